@@ -1,0 +1,46 @@
+# Every command prepares what it needs; a second run finds it ready.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready local/node_modules/ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo start test check format bench clean
+
+help: ## Show this
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
+
+demo: $(READY) ## Send the samples through the whole route on this machine, and show what arrived
+	@$(BIN)/python -m local.demo
+
+start: $(READY) ## Keep the whole route running on this machine, until Ctrl-C
+	@$(BIN)/python -m local.start
+
+test: $(READY) ## Run the tests, against the real storage emulator and the real FHIR server
+	@$(BIN)/python -m pytest -q
+
+check: $(READY) ## Format, lint, types and tests, as CI does
+	@echo "== format"; $(BIN)/ruff format --check .
+	@echo "== lint"; $(BIN)/ruff check .
+	@echo "== types"; $(BIN)/mypy
+	@echo "== tests"; $(BIN)/python -m pytest -q
+
+format: $(READY) ## Format the code
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+bench: $(READY) ## Measure the route against a bare client, on this machine
+	@$(BIN)/python -m bench
+
+clean: ## Remove what the other commands have made
+	rm -rf .venv .local local/node_modules
+
+.venv/ready: requirements.txt requirements-dev.txt
+	@echo "== installing Python packages into .venv"
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or later is needed; make PYTHON=... names another")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+local/node_modules/ready: local/package.json local/package-lock.json
+	@echo "== installing Node packages into local/node_modules"
+	@cd local && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@

@@ -1,0 +1,91 @@
+"""The doors of the relay, in the order in which a delivery meets them. No logic lives here."""
+
+from __future__ import annotations
+
+import azure.functions as func
+
+from integration import health as health_check
+from integration import mirror as mirroring
+from integration import relay as relaying
+from integration import replies, telemetry, tracking, wiring
+from integration.intake import accept
+from integration.outbox import read_claim
+from integration.settings import MIRROR_QUEUE, RELAY_QUEUE
+
+telemetry.start()
+
+app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
+
+# Every method has a door, so that a wrong one gets an OperationOutcome and not an empty 404.
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+STORAGE = "AzureWebJobsStorage"
+
+
+@app.route("fhir/{type?}/{id?}", methods=METHODS)
+@replies.door
+async def intake(req: func.HttpRequest) -> func.HttpResponse:
+    """Keep a delivery, queue its claim check, answer 202."""
+    parts = await wiring.parts()
+    return replies.accepted(req, await accept(parts.intake, replies.ask(req)))
+
+
+@app.queue_trigger("msg", RELAY_QUEUE, STORAGE)
+async def relay(msg: func.QueueMessage) -> None:
+    """Carry a delivery, or one lane of it, to the FHIR server."""
+    parts = await wiring.parts()
+    await relaying.carry(parts.relay, read_claim(msg.get_body()))
+
+
+@app.queue_trigger("msg", f"{RELAY_QUEUE}-poison", STORAGE)
+async def relay_poison(msg: func.QueueMessage) -> None:
+    """Park a delivery whose claim failed again and again."""
+    parts = await wiring.parts()
+    await relaying.park(parts.journal, read_claim(msg.get_body()), "carrying failed repeatedly")
+
+
+@app.queue_trigger("msg", MIRROR_QUEUE, STORAGE)
+async def mirror(msg: func.QueueMessage) -> None:
+    """Bring one resource's row in Dataverse up to date with FHIR."""
+    parts = await wiring.parts()
+    await mirroring.mirror(parts.mirror, read_claim(msg.get_body()))
+
+
+@app.queue_trigger("msg", f"{MIRROR_QUEUE}-poison", STORAGE)
+async def mirror_poison(msg: func.QueueMessage) -> None:
+    """Park a row whose claim failed again and again."""
+    parts = await wiring.parts()
+    await mirroring.park(parts.mirror, read_claim(msg.get_body()), "mirroring failed repeatedly")
+
+
+@app.route("deliveries/{id}", methods=METHODS)
+@replies.door
+async def delivery(req: func.HttpRequest) -> func.HttpResponse:
+    """What became of a delivery: progress, then its response bundle. DELETE cancels it."""
+    parts = await wiring.parts()
+    match req.method:
+        case "GET":
+            return replies.story(await tracking.follow(parts.journal, req.route_params["id"]))
+        case "DELETE":
+            return replies.cancelled(await tracking.cancel(parts.journal, req.route_params["id"]))
+    return replies.method_not_allowed("GET, DELETE")
+
+
+@app.route("deliveries", methods=METHODS)
+@replies.door
+async def deliveries(req: func.HttpRequest) -> func.HttpResponse:
+    """The deliveries, newest first."""
+    parts = await wiring.parts()
+    if req.method != "GET":
+        return replies.method_not_allowed("GET")
+    asked = (req.params.get("status"), req.params.get("_count", "50"), req.params.get("after"))
+    return replies.page(req, await tracking.browse(parts.journal, *asked))
+
+
+@app.route("health", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
+@replies.door
+async def health(req: func.HttpRequest) -> func.HttpResponse:
+    """Alive; with ?deep=1, whether every neighbour answers."""
+    if req.params.get("deep") != "1":
+        return replies.health({})
+    parts = await wiring.parts()
+    return replies.health(await health_check.check(parts.journal, parts.fhir, parts.dataverse))

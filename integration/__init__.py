@@ -1,0 +1,21 @@
+"""The relay: FHIR deliveries in over HTTP, resources to the FHIR server, patients to Dataverse.
+
+The route of a delivery, each step a module:
+
+intake      checks it, keeps its exact bytes, queues a claim check, answers 202
+relay       plans it, writes each unit to the FHIR server (lane), notes every outcome
+mirror      brings the row of a written Patient in Dataverse up to date with FHIR
+tracking    tells a sender what became of it, and cancels it
+health      tells an operator whether every neighbour answers
+
+`function_app.py` has the doors, `wiring` builds the clients, `replies` turns results and errors
+into HTTP. A module imports only from lines below its own:
+
+    replies | wiring
+    intake | relay | mirror | tracking | health
+    lane
+    fhir | mapping | dataverse | journal | outbox
+    transport
+    model | settings | exact_json | event_loop
+    errors
+"""

@@ -1,0 +1,1 @@
+"""Dataverse: its requests, its metadata, its answers. Only client sends."""

@@ -1,0 +1,60 @@
+"""What went wrong, grouped by what to do next.
+
+IntegrationError
+  Rejected        the sender must change the request     4xx + OperationOutcome, never retried
+  Unmappable      this element or row cannot be mapped   noted in the journal, the rest goes on
+  Unavailable     a neighbour is down or throttling      503 + Retry-After; put back with a delay
+  Misconfigured   an operator must act                   500; put back with a long delay, loud
+
+Texts name the element, never its value: a value is patient data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """One OperationOutcome.issue. `code` is from https://hl7.org/fhir/R4/valueset-issue-type.html"""
+
+    code: str
+    text: str
+    expression: str | None = None
+    severity: str = "error"
+
+
+class IntegrationError(Exception):
+    """The root of everything this app raises on purpose."""
+
+
+class Rejected(IntegrationError):
+    """The sender must change the request. `status` is the HTTP status the door answers."""
+
+    def __init__(self, *issues: Issue, status: int = 400) -> None:
+        super().__init__("; ".join(issue.text for issue in issues))
+        self.issues = issues
+        self.status = status
+
+
+class Unmappable(IntegrationError):
+    """One element, or one row, cannot be brought into Dataverse."""
+
+    def __init__(self, why: str, where: str | None = None) -> None:
+        super().__init__(f"{why} @ {where}" if where else why)
+        self.why = why
+        self.where = where
+
+
+class Unavailable(IntegrationError):
+    """A neighbour is down or throttling. `retry_after` is in seconds, as the neighbour said."""
+
+    def __init__(self, neighbour: str, why: str, retry_after: float | None = None) -> None:
+        super().__init__(f"{neighbour}: {why}")
+        self.neighbour = neighbour
+        self.why = why
+        self.retry_after = retry_after
+
+
+class Misconfigured(IntegrationError):
+    """An operator must act: a setting, a role or a map is wrong."""

@@ -1,0 +1,71 @@
+"""JSON in which a decimal keeps every digit it came with.
+
+FHIR gives meaning to the precision of a decimal: 1.10 is not 1.1
+(https://hl7.org/fhir/R4/datatypes.html#decimal). A float would lose it, so decimals are
+`decimal.Decimal` from the door to the FHIR server.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+Raw = msgspec.Raw
+
+_decoder = msgspec.json.Decoder(float_hook=Decimal)
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+# Far beyond any real resource, far below the recursion limit of Python and of FHIR servers.
+MAX_DEPTH = 100
+
+
+class Malformed(ValueError):
+    """Not JSON, or nested too deeply. The text says why and where, and quotes nothing."""
+
+
+def decode(data: bytes) -> Any:
+    """Parse UTF-8 JSON. Raises Malformed."""
+    try:
+        return _decoder.decode(data)
+    except RecursionError:
+        raise Malformed(f"nested more than {MAX_DEPTH} levels deep") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Malformed(_why(error, data)) from None
+
+
+def encode(value: Any) -> bytes:
+    """Serialise; a `Raw` inside is written as it is."""
+    return _encoder.encode(value)
+
+
+def too_deep(value: Any, limit: int = MAX_DEPTH) -> bool:
+    """Whether containers are nested more than `limit` levels. Linear, and no recursion."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(limit):
+        if not level:
+            return False
+        level = [inner for outer in level for inner in _inside(outer) if type(inner) in _CONTAINERS]
+    return bool(level)
+
+
+_CONTAINERS = (dict, list)
+
+
+def _inside(outer: Any) -> Iterable[Any]:
+    return outer.values() if type(outer) is dict else outer
+
+
+def _why(error: Exception, data: bytes) -> str:
+    if isinstance(error, UnicodeDecodeError) or "utf-8" in str(error).lower():
+        return "not UTF-8"
+    position = re.search(r"\(byte (\d+)\)", str(error))
+    if position is None:
+        return "the JSON ends too early" if "truncated" in str(error) else "not JSON"
+    before = data[: int(position[1])]
+    line = before.count(b"\n") + 1
+    column = len(before) - (before.rfind(b"\n") + 1) + 1
+    return f"not JSON: line {line}, column {column}"

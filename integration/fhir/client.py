@@ -1,0 +1,37 @@
+"""The FHIR server as a neighbour: the one module of this folder that sends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from integration import exact_json
+from integration.errors import Unavailable
+from integration.model import Request, Response
+from integration.transport import Neighbour
+
+
+@dataclass(frozen=True, slots=True)
+class FhirServer:
+    """https://hl7.org/fhir/R4/http.html"""
+
+    neighbour: Neighbour
+
+    async def send(self, request: Request, delivery: str) -> Response:
+        """Send, so that the delivery can be found again in the server's own logs."""
+        headers = {**request.headers, "x-ms-client-request-id": delivery}
+        return await self.neighbour.send(replace(request, headers=headers))
+
+    async def read(self, identity: str, delivery: str) -> dict[str, Any] | None:
+        """The current state of Type/id; None when it is deleted, or never was."""
+        headers = {"accept": "application/fhir+json"}
+        response = await self.send(Request("GET", identity, headers=headers), delivery)
+        if response.status in (404, 410):
+            return None
+        if response.status != 200:
+            raise Unavailable(self.neighbour.name, f"a read was answered {response.status}")
+        try:
+            resource: dict[str, Any] = exact_json.decode(response.body)
+        except exact_json.Malformed:
+            raise Unavailable(self.neighbour.name, "a read was answered with no JSON") from None
+        return resource

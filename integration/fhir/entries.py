@@ -1,0 +1,134 @@
+"""What a delivery holds, as entries: read from a bundle, one resource or NDJSON. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from integration import exact_json
+from integration.errors import Issue, Rejected
+from integration.fhir.grammar import is_id, is_type
+from integration.model import Received
+
+# Enough to mend a sender, too few to make an answer large.
+MAX_ISSUES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing to do at the FHIR server. `refusal` is set when it cannot even be tried."""
+
+    position: int
+    where: str  # how an issue names it to the sender
+    method: str
+    type: str
+    id: str | None = None  # where it will live; None when the relay or the server gives the id
+    query: str | None = None  # PUT Type?query: a conditional update
+    resource: dict[str, Any] | None = None
+    full_url: str | None = None
+    if_match: str | None = None
+    if_none_match: str | None = None
+    if_none_exist: str | None = None
+    refusal: Issue | None = None
+
+    @property
+    def conditional(self) -> bool:
+        """Only the server can say which resource this entry is."""
+        return self.query is not None or self.if_none_exist is not None
+
+    @property
+    def identity(self) -> str | None:
+        """Type/id as the sender knows the resource."""
+        known = self.id or (self.resource or {}).get("id")
+        return f"{self.type}/{known}" if known else None
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """A delivery taken apart. `kind`: transaction, batch, resource or ndjson."""
+
+    kind: str
+    entries: tuple[Entry, ...]
+
+
+def of_lines(body: bytes) -> Contents:
+    """NDJSON: one resource a line, each by its own identity. A bad line refuses only itself."""
+    lines = [line for line in enumerate(body.split(b"\n"), 1) if line[1].strip()]
+    entries = tuple(_of_line(*line, position) for position, line in enumerate(lines))
+    if not entries:
+        raise Rejected(Issue("invalid", "the NDJSON holds no resource; send one on each line"))
+    if all(entry.refusal for entry in entries):
+        issues = [entry.refusal for entry in entries if entry.refusal]
+        raise Rejected(*issues[:MAX_ISSUES])
+    return Contents("ndjson", entries)
+
+
+def of_resource(resource: dict[str, Any], received: Received) -> Contents:
+    """One resource, or the DELETE of one, addressed as FHIR's REST interactions do."""
+    kind, identifier = received.type or resource["resourceType"], received.id
+    if received.type is None:
+        # A webhook that sends a bare resource to the base address means that resource.
+        identifier = checked_id(resource, kind)
+    method = "PUT" if identifier and received.method == "POST" else received.method
+    if method == "PUT":
+        resource = with_id(resource, identifier or "", f"{kind}.id")
+    entry = Entry(
+        0,
+        kind,
+        method,
+        kind,
+        identifier,
+        resource=resource if method != "DELETE" else None,
+        if_match=received.if_match,
+        if_none_match=received.if_none_match,
+        if_none_exist=received.if_none_exist if method == "POST" else None,
+    )
+    return Contents("resource", (entry,))
+
+
+def with_id(resource: dict[str, Any], identifier: str, expression: str) -> dict[str, Any]:
+    """The resource with the id of its address. A different one in the body is an error."""
+    stated = resource.get("id")
+    if stated is not None and stated != identifier:
+        raise Rejected(Issue("invalid", "the id differs from the id in the address", expression))
+    return resource if stated else {**resource, "id": identifier}
+
+
+def checked_id(resource: dict[str, Any], expression: str) -> str | None:
+    """The resource's own id, if it has one that FHIR allows."""
+    stated = resource.get("id")
+    if stated is not None and not is_id(stated):
+        raise Rejected(
+            Issue("value", "an id is 1 to 64 letters, digits, - and .", f"{expression}.id")
+        )
+    return stated
+
+
+def checked_resource(value: Any, expression: str) -> dict[str, Any]:
+    """A JSON object that names an R4 resource type, not nested beyond reason."""
+    if not isinstance(value, dict):
+        raise Rejected(Issue("structure", "a resource must be a JSON object", expression))
+    if "resourceType" not in value:
+        raise Rejected(Issue("required", "not FHIR: resourceType is missing", expression))
+    if not is_type(value["resourceType"]):
+        where = f"{expression}.resourceType"
+        raise Rejected(Issue("value", "resourceType is not a resource type of FHIR R4", where))
+    if exact_json.too_deep(value):
+        raise Rejected(
+            Issue("too-long", f"nested more than {exact_json.MAX_DEPTH} levels deep", expression)
+        )
+    return value
+
+
+def _of_line(number: int, line: bytes, position: int) -> Entry:
+    where = f"line {number}"
+    try:
+        resource = checked_resource(exact_json.decode(line), where)
+        kind, identifier = resource["resourceType"], checked_id(resource, where)
+        method = "PUT" if identifier else "POST"
+        return Entry(position, where, method, kind, identifier, resource=resource)
+    except exact_json.Malformed as error:
+        refusal = Issue("invalid", f"line {number} is {error}".replace("line 1, ", ""), where)
+    except Rejected as error:
+        refusal = Issue(error.issues[0].code, f"line {number}: {error}", error.issues[0].expression)
+    return Entry(position, where, "", "", refusal=refusal)

@@ -1,0 +1,183 @@
+"""What the FHIR server's answer says about each entry of a unit. Pure.
+
+An entry is settled when it is written or refused for good; the rest is to be tried again, alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from integration import exact_json
+from integration.errors import Issue
+from integration.fhir.grammar import literal
+from integration.fhir.units import Unit, UnitEntry
+from integration.model import Outcome, Response
+
+# Conflicts and time-outs pass by themselves, but some never do (a validation error was once
+# answered 408): https://github.com/microsoft/fhir-server/pull/5582
+_CAPPED = (408, 409)
+CAP = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`settled` is for good; `unfinished` waits `retry_after` seconds, if the server named any."""
+
+    settled: tuple[Outcome, ...]
+    unfinished: tuple[UnitEntry, ...] = ()
+    retry_after: float | None = None
+
+
+def of_unit(unit: Unit, entries: Sequence[UnitEntry], response: Response, attempt: int) -> Answer:
+    """The answer to `units.request(unit, entries)`, matched by position and checked by count."""
+    if response.status != 200:
+        return _whole(entries, response, attempt)
+    answers = _response_entries(response.body)
+    if answers is None or not len(entries) <= len(answers) <= len(entries) + 1:
+        # A server may append one entry of its own; fewer, or an unreadable answer, proves nothing.
+        return Answer((), tuple(entries))
+    settled, unfinished = [], []
+    for entry, answer in zip(entries, answers, strict=False):
+        outcome = _of_entry(entry, answer)
+        if outcome is None or _passes(outcome.status, attempt):
+            unfinished.append(entry)
+        else:
+            settled.append(outcome)
+    return Answer(tuple(settled), tuple(unfinished), response.retry_after)
+
+
+def of_inquiry(unit: Unit, entries: Sequence[UnitEntry], response: Response) -> dict[int, Outcome]:
+    """Of the entries asked about with `units.inquiry`: which have been done by an earlier try?
+
+    Only a create proves anything, because nobody else can have used its id. A transaction is all
+    or nothing, so one create that is there proves the whole unit.
+    """
+    answers = _response_entries(response.body) if response.status == 200 else None
+    if answers is None or len(answers) < len(entries):
+        return {}
+    found = {
+        entry.position: outcome
+        for entry, answer in zip(entries, answers, strict=False)
+        if (outcome := _existing(entry, answer)) is not None
+    }
+    proofs = {entry.position for entry in entries if entry.created} & found.keys()
+    if unit.kind == "transaction":
+        return found if proofs else {}
+    return {position: found[position] for position in proofs}
+
+
+def refused(entry: UnitEntry, issue: Issue, status: int) -> Outcome:
+    """An entry that is not sent, and why."""
+    return Outcome(entry.position, status, entry.full_url, issues=[as_json(issue)])
+
+
+def as_json(issue: Issue) -> dict[str, Any]:
+    """https://hl7.org/fhir/R4/operationoutcome.html"""
+    shape: dict[str, Any] = {
+        "severity": issue.severity,
+        "code": issue.code,
+        "diagnostics": issue.text,
+    }
+    return {**shape, "expression": [issue.expression]} if issue.expression else shape
+
+
+def _whole(entries: Sequence[UnitEntry], response: Response, attempt: int) -> Answer:
+    """The unit was refused, or failed, as a whole."""
+    if _passes(response.status, attempt):
+        return Answer((), tuple(entries), response.retry_after)
+    issues = _issues(response.body)
+    return Answer(
+        tuple(
+            Outcome(entry.position, response.status, entry.full_url, issues=issues)
+            for entry in entries
+        )
+    )
+
+
+def _passes(status: int, attempt: int) -> bool:
+    return status == 429 or status >= 500 or (status in _CAPPED and attempt < CAP)
+
+
+def _response_entries(body: bytes) -> list[Any] | None:
+    try:
+        bundle = exact_json.decode(body)
+    except exact_json.Malformed:
+        return None
+    entries = bundle.get("entry") if isinstance(bundle, dict) else None
+    return entries if isinstance(entries, list) else None
+
+
+def _of_entry(entry: UnitEntry, answer: Any) -> Outcome | None:
+    """None when the answer cannot be read: that is no success."""
+    said = answer.get("response") if isinstance(answer, dict) else None
+    status = _status(said.get("status")) if isinstance(said, dict) else None
+    if said is None or status is None:
+        return None
+    resource = answer.get("resource")
+    meta = resource.get("meta", {}) if isinstance(resource, dict) else {}
+    location = _location(said.get("location"))
+    if location is None and 200 <= status < 300 and not entry.deletes:
+        location = _stored(resource) or (entry.target if "/" in entry.target else None)
+    outcome = said.get("outcome")
+    return Outcome(
+        position=entry.position,
+        status=status,
+        full_url=entry.full_url,
+        location=location,
+        etag=_text(said.get("etag")) or _etag(meta),
+        last_modified=_text(said.get("lastModified")) or _text(meta.get("lastUpdated")),
+        issues=outcome.get("issue") if isinstance(outcome, dict) else None,
+    )
+
+
+def _existing(entry: UnitEntry, answer: Any) -> Outcome | None:
+    said = answer.get("response") if isinstance(answer, dict) else None
+    status = _status(said.get("status")) if isinstance(said, dict) else None
+    if entry.deletes:
+        return Outcome(entry.position, 204, entry.full_url) if status in (404, 410) else None
+    if status == 410:  # created by us, deleted by somebody since: not ours to bring back
+        return Outcome(entry.position, 200, entry.full_url, location=entry.target)
+    read = _of_entry(entry, answer)
+    return read if status == 200 else None
+
+
+def _status(value: Any) -> int | None:
+    """https://hl7.org/fhir/R4/bundle-definitions.html#Bundle.entry.response.status: three digits,
+    perhaps text after them. Anything else is unreadable."""
+    match = re.match(r"\s*([1-5]\d\d)(?!\d)", value) if isinstance(value, str) else None
+    return int(match[1]) if match else None
+
+
+def _location(value: Any) -> str | None:
+    """Type/id/_history/version, without the server's address."""
+    parsed = literal(value) if isinstance(value, str) else None
+    return f"{parsed[1]}{parsed[2]}" if parsed else None
+
+
+def _stored(resource: Any) -> str | None:
+    if not isinstance(resource, dict) or resource.get("resourceType") == "OperationOutcome":
+        return None
+    identity = f"{resource.get('resourceType')}/{resource.get('id')}"
+    version = _text(resource.get("meta", {}).get("versionId"))
+    return _location(f"{identity}/_history/{version}" if version else identity)
+
+
+def _etag(meta: Any) -> str | None:
+    version = _text(meta.get("versionId"))
+    return f'W/"{version}"' if version else None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _issues(body: bytes) -> list[dict[str, Any]] | None:
+    try:
+        outcome = exact_json.decode(body)
+    except exact_json.Malformed:
+        return None
+    issues = outcome.get("issue") if isinstance(outcome, dict) else None
+    return issues if isinstance(issues, list) else None

@@ -1,0 +1,139 @@
+"""Which entry does a link mean, and the same resource with its links rewritten. Pure.
+
+Links are found by structure, never by text: `Reference.reference`, elements of type uri, url, oid
+and uuid, and links in the narrative (https://hl7.org/fhir/R4/http.html#transaction, "replace").
+Canonicals, identifiers and text are left alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from integration.fhir.entries import Entry
+from integration.fhir.grammar import literal
+
+# Elements of R4 whose type is uri, url, oid or uuid and which hold a link. Left out on purpose:
+# those that name a thing (system, implicitRules, meta.profile, code) and those for definitions.
+# tests/fhir/test_references.py holds this list against the definitions of R4.
+URI_ELEMENTS = frozenset(
+    """
+    address authority endpoint instantiatesUri issuer onlineInformation policy protocol reference
+    rendering source sourceUri targetUri uri url valueOid valueUri valueUrl valueUuid
+    """.split()
+)
+
+_HREF = re.compile(r"(<(?:a|img)\b[^>]*?\s(?:href|src)\s*=\s*)(\"[^\"]*\"|'[^']*')")
+
+# (element name, value) -> the value to write, the very same object when nothing changes
+Link = Callable[[str, str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """The entries of one delivery by what links may call them."""
+
+    by_url: dict[str, int]
+    by_identity: dict[str, list[int]]
+
+
+def index(entries: Iterable[Entry]) -> Index:
+    """Look-up tables over full urls and over Type/id."""
+    by_url: dict[str, int] = {}
+    by_identity: dict[str, list[int]] = {}
+    for entry in entries:
+        if entry.full_url:
+            by_url[_folded(entry.full_url)] = entry.position
+        if entry.identity:
+            by_identity.setdefault(entry.identity, []).append(entry.position)
+    return Index(by_url, by_identity)
+
+
+def resolve(link: str, container: Entry, known: Index) -> tuple[int, str] | None:
+    """The position of the entry that `link` means and the suffix to keep, or None.
+
+    https://hl7.org/fhir/R4/bundle.html#references; what the specification leaves open (a relative
+    link inside an entry whose fullUrl is a urn, or absent) goes to the one entry of that identity.
+    """
+    if link.startswith("#"):
+        return None
+    target, mark, fragment = link.partition("#")
+    suffix = mark + fragment
+    position = known.by_url.get(_folded(target))
+    if position is not None:
+        return position, suffix
+    parsed = literal(target)
+    if parsed is None:
+        return None
+    root, identity, version = parsed
+    position = known.by_url.get(root + identity) if root else _relative(identity, container, known)
+    return None if position is None else (position, version + suffix)
+
+
+def _relative(identity: str, container: Entry, known: Index) -> int | None:
+    home = literal(container.full_url) if container.full_url else None
+    if home and home[0]:
+        position = known.by_url.get(home[0] + identity)
+        if position is not None:
+            return position
+    candidates = known.by_identity.get(identity, ())
+    return candidates[0] if len(candidates) == 1 else None
+
+
+def relink(resource: dict[str, Any], link: Link) -> dict[str, Any]:
+    """The resource with its links rewritten. Its own canonical url is its name, not a link."""
+    new: dict[str, Any] = rewrite(resource, link)
+    name = resource.get("url")
+    return {**new, "url": name} if new.get("url") is not name else new
+
+
+def rewrite(node: Any, link: Link, element: str = "") -> Any:
+    """The same JSON with every link passed through `link`; untouched parts are shared, not copied.
+
+    Recursive: callers have refused what is nested beyond exact_json.MAX_DEPTH.
+    """
+    if type(node) is dict:
+        changed: dict[str, Any] | None = None
+        for name, value in node.items():
+            kind = type(value)
+            if kind is dict or kind is list:
+                new = rewrite(value, link, name)
+            elif kind is str and (name in URI_ELEMENTS or name == "div"):
+                new = _narrative(value, link) if name == "div" else link(name, value)
+            else:
+                continue
+            if new is not value:
+                changed = dict(node) if changed is None else changed
+                changed[name] = new
+        return node if changed is None else changed
+    if type(node) is list:
+        new_list = [_item(value, link, element) for value in node]
+        same = all(new is old for new, old in zip(new_list, node, strict=True))
+        return node if same else new_list
+    return node
+
+
+def _item(value: Any, link: Link, element: str) -> Any:
+    kind = type(value)
+    if kind is dict or kind is list:
+        return rewrite(value, link, element)
+    return link(element, value) if kind is str and element in URI_ELEMENTS else value
+
+
+def _narrative(div: str, link: Link) -> str:
+    if "href" not in div and "src" not in div:
+        return div
+
+    def replaced(match: re.Match[str]) -> str:
+        quoted = match[2]
+        return f"{match[1]}{quoted[0]}{link('div', quoted[1:-1])}{quoted[0]}"
+
+    new = _HREF.sub(replaced, div)
+    return div if new == div else new
+
+
+def _folded(url: str) -> str:
+    """UUIDs compare without regard to case: https://www.rfc-editor.org/rfc/rfc4122#section-3"""
+    return url.lower() if url[:9].lower() == "urn:uuid:" else url

@@ -1,0 +1,239 @@
+"""VERB accept: check a delivery, keep its exact bytes, queue its claim check."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import islice
+
+import msgspec
+
+from integration.errors import Issue, Rejected
+from integration.event_loop import computed
+from integration.fhir import bundle, validation
+from integration.fhir.entries import MAX_ISSUES, Contents
+from integration.fhir.grammar import is_id, is_type
+from integration.journal.store import Journal, Kept
+from integration.model import Claim, Delivery, Received, Status
+from integration.outbox import Outbox
+from integration.settings import RELAY_QUEUE
+
+log = logging.getLogger(__name__)
+
+_FORMATS = {
+    "application/fhir+json": "json",
+    "application/json": "json",
+    "application/fhir+ndjson": "ndjson",
+    "application/ndjson": "ndjson",
+    "application/x-ndjson": "ndjson",
+}
+
+# A header may become part of a request to the FHIR server, or of the blob's metadata.
+_MAX_HEADER = 2000
+
+_ALLOWED = {  # by what the address names
+    (False, False): ("POST",),
+    (True, False): ("POST",),
+    (True, True): ("PUT", "DELETE"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """An HTTP request as it came. Header names are lower case."""
+
+    method: str
+    type: str | None
+    id: str | None
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A delivery that is kept and queued; `refused` are lines of NDJSON that will not be."""
+
+    delivery: str
+    refused: tuple[Issue, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """What accepting needs. `new_id` makes a delivery id from the moment of acceptance."""
+
+    journal: Journal
+    outbox: Outbox
+    now: Callable[[], datetime]
+    new_id: Callable[[datetime], str]
+    max_bytes: int
+    validate: bool = False
+    sender_header: str | None = None
+
+
+async def accept(intake: Intake, ask: Ask) -> Accepted:
+    """Raises Rejected with nothing queued, or Unavailable so that the sender tries again."""
+    received = _received(ask)
+    body = _decoded(ask, intake.max_bytes)
+    contents = await computed(len(body), lambda: _read(body, received, intake.validate))
+    given = _header(ask, "idempotency-key")
+    digest = _digest(msgspec.json.encode(received), body)
+    now = intake.now()
+    delivery = Delivery(
+        id=intake.new_id(now),
+        sender=_sender(ask, intake.sender_header),
+        key=_digest(b"key", given.encode()) if given else digest,
+        digest=digest,
+        accepted=now,
+        status=Status.ACCEPTED,
+        kind=contents.kind,
+        entries=len(contents.entries),
+        bytes=len(body),
+    )
+    return await _keep(intake, delivery, Kept(received, body), contents, repeatable=not given)
+
+
+def _read(body: bytes, received: Received, validate: bool) -> Contents:
+    contents = bundle.read(body, received)
+    if validate:
+        found = (
+            issue
+            for entry in contents.entries
+            if entry.resource is not None
+            for issue in validation.issues(entry.resource, entry.where)
+        )
+        issues = tuple(islice(found, MAX_ISSUES))
+        if issues:
+            raise Rejected(*issues, status=422)
+    return contents
+
+
+async def _keep(
+    intake: Intake, delivery: Delivery, kept: Kept, contents: Contents, *, repeatable: bool
+) -> Accepted:
+    """Key, bytes, row, queue, in this order: a crash between any two is mended by a repeat."""
+    first = await intake.journal.claim_key(delivery.sender, delivery.key, delivery.id)
+    if first != delivery.id and repeatable:
+        # The same bytes may be meant again (A, B, A), so they are carried again, with the same
+        # ids; `repeat` makes the relay look before it writes.
+        delivery = replace(delivery, repeat=True)
+    elif first != delivery.id:
+        known = await intake.journal.delivery(first)
+        if known is not None and known.digest != delivery.digest:
+            text = "this Idempotency-Key came before with another body; use a new key"
+            raise Rejected(Issue("conflict", text), status=422)
+        if known is not None and known.status is not Status.ACCEPTED:
+            return Accepted(first)
+        delivery = replace(delivery, id=first)  # its first try may have ended before the queue
+    await intake.journal.keep(delivery, kept)
+    await intake.outbox.send(RELAY_QUEUE, Claim(delivery.id))
+    log.info(
+        "delivery.accepted",
+        extra={
+            "delivery": delivery.id,
+            "kind": delivery.kind,
+            "entries": delivery.entries,
+            "bytes": delivery.bytes,
+            "repeat": delivery.repeat,
+        },
+    )
+    return Accepted(delivery.id, tuple(e.refusal for e in contents.entries if e.refusal))
+
+
+def _received(ask: Ask) -> Received:
+    """What is asked, once the address and the headers are in order."""
+    allowed = _ALLOWED.get((ask.type is not None, ask.id is not None), ())
+    if ask.method not in allowed:
+        text = f"this address takes {' and '.join(allowed)}"
+        raise Rejected(Issue("not-supported", text), status=405)
+    if ask.type is not None and not is_type(ask.type):
+        raise Rejected(
+            Issue("not-found", "the address names no resource type of FHIR R4"), status=404
+        )
+    if ask.id is not None and not is_id(ask.id):
+        raise Rejected(
+            Issue("value", "the id in the address must be 1 to 64 letters, digits, - and .")
+        )
+    format_ = "json" if ask.method == "DELETE" else _format(ask)
+    if format_ == "ndjson" and ask.type is not None:
+        raise Rejected(
+            Issue("not-supported", "NDJSON goes to the base address, /api/fhir"), status=415
+        )
+    return Received(
+        method=ask.method,
+        type=ask.type,
+        id=ask.id,
+        format=format_,
+        if_match=_header(ask, "if-match"),
+        if_none_match=_header(ask, "if-none-match"),
+        if_none_exist=_header(ask, "if-none-exist"),
+    )
+
+
+def _format(ask: Ask) -> str:
+    media, *parameters = (part.strip().lower() for part in _required_type(ask).split(";"))
+    charsets = [
+        part.partition("=")[2].strip('"') for part in parameters if part.startswith("charset=")
+    ]
+    if media not in _FORMATS or any(charset not in ("utf-8", "utf8") for charset in charsets):
+        text = "send application/fhir+json, application/json or application/fhir+ndjson, in UTF-8"
+        raise Rejected(Issue("not-supported", text), status=415)
+    return _FORMATS[media]
+
+
+def _required_type(ask: Ask) -> str:
+    value = _header(ask, "content-type")
+    if value is None:
+        raise Rejected(Issue("required", "the Content-Type header is missing"), status=415)
+    return value
+
+
+def _decoded(ask: Ask, max_bytes: int) -> bytes:
+    """The body without its content encoding, never more than `max_bytes` of it in memory."""
+    encoding = (_header(ask, "content-encoding") or "identity").lower()
+    if encoding not in ("identity", "gzip"):
+        raise Rejected(Issue("not-supported", "send the body as it is, or with gzip"), status=415)
+    try:
+        body = _gunzipped(ask.body, max_bytes) if encoding == "gzip" else ask.body
+    except zlib.error:
+        raise Rejected(Issue("invalid", "the body is not gzip, as Content-Encoding says")) from None
+    if len(body) > max_bytes:
+        text = f"larger than the {max_bytes} bytes that are taken at once; send it in parts"
+        raise Rejected(Issue("too-long", text), status=413)
+    return body
+
+
+def _gunzipped(data: bytes, max_bytes: int) -> bytes:
+    """https://www.rfc-editor.org/rfc/rfc1952: several members may follow each other."""
+    parts, room = [], max_bytes + 1
+    while data and room:
+        member = zlib.decompressobj(wbits=31)
+        parts.append(member.decompress(data, room))
+        room -= len(parts[-1])
+        if room and not member.eof:
+            raise zlib.error("the last member is cut off")
+        data = member.unused_data
+    return b"".join(parts)
+
+
+def _sender(ask: Ask, header: str | None) -> str:
+    """Who sends, as a gateway or Easy Auth in front of this app has found out."""
+    return (_header(ask, header.lower()) if header else None) or "default"
+
+
+def _header(ask: Ask, name: str) -> str | None:
+    value = ask.headers.get(name, "").strip()
+    if len(value) > _MAX_HEADER or not value.isprintable():
+        raise Rejected(Issue("too-long", f"the header {name} is too long, or not plain text"))
+    return value or None
+
+
+def _digest(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.hexdigest()

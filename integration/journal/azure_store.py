@@ -1,0 +1,272 @@
+"""The journal on Azure Storage: bytes and outcomes in blobs, the list of deliveries in tables.
+
+Tables and queues hold ids, counts and states; whatever a patient could be known by is in blobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from azure.core import MatchConditions
+from azure.core.exceptions import (
+    AzureError,
+    ClientAuthenticationError,
+    HttpResponseError,
+    ResourceExistsError,
+    ResourceModifiedError,
+    ResourceNotFoundError,
+)
+from azure.data.tables import UpdateMode
+from azure.data.tables.aio import TableClient, TableServiceClient
+from azure.storage.blob.aio import BlobServiceClient, ContainerClient
+
+from integration.errors import Misconfigured, Unavailable
+from integration.journal.keys import after_filter, delivery_key, row_key
+from integration.journal.store import NO_LANE, Kept, Page, first_of_each
+from integration.model import Delivery, Outcome, Received, RowOutcome, Status
+
+CONTAINER = "deliveries"
+TABLES = ("deliveries", "deliverykeys", "rows")
+
+# https://learn.microsoft.com/rest/api/storageservices/append-block: 4 MiB in older versions
+_BLOCK = 4 * 1024 * 1024
+
+_outcome = msgspec.json.Decoder(Outcome)
+_received = msgspec.json.Decoder(Received)
+
+
+@dataclass(frozen=True, slots=True)
+class AzureJournal:
+    """See integration.journal.store.Journal for what each method promises."""
+
+    container: ContainerClient
+    deliveries: TableClient
+    keys: TableClient
+    noted_rows: TableClient
+
+    async def claim_key(self, sender: str, key: str, delivery: str) -> str:
+        entity = {"PartitionKey": _safe(sender), "RowKey": key, "delivery": delivery}
+        async with _storage():
+            try:
+                await self.keys.create_entity(entity)
+            except ResourceExistsError:
+                taken = await self.keys.get_entity(entity["PartitionKey"], key)
+                return str(taken["delivery"])
+        return delivery
+
+    async def keep(self, delivery: Delivery, kept: Kept) -> None:
+        received = base64.b64encode(msgspec.json.encode(kept.received)).decode()
+        blob = self.container.get_blob_client(f"{delivery.id}/payload")
+        async with _storage():
+            try:
+                await blob.upload_blob(kept.body, metadata={"received": received})
+            except ResourceExistsError:
+                pass  # an earlier try kept the same bytes
+            try:
+                await self.deliveries.create_entity(_entity(delivery))
+            except ResourceExistsError:
+                pass  # and noted them
+
+    async def delivery(self, id_: str) -> Delivery | None:
+        partition, row = delivery_key(id_)
+        async with _storage():
+            try:
+                return _delivery(await self.deliveries.get_entity(partition, row))
+            except ResourceNotFoundError:
+                return None
+
+    async def kept(self, id_: str) -> Kept:
+        async with _storage():
+            try:
+                download = await self.container.download_blob(f"{id_}/payload")
+            except ResourceNotFoundError:
+                raise KeyError(id_) from None
+            metadata = download.properties.metadata["received"]
+            received = _received.decode(base64.b64decode(metadata))
+            return Kept(received, await download.readall())
+
+    async def change(self, id_: str, **changes: Any) -> None:
+        partition, row = delivery_key(id_)
+        entity = {"PartitionKey": partition, "RowKey": row, **_plain(changes)}
+        async with _storage():
+            await self.deliveries.update_entity(entity, mode=UpdateMode.MERGE)
+
+    async def page(self, status: Status | None, top: int, after: str | None) -> Page:
+        query, values = after_filter(after)
+        if status is not None:
+            query, values = f"({query}) and status eq @status", {**values, "status": str(status)}
+        found: list[Delivery] = []
+        async with _storage():
+            async for entity in self.deliveries.query_entities(
+                query, parameters=values, results_per_page=min(top + 1, 1000)
+            ):
+                found.append(_delivery(entity))
+                if len(found) > top:
+                    break
+        page = found[:top]
+        return Page(tuple(page), page[-1].id if len(found) > top else None)
+
+    async def keep_lane(self, id_: str, lane: int, data: bytes) -> None:
+        async with _storage():
+            await self.container.upload_blob(f"{id_}/lanes/{lane}", data, overwrite=True)
+
+    async def lane(self, id_: str, lane: int) -> bytes:
+        data = await self._read(f"{id_}/lanes/{lane}")
+        if data is None:
+            raise KeyError(f"{id_}/{lane}")
+        return data
+
+    async def lane_done(self, id_: str, lane: int) -> bool:
+        """One bit a lane, set with If-Match, so that lanes that end together all count."""
+        partition, row = delivery_key(id_)
+        async with _storage():
+            while True:
+                entity = await self.deliveries.get_entity(partition, row)
+                done = int.from_bytes(entity.get("done", b""), "little") | 1 << lane
+                size = (done.bit_length() + 7) // 8
+                bits = {"done": done.to_bytes(size, "little")}
+                try:
+                    await self.deliveries.update_entity(
+                        {"PartitionKey": partition, "RowKey": row, **bits},
+                        mode=UpdateMode.MERGE,
+                        etag=entity.metadata["etag"],
+                        match_condition=MatchConditions.IfNotModified,
+                    )
+                except ResourceModifiedError:
+                    continue  # another lane was quicker
+                return done.bit_count() >= int(entity["lanes"])
+
+    async def begin(self, id_: str, lane: int) -> bool:
+        blob = self.container.get_blob_client(_outcomes(id_, lane))
+        async with _storage():
+            try:
+                await blob.create_append_blob(match_condition=MatchConditions.IfMissing)
+            except ResourceExistsError:
+                return False
+        return True
+
+    async def note(self, id_: str, lane: int, outcomes: Sequence[Outcome]) -> None:
+        blob = self.container.get_blob_client(_outcomes(id_, lane))
+        lines = [msgspec.json.encode(outcome) + b"\n" for outcome in outcomes]
+        async with _storage():
+            for block in _blocks(lines):
+                await blob.append_block(block)
+
+    async def outcomes(self, id_: str, lane: int | None = None) -> list[Outcome]:
+        if lane is not None:
+            names = [_outcomes(id_, lane)]
+        else:
+            async with _storage():
+                listing = self.container.list_blob_names(name_starts_with=f"{id_}/outcomes/")
+                names = [name async for name in listing]
+        read = await asyncio.gather(*(self._read(name) for name in names))
+        lines = [line for data in read if data for line in data.splitlines()]
+        return first_of_each([_outcome.decode(line) for line in lines])
+
+    async def note_row(self, outcome: RowOutcome) -> None:
+        entity = {
+            "PartitionKey": outcome.delivery,
+            "RowKey": row_key(outcome),
+            "outcome": msgspec.json.encode(outcome).decode(),
+        }
+        async with _storage():
+            await self.noted_rows.upsert_entity(entity, mode=UpdateMode.REPLACE)
+
+    async def rows(self, id_: str) -> Sequence[RowOutcome]:
+        async with _storage():
+            entities = self.noted_rows.query_entities(
+                "PartitionKey eq @delivery", parameters={"delivery": id_}
+            )
+            return [
+                msgspec.json.decode(entity["outcome"], type=RowOutcome) async for entity in entities
+            ]
+
+    async def _read(self, name: str) -> bytes | None:
+        async with _storage():
+            try:
+                return await (await self.container.download_blob(name)).readall()
+            except ResourceNotFoundError:
+                return None
+
+
+async def opened(blobs: BlobServiceClient, tables: TableServiceClient) -> AzureJournal:
+    """The journal in this storage account, its container and tables made where they are not."""
+    container = blobs.get_container_client(CONTAINER)
+
+    async def made_container() -> None:
+        try:
+            await container.create_container()
+        except ResourceExistsError:
+            pass  # as in every start but the first
+
+    async with _storage():
+        await asyncio.gather(
+            made_container(), *(tables.create_table_if_not_exists(name) for name in TABLES)
+        )
+    return AzureJournal(container, *(tables.get_table_client(name) for name in TABLES))
+
+
+@asynccontextmanager
+async def _storage() -> AsyncIterator[None]:
+    """Every failure of the storage as what to do next. `from None`: addresses stay out of it."""
+    try:
+        yield
+    except AzureError as error:
+        status = getattr(error, "status_code", None)
+        if isinstance(error, ClientAuthenticationError) or status == 403:
+            raise Misconfigured(
+                "storage refused this app's identity: give it its roles on blobs, queues and tables"
+            ) from None
+        if isinstance(error, HttpResponseError) and status in (400, 413):
+            raise  # a mistake of ours: to be seen, not to be tried again for days
+        raise Unavailable("storage", type(error).__name__) from None
+
+
+def _outcomes(id_: str, lane: int) -> str:
+    return f"{id_}/outcomes/{'none' if lane == NO_LANE else lane}"
+
+
+def _blocks(lines: Sequence[bytes]) -> Sequence[bytes]:
+    blocks: list[bytearray] = []
+    for line in lines:
+        if not blocks or len(blocks[-1]) + len(line) > _BLOCK:
+            blocks.append(bytearray())
+        blocks[-1] += line
+    return [bytes(block) for block in blocks]
+
+
+def _entity(delivery: Delivery) -> dict[str, Any]:
+    partition, row = delivery_key(delivery.id)
+    values = {name.name: getattr(delivery, name.name) for name in fields(Delivery)}
+    return {"PartitionKey": partition, "RowKey": row, **_plain(values)}
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as a table holds them; a table has no null."""
+    return {
+        name: str(value) if isinstance(value, Status) else value
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def _delivery(entity: Mapping[str, Any]) -> Delivery:
+    known = {name.name for name in fields(Delivery)}
+    values = {name: value for name, value in entity.items() if name in known}
+    values["status"] = Status(values["status"])
+    for moment in ("accepted", "finished"):
+        if moment in values:
+            values[moment] = datetime.fromisoformat(values[moment].isoformat())
+    return Delivery(**values)
+
+
+def _safe(text: str) -> str:
+    """https://learn.microsoft.com/rest/api/storageservices/understanding-the-table-service-data-model"""
+    return base64.urlsafe_b64encode(text.encode()).decode()

@@ -1,0 +1,52 @@
+"""How deliveries are keyed in a table, so that the newest come first. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from integration.model import RowOutcome
+
+_DAY = 86_400_000  # milliseconds
+_LAST_DAY = 99_999
+_ONES = (1 << 128) - 1
+
+
+def delivery_id(now: datetime, random_bits: int) -> str:
+    """A UUIDv7: it begins with the moment of acceptance, so ids sort as deliveries came.
+
+    https://www.rfc-editor.org/rfc/rfc9562#name-uuid-version-7
+    """
+    milliseconds = int(now.timestamp() * 1000)
+    tail = random_bits & ((1 << 74) - 1)
+    value = milliseconds << 80 | 7 << 76 | (tail >> 62) << 64 | 2 << 62 | tail & ((1 << 62) - 1)
+    return str(UUID(int=value))
+
+
+def is_delivery_id(text: str) -> bool:
+    """Whether `delivery_id` could have made it."""
+    try:
+        return str(UUID(text)) == text and UUID(text).version == 7
+    except ValueError:
+        return False
+
+
+def delivery_key(id_: str) -> tuple[str, str]:
+    """(PartitionKey, RowKey): a partition a day, newest first; the id alone gives both."""
+    value = UUID(id_).int
+    day = (value >> 80) // _DAY
+    return f"{_LAST_DAY - day:05d}", f"{value ^ _ONES:032x}"
+
+
+def after_filter(after: str | None) -> tuple[str, dict[str, str]]:
+    """The query for deliveries older than `after`, and its parameters."""
+    if after is None:
+        return "PartitionKey ge ''", {}
+    partition, row = delivery_key(after)
+    query = "PartitionKey gt @partition or (PartitionKey eq @partition and RowKey gt @row)"
+    return query, {"partition": partition, "row": row}
+
+
+def row_key(outcome: RowOutcome) -> str:
+    """One note for each resource and table; a key may hold no slash."""
+    return f"{outcome.table} {outcome.resource.replace('/', ' ')}"

@@ -1,0 +1,153 @@
+"""What the journal promises, and the in-memory double that keeps the same promises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from integration.model import Delivery, Outcome, Received, RowOutcome, Status
+
+# Outcomes of entries that no lane carries.
+NO_LANE = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A delivery's bytes and what was asked with them."""
+
+    received: Received
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Deliveries, newest first; `after` continues the list, None at its end."""
+
+    deliveries: tuple[Delivery, ...]
+    after: str | None
+
+
+class Journal(Protocol):
+    """Every method raises Unavailable when the storage does not answer."""
+
+    async def claim_key(self, sender: str, key: str, delivery: str) -> str:
+        """Take a delivery key, once and for all: the id of the first delivery that took it."""
+
+    async def keep(self, delivery: Delivery, kept: Kept) -> None:
+        """Store the bytes and the delivery. Repeating it changes nothing."""
+
+    async def delivery(self, id_: str) -> Delivery | None:
+        """The delivery as last noted."""
+
+    async def kept(self, id_: str) -> Kept:
+        """The bytes. Raises KeyError when they are gone."""
+
+    async def change(self, id_: str, **changes: Any) -> None:
+        """Overwrite some fields of a delivery."""
+
+    async def page(self, status: Status | None, top: int, after: str | None) -> Page:
+        """Deliveries, newest first."""
+
+    async def keep_lane(self, id_: str, lane: int, data: bytes) -> None:
+        """Store one prepared lane of a fanned-out delivery."""
+
+    async def lane(self, id_: str, lane: int) -> bytes:
+        """A prepared lane. Raises KeyError when it is gone."""
+
+    async def lane_done(self, id_: str, lane: int) -> bool:
+        """Note that a lane is finished; whether all lanes of the delivery now are."""
+
+    async def begin(self, id_: str, lane: int) -> bool:
+        """Note that a lane is about to be carried; whether this is the first try."""
+
+    async def note(self, id_: str, lane: int, outcomes: Sequence[Outcome]) -> None:
+        """Append outcomes. Must follow `begin` of the same lane."""
+
+    async def outcomes(self, id_: str, lane: int | None = None) -> list[Outcome]:
+        """What was noted, of one lane or of all; the first note of an entry counts."""
+
+    async def note_row(self, outcome: RowOutcome) -> None:
+        """What became of one resource at Dataverse; a later note replaces an earlier one."""
+
+    async def rows(self, id_: str) -> Sequence[RowOutcome]:
+        """The rows of a delivery."""
+
+
+def first_of_each(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """By position; a repeated try cannot change what was settled before."""
+    found: dict[int, Outcome] = {}
+    for outcome in outcomes:
+        found.setdefault(outcome.position, outcome)
+    return [found[position] for position in sorted(found)]
+
+
+@dataclass(slots=True)
+class MemoryJournal:
+    """The double: the same contract in dictionaries."""
+
+    keys: dict[tuple[str, str], str] = field(default_factory=dict)
+    deliveries: dict[str, Delivery] = field(default_factory=dict)
+    bodies: dict[str, Kept] = field(default_factory=dict)
+    lanes: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    done: dict[str, set[int]] = field(default_factory=dict)
+    noted: dict[str, dict[int, list[Outcome]]] = field(default_factory=dict)
+    noted_rows: dict[tuple[str, str, str], RowOutcome] = field(default_factory=dict)
+
+    async def claim_key(self, sender: str, key: str, delivery: str) -> str:
+        return self.keys.setdefault((sender, key), delivery)
+
+    async def keep(self, delivery: Delivery, kept: Kept) -> None:
+        self.bodies.setdefault(delivery.id, kept)
+        self.deliveries.setdefault(delivery.id, delivery)
+
+    async def delivery(self, id_: str) -> Delivery | None:
+        return self.deliveries.get(id_)
+
+    async def kept(self, id_: str) -> Kept:
+        return self.bodies[id_]
+
+    async def change(self, id_: str, **changes: Any) -> None:
+        self.deliveries[id_] = replace(self.deliveries[id_], **changes)
+
+    async def page(self, status: Status | None, top: int, after: str | None) -> Page:
+        ids = sorted(self.deliveries, reverse=True)
+        matching = [
+            self.deliveries[id_]
+            for id_ in ids
+            if (status is None or self.deliveries[id_].status == status)
+            and (after is None or id_ < after)
+        ]
+        page = matching[:top]
+        return Page(tuple(page), page[-1].id if len(matching) > top else None)
+
+    async def keep_lane(self, id_: str, lane: int, data: bytes) -> None:
+        self.lanes[id_, lane] = data
+
+    async def lane(self, id_: str, lane: int) -> bytes:
+        return self.lanes[id_, lane]
+
+    async def lane_done(self, id_: str, lane: int) -> bool:
+        done = self.done.setdefault(id_, set())
+        done.add(lane)
+        return len(done) >= self.deliveries[id_].lanes
+
+    async def begin(self, id_: str, lane: int) -> bool:
+        lanes = self.noted.setdefault(id_, {})
+        first = lane not in lanes
+        lanes.setdefault(lane, [])
+        return first
+
+    async def note(self, id_: str, lane: int, outcomes: Sequence[Outcome]) -> None:
+        self.noted[id_][lane].extend(outcomes)
+
+    async def outcomes(self, id_: str, lane: int | None = None) -> list[Outcome]:
+        lanes = self.noted.get(id_, {})
+        chosen = lanes.values() if lane is None else [lanes.get(lane, [])]
+        return first_of_each([outcome for part in chosen for outcome in part])
+
+    async def note_row(self, outcome: RowOutcome) -> None:
+        self.noted_rows[outcome.delivery, outcome.resource, outcome.table] = outcome
+
+    async def rows(self, id_: str) -> Sequence[RowOutcome]:
+        return [row for (delivery, *_), row in self.noted_rows.items() if delivery == id_]

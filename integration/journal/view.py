@@ -1,0 +1,58 @@
+"""What a sender, an operator and a page are shown of a delivery. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from integration.model import Delivery, Outcome, RowOutcome
+
+
+def summary(delivery: Delivery) -> dict[str, Any]:
+    """One delivery as the list shows it."""
+    return {name: value for name, value in asdict(delivery).items() if value is not None}
+
+
+def progress(delivery: Delivery, settled: int) -> str:
+    """https://hl7.org/fhir/R4/async.html: a text of at most 100 characters."""
+    return f"{delivery.status}: {settled} of {delivery.entries} entries"
+
+
+def response_bundle(
+    delivery: Delivery, outcomes: Iterable[Outcome], rows: Sequence[RowOutcome]
+) -> dict[str, Any]:
+    """The answer to the delivery: one entry for each of the sender's, in the sender's order."""
+    by_resource = {row.resource: row for row in rows}
+    entries = [_entry(item, by_resource) for item in outcomes]
+    if delivery.split and entries:
+        text = (
+            f"the transaction was above the FHIR server's limits and went in {delivery.units} units"
+        )
+        _add_issue(entries[0], "informational", text)
+    kind = "transaction" if delivery.kind == "transaction" else "batch"
+    return {"resourceType": "Bundle", "type": f"{kind}-response", "entry": entries}
+
+
+def _entry(item: Outcome, rows: dict[str, RowOutcome]) -> dict[str, Any]:
+    response = {
+        "status": str(item.status),
+        "location": item.location,
+        "etag": item.etag,
+        "lastModified": item.last_modified,
+    }
+    entry: dict[str, Any] = {"fullUrl": item.full_url} if item.full_url else {}
+    entry["response"] = {name: value for name, value in response.items() if value is not None}
+    if item.issues:
+        entry["response"]["outcome"] = {"resourceType": "OperationOutcome", "issue": item.issues}
+    row = rows.get((item.location or "").partition("/_history/")[0])
+    for note in row.notes if row else ():
+        _add_issue(entry, "incomplete", f"{row.table if row else ''} row: {note}")
+    return entry
+
+
+def _add_issue(entry: dict[str, Any], code: str, text: str) -> None:
+    response = entry["response"]
+    outcome = response.get("outcome", {"resourceType": "OperationOutcome", "issue": []})
+    issue = {"severity": "information", "code": code, "diagnostics": text}
+    response["outcome"] = {**outcome, "issue": [*outcome["issue"], issue]}

@@ -1,0 +1,1 @@
+"""Which resource is which Dataverse table, which element which column: data and an engine."""

@@ -1,0 +1,136 @@
+"""Frozen values that travel between folders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP request to a neighbour; `path` is relative to the neighbour's base address."""
+
+    method: str
+    path: str
+    body: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What a neighbour answered. Header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds, from either header: `x-ms-retry-after-ms` is Microsoft's, and finer."""
+        for name, scale in (("x-ms-retry-after-ms", 0.001), ("retry-after", 1.0)):
+            value = self.headers.get(name, "").strip()
+            if value.isascii() and value.isdigit():
+                return int(value) * scale
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What a sender asked for, apart from the bytes: kept beside them, for the relay to read."""
+
+    method: str  # POST, PUT or DELETE
+    type: str | None = None  # the resource type in the address; None for /api/fhir itself
+    id: str | None = None
+    format: str = "json"  # json or ndjson
+    if_match: str | None = None
+    if_none_match: str | None = None
+    if_none_exist: str | None = None
+
+
+class Status(StrEnum):
+    """Where a delivery is on its way."""
+
+    ACCEPTED = "accepted"  # kept and queued
+    CARRYING = "carrying"  # fanned out: its lanes are queued one by one
+    DONE = "done"  # every entry is written or refused
+    CANCELLED = "cancelled"  # by its sender
+    PARKED = "parked"  # given up on; waits for an operator
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One accepted HTTP request, as the journal lists it. Holds no patient data."""
+
+    id: str
+    sender: str
+    key: str  # what its ids are derived from: see integration.intake
+    digest: str  # of its bytes and its address
+    accepted: datetime
+    status: Status
+    kind: str  # transaction, batch, resource or ndjson
+    entries: int
+    bytes: int
+    repeat: bool = False  # the same bytes were accepted before
+    lanes: int = 0
+    written: int = 0
+    refused: int = 0
+    units: int = 0
+    split: bool = False  # a transaction that could not stay one
+    finished: datetime | None = None
+    reason: str | None = None  # why it is parked
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one entry at the FHIR server, or why it was not sent."""
+
+    position: int
+    status: int
+    full_url: str | None = None
+    location: str | None = None  # Type/id/_history/version
+    etag: str | None = None
+    last_modified: str | None = None
+    issues: list[dict[str, Any]] | None = None  # OperationOutcome.issue
+    unit: str | None = None  # lane.number of the unit that carried it
+
+    @property
+    def written(self) -> bool:
+        """Done as asked; else refused."""
+        return 200 <= self.status < 300 or self.status == 304
+
+
+@dataclass(frozen=True, slots=True)
+class RowOutcome:
+    """What became of one resource at Dataverse. Codes and element paths only, no values."""
+
+    delivery: str
+    resource: str  # Type/id
+    table: str
+    row: str | None  # the primary key
+    action: str  # created, updated, unchanged, deactivated, refused, absent
+    version: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A queue message: which work waits in the journal, never the work itself."""
+
+    delivery: str
+    lane: int | None = None  # relay: one lane of a fanned-out delivery
+    resource: str | None = None  # mirror: Type/id
+    attempt: int = 0
+    since: float | None = None  # when the first attempt failed, seconds since 1970
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What the tenant's metadata says of a column."""
+
+    name: str
+    type: str  # Dataverse's AttributeType: String, Memo, Picklist, State, DateTime, …
+    max_length: int | None = None
+    options: frozenset[int] | None = None

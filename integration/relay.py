@@ -1,0 +1,162 @@
+"""VERB carry: plan a delivery, write each unit to the FHIR server, note every outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from integration.errors import Misconfigured, Unavailable
+from integration.event_loop import computed
+from integration.fhir import bundle, outcome, units
+from integration.fhir.identity import Naming
+from integration.fhir.plan import Limits, Plan, plan
+from integration.fhir.units import Lane
+from integration.journal.store import NO_LANE, Journal
+from integration.lane import Carrier, carry_lane
+from integration.model import Claim, Delivery, Outcome, Status
+from integration.outbox import Outbox, put_back
+from integration.settings import RELAY_QUEUE
+
+log = logging.getLogger(__name__)
+
+# Storage operations of one delivery that may be under way at once.
+_SIDE_BY_SIDE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """What carrying needs. Ages in seconds."""
+
+    carrier: Carrier
+    limits: Limits
+    now: Callable[[], datetime]
+    max_age: float
+
+    @property
+    def journal(self) -> Journal:
+        return self.carrier.journal
+
+    @property
+    def outbox(self) -> Outbox:
+        return self.carrier.outbox
+
+
+async def carry(relay: Relay, claim: Claim) -> None:
+    """Carry a delivery, or one lane of it. Trouble of a neighbour puts the claim back."""
+    try:
+        await _carry(relay, claim)
+    except (Unavailable, Misconfigured) as error:
+        back = put_back(claim, error, relay.now(), relay.max_age)
+        extra = {"delivery": claim.delivery, "lane": claim.lane, "attempt": claim.attempt}
+        if back.delay is None:
+            log.error("delivery.parked", extra={**extra, "reason": str(error)})
+            await park(relay.journal, claim, str(error))
+        else:
+            level = logging.ERROR if isinstance(error, Misconfigured) else logging.WARNING
+            log.log(level, "delivery.put_back", extra={**extra, "reason": str(error)})
+            await relay.outbox.send(RELAY_QUEUE, back.claim, back.delay)
+
+
+async def park(journal: Journal, claim: Claim, reason: str) -> None:
+    """Give up on a delivery until an operator looks at it. Nothing of it is lost."""
+    await journal.change(claim.delivery, status=Status.PARKED, reason=reason)
+
+
+async def _carry(relay: Relay, claim: Claim) -> None:
+    delivery = await relay.journal.delivery(claim.delivery)
+    if delivery is None:
+        raise LookupError(f"delivery {claim.delivery} is queued but not in the journal")
+    if delivery.status in (Status.DONE, Status.CANCELLED):
+        return
+    if claim.lane is not None:
+        lane = units.restored(await relay.journal.lane(delivery.id, claim.lane))
+        carried = await carry_lane(relay.carrier, delivery, lane, claim)
+        if carried is not None and await relay.journal.lane_done(delivery.id, claim.lane):
+            await _finish(relay, delivery, await relay.journal.outcomes(delivery.id))
+        return
+    planned = await _planned(relay, delivery)
+    refused = await _note_refused(relay, delivery, planned)
+    delivery = replace(
+        delivery,
+        lanes=len(planned.lanes),
+        units=sum(len(lane.units) for lane in planned.lanes),
+        split=planned.split,
+    )
+    if len(planned.lanes) > 1:
+        await _fan_out(relay, delivery, planned.lanes)
+        return
+    lane = planned.lanes[0] if planned.lanes else Lane(())
+    carried = await carry_lane(relay.carrier, delivery, lane, claim)
+    if carried is not None:
+        await _finish(relay, delivery, [*refused, *carried])
+
+
+async def _planned(relay: Relay, delivery: Delivery) -> Plan:
+    kept = await relay.journal.kept(delivery.id)
+
+    def planned() -> Plan:
+        contents = bundle.read(kept.body, kept.received)
+        return plan(contents, Naming(delivery.sender, delivery.key), relay.limits)
+
+    return await computed(len(kept.body), planned)
+
+
+async def _note_refused(relay: Relay, delivery: Delivery, planned: Plan) -> list[Outcome]:
+    refused = [
+        Outcome(entry.position, 422, entry.full_url, issues=[outcome.as_json(issue)])
+        for entry, issue in planned.refused
+    ]
+    if refused:
+        await relay.journal.begin(delivery.id, NO_LANE)
+        await relay.journal.note(delivery.id, NO_LANE, refused)
+    return refused
+
+
+async def _fan_out(relay: Relay, delivery: Delivery, lanes: Sequence[Lane]) -> None:
+    """One message for each lane, so that the work spreads over instances."""
+    places = asyncio.Semaphore(_SIDE_BY_SIDE)
+
+    async def keep(number: int, lane: Lane) -> None:
+        async with places:
+            await relay.journal.keep_lane(delivery.id, number, units.kept(lane))
+
+    async def queue(number: int) -> None:
+        async with places:
+            await relay.outbox.send(RELAY_QUEUE, Claim(delivery.id, lane=number))
+
+    await asyncio.gather(*(keep(number, lane) for number, lane in enumerate(lanes)))
+    await relay.journal.change(
+        delivery.id,
+        status=Status.CARRYING,
+        lanes=delivery.lanes,
+        units=delivery.units,
+        split=delivery.split,
+    )
+    await asyncio.gather(*(queue(number) for number in range(len(lanes))))
+
+
+async def _finish(relay: Relay, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+    written = sum(item.written for item in outcomes)
+    await relay.journal.change(
+        delivery.id,
+        status=Status.DONE,
+        lanes=delivery.lanes,
+        units=delivery.units,
+        split=delivery.split,
+        written=written,
+        refused=len(outcomes) - written,
+        finished=relay.now(),
+    )
+    log.info(
+        "delivery.done",
+        extra={
+            "delivery": delivery.id,
+            "entries": delivery.entries,
+            "written": written,
+            "units": delivery.units,
+            "split": delivery.split,
+        },
+    )

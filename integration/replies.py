@@ -1,0 +1,136 @@
+"""Requests, results and errors of the doors as HTTP: FHIR's OperationOutcome, headers, statuses."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
+
+import azure.functions as func
+import msgspec
+
+from integration.errors import Issue, Misconfigured, Rejected, Unavailable
+from integration.fhir.outcome import as_json
+from integration.intake import Accepted, Ask
+from integration.journal import view
+from integration.journal.store import Page
+from integration.model import Delivery, Status
+from integration.tracking import Story
+
+log = logging.getLogger(__name__)
+
+Door = Callable[[func.HttpRequest], Awaitable[func.HttpResponse]]
+
+_FHIR = "application/fhir+json"
+_POLL_AGAIN = "1"
+_TRY_AGAIN = 30.0
+
+
+def door(work: Door) -> Door:
+    """A door whose errors become replies."""
+
+    @functools.wraps(work)
+    async def answered(req: func.HttpRequest) -> func.HttpResponse:
+        try:
+            return await work(req)
+        except Rejected as error:
+            return outcome(error.status, error.issues)
+        except Unavailable as error:
+            log.warning("door.unavailable", extra={"reason": str(error)})
+            wait = math.ceil(error.retry_after or _TRY_AGAIN)
+            issue = Issue("transient", "try again later: the delivery was not accepted")
+            return outcome(503, [issue], {"Retry-After": str(wait)})
+        except Misconfigured as error:
+            log.error("door.misconfigured", extra={"reason": str(error)})
+            return outcome(500, [Issue("exception", str(error))])
+
+    return answered
+
+
+def ask(req: func.HttpRequest) -> Ask:
+    """What intake needs of the request."""
+    return Ask(
+        req.method,
+        req.route_params.get("type") or None,
+        req.route_params.get("id") or None,
+        {name.lower(): value for name, value in req.headers.items()},
+        req.get_body(),
+    )
+
+
+def outcome(
+    status: int, issues: Iterable[Issue], headers: Mapping[str, str] | None = None
+) -> func.HttpResponse:
+    """An OperationOutcome."""
+    body = {"resourceType": "OperationOutcome", "issue": [as_json(issue) for issue in issues]}
+    return _json(body, status, headers)
+
+
+def accepted(req: func.HttpRequest, result: Accepted) -> func.HttpResponse:
+    """202 with the address to poll: https://hl7.org/fhir/R4/async.html"""
+    address = f"{req.url.split('/api/')[0]}/api/deliveries/{result.delivery}"
+    told = Issue("informational", f"kept and queued as {result.delivery}", None, "information")
+    headers = {"Content-Location": address}
+    return outcome(202, [told, *result.refused], headers)
+
+
+def story(result: Story) -> func.HttpResponse:
+    """Where a delivery is, and at the end its response bundle."""
+    delivery = result.delivery
+    if delivery.status is Status.DONE:
+        return _json(view.response_bundle(delivery, result.outcomes, result.rows), 200)
+    if delivery.status is Status.CANCELLED:
+        issue = Issue("not-found", f"cancelled, with {len(result.outcomes)} entries settled")
+        return outcome(404, [issue])
+    headers = {
+        "X-Progress": view.progress(delivery, len(result.outcomes)),
+        "Retry-After": _POLL_AGAIN,
+    }
+    if delivery.status is Status.PARKED:
+        issue = Issue("incomplete", f"parked: {delivery.reason}", None, "warning")
+        return outcome(202, [issue], headers)
+    return func.HttpResponse(status_code=202, headers=headers)
+
+
+def cancelled(_: Delivery) -> func.HttpResponse:
+    """202, as FHIR's asynchronous pattern answers a DELETE."""
+    return func.HttpResponse(status_code=202)
+
+
+def page(req: func.HttpRequest, result: Page) -> func.HttpResponse:
+    """Deliveries as JSON, with the address of the next page."""
+    body: dict[str, Any] = {"deliveries": [view.summary(item) for item in result.deliveries]}
+    if result.after:
+        kept = {name: value for name, value in req.params.items() if name in ("status", "_count")}
+        query = "&".join(
+            f"{name}={value}" for name, value in {**kept, "after": result.after}.items()
+        )
+        body["next"] = f"{req.url.split('?')[0]}?{query}"
+    return _json(body, 200, media="application/json")
+
+
+def health(states: Mapping[str, str]) -> func.HttpResponse:
+    """200 when all is well, 503 when a neighbour does not answer."""
+    well = all(state == "ok" for state in states.values())
+    body = {"status": "ok" if well else "degraded", **states}
+    return _json(body, 200 if well else 503, media="application/json")
+
+
+def method_not_allowed(allowed: str) -> func.HttpResponse:
+    """405, with what the address does take."""
+    issue = Issue("not-supported", f"this address takes {allowed}")
+    return outcome(405, [issue], {"Allow": allowed})
+
+
+def _json(
+    body: Any, status: int, headers: Mapping[str, str] | None = None, media: str = _FHIR
+) -> func.HttpResponse:
+    return func.HttpResponse(
+        msgspec.json.encode(body),
+        status_code=status,
+        headers=dict(headers or {}),
+        mimetype=media,
+        charset="utf-8",
+    )

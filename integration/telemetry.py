@@ -1,0 +1,24 @@
+"""Traces and logs to Application Insights, where it is set up."""
+
+from __future__ import annotations
+
+import logging
+
+from integration import settings
+
+# Addresses can hold a search by identifier, so no client is traced by its address. The events of
+# this app are enough: docs/operations.md lists them.
+_UNTRACED = ("azure_sdk", "httpx", "requests", "urllib", "urllib3")
+
+
+def start() -> None:
+    """Export this app's own log events. Does nothing, and costs nothing, without a destination."""
+    if settings.telemetry_destination() is None:
+        return
+    from azure.monitor.opentelemetry import configure_azure_monitor
+
+    configure_azure_monitor(
+        logger_name="integration",
+        instrumentation_options={name: {"enabled": False} for name in _UNTRACED},
+    )
+    logging.getLogger("integration").setLevel(logging.INFO)

@@ -1,0 +1,130 @@
+"""The one module that speaks HTTP: token, time limit, throttling, short retries, redaction."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import httpx
+
+from integration.errors import Misconfigured, Unavailable
+from integration.model import Request, Response
+
+# httpx logs every address at INFO; a search query can hold an identifier of a patient.
+logging.getLogger("httpx").setLevel(logging.WARNING)
+
+# What is worth waiting for inside one call; longer trouble goes back to the queue.
+_PATIENCE = 10.0
+_TRIES = 3
+_PAUSE = 0.5
+
+# A token is renewed this long before it ends, so that none ends on its way.
+_RENEW = 300.0
+
+
+class AccessToken(Protocol):
+    """What azure.identity hands out; `expires_on` in seconds since 1970."""
+
+    @property
+    def token(self) -> str: ...
+    @property
+    def expires_on(self) -> int: ...
+
+
+class Credential(Protocol):
+    """The part of azure.identity.aio that is needed here."""
+
+    async def get_token(self, *scopes: str) -> AccessToken: ...
+
+
+class Tokens:
+    """A token for one scope, reused until shortly before it ends, asked for once at a time."""
+
+    def __init__(
+        self, credential: Credential, scope: str, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._credential, self._scope, self._clock = credential, scope, clock
+        self._held: AccessToken | None = None
+        self._lock = asyncio.Lock()
+
+    async def get(self, refused: str | None = None) -> str:
+        """A token that is not `refused`, the one a neighbour has just answered 401 to."""
+        async with self._lock:
+            held = self._held
+            if held is None or held.token == refused or held.expires_on - self._clock() < _RENEW:
+                held = self._held = await self._credential.get_token(self._scope)
+            return held.token
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """One service reached over HTTP. `send` gives an answer or raises; it never guesses."""
+
+    name: str
+    base: str
+    http: httpx.AsyncClient
+    places: asyncio.Semaphore  # how many requests this worker may have under way
+    tokens: Tokens | None = None
+    pause: Callable[[float], Awaitable[object]] = asyncio.sleep
+    jitter: Callable[[], float] = field(default=random.random)
+
+    async def send(self, request: Request) -> Response:
+        """Send once; again only where the neighbour has certainly done nothing.
+
+        Raises Unavailable for a lost connection, a time-out, 429 and 503 that last, and
+        Misconfigured for 401 and 403. Every other answer is the caller's to judge.
+        """
+        attempt = 1
+        while (response := await self._once(request)).status in (429, 503):
+            wait = response.retry_after
+            if attempt == _TRIES or (wait or 0) > _PATIENCE:
+                raise Unavailable(self.name, f"answered {response.status}", wait)
+            await self.pause(wait if wait is not None else self._backoff(attempt))
+            attempt += 1
+        return response
+
+    async def _once(self, request: Request) -> Response:
+        response = await self._authorised(request, None)
+        if response.status == 401 and self.tokens is not None:
+            refused = await self.tokens.get()
+            response = await self._authorised(request, refused)
+        if response.status in (401, 403):
+            raise Misconfigured(
+                f"{self.name} answered {response.status}: give this app's identity its role there"
+            )
+        return response
+
+    async def _authorised(self, request: Request, refused: str | None) -> Response:
+        headers = dict(request.headers)
+        if self.tokens is not None:
+            headers["authorization"] = f"Bearer {await self._token(refused)}"
+        url = f"{self.base}/{request.path}" if request.path else self.base
+        try:
+            async with self.places:
+                answer = await self.http.request(
+                    request.method, url, content=request.body, headers=headers
+                )
+        # `from None`: the text of these may hold the address, and with it a query.
+        except httpx.TimeoutException:
+            raise Unavailable(self.name, "did not answer in time") from None
+        except httpx.HTTPError as error:
+            raise Unavailable(self.name, f"connection failed ({type(error).__name__})") from None
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        return Response(answer.status_code, headers, answer.content)
+
+    async def _token(self, refused: str | None) -> str:
+        assert self.tokens is not None
+        try:
+            return await self.tokens.get(refused)
+        except Exception as error:
+            # azure.identity has one error class for "no identity here" and for an outage.
+            raise Unavailable(self.name, f"no token ({type(error).__name__})") from None
+
+    def _backoff(self, attempt: int) -> float:
+        """Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/"""
+        return self.jitter() * _PAUSE * float(2**attempt)

@@ -1,0 +1,167 @@
+"""Settings become clients, once per worker, at the first use. The only module that builds any."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any
+
+from integration.dataverse.client import Dataverse
+from integration.fhir.client import FhirServer
+from integration.fhir.plan import Limits
+from integration.intake import Intake
+from integration.journal.keys import delivery_id
+from integration.journal.store import Journal
+from integration.lane import Carrier
+from integration.mapping import load
+from integration.mirror import Mirror
+from integration.outbox import Outbox, StorageOutbox
+from integration.relay import Relay
+from integration.settings import MIRROR_QUEUE, RELAY_QUEUE, Settings, Storage, from_env
+from integration.transport import Neighbour, Tokens
+
+# The SDKs log every request at INFO: cost without a use here.
+logging.getLogger("azure").setLevel(logging.WARNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the doors hand to the verbs."""
+
+    journal: Journal
+    outbox: Outbox
+    fhir: FhirServer
+    dataverse: Dataverse
+    intake: Intake
+    relay: Relay
+    mirror: Mirror
+
+
+_parts: Parts | None = None
+_building = asyncio.Lock()
+
+
+async def parts() -> Parts:
+    """The parts of this worker. Raises Misconfigured naming every setting that is missing."""
+    global _parts
+    if _parts is None:
+        async with _building:
+            if _parts is None:
+                _parts = await _built(from_env())
+    return _parts
+
+
+async def _built(settings: Settings) -> Parts:
+    credential = _credential(settings)
+    journal, outbox = await _storage(settings.storage, credential)
+    fhir = FhirServer(
+        _neighbour(
+            "FHIR server",
+            settings.fhir_url,
+            settings.fhir_scope,
+            settings.fhir_concurrency,
+            settings,
+            credential,
+        )
+    )
+    dataverse = Dataverse(
+        _neighbour(
+            "Dataverse",
+            settings.dataverse_url,
+            settings.dataverse_scope,
+            settings.dataverse_concurrency,
+            settings,
+            credential,
+        )
+    )
+    maps = load.shipped()
+    limits = Limits(settings.unit_max_entries, settings.unit_max_bytes, settings.over_limit)
+    return Parts(
+        journal,
+        outbox,
+        fhir,
+        dataverse,
+        Intake(journal, outbox, _now, _new_id, settings.max_delivery_bytes, settings.sender_header),
+        Relay(
+            Carrier(journal, outbox, fhir, frozenset(maps)), limits, _now, float(settings.max_age)
+        ),
+        Mirror(journal, outbox, fhir, dataverse, maps, _now, float(settings.max_age)),
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _new_id(now: datetime) -> str:
+    return delivery_id(now, secrets.randbits(74))
+
+
+def _credential(settings: Settings) -> Any:
+    """One identity for all neighbours; none where only a laptop's neighbours are named."""
+    scopes = (settings.fhir_scope, settings.dataverse_scope)
+    if settings.storage.connection and not any(scopes):
+        return None
+    from azure.identity.aio import DefaultAzureCredential
+
+    client_id = settings.azure_client_id or settings.storage.client_id
+    return DefaultAzureCredential(managed_identity_client_id=client_id)
+
+
+def _neighbour(
+    name: str, url: str, scope: str | None, places: int, settings: Settings, credential: Any
+) -> Neighbour:
+    import httpx
+
+    http = httpx.AsyncClient(
+        timeout=httpx.Timeout(settings.neighbour_timeout, connect=10.0),
+        limits=httpx.Limits(max_connections=places, max_keepalive_connections=places),
+        # Requests spread over Dataverse's servers only without its affinity cookie:
+        # https://learn.microsoft.com/power-apps/developer/data-platform/send-parallel-requests
+        cookies=_no_cookies(),
+        follow_redirects=False,
+    )
+    tokens = Tokens(credential, scope) if scope else None
+    return Neighbour(name, url, http, asyncio.Semaphore(places), tokens)
+
+
+def _no_cookies() -> CookieJar:
+    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+
+
+async def _storage(storage: Storage, credential: Any) -> tuple[Journal, Outbox]:
+    from azure.core.exceptions import ResourceExistsError
+    from azure.data.tables.aio import TableServiceClient
+    from azure.storage.blob.aio import BlobServiceClient
+    from azure.storage.queue import TextBase64EncodePolicy
+    from azure.storage.queue.aio import QueueClient, QueueServiceClient
+
+    from integration.journal.azure_store import opened
+
+    if storage.connection:
+        blobs = BlobServiceClient.from_connection_string(storage.connection)
+        queues = QueueServiceClient.from_connection_string(storage.connection)
+        tables = TableServiceClient.from_connection_string(storage.connection)
+    else:
+        blobs = BlobServiceClient(storage.blob_url, credential)
+        queues = QueueServiceClient(storage.queue_url, credential)
+        tables = TableServiceClient(storage.table_url, credential=credential)
+
+    # The queue trigger expects base64, unless host.json says otherwise.
+    clients = {
+        name: queues.get_queue_client(name, message_encode_policy=TextBase64EncodePolicy())
+        for name in (RELAY_QUEUE, MIRROR_QUEUE)
+    }
+
+    async def made(queue: QueueClient) -> None:
+        try:
+            await queue.create_queue()
+        except ResourceExistsError:
+            pass  # as in every start but the first
+
+    await asyncio.gather(*(made(queue) for queue in clients.values()))
+    return await opened(blobs, tables), StorageOutbox(clients.__getitem__)

@@ -1,0 +1,1 @@
+"""Stand-ins for the neighbours, so that everything runs on a laptop."""

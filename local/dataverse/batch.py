@@ -1,0 +1,202 @@
+"""`$batch`: many requests in one, in order; change sets are atomic.
+
+https://learn.microsoft.com/power-apps/developer/data-platform/webapi/execute-batch-operations-using-web-api
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from uuid import uuid4
+
+from local.dataverse import refusals, router
+from local.dataverse.wire import Call, Refusal, Reply
+from local.dataverse.writes import World
+
+MOST = 1000
+CRLF = b"\r\n"
+BOUNDARY = re.compile(r'boundary=(?:"([^"]+)"|([^";\s]+))', re.IGNORECASE)
+ROOT = re.compile(r"^(?:https?://[^/]+)?/?api/data/v9\.\d+/")
+REFERENCE = re.compile(r"/?\$(\w+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    call: Call
+    content_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeSet:
+    requests: list[Request]
+
+
+def answer(world: World, call: Call) -> Reply:
+    try:
+        steps = list(_steps(call))
+        _check(steps)
+    except Refusal as refusal:
+        return refusal.reply()
+    go_on = "odata.continue-on-error" in call.preferences
+    boundary = f"batchresponse_{uuid4()}"
+    parts: list[bytes] = []
+    status = 200
+    for step in steps:
+        code, part = _single(world, step) if isinstance(step, Request) else _change_set(world, step)
+        parts.append(part)
+        if code >= 400 and not go_on:
+            status = code
+            break
+    headers = {"Content-Type": f"multipart/mixed; boundary={boundary}"}
+    return Reply(status, raw=_multipart(boundary, parts), headers=headers)
+
+
+def _single(world: World, request: Request) -> tuple[int, bytes]:
+    reply = router.answer(world, request.call)
+    return reply.status, _part(reply, request.content_id)
+
+
+def _change_set(world: World, change_set: ChangeSet) -> tuple[int, bytes]:
+    """All of it or nothing; the reply of a failed one is the error alone."""
+    log: deque[dict[str, object]] = deque()
+    addresses: dict[str, str] = {}
+    parts: list[bytes] = []
+    try:
+        with world.store.transaction():
+            for request in change_set.requests:
+                call = _resolved(request.call, addresses)
+                reply = router.answer(replace(world, log=log), call)
+                if reply.status >= 400:
+                    raise _Failed(reply, request.content_id)
+                if request.content_id and "OData-EntityId" in reply.headers:
+                    addresses[request.content_id] = reply.headers["OData-EntityId"]
+                parts.append(_part(reply, request.content_id))
+    except Refusal as refusal:
+        return refusal.status, _part(refusal.reply(), None)
+    except _Failed as failed:
+        return failed.reply.status, _part(failed.reply, failed.content_id)
+    world.log.extend(log)
+    boundary = f"changesetresponse_{uuid4()}"
+    head = f"Content-Type: multipart/mixed; boundary={boundary}\r\n\r\n".encode()
+    return 200, head + _multipart(boundary, parts)
+
+
+class _Failed(Exception):
+    """Leaves the transaction, so that it rolls back."""
+
+    def __init__(self, reply: Reply, content_id: str | None) -> None:
+        super().__init__(reply.status)
+        self.reply = reply
+        self.content_id = content_id
+
+
+def _steps(call: Call) -> Iterator[Request | ChangeSet]:
+    for part in _parts(call.headers.get("content-type", ""), call.body):
+        if part.headers.get("content-type", "").startswith("multipart/mixed"):
+            inner = _parts(part.headers["content-type"], part.body)
+            requests = [_request(call, one) for one in inner]
+            for request in requests:
+                if request.call.method == "GET":
+                    raise refusals.bad_query(
+                        "An invalid HTTP method 'GET' was detected for a request in a change set. "
+                        "Requests in change sets only support the HTTP methods 'POST', 'PUT', "
+                        "'DELETE', and 'PATCH'."
+                    )
+            yield ChangeSet(requests)
+        else:
+            yield _request(call, part)
+
+
+def _check(steps: list[Request | ChangeSet]) -> None:
+    requests = sum(1 if isinstance(step, Request) else len(step.requests) for step in steps)
+    if requests > MOST:
+        raise refusals.bad_query(
+            "The current batch message contains too many parts. Only batch messages with a "
+            f"maximum number of '{MOST}' query operations and change sets are allowed."
+        )
+
+
+def _parts(content_type: str, body: bytes) -> list[Part]:
+    match = BOUNDARY.search(content_type)
+    if match is None or not content_type.startswith("multipart/mixed"):
+        raise refusals.bad_query("A batch needs Content-Type: multipart/mixed with a boundary.")
+    mark = b"--" + (match[1] or match[2]).encode()
+    _, *sections = (CRLF + body).split(CRLF + mark)
+    if not sections or not sections[-1].startswith(b"--"):
+        # Lines that end in LF alone are not seen as lines, so the boundary is never found:
+        # https://learn.microsoft.com/troubleshoot/power-platform/power-apps/dataverse/web-api-client-errors
+        raise refusals.bad_payload("$batch", "Stream was not readable.")
+    return [Part(*_message(section.lstrip(b" \t").removeprefix(CRLF))) for section in sections[:-1]]
+
+
+def _message(text: bytes) -> tuple[dict[str, str], bytes]:
+    head, _, body = text.partition(CRLF + CRLF)
+    lines = head.decode("utf-8", "replace").split("\r\n")
+    pairs = (line.partition(":") for line in lines if line)
+    return {name.strip().lower(): value.strip() for name, _, value in pairs}, body
+
+
+def _request(outer: Call, part: Part) -> Request:
+    if not part.headers.get("content-type", "").startswith("application/http"):
+        raise refusals.bad_query("A part of a batch needs Content-Type: application/http.")
+    line, _, rest = part.body.lstrip().partition(CRLF)
+    words = line.decode("utf-8", "replace").split()
+    if len(words) != 3 or b"\n" in line:
+        raise refusals.bad_payload("$batch", "Stream was not readable.")
+    method, url, _ = words
+    headers, body = _message(rest) if not rest.startswith(CRLF) else ({}, rest[2:])
+    path, _, query = ROOT.sub("", url).lstrip("/").partition("?")
+    if path == "$batch":
+        raise refusals.bad_query("A batch cannot contain another batch.")
+    return Request(
+        Call(method, path, query, headers, body, outer.root), part.headers.get("content-id")
+    )
+
+
+def _resolved(call: Call, addresses: dict[str, str]) -> Call:
+    """`$1` in the URL or as a reference in the body means the row made under Content-ID 1."""
+
+    def meant(reference: re.Match[str]) -> str:
+        if reference[1] not in addresses:
+            raise refusals.bad_query(
+                f"Content-ID Reference: '${reference[1]}' does not exist in the batch context."
+            )
+        return ROOT.sub("", addresses[reference[1]])
+
+    path = REFERENCE.sub(meant, call.path, count=1) if call.path.startswith("$") else call.path
+    if b"$" not in call.body:
+        return replace(call, path=path)
+    payload = router.body_of(call, path)
+    for name, value in payload.items():
+        if name.endswith(("@odata.bind", "@odata.id")) and isinstance(value, str):
+            whole = REFERENCE.fullmatch(value)
+            payload[name] = meant(whole) if whole else value
+    return replace(call, path=path, body=json.dumps(payload).encode())
+
+
+def _part(reply: Reply, content_id: str | None) -> bytes:
+    outer = {"Content-Type": "application/http", "Content-Transfer-Encoding": "binary"}
+    if content_id is not None:
+        outer["Content-ID"] = content_id
+    status = f"HTTP/1.1 {reply.status} {HTTPStatus(reply.status).phrase}\r\n"
+    head = _lines(outer) + "\r\n" + status + _lines(reply.all_headers()) + "\r\n"
+    return head.encode() + reply.content()
+
+
+def _lines(headers: dict[str, str]) -> str:
+    return "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+
+
+def _multipart(boundary: str, parts: list[bytes]) -> bytes:
+    mark = f"--{boundary}".encode()
+    return b"".join(mark + CRLF + part + CRLF for part in parts) + mark + b"--" + CRLF

@@ -1,0 +1,70 @@
+"""The control API: faults, statistics, recent writes and the history of a row, for tests.
+
+POST   /control/faults   {"kind": "status" | "slow" | "reset" | "lost-reply" | "throttle",
+                          "next": N, "status", "code", "retryAfter", "delayMs", "method", "path"}
+DELETE /control/faults   forget them
+GET    /control/stats    calls so far, and rows by table
+GET    /control/writes   ?last=N, oldest first
+GET    /control/history  ?table=contact&id=…, every state of one row, oldest first
+POST   /control/reset    no rows, no faults, no calls
+
+It tells values only in `history`, which is what proves that no older state was ever shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from local.dataverse.faults import Gate, fault_of
+from local.dataverse.writes import World
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def routes(world: World, gate: Callable[[], Gate]) -> list[Route]:
+    async def faults(request: Request) -> Response:
+        if request.method == "DELETE":
+            gate().faults.clear()
+            return Response(status_code=204)
+        try:
+            gate().faults.append(fault_of(await request.json()))
+        except (ValueError, TypeError, AttributeError) as error:
+            return JSONResponse({"error": str(error)}, 400)
+        return Response(status_code=204)
+
+    async def stats(_request: Request) -> Response:
+        return JSONResponse({"requests": gate().requests, "rows": world.store.sizes()})
+
+    async def reset(_request: Request) -> Response:
+        world.store.clear()
+        world.log.clear()
+        gate().faults.clear()
+        gate().requests = 0
+        return Response(status_code=204)
+
+    async def recent(request: Request) -> Response:
+        last = request.query_params.get("last", "100")
+        if not last.isdecimal():
+            return JSONResponse({"error": "last must be a number"}, 400)
+        entries = list(world.log)
+        return JSONResponse(entries[max(len(entries) - int(last), 0) :])
+
+    async def history(request: Request) -> Response:
+        table = world.catalog.by_name.get(request.query_params.get("table", ""))
+        if table is None:
+            return JSONResponse({"error": "no such table"}, 404)
+        row_id = request.query_params.get("id", "").lower()
+        return JSONResponse(world.store.history(table, row_id))
+
+    served: list[tuple[str, Handler, list[str]]] = [
+        ("/control/faults", faults, ["POST", "DELETE"]),
+        ("/control/stats", stats, ["GET"]),
+        ("/control/reset", reset, ["POST"]),
+        ("/control/writes", recent, ["GET"]),
+        ("/control/history", history, ["GET"]),
+    ]
+    return [Route(path, handler, methods=methods) for path, handler, methods in served]

@@ -1,0 +1,216 @@
+"""Queries of table definitions: paths below EntityDefinitions, $select, $filter and $expand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from local.dataverse import addresses, filters, metadata, refusals
+from local.dataverse.filters import Compare, Literal, Logic, Name, Node
+from local.dataverse.metadata import Document
+from local.dataverse.tables import Catalog, Column, Table
+from local.dataverse.wire import Call, Reply
+
+NAMESPACE = "Microsoft.Dynamics.CRM."
+BY_NAME = re.compile(r"\s*LogicalName\s*=\s*'([^']*)'\s*")
+CHOICE_SETS = ("OptionSet", "GlobalOptionSet")
+COLLECTIONS = ("Attributes", "Keys", "ManyToOneRelationships")
+# Properties of derived attribute types: without a cast they cannot be selected.
+SPECIAL = frozenset(
+    ("MaxLength", "Format", "FormatName", "DateTimeBehavior", "Targets", "MinValue", "MaxValue")
+)
+
+
+def read(catalog: Catalog, call: Call) -> Reply:
+    segment = addresses.split(call.resource)
+    options = call.options
+    if segment.key is None:
+        found = [metadata.entity(table) for table in catalog.by_name.values()]
+        return _many(call, "EntityMetadata", found, options)
+    table = _table(catalog, segment.key)
+    if not segment.rest:
+        document = _selected("EntityMetadata", metadata.entity(table), options)
+        for name, inner in _expanded(options, COLLECTIONS).items():
+            document[name] = _expand(table, name, inner)
+        return Reply(200, {"@odata.context": _context(call, "$entity"), **document})
+    return _below(call, table, segment.rest, options)
+
+
+def _table(catalog: Catalog, key: str) -> Table:
+    """Metadata speaks of logical names, with an error of its own for one that is not there."""
+    match = BY_NAME.fullmatch(key)
+    for table in catalog.by_name.values():
+        if (match and match[1] == table.name) or metadata.entity(table)["MetadataId"] == key:
+            return table
+    if match:
+        raise refusals.no_table(match[1])
+    raise refusals.bad_key("EntityMetadata")
+
+
+def _below(call: Call, table: Table, rest: str, options: dict[str, str]) -> Reply:
+    segment = addresses.split(rest)
+    if segment.name != "Attributes":
+        if segment.name not in COLLECTIONS or segment.key is not None or segment.rest:
+            raise refusals.no_resource(segment.name)
+        type_name = _type_name(segment.name)
+        return _many(call, type_name, _collection(table, segment.name), options)
+    columns = _columns(table, segment.key)
+    cast = segment.rest or None
+    if cast is not None and cast.removeprefix(NAMESPACE) not in _kinds(table):
+        raise refusals.no_resource(cast)
+    documents = [
+        _attribute(table, column, cast, options)
+        for column in columns
+        if cast is None or metadata.kind(column) == cast
+    ]
+    type_name = (cast or NAMESPACE + "AttributeMetadata").removeprefix(NAMESPACE)
+    if segment.key is None:
+        kept = _filtered(type_name, documents, options)
+        shaped = [_only(type_name, document, options) for document in kept]
+        return Reply(200, {"@odata.context": _context(call, type_name), "value": shaped})
+    if not documents:
+        raise refusals.no_resource(segment.rest or segment.key)
+    one = _only(type_name, documents[0], options)
+    return Reply(200, {"@odata.context": _context(call, "$entity"), **one})
+
+
+def _columns(table: Table, key: str | None) -> list[Column]:
+    ordered = [column for _, column in sorted(table.columns.items())]
+    if key is None:
+        return ordered
+    match = BY_NAME.fullmatch(key)
+    found = [
+        column
+        for column in ordered
+        if (match and column.name == match[1])
+        or metadata.attribute(table, column)["MetadataId"] == key
+    ]
+    if not found:
+        raise refusals.no_attribute(table.name, match[1] if match else key)
+    return found
+
+
+def _kinds(table: Table) -> set[str]:
+    return {metadata.kind(column).removeprefix(NAMESPACE) for column in table.columns.values()}
+
+
+def _attribute(table: Table, column: Column, cast: str | None, options: dict[str, str]) -> Document:
+    """Without a cast only what all attributes share can be selected, and nothing expanded."""
+    document = metadata.attribute(table, column)
+    sets = _expanded(options, CHOICE_SETS if cast else ())
+    choices = metadata.choices(table, column)
+    for name, inner in sets.items():
+        if name not in choices:
+            raise refusals.no_property(name, metadata.kind(column).removeprefix(NAMESPACE))
+        chosen = choices[name]
+        document[name] = chosen if chosen is None else _selected("OptionSet", chosen, inner)
+    return document
+
+
+def _expand(table: Table, name: str, options: dict[str, str]) -> list[Document]:
+    type_name = _type_name(name)
+    kept = _filtered(type_name, _collection(table, name), options)
+    return [_only(type_name, document, options) for document in kept]
+
+
+def _collection(table: Table, name: str) -> list[Document]:
+    if name == "Keys":
+        return [metadata.key(table, key) for key in table.keys]
+    if name == "ManyToOneRelationships":
+        return metadata.relationships(table)
+    return metadata.attributes(table)
+
+
+def _type_name(collection: str) -> str:
+    names = {"Keys": "EntityKeyMetadata", "Attributes": "AttributeMetadata"}
+    return names.get(collection, "OneToManyRelationshipMetadata")
+
+
+def _many(call: Call, type_name: str, documents: list[Document], options: dict[str, str]) -> Reply:
+    kept = _filtered(type_name, documents, options)
+    shaped = [_only(type_name, document, options) for document in kept]
+    return Reply(200, {"@odata.context": _context(call, type_name), "value": shaped})
+
+
+def _only(type_name: str, document: Document, options: dict[str, str]) -> Document:
+    """The selected properties, and those that `$expand` has added."""
+    expanded = {name: document[name] for name in CHOICE_SETS if name in document}
+    plain = {name: value for name, value in document.items() if name not in expanded}
+    return {**_selected(type_name, plain, options), **expanded}
+
+
+def _selected(type_name: str, document: Document, options: dict[str, str]) -> Document:
+    if not options.get("$select"):
+        return document
+    chosen: Document = {}
+    for name in (part.strip() for part in options["$select"].split(",")):
+        if name not in document or (type_name == "AttributeMetadata" and name in SPECIAL):
+            raise refusals.no_property(name, type_name)
+        chosen[name] = document[name]
+    marks = {name: document[name] for name in ("@odata.type",) if name in document}
+    return {**marks, **chosen, "MetadataId": document["MetadataId"]}
+
+
+def _filtered(
+    type_name: str, documents: Iterable[Document], options: dict[str, str]
+) -> list[Document]:
+    if "$filter" not in options:
+        return list(documents)
+    node = filters.parse(options["$filter"])
+    return [document for document in documents if _true(type_name, document, node)]
+
+
+def _true(type_name: str, document: Document, node: Node) -> bool:
+    match node:
+        case Logic("and", left, right):
+            return _true(type_name, document, left) and _true(type_name, document, right)
+        case Logic("or", left, right):
+            return _true(type_name, document, left) or _true(type_name, document, right)
+        case Compare("eq", Name(name), Literal(_, value)):
+            return bool(_property(type_name, document, name) == value)
+        case Compare("ne", Name(name), Literal(_, value)):
+            return bool(_property(type_name, document, name) != value)
+    raise refusals.bad_query("Table definitions are filtered with eq, ne, and, or.")
+
+
+def _property(type_name: str, document: Document, name: str) -> Any:
+    """`RequiredLevel/Value` reaches into a complex property."""
+    first, _, second = name.partition("/")
+    if first not in document:
+        raise refusals.no_property(first, type_name)
+    return document[first].get(second) if second else document[first]
+
+
+def _expanded(options: dict[str, str], offered: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    """`Attributes($select=A,B;$filter=…),Keys` as each collection with its own options."""
+    expanded: dict[str, dict[str, str]] = {}
+    rest = options.get("$expand", "").strip()
+    while rest:
+        name = rest.partition(",")[0].partition("(")[0].strip()
+        if name not in offered:
+            raise refusals.no_property(name, "EntityMetadata")
+        rest = rest[len(name) :].lstrip()
+        inner = ""
+        if rest.startswith("("):
+            inner, rest = _bracketed(rest)
+        parts = (part.partition("=") for part in inner.split(";") if part.strip())
+        expanded[name] = {option.strip(): value for option, _, value in parts}
+        rest = rest.lstrip()
+        if rest and not rest.startswith(","):
+            raise refusals.bad_query("Syntax error in '$expand'.")
+        rest = rest[1:].lstrip()
+    return expanded
+
+
+def _bracketed(text: str) -> tuple[str, str]:
+    depth = 0
+    for position, character in enumerate(text):
+        depth += {"(": 1, ")": -1}.get(character, 0)
+        if depth == 0:
+            return text[1:position], text[position + 1 :]
+    raise refusals.bad_query("Syntax error in '$expand'.")
+
+
+def _context(call: Call, what: str) -> str:
+    return f"{call.root}/$metadata#EntityDefinitions/{what}"

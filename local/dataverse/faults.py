@@ -1,0 +1,134 @@
+"""Faults on demand: throttling, errors, slowness and lost connections, for the next N calls."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from socket import SO_LINGER, SOL_SOCKET
+from struct import pack
+from typing import Any
+
+import httpx
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from local.dataverse.wire import Refusal, Reply
+
+# https://learn.microsoft.com/power-apps/developer/data-platform/api-limits
+LIMITS = {
+    "0x80072322": "Number of requests exceeded the limit of 6000 over time window of 300 seconds.",
+    "0x80072321": "Combined execution time of incoming requests exceeded limit of 1,200,000 "
+    "milliseconds over time window of 300 seconds. Decrease number of concurrent requests or "
+    "reduce the duration of requests and try again later.",
+    "0x80072326": "Number of concurrent requests exceeded the limit of 52.",
+}
+KINDS = frozenset({"status", "slow", "reset", "lost-reply", "throttle"})
+
+
+@dataclass(slots=True)
+class Fault:
+    kind: str
+    left: int = 1
+    status: int = 503
+    code: str = "0x80040216"
+    retry_after: int | None = None
+    delay_ms: int = 100
+    method: str | None = None  # only calls of this method
+    path: str | None = None  # only calls whose path contains this
+
+    def meets(self, scope: Scope) -> bool:
+        fits = self.method is None or self.method == scope["method"]
+        return fits and (self.path is None or self.path in scope["path"])
+
+    def reply(self) -> Reply:
+        status = 429 if self.kind == "throttle" else self.status
+        message = LIMITS.get(self.code, "An unexpected error occurred.")
+        refused = Refusal(status, self.code, message).reply()
+        wait = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        return Reply(status, refused.document, wait)
+
+
+def fault_of(wish: dict[str, Any]) -> Fault:
+    """The control API's JSON. A wrong wish is a ValueError that says what is wrong."""
+    kind = wish.get("kind")
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(sorted(KINDS))}")
+    if unknown := wish.keys() - NAMES.keys():
+        raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
+    fault = Fault(**{NAMES[name]: value for name, value in wish.items()})
+    if kind == "throttle":
+        fault.code = wish.get("code", "0x80072322")
+        fault.retry_after = wish.get("retryAfter", 2)
+    return fault
+
+
+NAMES = {
+    "kind": "kind",
+    "next": "left",
+    "status": "status",
+    "code": "code",
+    "retryAfter": "retry_after",
+    "delayMs": "delay_ms",
+    "method": "method",
+    "path": "path",
+}
+
+
+class Gate:
+    """Stands before the app: the first fault that meets a call is used up by it."""
+
+    def __init__(self, app: ASGIApp, close: Callable[[], None]) -> None:
+        self._app = app
+        self.close = close  # ends the app's hold on its database
+        self.faults: list[Fault] = []
+        self.requests = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith("/api/data/"):
+            await self._app(scope, receive, send)
+            return
+        self.requests += 1
+        fault = self._take(scope)
+        match fault.kind if fault else None:
+            case "status" | "throttle" if fault:
+                await _send(fault.reply(), send)
+            case "reset":
+                await _break(scope, receive)
+            case "lost-reply":
+                await self._app(scope, receive, _swallow)
+                await _break(scope, receive)
+            case "slow" if fault:
+                await asyncio.sleep(fault.delay_ms / 1000)
+                await self._app(scope, receive, send)
+            case _:
+                await self._app(scope, receive, send)
+
+    def _take(self, scope: Scope) -> Fault | None:
+        fault = next((one for one in self.faults if one.meets(scope)), None)
+        if fault is not None:
+            fault.left -= 1
+            self.faults = [one for one in self.faults if one.left > 0]
+        return fault
+
+
+async def _send(reply: Reply, send: Send) -> None:
+    pairs = [(name.lower().encode(), text.encode()) for name, text in reply.all_headers().items()]
+    await send({"type": "http.response.start", "status": reply.status, "headers": pairs})
+    await send({"type": "http.response.body", "body": json.dumps(reply.document).encode()})
+
+
+async def _swallow(_message: Message) -> None:
+    """The work was done; nobody hears of it."""
+
+
+async def _break(scope: Scope, receive: Receive) -> None:
+    """Drop the connection. Without a socket below, the in-process client gets its own error."""
+    transport = scope.get("state", {}).get("transport")
+    if transport is None:
+        raise httpx.ReadError("connection lost")
+    # Zero linger makes the close a reset, as when the peer dies.
+    transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, pack("ii", 1, 0))
+    transport.abort()
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,186 @@
+"""Table definitions, as `EntityDefinitions` shows them.
+
+https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query-metadata-web-api
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+from local.dataverse.tables import Column, Key, Option, Table
+
+Document = dict[str, Any]
+
+REQUIRED = {
+    "none": "None",
+    "recommended": "Recommended",
+    "required": "ApplicationRequired",
+    "systemrequired": "SystemRequired",
+}
+# The metadata type of an attribute, where it is not simply the column's own type.
+KINDS = {"Uniqueidentifier": "UniqueIdentifier", "Owner": "Lookup", "Customer": "Lookup"}
+INT32 = (-2147483648, 2147483647)
+INT64 = (-9223372036854775808, 9223372036854775807)
+
+
+def entity(table: Table) -> Document:
+    primary = table.columns[table.primary_id].schema_name
+    return {
+        "MetadataId": _id(table.name),
+        "LogicalName": table.name,
+        "SchemaName": primary.removesuffix("Id"),
+        "EntitySetName": table.entity_set,
+        "LogicalCollectionName": table.entity_set,
+        "PrimaryIdAttribute": table.primary_id,
+        "PrimaryNameAttribute": table.primary_name,
+        "OwnershipType": "UserOwned" if table.ownership == "UserOwned" else "OrganizationOwned",
+        "TableType": "Standard",
+        "IsActivity": False,
+        "IsCustomEntity": table.name.startswith("msemr_"),
+        "IsOptimisticConcurrencyEnabled": True,
+        "ChangeTrackingEnabled": table.change_tracking,
+        "DisplayName": _label(table.label),
+    }
+
+
+def attributes(table: Table) -> list[Document]:
+    return [attribute(table, column) for _, column in sorted(table.columns.items())]
+
+
+def attribute(table: Table, column: Column) -> Document:
+    common = {
+        "MetadataId": _id(table.name, column.name),
+        "LogicalName": column.name,
+        "SchemaName": column.schema_name,
+        "EntityLogicalName": table.name,
+        "AttributeType": "Virtual" if column.type == "Image" else column.type,
+        "AttributeTypeName": {"Value": f"{column.type}Type"},
+        "AttributeOf": None,
+        "RequiredLevel": {
+            "Value": REQUIRED[column.required],
+            "CanBeChanged": column.required != "systemrequired",
+            "ManagedPropertyLogicalName": "canmodifyrequirementlevelsettings",
+        },
+        "IsPrimaryId": column.name == table.primary_id,
+        "IsPrimaryName": column.name == table.primary_name,
+        "IsCustomAttribute": column.name.startswith("msemr_"),
+        "IsValidForRead": True,
+        "IsValidForCreate": not column.read_only,
+        "IsValidForUpdate": not column.read_only and column.name != table.primary_id,
+        "DisplayName": _label(column.label),
+    }
+    return {"@odata.type": f"#{kind(column)}", **common, **_special(column)}
+
+
+def kind(column: Column) -> str:
+    return f"Microsoft.Dynamics.CRM.{KINDS.get(column.type, column.type)}AttributeMetadata"
+
+
+def choices(table: Table, column: Column) -> Document:
+    """What `$expand` adds. A column of a global choice has that one, and no choice of its own."""
+    if column.type == "Boolean":
+        return {"OptionSet": _two_options(table, column), "GlobalOptionSet": None}
+    if not column.options:
+        return {}
+    name = column.global_choice or f"{table.name}_{column.name}"
+    document = {
+        "MetadataId": _id("optionset", name),
+        "Name": name,
+        "IsGlobal": column.global_choice is not None,
+        "OptionSetType": column.type,
+        "Options": [_option(column, option) for option in column.options],
+    }
+    if column.global_choice is not None:
+        return {"OptionSet": None, "GlobalOptionSet": document}
+    return {"OptionSet": document, "GlobalOptionSet": None}
+
+
+def key(table: Table, one: Key) -> Document:
+    return {
+        "MetadataId": _id(table.name, "key", one.name),
+        "LogicalName": one.name,
+        "SchemaName": one.name,
+        "EntityLogicalName": table.name,
+        "KeyAttributes": list(one.columns),
+        "EntityKeyIndexStatus": "Active",
+        "DisplayName": _label(one.name),
+    }
+
+
+def relationships(table: Table) -> list[Document]:
+    """Many-to-one: which navigation property of this table leads to which other table."""
+    return [
+        {
+            "MetadataId": _id(table.name, "relationship", navigation),
+            "SchemaName": f"{table.name}_{navigation}_{target}",
+            "RelationshipType": "OneToManyRelationship",
+            "ReferencingEntity": table.name,
+            "ReferencingAttribute": column.name,
+            "ReferencingEntityNavigationPropertyName": navigation,
+            "ReferencedEntity": target,
+        }
+        for navigation, (column, _) in sorted(table.navigations.items())
+        for target, name in column.navigation
+        if name == navigation
+    ]
+
+
+def _special(column: Column) -> Document:
+    match column.type:
+        case "String" | "Memo":
+            style = (column.format or "text").capitalize()
+            return {
+                "MaxLength": column.max_length,
+                "Format": style if column.type == "String" else "TextArea",
+                "FormatName": {"Value": style if column.type == "String" else "TextArea"},
+            }
+        case "DateTime":
+            shown = "DateOnly" if column.format == "date" else "DateAndTime"
+            return {"Format": shown, "DateTimeBehavior": {"Value": column.behavior}}
+        case "Lookup" | "Owner" | "Customer":
+            return {"Targets": list(column.targets)}
+        case "Integer" | "BigInt":
+            low, high = INT32 if column.type == "Integer" else INT64
+            return _limits(column, low, high)
+        case "Decimal" | "Double" | "Money":
+            return _limits(column, None, None)
+    return {}
+
+
+def _limits(column: Column, low: int | None, high: int | None) -> Document:
+    return {
+        "MinValue": low if column.minimum is None else column.minimum,
+        "MaxValue": high if column.maximum is None else column.maximum,
+    }
+
+
+def _two_options(table: Table, column: Column) -> Document:
+    labels = {option.value: option.label for option in column.options}
+    return {
+        "MetadataId": _id("optionset", f"{table.name}_{column.name}"),
+        "Name": f"{table.name}_{column.name}",
+        "IsGlobal": False,
+        "OptionSetType": "Boolean",
+        "TrueOption": {"Value": 1, "Label": _label(labels.get(1, "Yes"))},
+        "FalseOption": {"Value": 0, "Label": _label(labels.get(0, "No"))},
+    }
+
+
+def _option(column: Column, option: Option) -> Document:
+    document: Document = {"Value": option.value, "Label": _label(option.label)}
+    if column.type == "State":
+        return {"@odata.type": "#Microsoft.Dynamics.CRM.StateOptionMetadata", **document}
+    if column.type == "Status":
+        special = {"@odata.type": "#Microsoft.Dynamics.CRM.StatusOptionMetadata"}
+        return {**special, **document, "State": option.state}
+    return document
+
+
+def _label(text: str) -> Document:
+    label = {"Label": text, "LanguageCode": 1033}
+    return {"LocalizedLabels": [label], "UserLocalizedLabel": label}
+
+
+def _id(*parts: str) -> str:
+    return str(uuid5(NAMESPACE_URL, "/".join(parts)))

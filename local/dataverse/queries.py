@@ -1,0 +1,166 @@
+"""Reading rows: one by its address, or many by query options."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from local.dataverse import filters, refusals
+from local.dataverse.addresses import Address
+from local.dataverse.checks import TARGET
+from local.dataverse.conditions import EVERYTHING, Sql, condition, path, property_of
+from local.dataverse.rows import Row, Slice, Store, Values
+from local.dataverse.tables import Table
+from local.dataverse.wire import Call, Reply
+
+PAGE = 5000  # most rows in one answer, and the most that $count tells
+OPTIONS = frozenset({"$select", "$filter", "$top", "$orderby", "$count", "$skiptoken"})
+COOKIE = re.compile(r'<cookie pagenumber="(\d+)" size="(\d+)" />')
+
+
+def read_row(store: Store, call: Call, at: Address) -> Reply:
+    _check_options(call.options, frozenset({"$select"}))
+    chosen = _selection(at.table, call.options)
+    row_id = at.find(store)
+    row = store.get(at.table, row_id) if row_id else None
+    if row is None:
+        raise at.absent()
+    headers = {"ETag": row.etag}
+    if call.headers.get("if-none-match") == row.etag:
+        return Reply(304, headers=headers)
+    return Reply(200, entity(call, at.table, row, chosen), headers)
+
+
+def read_rows(store: Store, call: Call, table: Table) -> Reply:
+    """A page of rows, with a link to the next one.
+
+    https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query/page-results
+    """
+    options = call.options
+    _check_options(options, OPTIONS)
+    chosen = _selection(table, options)
+    where = _where(table, options)
+    size, page, preferred = _page(call)
+    top = _whole("$top", options["$top"]) if "$top" in options else None
+    start = (page - 1) * size
+    room = size if top is None else min(size, max(top - start, 0))
+    found = store.find(table, Slice(*where, _order(table, options), room + 1, start))
+    rows = found[:room]
+    document: dict[str, Any] = {"@odata.context": _context(call, table, chosen)}
+    if options.get("$count") == "true":
+        document["@odata.count"] = min(store.count(table, *where), PAGE)
+    shown = _annotated(call)
+    document["value"] = [_shape(table, row, chosen, annotated=shown) for row in rows]
+    if len(found) > room and (top is None or start + room < top):
+        document["@odata.nextLink"] = _next_link(call, page + 1, size)
+    headers = {"Preference-Applied": f"odata.maxpagesize={size}"} if preferred else {}
+    return Reply(200, document, headers)
+
+
+def count_rows(store: Store, call: Call, table: Table) -> Reply:
+    _check_options(call.options, frozenset({"$filter"}))
+    total = min(store.count(table, *_where(table, call.options)), PAGE)
+    return Reply(200, raw=str(total).encode(), headers={"Content-Type": "text/plain"})
+
+
+def entity(call: Call, table: Table, row: Row, chosen: list[str] | None) -> Values:
+    context = f"{_context(call, table, chosen)}/$entity"
+    shape = _shape(table, row, chosen, annotated=_annotated(call))
+    return {"@odata.context": context, **shape}
+
+
+def selection_of(call: Call, table: Table) -> list[str] | None:
+    _check_options(call.options, frozenset({"$select"}))
+    return _selection(table, call.options)
+
+
+def _selection(table: Table, options: Mapping[str, str]) -> list[str] | None:
+    if not options.get("$select"):
+        return None
+    names = [name.strip() for name in options["$select"].split(",")]
+    return [property_of(table, name).property_name for name in names]
+
+
+def _where(table: Table, options: Mapping[str, str]) -> Sql:
+    if "$filter" not in options:
+        return EVERYTHING
+    return condition(table, filters.parse(options["$filter"]))
+
+
+def _order(table: Table, options: Mapping[str, str]) -> str:
+    parts = []
+    for item in options.get("$orderby", "").split(","):
+        words = item.split()
+        if not words:
+            continue
+        direction = words[1] if len(words) == 2 else "asc"
+        if len(words) > 2 or direction not in ("asc", "desc"):
+            raise refusals.bad_query("Syntax error in '$orderby'.")
+        parts.append(f"{path(property_of(table, words[0]))} {direction.upper()}")
+    return ", ".join([*parts, "id ASC"])
+
+
+def _page(call: Call) -> tuple[int, int, bool]:
+    """Page size, page number, and whether the caller asked for a size."""
+    cookie = COOKIE.fullmatch(call.options.get("$skiptoken", ""))
+    if "$skiptoken" in call.options and cookie is None:
+        raise refusals.bad_query("Malformed XML in the paging cookie.")
+    wish = call.preferences.get("odata.maxpagesize")
+    preferred = wish is not None and wish.isdecimal() and 0 < int(wish) <= PAGE
+    size = int(wish) if preferred and wish else PAGE
+    if cookie is None:
+        return size, 1, preferred
+    # The link keeps its page size, so a page is never cut anew in the middle of a reading.
+    return min(max(int(cookie[2]), 1), PAGE), max(int(cookie[1]), 1), preferred
+
+
+def _next_link(call: Call, page: int, size: int) -> str:
+    kept = {name: value for name, value in call.options.items() if name != "$skiptoken"}
+    token = {"$skiptoken": f'<cookie pagenumber="{page}" size="{size}" />'}
+    query = urlencode({**kept, **token}, quote_via=quote, safe="$,")
+    return f"{call.root}/{call.path}?{query}"
+
+
+def _whole(name: str, text: str) -> int:
+    if not re.fullmatch(r"\d{1,9}", text):
+        raise refusals.bad_query(f"Invalid value '{text}' for {name} query option.")
+    return int(text)
+
+
+def _check_options(options: Mapping[str, str], offered: frozenset[str]) -> None:
+    for name in options:
+        if name == "$skip":
+            raise refusals.bad_query("The query option '$skip' is not supported.")
+        if name in ("$expand", "$apply", "$search", "fetchXml", "savedQuery", "userQuery"):
+            raise refusals.not_offered(f"the query option '{name}'")
+        if name.startswith("$") and name not in offered:
+            raise refusals.bad_query(f"The query parameter '{name}' is not supported.")
+
+
+def _context(call: Call, table: Table, chosen: list[str] | None) -> str:
+    columns = f"({','.join(chosen)})" if chosen else ""
+    return f"{call.root}/$metadata#{table.entity_set}{columns}"
+
+
+def _annotated(call: Call) -> bool:
+    return "odata.include-annotations" in call.preferences
+
+
+def _shape(table: Table, row: Row, chosen: list[str] | None, *, annotated: bool) -> Values:
+    """The id always comes along. Annotations of lookups and choices only when preferred."""
+    names = table.properties if chosen is None else {*chosen, table.primary_id}
+    shape: Values = {"@odata.etag": row.etag}
+    for name in sorted(names):
+        value = row.values.get(name)
+        shape[name] = value
+        column = table.properties[name]
+        if not annotated or value is None:
+            continue
+        labels = {option.value: option.label for option in column.options}
+        if column.edm == "Edm.Int32" and value in labels:
+            shape[f"{name}@OData.Community.Display.V1.FormattedValue"] = labels[value]
+        if row.values.get(name + TARGET):
+            shape[name + TARGET] = row.values[name + TARGET]
+    return shape

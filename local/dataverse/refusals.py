@@ -1,0 +1,156 @@
+"""Every way in which Dataverse says no, with its status, code and wording.
+
+Names of the codes: https://learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes
+Client errors: https://learn.microsoft.com/troubleshoot/power-platform/power-apps/dataverse/web-api-client-errors
+"""
+
+from __future__ import annotations
+
+from local.dataverse.wire import Refusal
+
+QUERY = "0x80060888"  # what the OData layer gives to a URL or payload it cannot follow
+PAYLOAD = "0x80048d19"
+
+
+def no_resource(segment: str) -> Refusal:
+    return Refusal(404, "0x8006088a", f"Resource not found for the segment '{segment}'.")
+
+
+def no_http_resource(url: str) -> Refusal:
+    return Refusal(404, "", f"No HTTP resource was found that matches the request URI '{url}'.")
+
+
+def no_method(method: str) -> Refusal:
+    return Refusal(405, "", f"The requested resource does not support http method '{method}'.")
+
+
+def not_offered(what: str) -> Refusal:
+    """Dataverse can do it, the stand-in cannot: never answered as if it were the sender's error."""
+    return Refusal(501, "0x80040216", f"This stand-in does not offer {what}.")
+
+
+def no_property(name: str, type_name: str) -> Refusal:
+    return Refusal(
+        400,
+        QUERY,
+        f"Could not find a property named '{name}' on type 'Microsoft.Dynamics.CRM.{type_name}'.",
+    )
+
+
+def bad_query(message: str) -> Refusal:
+    return Refusal(400, QUERY, message)
+
+
+def bad_key(table: str) -> Refusal:
+    resource = f"'Microsoft.Dynamics.CRM.{table}'"
+    return bad_query(
+        f"The key in the request URI is not valid for resource {resource}. Ensure that the names "
+        "and number of key properties match the declared or alternate key properties for the "
+        f"resource {resource}."
+    )
+
+
+def bad_payload(entity_set: str, cause: str) -> Refusal:
+    return Refusal(
+        400,
+        PAYLOAD,
+        f"Error identified in Payload provided by the user for Entity :'{entity_set}'  ---->  "
+        f"InnerException : Microsoft.OData.ODataException: {cause}",
+    )
+
+
+def lookup_as_column() -> Refusal:
+    return bad_query(
+        "CRM do not support direct update of Entity Reference properties, "
+        "Use Navigation properties instead."
+    )
+
+
+def too_long(table: str, column: str, limit: int) -> Refusal:
+    return Refusal(
+        400,
+        "0x80044331",
+        f"A validation error occurred. The length of the '{column}' attribute of the '{table}' "
+        f"entity exceeded the maximum allowed length of '{limit}'.",
+    )
+
+
+def outside_choice(table: str, column: str, value: int, accepted: list[int]) -> Refusal:
+    """Dataverse quotes the value here, so a caller that logs messages leaks; so do we."""
+    return Refusal(
+        400,
+        "0x8004431a",
+        f"A validation error occurred. The value {value} of '{column}' on record of type "
+        f"'{table}' is outside the valid range. Accepted Values: {','.join(map(str, accepted))}",
+    )
+
+
+def outside_range(table: str, column: str, value: float, *, whole: bool) -> Refusal:
+    return Refusal(
+        400,
+        "0x8004432f" if whole else "0x80044330",
+        f"A validation error occurred. The value {value} of '{column}' on record of type "
+        f"'{table}' is outside the valid range.",
+    )
+
+
+def date_too_early(value: str) -> Refusal:
+    return Refusal(
+        400,
+        "0x80040239",
+        "DateTime is less than minumum value supported by CrmDateTime. "
+        f"Actual value: {value}, Minimum value supported: 01/01/1753 00:00:00",
+    )
+
+
+def bad_status(table: str, state: str, status: int) -> Refusal:
+    return Refusal(
+        400,
+        "0x80048408",
+        f"{status} is not a valid status code for state code {table.capitalize()}State.{state}.",
+    )
+
+
+def no_row(table: str, row_id: str) -> Refusal:
+    return Refusal(404, "0x80040217", f"Entity '{table}' With Id = {row_id} Does Not Exist")
+
+
+def no_row_with_key(table: str) -> Refusal:
+    return Refusal(
+        404,
+        "0x80060891",
+        f"A record with the specified key values does not exist in {table} entity",
+    )
+
+
+def row_exists() -> Refusal:
+    return Refusal(412, "0x80040237", "A record with matching key values already exists.")
+
+
+def key_taken(key: str, columns: str) -> Refusal:
+    return Refusal(
+        412,
+        "0x80060892",
+        f"Entity Key {key} violated. A record with the same value for {columns} already exists. "
+        "A duplicate record cannot be created. Select one or more unique values and try again.",
+    )
+
+
+def version_differs() -> Refusal:
+    return Refusal(
+        412,
+        "0x80060882",
+        "The version of the existing record doesn't match the RowVersion property provided.",
+    )
+
+
+def no_table(name: str) -> Refusal:
+    return Refusal(
+        404,
+        "0x80040217",
+        f"Could not find an entity with name {name} and id 00000000-0000-0000-0000-000000000000.",
+    )
+
+
+def no_attribute(table: str, name: str) -> Refusal:
+    return Refusal(404, "0x80040217", f"Could not find the attribute '{name}' of '{table}'.")

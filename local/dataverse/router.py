@@ -1,0 +1,132 @@
+"""Which part of the Web API a call means, and the reply it gets."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from local.dataverse import addresses, definitions, queries, refusals, writes
+from local.dataverse.rows import Row, Values
+from local.dataverse.tables import Table
+from local.dataverse.wire import Call, Refusal, Reply
+from local.dataverse.writes import Condition, World, Written
+
+UPSERT_MULTIPLE = "Microsoft.Dynamics.CRM.UpsertMultiple"
+
+
+def answer(world: World, call: Call) -> Reply:
+    try:
+        return _answer(world, call)
+    except Refusal as refusal:
+        return refusal.reply()
+
+
+def body_of(call: Call, entity_set: str) -> Values:
+    try:
+        payload = json.loads(call.body, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise refusals.bad_payload(entity_set, "The payload is not valid JSON.") from error
+    if not isinstance(payload, dict):
+        raise refusals.bad_payload(entity_set, "The payload must be a JSON object.")
+    return payload
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _answer(world: World, call: Call) -> Reply:
+    segment = addresses.split(call.resource)
+    if segment.name == "WhoAmI":
+        return _who_am_i(call)
+    if segment.name == "EntityDefinitions":
+        if call.method != "GET":
+            raise refusals.not_offered("changing table definitions")
+        return definitions.read(world.catalog, call)
+    table = addresses.table_of(world.catalog, segment.name)
+    if segment.key is None:
+        return _rows(world, call, table, segment.rest)
+    at = addresses.address(table, segment.key)
+    if segment.rest.endswith("/$ref") and call.method == "DELETE":
+        written = writes.disassociate(world, at, segment.rest.removesuffix("/$ref"))
+        _log(world, call, table, written.row, created=False)
+        return Reply(204)
+    if segment.rest:
+        raise refusals.no_resource(segment.rest)
+    return _row(world, call, at)
+
+
+def _rows(world: World, call: Call, table: Table, rest: str) -> Reply:
+    match call.method, rest:
+        case "GET", "":
+            return queries.read_rows(world.store, call, table)
+        case "GET", "$count":
+            return queries.count_rows(world.store, call, table)
+        case "POST", "":
+            chosen = queries.selection_of(call, table)
+            written = writes.create(world, table, body_of(call, table.entity_set))
+            return _written(world, call, table, written, chosen)
+        case "POST", action if action == UPSERT_MULTIPLE:
+            payload = body_of(call, table.entity_set)
+            for written in writes.upsert_multiple(world, table, payload.get("Targets")):
+                _log(world, call, table, written.row, created=written.created)
+            return Reply(204)
+        case _, action if action in (UPSERT_MULTIPLE, "$count"):
+            raise refusals.no_http_resource(f"{call.root}/{call.path}")
+        case _, "":
+            raise refusals.no_method(call.method)
+    raise refusals.no_resource(rest)
+
+
+def _row(world: World, call: Call, at: addresses.Address) -> Reply:
+    match call.method:
+        case "GET":
+            return queries.read_row(world.store, call, at)
+        case "PATCH":
+            chosen = queries.selection_of(call, at.table)
+            payload = body_of(call, at.table.entity_set)
+            written = writes.upsert(world, at, payload, Condition.of(call.headers))
+            return _written(world, call, at.table, written, chosen)
+        case "DELETE":
+            row = writes.delete(world, at, Condition.of(call.headers))
+            _log(world, call, at.table, row, created=False)
+            return Reply(204)
+    raise refusals.no_method(call.method)
+
+
+def _written(
+    world: World, call: Call, table: Table, written: Written, chosen: list[str] | None
+) -> Reply:
+    """204 with the row's address, or the row itself when `return=representation` is preferred."""
+    _log(world, call, table, written.row, created=written.created)
+    headers = {"OData-EntityId": f"{call.root}/{table.entity_set}({written.row.id})"}
+    if written.created:
+        headers["Location"] = headers["OData-EntityId"]
+    if call.preferences.get("return") != "representation":
+        return Reply(204, headers=headers)
+    headers |= {"Preference-Applied": "return=representation", "ETag": written.row.etag}
+    document = queries.entity(call, table, written.row, chosen)
+    return Reply(201 if written.created else 200, document, headers)
+
+
+def _log(world: World, call: Call, table: Table, row: Row, *, created: bool) -> None:
+    entry: dict[str, Any] = {
+        "method": call.method,
+        "path": call.path,
+        "table": table.name,
+        "id": row.id,
+        "created": created,
+    }
+    world.log.append(entry)
+
+
+def _who_am_i(call: Call) -> Reply:
+    if call.method != "GET":
+        raise refusals.no_http_resource(f"{call.root}/{call.path}")
+    document = {
+        "@odata.context": f"{call.root}/$metadata#Microsoft.Dynamics.CRM.WhoAmIResponse",
+        "BusinessUnitId": writes.BUSINESS_UNIT,
+        "UserId": writes.USER,
+        "OrganizationId": writes.ORGANIZATION,
+    }
+    return Reply(200, document)

@@ -1,0 +1,197 @@
+"""The store: rows, their alternate keys and their history, in SQLite.
+
+A row is one JSON document, so a table is data and needs no DDL. Every write takes the next
+number of one global version counter, as Dataverse's row version does.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from local.dataverse import refusals
+from local.dataverse.tables import Key, Table
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS rows (
+    tbl TEXT, id TEXT, version INTEGER, body TEXT, PRIMARY KEY (tbl, id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS alternate_keys (
+    tbl TEXT, name TEXT, value TEXT, id TEXT, PRIMARY KEY (tbl, name, value)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS keys_of_row ON alternate_keys (tbl, id);
+CREATE TABLE IF NOT EXISTS history (
+    seq INTEGER PRIMARY KEY, tbl TEXT, id TEXT, version INTEGER, action TEXT, body TEXT);
+CREATE INDEX IF NOT EXISTS history_of_row ON history (tbl, id);
+CREATE TABLE IF NOT EXISTS counter (version INTEGER);
+INSERT INTO counter SELECT 1000000 WHERE NOT EXISTS (SELECT 1 FROM counter);
+"""
+
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    id: str
+    version: int
+    values: Values
+
+    @property
+    def etag(self) -> str:
+        return f'W/"{self.version}"'
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A compiled query: a condition and an order, both with bound parameters, and a window."""
+
+    where: str
+    parameters: list[Any]
+    order: str
+    limit: int
+    offset: int
+
+
+class Store:
+    """One connection. Writes happen inside `transaction`, which nests by savepoints."""
+
+    def __init__(self, database: str) -> None:
+        self._db = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.executescript(SCHEMA)
+        # Dataverse compares text without regard to case:
+        # https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query/filter-rows
+        self._db.create_function("fold", 1, fold, deterministic=True)
+        self._depth = 0
+
+    def close(self) -> None:
+        self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        name = f"level{self._depth}"
+        self._db.execute(f"SAVEPOINT {name}")
+        self._depth += 1
+        try:
+            yield
+        except BaseException:
+            self._db.execute(f"ROLLBACK TO {name}")
+            raise
+        finally:
+            self._depth -= 1
+            self._db.execute(f"RELEASE {name}")
+
+    def get(self, table: Table, row_id: str) -> Row | None:
+        found = self._db.execute(
+            "SELECT id, version, body FROM rows WHERE tbl = ? AND id = ?", (table.name, row_id)
+        ).fetchone()
+        return _row(found) if found else None
+
+    def id_by_key(self, table: Table, key: Key, values: Values) -> str | None:
+        found = self._db.execute(
+            "SELECT id FROM alternate_keys WHERE tbl = ? AND name = ? AND value = ?",
+            (table.name, key.name, _key_value(table, key, values)),
+        ).fetchone()
+        return str(found[0]) if found else None
+
+    def find(self, table: Table, wanted: Slice) -> list[Row]:
+        # Both fragments come from the compiler in filters.py, which binds every value.
+        sql = (
+            f"SELECT id, version, body FROM rows WHERE tbl = ? AND ({wanted.where}) "  # noqa: S608
+            f"ORDER BY {wanted.order} LIMIT ? OFFSET ?"
+        )
+        parameters = [table.name, *wanted.parameters, wanted.limit, wanted.offset]
+        return [_row(found) for found in self._db.execute(sql, parameters)]
+
+    def count(self, table: Table, where: str, parameters: list[Any]) -> int:
+        sql = f"SELECT COUNT(*) FROM rows WHERE tbl = ? AND ({where})"  # noqa: S608
+        return int(self._db.execute(sql, [table.name, *parameters]).fetchone()[0])
+
+    def put(self, table: Table, row_id: str, values: Values, action: str) -> Row:
+        """Write the whole row; a key value that another row holds is refused."""
+        with self.transaction():
+            row = Row(row_id, self._next_version(), values)
+            stored = {**values, "versionnumber": row.version}
+            body = json.dumps(stored)
+            self._db.execute(
+                "INSERT INTO rows VALUES (?, ?, ?, ?) "
+                "ON CONFLICT DO UPDATE SET version = excluded.version, body = excluded.body",
+                (table.name, row_id, row.version, body),
+            )
+            self._index(table, row_id, values)
+            self._note(table, row, action, body)
+        return Row(row_id, row.version, stored)
+
+    def delete(self, table: Table, row: Row) -> None:
+        with self.transaction():
+            marks = (table.name, row.id)
+            self._db.execute("DELETE FROM rows WHERE tbl = ? AND id = ?", marks)
+            self._db.execute("DELETE FROM alternate_keys WHERE tbl = ? AND id = ?", marks)
+            gone = Row(row.id, self._next_version(), {})
+            self._note(table, gone, "delete", "{}")
+
+    def referring(self, table: Table, row_id: str) -> list[Row]:
+        """Rows of the table that name the id anywhere; the caller looks at the columns."""
+        sql = "SELECT id, version, body FROM rows WHERE tbl = ? AND instr(body, ?) > 0"
+        return [_row(found) for found in self._db.execute(sql, (table.name, row_id))]
+
+    def history(self, table: Table, row_id: str) -> list[dict[str, Any]]:
+        sql = "SELECT version, action, body FROM history WHERE tbl = ? AND id = ? ORDER BY seq"
+        return [
+            {"version": version, "action": action, "values": json.loads(body)}
+            for version, action, body in self._db.execute(sql, (table.name, row_id))
+        ]
+
+    def sizes(self) -> dict[str, int]:
+        return dict(self._db.execute("SELECT tbl, COUNT(*) FROM rows GROUP BY tbl").fetchall())
+
+    def clear(self) -> None:
+        """Forget all rows. Versions go on growing: an etag never means two states."""
+        with self.transaction():
+            self._db.execute("DELETE FROM rows")
+            self._db.execute("DELETE FROM alternate_keys")
+            self._db.execute("DELETE FROM history")
+
+    def _next_version(self) -> int:
+        sql = "UPDATE counter SET version = version + 1 RETURNING version"
+        return int(self._db.execute(sql).fetchone()[0])
+
+    def _index(self, table: Table, row_id: str, values: Values) -> None:
+        self._db.execute(
+            "DELETE FROM alternate_keys WHERE tbl = ? AND id = ?", (table.name, row_id)
+        )
+        for key in table.keys:
+            # A row without a value has no entry in the key's index, so many rows may lack one.
+            if any(values.get(name) is None for name in table.key_properties(key)):
+                continue
+            try:
+                self._db.execute(
+                    "INSERT INTO alternate_keys VALUES (?, ?, ?, ?)",
+                    (table.name, key.name, _key_value(table, key, values), row_id),
+                )
+            except sqlite3.IntegrityError as error:
+                labels = ", ".join(table.columns[column].label for column in key.columns)
+                raise refusals.key_taken(key.name, labels) from error
+
+    def _note(self, table: Table, row: Row, action: str, body: str) -> None:
+        self._db.execute(
+            "INSERT INTO history (tbl, id, version, action, body) VALUES (?, ?, ?, ?, ?)",
+            (table.name, row.id, row.version, action, body),
+        )
+
+
+def fold(value: Any) -> Any:
+    return value.casefold() if isinstance(value, str) else value
+
+
+def _key_value(table: Table, key: Key, values: Values) -> str:
+    parts = [fold(values[name]) for name in table.key_properties(key)]
+    return json.dumps(parts)
+
+
+def _row(found: tuple[str, int, str]) -> Row:
+    row_id, version, body = found
+    return Row(row_id, version, json.loads(body))

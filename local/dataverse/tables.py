@@ -1,0 +1,178 @@
+"""The tables of the stand-in. Each is one JSON file under tables/; a new file is a new table.
+
+A column states `type`, `schemaName` and `label`, and where they apply: `required` (none if absent),
+`maxLength`, `min`, `max`, `format`, `behavior`, `options` (a status option names its `state`),
+`globalChoice`, `targets`, `navigation` (target table -> navigation property; a lookup without one
+cannot be bound), `readOnly`, `composedOf`, `cascadeDelete` (RemoveLink if absent).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent / "tables"
+
+LOOKUPS = frozenset({"Lookup", "Customer", "Owner"})
+CHOICES = frozenset({"Picklist", "State", "Status"})
+
+EDM = {
+    "String": "Edm.String",
+    "Memo": "Edm.String",
+    "Integer": "Edm.Int32",
+    "BigInt": "Edm.Int64",
+    "Picklist": "Edm.Int32",
+    "State": "Edm.Int32",
+    "Status": "Edm.Int32",
+    "Boolean": "Edm.Boolean",
+    "Double": "Edm.Double",
+    "Decimal": "Edm.Decimal",
+    "Money": "Edm.Decimal",
+    "Uniqueidentifier": "Edm.Guid",
+    "Lookup": "Edm.Guid",
+    "Customer": "Edm.Guid",
+    "Owner": "Edm.Guid",
+    "Image": "Edm.Binary",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    value: int
+    label: str
+    state: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    name: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    name: str
+    type: str
+    schema_name: str
+    label: str
+    required: str = "none"
+    max_length: int | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    format: str | None = None
+    behavior: str | None = None
+    options: tuple[Option, ...] = ()
+    global_choice: str | None = None
+    targets: tuple[str, ...] = ()
+    navigation: tuple[tuple[str, str], ...] = ()  # (target table, navigation property)
+    read_only: bool = False
+    composed_of: tuple[str, ...] = ()
+    cascade_delete: str = "RemoveLink"
+
+    @property
+    def is_lookup(self) -> bool:
+        return self.type in LOOKUPS
+
+    @property
+    def property_name(self) -> str:
+        """A lookup is read as `_column_value`.
+
+        https://learn.microsoft.com/power-apps/developer/data-platform/webapi/web-api-properties
+        """
+        return f"_{self.name}_value" if self.is_lookup else self.name
+
+    @property
+    def edm(self) -> str:
+        if self.type == "DateTime":
+            return "Edm.Date" if self.behavior == "DateOnly" else "Edm.DateTimeOffset"
+        return EDM[self.type]
+
+
+@dataclass(frozen=True)
+class Table:
+    name: str
+    entity_set: str
+    label: str
+    primary_id: str
+    primary_name: str
+    ownership: str
+    change_tracking: bool
+    keys: tuple[Key, ...]
+    columns: Mapping[str, Column]
+
+    @cached_property
+    def properties(self) -> dict[str, Column]:
+        """By the name rows carry. A type discriminator (EntityName) is metadata, not a property."""
+        shown = (column for column in self.columns.values() if column.type != "EntityName")
+        return {column.property_name: column for column in shown}
+
+    @cached_property
+    def composed(self) -> tuple[Column, ...]:
+        """Columns that the platform writes from others, such as a full name."""
+        return tuple(column for column in self.columns.values() if column.composed_of)
+
+    @cached_property
+    def navigations(self) -> dict[str, tuple[Column, str]]:
+        """Navigation property, case sensitive -> its column and the table it points at."""
+        return {
+            navigation: (column, target)
+            for column in self.columns.values()
+            for target, navigation in column.navigation
+        }
+
+    def key_properties(self, key: Key) -> list[str]:
+        return [self.columns[name].property_name for name in key.columns]
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    by_name: Mapping[str, Table]
+    by_set: Mapping[str, Table]
+
+
+def load(folder: Path = FOLDER) -> Catalog:
+    tables = [_table(json.loads(path.read_text("utf-8"))) for path in sorted(folder.glob("*.json"))]
+    return Catalog({t.name: t for t in tables}, {t.entity_set: t for t in tables})
+
+
+def _table(data: dict[str, Any]) -> Table:
+    return Table(
+        name=data["logicalName"],
+        entity_set=data["entitySet"],
+        label=data["label"],
+        primary_id=data["primaryId"],
+        primary_name=data["primaryName"],
+        ownership=data["ownership"],
+        change_tracking=data["changeTracking"],
+        keys=tuple(Key(key["name"], tuple(key["columns"])) for key in data["keys"]),
+        columns={name: _column(name, column) for name, column in data["columns"].items()},
+    )
+
+
+def _column(name: str, data: dict[str, Any]) -> Column:
+    return Column(
+        name=name,
+        type=data["type"],
+        schema_name=data["schemaName"],
+        label=data["label"],
+        required=data.get("required", "none"),
+        max_length=data.get("maxLength"),
+        minimum=data.get("min"),
+        maximum=data.get("max"),
+        format=data.get("format"),
+        behavior=data.get("behavior"),
+        options=tuple(
+            Option(option["value"], option["label"], option.get("state"))
+            for option in data.get("options", ())
+        ),
+        global_choice=data.get("globalChoice"),
+        targets=tuple(data.get("targets", ())),
+        navigation=tuple(data.get("navigation", {}).items()),
+        read_only=data.get("readOnly", False),
+        composed_of=tuple(data.get("composedOf", ())),
+        cascade_delete=data.get("cascadeDelete", "RemoveLink"),
+    )

@@ -1,0 +1,72 @@
+"""What travels between the modules: one call, one reply, and the refusal that becomes a reply."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request below /api/data/v9.x, sent alone or as a part of a batch."""
+
+    method: str
+    path: str  # below the root, still percent-encoded
+    query: str
+    headers: Mapping[str, str]  # names in lower case
+    body: bytes
+    root: str  # https://host/api/data/v9.2
+
+    @property
+    def resource(self) -> str:
+        return unquote(self.path)
+
+    @property
+    def options(self) -> dict[str, str]:
+        return dict(parse_qsl(self.query, keep_blank_values=True))
+
+    @property
+    def preferences(self) -> dict[str, str]:
+        """`Prefer: return=representation, odata.maxpagesize=2` as a mapping."""
+        wishes = (wish.strip() for wish in self.headers.get("prefer", "").split(","))
+        pairs = (wish.partition("=") for wish in wishes if wish)
+        return {name.strip(): value.strip().strip('"') for name, _, value in pairs}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer: a JSON document, or raw bytes with their own content type, or nothing."""
+
+    status: int
+    document: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    raw: bytes | None = None
+
+    def content(self) -> bytes:
+        if self.raw is not None:
+            return self.raw
+        if self.document is None:
+            return b""
+        return json.dumps(self.document).encode()
+
+    def all_headers(self) -> dict[str, str]:
+        headers = {"OData-Version": "4.0", **self.headers}
+        if self.document is not None:
+            headers.setdefault("Content-Type", "application/json; odata.metadata=minimal")
+        return headers
+
+
+class Refusal(Exception):
+    """Dataverse says no: a status, a code and a message."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+
+    def reply(self) -> Reply:
+        return Reply(self.status, {"error": {"code": self.code, "message": self.message}})

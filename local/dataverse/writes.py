@@ -1,0 +1,232 @@
+"""Create, upsert, update and delete: what happens to a row, in one transaction each."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from local.dataverse import addresses, refusals
+from local.dataverse.addresses import Address
+from local.dataverse.checks import TARGET, stamp, values_of
+from local.dataverse.rows import Row, Store, Values
+from local.dataverse.tables import Catalog, Table
+
+# The caller, its business unit and its organization, as WhoAmI tells them.
+USER = "5f1c2f0e-7a4b-4c0e-9d55-0a1b2c3d4e01"
+BUSINESS_UNIT = "5f1c2f0e-7a4b-4c0e-9d55-0a1b2c3d4e02"
+ORGANIZATION = "5f1c2f0e-7a4b-4c0e-9d55-0a1b2c3d4e03"
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What a write needs: the tables, the rows, a clock and a source of ids."""
+
+    catalog: Catalog
+    store: Store
+    now: Callable[[], datetime]
+    new_id: Callable[[], str]
+    log: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=10_000))
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    row: Row
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """`If-Match` and `If-None-Match`.
+
+    https://learn.microsoft.com/power-apps/developer/data-platform/webapi/perform-conditional-operations-using-web-api
+    """
+
+    match: str | None = None
+    none_match: str | None = None
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str]) -> Condition:
+        # Microsoft's own samples send `If-None-Match: null` and mean no condition by it.
+        stated = {name: value for name, value in headers.items() if value.strip() != "null"}
+        return cls(stated.get("if-match"), stated.get("if-none-match"))
+
+    def check(self, at: Address, row: Row | None) -> None:
+        if row is None:
+            if self.match is not None:
+                raise at.absent()
+            return
+        if self.none_match == "*":
+            raise refusals.row_exists()
+        if self.match is not None and self.match not in ("*", row.etag):
+            raise refusals.version_differs()
+
+
+def create(world: World, table: Table, payload: Values) -> Written:
+    values = values_of(table, payload, resolver(world))
+    row_id = values.get(table.primary_id) or world.new_id()
+    if world.store.get(table, row_id):
+        raise refusals.row_exists()
+    return _insert(world, table, row_id, values)
+
+
+def upsert(world: World, at: Address, payload: Values, condition: Condition) -> Written:
+    """https://learn.microsoft.com/power-apps/developer/data-platform/use-upsert-insert-update-record"""
+    row_id = at.find(world.store)
+    row = world.store.get(at.table, row_id) if row_id else None
+    condition.check(at, row)
+    values = values_of(at.table, payload, resolver(world))
+    if row is not None:
+        return _update(world, at, row, values)
+    # On create the key columns of the body are used instead of those of the URL.
+    values = {**at.key_values, **values}
+    new_id = values.get(at.table.primary_id) or at.id or world.new_id()
+    if world.store.get(at.table, new_id):
+        raise refusals.row_exists()
+    return _insert(world, at.table, new_id, values)
+
+
+def delete(world: World, at: Address, condition: Condition) -> Row:
+    row_id = at.find(world.store)
+    row = world.store.get(at.table, row_id) if row_id else None
+    if row is None:
+        raise at.absent()
+    condition.check(at, row)
+    with world.store.transaction():
+        world.store.delete(at.table, row)
+        _remove_links(world, at.table.name, row.id)
+    return row
+
+
+def disassociate(world: World, at: Address, navigation: str) -> Written:
+    if navigation not in at.table.navigations:
+        raise refusals.no_resource(navigation)
+    return upsert(world, at, {f"{navigation}@odata.bind": None}, Condition(match="*"))
+
+
+def upsert_multiple(world: World, table: Table, targets: Any) -> list[Written]:
+    """All or nothing; a row named twice is an error.
+
+    https://learn.microsoft.com/power-apps/developer/data-platform/bulk-operations
+    """
+    if not isinstance(targets, list) or not all(isinstance(target, dict) for target in targets):
+        raise refusals.bad_payload(table.entity_set, "The parameter 'Targets' must be a list.")
+    places = [_target(table, target) for target in targets]
+    marks = [(at.id, tuple(sorted(at.key_values.items()))) for at in places if at]
+    if len(set(marks)) != len(marks):
+        raise refusals.bad_payload(
+            table.entity_set, "An item with the same key has already been added."
+        )
+    with world.store.transaction():
+        return [
+            upsert(world, at, target, Condition()) if at else create(world, table, target)
+            for at, target in zip(places, targets, strict=True)
+        ]
+
+
+def resolver(world: World) -> Callable[[str], tuple[str, str]]:
+    def resolve(url: str) -> tuple[str, str]:
+        """`/accounts(…)`, `accounts(…)` or the full URL: the row must exist."""
+        _, _, below = url.rpartition("/api/data/")
+        path = below.partition("/")[2] if below != url else url.lstrip("/")
+        segment = addresses.split(path)
+        table = addresses.table_of(world.catalog, segment.name)
+        if segment.key is None:
+            raise refusals.bad_key(table.name)
+        at = addresses.address(table, segment.key)
+        row_id = at.find(world.store)
+        if row_id is None:
+            raise at.absent()
+        return table.name, row_id
+
+    return resolve
+
+
+def _target(table: Table, target: Values) -> Address | None:
+    """`@odata.id` names the row by key, the primary id in the body names it by id."""
+    if str(target.get("@odata.type")).lstrip("#") != f"Microsoft.Dynamics.CRM.{table.name}":
+        raise refusals.bad_payload(
+            table.entity_set, "Each item of 'Targets' must state its type in '@odata.type'."
+        )
+    if "@odata.id" in target:
+        segment = addresses.split(str(target["@odata.id"]).lstrip("/"))
+        if segment.name != table.entity_set or segment.key is None:
+            raise refusals.bad_key(table.name)
+        return addresses.address(table, segment.key)
+    row_id = target.get(table.primary_id)
+    return addresses.address(table, str(row_id)) if row_id is not None else None
+
+
+def _insert(world: World, table: Table, row_id: str, values: Values) -> Written:
+    now = stamp(world.now())
+    system = {
+        table.primary_id: row_id,
+        "createdon": now,
+        "modifiedon": now,
+        "_createdby_value": USER,
+        "_modifiedby_value": USER,
+        "_ownerid_value": USER,
+        "_owninguser_value": USER,
+        "_owningbusinessunit_value": BUSINESS_UNIT,
+        "_organizationid_value": ORGANIZATION,
+    }
+    known = {name: value for name, value in system.items() if name in table.properties}
+    first = _status(table, {"statecode": 0}, {"statecode": 0, **values})
+    whole = {**values, **known, **first}
+    return Written(world.store.put(table, row_id, _composed(table, whole), "create"), True)
+
+
+def _update(world: World, at: Address, row: Row, values: Values) -> Written:
+    table = at.table
+    # On update the key columns that found the row are ignored in the body.
+    fixed = {table.primary_id, *at.key_values}
+    changes = {name: value for name, value in values.items() if name not in fixed}
+    changes.update(_status(table, row.values, changes))
+    system = {"modifiedon": stamp(world.now()), "_modifiedby_value": USER}
+    whole = _composed(table, {**row.values, **changes, **system})
+    return Written(world.store.put(table, row.id, whole, "update"), False)
+
+
+def _status(table: Table, current: Values, values: Values) -> Values:
+    """A state without a status takes the state's default; a pair must belong together.
+
+    https://learn.microsoft.com/power-apps/developer/data-platform/webapi/update-delete-entities-using-web-api
+    """
+    state, status = values.get("statecode"), values.get("statuscode")
+    if state is None and status is None:
+        return {}
+    state = current["statecode"] if state is None else state
+    labels = {option.value: option.label for option in table.columns["statecode"].options}
+    fitting = [o.value for o in table.columns["statuscode"].options if o.state == state]
+    status = fitting[0] if status is None and fitting else status
+    if state not in labels or status not in fitting:
+        raise refusals.bad_status(table.name, labels.get(state, str(state)), status or 0)
+    return {"statecode": state, "statuscode": status}
+
+
+def _composed(table: Table, values: Values) -> Values:
+    for column in table.composed:
+        parts = [values[part] for part in column.composed_of if values.get(part)]
+        values[column.name] = " ".join(parts) or None
+    return values
+
+
+def _remove_links(world: World, target: str, row_id: str) -> None:
+    """Lookups to a deleted row become empty, as cascade delete `RemoveLink` says."""
+    for table in world.catalog.by_name.values():
+        names = [
+            column.property_name
+            for column in table.columns.values()
+            if target in column.targets and column.cascade_delete == "RemoveLink"
+        ]
+        for row in world.store.referring(table, row_id) if names else []:
+            linked = [
+                name
+                for name in names
+                if row.values.get(name) == row_id and row.values.get(name + TARGET) == target
+            ]
+            if linked:
+                cleared = {key: None for name in linked for key in (name, name + TARGET)}
+                world.store.put(table, row.id, {**row.values, **cleared}, "update")

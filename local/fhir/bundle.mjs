@@ -1,0 +1,176 @@
+// Batch and transaction: https://hl7.org/fhir/R4/http.html#transaction, with the limits and habits of the Azure server.
+
+import { randomUUID } from 'node:crypto';
+import { onlyMatch, resolveConditionalReferences } from './conditional.mjs';
+import { interact, locate } from './interactions.mjs';
+import { FhirError } from './outcome.mjs';
+import { withReferences } from './references.mjs';
+
+// https://learn.microsoft.com/azure/healthcare-apis/fhir/fhir-features-supported
+const MAX_ENTRIES = 500;
+// Azure's order, which is the specification's too: https://hl7.org/fhir/R4/http.html#trules
+const ORDER = ['DELETE', 'POST', 'PUT', 'PATCH', 'GET', 'HEAD'];
+const LOGICS = ['parallel', 'sequential'];
+const REQUEST = 'Bundle.entry.request';
+const PROCESSES = new Map([['batch', batch], ['transaction', transaction]]);
+
+/** The response bundle; `fault(index)` is a refusal that a test wants for that entry, and `headers` the request's. */
+export function processBundle(context, bundle, headers, fault) {
+  const process = PROCESSES.get(bundle?.type);
+  if (bundle?.resourceType !== 'Bundle' || !process) {
+    throw new FhirError(400, 'Only a batch or a transaction can be processed.', 'Bundle.type');
+  }
+  const entries = bundle.entry ?? [];
+  if (!Array.isArray(entries)) throw new FhirError(400, 'The entries of a bundle must be an array.', 'Bundle.entry');
+  if (entries.length > MAX_ENTRIES) {
+    throw new FhirError(400, `A bundle may have ${MAX_ENTRIES} entries, not ${entries.length}.`, 'Bundle.entry');
+  }
+
+  const requests = entries.map((entry) => toRequest(context.base, entry));
+  const entry = process(context, requests, fault).map((result) => toResponse(context.base, result));
+  const logic = headers['x-bundle-processing-logic'];
+  if (logic && !LOGICS.includes(logic.toLowerCase())) {
+    const error = new FhirError(400, 'The value of x-bundle-processing-logic is invalid and was ignored.');
+    entry.push(toResponse(context.base, error));
+  }
+  return { resourceType: 'Bundle', id: randomUUID(), type: `${bundle.type}-response`, entry };
+}
+
+/** Each entry for itself. After a 429 Azure answers 429 to all entries still to come, without executing them. */
+function batch(context, requests, fault) {
+  const prepared = requests.map((request) => attempt(() => prepare(context, request)));
+  const results = [];
+  let throttled;
+  for (const index of executionOrder(requests)) {
+    const refusal = throttled ?? fault(index);
+    if (refusal?.status === 429) throttled = refusal;
+    results[index] = refusal ?? attempt(() => {
+      if (prepared[index] instanceof FhirError) throw prepared[index];
+      return interact(context, prepared[index]);
+    });
+  }
+  return results;
+}
+
+/** All entries or none. Identities and references are settled before the first write. */
+function transaction(context, requests, fault) {
+  const targets = new Set();
+  const placeholders = new Map();
+  const settled = requests.map((request, index) => at(index, () => {
+    const refusal = fault(index);
+    if (refusal) throw refusal;
+    return settle(context, prepare(context, request), targets, placeholders);
+  }));
+  return context.store.atomically(() => {
+    const results = [];
+    for (const index of executionOrder(requests)) {
+      const { match, ...request } = settled[index];
+      const body = request.body && withReferences(request.body, (reference) => placeholders.get(reference));
+      results[index] = match
+        ? { status: 200, version: match }
+        : at(index, () => interact(context, { ...request, body }));
+    }
+    return results;
+  });
+}
+
+/** Checks what both kinds of bundle refuse, and resolves conditional references against what is stored now. */
+function prepare({ store }, request) {
+  const { method, url, body } = request;
+  if (!ORDER.includes(method)) throw new FhirError(400, 'The entry has no valid request.method.', `${REQUEST}.method`);
+  if (!url) throw new FhirError(400, 'The entry has no request.url that can be processed.', `${REQUEST}.url`);
+  if (method === 'POST' && url.includes('_search')) throw new FhirError(400, 'A search by POST cannot be an entry.');
+  return body ? { ...request, body: resolveConditionalReferences(store, body) } : request;
+}
+
+/**
+ * Settles which resource an entry of a transaction is about, so that no two are about the same one, and what its
+ * fullUrl stands for. Only the fullUrl of a create and of a conditional update stands for something on Azure.
+ */
+function settle({ store }, request, targets, placeholders) {
+  const { method, headers, body, fullUrl } = request;
+  const { type, id, url } = locate(method, request.url);
+  if (method === 'GET' || method === 'HEAD') return request;
+  if (body?.resourceType === 'Bundle') throw new FhirError(400, 'A bundle cannot be an entry of a transaction.');
+  if (!id && method === 'DELETE') throw new FhirError(400, 'A conditional delete cannot be an entry of a transaction.');
+
+  const criteria = method === 'POST' ? headers['if-none-exist'] : url.search.slice(1);
+  const match = !id && (criteria || method !== 'POST') ? onlyMatch(store, type, criteria) : undefined;
+  const settledId = id ?? match?.id ?? ((method === 'PUT' && body?.id) || randomUUID());
+
+  claim(targets, `${type}/${settledId}`);
+  if (criteria && !id && !match) claim(targets, `${type}?${criteria}`);
+  if (!id && fullUrl && method !== 'PATCH') placeholders.set(fullUrl, `${type}/${settledId}`);
+  if (method === 'POST') return { ...request, headers: {}, id: settledId, match };
+  if (method === 'PUT' && !id) return conditionalPut(request, type, settledId, match);
+  return request;
+}
+
+function conditionalPut(request, type, id, match) {
+  const { body } = request;
+  if (match && body?.id && body.id !== id) {
+    throw new FhirError(400, 'The id of the body must be that of the match.', `${type}.id`);
+  }
+  return { ...request, url: `${type}/${id}`, body: { ...body, id } };
+}
+
+function claim(targets, target) {
+  if (targets.has(target)) {
+    throw new FhirError(400, 'A resource may appear only once in a transaction.', `${REQUEST}.url`);
+  }
+  targets.add(target);
+}
+
+function executionOrder(requests) {
+  const rank = ({ method }) => ORDER.indexOf(method);
+  return requests.map((_, index) => index).sort((a, b) => rank(requests[a]) - rank(requests[b]));
+}
+
+function toRequest(base, entry) {
+  const { method, url = '', ifMatch, ifNoneMatch, ifNoneExist } = entry?.request ?? {};
+  return {
+    method,
+    url: String(url).replace(`${base}/`, '').replace(/^\//, ''),
+    headers: { 'if-match': ifMatch, 'if-none-match': ifNoneMatch, 'if-none-exist': ifNoneExist },
+    body: method === 'PATCH' ? patchOf(entry.resource) : entry?.resource,
+    fullUrl: entry?.fullUrl,
+  };
+}
+
+/** In a bundle a JSON Patch travels in a Binary: https://hl7.org/fhir/R4/http.html#patch */
+function patchOf(resource) {
+  if (resource?.resourceType !== 'Binary' || resource.contentType !== 'application/json-patch+json') return resource;
+  try {
+    return JSON.parse(Buffer.from(resource.data ?? '', 'base64').toString());
+  } catch {
+    return undefined;
+  }
+}
+
+function toResponse(base, { status, version, resource, outcome }) {
+  const stored = version && !version.deleted;
+  return {
+    ...((stored || resource) && status !== 304 && { resource: resource ?? version.resource }),
+    response: {
+      status: String(status),
+      ...(version && { etag: version.etag, lastModified: version.lastUpdated }),
+      ...(stored && { location: `${base}/${version.type}/${version.id}/_history/${version.number}` }),
+      ...(outcome && { outcome }),
+    },
+  };
+}
+
+function attempt(work) {
+  try {
+    return work();
+  } catch (error) {
+    if (error instanceof FhirError) return error;
+    throw error;
+  }
+}
+
+function at(index, work) {
+  const result = attempt(work);
+  if (result instanceof FhirError) throw result.within(index);
+  return result;
+}

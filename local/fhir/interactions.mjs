@@ -1,0 +1,162 @@
+// What one request does to one resource: https://hl7.org/fhir/R4/http.html
+// Every handler takes the context { store, base }, the parameters of its route and the request, and returns
+// { status, version } or { status, resource }, or throws a FhirError. All of it is synchronous, so a request is atomic.
+
+import { randomUUID } from 'node:crypto';
+import { deepEquals } from '@medplum/core';
+import { Router } from '@medplum/fhir-router';
+import { applyPatch } from 'rfc6902';
+import { onlyMatch } from './conditional.mjs';
+import { requireId, requireType, requireValid } from './definitions.mjs';
+import { FhirError } from './outcome.mjs';
+import { searchset } from './search.mjs';
+
+const router = new Router();
+for (const method of ['GET', 'HEAD']) {
+  router.add(method, ':type', search);
+  router.add(method, ':type/:id', read);
+  router.add(method, ':type/:id/_history', history);
+  router.add(method, ':type/:id/_history/:number', readVersion);
+}
+router.add('POST', ':type/_search', search);
+router.add('POST', ':type', create);
+router.add('PUT', ':type/:id', update);
+router.add('PUT', ':type', conditionalUpdate);
+router.add('PATCH', ':type/:id', patch);
+router.add('PATCH', ':type', conditionalPatch);
+router.add('DELETE', ':type/:id', remove);
+router.add('DELETE', ':type', conditionalRemove);
+
+/** Carries out { method, url, headers, body, id }; url is relative to the base, id the one that a create shall use. */
+export function interact(context, request) {
+  const { type, id, url, route } = locate(request.method, request.url);
+  if (!route) throw new FhirError(405, `${request.method} is not supported here.`);
+  return route.handler(context, { ...route.params, type, id }, { ...request, params: url.searchParams });
+}
+
+/** What a request line names: the resource type, the id if there is one, and the criteria. */
+export function locate(method, relative) {
+  const url = new URL(`http://localhost/${relative}`);
+  const [type = '', id] = url.pathname.slice(1).split('/');
+  requireType(type);
+  const route = router.find(method, url.pathname);
+  return { type, id: route?.params.id && id, url, route };
+}
+
+function search({ store, base }, { type }, { params }) {
+  return { status: 200, resource: searchset(store, base, type, params) };
+}
+
+function read({ store }, { type, id }, { headers }) {
+  const version = existing(store, type, id);
+  if (headers['if-none-match'] === version.etag) return { status: 304, version };
+  return { status: 200, version };
+}
+
+function readVersion({ store }, { type, id, number }) {
+  const version = store.versions(type, id).find((one) => String(one.number) === number);
+  if (!version) throw new FhirError(404, `${type} '${id}' has no version '${number}'.`);
+  if (version.deleted) throw new FhirError(410, `Version '${number}' of ${type} '${id}' is its deletion.`);
+  return { status: 200, version };
+}
+
+/** https://hl7.org/fhir/R4/http.html#history */
+function history({ store, base }, { type, id }) {
+  const versions = store.versions(type, id).toReversed();
+  if (!versions.length) throw new FhirError(404, `${type} '${id}' is not known.`);
+  const entry = versions.map((version) => ({
+    fullUrl: `${base}/${type}/${id}`,
+    ...(!version.deleted && { resource: version.resource }),
+    request: { method: version.method, url: version.method === 'POST' ? type : `${type}/${id}` },
+    response: { status: statusOf(version), etag: version.etag, lastModified: version.lastUpdated },
+  }));
+  return { status: 200, resource: { resourceType: 'Bundle', type: 'history', total: entry.length, entry } };
+}
+
+function statusOf(version) {
+  if (version.deleted) return '204';
+  return version.number === 1 ? '201' : '200';
+}
+
+/** An id in the body is ignored: https://hl7.org/fhir/R4/http.html#create */
+function create({ store }, { type }, { headers, body, id = randomUUID() }) {
+  requireValid(type, body);
+  const match = headers['if-none-exist'] && onlyMatch(store, type, headers['if-none-exist']);
+  if (match) return { status: 200, version: match };
+  return { status: 201, version: store.write('POST', type, id, body) };
+}
+
+/** Update, or create at this id: https://hl7.org/fhir/R4/http.html#upsert */
+function update({ store }, { type, id }, { method, headers, body }) {
+  requireId(id);
+  requireValid(type, body);
+  if (body.id !== id) throw new FhirError(400, 'The id of the body must be that of the URL.', `${type}.id`);
+  const current = store.live(type, id);
+  requireMatch(current, headers['if-match']);
+  if (headers['if-none-match'] === '*' && current) throw new FhirError(412, `${type} '${id}' exists.`);
+  if (current && sameContent(current.resource, body)) return { status: 200, version: current };
+  return { status: current ? 200 : 201, version: store.write(method, type, id, body) };
+}
+
+/** https://hl7.org/fhir/R4/http.html#cond-update */
+function conditionalUpdate(context, { type }, request) {
+  const { body, params } = request;
+  const match = onlyMatch(context.store, type, params);
+  if (match && body?.id && body.id !== match.id) {
+    throw new FhirError(400, 'The id of the body must be that of the match.', `${type}.id`);
+  }
+  const id = match?.id ?? body?.id;
+  if (id === undefined) return create(context, { type }, { ...request, headers: {} });
+  return update(context, { type, id }, { ...request, body: { ...body, id } });
+}
+
+/** JSON Patch only: https://hl7.org/fhir/R4/http.html#patch */
+function patch(context, { type, id }, request) {
+  const resource = existing(context.store, type, id).resource;
+  if (!Array.isArray(request.body)) throw new FhirError(501, 'Only JSON Patch is supported.');
+  const failed = applyPatch(resource, request.body).find(Boolean);
+  if (failed) throw new FhirError(400, `The patch cannot be applied: ${failed.name}.`);
+  return update(context, { type, id }, { ...request, body: resource });
+}
+
+function conditionalPatch(context, { type }, request) {
+  const match = onlyMatch(context.store, type, request.params);
+  if (!match) throw new FhirError(404, `No ${type} fulfils the criteria.`);
+  return patch(context, { type, id: match.id }, request);
+}
+
+/** Deleting what does not exist succeeds: https://hl7.org/fhir/R4/http.html#delete */
+function remove({ store }, { type, id }, { headers }) {
+  requireId(id);
+  const current = store.live(type, id);
+  requireMatch(current, headers['if-match']);
+  return { status: 204, version: current && store.write('DELETE', type, id) };
+}
+
+function conditionalRemove(context, { type }, request) {
+  const match = onlyMatch(context.store, type, request.params);
+  return match ? remove(context, { type, id: match.id }, request) : { status: 204 };
+}
+
+function existing(store, type, id) {
+  const version = store.current(type, id);
+  if (!version) throw new FhirError(404, `${type} '${id}' is not known.`);
+  if (version.deleted) throw new FhirError(410, `${type} '${id}' was deleted.`);
+  return version;
+}
+
+/** https://hl7.org/fhir/R4/http.html#concurrency */
+function requireMatch(current, ifMatch) {
+  if (!ifMatch) return;
+  if (!current) throw new FhirError(404, 'The resource to change does not exist.');
+  if (ifMatch !== current.etag) throw new FhirError(412, `The version is ${current.etag}, not the one in If-Match.`);
+}
+
+/** A PUT that changes nothing makes no version on Azure, whatever version and time the body claims. */
+function sameContent(a, b) {
+  return deepEquals(content(a), content(b));
+}
+
+function content({ meta: { versionId, lastUpdated, ...meta } = {}, ...rest }) {
+  return { meta, ...rest };
+}

@@ -1,0 +1,113 @@
+// The FHIR R4 server of the laptop: `node local/fhir/server.mjs`, on 127.0.0.1, port FHIR_PORT (8080; 0: a free one).
+// It answers like Azure Health Data Services below /fhir, and below /control it obeys a test.
+
+import { createServer } from 'node:http';
+import { processBundle } from './bundle.mjs';
+import { capabilityStatement } from './capability.mjs';
+import { resolveConditionalReferences } from './conditional.mjs';
+import { Faults, before, entryRefusals, retryHeaders } from './faults.mjs';
+import { parseBody, parseJson, readBody, send } from './http.mjs';
+import { interact } from './interactions.mjs';
+import { FhirError } from './outcome.mjs';
+import { Store } from './store.mjs';
+
+const BASE_PATH = '/fhir';
+const REMEMBERED = 1000;
+
+const store = new Store();
+const faults = new Faults();
+let requests = 0;
+let recent = [];
+
+const server = createServer(async (request, response) => {
+  const url = new URL(request.url, 'http://localhost');
+  const isFhir = url.pathname === BASE_PATH || url.pathname.startsWith(`${BASE_PATH}/`);
+  if (isFhir) response.on('close', () => remember(request.method, url.pathname, response));
+  try {
+    await (isFhir ? answerFhir(request, response, url) : answerControl(request, response, url));
+  } catch (error) {
+    if (request.destroyed && !request.complete) return; // the client went away in the middle of its request
+    const refusal = error instanceof FhirError ? error : unexpected(error);
+    send(response, refusal.status, refusal.headers, JSON.stringify(refusal.outcome));
+  }
+});
+
+async function answerFhir(request, response, url) {
+  const path = url.pathname.slice(BASE_PATH.length).replace(/^\/|\/$/g, '');
+  const bytes = await readBody(request);
+  const fault = faults.take(request.method, path);
+  try {
+    if (await before(fault)) return response.socket.resetAndDestroy();
+    const context = { store, base: `http://${request.headers.host}${BASE_PATH}` };
+    const body = parseBody(bytes, request.headers['content-type']);
+    const result = carryOut(context, request, path, url.search, body, fault);
+    return sendResult(response, context.base, result, fault, request.method);
+  } catch (error) {
+    if (error instanceof FhirError) error.headers = retryHeaders(fault);
+    throw error;
+  }
+}
+
+function carryOut(context, { method, headers }, path, search, body, fault) {
+  if (path === '') {
+    if (method !== 'POST') throw new FhirError(405, `${method} is not supported here.`);
+    return { status: 200, resource: processBundle(context, body, headers, entryRefusals(fault)) };
+  }
+  if (path === 'metadata' && method === 'GET') return { status: 200, resource: capabilityStatement(context.base) };
+  if (body instanceof URLSearchParams) return interact(context, { method, url: `${path}?${body}`, headers });
+  const resource = resolveConditionalReferences(context.store, body);
+  return interact(context, { method, url: path + search, headers, body: resource });
+}
+
+function sendResult(response, base, { status, version, resource }, fault, method) {
+  const text = status === 204 || status === 304 ? undefined : (version?.json ?? JSON.stringify(resource));
+  const location = version && !version.deleted && method !== 'GET'
+    && { Location: `${base}/${version.type}/${version.id}/_history/${version.number}` };
+  const stamp = version && { ETag: version.etag, 'Last-Modified': new Date(version.lastUpdated).toUTCString() };
+  send(response, status, { ...location, ...stamp, ...retryHeaders(fault) }, text, fault);
+}
+
+async function answerControl(request, response, url) {
+  const reply = (value) => send(response, 200, { 'Content-Type': 'application/json' }, JSON.stringify(value));
+  switch (`${request.method} ${url.pathname}`) {
+    case 'GET /health':
+      return reply({ status: 'ok' });
+    case 'POST /control/faults':
+      faults.add(parseJson(await readBody(request)));
+      return reply({});
+    case 'DELETE /control/faults':
+      faults.clear();
+      return reply({});
+    case 'GET /control/stats':
+      return reply({ requests, ...store.counts() });
+    case 'GET /control/requests':
+      return reply(recent.slice(-Number(url.searchParams.get('last') ?? REMEMBERED)));
+    case 'POST /control/reset':
+      store.clear();
+      faults.clear();
+      requests = 0;
+      recent = [];
+      return reply({});
+    default:
+      throw new FhirError(404, 'There is nothing here.');
+  }
+}
+
+/** Method, path and status only: a query may hold patient data. A request that was not answered has the status 0. */
+function remember(method, path, { headersSent, statusCode }) {
+  requests += 1;
+  recent.push({ method, path, status: headersSent ? statusCode : 0 });
+  if (recent.length > REMEMBERED) recent.shift();
+}
+
+function unexpected(error) {
+  console.error(error);
+  return new FhirError(500, 'The server failed.');
+}
+
+for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(0));
+// longer than clients keep idle connections, so that none is closed under a request
+server.keepAliveTimeout = 120_000;
+server.listen(Number(process.env.FHIR_PORT ?? 8080), '127.0.0.1', () => {
+  console.log(`FHIR server ready at http://127.0.0.1:${server.address().port}${BASE_PATH}`);
+});

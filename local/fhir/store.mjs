@@ -1,0 +1,144 @@
+// Resources and all their versions, in memory. The library's MemoryRepository looks at every resource of a type for
+// each search, names versions by UUID and cannot roll back; this store numbers them, undoes them, finds them by
+// identifier and by reference, and keeps each as the JSON text it is answered with: small, and not to be changed by
+// accident.
+
+import { references } from './references.mjs';
+
+/** One version; a deletion is a version without JSON. */
+class Version {
+  constructor(type, id, number, method, resource) {
+    this.type = type;
+    this.id = id;
+    this.number = number;
+    this.method = method;
+    this.lastUpdated = new Date().toISOString();
+    this.json = resource && JSON.stringify(stamped(resource, id, String(number), this.lastUpdated));
+  }
+
+  get deleted() {
+    return this.json === undefined;
+  }
+
+  get etag() {
+    return `W/"${this.number}"`;
+  }
+
+  get resource() {
+    return JSON.parse(this.json);
+  }
+}
+
+function stamped({ resourceType, id: _, meta, ...content }, id, versionId, lastUpdated) {
+  return { resourceType, id, meta: { ...meta, versionId, lastUpdated }, ...content };
+}
+
+export class Store {
+  #types = new Map(); // type -> id -> versions, oldest first
+  #index = new Map(); // type, parameter and value -> ids
+  #written = null; // what an unfinished transaction wrote, in order
+
+  versions(type, id) {
+    return this.#types.get(type)?.get(id) ?? [];
+  }
+
+  /** The newest version, which may be a deletion. */
+  current(type, id) {
+    return this.versions(type, id).at(-1);
+  }
+
+  /** The newest version of a resource that exists now. */
+  live(type, id) {
+    const version = this.current(type, id);
+    return version?.deleted ? undefined : version;
+  }
+
+  *all(type) {
+    for (const versions of this.#types.get(type)?.values() ?? []) {
+      const version = versions.at(-1);
+      if (!version.deleted) yield version;
+    }
+  }
+
+  /** Ids of the resources that may have this value: kind is 'identifier' (without system) or 'reference'. */
+  indexed(type, kind, value) {
+    return this.#index.get(`${type} ${kind} ${value}`) ?? [];
+  }
+
+  /** Adds a version; without a resource the version is a deletion. */
+  write(method, type, id, resource) {
+    if (!this.#types.has(type)) this.#types.set(type, new Map());
+    const ids = this.#types.get(type);
+    if (!ids.has(id)) ids.set(id, []);
+    const versions = ids.get(id);
+    const version = new Version(type, id, versions.length + 1, method, resource);
+    this.#forget(versions.at(-1));
+    versions.push(version);
+    this.#remember(version);
+    this.#written?.push(version);
+    return version;
+  }
+
+  /** Does the work wholly or, when it throws, not at all: versions, deletions and the index are put back. */
+  atomically(work) {
+    this.#written = [];
+    try {
+      return work();
+    } catch (error) {
+      for (const version of this.#written.reverse()) this.#undo(version);
+      throw error;
+    } finally {
+      this.#written = null;
+    }
+  }
+
+  clear() {
+    this.#types.clear();
+    this.#index.clear();
+  }
+
+  counts() {
+    const byType = {};
+    let resources = 0;
+    let versions = 0;
+    for (const [type, ids] of this.#types) {
+      const live = [...this.all(type)].length;
+      if (live) byType[type] = live;
+      resources += live;
+      for (const history of ids.values()) versions += history.length;
+    }
+    return { resources, versions, byType };
+  }
+
+  #undo(version) {
+    const ids = this.#types.get(version.type);
+    const versions = ids.get(version.id);
+    this.#forget(versions.pop());
+    if (versions.length) this.#remember(versions.at(-1));
+    else ids.delete(version.id);
+  }
+
+  #remember(version) {
+    for (const key of indexKeys(version)) {
+      if (!this.#index.has(key)) this.#index.set(key, new Set());
+      this.#index.get(key).add(version.id);
+    }
+  }
+
+  #forget(version) {
+    for (const key of indexKeys(version)) {
+      const ids = this.#index.get(key);
+      ids.delete(version.id);
+      if (!ids.size) this.#index.delete(key);
+    }
+  }
+}
+
+function indexKeys(version) {
+  const keys = new Set();
+  if (!version || version.deleted) return keys;
+  const { type, resource } = version;
+  for (const identifier of [resource.identifier ?? []].flat()) keys.add(`${type} identifier ${identifier.value}`);
+  for (const { reference } of references(resource)) keys.add(`${type} reference ${reference}`);
+  return keys;
+}

@@ -1,0 +1,41 @@
+"""`python -m local.host [--app FOLDER] [--port PORT]`"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+
+from local.host import log
+from local.host.app import run
+from local.host.functions import load
+from local.host.settings import CannotStart, read_local_settings, read_options
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m local.host", description=__doc__)
+    parser.add_argument("--app", type=Path, default=Path.cwd(), help="the folder it is in")
+    parser.add_argument("--port", type=int, default=os.environ.get("HOST_PORT", "7071"))
+    arguments = parser.parse_args()
+    folder = arguments.app.resolve()
+    folder = folder.parent if folder.is_file() else folder
+    try:
+        read_local_settings(folder, os.environ)
+        log.configure(os.environ.get("HOST_LOG_LEVEL", "INFO"))
+        options = read_options(folder, os.environ)
+        threads_ended = asyncio.run(run(load(folder), options, arguments.port))
+    except CannotStart as error:
+        print(f"cannot start: {error}", file=sys.stderr)
+        return 1
+    if not threads_ended:
+        # Python would wait for the threads, and a function that hangs would hang the host.
+        logging.shutdown()
+        os._exit(0)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""Between ASGI and azure.functions: the request a function is given, the reply it gave. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+from azure.functions import meta
+from azure.functions.http import HttpRequestConverter, HttpResponseConverter
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    status: int
+    body: bytes = b""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+def headers(scope: Mapping[str, Any]) -> dict[str, str]:
+    """Lower-case names, repeated ones joined: GrpcMessageConversionExtensions.cs ToRpcHttp."""
+    headers: dict[str, str] = {}
+    for name, value in scope["headers"]:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        headers[key] = f"{headers[key]},{text}" if key in headers else text
+    return headers
+
+
+def query(scope: Mapping[str, Any]) -> dict[str, str]:
+    """Names match without case, repeated ones are joined, empty ones dropped: ToRpcHttp again."""
+    query: dict[str, str] = {}
+    names: dict[str, str] = {}
+    pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    for name, value in pairs:
+        first = names.setdefault(name.lower(), name)
+        query[first] = f"{query[first]},{value}" if first in query else value
+    return {name: value for name, value in query.items() if value}
+
+
+def request(scope: Mapping[str, Any], values: Mapping[str, str], body: bytes) -> Any:
+    """The HttpRequest that the Python worker builds: its own converter, fed as the host does."""
+    received = headers(scope)
+    suffix = f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else ""
+    url = f"{scope['scheme']}://{received.get('host', '')}{scope['raw_path'].decode()}{suffix}"
+    datum = {
+        "method": _text(scope["method"]),
+        "url": _text(url),
+        "headers": {name: _text(value) for name, value in received.items()},
+        "query": {name: _text(value) for name, value in query(scope).items()},
+        "params": {name: _text(value) for name, value in values.items()},
+        "body": meta.Datum(body, "bytes"),
+    }
+    return HttpRequestConverter.decode(meta.Datum(datum, "http"), trigger_metadata={})
+
+
+def reply(value: object) -> Reply:
+    if value is None:  # Functions 2.x and later: no result, 204
+        return Reply(204)
+    datum = HttpResponseConverter.encode(value, expected_type=None)
+    if datum.type == "string":
+        plain = ((b"content-type", b"text/plain; charset=utf-8"),)
+        return Reply(200, datum.value.encode(), plain)
+    answer = datum.value
+    headers = [(name, text.value) for name, text in answer["headers"].items()]
+    for cookie in answer["cookies"] or ():
+        headers += [("set-cookie", morsel.OutputString()) for morsel in cookie.values()]
+    sent = tuple((name.lower().encode("latin-1"), str(v).encode("latin-1")) for name, v in headers)
+    return Reply(int(answer["status_code"].value), answer["body"].value, sent)
+
+
+def messages(answer: Reply, method: str) -> list[dict[str, Any]]:
+    """The ASGI messages of a reply. The server counts the bytes, whatever the function said."""
+    own = (b"content-length", b"transfer-encoding")
+    sent = [(name, value) for name, value in answer.headers if name not in own]
+    body = answer.body
+    if answer.status in (204, 304) or answer.status < 200:
+        body = b""
+    else:
+        sent.append((b"content-length", str(len(body)).encode()))
+    if method == "HEAD":
+        body = b""
+    return [
+        {"type": "http.response.start", "status": answer.status, "headers": sent},
+        {"type": "http.response.body", "body": body},
+    ]
+
+
+def _text(value: str) -> meta.Datum:
+    return meta.Datum(value, "string")

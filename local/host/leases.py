@@ -1,0 +1,100 @@
+"""The lease of one queue message: kept up while its function runs, given back or let go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections.abc import Awaitable
+from dataclasses import dataclass
+
+from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoundError
+from azure.storage.queue import QueueMessage
+from azure.storage.queue.aio import QueueClient
+
+from local.host.functions import Function
+from local.host.settings import QueueOptions
+from local.host.worker import Worker
+
+log = logging.getLogger("local.host")
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """One function and its queue. Without a poison queue, a failed message waits for its lease."""
+
+    function: Function
+    queue: QueueClient
+    poison: QueueClient | None
+    options: QueueOptions
+    worker: Worker
+
+    @property
+    def extra(self) -> dict[str, object]:
+        return {"function": self.function.name, "queue": self.queue.queue_name}
+
+
+async def settle(renewal: asyncio.Task[None], done: asyncio.Event) -> None:
+    # Not cancelled: a renewal half way would change the pop receipt without us knowing it.
+    done.set()
+    await renewal
+
+
+async def renew(trigger: Trigger, message: QueueMessage, done: asyncio.Event) -> None:
+    lease, interval = trigger.options.lease, trigger.options.lease / 2
+    while True:
+        await pause(done, interval)
+        if done.is_set():
+            return
+        try:
+            renewed = await trigger.queue.update_message(
+                message.id, message.pop_receipt, visibility_timeout=math.ceil(lease)
+            )
+            message.pop_receipt, interval = renewed.pop_receipt, lease / 2
+            log.debug("lease.renewed", extra=about(trigger, message))
+        except AzureError as error:
+            if _gone(error):
+                log.warning("lease.lost", extra=about(trigger, message))
+                return
+            # LinearSpeedupStrategy.cs: hurry after a failure
+            interval = max(interval / 2, 0.5)
+            log.warning("lease.not_renewed", extra=about(trigger, message))
+
+
+async def release(trigger: Trigger, message: QueueMessage, seconds: float) -> None:
+    releasing = trigger.queue.update_message(
+        message.id, message.pop_receipt, visibility_timeout=math.ceil(seconds)
+    )
+    await unless_gone(releasing, trigger, message)
+
+
+async def unless_gone(request: Awaitable[object], trigger: Trigger, message: QueueMessage) -> None:
+    try:
+        await request
+    except HttpResponseError as error:
+        if not _gone(error):
+            raise
+        # Another instance took the message over when the lease had ended: it is theirs now.
+        log.warning("message.taken_over", extra=about(trigger, message))
+
+
+def _gone(error: AzureError) -> bool:
+    if isinstance(error, ResourceNotFoundError):
+        return True
+    code = str(getattr(error, "error_code", ""))
+    return any(word in code for word in ("PopReceiptMismatch", "QueueBeingDeleted"))
+
+
+def count(message: QueueMessage) -> int:
+    return int(message.dequeue_count or 0)
+
+
+def about(trigger: Trigger, message: QueueMessage) -> dict[str, object]:
+    return {**trigger.extra, "message_id": message.id, "dequeue_count": count(message)}
+
+
+async def pause(stopping: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stopping.wait()

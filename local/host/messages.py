@@ -1,0 +1,56 @@
+"""The text of a queue message, and the QueueMessage that a function is given. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from datetime import datetime
+from typing import Any
+
+from azure.functions import meta
+from azure.functions.queue import QueueMessageInConverter
+from azure.storage.queue import QueueMessage
+
+from local.host.functions import Function
+
+
+class Undecodable(Exception):
+    """The text is not what messageEncoding says."""
+
+
+def decode(text: str, is_base64: bool) -> bytes:
+    """https://learn.microsoft.com/azure/azure-functions/functions-bindings-storage-queue"""
+    if not is_base64:
+        return text.encode()
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Undecodable from error
+
+
+def trigger_value(message: QueueMessage, body: bytes, function: Function) -> Any:
+    """What the Python worker makes of the message: its own converter, fed as the host feeds it."""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise Undecodable from error
+    metadata = {
+        "Id": _json(message.id),
+        "DequeueCount": _json(message.dequeue_count),
+        "InsertionTime": _json(_iso(message.inserted_on)),
+        "ExpirationTime": _json(_iso(message.expires_on)),
+        "NextVisibleTime": _json(_iso(message.next_visible_on)),
+        "PopReceipt": _json(message.pop_receipt),
+    }
+    binary = str(function.trigger.get("dataType") or "").endswith(("BINARY", "2"))
+    datum = meta.Datum(body, "bytes") if binary else meta.Datum(text, "string")
+    return QueueMessageInConverter.decode(datum, trigger_metadata=metadata)
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None
+
+
+def _json(value: object) -> meta.Datum:
+    return meta.Datum(json.dumps(value), "json")

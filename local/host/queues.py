@@ -1,0 +1,134 @@
+"""Queue triggers: poll, lease, run, then delete, put back or park, as the WebJobs extension does.
+
+The rules are those of QueueListener.cs and QueueProcessor.cs in
+https://github.com/Azure/azure-sdk-for-net/tree/main/sdk/storage (Extensions.Storage.*).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from random import SystemRandom
+
+from azure.core.exceptions import AzureError, ResourceNotFoundError
+from azure.storage.queue import QueueMessage
+
+from local.host import leases
+from local.host.leases import Trigger
+from local.host.messages import Undecodable, decode, trigger_value
+
+log = logging.getLogger("local.host")
+
+MINIMUM_POLL = 0.1  # QueuePollingIntervals.Minimum
+_random = SystemRandom()
+
+
+async def listen(trigger: Trigger, stopping: asyncio.Event, drain: float) -> None:
+    """Run messages until stopping, then give running ones `drain` seconds to end."""
+    running: set[asyncio.Task[None]] = set()
+    fruitless = 0
+    while not stopping.is_set():
+        batch = await _receive(trigger)
+        fruitless = 0 if batch else fruitless + 1
+        for message in batch:
+            task = asyncio.create_task(_guard(trigger, message))
+            running.add(task)
+            task.add_done_callback(running.discard)
+        if batch:
+            await _room(running, trigger.options.new_batch_threshold, stopping)
+        else:
+            await leases.pause(
+                stopping, poll_delay(fruitless, trigger.options.max_polling_interval)
+            )
+    if running:
+        await asyncio.wait(running, timeout=drain)
+    left = list(running)
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+
+
+def poll_delay(fruitless: int, longest: float) -> float:
+    """RandomizedExponentialBackoffStrategy.cs: 100 ms more than 100 ms doubling, give or take."""
+    if fruitless > 30:
+        return longest
+    grown: float = MINIMUM_POLL + _random.uniform(0.8, 1.2) * 2.0 ** (fruitless - 1) * MINIMUM_POLL
+    return min(grown, longest)
+
+
+async def _receive(trigger: Trigger) -> list[QueueMessage]:
+    options = trigger.options
+    pages = trigger.queue.receive_messages(
+        messages_per_page=options.batch_size, visibility_timeout=math.ceil(options.lease)
+    ).by_page()
+    try:
+        async for page in pages:
+            return [message async for message in page]
+    except ResourceNotFoundError:
+        log.debug("queue.missing", extra=trigger.extra)
+    except AzureError as error:
+        log.warning("queue.unavailable", extra={**trigger.extra, "error": type(error).__name__})
+    return []
+
+
+async def _room(running: set[asyncio.Task[None]], threshold: int, stopping: asyncio.Event) -> None:
+    """Wait for the number of running messages to fall to the threshold."""
+    stop = asyncio.create_task(stopping.wait())
+    try:
+        while len(running) > threshold and not stop.done():
+            await asyncio.wait({*running, stop}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stop.cancel()
+
+
+async def _guard(trigger: Trigger, message: QueueMessage) -> None:
+    """A fault of the host or of storage leaves the message to its lease, and is told."""
+    try:
+        await _process(trigger, message)
+    except Exception:
+        log.exception("message.left_to_lease", extra=leases.about(trigger, message))
+
+
+async def _process(trigger: Trigger, message: QueueMessage) -> None:
+    options = trigger.options
+    if leases.count(message) > options.max_dequeue_count:
+        await _park(trigger, message)
+        return
+    try:
+        value = trigger_value(message, decode(message.content, options.base64), trigger.function)
+    except Undecodable:
+        log.warning("message.undecodable", extra=leases.about(trigger, message))
+        await _park(trigger, message)
+        return
+    done = asyncio.Event()
+    renewal = asyncio.create_task(leases.renew(trigger, message, done))
+    try:
+        ended = await trigger.worker.run(trigger.function, value)
+    except asyncio.CancelledError:
+        await leases.settle(renewal, done)
+        await leases.release(trigger, message, 0)
+        log.warning("message.released", extra=leases.about(trigger, message))
+        raise
+    await leases.settle(renewal, done)
+    if ended.succeeded:
+        deleting = trigger.queue.delete_message(message.id, message.pop_receipt)
+        await leases.unless_gone(deleting, trigger, message)
+    elif trigger.poison is not None and leases.count(message) >= options.max_dequeue_count:
+        await _park(trigger, message)
+    elif trigger.poison is not None:
+        await leases.release(trigger, message, options.visibility_timeout)
+
+
+async def _park(trigger: Trigger, message: QueueMessage) -> None:
+    """Copy to the poison queue, then delete. The text is copied as it came."""
+    if trigger.poison is None:
+        return
+    try:
+        await trigger.poison.send_message(message.content)
+    except ResourceNotFoundError:
+        await trigger.poison.create_queue()
+        await trigger.poison.send_message(message.content)
+    log.warning("message.poisoned", extra=leases.about(trigger, message))
+    deleting = trigger.queue.delete_message(message.id, message.pop_receipt)
+    await leases.unless_gone(deleting, trigger, message)

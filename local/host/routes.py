@@ -1,0 +1,185 @@
+"""ASP.NET route templates: parse, match a path, see whether two can match the same path. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+# https://learn.microsoft.com/aspnet/core/fundamentals/routing#route-constraints
+_GUID = re.compile(r"[{(]?[0-9a-f]{8}(-?)(?:[0-9a-f]{4}\1){3}[0-9a-f]{12}[)}]?", re.IGNORECASE)
+_PLAIN: dict[str, Callable[[str], object]] = {
+    "guid": _GUID.fullmatch,
+    "int": lambda v: re.fullmatch(r"[+-]?\d+", v) and -(2**31) <= int(v) < 2**31,
+    "long": lambda v: re.fullmatch(r"[+-]?\d+", v) and -(2**63) <= int(v) < 2**63,
+    "bool": lambda v: v.lower() in ("true", "false"),
+    "alpha": re.compile(r"[A-Za-z]*").fullmatch,
+    "required": bool,
+}
+_SIZED: dict[str, Callable[[str, list[int]], bool]] = {
+    "minlength": lambda v, n: len(v) >= n[0],
+    "maxlength": lambda v, n: len(v) <= n[0],
+    "length": lambda v, n: n[0] <= len(v) <= n[-1],
+    "min": lambda v, n: v.isdecimal() and int(v) >= n[0],
+    "max": lambda v, n: v.isdecimal() and int(v) <= n[0],
+    "range": lambda v, n: v.isdecimal() and n[0] <= int(v) <= n[-1],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    name: str
+    optional: bool
+    catch_all: bool
+    default: str | None
+    constraints: tuple[Callable[[str], object], ...]
+
+    def accepts(self, value: str) -> bool:
+        return all(check(value) for check in self.constraints)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    parts: tuple[str | Parameter, ...]
+
+    @property
+    def only(self) -> Parameter | None:
+        first = self.parts[0] if len(self.parts) == 1 else None
+        return first if isinstance(first, Parameter) else None
+
+    def match(self, text: str) -> dict[str, str] | None:
+        pattern = "".join(
+            "(.+?)" if isinstance(part, Parameter) else re.escape(part) for part in self.parts
+        )
+        found = re.fullmatch(pattern, text, re.IGNORECASE | re.DOTALL)
+        if found is None:
+            return None
+        parameters = [part for part in self.parts if isinstance(part, Parameter)]
+        pairs = list(zip(parameters, found.groups(), strict=True))
+        return {p.name: v for p, v in pairs} if all(p.accepts(v) for p, v in pairs) else None
+
+
+Template = tuple[Segment, ...]
+
+
+def parse(template: str) -> Template:
+    """Raises ValueError for what ASP.NET or this host does not know."""
+    return tuple(_segment(text) for text in _split(template.strip("/"), "/") if text)
+
+
+def match(template: Template, path: str) -> dict[str, str] | None:
+    """The route parameters when the raw path fits, else None. Absent optional ones are left out."""
+    texts = [_decode(text) for text in path.removeprefix("/").removesuffix("/").split("/")]
+    texts = [] if texts == [""] else texts
+    values: dict[str, str] = {}
+    for position, segment in enumerate(template):
+        parameter = segment.only
+        if parameter and parameter.catch_all:
+            rest = "/".join(texts[position:]) or parameter.default
+            return {**values, parameter.name: rest} if rest else values
+        if position >= len(texts):
+            if parameter is None or not (parameter.optional or parameter.default is not None):
+                return None
+            if parameter.default is not None:
+                values[parameter.name] = parameter.default
+        elif (found := segment.match(texts[position])) is None:
+            return None
+        else:
+            values.update(found)
+    return values if len(texts) <= len(template) else None
+
+
+def overlap(one: Template, other: Template) -> bool:
+    """Whether some path may fit both; two parameters are taken to."""
+    if not one or not other:
+        return all(_absent(segment) for segment in (*one, *other))
+    first, second = one[0], other[0]
+    if any(s.only and s.only.catch_all for s in (first, second)):
+        return True
+    return _alike(first, second) and overlap(one[1:], other[1:])
+
+
+def hides(first: Template, second: Template) -> bool:
+    """Whether the first, taken first, may take what is meant for the second."""
+    return overlap(first, second) and not _is_closer(first, second)
+
+
+def _is_closer(one: Template, other: Template) -> bool:
+    """Says more of the path than the other, where they first differ in that."""
+    for first, second in zip(one, other, strict=False):
+        if (mine := _weight(first)) != (theirs := _weight(second)):
+            return mine > theirs
+    return len(one) > len(other)
+
+
+def _weight(segment: Segment) -> int:
+    parameter = segment.only
+    if parameter is None:
+        return 3
+    return 0 if parameter.catch_all else 1 + bool(parameter.constraints)
+
+
+def _absent(segment: Segment) -> bool:
+    found = segment.only
+    return bool(found and (found.optional or found.catch_all or found.default is not None))
+
+
+def _alike(first: Segment, second: Segment) -> bool:
+    literal = next((s.parts[0] for s in (first, second) if isinstance(s.parts[0], str)), None)
+    if literal is None or any(len(s.parts) > 1 for s in (first, second)):
+        return True
+    return first.match(literal) is not None and second.match(literal) is not None
+
+
+def _decode(text: str) -> str:
+    # Kestrel decodes a path but leaves %2F alone: https://github.com/dotnet/aspnetcore/issues/11544
+    return unquote(re.sub("%2f", lambda found: "%25" + found[0][1:], text, flags=re.IGNORECASE))
+
+
+def _segment(text: str) -> Segment:
+    parts: list[str | Parameter] = []
+    for literal, inner in re.findall(r"((?:[^{}]|\{\{|\}\})+)|\{((?:[^{}]|\{\{|\}\})+)\}", text):
+        raw = (literal or inner).replace("{{", "{").replace("}}", "}")
+        parts.append(raw if literal else _parameter(raw))
+    return Segment(tuple(parts))
+
+
+def _parameter(text: str) -> Parameter:
+    head, *constraints = _split(text, ":")
+    name, has_default, default = head.partition("=")
+    bare = name.lstrip("*").rstrip("?")
+    if constraints and (optional := constraints[-1].endswith("?")):
+        constraints[-1] = constraints[-1].removesuffix("?")
+    else:
+        optional = name.endswith("?")
+    if not bare.isidentifier():
+        raise ValueError(f"route parameter {{{text}}} cannot be read")
+    checks = tuple(_constraint(constraint) for constraint in constraints)
+    return Parameter(bare, optional, name.startswith("*"), default if has_default else None, checks)
+
+
+def _constraint(text: str) -> Callable[[str], object]:
+    name, _, rest = text.partition("(")
+    argument = rest.removesuffix(")")
+    if name in _PLAIN and not rest:
+        return _PLAIN[name]
+    if name == "regex":
+        return re.compile(argument, re.IGNORECASE).search
+    if name in _SIZED and re.fullmatch(r"\d+(,\s*\d+)?", argument):
+        numbers, check = [int(n) for n in argument.split(",")], _SIZED[name]
+        return lambda value: check(value, numbers)
+    raise ValueError(f"route constraint {text!r} is not known")
+
+
+def _split(text: str, separator: str) -> Iterable[str]:
+    """Split outside braces and parentheses."""
+    depth, piece = 0, ""
+    for letter in text:
+        depth += (letter in "({") - (letter in ")}")
+        if letter == separator and depth == 0:
+            yield piece
+            piece = ""
+        else:
+            piece += letter
+    yield piece

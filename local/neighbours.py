@@ -1,0 +1,307 @@
+"""The other parts for a laptop, as child processes on loopback: storage, FHIR, Dataverse, host."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import httpx
+
+from local.host.emulator import connection_string
+from local.host.settings import CannotStart
+
+PROJECT = Path(__file__).resolve().parent.parent
+ADDRESS = "127.0.0.1"
+PARTS = ("storage", "fhir", "dataverse")
+START_SECONDS = 60.0
+STOP_SECONDS = 35.0  # the host drains for 30
+
+_AZURITE = PROJECT / "local/node_modules/azurite/dist/src/azurite.js"
+_FHIR = PROJECT / "local/fhir/server.mjs"
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    blob: int = 10000
+    queue: int = 10001
+    table: int = 10002
+    fhir: int = 8080
+    dataverse: int = 8090
+    host: int = 7071
+
+
+VARIABLES = {
+    "blob": "AZURITE_BLOB_PORT",
+    "queue": "AZURITE_QUEUE_PORT",
+    "table": "AZURITE_TABLE_PORT",
+    "fhir": "FHIR_PORT",
+    "dataverse": "DATAVERSE_PORT",
+    "host": "HOST_PORT",
+}
+_USES = {"storage": ("blob", "queue", "table"), "fhir": ("fhir",), "dataverse": ("dataverse",)}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """How one part is started, and the addresses that answer when it is ready."""
+
+    name: str
+    command: tuple[str, ...]
+    env: Mapping[str, str]
+    ready: tuple[str, ...]
+    log: Path
+    folder: Path = PROJECT
+
+
+class Child:
+    """A part as a process in a group of its own, so that it can be ended whole, by its id."""
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+        self._process: subprocess.Popen[bytes] | None = None
+        self._begin = 0
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        return str(httpx.URL(self.part.ready[0]).copy_with(raw_path=b"/")).rstrip("/")
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start it, or start it again; returns when it answers."""
+        self.part.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.part.log.open("ab") as log:
+            self._begin = log.tell()
+            self._process = subprocess.Popen(
+                self.part.command,
+                cwd=self.part.folder,
+                env={**os.environ, **self.part.env},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            self._wait()
+        except BaseException:
+            self.kill()
+            raise
+
+    def stop(self) -> None:
+        """Ask it to end; after a while, make it."""
+        self._signal(signal.SIGTERM)
+        try:
+            if self._process is not None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(STOP_SECONDS)
+        finally:  # also when a second Ctrl-C comes
+            self.kill()
+
+    def kill(self) -> None:
+        """End it at once: nothing of it can clean up."""
+        self._signal(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
+            self._process = None
+
+    def last_lines(self, number: int = 20) -> str:
+        """What it has said since it was last started."""
+        said = self.part.log.read_bytes()[self._begin :] if self.part.log.exists() else b""
+        return "\n".join(said.decode(errors="replace").splitlines()[-number:])
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            # The group may have ended already, all of it.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+
+    def _wait(self) -> None:
+        end = time.monotonic() + START_SECONDS
+        for address in self.part.ready:
+            while not _answers(address):
+                if not self.running:
+                    raise CannotStart(self._told("ended before it answered"))
+                if time.monotonic() > end:
+                    raise CannotStart(self._told(f"did not answer in {START_SECONDS:.0f} s"))
+                time.sleep(0.05)
+
+    def _told(self, what: str) -> str:
+        part = self.part
+        return f"{part.name} {what} at {part.ready[0]}; {part.log} ends:\n{self.last_lines()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What runs, each part restartable: `running.parts["fhir"].kill()`, then `.start()`."""
+
+    ports: Ports
+    parts: Mapping[str, Child] = field(default_factory=dict)
+
+    @property
+    def storage(self) -> str:
+        return connection_string(self.ports.blob, self.ports.queue, self.ports.table)
+
+    @property
+    def fhir_url(self) -> str:
+        return os.environ.get("FHIR_URL") or f"http://{ADDRESS}:{self.ports.fhir}/fhir"
+
+    @property
+    def dataverse_url(self) -> str:
+        return f"http://{ADDRESS}:{self.ports.dataverse}"
+
+    def settings(self) -> dict[str, str]:
+        """The app settings that point at these neighbours."""
+        own = os.environ.get("FHIR_SCOPE", "none") if os.environ.get("FHIR_URL") else "none"
+        return {
+            "AzureWebJobsStorage": self.storage,
+            "FHIR_URL": self.fhir_url,
+            "FHIR_SCOPE": own,
+            "DATAVERSE_URL": self.dataverse_url,
+            "DATAVERSE_SCOPE": "none",
+        }
+
+
+@contextlib.contextmanager
+def neighbours(
+    ports: Ports,
+    folder: Path,
+    *,
+    parts: Collection[str] = PARTS,
+    persist: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Iterator[Running]:
+    """Start the parts, all at hand when it yields; end them whatever happens.
+
+    Logs go to the folder, and with `persist` what storage and Dataverse keep; the FHIR server
+    keeps nothing. With FHIR_URL set, that server is used and the local one is not started.
+    """
+    wanted = [p for p in PARTS if p in parts and not (p == "fhir" and os.environ.get("FHIR_URL"))]
+    check_ports(ports, [use for part in wanted for use in _USES[part]])
+    running = Running(ports, {p: Child(_part(p, ports, folder, persist)) for p in wanted})
+    with contextlib.ExitStack() as stack:
+        for child in running.parts.values():
+            stack.callback(child.stop)
+            begun = time.monotonic()
+            child.start()
+            tell(f"{child.part.name} is ready after {time.monotonic() - begun:.1f} s")
+        yield running
+
+
+def start_host(settings: Mapping[str, str], port: int, folder: Path, app: Path = PROJECT) -> Child:
+    """Run function_app.py of the folder `app`; `with` ends it, as do stop() and kill()."""
+    check_ports(Ports(host=port), ["host"])
+    wanted = {**os.environ, **settings}.get("HOST_USE_FUNC") != "0"
+    tools = shutil.which("func") if wanted else None
+    base = f"http://{ADDRESS}:{port}"
+    if tools:
+        command = [tools, "start", "--port", str(port)]
+        ready, where = f"{base}/admin/host/status", app
+        # Core Tools looks for a Python of its own unless told which.
+        own = {
+            "FUNCTIONS_WORKER_RUNTIME": "python",
+            "languageWorkers__python__defaultExecutablePath": sys.executable,
+        }
+    else:
+        command = [sys.executable, "-m", "local.host", "--app", str(app), "--port", str(port)]
+        ready, where, own = f"{base}/admin/host/ping", PROJECT, {}
+    part = Part("host", tuple(command), {**own, **settings}, (ready,), folder / "host.log", where)
+    child = Child(part)
+    child.start()
+    return child
+
+
+def ports_from_env(env: Mapping[str, str] = os.environ) -> Ports:
+    given = {name: env[variable] for name, variable in VARIABLES.items() if env.get(variable)}
+    if wrong := [VARIABLES[name] for name, value in given.items() if not value.isdecimal()]:
+        raise CannotStart(f"set {', '.join(wrong)} to a port number")
+    return Ports(**{name: int(value) for name, value in given.items()})
+
+
+def free_ports() -> Ports:
+    """Ports that nothing listens on now, for a test of its own."""
+    with contextlib.ExitStack() as stack:
+        taken = [stack.enter_context(socket.socket()) for _ in fields(Ports)]
+        for each in taken:
+            each.bind((ADDRESS, 0))
+        return Ports(*(each.getsockname()[1] for each in taken))
+
+
+def check_ports(ports: Ports, names: Collection[str]) -> None:
+    """Raises CannotStart naming each port that is taken, and the variable that changes it."""
+    taken = [name for name in names if not _is_free(getattr(ports, name))]
+    if taken:
+        told = "; ".join(
+            f"{name} port {getattr(ports, name)} is taken: set {VARIABLES[name]}" for name in taken
+        )
+        raise CannotStart(told)
+
+
+def _part(name: str, ports: Ports, folder: Path, persist: bool) -> Part:
+    log = folder / f"{name}.log"
+    if name == "storage":
+        command = (_node(_AZURITE), str(_AZURITE), *_azurite_options(ports, folder, persist))
+        ready = tuple(f"http://{ADDRESS}:{p}/" for p in (ports.blob, ports.queue, ports.table))
+        return Part(name, command, {}, ready, log)
+    if name == "fhir":
+        ready = (f"http://{ADDRESS}:{ports.fhir}/health",)
+        env = {"FHIR_PORT": str(ports.fhir)}
+        return Part(name, (_node(_FHIR), str(_FHIR)), env, ready, log)
+    ready = (f"http://{ADDRESS}:{ports.dataverse}/api/data/v9.2/WhoAmI",)
+    env = {"DATAVERSE_PORT": str(ports.dataverse)}
+    if persist:
+        env["DATAVERSE_DB"] = str((folder / "dataverse.sqlite").resolve())
+    return Part(name, (sys.executable, "-m", "local.dataverse"), env, ready, log)
+
+
+def _azurite_options(ports: Ports, folder: Path, persist: bool) -> list[str]:
+    options = ["--silent", "--skipApiVersionCheck", "--disableTelemetry"]
+    for name, port in (("blob", ports.blob), ("queue", ports.queue), ("table", ports.table)):
+        options += [f"--{name}Host", ADDRESS, f"--{name}Port", str(port)]
+    if persist:
+        return [*options, "--location", str((folder / "storage").resolve())]
+    return [*options, "--inMemoryPersistence"]
+
+
+def _node(script: Path) -> str:
+    node = shutil.which("node")
+    if node is None:
+        raise CannotStart("node is not on the PATH: install Node.js 18 or later")
+    if not script.is_file():
+        raise CannotStart(f"{script} is missing: run `npm ci --prefix local`")
+    return node
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As the servers do: a port in TIME_WAIT counts as free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((ADDRESS, port))
+        except OSError:
+            return False
+    return True
+
+
+def _answers(address: str) -> bool:
+    """Any answer but a fault will do: Azurite and WhoAmI refuse who shows no key."""
+    try:
+        return httpx.get(address, timeout=2.0, trust_env=False).status_code < 500
+    except httpx.HTTPError:
+        return False

@@ -1,0 +1,69 @@
+"""`python -m local.start`: everything on this laptop, until Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from contextlib import ExitStack
+from types import FrameType
+
+from local.host.settings import CannotStart
+from local.neighbours import PROJECT, Child, Running, neighbours, ports_from_env, start_host
+
+FOLDER = PROJECT / ".local"
+EXAMPLE = '{"resourceType": "Patient", "name": [{"family": "Sample", "given": ["Anna"]}]}'
+
+
+def main() -> int:
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with ExitStack() as stack:
+            ports = ports_from_env()
+            _say(f"starting; logs and data are in {FOLDER}")
+            running = stack.enter_context(neighbours(ports, FOLDER, persist=True, tell=_say))
+            host = stack.enter_context(start_host(running.settings(), ports.host, FOLDER))
+            _describe(running, host)
+            ended = _wait([*running.parts.values(), host])
+            _say(f"{ended.part.name} ended; {ended.part.log} ends:\n{ended.last_lines()}")
+            return 1
+    except KeyboardInterrupt:
+        _say("stopped")
+        return 0
+    except CannotStart as error:
+        print(f"cannot start: {error}", file=sys.stderr)
+        return 1
+
+
+def _wait(children: list[Child]) -> Child:
+    """The first to end by itself."""
+    while True:
+        for child in children:
+            if not child.running:
+                return child
+        time.sleep(0.5)
+
+
+def _describe(running: Running, host: Child) -> None:
+    ports = running.ports
+    _say("ready\n")
+    _say(f"  functions  {host.url}/api")
+    _say(f"  FHIR       {running.fhir_url}")
+    _say(f"  Dataverse  {running.dataverse_url}/api/data/v9.2")
+    _say(f"  storage    blob {ports.blob}, queue {ports.queue}, table {ports.table} (Azurite)")
+    _say(f"  log        tail -f {host.part.log}\n")
+    _say(f"  curl -i -H 'content-type: application/fhir+json' \\\n    -d '{EXAMPLE}' \\")
+    _say(f"    {host.url}/api/fhir/Patient\n")
+    _say("Ctrl-C ends everything")
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

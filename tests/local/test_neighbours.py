@@ -1,0 +1,165 @@
+"""The neighbours come up, are named when they do not, and are gone afterwards."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import astuple
+from pathlib import Path
+
+import httpx
+import pytest
+
+from local import neighbours as module
+from local.host.settings import CannotStart
+from local.neighbours import (
+    PROJECT,
+    Child,
+    Part,
+    Ports,
+    Running,
+    _is_free,
+    check_ports,
+    free_ports,
+    neighbours,
+    ports_from_env,
+)
+
+MODULES = PROJECT / "local/node_modules"
+
+
+def needs(*packages: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    missing = [name for name in packages if not (MODULES / name).is_dir()]
+    reason = f"{', '.join(missing)} not installed: npm ci --prefix local"
+    return lambda test: pytest.mark.azurite(pytest.mark.skipif(bool(missing), reason=reason)(test))
+
+
+@pytest.fixture(autouse=True)
+def _own_fhir(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FHIR_URL", raising=False)
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield int(listening.getsockname()[1])
+
+
+def script(text: str, folder: Path) -> Part:
+    address = f"http://127.0.0.1:{free_ports().host}/"
+    return Part("clock", (sys.executable, "-c", text), {}, (address,), folder / "clock.log")
+
+
+@needs("azurite", "@medplum")
+def test_all_neighbours_answer_and_are_gone_afterwards(tmp_path: Path) -> None:
+    ports = free_ports()
+    told: list[str] = []
+    with neighbours(ports, tmp_path, tell=told.append) as running:
+        settings = running.settings()
+        assert httpx.get(f"{settings['FHIR_URL']}/metadata").json()["fhirVersion"] == "4.0.1"
+        assert httpx.get(f"{settings['DATAVERSE_URL']}/api/data/v9.2/WhoAmI").status_code < 500
+        assert all(child.running for child in running.parts.values())
+        assert [line.split()[0] for line in told] == ["storage", "fhir", "dataverse"]
+    check_ports(ports, ["blob", "queue", "table", "fhir", "dataverse"])
+
+
+@needs("azurite")
+def test_a_killed_neighbour_can_be_started_again(tmp_path: Path) -> None:
+    with neighbours(free_ports(), tmp_path, parts=["storage"]) as running:
+        storage = running.parts["storage"]
+        storage.kill()
+        assert not storage.running
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(storage.url)
+        storage.start()
+        assert storage.running
+
+
+@needs("azurite")
+def test_one_that_fails_takes_the_others_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "server.mjs"
+    broken.write_text("throw new Error('broken on purpose')")
+    monkeypatch.setattr(module, "_FHIR", broken)
+    ports = free_ports()
+    with (
+        pytest.raises(CannotStart, match=r"fhir ended before it answered(.|\n)*on purpose"),
+        neighbours(ports, tmp_path, parts=["storage", "fhir"]),
+    ):
+        pytest.fail("it must not come up")
+    check_ports(ports, ["blob", "queue", "table"])
+
+
+def test_a_taken_port_is_named_with_its_variable(taken: int, tmp_path: Path) -> None:
+    with (
+        pytest.raises(CannotStart, match=rf"queue port {taken} is taken: set AZURITE_QUEUE_PORT"),
+        neighbours(Ports(queue=taken, blob=free_ports().blob), tmp_path, parts=["storage"]),
+    ):
+        pytest.fail("it must not come up")
+
+
+def test_a_fhir_server_of_ones_own_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FHIR_URL", "https://fhir.example.org/r4")
+    monkeypatch.setenv("FHIR_SCOPE", "https://fhir.example.org/.default")
+    with neighbours(free_ports(), tmp_path, parts=["fhir"]) as running:
+        assert running.parts == {}
+        assert running.settings()["FHIR_URL"] == "https://fhir.example.org/r4"
+        assert running.settings()["FHIR_SCOPE"] == "https://fhir.example.org/.default"
+
+
+def test_the_settings_point_at_the_ports() -> None:
+    settings = Running(Ports(blob=1, queue=2, table=3, fhir=4, dataverse=5)).settings()
+    assert "QueueEndpoint=http://127.0.0.1:2/devstoreaccount1;" in settings["AzureWebJobsStorage"]
+    assert settings["FHIR_URL"] == "http://127.0.0.1:4/fhir"
+    assert settings["DATAVERSE_URL"] == "http://127.0.0.1:5"
+    assert (settings["FHIR_SCOPE"], settings["DATAVERSE_SCOPE"]) == ("none", "none")
+
+
+def test_ports_come_from_the_environment() -> None:
+    assert ports_from_env({"FHIR_PORT": "9", "HOST_PORT": ""}) == Ports(fhir=9)
+    with pytest.raises(CannotStart, match="set DATAVERSE_PORT to a port number"):
+        ports_from_env({"DATAVERSE_PORT": "many"})
+
+
+def test_free_ports_are_all_different() -> None:
+    assert len(set(astuple(free_ports()))) == 6
+
+
+def test_a_part_that_ends_early_is_told_with_its_last_words(tmp_path: Path) -> None:
+    child = Child(script("raise SystemExit('no clock here')", tmp_path))
+    with pytest.raises(CannotStart, match=r"clock ended before(.|\n)*no clock here"):
+        child.start()
+    assert not child.running
+
+
+def test_a_part_that_never_answers_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "START_SECONDS", 0.5)
+    child = Child(script("import time; print('up', flush=True); time.sleep(60)", tmp_path))
+    with pytest.raises(CannotStart, match="clock did not answer"):
+        child.start()
+    assert not child.running
+
+
+@pytest.mark.parametrize("end", [Child.stop, Child.kill])
+def test_a_part_is_ended_with_its_own_children(
+    end: Callable[[Child], None], tmp_path: Path
+) -> None:
+    port = free_ports().host
+    server = f"[sys.executable, '-m', 'http.server', '--bind', '127.0.0.1', '{port}']"
+    text = f"import subprocess, sys; subprocess.run({server})"
+    address = f"http://127.0.0.1:{port}/"
+    part = Part("nest", (sys.executable, "-c", text), {}, (address,), tmp_path / "log", tmp_path)
+    child = Child(part)
+    child.start()
+    end(child)
+    patience = time.monotonic() + 10
+    while not _is_free(port) and time.monotonic() < patience:
+        time.sleep(0.05)
+    check_ports(Ports(host=port), ["host"])
