@@ -8,6 +8,7 @@ from integration import health as health_check
 from integration import mirror as mirroring
 from integration import relay as relaying
 from integration import replies, telemetry, tracking, wiring
+from integration.errors import method_not_allowed
 from integration.intake import accept
 from integration.outbox import read_claim
 from integration.settings import MIRROR_QUEUE, RELAY_QUEUE
@@ -67,7 +68,7 @@ async def delivery(req: func.HttpRequest) -> func.HttpResponse:
             return replies.story(await tracking.follow(parts.journal, req.route_params["id"]))
         case "DELETE":
             return replies.cancelled(await tracking.cancel(parts.journal, req.route_params["id"]))
-    return replies.method_not_allowed("GET, DELETE")
+    raise method_not_allowed("GET", "DELETE")
 
 
 @app.route("deliveries", methods=METHODS)
@@ -76,7 +77,7 @@ async def deliveries(req: func.HttpRequest) -> func.HttpResponse:
     """The deliveries, newest first."""
     parts = await wiring.parts()
     if req.method != "GET":
-        return replies.method_not_allowed("GET")
+        raise method_not_allowed("GET")
     asked = (req.params.get("status"), req.params.get("_count", "50"), req.params.get("after"))
     return replies.page(req, await tracking.browse(parts.journal, *asked))
 

@@ -29,12 +29,20 @@ class IntegrationError(Exception):
 
 
 class Rejected(IntegrationError):
-    """The sender must change the request. `status` is the HTTP status the door answers."""
+    """The sender must change the request. `status` is the HTTP status the door answers;
+    `allowed` are the methods that the address takes, with 405."""
 
-    def __init__(self, *issues: Issue, status: int = 400) -> None:
+    def __init__(self, *issues: Issue, status: int = 400, allowed: tuple[str, ...] = ()) -> None:
         super().__init__("; ".join(issue.text for issue in issues))
         self.issues = issues
         self.status = status
+        self.allowed = allowed
+
+
+def method_not_allowed(*allowed: str) -> Rejected:
+    """405 for an address that takes other methods."""
+    text = f"this address takes {' and '.join(allowed)}"
+    return Rejected(Issue("not-supported", text), status=405, allowed=allowed)
 
 
 class Unmappable(IntegrationError):

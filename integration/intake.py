@@ -12,7 +12,7 @@ from itertools import islice
 
 import msgspec
 
-from integration.errors import Issue, Rejected
+from integration.errors import Issue, Rejected, method_not_allowed
 from integration.event_loop import computed
 from integration.fhir import bundle, validation
 from integration.fhir.entries import MAX_ISSUES, Contents
@@ -145,10 +145,9 @@ async def _keep(
 
 def _received(ask: Ask) -> Received:
     """What is asked, once the address and the headers are in order."""
-    allowed = _ALLOWED.get((ask.type is not None, ask.id is not None), ())
+    allowed = _ALLOWED[ask.type is not None, ask.id is not None]
     if ask.method not in allowed:
-        text = f"this address takes {' and '.join(allowed)}"
-        raise Rejected(Issue("not-supported", text), status=405)
+        raise method_not_allowed(*allowed)
     if ask.type is not None and not is_type(ask.type):
         raise Rejected(
             Issue("not-found", "the address names no resource type of FHIR R4"), status=404

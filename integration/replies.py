@@ -36,7 +36,8 @@ def door(work: Door) -> Door:
         try:
             return await work(req)
         except Rejected as error:
-            return outcome(error.status, error.issues)
+            headers = {"Allow": ", ".join(error.allowed)} if error.allowed else None
+            return outcome(error.status, error.issues, headers)
         except Unavailable as error:
             log.warning("door.unavailable", extra={"reason": str(error)})
             wait = math.ceil(error.retry_after or _TRY_AGAIN)
@@ -116,12 +117,6 @@ def health(states: Mapping[str, str]) -> func.HttpResponse:
     well = all(state == "ok" for state in states.values())
     body = {"status": "ok" if well else "degraded", **states}
     return _json(body, 200 if well else 503, media="application/json")
-
-
-def method_not_allowed(allowed: str) -> func.HttpResponse:
-    """405, with what the address does take."""
-    issue = Issue("not-supported", f"this address takes {allowed}")
-    return outcome(405, [issue], {"Allow": allowed})
 
 
 def _json(

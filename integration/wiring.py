@@ -85,7 +85,15 @@ async def _built(settings: Settings) -> Parts:
         outbox,
         fhir,
         dataverse,
-        Intake(journal, outbox, _now, _new_id, settings.max_delivery_bytes, settings.sender_header),
+        Intake(
+            journal,
+            outbox,
+            _now,
+            _new_id,
+            settings.max_delivery_bytes,
+            settings.validate,
+            settings.sender_header,
+        ),
         Relay(
             Carrier(journal, outbox, fhir, frozenset(maps)), limits, _now, float(settings.max_age)
         ),

@@ -124,7 +124,7 @@ def _entry(position: int, value: Any) -> Entry:
         full_url,
         if_match=_text(request, "ifMatch", where),
         if_none_match=_text(request, "ifNoneMatch", where),
-        if_none_exist=_text(request, "ifNoneExist", where),
+        if_none_exist=_condition(_text(request, "ifNoneExist", where), type_, where),
     )
 
 
@@ -201,6 +201,17 @@ def _text(request: dict[str, Any], name: str, where: str) -> str | None:
     if value is not None and (not isinstance(value, str) or not value):
         raise Rejected(Issue("value", f"{name} must be a string", f"{where}.request.{name}"))
     return value
+
+
+def _condition(value: str | None, type_: str, where: str) -> str | None:
+    """The query alone, as FHIR says; many senders put `Type?` before it."""
+    path, mark, query = (value or "").partition("?")
+    if not mark:
+        return value
+    if path not in ("", type_) or not query:
+        text = "ifNoneExist must be a query over the type of the entry"
+        raise Rejected(Issue("value", text, f"{where}.request.ifNoneExist"))
+    return query
 
 
 def _repeated(entries: list[Entry], kind: str) -> Iterator[Issue]:

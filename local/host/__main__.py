@@ -30,6 +30,8 @@ def main() -> int:
     except CannotStart as error:
         print(f"cannot start: {error}", file=sys.stderr)
         return 1
+    # An app has no hook to close its clients; Azure ends the worker in the same way.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     if not threads_ended:
         # Python would wait for the threads, and a function that hangs would hang the host.
         logging.shutdown()
