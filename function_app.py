@@ -31,6 +31,7 @@ async def intake(req: func.HttpRequest) -> func.HttpResponse:
 
 
 @app.queue_trigger("msg", RELAY_QUEUE, STORAGE)
+@replies.queue_door
 async def relay(msg: func.QueueMessage) -> None:
     """Carry a delivery, or one lane of it, to the FHIR server."""
     parts = await wiring.parts()
@@ -38,6 +39,7 @@ async def relay(msg: func.QueueMessage) -> None:
 
 
 @app.queue_trigger("msg", f"{RELAY_QUEUE}-poison", STORAGE)
+@replies.queue_door
 async def relay_poison(msg: func.QueueMessage) -> None:
     """Park a delivery whose claim failed again and again."""
     parts = await wiring.parts()
@@ -45,6 +47,7 @@ async def relay_poison(msg: func.QueueMessage) -> None:
 
 
 @app.queue_trigger("msg", MIRROR_QUEUE, STORAGE)
+@replies.queue_door
 async def mirror(msg: func.QueueMessage) -> None:
     """Bring one resource's row in Dataverse up to date with FHIR."""
     parts = await wiring.parts()
@@ -52,6 +55,7 @@ async def mirror(msg: func.QueueMessage) -> None:
 
 
 @app.queue_trigger("msg", f"{MIRROR_QUEUE}-poison", STORAGE)
+@replies.queue_door
 async def mirror_poison(msg: func.QueueMessage) -> None:
     """Park a row whose claim failed again and again."""
     parts = await wiring.parts()

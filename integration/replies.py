@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import logging
 import math
+import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import azure.functions as func
 import msgspec
 
-from integration.errors import Issue, Misconfigured, Rejected, Unavailable
+from integration.errors import IntegrationError, Issue, Misconfigured, Rejected, Unavailable
 from integration.fhir.outcome import as_json
 from integration.intake import Accepted, Ask
 from integration.journal import view
@@ -22,6 +24,7 @@ from integration.tracking import Story
 log = logging.getLogger(__name__)
 
 Door = Callable[[func.HttpRequest], Awaitable[func.HttpResponse]]
+QueueDoor = Callable[[func.QueueMessage], Awaitable[None]]
 
 _FHIR = "application/fhir+json"
 _POLL_AGAIN = "1"
@@ -46,8 +49,33 @@ def door(work: Door) -> Door:
         except Misconfigured as error:
             log.error("door.misconfigured", extra={"reason": str(error)})
             return outcome(500, [Issue("exception", str(error))])
+        except Exception as error:
+            log.error("door.failed", extra={"error": described(error)})
+            return outcome(500, [Issue("exception", "the app failed; its log says where")])
 
     return answered
+
+
+def queue_door(work: QueueDoor) -> QueueDoor:
+    """A queue's door. The host logs an exception with its chain, so none passes as it is."""
+
+    @functools.wraps(work)
+    async def carried(msg: func.QueueMessage) -> None:
+        try:
+            await work(msg)
+        except Exception as error:
+            raise RuntimeError(described(error)) from None
+
+    return carried
+
+
+def described(error: BaseException) -> str:
+    """What failed and where, without the text of the exception, which may quote a patient."""
+    if isinstance(error, IntegrationError):
+        return f"{type(error).__name__}: {error}"
+    frames = traceback.extract_tb(error.__traceback__)
+    last = frames[-1] if frames else None
+    return f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}" if last else "?"
 
 
 def ask(req: func.HttpRequest) -> Ask:

@@ -28,7 +28,7 @@ from azure.data.tables.aio import TableClient, TableServiceClient
 from azure.storage.blob.aio import BlobServiceClient, ContainerClient
 
 from integration.errors import Misconfigured, Unavailable
-from integration.journal.keys import after_filter, delivery_key, row_key
+from integration.journal.keys import delivery_key, older_than, row_key
 from integration.journal.store import NO_LANE, Kept, Page, first_of_each
 from integration.model import Delivery, Outcome, Received, RowOutcome, Status
 
@@ -99,13 +99,13 @@ class AzureJournal:
             await self.deliveries.update_entity(entity, mode=UpdateMode.MERGE)
 
     async def page(self, status: Status | None, top: int, after: str | None) -> Page:
-        query, values = after_filter(after)
+        query = older_than(after)
         if status is not None:
-            query, values = f"({query}) and status eq @status", {**values, "status": str(status)}
+            query = f"({query}) and status eq '{status}'"
         found: list[Delivery] = []
         async with _storage():
             async for entity in self.deliveries.query_entities(
-                query, parameters=values, results_per_page=min(top + 1, 1000)
+                query, results_per_page=min(top + 1, 1000)
             ):
                 found.append(_delivery(entity))
                 if len(found) > top:

@@ -38,13 +38,13 @@ def delivery_key(id_: str) -> tuple[str, str]:
     return f"{_LAST_DAY - day:05d}", f"{value ^ _ONES:032x}"
 
 
-def after_filter(after: str | None) -> tuple[str, dict[str, str]]:
-    """The query for deliveries older than `after`, and its parameters."""
+def older_than(after: str | None) -> str:
+    """The OData filter for deliveries before `after`; keys are digits and need no quoting."""
     if after is None:
-        return "PartitionKey ge ''", {}
+        return "PartitionKey ge ''"
     partition, row = delivery_key(after)
-    query = "PartitionKey gt @partition or (PartitionKey eq @partition and RowKey gt @row)"
-    return query, {"partition": partition, "row": row}
+    same_day = f"(PartitionKey eq '{partition}' and RowKey gt '{row}')"
+    return f"PartitionKey gt '{partition}' or {same_day}"
 
 
 def row_key(outcome: RowOutcome) -> str:

@@ -1,0 +1,53 @@
+"""The whole route, started once for all journeys."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from local.neighbours import PROJECT, Child, Running, free_ports, neighbours, start_host
+from tests.journeys.route import Route
+
+# A killed host's messages come back after this many seconds.
+LEASE = "2"
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("route")
+
+
+@pytest.fixture(scope="session")
+def parts(folder: Path) -> Iterator[tuple[Running, Child]]:
+    if not (PROJECT / "local/node_modules/azurite").exists():
+        pytest.skip("local/node_modules is missing: run make test")
+    ports = free_ports()
+    with neighbours(ports, folder) as running:
+        settings = {
+            **running.settings(),
+            "HOST_LEASE_SECONDS": LEASE,
+            "HOST_USE_FUNC": "0",
+            "AzureFunctionsJobHost__extensions__queues__visibilityTimeout": "00:00:01",
+            "AzureFunctionsJobHost__extensions__queues__maxPollingInterval": "00:00:00.100",
+        }
+        with start_host(settings, ports.host, folder) as host:
+            yield running, host
+
+
+@pytest.fixture
+async def route(parts: tuple[Running, Child], folder: Path) -> AsyncIterator[Route]:
+    running, host = parts
+    async with httpx.AsyncClient(timeout=30) as http:
+        yield Route(running, host, http, folder, "FHIR_URL" not in os.environ)
+
+
+@pytest.fixture
+def faulty(route: Route) -> Route:
+    """A route whose FHIR server can be told to misbehave."""
+    if not route.local_fhir:
+        pytest.skip("FHIR_URL names a server that cannot be told to misbehave")
+    return route

@@ -1,0 +1,158 @@
+"""Bundles from elsewhere, read in place from the folder that BUNDLES_DIR names.
+
+What travels is held against the bundle itself, without the relay's own rules: every entry is
+written, or the FHIR server refuses it however it is sent; every reference between entries leads
+to a resource that exists; every patient is shown by one contact.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.journeys.route import FHIR_JSON, Route, locations
+
+pytestmark = [pytest.mark.live, pytest.mark.azurite]
+
+GENDERS = {"male": 1, "female": 2, "other": 935000000, "unknown": 935000001}
+
+# Issue codes of what the door says no to; the text must say why.
+NAMED = {"invalid", "structure", "required", "value", "not-supported", "duplicate", "too-long"}
+
+
+def _files() -> list[Path]:
+    folder = os.environ.get("BUNDLES_DIR")
+    if not folder:
+        pytest.skip("BUNDLES_DIR names no folder of bundles")
+    endings = (".json", ".fhir", ".ndjson", ".json.gz")
+    found = sorted(path for path in Path(folder).rglob("*") if path.name.endswith(endings))
+    assert found, f"BUNDLES_DIR={folder} holds no .json, .fhir, .ndjson or .json.gz"
+    # What others refer to by a condition has to be there first.
+    return sorted(found, key=lambda path: b"?identifier=" in _body(path))
+
+
+def _body(path: Path) -> bytes:
+    data = path.read_bytes()
+    return gzip.decompress(data) if path.name.endswith(".gz") else data
+
+
+def _sent(path: Path) -> list[dict[str, Any]]:
+    """What the file holds, as entries."""
+    body = _body(path)
+    if path.name.endswith(".ndjson"):
+        return [{"resource": json.loads(line)} for line in body.splitlines() if line.strip()]
+    resource = json.loads(body)
+    if resource["resourceType"] == "Bundle":
+        entries: list[dict[str, Any]] = resource["entry"]
+        return entries
+    return [{"resource": resource}]
+
+
+def _references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("reference"), str):
+            yield node["reference"]
+        for value in node.values():
+            yield from _references(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _references(value)
+
+
+async def test_every_real_bundle_travels_the_route(route: Route) -> None:
+    """One pass over the whole folder, since bundles refer to what others have brought."""
+    counted: Counter[str] = Counter()
+    for path in _files():
+        kind = "application/fhir+ndjson" if path.name.endswith(".ndjson") else None
+        headers = {"content_type": kind} if kind else {}
+        answer = await route.send(_body(path), **headers)
+        if answer.status_code != 202:
+            counted["files refused at the door"] += 1
+            _is_explained(path, answer)
+            continue
+        counted["files carried"] += 1
+        entries = await route.arrive(answer)
+        sent = _sent(path)
+        assert len(entries) == len(sent), path.name
+        refused = [i for i, item in enumerate(entries) if int(item["response"]["status"]) >= 300]
+        if refused:
+            await _is_refused_anyway(route, path, [entries[i] for i in refused])
+        written = [i for i in range(len(sent)) if i not in refused]
+        places = locations(entries)
+        counted["entries written"] += len(written)
+        counted["entries that the FHIR server refuses"] += len(refused)
+        kept = [i for i in written if (sent[i].get("request") or {}).get("method") != "DELETE"]
+        stored = await route.read_all(places[i] for i in kept)
+        assert stored.keys() == {places[i] for i in kept}, path.name
+        pairs = [(sent[i]["resource"], stored[places[i]]) for i in kept]
+        counted["references"] += await _lead_somewhere(route, path, pairs)
+        for patient in stored.values():
+            if patient["resourceType"] == "Patient":
+                counted["patients"] += 1
+                await _is_shown(route, path, patient)
+    print(dict(counted))  # noqa: T201 -- shown with -s, and when something failed
+    assert counted["entries written"] > 0
+
+
+def _is_explained(path: Path, answer: httpx.Response) -> None:
+    assert 400 <= answer.status_code < 500, (path.name, answer.status_code)
+    for issue in answer.json()["issue"]:
+        assert issue["code"] in NAMED, (path.name, issue)
+        assert len(issue["diagnostics"]) > 15, (path.name, issue)
+
+
+async def _is_refused_anyway(route: Route, path: Path, refused: list[dict[str, Any]]) -> None:
+    """The same bytes, unsplit and straight to the FHIR server: that refuses them too."""
+    for item in refused:
+        assert item["response"]["outcome"]["issue"], (path.name, item)
+    body = _body(path)
+    if path.name.endswith(".ndjson") or json.loads(body)["resourceType"] != "Bundle":
+        resource = _sent(path)[0]["resource"]
+        url = f"{route.running.fhir_url}/{resource['resourceType']}"
+        method = "PUT" if "id" in resource else "POST"
+        url = f"{url}/{resource['id']}" if method == "PUT" else url
+        plain = await route.http.request(method, url, json=resource, headers=FHIR_JSON)
+        assert plain.status_code >= 400, (path.name, plain.status_code)
+        return
+    plain = await route.http.post(route.running.fhir_url, content=body, headers=FHIR_JSON)
+    if plain.status_code == 200:  # a batch: entry by entry
+        plainly = [int(e["response"]["status"][:3]) for e in plain.json()["entry"]]
+        assert sum(status >= 400 for status in plainly) >= len(refused), path.name
+    else:
+        assert 400 <= plain.status_code < 500, (path.name, plain.status_code, plain.text)
+
+
+async def _lead_somewhere(
+    route: Route, path: Path, pairs: list[tuple[dict[str, Any], dict[str, Any]]]
+) -> int:
+    """Only what the sender itself aimed outside the bundle may lead nowhere."""
+    followed: list[str] = []
+    for sent, stored in pairs:
+        own = set(_references(sent))
+        followed += (r for r in _references(stored) if not r.startswith("#") and r not in own)
+    assert not [r for r in followed if r.startswith("urn:")], (path.name, "a stored placeholder")
+    targets = {reference.partition("/_history/")[0] for reference in followed}
+    assert (await route.read_all(targets)).keys() == targets, (path.name, "leads nowhere")
+    return len(followed)
+
+
+async def _is_shown(route: Route, path: Path, patient: dict[str, Any]) -> None:
+    version = patient["meta"]["versionId"]
+    async with asyncio.timeout(30):
+        contact = await route.contact(patient["id"], version)
+    names = [name for name in patient.get("name", []) if name.get("family")]
+    if names:
+        pairs = {(n["family"].strip()[:50], (n.get("given") or [None])[0]) for n in names}
+        assert (contact["lastname"], contact["firstname"]) in pairs, path.name
+    birth = patient.get("birthDate", "")
+    assert contact["birthdate"] == (birth if len(birth) == 10 else None), path.name
+    assert contact["gendercode"] == GENDERS.get(patient.get("gender", "")), path.name
