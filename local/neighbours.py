@@ -81,6 +81,12 @@ class Child:
         return str(httpx.URL(self.part.ready[0]).copy_with(raw_path=b"/")).rstrip("/")
 
     @property
+    def pid(self) -> int:
+        """Of the process that runs now."""
+        assert self._process is not None, f"{self.part.name} is not running"
+        return self._process.pid
+
+    @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
@@ -185,16 +191,18 @@ def neighbours(
     *,
     parts: Collection[str] = PARTS,
     persist: bool = False,
+    access_log: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Running]:
     """Start the parts, all at hand when it yields; end them whatever happens.
 
     Logs go to the folder, and with `persist` what storage and Dataverse keep; the FHIR server
-    keeps nothing. With FHIR_URL set, that server is used and the local one is not started.
+    keeps nothing. `access_log`: storage.log holds a line for each request. With FHIR_URL set, that server is used and the local one is not started.
     """
     wanted = [p for p in PARTS if p in parts and not (p == "fhir" and os.environ.get("FHIR_URL"))]
     check_ports(ports, [use for part in wanted for use in _USES[part]])
-    running = Running(ports, {p: Child(_part(p, ports, folder, persist)) for p in wanted})
+    options = {"persist": persist, "access_log": access_log}
+    running = Running(ports, {p: Child(_part(p, ports, folder, **options)) for p in wanted})
     with contextlib.ExitStack() as stack:
         for child in running.parts.values():
             stack.callback(child.stop)
@@ -253,10 +261,12 @@ def check_ports(ports: Ports, names: Collection[str]) -> None:
         raise CannotStart(told)
 
 
-def _part(name: str, ports: Ports, folder: Path, persist: bool) -> Part:
+def _part(name: str, ports: Ports, folder: Path, *, persist: bool, access_log: bool) -> Part:
     log = folder / f"{name}.log"
     if name == "storage":
-        command = (_node(_AZURITE), str(_AZURITE), *_azurite_options(ports, folder, persist))
+        options = _azurite_options(ports, folder, persist)
+        options += [] if access_log else ["--silent"]
+        command = (_node(_AZURITE), str(_AZURITE), *options)
         ready = tuple(f"http://{ADDRESS}:{p}/" for p in (ports.blob, ports.queue, ports.table))
         return Part(name, command, {}, ready, log)
     if name == "fhir":
@@ -271,7 +281,7 @@ def _part(name: str, ports: Ports, folder: Path, persist: bool) -> Part:
 
 
 def _azurite_options(ports: Ports, folder: Path, persist: bool) -> list[str]:
-    options = ["--silent", "--skipApiVersionCheck", "--disableTelemetry"]
+    options = ["--skipApiVersionCheck", "--disableTelemetry"]
     for name, port in (("blob", ports.blob), ("queue", ports.queue), ("table", ports.table)):
         options += [f"--{name}Host", ADDRESS, f"--{name}Port", str(port)]
     if persist:
@@ -282,7 +292,7 @@ def _azurite_options(ports: Ports, folder: Path, persist: bool) -> list[str]:
 def _node(script: Path) -> str:
     node = shutil.which("node")
     if node is None:
-        raise CannotStart("node is not on the PATH: install Node.js 18 or later")
+        raise CannotStart("node is not on the PATH: install Node.js 20.19 or later")
     if not script.is_file():
         raise CannotStart(f"{script} is missing: run `npm ci --prefix local`")
     return node

@@ -38,6 +38,10 @@ TABLES = ("deliveries", "deliverykeys", "rows")
 # https://learn.microsoft.com/rest/api/storageservices/append-block: 4 MiB in older versions
 _BLOCK = 4 * 1024 * 1024
 
+# The SDK repeats no POST or PATCH whose answer was lost, since it cannot know that ours may be:
+# an insert that happened says "exists", a merge sets the same values again.
+_REPEAT: Any = {"retry_on_methods": frozenset({"GET", "POST", "PATCH", "PUT", "DELETE"})}
+
 _outcome = msgspec.json.Decoder(Outcome)
 _received = msgspec.json.Decoder(Received)
 
@@ -55,7 +59,7 @@ class AzureJournal:
         entity = {"PartitionKey": _safe(sender), "RowKey": key, "delivery": delivery}
         async with _storage():
             try:
-                await self.keys.create_entity(entity)
+                await self.keys.create_entity(entity, **_REPEAT)
             except ResourceExistsError:
                 taken = await self.keys.get_entity(entity["PartitionKey"], key)
                 return str(taken["delivery"])
@@ -70,7 +74,7 @@ class AzureJournal:
             except ResourceExistsError:
                 pass  # an earlier try kept the same bytes
             try:
-                await self.deliveries.create_entity(_entity(delivery))
+                await self.deliveries.create_entity(_entity(delivery), **_REPEAT)
             except ResourceExistsError:
                 pass  # and noted them
 
@@ -96,7 +100,7 @@ class AzureJournal:
         partition, row = delivery_key(id_)
         entity = {"PartitionKey": partition, "RowKey": row, **_plain(changes)}
         async with _storage():
-            await self.deliveries.update_entity(entity, mode=UpdateMode.MERGE)
+            await self.deliveries.update_entity(entity, mode=UpdateMode.MERGE, **_REPEAT)
 
     async def page(self, status: Status | None, top: int, after: str | None) -> Page:
         query = older_than(after)
@@ -138,6 +142,7 @@ class AzureJournal:
                         mode=UpdateMode.MERGE,
                         etag=entity.metadata["etag"],
                         match_condition=MatchConditions.IfNotModified,
+                        **_REPEAT,
                     )
                 except ResourceModifiedError:
                     continue  # another lane was quicker

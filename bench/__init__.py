@@ -1,0 +1,1 @@
+"""Measurements of the route on this machine, each against a named baseline in the same run."""

@@ -1,0 +1,53 @@
+"""What a process and the storage emulator did, seen from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+# An empty queue is asked again and again, whether or not anything is delivered; a status poll is
+# the sender's.
+_POLL = re.compile(r'"GET [^"]*/messages\?[^"]*numofmessages')
+_REQUEST = re.compile(r'"(GET|PUT|POST|DELETE|MERGE|PATCH|HEAD) ')
+
+
+def storage_operations(log: Path) -> int:
+    """Requests to the emulator so far, those for messages left out."""
+    lines = log.read_text("utf-8", "replace").splitlines()
+    return sum(1 for line in lines if _REQUEST.search(line) and not _POLL.search(line))
+
+
+@dataclass(slots=True)
+class Peak:
+    """Bytes of resident memory at rest and at most."""
+
+    rest: int
+    most: int
+
+    @property
+    def grown(self) -> int:
+        return self.most - self.rest
+
+
+@asynccontextmanager
+async def peak_memory(process: psutil.Process) -> AsyncIterator[Peak]:
+    """Watch the process while the block runs, every few milliseconds."""
+    rest = process.memory_info().rss
+    peak = Peak(rest, rest)
+
+    async def watch() -> None:
+        while True:
+            peak.most = max(peak.most, process.memory_info().rss)
+            await asyncio.sleep(0.005)
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield peak
+    finally:
+        watching.cancel()
