@@ -1,0 +1,156 @@
+"""The samples are valid FHIR R4, what their README says, and nobody's real data."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from integration import exact_json
+from integration.fhir import bundle
+from integration.fhir.identity import Naming
+from integration.fhir.plan import plan
+from integration.fhir.validation import issues
+from integration.model import Received
+from local.neighbours import PROJECT, free_ports, neighbours
+from local.samples import FOLDER, LARGE, large_transaction, samples, transaction
+
+NAMES = ["transaction.json", "batch-put.json", "patient.json", "patients.ndjson", "large"]
+LINK = re.compile(rb'"reference":"([^"]+)"|href=\\"([^"\\]+)')
+
+
+def resources(name: str) -> list[dict[str, Any]]:
+    if name == "large":
+        return [entry["resource"] for entry in large_transaction(LARGE)["entry"]]
+    body = (FOLDER / name).read_bytes()
+    if name.endswith(".ndjson"):
+        return [exact_json.decode(line) for line in body.splitlines()]
+    whole = exact_json.decode(body)
+    return [entry["resource"] for entry in whole.get("entry", [{"resource": whole}])]
+
+
+def known_names(whole: dict[str, Any]) -> set[str]:
+    names = {entry["fullUrl"] for entry in whole["entry"]}
+    kept = (entry["resource"] for entry in whole["entry"] if "id" in entry["resource"])
+    return names | {f"{resource['resourceType']}/{resource['id']}" for resource in kept}
+
+
+def links(value: Any) -> set[str]:
+    found = LINK.findall(exact_json.encode(value))
+    return {(reference or href).decode() for reference, href in found}
+
+
+@pytest.fixture(scope="module")
+def fhir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if not (PROJECT / "local/node_modules/@medplum").is_dir():
+        pytest.skip("@medplum not installed: npm ci --prefix local")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("FHIR_URL", raising=False)
+        folder = tmp_path_factory.mktemp("fhir")
+        with neighbours(free_ports(), folder, parts=["fhir"]) as running:
+            yield running.fhir_url
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_resource_is_valid_by_the_models(name: str) -> None:
+    found = [issue for resource in resources(name) for issue in issues(resource, name)]
+    assert found == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_resource_is_valid_by_the_fhir_server(name: str, fhir: str) -> None:
+    """Each alone, so that its validity counts and not its neighbours'."""
+    all_ = resources(name)
+    for start in range(0, len(all_), 400):
+        entries = [
+            {"resource": each, "request": {"method": "POST", "url": each["resourceType"]}}
+            for each in all_[start : start + 400]
+        ]
+        answer = post(fhir, {"resourceType": "Bundle", "type": "batch", "entry": entries})
+        assert [entry["response"]["status"] for entry in answer["entry"]] == ["201"] * len(entries)
+
+
+@pytest.mark.parametrize("name", ["transaction.json", "batch-put.json"])
+def test_a_bundle_is_valid_by_the_fhir_server(name: str, fhir: str) -> None:
+    answer = post(fhir, exact_json.decode((FOLDER / name).read_bytes()))
+    # 200: what ifNoneExist names may be there already.
+    assert {entry["response"]["status"] for entry in answer["entry"]} <= {"200", "201"}
+
+
+def post(fhir: str, body: dict[str, Any]) -> dict[str, Any]:
+    headers = {"content-type": "application/fhir+json"}
+    answer = httpx.post(fhir, content=exact_json.encode(body), headers=headers, trust_env=False)
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_patient_is_marked_as_test_data(name: str) -> None:
+    patients = [each for each in resources(name) if each["resourceType"] == "Patient"]
+    marks = [mark["code"] for each in patients for mark in each["meta"]["security"]]
+    assert marks == ["HTEST"] * len(patients)
+    assert patients
+
+
+def test_every_sample_is_listed_and_described() -> None:
+    files = {path.name for path in FOLDER.iterdir()} - {"README.md"}
+    assert {sample.name for sample in samples()} == files | {"large transaction"}
+    readme = (FOLDER / "README.md").read_text("utf-8")
+    assert [name for name in files if f"`{name}`" not in readme] == []
+    assert [sample.path for sample in samples() if sample.path not in readme] == []
+
+
+def test_the_transaction_shows_what_its_readme_says() -> None:
+    body = (FOLDER / "transaction.json").read_bytes()
+    whole = exact_json.decode(body)
+    assert links(whole) <= known_names(whole)
+    assert [
+        entry["request"]["url"] for entry in whole["entry"] if "ifNoneExist" in entry["request"]
+    ] == ["Organization"]
+    assert re.search(rb'"value": 1\.10\b', body)
+    assert re.search(rb'<a href=\\"urn:uuid:', body)
+
+
+def test_the_batch_refers_by_relative_references() -> None:
+    whole = exact_json.decode((FOLDER / "batch-put.json").read_bytes())
+    assert all(link.startswith(("Patient/", "Encounter/")) for link in links(whole))
+    assert links(whole) <= known_names(whole)
+
+
+@pytest.mark.parametrize("sizes", [[1], [2, 3], [4, 5], [13, 27, 1], [600, 200]])
+def test_a_made_transaction_has_parts_of_these_sizes(sizes: list[int]) -> None:
+    whole = transaction(sizes)
+    assert len(whole["entry"]) == sum(sizes)
+    assert links(whole) <= known_names(whole)
+    kinds = Counter(entry["resource"]["resourceType"] for entry in whole["entry"])
+    assert kinds["Patient"] == len(sizes)
+
+
+def test_the_large_transaction_is_split_with_one_part_over_the_limit() -> None:
+    body = exact_json.encode(large_transaction(LARGE))
+    planned = plan(bundle.read(body, Received("POST")), Naming("sender", "key"))
+    assert planned.split
+    sizes = [[len(unit.entries) for unit in lane.units] for lane in planned.lanes]
+    assert sizes == [[500, 100], [200]]
+
+
+def test_the_same_arguments_make_the_same_transaction() -> None:
+    assert transaction([20, 20]) == transaction([20, 20])
+    assert transaction([20], seed="a") != transaction([20], seed="b")
+
+
+@pytest.mark.parametrize("size", [1200, 4000])
+def test_an_entry_has_the_size_that_was_asked_for(size: int) -> None:
+    whole = transaction([50], entry_bytes=size)
+    sizes = [len(exact_json.encode(entry)) for entry in whole["entry"]]
+    assert max(sizes) <= size
+    assert min(sizes) > size - 20
+
+
+def test_the_folder_is_small() -> None:
+    assert sum(path.stat().st_size for path in Path(FOLDER).iterdir()) < 60_000
