@@ -119,7 +119,7 @@ async def _relay(http: httpx.AsyncClient, host: str, bodies: Sequence[bytes]) ->
             status = await http.get(answer.headers["content-location"])
             if status.status_code != 202:
                 break
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.2)
         assert status.status_code == 200, status.text
         assert all(e["response"]["status"] == "201" for e in status.json()["entry"])
 

@@ -75,6 +75,7 @@ class Delivery:
     bytes: int
     repeat: bool = False  # the same bytes were accepted before
     lanes: int = 0
+    lanes_done: int = 0
     written: int = 0
     refused: int = 0
     units: int = 0

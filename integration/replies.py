@@ -111,12 +111,8 @@ def story(result: Story) -> func.HttpResponse:
     if delivery.status is Status.DONE:
         return _json(view.response_bundle(delivery, result.outcomes, result.rows), 200)
     if delivery.status is Status.CANCELLED:
-        issue = Issue("not-found", f"cancelled, with {len(result.outcomes)} entries settled")
-        return outcome(404, [issue])
-    headers = {
-        "X-Progress": view.progress(delivery, len(result.outcomes)),
-        "Retry-After": _POLL_AGAIN,
-    }
+        return outcome(404, [Issue("not-found", "the delivery was cancelled by its sender")])
+    headers = {"X-Progress": view.progress(delivery), "Retry-After": _POLL_AGAIN}
     if delivery.status is Status.PARKED:
         issue = Issue("incomplete", f"parked: {delivery.reason}", None, "warning")
         return outcome(202, [issue], headers)

@@ -13,6 +13,16 @@ MIRROR_QUEUE = "mirror"
 
 _STORAGE = "AzureWebJobsStorage"
 
+# What `UseDevelopmentStorage=true` means; the Python SDK does not know it. The key is the same
+# for everybody: https://learn.microsoft.com/azure/storage/common/storage-use-azurite
+_EMULATOR = (
+    "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey=Eby8vdM02xNOcqFlqUwJPLl"
+    "mEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==;"
+    "BlobEndpoint=http://127.0.0.1:10000/devstoreaccount1;"
+    "QueueEndpoint=http://127.0.0.1:10001/devstoreaccount1;"
+    "TableEndpoint=http://127.0.0.1:10002/devstoreaccount1"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Storage:
@@ -84,6 +94,8 @@ def telemetry_destination(env: Mapping[str, str] = os.environ) -> str | None:
 def _storage(reader: _Reader) -> Storage:
     """https://learn.microsoft.com/azure/azure-functions/functions-reference#connecting-to-host-storage-with-an-identity"""
     connection = reader.optional(_STORAGE)
+    if connection and connection.rstrip(";").lower() == "usedevelopmentstorage=true":
+        connection = _EMULATOR
     account = reader.optional(f"{_STORAGE}__accountName")
 
     def address(service: str) -> str:

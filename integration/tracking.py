@@ -16,16 +16,18 @@ _MOST = 500
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """A delivery with everything that was noted about it."""
+    """A delivery; once it is done, with everything that was noted about it."""
 
     delivery: Delivery
-    outcomes: Sequence[Outcome]
-    rows: Sequence[RowOutcome]
+    outcomes: Sequence[Outcome] = ()
+    rows: Sequence[RowOutcome] = ()
 
 
 async def follow(journal: Journal, id_: str) -> Story:
     """Raises Rejected with 404 for a delivery that is not known."""
     delivery = await _known(journal, id_)
+    if delivery.status is not Status.DONE:
+        return Story(delivery)  # a sender who polls costs one storage operation
     outcomes, rows = await asyncio.gather(journal.outcomes(id_), journal.rows(id_))
     return Story(delivery, outcomes, rows)
 

@@ -27,6 +27,10 @@ from integration.transport import Neighbour, Tokens
 # The SDKs log every request at INFO: cost without a use here.
 logging.getLogger("azure").setLevel(logging.WARNING)
 
+# The storage SDK waits 15 s before its first retry: a sender would have given up. Longer trouble
+# is for the sender to repeat, or for the queue.
+_PROMPT: Any = {"initial_backoff": 1, "increment_base": 2, "random_jitter_range": 1}
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -151,12 +155,12 @@ async def _storage(storage: Storage, credential: Any) -> tuple[Journal, Outbox]:
     from integration.journal.azure_store import opened
 
     if storage.connection:
-        blobs = BlobServiceClient.from_connection_string(storage.connection)
-        queues = QueueServiceClient.from_connection_string(storage.connection)
+        blobs = BlobServiceClient.from_connection_string(storage.connection, **_PROMPT)
+        queues = QueueServiceClient.from_connection_string(storage.connection, **_PROMPT)
         tables = TableServiceClient.from_connection_string(storage.connection)
     else:
-        blobs = BlobServiceClient(storage.blob_url, credential)
-        queues = QueueServiceClient(storage.queue_url, credential)
+        blobs = BlobServiceClient(storage.blob_url, credential, **_PROMPT)
+        queues = QueueServiceClient(storage.queue_url, credential, **_PROMPT)
         tables = TableServiceClient(storage.table_url, credential=credential)
 
     # The queue trigger expects base64, unless host.json says otherwise.

@@ -92,6 +92,11 @@ class Child:
 
     def start(self) -> None:
         """Start it, or start it again; returns when it answers."""
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Start the process."""
         self.part.log.parent.mkdir(parents=True, exist_ok=True)
         with self.part.log.open("ab") as log:
             self._begin = log.tell()
@@ -104,6 +109,9 @@ class Child:
                 stderr=log,
                 start_new_session=True,
             )
+
+    def wait(self) -> None:
+        """Until it answers; ends it when it does not."""
         try:
             self._wait()
         except BaseException:
@@ -166,7 +174,8 @@ class Running:
 
     @property
     def fhir_url(self) -> str:
-        return os.environ.get("FHIR_URL") or f"http://{ADDRESS}:{self.ports.fhir}/fhir"
+        own = os.environ.get("FHIR_URL", "").rstrip("/")
+        return own or f"http://{ADDRESS}:{self.ports.fhir}/fhir"
 
     @property
     def dataverse_url(self) -> str:
@@ -190,24 +199,24 @@ def neighbours(
     folder: Path,
     *,
     parts: Collection[str] = PARTS,
-    persist: bool = False,
     access_log: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Running]:
     """Start the parts, all at hand when it yields; end them whatever happens.
 
-    Logs go to the folder, and with `persist` what storage and Dataverse keep; the FHIR server
-    keeps nothing. `access_log`: storage.log holds a line for each request. With FHIR_URL set, that server is used and the local one is not started.
+    Logs go to the folder; nothing else outlives the block. With `access_log`, storage.log holds
+    a line for each request. With FHIR_URL set, that server is used, no local one started.
     """
     wanted = [p for p in PARTS if p in parts and not (p == "fhir" and os.environ.get("FHIR_URL"))]
     check_ports(ports, [use for part in wanted for use in _USES[part]])
-    options = {"persist": persist, "access_log": access_log}
-    running = Running(ports, {p: Child(_part(p, ports, folder, **options)) for p in wanted})
+    running = Running(ports, {p: Child(_part(p, ports, folder, access_log)) for p in wanted})
     with contextlib.ExitStack() as stack:
+        begun = time.monotonic()
         for child in running.parts.values():
             stack.callback(child.stop)
-            begun = time.monotonic()
-            child.start()
+            child.launch()
+        for child in running.parts.values():
+            child.wait()
             tell(f"{child.part.name} is ready after {time.monotonic() - begun:.1f} s")
         yield running
 
@@ -261,10 +270,10 @@ def check_ports(ports: Ports, names: Collection[str]) -> None:
         raise CannotStart(told)
 
 
-def _part(name: str, ports: Ports, folder: Path, *, persist: bool, access_log: bool) -> Part:
+def _part(name: str, ports: Ports, folder: Path, access_log: bool) -> Part:
     log = folder / f"{name}.log"
     if name == "storage":
-        options = _azurite_options(ports, folder, persist)
+        options = _azurite_options(ports)
         options += [] if access_log else ["--silent"]
         command = (_node(_AZURITE), str(_AZURITE), *options)
         ready = tuple(f"http://{ADDRESS}:{p}/" for p in (ports.blob, ports.queue, ports.table))
@@ -275,17 +284,13 @@ def _part(name: str, ports: Ports, folder: Path, *, persist: bool, access_log: b
         return Part(name, (_node(_FHIR), str(_FHIR)), env, ready, log)
     ready = (f"http://{ADDRESS}:{ports.dataverse}/api/data/v9.2/WhoAmI",)
     env = {"DATAVERSE_PORT": str(ports.dataverse)}
-    if persist:
-        env["DATAVERSE_DB"] = str((folder / "dataverse.sqlite").resolve())
     return Part(name, (sys.executable, "-m", "local.dataverse"), env, ready, log)
 
 
-def _azurite_options(ports: Ports, folder: Path, persist: bool) -> list[str]:
+def _azurite_options(ports: Ports) -> list[str]:
     options = ["--skipApiVersionCheck", "--disableTelemetry"]
     for name, port in (("blob", ports.blob), ("queue", ports.queue), ("table", ports.table)):
         options += [f"--{name}Host", ADDRESS, f"--{name}Port", str(port)]
-    if persist:
-        return [*options, "--location", str((folder / "storage").resolve())]
     return [*options, "--inMemoryPersistence"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -20,8 +21,8 @@ def main() -> int:
     try:
         with ExitStack() as stack:
             ports = ports_from_env()
-            _say(f"starting; logs and data are in {FOLDER}")
-            running = stack.enter_context(neighbours(ports, FOLDER, persist=True, tell=_say))
+            _say(f"starting; logs are in {FOLDER}")
+            running = stack.enter_context(neighbours(ports, FOLDER, tell=_say))
             host = stack.enter_context(start_host(running.settings(), ports.host, FOLDER))
             _describe(running, host)
             ended = _wait([*running.parts.values(), host])
@@ -52,6 +53,8 @@ def _describe(running: Running, host: Child) -> None:
     _say(f"  Dataverse  {running.dataverse_url}/api/data/v9.2")
     _say(f"  storage    blob {ports.blob}, queue {ports.queue}, table {ports.table} (Azurite)")
     _say(f"  log        tail -f {host.part.log}\n")
+    if os.environ.get("HOST_FUNCTION_KEYS"):
+        _say("  add -H 'x-functions-key: KEY' below, a key of HOST_FUNCTION_KEYS")
     _say(f"  curl -i -H 'content-type: application/fhir+json' \\\n    -d '{EXAMPLE}' \\")
     _say(f"    {host.url}/api/fhir/Patient\n")
     _say("Ctrl-C ends everything")

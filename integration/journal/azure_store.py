@@ -135,7 +135,7 @@ class AzureJournal:
                 entity = await self.deliveries.get_entity(partition, row)
                 done = int.from_bytes(entity.get("done", b""), "little") | 1 << lane
                 size = (done.bit_length() + 7) // 8
-                bits = {"done": done.to_bytes(size, "little")}
+                bits = {"done": done.to_bytes(size, "little"), "lanes_done": done.bit_count()}
                 try:
                     await self.deliveries.update_entity(
                         {"PartitionKey": partition, "RowKey": row, **bits},

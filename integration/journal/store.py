@@ -130,6 +130,7 @@ class MemoryJournal:
     async def lane_done(self, id_: str, lane: int) -> bool:
         done = self.done.setdefault(id_, set())
         done.add(lane)
+        await self.change(id_, lanes_done=len(done))
         return len(done) >= self.deliveries[id_].lanes
 
     async def begin(self, id_: str, lane: int) -> bool:

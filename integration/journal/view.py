@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from integration.model import Delivery, Outcome, RowOutcome
+from integration.model import Delivery, Outcome, RowOutcome, Status
 
 
 def summary(delivery: Delivery) -> dict[str, Any]:
@@ -14,9 +14,11 @@ def summary(delivery: Delivery) -> dict[str, Any]:
     return {name: value for name, value in asdict(delivery).items() if value is not None}
 
 
-def progress(delivery: Delivery, settled: int) -> str:
+def progress(delivery: Delivery) -> str:
     """https://hl7.org/fhir/R4/async.html: a text of at most 100 characters."""
-    return f"{delivery.status}: {settled} of {delivery.entries} entries"
+    if delivery.status is Status.CARRYING:
+        return f"carrying: {delivery.lanes_done} of {delivery.lanes} lanes done"
+    return f"{delivery.status}: {delivery.entries} entries"
 
 
 def response_bundle(

@@ -46,8 +46,9 @@ async def route(parts: tuple[Running, Child], folder: Path) -> AsyncIterator[Rou
 
 
 @pytest.fixture
-def faulty(route: Route) -> Route:
+async def faulty(route: Route) -> AsyncIterator[Route]:
     """A route whose FHIR server can be told to misbehave."""
     if not route.local_fhir:
         pytest.skip("FHIR_URL names a server that cannot be told to misbehave")
-    return route
+    yield route
+    await route.no_faults()

@@ -111,13 +111,16 @@ class Route:
         answer = await self.http.post(f"{base}/control/faults", json=fault)
         assert answer.status_code < 300, answer.text
 
-    async def heard(self) -> list[dict[str, Any]]:
-        """What the local FHIR server was asked last."""
+    async def no_faults(self) -> None:
+        """Have the local neighbours behave again."""
+        for base in (self.running.fhir_url.removesuffix("/fhir"), self.running.dataverse_url):
+            await self.http.delete(f"{base}/control/faults")
+
+    async def held(self) -> int:
+        """How many resources the local FHIR server has."""
         base = self.running.fhir_url.removesuffix("/fhir")
-        requests: list[dict[str, Any]] = (
-            await self.http.get(f"{base}/control/requests", params={"last": 50})
-        ).json()
-        return requests
+        resources: int = (await self.http.get(f"{base}/control/stats")).json()["resources"]
+        return resources
 
 
 def locations(entries: Iterable[dict[str, Any]]) -> list[str]:
