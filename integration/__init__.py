@@ -11,11 +11,11 @@ health      tells an operator whether every neighbour answers
 `function_app.py` has the doors, `wiring` builds the clients, `replies` turns results and errors
 into HTTP. A module imports only from lines below its own:
 
-    replies | wiring
+    replies | wiring | telemetry
     intake | relay | mirror | tracking | health
     lane
     fhir | mapping | dataverse | journal | outbox
-    transport
+    transport | storage_errors
     model | settings | exact_json | event_loop
     errors
 """

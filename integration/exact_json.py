@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import msgspec
@@ -33,6 +33,8 @@ def decode(data: bytes) -> Any:
         return _decoder.decode(data)
     except RecursionError:
         raise Malformed(f"nested more than {MAX_DEPTH} levels deep") from None
+    except InvalidOperation:
+        raise Malformed("JSON with a number beyond any decimal") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Malformed(_why(error, data)) from None
 
@@ -64,7 +66,7 @@ def _why(error: Exception, data: bytes) -> str:
         return "not UTF-8"
     position = re.search(r"\(byte (\d+)\)", str(error))
     if position is None:
-        return "the JSON ends too early" if "truncated" in str(error) else "not JSON"
+        return "JSON that ends too early" if "truncated" in str(error) else "not JSON"
     before = data[: int(position[1])]
     line = before.count(b"\n") + 1
     column = len(before) - (before.rfind(b"\n") + 1) + 1

@@ -32,8 +32,11 @@ _FORMATS = {
     "application/x-ndjson": "ndjson",
 }
 
+# What follows a member of gzip is copied for the next one, so members are fed in pieces.
+_PIECE = 4096
+
 # A header may become part of a request to the FHIR server, or of the blob's metadata.
-_MAX_HEADER = 2000
+_MAX_HEADER = 1000
 
 _ALLOWED = {  # by what the address names
     (False, False): ("POST",),
@@ -103,7 +106,10 @@ def _read(body: bytes, received: Received, validate: bool) -> Contents:
             issue
             for entry in contents.entries
             if entry.resource is not None
-            for issue in validation.issues(entry.resource, entry.where)
+            for issue in validation.issues(
+                entry.resource,
+                f"{entry.where}.resource" if contents.kind in bundle.CARRIED else entry.where,
+            )
         )
         issues = tuple(islice(found, MAX_ISSUES))
         if issues:
@@ -208,13 +214,17 @@ def _decoded(ask: Ask, max_bytes: int) -> bytes:
 def _gunzipped(data: bytes, max_bytes: int) -> bytes:
     """https://www.rfc-editor.org/rfc/rfc1952: several members may follow each other."""
     parts, room = [], max_bytes + 1
-    while data and room:
-        member = zlib.decompressobj(wbits=31)
-        parts.append(member.decompress(data, room))
-        room -= len(parts[-1])
-        if room and not member.eof:
-            raise zlib.error("the last member is cut off")
-        data = member.unused_data
+    member = zlib.decompressobj(wbits=31)
+    for start in range(0, len(data), _PIECE):
+        piece = data[start : start + _PIECE]
+        while piece and room:
+            if member.eof:
+                member = zlib.decompressobj(wbits=31)
+            parts.append(member.decompress(piece, room))
+            room -= len(parts[-1])
+            piece = member.unused_data
+    if room and not member.eof:
+        raise zlib.error("the last member is cut off")
     return b"".join(parts)
 
 

@@ -120,7 +120,11 @@ async def _done_before(progress: _Progress, unit: Unit) -> list[Outcome]:
         return []
     asked = [entry for entry in todo if "/" in entry.target]
     response = await progress.carrier.fhir.send(units.inquiry(asked), progress.delivery.id)
-    return list(outcome.of_inquiry(unit, asked, response).values())
+    found = outcome.of_inquiry(unit, asked, response)
+    if found is None:
+        name = progress.carrier.fhir.neighbour.name
+        raise Unavailable(name, "a look-up was not answered", response.retry_after)
+    return list(found.values())
 
 
 def _blocked(progress: _Progress, unit: Unit) -> list[Outcome]:

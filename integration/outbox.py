@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import Any, Protocol
 
 import msgspec
-from azure.core.exceptions import AzureError
 
 from integration.errors import IntegrationError, Misconfigured, Unavailable
 from integration.model import Claim
+from integration.storage_errors import storage_errors
 
 _claim = msgspec.json.Decoder(Claim)
 
@@ -75,8 +75,6 @@ class StorageOutbox:
 
     async def send(self, queue: str, claim: Claim, delay: float = 0) -> None:
         body = msgspec.json.encode(claim).decode()
-        try:
+        async with storage_errors():
             # https://learn.microsoft.com/rest/api/storageservices/put-message: whole seconds
             await self.queue_client(queue).send_message(body, visibility_timeout=round(delay))
-        except AzureError as error:
-            raise Unavailable("storage", f"queue: {type(error).__name__}") from None

@@ -62,7 +62,9 @@ async def carry(relay: Relay, claim: Claim) -> None:
 
 async def park(journal: Journal, claim: Claim, reason: str) -> None:
     """Give up on a delivery until an operator looks at it. Nothing of it is lost."""
-    await journal.change(claim.delivery, status=Status.PARKED, reason=reason)
+    delivery = await journal.delivery(claim.delivery)
+    if delivery is not None and delivery.status not in (Status.DONE, Status.CANCELLED):
+        await journal.change(claim.delivery, status=Status.PARKED, reason=reason)
 
 
 async def _carry(relay: Relay, claim: Claim) -> None:
@@ -128,6 +130,9 @@ async def _fan_out(relay: Relay, delivery: Delivery, lanes: Sequence[Lane]) -> N
             await relay.outbox.send(RELAY_QUEUE, Claim(delivery.id, lane=number))
 
     await asyncio.gather(*(keep(number, lane) for number, lane in enumerate(lanes)))
+    current = await relay.journal.delivery(delivery.id)
+    if current is None or current.status is Status.CANCELLED:
+        return
     await relay.journal.change(
         delivery.id,
         status=Status.CARRYING,
@@ -149,6 +154,7 @@ async def _finish(relay: Relay, delivery: Delivery, outcomes: Sequence[Outcome])
         written=written,
         refused=len(outcomes) - written,
         finished=relay.now(),
+        reason=None,
     )
     log.info(
         "delivery.done",

@@ -44,7 +44,9 @@ def door(work: Door) -> Door:
         except Unavailable as error:
             log.warning("door.unavailable", extra={"reason": str(error)})
             wait = math.ceil(error.retry_after or _TRY_AGAIN)
-            issue = Issue("transient", "try again later: the delivery was not accepted")
+            issue = Issue(
+                "transient", "not done, because a neighbour does not answer: try again later"
+            )
             return outcome(503, [issue], {"Retry-After": str(wait)})
         except Misconfigured as error:
             log.error("door.misconfigured", extra={"reason": str(error)})

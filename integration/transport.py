@@ -89,20 +89,20 @@ class Neighbour:
         return response
 
     async def _once(self, request: Request) -> Response:
-        response = await self._authorised(request, None)
-        if response.status == 401 and self.tokens is not None:
-            refused = await self.tokens.get()
-            response = await self._authorised(request, refused)
+        token = await self._token(None)
+        response = await self._authorised(request, token)
+        if response.status == 401 and token is not None:
+            response = await self._authorised(request, await self._token(token))
         if response.status in (401, 403):
             raise Misconfigured(
                 f"{self.name} answered {response.status}: give this app's identity its role there"
             )
         return response
 
-    async def _authorised(self, request: Request, refused: str | None) -> Response:
+    async def _authorised(self, request: Request, token: str | None) -> Response:
         headers = dict(request.headers)
-        if self.tokens is not None:
-            headers["authorization"] = f"Bearer {await self._token(refused)}"
+        if token is not None:
+            headers["authorization"] = f"Bearer {token}"
         url = f"{self.base}/{request.path}" if request.path else self.base
         try:
             async with self.places:
@@ -117,8 +117,9 @@ class Neighbour:
         headers = {name.lower(): value for name, value in answer.headers.items()}
         return Response(answer.status_code, headers, answer.content)
 
-    async def _token(self, refused: str | None) -> str:
-        assert self.tokens is not None
+    async def _token(self, refused: str | None) -> str | None:
+        if self.tokens is None:
+            return None
         try:
             return await self.tokens.get(refused)
         except Exception as error:

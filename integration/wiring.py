@@ -153,6 +153,7 @@ async def _storage(storage: Storage, credential: Any) -> tuple[Journal, Outbox]:
     from azure.storage.queue.aio import QueueClient, QueueServiceClient
 
     from integration.journal.azure_store import opened
+    from integration.storage_errors import storage_errors
 
     if storage.connection:
         blobs = BlobServiceClient.from_connection_string(storage.connection, **_PROMPT)
@@ -175,5 +176,6 @@ async def _storage(storage: Storage, credential: Any) -> tuple[Journal, Outbox]:
         except ResourceExistsError:
             pass  # as in every start but the first
 
-    await asyncio.gather(*(made(queue) for queue in clients.values()))
+    async with storage_errors():
+        await asyncio.gather(*(made(queue) for queue in clients.values()))
     return await opened(blobs, tables), StorageOutbox(clients.__getitem__)

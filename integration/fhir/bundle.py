@@ -17,7 +17,7 @@ from integration.fhir.entries import (
     of_resource,
     with_id,
 )
-from integration.fhir.grammar import is_id, is_type
+from integration.fhir.grammar import folded, is_id, is_type
 from integration.model import Received
 
 CARRIED = ("transaction", "batch")
@@ -64,7 +64,7 @@ def _parse(body: bytes) -> dict[str, Any]:
             Issue("invalid", "the body starts with a byte order mark; send UTF-8 without one")
         )
     try:
-        return checked_resource(exact_json.decode(body), "the body")
+        return checked_resource(exact_json.decode(body), None)
     except exact_json.Malformed as error:
         raise Rejected(Issue("invalid", f"the body is {error}")) from None
 
@@ -124,7 +124,7 @@ def _entry(position: int, value: Any) -> Entry:
         full_url,
         if_match=_text(request, "ifMatch", where),
         if_none_match=_text(request, "ifNoneMatch", where),
-        if_none_exist=_condition(_text(request, "ifNoneExist", where), type_, where),
+        if_none_exist=_condition(_text(request, "ifNoneExist", where), method, type_, where),
     )
 
 
@@ -173,10 +173,9 @@ def _address(method: str, url: Any, where: str) -> tuple[str, str | None, str | 
         raise Rejected(
             Issue("value", "a create is POST Type; conditions belong in ifNoneExist", where)
         )
-    if method == "DELETE" and identifier is None:
-        raise Rejected(
-            Issue("not-supported", "conditional deletes are not carried", where), status=422
-        )
+    if method == "DELETE" and (identifier is None or mark):
+        text = "a delete is DELETE Type/id; conditional deletes are not carried, nor parameters"
+        raise Rejected(Issue("not-supported", text, where), status=422)
     if method == "PUT" and (identifier is None) == (not query):
         raise Rejected(Issue("value", "an update is PUT Type/id or PUT Type?query", where))
     return parts[0], identifier, query or None
@@ -203,8 +202,11 @@ def _text(request: dict[str, Any], name: str, where: str) -> str | None:
     return value
 
 
-def _condition(value: str | None, type_: str, where: str) -> str | None:
+def _condition(value: str | None, method: str, type_: str, where: str) -> str | None:
     """The query alone, as FHIR says; many senders put `Type?` before it."""
+    if value is not None and method != "POST":
+        text = "ifNoneExist belongs to a create"
+        raise Rejected(Issue("value", text, f"{where}.request.ifNoneExist"))
     path, mark, query = (value or "").partition("?")
     if not mark:
         return value
@@ -216,10 +218,10 @@ def _condition(value: str | None, type_: str, where: str) -> str | None:
 
 def _repeated(entries: list[Entry], kind: str) -> Iterator[Issue]:
     """bdl-7, and https://hl7.org/fhir/R4/http.html#transaction: no resource twice."""
-    urls = Counter(entry.full_url for entry in entries if entry.full_url)
+    urls = Counter(folded(entry.full_url) for entry in entries if entry.full_url)
     targets = Counter(f"{entry.type}/{entry.id}" for entry in entries if entry.id)
     for entry in entries:
-        if entry.full_url and urls[entry.full_url] > 1:
+        if entry.full_url and urls[folded(entry.full_url)] > 1:
             yield Issue(
                 "duplicate", "fullUrl occurs more than once in the bundle", f"{entry.where}.fullUrl"
             )

@@ -69,6 +69,8 @@ def of_resource(resource: dict[str, Any], received: Received) -> Contents:
     if received.type is None:
         # A webhook that sends a bare resource to the base address means that resource.
         identifier = checked_id(resource, kind)
+        if received.if_none_exist is not None:
+            identifier = None  # a conditional create, whatever id the resource came with
     method = "PUT" if identifier and received.method == "POST" else received.method
     if method == "PUT":
         resource = with_id(resource, identifier or "", f"{kind}.id")
@@ -104,14 +106,14 @@ def checked_id(resource: dict[str, Any], expression: str) -> str | None:
     return stated
 
 
-def checked_resource(value: Any, expression: str) -> dict[str, Any]:
+def checked_resource(value: Any, expression: str | None) -> dict[str, Any]:
     """A JSON object that names an R4 resource type, not nested beyond reason."""
     if not isinstance(value, dict):
         raise Rejected(Issue("structure", "a resource must be a JSON object", expression))
     if "resourceType" not in value:
         raise Rejected(Issue("required", "not FHIR: resourceType is missing", expression))
     if not is_type(value["resourceType"]):
-        where = f"{expression}.resourceType"
+        where = f"{expression}.resourceType" if expression else "resourceType"
         raise Rejected(Issue("value", "resourceType is not a resource type of FHIR R4", where))
     if exact_json.too_deep(value):
         raise Rejected(

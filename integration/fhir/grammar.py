@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 # https://hl7.org/fhir/R4/datatypes.html#id -- the FHIR service refuses anything else in a path.
-_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
+# A path would swallow `.` and `..` (https://www.rfc-editor.org/rfc/rfc3986#section-5.2.4).
+_ID = re.compile(r"(?!\.\.?\Z)[A-Za-z0-9\-.]{1,64}")
 
 # https://hl7.org/fhir/R4/references.html#regex
 _LITERAL = re.compile(
@@ -55,6 +56,11 @@ def is_id(value: object) -> bool:
 def is_type(value: object) -> bool:
     """Whether `value` names an R4 resource type."""
     return isinstance(value, str) and value in RESOURCE_TYPES
+
+
+def folded(url: str) -> str:
+    """UUIDs compare without regard to case: https://www.rfc-editor.org/rfc/rfc4122#section-3"""
+    return url.lower() if url[:9].lower() == "urn:uuid:" else url
 
 
 def literal(reference: str) -> tuple[str, str, str] | None:

@@ -49,24 +49,24 @@ def of_unit(unit: Unit, entries: Sequence[UnitEntry], response: Response, attemp
     return Answer(tuple(settled), tuple(unfinished), response.retry_after)
 
 
-def of_inquiry(unit: Unit, entries: Sequence[UnitEntry], response: Response) -> dict[int, Outcome]:
+def of_inquiry(
+    unit: Unit, entries: Sequence[UnitEntry], response: Response
+) -> dict[int, Outcome] | None:
     """Of the entries asked about with `units.inquiry`: which have been done by an earlier try?
 
     Only a create proves anything, because nobody else can have used its id. A transaction is all
-    or nothing, so one create that is there proves the whole unit.
+    or nothing, so one create that is there proves the whole unit. None when the server has not
+    said of every entry that it is there, or is not: that is no leave to write.
     """
     answers = _response_entries(response.body) if response.status == 200 else None
     if answers is None or len(answers) < len(entries):
-        return {}
-    found = {
-        entry.position: outcome
-        for entry, answer in zip(entries, answers, strict=False)
-        if (outcome := _existing(entry, answer)) is not None
-    }
-    proofs = {entry.position for entry in entries if entry.created} & found.keys()
-    if unit.kind == "transaction":
-        return found if proofs else {}
-    return {position: found[position] for position in proofs}
+        return None
+    pairs = list(zip(entries, answers, strict=False))
+    if any(_status_of(answer) not in (200, 404, 410) for _, answer in pairs):
+        return None
+    proofs = [pair for pair in pairs if pair[0].created and _status_of(pair[1]) != 404]
+    done = pairs if proofs and unit.kind == "transaction" else proofs
+    return {entry.position: _done(entry, answer) for entry, answer in done}
 
 
 def refused(entry: UnitEntry, issue: Issue, status: int) -> Outcome:
@@ -86,9 +86,10 @@ def as_json(issue: Issue) -> dict[str, Any]:
 
 def _whole(entries: Sequence[UnitEntry], response: Response, attempt: int) -> Answer:
     """The unit was refused, or failed, as a whole."""
-    if _passes(response.status, attempt):
+    # A gateway may answer 204 or 302; only a bundle with 200 says that anything was written.
+    if response.status < 400 or _passes(response.status, attempt):
         return Answer((), tuple(entries), response.retry_after)
-    issues = _issues(response.body)
+    issues = _issues(_parsed(response.body))
     return Answer(
         tuple(
             Outcome(entry.position, response.status, entry.full_url, issues=issues)
@@ -98,30 +99,27 @@ def _whole(entries: Sequence[UnitEntry], response: Response, attempt: int) -> An
 
 
 def _passes(status: int, attempt: int) -> bool:
-    return status == 429 or status >= 500 or (status in _CAPPED and attempt < CAP)
+    # 401 and 403 are for an operator to mend, and no fault of the entry.
+    lasting = status in (401, 403, 429) or status >= 500
+    return lasting or (status in _CAPPED and attempt < CAP)
 
 
 def _response_entries(body: bytes) -> list[Any] | None:
-    try:
-        bundle = exact_json.decode(body)
-    except exact_json.Malformed:
-        return None
+    bundle = _parsed(body)
     entries = bundle.get("entry") if isinstance(bundle, dict) else None
     return entries if isinstance(entries, list) else None
 
 
 def _of_entry(entry: UnitEntry, answer: Any) -> Outcome | None:
     """None when the answer cannot be read: that is no success."""
-    said = answer.get("response") if isinstance(answer, dict) else None
-    status = _status(said.get("status")) if isinstance(said, dict) else None
-    if said is None or status is None:
+    status = _status_of(answer)
+    if status is None:
         return None
-    resource = answer.get("resource")
-    meta = resource.get("meta", {}) if isinstance(resource, dict) else {}
+    said, resource = answer["response"], answer.get("resource")
+    meta = _meta(resource)
     location = _location(said.get("location"))
     if location is None and 200 <= status < 300 and not entry.deletes:
         location = _stored(resource) or (entry.target if "/" in entry.target else None)
-    outcome = said.get("outcome")
     return Outcome(
         position=entry.position,
         status=status,
@@ -129,19 +127,22 @@ def _of_entry(entry: UnitEntry, answer: Any) -> Outcome | None:
         location=location,
         etag=_text(said.get("etag")) or _etag(meta),
         last_modified=_text(said.get("lastModified")) or _text(meta.get("lastUpdated")),
-        issues=outcome.get("issue") if isinstance(outcome, dict) else None,
+        issues=_issues(said.get("outcome")),
     )
 
 
-def _existing(entry: UnitEntry, answer: Any) -> Outcome | None:
-    said = answer.get("response") if isinstance(answer, dict) else None
-    status = _status(said.get("status")) if isinstance(said, dict) else None
+def _done(entry: UnitEntry, answer: Any) -> Outcome:
+    """The outcome of an entry that an earlier try has done. What somebody has deleted, or made
+    again, since then is not ours to bring back, or to delete."""
     if entry.deletes:
-        return Outcome(entry.position, 204, entry.full_url) if status in (404, 410) else None
-    if status == 410:  # created by us, deleted by somebody since: not ours to bring back
-        return Outcome(entry.position, 200, entry.full_url, location=entry.target)
-    read = _of_entry(entry, answer)
-    return read if status == 200 else None
+        return Outcome(entry.position, 204, entry.full_url)
+    read = _of_entry(entry, answer) if _status_of(answer) == 200 else None
+    return read or Outcome(entry.position, 200, entry.full_url, location=entry.target)
+
+
+def _status_of(answer: Any) -> int | None:
+    said = answer.get("response") if isinstance(answer, dict) else None
+    return _status(said.get("status")) if isinstance(said, dict) else None
 
 
 def _status(value: Any) -> int | None:
@@ -161,8 +162,13 @@ def _stored(resource: Any) -> str | None:
     if not isinstance(resource, dict) or resource.get("resourceType") == "OperationOutcome":
         return None
     identity = f"{resource.get('resourceType')}/{resource.get('id')}"
-    version = _text(resource.get("meta", {}).get("versionId"))
+    version = _text(_meta(resource).get("versionId"))
     return _location(f"{identity}/_history/{version}" if version else identity)
+
+
+def _meta(resource: Any) -> dict[str, Any]:
+    meta = resource.get("meta") if isinstance(resource, dict) else None
+    return meta if isinstance(meta, dict) else {}
 
 
 def _etag(meta: Any) -> str | None:
@@ -174,10 +180,14 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _issues(body: bytes) -> list[dict[str, Any]] | None:
+def _issues(outcome: Any) -> list[dict[str, Any]] | None:
+    issues = outcome.get("issue") if isinstance(outcome, dict) else None
+    well = isinstance(issues, list) and all(isinstance(issue, dict) for issue in issues)
+    return issues if well else None
+
+
+def _parsed(body: bytes) -> Any:
     try:
-        outcome = exact_json.decode(body)
+        return exact_json.decode(body)
     except exact_json.Malformed:
         return None
-    issues = outcome.get("issue") if isinstance(outcome, dict) else None
-    return issues if isinstance(issues, list) else None

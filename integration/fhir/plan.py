@@ -57,11 +57,15 @@ def plan(contents: Contents, naming: Naming, limits: Limits = Limits()) -> Plan:
     prepared, refused = _prepare(contents, naming, limits)
     if atomic and refused:
         return Plan((), _all_or_nothing(contents, refused))
-    nodes = {item.entry.position: item for item in prepared}
     if atomic and _fits(prepared, limits):
         return Plan((Lane((_unit("transaction", prepared),)),) if prepared else ())
     if atomic and limits.over == "reject":
         return Plan((), _all_or_nothing(contents, [_over_limit(contents, limits)]))
+    refused += _tangled(prepared, limits, atomic=atomic)
+    if atomic and refused:
+        return Plan((), _all_or_nothing(contents, refused))
+    never = {entry.position for entry, _ in refused}
+    nodes = {item.entry.position: item for item in prepared if item.entry.position not in never}
     groups = [[nodes[n] for n in part] for part in graph.parts(nodes, _edges(nodes))]
     lanes, split = [], False
     for bin_ in _bins(groups, limits):
@@ -83,13 +87,12 @@ def _prepare(
     prepared, refused = [], []
     last: dict[str, int] = {}
     for entry in contents.entries:
-        issue, links = entry.refusal, set[int]()
-        resource = entry.resource
-        if resource is not None and issue is None:
-            resource, issue = _linked(contents, entry, known, names, links)
+        issue, links, linked = entry.refusal, set[int](), entry
+        if issue is None and entry.method != "DELETE":
+            linked, issue = _linked(contents, entry, known, names, links)
         if issue is None:
-            sent = _sent(contents, replace(entry, resource=resource), names, links)
-            if len(sent.body) + _ENVELOPE > limits.bytes:
+            sent = _sent(contents, linked, names, links)
+            if len(sent.body) + 1 + _ENVELOPE > limits.bytes:
                 issue = Issue("too-costly", "larger than the FHIR server takes", entry.where)
         if issue is not None:
             refused.append((entry, issue))
@@ -100,6 +103,19 @@ def _prepare(
         last[target] = entry.position
         prepared.append(_Prepared(entry, sent, tuple(sorted(after - {entry.position}))))
     return prepared, refused
+
+
+def _tangled(
+    prepared: Sequence[_Prepared], limits: Limits, *, atomic: bool
+) -> list[tuple[Entry, Issue]]:
+    """Conditional entries that await each other, where no transaction can hold them."""
+    text = "conditional entries that refer to each other need one transaction within the limits"
+    return [
+        (item.entry, Issue("processing", text, item.entry.where))
+        for knot in _by_waiting(prepared)
+        if len(knot) > 1 and not (atomic and _fits(knot, limits))
+        for item in knot
+    ]
 
 
 def _name(entry: Entry, naming: Naming) -> str:
@@ -117,8 +133,8 @@ def _linked(
     known: references.Index,
     names: Sequence[str],
     links: set[int],
-) -> tuple[dict[str, object] | None, Issue | None]:
-    """The resource with its links rewritten, adding to `links` the entries that it refers to."""
+) -> tuple[Entry, Issue | None]:
+    """The entry with its links rewritten, adding to `links` the entries that it refers to."""
     problems: list[Issue] = []
 
     def link(element: str, value: str) -> str:
@@ -137,8 +153,13 @@ def _linked(
         links.add(position)
         return names[position] + suffix
 
-    resource = references.relink(entry.resource or {}, link)
-    return resource, problems[0] if problems else None
+    linked = replace(
+        entry,
+        resource=references.relink(entry.resource or {}, link),
+        query=entry.query and references.in_query(entry.query, link),
+        if_none_exist=entry.if_none_exist and references.in_query(entry.if_none_exist, link),
+    )
+    return linked, problems[0] if problems else None
 
 
 def _sent(contents: Contents, entry: Entry, names: Sequence[str], links: set[int]) -> UnitEntry:
@@ -237,7 +258,7 @@ def _cut(knots: Iterable[list[_Prepared]], limits: Limits) -> Iterator[list[_Pre
         if _fits(knot, limits):
             yield knot
         else:
-            yield from ([item] for item in knot)
+            yield from _by_waiting(knot)
 
 
 def _in_levels(items: Sequence[_Prepared], limits: Limits) -> Iterator[Unit]:
@@ -246,7 +267,11 @@ def _in_levels(items: Sequence[_Prepared], limits: Limits) -> Iterator[Unit]:
     by_position = {item.entry.position: item for item in items}
     edges = _edges(by_position)
     level: dict[int, int] = {}
-    order = [n for knot in graph.knots(by_position, edges) for n in knot]
+    order = [
+        item.entry.position
+        for knot in graph.knots(by_position, edges)
+        for (item,) in _by_waiting([by_position[n] for n in knot])
+    ]
     for position in order:
         item = by_position[position]
         level[position] = max(
@@ -261,6 +286,16 @@ def _in_levels(items: Sequence[_Prepared], limits: Limits) -> Iterator[Unit]:
             for bin_ in _bins(singles, limits):
                 yield _unit("batch", bin_)
             start = end
+
+
+def _by_waiting(items: Sequence[_Prepared]) -> list[list[_Prepared]]:
+    """What must wait, after what it waits for; together only what waits for each other."""
+    by_position = {item.entry.position: item for item in items}
+    edges = {
+        position: [n for n in targets if _must_wait(by_position[position], by_position[n])]
+        for position, targets in _edges(by_position).items()
+    }
+    return [[by_position[n] for n in knot] for knot in graph.knots(by_position, edges)]
 
 
 def _must_wait(item: _Prepared, earlier: _Prepared) -> int:
@@ -278,4 +313,4 @@ def _unit(kind: str, items: Sequence[_Prepared]) -> Unit:
 
 
 def _by_method(item: _Prepared) -> int:
-    return _ORDER[item.entry.method]
+    return _ORDER["PUT" if item.sent.created else item.entry.method]

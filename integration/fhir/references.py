@@ -11,9 +11,10 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 from integration.fhir.entries import Entry
-from integration.fhir.grammar import literal
+from integration.fhir.grammar import folded, literal
 
 # Elements of R4 whose type is uri, url, oid or uuid and which hold a link. Left out on purpose:
 # those that name a thing (system, implicitRules, meta.profile, code) and those for definitions.
@@ -26,6 +27,8 @@ URI_ELEMENTS = frozenset(
 )
 
 _HREF = re.compile(r"(<(?:a|img)\b[^>]*?\s(?:href|src)\s*=\s*)(\"[^\"]*\"|'[^']*')")
+
+_URN = re.compile(r"urn(?::|%3A)(?:uuid|oid)(?::|%3A)[0-9A-Za-z.\-]+", re.IGNORECASE)
 
 # (element name, value) -> the value to write, the very same object when nothing changes
 Link = Callable[[str, str], str]
@@ -45,7 +48,7 @@ def index(entries: Iterable[Entry]) -> Index:
     by_identity: dict[str, list[int]] = {}
     for entry in entries:
         if entry.full_url:
-            by_url[_folded(entry.full_url)] = entry.position
+            by_url[folded(entry.full_url)] = entry.position
         if entry.identity:
             by_identity.setdefault(entry.identity, []).append(entry.position)
     return Index(by_url, by_identity)
@@ -61,7 +64,7 @@ def resolve(link: str, container: Entry, known: Index) -> tuple[int, str] | None
         return None
     target, mark, fragment = link.partition("#")
     suffix = mark + fragment
-    position = known.by_url.get(_folded(target))
+    position = known.by_url.get(folded(target))
     if position is not None:
         return position, suffix
     parsed = literal(target)
@@ -80,6 +83,11 @@ def _relative(identity: str, container: Entry, known: Index) -> int | None:
             return position
     candidates = known.by_identity.get(identity, ())
     return candidates[0] if len(candidates) == 1 else None
+
+
+def in_query(query: str, link: Link) -> str:
+    """A search with its placeholders passed through `link`; they may be percent-encoded."""
+    return _URN.sub(lambda match: _searched(match[0], link), query)
 
 
 def relink(resource: dict[str, Any], link: Link) -> dict[str, Any]:
@@ -115,6 +123,12 @@ def rewrite(node: Any, link: Link, element: str = "") -> Any:
     return node
 
 
+def _searched(written: str, link: Link) -> str:
+    value = unquote(written)
+    new = link("query", value)
+    return written if new == value else new
+
+
 def _item(value: Any, link: Link, element: str) -> Any:
     kind = type(value)
     if kind is dict or kind is list:
@@ -132,8 +146,3 @@ def _narrative(div: str, link: Link) -> str:
 
     new = _HREF.sub(replaced, div)
     return div if new == div else new
-
-
-def _folded(url: str) -> str:
-    """UUIDs compare without regard to case: https://www.rfc-editor.org/rfc/rfc4122#section-3"""
-    return url.lower() if url[:9].lower() == "urn:uuid:" else url

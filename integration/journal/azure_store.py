@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -16,9 +16,6 @@ from typing import Any
 import msgspec
 from azure.core import MatchConditions
 from azure.core.exceptions import (
-    AzureError,
-    ClientAuthenticationError,
-    HttpResponseError,
     ResourceExistsError,
     ResourceModifiedError,
     ResourceNotFoundError,
@@ -27,10 +24,10 @@ from azure.data.tables import UpdateMode
 from azure.data.tables.aio import TableClient, TableServiceClient
 from azure.storage.blob.aio import BlobServiceClient, ContainerClient
 
-from integration.errors import Misconfigured, Unavailable
 from integration.journal.keys import delivery_key, older_than, row_key
 from integration.journal.store import NO_LANE, Kept, Page, first_of_each
 from integration.model import Delivery, Outcome, Received, RowOutcome, Status
+from integration.storage_errors import storage_errors
 
 CONTAINER = "deliveries"
 TABLES = ("deliveries", "deliverykeys", "rows")
@@ -57,7 +54,7 @@ class AzureJournal:
 
     async def claim_key(self, sender: str, key: str, delivery: str) -> str:
         entity = {"PartitionKey": _safe(sender), "RowKey": key, "delivery": delivery}
-        async with _storage():
+        async with storage_errors():
             try:
                 await self.keys.create_entity(entity, **_REPEAT)
             except ResourceExistsError:
@@ -68,7 +65,7 @@ class AzureJournal:
     async def keep(self, delivery: Delivery, kept: Kept) -> None:
         received = base64.b64encode(msgspec.json.encode(kept.received)).decode()
         blob = self.container.get_blob_client(f"{delivery.id}/payload")
-        async with _storage():
+        async with storage_errors():
             try:
                 await blob.upload_blob(kept.body, metadata={"received": received})
             except ResourceExistsError:
@@ -80,14 +77,14 @@ class AzureJournal:
 
     async def delivery(self, id_: str) -> Delivery | None:
         partition, row = delivery_key(id_)
-        async with _storage():
+        async with storage_errors():
             try:
                 return _delivery(await self.deliveries.get_entity(partition, row))
             except ResourceNotFoundError:
                 return None
 
     async def kept(self, id_: str) -> Kept:
-        async with _storage():
+        async with storage_errors():
             try:
                 download = await self.container.download_blob(f"{id_}/payload")
             except ResourceNotFoundError:
@@ -99,7 +96,9 @@ class AzureJournal:
     async def change(self, id_: str, **changes: Any) -> None:
         partition, row = delivery_key(id_)
         entity = {"PartitionKey": partition, "RowKey": row, **_plain(changes)}
-        async with _storage():
+        if "reason" in changes and changes["reason"] is None:
+            entity["reason"] = ""  # a merge cannot take a property away
+        async with storage_errors():
             await self.deliveries.update_entity(entity, mode=UpdateMode.MERGE, **_REPEAT)
 
     async def page(self, status: Status | None, top: int, after: str | None) -> Page:
@@ -107,7 +106,7 @@ class AzureJournal:
         if status is not None:
             query = f"({query}) and status eq '{status}'"
         found: list[Delivery] = []
-        async with _storage():
+        async with storage_errors():
             async for entity in self.deliveries.query_entities(
                 query, results_per_page=min(top + 1, 1000)
             ):
@@ -118,7 +117,7 @@ class AzureJournal:
         return Page(tuple(page), page[-1].id if len(found) > top else None)
 
     async def keep_lane(self, id_: str, lane: int, data: bytes) -> None:
-        async with _storage():
+        async with storage_errors():
             await self.container.upload_blob(f"{id_}/lanes/{lane}", data, overwrite=True)
 
     async def lane(self, id_: str, lane: int) -> bytes:
@@ -130,7 +129,7 @@ class AzureJournal:
     async def lane_done(self, id_: str, lane: int) -> bool:
         """One bit a lane, set with If-Match, so that lanes that end together all count."""
         partition, row = delivery_key(id_)
-        async with _storage():
+        async with storage_errors():
             while True:
                 entity = await self.deliveries.get_entity(partition, row)
                 done = int.from_bytes(entity.get("done", b""), "little") | 1 << lane
@@ -150,7 +149,7 @@ class AzureJournal:
 
     async def begin(self, id_: str, lane: int) -> bool:
         blob = self.container.get_blob_client(_outcomes(id_, lane))
-        async with _storage():
+        async with storage_errors():
             try:
                 await blob.create_append_blob(match_condition=MatchConditions.IfMissing)
             except ResourceExistsError:
@@ -160,7 +159,7 @@ class AzureJournal:
     async def note(self, id_: str, lane: int, outcomes: Sequence[Outcome]) -> None:
         blob = self.container.get_blob_client(_outcomes(id_, lane))
         lines = [msgspec.json.encode(outcome) + b"\n" for outcome in outcomes]
-        async with _storage():
+        async with storage_errors():
             for block in _blocks(lines):
                 await blob.append_block(block)
 
@@ -168,7 +167,7 @@ class AzureJournal:
         if lane is not None:
             names = [_outcomes(id_, lane)]
         else:
-            async with _storage():
+            async with storage_errors():
                 listing = self.container.list_blob_names(name_starts_with=f"{id_}/outcomes/")
                 names = [name async for name in listing]
         read = await asyncio.gather(*(self._read(name) for name in names))
@@ -181,11 +180,11 @@ class AzureJournal:
             "RowKey": row_key(outcome),
             "outcome": msgspec.json.encode(outcome).decode(),
         }
-        async with _storage():
+        async with storage_errors():
             await self.noted_rows.upsert_entity(entity, mode=UpdateMode.REPLACE)
 
     async def rows(self, id_: str) -> Sequence[RowOutcome]:
-        async with _storage():
+        async with storage_errors():
             entities = self.noted_rows.query_entities(
                 "PartitionKey eq @delivery", parameters={"delivery": id_}
             )
@@ -194,7 +193,7 @@ class AzureJournal:
             ]
 
     async def _read(self, name: str) -> bytes | None:
-        async with _storage():
+        async with storage_errors():
             try:
                 return await (await self.container.download_blob(name)).readall()
             except ResourceNotFoundError:
@@ -211,27 +210,11 @@ async def opened(blobs: BlobServiceClient, tables: TableServiceClient) -> AzureJ
         except ResourceExistsError:
             pass  # as in every start but the first
 
-    async with _storage():
+    async with storage_errors():
         await asyncio.gather(
             made_container(), *(tables.create_table_if_not_exists(name) for name in TABLES)
         )
     return AzureJournal(container, *(tables.get_table_client(name) for name in TABLES))
-
-
-@asynccontextmanager
-async def _storage() -> AsyncIterator[None]:
-    """Every failure of the storage as what to do next. `from None`: addresses stay out of it."""
-    try:
-        yield
-    except AzureError as error:
-        status = getattr(error, "status_code", None)
-        if isinstance(error, ClientAuthenticationError) or status == 403:
-            raise Misconfigured(
-                "storage refused this app's identity: give it its roles on blobs, queues and tables"
-            ) from None
-        if isinstance(error, HttpResponseError) and status in (400, 413):
-            raise  # a mistake of ours: to be seen, not to be tried again for days
-        raise Unavailable("storage", type(error).__name__) from None
 
 
 def _outcomes(id_: str, lane: int) -> str:
@@ -266,6 +249,7 @@ def _delivery(entity: Mapping[str, Any]) -> Delivery:
     known = {name.name for name in fields(Delivery)}
     values = {name: value for name, value in entity.items() if name in known}
     values["status"] = Status(values["status"])
+    values["reason"] = values.get("reason") or None
     for moment in ("accepted", "finished"):
         if moment in values:
             values[moment] = datetime.fromisoformat(values[moment].isoformat())
@@ -274,4 +258,4 @@ def _delivery(entity: Mapping[str, Any]) -> Delivery:
 
 def _safe(text: str) -> str:
     """https://learn.microsoft.com/rest/api/storageservices/understanding-the-table-service-data-model"""
-    return base64.urlsafe_b64encode(text.encode()).decode()
+    return hashlib.sha256(text.encode()).hexdigest()

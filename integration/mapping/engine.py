@@ -30,10 +30,15 @@ def apply(entity: EntityMap, resource: Mapping[str, Any], columns: Mapping[str, 
     Raises Unmappable when the row could not be found again, because its id does not fit.
     """
     row: dict[str, Any] = _bookkeeping(entity, resource, columns)
+    resource = _without_extensions(resource)
     notes: list[str] = []
     variables: dict[str, Any] = {}
     for name, path in entity.variables.items():
-        variables[name] = compiled(path)(resource, variables)
+        try:
+            variables[name] = _found(path, resource, variables)
+        except Unmappable as problem:
+            notes.append(f"%{name}: {problem.why} @ {path}")
+            variables[name] = []
     for attribute in entity.attributes:
         try:
             value = _value(attribute, resource, variables, notes)
@@ -95,11 +100,7 @@ def _value(
 ) -> Any:
     if attribute.path is None:
         return attribute.default
-    try:
-        found = compiled(attribute.path)(resource, variables)
-    except Exception as error:
-        # The evaluator raises what Python raises, and its text may quote a value.
-        raise Unmappable(f"the path failed ({type(error).__name__})") from None
+    found = _found(attribute.path, resource, variables)
     if not found:
         return _ABSENT
     if len(found) > 1:
@@ -107,6 +108,23 @@ def _value(
     if isinstance(found[0], dict | list):
         raise Unmappable("the path ends at no primitive")
     return found[0]
+
+
+def _found(path: str, resource: Mapping[str, Any], variables: Mapping[str, Any]) -> list[Any]:
+    try:
+        return compiled(path)(resource, variables)
+    except Exception as error:
+        # The evaluator raises what Python raises, and its text may quote a value.
+        raise Unmappable(f"the path failed ({type(error).__name__})") from None
+
+
+def _without_extensions(node: Any) -> Any:
+    """The values alone: the evaluator would take `_line` for further lines, and null for text."""
+    if isinstance(node, dict):
+        return {k: _without_extensions(v) for k, v in node.items() if not k.startswith("_")}
+    if isinstance(node, list):
+        return [_without_extensions(value) for value in node if value is not None]
+    return node
 
 
 def _fitted(attribute: AttributeMap, value: Any, column: Column, notes: list[str]) -> Any:
@@ -166,4 +184,7 @@ def _instant(value: Any) -> datetime:
 
 
 def _utc(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    try:
+        return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except OverflowError:
+        raise Unmappable("an instant outside the calendar") from None

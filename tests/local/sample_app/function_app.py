@@ -68,7 +68,7 @@ async def work(message: func.QueueMessage) -> None:
     await asyncio.sleep(content.get("seconds", 0))
     if gate := content.get("gate"):
         # The test, another process, opens the gate by making a file
-        while not (NOTES.parent / gate).exists():  # noqa: ASYNC110
+        while not (NOTES.parent / gate).exists():
             await asyncio.sleep(0.05)
     _note("ended", message)
 

@@ -1,0 +1,542 @@
+"""The characters of the tests: journal, outbox, clock, neighbour, dataverse, and a route of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta, timezone
+from itertools import count
+from typing import Any
+from zlib import crc32
+
+import httpx
+import pytest
+
+from integration import relay
+from integration.dataverse.client import Dataverse
+from integration.fhir.client import FhirServer
+from integration.fhir.plan import Limits
+from integration.intake import Accepted, Ask, Intake, accept
+from integration.journal.keys import delivery_id
+from integration.journal.store import Journal, MemoryJournal
+from integration.lane import Carrier
+from integration.mapping.load import shipped
+from integration.mirror import Mirror
+from integration.model import Claim, Delivery, Outcome
+from integration.outbox import MemoryOutbox
+from integration.relay import Relay
+from integration.settings import MIRROR_QUEUE, RELAY_QUEUE
+from integration.transport import Neighbour
+from local.dataverse.app import create_app
+from local.dataverse.faults import fault_of
+from local.neighbours import PROJECT, Running, free_ports, neighbours
+
+# Stands for everything a patient could be known by: it may be in bytes and rows, nowhere else.
+MARKER = "Zaphkiel-7731"
+
+FHIR_JSON = "application/fhir+json"
+DAY = 24 * 3600.0
+
+Body = dict[str, Any]
+Handler = Callable[[httpx.Request], Awaitable[httpx.Response]]
+
+
+class Clock:
+    """Stands still until it is told to go on; not in UTC, so that nothing relies on that."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 3, 2, 1, 15, tzinfo=timezone(timedelta(hours=5, minutes=30)))
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def later(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """One request, as a neighbour heard it."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: Any
+
+    @property
+    def asked(self) -> list[tuple[str, str]]:
+        """(method, url) of each entry of a bundle."""
+        return [(e["request"]["method"], e["request"]["url"]) for e in self.body["entry"]]
+
+    @property
+    def writes(self) -> bool:
+        return self.method == "POST" and any(method != "GET" for method, _ in self.asked)
+
+
+class FhirNeighbour:
+    """A FHIR server in memory: hears, answers, and follows a script first where it has one.
+
+    `refuses` are the types that it answers 422 to; while `down`, it answers that status to all.
+    """
+
+    def __init__(self) -> None:
+        self.stored: dict[str, Body] = {}
+        self.gone: set[str] = set()
+        self.refuses: set[str] = set()
+        self.down: int | None = None
+        self.heard: list[Heard] = []
+        self.script: list[Callable[[Handler, httpx.Request], Awaitable[httpx.Response]]] = []
+        self.pauses: list[float] = []
+        self._ids = count(1)
+
+    # -- what a test tells it --------------------------------------------------------------------
+
+    def will_answer(
+        self, status: int, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Answer the next request with this, and do nothing."""
+        content = body if isinstance(body, bytes) else json.dumps(body or {}).encode()
+
+        async def step(_work: Handler, _request: httpx.Request) -> httpx.Response:
+            return httpx.Response(status, content=content, headers=headers)
+
+        self.script.append(step)
+
+    def will_do_as_asked(self) -> None:
+        async def step(work: Handler, request: httpx.Request) -> httpx.Response:
+            return await work(request)
+
+        self.script.append(step)
+
+    def will_lose_the_reply(self) -> None:
+        """Do what the next request asks; its answer is lost on the way."""
+
+        async def step(work: Handler, request: httpx.Request) -> httpx.Response:
+            await work(request)
+            raise httpx.ReadError(f"connection lost at {request.url}", request=request)
+
+        self.script.append(step)
+
+    def will_say(self, change: Callable[[Body], object]) -> None:
+        """Do what the next request asks, and change what is said about it."""
+
+        async def step(work: Handler, request: httpx.Request) -> httpx.Response:
+            answer = await work(request)
+            body = answer.json()
+            change(body)
+            return httpx.Response(answer.status_code, json=body, headers=answer.headers)
+
+        self.script.append(step)
+
+    def will_wait_for(self, other: Callable[[], Awaitable[object]]) -> None:
+        """Answer the next request, but not before something else has happened."""
+
+        async def step(work: Handler, request: httpx.Request) -> httpx.Response:
+            answer = await work(request)
+            await other()
+            return answer
+
+        self.script.append(step)
+
+    def put(self, resource: Body) -> str:
+        """As if somebody else had written it."""
+        identity = f"{resource['resourceType']}/{resource['id']}"
+        version = int(self.stored.get(identity, {}).get("meta", {}).get("versionId", 0)) + 1
+        updated = f"2026-03-01T{10 + version:02d}:00:00.123Z"
+        meta = {"versionId": str(version), "lastUpdated": updated}
+        self.stored[identity] = {**deepcopy(resource), "meta": meta}
+        self.gone.discard(identity)
+        return identity
+
+    def delete(self, identity: str) -> None:
+        """As if somebody else had deleted it."""
+        if self.stored.pop(identity, None):
+            self.gone.add(identity)
+
+    # -- what a test asks it ---------------------------------------------------------------------
+
+    @property
+    def writes(self) -> list[Heard]:
+        """The bundles that wrote, in order."""
+        return [each for each in self.heard if each.writes]
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """How often each resource has been written."""
+        return {name: int(each["meta"]["versionId"]) for name, each in self.stored.items()}
+
+    def of(self, type_: str) -> list[Body]:
+        return [each for name, each in self.stored.items() if name.startswith(f"{type_}/")]
+
+    # -- how it works ----------------------------------------------------------------------------
+
+    async def hear(self, request: httpx.Request) -> httpx.Response:
+        content = await request.aread()
+        body = json.loads(content) if content else None
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        self.heard.append(Heard(request.method, request.url.path, headers, body))
+        if self.down:
+            return httpx.Response(self.down)
+        if self.script:
+            return await self.script.pop(0)(self._work, request)
+        return await self._work(request)
+
+    async def _work(self, request: httpx.Request) -> httpx.Response:
+        path = request.url.path.removeprefix("/fhir").strip("/")
+        if request.method == "GET":
+            if path == "metadata":
+                return httpx.Response(200, json={"resourceType": "CapabilityStatement"})
+            status, resource = self._read(path)
+            return httpx.Response(status, json=resource or _outcome("not-found"))
+        bundle = json.loads(request.content)
+        if bundle["type"] == "batch":
+            said = [self._entry(entry) for entry in bundle["entry"]]
+        else:
+            before = deepcopy((self.stored, self.gone))
+            said = self._transaction(bundle["entry"])
+            failed = [each for each in said if int(each["response"]["status"]) >= 400]
+            if failed:
+                self.stored, self.gone = before
+                return httpx.Response(
+                    int(failed[0]["response"]["status"]), json=failed[0]["response"]["outcome"]
+                )
+        kind = f"{bundle['type']}-response"
+        return httpx.Response(200, json={"resourceType": "Bundle", "type": kind, "entry": said})
+
+    def _transaction(self, entries: list[Body]) -> list[Body]:
+        """Conditional entries are resolved first, so that references to them can follow."""
+        names = {
+            entry["fullUrl"]: f"{entry['request']['url'].partition('?')[0]}/{found}"
+            for entry in entries
+            if "fullUrl" in entry and (found := self._known_or_new(entry))
+        }
+        text = json.dumps(entries)
+        for name, identity in names.items():
+            text = text.replace(f'"reference": "{name}"', f'"reference": "{identity}"')
+        return [
+            self._entry(entry, names.get(entry.get("fullUrl", ""))) for entry in json.loads(text)
+        ]
+
+    def _known_or_new(self, entry: Body) -> str | None:
+        matches = self._matches(entry)
+        return matches[0].partition("/")[2] if matches else f"server-{next(self._ids)}"
+
+    def _matches(self, entry: Body) -> list[str]:
+        type_, _, query = entry["request"]["url"].partition("?")
+        query = entry["request"].get("ifNoneExist", query)
+        value = query.rpartition("=")[2].rpartition("|")[2]
+        return [
+            name
+            for name, each in self.stored.items()
+            if name.startswith(f"{type_}/")
+            and any(one.get("value") == value for one in each.get("identifier", ()))
+        ]
+
+    def _entry(self, entry: Body, decided: str | None = None) -> Body:
+        method, url = entry["request"]["method"], entry["request"]["url"]
+        if method == "GET":
+            status, resource = self._read(url)
+            return {"resource": resource or {}, "response": {"status": str(status)}}
+        if method == "DELETE":
+            self.delete(url)
+            return {"response": {"status": "204"}}
+        resource = entry["resource"]
+        if resource["resourceType"] in self.refuses:
+            return _refusal(422, "invariant")
+        if "/" not in url:
+            matches = self._matches(entry)
+            if len(matches) > 1:
+                return _refusal(412, "multiple-matches")
+            if matches and "ifNoneExist" in entry["request"]:
+                return self._said("200", matches[0])
+            url = (
+                matches[0]
+                if matches
+                else decided or f"{resource['resourceType']}/server-{next(self._ids)}"
+            )
+            resource = {**resource, "id": url.partition("/")[2]}
+        current = self.stored.get(url)
+        wanted = entry["request"].get("ifMatch")
+        if wanted and (current is None or wanted != f'W/"{current["meta"]["versionId"]}"'):
+            return _refusal(412, "conflict")
+        self.put(resource)
+        return self._said("200" if current else "201", url)
+
+    def _said(self, status: str, identity: str) -> Body:
+        meta = self.stored[identity]["meta"]
+        version = meta["versionId"]
+        return {
+            "response": {
+                "status": status,
+                "location": f"http://fhir/fhir/{identity}/_history/{version}",
+                "etag": f'W/"{version}"',
+                "lastModified": meta["lastUpdated"],
+            }
+        }
+
+    def _read(self, identity: str) -> tuple[int, Body | None]:
+        if identity in self.gone:
+            return 410, None
+        found = self.stored.get(identity)
+        return (200, found) if found else (404, None)
+
+
+def _outcome(code: str) -> Body:
+    issue = {"severity": "error", "code": code, "diagnostics": "said by the FHIR server"}
+    return {"resourceType": "OperationOutcome", "issue": [issue]}
+
+
+def _refusal(status: int, code: str) -> Body:
+    return {"response": {"status": str(status), "outcome": _outcome(code)}}
+
+
+class DataverseNeighbour(httpx.AsyncBaseTransport):
+    """The stand-in for Dataverse, heard by a transport that can also step in between."""
+
+    def __init__(self) -> None:
+        self.app = create_app(now=lambda: datetime(2026, 3, 2, tzinfo=UTC))
+        self.heard: list[Heard] = []
+        self.before: list[tuple[str, Callable[[], Awaitable[object]]]] = []
+        self._asgi = httpx.ASGITransport(app=self.app)
+        self._own = httpx.AsyncClient(
+            transport=self._asgi, base_url="http://dataverse/api/data/v9.2/"
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        content = await request.aread()
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        body = json.loads(content) if content else None
+        self.heard.append(Heard(request.method, request.url.path, headers, body))
+        if self.before and self.before[0][0] == request.method:
+            await self.before.pop(0)[1]()
+        return await self._asgi.handle_async_request(request)
+
+    def will_be_preceded(self, method: str, other: Callable[[], Awaitable[object]]) -> None:
+        """Before the next request of this method arrives, something else happens."""
+        self.before.append((method, other))
+
+    def will_fail(self, **wish: Any) -> None:
+        """A fault of the stand-in: see local.dataverse.control."""
+        self.app.faults.append(fault_of(wish))
+
+    @property
+    def writes(self) -> list[Heard]:
+        return [each for each in self.heard if each.method != "GET"]
+
+    async def write(self, key: str, **columns: Any) -> None:
+        """As if somebody else had written the contact."""
+        answer = await self._own.patch(f"contacts({key})", json=columns)
+        assert answer.status_code == 204, answer.text
+
+    async def contacts(self) -> list[Body]:
+        answer = await self._own.get("contacts")
+        rows: list[Body] = answer.json()["value"]
+        return rows
+
+    async def contact(self) -> Body:
+        """The only contact there is."""
+        (row,) = await self.contacts()
+        return row
+
+
+@dataclass
+class Route:
+    """A delivery's route with doubles at both ends: intake, relay, mirror."""
+
+    journal: Any
+    outbox: Any
+    clock: Clock
+    neighbour: FhirNeighbour
+    dataverse_neighbour: DataverseNeighbour
+    fhir: FhirServer
+    dataverse: Dataverse
+    limits: Limits = field(default_factory=Limits)
+    max_age: float = 3 * DAY
+    settings: dict[str, Any] = field(default_factory=dict)
+    _ids: Iterator[int] = field(default_factory=lambda: count(1))
+
+    @property
+    def intake(self) -> Intake:
+        return Intake(
+            self.journal,
+            self.outbox,
+            self.clock,
+            lambda now: delivery_id(now, next(self._ids)),
+            **{"max_bytes": 1_000_000, **self.settings},
+        )
+
+    @property
+    def relay(self) -> Relay:
+        carrier = Carrier(self.journal, self.outbox, self.fhir, frozenset({"Patient"}))
+        return Relay(carrier, self.limits, self.clock, self.max_age)
+
+    @property
+    def mirror(self) -> Mirror:
+        return Mirror(
+            self.journal,
+            self.outbox,
+            self.fhir,
+            self.dataverse,
+            shipped(),
+            self.clock,
+            self.max_age,
+        )
+
+    async def ask(self, body: Any, **asked: Any) -> Accepted:
+        """What a sender does: `headers`, `method`, `type` and `id` as it likes."""
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        headers = {"content-type": FHIR_JSON, **asked.pop("headers", {})}
+        headers = {name: value for name, value in headers.items() if value is not None}
+        asked = {"method": "POST", "type": None, "id": None, **asked}
+        return await accept(self.intake, Ask(headers=headers, body=content, **asked))
+
+    async def deliver(self, body: Any, **asked: Any) -> str:
+        """Accepted, and its claim taken off the queue: the id of the delivery."""
+        accepted = await self.ask(body, **asked)
+        self.outbox.sent.remove((RELAY_QUEUE, Claim(accepted.delivery), 0))
+        return accepted.delivery
+
+    async def carry(self, delivery: str, **claim: Any) -> None:
+        await relay.carry(self.relay, Claim(delivery, **claim))
+
+    async def carry_all(self, delivery: str | None = None) -> None:
+        """As the queue does it: hand out claims, whatever their delay, until none is left."""
+        if delivery is not None:
+            await self.carry(delivery)
+        for _ in range(1000):
+            claim = self.take()
+            if claim is None:
+                return
+            await relay.carry(self.relay, claim)
+        raise AssertionError("the claims never end")
+
+    def take(self) -> Claim | None:
+        """The next claim for the relay."""
+        for message in self.outbox.sent:
+            if message[0] == RELAY_QUEUE:
+                self.outbox.sent.remove(message)
+                return message[1]
+        return None
+
+    def queued(self, queue: str = RELAY_QUEUE) -> list[tuple[Claim, float]]:
+        return [(claim, delay) for name, claim, delay in self.outbox.sent if name == queue]
+
+    @property
+    def mirrored(self) -> list[str]:
+        """The resources whose mirroring is queued."""
+        return [claim.resource for claim, _ in self.queued(MIRROR_QUEUE)]
+
+    async def known(self, delivery: str) -> Delivery:
+        found = await self.journal.delivery(delivery)
+        assert found is not None
+        return found
+
+    async def outcomes(self, delivery: str) -> list[Outcome]:
+        """What is noted so far."""
+        found: list[Outcome] = await self.journal.outcomes(delivery)
+        return found
+
+    async def statuses(self, delivery: str) -> list[int]:
+        """What became of each entry, in the sender's order."""
+        outcomes = await self.outcomes(delivery)
+        assert [each.position for each in outcomes] == list(range(len(outcomes)))
+        return [each.status for each in outcomes]
+
+
+def bundle(*entries: Body, kind: str = "transaction") -> Body:
+    return {"resourceType": "Bundle", "type": kind, "entry": list(entries)}
+
+
+def entry(resource: Body, full_url: str | None = None, **request: str) -> Body:
+    """A create, unless the request says something else."""
+    asked = {"method": "POST", "url": resource["resourceType"], **request}
+    made: Body = {"resource": resource, "request": asked}
+    return {"fullUrl": full_url, **made} if full_url else made
+
+
+def patient(**elements: Any) -> Body:
+    return {"resourceType": "Patient", "name": [{"family": MARKER}], **elements}
+
+
+def observation(subject: str | None = None, **elements: Any) -> Body:
+    about = {"subject": {"reference": subject}} if subject else {}
+    code = {"text": MARKER}
+    return {
+        "resourceType": "Observation",
+        "status": "final",
+        "code": code,
+        **about,
+        **elements,
+    }
+
+
+def told_by(records: list[Any]) -> str:
+    """Everything that log records hold, as text, to be searched."""
+    return "\n".join(repr(vars(record)) for record in records)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def journal() -> Journal:
+    return MemoryJournal()
+
+
+@pytest.fixture
+def outbox() -> MemoryOutbox:
+    return MemoryOutbox()
+
+
+@pytest.fixture
+def neighbour() -> FhirNeighbour:
+    return FhirNeighbour()
+
+
+@pytest.fixture
+def dataverse() -> Iterator[DataverseNeighbour]:
+    found = DataverseNeighbour()
+    yield found
+    found.app.close()
+
+
+@pytest.fixture
+async def route(
+    journal: Journal,
+    outbox: MemoryOutbox,
+    clock: Clock,
+    neighbour: FhirNeighbour,
+    dataverse: DataverseNeighbour,
+) -> AsyncIterator[Route]:
+    async def pause(seconds: float) -> None:
+        neighbour.pauses.append(seconds)
+
+    def reached(name: str, base: str, transport: httpx.AsyncBaseTransport) -> Neighbour:
+        http = httpx.AsyncClient(transport=transport)
+        return Neighbour(name, base, http, asyncio.Semaphore(4), pause=pause, jitter=lambda: 0.5)
+
+    fhir = reached("FHIR server", "http://fhir/fhir", httpx.MockTransport(neighbour.hear))
+    rows = reached("Dataverse", "http://dataverse", dataverse)
+    yield Route(journal, outbox, clock, neighbour, dataverse, FhirServer(fhir), Dataverse(rows))
+    await fhir.http.aclose()
+    await rows.http.aclose()
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The real storage emulator, on ports of its own."""
+    if not (PROJECT / "local/node_modules/azurite").is_dir():
+        pytest.skip("azurite is not installed: npm ci --prefix local")
+    with neighbours(free_ports(), tmp_path_factory.mktemp("azurite"), parts=("storage",)) as it:
+        yield it
+
+
+@pytest.fixture
+def namespace(request: pytest.FixtureRequest) -> str:
+    """A name that no other test uses, for containers, tables and queues of its own."""
+    return f"t{crc32(request.node.nodeid.encode()):010d}"

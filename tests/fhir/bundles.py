@@ -1,0 +1,104 @@
+"""Deliveries of every shape, for the tests that hold for all of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from integration.fhir.bundle import read
+from integration.fhir.entries import Contents
+from integration.model import Received
+
+TYPES = ("Patient", "Observation", "Encounter")
+
+
+def bounded(examples: int) -> Callable[..., Any]:
+    """Settings for a shared machine: so many examples, and no clock."""
+    slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+    return settings(max_examples=examples, deadline=None, suppress_health_check=slow)
+
+
+def urn(number: int) -> str:
+    """The placeholder that senders of these tests use for their entry `number`."""
+    return f"urn:uuid:0b6d3d3e-9c4b-4a53-8f1f-{number:012d}"
+
+
+def resource(type_: str, links: list[str], padding: int, number: int) -> dict[str, Any]:
+    """A resource that refers to `links` and is `padding` bytes longer than it must be."""
+    return {
+        "resourceType": type_,
+        "note": f"{number} " + "x" * padding,
+        "value": {"reference": f"#{number}"},
+        "refers": [{"reference": link} for link in links],
+    }
+
+
+@st.composite
+def bundles(
+    draw: st.DrawFn, kind: str | None = None, most: int = 14, paddings: tuple[int, ...] = (0, 300)
+) -> dict[str, Any]:
+    """A sound batch or transaction: any methods, any graph of references, circles included."""
+    kind = kind or draw(st.sampled_from(["transaction", "batch"]))
+    shapes = ["create", "create", "update", "delete", "if-none-exist", "conditional-update"]
+    count = draw(st.integers(1, most))
+    chosen = draw(st.lists(st.sampled_from(shapes), min_size=count, max_size=count))
+    entries = []
+    for number, shape in enumerate(chosen):
+        type_ = draw(st.sampled_from(TYPES))
+        # A batch may touch a resource again; a transaction must not.
+        name = str(draw(st.integers(0, 3)) if kind == "batch" else number)
+        targets = draw(st.lists(st.integers(0, count - 1), max_size=3, unique=True))
+        links = [urn(target) for target in targets if target != number]
+        body = resource(type_, links, draw(st.sampled_from(paddings)), number)
+        request = {
+            "create": {"method": "POST", "url": type_},
+            "update": {"method": "PUT", "url": f"{type_}/{name}"},
+            "delete": {"method": "DELETE", "url": f"{type_}/{name}"},
+            "if-none-exist": {
+                "method": "POST",
+                "url": type_,
+                "ifNoneExist": f"identifier={number}",
+            },
+            "conditional-update": {"method": "PUT", "url": f"{type_}?identifier={number}"},
+        }[shape]
+        entry = {"fullUrl": urn(number), "request": request}
+        entries.append(entry if shape == "delete" else {**entry, "resource": body})
+    return {"resourceType": "Bundle", "type": kind, "entry": entries}
+
+
+@st.composite
+def ndjson(draw: st.DrawFn) -> bytes:
+    """Lines of resources, some of them bad, some of them the same again."""
+    lines = []
+    for number in range(draw(st.integers(1, 12))):
+        type_, name = draw(st.sampled_from(TYPES)), draw(st.integers(0, 3))
+        links = [f"{draw(st.sampled_from(TYPES))}/{n}" for n in draw(st.sets(st.integers(0, 3)))]
+        body = resource(type_, links, draw(st.sampled_from([0, 300])), number)
+        if draw(st.booleans()):
+            body["id"] = str(name)
+        bad = number and draw(st.integers(0, 9)) == 0
+        lines.append(b"no JSON" if bad else json.dumps(body).encode())
+    return b"\n".join(lines)
+
+
+def contents_of(bundle: dict[str, Any]) -> Contents:
+    """The bundle, read as the door reads it."""
+    return read(json.dumps(bundle).encode(), Received("POST"))
+
+
+def lines_of(body: bytes) -> Contents:
+    """The NDJSON, read as the door reads it."""
+    return read(body, Received("POST", format="ndjson"))
+
+
+def deliveries(kind: str | None = None) -> st.SearchStrategy[Contents]:
+    """Whatever may be planned; of one kind, if one is named."""
+    if kind in ("transaction", "batch"):
+        return bundles(kind).map(contents_of)
+    if kind == "ndjson":
+        return ndjson().map(lines_of)
+    return st.one_of(bundles().map(contents_of), ndjson().map(lines_of))

@@ -1,0 +1,484 @@
+"""Is the envelope sound, and what does each entry ask for?"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from integration.errors import Issue, Rejected
+from integration.fhir import bundle
+from integration.fhir.entries import MAX_ISSUES, Contents
+from integration.model import Received
+from tests.fhir.bundles import bounded
+
+POST = Received("POST")
+PATIENT = {"resourceType": "Patient"}
+MARKER = "Zzyzx"
+
+# A path as https://hl7.org/fhir/R4/operationoutcome-definitions.html#OperationOutcome.issue.expression
+PATH = re.compile(r"[A-Za-z]+(\[\d+\])?(\.[A-Za-z]+(\[\d+\])?)*")
+
+
+def entry(method: Any, url: Any, resource: Any = None, **request: Any) -> dict[str, Any]:
+    shape: dict[str, Any] = {"request": {"method": method, "url": url, **request}}
+    return shape if resource is None else {**shape, "resource": resource}
+
+
+def as_bundle(*entries: Any, kind: Any = "batch") -> dict[str, Any]:
+    return {"resourceType": "Bundle", "type": kind, "entry": list(entries)}
+
+
+def read(body: Any, received: Received = POST) -> Contents:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return bundle.read(data, received)
+
+
+def refusal(body: Any, received: Received = POST) -> Rejected:
+    with pytest.raises(Rejected) as caught:
+        read(body, received)
+    return caught.value
+
+
+def issue(body: Any, received: Received = POST) -> Issue:
+    """The only issue."""
+    (found,) = refusal(body, received).issues
+    return found
+
+
+# -- not a FHIR resource -------------------------------------------------------------------------
+
+BODIES = [
+    ("nothing", b"", "required", "empty"),
+    ("blanks", b" \r\n\t", "required", "empty"),
+    ("no JSON", b"<Bundle/>", "invalid", "not JSON: line 1, column 1"),
+    ("JSON that ends too early", b'{"resourceType": "Bund', "invalid", "early"),
+    ("a UTF-8 byte order mark", b"\xef\xbb\xbf{}", "invalid", "byte order mark"),
+    ("UTF-16", '{"a": 1}'.encode("utf-16"), "invalid", "byte order mark"),
+    ("Latin-1", '{"a": "ü"}'.encode("latin-1"), "invalid", "not UTF-8"),
+    ("a list", b"[]", "structure", "a JSON object"),
+    ("a string", b'"Bundle"', "structure", "a JSON object"),
+    ("null", b"null", "structure", "a JSON object"),
+    ("no resource type", b"{}", "required", "resourceType is missing"),
+    ("an unknown resource type", {"resourceType": "Patiant"}, "value", "resource type of FHIR R4"),
+    ("a resource type of R5", {"resourceType": "ActorDefinition"}, "value", "FHIR R4"),
+    ("a resource type that is no text", {"resourceType": ["Patient"]}, "value", "FHIR R4"),
+    ("too deep a resource", b'{"resourceType":"Basic","a":' + b"[" * 9000, "invalid", "100 levels"),
+]
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "text"), [case[1:] for case in BODIES], ids=[case[0] for case in BODIES]
+)
+def test_a_body_that_is_no_resource_is_refused(body: Any, code: str, text: str) -> None:
+    found = issue(body)
+    assert found.code == code
+    assert text in found.text
+    assert refusal(body).status == 400
+
+
+@pytest.mark.parametrize("body", [case[1] for case in BODIES], ids=[case[0] for case in BODIES])
+def test_an_issue_names_its_element_by_path_or_not_at_all(body: Any) -> None:
+    expression = issue(body).expression
+    assert expression is None or PATH.fullmatch(expression)
+
+
+@pytest.mark.parametrize("body", [case[1] for case in BODIES], ids=[case[0] for case in BODIES])
+def test_the_text_of_an_issue_reads_as_a_sentence(body: Any) -> None:
+    assert "the body is the " not in issue(body).text
+
+
+def nested(levels: int) -> Any:
+    value: Any = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(("levels", "taken"), [(99, True), (100, False)])
+def test_a_resource_is_nested_100_levels_at_most(levels: int, taken: bool) -> None:
+    body = {"resourceType": "Basic", "extension": nested(levels)}
+    if taken:
+        assert read(body).kind == "resource"
+    else:
+        assert issue(body).code == "too-long"
+
+
+def test_a_deep_resource_in_a_bundle_is_refused() -> None:
+    deep = {"resourceType": "Basic", "extension": nested(100)}
+    assert issue(as_bundle(entry("POST", "Basic", deep))).code == "too-long"
+
+
+def test_a_hundred_thousand_brackets_are_refused_at_once() -> None:
+    began = time.perf_counter()
+    assert issue(b'{"resourceType":"Bundle","entry":' + b"[" * 100_000).code == "invalid"
+    assert time.perf_counter() - began < 1
+
+
+# -- the bundle ----------------------------------------------------------------------------------
+
+NOT_CARRIED = [
+    "history",
+    "collection",
+    "searchset",
+    "document",
+    "message",
+    "batch-response",
+    "transaction-response",
+    "subscription-notification",
+    "Batch",
+    "",
+    7,
+    ["batch"],
+]
+
+
+@pytest.mark.parametrize("kind", NOT_CARRIED)
+def test_only_batches_and_transactions_are_carried(kind: Any) -> None:
+    error = refusal(as_bundle(entry("POST", "Patient", PATIENT), kind=kind))
+    assert error.status == 422
+    assert error.issues[0].code == "not-supported"
+    assert error.issues[0].expression == "Bundle.type"
+    assert "transaction" in error.issues[0].text
+
+
+def test_a_bundle_without_a_type_is_refused() -> None:
+    found = issue({"resourceType": "Bundle", "entry": [entry("POST", "Patient", PATIENT)]})
+    assert (found.code, found.expression) == ("required", "Bundle.type")
+
+
+@pytest.mark.parametrize("entries", [None, [], {}, "x"])
+def test_a_bundle_without_entries_is_refused(entries: Any) -> None:
+    found = issue({"resourceType": "Bundle", "type": "batch", "entry": entries})
+    assert (found.code, found.expression) == ("required", "Bundle.entry")
+
+
+# -- an entry ------------------------------------------------------------------------------------
+
+OBSERVATION = {"resourceType": "Observation"}
+
+ENTRIES = [
+    ("no object", 7, "structure", ""),
+    ("null", None, "structure", ""),
+    ("no request", {"resource": PATIENT}, "required", ""),
+    ("a request that is a list", {"request": [], "resource": PATIENT}, "required", ""),
+    ("no method", {"request": {"url": "Patient"}}, "value", ".request.method"),
+    ("an unknown method", entry("MERGE", "Patient/1"), "value", ".request.method"),
+    ("a method in lower case", entry("post", "Patient", PATIENT), "value", ".request.method"),
+    ("a method that is no text", entry(["POST"], "Patient"), "value", ".request.method"),
+    ("a read", entry("GET", "Patient/1"), "not-supported", ".request.method"),
+    ("a HEAD", entry("HEAD", "Patient/1"), "not-supported", ".request.method"),
+    ("a patch", entry("PATCH", "Patient/1", PATIENT), "not-supported", ".request.method"),
+    ("no url", {"request": {"method": "POST"}}, "required", ".request.url"),
+    ("an empty url", entry("POST", "", PATIENT), "required", ".request.url"),
+    ("a url that is no text", entry("POST", 7, PATIENT), "required", ".request.url"),
+    ("an absolute url", entry("PUT", "https://a.example/Patient/1", PATIENT), "value", ".request.url"),
+    ("a url of another host", entry("PUT", "//a.example/Patient/1", PATIENT), "value", ".request.url"),
+    ("a way up", entry("PUT", "../Patient/1", PATIENT), "value", ".request.url"),
+    ("a way up inside", entry("PUT", "Patient/../Group/1", PATIENT), "value", ".request.url"),
+    ("a way up at the end", entry("DELETE", "Patient/.."), "value", ".request.url"),
+    ("a dot for an id", entry("DELETE", "Patient/."), "value", ".request.url"),
+    ("a percent", entry("PUT", "Patient/%31", PATIENT), "value", ".request.url"),
+    ("a backslash", entry("PUT", "Patient\\1", PATIENT), "value", ".request.url"),
+    ("a version", entry("PUT", "Patient/1/_history/2", PATIENT), "value", ".request.url"),
+    ("two slashes", entry("PUT", "Patient//1", PATIENT), "value", ".request.url"),
+    ("a slash at the end", entry("PUT", "Patient/1/", PATIENT), "value", ".request.url"),
+    ("an unknown type", entry("PUT", "Patiant/1", PATIENT), "value", ".request.url"),
+    ("a placeholder", entry("PUT", "urn:uuid:0b6d3d3e-9c4b-4a53-8f1f-6f0f8a2f4c11", PATIENT), "value", ".request.url"),
+    ("an id with a space", entry("PUT", "Patient/a b", PATIENT), "value", ".request.url"),
+    ("an id with an underscore", entry("PUT", "Patient/a_b", PATIENT), "value", ".request.url"),
+    ("an id of 65 characters", entry("PUT", f"Patient/{'a' * 65}", PATIENT), "value", ".request.url"),
+    ("an operation", entry("POST", "Patient/$match", PATIENT), "not-supported", ".request.url"),
+    ("a create with an id", entry("POST", "Patient/1", PATIENT), "value", ".request.url"),
+    ("a create with a query", entry("POST", "Patient?identifier=1", PATIENT), "value", ".request.url"),
+    ("an update of a type", entry("PUT", "Patient", PATIENT), "value", ".request.url"),
+    ("an update of id and query", entry("PUT", "Patient/1?a=b", PATIENT), "value", ".request.url"),
+    ("a delete of a type", entry("DELETE", "Patient"), "not-supported", ".request.url"),
+    ("a conditional delete", entry("DELETE", "Patient?identifier=1"), "not-supported", ".request.url"),
+    ("a delete of id and query", entry("DELETE", "Patient/1?_hardDelete=true"), "not-supported", ".request.url"),
+    ("a create without a resource", entry("POST", "Patient"), "required", ""),
+    ("an update without a resource", entry("PUT", "Patient/1"), "required", ""),
+    ("a resource that is text", entry("PUT", "Patient/1", "x"), "structure", ".resource"),
+    ("a resource without a type", entry("PUT", "Patient/1", {"id": "1"}), "required", ".resource"),
+    ("a resource of no type", entry("PUT", "Patient/1", {"resourceType": "X"}), "value", ".resource.resourceType"),
+    ("a resource of another type", entry("PUT", "Patient/1", OBSERVATION), "invalid", ".resource"),
+    ("a resource with another id", entry("PUT", "Patient/1", {**PATIENT, "id": "2"}), "invalid", ".resource.id"),
+    ("an id that is no text", entry("PUT", "Patient/1", {**PATIENT, "id": 1}), "invalid", ".resource.id"),
+    ("a fullUrl that is no text", {**entry("DELETE", "Patient/1"), "fullUrl": 7}, "value", ".fullUrl"),
+    ("an ifMatch that is no text", entry("DELETE", "Patient/1", ifMatch=7), "value", ".request.ifMatch"),
+    ("an empty ifNoneMatch", entry("PUT", "Patient/1", PATIENT, ifNoneMatch=""), "value", ".request.ifNoneMatch"),
+    ("an empty ifNoneExist", entry("POST", "Patient", PATIENT, ifNoneExist=""), "value", ".request.ifNoneExist"),
+    ("an update with ifNoneExist", entry("PUT", "Patient/1", PATIENT, ifNoneExist="identifier=1"), "value", ".request.ifNoneExist"),
+    ("a delete with ifNoneExist", entry("DELETE", "Patient/1", ifNoneExist="identifier=1"), "value", ".request.ifNoneExist"),
+    ("an ifNoneExist without a query", entry("POST", "Patient", PATIENT, ifNoneExist="Patient?"), "value", ".request.ifNoneExist"),
+    ("an ifNoneExist of another type", entry("POST", "Patient", PATIENT, ifNoneExist="Group?a=b"), "value", ".request.ifNoneExist"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["batch", "transaction"])
+@pytest.mark.parametrize(
+    ("bad", "code", "where"), [case[1:] for case in ENTRIES], ids=[case[0] for case in ENTRIES]
+)
+def test_a_bad_entry_is_refused_by_its_place(bad: Any, code: str, where: str, kind: str) -> None:
+    found = issue(as_bundle(entry("PUT", "Group/1", {"resourceType": "Group"}), bad, kind=kind))
+    assert found.code == code
+    assert found.expression == f"Bundle.entry[1]{where}"
+    assert len(found.text.split()) >= 3
+
+
+def test_all_bad_entries_are_reported_together() -> None:
+    bad = as_bundle(entry("PUT", "x", PATIENT), entry("POST", "Patient", PATIENT), 7)
+    assert [found.expression for found in refusal(bad).issues] == [
+        "Bundle.entry[0].request.url",
+        "Bundle.entry[2]",
+    ]
+
+
+def test_the_issues_of_a_large_bundle_are_bounded() -> None:
+    assert len(refusal(as_bundle(*[7] * 10_000)).issues) == MAX_ISSUES
+
+
+# -- duplicates ----------------------------------------------------------------------------------
+
+
+def with_url(full_url: str, position: int) -> dict[str, Any]:
+    return {**entry("PUT", f"Patient/{position}", PATIENT), "fullUrl": full_url}
+
+
+@pytest.mark.parametrize("kind", ["batch", "transaction"])
+def test_a_full_url_may_occur_once(kind: str) -> None:
+    same = "urn:uuid:0b6d3d3e-9c4b-4a53-8f1f-6f0f8a2f4c11"
+    error = refusal(
+        as_bundle(with_url(same, 0), with_url("urn:x", 1), with_url(same, 2), kind=kind)
+    )
+    assert [(found.code, found.expression) for found in error.issues] == [
+        ("duplicate", "Bundle.entry[0].fullUrl"),
+        ("duplicate", "Bundle.entry[2].fullUrl"),
+    ]
+
+
+def test_two_writings_of_one_uuid_are_one_full_url() -> None:
+    uuid = "0b6d3d3e-9c4b-4a53-8f1f-6f0f8a2f4c11"
+    both = with_url(f"urn:uuid:{uuid}", 0), with_url(f"urn:uuid:{uuid.upper()}", 1)
+    assert {found.code for found in refusal(as_bundle(*both)).issues} == {"duplicate"}
+
+
+def test_a_transaction_must_not_touch_a_resource_twice() -> None:
+    twice = as_bundle(entry("DELETE", "Patient/1"), entry("PUT", "Patient/1", PATIENT))
+    assert [found.expression for found in refusal({**twice, "type": "transaction"}).issues] == [
+        "Bundle.entry[0].request.url",
+        "Bundle.entry[1].request.url",
+    ]
+
+
+def test_a_batch_may_touch_a_resource_twice() -> None:
+    twice = as_bundle(entry("DELETE", "Patient/1"), entry("PUT", "Patient/1", PATIENT))
+    assert [item.id for item in read(twice).entries] == ["1", "1"]
+
+
+def test_the_same_id_of_two_types_is_no_duplicate() -> None:
+    both = as_bundle(entry("PUT", "Patient/1", PATIENT), entry("PUT", "Observation/1", OBSERVATION))
+    assert len(read({**both, "type": "transaction"}).entries) == 2
+
+
+# -- what a good entry becomes -------------------------------------------------------------------
+
+
+def only(shape: dict[str, Any]) -> Any:
+    (found,) = read(as_bundle(shape)).entries
+    return found
+
+
+def test_an_update_gives_the_resource_the_id_of_its_address() -> None:
+    found = only(entry("PUT", "Patient/1", PATIENT))
+    assert found.resource == {"resourceType": "Patient", "id": "1"}
+    assert found.id == "1"
+
+
+def test_an_update_keeps_an_id_that_agrees() -> None:
+    assert only(entry("PUT", "Patient/1", {**PATIENT, "id": "1"})).resource["id"] == "1"
+
+
+def test_a_slash_before_the_address_does_no_harm() -> None:
+    assert only(entry("PUT", "/Patient/1", PATIENT)).id == "1"
+
+
+def test_a_create_has_no_id_yet() -> None:
+    found = only(entry("POST", "Patient", {**PATIENT, "id": "theirs"}))
+    assert (found.method, found.type, found.id) == ("POST", "Patient", None)
+    assert found.identity == "Patient/theirs"
+
+
+def test_a_delete_has_no_resource() -> None:
+    assert only(entry("DELETE", "Patient/1", PATIENT)).resource is None
+
+
+def test_conditions_stay_with_their_entry() -> None:
+    found = only(entry("PUT", "Patient/1", PATIENT, ifMatch='W/"3"', ifNoneMatch="*"))
+    assert (found.if_match, found.if_none_match) == ('W/"3"', "*")
+    assert not found.conditional
+
+
+@pytest.mark.parametrize(
+    "condition", ["identifier=a|b", "?identifier=a|b", "Patient?identifier=a|b"]
+)
+def test_a_conditional_create_keeps_its_query(condition: str) -> None:
+    found = only(entry("POST", "Patient", PATIENT, ifNoneExist=condition))
+    assert found.if_none_exist == "identifier=a|b"
+    assert found.conditional
+
+
+def test_a_conditional_update_keeps_its_query() -> None:
+    found = only(entry("PUT", "Patient?identifier=a|b", PATIENT))
+    assert (found.id, found.query, found.conditional) == (None, "identifier=a|b", True)
+
+
+def test_entries_keep_their_order_and_know_their_place() -> None:
+    found = read(as_bundle(*[entry("DELETE", f"Patient/{n}") for n in range(3)])).entries
+    assert [(item.position, item.where) for item in found] == [
+        (0, "Bundle.entry[0]"),
+        (1, "Bundle.entry[1]"),
+        (2, "Bundle.entry[2]"),
+    ]
+
+
+# -- one resource by its address -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "received", "expression"),
+    [
+        (OBSERVATION, Received("PUT", "Patient", "1"), "resourceType"),
+        (as_bundle(entry("DELETE", "Patient/1")), Received("POST", "Patient"), "resourceType"),
+        ({**PATIENT, "id": "2"}, Received("PUT", "Patient", "1"), "Patient.id"),
+        ({**PATIENT, "id": None}, Received("PUT", "Patient", "1"), None),
+        ({**PATIENT, "id": "a b"}, POST, "Patient.id"),
+        ({**PATIENT, "id": "a" * 65}, POST, "Patient.id"),
+        ({**PATIENT, "id": 7}, POST, "Patient.id"),
+        ({**PATIENT, "id": ".."}, POST, "Patient.id"),
+    ],
+)
+def test_a_resource_agrees_with_its_address(
+    body: Any, received: Received, expression: str | None
+) -> None:
+    if expression is None:
+        assert read(body, received).entries[0].resource == {**PATIENT, "id": "1"}
+    else:
+        assert issue(body, received).expression == expression
+
+
+def test_a_put_without_an_id_in_the_resource_gets_the_id_of_its_address() -> None:
+    (found,) = read(PATIENT, Received("PUT", "Patient", "1")).entries
+    assert found.resource == {"resourceType": "Patient", "id": "1"}
+
+
+def test_a_post_to_a_type_creates_whatever_id_the_resource_has() -> None:
+    (found,) = read({**PATIENT, "id": "theirs"}, Received("POST", "Patient")).entries
+    assert (found.method, found.id) == ("POST", None)
+
+
+def test_a_resource_at_the_base_address_is_updated_by_its_own_id() -> None:
+    (found,) = read({**PATIENT, "id": "1"}).entries
+    assert (found.method, found.id) == ("PUT", "1")
+
+
+def test_a_resource_at_the_base_address_without_an_id_is_created() -> None:
+    (found,) = read(PATIENT).entries
+    assert (found.method, found.id) == ("POST", None)
+
+
+def test_a_delete_needs_no_body() -> None:
+    contents = read(b"", Received("DELETE", "Patient", "1", if_match='W/"2"'))
+    (found,) = contents.entries
+    assert (found.method, found.id, found.resource) == ("DELETE", "1", None)
+    assert found.if_match == 'W/"2"'
+    assert contents.kind == "resource"
+
+
+def test_a_conditional_create_by_header_stays_conditional() -> None:
+    (found,) = read(PATIENT, Received("POST", "Patient", if_none_exist="identifier=1")).entries
+    assert found.if_none_exist == "identifier=1"
+
+
+def test_a_condition_is_never_dropped_because_the_resource_has_an_id() -> None:
+    received = Received("POST", if_none_exist="identifier=1")
+    (found,) = read({**PATIENT, "id": "1"}, received).entries
+    assert (found.method, found.if_none_exist) == ("POST", "identifier=1")
+
+
+# -- nothing of the body in an issue --------------------------------------------------------------
+
+SPOILS = st.sampled_from(
+    [
+        (),
+        ("resource",),
+        ("resource", "id"),
+        ("resource", "resourceType"),
+        ("resource", "name"),
+        ("request",),
+        ("request", "method"),
+        ("request", "url"),
+        ("request", "ifMatch"),
+        ("request", "ifNoneExist"),
+        ("fullUrl",),
+    ]
+)
+VALUES = st.sampled_from(
+    [
+        MARKER,
+        [MARKER],
+        {MARKER: MARKER},
+        f"Patient/{MARKER}_",
+        f"{MARKER}?{MARKER}",
+        f"$../{MARKER}",
+    ]
+)
+
+
+def planted(shape: dict[str, Any], path: tuple[str, ...], value: Any) -> Any:
+    if not path:
+        return value
+    head, *rest = path
+    inner = shape.get(head, {})
+    return {**shape, head: planted(inner if isinstance(inner, dict) else {}, tuple(rest), value)}
+
+
+@bounded(200)
+@given(
+    spoils=st.lists(st.tuples(SPOILS, VALUES), min_size=1, max_size=3),
+    kind=st.sampled_from(["batch", "transaction", MARKER]),
+    cut=st.one_of(st.none(), st.integers(0, 400)),
+    junk=st.sampled_from([b"", MARKER.encode(), b"\xff" + MARKER.encode(), b"[" * 2000]),
+)
+def test_nothing_of_the_body_is_ever_quoted(
+    spoils: list[tuple[tuple[str, ...], Any]], kind: str, cut: int | None, junk: bytes
+) -> None:
+    good = entry("PUT", "Patient/1", {**PATIENT, "name": [{"family": MARKER}]})
+    body = json.dumps(as_bundle(*[planted(good, *spoil) for spoil in spoils], kind=kind)).encode()
+    if cut is not None:
+        body = body[:cut] + junk
+    error = None
+    try:
+        bundle.read(body, POST)
+    except Rejected as found:
+        error = found
+    if error is not None:
+        assert MARKER not in repr(error.issues)
+        assert MARKER not in str(error)
+        assert error.__cause__ is None
+
+
+@bounded(100)
+@given(spoil=SPOILS, value=VALUES)
+def test_a_spoilt_entry_never_crashes_the_reader(spoil: tuple[str, ...], value: Any) -> None:
+    good = entry("PUT", "Patient/1", PATIENT)
+    try:
+        contents = read(as_bundle(planted(good, spoil, value)))
+    except Rejected:
+        return
+    assert len(contents.entries) == 1

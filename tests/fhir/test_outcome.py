@@ -1,0 +1,343 @@
+"""What the FHIR server's answer says about each entry of a unit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from integration import exact_json
+from integration.errors import Issue
+from integration.fhir.outcome import CAP, Answer, as_json, of_inquiry, of_unit, refused
+from integration.fhir.units import Unit, UnitEntry
+from integration.model import Outcome, Response
+from tests.fhir.bundles import urn
+
+
+def entry(
+    position: int, target: str | None = None, *, created: bool = False, deletes: bool = False
+) -> UnitEntry:
+    name = target or f"Patient/{position}"
+    raw = exact_json.Raw(b"{}")
+    return UnitEntry(position, name, f"urn:x:{position}", created, deletes, (), raw)
+
+
+def said(status: Any = "200", **response: Any) -> dict[str, Any]:
+    return {"response": {"status": status, **response}}
+
+
+def bundle(*entries: Any) -> bytes:
+    return exact_json.encode({"resourceType": "Bundle", "entry": list(entries)})
+
+
+def answer(
+    *entries: Any, status: int = 200, attempt: int = 0, of: int | None = None, **headers: str
+) -> Answer:
+    """What a server's answer means to a unit of as many entries, or of `of`."""
+    asked = [entry(n) for n in range(len(entries) if of is None else of)]
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    unit = Unit("batch", tuple(asked))
+    return of_unit(unit, asked, Response(status, names, bundle(*entries)), attempt)
+
+
+def only(found: Answer) -> Outcome:
+    (outcome,) = found.settled
+    return outcome
+
+
+def left(found: Answer) -> list[int]:
+    return [item.position for item in found.unfinished]
+
+
+# -- the status of one entry ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "read"),
+    [
+        ("200", 200),
+        ("201", 201),
+        ("201 Created", 201),
+        ("204 No Content", 204),
+        ("304", 304),
+        ("400 Bad Request", 400),
+        ("404", 404),
+        ("412 Precondition Failed", 412),
+        ("422", 422),
+    ],
+)
+def test_a_status_begins_with_three_digits(status: str, read: int) -> None:
+    assert only(answer(said(status))).status == read
+
+
+@pytest.mark.parametrize(
+    "status", ["", "abc", "20", "2010", 2010, 201, None, [], "Created 201", "999"]
+)
+def test_a_status_that_cannot_be_read_is_no_success(status: Any) -> None:
+    found = answer(said(status))
+    assert found.settled == ()
+    assert left(found) == [0]
+
+
+@pytest.mark.parametrize("item", [None, 7, "x", [], {}, {"response": None}, {"response": "200"}])
+def test_an_answer_without_a_response_is_no_success(item: Any) -> None:
+    assert left(answer(item)) == [0]
+
+
+@pytest.mark.parametrize(("status", "written"), [("200", True), ("201", True), ("204", True), ("304", True), ("400", False), ("404", False), ("412", False)])  # fmt: skip
+def test_an_entry_is_written_or_refused_by_its_status(status: str, written: bool) -> None:
+    assert only(answer(said(status))).written is written
+
+
+def test_entries_are_matched_by_their_place() -> None:
+    found = answer(said("201"), said("422"), said("200"))
+    assert [(item.position, item.status) for item in found.settled] == [
+        (0, 201),
+        (1, 422),
+        (2, 200),
+    ]
+    assert [item.full_url for item in found.settled] == ["urn:x:0", "urn:x:1", "urn:x:2"]
+
+
+# -- how many answers -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("answers", "asked", "proven"), [(2, 2, True), (3, 2, True), (1, 2, False), (0, 2, False), (4, 2, False)])  # fmt: skip
+def test_answers_count_only_in_the_right_number_or_with_one_of_the_servers_own(
+    answers: int, asked: int, proven: bool
+) -> None:
+    found = answer(*[said()] * answers, of=asked)
+    assert (len(found.settled), len(found.unfinished)) == ((2, 0) if proven else (0, 2))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<html>", b"[]", b"{}", b'{"entry":7}', b'{"entry":[{"response"', b"null", b"\xff"],
+)
+def test_an_answer_that_cannot_be_read_proves_nothing(body: bytes) -> None:
+    asked = [entry(0), entry(1)]
+    found = of_unit(Unit("transaction", tuple(asked)), asked, Response(200, {}, body), 0)
+    assert found.settled == ()
+    assert left(found) == [0, 1]
+
+
+ODD = [
+    {"resource": {"resourceType": "Patient", "id": "0", "meta": None}},
+    {"resource": {"resourceType": "Patient", "id": "0", "meta": "x"}},
+    {"resource": {"resourceType": "Patient", "id": "0", "meta": {"versionId": 7}}},
+    {"resource": {"resourceType": None}},
+    {"resource": "x"},
+    {"resource": []},
+]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_an_odd_resource_beside_a_good_status_does_no_harm(odd: dict[str, Any]) -> None:
+    found = only(answer({**said("201"), **odd}))
+    assert (found.status, found.location) == (201, "Patient/0")
+
+
+# -- what passes by itself ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", ["429", "500", "502", "503 Service Unavailable", "504"])
+def test_an_entry_that_was_throttled_or_failed_is_left_for_later(status: str) -> None:
+    found = answer(said("201"), said(status), said("201"), retry_after="7")
+    assert [item.position for item in found.settled] == [0, 2]
+    assert left(found) == [1]
+    assert found.retry_after == 7
+
+
+@pytest.mark.parametrize("status", [408, 409])
+@pytest.mark.parametrize(("attempt", "settled"), [(0, False), (CAP - 1, False), (CAP, True)])
+def test_conflicts_and_time_outs_are_tried_again_a_few_times(
+    status: int, attempt: int, settled: bool
+) -> None:
+    assert bool(answer(said(str(status)), attempt=attempt).settled) is settled
+    assert bool(answer(of=1, status=status, attempt=attempt).settled) is settled
+
+
+@pytest.mark.parametrize("attempt", [0, 100])
+def test_throttling_is_never_counted(attempt: int) -> None:
+    assert left(answer(said("429"), attempt=attempt)) == [0]
+    assert left(answer(status=429, of=1, attempt=attempt)) == [0]
+
+
+# -- the unit as a whole --------------------------------------------------------------------------
+
+ISSUES = [{"severity": "error", "code": "invalid", "diagnostics": "no", "expression": ["Patient"]}]
+OUTCOME = exact_json.encode({"resourceType": "OperationOutcome", "issue": ISSUES})
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 412, 413, 422])
+def test_a_refused_unit_refuses_every_entry_with_the_servers_issues(status: int) -> None:
+    asked = [entry(0), entry(1)]
+    found = of_unit(Unit("transaction", tuple(asked)), asked, Response(status, {}, OUTCOME), 0)
+    assert [(item.position, item.status, item.issues) for item in found.settled] == [
+        (0, status, ISSUES),
+        (1, status, ISSUES),
+    ]
+    assert found.unfinished == ()
+    assert not any(item.written for item in found.settled)
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b'{"issue":7}', b"[]"])
+def test_a_refusal_without_an_outcome_is_a_refusal(body: bytes) -> None:
+    found = of_unit(Unit("batch", (entry(0),)), [entry(0)], Response(400, {}, body), 0)
+    assert only(found).issues is None
+
+
+@pytest.mark.parametrize("status", [500, 501, 502, 503, 504, 599])
+def test_a_failed_unit_leaves_every_entry_for_later(status: int) -> None:
+    found = answer(status=status, of=3, attempt=100, retry_after="30")
+    assert (found.settled, left(found)) == ((), [0, 1, 2])
+    assert found.retry_after == 30
+
+
+@pytest.mark.parametrize("status", [201, 202, 204, 206, 302, 304, 307])
+def test_only_a_bundle_with_200_proves_that_a_unit_was_written(status: int) -> None:
+    # A gateway on the way may answer so; taken as written, or as refused, entries would be lost.
+    found = answer(status=status, of=2)
+    assert (found.settled, left(found)) == ((), [0, 1])
+
+
+# -- where it lives now ---------------------------------------------------------------------------
+
+STORED = {
+    "resourceType": "Patient",
+    "id": "0",
+    "meta": {"versionId": "3", "lastUpdated": "2024-05-06T07:08:09.1Z"},
+}
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["Patient/0/_history/3", "https://a.example/r4/Patient/0/_history/3"],
+)
+def test_a_location_is_kept_without_the_servers_address(location: str) -> None:
+    assert only(answer(said("201", location=location))).location == "Patient/0/_history/3"
+
+
+def test_location_version_and_time_come_from_the_resource_where_the_response_has_none() -> None:
+    found = only(answer({**said("201"), "resource": STORED}))
+    assert found.location == "Patient/0/_history/3"
+    assert found.etag == 'W/"3"'
+    assert found.last_modified == "2024-05-06T07:08:09.1Z"
+
+
+def test_what_the_response_says_goes_before_the_resource() -> None:
+    response = said("201", location="Patient/0/_history/4", etag='W/"4"', lastModified="then")
+    found = only(answer({**response, "resource": STORED}))
+    assert (found.location, found.etag) == ("Patient/0/_history/4", 'W/"4"')
+    assert found.last_modified == "then"
+
+
+def test_a_location_that_cannot_be_read_is_taken_from_the_resource() -> None:
+    found = only(answer({**said("201", location="somewhere"), "resource": STORED}))
+    assert found.location == "Patient/0/_history/3"
+
+
+def test_without_either_a_resource_lives_where_it_was_sent() -> None:
+    assert only(answer(said("200"))).location == "Patient/0"
+
+
+def test_an_outcome_in_the_place_of_the_resource_is_no_resource() -> None:
+    outcome = {"resourceType": "OperationOutcome", "id": "x"}
+    assert only(answer({**said("201"), "resource": outcome})).location == "Patient/0"
+
+
+def test_a_conditional_entry_lives_only_where_the_server_says() -> None:
+    asked = [entry(0, urn(0))]
+    body = bundle(said("201"))
+    found = of_unit(Unit("batch", tuple(asked)), asked, Response(200, {}, body), 0)
+    assert only(found).location is None
+
+
+def test_what_is_deleted_or_refused_lives_nowhere() -> None:
+    asked = [entry(0, deletes=True), entry(1)]
+    body = bundle(said("204"), said("422"))
+    found = of_unit(Unit("batch", tuple(asked)), asked, Response(200, {}, body), 0)
+    assert [item.location for item in found.settled] == [None, None]
+
+
+def test_the_issues_of_an_entry_are_kept() -> None:
+    found = only(answer(said("422", outcome={"resourceType": "OperationOutcome", "issue": ISSUES})))
+    assert found.issues == ISSUES
+
+
+@pytest.mark.parametrize(
+    "outcome", [None, [], "x", {}, {"issue": "no list"}, {"issue": 7}, {"issue": [7]}]
+)
+def test_issues_in_another_shape_are_none(outcome: Any) -> None:
+    assert only(answer(said("422", outcome=outcome))).issues is None
+
+
+# -- what an earlier try has done -----------------------------------------------------------------
+
+CREATED, UPDATED = entry(0, created=True), entry(1)
+DELETED = entry(2, deletes=True)
+
+
+def inquired(kind: str, *answers: Any, status: int = 200) -> dict[int, Outcome] | None:
+    asked = [CREATED, UPDATED, DELETED]
+    return of_inquiry(Unit(kind, tuple(asked)), asked, Response(status, {}, bundle(*answers)))
+
+
+def test_in_a_batch_only_a_create_proves_that_it_was_done() -> None:
+    found = inquired("batch", said("200"), said("200"), said("404"))
+    assert [(n, item.status, item.location) for n, item in found.items()] == [(0, 200, "Patient/0")]
+
+
+def test_in_a_transaction_one_create_proves_the_whole_unit() -> None:
+    found = inquired("transaction", said("200"), said("200"), said("404"))
+    assert {n: item.status for n, item in found.items()} == {0: 200, 1: 200, 2: 204}
+
+
+@pytest.mark.parametrize("kind", ["batch", "transaction"])
+def test_a_create_that_is_not_there_proves_nothing(kind: str) -> None:
+    assert inquired(kind, said("404"), said("200"), said("404")) == {}
+
+
+@pytest.mark.parametrize("since", ["200", "404", "410 Gone"])
+def test_a_transaction_that_was_done_is_not_done_again_whatever_happened_since(since: str) -> None:
+    found = inquired("transaction", said("200"), said(since), said(since))
+    assert found is not None
+    assert {n: item.status for n, item in found.items()} == {0: 200, 1: 200, 2: 204}
+
+
+def test_what_we_created_and_somebody_deleted_is_not_brought_back() -> None:
+    found = inquired("batch", said("410"), said("200"), said("200"))
+    assert (found[0].written, found[0].location) == (True, "Patient/0")
+
+
+@pytest.mark.parametrize("status", ["401", "403", "429", "500", "", None])
+def test_a_read_that_failed_proves_nothing(status: Any) -> None:
+    assert inquired("batch", said(status), said(status), said(status)) is None
+
+
+@pytest.mark.parametrize("status", [400, 404, 429, 500])
+def test_an_inquiry_that_failed_proves_nothing(status: int) -> None:
+    assert inquired("transaction", said("200"), said("200"), said("404"), status=status) is None
+
+
+def test_an_inquiry_with_too_few_answers_proves_nothing() -> None:
+    assert inquired("transaction", said("200"), said("200")) is None
+
+
+# -- issues ---------------------------------------------------------------------------------------
+
+
+def test_an_entry_that_is_not_sent_says_why() -> None:
+    found = refused(entry(3), Issue("processing", "not sent"), 424)
+    assert (found.position, found.status, found.full_url) == (3, 424, "urn:x:3")
+    assert found.issues == [{"severity": "error", "code": "processing", "diagnostics": "not sent"}]
+    assert not found.written
+
+
+def test_an_issue_with_a_place_states_it_as_a_list() -> None:
+    assert as_json(Issue("value", "no", "Patient.id", "warning")) == {
+        "severity": "warning",
+        "code": "value",
+        "diagnostics": "no",
+        "expression": ["Patient.id"],
+    }

@@ -1,0 +1,552 @@
+"""Which requests carry a delivery, and in which order? What holds for every delivery, first."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from integration.fhir import units
+from integration.fhir.entries import MAX_ISSUES, Contents
+from integration.fhir.identity import Naming
+from integration.fhir.plan import Limits, Plan, plan
+from integration.fhir.units import Lane, Unit, UnitEntry
+from tests.fhir.bundles import bounded, bundles, contents_of, deliveries, lines_of, urn
+
+NAMING = Naming("clinic", "key-1")
+SMALL = Limits(entries=5, bytes=3000)
+LIMITS = st.sampled_from([Limits(), SMALL, Limits(entries=1), Limits(entries=3, bytes=1500)])
+SENDERS = "0b6d3d3e-9c4b-4a53-8f1f"  # what every placeholder of the sender holds
+ENVELOPE = 200  # bytes that the plan leaves for the bundle around the entries
+
+
+def sent(planned: Plan) -> Iterator[tuple[int, int, Unit, UnitEntry]]:
+    """(lane, unit, unit, entry) of everything that goes, in the order it goes."""
+    for lane_number, lane in enumerate(planned.lanes):
+        for unit_number, unit in enumerate(lane.units):
+            for entry in unit.entries:
+                yield lane_number, unit_number, unit, entry
+
+
+def body(entry: UnitEntry) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(bytes(entry.body))
+    return found
+
+
+def places(planned: Plan) -> dict[int, tuple[int, int]]:
+    """(lane, unit) of each entry."""
+    return {entry.position: (lane, unit) for lane, unit, _, entry in sent(planned)}
+
+
+def edges(contents: Contents) -> dict[int, set[int]]:
+    """Which entries each entry refers to, found without the code under test."""
+    named: defaultdict[str, list[int]] = defaultdict(list)
+    for item in contents.entries:
+        for name in {item.full_url, item.identity} - {None}:
+            named[str(name)].append(item.position)
+    return {
+        item.position: {
+            named[link["reference"]][0]
+            for link in (item.resource or {}).get("refers", [])
+            if len(named[link["reference"]]) == 1
+        }
+        for item in contents.entries
+        if not item.refusal
+    }
+
+
+def reach(graph: dict[int, set[int]], start: int) -> set[int]:
+    seen, left = set[int](), [start]
+    while left:
+        fresh = graph.get(left.pop(), set()) - seen
+        seen |= fresh
+        left.extend(fresh)
+    return seen
+
+
+def with_order(contents: Contents, planned: Plan) -> dict[int, set[int]]:
+    """The edges, and those from each entry to the one before it of the same resource."""
+    graph = {n: set(targets) for n, targets in edges(contents).items()}
+    last: dict[str, int] = {}
+    for entry in sorted((entry for *_, entry in sent(planned)), key=lambda e: e.position):
+        if entry.target in last:
+            graph[entry.position].add(last[entry.target])
+        last[entry.target] = entry.position
+    return graph
+
+
+def parts(graph: dict[int, set[int]]) -> list[set[int]]:
+    """The groups that share no edge."""
+    both = {n: targets | {m for m in graph if n in graph[m]} for n, targets in graph.items()}
+    groups = {frozenset(reach(both, n) | {n}) for n in graph}
+    return [set(group) for group in groups]
+
+
+# -- for every delivery ---------------------------------------------------------------------------
+
+
+@bounded(60)
+@given(deliveries(), LIMITS)
+def test_every_entry_is_planned_once_or_refused(contents: Contents, limits: Limits) -> None:
+    planned = plan(contents, NAMING, limits)
+    found = [entry.position for *_, entry in sent(planned)]
+    found += [entry.position for entry, _ in planned.refused]
+    assert sorted(found) == list(range(len(contents.entries)))
+
+
+@bounded(60)
+@given(deliveries(), LIMITS)
+def test_no_unit_is_above_the_limits(contents: Contents, limits: Limits) -> None:
+    for lane in plan(contents, NAMING, limits).lanes:
+        for unit in lane.units:
+            same = {name: name for entry in unit.entries for name in entry.awaits}
+            request = units.request(unit, unit.entries, same)
+            assert 0 < len(unit.entries) <= limits.entries
+            assert len(request.body or b"") <= limits.bytes
+
+
+@bounded(40)
+@given(deliveries(), LIMITS)
+def test_the_same_contents_are_planned_the_same_again(contents: Contents, limits: Limits) -> None:
+    first, second = plan(contents, NAMING, limits), plan(contents, NAMING, limits)
+    assert [units.kept(lane) for lane in first.lanes] == [units.kept(lane) for lane in second.lanes]
+    assert (first.refused, first.split) == (second.refused, second.split)
+
+
+@bounded(60)
+@given(deliveries(), LIMITS)
+def test_no_resource_is_in_a_unit_twice_nor_in_two_lanes(
+    contents: Contents, limits: Limits
+) -> None:
+    lanes: defaultdict[str, set[int]] = defaultdict(set)
+    for number, lane in enumerate(plan(contents, NAMING, limits).lanes):
+        for unit in lane.units:
+            targets = [entry.target for entry in unit.entries]
+            assert len(targets) == len(set(targets))
+            for target in targets:
+                lanes[target].add(number)
+    assert all(len(numbers) == 1 for numbers in lanes.values())
+
+
+@bounded(60)
+@given(deliveries(), LIMITS)
+def test_a_resource_that_is_written_again_keeps_its_order(
+    contents: Contents, limits: Limits
+) -> None:
+    seen: dict[str, int] = {}
+    for *_, entry in sent(plan(contents, NAMING, limits)):
+        assert seen.get(entry.target, -1) < entry.position
+        seen[entry.target] = entry.position
+
+
+@bounded(60)
+@given(deliveries(), LIMITS)
+def test_what_is_referred_to_goes_before_what_refers_to_it(
+    contents: Contents, limits: Limits
+) -> None:
+    planned = plan(contents, NAMING, limits)
+    graph, place = with_order(contents, planned), places(planned)
+    deletes = {entry.position for *_, entry in sent(planned) if entry.deletes}
+    for n in place:
+        for target in graph[n] & place.keys() - deletes:
+            if n not in reach(graph, target):
+                assert place[target][0] == place[n][0]
+                assert place[target][1] <= place[n][1]
+
+
+@bounded(60)
+@given(st.one_of(deliveries("batch"), deliveries("ndjson")), LIMITS)
+def test_inside_a_batch_too_what_is_referred_to_goes_first(
+    contents: Contents, limits: Limits
+) -> None:
+    # The server takes requests of one method in their order; methods have an order of their own.
+    planned = plan(contents, NAMING, limits)
+    graph = with_order(contents, planned)
+    for lane in planned.lanes:
+        flat = [entry for unit in lane.units for entry in unit.entries]
+        order = {entry.position: number for number, entry in enumerate(flat)}
+        method = {entry.position: body(entry)["request"]["method"] for entry in flat}
+        for n in order:
+            for target in graph[n] & order.keys():
+                if method[target] == method[n] and n not in reach(graph, target):
+                    assert order[target] < order[n]
+
+
+@bounded(60)
+@given(deliveries(), LIMITS)
+def test_in_a_unit_deletes_go_first(contents: Contents, limits: Limits) -> None:
+    for lane in plan(contents, NAMING, limits).lanes:
+        for unit in lane.units:
+            deletes = [entry.deletes for entry in unit.entries]
+            assert deletes == sorted(deletes, reverse=True)
+
+
+@bounded(60)
+@given(deliveries(), LIMITS)
+def test_what_awaits_an_answer_goes_after_it(contents: Contents, limits: Limits) -> None:
+    planned = plan(contents, NAMING, limits)
+    home = {entry.target: (lane, unit) for lane, unit, _, entry in sent(planned)}
+    waits = {entry.target: set(entry.awaits) for *_, entry in sent(planned)}
+
+    def circle(name: str) -> bool:
+        """Whether two answers wait for each other: no order could serve both."""
+        seen, left = set[str](), [name]
+        while left:
+            fresh = waits.get(left.pop(), set()) - seen
+            seen |= fresh
+            left.extend(fresh)
+        return name in seen
+
+    for lane, number, _, entry in sent(planned):
+        for name in set(entry.awaits) & home.keys():
+            if not circle(name):
+                assert home[name][0] == lane
+                assert home[name][1] < number
+
+
+@bounded(60)
+@given(deliveries(), LIMITS)
+def test_every_reference_to_an_entry_says_its_target(contents: Contents, limits: Limits) -> None:
+    planned = plan(contents, NAMING, limits)
+    target = {entry.position: entry.target for *_, entry in sent(planned)}
+    by_url = {item.full_url: item.position for item in contents.entries}
+    for *_, entry in sent(planned):
+        said = body(entry).get("resource", {}).get("refers", [])
+        asked = (contents.entries[entry.position].resource or {}).get("refers", [])
+        for new, old in zip(said, asked, strict=True):
+            meant = by_url.get(old["reference"])
+            if meant in target:
+                assert new["reference"] == target[meant]
+
+
+@bounded(60)
+@given(deliveries(), LIMITS)
+def test_no_placeholder_of_the_sender_goes_out(contents: Contents, limits: Limits) -> None:
+    for *_, entry in sent(plan(contents, NAMING, limits)):
+        assert SENDERS not in bytes(entry.body).decode()
+
+
+@bounded(40)
+@given(bundles())
+def test_two_deliveries_with_the_same_placeholders_share_no_new_id(bundle: dict[str, Any]) -> None:
+    def created(key: str) -> set[str]:
+        planned = plan(contents_of(bundle), Naming("clinic", key))
+        return {
+            entry.target for *_, entry in sent(planned) if "/" not in entry.target or entry.created
+        }
+
+    assert created("key-1").isdisjoint(created("key-2"))
+    assert created("key-1") == created("key-1")
+
+
+@bounded(40)
+@given(deliveries(), LIMITS)
+def test_a_lane_survives_being_kept(contents: Contents, limits: Limits) -> None:
+    for lane in plan(contents, NAMING, limits).lanes:
+        assert units.restored(units.kept(lane)) == lane
+
+
+@bounded(40)
+@given(bundles(paddings=(0, 3000)))
+def test_an_entry_above_the_limit_is_refused_alone_in_a_batch_and_with_all_in_a_transaction(
+    bundle: dict[str, Any],
+) -> None:
+    planned = plan(contents_of(bundle), NAMING, SMALL)
+    large = {n for n, item in enumerate(bundle["entry"]) if len(json.dumps(item)) > 3000}
+    refused = {entry.position: issue for entry, issue in planned.refused}
+    assert large == {n for n, issue in refused.items() if issue.code == "too-costly"}
+    if large and bundle["type"] == "transaction":
+        assert planned.lanes == ()
+        assert refused.keys() == set(range(len(bundle["entry"])))
+    for position in large:
+        assert refused[position].code == "too-costly"
+        assert refused[position].expression == f"Bundle.entry[{position}]"
+
+
+# -- transactions ---------------------------------------------------------------------------------
+
+
+@bounded(40)
+@given(deliveries("transaction"))
+def test_a_transaction_within_the_limits_stays_one(contents: Contents) -> None:
+    planned = plan(contents, NAMING)
+    ((unit,),) = [lane.units for lane in planned.lanes]
+    assert unit.kind == "transaction"
+    assert not planned.split
+    assert all(entry.awaits == () for entry in unit.entries)
+
+
+@bounded(60)
+@given(deliveries("transaction"), LIMITS)
+def test_a_transaction_is_split_exactly_when_it_needs_more_than_one_unit(
+    contents: Contents, limits: Limits
+) -> None:
+    planned = plan(contents, NAMING, limits)
+    assert planned.split is (sum(len(lane.units) for lane in planned.lanes) > 1)
+
+
+@bounded(60)
+@given(deliveries("transaction"), LIMITS)
+def test_a_part_of_a_transaction_that_fits_stays_whole(contents: Contents, limits: Limits) -> None:
+    planned = plan(contents, NAMING, limits)
+    place = places(planned)
+    size = {entry.position: len(bytes(entry.body)) + 1 for *_, entry in sent(planned)}
+    for part in parts(edges(contents)) if planned.lanes else ():
+        small = len(part) <= limits.entries
+        if small and sum(size[n] for n in part) + ENVELOPE <= limits.bytes:
+            assert len({place[n] for n in part}) == 1
+
+
+@bounded(60)
+@given(deliveries("transaction"), LIMITS)
+def test_a_part_of_a_transaction_is_never_spread_over_lanes(
+    contents: Contents, limits: Limits
+) -> None:
+    place = places(plan(contents, NAMING, limits))
+    for part in parts(edges(contents)) if place else ():
+        assert len({place[n][0] for n in part}) == 1
+
+
+@bounded(60)
+@given(deliveries("transaction"), LIMITS)
+def test_a_lane_of_a_transaction_deletes_before_it_writes(
+    contents: Contents, limits: Limits
+) -> None:
+    for lane in plan(contents, NAMING, limits).lanes:
+        deletes = [entry.deletes for unit in lane.units for entry in unit.entries]
+        assert deletes == sorted(deletes, reverse=True)
+        assert {unit.kind for unit in lane.units} == {"transaction"}
+
+
+@bounded(40)
+@given(deliveries("transaction"), LIMITS)
+def test_a_circle_that_fits_into_a_unit_is_not_torn(contents: Contents, limits: Limits) -> None:
+    planned = plan(contents, NAMING, limits)
+    graph, place = edges(contents), places(planned)
+    size = {entry.position: len(bytes(entry.body)) + 1 for *_, entry in sent(planned)}
+    for n in graph if place else ():
+        knot = {m for m in reach(graph, n) if n in reach(graph, m)} | {n}
+        small = len(knot) <= limits.entries
+        if small and sum(size[m] for m in knot) + ENVELOPE <= limits.bytes:
+            assert len({place[m] for m in knot}) == 1
+
+
+@bounded(40)
+@given(deliveries("transaction"), st.sampled_from([1, 3, 500]))
+def test_an_over_limit_transaction_is_refused_where_splitting_is_not_wanted(
+    contents: Contents, entries: int
+) -> None:
+    planned = plan(contents, NAMING, Limits(entries=entries, over="reject"))
+    if len(contents.entries) <= entries:
+        assert (len(planned.lanes), planned.refused) == (1, ())
+    else:
+        assert planned.lanes == ()
+        assert [entry.position for entry, _ in planned.refused] == list(
+            range(len(contents.entries))
+        )
+        assert planned.refused[0][1].code == "too-costly"
+        assert not planned.split
+
+
+# -- batches and NDJSON ---------------------------------------------------------------------------
+
+
+@bounded(40)
+@given(st.one_of(deliveries("batch"), deliveries("ndjson")), LIMITS)
+def test_what_is_no_transaction_never_becomes_one(contents: Contents, limits: Limits) -> None:
+    planned = plan(contents, NAMING, limits)
+    assert {unit.kind for lane in planned.lanes for unit in lane.units} <= {"batch"}
+    assert not planned.split
+
+
+# -- one by one -----------------------------------------------------------------------------------
+
+
+def bundle_of(*entries: dict[str, Any], kind: str = "batch") -> Contents:
+    return contents_of({"resourceType": "Bundle", "type": kind, "entry": list(entries)})
+
+
+def create(number: int, *links: str, **request: Any) -> dict[str, Any]:
+    refers = [{"reference": link} for link in links]
+    resource = {"resourceType": "Patient", "refers": refers}
+    asked = {"method": "POST", "url": "Patient", **request}
+    return {"fullUrl": urn(number), "resource": resource, "request": asked}
+
+
+def only(contents: Contents) -> dict[str, Any]:
+    ((*_, entry),) = sent(plan(contents, NAMING))
+    return body(entry)
+
+
+def test_a_create_is_sent_as_an_update_with_an_id_of_ours() -> None:
+    ((*_, entry),) = sent(plan(bundle_of(create(0)), NAMING))
+    request, resource = body(entry)["request"], body(entry)["resource"]
+    assert request == {"method": "PUT", "url": entry.target}
+    assert f"Patient/{resource['id']}" == entry.target
+    assert entry.created
+
+
+def test_the_id_that_a_created_resource_came_with_is_replaced() -> None:
+    theirs = create(0)
+    theirs["resource"]["id"] = "theirs"
+    assert only(bundle_of(theirs))["resource"]["id"] != "theirs"
+
+
+def test_an_update_keeps_its_id_and_its_condition() -> None:
+    request = {"method": "PUT", "url": "Patient/1", "ifMatch": 'W/"2"'}
+    update = {"resource": {"resourceType": "Patient"}, "request": request}
+    assert only(bundle_of(update)) == {
+        "resource": {"resourceType": "Patient", "id": "1"},
+        "request": request,
+    }
+
+
+def test_a_delete_is_sent_without_a_resource() -> None:
+    request = {"method": "DELETE", "url": "Patient/1"}
+    assert only(bundle_of({"request": request})) == {"request": request}
+
+
+def test_a_conditional_create_stays_one() -> None:
+    found = only(bundle_of(create(0, ifNoneExist="identifier=1")))
+    assert found["request"] == {"method": "POST", "url": "Patient", "ifNoneExist": "identifier=1"}
+    assert found["fullUrl"].startswith("urn:uuid:")
+    assert "id" not in found["resource"]
+
+
+def test_a_conditional_update_stays_one() -> None:
+    found = only(bundle_of(create(0, method="PUT", url="Patient?identifier=1")))
+    assert found["request"] == {"method": "PUT", "url": "Patient?identifier=1"}
+
+
+def test_a_delete_of_one_resource_names_that_resource() -> None:
+    for kind in ("batch", "transaction"):
+        found = only(bundle_of({"request": {"method": "DELETE", "url": "Patient/1"}}, kind=kind))
+        assert found["request"]["url"] == "Patient/1"
+
+
+@pytest.mark.parametrize("kind", ["batch", "transaction"])
+def test_a_link_to_no_entry_of_the_bundle_is_refused(kind: str) -> None:
+    planned = plan(bundle_of(create(0), create(1, urn(9)), kind=kind), NAMING)
+    issues = {entry.position: issue for entry, issue in planned.refused}
+    assert issues[1].code == "not-found"
+    assert issues[1].expression == "Bundle.entry[1]"
+    assert (0 in issues) is (kind == "transaction")
+
+
+def test_one_refused_entry_refuses_its_whole_transaction_and_says_so() -> None:
+    bad = bundle_of(*[create(n) for n in range(30)], create(30, urn(99)), kind="transaction")
+    planned = plan(bad, NAMING)
+    assert planned.lanes == ()
+    codes = [issue.code for _, issue in planned.refused]
+    assert codes == ["processing"] * 30 + ["not-found"]
+
+
+def test_the_reasons_of_a_refused_transaction_are_bounded() -> None:
+    bad = bundle_of(*[create(n, urn(999)) for n in range(50)], kind="transaction")
+    codes = [issue.code for _, issue in plan(bad, NAMING).refused]
+    assert codes.count("not-found") == MAX_ISSUES
+    assert len(codes) == 50
+
+
+def test_a_link_that_is_no_reference_cannot_point_at_a_conditional_entry() -> None:
+    conditional = create(0, ifNoneExist="identifier=1")
+    photo = {**create(1), "resource": {"resourceType": "Patient", "photo": [{"url": urn(0)}]}}
+    planned = plan(bundle_of(conditional, photo), NAMING)
+    assert [(entry.position, issue.code) for entry, issue in planned.refused] == [
+        (1, "not-supported")
+    ]
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [{"ifNoneExist": f"subject={urn(0)}"}, {"method": "PUT", "url": f"Patient?subject={urn(0)}"}],
+)
+def test_a_placeholder_in_a_condition_follows_its_entry(condition: dict[str, Any]) -> None:
+    planned = plan(bundle_of(create(0), create(1, **condition)), NAMING)
+    assert planned.refused == ()
+    target = {entry.position: entry.target for *_, entry in sent(planned)}
+    bodies = {entry.position: bytes(entry.body).decode() for *_, entry in sent(planned)}
+    assert SENDERS not in bodies[1]
+    assert f"subject={target[0]}" in bodies[1]
+
+
+def test_a_batch_sends_a_conditional_entry_before_what_it_refers_to_in_a_circle() -> None:
+    # The first awaits the answer to the second; the second knows the address of the first.
+    both = bundle_of(create(0, urn(1)), create(1, urn(0), ifNoneExist="identifier=1"))
+    (lane,) = plan(both, NAMING).lanes
+    assert [[entry.position for entry in unit.entries] for unit in lane.units] == [[1], [0]]
+
+
+def test_two_entries_that_await_each_other_are_refused_with_that_reason() -> None:
+    both = bundle_of(
+        create(0, urn(1), ifNoneExist="identifier=1"), create(1, urn(0), ifNoneExist="identifier=2")
+    )
+    planned = plan(both, NAMING)
+    assert planned.lanes == ()
+    assert len(planned.refused) == 2
+
+
+def test_a_transaction_resolves_entries_that_await_each_other_while_one_unit_holds_them() -> None:
+    both = bundle_of(
+        create(0, urn(1), ifNoneExist="identifier=1"),
+        create(1, urn(0), ifNoneExist="identifier=2"),
+        create(2),
+        kind="transaction",
+    )
+    assert plan(both, NAMING, Limits(entries=2)).refused == ()
+    planned = plan(both, NAMING, Limits(entries=1))
+    assert planned.lanes == ()
+    assert len(planned.refused) == 3
+
+
+def test_a_circle_too_large_for_a_unit_is_cut_so_that_answers_come_in_time() -> None:
+    # The first awaits the answer to the last; the others only refer to the one before.
+    circle = [create(0, urn(3)), create(1, urn(0)), create(2, urn(1))]
+    contents = bundle_of(*circle, create(3, urn(2), ifNoneExist="identifier=1"), kind="transaction")
+    (lane,) = plan(contents, NAMING, Limits(entries=2)).lanes
+    unit_of = {e.position: n for n, unit in enumerate(lane.units) for e in unit.entries}
+    assert len(lane.units) == 2
+    assert unit_of[3] <= unit_of[0]
+
+
+def test_a_transaction_of_exactly_the_limit_is_not_split() -> None:
+    contents = bundle_of(create(0), kind="transaction")
+    ((*_, entry),) = sent(plan(contents, NAMING))
+    size = len(bytes(entry.body))
+    for spare in range(ENVELOPE - 2, ENVELOPE + 3):
+        planned = plan(contents, NAMING, Limits(bytes=size + spare))
+        assert not planned.split
+        assert len(planned.lanes) + len(planned.refused) == 1
+
+
+@pytest.mark.parametrize("digits", ["1.10", "0.00", "100.000", "1.0", "12345678901234567.890"])
+def test_a_decimal_keeps_its_digits_from_the_door_to_the_server(digits: str) -> None:
+    line = f'{{"resourceType":"Observation","valueQuantity":{{"value":{digits}}}}}'
+    ((*_, unit, entry),) = sent(plan(lines_of(line.encode()), NAMING))
+    request = units.request(unit, [entry], {})
+    assert f'"value":{digits}}}'.encode() in (request.body or b"")
+
+
+def test_a_delivery_of_one_resource_is_a_batch_of_one() -> None:
+    contents = contents_of({"resourceType": "Patient", "id": "1"})
+    (lane,) = plan(contents, NAMING).lanes
+    assert lane == Lane(lane.units)
+    assert [(unit.kind, len(unit.entries)) for unit in lane.units] == [("batch", 1)]
+
+
+def test_bad_lines_are_refused_and_the_others_go() -> None:
+    good = b'{"resourceType":"Patient","id":"1"}'
+    planned = plan(lines_of(good + b"\nno JSON"), NAMING)
+    assert [entry.position for *_, entry in sent(planned)] == [0]
+    assert [entry.where for entry, _ in planned.refused] == ["line 2"]
+
+
+def test_a_large_batch_goes_side_by_side() -> None:
+    planned = plan(bundle_of(*[create(n) for n in range(12)]), NAMING, SMALL)
+    assert len(planned.lanes) == 3
+    assert [len(lane.positions) for lane in planned.lanes] == [5, 5, 2]

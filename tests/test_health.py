@@ -1,0 +1,52 @@
+"""An operator sees which neighbour does not answer, and nothing that only an operator may know."""
+
+from __future__ import annotations
+
+import pytest
+
+from integration.errors import Unavailable
+from integration.health import check
+from integration.journal.store import MemoryJournal, Page
+from tests.conftest import Route
+
+WELL = {"storage": "ok", "fhir": "ok", "dataverse": "ok"}
+
+
+class Broken(MemoryJournal):
+    async def page(self, *_: object) -> Page:
+        raise Unavailable("storage", "ServiceRequestError")
+
+
+async def test_all_is_well_when_everyone_answers(route: Route) -> None:
+    assert await check(route.journal, route.fhir, route.dataverse) == WELL
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 500, 503])
+async def test_a_fhir_server_in_trouble_is_named_with_its_answer(route: Route, status: int) -> None:
+    route.neighbour.down = status
+    states = dict(await check(route.journal, route.fhir, route.dataverse))
+    assert str(status) in states.pop("fhir")
+    assert states == {"storage": "ok", "dataverse": "ok"}
+
+
+@pytest.mark.parametrize(
+    "wish", [{"kind": "status", "status": 404}, {"kind": "reset"}, {"kind": "throttle"}]
+)
+async def test_dataverse_in_trouble_is_named(route: Route, wish: dict[str, object]) -> None:
+    route.dataverse_neighbour.will_fail(path="WhoAmI", next=5, **wish)
+    states = dict(await check(route.journal, route.fhir, route.dataverse))
+    assert states.pop("dataverse") != "ok"
+    assert states == {"storage": "ok", "fhir": "ok"}
+
+
+async def test_storage_in_trouble_is_named(route: Route) -> None:
+    states = dict(await check(Broken(), route.fhir, route.dataverse))
+    assert "ServiceRequestError" in states.pop("storage")
+    assert states == {"fhir": "ok", "dataverse": "ok"}
+
+
+async def test_addresses_stay_out_of_the_answer(route: Route) -> None:
+    route.neighbour.down = 500
+    route.dataverse_neighbour.will_fail(kind="reset", next=5)
+    states = await check(Broken(), route.fhir, route.dataverse)
+    assert "http" not in " ".join(states.values())

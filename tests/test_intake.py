@@ -1,0 +1,429 @@
+"""A delivery is checked, kept and queued before its sender hears that it was accepted."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import tracemalloc
+from dataclasses import replace
+from time import perf_counter
+from typing import Any
+
+import pytest
+
+from integration.errors import Rejected, Unavailable
+from integration.journal.store import MemoryJournal
+from integration.model import Claim, Status
+from integration.outbox import MemoryOutbox
+from integration.settings import RELAY_QUEUE
+from tests.conftest import MARKER, Route, bundle, entry, observation, patient, told_by
+
+GZIP = {"content-encoding": "gzip"}
+
+
+class FullQueue(MemoryOutbox):
+    """Takes no claim until it is told to."""
+
+    full = True
+
+    async def send(self, queue: str, claim: Claim, delay: float = 0) -> None:
+        if self.full:
+            raise Unavailable("storage", "queue: ServiceRequestError")
+        await super().send(queue, claim, delay)
+
+
+class Fragile(MemoryJournal):
+    """Breaks off once, at the step that it is told."""
+
+    breaks_at = ""
+
+    async def keep(self, *args: Any) -> None:
+        if self.breaks_at == "keep":
+            self.breaks_at = ""
+            raise Unavailable("storage", "ServiceRequestError")
+        await super().keep(*args)
+
+
+async def refusal(route: Route, body: Any, **asked: Any) -> Rejected:
+    """What the sender is told; and that nothing of it stayed."""
+    with pytest.raises(Rejected) as caught:
+        await route.ask(body, **asked)
+    assert route.outbox.sent == []
+    assert route.journal.deliveries == {}
+    assert route.journal.bodies == {}
+    return caught.value
+
+
+# --- what is accepted --------------------------------------------------------------------------
+
+
+async def test_a_delivery_is_kept_byte_for_byte_and_queued_before_the_answer(route: Route) -> None:
+    body = b' {"resourceType" : "Patient", "multipleBirthInteger": 1.10 } \n'
+    accepted = await route.ask(body)
+    assert (await route.journal.kept(accepted.delivery)).body == body
+    assert route.outbox.sent == [(RELAY_QUEUE, Claim(accepted.delivery), 0)]
+    known = await route.known(accepted.delivery)
+    assert (known.status, known.kind, known.entries, known.bytes, known.accepted) == (
+        Status.ACCEPTED,
+        "resource",
+        1,
+        len(body),
+        route.clock.now,
+    )
+
+
+async def test_the_bundle_s_kind_and_count_are_noted(route: Route) -> None:
+    two = bundle(entry(patient()), entry(observation()), kind="batch")
+    known = await route.known(await route.deliver(two))
+    assert (known.kind, known.entries) == ("batch", 2)
+
+
+async def test_address_and_conditions_are_kept_beside_the_bytes(route: Route) -> None:
+    headers = {"if-match": 'W/"3"', "if-none-exist": "identifier=a|b"}
+    asked = {"method": "PUT", "type": "Patient", "id": "p1"}
+    delivery = await route.deliver(patient(id="p1"), headers=headers, **asked)
+    received = (await route.journal.kept(delivery)).received
+    assert (received.method, received.type, received.id) == ("PUT", "Patient", "p1")
+    assert (received.if_match, received.if_none_exist) == ('W/"3"', "identifier=a|b")
+
+
+async def test_a_delete_needs_neither_body_nor_content_type(route: Route) -> None:
+    asked = {"method": "DELETE", "type": "Patient", "id": "p1"}
+    known = await route.known(await route.deliver(b"", headers={"content-type": None}, **asked))
+    assert (known.kind, known.entries) == ("resource", 1)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "application/fhir+json",
+        "application/json",
+        "Application/FHIR+JSON; charset=UTF-8",
+        'application/fhir+json; fhirVersion=4.0; charset="utf-8"',
+    ],
+)
+async def test_json_is_taken_under_each_of_its_names(route: Route, content_type: str) -> None:
+    await route.deliver(patient(), headers={"content-type": content_type})
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/fhir+ndjson", "application/ndjson", "application/x-ndjson"]
+)
+async def test_ndjson_is_taken_under_each_of_its_names(route: Route, content_type: str) -> None:
+    lines = b"\n".join(json.dumps(patient(id=f"p{n}")).encode() for n in range(3))
+    known = await route.known(await route.deliver(lines, headers={"content-type": content_type}))
+    assert (known.kind, known.entries) == ("ndjson", 3)
+
+
+async def test_bad_lines_of_ndjson_are_listed_and_the_good_ones_taken(route: Route) -> None:
+    lines = [json.dumps(patient(id="p1")), '{"resourceType": "Patient"', "", '{"a": 1}']
+    headers = {"content-type": "application/fhir+ndjson"}
+    accepted = await route.ask("\n".join(lines).encode(), headers=headers)
+    assert [issue.expression for issue in accepted.refused] == ["line 2", "line 4"]
+    assert (await route.known(accepted.delivery)).entries == 3
+    assert len(route.queued()) == 1
+
+
+async def test_ndjson_without_one_good_line_is_refused(route: Route) -> None:
+    headers = {"content-type": "application/fhir+ndjson"}
+    told = await refusal(route, b"{\n[]\n", headers=headers)
+    assert [issue.expression for issue in told.issues] == ["line 1", "line 2"]
+
+
+# --- senders that come again -------------------------------------------------------------------
+
+
+async def test_a_full_queue_is_told_to_the_sender_and_a_repeat_works(route: Route) -> None:
+    route.outbox = FullQueue()
+    with pytest.raises(Unavailable):
+        await route.ask(patient())
+    route.outbox.full = False
+    accepted = await route.ask(patient())
+    assert route.queued() == [(Claim(accepted.delivery), 0)]
+
+
+async def test_bytes_that_cannot_be_kept_are_never_queued_and_a_repeat_works(route: Route) -> None:
+    route.journal = Fragile()
+    route.journal.breaks_at = "keep"
+    with pytest.raises(Unavailable):
+        await route.ask(patient())
+    assert route.queued() == []
+    accepted = await route.ask(patient())
+    assert route.queued() == [(Claim(accepted.delivery), 0)]
+
+
+async def test_a_key_seen_before_answers_the_first_delivery_and_queues_nothing(
+    route: Route,
+) -> None:
+    headers = {"idempotency-key": "k1"}
+    first = await route.deliver(patient(), headers=headers)
+    await route.carry(first)
+    again = await route.ask(patient(), headers=headers)
+    assert again.delivery == first
+    assert route.queued() == []
+    assert list(route.journal.deliveries) == [first]
+
+
+async def test_a_key_whose_delivery_was_not_carried_yet_is_queued_again(route: Route) -> None:
+    """Its first try may have ended between the journal and the queue."""
+    headers = {"idempotency-key": "k1"}
+    first = await route.deliver(patient(), headers=headers)
+    again = await route.ask(patient(), headers=headers)
+    assert again.delivery == first
+    assert route.queued() == [(Claim(first), 0)]
+
+
+async def test_a_try_that_broke_off_after_taking_its_key_is_taken_over(route: Route) -> None:
+    route.journal = Fragile()
+    route.journal.breaks_at = "keep"
+    headers = {"idempotency-key": "k1"}
+    with pytest.raises(Unavailable):
+        await route.ask(patient(), headers=headers)
+    (taken,) = route.journal.keys.values()
+    accepted = await route.ask(patient(), headers=headers)
+    assert accepted.delivery == taken
+    assert route.queued() == [(Claim(taken), 0)]
+    await route.carry_all()
+    assert (await route.known(taken)).status is Status.DONE
+
+
+@pytest.mark.parametrize(
+    ("body", "asked"),
+    [
+        (patient(active=True), {}),
+        (patient(), {"type": "Patient"}),
+        (patient(), {"headers": {"if-none-exist": "identifier=a|b"}}),
+    ],
+    ids=["another body", "another address", "another condition"],
+)
+async def test_a_key_cannot_be_used_for_anything_else(
+    route: Route, body: Any, asked: dict[str, Any]
+) -> None:
+    await route.deliver(patient(), headers={"idempotency-key": "k1"})
+    headers = {"idempotency-key": "k1", **asked.pop("headers", {})}
+    with pytest.raises(Rejected) as caught:
+        await route.ask(body, headers=headers, **asked)
+    assert caught.value.status == 422
+    assert route.queued() == []
+
+
+async def test_the_same_bytes_make_a_second_delivery_that_is_marked_as_a_repeat(
+    route: Route,
+) -> None:
+    first = await route.known(await route.deliver(patient()))
+    second = await route.known(await route.deliver(patient()))
+    assert (first.repeat, second.repeat) == (False, True)
+    assert first.id != second.id
+    assert first.key == second.key
+
+
+async def test_the_same_bytes_at_another_address_are_no_repeat(route: Route) -> None:
+    await route.deliver(patient())
+    other = await route.known(await route.deliver(patient(), type="Patient"))
+    assert not other.repeat
+
+
+async def test_two_senders_may_use_the_same_key(route: Route) -> None:
+    route.settings = {"sender_header": "X-Sender"}
+    one = {"idempotency-key": "k1", "x-sender": "north"}
+    first = await route.deliver(patient(), headers=one)
+    second = await route.deliver(patient(active=True), headers={**one, "x-sender": "south"})
+    assert first != second
+
+
+async def test_the_sender_is_who_the_gateway_says(route: Route) -> None:
+    route.settings = {"sender_header": "X-Sender"}
+    named = await route.deliver(patient(), headers={"x-sender": "north"})
+    nameless = await route.deliver(patient())
+    assert (await route.known(named)).sender == "north"
+    assert (await route.known(nameless)).sender == "default"
+
+
+async def test_without_the_setting_a_sender_cannot_name_itself(route: Route) -> None:
+    delivery = await route.deliver(patient(), headers={"x-sender": "north"})
+    assert (await route.known(delivery)).sender == "default"
+
+
+# --- gzip --------------------------------------------------------------------------------------
+
+
+async def test_gzip_is_undone_before_keeping(route: Route) -> None:
+    body = json.dumps(patient()).encode()
+    delivery = await route.deliver(gzip.compress(body), headers=GZIP)
+    assert (await route.journal.kept(delivery)).body == body
+
+
+async def test_gzip_of_several_members_is_one_body(route: Route) -> None:
+    body = json.dumps(patient()).encode()
+    members = b"".join(gzip.compress(body[n : n + 20]) for n in range(0, len(body), 20))
+    delivery = await route.deliver(members, headers=GZIP)
+    assert (await route.journal.kept(delivery)).body == body
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"no gzip at all",
+        gzip.compress(b'{"resourceType": "Patient"}')[:-9],
+        gzip.compress(b"{}") + b"and more",
+    ],
+    ids=["other bytes", "cut off", "followed by something"],
+)
+async def test_what_is_not_gzip_is_refused(route: Route, damaged: bytes) -> None:
+    assert (await refusal(route, damaged, headers=GZIP)).status == 400
+
+
+async def test_a_bomb_takes_no_more_memory_than_a_delivery_may(route: Route) -> None:
+    route.settings = {"max_bytes": 100_000}
+    bomb = gzip.compress(bytes(64_000_000))
+    tracemalloc.start()
+    try:
+        told = await refusal(route, bomb, headers=GZIP)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert told.status == 413
+    assert peak < 2_000_000
+
+
+async def test_a_bomb_of_many_members_is_bounded_as_a_whole(route: Route) -> None:
+    route.settings = {"max_bytes": 100_000}
+    told = await refusal(route, gzip.compress(bytes(60_000)) * 2, headers=GZIP)
+    assert told.status == 413
+
+
+async def test_many_empty_members_cost_time_in_proportion(route: Route) -> None:
+    """Twenty bytes each: a large delivery may hold millions, and all others wait meanwhile."""
+    route.settings = {"max_bytes": 50_000_000}
+
+    async def seconds(members: int) -> float:
+        begun = perf_counter()
+        await refusal(route, gzip.compress(b"") * members, headers=GZIP)
+        return perf_counter() - begun
+
+    few = min([await seconds(10_000) for _ in range(3)])
+    many = min([await seconds(40_000) for _ in range(3)])
+    assert many < 8 * few  # four times as many; sixteen would be the square
+
+
+# --- what is refused ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"content-type": "application/xml"}, 415),
+        ({"content-type": "text/json"}, 415),
+        ({"content-type": None}, 415),
+        ({"content-type": "application/fhir+json; charset=iso-8859-1"}, 415),
+        ({"content-encoding": "br"}, 415),
+        ({"idempotency-key": "k" * 2001}, 400),
+        ({"if-match": 'W/"1"\x00'}, 400),
+        ({"if-none-exist": "q" * 2001}, 400),
+    ],
+    ids=str,
+)
+async def test_headers_that_cannot_be_honoured_are_refused(
+    route: Route, headers: dict[str, Any], status: int
+) -> None:
+    assert (await refusal(route, patient(), headers=headers)).status == status
+
+
+@pytest.mark.parametrize(
+    ("type_", "id_", "method", "allowed"),
+    [
+        (None, None, "GET", ("POST",)),
+        (None, None, "PUT", ("POST",)),
+        (None, None, "PATCH", ("POST",)),
+        ("Patient", None, "DELETE", ("POST",)),
+        ("Patient", "p1", "POST", ("PUT", "DELETE")),
+        ("Patient", "p1", "PATCH", ("PUT", "DELETE")),
+    ],
+)
+async def test_a_wrong_method_is_told_what_the_address_takes(
+    route: Route, type_: str | None, id_: str | None, method: str, allowed: tuple[str, ...]
+) -> None:
+    told = await refusal(route, patient(), type=type_, id=id_, method=method)
+    assert (told.status, told.allowed) == (405, allowed)
+
+
+async def test_an_unknown_type_is_not_found(route: Route) -> None:
+    assert (await refusal(route, patient(), type="Pateint")).status == 404
+
+
+@pytest.mark.parametrize("id_", ["a_b", "x" * 65, "é"])
+async def test_an_id_that_fhir_does_not_allow_is_refused(route: Route, id_: str) -> None:
+    assert (await refusal(route, patient(), type="Patient", id=id_, method="PUT")).status == 400
+
+
+async def test_ndjson_at_the_address_of_a_type_is_refused(route: Route) -> None:
+    headers = {"content-type": "application/fhir+ndjson"}
+    assert (await refusal(route, patient(), headers=headers, type="Patient")).status == 415
+
+
+async def test_more_bytes_than_the_setting_are_refused_and_as_many_are_taken(
+    route: Route,
+) -> None:
+    body = json.dumps(patient()).encode()
+    route.settings = {"max_bytes": len(body) - 1}
+    assert (await refusal(route, body)).status == 413
+    assert (await refusal(route, gzip.compress(body), headers=GZIP)).status == 413
+    route.settings = {"max_bytes": len(body)}
+    await route.deliver(body)
+    await route.deliver(gzip.compress(body), headers=GZIP)
+
+
+@pytest.mark.parametrize("body", [b"", b"  ", b"{", b"\xff\xfe{\x00", b"[]", b'{"a": 1}'])
+async def test_what_is_not_fhir_json_is_refused(route: Route, body: bytes) -> None:
+    assert (await refusal(route, body)).status == 400
+
+
+async def test_validation_at_the_door_names_elements_and_no_values(route: Route) -> None:
+    route.settings = {"validate": True}
+    wrong = patient(birthDate=MARKER, active=MARKER)
+    told = await refusal(route, bundle(entry(observation()), entry(wrong)))
+    assert told.status == 422
+    where = "Bundle.entry[1].resource"
+    assert {issue.expression for issue in told.issues} == {f"{where}.birthDate", f"{where}.active"}
+    assert MARKER not in str(told)
+
+
+async def test_validation_is_off_unless_the_setting_says_on(route: Route) -> None:
+    await route.deliver(patient(active=MARKER))
+
+
+async def test_a_refusal_quotes_nothing_of_the_body(
+    route: Route, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "integration")
+    wrong = {"resourceType": MARKER, "id": MARKER, "type": MARKER}
+    for body in (wrong, bundle(wrong), bundle(entry(patient(), method=MARKER)), {"x": wrong}):
+        told = await refusal(route, body)
+        assert MARKER not in repr(told.issues)
+        assert told.__cause__ is None
+    assert MARKER not in told_by(caplog.records)
+
+
+# --- what the claim, the row and the log may hold ----------------------------------------------
+
+
+async def test_claim_row_and_log_hold_no_patient_data(
+    route: Route, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "integration")
+    headers = {
+        "if-none-exist": f"identifier=urn:mrn|{MARKER}",
+        "idempotency-key": MARKER,
+        "if-match": MARKER,
+    }
+    delivery = await route.deliver(patient(), type="Patient", headers=headers)
+    await route.ask(patient(), type="Patient", headers=headers)
+    assert MARKER not in repr(await route.known(delivery))
+    assert MARKER not in repr(route.outbox.sent)
+    assert MARKER not in repr(route.journal.keys)
+    assert "delivery.accepted" in caplog.messages
+    assert MARKER not in told_by(caplog.records)
+    # The bytes and their conditions are where they belong, so the search above can find it.
+    assert MARKER in repr(await route.journal.kept(delivery))
+    assert MARKER in repr(replace(await route.known(delivery), reason=MARKER))

@@ -1,0 +1,398 @@
+"""A lane goes unit by unit; what is settled stays settled, and the rest is tried again, alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from integration.fhir.plan import Limits
+from integration.model import Claim, Status
+from integration.outbox import MemoryOutbox
+from integration.settings import MIRROR_QUEUE
+from tests.conftest import Body, Route, bundle, entry, observation, patient
+
+URL = "urn:uuid:00000000-0000-4000-8000-000000000001"
+OTHER = "urn:uuid:00000000-0000-4000-8000-000000000002"
+MAYBE = {"ifNoneExist": "identifier=urn:mrn|7"}
+
+
+def numbered(**elements: Any) -> Body:
+    return patient(identifier=[{"system": "urn:mrn", "value": "7"}], **elements)
+
+
+def batch(*entries: Body) -> Body:
+    return bundle(*entries, kind="batch")
+
+
+# --- what the server says about single entries -------------------------------------------------
+
+
+async def test_an_entry_that_was_throttled_inside_a_200_goes_again_alone(route: Route) -> None:
+    delivery = await route.deliver(batch(entry(patient()), entry(observation()), entry(patient())))
+
+    def throttled(said: Body) -> None:
+        said["entry"][1] = {"response": {"status": "429"}}
+
+    route.neighbour.will_say(throttled)
+    await route.carry(delivery)
+    assert len(await route.outcomes(delivery)) == 2
+    assert (await route.known(delivery)).status is Status.ACCEPTED
+    # The server said 429 and wrote nothing.
+    (written,) = route.neighbour.of("Observation")
+    route.neighbour.stored.pop(f"Observation/{written['id']}")
+    await route.carry_all()
+    assert await route.statuses(delivery) == [201, 201, 201]
+    assert [len(each.asked) for each in route.neighbour.writes] == [3, 1]
+    assert set(route.neighbour.versions.values()) == {1}
+
+
+async def test_the_wait_of_a_throttled_entry_is_the_server_s_own(route: Route) -> None:
+    delivery = await route.deliver(batch(entry(patient())))
+    body = {"resourceType": "Bundle", "entry": [{"response": {"status": "429"}}]}
+    route.neighbour.will_answer(200, body, {"x-ms-retry-after-ms": "42000", "retry-after": "7"})
+    await route.carry(delivery)
+    assert [delay for _, delay in route.queued()] == [42]
+
+
+@pytest.mark.parametrize("status", ["500", "503 Service Unavailable", "408", "409", "429"])
+async def test_an_entry_in_passing_trouble_is_not_settled(route: Route, status: str) -> None:
+    delivery = await route.deliver(batch(entry(patient())))
+    body = {"resourceType": "Bundle", "entry": [{"response": {"status": status}}]}
+    route.neighbour.will_answer(200, body)
+    await route.carry(delivery)
+    assert await route.outcomes(delivery) == []
+    await route.carry_all()
+    assert await route.statuses(delivery) == [201]
+
+
+async def test_a_conflict_that_never_passes_ends_as_refused(route: Route) -> None:
+    update = entry(patient(id="p1"), method="PUT", url="Patient/p1")
+    delivery = await route.deliver(batch(update))
+    body = {"resourceType": "Bundle", "entry": [{"response": {"status": "409"}}]}
+    for _ in range(20):
+        route.neighbour.will_answer(200, body)
+    await route.carry_all(delivery)
+    assert await route.statuses(delivery) == [409]
+    assert 1 < len(route.neighbour.heard) < 20
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"{",
+        b"[]",
+        b"<html>",
+        {"resourceType": "Bundle"},
+        {"resourceType": "Bundle", "entry": []},
+        {"resourceType": "Bundle", "entry": [{"response": {"status": "200"}}]},
+        {"resourceType": "Bundle", "entry": [{"response": {"status": "200"}}] * 4},
+    ],
+    ids=["broken", "a list", "a page", "no entries", "none", "too few", "too many"],
+)
+async def test_an_answer_that_cannot_be_matched_proves_nothing(route: Route, answer: Any) -> None:
+    delivery = await route.deliver(batch(entry(patient()), entry(observation())))
+    route.neighbour.will_answer(200, answer)
+    await route.carry(delivery)
+    assert await route.outcomes(delivery) == []
+    assert len(route.queued()) == 1
+    await route.carry_all()
+    assert await route.statuses(delivery) == [201, 201]
+
+
+async def test_a_refused_entry_does_not_stop_the_others_of_a_batch(route: Route) -> None:
+    route.neighbour.refuses = {"Observation"}
+    delivery = await route.deliver(batch(entry(patient()), entry(observation()), entry(patient())))
+    await route.carry(delivery)
+    assert await route.statuses(delivery) == [201, 422, 201]
+    issues = (await route.outcomes(delivery))[1].issues
+    assert issues is not None
+    assert issues[0]["diagnostics"] == "said by the FHIR server"
+    known = await route.known(delivery)
+    assert (known.status, known.written, known.refused) == (Status.DONE, 2, 1)
+
+
+async def test_a_transaction_that_is_refused_whole_is_done_with_the_reasons(route: Route) -> None:
+    route.neighbour.refuses = {"Observation"}
+    delivery = await route.deliver(bundle(entry(patient()), entry(observation())))
+    await route.carry(delivery)
+    assert await route.statuses(delivery) == [422, 422]
+    for each in await route.outcomes(delivery):
+        assert each.issues is not None
+        assert each.issues[0]["diagnostics"] == "said by the FHIR server"
+    assert (await route.known(delivery)).status is Status.DONE
+    assert route.queued() == []
+    assert route.mirrored == []
+
+
+# --- a reply that was lost ---------------------------------------------------------------------
+
+
+async def test_a_create_whose_reply_was_lost_is_looked_for_and_not_written_again(
+    route: Route,
+) -> None:
+    delivery = await route.deliver(bundle(entry(patient(), URL), entry(observation(URL))))
+    route.neighbour.will_lose_the_reply()
+    await route.carry(delivery)
+    assert await route.outcomes(delivery) == []
+    await route.carry_all()
+    assert (await route.known(delivery)).status is Status.DONE
+    assert await route.statuses(delivery) == [200, 200]
+    assert len(route.neighbour.writes) == 1
+    assert set(route.neighbour.versions.values()) == {1}
+
+
+async def test_what_others_changed_since_is_not_undone(route: Route) -> None:
+    delivery = await route.deliver(bundle(entry(patient())))
+    route.neighbour.will_lose_the_reply()
+    await route.carry(delivery)
+    (person,) = route.neighbour.of("Patient")
+    route.neighbour.put({**person, "active": False})
+    await route.carry_all()
+    (person,) = route.neighbour.of("Patient")
+    assert person["active"] is False
+    outcome = (await route.outcomes(delivery))[0]
+    assert outcome.location == f"Patient/{person['id']}/_history/2"
+
+
+async def test_what_others_deleted_since_is_not_brought_back(route: Route) -> None:
+    delivery = await route.deliver(bundle(entry(patient())))
+    route.neighbour.will_lose_the_reply()
+    await route.carry(delivery)
+    route.neighbour.delete(f"Patient/{route.neighbour.of('Patient')[0]['id']}")
+    await route.carry_all()
+    assert route.neighbour.of("Patient") == []
+    assert (await route.known(delivery)).status is Status.DONE
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        (500, None),
+        (408, None),
+        (200, {"resourceType": "Bundle", "entry": [{"response": {"status": "429"}}]}),
+        (200, {"resourceType": "Bundle", "entry": [{"response": {"status": "503"}}]}),
+        (200, {"resourceType": "Bundle", "entry": []}),
+        (200, b"{"),
+    ],
+    ids=["500", "408", "429 inside", "503 inside", "nothing said", "broken"],
+)
+async def test_a_look_up_without_an_answer_is_no_leave_to_write(
+    route: Route, failure: tuple[int, Any]
+) -> None:
+    delivery = await route.deliver(bundle(entry(patient())))
+    route.neighbour.will_lose_the_reply()
+    await route.carry(delivery)
+    (person,) = route.neighbour.of("Patient")
+    route.neighbour.put({**person, "active": False})
+    route.neighbour.will_answer(*failure)
+    await route.carry_all()
+    (person,) = route.neighbour.of("Patient")
+    assert person["active"] is False
+    assert (await route.known(delivery)).status is Status.DONE
+
+
+async def test_a_request_that_never_arrived_is_sent_again(route: Route) -> None:
+    delivery = await route.deliver(bundle(entry(patient())))
+    route.neighbour.will_answer(500)
+    await route.carry_all(delivery)
+    assert await route.statuses(delivery) == [201]
+    assert set(route.neighbour.versions.values()) == {1}
+
+
+async def test_the_first_try_does_not_look_before_it_writes(route: Route) -> None:
+    await route.carry(await route.deliver(bundle(entry(patient()))))
+    assert len(route.neighbour.heard) == 1
+
+
+async def test_a_repeat_looks_before_it_writes(route: Route) -> None:
+    body = bundle(entry(patient(), URL), entry(observation(URL)))
+    first = await route.deliver(body)
+    await route.carry(first)
+    (person,) = route.neighbour.of("Patient")
+    route.neighbour.put({**person, "active": False})
+    second = await route.deliver(body)
+    await route.carry(second)
+    assert len(route.neighbour.writes) == 1
+    assert len(route.neighbour.stored) == 2
+    assert await route.statuses(second) == [200, 200]
+    assert route.neighbour.of("Patient")[0]["active"] is False
+
+
+async def test_a_repeat_of_what_never_arrived_is_written(route: Route) -> None:
+    body = bundle(entry(patient()))
+    await route.deliver(body)
+    second = await route.deliver(body)
+    await route.carry(second)
+    assert await route.statuses(second) == [201]
+
+
+async def test_only_what_is_left_of_a_batch_goes_again(route: Route) -> None:
+    """The second half of the answer was lost with the worker: its first half is noted."""
+    route.limits = Limits(entries=1)
+    delivery = await route.deliver(batch(entry(patient(), URL), entry(observation(URL))))
+    route.neighbour.will_do_as_asked()
+    route.neighbour.will_answer(500)
+    await route.carry(delivery)
+    assert [each.position for each in await route.outcomes(delivery)] == [0]
+    await route.carry_all()
+    assert await route.statuses(delivery) == [201, 201]
+    assert set(route.neighbour.versions.values()) == {1}
+
+
+# --- conditional entries -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_the_result_of_a_conditional_create_is_put_into_later_units(
+    route: Route, known: bool
+) -> None:
+    if known:
+        route.neighbour.put(numbered(id="known-1"))
+    delivery = await route.deliver(batch(entry(numbered(), URL, **MAYBE), entry(observation(URL))))
+    await route.carry(delivery)
+    (person,) = route.neighbour.of("Patient")
+    (seen,) = route.neighbour.of("Observation")
+    assert seen["subject"]["reference"] == f"Patient/{person['id']}"
+    assert len(route.neighbour.writes) == 2
+    assert await route.statuses(delivery) == [200 if known else 201, 201]
+
+
+async def test_all_results_that_an_entry_waits_for_are_put_in(route: Route) -> None:
+    """They may come from different units, and from an earlier try."""
+    route.limits = Limits(entries=1)
+    place = {"resourceType": "Location", "identifier": [{"value": "w7"}]}
+    seen = {**observation(URL), "performer": [{"reference": OTHER}]}
+    delivery = await route.deliver(
+        batch(
+            entry(seen),
+            entry(numbered(), URL, **MAYBE),
+            entry(place, OTHER, ifNoneExist="identifier=w7"),
+        )
+    )
+    route.neighbour.will_do_as_asked()
+    route.neighbour.will_answer(500)
+    await route.carry_all(delivery)
+    (person,), (ward,) = route.neighbour.of("Patient"), route.neighbour.of("Location")
+    (written,) = route.neighbour.of("Observation")
+    assert written["subject"]["reference"] == f"Patient/{person['id']}"
+    assert written["performer"][0]["reference"] == f"Location/{ward['id']}"
+
+
+async def test_a_later_try_still_knows_what_a_conditional_create_has_found(route: Route) -> None:
+    delivery = await route.deliver(batch(entry(numbered(), URL, **MAYBE), entry(observation(URL))))
+    route.neighbour.will_do_as_asked()
+    route.neighbour.will_answer(500)
+    await route.carry(delivery)
+    assert route.neighbour.of("Observation") == []
+    await route.carry_all()
+    (person,), (seen,) = route.neighbour.of("Patient"), route.neighbour.of("Observation")
+    assert seen["subject"]["reference"] == f"Patient/{person['id']}"
+
+
+async def test_a_conditional_create_whose_reply_was_lost_creates_nothing_more(
+    route: Route,
+) -> None:
+    delivery = await route.deliver(batch(entry(numbered(), URL, **MAYBE), entry(observation(URL))))
+    route.neighbour.will_lose_the_reply()
+    await route.carry_all(delivery)
+    assert len(route.neighbour.of("Patient")) == 1
+    assert len(route.neighbour.of("Observation")) == 1
+    assert set(route.neighbour.versions.values()) == {1}
+
+
+async def test_a_transaction_s_lost_reply_leaves_only_its_conditions_to_be_asked_again(
+    route: Route,
+) -> None:
+    delivery = await route.deliver(bundle(entry(numbered(), URL, **MAYBE), entry(observation(URL))))
+    route.neighbour.will_lose_the_reply()
+    await route.carry_all(delivery)
+    assert await route.statuses(delivery) == [200, 200]
+    assert len(route.neighbour.of("Patient")) == len(route.neighbour.of("Observation")) == 1
+    assert set(route.neighbour.versions.values()) == {1}
+
+
+async def test_what_refers_to_a_refused_conditional_entry_is_not_sent(route: Route) -> None:
+    route.neighbour.put(numbered(id="one"))
+    route.neighbour.put(numbered(id="two"))
+    delivery = await route.deliver(
+        batch(entry(numbered(), URL, **MAYBE), entry(observation(URL), OTHER), entry(observation()))
+    )
+    await route.carry_all(delivery)
+    assert await route.statuses(delivery) == [412, 424, 201]
+    assert len(route.neighbour.of("Observation")) == 1
+    issues = (await route.outcomes(delivery))[1].issues
+    assert issues is not None
+    assert "refused" in issues[0]["diagnostics"]
+
+
+# --- a transaction that does not fit -----------------------------------------------------------
+
+
+async def test_a_refused_part_of_a_split_transaction_stops_the_later_ones(route: Route) -> None:
+    route.limits = Limits(entries=1)
+    route.neighbour.refuses = {"Observation"}
+    report = {
+        "resourceType": "DiagnosticReport",
+        "status": "final",
+        "code": {"text": "x"},
+        "result": [{"reference": OTHER}],
+    }
+    delivery = await route.deliver(
+        bundle(entry(report), entry(observation(URL), OTHER), entry(patient(), URL))
+    )
+    await route.carry_all(delivery)
+    assert await route.statuses(delivery) == [424, 422, 201]
+    assert route.neighbour.of("DiagnosticReport") == []
+    known = await route.known(delivery)
+    assert (known.split, known.units, known.written, known.refused) == (True, 3, 1, 2)
+
+
+# --- the mirror's claims -----------------------------------------------------------------------
+
+
+async def test_only_written_entries_of_mirrored_types_are_claimed_for_the_mirror(
+    route: Route,
+) -> None:
+    route.neighbour.refuses = {"Observation"}
+    kept = entry(patient(id="p1"), method="PUT", url="Patient/p1")
+    gone = {"request": {"method": "DELETE", "url": "Patient/p2"}}
+    stale = entry(patient(id="p3"), method="PUT", url="Patient/p3", ifMatch='W/"9"')
+    place = entry({"resourceType": "Location", "name": "Ward 7"})
+    delivery = await route.deliver(batch(kept, gone, stale, place, entry(observation())))
+    await route.carry(delivery)
+    assert await route.statuses(delivery) == [201, 204, 412, 201, 422]
+    assert route.mirrored == ["Patient/p1", "Patient/p2"]
+
+
+async def test_the_mirror_is_claimed_for_what_a_condition_has_found(route: Route) -> None:
+    route.neighbour.put(numbered(id="known-1"))
+    await route.carry(await route.deliver(batch(entry(numbered(), URL, **MAYBE))))
+    assert route.mirrored == ["Patient/known-1"]
+
+
+async def test_what_an_earlier_try_wrote_is_claimed_for_the_mirror_too(route: Route) -> None:
+    delivery = await route.deliver(bundle(entry(patient())))
+    route.neighbour.will_lose_the_reply()
+    await route.carry(delivery)
+    assert route.mirrored == []
+    await route.carry_all()
+    (person,) = route.neighbour.of("Patient")
+    assert route.mirrored == [f"Patient/{person['id']}"]
+
+
+async def test_the_mirror_is_claimed_before_the_outcome_is_noted(route: Route) -> None:
+    journal = route.journal
+    noted_at_claim: list[int] = []
+
+    class Watching(MemoryOutbox):
+        async def send(self, queue: str, claim: Claim, delay: float = 0) -> None:
+            if queue == MIRROR_QUEUE:
+                noted_at_claim.append(len(await journal.outcomes(claim.delivery)))
+            await super().send(queue, claim, delay)
+
+    route.outbox = Watching()
+    delivery = await route.deliver(bundle(entry(patient())))
+    await route.carry(delivery)
+    assert noted_at_claim == [0]
+    assert await route.statuses(delivery) == [201]

@@ -1,0 +1,102 @@
+"""When a claim that failed comes back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+
+from integration.errors import IntegrationError, Misconfigured, Unavailable
+from integration.model import Claim
+from integration.outbox import MemoryOutbox, put_back, read_claim
+
+NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
+DAY = 24 * 3600.0
+DOWN = Unavailable("FHIR server", "answered 503")
+CLAIM = Claim("0190a1b2-0000-7000-8000-000000000001", lane=2)
+
+
+def delays(error: IntegrationError, attempts: int) -> list[float | None]:
+    """The delay after each of the first attempts, all at the same moment."""
+    found, claim = [], CLAIM
+    for _ in range(attempts):
+        back = put_back(claim, error, NOW, DAY)
+        claim = back.claim
+        found.append(back.delay)
+    return found
+
+
+def test_the_delay_doubles_at_each_attempt() -> None:
+    assert delays(DOWN, 5) == [2, 4, 8, 16, 32]
+
+
+def test_the_delay_never_grows_beyond_a_quarter_of_an_hour() -> None:
+    assert delays(DOWN, 40)[-30:] == [900] * 30
+
+
+@pytest.mark.parametrize("attempt", [0, 9, 16, 5000])
+def test_no_number_of_attempts_ends_it(attempt: int) -> None:
+    claim = Claim(CLAIM.delivery, attempt=attempt, since=NOW.timestamp() - 60)
+    assert put_back(claim, DOWN, NOW, DAY).delay is not None
+
+
+@pytest.mark.parametrize(
+    ("attempt", "wish", "delay"), [(0, 120.0, 120.0), (6, 1.0, 128.0), (0, 4000.0, 4000.0)]
+)
+def test_a_neighbours_wish_to_wait_is_obeyed_but_never_shortens(
+    attempt: int, wish: float, delay: float
+) -> None:
+    error = Unavailable("FHIR server", "answered 429", retry_after=wish)
+    assert put_back(Claim("d", attempt=attempt), error, NOW, DAY).delay == delay
+
+
+def test_what_an_operator_must_mend_waits_the_longest_at_once() -> None:
+    assert delays(Misconfigured("Dataverse answered 403"), 3) == [900, 900, 900]
+
+
+@pytest.mark.parametrize(
+    ("age", "given_up"), [(0.0, False), (DAY - 3, False), (DAY - 1, True), (DAY + 1, True)]
+)
+def test_age_ends_it(age: float, given_up: bool) -> None:
+    claim = Claim("d", since=NOW.timestamp() - age)
+    assert (put_back(claim, DOWN, NOW, DAY).delay is None) is given_up
+
+
+def test_the_age_is_counted_from_the_first_failure() -> None:
+    first = put_back(CLAIM, DOWN, NOW, DAY).claim
+    later = put_back(first, DOWN, NOW + timedelta(hours=5), DAY).claim
+    assert first.since == later.since == NOW.timestamp()
+
+
+def test_a_claim_comes_back_as_the_same_work() -> None:
+    again = put_back(CLAIM, DOWN, NOW, DAY).claim
+    assert (again.delivery, again.lane, again.resource) == (CLAIM.delivery, 2, None)
+    assert again.attempt == 1
+
+
+def test_a_claim_that_is_given_up_on_still_says_what_it_was() -> None:
+    back = put_back(Claim("d", lane=3, since=0), DOWN, NOW, DAY)
+    assert back.delay is None
+    assert back.claim.lane == 3
+
+
+def test_a_claim_survives_the_queue() -> None:
+    claim = Claim("d", lane=1, resource="Patient/1", attempt=2, since=3.5)
+    assert read_claim(msgspec.json.encode(claim)) == claim
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"hello", b'{"delivery": 7}', b"[]"])
+def test_what_is_no_claim_is_not_read_as_one(body: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        read_claim(body)
+
+
+async def test_the_double_keeps_claims_in_the_order_they_were_sent() -> None:
+    outbox = MemoryOutbox()
+    await outbox.send("relay", Claim("a"))
+    await outbox.send("mirror", Claim("b", resource="Patient/1"), 2.5)
+    assert outbox.sent == [
+        ("relay", Claim("a"), 0),
+        ("mirror", Claim("b", resource="Patient/1"), 2.5),
+    ]

@@ -1,0 +1,464 @@
+"""A delivery is planned, carried and finished, whatever fails on the way and however often."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from integration import relay as relaying
+from integration import tracking
+from integration.errors import Unavailable
+from integration.fhir.plan import Limits
+from integration.journal.store import MemoryJournal
+from integration.model import Claim, Status
+from integration.settings import MIRROR_QUEUE, RELAY_QUEUE
+from tests.conftest import (
+    MARKER,
+    Route,
+    bundle,
+    entry,
+    observation,
+    patient,
+    told_by,
+)
+
+MAYBE = {"ifNoneExist": "identifier=urn:mrn|7"}
+
+
+def family(number: int) -> list[dict[str, Any]]:
+    """A patient and its observation: two entries that belong together."""
+    url = f"urn:uuid:00000000-0000-4000-8000-{number:012d}"
+    return [entry(patient(), url), entry(observation(url))]
+
+
+def families(number: int, kind: str = "transaction") -> dict[str, Any]:
+    return bundle(*(each for n in range(number) for each in family(n)), kind=kind)
+
+
+# --- one lane ----------------------------------------------------------------------------------
+
+
+async def test_a_delivery_of_one_lane_is_carried_at_once_and_is_done(route: Route) -> None:
+    delivery = await route.deliver(families(1))
+    route.clock.later(5)
+    await route.carry(delivery)
+    assert route.queued() == []
+    known = await route.known(delivery)
+    assert (known.status, known.written, known.refused) == (Status.DONE, 2, 0)
+    assert (known.lanes, known.units, known.split) == (1, 1, False)
+    assert known.finished == route.clock.now
+    assert len(route.neighbour.of("Patient")) == len(route.neighbour.of("Observation")) == 1
+
+
+async def test_references_follow_the_ids_that_were_given(route: Route) -> None:
+    await route.carry(await route.deliver(families(1)))
+    (person,), (seen,) = route.neighbour.of("Patient"), route.neighbour.of("Observation")
+    assert seen["subject"]["reference"] == f"Patient/{person['id']}"
+
+
+async def test_outcomes_are_noted_at_the_sender_s_positions(route: Route) -> None:
+    """Sent in FHIR's order, deletes first; told in the sender's."""
+    kept = entry(patient(id="p1"), method="PUT", url="Patient/p1")
+    gone = {"request": {"method": "DELETE", "url": "Observation/o1"}}
+    new = entry(observation(), "urn:uuid:00000000-0000-4000-8000-000000000001")
+    delivery = await route.deliver(bundle(kept, new, gone))
+    await route.carry(delivery)
+    assert [method for method, _ in route.neighbour.heard[0].asked] == ["DELETE", "PUT", "PUT"]
+    outcomes = await route.outcomes(delivery)
+    assert [each.status for each in outcomes] == [201, 201, 204]
+    assert outcomes[0].location == "Patient/p1/_history/1"
+    assert outcomes[0].etag == 'W/"1"'
+    assert outcomes[1].full_url == "urn:uuid:00000000-0000-4000-8000-000000000001"
+    assert {each.unit for each in outcomes} == {"0.0"}
+
+
+async def test_the_delivery_is_named_in_every_request_to_the_fhir_server(route: Route) -> None:
+    delivery = await route.deliver(families(1))
+    await route.carry(delivery)
+    assert {each.headers["x-ms-client-request-id"] for each in route.neighbour.heard} == {delivery}
+
+
+async def test_lines_that_cannot_be_read_are_refused_and_counted(route: Route) -> None:
+    headers = {"content-type": "application/fhir+ndjson"}
+    lines = b'{"resourceType": "Patient", "id": "p1"}\n{\n{"resourceType": "Patient", "id": "p2"}'
+    delivery = await route.deliver(lines, headers=headers)
+    await route.carry_all(delivery)
+    known = await route.known(delivery)
+    assert (known.status, known.written, known.refused) == (Status.DONE, 2, 1)
+    assert await route.statuses(delivery) == [201, 422, 201]
+    assert (await route.outcomes(delivery))[1].issues
+
+
+async def test_a_transaction_that_cannot_be_sent_whole_is_refused_whole(route: Route) -> None:
+    lost = observation("urn:uuid:00000000-0000-4000-8000-00000000dead")
+    delivery = await route.deliver(bundle(*family(0), entry(lost)))
+    await route.carry(delivery)
+    assert await route.statuses(delivery) == [422, 422, 422]
+    assert (await route.known(delivery)).status is Status.DONE
+    assert route.neighbour.heard == []
+
+
+async def test_a_transaction_above_the_limit_is_refused_where_the_setting_says_so(
+    route: Route,
+) -> None:
+    route.limits = Limits(entries=2, over="reject")
+    delivery = await route.deliver(families(2))
+    await route.carry_all(delivery)
+    assert await route.statuses(delivery) == [422] * 4
+    assert route.neighbour.heard == []
+
+
+# --- several lanes -----------------------------------------------------------------------------
+
+
+async def test_several_lanes_fan_out_with_a_claim_each(route: Route) -> None:
+    route.limits = Limits(entries=2)
+    delivery = await route.deliver(families(3))
+    await route.carry(delivery)
+    assert route.neighbour.heard == []
+    assert route.queued() == [(Claim(delivery, lane=lane), 0) for lane in range(3)]
+    known = await route.known(delivery)
+    assert (known.status, known.lanes, known.units) == (Status.CARRYING, 3, 3)
+    assert known.split
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1], [1, 1, 0, 2], [2, 2, 1, 0, 0, 1]])
+async def test_the_last_lane_finishes_the_delivery_whatever_the_order(
+    route: Route, order: list[int]
+) -> None:
+    route.limits = Limits(entries=2)
+    delivery = await route.deliver(families(3))
+    await route.carry(delivery)
+    for number, lane in enumerate(order):
+        everything = set(order[:number]) == {0, 1, 2}
+        assert ((await route.known(delivery)).status is Status.DONE) == everything
+        await route.carry(delivery, lane=lane)
+    known = await route.known(delivery)
+    assert (known.status, known.written, known.lanes, known.units) == (Status.DONE, 6, 3, 3)
+    assert len(route.neighbour.writes) == 3
+    assert set(route.neighbour.versions.values()) == {1}
+
+
+async def test_a_lane_in_trouble_does_not_hold_up_the_others(route: Route) -> None:
+    route.limits = Limits(entries=2)
+    delivery = await route.deliver(families(2))
+    await route.carry(delivery)
+    route.neighbour.will_answer(500)
+    await route.carry(delivery, lane=0)
+    await route.carry(delivery, lane=1)
+    assert len(route.neighbour.stored) == 2
+    assert (await route.known(delivery)).status is Status.CARRYING
+    await route.carry_all()
+    assert (await route.known(delivery)).status is Status.DONE
+
+
+async def test_a_fan_out_that_broke_off_is_done_again(route: Route) -> None:
+    route.limits = Limits(entries=2)
+    delivery = await route.deliver(families(3))
+    await route.carry(delivery)
+    await route.carry_all(delivery)
+    assert (await route.known(delivery)).status is Status.DONE
+    assert len(route.neighbour.stored) == 6
+    assert set(route.neighbour.versions.values()) == {1}
+
+
+async def test_bad_lines_count_when_the_lanes_are_many(route: Route) -> None:
+    route.limits = Limits(entries=1)
+    headers = {"content-type": "application/fhir+ndjson"}
+    lines = b'{"resourceType": "Patient", "id": "p1"}\n{\n{"resourceType": "Patient", "id": "p2"}'
+    delivery = await route.deliver(lines, headers=headers)
+    await route.carry_all(delivery)
+    known = await route.known(delivery)
+    assert (known.status, known.written, known.refused, known.lanes) == (Status.DONE, 2, 1, 2)
+
+
+# --- claims that come again --------------------------------------------------------------------
+
+
+async def test_a_claim_for_a_finished_delivery_sends_nothing(route: Route) -> None:
+    delivery = await route.deliver(families(1))
+    await route.carry(delivery)
+    heard = len(route.neighbour.heard)
+    before = await route.known(delivery)
+    route.clock.later(60)
+    await route.carry(delivery)
+    assert len(route.neighbour.heard) == heard
+    assert await route.known(delivery) == before
+
+
+async def test_a_claim_without_a_delivery_is_an_error_to_be_seen(route: Route) -> None:
+    unknown = route.intake.new_id(route.clock.now)
+    with pytest.raises(LookupError):
+        await route.carry(unknown)
+
+
+# --- trouble -----------------------------------------------------------------------------------
+
+
+async def test_trouble_puts_the_claim_back_with_growing_delay(route: Route) -> None:
+    delivery = await route.deliver(families(1))
+    claim, delays = Claim(delivery), []
+    route.neighbour.down = 500
+    for _ in range(4):
+        await relaying.carry(route.relay, claim)
+        ((claim, delay),) = route.queued()
+        route.outbox.sent.clear()
+        delays.append(delay)
+        route.clock.later(delay)
+    assert delays == sorted(set(delays))
+    assert claim.attempt == 4
+    route.neighbour.down = None
+    await relaying.carry(route.relay, claim)
+    assert (await route.known(delivery)).status is Status.DONE
+
+
+async def test_the_server_s_own_wish_to_wait_is_obeyed(route: Route) -> None:
+    delivery = await route.deliver(families(1))
+    route.neighbour.will_answer(429, headers={"retry-after": "77"})
+    await route.carry(delivery)
+    assert [delay for _, delay in route.queued()] == [77]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_missing_role_is_put_back_long_and_loud(
+    route: Route, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    delivery = await route.deliver(families(1))
+    route.neighbour.will_answer(status)
+    await route.carry(delivery)
+    ((claim, delay),) = route.queued()
+    assert claim.delivery == delivery
+    assert delay >= 600
+    (record,) = [each for each in caplog.records if each.message == "delivery.put_back"]
+    assert record.levelno == logging.ERROR
+    assert (await route.known(delivery)).status is Status.ACCEPTED
+
+
+async def test_only_age_parks_a_delivery_and_says_why(route: Route) -> None:
+    route.max_age = 3600
+    delivery = await route.deliver(families(1))
+    claim, tries = Claim(delivery), 0
+    route.neighbour.down = 500
+    while (await route.known(delivery)).status is Status.ACCEPTED:
+        route.outbox.sent.clear()
+        await relaying.carry(route.relay, claim)
+        for again, delay in route.queued():
+            claim = again
+            route.clock.later(delay)
+        tries += 1
+    known = await route.known(delivery)
+    assert known.status is Status.PARKED
+    assert known.reason
+    assert "FHIR server" in known.reason
+    assert tries > 5
+    assert route.queued() == []
+
+
+async def test_a_parked_delivery_can_be_carried_when_its_claim_is_queued_again(
+    route: Route,
+) -> None:
+    delivery = await route.deliver(families(1))
+    await relaying.park(route.journal, Claim(delivery), "carrying failed repeatedly")
+    assert (await route.known(delivery)).reason == "carrying failed repeatedly"
+    await route.carry(delivery)
+    known = await route.known(delivery)
+    assert (known.status, known.reason) == (Status.DONE, None)
+
+
+async def test_a_cancelled_delivery_sends_no_further_unit(route: Route) -> None:
+    route.limits = Limits(entries=1)
+    url = "urn:uuid:00000000-0000-4000-8000-000000000001"
+    chain = bundle(entry(patient(), url), entry(observation(url)))
+    delivery = await route.deliver(chain)
+    route.neighbour.will_wait_for(lambda: tracking.cancel(route.journal, delivery))
+    await route.carry(delivery)
+    assert len(route.neighbour.writes) == 1
+    assert (await route.known(delivery)).status is Status.CANCELLED
+    assert len(await route.outcomes(delivery)) == 1
+    assert route.queued() == []
+
+
+async def test_a_cancelled_delivery_is_not_even_begun(route: Route) -> None:
+    delivery = await route.deliver(families(1))
+    await tracking.cancel(route.journal, delivery)
+    await route.carry(delivery)
+    assert route.neighbour.heard == []
+
+
+class CancelledMeanwhile(MemoryJournal):
+    """Its sender cancels while the lanes are being kept."""
+
+    async def keep_lane(self, id_: str, lane: int, data: bytes) -> None:
+        await super().keep_lane(id_, lane, data)
+        if self.deliveries[id_].status is Status.ACCEPTED:
+            await tracking.cancel(self, id_)
+
+
+async def test_a_delivery_cancelled_while_it_fans_out_stays_cancelled(route: Route) -> None:
+    route.journal = CancelledMeanwhile()
+    route.limits = Limits(entries=2)
+    delivery = await route.deliver(families(3))
+    await route.carry_all(delivery)
+    assert (await route.known(delivery)).status is Status.CANCELLED
+    assert route.neighbour.heard == []
+
+
+async def test_a_late_failure_does_not_park_what_is_done(route: Route) -> None:
+    delivery = await route.deliver(families(1))
+    await route.carry(delivery)
+    await relaying.park(route.journal, Claim(delivery), "carrying failed repeatedly")
+    assert (await route.known(delivery)).status is Status.DONE
+
+
+# --- what is said on the way -------------------------------------------------------------------
+
+
+async def test_claims_rows_and_logs_hold_no_patient_data(
+    route: Route, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    marked = entry(patient(), ifNoneExist=f"identifier=urn:mrn|{MARKER}")
+    delivery = await route.deliver(bundle(marked, *family(1)))
+    route.neighbour.will_answer(500, {"issue": MARKER})
+    await route.carry(delivery)
+    assert MARKER not in repr(route.outbox.sent)
+    await route.carry_all()
+    assert MARKER not in repr(await route.known(delivery))
+    told = [record for record in caplog.records if record.name.startswith("integration")]
+    assert {"delivery.done", "delivery.put_back"} <= {record.message for record in told}
+    assert MARKER not in told_by(caplog.records)
+
+
+# --- a worker that dies ------------------------------------------------------------------------
+
+
+class Died(Exception):
+    """The worker is gone; the queue hands its message to another one."""
+
+
+class Fuse:
+    """Blows at one step of all those that are taken, once."""
+
+    def __init__(self, at: int, error: Exception) -> None:
+        self.at, self.error, self.steps = at, error, 0
+
+    def step(self) -> None:
+        self.steps += 1
+        if self.steps == self.at:
+            raise self.error
+
+
+class Fused:
+    """The journal or the outbox, with a fuse before and after everything it does."""
+
+    def __init__(self, inner: Any, fuse: Fuse) -> None:
+        self.inner, self.fuse = inner, fuse
+
+    def __getattr__(self, name: str) -> Any:
+        work = getattr(self.inner, name)
+        if not callable(work):
+            return work
+
+        async def fused(*args: Any, **kwargs: Any) -> Any:
+            self.fuse.step()
+            result = await work(*args, **kwargs)
+            self.fuse.step()
+            return result
+
+        return fused
+
+
+def plain() -> dict[str, Any]:
+    known = [{"system": "urn:mrn", "value": "7"}]
+    return bundle(entry(patient(identifier=known), **MAYBE), *family(1))
+
+
+def conditional_first() -> dict[str, Any]:
+    """What refers to a conditional create goes into a later unit, with its answer put in."""
+    url = "urn:uuid:00000000-0000-4000-8000-000000000001"
+    maybe = entry(patient(identifier=[{"system": "urn:mrn", "value": "7"}]), url, **MAYBE)
+    return bundle(maybe, entry(observation(url)), kind="batch")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Died("killed"), Unavailable("storage", "ServiceRequestError")],
+    ids=["the worker dies", "the storage fails"],
+)
+@pytest.mark.parametrize(
+    ("body", "limits", "entries"),
+    [
+        (plain, Limits(), 3),
+        (conditional_first, Limits(), 2),
+        (lambda: families(2), Limits(entries=2), 4),
+        (lambda: bundle(*family(0)), Limits(entries=1), 2),
+    ],
+    ids=["one unit", "two units", "two lanes", "a split transaction"],
+)
+async def test_a_worker_that_dies_anywhere_loses_nothing_and_doubles_nothing(
+    route: Route, body: Callable[[], Any], limits: Limits, entries: int, error: Exception
+) -> None:
+    route.limits = limits
+    journal, outbox, script = route.journal, route.outbox, route.neighbour.script
+    at, deaths = 0, 0
+    while True:
+        at += 1
+        route.journal, route.outbox = journal, outbox
+        route.clock.later(60)
+        outbox.sent.clear()
+        neighbour = route.neighbour
+        neighbour.stored.clear()
+        # The same bytes would be a repeat; another key makes another delivery.
+        delivery = await route.deliver(body(), headers={"idempotency-key": str(at)})
+        fuse = Fuse(at, error)
+        route.journal, route.outbox = Fused(journal, fuse), Fused(outbox, fuse)
+
+        async def through(work: Any, request: Any, fuse: Fuse = fuse) -> Any:
+            try:
+                fuse.step()  # the request is lost
+                answer = await work(request)
+                fuse.step()  # the answer is
+            except Unavailable:
+                raise Died from None
+            return answer
+
+        script[:] = [through] * 50
+        waiting = [Claim(delivery)]
+        while waiting:
+            claim = waiting.pop(0)
+            try:
+                await relaying.carry(route.relay, claim)
+            except (Died, Unavailable):
+                deaths += 1
+                waiting.append(claim)
+            while (new := route.take()) is not None:
+                waiting.append(new)
+        script.clear()
+        known = await journal.delivery(delivery)
+        assert known is not None
+        assert (known.status, known.written, known.refused) == (Status.DONE, entries, 0), at
+        assert len(await journal.outcomes(delivery)) == entries
+        assert len(neighbour.stored) == entries, at
+        assert set(neighbour.versions.values()) == {1}, at
+        people = {f"Patient/{each['id']}" for each in neighbour.of("Patient")}
+        assert {claim.resource for name, claim, _ in outbox.sent if name == MIRROR_QUEUE} == people
+        if fuse.steps < at:
+            break
+    assert at > 10
+    assert deaths > 0 or isinstance(error, Unavailable)
+
+
+async def test_a_claim_that_cannot_be_put_back_stays_with_the_queue(route: Route) -> None:
+    class Full:
+        async def send(self, queue: str, claim: Claim, delay: float = 0) -> None:
+            raise Unavailable("storage", "queue: ServiceRequestError")
+
+    delivery = await route.deliver(families(1))
+    route.outbox = Full()
+    route.neighbour.will_answer(500)
+    with pytest.raises(Unavailable):
+        await route.carry(delivery)
+    assert RELAY_QUEUE == "relay"

@@ -1,0 +1,282 @@
+"""What senders and operators read: OperationOutcomes, response bundles, lists, health."""
+
+from __future__ import annotations
+
+import json
+import logging
+import traceback
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import azure.functions as func
+import pytest
+
+from integration import replies
+from integration.errors import Issue, Misconfigured, Rejected, Unavailable, method_not_allowed
+from integration.intake import Accepted
+from integration.journal.store import Page
+from integration.model import Delivery, Outcome, RowOutcome, Status
+from integration.tracking import Story
+from tests.conftest import MARKER, told_by
+
+ID = "019caaee-c260-7000-8000-000000000001"
+DONE = Delivery(
+    id=ID,
+    sender="default",
+    key="k",
+    digest="d",
+    accepted=datetime(2026, 3, 2, tzinfo=UTC),
+    status=Status.DONE,
+    kind="transaction",
+    entries=2,
+    bytes=10,
+    lanes=1,
+    units=3,
+)
+
+
+def asked(
+    url: str = "http://host/api/deliveries", headers: dict[str, str] | None = None, **params: str
+) -> func.HttpRequest:
+    return func.HttpRequest("GET", url, headers=headers or {}, params=params, body=b"")
+
+
+def read(response: func.HttpResponse) -> Any:
+    return json.loads(response.get_body())
+
+
+async def through_the_door(error: Exception) -> func.HttpResponse:
+    @replies.door
+    async def door(_: func.HttpRequest) -> func.HttpResponse:
+        raise error
+
+    return await door(asked())
+
+
+# --- errors ------------------------------------------------------------------------------------
+
+
+async def test_a_refusal_is_an_operation_outcome_with_the_element(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    issue = Issue("required", "the bundle has no type", "Bundle.type")
+    response = await through_the_door(Rejected(issue, status=422))
+    assert response.status_code == 422
+    assert response.mimetype == "application/fhir+json"
+    assert read(response) == {
+        "resourceType": "OperationOutcome",
+        "issue": [
+            {
+                "severity": "error",
+                "code": "required",
+                "diagnostics": "the bundle has no type",
+                "expression": ["Bundle.type"],
+            }
+        ],
+    }
+    assert caplog.records == []
+
+
+async def test_a_wrong_method_is_answered_with_the_right_ones() -> None:
+    response = await through_the_door(method_not_allowed("PUT", "DELETE"))
+    assert (response.status_code, response.headers["Allow"]) == (405, "PUT, DELETE")
+
+
+@pytest.mark.parametrize(("wish", "told"), [(None, "30"), (0.2, "1"), (90, "90")])
+async def test_trouble_of_a_neighbour_asks_the_sender_to_try_again(
+    wish: float | None, told: str
+) -> None:
+    response = await through_the_door(Unavailable("storage", "ServiceRequestError", wish))
+    assert (response.status_code, response.headers["Retry-After"]) == (503, told)
+    assert read(response)["issue"][0]["code"] == "transient"
+    assert "ServiceRequestError" not in response.get_body().decode()
+
+
+async def test_a_missing_setting_is_told_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    response = await through_the_door(Misconfigured("set FHIR_URL"))
+    assert response.status_code == 500
+    assert "FHIR_URL" in read(response)["issue"][0]["diagnostics"]
+    (record,) = caplog.records
+    assert (record.levelno, record.message) == (logging.ERROR, "door.misconfigured")
+
+
+async def test_a_fault_of_our_own_is_told_without_its_text(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    response = await through_the_door(ValueError(f"not a date: {MARKER}"))
+    assert response.status_code == 500
+    assert read(response)["resourceType"] == "OperationOutcome"
+    assert MARKER not in response.get_body().decode()
+    (record,) = caplog.records
+    assert "ValueError at test_replies.py:" in told_by([record])
+    assert MARKER not in told_by([record])
+
+
+async def test_a_queue_s_door_hands_on_no_text_of_a_fault() -> None:
+    """The host logs an exception with everything that is chained to it."""
+
+    @replies.queue_door
+    async def door(_: func.QueueMessage) -> None:
+        try:
+            raise KeyError(MARKER)
+        except KeyError as error:
+            raise ValueError(MARKER) from error
+
+    with pytest.raises(RuntimeError) as caught:
+        await door(func.QueueMessage(body=b"{}"))
+    shown = "".join(traceback.format_exception(caught.value))
+    assert MARKER not in shown
+    assert "ValueError at test_replies.py:" in str(caught.value)
+
+
+# --- a delivery on its way ---------------------------------------------------------------------
+
+
+def test_an_accepted_delivery_is_told_where_to_ask() -> None:
+    refused = (Issue("invalid", "line 2 is not JSON", "line 2"),)
+    response = replies.accepted(asked("https://host/api/fhir"), Accepted(ID, refused))
+    assert response.status_code == 202
+    assert response.headers["Content-Location"] == f"https://host/api/deliveries/{ID}"
+    assert [issue["severity"] for issue in read(response)["issue"]] == ["information", "error"]
+    assert ID in read(response)["issue"][0]["diagnostics"]
+
+
+@pytest.mark.parametrize(
+    ("delivery", "progress"),
+    [
+        (replace(DONE, status=Status.ACCEPTED), "accepted: 2 entries"),
+        (
+            replace(DONE, status=Status.CARRYING, lanes=7, lanes_done=3),
+            "carrying: 3 of 7 lanes done",
+        ),
+    ],
+    ids=["accepted", "carrying"],
+)
+def test_a_delivery_on_its_way_tells_its_progress(delivery: Delivery, progress: str) -> None:
+    response = replies.story(Story(delivery))
+    assert response.status_code == 202
+    assert response.headers["X-Progress"] == progress
+    assert int(response.headers["Retry-After"]) > 0
+    assert response.get_body() == b""
+
+
+def test_a_parked_delivery_tells_why() -> None:
+    parked = replace(DONE, status=Status.PARKED, reason="FHIR server: answered 500")
+    response = replies.story(Story(parked, [], []))
+    assert response.status_code == 202
+    assert "X-Progress" in response.headers
+    assert "FHIR server: answered 500" in read(response)["issue"][0]["diagnostics"]
+
+
+def test_a_cancelled_delivery_is_no_longer_there() -> None:
+    cancelled = replace(DONE, status=Status.CANCELLED)
+    response = replies.story(Story(cancelled, [Outcome(0, 201)], []))
+    assert response.status_code == 404
+    assert "cancelled" in read(response)["issue"][0]["diagnostics"]
+
+
+def test_a_finished_delivery_is_its_response_bundle_in_the_sender_s_order() -> None:
+    issue = {"severity": "error", "code": "invariant", "diagnostics": "no"}
+    outcomes = [
+        Outcome(0, 201, "urn:uuid:1", "Patient/p1/_history/1", 'W/"1"', "2026-03-02T00:00:00Z"),
+        Outcome(1, 422, issues=[issue]),
+    ]
+    response = replies.story(Story(DONE, outcomes, []))
+    assert (response.status_code, response.mimetype) == (200, "application/fhir+json")
+    assert read(response) == {
+        "resourceType": "Bundle",
+        "type": "transaction-response",
+        "entry": [
+            {
+                "fullUrl": "urn:uuid:1",
+                "response": {
+                    "status": "201",
+                    "location": "Patient/p1/_history/1",
+                    "etag": 'W/"1"',
+                    "lastModified": "2026-03-02T00:00:00Z",
+                },
+            },
+            {
+                "response": {
+                    "status": "422",
+                    "outcome": {"resourceType": "OperationOutcome", "issue": [issue]},
+                }
+            },
+        ],
+    }
+
+
+@pytest.mark.parametrize("kind", ["batch", "resource", "ndjson"])
+def test_what_was_no_transaction_is_answered_as_a_batch(kind: str) -> None:
+    response = replies.story(Story(replace(DONE, kind=kind), [Outcome(0, 204)], []))
+    assert read(response)["type"] == "batch-response"
+
+
+def test_lost_atomicity_and_unmapped_values_are_told_beside_what_the_server_said() -> None:
+    issue = {"severity": "warning", "code": "invariant", "diagnostics": "said by the server"}
+    outcomes = [
+        Outcome(0, 201, location="Patient/p1/_history/1", issues=[issue]),
+        Outcome(1, 201, location="Patient/p2/_history/1"),
+    ]
+    rows = [RowOutcome(ID, "Patient/p1", "contact", "k", "created", "1", ("lastname: cut",))]
+    body = read(replies.story(Story(replace(DONE, split=True), outcomes, rows)))
+    first, second = (each["response"] for each in body["entry"])
+    told = [one["diagnostics"] for one in first["outcome"]["issue"]]
+    assert told[0] == "said by the server"
+    assert any("lastname: cut" in text for text in told)
+    assert any("3 units" in text for text in told)
+    assert "outcome" not in second
+    assert len(issue) == 3
+
+
+def test_a_cancellation_is_answered_without_a_body() -> None:
+    response = replies.cancelled(DONE)
+    assert (response.status_code, response.get_body()) == (202, b"")
+
+
+# --- lists and health --------------------------------------------------------------------------
+
+
+def test_a_page_has_the_address_of_the_next_one() -> None:
+    req = asked(status="done", _count="1", code="a-function-key")
+    response = replies.page(req, Page((DONE,), ID))
+    body = read(response)
+    assert response.mimetype == "application/json"
+    assert body["next"] == f"http://host/api/deliveries?status=done&_count=1&after={ID}"
+    assert body["deliveries"][0]["id"] == ID
+    assert body["deliveries"][0]["status"] == "done"
+    assert "finished" not in body["deliveries"][0]
+
+
+def test_the_last_page_has_no_next_one() -> None:
+    assert "next" not in read(replies.page(asked(), Page((DONE,), None)))
+
+
+def test_health_is_an_answer_for_probes() -> None:
+    well = replies.health({"storage": "ok"})
+    assert (well.status_code, read(well)) == (200, {"status": "ok", "storage": "ok"})
+    ill = replies.health({"storage": "ok", "fhir": "answered 500"})
+    assert (ill.status_code, read(ill)["status"]) == (503, "degraded")
+
+
+# --- what intake is asked ----------------------------------------------------------------------
+
+
+def test_a_request_is_handed_on_with_its_headers_in_lower_case() -> None:
+    req = func.HttpRequest(
+        "PUT",
+        "http://host/api/fhir/Patient/p1",
+        headers={"Content-Type": "application/json", "IF-MATCH": 'W/"1"'},
+        route_params={"type": "Patient", "id": "p1"},
+        body=b"{}",
+    )
+    ask = replies.ask(req)
+    assert (ask.method, ask.type, ask.id, ask.body) == ("PUT", "Patient", "p1", b"{}")
+    assert ask.headers == {"content-type": "application/json", "if-match": 'W/"1"'}
+
+
+@pytest.mark.parametrize("params", [{}, {"type": "", "id": ""}])
+def test_the_base_address_names_neither_type_nor_id(params: dict[str, str]) -> None:
+    req = func.HttpRequest("POST", "http://host/api/fhir", route_params=params, body=b"{}")
+    assert (replies.ask(req).type, replies.ask(req).id) == (None, None)

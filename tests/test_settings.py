@@ -1,0 +1,167 @@
+"""Settings: read in one place, listed in one file, every gap told in one message."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from integration.errors import Misconfigured
+from integration.settings import from_env, telemetry_destination
+
+SAMPLE = Path(__file__).parent.parent / "local.settings.sample.json"
+VALUES: dict[str, str] = json.loads(SAMPLE.read_text("utf-8"))["Values"]
+
+# The host reads this one, not the app.
+OF_THE_HOST = {"FUNCTIONS_WORKER_RUNTIME"}
+
+REQUIRED = {
+    "AzureWebJobsStorage": "UseDevelopmentStorage=true",
+    "FHIR_URL": "https://fhir.example.org/r4/",
+    "DATAVERSE_URL": "https://org.example.org",
+}
+
+WRONG = [
+    ("FHIR_URL", "fhir.example.org", "an address that starts with https://"),
+    ("DATAVERSE_URL", "ftp://org.example.org", "an address that starts with https://"),
+    ("MAX_DELIVERY_BYTES", "50 MB", "a whole number above 0"),
+    ("UNIT_MAX_ENTRIES", "0", "a whole number above 0"),
+    ("UNIT_MAX_BYTES", "-1", "a whole number above 0"),
+    ("FHIR_CONCURRENCY", "1.5", "a whole number above 0"),
+    ("DATAVERSE_CONCURRENCY", "\u0661", "a whole number above 0"),
+    ("NEIGHBOUR_TIMEOUT", "soon", "a whole number above 0"),
+    ("MAX_AGE", "3d", "a whole number above 0"),
+    ("VALIDATE", "yes", "one of off, on"),
+    ("OVER_LIMIT", "Split", "one of split, reject"),
+]
+
+
+class Recording(Mapping[str, str]):
+    """An environment that remembers what it was asked for."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self.values_, self.asked = values, set[str]()
+
+    def __getitem__(self, name: str) -> str:
+        self.asked.add(name)
+        return self.values_[name]
+
+    def __iter__(self) -> Iterator[str]:
+        raise AssertionError("settings are read by name")
+
+    def __len__(self) -> int:
+        return len(self.values_)
+
+
+def problem(**changes: str) -> str:
+    with pytest.raises(Misconfigured) as caught:
+        from_env({**REQUIRED, **changes})
+    return str(caught.value)
+
+
+def test_every_setting_that_is_read_is_in_the_sample_and_nothing_else_is() -> None:
+    env = Recording(REQUIRED)
+    from_env(env)
+    telemetry_destination(env)
+    read = {name for name in env.asked if not name.startswith("AzureWebJobsStorage__")}
+    assert read == set(VALUES) - OF_THE_HOST
+
+
+def test_the_sample_states_the_defaults() -> None:
+    required = {*REQUIRED, "FHIR_SCOPE", "DATAVERSE_SCOPE"}
+    assert from_env(VALUES) == from_env({name: VALUES[name] for name in required})
+
+
+def test_every_gap_is_told_in_one_message() -> None:
+    with pytest.raises(Misconfigured) as caught:
+        from_env({"MAX_AGE": "x", "OVER_LIMIT": "y", "FHIR_URL": "z"})
+    text = str(caught.value)
+    for name in ("AzureWebJobsStorage", "DATAVERSE_URL", "MAX_AGE", "OVER_LIMIT", "FHIR_URL"):
+        assert name in text
+    assert "local.settings.sample.json" in text
+
+
+def test_a_gap_says_set_and_a_mistake_says_correct() -> None:
+    with pytest.raises(Misconfigured, match=r"^set DATAVERSE_URL; correct MAX_AGE"):
+        from_env({**REQUIRED, "DATAVERSE_URL": " ", "MAX_AGE": "x"})
+
+
+@pytest.mark.parametrize(("name", "value", "wanted"), WRONG)
+def test_a_wrong_value_is_named_with_what_is_wanted(name: str, value: str, wanted: str) -> None:
+    assert f"{name} ({wanted})" in problem(**{name: value})
+
+
+@pytest.mark.parametrize(("name", "value", "_"), WRONG)
+def test_a_wrong_value_is_not_repeated(name: str, value: str, _: str) -> None:
+    assert f"{name}={value}" not in problem(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["AZURE_CLIENT_ID", "SENDER_HEADER"])
+def test_an_empty_setting_is_an_absent_one(name: str) -> None:
+    assert from_env({**REQUIRED, name: "  "}) == from_env(REQUIRED)
+
+
+def test_addresses_lose_their_last_slash() -> None:
+    assert from_env(REQUIRED).fhir_url == "https://fhir.example.org/r4"
+
+
+def test_a_scope_follows_from_the_address() -> None:
+    read = from_env(REQUIRED)
+    assert read.fhir_scope == "https://fhir.example.org/r4/.default"
+    assert read.dataverse_scope == "https://org.example.org/.default"
+
+
+@pytest.mark.parametrize("none", ["none", "None", " NONE "])
+def test_a_scope_of_none_sends_no_token(none: str) -> None:
+    read = from_env({**REQUIRED, "FHIR_SCOPE": none})
+    assert read.fhir_scope is None
+    assert read.dataverse_scope is not None
+
+
+def test_a_scope_can_be_stated() -> None:
+    stated = "https://other.example.org/.default"
+    assert from_env({**REQUIRED, "FHIR_SCOPE": stated}).fhir_scope == stated
+
+
+def without_connection(**values: str) -> dict[str, str]:
+    kept = {name: value for name, value in REQUIRED.items() if name != "AzureWebJobsStorage"}
+    return {**kept, **{f"AzureWebJobsStorage__{name}": value for name, value in values.items()}}
+
+
+def test_storage_can_be_an_account_and_an_identity() -> None:
+    storage = from_env(without_connection(accountName="clinic", clientId="an-id")).storage
+    assert storage.connection is None
+    assert storage.blob_url == "https://clinic.blob.core.windows.net"
+    assert storage.queue_url == "https://clinic.queue.core.windows.net"
+    assert storage.table_url == "https://clinic.table.core.windows.net"
+    assert storage.client_id == "an-id"
+
+
+def test_storage_can_be_three_addresses() -> None:
+    services = {f"{name}ServiceUri": f"https://{name}.example.org" for name in ("blob", "queue")}
+    env = without_connection(**services, tableServiceUri="https://table.example.org")
+    assert from_env(env).storage.table_url == "https://table.example.org"
+
+
+def test_an_address_of_storage_goes_before_the_account() -> None:
+    env = without_connection(accountName="clinic", blobServiceUri="https://blob.example.org")
+    storage = from_env(env).storage
+    assert storage.blob_url == "https://blob.example.org"
+    assert storage.queue_url == "https://clinic.queue.core.windows.net"
+
+
+def test_two_addresses_of_three_are_not_enough() -> None:
+    env = without_connection(
+        blobServiceUri="https://b.example", queueServiceUri="https://q.example"
+    )
+    with pytest.raises(Misconfigured, match=r"set AzureWebJobsStorage \(or "):
+        from_env(env)
+
+
+def test_telemetry_has_a_destination_only_when_one_is_set() -> None:
+    name = "APPLICATIONINSIGHTS_CONNECTION_STRING"
+    assert telemetry_destination({}) is None
+    assert telemetry_destination({name: ""}) is None
+    assert telemetry_destination({name: "InstrumentationKey=0"}) == "InstrumentationKey=0"

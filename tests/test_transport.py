@@ -1,0 +1,360 @@
+"""Everything that is said to a neighbour goes through here: once, in time, and with a token."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+from integration.errors import Misconfigured, Unavailable
+from integration.model import Request
+from integration.transport import Neighbour, Tokens
+from tests.conftest import MARKER, told_by
+
+Answer = httpx.Response | Exception | Callable[[], Awaitable[httpx.Response]]
+
+SEARCH = Request("GET", f"Patient?identifier={MARKER}")
+
+
+@dataclass(frozen=True)
+class Token:
+    token: str
+    expires_on: int
+
+
+class Credential:
+    """Hands out token-1, token-2, …, each for an hour; slow when it is told to be."""
+
+    def __init__(self, clock: Seconds) -> None:
+        self.clock = clock
+        self.scopes: list[str] = []
+        self.broken = False
+
+    async def get_token(self, *scopes: str) -> Token:
+        await asyncio.sleep(0)
+        if self.broken:
+            raise ValueError(f"no identity for {MARKER}")
+        self.scopes += scopes
+        return Token(f"token-{len(self.scopes)}", int(self.clock()) + 3600)
+
+
+class Seconds:
+    now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Far:
+    """The other end of the wire: answers in order, the last one for ever."""
+
+    def __init__(self) -> None:
+        self.answers: list[Answer] = [httpx.Response(200, content=b"{}")]
+        self.heard: list[httpx.Request] = []
+        self.pauses: list[float] = []
+
+    async def hear(self, request: httpx.Request) -> httpx.Response:
+        self.heard.append(request)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer if isinstance(answer, httpx.Response) else await answer()
+
+    async def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+
+    @property
+    def tokens(self) -> list[str | None]:
+        return [request.headers.get("authorization") for request in self.heard]
+
+
+@pytest.fixture
+def far() -> Far:
+    return Far()
+
+
+@pytest.fixture
+def credential() -> Credential:
+    return Credential(Seconds())
+
+
+@pytest.fixture
+async def near(far: Far) -> AsyncIterator[Neighbour]:
+    async with httpx.AsyncClient(transport=httpx.MockTransport(far.hear)) as http:
+        yield Neighbour(
+            "FHIR server",
+            "https://fhir.example/base",
+            http,
+            asyncio.Semaphore(3),
+            pause=far.pause,
+            jitter=lambda: 1.0,
+        )
+
+
+@pytest.fixture
+async def trusted(far: Far, credential: Credential) -> AsyncIterator[Neighbour]:
+    tokens = Tokens(credential, "https://fhir.example/.default", credential.clock)
+    async with httpx.AsyncClient(transport=httpx.MockTransport(far.hear)) as http:
+        yield Neighbour(
+            "FHIR server", "https://fhir.example", http, asyncio.Semaphore(32), tokens, far.pause
+        )
+
+
+async def unavailable(near: Neighbour, request: Request = SEARCH) -> Unavailable:
+    with pytest.raises(Unavailable) as caught:
+        await near.send(request)
+    return caught.value
+
+
+# --- what is sent ------------------------------------------------------------------------------
+
+
+async def test_a_request_goes_out_as_it_was_built(near: Neighbour, far: Far) -> None:
+    far.answers = [httpx.Response(201, content=b"said", headers={"ETag": 'W/"1"'})]
+    response = await near.send(Request("PUT", "Patient/p1", b"bytes", {"if-match": 'W/"0"'}))
+    (heard,) = far.heard
+    assert (heard.method, str(heard.url)) == ("PUT", "https://fhir.example/base/Patient/p1")
+    assert heard.content == b"bytes"
+    assert heard.headers["if-match"] == 'W/"0"'
+    assert "authorization" not in heard.headers
+    assert (response.status, response.body, response.headers["etag"]) == (201, b"said", 'W/"1"')
+
+
+async def test_a_request_without_a_path_goes_to_the_base_address(near: Neighbour, far: Far) -> None:
+    await near.send(Request("POST", "", b"{}"))
+    assert str(far.heard[0].url) == "https://fhir.example/base"
+
+
+@pytest.mark.parametrize("status", [200, 204, 301, 400, 404, 409, 412, 422, 500, 502])
+async def test_what_a_neighbour_answers_is_for_the_caller_to_judge(
+    near: Neighbour, far: Far, status: int
+) -> None:
+    far.answers = [httpx.Response(status, headers={"location": "https://elsewhere.example/"})]
+    assert (await near.send(SEARCH)).status == status
+    assert len(far.heard) == 1
+
+
+async def test_redirects_are_not_followed(trusted: Neighbour, far: Far) -> None:
+    """A token must not go where a neighbour points."""
+    far.answers = [httpx.Response(307, headers={"location": "https://elsewhere.example/"})]
+    await trusted.send(SEARCH)
+    assert {request.url.host for request in far.heard} == {"fhir.example"}
+
+
+# --- throttling --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_short_wait_is_waited_out(near: Neighbour, far: Far, status: int) -> None:
+    far.answers = [httpx.Response(status, headers={"retry-after": "7"}), httpx.Response(200)]
+    assert (await near.send(SEARCH)).status == 200
+    assert far.pauses == [7]
+
+
+async def test_a_long_wait_goes_back_to_the_queue_at_once(near: Neighbour, far: Far) -> None:
+    far.answers = [httpx.Response(429, headers={"retry-after": "120"})]
+    assert (await unavailable(near)).retry_after == 120
+    assert far.pauses == []
+    assert len(far.heard) == 1
+
+
+async def test_the_finer_header_wins(near: Neighbour, far: Far) -> None:
+    headers = {"retry-after": "120", "x-ms-retry-after-ms": "2500"}
+    far.answers = [httpx.Response(429, headers=headers), httpx.Response(200)]
+    await near.send(SEARCH)
+    assert far.pauses == [2.5]
+
+
+@pytest.mark.parametrize("header", ["Wed, 21 Oct 2026 07:28:00 GMT", "-1", "soon", "²"])
+async def test_a_wait_that_is_no_number_is_replaced_by_a_growing_one(
+    near: Neighbour, far: Far, header: str
+) -> None:
+    busy = httpx.Response(503, headers={"retry-after": header.encode()})
+    far.answers = [busy, busy, httpx.Response(200)]
+    await near.send(SEARCH)
+    first, second = far.pauses
+    assert 0 < first < second <= 10
+
+
+async def test_throttling_that_lasts_is_told_with_the_last_wish(near: Neighbour, far: Far) -> None:
+    far.answers = [httpx.Response(503, headers={"retry-after": "3"})]
+    assert (await unavailable(near)).retry_after == 3
+    assert 1 < len(far.heard) < 10
+    assert len(far.pauses) == len(far.heard) - 1
+
+
+# --- lost connections --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        httpx.ConnectError,
+        httpx.ConnectTimeout,
+        httpx.ReadTimeout,
+        httpx.WriteTimeout,
+        httpx.PoolTimeout,
+        httpx.ReadError,
+        httpx.WriteError,
+        httpx.CloseError,
+        httpx.RemoteProtocolError,
+        httpx.LocalProtocolError,
+        httpx.ProxyError,
+        httpx.UnsupportedProtocol,
+        httpx.DecodingError,
+        httpx.TooManyRedirects,
+    ],
+)
+async def test_a_failed_connection_is_unavailable_and_told_without_the_address(
+    near: Neighbour, far: Far, kind: type[httpx.HTTPError]
+) -> None:
+    request = httpx.Request("GET", f"https://fhir.example/base/{SEARCH.path}")
+    far.answers = [kind(f"failed: {request.url}", request=request)]
+    error = await unavailable(near)
+    assert error.retry_after is None
+    shown = "".join(traceback.format_exception(error))
+    assert MARKER not in shown
+    assert "fhir.example" not in str(error)
+    assert "Patient?" not in str(error)
+
+
+async def test_a_lost_reply_is_not_followed_by_a_second_request(near: Neighbour, far: Far) -> None:
+    """The neighbour may have done as asked: only the caller knows how to find out."""
+    far.answers = [httpx.ReadError("lost"), httpx.Response(200)]
+    await unavailable(near, Request("POST", "", b"{}"))
+    assert len(far.heard) == 1
+
+
+async def test_no_log_record_holds_an_address(
+    near: Neighbour, far: Far, caplog: pytest.LogCaptureFixture
+) -> None:
+    """httpx tells every address, unless it is told not to."""
+    caplog.set_level(logging.DEBUG)
+    await near.send(SEARCH)
+    assert MARKER not in told_by(caplog.records)
+
+
+# --- tokens ------------------------------------------------------------------------------------
+
+
+async def test_a_token_is_used_again_until_shortly_before_its_end(
+    trusted: Neighbour, far: Far, credential: Credential
+) -> None:
+    await trusted.send(SEARCH)
+    credential.clock.now += 3600 - 301
+    await trusted.send(SEARCH)
+    credential.clock.now += 2
+    await trusted.send(SEARCH)
+    assert far.tokens == ["Bearer token-1", "Bearer token-1", "Bearer token-2"]
+    assert set(credential.scopes) == {"https://fhir.example/.default"}
+
+
+async def test_many_requests_at_once_ask_for_one_token(
+    trusted: Neighbour, credential: Credential
+) -> None:
+    await asyncio.gather(*(trusted.send(SEARCH) for _ in range(10)))
+    assert len(credential.scopes) == 1
+
+
+async def test_a_refused_token_is_replaced_once(trusted: Neighbour, far: Far) -> None:
+    far.answers = [httpx.Response(401), httpx.Response(200)]
+    assert (await trusted.send(SEARCH)).status == 200
+    assert far.tokens == ["Bearer token-1", "Bearer token-2"]
+
+
+async def test_a_second_refusal_is_for_an_operator(trusted: Neighbour, far: Far) -> None:
+    far.answers = [httpx.Response(401)]
+    with pytest.raises(Misconfigured, match="FHIR server answered 401") as caught:
+        await trusted.send(SEARCH)
+    assert len(far.heard) == 2
+    assert MARKER not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_missing_role_is_for_an_operator_at_once(
+    near: Neighbour, far: Far, status: int
+) -> None:
+    far.answers = [httpx.Response(status)]
+    with pytest.raises(Misconfigured, match=str(status)):
+        await near.send(SEARCH)
+    assert len(far.heard) == 1
+
+
+async def test_many_requests_refused_at_once_ask_for_one_fresh_token(
+    trusted: Neighbour, far: Far, credential: Credential
+) -> None:
+    """As when a token is revoked: a stampede on the identity endpoint would be throttled."""
+    everybody_is_here = asyncio.Barrier(10)
+
+    async def together() -> httpx.Response:
+        if len(far.heard) <= 10:
+            await everybody_is_here.wait()
+            return httpx.Response(401)
+        return httpx.Response(200)
+
+    far.answers = [together]
+    await asyncio.gather(*(trusted.send(SEARCH) for _ in range(10)))
+    assert len(credential.scopes) == 2
+
+
+async def test_no_token_is_unavailable_and_told_without_details(
+    trusted: Neighbour, far: Far, credential: Credential
+) -> None:
+    credential.broken = True
+    error = await unavailable(trusted)
+    assert MARKER not in "".join(traceback.format_exception(error))
+    assert far.heard == []
+
+
+async def test_no_fresh_token_after_a_refusal_is_unavailable_too(
+    trusted: Neighbour, far: Far, credential: Credential
+) -> None:
+    await trusted.send(SEARCH)
+
+    async def refused_after_an_hour() -> httpx.Response:
+        credential.clock.now += 3600
+        credential.broken = True
+        return httpx.Response(401)
+
+    far.answers = [refused_after_an_hour]
+    error = await unavailable(trusted)
+    assert MARKER not in "".join(traceback.format_exception(error))
+
+
+# --- places ------------------------------------------------------------------------------------
+
+
+async def test_no_more_requests_are_under_way_than_there_are_places(
+    near: Neighbour, far: Far
+) -> None:
+    under_way, most = 0, 0
+
+    async def slowly() -> httpx.Response:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        under_way -= 1
+        return httpx.Response(200)
+
+    far.answers = [slowly]
+    await asyncio.gather(*(near.send(SEARCH) for _ in range(12)))
+    assert most == 3
+
+
+async def test_a_pause_takes_no_place(near: Neighbour, far: Far) -> None:
+    busy, free = httpx.Response(429, headers={"retry-after": "5"}), httpx.Response(200)
+    far.answers = [busy, free]
+    places, full = asyncio.Semaphore(1), []
+
+    async def pause(_: float) -> None:
+        full.append(places.locked())
+
+    await Neighbour(near.name, near.base, near.http, places, pause=pause).send(SEARCH)
+    assert full == [False]
