@@ -12,8 +12,8 @@ from integration.errors import Misconfigured, Unavailable
 from integration.event_loop import computed
 from integration.fhir import bundle, outcome, units
 from integration.fhir.identity import Naming
-from integration.fhir.plan import Limits, Plan, plan
-from integration.fhir.units import Lane
+from integration.fhir.plan import Plan, plan
+from integration.fhir.units import Lane, Limits
 from integration.journal.store import NO_LANE, Journal
 from integration.lane import Carrier, carry_lane
 from integration.model import Claim, Delivery, Outcome, Status

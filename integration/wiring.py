@@ -12,7 +12,7 @@ from typing import Any
 
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
-from integration.fhir.plan import Limits
+from integration.fhir.units import Limits
 from integration.intake import Intake
 from integration.journal.keys import delivery_id
 from integration.journal.store import Journal

@@ -18,7 +18,7 @@ import pytest
 from integration import relay
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
-from integration.fhir.plan import Limits
+from integration.fhir.units import Limits
 from integration.intake import Accepted, Ask, Intake, accept
 from integration.journal.keys import delivery_id
 from integration.journal.store import Journal, MemoryJournal

@@ -37,6 +37,7 @@ COMPUTES: dict[str, frozenset[str] | None] = {
     "enum": None,
     "fhir.resources.R4B": None,
     "functools": None,
+    "itertools": None,
     "msgspec": None,
     "pydantic": None,
     "re": None,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from integration.fhir.plan import Limits
+from integration.fhir.units import Limits
 from integration.model import Claim, Status
 from integration.outbox import MemoryOutbox
 from integration.settings import MIRROR_QUEUE

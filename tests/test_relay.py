@@ -11,7 +11,7 @@ import pytest
 from integration import relay as relaying
 from integration import tracking
 from integration.errors import Unavailable
-from integration.fhir.plan import Limits
+from integration.fhir.units import Limits
 from integration.journal.store import MemoryJournal
 from integration.model import Claim, Status
 from integration.settings import MIRROR_QUEUE, RELAY_QUEUE

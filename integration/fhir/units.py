@@ -19,6 +19,19 @@ _HEADERS = {
 }
 
 
+# Bytes of a bundle around its entries.
+ENVELOPE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the FHIR server takes in one request, and what to do with a transaction above it."""
+
+    entries: int = 500
+    bytes: int = 28_000_000
+    over: str = "split"  # or reject
+
+
 @dataclass(frozen=True, slots=True)
 class UnitEntry:
     """One entry, serialised. `target` is its Type/id, or a placeholder when it is conditional;

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from integration.fhir import units
 from integration.fhir.entries import MAX_ISSUES, Contents
 from integration.fhir.identity import Naming
-from integration.fhir.plan import Limits, Plan, plan
-from integration.fhir.units import Lane, Unit, UnitEntry
+from integration.fhir.plan import Plan, plan
+from integration.fhir.units import Lane, Limits, Unit, UnitEntry
 from tests.fhir.bundles import bounded, bundles, contents_of, deliveries, lines_of, urn
 
 NAMING = Naming("clinic", "key-1")

@@ -1,0 +1,115 @@
+"""Prepared entries in units within the server's limits, in an order that works. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+
+from integration.fhir import graph
+from integration.fhir.prepare import Prepared
+from integration.fhir.units import ENVELOPE, Limits, Unit
+
+# https://hl7.org/fhir/R4/http.html#trules -- DELETE, POST, PUT, then the rest
+_ORDER = {"DELETE": 0, "POST": 1, "PUT": 2}
+
+
+def edges_of(items: Mapping[int, Prepared]) -> dict[int, tuple[int, ...]]:
+    """What each refers to, among these."""
+    return {
+        position: tuple(n for n in item.after if n in items) for position, item in items.items()
+    }
+
+
+def fits(items: Sequence[Prepared], limits: Limits) -> bool:
+    """Whether one unit can hold them."""
+    return len(items) <= limits.entries and _size(items) <= limits.bytes
+
+
+def _size(items: Iterable[Prepared]) -> int:
+    return ENVELOPE + sum(len(item.sent.body) + 1 for item in items)
+
+
+def bins(groups: Iterable[list[Prepared]], limits: Limits) -> Iterator[list[Prepared]]:
+    """Small groups travel together, up to what one unit holds; a large one travels alone."""
+    current: list[Prepared] = []
+    count, size = 0, ENVELOPE
+    for group in groups:
+        group_size = _size(group)
+        if current and (count + len(group) > limits.entries or size + group_size > limits.bytes):
+            yield current
+            current, count, size = [], 0, ENVELOPE
+        current = current + group if current else group
+        count, size = count + len(group), size + group_size
+    if current:
+        yield current
+
+
+def in_dependency_order(items: Sequence[Prepared], limits: Limits) -> Iterator[Unit]:
+    """Units of a transaction that does not fit: deletes first, referenced before referencing;
+    entries that refer to each other in a circle stay together where a unit can hold them."""
+    by_position = {item.entry.position: item for item in items}
+    knots = graph.knots(by_position, edges_of(by_position))
+    ordered = [[by_position[n] for n in knot] for knot in knots]
+    ordered.sort(key=lambda knot: all(item.sent.deletes for item in knot), reverse=True)
+    for bin_ in bins(_cut(ordered, limits), limits):
+        yield unit("transaction", bin_)
+
+
+def _cut(knots: Iterable[list[Prepared]], limits: Limits) -> Iterator[list[Prepared]]:
+    for knot in knots:
+        if fits(knot, limits):
+            yield knot
+        else:
+            yield from by_waiting(knot)
+
+
+def in_levels(items: Sequence[Prepared], limits: Limits) -> Iterator[Unit]:
+    """Units of independent entries: what needs another's answer, or writes the same resource
+    again, goes into a later unit; referenced before referencing otherwise."""
+    by_position = {item.entry.position: item for item in items}
+    edges = edges_of(by_position)
+    level: dict[int, int] = {}
+    order = [
+        item.entry.position
+        for knot in graph.knots(by_position, edges)
+        for (item,) in by_waiting([by_position[n] for n in knot])
+    ]
+    for position in order:
+        item = by_position[position]
+        level[position] = max(
+            (level.get(n, 0) + _must_wait(item, by_position[n]) for n in edges[position]),
+            default=0,
+        )
+    for _, positions in groupby(sorted(order, key=level.__getitem__), level.__getitem__):
+        for bin_ in bins(([by_position[n]] for n in positions), limits):
+            yield unit("batch", bin_)
+
+
+def by_waiting(items: Sequence[Prepared]) -> list[list[Prepared]]:
+    """What must wait, after what it waits for; together only what waits for each other."""
+    by_position = {item.entry.position: item for item in items}
+    edges = {
+        position: [n for n in targets if _must_wait(by_position[position], by_position[n])]
+        for position, targets in edges_of(by_position).items()
+    }
+    return [[by_position[n] for n in knot] for knot in graph.knots(by_position, edges)]
+
+
+def _must_wait(item: Prepared, earlier: Prepared) -> int:
+    same = item.sent.target == earlier.sent.target
+    return int(same or earlier.sent.target in item.sent.awaits)
+
+
+def unit(kind: str, items: Sequence[Prepared]) -> Unit:
+    """One unit, in FHIR's order; inside a transaction the server itself follows placeholders."""
+    inside = {item.sent.target for item in items} if kind == "transaction" else set()
+    entries = (
+        replace(item.sent, awaits=tuple(name for name in item.sent.awaits if name not in inside))
+        for item in sorted(items, key=_by_method)
+    )
+    return Unit(kind, tuple(entries))
+
+
+def _by_method(item: Prepared) -> int:
+    return _ORDER["PUT" if item.sent.created else item.entry.method]
