@@ -25,11 +25,13 @@ from integration.fhir import bundle, units
 from integration.fhir.identity import Naming
 from integration.fhir.plan import plan
 from integration.model import Received, Request
+from integration.settings import from_env
+from local.access import fhir_headers
 from local.neighbours import Running, free_ports, neighbours, start_host
 from local.samples import transaction
 
 ROUNDS = 3
-DELIVERIES = 24
+DELIVERIES = 40
 ENTRIES = 250
 PLACES = 16  # FHIR_CONCURRENCY by default
 LARGE_ENTRIES = 16_000
@@ -63,7 +65,7 @@ async def _measure(
     await _relay(http, host, _bodies("warm-up", 2))
     rounds = []
     for number in range(ROUNDS):
-        bare = await _bare(http, running.fhir_url, _bodies(f"bare {number}", DELIVERIES))
+        bare = await _bare(http, running, _bodies(f"bare {number}", DELIVERIES))
         used = _cpu(process)
         relay = await _relay(http, host, _bodies(f"relay {number}", DELIVERIES))
         rounds.append(Round(bare, relay, _cpu(process) - used))
@@ -87,7 +89,7 @@ def _bodies(seed: str, number: int) -> list[bytes]:
     ]
 
 
-async def _bare(http: httpx.AsyncClient, fhir: str, bodies: Sequence[bytes]) -> float:
+async def _bare(http: httpx.AsyncClient, running: Running, bodies: Sequence[bytes]) -> float:
     """Seconds for the units of these deliveries, planned beforehand."""
     places = asyncio.Semaphore(PLACES)
     requests = [
@@ -99,9 +101,12 @@ async def _bare(http: httpx.AsyncClient, fhir: str, bodies: Sequence[bytes]) -> 
         for unit in lane.units
     ]
 
+    own = fhir_headers(from_env(running.settings()).fhir_scope)
+
     async def send(request: Request) -> None:
+        headers = {**request.headers, **own}
         async with places:
-            answer = await http.post(fhir, content=request.body, headers=dict(request.headers))
+            answer = await http.post(running.fhir_url, content=request.body, headers=headers)
         assert answer.status_code == 200, answer.text
 
     begun = time.perf_counter()

@@ -20,6 +20,7 @@ import httpx
 
 from integration.errors import Misconfigured
 from integration.settings import from_env
+from local.access import fhir_headers
 from local.host.settings import CannotStart
 from local.neighbours import PROJECT, Child, Running, neighbours, ports_from_env, start_host
 from local.samples import Sample, samples
@@ -88,7 +89,7 @@ async def _demo(settings: Mapping[str, str], running: Running, host: Child) -> t
     """How much failed, and the last line."""
     chosen = from_env({**os.environ, **settings})
     here = httpx.AsyncClient(timeout=60.0, trust_env=False)
-    fhir = httpx.AsyncClient(timeout=110.0, headers=_headers(chosen.fhir_scope))
+    fhir = httpx.AsyncClient(timeout=110.0, headers=fhir_headers(chosen.fhir_scope))
     async with here, fhir:
         health = await here.get(f"{host.url}/api/health?deep=1")
         if health.status_code != 200:
@@ -221,20 +222,6 @@ def _show_contacts(patients: Iterable[str], contacts: Contacts) -> None:
             gender = row.get("gendercode@OData.Community.Display.V1.FormattedValue", "-")
             told = f"{row['fullname']:<22} {row['birthdate'] or '-':<10} {gender:<8}"
             _say(f"  {patient:<36} {told} {row[_VERSION]}")
-
-
-def _headers(scope: str | None) -> dict[str, str]:
-    """For the FHIR server: one's own may ask for a token, the local one does not."""
-    if scope is None:
-        return {"content-type": "application/fhir+json"}
-    from azure.core.exceptions import ClientAuthenticationError
-    from azure.identity import DefaultAzureCredential
-
-    try:
-        token = DefaultAzureCredential().get_token(scope).token
-    except ClientAuthenticationError:
-        raise CannotStart(f"no token for {scope}: sign in, or set FHIR_SCOPE=none") from None
-    return {"content-type": "application/fhir+json", "authorization": f"Bearer {token}"}
 
 
 def _failed(why: str) -> int:

@@ -9,6 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from integration.settings import from_env
+from local.access import fhir_headers
 from local.neighbours import PROJECT, Child, Running, free_ports, neighbours, start_host
 from tests.journeys.route import Route
 
@@ -42,7 +44,8 @@ def parts(folder: Path) -> Iterator[tuple[Running, Child]]:
 async def route(parts: tuple[Running, Child], folder: Path) -> AsyncIterator[Route]:
     running, host = parts
     async with httpx.AsyncClient(timeout=30) as http:
-        yield Route(running, host, http, folder, "FHIR_URL" not in os.environ)
+        own = fhir_headers(from_env(running.settings()).fhir_scope)
+        yield Route(running, host, http, folder, "FHIR_URL" not in os.environ, own)
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ class Route:
     http: httpx.AsyncClient
     folder: Path
     local_fhir: bool
+    own: dict[str, str]  # headers that the FHIR server wants
 
     async def send(
         self, body: Any, path: str = "", method: str = "POST", **headers: str
@@ -62,7 +63,7 @@ class Route:
 
     async def fhir(self, identity: str) -> httpx.Response:
         """A resource, straight from the FHIR server."""
-        return await self.http.get(f"{self.running.fhir_url}/{identity}")
+        return await self.http.get(f"{self.running.fhir_url}/{identity}", headers=self.own)
 
     async def read_all(self, identities: Iterable[str]) -> dict[str, dict[str, Any]]:
         """The resources that exist, by Type/id, straight from the FHIR server."""
@@ -74,7 +75,7 @@ class Route:
             answer = await self.http.post(
                 self.running.fhir_url,
                 json={"resourceType": "Bundle", "type": "batch", "entry": reads},
-                headers=FHIR_JSON,
+                headers=self.own,
             )
             assert answer.status_code == 200, answer.text
             for identity, read in zip(some, answer.json()["entry"], strict=True):

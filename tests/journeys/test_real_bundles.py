@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.journeys.route import FHIR_JSON, Route, locations
+from tests.journeys.route import Route, locations
 
 pytestmark = [pytest.mark.live, pytest.mark.azurite]
 
@@ -120,10 +120,10 @@ async def _is_refused_anyway(route: Route, path: Path, refused: list[dict[str, A
         url = f"{route.running.fhir_url}/{resource['resourceType']}"
         method = "PUT" if "id" in resource else "POST"
         url = f"{url}/{resource['id']}" if method == "PUT" else url
-        plain = await route.http.request(method, url, json=resource, headers=FHIR_JSON)
+        plain = await route.http.request(method, url, json=resource, headers=route.own)
         assert plain.status_code >= 400, (path.name, plain.status_code)
         return
-    plain = await route.http.post(route.running.fhir_url, content=body, headers=FHIR_JSON)
+    plain = await route.http.post(route.running.fhir_url, content=body, headers=route.own)
     if plain.status_code == 200:  # a batch: entry by entry
         plainly = [int(e["response"]["status"][:3]) for e in plain.json()["entry"]]
         assert sum(status >= 400 for status in plainly) >= len(refused), path.name
