@@ -21,8 +21,9 @@ import httpx
 from integration.errors import Misconfigured
 from integration.settings import from_env
 from local.access import fhir_headers
+from local.child import PROJECT, Child
 from local.host.settings import CannotStart
-from local.neighbours import PROJECT, Child, Running, neighbours, ports_from_env, start_host
+from local.neighbours import Running, neighbours, ports_from_env, start_host
 from local.samples import Sample, samples
 
 FOLDER = PROJECT / ".local" / "demo"

@@ -30,9 +30,10 @@ from integration.outbox import MemoryOutbox
 from integration.relay import Relay
 from integration.settings import MIRROR_QUEUE, RELAY_QUEUE
 from integration.transport import Neighbour
+from local.child import PROJECT
 from local.dataverse.app import create_app
 from local.dataverse.faults import fault_of
-from local.neighbours import PROJECT, Running, free_ports, neighbours
+from local.neighbours import Running, free_ports, neighbours
 
 # Stands for everything a patient could be known by: it may be in bytes and rows, nowhere else.
 MARKER = "Zaphkiel-7731"

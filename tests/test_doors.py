@@ -25,8 +25,9 @@ from azure.storage.queue.aio import QueueClient, QueueServiceClient
 import function_app
 from integration import wiring
 from integration.outbox import read_claim
+from local.child import PROJECT
 from local.dataverse.app import create_app
-from local.neighbours import PROJECT, Running, free_ports
+from local.neighbours import Running, free_ports
 from tests.conftest import FHIR_JSON, MARKER, FhirNeighbour, bundle, entry, patient
 
 # The clients of a worker live in one event loop.

@@ -17,7 +17,8 @@ from integration.fhir.identity import Naming
 from integration.fhir.plan import plan
 from integration.fhir.validation import issues
 from integration.model import Received
-from local.neighbours import PROJECT, free_ports, neighbours
+from local.child import PROJECT
+from local.neighbours import free_ports, neighbours
 from local.samples import FOLDER, LARGE, large_transaction, samples, transaction
 
 NAMES = ["transaction.json", "batch-put.json", "patient.json", "patients.ndjson", "large"]

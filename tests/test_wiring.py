@@ -18,7 +18,7 @@ from integration.errors import Misconfigured
 from integration.journal.keys import is_delivery_id
 from integration.settings import Settings, from_env
 from integration.transport import Neighbour
-from local.neighbours import PROJECT
+from local.child import PROJECT
 
 HEAVY = [
     "azure.data.tables",

@@ -11,7 +11,8 @@ import pytest
 
 from integration.settings import from_env
 from local.access import fhir_headers
-from local.neighbours import PROJECT, Child, Running, free_ports, neighbours, start_host
+from local.child import PROJECT, Child
+from local.neighbours import Running, free_ports, neighbours, start_host
 from tests.journeys.route import Route
 
 # A killed host's messages come back after this many seconds.

@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from integration import exact_json
-from local.neighbours import PROJECT, VARIABLES, Child, Part, free_ports
+from local.child import PROJECT, Child, Part
+from local.neighbours import VARIABLES, free_ports
 from local.samples import LARGE, large_transaction, samples
 
 MODULES = PROJECT / "local/node_modules"

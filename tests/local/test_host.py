@@ -19,10 +19,11 @@ import pytest
 from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.queue import QueueClient, QueueServiceClient
 
+from local.child import PROJECT, Child
 from local.host import cron, routes
 from local.host.queues import poll_delay
 from local.host.settings import CannotStart, read_options, seconds
-from local.neighbours import PROJECT, Child, free_ports, neighbours, start_host
+from local.neighbours import free_ports, neighbours, start_host
 
 SAMPLE = Path(__file__).parent / "sample_app"
 GUID = "0b6d3d3e-9c4b-4a53-8f1f-6f0f8a2f4c11"

@@ -6,18 +6,16 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import httpx
 import pytest
 
 from local import neighbours as module
+from local.child import PROJECT, Child, Part
 from local.host.settings import CannotStart
 from local.neighbours import (
-    PROJECT,
-    Child,
-    Part,
     Ports,
     Running,
     _is_free,
@@ -137,11 +135,9 @@ def test_a_part_that_ends_early_is_told_with_its_last_words(tmp_path: Path) -> N
     assert not child.running
 
 
-def test_a_part_that_never_answers_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "START_SECONDS", 0.5)
-    child = Child(script("import time; print('up', flush=True); time.sleep(60)", tmp_path))
+def test_a_part_that_never_answers_is_given_up(tmp_path: Path) -> None:
+    part = script("import time; print('up', flush=True); time.sleep(60)", tmp_path)
+    child = Child(replace(part, patience=0.5))
     with pytest.raises(CannotStart, match="clock did not answer"):
         child.start()
     assert not child.running
