@@ -40,7 +40,7 @@ class _Progress:
     broken: bool = False  # a part of a split transaction was refused
 
     def remember(self, unit: Unit, outcomes: Iterable[Outcome]) -> None:
-        targets = {entry.position: entry.target for entry in unit.entries}
+        targets = _targets(unit)
         for item in outcomes:
             self.settled[item.position] = item
             target = targets[item.position]
@@ -63,9 +63,9 @@ async def carry_lane(
     noted = [] if first_try else await carrier.journal.outcomes(delivery.id, number)
     before = {item.position: item for item in noted}
     for index, unit in enumerate(lane.units):
-        known = [before[entry.position] for entry in unit.entries if entry.position in before]
+        known = [before[n] for entry in unit.entries for n in entry.positions if n in before]
         progress.remember(unit, known)
-        if len(known) == len(unit.entries):
+        if not _left(progress, unit):
             continue
         if index and await _cancelled(carrier, delivery):
             return None
@@ -98,7 +98,7 @@ async def _settle(progress: _Progress, unit: Unit, name: str, outcomes: Sequence
     if not outcomes:
         return
     carrier, delivery = progress.carrier, progress.delivery
-    targets = {entry.position: entry.target for entry in unit.entries}
+    targets = _targets(unit)
     changed = {_identity(item, targets[item.position]) for item in outcomes if item.written}
     await asyncio.gather(
         *(
@@ -132,16 +132,23 @@ def _blocked(progress: _Progress, unit: Unit) -> list[Outcome]:
     todo = _left(progress, unit)
     if progress.broken and unit.kind == "transaction":
         text = "not sent: an earlier part of the transaction was refused"
-        return [_not_sent(entry, text) for entry in todo]
+        return _not_sent(todo, text)
     lost = [entry for entry in todo if not progress.answers.keys() >= set(entry.awaits)]
     text = "not sent: it refers to an entry that was refused"
+    return _not_sent(todo if unit.kind == "transaction" and lost else lost, text)
+
+
+def _not_sent(entries: Iterable[UnitEntry], text: str) -> list[Outcome]:
+    issue = Issue("processing", text)
     return [
-        _not_sent(entry, text) for entry in (todo if unit.kind == "transaction" and lost else lost)
+        item
+        for entry in entries
+        for item in outcome.spread(entry, outcome.refused(entry, issue, _FAILED_DEPENDENCY))
     ]
 
 
-def _not_sent(entry: UnitEntry, text: str) -> Outcome:
-    return outcome.refused(entry, Issue("processing", text), _FAILED_DEPENDENCY)
+def _targets(unit: Unit) -> dict[int, str]:
+    return {n: entry.target for entry in unit.entries for n in entry.positions}
 
 
 def _left(progress: _Progress, unit: Unit) -> list[UnitEntry]:

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from integration.errors import Misconfigured, Unavailable
 from integration.event_loop import computed
-from integration.fhir import bundle, outcome, units
+from integration.fhir import bundle, issues, units
 from integration.fhir.identity import Naming
 from integration.fhir.plan import Plan, plan
 from integration.fhir.units import Lane, Limits
@@ -108,7 +108,7 @@ async def _planned(relay: Relay, delivery: Delivery) -> Plan:
 
 async def _note_refused(relay: Relay, delivery: Delivery, planned: Plan) -> list[Outcome]:
     refused = [
-        Outcome(entry.position, 422, entry.full_url, issues=[outcome.as_json(issue)])
+        Outcome(entry.position, 422, entry.full_url, issues=[issues.as_json(issue)])
         for entry, issue in planned.refused
     ]
     if refused:

@@ -14,7 +14,7 @@ import azure.functions as func
 import msgspec
 
 from integration.errors import IntegrationError, Issue, Misconfigured, Rejected, Unavailable
-from integration.fhir.outcome import as_json
+from integration.fhir.issues import as_json
 from integration.intake import Accepted, Ask
 from integration.journal import view
 from integration.journal.store import Page

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from integration import exact_json
 from integration.errors import Issue
+from integration.fhir import issues
 from integration.fhir.grammar import literal
 from integration.fhir.units import Unit, UnitEntry
 from integration.model import Outcome, Response
@@ -39,13 +40,14 @@ def of_unit(unit: Unit, entries: Sequence[UnitEntry], response: Response, attemp
     if answers is None or not len(entries) <= len(answers) <= len(entries) + 1:
         # A server may append one entry of its own; fewer, or an unreadable answer, proves nothing.
         return Answer((), tuple(entries))
-    settled, unfinished = [], []
+    settled: list[Outcome] = []
+    unfinished: list[UnitEntry] = []
     for entry, answer in zip(entries, answers, strict=False):
         outcome = _of_entry(entry, answer)
         if outcome is None or _passes(outcome.status, attempt):
             unfinished.append(entry)
         else:
-            settled.append(outcome)
+            settled += spread(entry, outcome)
     return Answer(tuple(settled), tuple(unfinished), response.retry_after)
 
 
@@ -71,17 +73,15 @@ def of_inquiry(
 
 def refused(entry: UnitEntry, issue: Issue, status: int) -> Outcome:
     """An entry that is not sent, and why."""
-    return Outcome(entry.position, status, entry.full_url, issues=[as_json(issue)])
+    return Outcome(entry.position, status, entry.full_url, issues=[issues.as_json(issue)])
 
 
-def as_json(issue: Issue) -> dict[str, Any]:
-    """https://hl7.org/fhir/R4/operationoutcome.html"""
-    shape: dict[str, Any] = {
-        "severity": issue.severity,
-        "code": issue.code,
-        "diagnostics": issue.text,
-    }
-    return {**shape, "expression": [issue.expression]} if issue.expression else shape
+def spread(entry: UnitEntry, outcome: Outcome) -> list[Outcome]:
+    """The outcome, and that of every entry that asks for the same conditional create: to those,
+    the resource was there already."""
+    status = 200 if outcome.status == 201 else outcome.status
+    rest = (replace(outcome, position=n, full_url=url, status=status) for n, url in entry.same)
+    return [outcome, *rest]
 
 
 def _whole(entries: Sequence[UnitEntry], response: Response, attempt: int) -> Answer:
@@ -89,11 +89,15 @@ def _whole(entries: Sequence[UnitEntry], response: Response, attempt: int) -> An
     # A gateway may answer 204 or 302; only a bundle with 200 says that anything was written.
     if response.status < 400 or _passes(response.status, attempt):
         return Answer((), tuple(entries), response.retry_after)
-    issues = _issues(_parsed(response.body))
+    told = issues.of_outcome(_parsed(response.body))
+    told = issues.translated(told, [entry.where for entry in entries])
     return Answer(
         tuple(
-            Outcome(entry.position, response.status, entry.full_url, issues=issues)
+            item
             for entry in entries
+            for item in spread(
+                entry, Outcome(entry.position, response.status, entry.full_url, issues=told)
+            )
         )
     )
 
@@ -120,6 +124,7 @@ def _of_entry(entry: UnitEntry, answer: Any) -> Outcome | None:
     location = _location(said.get("location"))
     if location is None and 200 <= status < 300 and not entry.deletes:
         location = _stored(resource) or (entry.target if "/" in entry.target else None)
+    told = issues.of_outcome(said.get("outcome"))
     return Outcome(
         position=entry.position,
         status=status,
@@ -127,7 +132,7 @@ def _of_entry(entry: UnitEntry, answer: Any) -> Outcome | None:
         location=location,
         etag=_text(said.get("etag")) or _etag(meta),
         last_modified=_text(said.get("lastModified")) or _text(meta.get("lastUpdated")),
-        issues=_issues(said.get("outcome")),
+        issues=issues.translated(told, [entry.where], entry.where),
     )
 
 
@@ -178,12 +183,6 @@ def _etag(meta: Any) -> str | None:
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
-
-
-def _issues(outcome: Any) -> list[dict[str, Any]] | None:
-    issues = outcome.get("issue") if isinstance(outcome, dict) else None
-    well = isinstance(issues, list) and all(isinstance(issue, dict) for issue in issues)
-    return issues if well else None
 
 
 def _parsed(body: bytes) -> Any:

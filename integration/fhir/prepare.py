@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -27,19 +28,30 @@ def prepare(
 ) -> tuple[list[Prepared], list[tuple[Entry, Issue]]]:
     """What can be sent, in the sender's order, and what cannot, with the reason."""
     known = references.index(entry for entry in contents.entries if not entry.refusal)
-    names = [_name(entry, naming) for entry in contents.entries]
+    speaker = _speakers(contents.entries)
+    names = [_name(contents.entries[n], naming) for n in speaker]
+    same: dict[int, tuple[tuple[int, str | None], ...]] = defaultdict(tuple)
+    for entry in contents.entries:
+        if speaker[entry.position] != entry.position:
+            same[speaker[entry.position]] += ((entry.position, entry.full_url),)
     prepared, refused = [], []
     last: dict[str, int] = {}
     for entry in contents.entries:
+        if speaker[entry.position] != entry.position:
+            continue
         issue, links, linked = entry.refusal, set[int](), entry
         if issue is None and entry.method != "DELETE":
             linked, issue = _linked(contents, entry, known, names, links)
         if issue is None:
-            sent = _sent(contents, linked, names, links)
+            links = {speaker[n] for n in links}
+            sent = replace(_sent(contents, linked, names, links), same=same[entry.position])
             if len(sent.body) + 1 + ENVELOPE > limits.bytes:
                 issue = Issue("too-costly", "larger than the FHIR server takes", entry.where)
         if issue is not None:
-            refused.append((entry, issue))
+            refused += [
+                (contents.entries[n], issue)
+                for n in (entry.position, *(n for n, _ in same[entry.position]))
+            ]
             continue
         # The same resource again (a batch, NDJSON): later entries come after earlier ones.
         target = names[entry.position]
@@ -47,6 +59,20 @@ def prepare(
         last[target] = entry.position
         prepared.append(Prepared(entry, sent, tuple(sorted(after - {entry.position}))))
     return prepared, refused
+
+
+def _speakers(entries: Sequence[Entry]) -> list[int]:
+    """Which entry speaks for each: itself, or the first with the very same conditional create.
+
+    Two of them are one resource: https://github.com/hapifhir/hapi-fhir/issues/2933
+    """
+    first: dict[tuple[str, str], int] = {}
+    return [
+        first.setdefault((entry.type, entry.if_none_exist), entry.position)
+        if entry.if_none_exist
+        else entry.position
+        for entry in entries
+    ]
 
 
 def _name(entry: Entry, naming: Naming) -> str:
@@ -116,6 +142,7 @@ def _sent(contents: Contents, entry: Entry, names: Sequence[str], links: set[int
     body["request"] = {key: value for key, value in request.items() if value is not None}
     return UnitEntry(
         position=entry.position,
+        where=entry.where,
         target=name,
         full_url=entry.full_url,
         created=created,

@@ -38,12 +38,20 @@ class UnitEntry:
     `awaits` are placeholders in it for which an earlier unit's answer must be put in."""
 
     position: int
+    where: str  # how an issue names it to the sender
     target: str
     full_url: str | None
     created: bool
     deletes: bool
     awaits: tuple[str, ...]
     body: exact_json.Raw
+    # (position, full url) of later entries that ask for the very same conditional create
+    same: tuple[tuple[int, str | None], ...] = ()
+
+    @property
+    def positions(self) -> list[int]:
+        """Every entry of the sender that it answers for."""
+        return [self.position, *(position for position, _ in self.same)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +71,7 @@ class Lane:
     @property
     def positions(self) -> list[int]:
         """The entries of the lane."""
-        return [entry.position for unit in self.units for entry in unit.entries]
+        return [n for unit in self.units for entry in unit.entries for n in entry.positions]
 
 
 _lane = msgspec.json.Decoder(Lane)

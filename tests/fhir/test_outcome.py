@@ -8,7 +8,8 @@ import pytest
 
 from integration import exact_json
 from integration.errors import Issue
-from integration.fhir.outcome import CAP, Answer, as_json, of_inquiry, of_unit, refused
+from integration.fhir.issues import as_json
+from integration.fhir.outcome import CAP, Answer, of_inquiry, of_unit, refused
 from integration.fhir.units import Unit, UnitEntry
 from integration.model import Outcome, Response
 from tests.fhir.bundles import urn
@@ -19,7 +20,8 @@ def entry(
 ) -> UnitEntry:
     name = target or f"Patient/{position}"
     raw = exact_json.Raw(b"{}")
-    return UnitEntry(position, name, f"urn:x:{position}", created, deletes, (), raw)
+    where = f"Bundle.entry[{position}]"
+    return UnitEntry(position, where, name, f"urn:x:{position}", created, deletes, (), raw)
 
 
 def said(status: Any = "200", **response: Any) -> dict[str, Any]:
@@ -260,9 +262,9 @@ def test_what_is_deleted_or_refused_lives_nowhere() -> None:
     assert [item.location for item in found.settled] == [None, None]
 
 
-def test_the_issues_of_an_entry_are_kept() -> None:
+def test_the_issues_of_an_entry_are_kept_and_point_into_the_bundle() -> None:
     found = only(answer(said("422", outcome={"resourceType": "OperationOutcome", "issue": ISSUES})))
-    assert found.issues == ISSUES
+    assert found.issues == [ISSUES[0] | {"expression": ["Bundle.entry[0].resource"]}]
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from integration.fhir import units
+from integration import exact_json
+from integration.fhir import bundle, units
 from integration.fhir.entries import MAX_ISSUES, Contents
 from integration.fhir.identity import Naming
 from integration.fhir.plan import Plan, plan
 from integration.fhir.units import Lane, Limits, Unit, UnitEntry
+from integration.model import Received
 from tests.fhir.bundles import bounded, bundles, contents_of, deliveries, lines_of, urn
 
 NAMING = Naming("clinic", "key-1")
@@ -550,3 +552,33 @@ def test_a_large_batch_goes_side_by_side() -> None:
     planned = plan(bundle_of(*[create(n) for n in range(12)]), NAMING, SMALL)
     assert len(planned.lanes) == 3
     assert [len(lane.positions) for lane in planned.lanes] == [5, 5, 2]
+
+
+def test_the_same_conditional_create_twice_is_one_resource() -> None:
+    twice = [
+        {
+            "fullUrl": f"urn:uuid:0000000{n}-0000-4000-8000-000000000000",
+            "resource": {"resourceType": "Organization", "name": f"Clinic {n}"},
+            "request": {"method": "POST", "url": "Organization", "ifNoneExist": "identifier=a|1"},
+        }
+        for n in (1, 2)
+    ]
+    refers = {
+        "resource": {
+            "resourceType": "Patient",
+            "managingOrganization": {"reference": twice[1]["fullUrl"]},
+        },
+        "request": {"method": "POST", "url": "Patient"},
+    }
+    body = exact_json.encode(
+        {"resourceType": "Bundle", "type": "transaction", "entry": [*twice, refers]}
+    )
+    made = plan(bundle.read(body, Received("POST")), Naming("s", "k"))
+
+    ((unit,),) = (lane.units for lane in made.lanes)
+    clinic, patient = sorted(unit.entries, key=lambda entry: entry.position)
+    assert clinic.positions == [0, 1]
+    assert exact_json.decode(bytes(patient.body))["resource"]["managingOrganization"] == {
+        "reference": clinic.target
+    }
+    assert made.lanes[0].positions.count(1) == 1

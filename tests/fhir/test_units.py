@@ -15,7 +15,9 @@ from tests.fhir.bundles import urn
 
 def entry(position: int, body: dict[str, Any], awaits: tuple[str, ...] = ()) -> UnitEntry:
     raw = exact_json.Raw(exact_json.encode(body))
-    return UnitEntry(position, f"Patient/{position}", None, True, False, awaits, raw)
+    return UnitEntry(
+        position, f"Bundle.entry[{position}]", f"Patient/{position}", None, True, False, awaits, raw
+    )
 
 
 FIRST = entry(0, {"resource": {"id": "0"}, "request": {"method": "PUT", "url": "Patient/0"}})
@@ -82,7 +84,7 @@ def test_an_inquiry_reads_every_target_and_writes_nothing() -> None:
 
 def test_a_lane_is_kept_and_restored_to_the_byte() -> None:
     raw = exact_json.Raw(b'{"resource":{"value":1.10,"text":"\xc3\xbc"}}')
-    odd = UnitEntry(7, "Patient/7", urn(7), False, True, (urn(5),), raw)
+    odd = UnitEntry(7, "Bundle.entry[7]", "Patient/7", urn(7), False, True, (urn(5),), raw)
     lane = Lane((UNIT, Unit("batch", (odd,))))
     again = restored(kept(lane))
     assert kept(again) == kept(lane)

@@ -160,6 +160,34 @@ async def test_a_conditional_create_finds_what_is_there_and_references_follow_it
     assert stored["managingOrganization"]["reference"] == locations(first)[0]
 
 
+@pytest.mark.parametrize("kind", ["transaction", "batch"])
+async def test_the_same_conditional_create_twice_is_one_resource(route: Route, kind: str) -> None:
+    value = str(uuid4())
+    clinic = {
+        "resourceType": "Organization",
+        "identifier": [{"system": "urn:test:clinics", "value": value}],
+        "name": "Clinic",
+    }
+    condition = {"ifNoneExist": f"identifier=urn:test:clinics|{value}"}
+    other = "urn:uuid:33333333-3333-4333-8333-333333333333"
+    here = {"managingOrganization": {"reference": other}}
+
+    entries = await route.deliver(
+        bundle(
+            kind,
+            entry(clinic, WHO, **condition),
+            entry(clinic, other, **condition),
+            entry(patient("Twice", **here)),
+        )
+    )
+
+    assert [item["response"]["status"] for item in entries] == ["201", "200", "201"]
+    first, second, who = locations(entries)
+    assert first == second
+    stored = (await route.fhir(who)).json()
+    assert stored["managingOrganization"]["reference"] == first
+
+
 async def test_a_batch_resolves_conditional_creates_before_what_refers_to_them(
     route: Route,
 ) -> None:
