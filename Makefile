@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready local/node_modules/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo start test check format bench clean
+.PHONY: help demo start plan test check format bench clean
 
 help: ## Show this
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -14,6 +14,9 @@ demo: $(READY) ## Send the samples through the whole route on this machine, and 
 
 start: $(READY) ## Keep the whole route running on this machine, until Ctrl-C
 	@$(BIN)/python -m local.start
+
+plan: $(READY) ## Print what the relay would send for FILE=bundle.json, without sending it
+	@$(BIN)/python -m integration plan $(FILE)
 
 test: $(READY) ## Run the tests, against the real storage emulator and the real FHIR server
 	@$(BIN)/python -m pytest -q
