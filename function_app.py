@@ -75,6 +75,17 @@ async def delivery(req: func.HttpRequest) -> func.HttpResponse:
     raise method_not_allowed("GET", "DELETE")
 
 
+@app.route("deliveries/{id}/replay", methods=METHODS)
+@replies.door
+async def replay(req: func.HttpRequest) -> func.HttpResponse:
+    """Queue again what was given up on, after an operator has mended the cause."""
+    parts = await wiring.parts()
+    if req.method != "POST":
+        raise method_not_allowed("POST")
+    id_ = req.route_params["id"]
+    return replies.replayed(await tracking.replay(parts.journal, parts.outbox, id_))
+
+
 @app.route("deliveries", methods=METHODS)
 @replies.door
 async def deliveries(req: func.HttpRequest) -> func.HttpResponse:

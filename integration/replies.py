@@ -126,6 +126,12 @@ def cancelled(_: Delivery) -> func.HttpResponse:
     return func.HttpResponse(status_code=202)
 
 
+def replayed(delivery: Delivery) -> func.HttpResponse:
+    """202: it is queued again."""
+    told = Issue("informational", f"{delivery.id} is queued again", None, "information")
+    return outcome(202, [told])
+
+
 def page(req: func.HttpRequest, result: Page) -> func.HttpResponse:
     """Deliveries as JSON, with the address of the next page."""
     body: dict[str, Any] = {"deliveries": [view.summary(item) for item in result.deliveries]}

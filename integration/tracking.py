@@ -1,4 +1,4 @@
-"""VERBS follow, cancel, browse: what became of deliveries."""
+"""VERBS follow, cancel, replay, browse: what became of deliveries."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from dataclasses import dataclass
 from integration.errors import Issue, Rejected
 from integration.journal.keys import is_delivery_id
 from integration.journal.store import Journal, Page
-from integration.model import Delivery, Outcome, RowOutcome, Status
+from integration.model import Claim, Delivery, Outcome, RowOutcome, Status
+from integration.outbox import Outbox
+from integration.settings import MIRROR_QUEUE, RELAY_QUEUE
 
 _MOST = 500
+
+# What became of rows that an operator may have mended the cause of.
+_GIVEN_UP = ("parked", "refused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,26 @@ async def cancel(journal: Journal, id_: str) -> Delivery:
     if delivery.status is Status.DONE:
         raise Rejected(Issue("conflict", "the delivery is done already"), status=409)
     await journal.change(id_, status=Status.CANCELLED)
+    return delivery
+
+
+async def replay(journal: Journal, outbox: Outbox, id_: str) -> Delivery:
+    """Queue what was given up on again: a parked delivery, or the parked and refused rows of one
+    that is done. Its id, its ids for resources and what is settled stay as they are."""
+    delivery = await _known(journal, id_)
+    if delivery.status is Status.DONE:
+        rows = [row for row in await journal.rows(id_) if row.action in _GIVEN_UP]
+        if not rows:
+            raise Rejected(Issue("conflict", "nothing of this delivery waits"), status=409)
+        claims = [Claim(id_, resource=row.resource) for row in rows]
+        await asyncio.gather(*(outbox.send(MIRROR_QUEUE, claim) for claim in claims))
+        return delivery
+    if delivery.status is not Status.PARKED:
+        text = f"only a parked delivery can be replayed, and this one is {delivery.status}"
+        raise Rejected(Issue("conflict", text), status=409)
+    # The state first: a claim that comes early finds a delivery that may be carried.
+    await journal.change(id_, status=Status.ACCEPTED, reason=None)
+    await outbox.send(RELAY_QUEUE, Claim(id_))
     return delivery
 
 

@@ -44,6 +44,7 @@ DOCUMENTED = re.compile(r"\| `(\w+)` \| (http|http, anonymous|queue) \| `([^`]+)
 ADDRESSES: dict[str, list[dict[str, str]]] = {
     "intake": [{}, {"type": "Patient"}, {"type": "Patient", "id": "p1"}],
     "delivery": [{"id": UNKNOWN}],
+    "replay": [{"id": UNKNOWN}],
     "deliveries": [{}],
 }
 

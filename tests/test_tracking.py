@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from integration import mirror as mirroring
+from integration import relay as relaying
 from integration import tracking
 from integration.errors import Rejected
 from integration.model import Claim, Status
@@ -119,3 +120,35 @@ async def test_a_sender_who_asks_too_early_costs_one_look_at_the_journal(route: 
 
     story = await tracking.follow(OneLook(), delivery)  # type: ignore[arg-type]
     assert story.delivery.status is Status.ACCEPTED
+
+
+async def test_a_parked_delivery_is_replayed_with_its_id_and_ids(route: Route) -> None:
+    delivery = await route.deliver(bundle(entry(patient())))
+    await relaying.park(route.journal, Claim(delivery), "the FHIR server was away")
+
+    await tracking.replay(route.journal, route.outbox, delivery)
+    assert (await route.known(delivery)).status is Status.ACCEPTED
+    assert route.outbox.sent[-1] == ("relay", Claim(delivery), 0)
+    await route.carry(delivery)
+
+    known = await route.known(delivery)
+    assert (known.status, known.reason, known.written) == (Status.DONE, None, 1)
+
+
+async def test_rows_that_were_given_up_on_are_replayed(route: Route) -> None:
+    delivery = await route.deliver(bundle(entry(patient(id="p1"), method="PUT", url="Patient/p1")))
+    await route.carry(delivery)
+    assert (await told(tracking.replay(route.journal, route.outbox, delivery))).status == 409
+    await mirroring.park(route.mirror, Claim(delivery, resource="Patient/p1"), "no answer")
+
+    await tracking.replay(route.journal, route.outbox, delivery)
+
+    assert route.outbox.sent[-1] == ("mirror", Claim(delivery, resource="Patient/p1"), 0)
+
+
+async def test_what_is_on_its_way_or_cancelled_is_not_replayed(route: Route) -> None:
+    delivery = await route.deliver(bundle(entry(patient())))
+    assert (await told(tracking.replay(route.journal, route.outbox, delivery))).status == 409
+    await tracking.cancel(route.journal, delivery)
+    assert (await told(tracking.replay(route.journal, route.outbox, delivery))).status == 409
+    assert (await told(tracking.replay(route.journal, route.outbox, UNKNOWN))).status == 404
