@@ -7,15 +7,16 @@ relay       plans it, writes each unit to the FHIR server (lane), notes every ou
 mirror      brings the row of a written Patient in Dataverse up to date with FHIR
 tracking    tells a sender what became of it, and cancels it
 health      tells an operator whether every neighbour answers
+preview     tells what would be sent, without sending
 
 `function_app.py` has the doors, `wiring` builds the clients, `replies` turns results and errors
 into HTTP. A module imports only from lines below its own:
 
-    replies | wiring | telemetry
-    intake | relay | mirror | tracking | health
+    replies | wiring | telemetry | __main__
+    intake | relay | mirror | tracking | health | preview
     lane
     fhir | mapping | dataverse | journal | outbox
     transport | storage_errors
-    model | settings | exact_json | event_loop
+    model | settings | exact_json | event_loop | limiter
     errors
 """

@@ -18,7 +18,7 @@ from integration.fhir import bundle, validation
 from integration.fhir.entries import MAX_ISSUES, Contents
 from integration.fhir.grammar import is_id, is_type
 from integration.journal.store import Journal, Kept
-from integration.model import Claim, Delivery, Received, Status
+from integration.model import USUAL, Claim, Delivery, Policy, Received, Status
 from integration.outbox import Outbox
 from integration.settings import RELAY_QUEUE
 
@@ -75,13 +75,16 @@ class Intake:
     max_bytes: int
     validate: bool = False
     sender_header: str | None = None
+    policy: Policy = USUAL
 
 
 async def accept(intake: Intake, ask: Ask) -> Accepted:
     """Raises Rejected with nothing queued, or Unavailable so that the sender tries again."""
     received = _received(ask)
     body = _decoded(ask, intake.max_bytes)
-    contents = await computed(len(body), lambda: _read(body, received, intake.validate))
+    # The relay reads it as the door did, whatever the settings are by then.
+    asked = replace(received, policy=intake.policy)
+    contents = await computed(len(body), lambda: _read(body, asked, intake.validate))
     given = _header(ask, "idempotency-key")
     digest = _digest(msgspec.json.encode(received), body)
     now = intake.now()
@@ -95,8 +98,9 @@ async def accept(intake: Intake, ask: Ask) -> Accepted:
         kind=contents.kind,
         entries=len(contents.entries),
         bytes=len(body),
+        more=contents.more,
     )
-    return await _keep(intake, delivery, Kept(received, body), contents, repeatable=not given)
+    return await _keep(intake, delivery, Kept(asked, body), contents, repeatable=not given)
 
 
 def _read(body: bytes, received: Received, validate: bool) -> Contents:
@@ -105,11 +109,8 @@ def _read(body: bytes, received: Received, validate: bool) -> Contents:
         found = (
             issue
             for entry in contents.entries
-            if entry.resource is not None
-            for issue in validation.issues(
-                entry.resource,
-                f"{entry.where}.resource" if contents.kind in bundle.CARRIED else entry.where,
-            )
+            if entry.resource is not None and entry.refusal is None
+            for issue in validation.issues(entry.resource, entry.element)
         )
         issues = tuple(islice(found, MAX_ISSUES))
         if issues:

@@ -32,9 +32,20 @@ class Response:
         """Seconds, from either header: `x-ms-retry-after-ms` is Microsoft's, and finer."""
         for name, scale in (("x-ms-retry-after-ms", 0.001), ("retry-after", 1.0)):
             value = self.headers.get(name, "").strip()
-            if value.isascii() and value.isdigit():
+            if value.isascii() and value.isdigit() and len(value) <= 9:
                 return int(value) * scale
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How a bundle is read where FHIR leaves that to the receiver."""
+
+    messages: str = "resources"  # or refuse
+    documents: str = "bundle"  # or resources, or both
+
+
+USUAL = Policy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +59,7 @@ class Received:
     if_match: str | None = None
     if_none_match: str | None = None
     if_none_exist: str | None = None
+    policy: Policy = USUAL  # as it was when the delivery was accepted
 
 
 class Status(StrEnum):
@@ -70,7 +82,7 @@ class Delivery:
     digest: str  # of its bytes and its address
     accepted: datetime
     status: Status
-    kind: str  # transaction, batch, resource or ndjson
+    kind: str  # the type of the bundle, or resource or ndjson
     entries: int
     bytes: int
     repeat: bool = False  # the same bytes were accepted before
@@ -80,6 +92,7 @@ class Delivery:
     refused: int = 0
     units: int = 0
     split: bool = False  # a transaction that could not stay one
+    more: bool = False  # it names a next page, which is not followed
     finished: datetime | None = None
     reason: str | None = None  # why it is parked
 

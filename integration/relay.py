@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from integration.errors import Misconfigured, Unavailable
+from integration.errors import Issue, Misconfigured, Unavailable
 from integration.event_loop import computed
 from integration.fhir import bundle, issues, units
 from integration.fhir.identity import Naming
@@ -108,13 +108,18 @@ async def _planned(relay: Relay, delivery: Delivery) -> Plan:
 
 async def _note_refused(relay: Relay, delivery: Delivery, planned: Plan) -> list[Outcome]:
     refused = [
-        Outcome(entry.position, 422, entry.full_url, issues=[issues.as_json(issue)])
+        Outcome(entry.position, _not_sent(issue), entry.full_url, issues=[issues.as_json(issue)])
         for entry, issue in planned.refused
     ]
     if refused:
         await relay.journal.begin(delivery.id, NO_LANE)
         await relay.journal.note(delivery.id, NO_LANE, refused)
     return refused
+
+
+def _not_sent(issue: Issue) -> int:
+    """The status of an entry that stays here: refused, or left out as it should be."""
+    return 204 if issue.severity == "information" else 422
 
 
 async def _fan_out(relay: Relay, delivery: Delivery, lanes: Sequence[Lane]) -> None:

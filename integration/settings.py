@@ -51,6 +51,8 @@ class Settings:
     unit_max_entries: int
     unit_max_bytes: int
     over_limit: str
+    messages: str
+    documents: str
     fhir_concurrency: int
     dataverse_concurrency: int
     neighbour_timeout: int
@@ -76,6 +78,8 @@ def from_env(env: Mapping[str, str] = os.environ) -> Settings:
         unit_max_entries=reader.whole("UNIT_MAX_ENTRIES", 500),
         unit_max_bytes=reader.whole("UNIT_MAX_BYTES", 28_000_000),
         over_limit=reader.choice("OVER_LIMIT", ("split", "reject")),
+        messages=reader.choice("MESSAGES", ("resources", "refuse")),
+        documents=reader.choice("DOCUMENTS", ("bundle", "resources", "both")),
         fhir_concurrency=reader.whole("FHIR_CONCURRENCY", 16),
         dataverse_concurrency=reader.whole("DATAVERSE_CONCURRENCY", 16),
         # The FHIR service gives a bundle 100 s before it answers 408 itself.

@@ -13,6 +13,7 @@ from typing import Protocol
 import httpx
 
 from integration.errors import Misconfigured, Unavailable
+from integration.limiter import Closed, Limiter, full
 from integration.model import Request, Response
 
 # httpx logs every address at INFO; a search query can hold an identifier of a patient.
@@ -22,6 +23,11 @@ logging.getLogger("httpx").setLevel(logging.WARNING)
 _PATIENCE = 10.0
 _TRIES = 3
 _PAUSE = 0.5
+
+_THROTTLED = (429, 503)
+
+# Nothing has been sent yet when one of these is raised.
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 # A token is renewed this long before it ends, so that none ends on its way.
 _RENEW = 300.0
@@ -61,6 +67,19 @@ class Tokens:
             return held.token
 
 
+class _NotReached(Unavailable):
+    """The neighbour has certainly seen nothing of the request."""
+
+
+def places(
+    most: int,
+    clock: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
+) -> Limiter:
+    """Room for up to `most` requests under way to one neighbour, shared by a worker."""
+    return Limiter(full(most), _PATIENCE, clock, pause)
+
+
 @dataclass(frozen=True, slots=True)
 class Neighbour:
     """One service reached over HTTP. `send` gives an answer or raises; it never guesses."""
@@ -68,7 +87,7 @@ class Neighbour:
     name: str
     base: str
     http: httpx.AsyncClient
-    places: asyncio.Semaphore  # how many requests this worker may have under way
+    places: Limiter
     tokens: Tokens | None = None
     pause: Callable[[float], Awaitable[object]] = asyncio.sleep
     jitter: Callable[[], float] = field(default=random.random)
@@ -80,13 +99,22 @@ class Neighbour:
         Misconfigured for 401 and 403. Every other answer is the caller's to judge.
         """
         attempt = 1
-        while (response := await self._once(request)).status in (429, 503):
-            wait = response.retry_after
-            if attempt == _TRIES or (wait or 0) > _PATIENCE:
-                raise Unavailable(self.name, f"answered {response.status}", wait)
-            await self.pause(wait if wait is not None else self._backoff(attempt))
+        while True:
+            try:
+                response = await self._once(request)
+            except _NotReached as error:
+                trouble: Unavailable = error
+            else:
+                if response.status not in _THROTTLED:
+                    return response
+                why = f"answered {response.status}"
+                trouble = Unavailable(self.name, why, response.retry_after)
+            if attempt == _TRIES or (trouble.retry_after or 0) > _PATIENCE:
+                raise trouble
+            # A wait that the neighbour named closes its places: the next try waits there.
+            if not trouble.retry_after:
+                await self.pause(self._backoff(attempt))
             attempt += 1
-        return response
 
     async def _once(self, request: Request) -> Response:
         token = await self._token(None)
@@ -105,17 +133,30 @@ class Neighbour:
             headers["authorization"] = f"Bearer {token}"
         url = f"{self.base}/{request.path}" if request.path else self.base
         try:
-            async with self.places:
+            async with self.places.place() as round_:
                 answer = await self.http.request(
                     request.method, url, content=request.body, headers=headers
                 )
+                headers = {name.lower(): value for name, value in answer.headers.items()}
+                response = Response(answer.status_code, headers, answer.content)
+                self._learn(response, round_)
+        except Closed as closed:
+            raise Unavailable(self.name, "asked for a pause", closed.remaining) from None
         # `from None`: the text of these may hold the address, and with it a query.
+        except _NOT_SENT as error:
+            raise _NotReached(self.name, f"connection failed ({type(error).__name__})") from None
         except httpx.TimeoutException:
             raise Unavailable(self.name, "did not answer in time") from None
         except httpx.HTTPError as error:
             raise Unavailable(self.name, f"connection failed ({type(error).__name__})") from None
-        headers = {name.lower(): value for name, value in answer.headers.items()}
-        return Response(answer.status_code, headers, answer.content)
+        return response
+
+    def _learn(self, response: Response, round_: int) -> None:
+        """Before its place is free, so that the next request starts under what was learnt."""
+        if response.status in _THROTTLED:
+            self.places.throttled(round_, response.retry_after)
+        elif response.status < 500:
+            self.places.succeeded(round_)
 
     async def _token(self, refused: str | None) -> str | None:
         if self.tokens is None:
@@ -128,4 +169,4 @@ class Neighbour:
 
     def _backoff(self, attempt: int) -> float:
         """Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/"""
-        return self.jitter() * _PAUSE * float(2**attempt)
+        return self.jitter() * min(_PAUSE * float(2**attempt), _PATIENCE)

@@ -19,10 +19,11 @@ from integration.journal.store import Journal
 from integration.lane import Carrier
 from integration.mapping import load
 from integration.mirror import Mirror
+from integration.model import Policy
 from integration.outbox import Outbox, StorageOutbox
 from integration.relay import Relay
 from integration.settings import MIRROR_QUEUE, RELAY_QUEUE, Settings, Storage, from_env
-from integration.transport import Neighbour, Tokens
+from integration.transport import Neighbour, Tokens, places
 
 # The SDKs log every request at INFO: cost without a use here.
 logging.getLogger("azure").setLevel(logging.WARNING)
@@ -97,6 +98,7 @@ async def _built(settings: Settings) -> Parts:
             settings.max_delivery_bytes,
             settings.validate,
             settings.sender_header,
+            Policy(settings.messages, settings.documents),
         ),
         Relay(
             Carrier(journal, outbox, fhir, frozenset(maps)), limits, _now, float(settings.max_age)
@@ -125,20 +127,20 @@ def _credential(settings: Settings) -> Any:
 
 
 def _neighbour(
-    name: str, url: str, scope: str | None, places: int, settings: Settings, credential: Any
+    name: str, url: str, scope: str | None, most: int, settings: Settings, credential: Any
 ) -> Neighbour:
     import httpx
 
     http = httpx.AsyncClient(
         timeout=httpx.Timeout(settings.neighbour_timeout, connect=10.0),
-        limits=httpx.Limits(max_connections=places, max_keepalive_connections=places),
+        limits=httpx.Limits(max_connections=most, max_keepalive_connections=most),
         # Requests spread over Dataverse's servers only without its affinity cookie:
         # https://learn.microsoft.com/power-apps/developer/data-platform/send-parallel-requests
         cookies=_no_cookies(),
         follow_redirects=False,
     )
     tokens = Tokens(credential, scope) if scope else None
-    return Neighbour(name, url, http, asyncio.Semaphore(places), tokens)
+    return Neighbour(name, url, http, places(most), tokens)
 
 
 def _no_cookies() -> CookieJar:

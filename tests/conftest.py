@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import count
+from math import inf
 from typing import Any
 from zlib import crc32
 
@@ -23,6 +23,7 @@ from integration.intake import Accepted, Ask, Intake, accept
 from integration.journal.keys import delivery_id
 from integration.journal.store import Journal, MemoryJournal
 from integration.lane import Carrier
+from integration.limiter import Limiter, full
 from integration.mapping.load import shipped
 from integration.mirror import Mirror
 from integration.model import Claim, Delivery, Outcome
@@ -514,12 +515,19 @@ async def route(
     neighbour: FhirNeighbour,
     dataverse: DataverseNeighbour,
 ) -> AsyncIterator[Route]:
+    started = clock.now
+
+    def moment() -> float:
+        return (clock.now - started).total_seconds() + sum(neighbour.pauses)
+
     async def pause(seconds: float) -> None:
         neighbour.pauses.append(seconds)
 
     def reached(name: str, base: str, transport: httpx.AsyncBaseTransport) -> Neighbour:
         http = httpx.AsyncClient(transport=transport)
-        return Neighbour(name, base, http, asyncio.Semaphore(4), pause=pause, jitter=lambda: 0.5)
+        # A claim that a test hands out early waits here, as the queue would have kept it.
+        room = Limiter(full(4), inf, moment, pause)
+        return Neighbour(name, base, http, room, pause=pause, jitter=lambda: 0.5)
 
     fhir = reached("FHIR server", "http://fhir/fhir", httpx.MockTransport(neighbour.hear))
     rows = reached("Dataverse", "http://dataverse", dataverse)

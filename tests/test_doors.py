@@ -373,9 +373,9 @@ async def test_a_message_that_is_no_claim_fails_without_quoting_it(worker: Worke
         (patient(), {"Content-Type": "application/xml"}, 415),
         (b"{" * 5001, {}, 413),
         (gzip.compress(bytes(1_000_000)), {"Content-Encoding": "gzip"}, 413),
-        (bundle(kind="document"), {}, 422),
+        (bundle(kind="batch-response"), {}, 422),
     ],
-    ids=["broken", "XML", "too large", "a bomb", "a document"],
+    ids=["broken", "XML", "too large", "a bomb", "an answer"],
 )
 async def test_a_refusal_is_an_operation_outcome_and_queues_nothing(
     worker: Worker, body: Any, headers: dict[str, str], status: int

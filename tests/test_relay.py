@@ -13,7 +13,7 @@ from integration import tracking
 from integration.errors import Unavailable
 from integration.fhir.units import Limits
 from integration.journal.store import MemoryJournal
-from integration.model import Claim, Status
+from integration.model import Claim, Policy, Status
 from integration.settings import MIRROR_QUEUE, RELAY_QUEUE
 from tests.conftest import (
     MARKER,
@@ -109,6 +109,82 @@ async def test_a_transaction_above_the_limit_is_refused_where_the_setting_says_s
     await route.carry_all(delivery)
     assert await route.statuses(delivery) == [422] * 4
     assert route.neighbour.heard == []
+
+
+# --- bundles of other types --------------------------------------------------------------------
+
+
+def loose(*resources: dict[str, Any], kind: str) -> dict[str, Any]:
+    """A bundle of resources that says nothing of requests."""
+    return bundle(*({"resource": resource} for resource in resources), kind=kind)
+
+
+@pytest.mark.parametrize("kind", ["collection", "searchset"])
+async def test_a_collection_is_carried_by_the_identities_in_it(route: Route, kind: str) -> None:
+    delivery = await route.deliver(loose(patient(id="p1"), observation("Patient/p1"), kind=kind))
+    await route.carry_all(delivery)
+    assert (await route.known(delivery)).kind == kind
+    assert await route.statuses(delivery) == [201, 201]
+    assert [each["id"] for each in route.neighbour.of("Patient")] == ["p1"]
+    assert route.mirrored == ["Patient/p1"]
+
+
+async def test_what_is_left_out_of_a_search_is_told_and_not_sent(route: Route) -> None:
+    hint = {"resourceType": "OperationOutcome", "issue": []}
+    found = loose(hint, patient(id="p1"), kind="searchset")
+    found["link"] = [{"relation": "next", "url": "https://a.example/fhir?page=2"}]
+    delivery = await route.deliver(found)
+    await route.carry_all(delivery)
+    assert await route.statuses(delivery) == [204, 201]
+    (issue,) = (await route.outcomes(delivery))[0].issues or []
+    assert (issue["severity"], issue["diagnostics"]) == (
+        "information",
+        "left out: search outcome",
+    )
+    assert list(route.neighbour.stored) == ["Patient/p1"]
+    assert (await route.known(delivery)).more
+
+
+async def test_a_history_ends_with_its_newest_version(route: Route) -> None:
+    def version(number: int) -> dict[str, Any]:
+        resource = patient(id="p1", gender=f"g{number}", meta={"versionId": str(number)})
+        return entry(resource, "https://a.example/Patient/p1", method="PUT", url="Patient/p1")
+
+    delivery = await route.deliver(bundle(*map(version, (3, 10, 2)), kind="history"))
+    await route.carry_all(delivery)
+    assert await route.statuses(delivery) == [200, 200, 201]
+    assert route.neighbour.stored["Patient/p1"]["gender"] == "g10"
+    assert route.neighbour.versions == {"Patient/p1": 3}
+
+
+async def test_a_message_is_carried_with_its_header(route: Route) -> None:
+    header = {"resourceType": "MessageHeader", "id": "m1"}
+    delivery = await route.deliver(loose(header, patient(id="p1"), kind="message"))
+    await route.carry_all(delivery)
+    assert set(route.neighbour.stored) == {"MessageHeader/m1", "Patient/p1"}
+
+
+@pytest.mark.parametrize(
+    ("documents", "types"),
+    [
+        ("bundle", {"Bundle"}),
+        ("resources", {"Composition", "Patient"}),
+        ("both", {"Bundle", "Composition", "Patient"}),
+    ],
+)
+async def test_a_document_is_carried_as_the_policy_at_the_door_said(
+    route: Route, documents: str, types: set[str]
+) -> None:
+    """Whatever the policy is by the time that it is carried."""
+    route.settings["policy"] = Policy(documents=documents)
+    delivery = await route.deliver(
+        loose({"resourceType": "Composition"}, patient(), kind="document")
+    )
+    route.settings["policy"] = Policy(messages="refuse", documents="resources")
+    await route.carry_all(delivery)
+    assert {name.partition("/")[0] for name in route.neighbour.stored} == types
+    known = await route.known(delivery)
+    assert (known.entries, known.written) == (len(types), len(types))
 
 
 # --- several lanes -----------------------------------------------------------------------------

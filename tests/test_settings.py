@@ -35,6 +35,8 @@ WRONG = [
     ("MAX_AGE", "3d", "a whole number above 0"),
     ("VALIDATE", "yes", "one of off, on"),
     ("OVER_LIMIT", "Split", "one of split, reject"),
+    ("MESSAGES", "bundle", "one of resources, refuse"),
+    ("DOCUMENTS", "refuse", "one of bundle, resources, both"),
 ]
 
 

@@ -6,14 +6,15 @@ import asyncio
 import logging
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 import pytest
 
 from integration.errors import Misconfigured, Unavailable
+from integration.limiter import full
 from integration.model import Request
-from integration.transport import Neighbour, Tokens
+from integration.transport import Neighbour, Tokens, places
 from tests.conftest import MARKER, told_by
 
 Answer = httpx.Response | Exception | Callable[[], Awaitable[httpx.Response]]
@@ -51,9 +52,10 @@ class Seconds:
 
 
 class Far:
-    """The other end of the wire: answers in order, the last one for ever."""
+    """The other end of the wire: answers in order, the last one for ever. Time passes in pauses."""
 
     def __init__(self) -> None:
+        self.now = 1000.0
         self.answers: list[Answer] = [httpx.Response(200, content=b"{}")]
         self.heard: list[httpx.Request] = []
         self.pauses: list[float] = []
@@ -65,8 +67,12 @@ class Far:
             raise answer
         return answer if isinstance(answer, httpx.Response) else await answer()
 
+    def clock(self) -> float:
+        return self.now
+
     async def pause(self, seconds: float) -> None:
         self.pauses.append(seconds)
+        self.now += seconds
 
     @property
     def tokens(self) -> list[str | None]:
@@ -90,7 +96,7 @@ async def near(far: Far) -> AsyncIterator[Neighbour]:
             "FHIR server",
             "https://fhir.example/base",
             http,
-            asyncio.Semaphore(3),
+            places(3, far.clock, far.pause),
             pause=far.pause,
             jitter=lambda: 1.0,
         )
@@ -100,9 +106,8 @@ async def near(far: Far) -> AsyncIterator[Neighbour]:
 async def trusted(far: Far, credential: Credential) -> AsyncIterator[Neighbour]:
     tokens = Tokens(credential, "https://fhir.example/.default", credential.clock)
     async with httpx.AsyncClient(transport=httpx.MockTransport(far.hear)) as http:
-        yield Neighbour(
-            "FHIR server", "https://fhir.example", http, asyncio.Semaphore(32), tokens, far.pause
-        )
+        room = places(32, far.clock, far.pause)
+        yield Neighbour("FHIR server", "https://fhir.example", http, room, tokens, far.pause)
 
 
 async def unavailable(near: Neighbour, request: Request = SEARCH) -> Unavailable:
@@ -158,7 +163,8 @@ async def test_a_short_wait_is_waited_out(near: Neighbour, far: Far, status: int
 
 async def test_a_long_wait_goes_back_to_the_queue_at_once(near: Neighbour, far: Far) -> None:
     far.answers = [httpx.Response(429, headers={"retry-after": "120"})]
-    assert (await unavailable(near)).retry_after == 120
+    error = await unavailable(near)
+    assert (error.why, error.retry_after) == ("answered 429", 120)
     assert far.pauses == []
     assert len(far.heard) == 1
 
@@ -168,6 +174,20 @@ async def test_the_finer_header_wins(near: Neighbour, far: Far) -> None:
     far.answers = [httpx.Response(429, headers=headers), httpx.Response(200)]
     await near.send(SEARCH)
     assert far.pauses == [2.5]
+
+
+async def test_a_wait_of_nothing_is_no_wait_that_was_named(near: Neighbour, far: Far) -> None:
+    far.answers = [httpx.Response(429, headers={"retry-after": "0"}), httpx.Response(200)]
+    await near.send(SEARCH)
+    assert far.pauses == [1]
+
+
+async def test_pauses_are_jittered_so_that_workers_do_not_come_back_together(
+    near: Neighbour, far: Far
+) -> None:
+    far.answers = [httpx.Response(503), httpx.Response(200)]
+    await replace(near, jitter=lambda: 0.25).send(SEARCH)
+    assert far.pauses == [0.25]
 
 
 @pytest.mark.parametrize("header", ["Wed, 21 Oct 2026 07:28:00 GMT", "-1", "soon", "²"])
@@ -221,6 +241,46 @@ async def test_a_failed_connection_is_unavailable_and_told_without_the_address(
     assert MARKER not in shown
     assert "fhir.example" not in str(error)
     assert "Patient?" not in str(error)
+
+
+@pytest.mark.parametrize("kind", [httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout])
+async def test_a_connection_that_was_never_made_is_tried_again(
+    near: Neighbour, far: Far, kind: type[httpx.HTTPError]
+) -> None:
+    far.answers = [kind("refused"), kind("refused"), httpx.Response(200)]
+    assert (await near.send(Request("POST", "", b"{}"))).status == 200
+    first, second = far.pauses
+    assert 0 < first < second <= 10
+
+
+async def test_tries_are_counted_over_all_kinds_of_trouble(near: Neighbour, far: Far) -> None:
+    far.answers = [
+        httpx.ConnectError("refused"),
+        httpx.Response(503, headers={"retry-after": "1"}),
+        httpx.ConnectError("refused"),
+        httpx.Response(200),
+    ]
+    await unavailable(near)
+    assert len(far.heard) == 3
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        httpx.ReadTimeout,
+        httpx.WriteTimeout,
+        httpx.ReadError,
+        httpx.WriteError,
+        httpx.CloseError,
+        httpx.RemoteProtocolError,
+    ],
+)
+async def test_what_may_have_arrived_is_not_sent_twice(
+    near: Neighbour, far: Far, kind: type[httpx.HTTPError]
+) -> None:
+    far.answers = [kind("lost"), httpx.Response(200)]
+    await unavailable(near, Request("POST", "", b"{}"))
+    assert (len(far.heard), far.pauses) == (1, [])
 
 
 async def test_a_lost_reply_is_not_followed_by_a_second_request(near: Neighbour, far: Far) -> None:
@@ -349,12 +409,87 @@ async def test_no_more_requests_are_under_way_than_there_are_places(
 
 
 async def test_a_pause_takes_no_place(near: Neighbour, far: Far) -> None:
-    busy, free = httpx.Response(429, headers={"retry-after": "5"}), httpx.Response(200)
-    far.answers = [busy, free]
-    places, full = asyncio.Semaphore(1), []
+    far.answers = [httpx.Response(429), httpx.Response(200)]
+    taken = []
 
     async def pause(_: float) -> None:
-        full.append(places.locked())
+        taken.append(near.places.under_way)
 
-    await Neighbour(near.name, near.base, near.http, places, pause=pause).send(SEARCH)
-    assert full == [False]
+    await replace(near, pause=pause).send(SEARCH)
+    assert taken == [0]
+
+
+@pytest.mark.parametrize("kind", [httpx.ReadTimeout, httpx.ConnectError, httpx.ProxyError])
+async def test_a_failed_request_gives_its_place_back(
+    near: Neighbour, far: Far, kind: type[httpx.HTTPError]
+) -> None:
+    far.answers = [kind("failed")]
+    await unavailable(near)
+    assert near.places.under_way == 0
+    assert near.places.limit == full(3)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_neighbour_that_throttles_many_requests_at_once_is_asked_half_as_much(
+    near: Neighbour, far: Far, status: int
+) -> None:
+    room = places(16, far.clock, far.pause)
+    near = replace(near, places=room)
+    everybody_is_here, limits = asyncio.Barrier(16), []
+
+    async def together() -> httpx.Response:
+        if len(far.heard) <= 16:
+            await everybody_is_here.wait()
+            return httpx.Response(status)
+        limits.append((room.under_way, room.limit.now))
+        return httpx.Response(200)
+
+    far.answers = [together]
+    answers = await asyncio.gather(*(near.send(SEARCH) for _ in range(16)))
+    assert {answer.status for answer in answers} == {200}
+    assert limits[0][1] == 8
+    assert all(under_way <= now for under_way, now in limits)
+
+
+async def test_an_answer_that_is_the_neighbour_s_own_trouble_changes_no_limit(
+    near: Neighbour, far: Far
+) -> None:
+    near.places.throttled(0, None)
+    lowered = near.places.limit
+    far.answers = [httpx.Response(500)]
+    await near.send(SEARCH)
+    assert near.places.limit == lowered
+
+
+async def test_everybody_waits_as_long_as_the_neighbour_asked_one_to(
+    near: Neighbour, far: Far
+) -> None:
+    near = replace(near, places=places(1, far.clock, far.pause))
+    heard_at = []
+
+    async def told() -> httpx.Response:
+        heard_at.append(far.now)
+        if len(heard_at) == 1:
+            return httpx.Response(429, headers={"retry-after": "4"})
+        return httpx.Response(200)
+
+    far.answers = [told]
+    await asyncio.gather(*(near.send(SEARCH) for _ in range(3)))
+    assert heard_at == [1000, 1004, 1004, 1004]
+    assert far.pauses == [4]
+
+
+async def test_while_a_neighbour_wants_a_long_rest_nothing_is_sent_to_it(
+    near: Neighbour, far: Far
+) -> None:
+    far.answers = [httpx.Response(429, headers={"retry-after": "120"}), httpx.Response(200)]
+    await unavailable(near)
+    far.now += 30
+    error = await unavailable(near)
+    assert error.retry_after == 90
+    assert error.neighbour == "FHIR server"
+    assert MARKER not in "".join(traceback.format_exception(error))
+    assert (len(far.heard), far.pauses) == (1, [])
+    far.now += 85
+    assert (await near.send(SEARCH)).status == 200
+    assert far.pauses == [5]

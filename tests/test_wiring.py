@@ -85,7 +85,7 @@ async def test_one_neighbour_that_wants_a_token_is_enough_for_an_identity(open_:
 async def test_a_neighbour_is_asked_in_time_and_within_its_places(neighbour: Any) -> None:
     made: Neighbour = neighbour(NEIGHBOUR_TIMEOUT="90")
     assert made.http.timeout == httpx.Timeout(90, connect=10)
-    assert made.places._value == 7
+    assert made.places.limit.now == 7
     assert made.tokens is None
     assert made.base == "https://fhir.example"
 

@@ -32,9 +32,17 @@ class Dataverse:
         headers = {**request.headers, "x-ms-client-request-id": correlation}
         request = Request(request.method, request.path, request.body, headers)
         response = await self.neighbour.send(request)
+        self._heed(response.headers.get("x-ms-dop-hint", ""))
         if response.status >= 500 or response.status == 408:
             raise Unavailable(self.neighbour.name, f"answered {response.status}")
         return response
+
+    def _heed(self, hint: str) -> None:
+        """The recommended degree of parallelism:
+        https://learn.microsoft.com/power-apps/developer/data-platform/send-parallel-requests
+        """
+        if hint.isascii() and hint.isdigit() and len(hint) <= 6:
+            self.neighbour.places.advise(int(hint))
 
     async def columns(self, table: str) -> Mapping[str, Column]:
         """The table's columns. Raises Misconfigured where the organisation has no such table."""

@@ -29,7 +29,14 @@ class Entry:
     if_match: str | None = None
     if_none_match: str | None = None
     if_none_exist: str | None = None
-    refusal: Issue | None = None
+    if_modified_since: str | None = None
+    refusal: Issue | None = None  # of severity information: left out, and that is as it should be
+    turn: int | None = None  # where it stands among the writes of its resource, if not by position
+
+    @property
+    def element(self) -> str:
+        """The path of its resource."""
+        return f"{self.where}.resource" if self.where.endswith("]") else self.where
 
     @property
     def conditional(self) -> bool:
@@ -45,10 +52,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """A delivery taken apart. `kind`: transaction, batch, resource or ndjson."""
+    """A delivery taken apart. `kind`: the type of the bundle, or resource or ndjson; `more`: it
+    names a next page."""
 
     kind: str
     entries: tuple[Entry, ...]
+    more: bool = False
 
 
 def of_lines(body: bytes) -> Contents:

@@ -36,7 +36,7 @@ def prepare(
             same[speaker[entry.position]] += ((entry.position, entry.full_url),)
     prepared, refused = [], []
     last: dict[str, int] = {}
-    for entry in contents.entries:
+    for entry in sorted(contents.entries, key=_turn):
         if speaker[entry.position] != entry.position:
             continue
         issue, links, linked = entry.refusal, set[int](), entry
@@ -73,6 +73,10 @@ def _speakers(entries: Sequence[Entry]) -> list[int]:
         else entry.position
         for entry in entries
     ]
+
+
+def _turn(entry: Entry) -> int:
+    return entry.position if entry.turn is None else entry.turn
 
 
 def _name(entry: Entry, naming: Naming) -> str:
@@ -112,7 +116,10 @@ def _linked(
 
     linked = replace(
         entry,
-        resource=references.relink(entry.resource or {}, link),
+        # A bundle inside is kept as it is: what it says of its own entries is its own affair.
+        resource=entry.resource
+        if entry.type == "Bundle"
+        else references.relink(entry.resource or {}, link),
         query=entry.query and references.in_query(entry.query, link),
         if_none_exist=entry.if_none_exist and references.in_query(entry.if_none_exist, link),
     )

@@ -32,6 +32,8 @@ def response_bundle(
             f"the transaction was above the FHIR server's limits and went in {delivery.units} units"
         )
         _add_issue(entries[0], "informational", text)
+    if delivery.more and entries:
+        _add_issue(entries[0], "informational", "the link to the next page was not followed")
     kind = "transaction" if delivery.kind == "transaction" else "batch"
     return {"resourceType": "Bundle", "type": f"{kind}-response", "entry": entries}
 

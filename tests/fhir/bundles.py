@@ -71,6 +71,24 @@ def bundles(
 
 
 @st.composite
+def collections(draw: st.DrawFn) -> dict[str, Any]:
+    """A bundle without requests: some resources the same again, links by placeholder and id."""
+    kind = draw(st.sampled_from(["collection", "searchset", "message"]))
+    count = draw(st.integers(1, 12))
+    entries = [{"resource": {"resourceType": "MessageHeader"}}] if kind == "message" else []
+    for number in range(len(entries), count + len(entries)):
+        targets = draw(st.sets(st.integers(0, count - 1), max_size=3)) - {number}
+        links = [urn(target) for target in targets if target >= len(entries) or not entries]
+        type_ = draw(st.sampled_from(TYPES))
+        body = resource(type_, [], draw(st.sampled_from([0, 300])), number)
+        body["refers"] = [{"reference": link} for link in links]
+        if draw(st.booleans()):
+            body["id"] = str(draw(st.integers(0, 3)))
+        entries.append({"fullUrl": urn(number), "resource": body})
+    return {"resourceType": "Bundle", "type": kind, "entry": entries}
+
+
+@st.composite
 def ndjson(draw: st.DrawFn) -> bytes:
     """Lines of resources, some of them bad, some of them the same again."""
     lines = []
@@ -101,4 +119,7 @@ def deliveries(kind: str | None = None) -> st.SearchStrategy[Contents]:
         return bundles(kind).map(contents_of)
     if kind == "ndjson":
         return ndjson().map(lines_of)
-    return st.one_of(bundles().map(contents_of), ndjson().map(lines_of))
+    if kind == "collection":
+        return collections().map(contents_of)
+    each = bundles().map(contents_of), ndjson().map(lines_of), collections().map(contents_of)
+    return st.one_of(*each)

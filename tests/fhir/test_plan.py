@@ -162,7 +162,7 @@ def test_what_is_referred_to_goes_before_what_refers_to_it(
 
 
 @bounded(60)
-@given(st.one_of(deliveries("batch"), deliveries("ndjson")), LIMITS)
+@given(st.one_of(*map(deliveries, ("batch", "ndjson", "collection"))), LIMITS)
 def test_inside_a_batch_too_what_is_referred_to_goes_first(
     contents: Contents, limits: Limits
 ) -> None:
@@ -359,7 +359,7 @@ def test_an_over_limit_transaction_is_refused_where_splitting_is_not_wanted(
 
 
 @bounded(40)
-@given(st.one_of(deliveries("batch"), deliveries("ndjson")), LIMITS)
+@given(st.one_of(*map(deliveries, ("batch", "ndjson", "collection"))), LIMITS)
 def test_what_is_no_transaction_never_becomes_one(contents: Contents, limits: Limits) -> None:
     planned = plan(contents, NAMING, limits)
     assert {unit.kind for lane in planned.lanes for unit in lane.units} <= {"batch"}

@@ -48,12 +48,22 @@ def shown(
         ("transaction", "transaction-response"),
         ("batch", "batch-response"),
         ("resource", "batch-response"),
+        ("collection", "batch-response"),
+        ("history", "batch-response"),
         ("ndjson", "batch-response"),
     ],
 )
 def test_the_answer_is_a_bundle_of_its_kind(kind: str, type_: str) -> None:
     answer = response_bundle(replace(DELIVERY, kind=kind), [WRITTEN], ())
     assert (answer["resourceType"], answer["type"]) == ("Bundle", type_)
+
+
+def test_a_page_that_was_not_followed_is_told_with_the_first_entry() -> None:
+    first, second = shown(WRITTEN, WRITTEN, kind="searchset", more=True)
+    (issue,) = first["response"]["outcome"]["issue"]
+    assert issue["severity"] == "information"
+    assert "next page" in issue["diagnostics"]
+    assert "outcome" not in second["response"]
 
 
 def test_a_written_entry_says_where_it_lives() -> None:

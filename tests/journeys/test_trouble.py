@@ -133,7 +133,13 @@ BAD: list[tuple[str, bytes, dict[str, str], int, str]] = [
     ("not JSON", b"<Patient/>", {}, 400, "invalid"),
     ("not FHIR", b"{}", {}, 400, "required"),
     ("an unknown type", b'{"resourceType": "Patent"}', {}, 400, "value"),
-    ("a document", b'{"resourceType": "Bundle", "type": "document"}', {}, 422, "not-supported"),
+    (
+        "an answer",
+        b'{"resourceType": "Bundle", "type": "batch-response"}',
+        {},
+        422,
+        "not-supported",
+    ),
     (
         "an entry without a request",
         json.dumps(bundle("batch", {"resource": patient("X")})).encode(),
