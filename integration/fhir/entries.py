@@ -29,7 +29,6 @@ class Entry:
     if_match: str | None = None
     if_none_match: str | None = None
     if_none_exist: str | None = None
-    if_modified_since: str | None = None
     refusal: Issue | None = None  # of severity information: left out, and that is as it should be
     turn: int | None = None  # where it stands among the writes of its resource, if not by position
 

@@ -146,6 +146,17 @@ def patient(name: str, **more: Any) -> dict[str, Any]:
     } | more
 
 
+def clinic(value: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """A synthetic organisation, and the condition under which it is created."""
+    system = "urn:test:clinics"
+    organization = {
+        "resourceType": "Organization",
+        "identifier": [{"system": system, "value": value}],
+        "name": "Clinic",
+    }
+    return organization, {"ifNoneExist": f"identifier={system}|{value}"}
+
+
 def observation(subject: str, number: int = 0) -> dict[str, Any]:
     """A synthetic body weight."""
     return {

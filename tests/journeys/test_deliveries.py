@@ -12,6 +12,7 @@ import pytest
 from tests.journeys.route import (
     Route,
     bundle,
+    clinic,
     connected,
     entry,
     locations,
@@ -139,17 +140,13 @@ async def test_a_gzipped_transaction_above_the_limits_is_split_and_says_so(route
 async def test_a_conditional_create_finds_what_is_there_and_references_follow_it(
     route: Route,
 ) -> None:
-    value = str(uuid4())
-    clinic = {
-        "resourceType": "Organization",
-        "identifier": [{"system": "urn:test:clinics", "value": value}],
-        "name": "Clinic",
-    }
-    condition = {"ifNoneExist": f"identifier=urn:test:clinics|{value}"}
+    organization, condition = clinic(str(uuid4()))
 
     def visit(name: str) -> dict[str, object]:
         here = {"managingOrganization": {"reference": WHO}}
-        return bundle("transaction", entry(clinic, WHO, **condition), entry(patient(name, **here)))
+        return bundle(
+            "transaction", entry(organization, WHO, **condition), entry(patient(name, **here))
+        )
 
     first = await route.deliver(visit("New"))
     second = await route.deliver(visit("Next"))
@@ -162,21 +159,15 @@ async def test_a_conditional_create_finds_what_is_there_and_references_follow_it
 
 @pytest.mark.parametrize("kind", ["transaction", "batch"])
 async def test_the_same_conditional_create_twice_is_one_resource(route: Route, kind: str) -> None:
-    value = str(uuid4())
-    clinic = {
-        "resourceType": "Organization",
-        "identifier": [{"system": "urn:test:clinics", "value": value}],
-        "name": "Clinic",
-    }
-    condition = {"ifNoneExist": f"identifier=urn:test:clinics|{value}"}
+    organization, condition = clinic(str(uuid4()))
     other = "urn:uuid:33333333-3333-4333-8333-333333333333"
     here = {"managingOrganization": {"reference": other}}
 
     entries = await route.deliver(
         bundle(
             kind,
-            entry(clinic, WHO, **condition),
-            entry(clinic, other, **condition),
+            entry(organization, WHO, **condition),
+            entry(organization, other, **condition),
             entry(patient("Twice", **here)),
         )
     )
@@ -191,19 +182,14 @@ async def test_the_same_conditional_create_twice_is_one_resource(route: Route, k
 async def test_a_batch_resolves_conditional_creates_before_what_refers_to_them(
     route: Route,
 ) -> None:
-    value = str(uuid4())
-    clinic = {
-        "resourceType": "Organization",
-        "identifier": [{"system": "urn:test:clinics", "value": value}],
-        "name": "Clinic",
-    }
+    organization, condition = clinic(str(uuid4()))
     here = {"managingOrganization": {"reference": WHO}}
 
     entries = await route.deliver(
         bundle(
             "batch",
             entry(patient("Referring", **here)),
-            entry(clinic, WHO, ifNoneExist=f"identifier=urn:test:clinics|{value}"),
+            entry(organization, WHO, **condition),
         )
     )
 

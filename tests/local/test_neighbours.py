@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import socket
 import sys
 import time
@@ -12,7 +14,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from local import neighbours as module
 from local.child import PROJECT, Child, Part
 from local.host.settings import CannotStart
 from local.neighbours import (
@@ -81,9 +82,12 @@ def test_a_killed_neighbour_can_be_started_again(tmp_path: Path) -> None:
 def test_one_that_fails_takes_the_others_along(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = tmp_path / "server.mjs"
-    broken.write_text("throw new Error('broken on purpose')")
-    monkeypatch.setattr(module, "_FHIR", broken)
+    # A node that runs everything but the FHIR server.
+    node = tmp_path / "node"
+    refuses = "*server.mjs) echo broken on purpose >&2; exit 1;;"
+    node.write_text(f'#!/bin/sh\ncase "$1" in {refuses} esac\nexec "{shutil.which("node")}" "$@"\n')
+    node.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     ports = free_ports()
     with (
         pytest.raises(CannotStart, match=r"fhir ended before it answered(.|\n)*on purpose"),
