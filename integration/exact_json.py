@@ -8,7 +8,6 @@ FHIR gives meaning to the precision of a decimal: 1.10 is not 1.1
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -50,15 +49,13 @@ def too_deep(value: Any, limit: int = MAX_DEPTH) -> bool:
     for _ in range(limit):
         if not level:
             return False
-        level = [inner for outer in level for inner in _inside(outer) if type(inner) in _CONTAINERS]
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if type(outer) is dict else outer)
+            if type(inner) is dict or type(inner) is list
+        ]
     return bool(level)
-
-
-_CONTAINERS = (dict, list)
-
-
-def _inside(outer: Any) -> Iterable[Any]:
-    return outer.values() if type(outer) is dict else outer
 
 
 def _why(error: Exception, data: bytes) -> str:

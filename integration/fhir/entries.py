@@ -23,12 +23,16 @@ class Entry:
     method: str
     type: str
     id: str | None = None  # where it will live; None when the relay or the server gives the id
-    query: str | None = None  # PUT Type?query: a conditional update
+    query: str | None = None  # of Type?query: a conditional update, patch or delete, or a search
     resource: dict[str, Any] | None = None
     full_url: str | None = None
     if_match: str | None = None
     if_none_match: str | None = None
     if_none_exist: str | None = None
+    if_modified_since: str | None = None
+    read: str | None = None  # of GET and HEAD: the path that is read; such an entry has no id
+    version: str | None = None  # what a history says of a version beside the resource
+    updated: str | None = None
     refusal: Issue | None = None  # of severity information: left out, and that is as it should be
     turn: int | None = None  # where it stands among the writes of its resource, if not by position
 
@@ -40,12 +44,20 @@ class Entry:
     @property
     def conditional(self) -> bool:
         """Only the server can say which resource this entry is."""
-        return self.query is not None or self.if_none_exist is not None
+        found = self.query is not None and self.read is None
+        return found or self.if_none_exist is not None
+
+    @property
+    def linkable(self) -> bool:
+        """Links can mean it: of what the server finds, it says only of creates and updates in
+        time what was found."""
+        return self.read is None and (self.query is None or self.method == "PUT")
 
     @property
     def identity(self) -> str | None:
         """Type/id as the sender knows the resource."""
-        known = self.id or (self.resource or {}).get("id")
+        own = None if self.method == "PATCH" else (self.resource or {}).get("id")
+        known = self.id or own
         return f"{self.type}/{known}" if known else None
 
 
@@ -57,6 +69,7 @@ class Contents:
     kind: str
     entries: tuple[Entry, ...]
     more: bool = False
+    dangling: str = "refuse"  # or note: what to do with placeholders that name no entry
 
 
 def of_lines(body: bytes) -> Contents:
@@ -91,7 +104,7 @@ def of_resource(resource: dict[str, Any], received: Received) -> Contents:
         resource=resource if method != "DELETE" else None,
         if_match=received.if_match,
         if_none_match=received.if_none_match,
-        if_none_exist=received.if_none_exist if method == "POST" else None,
+        if_none_exist=condition_of(received.if_none_exist, kind) if method == "POST" else None,
     )
     return Contents("resource", (entry,))
 
@@ -102,6 +115,17 @@ def with_id(resource: dict[str, Any], identifier: str, expression: str) -> dict[
     if stated is not None and stated != identifier:
         raise Rejected(Issue("invalid", "the id differs from the id in the address", expression))
     return resource if stated else {**resource, "id": identifier}
+
+
+def condition_of(value: str | None, type_: str, where: str | None = None) -> str | None:
+    """The query alone, as FHIR says; many senders put `Type?` before it."""
+    path, mark, query = (value or "").partition("?")
+    if not mark:
+        return value
+    if path not in ("", type_) or not query:
+        text = "the condition of a create must be a query over its own type"
+        raise Rejected(Issue("value", text, where))
+    return query
 
 
 def checked_id(resource: dict[str, Any], expression: str) -> str | None:
@@ -116,6 +140,16 @@ def checked_id(resource: dict[str, Any], expression: str) -> str | None:
 
 def checked_resource(value: Any, expression: str | None) -> dict[str, Any]:
     """A JSON object that names an R4 resource type, not nested beyond reason."""
+    resource = inner_resource(value, expression)
+    if exact_json.too_deep(resource):
+        raise Rejected(
+            Issue("too-long", f"nested more than {exact_json.MAX_DEPTH} levels deep", expression)
+        )
+    return resource
+
+
+def inner_resource(value: Any, expression: str | None) -> dict[str, Any]:
+    """The same inside of what has been checked, and so cannot be nested deeper."""
     if not isinstance(value, dict):
         raise Rejected(Issue("structure", "a resource must be a JSON object", expression))
     if "resourceType" not in value:
@@ -123,10 +157,6 @@ def checked_resource(value: Any, expression: str | None) -> dict[str, Any]:
     if not is_type(value["resourceType"]):
         where = f"{expression}.resourceType" if expression else "resourceType"
         raise Rejected(Issue("value", "resourceType is not a resource type of FHIR R4", where))
-    if exact_json.too_deep(value):
-        raise Rejected(
-            Issue("too-long", f"nested more than {exact_json.MAX_DEPTH} levels deep", expression)
-        )
     return value
 
 

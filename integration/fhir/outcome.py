@@ -22,6 +22,9 @@ from integration.model import Outcome, Response
 _CAPPED = (408, 409)
 CAP = 5
 
+# Bytes of an answer to a read that are kept: the journal is no copy of the FHIR server.
+MAX_FOUND = 1_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -36,14 +39,14 @@ def of_unit(unit: Unit, entries: Sequence[UnitEntry], response: Response, attemp
     """The answer to `units.request(unit, entries)`, matched by position and checked by count."""
     if response.status != 200:
         return _whole(entries, response, attempt)
-    answers = _response_entries(response.body)
+    answers = entries_of(response)
     if answers is None or not len(entries) <= len(answers) <= len(entries) + 1:
         # A server may append one entry of its own; fewer, or an unreadable answer, proves nothing.
         return Answer((), tuple(entries))
     settled: list[Outcome] = []
     unfinished: list[UnitEntry] = []
     for entry, answer in zip(entries, answers, strict=False):
-        outcome = _of_entry(entry, answer)
+        outcome = of_entry(entry, answer)
         if outcome is None or _passes(outcome.status, attempt):
             unfinished.append(entry)
         else:
@@ -51,29 +54,14 @@ def of_unit(unit: Unit, entries: Sequence[UnitEntry], response: Response, attemp
     return Answer(tuple(settled), tuple(unfinished), response.retry_after)
 
 
-def of_inquiry(
-    unit: Unit, entries: Sequence[UnitEntry], response: Response
-) -> dict[int, Outcome] | None:
-    """Of the entries asked about with `units.inquiry`: which have been done by an earlier try?
-
-    Only a create proves anything, because nobody else can have used its id. A transaction is all
-    or nothing, so one create that is there proves the whole unit. None when the server has not
-    said of every entry that it is there, or is not: that is no leave to write.
-    """
-    answers = _response_entries(response.body) if response.status == 200 else None
-    if answers is None or len(answers) < len(entries):
-        return None
-    pairs = list(zip(entries, answers, strict=False))
-    if any(_status_of(answer) not in (200, 404, 410) for _, answer in pairs):
-        return None
-    proofs = [pair for pair in pairs if pair[0].created and _status_of(pair[1]) != 404]
-    done = pairs if proofs and unit.kind == "transaction" else proofs
-    return {entry.position: _done(entry, answer) for entry, answer in done}
-
-
 def refused(entry: UnitEntry, issue: Issue, status: int) -> Outcome:
     """An entry that is not sent, and why."""
     return Outcome(entry.position, status, entry.full_url, issues=[issues.as_json(issue)])
+
+
+def noted(outcome: Outcome, issue: Issue) -> Outcome:
+    """The outcome with one more issue."""
+    return replace(outcome, issues=[*(outcome.issues or ()), issues.as_json(issue)])
 
 
 def spread(entry: UnitEntry, outcome: Outcome) -> list[Outcome]:
@@ -81,7 +69,10 @@ def spread(entry: UnitEntry, outcome: Outcome) -> list[Outcome]:
     the resource was there already."""
     status = 200 if outcome.status == 201 else outcome.status
     rest = (replace(outcome, position=n, full_url=url, status=status) for n, url in entry.same)
-    return [outcome, *rest]
+    told = outcome
+    for issue in entry.notes:
+        told = noted(told, issue)
+    return [told, *rest]
 
 
 def _whole(entries: Sequence[UnitEntry], response: Response, attempt: int) -> Answer:
@@ -108,24 +99,26 @@ def _passes(status: int, attempt: int) -> bool:
     return lasting or (status in _CAPPED and attempt < CAP)
 
 
-def _response_entries(body: bytes) -> list[Any] | None:
-    bundle = _parsed(body)
+def entries_of(response: Response) -> list[Any] | None:
+    """The entries of a response bundle; None when it is none, or not whole."""
+    bundle = _parsed(response.body) if response.status == 200 else None
     entries = bundle.get("entry") if isinstance(bundle, dict) else None
     return entries if isinstance(entries, list) else None
 
 
-def _of_entry(entry: UnitEntry, answer: Any) -> Outcome | None:
-    """None when the answer cannot be read: that is no success."""
-    status = _status_of(answer)
+def of_entry(entry: UnitEntry, answer: Any) -> Outcome | None:
+    """One entry's answer; None when the answer cannot be read: that is no success."""
+    status = status_of(answer)
     if status is None:
         return None
     said, resource = answer["response"], answer.get("resource")
     meta = _meta(resource)
-    location = _location(said.get("location"))
-    if location is None and 200 <= status < 300 and not entry.deletes:
+    location = None if entry.reads else _location(said.get("location"))
+    writes = entry.method != "DELETE" and not entry.reads
+    if location is None and 200 <= status < 300 and writes:
         location = _stored(resource) or (entry.target if "/" in entry.target else None)
     told = issues.of_outcome(said.get("outcome"))
-    return Outcome(
+    outcome = Outcome(
         position=entry.position,
         status=status,
         full_url=entry.full_url,
@@ -134,18 +127,20 @@ def _of_entry(entry: UnitEntry, answer: Any) -> Outcome | None:
         last_modified=_text(said.get("lastModified")) or _text(meta.get("lastUpdated")),
         issues=issues.translated(told, [entry.where], entry.where),
     )
+    return _with_found(outcome, resource) if entry.method == "GET" and status == 200 else outcome
 
 
-def _done(entry: UnitEntry, answer: Any) -> Outcome:
-    """The outcome of an entry that an earlier try has done. What somebody has deleted, or made
-    again, since then is not ours to bring back, or to delete."""
-    if entry.deletes:
-        return Outcome(entry.position, 204, entry.full_url)
-    read = _of_entry(entry, answer) if _status_of(answer) == 200 else None
-    return read or Outcome(entry.position, 200, entry.full_url, location=entry.target)
+def _with_found(outcome: Outcome, resource: Any) -> Outcome:
+    """What a read found, as it was answered."""
+    found = exact_json.encode(resource)
+    if len(found) > MAX_FOUND:
+        text = f"above {MAX_FOUND} bytes, which is more than is kept: read it from the FHIR server"
+        return noted(outcome, Issue("too-long", text, severity="warning"))
+    return replace(outcome, resource=found.decode())
 
 
-def _status_of(answer: Any) -> int | None:
+def status_of(answer: Any) -> int | None:
+    """The status of one entry of a response bundle."""
     said = answer.get("response") if isinstance(answer, dict) else None
     return _status(said.get("status")) if isinstance(said, dict) else None
 

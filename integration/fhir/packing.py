@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import groupby
 
 from integration.fhir import graph
 from integration.fhir.prepare import Prepared
 from integration.fhir.units import ENVELOPE, Limits, Unit
 
-# https://hl7.org/fhir/R4/http.html#trules -- DELETE, POST, PUT, then the rest
-_ORDER = {"DELETE": 0, "POST": 1, "PUT": 2}
+# https://hl7.org/fhir/R4/http.html#trules
+_ORDER = {"DELETE": 0, "POST": 1, "PUT": 2, "PATCH": 3, "GET": 4, "HEAD": 5}
 
 
 def edges_of(items: Mapping[int, Prepared]) -> dict[int, tuple[int, ...]]:
@@ -46,14 +45,21 @@ def bins(groups: Iterable[list[Prepared]], limits: Limits) -> Iterator[list[Prep
 
 
 def in_dependency_order(items: Sequence[Prepared], limits: Limits) -> Iterator[Unit]:
-    """Units of a transaction that does not fit: deletes first, referenced before referencing;
-    entries that refer to each other in a circle stay together where a unit can hold them."""
+    """Units of a transaction that does not fit: deletes first, reads last, referenced
+    before referencing; entries that refer to each other in a circle stay together where a unit
+    can hold them."""
     by_position = {item.entry.position: item for item in items}
     knots = graph.knots(by_position, edges_of(by_position))
     ordered = [[by_position[n] for n in knot] for knot in knots]
-    ordered.sort(key=lambda knot: all(item.sent.deletes for item in knot), reverse=True)
+    ordered.sort(key=_phase)
     for bin_ in bins(_cut(ordered, limits), limits):
         yield unit("transaction", bin_)
+
+
+def _phase(knot: Sequence[Prepared]) -> int:
+    if all(item.sent.method == "DELETE" for item in knot):
+        return 0
+    return 2 if all(item.sent.reads for item in knot) else 1
 
 
 def _cut(knots: Iterable[list[Prepared]], limits: Limits) -> Iterator[list[Prepared]]:
@@ -98,18 +104,14 @@ def by_waiting(items: Sequence[Prepared]) -> list[list[Prepared]]:
 
 def _must_wait(item: Prepared, earlier: Prepared) -> int:
     same = item.sent.target == earlier.sent.target
-    return int(same or earlier.sent.target in item.sent.awaits)
+    waits = earlier.entry.position in item.waits
+    return int(same or waits or earlier.sent.target in item.sent.awaits)
 
 
 def unit(kind: str, items: Sequence[Prepared]) -> Unit:
-    """One unit, in FHIR's order; inside a transaction the server itself follows placeholders."""
-    inside = {item.sent.target for item in items} if kind == "transaction" else set()
-    entries = (
-        replace(item.sent, awaits=tuple(name for name in item.sent.awaits if name not in inside))
-        for item in sorted(items, key=_by_method)
-    )
-    return Unit(kind, tuple(entries))
+    """One unit, in FHIR's order."""
+    return Unit(kind, tuple(item.sent for item in sorted(items, key=_by_method)))
 
 
 def _by_method(item: Prepared) -> int:
-    return _ORDER["PUT" if item.sent.created else item.entry.method]
+    return _ORDER[item.sent.method]

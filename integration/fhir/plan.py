@@ -15,6 +15,7 @@ from integration.fhir import graph, packing
 from integration.fhir.entries import MAX_ISSUES, Contents, Entry
 from integration.fhir.identity import Naming
 from integration.fhir.prepare import Prepared, prepare
+from integration.fhir.sequence import in_sequence
 from integration.fhir.units import Lane, Limits
 
 
@@ -27,16 +28,20 @@ class Plan:
     split: bool = False
 
 
-def plan(contents: Contents, naming: Naming, limits: Limits = Limits()) -> Plan:
-    """Raises nothing: what cannot be sent is in `refused`."""
+def plan(
+    contents: Contents, naming: Naming, limits: Limits = Limits(), order: str = "arrival"
+) -> Plan:
+    """Raises nothing: what cannot be sent is in `refused`. `order`: what tells which of two writes
+    of a resource is the later one; see `stamps`."""
     atomic = contents.kind == "transaction"
-    prepared, refused = prepare(contents, naming, limits)
+    prepared, refused = prepare(contents, naming, limits, order)
     if atomic and refused:
         return Plan((), _all_or_nothing(contents, refused))
     if atomic and packing.fits(prepared, limits):
         return Plan((Lane((packing.unit("transaction", prepared),)),) if prepared else ())
     if atomic and limits.over == "reject":
         return Plan((), _all_or_nothing(contents, [_over_limit(contents, limits)]))
+    prepared = in_sequence(prepared, atomic=atomic)
     refused += _tangled(prepared, limits, atomic=atomic)
     if atomic and refused:
         return Plan((), _all_or_nothing(contents, refused))

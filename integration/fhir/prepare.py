@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from integration import exact_json
 from integration.errors import Issue
-from integration.fhir import identity, references
+from integration.fhir import identity
 from integration.fhir.entries import Contents, Entry
 from integration.fhir.identity import Naming
+from integration.fhir.linking import Linked, Linker
+from integration.fhir.stamps import stamp
 from integration.fhir.units import ENVELOPE, Limits, UnitEntry
 
 
@@ -21,43 +23,40 @@ class Prepared:
     entry: Entry
     sent: UnitEntry
     after: tuple[int, ...]
+    waits: frozenset[int] = frozenset()  # of these, which must be in an earlier unit
+    searches: frozenset[str] = frozenset()  # the types in which its references search
 
 
 def prepare(
-    contents: Contents, naming: Naming, limits: Limits
+    contents: Contents, naming: Naming, limits: Limits, order: str
 ) -> tuple[list[Prepared], list[tuple[Entry, Issue]]]:
     """What can be sent, in the sender's order, and what cannot, with the reason."""
-    known = references.index(entry for entry in contents.entries if not entry.refusal)
     speaker = _speakers(contents.entries)
     names = [_name(contents.entries[n], naming) for n in speaker]
+    linker = Linker(contents, names)
     same: dict[int, tuple[tuple[int, str | None], ...]] = defaultdict(tuple)
     for entry in contents.entries:
         if speaker[entry.position] != entry.position:
             same[speaker[entry.position]] += ((entry.position, entry.full_url),)
     prepared, refused = [], []
-    last: dict[str, int] = {}
     for entry in sorted(contents.entries, key=_turn):
-        if speaker[entry.position] != entry.position:
+        position = entry.position
+        if speaker[position] != position:
             continue
-        issue, links, linked = entry.refusal, set[int](), entry
-        if issue is None and entry.method != "DELETE":
-            linked, issue = _linked(contents, entry, known, names, links)
+        others, issue = same.get(position, ()), entry.refusal
         if issue is None:
-            links = {speaker[n] for n in links}
-            sent = replace(_sent(contents, linked, names, links), same=same[entry.position])
+            linked = linker.linked(entry)
+            issue = linked.problem
+        if issue is None:
+            links = {speaker[n] for n in linked.links} - {position}
+            awaits = {names[n] for n in links if contents.entries[n].conditional}
+            sent = _sent(linked, names[position], awaits, others, order)
             if len(sent.body) + 1 + ENVELOPE > limits.bytes:
                 issue = Issue("too-costly", "larger than the FHIR server takes", entry.where)
         if issue is not None:
-            refused += [
-                (contents.entries[n], issue)
-                for n in (entry.position, *(n for n, _ in same[entry.position]))
-            ]
+            refused += [(contents.entries[n], issue) for n in (position, *(n for n, _ in others))]
             continue
-        # The same resource again (a batch, NDJSON): later entries come after earlier ones.
-        target = names[entry.position]
-        after = links | ({last[target]} if target in last else set())
-        last[target] = entry.position
-        prepared.append(Prepared(entry, sent, tuple(sorted(after - {entry.position}))))
+        prepared.append(Prepared(entry, sent, tuple(links), searches=frozenset(linked.searches)))
     return prepared, refused
 
 
@@ -83,65 +82,34 @@ def _name(entry: Entry, naming: Naming) -> str:
     """What links to this entry will say."""
     if entry.refusal:
         return ""
-    if entry.conditional:
+    if entry.conditional or entry.read is not None:
         return identity.placeholder(naming, entry)
     return f"{entry.type}/{entry.id or identity.new_id(naming, entry)}"
 
 
-def _linked(
-    contents: Contents,
-    entry: Entry,
-    known: references.Index,
-    names: Sequence[str],
-    links: set[int],
-) -> tuple[Entry, Issue | None]:
-    """The entry with its links rewritten, adding to `links` the entries that it refers to."""
-    problems: list[Issue] = []
-
-    def link(element: str, value: str) -> str:
-        found = references.resolve(value, entry, known)
-        if found is None:
-            if element == "reference" and value.startswith("urn:") and contents.kind != "ndjson":
-                text = "the reference names an entry that is not in the bundle"
-                problems.append(Issue("not-found", text, entry.where))
-            return value
-        position, suffix = found
-        if contents.entries[position].conditional:
-            if element != "reference" and position != entry.position:
-                text = "only a Reference can point at a conditional entry"
-                problems.append(Issue("not-supported", text, entry.where))
-            suffix = ""
-        links.add(position)
-        return names[position] + suffix
-
-    linked = replace(
-        entry,
-        # A bundle inside is kept as it is: what it says of its own entries is its own affair.
-        resource=entry.resource
-        if entry.type == "Bundle"
-        else references.relink(entry.resource or {}, link),
-        query=entry.query and references.in_query(entry.query, link),
-        if_none_exist=entry.if_none_exist and references.in_query(entry.if_none_exist, link),
-    )
-    return linked, problems[0] if problems else None
-
-
-def _sent(contents: Contents, entry: Entry, names: Sequence[str], links: set[int]) -> UnitEntry:
-    name = names[entry.position]
-    conditional = entry.conditional
+def _sent(
+    linked: Linked,
+    name: str,
+    awaits: set[str],
+    same: tuple[tuple[int, str | None], ...],
+    order: str,
+) -> UnitEntry:
+    entry, resource, conditional = linked.entry, linked.resource, linked.entry.conditional
     created = entry.method == "POST" and not conditional
-    resource = entry.resource
     if created and resource is not None:
         resource = {**resource, "id": name.partition("/")[2]}
     url = name
-    if conditional:
-        url = f"{entry.type}?{entry.query}" if entry.query else entry.type
+    if conditional or entry.read is not None:
+        path = entry.read or entry.type
+        url = f"{path}?{linked.query}" if linked.query else path
+    method = "PUT" if created else entry.method
     request = {
-        "method": "PUT" if created else entry.method,
+        "method": method,
         "url": url,
         "ifMatch": entry.if_match,
         "ifNoneMatch": entry.if_none_match,
-        "ifNoneExist": entry.if_none_exist,
+        "ifModifiedSince": entry.if_modified_since,
+        "ifNoneExist": linked.if_none_exist,
     }
     body: dict[str, object] = {"fullUrl": name} if conditional else {}
     if resource is not None:
@@ -152,10 +120,13 @@ def _sent(contents: Contents, entry: Entry, names: Sequence[str], links: set[int
         where=entry.where,
         target=name,
         full_url=entry.full_url,
+        method=method,
         created=created,
-        deletes=entry.method == "DELETE",
-        awaits=tuple(
-            sorted(names[n] for n in links if contents.entries[n].conditional and names[n] != name)
-        ),
+        awaits=tuple(sorted(awaits)),
         body=exact_json.Raw(exact_json.encode(body)),
+        condition=linked.condition,
+        stamp=None if created or entry.read is not None else stamp(entry, order),
+        same=same,
+        sole=tuple(linked.sole),
+        notes=tuple(linked.notes),
     )

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+from urllib.parse import parse_qsl
 
 from integration.errors import Issue, Rejected
-from integration.fhir.entries import Entry, checked_resource, with_id
+from integration.fhir import patches
+from integration.fhir.entries import Entry, condition_of, inner_resource, with_id
 from integration.fhir.grammar import is_id, is_type
 
 METHODS = ("POST", "PUT", "DELETE", "PATCH", "GET", "HEAD")
 
-_CARRIED = ("POST", "PUT", "DELETE")
+_READS = ("GET", "HEAD")
+
+# Far beyond a search that a sender means, far below what servers and gateways take.
+_MAX_URL = 2000
+
+# https://hl7.org/fhir/R4/search.html#Summary -- they say how to answer, not what to find; the last
+# two are of https://learn.microsoft.com/azure/healthcare-apis/fhir/fhir-rest-api-capabilities
+_NO_CRITERIA = re.compile(
+    r"_(contained|containedType|count|elements|format|include|pretty|revinclude|score|sort|summary"
+    r"|total|hardDelete|purge)(:.*)?"
+)
 
 
 def requested(position: int, value: Any) -> Entry:
-    """The entry of a batch or a transaction: https://hl7.org/fhir/R4/bundle.html#invs"""
+    """The entry of a batch: https://hl7.org/fhir/R4/bundle.html#invs"""
     where, value = checked_entry(position, value)
     request = request_of(value, where)
     method = method_of(request, where)
-    if method not in _CARRIED:
-        issue = Issue("not-supported", f"{method} is not carried", f"{where}.request.method")
-        raise Rejected(issue, status=422)
-    type_, identifier, query = _address(method, request.get("url"), f"{where}.request.url")
+    type_, path, query = _address(method, request.get("url"), f"{where}.request.url")
+    identifier = None if method in _READS else path.partition("/")[2] or None
+    none_exist = _text(request, "ifNoneExist", where)
+    if none_exist is not None and method != "POST":
+        text = "ifNoneExist belongs to a create"
+        raise Rejected(Issue("value", text, f"{where}.request.ifNoneExist"))
     return Entry(
         position,
         where,
@@ -33,8 +48,22 @@ def requested(position: int, value: Any) -> Entry:
         full_url_of(value, where),
         if_match=_text(request, "ifMatch", where),
         if_none_match=_text(request, "ifNoneMatch", where),
-        if_none_exist=_condition(_text(request, "ifNoneExist", where), method, type_, where),
+        if_none_exist=condition_of(none_exist, type_, f"{where}.request.ifNoneExist"),
+        if_modified_since=_text(request, "ifModifiedSince", where),
+        read=path if method in _READS else None,
     )
+
+
+def requested_together(position: int, value: Any) -> Entry:
+    """The entry of a transaction."""
+    entry = requested(position, value)
+    if entry.method == "DELETE" and entry.conditional:
+        text = (
+            "the FHIR server takes no conditional delete in a transaction: "
+            "send it in a batch, or delete by id"
+        )
+        raise Rejected(Issue("not-supported", text, f"{entry.where}.request.url"), status=422)
+    return entry
 
 
 def checked_entry(position: int, value: Any) -> tuple[str, dict[str, Any]]:
@@ -71,52 +100,73 @@ def method_of(request: dict[str, Any], where: str) -> str:
     return method
 
 
-def _address(method: str, url: Any, where: str) -> tuple[str, str | None, str | None]:
-    """(type, id, query) of request.url, which is relative to the FHIR server's base."""
+def _address(method: str, url: Any, where: str) -> tuple[str, str, str | None]:
+    """(type, path, query) of request.url, which is relative to the FHIR server's base."""
     if not isinstance(url, str) or not url:
         raise Rejected(Issue("required", "request.url is missing", where))
+    if len(url) > _MAX_URL or not url.isprintable():
+        text = f"request.url must be plain text of at most {_MAX_URL} characters"
+        raise Rejected(Issue("too-long", text, where))
     path, mark, query = url.removeprefix("/").partition("?")
-    parts = path.split("/")
-    if "://" in path or url.startswith("//") or ".." in parts or "%" in path or "\\" in path:
-        raise Rejected(
-            Issue(
-                "value", "request.url must be relative to the FHIR server: Type or Type/id", where
-            )
-        )
-    if not is_type(parts[0]):
+    type_, *rest = path.split("/")
+    if "://" in path or url.startswith("//") or ".." in rest or "%" in path or "\\" in path:
+        text = "request.url must be relative to the FHIR server: Type or Type/id"
+        raise Rejected(Issue("value", text, where))
+    if not is_type(type_):
         raise Rejected(Issue("value", "request.url names no resource type of FHIR R4", where))
-    if len(parts) > 1 and parts[1].startswith("$"):
-        raise Rejected(Issue("not-supported", "operations are not carried", where), status=422)
-    if len(parts) > 2 or (len(parts) == 2 and not is_id(parts[1])):
-        raise Rejected(
-            Issue(
-                "value",
-                "request.url must be Type or Type/id, an id 1 to 64 letters, digits, - and .",
-                where,
-            )
-        )
-    identifier = parts[1] if len(parts) == 2 else None
-    if method == "POST" and (identifier or mark):
-        raise Rejected(
-            Issue("value", "a create is POST Type; conditions belong in ifNoneExist", where)
-        )
-    if method == "DELETE" and (identifier is None or mark):
-        text = "a delete is DELETE Type/id; conditional deletes are not carried, nor parameters"
+    if any(part.startswith("$") for part in rest) or "_search" in rest:
+        text = "operations are not carried, nor searches by POST"
         raise Rejected(Issue("not-supported", text, where), status=422)
-    if method == "PUT" and (identifier is None) == (not query):
-        raise Rejected(Issue("value", "an update is PUT Type/id or PUT Type?query", where))
-    return parts[0], identifier, query or None
+    if method in _READS:
+        _read(rest, where)
+    else:
+        _written(method, rest, query if mark else None, where)
+    return type_, path, query or None
+
+
+def _read(rest: list[str], where: str) -> None:
+    """https://hl7.org/fhir/R4/http.html#3.1.0 -- search, read, vread, and the history of one."""
+    named = rest[:1] + rest[2:3]
+    if len(rest) > 3 or rest[1:2] not in ([], ["_history"]) or not all(map(is_id, named)):
+        text = "a read is of Type?query, Type/id, Type/id/_history or Type/id/_history/version"
+        raise Rejected(Issue("value", text, where))
+
+
+def _written(method: str, rest: list[str], query: str | None, where: str) -> None:
+    if len(rest) > 1 or not all(map(is_id, rest)):
+        text = "request.url must be Type or Type/id, an id 1 to 64 letters, digits, - and ."
+        raise Rejected(Issue("value", text, where))
+    if method == "POST" and (rest or query is not None):
+        text = "a create is POST Type; conditions belong in ifNoneExist"
+        raise Rejected(Issue("value", text, where))
+    if method == "POST":
+        return
+    if (not rest) == (not query) or (rest and query is not None):
+        text = f"{method} wants Type/id or Type?query, and no parameters beside an id"
+        raise Rejected(Issue("value", text, where))
+    if query and method != "PUT" and not _selective(query):
+        text = f"{method} Type?query needs a criterion: this would be every resource of the type"
+        raise Rejected(Issue("value", text, where))
+
+
+def _selective(query: str) -> bool:
+    """Whether every parameter is a criterion or control, and one at least a criterion."""
+    parameters = parse_qsl(query, keep_blank_values=True)
+    criteria = [pair for pair in parameters if not _NO_CRITERIA.fullmatch(pair[0])]
+    return bool(criteria) and all(name and value for name, value in criteria)
 
 
 def _resource(
     value: dict[str, Any], method: str, type_: str, identifier: str | None, where: str
 ) -> dict[str, Any] | None:
-    if method == "DELETE":
+    if method not in ("POST", "PUT", "PATCH"):
         return None
     if "resource" not in value:
         raise Rejected(Issue("required", f"{method} needs a resource", where))
     where = f"{where}.resource"
-    resource = checked_resource(value["resource"], where)
+    resource = inner_resource(value["resource"], where)
+    if method == "PATCH":
+        return patches.checked(resource, where)
     if resource["resourceType"] != type_:
         raise Rejected(Issue("invalid", "resourceType differs from the type in request.url", where))
     return with_id(resource, identifier, f"{where}.id") if identifier else resource
@@ -127,17 +177,3 @@ def _text(request: dict[str, Any], name: str, where: str) -> str | None:
     if value is not None and (not isinstance(value, str) or not value):
         raise Rejected(Issue("value", f"{name} must be a string", f"{where}.request.{name}"))
     return value
-
-
-def _condition(value: str | None, method: str, type_: str, where: str) -> str | None:
-    """The query alone, as FHIR says; many senders put `Type?` before it."""
-    if value is not None and method != "POST":
-        text = "ifNoneExist belongs to a create"
-        raise Rejected(Issue("value", text, f"{where}.request.ifNoneExist"))
-    path, mark, query = (value or "").partition("?")
-    if not mark:
-        return value
-    if path not in ("", type_) or not query:
-        text = "ifNoneExist must be a query over the type of the entry"
-        raise Rejected(Issue("value", text, f"{where}.request.ifNoneExist"))
-    return query

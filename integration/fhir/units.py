@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from integration import exact_json
+from integration.errors import Issue
 from integration.model import Request
 
 # https://learn.microsoft.com/azure/healthcare-apis/fhir/rest-api-capabilities: the default differs
@@ -34,24 +35,36 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class UnitEntry:
-    """One entry, serialised. `target` is its Type/id, or a placeholder when it is conditional;
-    `awaits` are placeholders in it for which an earlier unit's answer must be put in."""
+    """One entry, serialised. `target` is its Type/id, or a placeholder when only the server can
+    say; `awaits` are placeholders in it, each for the answer to another entry."""
 
     position: int
     where: str  # how an issue names it to the sender
     target: str
     full_url: str | None
-    created: bool
-    deletes: bool
+    method: str  # as it is sent: a create of ours is a PUT
+    created: bool  # its id is ours, so nobody else can have written it
     awaits: tuple[str, ...]
     body: exact_json.Raw
+    # Type?query by which the server finds a conditional entry's resource; may hold placeholders
+    condition: str | None = None
+    stamp: str | None = None  # where it stands among all writes of its resource, if the source says
     # (position, full url) of later entries that ask for the very same conditional create
     same: tuple[tuple[int, str | None], ...] = ()
+    # (Type?query, target): before it goes, the server must know no match but that target, which
+    # may be a placeholder too: the entry refers to the one match, and the delivery brings one
+    sole: tuple[tuple[str, str], ...] = ()
+    notes: tuple[Issue, ...] = ()  # what its outcome must tell besides
 
     @property
     def positions(self) -> list[int]:
         """Every entry of the sender that it answers for."""
         return [self.position, *(position for position, _ in self.same)]
+
+    @property
+    def reads(self) -> bool:
+        """It changes nothing."""
+        return self.method in ("GET", "HEAD")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,22 +101,28 @@ def restored(data: bytes) -> Lane:
 
 
 def request(unit: Unit, entries: Sequence[UnitEntry], answers: Mapping[str, str]) -> Request:
-    """The request for these entries of a unit; `answers` are Type/id by placeholder."""
-    bodies = [_filled(entry, answers) for entry in entries]
+    """The request for these entries of a unit; `answers` are Type/id by placeholder. Inside a
+    transaction the server itself follows the placeholders of what is sent with it."""
+    inside = {entry.target for entry in entries} if unit.kind == "transaction" else set()
+    bodies = [
+        exact_json.Raw(
+            filled(bytes(entry.body), (n for n in entry.awaits if n not in inside), answers)
+        )
+        for entry in entries
+    ]
     bundle = {"resourceType": "Bundle", "type": unit.kind, "entry": bodies}
     return Request("POST", "", exact_json.encode(bundle), _HEADERS)
 
 
-def inquiry(entries: Sequence[UnitEntry]) -> Request:
-    """A batch of reads: which of these entries are on the server?"""
-    reads = [{"request": {"method": "GET", "url": entry.target}} for entry in entries]
-    bundle = {"resourceType": "Bundle", "type": "batch", "entry": reads}
+def reads(addresses: Sequence[str]) -> Request:
+    """A batch of reads and searches, relative to the server's base."""
+    asked = [{"request": {"method": "GET", "url": address}} for address in addresses]
+    bundle = {"resourceType": "Bundle", "type": "batch", "entry": asked}
     return Request("POST", "", exact_json.encode(bundle), _HEADERS)
 
 
-def _filled(entry: UnitEntry, answers: Mapping[str, str]) -> exact_json.Raw:
+def filled(text: bytes, awaits: Iterable[str], answers: Mapping[str, str]) -> bytes:
     """Text replacement is safe here, and only here: no sender can know our placeholders."""
-    body = bytes(entry.body)
-    for name in entry.awaits:
-        body = body.replace(name.encode(), answers[name].encode())
-    return exact_json.Raw(body)
+    for name in awaits:
+        text = text.replace(name.encode(), answers[name].encode())
+    return text

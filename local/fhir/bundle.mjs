@@ -27,7 +27,8 @@ export function processBundle(context, bundle, headers, fault) {
   }
 
   const requests = entries.map((entry) => toRequest(context.base, entry));
-  const entry = process(context, requests, fault).map((result) => toResponse(context.base, result));
+  const results = process(context, requests, fault);
+  const entry = results.map((result, index) => toResponse(context.base, result, requests[index].method));
   const logic = headers['x-bundle-processing-logic'];
   if (logic && !LOGICS.includes(logic.toLowerCase())) {
     const error = new FhirError(400, 'The value of x-bundle-processing-logic is invalid and was ignored.');
@@ -127,11 +128,16 @@ function executionOrder(requests) {
 }
 
 function toRequest(base, entry) {
-  const { method, url = '', ifMatch, ifNoneMatch, ifNoneExist } = entry?.request ?? {};
+  const { method, url = '', ifMatch, ifNoneMatch, ifModifiedSince, ifNoneExist } = entry?.request ?? {};
   return {
     method,
     url: String(url).replace(`${base}/`, '').replace(/^\//, ''),
-    headers: { 'if-match': ifMatch, 'if-none-match': ifNoneMatch, 'if-none-exist': ifNoneExist },
+    headers: {
+      'if-match': ifMatch,
+      'if-none-match': ifNoneMatch,
+      'if-modified-since': ifModifiedSince,
+      'if-none-exist': ifNoneExist,
+    },
     body: method === 'PATCH' ? patchOf(entry.resource) : entry?.resource,
     fullUrl: entry?.fullUrl,
   };
@@ -147,10 +153,10 @@ function patchOf(resource) {
   }
 }
 
-function toResponse(base, { status, version, resource, outcome }) {
+function toResponse(base, { status, version, resource, outcome }, method) {
   const stored = version && !version.deleted;
   return {
-    ...((stored || resource) && status !== 304 && { resource: resource ?? version.resource }),
+    ...((stored || resource) && status !== 304 && method !== 'HEAD' && { resource: resource ?? version.resource }),
     response: {
       status: String(status),
       ...(version && { etag: version.etag, lastModified: version.lastUpdated }),

@@ -9,6 +9,7 @@ import { applyPatch } from 'rfc6902';
 import { onlyMatch } from './conditional.mjs';
 import { requireId, requireType, requireValid } from './definitions.mjs';
 import { FhirError } from './outcome.mjs';
+import { applyParameters } from './patch.mjs';
 import { searchset } from './search.mjs';
 
 const router = new Router();
@@ -49,8 +50,14 @@ function search({ store, base }, { type }, { params }) {
 
 function read({ store }, { type, id }, { headers }) {
   const version = existing(store, type, id);
-  if (headers['if-none-match'] === version.etag) return { status: 304, version };
-  return { status: 200, version };
+  return { status: isNews(version, headers) ? 200 : 304, version };
+}
+
+/** https://hl7.org/fhir/R4/http.html#cread: a condition on the version counts before one on the time. */
+function isNews(version, headers) {
+  if (headers['if-none-match']) return headers['if-none-match'] !== version.etag;
+  const since = Date.parse(headers['if-modified-since'] ?? '');
+  return Number.isNaN(since) || Date.parse(version.lastUpdated) > since;
 }
 
 function readVersion({ store }, { type, id, number }) {
@@ -110,13 +117,18 @@ function conditionalUpdate(context, { type }, request) {
   return update(context, { type, id }, { ...request, body: { ...body, id } });
 }
 
-/** JSON Patch only: https://hl7.org/fhir/R4/http.html#patch */
+/** JSON Patch, or Parameters with a FHIRPath patch: https://hl7.org/fhir/R4/http.html#patch */
 function patch(context, { type, id }, request) {
-  const resource = existing(context.store, type, id).resource;
-  if (!Array.isArray(request.body)) throw new FhirError(501, 'Only JSON Patch is supported.');
-  const failed = applyPatch(resource, request.body).find(Boolean);
-  if (failed) throw new FhirError(400, `The patch cannot be applied: ${failed.name}.`);
+  const resource = patched(existing(context.store, type, id).resource, request.body);
   return update(context, { type, id }, { ...request, body: resource });
+}
+
+function patched(resource, document) {
+  if (document?.resourceType === 'Parameters') return applyParameters(resource, document);
+  if (!Array.isArray(document)) throw new FhirError(400, 'The body is no patch.');
+  const failed = applyPatch(resource, document).find(Boolean);
+  if (failed) throw new FhirError(400, `The patch cannot be applied: ${failed.name}.`);
+  return resource;
 }
 
 function conditionalPatch(context, { type }, request) {

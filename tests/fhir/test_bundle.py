@@ -125,7 +125,6 @@ def test_a_hundred_thousand_brackets_are_refused_at_once() -> None:
 NOT_CARRIED = [
     "batch-response",
     "transaction-response",
-    "subscription-notification",
     "Batch",
     "",
     7,
@@ -156,6 +155,8 @@ def test_a_bundle_without_entries_is_refused(entries: Any) -> None:
 # -- an entry ------------------------------------------------------------------------------------
 
 OBSERVATION = {"resourceType": "Observation"}
+PATCH = {"resourceType": "Parameters", "parameter": [{"name": "operation"}]}
+BINARY = {"resourceType": "Binary", "contentType": "application/json-patch+json"}
 
 ENTRIES = [
     ("no object", 7, "structure", ""),
@@ -166,9 +167,32 @@ ENTRIES = [
     ("an unknown method", entry("MERGE", "Patient/1"), "value", ".request.method"),
     ("a method in lower case", entry("post", "Patient", PATIENT), "value", ".request.method"),
     ("a method that is no text", entry(["POST"], "Patient"), "value", ".request.method"),
-    ("a read", entry("GET", "Patient/1"), "not-supported", ".request.method"),
-    ("a HEAD", entry("HEAD", "Patient/1"), "not-supported", ".request.method"),
-    ("a patch", entry("PATCH", "Patient/1", PATIENT), "not-supported", ".request.method"),
+    ("a read of no type", entry("GET", "metadata"), "value", ".request.url"),
+    ("a read of everything", entry("GET", "?_type=Patient"), "value", ".request.url"),
+    ("a read of another host", entry("GET", "https://a.example/Patient/1"), "value", ".request.url"),
+    ("a read of a way up", entry("GET", "Patient/../Group/1"), "value", ".request.url"),
+    ("a read of a compartment", entry("GET", "Patient/1/Observation"), "value", ".request.url"),
+    ("a read of a type's history", entry("GET", "Patient/_history"), "value", ".request.url"),
+    ("a read of no version", entry("GET", "Patient/1/_history/a_b"), "value", ".request.url"),
+    ("a read of a part of a version", entry("GET", "Patient/1/_history/2/x"), "value", ".request.url"),
+    ("a read of an operation", entry("GET", "Patient/1/$everything"), "not-supported", ".request.url"),
+    ("a read of a type's operation", entry("GET", "Patient/$match"), "not-supported", ".request.url"),
+    ("a HEAD of an operation", entry("HEAD", "Patient/1/$everything"), "not-supported", ".request.url"),
+    ("a search by POST", entry("POST", "Patient/_search"), "not-supported", ".request.url"),
+    ("a url without end", entry("GET", f"Patient?name={'a' * 2000}"), "too-long", ".request.url"),
+    ("a url of two lines", entry("GET", "Patient?name=a\nb"), "too-long", ".request.url"),
+    ("a read with ifNoneExist", entry("GET", "Patient/1", ifNoneExist="a=b"), "value", ".request.ifNoneExist"),
+    ("a patch of a type", entry("PATCH", "Patient", PATCH), "value", ".request.url"),
+    ("a patch of id and query", entry("PATCH", "Patient/1?a=b", PATCH), "value", ".request.url"),
+    ("a patch of everything", entry("PATCH", "Patient?_count=9", PATCH), "value", ".request.url"),
+    ("a patch without a document", entry("PATCH", "Patient/1"), "required", ""),
+    ("a patch that is a patient", entry("PATCH", "Patient/1", PATIENT), "not-supported", ".resource"),
+    ("a patch without operations", entry("PATCH", "Patient/1", {"resourceType": "Parameters"}), "invalid", ".resource.parameter"),
+    ("a patch in XML", entry("PATCH", "Patient/1", {**BINARY, "contentType": "application/xml-patch+xml"}), "not-supported", ".resource"),
+    ("a JSON patch that is missing", entry("PATCH", "Patient/1", BINARY), "value", ".resource.data"),
+    ("a JSON patch that is no base64", entry("PATCH", "Patient/1", {**BINARY, "data": "%"}), "value", ".resource.data"),
+    ("a JSON patch that is no JSON", entry("PATCH", "Patient/1", {**BINARY, "data": "QUJD"}), "value", ".resource.data"),
+    ("a JSON patch that is no list", entry("PATCH", "Patient/1", {**BINARY, "data": "e30="}), "invalid", ".resource.data"),
     ("no url", {"request": {"method": "POST"}}, "required", ".request.url"),
     ("an empty url", entry("POST", "", PATIENT), "required", ".request.url"),
     ("a url that is no text", entry("POST", 7, PATIENT), "required", ".request.url"),
@@ -193,9 +217,13 @@ ENTRIES = [
     ("a create with a query", entry("POST", "Patient?identifier=1", PATIENT), "value", ".request.url"),
     ("an update of a type", entry("PUT", "Patient", PATIENT), "value", ".request.url"),
     ("an update of id and query", entry("PUT", "Patient/1?a=b", PATIENT), "value", ".request.url"),
-    ("a delete of a type", entry("DELETE", "Patient"), "not-supported", ".request.url"),
-    ("a conditional delete", entry("DELETE", "Patient?identifier=1"), "not-supported", ".request.url"),
-    ("a delete of id and query", entry("DELETE", "Patient/1?_hardDelete=true"), "not-supported", ".request.url"),
+    ("a delete of a type", entry("DELETE", "Patient"), "value", ".request.url"),
+    ("a delete of id and query", entry("DELETE", "Patient/1?_hardDelete=true"), "value", ".request.url"),
+    ("a delete of nothing", entry("DELETE", "Patient?"), "value", ".request.url"),
+    ("a delete of whatever", entry("DELETE", "Patient?&="), "value", ".request.url"),
+    ("a delete of a hundred", entry("DELETE", "Patient?_count=100"), "value", ".request.url"),
+    ("a delete of any name", entry("DELETE", "Patient?name="), "value", ".request.url"),
+    ("a delete with half a criterion", entry("DELETE", "Patient?name=a&identifier="), "value", ".request.url"),
     ("a create without a resource", entry("POST", "Patient"), "required", ""),
     ("an update without a resource", entry("PUT", "Patient/1"), "required", ""),
     ("a resource that is text", entry("PUT", "Patient/1", "x"), "structure", ".resource"),
@@ -206,6 +234,7 @@ ENTRIES = [
     ("an id that is no text", entry("PUT", "Patient/1", {**PATIENT, "id": 1}), "invalid", ".resource.id"),
     ("a fullUrl that is no text", {**entry("DELETE", "Patient/1"), "fullUrl": 7}, "value", ".fullUrl"),
     ("an ifMatch that is no text", entry("DELETE", "Patient/1", ifMatch=7), "value", ".request.ifMatch"),
+    ("an ifModifiedSince that is no text", entry("GET", "Patient/1", ifModifiedSince=7), "value", ".request.ifModifiedSince"),
     ("an empty ifNoneMatch", entry("PUT", "Patient/1", PATIENT, ifNoneMatch=""), "value", ".request.ifNoneMatch"),
     ("an empty ifNoneExist", entry("POST", "Patient", PATIENT, ifNoneExist=""), "value", ".request.ifNoneExist"),
     ("an update with ifNoneExist", entry("PUT", "Patient/1", PATIENT, ifNoneExist="identifier=1"), "value", ".request.ifNoneExist"),
@@ -224,6 +253,67 @@ def test_a_bad_entry_is_refused_by_its_place(bad: Any, code: str, where: str, ki
     assert found.code == code
     assert found.expression == f"Bundle.entry[1]{where}"
     assert len(found.text.split()) >= 3
+
+
+def test_a_transaction_takes_no_conditional_delete_and_a_batch_does() -> None:
+    delete = entry("DELETE", "Patient?identifier=1")
+    assert issue(as_bundle(delete, kind="transaction")).expression == "Bundle.entry[0].request.url"
+    (found,) = read(as_bundle(delete)).entries
+    assert (found.id, found.query, found.conditional) == (None, "identifier=1", True)
+
+
+READS = [
+    "Patient/1",
+    "Patient/1?_elements=name",
+    "Patient/1/_history",
+    "Patient/1/_history/2",
+    "Patient?name=a%20b&_sort=birthdate",
+    "Patient",
+    "/Patient/1",
+]
+
+
+@pytest.mark.parametrize("kind", ["batch", "transaction"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("url", READS)
+def test_a_read_names_no_resource_of_its_own(url: str, method: str, kind: str) -> None:
+    write = entry("PUT", "Patient/1", PATIENT)
+    asked = entry(method, url, ifNoneMatch='W/"1"', ifModifiedSince="2024-05-06T07:08:09Z")
+    found = read(as_bundle(write, asked, kind=kind)).entries[1]
+    assert (found.id, found.identity, found.conditional, found.linkable) == (
+        None,
+        None,
+        False,
+        False,
+    )
+    assert found.if_modified_since == "2024-05-06T07:08:09Z"
+    whole = found.read if found.query is None else f"{found.read}?{found.query}"
+    assert whole == url.removeprefix("/")
+
+
+def test_a_patch_document_is_not_the_resource_that_it_changes() -> None:
+    (found,) = read(as_bundle(entry("PATCH", "Patient/1", {**PATCH, "id": "2"}))).entries
+    assert (found.id, found.identity) == ("1", "Patient/1")
+    (found,) = read(as_bundle(entry("PATCH", "Patient?name=x", {**PATCH, "id": "2"}))).entries
+    assert (found.id, found.identity) == (None, None)
+
+
+def test_a_json_patch_over_http_travels_in_a_binary() -> None:
+    asked = Received("PATCH", "Patient", "1", "json-patch", if_match='W/"3"')
+    (found,) = read(b'[{"op":"remove","path":"/name"}]', asked).entries
+    assert (found.method, found.identity, found.if_match) == ("PATCH", "Patient/1", 'W/"3"')
+    assert found.resource == {**BINARY, "data": "W3sib3AiOiJyZW1vdmUiLCJwYXRoIjoiL25hbWUifV0="}
+
+
+def test_a_fhirpath_patch_over_http_is_parameters() -> None:
+    (found,) = read(PATCH, Received("PATCH", "Patient", "1")).entries
+    assert found.resource == PATCH
+    assert refusal(PATIENT, Received("PATCH", "Patient", "1")).status == 422
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"{}", b"[]", b"[7]", b"[" * 9000])
+def test_a_json_patch_that_is_none_is_refused(body: bytes) -> None:
+    assert issue(body, Received("PATCH", "Patient", "1", "json-patch")).expression is None
 
 
 def test_all_bad_entries_are_reported_together() -> None:
@@ -395,9 +485,15 @@ def test_a_delete_needs_no_body() -> None:
     assert contents.kind == "resource"
 
 
-def test_a_conditional_create_by_header_stays_conditional() -> None:
-    (found,) = read(PATIENT, Received("POST", "Patient", if_none_exist="identifier=1")).entries
+@pytest.mark.parametrize("header", ["identifier=1", "?identifier=1", "Patient?identifier=1"])
+def test_a_conditional_create_by_header_stays_conditional(header: str) -> None:
+    (found,) = read(PATIENT, Received("POST", "Patient", if_none_exist=header)).entries
     assert found.if_none_exist == "identifier=1"
+
+
+@pytest.mark.parametrize("header", ["Group?identifier=1", "Patient?"])
+def test_a_condition_over_another_type_is_refused(header: str) -> None:
+    assert issue(PATIENT, Received("POST", "Patient", if_none_exist=header)).expression is None
 
 
 def test_a_condition_is_never_dropped_because_the_resource_has_an_id() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,19 +10,19 @@ import pytest
 from integration import exact_json
 from integration.errors import Issue
 from integration.fhir.issues import as_json
-from integration.fhir.outcome import CAP, Answer, of_inquiry, of_unit, refused
+from integration.fhir.outcome import CAP, MAX_FOUND, Answer, of_unit, refused
 from integration.fhir.units import Unit, UnitEntry
 from integration.model import Outcome, Response
 from tests.fhir.bundles import urn
 
 
 def entry(
-    position: int, target: str | None = None, *, created: bool = False, deletes: bool = False
+    position: int, target: str | None = None, method: str = "PUT", *, created: bool = False
 ) -> UnitEntry:
     name = target or f"Patient/{position}"
     raw = exact_json.Raw(b"{}")
     where = f"Bundle.entry[{position}]"
-    return UnitEntry(position, where, name, f"urn:x:{position}", created, deletes, (), raw)
+    return UnitEntry(position, where, name, f"urn:x:{position}", method, created, (), raw)
 
 
 def said(status: Any = "200", **response: Any) -> dict[str, Any]:
@@ -256,7 +257,7 @@ def test_a_conditional_entry_lives_only_where_the_server_says() -> None:
 
 
 def test_what_is_deleted_or_refused_lives_nowhere() -> None:
-    asked = [entry(0, deletes=True), entry(1)]
+    asked = [entry(0, method="DELETE"), entry(1)]
     body = bundle(said("204"), said("422"))
     found = of_unit(Unit("batch", tuple(asked)), asked, Response(200, {}, body), 0)
     assert [item.location for item in found.settled] == [None, None]
@@ -272,58 +273,6 @@ def test_the_issues_of_an_entry_are_kept_and_point_into_the_bundle() -> None:
 )
 def test_issues_in_another_shape_are_none(outcome: Any) -> None:
     assert only(answer(said("422", outcome=outcome))).issues is None
-
-
-# -- what an earlier try has done -----------------------------------------------------------------
-
-CREATED, UPDATED = entry(0, created=True), entry(1)
-DELETED = entry(2, deletes=True)
-
-
-def inquired(kind: str, *answers: Any, status: int = 200) -> dict[int, Outcome] | None:
-    asked = [CREATED, UPDATED, DELETED]
-    return of_inquiry(Unit(kind, tuple(asked)), asked, Response(status, {}, bundle(*answers)))
-
-
-def test_in_a_batch_only_a_create_proves_that_it_was_done() -> None:
-    found = inquired("batch", said("200"), said("200"), said("404"))
-    assert [(n, item.status, item.location) for n, item in found.items()] == [(0, 200, "Patient/0")]
-
-
-def test_in_a_transaction_one_create_proves_the_whole_unit() -> None:
-    found = inquired("transaction", said("200"), said("200"), said("404"))
-    assert {n: item.status for n, item in found.items()} == {0: 200, 1: 200, 2: 204}
-
-
-@pytest.mark.parametrize("kind", ["batch", "transaction"])
-def test_a_create_that_is_not_there_proves_nothing(kind: str) -> None:
-    assert inquired(kind, said("404"), said("200"), said("404")) == {}
-
-
-@pytest.mark.parametrize("since", ["200", "404", "410 Gone"])
-def test_a_transaction_that_was_done_is_not_done_again_whatever_happened_since(since: str) -> None:
-    found = inquired("transaction", said("200"), said(since), said(since))
-    assert found is not None
-    assert {n: item.status for n, item in found.items()} == {0: 200, 1: 200, 2: 204}
-
-
-def test_what_we_created_and_somebody_deleted_is_not_brought_back() -> None:
-    found = inquired("batch", said("410"), said("200"), said("200"))
-    assert (found[0].written, found[0].location) == (True, "Patient/0")
-
-
-@pytest.mark.parametrize("status", ["401", "403", "429", "500", "", None])
-def test_a_read_that_failed_proves_nothing(status: Any) -> None:
-    assert inquired("batch", said(status), said(status), said(status)) is None
-
-
-@pytest.mark.parametrize("status", [400, 404, 429, 500])
-def test_an_inquiry_that_failed_proves_nothing(status: int) -> None:
-    assert inquired("transaction", said("200"), said("200"), said("404"), status=status) is None
-
-
-def test_an_inquiry_with_too_few_answers_proves_nothing() -> None:
-    assert inquired("transaction", said("200"), said("200")) is None
 
 
 # -- issues ---------------------------------------------------------------------------------------
@@ -343,3 +292,51 @@ def test_an_issue_with_a_place_states_it_as_a_list() -> None:
         "diagnostics": "no",
         "expression": ["Patient.id"],
     }
+
+
+# -- reads ----------------------------------------------------------------------------------------
+
+PLACEHOLDER = "urn:uuid:0b6d3d3e-9c4b-4a53-8f1f-000000000001"
+
+
+def read_as(method: str, answered: dict[str, Any]) -> Outcome:
+    asked = entry(0, PLACEHOLDER, method)
+    response = Response(200, {}, bundle(answered))
+    return only(of_unit(Unit("batch", (asked,)), [asked], response, 0))
+
+
+def test_what_a_read_finds_is_kept_to_the_digit_and_writes_nothing() -> None:
+    resource = exact_json.Raw(b'{"resourceType":"Observation","id":"o","value":1.10}')
+    found = read_as("GET", {"resource": resource, **said(location="Observation/o/_history/1")})
+    assert found.resource == '{"resourceType":"Observation","id":"o","value":1.10}'
+    assert found.location is None
+
+
+@pytest.mark.parametrize("method", ["PUT", "HEAD", "DELETE", "PATCH"])
+def test_only_a_get_brings_a_resource(method: str) -> None:
+    assert read_as(method, {"resource": {"resourceType": "Patient"}, **said()}).resource is None
+
+
+@pytest.mark.parametrize("status", ["304", "404", "410"])
+def test_a_read_that_found_nothing_brings_none(status: str) -> None:
+    found = read_as("GET", said(status))
+    assert (found.status, found.resource) == (int(status), None)
+
+
+def test_an_answer_that_is_too_large_is_told_and_not_kept() -> None:
+    large = {"resourceType": "Binary", "data": "x" * MAX_FOUND}
+    found = read_as("GET", {"resource": large, **said()})
+    assert (found.status, found.resource) == (200, None)
+    assert found.issues is not None
+    assert found.issues[0]["code"] == "too-long"
+    assert "read it from the FHIR server" in found.issues[0]["diagnostics"]
+
+
+@pytest.mark.parametrize("status", [200, 422])
+def test_what_the_plan_had_to_note_is_told_with_the_outcome(status: int) -> None:
+    note = Issue("not-found", "names no entry", "Bundle.entry[0]", "warning")
+    asked = replace(entry(0), notes=(note,), same=((1, None),))
+    response = Response(status, {}, bundle(said("201")))
+    first, second = of_unit(Unit("batch", (asked,)), [asked], response, 0).settled
+    assert [told["severity"] for told in first.issues or ()] == ["warning"]
+    assert second.issues is None

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from integration import exact_json
 from integration.fhir import bundle, units
-from integration.fhir.entries import MAX_ISSUES, Contents
+from integration.fhir.entries import MAX_ISSUES, Contents, Entry
 from integration.fhir.identity import Naming
 from integration.fhir.plan import Plan, plan
 from integration.fhir.units import Lane, Limits, Unit, UnitEntry
@@ -80,6 +80,32 @@ def with_order(contents: Contents, planned: Plan) -> dict[int, set[int]]:
             graph[entry.position].add(last[entry.target])
         last[entry.target] = entry.position
     return graph
+
+
+def found(contents: Contents) -> dict[int, set[int]]:
+    """Which writes must be done before an entry that finds its resource by itself: a read, or a
+    conditional delete or patch; and before all else, what a conditional delete finds."""
+    entries = [item for item in contents.entries if not item.refusal]
+    writes = [item for item in entries if item.read is None]
+    before: dict[int, set[int]] = {item.position: set() for item in entries}
+    for item in entries:
+        path = (item.read or "").split("/")
+        for other in writes:
+            alike = other.type == item.type
+            named = other.id is not None and path[:2] == [other.type, other.id]
+            if item.read is not None and (len(path) == 1 or named or (alike and other.conditional)):
+                before[item.position].add(other.position)
+            last = item.method == "PATCH" and item.conditional and other.method != "PATCH"
+            first = other.method == "DELETE" and other.conditional
+            if item.read is None and alike and not (item.method == "DELETE" and item.conditional):
+                before[item.position] |= {other.position} if last or first else set()
+    return {n: targets - {n} for n, targets in before.items()}
+
+
+def with_found(contents: Contents) -> dict[int, set[int]]:
+    """The edges, and what must come before what finds."""
+    before = found(contents)
+    return {n: targets | before[n] for n, targets in edges(contents).items()}
 
 
 def parts(graph: dict[int, set[int]]) -> list[set[int]]:
@@ -153,12 +179,41 @@ def test_what_is_referred_to_goes_before_what_refers_to_it(
 ) -> None:
     planned = plan(contents, NAMING, limits)
     graph, place = with_order(contents, planned), places(planned)
-    deletes = {entry.position for *_, entry in sent(planned) if entry.deletes}
+    deletes = {entry.position for *_, entry in sent(planned) if entry.method == "DELETE"}
     for n in place:
         for target in graph[n] & place.keys() - deletes:
             if n not in reach(graph, target):
                 assert place[target][0] == place[n][0]
                 assert place[target][1] <= place[n][1]
+
+
+@bounded(100)
+@given(st.one_of(*map(deliveries, ("batch", "transaction"))), LIMITS)
+def test_what_finds_its_resource_by_itself_finds_what_one_server_would_let_it_find(
+    contents: Contents, limits: Limits
+) -> None:
+    # Inside a unit the server keeps this order by itself: deletes first, patches late, reads last.
+    planned = plan(contents, NAMING, limits)
+    place, before = places(planned), found(contents)
+    for n in place:
+        for earlier in before[n] & place.keys():
+            assert place[earlier][0] == place[n][0]
+            assert place[earlier][1] <= place[n][1]
+
+
+@bounded(60)
+@given(st.one_of(*map(deliveries, ("batch", "transaction"))), LIMITS)
+def test_a_read_is_no_write_of_any_resource(contents: Contents, limits: Limits) -> None:
+    for *_, entry in sent(plan(contents, NAMING, limits)):
+        asked = contents.entries[entry.position]
+        assert entry.reads is (asked.read is not None)
+        if entry.reads:
+            assert (entry.created, entry.stamp, entry.target[:9]) == (False, None, "urn:uuid:")
+            assert body(entry) == {"request": {"method": asked.method, "url": address(asked)}}
+
+
+def address(entry: Entry) -> str:
+    return f"{entry.read}?{entry.query}" if entry.query else str(entry.read)
 
 
 @bounded(60)
@@ -184,7 +239,7 @@ def test_inside_a_batch_too_what_is_referred_to_goes_first(
 def test_in_a_unit_deletes_go_first(contents: Contents, limits: Limits) -> None:
     for lane in plan(contents, NAMING, limits).lanes:
         for unit in lane.units:
-            deletes = [entry.deletes for entry in unit.entries]
+            deletes = [entry.method == "DELETE" for entry in unit.entries]
             assert deletes == sorted(deletes, reverse=True)
 
 
@@ -204,11 +259,12 @@ def test_what_awaits_an_answer_goes_after_it(contents: Contents, limits: Limits)
             left.extend(fresh)
         return name in seen
 
-    for lane, number, _, entry in sent(planned):
+    for lane, number, unit, entry in sent(planned):
         for name in set(entry.awaits) & home.keys():
             if not circle(name):
                 assert home[name][0] == lane
-                assert home[name][1] < number
+                # Inside a transaction the server itself follows the placeholder.
+                assert home[name][1] < number + (unit.kind == "transaction")
 
 
 @bounded(60)
@@ -280,7 +336,8 @@ def test_a_transaction_within_the_limits_stays_one(contents: Contents) -> None:
     ((unit,),) = [lane.units for lane in planned.lanes]
     assert unit.kind == "transaction"
     assert not planned.split
-    assert all(entry.awaits == () for entry in unit.entries)
+    inside = {entry.target for entry in unit.entries}
+    assert all(inside.issuperset(entry.awaits) for entry in unit.entries)
 
 
 @bounded(60)
@@ -298,7 +355,7 @@ def test_a_part_of_a_transaction_that_fits_stays_whole(contents: Contents, limit
     planned = plan(contents, NAMING, limits)
     place = places(planned)
     size = {entry.position: len(bytes(entry.body)) + 1 for *_, entry in sent(planned)}
-    for part in parts(edges(contents)) if planned.lanes else ():
+    for part in parts(with_found(contents)) if planned.lanes else ():
         small = len(part) <= limits.entries
         if small and sum(size[n] for n in part) + ENVELOPE <= limits.bytes:
             assert len({place[n] for n in part}) == 1
@@ -310,7 +367,7 @@ def test_a_part_of_a_transaction_is_never_spread_over_lanes(
     contents: Contents, limits: Limits
 ) -> None:
     place = places(plan(contents, NAMING, limits))
-    for part in parts(edges(contents)) if place else ():
+    for part in parts(with_found(contents)) if place else ():
         assert len({place[n][0] for n in part}) == 1
 
 
@@ -320,7 +377,7 @@ def test_a_lane_of_a_transaction_deletes_before_it_writes(
     contents: Contents, limits: Limits
 ) -> None:
     for lane in plan(contents, NAMING, limits).lanes:
-        deletes = [entry.deletes for unit in lane.units for entry in unit.entries]
+        deletes = [entry.method == "DELETE" for unit in lane.units for entry in unit.entries]
         assert deletes == sorted(deletes, reverse=True)
         assert {unit.kind for unit in lane.units} == {"transaction"}
 

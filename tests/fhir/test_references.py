@@ -12,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from integration.fhir.entries import Entry
-from integration.fhir.references import URI_ELEMENTS, Index, index, relink, resolve
+from integration.fhir.references import (
+    URI_ELEMENTS,
+    URI_PARAMETERS,
+    Index,
+    index,
+    relink,
+    resolve,
+)
 from tests.fhir.bundles import bounded, urn
 
 PROJECT = Path(__file__).parent.parent.parent
@@ -243,6 +250,16 @@ def test_every_uri_of_r4_is_a_link_or_left_out_for_a_reason(defined: dict[str, s
     uris = {name for name, types in defined.items() if types & LINKING}
     stated = {name for names in LEFT_OUT.values() for name in names.split()}
     assert uris - NOT_R4 - URI_ELEMENTS == stated
+
+
+def test_no_search_parameter_that_refers_is_taken_for_another(
+    defined: dict[str, set[str]],
+) -> None:
+    bundle = json.loads((DEFINITIONS / "search-parameters.json").read_text("utf-8"))
+    parameters = [item["resource"] for item in bundle["entry"]]
+    referring = {item["code"] for item in parameters if item["type"] == "reference"}
+    assert referring & URI_PARAMETERS == set()
+    assert {"subject", "patient", "organization"} <= referring
 
 
 def test_canonicals_are_no_links(defined: dict[str, set[str]]) -> None:

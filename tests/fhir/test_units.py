@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from integration import exact_json
-from integration.fhir.units import Lane, Unit, UnitEntry, inquiry, kept, request, restored
+from integration.fhir.units import Lane, Unit, UnitEntry, kept, reads, request, restored
 from integration.model import Request
 from tests.fhir.bundles import urn
 
@@ -16,7 +16,7 @@ from tests.fhir.bundles import urn
 def entry(position: int, body: dict[str, Any], awaits: tuple[str, ...] = ()) -> UnitEntry:
     raw = exact_json.Raw(exact_json.encode(body))
     return UnitEntry(
-        position, f"Bundle.entry[{position}]", f"Patient/{position}", None, True, False, awaits, raw
+        position, f"Bundle.entry[{position}]", f"Patient/{position}", None, "PUT", True, awaits, raw
     )
 
 
@@ -70,8 +70,8 @@ def test_a_missing_answer_is_never_sent_as_a_placeholder() -> None:
         request(UNIT, [SECOND], {urn(5): "Patient/5"})
 
 
-def test_an_inquiry_reads_every_target_and_writes_nothing() -> None:
-    found = inquiry([FIRST, SECOND])
+def test_reads_are_a_batch_that_writes_nothing() -> None:
+    found = reads(["Patient/0", "Patient/1"])
     assert sent(found) == {
         "resourceType": "Bundle",
         "type": "batch",
@@ -84,7 +84,7 @@ def test_an_inquiry_reads_every_target_and_writes_nothing() -> None:
 
 def test_a_lane_is_kept_and_restored_to_the_byte() -> None:
     raw = exact_json.Raw(b'{"resource":{"value":1.10,"text":"\xc3\xbc"}}')
-    odd = UnitEntry(7, "Bundle.entry[7]", "Patient/7", urn(7), False, True, (urn(5),), raw)
+    odd = UnitEntry(7, "Bundle.entry[7]", "Patient/7", urn(7), "DELETE", False, (urn(5),), raw)
     lane = Lane((UNIT, Unit("batch", (odd,))))
     again = restored(kept(lane))
     assert kept(again) == kept(lane)

@@ -1,0 +1,82 @@
+"""Conditional references: which entry of the delivery does `Type?query` mean, if any? Pure.
+
+https://hl7.org/fhir/R4/http.html#trules -- the reference means the one match of its search; none
+or several are an error. What the delivery itself brings, no server can know before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
+
+from integration.fhir.entries import Entry
+from integration.fhir.grammar import is_type
+
+# A search as its server sees it: percent-encoding and the order of parameters say nothing.
+Search = tuple[str, tuple[tuple[str, str], ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """The entries of one delivery by the search that finds them, and by type and identifier."""
+
+    by_search: dict[Search, int]
+    by_identifier: dict[tuple[str, str], list[tuple[str | None, int]]]
+
+
+def index(entries: Iterable[Entry]) -> Index:
+    """Look-up tables over the creates and updates."""
+    by_search: dict[Search, int] = {}
+    by_identifier: dict[tuple[str, str], list[tuple[str | None, int]]] = {}
+    for entry in entries:
+        if entry.method not in ("POST", "PUT"):
+            continue
+        query = entry.if_none_exist if entry.query is None else entry.query
+        if query is not None:
+            by_search.setdefault(_search(entry.type, query), entry.position)
+        for system, value in _identifiers(entry):
+            by_identifier.setdefault((entry.type, value), []).append((system, entry.position))
+    return Index(by_search, by_identifier)
+
+
+def conditional(reference: str) -> tuple[str, str] | None:
+    """(type, query) of a conditional reference."""
+    type_, mark, query = reference.partition("?")
+    return (type_, query) if mark and query and is_type(type_) else None
+
+
+def same_search(type_: str, query: str, known: Index) -> int | None:
+    """The entry that is found by this very search: it is that resource by definition."""
+    return known.by_search.get(_search(type_, query))
+
+
+def matching(type_: str, query: str, known: Index) -> list[int] | None:
+    """The entries with the identifier that is searched for; None for any other search.
+
+    https://hl7.org/fhir/R4/search.html#token: system|value, |value for no system, or value alone.
+    """
+    parameters = _search(type_, query)[1]
+    name, token = parameters[0] if len(parameters) == 1 else ("", "")
+    system, mark, value = token.rpartition("|")
+    # A comma is an "or", a backslash an escape: rare enough for the server alone.
+    if name != "identifier" or not value or "|" in system or "," in token or "\\" in token:
+        return None
+    named = known.by_identifier.get((type_, value), ())
+    return [position for own, position in named if not mark or own == (system or None)]
+
+
+def _search(type_: str, query: str) -> Search:
+    return type_, tuple(sorted(parse_qsl(query, keep_blank_values=True)))
+
+
+def _identifiers(entry: Entry) -> set[tuple[str | None, str]]:
+    stated = (entry.resource or {}).get("identifier")
+    values = stated if isinstance(stated, list) else [stated]
+    return {
+        (value.get("system"), value["value"])
+        for value in values
+        if isinstance(value, dict)
+        and isinstance(value.get("value"), str)
+        and isinstance(value.get("system"), str | None)
+    }

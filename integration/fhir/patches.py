@@ -1,0 +1,70 @@
+"""The document of a PATCH: what is asked of it before it is carried. Pure.
+
+https://hl7.org/fhir/R4/http.html#patch -- a FHIRPath patch is a Parameters resource; a JSON patch
+travels in a Binary, since nothing else fits into a bundle.
+"""
+
+from __future__ import annotations
+
+import binascii
+from typing import Any
+
+from integration import exact_json
+from integration.errors import Issue, Rejected
+from integration.fhir.entries import Contents, Entry, checked_resource
+from integration.model import Received
+
+JSON_PATCH = "application/json-patch+json"
+
+_WANTED = f"a patch is a Parameters resource, or a Binary of contentType {JSON_PATCH}"
+
+
+def checked(resource: dict[str, Any], where: str) -> dict[str, Any]:
+    """The document as it is, if it is one. What its operations do is the server's to judge."""
+    kind = resource["resourceType"]
+    if kind == "Parameters":
+        _operations(resource.get("parameter"), f"{where}.parameter")
+        return resource
+    if kind != "Binary" or resource.get("contentType") != JSON_PATCH:
+        raise Rejected(Issue("not-supported", _WANTED, where), status=422)
+    data = resource.get("data")
+    try:
+        operations = exact_json.decode(binascii.a2b_base64(data if isinstance(data, str) else ""))
+    except ValueError:
+        issue = Issue("value", "data must be a JSON patch in base64", f"{where}.data")
+        raise Rejected(issue) from None
+    _operations(operations, f"{where}.data")
+    return resource
+
+
+def of_request(body: bytes, received: Received) -> Contents:
+    """PATCH Type/id, the body a patch of either kind."""
+    kind = received.type or ""
+    try:
+        document = exact_json.decode(body)
+    except exact_json.Malformed as error:
+        raise Rejected(Issue("invalid", f"the body is {error}")) from None
+    if received.format == "json-patch":
+        _operations(document, None)
+        data = binascii.b2a_base64(body, newline=False).decode()
+        document = {"resourceType": "Binary", "contentType": JSON_PATCH, "data": data}
+    resource = checked(checked_resource(document, None), "Parameters")
+    entry = Entry(
+        0,
+        kind,
+        "PATCH",
+        kind,
+        received.id,
+        resource=resource,
+        if_match=received.if_match,
+        if_none_match=received.if_none_match,
+    )
+    return Contents("resource", (entry,))
+
+
+def _operations(value: Any, where: str | None) -> None:
+    if not isinstance(value, list) or not value or not all(isinstance(one, dict) for one in value):
+        raise Rejected(Issue("invalid", "a patch is a list of operations, at least one", where))
+    if exact_json.too_deep(value):
+        text = f"nested more than {exact_json.MAX_DEPTH} levels deep"
+        raise Rejected(Issue("too-long", text, where))

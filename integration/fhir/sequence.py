@@ -1,0 +1,131 @@
+"""What must come before what, besides what entries refer to. Pure.
+
+A server takes a bundle's deletes first, then creates, updates and patches, and reads last
+(https://hl7.org/fhir/R4/http.html#trules); in several units it must come out the same. What comes
+after many entries does so through the one before it that does, so that edges stay few.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from integration.fhir.prepare import Prepared
+
+_ByType = Mapping[str, Sequence[Prepared]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Edges:
+    """By position: what must come before, and what of that not in the same unit."""
+
+    after: dict[int, set[int]]
+    waits: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
+
+
+def in_sequence(items: Sequence[Prepared], *, atomic: bool) -> list[Prepared]:
+    """The same entries, each with all that it must come after."""
+    edges = _Edges({item.entry.position: set(item.after) for item in items})
+    writes: dict[str, list[Prepared]] = defaultdict(list)
+    last: dict[str, int] = {}
+    for item in items:
+        if item.sent.reads:
+            continue
+        # The same resource again (a batch, NDJSON): later entries come after earlier ones.
+        position, target = item.entry.position, item.sent.target
+        if target in last:
+            edges.after[position].add(last[target])
+        last[target] = position
+        writes[item.entry.type].append(item)
+    for group in writes.values():
+        _find(group, edges)
+    _search(items, writes, edges)
+    _read(items, writes, last, edges)
+    return [
+        Prepared(
+            item.entry,
+            item.sent,
+            tuple(sorted(edges.after[n] - {n})),
+            # Inside a transaction the server itself knows what it is about to write.
+            frozenset() if atomic else frozenset(edges.waits.get(n, ())),
+            item.searches,
+        )
+        for n, item in ((item.entry.position, item) for item in items)
+    ]
+
+
+def _find(group: Sequence[Prepared], edges: _Edges) -> None:
+    """Conditional deletes come before all else that writes the type, conditional patches after:
+    which of the others they find, only the server knows."""
+    finders = [item for item in group if item.entry.conditional]
+    deletes = _positions(item for item in finders if item.sent.method == "DELETE")
+    patches = _positions(item for item in finders if item.sent.method == "PATCH")
+    _row(deletes, edges)
+    _row(patches, edges)
+    apart = {*deletes, *patches}
+    others = [n for n in _positions(group) if n not in apart] if apart else []
+    if deletes:
+        for position in [*others, *patches[:1]]:
+            edges.after[position].add(deletes[-1])
+    if patches:
+        edges.after[patches[0]].update(others)
+
+
+def _search(items: Sequence[Prepared], writes: _ByType, edges: _Edges) -> None:
+    """What refers to "the one that is found" waits until all that may be found is written; of
+    what itself refers so, only for what the sender put before it, or no order would serve both."""
+    last: dict[str, int] = {}
+    new: dict[str, list[int]] = defaultdict(list)  # entries that search, since the last of them
+    for item in items:
+        position = item.entry.position
+        for type_ in sorted(item.searches & writes.keys()):
+            found = new.pop(type_, [])
+            if type_ in last:
+                edges.after[position].add(last[type_])
+            else:
+                found += [
+                    each.entry.position
+                    for each in writes[type_]
+                    if not each.searches and each.sent.method != "DELETE"
+                ]
+            edges.after[position].update(found)
+            edges.waits[position].update(found)
+            last[type_] = position
+        if item.searches:
+            new[item.entry.type].append(position)
+
+
+def _read(
+    items: Sequence[Prepared], writes: _ByType, last: Mapping[str, int], edges: _Edges
+) -> None:
+    """A read by id comes after what may write that resource, a search after all that writes: it
+    may follow references into any type."""
+    finders = {
+        type_: _positions(item for item in group if item.entry.conditional)
+        for type_, group in writes.items()
+    }
+    everything = _positions(item for group in writes.values() for item in group)
+    rows: dict[str, list[int]] = defaultdict(list)
+    for item in items:
+        if item.entry.read is None:
+            continue
+        position, (type_, *rest) = item.entry.position, item.entry.read.split("/")
+        identity = "/".join((type_, *rest[:1]))
+        before = finders.get(type_, []) if rest else everything
+        if identity in last:
+            edges.after[position].add(last[identity])
+        if before:
+            row = rows[type_ if rest else ""]
+            edges.after[position].update(row[-1:] or before)
+            row.append(position)
+
+
+def _row(positions: Sequence[int], edges: _Edges) -> None:
+    for earlier, later in pairwise(positions):
+        edges.after[later].add(earlier)
+
+
+def _positions(items: Iterable[Prepared]) -> list[int]:
+    return [item.entry.position for item in items]
