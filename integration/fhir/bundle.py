@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from integration import exact_json
 from integration.errors import Issue, Rejected
-from integration.fhir import collections
+from integration.fhir import collections, notifications, patches
 from integration.fhir.entries import (
     MAX_ISSUES,
     Contents,
@@ -18,17 +19,20 @@ from integration.fhir.entries import (
     of_resource,
 )
 from integration.fhir.grammar import folded
-from integration.fhir.requests import requested
+from integration.fhir.requests import requested, requested_together
 from integration.model import Policy, Received
 
 REQUESTED = ("transaction", "batch")
-CARRIED = (*REQUESTED, "history", "collection", "searchset", "message", "document")
+CARRIED = (
+    *REQUESTED,
+    *("history", "collection", "searchset", "message", "document"),
+    notifications.R5_TYPE,
+)
 
 _ANSWER = "this bundle is the answer to a delivery, and no delivery itself"
 _NOT_CARRIED = {
     "batch-response": _ANSWER,
     "transaction-response": _ANSWER,
-    "subscription-notification": "notifications of subscriptions are not carried yet",
 }
 
 
@@ -41,9 +45,11 @@ def read(body: bytes, received: Received) -> Contents:
         return of_lines(body)
     if received.method == "DELETE":
         return of_resource({}, received)
+    if received.method == "PATCH":
+        return patches.of_request(body, received)
     resource = _parse(body)
     if resource["resourceType"] == "Bundle" and received.type is None:
-        return _contents(resource, received.policy)
+        return replace(_contents(resource, received.policy), dangling=received.policy.dangling)
     if received.type not in (None, resource["resourceType"]):
         raise Rejected(
             Issue(
@@ -52,7 +58,7 @@ def read(body: bytes, received: Received) -> Contents:
                 "resourceType",
             )
         )
-    return of_resource(resource, received)
+    return replace(of_resource(resource, received), dangling=received.policy.dangling)
 
 
 def _parse(body: bytes) -> dict[str, Any]:
@@ -75,9 +81,11 @@ def _contents(bundle: dict[str, Any], policy: Policy) -> Contents:
     if not isinstance(values, list) or not values:
         raise Rejected(Issue("required", "the bundle has no entry", "Bundle.entry"))
     if kind in REQUESTED:
-        return Contents(kind, tuple(_sound(values, kind, requested)))
+        one = requested_together if kind == "transaction" else requested
+        return Contents(kind, tuple(_sound(values, kind, one)))
+    if notifications.is_notification(kind, values):
+        return notifications.read(values)
     if kind == "history":
-        collections.no_notification(values[0])
         entries = _sound(values, kind, collections.version)
         return Contents(kind, collections.in_turn(entries, values))
     collections.check(kind, values, policy)
@@ -86,7 +94,10 @@ def _contents(bundle: dict[str, Any], policy: Policy) -> Contents:
     entries = [] if whole else _sound(values, kind, one)
     if kind == "document" and policy.documents != "resources":
         entries.append(collections.whole(bundle, len(entries)))
-    return Contents(kind, tuple(entries), more=collections.has_next(bundle))
+    following = collections.next_page(bundle)
+    if kind == "searchset" and following is not None:
+        return collections.Linked(kind, tuple(entries), more=True, next=following)
+    return Contents(kind, tuple(entries), more=following is not None)
 
 
 def _kind(bundle: dict[str, Any]) -> str:

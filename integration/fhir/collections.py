@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from integration.errors import Issue, Rejected
-from integration.fhir.entries import Entry, checked_id, checked_resource
+from integration.fhir import fetched
+from integration.fhir.entries import Contents, Entry, checked_id, checked_resource
+from integration.fhir.fetched import Fetched
 from integration.fhir.grammar import is_type, literal
 from integration.fhir.requests import checked_entry, full_url_of, method_of, request_of
 from integration.model import Policy
@@ -23,6 +25,21 @@ from integration.model import Policy
 _FIRST = {"document": "Composition", "message": "MessageHeader"}
 
 _ETAG = re.compile(r'(?:W/)?"(\d+)"')
+
+
+@dataclass(frozen=True, slots=True)
+class Linked(Contents):
+    """Contents whose next page is at an address that the sender has chosen."""
+
+    next: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundPage:
+    """A further page of a searchset: what it adds, and where the next one is."""
+
+    entries: tuple[Entry, ...]
+    next: str | None = None
 
 
 def check(kind: str, values: Sequence[Any], policy: Policy) -> None:
@@ -62,44 +79,84 @@ def whole(bundle: dict[str, Any], position: int) -> Entry:
     return _kept(position, "Bundle", bundle, None)
 
 
-def has_next(bundle: dict[str, Any]) -> bool:
-    """Whether there is another page, which nobody follows: its address is the sender's choice."""
+def next_page(bundle: dict[str, Any]) -> str | None:
+    """Where the next page is, if there is one; its address is the sender's choice."""
     links = bundle.get("link")
-    return isinstance(links, list) and any(
-        isinstance(link, dict) and link.get("relation") == "next" for link in links
-    )
+    for link in links if isinstance(links, list) else ():
+        if isinstance(link, dict) and link.get("relation") == "next":
+            return str(link.get("url"))
+    return None
 
 
-def no_notification(value: Any) -> None:
-    """R4 sends a subscription's notifications as histories that begin with its status:
-    https://hl7.org/fhir/uv/subscriptions-backport/STU1.1/notifications.html"""
-    first = value if isinstance(value, dict) else {}
-    resource, request = first.get("resource"), first.get("request")
-    kind = resource.get("resourceType") if isinstance(resource, dict) else None
-    url = request.get("url") if isinstance(request, dict) else None
-    of_parameters = kind == "Parameters" and isinstance(url, str) and url.endswith("$status")
-    if of_parameters or kind == "SubscriptionStatus":
-        text = "this history is the notification of a subscription, which is not carried yet"
-        raise Rejected(Issue("not-supported", text, "Bundle.entry[0]"), status=422)
+def further_page(number: int, first: int, answer: Fetched) -> FoundPage:
+    """Page `number`, its entries at the positions from `first`. What is wrong with it, or with
+    one of them, is refused by itself: the rest of the delivery goes on."""
+    where = f"page {number}"
+    bundle = fetched.read(answer, where)
+    if isinstance(bundle, dict) and _kind(bundle) != ("Bundle", "searchset"):
+        bundle = Issue("invalid", "the next page is no searchset", where)
+    if isinstance(bundle, Issue):
+        return FoundPage((Entry(first, where, "", "", refusal=bundle),))
+    values = bundle.get("entry")
+    numbered = enumerate(values if isinstance(values, list) else [])
+    entries = tuple(_found_on(where, number, first + number, value) for number, value in numbered)
+    return FoundPage(entries, next_page(bundle))
+
+
+def _kind(bundle: dict[str, Any]) -> tuple[Any, Any]:
+    return bundle["resourceType"], bundle.get("type")
+
+
+def _found_on(page: str, number: int, position: int, value: Any) -> Entry:
+    where = f"{page}, Bundle.entry[{number}]"
+    try:
+        entry = found(number, value)
+    except Rejected as error:
+        return Entry(position, where, "", "", refusal=replace(error.issues[0], expression=where))
+    left_out = entry.refusal and replace(entry.refusal, expression=where)
+    return replace(entry, position=position, where=where, refusal=left_out)
 
 
 def version(position: int, value: Any) -> Entry:
     """An entry of a history: one version of a resource. The conditions of its request were met
     at the sender's server, and say nothing of ours."""
     where, value = checked_entry(position, value)
-    request, full_url = request_of(value, where), full_url_of(value, where)
+    request = request_of(value, where)
     method = method_of(request, where)
     if method in ("GET", "HEAD"):
         text = "a history holds what has been written, no reads"
         raise Rejected(Issue("value", text, f"{where}.request.method"))
+    return written(position, where, value, method, named(request.get("url"), where))
+
+
+def written(
+    position: int,
+    where: str,
+    value: dict[str, Any],
+    method: str,
+    known: tuple[str, str, str] | None,
+) -> Entry:
+    """What was written at the sender's server: the resource by its identity, or its delete.
+    `known`: what the request names."""
+    full_url = full_url_of(value, where)
     resource = None if method == "DELETE" else _resource(value, where)
-    named = _named(request.get("url"), where) or literal(full_url or "")
-    if resource is None and named is None:
+    known = known or literal(full_url or "")
+    if resource is None and known is None:
         text = "neither request.url nor fullUrl says which resource was deleted"
         raise Rejected(Issue("required", text, f"{where}.request.url"))
-    kind, _, identifier = named[1].partition("/") if named else ("", "", "")
+    kind, _, identifier = known[1].partition("/") if known else ("", "", "")
+    version, updated = _stated(value)
     if resource is None:
-        return Entry(position, where, "DELETE", kind, identifier, full_url=full_url)
+        return Entry(
+            position,
+            where,
+            "DELETE",
+            kind,
+            identifier,
+            full_url=full_url,
+            version=version,
+            updated=updated,
+        )
     if kind and kind != resource["resourceType"]:
         text = "resourceType differs from the type in request.url or fullUrl"
         raise Rejected(Issue("invalid", text, f"{where}.resource"))
@@ -109,7 +166,15 @@ def version(position: int, value: Any) -> Entry:
         raise Rejected(Issue("required", text, f"{where}.resource.id"))
     resource = {**resource, "id": own}
     return Entry(
-        position, where, "PUT", resource["resourceType"], own, resource=resource, full_url=full_url
+        position,
+        where,
+        "PUT",
+        resource["resourceType"],
+        own,
+        resource=resource,
+        full_url=full_url,
+        version=version,
+        updated=updated,
     )
 
 
@@ -146,6 +211,14 @@ def _number(value: dict[str, Any]) -> int | None:
     return int(match[1][:18]) if match else None
 
 
+def _stated(value: dict[str, Any]) -> tuple[str | None, str | None]:
+    """The version and the time that the entry's response states: all that a deletion has."""
+    response = _said(value, "response")
+    etag, modified = response.get("etag"), response.get("lastModified")
+    match = _ETAG.fullmatch(etag) if isinstance(etag, str) else None
+    return match[1] if match else None, modified if isinstance(modified, str) else None
+
+
 def _time(value: dict[str, Any]) -> datetime | None:
     stated = _said(value, "resource", "meta").get("lastUpdated")
     stated = stated or _said(value, "response").get("lastModified")
@@ -162,15 +235,15 @@ def _said(value: Any, *names: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _named(url: Any, where: str) -> tuple[str, str, str] | None:
+def named(url: Any, where: str) -> tuple[str, str, str] | None:
     """What request.url names; a create names a type alone."""
     if not isinstance(url, str) or not url:
         raise Rejected(Issue("required", "request.url is missing", f"{where}.request.url"))
-    named = literal(url.removeprefix("/"))
-    if named is None and not is_type(url.removeprefix("/").partition("?")[0]):
+    found = literal(url.removeprefix("/"))
+    if found is None and not is_type(url.removeprefix("/").partition("?")[0]):
         text = "request.url names no resource of FHIR R4"
         raise Rejected(Issue("value", text, f"{where}.request.url"))
-    return named
+    return found
 
 
 def _resource(value: dict[str, Any], where: str) -> dict[str, Any]:

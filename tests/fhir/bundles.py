@@ -15,6 +15,9 @@ from integration.model import Received
 
 TYPES = ("Patient", "Observation", "Encounter")
 
+# Shapes of entries to which no link can point.
+FINDING = ("read", "search", "conditional-patch", "conditional-delete")
+
 
 def bounded(examples: int) -> Callable[..., Any]:
     """Settings for a shared machine: so many examples, and no clock."""
@@ -44,6 +47,8 @@ def bundles(
     """A sound batch or transaction: any methods, any graph of references, circles included."""
     kind = kind or draw(st.sampled_from(["transaction", "batch"]))
     shapes = ["create", "create", "update", "delete", "if-none-exist", "conditional-update"]
+    shapes += ["patch", "read", "search", "conditional-patch"]
+    shapes += ["conditional-delete"] if kind == "batch" else []
     count = draw(st.integers(1, most))
     chosen = draw(st.lists(st.sampled_from(shapes), min_size=count, max_size=count))
     entries = []
@@ -52,9 +57,17 @@ def bundles(
         # A batch may touch a resource again; a transaction must not.
         name = str(draw(st.integers(0, 3)) if kind == "batch" else number)
         targets = draw(st.lists(st.integers(0, count - 1), max_size=3, unique=True))
-        links = [urn(target) for target in targets if target != number]
+        named = [target for target in targets if chosen[target] not in FINDING]
+        links = [urn(target) for target in named if target != number]
         body = resource(type_, links, draw(st.sampled_from(paddings)), number)
+        if "patch" in shape:
+            body = patch_of(body)
         request = {
+            "patch": {"method": "PATCH", "url": f"{type_}/{name}"},
+            "read": {"method": draw(st.sampled_from(["GET", "HEAD"])), "url": f"{type_}/{name}"},
+            "search": {"method": "GET", "url": f"{type_}?identifier={number}"},
+            "conditional-patch": {"method": "PATCH", "url": f"{type_}?identifier={number}"},
+            "conditional-delete": {"method": "DELETE", "url": f"{type_}?identifier={number}"},
             "create": {"method": "POST", "url": type_},
             "update": {"method": "PUT", "url": f"{type_}/{name}"},
             "delete": {"method": "DELETE", "url": f"{type_}/{name}"},
@@ -66,8 +79,14 @@ def bundles(
             "conditional-update": {"method": "PUT", "url": f"{type_}?identifier={number}"},
         }[shape]
         entry = {"fullUrl": urn(number), "request": request}
-        entries.append(entry if shape == "delete" else {**entry, "resource": body})
+        bare = shape in ("delete", "conditional-delete", "read", "search")
+        entries.append(entry if bare else {**entry, "resource": body})
     return {"resourceType": "Bundle", "type": kind, "entry": entries}
+
+
+def patch_of(body: dict[str, Any]) -> dict[str, Any]:
+    """A FHIRPath patch that brings the same links."""
+    return {**body, "resourceType": "Parameters", "parameter": [{"name": "operation"}]}
 
 
 @st.composite

@@ -340,18 +340,3 @@ def test_a_bad_version_is_refused_by_its_place(bad: dict[str, Any], code: str) -
     assert found.code == code
     assert (found.expression or "").startswith("Bundle.entry[1]")
     assert MARKER not in repr(found)
-
-
-@pytest.mark.parametrize(
-    ("kind", "url"),
-    [
-        ("Parameters", "https://a.example/fhir/Subscription/1/$status"),
-        ("SubscriptionStatus", "Subscription/1/$status"),
-        ("SubscriptionStatus", None),
-    ],
-)
-def test_the_notification_of_a_subscription_is_refused_as_one(kind: str, url: str | None) -> None:
-    status = {"resource": {"resourceType": kind}, "request": {"method": "GET", "url": url}}
-    error = refusal("history", status, version("1"))
-    assert (error.status, error.issues[0].code) == (422, "not-supported")
-    assert "notification" in error.issues[0].text

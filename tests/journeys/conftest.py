@@ -12,7 +12,7 @@ import pytest
 from integration.settings import from_env
 from local.access import fhir_headers
 from local.child import PROJECT, Child
-from local.neighbours import Running, free_ports, neighbours, start_host
+from local.neighbours import ADDRESS, Ports, Running, free_ports, neighbours, start_host
 from tests.journeys.route import Route
 
 # A killed host's messages come back after this many seconds.
@@ -25,15 +25,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def parts(folder: Path) -> Iterator[tuple[Running, Child]]:
+def source_ports() -> Ports:
+    """Where the FHIR server of a sender is, for the journeys that start one."""
+    return free_ports()
+
+
+@pytest.fixture(scope="session")
+def parts(folder: Path, source_ports: Ports) -> Iterator[tuple[Running, Child]]:
     if not (PROJECT / "local/node_modules/azurite").exists():
         pytest.skip("local/node_modules is missing: run make test")
     ports = free_ports()
     with neighbours(ports, folder) as running:
         settings = {
             **running.settings(),
+            "FETCH_FROM": f"http://{ADDRESS}:{source_ports.fhir}/fhir",
             "HOST_LEASE_SECONDS": LEASE,
             "HOST_USE_FUNC": "0",
+            "HOUSEKEEPING_SCHEDULE": "* * * * * *",
             "AzureFunctionsJobHost__extensions__queues__visibilityTimeout": "00:00:01",
             "AzureFunctionsJobHost__extensions__queues__maxPollingInterval": "00:00:00.100",
         }

@@ -1,0 +1,68 @@
+"""What is heard of a subscription besides resources: that it begins, lives, or missed something.
+
+https://hl7.org/fhir/uv/subscriptions-backport/STU1.1/notifications.html
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from integration.fhir import subscription_status
+from integration.fhir.subscription_status import SubscriptionStatus
+from integration.journal.store import Journal
+
+log = logging.getLogger(__name__)
+
+_EVENTS = {
+    "handshake": "notification.handshake",
+    "heartbeat": "notification.heartbeat",
+    "event-notification": "notification.empty",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A notification that brings nothing to carry: 200, and nothing is kept of it."""
+
+    what: str  # the type of the notification
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Where a notification stands among those of its subscription, before it is noted."""
+
+    sender: str
+    status: SubscriptionStatus
+    missed: tuple[int, int] | None
+
+    @property
+    def gap(self) -> str | None:
+        """The events that were missed, in words."""
+        return subscription_status.told(self.missed) if self.missed else None
+
+
+async def heard(journal: Journal, sender: str, status: SubscriptionStatus) -> Heard:
+    """Changes nothing, so that a sender who has to repeat is told of the same gap."""
+    if status.type == "handshake":
+        return Heard(sender, status, None)
+    newest = await journal.newest_event(sender, status.subscription)
+    return Heard(sender, status, subscription_status.missed(status, newest))
+
+
+async def note(journal: Journal, it: Heard, delivery: str | None) -> None:
+    """Tell of a gap, once: from here on what was missed counts as known."""
+    if it.missed:
+        first, last = it.missed
+        extra = {"delivery": delivery, "missed": last - first + 1}
+        log.warning("notification.gap", extra=extra)
+    if it.status.last:
+        await journal.note_event(it.sender, it.status.subscription, it.status.last)
+
+
+async def take(journal: Journal, it: Heard) -> Noted:
+    """A notification that brings nothing."""
+    log.info(_EVENTS[it.status.type])
+    if it.status.type != "handshake":
+        await note(journal, it, None)
+    return Noted(it.status.type)

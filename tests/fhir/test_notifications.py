@@ -1,0 +1,367 @@
+"""What the notification of a subscription says, and which resources it brings or names."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from integration.errors import Rejected
+from integration.fhir import bundle
+from integration.fhir.fetched import NOT_ASKED, TOO_LARGE, Fetched
+from integration.fhir.identity import Naming
+from integration.fhir.notifications import Notification, with_fetched
+from integration.fhir.plan import Plan, plan
+from integration.fhir.subscription_status import SubscriptionStatus, missed, told
+from integration.model import Received
+from tests.fhir.bundles import bounded
+from tests.fhir.notices import (
+    HOME,
+    SUBSCRIPTION,
+    VERSIONS,
+    brought,
+    deleted,
+    named,
+    notification,
+)
+
+MARKER = "Zzyzx"
+ANNA = {"resourceType": "Patient", "id": "anna"}
+
+
+def read(made: dict[str, Any]) -> Notification:
+    contents = bundle.read(json.dumps(made).encode(), Received("POST"))
+    assert isinstance(contents, Notification)
+    return contents
+
+
+def refusal(made: dict[str, Any]) -> Rejected:
+    with pytest.raises(Rejected) as caught:
+        read(made)
+    assert MARKER not in repr(caught.value.issues)
+    return caught.value
+
+
+def sent(contents: Any) -> list[tuple[str, str]]:
+    """(method, url) of each write, unit by unit."""
+    planned = plan(contents, Naming("clinic", "key-1"))
+    bodies = [
+        json.loads(bytes(entry.body))["request"]
+        for lane in planned.lanes
+        for unit in lane.units
+        for entry in unit.entries
+    ]
+    return [(body["method"], body["url"]) for body in bodies]
+
+
+def refused(planned: Plan) -> dict[int, tuple[str, str]]:
+    return {entry.position: (issue.code, issue.severity) for entry, issue in planned.refused}
+
+
+def planned(contents: Any) -> Plan:
+    return plan(contents, Naming("clinic", "key-1"))
+
+
+# -- the status -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_status_is_read_the_same_in_each_version_of_fhir(version: str) -> None:
+    events = ((3, f"{HOME}/Patient/anna"), (4, None))
+    made = notification(version=version, events=events, since=9)
+    assert read(made).status == SubscriptionStatus(
+        "event-notification", SUBSCRIPTION, 9, (3, 4), (f"{HOME}/Patient/anna",)
+    )
+
+
+@pytest.mark.parametrize("kind", ["handshake", "heartbeat"])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_handshake_and_a_heartbeat_bring_nothing(kind: str, version: str) -> None:
+    contents = read(notification(version=version, kind=kind, since=2))
+    assert (contents.status.type, contents.brings) == (kind, False)
+    assert (contents.kind, sent(contents)) == ("notification", [])
+
+
+@pytest.mark.parametrize("kind", ["handshake", "heartbeat"])
+def test_what_a_heartbeat_brings_all_the_same_is_refused_and_not_lost(kind: str) -> None:
+    assert refusal(notification(brought(ANNA), kind=kind)).issues[0].code == "invalid"
+
+
+@pytest.mark.parametrize("kind", ["query-status", "query-event"])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_answer_to_a_query_is_refused_with_a_reason(kind: str, version: str) -> None:
+    error = refusal(notification(version=version, kind=kind))
+    assert (error.status, error.issues[0].code) == (422, "not-supported")
+    assert kind in error.issues[0].text
+
+
+def changed(**elements: Any) -> dict[str, Any]:
+    """A notification whose status says something else."""
+    made = notification(version="R5")
+    made["entry"][0]["resource"] |= elements
+    return made
+
+
+BAD_STATUS = [
+    ("another type", changed(type=MARKER), "value"),
+    ("no type", changed(type=None), "value"),
+    ("a type that is a list", changed(type=[MARKER]), "value"),
+    ("no subscription", changed(subscription=None), "required"),
+    ("a subscription that is text", changed(subscription=MARKER), "required"),
+    ("a count that is text", changed(eventsSinceSubscriptionStart=MARKER), "value"),
+    ("a count below nought", changed(eventsSinceSubscriptionStart=-1), "value"),
+    ("a count beyond all", changed(eventsSinceSubscriptionStart="9" * 19), "value"),
+    ("a count that is an object", changed(eventsSinceSubscriptionStart={"a": MARKER}), "value"),
+    ("a number that is text", changed(notificationEvent=[{"eventNumber": MARKER}]), "value"),
+    ("another resource", changed(resourceType="Patient"), "invalid"),
+    ("no status at all", {"resourceType": "Bundle", "type": "subscription-notification", "entry": [7]}, "invalid"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("made", "code"), [case[1:] for case in BAD_STATUS], ids=[case[0] for case in BAD_STATUS]
+)
+def test_a_bad_status_is_refused_and_not_quoted(made: dict[str, Any], code: str) -> None:
+    (found,) = refusal(made).issues
+    assert (found.code, found.expression) == (code, "Bundle.entry[0].resource")
+
+
+@bounded(60)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["name", "part", "valueCode", "focus"]), inner)
+        ),
+        max_leaves=8,
+    )
+)
+def test_a_status_of_any_shape_is_read_or_refused(shape: Any) -> None:
+    for version, element in (("R4", "parameter"), ("R5", "notificationEvent")):
+        made = notification(version=version)
+        made["entry"][0]["resource"][element] = shape
+        with contextlib.suppress(Rejected):
+            read(made)
+
+
+def test_a_history_of_parameters_that_is_no_status_is_a_history() -> None:
+    entry = {
+        "resource": {"resourceType": "Parameters", "id": "p"},
+        "request": {"method": "PUT", "url": "Parameters/p"},
+    }
+    made = {"resourceType": "Bundle", "type": "history", "entry": [entry]}
+    assert bundle.read(json.dumps(made).encode(), Received("POST")).kind == "history"
+
+
+# -- what it brings -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "GET"])
+def test_a_resource_is_written_by_its_own_identity_whatever_was_done(
+    version: str, method: str
+) -> None:
+    contents = read(notification(brought(ANNA, method), version=version))
+    assert sent(contents) == [("PUT", "Patient/anna")]
+    assert refused(planned(contents)) == {0: ("informational", "information")}
+
+
+def test_in_r5_an_entry_may_do_without_a_request() -> None:
+    entry = {"fullUrl": f"{HOME}/Patient/anna", "resource": ANNA}
+    assert sent(read(notification(entry, version="R5"))) == [("PUT", "Patient/anna")]
+
+
+def test_a_delete_deletes() -> None:
+    made = notification(deleted("Patient/anna"), brought({**ANNA, "id": "bert"}))
+    assert sorted(sent(read(made))) == [("DELETE", "Patient/anna"), ("PUT", "Patient/bert")]
+
+
+def test_the_same_resource_again_is_written_oldest_first() -> None:
+    versions = [brought({**ANNA, "meta": {"versionId": str(n)}}) for n in (2, 3, 1)]
+    (lane,) = planned(read(notification(*versions))).lanes
+    assert [[entry.position for entry in unit.entries] for unit in lane.units] == [[3], [1], [2]]
+
+
+BAD = [
+    ("no object", 7, "structure"),
+    ("no request and nothing named", {}, "required"),
+    ("a read of a type", {"request": {"method": "GET", "url": "Patient"}}, "required"),
+    ("a placeholder", {"fullUrl": "urn:uuid:1", "request": {"method": "POST", "url": "Patient"}}, "required"),
+    ("another method", {"request": {"method": MARKER, "url": "Patient"}}, "value"),
+    ("a url of nothing", {"request": {"method": "PUT", "url": MARKER}}, "value"),
+    ("no resource of R4", {"resource": {"resourceType": MARKER}}, "value"),
+    ("no id", {"resource": {"resourceType": "Patient"}}, "required"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("bad", "code"), [c[1:] for c in BAD], ids=[c[0] for c in BAD])
+def test_a_bad_entry_is_refused_by_its_place(bad: Any, code: str) -> None:
+    (found,) = refusal(notification(brought(ANNA), bad)).issues
+    assert found.code == code
+    assert (found.expression or "").startswith("Bundle.entry[2]")
+
+
+def test_the_issues_are_bounded() -> None:
+    assert len(refusal(notification(*([7] * 1000))).issues) == 20
+
+
+# -- what it names --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_entry_without_a_resource_is_wanted_from_where_it_lives(version: str) -> None:
+    contents = read(notification(named("Patient/anna"), version=version))
+    assert contents.wanted == {1: f"{HOME}/Patient/anna"}
+
+
+def test_until_it_is_fetched_it_is_refused_by_the_name_of_the_setting() -> None:
+    contents = read(notification(named("Patient/anna")))
+    ((_, _), (entry, issue)) = planned(contents).refused
+    assert (entry.position, issue.severity, issue.code) == (1, "error", "not-supported")
+    assert "FETCH_FROM" in issue.text
+
+
+@pytest.mark.parametrize(
+    ("entry", "address"),
+    [
+        ({"request": {"method": "PUT", "url": "Patient/anna"}}, f"{HOME}/Patient/anna"),
+        ({"fullUrl": "Patient/anna"}, f"{HOME}/Patient/anna"),
+        (
+            {"request": {"method": "GET", "url": f"{HOME}/r4/Patient/anna"}},
+            f"{HOME}/r4/Patient/anna",
+        ),
+        ({"request": {"method": "GET", "url": "Patient/bert"}}, "https://far.example/Patient/bert"),
+    ],
+)
+def test_a_name_without_a_full_url_lives_where_its_request_its_focus_or_the_subscription_does(
+    entry: dict[str, Any], address: str
+) -> None:
+    events = ((1, "https://far.example/Patient/bert"),)
+    contents = read(notification(entry, version="R5", events=events))
+    assert contents.wanted[1] == address
+
+
+def test_a_focus_without_an_entry_is_wanted_after_the_sender_s_own_entries() -> None:
+    events = ((1, f"{HOME}/Patient/anna"), (2, "Patient/bert"), (3, "Patient/bert/_history/2"))
+    contents = read(notification(brought(ANNA), events=events))
+    assert contents.wanted == {2: f"{HOME}/Patient/bert"}
+    assert [entry.position for entry in contents.entries] == [0, 1, 2]
+
+
+def test_the_focus_of_a_deleted_resource_is_not_wanted() -> None:
+    made = notification(deleted("Patient/anna"), events=((1, f"{HOME}/Patient/anna"),))
+    assert read(made).wanted == {}
+
+
+def test_a_focus_that_is_no_address_is_told_and_not_passed_over() -> None:
+    contents = read(notification(events=((1, f"urn:uuid:{MARKER}"),)))
+    assert refused(planned(contents))[1] == ("not-supported", "error")
+    assert contents.wanted == {}
+
+
+FETCHED = Fetched(200, json.dumps({**ANNA, "active": True}).encode())
+
+
+def test_what_was_fetched_is_written_in_place_of_its_name() -> None:
+    contents = with_fetched(read(notification(named("Patient/anna"))), {1: FETCHED})
+    assert sent(contents) == [("PUT", "Patient/anna")]
+    assert contents.entries[1].full_url == f"{HOME}/Patient/anna"
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_what_is_deleted_by_now_is_told_and_not_written(status: int) -> None:
+    contents = with_fetched(read(notification(named("Patient/anna"))), {1: Fetched(status)})
+    assert refused(planned(contents))[1] == ("deleted", "information")
+
+
+OTHER = [
+    Fetched(200, b'{"resourceType": "Patient", "id": "Zzyzx"}'),
+    Fetched(200, b'{"resourceType": "Group", "id": "anna"}'),
+    Fetched(200, b'{"resourceType": "Zzyzx", "id": "anna"}'),
+    Fetched(200, b'{"resourceType": "Bundle", "type": "searchset"}'),
+    Fetched(200, b"<html>Zzyzx</html>"),
+    Fetched(200, b"[" * 100_000),
+    Fetched(200),
+    Fetched(302),
+    Fetched(400),
+    Fetched(NOT_ASKED),
+    Fetched(TOO_LARGE),
+]
+
+
+@pytest.mark.parametrize(
+    "answer", OTHER, ids=lambda answer: f"{answer.status} {answer.body[:40]!r}"
+)
+def test_any_other_answer_is_refused_and_not_quoted(answer: Fetched) -> None:
+    contents = with_fetched(read(notification(named("Patient/anna"))), {1: answer})
+    found = planned(contents)
+    assert refused(found)[1][1] == "error"
+    assert sent(contents) == []
+    assert MARKER not in repr([issue for _, issue in found.refused])
+
+
+# -- gaps -----------------------------------------------------------------------------------------
+
+
+def status(kind: str, since: int | None, *numbers: int) -> SubscriptionStatus:
+    return SubscriptionStatus(kind, "Subscription/s1", since, numbers, ())
+
+
+@pytest.mark.parametrize(
+    ("said", "before", "gap"),
+    [
+        (status("event-notification", 7, 7), 3, (4, 6)),
+        (status("event-notification", 9, 6, 5), 3, (4, 4)),
+        (status("event-notification", 4, 4), 3, None),
+        (status("event-notification", 3, 3), 3, None),
+        (status("event-notification", 9, 2), 3, None),
+        (status("event-notification", 5), 3, (4, 4)),
+        (status("event-notification", None), 3, None),
+        (status("event-notification", 1, 1), 0, None),
+        (status("event-notification", 2, 2), 0, (1, 1)),
+        (status("heartbeat", 3), 3, None),
+        (status("heartbeat", 5), 3, (4, 5)),
+        (status("heartbeat", None), 3, None),
+    ],
+)
+def test_a_gap_is_what_lies_between_the_last_event_and_the_first_of_this(
+    said: SubscriptionStatus, before: int, gap: tuple[int, int] | None
+) -> None:
+    assert missed(said, before) == gap
+
+
+def test_a_gap_is_told_in_words() -> None:
+    assert told((4, 6)) == "events 4 to 6 of the subscription were not received"
+    assert told((4, 4)) == "event 4 of the subscription was not received"
+
+
+# -- examples from elsewhere ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "wanted", "entries"),
+    [
+        ("handshake", "handshake", 0, 1),
+        ("heartbeat", "heartbeat", 0, 1),
+        ("empty_notification", "event-notification", 0, 1),
+        ("id_only_notification", "event-notification", 1, 2),
+        ("full_resource_notification", "event-notification", 0, 2),
+    ],
+)
+def test_examples_from_elsewhere_are_read(name: str, kind: str, wanted: int, entries: int) -> None:
+    folder = os.environ.get("BUNDLES_DIR")
+    if not folder:
+        pytest.skip("BUNDLES_DIR names no folder of bundles")
+    found = [*Path(folder).rglob(f"{name}_bundle_example.json")]
+    if not found:
+        pytest.skip("the folder has no notifications")
+    contents = read(json.loads(found[0].read_bytes()))
+    assert contents.status.type == kind
+    assert (len(contents.wanted), len(contents.entries)) == (wanted, entries)

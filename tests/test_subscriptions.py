@@ -1,0 +1,210 @@
+"""Notifications at the door: answered at once, counted, and carried where they bring something."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from integration.errors import Rejected, Unavailable
+from integration.intake import Accepted
+from integration.journal.store import MemoryJournal
+from integration.model import Claim
+from integration.settings import RELAY_QUEUE
+from integration.subscriptions import Noted
+from tests.conftest import MARKER, Route, bundle, entry, patient, told_by
+from tests.fhir.notices import HOME, SUBSCRIPTION, VERSIONS, brought, named, notification
+
+ANNA = patient(id="anna")
+
+
+def event(*numbers: int, **more: Any) -> dict[str, Any]:
+    """A notification of these events, with a resource."""
+    return notification(brought(ANNA), events=tuple((n, None) for n in numbers), **more)
+
+
+def beat(count: int, **more: Any) -> dict[str, Any]:
+    return notification(kind="heartbeat", since=count, **more)
+
+
+async def gap(route: Route, made: dict[str, Any], **asked: Any) -> str | None:
+    """What is noted as missing before this notification."""
+    accepted = await route.ask(made, **asked)
+    assert isinstance(accepted, Accepted)
+    return (await route.known(accepted.delivery)).gap
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[int]:
+    """How many events each warning says are missing."""
+    found = [record for record in caplog.records if record.message == "notification.gap"]
+    assert all(record.levelno == logging.WARNING for record in found)
+    return [int(vars(record)["missed"]) for record in found]
+
+
+# --- what is not carried -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("kind", ["handshake", "heartbeat", "event-notification"])
+async def test_a_notification_without_resources_is_answered_and_not_queued(
+    route: Route, kind: str, version: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    answer = await route.ask(notification(kind=kind, version=version))
+    assert answer == Noted(kind)
+    assert (route.outbox.sent, route.journal.deliveries, route.journal.bodies) == ([], {}, {})
+    event = "notification.empty" if kind == "event-notification" else f"notification.{kind}"
+    assert [record.message for record in caplog.records] == [event]
+
+
+async def test_a_handshake_leaves_no_trace(route: Route) -> None:
+    await route.ask(notification(kind="handshake", since=7))
+    assert route.journal.events == {}
+
+
+async def test_a_handshake_needs_no_storage(route: Route, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def away(*_: Any) -> Any:
+        raise Unavailable("storage", "ServiceRequestError")
+
+    for name in ("newest_event", "note_event", "claim_key", "keep"):
+        monkeypatch.setattr(MemoryJournal, name, away)
+    assert await route.ask(notification(kind="handshake")) == Noted("handshake")
+
+
+@pytest.mark.parametrize("kind", ["query-status", "query-event"])
+async def test_the_answer_to_a_query_is_refused(route: Route, kind: str) -> None:
+    with pytest.raises(Rejected) as caught:
+        await route.ask(notification(brought(ANNA), kind=kind))
+    assert caught.value.status == 422
+    assert route.outbox.sent == []
+
+
+# --- what is carried ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_what_an_event_brings_is_kept_and_queued(route: Route, version: str) -> None:
+    accepted = await route.ask(event(1, version=version))
+    assert route.outbox.sent == [(RELAY_QUEUE, Claim(accepted.delivery), 0)]
+    known = await route.known(accepted.delivery)
+    assert (known.kind, known.entries, known.gap) == ("notification", 2, None)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_it_is_written_and_the_status_is_not(route: Route, version: str) -> None:
+    delivery = await route.deliver(event(1, version=version))
+    await route.carry_all(delivery)
+    assert list(route.neighbour.stored) == ["Patient/anna"]
+    assert await route.statuses(delivery) == [204, 201]
+    (issue,) = (await route.outcomes(delivery))[0].issues or []
+    assert issue["severity"] == "information"
+
+
+async def test_the_sender_is_told_what_is_left_out_but_not_yet_what_may_be_fetched(
+    route: Route,
+) -> None:
+    accepted = await route.ask(notification(named("Patient/bert"), brought(ANNA)))
+    assert [issue.expression for issue in accepted.refused] == ["Bundle.entry[0]"]
+
+
+async def test_the_same_notification_again_is_carried_again_and_writes_nothing_anew(
+    route: Route,
+) -> None:
+    for _ in range(3):
+        await route.carry_all(await route.deliver(event(1)))
+    assert list(route.neighbour.stored) == ["Patient/anna"]
+
+
+# --- gaps --------------------------------------------------------------------------------------
+
+
+async def test_events_one_after_the_other_leave_no_gap(
+    route: Route, caplog: pytest.LogCaptureFixture
+) -> None:
+    for numbers in ((1,), (2, 3), (4,)):
+        assert await gap(route, event(*numbers)) is None
+    await route.ask(beat(4))
+    assert warnings(caplog) == []
+
+
+async def test_a_gap_is_noted_with_the_delivery_and_told_once(
+    route: Route, caplog: pytest.LogCaptureFixture
+) -> None:
+    await route.ask(event(3, 2, 1))
+    assert await gap(route, event(7)) == "events 4 to 6 of the subscription were not received"
+    assert await gap(route, event(8)) is None
+    assert warnings(caplog) == [3]
+
+
+async def test_the_first_that_is_heard_of_a_subscription_tells_what_came_before(
+    route: Route,
+) -> None:
+    assert await gap(route, event(2)) == "event 1 of the subscription was not received"
+
+
+async def test_a_heartbeat_tells_of_a_gap_as_well(
+    route: Route, caplog: pytest.LogCaptureFixture
+) -> None:
+    await route.ask(event(1))
+    for _ in range(2):
+        await route.ask(beat(3))
+    assert warnings(caplog) == [2]
+
+
+async def test_an_event_without_content_counts(
+    route: Route, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in (1, 2, 4):
+        await route.ask(notification(events=((number, None),)))
+    assert warnings(caplog) == [1]
+
+
+async def test_a_late_or_repeated_event_is_carried_and_is_no_gap(
+    route: Route, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in (1, 4, 2, 3, 3, 5):
+        await route.carry_all(await route.deliver(event(number)))
+    assert warnings(caplog) == [2]
+    assert route.journal.events == {("default", SUBSCRIPTION): 5}
+
+
+async def test_subscriptions_and_senders_are_counted_apart(route: Route) -> None:
+    route.settings["sender_header"] = "x-sender"
+    for sender in ("a", "b"):
+        for subscription in (f"{HOME}/Subscription/s1", f"{HOME}/Subscription/s2"):
+            made = event(1, subscription=subscription)
+            assert await gap(route, made, headers={"x-sender": sender}) is None
+
+
+async def test_a_repeat_after_a_broken_try_is_told_of_the_same_gap(
+    route: Route, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any) -> None:
+        raise Unavailable("storage", "ServiceRequestError")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(type(route.outbox), "send", away)
+        with pytest.raises(Unavailable):
+            await route.ask(event(3))
+    assert await gap(route, event(3)) == "events 1 to 2 of the subscription were not received"
+
+
+async def test_a_transaction_is_never_taken_for_a_notification(route: Route) -> None:
+    made = bundle(entry({"resourceType": "Parameters"}), entry(ANNA))
+    accepted = await route.ask(made)
+    assert (await route.known(accepted.delivery)).kind == "transaction"
+
+
+async def test_nothing_of_a_notification_is_in_a_log(
+    route: Route, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    subscription = f"{HOME}/Subscription/{MARKER}"
+    await route.ask(event(3, subscription=subscription))
+    await route.ask(beat(9, subscription=subscription))
+    await route.ask(notification(kind="handshake", subscription=subscription))
+    assert len(caplog.records) == 5
+    assert MARKER not in told_by(caplog.records)
+    assert MARKER not in json.dumps([str(each) for each in route.journal.deliveries.values()])
