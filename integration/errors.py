@@ -55,13 +55,17 @@ class Unmappable(IntegrationError):
 
 
 class Unavailable(IntegrationError):
-    """A neighbour is down or throttling. `retry_after` is in seconds, as the neighbour said."""
+    """A neighbour is down or throttling. `retry_after` is in seconds, as the neighbour said;
+    `unheard`: it may be doing what was asked all the same."""
 
-    def __init__(self, neighbour: str, why: str, retry_after: float | None = None) -> None:
+    def __init__(
+        self, neighbour: str, why: str, retry_after: float | None = None, *, unheard: bool = False
+    ) -> None:
         super().__init__(f"{neighbour}: {why}")
         self.neighbour = neighbour
         self.why = why
         self.retry_after = retry_after
+        self.unheard = unheard
 
 
 class Misconfigured(IntegrationError):

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from integration.errors import Issue, Unavailable
-from integration.fhir import outcome, units
+from integration import before, order
+from integration.before import Scout
+from integration.errors import Issue, Misconfigured, Unavailable
+from integration.fhir import inquiry, outcome, units
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Lane, Unit, UnitEntry
 from integration.journal.store import Journal
 from integration.model import Claim, Delivery, Outcome, Status
+from integration.order import Fate, Order, Taken
 from integration.outbox import Outbox
 from integration.settings import MIRROR_QUEUE
 
+_PRECONDITION_FAILED = 412
 _FAILED_DEPENDENCY = 424
+
+_SUPERSEDED = Issue(
+    "conflict",
+    "superseded: a later delivery has written this resource already",
+    severity="warning",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +35,19 @@ class Carrier:
     journal: Journal
     outbox: Outbox
     fhir: FhirServer
+    order: Order
     mirrored: frozenset[str]
 
 
 @dataclass(slots=True)
 class _Progress:
-    """How far a lane has come; the journal holds the same."""
+    """How far a lane has come; the journal holds the same. `began`: an earlier try of it did."""
 
     carrier: Carrier
     delivery: Delivery
     lane: int
+    attempt: int
+    began: float | None
     settled: dict[int, Outcome] = field(default_factory=dict)
     answers: dict[str, str] = field(default_factory=dict)  # Type/id by placeholder
     broken: bool = False  # a part of a split transaction was refused
@@ -44,9 +57,9 @@ class _Progress:
         for item in outcomes:
             self.settled[item.position] = item
             target = targets[item.position]
-            if item.written and item.location and "/" not in target:
+            if (item.written or item.superseded) and item.location and "/" not in target:
                 self.answers[target] = _identity(item, target)
-            if not item.written and unit.kind == "transaction":
+            if not (item.written or item.superseded) and unit.kind == "transaction":
                 self.broken = True
 
 
@@ -58,48 +71,91 @@ async def carry_lane(
     Raises Unavailable when entries are left to be tried again; what is settled stays settled.
     """
     number = claim.lane or 0
-    progress = _Progress(carrier, delivery, number)
-    first_try = await carrier.journal.begin(delivery.id, number)
-    noted = [] if first_try else await carrier.journal.outcomes(delivery.id, number)
-    before = {item.position: item for item in noted}
+    began = await carrier.journal.begin(delivery.id, number, carrier.order.now())
+    progress = _Progress(carrier, delivery, number, claim.attempt, began)
+    noted = [] if began is None else await carrier.journal.outcomes(delivery.id, number)
+    known = {item.position: item for item in noted}
     for index, unit in enumerate(lane.units):
-        known = [before[n] for entry in unit.entries for n in entry.positions if n in before]
-        progress.remember(unit, known)
+        positions = (n for entry in unit.entries for n in entry.positions)
+        progress.remember(unit, [known[n] for n in positions if n in known])
         if not _left(progress, unit):
             continue
         if index and await _cancelled(carrier, delivery):
             return None
-        look_first = not first_try or delivery.repeat
-        await _carry_unit(progress, unit, f"{number}.{index}", claim.attempt, look_first)
+        await _carry_unit(progress, unit, f"{number}.{index}")
     return [progress.settled[position] for position in lane.positions]
 
 
-async def _carry_unit(
-    progress: _Progress, unit: Unit, name: str, attempt: int, look_first: bool
-) -> None:
+async def _carry_unit(progress: _Progress, unit: Unit, name: str) -> None:
     """Settle every entry of the unit, or raise Unavailable with the rest left over."""
-    carrier, delivery = progress.carrier, progress.delivery
+    carrier = progress.carrier
     await _settle(progress, unit, name, _blocked(progress, unit))
-    if look_first:
-        await _settle(progress, unit, name, await _done_before(progress, unit))
+    taken = Taken(progress.delivery.id, carrier.order.token())
+    trip = _Trip(progress, unit, name, taken)
+    try:
+        await _go(trip)
+    except (Unavailable, Misconfigured) as error:
+        unheard = isinstance(error, Unavailable) and error.unheard
+        if trip.fate is Fate.UNHEARD and not unheard:
+            trip.fate = Fate.ANSWERED
+        await order.give_back(carrier.order, taken, _written(progress, unit), trip.fate)
+        raise
+    await order.give_back(carrier.order, taken, _written(progress, unit))
+
+
+@dataclass(slots=True)
+class _Trip:
+    """One unit on its way to the server."""
+
+    progress: _Progress
+    unit: Unit
+    name: str
+    taken: Taken
+    fate: Fate = Fate.NOT_SENT
+
+
+async def _go(trip: _Trip) -> None:
+    progress, unit, taken = trip.progress, trip.unit, trip.taken
+    carrier, delivery = progress.carrier, progress.delivery
+    scout = Scout(carrier.fhir, carrier.order, delivery, progress.answers)
+    found = await before.take_turns(scout, taken, _left(progress, unit), carrier.mirrored)
+    await _settle(progress, unit, trip.name, _superseded(trip, found))
+    done = await before.done_before(
+        scout, unit, _left(progress, unit), taken, found, progress.began
+    )
+    await _settle(progress, unit, trip.name, done)
+    doubtful = await before.ambiguous(scout, _left(progress, unit))
+    await _settle(progress, unit, trip.name, _ambiguous(trip, doubtful))
     todo = _left(progress, unit)
     if not todo:
         return
+    trip.fate = Fate.UNHEARD
     response = await carrier.fhir.send(units.request(unit, todo, progress.answers), delivery.id)
-    answer = outcome.of_unit(unit, todo, response, attempt)
-    await _settle(progress, unit, name, answer.settled)
+    trip.fate = Fate.ANSWERED
+    answer = outcome.of_unit(unit, todo, response, progress.attempt)
+    await _settle(progress, unit, trip.name, answer.settled, found)
+    if scout.guarded:
+        await order.note(carrier.order, delivery.id, _born(todo, answer.settled))
     if answer.unfinished:
         why = f"{len(answer.unfinished)} of {len(todo)} entries are unfinished"
         raise Unavailable(carrier.fhir.neighbour.name, why, answer.retry_after)
 
 
-async def _settle(progress: _Progress, unit: Unit, name: str, outcomes: Sequence[Outcome]) -> None:
+async def _settle(
+    progress: _Progress,
+    unit: Unit,
+    name: str,
+    outcomes: Sequence[Outcome],
+    found: Mapping[int, Sequence[str]] | None = None,
+) -> None:
     """Queue the mirror first, then note: a crash between repeats the mirror, which is harmless."""
     if not outcomes:
         return
     carrier, delivery = progress.carrier, progress.delivery
     targets = _targets(unit)
-    changed = {_identity(item, targets[item.position]) for item in outcomes if item.written}
+    written = [item for item in outcomes if item.written]
+    changed = {_identity(item, targets[item.position]) for item in written}
+    changed.update(name for item in written for name in (found or {}).get(item.position, ()))
     await asyncio.gather(
         *(
             carrier.outbox.send(MIRROR_QUEUE, Claim(delivery.id, resource=identity))
@@ -112,30 +168,31 @@ async def _settle(progress: _Progress, unit: Unit, name: str, outcomes: Sequence
     progress.remember(unit, named)
 
 
-async def _done_before(progress: _Progress, unit: Unit) -> list[Outcome]:
-    """What an earlier try, or the same bytes before, have created: never to be written again,
-    because somebody may have changed it since."""
-    todo = _left(progress, unit)
-    if not any(entry.created for entry in todo):
-        return []
-    asked = [entry for entry in todo if "/" in entry.target]
-    response = await progress.carrier.fhir.send(units.inquiry(asked), progress.delivery.id)
-    found = outcome.of_inquiry(unit, asked, response)
-    if found is None:
-        name = progress.carrier.fhir.neighbour.name
-        raise Unavailable(name, "a look-up was not answered", response.retry_after)
-    return list(found.values())
-
-
 def _blocked(progress: _Progress, unit: Unit) -> list[Outcome]:
     """Entries that cannot go because of what became of earlier ones."""
     todo = _left(progress, unit)
     if progress.broken and unit.kind == "transaction":
         text = "not sent: an earlier part of the transaction was refused"
         return _not_sent(todo, text)
-    lost = [entry for entry in todo if not progress.answers.keys() >= set(entry.awaits)]
+    inside = {entry.target for entry in todo} if unit.kind == "transaction" else set()
+    answered = progress.answers.keys() | inside
+    lost = [entry for entry in todo if not answered >= set(entry.awaits)]
     text = "not sent: it refers to an entry that was refused"
     return _not_sent(todo if unit.kind == "transaction" and lost else lost, text)
+
+
+def _ambiguous(trip: _Trip, doubtful: Sequence[UnitEntry]) -> list[Outcome]:
+    """Refused as the server itself would; a transaction is refused with them."""
+    issue = Issue("multiple-matches", "a conditional reference has more than one match")
+    refused = [
+        item
+        for entry in doubtful
+        for item in outcome.spread(entry, outcome.refused(entry, issue, _PRECONDITION_FAILED))
+    ]
+    if not (doubtful and trip.unit.kind == "transaction"):
+        return refused
+    rest = [entry for entry in _left(trip.progress, trip.unit) if entry not in doubtful]
+    return refused + _not_sent(rest, "not sent: another entry of the transaction was refused")
 
 
 def _not_sent(entries: Iterable[UnitEntry], text: str) -> list[Outcome]:
@@ -145,6 +202,31 @@ def _not_sent(entries: Iterable[UnitEntry], text: str) -> list[Outcome]:
         for entry in entries
         for item in outcome.spread(entry, outcome.refused(entry, issue, _FAILED_DEPENDENCY))
     ]
+
+
+def _superseded(trip: _Trip, found: Mapping[int, Sequence[str]]) -> list[Outcome]:
+    """Writes that come after a later one of the same resource."""
+    return [
+        inquiry.left_alone(entry, before.name_of(entry, found), _SUPERSEDED)
+        for entry in _left(trip.progress, trip.unit)
+        if entry.position in trip.taken.superseded
+    ]
+
+
+def _born(entries: Sequence[UnitEntry], outcomes: Sequence[Outcome]) -> dict[str, str | None]:
+    """What conditional entries have created: the stamp by Type/id."""
+    conditional = {entry.position: entry for entry in entries if entry.condition}
+    return {
+        _identity(item, ""): conditional[item.position].stamp
+        for item in outcomes
+        if item.status == 201 and item.location and item.position in conditional
+    }
+
+
+def _written(progress: _Progress, unit: Unit) -> dict[int, bool]:
+    """Of the settled entries: whether the server holds what they say."""
+    settled = {n: progress.settled.get(n) for entry in unit.entries for n in entry.positions}
+    return {n: item.written for n, item in settled.items() if item is not None}
 
 
 def _targets(unit: Unit) -> dict[int, str]:

@@ -7,10 +7,13 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
+from integration import fetch
 from integration.errors import Issue, Misconfigured, Unavailable
 from integration.event_loop import computed
-from integration.fhir import bundle, issues, units
+from integration.fetch import NO_SOURCES, Sources
+from integration.fhir import issues, units
 from integration.fhir.identity import Naming
 from integration.fhir.plan import Plan, plan
 from integration.fhir.units import Lane, Limits
@@ -21,6 +24,9 @@ from integration.outbox import Outbox, put_back
 from integration.settings import RELAY_QUEUE
 
 log = logging.getLogger(__name__)
+
+# A delivery that has ended, as done, parked or cancelled, is not brought back by a late claim.
+_ON_THEIR_WAY = frozenset({Status.ACCEPTED, Status.CARRYING})
 
 # Storage operations of one delivery that may be under way at once.
 _SIDE_BY_SIDE = 16
@@ -34,6 +40,7 @@ class Relay:
     limits: Limits
     now: Callable[[], datetime]
     max_age: float
+    sources: Sources = NO_SOURCES
 
     @property
     def journal(self) -> Journal:
@@ -62,9 +69,7 @@ async def carry(relay: Relay, claim: Claim) -> None:
 
 async def park(journal: Journal, claim: Claim, reason: str) -> None:
     """Give up on a delivery until an operator looks at it. Nothing of it is lost."""
-    delivery = await journal.delivery(claim.delivery)
-    if delivery is not None and delivery.status not in (Status.DONE, Status.CANCELLED):
-        await journal.change(claim.delivery, status=Status.PARKED, reason=reason)
+    await journal.change(claim.delivery, only_if=_ON_THEIR_WAY, status=Status.PARKED, reason=reason)
 
 
 async def _carry(relay: Relay, claim: Claim) -> None:
@@ -79,7 +84,7 @@ async def _carry(relay: Relay, claim: Claim) -> None:
         if carried is not None and await relay.journal.lane_done(delivery.id, claim.lane):
             await _finish(relay, delivery, await relay.journal.outcomes(delivery.id))
         return
-    planned = await _planned(relay, delivery)
+    delivery, planned = await _planned(relay, delivery)
     refused = await _note_refused(relay, delivery, planned)
     delivery = replace(
         delivery,
@@ -96,14 +101,16 @@ async def _carry(relay: Relay, claim: Claim) -> None:
         await _finish(relay, delivery, [*refused, *carried])
 
 
-async def _planned(relay: Relay, delivery: Delivery) -> Plan:
+async def _planned(relay: Relay, delivery: Delivery) -> tuple[Delivery, Plan]:
+    """The plan, and the delivery with what was fetched for it counted in."""
     kept = await relay.journal.kept(delivery.id)
-
-    def planned() -> Plan:
-        contents = bundle.read(kept.body, kept.received)
-        return plan(contents, Naming(delivery.sender, delivery.key), relay.limits)
-
-    return await computed(len(kept.body), planned)
+    contents, size = await fetch.contents(relay.sources, relay.journal, delivery.id, kept)
+    known = replace(delivery, entries=len(contents.entries), more=contents.more)
+    if known != delivery:
+        await relay.journal.change(delivery.id, entries=known.entries, more=known.more)
+    naming = Naming(delivery.sender, delivery.key)
+    planned = partial(plan, contents, naming, relay.limits, delivery.order)
+    return known, await computed(size, planned)
 
 
 async def _note_refused(relay: Relay, delivery: Delivery, planned: Plan) -> list[Outcome]:
@@ -112,7 +119,7 @@ async def _note_refused(relay: Relay, delivery: Delivery, planned: Plan) -> list
         for entry, issue in planned.refused
     ]
     if refused:
-        await relay.journal.begin(delivery.id, NO_LANE)
+        await relay.journal.begin(delivery.id, NO_LANE, relay.now().timestamp())
         await relay.journal.note(delivery.id, NO_LANE, refused)
     return refused
 
@@ -135,21 +142,22 @@ async def _fan_out(relay: Relay, delivery: Delivery, lanes: Sequence[Lane]) -> N
             await relay.outbox.send(RELAY_QUEUE, Claim(delivery.id, lane=number))
 
     await asyncio.gather(*(keep(number, lane) for number, lane in enumerate(lanes)))
-    current = await relay.journal.delivery(delivery.id)
-    if current is None or current.status is Status.CANCELLED:
-        return
-    await relay.journal.change(
+    going_on = await relay.journal.change(
         delivery.id,
+        only_if=_ON_THEIR_WAY,
         status=Status.CARRYING,
         lanes=delivery.lanes,
         units=delivery.units,
         split=delivery.split,
     )
+    if not going_on:
+        return
     await asyncio.gather(*(queue(number) for number in range(len(lanes))))
 
 
 async def _finish(relay: Relay, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
     written = sum(item.written for item in outcomes)
+    superseded = sum(item.superseded for item in outcomes)
     await relay.journal.change(
         delivery.id,
         status=Status.DONE,
@@ -157,7 +165,8 @@ async def _finish(relay: Relay, delivery: Delivery, outcomes: Sequence[Outcome])
         units=delivery.units,
         split=delivery.split,
         written=written,
-        refused=len(outcomes) - written,
+        refused=len(outcomes) - written - superseded,
+        superseded=superseded,
         finished=relay.now(),
         reason=None,
     )
@@ -167,6 +176,7 @@ async def _finish(relay: Relay, delivery: Delivery, outcomes: Sequence[Outcome])
             "delivery": delivery.id,
             "entries": delivery.entries,
             "written": written,
+            "superseded": superseded,
             "units": delivery.units,
             "split": delivery.split,
         },

@@ -146,9 +146,10 @@ class Neighbour:
         except _NOT_SENT as error:
             raise _NotReached(self.name, f"connection failed ({type(error).__name__})") from None
         except httpx.TimeoutException:
-            raise Unavailable(self.name, "did not answer in time") from None
+            raise Unavailable(self.name, "did not answer in time", unheard=True) from None
         except httpx.HTTPError as error:
-            raise Unavailable(self.name, f"connection failed ({type(error).__name__})") from None
+            why = f"connection failed ({type(error).__name__})"
+            raise Unavailable(self.name, why, unheard=True) from None
         return response
 
     def _learn(self, response: Response, round_: int) -> None:

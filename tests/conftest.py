@@ -17,16 +17,19 @@ import pytest
 
 from integration import relay
 from integration.dataverse.client import Dataverse
+from integration.fetch import NO_SOURCES, Sources
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.intake import Accepted, Ask, Intake, accept
 from integration.journal.keys import delivery_id
+from integration.journal.ledger import MemoryLedger
 from integration.journal.store import Journal, MemoryJournal
 from integration.lane import Carrier
 from integration.limiter import Limiter, full
 from integration.mapping.load import shipped
 from integration.mirror import Mirror
 from integration.model import Claim, Delivery, Outcome
+from integration.order import Order
 from integration.outbox import MemoryOutbox
 from integration.relay import Relay
 from integration.settings import MIRROR_QUEUE, RELAY_QUEUE
@@ -41,6 +44,7 @@ MARKER = "Zaphkiel-7731"
 
 FHIR_JSON = "application/fhir+json"
 DAY = 24 * 3600.0
+LEASE = 220.0
 
 Body = dict[str, Any]
 Handler = Callable[[httpx.Request], Awaitable[httpx.Response]]
@@ -84,7 +88,8 @@ class FhirNeighbour:
     `refuses` are the types that it answers 422 to; while `down`, it answers that status to all.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
         self.stored: dict[str, Body] = {}
         self.gone: set[str] = set()
         self.refuses: set[str] = set()
@@ -147,7 +152,7 @@ class FhirNeighbour:
         """As if somebody else had written it."""
         identity = f"{resource['resourceType']}/{resource['id']}"
         version = int(self.stored.get(identity, {}).get("meta", {}).get("versionId", 0)) + 1
-        updated = f"2026-03-01T{10 + version:02d}:00:00.123Z"
+        updated = self.clock().astimezone(UTC).isoformat(timespec="milliseconds")
         meta = {"versionId": str(version), "lastUpdated": updated}
         self.stored[identity] = {**deepcopy(resource), "meta": meta}
         self.gone.discard(identity)
@@ -229,7 +234,7 @@ class FhirNeighbour:
     def _matches(self, entry: Body) -> list[str]:
         type_, _, query = entry["request"]["url"].partition("?")
         query = entry["request"].get("ifNoneExist", query)
-        value = query.rpartition("=")[2].rpartition("|")[2]
+        value = query.partition("&")[0].rpartition("=")[2].rpartition("|")[2]
         return [
             name
             for name, each in self.stored.items()
@@ -239,6 +244,10 @@ class FhirNeighbour:
 
     def _entry(self, entry: Body, decided: str | None = None) -> Body:
         method, url = entry["request"]["method"], entry["request"]["url"]
+        if method == "GET" and "?" in url:
+            found = [{"resource": self.stored[name]} for name in self._matches(entry)]
+            searchset = {"resourceType": "Bundle", "type": "searchset", "entry": found}
+            return {"resource": searchset, "response": {"status": "200"}}
         if method == "GET":
             status, resource = self._read(url)
             return {"resource": resource or {}, "response": {"status": str(status)}}
@@ -350,6 +359,7 @@ class Route:
 
     journal: Any
     outbox: Any
+    ledger: Any
     clock: Clock
     neighbour: FhirNeighbour
     dataverse_neighbour: DataverseNeighbour
@@ -358,7 +368,10 @@ class Route:
     limits: Limits = field(default_factory=Limits)
     max_age: float = 3 * DAY
     settings: dict[str, Any] = field(default_factory=dict)
+    sources: Sources = NO_SOURCES
+    waits: list[float] = field(default_factory=list)
     _ids: Iterator[int] = field(default_factory=lambda: count(1))
+    _tokens: Iterator[int] = field(default_factory=lambda: count(1))
 
     @property
     def intake(self) -> Intake:
@@ -371,9 +384,24 @@ class Route:
         )
 
     @property
+    def order(self) -> Order:
+        return Order(
+            self.ledger,
+            lease=LEASE,
+            now=lambda: self.clock().timestamp(),
+            token=lambda: f"token {next(self._tokens)}",
+            pause=self.wait,
+            jitter=lambda: 0.5,
+        )
+
+    async def wait(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.clock.later(seconds)
+
+    @property
     def relay(self) -> Relay:
-        carrier = Carrier(self.journal, self.outbox, self.fhir, frozenset({"Patient"}))
-        return Relay(carrier, self.limits, self.clock, self.max_age)
+        carrier = Carrier(self.journal, self.outbox, self.fhir, self.order, frozenset({"Patient"}))
+        return Relay(carrier, self.limits, self.clock, self.max_age, self.sources)
 
     @property
     def mirror(self) -> Mirror:
@@ -496,8 +524,13 @@ def outbox() -> MemoryOutbox:
 
 
 @pytest.fixture
-def neighbour() -> FhirNeighbour:
-    return FhirNeighbour()
+def ledger() -> MemoryLedger:
+    return MemoryLedger()
+
+
+@pytest.fixture
+def neighbour(clock: Clock) -> FhirNeighbour:
+    return FhirNeighbour(clock)
 
 
 @pytest.fixture
@@ -511,6 +544,7 @@ def dataverse() -> Iterator[DataverseNeighbour]:
 async def route(
     journal: Journal,
     outbox: MemoryOutbox,
+    ledger: MemoryLedger,
     clock: Clock,
     neighbour: FhirNeighbour,
     dataverse: DataverseNeighbour,
@@ -531,7 +565,9 @@ async def route(
 
     fhir = reached("FHIR server", "http://fhir/fhir", httpx.MockTransport(neighbour.hear))
     rows = reached("Dataverse", "http://dataverse", dataverse)
-    yield Route(journal, outbox, clock, neighbour, dataverse, FhirServer(fhir), Dataverse(rows))
+    yield Route(
+        journal, outbox, ledger, clock, neighbour, dataverse, FhirServer(fhir), Dataverse(rows)
+    )
     await fhir.http.aclose()
     await rows.http.aclose()
 

@@ -1,0 +1,182 @@
+"""What an earlier try has done already: what to ask the server, what its answer proves. Pure.
+
+A try whose answer was lost is never repeated blindly: somebody may have changed since what it
+wrote, and that stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeGuard
+
+from integration.errors import Issue
+from integration.fhir import issues, outcome
+from integration.fhir.units import UnitEntry
+from integration.model import Outcome
+
+_CONFLICT = 409
+
+# Answers that say nothing of the question.
+_PASSING = (401, 403, 408, 409, 429)
+
+LEFT_ALONE = Issue(
+    "conflict",
+    "superseded: changed since this write was first tried, and left as it is",
+    severity="warning",
+)
+_UNCLEAR = Issue(
+    "incomplete",
+    "the answer to the patch was lost; the resource has changed since it was sent",
+    severity="warning",
+)
+
+# What servers add to a resource, or keep of its last version.
+_META = {"versionId", "lastUpdated"}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One entry of which an earlier try's end is not known."""
+
+    entry: UnitEntry
+    name: str  # Type/id
+    since: float  # when that try began, seconds since 1970
+    resource: dict[str, Any] | None  # as it was sent
+
+
+def proven(
+    asked: Sequence[Asked], answers: Sequence[Any], *, whole: bool
+) -> dict[int, Outcome] | None:
+    """The answers to `units.reads` of their names: which need not, or must not, be sent?
+
+    `whole`: all of them went in one transaction, so one that is certainly ours proves them all.
+    None when the server has not said of every one that it is there, or is not: that is no leave
+    to write.
+    """
+    pairs = list(zip(asked, answers, strict=False))
+    if any(outcome.status_of(answer) not in (200, 404, 410) for _, answer in pairs):
+        return None
+    if whole and any(_is_ours(one, answer) for one, answer in pairs):
+        return {one.entry.position: _done(one, answer) for one, answer in pairs}
+    verdicts = {one.entry.position: _verdict(one, answer) for one, answer in pairs}
+    return {position: verdict for position, verdict in verdicts.items() if verdict}
+
+
+def _is_ours(one: Asked, answer: Any) -> bool:
+    """Whether only this entry can have made it so."""
+    status = outcome.status_of(answer)
+    if one.entry.created:
+        return status != 404  # nobody else knows the id
+    current = answer.get("resource")
+    return status == 200 and _is_same(one.resource, current) and _is_newer(current, one.since)
+
+
+def _verdict(one: Asked, answer: Any) -> Outcome | None:
+    """None: it must be sent."""
+    entry, status, current = one.entry, outcome.status_of(answer), answer.get("resource")
+    if entry.created:
+        return _done(one, answer) if status != 404 else None
+    if status != 200:
+        return _done(one, answer) if entry.method == "DELETE" else None
+    if _is_same(one.resource, current):
+        return _done(one, answer)
+    if not _is_newer(current, one.since):
+        return None
+    if entry.method == "PATCH":
+        return outcome.noted(_done(one, answer), _UNCLEAR)
+    return left_alone(entry, one.name)
+
+
+def left_alone(entry: UnitEntry, name: str | None, issue: Issue = LEFT_ALONE) -> Outcome:
+    """An entry that is not sent, because a later write stands; `name`: of what."""
+    return Outcome(
+        entry.position,
+        _CONFLICT,
+        entry.full_url,
+        location=name,
+        issues=[issues.as_json(issue)],
+        superseded=True,
+    )
+
+
+def _done(one: Asked, answer: Any) -> Outcome:
+    """What somebody has deleted, or made again, since then is not ours to bring back."""
+    entry = one.entry
+    if entry.method == "DELETE":
+        return Outcome(entry.position, 204, entry.full_url)
+    read = outcome.of_entry(entry, answer) if outcome.status_of(answer) == 200 else None
+    return read or Outcome(entry.position, 200, entry.full_url, location=one.name)
+
+
+def _is_same(ours: Mapping[str, Any] | None, theirs: Any) -> bool:
+    """Apart from what a server adds. It may keep its own id for a conditional update."""
+    if ours is None or not isinstance(theirs, dict):
+        return False
+    left = {name: value for name, value in ours.items() if name not in ("id", "meta")}
+    right = {name: value for name, value in theirs.items() if name not in ("id", "meta")}
+    return (
+        ours.get("id") in (None, theirs.get("id"))
+        and _plain(left) == _plain(right)
+        and _has_meta(ours.get("meta"), theirs.get("meta"))
+    )
+
+
+def _has_meta(ours: Any, theirs: Any) -> bool:
+    """Tags and the like are added to those that are there: https://hl7.org/fhir/R4/http.html#update"""
+    wanted = {n: v for n, v in ours.items() if n not in _META} if isinstance(ours, dict) else {}
+    have = theirs if isinstance(theirs, dict) else {}
+    return all(
+        all(_plain(item) in _plain(have.get(name, [])) for item in value)
+        if isinstance(value, list) and isinstance(have.get(name, []), list)
+        else _plain(have.get(name)) == _plain(value)
+        for name, value in wanted.items()
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Numbers by their value: not every server keeps every digit."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | bool | None) else float(value)
+
+
+def _is_newer(current: Any, since: float) -> bool:
+    """Whether it was written after the try began. One that does not say when may have been."""
+    meta = current.get("meta") if isinstance(current, dict) else None
+    stated = meta.get("lastUpdated") if isinstance(meta, dict) else None
+    try:
+        moment = datetime.fromisoformat(stated) if isinstance(stated, str) else None
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        return True
+    return moment.timestamp() >= since
+
+
+def matches(query: str, answer: Any) -> list[str] | None:
+    """Type/id of what a search found, without what it includes; None: it was not answered.
+
+    A search that the server refuses finds nothing: it will refuse the condition as well.
+    """
+    status = outcome.status_of(answer)
+    if status is not None and 400 <= status < 500 and status not in _PASSING:
+        return []
+    bundle = answer.get("resource") if isinstance(answer, dict) else None
+    entries = bundle.get("entry", []) if isinstance(bundle, dict) else None
+    if status != 200 or not isinstance(entries, list):
+        return None
+    kind = query.partition("?")[0]
+    resources = (entry.get("resource") for entry in entries if isinstance(entry, dict))
+    return [f"{kind}/{found['id']}" for found in resources if _is_match(found, kind)]
+
+
+def _is_match(resource: Any, kind: str) -> TypeGuard[dict[str, Any]]:
+    return (
+        isinstance(resource, dict)
+        and resource.get("resourceType") == kind
+        and isinstance(resource.get("id"), str)
+    )

@@ -1,0 +1,441 @@
+"""An earlier delivery's write never lands after a later one's, whatever happens on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from integration import relay
+from integration.journal.ledger import Turn
+from integration.model import Claim, Status
+from integration.order import is_later
+from integration.settings import MIRROR_QUEUE
+from tests.conftest import LEASE, Body, Route, bundle, entry, observation, patient
+
+BY_NUMBER = "Patient?identifier=urn:mrn|7"
+
+
+def update(family: str, **elements: Any) -> Body:
+    return entry(named(family, id="p1", **elements), method="PUT", url="Patient/p1")
+
+
+def named(family: str, **elements: Any) -> Body:
+    return patient(identifier=[{"system": "urn:mrn", "value": "7"}], **elements) | {
+        "name": [{"family": family}]
+    }
+
+
+def batch(*entries: Body) -> Body:
+    return bundle(*entries, kind="batch")
+
+
+def family(route: Route, identity: str = "Patient/p1") -> str:
+    found: str = route.neighbour.stored[identity]["name"][0]["family"]
+    return found
+
+
+# --- the order of deliveries -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["batch", "transaction"])
+async def test_what_is_carried_late_is_superseded_and_says_so(route: Route, kind: str) -> None:
+    first = await route.deliver(bundle(update("first"), kind=kind))
+    second = await route.deliver(bundle(update("second"), kind=kind))
+    await route.carry_all(second)
+    await route.carry_all(first)
+    assert family(route) == "second"
+    assert route.neighbour.versions == {"Patient/p1": 1}
+    (late,) = await route.outcomes(first)
+    assert (late.status, late.superseded, late.written) == (409, True, False)
+    assert late.issues is not None
+    assert "superseded" in late.issues[0]["diagnostics"]
+    known = await route.known(first)
+    assert (known.status, known.written, known.superseded, known.refused) == (Status.DONE, 0, 1, 0)
+
+
+async def test_in_their_order_both_are_written(route: Route) -> None:
+    for name in ("first", "second"):
+        await route.carry_all(await route.deliver(batch(update(name))))
+    assert family(route) == "second"
+    assert route.neighbour.versions == {"Patient/p1": 2}
+
+
+async def test_the_rest_of_a_superseded_transaction_is_written(route: Route) -> None:
+    url = "urn:uuid:00000000-0000-4000-8000-000000000001"
+    first = await route.deliver(
+        bundle(update("first"), entry(observation("Patient/p1"), url), entry(observation()))
+    )
+    await route.carry_all(await route.deliver(batch(update("second"))))
+    await route.carry_all(first)
+    assert family(route) == "second"
+    assert await route.statuses(first) == [409, 201, 201]
+
+
+async def test_a_late_update_does_not_bring_back_what_was_deleted(route: Route) -> None:
+    route.neighbour.put(named("before", id="p1"))
+    first = await route.deliver(batch(update("first")))
+    second = await route.deliver(None or b"", method="DELETE", type="Patient", id="p1")
+    await route.carry_all(second)
+    await route.carry_all(first)
+    assert route.neighbour.stored == {}
+    assert await route.statuses(first) == [409]
+
+
+async def test_a_refused_write_supersedes_nothing(route: Route) -> None:
+    first = await route.deliver(batch(update("first")))
+    second = await route.deliver(batch(update("second")))
+    route.neighbour.refuses = {"Patient"}
+    await route.carry_all(second)
+    route.neighbour.refuses = set()
+    await route.carry_all(first)
+    assert await route.statuses(second) == [422]
+    assert family(route) == "first"
+
+
+async def test_what_both_create_is_nobody_else_s(route: Route) -> None:
+    """New resources need no turn: no storage operation is spent on them."""
+    await route.carry_all(await route.deliver(bundle(entry(patient()), entry(observation()))))
+    assert route.ledger.turns == {}
+
+
+async def test_no_identifier_is_kept_with_the_turns(route: Route) -> None:
+    changed = entry(named("x"), method="PUT", url=BY_NUMBER)
+    await route.carry_all(await route.deliver(batch(changed, update("y"))))
+    assert route.ledger.turns
+    told = repr(route.ledger.turns)
+    assert "p1" not in told
+    assert "mrn" not in told
+
+
+async def test_without_the_guard_the_last_to_arrive_wins(route: Route) -> None:
+    route.settings = {"orders": {"": "off"}}
+    first = await route.deliver(batch(update("first")))
+    await route.carry_all(await route.deliver(batch(update("second"))))
+    await route.carry_all(first)
+    assert family(route) == "first"
+    assert route.ledger.turns == {}
+
+
+# --- two at the same time ------------------------------------------------------------------------
+
+
+async def test_two_deliveries_never_write_a_resource_at_the_same_time(route: Route) -> None:
+    """The first is at the server; the second waits for its end, and comes after it."""
+    first = await route.deliver(batch(update("first")))
+    second = await route.deliver(batch(update("second")))
+
+    async def meanwhile() -> None:
+        await relay.carry(route.relay, Claim(second))
+
+    route.neighbour.will_wait_for(meanwhile)
+    await route.carry(first)
+    assert [len(each.asked) for each in route.neighbour.writes] == [1]
+    assert route.waits
+    await route.carry_all()
+    assert family(route) == "second"
+    assert await route.statuses(second) == [200]
+
+
+async def test_a_lost_answer_makes_others_wait_until_the_server_must_have_ended(
+    route: Route,
+) -> None:
+    first = await route.deliver(batch(update("first")))
+    second = await route.deliver(batch(update("second")))
+    route.neighbour.will_lose_the_reply()
+    await route.carry(first)
+    await route.carry(second)
+    assert len(route.neighbour.writes) == 1
+    route.clock.later(LEASE)
+    await route.carry(second)
+    assert family(route) == "second"
+    await route.carry_all()
+    assert family(route) == "second"
+    assert await route.statuses(first) == [409]
+
+
+async def test_the_next_try_of_the_same_delivery_does_not_wait(route: Route) -> None:
+    first = await route.deliver(batch(update("first")))
+    route.neighbour.will_lose_the_reply()
+    await route.carry(first)
+    await route.carry_all()
+    assert (await route.known(first)).status is Status.DONE
+    assert route.waits == []
+    assert route.neighbour.versions == {"Patient/p1": 1}
+
+
+async def test_after_such_a_try_others_still_wait_for_the_lost_one(route: Route) -> None:
+    first = await route.deliver(batch(update("first")))
+    second = await route.deliver(batch(update("second")))
+    route.neighbour.will_lose_the_reply()
+    await route.carry(first)
+    route.outbox.sent.clear()
+    await route.carry(first, attempt=1)
+    await route.carry(second)
+    assert await route.outcomes(second) == []
+    route.clock.later(LEASE)
+    await route.carry(second, attempt=1)
+    assert family(route) == "second"
+
+
+async def test_a_server_that_was_never_reached_keeps_nobody_waiting(route: Route) -> None:
+    first = await route.deliver(batch(update("first")))
+    second = await route.deliver(batch(update("second")))
+    route.neighbour.down = 503
+    await route.carry(first)
+    route.neighbour.down = None
+    await route.carry(second)
+    assert route.waits == []
+    assert await route.statuses(second) == [201]
+    await route.carry_all()
+    assert family(route) == "second"
+
+
+async def test_many_at_once_end_with_the_last(route: Route) -> None:
+    deliveries = [await route.deliver(batch(update(str(n)))) for n in range(6)]
+    await asyncio.gather(*(route.carry(delivery) for delivery in reversed(deliveries)))
+    await route.carry_all()
+    assert family(route) == "5"
+    outcomes = [await route.outcomes(delivery) for delivery in deliveries]
+    assert all(each.written or each.superseded for (each,) in outcomes)
+
+
+async def test_units_that_want_each_other_s_resources_do_not_lock_each_other(
+    route: Route,
+) -> None:
+    one = entry(patient(id="a"), method="PUT", url="Patient/a")
+    other = entry(patient(id="b"), method="PUT", url="Patient/b")
+    deliveries = [await route.deliver(batch(*pair)) for pair in ((one, other), (other, one)) * 3]
+    await asyncio.gather(*(route.carry(delivery) for delivery in deliveries))
+    await route.carry_all()
+    for delivery in deliveries:
+        assert (await route.known(delivery)).status is Status.DONE
+
+
+# --- what only the server can name ---------------------------------------------------------------
+
+
+async def test_two_conditional_creates_at_once_make_one_resource(route: Route) -> None:
+    create = entry(named("x"), ifNoneExist="identifier=urn:mrn|7")
+    deliveries = [await route.deliver(batch(create, entry(observation()))) for _ in range(2)]
+
+    async def meanwhile() -> None:
+        await relay.carry(route.relay, Claim(deliveries[1]))
+
+    # The server has looked, found nothing, and writes only now.
+    route.neighbour.will_wait_for(meanwhile)
+    await route.carry(deliveries[0])
+    await route.carry_all()
+    assert len(route.neighbour.of("Patient")) == 1
+    assert (await route.statuses(deliveries[1]))[0] == 200
+
+
+async def test_a_late_conditional_update_is_superseded_by_its_condition(route: Route) -> None:
+    def conditional(name: str) -> Body:
+        return batch(entry(named(name), method="PUT", url=BY_NUMBER))
+
+    first = await route.deliver(conditional("first"))
+    await route.carry_all(await route.deliver(conditional("second")))
+    await route.carry_all(first)
+    (person,) = route.neighbour.of("Patient")
+    assert person["name"][0]["family"] == "second"
+    (late,) = await route.outcomes(first)
+    assert (late.superseded, late.location) == (True, f"Patient/{person['id']}")
+
+
+async def test_a_late_conditional_update_is_superseded_by_a_write_of_what_it_finds(
+    route: Route,
+) -> None:
+    first = await route.deliver(batch(entry(named("first"), method="PUT", url=BY_NUMBER)))
+    await route.carry_all(await route.deliver(batch(update("second"))))
+    await route.carry_all(first)
+    assert family(route) == "second"
+    assert await route.statuses(first) == [409]
+
+
+async def test_a_late_write_is_superseded_by_a_conditional_update_that_found_it(
+    route: Route,
+) -> None:
+    route.neighbour.put(named("before", id="p1"))
+    first = await route.deliver(batch(update("first")))
+    second = await route.deliver(
+        batch(entry(named("second", id="p1"), method="PUT", url=BY_NUMBER))
+    )
+    await route.carry_all(second)
+    await route.carry_all(first)
+    assert family(route) == "second"
+
+
+async def test_what_refers_to_a_superseded_conditional_entry_is_written(route: Route) -> None:
+    url = "urn:uuid:00000000-0000-4000-8000-000000000001"
+    first = await route.deliver(
+        bundle(entry(named("first"), url, method="PUT", url=BY_NUMBER), entry(observation(url)))
+    )
+    await route.carry_all(await route.deliver(batch(update("second"))))
+    await route.carry_all(first)
+    assert family(route) == "second"
+    (seen,) = route.neighbour.of("Observation")
+    assert seen["subject"]["reference"] == "Patient/p1"
+    assert await route.statuses(first) == [409, 201]
+
+
+async def test_a_search_that_failed_is_no_leave_to_write(route: Route) -> None:
+    delivery = await route.deliver(batch(entry(named("x"), method="PUT", url=BY_NUMBER)))
+    route.neighbour.will_answer(
+        200, {"resourceType": "Bundle", "entry": [{"response": {"status": "500"}}]}
+    )
+    await route.carry(delivery)
+    assert route.neighbour.writes == []
+    await route.carry_all()
+    assert await route.statuses(delivery) == [201]
+
+
+# --- looking before an update is repeated --------------------------------------------------------
+
+
+async def lost(route: Route, *entries: Body, kind: str = "batch") -> str:
+    """A delivery whose first try was done, and its answer lost."""
+    delivery = await route.deliver(bundle(*entries, kind=kind))
+    route.neighbour.will_lose_the_reply()
+    await route.carry(delivery)
+    route.clock.later(1)
+    return delivery
+
+
+@pytest.mark.parametrize("kind", ["batch", "transaction"])
+async def test_an_update_that_is_there_is_not_written_again(route: Route, kind: str) -> None:
+    route.neighbour.put(named("before", id="p1"))
+    delivery = await lost(route, update("ours"), kind=kind)
+    await route.carry_all()
+    assert await route.statuses(delivery) == [200]
+    assert route.neighbour.versions == {"Patient/p1": 2}
+    assert len(route.neighbour.writes) == 1
+
+
+async def test_what_somebody_changed_since_the_lost_try_is_left_alone(route: Route) -> None:
+    delivery = await lost(route, update("ours"))
+    route.neighbour.put(named("theirs", id="p1"))
+    await route.carry_all()
+    assert family(route) == "theirs"
+    (seen,) = await route.outcomes(delivery)
+    assert (seen.status, seen.superseded) == (409, True)
+
+
+async def test_what_somebody_changed_before_the_lost_try_is_overwritten(route: Route) -> None:
+    route.neighbour.put(named("theirs", id="p1"))
+    route.clock.later(1)
+    delivery = await route.deliver(batch(update("ours")))
+    route.neighbour.down = 500  # the try did nothing
+    await route.carry(delivery)
+    route.neighbour.down = None
+    await route.carry_all()
+    assert family(route) == "ours"
+
+
+async def test_a_transaction_that_was_done_stays_done_whatever_was_changed(route: Route) -> None:
+    other = entry(patient(id="p2"), method="PUT", url="Patient/p2")
+    delivery = await lost(route, update("ours"), other, kind="transaction")
+    route.neighbour.put(named("theirs", id="p1"))
+    await route.carry_all()
+    assert family(route) == "theirs"
+    assert await route.statuses(delivery) == [200, 200]
+    assert len(route.neighbour.writes) == 1
+
+
+async def test_a_delete_is_not_repeated_on_what_came_back(route: Route) -> None:
+    route.neighbour.put(named("before", id="p1"))
+    delivery = await route.deliver(b"", method="DELETE", type="Patient", id="p1")
+    route.neighbour.will_lose_the_reply()
+    await route.carry(delivery)
+    route.clock.later(1)
+    route.neighbour.put(named("again", id="p1"))
+    await route.carry_all()
+    assert family(route) == "again"
+    assert await route.statuses(delivery) == [409]
+
+
+async def test_a_delete_that_was_done_is_done(route: Route) -> None:
+    route.neighbour.put(named("before", id="p1"))
+    delivery = await route.deliver(b"", method="DELETE", type="Patient", id="p1")
+    route.neighbour.will_lose_the_reply()
+    await route.carry(delivery)
+    await route.carry_all()
+    assert await route.statuses(delivery) == [204]
+
+
+async def test_without_the_guard_a_retry_looks_as_well(route: Route) -> None:
+    route.settings = {"orders": {"": "off"}}
+    await lost(route, update("ours"))
+    route.neighbour.put(named("theirs", id="p1"))
+    await route.carry_all()
+    assert family(route) == "theirs"
+
+
+async def test_a_superseded_patient_is_not_mirrored_again(route: Route) -> None:
+    first = await route.deliver(batch(update("first")))
+    await route.carry_all(await route.deliver(batch(update("second"))))
+    route.outbox.sent.clear()
+    await route.carry_all(first)
+    assert [name for name, *_ in route.outbox.sent if name == MIRROR_QUEUE] == []
+
+
+# --- the order by the source's own word ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("turn", "delivery", "stamp", "later"),
+    [
+        (Turn(), "b", None, False),
+        (Turn(delivery="a"), "b", None, False),
+        (Turn(delivery="c"), "b", None, True),
+        (Turn(delivery="b"), "b", None, False),
+        (Turn(delivery="a", stamp="v:2"), "b", "v:1", True),
+        (Turn(delivery="c", stamp="v:1"), "b", "v:2", False),
+        (Turn(delivery="c", stamp="v:1"), "b", "v:1", True),
+        (Turn(delivery="c", stamp="v:1"), "b", "u:2026", True),
+        (Turn(delivery="a", stamp="v:1"), "b", None, False),
+        (Turn(delivery="c"), "b", "v:9", True),
+    ],
+)
+def test_what_is_later(turn: Turn, delivery: str, stamp: str | None, later: bool) -> None:
+    """By the source's stamps where both have one of a kind, else by arrival."""
+    assert is_later(turn, delivery, stamp) is later
+
+
+# --- conditional references to what the delivery brings itself -----------------------------------
+
+
+def referring(kind: str) -> Body:
+    return bundle(
+        entry(named("ours")),
+        entry(observation("Patient?identifier=urn:mrn|7")),
+        kind=kind,
+    )
+
+
+@pytest.mark.parametrize("kind", ["batch", "transaction"])
+async def test_a_conditional_reference_finds_what_comes_with_it(route: Route, kind: str) -> None:
+    delivery = await route.deliver(referring(kind))
+    await route.carry_all(delivery)
+    assert await route.statuses(delivery) == [201, 201]
+    (person,), (seen,) = route.neighbour.of("Patient"), route.neighbour.of("Observation")
+    assert seen["subject"]["reference"] == f"Patient/{person['id']}"
+
+
+async def test_a_second_match_on_the_server_refuses_a_conditional_reference(route: Route) -> None:
+    route.neighbour.put(named("theirs", id="other"))
+    delivery = await route.deliver(referring("transaction"))
+    await route.carry_all(delivery)
+    assert await route.statuses(delivery) == [424, 412]
+    assert route.neighbour.writes == []
+
+
+async def test_a_retry_is_not_disturbed_by_its_own_match(route: Route) -> None:
+    delivery = await route.deliver(referring("batch"))
+    route.neighbour.will_do_as_asked()
+    route.neighbour.will_lose_the_reply()
+    await route.carry(delivery)
+    await route.carry_all()
+    assert [status // 100 for status in await route.statuses(delivery)] == [2, 2]
+    assert len(route.neighbour.of("Patient")) == 1
