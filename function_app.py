@@ -7,10 +7,12 @@ import azure.functions as func
 from integration import health as health_check
 from integration import mirror as mirroring
 from integration import relay as relaying
-from integration import replies, telemetry, tracking, wiring
+from integration import replies, settings, telemetry, tracking, wiring
 from integration.errors import method_not_allowed
+from integration.housekeeping import sweep
 from integration.intake import accept
 from integration.outbox import read_claim
+from integration.preview import preview
 from integration.settings import MIRROR_QUEUE, RELAY_QUEUE
 
 telemetry.start()
@@ -25,8 +27,11 @@ STORAGE = "AzureWebJobsStorage"
 @app.route("fhir/{type?}/{id?}", methods=METHODS)
 @replies.door
 async def intake(req: func.HttpRequest) -> func.HttpResponse:
-    """Keep a delivery, queue its claim check, answer 202."""
+    """Keep a delivery, queue its claim check, answer 202. With ?dry-run=true, tell its plan."""
     parts = await wiring.parts()
+    if replies.dry_run(req):
+        told = await preview(parts.intake, parts.relay.limits, replies.ask(req))
+        return replies.plan(told)
     return replies.accepted(req, await accept(parts.intake, replies.ask(req)))
 
 
@@ -62,7 +67,9 @@ async def mirror_poison(msg: func.QueueMessage) -> None:
     await mirroring.park(parts.mirror, read_claim(msg.get_body()), "mirroring failed repeatedly")
 
 
-@app.route("deliveries/{id}", methods=METHODS)
+# Not `{id}`: where routes overlap, the names of their functions decide which is taken.
+# https://github.com/Azure/azure-functions-host/issues/9876
+@app.route("deliveries/{id:guid}", methods=METHODS)
 @replies.door
 async def delivery(req: func.HttpRequest) -> func.HttpResponse:
     """What became of a delivery: progress, then its response bundle. DELETE cancels it."""
@@ -71,7 +78,8 @@ async def delivery(req: func.HttpRequest) -> func.HttpResponse:
         case "GET":
             return replies.story(await tracking.follow(parts.journal, req.route_params["id"]))
         case "DELETE":
-            return replies.cancelled(await tracking.cancel(parts.journal, req.route_params["id"]))
+            id_ = req.route_params["id"]
+            return replies.cancelled(await tracking.cancel(parts.journal, id_, parts.now()))
     raise method_not_allowed("GET", "DELETE")
 
 
@@ -83,7 +91,19 @@ async def replay(req: func.HttpRequest) -> func.HttpResponse:
     if req.method != "POST":
         raise method_not_allowed("POST")
     id_ = req.route_params["id"]
-    return replies.replayed(await tracking.replay(parts.journal, parts.outbox, id_))
+    return replies.replayed(await tracking.replay(parts.journal, parts.outbox, id_, parts.now()))
+
+
+@app.route("deliveries/replay", methods=METHODS)
+@replies.door
+async def replay_all(req: func.HttpRequest) -> func.HttpResponse:
+    """The same for all parked deliveries that match. With ?dry-run=true, list them."""
+    parts = await wiring.parts()
+    if req.method != "POST":
+        raise method_not_allowed("POST")
+    chosen, dry = tracking.chosen_by(req.params), replies.dry_run(req)
+    asked = (parts.journal, parts.outbox, chosen, parts.now())
+    return replies.page(req, await tracking.replay_all(*asked, dry=dry))
 
 
 @app.route("deliveries", methods=METHODS)
@@ -105,3 +125,11 @@ async def health(req: func.HttpRequest) -> func.HttpResponse:
         return replies.health({})
     parts = await wiring.parts()
     return replies.health(await health_check.check(parts.journal, parts.fhir, parts.dataverse))
+
+
+@app.timer_trigger(arg_name="timer", schedule=settings.housekeeping_schedule())
+@replies.timer_door
+async def housekeeping(timer: func.TimerRequest) -> None:
+    """Queue what was lost, park what takes too long, forget what is over."""
+    parts = await wiring.parts()
+    await sweep(parts.housekeeping)

@@ -3,20 +3,27 @@
 The route of a delivery, each step a module:
 
 intake      checks it, keeps its exact bytes, queues a claim check, answers 202
-relay       plans it, writes each unit to the FHIR server (lane), notes every outcome
+subscriptions  tells of missed events; answers notifications that bring nothing
+fetch       gets what a delivery names without bringing it, where that is allowed
+relay       plans it, writes each unit to the FHIR server (lane), notes every outcome;
+            before a unit goes, it takes its turn among deliveries (order) and looks (before)
 mirror      brings the row of a written Patient in Dataverse up to date with FHIR
 tracking    tells a sender what became of it, and cancels it
 health      tells an operator whether every neighbour answers
 preview     tells what would be sent, without sending
+housekeeping  queues what was lost on its way, and forgets what is over
 
 `function_app.py` has the doors, `wiring` builds the clients, `replies` turns results and errors
 into HTTP. A module imports only from lines below its own:
 
     replies | wiring | telemetry | __main__
-    intake | relay | mirror | tracking | health | preview
+    preview
+    intake | relay | mirror | tracking | health | housekeeping
     lane
+    before | fetch | subscriptions
+    order
     fhir | mapping | dataverse | journal | outbox
     transport | storage_errors
-    model | settings | exact_json | event_loop | limiter
+    model | settings | exact_json | event_loop | limiter | gzipped
     errors
 """

@@ -5,22 +5,28 @@ from __future__ import annotations
 import hashlib
 import logging
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from itertools import islice
 
 import msgspec
 
+from integration import subscriptions
 from integration.errors import Issue, Rejected, method_not_allowed
 from integration.event_loop import computed
 from integration.fhir import bundle, validation
 from integration.fhir.entries import MAX_ISSUES, Contents
 from integration.fhir.grammar import is_id, is_type
+from integration.fhir.notifications import Notification
+from integration.fhir.patches import JSON_PATCH
+from integration.gzipped import gunzipped
+from integration.journal.keys import accepted_at
 from integration.journal.store import Journal, Kept
 from integration.model import USUAL, Claim, Delivery, Policy, Received, Status
 from integration.outbox import Outbox
 from integration.settings import RELAY_QUEUE
+from integration.subscriptions import Noted
 
 log = logging.getLogger(__name__)
 
@@ -30,18 +36,20 @@ _FORMATS = {
     "application/fhir+ndjson": "ndjson",
     "application/ndjson": "ndjson",
     "application/x-ndjson": "ndjson",
+    JSON_PATCH: "json-patch",
 }
-
-# What follows a member of gzip is copied for the next one, so members are fed in pieces.
-_PIECE = 4096
 
 # A header may become part of a request to the FHIR server, or of the blob's metadata.
 _MAX_HEADER = 1000
 
+# A delivery that is gone after a day was forgotten, not broken off: its id, which is its place in
+# the order of deliveries, is not to be used again.
+_TAKEN_OVER = timedelta(days=1)
+
 _ALLOWED = {  # by what the address names
     (False, False): ("POST",),
     (True, False): ("POST",),
-    (True, True): ("PUT", "DELETE"),
+    (True, True): ("PUT", "PATCH", "DELETE"),
 }
 
 
@@ -76,10 +84,37 @@ class Intake:
     validate: bool = False
     sender_header: str | None = None
     policy: Policy = USUAL
+    orders: Mapping[str, str] = field(default_factory=lambda: {"": "arrival"})  # by sender
 
 
-async def accept(intake: Intake, ask: Ask) -> Accepted:
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A delivery that may come in; nothing of it is kept or queued yet."""
+
+    delivery: Delivery
+    kept: Kept
+    contents: Contents
+    repeatable: bool  # no Idempotency-Key: the same bytes may be meant again
+
+
+async def accept(intake: Intake, ask: Ask) -> Accepted | Noted:
     """Raises Rejected with nothing queued, or Unavailable so that the sender tries again."""
+    checked = await check(intake, ask)
+    if not isinstance(checked.contents, Notification):
+        return await _keep(intake, checked)
+    heard = await subscriptions.heard(
+        intake.journal, checked.delivery.sender, checked.contents.status
+    )
+    if not checked.contents.brings:
+        return await subscriptions.take(intake.journal, heard)
+    delivery = replace(checked.delivery, gap=heard.gap)
+    accepted = await _keep(intake, replace(checked, delivery=delivery))
+    await subscriptions.note(intake.journal, heard, accepted.delivery)
+    return accepted
+
+
+async def check(intake: Intake, ask: Ask) -> Checked:
+    """All that can be said of a request without the journal. Raises Rejected."""
     received = _received(ask)
     body = _decoded(ask, intake.max_bytes)
     # The relay reads it as the door did, whatever the settings are by then.
@@ -88,9 +123,10 @@ async def accept(intake: Intake, ask: Ask) -> Accepted:
     given = _header(ask, "idempotency-key")
     digest = _digest(msgspec.json.encode(received), body)
     now = intake.now()
+    sender = _sender(ask, intake.sender_header)
     delivery = Delivery(
         id=intake.new_id(now),
-        sender=_sender(ask, intake.sender_header),
+        sender=sender,
         key=_digest(b"key", given.encode()) if given else digest,
         digest=digest,
         accepted=now,
@@ -98,9 +134,22 @@ async def accept(intake: Intake, ask: Ask) -> Accepted:
         kind=contents.kind,
         entries=len(contents.entries),
         bytes=len(body),
+        order=intake.orders.get(sender, intake.orders[""]),
         more=contents.more,
     )
-    return await _keep(intake, delivery, Kept(asked, body), contents, repeatable=not given)
+    return Checked(delivery, Kept(asked, body), contents, repeatable=not given)
+
+
+async def earlier(journal: Journal, checked: Checked, first: str) -> Delivery | None:
+    """The delivery that took the key of this one, if it is known and this is its repeat.
+
+    Raises Rejected when an Idempotency-Key came before with something else.
+    """
+    known = await journal.delivery(first)
+    if known is not None and not checked.repeatable and known.digest != checked.delivery.digest:
+        text = "this Idempotency-Key came before with another body; use a new key"
+        raise Rejected(Issue("conflict", text), status=422)
+    return known
 
 
 def _read(body: bytes, received: Received, validate: bool) -> Contents:
@@ -118,24 +167,21 @@ def _read(body: bytes, received: Received, validate: bool) -> Contents:
     return contents
 
 
-async def _keep(
-    intake: Intake, delivery: Delivery, kept: Kept, contents: Contents, *, repeatable: bool
-) -> Accepted:
+async def _keep(intake: Intake, checked: Checked) -> Accepted:
     """Key, bytes, row, queue, in this order: a crash between any two is mended by a repeat."""
-    first = await intake.journal.claim_key(delivery.sender, delivery.key, delivery.id)
-    if first != delivery.id and repeatable:
+    delivery, journal = checked.delivery, intake.journal
+    first = await journal.claim_key(delivery.sender, delivery.key, delivery.id)
+    if first != delivery.id and not checked.repeatable:
+        known = await earlier(journal, checked, first)
+        if known is not None and known.status is not Status.ACCEPTED:
+            return Accepted(first)
+        if known is not None or delivery.accepted - accepted_at(first) < _TAKEN_OVER:
+            delivery = replace(delivery, id=first)  # its first try may have ended before the queue
+    if first != delivery.id:
         # The same bytes may be meant again (A, B, A), so they are carried again, with the same
         # ids; `repeat` makes the relay look before it writes.
         delivery = replace(delivery, repeat=True)
-    elif first != delivery.id:
-        known = await intake.journal.delivery(first)
-        if known is not None and known.digest != delivery.digest:
-            text = "this Idempotency-Key came before with another body; use a new key"
-            raise Rejected(Issue("conflict", text), status=422)
-        if known is not None and known.status is not Status.ACCEPTED:
-            return Accepted(first)
-        delivery = replace(delivery, id=first)  # its first try may have ended before the queue
-    await intake.journal.keep(delivery, kept)
+    await journal.keep(delivery, checked.kept)
     await intake.outbox.send(RELAY_QUEUE, Claim(delivery.id))
     log.info(
         "delivery.accepted",
@@ -147,7 +193,15 @@ async def _keep(
             "repeat": delivery.repeat,
         },
     )
-    return Accepted(delivery.id, tuple(e.refusal for e in contents.entries if e.refusal))
+    return Accepted(delivery.id, tuple(_refused(checked.contents)))
+
+
+def _refused(contents: Contents) -> Iterator[Issue]:
+    """What is not sent, whatever happens; what is to be fetched may still come."""
+    waiting = contents.wanted if isinstance(contents, Notification) else {}
+    for entry in contents.entries:
+        if entry.refusal and entry.position not in waiting:
+            yield entry.refusal
 
 
 def _received(ask: Ask) -> Received:
@@ -164,6 +218,8 @@ def _received(ask: Ask) -> Received:
             Issue("value", "the id in the address must be 1 to 64 letters, digits, - and .")
         )
     format_ = "json" if ask.method == "DELETE" else _format(ask)
+    if format_ == "json-patch" and ask.method != "PATCH":
+        raise Rejected(Issue("not-supported", f"{JSON_PATCH} goes with PATCH alone"), status=415)
     if format_ == "ndjson" and ask.type is not None:
         raise Rejected(
             Issue("not-supported", "NDJSON goes to the base address, /api/fhir"), status=415
@@ -203,30 +259,13 @@ def _decoded(ask: Ask, max_bytes: int) -> bytes:
     if encoding not in ("identity", "gzip"):
         raise Rejected(Issue("not-supported", "send the body as it is, or with gzip"), status=415)
     try:
-        body = _gunzipped(ask.body, max_bytes) if encoding == "gzip" else ask.body
+        body = gunzipped(ask.body, max_bytes) if encoding == "gzip" else ask.body
     except zlib.error:
         raise Rejected(Issue("invalid", "the body is not gzip, as Content-Encoding says")) from None
     if len(body) > max_bytes:
         text = f"larger than the {max_bytes} bytes that are taken at once; send it in parts"
         raise Rejected(Issue("too-long", text), status=413)
     return body
-
-
-def _gunzipped(data: bytes, max_bytes: int) -> bytes:
-    """https://www.rfc-editor.org/rfc/rfc1952: several members may follow each other."""
-    parts, room = [], max_bytes + 1
-    member = zlib.decompressobj(wbits=31)
-    for start in range(0, len(data), _PIECE):
-        piece = data[start : start + _PIECE]
-        while piece and room:
-            if member.eof:
-                member = zlib.decompressobj(wbits=31)
-            parts.append(member.decompress(piece, room))
-            room -= len(parts[-1])
-            piece = member.unused_data
-    if room and not member.eof:
-        raise zlib.error("the last member is cut off")
-    return b"".join(parts)
 
 
 def _sender(ask: Ask, header: str | None) -> str:

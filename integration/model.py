@@ -43,6 +43,7 @@ class Policy:
 
     messages: str = "resources"  # or refuse
     documents: str = "bundle"  # or resources, or both
+    dangling: str = "refuse"  # or note
 
 
 USUAL = Policy()
@@ -52,10 +53,10 @@ USUAL = Policy()
 class Received:
     """What a sender asked for, apart from the bytes: kept beside them, for the relay to read."""
 
-    method: str  # POST, PUT or DELETE
+    method: str  # POST, PUT, PATCH or DELETE
     type: str | None = None  # the resource type in the address; None for /api/fhir itself
     id: str | None = None
-    format: str = "json"  # json or ndjson
+    format: str = "json"  # json, json-patch or ndjson
     if_match: str | None = None
     if_none_match: str | None = None
     if_none_exist: str | None = None
@@ -85,16 +86,23 @@ class Delivery:
     kind: str  # the type of the bundle, or resource or ndjson
     entries: int
     bytes: int
+    # what makes a write later than another: arrival, lastUpdated, version; off: nothing does
+    order: str = "arrival"
     repeat: bool = False  # the same bytes were accepted before
     lanes: int = 0
     lanes_done: int = 0
     written: int = 0
     refused: int = 0
+    superseded: int = 0
     units: int = 0
     split: bool = False  # a transaction that could not stay one
-    more: bool = False  # it names a next page, which is not followed
-    finished: datetime | None = None
+    more: bool = False  # it names a next page, which was not followed
+    gap: str | None = None  # the events of its subscription that were missing before it
+    finished: datetime | None = None  # done or cancelled
     reason: str | None = None  # why it is parked
+    replayed: datetime | None = None  # by an operator; its age counts from here
+    looked: datetime | None = None  # when housekeeping last looked whether it goes on
+    looked_done: int = 0  # and how many lanes were done then
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +117,8 @@ class Outcome:
     last_modified: str | None = None
     issues: list[dict[str, Any]] | None = None  # OperationOutcome.issue
     unit: str | None = None  # lane.number of the unit that carried it
+    superseded: bool = False  # not sent, or not again: a later write of the resource stands
+    resource: str | None = None  # what a read found, as JSON text: decoded, it would lose digits
 
     @property
     def written(self) -> bool:

@@ -1,27 +1,129 @@
-"""VERB preview: what would be sent, without sending it. Pure."""
+"""VERB preview: what would become of a delivery, without keeping, queueing or sending it.
+
+The plan is the one that the relay would make, ids included. It is the sender's own request told
+back, so it may hold the queries in it; it belongs in an answer and in no log.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
+import msgspec
+
+from integration.event_loop import computed
+from integration.fhir import issues
 from integration.fhir.entries import Contents
-from integration.fhir.plan import Plan
+from integration.fhir.identity import Naming
+from integration.fhir.notifications import Notification
+from integration.fhir.plan import Plan, plan
+from integration.fhir.units import Lane, Limits, Unit, UnitEntry
+from integration.intake import Ask, Checked, Intake, check, earlier
+
+_ATOMICITY = (
+    "atomicity: the transaction is above the FHIR server's limits and goes in several units, so a "
+    "part of it can be refused while others are written"
+)
+_PAGES = "pages: further ones are no part of this plan; they come only from below FETCH_FROM"
 
 
-def as_text(contents: Contents, plan: Plan) -> Iterator[str]:
-    """A line for each unit, for what would be lost and for each refusal."""
-    units = sum(len(lane.units) for lane in plan.lanes)
-    yield f"{contents.kind}: entries={len(contents.entries)} lanes={len(plan.lanes)} units={units}"
-    for number, lane in enumerate(plan.lanes):
-        for index, unit in enumerate(lane.units):
-            size = sum(len(entry.body) for entry in unit.entries)
-            created = sum(entry.created for entry in unit.entries)
-            waiting = sum(bool(entry.awaits) for entry in unit.entries)
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """An entry of a unit, as far as it is told."""
+
+    request: dict[str, str]
+
+
+_sent = msgspec.json.Decoder(_Sent)
+
+
+async def preview(intake: Intake, limits: Limits, ask: Ask) -> dict[str, Any]:
+    """The plan as JSON. Raises what accepting would raise."""
+    checked = await check(intake, ask)
+    delivery = checked.delivery
+    first = await intake.journal.claimant(delivery.sender, delivery.key)
+    if first is not None:
+        await earlier(intake.journal, checked, first)
+    told = await computed(delivery.bytes, lambda: _told(checked, limits))
+    return {"repeats": first, **told} if first else told
+
+
+def _told(checked: Checked, limits: Limits) -> dict[str, Any]:
+    naming = Naming(checked.delivery.sender, checked.delivery.key)
+    order = checked.delivery.order
+    return as_json(checked.contents, plan(checked.contents, naming, limits, order))
+
+
+def as_json(contents: Contents, made: Plan) -> dict[str, Any]:
+    """Lanes, units and entries; what would be refused and what lost. Pure."""
+    places = {
+        entry.target: entry.position
+        for lane in made.lanes
+        for unit in lane.units
+        for entry in unit.entries
+    }
+    wanted = contents.wanted if isinstance(contents, Notification) else {}
+    lost = [_ATOMICITY] * made.split + [_PAGES] * contents.more
+    return {
+        "kind": contents.kind,
+        "entries": len(contents.entries),
+        "lanes": [_lane(lane, places) for lane in made.lanes],
+        "refused": [
+            {"position": entry.position, "where": entry.where, **issues.as_json(issue)}
+            for entry, issue in made.refused
+            if entry.position not in wanted
+        ],
+        "toFetch": [{"position": n, "address": address} for n, address in sorted(wanted.items())],
+        "lost": lost,
+    }
+
+
+def _lane(lane: Lane, places: Mapping[str, int]) -> dict[str, Any]:
+    return {"units": [_unit(unit, places) for unit in lane.units]}
+
+
+def _unit(unit: Unit, places: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "kind": unit.kind,
+        "bytes": sum(len(entry.body) for entry in unit.entries),
+        "entries": [_entry(entry, places) for entry in unit.entries],
+    }
+
+
+def _entry(entry: UnitEntry, places: Mapping[str, int]) -> dict[str, Any]:
+    """`request` is as it is sent, but that a placeholder stands where an answer is awaited."""
+    shape: dict[str, Any] = {
+        "position": entry.position,
+        "where": entry.where,
+        "request": _sent.decode(entry.body).request,
+        "created": entry.created,
+        "waitsFor": [places[name] for name in entry.awaits if name in places],
+        "blocked": not places.keys() >= set(entry.awaits),  # by a refused one
+        "answersFor": [position for position, _ in entry.same],
+    }
+    return {name: value for name, value in shape.items() if value is not False and value != []}
+
+
+def as_text(told: Mapping[str, Any]) -> Iterator[str]:
+    """The same for a terminal: a line for each unit and each refusal. Pure."""
+    lanes = told["lanes"]
+    units = sum(len(lane["units"]) for lane in lanes)
+    yield f"{told['kind']}: entries={told['entries']} lanes={len(lanes)} units={units}"
+    for number, lane in enumerate(lanes):
+        for index, unit in enumerate(lane["units"]):
+            entries = unit["entries"]
+            created = sum("created" in entry for entry in entries)
+            waiting = sum("waitsFor" in entry for entry in entries)
             yield (
-                f"  lane {number}, unit {index}: {unit.kind} of {len(unit.entries)} entries, "
-                f"{size} bytes; {created} created with ids of ours, {waiting} await an answer"
+                f"  lane {number}, unit {index}: {unit['kind']} of {len(entries)} entries, "
+                f"{unit['bytes']} bytes; {created} created with ids of ours, "
+                f"{waiting} await an answer"
             )
-    if plan.split:
-        yield "lost: the transaction is above the limits, so it is not all or nothing any more"
-    for entry, issue in plan.refused:
-        yield f"refused: {entry.where}: {issue.text}"
+    for wanted in told["toFetch"]:
+        yield f"to fetch, if FETCH_FROM allows it: entry {wanted['position']}"
+    for text in told["lost"]:
+        yield f"lost: {text}"
+    for issue in told["refused"]:
+        kind = "refused" if issue["severity"] == "error" else "not sent"
+        yield f"{kind}: {issue['where']}: {issue['diagnostics']}"

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import azure.functions as func
 import msgspec
@@ -19,12 +20,14 @@ from integration.intake import Accepted, Ask
 from integration.journal import view
 from integration.journal.store import Page
 from integration.model import Delivery, Status
-from integration.tracking import Story
+from integration.subscriptions import Noted
+from integration.tracking import Replayed, Story
 
 log = logging.getLogger(__name__)
 
 Door = Callable[[func.HttpRequest], Awaitable[func.HttpResponse]]
 QueueDoor = Callable[[func.QueueMessage], Awaitable[None]]
+TimerDoor = Callable[[func.TimerRequest], Awaitable[None]]
 
 _FHIR = "application/fhir+json"
 _POLL_AGAIN = "1"
@@ -71,6 +74,19 @@ def queue_door(work: QueueDoor) -> QueueDoor:
     return carried
 
 
+def timer_door(work: TimerDoor) -> TimerDoor:
+    """A timer's door, for the same reason."""
+
+    @functools.wraps(work)
+    async def swept(timer: func.TimerRequest) -> None:
+        try:
+            await work(timer)
+        except Exception as error:
+            raise RuntimeError(described(error)) from None
+
+    return swept
+
+
 def described(error: BaseException) -> str:
     """What failed and where, without the text of the exception, which may quote a patient."""
     if isinstance(error, IntegrationError):
@@ -91,6 +107,14 @@ def ask(req: func.HttpRequest) -> Ask:
     )
 
 
+def dry_run(req: func.HttpRequest) -> bool:
+    """Whether nothing is to be done, only told."""
+    asked: str = req.params.get("dry-run", "false")
+    if asked not in ("true", "false"):
+        raise Rejected(Issue("value", "dry-run must be true or false", "dry-run"))
+    return asked == "true"
+
+
 def outcome(
     status: int, issues: Iterable[Issue], headers: Mapping[str, str] | None = None
 ) -> func.HttpResponse:
@@ -99,8 +123,14 @@ def outcome(
     return _json(body, status, headers)
 
 
-def accepted(req: func.HttpRequest, result: Accepted) -> func.HttpResponse:
-    """202 with the address to poll: https://hl7.org/fhir/R4/async.html"""
+def accepted(req: func.HttpRequest, result: Accepted | Noted) -> func.HttpResponse:
+    """202 with the address to poll: https://hl7.org/fhir/R4/async.html
+
+    200 for a notification that there is nothing of to carry, so that a subscription becomes active.
+    """
+    if isinstance(result, Noted):
+        text = f"heard, and nothing to carry: a {result.what} without resources"
+        return outcome(200, [Issue("informational", text, None, "information")])
     address = f"{req.url.split('/api/')[0]}/api/deliveries/{result.delivery}"
     told = Issue("informational", f"kept and queued as {result.delivery}", None, "information")
     headers = {"Content-Location": address}
@@ -132,16 +162,20 @@ def replayed(delivery: Delivery) -> func.HttpResponse:
     return outcome(202, [told])
 
 
-def page(req: func.HttpRequest, result: Page) -> func.HttpResponse:
-    """Deliveries as JSON, with the address of the next page."""
+def page(req: func.HttpRequest, result: Page | Replayed) -> func.HttpResponse:
+    """Deliveries as JSON, with the address of the next page, or of the next ones to replay."""
     body: dict[str, Any] = {"deliveries": [view.summary(item) for item in result.deliveries]}
     if result.after:
-        kept = {name: value for name, value in req.params.items() if name in ("status", "_count")}
-        query = "&".join(
-            f"{name}={value}" for name, value in {**kept, "after": result.after}.items()
-        )
+        # All but the function key, which some send as a parameter.
+        kept = {name: value for name, value in req.params.items() if name != "code"}
+        query = urlencode({**kept, "after": result.after})
         body["next"] = f"{req.url.split('?')[0]}?{query}"
     return _json(body, 200, media="application/json")
+
+
+def plan(told: Mapping[str, Any]) -> func.HttpResponse:
+    """What would be sent."""
+    return _json(told, 200, media="application/json")
 
 
 def health(states: Mapping[str, str]) -> func.HttpResponse:

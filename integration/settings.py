@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -23,6 +24,13 @@ _EMULATOR = (
     "TableEndpoint=http://127.0.0.1:10002/devstoreaccount1"
 )
 
+# A neighbour beyond this machine is asked over TLS only. No user, no query, no folder tricks:
+# what is fetched is compared with it character by character.
+_SOURCE = re.compile(
+    r"(?:https://[A-Za-z0-9.\-]+|http://(?:127\.0\.0\.1|localhost))(?::\d{1,5})?"
+    r"(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9._~\-]+)*"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Storage:
@@ -36,6 +44,20 @@ class Storage:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """How a delivery is read and planned, whatever the neighbours are."""
+
+    max_delivery_bytes: int
+    validate: bool
+    unit_max_entries: int
+    unit_max_bytes: int
+    over_limit: str
+    messages: str
+    documents: str
+    dangling: str
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What an operator decides. Sizes in bytes, times in seconds."""
 
@@ -46,17 +68,15 @@ class Settings:
     dataverse_scope: str | None
     azure_client_id: str | None
     sender_header: str | None
-    max_delivery_bytes: int
-    validate: bool
-    unit_max_entries: int
-    unit_max_bytes: int
-    over_limit: str
-    messages: str
-    documents: str
+    reading: Reading
+    order: Mapping[str, str]  # by sender; "" for all others
     fhir_concurrency: int
     dataverse_concurrency: int
     neighbour_timeout: int
     max_age: int
+    retention_days: int
+    fetch_from: Mapping[str, str | None]  # the token scope of each base address
+    fetch_pages: int
 
 
 def from_env(env: Mapping[str, str] = os.environ) -> Settings:
@@ -72,6 +92,44 @@ def from_env(env: Mapping[str, str] = os.environ) -> Settings:
         dataverse_scope=reader.scope("DATAVERSE_SCOPE", dataverse_url),
         azure_client_id=reader.optional("AZURE_CLIENT_ID"),
         sender_header=reader.optional("SENDER_HEADER"),
+        reading=_reading(reader),
+        order=reader.by_sender("ORDER", ("arrival", "lastUpdated", "version", "off")),
+        fhir_concurrency=reader.whole("FHIR_CONCURRENCY", 16),
+        dataverse_concurrency=reader.whole("DATAVERSE_CONCURRENCY", 16),
+        # The FHIR service gives a bundle 100 s before it answers 408 itself.
+        neighbour_timeout=reader.whole("NEIGHBOUR_TIMEOUT", 110),
+        max_age=reader.whole("MAX_AGE", 3 * 24 * 3600),
+        retention_days=reader.whole("RETENTION_DAYS", 30, most=3650),
+        fetch_from=reader.sources("FETCH_FROM", "FETCH_SCOPE"),
+        fetch_pages=reader.whole("FETCH_PAGES", 100),
+    )
+    reader.check()
+    return settings
+
+
+def reading_from_env(env: Mapping[str, str] = os.environ) -> Reading:
+    """The part that needs no neighbour."""
+    reader = _Reader(env)
+    reading = _reading(reader)
+    reader.check()
+    return reading
+
+
+def housekeeping_schedule(env: Mapping[str, str] = os.environ) -> str:
+    """How a timer names its schedule. Read by itself, because triggers are declared before
+    anything can be missing; the host cannot start a timer whose setting is not there:
+    https://learn.microsoft.com/azure/azure-functions/functions-bindings-expressions-patterns"""
+    name = "HOUSEKEEPING_SCHEDULE"
+    return f"%{name}%" if env.get(name, "").strip() else "0 */10 * * * *"
+
+
+def telemetry_destination(env: Mapping[str, str] = os.environ) -> str | None:
+    """Read by itself, because it is wanted before anything can be missing."""
+    return env.get("APPLICATIONINSIGHTS_CONNECTION_STRING") or None
+
+
+def _reading(reader: _Reader) -> Reading:
+    return Reading(
         max_delivery_bytes=reader.whole("MAX_DELIVERY_BYTES", 50_000_000),
         validate=reader.choice("VALIDATE", ("off", "on")) == "on",
         # https://learn.microsoft.com/azure/healthcare-apis/fhir/fhir-features-supported
@@ -80,19 +138,8 @@ def from_env(env: Mapping[str, str] = os.environ) -> Settings:
         over_limit=reader.choice("OVER_LIMIT", ("split", "reject")),
         messages=reader.choice("MESSAGES", ("resources", "refuse")),
         documents=reader.choice("DOCUMENTS", ("bundle", "resources", "both")),
-        fhir_concurrency=reader.whole("FHIR_CONCURRENCY", 16),
-        dataverse_concurrency=reader.whole("DATAVERSE_CONCURRENCY", 16),
-        # The FHIR service gives a bundle 100 s before it answers 408 itself.
-        neighbour_timeout=reader.whole("NEIGHBOUR_TIMEOUT", 110),
-        max_age=reader.whole("MAX_AGE", 3 * 24 * 3600),
+        dangling=reader.choice("DANGLING", ("refuse", "note")),
     )
-    reader.check()
-    return settings
-
-
-def telemetry_destination(env: Mapping[str, str] = os.environ) -> str | None:
-    """Read by itself, because it is wanted before anything can be missing."""
-    return env.get("APPLICATIONINSIGHTS_CONNECTION_STRING") or None
 
 
 def _storage(reader: _Reader) -> Storage:
@@ -136,14 +183,32 @@ class _Reader:
         value = self.optional(name) or f"{url}/.default"
         return None if value.lower() == "none" else value
 
-    def whole(self, name: str, default: int) -> int:
+    def sources(self, name: str, scope: str) -> dict[str, str | None]:
+        """Base addresses, and the token scope of each, in their order; `none` is for all."""
+        bases = self._list(name)
+        if not all(_SOURCE.fullmatch(base) for base in bases):
+            self.wrong.append(f"{name} (addresses that start with https://, by commas)")
+        stated = self._list(scope) or ["none"]
+        scopes = [None if each.lower() == "none" else each for each in stated]
+        scopes = scopes * len(bases) if scopes == [None] else scopes
+        if len(scopes) != len(bases):
+            self.wrong.append(f"{scope} (none, or one for each address of {name}, by commas)")
+        return dict(zip(bases, scopes, strict=False))
+
+    def _list(self, name: str) -> list[str]:
+        parts = (self.optional(name) or "").split(",")
+        return [part.strip().rstrip("/") for part in parts if part.strip()]
+
+    def whole(self, name: str, default: int, most: int | None = None) -> int:
         value = self.optional(name)
         if value is None:
             return default
-        if not value.isascii() or not value.isdigit() or int(value) < 1:
-            self.wrong.append(f"{name} (a whole number above 0)")
+        number = int(value) if value.isascii() and value.isdigit() else 0
+        if number < 1 or (most is not None and number > most):
+            wanted = f"from 1 to {most}" if most else "above 0"
+            self.wrong.append(f"{name} (a whole number {wanted})")
             return default
-        return int(value)
+        return number
 
     def choice(self, name: str, choices: tuple[str, ...]) -> str:
         """The first choice is the default."""
@@ -151,6 +216,16 @@ class _Reader:
         if value not in choices:
             self.wrong.append(f"{name} (one of {', '.join(choices)})")
         return value
+
+    def by_sender(self, name: str, choices: tuple[str, ...]) -> dict[str, str]:
+        """`arrival, lab=version`: a choice for everybody, and others for senders by name."""
+        chosen = {"": choices[0]}
+        for part in (self.optional(name) or choices[0]).split(","):
+            sender, _, value = part.strip().rpartition("=")
+            chosen[sender.strip()] = value.strip()
+        if set(chosen.values()) - set(choices):
+            self.wrong.append(f"{name} (one of {', '.join(choices)}; sender=… for one sender)")
+        return chosen
 
     def check(self) -> None:
         parts = []

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
+from azure.core.exceptions import AzureError, ClientAuthenticationError
 
 from integration.errors import Misconfigured, Unavailable
 
@@ -21,6 +22,21 @@ async def storage_errors() -> AsyncIterator[None]:
             raise Misconfigured(
                 "storage refused this app's identity: give it its roles on blobs, queues and tables"
             ) from None
-        if isinstance(error, HttpResponseError) and status in (400, 413):
+        if status == 400:
+            raise Misconfigured(
+                f"storage refused a request as malformed{_code(error)}: is it of the API version "
+                "that this app speaks? Azurite wants --skipApiVersionCheck beside a newer SDK"
+            ) from None
+        if status == 413:
             raise  # a mistake of ours: to be seen, not to be tried again for days
         raise Unavailable("storage", type(error).__name__) from None
+
+
+def _code(error: AzureError) -> str:
+    """The service's own word for it; its message may quote what was sent.
+
+    https://learn.microsoft.com/rest/api/storageservices/status-and-error-codes2
+    """
+    code = getattr(error, "error_code", None)
+    text = str(getattr(code, "value", code) or "")
+    return f" ({text})" if re.fullmatch("[A-Za-z]{1,64}", text) else ""

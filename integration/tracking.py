@@ -1,10 +1,12 @@
-"""VERBS follow, cancel, replay, browse: what became of deliveries."""
+"""VERBS follow, cancel, replay, replay_all, browse: what became of deliveries."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from integration.errors import Issue, Rejected
 from integration.journal.keys import is_delivery_id
@@ -14,6 +16,12 @@ from integration.outbox import Outbox
 from integration.settings import MIRROR_QUEUE, RELAY_QUEUE
 
 _MOST = 500
+
+_TO_END = frozenset({Status.ACCEPTED, Status.CARRYING, Status.PARKED, Status.CANCELLED})
+_PARKED = frozenset({Status.PARKED})
+
+# The query parameters that choose what is replayed.
+_CHOOSING = ("status", "reason", "sender", "since", "until", "_count", "after")
 
 # What became of rows that an operator may have mended the cause of.
 _GIVEN_UP = ("parked", "refused")
@@ -28,6 +36,26 @@ class Story:
     rows: Sequence[RowOutcome] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which parked deliveries an operator means: all these must hold."""
+
+    reason: str = ""  # a part of the reason
+    sender: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    after: str | None = None  # the last of those that were chosen before
+    count: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """Parked deliveries, the oldest first, now queued again; `after` goes on where this ended."""
+
+    deliveries: tuple[Delivery, ...]
+    after: str | None
+
+
 async def follow(journal: Journal, id_: str) -> Story:
     """Raises Rejected with 404 for a delivery that is not known."""
     delivery = await _known(journal, id_)
@@ -37,16 +65,15 @@ async def follow(journal: Journal, id_: str) -> Story:
     return Story(delivery, outcomes, rows)
 
 
-async def cancel(journal: Journal, id_: str) -> Delivery:
+async def cancel(journal: Journal, id_: str, now: datetime) -> Delivery:
     """Send nothing more of a delivery. What is written stays written."""
     delivery = await _known(journal, id_)
-    if delivery.status is Status.DONE:
+    if not await journal.change(id_, only_if=_TO_END, status=Status.CANCELLED, finished=now):
         raise Rejected(Issue("conflict", "the delivery is done already"), status=409)
-    await journal.change(id_, status=Status.CANCELLED)
     return delivery
 
 
-async def replay(journal: Journal, outbox: Outbox, id_: str) -> Delivery:
+async def replay(journal: Journal, outbox: Outbox, id_: str, now: datetime) -> Delivery:
     """Queue what was given up on again: a parked delivery, or the parked and refused rows of one
     that is done. Its id, its ids for resources and what is settled stay as they are."""
     delivery = await _known(journal, id_)
@@ -57,13 +84,64 @@ async def replay(journal: Journal, outbox: Outbox, id_: str) -> Delivery:
         claims = [Claim(id_, resource=row.resource) for row in rows]
         await asyncio.gather(*(outbox.send(MIRROR_QUEUE, claim) for claim in claims))
         return delivery
-    if delivery.status is not Status.PARKED:
+    if not await _queued_again(journal, outbox, id_, now):
         text = f"only a parked delivery can be replayed, and this one is {delivery.status}"
         raise Rejected(Issue("conflict", text), status=409)
-    # The state first: a claim that comes early finds a delivery that may be carried.
-    await journal.change(id_, status=Status.ACCEPTED, reason=None)
-    await outbox.send(RELAY_QUEUE, Claim(id_))
     return delivery
+
+
+async def replay_all(
+    journal: Journal, outbox: Outbox, chosen: Chosen, now: datetime, *, dry: bool
+) -> Replayed:
+    """Replay parked deliveries, the oldest first, as they would have been carried; `dry`: only
+    find them. What breaks off can be asked for again: what is queued is not parked any more."""
+    oldest: deque[Delivery] = deque(maxlen=chosen.count + 1)
+    async for delivery in journal.scan(_PARKED, chosen.since, chosen.until):  # the newest first
+        if _matches(delivery, chosen):
+            oldest.append(delivery)
+    page = list(reversed(oldest))[: chosen.count]
+    after = page[-1].id if len(oldest) > len(page) else None
+    if not dry:
+        page = [each for each in page if await _queued_again(journal, outbox, each.id, now)]
+    return Replayed(tuple(page), after)
+
+
+def chosen_by(params: Mapping[str, str]) -> Chosen:
+    """What the query parameters of a replay choose. Raises Rejected."""
+    unknown = params.keys() - {*_CHOOSING, "dry-run", "code"}  # code: the function key
+    if unknown:
+        # Ignored, it would replay more than was meant.
+        text = f"a replay is chosen by {', '.join(_CHOOSING)}, and nothing else"
+        raise Rejected(Issue("not-supported", text))
+    if params.get("status", Status.PARKED) != Status.PARKED:
+        raise Rejected(Issue("value", "only parked deliveries can be replayed", "status"))
+    return Chosen(
+        params.get("reason", ""),
+        params.get("sender"),
+        _moment(params, "since"),
+        _moment(params, "until"),
+        _after(params.get("after")),
+        _count(params.get("_count", "50")),
+    )
+
+
+async def _queued_again(journal: Journal, outbox: Outbox, id_: str, now: datetime) -> bool:
+    # The state first: a claim that comes early finds a delivery that may be carried. If this ends
+    # in between, housekeeping queues it.
+    changed = await journal.change(
+        id_, only_if=_PARKED, status=Status.ACCEPTED, reason=None, replayed=now
+    )
+    if changed:
+        await outbox.send(RELAY_QUEUE, Claim(id_))
+    return changed
+
+
+def _matches(delivery: Delivery, chosen: Chosen) -> bool:
+    return (
+        chosen.reason in (delivery.reason or "")
+        and chosen.sender in (None, delivery.sender)
+        and (chosen.after is None or delivery.id > chosen.after)
+    )
 
 
 async def browse(journal: Journal, status: str | None, count: str, after: str | None) -> Page:
@@ -71,11 +149,37 @@ async def browse(journal: Journal, status: str | None, count: str, after: str | 
     if status is not None and status not in set(Status):
         text = f"status must be one of {', '.join(Status)}"
         raise Rejected(Issue("value", text, "status"))
-    if not count.isascii() or not count.isdigit() or not 1 <= int(count) <= _MOST:
+    chosen = Status(status) if status else None
+    return await journal.page(chosen, _count(count), _after(after))
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= _MOST:
         raise Rejected(Issue("value", f"_count must be 1 to {_MOST}", "_count"))
-    if after is not None and not is_delivery_id(after):
+    return int(text)
+
+
+def _after(text: str | None) -> str | None:
+    if text is not None and not is_delivery_id(text):
         raise Rejected(Issue("value", "after must be the id of a delivery", "after"))
-    return await journal.page(Status(status) if status else None, int(count), after)
+    return text
+
+
+def _moment(params: Mapping[str, str], name: str) -> datetime | None:
+    """A day, or a moment with its time zone: https://hl7.org/fhir/R4/datatypes.html#dateTime"""
+    text = params.get(name)
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is not None and len(text) == len("2026-03-02"):
+        moment = moment.replace(tzinfo=UTC)
+    if moment is None or moment.tzinfo is None or not 1970 < moment.year < 2200:
+        example = "2026-03-02 (in UTC) or 2026-03-02T07:30:00Z"
+        raise Rejected(Issue("value", f"{name} must be a day or a moment: {example}", name))
+    return moment
 
 
 async def _known(journal: Journal, id_: str) -> Delivery:

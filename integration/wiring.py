@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import secrets
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
+import httpx
+
 from integration.dataverse.client import Dataverse
+from integration.fetch import Sources
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
+from integration.housekeeping import Ages, Housekeeping
 from integration.intake import Intake
 from integration.journal.keys import delivery_id
+from integration.journal.ledger import Ledger
 from integration.journal.store import Journal
 from integration.lane import Carrier
 from integration.mapping import load
 from integration.mirror import Mirror
 from integration.model import Policy
+from integration.order import Order
 from integration.outbox import Outbox, StorageOutbox
 from integration.relay import Relay
 from integration.settings import MIRROR_QUEUE, RELAY_QUEUE, Settings, Storage, from_env
@@ -33,6 +43,12 @@ logging.getLogger("azure").setLevel(logging.WARNING)
 _PROMPT: Any = {"initial_backoff": 1, "increment_base": 2, "random_jitter_range": 1}
 
 
+# Requests to the server of a sender that one worker has under way.
+_AT_A_SOURCE = 4
+
+_OF_THE_BODY = ("content-encoding", "content-length", "transfer-encoding")
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What the doors hand to the verbs."""
@@ -44,6 +60,8 @@ class Parts:
     intake: Intake
     relay: Relay
     mirror: Mirror
+    housekeeping: Housekeeping
+    now: Callable[[], datetime]
 
 
 _parts: Parts | None = None
@@ -62,7 +80,7 @@ async def parts() -> Parts:
 
 async def _built(settings: Settings) -> Parts:
     credential = _credential(settings)
-    journal, outbox = await _storage(settings.storage, credential)
+    journal, outbox, ledger = await _storage(settings.storage, credential)
     fhir = FhirServer(
         _neighbour(
             "FHIR server",
@@ -83,8 +101,12 @@ async def _built(settings: Settings) -> Parts:
             credential,
         )
     )
+    # The FHIR server may be busy with a request for as long again as it was waited for.
+    lease = 2.0 * settings.neighbour_timeout
+    order = Order(ledger, lease, time.time, _token, asyncio.sleep, random.random)
     maps = load.shipped()
-    limits = Limits(settings.unit_max_entries, settings.unit_max_bytes, settings.over_limit)
+    reading = settings.reading
+    limits = Limits(reading.unit_max_entries, reading.unit_max_bytes, reading.over_limit)
     return Parts(
         journal,
         outbox,
@@ -95,15 +117,28 @@ async def _built(settings: Settings) -> Parts:
             outbox,
             _now,
             _new_id,
-            settings.max_delivery_bytes,
-            settings.validate,
+            reading.max_delivery_bytes,
+            reading.validate,
             settings.sender_header,
-            Policy(settings.messages, settings.documents),
+            Policy(reading.messages, reading.documents, reading.dangling),
+            orders=settings.order,
         ),
         Relay(
-            Carrier(journal, outbox, fhir, frozenset(maps)), limits, _now, float(settings.max_age)
+            Carrier(journal, outbox, fhir, order, frozenset(maps)),
+            limits,
+            _now,
+            float(settings.max_age),
+            _sources(settings, credential),
         ),
         Mirror(journal, outbox, fhir, dataverse, maps, _now, float(settings.max_age)),
+        Housekeeping(
+            journal,
+            ledger,
+            outbox,
+            _now,
+            Ages(timedelta(seconds=settings.max_age), timedelta(days=settings.retention_days)),
+        ),
+        _now,
     )
 
 
@@ -115,9 +150,13 @@ def _new_id(now: datetime) -> str:
     return delivery_id(now, secrets.randbits(74))
 
 
+def _token() -> str:
+    return secrets.token_hex(8)
+
+
 def _credential(settings: Settings) -> Any:
     """One identity for all neighbours; none where only a laptop's neighbours are named."""
-    scopes = (settings.fhir_scope, settings.dataverse_scope)
+    scopes = (settings.fhir_scope, settings.dataverse_scope, *settings.fetch_from.values())
     if settings.storage.connection and not any(scopes):
         return None
     from azure.identity.aio import DefaultAzureCredential
@@ -126,12 +165,51 @@ def _credential(settings: Settings) -> Any:
     return DefaultAzureCredential(managed_identity_client_id=client_id)
 
 
-def _neighbour(
-    name: str, url: str, scope: str | None, most: int, settings: Settings, credential: Any
-) -> Neighbour:
-    import httpx
+class BoundedClient(httpx.AsyncClient):
+    """Reads no more of an answer than shows that it has more than `most` bytes."""
 
-    http = httpx.AsyncClient(
+    def __init__(self, most: int, **options: Any) -> None:
+        super().__init__(**options)
+        self._most = most
+
+    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        answer = await super().send(request, **{**options, "stream": True})
+        body = bytearray()
+        try:
+            async for piece in answer.aiter_bytes():
+                body += piece
+                if len(body) > self._most:
+                    break
+        finally:
+            await answer.aclose()
+        # The body is decoded, and may be cut off.
+        headers = [(n, v) for n, v in answer.headers.multi_items() if n not in _OF_THE_BODY]
+        return httpx.Response(
+            answer.status_code, headers=headers, content=bytes(body), request=request
+        )
+
+
+def _sources(settings: Settings, credential: Any) -> Sources:
+    """The servers of senders from which something may be fetched."""
+    most = settings.reading.max_delivery_bytes
+    neighbours = {
+        base: _neighbour(f"source {base}", base, scope, _AT_A_SOURCE, settings, credential, most)
+        for base, scope in settings.fetch_from.items()
+    }
+    return Sources(neighbours, settings.fetch_pages, most)
+
+
+def _neighbour(
+    name: str,
+    url: str,
+    scope: str | None,
+    most: int,
+    settings: Settings,
+    credential: Any,
+    max_bytes: int | None = None,
+) -> Neighbour:
+    client = partial(BoundedClient, max_bytes) if max_bytes else httpx.AsyncClient
+    http = client(
         timeout=httpx.Timeout(settings.neighbour_timeout, connect=10.0),
         limits=httpx.Limits(max_connections=most, max_keepalive_connections=most),
         # Requests spread over Dataverse's servers only without its affinity cookie:
@@ -147,13 +225,14 @@ def _no_cookies() -> CookieJar:
     return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
-async def _storage(storage: Storage, credential: Any) -> tuple[Journal, Outbox]:
+async def _storage(storage: Storage, credential: Any) -> tuple[Journal, Outbox, Ledger]:
     from azure.core.exceptions import ResourceExistsError
     from azure.data.tables.aio import TableServiceClient
     from azure.storage.blob.aio import BlobServiceClient
     from azure.storage.queue import TextBase64EncodePolicy
     from azure.storage.queue.aio import QueueClient, QueueServiceClient
 
+    from integration.journal import azure_ledger
     from integration.journal.azure_store import opened
     from integration.storage_errors import storage_errors
 
@@ -180,4 +259,5 @@ async def _storage(storage: Storage, credential: Any) -> tuple[Journal, Outbox]:
 
     async with storage_errors():
         await asyncio.gather(*(made(queue) for queue in clients.values()))
-    return await opened(blobs, tables), StorageOutbox(clients.__getitem__)
+    journal, ledger = await asyncio.gather(opened(blobs, tables), azure_ledger.opened(tables))
+    return journal, StorageOutbox(clients.__getitem__), ledger

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import azure.functions as func
@@ -20,15 +21,19 @@ import httpx
 import pytest
 import pytest_asyncio
 import uvicorn
+from azure.functions.timer import TimerRequest
 from azure.storage.queue.aio import QueueClient, QueueServiceClient
 
 import function_app
 from integration import wiring
+from integration.journal.keys import delivery_id
+from integration.journal.store import Kept
+from integration.model import Delivery, Received, Status
 from integration.outbox import read_claim
 from local.child import PROJECT
 from local.dataverse.app import create_app
 from local.neighbours import Running, free_ports
-from tests.conftest import FHIR_JSON, MARKER, FhirNeighbour, bundle, entry, patient
+from tests.conftest import FHIR_JSON, MARKER, Clock, FhirNeighbour, bundle, entry, patient
 
 # The clients of a worker live in one event loop.
 one_worker = pytest.mark.asyncio(loop_scope="module")
@@ -38,13 +43,16 @@ UNKNOWN = "019caaee-c260-7000-8000-0000000fffff"
 
 ANY = ["DELETE", "GET", "PATCH", "POST", "PUT"]
 
-DOCUMENTED = re.compile(r"\| `(\w+)` \| (http|http, anonymous|queue) \| `([^`]+)` \| ([A-Z, ]*)\|")
+DOCUMENTED = re.compile(
+    r"\| `(\w+)` \| (http|http, anonymous|queue|timer) \| `([^`]+)` \| ([A-Z, ]*)\|"
+)
 
 # What each door is asked about to see which methods it takes.
 ADDRESSES: dict[str, list[dict[str, str]]] = {
     "intake": [{}, {"type": "Patient"}, {"type": "Patient", "id": "p1"}],
     "delivery": [{"id": UNKNOWN}],
     "replay": [{"id": UNKNOWN}],
+    "replay_all": [{}],
     "deliveries": [{}],
 }
 
@@ -116,7 +124,7 @@ def over_http(neighbour: FhirNeighbour) -> Any:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def worker(azurite: Running) -> AsyncIterator[Worker]:
-    neighbour = FhirNeighbour()
+    neighbour = FhirNeighbour(Clock())
     async with contextlib.AsyncExitStack() as stack:
         dataverse = create_app()
         stack.callback(dataverse.close)
@@ -209,6 +217,8 @@ def test_the_doors_are_those_of_docs_http() -> None:
         trigger = door.get_trigger()
         if trigger.type == "queueTrigger":
             found.append((door.get_function_name(), "queue", trigger.queue_name))
+        elif trigger.type == "timerTrigger":
+            found.append((door.get_function_name(), "timer", trigger.schedule))
         else:
             assert trigger.type == "httpTrigger"
             kinds = {"function": "http", "anonymous": "http, anonymous"}
@@ -392,7 +402,7 @@ async def test_a_refusal_is_an_operation_outcome_and_queues_nothing(
     ("door", "method", "route", "allowed"),
     [
         ("intake", "GET", {}, "POST"),
-        ("intake", "PATCH", {"type": "Patient", "id": "p1"}, "PUT, DELETE"),
+        ("intake", "POST", {"type": "Patient", "id": "p1"}, "PUT, PATCH, DELETE"),
         ("delivery", "POST", {"id": UNKNOWN}, "GET, DELETE"),
         ("deliveries", "DELETE", {}, "GET"),
     ],
@@ -413,6 +423,62 @@ async def test_a_delivery_that_nobody_knows_is_not_found(
     worker: Worker, id_: str, method: str
 ) -> None:
     assert outcome(await ask(id_, method), 404)["code"] == "not-found"
+
+
+# --- without doing anything --------------------------------------------------------------------
+
+
+@one_worker
+@pytest.mark.azurite
+async def test_a_dry_run_tells_the_plan_and_keeps_nothing(worker: Worker) -> None:
+    before = read(await listed(_count="1"))["deliveries"][:1]
+    given = {"headers": {"content-type": FHIR_JSON}, "params": {"dry-run": "true"}}
+    path = "fhir/Patient/p1"
+    route = {"type": "Patient", "id": "p1"}
+    whole = bundle(entry(patient(birthDate="1999-01-01")))
+    response = await knock(function_app.intake, "POST", "fhir", whole, **given)
+    assert (response.status_code, response.mimetype) == (200, "application/json")
+    assert read(response)["lanes"][0]["units"][0]["kind"] == "transaction"
+    gone = await knock(function_app.intake, "DELETE", path, **given, route_params=route)
+    (planned,) = read(gone)["lanes"][0]["units"][0]["entries"]
+    assert planned["request"] == {"method": "DELETE", "url": "Patient/p1"}
+    refused = await knock(function_app.intake, "POST", "fhir", b"{", **given)
+    assert outcome(refused, 400)["code"] == "invalid"
+    assert await worker.claims("relay") == []
+    assert read(await listed(_count="1"))["deliveries"][:1] == before
+
+
+@one_worker
+@pytest.mark.azurite
+async def test_parked_deliveries_are_replayed_by_reason(worker: Worker) -> None:
+    delivery = delivery_of(await post(patient(deceasedBoolean=False)))
+    await worker.claims("relay")
+    await function_app.relay_poison(message(delivery=delivery))
+
+    async def asked(**params: str) -> Any:
+        address = ("POST", "deliveries/replay")
+        return read(await knock(function_app.replay_all, *address, params=params))
+
+    params = {"reason": "failed repeatedly", "_count": "500"}
+    dry = await asked(**params, **{"dry-run": "true"})
+    assert delivery in [each["id"] for each in dry["deliveries"]]
+    assert await worker.claims("relay") == []
+    assert await asked(**params) == dry
+    assert delivery in [claim.delivery for claim in await worker.claims("relay")]
+    assert (await asked(**params))["deliveries"] == []
+    assert (await asked(reasons="x"))["issue"][0]["code"] == "not-supported"
+
+
+@one_worker
+@pytest.mark.azurite
+async def test_housekeeping_forgets_what_is_over(worker: Worker) -> None:
+    parts = await wiring.parts()
+    old = parts.now() - timedelta(days=31)
+    fields = ("default", "k", "d", old, Status.DONE, "resource", 1, 2)
+    delivery = Delivery(delivery_id(old, 1), *fields, finished=old)
+    await parts.journal.keep(delivery, Kept(Received("POST"), b"{}"))
+    await function_app.housekeeping(timer=TimerRequest())
+    assert await parts.journal.delivery(delivery.id) is None
 
 
 # --- the list and health -----------------------------------------------------------------------

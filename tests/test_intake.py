@@ -337,8 +337,8 @@ async def test_headers_that_cannot_be_honoured_are_refused(
         (None, None, "PUT", ("POST",)),
         (None, None, "PATCH", ("POST",)),
         ("Patient", None, "DELETE", ("POST",)),
-        ("Patient", "p1", "POST", ("PUT", "DELETE")),
-        ("Patient", "p1", "PATCH", ("PUT", "DELETE")),
+        ("Patient", None, "PATCH", ("POST",)),
+        ("Patient", "p1", "POST", ("PUT", "PATCH", "DELETE")),
     ],
 )
 async def test_a_wrong_method_is_told_what_the_address_takes(
@@ -346,6 +346,24 @@ async def test_a_wrong_method_is_told_what_the_address_takes(
 ) -> None:
     told = await refusal(route, patient(), type=type_, id=id_, method=method)
     assert (told.status, told.allowed) == (405, allowed)
+
+
+async def test_a_patch_is_taken_in_either_form(route: Route) -> None:
+    operation = {"op": "remove", "path": "/name"}
+    asked = {"type": "Patient", "id": "p1", "method": "PATCH"}
+    json_patch = {"content-type": "application/json-patch+json"}
+    accepted = await route.ask(json.dumps([operation]).encode(), headers=json_patch, **asked)
+    kept = await route.journal.kept(accepted.delivery)
+    assert (kept.received.method, kept.received.format) == ("PATCH", "json-patch")
+    fhirpath = {"resourceType": "Parameters", "parameter": [{"name": "operation"}]}
+    accepted = await route.ask(fhirpath, **asked)
+    assert (await route.known(accepted.delivery)).entries == 1
+
+
+async def test_a_json_patch_belongs_to_a_patch(route: Route) -> None:
+    headers = {"content-type": "application/json-patch+json"}
+    told = await refusal(route, b"[]", type="Patient", id="p1", method="PUT", headers=headers)
+    assert told.status == 415
 
 
 async def test_an_unknown_type_is_not_found(route: Route) -> None:

@@ -12,7 +12,12 @@ from typing import Any
 import pytest
 
 from integration.__main__ import main
-from tests.journeys.route import bundle, connected, entry, observation, patient
+from integration.errors import Rejected
+from integration.fhir.units import Limits
+from integration.intake import Ask
+from integration.preview import preview
+from tests.conftest import Route
+from tests.journeys.route import bundle, clinic, connected, entry, observation, patient
 
 
 @pytest.fixture
@@ -77,3 +82,139 @@ def test_a_file_that_is_not_there_is_named(
 def test_no_name_of_a_patient_is_shown(written: Any, capsys: pytest.CaptureFixture[str]) -> None:
     main(["plan", written("named.json", connected("Zzyzx", 3))])
     assert "Zzyzx" not in capsys.readouterr().out
+
+
+def test_settings_are_obeyed_and_no_neighbour_is_asked_for(
+    written: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FHIR_URL", raising=False)
+    header = {"resourceType": "MessageHeader", "eventUri": "urn:e", "source": {"endpoint": "urn:s"}}
+    file = written("message.json", bundle("message", {"resource": header}))
+    assert main(["plan", file]) == 0
+    capsys.readouterr()
+
+    monkeypatch.setenv("MESSAGES", "refuse")
+    assert main(["plan", file]) == 2
+    assert "MESSAGES" in capsys.readouterr().out
+    monkeypatch.setenv("MESSAGES", "burn")
+    assert main(["plan", file]) == 2
+    assert capsys.readouterr().out.startswith("correct MESSAGES")
+    monkeypatch.delenv("MESSAGES")
+    monkeypatch.setenv("UNIT_MAX_ENTRIES", "5")
+    assert main(["plan", written("large.json", connected("Large", 12))]) == 0
+    assert "lost: atomicity" in capsys.readouterr().out
+
+
+# --- dry run -----------------------------------------------------------------------------------
+
+
+async def told(route: Route, body: Any, **asked: Any) -> dict[str, Any]:
+    headers = {"content-type": "application/fhir+json", **asked.pop("headers", {})}
+    ask = Ask(
+        **{"method": "POST", "type": None, "id": None, **asked},
+        headers=headers,
+        body=body if isinstance(body, bytes) else json.dumps(body).encode(),
+    )
+    found = await preview(route.intake, route.limits, ask)
+    assert route.outbox.sent == []
+    return found
+
+
+def entries_of(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    return [each for lane in plan["lanes"] for unit in lane["units"] for each in unit["entries"]]
+
+
+@pytest.mark.parametrize("headers", [{}, {"idempotency-key": "k1"}, {"x-sender": "north"}])
+async def test_the_ids_of_a_dry_run_are_those_of_the_delivery(
+    route: Route, headers: dict[str, str]
+) -> None:
+    route.settings = {"sender_header": "X-Sender"}
+    body = connected("Ids", 4)
+    plan = await told(route, body, headers=headers)
+    assert (route.journal.deliveries, route.journal.keys, route.journal.bodies) == ({}, {}, {})
+
+    await route.carry(await route.deliver(body, headers=headers))
+
+    planned = {each["request"]["url"] for each in entries_of(plan)}
+    assert planned == set(route.neighbour.stored)
+    assert all(each["created"] for each in entries_of(plan))
+
+
+async def test_a_dry_run_tells_how_an_entry_is_conditional_and_what_waits_for_it(
+    route: Route,
+) -> None:
+    organization, condition = clinic("7")
+    who = "urn:uuid:33333333-3333-4333-8333-333333333333"
+    plan = await told(
+        route,
+        bundle(
+            "batch",
+            entry(patient("Waits", managingOrganization={"reference": who})),
+            entry(organization, who, **condition),
+            entry(organization, **condition),
+        ),
+    )
+    (lane,) = plan["lanes"]
+    (first,), (second,) = (unit["entries"] for unit in lane["units"])
+    assert first["request"] == {"method": "POST", "url": "Organization", **condition}
+    assert (first["position"], first["answersFor"]) == (1, [2])
+    assert (second["position"], second["waitsFor"]) == (0, [1])
+    assert (plan["kind"], plan["entries"], plan["lost"], plan["refused"]) == ("batch", 3, [], [])
+
+
+async def test_a_dry_run_tells_what_is_refused_and_what_waits_in_vain(route: Route) -> None:
+    who = "urn:uuid:33333333-3333-4333-8333-333333333333"
+    organization, condition = clinic("7")
+    broken = organization | {"partOf": {"reference": "urn:uuid:nowhere"}}
+    plan = await told(
+        route,
+        bundle(
+            "batch",
+            entry(broken, who, **condition),
+            entry(patient("Waits", managingOrganization={"reference": who})),
+        ),
+    )
+    (refused,) = plan["refused"]
+    assert (refused["position"], refused["where"]) == (0, "Bundle.entry[0]")
+    assert (refused["severity"], refused["code"]) == ("error", "not-found")
+    assert [each["blocked"] for each in entries_of(plan)] == [True]
+
+
+async def test_a_dry_run_tells_what_is_lost(route: Route) -> None:
+    route.limits = Limits(entries=5)
+    (lost,) = (await told(route, connected("Large", 12)))["lost"]
+    assert lost.startswith("atomicity")
+    found = bundle("searchset", {"resource": patient("P", id="p1")})
+    found["link"] = [{"relation": "next", "url": "http://elsewhere/2"}]
+    (lost,) = (await told(route, found))["lost"]
+    assert lost.startswith("pages")
+
+
+async def test_a_dry_run_takes_what_the_door_takes(route: Route) -> None:
+    lines = b'{"resourceType":"Patient","id":"p1"}\n{\n'
+    plan = await told(route, lines, headers={"content-type": "application/fhir+ndjson"})
+    assert [each["request"]["url"] for each in entries_of(plan)] == ["Patient/p1"]
+    assert [each["where"] for each in plan["refused"]] == ["line 2"]
+    gone = await told(route, b"", method="DELETE", type="Patient", id="p1")
+    assert entries_of(gone)[0]["request"] == {"method": "DELETE", "url": "Patient/p1"}
+    with pytest.raises(Rejected) as caught:
+        await told(route, b"{")
+    assert caught.value.status == 400
+
+
+async def test_a_dry_run_tells_that_a_delivery_came_before(route: Route) -> None:
+    body, headers = connected("Again", 2), {"idempotency-key": "k1"}
+    assert "repeats" not in await told(route, body, headers=headers)
+    first = await route.deliver(body, headers=headers)
+    assert (await told(route, body, headers=headers))["repeats"] == first
+    with pytest.raises(Rejected) as caught:
+        await told(route, connected("Other", 2), headers=headers)
+    assert caught.value.status == 422
+
+
+def test_the_terminal_and_the_door_tell_the_same(
+    written: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", written("whole.json", connected("Same", 3)), "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert [each["position"] for each in entries_of(plan)] == [0, 1, 2]

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import azure.functions as func
+import httpx
 import pytest
 
 from integration import replies
@@ -17,7 +18,8 @@ from integration.errors import Issue, Misconfigured, Rejected, Unavailable, meth
 from integration.intake import Accepted
 from integration.journal.store import Page
 from integration.model import Delivery, Outcome, RowOutcome, Status
-from integration.tracking import Story
+from integration.subscriptions import Noted
+from integration.tracking import Replayed, Story
 from tests.conftest import MARKER, told_by
 
 ID = "019caaee-c260-7000-8000-000000000001"
@@ -131,6 +133,17 @@ async def test_a_queue_s_door_hands_on_no_text_of_a_fault() -> None:
 
 
 # --- a delivery on its way ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["handshake", "heartbeat", "event-notification"])
+def test_a_notification_with_nothing_to_carry_is_answered_200(kind: str) -> None:
+    """Else a subscription would not become active."""
+    response = replies.accepted(asked("https://host/api/fhir"), Noted(kind))
+    assert response.status_code == 200
+    assert "Content-Location" not in response.headers
+    (issue,) = json.loads(response.get_body())["issue"]
+    assert issue["severity"] == "information"
+    assert kind in issue["diagnostics"]
 
 
 def test_an_accepted_delivery_is_told_where_to_ask() -> None:
@@ -247,6 +260,31 @@ def test_a_page_has_the_address_of_the_next_one() -> None:
     assert body["deliveries"][0]["id"] == ID
     assert body["deliveries"][0]["status"] == "done"
     assert "finished" not in body["deliveries"][0]
+
+
+def test_the_address_of_the_next_page_keeps_what_was_asked() -> None:
+    req = asked(reason="answered 503 & more", since="2026-03-02T01:15:00+05:30", code="a-key")
+    address = httpx.URL(read(replies.page(req, Replayed((DONE,), ID)))["next"])
+    assert dict(address.params) == {
+        "reason": "answered 503 & more",
+        "since": "2026-03-02T01:15:00+05:30",
+        "after": ID,
+    }
+
+
+def test_a_dry_run_is_asked_for_in_so_many_words() -> None:
+    assert not replies.dry_run(asked())
+    assert not replies.dry_run(asked(**{"dry-run": "false"}))
+    assert replies.dry_run(asked(**{"dry-run": "true"}))
+    for other in ("1", "True", ""):
+        with pytest.raises(Rejected, match="dry-run must be true or false"):
+            replies.dry_run(asked(**{"dry-run": other}))
+
+
+def test_a_plan_is_told_as_json() -> None:
+    response = replies.plan({"kind": "batch"})
+    assert (response.status_code, response.mimetype) == (200, "application/json")
+    assert read(response) == {"kind": "batch"}
 
 
 def test_the_last_page_has_no_next_one() -> None:

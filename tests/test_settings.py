@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 from integration.errors import Misconfigured
-from integration.settings import from_env, telemetry_destination
+from integration.settings import (
+    from_env,
+    housekeeping_schedule,
+    reading_from_env,
+    telemetry_destination,
+)
 
 SAMPLE = Path(__file__).parent.parent / "local.settings.sample.json"
 VALUES: dict[str, str] = json.loads(SAMPLE.read_text("utf-8"))["Values"]
@@ -33,10 +38,18 @@ WRONG = [
     ("DATAVERSE_CONCURRENCY", "\u0661", "a whole number above 0"),
     ("NEIGHBOUR_TIMEOUT", "soon", "a whole number above 0"),
     ("MAX_AGE", "3d", "a whole number above 0"),
+    ("RETENTION_DAYS", "3651", "a whole number from 1 to 3650"),
     ("VALIDATE", "yes", "one of off, on"),
     ("OVER_LIMIT", "Split", "one of split, reject"),
     ("MESSAGES", "bundle", "one of resources, refuse"),
     ("DOCUMENTS", "refuse", "one of bundle, resources, both"),
+    ("FETCH_PAGES", "all", "a whole number above 0"),
+    (
+        "FETCH_SCOPE",
+        "https://a.example/.default",
+        "none, or one for each address of FETCH_FROM, by commas",
+    ),
+    ("DANGLING", "keep", "one of refuse, note"),
 ]
 
 
@@ -67,6 +80,7 @@ def test_every_setting_that_is_read_is_in_the_sample_and_nothing_else_is() -> No
     env = Recording(REQUIRED)
     from_env(env)
     telemetry_destination(env)
+    housekeeping_schedule(env)
     read = {name for name in env.asked if not name.startswith("AzureWebJobsStorage__")}
     assert read == set(VALUES) - OF_THE_HOST
 
@@ -167,3 +181,62 @@ def test_telemetry_has_a_destination_only_when_one_is_set() -> None:
     assert telemetry_destination({}) is None
     assert telemetry_destination({name: ""}) is None
     assert telemetry_destination({name: "InstrumentationKey=0"}) == "InstrumentationKey=0"
+
+
+def test_a_delivery_can_be_read_without_any_neighbour() -> None:
+    assert reading_from_env({}) == from_env(REQUIRED).reading
+    changed = {"MESSAGES": "refuse", "UNIT_MAX_ENTRIES": "7"}
+    assert reading_from_env(changed) == from_env({**REQUIRED, **changed}).reading
+    with pytest.raises(Misconfigured, match=r"^correct DOCUMENTS"):
+        reading_from_env({"DOCUMENTS": "burn"})
+
+
+def test_a_timer_names_its_setting_only_where_it_is_set() -> None:
+    """The host does not start a timer whose setting is missing."""
+    assert housekeeping_schedule({"HOUSEKEEPING_SCHEDULE": "0 0 * * * *"}) == (
+        "%HOUSEKEEPING_SCHEDULE%"
+    )
+    for unset in ({}, {"HOUSEKEEPING_SCHEDULE": " "}):
+        assert housekeeping_schedule(unset) == VALUES["HOUSEKEEPING_SCHEDULE"]
+
+
+def sources(addresses: str, scope: str = "") -> dict[str, str | None]:
+    return dict(from_env({**REQUIRED, "FETCH_FROM": addresses, "FETCH_SCOPE": scope}).fetch_from)
+
+
+def test_nothing_is_fetched_unless_an_address_is_named() -> None:
+    assert from_env(REQUIRED).fetch_from == {}
+
+
+@pytest.mark.parametrize("scope", ["", "none", "None"])
+def test_addresses_to_fetch_from_get_no_token_unless_a_scope_is_stated(scope: str) -> None:
+    named = " https://a.example/fhir/ , http://127.0.0.1:8081/fhir,"
+    known = {"https://a.example/fhir": None, "http://127.0.0.1:8081/fhir": None}
+    assert sources(named, scope) == known
+
+
+def test_each_address_gets_its_own_scope_and_no_other() -> None:
+    named = "https://a.example,https://b.example:8443/r4"
+    known = {"https://a.example": None, "https://b.example:8443/r4": "api://b/.default"}
+    assert sources(named, "none, api://b/.default") == known
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://a.example",
+        "a.example",
+        "https://",
+        "https://user@a.example",
+        "https://a.example?x=y",
+        "https://a.example#x",
+        "https://a.example/../b",
+        "https://a.example/%2e%2e",
+        "http://127.0.0.1.example",
+        "http://localhost@a.example",
+        "https://a.example/fhir, ftp://b.example",
+        "https://*.example",
+    ],
+)
+def test_an_address_to_fetch_from_is_plain_and_safe(address: str) -> None:
+    assert "FETCH_FROM (addresses that start with https://" in problem(FETCH_FROM=address)

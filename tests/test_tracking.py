@@ -31,7 +31,6 @@ async def test_a_story_has_the_delivery_its_outcomes_and_its_rows(route: Route) 
     assert [row.resource for row in story.rows] == ["Patient/p1"]
 
 
-@pytest.mark.parametrize("verb", [tracking.follow, tracking.cancel])
 @pytest.mark.parametrize(
     "id_",
     [
@@ -44,27 +43,26 @@ async def test_a_story_has_the_delivery_its_outcomes_and_its_rows(route: Route) 
         "6ba7b810-9dad-41d1-80b4-00c04fd430c8",
     ],
 )
-async def test_a_delivery_that_nobody_knows_is_not_found(
-    route: Route, verb: object, id_: str
-) -> None:
-    assert (await told(verb(route.journal, id_))).status == 404  # type: ignore[operator]
+async def test_a_delivery_that_nobody_knows_is_not_found(route: Route, id_: str) -> None:
+    assert (await told(tracking.follow(route.journal, id_))).status == 404
+    assert (await told(tracking.cancel(route.journal, id_, route.clock.now))).status == 404
 
 
 async def test_a_delivery_can_be_cancelled_until_it_is_done(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(observation())))
-    await tracking.cancel(route.journal, delivery)
-    await tracking.cancel(route.journal, delivery)
+    await tracking.cancel(route.journal, delivery, route.clock.now)
+    await tracking.cancel(route.journal, delivery, route.clock.now)
     assert (await route.known(delivery)).status is Status.CANCELLED
     other = await route.deliver(bundle(entry(patient())))
     await route.carry(other)
-    assert (await told(tracking.cancel(route.journal, other))).status == 409
+    assert (await told(tracking.cancel(route.journal, other, route.clock.now))).status == 409
     assert (await route.known(other)).status is Status.DONE
 
 
 async def test_a_parked_delivery_can_be_cancelled(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(observation())))
     await route.journal.change(delivery, status=Status.PARKED, reason="too old")
-    await tracking.cancel(route.journal, delivery)
+    await tracking.cancel(route.journal, delivery, route.clock.now)
     assert (await route.known(delivery)).status is Status.CANCELLED
 
 
@@ -126,7 +124,7 @@ async def test_a_parked_delivery_is_replayed_with_its_id_and_ids(route: Route) -
     delivery = await route.deliver(bundle(entry(patient())))
     await relaying.park(route.journal, Claim(delivery), "the FHIR server was away")
 
-    await tracking.replay(route.journal, route.outbox, delivery)
+    await tracking.replay(route.journal, route.outbox, delivery, route.clock.now)
     assert (await route.known(delivery)).status is Status.ACCEPTED
     assert route.outbox.sent[-1] == ("relay", Claim(delivery), 0)
     await route.carry(delivery)
@@ -138,17 +136,174 @@ async def test_a_parked_delivery_is_replayed_with_its_id_and_ids(route: Route) -
 async def test_rows_that_were_given_up_on_are_replayed(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient(id="p1"), method="PUT", url="Patient/p1")))
     await route.carry(delivery)
-    assert (await told(tracking.replay(route.journal, route.outbox, delivery))).status == 409
+    assert (
+        await told(tracking.replay(route.journal, route.outbox, delivery, route.clock.now))
+    ).status == 409
     await mirroring.park(route.mirror, Claim(delivery, resource="Patient/p1"), "no answer")
 
-    await tracking.replay(route.journal, route.outbox, delivery)
+    await tracking.replay(route.journal, route.outbox, delivery, route.clock.now)
 
     assert route.outbox.sent[-1] == ("mirror", Claim(delivery, resource="Patient/p1"), 0)
 
 
 async def test_what_is_on_its_way_or_cancelled_is_not_replayed(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
-    assert (await told(tracking.replay(route.journal, route.outbox, delivery))).status == 409
-    await tracking.cancel(route.journal, delivery)
-    assert (await told(tracking.replay(route.journal, route.outbox, delivery))).status == 409
-    assert (await told(tracking.replay(route.journal, route.outbox, UNKNOWN))).status == 404
+    assert (
+        await told(tracking.replay(route.journal, route.outbox, delivery, route.clock.now))
+    ).status == 409
+    await tracking.cancel(route.journal, delivery, route.clock.now)
+    assert (
+        await told(tracking.replay(route.journal, route.outbox, delivery, route.clock.now))
+    ).status == 409
+    assert (
+        await told(tracking.replay(route.journal, route.outbox, UNKNOWN, route.clock.now))
+    ).status == 404
+
+
+# --- many at once ------------------------------------------------------------------------------
+
+
+async def parked(route: Route, number: int, reason: str = "FHIR server: answered 503") -> list[str]:
+    """Parked deliveries, half a day between them, the oldest first."""
+    made = []
+    for _ in range(number):
+        made.append(await route.deliver(patient(multipleBirthInteger=len(route.journal.bodies))))
+        await relaying.park(route.journal, Claim(made[-1]), reason)
+        route.clock.later(DAY / 2)
+    return made
+
+
+async def replayed(route: Route, *, dry: bool = False, **params: str) -> tuple[list[str], object]:
+    named = {name.replace("_run", "-run"): value for name, value in params.items()}
+    result = await tracking.replay_all(
+        route.journal, route.outbox, tracking.chosen_by(named), route.clock.now, dry=dry
+    )
+    return [each.id for each in result.deliveries], result.after
+
+
+async def test_parked_deliveries_are_replayed_the_oldest_first(route: Route) -> None:
+    made = await parked(route, 3)
+    waiting = await route.deliver(patient(active=True))
+    assert await replayed(route) == (made, None)
+    assert route.queued() == [(Claim(id_), 0) for id_ in made]
+    for id_ in made:
+        known = await route.known(id_)
+        assert (known.status, known.reason, known.replayed) == (
+            Status.ACCEPTED,
+            None,
+            route.clock.now,
+        )
+    assert (await route.known(waiting)).replayed is None
+    assert await replayed(route) == ([], None)
+
+
+async def test_a_replay_goes_on_where_the_last_one_ended(route: Route) -> None:
+    made = await parked(route, 5)
+    first, after = await replayed(route, _count="2")
+    assert (first, after) == (made[:2], made[1])
+    again = await parked(route, 1)
+    await relaying.park(route.journal, Claim(made[0]), "FHIR server: answered 503")
+    second, after = await replayed(route, _count="3", after=str(after))
+    assert (second, after) == (made[2:], made[4])
+    assert await replayed(route, after=str(after)) == (again, None)
+
+
+async def test_a_replay_can_be_narrowed(route: Route) -> None:
+    route.settings = {"sender_header": "x-sender"}
+    made = await parked(route, 4)
+    other = await route.deliver(patient(active=True), headers={"x-sender": "north"})
+    await relaying.park(route.journal, Claim(other), "FHIR server: answered 401")
+    moments = [(await route.known(id_)).accepted for id_ in made]
+    for params, found in (
+        ({"reason": "503"}, made),
+        ({"reason": "answered 401"}, [other]),
+        ({"reason": "gone"}, []),
+        ({"sender": "north"}, [other]),
+        ({"since": moments[2].isoformat()}, [*made[2:], other]),
+        ({"until": moments[1].isoformat()}, made[:2]),
+        ({"since": moments[1].isoformat(), "until": moments[2].isoformat()}, made[1:3]),
+        ({"since": "2026-03-03"}, [*made[3:], other]),
+        ({"status": "parked", "_count": "1"}, made[:1]),
+    ):
+        assert (await replayed(route, dry=True, **params))[0] == found, params
+
+
+async def test_a_dry_run_only_lists_what_would_be_replayed(route: Route) -> None:
+    made = await parked(route, 2)
+    assert await replayed(route, dry=True, dry_run="true") == (made, None)
+    assert route.queued() == []
+    assert (await route.known(made[0])).status is Status.PARKED
+
+
+async def test_what_somebody_cancels_meanwhile_is_not_replayed(route: Route) -> None:
+    made = await parked(route, 2)
+    change = route.journal.change
+
+    class Cancelling:
+        scan = route.journal.scan
+
+        async def change(self, id_: str, **changes: object) -> bool:
+            if id_ == made[0]:
+                await tracking.cancel(route.journal, id_, route.clock.now)
+            done: bool = await change(id_, **changes)
+            return done
+
+    result = await tracking.replay_all(
+        Cancelling(),  # type: ignore[arg-type]
+        route.outbox,
+        tracking.Chosen(),
+        route.clock.now,
+        dry=False,
+    )
+    assert [each.id for each in result.deliveries] == made[1:]
+    assert (await route.known(made[0])).status is Status.CANCELLED
+    assert route.queued() == [(Claim(made[1]), 0)]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("status", "done"),
+        ("since", "yesterday"),
+        ("since", "2026-03-02T07:30:00"),
+        ("until", "1969-12-31"),
+        ("until", "9998-12-31"),
+        ("_count", "501"),
+        ("after", "x"),
+    ],
+)
+async def test_what_a_replay_cannot_be_asked_is_refused(name: str, value: str) -> None:
+    with pytest.raises(Rejected) as caught:
+        tracking.chosen_by({name: value})
+    assert (caught.value.status, caught.value.issues[0].expression) == (400, name)
+
+
+async def test_a_misspelt_parameter_replays_nothing() -> None:
+    with pytest.raises(Rejected, match="chosen by status, reason"):
+        tracking.chosen_by({"raeson": "503"})
+
+
+# --- cancelling --------------------------------------------------------------------------------
+
+
+async def test_a_delivery_that_ends_meanwhile_is_not_cancelled(route: Route) -> None:
+    delivery = await route.deliver(bundle(entry(patient())))
+    change = route.journal.change
+
+    class Ending:
+        delivery = route.journal.delivery
+
+        async def change(self, id_: str, **changes: object) -> bool:
+            await route.carry(id_)
+            done: bool = await change(id_, **changes)
+            return done
+
+    error = await told(tracking.cancel(Ending(), delivery, route.clock.now))  # type: ignore[arg-type]
+    assert error.status == 409
+    assert (await route.known(delivery)).status is Status.DONE
+
+
+async def test_a_cancelled_delivery_has_an_end(route: Route) -> None:
+    delivery = await route.deliver(bundle(entry(patient())))
+    await tracking.cancel(route.journal, delivery, route.clock.now)
+    assert (await route.known(delivery)).finished == route.clock.now

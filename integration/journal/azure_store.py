@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -20,17 +19,24 @@ from azure.core.exceptions import (
     ResourceModifiedError,
     ResourceNotFoundError,
 )
-from azure.data.tables import UpdateMode
+from azure.data.tables import TableEntity, UpdateMode
 from azure.data.tables.aio import TableClient, TableServiceClient
 from azure.storage.blob.aio import BlobServiceClient, ContainerClient
 
-from integration.journal.keys import delivery_key, older_than, row_key
+from integration.journal import entities
+from integration.journal.keys import (
+    days_between,
+    delivery_key,
+    is_between,
+    older_than,
+    row_key,
+)
 from integration.journal.store import NO_LANE, Kept, Page, first_of_each
 from integration.model import Delivery, Outcome, Received, RowOutcome, Status
 from integration.storage_errors import storage_errors
 
 CONTAINER = "deliveries"
-TABLES = ("deliveries", "deliverykeys", "rows")
+TABLES = ("deliveries", "deliverykeys", "rows", "subscriptions")
 
 # https://learn.microsoft.com/rest/api/storageservices/append-block: 4 MiB in older versions
 _BLOCK = 4 * 1024 * 1024
@@ -51,9 +57,10 @@ class AzureJournal:
     deliveries: TableClient
     keys: TableClient
     noted_rows: TableClient
+    subscriptions: TableClient
 
     async def claim_key(self, sender: str, key: str, delivery: str) -> str:
-        entity = {"PartitionKey": _safe(sender), "RowKey": key, "delivery": delivery}
+        entity = {"PartitionKey": entities.safe(sender), "RowKey": key, "delivery": delivery}
         async with storage_errors():
             try:
                 await self.keys.create_entity(entity, **_REPEAT)
@@ -61,6 +68,13 @@ class AzureJournal:
                 taken = await self.keys.get_entity(entity["PartitionKey"], key)
                 return str(taken["delivery"])
         return delivery
+
+    async def claimant(self, sender: str, key: str) -> str | None:
+        async with storage_errors():
+            try:
+                return str((await self.keys.get_entity(entities.safe(sender), key))["delivery"])
+            except ResourceNotFoundError:
+                return None
 
     async def keep(self, delivery: Delivery, kept: Kept) -> None:
         received = base64.b64encode(msgspec.json.encode(kept.received)).decode()
@@ -71,7 +85,7 @@ class AzureJournal:
             except ResourceExistsError:
                 pass  # an earlier try kept the same bytes
             try:
-                await self.deliveries.create_entity(_entity(delivery), **_REPEAT)
+                await self.deliveries.create_entity(entities.entity(delivery), **_REPEAT)
             except ResourceExistsError:
                 pass  # and noted them
 
@@ -79,7 +93,7 @@ class AzureJournal:
         partition, row = delivery_key(id_)
         async with storage_errors():
             try:
-                return _delivery(await self.deliveries.get_entity(partition, row))
+                return entities.delivery(await self.deliveries.get_entity(partition, row))
             except ResourceNotFoundError:
                 return None
 
@@ -93,13 +107,31 @@ class AzureJournal:
             received = _received.decode(base64.b64decode(metadata))
             return Kept(received, await download.readall())
 
-    async def change(self, id_: str, **changes: Any) -> None:
+    async def change(
+        self, id_: str, only_if: frozenset[Status] | None = None, **changes: Any
+    ) -> bool:
         partition, row = delivery_key(id_)
-        entity = {"PartitionKey": partition, "RowKey": row, **_plain(changes)}
+        entity = {"PartitionKey": partition, "RowKey": row, **entities.plain(changes)}
         if "reason" in changes and changes["reason"] is None:
             entity["reason"] = ""  # a merge cannot take a property away
+        unchanged: dict[str, Any] = {}
         async with storage_errors():
-            await self.deliveries.update_entity(entity, mode=UpdateMode.MERGE, **_REPEAT)
+            while True:
+                if only_if is not None:
+                    try:
+                        known = await self.deliveries.get_entity(partition, row)
+                    except ResourceNotFoundError:
+                        return False
+                    if Status(known["status"]) not in only_if:
+                        return False
+                    unchanged = _if_unchanged(known)
+                try:
+                    await self.deliveries.update_entity(
+                        entity, mode=UpdateMode.MERGE, **unchanged, **_REPEAT
+                    )
+                except ResourceModifiedError:
+                    continue  # somebody was quicker: look again
+                return True
 
     async def page(self, status: Status | None, top: int, after: str | None) -> Page:
         query = older_than(after)
@@ -110,11 +142,36 @@ class AzureJournal:
             async for entity in self.deliveries.query_entities(
                 query, results_per_page=min(top + 1, 1000)
             ):
-                found.append(_delivery(entity))
+                found.append(entities.delivery(entity))
                 if len(found) > top:
                     break
         page = found[:top]
         return Page(tuple(page), page[-1].id if len(found) > top else None)
+
+    async def scan(
+        self, statuses: frozenset[Status], since: datetime | None, until: datetime | None
+    ) -> AsyncIterator[Delivery]:
+        wanted = " or ".join(f"status eq '{status}'" for status in sorted(statuses))
+        query = f"{days_between(since, until)} and ({wanted})"
+        async with storage_errors():
+            async for entity in self.deliveries.query_entities(query):
+                delivery = entities.delivery(entity)
+                if is_between(delivery.id, since, until):
+                    yield delivery
+
+    async def forget(self, id_: str) -> None:
+        partition, row = delivery_key(id_)
+        async with storage_errors():
+            names = self.container.list_blob_names(name_starts_with=f"{id_}/")
+            async for name in names:
+                await _gone(self.container.delete_blob(name))
+            rows = self.noted_rows.query_entities(
+                "PartitionKey eq @delivery", parameters={"delivery": id_}, select=["RowKey"]
+            )
+            async for entity in rows:
+                await self.noted_rows.delete_entity(id_, entity["RowKey"])
+            # Last, so that what broke off before is found again.
+            await self.deliveries.delete_entity(partition, row)
 
     async def keep_lane(self, id_: str, lane: int, data: bytes) -> None:
         async with storage_errors():
@@ -125,6 +182,44 @@ class AzureJournal:
         if data is None:
             raise KeyError(f"{id_}/{lane}")
         return data
+
+    async def keep_fetched(self, id_: str, number: int, data: bytes) -> bytes:
+        async with storage_errors():
+            try:
+                await self.container.upload_blob(_fetched(id_, number), data)
+            except ResourceExistsError:
+                return await self.fetched(id_, number) or data
+        return data
+
+    async def fetched(self, id_: str, number: int) -> bytes | None:
+        return await self._read(_fetched(id_, number))
+
+    async def newest_event(self, sender: str, subscription: str) -> int:
+        known = await self._subscription(sender, subscription)
+        return int(known["newest"]) if known else 0
+
+    async def note_event(self, sender: str, subscription: str, number: int) -> None:
+        keys = {"PartitionKey": entities.safe(sender), "RowKey": entities.safe(subscription)}
+        # As text: a number of a table has 32 bits.
+        entity = {**keys, "newest": str(number)}
+        while True:
+            known = await self._subscription(sender, subscription)
+            if known is not None and int(known["newest"]) >= number:
+                return
+            async with storage_errors():
+                try:
+                    if known is None:
+                        await self.subscriptions.create_entity(entity, **_REPEAT)
+                    else:
+                        await self.subscriptions.update_entity(
+                            entity,
+                            mode=UpdateMode.REPLACE,
+                            **_if_unchanged(known),
+                            **_REPEAT,
+                        )
+                except (ResourceExistsError, ResourceModifiedError):
+                    continue  # another notification was quicker
+            return
 
     async def lane_done(self, id_: str, lane: int) -> bool:
         """One bit a lane, set with If-Match, so that lanes that end together all count."""
@@ -139,22 +234,37 @@ class AzureJournal:
                     await self.deliveries.update_entity(
                         {"PartitionKey": partition, "RowKey": row, **bits},
                         mode=UpdateMode.MERGE,
-                        etag=entity.metadata["etag"],
-                        match_condition=MatchConditions.IfNotModified,
+                        **_if_unchanged(entity),
                         **_REPEAT,
                     )
                 except ResourceModifiedError:
                     continue  # another lane was quicker
                 return done.bit_count() >= int(entity["lanes"])
 
-    async def begin(self, id_: str, lane: int) -> bool:
+    async def lanes_left(self, id_: str) -> list[int]:
+        async with storage_errors():
+            entity = await self.deliveries.get_entity(*delivery_key(id_))
+        done = int.from_bytes(entity.get("done", b""), "little")
+        return [lane for lane in range(int(entity["lanes"])) if not done >> lane & 1]
+
+    async def begin(self, id_: str, lane: int, now: float) -> float | None:
         blob = self.container.get_blob_client(_outcomes(id_, lane))
         async with storage_errors():
             try:
-                await blob.create_append_blob(match_condition=MatchConditions.IfMissing)
+                await blob.create_append_blob(
+                    metadata={"began": str(now)}, match_condition=MatchConditions.IfMissing
+                )
             except ResourceExistsError:
-                return False
-        return True
+                properties = await blob.get_blob_properties()
+                return float(properties.metadata["began"])
+        return None
+
+    async def begun(self, id_: str) -> bool:
+        async with storage_errors():
+            async for name in self.container.list_blob_names(name_starts_with=f"{id_}/"):
+                if name != f"{id_}/payload":
+                    return True
+        return False
 
     async def note(self, id_: str, lane: int, outcomes: Sequence[Outcome]) -> None:
         blob = self.container.get_blob_client(_outcomes(id_, lane))
@@ -192,6 +302,14 @@ class AzureJournal:
                 msgspec.json.decode(entity["outcome"], type=RowOutcome) async for entity in entities
             ]
 
+    async def _subscription(self, sender: str, subscription: str) -> TableEntity | None:
+        keys = entities.safe(sender), entities.safe(subscription)
+        async with storage_errors():
+            try:
+                return await self.subscriptions.get_entity(*keys)
+            except ResourceNotFoundError:
+                return None
+
     async def _read(self, name: str) -> bytes | None:
         async with storage_errors():
             try:
@@ -221,6 +339,10 @@ def _outcomes(id_: str, lane: int) -> str:
     return f"{id_}/outcomes/{'none' if lane == NO_LANE else lane}"
 
 
+def _fetched(id_: str, number: int) -> str:
+    return f"{id_}/fetched/{number}"
+
+
 def _blocks(lines: Sequence[bytes]) -> Sequence[bytes]:
     blocks: list[bytearray] = []
     for line in lines:
@@ -230,32 +352,16 @@ def _blocks(lines: Sequence[bytes]) -> Sequence[bytes]:
     return [bytes(block) for block in blocks]
 
 
-def _entity(delivery: Delivery) -> dict[str, Any]:
-    partition, row = delivery_key(delivery.id)
-    values = {name.name: getattr(delivery, name.name) for name in fields(Delivery)}
-    return {"PartitionKey": partition, "RowKey": row, **_plain(values)}
+async def _gone(deletion: Awaitable[object]) -> None:
+    try:
+        await deletion
+    except ResourceNotFoundError:
+        pass  # another worker is at it too
 
 
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as a table holds them; a table has no null."""
+def _if_unchanged(entity: TableEntity) -> dict[str, Any]:
+    """Write only what nobody has written since it was read."""
     return {
-        name: str(value) if isinstance(value, Status) else value
-        for name, value in values.items()
-        if value is not None
+        "etag": entity.metadata["etag"],
+        "match_condition": MatchConditions.IfNotModified,
     }
-
-
-def _delivery(entity: Mapping[str, Any]) -> Delivery:
-    known = {name.name for name in fields(Delivery)}
-    values = {name: value for name, value in entity.items() if name in known}
-    values["status"] = Status(values["status"])
-    values["reason"] = values.get("reason") or None
-    for moment in ("accepted", "finished"):
-        if moment in values:
-            values[moment] = datetime.fromisoformat(values[moment].isoformat())
-    return Delivery(**values)
-
-
-def _safe(text: str) -> str:
-    """https://learn.microsoft.com/rest/api/storageservices/understanding-the-table-service-data-model"""
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from integration.model import RowOutcome
@@ -10,6 +10,7 @@ from integration.model import RowOutcome
 _DAY = 86_400_000  # milliseconds
 _LAST_DAY = 99_999
 _ONES = (1 << 128) - 1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def delivery_id(now: datetime, random_bits: int) -> str:
@@ -31,6 +32,11 @@ def is_delivery_id(text: str) -> bool:
         return False
 
 
+def accepted_at(id_: str) -> datetime:
+    """The moment that `delivery_id` made it from."""
+    return _EPOCH + timedelta(milliseconds=UUID(id_).int >> 80)
+
+
 def delivery_key(id_: str) -> tuple[str, str]:
     """(PartitionKey, RowKey): a partition a day, newest first; the id alone gives both."""
     value = UUID(id_).int
@@ -45,6 +51,23 @@ def older_than(after: str | None) -> str:
     partition, row = delivery_key(after)
     same_day = f"(PartitionKey eq '{partition}' and RowKey gt '{row}')"
     return f"PartitionKey gt '{partition}' or {same_day}"
+
+
+def days_between(since: datetime | None, until: datetime | None) -> str:
+    """The OData filter for the whole days that hold these moments: a range of partitions, which a
+    table reads without looking at others."""
+    newest = f"PartitionKey ge '{_partition(until)}'" if until else "PartitionKey ge ''"
+    return f"{newest} and PartitionKey le '{_partition(since)}'" if since else newest
+
+
+def is_between(id_: str, since: datetime | None, until: datetime | None) -> bool:
+    """Whether a delivery was accepted in this time, both ends included."""
+    moment = accepted_at(id_)
+    return (since is None or since <= moment) and (until is None or moment <= until)
+
+
+def _partition(moment: datetime) -> str:
+    return delivery_key(delivery_id(moment, 0))[0]
 
 
 def row_key(outcome: RowOutcome) -> str:

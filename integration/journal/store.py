@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Protocol
 
+from integration.journal.keys import is_between
 from integration.model import Delivery, Outcome, Received, RowOutcome, Status
 
 # Outcomes of entries that no lane carries.
@@ -34,6 +36,9 @@ class Journal(Protocol):
     async def claim_key(self, sender: str, key: str, delivery: str) -> str:
         """Take a delivery key, once and for all: the id of the first delivery that took it."""
 
+    async def claimant(self, sender: str, key: str) -> str | None:
+        """The delivery that took this key, without taking it."""
+
     async def keep(self, delivery: Delivery, kept: Kept) -> None:
         """Store the bytes and the delivery. Repeating it changes nothing."""
 
@@ -43,11 +48,24 @@ class Journal(Protocol):
     async def kept(self, id_: str) -> Kept:
         """The bytes. Raises KeyError when they are gone."""
 
-    async def change(self, id_: str, **changes: Any) -> None:
-        """Overwrite some fields of a delivery."""
+    async def change(
+        self, id_: str, only_if: frozenset[Status] | None = None, **changes: Any
+    ) -> bool:
+        """Overwrite some fields of a delivery; with `only_if`, unless its status is another, or it
+        is gone. Whether it was done."""
 
     async def page(self, status: Status | None, top: int, after: str | None) -> Page:
         """Deliveries, newest first."""
+
+    def scan(
+        self, statuses: frozenset[Status], since: datetime | None, until: datetime | None
+    ) -> AsyncIterator[Delivery]:
+        """The deliveries accepted in this time, both ends included, that are in one of these
+        states, newest first, however many they are."""
+
+    async def forget(self, id_: str) -> None:
+        """Remove a delivery: its bytes, lanes, outcomes, rows, and at last itself. Its key stays
+        taken. Repeating it finishes what broke off."""
 
     async def keep_lane(self, id_: str, lane: int, data: bytes) -> None:
         """Store one prepared lane of a fanned-out delivery."""
@@ -55,11 +73,31 @@ class Journal(Protocol):
     async def lane(self, id_: str, lane: int) -> bytes:
         """A prepared lane. Raises KeyError when it is gone."""
 
+    async def keep_fetched(self, id_: str, number: int, data: bytes) -> bytes:
+        """Store an answer that was fetched for a delivery. The first that is kept counts, and is
+        given back."""
+
+    async def fetched(self, id_: str, number: int) -> bytes | None:
+        """What was fetched, if it was."""
+
+    async def newest_event(self, sender: str, subscription: str) -> int:
+        """The highest number of an event that was noted of a subscription; 0 without any."""
+
+    async def note_event(self, sender: str, subscription: str, number: int) -> None:
+        """Note an event by its number; a lower one than is known changes nothing."""
+
     async def lane_done(self, id_: str, lane: int) -> bool:
         """Note that a lane is finished; whether all lanes of the delivery now are."""
 
-    async def begin(self, id_: str, lane: int) -> bool:
-        """Note that a lane is about to be carried; whether this is the first try."""
+    async def lanes_left(self, id_: str) -> list[int]:
+        """The lanes that are not finished."""
+
+    async def begin(self, id_: str, lane: int, now: float) -> float | None:
+        """Note that a lane is about to be carried. When the first try began, in seconds since
+        1970; None: this is the first."""
+
+    async def begun(self, id_: str) -> bool:
+        """Whether anything was stored for a delivery beside its bytes: the relay has seen it."""
 
     async def note(self, id_: str, lane: int, outcomes: Sequence[Outcome]) -> None:
         """Append outcomes. Must follow `begin` of the same lane."""
@@ -90,12 +128,18 @@ class MemoryJournal:
     deliveries: dict[str, Delivery] = field(default_factory=dict)
     bodies: dict[str, Kept] = field(default_factory=dict)
     lanes: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    answers: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    events: dict[tuple[str, str], int] = field(default_factory=dict)
     done: dict[str, set[int]] = field(default_factory=dict)
+    began: dict[tuple[str, int], float] = field(default_factory=dict)
     noted: dict[str, dict[int, list[Outcome]]] = field(default_factory=dict)
     noted_rows: dict[tuple[str, str, str], RowOutcome] = field(default_factory=dict)
 
     async def claim_key(self, sender: str, key: str, delivery: str) -> str:
         return self.keys.setdefault((sender, key), delivery)
+
+    async def claimant(self, sender: str, key: str) -> str | None:
+        return self.keys.get((sender, key))
 
     async def keep(self, delivery: Delivery, kept: Kept) -> None:
         self.bodies.setdefault(delivery.id, kept)
@@ -107,8 +151,14 @@ class MemoryJournal:
     async def kept(self, id_: str) -> Kept:
         return self.bodies[id_]
 
-    async def change(self, id_: str, **changes: Any) -> None:
+    async def change(
+        self, id_: str, only_if: frozenset[Status] | None = None, **changes: Any
+    ) -> bool:
+        known = self.deliveries.get(id_)
+        if only_if is not None and (known is None or known.status not in only_if):
+            return False
         self.deliveries[id_] = replace(self.deliveries[id_], **changes)
+        return True
 
     async def page(self, status: Status | None, top: int, after: str | None) -> Page:
         ids = sorted(self.deliveries, reverse=True)
@@ -121,11 +171,40 @@ class MemoryJournal:
         page = matching[:top]
         return Page(tuple(page), page[-1].id if len(matching) > top else None)
 
+    async def scan(
+        self, statuses: frozenset[Status], since: datetime | None, until: datetime | None
+    ) -> AsyncIterator[Delivery]:
+        for id_ in sorted(self.deliveries, reverse=True):
+            if self.deliveries[id_].status in statuses and is_between(id_, since, until):
+                yield self.deliveries[id_]
+
+    async def forget(self, id_: str) -> None:
+        by_delivery: tuple[dict[str, Any], ...] = (self.bodies, self.noted, self.done)
+        for each in (*by_delivery, self.deliveries):
+            each.pop(id_, None)
+        within: tuple[dict[Any, Any], ...] = (self.lanes, self.answers, self.began, self.noted_rows)
+        for inner in within:
+            for key in [key for key in inner if key[0] == id_]:
+                del inner[key]
+
     async def keep_lane(self, id_: str, lane: int, data: bytes) -> None:
         self.lanes[id_, lane] = data
 
     async def lane(self, id_: str, lane: int) -> bytes:
         return self.lanes[id_, lane]
+
+    async def keep_fetched(self, id_: str, number: int, data: bytes) -> bytes:
+        return self.answers.setdefault((id_, number), data)
+
+    async def fetched(self, id_: str, number: int) -> bytes | None:
+        return self.answers.get((id_, number))
+
+    async def newest_event(self, sender: str, subscription: str) -> int:
+        return self.events.get((sender, subscription), 0)
+
+    async def note_event(self, sender: str, subscription: str, number: int) -> None:
+        before = self.events.get((sender, subscription), 0)
+        self.events[sender, subscription] = max(before, number)
 
     async def lane_done(self, id_: str, lane: int) -> bool:
         done = self.done.setdefault(id_, set())
@@ -133,11 +212,21 @@ class MemoryJournal:
         await self.change(id_, lanes_done=len(done))
         return len(done) >= self.deliveries[id_].lanes
 
-    async def begin(self, id_: str, lane: int) -> bool:
+    async def lanes_left(self, id_: str) -> list[int]:
+        done = self.done.get(id_, set())
+        return [lane for lane in range(self.deliveries[id_].lanes) if lane not in done]
+
+    async def begin(self, id_: str, lane: int, now: float) -> float | None:
         lanes = self.noted.setdefault(id_, {})
-        first = lane not in lanes
-        lanes.setdefault(lane, [])
-        return first
+        if lane in lanes:
+            return self.began[id_, lane]
+        lanes[lane] = []
+        self.began[id_, lane] = now
+        return None
+
+    async def begun(self, id_: str) -> bool:
+        seen = (*self.lanes, *self.answers, *self.began)
+        return any(delivery == id_ for delivery, _ in seen)
 
     async def note(self, id_: str, lane: int, outcomes: Sequence[Outcome]) -> None:
         self.noted[id_][lane].extend(outcomes)

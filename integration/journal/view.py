@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from integration import exact_json
 from integration.model import Delivery, Outcome, RowOutcome, Status
 
 
@@ -32,6 +33,8 @@ def response_bundle(
             f"the transaction was above the FHIR server's limits and went in {delivery.units} units"
         )
         _add_issue(entries[0], "informational", text)
+    if delivery.gap and entries:
+        _add_issue(entries[0], "incomplete", delivery.gap, "warning")
     if delivery.more and entries:
         _add_issue(entries[0], "informational", "the link to the next page was not followed")
     kind = "transaction" if delivery.kind == "transaction" else "batch"
@@ -46,6 +49,8 @@ def _entry(item: Outcome, rows: dict[str, RowOutcome]) -> dict[str, Any]:
         "lastModified": item.last_modified,
     }
     entry: dict[str, Any] = {"fullUrl": item.full_url} if item.full_url else {}
+    if item.resource is not None:
+        entry["resource"] = exact_json.Raw(item.resource.encode())
     entry["response"] = {name: value for name, value in response.items() if value is not None}
     if item.issues:
         entry["response"]["outcome"] = {"resourceType": "OperationOutcome", "issue": item.issues}
@@ -55,8 +60,8 @@ def _entry(item: Outcome, rows: dict[str, RowOutcome]) -> dict[str, Any]:
     return entry
 
 
-def _add_issue(entry: dict[str, Any], code: str, text: str) -> None:
+def _add_issue(entry: dict[str, Any], code: str, text: str, severity: str = "information") -> None:
     response = entry["response"]
     outcome = response.get("outcome", {"resourceType": "OperationOutcome", "issue": []})
-    issue = {"severity": "information", "code": code, "diagnostics": text}
+    issue = {"severity": severity, "code": code, "diagnostics": text}
     response["outcome"] = {**outcome, "issue": [*outcome["issue"], issue]}

@@ -27,6 +27,7 @@ from integration.settings import MIRROR_QUEUE, RELAY_QUEUE
 from local.host.emulator import ACCOUNT, connection_string
 from local.neighbours import Running, free_ports
 from tests.conftest import MARKER, Route, bundle, entry, observation, patient
+from tests.fhir.notices import HOME, brought, notification
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 ID = delivery_id(NOON, 1)
@@ -40,11 +41,21 @@ EVERYTHING: list[tuple[str, Work]] = [
     ("delivery", lambda it: it.delivery(ID)),
     ("kept", lambda it: it.kept(ID)),
     ("change", lambda it: it.change(ID, lanes=1)),
+    ("change if", lambda it: it.change(ID, only_if=frozenset(Status), lanes=1)),
+    ("claimant", lambda it: it.claimant("north", "k")),
+    ("scan", lambda it: anext(it.scan(frozenset(Status), None, NOON))),
+    ("forget", lambda it: it.forget(ID)),
+    ("lanes_left", lambda it: it.lanes_left(ID)),
+    ("begun", lambda it: it.begun(ID)),
     ("page", lambda it: it.page(None, 10, None)),
     ("keep_lane", lambda it: it.keep_lane(ID, 0, b"{}")),
     ("lane", lambda it: it.lane(ID, 0)),
+    ("keep_fetched", lambda it: it.keep_fetched(ID, 1, b"200 {}")),
+    ("fetched", lambda it: it.fetched(ID, 1)),
+    ("newest_event", lambda it: it.newest_event("north", "Subscription/s")),
+    ("note_event", lambda it: it.note_event("north", "Subscription/s", 1)),
     ("lane_done", lambda it: it.lane_done(ID, 0)),
-    ("begin", lambda it: it.begin(ID, 0)),
+    ("begin", lambda it: it.begin(ID, 0, 0.0)),
     ("note", lambda it: it.note(ID, 0, [Outcome(0, 201)])),
     ("outcomes", lambda it: it.outcomes(ID)),
     ("outcomes of a lane", lambda it: it.outcomes(ID, 0)),
@@ -122,7 +133,7 @@ async def test_outcomes_are_appended_in_blocks_of_at_most_four_mebibytes(azurite
         journal = await opened(blobs, tables)
         large = [{"diagnostics": "x" * 1_000_000}]
         id_ = delivery_id(NOON, 2)
-        await journal.begin(id_, 0)
+        await journal.begin(id_, 0, 0.0)
         await journal.note(id_, 0, [Outcome(number, 422, issues=large) for number in range(9)])
         blob = journal.container.get_blob_client(f"{id_}/outcomes/0")
         properties = await blob.get_blob_properties()
@@ -151,7 +162,7 @@ async def test_tables_queues_and_names_of_blobs_hold_no_patient_data(
     queues = QueueServiceClient.from_connection_string(storage)
     async with blobs, tables, queues:
         container = await blobs.create_container(namespace)
-        names = [f"{namespace}{use}" for use in ("deliveries", "keys", "rows")]
+        names = [f"{namespace}{use}" for use in ("deliveries", "keys", "rows", "subs")]
         kept_in = [await tables.create_table(name) for name in names]
         clients = {
             name: queues.get_queue_client(
@@ -174,6 +185,12 @@ async def test_tables_queues_and_names_of_blobs_hold_no_patient_data(
             ),
             headers={"idempotency-key": MARKER, "if-none-exist": MARKER},
         )
+        told = notification(
+            brought({**marked, "id": "p"}),
+            events=((3, f"{HOME}/Patient/{MARKER}"),),
+            subscription=f"{HOME}/Subscription/{MARKER}",
+        )
+        await route.ask(told, headers={"idempotency-key": MARKER * 2})
         route.neighbour.refuses = {"Location"}
         await relaying.carry(route.relay, Claim(accepted.delivery))
         messages = [each async for each in peeked(clients)]
@@ -183,9 +200,9 @@ async def test_tables_queues_and_names_of_blobs_hold_no_patient_data(
         assert [row.action for row in await route.journal.rows(accepted.delivery)] == ["created"]
         entities = [each for table in kept_in async for each in table.list_entities()]
         blob_names = [name async for name in container.list_blob_names()]
-        assert len(entities) == 3
-        assert len(messages) == 2
-        assert len(blob_names) == 2
+        assert len(entities) == 6
+        assert len(messages) == 3
+        assert len(blob_names) == 3
         for found in (entities, messages, blob_names):
             assert MARKER not in repr(found)
         # The bytes are where they belong, so the searches above can find it.

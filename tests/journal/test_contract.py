@@ -32,7 +32,7 @@ async def journal(request: pytest.FixtureRequest, namespace: str) -> AsyncIterat
         blobs = await stack.enter_async_context(BlobServiceClient.from_connection_string(storage))
         tables = await stack.enter_async_context(TableServiceClient.from_connection_string(storage))
         container = await blobs.create_container(namespace)
-        names = [f"{namespace}{use}" for use in ("deliveries", "keys", "rows")]
+        names = [f"{namespace}{use}" for use in ("deliveries", "keys", "rows", "subs")]
         yield AzureJournal(container, *[await tables.create_table(name) for name in names])
 
 
@@ -182,6 +182,112 @@ async def test_a_change_can_take_back_what_was_noted(journal: Journal) -> None:
     assert not found.reason
 
 
+async def test_a_change_can_depend_on_the_state_that_it_changes(journal: Journal) -> None:
+    one = made()
+    await keep(journal, one)
+    assert await journal.change(
+        one.id, only_if=frozenset({Status.ACCEPTED, Status.PARKED}), status=Status.CANCELLED
+    )
+    assert not await journal.change(
+        one.id, only_if=frozenset({Status.ACCEPTED}), status=Status.CARRYING, lanes=3
+    )
+    assert await journal.delivery(one.id) == replace(one, status=Status.CANCELLED)
+    nobody = delivery_id(NOON, 99)
+    assert not await journal.change(nobody, only_if=frozenset(Status), status=Status.DONE)
+    assert await journal.delivery(nobody) is None
+
+
+async def test_of_many_that_change_a_state_at_once_one_does(journal: Journal) -> None:
+    one = made(status=Status.PARKED)
+    await keep(journal, one)
+    parked = frozenset({Status.PARKED})
+    done = await asyncio.gather(
+        *(journal.change(one.id, only_if=parked, status=Status.ACCEPTED) for _ in range(10))
+    )
+    assert sorted(done) == [False] * 9 + [True]
+
+
+async def test_who_took_a_key_can_be_asked_without_taking_it(journal: Journal) -> None:
+    assert await journal.claimant("north", "k1") is None
+    assert await journal.claim_key("north", "k1", "first") == "first"
+    assert await journal.claimant("north", "k1") == "first"
+    assert await journal.claimant("south", "k1") is None
+
+
+# --- what housekeeping asks --------------------------------------------------------------------
+
+
+async def ids_of(journal: Journal, *statuses: Status, **times: datetime) -> list[str]:
+    found = journal.scan(frozenset(statuses), times.get("since"), times.get("until"))
+    return [delivery.id async for delivery in found]
+
+
+async def test_deliveries_are_found_by_state_and_time_the_newest_first(journal: Journal) -> None:
+    states = [Status.DONE, Status.PARKED, Status.CANCELLED]
+    days = [made(NOON - timedelta(hours=8 * n), n, status=states[n % 3]) for n in range(9)]
+    await keep(journal, *days)
+    ids = [delivery.id for delivery in days]
+    assert await ids_of(journal, *states) == ids
+    assert await ids_of(journal, Status.PARKED) == ids[1::3]
+    assert await ids_of(journal, Status.DONE, Status.PARKED) == [
+        id_ for n, id_ in enumerate(ids) if n % 3 != 2
+    ]
+    assert await ids_of(journal, *states, until=NOON - timedelta(hours=16)) == ids[2:]
+    assert await ids_of(journal, *states, since=NOON - timedelta(hours=16)) == ids[:3]
+    between = {"since": NOON - timedelta(hours=41), "until": NOON - timedelta(hours=15)}
+    assert await ids_of(journal, *states, **between) == ids[2:6]
+    assert await ids_of(journal, Status.ACCEPTED) == []
+
+
+async def test_whether_anybody_has_begun_with_a_delivery(journal: Journal) -> None:
+    lane, seen, early = (made(number=n) for n in range(3))
+    await keep(journal, lane, seen, early)
+    assert not await journal.begun(lane.id)
+    await journal.keep_lane(lane.id, 0, b"{}")
+    await journal.begin(seen.id, 0, 0.0)
+    assert [await journal.begun(each.id) for each in (lane, seen, early)] == [True, True, False]
+
+
+async def test_the_lanes_that_are_left(journal: Journal) -> None:
+    one = made()
+    await keep(journal, one)
+    await journal.change(one.id, lanes=10)
+    assert await journal.lanes_left(one.id) == list(range(10))
+    for lane in (0, 3, 9):
+        await journal.lane_done(one.id, lane)
+    assert await journal.lanes_left(one.id) == [1, 2, 4, 5, 6, 7, 8]
+
+
+async def test_a_forgotten_delivery_leaves_its_key_and_nothing_else(journal: Journal) -> None:
+    one, other = made(), made(number=1)
+    for each in (one, other):
+        await journal.claim_key("north", each.id, each.id)
+        await keep(journal, each)
+        await journal.change(each.id, lanes=2)
+        await journal.keep_lane(each.id, 1, b"lane")
+        await journal.lane_done(each.id, 1)
+        await journal.begin(each.id, 1, 0.0)
+        await journal.note(each.id, 1, [Outcome(0, 201)])
+        await journal.keep_fetched(each.id, 1, b"fetched")
+        await journal.note_row(RowOutcome(each.id, "Patient/p1", "contact", "key", "created"))
+    for _ in range(2):
+        await journal.forget(one.id)
+        assert await journal.delivery(one.id) is None
+    with pytest.raises(KeyError):
+        await journal.kept(one.id)
+    with pytest.raises(KeyError):
+        await journal.lane(one.id, 1)
+    assert await journal.outcomes(one.id) == []
+    assert list(await journal.rows(one.id)) == []
+    assert await journal.fetched(one.id, 1) is None
+    assert not await journal.begun(one.id)
+    assert await journal.claimant("north", one.id) == one.id
+    assert [each.status for each in await journal.outcomes(other.id)] == [201]
+    assert await journal.lane(other.id, 1) == b"lane"
+    assert await journal.fetched(other.id, 1) == b"fetched"
+    assert len(await journal.rows(other.id)) == 1
+
+
 # --- the list ----------------------------------------------------------------------------------
 
 
@@ -303,20 +409,21 @@ async def test_finished_lanes_are_counted_once_and_change_nothing_else(journal: 
 # --- outcomes ----------------------------------------------------------------------------------
 
 
-async def test_only_the_first_try_of_a_lane_is_the_first(journal: Journal) -> None:
+async def test_a_lane_knows_when_its_first_try_began(journal: Journal) -> None:
     one = made()
     await keep(journal, one)
-    assert await journal.begin(one.id, 0)
-    assert not await journal.begin(one.id, 0)
-    assert await journal.begin(one.id, 1)
-    assert await journal.begin(one.id, NO_LANE)
+    assert await journal.begin(one.id, 0, 1.5) is None
+    assert await journal.begin(one.id, 0, 7.0) == 1.5
+    assert await journal.begin(one.id, 1, 8.0) is None
+    assert await journal.begin(one.id, NO_LANE, 9.0) is None
+    assert await journal.begin(one.id, 0, 10.0) == 1.5
 
 
 async def test_beginning_again_keeps_what_was_noted(journal: Journal) -> None:
     one = made()
-    await journal.begin(one.id, 0)
+    await journal.begin(one.id, 0, 0.0)
     await journal.note(one.id, 0, [Outcome(0, 201)])
-    await journal.begin(one.id, 0)
+    await journal.begin(one.id, 0, 0.0)
     assert await journal.outcomes(one.id, 0) == [Outcome(0, 201)]
 
 
@@ -332,10 +439,11 @@ async def test_outcomes_come_back_whole_and_in_the_sender_s_order(journal: Journ
         "2026-03-02T12:00:00Z",
         [issue],
         "0.1",
+        resource='{"value": 1.10, "text": "\\n\u2028 ä"}\n',
     )
-    await journal.begin(one.id, 0)
-    await journal.begin(one.id, 1)
-    await journal.begin(one.id, NO_LANE)
+    await journal.begin(one.id, 0, 0.0)
+    await journal.begin(one.id, 1, 0.0)
+    await journal.begin(one.id, NO_LANE, 0.0)
     await journal.note(one.id, 1, [Outcome(2, 201)])
     await journal.note(one.id, 0, [whole, Outcome(0, 204)])
     await journal.note(one.id, NO_LANE, [Outcome(1, 422)])
@@ -352,7 +460,7 @@ async def test_outcomes_come_back_whole_and_in_the_sender_s_order(journal: Journ
 
 async def test_the_first_note_of_an_entry_counts(journal: Journal) -> None:
     one = made()
-    await journal.begin(one.id, 0)
+    await journal.begin(one.id, 0, 0.0)
     await journal.note(one.id, 0, [Outcome(0, 201), Outcome(1, 422)])
     await journal.note(one.id, 0, [Outcome(0, 500), Outcome(1, 201), Outcome(2, 204)])
     assert [each.status for each in await journal.outcomes(one.id)] == [201, 422, 204]
@@ -360,7 +468,7 @@ async def test_the_first_note_of_an_entry_counts(journal: Journal) -> None:
 
 async def test_noting_nothing_is_no_trouble(journal: Journal) -> None:
     one = made()
-    await journal.begin(one.id, 0)
+    await journal.begin(one.id, 0, 0.0)
     await journal.note(one.id, 0, [])
     assert await journal.outcomes(one.id, 0) == []
 
@@ -368,7 +476,7 @@ async def test_noting_nothing_is_no_trouble(journal: Journal) -> None:
 async def test_deliveries_do_not_share_outcomes(journal: Journal) -> None:
     one, other = made(), made(number=1)
     for each, status in ((one, 201), (other, 422)):
-        await journal.begin(each.id, 0)
+        await journal.begin(each.id, 0, 0.0)
         await journal.note(each.id, 0, [Outcome(0, status)])
     assert [each.status for each in await journal.outcomes(one.id)] == [201]
 
@@ -378,9 +486,52 @@ async def test_outcomes_beyond_one_append_are_all_there(journal: Journal) -> Non
     one = made()
     issues = [{"severity": "error", "code": "invariant", "diagnostics": "x" * 50_000}]
     many = [Outcome(position, 422, issues=issues) for position in range(100)]
-    await journal.begin(one.id, 0)
+    await journal.begin(one.id, 0, 0.0)
     await journal.note(one.id, 0, many)
     assert await journal.outcomes(one.id, 0) == many
+
+
+# --- what was fetched --------------------------------------------------------------------------
+
+
+async def test_the_first_answer_that_is_kept_counts(journal: Journal) -> None:
+    one = made()
+    assert await journal.fetched(one.id, 1) is None
+    assert await journal.keep_fetched(one.id, 1, b"200 {}") == b"200 {}"
+    assert await journal.keep_fetched(one.id, 1, b"404 ") == b"200 {}"
+    assert await journal.fetched(one.id, 1) == b"200 {}"
+
+
+async def test_answers_are_kept_apart_by_number_and_delivery(journal: Journal) -> None:
+    one, other = made(), made(number=1)
+    for each, number in ((one, 1), (one, 2), (other, 1)):
+        await journal.keep_fetched(each.id, number, f"{each.id} {number}".encode())
+    assert await journal.fetched(one.id, 2) == f"{one.id} 2".encode()
+    assert await journal.fetched(other.id, 1) == f"{other.id} 1".encode()
+    assert await journal.fetched(other.id, 2) is None
+
+
+# --- events of subscriptions -------------------------------------------------------------------
+
+ODD = ("https://a.example/fhir/Subscription/1?a=b#c\\d", "Subscription/\u00e4\n", "s" * 5000)
+
+
+@pytest.mark.parametrize("subscription", ODD)
+async def test_the_highest_event_of_a_subscription_is_known(
+    journal: Journal, subscription: str
+) -> None:
+    assert await journal.newest_event("lab", subscription) == 0
+    for number in (3, 10**17, 4):
+        await journal.note_event("lab", subscription, number)
+    assert await journal.newest_event("lab", subscription) == 10**17
+    assert await journal.newest_event("ward", subscription) == 0
+    assert await journal.newest_event("lab", "another") == 0
+
+
+async def test_of_events_that_come_together_the_highest_stays(journal: Journal) -> None:
+    numbers = [5, 9, 1, 20, 7, 12, 3, 16]
+    await asyncio.gather(*(journal.note_event("lab", "s", number) for number in numbers))
+    assert await journal.newest_event("lab", "s") == 20
 
 
 # --- rows --------------------------------------------------------------------------------------

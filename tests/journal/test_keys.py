@@ -11,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from integration.journal.keys import (
+    accepted_at,
+    days_between,
     delivery_id,
     delivery_key,
+    is_between,
     is_delivery_id,
     older_than,
     row_key,
@@ -108,6 +111,40 @@ def test_the_list_goes_on_below_the_last_one_shown() -> None:
         hours = dice.choice([-90, -30, -1, 0, 1, 30, 90])
         other = delivery_id(NOW + timedelta(hours=hours), dice.getrandbits(74))
         assert listed(other) is (other < last)
+
+
+@settings(max_examples=100, deadline=None)
+@given(MOMENTS, BITS)
+def test_the_moment_of_a_delivery_can_be_read_from_its_id(moment: datetime, bits: int) -> None:
+    # An id keeps milliseconds, from a float: never a later moment, and at most one less.
+    lost = moment - accepted_at(delivery_id(moment, bits))
+    assert timedelta(0) <= lost <= timedelta(milliseconds=1)
+
+
+def test_days_between_two_moments_are_a_range_of_partitions() -> None:
+    def listed(id_: str, since: datetime | None, until: datetime | None) -> bool:
+        """What that filter says of one delivery."""
+        key = f"'{delivery_key(id_)[0]}'"
+        bounds = days_between(since, until).split(" and ")
+        newest, oldest = [bounds[0].split()[-1], *(each.split()[-1] for each in bounds[1:])], key
+        return newest[0] <= key and all(oldest <= each for each in newest[1:])
+
+    dice = random.Random(7)
+    for _ in range(300):
+        at, since, until = (NOW + timedelta(hours=dice.randrange(-99, 99)) for _ in range(3))
+        id_ = delivery_id(at, dice.getrandbits(74))
+        for bounds in ((None, None), (since, None), (None, until), (since, until)):
+            if is_between(id_, *bounds):
+                assert listed(id_, *bounds)
+        first, last = since.astimezone(UTC).date(), until.astimezone(UTC).date()
+        assert listed(id_, since, until) is (first <= at.astimezone(UTC).date() <= last)
+
+
+def test_both_ends_of_a_time_belong_to_it() -> None:
+    id_ = delivery_id(NOW, 5)
+    assert is_between(id_, NOW, NOW)
+    assert not is_between(id_, NOW + timedelta(milliseconds=1), None)
+    assert not is_between(id_, None, NOW - timedelta(milliseconds=1))
 
 
 def test_a_row_is_keyed_by_table_and_resource() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 
 from integration.journal.view import progress, response_bundle, summary
@@ -64,6 +65,21 @@ def test_a_page_that_was_not_followed_is_told_with_the_first_entry() -> None:
     assert issue["severity"] == "information"
     assert "next page" in issue["diagnostics"]
     assert "outcome" not in second["response"]
+
+
+def test_a_gap_is_told_with_the_first_entry() -> None:
+    gap = "events 4 to 6 of the subscription were not received"
+    first, second = shown(WRITTEN, WRITTEN, kind="notification", gap=gap)
+    (issue,) = first["response"]["outcome"]["issue"]
+    assert (issue["severity"], issue["code"]) == ("warning", "incomplete")
+    assert issue["diagnostics"] == gap
+    assert "outcome" not in second["response"]
+
+
+def test_what_a_read_found_stands_beside_its_response_to_the_digit() -> None:
+    text = '{"resourceType":"Observation","value":1.10}'
+    answer = response_bundle(DELIVERY, [replace(WRITTEN, resource=text)], ())
+    assert f'"resource":{text},"response":' in msgspec.json.encode(answer).decode()
 
 
 def test_a_written_entry_says_where_it_lives() -> None:

@@ -1,0 +1,325 @@
+"""What was lost on its way is queued again, what takes too long is parked, what is over goes."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from integration import housekeeping, tracking
+from integration import mirror as mirroring
+from integration import relay as relaying
+from integration.errors import Rejected, Unavailable
+from integration.fhir.units import Limits
+from integration.housekeeping import Ages, Housekeeping, Step, due, sweep
+from integration.journal.store import MemoryJournal
+from integration.model import Claim, Delivery, Status
+from tests.conftest import DAY, MARKER, Route, bundle, entry, patient, told_by
+
+MINUTE, HOUR = 60.0, 3600.0
+AGES = Ages(timedelta(days=3), timedelta(days=30))
+START = datetime(2026, 3, 2, tzinfo=UTC)
+DELIVERY = Delivery("id", "north", "k", "d", START, Status.ACCEPTED, "batch", 1, 2)
+
+
+async def swept(route: Route) -> None:
+    await sweep(Housekeeping(route.journal, route.ledger, route.outbox, route.clock, AGES))
+
+
+async def of_lanes(route: Route, number: int = 4) -> str:
+    """A delivery that has fanned out, and whose claims are lost."""
+    route.limits = Limits(entries=1)
+    people = [entry(patient(id=f"p{n}"), method="PUT", url=f"Patient/p{n}") for n in range(number)]
+    delivery = await route.deliver(bundle(*people, kind="batch"))
+    await route.carry(delivery)
+    assert (await route.known(delivery)).status is Status.CARRYING
+    route.outbox.sent.clear()
+    return delivery
+
+
+# --- what is due -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "fields", "age", "step"),
+    [
+        (Status.ACCEPTED, {}, timedelta(minutes=9), None),
+        (Status.ACCEPTED, {}, timedelta(minutes=10), Step.QUEUE),
+        (Status.ACCEPTED, {}, timedelta(days=3, hours=1), Step.QUEUE),
+        (Status.ACCEPTED, {}, timedelta(days=3, hours=1, seconds=1), Step.PARK),
+        (Status.CARRYING, {}, timedelta(minutes=59), None),
+        (Status.CARRYING, {}, timedelta(hours=1), Step.QUEUE),
+        (Status.CARRYING, {}, timedelta(days=4), Step.PARK),
+        (Status.PARKED, {}, timedelta(days=4000), None),
+        (Status.DONE, {"finished": START}, timedelta(days=29, hours=23), None),
+        (Status.DONE, {"finished": START}, timedelta(days=30), Step.FORGET),
+        (Status.DONE, {"finished": START + timedelta(days=9)}, timedelta(days=38), None),
+        (Status.CANCELLED, {"finished": START}, timedelta(days=30), Step.FORGET),
+        (Status.CANCELLED, {"finished": START + timedelta(days=9)}, timedelta(days=38), None),
+    ],
+)
+def test_what_is_due_follows_from_state_and_age(
+    status: Status, fields: dict[str, Any], age: timedelta, step: Step | None
+) -> None:
+    assert due(replace(DELIVERY, status=status, **fields), START + age, AGES) is step
+
+
+def test_the_age_of_a_replayed_delivery_counts_from_its_replay() -> None:
+    replayed = replace(DELIVERY, replayed=START + timedelta(days=20), looked=START)
+    assert due(replayed, START + timedelta(days=20, minutes=9), AGES) is None
+    assert due(replayed, START + timedelta(days=20, minutes=10), AGES) is Step.QUEUE
+    assert due(replayed, START + timedelta(days=24), AGES) is Step.PARK
+
+
+def test_the_pause_between_two_looks_doubles() -> None:
+    """A long queue, or a neighbour that is away for days, gets few claims that it does not need."""
+    delivery, looks, moment = DELIVERY, [], START
+    while due(delivery, moment, AGES) is not Step.PARK:
+        moment += timedelta(minutes=10)
+        if due(delivery, moment, AGES) is Step.QUEUE:
+            delivery = replace(delivery, looked=moment)
+            looks.append(moment - START)
+    assert [look / timedelta(minutes=10) for look in looks] == [1, 2, 4, 8, 16, 32, 64, 128, 256]
+
+
+# --- what was lost -----------------------------------------------------------------------------
+
+
+async def test_a_delivery_that_was_kept_and_never_queued_is_queued(route: Route) -> None:
+    delivery = await route.deliver(bundle(entry(patient())))
+    await swept(route)
+    assert route.queued() == []
+    route.clock.later(10 * MINUTE)
+    await swept(route)
+    await swept(route)
+    assert route.queued() == [(Claim(delivery), 0)]
+    await route.carry_all()
+    assert (await route.known(delivery)).status is Status.DONE
+
+
+async def test_a_delivery_that_was_begun_is_left_to_those_who_carry_it(route: Route) -> None:
+    delivery = await route.deliver(bundle(entry(patient())))
+    route.neighbour.down = 500
+    await route.carry(delivery)
+    route.outbox.sent.clear()
+    route.clock.later(HOUR)
+    await swept(route)
+    assert route.queued() == []
+    assert (await route.known(delivery)).looked == route.clock.now
+
+
+async def test_lanes_whose_claims_were_lost_are_queued_again(route: Route) -> None:
+    delivery = await of_lanes(route, 4)
+    route.clock.later(HOUR)
+    await route.carry(delivery, lane=1)
+    await swept(route)
+    assert route.queued() == []  # one was done since
+    route.clock.later(HOUR)
+    await swept(route)
+    assert [claim.lane for claim, _ in route.queued()] == [0, 2, 3]
+    await route.carry_all()
+    known = await route.known(delivery)
+    assert (known.status, known.written) == (Status.DONE, 4)
+    assert set(route.neighbour.versions.values()) == {1}
+
+
+async def test_a_delivery_that_lacks_only_its_end_comes_to_it(route: Route) -> None:
+    delivery = await of_lanes(route, 2)
+    for lane in range(2):
+        await route.journal.lane_done(delivery, lane)
+    await route.journal.change(delivery, looked=route.clock.now, looked_done=2)
+    route.clock.later(2 * HOUR)
+    await swept(route)
+    assert [claim.lane for claim, _ in route.queued()] == [0]
+
+
+async def test_a_queue_that_takes_no_claim_is_tried_in_the_next_run(route: Route) -> None:
+    class Full:
+        async def send(self, *_: object) -> None:
+            raise Unavailable("storage", "queue: ServiceRequestError")
+
+    delivery = await route.deliver(bundle(entry(patient())))
+    route.clock.later(HOUR)
+    with pytest.raises(Unavailable):
+        await sweep(Housekeeping(route.journal, route.ledger, Full(), route.clock, AGES))
+    assert (await route.known(delivery)).looked is None
+    await swept(route)
+    assert route.queued() == [(Claim(delivery), 0)]
+
+
+# --- what takes too long -----------------------------------------------------------------------
+
+
+async def test_what_takes_longer_than_its_age_is_parked_aloud(
+    route: Route, caplog: pytest.LogCaptureFixture
+) -> None:
+    accepted, carrying = await route.deliver(patient(active=True)), await of_lanes(route)
+    route.clock.later(3 * DAY + HOUR + 1)
+    await swept(route)
+    for delivery in (accepted, carrying):
+        known = await route.known(delivery)
+        assert known.status is Status.PARKED
+        assert "MAX_AGE" in str(known.reason)
+    parked = [record for record in caplog.records if record.message == "delivery.parked"]
+    assert [record.levelno for record in parked] == [logging.ERROR] * 2
+    assert route.queued() == []
+
+
+async def test_a_parked_delivery_that_is_replayed_has_its_whole_time_again(route: Route) -> None:
+    delivery = await route.deliver(bundle(entry(patient())))
+    await relaying.park(route.journal, Claim(delivery), "the FHIR server was away")
+    route.clock.later(20 * DAY)
+    await tracking.replay(route.journal, route.outbox, delivery, route.clock.now)
+    await swept(route)
+    assert (await route.known(delivery)).status is Status.ACCEPTED
+
+
+# --- what is over ------------------------------------------------------------------------------
+
+
+async def test_a_delivery_that_is_over_is_forgotten_with_all_that_was_kept_of_it(
+    route: Route,
+) -> None:
+    delivery = await route.deliver(bundle(entry(patient(id="p1"), method="PUT", url="Patient/p1")))
+    await route.carry(delivery)
+    await mirroring.mirror(route.mirror, Claim(delivery, resource="Patient/p1"))
+    stopped = await route.deliver(patient(active=True))
+    await tracking.cancel(route.journal, stopped, route.clock.now)
+    route.clock.later(30 * DAY - 1)
+    await swept(route)
+    assert await route.outcomes(delivery)
+    route.clock.later(1)
+    await swept(route)
+    for id_ in (delivery, stopped):
+        with pytest.raises(Rejected) as caught:
+            await tracking.follow(route.journal, id_)
+        assert caught.value.status == 404
+        with pytest.raises(KeyError):
+            await route.journal.kept(id_)
+    assert await route.outcomes(delivery) == []
+    assert await route.journal.rows(delivery) == []
+    assert "Patient/p1" in route.neighbour.stored
+
+
+async def test_a_parked_delivery_is_never_forgotten(route: Route) -> None:
+    delivery = await route.deliver(bundle(entry(patient())))
+    await relaying.park(route.journal, Claim(delivery), "the FHIR server was away")
+    route.clock.later(3000 * DAY)
+    await swept(route)
+    assert (await route.journal.kept(delivery)).body
+    await tracking.cancel(route.journal, delivery, route.clock.now)
+    await swept(route)
+    assert (await route.known(delivery)).status is Status.CANCELLED
+    route.clock.later(30 * DAY)
+    await swept(route)
+    assert await route.journal.delivery(delivery) is None
+
+
+@pytest.mark.parametrize("headers", [{}, {"idempotency-key": "k1"}], ids=["bytes", "key"])
+async def test_a_repeat_of_what_was_forgotten_overwrites_nothing(
+    route: Route, headers: dict[str, str]
+) -> None:
+    """It is a delivery of its own, in the order of now, that looks before it writes."""
+    first = await route.deliver(bundle(entry(patient())), headers=headers)
+    await route.carry(first)
+    (person,) = route.neighbour.of("Patient")
+    route.neighbour.put({**person, "active": False})  # somebody else, since
+    route.clock.later(31 * DAY)
+    await swept(route)
+
+    again = await route.deliver(bundle(entry(patient())), headers=headers)
+    assert again > first
+    await route.carry(again)
+
+    assert (await route.known(again)).status is Status.DONE
+    (person,) = route.neighbour.of("Patient")
+    assert person["active"] is False
+
+
+# --- a run -------------------------------------------------------------------------------------
+
+
+async def test_a_run_is_bounded_and_the_next_one_goes_on(
+    route: Route, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(housekeeping, "MOST", 2)
+    for number in range(5):
+        await route.carry(await route.deliver(patient(multipleBirthInteger=number)))
+    route.clock.later(30 * DAY)
+    caplog.set_level(logging.INFO)
+    left = []
+    for _ in range(3):
+        await swept(route)
+        left.append(len(route.journal.deliveries))
+    assert left == [3, 1, 0]
+    runs = [record for record in caplog.records if record.message == "housekeeping.done"]
+    assert [(run.forgotten, run.more) for run in runs] == [(2, True), (2, True), (1, False)]
+
+
+async def test_one_delivery_in_trouble_does_not_hold_up_the_others(route: Route) -> None:
+    class Fragile(MemoryJournal):
+        broken = ""
+
+        async def forget(self, id_: str) -> None:
+            if id_ == self.broken:
+                raise Unavailable("storage", "HttpResponseError")
+            await super().forget(id_)
+
+    route.journal = Fragile()
+    made = [await route.deliver(patient(multipleBirthInteger=number)) for number in range(3)]
+    for delivery in made:
+        await route.carry(delivery)
+    route.journal.broken = made[1]
+    route.clock.later(30 * DAY)
+    with pytest.raises(Unavailable):
+        await swept(route)
+    assert list(route.journal.deliveries) == [made[1]]
+
+
+async def test_a_run_says_what_it_did_and_names_nobody(
+    route: Route, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    await route.deliver(bundle(entry(patient())))
+    route.clock.later(10 * MINUTE)
+    await swept(route)
+    run = caplog.records[-1]
+    assert run.message == "housekeeping.done"
+    assert (run.queued, run.parked, run.forgotten, run.failed, run.more) == (1, 0, 0, 0, False)
+    assert MARKER not in told_by(caplog.records)
+
+
+# --- the turns of resources ----------------------------------------------------------------------
+
+
+async def updated(route: Route, name: str) -> str:
+    body = bundle(entry(patient(id=name), method="PUT", url=f"Patient/{name}"), kind="batch")
+    delivery = await route.deliver(body)
+    await route.carry(delivery)
+    return delivery
+
+
+async def test_the_turns_that_no_kept_delivery_asks_for_are_forgotten(route: Route) -> None:
+    await updated(route, "old")
+    route.clock.later(31 * DAY)
+    await updated(route, "young")
+    assert len(route.ledger.turns) == 2
+    await swept(route)
+    assert len(route.ledger.turns) == 1
+
+
+async def test_the_turns_that_a_parked_delivery_may_ask_for_are_kept(route: Route) -> None:
+    late = await route.deliver(
+        bundle(entry(patient(id="p"), method="PUT", url="Patient/p"), kind="batch")
+    )
+    await relaying.park(route.journal, Claim(late), "the cause")
+    route.clock.later(1)
+    await updated(route, "p")
+    route.clock.later(31 * DAY)
+    await swept(route)
+    await tracking.replay(route.journal, route.outbox, late, route.clock.now)
+    await route.carry_all()
+    assert await route.statuses(late) == [409]
