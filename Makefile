@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready local/node_modules/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo start plan test check format bench clean
+.PHONY: help demo start plan test check format bench faults clean
 
 help: ## Show this
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,9 @@ format: $(READY) ## Format the code
 
 bench: $(READY) ## Measure the route against a bare client, on this machine
 	@$(BIN)/python -m bench
+
+faults: $(READY) ## Kill, starve and confuse the route some thousand times, and count what became of each entry
+	@$(BIN)/python -m faults
 
 clean: ## Remove what the other commands have made
 	rm -rf .venv .local local/node_modules

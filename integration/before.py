@@ -135,12 +135,14 @@ async def done_before(
         since = _since(scout, entry, taken, began)
         name = name_of(entry, found)
         if since is not None and name is not None:
-            asked.append(Asked(entry, name, since, _resource(entry, scout.answers)))
+            answers = {**scout.answers, entry.target: name}  # it may refer to itself
+            asked.append(Asked(entry, name, since, _resource(entry, answers)))
     if not asked:
         return []
-    whole = unit.kind == "transaction" and not scout.delivery.repeat
-    answers = await _asked(scout, [one.name for one in asked])
-    settled = inquiry.proven(asked, answers, whole=whole)
+    states = await _asked(scout, [one.name for one in asked])
+    settled = inquiry.proven(
+        asked, states, atomic=unit.kind == "transaction", repeat=scout.delivery.repeat
+    )
     if settled is None:
         raise _unanswered(scout)
     return list(settled.values())

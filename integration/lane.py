@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from integration import before, order
 from integration.before import Scout
@@ -130,7 +131,9 @@ async def _go(trip: _Trip) -> None:
     if not todo:
         return
     trip.fate = Fate.UNHEARD
-    response = await carrier.fhir.send(units.request(unit, todo, progress.answers), delivery.id)
+    still = partial(order.check, carrier.order, taken)
+    request = units.request(unit, todo, progress.answers)
+    response = await carrier.fhir.send(request, delivery.id, still)
     trip.fate = Fate.ANSWERED
     answer = outcome.of_unit(unit, todo, response, progress.attempt)
     await _settle(progress, unit, trip.name, answer.settled, found)

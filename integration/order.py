@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from math import inf
 
 from integration.errors import Unavailable
 from integration.journal.ledger import Ledger, Turn
@@ -78,6 +79,14 @@ async def take(order: Order, taken: Taken, writes: Sequence[Write]) -> None:
     raise Unavailable("order", "another delivery is writing the same resource")
 
 
+def check(order: Order, taken: Taken) -> None:
+    """Raises Unavailable when a turn has too little left for a request that starts only now: it
+    may be waited for, and the server busy with it for as long again."""
+    ends = min((turn.until for turn in taken.turns.values()), default=inf)
+    if ends - order.now() < order.lease * 2 / 3:
+        raise Unavailable("order", "the turn was nearly over before the request could start")
+
+
 async def _all_taken(order: Order, taken: Taken, wanted: Mapping[str, Write]) -> bool:
     known = await order.ledger.read(list(wanted))
     now = order.now()
@@ -126,7 +135,9 @@ def _ended(
     if len(settled) < len(write.positions):
         unsent = fate is Fate.NOT_SENT
         return replace(free, trier=found.trier, tried=found.tried) if unsent else free
-    free = replace(free, trier="", tried=0.0)
+    # What another has tried stays to be looked at, unless this write has come after it.
+    if any(settled) or turn.trier == taken.delivery:
+        free = replace(free, trier="", tried=0.0)
     if not (any(settled) and write.ordered):
         return free
     return replace(free, delivery=taken.delivery, stamp=write.stamp)

@@ -92,16 +92,17 @@ class Neighbour:
     pause: Callable[[float], Awaitable[object]] = asyncio.sleep
     jitter: Callable[[], float] = field(default=random.random)
 
-    async def send(self, request: Request) -> Response:
+    async def send(self, request: Request, still: Callable[[], object] = lambda: None) -> Response:
         """Send once; again only where the neighbour has certainly done nothing.
 
         Raises Unavailable for a lost connection, a time-out, 429 and 503 that last, and
-        Misconfigured for 401 and 403. Every other answer is the caller's to judge.
+        Misconfigured for 401 and 403. Every other answer is the caller's to judge. `still` is
+        asked when a place is free, which may be long after: it raises when it is too late.
         """
         attempt = 1
         while True:
             try:
-                response = await self._once(request)
+                response = await self._once(request, still)
             except _NotReached as error:
                 trouble: Unavailable = error
             else:
@@ -116,24 +117,27 @@ class Neighbour:
                 await self.pause(self._backoff(attempt))
             attempt += 1
 
-    async def _once(self, request: Request) -> Response:
+    async def _once(self, request: Request, still: Callable[[], object]) -> Response:
         token = await self._token(None)
-        response = await self._authorised(request, token)
+        response = await self._authorised(request, token, still)
         if response.status == 401 and token is not None:
-            response = await self._authorised(request, await self._token(token))
+            response = await self._authorised(request, await self._token(token), still)
         if response.status in (401, 403):
             raise Misconfigured(
                 f"{self.name} answered {response.status}: give this app's identity its role there"
             )
         return response
 
-    async def _authorised(self, request: Request, token: str | None) -> Response:
+    async def _authorised(
+        self, request: Request, token: str | None, still: Callable[[], object]
+    ) -> Response:
         headers = dict(request.headers)
         if token is not None:
             headers["authorization"] = f"Bearer {token}"
         url = f"{self.base}/{request.path}" if request.path else self.base
         try:
             async with self.places.place() as round_:
+                still()
                 answer = await self.http.request(
                     request.method, url, content=request.body, headers=headers
                 )

@@ -102,7 +102,7 @@ async def _built(settings: Settings) -> Parts:
         )
     )
     # The FHIR server may be busy with a request for as long again as it was waited for.
-    lease = 2.0 * settings.neighbour_timeout
+    lease = 3.0 * settings.neighbour_timeout
     order = Order(ledger, lease, time.time, _token, asyncio.sleep, random.random)
     maps = load.shipped()
     reading = settings.reading

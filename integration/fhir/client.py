@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,10 +18,12 @@ class FhirServer:
 
     neighbour: Neighbour
 
-    async def send(self, request: Request, delivery: str) -> Response:
+    async def send(
+        self, request: Request, delivery: str, still: Callable[[], object] = lambda: None
+    ) -> Response:
         """Send, so that the delivery can be found again in the server's own logs."""
         headers = {**request.headers, "x-ms-client-request-id": delivery}
-        return await self.neighbour.send(replace(request, headers=headers))
+        return await self.neighbour.send(replace(request, headers=headers), still)
 
     async def read(self, identity: str, delivery: str) -> dict[str, Any] | None:
         """The current state of Type/id; None when it is deleted, or never was."""

@@ -47,30 +47,43 @@ class Asked:
 
 
 def proven(
-    asked: Sequence[Asked], answers: Sequence[Any], *, whole: bool
+    asked: Sequence[Asked], answers: Sequence[Any], *, atomic: bool, repeat: bool
 ) -> dict[int, Outcome] | None:
     """The answers to `units.reads` of their names: which need not, or must not, be sent?
 
-    `whole`: all of them went in one transaction, so one that is certainly ours proves them all.
+    `atomic`: they went in one transaction, so one that is certainly ours proves them all, and
+    without one none was done. `repeat`: the same bytes were carried before, with the same ids.
     None when the server has not said of every one that it is there, or is not: that is no leave
     to write.
     """
     pairs = list(zip(asked, answers, strict=False))
     if any(outcome.status_of(answer) not in (200, 404, 410) for _, answer in pairs):
         return None
-    if whole and any(_is_ours(one, answer) for one, answer in pairs):
+    if atomic and any(_is_ours(one, answer, repeat) for one, answer in pairs):
         return {one.entry.position: _done(one, answer) for one, answer in pairs}
-    verdicts = {one.entry.position: _verdict(one, answer) for one, answer in pairs}
+    verdicts = {
+        one.entry.position: _verdict(one, answer)
+        for one, answer in pairs
+        if not (atomic and _is_no_news(one, answer))
+    }
     return {position: verdict for position, verdict in verdicts.items() if verdict}
 
 
-def _is_ours(one: Asked, answer: Any) -> bool:
-    """Whether only this entry can have made it so."""
+def _is_ours(one: Asked, answer: Any, repeat: bool) -> bool:
+    """Whether only this try of the entry can have made it so."""
     status = outcome.status_of(answer)
     if one.entry.created:
-        return status != 404  # nobody else knows the id
+        return status != 404 and not repeat  # nobody else knows the id
     current = answer.get("resource")
     return status == 200 and _is_same(one.resource, current) and _is_newer(current, one.since)
+
+
+def _is_no_news(one: Asked, answer: Any) -> bool:
+    """As it was wanted, but perhaps before the try: to be sent with the rest, and harmless."""
+    if one.entry.created:
+        return False
+    gone = outcome.status_of(answer) != 200
+    return gone or _is_same(one.resource, answer.get("resource"))
 
 
 def _verdict(one: Asked, answer: Any) -> Outcome | None:

@@ -102,8 +102,13 @@ def by_waiting(items: Sequence[Prepared]) -> list[list[Prepared]]:
     return [[by_position[n] for n in knot] for knot in graph.knots(by_position, edges)]
 
 
+def is_knotted(knot: Sequence[Prepared]) -> bool:
+    """Whether entries wait for each other, or one for itself."""
+    return len(knot) > 1 or knot[0].sent.target in knot[0].sent.awaits
+
+
 def _must_wait(item: Prepared, earlier: Prepared) -> int:
-    same = item.sent.target == earlier.sent.target
+    same = item.resource == earlier.resource
     waits = earlier.entry.position in item.waits
     return int(same or waits or earlier.sent.target in item.sent.awaits)
 

@@ -42,7 +42,7 @@ def plan(
     if atomic and limits.over == "reject":
         return Plan((), _all_or_nothing(contents, [_over_limit(contents, limits)]))
     prepared = in_sequence(prepared, atomic=atomic)
-    refused += _tangled(prepared, limits, atomic=atomic)
+    refused += _tangled(contents, prepared, limits, atomic=atomic)
     if atomic and refused:
         return Plan((), _all_or_nothing(contents, refused))
     never = {entry.position for entry, _ in refused}
@@ -61,15 +61,17 @@ def plan(
 
 
 def _tangled(
-    prepared: Sequence[Prepared], limits: Limits, *, atomic: bool
+    contents: Contents, prepared: Sequence[Prepared], limits: Limits, *, atomic: bool
 ) -> list[tuple[Entry, Issue]]:
-    """Conditional entries that await each other, where no transaction can hold them."""
+    """Conditional entries that await each other, or themselves, where no transaction can hold
+    them: only inside one does the server itself follow their placeholders."""
     text = "conditional entries that refer to each other need one transaction within the limits"
     return [
-        (item.entry, Issue("processing", text, item.entry.where))
+        (contents.entries[n], Issue("processing", text, contents.entries[n].where))
         for knot in packing.by_waiting(prepared)
-        if len(knot) > 1 and not (atomic and packing.fits(knot, limits))
+        if packing.is_knotted(knot) and not (atomic and packing.fits(knot, limits))
         for item in knot
+        for n in item.sent.positions
     ]
 
 

@@ -26,6 +26,11 @@ class Prepared:
     waits: frozenset[int] = frozenset()  # of these, which must be in an earlier unit
     searches: frozenset[str] = frozenset()  # the types in which its references search
 
+    @property
+    def resource(self) -> str:
+        """The same for entries that are about the same resource, as far as can be seen here."""
+        return self.sent.condition or self.sent.target
+
 
 def prepare(
     contents: Contents, naming: Naming, limits: Limits, order: str
@@ -48,8 +53,9 @@ def prepare(
             linked = linker.linked(entry)
             issue = linked.problem
         if issue is None:
-            links = {speaker[n] for n in linked.links} - {position}
+            links = {speaker[n] for n in linked.links}
             awaits = {names[n] for n in links if contents.entries[n].conditional}
+            links -= {position}
             sent = _sent(linked, names[position], awaits, others, order)
             if len(sent.body) + 1 + ENVELOPE > limits.bytes:
                 issue = Issue("too-costly", "larger than the FHIR server takes", entry.where)

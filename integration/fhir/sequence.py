@@ -34,10 +34,10 @@ def in_sequence(items: Sequence[Prepared], *, atomic: bool) -> list[Prepared]:
         if item.sent.reads:
             continue
         # The same resource again (a batch, NDJSON): later entries come after earlier ones.
-        position, target = item.entry.position, item.sent.target
-        if target in last:
-            edges.after[position].add(last[target])
-        last[target] = position
+        position, resource = item.entry.position, item.resource
+        if resource in last:
+            edges.after[position].add(last[resource])
+        last[resource] = position
         writes[item.entry.type].append(item)
     for group in writes.values():
         _find(group, edges)
@@ -58,8 +58,15 @@ def in_sequence(items: Sequence[Prepared], *, atomic: bool) -> list[Prepared]:
 
 def _find(group: Sequence[Prepared], edges: _Edges) -> None:
     """Conditional deletes come before all else that writes the type, conditional patches after:
-    which of the others they find, only the server knows."""
+    which of the others they find, only the server knows. What is found or made by a condition
+    comes after all deletes, since it must not be what is deleted then."""
     finders = [item for item in group if item.entry.conditional]
+    gone = _positions(item for item in group if item.sent.method == "DELETE")
+    seekers = [item for item in finders if item.sent.method != "DELETE"]
+    if gone and seekers:
+        _row(gone, edges)
+        for item in seekers:
+            edges.after[item.entry.position].add(gone[-1])
     deletes = _positions(item for item in finders if item.sent.method == "DELETE")
     patches = _positions(item for item in finders if item.sent.method == "PATCH")
     _row(deletes, edges)

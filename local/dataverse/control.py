@@ -1,9 +1,10 @@
 """The control API: faults, statistics, recent writes and the history of a row, for tests.
 
-POST   /control/faults   {"kind": "status" | "slow" | "reset" | "lost-reply" | "throttle",
+POST   /control/faults   {"kind": "status" | "slow" | "reset" | "lost-reply" | "broken"
+                          | "throttle",
                           "next": N, "status", "code", "retryAfter", "delayMs", "method", "path"}
 DELETE /control/faults   forget them
-GET    /control/stats    calls so far, and rows by table
+GET    /control/stats    calls and faults so far, and rows by table
 GET    /control/writes   ?last=N, oldest first
 GET    /control/history  ?table=contact&id=…, every state of one row, oldest first
 POST   /control/reset    no rows, no faults, no calls
@@ -37,13 +38,14 @@ def routes(world: World, gate: Callable[[], Gate]) -> list[Route]:
         return Response(status_code=204)
 
     async def stats(_request: Request) -> Response:
-        return JSONResponse({"requests": gate().requests, "rows": world.store.sizes()})
+        counted = {"requests": gate().requests, "faults": gate().met}
+        return JSONResponse({**counted, "rows": world.store.sizes()})
 
     async def reset(_request: Request) -> Response:
         world.store.clear()
         world.log.clear()
         gate().faults.clear()
-        gate().requests = 0
+        gate().requests = gate().met = 0
         return Response(status_code=204)
 
     async def recent(request: Request) -> Response:

@@ -23,7 +23,7 @@ LIMITS = {
     "reduce the duration of requests and try again later.",
     "0x80072326": "Number of concurrent requests exceeded the limit of 52.",
 }
-KINDS = frozenset({"status", "slow", "reset", "lost-reply", "throttle"})
+KINDS = frozenset({"status", "slow", "reset", "lost-reply", "throttle", "broken"})
 
 
 @dataclass(slots=True)
@@ -83,6 +83,7 @@ class Gate:
         self.close = close  # ends the app's hold on its database
         self.faults: list[Fault] = []
         self.requests = 0
+        self.met = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].startswith("/api/data/"):
@@ -94,10 +95,12 @@ class Gate:
             case "status" | "throttle" if fault:
                 await _send(fault.reply(), send)
             case "reset":
-                await _break(scope, receive)
+                await break_connection(scope, receive)
             case "lost-reply":
                 await self._app(scope, receive, _swallow)
-                await _break(scope, receive)
+                await break_connection(scope, receive)
+            case "broken":
+                await self._app(scope, receive, _halving(send))
             case "slow" if fault:
                 await asyncio.sleep(fault.delay_ms / 1000)
                 await self._app(scope, receive, send)
@@ -108,6 +111,7 @@ class Gate:
         fault = next((one for one in self.faults if one.meets(scope)), None)
         if fault is not None:
             fault.left -= 1
+            self.met += 1
             self.faults = [one for one in self.faults if one.left > 0]
         return fault
 
@@ -122,7 +126,21 @@ async def _swallow(_message: Message) -> None:
     """The work was done; nobody hears of it."""
 
 
-async def _break(scope: Scope, receive: Receive) -> None:
+def _halving(send: Send) -> Send:
+    """Half of the JSON, as if it were all."""
+
+    async def halved(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            named = [pair for pair in message["headers"] if pair[0] != b"content-length"]
+            await send({**message, "headers": named})
+        else:
+            body = message.get("body", b"")
+            await send({**message, "body": body[: len(body) // 2]})
+
+    return halved
+
+
+async def break_connection(scope: Scope, receive: Receive) -> None:
     """Drop the connection. Without a socket below, the in-process client gets its own error."""
     transport = scope.get("state", {}).get("transport")
     if transport is None:

@@ -14,7 +14,7 @@ export function capabilityStatement(base) {
     implementation: { description: 'FHIR server for a laptop, in memory', url: base },
     fhirVersion: '4.0.1',
     format: ['json'],
-    patchFormat: ['application/json-patch+json'],
+    patchFormat: ['application/json-patch+json', 'application/fhir+json'],
     rest: [{
       mode: 'server',
       interaction: [{ code: 'batch' }, { code: 'transaction' }],

@@ -14,6 +14,15 @@ const schema = readJson('fhir/r4/fhir.schema.json').definitions;
 export const RESOURCE_TYPES = Object.keys(schema).filter((name) => isResourceType(name)).sort();
 const known = new Set(RESOURCE_TYPES);
 
+/** What R4 says of an element: its type, and whether there may be several; undefined if there is none. */
+export function elementOf(type, name) {
+  const properties = schema[type]?.properties ?? {};
+  if (typeof name !== 'string' || !Object.hasOwn(properties, name)) return undefined;
+  const isList = properties[name].type === 'array';
+  const { $ref } = isList ? properties[name].items : properties[name];
+  return { isList, type: $ref?.split('/').at(-1) };
+}
+
 export function requireType(type) {
   if (!known.has(type)) throw new FhirError(404, `Resource type '${type}' is not supported.`);
 }

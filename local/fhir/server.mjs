@@ -5,7 +5,7 @@ import { createServer } from 'node:http';
 import { processBundle } from './bundle.mjs';
 import { capabilityStatement } from './capability.mjs';
 import { resolveConditionalReferences } from './conditional.mjs';
-import { Faults, before, entryRefusals, retryHeaders } from './faults.mjs';
+import { Faults, before, distorted, entryRefusals, retryHeaders } from './faults.mjs';
 import { parseBody, parseJson, readBody, send } from './http.mjs';
 import { interact } from './interactions.mjs';
 import { FhirError } from './outcome.mjs';
@@ -51,7 +51,8 @@ async function answerFhir(request, response, url) {
 function carryOut(context, { method, headers }, path, search, body, fault) {
   if (path === '') {
     if (method !== 'POST') throw new FhirError(405, `${method} is not supported here.`);
-    return { status: 200, resource: processBundle(context, body, headers, entryRefusals(fault)) };
+    const bundle = processBundle(context, body, headers, entryRefusals(fault));
+    return { status: 200, resource: distorted(fault, bundle) };
   }
   if (path === 'metadata' && method === 'GET') return { status: 200, resource: capabilityStatement(context.base) };
   if (body instanceof URLSearchParams) return interact(context, { method, url: `${path}?${body}`, headers });
@@ -79,12 +80,13 @@ async function answerControl(request, response, url) {
       faults.clear();
       return reply({});
     case 'GET /control/stats':
-      return reply({ requests, ...store.counts() });
+      return reply({ requests, faults: faults.met, ...store.counts() });
     case 'GET /control/requests':
       return reply(recent.slice(-Number(url.searchParams.get('last') ?? REMEMBERED)));
     case 'POST /control/reset':
       store.clear();
       faults.clear();
+      faults.met = 0;
       requests = 0;
       recent = [];
       return reply({});

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from local.host import log
+from local.host import kill, log
 from local.host.app import run
 from local.host.functions import load
 from local.host.settings import CannotStart, read_local_settings, read_options
@@ -26,6 +26,7 @@ def main() -> int:
         read_local_settings(folder, os.environ)
         log.configure(os.environ.get("HOST_LOG_LEVEL", "INFO"))
         options = read_options(folder, os.environ)
+        kill.at_a_request(os.environ)
         threads_ended = asyncio.run(run(load(folder), options, arguments.port))
     except CannotStart as error:
         print(f"cannot start: {error}", file=sys.stderr)

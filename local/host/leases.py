@@ -82,8 +82,8 @@ async def unless_gone(request: Awaitable[object], trigger: Trigger, message: Que
 def _gone(error: AzureError) -> bool:
     if isinstance(error, ResourceNotFoundError):
         return True
-    code = str(getattr(error, "error_code", ""))
-    return any(word in code for word in ("PopReceiptMismatch", "QueueBeingDeleted"))
+    # Equal to the text, though str() of this enumeration gives the member's name.
+    return getattr(error, "error_code", "") in ("PopReceiptMismatch", "QueueBeingDeleted")
 
 
 def count(message: QueueMessage) -> int:

@@ -45,8 +45,11 @@ def there(updated: str, **elements: Any) -> dict[str, Any]:
     return said("200", {**OURS, "meta": meta, **elements})
 
 
-def inquired(*pairs: tuple[Asked, Any], whole: bool = False) -> dict[int, Outcome] | None:
-    return proven([one for one, _ in pairs], [answer for _, answer in pairs], whole=whole)
+def inquired(
+    *pairs: tuple[Asked, Any], whole: bool = False, repeat: bool = False
+) -> dict[int, Outcome] | None:
+    ones, answers = [one for one, _ in pairs], [answer for _, answer in pairs]
+    return proven(ones, answers, atomic=whole, repeat=repeat)
 
 
 def only(one: Asked, answer: Any) -> Outcome | None:
@@ -165,8 +168,18 @@ def test_an_update_that_is_there_since_the_try_proves_its_whole_transaction() ->
 
 
 def test_an_update_that_was_there_before_the_try_proves_nothing_of_the_others() -> None:
-    pairs = ((UPDATED, there(BEFORE)), (DELETED, there(BEFORE)))
-    assert statuses(inquired(*pairs, whole=True)) == {1: 200}
+    pairs = ((UPDATED, there(BEFORE)), (DELETED, said("404")))
+    assert statuses(inquired(*pairs, whole=True)) == {}
+
+
+def test_what_somebody_changed_is_left_alone_in_a_transaction_that_was_not_done() -> None:
+    pairs = ((UPDATED, there(AFTER, active=False)), (DELETED, there(BEFORE)))
+    assert statuses(inquired(*pairs, whole=True)) == {1: 409}
+
+
+def test_what_the_same_bytes_have_created_before_proves_nothing_of_this_try() -> None:
+    pairs = ((CREATED, said("200")), (UPDATED, there(BEFORE, active=False)))
+    assert statuses(inquired(*pairs, whole=True, repeat=True)) == {0: 200}
 
 
 def test_in_a_batch_each_entry_is_proven_by_itself() -> None:

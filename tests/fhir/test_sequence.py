@@ -65,7 +65,9 @@ def test_a_conditional_delete_goes_before_all_that_writes_its_type() -> None:
 
 
 def test_many_that_find_cost_few_edges() -> None:
-    finders = [asked("GET", "Patient?name=x"), asked("DELETE", "Patient?name=x")] * 2000
+    finders = [
+        asked(method, f"Patient?name={n}") for n in range(2000) for method in ("GET", "DELETE")
+    ]
     contents = contents_of(
         {
             "resourceType": "Bundle",

@@ -950,6 +950,18 @@ async def test_a_lost_reply_has_written_and_a_reset_has_not(dataverse: httpx.Asy
         assert (await control(dataverse, "GET", "stats"))["rows"] == rows
 
 
+async def test_a_broken_answer_has_written_and_is_half_of_the_json(
+    dataverse: httpx.AsyncClient,
+) -> None:
+    row_id = await add(dataverse, lastname="Ahl")
+    await control(dataverse, "POST", "faults", json={"kind": "broken", "next": 2})
+    with pytest.raises(json.JSONDecodeError):
+        (await dataverse.get(f"contacts({row_id})")).json()
+    await dataverse.patch(f"contacts({row_id})", json={"lastname": "Bel"})
+    assert (await contact(dataverse, row_id))["lastname"] == "Bel"
+    assert (await control(dataverse, "GET", "stats"))["faults"] == 2
+
+
 async def test_a_slow_answer_is_still_right(dataverse: httpx.AsyncClient) -> None:
     await control(dataverse, "POST", "faults", json={"kind": "slow", "delayMs": 60})
     started = asyncio.get_running_loop().time()
@@ -999,7 +1011,7 @@ async def test_a_reset_forgets_rows_but_never_reuses_a_version(
 ) -> None:
     before = await contact(dataverse, await add(dataverse, msemr_azurefhirid="f-1"))
     await control(dataverse, "POST", "reset")
-    assert await control(dataverse, "GET", "stats") == {"requests": 0, "rows": {}}
+    assert await control(dataverse, "GET", "stats") == {"requests": 0, "faults": 0, "rows": {}}
     after = await contact(dataverse, await add(dataverse, msemr_azurefhirid="f-1"))
     assert after["versionnumber"] > before["versionnumber"]
 

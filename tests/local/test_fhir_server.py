@@ -219,6 +219,109 @@ async def test_every_version_can_be_read(fhir):
     assert [one["request"]["method"] for one in history["entry"]] == ["PUT", "DELETE", "PUT"]
 
 
+def operation(kind, path, **parts):
+    """One operation of a FHIRPath patch."""
+    told = [{"name": "type", "valueCode": kind}, {"name": "path", "valueString": path}]
+    told += [{"name": name, **value} for name, value in parts.items()]
+    return {"name": "operation", "part": told}
+
+
+async def test_a_fhirpath_patch_changes_a_resource(fhir):
+    await fhir.put("/Patient/a", json=patient("a", "1", birthDate="1984-05-06", active=True))
+    operations = [
+        operation("replace", "Patient.birthDate", value={"valueDate": "1984-05-07"}),
+        operation("delete", "Patient.active"),
+        operation(
+            "add",
+            "Patient",
+            name={"valueString": "name"},
+            value={"valueHumanName": {"family": "Muster"}},
+        ),
+        operation(
+            "add", "Patient.name[0]", name={"valueString": "given"}, value={"valueString": "Ada"}
+        ),
+        operation(
+            "insert",
+            "Patient.name[0].given",
+            value={"valueString": "Eva"},
+            index={"valueInteger": 0},
+        ),
+        operation(
+            "move",
+            "Patient.name[0].given",
+            source={"valueInteger": 0},
+            destination={"valueInteger": 1},
+        ),
+        operation(
+            "add",
+            "Patient",
+            name={"valueString": "link"},
+            value={
+                "part": [
+                    {"name": "other", "valueReference": {"reference": "Patient/b"}},
+                    {"name": "type", "valueCode": "seealso"},
+                ]
+            },
+        ),
+        operation(
+            "replace",
+            "Patient.identifier.where(value = '1').value",
+            value={"valueString": "2"},
+        ),
+    ]
+    body = {"resourceType": "Parameters", "parameter": operations}
+    patched = (await fhir.patch("/Patient/a", json=body)).json()
+    assert patched["birthDate"] == "1984-05-07"
+    assert "active" not in patched
+    assert patched["name"] == [{"family": "Muster", "given": ["Ada", "Eva"]}]
+    assert patched["link"] == [{"other": {"reference": "Patient/b"}, "type": "seealso"}]
+    assert patched["identifier"][0]["value"] == "2"
+    assert patched["meta"]["versionId"] == "2"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        operation("replace", "Patient.birthDate", value={"valueDate": "1984-05-07"}),
+        operation("replace", "Patient.x", value={"valueDate": "1984-05-07"}),
+        operation("erase", "Patient.birthDate"),
+        operation("delete", "Patient.name.given.single()"),
+        operation("insert", "Patient.name", index={"valueInteger": 0}),
+        {"name": "other"},
+    ],
+)
+async def test_a_fhirpath_patch_that_cannot_be_applied_changes_nothing(fhir, bad):
+    await fhir.put("/Patient/a", json=patient("a"))
+    body = {"resourceType": "Parameters", "parameter": [bad]}
+    assert is_outcome(await fhir.patch("/Patient/a", json=body), 400)
+    assert (await fhir.get("/Patient/a")).json()["meta"]["versionId"] == "1"
+
+
+async def test_a_read_in_a_bundle_may_ask_for_news_alone_and_a_head_has_no_body(fhir):
+    await fhir.put("/Patient/a", json=patient("a"))
+    reads = [
+        {
+            "request": {
+                "method": "GET",
+                "url": "Patient/a",
+                "ifModifiedSince": "2100-01-01T00:00:00Z",
+            }
+        },
+        {
+            "request": {
+                "method": "GET",
+                "url": "Patient/a",
+                "ifModifiedSince": "2000-01-01T00:00:00Z",
+            }
+        },
+        {"request": {"method": "HEAD", "url": "Patient/a"}},
+    ]
+    reply = await send(fhir, "batch", *reads)
+    answers = reply["entry"]
+    assert [one["response"]["status"] for one in answers] == ["304", "200", "200"]
+    assert ["resource" in one for one in answers] == [False, True, False]
+
+
 async def test_a_json_patch_changes_a_resource_and_no_other_patch_is_known(fhir):
     await fhir.put("/Patient/a", json=patient("a"))
     json_patch = {"Content-Type": "application/json-patch+json"}
@@ -229,7 +332,7 @@ async def test_a_json_patch_changes_a_resource_and_no_other_patch_is_known(fhir)
         "/Patient/a", content=json.dumps([operation | {"path": "/x/y"}]), headers=json_patch
     )
     assert is_outcome(broken, 400)
-    assert is_outcome(await fhir.patch("/Patient/a", json={"resourceType": "Parameters"}), 501)
+    assert is_outcome(await fhir.patch("/Patient/a", json=patient("a")), 400)
 
 
 async def test_a_request_may_be_zipped_and_no_larger_than_28_mb(fhir):
@@ -625,6 +728,32 @@ async def test_an_answer_can_be_broken_or_slow(fhir, fault):
     assert (await fhir.get("/Patient/a")).json()["id"] == "a"
 
 
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("missing-entry", ["201"]),
+        ("extra-entry", ["201", "400", "200"]),
+        ("status-text", ["201 Created", "400 Bad Request"]),
+    ],
+)
+async def test_a_bundle_can_be_carried_out_and_answered_wrongly(fhir, fault, server, kind, told):
+    await fault(kind=kind)
+    assert (await fhir.get("/Patient")).status_code == 200
+    wrong = entry("PUT", "Patient/b", patient("b", gender="wrong"))
+    body = await send(fhir, "batch", entry("PUT", "Patient/a", patient("a")), wrong)
+    assert statuses(body) == told
+    assert await ids(fhir, "/Patient") == ["a"]
+    assert (await fhir.get(server + "/control/stats")).json()["faults"] == 1
+
+
+@pytest.mark.parametrize("header", ["Retry-After", "x-ms-retry-after-ms"])
+async def test_a_wait_can_be_told_by_one_header_alone(fhir, fault, header):
+    await fault(status=429, retryAfter=1, retryHeader=header)
+    refused = await fhir.get("/Patient")
+    both = ("Retry-After", "x-ms-retry-after-ms")
+    assert [name for name in both if name in refused.headers] == [header]
+
+
 async def test_faults_can_be_cleared_and_unknown_ones_are_refused(fhir, fault, server):
     await fault(next=100)
     await fhir.delete(server + "/control/faults")
@@ -636,7 +765,8 @@ async def test_requests_are_counted_and_told_without_their_query(fhir, server):
     await fhir.get("/Patient?identifier=secret")
     await fhir.put("/Patient/a", json=patient("a"))
     stats = (await fhir.get(server + "/control/stats")).json()
-    assert stats == {"requests": 2, "resources": 1, "versions": 1, "byType": {"Patient": 1}}
+    held = {"resources": 1, "versions": 1, "byType": {"Patient": 1}}
+    assert stats == {"requests": 2, "faults": 0, **held}
     recent = (await fhir.get(server + "/control/requests?last=2")).json()
     assert recent == [
         {"method": "GET", "path": "/fhir/Patient", "status": 200},

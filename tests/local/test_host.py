@@ -17,12 +17,15 @@ from pathlib import Path
 import httpx
 import pytest
 from azure.core.exceptions import ResourceNotFoundError
-from azure.storage.queue import QueueClient, QueueServiceClient
+from azure.storage.queue import QueueClient, QueueServiceClient, aio
 
 from local.child import PROJECT, Child
-from local.host import cron, routes
+from local.host import cron, leases, routes
+from local.host.functions import Function
+from local.host.leases import Trigger
 from local.host.queues import poll_delay
-from local.host.settings import CannotStart, read_options, seconds
+from local.host.settings import CannotStart, HostOptions, QueueOptions, read_options, seconds
+from local.host.worker import Worker
 from local.neighbours import free_ports, neighbours, start_host
 
 SAMPLE = Path(__file__).parent / "sample_app"
@@ -292,6 +295,39 @@ def test_a_killed_host_loses_no_message(stage: Stage) -> None:
     eventually(lambda: stage.notes("ended"))
     assert [note["count"] for note in stage.notes("started")] == [1, 2]
     eventually(lambda: length(stage.queue) == 0)
+
+
+@needs_azurite
+@pytest.mark.parametrize(("side", "left"), [("before", 1), ("after", 0)])
+def test_a_host_can_be_killed_before_or_after_a_request(stage: Stage, side: str, left: int) -> None:
+    """The only request of this app is the host's own: the deletion of the message."""
+    order = stage.folder / "kill"
+    order.write_text(f"{side}:2")
+    host = stage.start(HOST_KILL=str(order))
+    stage.send("one")
+    eventually(lambda: stage.notes("ended") and length(stage.queue) == 0)
+    assert host.running
+    order.write_text(f"{side}:1 again")
+    stage.send("two")
+    eventually(lambda: not host.running)
+    assert order.with_suffix(".killed").read_text().startswith(f"{side} DELETE ")
+    assert length(stage.queue) == left
+
+
+@needs_azurite
+async def test_a_message_that_another_has_taken_over_is_left_to_it(
+    stage: Stage, storage: str
+) -> None:
+    stage.send("one")
+    name = stage.queue.queue_name
+    function = Function(name, "queueTrigger", "message", {}, print, False)
+    async with aio.QueueClient.from_connection_string(storage, name) as queue:
+        trigger = Trigger(function, queue, None, QueueOptions(), Worker(HostOptions()))
+        (message,) = [each async for each in queue.receive_messages(visibility_timeout=30)]
+        await queue.update_message(message.id, message.pop_receipt, visibility_timeout=30)
+        deleting = queue.delete_message(message.id, message.pop_receipt)
+        await leases.unless_gone(deleting, trigger, message)
+    assert length(stage.queue) == 1
 
 
 @needs_azurite

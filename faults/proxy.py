@@ -1,0 +1,130 @@
+"""Storage behind a proxy that can fail: 500, 503, a connection that breaks before or after."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+import httpx
+import uvicorn
+from starlette.types import Receive, Scope, Send
+
+from local.dataverse.__main__ import Breakable
+from local.dataverse.faults import break_connection
+
+ADDRESS = "127.0.0.1"
+KINDS = ("500", "503", "reset", "lost-reply")
+
+# Of one connection, never of the message.
+_HOP = {b"connection", b"keep-alive", b"transfer-encoding", b"date", b"server"}
+
+
+@dataclass(slots=True)
+class Proxy:
+    """One server for each of storage's services. The next request meets the next of `faults`,
+    but for the polling of queues, which nobody waits for."""
+
+    upstream: tuple[int, ...]
+    ports: tuple[int, ...] = ()
+    faults: deque[str] = field(default_factory=deque)
+    met: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def opened(cls, upstream: tuple[int, ...]) -> AsyncIterator[Proxy]:
+        proxy = cls(upstream)
+        limits = httpx.Limits(max_connections=200, max_keepalive_connections=100)
+        async with httpx.AsyncClient(timeout=60, limits=limits, trust_env=False) as http:
+            servers, tasks = [], []
+            for port in upstream:
+                server = _server(_App(proxy, http, f"http://{ADDRESS}:{port}"))
+                listening = socket.create_server((ADDRESS, 0))
+                proxy.ports += (listening.getsockname()[1],)
+                servers.append(server)
+                tasks.append(asyncio.create_task(server.serve(sockets=[listening])))
+            try:
+                yield proxy
+            finally:
+                for server in servers:
+                    server.should_exit = True
+                await asyncio.gather(*tasks)
+
+    def next_fault(self, scope: Scope) -> str | None:
+        if not self.faults or (scope["method"] == "GET" and scope["path"].endswith("/messages")):
+            return None
+        self.met += 1
+        self.kinds[self.faults[0]] += 1
+        return self.faults.popleft()
+
+
+@dataclass(slots=True)
+class _App:
+    proxy: Proxy
+    http: httpx.AsyncClient
+    base: str
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = await self._request(scope, receive)
+        fault = self.proxy.next_fault(scope)
+        if fault in ("500", "503"):
+            await _answer(send, int(fault), [], b"")
+            return
+        if fault == "reset":
+            await break_connection(scope, receive)
+            return
+        answer = await self.http.send(request, stream=True)
+        try:
+            body = b"".join([part async for part in answer.aiter_raw()])
+        finally:
+            await answer.aclose()
+        if fault == "lost-reply":
+            await break_connection(scope, receive)
+            return
+        headers = [pair for pair in answer.headers.raw if pair[0].lower() not in _HOP]
+        await _answer(send, answer.status_code, headers, body)
+
+    async def _request(self, scope: Scope, receive: Receive) -> httpx.Request:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        query = scope["query_string"].decode("ascii")
+        url = f"{self.base}{scope['raw_path'].decode('ascii')}{'?' if query else ''}{query}"
+        headers = [pair for pair in scope["headers"] if pair[0] not in _HOP]
+        return httpx.Request(scope["method"], url, headers=headers, content=body)
+
+
+async def _answer(
+    send: Send, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes
+) -> None:
+    named = [(name.lower(), value) for name, value in headers]
+    if not any(name == b"content-length" for name, _ in named):
+        named.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": named})
+    await send({"type": "http.response.body", "body": body})
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self):  # type: ignore[no-untyped-def]
+        yield
+
+
+def _server(app: _App) -> uvicorn.Server:
+    config = uvicorn.Config(
+        app,
+        http=Breakable,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=3,
+    )
+    return _Server(config)

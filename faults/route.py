@@ -1,0 +1,222 @@
+"""The parts that run, a sender who does not give up, and the end of all work."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+from azure.core.exceptions import ResourceNotFoundError
+from azure.storage.queue.aio import QueueServiceClient
+
+from faults.deliveries import Sent, Stream
+from faults.proxy import Proxy
+from faults.verdict import Answer, Told
+from local.child import Child
+from local.host.emulator import connection_string
+from local.host.kill import NOTE, VARIABLE
+from local.neighbours import Running, start_host
+
+T = TypeVar("T")
+
+# Seconds; work that takes longer has got stuck. A neighbour that throttles is asked less, and
+# what was put back waits behind what is new.
+PATIENCE = 900.0
+_PAUSE = 0.1
+
+_QUEUES = ("relay", "mirror", "relay-poison", "mirror-poison")
+
+# Small and prompt: a unit is ten entries.
+SETTINGS = {
+    "UNIT_MAX_ENTRIES": "10",
+    "NEIGHBOUR_TIMEOUT": "4",
+    "HOST_USE_FUNC": "0",
+    "HOST_LEASE_SECONDS": "30",
+    "HOST_LOG_LEVEL": "WARNING",
+    "AzureFunctionsJobHost__extensions__queues__visibilityTimeout": "00:00:01",
+    "AzureFunctionsJobHost__extensions__queues__maxPollingInterval": "00:00:00.100",
+}
+
+
+@dataclass(slots=True)
+class Route:
+    """The neighbours, the host that can be killed, and the storage's proxy."""
+
+    running: Running
+    host: Child
+    http: httpx.AsyncClient
+    queues: QueueServiceClient
+    proxy: Proxy
+    order: Path  # names the request at which the host is killed
+
+    # -- the host --------------------------------------------------------------------------------
+
+    def arm(self, order: str) -> None:
+        """End the host at a request that it is going to send: see local.host.kill."""
+        self.order.with_suffix(NOTE).unlink(missing_ok=True)
+        self.order.write_text(order, "utf-8")
+
+    def disarm(self) -> None:
+        self.order.write_text("", "utf-8")
+
+    @property
+    def killed_at(self) -> str | None:
+        """The request at which the host has ended."""
+        note = self.order.with_suffix(NOTE)
+        return note.read_text("utf-8") if note.exists() else None
+
+    async def mortal(self) -> None:
+        """From now on, a dead host's messages and turns come back after a second or two."""
+        settings = {**self.host.part.env, "HOST_LEASE_SECONDS": "1", "NEIGHBOUR_TIMEOUT": "1"}
+        self.host.kill()
+        self.host.part = replace(self.host.part, env=settings)
+        await self.revive()
+
+    async def revive(self) -> None:
+        """Start the host again, and have it build its clients."""
+        self.disarm()
+        self.host.kill()
+        await asyncio.to_thread(self.host.start)
+        await self.warm()
+
+    async def warm(self) -> None:
+        await self.http.get(f"{self.host.url}/api/deliveries?_count=1")
+
+    # -- the sender ------------------------------------------------------------------------------
+
+    async def send(self, stream: Stream) -> list[Told]:
+        """Each delivery once the last is accepted. Not told how they end: see `ended`."""
+        told = []
+        for sent in stream:
+            addresses = [await self._accepted(sent) for _ in range(sent.times)]
+            told += [Told(sent, address, None) for address in dict.fromkeys(addresses)]
+        return told
+
+    async def _accepted(self, sent: Sent) -> str:
+        """The address of the delivery. A sender repeats until it hears 202."""
+        headers = {"content-type": "application/fhir+json", **sent.headers}
+        url = f"{self.host.url}/api/fhir{sent.path}"
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            with contextlib.suppress(httpx.TransportError):  # the host is down, or has just died
+                answer = await self.http.request(
+                    sent.method, url, content=sent.body, headers=headers
+                )
+                if answer.status_code == 202:
+                    return answer.headers["content-location"]
+                if answer.status_code < 500:
+                    raise RuntimeError(f"{sent.name}: the door answered {answer.text}")
+            await asyncio.sleep(_PAUSE)
+        raise RuntimeError(f"{sent.name}: never accepted")
+
+    async def ended(self, told: Iterable[Told], patience: float = PATIENCE) -> list[Told]:
+        """How each delivery ended, once they all have, or the patience has."""
+        until = time.monotonic() + patience
+        return await side_by_side([self._ended(each, until) for each in told])
+
+    async def _ended(self, told: Told, until: float) -> Told:
+        state = "no answer"
+        while time.monotonic() < until:
+            with contextlib.suppress(httpx.TransportError):
+                answer = await self.http.get(told.address)
+                if answer.status_code == 200:
+                    return replace(told, answers=_answers(answer.json()))
+                state = f"{answer.status_code} {answer.headers.get('x-progress')} {answer.text}"
+                if "parked" in state:
+                    break
+            await asyncio.sleep(_PAUSE)
+        return replace(told, state=state)
+
+    # -- the queues ------------------------------------------------------------------------------
+
+    async def idle(self, patience: float = PATIENCE) -> str | None:
+        """Wait until no message is left, seen or unseen; else what is left."""
+        until = time.monotonic() + patience
+        while left := [each for each in await self.left() if each[1]]:
+            if time.monotonic() > until:
+                return ", ".join(f"{number} in {name}" for name, number in left)
+            await asyncio.sleep(_PAUSE)
+        return None
+
+    async def left(self) -> list[tuple[str, int]]:
+        """How many messages each queue holds."""
+
+        async def count(name: str) -> tuple[str, int]:
+            try:
+                found = await self.queues.get_queue_client(name).get_queue_properties()
+            except ResourceNotFoundError:
+                return name, 0
+            return name, int(found.approximate_message_count or 0)
+
+        return [await count(name) for name in _QUEUES]
+
+    # -- the neighbours --------------------------------------------------------------------------
+
+    @property
+    def controls(self) -> Mapping[str, str]:
+        """Where each neighbour obeys."""
+        fhir = self.running.fhir_url.removesuffix("/fhir")
+        return {"fhir": f"{fhir}/control", "dataverse": f"{self.running.dataverse_url}/control"}
+
+    async def fault(self, neighbour: str, **fault: Any) -> None:
+        answer = await self.http.post(f"{self.controls[neighbour]}/faults", json=fault)
+        answer.raise_for_status()
+
+    async def no_faults(self) -> None:
+        self.proxy.faults.clear()
+        for base in self.controls.values():
+            (await self.http.delete(f"{base}/faults")).raise_for_status()
+
+    async def met(self) -> int:
+        """How many faults the neighbours have had so far."""
+        stats = [await self.http.get(f"{base}/stats") for base in self.controls.values()]
+        return self.proxy.met + sum(int(each.json()["faults"]) for each in stats)
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    running: Running, folder: Path, app: Path, settings: Mapping[str, str]
+) -> AsyncIterator[Route]:
+    """A host of its own in front of these neighbours, its storage behind the proxy."""
+    order = folder / "kill"
+    ports = running.ports
+    limits = httpx.Limits(max_connections=100)
+    async with contextlib.AsyncExitStack() as stack:
+        proxy = await stack.enter_async_context(
+            Proxy.opened((ports.blob, ports.queue, ports.table))
+        )
+        behind = {"AzureWebJobsStorage": connection_string(*proxy.ports), VARIABLE: str(order)}
+        given = {**running.settings(), **SETTINGS, **settings, **behind}
+        host = await asyncio.to_thread(start_host, given, ports.host, folder, app)
+        stack.callback(host.kill)
+        http = await stack.enter_async_context(
+            httpx.AsyncClient(timeout=60, limits=limits, trust_env=False)
+        )
+        queues = QueueServiceClient.from_connection_string(running.storage)
+        await stack.enter_async_context(queues)
+        route = Route(running, host, http, queues, proxy, order)
+        await route.warm()
+        yield route
+
+
+def _answers(bundle: Mapping[str, Any]) -> list[Answer]:
+    return [
+        Answer(int(each["response"]["status"]), str(each["response"].get("outcome", "")))
+        for each in bundle["entry"]
+    ]
+
+
+async def side_by_side(work: Sequence[Awaitable[T]], most: int = 32) -> list[T]:
+    """Some at a time, in order."""
+    places = asyncio.Semaphore(most)
+
+    async def placed(each: Awaitable[T]) -> T:
+        async with places:
+            return await each
+
+    return list(await asyncio.gather(*(placed(each) for each in work)))

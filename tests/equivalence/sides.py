@@ -1,0 +1,172 @@
+"""The two sides of the comparison: a FHIR server that is asked plainly, and one behind the relay."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import count
+from math import inf
+from typing import Any
+from uuid import uuid4
+
+import httpx
+
+from integration import relay
+from integration.errors import Rejected
+from integration.fhir.client import FhirServer
+from integration.fhir.units import Limits
+from integration.intake import Accepted, Ask, Intake, accept
+from integration.journal.keys import delivery_id
+from integration.journal.ledger import MemoryLedger
+from integration.journal.store import MemoryJournal
+from integration.lane import Carrier
+from integration.model import Outcome
+from integration.order import Order
+from integration.outbox import MemoryOutbox
+from integration.relay import Relay
+from integration.settings import RELAY_QUEUE
+from integration.transport import Neighbour, places
+from tests.equivalence.meaning import NDJSON, Sent
+
+Body = dict[str, Any]
+
+_JSON = {"content-type": "application/fhir+json"}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """All that a server holds, by Type/id, and how many versions it has ever written."""
+
+    resources: dict[str, Body]
+    versions: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a server or the relay answered. `statuses` and `places` (Type/id) by entry, empty
+    where all of it was refused; `split`: it was a transaction, and could not stay one."""
+
+    statuses: list[int] = field(default_factory=list)
+    places: list[str | None] = field(default_factory=list)
+    why: str = ""
+    split: bool = False
+
+    @property
+    def refused(self) -> bool:
+        """As a whole."""
+        return not any(status < 400 for status in self.statuses)
+
+
+@dataclass(frozen=True)
+class Side:
+    """A local FHIR server."""
+
+    url: str
+    http: httpx.AsyncClient
+
+    async def empty(self) -> None:
+        await self._control("POST", "reset")
+
+    async def stored(self) -> Stored:
+        told = (await self._control("GET", "stats")).json()
+        pages = await asyncio.gather(*(self._all(kind) for kind in told["byType"]))
+        found = {f"{each['resourceType']}/{each['id']}": each for page in pages for each in page}
+        assert len(found) == told["resources"]
+        return Stored(found, told["versions"])
+
+    async def post(self, body: bytes) -> Result:
+        """A bundle, unsplit."""
+        answer = await self.http.post(self.url, content=body, headers=_JSON)
+        if answer.status_code != 200:
+            return Result(why=answer.text)
+        said = [each["response"] for each in answer.json()["entry"]]
+        return Result(
+            [int(each["status"][:3]) for each in said],
+            [_identity(each.get("location")) for each in said],
+        )
+
+    async def write(self, address: str, resource: Body) -> Result:
+        """One resource, under its id if the address has one."""
+        method = "PUT" if "/" in address else "POST"
+        url = f"{self.url}/{address}"
+        answer = await self.http.request(method, url, json=resource, headers=_JSON)
+        place = _identity(answer.headers.get("location")) if answer.is_success else None
+        return Result([answer.status_code], [place], answer.text)
+
+    async def _all(self, kind: str) -> list[Body]:
+        url, found = f"{self.url}/{kind}?_count=1000", list[Body]()
+        while url:
+            page = (await self.http.get(url)).json()
+            found += [entry["resource"] for entry in page.get("entry", [])]
+            url = next((each["url"] for each in page["link"] if each["relation"] == "next"), "")
+        return found
+
+    async def _control(self, method: str, what: str) -> httpx.Response:
+        address = f"{self.url.removesuffix('/fhir')}/control/{what}"
+        return (await self.http.request(method, address)).raise_for_status()
+
+
+async def relayed(side: Side, bundle: Sent, limits: Limits) -> Result:
+    """The bytes through the real intake and the real relay, with storage in memory."""
+    journal, outbox, ids = MemoryJournal(), MemoryOutbox(), count(1)
+    headers = {"content-type": f"application/fhir+{'ndjson' if bundle.kind == NDJSON else 'json'}"}
+    intake = Intake(journal, outbox, _now, lambda now: delivery_id(now, next(ids)), 50_000_000)
+    try:
+        accepted = await accept(intake, Ask("POST", None, None, headers, bundle.body))
+    except Rejected as error:
+        return Result(why=" ".join(issue.text for issue in error.issues))
+    if not isinstance(accepted, Accepted):
+        return Result(why="it brings nothing")
+    await _carry(journal, outbox, side, limits)
+    delivery = await journal.delivery(accepted.delivery)
+    assert delivery is not None
+    assert delivery.finished, delivery.reason
+    outcomes = await journal.outcomes(delivery.id)
+    assert [each.position for each in outcomes] == list(range(delivery.entries))
+    return Result(
+        [each.status for each in outcomes],
+        [_identity(each.location) for each in outcomes],
+        _why(outcomes),
+        delivery.split,
+    )
+
+
+async def _carry(journal: MemoryJournal, outbox: MemoryOutbox, side: Side, limits: Limits) -> None:
+    fhir = FhirServer(Neighbour("FHIR server", side.url, side.http, places(4)))
+    order = Order(
+        MemoryLedger(),
+        lease=220.0,
+        now=lambda: _now().timestamp(),
+        token=lambda: str(uuid4()),
+        pause=asyncio.sleep,
+        jitter=lambda: 0.5,
+    )
+    carrier = Carrier(journal, outbox, fhir, order, frozenset())
+    worker = Relay(carrier, limits, _now, inf)
+    for claim in _claims(outbox):
+        assert claim.attempt < 3, "the FHIR server is in trouble"
+        await relay.carry(worker, claim)
+
+
+def _claims(outbox: MemoryOutbox) -> Iterator[Any]:
+    while outbox.sent:
+        queue, claim, _ = outbox.sent.pop(0)
+        assert queue == RELAY_QUEUE
+        yield claim
+
+
+def _why(outcomes: Sequence[Outcome]) -> str:
+    told = [issue for each in outcomes if each.status >= 300 for issue in each.issues or ()]
+    return " ".join(str(issue.get("diagnostics")) for issue in told[:3])
+
+
+def _identity(location: str | None) -> str | None:
+    if not location:
+        return None
+    return "/".join(location.partition("/_history/")[0].split("/")[-2:])
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

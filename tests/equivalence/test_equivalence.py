@@ -1,0 +1,223 @@
+"""The relay leaves the FHIR server as the unsplit bundle would have left it.
+
+Each bundle goes through the relay to one server, and plainly to another that is as empty. Then both
+must hold the same resources, which refer to each other in the same way, whatever their ids, and
+the same must have been said of each entry.
+
+Bundles come from the folder that BUNDLES_DIR names, else from samples/. What no FHIR server takes
+as a request, and what is above its limits, is asked of it as the specification means it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+from integration.fhir.units import Limits
+from local.child import PROJECT
+from local.neighbours import free_ports, neighbours
+from local.samples import samples
+from tests.equivalence.graphs import picture
+from tests.equivalence.meaning import (
+    MOST,
+    NDJSON,
+    Index,
+    Sent,
+    by_identity,
+    chosen,
+    following,
+    in_parts,
+    mended,
+    sent,
+)
+from tests.equivalence.sides import Result, Side, Stored, relayed
+
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif(
+        not (PROJECT / "local/node_modules/@medplum").is_dir(),
+        reason="local/node_modules is missing: run make test",
+    ),
+    pytest.mark.skipif(
+        "FHIR_URL" in os.environ, reason="FHIR_URL names one server, and two equal ones are needed"
+    ),
+]
+
+USUAL = Limits()
+# So small that nearly every bundle has to be split.
+SMALL = Limits(entries=4)
+
+
+@dataclass
+class Tally:
+    """What was found: how often, and of what. `different` is what must not be."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    different: list[str] = field(default_factory=list)
+
+    def found(self, bundle: Sent, verdict: str, *how: str) -> None:
+        self.counts.update((verdict, *how))
+        if verdict == DIFFERENT:
+            self.different.append(f"{bundle.name}: {', '.join(how)}")
+
+    def __str__(self) -> str:
+        counts = sorted(self.counts.items())
+        return " ".join(f"{name.replace(' ', '-')}={number}" for name, number in counts)
+
+
+EQUAL = "equal"
+REFUSED = "refused by both"
+DIFFERENT = "different"
+VERDICTS = (EQUAL, REFUSED, DIFFERENT)
+
+
+def bundles() -> list[Sent]:
+    folder = os.environ.get("BUNDLES_DIR")
+    if not folder:
+        return [_sent(each.name, each.body) for each in samples()]
+    endings = (".json", ".fhir", ".ndjson", ".gz")
+    paths = sorted(path for path in Path(folder).rglob("*") if path.name.endswith(endings))
+    assert paths, f"BUNDLES_DIR={folder} holds no bundles"
+    return [_sent(str(path.relative_to(folder)), path.read_bytes()) for path in paths]
+
+
+def _sent(name: str, body: bytes) -> Sent:
+    return sent(name, gzip.decompress(body) if body.startswith(b"\x1f\x8b") else body)
+
+
+@pytest.fixture(scope="module")
+def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """Two FHIR servers, alike and empty."""
+    with ExitStack() as stack:
+        started = (
+            neighbours(free_ports(), tmp_path_factory.mktemp("fhir"), parts=("fhir",))
+            for _ in range(2)
+        )
+        yield [stack.enter_context(each).fhir_url for each in started]
+
+
+@pytest.fixture
+async def sides(urls: list[str]) -> AsyncIterator[tuple[Side, Side]]:
+    """The server behind the relay, and the one that is asked plainly."""
+    async with httpx.AsyncClient(timeout=60, trust_env=False) as http:
+        behind, plain = (Side(url, http) for url in urls)
+        yield behind, plain
+
+
+async def test_what_the_relay_has_split_is_what_the_unsplit_bundle_would_have_left(
+    sides: tuple[Side, Side],
+) -> None:
+    tally, everything = Tally(), bundles()
+    together = [each for each in everything if each.refers or each.serves]
+    for bundle in everything:
+        if bundle not in together:
+            await _alone(tally, bundle, *sides)
+    # What serves others goes first.
+    await _together(tally, sorted(together, key=lambda each: each.refers), *sides)
+    print(f"equivalence: bundles={len(everything)} {tally}")  # noqa: T201 -- shown with -s
+    assert tally.different == []
+    assert sum(tally.counts[verdict] for verdict in VERDICTS) == len(everything)
+    assert tally.counts[EQUAL] > 0
+
+
+async def _alone(tally: Tally, bundle: Sent, behind: Side, plain: Side) -> None:
+    """From nothing, once within the server's limits and once within very small ones."""
+    await behind.empty()
+    await plain.empty()
+    result = await relayed(behind, bundle, USUAL)
+    how, expected = await _plainly(plain, bundle, result)
+    found, wanted = await behind.stored(), await plain.stored()
+    verdict, *why = _compared([bundle], [result], [expected], found, wanted)
+    tally.found(bundle, verdict, how, *why)
+    if verdict != EQUAL or len(bundle.entries) <= SMALL.entries:
+        return
+    await behind.empty()
+    result = await relayed(behind, bundle, SMALL)
+    found = await behind.stored()
+    verdict, *why = _compared([bundle], [result], [expected], found, wanted)
+    tally.counts["in small units too"] += verdict == EQUAL
+    if verdict != EQUAL:
+        tally.found(bundle, DIFFERENT, "in small units", *why)
+
+
+async def _together(tally: Tally, everything: Sequence[Sent], behind: Side, plain: Side) -> None:
+    """What refers to what others bring is compared with it, at the end of them all."""
+    await behind.empty()
+    await plain.empty()
+    results, expected = [], []
+    for bundle in everything:
+        results.append(await relayed(behind, bundle, Limits(entries=100)))
+        how, result = await _plainly(plain, bundle, results[-1])
+        expected.append(result)
+        tally.counts.update((how, "among others"))
+    found, wanted = await behind.stored(), await plain.stored()
+    for bundle, one, other in zip(everything, results, expected, strict=True):
+        verdict = REFUSED if one.refused and other.refused else EQUAL
+        tally.found(bundle, verdict if _alike(one, other) else DIFFERENT)
+    verdict, *why = _compared(everything, results, expected, found, wanted)
+    if everything and verdict != EQUAL:
+        tally.different.append(f"what refers to others: {', '.join(why)}")
+
+
+async def _plainly(plain: Side, bundle: Sent, relayed: Result) -> tuple[str, Result]:
+    """The same without the relay, and how: as it is, if a server takes it so."""
+    if bundle.requests and len(bundle.entries) > MOST:
+        parts = [await plain.post(part) for part in in_parts(bundle)]
+        return "in parts", Result(
+            [status for part in parts for status in part.statuses],
+            [place for part in parts for place in part.places],
+        )
+    if bundle.kind != NDJSON and (bundle.requests or not relayed.statuses):
+        result = await plain.post(bundle.body)
+        if result.refused and not relayed.refused:
+            return "mended", await plain.post(mended(bundle))
+        return "as sent", result
+    index, statuses, places = Index(bundle.entries), list[int](), list[str | None]()
+    for entry in bundle.entries:
+        asked = by_identity(str(bundle.kind), entry, index)
+        result = Result([asked], [None]) if isinstance(asked, int) else await plain.write(*asked)
+        statuses += result.statuses
+        places += result.places
+    return "by identity", Result(statuses, places)
+
+
+def _compared(
+    everything: Sequence[Sent],
+    results: Sequence[Result],
+    expected: Sequence[Result],
+    found: Stored,
+    wanted: Stored,
+) -> list[str]:
+    """The verdict, and what else is to be told of it."""
+    if all(one.refused and other.refused for one, other in zip(results, expected, strict=True)):
+        kept = found.resources or wanted.resources
+        return [DIFFERENT, "refused, but not wholly"] if kept else [REFUSED]
+    if not all(_alike(one, other) for one, other in zip(results, expected, strict=True)):
+        return [DIFFERENT, "in what was said of the entries"]
+    if found.versions != wanted.versions:
+        return [DIFFERENT, "in the number of versions"]
+    names = chosen([entry for each in everything for entry in each.entries])
+    sought = picture(found.resources, names)
+    if sought == picture(wanted.resources, names):
+        return [EQUAL]
+    resources, count = wanted.resources, 0
+    for bundle, result in zip(everything, expected, strict=True):
+        if result.places:
+            resources, more = following(resources, bundle.entries, result.places)
+            count += more
+    if count and sought == picture(resources, names):
+        return [EQUAL, "with links that the server had left as they came"]
+    return [DIFFERENT, "in what is stored"]
+
+
+def _alike(one: Result, other: Result) -> bool:
+    """Whether the same was said of each entry; nothing is, where the door refused them all."""
+    return one.statuses == other.statuses or (one.refused and other.refused)

@@ -1,0 +1,91 @@
+"""The proof in small: faults of every kind on the whole route, and no harm done.
+
+`make faults` is the same in large.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from faults import kinds, outage
+from faults.copies import Copies
+from faults.deliveries import Maker
+from faults.judge import Report
+from faults.kills import Kills
+from faults.route import Route, opened
+from faults.weather import Weather
+from local.child import PROJECT
+from local.neighbours import Running, free_ports, neighbours
+
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.azurite,
+    pytest.mark.skipif(
+        not (PROJECT / "local/node_modules/azurite").is_dir(),
+        reason="local/node_modules is missing: run make test",
+    ),
+    pytest.mark.skipif(
+        "FHIR_URL" in os.environ,
+        reason="FHIR_URL names a server that cannot be told to misbehave",
+    ),
+]
+
+SEED = "test"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("faults")
+
+
+@pytest.fixture(scope="module")
+def running(folder: Path) -> Iterator[Running]:
+    with neighbours(free_ports(), folder) as it:
+        yield it
+
+
+@pytest.fixture
+async def route(running: Running, folder: Path) -> AsyncIterator[Route]:
+    async with opened(running, folder, PROJECT, {}) as it:
+        yield it
+
+
+def report(route: Route) -> Report:
+    return Report(route.http, route.running, SEED)
+
+
+async def test_hours_without_a_fhir_server_cost_time_and_no_entry(running: Running) -> None:
+    async with outage.reader() as http:
+        found = Report(http, running, SEED)
+        await outage.endured(running, found, Maker("outage"), streams=8)
+    assert found.tally.findings == []
+    assert found.tally.counts["injected"] > 100
+
+
+async def test_troubled_neighbours_cost_time_and_no_entry(route: Route) -> None:
+    found = report(route)
+    await Weather(route, found, Maker("storm")).storm(15, senders=4)
+    assert found.tally.findings == []
+    assert found.tally.counts["injected"] >= 15
+
+
+async def test_messages_that_come_again_change_nothing(route: Route) -> None:
+    found = report(route)
+    await Copies(route, found, Maker("copies")).shower(streams=2, each=2)
+    assert found.tally.findings == []
+    assert found.tally.counts["injected"] >= 4
+
+
+async def test_a_host_that_is_killed_again_and_again_loses_nothing(route: Route) -> None:
+    await route.mortal()
+    found = report(route)
+    kills = Kills(route, found)
+    assert await kills.once(
+        [kinds.updates(Maker("one")), *kinds.some(Maker("other"), 2)], ["after:25", "before:9"]
+    )
+    assert found.tally.findings == []
+    assert found.tally.counts["injected"] == 2

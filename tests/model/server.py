@@ -1,0 +1,267 @@
+"""A FHIR server told by the specification, as simply as it can be: the other opinion.
+
+https://hl7.org/fhir/R4/http.html#transaction. It shares no code with the relay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qsl
+
+from tests.model.links import entry_named, replaced, suffix_of, with_searches
+
+Body = dict[str, Any]
+
+# "in the order: DELETE, POST, PUT/PATCH, GET/HEAD"
+_RANK = {"DELETE": 0, "POST": 1, "PUT": 2, "PATCH": 2, "GET": 3, "HEAD": 3}
+
+
+TWICE = "a resource twice in a transaction"
+
+
+class Refused(Exception):
+    """The server does not do what an entry asks."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+@dataclass
+class Server:
+    """Current resources by Type/id; `versions` counts those that are deleted, too.
+
+    `mixed` says in which order the entries of a batch are done: the specification leaves it open.
+    """
+
+    stored: dict[str, Body] = field(default_factory=dict)
+    versions: dict[str, int] = field(default_factory=dict)
+    mixed: Callable[[Sequence[int]], Sequence[int]] = tuple
+    given: int = 0
+    now: Callable[[], datetime] = lambda: datetime(2026, 3, 1, 10, tzinfo=UTC)
+
+    def bundle(self, body: Body) -> tuple[int, Body]:
+        """POST [base]: the HTTP status, and the response bundle or the OperationOutcome."""
+        entries = body["entry"]
+        if body["type"] == "transaction":
+            try:
+                said = self.transaction(entries)
+            except Refused as refused:
+                return refused.status, _outcome(refused)
+        else:
+            said = [{} for _ in entries]
+            for n in self.mixed(range(len(entries))):
+                said[n] = self.alone(entries[n])
+        kind = f"{body['type']}-response"
+        return 200, {"resourceType": "Bundle", "type": kind, "entry": said}
+
+    def alone(self, entry: Body) -> Body:
+        """One entry of a batch."""
+        try:
+            return self.done(entry, self.decided(entry))
+        except Refused as refused:
+            return {"response": {"status": str(refused.status), "outcome": _outcome(refused)}}
+
+    def transaction(self, entries: Sequence[Body]) -> list[Body]:
+        """All or nothing. Raises Refused."""
+        before = deepcopy((self.stored, self.versions))
+        try:
+            return self._all(entries)
+        except Refused:
+            self.stored, self.versions = before
+            raise
+
+    def _all(self, entries: Sequence[Body]) -> list[Body]:
+        order = sorted(range(len(entries)), key=lambda n: _RANK[entries[n]["request"]["method"]])
+        deletes = [n for n in order if entries[n]["request"]["method"] == "DELETE"]
+        reads = [n for n in order if entries[n]["request"]["method"] in ("GET", "HEAD")]
+        said: dict[int, Body] = {}
+        names: dict[int, str] = {}  # Type/id of what each entry is, or will be
+        same: dict[tuple[str, ...], str] = {}  # what several ask for by one search is one resource
+        open_: set[int] = set()
+
+        def name(n: int) -> str:
+            if n not in names:
+                if n in open_:
+                    raise Refused(400, "searches that depend on each other")
+                open_.add(n)
+                request = asked(n)["request"]
+                search = (request["url"], request.get("ifNoneExist", ""))
+                if "?" in search[0] or search[1]:
+                    key = tuple(search[0].partition("?")[::2]) if "?" in search[0] else search
+                    names[n] = same[key] if key in same else self.decided(asked(n))
+                    same[key] = names[n]
+                else:
+                    names[n] = self.decided(entries[n])
+            return names[n]
+
+        def linked(link: str, n: int) -> str:
+            target = entry_named(link, entries[n], entries)
+            return link if target is None else name(target) + suffix_of(link)
+
+        def asked(n: int) -> Body:
+            """The entry with the links in its searches replaced."""
+            return with_searches(entries[n], lambda link: linked(link, n))
+
+        for n in deletes:
+            said[n] = self.done(entries[n], name(n))
+        others = [n for n in order if n not in deletes and n not in reads]
+        hits = {n for n in others if entries[n]["request"].get("ifNoneExist")}
+        hits = {n for n in hits if name(n) in self.stored}
+        again = {n for n in others for m in others if m < n and _one_create(asked(m), asked(n))}
+        touched = [name(n) for n in [*deletes, *others] if n not in hits | again]
+        if len(set(touched)) < len(touched):
+            raise Refused(400, TWICE)
+        for n in others:
+            entry = asked(n)
+            if "resource" in entry:
+                new = replaced(entry["resource"], lambda link, n=n: linked(link, n))
+                entry = {**entry, "resource": new}
+            said[n] = self.done(entry, name(n))
+        for n in reads:
+            said[n] = self.read(asked(n)["request"]["url"])
+        return [said[n] for n in range(len(entries))]
+
+    # -- one interaction --------------------------------------------------------------------------
+
+    def decided(self, entry: Body) -> str:
+        """Type/id of the resource that an entry is about, an id given where there is none."""
+        request, resource = entry["request"], entry.get("resource", {})
+        url, _, query = request["url"].partition("?")
+        if request["method"] == "POST":
+            query = request.get("ifNoneExist", "")
+        elif "/" in url:
+            return str(url)
+        matches = self.search(url, query) if query else []
+        if len(matches) > 1:
+            raise Refused(412, "several matches")
+        if matches:
+            if request["method"] == "PUT" and resource.get("id", "") not in ("", _id(matches[0])):
+                raise Refused(400, "the id differs from the one of the match")
+            return matches[0]
+        if request["method"] == "PUT" and "id" in resource:
+            return f"{url}/{resource['id']}"
+        if request["method"] in ("DELETE", "PATCH"):
+            return ""
+        self.given += 1
+        return f"{url}/server-{self.given}"
+
+    def done(self, entry: Body, identity: str) -> Body:
+        """The interaction with the resource it is about."""
+        request = entry["request"]
+        method, current = request["method"], self.stored.get(identity)
+        if method in ("GET", "HEAD"):
+            return self.read(request["url"])
+        if request.get("ifNoneMatch") == "*" and current is not None:
+            raise Refused(412, "it is there")
+        if request.get("ifMatch") and request["ifMatch"] != self._etag(identity):
+            raise Refused(412, "another version")
+        if method == "DELETE":
+            if current is not None:
+                del self.stored[identity]
+                self.versions[identity] += 1
+            return {"response": {"status": "204"}}
+        if method == "POST" and request.get("ifNoneExist") and current is not None:
+            return self._said(200, identity)
+        if entry["resource"].get("refused"):
+            raise Refused(422, "a rule of the server")
+        new = {**replaced(entry["resource"], self._found), "id": _id(identity)}
+        if method == "PUT" and _content(new) == _content(current):
+            return self._said(200, identity)  # as Microsoft's does, and others
+        self.put(identity, new)
+        return self._said(200 if current is not None else 201, identity)
+
+    def put(self, identity: str, resource: Body) -> None:
+        version = self.versions[identity] = self.versions.get(identity, 0) + 1
+        meta = {**resource.get("meta", {}), "versionId": str(version)}
+        meta["lastUpdated"] = self.now().isoformat()
+        self.stored[identity] = {**deepcopy(resource), "meta": meta}
+
+    def _found(self, link: str) -> str:
+        """A conditional reference: https://hl7.org/fhir/R4/http.html#trules"""
+        type_, mark, query = link.partition("?")
+        if not mark or ":" in type_:
+            return link
+        matches = self.search(type_, query)
+        if len(matches) != 1:
+            raise Refused(412, "a conditional reference without its one match")
+        return matches[0]
+
+    def search(self, type_: str, query: str) -> list[str]:
+        """Every condition holds; `_count` and the like are no conditions."""
+        wanted = [pair for pair in parse_qsl(query) if not pair[0].startswith("_")]
+        ids = [value for name, value in parse_qsl(query) if name == "_id"]
+        return [
+            identity
+            for identity, resource in self.stored.items()
+            if identity.startswith(f"{type_}/")
+            and all(_has(resource, *pair) for pair in wanted)
+            and all(_id(identity) == value for value in ids)
+        ]
+
+    def get(self, url: str) -> tuple[int, Body]:
+        """GET [base]/url"""
+        path, mark, query = url.partition("?")
+        if mark or "/" not in path:
+            found = [self.stored[name] for name in self.search(path, query)]
+            entry = [{"resource": each, "search": {"mode": "match"}} for each in found]
+            kind = {"resourceType": "Bundle", "type": "searchset", "total": len(found)}
+            return 200, {**kind, "entry": entry} if found else kind
+        if path in self.stored:
+            return 200, self.stored[path]
+        return (410 if path in self.versions else 404), _outcome(Refused(404, "not there"))
+
+    def read(self, url: str) -> Body:
+        status, resource = self.get(url)
+        if status != 200:
+            return {"response": {"status": str(status), "outcome": resource}}
+        said = self._said(200, url) if url in self.stored else {"response": {"status": "200"}}
+        return {"resource": resource, **said}
+
+    def _said(self, status: int, identity: str) -> Body:
+        meta = self.stored[identity]["meta"]
+        location = f"http://fhir/fhir/{identity}/_history/{meta['versionId']}"
+        etag = self._etag(identity)
+        return {
+            "response": {
+                "status": str(status),
+                "location": location,
+                "etag": etag,
+                "lastModified": meta["lastUpdated"],
+            }
+        }
+
+    def _etag(self, identity: str) -> str | None:
+        found = self.stored.get(identity)
+        return f'W/"{found["meta"]["versionId"]}"' if found else None
+
+
+def _one_create(one: Body, other: Body) -> bool:
+    """Two entries with the very same conditional create are one resource."""
+    both = [(each["request"]["url"], each["request"].get("ifNoneExist")) for each in (one, other)]
+    return bool(both[0][1]) and both[0] == both[1]
+
+
+def _id(identity: str) -> str:
+    return identity.partition("/")[2]
+
+
+def _has(resource: Body, name: str, value: str) -> bool:
+    if name == "identifier":
+        return any(each["value"] == value for each in resource.get("identifier", []))
+    assert name == "refers", "a search that these tests do not know"
+    return any(each["reference"] == value for each in resource.get("refers", []))
+
+
+def _content(resource: Body | None) -> Body | None:
+    """Without what the server says of it."""
+    return resource and {name: value for name, value in resource.items() if name != "meta"}
+
+
+def _outcome(refused: Refused) -> Body:
+    issue = {"severity": "error", "code": "processing", "diagnostics": str(refused)}
+    return {"resourceType": "OperationOutcome", "issue": [issue]}
