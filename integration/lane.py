@@ -91,7 +91,7 @@ async def _carry_unit(progress: _Progress, unit: Unit, name: str) -> None:
     """Settle every entry of the unit, or raise Unavailable with the rest left over."""
     carrier = progress.carrier
     await _settle(progress, unit, name, _blocked(progress, unit))
-    taken = Taken(progress.delivery.id, carrier.order.token())
+    taken = Taken(progress.delivery.id, name, carrier.order.token())
     trip = _Trip(progress, unit, name, taken)
     try:
         await _go(trip)

@@ -42,6 +42,7 @@ class Taken:
     """The turns that one unit of a delivery holds, by key, and what their rows told."""
 
     delivery: str
+    unit: str  # its name, the same in every try
     token: str
     turns: dict[str, Turn] = field(default_factory=dict)
     found: dict[str, Turn] = field(default_factory=dict)  # as they were
@@ -49,6 +50,11 @@ class Taken:
     superseded: set[int] = field(default_factory=set)  # positions
     # when a try whose end is not known began, by position: seconds since 1970
     tried: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def trier(self) -> str:
+        """As rows name it: an earlier unit of the delivery may have written the resource too."""
+        return f"{self.delivery} {self.unit}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +106,10 @@ async def _all_taken(order: Order, taken: Taken, wanted: Mapping[str, Write]) ->
             taken.superseded.update(write.positions)
             continue
         # A later delivery does not care how an earlier one ended; the others have to look.
-        if turn.trier and turn.trier >= taken.delivery:
+        if turn.trier == taken.trier or _delivery(turn.trier) > taken.delivery:
             taken.tried |= dict.fromkeys(write.positions, turn.tried)
         else:
-            turn = replace(turn, trier=taken.delivery, tried=now)
+            turn = replace(turn, trier=taken.trier, tried=now)
         next_[key] = replace(turn, holder=taken.token, until=now + order.lease)
     written = await order.ledger.write(next_)
     taken.turns |= written
@@ -136,11 +142,15 @@ def _ended(
         unsent = fate is Fate.NOT_SENT
         return replace(free, trier=found.trier, tried=found.tried) if unsent else free
     # What another has tried stays to be looked at, unless this write has come after it.
-    if any(settled) or turn.trier == taken.delivery:
+    if any(settled) or turn.trier == taken.trier:
         free = replace(free, trier="", tried=0.0)
     if not (any(settled) and write.ordered):
         return free
     return replace(free, delivery=taken.delivery, stamp=write.stamp)
+
+
+def _delivery(trier: str) -> str:
+    return trier.partition(" ")[0]
 
 
 def _free(turn: Turn) -> Turn:

@@ -19,7 +19,7 @@ class Turn:
     until: float = 0.0  # and nobody else before this moment
     delivery: str = ""  # the last that has written it
     stamp: str | None = None  # what the source said of the order of that write
-    trier: str = ""  # a delivery whose write is under way, or ended without an answer
+    trier: str = ""  # "delivery unit" whose write is under way, or ended without an answer
     tried: float = 0.0  # when that was first tried
     etag: str | None = None  # None: there is no such row yet
 

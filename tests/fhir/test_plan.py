@@ -95,7 +95,8 @@ def found(contents: Contents) -> dict[int, set[int]]:
             named = other.id is not None and path[:2] == [other.type, other.id]
             if item.read is not None and (len(path) == 1 or named or (alike and other.conditional)):
                 before[item.position].add(other.position)
-            last = item.method == "PATCH" and item.conditional and other.method != "PATCH"
+            patches = other.method == "PATCH" and other.conditional
+            last = item.method == "PATCH" and item.conditional and not patches
             first = other.method == "DELETE" and other.conditional
             if item.read is None and alike and not (item.method == "DELETE" and item.conditional):
                 before[item.position] |= {other.position} if last or first else set()

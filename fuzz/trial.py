@@ -1,0 +1,202 @@
+"""One delivery through the door and the plan, and what must be true of both."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any
+
+from fuzz.cases import MAX_BYTES, Case
+from fuzz.values import MARKER
+from integration import exact_json, preview
+from integration.errors import Issue, Rejected
+from integration.fhir import bundle, collections, notifications, units
+from integration.fhir.collections import Linked
+from integration.fhir.entries import Contents
+from integration.fhir.fetched import Fetched
+from integration.fhir.identity import Naming
+from integration.fhir.notifications import Notification
+from integration.fhir.plan import Plan, plan
+from integration.fhir.units import Lane, Limits, Unit
+from integration.intake import Accepted, Intake, accept
+from integration.journal.keys import delivery_id
+from integration.journal.store import MemoryJournal
+from integration.outbox import MemoryOutbox
+
+REJECTED, PLANNED, BROKEN = "rejected", "planned", "broken"
+
+_NOW = datetime(2026, 3, 2, tzinfo=UTC)
+
+# The preview is a plan of its own: it is asked for in one of so many cases.
+_PREVIEWS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a case ended. `why`: the status of a rejection, or where and why it broke."""
+
+    number: int
+    end: str
+    why: str
+    size: int
+    seconds: float
+
+
+class _Log(logging.Handler):
+    """All that is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.told.append(str(vars(record)))
+
+
+def tried(case: Case) -> Verdict:
+    """Raises nothing."""
+    log = _Log()
+    logger = logging.getLogger("integration")
+    logger.addHandler(log)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    begun = time.process_time()
+    try:
+        end, why = asyncio.run(_through(case))
+        _unmarked("the log", log.told)
+    except Exception as error:
+        end, why = BROKEN, _place(error)
+    finally:
+        logger.removeHandler(log)
+    return Verdict(case.number, end, why, case.size, time.process_time() - begun)
+
+
+async def _through(case: Case) -> tuple[str, str]:
+    journal, outbox, ids = MemoryJournal(), MemoryOutbox(), count(1)
+    intake = Intake(
+        journal,
+        outbox,
+        lambda: _NOW,
+        lambda now: delivery_id(now, next(ids)),
+        MAX_BYTES,
+        case.validate,
+        policy=case.policy,
+        orders={"": case.order},
+    )
+    if case.number % _PREVIEWS == 0:
+        await _preview(intake, case)
+    try:
+        accepted = await accept(intake, case.ask)
+    except Rejected as error:
+        _refusal(error)
+        assert not outbox.sent, "a refused delivery is queued"
+        return REJECTED, str(error.status)
+    if not isinstance(accepted, Accepted):
+        return PLANNED, "it brings nothing"
+    _issues(accepted.refused)
+    delivery, kept = (
+        await journal.delivery(accepted.delivery),
+        await journal.kept(accepted.delivery),
+    )
+    assert delivery is not None
+    _unmarked("the row or the queue", [str(delivery), str(outbox.sent)])
+    contents = _fetched(bundle.read(kept.body, kept.received), case.more)
+    naming = Naming(delivery.sender, delivery.key)
+    _planned(contents, plan(contents, naming, case.limits, delivery.order), case.limits)
+    return PLANNED, contents.kind
+
+
+async def _preview(intake: Intake, case: Case) -> None:
+    try:
+        told = await preview.preview(intake, case.limits, case.ask)
+    except Rejected as error:
+        _refusal(error)
+        return
+    assert list(preview.as_text(told))
+    _unmarked("the refusals of the preview", [str(told["refused"]), str(told["lost"])])
+
+
+def _fetched(contents: Contents, more: bytes) -> Contents:
+    """With what a server would have answered, if it were asked."""
+    answer = Fetched(200, more)
+    if isinstance(contents, Notification) and contents.wanted:
+        return notifications.with_fetched(contents, dict.fromkeys(contents.wanted, answer))
+    if isinstance(contents, Linked) and more:
+        page = collections.further_page(2, len(contents.entries), answer)
+        return replace(contents, entries=(*contents.entries, *page.entries))
+    return contents
+
+
+def _planned(contents: Contents, made: Plan, limits: Limits) -> None:
+    refused = [entry.position for entry, _ in made.refused]
+    sent = [n for lane in made.lanes for n in lane.positions]
+    assert sorted([*refused, *sent]) == list(range(len(contents.entries))), "an entry is lost"
+    _issues(issue for _, issue in made.refused)
+    for lane in made.lanes:
+        assert units.restored(units.kept(lane)) == lane, "a lane is kept as another"
+        _lane(lane, limits)
+
+
+def _lane(lane: Lane, limits: Limits) -> None:
+    known: set[str] = set()
+    for unit in lane.units:
+        _issues(issue for entry in unit.entries for issue in entry.notes)
+        inside = {entry.target for entry in unit.entries} if unit.kind == "transaction" else set()
+        awaited = {name for entry in unit.entries for name in entry.awaits} - inside
+        assert awaited <= known, "an answer is awaited before it is asked for"
+        _sent(unit, limits, dict.fromkeys(awaited, "Patient/found"))
+        known |= {entry.target for entry in unit.entries}
+
+
+def _sent(unit: Unit, limits: Limits, answers: dict[str, str]) -> None:
+    body = units.request(unit, unit.entries, answers).body or b""
+    assert len(unit.entries) <= limits.entries, "a unit has too many entries"
+    assert len(body) <= limits.bytes, "a unit is too large"
+    bundle = exact_json.decode(body)
+    assert [len(bundle["entry"]), bundle["type"]] == [len(unit.entries), unit.kind]
+    for entry in bundle["entry"]:
+        assert _is_address(entry["request"]["url"]), "an address leads elsewhere"
+
+
+def _is_address(url: str) -> bool:
+    """Below the FHIR server's base, whatever a client or a server makes of it."""
+    path = url.partition("?")[0]
+    safe = all(c.isascii() and (c.isalnum() or c in "-._$/") for c in path)
+    return safe and path[:1].isupper() and not {"", ".", ".."} & set(path.split("/"))
+
+
+def _refusal(error: Rejected) -> None:
+    assert 400 <= error.status < 500, "a refusal is no 4xx"
+    assert error.issues, "a refusal says nothing"
+    _issues(error.issues)
+    _unmarked("the exception", traceback.format_exception(error))
+    inner: BaseException | None = error
+    while inner is not None and inner.__suppress_context__ is False:
+        inner = inner.__context__
+        _unmarked("the exception's chain", [str(inner)])
+
+
+def _issues(issues: Iterable[Issue]) -> None:
+    for issue in issues:
+        told: list[Any] = [issue.code, issue.text, issue.expression, issue.severity]
+        json.dumps(told).encode()
+        _unmarked("an issue", map(str, told))
+
+
+def _unmarked(what: str, texts: Iterable[str]) -> None:
+    # Its own message must not quote what was found.
+    assert not any(MARKER in text for text in texts), f"{what} quotes a value"
+
+
+def _place(error: Exception) -> str:
+    """Which error, and where it was raised, ours and the relay's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames[-3:]]
+    return f"{type(error).__name__} {str(error)[:80]!r} at {' > '.join(places)}"
