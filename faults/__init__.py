@@ -1,5 +1,6 @@
 """Proof of what is promised: faults on the whole route, and what became of every entry.
 
+chapters     its parts, side by side
 deliveries   what is sent, and what it asks for; kinds has one of every kind
 route        the parts that run, and a sender who does not give up
 kills        the host killed at each request that leaves it

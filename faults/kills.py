@@ -30,22 +30,10 @@ class Kills:
     report: judge.Report
     points: Counter[str] = field(default_factory=Counter)
 
-    async def at_every_request(
-        self, maker: Maker, kind: Callable[[Maker], Stream], sides: Sequence[str] = _SIDES
-    ) -> None:
-        """From the first request of this kind of delivery to its last. With one side, at each
-        request; with both, at each request twice."""
+    async def at_every_request(self, maker: Maker, kind: Callable[[Maker], Stream]) -> None:
+        """Before and after each, from the first request of this kind of delivery to its last."""
         number = 1
-        while True:
-            reached = [await self.once([kind(maker)], [f"{side}:{number}"]) for side in sides]
-            if not any(reached):
-                return
-            number += 1
-
-    async def at_every_other(self, maker: Maker, kind: Callable[[Maker], Stream]) -> None:
-        """At each request once, by turns before and after it."""
-        number = 1
-        while await self.once([kind(maker)], [f"{_SIDES[number % 2]}:{number}"]):
+        while any([await self.once([kind(maker)], [f"{side}:{number}"]) for side in _SIDES]):
             number += 1
 
     async def at_random(self, maker: Maker, streams: int, most: int) -> None:
@@ -61,10 +49,11 @@ class Kills:
         killed: list[str] = []
         self._arm(waiting)
         work = asyncio.create_task(self._work(streams))
-        while not work.done():
-            if not self.route.host.running:
-                killed.append(self._killed())
-                await self._revive(waiting)
+        while (request := self.route.killed_at) or not work.done():
+            if request:
+                killed.append(self._point(request))
+                await self.route.revived()
+                self._arm(waiting)
             await asyncio.wait({work}, timeout=_LOOK)
         told = await work
         where = f"killed {', then '.join(killed) or 'never'} ({', '.join(orders)})"
@@ -80,19 +69,12 @@ class Kills:
         return await self.route.ended([told for stream in sent for told in stream])
 
     def _arm(self, waiting: list[str]) -> None:
-        if waiting:
-            self.route.arm(f"{waiting.pop(0)} {self.report.next_number()}")
+        order = f"{waiting.pop(0)} {self.report.next_number()}" if waiting else ""
+        self.route.arm(order)
 
-    def _killed(self) -> str:
-        request = self.route.killed_at
-        if request is None:
-            raise RuntimeError(f"the host has ended by itself:\n{self.route.host.last_lines()}")
+    def _point(self, request: str) -> str:
         if self.points.total() % _TELL == _TELL - 1:
             self.report.tell(f"kills: {self.points.total() + 1}")
         point = _ID.sub("*", request.replace(f"{ACCOUNT}/", ""))
         self.points[point] += 1
         return point
-
-    async def _revive(self, waiting: list[str]) -> None:
-        await self.route.revive()
-        self._arm(waiting)

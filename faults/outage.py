@@ -39,7 +39,7 @@ from local.neighbours import Running
 HOUR = 3600.0
 HOURS = 2  # that the outage lasts
 MAX_AGE = 72 * HOUR
-LEASE = 220.0  # of a turn, as by default
+LEASE = 330.0  # of a turn, as by default
 
 # 2, 4, 8 … 900 seconds: in two hours a claim comes back less often than this.
 MOST_TRIES = 20

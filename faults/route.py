@@ -28,6 +28,7 @@ T = TypeVar("T")
 # what was put back waits behind what is new.
 PATIENCE = 900.0
 _PAUSE = 0.1
+_MOMENT = 0.02
 
 _QUEUES = ("relay", "mirror", "relay-poison", "mirror-poison")
 
@@ -57,7 +58,7 @@ class Route:
     # -- the host --------------------------------------------------------------------------------
 
     def arm(self, order: str) -> None:
-        """End the host at a request that it is going to send: see local.host.kill."""
+        """End the host at a request that it is going to send, if any: see local.host.kill."""
         self.order.with_suffix(NOTE).unlink(missing_ok=True)
         self.order.write_text(order, "utf-8")
 
@@ -75,17 +76,18 @@ class Route:
         settings = {**self.host.part.env, "HOST_LEASE_SECONDS": "1", "NEIGHBOUR_TIMEOUT": "1"}
         self.host.kill()
         self.host.part = replace(self.host.part, env=settings)
-        await self.revive()
-
-    async def revive(self) -> None:
-        """Start the host again, and have it build its clients."""
-        self.disarm()
-        self.host.kill()
         await asyncio.to_thread(self.host.start)
-        await self.warm()
+        await self.revived()
 
-    async def warm(self) -> None:
-        await self.http.get(f"{self.host.url}/api/deliveries?_count=1")
+    async def revived(self) -> None:
+        """Once the host answers again, and has built its clients."""
+        while True:
+            if not self.host.running:
+                raise RuntimeError(f"the host has ended by itself:\n{self.host.last_lines()}")
+            with contextlib.suppress(httpx.TransportError):
+                await self.http.get(f"{self.host.url}/api/deliveries?_count=1")
+                return
+            await asyncio.sleep(_MOMENT)
 
     # -- the sender ------------------------------------------------------------------------------
 
@@ -200,7 +202,7 @@ async def opened(
         queues = QueueServiceClient.from_connection_string(running.storage)
         await stack.enter_async_context(queues)
         route = Route(running, host, http, queues, proxy, order)
-        await route.warm()
+        await route.revived()
         yield route
 
 

@@ -74,7 +74,7 @@ class Tally:
     findings: list[Finding] = field(default_factory=list)
 
     def add(self, other: Tally) -> None:
-        self.counts += other.counts
+        self.counts.update(other.counts)
         self.findings += other.findings
 
     @property
@@ -82,7 +82,7 @@ class Tally:
         return not any(self.counts[harm] for harm in HARM)
 
     def __str__(self) -> str:
-        names = ("injected", "entries", "written", "refused", "superseded", *HARM)
+        names = ("injected", "entries", "written", "refused", *HARM)
         return "faults: " + " ".join(f"{name}={self.counts[name]}" for name in names)
 
 

@@ -120,6 +120,11 @@ async def _go(trip: _Trip) -> None:
     carrier, delivery = progress.carrier, progress.delivery
     scout = Scout(carrier.fhir, carrier.order, delivery, progress.answers)
     found = await before.take_turns(scout, taken, _left(progress, unit), carrier.mirrored)
+    # Perhaps by another claim of this lane, while the turn was waited for.
+    if any(turn.delivery == delivery.id for turn in taken.found.values()):
+        noted = await carrier.journal.outcomes(delivery.id, progress.lane)
+        positions = {n for entry in unit.entries for n in entry.positions}
+        progress.remember(unit, [item for item in noted if item.position in positions])
     await _settle(progress, unit, trip.name, _superseded(trip, found))
     done = await before.done_before(
         scout, unit, _left(progress, unit), taken, found, progress.began

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -201,6 +202,35 @@ async def test_many_at_once_end_with_the_last(route: Route) -> None:
     assert all(each.written or each.superseded for (each,) in outcomes)
 
 
+async def test_a_second_claim_of_a_delivery_does_not_repeat_what_the_first_has_done(
+    route: Route,
+) -> None:
+    """It has read the journal before the first noted anything, and gets its turn afterwards."""
+    delivery = await route.deliver(batch(update("older"), update("newer")))
+    waiting, done = asyncio.Event(), asyncio.Event()
+
+    async def pause(_seconds: float) -> None:
+        waiting.set()
+        await done.wait()
+
+    carrier = replace(route.relay.carrier, order=replace(route.order, pause=pause))
+    second = asyncio.ensure_future(
+        relay.carry(replace(route.relay, carrier=carrier), Claim(delivery))
+    )
+    blocked = asyncio.ensure_future(waiting.wait())
+
+    async def meanwhile() -> None:
+        await asyncio.wait({second, blocked}, return_when=asyncio.FIRST_COMPLETED)
+
+    route.neighbour.will_wait_for(meanwhile)
+    await route.carry(delivery)
+    done.set()
+    await asyncio.gather(second, blocked)
+    assert route.neighbour.versions == {"Patient/p1": 2}
+    assert family(route) == "newer"
+    assert await route.statuses(delivery) == [201, 200]
+
+
 async def test_units_that_want_each_other_s_resources_do_not_lock_each_other(
     route: Route,
 ) -> None:
@@ -331,6 +361,21 @@ async def test_what_somebody_changed_before_the_lost_try_is_overwritten(route: R
     route.neighbour.down = None
     await route.carry_all()
     assert family(route) == "ours"
+
+
+async def test_an_own_earlier_write_that_is_noted_stands_in_nobody_s_way(route: Route) -> None:
+    """The worker died between noting the first of two writes and giving its turn back."""
+    delivery = await route.deliver(batch(update("older"), update("newer")))
+    route.neighbour.will_do_as_asked()
+    route.neighbour.will_answer(500)
+    await route.carry(delivery)
+    assert family(route) == "older"
+    (key,) = route.ledger.turns
+    row = route.ledger.turns[key]
+    route.ledger.turns[key] = replace(row, trier=f"{delivery} 0.0", tried=0.0)
+    await route.carry_all()
+    assert family(route) == "newer"
+    assert await route.statuses(delivery) == [201, 200]
 
 
 async def test_a_transaction_that_was_done_stays_done_whatever_was_changed(route: Route) -> None:

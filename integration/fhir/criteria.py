@@ -6,6 +6,7 @@ or several are an error. What the delivery itself brings, no server can know bef
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
@@ -22,22 +23,25 @@ class Index:
     """The entries of one delivery by the search that finds them, and by type and identifier."""
 
     by_search: dict[Search, int]
-    by_identifier: dict[tuple[str, str], list[tuple[str | None, int]]]
+    by_value: dict[tuple[str, str], list[int]]
+    by_identifier: dict[tuple[str, str | None, str], list[int]]
 
 
 def index(entries: Iterable[Entry]) -> Index:
     """Look-up tables over the creates and updates."""
     by_search: dict[Search, int] = {}
-    by_identifier: dict[tuple[str, str], list[tuple[str | None, int]]] = {}
+    by_value: dict[tuple[str, str], list[int]] = defaultdict(list)
+    by_identifier: dict[tuple[str, str | None, str], list[int]] = defaultdict(list)
     for entry in entries:
         if entry.method not in ("POST", "PUT"):
             continue
         query = entry.if_none_exist if entry.query is None else entry.query
         if query is not None:
-            by_search.setdefault(_search(entry.type, query), entry.position)
+            by_search.setdefault(search(entry.type, query), entry.position)
         for system, value in _identifiers(entry):
-            by_identifier.setdefault((entry.type, value), []).append((system, entry.position))
-    return Index(by_search, by_identifier)
+            by_value[entry.type, value].append(entry.position)
+            by_identifier[entry.type, system, value].append(entry.position)
+    return Index(by_search, by_value, by_identifier)
 
 
 def conditional(reference: str) -> tuple[str, str] | None:
@@ -46,28 +50,30 @@ def conditional(reference: str) -> tuple[str, str] | None:
     return (type_, query) if mark and query and is_type(type_) else None
 
 
-def same_search(type_: str, query: str, known: Index) -> int | None:
+def search(type_: str, query: str) -> Search:
+    """What `Type?query` asks, however it is written."""
+    return type_, tuple(sorted(parse_qsl(query, keep_blank_values=True)))
+
+
+def same_search(asked: Search, known: Index) -> int | None:
     """The entry that is found by this very search: it is that resource by definition."""
-    return known.by_search.get(_search(type_, query))
+    return known.by_search.get(asked)
 
 
-def matching(type_: str, query: str, known: Index) -> list[int] | None:
+def matching(asked: Search, known: Index) -> list[int] | None:
     """The entries with the identifier that is searched for; None for any other search.
 
     https://hl7.org/fhir/R4/search.html#token: system|value, |value for no system, or value alone.
     """
-    parameters = _search(type_, query)[1]
+    type_, parameters = asked
     name, token = parameters[0] if len(parameters) == 1 else ("", "")
     system, mark, value = token.rpartition("|")
     # A comma is an "or", a backslash an escape: rare enough for the server alone.
     if name != "identifier" or not value or "|" in system or "," in token or "\\" in token:
         return None
-    named = known.by_identifier.get((type_, value), ())
-    return [position for own, position in named if not mark or own == (system or None)]
-
-
-def _search(type_: str, query: str) -> Search:
-    return type_, tuple(sorted(parse_qsl(query, keep_blank_values=True)))
+    if not mark:
+        return known.by_value.get((type_, value), [])
+    return known.by_identifier.get((type_, system or None, value), [])
 
 
 def _identifiers(entry: Entry) -> set[tuple[str | None, str]]:

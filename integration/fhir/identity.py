@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from uuid import UUID, uuid5
 
@@ -11,6 +12,9 @@ from integration.fhir.entries import Entry
 _NAMESPACE = UUID("5f0c1d4e-3c5b-5b57-9f43-0d7c2a9b8e11")
 
 _PLACEHOLDER = "urn:uuid:"
+
+# What every placeholder looks like, and nothing longer or shorter.
+PLACEHOLDER = re.compile(rb"urn:uuid:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)

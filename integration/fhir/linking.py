@@ -46,6 +46,8 @@ class Linker:
         entries = [entry for entry in contents.entries if not entry.refusal]
         self.known = references.index(entry for entry in entries if entry.linkable)
         self.criteria = cache(lambda: criteria.index(entries))
+        # A delivery may search for the same as often as it has entries that match.
+        self.matches = cache(self._matches)
         # Addresses that mean no entry, whoever names them: above all those of extensions.
         self.strangers: set[str] = set()
 
@@ -98,14 +100,13 @@ class Linker:
 
     def _search(self, found: Linked, reference: str, type_: str, query: str) -> str:
         """https://hl7.org/fhir/R4/http.html#trules: a conditional reference means one match."""
-        known = self.criteria()
-        position = criteria.same_search(type_, query, known)
+        asked = criteria.search(type_, query)
+        position = criteria.same_search(asked, self.criteria())
         if position is not None:
             found.links.add(position)
             return self.names[position]
-        matches = criteria.matching(type_, query, known)
-        targets = {self.names[n]: n for n in reversed(matches or ())}
-        if len(targets) > 1:
+        targets = self.matches(asked)
+        if targets and len(targets) > 1:
             text = "a conditional reference matches more than one entry of the bundle"
             found.refuse("multiple-matches", text)
         elif targets:
@@ -113,10 +114,15 @@ class Linker:
             found.links.add(position)
             found.sole[reference, target] = None
             return target
-        if matches is None:
+        if targets is None:
             found.searches.add(type_)
 
         def link(element: str, value: str) -> str:
             return self._link(found, element, value)
 
         return f"{type_}?{references.in_query(query, link)}"
+
+    def _matches(self, asked: criteria.Search) -> dict[str, int] | None:
+        """The entries that a search finds, by what links to them will say."""
+        found = criteria.matching(asked, self.criteria())
+        return None if found is None else {self.names[n]: n for n in reversed(found)}

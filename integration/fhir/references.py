@@ -28,7 +28,9 @@ URI_ELEMENTS = frozenset(
 
 _LINKING = URI_ELEMENTS | {"div"}
 
-_HREF = re.compile(r"(<(?:a|img)\b[^>]*?\s(?:href|src)\s*=\s*)(\"[^\"]*\"|'[^']*')")
+# No attribute holds a bare `<`, and without it the search is linear:
+# https://www.w3.org/TR/xml/#NT-AttValue
+_HREF = re.compile(r"(<(?:a|img)\b[^<>]*?\s(?:href|src)\s*=\s*)(\"[^\"]*\"|'[^']*')")
 
 # Beside a bar it is part of a token, system|value: https://hl7.org/fhir/R4/search.html#token
 _URN = re.compile(

@@ -9,6 +9,7 @@ import msgspec
 
 from integration import exact_json
 from integration.errors import Issue
+from integration.fhir.identity import PLACEHOLDER
 from integration.model import Request
 
 # https://learn.microsoft.com/azure/healthcare-apis/fhir/rest-api-capabilities: the default differs
@@ -123,6 +124,6 @@ def reads(addresses: Sequence[str]) -> Request:
 
 def filled(text: bytes, awaits: Iterable[str], answers: Mapping[str, str]) -> bytes:
     """Text replacement is safe here, and only here: no sender can know our placeholders."""
-    for name in awaits:
-        text = text.replace(name.encode(), answers[name].encode())
-    return text
+    found = {name.encode(): answers[name].encode() for name in awaits}
+    # Once through the text, however many they are.
+    return PLACEHOLDER.sub(lambda name: found.get(name[0], name[0]), text) if found else text

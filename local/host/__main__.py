@@ -7,12 +7,13 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from local.host import kill, log
 from local.host.app import run
-from local.host.functions import load
-from local.host.settings import CannotStart, read_local_settings, read_options
+from local.host.functions import Function, load
+from local.host.settings import CannotStart, HostOptions, read_local_settings, read_options
 
 
 def main() -> int:
@@ -26,11 +27,15 @@ def main() -> int:
         read_local_settings(folder, os.environ)
         log.configure(os.environ.get("HOST_LOG_LEVEL", "INFO"))
         options = read_options(folder, os.environ)
-        kill.at_a_request(os.environ)
-        threads_ended = asyncio.run(run(load(folder), options, arguments.port))
+        functions = load(folder)
+        return kill.mortal(os.environ, lambda: _serve(functions, options, arguments.port))
     except CannotStart as error:
         print(f"cannot start: {error}", file=sys.stderr)
         return 1
+
+
+def _serve(functions: Sequence[Function], options: HostOptions, port: int) -> int:
+    threads_ended = asyncio.run(run(functions, options, port))
     # An app has no hook to close its clients; Azure ends the worker in the same way.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     if not threads_ended:

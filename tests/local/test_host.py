@@ -298,20 +298,31 @@ def test_a_killed_host_loses_no_message(stage: Stage) -> None:
 
 
 @needs_azurite
-@pytest.mark.parametrize(("side", "left"), [("before", 1), ("after", 0)])
-def test_a_host_can_be_killed_before_or_after_a_request(stage: Stage, side: str, left: int) -> None:
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_a_host_can_be_killed_before_or_after_a_request_and_is_followed_by_another(
+    stage: Stage, side: str
+) -> None:
     """The only request of this app is the host's own: the deletion of the message."""
-    order = stage.folder / "kill"
+    order, note = stage.folder / "kill", stage.folder / "kill.killed"
     order.write_text(f"{side}:2")
-    host = stage.start(HOST_KILL=str(order))
+    host = stage.start(HOST_KILL=str(order), HOST_LEASE_SECONDS="1")
     stage.send("one")
     eventually(lambda: stage.notes("ended") and length(stage.queue) == 0)
-    assert host.running
+    assert not note.exists()
     order.write_text(f"{side}:1 again")
     stage.send("two")
-    eventually(lambda: not host.running)
-    assert order.with_suffix(".killed").read_text().startswith(f"{side} DELETE ")
-    assert length(stage.queue) == left
+    eventually(lambda: note.exists() and length(stage.queue) == 0)
+    assert note.read_text().startswith(f"{side} DELETE ")
+    again = ["two"] if side == "before" else []
+    assert [each["name"] for each in stage.notes("ended")] == ["one", "two", *again]
+    assert host.running
+
+
+@needs_azurite
+def test_a_host_that_can_be_killed_still_ends_when_it_is_asked_to(stage: Stage) -> None:
+    host = stage.start(HOST_KILL=str(stage.folder / "kill"))
+    host.stop()
+    assert "host.stopped" in host.last_lines()
 
 
 @needs_azurite
