@@ -24,7 +24,15 @@ SHAPES = {
     "delete": 2,
     "if none exist": 4,
     "conditional update": 2,
+    "patch": 2,
+    "conditional patch": 1,
+    "conditional delete": 1,
+    "read": 1,
+    "search": 1,
 }
+# They bring no resource, so that nothing refers to them, and they to nothing.
+FINDING = ("conditional patch", "conditional delete", "read", "search")
+
 # Keys that are searched for together with a link; others are searched for alone, so that of two
 # different searches no more than one can find a resource.
 WITH_LINK = "with-link-"
@@ -85,6 +93,10 @@ class _Draft:
     def conditional(self) -> bool:
         return self.shape in ("if none exist", "conditional update")
 
+    @property
+    def searches(self) -> bool:
+        return self.conditional or self.shape in ("conditional patch", "conditional delete")
+
 
 def limits() -> st.SearchStrategy[Limits]:
     """Mostly so small that something has to be split."""
@@ -133,6 +145,8 @@ def _sent(
         drafts = list({draft.identity: draft for draft in drafts}.values())
     _sensible(kind, drafts, before)
     for draft in drafts:
+        if draft.shape == "patch" or draft.shape in FINDING:
+            continue
         for n in draw(st.lists(st.integers(0, len(drafts) - 1), max_size=2)):
             link = draw(_link(kind, draft, drafts[n]))
             if link:
@@ -154,18 +168,21 @@ def _padded(entry: Body) -> Body:
 @st.composite
 def _draft(draw: st.DrawFn, number: int, kind: str, shapes: dict[str, int]) -> _Draft:
     some = [shape for shape, share in shapes.items() for _ in range(share)]
+    if kind == "transaction":  # servers refuse it there
+        some = [shape for shape in some if shape != "conditional delete"]
     if kind not in REQUESTED:
         some = ["update", "update", "update known"]
         some += ["delete"] if kind == "history" else ["create", "create"]
     draft = _Draft(number, draw(st.sampled_from(some)), draw(st.sampled_from(TYPES)), "")
     once = kind == "transaction"
     draft.name = f"own-{number if once else draw(st.integers(0, 2))}"
-    if draft.shape in ("update known", "delete") and draw(st.integers(0, 3)):
+    if draft.shape in ("update known", "delete", "patch", "read") and draw(st.integers(0, 3)):
         draft.name = f"known-{draw(st.integers(0, 2))}"
-    draft.key = f"key-{draw(st.integers(0, 2))}" if draft.conditional else f"mine-{number}"
+    finds = draft.searches or draft.shape == "search"
+    draft.key = f"key-{draw(st.integers(0, 2))}" if finds else f"mine-{number}"
     if draft.conditional and draw(st.integers(0, 3)) == 3:
         draft.key = f"{WITH_LINK}{number}"
-    if kind != "ndjson":
+    if kind != "ndjson" and draft.shape not in FINDING:
         draft.full_url = draw(_full_url(draft, kind))
     return draft
 
@@ -174,7 +191,7 @@ def _full_url(draft: _Draft, kind: str) -> st.SearchStrategy[str | None]:
     urn = f"urn:uuid:0b6d3d3e-9c4b-4a53-8f1f-{draft.number:012x}"
     if kind == "history":
         return st.just(HOME + draft.identity)
-    if draft.shape in ("update known", "delete", "update"):
+    if draft.shape in ("update known", "delete", "update", "patch"):
         return st.sampled_from([None, urn, f"{HOME}{draft.type}/x{draft.number}"])
     oid = f"urn:oid:1.2.3.{draft.number}"
     return st.sampled_from([urn, urn, oid, f"{HOME}{draft.type}/x{draft.number}", None])
@@ -187,12 +204,13 @@ def _sensible(kind: str, drafts: list[_Draft], before: tuple[Body, ...]) -> None
     if kind not in REQUESTED:
         return
     first = ("delete",) if kind == "transaction" else ()
-    plain = [draft for draft in drafts if not draft.conditional and draft.shape not in first]
+    apart = (*first, "read", "search")
+    plain = [draft for draft in drafts if not draft.searches and draft.shape not in apart]
     touched = {draft.identity for draft in plain}
     found = {(each["resourceType"], f"{each['resourceType']}/{each['id']}") for each in before}
     shapes: dict[tuple[str, str], str] = {}
     for draft in drafts:
-        if not draft.conditional:
+        if not draft.searches:
             continue
         if any(type_ == draft.type and identity in touched for type_, identity in found):
             draft.key = f"new-{draft.number}"
@@ -214,7 +232,7 @@ def _link(draw: st.DrawFn, kind: str, draft: _Draft, target: _Draft) -> str | No
         ways.append(f"{url}/_history/2")
         if (draft.full_url or "").startswith(HOME):
             ways.append(url.removeprefix(HOME))
-    if target.shape in ("update", "update known", "delete"):
+    if target.shape in ("update", "update known", "delete", "patch"):
         ways.append(target.identity)
     if ways and not target.conditional:
         ways.append(f"{ways[0]}#part")
@@ -252,7 +270,9 @@ def _entry(draw: st.DrawFn, kind: str, draft: _Draft, tag: str, bare: bool) -> B
         found = {"request": {"method": request["method"], "url": draft.identity}}
     else:
         found = {}
-    if request["method"] != "DELETE":
+    if request["method"] == "PATCH":
+        found["resource"] = _patch(draft, mark)
+    elif request["method"] in ("POST", "PUT"):
         own = draft.shape in ("update", "update known")
         found["resource"] = {**resource, "id": draft.name} if own else resource
     if draft.full_url:
@@ -260,10 +280,24 @@ def _entry(draw: st.DrawFn, kind: str, draft: _Draft, tag: str, bare: bool) -> B
     return found
 
 
+def _patch(draft: _Draft, mark: str) -> Body:
+    """https://hl7.org/fhir/R4/fhirpatch.html"""
+    path = f"{draft.type}.patched"
+    parts = [{"name": "type", "valueCode": "replace"}, {"name": "path", "valueString": path}]
+    parts.append({"name": "value", "valueString": mark})
+    return {"resourceType": "Parameters", "parameter": [{"name": "operation", "part": parts}]}
+
+
 @st.composite
 def _request(draw: st.DrawFn, draft: _Draft, bare: bool) -> Body:
-    if draft.shape == "delete":
-        return {"method": "DELETE", "url": draft.identity}
+    found = f"{draft.type}?identifier={draft.key}"
+    if draft.shape in ("read", "search"):
+        url = draft.identity if draft.shape == "read" else found
+        return {"method": draw(st.sampled_from(["GET", "HEAD"])), "url": url}
+    if draft.shape in ("patch", "conditional patch"):
+        return {"method": "PATCH", "url": draft.identity if draft.shape == "patch" else found}
+    if draft.shape in ("delete", "conditional delete"):
+        return {"method": "DELETE", "url": draft.identity if draft.shape == "delete" else found}
     if draft.shape in ("update", "update known"):
         request: Body = {"method": "PUT", "url": draft.identity}
         condition = 0 if bare else draw(st.integers(0, 11))

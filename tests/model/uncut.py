@@ -8,6 +8,7 @@ entries of a batch are followed, although nothing holds the entries together.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,12 +38,14 @@ def asked(body: bytes, ndjson: bool = False) -> Asked:
         return Asked("ndjson", tuple(lines), tuple(range(len(lines))))
     bundle = json.loads(body)
     kind, entries = bundle["type"], bundle["entry"]
-    turns = range(len(entries))
+    turns: Sequence[int] = range(len(entries))
     if kind == "history":
         # Newest first: https://hl7.org/fhir/R4/http.html#history
         return Asked(kind, tuple(_version(each) for each in entries), tuple(reversed(turns)))
     if kind not in ("batch", "transaction"):
         entries = [_kept(each) for each in entries]
+    if kind == "batch":
+        turns = sorted(turns, key=lambda n: _batch_rank(entries[n]))
     return Asked(kind, tuple(entries), tuple(turns))
 
 
@@ -74,7 +77,8 @@ def done(server: Server, wanted: Asked, left_out: frozenset[int] = frozenset()) 
 def conditional(entry: Body) -> bool:
     """Only the server can say which resource it is."""
     request = entry["request"]
-    return "ifNoneExist" in request or (request["method"] == "PUT" and "?" in request["url"])
+    writes = request["method"] not in ("GET", "HEAD")
+    return "ifNoneExist" in request or (writes and "?" in request["url"])
 
 
 def targets(wanted: Asked, n: int) -> set[int]:
@@ -89,6 +93,14 @@ def targets(wanted: Asked, n: int) -> set[int]:
     with_searches(entry, seen)
     named = {entry_named(link, entry, wanted.entries) for link in found}
     return {each for each in named if each is not None}
+
+
+def _batch_rank(entry: Body) -> int:
+    """What finds and deletes comes first, what finds and patches last, then what reads."""
+    request = entry["request"]
+    if request["method"] in ("GET", "HEAD"):
+        return 3
+    return {"DELETE": 0, "PATCH": 2}.get(request["method"], 1) if "?" in request["url"] else 1
 
 
 def _kept(entry: Body) -> Body:
