@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import httpx
 
@@ -28,6 +28,8 @@ _THROTTLED = (429, 503)
 
 # Nothing has been sent yet when one of these is raised.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+_OF_THE_BODY = ("content-encoding", "content-length", "transfer-encoding")
 
 # A token is renewed this long before it ends, so that none ends on its way.
 _RENEW = 300.0
@@ -65,6 +67,30 @@ class Tokens:
             if held is None or held.token == refused or held.expires_on - self._clock() < _RENEW:
                 held = self._held = await self._credential.get_token(self._scope)
             return held.token
+
+
+class BoundedClient(httpx.AsyncClient):
+    """Reads no more of an answer than shows that it has more than `most` bytes."""
+
+    def __init__(self, most: int, **options: Any) -> None:
+        super().__init__(**options)
+        self._most = most
+
+    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        answer = await super().send(request, **{**options, "stream": True})
+        body = bytearray()
+        try:
+            async for piece in answer.aiter_bytes():
+                body += piece
+                if len(body) > self._most:
+                    break
+        finally:
+            await answer.aclose()
+        # The body is decoded, and may be cut off.
+        headers = [(n, v) for n, v in answer.headers.multi_items() if n not in _OF_THE_BODY]
+        return httpx.Response(
+            answer.status_code, headers=headers, content=bytes(body), request=request
+        )
 
 
 class _NotReached(Unavailable):

@@ -33,7 +33,7 @@ from integration.order import Order
 from integration.outbox import Outbox, StorageOutbox
 from integration.relay import Relay
 from integration.settings import MIRROR_QUEUE, RELAY_QUEUE, Settings, Storage, from_env
-from integration.transport import Neighbour, Tokens, places
+from integration.transport import BoundedClient, Neighbour, Tokens, places
 
 # The SDKs log every request at INFO: cost without a use here.
 logging.getLogger("azure").setLevel(logging.WARNING)
@@ -45,8 +45,6 @@ _PROMPT: Any = {"initial_backoff": 1, "increment_base": 2, "random_jitter_range"
 
 # Requests to the server of a sender that one worker has under way.
 _AT_A_SOURCE = 4
-
-_OF_THE_BODY = ("content-encoding", "content-length", "transfer-encoding")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,30 +161,6 @@ def _credential(settings: Settings) -> Any:
 
     client_id = settings.azure_client_id or settings.storage.client_id
     return DefaultAzureCredential(managed_identity_client_id=client_id)
-
-
-class BoundedClient(httpx.AsyncClient):
-    """Reads no more of an answer than shows that it has more than `most` bytes."""
-
-    def __init__(self, most: int, **options: Any) -> None:
-        super().__init__(**options)
-        self._most = most
-
-    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
-        answer = await super().send(request, **{**options, "stream": True})
-        body = bytearray()
-        try:
-            async for piece in answer.aiter_bytes():
-                body += piece
-                if len(body) > self._most:
-                    break
-        finally:
-            await answer.aclose()
-        # The body is decoded, and may be cut off.
-        headers = [(n, v) for n, v in answer.headers.multi_items() if n not in _OF_THE_BODY]
-        return httpx.Response(
-            answer.status_code, headers=headers, content=bytes(body), request=request
-        )
 
 
 def _sources(settings: Settings, credential: Any) -> Sources:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import logging
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,7 +15,7 @@ import pytest
 from integration.errors import Misconfigured, Unavailable
 from integration.limiter import full
 from integration.model import Request
-from integration.transport import Neighbour, Tokens, places
+from integration.transport import BoundedClient, Neighbour, Tokens, places
 from tests.conftest import MARKER, told_by
 
 Answer = httpx.Response | Exception | Callable[[], Awaitable[httpx.Response]]
@@ -493,3 +494,48 @@ async def test_while_a_neighbour_wants_a_long_rest_nothing_is_sent_to_it(
     far.now += 85
     assert (await near.send(SEARCH)).status == 200
     assert far.pauses == [5]
+
+
+# --- answers that are bounded --------------------------------------------------------------------
+
+
+class Pieces(httpx.AsyncByteStream):
+    """A body in pieces, that knows how many were taken and whether it was put away."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self.pieces, self.taken, self.closed = pieces, 0, False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self.pieces:
+            self.taken += 1
+            yield piece
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize(("pieces", "taken"), [(1000, 3), (2, 2), (0, 0)])
+async def test_an_answer_is_read_until_it_is_too_large_and_then_let_go(
+    pieces: int, taken: int
+) -> None:
+    body = Pieces([b"x" * 100] * pieces)
+
+    async def hear(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"x-a": "b", "content-length": "9"}, stream=body)
+
+    async with BoundedClient(250, transport=httpx.MockTransport(hear)) as http:
+        answer = await http.get("https://a.example/")
+    assert (len(answer.content), body.taken, body.closed) == (100 * taken, taken, True)
+    assert (answer.status_code, answer.headers["x-a"]) == (200, "b")
+
+
+async def test_what_is_packed_is_bounded_as_it_unfolds() -> None:
+    whole = gzip.compress(b"x" * 10_000_000)
+    packed = Pieces([whole[n : n + 500] for n in range(0, len(whole), 500)])
+
+    async def hear(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"content-encoding": "gzip"}, stream=packed)
+
+    async with BoundedClient(250, transport=httpx.MockTransport(hear)) as http:
+        await http.get("https://a.example/")
+    assert packed.taken < len(packed.pieces)

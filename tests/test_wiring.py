@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
@@ -18,7 +16,7 @@ from integration import wiring
 from integration.errors import Misconfigured
 from integration.journal.keys import is_delivery_id
 from integration.settings import Settings, from_env
-from integration.transport import Neighbour
+from integration.transport import BoundedClient, Neighbour
 from local.child import PROJECT
 
 HEAVY = [
@@ -145,51 +143,9 @@ async def test_sources_are_asked_with_their_own_token_within_bounds_and_not_led_
     assert (made.max_pages, made.max_bytes) == (7, 1000)
     assert (first.tokens, second.tokens is None) == (None, False)
     for each in (first, second):
-        assert isinstance(each.http, wiring.BoundedClient)
+        assert isinstance(each.http, BoundedClient)
         assert each.http.follow_redirects is False
         await each.http.aclose()
-
-
-class Pieces(httpx.AsyncByteStream):
-    """A body in pieces, that knows how many were taken and whether it was put away."""
-
-    def __init__(self, pieces: list[bytes]) -> None:
-        self.pieces, self.taken, self.closed = pieces, 0, False
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for piece in self.pieces:
-            self.taken += 1
-            yield piece
-
-    async def aclose(self) -> None:
-        self.closed = True
-
-
-@pytest.mark.parametrize(("pieces", "taken"), [(1000, 3), (2, 2), (0, 0)])
-async def test_an_answer_is_read_until_it_is_too_large_and_then_let_go(
-    pieces: int, taken: int
-) -> None:
-    body = Pieces([b"x" * 100] * pieces)
-
-    async def hear(_: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, headers={"x-a": "b", "content-length": "9"}, stream=body)
-
-    async with wiring.BoundedClient(250, transport=httpx.MockTransport(hear)) as http:
-        answer = await http.get("https://a.example/")
-    assert (len(answer.content), body.taken, body.closed) == (100 * taken, taken, True)
-    assert (answer.status_code, answer.headers["x-a"]) == (200, "b")
-
-
-async def test_what_is_packed_is_bounded_as_it_unfolds() -> None:
-    whole = gzip.compress(b"x" * 10_000_000)
-    packed = Pieces([whole[n : n + 500] for n in range(0, len(whole), 500)])
-
-    async def hear(_: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, headers={"content-encoding": "gzip"}, stream=packed)
-
-    async with wiring.BoundedClient(250, transport=httpx.MockTransport(hear)) as http:
-        await http.get("https://a.example/")
-    assert packed.taken < len(packed.pieces)
 
 
 def test_the_clock_is_in_utc_and_ids_are_deliveries() -> None:
