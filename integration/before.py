@@ -3,7 +3,7 @@ earlier try has done."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,25 +127,32 @@ async def done_before(
     taken: Taken,
     found: Mapping[int, Sequence[str]],
     began: float | None,
+    settled: Iterable[Outcome],
 ) -> list[Outcome]:
     """What need not or must not be sent, because an earlier try has done it. `began`: when an
-    earlier try of the lane did, in seconds since 1970."""
+    earlier try of the lane did, in seconds since 1970; `settled`: what it has come to so far."""
+    own = {
+        name: version
+        for item in settled
+        for name, _, version in [(item.location or "").partition("/_history/")]
+        if item.written and version
+    }
     asked: list[Asked] = []
     for entry in entries:
         since = _since(scout, entry, taken, began)
         name = name_of(entry, found)
         if since is not None and name is not None:
             answers = {**scout.answers, entry.target: name}  # it may refer to itself
-            asked.append(Asked(entry, name, since, _resource(entry, answers)))
+            asked.append(Asked(entry, name, since, _resource(entry, answers), own.get(name)))
     if not asked:
         return []
     states = await _asked(scout, [one.name for one in asked])
-    settled = inquiry.proven(
+    known = inquiry.proven(
         asked, states, atomic=unit.kind == "transaction", repeat=scout.delivery.repeat
     )
-    if settled is None:
+    if known is None:
         raise _unanswered(scout)
-    return list(settled.values())
+    return list(known.values())
 
 
 def _since(scout: Scout, entry: UnitEntry, taken: Taken, began: float | None) -> float | None:

@@ -126,8 +126,9 @@ async def _go(trip: _Trip) -> None:
         positions = {n for entry in unit.entries for n in entry.positions}
         progress.remember(unit, [item for item in noted if item.position in positions])
     await _settle(progress, unit, trip.name, _superseded(trip, found))
+    settled = progress.settled.values()
     done = await before.done_before(
-        scout, unit, _left(progress, unit), taken, found, progress.began
+        scout, unit, _left(progress, unit), taken, found, progress.began, settled
     )
     await _settle(progress, unit, trip.name, done)
     doubtful = await before.ambiguous(scout, _left(progress, unit))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from integration.order import is_later
 from integration.settings import MIRROR_QUEUE
 from tests.conftest import LEASE, Body, Route, bundle, entry, observation, patient
 
+URN = "urn:uuid:00000000-0000-4000-8000-000000000001"
 BY_NUMBER = "Patient?identifier=urn:mrn|7"
 
 
@@ -64,9 +67,8 @@ async def test_in_their_order_both_are_written(route: Route) -> None:
 
 
 async def test_the_rest_of_a_superseded_transaction_is_written(route: Route) -> None:
-    url = "urn:uuid:00000000-0000-4000-8000-000000000001"
     first = await route.deliver(
-        bundle(update("first"), entry(observation("Patient/p1"), url), entry(observation()))
+        bundle(update("first"), entry(observation("Patient/p1"), URN), entry(observation()))
     )
     await route.carry_all(await route.deliver(batch(update("second"))))
     await route.carry_all(first)
@@ -191,6 +193,26 @@ async def test_a_server_that_was_never_reached_keeps_nobody_waiting(route: Route
     assert await route.statuses(second) == [201]
     await route.carry_all()
     assert family(route) == "second"
+
+
+async def test_a_request_that_waited_for_a_place_until_its_turn_is_nearly_over_is_not_sent(
+    route: Route,
+) -> None:
+    """The server could still be busy with it when the next delivery has its turn."""
+    delivery = await route.deliver(batch(update("late")))
+    places = route.fhir.neighbour.places
+    async with AsyncExitStack() as full:
+        for _ in range(places.limit.now):
+            await full.enter_async_context(places.place())
+        going = asyncio.ensure_future(route.carry(delivery))
+        while not any(turn.holder for turn in route.ledger.turns.values()):
+            await asyncio.sleep(0)
+        route.clock.later(LEASE / 2)
+    await going
+    assert route.neighbour.writes == []
+    assert [turn.holder for turn in route.ledger.turns.values()] == [""]
+    await route.carry_all()
+    assert family(route) == "late"
 
 
 async def test_many_at_once_end_with_the_last(route: Route) -> None:
@@ -376,6 +398,33 @@ async def test_an_own_earlier_write_that_is_noted_stands_in_nobody_s_way(route: 
     await route.carry_all()
     assert family(route) == "newer"
     assert await route.statuses(delivery) == [201, 200]
+
+
+async def test_an_own_earlier_write_is_nobody_s_change_whatever_the_server_s_clock_says(
+    route: Route,
+) -> None:
+    """The server's clock is ahead, so its last update seems to come after the second try began."""
+    delivery = await route.deliver(batch(update("older"), update("newer")))
+    route.neighbour.will_do_as_asked()
+    route.neighbour.will_answer(500)
+    await route.carry(delivery)
+    meta = route.neighbour.stored["Patient/p1"]["meta"]
+    meta["lastUpdated"] = (route.clock() + timedelta(hours=1)).isoformat()
+    await route.carry_all()
+    assert family(route) == "newer"
+    assert await route.statuses(delivery) == [201, 200]
+
+
+async def test_a_lost_transaction_is_known_by_what_its_placeholders_led_to(route: Route) -> None:
+    found = entry(named("found"), URN, ifNoneExist="identifier=urn:mrn|7")
+    weight = observation(URN, id="o1")
+    sent = bundle(found, entry(weight, method="PUT", url="Observation/o1"))
+    delivery = await route.deliver(sent)
+    route.neighbour.will_lose_the_reply()
+    await route.carry(delivery)
+    await route.carry_all()
+    assert await route.statuses(delivery) == [200, 200]
+    assert [len(each.asked) for each in route.neighbour.writes] == [2, 1]
 
 
 async def test_a_transaction_that_was_done_stays_done_whatever_was_changed(route: Route) -> None:

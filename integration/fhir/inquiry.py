@@ -6,17 +6,23 @@ wrote, and that stays.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
+from math import inf
 from typing import Any, TypeGuard
 
 from integration.errors import Issue
 from integration.fhir import issues, outcome
+from integration.fhir.identity import PLACEHOLDER
 from integration.fhir.units import UnitEntry
 from integration.model import Outcome
 
 _CONFLICT = 409
+
+_NUMBERS = (int, float, Decimal)
 
 # Answers that say nothing of the question.
 _PASSING = (401, 403, 408, 409, 429)
@@ -44,6 +50,7 @@ class Asked:
     name: str  # Type/id
     since: float  # when that try began, seconds since 1970
     resource: dict[str, Any] | None  # as it was sent
+    own: str | None = None  # the version that an earlier entry of the delivery has made of it
 
 
 def proven(
@@ -95,7 +102,8 @@ def _verdict(one: Asked, answer: Any) -> Outcome | None:
         return _done(one, answer) if entry.method == "DELETE" else None
     if _is_same(one.resource, current):
         return _done(one, answer)
-    if not _is_newer(current, one.since):
+    ours_before = one.own is not None and _version(current) == one.own
+    if ours_before or not _is_newer(current, one.since):
         return None
     if entry.method == "PATCH":
         return outcome.noted(_done(one, answer), _UNCLEAR)
@@ -131,7 +139,7 @@ def _is_same(ours: Mapping[str, Any] | None, theirs: Any) -> bool:
     right = {name: value for name, value in theirs.items() if name not in ("id", "meta")}
     return (
         ours.get("id") in (None, theirs.get("id"))
-        and _plain(left) == _plain(right)
+        and _is_alike(left, right)
         and _has_meta(ours.get("meta"), theirs.get("meta"))
     )
 
@@ -141,20 +149,47 @@ def _has_meta(ours: Any, theirs: Any) -> bool:
     wanted = {n: v for n, v in ours.items() if n not in _META} if isinstance(ours, dict) else {}
     have = theirs if isinstance(theirs, dict) else {}
     return all(
-        all(_plain(item) in _plain(have.get(name, [])) for item in value)
+        all(any(_is_alike(item, other) for other in have.get(name, [])) for item in value)
         if isinstance(value, list) and isinstance(have.get(name, []), list)
-        else _plain(have.get(name)) == _plain(value)
+        else _is_alike(value, have.get(name))
         for name, value in wanted.items()
     )
 
 
-def _plain(value: Any) -> Any:
-    """Numbers by their value: not every server keeps every digit."""
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value if isinstance(value, str | bool | None) else float(value)
+def _is_alike(ours: Any, theirs: Any) -> bool:
+    """Numbers by their value, since not every server keeps every digit; and where a transaction
+    left a placeholder for the server to follow, whatever it has led to."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        return ours.keys() == theirs.keys() and all(
+            _is_alike(value, theirs[name]) for name, value in ours.items()
+        )
+    if isinstance(ours, list) and isinstance(theirs, list):
+        return len(ours) == len(theirs) and all(map(_is_alike, ours, theirs))
+    if isinstance(ours, str) and isinstance(theirs, str):
+        return ours == theirs or _is_followed(ours, theirs)
+    if isinstance(ours, bool) or isinstance(theirs, bool):
+        return ours is theirs
+    if isinstance(ours, _NUMBERS) and isinstance(theirs, _NUMBERS):
+        return _float(ours) == _float(theirs)
+    return ours is None and theirs is None
+
+
+def _float(number: int | float | Decimal) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return inf if number > 0 else -inf
+
+
+def _is_followed(ours: str, theirs: str) -> bool:
+    around = PLACEHOLDER.split(ours.encode())
+    pattern = rb"[A-Za-z]+/[A-Za-z0-9.-]+".join(map(re.escape, around))
+    return len(around) > 1 and re.fullmatch(pattern, theirs.encode()) is not None
+
+
+def _version(resource: Any) -> Any:
+    meta = resource.get("meta") if isinstance(resource, dict) else None
+    return meta.get("versionId") if isinstance(meta, dict) else None
 
 
 def _is_newer(current: Any, since: float) -> bool:

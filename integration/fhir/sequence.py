@@ -61,17 +61,18 @@ def _find(group: Sequence[Prepared], edges: _Edges) -> None:
     which of the others they find, only the server knows. What is found or made by a condition
     comes after all deletes, since it must not be what is deleted then."""
     finders = [item for item in group if item.entry.conditional]
-    gone = _positions(item for item in group if item.sent.method == "DELETE")
-    seekers = [item for item in finders if item.sent.method != "DELETE"]
-    if gone and seekers:
-        _row(gone, edges)
-        for item in seekers:
-            edges.after[item.entry.position].add(gone[-1])
     deletes = _positions(item for item in finders if item.sent.method == "DELETE")
     patches = _positions(item for item in finders if item.sent.method == "PATCH")
     _row(deletes, edges)
     _row(patches, edges)
+    plain = _positions(item for item in group if item.sent.method == "DELETE")
     apart = {*deletes, *patches}
+    gone = [*deletes, *(n for n in plain if n not in apart)]
+    seekers = _positions(item for item in finders if item.sent.method != "DELETE")
+    if gone and seekers:
+        _row(gone, edges)
+        for position in seekers:
+            edges.after[position].add(gone[-1])
     others = [n for n in _positions(group) if n not in apart] if apart else []
     if deletes:
         for position in [*others, *patches[:1]]:
@@ -121,11 +122,12 @@ def _read(
         position, (type_, *rest) = item.entry.position, item.entry.read.split("/")
         identity = "/".join((type_, *rest[:1]))
         before = finders.get(type_, []) if rest else everything
-        if identity in last:
-            edges.after[position].add(last[identity])
+        own = {last[identity]} if identity in last else set()
+        row = rows[type_ if rest else ""]
+        # In a batch, a server may take the entries of a unit in any order.
+        edges.waits[position] |= own | (set() if row else set(before))
+        edges.after[position] |= own | set(row[-1:] or before)
         if before:
-            row = rows[type_ if rest else ""]
-            edges.after[position].update(row[-1:] or before)
             row.append(position)
 
 

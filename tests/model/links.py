@@ -45,6 +45,8 @@ def entry_named(link: str, container: Body, entries: Sequence[Body]) -> int | No
 def identity_of(entry: Body) -> str | None:
     """Type/id as the sender knows it."""
     url = entry["request"]["url"]
+    if entry["request"]["method"] in ("GET", "HEAD"):
+        return None
     if "/" in url:
         return str(url)
     own = entry.get("resource", {}).get("id")
