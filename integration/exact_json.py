@@ -18,6 +18,8 @@ Raw = msgspec.Raw
 _decoder = msgspec.json.Decoder(float_hook=Decimal)
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
+_CONTAINERS = frozenset({dict, list})
+
 # Far beyond any real resource, far below the recursion limit of Python and of FHIR servers.
 MAX_DEPTH = 100
 
@@ -53,7 +55,7 @@ def too_deep(value: Any, limit: int = MAX_DEPTH) -> bool:
             inner
             for outer in level
             for inner in (outer.values() if type(outer) is dict else outer)
-            if type(inner) is dict or type(inner) is list
+            if type(inner) in _CONTAINERS
         ]
     return bool(level)
 

@@ -23,8 +23,12 @@ def parts(nodes: Iterable[int], edges: Edges) -> list[list[int]]:
 
     for node, targets in edges.items():
         for target in targets:
-            first, second = sorted((root(node), root(target)))
-            parent[second] = first
+            first, second = root(node), root(target)
+            # The smaller one is the root, so that a part is known by its first node.
+            if first < second:
+                parent[second] = first
+            elif second < first:
+                parent[first] = second
     groups: dict[int, list[int]] = {}
     for node in parent:
         groups.setdefault(root(node), []).append(node)

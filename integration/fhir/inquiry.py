@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from math import inf
 from typing import Any, TypeGuard
 
 from integration.errors import Issue
@@ -170,15 +169,15 @@ def _is_alike(ours: Any, theirs: Any) -> bool:
     if isinstance(ours, bool) or isinstance(theirs, bool):
         return ours is theirs
     if isinstance(ours, _NUMBERS) and isinstance(theirs, _NUMBERS):
-        return _float(ours) == _float(theirs)
+        return _is_equal(ours, theirs)
     return ours is None and theirs is None
 
 
-def _float(number: int | float | Decimal) -> float:
+def _is_equal(ours: int | float | Decimal, theirs: int | float | Decimal) -> bool:
     try:
-        return float(number)
+        return float(ours) == float(theirs)
     except OverflowError:
-        return inf if number > 0 else -inf
+        return ours == theirs
 
 
 def _is_followed(ours: str, theirs: str) -> bool:

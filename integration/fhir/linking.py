@@ -45,11 +45,12 @@ class Linker:
         self.names = names
         entries = [entry for entry in contents.entries if not entry.refusal]
         self.known = references.index(entry for entry in entries if entry.linkable)
-        self.criteria = cache(lambda: criteria.index(entries))
+        self.criteria = known = cache(lambda: criteria.index(entries))
         # A delivery may search for the same as often as it has entries that match.
-        self.matches = cache(self._matches)
-        # Addresses that mean no entry, whoever names them: above all those of extensions.
-        self.strangers: set[str] = set()
+        self.matches = cache(lambda asked: _named(criteria.matching(asked, known()), names))
+        # What links with a scheme mean, whoever names them: most are named again and again, above
+        # all the patient and the urls of extensions.
+        self.meanings: dict[str, tuple[int, str] | None] = {}
 
     def linked(self, entry: Entry) -> Linked:
         """The entry with its links rewritten."""
@@ -58,7 +59,7 @@ class Linker:
             return found
 
         def link(element: str, value: str) -> str:
-            return value if value in self.strangers else self._link(found, element, value)
+            return self._link(found, element, value)
 
         # A bundle inside is kept as it is: what it says of its own entries is its own affair.
         if entry.resource is not None and entry.resource["resourceType"] != "Bundle":
@@ -70,7 +71,9 @@ class Linker:
         return found
 
     def _link(self, found: Linked, element: str, value: str) -> str:
-        meant = references.resolve(value, found.entry, self.known)
+        meant = self._meant(found.entry, value)
+        if meant is None and element not in ("reference", "query"):
+            return value
         if meant is None and element == "reference":
             search = criteria.conditional(value)
             if search:
@@ -82,11 +85,17 @@ class Linker:
                 found.refuse("not-supported", "only a Reference can point at a conditional entry")
             found.links.add(position)
             return self.names[position] + ("" if conditional else suffix)
-        if element in ("reference", "query") and value[:4].lower() == "urn:":
+        if value[:4].lower() == "urn:":
             self._dangling(found)
-        elif "://" in value:
-            self.strangers.add(value)
         return value
+
+    def _meant(self, entry: Entry, value: str) -> tuple[int, str] | None:
+        if value in self.meanings:
+            return self.meanings[value]
+        meant = references.resolve(value, entry, self.known)
+        if ":" in value:  # without a scheme it may be relative to its entry
+            self.meanings[value] = meant
+        return meant
 
     def _dangling(self, found: Linked) -> None:
         if self.contents.kind == "ndjson":
@@ -122,7 +131,7 @@ class Linker:
 
         return f"{type_}?{references.in_query(query, link)}"
 
-    def _matches(self, asked: criteria.Search) -> dict[str, int] | None:
-        """The entries that a search finds, by what links to them will say."""
-        found = criteria.matching(asked, self.criteria())
-        return None if found is None else {self.names[n]: n for n in reversed(found)}
+
+def _named(matches: Sequence[int] | None, names: Sequence[str]) -> dict[str, int] | None:
+    """The entries that a search finds, by what links to them will say."""
+    return None if matches is None else {names[n]: n for n in reversed(matches)}

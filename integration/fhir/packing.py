@@ -38,7 +38,7 @@ def bins(groups: Iterable[list[Prepared]], limits: Limits) -> Iterator[list[Prep
         if current and (count + len(group) > limits.entries or size + group_size > limits.bytes):
             yield current
             current, count, size = [], 0, ENVELOPE
-        current = current + group if current else group
+        current += group
         count, size = count + len(group), size + group_size
     if current:
         yield current
@@ -57,9 +57,10 @@ def in_dependency_order(items: Sequence[Prepared], limits: Limits) -> Iterator[U
 
 
 def _phase(knot: Sequence[Prepared]) -> int:
-    if all(item.sent.method == "DELETE" for item in knot):
+    methods = {item.sent.method for item in knot}
+    if methods == {"DELETE"}:
         return 0
-    return 2 if all(item.sent.reads for item in knot) else 1
+    return 2 if methods <= {"GET", "HEAD"} else 1
 
 
 def _cut(knots: Iterable[list[Prepared]], limits: Limits) -> Iterator[list[Prepared]]:
@@ -94,12 +95,21 @@ def in_levels(items: Sequence[Prepared], limits: Limits) -> Iterator[Unit]:
 
 def by_waiting(items: Sequence[Prepared]) -> list[list[Prepared]]:
     """What must wait, after what it waits for; together only what waits for each other."""
+    if _none_waits(items):
+        return [[item] for item in items]
     by_position = {item.entry.position: item for item in items}
     edges = {
         position: [n for n in targets if _must_wait(by_position[position], by_position[n])]
         for position, targets in edges_of(by_position).items()
     }
     return [[by_position[n] for n in knot] for knot in graph.knots(by_position, edges)]
+
+
+def _none_waits(items: Sequence[Prepared]) -> bool:
+    """As in most deliveries: nothing awaits an answer, and no resource comes twice."""
+    if any(item.sent.awaits or item.waits for item in items):
+        return False
+    return len({item.resource for item in items}) == len(items)
 
 
 def is_knotted(knot: Sequence[Prepared]) -> bool:

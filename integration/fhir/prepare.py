@@ -62,7 +62,9 @@ def prepare(
         if issue is not None:
             refused += [(contents.entries[n], issue) for n in (position, *(n for n, _ in others))]
             continue
-        prepared.append(Prepared(entry, sent, tuple(links), searches=frozenset(linked.searches)))
+        prepared.append(
+            Prepared(entry, sent, tuple(sorted(links)), searches=frozenset(linked.searches))
+        )
     return prepared, refused
 
 

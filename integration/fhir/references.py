@@ -32,6 +32,8 @@ _LINKING = URI_ELEMENTS | {"div"}
 # https://www.w3.org/TR/xml/#NT-AttValue
 _HREF = re.compile(r"(<(?:a|img)\b[^<>]*?\s(?:href|src)\s*=\s*)(\"[^\"]*\"|'[^']*')")
 
+_XHTML = '<div xmlns="http://www.w3.org/1999/xhtml"'
+
 # Beside a bar it is part of a token, system|value: https://hl7.org/fhir/R4/search.html#token
 _URN = re.compile(
     r"(?<!\|)(?<!%7C)urn(?::|%3A)(?:uuid|oid)(?::|%3A)[0-9A-Za-z.\-]+(?![0-9A-Za-z.\-|]|%7C)",
@@ -160,6 +162,10 @@ def _searched(written: str, link: Link) -> str:
 
 
 def _narrative(div: str, link: Link) -> str:
+    # A link is an attribute. Most narratives have none but their namespace, and to look for one
+    # character costs a fraction of looking for a word, in what is most of the text of a bundle.
+    if div.find("=", len(_XHTML) if div.startswith(_XHTML) else 0) < 0:
+        return div
     if "href" not in div and "src" not in div:
         return div
 

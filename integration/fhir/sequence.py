@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from integration.fhir.prepare import Prepared
@@ -19,15 +19,15 @@ _ByType = Mapping[str, Sequence[Prepared]]
 
 @dataclass(frozen=True, slots=True)
 class _Edges:
-    """By position: what must come before, and what of that not in the same unit."""
+    """By position: what else must come before, and what of that not in the same unit."""
 
-    after: dict[int, set[int]]
+    after: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
     waits: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
 
 
 def in_sequence(items: Sequence[Prepared], *, atomic: bool) -> list[Prepared]:
     """The same entries, each with all that it must come after."""
-    edges = _Edges({item.entry.position: set(item.after) for item in items})
+    edges = _Edges()
     writes: dict[str, list[Prepared]] = defaultdict(list)
     last: dict[str, int] = {}
     for item in items:
@@ -44,16 +44,17 @@ def in_sequence(items: Sequence[Prepared], *, atomic: bool) -> list[Prepared]:
     _search(items, writes, edges)
     _read(items, writes, last, edges)
     return [
-        Prepared(
-            item.entry,
-            item.sent,
-            tuple(sorted(edges.after[n] - {n})),
-            # Inside a transaction the server itself knows what it is about to write.
-            frozenset() if atomic else frozenset(edges.waits.get(n, ())),
-            item.searches,
-        )
-        for n, item in ((item.entry.position, item) for item in items)
+        _after(item, edges, atomic) if item.entry.position in edges.after else item
+        for item in items
     ]
+
+
+def _after(item: Prepared, edges: _Edges, atomic: bool) -> Prepared:
+    position = item.entry.position
+    # Inside a transaction the server itself knows what it is about to write.
+    waits = frozenset() if atomic else frozenset(edges.waits.get(position, ()))
+    after = {*item.after, *edges.after[position]} - {position}
+    return replace(item, after=tuple(sorted(after)), waits=waits)
 
 
 def _find(group: Sequence[Prepared], edges: _Edges) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -105,14 +105,16 @@ def request(unit: Unit, entries: Sequence[UnitEntry], answers: Mapping[str, str]
     """The request for these entries of a unit; `answers` are Type/id by placeholder. Inside a
     transaction the server itself follows the placeholders of what is sent with it."""
     inside = {entry.target for entry in entries} if unit.kind == "transaction" else set()
-    bodies = [
-        exact_json.Raw(
-            filled(bytes(entry.body), (n for n in entry.awaits if n not in inside), answers)
-        )
-        for entry in entries
-    ]
+    bodies = [_answered(entry, inside, answers) for entry in entries]
     bundle = {"resourceType": "Bundle", "type": unit.kind, "entry": bodies}
     return Request("POST", "", exact_json.encode(bundle), _HEADERS)
+
+
+def _answered(
+    entry: UnitEntry, inside: Container[str], answers: Mapping[str, str]
+) -> exact_json.Raw:
+    awaits = [name for name in entry.awaits if name not in inside]
+    return exact_json.Raw(filled(bytes(entry.body), awaits, answers)) if awaits else entry.body
 
 
 def reads(addresses: Sequence[str]) -> Request:

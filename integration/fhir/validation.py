@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from integration.errors import Issue
+from integration.fhir.grammar import is_type
+
+# What no element could be called is the sender's own text, which may hold anything; its parent is
+# named instead. https://hl7.org/fhir/R4/elementdefinition.html#def (eld-19, eld-20)
+_ELEMENT = re.compile(r"_?[a-z][A-Za-z0-9]{0,63}")
 
 
 def issues(resource: Mapping[str, Any], where: str) -> Iterator[Issue]:
@@ -15,8 +21,14 @@ def issues(resource: Mapping[str, Any], where: str) -> Iterator[Issue]:
     from fhir.resources.R4B import get_fhir_model_class
     from pydantic import ValidationError
 
+    # Those inside too: what the library does not know there it does not report, it breaks.
+    types = list(_types(resource))
+    if not all(map(is_type, types)):
+        text = "a resource inside has a resourceType that is none of FHIR R4"
+        yield Issue("value", text, where)
+        return
     try:
-        model = get_fhir_model_class(str(resource["resourceType"]))
+        model, *_ = [get_fhir_model_class(str(type_)) for type_ in types]
     except ValueError:
         return
     try:
@@ -25,6 +37,20 @@ def issues(resource: Mapping[str, Any], where: str) -> Iterator[Issue]:
         # Neither `msg` nor `input` goes on: both can quote a value.
         for problem in error.errors(include_url=False, include_context=False, include_input=False):
             path = "".join(
-                f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"]
+                f"[{part}]" if isinstance(part, int) else f".{part}"
+                for part in problem["loc"]
+                if isinstance(part, int) or _ELEMENT.fullmatch(part)
             )
             yield Issue("structure", f"not valid FHIR R4 ({problem['type']})", f"{where}{path}")
+
+
+def _types(node: Any) -> Iterator[object]:
+    """Every resourceType, the outermost first. Recursive: depth has been bounded before."""
+    if isinstance(node, Mapping):
+        if "resourceType" in node:
+            yield node["resourceType"]
+        node = node.values()
+    elif not isinstance(node, list):
+        return
+    for inner in node:
+        yield from _types(inner)

@@ -84,7 +84,8 @@ def with_order(contents: Contents, planned: Plan) -> dict[int, set[int]]:
 
 def found(contents: Contents) -> dict[int, set[int]]:
     """Which writes must be done before an entry that finds its resource by itself: a read, or a
-    conditional delete or patch; and before all else, what a conditional delete finds."""
+    conditional delete or patch; before all else, what a conditional delete finds; and any delete
+    before what else finds."""
     entries = [item for item in contents.entries if not item.refusal]
     writes = [item for item in entries if item.read is None]
     before: dict[int, set[int]] = {item.position: set() for item in entries}
@@ -98,8 +99,9 @@ def found(contents: Contents) -> dict[int, set[int]]:
             patches = other.method == "PATCH" and other.conditional
             last = item.method == "PATCH" and item.conditional and not patches
             first = other.method == "DELETE" and other.conditional
+            gone = other.method == "DELETE" and item.conditional
             if item.read is None and alike and not (item.method == "DELETE" and item.conditional):
-                before[item.position] |= {other.position} if last or first else set()
+                before[item.position] |= {other.position} if last or first or gone else set()
     return {n: targets - {n} for n, targets in before.items()}
 
 

@@ -72,3 +72,27 @@ def test_every_problem_is_reported() -> None:
 
 def test_a_type_that_the_models_lack_is_left_to_the_server() -> None:
     assert list(issues({"resourceType": "EffectEvidenceSynthesis", "status": 7}, "x")) == []
+
+
+@pytest.mark.parametrize("type_", [f"Patient{MARKER}", "", 7, None, {}, [MARKER]])
+def test_a_resource_inside_that_is_of_no_type_is_an_issue(type_: object) -> None:
+    resource = {**PATIENT, "contained": [{"resourceType": type_, "id": "c1"}]}
+    (issue,) = issues(resource, "Patient")
+    assert (issue.code, issue.expression) == ("value", "Patient")
+    assert MARKER not in issue.text
+
+
+@pytest.mark.parametrize("type_", ["EffectEvidenceSynthesis", "MedicinalProduct"])
+def test_a_type_inside_that_the_library_lacks_is_left_to_the_server(type_: str) -> None:
+    resource = {**PATIENT, "contained": [{"resourceType": type_, "id": "c1"}]}
+    assert list(issues(resource, "Patient")) == []
+
+
+@pytest.mark.parametrize("name", [MARKER, f"given {MARKER}", "", "given-name", "a" * 65, "\n"])
+def test_a_name_that_no_element_could_have_is_not_told_but_its_parent_is(name: str) -> None:
+    resource = {**PATIENT, "name": [{"family": "Sampleton", name: True}]}
+    (issue,) = issues(resource, "Patient")
+    assert (issue.text, issue.expression) == (
+        "not valid FHIR R4 (extra_forbidden)",
+        "Patient.name[0]",
+    )
