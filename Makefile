@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready local/node_modules/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo start plan test check format bench faults clean
+.PHONY: help demo start plan test check format bench faults fuzz clean
 
 help: ## Show this
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ bench: $(READY) ## Measure the route against a bare client, on this machine
 
 faults: $(READY) ## Kill, starve and confuse the route some thousand times, and count what became of each entry
 	@$(BIN)/python -m faults
+
+fuzz: $(READY) ## Send the door some 60,000 hostile deliveries, and count what became of them
+	@$(BIN)/python -m fuzz
 
 clean: ## Remove what the other commands have made
 	rm -rf .venv .local local/node_modules

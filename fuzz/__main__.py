@@ -18,7 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from fuzz.cases import case
-from fuzz.growth import grown
+from fuzz.growth import growths
 from fuzz.trial import BROKEN, PLANNED, REJECTED, Verdict, tried
 
 # Cases that one process takes at once; together they take seconds, not minutes.
@@ -58,11 +58,11 @@ def main() -> int:
     slow = list(_slow(given.seed, verdicts))
     for verdict in slow:
         print(f"case {verdict.number}: {verdict.seconds:.2f} s for {verdict.size} bytes")
-    too_fast = 0
-    for growth in grown():
+    grown = list(growths())
+    for growth in grown:
         print(growth)
-        too_fast += growth.too_fast
-    return _told(verdicts, len(slow) + too_fast, peak)
+    bad = len(slow) + sum(growth.too_fast for growth in grown)
+    return _told(verdicts, bad, sum(len(growth.broken) for growth in grown), peak)
 
 
 def _all(seed: str, cases: int, processes: int) -> Iterator[tuple[list[Verdict], int]]:
@@ -92,8 +92,8 @@ def _slow(seed: str, verdicts: Sequence[Verdict]) -> Iterator[Verdict]:
                 yield verdict
 
 
-def _told(verdicts: Sequence[Verdict], slow: int, peak: int) -> int:
-    ends = Counter(verdict.end for verdict in verdicts)
+def _told(verdicts: Sequence[Verdict], slow: int, broken: int, peak: int) -> int:
+    ends = Counter(verdict.end for verdict in verdicts) + Counter({BROKEN: broken})
     for end in (REJECTED, PLANNED):
         why = Counter(verdict.why for verdict in verdicts if verdict.end == end)
         print(f"{end}: {' '.join(f'{n}={k}' for n, k in sorted(why.items()))}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,71 +12,84 @@ from typing import Any
 
 from fuzz.cases import Case
 from fuzz.seeds import JSON, LINES
-from fuzz.trial import BROKEN, tried
+from fuzz.trial import BROKEN, Verdict, tried
 from integration.fhir.units import Limits
 from integration.intake import Ask
 from integration.model import USUAL
 
-# Of a shape's parts; each size is _STEP times the one before.
+# Of a shape, in parts.
 SIZES = (250, 1_000, 4_000, 16_000)
-_STEP = 4
 
-# Linear is _STEP; sorting and caches cost a little more. What takes no time is not looked at.
-_MOST = 10.0
-_FLOOR = 0.1
+# Linear is 1: by how much more than its bytes the time of a shape may grow in one step. What takes
+# no time is not looked at.
+_MOST = 2.5
+_FLOOR, _LEAST = 0.2, 0.01
 
 # A size is left out where the one before took so long already.
-_ENOUGH = 4.0
+_ENOUGH = 1.5
 
 Body = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
+class Grown:
+    """A shape of so many parts and bytes, and how long it took."""
+
+    parts: int
+    size: int
+    verdict: Verdict
+
+    @property
+    def seconds(self) -> float:
+        return self.verdict.seconds
+
+
+@dataclass(frozen=True, slots=True)
 class Growth:
-    """How long a shape took, by its size in parts and in bytes."""
+    """A shape in its sizes."""
 
     name: str
-    seconds: Sequence[tuple[int, int, float]]
-    broken: str | None = None
+    steps: Sequence[Grown]
+
+    @property
+    def broken(self) -> list[str]:
+        """What went wrong otherwise."""
+        return [step.verdict.why for step in self.steps if step.verdict.end == BROKEN]
 
     @property
     def too_fast(self) -> bool:
-        """Whether four times the size took more than four times the time, by far."""
-        pairs = pairwise(self.seconds)
-        return bool(self.broken) or any(
-            after > max(_MOST * before, _FLOOR) * size[1] / (start[1] * _STEP)
-            for (start, before), (size, after) in (
-                (((one[0], one[1]), max(one[2], _FLOOR / _MOST)), ((two[0], two[1]), two[2]))
-                for one, two in pairs
-            )
+        """Whether the time grew by far more than the bytes, in one of the steps."""
+        return any(
+            after.seconds
+            > max(_FLOOR, _MOST * max(before.seconds, _LEAST) * after.size / before.size)
+            for before, after in pairwise(self.steps)
         )
 
     def __str__(self) -> str:
-        times = " ".join(f"{parts}={seconds:.3f}" for parts, _, seconds in self.seconds)
-        verdict = f" BROKEN: {self.broken}" if self.broken else " TOO FAST" * self.too_fast
-        return f"growth of {self.name} (parts=seconds): {times}{verdict}"
+        times = " ".join(f"{step.parts}={step.seconds:.3f}" for step in self.steps)
+        told = "too fast; " * self.too_fast + "; ".join(self.broken)
+        return f"growth of {self.name} (parts=seconds): {times} {told}".rstrip()
 
 
-def grown(sizes: Sequence[int] = SIZES) -> Iterator[Growth]:
+def growths(sizes: Sequence[int] = SIZES) -> Iterator[Growth]:
     """Every shape in these sizes."""
     for name, shape in SHAPES.items():
-        seconds: list[tuple[int, int, float]] = []
-        broken = None
-        for size in sizes:
-            if seconds and seconds[-1][2] > _ENOUGH:
+        steps: list[Grown] = []
+        for parts in sizes:
+            if steps and steps[-1].seconds > _ENOUGH:
                 break
-            body = shape(size)
-            media = LINES if name.startswith("lines") else JSON
-            headers = {"content-type": media}
-            if body.startswith(b"\x1f\x8b"):
-                headers["content-encoding"] = "gzip"
-            ask = Ask("POST", None, None, headers, body)
-            made = Case(1, name, ask, Limits(), USUAL, "version", False, b"")
-            begun = time.process_time()
-            verdict = tried(made)
-            seconds.append((size, len(body), time.process_time() - begun))
-            broken = verdict.why if verdict.end == BROKEN else broken
-        yield Growth(name, seconds, broken)
+            gc.collect()  # what the last one has left is not this one's time
+            body = shape(parts)
+            steps.append(Grown(parts, len(body), tried(_case(name, body))))
+        yield Growth(name, steps)
+
+
+def _case(name: str, body: bytes) -> Case:
+    headers = {"content-type": LINES if name.startswith("lines") else JSON}
+    if body.startswith(b"\x1f\x8b"):
+        headers["content-encoding"] = "gzip"
+    ask = Ask("POST", None, None, headers, body)
+    return Case(1, name, ask, Limits(), USUAL, "version", False, b"", max_bytes=50_000_000)
 
 
 def _urn(number: int) -> str:

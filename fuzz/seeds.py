@@ -17,6 +17,7 @@ from local.samples import samples
 
 JSON = "application/fhir+json"
 LINES = "application/fhir+ndjson"
+FORMATS = {JSON: "json", LINES: "ndjson", JSON_PATCH: "json-patch"}
 
 Body = dict[str, Any]
 

@@ -37,7 +37,7 @@ class Harmed:
         self._mark(places)
         likely = [place for place in places if place[1] in NAMES] or places
         for _ in range(times):
-            where = self.chance.choice(likely if self.chance.random() < 0.6 else places)
+            where = self.chance.choice(likely if self.chance.random() < 0.4 else places)
             self.chance.choice(_HARMS)(self, where, places)
         return self._text().encode("utf-8", "surrogatepass")
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from itertools import count
 from typing import Any
 
-from fuzz.cases import MAX_BYTES, Case
+from fuzz.cases import Case
 from fuzz.values import MARKER
 from integration import exact_json, preview
 from integration.errors import Issue, Rejected
@@ -85,7 +85,7 @@ async def _through(case: Case) -> tuple[str, str]:
         outbox,
         lambda: _NOW,
         lambda now: delivery_id(now, next(ids)),
-        MAX_BYTES,
+        case.max_bytes,
         case.validate,
         policy=case.policy,
         orders={"": case.order},

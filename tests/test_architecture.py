@@ -148,7 +148,7 @@ def test_of_the_azure_packages_the_doors_know_only_functions() -> None:
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_the_app_knows_nothing_of_tests_benchmarks_and_the_laptop(path: Path) -> None:
     roots = {module.partition(".")[0] for module, _ in imports(path)}
-    assert roots.isdisjoint({"local", "tests", "bench", "faults", "function_app"})
+    assert roots.isdisjoint({"local", "tests", "bench", "faults", "fuzz", "function_app"})
 
 
 @pytest.mark.parametrize("path", PURE, ids=name_of)

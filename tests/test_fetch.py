@@ -15,8 +15,7 @@ from integration.errors import Unavailable
 from integration.fetch import Sources
 from integration.limiter import full
 from integration.model import Status
-from integration.transport import Limiter, Neighbour
-from integration.transport import BoundedClient
+from integration.transport import BoundedClient, Limiter, Neighbour
 from tests.conftest import MARKER, Route, patient
 from tests.fhir.notices import HOME, brought, deleted, named, notification
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 from integration.fhir import graph
@@ -83,9 +83,9 @@ def in_levels(items: Sequence[Prepared], limits: Limits) -> Iterator[Unit]:
         for (item,) in by_waiting([by_position[n] for n in knot])
     ]
     for position in order:
-        item = by_position[position]
+        must_wait = _waiting(by_position[position])
         level[position] = max(
-            (level.get(n, 0) + _must_wait(item, by_position[n]) for n in edges[position]),
+            (level.get(n, 0) + must_wait(by_position[n]) for n in edges[position]),
             default=0,
         )
     for _, positions in groupby(sorted(order, key=level.__getitem__), level.__getitem__):
@@ -98,10 +98,10 @@ def by_waiting(items: Sequence[Prepared]) -> list[list[Prepared]]:
     if _none_waits(items):
         return [[item] for item in items]
     by_position = {item.entry.position: item for item in items}
-    edges = {
-        position: [n for n in targets if _must_wait(by_position[position], by_position[n])]
-        for position, targets in edges_of(by_position).items()
-    }
+    edges = {}
+    for position, targets in edges_of(by_position).items():
+        must_wait = _waiting(by_position[position])
+        edges[position] = [n for n in targets if must_wait(by_position[n])]
     return [[by_position[n] for n in knot] for knot in graph.knots(by_position, edges)]
 
 
@@ -117,10 +117,16 @@ def is_knotted(knot: Sequence[Prepared]) -> bool:
     return len(knot) > 1 or knot[0].sent.target in knot[0].sent.awaits
 
 
-def _must_wait(item: Prepared, earlier: Prepared) -> int:
-    same = item.resource == earlier.resource
-    waits = earlier.entry.position in item.waits
-    return int(same or waits or earlier.sent.target in item.sent.awaits)
+def _waiting(item: Prepared) -> Callable[[Prepared], bool]:
+    """Which earlier entries must be in an earlier unit than this one."""
+    awaits = frozenset(item.sent.awaits)  # as many as its links: a search for each is quadratic
+
+    def must_wait(earlier: Prepared) -> bool:
+        same = item.resource == earlier.resource
+        waits = earlier.entry.position in item.waits
+        return same or waits or earlier.sent.target in awaits
+
+    return must_wait
 
 
 def unit(kind: str, items: Sequence[Prepared]) -> Unit:

@@ -39,16 +39,16 @@ def prepare(
     speaker = _speakers(contents.entries)
     names = [_name(contents.entries[n], naming) for n in speaker]
     linker = Linker(contents, names)
-    same: dict[int, tuple[tuple[int, str | None], ...]] = defaultdict(tuple)
+    same: dict[int, list[tuple[int, str | None]]] = defaultdict(list)
     for entry in contents.entries:
         if speaker[entry.position] != entry.position:
-            same[speaker[entry.position]] += ((entry.position, entry.full_url),)
+            same[speaker[entry.position]].append((entry.position, entry.full_url))
     prepared, refused = [], []
     for entry in sorted(contents.entries, key=_turn):
         position = entry.position
         if speaker[position] != position:
             continue
-        others, issue = same.get(position, ()), entry.refusal
+        others, issue = tuple(same.get(position, ())), entry.refusal
         if issue is None:
             linked = linker.linked(entry)
             issue = linked.problem

@@ -137,6 +137,7 @@ async def _alone(tally: Tally, bundle: Sent, behind: Side, plain: Side) -> None:
     found, wanted = await behind.stored(), await plain.stored()
     verdict, *why = _compared([bundle], [result], [expected], found, wanted)
     tally.found(bundle, verdict, how, *why)
+    tally.counts["refused at the door"] += verdict == REFUSED and not result.statuses
     if verdict != EQUAL or len(bundle.entries) <= SMALL.entries:
         return
     await behind.empty()

@@ -1,0 +1,93 @@
+"""Hostile deliveries in small: whatever the bytes, they are refused or planned, and quoted nowhere.
+
+`make fuzz` is the same in large, and looks at how time and memory grow.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import pytest
+
+from fuzz import trial
+from fuzz.cases import Case, case
+from fuzz.growth import SHAPES, growths
+from fuzz.trial import BROKEN, PLANNED, REJECTED, tried
+from fuzz.values import MARKER
+from integration import intake
+from integration.errors import Issue, Rejected
+from integration.fhir.plan import Plan
+
+CASES = 2000
+
+
+def sound() -> Case:
+    """The first that is planned."""
+    return next(made for made in map(each, range(CASES)) if tried(made).end == PLANNED)
+
+
+def each(number: int) -> Case:
+    return case("tests", number)
+
+
+def test_every_delivery_is_refused_or_planned() -> None:
+    verdicts = [tried(each(number)) for number in range(CASES)]
+    assert [verdict for verdict in verdicts if verdict.end == BROKEN] == []
+    # Both are worth a test only if both happen often.
+    for end in (REJECTED, PLANNED):
+        assert sum(verdict.end == end for verdict in verdicts) > CASES / 5
+
+
+def test_every_shape_that_could_grow_is_refused_or_planned() -> None:
+    assert [(growth.name, growth.broken) for growth in growths([30]) if growth.broken] == []
+    assert len(SHAPES) > 20
+
+
+def test_the_same_number_is_the_same_case_and_another_another() -> None:
+    assert [each(number) for number in range(20)] == [each(number) for number in range(20)]
+    assert each(1).ask != each(2).ask
+    assert each(1).ask != case("other", 1).ask
+
+
+def test_an_exception_that_is_no_refusal_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> Plan:
+        raise KeyError("p1")
+
+    made = sound()
+    monkeypatch.setattr(trial, "plan", broken)
+    assert tried(made).end == BROKEN
+
+
+def test_a_lost_entry_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = sound()
+    monkeypatch.setattr(trial, "plan", lambda *_: Plan(()))
+    assert "an entry is lost" in tried(made).why
+
+
+def test_a_value_in_an_issue_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def telling(*_: object) -> None:
+        raise Rejected(Issue("value", f"{MARKER} is no date"))
+
+    made = sound()
+    monkeypatch.setattr(intake, "_read", telling)
+    assert "quotes a value" in tried(made).why
+
+
+def test_a_value_in_the_log_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def logging_it(*_: object) -> None:
+        logging.getLogger("integration.intake").info("read %s", MARKER)
+        raise Rejected(Issue("value", "not a date"))
+
+    made = sound()
+    monkeypatch.setattr(intake, "_read", logging_it)
+    assert "the log quotes a value" in tried(made).why
+
+
+def test_a_refusal_that_blames_the_relay_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def blaming(*_: object) -> None:
+        raise Rejected(Issue("exception", "not now"), status=500)
+
+    made = replace(sound(), number=1)
+    monkeypatch.setattr(intake, "_read", blaming)
+    assert "a refusal is no 4xx" in tried(made).why
