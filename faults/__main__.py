@@ -20,6 +20,7 @@ from faults.verdict import Tally
 from local.child import PROJECT
 
 _NUMBER = 2000
+_AT_ONCE = 3  # processes
 
 
 def main() -> int:
@@ -47,8 +48,11 @@ def main() -> int:
 def _side_by_side(chapters: Sequence[str], wish: Wish) -> Tally:
     """Each in a process of its own, with neighbours of its own: most of the time is waiting."""
     tally = Tally()
-    with ProcessPoolExecutor(len(chapters), mp_context=get_context("spawn")) as processes:
-        for ended in as_completed(processes.submit(proven, name, wish) for name in chapters):
+    with ProcessPoolExecutor(_AT_ONCE, mp_context=get_context("spawn")) as processes:
+        going = [processes.submit(proven, name, wish) for name in chapters]
+        for ended in as_completed(going):
+            if ended.exception():
+                processes.shutdown(wait=False, cancel_futures=True)
             tally.add(ended.result())
     return tally
 

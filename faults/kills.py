@@ -19,7 +19,7 @@ _SIDES = ("before", "after")
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\(.*\)|\d+$")
 
 _TELL = 20  # kills between two lines of progress
-_LOOK = 0.02  # seconds between looks at the host
+_LOOK = 0.05  # seconds between looks at the host
 
 
 @dataclass(slots=True)
@@ -30,10 +30,16 @@ class Kills:
     report: judge.Report
     points: Counter[str] = field(default_factory=Counter)
 
-    async def at_every_request(self, maker: Maker, kind: Callable[[Maker], Stream]) -> None:
+    async def at_both_sides(self, maker: Maker, kind: Callable[[Maker], Stream]) -> None:
         """Before and after each, from the first request of this kind of delivery to its last."""
         number = 1
         while any([await self.once([kind(maker)], [f"{side}:{number}"]) for side in _SIDES]):
+            number += 1
+
+    async def by_turns(self, maker: Maker, kind: Callable[[Maker], Stream]) -> None:
+        """Before the one and after the next: enough for what does the same several times."""
+        number = 1
+        while await self.once([kind(maker)], [f"{_SIDES[number % 2]}:{number}"]):
             number += 1
 
     async def at_random(self, maker: Maker, streams: int, most: int) -> None:
@@ -74,7 +80,7 @@ class Kills:
 
     def _point(self, request: str) -> str:
         if self.points.total() % _TELL == _TELL - 1:
-            self.report.tell(f"kills: {self.points.total() + 1}")
+            self.report.tell(f"{self.points.total() + 1} kills")
         point = _ID.sub("*", request.replace(f"{ACCOUNT}/", ""))
         self.points[point] += 1
         return point

@@ -17,10 +17,11 @@ from faults.deliveries import Maker, Sent
 from faults.judge import Report
 from faults.verdict import Answer, Told
 from integration import mirror, relay
+from integration.asking import Ask
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
-from integration.intake import Accepted, Ask, Intake, accept
+from integration.intake import Accepted, Intake, accept
 from integration.journal.keys import delivery_id
 from integration.journal.ledger import MemoryLedger
 from integration.journal.store import MemoryJournal
@@ -180,11 +181,6 @@ async def verbs(running: Running, transport: Gone, clock: Clock) -> AsyncIterato
         )
 
 
-def reader() -> httpx.AsyncClient:
-    """For a judge without a host."""
-    return httpx.AsyncClient(timeout=60, trust_env=False)
-
-
 async def endured(running: Running, report: Report, maker: Maker, streams: int) -> str:
     """Streams that come before, during and after an outage. How it went."""
     clock = Clock()
@@ -203,7 +199,7 @@ async def endured(running: Running, report: Report, maker: Maker, streams: int) 
     await report.judge(ended, where, injected=gone.met)
     if most > MOST_TRIES:
         report.note(f"{where}: a claim was tried {most} times")
-    return f"outage: {gone.met} requests refused in {HOURS} hours, a claim tried {most} times"
+    return f"{gone.met} requests refused in {HOURS} hours, a claim tried {most} times"
 
 
 async def _accepted(it: Verbs, sent: Sent) -> Told:

@@ -38,7 +38,9 @@ class Proxy:
     @contextlib.asynccontextmanager
     async def opened(cls, upstream: tuple[int, ...]) -> AsyncIterator[Proxy]:
         proxy = cls(upstream)
-        limits = httpx.Limits(max_connections=200, max_keepalive_connections=100)
+        limits = httpx.Limits(
+            max_connections=200, max_keepalive_connections=100, keepalive_expiry=2
+        )
         async with httpx.AsyncClient(timeout=60, limits=limits, trust_env=False) as http:
             servers, tasks = [], []
             for port in upstream:
@@ -77,11 +79,11 @@ class _App:
         if fault == "reset":
             await break_connection(scope, receive)
             return
-        answer = await self.http.send(request, stream=True)
         try:
-            body = b"".join([part async for part in answer.aiter_raw()])
-        finally:
-            await answer.aclose()
+            async with contextlib.aclosing(await self.http.send(request, stream=True)) as answer:
+                body = b"".join([part async for part in answer.aiter_raw()])
+        except httpx.TransportError:  # an idle connection has ended under the request
+            fault = "lost-reply"
         if fault == "lost-reply":
             await break_connection(scope, receive)
             return
@@ -126,5 +128,6 @@ def _server(app: _App) -> uvicorn.Server:
         server_header=False,
         date_header=False,
         timeout_graceful_shutdown=3,
+        timeout_keep_alive=120,
     )
     return _Server(config)

@@ -27,8 +27,9 @@ T = TypeVar("T")
 # Seconds; work that takes longer has got stuck. A neighbour that throttles is asked less, and
 # what was put back waits behind what is new.
 PATIENCE = 900.0
-_PAUSE = 0.1
-_MOMENT = 0.02
+_PAUSE = 0.2
+_LONGEST = 2.0
+_MOMENT = 0.05
 
 _QUEUES = ("relay", "mirror", "relay-poison", "mirror-poison")
 
@@ -40,7 +41,7 @@ SETTINGS = {
     "HOST_LEASE_SECONDS": "30",
     "HOST_LOG_LEVEL": "WARNING",
     "AzureFunctionsJobHost__extensions__queues__visibilityTimeout": "00:00:01",
-    "AzureFunctionsJobHost__extensions__queues__maxPollingInterval": "00:00:00.100",
+    "AzureFunctionsJobHost__extensions__queues__maxPollingInterval": "00:00:00.200",
 }
 
 
@@ -122,7 +123,7 @@ class Route:
         return await side_by_side([self._ended(each, until) for each in told])
 
     async def _ended(self, told: Told, until: float) -> Told:
-        state = "no answer"
+        state, pause = "no answer", _PAUSE
         while time.monotonic() < until:
             with contextlib.suppress(httpx.TransportError):
                 answer = await self.http.get(told.address)
@@ -131,7 +132,8 @@ class Route:
                 state = f"{answer.status_code} {answer.headers.get('x-progress')} {answer.text}"
                 if "parked" in state:
                     break
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, _LONGEST)
         return replace(told, state=state)
 
     # -- the queues ------------------------------------------------------------------------------
@@ -180,25 +182,29 @@ class Route:
         return self.proxy.met + sum(int(each.json()["faults"]) for each in stats)
 
 
+def client() -> httpx.AsyncClient:
+    """For the sender and the judge. No connection twice: an idle one may end under a request."""
+    limits = httpx.Limits(max_connections=100, max_keepalive_connections=0)
+    return httpx.AsyncClient(timeout=60, limits=limits, trust_env=False)
+
+
 @contextlib.asynccontextmanager
 async def opened(
-    running: Running, folder: Path, app: Path, settings: Mapping[str, str]
+    running: Running, folder: Path, app: Path, *, proxied: bool = True
 ) -> AsyncIterator[Route]:
-    """A host of its own in front of these neighbours, its storage behind the proxy."""
+    """A host of its own in front of these neighbours, its storage behind the proxy if need be."""
     order = folder / "kill"
     ports = running.ports
-    limits = httpx.Limits(max_connections=100)
     async with contextlib.AsyncExitStack() as stack:
         proxy = await stack.enter_async_context(
             Proxy.opened((ports.blob, ports.queue, ports.table))
         )
-        behind = {"AzureWebJobsStorage": connection_string(*proxy.ports), VARIABLE: str(order)}
-        given = {**running.settings(), **SETTINGS, **settings, **behind}
+        given = {**running.settings(), **SETTINGS, VARIABLE: str(order)}
+        if proxied:
+            given["AzureWebJobsStorage"] = connection_string(*proxy.ports)
         host = await asyncio.to_thread(start_host, given, ports.host, folder, app)
         stack.callback(host.kill)
-        http = await stack.enter_async_context(
-            httpx.AsyncClient(timeout=60, limits=limits, trust_env=False)
-        )
+        http = await stack.enter_async_context(client())
         queues = QueueServiceClient.from_connection_string(running.storage)
         await stack.enter_async_context(queues)
         route = Route(running, host, http, queues, proxy, order)

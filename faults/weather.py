@@ -88,7 +88,7 @@ class Weather:
                 brought += row
             if met >= told + _TELL:
                 told = met
-                self.report.tell(f"storm: {met} of {faults} faults")
+                self.report.tell(f"{met} of {faults} faults")
             await asyncio.sleep(random.uniform(0, _GAP))
         await self.route.no_faults()
 

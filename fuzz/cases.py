@@ -11,10 +11,10 @@ from random import Random
 from fuzz import raw
 from fuzz.seeds import FORMATS, LINES, Seed, seeds
 from fuzz.tree import Harmed
+from integration.asking import Ask
 from integration.errors import Rejected
 from integration.fhir import bundle
 from integration.fhir.units import Limits
-from integration.intake import Ask
 from integration.model import Policy, Received
 
 MAX_BYTES = 5_000_000

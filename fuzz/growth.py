@@ -13,8 +13,8 @@ from typing import Any
 from fuzz.cases import Case
 from fuzz.seeds import JSON, LINES
 from fuzz.trial import BROKEN, Verdict, tried
+from integration.asking import Ask
 from integration.fhir.units import Limits
-from integration.intake import Ask
 from integration.model import USUAL
 
 # Of a shape, in parts.

@@ -2,7 +2,7 @@
 
 The route of a delivery, each step a module:
 
-intake      checks it, keeps its exact bytes, queues a claim check, answers 202
+intake      checks it (asking), keeps its exact bytes, queues a claim check, answers 202
 subscriptions  tells of missed events; answers notifications that bring nothing
 fetch       gets what a delivery names without bringing it, where that is allowed
 relay       plans it, writes each unit to the FHIR server (lane), notes every outcome;
@@ -20,7 +20,7 @@ into HTTP. A module imports only from lines below its own:
     preview
     intake | relay | mirror | tracking | health | housekeeping
     lane
-    before | fetch | subscriptions
+    before | fetch | subscriptions | asking
     order
     fhir | mapping | dataverse | journal | outbox
     transport | storage_errors

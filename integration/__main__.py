@@ -14,9 +14,10 @@ from typing import Any
 import msgspec
 
 from integration import preview
+from integration.asking import Ask
 from integration.errors import Misconfigured, Rejected
 from integration.fhir.units import Limits
-from integration.intake import Ask, Intake
+from integration.intake import Intake
 from integration.journal.keys import delivery_id
 from integration.journal.store import MemoryJournal
 from integration.model import Policy

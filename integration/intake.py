@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -12,15 +11,13 @@ from itertools import islice
 
 import msgspec
 
-from integration import subscriptions
-from integration.errors import Issue, Rejected, method_not_allowed
+from integration import asking, subscriptions
+from integration.asking import Ask
+from integration.errors import Issue, Rejected
 from integration.event_loop import computed
 from integration.fhir import bundle, validation
 from integration.fhir.entries import MAX_ISSUES, Contents
-from integration.fhir.grammar import is_id, is_type
 from integration.fhir.notifications import Notification
-from integration.fhir.patches import JSON_PATCH
-from integration.gzipped import gunzipped
 from integration.journal.keys import accepted_at
 from integration.journal.store import Journal, Kept
 from integration.model import USUAL, Claim, Delivery, Policy, Received, Status
@@ -30,38 +27,9 @@ from integration.subscriptions import Noted
 
 log = logging.getLogger(__name__)
 
-_FORMATS = {
-    "application/fhir+json": "json",
-    "application/json": "json",
-    "application/fhir+ndjson": "ndjson",
-    "application/ndjson": "ndjson",
-    "application/x-ndjson": "ndjson",
-    JSON_PATCH: "json-patch",
-}
-
-# A header may become part of a request to the FHIR server, or of the blob's metadata.
-_MAX_HEADER = 1000
-
 # A delivery that is gone after a day was forgotten, not broken off: its id, which is its place in
 # the order of deliveries, is not to be used again.
 _TAKEN_OVER = timedelta(days=1)
-
-_ALLOWED = {  # by what the address names
-    (False, False): ("POST",),
-    (True, False): ("POST",),
-    (True, True): ("PUT", "PATCH", "DELETE"),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """An HTTP request as it came. Header names are lower case."""
-
-    method: str
-    type: str | None
-    id: str | None
-    headers: Mapping[str, str]
-    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +83,15 @@ async def accept(intake: Intake, ask: Ask) -> Accepted | Noted:
 
 async def check(intake: Intake, ask: Ask) -> Checked:
     """All that can be said of a request without the journal. Raises Rejected."""
-    received = _received(ask)
-    body = _decoded(ask, intake.max_bytes)
+    received = asking.received(ask)
+    body = asking.decoded(ask, intake.max_bytes)
     # The relay reads it as the door did, whatever the settings are by then.
     asked = replace(received, policy=intake.policy)
     contents = await computed(len(body), lambda: _read(body, asked, intake.validate))
-    given = _header(ask, "idempotency-key")
+    given = asking.header(ask, "idempotency-key")
     digest = _digest(msgspec.json.encode(received), body)
     now = intake.now()
-    sender = _sender(ask, intake.sender_header)
+    sender = asking.sender(ask, intake.sender_header)
     delivery = Delivery(
         id=intake.new_id(now),
         sender=sender,
@@ -202,82 +170,6 @@ def _refused(contents: Contents) -> Iterator[Issue]:
     for entry in contents.entries:
         if entry.refusal and entry.position not in waiting:
             yield entry.refusal
-
-
-def _received(ask: Ask) -> Received:
-    """What is asked, once the address and the headers are in order."""
-    allowed = _ALLOWED[ask.type is not None, ask.id is not None]
-    if ask.method not in allowed:
-        raise method_not_allowed(*allowed)
-    if ask.type is not None and not is_type(ask.type):
-        raise Rejected(
-            Issue("not-found", "the address names no resource type of FHIR R4"), status=404
-        )
-    if ask.id is not None and not is_id(ask.id):
-        raise Rejected(
-            Issue("value", "the id in the address must be 1 to 64 letters, digits, - and .")
-        )
-    format_ = "json" if ask.method == "DELETE" else _format(ask)
-    if format_ == "json-patch" and ask.method != "PATCH":
-        raise Rejected(Issue("not-supported", f"{JSON_PATCH} goes with PATCH alone"), status=415)
-    if format_ == "ndjson" and ask.type is not None:
-        raise Rejected(
-            Issue("not-supported", "NDJSON goes to the base address, /api/fhir"), status=415
-        )
-    return Received(
-        method=ask.method,
-        type=ask.type,
-        id=ask.id,
-        format=format_,
-        if_match=_header(ask, "if-match"),
-        if_none_match=_header(ask, "if-none-match"),
-        if_none_exist=_header(ask, "if-none-exist"),
-    )
-
-
-def _format(ask: Ask) -> str:
-    media, *parameters = (part.strip().lower() for part in _required_type(ask).split(";"))
-    charsets = [
-        part.partition("=")[2].strip('"') for part in parameters if part.startswith("charset=")
-    ]
-    if media not in _FORMATS or any(charset not in ("utf-8", "utf8") for charset in charsets):
-        text = "send application/fhir+json, application/json or application/fhir+ndjson, in UTF-8"
-        raise Rejected(Issue("not-supported", text), status=415)
-    return _FORMATS[media]
-
-
-def _required_type(ask: Ask) -> str:
-    value = _header(ask, "content-type")
-    if value is None:
-        raise Rejected(Issue("required", "the Content-Type header is missing"), status=415)
-    return value
-
-
-def _decoded(ask: Ask, max_bytes: int) -> bytes:
-    """The body without its content encoding, never more than `max_bytes` of it in memory."""
-    encoding = (_header(ask, "content-encoding") or "identity").lower()
-    if encoding not in ("identity", "gzip"):
-        raise Rejected(Issue("not-supported", "send the body as it is, or with gzip"), status=415)
-    try:
-        body = gunzipped(ask.body, max_bytes) if encoding == "gzip" else ask.body
-    except zlib.error:
-        raise Rejected(Issue("invalid", "the body is not gzip, as Content-Encoding says")) from None
-    if len(body) > max_bytes:
-        text = f"larger than the {max_bytes} bytes that are taken at once; send it in parts"
-        raise Rejected(Issue("too-long", text), status=413)
-    return body
-
-
-def _sender(ask: Ask, header: str | None) -> str:
-    """Who sends, as a gateway or Easy Auth in front of this app has found out."""
-    return (_header(ask, header.lower()) if header else None) or "default"
-
-
-def _header(ask: Ask, name: str) -> str | None:
-    value = ask.headers.get(name, "").strip()
-    if len(value) > _MAX_HEADER or not value.isprintable():
-        raise Rejected(Issue("too-long", f"the header {name} is too long, or not plain text"))
-    return value or None
 
 
 def _digest(*parts: bytes) -> str:

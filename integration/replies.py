@@ -14,9 +14,10 @@ from urllib.parse import urlencode
 import azure.functions as func
 import msgspec
 
+from integration.asking import Ask
 from integration.errors import IntegrationError, Issue, Misconfigured, Rejected, Unavailable
 from integration.fhir.issues import as_json
-from integration.intake import Accepted, Ask
+from integration.intake import Accepted
 from integration.journal import view
 from integration.journal.store import Page
 from integration.model import Delivery, Status

@@ -16,11 +16,12 @@ import httpx
 import pytest
 
 from integration import relay
+from integration.asking import Ask
 from integration.dataverse.client import Dataverse
 from integration.fetch import NO_SOURCES, Sources
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
-from integration.intake import Accepted, Ask, Intake, accept
+from integration.intake import Accepted, Intake, accept
 from integration.journal.keys import delivery_id
 from integration.journal.ledger import MemoryLedger
 from integration.journal.store import Journal, MemoryJournal

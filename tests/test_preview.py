@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from integration.__main__ import main
+from integration.asking import Ask
 from integration.errors import Rejected
 from integration.fhir.units import Limits
-from integration.intake import Ask
 from integration.preview import preview
 from tests.conftest import Route
 from tests.journeys.route import bundle, clinic, connected, entry, observation, patient

@@ -14,10 +14,11 @@ from uuid import uuid4
 import httpx
 
 from integration import relay
+from integration.asking import Ask
 from integration.errors import Rejected
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
-from integration.intake import Accepted, Ask, Intake, accept
+from integration.intake import Accepted, Intake, accept
 from integration.journal.keys import delivery_id
 from integration.journal.ledger import MemoryLedger
 from integration.journal.store import MemoryJournal

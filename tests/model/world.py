@@ -20,9 +20,10 @@ from typing import Any
 import httpx
 
 from integration import relay as relaying
+from integration.asking import Ask
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
-from integration.intake import Ask, Intake, accept
+from integration.intake import Intake, accept
 from integration.journal.keys import delivery_id
 from integration.journal.ledger import MemoryLedger
 from integration.journal.store import MemoryJournal
