@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready local/node_modules/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo start plan test check format bench faults fuzz clean
+.PHONY: help demo start plan reconcile test check format bench faults fuzz clean
 
 help: ## Show this
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -17,6 +17,9 @@ start: $(READY) ## Keep the whole route running on this machine, until Ctrl-C
 
 plan: $(READY) ## Print what the relay would send for FILE=bundle.json, without sending it
 	@$(BIN)/python -m integration plan $(FILE)
+
+reconcile: $(READY) ## Find and mend rows that differ from FHIR, for the settings in the environment; ARGS="--dry-run"
+	@$(BIN)/python -m integration reconcile $(ARGS)
 
 test: $(READY) ## Run the tests, against the real storage emulator and the real FHIR server
 	@$(BIN)/python -m pytest -q

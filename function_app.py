@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import azure.functions as func
 
+from integration import events as eventing
 from integration import health as health_check
 from integration import mirror as mirroring
 from integration import relay as relaying
@@ -67,6 +68,22 @@ async def mirror_poison(msg: func.QueueMessage) -> None:
     await mirroring.park(parts.mirror, read_claim(msg.get_body()), "mirroring failed repeatedly")
 
 
+@app.queue_trigger("msg", settings.events_queue(), STORAGE)
+@replies.queue_door
+async def events(msg: func.QueueMessage) -> None:
+    """Queue the mirroring of what somebody else changed at the FHIR server."""
+    parts = await wiring.parts()
+    await eventing.take(parts.events, msg.get_body())
+
+
+@app.queue_trigger("msg", f"{settings.events_queue()}-poison", STORAGE)
+@replies.queue_door
+async def events_poison(msg: func.QueueMessage) -> None:
+    """The same later, after trouble with storage. What cannot be read stays in this queue."""
+    parts = await wiring.parts()
+    await eventing.take(parts.events, msg.get_body())
+
+
 # Not `{id}`: where routes overlap, the names of their functions decide which is taken.
 # https://github.com/Azure/azure-functions-host/issues/9876
 @app.route("deliveries/{id:guid}", methods=METHODS)
@@ -115,6 +132,16 @@ async def deliveries(req: func.HttpRequest) -> func.HttpResponse:
         raise method_not_allowed("GET")
     asked = (req.params.get("status"), req.params.get("_count", "50"), req.params.get("after"))
     return replies.page(req, await tracking.browse(parts.journal, *asked))
+
+
+@app.route("activity", methods=METHODS)
+@replies.door
+async def activity(req: func.HttpRequest) -> func.HttpResponse:
+    """What was said to the neighbours, and what came of it, newest first."""
+    parts = await wiring.parts()
+    if req.method != "GET":
+        raise method_not_allowed("GET")
+    return replies.activity(req, await tracking.look_up(parts.activity, req.params))
 
 
 @app.route("health", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)

@@ -72,7 +72,9 @@ class Kills:
         sent = await asyncio.gather(*(self.route.send(stream) for stream in streams))
         self.report.note(await self.route.idle())
         self.route.disarm()
-        return await self.route.ended([told for stream in sent for told in stream])
+        ended = await self.route.ended([told for stream in sent for told in stream])
+        self.report.note(await self.route.idle())
+        return ended
 
     def _arm(self, waiting: list[str]) -> None:
         order = f"{waiting.pop(0)} {self.report.next_number()}" if waiting else ""

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import count
 
 import httpx
@@ -16,7 +17,7 @@ from faults import kinds
 from faults.deliveries import Maker, Sent
 from faults.judge import Report
 from faults.verdict import Answer, Told
-from integration import mirror, relay
+from integration import mirror, relay, web_api
 from integration.asking import Ask
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
@@ -25,6 +26,7 @@ from integration.intake import Accepted, Intake, accept
 from integration.journal.keys import delivery_id
 from integration.journal.ledger import MemoryLedger
 from integration.journal.store import MemoryJournal
+from integration.journal.waits import MemoryWaits
 from integration.lane import Carrier
 from integration.limiter import Limiter, full
 from integration.mapping.load import shipped
@@ -35,6 +37,7 @@ from integration.outbox import Outbox
 from integration.relay import Relay
 from integration.settings import RELAY_QUEUE
 from integration.transport import Neighbour
+from integration.web_api import WebApi
 from local.neighbours import Running
 
 HOUR = 3600.0
@@ -177,7 +180,15 @@ async def verbs(running: Running, transport: Gone, clock: Clock) -> AsyncIterato
                 clock.now,
                 MAX_AGE,
             ),
-            Mirror(journal, outbox, fhir, dataverse, maps, clock.now, MAX_AGE),
+            Mirror(
+                journal,
+                outbox,
+                partial(web_api.bring, WebApi(fhir, dataverse, MemoryWaits(), outbox, maps)),
+                maps,
+                {},
+                clock.now,
+                MAX_AGE,
+            ),
         )
 
 

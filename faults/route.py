@@ -118,7 +118,8 @@ class Route:
         raise RuntimeError(f"{sent.name}: never accepted")
 
     async def ended(self, told: Iterable[Told], patience: float = PATIENCE) -> list[Told]:
-        """How each delivery ended, once they all have, or the patience has."""
+        """How each delivery ended, once they all have, or the patience has. Who asks is the
+        operator too: replays what is parked."""
         until = time.monotonic() + patience
         return await side_by_side([self._ended(each, until) for each in told])
 
@@ -130,8 +131,8 @@ class Route:
                 if answer.status_code == 200:
                     return replace(told, answers=_answers(answer.json()))
                 state = f"{answer.status_code} {answer.headers.get('x-progress')} {answer.text}"
-                if "parked" in state:
-                    break
+                if "parked" in state:  # by a host that has died with it time and again
+                    await self.http.post(f"{told.address}/replay")
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, _LONGEST)
         return replace(told, state=state)

@@ -7,23 +7,30 @@ subscriptions  tells of missed events; answers notifications that bring nothing
 fetch       gets what a delivery names without bringing it, where that is allowed
 relay       plans it, writes each unit to the FHIR server (lane), notes every outcome;
             before a unit goes, it takes its turn among deliveries (order) and looks (before)
-mirror      brings the row of a written Patient in Dataverse up to date with FHIR
+mirror      brings the rows of a written Patient in Dataverse up to date with FHIR, through
+            the Web API (web_api), or through the healthcare APIs (healthcare_api)
+events      queues the mirroring of what others have changed at the FHIR server
+reconcile   finds rows that are missing or behind, and has them brought
 tracking    tells a sender what became of it, and cancels it
 health      tells an operator whether every neighbour answers
 preview     tells what would be sent, without sending
+activity    notes what was said to every neighbour, and what came of it
 housekeeping  queues what was lost on its way, and forgets what is over
 
 `function_app.py` has the doors, `wiring` builds the clients, `replies` turns results and errors
 into HTTP. A module imports only from lines below its own:
 
-    replies | wiring | telemetry | __main__
-    preview
-    intake | relay | mirror | tracking | health | housekeeping
-    lane
-    before | fetch | subscriptions | asking
+    __main__
+    replies | wiring | telemetry
+    preview | reconcile
+    intake | relay | mirror | events | tracking | health | housekeeping
+    healthcare_api
+    lane | web_api
+    rows | before | fetch | subscriptions | asking
     order
     fhir | mapping | dataverse | journal | outbox
     transport | storage_errors
+    activity
     model | settings | exact_json | event_loop | limiter | gzipped
     errors
 """

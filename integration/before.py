@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from integration import exact_json, order
+from integration.activity import doing
 from integration.errors import Unavailable
 from integration.fhir import inquiry, outcome, units
 from integration.fhir.client import FhirServer
@@ -48,6 +49,21 @@ async def take_turns(
     if scout.guarded and found:
         await order.take(scout.order, taken, _found_writes(searched, found))
     return found
+
+
+async def end_turns(
+    scout: Scout,
+    taken: Taken,
+    entries: Sequence[UnitEntry],
+    found: Mapping[int, Sequence[str]],
+    written: Mapping[int, bool],
+) -> None:
+    """Give back what an earlier try of these settled entries still holds: it ended in between.
+    `written` by position, and Type/id of what conditions found."""
+    if scout.guarded and entries:
+        searched = [entry for entry in entries if entry.position in found]
+        writes = [*_writes(entries, scout.answers), *_found_writes(searched, found)]
+        await order.end(scout.order, taken, writes, written)
 
 
 def _is_searched(entry: UnitEntry, guarded: bool, mirrored: frozenset[str]) -> bool:
@@ -184,7 +200,8 @@ def _resource(entry: UnitEntry, answers: Mapping[str, str]) -> dict[str, Any] | 
 
 
 async def _asked(scout: Scout, addresses: Sequence[str]) -> list[Any]:
-    response: Response = await scout.fhir.send(units.reads(addresses), scout.delivery.id)
+    with doing(action="look-up"):
+        response: Response = await scout.fhir.send(units.reads(addresses), scout.delivery.id)
     answers = outcome.entries_of(response)
     if answers is None or len(answers) < len(addresses):
         raise _unanswered(scout, response.retry_after)

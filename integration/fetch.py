@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 
+from integration.activity import doing
 from integration.errors import Unavailable
 from integration.event_loop import computed
 from integration.fhir import bundle, collections, fetched, notifications
@@ -117,7 +118,8 @@ async def _asked(fetching: _Fetching, address: str) -> Fetched:
     if fetching.room <= 0:
         return Fetched(TOO_LARGE)
     base, path = allowed
-    response = await neighbours[base].send(Request("GET", path, headers=_HEADERS))
+    with doing(action="fetch"):
+        response = await neighbours[base].send(Request("GET", path, headers=_HEADERS))
     if response.status == 408 or response.status >= 500:
         why = f"a fetch was answered {response.status}"
         raise Unavailable(neighbours[base].name, why, response.retry_after)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Mapping
 
+from integration.activity import doing
 from integration.dataverse import requests
 from integration.dataverse.client import Dataverse
 from integration.errors import IntegrationError, Unavailable
@@ -19,11 +20,12 @@ async def check(journal: Journal, fhir: FhirServer, dataverse: Dataverse) -> Map
     """`ok`, or what is wrong, by neighbour."""
     names = ("storage", "fhir", "dataverse")
     metadata = Request("GET", "metadata", headers={"accept": "application/fhir+json"})
-    answers = await asyncio.gather(
-        _state(journal.page(None, 1, None)),
-        _state(_answered(fhir.send(metadata, "health"))),
-        _state(_answered(dataverse.send(requests.who_am_i(), "health"))),
-    )
+    with doing(action="health"):
+        answers = await asyncio.gather(
+            _state(journal.page(None, 1, None)),
+            _state(_answered(fhir.send(metadata, "health"))),
+            _state(_answered(dataverse.send(requests.who_am_i(), "health"))),
+        )
     return dict(zip(names, answers, strict=True))
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from integration.journal.activity import ActivityLog
 from integration.journal.keys import delivery_id
 from integration.journal.ledger import Ledger
 from integration.journal.store import Journal
@@ -25,6 +26,9 @@ log = logging.getLogger(__name__)
 
 # The most deliveries that one run acts on, of those on their way and of those that are over.
 MOST = 1000
+
+# The most entries of the activity log that one run removes: a hundred transactions.
+MOST_ACTIVITY = 10_000
 
 # Deliveries that are worked on at the same time.
 _SIDE_BY_SIDE = 16
@@ -52,10 +56,12 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ages:
-    """How long a delivery may take, and how long it is kept when it is over."""
+    """How long a delivery may take, how long it is kept when it is over, and how long the entries
+    of the activity log are."""
 
     most: timedelta
     retention: timedelta
+    activity: timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,7 @@ class Housekeeping:
     journal: Journal
     ledger: Ledger
     outbox: Outbox
+    activity: ActivityLog
     now: Callable[[], datetime]
     ages: Ages
 
@@ -102,8 +109,10 @@ async def sweep(it: Housekeeping) -> None:
     )
     failed = [result for result in results if isinstance(result, BaseException)]
     turns = await _forget_turns(it, now)
+    activity = await it.activity.forget(now - it.ages.activity, MOST_ACTIVITY)
     counts: dict[str, object] = {step.value: results.count(step) for step in Step}
-    counts |= {"turns": turns, "failed": len(failed), "more": more or more_over}
+    counts |= {"turns": turns, "activity": activity, "failed": len(failed)}
+    counts |= {"more": more or more_over or activity == MOST_ACTIVITY}
     log.info("housekeeping.done", extra=counts)
     if failed:
         raise failed[0]

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from integration import before, order
+from integration.activity import about, category_of, doing
 from integration.before import Scout
 from integration.errors import Issue, Misconfigured, Unavailable
 from integration.fhir import inquiry, outcome, units
 from integration.fhir.client import FhirServer
+from integration.fhir.grammar import is_id, is_type
 from integration.fhir.units import Lane, Unit, UnitEntry
 from integration.journal.store import Journal
-from integration.model import Claim, Delivery, Outcome, Status
+from integration.model import Category, Claim, Delivery, Outcome, Status
 from integration.order import Fate, Order, Taken
 from integration.outbox import Outbox
 from integration.settings import MIRROR_QUEUE
@@ -76,9 +79,11 @@ async def carry_lane(
     progress = _Progress(carrier, delivery, number, claim.attempt, began)
     noted = [] if began is None else await carrier.journal.outcomes(delivery.id, number)
     known = {item.position: item for item in noted}
+    begun = [unit for unit in lane.units if any(n in known for n in _targets(unit))]
     for index, unit in enumerate(lane.units):
-        positions = (n for entry in unit.entries for n in entry.positions)
-        progress.remember(unit, [known[n] for n in positions if n in known])
+        progress.remember(unit, [known[n] for n in _targets(unit) if n in known])
+        if begun and unit is begun[-1]:
+            await _end_turns(progress, unit, f"{number}.{index}")
         if not _left(progress, unit):
             continue
         if index and await _cancelled(carrier, delivery):
@@ -104,6 +109,32 @@ async def _carry_unit(progress: _Progress, unit: Unit, name: str) -> None:
     await order.give_back(carrier.order, taken, _written(progress, unit))
 
 
+async def _end_turns(progress: _Progress, unit: Unit, name: str) -> None:
+    """An earlier try may have ended between noting what it did and giving back its turns. Others
+    cannot tell by looking: a delete of what was not there leaves no trace on the server."""
+    carrier, delivery = progress.carrier, progress.delivery
+    scout = Scout(carrier.fhir, carrier.order, delivery, progress.answers)
+    taken = Taken(delivery.id, name, carrier.order.token())
+    left = _left(progress, unit)
+    entries = [entry for entry in unit.entries if entry not in left]
+    found = {
+        entry.position: [_identity(progress.settled[entry.position], "")]
+        for entry in entries
+        if entry.condition and entry.method != "POST" and progress.settled[entry.position].location
+    }
+    await before.end_turns(scout, taken, entries, found, _written(progress, unit))
+
+
+async def _wait_for_later(trip: _Trip) -> None:
+    """Raises Unavailable while a later delivery that tried the same is on its way: whether it has
+    written is for it to find out."""
+    journal = trip.progress.carrier.journal
+    for rival in sorted(trip.taken.rivals):
+        later = await journal.delivery(rival)
+        if later is not None and later.status in (Status.ACCEPTED, Status.CARRYING):
+            raise Unavailable("order", "a later delivery has begun to write the same resource")
+
+
 @dataclass(slots=True)
 class _Trip:
     """One unit on its way to the server."""
@@ -126,6 +157,7 @@ async def _go(trip: _Trip) -> None:
         positions = {n for entry in unit.entries for n in entry.positions}
         progress.remember(unit, [item for item in noted if item.position in positions])
     await _settle(progress, unit, trip.name, _superseded(trip, found))
+    await _wait_for_later(trip)
     settled = progress.settled.values()
     done = await before.done_before(
         scout, unit, _left(progress, unit), taken, found, progress.began, settled
@@ -139,9 +171,12 @@ async def _go(trip: _Trip) -> None:
     trip.fate = Fate.UNHEARD
     still = partial(order.check, carrier.order, taken)
     request = units.request(unit, todo, progress.answers)
-    response = await carrier.fhir.send(request, delivery.id, still)
-    trip.fate = Fate.ANSWERED
-    answer = outcome.of_unit(unit, todo, response, progress.attempt)
+    with doing(action=f"write unit {trip.name}", resource=_sole(todo)):
+        response = await carrier.fhir.send(request, delivery.id, still)
+        trip.fate = Fate.ANSWERED
+        answer = outcome.of_unit(unit, todo, response, progress.attempt)
+        if response.status == 200:
+            _note_refusals(trip, answer.settled)
     await _settle(progress, unit, trip.name, answer.settled, found)
     if scout.guarded:
         await order.note(carrier.order, delivery.id, _born(todo, answer.settled))
@@ -220,6 +255,22 @@ def _superseded(trip: _Trip, found: Mapping[int, Sequence[str]]) -> list[Outcome
         for entry in _left(trip.progress, trip.unit)
         if entry.position in trip.taken.superseded
     ]
+
+
+def _sole(entries: Sequence[UnitEntry]) -> str | None:
+    """Type/id of what is written, if that is one resource and the server need not say which."""
+    kind, _, id_ = entries[0].target.partition("/") if len(entries) == 1 else ("", "", "")
+    return entries[0].target if is_type(kind) and is_id(id_) else None
+
+
+def _note_refusals(trip: _Trip, outcomes: Sequence[Outcome]) -> None:
+    """In the activity log: a batch is answered 200, whatever is in it."""
+    statuses = sorted(Counter(item.status for item in outcomes if not item.written).items())
+    if statuses:
+        neighbour = trip.progress.carrier.fhir.neighbour
+        notes = tuple(f"{status}: {count} of {len(outcomes)}" for status, count in statuses)
+        category = max((category_of(status) for status, _ in statuses), key=list(Category).index)
+        neighbour.activities.note(category, neighbour.name, "refused", about(), notes=notes)
 
 
 def _born(entries: Sequence[UnitEntry], outcomes: Sequence[Outcome]) -> dict[str, str | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
@@ -139,6 +140,31 @@ class RowOutcome:
     notes: tuple[str, ...] = ()
 
 
+class Category(StrEnum):
+    """How much an entry of the activity log matters."""
+
+    INFORMATION = "information"
+    WARNING = "warning"  # it is tried again, or something was left out
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """A call to a neighbour, or what came of several. Holds no patient data."""
+
+    time: datetime
+    category: Category
+    neighbour: str
+    action: str  # read, look-up, write unit 0.1, create, update, mirror, …
+    status: str  # of HTTP, or a word: unreachable, unchanged, refused, …
+    delivery: str | None = None
+    resource: str | None = None  # Type/id
+    table: str | None = None
+    row: str | None = None  # the primary key
+    notes: tuple[str, ...] = ()  # what was not mapped, and why: codes and element paths
+    duration: int = 0  # milliseconds
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A queue message: which work waits in the journal, never the work itself."""
@@ -155,6 +181,15 @@ class Column:
     """What the tenant's metadata says of a column."""
 
     name: str
-    type: str  # Dataverse's AttributeType: String, Memo, Picklist, State, DateTime, …
+    type: str  # Dataverse's AttributeType: String, Memo, Picklist, State, DateTime, Lookup, …
     max_length: int | None = None
     options: frozenset[int] | None = None
+    targets: Mapping[str, str] = field(default_factory=dict)  # table -> navigation property
+    format: str | None = None  # of a DateTime: DateOnly or DateAndTime
+    behavior: str | None = None  # of a DateTime: DateOnly, UserLocal or TimeZoneIndependent
+    minimum: int | Decimal | None = None
+    maximum: int | Decimal | None = None
+    precision: int | None = None  # digits after the decimal point
+    required: bool = False
+    writable_on_create: bool = True
+    writable_on_update: bool = True

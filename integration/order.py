@@ -50,6 +50,7 @@ class Taken:
     superseded: set[int] = field(default_factory=set)  # positions
     # when a try whose end is not known began, by position: seconds since 1970
     tried: dict[int, float] = field(default_factory=dict)
+    rivals: set[str] = field(default_factory=set)  # later deliveries that tried, by id
 
     @property
     def trier(self) -> str:
@@ -108,6 +109,7 @@ async def _all_taken(order: Order, taken: Taken, wanted: Mapping[str, Write]) ->
         # A later delivery does not care how an earlier one ended; the others have to look.
         if turn.trier == taken.trier or _delivery(turn.trier) > taken.delivery:
             taken.tried |= dict.fromkeys(write.positions, turn.tried)
+            taken.rivals.update({_delivery(turn.trier)} - {taken.delivery})
         else:
             turn = replace(turn, trier=taken.trier, tried=now)
         next_[key] = replace(turn, holder=taken.token, until=now + order.lease)
@@ -122,10 +124,24 @@ async def give_back(
     """End the turns. `written`: for each position that is settled, whether it was."""
     now = order.now()
     ended = {key: _ended(taken, key, turn, written, fate, now) for key, turn in taken.turns.items()}
-    for kept in (taken.turns, taken.found, taken.writes, taken.superseded, taken.tried):
+    for kept in (taken.turns, taken.found, taken.writes):
         kept.clear()
+    for noticed in (taken.superseded, taken.tried, taken.rivals):
+        noticed.clear()
     if ended:
         await order.ledger.write(ended)
+
+
+async def end(
+    order: Order, taken: Taken, writes: Sequence[Write], written: Mapping[int, bool]
+) -> None:
+    """Give back the turns of an earlier try of this unit that noted its outcomes, and no more."""
+    known = await order.ledger.read([_key(write.name) for write in writes])
+    left = {key for key, turn in known.items() if turn.trier == taken.trier}
+    open_ = [write for write in writes if _key(write.name) in left]
+    if open_:
+        await take(order, taken, open_)
+        await give_back(order, taken, written)
 
 
 def _ended(

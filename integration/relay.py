@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
 from integration import fetch
+from integration.activity import Activities
 from integration.errors import Issue, Misconfigured, Unavailable
 from integration.event_loop import computed
 from integration.fetch import NO_SOURCES, Sources
@@ -41,6 +42,7 @@ class Relay:
     now: Callable[[], datetime]
     max_age: float
     sources: Sources = NO_SOURCES
+    activities: Activities = field(default_factory=Activities)
 
     @property
     def journal(self) -> Journal:
@@ -53,6 +55,11 @@ class Relay:
 
 async def carry(relay: Relay, claim: Claim) -> None:
     """Carry a delivery, or one lane of it. Trouble of a neighbour puts the claim back."""
+    async with relay.activities.verb(delivery=claim.delivery):
+        await _carried(relay, claim)
+
+
+async def _carried(relay: Relay, claim: Claim) -> None:
     try:
         await _carry(relay, claim)
     except (Unavailable, Misconfigured) as error:

@@ -19,6 +19,7 @@ from integration.errors import IntegrationError, Issue, Misconfigured, Rejected,
 from integration.fhir.issues import as_json
 from integration.intake import Accepted
 from integration.journal import view
+from integration.journal.activity import ActivityPage
 from integration.journal.store import Page
 from integration.model import Delivery, Status
 from integration.subscriptions import Noted
@@ -166,12 +167,21 @@ def replayed(delivery: Delivery) -> func.HttpResponse:
 def page(req: func.HttpRequest, result: Page | Replayed) -> func.HttpResponse:
     """Deliveries as JSON, with the address of the next page, or of the next ones to replay."""
     body: dict[str, Any] = {"deliveries": [view.summary(item) for item in result.deliveries]}
-    if result.after:
-        # All but the function key, which some send as a parameter.
-        kept = {name: value for name, value in req.params.items() if name != "code"}
-        query = urlencode({**kept, "after": result.after})
-        body["next"] = f"{req.url.split('?')[0]}?{query}"
-    return _json(body, 200, media="application/json")
+    return _json(body | _next(req, result.after), 200, media="application/json")
+
+
+def activity(req: func.HttpRequest, result: ActivityPage) -> func.HttpResponse:
+    """Entries of the activity log, and the address of the next page."""
+    body = {"activity": [view.activity(entry) for entry in result.entries]}
+    return _json(body | _next(req, result.after), 200, media="application/json")
+
+
+def _next(req: func.HttpRequest, after: str | None) -> dict[str, Any]:
+    if after is None:
+        return {}
+    # All but the function key, which some send as a parameter.
+    kept = {name: value for name, value in req.params.items() if name != "code"}
+    return {"next": f"{req.url.split('?')[0]}?{urlencode({**kept, 'after': after})}"}
 
 
 def plan(told: Mapping[str, Any]) -> func.HttpResponse:

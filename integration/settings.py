@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from integration.errors import Misconfigured
@@ -58,6 +58,19 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
+class Mirroring:
+    """How resources become rows. `enabled` names maps that are used only where they are named."""
+
+    to: str
+    map_set: str
+    map_prefix: str | None
+    own_maps: str | None
+    enabled: tuple[str, ...]
+    on_delete: str
+    options: Mapping[str, str]  # headers of every change
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What an operator decides. Sizes in bytes, times in seconds."""
 
@@ -69,12 +82,14 @@ class Settings:
     azure_client_id: str | None
     sender_header: str | None
     reading: Reading
+    mirroring: Mirroring
     order: Mapping[str, str]  # by sender; "" for all others
     fhir_concurrency: int
     dataverse_concurrency: int
     neighbour_timeout: int
     max_age: int
     retention_days: int
+    activity_days: int  # 0: no activity is noted
     fetch_from: Mapping[str, str | None]  # the token scope of each base address
     fetch_pages: int
 
@@ -93,6 +108,7 @@ def from_env(env: Mapping[str, str] = os.environ) -> Settings:
         azure_client_id=reader.optional("AZURE_CLIENT_ID"),
         sender_header=reader.optional("SENDER_HEADER"),
         reading=_reading(reader),
+        mirroring=_mirroring(reader),
         order=reader.by_sender("ORDER", ("arrival", "lastUpdated", "version", "off")),
         fhir_concurrency=reader.whole("FHIR_CONCURRENCY", 16),
         dataverse_concurrency=reader.whole("DATAVERSE_CONCURRENCY", 16),
@@ -100,6 +116,7 @@ def from_env(env: Mapping[str, str] = os.environ) -> Settings:
         neighbour_timeout=reader.whole("NEIGHBOUR_TIMEOUT", 110),
         max_age=reader.whole("MAX_AGE", 3 * 24 * 3600),
         retention_days=reader.whole("RETENTION_DAYS", 30, most=3650),
+        activity_days=reader.whole("ACTIVITY_DAYS", 30, least=0, most=3650),
         fetch_from=reader.sources("FETCH_FROM", "FETCH_SCOPE"),
         fetch_pages=reader.whole("FETCH_PAGES", 100),
     )
@@ -123,6 +140,12 @@ def housekeeping_schedule(env: Mapping[str, str] = os.environ) -> str:
     return f"%{name}%" if env.get(name, "").strip() else "0 */10 * * * *"
 
 
+def events_queue(env: Mapping[str, str] = os.environ) -> str:
+    """How a trigger names the queue of the FHIR service's events, for the same reason."""
+    name = "FHIR_EVENTS_QUEUE"
+    return f"%{name}%" if env.get(name, "").strip() else "fhir-events"
+
+
 def telemetry_destination(env: Mapping[str, str] = os.environ) -> str | None:
     """Read by itself, because it is wanted before anything can be missing."""
     return env.get("APPLICATIONINSIGHTS_CONNECTION_STRING") or None
@@ -140,6 +163,37 @@ def _reading(reader: _Reader) -> Reading:
         documents=reader.choice("DOCUMENTS", ("bundle", "resources", "both")),
         dangling=reader.choice("DANGLING", ("refuse", "note")),
     )
+
+
+def _mirroring(reader: _Reader) -> Mirroring:
+    to = reader.choice("MIRROR_TO", ("web-api", "healthcare-api", "off"))
+    map_set = reader.choice("MAP_SET", ("healthcare", "plain"))
+    if to == "healthcare-api" and map_set != "healthcare":
+        # The rows of deleted resources are found by the columns that the API fills.
+        reader.wrong.append("MAP_SET (healthcare, where MIRROR_TO is healthcare-api)")
+    return Mirroring(
+        to=to,
+        map_set=map_set,
+        map_prefix=reader.optional("MAP_PREFIX"),
+        own_maps=reader.optional("MAPS"),
+        enabled=tuple(reader.listed("MAPS_ENABLED")),
+        on_delete=reader.choice("ON_DELETE", ("deactivate", "delete", "leave")),
+        options=dict(_options(reader)),
+    )
+
+
+def _options(reader: _Reader) -> Iterator[tuple[str, str]]:
+    """https://learn.microsoft.com/power-apps/developer/data-platform/bypass-custom-business-logic
+    https://learn.microsoft.com/power-apps/developer/data-platform/impersonate-another-user
+    """
+    bypassed = reader.optional("BYPASS_LOGIC")
+    if bypassed is not None:
+        yield "mscrm.bypassbusinesslogicexecution", bypassed
+    if reader.choice("DETECT_DUPLICATES", ("off", "on")) == "on":
+        yield "mscrm.suppressduplicatedetection", "false"
+    user = reader.optional("IMPERSONATE")
+    if user is not None:
+        yield "callerobjectid", user
 
 
 def _storage(reader: _Reader) -> Storage:
@@ -185,27 +239,27 @@ class _Reader:
 
     def sources(self, name: str, scope: str) -> dict[str, str | None]:
         """Base addresses, and the token scope of each, in their order; `none` is for all."""
-        bases = self._list(name)
+        bases = self.listed(name)
         if not all(_SOURCE.fullmatch(base) for base in bases):
             self.wrong.append(f"{name} (addresses that start with https://, by commas)")
-        stated = self._list(scope) or ["none"]
+        stated = self.listed(scope) or ["none"]
         scopes = [None if each.lower() == "none" else each for each in stated]
         scopes = scopes * len(bases) if scopes == [None] else scopes
         if len(scopes) != len(bases):
             self.wrong.append(f"{scope} (none, or one for each address of {name}, by commas)")
         return dict(zip(bases, scopes, strict=False))
 
-    def _list(self, name: str) -> list[str]:
+    def listed(self, name: str) -> list[str]:
         parts = (self.optional(name) or "").split(",")
         return [part.strip().rstrip("/") for part in parts if part.strip()]
 
-    def whole(self, name: str, default: int, most: int | None = None) -> int:
+    def whole(self, name: str, default: int, most: int | None = None, least: int = 1) -> int:
         value = self.optional(name)
         if value is None:
             return default
-        number = int(value) if value.isascii() and value.isdigit() else 0
-        if number < 1 or (most is not None and number > most):
-            wanted = f"from 1 to {most}" if most else "above 0"
+        number = int(value) if value.isascii() and value.isdigit() else -1
+        if number < least or (most is not None and number > most):
+            wanted = f"from {least} to {most}" if most else "above 0"
             self.wrong.append(f"{name} (a whole number {wanted})")
             return default
         return number

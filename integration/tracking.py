@@ -1,4 +1,4 @@
-"""VERBS follow, cancel, replay, replay_all, browse: what became of deliveries."""
+"""VERBS follow, cancel, replay, replay_all, browse, look_up: what became of deliveries."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from integration.errors import Issue, Rejected
+from integration.journal.activity import ActivityLog, ActivityPage, Wanted
 from integration.journal.keys import is_delivery_id
 from integration.journal.store import Journal, Page
-from integration.model import Claim, Delivery, Outcome, RowOutcome, Status
+from integration.model import Category, Claim, Delivery, Outcome, RowOutcome, Status
 from integration.outbox import Outbox
 from integration.settings import MIRROR_QUEUE, RELAY_QUEUE
 
@@ -22,6 +23,10 @@ _PARKED = frozenset({Status.PARKED})
 
 # The query parameters that choose what is replayed.
 _CHOOSING = ("status", "reason", "sender", "since", "until", "_count", "after")
+
+# The query parameters that choose entries of the activity log, by their very value.
+_PLAIN = ("neighbour", "delivery", "resource", "table", "row", "action", "status")
+_ASKING = ("since", "until", "category", *_PLAIN, "duration", "_count", "after")
 
 # What became of rows that an operator may have mended the cause of.
 _GIVEN_UP = ("parked", "refused")
@@ -151,6 +156,32 @@ async def browse(journal: Journal, status: str | None, count: str, after: str | 
         raise Rejected(Issue("value", text, "status"))
     chosen = Status(status) if status else None
     return await journal.page(chosen, _count(count), _after(after))
+
+
+async def look_up(log: ActivityLog, params: Mapping[str, str]) -> ActivityPage:
+    """Entries of the activity log, newest first, as the query parameters choose. Raises Rejected."""
+    unknown = params.keys() - {*_ASKING, "code"}  # code: the function key
+    if unknown:
+        text = f"activity is chosen by {', '.join(_ASKING)}, and nothing else"
+        raise Rejected(Issue("not-supported", text))
+    category, duration = params.get("category"), params.get("duration", "0")
+    if category is not None and category not in set(Category):
+        text = f"category must be one of {', '.join(Category)}"
+        raise Rejected(Issue("value", text, "category"))
+    if not duration.isascii() or not duration.isdigit() or len(duration) > 9:
+        raise Rejected(Issue("value", "duration must be milliseconds", "duration"))
+    wanted = Wanted(
+        _moment(params, "since"),
+        _moment(params, "until"),
+        Category(category) if category else None,
+        duration=int(duration) or None,
+        **{name: params[name] for name in _PLAIN if params.get(name)},
+    )
+    try:
+        return await log.page(wanted, _count(params.get("_count", "50")), params.get("after"))
+    except ValueError:
+        text = "after must be as the page before has told it"
+        raise Rejected(Issue("value", text, "after")) from None
 
 
 def _count(text: str) -> int:

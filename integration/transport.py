@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import httpx
 
+from integration.activity import Activities
 from integration.errors import Misconfigured, Unavailable
 from integration.limiter import Closed, Limiter, full
 from integration.model import Request, Response
@@ -117,6 +118,7 @@ class Neighbour:
     tokens: Tokens | None = None
     pause: Callable[[float], Awaitable[object]] = asyncio.sleep
     jitter: Callable[[], float] = field(default=random.random)
+    activities: Activities = field(default_factory=Activities)
 
     async def send(self, request: Request, still: Callable[[], object] = lambda: None) -> Response:
         """Send once; again only where the neighbour has certainly done nothing.
@@ -160,27 +162,40 @@ class Neighbour:
         headers = dict(request.headers)
         if token is not None:
             headers["authorization"] = f"Bearer {token}"
-        url = f"{self.base}/{request.path}" if request.path else self.base
         try:
             async with self.places.place() as round_:
                 still()
-                answer = await self.http.request(
-                    request.method, url, content=request.body, headers=headers
-                )
-                headers = {name.lower(): value for name, value in answer.headers.items()}
-                response = Response(answer.status_code, headers, answer.content)
+                response = await self._exchanged(request, headers)
                 self._learn(response, round_)
         except Closed as closed:
             raise Unavailable(self.name, "asked for a pause", closed.remaining) from None
+        return response
+
+    async def _exchanged(self, request: Request, headers: dict[str, str]) -> Response:
+        """One request over the wire, and its entry in the activity log, whatever comes of it."""
+        url = f"{self.base}/{request.path}" if request.path else self.base
+        began = self.places.clock()
+        status: int | str = "given up"
+        try:
+            answer = await self.http.request(
+                request.method, url, content=request.body, headers=headers
+            )
+            status = answer.status_code
         # `from None`: the text of these may hold the address, and with it a query.
         except _NOT_SENT as error:
+            status = "unreachable"
             raise _NotReached(self.name, f"connection failed ({type(error).__name__})") from None
         except httpx.TimeoutException:
+            status = "not in time"
             raise Unavailable(self.name, "did not answer in time", unheard=True) from None
         except httpx.HTTPError as error:
+            status = "broken off"
             why = f"connection failed ({type(error).__name__})"
             raise Unavailable(self.name, why, unheard=True) from None
-        return response
+        finally:
+            self.activities.call(self.name, request.method, status, self.places.clock() - began)
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        return Response(answer.status_code, headers, answer.content)
 
     def _learn(self, response: Response, round_: int) -> None:
         """Before its place is free, so that the next request starts under what was learnt."""

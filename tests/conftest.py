@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 from itertools import count
 from math import inf
 from typing import Any
@@ -15,19 +17,24 @@ from zlib import crc32
 import httpx
 import pytest
 
-from integration import relay
+from integration import relay, web_api
+from integration.activity import Activities
 from integration.asking import Ask
 from integration.dataverse.client import Dataverse
 from integration.fetch import NO_SOURCES, Sources
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.intake import Accepted, Intake, accept
+from integration.journal.activity import MemoryActivityLog
 from integration.journal.keys import delivery_id
 from integration.journal.ledger import MemoryLedger
 from integration.journal.store import Journal, MemoryJournal
+from integration.journal.waits import MemoryWaits
 from integration.lane import Carrier
 from integration.limiter import Limiter, full
+from integration.mapping import load
 from integration.mapping.load import shipped
+from integration.mapping.model import EntityMap
 from integration.mirror import Mirror
 from integration.model import Claim, Delivery, Outcome
 from integration.order import Order
@@ -35,6 +42,7 @@ from integration.outbox import MemoryOutbox
 from integration.relay import Relay
 from integration.settings import MIRROR_QUEUE, RELAY_QUEUE
 from integration.transport import Neighbour
+from integration.web_api import WebApi
 from local.child import PROJECT
 from local.dataverse.app import create_app
 from local.dataverse.faults import fault_of
@@ -95,9 +103,11 @@ class FhirNeighbour:
         self.gone: set[str] = set()
         self.refuses: set[str] = set()
         self.down: int | None = None
+        self.page_size = 1000
         self.heard: list[Heard] = []
         self.script: list[Callable[[Handler, httpx.Request], Awaitable[httpx.Response]]] = []
         self.pauses: list[float] = []
+        self._ended: dict[str, int] = {}  # the version that a delete has made
         self._ids = count(1)
 
     # -- what a test tells it --------------------------------------------------------------------
@@ -152,7 +162,8 @@ class FhirNeighbour:
     def put(self, resource: Body) -> str:
         """As if somebody else had written it."""
         identity = f"{resource['resourceType']}/{resource['id']}"
-        version = int(self.stored.get(identity, {}).get("meta", {}).get("versionId", 0)) + 1
+        shown = self.stored.get(identity, {}).get("meta", {}).get("versionId", 0)
+        version = max(int(shown), self._ended.get(identity, 0)) + 1
         updated = self.clock().astimezone(UTC).isoformat(timespec="milliseconds")
         meta = {"versionId": str(version), "lastUpdated": updated}
         self.stored[identity] = {**deepcopy(resource), "meta": meta}
@@ -161,8 +172,10 @@ class FhirNeighbour:
 
     def delete(self, identity: str) -> None:
         """As if somebody else had deleted it."""
-        if self.stored.pop(identity, None):
+        found = self.stored.pop(identity, None)
+        if found:
             self.gone.add(identity)
+            self._ended[identity] = int(found["meta"]["versionId"]) + 1
 
     # -- what a test asks it ---------------------------------------------------------------------
 
@@ -197,6 +210,8 @@ class FhirNeighbour:
         if request.method == "GET":
             if path == "metadata":
                 return httpx.Response(200, json={"resourceType": "CapabilityStatement"})
+            if "/" not in path:
+                return self._searched(path, dict(request.url.params))
             status, resource = self._read(path)
             return httpx.Response(status, json=resource or _outcome("not-found"))
         bundle = json.loads(request.content)
@@ -289,6 +304,31 @@ class FhirNeighbour:
             }
         }
 
+    def _searched(self, type_: str, params: dict[str, str]) -> httpx.Response:
+        """By `_id` or `_lastUpdated=ge`, in the order of the last update, a page at a time."""
+        known = {"_id", "_lastUpdated", "_sort", "_count", "_elements", "ct"}
+        if params.keys() - known or params.get("_sort", "_lastUpdated") != "_lastUpdated":
+            return httpx.Response(400, json=_outcome("not-supported"))
+        since = datetime.fromisoformat(params.get("_lastUpdated", "ge1970-01-01")[2:])
+        since = since if since.tzinfo else since.replace(tzinfo=UTC)
+        ids = params.get("_id", "").split(",")
+        found = [
+            each
+            for each in self.of(type_)
+            if datetime.fromisoformat(each["meta"]["lastUpdated"]) >= since
+            and ("_id" not in params or each["id"] in ids)
+        ]
+        found.sort(key=lambda each: str(each["meta"]["lastUpdated"]))
+        start, size = int(params.get("ct", 0)), min(int(params["_count"]), self.page_size)
+        searchset: Body = {"resourceType": "Bundle", "type": "searchset"}
+        if len(found) > start + size:
+            query = httpx.QueryParams({**params, "ct": str(start + size)})
+            url = f"http://fhir/fhir/{type_}?{query}"
+            searchset["link"] = [{"relation": "next", "url": url}]
+        if page := found[start : start + size]:
+            searchset["entry"] = [{"resource": each} for each in page]
+        return httpx.Response(200, json=searchset)
+
     def _read(self, identity: str) -> tuple[int, Body | None]:
         if identity in self.gone:
             return 410, None
@@ -320,9 +360,14 @@ class DataverseNeighbour(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         content = await request.aread()
         headers = {name.lower(): value for name, value in request.headers.items()}
-        body = json.loads(content) if content else None
-        self.heard.append(Heard(request.method, request.url.path, headers, body))
-        if self.before and self.before[0][0] == request.method:
+        told = headers.get("content-type", "").startswith("application/json")
+        body = json.loads(content) if content and told else content.decode() or None
+        # What a batch does, not how it is sent.
+        method = request.method
+        if request.url.path.endswith("$batch"):
+            method = "PATCH" if b"changeset_" in content else "GET"
+        self.heard.append(Heard(method, request.url.path, headers, body))
+        if self.before and self.before[0][0] == method:
             await self.before.pop(0)[1]()
         return await self._asgi.handle_async_request(request)
 
@@ -343,15 +388,24 @@ class DataverseNeighbour(httpx.AsyncBaseTransport):
         answer = await self._own.patch(f"contacts({key})", json=columns)
         assert answer.status_code == 204, answer.text
 
-    async def contacts(self) -> list[Body]:
-        answer = await self._own.get("contacts")
+    async def rows(self, entity_set: str) -> list[Body]:
+        answer = await self._own.get(entity_set)
         rows: list[Body] = answer.json()["value"]
         return rows
+
+    async def contacts(self) -> list[Body]:
+        return await self.rows("contacts")
 
     async def contact(self) -> Body:
         """The only contact there is."""
         (row,) = await self.contacts()
         return row
+
+
+def every_map() -> dict[str, EntityMap]:
+    """Those too that are shipped, but not in use."""
+    named = ["organization", "practitioner", "related_person"]
+    return dict(load.maps("healthcare", enabled=named).entities)
 
 
 @dataclass
@@ -366,11 +420,16 @@ class Route:
     dataverse_neighbour: DataverseNeighbour
     fhir: FhirServer
     dataverse: Dataverse
+    activity: MemoryActivityLog
+    activities: Activities
     limits: Limits = field(default_factory=Limits)
     max_age: float = 3 * DAY
     settings: dict[str, Any] = field(default_factory=dict)
     sources: Sources = NO_SOURCES
     waits: list[float] = field(default_factory=list)
+    row_waits: MemoryWaits = field(default_factory=MemoryWaits)
+    maps: Mapping[str, EntityMap] = field(default_factory=shipped)
+    on_delete: str = "deactivate"
     _ids: Iterator[int] = field(default_factory=lambda: count(1))
     _tokens: Iterator[int] = field(default_factory=lambda: count(1))
 
@@ -402,19 +461,26 @@ class Route:
     @property
     def relay(self) -> Relay:
         carrier = Carrier(self.journal, self.outbox, self.fhir, self.order, frozenset({"Patient"}))
-        return Relay(carrier, self.limits, self.clock, self.max_age, self.sources)
+        limits, age = self.limits, self.max_age
+        return Relay(carrier, limits, self.clock, age, self.sources, self.activities)
 
     @property
     def mirror(self) -> Mirror:
         return Mirror(
             self.journal,
             self.outbox,
-            self.fhir,
-            self.dataverse,
-            shipped(),
+            partial(web_api.bring, self.web_api),
+            self.maps,
+            {},
             self.clock,
             self.max_age,
+            self.activities,
         )
+
+    @property
+    def web_api(self) -> WebApi:
+        known = every_map()
+        return WebApi(self.fhir, self.dataverse, self.row_waits, self.outbox, known, self.on_delete)
 
     async def ask(self, body: Any, **asked: Any) -> Accepted:
         """What a sender does: `headers`, `method`, `type` and `id` as it likes."""
@@ -550,6 +616,21 @@ async def route(
     neighbour: FhirNeighbour,
     dataverse: DataverseNeighbour,
 ) -> AsyncIterator[Route]:
+    async with routed(neighbour, dataverse, clock, journal, outbox, ledger) as found:
+        yield found
+
+
+@asynccontextmanager
+async def routed(
+    neighbour: FhirNeighbour,
+    dataverse: httpx.AsyncBaseTransport,
+    clock: Clock,
+    journal: Any,
+    outbox: Any,
+    ledger: Any,
+    most: int = 4,
+) -> AsyncIterator[Route]:
+    """A route between these ends; up to `most` requests to each neighbour are under way."""
     started = clock.now
 
     def moment() -> float:
@@ -561,13 +642,26 @@ async def route(
     def reached(name: str, base: str, transport: httpx.AsyncBaseTransport) -> Neighbour:
         http = httpx.AsyncClient(transport=transport)
         # A claim that a test hands out early waits here, as the queue would have kept it.
-        room = Limiter(full(4), inf, moment, pause)
-        return Neighbour(name, base, http, room, pause=pause, jitter=lambda: 0.5)
+        room = Limiter(full(most), inf, moment, pause)
+        return Neighbour(
+            name, base, http, room, pause=pause, jitter=lambda: 0.5, activities=activities
+        )
 
+    activity = MemoryActivityLog()
+    activities = Activities(activity.note, clock, moment)
     fhir = reached("FHIR server", "http://fhir/fhir", httpx.MockTransport(neighbour.hear))
     rows = reached("Dataverse", "http://dataverse", dataverse)
     yield Route(
-        journal, outbox, ledger, clock, neighbour, dataverse, FhirServer(fhir), Dataverse(rows)
+        journal,
+        outbox,
+        ledger,
+        clock,
+        neighbour,
+        dataverse,
+        FhirServer(fhir),
+        Dataverse(rows),
+        activity,
+        activities,
     )
     await fhir.http.aclose()
     await rows.http.aclose()

@@ -144,24 +144,9 @@ async def worker(azurite: Running) -> AsyncIterator[Worker]:
             QueueServiceClient.from_connection_string(azurite.storage)
         )
         parts = await asyncio.gather(*(wiring.parts() for _ in range(5)))
-        stack.push_async_callback(closed, parts[0])
+        stack.push_async_callback(wiring.closed)
         clients = {name: queues.get_queue_client(name) for name in ("relay", "mirror")}
         yield Worker(neighbour, clients, f"{rows}/api/data/v9.2/contacts", parts)
-
-
-async def closed(parts: wiring.Parts) -> None:
-    """A worker of Azure ends with its process; this one makes room for the next."""
-    await parts.fhir.neighbour.http.aclose()
-    await parts.dataverse.neighbour.http.aclose()
-    journal: Any = parts.journal
-    outbox: Any = parts.outbox
-    for pipeline in (
-        journal.container._pipeline,
-        journal.deliveries._client._client._pipeline,
-        outbox.queue_client("relay")._pipeline,
-    ):
-        await pipeline._transport._transport.close()
-    wiring._parts = None
 
 
 async def knock(
@@ -236,7 +221,8 @@ def test_every_method_has_a_door_so_that_a_wrong_one_is_told_the_right_ones() ->
 
 def test_every_queue_has_a_door_for_what_failed_again_and_again() -> None:
     queues = {at for _, trigger, at, _ in documented() if trigger == "queue"}
-    assert queues == {"relay", "relay-poison", "mirror", "mirror-poison"}
+    named = ("relay", "mirror", "fhir-events")
+    assert queues == {*named, *(f"{name}-poison" for name in named)}
 
 
 @one_worker
@@ -290,6 +276,22 @@ async def test_a_delivery_goes_through_all_doors(worker: Worker) -> None:
     async with httpx.AsyncClient() as http:
         row = (await http.get(f"{worker.contacts}({ANNA})")).json()
     assert row["lastname"] == MARKER
+
+
+@one_worker
+@pytest.mark.azurite
+@pytest.mark.parametrize("door", ["events", "events_poison"])
+async def test_what_others_change_is_mirrored_as_a_delivery_of_its_own(
+    worker: Worker, door: str
+) -> None:
+    data = {"resourceType": "Patient", "resourceFhirId": "p9", "resourceVersionId": 1}
+    event = {"specversion": "1.0", "type": "Microsoft.HealthcareApis.FhirResourceCreated"}
+    body = json.dumps({**event, "data": data}).encode()
+    await getattr(function_app, door)(func.QueueMessage(body=body))
+    (claim,) = await worker.claims("mirror")
+    assert claim.resource == "Patient/p9"
+    told = await ask(claim.delivery)
+    assert (told.status_code, read(told)["entry"]) == (200, [])
 
 
 @one_worker

@@ -16,17 +16,21 @@ from integration.errors import Rejected, Unavailable
 from integration.fhir.units import Limits
 from integration.housekeeping import Ages, Housekeeping, Step, due, sweep
 from integration.journal.store import MemoryJournal
-from integration.model import Claim, Delivery, Status
+from integration.model import Activity, Category, Claim, Delivery, Status
 from tests.conftest import DAY, MARKER, Route, bundle, entry, patient, told_by
 
 MINUTE, HOUR = 60.0, 3600.0
-AGES = Ages(timedelta(days=3), timedelta(days=30))
+AGES = Ages(timedelta(days=3), timedelta(days=30), timedelta(days=7))
 START = datetime(2026, 3, 2, tzinfo=UTC)
 DELIVERY = Delivery("id", "north", "k", "d", START, Status.ACCEPTED, "batch", 1, 2)
 
 
 async def swept(route: Route) -> None:
-    await sweep(Housekeeping(route.journal, route.ledger, route.outbox, route.clock, AGES))
+    await sweep(keeping(route, route.outbox))
+
+
+def keeping(route: Route, outbox: Any) -> Housekeeping:
+    return Housekeeping(route.journal, route.ledger, outbox, route.activity, route.clock, AGES)
 
 
 async def of_lanes(route: Route, number: int = 4) -> str:
@@ -144,7 +148,7 @@ async def test_a_queue_that_takes_no_claim_is_tried_in_the_next_run(route: Route
     delivery = await route.deliver(bundle(entry(patient())))
     route.clock.later(HOUR)
     with pytest.raises(Unavailable):
-        await sweep(Housekeeping(route.journal, route.ledger, Full(), route.clock, AGES))
+        await sweep(keeping(route, Full()))
     assert (await route.known(delivery)).looked is None
     await swept(route)
     assert route.queued() == [(Claim(delivery), 0)]
@@ -323,3 +327,19 @@ async def test_the_turns_that_a_parked_delivery_may_ask_for_are_kept(route: Rout
     await tracking.replay(route.journal, route.outbox, late, route.clock.now)
     await route.carry_all()
     assert await route.statuses(late) == [409]
+
+
+async def test_activity_is_forgotten_by_whole_days_after_its_time(
+    route: Route, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = route.clock.now.astimezone(UTC)
+    kept = [now, now - timedelta(days=7), now.replace(hour=0, minute=0) - timedelta(days=7)]
+    entries = [Activity(each, Category.ERROR, "FHIR server", "read", "500") for each in kept]
+    old = [replace(each, time=each.time - timedelta(days=1)) for each in entries[1:]]
+    await route.activity.note([*entries, *old])
+
+    with caplog.at_level(logging.INFO):
+        await swept(route)
+
+    assert {each.time for each in route.activity.entries} == set(kept)
+    assert caplog.records[-1].__dict__["activity"] == 2

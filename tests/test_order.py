@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from integration import relay
-from integration.journal.ledger import Turn
+from integration.journal.ledger import MemoryLedger, Turn
 from integration.model import Claim, Status
 from integration.order import is_later
 from integration.settings import MIRROR_QUEUE
@@ -425,6 +426,35 @@ async def test_a_lost_transaction_is_known_by_what_its_placeholders_led_to(route
     await route.carry_all()
     assert await route.statuses(delivery) == [200, 200]
     assert [len(each.asked) for each in route.neighbour.writes] == [2, 1]
+
+
+async def test_a_delete_of_what_was_not_there_yet_is_not_undone_by_the_earlier_update(
+    route: Route, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker died when its outcome was noted and its turn was not: the server has no trace."""
+    first = await route.deliver(batch(update("first")))
+    second = await route.deliver(b"", method="DELETE", type="Patient", id="p1")
+    write = MemoryLedger.write
+
+    async def dies(ledger: MemoryLedger, turns: Mapping[str, Turn]) -> dict[str, Turn]:
+        if any(not turn.holder for turn in turns.values()):
+            raise asyncio.CancelledError
+        return await write(ledger, turns)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MemoryLedger, "write", dies)
+        with pytest.raises(asyncio.CancelledError):
+            await route.carry(second)
+    assert await route.statuses(second) == [204]
+
+    route.clock.later(LEASE)
+    await route.carry(first)
+    assert route.neighbour.stored == {}
+    await route.carry(second)
+    assert (await route.known(second)).status is Status.DONE
+    await route.carry_all()
+    assert route.neighbour.stored == {}
+    assert await route.statuses(first) == [409]
 
 
 async def test_a_transaction_that_was_done_stays_done_whatever_was_changed(route: Route) -> None:

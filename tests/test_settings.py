@@ -10,6 +10,7 @@ import pytest
 
 from integration.errors import Misconfigured
 from integration.settings import (
+    events_queue,
     from_env,
     housekeeping_schedule,
     reading_from_env,
@@ -81,6 +82,7 @@ def test_every_setting_that_is_read_is_in_the_sample_and_nothing_else_is() -> No
     from_env(env)
     telemetry_destination(env)
     housekeeping_schedule(env)
+    events_queue(env)
     read = {name for name in env.asked if not name.startswith("AzureWebJobsStorage__")}
     assert read == set(VALUES) - OF_THE_HOST
 
@@ -198,6 +200,12 @@ def test_a_timer_names_its_setting_only_where_it_is_set() -> None:
     )
     for unset in ({}, {"HOUSEKEEPING_SCHEDULE": " "}):
         assert housekeeping_schedule(unset) == VALUES["HOUSEKEEPING_SCHEDULE"]
+
+
+def test_the_queue_of_events_is_named_where_the_host_can_find_it() -> None:
+    assert events_queue({"FHIR_EVENTS_QUEUE": "changes"}) == "%FHIR_EVENTS_QUEUE%"
+    for unset in ({}, {"FHIR_EVENTS_QUEUE": " "}):
+        assert events_queue(unset) == VALUES["FHIR_EVENTS_QUEUE"]
 
 
 def sources(addresses: str, scope: str = "") -> dict[str, str | None]:

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from integration import wiring
+from integration.activity import Activities
 from integration.errors import Misconfigured
 from integration.journal.keys import is_delivery_id
 from integration.settings import Settings, from_env
@@ -48,7 +49,13 @@ async def neighbour() -> AsyncIterator[Any]:
 
         def built(scope: str | None = None, **changes: str) -> Neighbour:
             made = wiring._neighbour(
-                "FHIR server", "https://fhir.example", scope, 7, settings(**changes), object()
+                "FHIR server",
+                "https://fhir.example",
+                scope,
+                7,
+                settings(**changes),
+                object(),
+                Activities(),
             )
             stack.push_async_callback(made.http.aclose)
             return made
@@ -139,6 +146,7 @@ async def test_sources_are_asked_with_their_own_token_within_bounds_and_not_led_
             MAX_DELIVERY_BYTES="1000",
         ),
         object(),
+        Activities(),
     )
     first, second = made.neighbours["https://a.example/fhir"], made.neighbours["https://b.example"]
     assert (made.max_pages, made.max_bytes) == (7, 1000)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from integration import exact_json
-from integration.dataverse import metadata, requests
+from integration import activity, exact_json
+from integration.activity import About, category_of, doing, together
+from integration.dataverse import batch, metadata, requests
+from integration.dataverse.requests import Change
 from integration.errors import Misconfigured, Unavailable
 from integration.model import Column, Request, Response
 from integration.transport import Neighbour
@@ -18,24 +21,117 @@ from integration.transport import Neighbour
 _METADATA_AGE = 600.0
 
 
+# Who stands before Dataverse has waited long enough; Dataverse itself may go on.
+_GIVEN_UP = (408, 502, 504)
+
+# Questions that go in one request, at most; and requests of questions under way at once.
+_TOGETHER = 100
+_FLIGHTS = 4
+
+
 @dataclass(slots=True)
 class Dataverse:
-    """One organisation's Web API; remembers the columns of its tables for a while."""
+    """One organisation's Web API; remembers the columns of its tables for a while.
+
+    `options` are headers that go with every change.
+    """
 
     neighbour: Neighbour
+    options: Mapping[str, str] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
     _columns: dict[str, tuple[float, Mapping[str, Column]]] = field(default_factory=dict)
     _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _waiting: deque[_Question] = field(default_factory=deque)
+    _flights: set[asyncio.Task[None]] = field(default_factory=set)
 
-    async def send(self, request: Request, correlation: str) -> Response:
+    async def send(
+        self, request: Request, correlation: str, still: Callable[[], object] = lambda: None
+    ) -> Response:
         """Send, so that the delivery can be found again in Dataverse's own logs."""
         headers = {**request.headers, "x-ms-client-request-id": correlation}
         request = Request(request.method, request.path, request.body, headers)
-        response = await self.neighbour.send(request)
+        response = await self.neighbour.send(request, still)
         self._heed(response.headers.get("x-ms-dop-hint", ""))
-        if response.status >= 500 or response.status == 408:
-            raise Unavailable(self.neighbour.name, f"answered {response.status}")
+        return self._heard(response)
+
+    async def ask(self, questions: Sequence[Request], correlation: str) -> list[Response]:
+        """The answers to reads. What is asked while others are under way goes together with what
+        everybody else asks then, in one request."""
+        with doing(action="look-up"):
+            asked = [_Question(each, correlation, activity.about()) for each in questions]
+        self._waiting.extend(asked)
+        if len(self._flights) < _FLIGHTS:
+            flight = asyncio.create_task(self._fly())
+            self._flights.add(flight)
+            flight.add_done_callback(self._flights.discard)
+        return list(await asyncio.gather(*(each.answer for each in asked)))
+
+    async def change(self, changes: Sequence[Change], correlation: str) -> Response:
+        """All of the changes or none: the answer to the one that failed, or to the last."""
+        asked = [_with(requests.change(each), self.options) for each in changes]
+        with doing(**_told(changes)):
+            if len(asked) == 1:
+                return await self.send(asked[0], correlation)
+            whole = await self.send(batch.change_set(asked), correlation)
+            answers = self._parts(whole)
+            failed = [answer for answer in answers if answer.status >= 400]
+            if not failed and len(answers) != len(asked):
+                raise Unavailable(self.neighbour.name, "a change set was answered in part")
+            if failed and whole.status < 400:
+                self._note_failure(failed[0], activity.about())
+        return self._heard((failed or answers)[0])
+
+    async def _fly(self) -> None:
+        await asyncio.sleep(0)  # what is ready now may ask, too
+        while self._waiting:
+            count = min(len(self._waiting), _TOGETHER)
+            asked = [self._waiting.popleft() for _ in range(count)]
+            try:
+                answers: Sequence[Response | Exception] = await self._answers(asked)
+            except Exception as error:  # whoever asked has to hear it
+                answers = [error] * count
+            for each, answer in zip(asked, answers, strict=True):
+                _settle(each.answer, answer)
+
+    async def _answers(self, asked: Sequence[_Question]) -> list[Response | Exception]:
+        with together(each.about for each in asked):
+            if len(asked) == 1:
+                return [await self.send(asked[0].request, asked[0].correlation)]
+            questions = batch.questions([each.request for each in asked])
+            answers = self._parts(await self.send(questions, asked[0].correlation))
+        if len(answers) != len(asked):
+            raise Unavailable(self.neighbour.name, "a batch was answered in part")
+        for each, answer in zip(asked, answers, strict=True):
+            if answer.status >= 400:
+                self._note_failure(answer, each.about)
+        return [self._trouble(answer) or answer for answer in answers]
+
+    def _note_failure(self, answer: Response, about: About) -> None:
+        """A part of a batch that is answered 200 as a whole."""
+        activities, category = self.neighbour.activities, category_of(answer.status)
+        activities.note(category, self.neighbour.name, str(answer.status), about)
+
+    def _parts(self, response: Response) -> list[Response]:
+        try:
+            return batch.answers(response)
+        except ValueError:
+            if response.status >= 400:
+                return [response]
+            raise Unavailable(self.neighbour.name, "a batch was not answered as one") from None
+
+    def _heard(self, response: Response) -> Response:
+        trouble = self._trouble(response)
+        if trouble is not None:
+            raise trouble
         return response
+
+    def _trouble(self, response: Response) -> Unavailable | None:
+        """429 in a part of a batch; the transport knows that of a whole request."""
+        if response.status >= 500 or response.status in (408, 429):
+            why = f"answered {response.status}"
+            unheard = response.status in _GIVEN_UP
+            return Unavailable(self.neighbour.name, why, response.retry_after, unheard=unheard)
+        return None
 
     def _heed(self, hint: str) -> None:
         """The recommended degree of parallelism:
@@ -55,13 +151,45 @@ class Dataverse:
 
     async def _read_columns(self, table: str) -> Mapping[str, Column]:
         asked = (requests.columns_of(table, cast) for cast in requests.CASTS)
-        responses = await asyncio.gather(*(self.send(request, "metadata") for request in asked))
+        with doing(action="metadata", table=table):
+            responses = await asyncio.gather(*(self.send(request, "metadata") for request in asked))
         for response in responses:
             if response.status != 200:
                 raise Misconfigured(
                     f"{self.neighbour.name} answered {response.status} about table {table}"
                 )
         return metadata.columns(exact_json.decode(response.body) for response in responses)
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    request: Request
+    correlation: str
+    about: About
+    answer: asyncio.Future[Response] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+
+def _settle(answer: asyncio.Future[Response], said: Response | Exception) -> None:
+    if answer.done():  # who asked has given up
+        return
+    if isinstance(said, Exception):
+        answer.set_exception(said)
+    else:
+        answer.set_result(said)
+
+
+def _told(changes: Sequence[Change]) -> dict[str, str]:
+    """What the activity log tells of them: the row's own change among them has a condition."""
+    own = next((each for each in changes if each.new or each.etag is not None), changes[0])
+    if own.method == "DELETE":
+        return {"action": "delete", "row": own.key}
+    return {"action": "create" if own.new else "update", "row": own.key}
+
+
+def _with(request: Request, headers: Mapping[str, str]) -> Request:
+    return replace(request, headers={**request.headers, **headers})
 
 
 def error_code(response: Response) -> str:

@@ -6,6 +6,7 @@ https://learn.microsoft.com/power-apps/developer/data-platform/webapi/overview
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -21,58 +22,92 @@ _HEADERS = {
     "odata-maxversion": "4.0",
 }
 
-
-def find(
-    entity_set: str, key: str, row: str, column: str, value: str, columns: Iterable[str]
-) -> Request:
-    """The rows whose key is `row` or whose `column` is `value`: at most one should be there."""
-    query = {
-        "$select": ",".join(columns),
-        "$filter": f"{key} eq {row} or {column} eq {literal(value)}",
-        "$top": "3",
-    }
-    text = "&".join(f"{name}={quote(part, safe=',')}" for name, part in query.items())
-    return Request("GET", f"{API}/{entity_set}?{text}", headers=_HEADERS)
+# A lookup to one of several tables is only known by its annotation.
+_ANNOTATED = {"prefer": 'odata.include-annotations="Microsoft.Dynamics.CRM.lookuplogicalname"'}
 
 
-def create(entity_set: str, row: str, columns: Mapping[str, Any]) -> Request:
-    """A row with a primary key of ours; 412 when there is one already.
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One row to be written or deleted. `etag`: only if nobody has changed it since; `new`: only
+    if it is not there yet. Otherwise it is written whether it is there or not."""
+
+    method: str  # PATCH or DELETE
+    entity_set: str
+    key: str
+    columns: Mapping[str, Any] | None = None
+    etag: str | None = None
+    new: bool = False
+
+
+def change(asked: Change) -> Request:
+    """Answered 412 when the row is another than was expected, 404 when an expected one is gone.
 
     https://learn.microsoft.com/power-apps/developer/data-platform/use-upsert-insert-update-record
     """
-    headers = {**_HEADERS, "if-none-match": "*"}
-    return Request("PATCH", _row(entity_set, row), exact_json.encode(columns), headers)
+    condition = {"if-none-match": "*"} if asked.new else {}
+    if asked.etag is not None:
+        condition = {"if-match": asked.etag}
+    body = None if asked.columns is None else exact_json.encode(asked.columns)
+    path = f"{API}/{asked.entity_set}({asked.key})"
+    return Request(asked.method, path, body, {**_HEADERS, **condition})
 
 
-def update(entity_set: str, row: str, columns: Mapping[str, Any], etag: str) -> Request:
-    """The row, unless somebody changed it since `etag`: then 412."""
-    headers = {**_HEADERS, "if-match": etag}
-    return Request("PATCH", _row(entity_set, row), exact_json.encode(columns), headers)
+def action(name: str, parameters: Mapping[str, Any]) -> Request:
+    """https://learn.microsoft.com/power-apps/developer/data-platform/webapi/use-web-api-actions"""
+    return Request("POST", f"{API}/{name}", exact_json.encode(parameters), _HEADERS)
 
 
-def columns_of(table: str, cast: str) -> Request:
-    """The columns of a table of one kind, with what limits their values."""
-    details = {
-        "StringAttributeMetadata": "?$select=LogicalName,AttributeType,MaxLength",
-        "MemoAttributeMetadata": "?$select=LogicalName,AttributeType,MaxLength",
-        "PicklistAttributeMetadata": _OPTIONS,
-        "StateAttributeMetadata": _OPTIONS,
-    }
-    path = f"{API}/EntityDefinitions(LogicalName='{table}')/Attributes"
-    if not cast:
-        return Request("GET", f"{path}?$select=LogicalName,AttributeType", headers=_HEADERS)
-    return Request("GET", f"{path}/Microsoft.Dynamics.CRM.{cast}{details[cast]}", headers=_HEADERS)
+def rows(
+    entity_set: str, columns: Iterable[str], condition: str, top: int | None = None
+) -> Request:
+    """The rows for which `condition`, an OData filter, holds; lookups say which table they mean."""
+    query = {"$select": ",".join(columns), "$filter": condition}
+    if top is not None:
+        query["$top"] = str(top)
+    text = "&".join(f"{name}={quote(part, safe=',')}" for name, part in query.items())
+    return Request("GET", f"{API}/{entity_set}?{text}", headers={**_HEADERS, **_ANNOTATED})
 
 
-CASTS = (
-    "",
-    "StringAttributeMetadata",
-    "MemoAttributeMetadata",
-    "PicklistAttributeMetadata",
-    "StateAttributeMetadata",
+def columns_of(table: str, part: str) -> Request:
+    """The columns of a table of one kind, with what limits their values; or where lookups lead.
+
+    https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query-metadata-web-api
+    """
+    path = f"{API}/EntityDefinitions(LogicalName='{table}')/{part}?{CASTS[part]}"
+    return Request("GET", path, headers=_HEADERS)
+
+
+_OPTIONS = (
+    "$select=LogicalName,AttributeType"
+    "&$expand=OptionSet($select=Options),GlobalOptionSet($select=Options)"
 )
+_RANGE = "$select=LogicalName,AttributeType,MinValue,MaxValue"
 
-_OPTIONS = "?$select=LogicalName,AttributeType&$expand=OptionSet($select=Options)"
+
+def _cast(kind: str) -> str:
+    return f"Attributes/Microsoft.Dynamics.CRM.{kind}AttributeMetadata"
+
+
+# What is asked to know the columns of a table, the general question first.
+CASTS = {
+    "Attributes": (
+        "$select=LogicalName,AttributeType,RequiredLevel,IsValidForCreate,IsValidForUpdate"
+    ),
+    _cast("String"): "$select=LogicalName,AttributeType,MaxLength",
+    _cast("Memo"): "$select=LogicalName,AttributeType,MaxLength",
+    _cast("Picklist"): _OPTIONS,
+    _cast("State"): _OPTIONS,
+    _cast("Status"): _OPTIONS,
+    _cast("DateTime"): "$select=LogicalName,AttributeType,Format,DateTimeBehavior",
+    _cast("Integer"): _RANGE,
+    _cast("BigInt"): _RANGE,
+    _cast("Decimal"): f"{_RANGE},Precision",
+    _cast("Double"): f"{_RANGE},Precision",
+    _cast("Money"): f"{_RANGE},Precision",
+    "ManyToOneRelationships": (
+        "$select=ReferencingAttribute,ReferencedEntity,ReferencingEntityNavigationPropertyName"
+    ),
+}
 
 
 def who_am_i() -> Request:
@@ -84,7 +119,3 @@ def literal(value: str) -> str:
     """https://docs.oasis-open.org/odata/odata/v4.01/odata-v4.01-part2-url-conventions.html#sec_PrimitiveLiterals"""
     doubled = value.replace("'", "''")
     return f"'{doubled}'"
-
-
-def _row(entity_set: str, row: str) -> str:
-    return f"{API}/{entity_set}({row})"

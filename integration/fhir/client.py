@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from integration import exact_json
+from integration.activity import doing
 from integration.errors import Unavailable
 from integration.model import Request, Response
 from integration.transport import Neighbour
@@ -28,7 +29,8 @@ class FhirServer:
     async def read(self, identity: str, delivery: str) -> dict[str, Any] | None:
         """The current state of Type/id; None when it is deleted, or never was."""
         headers = {"accept": "application/fhir+json"}
-        response = await self.send(Request("GET", identity, headers=headers), delivery)
+        with doing(action="read", resource=identity):
+            response = await self.send(Request("GET", identity, headers=headers), delivery)
         if response.status in (404, 410):
             return None
         if response.status != 200:

@@ -23,8 +23,8 @@ def stamp(entry: Entry, order: str) -> str | None:
     meta = (entry.resource or {}).get("meta") if entry.method != "PATCH" else None
     said = meta if isinstance(meta, dict) else {}
     if order == "lastUpdated":
-        moment = _moment(said.get("lastUpdated") or entry.updated)
-        return moment and f"u:{moment}"
+        at = moment(said.get("lastUpdated") or entry.updated)
+        return at and f"u:{at}"
     if order == "version":
         number = str(said.get("versionId") or entry.version)
         whole = number.isascii() and number.isdigit() and len(number) <= _VERSION_DIGITS
@@ -32,13 +32,13 @@ def stamp(entry: Entry, order: str) -> str | None:
     return None
 
 
-def _moment(instant: object) -> str | None:
+def moment(instant: object) -> str | None:
     """An instant in UTC, every digit in its place."""
     try:
-        moment = datetime.fromisoformat(instant) if isinstance(instant, str) else None
-        if moment is None or moment.tzinfo is None:
+        read = datetime.fromisoformat(instant) if isinstance(instant, str) else None
+        if read is None or read.tzinfo is None:
             return None
-        whole = moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        whole = read.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
     except (ValueError, OverflowError):
         return None
     found = _FRACTION.search(str(instant))

@@ -10,6 +10,8 @@ from integration.model import RowOutcome
 _DAY = 86_400_000  # milliseconds
 _LAST_DAY = 99_999
 _ONES = (1 << 128) - 1
+_LAST_MOMENT = (1 << 56) - 1
+_LAST_NUMBER = (1 << 24) - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -56,8 +58,8 @@ def older_than(after: str | None) -> str:
 def days_between(since: datetime | None, until: datetime | None) -> str:
     """The OData filter for the whole days that hold these moments: a range of partitions, which a
     table reads without looking at others."""
-    newest = f"PartitionKey ge '{_partition(until)}'" if until else "PartitionKey ge ''"
-    return f"{newest} and PartitionKey le '{_partition(since)}'" if since else newest
+    newest = f"PartitionKey ge '{day_of(until)}'" if until else "PartitionKey ge ''"
+    return f"{newest} and PartitionKey le '{day_of(since)}'" if since else newest
 
 
 def is_between(id_: str, since: datetime | None, until: datetime | None) -> bool:
@@ -66,10 +68,24 @@ def is_between(id_: str, since: datetime | None, until: datetime | None) -> bool
     return (since is None or since <= moment) and (until is None or moment <= until)
 
 
-def _partition(moment: datetime) -> str:
-    return delivery_key(delivery_id(moment, 0))[0]
-
-
 def row_key(outcome: RowOutcome) -> str:
     """One note for each resource and table; a key may hold no slash."""
     return f"{outcome.table} {outcome.resource.replace('/', ' ')}"
+
+
+def activity_key(time: datetime, number: int | None, token: str = "") -> tuple[str, str]:
+    """(PartitionKey, RowKey) of an entry of the activity log: a partition a day, newest first, and
+    of one moment the highest `number` first. None: where the entries of that moment begin."""
+    microseconds = (time - _EPOCH) // timedelta(microseconds=1)
+    row = f"{_LAST_MOMENT - microseconds:014x}"
+    return day_of(time), row if number is None else f"{row}{_LAST_NUMBER - number:06x}{token}"
+
+
+def activity_time(row: str) -> datetime:
+    """The moment that `activity_key` made it from."""
+    return _EPOCH + timedelta(microseconds=_LAST_MOMENT - int(row[:14], 16))
+
+
+def day_of(moment: datetime) -> str:
+    """The partition of a moment's day, in UTC."""
+    return delivery_key(delivery_id(moment, 0))[0]

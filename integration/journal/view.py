@@ -7,12 +7,17 @@ from dataclasses import asdict
 from typing import Any
 
 from integration import exact_json
-from integration.model import Delivery, Outcome, RowOutcome, Status
+from integration.model import Activity, Delivery, Outcome, RowOutcome, Status
 
 
 def summary(delivery: Delivery) -> dict[str, Any]:
     """One delivery as the list shows it."""
     return {name: value for name, value in asdict(delivery).items() if value is not None}
+
+
+def activity(entry: Activity) -> dict[str, Any]:
+    """One entry of the activity log."""
+    return {name: value for name, value in asdict(entry).items() if value not in (None, ())}
 
 
 def progress(delivery: Delivery) -> str:

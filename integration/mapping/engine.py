@@ -1,4 +1,4 @@
-"""From a FHIR resource to the columns of its row, by an entity map. Pure.
+"""From a FHIR resource to its row and the rows of its children, by an entity map. Pure.
 
 A value that does not fit its column is handled by rule and noted; it never costs the row.
 """
@@ -7,46 +7,58 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid5
 
 from integration.errors import Unmappable
-from integration.mapping.fhir_path import compiled
-from integration.mapping.model import AttributeMap, EntityMap, Kind, Mapped, TooLong
+from integration.mapping.evaluation import Evaluation
+from integration.mapping.model import (
+    AttributeMap,
+    Child,
+    EntityMap,
+    ExpandMap,
+    LongId,
+    Mapped,
+)
+from integration.mapping.values import fitted, instant, text, utc
 from integration.model import Column
 
-_DATE = re.compile(r"(\d{4}-\d{2}-\d{2})(T.*)?")
+Columns = Mapping[str, Column]
+
 _GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_ABSENT = object()
+
+_MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2}))?")
 
 # A namespace of our own; rows are found by it for ever, so it never changes.
 _NAMESPACE = UUID("0b7a2f52-6a5c-5a0e-9d0c-2f4f2a7c6f10")
 
 
-def apply(entity: EntityMap, resource: Mapping[str, Any], columns: Mapping[str, Column]) -> Mapped:
-    """The row that shows `resource`: every mapped column, None where FHIR has nothing.
+def apply(
+    entity: EntityMap,
+    resource: Mapping[str, Any],
+    tables: Mapping[str, Columns],
+    base: str | None = None,
+) -> Mapped:
+    """The rows that show `resource`: every mapped column, None where FHIR has nothing.
 
-    Raises Unmappable when the row could not be found again, because its id does not fit.
+    `tables` are those of `entity.tables`; `base` is the address of the FHIR server, whose own
+    resources a reference may name in full. Raises Unmappable when the row could not be found
+    again, because its id does not fit.
     """
-    row: dict[str, Any] = _bookkeeping(entity, resource, columns)
-    resource = _without_extensions(resource)
+    columns = tables[entity.table]
     notes: list[str] = []
-    variables: dict[str, Any] = {}
-    for name, path in entity.variables.items():
-        try:
-            variables[name] = _found(path, resource, variables)
-        except Unmappable as problem:
-            notes.append(f"%{name}: {problem.why} @ {path}")
-            variables[name] = []
+    row = _bookkeeping(entity, resource, columns, notes)
+    evaluation = Evaluation(entity.variables, resource, notes)
     for attribute in entity.attributes:
-        try:
-            value = _value(attribute, resource, variables, notes)
-            row[attribute.column] = _fitted(attribute, value, columns[attribute.column], notes)
-        except Unmappable as problem:
-            notes.append(f"{attribute.column}: {problem.why} @ {attribute.path}")
-            row[attribute.column] = attribute.default
-    return Mapped(row, tuple(notes))
+        found = _value(attribute, columns[attribute.column], evaluation, None, "", notes, base)
+        row[attribute.column] = found
+    children = [
+        child
+        for expand in entity.expands
+        for child in _children(expand, tables[expand.table], evaluation, notes, base)
+    ]
+    # The same for hundreds of children is said once.
+    return Mapped(row, tuple(children), tuple(dict.fromkeys(notes)))
 
 
 def primary_key(resource: str, identifier: str) -> str:
@@ -54,6 +66,16 @@ def primary_key(resource: str, identifier: str) -> str:
     if _GUID.fullmatch(identifier):
         return identifier.lower()
     return str(uuid5(_NAMESPACE, f"{resource}/{identifier}"))
+
+
+def shown_id(entity: EntityMap, identifier: str, columns: Columns) -> str:
+    """What the row's id column says of a resource: its id, never cut."""
+    longest = columns[entity.id_column].max_length
+    if longest is None or len(identifier) <= longest:
+        return identifier
+    if entity.long_id is LongId.DIGEST:
+        return primary_key(entity.resource, identifier)
+    raise Unmappable(f"the id is longer than the {longest} characters of {entity.id_column}")
 
 
 def is_newer(entity: EntityMap, resource: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
@@ -72,119 +94,117 @@ def is_newer(entity: EntityMap, resource: Mapping[str, Any], row: Mapping[str, A
     if updated is None or last is None:
         return bool(version != shown)
     # Dataverse keeps whole seconds.
-    later = _instant(updated).replace(microsecond=0) - _instant(last).replace(microsecond=0)
+    later = instant(updated).replace(microsecond=0) - instant(last).replace(microsecond=0)
     return later.total_seconds() > 0 or (later.total_seconds() == 0 and version != shown)
 
 
+def is_moment(value: str) -> bool:
+    """Whether a column of days or moments would show this text."""
+    return _MOMENT.fullmatch(value) is not None
+
+
+def same_moment(one: str, other: str) -> bool:
+    """Whether two such texts say the same, whichever way their time zones are written."""
+    try:
+        return instant(one) == instant(other)
+    except Unmappable:
+        return one == other
+
+
 def _bookkeeping(
-    entity: EntityMap, resource: Mapping[str, Any], columns: Mapping[str, Column]
+    entity: EntityMap, resource: Mapping[str, Any], columns: Columns, notes: list[str]
 ) -> dict[str, Any]:
-    meta = resource.get("meta", {})
-    identifier = resource["id"]
-    longest = columns[entity.id_column].max_length
-    if longest is not None and len(identifier) > longest:
-        raise Unmappable(f"the id is longer than the {longest} characters of {entity.id_column}")
-    updated = meta.get("lastUpdated")
+    identifier = resource.get("id")
+    if not isinstance(identifier, str):
+        raise Unmappable("the resource has no id")
+    meta = resource.get("meta")
+    meta = meta if isinstance(meta, Mapping) else {}
+
+    def note(column: str, why: str, element: str) -> None:
+        notes.append(f"{column}: {why} @ meta.{element} ({entity.file})")
+
+    column, version, updated = entity.version_column, meta.get("versionId"), None
+    if version is not None:
+        longest = columns[column].max_length
+        # Without its version a row is brought up to date each time; with half of it, never.
+        version = text(version, longest, False, lambda why: note(column, why, "versionId"))
+    if meta.get("lastUpdated") is not None:
+        try:
+            updated = utc(instant(meta["lastUpdated"]))
+        except Unmappable as problem:
+            note(entity.updated_column, problem.why, "lastUpdated")
     return {
-        entity.id_column: identifier,
-        entity.version_column: meta.get("versionId"),
-        entity.updated_column: _utc(_instant(updated)) if updated else None,
+        entity.id_column: shown_id(entity, identifier, columns),
+        entity.version_column: version,
+        entity.updated_column: updated,
     }
 
 
 def _value(
     attribute: AttributeMap,
-    resource: Mapping[str, Any],
-    variables: Mapping[str, Any],
+    column: Column,
+    evaluation: Evaluation,
+    focus: Any,
+    table: str,
     notes: list[str],
+    base: str | None,
 ) -> Any:
+    """One column of a row; of a child's row where `focus` is an item of the resource."""
+
+    def note(why: str) -> None:
+        where = f" ({attribute.where})" if attribute.where else ""
+        notes.append(f"{table}{attribute.column}: {why} @ {attribute.path}{where}")
+
     if attribute.path is None:
         return attribute.default
-    found = _found(attribute.path, resource, variables)
-    if not found:
-        return _ABSENT
-    if len(found) > 1:
-        notes.append(f"{attribute.column}: more than one value, the first taken @ {attribute.path}")
-    if isinstance(found[0], dict | list):
-        raise Unmappable("the path ends at no primitive")
-    return found[0]
-
-
-def _found(path: str, resource: Mapping[str, Any], variables: Mapping[str, Any]) -> list[Any]:
     try:
-        return compiled(path)(resource, variables)
-    except Exception as error:
-        # The evaluator raises what Python raises, and its text may quote a value.
-        raise Unmappable(f"the path failed ({type(error).__name__})") from None
+        found = evaluation.values(attribute.path, focus)
+        if len(found) > 1:
+            note("more than one value, the first taken")
+        if found:
+            return fitted(attribute, found[0], column, note, base)
+        if focus is None and evaluation.says_only_why(attribute.path):
+            note("no value, only extensions")
+    except Unmappable as problem:
+        note(problem.why)
+    return attribute.default
 
 
-def _without_extensions(node: Any) -> Any:
-    """The values alone: the evaluator would take `_line` for further lines, and null for text."""
-    if isinstance(node, dict):
-        return {k: _without_extensions(v) for k, v in node.items() if not k.startswith("_")}
-    if isinstance(node, list):
-        return [_without_extensions(value) for value in node if value is not None]
-    return node
+def _children(
+    expand: ExpandMap,
+    columns: Columns,
+    evaluation: Evaluation,
+    notes: list[str],
+    base: str | None,
+) -> list[Child]:
+    """The child rows, those left out that could not be told from each other or be kept."""
 
+    def note(why: str) -> None:
+        where = f" ({expand.where})" if expand.where else ""
+        notes.append(f"{expand.table}: {why} @ {expand.path}{where}")
 
-def _fitted(attribute: AttributeMap, value: Any, column: Column, notes: list[str]) -> Any:
-    if value is _ABSENT:
-        return attribute.default
-    match attribute.kind:
-        case Kind.DATE:
-            return _day(value)
-        case Kind.MOMENT:
-            return _utc(_instant(value))
-        case Kind.CHOICE:
-            return _option(attribute, value, column)
-        case _:
-            return _text(attribute, value, column, notes) if _is_text(column) else value
-
-
-def _is_text(column: Column) -> bool:
-    return column.type in ("String", "Memo")
-
-
-def _text(attribute: AttributeMap, value: Any, column: Column, notes: list[str]) -> str | None:
-    text = str(value).strip()
-    if not text:
-        return None
-    if column.max_length is None or len(text) <= column.max_length:
-        return text
-    kept = attribute.too_long is TooLong.CUT
-    done = "cut" if kept else "left out"
-    notes.append(f"{attribute.column}: longer than {column.max_length}, {done} @ {attribute.path}")
-    return text[: column.max_length] if kept else None
-
-
-def _option(attribute: AttributeMap, value: Any, column: Column) -> int:
-    code = str(value).lower() if isinstance(value, bool) else str(value)
-    for option in attribute.choices.get(code, ()):
-        if column.options is None or option in column.options:
-            return option
-    raise Unmappable("the code has no option in this column")
-
-
-def _day(value: Any) -> str:
-    """A partial date (1980, 1980-05) has no form in Dataverse."""
-    match = _DATE.fullmatch(str(value))
-    if match is None:
-        raise Unmappable("not a whole date")
-    return match[1]
-
-
-def _instant(value: Any) -> datetime:
     try:
-        moment = datetime.fromisoformat(str(value))
-    except ValueError:
-        raise Unmappable("not an instant") from None
-    if moment.tzinfo is None:
-        raise Unmappable("an instant without a time zone")
-    return moment
-
-
-def _utc(moment: datetime) -> str:
-    try:
-        return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except OverflowError:
-        raise Unmappable("an instant outside the calendar") from None
+        items = evaluation.nodes(expand.path)
+    except Unmappable as problem:
+        note(problem.why)
+        return []
+    prefix = f"{expand.table}."
+    children: dict[tuple[Any, ...], Child] = {}
+    for item in items:
+        row = {
+            attribute.column: _value(
+                attribute, columns[attribute.column], evaluation, item, prefix, notes, base
+            )
+            for attribute in expand.attributes
+        }
+        lacking = [name for name in row if row[name] is None and columns[name].required]
+        key = tuple(row[name] for name in expand.match)
+        if lacking:
+            note(f"left out without {', '.join(lacking)}")
+        elif all(part is None for part in key):
+            note(f"left out without {', '.join(expand.match)}")
+        elif key in children:
+            note("more than one with the same key, the first taken")
+        else:
+            children[key] = Child(expand, row)
+    return list(children.values())

@@ -1,136 +1,229 @@
-"""Entity maps from TOML files: read once, checked whole, all problems reported together."""
+"""Maps from TOML files: those of a set, with an organisation's own in their place."""
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from integration.errors import Misconfigured
-from integration.mapping.fhir_path import compiled
-from integration.mapping.model import AttributeMap, EntityMap, Kind, TooLong
-from integration.model import Column
+from integration.mapping.check import EXPAND, ROW, Lines, listed, problems
+from integration.mapping.model import (
+    AttributeMap,
+    EntityMap,
+    ExpandMap,
+    Kind,
+    LongId,
+    Partial,
+    Remove,
+    TooLong,
+)
 
 FOLDER = Path(__file__).parent / "maps"
 
-_ROW = ("table", "entity_set", "key", "id_column", "version_column", "updated_column")
+Data = dict[str, Any]
 
-# What FHIRPath itself gives: https://hl7.org/fhirpath/#environment-variables
-_GIVEN = ("context", "resource", "ucum")
-_ATTRIBUTE = {"column", "kind", "path", "choices", "default", "too_long"}
+
+@dataclass(frozen=True, slots=True)
+class Maps:
+    """By resource type; a type whose map is broken has its reason instead."""
+
+    entities: Mapping[str, EntityMap]
+    broken: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file of a map, or of additions to one."""
+
+    name: str
+    text: str
+
+    @property
+    def stem(self) -> str:
+        return self.name.removesuffix(".toml")
+
+    @property
+    def resource(self) -> str:
+        """What it maps, even where it is no TOML: by its text, else by its name."""
+        said = re.search(r'^\s*(?:resource|adds_to)\s*=\s*["\'](\w+)["\']', self.text, re.M)
+        return said[1] if said else self.stem.title().replace("_", "")
+
+
+def maps(
+    set_: str,
+    prefix: str | None = None,
+    own_folder: Path | None = None,
+    enabled: Collection[str] = (),
+) -> Maps:
+    """The maps in use. `prefix` is the publisher's, for {prefix}; files in `own_folder` replace
+    those of the same name; `enabled` names files that are used only where they are named.
+
+    A map that is wrong stops its own table and no other. Raises Misconfigured for a setting.
+    """
+    files = _files(set_, own_folder)
+    named = {name.removesuffix(".toml") for name in enabled}
+    strangers = sorted(named - {name.removesuffix(".toml") for name in files})
+    if strangers:
+        raise Misconfigured(f"there is no map {', '.join(strangers)} to enable")
+    entities: dict[str, EntityMap] = {}
+    broken: dict[str, str] = {}
+    additions: list[tuple[_File, Data]] = []
+    for name, path in files.items():
+        file = _read(path, name, prefix)
+        try:
+            data = _decoded(file)
+            if not data.get("enabled", True) and file.stem not in named:
+                continue
+            if "adds_to" in data:
+                additions.append((file, data))
+                continue
+            entity = _entity(file, data)
+            if entity.resource in entities:
+                other = entities.pop(entity.resource).file
+                raise Misconfigured(f"{other} and {name} both map {entity.resource}")
+            entities[entity.resource] = entity
+        except Misconfigured as problem:
+            _break(file.resource, str(problem), entities, broken)
+    for file, data in additions:
+        try:
+            entity = entities.get(file.resource) or _no_base(file)
+            entities[entity.resource] = _added(entity, file, data)
+        except Misconfigured as problem:
+            _break(file.resource, str(problem), entities, broken)
+    for resource in broken:
+        entities.pop(resource, None)
+    return Maps(entities, broken)
+
+
+def names(set_: str, prefix: str | None = None, own_folder: Path | None = None) -> list[str]:
+    """Every file of the set and of the organisation, by the names that enable them."""
+    return [name.removesuffix(".toml") for name in _files(set_, own_folder)]
 
 
 @cache
-def shipped() -> Mapping[str, EntityMap]:
-    """The maps of this folder by resource type. Raises Misconfigured."""
-    maps = (parse(path.read_text("utf-8"), path.name) for path in sorted(FOLDER.glob("*.toml")))
-    return {entity.resource: entity for entity in maps}
+def shipped(set_: str = "healthcare", prefix: str | None = None) -> Mapping[str, EntityMap]:
+    """The maps that a set has enabled. Raises Misconfigured."""
+    found = maps(set_, prefix)
+    if found.broken:
+        raise Misconfigured("; ".join(found.broken.values()))
+    return found.entities
 
 
 def parse(text: str, name: str) -> EntityMap:
     """One entity map. Raises Misconfigured with everything that is wrong in the file."""
+    file = _File(name, text)
+    return _entity(file, _decoded(file))
+
+
+def _files(set_: str, own_folder: Path | None) -> dict[str, Path]:
+    files = {path.name: path for path in sorted((FOLDER / set_).glob("*.toml"))}
+    if not files:
+        raise Misconfigured(f"there is no set of maps called {set_}")
+    if own_folder is not None:
+        if not own_folder.is_dir():
+            raise Misconfigured("the folder of the organisation's own maps is not there")
+        files |= {path.name: path for path in sorted(own_folder.glob("*.toml"))}
+    return files
+
+
+def _read(path: Path, name: str, prefix: str | None) -> _File:
+    text = path.read_text("utf-8")
+    return _File(name, text.replace("{prefix}", prefix) if prefix else text)
+
+
+def _break(
+    resource: str, problem: str, entities: dict[str, EntityMap], broken: dict[str, str]
+) -> None:
+    entities.pop(resource, None)
+    broken[resource] = f"{broken[resource]}; {problem}" if resource in broken else problem
+
+
+def _decoded(file: _File) -> Data:
     try:
-        data = tomllib.loads(text)
+        data = tomllib.loads(file.text)
     except tomllib.TOMLDecodeError as error:
-        raise Misconfigured(f"{name}: {error}") from None
-    problems = list(_problems(data))
-    if problems:
-        raise Misconfigured(f"{name}: {'; '.join(problems)}")
+        raise Misconfigured(f"{file.name}: {error}") from None
+    wants = [n for n, line in enumerate(file.text.splitlines(), 1) if "{prefix}" in line]
+    if wants and data.get("enabled", True):
+        raise Misconfigured(f"{file.name}:{wants[0]}: {{prefix}} is not set: set MAP_PREFIX")
+    return data
+
+
+def _entity(file: _File, data: Data) -> EntityMap:
+    lines = Lines(file.text, file.name)
+    _refuse([*problems(data, lines)])
+    row = data["row"]
     return EntityMap(
         resource=data["resource"],
-        **{field: data["row"][field] for field in _ROW},
+        **{field: row[field] for field in ROW},
+        kind_column=row.get("kind_column"),
+        long_id=LongId(row.get("long_id", LongId.REFUSE)),
         variables=data.get("variables", {}),
-        attributes=tuple(_attribute(item) for item in data["attribute"]),
+        attributes=_attributes(data["attribute"], lines, "attribute"),
+        expands=_expands(data, lines),
+        enabled=data.get("enabled", True),
+        file=file.name,
     )
 
 
-def misfits(entity: EntityMap, columns: Mapping[str, Column]) -> list[str]:
-    """What the tenant's table lacks for this map."""
-    return [
-        f"{entity.table} has no column {column}"
-        for column in entity.columns
-        if column not in columns
-    ]
+def _added(entity: EntityMap, file: _File, data: Data) -> EntityMap:
+    """The map with what another file adds to it."""
+    lines = Lines(file.text, file.name)
+    _refuse([*problems(data, lines, entity.variables)])
+    attributes = _attributes(data.get("attribute", []), lines, "attribute")
+    taken = set(entity.columns)
+    _refuse(
+        [f"{one.where}: {one.column}: {entity.file} maps the column already"
+         for one in attributes if one.column in taken]
+    )  # fmt: skip
+    return replace(
+        entity,
+        variables={**entity.variables, **data.get("variables", {})},
+        attributes=entity.attributes + attributes,
+        expands=entity.expands + _expands(data, lines),
+        file=f"{entity.file}, {file.name}",
+    )
 
 
-def _problems(data: Mapping[str, Any]) -> Iterator[str]:
-    if not isinstance(data.get("resource"), str):
-        yield "resource is missing"
-    row, variables, items = data.get("row"), data.get("variables", {}), data.get("attribute")
-    row = row if isinstance(row, dict) else {}
-    yield from (f"row.{field} is missing" for field in _ROW if not isinstance(row.get(field), str))
-    known: list[str] = []
-    if not isinstance(variables, dict):
-        yield "variables must be a table, [variables]"
-        variables = {}
-    for name, path in variables.items():
-        yield from _path_problems(path, f"variables.{name}", known)
-        known.append(name)
-    if not isinstance(items, list) or not items or not all(isinstance(one, dict) for one in items):
-        yield "no [[attribute]] is given"
-        return
-    seen: set[str] = set()
-    for number, item in enumerate(items, 1):
-        column = item.get("column")
-        where = f"attribute {number} ({column})"
-        if not isinstance(column, str):
-            yield f"attribute {number}: column is missing"
-        elif column in seen:
-            yield f"{where}: the column is mapped twice"
-        elif column in (row.get(field) for field in _ROW[2:]):
-            yield f"{where}: the column says which resource the row shows"
-        seen.add(str(column))
-        if item.get("kind", "copy") not in list(Kind):
-            yield f"{where}: kind must be one of {', '.join(Kind)}"
-        if item.get("too_long", "cut") not in list(TooLong):
-            yield f"{where}: too_long must be one of {', '.join(TooLong)}"
-        yield from (f"{where}: {key} is unknown" for key in sorted(item.keys() - _ATTRIBUTE))
-        if item.get("kind") == "default":
-            if "default" not in item or "path" in item:
-                yield f"{where}: a default has a default and no path"
-        else:
-            yield from _path_problems(item.get("path"), where, known)
-        if item.get("kind") == "choice" and not item.get("choices"):
-            yield f"{where}: choices are missing"
-        elif not _are_choices(item.get("choices", {})):
-            yield f"{where}: choices must be options, or lists of options, by code"
+def _no_base(file: _File) -> EntityMap:
+    raise Misconfigured(f"{file.name}: there is no map of {file.resource} to add to")
 
 
-def _are_choices(choices: object) -> bool:
-    if not isinstance(choices, dict):
-        return False
-    options = [one for given in choices.values() for one in _listed(given)]
-    return all(type(option) is int for option in options)
+def _refuse(found: list[str]) -> None:
+    if found:
+        raise Misconfigured("; ".join(found))
 
 
-def _listed(given: Any) -> list[Any]:
-    return given if isinstance(given, list) else [given]
-
-
-def _path_problems(path: object, where: str, known: Sequence[str]) -> Iterator[str]:
-    if not isinstance(path, str):
-        yield f"{where}: path is missing"
-        return
-    try:
-        compiled(path)
-        yield from (
-            f"{where}: %{name} is no variable above"
-            for name in re.findall(r"%([A-Za-z_]\w*)", path)
-            if name not in (*known, *_GIVEN)
+def _expands(data: Data, lines: Lines) -> tuple[ExpandMap, ...]:
+    return tuple(
+        ExpandMap(
+            **{field: item[field] for field in EXPAND},
+            match=tuple(item["match"]),
+            remove=Remove(item.get("remove", Remove.ALL)),
+            attributes=_attributes(item["attribute"], lines, "expand", number),
+            where=lines.of("expand", number),
         )
-    except ValueError as error:
-        yield f"{where}: {error}"
+        for number, item in enumerate(data.get("expand", []), 1)
+    )
 
 
-def _attribute(item: Mapping[str, Any]) -> AttributeMap:
-    return AttributeMap(
-        column=item["column"],
-        kind=Kind(item.get("kind", "copy")),
-        path=item.get("path"),
-        choices={code: tuple(_listed(value)) for code, value in item.get("choices", {}).items()},
-        default=item.get("default"),
-        too_long=TooLong(item.get("too_long", "cut")),
+def _attributes(items: list[Data], lines: Lines, *block: object) -> tuple[AttributeMap, ...]:
+    return tuple(
+        AttributeMap(
+            column=item["column"],
+            kind=Kind(item.get("kind", Kind.COPY)),
+            path=item.get("path"),
+            choices={code: tuple(listed(value)) for code, value in item.get("choices", {}).items()},
+            default=item.get("default"),
+            too_long=TooLong(item.get("too_long", TooLong.CUT)),
+            partial=Partial(item.get("partial", Partial.OMIT)),
+            concept=item.get("concept"),
+            where=lines.of(*block, number),
+        )
+        for number, item in enumerate(items, 1)
     )

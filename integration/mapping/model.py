@@ -1,4 +1,4 @@
-"""Entity maps and attribute maps as values. Pure."""
+"""Entity maps, and what they make of a resource, as values. Pure."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ class Kind(StrEnum):
     """How a value gets from an element into a column."""
 
     COPY = "copy"  # text, numbers, booleans as they are
-    DATE = "date"  # a whole day, YYYY-MM-DD
+    DATE = "date"  # a whole day
     MOMENT = "moment"  # an instant; stored in UTC
     CHOICE = "choice"  # a code becomes an option value
     DEFAULT = "default"  # a constant, whatever the resource says
+    LOOKUP = "lookup"  # a reference becomes the row of the resource
+    CONCEPT = "concept"  # a code becomes a row of the codeable concepts
 
 
 class TooLong(StrEnum):
@@ -23,6 +25,29 @@ class TooLong(StrEnum):
 
     CUT = "cut"
     OMIT = "omit"
+
+
+class Partial(StrEnum):
+    """What to do with a date that says no day: 1980, 1980-05."""
+
+    OMIT = "omit"
+    FIRST = "first"  # its first day
+    LAST = "last"
+
+
+class LongId(StrEnum):
+    """What to do with a FHIR id that is longer than its column. It is never cut."""
+
+    REFUSE = "refuse"
+    DIGEST = "digest"  # the row's key stands for it, a GUID derived from it
+
+
+class Remove(StrEnum):
+    """Which child rows go that the resource no longer has."""
+
+    ALL = "all"
+    OURS = "ours"  # whose key is the one that we would have derived
+    NEVER = "never"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +58,26 @@ class AttributeMap:
     kind: Kind
     path: str | None = None  # FHIRPath; None for a constant
     choices: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # best first
-    default: Any = None  # when the element is absent
+    default: Any = None  # when the element is absent, or does not fit
     too_long: TooLong = TooLong.CUT
+    partial: Partial = Partial.OMIT
+    concept: int | None = None  # the msemr_type of the concept
+    where: str = field(default="", compare=False)  # file:line
+
+
+@dataclass(frozen=True, slots=True)
+class ExpandMap:
+    """A repeating element whose items are rows of their own, children of the resource's row."""
+
+    path: str
+    table: str
+    entity_set: str
+    key: str
+    parent: str  # the child's lookup to the row of the resource
+    match: tuple[str, ...]  # equal in these columns is the same row
+    remove: Remove
+    attributes: tuple[AttributeMap, ...]
+    where: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +91,67 @@ class EntityMap:
     id_column: str
     version_column: str
     updated_column: str
+    kind_column: str | None  # tells apart the resource types that share the table
+    long_id: LongId
     variables: Mapping[str, str]  # FHIRPath by name, used as %name in paths
     attributes: tuple[AttributeMap, ...]
+    expands: tuple[ExpandMap, ...]
+    enabled: bool
+    file: str = field(compare=False)
+
+    @property
+    def books(self) -> tuple[str, str, str]:
+        """The bookkeeping columns: id, version, last update."""
+        return self.id_column, self.version_column, self.updated_column
+
+    @property
+    def kind(self) -> Any:
+        """What the kind column says of rows of this map."""
+        return next(
+            (one.default for one in self.attributes if one.column == self.kind_column), None
+        )
 
     @property
     def columns(self) -> list[str]:
-        """Every column that the map may write."""
-        bookkeeping = [self.key, self.id_column, self.version_column, self.updated_column]
-        return bookkeeping + [attribute.column for attribute in self.attributes]
+        """Every column of the row that the map may write."""
+        return [self.key, *self.books, *(attribute.column for attribute in self.attributes)]
+
+    @property
+    def tables(self) -> list[str]:
+        """The table of the row, and those of its children."""
+        return list(dict.fromkeys((self.table, *(expand.table for expand in self.expands))))
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The value of a lookup: the row that shows `resource`."""
+
+    resource: str  # Type/id
+
+
+@dataclass(frozen=True, slots=True)
+class Concept:
+    """The value of a lookup of codeable concepts; type and code say which one."""
+
+    type: int
+    code: str
+    name: str
+    text: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A child row as it should be; the parent's lookup is not among its columns."""
+
+    map: ExpandMap
+    columns: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
-    """A row as it should be, and notes on what could not be brought over: paths, no values."""
+    """Rows as they should be: each value a JSON scalar, None where the column is cleared, a Link
+    or a Concept. Notes say what could not be brought over: where and why, no values."""
 
     columns: Mapping[str, Any]
+    children: tuple[Child, ...]
     notes: tuple[str, ...]

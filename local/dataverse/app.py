@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -14,9 +16,12 @@ from starlette.routing import Route
 
 from local.dataverse import batch, control, refusals, router, tables
 from local.dataverse.faults import Gate
+from local.dataverse.limits import Limits, Protection
+from local.dataverse.organization import Organization
 from local.dataverse.rows import Store
+from local.dataverse.tables import Additions
 from local.dataverse.wire import Call, Reply
-from local.dataverse.writes import World
+from local.dataverse.world import World
 
 VERSIONS = frozenset({"v9.1", "v9.2"})
 METHODS = ["GET", "POST", "PATCH", "PUT", "DELETE"]
@@ -26,12 +31,37 @@ def create_app(
     database: str = ":memory:",
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     new_id: Callable[[], str] = lambda: str(uuid4()),
+    *,
+    additions: Additions | None = None,
+    organization: Organization | None = None,
+    limits: Limits | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    takes: Callable[[Call], float] = lambda call: 0.0,
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> Gate:
-    """The app, with its own store. `database` is a file, or `:memory:`."""
-    world = World(tables.load(), Store(database), now, new_id)
+    """The app, with its own store. `database` is a file, or `:memory:`.
+
+    `additions` are the organization's own columns. `limits` throttle, on `clock`; each call takes
+    the execution time that `takes` says, and lets it pass by `sleep`: all in seconds.
+    """
+    catalog = tables.load(additions)
+    world = World(catalog, Store(database), now, new_id, organization or Organization())
+    protection = Protection(limits, clock)
 
     async def data(request: Request) -> Response:
-        return await _data(world, request)
+        refused = protection.admit()
+        if refused is not None:
+            return _response(refused, protection.headers())
+        seconds = 0.0
+        try:
+            call = await _call(request)
+            seconds = takes(call)
+            if seconds:
+                await sleep(seconds)
+            reply = _answer(world, request.path_params["version"], call)
+        finally:
+            protection.done(seconds)
+        return _response(reply, protection.headers())
 
     async def unknown(request: Request, _error: Exception) -> Response:
         return _response(refusals.no_http_resource(str(request.url.replace(query=""))).reply())
@@ -43,7 +73,7 @@ def create_app(
 
     inner = Starlette(
         routes=[
-            *control.routes(world, lambda: gate),
+            *control.routes(world, protection, lambda: gate),
             Route("/api/data/{version}/{rest:path}", data, methods=METHODS),
         ],
         exception_handlers={404: unknown},
@@ -53,14 +83,12 @@ def create_app(
     return gate
 
 
-async def _data(world: World, request: Request) -> Response:
-    call = await _call(request)
-    version = request.path_params["version"]
+def _answer(world: World, version: str, call: Call) -> Reply:
     if version not in VERSIONS:
-        return _response(refusals.no_http_resource(f"{call.root}/{call.path}").reply())
+        return refusals.no_http_resource(f"{call.root}/{call.path}").reply()
     if call.resource == "$batch" and call.method == "POST":
-        return _response(batch.answer(world, call))
-    return _response(router.answer(world, call))
+        return batch.answer(world, call)
+    return router.answer(world, call)
 
 
 async def _call(request: Request) -> Call:
@@ -77,13 +105,6 @@ async def _call(request: Request) -> Call:
     )
 
 
-def _response(reply: Reply) -> Response:
-    headers = {
-        **reply.all_headers(),
-        "x-ms-service-request-id": str(uuid4()),
-        # How many parallel requests the service would like, and what is left of the 5-minute limit:
-        # https://learn.microsoft.com/power-apps/developer/data-platform/send-parallel-requests
-        "x-ms-dop-hint": "4",
-        "x-ms-ratelimit-burst-remaining-xrm-requests": "5999",
-    }
+def _response(reply: Reply, told: Mapping[str, str] | None = None) -> Response:
+    headers = {**reply.all_headers(), "x-ms-service-request-id": str(uuid4()), **(told or {})}
     return Response(reply.content(), reply.status, headers)

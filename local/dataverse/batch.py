@@ -15,12 +15,14 @@ from uuid import uuid4
 
 from local.dataverse import refusals, router
 from local.dataverse.wire import Call, Refusal, Reply
-from local.dataverse.writes import World
+from local.dataverse.world import World
 
 MOST = 1000
 CRLF = b"\r\n"
 BOUNDARY = re.compile(r'boundary=(?:"([^"]+)"|([^";\s]+))', re.IGNORECASE)
 ROOT = re.compile(r"^(?:https?://[^/]+)?/?api/data/v9\.\d+/")
+# Who acts is said for the whole batch; what is asked of an operation is said with it.
+INHERITED = ("callerobjectid", "mscrmcallerid")
 REFERENCE = re.compile(r"/?\$(\w+)")
 
 
@@ -112,6 +114,9 @@ def _steps(call: Call) -> Iterator[Request | ChangeSet]:
                         "Requests in change sets only support the HTTP methods 'POST', 'PUT', "
                         "'DELETE', and 'PATCH'."
                     )
+            named = [request.content_id for request in requests if request.content_id]
+            if len(set(named)) != len(named):
+                raise refusals.bad_query("A Content-ID is found more than once in a change set.")
             yield ChangeSet(requests)
         else:
             yield _request(call, part)
@@ -155,11 +160,13 @@ def _request(outer: Call, part: Part) -> Request:
         raise refusals.bad_payload("$batch", "Stream was not readable.")
     method, url, _ = words
     headers, body = _message(rest) if not rest.startswith(CRLF) else ({}, rest[2:])
+    inherited = {name: outer.headers[name] for name in INHERITED if name in outer.headers}
     path, _, query = ROOT.sub("", url).lstrip("/").partition("?")
     if path == "$batch":
         raise refusals.bad_query("A batch cannot contain another batch.")
     return Request(
-        Call(method, path, query, headers, body, outer.root), part.headers.get("content-id")
+        Call(method, path, query, {**inherited, **headers}, body, outer.root),
+        part.headers.get("content-id"),
     )
 
 

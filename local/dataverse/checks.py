@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime
+from decimal import ROUND_HALF_UP, Decimal
 from math import isfinite
 from typing import Any
 
@@ -48,6 +49,8 @@ def _plain(table: Table, column: Column, given: Any) -> Values:
     if column.read_only:
         # Columns that are not valid for create or update are ignored, not refused.
         return {}
+    if given is None and column.type in ("State", "Status"):
+        raise refusals.cannot_be_null(column.name)
     return {column.name: None if given is None else _value(table, column, given)}
 
 
@@ -119,7 +122,7 @@ def _value(table: Table, column: Column, given: Any) -> Any:
     if edm in ("Edm.Int32", "Edm.Int64") and type(given) is int:
         return _whole(table, column, given)
     if edm in ("Edm.Double", "Edm.Decimal") and type(given) in (int, float) and isfinite(given):
-        return _in_range(table, column, given, whole=False)
+        return _rounded(column, _in_range(table, column, given, whole=False))
     if edm == "Edm.Guid" and isinstance(given, str) and is_guid(given):
         return guid(given)
     if edm == "Edm.Binary" and isinstance(given, str):
@@ -170,6 +173,14 @@ def _in_range(table: Table, column: Column, given: float, *, whole: bool) -> flo
     if (low is not None and given < low) or (high is not None and given > high):
         raise refusals.outside_range(table.name, column.name, given, whole=whole)
     return given
+
+
+def _rounded(column: Column, given: float) -> float:
+    """Places beyond the column's precision are lost, without a word."""
+    if column.precision is None:
+        return given
+    place = Decimal(1).scaleb(-column.precision)
+    return float(Decimal(str(given)).quantize(place, ROUND_HALF_UP))
 
 
 def _day(table: Table, column: Column, given: str) -> str:

@@ -56,6 +56,8 @@ def path(column: Column) -> str:
 
 
 def property_of(table: Table, name: str) -> Column:
+    if "/" in name:
+        raise refusals.not_offered("conditions on the columns of related rows")
     if name not in table.properties:
         raise refusals.no_property(name, table.name)
     return table.properties[name]

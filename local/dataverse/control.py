@@ -4,7 +4,7 @@ POST   /control/faults   {"kind": "status" | "slow" | "reset" | "lost-reply" | "
                           | "throttle",
                           "next": N, "status", "code", "retryAfter", "delayMs", "method", "path"}
 DELETE /control/faults   forget them
-GET    /control/stats    calls and faults so far, and rows by table
+GET    /control/stats    calls, faults and throttled calls so far, and rows by table
 GET    /control/writes   ?last=N, oldest first
 GET    /control/history  ?table=contact&id=…, every state of one row, oldest first
 POST   /control/reset    no rows, no faults, no calls
@@ -21,12 +21,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from local.dataverse.faults import Gate, fault_of
-from local.dataverse.writes import World
+from local.dataverse.limits import Protection
+from local.dataverse.world import World
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def routes(world: World, gate: Callable[[], Gate]) -> list[Route]:
+def routes(world: World, protection: Protection, gate: Callable[[], Gate]) -> list[Route]:
     async def faults(request: Request) -> Response:
         if request.method == "DELETE":
             gate().faults.clear()
@@ -39,11 +40,13 @@ def routes(world: World, gate: Callable[[], Gate]) -> list[Route]:
 
     async def stats(_request: Request) -> Response:
         counted = {"requests": gate().requests, "faults": gate().met}
-        return JSONResponse({**counted, "rows": world.store.sizes()})
+        throttled = {"throttled": protection.refused, "mostAtOnce": protection.most_running}
+        return JSONResponse({**counted, **throttled, "rows": world.store.sizes()})
 
     async def reset(_request: Request) -> Response:
         world.store.clear()
         world.log.clear()
+        protection.forget()
         gate().faults.clear()
         gate().requests = gate().met = 0
         return Response(status_code=204)

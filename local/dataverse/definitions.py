@@ -18,7 +18,10 @@ CHOICE_SETS = ("OptionSet", "GlobalOptionSet")
 COLLECTIONS = ("Attributes", "Keys", "ManyToOneRelationships")
 # Properties of derived attribute types: without a cast they cannot be selected.
 SPECIAL = frozenset(
-    ("MaxLength", "Format", "FormatName", "DateTimeBehavior", "Targets", "MinValue", "MaxValue")
+    (
+        *("MaxLength", "Format", "FormatName", "DateTimeBehavior", "Targets"),
+        *("MinValue", "MaxValue", "Precision"),
+    )
 )
 
 
@@ -57,7 +60,7 @@ def _below(call: Call, table: Table, rest: str, options: dict[str, str]) -> Repl
         return _many(call, type_name, _collection(table, segment.name), options)
     columns = _columns(table, segment.key)
     cast = segment.rest or None
-    if cast is not None and cast.removeprefix(NAMESPACE) not in _kinds(table):
+    if cast is not None and cast not in metadata.ALL_KINDS:
         raise refusals.no_resource(cast)
     documents = [
         _attribute(table, column, cast, options)
@@ -89,10 +92,6 @@ def _columns(table: Table, key: str | None) -> list[Column]:
     if not found:
         raise refusals.no_attribute(table.name, match[1] if match else key)
     return found
-
-
-def _kinds(table: Table) -> set[str]:
-    return {metadata.kind(column).removeprefix(NAMESPACE) for column in table.columns.values()}
 
 
 def _attribute(table: Table, column: Column, cast: str | None, options: dict[str, str]) -> Document:

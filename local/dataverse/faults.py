@@ -13,16 +13,9 @@ from typing import Any
 import httpx
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from local.dataverse import limits
 from local.dataverse.wire import Refusal, Reply
 
-# https://learn.microsoft.com/power-apps/developer/data-platform/api-limits
-LIMITS = {
-    "0x80072322": "Number of requests exceeded the limit of 6000 over time window of 300 seconds.",
-    "0x80072321": "Combined execution time of incoming requests exceeded limit of 1,200,000 "
-    "milliseconds over time window of 300 seconds. Decrease number of concurrent requests or "
-    "reduce the duration of requests and try again later.",
-    "0x80072326": "Number of concurrent requests exceeded the limit of 52.",
-}
 KINDS = frozenset({"status", "slow", "reset", "lost-reply", "throttle", "broken"})
 
 
@@ -43,7 +36,9 @@ class Fault:
 
     def reply(self) -> Reply:
         status = 429 if self.kind == "throttle" else self.status
-        message = LIMITS.get(self.code, "An unexpected error occurred.")
+        message = "An unexpected error occurred."
+        if self.code in (limits.REQUESTS, limits.TIME, limits.CONCURRENT):
+            message = limits.USUAL.message(self.code)
         refused = Refusal(status, self.code, message).reply()
         wait = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
         return Reply(status, refused.document, wait)
@@ -58,7 +53,7 @@ def fault_of(wish: dict[str, Any]) -> Fault:
         raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
     fault = Fault(**{NAMES[name]: value for name, value in wish.items()})
     if kind == "throttle":
-        fault.code = wish.get("code", "0x80072322")
+        fault.code = wish.get("code", limits.REQUESTS)
         fault.retry_after = wish.get("retryAfter", 2)
     return fault
 

@@ -16,6 +16,7 @@ from local.dataverse.wire import Refusal
 TOKEN = re.compile(
     r"\s*(?:"
     r"(?P<string>'(?:[^']|'')*')"
+    r"|(?P<listed>\"[^\"'\\]*\")"
     r"|(?P<guid>[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})"
     r"|(?P<datetime>\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}:\d{2}))"
     r"|(?P<date>\d{4}-\d{2}-\d{2})"
@@ -145,6 +146,8 @@ class _Parser:
         if token.kind == "name" and token.text == IN:
             self._take()
             return self._in()
+        if token.kind == "name" and token.text.startswith("Microsoft.Dynamics.CRM."):
+            raise refusals.not_offered(f"the query function {token.text}")
         return self._comparison()
 
     def _comparison(self) -> Node:
@@ -163,15 +166,18 @@ class _Parser:
         return Function(function, name, text)
 
     def _in(self) -> Node:
-        """`In(PropertyName='x',PropertyValues=['a','b'])`: every value is quoted, of any type."""
+        """`In(PropertyName='x',PropertyValues=['a','b'])`: every value is quoted, of any type.
+
+        Microsoft's own Python client writes "a"; what an escape means in there, nobody says.
+        """
         for mark in ("(", "PropertyName", "="):
             self._need(mark)
         name = Name(self._string())
         for mark in (",", "PropertyValues", "=", "["):
             self._need(mark)
-        values = [self._string()]
+        values = [self._listed()]
         while self._mark(","):
-            values.append(self._string())
+            values.append(self._listed())
         for mark in ("]", ")"):
             self._need(mark)
         return In(name, tuple(values))
@@ -208,6 +214,9 @@ class _Parser:
         if token.kind != "string":
             raise self._error()
         return _unquote(token.text)
+
+    def _listed(self) -> str:
+        return self._take().text[1:-1] if self._peek().kind == "listed" else self._string()
 
     def _peek(self) -> Token:
         if self._position >= len(self._tokens):

@@ -20,6 +20,16 @@ REQUIRED = {
 }
 # The metadata type of an attribute, where it is not simply the column's own type.
 KINDS = {"Uniqueidentifier": "UniqueIdentifier", "Owner": "Lookup", "Customer": "Lookup"}
+# Every kind there is, whether this table has such a column or not:
+# https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query-metadata-web-api
+ALL_KINDS = frozenset(
+    f"Microsoft.Dynamics.CRM.{kind}AttributeMetadata"
+    for kind in (
+        "BigInt Boolean DateTime Decimal Double EntityName File Image Integer Lookup "
+        "ManagedProperty Memo Money MultiSelectPicklist Picklist State Status String "
+        "UniqueIdentifier"
+    ).split()
+)
 INT32 = (-2147483648, 2147483647)
 INT64 = (-9223372036854775808, 9223372036854775807)
 
@@ -64,7 +74,7 @@ def attribute(table: Table, column: Column) -> Document:
         },
         "IsPrimaryId": column.name == table.primary_id,
         "IsPrimaryName": column.name == table.primary_name,
-        "IsCustomAttribute": column.name.startswith("msemr_"),
+        "IsCustomAttribute": _is_custom(column),
         "IsValidForRead": True,
         "IsValidForCreate": not column.read_only,
         "IsValidForUpdate": not column.read_only and column.name != table.primary_id,
@@ -119,11 +129,20 @@ def relationships(table: Table) -> list[Document]:
             "ReferencingAttribute": column.name,
             "ReferencingEntityNavigationPropertyName": navigation,
             "ReferencedEntity": target,
+            "ReferencedAttribute": f"{target}id",
+            "ReferencedEntityNavigationPropertyName": f"{table.name}_{navigation}_{target}",
+            "IsCustomRelationship": _is_custom(column),
         }
         for navigation, (column, _) in sorted(table.navigations.items())
         for target, name in column.navigation
         if name == navigation
     ]
+
+
+def _is_custom(column: Column) -> bool:
+    """A publisher's prefix is in lower case; stock schema names are not."""
+    prefix, mark, _ = column.schema_name.partition("_")
+    return bool(mark) and prefix.islower()
 
 
 def _special(column: Column) -> Document:
@@ -144,7 +163,7 @@ def _special(column: Column) -> Document:
             low, high = INT32 if column.type == "Integer" else INT64
             return _limits(column, low, high)
         case "Decimal" | "Double" | "Money":
-            return _limits(column, None, None)
+            return {**_limits(column, None, None), "Precision": _precision(column)}
     return {}
 
 
@@ -153,6 +172,12 @@ def _limits(column: Column, low: int | None, high: int | None) -> Document:
         "MinValue": low if column.minimum is None else column.minimum,
         "MaxValue": high if column.maximum is None else column.maximum,
     }
+
+
+def _precision(column: Column) -> int:
+    """Where no source tells: as many places as Dataverse gives a new column of the type."""
+    usual = {"Decimal": 2, "Double": 5, "Money": 2}
+    return usual[column.type] if column.precision is None else column.precision
 
 
 def _two_options(table: Table, column: Column) -> Document:

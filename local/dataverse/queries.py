@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -17,6 +18,10 @@ from local.dataverse.wire import Call, Reply
 
 PAGE = 5000  # most rows in one answer, and the most that $count tells
 OPTIONS = frozenset({"$select", "$filter", "$top", "$orderby", "$count", "$skiptoken"})
+UNOFFERED = frozenset(
+    ("$expand", "$apply", "$search", "fetchXml", "savedQuery", "userQuery", "sql", "partitionId")
+)
+FORMATTED = "@OData.Community.Display.V1.FormattedValue"
 COOKIE = re.compile(r'<cookie pagenumber="(\d+)" size="(\d+)" />')
 
 
@@ -51,8 +56,8 @@ def read_rows(store: Store, call: Call, table: Table) -> Reply:
     document: dict[str, Any] = {"@odata.context": _context(call, table, chosen)}
     if options.get("$count") == "true":
         document["@odata.count"] = min(store.count(table, *where), PAGE)
-    shown = _annotated(call)
-    document["value"] = [_shape(table, row, chosen, annotated=shown) for row in rows]
+    shown = _annotations(call)
+    document["value"] = [_shape(table, row, chosen, shown) for row in rows]
     if len(found) > room and (top is None or start + room < top):
         document["@odata.nextLink"] = _next_link(call, page + 1, size)
     headers = {"Preference-Applied": f"odata.maxpagesize={size}"} if preferred else {}
@@ -67,7 +72,7 @@ def count_rows(store: Store, call: Call, table: Table) -> Reply:
 
 def entity(call: Call, table: Table, row: Row, chosen: list[str] | None) -> Values:
     context = f"{_context(call, table, chosen)}/$entity"
-    shape = _shape(table, row, chosen, annotated=_annotated(call))
+    shape = _shape(table, row, chosen, _annotations(call))
     return {"@odata.context": context, **shape}
 
 
@@ -133,9 +138,9 @@ def _check_options(options: Mapping[str, str], offered: frozenset[str]) -> None:
     for name in options:
         if name == "$skip":
             raise refusals.bad_query("The query option '$skip' is not supported.")
-        if name in ("$expand", "$apply", "$search", "fetchXml", "savedQuery", "userQuery"):
+        if name in UNOFFERED or name.startswith("@"):
             raise refusals.not_offered(f"the query option '{name}'")
-        if name.startswith("$") and name not in offered:
+        if name not in offered and name != "tag":  # `tag` is for plug-ins and does nothing here
             raise refusals.bad_query(f"The query parameter '{name}' is not supported.")
 
 
@@ -144,11 +149,20 @@ def _context(call: Call, table: Table, chosen: list[str] | None) -> str:
     return f"{call.root}/$metadata#{table.entity_set}{columns}"
 
 
-def _annotated(call: Call) -> bool:
-    return "odata.include-annotations" in call.preferences
+def _annotations(call: Call) -> frozenset[str]:
+    """Which are preferred: by name, by `Some.Namespace.*`, or all by `*`.
+
+    https://learn.microsoft.com/power-apps/developer/data-platform/webapi/compose-http-requests-handle-errors#prefer-header
+    """
+    wished = call.preferences.get("odata.include-annotations", "").split(",")
+    patterns = [pattern.strip() for pattern in wished]
+    known = (FORMATTED, TARGET)
+    return frozenset(
+        name for name in known if any(fnmatchcase(name[1:], pattern) for pattern in patterns)
+    )
 
 
-def _shape(table: Table, row: Row, chosen: list[str] | None, *, annotated: bool) -> Values:
+def _shape(table: Table, row: Row, chosen: list[str] | None, shown: frozenset[str]) -> Values:
     """The id always comes along. Annotations of lookups and choices only when preferred."""
     names = table.properties if chosen is None else {*chosen, table.primary_id}
     shape: Values = {"@odata.etag": row.etag}
@@ -156,11 +170,11 @@ def _shape(table: Table, row: Row, chosen: list[str] | None, *, annotated: bool)
         value = row.values.get(name)
         shape[name] = value
         column = table.properties[name]
-        if not annotated or value is None:
+        if value is None:
             continue
         labels = {option.value: option.label for option in column.options}
-        if column.edm == "Edm.Int32" and value in labels:
-            shape[f"{name}@OData.Community.Display.V1.FormattedValue"] = labels[value]
-        if row.values.get(name + TARGET):
+        if FORMATTED in shown and column.edm == "Edm.Int32" and value in labels:
+            shape[name + FORMATTED] = labels[value]
+        if TARGET in shown and row.values.get(name + TARGET):
             shape[name + TARGET] = row.values[name + TARGET]
     return shape

@@ -111,6 +111,38 @@ def bad_status(table: str, state: str, status: int) -> Refusal:
     )
 
 
+def cannot_be_null(name: str) -> Refusal:
+    return bad_argument(f"Attribute: {name} cannot be set to NULL.")
+
+
+def bad_argument(message: str) -> Refusal:
+    return Refusal(400, "0x80040203", message)
+
+
+def no_privilege(user: str, privilege: str) -> Refusal:
+    return Refusal(
+        403, "0x80040220", f"Principal user (Id={user}, type=8) is missing {privilege} privilege."
+    )
+
+
+def no_user() -> Refusal:
+    return Refusal(403, "0x80072560", "The user is not a member of the organization.")
+
+
+def duplicate() -> Refusal:
+    return Refusal(
+        412,
+        "0x80040333",
+        "A record was not created or updated because a duplicate of the current record already "
+        "exists.",
+    )
+
+
+def plug_in_failed(message: str) -> Refusal:
+    """What a custom API throws by itself."""
+    return Refusal(400, "0x80040265", message)
+
+
 def no_row(table: str, row_id: str) -> Refusal:
     return Refusal(404, "0x80040217", f"Entity '{table}' With Id = {row_id} Does Not Exist")
 

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
-from local.dataverse import addresses, definitions, queries, refusals, writes
+from local.dataverse import addresses, bulk, definitions, queries, refusals, upsert_bundle, writes
+from local.dataverse.organization import BUSINESS_UNIT, ORGANIZATION, wishes_of
 from local.dataverse.rows import Row, Values
 from local.dataverse.tables import Table
 from local.dataverse.wire import Call, Refusal, Reply
-from local.dataverse.writes import Condition, World, Written
+from local.dataverse.world import World
+from local.dataverse.writes import Condition, Written
 
-UPSERT_MULTIPLE = "Microsoft.Dynamics.CRM.UpsertMultiple"
+# Actions and collections of the service itself that clients ask for.
+UNBOUND = frozenset(
+    ("BulkDelete", "msind_RetrieveBundle", "RetrieveMetadataChanges", "RelationshipDefinitions")
+)
+CREATE_MULTIPLE = f"{bulk.NAMESPACE}CreateMultiple"
 
 
 def answer(world: World, call: Call) -> Reply:
     try:
-        return _answer(world, call)
+        wishes = wishes_of(world.organization, call.headers)
+        return _answer(replace(world, wishes=wishes), call)
     except Refusal as refusal:
         return refusal.reply()
 
@@ -38,7 +46,11 @@ def _no_constant(name: str) -> None:
 def _answer(world: World, call: Call) -> Reply:
     segment = addresses.split(call.resource)
     if segment.name == "WhoAmI":
-        return _who_am_i(call)
+        return _who_am_i(world, call)
+    if segment.name == upsert_bundle.NAME:
+        return _upsert_bundle(world, call)
+    if segment.name in UNBOUND:
+        raise refusals.not_offered(segment.name)
     if segment.name == "EntityDefinitions":
         if call.method != "GET":
             raise refusals.not_offered("changing table definitions")
@@ -66,16 +78,34 @@ def _rows(world: World, call: Call, table: Table, rest: str) -> Reply:
             chosen = queries.selection_of(call, table)
             written = writes.create(world, table, body_of(call, table.entity_set))
             return _written(world, call, table, written, chosen)
-        case "POST", action if action == UPSERT_MULTIPLE:
-            payload = body_of(call, table.entity_set)
-            for written in writes.upsert_multiple(world, table, payload.get("Targets")):
-                _log(world, call, table, written.row, created=written.created)
-            return Reply(204)
-        case _, action if action in (UPSERT_MULTIPLE, "$count"):
+        case "POST", action if action in bulk.ACTIONS:
+            return _many(world, call, table, action)
+        case _, action if action in (*bulk.ACTIONS, "$count"):
             raise refusals.no_http_resource(f"{call.root}/{call.path}")
         case _, "":
             raise refusals.no_method(call.method)
     raise refusals.no_resource(rest)
+
+
+def _many(world: World, call: Call, table: Table, action: str) -> Reply:
+    payload = body_of(call, table.entity_set)
+    done = bulk.run(world, table, action, payload.get("Targets"))
+    for written in done:
+        _log(world, call, table, written.row, created=written.created)
+    if action != CREATE_MULTIPLE:
+        return Reply(204)
+    context = f"{call.root}/$metadata#{CREATE_MULTIPLE}Response"
+    return Reply(200, {"@odata.context": context, "Ids": [written.row.id for written in done]})
+
+
+def _upsert_bundle(world: World, call: Call) -> Reply:
+    if call.method != "POST":
+        raise refusals.no_http_resource(f"{call.root}/{call.path}")
+    document, done = upsert_bundle.run(world, body_of(call, call.resource))
+    for table, written in done:
+        _log(world, call, table, written.row, created=written.created)
+    context = f"{call.root}/$metadata#Microsoft.Dynamics.CRM.{upsert_bundle.NAME}Response"
+    return Reply(200, {"@odata.context": context, **document})
 
 
 def _row(world: World, call: Call, at: addresses.Address) -> Reply:
@@ -116,17 +146,18 @@ def _log(world: World, call: Call, table: Table, row: Row, *, created: bool) -> 
         "table": table.name,
         "id": row.id,
         "created": created,
+        **world.wishes.told(),
     }
     world.log.append(entry)
 
 
-def _who_am_i(call: Call) -> Reply:
+def _who_am_i(world: World, call: Call) -> Reply:
     if call.method != "GET":
         raise refusals.no_http_resource(f"{call.root}/{call.path}")
     document = {
         "@odata.context": f"{call.root}/$metadata#Microsoft.Dynamics.CRM.WhoAmIResponse",
-        "BusinessUnitId": writes.BUSINESS_UNIT,
-        "UserId": writes.USER,
-        "OrganizationId": writes.ORGANIZATION,
+        "BusinessUnitId": BUSINESS_UNIT,
+        "UserId": world.wishes.user,
+        "OrganizationId": ORGANIZATION,
     }
     return Reply(200, document)

@@ -1,9 +1,12 @@
 """The tables of the stand-in. Each is one JSON file under tables/; a new file is a new table.
 
 A column states `type`, `schemaName` and `label`, and where they apply: `required` (none if absent),
-`maxLength`, `min`, `max`, `format`, `behavior`, `options` (a status option names its `state`),
-`globalChoice`, `targets`, `navigation` (target table -> navigation property; a lookup without one
-cannot be bound), `readOnly`, `composedOf`, `cascadeDelete` (RemoveLink if absent).
+`maxLength`, `min`, `max`, `precision`, `format`, `behavior`, `options` (a status option names its
+`state`), `globalChoice`, `targets`, `navigation` (target table -> navigation property; a lookup
+without one cannot be bound), `readOnly`, `composedOf`, `cascadeDelete` (RemoveLink if absent).
+
+`Additions` are what an organisation has of its own: columns and alternate keys of these tables.
+Those of custom/plain.json are for an organisation without Cloud for Healthcare.
 """
 
 from __future__ import annotations
@@ -16,6 +19,10 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent / "tables"
+PLAIN = Path(__file__).parent / "custom/plain.json"
+
+# By table: {"columns": {name: column}, "keys": [key]}, as the files under tables/ write them.
+Additions = Mapping[str, Mapping[str, Any]]
 
 LOOKUPS = frozenset({"Lookup", "Customer", "Owner"})
 CHOICES = frozenset({"Picklist", "State", "Status"})
@@ -63,6 +70,7 @@ class Column:
     max_length: int | None = None
     minimum: float | None = None
     maximum: float | None = None
+    precision: int | None = None  # decimal places
     format: str | None = None
     behavior: str | None = None
     options: tuple[Option, ...] = ()
@@ -134,9 +142,24 @@ class Catalog:
     by_set: Mapping[str, Table]
 
 
-def load(folder: Path = FOLDER) -> Catalog:
-    tables = [_table(json.loads(path.read_text("utf-8"))) for path in sorted(folder.glob("*.json"))]
+def load(additions: Additions | None = None, folder: Path = FOLDER) -> Catalog:
+    files = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
+    more = additions or {}
+    if unknown := more.keys() - {data["logicalName"] for data in files}:
+        raise ValueError(f"there is no table {', '.join(sorted(unknown))} to add columns to")
+    tables = [_table(_with(data, more.get(data["logicalName"], {}))) for data in files]
     return Catalog({t.name: t for t in tables}, {t.entity_set: t for t in tables})
+
+
+def additions(path: Path = PLAIN, prefix: str = "new") -> dict[str, Any]:
+    """A file of columns and keys, in which `{prefix}` is the publisher's."""
+    found: dict[str, Any] = json.loads(path.read_text("utf-8").replace("{prefix}", prefix))
+    return found
+
+
+def _with(data: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    columns = {**data["columns"], **more.get("columns", {})}
+    return {**data, "columns": columns, "keys": [*data["keys"], *more.get("keys", ())]}
 
 
 def _table(data: dict[str, Any]) -> Table:
@@ -163,6 +186,7 @@ def _column(name: str, data: dict[str, Any]) -> Column:
         max_length=data.get("maxLength"),
         minimum=data.get("min"),
         maximum=data.get("max"),
+        precision=data.get("precision"),
         format=data.get("format"),
         behavior=data.get("behavior"),
         options=tuple(

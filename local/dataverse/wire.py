@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote
+
+# Between commas, but for those in quotes.
+WISH = re.compile(r'(?:"[^"]*"|[^",])+')
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class Call:
     @property
     def preferences(self) -> dict[str, str]:
         """`Prefer: return=representation, odata.maxpagesize=2` as a mapping."""
-        wishes = (wish.strip() for wish in self.headers.get("prefer", "").split(","))
+        wishes = (wish.strip() for wish in WISH.findall(self.headers.get("prefer", "")))
         pairs = (wish.partition("=") for wish in wishes if wish)
         return {name.strip(): value.strip().strip('"') for name, _, value in pairs}
 

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
+from dataclasses import dataclass
 
-from local.dataverse import addresses, refusals
+from local.dataverse import addresses, duplicates, refusals
 from local.dataverse.addresses import Address
 from local.dataverse.checks import TARGET, stamp, values_of
-from local.dataverse.rows import Row, Store, Values
-from local.dataverse.tables import Catalog, Table
-
-# The caller, its business unit and its organization, as WhoAmI tells them.
-USER = "5f1c2f0e-7a4b-4c0e-9d55-0a1b2c3d4e01"
-BUSINESS_UNIT = "5f1c2f0e-7a4b-4c0e-9d55-0a1b2c3d4e02"
-ORGANIZATION = "5f1c2f0e-7a4b-4c0e-9d55-0a1b2c3d4e03"
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """What a write needs: the tables, the rows, a clock and a source of ids."""
-
-    catalog: Catalog
-    store: Store
-    now: Callable[[], datetime]
-    new_id: Callable[[], str]
-    log: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=10_000))
+from local.dataverse.organization import BUSINESS_UNIT, ORGANIZATION
+from local.dataverse.rows import Row, Values
+from local.dataverse.tables import Table
+from local.dataverse.world import World
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,26 +89,6 @@ def disassociate(world: World, at: Address, navigation: str) -> Written:
     return upsert(world, at, {f"{navigation}@odata.bind": None}, Condition(match="*"))
 
 
-def upsert_multiple(world: World, table: Table, targets: Any) -> list[Written]:
-    """All or nothing; a row named twice is an error.
-
-    https://learn.microsoft.com/power-apps/developer/data-platform/bulk-operations
-    """
-    if not isinstance(targets, list) or not all(isinstance(target, dict) for target in targets):
-        raise refusals.bad_payload(table.entity_set, "The parameter 'Targets' must be a list.")
-    places = [_target(table, target) for target in targets]
-    marks = [(at.id, tuple(sorted(at.key_values.items()))) for at in places if at]
-    if len(set(marks)) != len(marks):
-        raise refusals.bad_payload(
-            table.entity_set, "An item with the same key has already been added."
-        )
-    with world.store.transaction():
-        return [
-            upsert(world, at, target, Condition()) if at else create(world, table, target)
-            for at, target in zip(places, targets, strict=True)
-        ]
-
-
 def resolver(world: World) -> Callable[[str], tuple[str, str]]:
     def resolve(url: str) -> tuple[str, str]:
         """`/accounts(…)`, `accounts(…)` or the full URL: the row must exist."""
@@ -144,38 +107,26 @@ def resolver(world: World) -> Callable[[str], tuple[str, str]]:
     return resolve
 
 
-def _target(table: Table, target: Values) -> Address | None:
-    """`@odata.id` names the row by key, the primary id in the body names it by id."""
-    if str(target.get("@odata.type")).lstrip("#") != f"Microsoft.Dynamics.CRM.{table.name}":
-        raise refusals.bad_payload(
-            table.entity_set, "Each item of 'Targets' must state its type in '@odata.type'."
-        )
-    if "@odata.id" in target:
-        segment = addresses.split(str(target["@odata.id"]).lstrip("/"))
-        if segment.name != table.entity_set or segment.key is None:
-            raise refusals.bad_key(table.name)
-        return addresses.address(table, segment.key)
-    row_id = target.get(table.primary_id)
-    return addresses.address(table, str(row_id)) if row_id is not None else None
-
-
 def _insert(world: World, table: Table, row_id: str, values: Values) -> Written:
-    now = stamp(world.now())
+    now, user = stamp(world.now()), world.wishes.user
     system = {
         table.primary_id: row_id,
         "createdon": now,
         "modifiedon": now,
-        "_createdby_value": USER,
-        "_modifiedby_value": USER,
-        "_ownerid_value": USER,
-        "_owninguser_value": USER,
+        "_createdby_value": user,
+        "_createdonbehalfby_value": world.wishes.on_behalf,
+        "_modifiedby_value": user,
+        "_modifiedonbehalfby_value": world.wishes.on_behalf,
+        "_ownerid_value": user,
+        "_owninguser_value": user,
         "_owningbusinessunit_value": BUSINESS_UNIT,
         "_organizationid_value": ORGANIZATION,
     }
     known = {name: value for name, value in system.items() if name in table.properties}
     first = _status(table, {"statecode": 0}, {"statecode": 0, **values})
-    whole = {**values, **known, **first}
-    return Written(world.store.put(table, row_id, _composed(table, whole), "create"), True)
+    whole = _composed(table, {**values, **known, **first})
+    duplicates.check(world, table, row_id, whole)
+    return Written(world.store.put(table, row_id, whole, "create"), True)
 
 
 def _update(world: World, at: Address, row: Row, values: Values) -> Written:
@@ -184,8 +135,13 @@ def _update(world: World, at: Address, row: Row, values: Values) -> Written:
     fixed = {table.primary_id, *at.key_values}
     changes = {name: value for name, value in values.items() if name not in fixed}
     changes.update(_status(table, row.values, changes))
-    system = {"modifiedon": stamp(world.now()), "_modifiedby_value": USER}
+    system = {
+        "modifiedon": stamp(world.now()),
+        "_modifiedby_value": world.wishes.user,
+        "_modifiedonbehalfby_value": world.wishes.on_behalf,
+    }
     whole = _composed(table, {**row.values, **changes, **system})
+    duplicates.check(world, table, row.id, whole)
     return Written(world.store.put(table, row.id, whole, "update"), False)
 
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
+import httpx
+import pytest
+
+from integration import exact_json
 from integration.dataverse.metadata import columns
+from integration.dataverse.requests import CASTS, columns_of
 from integration.model import Column
+from tests.conftest import DataverseNeighbour
 
 
 def attribute(name: str, type_: str | None, **details: Any) -> dict[str, Any]:
@@ -57,6 +64,85 @@ def test_options_that_are_missing_or_empty_limit_nothing() -> None:
     for option_set in (None, {}, options()):
         found = columns([{"value": [attribute("gendercode", "Picklist", OptionSet=option_set)]}])
         assert found["gendercode"].options is None
+
+
+def test_a_global_choice_is_one_too() -> None:
+    shared = attribute("use", "Picklist", OptionSet=None, GlobalOptionSet=options(7, 8))
+    assert columns([{"value": [shared]}])["use"].options == frozenset({7, 8})
+
+
+def test_days_and_moments_say_how_they_are_kept() -> None:
+    day = attribute("born", "DateTime", Format="DateOnly", DateTimeBehavior={"Value": "UserLocal"})
+    found = columns([{"value": [day]}])["born"]
+    assert (found.format, found.behavior) == ("DateOnly", "UserLocal")
+
+
+def test_the_format_of_a_text_is_no_format_of_a_day() -> None:
+    assert (
+        columns([{"value": [attribute("mail", "String", Format="Email")]}])["mail"].format is None
+    )
+
+
+def test_numbers_have_their_range() -> None:
+    ranged = attribute("x", "Decimal", MinValue=Decimal("-0.5"), MaxValue=9, Precision=2)
+    found = columns([{"value": [ranged]}])["x"]
+    assert (found.minimum, found.maximum, found.precision) == (Decimal("-0.5"), 9, 2)
+
+
+@pytest.mark.parametrize(
+    ("level", "required"),
+    [
+        ("None", False),
+        ("Recommended", False),
+        ("ApplicationRequired", True),
+        ("SystemRequired", True),
+    ],
+)
+def test_a_column_says_whether_it_must_be_filled(level: str, required: bool) -> None:
+    given = attribute("x", "String", RequiredLevel={"Value": level})
+    assert columns([{"value": [given]}])["x"].required is required
+
+
+def test_a_column_says_when_it_can_be_written() -> None:
+    given = attribute("x", "String", IsValidForCreate=True, IsValidForUpdate=False)
+    found = columns([{"value": [given]}, {"value": [attribute("x", "String", MaxLength=9)]}])["x"]
+    assert (found.writable_on_create, found.writable_on_update) == (True, False)
+
+
+def test_a_lookup_knows_the_navigation_property_to_each_table() -> None:
+    general = {"value": [attribute("parentcustomerid", "Customer"), attribute("x", "String")]}
+    ways = {"value": [to("account"), to("contact"), {**to("x"), "ReferencingAttribute": "hidden"}]}
+    assert columns([general, ways])["parentcustomerid"].targets == {
+        "account": "parentcustomerid_account",
+        "contact": "parentcustomerid_contact",
+    }
+
+
+def to(table: str) -> dict[str, Any]:
+    return {
+        "ReferencingAttribute": "parentcustomerid",
+        "ReferencedEntity": table,
+        "ReferencingEntityNavigationPropertyName": f"parentcustomerid_{table}",
+    }
+
+
+async def test_the_stand_in_tells_all_of_it(dataverse: DataverseNeighbour) -> None:
+    async with httpx.AsyncClient(transport=dataverse, base_url="http://dataverse") as http:
+        found = {}
+        for table in ("contact", "msemr_medicalidentifier"):
+            answers = [await http.get(f"/{columns_of(table, cast).path}") for cast in CASTS]
+            assert [answer.status_code for answer in answers] == [200] * len(CASTS)
+            found |= columns(exact_json.decode(answer.content) for answer in answers)
+    assert found["birthdate"].behavior == "DateOnly"
+    assert found["msemr_name1startdate"].behavior == "UserLocal"
+    assert found["lastname"].required
+    assert found["lastname"].max_length == 50
+    assert found["msemr_generalpractioner"].targets == {"contact": "msemr_GeneralPractioner"}
+    assert {0, 1} == found["statecode"].options
+    assert found["msemr_multiplebirth"].minimum is not None
+    assert not found["fullname"].writable_on_create
+    assert "contact" in found["msemr_assignee"].targets
+    assert found["msemr_use"].options
 
 
 def test_no_answers_are_no_columns() -> None:

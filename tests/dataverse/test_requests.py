@@ -10,20 +10,35 @@ import pytest
 
 from integration.dataverse.requests import (
     CASTS,
+    Change,
+    change,
     columns_of,
-    create,
-    find,
     literal,
-    update,
+    rows,
     who_am_i,
 )
 from integration.model import Request
 
 ROW = "0b6d3d3e-9c4b-4a53-8f1f-6f0f8a2f4c11"
+
+
+def create(**columns: object) -> Request:
+    return change(Change("PATCH", "contacts", ROW, columns, new=True))
+
+
+def update(**columns: object) -> Request:
+    return change(Change("PATCH", "contacts", ROW, columns, 'W/"7"'))
+
+
+def by_id(value: str) -> Request:
+    return rows("contacts", ["contactid"], f"fhirid eq {literal(value)}", 3)
+
+
 BUILT = [
-    find("contacts", "contactid", ROW, "fhirid", "1", ["contactid"]),
-    create("contacts", ROW, {"lastname": "Sampleton"}),
-    update("contacts", ROW, {"lastname": "Sampleton"}, 'W/"7"'),
+    by_id("1"),
+    create(lastname="Sampleton"),
+    update(lastname="Sampleton"),
+    change(Change("DELETE", "contacts", ROW)),
     who_am_i(),
     *[columns_of("contact", cast) for cast in CASTS],
 ]
@@ -42,23 +57,20 @@ def test_every_request_is_relative_and_says_its_version_of_odata(request_: Reque
     assert request_.headers["accept"] == "application/json"
 
 
-def test_a_row_is_found_by_its_key_or_by_the_fhir_id() -> None:
-    asked = find("contacts", "contactid", ROW, "fhirid", "a-1", ["contactid", "versionid"])
-    assert asked.method == "GET"
-    assert asked.body is None
+def test_rows_are_asked_for_by_a_filter_with_the_columns_that_are_wanted() -> None:
+    asked = rows("contacts", ["contactid", "_parent_value"], "name eq 'a b'", 3)
+    assert (asked.method, asked.body) == ("GET", None)
     assert urlsplit(asked.path).path == "api/data/v9.2/contacts"
-    assert query(asked) == {
-        "$select": "contactid,versionid",
-        "$filter": f"contactid eq {ROW} or fhirid eq 'a-1'",
-        "$top": "3",
-    }
+    wanted = {"$select": "contactid,_parent_value", "$filter": "name eq 'a b'", "$top": "3"}
+    assert query(asked) == wanted
+    assert "lookuplogicalname" in asked.headers["prefer"]
 
 
 @pytest.mark.parametrize("value", ["O'Sample", "a' or 1 eq 1 or 'b", "a&$top=1", "a#b", "ü +%20"])
 def test_a_value_cannot_leave_its_quotes_nor_its_parameter(value: str) -> None:
-    asked = find("contacts", "contactid", ROW, "fhirid", value, ["contactid"])
+    asked = by_id(value)
     doubled = value.replace("'", "''")
-    assert query(asked)["$filter"] == f"contactid eq {ROW} or fhirid eq '{doubled}'"
+    assert query(asked)["$filter"] == f"fhirid eq '{doubled}'"
     assert query(asked)["$top"] == "3"
     assert asked.path.isascii()
 
@@ -71,7 +83,7 @@ def test_a_quote_in_a_literal_is_doubled(value: str, text: str) -> None:
 
 
 def test_a_create_never_touches_a_row_that_is_there() -> None:
-    asked = create("contacts", ROW, {"lastname": "Sampleton", "suffix": None})
+    asked = create(lastname="Sampleton", suffix=None)
     assert (asked.method, asked.path) == ("PATCH", f"api/data/v9.2/contacts({ROW})")
     assert asked.headers["if-none-match"] == "*"
     assert "if-match" not in asked.headers
@@ -79,45 +91,61 @@ def test_a_create_never_touches_a_row_that_is_there() -> None:
 
 
 def test_an_update_never_touches_a_row_that_somebody_changed() -> None:
-    asked = update("contacts", ROW, {"lastname": "Sampleton"}, 'W/"7"')
+    asked = update(lastname="Sampleton")
     assert (asked.method, asked.path) == ("PATCH", f"api/data/v9.2/contacts({ROW})")
     assert asked.headers["if-match"] == 'W/"7"'
     assert "if-none-match" not in asked.headers
 
 
 def test_numbers_in_a_row_stay_numbers() -> None:
-    asked = create("contacts", ROW, {"amount": Decimal("1.10"), "code": 7})
+    asked = create(amount=Decimal("1.10"), code=7)
     assert asked.body == b'{"amount":1.10,"code":7}'
 
 
 def test_requests_share_no_headers() -> None:
-    first = update("contacts", ROW, {}, 'W/"1"')
-    second = create("contacts", ROW, {})
+    first, second = update(), create()
     assert "if-match" in first.headers
     assert "if-match" not in second.headers
     assert "if-match" not in who_am_i().headers
 
 
-@pytest.mark.parametrize("cast", CASTS)
-def test_columns_are_asked_for_by_kind(cast: str) -> None:
-    path = unquote(columns_of("contact", cast).path)
-    stem = "api/data/v9.2/EntityDefinitions(LogicalName='contact')/Attributes"
-    kind = f"/Microsoft.Dynamics.CRM.{cast}" if cast else ""
-    assert path.startswith(f"{stem}{kind}?$select=LogicalName,AttributeType")
+@pytest.mark.parametrize("part", CASTS)
+def test_columns_are_asked_for_by_kind(part: str) -> None:
+    path = unquote(columns_of("contact", part).path)
+    stem = "api/data/v9.2/EntityDefinitions(LogicalName='contact')"
+    assert path.startswith(f"{stem}/{part}?$select=")
 
 
 @pytest.mark.parametrize(
-    ("cast", "wanted"),
+    ("kind", "wanted"),
     [
-        ("StringAttributeMetadata", "MaxLength"),
-        ("MemoAttributeMetadata", "MaxLength"),
-        ("PicklistAttributeMetadata", "$expand=OptionSet($select=Options)"),
-        ("StateAttributeMetadata", "$expand=OptionSet($select=Options)"),
+        ("String", "MaxLength"),
+        ("Memo", "MaxLength"),
+        ("Picklist", "$expand=OptionSet($select=Options),GlobalOptionSet($select=Options)"),
+        ("State", "$expand=OptionSet($select=Options)"),
+        ("Status", "$expand=OptionSet($select=Options)"),
+        ("DateTime", "Format,DateTimeBehavior"),
+        ("Integer", "MinValue,MaxValue"),
+        ("BigInt", "MinValue,MaxValue"),
+        ("Decimal", "MinValue,MaxValue,Precision"),
+        ("Double", "MinValue,MaxValue,Precision"),
+        ("Money", "MinValue,MaxValue,Precision"),
     ],
 )
-def test_columns_are_asked_for_with_what_limits_their_values(cast: str, wanted: str) -> None:
-    assert wanted in columns_of("contact", cast).path
-    assert cast in CASTS
+def test_columns_are_asked_for_with_what_limits_their_values(kind: str, wanted: str) -> None:
+    part = f"Attributes/Microsoft.Dynamics.CRM.{kind}AttributeMetadata"
+    assert wanted in columns_of("contact", part).path
+
+
+def test_the_general_question_comes_first_and_asks_who_must_and_may_write() -> None:
+    path = columns_of("contact", next(iter(CASTS))).path
+    for name in ("AttributeType", "RequiredLevel", "IsValidForCreate", "IsValidForUpdate"):
+        assert name in path
+
+
+def test_lookups_are_asked_where_they_lead() -> None:
+    path = columns_of("contact", "ManyToOneRelationships").path
+    assert "ReferencingEntityNavigationPropertyName" in path
 
 
 def test_the_cheapest_request_reads_who_we_are() -> None:

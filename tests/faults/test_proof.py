@@ -16,7 +16,7 @@ from faults.copies import Copies
 from faults.deliveries import Maker
 from faults.judge import Report
 from faults.kills import Kills
-from faults.route import Route, opened
+from faults.route import Route, client, opened
 from faults.weather import Weather
 from local.child import PROJECT
 from local.neighbours import Running, free_ports, neighbours
@@ -50,7 +50,7 @@ def running(folder: Path) -> Iterator[Running]:
 
 @pytest.fixture
 async def route(running: Running, folder: Path) -> AsyncIterator[Route]:
-    async with opened(running, folder, PROJECT, {}) as it:
+    async with opened(running, folder, PROJECT) as it:
         yield it
 
 
@@ -59,7 +59,7 @@ def report(route: Route) -> Report:
 
 
 async def test_hours_without_a_fhir_server_cost_time_and_no_entry(running: Running) -> None:
-    async with outage.reader() as http:
+    async with client() as http:
         found = Report(http, running, SEED)
         await outage.endured(running, found, Maker("outage"), streams=8)
     assert found.tally.findings == []

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from copy import deepcopy
-from pathlib import Path
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -13,12 +12,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from integration.errors import Unmappable
-from integration.mapping.engine import apply, is_newer, primary_key
-from integration.mapping.load import parse, shipped
-from integration.mapping.model import Mapped
+from integration.mapping.engine import (
+    apply,
+    is_moment,
+    is_newer,
+    primary_key,
+    same_moment,
+    shown_id,
+)
+from integration.mapping.load import maps, parse, shipped
+from integration.mapping.model import Concept, Link, Mapped
 from integration.model import Column
+from tests.mapping.tenant import all_columns
 
-TABLES = Path(__file__).parent.parent.parent / "local/dataverse/tables"
 MARKER = "Zzyzx"
 
 ROW = """
@@ -44,7 +50,7 @@ def mapped(attribute: str, column: Column, meta: Any = None, **elements: Any) ->
     """A patient by a map of one column, called `a`."""
     entity = parse(f'{ROW}[[attribute]]\ncolumn = "a"\n{attribute}', "map.toml")
     resource = {"resourceType": "Patient", "id": "1", "meta": meta or {}, **elements}
-    return apply(entity, resource, {**COLUMNS, "a": column})
+    return apply(entity, resource, {"contact": {**COLUMNS, "a": column}})
 
 
 def value(found: Mapped) -> Any:
@@ -95,9 +101,9 @@ def test_text_without_a_limit_is_never_cut(type_: str) -> None:
     assert value(mapped(NAME, Column("a", type_), name=named("S" * 9000))) == "S" * 9000
 
 
-def test_a_note_names_column_and_path() -> None:
+def test_a_note_names_column_path_and_line_of_the_map() -> None:
     found = mapped(NAME, TEXT, name=named("Sampleton"))
-    assert found.notes == ("a: longer than 5, cut @ name.family",)
+    assert found.notes == ("a: longer than 5, cut @ name.family (map.toml:10)",)
 
 
 def test_a_number_stays_a_number_in_a_column_of_numbers() -> None:
@@ -151,7 +157,7 @@ def test_one_bad_column_costs_no_other() -> None:
     )
     resource = {"resourceType": "Patient", "id": "1", "birthDate": "1980", "name": named("Ada")}
     columns = {**COLUMNS, "a": Column("a", "DateTime"), "b": TEXT}
-    found = apply(entity, resource, columns)
+    found = apply(entity, resource, {"contact": columns})
     assert (found.columns["a"], found.columns["b"]) == (None, "Ada")
     assert len(found.notes) == 1
 
@@ -177,7 +183,7 @@ def test_a_resource_is_not_changed_by_being_mapped() -> None:
         "name": [{"given": [None, "B"], "_given": []}],
     }
     before = deepcopy(resource)
-    apply(MAP, resource, {**COLUMNS, "a": TEXT})
+    apply(MAP, resource, {"contact": {**COLUMNS, "a": TEXT}})
     assert resource == before
 
 
@@ -229,11 +235,18 @@ def test_a_date_is_the_day_that_is_written(date: str, day: str) -> None:
     assert value(mapped(DAY, Column("a", "DateTime"), birthDate=date)) == day
 
 
-@pytest.mark.parametrize("date", ["1980", "1980-05", "6.5.1980", "1980-5-6", "19800506", "soon"])
+@pytest.mark.parametrize("date", ["1980", "1980-05"])
 def test_a_date_that_is_not_whole_is_noted_and_not_mapped(date: str) -> None:
     found = mapped(DAY, Column("a", "DateTime"), birthDate=date)
     assert found.columns["a"] is None
     assert note(found) == "a: not a whole date"
+
+
+@pytest.mark.parametrize("date", ["6.5.1980", "1980-5-6", "19800506", "soon", "", "1980-05-06 "])
+def test_what_is_no_date_is_noted_and_not_mapped(date: str) -> None:
+    found = mapped(DAY, Column("a", "DateTime"), birthDate=date)
+    assert found.columns["a"] is None
+    assert note(found) == "a: not a date"
 
 
 @pytest.mark.parametrize(
@@ -275,7 +288,8 @@ def test_a_variable_may_use_an_earlier_one() -> None:
         "id": "1",
         "name": [{"family": "Bea"}, {"use": "usual", "family": "Ada"}],
     }
-    assert value(apply(parse(text, "map.toml"), resource, {**COLUMNS, "a": TEXT})) == "Ada"
+    columns = {**COLUMNS, "a": TEXT}
+    assert value(apply(parse(text, "map.toml"), resource, {"contact": columns})) == "Ada"
 
 
 def test_a_variable_that_fails_costs_its_columns_and_no_other() -> None:
@@ -286,7 +300,7 @@ def test_a_variable_that_fails_costs_its_columns_and_no_other() -> None:
     )
     resource = {"resourceType": "Patient", "id": "1", "name": named(7), "gender": "male"}
     columns = {**COLUMNS, "a": TEXT, "b": Column("b", "String")}
-    found = apply(parse(text, "map.toml"), resource, columns)
+    found = apply(parse(text, "map.toml"), resource, {"contact": columns})
     assert (found.columns["a"], found.columns["b"]) == (None, "male")
     assert len(found.notes) == 1
 
@@ -307,13 +321,56 @@ def test_a_row_says_which_version_it_shows() -> None:
 
 @pytest.mark.parametrize(("id_", "fits"), [("a" * 10, True), ("a" * 11, False)])
 def test_an_id_that_does_not_fit_its_column_costs_the_row(id_: str, fits: bool) -> None:
-    resource, columns = {"resourceType": "Patient", "id": id_}, {**COLUMNS, "a": TEXT}
+    resource = {"resourceType": "Patient", "id": id_}
+    columns = {"contact": {**COLUMNS, "a": TEXT}}
     if fits:
         assert apply(MAP, resource, columns).columns["fhirid"] == id_
     else:
         with pytest.raises(Unmappable, match="longer than the 10 characters of fhirid") as caught:
             apply(MAP, resource, columns)
         assert id_ not in str(caught.value)
+
+
+def test_an_id_that_does_not_fit_may_be_told_by_the_key_of_the_row() -> None:
+    entity = parse(
+        f'{ROW}long_id = "digest"\n[[attribute]]\ncolumn = "a"\npath = "gender"', "m.toml"
+    )
+    columns = {"contact": {**COLUMNS, "fhirid": Column("fhirid", "String", 38), "a": TEXT}}
+    for id_, shown in [("a" * 38, "a" * 38), ("a" * 39, primary_key("Patient", "a" * 39))]:
+        found = apply(entity, {"resourceType": "Patient", "id": id_}, columns)
+        assert found.columns["fhirid"] == shown
+        assert shown_id(entity, id_, columns["contact"]) == shown
+
+
+def test_books_that_fhir_keeps_badly_cost_no_row() -> None:
+    meta = {"versionId": "v" * 60, "lastUpdated": "yesterday"}
+    found = mapped('path = "gender"', TEXT, meta, gender="male")
+    assert (found.columns["version"], found.columns["updated"]) == (None, None)
+    assert [note.partition(" @ ")[0] for note in found.notes] == [
+        "version: longer than 50, left out",
+        "updated: not an instant",
+    ]
+    assert mapped('path = "gender"', TEXT, ["no", "meta"]).columns["version"] is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("2024-05-06", "2024-05-06", True),
+        ("2024-05-06T07:08:09Z", "2024-05-06T09:08:09+02:00", True),
+        ("2024-05-06T07:08:09Z", "2024-05-06T07:08:10Z", False),
+        ("2024-05-06T07:08:09Z", "2024-05-06", False),
+        ("2024-05-06T07:08:09Z", "Tuesday", False),
+        ("2024-99-99T99:08:09Z", "2024-99-99T99:08:09Z", True),
+    ],
+)
+def test_a_moment_is_the_same_however_it_is_written(one: str, other: str, same: bool) -> None:
+    assert is_moment(one)
+    assert same_moment(one, other) is same
+
+
+def test_a_number_is_no_moment() -> None:
+    assert not is_moment("20240506")
 
 
 GUID = "0b6d3d3e-9c4b-4a53-8f1f-6f0f8a2f4c11"
@@ -376,17 +433,6 @@ def test_a_resource_without_meta_is_newer_than_nothing() -> None:
 
 # -- nothing of the patient in a note --------------------------------------------------------------
 
-CONTACT = json.loads((TABLES / "contact.json").read_text("utf-8"))["columns"]
-CONTACT_COLUMNS = {
-    name: Column(
-        name,
-        column["type"],
-        column.get("maxLength"),
-        frozenset(option["value"] for option in column.get("options", ())) or None,
-    )
-    for name, column in CONTACT.items()
-}
-
 TEXTS = st.sampled_from([MARKER, MARKER * 20, MARKER * 60])
 ODD = st.one_of(TEXTS, st.lists(TEXTS, max_size=2), st.fixed_dictionaries({"extension": TEXTS}))
 USES = st.sampled_from(["usual", "official", "old", "home", "work", "mobile", "temp", MARKER])
@@ -426,7 +472,52 @@ PATIENTS = st.fixed_dictionaries(
 def test_no_note_holds_anything_of_the_patient(patient: dict[str, Any]) -> None:
     entity = shipped()["Patient"]
     try:
-        told = repr(apply(entity, patient, CONTACT_COLUMNS).notes)
+        told = repr(apply(entity, patient, all_columns()).notes)
     except Unmappable as problem:
         told = str(problem)
     assert MARKER not in told
+
+
+# -- whatever a resource looks like --------------------------------------------------------------
+
+WORDS = st.sampled_from(
+    "use usual official system phone email value given family line city period start end coding "
+    "code display text reference Patient/1 #p extension url valueString 2024 2024-05-06 home".split()
+)
+NAMES = st.sampled_from(
+    "name telecom address identifier contact communication link maritalStatus generalPractitioner "
+    "managingOrganization birthDate _birthDate deceasedDateTime multipleBirthInteger active gender "
+    "photo meta extension contained language".split()
+)
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.decimals(allow_nan=False, allow_infinity=False),
+    st.just(Decimal("1E+999999")),
+    st.text(max_size=5),
+    WORDS,
+)
+JSON = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.one_of(WORDS, NAMES), inner, max_size=5)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.dictionaries(NAMES, JSON, max_size=8), st.sampled_from(["healthcare", "plain"]))
+def test_whatever_a_resource_looks_like_it_has_a_row(elements: dict[str, Any], set_: str) -> None:
+    entity = maps(set_, "new").entities["Patient"]
+    resource = {"resourceType": "Patient", "id": "1", **elements}
+    found = apply(entity, resource, all_columns())
+    assert {entity.key, *found.columns} == set(entity.columns)
+    for column in (value for row in (found, *found.children) for value in row.columns.values()):
+        assert column is None or isinstance(column, str | int | Decimal | Link | Concept)
+
+
+def test_a_resource_without_an_id_has_none() -> None:
+    with pytest.raises(Unmappable, match="no id"):
+        apply(MAP, {"resourceType": "Patient"}, {"contact": {**COLUMNS, "a": TEXT}})

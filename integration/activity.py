@@ -1,0 +1,164 @@
+"""What is being done and for whom, so that every call to a neighbour is told: the activity log.
+
+A verb says once for which delivery and resource it works, a client what it asks, and the transport,
+where every exchange ends, makes the entry. What they say travels in a context variable: as an
+argument it would pass through layers and sinks that have no use for it. It follows tasks by itself;
+who sends one request for several of them says so (`together`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from integration.errors import IntegrationError
+from integration.model import Activity, Category
+
+log = logging.getLogger(__name__)
+
+# As many entries as one transaction of a table takes.
+FULL = 100
+
+# Seconds that an entry waits for others while this worker has work, and that keeping may take.
+_PATIENCE = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a call is for. Ids and names of tables, no patient data."""
+
+    delivery: str | None = None
+    resource: str | None = None  # Type/id
+    table: str | None = None
+    row: str | None = None
+    action: str | None = None
+
+
+_abouts: ContextVar[tuple[About, ...]] = ContextVar("abouts", default=(About(),))
+
+
+def about() -> About:
+    """What is being done."""
+    return _abouts.get()[0]
+
+
+@contextmanager
+def doing(**what: str | None) -> Iterator[None]:
+    """Say more of what is done inside: see About."""
+    token = _abouts.set(tuple(replace(each, **what) for each in _abouts.get()))
+    try:
+        yield
+    finally:
+        _abouts.reset(token)
+
+
+@contextmanager
+def together(abouts: Iterable[About]) -> Iterator[None]:
+    """What is sent inside is sent for all of these, and is an entry of each."""
+    token = _abouts.set(tuple(dict.fromkeys(abouts)))
+    try:
+        yield
+    finally:
+        _abouts.reset(token)
+
+
+def category_of(status: int, method: str = "POST") -> Category:
+    """What to think of an HTTP status; `warning`: it is tried again, or is so by now. Pure."""
+    if status < 400 or (method == "GET" and status in (404, 410)):
+        return Category.INFORMATION
+    # Deleted, changed or written meanwhile, and asked too much.
+    return Category.WARNING if status in (404, 408, 409, 410, 412, 429, 503) else Category.ERROR
+
+
+@dataclass(slots=True)
+class Activities:
+    """The entries of a worker that are not kept yet. Without `keep` the log is off.
+
+    They are kept when `FULL` have come together, and when no verb is under way any more: many
+    verbs at once share one storage operation. What a worker that is killed had not kept is lost.
+    """
+
+    keep: Callable[[Sequence[Activity]], Awaitable[None]] | None = None
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    clock: Callable[[], float] = time.monotonic
+    waiting: list[Activity] = field(default_factory=list)
+    _since: float = 0.0  # when the first of those that wait came
+    _under_way: int = 0
+    _in_trouble: bool = False
+    _keeping: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @asynccontextmanager
+    async def verb(self, **what: str | None) -> AsyncIterator[None]:
+        """One piece of work, and what it is about."""
+        self._under_way += 1
+        try:
+            with doing(**what):
+                yield
+        finally:
+            self._under_way -= 1
+            if not self._under_way or self.clock() - self._since > _PATIENCE:
+                await self.flush()
+
+    def call(self, neighbour: str, method: str, status: int | str, seconds: float) -> None:
+        """An exchange with a neighbour: the status of its answer, or why there is none."""
+        heard = category_of(status, method) if isinstance(status, int) else Category.ERROR
+        for each in _abouts.get():
+            self.note(heard, neighbour, str(status), each, method.lower(), seconds=seconds)
+
+    def note(
+        self,
+        category: Category,
+        neighbour: str,
+        status: str,
+        about: About,
+        action: str = "",
+        notes: tuple[str, ...] = (),
+        seconds: float = 0.0,
+    ) -> None:
+        """One entry; `action` is for what does not say its own."""
+        if self.keep is None:
+            return
+        if not self.waiting:
+            self._since = self.clock()
+        self.waiting.append(
+            Activity(
+                self.now(),
+                category,
+                neighbour,
+                about.action or action,
+                status,
+                about.delivery,
+                about.resource,
+                about.table,
+                about.row,
+                notes,
+                round(seconds * 1000),
+            )
+        )
+        if len(self.waiting) >= FULL:
+            keeping = asyncio.create_task(self.flush())
+            self._keeping.add(keeping)
+            keeping.add_done_callback(self._keeping.discard)
+
+    async def flush(self) -> None:
+        """Keep what waits. What the log cannot take costs no work: it is dropped, which is told
+        once."""
+        entries, self.waiting = self.waiting, []
+        if self.keep is None or not entries:
+            return
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self.keep(entries)
+        except Exception as error:  # the work is done, whatever becomes of its log
+            if not self._in_trouble:
+                reason = str(error) if isinstance(error, IntegrationError) else type(error).__name__
+                log.warning("activity.dropped", extra={"entries": len(entries), "reason": reason})
+            self._in_trouble = True
+        else:
+            self._in_trouble = False

@@ -1,0 +1,68 @@
+"""The waits in an Azure table: a partition for each resource that is waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from azure.core.exceptions import ResourceExistsError
+from azure.data.tables import UpdateMode
+from azure.data.tables.aio import TableClient, TableServiceClient
+
+from integration.model import Claim
+from integration.storage_errors import storage_errors
+
+TABLE = "waits"
+
+# What one request tells at most: https://learn.microsoft.com/rest/api/storageservices/query-timeout-and-pagination
+_PAGE = 1000
+
+
+async def opened(service: TableServiceClient) -> AzureWaits:
+    """The waits, with their table. Raises Unavailable or Misconfigured."""
+    table = service.get_table_client(TABLE)
+    async with storage_errors():
+        try:
+            await table.create_table()
+        except ResourceExistsError:
+            pass  # as in every start but the first
+    return AzureWaits(table)
+
+
+class AzureWaits:
+    """See `Waits`."""
+
+    def __init__(self, table: TableClient) -> None:
+        self._table = table
+
+    async def add(self, target: str, claim: Claim) -> None:
+        entity = {
+            "PartitionKey": _key(target),
+            "RowKey": _key(claim.resource or ""),
+            "delivery": claim.delivery,
+        }
+        async with storage_errors():
+            await self._table.upsert_entity(entity, mode=UpdateMode.REPLACE)
+
+    async def of(self, target: str) -> Sequence[Claim]:
+        found: list[Claim] = []
+        async with storage_errors():
+            pages = self._table.query_entities(
+                "PartitionKey eq @target",
+                parameters={"target": _key(target)},
+                results_per_page=_PAGE,
+            ).by_page()
+            async for page in pages:
+                async for entity in page:
+                    resource = entity["RowKey"].replace("|", "/")
+                    found.append(Claim(entity["delivery"], resource=resource))
+                break
+        return found
+
+    async def remove(self, target: str, claim: Claim) -> None:
+        async with storage_errors():
+            await self._table.delete_entity(_key(target), _key(claim.resource or ""))
+
+
+def _key(resource: str) -> str:
+    """Type/id: a key of a table holds no slash, and no id holds a bar."""
+    return resource.replace("/", "|")

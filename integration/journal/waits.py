@@ -1,0 +1,39 @@
+"""Which resources have a lookup that is empty until another resource has its row."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from integration.model import Claim
+
+
+class Waits(Protocol):
+    """Every method raises Unavailable when the storage does not answer. Resources as Type/id."""
+
+    async def add(self, target: str, claim: Claim) -> None:
+        """The resource of this claim waits for `target`. Repeating it changes nothing."""
+
+    async def of(self, target: str) -> Sequence[Claim]:
+        """Who waits for it: as many as one request tells, which is 1,000 or all."""
+
+    async def remove(self, target: str, claim: Claim) -> None:
+        """It waits no longer. Repeating it changes nothing."""
+
+
+@dataclass(slots=True)
+class MemoryWaits:
+    """The double: the same contract in a dictionary."""
+
+    claims: dict[str, dict[str, Claim]] = field(default_factory=lambda: defaultdict(dict))
+
+    async def add(self, target: str, claim: Claim) -> None:
+        self.claims[target][claim.resource or ""] = claim
+
+    async def of(self, target: str) -> Sequence[Claim]:
+        return list(self.claims.get(target, {}).values())
+
+    async def remove(self, target: str, claim: Claim) -> None:
+        self.claims.get(target, {}).pop(claim.resource or "", None)

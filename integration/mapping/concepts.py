@@ -1,0 +1,35 @@
+"""The table of codeable concepts: one row for each type and code. Pure.
+
+It has no column for the code system (reference: the Common Data Model's healthcare schema), so type
+and code are all that tells two concepts apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from integration.mapping.model import Concept
+
+
+@dataclass(frozen=True, slots=True)
+class ConceptTable:
+    """Names, as the healthcare solution has them."""
+
+    table: str = "msemr_codeableconcept"
+    entity_set: str = "msemr_codeableconcepts"
+    key: str = "msemr_codeableconceptid"
+    type: str = "msemr_type"
+    code: str = "msemr_code"
+
+    def columns(self, concept: Concept) -> dict[str, Any]:
+        """A row of it."""
+        return {
+            self.type: concept.type,
+            self.code: concept.code,
+            "msemr_name": concept.name,
+            "msemr_text": concept.text,
+        }
+
+
+CONCEPTS = ConceptTable()

@@ -1,0 +1,72 @@
+"""Why each column of a row has its value, as text for an admin. Pure.
+
+The text holds what the resource holds: it is for the eyes of whoever has the resource.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import Any
+
+from integration import exact_json
+from integration.mapping.model import AttributeMap, Concept, EntityMap, Kind, Link, Mapped
+from integration.model import Column
+
+# What is taken for granted of a column where nobody has asked the tenant.
+_ASSUMED = {
+    Kind.COPY: Column("", "String"),
+    Kind.DATE: Column("", "DateTime"),
+    Kind.MOMENT: Column("", "DateTime"),
+    Kind.CHOICE: Column("", "Picklist"),
+    Kind.DEFAULT: Column("", "String"),
+    Kind.LOOKUP: Column("", "Lookup"),
+    Kind.CONCEPT: Column("", "Lookup"),
+}
+
+
+def assumed(entity: EntityMap) -> dict[str, dict[str, Column]]:
+    """Tables that take whatever the map gives them."""
+    tables: dict[str, dict[str, Column]] = {name: {} for name in entity.tables}
+    blocks = [(entity.table, entity.attributes)]
+    blocks += [(expand.table, expand.attributes) for expand in entity.expands]
+    for table, attributes in blocks:
+        tables[table] |= {one.column: _ASSUMED[one.kind] for one in attributes}
+    text, moment = _ASSUMED[Kind.COPY], _ASSUMED[Kind.MOMENT]
+    books = zip(entity.books, (text, text, moment), strict=True)
+    return {**tables, entity.table: {**tables[entity.table], **dict(books)}}
+
+
+def explained(entity: EntityMap, mapped: Mapped, *, empty: bool = False) -> Iterator[str]:
+    """The rows, a line for each column: value, kind, path and line of the map; then the notes.
+    `empty`: those columns too that are cleared."""
+    yield f"{entity.table}: {entity.resource} by {entity.file}"
+    yield from (f"  {name} = {_shown(mapped.columns[name])}" for name in entity.books)
+    yield from _columns(entity.attributes, mapped.columns, empty=empty)
+    for child in mapped.children:
+        yield f"{child.map.table}: {child.map.path} ({child.map.where})"
+        yield from _columns(child.map.attributes, child.columns, empty=empty)
+    yield from (f"note: {note}" for note in mapped.notes)
+
+
+def _columns(
+    attributes: tuple[AttributeMap, ...], columns: Mapping[str, Any], *, empty: bool
+) -> Iterator[str]:
+    for one in attributes:
+        value = columns[one.column]
+        if value is not None or empty:
+            why = f"{one.kind} {one.path}" if one.path else str(one.kind)
+            yield f"  {one.column} = {_shown(value)}    <- {why} ({one.where})"
+
+
+def _shown(value: Any) -> str:
+    match value:
+        case None:
+            return "-"
+        case Link(resource):
+            return f"the row of {resource}"
+        case Concept(type_, code, name, _):
+            return f"the concept {code} ({name}) of type {type_}"
+        case str() | int() | Decimal():
+            return exact_json.encode(value).decode()
+    return str(value)

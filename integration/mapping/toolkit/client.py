@@ -1,0 +1,124 @@
+"""Rows of the toolkit, and what the metadata says of its tables, from the organisation itself.
+
+The Web API: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query-data-web-api
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from integration import exact_json
+from integration.errors import Misconfigured
+from integration.mapping.toolkit.attributes import COLUMN
+from integration.mapping.toolkit.rows import LABELS, TABLES, Later, Table, Toolkit, read
+from integration.model import Request, Response
+
+# Labels beside values: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query/select-columns#formatted-values
+_PREFER = 'odata.include-annotations="*",odata.maxpagesize=500'
+_HEADERS = {"accept": "application/json", "odata-version": "4.0", "odata-maxversion": "4.0"}
+
+_MOST_PAGES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Organisation:
+    """A Dataverse that answers requests; `base` is its address, `api` the path of the Web API."""
+
+    send: Callable[[Request], Awaitable[Response]]
+    base: str
+    api: str
+
+    async def ask(self, path: str) -> Mapping[str, Any] | None:
+        """The answer to GET; None for 404."""
+        headers = {**_HEADERS, "prefer": _PREFER}
+        response = await self.send(Request("GET", f"{self.api}/{path}", headers=headers))
+        if response.status == 404:
+            return None
+        if response.status != 200:
+            raise Misconfigured(f"Dataverse answered {response.status} about the toolkit's tables")
+        try:
+            answer = exact_json.decode(response.body)
+        except exact_json.Malformed:
+            answer = None
+        if not isinstance(answer, dict):
+            raise Misconfigured("Dataverse answered what is no answer of its Web API")
+        return answer
+
+
+async def toolkit(organisation: Organisation, later: Later) -> Toolkit:
+    """Everything that the organisation has. Raises Misconfigured where it has no toolkit."""
+    names = {table: await _named(organisation, table) for table in TABLES}
+    missing = [table for table, named in names.items() if named is None]
+    if missing:
+        raise Misconfigured(f"the organisation has no table {', '.join(missing)}")
+    found, notes = await _labelled(organisation, later)
+    rows = {
+        table: await _rows(organisation, named.entity_set)
+        for table, named in names.items()
+        if named is not None
+    }
+    kit = read(rows, found)
+    tables: dict[str, Table] = {}
+    for name in sorted({entity.table for entity in kit.entities if COLUMN.fullmatch(entity.table)}):
+        named = await _named(organisation, name)
+        if named is not None:
+            tables[name] = replace(named, days=await _days(organisation, name))
+    return replace(kit, tables=tables, notes=(*kit.notes, *notes))
+
+
+async def _named(organisation: Organisation, table: str) -> Table | None:
+    select = "$select=LogicalName,EntitySetName,PrimaryIdAttribute"
+    answer = await organisation.ask(f"EntityDefinitions(LogicalName='{table}')?{select}")
+    return Table(answer["EntitySetName"], answer["PrimaryIdAttribute"]) if answer else None
+
+
+async def _days(organisation: Organisation, table: str) -> frozenset[str]:
+    """Columns that keep a day, whatever time goes with it."""
+    cast = "Microsoft.Dynamics.CRM.DateTimeAttributeMetadata"
+    answer = await organisation.ask(
+        f"EntityDefinitions(LogicalName='{table}')/Attributes/{cast}?$select=LogicalName,Format"
+    )
+    columns = answer["value"] if answer else []
+    return frozenset(one["LogicalName"] for one in columns if one.get("Format") == "DateOnly")
+
+
+async def _labelled(organisation: Organisation, later: Later) -> tuple[Later, list[str]]:
+    """The columns whose logical names are not published, by their labels; what was said counts."""
+    notes: list[str] = []
+    for name, (table, label) in LABELS.items():
+        if getattr(later, name):
+            continue
+        answer = await organisation.ask(
+            f"EntityDefinitions(LogicalName='{table}')/Attributes?$select=LogicalName,DisplayName"
+        )
+        columns = [one for one in (answer or {}).get("value", ()) if _label(one) == label]
+        if len(columns) == 1:
+            later = replace(later, **{name: columns[0]["LogicalName"]})
+            notes.append(f"{label} is {columns[0]['LogicalName']}, by its label")
+    return later, notes
+
+
+def _label(attribute: Mapping[str, Any]) -> str:
+    label = (attribute.get("DisplayName") or {}).get("UserLocalizedLabel") or {}
+    return str(label.get("Label", ""))
+
+
+async def _rows(organisation: Organisation, entity_set: str) -> list[dict[str, Any]]:
+    """All pages: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query/page-results"""
+    found: list[dict[str, Any]] = []
+    path, root = entity_set, f"{organisation.base}/{organisation.api}/"
+    for _ in range(_MOST_PAGES):
+        answer = await organisation.ask(path)
+        if answer is None:
+            raise Misconfigured(f"Dataverse has no {entity_set}")
+        found += answer["value"]
+        following = answer.get("@odata.nextLink")
+        if following is None:
+            return found
+        # The token goes with it, so it goes nowhere else.
+        if not str(following).startswith(root):
+            raise Misconfigured("Dataverse named a next page that is not its own")
+        path = str(following)[len(root) :]
+    raise Misconfigured(f"{entity_set} has more than {_MOST_PAGES} pages")

@@ -1,0 +1,84 @@
+"""Rows of the toolkit from files, and our maps into files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from integration import exact_json
+from integration.errors import Misconfigured
+from integration.mapping.load import parse
+from integration.mapping.toolkit.findings import Converted, as_markdown
+from integration.mapping.toolkit.rows import TABLES
+
+REPORT = "report.md"
+
+# Thousands of maps are some megabytes.
+_MOST = 200_000_000
+
+
+def rows(source: Path) -> dict[str, list[dict[str, Any]]]:
+    """By table: from one file with all tables, or from a folder with a file for each.
+
+    A file is an object of tables, or a collection of the Web API, whose rows say by their primary
+    key what they are. Raises Misconfigured.
+    """
+    files = sorted(source.glob("*.json")) if source.is_dir() else [source]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for file in files:
+        for table, row in _rows(file):
+            found.setdefault(table, []).append(row)
+    if not found:
+        raise Misconfigured(f"{source.name}: there are no rows of {', '.join(TABLES)}")
+    return found
+
+
+def write(converted: Converted, folder: Path) -> list[Path]:
+    """The maps and the report. Nothing is written over, and nothing that cannot be read back."""
+    texts = {**converted.files, REPORT: as_markdown(converted)}
+    there = [name for name in texts if (folder / name).exists()]
+    if there:
+        raise Misconfigured(f"{', '.join(there)} is there already: name another folder by --to")
+    for name, text in converted.files.items():
+        parse(text, name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            (folder / name).write_text(text, "utf-8")
+    except OSError as error:
+        raise Misconfigured(f"{folder.name}: {error.strerror}") from None
+    return [folder / name for name in texts]
+
+
+def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, items in _tables(file).items():
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            raise Misconfigured(f"{file.name}: {name} is no list of rows")
+        for item in items:
+            table = name if name in TABLES else _told_by(item)
+            if table:
+                yield table, item
+
+
+def _tables(file: Path) -> dict[str, Any]:
+    try:
+        if file.stat().st_size > _MOST:
+            raise Misconfigured(f"{file.name}: larger than {_MOST} bytes")
+        # Spreadsheets and PowerShell write a mark at the start.
+        data = exact_json.decode(file.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+    except OSError as error:
+        raise Misconfigured(f"{file.name}: {error.strerror}") from None
+    except exact_json.Malformed as problem:
+        raise Misconfigured(f"{file.name}: {problem}") from None
+    if not isinstance(data, dict):
+        raise Misconfigured(f"{file.name}: not an object of tables, or of a value")
+    kept: dict[str, Any] = {}
+    for name, items in data.items():
+        if name in TABLES or name == "value":
+            kept[name] = items["value"] if isinstance(items, dict) and "value" in items else items
+    return kept
+
+
+def _told_by(row: dict[str, Any]) -> str:
+    return next((table for table in TABLES if f"{table}id" in row), "")

@@ -1,0 +1,104 @@
+"""An entity map as the text of its file, for people to read on. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from integration.mapping.model import AttributeMap, EntityMap, ExpandMap, Kind
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+_WIDTH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Children:
+    """An expand, its comment, and a comment for each of its attributes."""
+
+    map: ExpandMap
+    comment: tuple[str, ...]
+    comments: tuple[tuple[str, ...], ...]
+
+
+def rendered(
+    entity: EntityMap,
+    heading: Sequence[str],
+    comments: Sequence[Sequence[str]],
+    expands: Sequence[Children],
+) -> str:
+    """`heading` and `comments`, one for each attribute, are for people to read."""
+    return "\n".join(_lines(entity, heading, comments, expands)) + "\n"
+
+
+def _lines(
+    entity: EntityMap,
+    heading: Sequence[str],
+    comments: Sequence[Sequence[str]],
+    expands: Sequence[Children],
+) -> Iterator[str]:
+    yield from _remarks(heading)
+    yield ""
+    yield f"resource = {_value(entity.resource)}"
+    if not entity.enabled:
+        yield "enabled = false # disabled in the toolkit; name this file in MAPS_ENABLED to use it"
+    yield from ("", "[row]")
+    for name in ("table", "entity_set", "key", "id_column", "version_column", "updated_column"):
+        yield f"{name} = {_value(getattr(entity, name))}"
+    if entity.kind_column is not None:
+        yield f"kind_column = {_value(entity.kind_column)}"
+    for attribute, comment in zip(entity.attributes, comments, strict=True):
+        yield from _attribute(attribute, comment, "attribute")
+    for expand in expands:
+        yield ""
+        yield from _remarks(expand.comment)
+        yield "[[expand]]"
+        for name in ("path", "table", "entity_set", "key", "parent", "match", "remove"):
+            yield f"{name} = {_value(getattr(expand.map, name))}"
+        for attribute, comment in zip(expand.map.attributes, expand.comments, strict=True):
+            yield from _attribute(attribute, comment, "expand.attribute")
+
+
+def _attribute(attribute: AttributeMap, comment: Sequence[str], block: str) -> Iterator[str]:
+    yield ""
+    yield from _remarks(comment)
+    yield f"[[{block}]]"
+    yield f"column = {_value(attribute.column)}"
+    if attribute.path is not None:
+        yield f"path = {_value(attribute.path)}"
+    if attribute.kind is not Kind.COPY:
+        yield f"kind = {_value(attribute.kind)}"
+    if attribute.concept is not None:
+        yield f"concept = {attribute.concept}"
+    if attribute.default is not None:
+        yield f"default = {_value(attribute.default)}"
+    if attribute.choices:
+        pairs = [f"{_key(code)} = {options[0]}" for code, options in attribute.choices.items()]
+        line = f"choices = {{ {', '.join(pairs)} }}"
+        if len(line) <= _WIDTH:
+            yield line
+        else:
+            yield f"[{block}.choices]"
+            yield from pairs
+
+
+def _remarks(texts: Sequence[str]) -> Iterator[str]:
+    """Names come from outside: nothing in a comment may end it."""
+    for text in texts:
+        yield "# " + "".join(one if one.isprintable() else " " for one in text)
+
+
+def _value(value: Any) -> str:
+    """A TOML string takes what a JSON string does, but for the delete character:
+    https://toml.io/en/v1.0.0#string"""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    said = str(value) if isinstance(value, str) else value
+    return msgspec.json.encode(said).decode().replace("\x7f", "\\u007F")
+
+
+def _key(text: str) -> str:
+    return text if _BARE.fullmatch(text) else _value(text)

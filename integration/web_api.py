@@ -1,0 +1,382 @@
+"""Rows through the Web API: what Dataverse has is read, what differs is written, at once.
+
+One request reads the row, its children and what its lookups point at; one change set writes what
+differs, so that a row never shows a version without the children of that version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from integration import rows
+from integration.dataverse import requests
+from integration.dataverse.client import Dataverse, error_code
+from integration.dataverse.client import rows as rows_of
+from integration.dataverse.requests import Change
+from integration.errors import Misconfigured, Unavailable, Unmappable
+from integration.fhir.client import FhirServer
+from integration.journal.waits import Waits
+from integration.mapping import engine
+from integration.mapping.concepts import CONCEPTS
+from integration.mapping.misfits import misfits
+from integration.mapping.model import EntityMap, Mapped
+from integration.model import Claim, Request, Response, RowOutcome
+from integration.outbox import Outbox
+from integration.rows import Found, Planned, Tables, Target
+from integration.settings import MIRROR_QUEUE
+
+# Lost races against other writers of one row, before the claim goes back to the queue.
+_RACES = 5
+
+# DuplicateRecordEntityKey: an alternate key of the table has the value already.
+# https://learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes
+_KEY_TAKEN = "0x80060892"
+
+# https://learn.microsoft.com/power-apps/developer/data-platform/reference/entities/contact
+_INACTIVE = {"statecode": 1, "statuscode": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class WebApi:
+    """What writing rows needs. `known`: the maps of all types, those too that are not mirrored,
+    since lookups may point at their rows. `on_delete`: deactivate, delete or leave."""
+
+    fhir: FhirServer
+    dataverse: Dataverse
+    waits: Waits
+    outbox: Outbox
+    known: Mapping[str, EntityMap]
+    on_delete: str = "deactivate"
+
+    @property
+    def targets(self) -> dict[str, Target]:
+        """Where the rows of each type are."""
+        return {kind: Target(each.table, each.entity_set) for kind, each in self.known.items()}
+
+
+class _KeyTakenError(Exception):
+    """Another row has the FHIR id: one that was made just now, or of another resource type."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """The resource that a claim names, and the tables of its rows."""
+
+    entity: EntityMap
+    claim: Claim
+    tables: Tables
+
+    @property
+    def resource(self) -> str:
+        return self.claim.resource or ""
+
+    @property
+    def id(self) -> str:
+        return self.resource.partition("/")[2]
+
+    @property
+    def key(self) -> str:
+        return engine.primary_key(self.entity.resource, self.id)
+
+    def outcome(
+        self, action: str, key: str | None = None, version: str | None = None, *notes: str
+    ) -> RowOutcome:
+        table, delivery = self.entity.table, self.claim.delivery
+        return RowOutcome(delivery, self.resource, table, key, action, version, notes)
+
+
+# One try; None when either side has moved on meanwhile.
+_Step = Callable[[WebApi, _Subject], Awaitable[RowOutcome | None]]
+
+
+async def bring(it: WebApi, entity: EntityMap, claim: Claim) -> RowOutcome:
+    """The rows of `claim.resource` as FHIR has it now. Raises Unavailable or Misconfigured."""
+    return await _tried(it, _Subject(entity, claim, await _tables(it, entity)), _once)
+
+
+async def gone(it: WebApi, entity: EntityMap, claim: Claim) -> RowOutcome:
+    """The row of a resource that FHIR no longer has, as `on_delete` says, though others have
+    written it. Raises as `bring` does."""
+    return await _tried(it, await _of_others(it, entity, claim), _gone)
+
+
+async def shown(it: WebApi, entity: EntityMap, claim: Claim) -> Mapping[str, Any] | None:
+    """The row of a resource, which others have written. Raises as `bring` does, and Unmappable."""
+    subject = await _of_others(it, entity, claim)
+    (found,) = await _asked(it, subject, [_row_question(subject)])
+    return _the_row(subject.entity, subject.id, found)
+
+
+async def _of_others(it: WebApi, entity: EntityMap, claim: Claim) -> _Subject:
+    """Of the map, only what finds the rows has to fit the tables."""
+    kind = tuple(each for each in entity.attributes if each.column == entity.kind_column)
+    children = entity.expands if it.on_delete == "delete" else ()
+    expands = tuple(replace(each, attributes=()) for each in children)
+    bare = replace(entity, attributes=kind, expands=expands)
+    tables = {name: await it.dataverse.columns(name) for name in bare.tables}
+    lacking = {*bare.columns, "statecode"} - tables[bare.table].keys()
+    if lacking:
+        raise Misconfigured(f"{bare.table} has no column {', '.join(sorted(lacking))}")
+    return _Subject(bare, claim, tables)
+
+
+async def _tried(it: WebApi, subject: _Subject, step: _Step) -> RowOutcome:
+    """Again while others win the races for the row."""
+    entity, taken = subject.entity, False
+    for _ in range(_RACES):
+        try:
+            result = await step(it, subject)
+        except Unmappable as problem:
+            return subject.outcome("refused", None, None, str(problem))
+        except _KeyTakenError:
+            taken = True
+            continue
+        if result is not None:
+            return result
+    if taken:
+        why = f"a key of {entity.table} lets one row have this FHIR id, and another has it"
+        return subject.outcome("refused", None, None, why)
+    raise Unavailable(it.dataverse.neighbour.name, "the row keeps changing")
+
+
+async def _tables(it: WebApi, entity: EntityMap) -> Tables:
+    tables = {name: await it.dataverse.columns(name) for name in entity.tables}
+    wrong = misfits(entity, tables)
+    if wrong:
+        raise Misconfigured("; ".join(wrong))
+    return tables
+
+
+async def _once(it: WebApi, subject: _Subject) -> RowOutcome | None:
+    """From both sides as they are now; None when either has moved on meanwhile."""
+    entity = subject.entity
+    resource = await it.fhir.read(subject.resource, subject.claim.delivery)
+    if resource is None:
+        return await _gone(it, subject)
+    base = it.fhir.neighbour.base
+    mapped = engine.apply(entity, resource, subject.tables, base)
+    found = await _found(it, subject, mapped)
+    if found.row is not None and _is_older(entity, resource, found.row):
+        return _unchanged(subject, found.row)
+    plan = rows.planned(entity, subject.key, mapped, found, it.targets, subject.tables)
+    if plan.missing and await _arrived(it, subject, plan.missing):
+        return None
+    result = await _written(it, subject, found, plan, mapped)
+    return replace(result, notes=(*mapped.notes, *plan.notes, *result.notes)) if result else None
+
+
+def _is_older(entity: EntityMap, resource: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    shown = row.get(entity.version_column)
+    same = shown is not None and shown == resource.get("meta", {}).get("versionId")
+    return not same and not engine.is_newer(entity, resource, row)
+
+
+# -- reading --------------------------------------------------------------------------------------
+
+
+async def _found(it: WebApi, subject: _Subject, mapped: Mapped) -> Found:
+    """Everything that is asked of Dataverse, in one request."""
+    entity = subject.entity
+    links = sorted(link for link in rows.links(mapped) if link.partition("/")[0] in it.known)
+    concepts = sorted(rows.concepts(mapped))
+    asked = [_row_question(subject), *(_children_questions(subject, subject.key))]
+    asked += [_link_question(it.known[link.partition("/")[0]], link) for link in links]
+    asked += [_concept_question(*concept) for concept in concepts]
+    answers = iter(await _asked(it, subject, asked))
+    row = _the_row(entity, subject.id, next(answers))
+    children = {number: next(answers) for number in range(len(entity.expands))}
+    keys = {link: _key_of(it.known[link.partition("/")[0]], link, next(answers)) for link in links}
+    known = {concept: next(answers) for concept in concepts}
+    if row is not None and row[entity.key] != subject.key:  # somebody else has made it
+        again = await _asked(it, subject, list(_children_questions(subject, row[entity.key])))
+        children = dict(enumerate(again))
+    return Found(
+        row,
+        {link: key for link, key in keys.items() if key is not None},
+        {concept: each[0][CONCEPTS.key] for concept, each in known.items() if each},
+        children,
+    )
+
+
+async def _asked(
+    it: WebApi, subject: _Subject, questions: Sequence[Request]
+) -> list[list[dict[str, Any]]]:
+    answers = await it.dataverse.ask(questions, subject.claim.delivery)
+    for answer in answers:
+        if answer.status != 200:
+            raise Unmappable(f"a look-up was answered {answer.status} {error_code(answer)}")
+    return [rows_of(answer) for answer in answers]
+
+
+def _row_question(subject: _Subject) -> Request:
+    entity = subject.entity
+    names = rows.selected((*entity.columns, "statecode"), subject.tables[entity.table])
+    identifier = engine.shown_id(entity, subject.id, subject.tables[entity.table])
+    return requests.rows(entity.entity_set, names, _is_row(entity, subject.key, identifier), 3)
+
+
+def _children_questions(subject: _Subject, parent: str) -> Iterator[Request]:
+    for expand in subject.entity.expands:
+        names = (expand.key, *(attribute.column for attribute in expand.attributes))
+        selected = rows.selected(names, subject.tables[expand.table])
+        yield requests.rows(expand.entity_set, selected, f"_{expand.parent}_value eq {parent}")
+
+
+def _link_question(entity: EntityMap, link: str) -> Request:
+    identifier = link.partition("/")[2]
+    key = engine.primary_key(entity.resource, identifier)
+    names = [entity.key, entity.id_column, *([entity.kind_column] if entity.kind_column else [])]
+    return requests.rows(entity.entity_set, names, _is_row(entity, key, identifier), 3)
+
+
+def _is_row(entity: EntityMap, key: str, identifier: str) -> str:
+    """By FHIR id, since rows that others made have keys of their own, or by our primary key."""
+    return f"{entity.key} eq {key} or {entity.id_column} eq {requests.literal(identifier)}"
+
+
+def _concept_question(kind: int, code: str) -> Request:
+    condition = f"{CONCEPTS.type} eq {kind} and {CONCEPTS.code} eq {requests.literal(code)}"
+    return requests.rows(CONCEPTS.entity_set, [CONCEPTS.key], condition, 1)
+
+
+def _the_row(
+    entity: EntityMap, identifier: str, found: Iterable[dict[str, Any]]
+) -> dict[str, Any] | None:
+    found = [row for row in found if _is_of_kind(entity, row)]
+    if len(found) > 1:
+        raise Unmappable(f"more than one {entity.table} has this FHIR id: merge them")
+    if found and _is_other(found[0][entity.id_column], identifier):
+        raise Unmappable(f"a {entity.table} has this FHIR id in other letter case")
+    return found[0] if found else None
+
+
+def _is_other(shown: str | None, identifier: str) -> bool:
+    """Dataverse compares text without regard to case; FHIR does not."""
+    return shown is not None and shown != identifier and shown.casefold() == identifier.casefold()
+
+
+def _is_of_kind(entity: EntityMap, row: Mapping[str, Any]) -> bool:
+    """Patients and practitioners may share a table, and an id."""
+    return entity.kind_column is None or row.get(entity.kind_column) in (None, entity.kind)
+
+
+def _key_of(entity: EntityMap, link: str, found: Iterable[dict[str, Any]]) -> str | None:
+    identifier = link.partition("/")[2]
+    matching = [
+        row
+        for row in found
+        if _is_of_kind(entity, row) and not _is_other(row[entity.id_column], identifier)
+    ]
+    return str(matching[0][entity.key]) if len(matching) == 1 else None
+
+
+# -- writing --------------------------------------------------------------------------------------
+
+
+async def _arrived(it: WebApi, subject: _Subject, missing: Iterable[str]) -> bool:
+    """Note that this resource waits for others, so that it is mirrored again when they come.
+    Whether one has come before that was noted."""
+    links = sorted(missing)
+    for link in links:
+        await it.waits.add(link, subject.claim)
+    asked = [_link_question(it.known[link.partition("/")[0]], link) for link in links]
+    answers = await _asked(it, subject, asked)
+    return any(
+        _key_of(it.known[link.partition("/")[0]], link, answer) is not None
+        for link, answer in zip(links, answers, strict=True)
+    )
+
+
+async def _written(
+    it: WebApi, subject: _Subject, found: Found, plan: Planned, mapped: Mapped
+) -> RowOutcome | None:
+    entity = subject.entity
+    if not plan.changes:
+        return _unchanged(subject, found.row or {})
+    notes: tuple[str, ...] = ()
+    response = await it.dataverse.change(plan.changes, subject.claim.delivery)
+    if response.status >= 400 and response.status not in (404, 412) and len(plan.changes) > 1:
+        response, notes = await _one_by_one(it, subject, plan)
+    if response.status == 412 and error_code(response) == _KEY_TAKEN:
+        raise _KeyTakenError
+    if response.status in (404, 412):
+        return None
+    if response.status >= 400:
+        return subject.outcome("refused", None, None, _refusal(response))
+    version = mapped.columns.get(entity.version_column)
+    if found.row is not None:
+        return subject.outcome("updated", found.row[entity.key], version, *notes)
+    # A delete in between has found no row to deactivate.
+    if await it.fhir.read(subject.resource, subject.claim.delivery) is None:
+        return None
+    await wake(it, subject.resource)
+    return subject.outcome("created", subject.key, version, *notes)
+
+
+async def _one_by_one(
+    it: WebApi, subject: _Subject, plan: Planned
+) -> tuple[Response, tuple[str, ...]]:
+    """One refused child must not cost the row: the answer to the row's own change, and notes."""
+    answer: Response | None = None
+    notes: list[str] = []
+    for number, change in enumerate(plan.changes):
+        response = await it.dataverse.change([change], subject.claim.delivery)
+        if number == plan.row:
+            answer = response
+            if response.status >= 400:
+                break
+        elif response.status >= 400:
+            notes.append(f"{change.entity_set}: {_refusal(response)}")
+    if answer is None:
+        raise Unavailable(it.dataverse.neighbour.name, "the row was not written")
+    return answer, tuple(dict.fromkeys(notes))
+
+
+async def wake(it: WebApi, resource: str) -> None:
+    """Who waits for the row of Type/id is mirrored again."""
+    for claim in await it.waits.of(resource):
+        await it.outbox.send(MIRROR_QUEUE, claim)
+        await it.waits.remove(resource, claim)
+
+
+def _unchanged(subject: _Subject, row: Mapping[str, Any]) -> RowOutcome:
+    entity = subject.entity
+    return subject.outcome("unchanged", row.get(entity.key), row.get(entity.version_column))
+
+
+def _refusal(response: Response) -> str:
+    return f"answered {response.status} {error_code(response)}".strip()
+
+
+# -- deleted --------------------------------------------------------------------------------------
+
+
+async def _gone(it: WebApi, subject: _Subject) -> RowOutcome | None:
+    """Deleted in FHIR."""
+    entity = subject.entity
+    (found,) = await _asked(it, subject, [_row_question(subject)])
+    row = _the_row(entity, subject.id, found)
+    if row is None:
+        return subject.outcome("absent")
+    key, etag = row[entity.key], row["@odata.etag"]
+    if it.on_delete == "leave" or (
+        it.on_delete == "deactivate" and row.get("statecode") == _INACTIVE["statecode"]
+    ):
+        return subject.outcome("unchanged", key)
+    changes = [Change("PATCH", entity.entity_set, key, _INACTIVE, etag)]
+    if it.on_delete == "delete":
+        children = await _asked(it, subject, list(_children_questions(subject, key)))
+        changes = [
+            Change("DELETE", expand.entity_set, child[expand.key])
+            for expand, found in zip(entity.expands, children, strict=True)
+            for child in found
+        ]
+        changes.append(Change("DELETE", entity.entity_set, key, etag=etag))
+    response = await it.dataverse.change(changes, subject.claim.delivery)
+    if response.status in (404, 412):
+        return None
+    if response.status >= 400:
+        return subject.outcome("refused", None, None, _refusal(response))
+    return subject.outcome("deleted" if it.on_delete == "delete" else "deactivated", key)

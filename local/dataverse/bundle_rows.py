@@ -1,0 +1,160 @@
+"""What `msind_UpsertBundle` makes of a resource, by maps of its own: enough to be read back.
+
+The maps that Microsoft ships are not published, so these are examples and no more. They stay
+clear of what the healthcare APIs say of themselves: children by identifier and link.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from local.dataverse.rows import Values
+
+TABLES = {
+    "Patient": "contact",
+    "Practitioner": "contact",
+    "Organization": "account",
+    "RelatedPerson": "msemr_relatedperson",
+}
+CONTACT_TYPES = {"Patient": 935000000, "Practitioner": 935000001}
+GENDERS = {"male": 1, "female": 2}
+IDENTIFIER_TYPES = {"DL": 935000000, "PPN": 935000001, "MR": 935000003}
+LINK_TYPE = 935000071  # of codeable concepts
+
+DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    element: str
+    table: str
+    parent: str  # navigation property
+    match: tuple[str, ...]
+    columns: Values
+    links: dict[str, str] = field(default_factory=dict)  # bind annotation -> reference
+    concepts: dict[str, tuple[int, str]] = field(default_factory=dict)  # navigation -> type, code
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    table: str
+    fhir_id: str
+    columns: Values
+    links: dict[str, str]  # bind annotation -> reference
+    references: list[str]  # all that must resolve before the row may be written
+    children: list[Child]
+
+
+def rows_of(resource: Values) -> Rows:
+    kind = resource["resourceType"]
+    meta = resource.get("meta", {})
+    books = {
+        "msemr_azurefhirid": resource["id"],
+        "msemr_azurefhirversion": meta.get("versionId"),
+        "msemr_azurefhirlastupdatedon": meta.get("lastUpdated"),
+    }
+    columns, links = _MAKERS[kind](resource)
+    root = {name: value for name, value in resource.items() if name not in ("identifier", "link")}
+    children = [*_identifiers(resource), *_links(resource)] if kind == "Patient" else []
+    return Rows(
+        TABLES[kind], resource["id"], {**books, **columns}, links, _references(root), children
+    )
+
+
+def _person(resource: Values) -> tuple[Values, dict[str, str]]:
+    names = sorted(resource.get("name", []), key=lambda name: name.get("use") != "usual")
+    name = names[0] if names else {}
+    home: Values = next(iter(resource.get("address", [])), {})
+    lines = home.get("line", [])
+    columns = {
+        "msemr_contacttype": CONTACT_TYPES[resource["resourceType"]],
+        "firstname": next(iter(name.get("given", [])), None),
+        "lastname": name.get("family"),
+        "gendercode": GENDERS.get(resource.get("gender", "")),
+        "birthdate": resource.get("birthDate") if _is_day(resource) else None,
+        "address1_line1": lines[0] if lines else None,
+        "address1_city": home.get("city"),
+        "address1_stateorprovince": home.get("state"),
+        "address1_postalcode": home.get("postalCode"),
+        "address1_country": home.get("country"),
+    }
+    links = {}
+    doctors = [one["reference"] for one in resource.get("generalPractitioner", [])]
+    if doctors and doctors[0].startswith("Practitioner/"):
+        links["msemr_GeneralPractioner@odata.bind"] = doctors[0]
+    if "reference" in resource.get("managingOrganization", {}):
+        reference = resource["managingOrganization"]["reference"]
+        links["msemr_ManagingOrganization@odata.bind"] = reference
+    return columns, links
+
+
+def _is_day(resource: Values) -> bool:
+    return DAY.fullmatch(resource.get("birthDate", "")) is not None
+
+
+def _organization(resource: Values) -> tuple[Values, dict[str, str]]:
+    return {"name": resource.get("name")}, {}
+
+
+def _related(resource: Values) -> tuple[Values, dict[str, str]]:
+    name: Values = next(iter(resource.get("name", [])), {})
+    told = " ".join([*name.get("given", []), name.get("family", "")]).strip()
+    return {"msemr_name": told}, {"msemr_Patient@odata.bind": resource["patient"]["reference"]}
+
+
+_MAKERS = {
+    "Patient": _person,
+    "Practitioner": _person,
+    "Organization": _organization,
+    "RelatedPerson": _related,
+}
+
+
+def _identifiers(resource: Values) -> list[Child]:
+    return [
+        Child(
+            "Patient.identifier",
+            "msemr_medicalidentifier",
+            "msemr_Assignee",
+            ("msemr_identifiersystem", "msemr_value"),
+            {
+                "msemr_identifiersystem": one.get("system"),
+                "msemr_value": one.get("value"),
+                "msemr_type": _identifier_type(one),
+            },
+        )
+        for one in resource.get("identifier", [])
+    ]
+
+
+def _identifier_type(identifier: Values) -> int | None:
+    codes = [coding.get("code") for coding in identifier.get("type", {}).get("coding", [])]
+    return next((IDENTIFIER_TYPES[code] for code in codes if code in IDENTIFIER_TYPES), None)
+
+
+def _links(resource: Values) -> list[Child]:
+    return [
+        Child(
+            "Patient.link",
+            "msemr_contactlink",
+            "msemr_Patient",
+            ("msemr_name",),
+            {"msemr_name": f"{one['type']} {one['other']['reference']}"[:100]},
+            {"msemr_Link@odata.bind": one["other"]["reference"]},
+            {"msemr_LinkType": (LINK_TYPE, one["type"])},
+        )
+        for one in resource.get("link", [])
+    ]
+
+
+def _references(value: Any) -> list[str]:
+    """Every literal reference, but those to resources contained in this one."""
+    if isinstance(value, list):
+        return [reference for item in value for reference in _references(item)]
+    if not isinstance(value, dict):
+        return []
+    own = value.get("reference")
+    mine = [own] if isinstance(own, str) and not own.startswith("#") else []
+    return mine + [reference for item in value.values() for reference in _references(item)]

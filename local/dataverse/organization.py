@@ -1,0 +1,115 @@
+"""The organization, its users, and what a request asks of it beyond the row: optional parameters.
+
+https://learn.microsoft.com/power-apps/developer/data-platform/optional-parameters
+https://learn.microsoft.com/power-apps/developer/data-platform/webapi/impersonate-another-user-web-api
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from local.dataverse import refusals
+from local.dataverse.addresses import guid, is_guid
+
+# The caller, its business unit and its organization, as WhoAmI tells them.
+USER = "5f1c2f0e-7a4b-4c0e-9d55-0a1b2c3d4e01"
+BUSINESS_UNIT = "5f1c2f0e-7a4b-4c0e-9d55-0a1b2c3d4e02"
+ORGANIZATION = "5f1c2f0e-7a4b-4c0e-9d55-0a1b2c3d4e03"
+
+# Somebody to act for: the object id in Entra, and the user that it is in Dataverse.
+NURSE = "5f1c2f0e-7a4b-4c0e-9d55-0a1b2c3d4e11"
+NURSE_USER = "5f1c2f0e-7a4b-4c0e-9d55-0a1b2c3d4e12"
+
+BYPASS = "prvBypassCustomBusinessLogic"
+BYPASS_PLUGINS = "prvBypassCustomPlugins"
+ACT_FOR = "prvActOnBehalfOfAnotherUser"
+
+
+@dataclass(frozen=True, slots=True)
+class Organization:
+    """What differs between tenants. `duplicates`: by table, the columns of each published rule."""
+
+    privileges: frozenset[str] = frozenset({BYPASS, BYPASS_PLUGINS, ACT_FOR})
+    users: Mapping[str, str] = field(default_factory=lambda: {NURSE: NURSE_USER})
+    duplicates: Mapping[str, tuple[tuple[str, ...], ...]] = field(
+        default_factory=lambda: {"contact": (("emailaddress1",),), "account": (("name",),)}
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """The optional parameters of one request, checked."""
+
+    user: str = USER  # who the row says wrote it
+    detect_duplicates: bool = False
+    bypass: tuple[str, ...] = ()
+
+    @property
+    def on_behalf(self) -> str | None:
+        """The user who really wrote it, if it was for another."""
+        return USER if self.user != USER else None
+
+    def told(self) -> dict[str, object]:
+        """For the list of recent writes: only what is out of the ordinary."""
+        told: dict[str, object] = {"user": self.user} if self.on_behalf else {}
+        if self.bypass:
+            told["bypass"] = list(self.bypass)
+        if self.detect_duplicates:
+            told["detectDuplicates"] = True
+        return told
+
+
+USUAL = Wishes()
+
+
+def wishes_of(organization: Organization, headers: Mapping[str, str]) -> Wishes:
+    """Header names are lower case. A wish that is not granted refuses the whole request."""
+    return Wishes(
+        _user(organization, headers),
+        _flag(headers, "mscrm.suppressduplicatedetection") is False,
+        _bypass(organization, headers),
+    )
+
+
+def _user(organization: Organization, headers: Mapping[str, str]) -> str:
+    """`CallerObjectId` is the id in Entra, the older `MSCRMCallerID` the one in Dataverse."""
+    by_object_id, by_user = headers.get("callerobjectid"), headers.get("mscrmcallerid")
+    given = by_object_id or by_user
+    if not given:
+        return USER
+    if not is_guid(given):
+        raise refusals.bad_argument("The id of the user to act for is not a GUID.")
+    if ACT_FOR not in organization.privileges:
+        raise refusals.no_privilege(USER, ACT_FOR)
+    users = organization.users
+    found = users.get(guid(given)) if by_object_id else guid(given)
+    if found is None or found not in users.values():
+        raise refusals.no_user()
+    return found
+
+
+def _bypass(organization: Organization, headers: Mapping[str, str]) -> tuple[str, ...]:
+    """https://learn.microsoft.com/power-apps/developer/data-platform/bypass-custom-business-logic"""
+    given = headers.get("mscrm.bypassbusinesslogicexecution")
+    kinds = tuple(part.strip() for part in given.split(",")) if given is not None else ()
+    if not set(kinds) <= {"CustomSync", "CustomAsync"}:
+        raise refusals.bad_argument(
+            "BypassBusinessLogicExecution takes CustomSync, CustomAsync, or both with a comma."
+        )
+    if kinds and BYPASS not in organization.privileges:
+        raise refusals.no_privilege(USER, BYPASS)
+    if _flag(headers, "mscrm.bypasscustompluginexecution"):
+        if BYPASS_PLUGINS not in organization.privileges:
+            raise refusals.no_privilege(USER, BYPASS_PLUGINS)
+        kinds = tuple(dict.fromkeys((*kinds, "CustomSync")))
+    return kinds
+
+
+def _flag(headers: Mapping[str, str], name: str) -> bool | None:
+    given = headers.get(name)
+    if given is None:
+        return None
+    if given.lower() not in ("true", "false"):
+        raise refusals.bad_argument(f"The header {name} takes true or false.")
+    return given.lower() == "true"

@@ -1,0 +1,26 @@
+"""What every request needs at hand."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from local.dataverse.organization import USUAL, Organization, Wishes
+from local.dataverse.rows import Store
+from local.dataverse.tables import Catalog
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The tables, the rows, a clock, a source of ids; and the wishes of the request at hand."""
+
+    catalog: Catalog
+    store: Store
+    now: Callable[[], datetime]
+    new_id: Callable[[], str]
+    organization: Organization = field(default_factory=Organization)
+    wishes: Wishes = USUAL
+    log: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=10_000))

@@ -1,0 +1,78 @@
+"""Several requests in one, and the answers in their order."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from integration.dataverse.batch import answers, change_set, questions
+from integration.dataverse.requests import Change, change, rows
+from integration.model import Response
+from local.dataverse.app import create_app
+from tests.dataverse.organization import Organization
+
+ROWS = [f"0b6d3d3e-9c4b-4a53-8f1f-00000000000{n}" for n in range(3)]
+ASKED = rows("contacts", ["contactid"], f"contactid eq {ROWS[0]}")
+
+
+def created(row: str, **columns: object) -> Change:
+    return Change("PATCH", "contacts", row, {"lastname": "Sampleton", **columns}, new=True)
+
+
+async def said(*changes: Change) -> list[Response]:
+    """What the stand-in for Dataverse answers, and what it has then."""
+    async with Organization(create_app()) as organization:
+        done = answers(await organization.send(change_set([change(each) for each in changes])))
+        found = answers(await organization.send(questions([ASKED, ASKED])))
+    return [*done, *found]
+
+
+async def test_a_change_set_is_answered_part_by_part() -> None:
+    made = [created(ROWS[0]), Change("PATCH", "contacts", ROWS[0], {"firstname": "Ö"})]
+    first, second, found, again = await said(*made)
+    assert (first.status, second.status, found.status) == (204, 204, 200)
+    assert found.body == again.body
+    assert ROWS[0].encode() in found.body
+
+
+async def test_of_a_change_set_that_fails_nothing_is_done_and_the_error_is_told() -> None:
+    long = created(ROWS[1], suffix="much too long for it")
+    error, found, _ = await said(created(ROWS[0]), long)
+    assert error.status == 400
+    assert b"0x" in error.body
+    assert ROWS[0].encode() not in found.body
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        Response(200, {}, b""),
+        Response(200, {"content-type": "application/json"}, b"{}"),
+        Response(
+            200, {"content-type": "multipart/mixed; boundary=x"}, b"--x\r\n\r\nhello\r\n--x--"
+        ),
+        Response(
+            200,
+            {"content-type": "multipart/mixed; boundary=x"},
+            b"--x\r\nContent-Type: application/http\r\n\r\nnothing\r\n--x--",
+        ),
+    ],
+)
+def test_what_is_no_answer_to_a_batch_is_not_taken_for_one(response: Response) -> None:
+    with pytest.raises(ValueError, match=r"part|multipart"):
+        answers(response)
+
+
+@given(st.lists(st.text(max_size=80), min_size=1, max_size=4))
+def test_no_content_can_end_its_part(texts: list[str]) -> None:
+    changes = [change(created(ROWS[0], description=text)) for text in texts]
+    sent = change_set(changes)
+    body, outer = sent.body or b"", sent.headers["content-type"].partition("boundary=")[2]
+    inner = body.partition(b"boundary=")[2].partition(b"\r\n")[0]
+    assert body.count(b"--" + outer.encode()) == 2
+    assert body.count(b"--" + inner) == len(texts) + 1
+
+
+def test_the_same_requests_are_the_same_bytes() -> None:
+    assert questions([ASKED]) == questions([ASKED])

@@ -1,0 +1,27 @@
+"""A tenant's tables, as its metadata would tell them: those of the stand-in."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from integration.dataverse import metadata
+from integration.model import Column
+from local.dataverse import metadata as documents
+from local.dataverse import tables
+
+PREFIX = "new"
+
+
+@cache
+def all_columns() -> dict[str, dict[str, Column]]:
+    catalog = tables.load(tables.additions(prefix=PREFIX))
+    return {name: _columns(table) for name, table in catalog.by_name.items()}
+
+
+def _columns(table: tables.Table) -> dict[str, Column]:
+    attributes = [
+        documents.attribute(table, column)
+        | (documents.choices(table, column) if column.type != "Boolean" else {})
+        for column in table.columns.values()
+    ]
+    return metadata.columns([{"value": attributes}, {"value": documents.relationships(table)}])

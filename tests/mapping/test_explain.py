@@ -1,0 +1,108 @@
+"""`python -m integration map`: the rows that a resource would become, and why."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integration.__main__ import main
+from integration.mapping import engine, load
+from integration.mapping.explain import assumed, explained
+
+PATIENT: dict[str, Any] = {
+    "resourceType": "Patient",
+    "id": "p-1",
+    "name": [{"family": "Sampleton"}],
+    "gender": "female",
+    "birthDate": "1980-05",
+    "identifier": [{"system": "http://hospital.example/mrn", "value": "T-1"}],
+    "generalPractitioner": [{"reference": "Practitioner/7"}],
+    "communication": [{"language": {"coding": [{"code": "de", "display": "German"}]}}],
+}
+
+
+def written(folder: Path, data: Any, name: str = "patient.json") -> str:
+    body = json.dumps(data).encode()
+    (folder / name).write_bytes(gzip.compress(body) if name.endswith(".gz") else body)
+    return str(folder / name)
+
+
+@pytest.mark.parametrize("set_", ["healthcare", "plain"])
+def test_without_a_tenant_every_column_takes_what_its_map_gives(set_: str) -> None:
+    found = load.maps(set_, "new", None, load.names(set_))
+    for entity in found.entities.values():
+        mapped = engine.apply(entity, {"resourceType": entity.resource, "id": "1"}, assumed(entity))
+        assert {entity.key, *mapped.columns} == set(entity.columns)
+
+
+def test_each_line_tells_value_kind_path_and_line_of_the_map() -> None:
+    entity = load.shipped()["Patient"]
+    lines = list(explained(entity, engine.apply(entity, PATIENT, assumed(entity))))
+    assert lines[0] == "contact: Patient by patient.toml"
+    (gender,) = [line for line in lines if line.startswith("  gendercode = ")]
+    assert gender.startswith("  gendercode = 2    <- choice gender (patient.toml:")
+    assert any("the row of Practitioner/7" in line for line in lines)
+    assert any("the concept de (German) of type 935000068" in line for line in lines)
+    assert any(
+        line.startswith("msemr_medicalidentifier: identifier (patient.toml:") for line in lines
+    )
+    assert any(line.startswith("note: birthdate: not a whole date @ birthDate") for line in lines)
+    assert not any(line.startswith("  birthdate = ") for line in lines)
+
+
+def test_columns_that_are_cleared_are_shown_where_that_is_wanted() -> None:
+    entity = load.shipped()["Patient"]
+    mapped = engine.apply(entity, PATIENT, assumed(entity))
+    lines = list(explained(entity, mapped, empty=True))
+    assert any(line.startswith("  birthdate = -    <- date birthDate (") for line in lines)
+
+
+def test_a_resource_is_shown_as_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["map", written(tmp_path, PATIENT)]) == 1  # the date is noted
+    assert 'lastname = "Sampleton"' in capsys.readouterr().out
+
+
+def test_a_bundle_is_shown_resource_by_resource(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = {**PATIENT, "birthDate": "1980-05-06"}
+    doctor = {"resourceType": "Practitioner", "name": [{"family": "Placeholder"}]}
+    bundle = {"resourceType": "Bundle", "entry": [{"resource": whole}, {"resource": doctor}, {}]}
+    file = written(tmp_path, bundle, "bundle.json.gz")
+    assert main(["map", file, "--set", "plain", "--enable", "practitioner"]) == 0
+    told = capsys.readouterr().out
+    assert "new_fhirid" in told
+    assert "contact: Practitioner by practitioner.toml" in told
+
+
+def test_own_maps_are_tried_and_what_is_broken_in_them_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "group.toml").write_text('resource = "Group"', "utf-8")
+    file = written(tmp_path, {**PATIENT, "birthDate": "1980-05-06"})
+    assert main(["map", file, "--maps", str(tmp_path)]) == 1
+    assert "broken: group.toml: row.table is missing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("data", [{"resourceType": "Group", "id": "1"}, [], "text", {"entry": [7]}])
+def test_what_no_map_is_for_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], data: Any
+) -> None:
+    assert main(["map", written(tmp_path, data)]) == 2
+    assert "no resource was mapped" in capsys.readouterr().out
+
+
+def test_a_file_that_is_no_json_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.json").write_text("{", "utf-8")
+    assert main(["map", str(tmp_path / "x.json")]) == 2
+    assert main(["map", str(tmp_path / "none.json")]) == 2
+    assert "x.json: JSON that ends too early" in capsys.readouterr().out
+
+
+def test_a_map_that_nobody_has_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["map", written(tmp_path, PATIENT), "--enable", "nobody"]) == 2
+    assert "there is no map nobody" in capsys.readouterr().out

@@ -1,0 +1,197 @@
+"""Patients and their surroundings from elsewhere, read in place from the folder that BUNDLES_DIR names.
+
+Each becomes rows without an exception, and the stand-in for Dataverse takes them: every patient and
+related person, and of the thousands of practitioners and organizations one of each shape.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+import httpx
+import pytest
+
+from integration import exact_json
+from integration.mapping import engine, load
+from integration.mapping.concepts import CONCEPTS
+from integration.mapping.model import Child, Concept, EntityMap, Link, Mapped
+from integration.model import Column
+from local.dataverse import tables
+from local.dataverse.app import create_app
+from tests.mapping.tenant import PREFIX, all_columns
+
+KINDS = ("Patient", "Practitioner", "RelatedPerson", "Organization")
+MAPS = {
+    "healthcare": ["practitioner", "related_person", "organization", "us_core"],
+    "plain": ["practitioner", "related_person", "organization"],
+}
+
+Resource = dict[str, Any]
+
+
+def _files() -> Iterator[Path]:
+    endings = (".json", ".fhir", ".ndjson", ".json.gz")
+    folder = Path(os.environ["BUNDLES_DIR"])
+    yield from sorted(path for path in folder.rglob("*") if path.name.endswith(endings))
+
+
+def _documents(path: Path) -> list[Any]:
+    data = path.read_bytes()
+    text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8", "replace")
+    parts = text.splitlines() if path.suffix == ".ndjson" else [text]
+    try:
+        return [json.loads(part) for part in parts if part.strip()]
+    except json.JSONDecodeError:
+        return []  # some are there to be refused at the door
+
+
+def _resources(node: Any) -> Iterator[Resource]:
+    """Those of KINDS anywhere in it, contained ones too: they have no rows, but shapes."""
+    if isinstance(node, dict):
+        if node.get("resourceType") in KINDS:
+            yield node
+        for value in node.values():
+            yield from _resources(value)
+    elif isinstance(node, list):
+        for item in node:
+            yield from _resources(item)
+
+
+@pytest.fixture(scope="module")
+def resources() -> list[Resource]:
+    if "BUNDLES_DIR" not in os.environ:
+        pytest.skip("BUNDLES_DIR names no folder of bundles")
+    found = [each for path in _files() for node in _documents(path) for each in _resources(node)]
+    assert {each["resourceType"] for each in found} == {*KINDS}
+    # Each gets an id of its own: what counts here is the shape, and many a bundle has none.
+    return [{**each, "id": f"r-{number}"} for number, each in enumerate(found)]
+
+
+@pytest.fixture
+async def dataverse() -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(additions=tables.additions(prefix=PREFIX))
+    address = "http://dataverse/api/data/v9.2/"
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=address) as http:
+        yield http
+    app.close()
+
+
+def _maps(set_: str) -> Mapping[str, EntityMap]:
+    found = load.maps(set_, PREFIX, None, MAPS[set_])
+    assert found.broken == {}
+    assert found.entities.keys() == {*KINDS}
+    return found.entities
+
+
+@pytest.mark.parametrize("set_", MAPS)
+async def test_every_real_resource_becomes_rows_that_dataverse_takes(
+    set_: str, resources: list[Resource], dataverse: httpx.AsyncClient
+) -> None:
+    maps = _maps(set_)
+    writer = _Writer(dataverse, maps)
+    shapes = set()
+    for resource in resources:
+        entity = maps[resource["resourceType"]]
+        mapped = engine.apply(entity, resource, all_columns())
+        shape = _shape(entity, mapped)
+        if entity.resource in ("Patient", "RelatedPerson") or shape not in shapes:
+            shapes.add(shape)
+            await writer.write(entity, resource["id"], mapped)
+    assert writer.rows > len(shapes)
+
+
+def _shape(entity: EntityMap, mapped: Mapped) -> Any:
+    """Which columns are filled, of the row and of its children."""
+    rows = [mapped.columns, *(child.columns for child in mapped.children)]
+    filled = (frozenset(n for n, value in row.items() if value is not None) for row in rows)
+    return entity.resource, frozenset(filled)
+
+
+class _Writer:
+    """Writes rows one by one, each after those that it refers to. No writer of ours: it knows only
+    what Dataverse says of its columns."""
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        maps: Mapping[str, EntityMap],
+    ) -> None:
+        self.http = http
+        self.maps = maps
+        self.columns = all_columns()
+        self.rows = 0
+        self._there: set[str] = set()
+
+    async def write(self, entity: EntityMap, identifier: str, mapped: Mapped) -> None:
+        key = engine.primary_key(entity.resource, identifier)
+        address = f"{entity.entity_set}({key})"
+        body = await self._body(entity.table, mapped.columns)
+        state = {name: body.pop(name) for name in ("statecode",) if name in body}
+        await self._put(address, body)
+        if state.get("statecode"):
+            await self._put(address, state)
+        for child in mapped.children:
+            await self._write_child(entity, address, child)
+
+    async def _write_child(self, entity: EntityMap, parent: str, child: Child) -> None:
+        map_ = child.map
+        body = await self._body(map_.table, child.columns)
+        column = self.columns[map_.table][map_.parent]
+        body[f"{column.targets[entity.table]}@odata.bind"] = f"/{parent}"
+        match = exact_json.encode([str(child.columns[name]) for name in map_.match])
+        key = uuid5(NAMESPACE_URL, f"{parent}/{map_.table}/{match.decode()}")
+        await self._put(f"{map_.entity_set}({key})", body)
+
+    async def _body(self, table: str, columns: Mapping[str, Any]) -> dict[str, Any]:
+        body: dict[str, Any] = {}
+        for name, value in columns.items():
+            column = self.columns[table][name]
+            match value:
+                case Link():
+                    target = await self._target(column, value)
+                    if target is not None:
+                        navigation, address = target
+                        body[f"{navigation}@odata.bind"] = f"/{address}"
+                case Concept():
+                    address = await self._concept(value)
+                    body[f"{column.targets[CONCEPTS.table]}@odata.bind"] = f"/{address}"
+                case None if column.targets:
+                    pass  # nothing to clear in a new row
+                case _:
+                    body[name] = value
+        return body
+
+    async def _target(self, column: Column, link: Link) -> tuple[str, str] | None:
+        """The row of another resource, bare where it is not written yet; None for a resource
+        without a table, or whose table the lookup cannot show."""
+        kind, _, identifier = link.resource.partition("/")
+        entity = self.maps.get(kind)
+        if entity is None or entity.table not in column.targets:
+            return None
+        address = f"{entity.entity_set}({engine.primary_key(kind, identifier)})"
+        if address not in self._there:
+            await self._put(address, {entity.id_column: identifier[:38]})
+        return column.targets[entity.table], address
+
+    async def _concept(self, concept: Concept) -> str:
+        key = uuid5(NAMESPACE_URL, f"{concept.type}/{concept.code}")
+        address = f"{CONCEPTS.entity_set}({key})"
+        if address not in self._there:
+            await self._put(address, CONCEPTS.columns(concept))
+        return address
+
+    async def _put(self, address: str, body: Mapping[str, Any]) -> None:
+        response = await self.http.patch(
+            address,
+            content=exact_json.encode(body),
+            headers={"content-type": "application/json; charset=utf-8"},
+        )
+        assert response.status_code in (201, 204), f"{address}: {response.text}"
+        self._there.add(address)
+        self.rows += 1

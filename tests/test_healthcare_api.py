@@ -1,0 +1,444 @@
+"""MIRROR_TO=healthcare-api: the toolkit's own maps write the rows, and still never an older state."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+
+from integration import healthcare_api
+from integration import mirror as mirroring
+from integration.dataverse import requests
+from integration.dataverse.client import rows as rows_of
+from integration.dataverse.requests import Change
+from integration.healthcare_api import HealthcareApi
+from integration.mapping.load import shipped
+from integration.mapping.model import AttributeMap, Kind
+from integration.model import Claim, RowOutcome
+from integration.settings import MIRROR_QUEUE
+from tests.conftest import LEASE, MARKER, Body, Heard, Route, every_map, patient, told_by
+
+ANNA = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
+DELIVERY = "019caaee-c260-7000-8000-000000000001"
+LATER = "019caaee-c260-7000-8000-000000000002"
+API = "msind_UpsertBundle"
+
+# No row of a child takes it.
+TOO_LONG = {"system": "urn:a", "value": MARKER * 40}
+
+
+def anna(**elements: Any) -> Body:
+    return patient(id=ANNA, **elements)
+
+
+def doctor() -> Body:
+    return {"resourceType": "Practitioner", "id": "d1", "name": [{"family": "Doc"}]}
+
+
+async def hand_out(route: Route, claim: Claim) -> None:
+    it = HealthcareApi(route.web_api, route.order)
+    sink = partial(healthcare_api.bring, it)
+    await mirroring.mirror(replace(route.mirror, sink=sink, maps=route.maps), claim)
+
+
+async def mirror(route: Route, resource: str, delivery: str = DELIVERY) -> RowOutcome | None:
+    """What was noted of it last."""
+    await hand_out(route, Claim(delivery, resource=resource))
+    noted = await route.journal.rows(delivery)
+    return next((each for each in reversed(noted) if each.resource == resource), None)
+
+
+async def hand_out_queued(route: Route) -> None:
+    """What is queued by now, whatever its delay; not what that queues."""
+    claims = [claim for claim, _ in route.queued(MIRROR_QUEUE)]
+    route.outbox.sent.clear()
+    for claim in claims:
+        await hand_out(route, claim)
+
+
+def sent(route: Route) -> list[Heard]:
+    """The bundles that the API was given."""
+    return [each for each in route.dataverse_neighbour.heard if each.path.endswith(API)]
+
+
+async def children(route: Route) -> list[Body]:
+    question = requests.rows("msemr_medicalidentifiers", ["msemr_value"], "msemr_value ne null")
+    (answer,) = await route.dataverse.ask([question], DELIVERY)
+    return rows_of(answer)
+
+
+# --- which row ---------------------------------------------------------------------------------
+
+
+async def test_a_patient_is_sent_as_fhir_has_it_and_becomes_a_contact(route: Route) -> None:
+    resource = route.neighbour.put(anna(identifier=[{"system": "urn:a", "value": "1"}]))
+    noted = await mirror(route, resource)
+    row = await route.dataverse_neighbour.contact()
+    assert (row["lastname"], row["msemr_azurefhirid"]) == (MARKER, ANNA)
+    assert [each["msemr_value"] for each in await children(route)] == ["1"]
+    assert noted == RowOutcome(DELIVERY, resource, "contact", row["contactid"], "created", "1")
+    (heard,) = sent(route)
+    assert heard.body["msind_BundleTag"] == DELIVERY
+    assert heard.headers["x-ms-client-request-id"] == DELIVERY
+    bundle = json.loads(heard.body["msind_JSON"])
+    assert bundle["entry"][0]["resource"] == route.neighbour.stored[resource]
+
+
+async def test_a_newer_version_updates_the_row(route: Route) -> None:
+    await mirror(route, route.neighbour.put(anna(gender="male")))
+    noted = await mirror(route, route.neighbour.put(anna(gender="female")))
+    row = await route.dataverse_neighbour.contact()
+    assert (row["gendercode"], row["msemr_azurefhirversion"]) == (2, "2")
+    assert noted is not None
+    assert (noted.action, noted.row, noted.version) == ("updated", row["contactid"], "2")
+
+
+async def test_the_same_version_is_sent_once(route: Route) -> None:
+    first = await mirror(route, route.neighbour.put(anna()))
+    again = await mirror(route, f"Patient/{ANNA}", LATER)
+    assert first is not None
+    assert again == replace(first, delivery=LATER, action="unchanged")
+    assert len(sent(route)) == 1
+
+
+async def test_a_row_that_was_lost_is_brought_again(route: Route) -> None:
+    noted = await mirror(route, route.neighbour.put(anna()))
+    assert noted is not None
+    lost = Change("DELETE", "contacts", noted.row or "")
+    await route.dataverse.change([lost], DELIVERY)
+    again = await mirror(route, f"Patient/{ANNA}")
+    assert again is not None
+    assert again.action == "created"
+    assert (await route.dataverse_neighbour.contact())["lastname"] == MARKER
+
+
+async def test_a_row_that_was_set_back_is_brought_again(route: Route) -> None:
+    noted = await mirror(route, route.neighbour.put(anna()))
+    assert noted is not None
+    await route.dataverse_neighbour.write(noted.row or "", msemr_azurefhirversion="0")
+    await mirror(route, f"Patient/{ANNA}")
+    assert (await route.dataverse_neighbour.contact())["msemr_azurefhirversion"] == "1"
+
+
+async def test_an_older_state_is_not_sent_after_a_newer(route: Route) -> None:
+    """As a FHIR server tells it that reads from a copy."""
+    resource = route.neighbour.put(anna(gender="male"))
+    lagging = route.neighbour.stored[resource]
+    route.clock.later(1)
+    await mirror(route, route.neighbour.put(anna(gender="female")))
+    route.neighbour.stored[resource] = lagging
+    noted = await mirror(route, resource)
+    assert noted is not None
+    assert noted.action == "unchanged"
+    assert (await route.dataverse_neighbour.contact())["gendercode"] == 2
+
+
+async def test_two_states_of_one_moment_are_both_sent(route: Route) -> None:
+    """Versions of other servers have no order; nor do they need one."""
+    resource = route.neighbour.put(anna(gender="male"))
+    meta = route.neighbour.stored[resource]["meta"]
+    meta["versionId"] = "zzz"
+    await mirror(route, resource)
+    meta["versionId"] = "1"  # which is what the next one counts from
+    route.neighbour.put(anna(gender="female"))
+    route.neighbour.stored[resource]["meta"]["versionId"] = "aaa"
+    await mirror(route, resource)
+    assert (await route.dataverse_neighbour.contact())["gendercode"] == 2
+
+
+async def test_two_mirrors_at_once_end_with_the_newer_state(route: Route) -> None:
+    """The slower one has read the older state, and would write last."""
+    resource = route.neighbour.put(anna(gender="male"))
+
+    async def meanwhile() -> None:
+        route.neighbour.put(anna(gender="female"))
+        await mirror(route, resource, LATER)
+
+    route.dataverse_neighbour.will_be_preceded("POST", meanwhile)
+    await mirror(route, resource)
+    assert (await route.dataverse_neighbour.contact())["gendercode"] == 1
+    await hand_out_queued(route)
+    assert (await route.dataverse_neighbour.contact())["gendercode"] == 2
+
+
+async def test_a_crowd_of_mirrors_ends_with_one_row_of_the_newest_state(route: Route) -> None:
+    resource = route.neighbour.put(anna())
+
+    async def one(number: int) -> None:
+        route.neighbour.put(anna(gender="female" if number % 2 else "male"))
+        await mirror(route, resource)
+
+    await asyncio.gather(*(one(number) for number in range(6)))
+    while route.queued(MIRROR_QUEUE):
+        await hand_out_queued(route)
+    row = await route.dataverse_neighbour.contact()
+    assert (row["msemr_azurefhirversion"], row["gendercode"]) == ("7", 2)
+
+
+# --- in part -----------------------------------------------------------------------------------
+
+
+async def test_a_contact_whose_child_failed_is_written_and_the_child_s_table_noted(
+    route: Route, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    numbers = [TOO_LONG, {"system": "urn:a", "value": "1"}]
+    noted = await mirror(route, route.neighbour.put(anna(identifier=numbers)))
+    assert noted is not None
+    assert noted.action == "created"
+    assert noted.notes == ("contact: error", "msemr_medicalidentifier: error")
+    assert [each["msemr_value"] for each in await children(route)] == ["1"]
+    assert MARKER not in repr(noted)
+    assert MARKER not in told_by(caplog.records)
+
+
+async def test_what_was_written_in_part_is_sent_again_by_the_next_claim(route: Route) -> None:
+    await mirror(route, route.neighbour.put(anna(identifier=[TOO_LONG])))
+    noted = await mirror(route, f"Patient/{ANNA}", LATER)
+    assert noted is not None
+    assert noted.action == "updated"
+    assert len(sent(route)) == 2
+
+
+async def test_a_type_without_an_entity_map_in_the_toolkit_is_refused(route: Route) -> None:
+    route.maps = {"Device": replace(shipped()["Patient"], resource="Device")}
+    noted = await mirror(route, route.neighbour.put({"resourceType": "Device", "id": "1"}))
+    assert noted is not None
+    assert (noted.action, noted.row) == ("refused", None)
+
+
+# --- what waits for others ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def referring(route: Route) -> Body:
+    """A patient who is not written before the practitioner has a row."""
+    route.maps = every_map()
+    route.neighbour.put(doctor())
+    return anna(generalPractitioner=[{"reference": "Practitioner/d1"}])
+
+
+async def test_who_refers_to_what_has_no_row_yet_is_brought_when_it_comes(
+    route: Route, referring: Body
+) -> None:
+    noted = await mirror(route, route.neighbour.put(referring))
+    assert noted is not None
+    assert (noted.action, noted.notes) == ("refused", ("contact: error",))
+    assert route.queued(MIRROR_QUEUE) == []
+    await mirror(route, "Practitioner/d1")
+    assert [claim.resource for claim, _ in route.queued(MIRROR_QUEUE)] == [f"Patient/{ANNA}"]
+    await hand_out_queued(route)
+    names = {row["lastname"] for row in await route.dataverse_neighbour.contacts()}
+    assert names == {MARKER, "Doc"}
+    assert route.queued(MIRROR_QUEUE) == []
+
+
+async def test_a_reference_in_full_to_the_same_server_finds_its_row(route: Route) -> None:
+    route.maps = every_map()
+    await mirror(route, route.neighbour.put(doctor()))
+    full = f"{route.fhir.neighbour.base}/Practitioner/d1"
+    noted = await mirror(
+        route, route.neighbour.put(anna(generalPractitioner=[{"reference": full}]))
+    )
+    assert noted is not None
+    assert (noted.action, noted.notes) == ("created", ())
+
+
+async def test_what_comes_before_the_wait_for_it_is_noted_is_not_missed(
+    route: Route, referring: Body
+) -> None:
+    async def nothing() -> None:
+        pass
+
+    async def comes() -> None:
+        await mirror(route, "Practitioner/d1", LATER)
+
+    route.dataverse_neighbour.will_be_preceded("POST", nothing)
+    route.dataverse_neighbour.will_be_preceded("POST", comes)
+    noted = await mirror(route, route.neighbour.put(referring))
+    assert noted is not None
+    assert noted.action == "created"
+
+
+async def test_who_waits_is_brought_though_the_answer_that_said_created_was_lost(
+    route: Route, referring: Body
+) -> None:
+    await mirror(route, route.neighbour.put(referring))
+    route.dataverse_neighbour.will_fail(kind="lost-reply", path=API)
+    await mirror(route, "Practitioner/d1")
+    route.clock.later(LEASE)
+    await hand_out_queued(route)  # the practitioner
+    await hand_out_queued(route)  # the patient
+    names = {row["lastname"] for row in await route.dataverse_neighbour.contacts()}
+    assert names == {MARKER, "Doc"}
+
+
+async def test_two_that_refer_to_each_other_and_fail_do_not_wake_each_other_for_ever(
+    route: Route,
+) -> None:
+    for me, other in ((ANNA, "b"), ("b", ANNA)):
+        link = [{"type": "seealso", "other": {"reference": f"Patient/{other}"}}]
+        route.neighbour.put(patient(id=me, link=link, identifier=[TOO_LONG]))
+    await mirror(route, f"Patient/{ANNA}")
+    await mirror(route, "Patient/b")
+    rounds = 0
+    while route.queued(MIRROR_QUEUE) and rounds < 9:
+        await hand_out_queued(route)
+        rounds += 1
+    assert rounds <= 2
+
+
+# --- deleted in FHIR ---------------------------------------------------------------------------
+
+
+async def test_a_deleted_patient_s_contact_is_deactivated_and_active_again_when_it_comes_back(
+    route: Route,
+) -> None:
+    resource = route.neighbour.put(anna())
+    await mirror(route, resource)
+    last = route.neighbour.stored[resource]
+    route.neighbour.delete(resource)
+    noted = await mirror(route, resource)
+    assert noted is not None
+    assert noted.action == "deactivated"
+    assert (await route.dataverse_neighbour.contact())["statecode"] == 1
+    route.neighbour.stored[resource] = last
+    route.clock.later(1)
+    noted = await mirror(route, route.neighbour.put(anna()))
+    assert noted is not None
+    assert (noted.action, noted.notes) == ("updated", ())
+    assert (await route.dataverse_neighbour.contact())["statecode"] == 0
+
+
+async def test_a_contact_that_a_person_has_deactivated_stays_so(route: Route) -> None:
+    noted = await mirror(route, route.neighbour.put(anna()))
+    assert noted is not None
+    await route.dataverse_neighbour.write(noted.row or "", statecode=1)
+    await mirror(route, route.neighbour.put(anna(gender="female")))
+    row = await route.dataverse_neighbour.contact()
+    assert (row["statecode"], row["gendercode"]) == (1, 2)
+
+
+async def test_a_deleted_patient_s_contact_can_be_deleted_with_its_children(route: Route) -> None:
+    route.on_delete = "delete"
+    resource = route.neighbour.put(anna(identifier=[{"system": "urn:a", "value": "1"}]))
+    await mirror(route, resource)
+    route.neighbour.delete(resource)
+    noted = await mirror(route, resource)
+    assert noted is not None
+    assert noted.action == "deleted"
+    assert await route.dataverse_neighbour.contacts() == []
+    assert await children(route) == []
+
+
+async def test_a_deleted_patient_s_contact_can_be_left(route: Route) -> None:
+    route.on_delete = "leave"
+    resource = route.neighbour.put(anna())
+    await mirror(route, resource)
+    route.neighbour.delete(resource)
+    noted = await mirror(route, resource)
+    assert noted is not None
+    assert noted.action == "unchanged"
+    assert (await route.dataverse_neighbour.contact())["statecode"] == 0
+
+
+async def test_a_deleted_patient_s_contact_is_found_though_our_map_does_not_fit(
+    route: Route,
+) -> None:
+    """The toolkit's maps have written it; ours says only how it is found."""
+    known = shipped()["Patient"]
+    wanting = AttributeMap("msemr_nosuchcolumn", Kind.COPY, "gender")
+    route.maps = {"Patient": replace(known, attributes=(*known.attributes, wanting))}
+    resource = route.neighbour.put(anna())
+    await mirror(route, resource)
+    route.neighbour.delete(resource)
+    noted = await mirror(route, resource)
+    assert noted is not None
+    assert noted.action == "deactivated"
+
+
+async def test_a_table_without_the_columns_that_find_a_row_is_for_an_operator(
+    route: Route,
+) -> None:
+    route.maps = {"Patient": replace(shipped()["Patient"], id_column="msemr_nosuchcolumn")}
+    await mirror(route, "Patient/never-was")
+    ((_, delay),) = route.queued(MIRROR_QUEUE)
+    assert delay >= 600
+
+
+# --- trouble -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wish", [{"kind": "lost-reply"}, {"kind": "status", "status": 504}])
+async def test_nobody_sends_a_resource_while_dataverse_may_be_at_it_still(
+    route: Route, wish: dict[str, Any]
+) -> None:
+    resource = route.neighbour.put(anna())
+    route.dataverse_neighbour.will_fail(path=API, **wish)
+    await mirror(route, resource)
+    await mirror(route, resource, LATER)
+    assert len(sent(route)) == 1
+    route.clock.later(LEASE)
+    await hand_out_queued(route)
+    assert len(sent(route)) == 2
+    assert (await route.dataverse_neighbour.contact())["lastname"] == MARKER
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"kind": "throttle", "retryAfter": 300},
+        {"kind": "status", "status": 500},
+        {"kind": "broken"},
+    ],
+    ids=["429", "500", "half an answer"],
+)
+async def test_an_answer_of_trouble_puts_the_claim_back_and_leaves_no_turn_taken(
+    route: Route, wish: dict[str, Any]
+) -> None:
+    resource = route.neighbour.put(anna())
+    route.dataverse_neighbour.will_fail(path=API, **wish)
+    await mirror(route, resource)
+    ((claim, delay),) = route.queued(MIRROR_QUEUE)
+    assert delay == wish.get("retryAfter", 2)
+    await hand_out(route, claim)
+    assert (await route.dataverse_neighbour.contact())["lastname"] == MARKER
+
+
+async def test_a_bundle_that_is_refused_whole_is_noted_with_its_code_alone(route: Route) -> None:
+    resource = route.neighbour.put(anna())
+    route.dataverse_neighbour.will_fail(kind="status", status=400, code="0x80040265", path=API)
+    noted = await mirror(route, resource)
+    assert noted is not None
+    assert (noted.action, noted.notes) == ("refused", ("answered 400 0x80040265",))
+
+
+async def test_an_organisation_without_the_healthcare_apis_is_for_an_operator(
+    route: Route, caplog: pytest.LogCaptureFixture
+) -> None:
+    resource = route.neighbour.put(anna())
+    route.dataverse_neighbour.will_fail(kind="status", status=404, path=API)
+    await mirror(route, resource)
+    ((_, delay),) = route.queued(MIRROR_QUEUE)
+    assert delay >= 600
+    (record,) = [each for each in caplog.records if each.message == "row.put_back"]
+    assert "MIRROR_TO" in vars(record)["reason"]
+
+
+async def test_a_fhir_server_that_is_down_puts_the_claim_back(route: Route) -> None:
+    route.neighbour.down = 500
+    await mirror(route, f"Patient/{ANNA}")
+    assert len(route.queued(MIRROR_QUEUE)) == 1
+    assert sent(route) == []
+
+
+async def test_the_headers_of_every_change_go_along(route: Route) -> None:
+    route.dataverse.options = {"callerobjectid": ANNA}
+    await mirror(route, route.neighbour.put(anna()))
+    (heard,) = sent(route)
+    assert heard.headers["callerobjectid"] == ANNA

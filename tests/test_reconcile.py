@@ -1,0 +1,352 @@
+"""What FHIR has and no row shows as it is, is found and mended, however much there is of it."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from integration import mirror as mirroring
+from integration.errors import Misconfigured, Unavailable
+from integration.mapping.load import shipped
+from integration.mapping.model import LongId
+from integration.model import Claim, Column
+from integration.reconcile import command, walk
+from integration.reconcile.differences import Is, Settled, compare
+from integration.reconcile.walk import Page, Reconcile
+from tests.conftest import MARKER, Body, Route, patient, told_by
+
+RUN = "019caaee-c260-7000-8000-0000000000aa"
+ANNA = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
+THEIRS = "99999999-9999-4999-8999-999999999999"
+PATIENT = shipped()["Patient"]
+
+
+def reconcile(route: Route, *, dry: bool = False) -> Reconcile:
+    return Reconcile(route.mirror, route.fhir, route.dataverse, RUN, route.wait, dry)
+
+
+async def pages(
+    route: Route, since: str | None = None, *, dry: bool = False, deleted: bool = False
+) -> list[Page]:
+    it = reconcile(route, dry=dry)
+    walked = walk.left_over(it, PATIENT) if deleted else walk.resources(it, PATIENT, since)
+    return [page async for page in walked]
+
+
+async def settled(route: Route, since: str | None = None, **how: bool) -> list[Settled]:
+    return [each for page in await pages(route, since, **how) for each in page.settled]
+
+
+def found(differences: list[Settled]) -> dict[str, Is]:
+    return {each.difference.resource: each.difference.is_ for each in differences}
+
+
+async def mirrored(route: Route, *resources: Body) -> None:
+    for resource in resources:
+        claim = Claim(RUN, resource=route.neighbour.put(resource))
+        await mirroring.mirror(route.mirror, claim)
+
+
+# --- what differs ------------------------------------------------------------------------------
+
+
+async def test_what_is_missing_or_behind_is_found_and_what_is_shown_is_not(route: Route) -> None:
+    await mirrored(route, patient(id="same"), patient(id="behind"))
+    route.neighbour.put(patient(id="behind"))
+    route.neighbour.put(patient(id="missing"))
+    differences = await settled(route, dry=True)
+    assert found(differences) == {"Patient/behind": Is.BEHIND, "Patient/missing": Is.MISSING}
+    (behind,) = [each.difference for each in differences if each.difference.is_ is Is.BEHIND]
+    assert (behind.version, behind.shown) == ("2", "1")
+
+
+async def test_a_dry_run_changes_nothing(route: Route) -> None:
+    route.neighbour.put(patient(id=ANNA))
+    assert [each.outcome for each in await settled(route, dry=True)] == [None]
+    assert route.dataverse_neighbour.writes == []
+    assert await route.journal.rows(RUN) == []
+
+
+async def test_what_differs_is_mended_and_a_second_run_finds_nothing(route: Route) -> None:
+    await mirrored(route, patient(id="behind"))
+    route.neighbour.put(patient(id="behind"))
+    route.neighbour.put(patient(id=ANNA))
+    differences = await settled(route)
+    assert {each.outcome.action for each in differences if each.outcome} == {"created", "updated"}
+    assert all(each.mended for each in differences)
+    assert await settled(route) == []
+    noted = {row.resource: row.action for row in await route.journal.rows(RUN)}
+    assert noted == {"Patient/behind": "updated", f"Patient/{ANNA}": "created"}
+
+
+async def test_a_row_that_shows_a_later_version_than_was_searched_is_left(route: Route) -> None:
+    """FHIR has moved on since the page was read, and so has the mirror."""
+    await mirrored(route, patient(id=ANNA), patient(id=ANNA))
+    route.neighbour.stored[f"Patient/{ANNA}"]["meta"]["versionId"] = "1"
+    assert await settled(route) == []
+
+
+async def test_ids_that_differ_in_case_are_two_resources(route: Route) -> None:
+    await mirrored(route, patient(id="ward-7a"))
+    route.neighbour.put(patient(id="WARD-7A"))
+    assert found(await settled(route, dry=True)) == {"Patient/WARD-7A": Is.MISSING}
+
+
+async def test_what_the_mirror_refuses_is_told_with_its_reason(route: Route) -> None:
+    await route.dataverse_neighbour.write(ANNA, lastname="one")
+    await route.dataverse_neighbour.write(THEIRS, msemr_azurefhirid=ANNA, lastname="two")
+    route.neighbour.put(patient(id=ANNA))
+    route.neighbour.put(patient(id="x" * 64))
+    differences = await settled(route)
+    assert found(differences) == {
+        f"Patient/{ANNA}": Is.BEHIND,
+        f"Patient/{'x' * 64}": Is.MISSING,
+    }
+    assert not any(each.mended for each in differences)
+    notes = {each.difference.is_: each.cells[-1] for each in differences}
+    assert "merge" in notes[Is.BEHIND]
+    assert "longer" in notes[Is.MISSING]
+
+
+def test_a_resource_that_several_rows_show_is_for_a_person() -> None:
+    shown = {"msemr_azurefhirid": "p1", "msemr_azurefhirversion": "1"}
+    rows = [{**shown, "contactid": ANNA}, {**shown, "contactid": THEIRS}]
+    columns = {"msemr_azurefhirid": Column("msemr_azurefhirid", "String")}
+    resource = {"id": "p1", "meta": {"versionId": "1"}}
+    (only,) = compare(PATIENT, [resource], rows, columns)
+    assert (only.is_, only.row) == (Is.TWICE, None)
+
+
+async def test_a_practitioner_of_the_same_id_shows_no_patient(route: Route) -> None:
+    other = 935000001
+    await route.dataverse_neighbour.write(
+        THEIRS, msemr_azurefhirid="p1", msemr_azurefhirversion="1", msemr_contacttype=other
+    )
+    route.neighbour.put(patient(id="p1"))
+    assert found(await settled(route, dry=True)) == {"Patient/p1": Is.MISSING}
+
+
+# --- how it walks ------------------------------------------------------------------------------
+
+
+async def test_every_page_is_looked_at_and_one_look_up_serves_many(route: Route) -> None:
+    await mirrored(route, *(patient(id=f"p{number}") for number in range(25)))
+    route.neighbour.page_size = 10
+    route.dataverse_neighbour.heard.clear()
+    found_ = await pages(route)
+    assert [page.looked for page in found_] == [10, 10, 5]
+    assert [each for page in found_ for each in page.settled] == []
+    asked = [each for each in route.dataverse_neighbour.heard if "$batch" in each.path]
+    single = [each for each in route.dataverse_neighbour.heard if each.path.endswith("/contacts")]
+    assert len(asked) + len(single) == 3
+
+
+async def test_a_run_begins_at_a_moment_and_tells_how_far_it_is(route: Route) -> None:
+    route.neighbour.put(patient(id="before"))
+    route.clock.later(3600)
+    route.neighbour.put(patient(id="then"))
+    moment = route.neighbour.stored["Patient/then"]["meta"]["lastUpdated"]
+    (page,) = await pages(route, moment, dry=True)
+    assert found(list(page.settled)) == {"Patient/then": Is.MISSING}
+    assert page.until == moment
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://elsewhere.example/fhir/Patient?ct=1",
+        "http://fhir/other/Patient?ct=1",
+        "http://fhir/fhirx?ct=1",
+        "/fhir/Patient?ct=1",
+    ],
+)
+async def test_a_next_page_elsewhere_is_not_asked_for(route: Route, url: str) -> None:
+    route.neighbour.put(patient(id=ANNA))
+    link = [{"relation": "next", "url": url}]
+    route.neighbour.will_say(lambda searchset: searchset.update(link=link))
+    with pytest.raises(Misconfigured, match="next page"):
+        await pages(route, dry=True)
+    assert len(route.neighbour.heard) == 1
+
+
+async def test_trouble_of_a_neighbour_is_waited_for_and_costs_nothing(route: Route) -> None:
+    route.neighbour.will_answer(500)
+    route.dataverse_neighbour.will_fail(kind="throttle", retryAfter=300, method="PATCH")
+    route.neighbour.put(patient(id=ANNA))
+    (only,) = await settled(route)
+    assert only.mended
+    assert route.waits == [2.0, 300]
+
+
+async def test_trouble_that_lasts_ends_the_run(route: Route) -> None:
+    route.neighbour.down = 500
+    with pytest.raises(Unavailable):
+        await pages(route)
+    assert 3600 - 900 <= sum(route.waits) <= 3600
+
+
+async def test_a_search_that_the_server_does_not_take_is_for_an_operator(route: Route) -> None:
+    route.neighbour.will_answer(400)
+    with pytest.raises(Misconfigured, match="answered 400"):
+        await pages(route)
+
+
+# --- rows that are left over -------------------------------------------------------------------
+
+
+async def test_the_row_of_a_deleted_patient_is_found_and_deactivated(route: Route) -> None:
+    await mirrored(route, patient(id="there"), patient(id=ANNA))
+    route.neighbour.delete(f"Patient/{ANNA}")
+    (only,) = await settled(route, deleted=True)
+    assert (only.difference.is_, only.difference.row) == (Is.LEFT_OVER, ANNA)
+    assert only.outcome is not None
+    assert only.outcome.action == "deactivated"
+    assert await settled(route, deleted=True) == []
+
+
+async def test_a_row_of_a_patient_that_never_was_here_is_told_and_left_alone(route: Route) -> None:
+    """Two FHIR servers may fill one organisation."""
+    await route.dataverse_neighbour.write(THEIRS, msemr_azurefhirid="of-another", lastname="x")
+    await route.dataverse_neighbour.write(ANNA, msemr_azurefhirid="no, id", lastname="x")
+    differences = await settled(route, deleted=True)
+    assert found(differences) == {"Patient/of-another": Is.UNKNOWN, "Patient/no, id": Is.UNKNOWN}
+    assert [each.outcome for each in differences] == [None, None]
+    assert route.dataverse_neighbour.writes == []
+
+
+async def test_rows_are_looked_through_page_by_page(
+    route: Route, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await mirrored(route, *(patient(id=f"p{number}") for number in range(7)))
+    monkeypatch.setattr(walk, "_PAGE", 3)
+    monkeypatch.setattr(walk, "_RESOURCES", 2)
+    route.neighbour.delete("Patient/p6")
+    found_ = await pages(route, deleted=True, dry=True)
+    assert [page.looked for page in found_] == [3, 3, 1]
+    assert found([each for page in found_ for each in page.settled]) == {"Patient/p6": Is.LEFT_OVER}
+
+
+async def test_rows_that_show_no_ids_cannot_be_traced_back(route: Route) -> None:
+    digests = replace(PATIENT, long_id=LongId.DIGEST)
+    with pytest.raises(Misconfigured, match="digests"):
+        await anext(walk.left_over(reconcile(route), digests))
+
+
+# --- as a command ------------------------------------------------------------------------------
+
+
+def options(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    command.add_options(parser)
+    return parser.parse_args(arguments)
+
+
+class Terminal:
+    """Runs the command on a route: the status, what it said."""
+
+    def __init__(self, route: Route) -> None:
+        self.route = route
+        self.lines: list[str] = []
+
+    async def run(self, *arguments: str) -> int:
+        @asynccontextmanager
+        async def opened(dry: bool) -> AsyncIterator[Reconcile]:
+            yield reconcile(self.route, dry=dry)
+
+        self.lines.clear()
+        return await command.run(options(*arguments), opened, self.lines.append)
+
+
+@pytest.fixture
+def terminal(route: Route) -> Terminal:
+    return Terminal(route)
+
+
+async def test_the_status_says_whether_anything_differs_at_the_end(
+    route: Route, terminal: Terminal
+) -> None:
+    assert await terminal.run() == 0
+    route.neighbour.put(patient(id=ANNA))
+    assert await terminal.run("--dry-run") == 1
+    assert await terminal.run() == 0
+    assert terminal.lines[-1].split() == ["Patient", "1", "1", "0", "0", "0", "0", "1"]
+    route.neighbour.put(patient(id="x" * 64))
+    assert await terminal.run() == 1
+
+
+async def test_a_report_holds_every_difference_and_no_patient_data(
+    route: Route, terminal: Terminal, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    for number in range(30):
+        route.neighbour.put(patient(id=f"p{number}", gender=MARKER))
+    file = tmp_path / "report.csv"
+    assert await terminal.run("--dry-run", "--report", str(file)) == 1
+    assert len([line for line in terminal.lines if "missing" in line]) == 21
+    assert await terminal.run("--report", str(file)) == 0
+    with file.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert {row["resource"] for row in rows} == {f"Patient/p{number}" for number in range(30)}
+    assert {(row["is"], row["became"]) for row in rows} == {("missing", "created")}
+    assert all("gendercode" in row["notes"] for row in rows)
+    told = file.read_text() + "".join(terminal.lines) + told_by(caplog.records)
+    assert MARKER not in told
+
+
+async def test_a_run_that_ended_early_goes_on_where_it_was(
+    route: Route, terminal: Terminal, tmp_path: Path
+) -> None:
+    for number in range(4):
+        route.neighbour.put(patient(id=f"p{number}"))
+        route.clock.later(60)
+    route.neighbour.page_size = 2
+    route.neighbour.will_do_as_asked()
+    for _ in range(4):  # each row is read before and after it is made
+        route.neighbour.will_do_as_asked()
+    route.neighbour.will_answer(400)
+    state, report = tmp_path / "state", tmp_path / "report.csv"
+    go = ("--resume", str(state), "--report", str(report))
+    assert await terminal.run(*go) == 2
+    assert "answered 400" in terminal.lines[0]
+    assert len(await route.dataverse_neighbour.contacts()) == 2
+    assert await terminal.run(*go) == 0
+    assert not state.exists()
+    assert len(await route.dataverse_neighbour.contacts()) == 4
+    resources = [line.partition(",")[0] for line in report.read_text().splitlines()]
+    assert resources == ["resource", *(f"Patient/p{number}" for number in range(4))]
+
+
+async def test_a_run_does_not_go_on_from_one_that_was_asked_something_else(
+    route: Route, terminal: Terminal, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    state.write_text('[[null, true, null], {"Patient": "2026-03-01T00:00:00Z"}, 0]')
+    assert await terminal.run("--resume", str(state)) == 2
+    assert "other options" in terminal.lines[0]
+    state.write_text(MARKER)
+    assert await terminal.run("--resume", str(state)) == 2
+    assert MARKER not in terminal.lines[0]
+    assert route.neighbour.heard == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--since", "yesterday"], "--since"),
+        (["--type", "Basic"], "no map of Basic"),
+        (["--report", "/no/such/folder/report.csv"], "No such file"),
+    ],
+)
+async def test_what_cannot_be_done_is_said_before_anything_is(
+    route: Route, terminal: Terminal, arguments: list[str], said: str
+) -> None:
+    assert await terminal.run(*arguments) == 2
+    assert said in terminal.lines[0]
+    assert route.neighbour.heard == []

@@ -1,0 +1,207 @@
+"""A row, its children and what its lookups point at: written at once, and only what differs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from integration import mirror as mirroring
+from integration.model import Claim, RowOutcome
+from integration.settings import MIRROR_QUEUE
+from tests.conftest import Body, Route, every_map, patient
+
+ANNA = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
+DELIVERY = "019caaee-c260-7000-8000-000000000001"
+
+
+@pytest.fixture
+def route(route: Route) -> Route:
+    """With the maps of everybody a Patient refers to in use."""
+    route.maps = every_map()
+    return route
+
+
+def anna(**elements: Any) -> Body:
+    return patient(id=ANNA, **elements)
+
+
+def number(value: str, system: str = "urn:mrn") -> Body:
+    return {"system": system, "value": value}
+
+
+async def mirror(route: Route, resource: Body) -> RowOutcome:
+    """Written to FHIR, then mirrored: what was noted."""
+    return await again(route, route.neighbour.put(resource))
+
+
+async def again(route: Route, resource: str) -> RowOutcome:
+    await mirroring.mirror(route.mirror, Claim(DELIVERY, resource=resource))
+    noted = {row.resource: row for row in await route.journal.rows(DELIVERY)}
+    return noted[resource]
+
+
+async def numbers(route: Route) -> list[tuple[str, str]]:
+    rows = await route.dataverse_neighbour.rows("msemr_medicalidentifiers")
+    return sorted((row["msemr_identifiersystem"], row["msemr_value"]) for row in rows)
+
+
+# -- children -------------------------------------------------------------------------------------
+
+
+async def test_each_identifier_is_a_row_of_its_own(route: Route) -> None:
+    await mirror(route, anna(identifier=[number("1"), number("2"), number("1", "urn:other")]))
+    assert await numbers(route) == [("urn:mrn", "1"), ("urn:mrn", "2"), ("urn:other", "1")]
+    (row, *_) = await route.dataverse_neighbour.rows("msemr_medicalidentifiers")
+    assert row["_msemr_assignee_value"] == ANNA
+
+
+async def test_an_identifier_without_a_system_is_a_row_too(route: Route) -> None:
+    resource = anna(identifier=[{"value": "1"}, number("1")])
+    await mirror(route, resource)
+    assert len(await children(route)) == 2
+    assert (await mirror(route, resource | {"gender": "other"})).action == "updated"
+    assert len(await children(route)) == 2
+
+
+async def test_children_are_added_changed_and_removed_with_their_row(route: Route) -> None:
+    await mirror(route, anna(identifier=[number("1"), number("2")]))
+    before = {row["msemr_value"]: row for row in await children(route)}
+    changed = number("2") | {"use": "old", "period": {"end": "2026-01-01"}}
+    await mirror(route, anna(identifier=[changed, number("3")]))
+    after = {row["msemr_value"]: row for row in await children(route)}
+    assert sorted(after) == ["2", "3"]
+    key = "msemr_medicalidentifierid"
+    assert after["2"][key] == before["2"][key]
+    assert after["2"]["msemr_periodend"] != before["2"]["msemr_periodend"]
+
+
+async def test_a_row_and_its_children_are_written_in_one_request(route: Route) -> None:
+    await mirror(route, anna(identifier=[number(str(n)) for n in range(200)]))
+    assert len(route.dataverse_neighbour.writes) == 1
+    assert len(await children(route)) == 200
+
+
+async def test_what_is_the_same_is_not_written(route: Route) -> None:
+    resource = anna(identifier=[number("1")], gender="female", birthDate="1980-02-29")
+    await mirror(route, resource)
+    writes = len(route.dataverse_neighbour.writes)
+    assert (await again(route, f"Patient/{ANNA}")).action == "unchanged"
+    assert len(route.dataverse_neighbour.writes) == writes
+
+
+async def test_only_the_columns_that_differ_are_written(route: Route) -> None:
+    await mirror(route, anna(gender="female", birthDate="1980-02-29"))
+    await mirror(route, anna(gender="female", birthDate="1980-02-28"))
+    body = route.dataverse_neighbour.writes[-1].body
+    assert sorted(body) == ["birthdate", "msemr_azurefhirversion"]
+
+
+async def test_a_child_that_dataverse_refuses_does_not_cost_the_row(route: Route) -> None:
+    async def refused() -> None:
+        for path in ("$batch", "msemr_medicalidentifiers"):
+            route.dataverse_neighbour.will_fail(kind="status", status=400, path=path)
+
+    route.dataverse_neighbour.will_be_preceded("PATCH", refused)
+    noted = await mirror(route, anna(identifier=[number("1")]))
+    assert (await route.dataverse_neighbour.contact())["contactid"] == ANNA
+    assert noted.action == "created"
+    assert any("msemr_medicalidentifiers: answered 400" in note for note in noted.notes)
+
+
+async def children(route: Route) -> list[Body]:
+    return await route.dataverse_neighbour.rows("msemr_medicalidentifiers")
+
+
+# -- lookups --------------------------------------------------------------------------------------
+
+CARED = {"generalPractitioner": [{"reference": "Practitioner/gp"}]}
+GP: Body = {"resourceType": "Practitioner", "id": "gp", "name": [{"family": "Doctor"}]}
+
+
+async def test_a_lookup_points_at_the_row_of_the_resource(route: Route) -> None:
+    noted = await mirror(route, GP)
+    await mirror(route, anna(**CARED))
+    row = await contact_of(route, ANNA)
+    assert row["_msemr_generalpractioner_value"] == noted.row
+
+
+async def test_a_lookup_is_filled_when_its_target_arrives(route: Route) -> None:
+    noted = await mirror(route, anna(**CARED))
+    assert any("is not in Dataverse yet" in note for note in noted.notes)
+    assert (await contact_of(route, ANNA))["_msemr_generalpractioner_value"] is None
+    arrived = await mirror(route, GP)
+    assert route.mirrored == [f"Patient/{ANNA}"]
+    await again(route, f"Patient/{ANNA}")
+    assert (await contact_of(route, ANNA))["_msemr_generalpractioner_value"] == arrived.row
+
+
+async def test_who_has_been_waited_for_is_not_waited_for_again(route: Route) -> None:
+    await mirror(route, anna(**CARED))
+    await mirror(route, GP)
+    assert await route.row_waits.of("Practitioner/gp") == []
+    route.outbox.sent = [each for each in route.outbox.sent if each[0] != MIRROR_QUEUE]
+    await mirror(route, GP | {"active": True})
+    assert route.mirrored == []
+
+
+async def test_a_lookup_that_fhir_no_longer_says_is_cleared(route: Route) -> None:
+    await mirror(route, GP)
+    await mirror(route, anna(**CARED))
+    await mirror(route, anna())
+    assert (await contact_of(route, ANNA))["_msemr_generalpractioner_value"] is None
+
+
+async def test_where_a_key_lets_one_row_have_an_id_the_second_resource_is_refused(
+    route: Route,
+) -> None:
+    """A Patient and a Practitioner share the table; some organisations have a key on the id."""
+    await mirror(route, patient(id="7", gender="female"))
+    noted = await mirror(route, GP | {"id": "7"})
+    assert noted.action == "refused"
+    assert "lets one row have this FHIR id" in noted.notes[0]
+    assert (await route.dataverse_neighbour.contact())["gendercode"] == 2
+
+
+async def contact_of(route: Route, key: str) -> Body:
+    rows = await route.dataverse_neighbour.contacts()
+    return next(row for row in rows if row["contactid"] == key)
+
+
+async def test_a_lookup_to_a_type_that_its_column_does_not_take_is_noted(route: Route) -> None:
+    clinic: Body = {"resourceType": "Organization", "id": "clinic", "name": "Clinic"}
+    await mirror(route, clinic)
+    noted = await mirror(route, anna(generalPractitioner=[{"reference": "Organization/clinic"}]))
+    assert noted.action == "created"
+    assert "msemr_generalpractioner: the column takes no row of account" in noted.notes
+
+
+# -- codeable concepts ----------------------------------------------------------------------------
+
+SPEAKS = {"communication": [{"language": {"coding": [{"code": "de", "display": "German"}]}}]}
+
+
+async def test_a_concept_is_made_once_and_found_again(route: Route) -> None:
+    await mirror(route, anna(**SPEAKS))
+    await mirror(route, patient(id="other", **SPEAKS))
+    (concept,) = await route.dataverse_neighbour.rows("msemr_codeableconcepts")
+    assert (concept["msemr_code"], concept["msemr_name"]) == ("de", "German")
+    for row in await route.dataverse_neighbour.contacts():
+        lookup = row["_msemr_communication1language_value"]
+        assert lookup == concept["msemr_codeableconceptid"]
+
+
+# -- deleted --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rule", "left"), [("delete", 0), ("deactivate", 1), ("leave", 1)])
+async def test_what_happens_to_the_row_of_a_deleted_patient_is_a_setting(
+    route: Route, rule: str, left: int
+) -> None:
+    route.on_delete = rule
+    await mirror(route, anna(identifier=[number("1")]))
+    route.neighbour.delete(f"Patient/{ANNA}")
+    await again(route, f"Patient/{ANNA}")
+    rows = await route.dataverse_neighbour.contacts()
+    assert (len(rows), len(await children(route))) == (left, left)
+    assert [row["statecode"] for row in rows] == ([1] if rule == "deactivate" else [0] * left)
