@@ -54,7 +54,9 @@ async def main() -> int:
         with neighbours(free_ports(), folder, access_log=True, tell=print) as running:
             settings = {**running.settings(), **SETTINGS}
             with start_host(settings, running.ports.host, folder) as host:
-                async with httpx.AsyncClient(timeout=300) as http:
+                # While a large delivery is made, idle connections end unseen.
+                fresh = httpx.Limits(keepalive_expiry=1.0)
+                async with httpx.AsyncClient(timeout=300, limits=fresh) as http:
                     process, log = psutil.Process(host.pid), folder / "storage.log"
                     it = Measured(http, running, host.url, process, log)
                     await _throughput(it)
