@@ -54,9 +54,7 @@ async def main() -> int:
         with neighbours(free_ports(), folder, access_log=True, tell=print) as running:
             settings = {**running.settings(), **SETTINGS}
             with start_host(settings, running.ports.host, folder) as host:
-                # While a large delivery is made, idle connections end unseen.
-                fresh = httpx.Limits(keepalive_expiry=1.0)
-                async with httpx.AsyncClient(timeout=300, limits=fresh) as http:
+                async with httpx.AsyncClient(timeout=300) as http:
                     process, log = psutil.Process(host.pid), folder / "storage.log"
                     it = Measured(http, running, host.url, process, log)
                     await _throughput(it)

@@ -51,7 +51,10 @@ async def carried(
         answer = await it.http.post(f"{it.host}/api/fhir", content=body, headers=headers)
         assert answer.status_code == 202, answer.text
         while True:
-            told = await it.http.get(answer.headers["content-location"])
+            # A host that is busy for seconds ends idle connections, perhaps this very moment.
+            told = await it.http.get(
+                answer.headers["content-location"], headers={"connection": "close"}
+            )
             if told.status_code != 202:
                 break
             await asyncio.sleep(0.2)
