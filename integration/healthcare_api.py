@@ -144,23 +144,17 @@ async def _sent(
     if isinstance(first, RowOutcome) or first.fine:
         return first
     targets = {each for each in named if each.partition("/")[0] in it.rows.known}
-    targets -= {subject.resource}
     if not targets:
         return first
     for target in sorted(targets):
         await it.rows.waits.add(target, subject.claim)
     second = await _posted(it, subject, local)
-    if isinstance(second, RowOutcome) or not _creates(first):
-        return second
-    created = [
-        replace(each, action=Action.CREATED) if each is second.root else each
-        for each in second.results
-    ]
-    return replace(second, results=tuple(created))
-
-
-def _creates(said: Answer) -> bool:
-    return said.root is not None and said.root.action is Action.CREATED
+    if isinstance(second, RowOutcome) or second.root is None:
+        return first
+    made = first.root is not None and first.root.action is Action.CREATED
+    root = replace(second.root, action=Action.CREATED) if made else second.root
+    rest = (each for each in second.results if each is not second.root)
+    return replace(second, results=(root, *rest))
 
 
 def _local(it: HealthcareApi, resource: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:

@@ -190,6 +190,7 @@ class Column:
     minimum: int | Decimal | None = None
     maximum: int | Decimal | None = None
     precision: int | None = None  # digits after the decimal point
-    required: bool = False
+    required: bool = False  # by forms at least
+    enforced: bool = False  # by the platform
     writable_on_create: bool = True
     writable_on_update: bool = True

@@ -159,7 +159,7 @@ async def browse(journal: Journal, status: str | None, count: str, after: str | 
 
 
 async def look_up(log: ActivityLog, params: Mapping[str, str]) -> ActivityPage:
-    """Entries of the activity log, newest first, as the query parameters choose. Raises Rejected."""
+    """Entries of the activity log, newest first, by query parameters. Raises Rejected."""
     unknown = params.keys() - {*_ASKING, "code"}  # code: the function key
     if unknown:
         text = f"activity is chosen by {', '.join(_ASKING)}, and nothing else"

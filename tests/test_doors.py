@@ -54,6 +54,7 @@ ADDRESSES: dict[str, list[dict[str, str]]] = {
     "replay": [{"id": UNKNOWN}],
     "replay_all": [{}],
     "deliveries": [{}],
+    "activity": [{}],
 }
 
 
@@ -292,6 +293,39 @@ async def test_what_others_change_is_mirrored_as_a_delivery_of_its_own(
     assert claim.resource == "Patient/p9"
     told = await ask(claim.delivery)
     assert (told.status_code, read(told)["entry"]) == (200, [])
+
+
+@one_worker
+@pytest.mark.azurite
+async def test_what_was_said_to_the_neighbours_is_listed_page_by_page(worker: Worker) -> None:
+    delivery = delivery_of(await post(patient(id="p7")))
+    await function_app.relay(message(delivery=delivery))
+    await function_app.mirror(message(delivery=delivery, resource="Patient/p7"))
+    params = {"delivery": delivery, "_count": "1", "code": "the key"}
+    seen: list[Any] = []
+    while True:
+        response = await knock(function_app.activity, "GET", "activity", params=params)
+        assert (response.status_code, response.mimetype) == (200, "application/json")
+        body = read(response)
+        seen += body["activity"]
+        assert len(body["activity"]) <= 1
+        if "next" not in body:
+            break
+        asked = httpx.URL(body["next"])
+        assert asked.path == "/api/activity"
+        assert "the key" not in str(asked)
+        params = dict(asked.params)
+
+    write, result = seen[-1], seen[0]
+    assert (write["action"], write["resource"]) == ("write unit 0.0", "Patient/p7")
+    assert (result["action"], result["status"], result["table"]) == ("mirror", "created", "contact")
+    assert result["category"] == "information"
+    assert {"time", "duration", "row"} <= result.keys()
+    assert MARKER not in json.dumps(seen)
+    wrong = await knock(function_app.activity, "GET", "activity", params={"patient": "p7"})
+    assert outcome(wrong, 400)["code"] == "not-supported"
+    await worker.claims("relay")
+    await worker.claims("mirror")
 
 
 @one_worker

@@ -6,17 +6,15 @@ import asyncio
 import json
 import logging
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import pytest
 
-from integration import healthcare_api
 from integration import mirror as mirroring
+from integration import wiring
 from integration.dataverse import requests
 from integration.dataverse.client import rows as rows_of
 from integration.dataverse.requests import Change
-from integration.healthcare_api import HealthcareApi
 from integration.mapping.load import shipped
 from integration.mapping.model import AttributeMap, Kind
 from integration.model import Claim, RowOutcome
@@ -41,8 +39,7 @@ def doctor() -> Body:
 
 
 async def hand_out(route: Route, claim: Claim) -> None:
-    it = HealthcareApi(route.web_api, route.order)
-    sink = partial(healthcare_api.bring, it)
+    sink = wiring._sink("healthcare-api", route.web_api, route.order)
     await mirroring.mirror(replace(route.mirror, sink=sink, maps=route.maps), claim)
 
 
@@ -70,6 +67,14 @@ async def children(route: Route) -> list[Body]:
     question = requests.rows("msemr_medicalidentifiers", ["msemr_value"], "msemr_value ne null")
     (answer,) = await route.dataverse.ask([question], DELIVERY)
     return rows_of(answer)
+
+
+async def test_only_the_setting_sends_resources_to_the_api(route: Route) -> None:
+    sink = wiring._sink("web-api", route.web_api, route.order)
+    claim = Claim(DELIVERY, resource=route.neighbour.put(anna()))
+    await mirroring.mirror(replace(route.mirror, sink=sink), claim)
+    assert sent(route) == []
+    assert (await route.dataverse_neighbour.contact())["lastname"] == MARKER
 
 
 # --- which row ---------------------------------------------------------------------------------
@@ -236,6 +241,23 @@ async def test_who_refers_to_what_has_no_row_yet_is_brought_when_it_comes(
     names = {row["lastname"] for row in await route.dataverse_neighbour.contacts()}
     assert names == {MARKER, "Doc"}
     assert route.queued(MIRROR_QUEUE) == []
+
+
+async def test_a_link_to_a_patient_without_a_row_is_made_when_that_one_comes(
+    route: Route,
+) -> None:
+    link = [{"type": "seealso", "other": {"reference": "Patient/b"}}]
+    noted = await mirror(route, route.neighbour.put(anna(link=link)))
+    assert noted is not None
+    assert (noted.action, noted.notes) == (
+        "created",
+        ("contact: error", "msemr_contactlink: error"),
+    )
+    await mirror(route, route.neighbour.put(patient(id="b")), LATER)
+    ((claim, _),) = route.queued(MIRROR_QUEUE)
+    noted = await mirror(route, claim.resource or "")
+    assert noted is not None
+    assert (noted.action, noted.notes) == ("updated", ())
 
 
 async def test_a_reference_in_full_to_the_same_server_finds_its_row(route: Route) -> None:

@@ -40,6 +40,7 @@ WRONG = [
     ("NEIGHBOUR_TIMEOUT", "soon", "a whole number above 0"),
     ("MAX_AGE", "3d", "a whole number above 0"),
     ("RETENTION_DAYS", "3651", "a whole number from 1 to 3650"),
+    ("ACTIVITY_DAYS", "-1", "a whole number from 0 to 3650"),
     ("VALIDATE", "yes", "one of off, on"),
     ("OVER_LIMIT", "Split", "one of split, reject"),
     ("MESSAGES", "bundle", "one of resources, refuse"),
@@ -51,6 +52,7 @@ WRONG = [
         "none, or one for each address of FETCH_FROM, by commas",
     ),
     ("DANGLING", "keep", "one of refuse, note"),
+    ("MIRROR_TO", "fhir", "one of web-api, healthcare-api, off"),
 ]
 
 
@@ -248,3 +250,13 @@ def test_each_address_gets_its_own_scope_and_no_other() -> None:
 )
 def test_an_address_to_fetch_from_is_plain_and_safe(address: str) -> None:
     assert "FETCH_FROM (addresses that start with https://" in problem(FETCH_FROM=address)
+
+
+def test_the_healthcare_apis_fill_the_columns_of_one_set_of_maps_alone() -> None:
+    assert from_env({**REQUIRED, "MIRROR_TO": "healthcare-api"}).mirroring.to == "healthcare-api"
+    wrong = problem(MIRROR_TO="healthcare-api", MAP_SET="plain")
+    assert "MAP_SET (healthcare, where MIRROR_TO is healthcare-api)" in wrong
+
+
+def test_activity_is_noted_unless_it_is_kept_for_no_day() -> None:
+    assert from_env({**REQUIRED, "ACTIVITY_DAYS": "0"}).activity_days == 0

@@ -9,7 +9,8 @@ from integration.model import Column
 
 Details = dict[str, Any]
 
-_REQUIRED = frozenset({"ApplicationRequired", "SystemRequired"})
+_ENFORCED = "SystemRequired"
+_REQUIRED = frozenset({"ApplicationRequired", _ENFORCED})
 
 
 def columns(answers: Iterable[Mapping[str, Any]]) -> dict[str, Column]:
@@ -44,6 +45,7 @@ def _details(attribute: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     yield "writable_on_update", said("IsValidForUpdate")
     if said("RequiredLevel") is not None:
         yield "required", said("RequiredLevel")["Value"] in _REQUIRED
+        yield "enforced", said("RequiredLevel")["Value"] == _ENFORCED
     if said("DateTimeBehavior") is not None:
         yield "behavior", said("DateTimeBehavior")["Value"]
         yield "format", said("Format")

@@ -30,7 +30,7 @@ TABLE = "activity"
 # https://learn.microsoft.com/rest/api/storageservices/performing-entity-group-transactions: 100
 # entities and 4 MiB.
 _ENTITIES = 100
-_NOTES = 8000  # characters
+_NOTES = 4000  # characters of one entry
 
 # Requests that one page may cost. Each looks through what a table gets through in five seconds:
 # https://learn.microsoft.com/rest/api/storageservices/query-timeout-and-pagination

@@ -36,13 +36,13 @@ class Evaluation:
     def nodes(self, path: str, focus: Node = None) -> list[Node]:
         """As values that know their type, for paths from them."""
         expression = compiled(path)
-        root = self._root if focus is None else focus
-        if not expression.is_short and not self._may_find(expression, plain(root)):
-            return []
         for name in expression.variables:
             if name not in self._known and name in self._paths:
                 self._learn(name)
         if expression.sole is not None and not self._known.get(expression.sole, True):
+            return []
+        root = self._root if focus is None else focus
+        if not expression.is_short and not self._may_find(expression, plain(root)):
             return []
         try:
             return expression.nodes(root, self._known)

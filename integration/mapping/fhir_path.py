@@ -94,14 +94,14 @@ def compiled(path: str) -> FhirPath:
         apply_parsed_path, parsed, models["r4"], {"returnRawData": True}
     )
     needs = _needs(tree)
-    sole = next(iter(needs))[1:] if needs and len(needs) == 1 and "%" in str(needs) else None
+    sole = [name for name in needs or () if len(needs or ()) == 1 and name.startswith("%")]
     members = [node for node in _walk(tree) if node["type"] == "MemberInvocation"]
     return FhirPath(
         path,
         frozenset(_name(node) for node in _walk(tree) if node["type"] == "ExternalConstant"),
         frozenset(map(_name, members)),
         needs,
-        sole,
+        sole[0][1:] if sole else None,
         short is not None,
         short,
         evaluate,

@@ -98,8 +98,9 @@ def _details(attribute: AttributeMap, column: Column) -> Iterator[str]:
 def _unfilled(
     where: str, books: set[str], attributes: tuple[AttributeMap, ...], columns: Columns
 ) -> Iterator[str]:
+    """What only forms demand (ApplicationRequired) is no reason to stop a table."""
     filled = books | {attribute.column for attribute in attributes}
     for name, column in sorted(columns.items()):
-        wanted = column.required and column.writable_on_create and column.type not in _FILLED
+        wanted = column.enforced and column.writable_on_create and column.type not in _FILLED
         if wanted and name not in filled:
             yield f"{where}.{name} is required, and no attribute fills it"

@@ -51,7 +51,7 @@ def shortcut(tree: Tree) -> Step | None:
         case "IndexerExpression" if children[1].get("text", "").isdecimal():
             return item(shortcut(children[0]), int(children[1]["text"]))
         case "UnionExpression":
-            return union(*map(shortcut, children))
+            return union(*map(shortcut, _united(tree)))
         case "EqualityExpression" if tree["terminalNodeText"][0] in ("=", "!="):
             return equality(*map(shortcut, children), same=tree["terminalNodeText"][0] == "=")
         case "MembershipExpression":
@@ -66,6 +66,13 @@ def shortcut(tree: Tree) -> Step | None:
 def _name(tree: Tree) -> str:
     text: str = tree["children"][0]["text"]
     return text.strip("`'\"")
+
+
+def _united(tree: Tree) -> list[Tree]:
+    """a | b | c is one union, not two."""
+    if tree["type"] != "UnionExpression":
+        return [tree]
+    return [each for child in tree["children"] for each in _united(child)]
 
 
 def _literal(tree: Tree) -> Step | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from fhirpathpy.engine.invocations import invocation_registry
 from fhirpathpy.engine.nodes import ResourceNode, TypeInfo
+from fhirpathpy.engine.util import uniq
 from fhirpathpy.models import models
 
 Nodes = list[Any]
@@ -25,6 +26,7 @@ _LIBRARY: Mapping[str, Callable[..., Any]] = {
 }
 
 _node: Any = ResourceNode
+_uniq: Any = uniq
 
 # fhirpathpy knows of types only after the first `is`; then, for ever.
 TypeInfo.model = _R4  # type: ignore[assignment]
@@ -119,13 +121,22 @@ def item(of: Step | None, index: int) -> Step | None:
     return lambda nodes, root, variables: of(nodes, root, variables)[index : index + 1]
 
 
-def union(one: Step | None, other: Step | None) -> Step | None:
-    if one is None or other is None:
+def union(*operands: Step | None) -> Step | None:
+    steps = [step for step in operands if step is not None]
+    if len(steps) < len(operands):
         return None
     distinct = _LIBRARY["distinct"]
-    return lambda nodes, root, variables: distinct(
-        None, one(nodes, root, variables) + other(nodes, root, variables)
-    )
+
+    def step(nodes: Nodes, root: Nodes, variables: Variables) -> Nodes:
+        found = [node for each in steps for node in each(nodes, root, variables)]
+        if not all(isinstance(node, ResourceNode) for node in found):
+            kept: Nodes = distinct(None, found)
+            return kept
+        # Comparing values costs most; an element that was found twice need not be compared.
+        values = list({id(node.data): node.data for node in found}.values())
+        return [_node(value, None) for value in (_uniq(values) if len(values) > 1 else values)]
+
+    return step
 
 
 def equality(one: Step | None, other: Step | None, *, same: bool) -> Step | None:

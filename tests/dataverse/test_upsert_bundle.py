@@ -115,5 +115,5 @@ def test_notes_hold_names_of_tables_and_no_text(table: Any) -> None:
     "body", [b"", b"[]", b"{}", b'{"msind_Results": {}}', said(result("contact", 0, 0))[:-9]]
 )
 def test_what_is_no_answer_is_none(body: bytes) -> None:
-    with pytest.raises(ValueError, match="answer|JSON"):
+    with pytest.raises(ValueError, match=r"answer|JSON"):
         answer(body, "Patient/p1")

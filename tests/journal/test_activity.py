@@ -219,14 +219,16 @@ async def test_more_is_forgotten_than_a_transaction_takes(log: ActivityLog) -> N
 
 async def test_as_many_notes_are_kept_as_there_is_room_for(log: ActivityLog) -> None:
     """And a transaction of a hundred such entries is not too large."""
-    notes = tuple(f"msemr_medicalidentifier.msemr_value_{n}: längst zu lang 患者" for n in range(999))
+    notes = tuple(
+        f"msemr_medicalidentifier.msemr_value_{n}: längst zu lang 患者" for n in range(999)
+    )
     await log.note([ago(FULL, n, notes=notes) for n in range(100)])
     for entry in await found(log):
         if entry.notes != notes:
             *kept, last = entry.notes
             assert tuple(kept) == notes[: len(kept)]
             assert last == f"and {999 - len(kept)} more"
-            assert len(kept) > 100
+            assert len(kept) > 50
 
 
 def test_a_key_tells_the_moment_and_sorts_the_newest_first() -> None:

@@ -18,6 +18,7 @@ from azure.storage.queue.aio import QueueServiceClient
 from integration import mirror as mirroring
 from integration import relay as relaying
 from integration.errors import IntegrationError, Misconfigured, Unavailable
+from integration.journal.azure_activity import AzureActivityLog
 from integration.journal.azure_store import TABLES, AzureJournal, opened
 from integration.journal.keys import delivery_id
 from integration.journal.store import Kept
@@ -164,6 +165,8 @@ async def test_tables_queues_and_names_of_blobs_hold_no_patient_data(
         container = await blobs.create_container(namespace)
         names = [f"{namespace}{use}" for use in ("deliveries", "keys", "rows", "subs")]
         kept_in = [await tables.create_table(name) for name in names]
+        log = await tables.create_table(f"{namespace}activity")
+        route.activities.keep = AzureActivityLog(log).note
         clients = {
             name: queues.get_queue_client(
                 f"{namespace}-{name}", message_encode_policy=TextBase64EncodePolicy()
@@ -200,10 +203,12 @@ async def test_tables_queues_and_names_of_blobs_hold_no_patient_data(
         assert [row.action for row in await route.journal.rows(accepted.delivery)] == ["created"]
         entities = [each for table in kept_in async for each in table.list_entities()]
         blob_names = [name async for name in container.list_blob_names()]
+        activity = [each async for each in log.list_entities()]
         assert len(entities) == 6
+        assert {each["action"] for each in activity} >= {"write unit 0.0", "create", "mirror"}
         assert len(messages) == 3
         assert len(blob_names) == 3
-        for found in (entities, messages, blob_names):
+        for found in (entities, activity, messages, blob_names):
             assert MARKER not in repr(found)
         # The bytes are where they belong, so the searches above can find it.
         assert MARKER in repr(await route.journal.kept(accepted.delivery))

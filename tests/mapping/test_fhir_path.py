@@ -106,7 +106,7 @@ MORE = [
 ]
 
 
-def test_nearly_every_path_of_the_shipped_maps_is_short() -> None:
+def test_every_path_of_the_shipped_maps_is_short() -> None:
     assert [path for path in PATHS if not compiled(path).is_short] == []
 
 

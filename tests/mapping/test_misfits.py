@@ -54,7 +54,7 @@ path = "value"
 """
 ENTITY = parse(MAP, "patient.toml")
 CONTACT = {
-    "contactid": Column("contactid", "Uniqueidentifier", required=True),
+    "contactid": Column("contactid", "Uniqueidentifier", required=True, enforced=True),
     "fhirid": Column("fhirid", "String", 64),
     "version": Column("version", "String", 50),
     "updated": Column("updated", "DateTime"),
@@ -63,12 +63,14 @@ CONTACT = {
     "died": Column("died", "DateTime", behavior="UserLocal"),
     "doctor": Column("doctor", "Lookup", targets={"contact": "Doctor"}),
     "language": Column("language", "Lookup", targets={"msemr_codeableconcept": "Language"}),
-    "statecode": Column("statecode", "State", required=True),
+    "statecode": Column("statecode", "State", required=True, enforced=True),
 }
 NUMBER = {
-    "numberid": Column("numberid", "Uniqueidentifier", required=True),
-    "patient": Column("patient", "Lookup", targets={"contact": "Patient"}, required=True),
-    "value": Column("value", "String", 250, required=True),
+    "numberid": Column("numberid", "Uniqueidentifier", required=True, enforced=True),
+    "patient": Column(
+        "patient", "Lookup", targets={"contact": "Patient"}, required=True, enforced=True
+    ),
+    "value": Column("value", "String", 250, required=True, enforced=True),
 }
 TABLES = {"contact": CONTACT, "number": NUMBER}
 
@@ -95,7 +97,7 @@ def test_a_map_fits_tables_that_have_what_it_names() -> None:
         ("doctor", Column("doctor", "String"), "patient.toml:23: contact.doctor is of the type String, not for lookup"),
         ("doctor", Column("doctor", "Lookup"), "patient.toml:23: contact.doctor leads to no table"),
         ("language", CONTACT["doctor"], "patient.toml:27: contact.language is no lookup of msemr_codeableconcept"),
-        ("nickname", Column("nickname", "String", required=True), "patient.toml: contact.nickname is required, and no attribute fills it"),
+        ("nickname", Column("nickname", "String", required=True, enforced=True), "patient.toml: contact.nickname is required, and no attribute fills it"),
     ],
 )  # fmt: skip
 def test_what_the_row_lacks_is_told(column: str, instead: Column | None, misfit: str) -> None:
@@ -113,7 +115,7 @@ def test_what_the_row_lacks_is_told(column: str, instead: Column | None, misfit:
         ("patient", Column("patient", "Lookup", targets={"account": "A"}), "patient.toml:32: number.patient is no lookup of contact"),
         ("value", None, "patient.toml:39: number has no column value"),
         ("value", Column("value", "DateTime"), "patient.toml:39: number.value is of the type DateTime, not for copy"),
-        ("name", Column("name", "String", required=True), "patient.toml:32: number.name is required, and no attribute fills it"),
+        ("name", Column("name", "String", required=True, enforced=True), "patient.toml:32: number.name is required, and no attribute fills it"),
     ],
 )  # fmt: skip
 def test_what_a_child_lacks_is_told(column: str, instead: Column | None, misfit: str) -> None:
@@ -131,5 +133,5 @@ def test_tables_that_are_not_there_are_told() -> None:
 
 
 def test_a_required_column_that_nobody_can_write_wants_nothing() -> None:
-    generated = Column("number", "String", required=True, writable_on_create=False)
+    generated = Column("number", "String", required=True, enforced=True, writable_on_create=False)
     assert misfits(ENTITY, {**TABLES, "contact": {**CONTACT, "number": generated}}) == []

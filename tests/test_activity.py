@@ -1,0 +1,458 @@
+"""What is said to the neighbours, and what comes of it, is in the activity log, and no patient is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from integration import health, tracking
+from integration import mirror as mirroring
+from integration.activity import FULL, About, Activities, about, category_of, doing, together
+from integration.errors import Misconfigured, Rejected, Unavailable
+from integration.fhir.units import Limits
+from integration.journal.activity import MemoryActivityLog
+from integration.model import Activity, Category, Claim, Request, RowOutcome
+from tests.conftest import MARKER, Body, Route, bundle, entry, observation, patient, told_by
+
+FHIR, DATAVERSE = "FHIR server", "Dataverse"
+START = datetime(2026, 3, 2, tzinfo=UTC)
+
+Told = tuple[str, str, str]
+
+
+def told(route: Route) -> list[Told]:
+    """(neighbour, action, status) of each entry that is kept, the oldest first."""
+    return [(each.neighbour, each.action, each.status) for each in route.activity.entries]
+
+
+async def mirrored(route: Route, resource: Body) -> RowOutcome:
+    identity = route.neighbour.put(resource)
+    await mirroring.mirror(route.mirror, Claim("d", resource=identity))
+    (row,) = [each for each in await route.journal.rows("d") if each.resource == identity]
+    return row
+
+
+# --- what is noted -----------------------------------------------------------------------------
+
+
+async def test_a_delivery_is_followed_to_its_row(route: Route) -> None:
+    put = entry(patient(id="p1"), method="PUT", url="Patient/p1")
+    delivery = await route.deliver(bundle(put))
+    await route.carry_all(delivery)
+    await mirroring.mirror(route.mirror, Claim(delivery, resource="Patient/p1"))
+
+    assert [each for each in told(route) if each[1] != "metadata"] == [
+        (FHIR, "write unit 0.0", "200"),
+        (FHIR, "read", "200"),
+        (DATAVERSE, "look-up", "200"),
+        (DATAVERSE, "create", "204"),
+        (FHIR, "read", "200"),
+        (DATAVERSE, "mirror", "created"),
+    ]
+    entries = route.activity.entries
+    assert {each.delivery for each in entries} == {delivery}
+    assert {each.resource for each in entries} == {"Patient/p1"}
+    assert {each.category for each in entries} == {Category.INFORMATION}
+    row = (await route.dataverse_neighbour.contact())["contactid"]
+    create, result = (each for each in entries if each.action in ("create", "mirror"))
+    assert (create.table, create.row) == (result.table, result.row) == ("contact", row)
+
+
+async def test_every_request_that_a_neighbour_heard_is_an_entry(route: Route) -> None:
+    """One for each resource that asked, where they share a request."""
+    route.limits = Limits(entries=2)
+    people = [entry(patient(id=f"p{n}"), method="PUT", url=f"Patient/p{n}") for n in range(5)]
+    delivery = await route.deliver(bundle(*people, kind="batch"))
+    await route.carry_all(delivery)
+    for claim, _ in route.queued("mirror"):
+        await mirroring.mirror(route.mirror, claim)
+    calls = [each for each in route.activity.entries if each.action != "mirror"]
+    assert len([each for each in calls if each.neighbour == FHIR]) == len(route.neighbour.heard)
+    heard = route.dataverse_neighbour.heard
+    assert len([each for each in calls if each.neighbour == DATAVERSE]) == len(heard)
+
+
+async def test_questions_that_go_in_one_request_are_entries_of_all_who_asked(route: Route) -> None:
+    identities = [route.neighbour.put(patient(id=f"p{n}")) for n in range(3)]
+    claims = [Claim(f"d{n}", resource=identity) for n, identity in enumerate(identities)]
+    await asyncio.gather(*(mirroring.mirror(route.mirror, claim) for claim in claims))
+    looked = [each for each in route.activity.entries if each.action == "look-up"]
+    assert {(each.delivery, each.resource) for each in looked} == {
+        (claim.delivery, claim.resource) for claim in claims
+    }
+    created = [each for each in route.activity.entries if each.action == "create"]
+    assert sorted(str(each.resource) for each in created) == identities
+
+
+async def test_a_unit_of_several_resources_names_none(route: Route) -> None:
+    entries = [entry(patient()), entry(observation())]
+    await route.carry(await route.deliver(bundle(*entries)))
+    (written,) = route.activity.entries
+    assert (written.action, written.resource) == ("write unit 0.0", None)
+
+
+async def test_what_was_not_mapped_is_told_with_its_reason(route: Route) -> None:
+    row = await mirrored(route, patient(id="p1", gender=MARKER, birthDate="1980"))
+    result = route.activity.entries[-1]
+    assert (result.action, result.status, result.category) == ("mirror", "created", "warning")
+    assert result.notes == row.notes
+    assert any(note.startswith("birthdate: ") for note in result.notes)
+
+
+async def test_what_a_batch_refused_within_a_200_is_told(route: Route) -> None:
+    route.neighbour.refuses = {"Observation"}
+    entries = [entry(patient()), entry(observation()), entry(observation())]
+    await route.carry(await route.deliver(bundle(*entries, kind="batch")))
+    sent, refused = route.activity.entries
+    assert (sent.status, refused.status, refused.category) == ("200", "refused", "error")
+    assert refused.action == sent.action == "write unit 0.0"
+    assert refused.notes == ("422: 2 of 3",)
+
+
+async def test_a_race_that_was_lost_is_told(route: Route) -> None:
+    identity = route.neighbour.put(patient(id="p1"))
+    await mirroring.mirror(route.mirror, Claim("d", resource=identity))
+    row = await route.dataverse_neighbour.contact()
+    route.neighbour.put(patient(id="p1", gender="male"))
+
+    async def meddle() -> None:
+        await route.dataverse_neighbour.write(row["contactid"], jobtitle="by hand")
+
+    route.dataverse_neighbour.will_be_preceded("PATCH", meddle)
+    await mirroring.mirror(route.mirror, Claim("d", resource=identity))
+    updates = [each for each in route.activity.entries if each.action == "update"]
+    assert [(each.status, each.category) for each in updates] == [
+        ("412", "warning"),
+        ("204", "information"),
+    ]
+
+
+async def test_a_neighbour_that_is_away_is_told_and_the_claim_put_back(route: Route) -> None:
+    route.neighbour.down = 503
+    identity = route.neighbour.put(patient(id="p1"))
+    await mirroring.mirror(route.mirror, Claim("d", resource=identity))
+    calls = [each for each in route.activity.entries if each.action == "read"]
+    assert [(each.status, each.category) for each in calls] == [("503", "warning")] * 3
+    last = route.activity.entries[-1]
+    assert (last.action, last.status, last.category) == ("mirror", "put back", "warning")
+    assert last.notes == ("FHIR server: answered 503",)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (httpx.ConnectError(MARKER), "unreachable"),
+        (httpx.ReadTimeout(MARKER), "not in time"),
+        (httpx.ReadError(MARKER), "broken off"),
+        (asyncio.CancelledError(MARKER), "given up"),
+    ],
+)
+async def test_an_answer_that_never_came_is_told(
+    route: Route, error: BaseException, status: str
+) -> None:
+    async def fail(*_: Any) -> httpx.Response:
+        raise error
+
+    route.neighbour.script += [fail] * 3
+    async with route.activities.verb(delivery="d"):
+        with pytest.raises(type(error) if status == "given up" else Unavailable):
+            await route.fhir.read("Patient/p1", "d")
+    assert {each.status for each in route.activity.entries} == {status}
+    assert {each.category for each in route.activity.entries} == {Category.ERROR}
+    assert MARKER not in repr(route.activity.entries)
+
+
+async def test_how_long_an_answer_took_is_told_without_the_wait_for_a_place(route: Route) -> None:
+    async def slow() -> None:
+        route.clock.later(1.5)
+
+    route.neighbour.put(patient(id="p1"))
+    route.neighbour.will_wait_for(slow)
+    async with route.activities.verb():
+        await route.fhir.read("Patient/p1", "d")
+    assert [each.duration for each in route.activity.entries] == [1500]
+
+
+async def test_a_row_that_was_given_up_on_is_told(route: Route) -> None:
+    await mirroring.park(route.mirror, Claim("d", resource="Patient/p1"), "failed repeatedly")
+    (parked,) = route.activity.entries
+    assert (parked.status, parked.category) == ("parked", "error")
+    assert (parked.delivery, parked.resource, parked.table) == ("d", "Patient/p1", "contact")
+    assert parked.notes == ("failed repeatedly",)
+
+
+async def test_a_row_without_a_map_is_told_without_a_table(route: Route) -> None:
+    await mirroring.mirror(route.mirror, Claim("d", resource="Basic/b1"))
+    (back,) = route.activity.entries
+    assert (back.status, back.category, back.table) == ("put back", "error", None)
+
+
+async def test_a_look_at_the_neighbours_is_told(route: Route) -> None:
+    await health.check(route.journal, route.fhir, route.dataverse)
+    await route.activities.flush()
+    assert sorted(told(route)) == [(DATAVERSE, "health", "200"), (FHIR, "health", "200")]
+
+
+async def test_no_entry_names_a_patient(route: Route) -> None:
+    """Identifiers in conditions, names in bodies, values that do not fit: none is noted."""
+    route.neighbour.refuses = {"Location"}
+    marked = patient(identifier=[{"system": "urn:mrn", "value": MARKER}], gender=MARKER)
+    found = {"method": "PUT", "url": f"Patient?identifier=urn:mrn|{MARKER}"}
+    deliveries = [
+        bundle(entry(marked, f"urn:{MARKER}", ifNoneExist=f"identifier=urn:mrn|{MARKER}")),
+        bundle(entry(marked, **found)),
+        bundle(entry({"resourceType": "Location", "name": MARKER}), kind="batch"),
+        bundle(
+            {"request": {"method": "GET", "url": f"Patient?identifier={MARKER}/{MARKER}"}},
+            kind="batch",
+        ),
+        bundle({"request": {"method": "DELETE", "url": f"Patient?name={MARKER}"}}, kind="batch"),
+    ]
+    for body in deliveries:
+        await route.carry_all(await route.deliver(body))
+    for claim, _ in route.queued("mirror"):
+        await mirroring.mirror(route.mirror, claim)
+    assert len(route.activity.entries) > 15
+    assert MARKER not in repr(route.activity.entries)
+    assert MARKER in repr(route.neighbour.heard)
+
+
+# --- what is thought of a status ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "statuses", "category"),
+    [
+        ("GET", (200, 304, 404, 410), Category.INFORMATION),
+        ("POST", (200, 201, 204), Category.INFORMATION),
+        ("PATCH", (404, 409, 410, 412), Category.WARNING),
+        ("GET", (408, 429, 503), Category.WARNING),
+        ("GET", (400, 401, 403, 500, 502, 504), Category.ERROR),
+        ("POST", (400, 413, 422), Category.ERROR),
+    ],
+)
+def test_the_category_follows_from_the_status(
+    method: str, statuses: Sequence[int], category: Category
+) -> None:
+    assert {category_of(status, method) for status in statuses} == {category}
+
+
+# --- what is being done ------------------------------------------------------------------------
+
+
+async def test_what_is_done_is_known_inside_and_in_tasks_and_nowhere_else() -> None:
+    async def seen() -> About:
+        await asyncio.sleep(0)
+        return about()
+
+    with doing(delivery="d"):
+        with doing(action="read"):
+            first, second = await asyncio.gather(seen(), asyncio.create_task(seen()))
+        assert about() == About("d")
+    assert first == second == About("d", action="read")
+    assert about() == About()
+    with together([About("a"), About("b"), About("a")]), doing(action="look-up"):
+        assert about() == About("a", action="look-up")
+    assert about() == About()
+
+
+# --- when it is kept ---------------------------------------------------------------------------
+
+
+class Kept:
+    """A store that counts, and fails when it is told to."""
+
+    def __init__(self) -> None:
+        self.groups: list[Sequence[Activity]] = []
+        self.trouble: Exception | None = None
+
+    async def __call__(self, entries: Sequence[Activity]) -> None:
+        await asyncio.sleep(0)
+        if self.trouble:
+            raise self.trouble
+        self.groups.append(entries)
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(group) for group in self.groups]
+
+
+class Worker:
+    """Activities, the store, and a clock that goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.kept = Kept()
+        self.seconds = 100.0
+        now = lambda: START + timedelta(seconds=self.seconds)  # noqa: E731
+        self.activities = Activities(self.kept, now, lambda: self.seconds)
+
+    def call(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.activities.call(FHIR, "GET", 200, 0.25)
+
+
+@pytest.fixture
+def worker() -> Worker:
+    return Worker()
+
+
+async def test_entries_are_kept_together_when_the_work_ends(worker: Worker) -> None:
+    async with worker.activities.verb(delivery="d"):
+        worker.call(3)
+        assert worker.kept.sizes == []
+    assert worker.kept.sizes == [3]
+    (entry_,) = set(worker.kept.groups[0])
+    assert entry_ == Activity(
+        START + timedelta(seconds=100),
+        Category.INFORMATION,
+        FHIR,
+        "get",
+        "200",
+        "d",
+        duration=250,
+    )
+
+
+async def test_work_side_by_side_shares_one_operation(worker: Worker) -> None:
+    async def work() -> None:
+        async with worker.activities.verb():
+            await asyncio.sleep(0)
+            worker.call(2)
+
+    await asyncio.gather(*(work() for _ in range(16)))
+    assert worker.kept.sizes == [32]
+
+
+async def test_many_entries_are_kept_before_the_work_ends(worker: Worker) -> None:
+    async with worker.activities.verb():
+        for _ in range(2 * FULL + 1):
+            worker.call()
+            await asyncio.sleep(0)
+        assert worker.kept.sizes[0] <= FULL + 1
+        assert len(worker.kept.sizes) == 2
+    assert sum(worker.kept.sizes) == 2 * FULL + 1
+
+
+async def test_entries_do_not_wait_long_for_other_work_to_end(worker: Worker) -> None:
+    async with worker.activities.verb():
+        async with worker.activities.verb():
+            worker.call()
+        assert worker.kept.sizes == []
+        worker.seconds += 6
+        async with worker.activities.verb():
+            pass
+        assert worker.kept.sizes == [1]
+
+
+async def test_what_work_that_failed_has_done_is_kept(worker: Worker) -> None:
+    async def work() -> None:
+        async with worker.activities.verb():
+            worker.call()
+            raise Unavailable("order", "away")
+
+    with pytest.raises(Unavailable, match="away"):
+        await work()
+    assert worker.kept.sizes == [1]
+
+
+@pytest.mark.parametrize(
+    "trouble", [Unavailable("storage", "away"), Misconfigured("a role"), ValueError(MARKER)]
+)
+async def test_a_log_that_fails_costs_no_work_and_is_told_once(
+    worker: Worker, trouble: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker.kept.trouble = trouble
+    for _ in range(3):
+        async with worker.activities.verb():
+            worker.call(2)
+    (record,) = caplog.records
+    assert (record.levelno, record.message) == (logging.WARNING, "activity.dropped")
+    assert record.__dict__["entries"] == 2
+    assert MARKER not in told_by(caplog.records)
+    assert worker.activities.waiting == []
+
+    worker.kept.trouble = None
+    async with worker.activities.verb():
+        worker.call()
+    worker.kept.trouble = trouble
+    async with worker.activities.verb():
+        worker.call()
+    assert worker.kept.sizes == [1]
+    assert len(caplog.records) == 2
+
+
+async def test_a_log_that_is_off_notes_nothing(route: Route) -> None:
+    route.activities.keep = None
+    await mirrored(route, patient(id="p1"))
+    assert route.activities.waiting == route.activity.entries == []
+
+
+# --- what is asked for -------------------------------------------------------------------------
+
+
+async def test_entries_are_chosen_by_the_query_parameters(route: Route) -> None:
+    await mirrored(route, patient(id="p1"))
+    await mirrored(route, patient(id="p2", birthDate="1980"))
+    everything = len(route.activity.entries)
+    day = route.clock.now.astimezone(UTC).date().isoformat()
+    (row,) = {str(each.row) for each in route.activity.entries if each.status == "created"} - {
+        str(each.row) for each in route.activity.entries if each.resource == "Patient/p1"
+    }
+    asked: list[tuple[Body, int]] = [
+        ({"_count": "500"}, everything),
+        ({"_count": "500", "since": day, "code": "key"}, everything),
+        ({"until": "2026-03-01T00:00:00Z"}, 0),
+        ({"resource": "Patient/p1", "action": "create"}, 1),
+        ({"resource": "Patient", "action": "create"}, 2),
+        ({"resource": "Observation"}, 0),
+        ({"category": "warning"}, 1),
+        ({"delivery": "d", "status": "created"}, 2),
+        ({"delivery": "", "row": row, "table": "contact"}, 2),
+        ({"neighbour": DATAVERSE, "action": "mirror", "duration": "0"}, 2),
+        ({"duration": "1"}, 0),
+    ]
+    for params, number in asked:
+        page = await tracking.look_up(route.activity, params)
+        assert (len(page.entries), page.after) == (number, None), params
+
+
+async def test_pages_are_as_long_as_was_asked(route: Route) -> None:
+    await mirrored(route, patient(id="p1"))
+    first = await tracking.look_up(route.activity, {"_count": "2"})
+    assert len(first.entries) == 2
+    second = await tracking.look_up(route.activity, {"_count": "2", "after": str(first.after)})
+    newest = route.activity.entries[::-1]
+    assert [*first.entries, *second.entries] == newest[:4]
+
+
+@pytest.mark.parametrize(
+    ("params", "where"),
+    [
+        ({"_count": "0"}, "_count"),
+        ({"_count": "501"}, "_count"),
+        ({"category": "loud"}, "category"),
+        ({"category": ""}, "category"),
+        ({"since": "yesterday"}, "since"),
+        ({"until": "2026-03-02T10:00:00"}, "until"),
+        ({"duration": "-1"}, "duration"),
+        ({"duration": "9999999999"}, "duration"),
+        ({"after": "x"}, "after"),
+        ({"patient": "p1"}, None),
+    ],
+)
+async def test_what_the_log_cannot_be_asked_is_refused(params: Body, where: str | None) -> None:
+    with pytest.raises(Rejected) as caught:
+        await tracking.look_up(MemoryActivityLog(), params)
+    assert (caught.value.status, caught.value.issues[0].expression) == (400, where)
+
+
+async def test_a_request_that_nobody_explained_is_told_by_its_method(route: Route) -> None:
+    async with route.activities.verb():
+        await route.fhir.send(Request("GET", "metadata"), "d")
+    assert told(route) == [(FHIR, "get", "200")]
