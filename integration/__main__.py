@@ -219,7 +219,8 @@ async def _reconcile(dry: bool) -> AsyncIterator[Reconcile]:
         run = parts.intake.new_id(now)
         if not dry:
             await occasions.note(parts.journal, run, "reconcile", now, now)
-        yield Reconcile(parts.mirror, parts.fhir, parts.dataverse, run, asyncio.sleep, dry)
+        async with parts.mirror.activities.verb(delivery=run):
+            yield Reconcile(parts.mirror, parts.fhir, parts.dataverse, run, asyncio.sleep, dry)
     finally:
         await wiring.closed()
 

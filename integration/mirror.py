@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -42,10 +43,17 @@ class Mirror:
 
 async def mirror(it: Mirror, claim: Claim) -> None:
     """Bring the rows of `claim.resource` up to date. A neighbour's trouble puts the claim back."""
-    async with it.activities.verb(
-        delivery=claim.delivery, resource=claim.resource, table=_table(it, claim) or None
-    ):
+    async with _working(it, claim):
         await _mirror(it, claim)
+
+
+async def bring(it: Mirror, claim: Claim) -> RowOutcome:
+    """The same for who waits for it. Raises Unavailable or Misconfigured."""
+    began = it.now()
+    async with _working(it, claim):
+        result = await it.sink(_entity(it, claim), claim)
+        await _noted(it, result, began)
+    return result
 
 
 async def _mirror(it: Mirror, claim: Claim) -> None:
@@ -65,8 +73,13 @@ async def _mirror(it: Mirror, claim: Claim) -> None:
         _note(it, waiting, began, level == logging.ERROR)
         await it.outbox.send(MIRROR_QUEUE, back.claim, back.delay)
         return
+    await _noted(it, result, began)
+
+
+async def _noted(it: Mirror, result: RowOutcome, began: datetime) -> None:
     _note(it, result, began, result.action == "refused")
     await it.journal.note_row(result)
+    extra: dict[str, object] = {"delivery": result.delivery, "resource": result.resource}
     extra |= {"row": result.row, "action": result.action, "notes": len(result.notes)}
     log.info("row.mirrored", extra=extra)
 
@@ -92,6 +105,11 @@ def _note(it: Mirror, outcome: RowOutcome, began: datetime, error: bool) -> None
         notes=outcome.notes,
         seconds=(it.now() - began).total_seconds(),
     )
+
+
+def _working(it: Mirror, claim: Claim) -> AbstractAsyncContextManager[None]:
+    table = _table(it, claim) or None
+    return it.activities.verb(delivery=claim.delivery, resource=claim.resource, table=table)
 
 
 def _of(it: Mirror, claim: Claim) -> tuple[str, str, str]:

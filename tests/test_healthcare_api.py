@@ -130,6 +130,15 @@ async def test_a_row_that_was_set_back_is_brought_again(route: Route) -> None:
     assert (await route.dataverse_neighbour.contact())["msemr_azurefhirversion"] == "1"
 
 
+async def test_two_rows_of_one_patient_are_for_a_person_to_merge(route: Route) -> None:
+    await mirror(route, route.neighbour.put(anna()))
+    await route.dataverse_neighbour.write(ANNA, lastname="two")
+    noted = await mirror(route, f"Patient/{ANNA}", LATER)
+    assert noted is not None
+    assert noted.action == "refused"
+    assert "merge" in noted.notes[0]
+
+
 async def test_an_older_state_is_not_sent_after_a_newer(route: Route) -> None:
     """As a FHIR server tells it that reads from a copy."""
     resource = route.neighbour.put(anna(gender="male"))
@@ -337,6 +346,16 @@ async def test_a_deleted_patient_s_contact_is_deactivated_and_active_again_when_
     assert (await route.dataverse_neighbour.contact())["statecode"] == 0
 
 
+async def test_a_patient_that_comes_back_out_of_use_stays_inactive(route: Route) -> None:
+    resource = route.neighbour.put(anna())
+    await mirror(route, resource)
+    route.neighbour.delete(resource)
+    await mirror(route, resource)
+    route.clock.later(1)
+    await mirror(route, route.neighbour.put(anna(active=False)))
+    assert (await route.dataverse_neighbour.contact())["statecode"] == 1
+
+
 async def test_a_contact_that_a_person_has_deactivated_stays_so(route: Route) -> None:
     noted = await mirror(route, route.neighbour.put(anna()))
     assert noted is not None
@@ -409,6 +428,20 @@ async def test_nobody_sends_a_resource_while_dataverse_may_be_at_it_still(
     await hand_out_queued(route)
     assert len(sent(route)) == 2
     assert (await route.dataverse_neighbour.contact())["lastname"] == MARKER
+
+
+async def test_a_turn_that_is_nearly_over_is_not_used(route: Route) -> None:
+    """Another may take it while the request is under way."""
+
+    async def slowly() -> None:
+        route.clock.later(LEASE / 2)
+
+    resource = route.neighbour.put(anna())
+    route.neighbour.will_wait_for(slowly)
+    await mirror(route, resource)
+    assert sent(route) == []
+    await hand_out_queued(route)
+    assert len(sent(route)) == 1
 
 
 @pytest.mark.parametrize(

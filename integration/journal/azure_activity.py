@@ -49,9 +49,15 @@ class AzureActivityLog:
         found = [_entity(entry, number, token) for number, entry in enumerate(entries)]
         async with storage_errors():
             for group in _groups(found):
-                # An upsert may be repeated.
-                options = {"mode": UpdateMode.REPLACE}
-                await self.table.submit_transaction([("upsert", each, options) for each in group])
+                await self._added(group)
+
+    async def _added(self, entities: Sequence[dict[str, Any]]) -> None:
+        # Upserts, since a request may be repeated whose answer was lost.
+        if len(entities) == 1:
+            await self.table.upsert_entity(entities[0], mode=UpdateMode.REPLACE)
+            return
+        options = {"mode": UpdateMode.REPLACE}
+        await self.table.submit_transaction([("upsert", each, options) for each in entities])
 
     async def page(self, wanted: Wanted, top: int, after: str | None) -> ActivityPage:
         query, parameters = _query(wanted)

@@ -175,7 +175,7 @@ async def _reconciled(chosen: argparse.Namespace, opened: Opened, told: Told) ->
                 told.page(type_, page)
             if chosen.deleted:
                 async for page in walk.left_over(it, entity):
-                    told.page(type_, page)
+                    told.page(f"{type_} rows", page)
     for number, text in enumerate(table(told.counts)):
         (told.say if number else told.line)(text)
 

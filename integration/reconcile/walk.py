@@ -17,7 +17,7 @@ from integration.dataverse.client import Dataverse
 from integration.errors import Misconfigured, Unavailable
 from integration.fhir.client import FhirServer
 from integration.mapping.model import EntityMap, LongId
-from integration.mirror import Mirror
+from integration.mirror import Mirror, bring
 from integration.model import Claim, Request, Response
 from integration.outbox import put_back
 from integration.reconcile import pages
@@ -81,7 +81,7 @@ async def resources(it: Reconcile, entity: EntityMap, since: str | None) -> Asyn
     while path is not None:
         searchset = await _searched(it, path)
         found = list(pages.matches(entity.resource, searchset))
-        settled = await _settled(it, entity, await _compared(it, entity, found))
+        settled = await _settled(it, await _compared(it, entity, found))
         last = found[-1].get("meta", {}).get("lastUpdated") if found else None
         yield Page(len(found), settled, last)
         path = pages.next_search(it.fhir, searchset)
@@ -103,7 +103,7 @@ async def left_over(it: Reconcile, entity: EntityMap) -> AsyncIterator[Page]:
         gone = await asyncio.gather(
             *(_gone(it, entity, some) for some in _chunks(rows, _RESOURCES))
         )
-        settled = await _settled(it, entity, [each for some in gone for each in some])
+        settled = await _settled(it, [each for some in gone for each in some])
         yield Page(len(rows), settled)
         request = pages.next_rows(it.dataverse, request, page)
 
@@ -160,9 +160,7 @@ async def _why(it: Reconcile, resource: str) -> Is | None:
 # -- mending --------------------------------------------------------------------------------------
 
 
-async def _settled(
-    it: Reconcile, entity: EntityMap, differences: Sequence[Difference]
-) -> list[Settled]:
+async def _settled(it: Reconcile, differences: Sequence[Difference]) -> list[Settled]:
     places = asyncio.Semaphore(_SIDE_BY_SIDE)
 
     async def settled(difference: Difference) -> Settled:
@@ -170,9 +168,7 @@ async def _settled(
             return Settled(difference)
         claim = Claim(it.run, resource=difference.resource)
         async with places:
-            outcome = await _patiently(it, lambda: it.mirror.sink(entity, claim))
-            await it.mirror.journal.note_row(outcome)
-        return Settled(difference, outcome)
+            return Settled(difference, await _patiently(it, lambda: bring(it.mirror, claim)))
 
     return list(await asyncio.gather(*(settled(each) for each in differences)))
 

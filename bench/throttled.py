@@ -1,0 +1,173 @@
+"""Many patients at once, and a Dataverse that throttles as the real one does, in simulated time.
+
+The mirror, its limiter and the stand-in are the real ones; storage and the FHIR server answer at
+once, so that nothing but Dataverse's limits holds the patients up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import count
+from math import inf
+from typing import Any
+
+import httpx
+
+from integration import mirror as mirroring
+from integration import web_api
+from integration.dataverse.client import Dataverse
+from integration.fhir.client import FhirServer
+from integration.journal.store import MemoryJournal
+from integration.journal.waits import MemoryWaits
+from integration.mapping import load
+from integration.mirror import Mirror
+from integration.model import Claim
+from integration.outbox import MemoryOutbox
+from integration.transport import Neighbour, places
+from integration.web_api import WebApi
+from local.dataverse.app import create_app
+from local.dataverse.limits import Limits
+from local.dataverse.simulated import SimulatedLoop
+from local.dataverse.wire import Call
+
+WORKERS = 16  # messages that one instance works on at once: host.json
+PLACES = 16
+READ, WRITE = 0.05, 0.15  # seconds that a request takes
+START = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """What it took until every patient had its contact: requests that were served and that were
+    refused, and seconds of simulated time."""
+
+    contacts: int
+    parked: int
+    served: int
+    refused: int
+    seconds: float
+
+    def rate(self, limits: Limits) -> float:
+        """Of the requests that the limits would have let through in that time: one window's at
+        once, and as many again in each window that follows."""
+        allowed = limits.requests * (1 + self.seconds / limits.window)
+        return self.served / allowed
+
+
+def arrive(patients: int, limits: Limits) -> Arrived:
+    """Bring so many new patients to Dataverse, each with a claim of its own."""
+    with asyncio.Runner(loop_factory=SimulatedLoop) as runner:
+        return runner.run(_arrive(patients, limits))
+
+
+async def _arrive(patients: int, limits: Limits) -> Arrived:
+    loop = asyncio.get_running_loop()
+    app = create_app(limits=limits, clock=loop.time, takes=_takes)
+    inner = httpx.ASGITransport(app=app)
+    asked = {"served": 0, "refused": 0}
+
+    async def hear(request: httpx.Request) -> httpx.Response:
+        answer = await inner.handle_async_request(request)
+        if "EntityDefinitions" not in request.url.path:
+            asked["refused" if answer.status_code == 429 else "served"] += 1
+        return answer
+
+    outbox, journal = MemoryOutbox(), MemoryJournal()
+    fhir = FhirServer(_neighbour("FHIR server", httpx.MockTransport(_patient), loop.time))
+    dataverse = Dataverse(_neighbour("Dataverse", httpx.MockTransport(hear), loop.time))
+    maps = load.shipped()
+    sink = partial(web_api.bring, WebApi(fhir, dataverse, MemoryWaits(), outbox, maps))
+    it = Mirror(journal, outbox, sink, maps, {}, lambda: START + _since(loop.time()), inf)
+    claims = [(0.0, n, Claim(f"delivery {n}", resource=_name(n))) for n in range(patients)]
+    await _worked(it, outbox, claims, loop.time)
+    rows = [row for n in range(patients) for row in await journal.rows(f"delivery {n}")]
+    parked = sum(row.action not in ("created", "updated", "unchanged") for row in rows)
+    contacts = len({row.row for row in rows if row.row})
+    app.close()
+    return Arrived(contacts, parked, asked["served"], asked["refused"], loop.time())
+
+
+async def _worked(
+    it: Mirror, outbox: MemoryOutbox, claims: list[tuple[float, int, Claim]], clock: Any
+) -> None:
+    """As the queue hands them out: when they are due, to so many at once."""
+    heapq.heapify(claims)
+    numbers, busy = count(len(claims)), set[asyncio.Task[None]]()
+    while claims or busy:
+        while claims and claims[0][0] <= clock() and len(busy) < WORKERS:
+            busy.add(asyncio.create_task(mirroring.mirror(it, heapq.heappop(claims)[2])))
+        wait = claims[0][0] - clock() if claims and len(busy) < WORKERS else None
+        if busy:
+            done, busy = await asyncio.wait(
+                busy, timeout=wait, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                task.result()
+        elif wait:
+            await asyncio.sleep(wait)
+        for _, claim, delay in outbox.sent:
+            heapq.heappush(claims, (clock() + delay, next(numbers), claim))
+        outbox.sent.clear()
+
+
+def _neighbour(name: str, transport: httpx.AsyncBaseTransport, clock: Any) -> Neighbour:
+    http = httpx.AsyncClient(transport=transport)
+    base = "http://dataverse" if name == "Dataverse" else "http://fhir/fhir"
+    return Neighbour(name, base, http, places(PLACES, clock))
+
+
+def _takes(call: Call) -> float:
+    return READ if call.method == "GET" else WRITE
+
+
+def _since(seconds: float) -> timedelta:
+    return timedelta(seconds=seconds)
+
+
+def _name(number: int) -> str:
+    return f"Patient/{number:08x}-0000-4000-8000-000000000000"
+
+
+def _patient(request: httpx.Request) -> httpx.Response:
+    identifier = request.url.path.rpartition("/")[2]
+    return httpx.Response(200, content=json.dumps(patient(identifier)).encode())
+
+
+def patient(identifier: str) -> dict[str, Any]:
+    """One with what most patients have."""
+    return {
+        "resourceType": "Patient",
+        "id": identifier,
+        "meta": {"versionId": "1", "lastUpdated": "2026-02-28T09:30:00Z"},
+        "active": True,
+        "identifier": [
+            {"type": {"coding": [{"code": "MR"}]}, "system": "urn:mrn", "value": identifier[:8]},
+            {"system": "urn:insurance", "value": identifier[::-1]},
+        ],
+        "name": [{"use": "official", "family": "Sampleton", "given": ["Anna", "Maria"]}],
+        "telecom": list(_telecom(identifier)),
+        "gender": "female",
+        "birthDate": "1980-02-29",
+        "address": [
+            {
+                "use": "home",
+                "line": ["1 Example Street"],
+                "city": "Sampletown",
+                "postalCode": identifier[:5],
+                "country": "US",
+            }
+        ],
+        "maritalStatus": {"coding": [{"code": "M"}]},
+    }
+
+
+def _telecom(identifier: str) -> Iterator[dict[str, Any]]:
+    yield {"system": "phone", "use": "home", "value": f"555-{identifier[:4]}"}
+    yield {"system": "phone", "use": "mobile", "value": f"556-{identifier[:4]}"}
+    yield {"system": "email", "value": f"{identifier[:8]}@example.org"}
