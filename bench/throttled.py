@@ -104,9 +104,7 @@ async def _worked(
             busy.add(asyncio.create_task(mirroring.mirror(it, heapq.heappop(claims)[2])))
         wait = claims[0][0] - clock() if claims and len(busy) < WORKERS else None
         if busy:
-            done, busy = await asyncio.wait(
-                busy, timeout=wait, return_when=asyncio.FIRST_COMPLETED
-            )
+            done, busy = await asyncio.wait(busy, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         elif wait:

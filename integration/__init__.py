@@ -26,6 +26,7 @@ into HTTP. A module imports only from lines below its own:
     intake | relay | mirror | events | tracking | health | housekeeping
     healthcare_api
     lane | web_api
+    lookups
     rows | before | fetch | subscriptions | asking
     order
     fhir | mapping | dataverse | journal | outbox

@@ -169,9 +169,12 @@ async def _tables_of(entities: Mapping[str, EntityMap]) -> Tables:
     """As the organisation of the settings has them."""
     from integration import wiring  # with all it imports, which the other commands do without
 
-    dataverse = (await wiring.parts()).dataverse
-    names = {name for entity in entities.values() for name in entity.tables}
-    return {name: await dataverse.columns(name) for name in sorted(names)}
+    try:
+        dataverse = (await wiring.parts()).dataverse
+        names = {name for entity in entities.values() for name in entity.tables}
+        return {name: await dataverse.columns(name) for name in sorted(names)}
+    finally:
+        await wiring.closed()
 
 
 def _door(reading: Reading) -> Intake:
@@ -190,13 +193,16 @@ def _door(reading: Reading) -> Intake:
 async def _tenant(named: Later) -> Toolkit:
     from integration import wiring  # with all it imports, which the other commands do without
 
-    dataverse = (await wiring.parts()).dataverse
+    try:
+        dataverse = (await wiring.parts()).dataverse
 
-    async def send(request: Request) -> Response:
-        return await dataverse.send(request, "toolkit")
+        async def send(request: Request) -> Response:
+            return await dataverse.send(request, "toolkit")
 
-    there = Organisation(send, dataverse.neighbour.base, API)
-    return await toolkit_client.toolkit(there, named)
+        there = Organisation(send, dataverse.neighbour.base, API)
+        return await toolkit_client.toolkit(there, named)
+    finally:
+        await wiring.closed()
 
 
 def _reconciled(chosen: argparse.Namespace) -> int:

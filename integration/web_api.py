@@ -6,23 +6,21 @@ differs, so that a row never shows a version without the children of that versio
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from integration import rows
-from integration.dataverse import requests
+from integration import lookups, rows
 from integration.dataverse.client import Dataverse, error_code
-from integration.dataverse.client import rows as rows_of
 from integration.dataverse.requests import Change
 from integration.errors import Misconfigured, Unavailable, Unmappable
 from integration.fhir.client import FhirServer
 from integration.journal.waits import Waits
+from integration.lookups import Subject
 from integration.mapping import engine
-from integration.mapping.concepts import CONCEPTS
 from integration.mapping.misfits import misfits
 from integration.mapping.model import EntityMap, Mapped
-from integration.model import Claim, Request, Response, RowOutcome
+from integration.model import Claim, Response, RowOutcome
 from integration.outbox import Outbox
 from integration.rows import Found, Planned, Tables, Target
 from integration.settings import MIRROR_QUEUE
@@ -60,40 +58,13 @@ class _KeyTakenError(Exception):
     """Another row has the FHIR id: one that was made just now, or of another resource type."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Subject:
-    """The resource that a claim names, and the tables of its rows."""
-
-    entity: EntityMap
-    claim: Claim
-    tables: Tables
-
-    @property
-    def resource(self) -> str:
-        return self.claim.resource or ""
-
-    @property
-    def id(self) -> str:
-        return self.resource.partition("/")[2]
-
-    @property
-    def key(self) -> str:
-        return engine.primary_key(self.entity.resource, self.id)
-
-    def outcome(
-        self, action: str, key: str | None = None, version: str | None = None, *notes: str
-    ) -> RowOutcome:
-        table, delivery = self.entity.table, self.claim.delivery
-        return RowOutcome(delivery, self.resource, table, key, action, version, notes)
-
-
 # One try; None when either side has moved on meanwhile.
-_Step = Callable[[WebApi, _Subject], Awaitable[RowOutcome | None]]
+_Step = Callable[[WebApi, Subject], Awaitable[RowOutcome | None]]
 
 
 async def bring(it: WebApi, entity: EntityMap, claim: Claim) -> RowOutcome:
     """The rows of `claim.resource` as FHIR has it now. Raises Unavailable or Misconfigured."""
-    return await _tried(it, _Subject(entity, claim, await _tables(it, entity)), _once)
+    return await _tried(it, Subject(entity, claim, await _tables(it, entity)), _once)
 
 
 async def gone(it: WebApi, entity: EntityMap, claim: Claim) -> RowOutcome:
@@ -105,11 +76,10 @@ async def gone(it: WebApi, entity: EntityMap, claim: Claim) -> RowOutcome:
 async def shown(it: WebApi, entity: EntityMap, claim: Claim) -> Mapping[str, Any] | None:
     """The row of a resource, which others have written. Raises as `bring` does, and Unmappable."""
     subject = await _of_others(it, entity, claim)
-    (found,) = await _asked(it, subject, [_row_question(subject)])
-    return _the_row(subject.entity, subject.id, found)
+    return await lookups.row_of(it.dataverse, subject)
 
 
-async def _of_others(it: WebApi, entity: EntityMap, claim: Claim) -> _Subject:
+async def _of_others(it: WebApi, entity: EntityMap, claim: Claim) -> Subject:
     """Of the map, only what finds the rows has to fit the tables."""
     kind = tuple(each for each in entity.attributes if each.column == entity.kind_column)
     children = entity.expands if it.on_delete == "delete" else ()
@@ -119,10 +89,10 @@ async def _of_others(it: WebApi, entity: EntityMap, claim: Claim) -> _Subject:
     lacking = {*bare.columns, "statecode"} - tables[bare.table].keys()
     if lacking:
         raise Misconfigured(f"{bare.table} has no column {', '.join(sorted(lacking))}")
-    return _Subject(bare, claim, tables)
+    return Subject(bare, claim, tables)
 
 
-async def _tried(it: WebApi, subject: _Subject, step: _Step) -> RowOutcome:
+async def _tried(it: WebApi, subject: Subject, step: _Step) -> RowOutcome:
     """Again while others win the races for the row."""
     entity, taken = subject.entity, False
     for _ in range(_RACES):
@@ -149,7 +119,7 @@ async def _tables(it: WebApi, entity: EntityMap) -> Tables:
     return tables
 
 
-async def _once(it: WebApi, subject: _Subject) -> RowOutcome | None:
+async def _once(it: WebApi, subject: Subject) -> RowOutcome | None:
     """From both sides as they are now; None when either has moved on meanwhile."""
     entity = subject.entity
     resource = await it.fhir.read(subject.resource, subject.claim.delivery)
@@ -157,7 +127,7 @@ async def _once(it: WebApi, subject: _Subject) -> RowOutcome | None:
         return await _gone(it, subject)
     base = it.fhir.neighbour.base
     mapped = engine.apply(entity, resource, subject.tables, base)
-    found = await _found(it, subject, mapped)
+    found = await lookups.found(it.dataverse, it.known, subject, mapped)
     if found.row is not None and _is_older(entity, resource, found.row):
         return _unchanged(subject, found.row)
     plan = rows.planned(entity, subject.key, mapped, found, it.targets, subject.tables)
@@ -173,127 +143,25 @@ def _is_older(entity: EntityMap, resource: Mapping[str, Any], row: Mapping[str, 
     return not same and not engine.is_newer(entity, resource, row)
 
 
-# -- reading --------------------------------------------------------------------------------------
-
-
-async def _found(it: WebApi, subject: _Subject, mapped: Mapped) -> Found:
-    """Everything that is asked of Dataverse, in one request."""
-    entity = subject.entity
-    links = sorted(link for link in rows.links(mapped) if link.partition("/")[0] in it.known)
-    concepts = sorted(rows.concepts(mapped))
-    asked = [_row_question(subject), *(_children_questions(subject, subject.key))]
-    asked += [_link_question(it.known[link.partition("/")[0]], link) for link in links]
-    asked += [_concept_question(*concept) for concept in concepts]
-    answers = iter(await _asked(it, subject, asked))
-    row = _the_row(entity, subject.id, next(answers))
-    children = {number: next(answers) for number in range(len(entity.expands))}
-    keys = {link: _key_of(it.known[link.partition("/")[0]], link, next(answers)) for link in links}
-    known = {concept: next(answers) for concept in concepts}
-    if row is not None and row[entity.key] != subject.key:  # somebody else has made it
-        again = await _asked(it, subject, list(_children_questions(subject, row[entity.key])))
-        children = dict(enumerate(again))
-    return Found(
-        row,
-        {link: key for link, key in keys.items() if key is not None},
-        {concept: each[0][CONCEPTS.key] for concept, each in known.items() if each},
-        children,
-    )
-
-
-async def _asked(
-    it: WebApi, subject: _Subject, questions: Sequence[Request]
-) -> list[list[dict[str, Any]]]:
-    answers = await it.dataverse.ask(questions, subject.claim.delivery)
-    for answer in answers:
-        if answer.status != 200:
-            raise Unmappable(f"a look-up was answered {answer.status} {error_code(answer)}")
-    return [rows_of(answer) for answer in answers]
-
-
-def _row_question(subject: _Subject) -> Request:
-    entity = subject.entity
-    names = rows.selected((*entity.columns, "statecode"), subject.tables[entity.table])
-    identifier = engine.shown_id(entity, subject.id, subject.tables[entity.table])
-    return requests.rows(entity.entity_set, names, _is_row(entity, subject.key, identifier), 3)
-
-
-def _children_questions(subject: _Subject, parent: str) -> Iterator[Request]:
-    for expand in subject.entity.expands:
-        names = (expand.key, *(attribute.column for attribute in expand.attributes))
-        selected = rows.selected(names, subject.tables[expand.table])
-        yield requests.rows(expand.entity_set, selected, f"_{expand.parent}_value eq {parent}")
-
-
-def _link_question(entity: EntityMap, link: str) -> Request:
-    identifier = link.partition("/")[2]
-    key = engine.primary_key(entity.resource, identifier)
-    names = [entity.key, entity.id_column, *([entity.kind_column] if entity.kind_column else [])]
-    return requests.rows(entity.entity_set, names, _is_row(entity, key, identifier), 3)
-
-
-def _is_row(entity: EntityMap, key: str, identifier: str) -> str:
-    """By FHIR id, since rows that others made have keys of their own, or by our primary key."""
-    return f"{entity.key} eq {key} or {entity.id_column} eq {requests.literal(identifier)}"
-
-
-def _concept_question(kind: int, code: str) -> Request:
-    condition = f"{CONCEPTS.type} eq {kind} and {CONCEPTS.code} eq {requests.literal(code)}"
-    return requests.rows(CONCEPTS.entity_set, [CONCEPTS.key], condition, 1)
-
-
-def _the_row(
-    entity: EntityMap, identifier: str, found: Iterable[dict[str, Any]]
-) -> dict[str, Any] | None:
-    found = [row for row in found if _is_of_kind(entity, row)]
-    if len(found) > 1:
-        raise Unmappable(f"more than one {entity.table} has this FHIR id: merge them")
-    if found and _is_other(found[0][entity.id_column], identifier):
-        raise Unmappable(f"a {entity.table} has this FHIR id in other letter case")
-    return found[0] if found else None
-
-
-def _is_other(shown: str | None, identifier: str) -> bool:
-    """Dataverse compares text without regard to case; FHIR does not."""
-    return shown is not None and shown != identifier and shown.casefold() == identifier.casefold()
-
-
-def _is_of_kind(entity: EntityMap, row: Mapping[str, Any]) -> bool:
-    """Patients and practitioners may share a table, and an id."""
-    return entity.kind_column is None or row.get(entity.kind_column) in (None, entity.kind)
-
-
-def _key_of(entity: EntityMap, link: str, found: Iterable[dict[str, Any]]) -> str | None:
-    identifier = link.partition("/")[2]
-    matching = [
-        row
-        for row in found
-        if _is_of_kind(entity, row) and not _is_other(row[entity.id_column], identifier)
-    ]
-    return str(matching[0][entity.key]) if len(matching) == 1 else None
-
-
 # -- writing --------------------------------------------------------------------------------------
 
 
-async def _arrived(it: WebApi, subject: _Subject, missing: Iterable[str]) -> bool:
+async def _arrived(it: WebApi, subject: Subject, missing: Iterable[str]) -> bool:
     """Note that this resource waits for others, so that it is mirrored again when they come.
     Whether one has come before that was noted."""
     links = sorted(missing)
     for link in links:
         await it.waits.add(link, subject.claim)
-    asked = [_link_question(it.known[link.partition("/")[0]], link) for link in links]
-    answers = await _asked(it, subject, asked)
-    return any(
-        _key_of(it.known[link.partition("/")[0]], link, answer) is not None
-        for link, answer in zip(links, answers, strict=True)
-    )
+    return await lookups.any_there(it.dataverse, it.known, subject, links)
 
 
 async def _written(
-    it: WebApi, subject: _Subject, found: Found, plan: Planned, mapped: Mapped
+    it: WebApi, subject: Subject, found: Found, plan: Planned, mapped: Mapped
 ) -> RowOutcome | None:
     entity = subject.entity
     if not plan.changes:
+        # Whoever made the row may have died before it told those who wait.
+        await wake(it, subject.resource)
         return _unchanged(subject, found.row or {})
     notes: tuple[str, ...] = ()
     response = await it.dataverse.change(plan.changes, subject.claim.delivery)
@@ -307,6 +175,7 @@ async def _written(
         return subject.outcome("refused", None, None, _refusal(response))
     version = mapped.columns.get(entity.version_column)
     if found.row is not None:
+        await wake(it, subject.resource)
         return subject.outcome("updated", found.row[entity.key], version, *notes)
     # A delete in between has found no row to deactivate.
     if await it.fhir.read(subject.resource, subject.claim.delivery) is None:
@@ -316,7 +185,7 @@ async def _written(
 
 
 async def _one_by_one(
-    it: WebApi, subject: _Subject, plan: Planned
+    it: WebApi, subject: Subject, plan: Planned
 ) -> tuple[Response, tuple[str, ...]]:
     """One refused child must not cost the row: the answer to the row's own change, and notes."""
     answer: Response | None = None
@@ -341,7 +210,7 @@ async def wake(it: WebApi, resource: str) -> None:
         await it.waits.remove(resource, claim)
 
 
-def _unchanged(subject: _Subject, row: Mapping[str, Any]) -> RowOutcome:
+def _unchanged(subject: Subject, row: Mapping[str, Any]) -> RowOutcome:
     entity = subject.entity
     return subject.outcome("unchanged", row.get(entity.key), row.get(entity.version_column))
 
@@ -353,11 +222,10 @@ def _refusal(response: Response) -> str:
 # -- deleted --------------------------------------------------------------------------------------
 
 
-async def _gone(it: WebApi, subject: _Subject) -> RowOutcome | None:
+async def _gone(it: WebApi, subject: Subject) -> RowOutcome | None:
     """Deleted in FHIR."""
     entity = subject.entity
-    (found,) = await _asked(it, subject, [_row_question(subject)])
-    row = _the_row(entity, subject.id, found)
+    row = await lookups.row_of(it.dataverse, subject)
     if row is None:
         return subject.outcome("absent")
     key, etag = row[entity.key], row["@odata.etag"]
@@ -367,7 +235,7 @@ async def _gone(it: WebApi, subject: _Subject) -> RowOutcome | None:
         return subject.outcome("unchanged", key)
     changes = [Change("PATCH", entity.entity_set, key, _INACTIVE, etag)]
     if it.on_delete == "delete":
-        children = await _asked(it, subject, list(_children_questions(subject, key)))
+        children = await lookups.children_of(it.dataverse, subject, key)
         changes = [
             Change("DELETE", expand.entity_set, child[expand.key])
             for expand, found in zip(entity.expands, children, strict=True)

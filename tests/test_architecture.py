@@ -17,8 +17,8 @@ PACKAGE = PROJECT / "integration"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
 # Folders that only compute, but for the modules that send or read files; and some single modules.
-COMPUTING = ("fhir", "mapping", "dataverse")
-NOT_PURE = ("client", "load")
+COMPUTING = ("fhir", "mapping", "dataverse", "toolkit")
+NOT_PURE = ("client", "load", "command")
 PURE_ALONE = ("keys", "view", "model", "errors", "exact_json")
 PURE = [
     path

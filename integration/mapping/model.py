@@ -111,6 +111,11 @@ class EntityMap:
             (one.default for one in self.attributes if one.column == self.kind_column), None
         )
 
+    def shows(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row of the table is of this map's resource type, as far as it says: patients
+        and practitioners may share a table, and an id."""
+        return self.kind_column is None or row.get(self.kind_column) in (None, self.kind)
+
     @property
     def columns(self) -> list[str]:
         """Every column of the row that the map may write."""

@@ -79,7 +79,7 @@ def compare(
     """The resources, of which id and meta are known, that no row shows as they are."""
     by_id: defaultdict[Any, list[Row]] = defaultdict(list)
     for row in rows:
-        if is_of_kind(entity, row):
+        if entity.shows(row):
             by_id[row[entity.id_column]].append(row)
     for resource in resources:
         # By the exact id: Dataverse finds it in other letter case, too, FHIR does not.
@@ -117,11 +117,6 @@ def id_in_row(entity: EntityMap, identifier: str, columns: Mapping[str, Column])
         return engine.shown_id(entity, identifier, columns)
     except Unmappable:
         return None
-
-
-def is_of_kind(entity: EntityMap, row: Row) -> bool:
-    """Several resource types may share a table, and an id."""
-    return entity.kind_column is None or row.get(entity.kind_column) in (None, entity.kind)
 
 
 def asked(entity: EntityMap) -> list[str]:

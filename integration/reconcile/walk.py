@@ -31,7 +31,6 @@ from integration.reconcile.differences import (
     asked,
     compare,
     id_in_row,
-    is_of_kind,
 )
 
 # https://learn.microsoft.com/azure/healthcare-apis/fhir/fhir-features-supported
@@ -99,7 +98,7 @@ async def left_over(it: Reconcile, entity: EntityMap) -> AsyncIterator[Page]:
     )
     while request is not None:
         page = pages.rows(it.dataverse, await _patiently(it, _sending(it, request)))
-        rows = [row for row in page["value"] if is_of_kind(entity, row)]
+        rows = [row for row in page["value"] if entity.shows(row)]
         gone = await asyncio.gather(
             *(_gone(it, entity, some) for some in _chunks(rows, _RESOURCES))
         )
