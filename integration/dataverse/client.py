@@ -20,7 +20,6 @@ from integration.transport import Neighbour
 # An admin who widens a column waits no longer than this, in seconds.
 _METADATA_AGE = 600.0
 
-
 # Who stands before Dataverse has waited long enough; Dataverse itself may go on.
 _GIVEN_UP = (408, 502, 504)
 
@@ -72,7 +71,9 @@ class Dataverse:
         with doing(**_told(changes)):
             if len(asked) == 1:
                 return await self.send(asked[0], correlation)
-            whole = await self.send(batch.change_set(asked), correlation)
+            # A part inherits the caller from the whole, and no other header.
+            at_once = _with(batch.change_set(asked), self.options)
+            whole = await self.send(at_once, correlation)
             answers = self._parts(whole)
             failed = [answer for answer in answers if answer.status >= 400]
             if not failed and len(answers) != len(asked):
@@ -205,6 +206,9 @@ def error_code(response: Response) -> str:
 
 
 def rows(response: Response) -> list[dict[str, Any]]:
-    """The rows of a collection."""
-    found: list[dict[str, Any]] = exact_json.decode(response.body)["value"]
+    """The rows of a collection. Raises Unavailable for an answer that broke off."""
+    try:
+        found: list[dict[str, Any]] = exact_json.decode(response.body)["value"]
+    except (exact_json.Malformed, KeyError, TypeError):
+        raise Unavailable("Dataverse", "an answer is not the collection it should be") from None
     return found
