@@ -60,9 +60,11 @@ def _sent(path: Path) -> list[dict[str, Any]]:
 
 
 def _is_data(entry: dict[str, Any]) -> bool:
-    """Neither a delete nor what a search or a notification says of itself."""
+    """Neither a read or a delete nor what a search or a notification says of itself."""
     request = entry.get("request") or {}
-    if request.get("method") == "DELETE" or request.get("url", "").endswith("$status"):
+    if request.get("url", "").endswith("$status") or "resource" not in entry:
+        return False
+    if request.get("method") in ("DELETE", "PATCH"):
         return False
     outcome = (entry.get("search") or {}).get("mode") == "outcome"
     return not (outcome or entry["resource"]["resourceType"] == "OperationOutcome")

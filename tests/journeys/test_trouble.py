@@ -216,4 +216,4 @@ async def test_unknown_deliveries_ids_types_and_methods_are_told_so(route: Route
         assert answer.status_code == status, answer.text
         assert answer.json()["resourceType"] == "OperationOutcome"
     assert unknown.status_code == 404
-    assert answers[405].headers["allow"] == "PUT, DELETE"
+    assert answers[405].headers["allow"] == "PUT, PATCH, DELETE"
