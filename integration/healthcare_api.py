@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from integration import order, web_api
+from integration.activity import doing
 from integration.dataverse import upsert_bundle
 from integration.dataverse.client import error_code
 from integration.dataverse.requests import Change
@@ -180,7 +181,8 @@ async def _posted(
     asked = replace(asked, headers={**asked.headers, **dataverse.options})
     still = partial(order.check, it.order, subject.taken)
     try:
-        response = await dataverse.send(asked, claim.delivery, still)
+        with doing(action="upsert bundle"):
+            response = await dataverse.send(asked, claim.delivery, still)
     except Unavailable as error:
         if error.unheard:
             # Dataverse may be at it still: the turn is nobody's until its lease ends.
