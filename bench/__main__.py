@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from bench import order, planning, scale
+from bench import order, planning, scale, throttled
 from bench.route import HEADERS, SENDER_HEADER, Measured, bare, carried, encoded
 from bench.watch import peak_memory, storage_operations
 from local.neighbours import free_ports, neighbours, start_host
@@ -27,6 +27,7 @@ from local.samples import transaction
 ROUNDS = 3
 DELIVERIES = 40
 ENTRIES = 250
+THROTTLED = 1_000
 LARGE_ENTRIES = 16_000
 
 SETTINGS = {
@@ -49,6 +50,7 @@ class Round:
 
 async def main() -> int:
     _say("planning_over_json", planning.over_json())
+    await asyncio.to_thread(_throttled)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with neighbours(free_ports(), folder, access_log=True, tell=print) as running:
@@ -62,6 +64,15 @@ async def main() -> int:
                     await _order(it)
                     await _scale(it)
     return 0
+
+
+def _throttled() -> None:
+    """New patients one by one, under a tenth of Dataverse's limit of requests."""
+    limits = throttled.Limits(requests=600)
+    arrived = throttled.arrive(THROTTLED, limits)
+    assert (arrived.contacts, arrived.parked) == (THROTTLED, 0)
+    _say("dataverse_requests_per_new_patient", arrived.served / THROTTLED)
+    _say("dataverse_rate_over_allowed", arrived.rate(limits))
 
 
 async def _throughput(it: Measured) -> None:

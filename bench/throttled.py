@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count
-from math import inf
+from math import ceil, inf
 from typing import Any
 
 import httpx
@@ -54,10 +54,10 @@ class Arrived:
     seconds: float
 
     def rate(self, limits: Limits) -> float:
-        """Of the requests that the limits would have let through in that time: one window's at
-        once, and as many again in each window that follows."""
-        allowed = limits.requests * (1 + self.seconds / limits.window)
-        return self.served / allowed
+        """The shortest time in which the limits let so many requests through, over the time it
+        took: a window's requests go at once, the next when those have left the window."""
+        windows = ceil(self.served / limits.requests) - 1
+        return windows * limits.window / self.seconds
 
 
 def arrive(patients: int, limits: Limits) -> Arrived:
