@@ -135,7 +135,8 @@ async def _built(settings: Settings) -> Parts:
         ),
         settings.mirroring.options,
     )
-    # The FHIR server may be busy with a request for as long again as it was waited for.
+    # A third to start the request, a third to wait for it; and the FHIR server may be busy with it
+    # for as long again.
     lease = 3.0 * settings.neighbour_timeout
     order = Order(ledger, lease, time.time, _token, asyncio.sleep, random.random)
     maps, known = _maps(settings.mirroring)
