@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from bench import order, planning, scale, throttled
+from bench import mapping, order, planning, scale, throttled
 from bench.route import HEADERS, SENDER_HEADER, Measured, bare, carried, encoded
 from bench.watch import peak_memory, storage_operations
 from local.neighbours import free_ports, neighbours, start_host
@@ -50,6 +50,9 @@ class Round:
 
 async def main() -> int:
     _say("planning_over_json", planning.over_json())
+    each_second, times = mapping.over_by_hand()
+    _say("patients_mapped_per_second", each_second)
+    _say("mapping_over_by_hand", times)
     await asyncio.to_thread(_throttled)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

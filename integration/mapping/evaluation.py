@@ -11,6 +11,9 @@ from integration.mapping.fhir_path import FhirPath, Node, compiled, plain
 # Stands for a value that is not there; Unicode has no such character.
 _NO_VALUE = "\ufdd0"
 
+# The resource, for paths of which it is not known what they need.
+_ANYTHING = ("%resource",)
+
 # What FHIRPath itself gives: https://hl7.org/fhirpath/#environment-variables
 GIVEN = frozenset({"context", "resource", "rootResource", "ucum"})
 
@@ -27,7 +30,21 @@ class Evaluation:
         self._missing: set[str] = set()
         self._root = _values(resource, self._missing, mark=False)
         self._known: dict[str, Any] = _given(self._root)
+        self._there: dict[str, bool] = {}
         self._marked: Evaluation | None = None
+
+    def is_empty(self, path: str) -> bool:
+        """Whether it is plain, without evaluating it, that `path` finds nothing in the resource,
+        not even a reason: most columns of a row stay empty, and evaluating costs more."""
+        if self._missing:
+            return False
+        for name in compiled(path).needs or _ANYTHING:
+            there = self._there.get(name)
+            if there is None:
+                there = self._there[name] = self._is_there(name, self._root)
+            if there:
+                return False
+        return True
 
     def values(self, path: str, focus: Node = None) -> list[Any]:
         """The values that `path` finds, from the resource or from an item of it."""
@@ -39,8 +56,6 @@ class Evaluation:
         for name in expression.variables:
             if name not in self._known and name in self._paths:
                 self._learn(name)
-        if expression.sole is not None and not self._known.get(expression.sole, True):
-            return []
         root = self._root if focus is None else focus
         if not expression.is_short and not self._may_find(expression, plain(root)):
             return []

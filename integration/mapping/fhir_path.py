@@ -29,7 +29,7 @@ _REFUSED = frozenset({"now", "today", "timeOfDay", "trace"})
 
 # Empty in, empty out: https://hl7.org/fhirpath/#functions
 _STRICT = frozenset(
-    "where select first last tail skip take ofType as distinct extension lower upper trim "
+    "where select first last tail skip take exclude ofType as distinct extension lower upper trim "
     "substring replace replaceMatches split join toString toInteger toDecimal matches".split()
 )
 _STRICT_OPERATORS = frozenset({"EqualityExpression", "InequalityExpression"})
@@ -47,7 +47,6 @@ class FhirPath:
     elements: frozenset[str]  # every element that it names
     # Where none of these elements or %variables is there, the result is empty; None: not known.
     needs: frozenset[str] | None
-    sole: str | None  # the variable without which the result is empty
     is_short: bool  # evaluated without fhirpathpy, as long as nothing is unusual
     _shortcut: Step | None = field(compare=False, repr=False)
     _evaluate: Any = field(compare=False, repr=False)
@@ -94,14 +93,12 @@ def compiled(path: str) -> FhirPath:
         apply_parsed_path, parsed, models["r4"], {"returnRawData": True}
     )
     needs = _needs(tree)
-    sole = [name for name in needs or () if len(needs or ()) == 1 and name.startswith("%")]
     members = [node for node in _walk(tree) if node["type"] == "MemberInvocation"]
     return FhirPath(
         path,
         frozenset(_name(node) for node in _walk(tree) if node["type"] == "ExternalConstant"),
         frozenset(map(_name, members)),
         needs,
-        sole[0][1:] if sole else None,
         short is not None,
         short,
         evaluate,

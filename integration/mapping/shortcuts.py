@@ -47,7 +47,7 @@ def shortcut(tree: Tree) -> Step | None:
         case "FunctionInvocation":
             return _function(children[0])
         case "InvocationExpression":
-            return chained(*map(shortcut, children))
+            return chained(*map(shortcut, _links(tree)))
         case "IndexerExpression" if children[1].get("text", "").isdecimal():
             return item(shortcut(children[0]), int(children[1]["text"]))
         case "UnionExpression":
@@ -66,6 +66,12 @@ def shortcut(tree: Tree) -> Step | None:
 def _name(tree: Tree) -> str:
     text: str = tree["children"][0]["text"]
     return text.strip("`'\"")
+
+
+def _links(tree: Tree) -> list[Tree]:
+    """a.b.c is one chain of three, not two of two."""
+    first, last = tree["children"]
+    return [*(_links(first) if first["type"] == "InvocationExpression" else [first]), last]
 
 
 def _united(tree: Tree) -> list[Tree]:

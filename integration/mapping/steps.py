@@ -25,11 +25,25 @@ _LIBRARY: Mapping[str, Callable[..., Any]] = {
     name: entry["fn"] for name, entry in _REGISTRY.items()
 }
 
-_node: Any = ResourceNode
 _uniq: Any = uniq
 
 # fhirpathpy knows of types only after the first `is`; then, for ever.
 TypeInfo.model = _R4  # type: ignore[assignment]
+
+
+class Element(ResourceNode):
+    """A ResourceNode that is quick to make: a row needs hundreds."""
+
+    def __init__(self, data: Any, path: str | None) -> None:
+        self.path: Any = data["resourceType"] if _is_resource(data) else path
+        self.data: Any = data
+        self._data: Any = None
+        self.propName = None
+        self.index = None
+
+
+def _is_resource(data: Any) -> bool:
+    return type(data) is dict and "resourceType" in data
 
 
 class Unusual(Exception):
@@ -72,10 +86,11 @@ def member(name: str) -> Step | None:
     def step(nodes: Nodes, root: Nodes, variables: Variables) -> Nodes:
         found: Nodes = []
         for node in nodes:
-            data, path = (
-                (node.data, node.path) if isinstance(node, ResourceNode) else _untyped(node)
-            )
-            if not isinstance(data, dict):
+            if isinstance(node, ResourceNode):
+                data, path = node.data, node.path
+            else:
+                data, path = _untyped(node)
+            if type(data) is not dict:
                 continue
             if extended in data:
                 raise Unusual
@@ -84,10 +99,10 @@ def member(name: str) -> Step | None:
                 value, type_ = data.get(name), types
             else:
                 value, type_ = _chosen(data, types)
-            if isinstance(value, list):
-                found += [_node(one, type_) for one in value]
+            if type(value) is list:
+                found += [Element(one, type_) for one in value]
             elif value is not None:
-                found.append(_node(value, type_))
+                found.append(Element(value, type_))
         return found
 
     return step
@@ -109,10 +124,17 @@ def _chosen(data: Mapping[str, Any], forms: tuple[tuple[str, str], ...]) -> tupl
 # -- operators -----------------------------------------------------------------------------------
 
 
-def chained(first: Step | None, then: Step | None) -> Step | None:
-    if first is None or then is None:
+def chained(*links: Step | None) -> Step | None:
+    steps = [step for step in links if step is not None]
+    if len(steps) < len(links):
         return None
-    return lambda nodes, root, variables: then(first(nodes, root, variables), root, variables)
+
+    def step(nodes: Nodes, root: Nodes, variables: Variables) -> Nodes:
+        for each in steps:
+            nodes = each(nodes, root, variables)
+        return nodes
+
+    return step
 
 
 def item(of: Step | None, index: int) -> Step | None:
@@ -134,7 +156,7 @@ def union(*operands: Step | None) -> Step | None:
             return kept
         # Comparing values costs most; an element that was found twice need not be compared.
         values = list({id(node.data): node.data for node in found}.values())
-        return [_node(value, None) for value in (_uniq(values) if len(values) > 1 else values)]
+        return [Element(value, None) for value in (_uniq(values) if len(values) > 1 else values)]
 
     return step
 
@@ -226,6 +248,16 @@ def _combine(others: Step) -> Step:
     return lambda nodes, root, variables: nodes + others(root, root, variables)
 
 
+def _exclude(others: Step) -> Step:
+    def step(nodes: Nodes, root: Nodes, variables: Variables) -> Nodes:
+        if not nodes:
+            return []
+        kept: Nodes = _LIBRARY["exclude"](None, nodes, others(root, root, variables))
+        return kept
+
+    return step
+
+
 def _part(first: int, last: int | None) -> Step:
     return lambda nodes, root, variables: nodes[first:last]
 
@@ -261,6 +293,7 @@ OF_EXPRESSIONS: Mapping[tuple[str, int], Callable[..., Step]] = {
     ("where", 1): _where,
     ("select", 1): _select,
     ("combine", 1): _combine,
+    ("exclude", 1): _exclude,
     ("iif", 2): _iif,
     ("iif", 3): _iif,
     ("exists", 0): lambda: lambda nodes, root, variables: [bool(nodes)],

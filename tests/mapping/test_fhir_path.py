@@ -45,11 +45,6 @@ def test_it_is_told_without_what_a_path_finds_nothing(path: str, needs: set[str]
     assert compiled(path).needs == needs
 
 
-@pytest.mark.parametrize(("path", "sole"), [("%a.b", "a"), ("a.b", None), ("%a.b | %c", None)])
-def test_a_variable_without_which_nothing_is_found_is_told(path: str, sole: str | None) -> None:
-    assert compiled(path).sole == sole
-
-
 def test_variables_and_elements_of_a_path_are_told() -> None:
     path = compiled("%a.where(use = '%b').given | name.family")
     assert path.variables == {"a"}
