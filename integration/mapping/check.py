@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
+from integration.mapping import check_shown
 from integration.mapping.evaluation import GIVEN
 from integration.mapping.fhir_path import compiled
 from integration.mapping.model import Kind, LongId, Partial, Remove, TooLong
@@ -14,10 +15,12 @@ from integration.mapping.model import Kind, LongId, Partial, Remove, TooLong
 ROW = ("table", "entity_set", "key", "id_column", "version_column", "updated_column")
 EXPAND = ("path", "table", "entity_set", "key", "parent")
 
+_ELEMENT = re.compile(r"[a-z][A-Za-z]*(\.[a-z][A-Za-z]*)*")
 _HEADER = re.compile(r"\s*\[\[?\s*([\w.]+)\s*\]\]?\s*(?:#.*)?")
 
-_ENTITY = {"resource", "enabled", "row", "variables", "attribute", "expand"}
-_ADDITION = {"adds_to", "enabled", "variables", "attribute", "expand"}
+_BLOCKS = {"enabled", "variables", "attribute", "expand", "rest"}
+_ENTITY = {"resource", "row", *_BLOCKS}
+_ADDITION = {"adds_to", *_BLOCKS}
 # What only one kind has, beside what every attribute may say.
 _OF_KIND = {
     Kind.COPY: {"path", "too_long"},
@@ -43,7 +46,7 @@ class Lines:
         for number, line in enumerate(text.splitlines(), 1):
             header = _HEADER.fullmatch(line)
             if header is None:
-                name = re.match(r"\s*[\"']?([\w-]+)[\"']?\s*=", line)
+                name = re.match(r"\s*[\"']?([\w.-]+)[\"']?\s*=", line)
                 if name:
                     self._headers.setdefault((table, name[1]), number)
                 continue
@@ -81,15 +84,17 @@ def problems(data: Block, lines: Lines, given: Iterable[str] = ()) -> Iterator[s
         row = data["row"] if isinstance(data.get("row"), dict) else {}
     known = list(given)
     yield from _variable_problems(data.get("variables", {}), lines, known)
+    yield from _rest_problems(data.get("rest", {}), lines, known)
     items, expands = data.get("attribute", []), data.get("expand", [])
     if not _are_blocks(items) or not _are_blocks(expands):
         yield f"{lines.file}: attributes are [[attribute]], children [[expand]]"
         return
-    if not items and not (adds and expands):
+    if not items and not (adds and (expands or data.get("rest"))):
         yield f"{lines.file}: no [[attribute]] is given"
     constants = {item.get("column") for item in items if item.get("kind") == Kind.DEFAULT}
     if "kind_column" in row and row["kind_column"] not in constants:
         yield f"{lines.of('row')}: row.kind_column must name a column of kind default"
+    yield from check_shown.row_problems(row, {one.get("column") for one in items}, lines.of("row"))
     books = {row.get(name) for name in ROW[2:]}
     yield from _attributes_problems(items, lambda n: lines.of("attribute", n), known, books)
     for number, expand in enumerate(expands, 1):
@@ -110,7 +115,7 @@ def _row_problems(row: object, where: str) -> Iterator[str]:
         if not isinstance(row.get(field), str):
             yield f"{where}: row.{field} is missing"
     yield from _word_problems(row, "long_id", LongId, where)
-    unknown = sorted(row.keys() - {*ROW, "kind_column", "long_id"})
+    unknown = sorted(row.keys() - {*ROW, "kind_column", "long_id", *check_shown.ROW})
     yield from (f"{where}: row.{key} is unknown" for key in unknown)
 
 
@@ -125,6 +130,20 @@ def _variable_problems(variables: object, lines: Lines, known: list[str]) -> Ite
             yield f"{where}: there is a %{name} already"
         yield from path_problems(path, where, known)
         known.append(name)
+
+
+def _rest_problems(rest: object, lines: Lines, known: Sequence[str]) -> Iterator[str]:
+    if not isinstance(rest, dict):
+        yield f"{lines.file}: rest must be a table, [rest]"
+        return
+    for element, path in rest.items():
+        where = f"{lines.of('rest', element)}: rest.{element}"
+        if isinstance(path, dict):
+            yield f'{where}: a name with dots stands in quotes: "{element}.{next(iter(path), "")}"'
+            continue
+        if not _ELEMENT.fullmatch(element):
+            yield f"{where}: not the name of an element"
+        yield from path_problems(path, where, known)
 
 
 def _expand_problems(
@@ -179,12 +198,13 @@ def _attribute_problems(item: Block, where: str, known: Sequence[str]) -> Iterat
         yield f"{where}: kind must be one of {', '.join(Kind)}"
         return
     kind = Kind(item.get("kind", Kind.COPY))
-    allowed = {"column", "kind", "default"} | _OF_KIND[kind]
+    allowed = {"column", "kind", "default"} | _OF_KIND[kind] | check_shown.ATTRIBUTE
     everywhere = set().union(*_OF_KIND.values())
     for key in sorted(item.keys() - allowed):
         yield f"{where}: {key} is {'not for ' + kind if key in everywhere else 'unknown'}"
     yield from _word_problems(item, "too_long", TooLong, where)
     yield from _word_problems(item, "partial", Partial, where)
+    yield from check_shown.attribute_problems(item, kind, where)
     if kind is Kind.DEFAULT:
         if "default" not in item:
             yield f"{where}: default is missing"

@@ -20,6 +20,7 @@ from integration.mapping.model import (
     LongId,
     Mapped,
 )
+from integration.mapping.unshown import lacking, unshown
 from integration.mapping.values import fitted, instant, text, utc
 from integration.model import Column
 
@@ -50,6 +51,9 @@ def apply(
     row = _bookkeeping(entity, resource, columns, notes)
     evaluation = Evaluation(entity.variables, resource, notes)
     for attribute in entity.attributes:
+        if attribute.path is None or evaluation.is_empty(attribute.path):
+            row[attribute.column] = attribute.default
+            continue
         found = _value(attribute, columns[attribute.column], evaluation, None, "", notes, base)
         row[attribute.column] = found
     children = [
@@ -57,6 +61,8 @@ def apply(
         for expand in entity.expands
         for child in _children(expand, tables[expand.table], evaluation, notes, base)
     ]
+    notes += lacking(entity, row, columns)
+    notes += unshown(entity, resource, evaluation)
     # The same for hundreds of children is said once.
     return Mapped(row, tuple(children), tuple(dict.fromkeys(notes)))
 

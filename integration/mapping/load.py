@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import re
-import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from integration.errors import Misconfigured
+from integration.mapping import files
 from integration.mapping.check import EXPAND, ROW, Lines, listed, problems
+from integration.mapping.check_shown import LONGEST, SEARCHED
+from integration.mapping.files import Data, File
 from integration.mapping.model import (
     AttributeMap,
     EntityMap,
@@ -20,38 +21,23 @@ from integration.mapping.model import (
     LongId,
     Partial,
     Remove,
+    Rest,
+    Route,
+    Search,
+    SearchType,
+    Shown,
     TooLong,
 )
-
-FOLDER = Path(__file__).parent / "maps"
-
-Data = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Maps:
-    """By resource type; a type whose map is broken has its reason instead."""
+    """By resource type; a type whose map is broken has its reason instead. `known`: those too that
+    are not in use, since lookups may point at rows that others bring."""
 
     entities: Mapping[str, EntityMap]
     broken: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    """A file of a map, or of additions to one."""
-
-    name: str
-    text: str
-
-    @property
-    def stem(self) -> str:
-        return self.name.removesuffix(".toml")
-
-    @property
-    def resource(self) -> str:
-        """What it maps, even where it is no TOML: by its text, else by its name."""
-        said = re.search(r'^\s*(?:resource|adds_to)\s*=\s*["\'](\w+)["\']', self.text, re.M)
-        return said[1] if said else self.stem.title().replace("_", "")
+    known: Mapping[str, EntityMap]
 
 
 def maps(
@@ -60,49 +46,33 @@ def maps(
     own_folder: Path | None = None,
     enabled: Collection[str] = (),
 ) -> Maps:
-    """The maps in use. `prefix` is the publisher's, for {prefix}; files in `own_folder` replace
-    those of the same name; `enabled` names files that are used only where they are named.
+    """The maps in use: see integration.mapping.files.read. Raises Misconfigured for a setting."""
+    return understood(files.read(set_, prefix, own_folder, enabled))
 
-    A map that is wrong stops its own table and no other. Raises Misconfigured for a setting.
-    """
-    files = _files(set_, own_folder)
-    named = {name.removesuffix(".toml") for name in enabled}
-    strangers = sorted(named - {name.removesuffix(".toml") for name in files})
-    if strangers:
-        raise Misconfigured(f"there is no map {', '.join(strangers)} to enable")
+
+def understood(read: Iterable[File]) -> Maps:
+    """What the files say. A map that is wrong stops its own table and no other."""
+    read = list(read)
     entities: dict[str, EntityMap] = {}
     broken: dict[str, str] = {}
-    additions: list[tuple[_File, Data]] = []
-    for name, path in files.items():
-        file = _read(path, name, prefix)
+    for file in (each for each in read if each.in_use and "adds_to" not in each.data):
         try:
-            data = _decoded(file)
-            if not data.get("enabled", True) and file.stem not in named:
-                continue
-            if "adds_to" in data:
-                additions.append((file, data))
-                continue
-            entity = _entity(file, data)
+            entity = _entity(file)
             if entity.resource in entities:
                 other = entities.pop(entity.resource).file
-                raise Misconfigured(f"{other} and {name} both map {entity.resource}")
+                raise Misconfigured(f"{other} and {file.name} both map {entity.resource}")
             entities[entity.resource] = entity
         except Misconfigured as problem:
             _break(file.resource, str(problem), entities, broken)
-    for file, data in additions:
+    for file in (each for each in read if each.in_use and "adds_to" in each.data):
         try:
             entity = entities.get(file.resource) or _no_base(file)
-            entities[entity.resource] = _added(entity, file, data)
+            entities[entity.resource] = _added(entity, file)
         except Misconfigured as problem:
             _break(file.resource, str(problem), entities, broken)
     for resource in broken:
         entities.pop(resource, None)
-    return Maps(entities, broken)
-
-
-def names(set_: str, prefix: str | None = None, own_folder: Path | None = None) -> list[str]:
-    """Every file of the set and of the organisation, by the names that enable them."""
-    return [name.removesuffix(".toml") for name in _files(set_, own_folder)]
+    return Maps(entities, broken, {**_idle(read), **entities})
 
 
 @cache
@@ -116,24 +86,16 @@ def shipped(set_: str = "healthcare", prefix: str | None = None) -> Mapping[str,
 
 def parse(text: str, name: str) -> EntityMap:
     """One entity map. Raises Misconfigured with everything that is wrong in the file."""
-    file = _File(name, text)
-    return _entity(file, _decoded(file))
+    return _entity(files.decoded(name, text))
 
 
-def _files(set_: str, own_folder: Path | None) -> dict[str, Path]:
-    files = {path.name: path for path in sorted((FOLDER / set_).glob("*.toml"))}
-    if not files:
-        raise Misconfigured(f"there is no set of maps called {set_}")
-    if own_folder is not None:
-        if not own_folder.is_dir():
-            raise Misconfigured("the folder of the organisation's own maps is not there")
-        files |= {path.name: path for path in sorted(own_folder.glob("*.toml"))}
-    return files
-
-
-def _read(path: Path, name: str, prefix: str | None) -> _File:
-    text = path.read_text("utf-8")
-    return _File(name, text.replace("{prefix}", prefix) if prefix else text)
+def _idle(read: Iterable[File]) -> dict[str, EntityMap]:
+    idle: dict[str, EntityMap] = {}
+    for file in read:
+        if not file.in_use and "adds_to" not in file.data:
+            with suppress(Misconfigured):  # what is wrong is told once it is used
+                idle[file.resource] = _entity(file)
+    return idle
 
 
 def _break(
@@ -143,19 +105,9 @@ def _break(
     broken[resource] = f"{broken[resource]}; {problem}" if resource in broken else problem
 
 
-def _decoded(file: _File) -> Data:
-    try:
-        data = tomllib.loads(file.text)
-    except tomllib.TOMLDecodeError as error:
-        raise Misconfigured(f"{file.name}: {error}") from None
-    wants = [n for n, line in enumerate(file.text.splitlines(), 1) if "{prefix}" in line]
-    if wants and data.get("enabled", True):
-        raise Misconfigured(f"{file.name}:{wants[0]}: {{prefix}} is not set: set MAP_PREFIX")
-    return data
-
-
-def _entity(file: _File, data: Data) -> EntityMap:
-    lines = Lines(file.text, file.name)
+def _entity(file: File) -> EntityMap:
+    _refuse([file.problem] if file.problem else [])
+    data, lines = file.data, Lines(file.text, file.name)
     _refuse([*problems(data, lines)])
     row = data["row"]
     return EntityMap(
@@ -168,15 +120,21 @@ def _entity(file: _File, data: Data) -> EntityMap:
         expands=_expands(data, lines),
         enabled=data.get("enabled", True),
         file=file.name,
+        rest=_rest(data, lines),
+        routes=tuple(map(Route, row.get("routes", [Route.DATAVERSE]))),
+        name_column=row.get("name_column"),
+        create=row.get("create", {}),
     )
 
 
-def _added(entity: EntityMap, file: _File, data: Data) -> EntityMap:
+def _added(entity: EntityMap, file: File) -> EntityMap:
     """The map with what another file adds to it."""
-    lines = Lines(file.text, file.name)
+    _refuse([file.problem] if file.problem else [])
+    data, lines = file.data, Lines(file.text, file.name)
     _refuse([*problems(data, lines, entity.variables)])
     attributes = _attributes(data.get("attribute", []), lines, "attribute")
-    taken = set(entity.columns)
+    rest = _rest(data, lines)
+    taken, more = set(entity.columns), {one.element for one in rest}
     _refuse(
         [f"{one.where}: {one.column}: {entity.file} maps the column already"
          for one in attributes if one.column in taken]
@@ -187,16 +145,23 @@ def _added(entity: EntityMap, file: _File, data: Data) -> EntityMap:
         attributes=entity.attributes + attributes,
         expands=entity.expands + _expands(data, lines),
         file=f"{entity.file}, {file.name}",
+        # Who adds columns knows what is left.
+        rest=(*(one for one in entity.rest if one.element not in more), *rest),
     )
 
 
-def _no_base(file: _File) -> EntityMap:
+def _no_base(file: File) -> EntityMap:
     raise Misconfigured(f"{file.name}: there is no map of {file.resource} to add to")
 
 
 def _refuse(found: list[str]) -> None:
     if found:
         raise Misconfigured("; ".join(found))
+
+
+def _rest(data: Data, lines: Lines) -> tuple[Rest, ...]:
+    rest: dict[str, str] = data.get("rest", {})
+    return tuple(Rest(name, path, lines.of("rest", name)) for name, path in rest.items())
 
 
 def _expands(data: Data, lines: Lines) -> tuple[ExpandMap, ...]:
@@ -223,7 +188,20 @@ def _attributes(items: list[Data], lines: Lines, *block: object) -> tuple[Attrib
             too_long=TooLong(item.get("too_long", TooLong.CUT)),
             partial=Partial(item.get("partial", Partial.OMIT)),
             concept=item.get("concept"),
+            route=Route(item["route"]) if "route" in item else None,
+            shown=_shown(item),
             where=lines.of(*block, number),
         )
         for number, item in enumerate(items, 1)
     )
+
+
+def _shown(item: Data) -> Shown:
+    kind, type_ = Kind(item.get("kind", Kind.COPY)), item.get("type", "string")
+    search = None
+    if "search" in item:
+        searched = SearchType(item.get("search_type", SEARCHED[kind]))
+        search = Search(item["search"], searched, item.get("exact", False), item.get("sort", False))
+    longest = item.get("max_length", LONGEST if type_ == "memo" else 100)
+    label, target = item.get("label", ""), item.get("target")
+    return Shown(type_, longest, label, target, search, item.get("write", False))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -42,12 +42,52 @@ class LongId(StrEnum):
     DIGEST = "digest"  # the row's key stands for it, a GUID derived from it
 
 
+class Route(StrEnum):
+    """Where Dataverse has the rows of a table from."""
+
+    DATAVERSE = "dataverse"  # the mirror writes them
+    VIRTUAL = "virtual"  # the feed shows them, from FHIR
+
+
+class SearchType(StrEnum):
+    """Of a search parameter: https://hl7.org/fhir/R4/search.html#ptypes"""
+
+    STRING = "string"
+    TOKEN = "token"  # noqa: S105
+    DATE = "date"
+    REFERENCE = "reference"
+    NUMBER = "number"
+
+
 class Remove(StrEnum):
     """Which child rows go that the resource no longer has."""
 
     ALL = "all"
     OURS = "ours"  # whose key is the one that we would have derived
     NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """The search parameter that finds every resource whose column has a value; and more, unless it
+    is `exact`. `sorts`: it puts resources into the order of the column, too."""
+
+    name: str
+    type: SearchType
+    exact: bool = False
+    sorts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What the feed and a virtual table say of a column, beside its kind."""
+
+    type: str = "string"  # of what is copied: string, memo, integer, decimal, boolean
+    max_length: int = 100
+    label: str = ""
+    target: str | None = None  # the resource type that a lookup points at
+    search: Search | None = None
+    write: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +102,8 @@ class AttributeMap:
     too_long: TooLong = TooLong.CUT
     partial: Partial = Partial.OMIT
     concept: int | None = None  # the msemr_type of the concept
+    route: Route | None = None  # the one route that it is for; None: each
+    shown: Shown = Shown()
     where: str = field(default="", compare=False)  # file:line
 
 
@@ -77,6 +119,15 @@ class ExpandMap:
     match: tuple[str, ...]  # equal in these columns is the same row
     remove: Remove
     attributes: tuple[AttributeMap, ...]
+    where: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What a map has no columns for: how many items `path` finds is noted."""
+
+    element: str
+    path: str
     where: str = field(default="", compare=False)
 
 
@@ -98,6 +149,15 @@ class EntityMap:
     expands: tuple[ExpandMap, ...]
     enabled: bool
     file: str = field(compare=False)
+    rest: tuple[Rest, ...] = ()
+    routes: tuple[Route, ...] = (Route.DATAVERSE,)  # which it may have, the default first
+    name_column: str | None = None  # what stands for a row of the virtual table
+    create: Mapping[str, Any] = field(default_factory=dict)  # elements of what is created there
+
+    def on(self, route: Route) -> EntityMap:
+        """The map with the attributes of one route."""
+        kept = tuple(one for one in self.attributes if one.route in (None, route))
+        return self if len(kept) == len(self.attributes) else replace(self, attributes=kept)
 
     @property
     def books(self) -> tuple[str, str, str]:

@@ -305,6 +305,64 @@ def test_a_variable_that_fails_costs_its_columns_and_no_other() -> None:
     assert len(found.notes) == 1
 
 
+# -- what no row shows ----------------------------------------------------------------------------
+
+REST = """
+[rest]
+name = "name.exclude(name.first())"
+"contact.telecom" = "contact.telecom"
+"""
+
+
+def left(entity: str, **elements: Any) -> tuple[str, ...]:
+    text = f'{ROW}{entity}\n[[attribute]]\ncolumn = "a"\npath = "gender"'
+    resource = {"resourceType": "Patient", "id": "1", **elements}
+    return apply(parse(text, "map.toml"), resource, {"contact": {**COLUMNS, "a": TEXT}}).notes
+
+
+def test_what_there_is_no_column_for_is_counted_and_noted_with_path_and_line() -> None:
+    contact = [{"telecom": [{"value": MARKER}, {"value": MARKER * 2}]}, {}]
+    assert left(REST, name=named("Ada", "Bea", "Cea"), contact=contact) == (
+        "name: 2 more than the map has columns for @ name.exclude(name.first()) (map.toml:12)",
+        "contact.telecom: 2 more than the map has columns for @ contact.telecom (map.toml:13)",
+    )
+    assert left(REST, name=named("Ada")) == ()
+
+
+def test_a_rest_that_cannot_be_found_costs_no_row() -> None:
+    rest = "[rest]\nname = \"name.family.join('-')\""
+    (noted,) = left(rest, name=named(7))
+    assert noted.startswith("name: the path failed (")
+
+
+@pytest.mark.parametrize(
+    ("elements", "notes"),
+    [
+        (
+            {"deceasedBoolean": False, "deceasedDateTime": "2024"},
+            ("deceased: deceasedBoolean and deceasedDateTime contradict each other @ deceased[x]",),
+        ),
+        ({"deceasedBoolean": False, "multipleBirthInteger": 2}, ()),
+        ({"deceasedBoolean": None, "deceasedDateTime": "2024"}, ()),
+    ],
+)
+def test_an_element_that_comes_in_two_forms_is_noted(
+    elements: dict[str, Any], notes: tuple[str, ...]
+) -> None:
+    assert left("", **elements) == notes
+
+
+@pytest.mark.parametrize(
+    ("gender", "notes"),
+    [("male", ()), (None, ("a: required, and without a value @ gender (map.toml:10)",))],
+)
+def test_a_column_that_dataverse_demands_is_noted_where_it_stays_empty(
+    gender: Any, notes: tuple[str, ...]
+) -> None:
+    column = Column("a", "String", 5, required=True, enforced=True)
+    assert mapped('path = "gender"', column, gender=gender).notes == notes
+
+
 # -- which row, which version --------------------------------------------------------------------
 
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from integration.mapping.evaluation import Evaluation
 from integration.mapping.fhir_path import FhirPath, compiled, plain
-from integration.mapping.load import maps, names
+from integration.mapping.files import names
+from integration.mapping.load import maps
 from tests.mapping.tenant import PREFIX
 
 
@@ -74,6 +75,7 @@ def shipped_paths() -> Iterator[str]:
             yield from (attribute.path for attribute in attributes if attribute.path)
             yield from (expand.path for expand in entity.expands)
             yield from entity.variables.values()
+            yield from (rest.path for rest in entity.rest)
 
 
 PATHS = sorted(set(shipped_paths()))
@@ -98,6 +100,8 @@ MORE = [
     "name.given.join('-')",
     "(name.family | name.given).first()",
     "contact.name.given.skip(1)",
+    "name.exclude(%resource.name.first()).family",
+    "name.given.exclude(name.given.first() | name.family)",
 ]
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from integration.errors import Misconfigured
-from integration.mapping.load import FOLDER, Maps, maps, names, parse, shipped
+from integration.mapping import files
+from integration.mapping.files import FOLDER, names
+from integration.mapping.load import maps, parse, shipped, understood
 from integration.mapping.misfits import misfits
 from integration.mapping.model import AttributeMap, EntityMap, Kind, LongId, Remove, TooLong
 from tests.mapping.tenant import PREFIX, all_columns
@@ -139,6 +141,12 @@ WRONG = [
     ("a path that is not closed", attribute('column = "x"\npath = "name.where(use.empty()"'), "x: not FHIRPath"),
     ("an empty path", attribute('column = "x"\npath = ""'), "x: not FHIRPath"),
     ("a variable that is no text", f'{ROW}[variables]\nv = 7\n[[attribute]]\n{GOOD}', "variables.v: path is missing"),
+    ("a rest that is text", 'rest = "photo"\n' + attribute(GOOD), "patient.toml: rest must be a table, [rest]"),
+    ("a rest of no element", f'{ROW}[rest]\nName = "name"\n[[attribute]]\n{GOOD}', "patient.toml:11: rest.Name: not the name of an element"),
+    ("a rest of parts without quotes", f'{ROW}[rest]\ncontact.name = "photo"\n[[attribute]]\n{GOOD}', 'rest.contact: a name with dots stands in quotes: "contact.name"'),
+    ("a rest that is no FHIRPath", f'{ROW}[rest]\n"contact.name" = "("\n[[attribute]]\n{GOOD}', "patient.toml:11: rest.contact.name: not FHIRPath"),
+    ("a rest of no variable", f'{ROW}[rest]\nname = "%no"\n[[attribute]]\n{GOOD}', "patient.toml:11: rest.name: %no is no variable above"),
+    ("a rest that is a number", f'{ROW}[rest]\nname = 7\n[[attribute]]\n{GOOD}', "patient.toml:11: rest.name: path is missing"),
     ("children without a parent", child('parent = "patient"', ""), "patient.toml:15: identifier: parent is missing"),
     ("children from no FHIRPath", child('path = "identifier"', 'path = "("'), "patient.toml:15: identifier: not FHIRPath"),
     ("children that cannot be told apart", child('match = ["value"]', ""), "identifier: match must list the columns"),
@@ -221,13 +229,55 @@ def test_an_organisations_own_file_replaces_the_one_of_the_same_name(tmp_path: P
     assert found.broken == {}
 
 
+def test_maps_that_are_not_in_use_are_known_for_the_sake_of_lookups() -> None:
+    found = maps("healthcare", PREFIX, enabled=["organization"])
+    every = maps("healthcare", PREFIX, enabled=names("healthcare"))
+    assert sorted(found.entities) == ["Organization", "Patient"]
+    assert found.known.keys() == every.entities.keys() == every.known.keys()
+    assert found.known["Practitioner"].kind == every.entities["Practitioner"].kind
+    assert found.known["Patient"] is found.entities["Patient"]
+
+
+def test_a_file_that_is_named_wants_the_prefix_too() -> None:
+    found = maps("healthcare", enabled=["us_core"])
+    assert found.broken == {"Patient": "us_core.toml:15: {prefix} is not set: set MAP_PREFIX"}
+
+
+def test_a_map_in_use_goes_before_an_idle_one_of_the_same_resource(tmp_path: Path) -> None:
+    text = attribute(GOOD).replace('"Patient"', '"Practitioner"')
+    found = maps("healthcare", None, own(tmp_path, doctors=text))
+    assert found.broken == {}
+    assert found.known["Practitioner"].file == "doctors.toml"
+
+
+@pytest.mark.parametrize(
+    "text", ["enabled = false\n", 'enabled = false\n[attribute]\npath = "{prefix}"']
+)
+def test_a_broken_map_that_is_not_in_use_stops_nothing(tmp_path: Path, text: str) -> None:
+    found = maps(
+        "healthcare", None, own(tmp_path, practitioner=f'resource = "Practitioner"\n{text}')
+    )
+    assert found.broken == {}
+    assert "Practitioner" not in found.known
+
+
+def test_what_is_in_use_is_told_before_any_map_is_understood(tmp_path: Path) -> None:
+    broken = own(
+        tmp_path, group="nothing", device='resource = "Device"', x='resource = "X"\nenabled = false'
+    )
+    read = files.read("healthcare", None, broken, ["us_core"])
+    assert files.types(read) == {"Patient", "Group", "Device"}
+    found = understood(read)
+    assert files.types(read) == {*found.entities, *found.broken}
+
+
 def test_an_organisations_further_file_is_a_further_map(tmp_path: Path) -> None:
     group = attribute(GOOD).replace('"Patient"', '"Group"')
     assert sorted(maps("healthcare", None, own(tmp_path, group=group)).entities) == [
         "Group",
         "Patient",
     ]
-    assert "group" in names("healthcare", None, tmp_path)
+    assert "group" in names("healthcare", tmp_path)
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
@@ -252,7 +302,8 @@ def test_a_broken_map_stops_its_own_resource_and_no_other(tmp_path: Path, text: 
 
 def test_two_maps_of_one_resource_stop_it(tmp_path: Path) -> None:
     found = maps("healthcare", None, own(tmp_path, patient2=attribute(GOOD)))
-    assert found == Maps({}, {"Patient": "patient.toml and patient2.toml both map Patient"})
+    assert found.entities == {}
+    assert found.broken == {"Patient": "patient.toml and patient2.toml both map Patient"}
 
 
 def test_a_third_map_of_one_resource_stops_it_too(tmp_path: Path) -> None:
@@ -283,6 +334,29 @@ def test_a_file_may_add_to_a_map(tmp_path: Path) -> None:
     assert [each.where for each in entity.expands] == ["more.toml:6"]
     assert list(entity.variables) == ["v", "more"]
     assert entity.file == "patient.toml, more.toml"
+
+
+REST = '[rest]\nphoto = "photo"\n"contact.name" = "contact.name"\n'
+
+
+def test_a_map_says_what_it_has_no_columns_for() -> None:
+    entity = parse(f"{ROW}{REST}[[attribute]]\n{GOOD}", "patient.toml")
+    assert [(one.element, one.path, one.where) for one in entity.rest] == [
+        ("photo", "photo", "patient.toml:11"),
+        ("contact.name", "contact.name", "patient.toml:12"),
+    ]
+
+
+def test_a_file_that_adds_columns_says_what_is_left_then(tmp_path: Path) -> None:
+    """Alone, it silences a note that nobody wants."""
+    base = f"{ROW}{REST}[[attribute]]\n{GOOD}"
+    text = 'adds_to = "Patient"\n[rest]\nphoto = "{}"\nlink = "link"\n'
+    found = maps("healthcare", None, own(tmp_path, patient=base, more=text))
+    assert [(one.element, one.where) for one in found.entities["Patient"].rest] == [
+        ("contact.name", "patient.toml:12"),
+        ("photo", "more.toml:3"),
+        ("link", "more.toml:4"),
+    ]
 
 
 @pytest.mark.parametrize(

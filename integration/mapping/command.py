@@ -1,0 +1,105 @@
+"""`python -m integration map FILE`: the rows that resources would become, and why."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from integration import exact_json
+from integration.errors import IntegrationError, Unmappable
+from integration.mapping import engine, explain, load
+from integration.mapping.load import Maps
+from integration.mapping.misfits import misfits
+from integration.mapping.model import EntityMap
+from integration.model import Column
+from integration.settings import mirroring_from_env
+
+Tables = Mapping[str, Mapping[str, Column]]
+
+# Reads the columns of these tables in the organisation that the settings name.
+Tenant = Callable[[Iterable[str]], Coroutine[Any, Any, Tables]]
+
+# For a look at the maps before the publisher has a prefix.
+_PREFIX = "new"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What the command takes. Which maps are in use the settings say, where no option does."""
+    parser.add_argument("file", type=Path, help="a resource or a bundle; .gz too")
+    parser.add_argument("--set", choices=("healthcare", "plain"), help="instead of MAP_SET")
+    parser.add_argument("--prefix", help="the publisher's, for {prefix}, instead of MAP_PREFIX")
+    parser.add_argument("--maps", type=Path, help="the folder of own maps, instead of MAPS")
+    parser.add_argument(
+        "--enable", action="append", help="a map, by its file name, instead of MAPS_ENABLED"
+    )
+    parser.add_argument("--base", help="the FHIR server's address in absolute references")
+    parser.add_argument("--empty", action="store_true", help="columns too that are cleared")
+    parser.add_argument("--check", action="store_true", help="by the tables of DATAVERSE_URL")
+
+
+def run(
+    chosen: argparse.Namespace, body: bytes, tenant: Tenant, say: Callable[[str], object]
+) -> int:
+    """0 when everything is mapped, 1 when something is not or a map does not fit, 2 when there is
+    nothing to map."""
+    try:
+        maps = _maps(chosen)
+        data = exact_json.decode(body)
+        names = {name for entity in maps.entities.values() for name in entity.tables}
+        tables = asyncio.run(tenant(sorted(names))) if chosen.check else {}
+    except exact_json.Malformed as error:
+        say(f"{chosen.file.name}: {error}")
+        return 2
+    except IntegrationError as error:
+        say(str(error))
+        return 2
+    wrong = {kind: misfits(each, tables) for kind, each in maps.entities.items() if tables}
+    misfit = [problem for problems in wrong.values() for problem in problems]
+    for problem in maps.broken.values():
+        say(f"broken: {problem}")
+    for problem in misfit:
+        say(f"misfit: {problem}")
+    resources = [each for each in _resources(data) if each.get("resourceType") in maps.entities]
+    if not resources:
+        say(f"{chosen.file.name}: no resource was mapped")
+        return 2
+    whole = not (maps.broken or misfit)
+    for each in resources:
+        entity = maps.entities[each["resourceType"]]
+        if not wrong.get(entity.resource):
+            lines, noted = _row(entity, each, tables, chosen)
+            whole &= not noted
+            for line in lines:
+                say(line)
+    return 0 if whole else 1
+
+
+def _maps(chosen: argparse.Namespace) -> Maps:
+    """Raises Misconfigured."""
+    used = mirroring_from_env()
+    prefix = chosen.prefix or used.map_prefix
+    if not chosen.check:
+        prefix = prefix or _PREFIX
+    enabled = chosen.enable if chosen.enable is not None else used.enabled
+    return load.maps(chosen.set or used.map_set, prefix, chosen.maps or used.own_maps, enabled)
+
+
+def _row(
+    entity: EntityMap, resource: Mapping[str, Any], tables: Tables, chosen: argparse.Namespace
+) -> tuple[Iterable[str], bool]:
+    """What to say of it, and whether anything was noted."""
+    try:
+        mapped = engine.apply(entity, resource, tables or explain.assumed(entity), chosen.base)
+    except Unmappable as problem:
+        return [f"refused: {entity.resource}: {problem}"], True
+    return explain.explained(entity, mapped, empty=chosen.empty), bool(mapped.notes)
+
+
+def _resources(data: Any) -> Iterator[dict[str, Any]]:
+    entries = data.get("entry", []) if isinstance(data, dict) else []
+    found = [each.get("resource") for each in entries if isinstance(each, dict)] or [data]
+    # One that is created gets its id on the way.
+    return ({"id": "not-yet", **each} for each in found if isinstance(each, dict))

@@ -1,0 +1,147 @@
+"""What cases say of a map: a resource and the rows that show it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+import pytest
+
+from integration.errors import Unmappable
+from integration.mapping import engine
+from integration.mapping.model import AttributeMap, Concept, EntityMap, Kind, Link
+from integration.model import Column
+
+Case = dict[str, Any]
+Tables = Mapping[str, Mapping[str, Column]]
+Rows = list[dict[str, Any]]
+
+OF_A_FILE = {"title", "set", "map", "enabled", "about", "tests"}
+OF_A_CASE = {
+    "title",
+    "base",
+    "resource",
+    "expect",
+    "expectChildren",
+    "expectCount",
+    "expectNotes",
+    "expectError",
+}
+
+
+def common(map_: EntityMap, resource: Mapping[str, Any], tables: Tables) -> dict[str, Any]:
+    """What every row of a map shows, so that no case need repeat it."""
+    bare = {"resourceType": resource["resourceType"], "id": resource["id"]}
+    return filled(engine.apply(map_, bare, tables).columns)
+
+
+def filled(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that hold something, lookups and concepts as a case writes them."""
+    return {name: _as_json(value) for name, value in columns.items() if value is not None}
+
+
+def _as_json(value: Any) -> Any:
+    match value:
+        case Link():
+            return {"link": value.resource}
+        case Concept():
+            return {
+                "concept": value.type,
+                "code": value.code,
+                "name": value.name,
+                "text": value.text,
+            }
+    return value
+
+
+def is_about(file: Case, name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in file.get("about", ["*"]))
+
+
+def about(file: Case, columns: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in columns.items() if is_about(file, name)}
+
+
+def check_rows(file: Case, case: Case, map_: EntityMap, tables: Tables) -> None:
+    """The rows of the case's resource are those that it expects."""
+    resource, base = case["resource"], case.get("base")
+    if "expectError" in case:
+        with pytest.raises(Unmappable, match=case["expectError"]):
+            engine.apply(map_, resource, tables, base)
+        return
+    mapped = engine.apply(map_, resource, tables, base)
+    shown, expected = filled(mapped.columns), {**common(map_, resource, tables), **case["expect"]}
+    assert about(file, shown) == about(file, expected)
+    assert case["expect"].items() <= shown.items()
+    notes = [note.partition(" @ ")[0] for note in mapped.notes]
+    subjects = [note for note in notes if is_about(file, note.partition(":")[0])]
+    assert subjects == case.get("expectNotes", [])
+    children: dict[str, Rows] = {expand.table: [] for expand in map_.expands}
+    for child in mapped.children:
+        children[child.map.table].append(filled(child.columns))
+    for table, rows in case.get("expectChildren", {}).items():
+        assert children[table] == rows
+    for table, count in case.get("expectCount", {}).items():
+        assert len(children[table]) == count
+
+
+def check_words(files: Iterable[Case]) -> None:
+    """Every case has a title of its own and only words that are known."""
+    files = list(files)
+    titles = [title_of(file, case) for file in files for case in file["tests"]]
+    assert len(titles) == len(set(titles))
+    assert [file["title"] for file in files if not file.keys() <= OF_A_FILE] == []
+    for case in (case for file in files for case in file["tests"]):
+        assert case.keys() <= OF_A_CASE, case["title"]
+        assert ("expect" in case) != ("expectError" in case), case["title"]
+
+
+def title_of(file: Case, case: Case) -> str:
+    return f"{file['title']}: {case['title']}"
+
+
+# -- what the cases of a map cover -----------------------------------------------------------------
+
+
+def expected_rows(entity: EntityMap, files: Iterable[Case]) -> dict[str, Rows]:
+    """What cases expect of a map, by table."""
+    expected: dict[str, Rows] = {table: [] for table in entity.tables}
+    for case in (case for file in files for case in file["tests"]):
+        expected[entity.table].append(case.get("expect", {}))
+        for table, rows in case.get("expectChildren", {}).items():
+            expected[table] += rows
+    return expected
+
+
+def check_columns(entity: EntityMap, expected: Mapping[str, Rows]) -> None:
+    """The cases fill every column of the map."""
+    for table, attributes in _blocks(entity):
+        named = {name for row in expected[table] for name in row}
+        # A constant needs no case: every row has it.
+        mapped = {each.column for each in attributes if each.kind is not Kind.DEFAULT}
+        assert mapped - named == set(), table
+
+
+def check_options(entity: EntityMap, expected: Mapping[str, Rows]) -> None:
+    """The cases show every option that the map knows. The columns that share their choices, such as
+    three telephones, share their cases."""
+    for table, attributes in _blocks(entity):
+        known: dict[str, set[int]] = {}
+        seen: dict[str, set[Any]] = {}
+        for each in attributes:
+            if each.kind is Kind.CHOICE:
+                same = json.dumps(each.choices, sort_keys=True)
+                known[same] = {options[0] for options in each.choices.values()}
+                seen.setdefault(same, {each.default}).update(
+                    row.get(each.column) for row in expected[table]
+                )
+        for same, options in known.items():
+            assert options - seen[same] == set(), f"{table}: {same}"
+
+
+def _blocks(entity: EntityMap) -> Iterator[tuple[str, tuple[AttributeMap, ...]]]:
+    yield entity.table, entity.attributes
+    for expand in entity.expands:
+        yield expand.table, expand.attributes
