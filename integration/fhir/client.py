@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from integration import exact_json
 from integration.activity import doing
-from integration.errors import Unavailable
+from integration.errors import Misconfigured, Unavailable
 from integration.model import Request, Response
 from integration.transport import Neighbour
 
@@ -40,3 +40,23 @@ class FhirServer:
         except exact_json.Malformed:
             raise Unavailable(self.neighbour.name, "a read was answered with no JSON") from None
         return resource
+
+    async def search(
+        self, path: str, correlation: str, headers: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """A searchset. Raises Unavailable, or Misconfigured where the server takes no such search.
+        Of an answer no more is told than its status: it may repeat what was searched for."""
+        headers = {"accept": "application/fhir+json", **(headers or {})}
+        name = self.neighbour.name
+        answer = await self.send(Request("GET", path, headers=headers), correlation)
+        if answer.status >= 500 or answer.status == 408:
+            raise Unavailable(name, f"a search was answered {answer.status}")
+        if answer.status != 200:
+            raise Misconfigured(f"{name}: a search was answered {answer.status}")
+        try:
+            found = exact_json.decode(answer.body)
+        except exact_json.Malformed:
+            found = None
+        if not isinstance(found, dict):
+            raise Unavailable(name, "a page was no JSON object")
+        return found

@@ -16,9 +16,9 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
+from azure.core.exceptions import ResourceNotFoundError
 from azure.data.tables import TableTransactionError, UpdateMode
-from azure.data.tables.aio import TableClient, TableServiceClient
+from azure.data.tables.aio import TableClient
 
 from integration.journal.activity import ActivityPage, Wanted
 from integration.journal.keys import activity_key, activity_time, day_of
@@ -102,17 +102,6 @@ class AzureActivityLog:
                 raise
             return False
         return True
-
-
-async def opened(tables: TableServiceClient) -> AzureActivityLog:
-    """The log in this storage account, its table made where it is not."""
-    table = tables.get_table_client(TABLE)
-    async with storage_errors():
-        try:
-            await table.create_table()
-        except ResourceExistsError:
-            pass  # as in every start but the first
-    return AzureActivityLog(table)
 
 
 def _groups(entities: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

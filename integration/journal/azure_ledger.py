@@ -21,7 +21,7 @@ from azure.core.exceptions import (
     ResourceNotFoundError,
 )
 from azure.data.tables import TableTransactionError, UpdateMode
-from azure.data.tables.aio import TableClient, TableServiceClient
+from azure.data.tables.aio import TableClient
 
 from integration.journal.ledger import Turn, is_old
 from integration.storage_errors import storage_errors
@@ -123,12 +123,6 @@ class AzureLedger:
     ) -> Mapping[str, Any]:
         act = self.table.create_entity if kind == "create" else self.table.update_entity
         return await act(entity, **options)
-
-
-async def opened(tables: TableServiceClient) -> AzureLedger:
-    """The ledger in this storage account, its table made where it is not."""
-    async with storage_errors():
-        return AzureLedger(await tables.create_table_if_not_exists(TABLE))
 
 
 def _operation(key: str, turn: Turn) -> tuple[str, dict[str, Any], dict[str, Any]]:

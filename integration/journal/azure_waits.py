@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from azure.core.exceptions import ResourceExistsError
 from azure.data.tables import UpdateMode
-from azure.data.tables.aio import TableClient, TableServiceClient
+from azure.data.tables.aio import TableClient
 
 from integration.model import Claim
 from integration.storage_errors import storage_errors
@@ -17,22 +17,11 @@ TABLE = "waits"
 _PAGE = 1000
 
 
-async def opened(service: TableServiceClient) -> AzureWaits:
-    """The waits, with their table. Raises Unavailable or Misconfigured."""
-    table = service.get_table_client(TABLE)
-    async with storage_errors():
-        try:
-            await table.create_table()
-        except ResourceExistsError:
-            pass  # as in every start but the first
-    return AzureWaits(table)
-
-
+@dataclass(frozen=True, slots=True)
 class AzureWaits:
-    """See `Waits`."""
+    """See integration.journal.waits.Waits for what each method promises."""
 
-    def __init__(self, table: TableClient) -> None:
-        self._table = table
+    table: TableClient
 
     async def add(self, target: str, claim: Claim) -> None:
         entity = {
@@ -41,12 +30,12 @@ class AzureWaits:
             "delivery": claim.delivery,
         }
         async with storage_errors():
-            await self._table.upsert_entity(entity, mode=UpdateMode.REPLACE)
+            await self.table.upsert_entity(entity, mode=UpdateMode.REPLACE)
 
     async def of(self, target: str) -> Sequence[Claim]:
         found: list[Claim] = []
         async with storage_errors():
-            pages = self._table.query_entities(
+            pages = self.table.query_entities(
                 "PartitionKey eq @target",
                 parameters={"target": _key(target)},
                 results_per_page=_PAGE,
@@ -60,7 +49,7 @@ class AzureWaits:
 
     async def remove(self, target: str, claim: Claim) -> None:
         async with storage_errors():
-            await self._table.delete_entity(_key(target), _key(claim.resource or ""))
+            await self.table.delete_entity(_key(target), _key(claim.resource or ""))
 
 
 def _key(resource: str) -> str:

@@ -16,6 +16,7 @@ from integration.dataverse import requests
 from integration.dataverse.client import Dataverse
 from integration.errors import Misconfigured, Unavailable
 from integration.fhir.client import FhirServer
+from integration.fhir.searchset import Searchset, matches, next_path
 from integration.mapping.model import EntityMap, LongId
 from integration.mirror import Mirror, bring
 from integration.model import Claim, Request, Response
@@ -79,11 +80,11 @@ async def resources(it: Reconcile, entity: EntityMap, since: str | None) -> Asyn
     )
     while path is not None:
         searchset = await _searched(it, path)
-        found = list(pages.matches(entity.resource, searchset))
+        found = list(matches(entity.resource, searchset))
         settled = await _settled(it, await _compared(it, entity, found))
         last = found[-1].get("meta", {}).get("lastUpdated") if found else None
         yield Page(len(found), settled, last)
-        path = pages.next_search(it.fhir, searchset)
+        path = next_path(searchset, it.fhir.neighbour.name, it.fhir.neighbour.base)
 
 
 async def left_over(it: Reconcile, entity: EntityMap) -> AsyncIterator[Page]:
@@ -132,7 +133,7 @@ async def _gone(it: Reconcile, entity: EntityMap, rows: Sequence[Row]) -> list[D
     ids = sorted({str(row[entity.id_column]) for row in rows})
     ids = [each for each in ids if ID.fullmatch(each)]
     query = f"{entity.resource}?_id={','.join(ids)}&_elements=id&_count={_RESOURCES}"
-    there = pages.matches(entity.resource, await _searched(it, query)) if ids else ()
+    there = matches(entity.resource, await _searched(it, query)) if ids else ()
     known = {each["id"] for each in there}
     found = []
     for row in rows:
@@ -172,8 +173,8 @@ async def _settled(it: Reconcile, differences: Sequence[Difference]) -> list[Set
     return list(await asyncio.gather(*(settled(each) for each in differences)))
 
 
-def _searched(it: Reconcile, path: str) -> Awaitable[pages.Page]:
-    return _patiently(it, lambda: pages.search(it.fhir, path, it.run))
+def _searched(it: Reconcile, path: str) -> Awaitable[Searchset]:
+    return _patiently(it, lambda: it.fhir.search(path, it.run))
 
 
 def _sending(it: Reconcile, request: Request) -> Callable[[], Awaitable[Response]]:

@@ -1,0 +1,154 @@
+"""VERB tell: Dataverse hears that a resource that it shows in a virtual table has changed in FHIR.
+
+Dataverse cannot see such a change; without being told, no flow and no plug-in runs. A claim says
+that something changed, never what: this looks at the current state, and tells each state once.
+https://learn.microsoft.com/power-apps/developer/data-platform/virtual-entities/enable-virtual-table-event-support
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
+
+from integration import order
+from integration.activity import About, Activities, doing
+from integration.dataverse import requests
+from integration.dataverse.client import Dataverse, error_code
+from integration.dataverse.virtual import set_name, table_name
+from integration.errors import Misconfigured, Unavailable
+from integration.fhir.client import FhirServer
+from integration.mapping.engine import primary_key
+from integration.mapping.files import Table
+from integration.model import Category, Claim
+from integration.order import Order, Taken, Write
+from integration.outbox import Outbox, put_back
+from integration.settings import EXTERNAL_QUEUE
+
+log = logging.getLogger(__name__)
+
+_DELETED = "deleted"
+
+# The first version of a resource, where versions are counted, as Azure does.
+_FIRST = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class Virtual:
+    """A virtual table as Dataverse knows it, and how a resource's id becomes its key."""
+
+    table: str
+    entity_set: str
+    key: str  # the column
+    key_of: Callable[[str], str]
+
+
+def tables(maps: Mapping[str, Table], prefix: str) -> dict[str, Virtual]:
+    """Of every map that may be virtual, as provisioning names it. Pure."""
+    return {
+        name: _virtual(name, table_name(one.table, prefix))
+        for name, one in maps.items()
+        if "virtual" in one.routes
+    }
+
+
+def _virtual(resource: str, table: str) -> Virtual:
+    return Virtual(table, set_name(table), f"{table}id", partial(primary_key, resource))
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalEvents:
+    """What telling needs. `tables` by resource type; `max_age` in seconds."""
+
+    outbox: Outbox
+    fhir: FhirServer
+    dataverse: Dataverse
+    order: Order
+    tables: Mapping[str, Virtual]
+    now: Callable[[], datetime]
+    max_age: float
+    activities: Activities = field(default_factory=Activities)
+
+
+async def tell(it: ExternalEvents, claim: Claim) -> None:
+    """Tell Dataverse of `claim.resource` as it is now. Trouble puts the claim back."""
+    table = it.tables.get((claim.resource or "").partition("/")[0])
+    name = table.table if table else None
+    async with it.activities.verb(delivery=claim.delivery, resource=claim.resource, table=name):
+        extra: dict[str, object] = {"delivery": claim.delivery, "resource": claim.resource}
+        try:
+            if table is None:
+                raise Misconfigured("no virtual table is known of that resource type")
+            log.info("external.told", extra=extra | {"action": await _told(it, table, claim)})
+        except (Unavailable, Misconfigured) as error:
+            back = put_back(claim, error, it.now(), it.max_age)
+            extra |= {"reason": str(error), "attempt": claim.attempt}
+            if back.delay is None:
+                log.error("external.dropped", extra=extra)
+                _note(it, claim, name, "dropped", str(error))
+                return
+            level = logging.ERROR if isinstance(error, Misconfigured) else logging.WARNING
+            log.log(level, "external.put_back", extra=extra)
+            await it.outbox.send(EXTERNAL_QUEUE, back.claim, back.delay)
+
+
+async def drop(it: ExternalEvents, claim: Claim, reason: str) -> None:
+    """Give up on telling; the record itself is in FHIR and shown as it is."""
+    log.error("external.dropped", extra={"delivery": claim.delivery, "resource": claim.resource})
+    async with it.activities.verb(delivery=claim.delivery, resource=claim.resource):
+        _note(it, claim, None, "dropped", reason)
+
+
+async def _told(it: ExternalEvents, table: Virtual, claim: Claim) -> str:
+    """What Dataverse was told. One teller at a time: two would tell the same."""
+    resource = claim.resource or ""
+    taken = Taken(claim.delivery, "tell", it.order.token())
+    write = Write(f"tell {resource}", (0,), ordered=False)
+    await order.take(it.order, taken, [write])
+    (turn,) = taken.found.values()
+    try:
+        found = await it.fhir.read(resource, claim.delivery)
+        state = _DELETED if found is None else str(found.get("meta", {}).get("versionId"))
+        action = _action(turn.stamp, state)
+        if action is not None:
+            await _send(it, table, resource, action, claim.delivery)
+    except (Unavailable, Misconfigured):
+        await order.give_back(it.order, taken, {})
+        raise
+    taken.writes = dict.fromkeys(taken.writes, replace(write, stamp=state, ordered=True))
+    await order.give_back(it.order, taken, {0: action is not None})
+    return action or "nothing new"
+
+
+def _action(last: str | None, state: str) -> str | None:
+    """What to call, when `last` is the state that was told last."""
+    if state == last:
+        return None
+    if state == _DELETED:
+        return "OnExternalDeleted"
+    if last == _DELETED or (last is None and state == _FIRST):
+        return "OnExternalCreated"
+    return "OnExternalUpdated"
+
+
+async def _send(
+    it: ExternalEvents, table: Virtual, resource: str, action: str, delivery: str
+) -> None:
+    """The key alone: who hears of it reads the row, so no copy of it stays in Dataverse's jobs."""
+    key = table.key_of(resource.partition("/")[2])
+    target = {"@odata.type": f"Microsoft.Dynamics.CRM.{table.table}", table.key: key}
+    path = f"{table.entity_set}/Microsoft.Dynamics.CRM.{action}"
+    with doing(action=action, row=key):
+        answer = await it.dataverse.send(requests.action(path, {"Target": target}), delivery)
+    if answer.status >= 400:
+        raise Misconfigured(
+            f"{it.dataverse.neighbour.name} refused {action} of {table.table} "
+            f"({answer.status} {error_code(answer)}): is the table provisioned with its events on?"
+        )
+
+
+def _note(it: ExternalEvents, claim: Claim, table: str | None, what: str, why: str) -> None:
+    about = About(claim.delivery, claim.resource, table, None, "tell")
+    it.activities.note(Category.ERROR, "Dataverse", what, about, notes=(why,))

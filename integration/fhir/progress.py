@@ -1,0 +1,96 @@
+"""How far a lane has come, and what becomes of entries that cannot go. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from integration.errors import Issue
+from integration.fhir import outcome
+from integration.fhir.units import Unit, UnitEntry
+from integration.model import Outcome
+
+_PRECONDITION_FAILED = 412
+_FAILED_DEPENDENCY = 424
+
+
+@dataclass(slots=True)
+class Progress:
+    """What is settled; the journal holds the same."""
+
+    settled: dict[int, Outcome] = field(default_factory=dict)
+    answers: dict[str, str] = field(default_factory=dict)  # Type/id by placeholder
+    broken: bool = False  # a part of a split transaction was refused
+
+    def remember(self, unit: Unit, outcomes: Iterable[Outcome]) -> None:
+        """Outcomes of the unit are settled."""
+        names = targets(unit)
+        for item in outcomes:
+            self.settled[item.position] = item
+            target = names[item.position]
+            if (item.written or item.superseded) and item.location and "/" not in target:
+                self.answers[target] = identity(item, target)
+            if not (item.written or item.superseded) and unit.kind == "transaction":
+                self.broken = True
+
+    def left(self, unit: Unit) -> list[UnitEntry]:
+        """Its entries that are not settled."""
+        return [entry for entry in unit.entries if entry.position not in self.settled]
+
+    def written(self, unit: Unit) -> dict[int, bool]:
+        """Of its settled entries: whether the server holds what they say."""
+        settled = {n: self.settled.get(n) for entry in unit.entries for n in entry.positions}
+        return {n: item.written for n, item in settled.items() if item is not None}
+
+    def blocked(self, unit: Unit) -> list[Outcome]:
+        """Entries that cannot go because of what became of earlier ones."""
+        todo = self.left(unit)
+        if self.broken and unit.kind == "transaction":
+            return not_sent(todo, "not sent: an earlier part of the transaction was refused")
+        inside = {entry.target for entry in todo} if unit.kind == "transaction" else set()
+        answered = self.answers.keys() | inside
+        lost = [entry for entry in todo if not answered >= set(entry.awaits)]
+        text = "not sent: it refers to an entry that was refused"
+        return not_sent(todo if unit.kind == "transaction" and lost else lost, text)
+
+    def ambiguous(self, unit: Unit, doubtful: Sequence[UnitEntry]) -> list[Outcome]:
+        """Refused as the server itself would; a transaction is refused with them."""
+        issue = Issue("multiple-matches", "a conditional reference has more than one match")
+        refused = _refused(doubtful, issue, _PRECONDITION_FAILED)
+        if not (doubtful and unit.kind == "transaction"):
+            return refused
+        rest = [entry for entry in self.left(unit) if entry not in doubtful]
+        return refused + not_sent(rest, "not sent: another entry of the transaction was refused")
+
+
+def targets(unit: Unit) -> dict[int, str]:
+    """What each of its entries writes, by position."""
+    return {n: entry.target for entry in unit.entries for n in entry.positions}
+
+
+def identity(item: Outcome, target: str) -> str:
+    """Type/id of what was written."""
+    return (item.location or target).partition("/_history/")[0]
+
+
+def not_sent(entries: Iterable[UnitEntry], text: str) -> list[Outcome]:
+    """Refused because of what became of others."""
+    return _refused(entries, Issue("processing", text), _FAILED_DEPENDENCY)
+
+
+def born(entries: Sequence[UnitEntry], outcomes: Sequence[Outcome]) -> dict[str, str | None]:
+    """What conditional entries have created: the stamp by Type/id."""
+    conditional = {entry.position: entry for entry in entries if entry.condition}
+    return {
+        identity(item, ""): conditional[item.position].stamp
+        for item in outcomes
+        if item.status == 201 and item.location and item.position in conditional
+    }
+
+
+def _refused(entries: Iterable[UnitEntry], issue: Issue, status: int) -> list[Outcome]:
+    return [
+        item
+        for entry in entries
+        for item in outcome.spread(entry, outcome.refused(entry, issue, status))
+    ]

@@ -1,0 +1,34 @@
+"""A page of a search's answer: https://hl7.org/fhir/R4/http.html#search. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from integration.errors import Misconfigured
+
+Searchset = Mapping[str, Any]
+
+# https://hl7.org/fhir/R4/datatypes.html#id
+_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
+
+
+def matches(type_: str, searchset: Searchset) -> Iterator[dict[str, Any]]:
+    """What was searched, without what was only included or said about it."""
+    for entry in searchset.get("entry", ()):
+        resource = entry.get("resource", {})
+        if resource.get("resourceType") == type_ and _ID.fullmatch(str(resource.get("id"))):
+            yield resource
+
+
+def next_path(searchset: Searchset, name: str, base: str) -> str | None:
+    """The address of the next page, relative to the server's. The token goes with it, so it goes
+    nowhere else: raises Misconfigured. https://hl7.org/fhir/R4/http.html#paging"""
+    for link in searchset.get("link", ()):
+        if link.get("relation") == "next":
+            url = str(link.get("url"))
+            if not url.startswith((f"{base}/", f"{base}?")):
+                raise Misconfigured(f"{name} named a next page that is not below its own address")
+            return url[len(base) :].removeprefix("/")
+    return None

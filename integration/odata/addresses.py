@@ -1,0 +1,92 @@
+"""What an address below the feed's root stands for. Pure.
+
+https://docs.oasis-open.org/odata/odata/v4.01/os/part2-url-conventions/odata-v4.01-os-part2-url-conventions.html#sec_ResourcePath
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from integration.errors import Rejected
+from integration.odata import literals
+from integration.odata.model import EntityType
+from integration.odata.refusals import invalid, not_found, not_offered
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceDocument:
+    """The feed's root."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """$metadata."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """An entity set."""
+
+    entity: EntityType
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many entities of a set there are."""
+
+    entity: EntityType
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """One entity by its key."""
+
+    entity: EntityType
+    key: UUID
+
+
+Address = ServiceDocument | Metadata | Collection | Count | Entity
+
+_SET = re.compile(r"(?P<set>[^\W\d]\w{0,127})(?:\((?P<key>[^()]*)\))?")
+_KEY = re.compile(rf"(?:(?P<name>[^\W\d]\w{{0,127}})=)?(?P<guid>{literals.GUID})")
+
+_NOT_OFFERED = frozenset({"$batch", "$entity", "$all", "$root", "$crossjoin"})
+
+
+def parse(path: str, sets: Mapping[str, EntityType]) -> Address:
+    """`path` is what follows the root, decoded; `sets` are the entity types by their sets' names.
+    Raises Rejected: 400, 404, 501."""
+    first, _, rest = path.strip("/").partition("/")
+    if rest == "" and first in ("", "$metadata"):
+        return Metadata() if first else ServiceDocument()
+    if first.partition("(")[0] in _NOT_OFFERED:
+        raise not_offered(f"{first.partition('(')[0]} is not offered")
+    found = _SET.fullmatch(first)
+    entity = sets.get(found["set"]) if found else None
+    if found is None or entity is None:
+        raise not_found("no such entity set; the service document lists those there are")
+    if rest == "$count" and found["key"] is None:
+        return Count(entity)
+    if rest:
+        raise _beyond(rest, entity)
+    return (
+        Collection(entity) if found["key"] is None else Entity(entity, _key(found["key"], entity))
+    )
+
+
+def _key(text: str, entity: EntityType) -> UUID:
+    match = _KEY.fullmatch(text.strip())
+    if match is None or match["name"] not in (None, entity.key):
+        raise invalid(f"the key of {entity.set} is one Edm.Guid without quotes", entity.key)
+    return literals.guid(match["guid"])
+
+
+def _beyond(rest: str, entity: EntityType) -> Rejected:
+    """Below a set or an entity there is only what OData defines and this feed does not offer."""
+    name = rest.partition("/")[0]
+    if name.startswith("$") or name in entity.by_name:
+        return not_offered(f"nothing but $count is offered below {entity.set}; use $select")
+    return not_found(f"{entity.set} has nothing of that name")

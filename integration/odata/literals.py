@@ -1,0 +1,64 @@
+"""Primitive values as OData writes them, in addresses and in JSON. Pure.
+
+https://docs.oasis-open.org/odata/odata/v4.01/os/abnf/odata-abnf-construction-rules.txt
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from uuid import UUID
+
+GUID = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
+DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+MOMENT = (
+    DATE + r"[Tt][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,12})?)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+NUMBER = r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
+STRING = r"'(?:[^']|'')*'"
+
+_GUID = re.compile(GUID)
+_MOMENT = re.compile(MOMENT)
+_NUMBER = re.compile(NUMBER)
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+
+
+def guid(text: str) -> UUID:
+    """Raises ValueError."""
+    if not _GUID.fullmatch(text):
+        raise ValueError("no Edm.Guid")
+    return UUID(text)
+
+
+def moment(text: str) -> datetime:
+    """An Edm.DateTimeOffset in UTC, cut to microseconds: .NET writes a seventh digit, in its
+    largest date too. Raises ValueError."""
+    if not _MOMENT.fullmatch(text):
+        raise ValueError("no Edm.DateTimeOffset")
+    try:
+        return datetime.fromisoformat(text.upper()).astimezone(UTC)
+    except OverflowError:
+        raise ValueError("beyond the years 1 to 9999") from None
+
+
+def midnight(text: str) -> datetime:
+    """An Edm.Date as the moment that a date is shown as in the feed. Raises ValueError."""
+    return moment(f"{text}T00:00:00Z")
+
+
+def number(text: str) -> int | Decimal:
+    """Exact, whatever its size. Raises ValueError."""
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    if not _NUMBER.fullmatch(text):
+        raise ValueError("no number")
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        raise ValueError("a number beyond any decimal") from None
+
+
+def string(text: str) -> str:
+    """What stands between the quotes; a quote in it is doubled."""
+    return text[1:-1].replace("''", "'")

@@ -1,0 +1,237 @@
+"""One OData request, and what it is answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from integration import exact_json
+from integration.errors import Issue, Rejected, Unavailable, method_not_allowed
+from integration.odata import addresses, bodies, headers, metadata, payload, query
+from integration.odata.addresses import (
+    Address,
+    Collection,
+    Count,
+    Entity,
+    Metadata,
+    ServiceDocument,
+)
+from integration.odata.headers import Format, Preferences
+from integration.odata.model import EntityType, Row
+from integration.odata.query import Query
+from integration.routes import DataRoutes
+from integration.virtual_tables import read, write
+from integration.virtual_tables.asked import Answer, Asked
+from integration.virtual_tables.read import Reading
+from integration.virtual_tables.shape import Shape
+from integration.virtual_tables.write import Writing
+
+_METHODS: Mapping[type[Address], tuple[str, ...]] = {
+    ServiceDocument: ("GET",),
+    Metadata: ("GET",),
+    Collection: ("GET", "POST"),
+    Count: ("GET",),
+    Entity: ("GET", "PATCH", "DELETE"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualTables:
+    """What answering needs. `shapes` by resource type; `page`: rows of a page, at most; `seconds`
+    that an answer may take: the provider waits 30."""
+
+    routes: DataRoutes
+    shapes: Mapping[str, Shape]
+    reading: Reading
+    writing: Writing
+    page: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What a request turned out to mean."""
+
+    asked: Asked
+    address: Address
+    query: Query
+    form: Format
+    prefer: Preferences
+    shape: Shape | None
+
+
+async def answer(it: VirtualTables, asked: Asked) -> Answer:
+    """Raises Rejected, Unavailable or Misconfigured."""
+    try:
+        async with asyncio.timeout(it.seconds):
+            return await _answer(it, asked)
+    except TimeoutError:
+        why = f"no answer within {it.seconds:g} seconds"
+        raise Unavailable(it.reading.fhir.neighbour.name, why) from None
+
+
+async def _answer(it: VirtualTables, asked: Asked) -> Answer:
+    headers.check_versions(
+        asked.headers.get("odata-version"), asked.headers.get("odata-maxversion")
+    )
+    virtual = await it.routes.virtual()
+    shapes = {shape.type.set: shape for name, shape in it.shapes.items() if name in virtual}
+    types = {name: shape.type for name, shape in shapes.items()}
+    address = addresses.parse(asked.path, types)
+    if asked.method not in _METHODS[type(address)]:
+        raise method_not_allowed(*_METHODS[type(address)])
+    request = _read(asked, address, shapes)
+    match address, asked.method:
+        case ServiceDocument(), _:
+            return _json(
+                metadata.service_document(types.values(), asked.root, request.form), request
+            )
+        case Metadata(), _:
+            return _metadata(list(types.values()), request)
+        case Collection(), "GET":
+            return await _collection(it, request)
+        case Collection(), _:
+            return await _created(it, request)
+        case Count(), _:
+            return await _count(it, request)
+        case Entity(), "GET":
+            return await _entity(it, request)
+        case Entity(), "PATCH":
+            return await _changed(it, request)
+    return await _deleted(it, request)
+
+
+def _read(asked: Asked, address: Address, shapes: Mapping[str, Shape]) -> _Request:
+    options = query.parse(asked.query, address)
+    accept = asked.headers.get("accept")
+    form = (
+        Format()
+        if isinstance(address, Metadata | Count)
+        else headers.format_of(accept, options.format)
+    )
+    of = getattr(address, "entity", None)
+    shape = shapes[of.set] if of is not None else None
+    return _Request(
+        asked, address, options, form, headers.preferences(asked.headers.get("prefer")), shape
+    )
+
+
+def _metadata(types: Sequence[EntityType], request: _Request) -> Answer:
+    asked = request.asked.headers
+    form = headers.metadata_format(
+        asked.get("accept"), request.query.format, asked.get("odata-maxversion")
+    )
+    if form == "xml":
+        return Answer(200, headers.answer_headers(headers.XML), metadata.csdl_xml(types))
+    body = exact_json.encode(metadata.csdl_json(types))
+    return Answer(200, headers.answer_headers(headers.JSON), body)
+
+
+async def _collection(it: VirtualTables, request: _Request) -> Answer:
+    shape = _shape(request)
+    wished = request.prefer.page_size
+    size = min(wished, it.page) if wished else it.page
+    page = await read.collection(it.reading, shape, request.query, size, it.writing.run())
+    next_link = None
+    if page.token is not None:
+        top = request.query.top
+        left = None if top is None else top - len(page.rows)
+        own = f"{request.asked.root}{shape.type.set}"
+        next_link = query.next_link(own, request.asked.query, page.token, left)
+    body = payload.collection(
+        page.rows,
+        shape.type,
+        request.asked.root,
+        request.form,
+        select=request.query.select,
+        count=page.count,
+        next_link=next_link,
+    )
+    return _json(body, request, applied=request.prefer.applied(size))
+
+
+async def _count(it: VirtualTables, request: _Request) -> Answer:
+    """https://docs.oasis-open.org/odata/odata/v4.01/os/part2-url-conventions/odata-v4.01-os-part2-url-conventions.html#sec_AddressingtheCountofaCollection"""
+    shape = _shape(request)
+    number = await read.count(it.reading, shape, request.query.filter, it.writing.run())
+    return Answer(200, headers.answer_headers("text/plain"), str(number).encode())
+
+
+async def _entity(it: VirtualTables, request: _Request) -> Answer:
+    shape, address = _shape(request), request.address
+    assert isinstance(address, Entity)
+    resource = await read.entity(it.reading, shape, address.key, it.writing.run())
+    if resource is None:
+        raise Rejected(Issue("not-found", "there is no entity with this key"), status=404)
+    known = headers.if_match(request.asked.headers.get("if-none-match"))
+    if known is not None and known.takes(_version(resource)):
+        return Answer(304, {**headers.answer_headers(), "ETag": headers.etag(_version(resource))})
+    return await _one(it, request, resource, 200)
+
+
+async def _created(it: VirtualTables, request: _Request) -> Answer:
+    shape, asked = _shape(request), request.asked
+    as_text = headers.numbers_as_text(asked.headers.get("content-type"))
+    values = bodies.created(asked.body, shape.type, numbers_as_text=as_text)
+    resource = await write.create(it.writing, shape, values)
+    return await _one(it, request, resource, 201)
+
+
+async def _changed(it: VirtualTables, request: _Request) -> Answer:
+    shape, asked, address = _shape(request), request.asked, request.address
+    assert isinstance(address, Entity)
+    as_text = headers.numbers_as_text(asked.headers.get("content-type"))
+    values = bodies.changed(asked.body, shape.type, numbers_as_text=as_text)
+    condition = headers.if_match(asked.headers.get("if-match"))
+    resource = await write.change(it.writing, shape, address.key, values, condition)
+    return await _one(it, request, resource, 200)
+
+
+async def _deleted(it: VirtualTables, request: _Request) -> Answer:
+    shape, address = _shape(request), request.address
+    assert isinstance(address, Entity)
+    condition = headers.if_match(request.asked.headers.get("if-match"))
+    await write.delete(it.writing, shape, address.key, condition)
+    return Answer(204)
+
+
+async def _one(
+    it: VirtualTables, request: _Request, resource: Mapping[str, Any], status: int
+) -> Answer:
+    """An entity; after a write only where it is wanted: always after a create, else by Prefer."""
+    shape, root = _shape(request), request.asked.root
+    (row,) = await read.rows(it.reading, shape, [resource])
+    version = _version(resource)
+    told = {"ETag": headers.etag(version)}
+    if status == 201:
+        own = payload.address(shape.type, row[shape.type.key], root)  # type: ignore[arg-type]
+        told |= {"Location": own, "OData-EntityId": own}
+    wanted = request.prefer.representation
+    is_silent = wanted is False if status == 201 else request.asked.method != "GET" and not wanted
+    if applied := request.prefer.applied():
+        told["Preference-Applied"] = applied
+    if is_silent:
+        return Answer(204, {**headers.answer_headers(), **told})
+    shown: Row = row
+    body = payload.entity(
+        shown, shape.type, root, request.form, select=request.query.select, version=version
+    )
+    made = _json(body, request)
+    return Answer(status, {**made.headers, **told}, made.body)
+
+
+def _json(body: Any, request: _Request, applied: str | None = None) -> Answer:
+    said = {"Preference-Applied": applied} if applied else {}
+    told = {**headers.answer_headers(request.form.content_type), **said}
+    return Answer(200, told, exact_json.encode(body))
+
+
+def _shape(request: _Request) -> Shape:
+    assert request.shape is not None  # the address names an entity set
+    return request.shape
+
+
+def _version(resource: Mapping[str, Any]) -> str:
+    return str(resource.get("meta", {}).get("versionId", ""))

@@ -1,0 +1,279 @@
+"""Entities, collections and counts of the feed, from FHIR as it is now.
+
+A collection is streamed where the search puts resources into the order that is asked for, or none
+is: the server's pages are walked until the page is full. Otherwise everything that the search finds
+is gathered, up to a bound, and sorted here. What would go beyond the bound is refused: a part of
+the result, or one in a wrong order, would be taken for the whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from integration.errors import Rejected
+from integration.fhir.client import FhirServer
+from integration.fhir.search import Parameters, address
+from integration.fhir.searchset import matches, next_path
+from integration.odata.evaluate import matches as fulfils
+from integration.odata.evaluate import ordering
+from integration.odata.expressions import Expression, Order
+from integration.odata.model import Row
+from integration.odata.query import Query
+from integration.odata.refusals import invalid, not_offered
+from integration.virtual_tables import pushdown
+from integration.virtual_tables.keys import Keys
+from integration.virtual_tables.pushdown import Pushed, Targets
+from integration.virtual_tables.shape import Shape, links, mapped, row
+
+Resource = Mapping[str, Any]
+
+# Resources that one search of a gathering brings; the service gives 1,000 at most.
+_TOGETHER = 250
+
+# Else a server leaves out what it does not know of a search, and finds too much or counts wrongly.
+# https://learn.microsoft.com/azure/healthcare-apis/fhir/overview-of-search
+_STRICT = {"prefer": "handling=strict"}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What reading needs. `breadth`: resources that one request may look at."""
+
+    fhir: FhirServer
+    keys: Keys
+    breadth: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Rows, each with its version; `token` leads to what comes next."""
+
+    rows: Sequence[tuple[Row, str | None]]
+    count: int | None = None
+    token: str | None = None
+
+
+class _Mark(msgspec.Struct, array_like=True):
+    """Where a page goes on: a page of the FHIR server and how much of it has been looked at; or,
+    without one, how many of the gathered rows have been told."""
+
+    path: str | None
+    told: int
+
+
+async def entity(it: Reading, shape: Shape, key: UUID, run: str) -> Resource | None:
+    """The resource that the row with this key shows, if there is one."""
+    ids = await it.keys.ids(shape.resource, [key])
+    return await it.fhir.read(f"{shape.resource}/{ids[key]}", run)
+
+
+async def rows(it: Reading, shape: Shape, resources: Sequence[Resource]) -> list[Row]:
+    """Their rows. Resources without a row of their own (no id) are refused: Unmappable."""
+    base = it.fhir.neighbour.base
+    found = {f"{shape.resource}/{each['id']}": mapped(shape, each, base) for each in resources}
+    named = {*found, *(name for each in found.values() for name in links(shape, each))}
+    keys = await it.keys.of(named)
+    return [row(shape, name, each, keys) for name, each in found.items()]
+
+
+async def collection(it: Reading, shape: Shape, query: Query, size: int, run: str) -> Page:
+    """A page of up to `size` rows. Raises Rejected, Unavailable, Misconfigured."""
+    targets = await _targets(it, shape, query.filter)
+    pushed = pushdown.pushed(query.filter, shape, targets)
+    if pushed.nothing:
+        return Page((), 0 if query.count else None)
+    mark = _mark(query.token, shape)
+    sorted_by = pushdown.sort(query.order, shape)
+    if (query.count and not pushed.exact) or (query.order and not sorted_by):
+        return await _gathered(it, shape, query, pushed, targets, mark, size, run)
+    page, count = await asyncio.gather(
+        _streamed(it, shape, query, pushed, sorted_by, mark, size, run),
+        _count(it, shape, pushed, run) if query.count else _none(),
+    )
+    return Page(page.rows, count, page.token)
+
+
+async def count(it: Reading, shape: Shape, condition: Expression | None, run: str) -> int:
+    """How many rows fulfil the condition."""
+    targets = await _targets(it, shape, condition)
+    pushed = pushdown.pushed(condition, shape, targets)
+    if pushed.nothing:
+        return 0
+    if pushed.exact:
+        return await _count(it, shape, pushed, run)
+    narrow = shape.of(_needed(condition, ()))
+    why = _why(condition, (), shape, targets)
+    found = _searched(it, narrow, pushed.parameters, why, run)
+    return sum([fulfils(condition, each) async for _, each in found])
+
+
+async def _streamed(
+    it: Reading,
+    shape: Shape,
+    query: Query,
+    pushed: Pushed,
+    sorted_by: str | None,
+    mark: _Mark | None,
+    size: int,
+    run: str,
+) -> Page:
+    wanted = size if query.top is None else min(size, query.top)
+    if wanted == 0:
+        return Page(())
+    narrow = shape.of(_needed(query.filter, ()))
+    skip = 0 if mark else query.skip
+    batch = wanted if pushed.exact and not skip else max(wanted, _TOGETHER)
+    order = (("_sort", sorted_by),) if sorted_by else ()
+    first = address(shape.resource, (*pushed.parameters, *order, ("_count", str(batch))))
+    path: str | None = mark.path if mark and mark.path else first
+    told, looked = (mark.told if mark else 0), 0
+    chosen: list[Resource] = []
+    while path is not None:
+        searchset = await it.fhir.search(path, run, _STRICT)
+        found = list(matches(shape.resource, searchset))
+        after = next_path(searchset, it.fhir.neighbour.name, it.fhir.neighbour.base)
+        shown = await rows(it, narrow, found)
+        for number, each in enumerate(shown[told:], told + 1):
+            looked += 1
+            if not fulfils(query.filter, each):
+                continue
+            if skip:
+                skip -= 1
+                continue
+            chosen.append(found[number - 1])
+            if len(chosen) == wanted:
+                here = _Mark(path, number) if number < len(found) else _Mark(after, 0)
+                more = here.path is not None and wanted != query.top
+                return await _page(it, shape, query, chosen, here if more else None)
+        if looked > it.breadth and after is not None:
+            if chosen:  # what was found goes out, and the next page goes on behind it
+                return await _page(it, shape, query, chosen, _Mark(after, 0))
+            raise _too_broad(it, pushdown.unsearched(query.filter, shape, {}) or ["$skip"])
+        path, told = after, 0
+    return await _page(it, shape, query, chosen, None)
+
+
+async def _gathered(
+    it: Reading,
+    shape: Shape,
+    query: Query,
+    pushed: Pushed,
+    targets: Targets,
+    mark: _Mark | None,
+    size: int,
+    run: str,
+) -> Page:
+    narrow = shape.of(_needed(query.filter, query.order))
+    why = _why(query.filter, query.order, shape, targets)
+    found = [
+        (each, resource)
+        async for resource, each in _searched(it, narrow, pushed.parameters, why, run)
+        if fulfils(query.filter, each)
+    ]
+    place = ordering(query.order, shape.entity.key)
+    found.sort(key=lambda pair: place(pair[0]))
+    start = mark.told if mark else query.skip
+    wanted = size if query.top is None else min(size, query.top)
+    chosen = [resource for _, resource in found[start : start + wanted]]
+    more = start + wanted < len(found) and wanted != query.top
+    page = await _page(
+        it, shape, query, chosen, _Mark(None, start + wanted) if more and wanted else None
+    )
+    return Page(page.rows, len(found) if query.count else None, page.token)
+
+
+async def _searched(
+    it: Reading, narrow: Shape, parameters: Parameters, why: list[str], run: str
+) -> AsyncIterator[tuple[Resource, Row]]:
+    """Everything that a search finds, with the columns that matter. Raises Rejected, 501."""
+    path: str | None = address(narrow.resource, (*parameters, ("_count", str(_TOGETHER))))
+    looked = 0
+    while path is not None:
+        searchset = await it.fhir.search(path, run, _STRICT)
+        found = list(matches(narrow.resource, searchset))
+        path = next_path(searchset, it.fhir.neighbour.name, it.fhir.neighbour.base)
+        looked += len(found)
+        if looked > it.breadth or (looked == it.breadth and path is not None):
+            raise _too_broad(it, why)
+        for pair in zip(found, await rows(it, narrow, found), strict=True):
+            yield pair
+
+
+async def _count(it: Reading, shape: Shape, pushed: Pushed, run: str) -> int:
+    """https://hl7.org/fhir/R4/search.html#summary"""
+    path = address(shape.resource, (*pushed.parameters, ("_summary", "count")))
+    total: int = (await it.fhir.search(path, run, _STRICT)).get("total", 0)
+    return total
+
+
+async def _none() -> None:
+    return None
+
+
+async def _page(
+    it: Reading, shape: Shape, query: Query, chosen: Sequence[Resource], mark: _Mark | None
+) -> Page:
+    selected = None if query.select is None else {each.name for each in query.select}
+    shown = await rows(it, shape.of(selected), chosen)
+    versions = (each.get("meta", {}).get("versionId") for each in chosen)
+    token = None if mark is None else _token(mark)
+    return Page(tuple(zip(shown, versions, strict=True)), token=token)
+
+
+async def _targets(it: Reading, shape: Shape, condition: Expression | None) -> Targets:
+    """The resources whose rows have the keys that a condition names."""
+    found: dict[tuple[str, UUID], str] = {}
+    by_type: dict[str, set[tuple[str, UUID]]] = {}
+    for name, key in pushdown.keys_in(condition):
+        attribute = shape.attributes.get(name)
+        type_ = shape.resource if attribute is None else attribute.shown.target
+        if type_ is not None:
+            by_type.setdefault(type_, set()).add((name, key))
+    for type_, pairs in by_type.items():
+        ids = await it.keys.ids(type_, {key for _, key in pairs})
+        found |= {(name, key): ids[key] for name, key in pairs}
+    return found
+
+
+def _needed(condition: Expression | None, order: Sequence[Order]) -> Collection[str]:
+    return {*pushdown.properties_in(condition), *(each.property.name for each in order)}
+
+
+def _why(
+    condition: Expression | None, order: Sequence[Order], shape: Shape, targets: Targets
+) -> list[str]:
+    names = pushdown.unsearched(condition, shape, targets)
+    return names or [f"$orderby by {each.property.name}" for each in order] or ["$count"]
+
+
+def _too_broad(it: Reading, why: Sequence[str]) -> Rejected:
+    return not_offered(
+        f"FHIR has no search that answers this ({', '.join(why)}), and there are more than "
+        f"{it.breadth:,} resources to look at: narrow it down, by the patient for example",
+        "$filter",
+    )
+
+
+def _token(mark: _Mark) -> str:
+    return msgspec.json.encode(mark).hex()
+
+
+def _mark(token: str | None, shape: Shape) -> _Mark | None:
+    """Raises Rejected for what this feed has not given, as far as that can be told: what it leads
+    to is a search of the same set in any case."""
+    if token is None:
+        return None
+    try:
+        mark = msgspec.json.decode(bytes.fromhex(token), type=_Mark)
+    except (ValueError, msgspec.DecodeError):
+        raise invalid("$skiptoken is none of this feed", "$skiptoken") from None
+    is_search = mark.path is None or mark.path.startswith(f"{shape.resource}?")
+    if not is_search or mark.told < 0 or not (mark.path or "").isascii():
+        raise invalid("$skiptoken is none of this feed", "$skiptoken")
+    return mark

@@ -1,0 +1,214 @@
+"""Creating, changing and deleting in FHIR what a row of the feed shows.
+
+A change is made to the resource as it is, on the condition that nobody has changed it since it was
+read. A client that named a version hears of a conflict; for one that did not, the change is made
+again to what the other has left, so that neither is lost. A change takes its turn like that of a
+delivery, and so none that was accepted before can undo it later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from integration import exact_json, order
+from integration.errors import Issue, Misconfigured, Rejected, Unavailable
+from integration.exact_json import Malformed
+from integration.fhir import validation
+from integration.fhir.client import FhirServer
+from integration.mapping import backwards
+from integration.mapping.model import Kind, Link
+from integration.model import Request, Response
+from integration.odata.headers import IfMatch
+from integration.odata.model import Value
+from integration.order import Fate, Order, Taken, Write
+from integration.virtual_tables.keys import Keys
+from integration.virtual_tables.shape import Shape
+
+Resource = dict[str, Any]
+
+# How often a change is made again to what others have left, in one request.
+_TRIES = 4
+
+_HEADERS = {
+    "accept": "application/fhir+json",
+    "content-type": "application/fhir+json",
+    "prefer": "return=representation",
+}
+_GONE = (404, 410)
+_CONFLICT = (409, 412)
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """What writing needs. `run` makes an id that sorts by time, as those of deliveries do."""
+
+    fhir: FhirServer
+    keys: Keys
+    order: Order
+    run: Callable[[], str]
+    new_key: Callable[[], UUID]
+
+
+async def create(it: Writing, shape: Shape, values: Mapping[str, Value]) -> Resource:
+    """A new resource; its id is the key of its row. Raises Rejected."""
+    run, chosen = it.run(), values.get(shape.entity.key)
+    key = chosen if isinstance(chosen, UUID) else it.new_key()
+    given = {name: value for name, value in values.items() if name != shape.entity.key}
+    changes = await _changes(it, shape, given)
+    base, name = it.fhir.neighbour.base, f"{shape.resource}/{key}"
+    new = backwards.created(shape.entity, str(key), changes, shape.columns, base)
+    _check({}, new)
+    async with _turn(it, name, run) as done:
+        if isinstance(chosen, UUID) and await it.fhir.read(name, run) is not None:
+            raise Rejected(Issue("duplicate", "there is an entity with this key"), status=409)
+        answer = await _put(it, name, new, run)
+        done(answer)
+    return _stored(it, answer)
+
+
+async def change(
+    it: Writing, shape: Shape, key: UUID, values: Mapping[str, Value], condition: IfMatch | None
+) -> Resource:
+    """The resource after it. Raises Rejected: 404, 412, 422."""
+    run, name = it.run(), await _name(it, shape, key)
+    changes = await _changes(it, shape, values)
+    base = it.fhir.neighbour.base
+    async with _turn(it, name, run) as done:
+        for _ in range(_TRIES):
+            found = await _read(it, name, condition, run)
+            new = backwards.written(shape.entity, found, changes, shape.columns, base)
+            if new is found:
+                return found
+            _check(found, new)
+            answer = await _put(it, name, new, run, _version(found))
+            if answer.status in _CONFLICT and condition is None:
+                continue
+            if answer.status in _CONFLICT:
+                raise _conflict()
+            done(answer)
+            return _stored(it, answer)
+    raise Rejected(Issue("conflict", "others were changing it all the time: try again"), status=409)
+
+
+async def delete(it: Writing, shape: Shape, key: UUID, condition: IfMatch | None) -> None:
+    """Raises Rejected: 404, 412."""
+    run, name = it.run(), await _name(it, shape, key)
+    async with _turn(it, name, run) as done:
+        found = await _read(it, name, condition, run)
+        headers = {"accept": "application/fhir+json"}
+        if condition is not None:
+            headers["if-match"] = f'W/"{_version(found)}"'
+        answer = await it.fhir.send(Request("DELETE", name, headers=headers), run)
+        if answer.status in _CONFLICT:
+            raise _conflict()
+        if answer.status not in (200, 202, 204, *_GONE):
+            raise _refused(it, answer)
+        done(answer)
+
+
+@asynccontextmanager
+async def _turn(it: Writing, name: str, run: str) -> AsyncIterator[Callable[[Response], None]]:
+    """Nobody else writes the resource meanwhile, and no earlier delivery afterwards."""
+    taken = Taken(run, "feed", it.order.token())
+    await order.take(it.order, taken, [Write(name, (0,))])
+    settled: dict[int, bool] = {}
+    fate = Fate.NOT_SENT
+
+    def done(answer: Response) -> None:
+        settled[0] = answer.status < 300
+
+    try:
+        if taken.superseded:
+            raise _conflict()
+        yield done
+        fate = Fate.ANSWERED
+    except Unavailable as error:
+        fate = Fate.UNHEARD if error.unheard else Fate.ANSWERED
+        raise
+    finally:
+        await order.give_back(it.order, taken, settled, fate)
+
+
+async def _name(it: Writing, shape: Shape, key: UUID) -> str:
+    ids = await it.keys.ids(shape.resource, [key])
+    return f"{shape.resource}/{ids[key]}"
+
+
+async def _read(it: Writing, name: str, condition: IfMatch | None, run: str) -> Resource:
+    found = await it.fhir.read(name, run)
+    if found is None:
+        raise Rejected(Issue("not-found", "there is no entity with this key"), status=404)
+    if condition is not None and not condition.takes(_version(found)):
+        raise _conflict()
+    return found
+
+
+async def _put(
+    it: Writing, name: str, resource: Resource, run: str, version: str | None = None
+) -> Response:
+    condition = {"if-match": f'W/"{version}"'} if version is not None else {}
+    body = exact_json.encode(resource)
+    answer = await it.fhir.send(Request("PUT", name, body, {**_HEADERS, **condition}), run)
+    if answer.status >= 300 and answer.status not in _CONFLICT:
+        raise _refused(it, answer)
+    return answer
+
+
+async def _changes(it: Writing, shape: Shape, values: Mapping[str, Value]) -> dict[str, Any]:
+    """By column, as attribute maps write them."""
+    changes: dict[str, Any] = {}
+    for name, value in values.items():
+        attribute = shape.attributes[name]
+        if attribute.kind is Kind.LOOKUP and isinstance(value, UUID):
+            type_ = attribute.shown.target or ""
+            ids = await it.keys.ids(type_, [value])
+            changes[attribute.column] = Link(f"{type_}/{ids[value]}")
+        else:
+            changes[attribute.column] = value
+    return changes
+
+
+def _check(before: Resource, after: Resource) -> None:
+    """Raises Rejected for what is not valid FHIR and was not so before."""
+    known = {(each.text, each.expression) for each in _issues(before)} if before else set()
+    new = [each for each in _issues(after) if (each.text, each.expression) not in known]
+    if new:
+        raise Rejected(*new, status=422)
+
+
+def _issues(resource: Resource) -> list[Issue]:
+    return list(validation.issues(resource, str(resource["resourceType"])))
+
+
+def _stored(it: Writing, answer: Response) -> Resource:
+    try:
+        stored = exact_json.decode(answer.body)
+    except Malformed:
+        stored = None
+    if not isinstance(stored, dict) or "id" not in stored:
+        raise Unavailable(it.fhir.neighbour.name, "a write was answered without the resource")
+    return stored
+
+
+def _version(resource: Mapping[str, Any]) -> str:
+    return str(resource.get("meta", {}).get("versionId", ""))
+
+
+def _conflict() -> Rejected:
+    return Rejected(
+        Issue("conflict", "somebody has changed it since: read it again", "If-Match"), status=412
+    )
+
+
+def _refused(it: Writing, answer: Response) -> Exception:
+    """What the server says of it may quote the patient."""
+    if answer.status in (400, 422):
+        issue = Issue("processing", f"the FHIR server refused the resource ({answer.status})")
+        return Rejected(issue, status=422)
+    if answer.status >= 500 or answer.status in (408, 424):
+        return Unavailable(it.fhir.neighbour.name, f"a write was answered {answer.status}")
+    return Misconfigured(f"{it.fhir.neighbour.name}: a write was answered {answer.status}")
