@@ -5,16 +5,16 @@ from __future__ import annotations
 import azure.functions as func
 
 from integration import events as eventing
+from integration import external_events, replies, routes, settings, telemetry, tracking, wiring
 from integration import health as health_check
 from integration import mirror as mirroring
 from integration import relay as relaying
-from integration import replies, settings, telemetry, tracking, wiring
 from integration.errors import method_not_allowed
 from integration.housekeeping import sweep
 from integration.intake import accept
 from integration.outbox import read_claim
 from integration.preview import preview
-from integration.settings import MIRROR_QUEUE, RELAY_QUEUE
+from integration.settings import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE
 
 telemetry.start()
 
@@ -82,6 +82,47 @@ async def events_poison(msg: func.QueueMessage) -> None:
     """The same later, after trouble with storage. What cannot be read stays in this queue."""
     parts = await wiring.parts()
     await eventing.take(parts.events, msg.get_body())
+
+
+@app.queue_trigger("msg", EXTERNAL_QUEUE, STORAGE)
+@replies.queue_door
+async def external(msg: func.QueueMessage) -> None:
+    """Tell Dataverse that what a virtual table shows has changed."""
+    parts = await wiring.parts()
+    await external_events.tell(parts.external, read_claim(msg.get_body()))
+
+
+@app.queue_trigger("msg", f"{EXTERNAL_QUEUE}-poison", STORAGE)
+@replies.queue_door
+async def external_poison(msg: func.QueueMessage) -> None:
+    """Give up on telling what failed again and again."""
+    parts = await wiring.parts()
+    await external_events.drop(
+        parts.external, read_claim(msg.get_body()), "telling failed repeatedly"
+    )
+
+
+@app.route("odata/{*path}", methods=METHODS)
+@replies.odata_door
+async def odata(req: func.HttpRequest) -> func.HttpResponse:
+    """The feed of the virtual tables."""
+    from integration.virtual_tables.answer import answer
+
+    parts = await wiring.parts()
+    return replies.odata(await answer(parts.virtual_tables, replies.odata_asked(req)))
+
+
+@app.route("routes", methods=METHODS)
+@replies.door
+async def data_routes(req: func.HttpRequest) -> func.HttpResponse:
+    """Whether Dataverse has a table's rows from the mirror or from the feed. PATCH changes it."""
+    parts = await wiring.parts()
+    match req.method:
+        case "GET":
+            return replies.routes(await routes.told(parts.routes))
+        case "PATCH":
+            return replies.chosen(await routes.choose(parts.routes, replies.json_body(req)))
+    raise method_not_allowed("GET", "PATCH")
 
 
 # Not `{id}`: where routes overlap, the names of their functions decide which is taken.

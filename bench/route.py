@@ -77,7 +77,7 @@ async def bare(it: Measured, bodies: Sequence[bytes]) -> float:
         ).lanes
         for unit in lane.units
     ]
-    own = fhir_headers(from_env(it.running.settings()).fhir_scope)
+    own = fhir_headers(from_env(it.running.settings()).fhir.scope)
 
     async def send(request: Request) -> None:
         headers = {**request.headers, **own}

@@ -4,7 +4,7 @@ queues that hand out each claim when it is due."""
 from __future__ import annotations
 
 import heapq
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -35,7 +35,7 @@ from integration.model import Claim, Status
 from integration.order import Order
 from integration.outbox import Outbox
 from integration.relay import Relay
-from integration.settings import RELAY_QUEUE
+from integration.settings import MIRROR_QUEUE, RELAY_QUEUE
 from integration.transport import Neighbour
 from integration.web_api import WebApi
 from local.neighbours import Running
@@ -155,6 +155,13 @@ async def verbs(running: Running, transport: Gone, clock: Clock) -> AsyncIterato
         fhir = FhirServer(neighbour("FHIR server", running.fhir_url, fhir_http))
         dataverse = Dataverse(neighbour("Dataverse", running.dataverse_url, dataverse_http))
         maps = shipped()
+        queue_of = {
+            name: MIRROR_QUEUE for name, each in maps.items() if each.routes[0] == "dataverse"
+        }
+
+        async def followed() -> Mapping[str, str]:
+            return queue_of
+
         order = Order(
             MemoryLedger(),
             LEASE,
@@ -175,7 +182,7 @@ async def verbs(running: Running, transport: Gone, clock: Clock) -> AsyncIterato
                 max_bytes=1_000_000,
             ),
             Relay(
-                Carrier(journal, outbox, fhir, order, frozenset(maps)),
+                Carrier(journal, outbox, fhir, order, followed),
                 Limits(10),
                 clock.now,
                 MAX_AGE,

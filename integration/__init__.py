@@ -11,18 +11,20 @@ mirror      brings the rows of a written Patient in Dataverse up to date with FH
             the Web API (web_api), or through the healthcare APIs (healthcare_api)
 events      queues the mirroring of what others have changed at the FHIR server
 reconcile   finds rows that are missing or behind, and has them brought
+provision   sets Dataverse up: columns, virtual tables, the data source, events, role and user
 tracking    tells a sender what became of it, and cancels it
 health      tells an operator whether every neighbour answers
 preview     tells what would be sent, without sending
 activity    notes what was said to every neighbour, and what came of it
 housekeeping  queues what was lost on its way, and forgets what is over
 
-`function_app.py` has the doors, `wiring` builds the clients, `replies` turns results and errors
-into HTTP. A module imports only from lines below its own:
+`function_app.py` has the doors, `wiring` builds the parts (from `storage` and `neighbours`),
+`replies` turns results and errors into HTTP. A module imports only from lines below its own:
 
     __main__
     replies | wiring | telemetry
-    preview | reconcile
+    storage | neighbours
+    preview | reconcile | provision
     intake | relay | mirror | events | tracking | health | housekeeping
     healthcare_api
     lane | web_api
@@ -33,5 +35,6 @@ into HTTP. A module imports only from lines below its own:
     transport | storage_errors
     activity
     model | settings | exact_json | event_loop | limiter | gzipped
+    reader
     errors
 """

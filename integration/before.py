@@ -3,7 +3,7 @@ earlier try has done."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,7 @@ class Scout:
 
 
 async def take_turns(
-    scout: Scout, taken: Taken, entries: Sequence[UnitEntry], mirrored: frozenset[str]
+    scout: Scout, taken: Taken, entries: Sequence[UnitEntry], followed: Collection[str]
 ) -> dict[int, list[str]]:
     """Hold the turns of these entries, and of what their conditions find: Type/id by position.
 
@@ -44,7 +44,7 @@ async def take_turns(
     """
     if scout.guarded:
         await order.take(scout.order, taken, _writes(entries, scout.answers))
-    searched = [entry for entry in entries if _is_searched(entry, scout.guarded, mirrored)]
+    searched = [entry for entry in entries if _is_searched(entry, scout.guarded, followed)]
     found = await _found(scout, searched)
     if scout.guarded and found:
         await order.take(scout.order, taken, _found_writes(searched, found))
@@ -66,12 +66,12 @@ async def end_turns(
         await order.end(scout.order, taken, writes, written)
 
 
-def _is_searched(entry: UnitEntry, guarded: bool, mirrored: frozenset[str]) -> bool:
+def _is_searched(entry: UnitEntry, guarded: bool, followed: Collection[str]) -> bool:
     """A conditional create leaves alone what it finds; the others change it."""
     if entry.condition is None or entry.method == "POST":
         return False
     kind = entry.condition.partition("?")[0]
-    return guarded or (entry.method == "DELETE" and kind in mirrored)
+    return guarded or (entry.method == "DELETE" and kind in followed)
 
 
 def _writes(entries: Sequence[UnitEntry], answers: Mapping[str, str]) -> list[Write]:

@@ -1,4 +1,4 @@
-"""VERB take: what changed at the FHIR server without this app's doing is mirrored, too.
+"""VERB take: what changed at the FHIR server without this app's doing reaches Dataverse, too.
 
 The service tells of changes through Event Grid: at least once, in any order, and never what has
 changed. The mirror needs no more, since it looks at the current state: a repeat costs it a look.
@@ -20,8 +20,7 @@ from integration.journal import occasions
 from integration.journal.keys import delivery_id
 from integration.journal.store import Journal
 from integration.model import Claim
-from integration.outbox import Outbox
-from integration.settings import MIRROR_QUEUE
+from integration.outbox import Followed, Outbox
 
 log = logging.getLogger(__name__)
 
@@ -76,29 +75,31 @@ _data = msgspec.json.Decoder(_Data)
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """What taking events needs. `mirrored`: resource types; `base`: address of the FHIR server."""
+    """What taking events needs. `base`: the address of the FHIR server."""
 
     journal: Journal
     outbox: Outbox
-    mirrored: Collection[str]
+    followed: Followed
     base: str
     now: Callable[[], datetime]
     noted: set[str] = field(default_factory=set)  # the hour that this worker has noted last
 
 
 async def take(it: Events, body: bytes) -> None:
-    """Queue the mirroring of what changed. Raises Unreadable for what is no event."""
-    changed = dict.fromkeys(_changed(it, body))
+    """Queue what has to be done about what changed. Raises Unreadable for what is no event."""
+    followed = await it.followed()
+    changed = dict.fromkeys(_changed(it, body, followed))
     if not changed:
         return
     delivery = await _hour(it)
     for resource in changed:
-        await it.outbox.send(MIRROR_QUEUE, Claim(delivery, resource=resource))
+        queue = followed[resource.partition("/")[0]]
+        await it.outbox.send(queue, Claim(delivery, resource=resource))
         log.info("event.taken", extra={"delivery": delivery, "resource": resource})
 
 
-def _changed(it: Events, body: bytes) -> Iterator[str]:
-    """Type/id of the resources that are mirrored, of all that a message tells of."""
+def _changed(it: Events, body: bytes, followed: Collection[str]) -> Iterator[str]:
+    """Type/id of the resources that are followed, of all that a message tells of."""
     for event in _read(body):
         if event.name not in _OURS:
             _drop(event, "no change of a FHIR resource", logging.WARNING)
@@ -106,8 +107,8 @@ def _changed(it: Events, body: bytes) -> Iterator[str]:
         data = _told(event)
         if not _is_here(data.account, it.base):
             _drop(event, "of another FHIR service", logging.WARNING)
-        elif data.resource_type not in it.mirrored:
-            _drop(event, "no map in use", logging.DEBUG)
+        elif data.resource_type not in followed:
+            _drop(event, "nobody follows it", logging.DEBUG)
         else:
             yield f"{data.resource_type}/{data.resource_id}"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 from integration import before, order
@@ -15,15 +15,12 @@ from integration.errors import Issue, Misconfigured, Unavailable
 from integration.fhir import inquiry, outcome, units
 from integration.fhir.client import FhirServer
 from integration.fhir.grammar import is_id, is_type
+from integration.fhir.progress import Progress, born, identity, targets
 from integration.fhir.units import Lane, Unit, UnitEntry
 from integration.journal.store import Journal
 from integration.model import Category, Claim, Delivery, Outcome, Status
 from integration.order import Fate, Order, Taken
-from integration.outbox import Outbox
-from integration.settings import MIRROR_QUEUE
-
-_PRECONDITION_FAILED = 412
-_FAILED_DEPENDENCY = 424
+from integration.outbox import Followed, Outbox
 
 _SUPERSEDED = Issue(
     "conflict",
@@ -34,37 +31,24 @@ _SUPERSEDED = Issue(
 
 @dataclass(frozen=True, slots=True)
 class Carrier:
-    """What carrying a lane needs. `mirrored`: the resource types whose rows Dataverse holds."""
+    """What carrying a lane needs. `followed`: who hears of what is written."""
 
     journal: Journal
     outbox: Outbox
     fhir: FhirServer
     order: Order
-    mirrored: frozenset[str]
+    followed: Followed
 
 
-@dataclass(slots=True)
-class _Progress:
-    """How far a lane has come; the journal holds the same. `began`: an earlier try of it did."""
+@dataclass(slots=True, kw_only=True)
+class _Course(Progress):
+    """The progress of one lane, and who carries it. `began`: an earlier try of it did."""
 
     carrier: Carrier
     delivery: Delivery
     lane: int
     attempt: int
     began: float | None
-    settled: dict[int, Outcome] = field(default_factory=dict)
-    answers: dict[str, str] = field(default_factory=dict)  # Type/id by placeholder
-    broken: bool = False  # a part of a split transaction was refused
-
-    def remember(self, unit: Unit, outcomes: Iterable[Outcome]) -> None:
-        targets = _targets(unit)
-        for item in outcomes:
-            self.settled[item.position] = item
-            target = targets[item.position]
-            if (item.written or item.superseded) and item.location and "/" not in target:
-                self.answers[target] = _identity(item, target)
-            if not (item.written or item.superseded) and unit.kind == "transaction":
-                self.broken = True
 
 
 async def carry_lane(
@@ -76,15 +60,17 @@ async def carry_lane(
     """
     number = claim.lane or 0
     began = await carrier.journal.begin(delivery.id, number, carrier.order.now())
-    progress = _Progress(carrier, delivery, number, claim.attempt, began)
+    progress = _Course(
+        carrier=carrier, delivery=delivery, lane=number, attempt=claim.attempt, began=began
+    )
     noted = [] if began is None else await carrier.journal.outcomes(delivery.id, number)
     known = {item.position: item for item in noted}
-    begun = [unit for unit in lane.units if any(n in known for n in _targets(unit))]
+    begun = [unit for unit in lane.units if any(n in known for n in targets(unit))]
     for index, unit in enumerate(lane.units):
-        progress.remember(unit, [known[n] for n in _targets(unit) if n in known])
+        progress.remember(unit, [known[n] for n in targets(unit) if n in known])
         if begun and unit is begun[-1]:
             await _end_turns(progress, unit, f"{number}.{index}")
-        if not _left(progress, unit):
+        if not progress.left(unit):
             continue
         if index and await _cancelled(carrier, delivery):
             return None
@@ -92,10 +78,10 @@ async def carry_lane(
     return [progress.settled[position] for position in lane.positions]
 
 
-async def _carry_unit(progress: _Progress, unit: Unit, name: str) -> None:
+async def _carry_unit(progress: _Course, unit: Unit, name: str) -> None:
     """Settle every entry of the unit, or raise Unavailable with the rest left over."""
     carrier = progress.carrier
-    await _settle(progress, unit, name, _blocked(progress, unit))
+    await _settle(progress, unit, name, progress.blocked(unit))
     taken = Taken(progress.delivery.id, name, carrier.order.token())
     trip = _Trip(progress, unit, name, taken)
     try:
@@ -104,25 +90,25 @@ async def _carry_unit(progress: _Progress, unit: Unit, name: str) -> None:
         unheard = isinstance(error, Unavailable) and error.unheard
         if trip.fate is Fate.UNHEARD and not unheard:
             trip.fate = Fate.ANSWERED
-        await order.give_back(carrier.order, taken, _written(progress, unit), trip.fate)
+        await order.give_back(carrier.order, taken, progress.written(unit), trip.fate)
         raise
-    await order.give_back(carrier.order, taken, _written(progress, unit))
+    await order.give_back(carrier.order, taken, progress.written(unit))
 
 
-async def _end_turns(progress: _Progress, unit: Unit, name: str) -> None:
+async def _end_turns(progress: _Course, unit: Unit, name: str) -> None:
     """An earlier try may have ended between noting what it did and giving back its turns. Others
     cannot tell by looking: a delete of what was not there leaves no trace on the server."""
     carrier, delivery = progress.carrier, progress.delivery
     scout = Scout(carrier.fhir, carrier.order, delivery, progress.answers)
     taken = Taken(delivery.id, name, carrier.order.token())
-    left = _left(progress, unit)
+    left = progress.left(unit)
     entries = [entry for entry in unit.entries if entry not in left]
     found = {
-        entry.position: [_identity(progress.settled[entry.position], "")]
+        entry.position: [identity(progress.settled[entry.position], "")]
         for entry in entries
         if entry.condition and entry.method != "POST" and progress.settled[entry.position].location
     }
-    await before.end_turns(scout, taken, entries, found, _written(progress, unit))
+    await before.end_turns(scout, taken, entries, found, progress.written(unit))
 
 
 async def _wait_for_later(trip: _Trip) -> None:
@@ -139,7 +125,7 @@ async def _wait_for_later(trip: _Trip) -> None:
 class _Trip:
     """One unit on its way to the server."""
 
-    progress: _Progress
+    progress: _Course
     unit: Unit
     name: str
     taken: Taken
@@ -150,7 +136,8 @@ async def _go(trip: _Trip) -> None:
     progress, unit, taken = trip.progress, trip.unit, trip.taken
     carrier, delivery = progress.carrier, progress.delivery
     scout = Scout(carrier.fhir, carrier.order, delivery, progress.answers)
-    found = await before.take_turns(scout, taken, _left(progress, unit), carrier.mirrored)
+    followed = await carrier.followed()
+    found = await before.take_turns(scout, taken, progress.left(unit), followed)
     # Perhaps by another claim of this lane, while the turn was waited for.
     if any(turn.delivery == delivery.id for turn in taken.found.values()):
         noted = await carrier.journal.outcomes(delivery.id, progress.lane)
@@ -160,12 +147,12 @@ async def _go(trip: _Trip) -> None:
     await _wait_for_later(trip)
     settled = progress.settled.values()
     done = await before.done_before(
-        scout, unit, _left(progress, unit), taken, found, progress.began, settled
+        scout, unit, progress.left(unit), taken, found, progress.began, settled
     )
     await _settle(progress, unit, trip.name, done)
-    doubtful = await before.ambiguous(scout, _left(progress, unit))
-    await _settle(progress, unit, trip.name, _ambiguous(trip, doubtful))
-    todo = _left(progress, unit)
+    doubtful = await before.ambiguous(scout, progress.left(unit))
+    await _settle(progress, unit, trip.name, progress.ambiguous(unit, doubtful))
+    todo = progress.left(unit)
     if not todo:
         return
     trip.fate = Fate.UNHEARD
@@ -179,32 +166,34 @@ async def _go(trip: _Trip) -> None:
             _note_refusals(trip, answer.settled)
     await _settle(progress, unit, trip.name, answer.settled, found)
     if scout.guarded:
-        await order.note(carrier.order, delivery.id, _born(todo, answer.settled))
+        await order.note(carrier.order, delivery.id, born(todo, answer.settled))
     if answer.unfinished:
         why = f"{len(answer.unfinished)} of {len(todo)} entries are unfinished"
         raise Unavailable(carrier.fhir.neighbour.name, why, answer.retry_after)
 
 
 async def _settle(
-    progress: _Progress,
+    progress: _Course,
     unit: Unit,
     name: str,
     outcomes: Sequence[Outcome],
     found: Mapping[int, Sequence[str]] | None = None,
 ) -> None:
-    """Queue the mirror first, then note: a crash between repeats the mirror, which is harmless."""
+    """Queue who follows first, then note: a crash between repeats that, which is harmless."""
     if not outcomes:
         return
     carrier, delivery = progress.carrier, progress.delivery
-    targets = _targets(unit)
+    names = targets(unit)
     written = [item for item in outcomes if item.written]
-    changed = {_identity(item, targets[item.position]) for item in written}
-    changed.update(name for item in written for name in (found or {}).get(item.position, ()))
+    changed = {identity(item, names[item.position]) for item in written}
+    changed.update(one for item in written for one in (found or {}).get(item.position, ()))
+    followed = await carrier.followed()
+    queues = {one: followed.get(one.partition("/")[0]) for one in sorted(changed)}
     await asyncio.gather(
         *(
-            carrier.outbox.send(MIRROR_QUEUE, Claim(delivery.id, resource=identity))
-            for identity in sorted(changed)
-            if identity.partition("/")[0] in carrier.mirrored
+            carrier.outbox.send(queue, Claim(delivery.id, resource=one))
+            for one, queue in queues.items()
+            if queue is not None
         )
     )
     named = [replace(item, unit=name) for item in outcomes]
@@ -212,47 +201,11 @@ async def _settle(
     progress.remember(unit, named)
 
 
-def _blocked(progress: _Progress, unit: Unit) -> list[Outcome]:
-    """Entries that cannot go because of what became of earlier ones."""
-    todo = _left(progress, unit)
-    if progress.broken and unit.kind == "transaction":
-        text = "not sent: an earlier part of the transaction was refused"
-        return _not_sent(todo, text)
-    inside = {entry.target for entry in todo} if unit.kind == "transaction" else set()
-    answered = progress.answers.keys() | inside
-    lost = [entry for entry in todo if not answered >= set(entry.awaits)]
-    text = "not sent: it refers to an entry that was refused"
-    return _not_sent(todo if unit.kind == "transaction" and lost else lost, text)
-
-
-def _ambiguous(trip: _Trip, doubtful: Sequence[UnitEntry]) -> list[Outcome]:
-    """Refused as the server itself would; a transaction is refused with them."""
-    issue = Issue("multiple-matches", "a conditional reference has more than one match")
-    refused = [
-        item
-        for entry in doubtful
-        for item in outcome.spread(entry, outcome.refused(entry, issue, _PRECONDITION_FAILED))
-    ]
-    if not (doubtful and trip.unit.kind == "transaction"):
-        return refused
-    rest = [entry for entry in _left(trip.progress, trip.unit) if entry not in doubtful]
-    return refused + _not_sent(rest, "not sent: another entry of the transaction was refused")
-
-
-def _not_sent(entries: Iterable[UnitEntry], text: str) -> list[Outcome]:
-    issue = Issue("processing", text)
-    return [
-        item
-        for entry in entries
-        for item in outcome.spread(entry, outcome.refused(entry, issue, _FAILED_DEPENDENCY))
-    ]
-
-
 def _superseded(trip: _Trip, found: Mapping[int, Sequence[str]]) -> list[Outcome]:
     """Writes that come after a later one of the same resource."""
     return [
         inquiry.left_alone(entry, before.name_of(entry, found), _SUPERSEDED)
-        for entry in _left(trip.progress, trip.unit)
+        for entry in trip.progress.left(trip.unit)
         if entry.position in trip.taken.superseded
     ]
 
@@ -271,34 +224,6 @@ def _note_refusals(trip: _Trip, outcomes: Sequence[Outcome]) -> None:
         notes = tuple(f"{status}: {count} of {len(outcomes)}" for status, count in statuses)
         category = max((category_of(status) for status, _ in statuses), key=list(Category).index)
         neighbour.activities.note(category, neighbour.name, "refused", about(), notes=notes)
-
-
-def _born(entries: Sequence[UnitEntry], outcomes: Sequence[Outcome]) -> dict[str, str | None]:
-    """What conditional entries have created: the stamp by Type/id."""
-    conditional = {entry.position: entry for entry in entries if entry.condition}
-    return {
-        _identity(item, ""): conditional[item.position].stamp
-        for item in outcomes
-        if item.status == 201 and item.location and item.position in conditional
-    }
-
-
-def _written(progress: _Progress, unit: Unit) -> dict[int, bool]:
-    """Of the settled entries: whether the server holds what they say."""
-    settled = {n: progress.settled.get(n) for entry in unit.entries for n in entry.positions}
-    return {n: item.written for n, item in settled.items() if item is not None}
-
-
-def _targets(unit: Unit) -> dict[int, str]:
-    return {n: entry.target for entry in unit.entries for n in entry.positions}
-
-
-def _left(progress: _Progress, unit: Unit) -> list[UnitEntry]:
-    return [entry for entry in unit.entries if entry.position not in progress.settled]
-
-
-def _identity(item: Outcome, target: str) -> str:
-    return (item.location or target).partition("/_history/")[0]
 
 
 async def _cancelled(carrier: Carrier, delivery: Delivery) -> bool:

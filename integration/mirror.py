@@ -14,10 +14,11 @@ from datetime import datetime
 
 from integration.activity import About, Activities
 from integration.errors import Misconfigured, Unavailable
+from integration.journal.row_keys import MemoryRowKeys, RowKeys
 from integration.journal.store import Journal
 from integration.mapping.model import EntityMap
 from integration.model import Category, Claim, RowOutcome
-from integration.outbox import Outbox, put_back
+from integration.outbox import Followed, Outbox, put_back
 from integration.settings import MIRROR_QUEUE
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ class Mirror:
     now: Callable[[], datetime]
     max_age: float
     activities: Activities = field(default_factory=Activities)
+    followed: Followed | None = None  # None: every type that has a map is mirrored
+    row_keys: RowKeys = field(default_factory=MemoryRowKeys)
 
 
 async def mirror(it: Mirror, claim: Claim) -> None:
@@ -51,8 +54,18 @@ async def bring(it: Mirror, claim: Claim) -> RowOutcome:
     """The same for who waits for it. Raises Unavailable or Misconfigured."""
     began = it.now()
     async with _working(it, claim):
-        result = await it.sink(_entity(it, claim), claim)
+        result = await _brought(it, claim)
         await _noted(it, result, began)
+    return result
+
+
+async def _brought(it: Mirror, claim: Claim) -> RowOutcome:
+    """A row's key that does not follow from the resource's id is noted: lookups of virtual rows
+    point at it. Before the outcome, so that what fails is done again."""
+    result = await it.sink(_entity(it, claim), claim)
+    type_, _, id_ = result.resource.partition("/")
+    if result.row is not None and result.row != id_:
+        await it.row_keys.note(type_, {id_: result.row})
     return result
 
 
@@ -60,7 +73,12 @@ async def _mirror(it: Mirror, claim: Claim) -> None:
     began = it.now()
     extra: dict[str, object] = {"delivery": claim.delivery, "resource": claim.resource}
     try:
-        result = await it.sink(_entity(it, claim), claim)
+        if it.followed is not None and (await it.followed()).get(_kind(claim)) != MIRROR_QUEUE:
+            # Queued before its table became a virtual one.
+            log.info("row.left", extra=extra)
+            await it.journal.note_row(RowOutcome(*_of(it, claim), None, "left"))
+            return
+        result = await _brought(it, claim)
     except (Unavailable, Misconfigured) as error:
         back = put_back(claim, error, it.now(), it.max_age)
         if back.delay is None:

@@ -135,7 +135,7 @@ class RowOutcome:
     resource: str  # Type/id
     table: str
     row: str | None  # the primary key
-    action: str  # created, updated, unchanged, deactivated, refused, absent
+    action: str  # created, updated, unchanged, deactivated, refused, absent, left
     version: str | None = None
     notes: tuple[str, ...] = ()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
@@ -12,6 +12,9 @@ import msgspec
 from integration.errors import IntegrationError, Misconfigured, Unavailable
 from integration.model import Claim
 from integration.storage_errors import storage_errors
+
+# By resource type, the queue that hears of each change.
+Followed = Callable[[], Awaitable[Mapping[str, str]]]
 
 _claim = msgspec.json.Decoder(Claim)
 

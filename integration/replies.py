@@ -6,10 +6,10 @@ import functools
 import logging
 import math
 import traceback
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode, urlsplit
 
 import azure.functions as func
 import msgspec
@@ -22,14 +22,20 @@ from integration.journal import view
 from integration.journal.activity import ActivityPage
 from integration.journal.store import Page
 from integration.model import Delivery, Status
+from integration.odata import headers as odata_headers
+from integration.odata import payload
 from integration.subscriptions import Noted
 from integration.tracking import Replayed, Story
+from integration.virtual_tables.asked import Answer, Asked
 
 log = logging.getLogger(__name__)
 
 Door = Callable[[func.HttpRequest], Awaitable[func.HttpResponse]]
 QueueDoor = Callable[[func.QueueMessage], Awaitable[None]]
 TimerDoor = Callable[[func.TimerRequest], Awaitable[None]]
+
+# Where the feed is: host.json's prefix, and the route of its function.
+_FEED = "/api/odata"
 
 _FHIR = "application/fhir+json"
 _POLL_AGAIN = "1"
@@ -59,6 +65,31 @@ def door(work: Door) -> Door:
         except Exception as error:
             log.error("door.failed", extra={"error": described(error)})
             return outcome(500, [Issue("exception", "the app failed; its log says where")])
+
+    return answered
+
+
+def odata_door(work: Door) -> Door:
+    """The feed's door, whose errors are OData's."""
+
+    @functools.wraps(work)
+    async def answered(req: func.HttpRequest) -> func.HttpResponse:
+        try:
+            return await work(req)
+        except Rejected as error:
+            allowed = {"Allow": ", ".join(error.allowed)} if error.allowed else {}
+            return _odata_error(error.status, error.issues, allowed)
+        except Unavailable as error:
+            log.warning("door.unavailable", extra={"reason": str(error)})
+            wait = math.ceil(error.retry_after or _TRY_AGAIN)
+            text = "not done, because the FHIR server does not answer: try again later"
+            return _odata_error(503, [Issue("transient", text)], {"Retry-After": str(wait)})
+        except Misconfigured as error:
+            log.error("door.misconfigured", extra={"reason": str(error)})
+            return _odata_error(500, [Issue("exception", str(error))])
+        except Exception as error:
+            log.error("door.failed", extra={"error": described(error)})
+            return _odata_error(500, [Issue("exception", "the app failed; its log says where")])
 
     return answered
 
@@ -107,6 +138,50 @@ def ask(req: func.HttpRequest) -> Ask:
         {name.lower(): value for name, value in req.headers.items()},
         req.get_body(),
     )
+
+
+def odata_asked(req: func.HttpRequest) -> Asked:
+    """What the feed needs of the request."""
+    url = urlsplit(req.url)
+    before, _, path = url.path.partition(_FEED)
+    root = f"{url.scheme}://{url.netloc}{before}{_FEED}/"
+    told = {name.lower(): value for name, value in req.headers.items()}
+    return Asked(req.method, root, unquote(path), url.query, told, req.get_body())
+
+
+def odata(result: Answer) -> func.HttpResponse:
+    """An answer of the feed."""
+    told = dict(result.headers)
+    kind = told.pop("Content-Type", None)
+    return func.HttpResponse(
+        result.body, status_code=result.status, headers=told, mimetype=kind or "text/plain"
+    )
+
+
+def _odata_error(
+    status: int, issues: Sequence[Issue], headers: Mapping[str, str] | None = None
+) -> func.HttpResponse:
+    """https://docs.oasis-open.org/odata/odata-json-format/v4.01/odata-json-format-v4.01.html#sec_ErrorResponse"""
+    told = {**odata_headers.answer_headers(), **(headers or {})}
+    return _json(payload.error(issues), status, told, media="application/json")
+
+
+def json_body(req: func.HttpRequest) -> Any:
+    """The body, as JSON. Raises Rejected."""
+    try:
+        return msgspec.json.decode(req.get_body())
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Rejected(Issue("structure", "the body is no JSON")) from None
+
+
+def routes(told: Sequence[Mapping[str, Any]]) -> func.HttpResponse:
+    """The tables with their data routes."""
+    return _json({"routes": told}, 200, media="application/json")
+
+
+def chosen(meant: Mapping[str, str]) -> func.HttpResponse:
+    """What the chosen data routes mean."""
+    return _json({"routes": meant}, 200, media="application/json")
 
 
 def dry_run(req: func.HttpRequest) -> bool:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from integration.errors import Misconfigured
+from integration.reader import Reader
 
 RELAY_QUEUE = "relay"
 MIRROR_QUEUE = "mirror"
+EXTERNAL_QUEUE = "external-events"
 
 _STORAGE = "AzureWebJobsStorage"
+
+# The folder of function_app.py, to which MAPS is relative.
+_ROOT = Path(__file__).parent.parent
 
 # What `UseDevelopmentStorage=true` means; the Python SDK does not know it. The key is the same
 # for everybody: https://learn.microsoft.com/azure/storage/common/storage-use-azurite
@@ -24,13 +28,6 @@ _EMULATOR = (
     "TableEndpoint=http://127.0.0.1:10002/devstoreaccount1"
 )
 
-# A neighbour beyond this machine is asked over TLS only. No user, no query, no folder tricks:
-# what is fetched is compared with it character by character.
-_SOURCE = re.compile(
-    r"(?:https://[A-Za-z0-9.\-]+|http://(?:127\.0\.0\.1|localhost))(?::\d{1,5})?"
-    r"(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9._~\-]+)*"
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Storage:
@@ -40,6 +37,32 @@ class Storage:
     blob_url: str
     queue_url: str
     table_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """How a neighbour that speaks HTTP is reached; without a `scope` no token is sent."""
+
+    url: str
+    scope: str | None
+    concurrency: int  # the most requests under way
+    timeout: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """Dataverse alone, for a command that needs nothing else."""
+
+    dataverse: Service
+    client_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Provisioning:
+    """What Dataverse is to know of this app: where the feed is, its key, and the app's identity."""
+
+    feed_url: str | None
+    feed_key: str | None = field(repr=False)
     client_id: str | None
 
 
@@ -64,10 +87,20 @@ class Mirroring:
     to: str
     map_set: str
     map_prefix: str | None
-    own_maps: str | None
+    own_maps: Path | None
     enabled: tuple[str, ...]
     on_delete: str
     options: Mapping[str, str]  # headers of every change
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """How virtual tables are read. `told`: the resource types of whose changes flows hear."""
+
+    page: int  # rows, at most
+    breadth: int  # resources that one request may look at
+    timeout: int
+    told: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +108,14 @@ class Settings:
     """What an operator decides. Sizes in bytes, times in seconds."""
 
     storage: Storage
-    fhir_url: str
-    fhir_scope: str | None
-    dataverse_url: str
-    dataverse_scope: str | None
-    azure_client_id: str | None
+    fhir: Service
+    dataverse: Service
+    client_id: str | None  # of a user-assigned identity
     sender_header: str | None
     reading: Reading
     mirroring: Mirroring
+    feed: Feed
     order: Mapping[str, str]  # by sender; "" for all others
-    fhir_concurrency: int
-    dataverse_concurrency: int
-    neighbour_timeout: int
     max_age: int
     retention_days: int
     activity_days: int  # 0: no activity is noted
@@ -96,24 +125,18 @@ class Settings:
 
 def from_env(env: Mapping[str, str] = os.environ) -> Settings:
     """Read everything at once, so that one message names all that is missing or wrong."""
-    reader = _Reader(env)
-    fhir_url = reader.url("FHIR_URL")
-    dataverse_url = reader.url("DATAVERSE_URL")
+    reader = Reader(env)
+    timeout = _timeout(reader)
     settings = Settings(
+        fhir=_service(reader, "FHIR", timeout),
+        dataverse=_service(reader, "DATAVERSE", timeout),
         storage=_storage(reader),
-        fhir_url=fhir_url,
-        fhir_scope=reader.scope("FHIR_SCOPE", fhir_url),
-        dataverse_url=dataverse_url,
-        dataverse_scope=reader.scope("DATAVERSE_SCOPE", dataverse_url),
-        azure_client_id=reader.optional("AZURE_CLIENT_ID"),
+        client_id=_client_id(reader),
         sender_header=reader.optional("SENDER_HEADER"),
         reading=_reading(reader),
         mirroring=_mirroring(reader),
+        feed=_feed(reader),
         order=reader.by_sender("ORDER", ("arrival", "lastUpdated", "version", "off")),
-        fhir_concurrency=reader.whole("FHIR_CONCURRENCY", 16),
-        dataverse_concurrency=reader.whole("DATAVERSE_CONCURRENCY", 16),
-        # The FHIR service gives a bundle 100 s before it answers 408 itself.
-        neighbour_timeout=reader.whole("NEIGHBOUR_TIMEOUT", 110),
         max_age=reader.whole("MAX_AGE", 3 * 24 * 3600),
         retention_days=reader.whole("RETENTION_DAYS", 30, most=3650),
         activity_days=reader.whole("ACTIVITY_DAYS", 30, least=0, most=3650),
@@ -126,10 +149,33 @@ def from_env(env: Mapping[str, str] = os.environ) -> Settings:
 
 def reading_from_env(env: Mapping[str, str] = os.environ) -> Reading:
     """The part that needs no neighbour."""
-    reader = _Reader(env)
+    reader = Reader(env)
     reading = _reading(reader)
     reader.check()
     return reading
+
+
+def mirroring_from_env(env: Mapping[str, str] = os.environ) -> Mirroring:
+    """The part that says which maps are in use."""
+    reader = Reader(env)
+    mirroring = _mirroring(reader)
+    reader.check()
+    return mirroring
+
+
+def tenant_from_env(env: Mapping[str, str] = os.environ) -> Tenant:
+    """The part that reaches Dataverse."""
+    reader = Reader(env)
+    tenant = Tenant(_service(reader, "DATAVERSE", _timeout(reader)), _client_id(reader))
+    reader.check()
+    return tenant
+
+
+def provisioning_from_env(env: Mapping[str, str] = os.environ) -> Provisioning:
+    """The part that Dataverse is set up with."""
+    reader = Reader(env)
+    key = reader.optional("FEED_KEY")
+    return Provisioning(reader.optional("FEED_URL"), key, _client_id(reader))
 
 
 def housekeeping_schedule(env: Mapping[str, str] = os.environ) -> str:
@@ -151,7 +197,22 @@ def telemetry_destination(env: Mapping[str, str] = os.environ) -> str | None:
     return env.get("APPLICATIONINSIGHTS_CONNECTION_STRING") or None
 
 
-def _reading(reader: _Reader) -> Reading:
+def _service(reader: Reader, name: str, timeout: int) -> Service:
+    url, scope = reader.url(f"{name}_URL"), f"{name}_SCOPE"
+    concurrency = reader.whole(f"{name}_CONCURRENCY", 16)
+    return Service(url, reader.scope(scope, url), concurrency, timeout)
+
+
+def _timeout(reader: Reader) -> int:
+    # The FHIR service gives a bundle 100 s before it answers 408 itself.
+    return reader.whole("NEIGHBOUR_TIMEOUT", 110)
+
+
+def _client_id(reader: Reader) -> str | None:
+    return reader.optional("AZURE_CLIENT_ID") or reader.optional(f"{_STORAGE}__clientId")
+
+
+def _reading(reader: Reader) -> Reading:
     return Reading(
         max_delivery_bytes=reader.whole("MAX_DELIVERY_BYTES", 50_000_000),
         validate=reader.choice("VALIDATE", ("off", "on")) == "on",
@@ -165,7 +226,17 @@ def _reading(reader: _Reader) -> Reading:
     )
 
 
-def _mirroring(reader: _Reader) -> Mirroring:
+def _feed(reader: Reader) -> Feed:
+    return Feed(
+        page=reader.whole("FEED_PAGE", 250, most=1000),
+        breadth=reader.whole("FEED_BREADTH", 2000, most=50_000),
+        # The provider waits 30 s: https://learn.microsoft.com/power-apps/maker/data-platform/virtual-entity-odata-provider-requirements
+        timeout=reader.whole("FEED_TIMEOUT", 25, most=110),
+        told=tuple(reader.listed("EXTERNAL_EVENTS")),
+    )
+
+
+def _mirroring(reader: Reader) -> Mirroring:
     to = reader.choice("MIRROR_TO", ("web-api", "healthcare-api", "off"))
     map_set = reader.choice("MAP_SET", ("healthcare", "plain"))
     if to == "healthcare-api" and map_set != "healthcare":
@@ -175,14 +246,14 @@ def _mirroring(reader: _Reader) -> Mirroring:
         to=to,
         map_set=map_set,
         map_prefix=reader.optional("MAP_PREFIX"),
-        own_maps=reader.optional("MAPS"),
+        own_maps=_ROOT / own if (own := reader.optional("MAPS")) else None,
         enabled=tuple(reader.listed("MAPS_ENABLED")),
         on_delete=reader.choice("ON_DELETE", ("deactivate", "delete", "leave")),
         options=dict(_options(reader)),
     )
 
 
-def _options(reader: _Reader) -> Iterator[tuple[str, str]]:
+def _options(reader: Reader) -> Iterator[tuple[str, str]]:
     """https://learn.microsoft.com/power-apps/developer/data-platform/bypass-custom-business-logic
     https://learn.microsoft.com/power-apps/developer/data-platform/impersonate-another-user
     """
@@ -196,7 +267,7 @@ def _options(reader: _Reader) -> Iterator[tuple[str, str]]:
         yield "callerobjectid", user
 
 
-def _storage(reader: _Reader) -> Storage:
+def _storage(reader: Reader) -> Storage:
     """https://learn.microsoft.com/azure/azure-functions/functions-reference#connecting-to-host-storage-with-an-identity"""
     connection = reader.optional(_STORAGE)
     if connection and connection.rstrip(";").lower() == "usedevelopmentstorage=true":
@@ -210,82 +281,4 @@ def _storage(reader: _Reader) -> Storage:
     blob, queue, table = address("blob"), address("queue"), address("table")
     if not connection and not (blob and queue and table):
         reader.missing.append(f"{_STORAGE} (or {_STORAGE}__accountName)")
-    return Storage(connection, blob, queue, table, reader.optional(f"{_STORAGE}__clientId"))
-
-
-class _Reader:
-    """Collects what is missing or wrong instead of stopping at the first."""
-
-    def __init__(self, env: Mapping[str, str]) -> None:
-        self.env = env
-        self.missing: list[str] = []
-        self.wrong: list[str] = []
-
-    def optional(self, name: str) -> str | None:
-        return self.env.get(name, "").strip() or None
-
-    def url(self, name: str) -> str:
-        value = self.optional(name)
-        if value is None:
-            self.missing.append(name)
-        elif not value.startswith(("https://", "http://")):
-            self.wrong.append(f"{name} (an address that starts with https://)")
-        return (value or "").rstrip("/")
-
-    def scope(self, name: str, url: str) -> str | None:
-        """The token scope; `none` sends no token, for a neighbour on a laptop."""
-        value = self.optional(name) or f"{url}/.default"
-        return None if value.lower() == "none" else value
-
-    def sources(self, name: str, scope: str) -> dict[str, str | None]:
-        """Base addresses, and the token scope of each, in their order; `none` is for all."""
-        bases = self.listed(name)
-        if not all(_SOURCE.fullmatch(base) for base in bases):
-            self.wrong.append(f"{name} (addresses that start with https://, by commas)")
-        stated = self.listed(scope) or ["none"]
-        scopes = [None if each.lower() == "none" else each for each in stated]
-        scopes = scopes * len(bases) if scopes == [None] else scopes
-        if len(scopes) != len(bases):
-            self.wrong.append(f"{scope} (none, or one for each address of {name}, by commas)")
-        return dict(zip(bases, scopes, strict=False))
-
-    def listed(self, name: str) -> list[str]:
-        parts = (self.optional(name) or "").split(",")
-        return [part.strip().rstrip("/") for part in parts if part.strip()]
-
-    def whole(self, name: str, default: int, most: int | None = None, least: int = 1) -> int:
-        value = self.optional(name)
-        if value is None:
-            return default
-        number = int(value) if value.isascii() and value.isdigit() else -1
-        if number < least or (most is not None and number > most):
-            wanted = f"from {least} to {most}" if most else "above 0"
-            self.wrong.append(f"{name} (a whole number {wanted})")
-            return default
-        return number
-
-    def choice(self, name: str, choices: tuple[str, ...]) -> str:
-        """The first choice is the default."""
-        value = self.optional(name) or choices[0]
-        if value not in choices:
-            self.wrong.append(f"{name} (one of {', '.join(choices)})")
-        return value
-
-    def by_sender(self, name: str, choices: tuple[str, ...]) -> dict[str, str]:
-        """`arrival, lab=version`: a choice for everybody, and others for senders by name."""
-        chosen = {"": choices[0]}
-        for part in (self.optional(name) or choices[0]).split(","):
-            sender, _, value = part.strip().rpartition("=")
-            chosen[sender.strip()] = value.strip()
-        if set(chosen.values()) - set(choices):
-            self.wrong.append(f"{name} (one of {', '.join(choices)}; sender=… for one sender)")
-        return chosen
-
-    def check(self) -> None:
-        parts = []
-        if self.missing:
-            parts.append(f"set {', '.join(self.missing)}")
-        if self.wrong:
-            parts.append(f"correct {', '.join(self.wrong)}")
-        if parts:
-            raise Misconfigured(f"{'; '.join(parts)} (see local.settings.sample.json)")
+    return Storage(connection, blob, queue, table)

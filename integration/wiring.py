@@ -7,62 +7,46 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from http.cookiejar import CookieJar, DefaultCookiePolicy
-from pathlib import Path
-from typing import Any
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
-import httpx
-
-from integration import healthcare_api, web_api
 from integration.activity import Activities
 from integration.dataverse.client import Dataverse
+from integration.errors import Misconfigured
 from integration.events import Events
 from integration.fetch import Sources
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
-from integration.healthcare_api import HealthcareApi
 from integration.housekeeping import Ages, Housekeeping
 from integration.intake import Intake
 from integration.journal.activity import ActivityLog
 from integration.journal.keys import delivery_id
-from integration.journal.ledger import Ledger
 from integration.journal.store import Journal
-from integration.journal.waits import Waits
 from integration.lane import Carrier
-from integration.mapping import load
-from integration.mapping.load import Maps
-from integration.mapping.model import EntityMap
+from integration.mapping import files
+from integration.mapping.files import File
 from integration.mirror import Mirror, Sink
 from integration.model import Policy
+from integration.neighbours import Caller, credential, neighbour
 from integration.order import Order
-from integration.outbox import Outbox, StorageOutbox
+from integration.outbox import Outbox
 from integration.relay import Relay
-from integration.settings import (
-    MIRROR_QUEUE,
-    RELAY_QUEUE,
-    Mirroring,
-    Settings,
-    Storage,
-    from_env,
-)
-from integration.transport import BoundedClient, Neighbour, Tokens, places
-from integration.web_api import WebApi
+from integration.routes import DataRoutes
+from integration.settings import Mirroring, Service, Settings, from_env, tenant_from_env
+
+if TYPE_CHECKING:  # they know the paths of maps, which take long to learn
+    from integration.external_events import ExternalEvents
+    from integration.storage import Opened
+    from integration.virtual_tables.answer import VirtualTables
+    from integration.web_api import WebApi
 
 # The SDKs log every request at INFO: cost without a use here.
 logging.getLogger("azure").setLevel(logging.WARNING)
-
-# The storage SDK waits 15 s before its first retry: a sender would have given up. Longer trouble
-# is for the sender to repeat, or for the queue.
-_PROMPT: Any = {"initial_backoff": 1, "increment_base": 2, "random_jitter_range": 1}
-
-
-# The folder of function_app.py, to which MAPS is relative.
-ROOT = Path(__file__).parent.parent
 
 # Requests to the server of a sender that one worker has under way.
 _AT_A_SOURCE = 4
@@ -78,11 +62,28 @@ class Parts:
     dataverse: Dataverse
     intake: Intake
     relay: Relay
-    mirror: Mirror
     events: Events
     housekeeping: Housekeeping
     activity: ActivityLog
+    routes: DataRoutes
     now: Callable[[], datetime]
+    _mirror: Callable[[], Mirror]
+    _virtual_tables: Callable[[], VirtualTables]
+    _external: Callable[[], ExternalEvents]
+
+    @property
+    def mirror(self) -> Mirror:
+        """Built at its first use: to understand its maps takes longer than all the rest."""
+        return self._mirror()
+
+    @property
+    def virtual_tables(self) -> VirtualTables:
+        """Likewise."""
+        return self._virtual_tables()
+
+    @property
+    def external(self) -> ExternalEvents:
+        return self._external()
 
 
 _parts: Parts | None = None
@@ -107,51 +108,48 @@ async def closed() -> None:
     await _open.aclose()
 
 
+@asynccontextmanager
+async def dataverse() -> AsyncIterator[Dataverse]:
+    """Dataverse alone, for a command that needs nothing else. Raises Misconfigured."""
+    tenant = tenant_from_env()
+    async with AsyncExitStack() as open_:
+        asking = credential(tenant.client_id, open_) if tenant.dataverse.scope else None
+        caller = Caller(asking, Activities(), open_)
+        yield Dataverse(neighbour("Dataverse", tenant.dataverse, caller))
+
+
 async def _built(settings: Settings) -> Parts:
-    credential = _credential(settings)
-    journal, outbox, ledger, waits, activity = await _storage(settings.storage, credential)
-    activities = Activities(activity.note if settings.activity_days else None, _now)
+    from integration import storage  # with its SDKs, which no import of the doors should wait for
+
+    read = _files(settings.mirroring)
+    asking = _credential(settings)
+    there = await storage.opened(settings.storage, asking, _open)
+    activities = Activities(there.activity.note if settings.activity_days else None, _now)
     _open.push_async_callback(activities.flush)
-    fhir = FhirServer(
-        _neighbour(
-            "FHIR server",
-            settings.fhir_url,
-            settings.fhir_scope,
-            settings.fhir_concurrency,
-            settings,
-            credential,
-            activities,
-        )
-    )
+    caller = Caller(asking, activities, _open)
+    fhir = FhirServer(neighbour("FHIR server", settings.fhir, caller))
     dataverse = Dataverse(
-        _neighbour(
-            "Dataverse",
-            settings.dataverse_url,
-            settings.dataverse_scope,
-            settings.dataverse_concurrency,
-            settings,
-            credential,
-            activities,
-        ),
-        settings.mirroring.options,
+        neighbour("Dataverse", settings.dataverse, caller), settings.mirroring.options
     )
     # A third to start the request, a third to wait for it; and the FHIR server may be busy with it
     # for as long again.
-    lease = 3.0 * settings.neighbour_timeout
-    order = Order(ledger, lease, time.time, _token, asyncio.sleep, random.random)
-    maps, known = _maps(settings.mirroring)
-    mirrored = frozenset({*maps.entities, *maps.broken}) if settings.mirroring.to != "off" else ()
-    rows = WebApi(fhir, dataverse, waits, outbox, known, settings.mirroring.on_delete)
-    reading = settings.reading
-    limits = Limits(reading.unit_max_entries, reading.unit_max_bytes, reading.over_limit)
+    lease = 3.0 * settings.fhir.timeout
+    order = Order(there.ledger, lease, time.time, _token, asyncio.sleep, random.random)
+    routes = DataRoutes(
+        there.routes,
+        files.tables(read),
+        settings.mirroring.to != "off",
+        frozenset(settings.feed.told),
+    )
+    reading, max_age = settings.reading, float(settings.max_age)
     return Parts(
-        journal,
-        outbox,
+        there.journal,
+        there.outbox,
         fhir,
         dataverse,
         Intake(
-            journal,
-            outbox,
+            there.journal,
+            there.outbox,
             _now,
             _new_id,
             reading.max_delivery_bytes,
@@ -161,29 +159,19 @@ async def _built(settings: Settings) -> Parts:
             orders=settings.order,
         ),
         Relay(
-            Carrier(journal, outbox, fhir, order, frozenset(mirrored)),
-            limits,
+            Carrier(there.journal, there.outbox, fhir, order, routes.followed),
+            Limits(reading.unit_max_entries, reading.unit_max_bytes, reading.over_limit),
             _now,
-            float(settings.max_age),
-            _sources(settings, credential, activities),
+            max_age,
+            _sources(settings, caller),
             activities,
         ),
-        Mirror(
-            journal,
-            outbox,
-            _sink(settings.mirroring.to, rows, order),
-            maps.entities,
-            maps.broken,
-            _now,
-            float(settings.max_age),
-            activities,
-        ),
-        Events(journal, outbox, frozenset(mirrored), settings.fhir_url, _now),
+        Events(there.journal, there.outbox, routes.followed, settings.fhir.url, _now),
         Housekeeping(
-            journal,
-            ledger,
-            outbox,
-            activity,
+            there.journal,
+            there.ledger,
+            there.outbox,
+            there.activity,
             _now,
             Ages(
                 timedelta(seconds=settings.max_age),
@@ -191,23 +179,118 @@ async def _built(settings: Settings) -> Parts:
                 timedelta(days=settings.activity_days),
             ),
         ),
-        activity,
+        there.activity,
+        routes,
         _now,
+        cache(partial(_mirror, settings, read, there, fhir, dataverse, order, routes, activities)),
+        cache(partial(_virtual_tables, settings, read, there, fhir, order, routes)),
+        cache(partial(_external, settings, there, fhir, dataverse, order, routes, activities)),
+    )
+
+
+def _files(mirroring: Mirroring) -> list[File]:
+    chosen = (mirroring.map_set, mirroring.map_prefix, mirroring.own_maps, mirroring.enabled)
+    return files.read(*chosen)
+
+
+def _mirror(
+    settings: Settings,
+    read: Iterable[File],
+    there: Opened,
+    fhir: FhirServer,
+    dataverse: Dataverse,
+    order: Order,
+    routes: DataRoutes,
+    activities: Activities,
+) -> Mirror:
+    from integration.mapping import load
+    from integration.mapping.model import Route
+    from integration.web_api import WebApi
+
+    maps, to = load.understood(read), settings.mirroring
+    rows = WebApi(fhir, dataverse, there.waits, there.outbox, maps.known, to.on_delete)
+    return Mirror(
+        there.journal,
+        there.outbox,
+        _sink(to.to, rows, order),
+        {
+            name: entity.on(Route.DATAVERSE)
+            for name, entity in maps.entities.items()
+            if Route.DATAVERSE in entity.routes
+        },
+        maps.broken,
+        _now,
+        float(settings.max_age),
+        activities,
+        routes.followed,
+        there.row_keys,
+    )
+
+
+def _virtual_tables(
+    settings: Settings,
+    read: Iterable[File],
+    there: Opened,
+    fhir: FhirServer,
+    order: Order,
+    routes: DataRoutes,
+) -> VirtualTables:
+    from integration.mapping import load
+    from integration.mapping.model import Route
+    from integration.virtual_tables.answer import VirtualTables
+    from integration.virtual_tables.keys import Keys
+    from integration.virtual_tables.read import Reading
+    from integration.virtual_tables.shape import shape
+    from integration.virtual_tables.write import Writing
+
+    maps = load.understood(read).entities.values()
+    shapes = {one.resource: shape(one) for one in maps if Route.VIRTUAL in one.routes}
+    keys = Keys(there.row_keys, lambda type_: type_ not in shapes)
+    feed = settings.feed
+    return VirtualTables(
+        routes,
+        shapes,
+        Reading(fhir, keys, feed.breadth),
+        Writing(fhir, keys, order, lambda: _new_id(_now()), uuid4),
+        feed.page,
+        float(feed.timeout),
+    )
+
+
+def _external(
+    settings: Settings,
+    there: Opened,
+    fhir: FhirServer,
+    dataverse: Dataverse,
+    order: Order,
+    routes: DataRoutes,
+    activities: Activities,
+) -> ExternalEvents:
+    """Raises Misconfigured where nobody could have made the virtual tables."""
+    from integration.external_events import ExternalEvents
+    from integration.external_events import tables as virtual
+
+    prefix = settings.mirroring.map_prefix
+    if prefix is None:
+        raise Misconfigured("set MAP_PREFIX: EXTERNAL_EVENTS needs the names of virtual tables")
+    return ExternalEvents(
+        there.outbox,
+        fhir,
+        dataverse,
+        order,
+        virtual(routes.tables, prefix),
+        _now,
+        float(settings.max_age),
+        activities,
     )
 
 
 def _sink(to: str, rows: WebApi, order: Order) -> Sink:
+    from integration import healthcare_api, web_api
+
     if to == "healthcare-api":
-        return partial(healthcare_api.bring, HealthcareApi(rows, order))
+        return partial(healthcare_api.bring, healthcare_api.HealthcareApi(rows, order))
     return partial(web_api.bring, rows)
-
-
-def _maps(mirroring: Mirroring) -> tuple[Maps, dict[str, EntityMap]]:
-    """The maps in use; and all there are, since lookups may point at rows that others bring."""
-    own = ROOT / mirroring.own_maps if mirroring.own_maps else None
-    chosen = (mirroring.map_set, mirroring.map_prefix, own)
-    every = load.maps(*chosen, enabled=load.names(*chosen))
-    return load.maps(*chosen, enabled=mirroring.enabled), dict(every.entities)
 
 
 def _now() -> datetime:
@@ -223,101 +306,18 @@ def _token() -> str:
 
 
 def _credential(settings: Settings) -> Any:
-    """One identity for all neighbours; none where only a laptop's neighbours are named."""
-    scopes = (settings.fhir_scope, settings.dataverse_scope, *settings.fetch_from.values())
+    """One for all neighbours; none where only a laptop's neighbours are named."""
+    scopes = (settings.fhir.scope, settings.dataverse.scope, *settings.fetch_from.values())
     if settings.storage.connection and not any(scopes):
         return None
-    from azure.identity.aio import DefaultAzureCredential
-
-    client_id = settings.azure_client_id or settings.storage.client_id
-    credential = DefaultAzureCredential(managed_identity_client_id=client_id)
-    _open.push_async_callback(credential.close)
-    return credential
+    return credential(settings.client_id, _open)
 
 
-def _sources(settings: Settings, credential: Any, activities: Activities) -> Sources:
+def _sources(settings: Settings, caller: Caller) -> Sources:
     """The servers of senders from which something may be fetched."""
-    most = settings.reading.max_delivery_bytes
+    most, timeout = settings.reading.max_delivery_bytes, settings.fhir.timeout
     neighbours = {
-        base: _neighbour(
-            f"source {base}", base, scope, _AT_A_SOURCE, settings, credential, activities, most
-        )
+        base: neighbour(f"source {base}", Service(base, scope, _AT_A_SOURCE, timeout), caller, most)
         for base, scope in settings.fetch_from.items()
     }
     return Sources(neighbours, settings.fetch_pages, most)
-
-
-def _neighbour(
-    name: str,
-    url: str,
-    scope: str | None,
-    most: int,
-    settings: Settings,
-    credential: Any,
-    activities: Activities,
-    max_bytes: int | None = None,
-) -> Neighbour:
-    client = partial(BoundedClient, max_bytes) if max_bytes else httpx.AsyncClient
-    http = client(
-        timeout=httpx.Timeout(settings.neighbour_timeout, connect=10.0),
-        limits=httpx.Limits(max_connections=most, max_keepalive_connections=most),
-        # Requests spread over Dataverse's servers only without its affinity cookie:
-        # https://learn.microsoft.com/power-apps/developer/data-platform/send-parallel-requests
-        cookies=_no_cookies(),
-        follow_redirects=False,
-    )
-    _open.push_async_callback(http.aclose)
-    tokens = Tokens(credential, scope) if scope else None
-    return Neighbour(name, url, http, places(most), tokens, activities=activities)
-
-
-def _no_cookies() -> CookieJar:
-    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
-
-
-async def _storage(
-    storage: Storage, credential: Any
-) -> tuple[Journal, Outbox, Ledger, Waits, ActivityLog]:
-    from azure.core.exceptions import ResourceExistsError
-    from azure.data.tables.aio import TableServiceClient
-    from azure.storage.blob.aio import BlobServiceClient
-    from azure.storage.queue import TextBase64EncodePolicy
-    from azure.storage.queue.aio import QueueClient, QueueServiceClient
-
-    from integration.journal import azure_activity, azure_ledger, azure_waits
-    from integration.journal.azure_store import opened
-    from integration.storage_errors import storage_errors
-
-    if storage.connection:
-        blobs = BlobServiceClient.from_connection_string(storage.connection, **_PROMPT)
-        queues = QueueServiceClient.from_connection_string(storage.connection, **_PROMPT)
-        tables = TableServiceClient.from_connection_string(storage.connection)
-    else:
-        blobs = BlobServiceClient(storage.blob_url, credential, **_PROMPT)
-        queues = QueueServiceClient(storage.queue_url, credential, **_PROMPT)
-        tables = TableServiceClient(storage.table_url, credential=credential)
-
-    for service in (blobs, queues, tables):
-        _open.push_async_callback(service.close)
-
-    # The queue trigger expects base64, unless host.json says otherwise.
-    clients = {
-        name: queues.get_queue_client(name, message_encode_policy=TextBase64EncodePolicy())
-        for name in (RELAY_QUEUE, MIRROR_QUEUE)
-    }
-
-    async def made(queue: QueueClient) -> None:
-        try:
-            await queue.create_queue()
-        except ResourceExistsError:
-            pass  # as in every start but the first
-
-    async with storage_errors():
-        await asyncio.gather(*(made(queue) for queue in clients.values()))
-    journal, ledger, waits, activity = await asyncio.gather(
-        opened(blobs, tables),
-        azure_ledger.opened(tables),
-        azure_waits.opened(tables),
-        azure_activity.opened(tables),
-    )
-    return journal, StorageOutbox(clients.__getitem__), ledger, waits, activity

@@ -90,7 +90,7 @@ async def _demo(settings: Mapping[str, str], running: Running, host: Child) -> t
     """How much failed, and the last line."""
     chosen = from_env({**os.environ, **settings})
     here = httpx.AsyncClient(timeout=60.0, trust_env=False)
-    fhir = httpx.AsyncClient(timeout=110.0, headers=fhir_headers(chosen.fhir_scope))
+    fhir = httpx.AsyncClient(timeout=110.0, headers=fhir_headers(chosen.fhir.scope))
     async with here, fhir:
         health = await here.get(f"{host.url}/api/health?deep=1")
         if health.status_code != 200:
@@ -100,7 +100,7 @@ async def _demo(settings: Mapping[str, str], running: Running, host: Child) -> t
         end = time.monotonic() + DELIVERY_SECONDS
         deliveries = [await _follow(here, delivery, end) for delivery in sent]
         written = sorted({identity for delivery in deliveries for identity in delivery.written})
-        found = await _read(fhir, chosen.fhir_url, written)
+        found = await _read(fhir, chosen.fhir.url, written)
         _show_resources(written, found)
         patients = {k.removeprefix("Patient/"): found[k] for k in found if k[:8] == "Patient/"}
         contacts = await _mirrored(here, running.dataverse_url, patients)

@@ -46,6 +46,7 @@ from integration.web_api import WebApi
 from local.child import PROJECT
 from local.dataverse.app import create_app
 from local.dataverse.faults import fault_of
+from local.dataverse.tables import Additions
 from local.neighbours import Running, free_ports, neighbours
 
 # Stands for everything a patient could be known by: it may be in bytes and rows, nowhere else.
@@ -348,8 +349,8 @@ def _refusal(status: int, code: str) -> Body:
 class DataverseNeighbour(httpx.AsyncBaseTransport):
     """The stand-in for Dataverse, heard by a transport that can also step in between."""
 
-    def __init__(self) -> None:
-        self.app = create_app(now=lambda: datetime(2026, 3, 2, tzinfo=UTC))
+    def __init__(self, additions: Additions | None = None) -> None:
+        self.app = create_app(additions=additions, now=lambda: datetime(2026, 3, 2, tzinfo=UTC))
         self.heard: list[Heard] = []
         self.before: list[tuple[str, Callable[[], Awaitable[object]]]] = []
         self._asgi = httpx.ASGITransport(app=self.app)
@@ -408,6 +409,11 @@ def every_map() -> dict[str, EntityMap]:
     return dict(load.maps("healthcare", enabled=named).entities)
 
 
+async def patients_followed() -> dict[str, str]:
+    """Patients are mirrored, and of other resources nobody has to hear."""
+    return {"Patient": MIRROR_QUEUE}
+
+
 @dataclass
 class Route:
     """A delivery's route with doubles at both ends: intake, relay, mirror."""
@@ -429,6 +435,7 @@ class Route:
     waits: list[float] = field(default_factory=list)
     row_waits: MemoryWaits = field(default_factory=MemoryWaits)
     maps: Mapping[str, EntityMap] = field(default_factory=shipped)
+    all_maps: Mapping[str, EntityMap] = field(default_factory=every_map)
     on_delete: str = "deactivate"
     _ids: Iterator[int] = field(default_factory=lambda: count(1))
     _tokens: Iterator[int] = field(default_factory=lambda: count(1))
@@ -460,7 +467,7 @@ class Route:
 
     @property
     def relay(self) -> Relay:
-        carrier = Carrier(self.journal, self.outbox, self.fhir, self.order, frozenset({"Patient"}))
+        carrier = Carrier(self.journal, self.outbox, self.fhir, self.order, patients_followed)
         limits, age = self.limits, self.max_age
         return Relay(carrier, limits, self.clock, age, self.sources, self.activities)
 
@@ -479,8 +486,8 @@ class Route:
 
     @property
     def web_api(self) -> WebApi:
-        known = every_map()
-        return WebApi(self.fhir, self.dataverse, self.row_waits, self.outbox, known, self.on_delete)
+        ends = (self.fhir, self.dataverse, self.row_waits, self.outbox)
+        return WebApi(*ends, self.all_maps, self.on_delete)
 
     async def ask(self, body: Any, **asked: Any) -> Accepted:
         """What a sender does: `headers`, `method`, `type` and `id` as it likes."""

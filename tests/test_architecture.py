@@ -17,8 +17,8 @@ PACKAGE = PROJECT / "integration"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
 # Folders that only compute, but for the modules that send or read files; and some single modules.
-COMPUTING = ("fhir", "mapping", "dataverse", "toolkit")
-NOT_PURE = ("client", "load", "command")
+COMPUTING = ("fhir", "mapping", "dataverse", "toolkit", "provision")
+NOT_PURE = ("client", "load", "files", "command")
 PURE_ALONE = ("keys", "view", "model", "errors", "exact_json")
 PURE = [
     path
@@ -60,32 +60,33 @@ EFFECTS = {"print", "open", "input", "eval", "exec", "compile", "__import__", "b
 # package -> the only modules that may know it
 KNOWN_BY = [
     ("azure.functions", {"replies"}),
-    ("azure.identity", {"wiring"}),
+    ("azure.identity", {"neighbours"}),
     (
         "azure.core",
         {
             "journal.azure_store",
+            "journal.azure_blobs",
+            "journal.azure_tables",
             "journal.azure_ledger",
-            "journal.azure_waits",
             "journal.azure_activity",
             "storage_errors",
-            "wiring",
+            "storage",
         },
     ),
-    ("azure.storage", {"journal.azure_store", "outbox", "wiring"}),
+    ("azure.storage", {"journal.azure_store", "journal.azure_blobs", "storage"}),
     (
         "azure.data",
         {
             "journal.azure_store",
+            "journal.azure_tables",
             "journal.azure_ledger",
             "journal.azure_waits",
             "journal.azure_activity",
-            "outbox",
-            "wiring",
+            "storage",
         },
     ),
     ("azure.monitor", {"telemetry"}),
-    ("httpx", {"transport", "wiring"}),
+    ("httpx", {"transport", "neighbours"}),
     ("os", {"settings"}),
 ]
 

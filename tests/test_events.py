@@ -16,7 +16,7 @@ from integration.events import Events, Unreadable, take
 from integration.housekeeping import Ages, Step, due
 from integration.model import Claim, Status
 from integration.settings import MIRROR_QUEUE
-from tests.conftest import MARKER, Body, Route, patient, told_by
+from tests.conftest import MARKER, Body, Route, patient, patients_followed, told_by
 
 ANNA = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
 OURS = "ward-fhir.fhir.azurehealthcareapis.com"
@@ -64,7 +64,7 @@ def cloud_event(type_: str = CREATED, **changes: Any) -> Body:
 
 
 def events(route: Route, base: str = f"https://{OURS}") -> Events:
-    return Events(route.journal, route.outbox, {"Patient"}, base, route.clock)
+    return Events(route.journal, route.outbox, patients_followed, base, route.clock)
 
 
 async def taken(route: Route, *messages: Any, base: str = f"https://{OURS}") -> list[str]:

@@ -13,8 +13,10 @@ from integration.settings import (
     events_queue,
     from_env,
     housekeeping_schedule,
+    mirroring_from_env,
     reading_from_env,
     telemetry_destination,
+    tenant_from_env,
 )
 
 SAMPLE = Path(__file__).parent.parent / "local.settings.sample.json"
@@ -124,25 +126,25 @@ def test_an_empty_setting_is_an_absent_one(name: str) -> None:
 
 
 def test_addresses_lose_their_last_slash() -> None:
-    assert from_env(REQUIRED).fhir_url == "https://fhir.example.org/r4"
+    assert from_env(REQUIRED).fhir.url == "https://fhir.example.org/r4"
 
 
 def test_a_scope_follows_from_the_address() -> None:
     read = from_env(REQUIRED)
-    assert read.fhir_scope == "https://fhir.example.org/r4/.default"
-    assert read.dataverse_scope == "https://org.example.org/.default"
+    assert read.fhir.scope == "https://fhir.example.org/r4/.default"
+    assert read.dataverse.scope == "https://org.example.org/.default"
 
 
 @pytest.mark.parametrize("none", ["none", "None", " NONE "])
 def test_a_scope_of_none_sends_no_token(none: str) -> None:
     read = from_env({**REQUIRED, "FHIR_SCOPE": none})
-    assert read.fhir_scope is None
-    assert read.dataverse_scope is not None
+    assert read.fhir.scope is None
+    assert read.dataverse.scope is not None
 
 
 def test_a_scope_can_be_stated() -> None:
     stated = "https://other.example.org/.default"
-    assert from_env({**REQUIRED, "FHIR_SCOPE": stated}).fhir_scope == stated
+    assert from_env({**REQUIRED, "FHIR_SCOPE": stated}).fhir.scope == stated
 
 
 def without_connection(**values: str) -> dict[str, str]:
@@ -151,12 +153,11 @@ def without_connection(**values: str) -> dict[str, str]:
 
 
 def test_storage_can_be_an_account_and_an_identity() -> None:
-    storage = from_env(without_connection(accountName="clinic", clientId="an-id")).storage
+    storage = from_env(without_connection(accountName="clinic")).storage
     assert storage.connection is None
     assert storage.blob_url == "https://clinic.blob.core.windows.net"
     assert storage.queue_url == "https://clinic.queue.core.windows.net"
     assert storage.table_url == "https://clinic.table.core.windows.net"
-    assert storage.client_id == "an-id"
 
 
 def test_storage_can_be_three_addresses() -> None:
@@ -193,6 +194,43 @@ def test_a_delivery_can_be_read_without_any_neighbour() -> None:
     assert reading_from_env(changed) == from_env({**REQUIRED, **changed}).reading
     with pytest.raises(Misconfigured, match=r"^correct DOCUMENTS"):
         reading_from_env({"DOCUMENTS": "burn"})
+
+
+def test_the_maps_in_use_can_be_read_without_any_neighbour() -> None:
+    assert mirroring_from_env({}) == from_env(REQUIRED).mirroring
+    with pytest.raises(Misconfigured, match=r"^correct MAP_SET"):
+        mirroring_from_env({"MAP_SET": "tidy"})
+
+
+def test_own_maps_are_in_a_folder_beside_the_doors() -> None:
+    assert mirroring_from_env({"MAPS": "our-maps"}).own_maps == SAMPLE.parent / "our-maps"
+
+
+def test_dataverse_can_be_reached_without_anything_else() -> None:
+    stated = {"DATAVERSE_URL": "https://org.example.org", "AZURE_CLIENT_ID": "an-id"}
+    read, whole = tenant_from_env(stated), from_env({**REQUIRED, **stated})
+    assert (read.dataverse, read.client_id) == (whole.dataverse, whole.client_id)
+    with pytest.raises(Misconfigured, match=r"^set DATAVERSE_URL \("):
+        tenant_from_env({})
+
+
+@pytest.mark.parametrize(
+    ("named", "client"),
+    [
+        ({}, None),
+        ({"AzureWebJobsStorage__clientId": "storage"}, "storage"),
+        ({"AzureWebJobsStorage__clientId": "storage", "AZURE_CLIENT_ID": "own"}, "own"),
+    ],
+)
+def test_the_identity_is_that_of_storage_unless_another_is_named(
+    named: dict[str, str], client: str | None
+) -> None:
+    assert from_env({**REQUIRED, **named}).client_id == client
+    assert tenant_from_env({**REQUIRED, **named}).client_id == client
+
+
+def test_a_mistake_in_what_several_neighbours_share_is_told_once() -> None:
+    assert problem(NEIGHBOUR_TIMEOUT="soon").count("NEIGHBOUR_TIMEOUT") == 1
 
 
 def test_a_timer_names_its_setting_only_where_it_is_set() -> None:

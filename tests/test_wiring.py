@@ -17,16 +17,21 @@ from integration import wiring
 from integration.activity import Activities
 from integration.errors import Misconfigured
 from integration.journal.keys import is_delivery_id
-from integration.settings import Settings, from_env
+from integration.neighbours import Caller
+from integration.neighbours import neighbour as neighbour_of
+from integration.settings import Service, Settings, from_env
 from integration.transport import BoundedClient, Neighbour
 from local.child import PROJECT
+from local.neighbours import Running
 
 HEAVY = [
     "azure.data.tables",
     "azure.identity",
     "azure.monitor",
     "azure.storage.blob",
+    "antlr4",
     "fhir.resources",
+    "fhirpathpy",
     "pydantic",
 ]
 
@@ -47,36 +52,63 @@ async def neighbour() -> AsyncIterator[Any]:
     """A neighbour as the app builds it, from a scope and a credential."""
     async with AsyncExitStack() as stack:
 
-        def built(scope: str | None = None, **changes: str) -> Neighbour:
-            made = wiring._neighbour(
-                "FHIR server",
-                "https://fhir.example",
-                scope,
-                7,
-                settings(**changes),
-                object(),
-                Activities(),
-            )
-            stack.push_async_callback(made.http.aclose)
-            return made
+        def built(scope: str | None = None) -> Neighbour:
+            at = Service("https://fhir.example", scope, 7, 90)
+            return neighbour_of("FHIR server", at, Caller(object(), Activities(), stack))
 
         yield built
 
 
-def test_a_door_opens_without_the_heavy_libraries() -> None:
-    """A cold start is paid by whoever sends first; what storage needs comes with the first use."""
-    code = f"import json, sys, function_app; print(json.dumps([n for n in {HEAVY} if n in sys.modules]))"
+def loaded(code: str, **env: str) -> list[str]:
+    """Which of the heavy libraries a new process has after this."""
+    told = f"import json, sys; print(json.dumps([name for name in {HEAVY} if name in sys.modules]))"
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
+        [sys.executable, "-W", "ignore", "-c", f"{code}; {told}"],
         cwd=PROJECT,
-        env={},
+        env=env,
         capture_output=True,
         text=True,
         timeout=30,
         check=True,
     )
-    # The journal's door imports only what names its own store.
-    assert json.loads(done.stdout) == []
+    names: list[str] = json.loads(done.stdout)
+    return names
+
+
+def test_a_door_opens_without_the_heavy_libraries() -> None:
+    """A cold start is paid by whoever sends first; what storage needs comes with the first use."""
+    assert loaded("import function_app") == []
+
+
+def test_a_worker_without_rows_to_write_needs_no_paths_of_maps(azurite: Running) -> None:
+    stated = {
+        "AzureWebJobsStorage": azurite.storage,
+        "FHIR_URL": "http://127.0.0.1:1/fhir",
+        "FHIR_SCOPE": "none",
+        "DATAVERSE_URL": "http://127.0.0.1:1",
+        "DATAVERSE_SCOPE": "none",
+    }
+    there = "import asyncio; from integration import wiring; parts = asyncio.run(wiring.parts())"
+    storage = ["azure.data.tables", "azure.storage.blob"]
+    assert loaded(there, **stated) == storage
+    assert loaded(f"{there}; assert parts.mirror is parts.mirror", **stated) == [
+        *storage,
+        "antlr4",
+        "fhirpathpy",
+    ]
+
+
+async def test_a_setting_of_the_maps_that_is_wrong_stops_every_door(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else changes would be queued that nobody can mirror."""
+    for name in ("FHIR", "DATAVERSE"):
+        monkeypatch.setenv(f"{name}_URL", "http://127.0.0.1:1")
+        monkeypatch.setenv(f"{name}_SCOPE", "none")
+    monkeypatch.setenv("AzureWebJobsStorage", "UseDevelopmentStorage=true")
+    monkeypatch.setenv("MAPS_ENABLED", "nobody")
+    with pytest.raises(Misconfigured, match="there is no map nobody to enable"):
+        await wiring.parts()
 
 
 def test_a_laptop_needs_no_identity() -> None:
@@ -90,7 +122,7 @@ async def test_one_neighbour_that_wants_a_token_is_enough_for_an_identity(open_:
 
 
 async def test_a_neighbour_is_asked_in_time_and_within_its_places(neighbour: Any) -> None:
-    made: Neighbour = neighbour(NEIGHBOUR_TIMEOUT="90")
+    made: Neighbour = neighbour()
     assert made.http.timeout == httpx.Timeout(90, connect=10)
     assert made.places.limit.now == 7
     assert made.tokens is None
@@ -138,23 +170,22 @@ async def test_a_source_that_wants_a_token_is_enough_for_an_identity(
 
 
 async def test_sources_are_asked_with_their_own_token_within_bounds_and_not_led_away() -> None:
-    made = wiring._sources(
-        settings(
-            FETCH_FROM="https://a.example/fhir,https://b.example",
-            FETCH_SCOPE="none,api://b/.default",
-            FETCH_PAGES="7",
-            MAX_DELIVERY_BYTES="1000",
-        ),
-        object(),
-        Activities(),
+    chosen = settings(
+        FETCH_FROM="https://a.example/fhir,https://b.example",
+        FETCH_SCOPE="none,api://b/.default",
+        FETCH_PAGES="7",
+        MAX_DELIVERY_BYTES="1000",
     )
-    first, second = made.neighbours["https://a.example/fhir"], made.neighbours["https://b.example"]
-    assert (made.max_pages, made.max_bytes) == (7, 1000)
-    assert (first.tokens, second.tokens is None) == (None, False)
-    for each in (first, second):
-        assert isinstance(each.http, BoundedClient)
-        assert each.http.follow_redirects is False
-        await each.http.aclose()
+    async with AsyncExitStack() as stack:
+        made = wiring._sources(chosen, Caller(object(), Activities(), stack))
+        first, second = (
+            made.neighbours[base] for base in ("https://a.example/fhir", "https://b.example")
+        )
+        assert (made.max_pages, made.max_bytes) == (7, 1000)
+        assert (first.tokens, second.tokens is None) == (None, False)
+        for each in (first, second):
+            assert isinstance(each.http, BoundedClient)
+            assert each.http.follow_redirects is False
 
 
 def test_the_clock_is_in_utc_and_ids_are_deliveries() -> None:

@@ -2,7 +2,7 @@
 
 DATAVERSE_PORT (8090) is the port, DATAVERSE_DB (in memory) a file that keeps the rows.
 DATAVERSE_COLUMNS is a file of columns that the organization has of its own, such as
-local/dataverse/custom/plain.json, and DATAVERSE_PREFIX (new) the publisher's prefix in it.
+integration/provision/custom/plain.json, and DATAVERSE_PREFIX (new) the publisher's prefix in it.
 DATAVERSE_LIMITS=on throttles as Dataverse does. With DATAVERSE_CERTIFICATE and DATAVERSE_KEY, two
 PEM files, it speaks TLS.
 """

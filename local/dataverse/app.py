@@ -9,13 +9,15 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from uuid import uuid4
 
+import httpx
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from local.dataverse import batch, control, refusals, router, tables
+from local.dataverse import batch, control, provider, refusals, router, setup, tables
 from local.dataverse.faults import Gate
+from local.dataverse.feeds import Feeds
 from local.dataverse.limits import Limits, Protection
 from local.dataverse.organization import Organization
 from local.dataverse.rows import Store
@@ -38,15 +40,20 @@ def create_app(
     clock: Callable[[], float] = time.monotonic,
     takes: Callable[[Call], float] = lambda call: 0.0,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    feed: httpx.AsyncBaseTransport | None = None,
 ) -> Gate:
     """The app, with its own store. `database` is a file, or `:memory:`.
 
     `additions` are the organization's own columns. `limits` throttle, on `clock`; each call takes
-    the execution time that `takes` says, and lets it pass by `sleep`: all in seconds.
+    the execution time that `takes` says, and lets it pass by `sleep`: all in seconds. `feed` is how
+    the feeds of virtual tables are reached, if not over the network.
     """
     catalog = tables.load(additions)
     world = World(catalog, Store(database), now, new_id, organization or Organization())
+    beginning = dict(catalog.data)
+    setup.begin(world)
     protection = Protection(limits, clock)
+    feeds = Feeds(feed)
 
     async def data(request: Request) -> Response:
         refused = protection.admit()
@@ -58,10 +65,19 @@ def create_app(
             seconds = takes(call)
             if seconds:
                 await sleep(seconds)
-            reply = _answer(world, request.path_params["version"], call)
+            version = request.path_params["version"]
+            virtual = provider.virtual_of(world, call) if version in VERSIONS else None
+            if virtual is not None:
+                reply = await provider.answer(world, call, virtual, feeds)
+            else:
+                reply = _answer(world, version, call)
         finally:
             protection.done(seconds)
         return _response(reply, protection.headers())
+
+    def renew() -> None:
+        world.store.clear()
+        setup.again(world, beginning)
 
     async def unknown(request: Request, _error: Exception) -> Response:
         return _response(refusals.no_http_resource(str(request.url.replace(query=""))).reply())
@@ -69,11 +85,12 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         yield
+        await feeds.aclose()
         world.store.close()
 
     inner = Starlette(
         routes=[
-            *control.routes(world, protection, lambda: gate),
+            *control.routes(world, protection, lambda: gate, renew),
             Route("/api/data/{version}/{rest:path}", data, methods=METHODS),
         ],
         exception_handlers={404: unknown},

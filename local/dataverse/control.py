@@ -7,7 +7,8 @@ DELETE /control/faults   forget them
 GET    /control/stats    calls, faults and throttled calls so far, and rows by table
 GET    /control/writes   ?last=N, oldest first
 GET    /control/history  ?table=contact&id=…, every state of one row, oldest first
-POST   /control/reset    no rows, no faults, no calls
+GET    /control/events   what virtual tables have heard from outside, oldest first
+POST   /control/reset    no rows, no faults, no calls, no definitions but those of the beginning
 
 It tells values only in `history`, which is what proves that no older state was ever shown.
 """
@@ -20,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from local.dataverse import setup
 from local.dataverse.faults import Gate, fault_of
 from local.dataverse.limits import Protection
 from local.dataverse.world import World
@@ -27,7 +29,9 @@ from local.dataverse.world import World
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def routes(world: World, protection: Protection, gate: Callable[[], Gate]) -> list[Route]:
+def routes(
+    world: World, protection: Protection, gate: Callable[[], Gate], renew: Callable[[], None]
+) -> list[Route]:
     async def faults(request: Request) -> Response:
         if request.method == "DELETE":
             gate().faults.clear()
@@ -41,11 +45,13 @@ def routes(world: World, protection: Protection, gate: Callable[[], Gate]) -> li
     async def stats(_request: Request) -> Response:
         counted = {"requests": gate().requests, "faults": gate().met}
         throttled = {"throttled": protection.refused, "mostAtOnce": protection.most_running}
-        return JSONResponse({**counted, **throttled, "rows": world.store.sizes()})
+        rows = {name: n for name, n in world.store.sizes().items() if name not in setup.names()}
+        return JSONResponse({**counted, **throttled, "rows": rows})
 
     async def reset(_request: Request) -> Response:
-        world.store.clear()
+        renew()
         world.log.clear()
+        world.told.clear()
         protection.forget()
         gate().faults.clear()
         gate().requests = gate().met = 0
@@ -57,6 +63,9 @@ def routes(world: World, protection: Protection, gate: Callable[[], Gate]) -> li
             return JSONResponse({"error": "last must be a number"}, 400)
         entries = list(world.log)
         return JSONResponse(entries[max(len(entries) - int(last), 0) :])
+
+    async def events(_request: Request) -> Response:
+        return JSONResponse(list(world.told))
 
     async def history(request: Request) -> Response:
         table = world.catalog.by_name.get(request.query_params.get("table", ""))
@@ -70,6 +79,7 @@ def routes(world: World, protection: Protection, gate: Callable[[], Gate]) -> li
         ("/control/stats", stats, ["GET"]),
         ("/control/reset", reset, ["POST"]),
         ("/control/writes", recent, ["GET"]),
+        ("/control/events", events, ["GET"]),
         ("/control/history", history, ["GET"]),
     ]
     return [Route(path, handler, methods=methods) for path, handler, methods in served]

@@ -31,7 +31,7 @@ def read(catalog: Catalog, call: Call) -> Reply:
     if segment.key is None:
         found = [metadata.entity(table) for table in catalog.by_name.values()]
         return _many(call, "EntityMetadata", found, options)
-    table = _table(catalog, segment.key)
+    table = table_of(catalog, segment.key)
     if not segment.rest:
         document = _selected("EntityMetadata", metadata.entity(table), options)
         for name, inner in _expanded(options, COLLECTIONS).items():
@@ -40,7 +40,7 @@ def read(catalog: Catalog, call: Call) -> Reply:
     return _below(call, table, segment.rest, options)
 
 
-def _table(catalog: Catalog, key: str) -> Table:
+def table_of(catalog: Catalog, key: str) -> Table:
     """Metadata speaks of logical names, with an error of its own for one that is not there."""
     match = BY_NAME.fullmatch(key)
     for table in catalog.by_name.values():
@@ -58,7 +58,7 @@ def _below(call: Call, table: Table, rest: str, options: dict[str, str]) -> Repl
             raise refusals.no_resource(segment.name)
         type_name = _type_name(segment.name)
         return _many(call, type_name, _collection(table, segment.name), options)
-    columns = _columns(table, segment.key)
+    columns = columns_of(table, segment.key)
     cast = segment.rest or None
     if cast is not None and cast not in metadata.ALL_KINDS:
         raise refusals.no_resource(cast)
@@ -78,7 +78,7 @@ def _below(call: Call, table: Table, rest: str, options: dict[str, str]) -> Repl
     return Reply(200, {"@odata.context": _context(call, "$entity"), **one})
 
 
-def _columns(table: Table, key: str | None) -> list[Column]:
+def columns_of(table: Table, key: str | None) -> list[Column]:
     ordered = [column for _, column in sorted(table.columns.items())]
     if key is None:
         return ordered

@@ -37,7 +37,7 @@ INT64 = (-9223372036854775808, 9223372036854775807)
 def entity(table: Table) -> Document:
     primary = table.columns[table.primary_id].schema_name
     return {
-        "MetadataId": _id(table.name),
+        "MetadataId": id_of(table.name),
         "LogicalName": table.name,
         "SchemaName": primary.removesuffix("Id"),
         "EntitySetName": table.entity_set,
@@ -45,11 +45,15 @@ def entity(table: Table) -> Document:
         "PrimaryIdAttribute": table.primary_id,
         "PrimaryNameAttribute": table.primary_name,
         "OwnershipType": "UserOwned" if table.ownership == "UserOwned" else "OrganizationOwned",
-        "TableType": "Standard",
+        "TableType": "Virtual" if table.external else "Standard",
         "IsActivity": False,
-        "IsCustomEntity": table.name.startswith("msemr_"),
-        "IsOptimisticConcurrencyEnabled": True,
+        "IsCustomEntity": table.external is not None or table.name.startswith("msemr_"),
+        "IsOptimisticConcurrencyEnabled": table.external is None,
         "ChangeTrackingEnabled": table.change_tracking,
+        "DataProviderId": table.external.provider if table.external else None,
+        "DataSourceId": table.external.source if table.external else None,
+        "ExternalName": table.external.name if table.external else None,
+        "ExternalCollectionName": table.external.collection if table.external else None,
         "DisplayName": _label(table.label),
     }
 
@@ -60,7 +64,7 @@ def attributes(table: Table) -> list[Document]:
 
 def attribute(table: Table, column: Column) -> Document:
     common = {
-        "MetadataId": _id(table.name, column.name),
+        "MetadataId": id_of(table.name, column.name),
         "LogicalName": column.name,
         "SchemaName": column.schema_name,
         "EntityLogicalName": table.name,
@@ -76,6 +80,7 @@ def attribute(table: Table, column: Column) -> Document:
         "IsPrimaryName": column.name == table.primary_name,
         "IsCustomAttribute": _is_custom(column),
         "IsValidForRead": True,
+        "ExternalName": column.external,
         "IsValidForCreate": not column.read_only,
         "IsValidForUpdate": not column.read_only and column.name != table.primary_id,
         "DisplayName": _label(column.label),
@@ -95,7 +100,7 @@ def choices(table: Table, column: Column) -> Document:
         return {}
     name = column.global_choice or f"{table.name}_{column.name}"
     document = {
-        "MetadataId": _id("optionset", name),
+        "MetadataId": id_of("optionset", name),
         "Name": name,
         "IsGlobal": column.global_choice is not None,
         "OptionSetType": column.type,
@@ -108,7 +113,7 @@ def choices(table: Table, column: Column) -> Document:
 
 def key(table: Table, one: Key) -> Document:
     return {
-        "MetadataId": _id(table.name, "key", one.name),
+        "MetadataId": id_of(table.name, "key", one.name),
         "LogicalName": one.name,
         "SchemaName": one.name,
         "EntityLogicalName": table.name,
@@ -122,7 +127,7 @@ def relationships(table: Table) -> list[Document]:
     """Many-to-one: which navigation property of this table leads to which other table."""
     return [
         {
-            "MetadataId": _id(table.name, "relationship", navigation),
+            "MetadataId": id_of(table.name, "relationship", navigation),
             "SchemaName": f"{table.name}_{navigation}_{target}",
             "RelationshipType": "OneToManyRelationship",
             "ReferencingEntity": table.name,
@@ -183,7 +188,7 @@ def _precision(column: Column) -> int:
 def _two_options(table: Table, column: Column) -> Document:
     labels = {option.value: option.label for option in column.options}
     return {
-        "MetadataId": _id("optionset", f"{table.name}_{column.name}"),
+        "MetadataId": id_of("optionset", f"{table.name}_{column.name}"),
         "Name": f"{table.name}_{column.name}",
         "IsGlobal": False,
         "OptionSetType": "Boolean",
@@ -207,5 +212,5 @@ def _label(text: str) -> Document:
     return {"LocalizedLabels": [label], "UserLocalizedLabel": label}
 
 
-def _id(*parts: str) -> str:
+def id_of(*parts: str) -> str:
     return str(uuid5(NAMESPACE_URL, "/".join(parts)))

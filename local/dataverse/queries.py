@@ -26,8 +26,8 @@ COOKIE = re.compile(r'<cookie pagenumber="(\d+)" size="(\d+)" />')
 
 
 def read_row(store: Store, call: Call, at: Address) -> Reply:
-    _check_options(call.options, frozenset({"$select"}))
-    chosen = _selection(at.table, call.options)
+    check_options(call.options, frozenset({"$select"}))
+    chosen = selection(at.table, call.options)
     row_id = at.find(store)
     row = store.get(at.table, row_id) if row_id else None
     if row is None:
@@ -44,44 +44,43 @@ def read_rows(store: Store, call: Call, table: Table) -> Reply:
     https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query/page-results
     """
     options = call.options
-    _check_options(options, OPTIONS)
-    chosen = _selection(table, options)
+    check_options(options, OPTIONS)
+    chosen = selection(table, options)
     where = _where(table, options)
-    size, page, preferred = _page(call)
-    top = _whole("$top", options["$top"]) if "$top" in options else None
-    start = (page - 1) * size
+    size, number, preferred = page(call)
+    top = whole("$top", options["$top"]) if "$top" in options else None
+    start = (number - 1) * size
     room = size if top is None else min(size, max(top - start, 0))
     found = store.find(table, Slice(*where, _order(table, options), room + 1, start))
     rows = found[:room]
     document: dict[str, Any] = {"@odata.context": _context(call, table, chosen)}
     if options.get("$count") == "true":
         document["@odata.count"] = min(store.count(table, *where), PAGE)
-    shown = _annotations(call)
-    document["value"] = [_shape(table, row, chosen, shown) for row in rows]
+    shown = annotations_of(call)
+    document["value"] = [shape(table, row, chosen, shown) for row in rows]
     if len(found) > room and (top is None or start + room < top):
-        document["@odata.nextLink"] = _next_link(call, page + 1, size)
+        document["@odata.nextLink"] = next_link(call, number + 1, size)
     headers = {"Preference-Applied": f"odata.maxpagesize={size}"} if preferred else {}
     return Reply(200, document, headers)
 
 
 def count_rows(store: Store, call: Call, table: Table) -> Reply:
-    _check_options(call.options, frozenset({"$filter"}))
+    check_options(call.options, frozenset({"$filter"}))
     total = min(store.count(table, *_where(table, call.options)), PAGE)
     return Reply(200, raw=str(total).encode(), headers={"Content-Type": "text/plain"})
 
 
 def entity(call: Call, table: Table, row: Row, chosen: list[str] | None) -> Values:
     context = f"{_context(call, table, chosen)}/$entity"
-    shape = _shape(table, row, chosen, _annotations(call))
-    return {"@odata.context": context, **shape}
+    return {"@odata.context": context, **shape(table, row, chosen, annotations_of(call))}
 
 
 def selection_of(call: Call, table: Table) -> list[str] | None:
-    _check_options(call.options, frozenset({"$select"}))
-    return _selection(table, call.options)
+    check_options(call.options, frozenset({"$select"}))
+    return selection(table, call.options)
 
 
-def _selection(table: Table, options: Mapping[str, str]) -> list[str] | None:
+def selection(table: Table, options: Mapping[str, str]) -> list[str] | None:
     if not options.get("$select"):
         return None
     names = [name.strip() for name in options["$select"].split(",")]
@@ -107,7 +106,7 @@ def _order(table: Table, options: Mapping[str, str]) -> str:
     return ", ".join([*parts, "id ASC"])
 
 
-def _page(call: Call) -> tuple[int, int, bool]:
+def page(call: Call) -> tuple[int, int, bool]:
     """Page size, page number, and whether the caller asked for a size."""
     cookie = COOKIE.fullmatch(call.options.get("$skiptoken", ""))
     if "$skiptoken" in call.options and cookie is None:
@@ -121,20 +120,20 @@ def _page(call: Call) -> tuple[int, int, bool]:
     return min(max(int(cookie[2]), 1), PAGE), max(int(cookie[1]), 1), preferred
 
 
-def _next_link(call: Call, page: int, size: int) -> str:
+def next_link(call: Call, page: int, size: int) -> str:
     kept = {name: value for name, value in call.options.items() if name != "$skiptoken"}
     token = {"$skiptoken": f'<cookie pagenumber="{page}" size="{size}" />'}
     query = urlencode({**kept, **token}, quote_via=quote, safe="$,")
     return f"{call.root}/{call.path}?{query}"
 
 
-def _whole(name: str, text: str) -> int:
+def whole(name: str, text: str) -> int:
     if not re.fullmatch(r"\d{1,9}", text):
         raise refusals.bad_query(f"Invalid value '{text}' for {name} query option.")
     return int(text)
 
 
-def _check_options(options: Mapping[str, str], offered: frozenset[str]) -> None:
+def check_options(options: Mapping[str, str], offered: frozenset[str]) -> None:
     for name in options:
         if name == "$skip":
             raise refusals.bad_query("The query option '$skip' is not supported.")
@@ -149,7 +148,7 @@ def _context(call: Call, table: Table, chosen: list[str] | None) -> str:
     return f"{call.root}/$metadata#{table.entity_set}{columns}"
 
 
-def _annotations(call: Call) -> frozenset[str]:
+def annotations_of(call: Call) -> frozenset[str]:
     """Which are preferred: by name, by `Some.Namespace.*`, or all by `*`.
 
     https://learn.microsoft.com/power-apps/developer/data-platform/webapi/compose-http-requests-handle-errors#prefer-header
@@ -162,19 +161,19 @@ def _annotations(call: Call) -> frozenset[str]:
     )
 
 
-def _shape(table: Table, row: Row, chosen: list[str] | None, shown: frozenset[str]) -> Values:
+def shape(table: Table, row: Row, chosen: list[str] | None, shown: frozenset[str]) -> Values:
     """The id always comes along. Annotations of lookups and choices only when preferred."""
     names = table.properties if chosen is None else {*chosen, table.primary_id}
-    shape: Values = {"@odata.etag": row.etag}
+    shown_row: Values = {"@odata.etag": row.etag}
     for name in sorted(names):
         value = row.values.get(name)
-        shape[name] = value
+        shown_row[name] = value
         column = table.properties[name]
         if value is None:
             continue
         labels = {option.value: option.label for option in column.options}
         if FORMATTED in shown and column.edm == "Edm.Int32" and value in labels:
-            shape[name + FORMATTED] = labels[value]
+            shown_row[name + FORMATTED] = labels[value]
         if TARGET in shown and row.values.get(name + TARGET):
-            shape[name + TARGET] = row.values[name + TARGET]
-    return shape
+            shown_row[name + TARGET] = row.values[name + TARGET]
+    return shown_row

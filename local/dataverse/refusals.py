@@ -184,5 +184,30 @@ def no_table(name: str) -> Refusal:
     )
 
 
+def table_exists() -> Refusal:
+    """The name is InvalidSchemaName; its code is not certain, so the general one stands for it."""
+    return bad_argument(
+        "An entity with the specified name already exists. Please specify a unique name."
+    )
+
+
+def column_exists(table: str, name: str) -> Refusal:
+    """DuplicateAttributeSchemaName"""
+    text = f"Attribute with name '{name}' already exists on entity '{table}'."
+    return Refusal(400, "0x80047013", text)
+
+
+def bad_prefix(schema: str) -> Refusal:
+    """The code is not certain, so the general one stands for it."""
+    return bad_argument(
+        f"Schema name '{schema}' does not start with the customization prefix of the publisher."
+    )
+
+
+def feed_failed() -> Refusal:
+    """What the feed said is in the plug-in trace log alone. The code is that of any plug-in."""
+    return plug_in_failed("An error occurred when accessing the external data source.")
+
+
 def no_attribute(table: str, name: str) -> Refusal:
     return Refusal(404, "0x80040217", f"Could not find the attribute '{name}' of '{table}'.")

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from local.dataverse import addresses, bulk, definitions, queries, refusals, upsert_bundle, writes
+from local.dataverse import (
+    addresses,
+    bulk,
+    definitions,
+    outside,
+    queries,
+    refusals,
+    setup,
+    shaping,
+    upsert_bundle,
+    writes,
+)
 from local.dataverse.organization import BUSINESS_UNIT, ORGANIZATION, wishes_of
 from local.dataverse.rows import Row, Values
 from local.dataverse.tables import Table
@@ -15,9 +27,8 @@ from local.dataverse.world import World
 from local.dataverse.writes import Condition, Written
 
 # Actions and collections of the service itself that clients ask for.
-UNBOUND = frozenset(
-    ("BulkDelete", "msind_RetrieveBundle", "RetrieveMetadataChanges", "RelationshipDefinitions")
-)
+UNBOUND = frozenset(("BulkDelete", "msind_RetrieveBundle", "RetrieveMetadataChanges"))
+DEFINITIONS = ("EntityDefinitions", "RelationshipDefinitions")
 CREATE_MULTIPLE = f"{bulk.NAMESPACE}CreateMultiple"
 
 
@@ -51,14 +62,27 @@ def _answer(world: World, call: Call) -> Reply:
         return _upsert_bundle(world, call)
     if segment.name in UNBOUND:
         raise refusals.not_offered(segment.name)
+    if segment.name in DEFINITIONS and call.method != "GET":
+        return shaping.change(world, call, body_of(call, segment.name))
     if segment.name == "EntityDefinitions":
-        if call.method != "GET":
-            raise refusals.not_offered("changing table definitions")
         return definitions.read(world.catalog, call)
+    if segment.name == "RelationshipDefinitions":
+        raise refusals.not_offered("reading relationships other than below a table")
+    body = body_of(call, segment.name) if call.method == "POST" and call.body else {}
+    done = setup.answer(world, call, body)
+    if done is not None:
+        return done
     table = addresses.table_of(world.catalog, segment.name)
+    if table.external is not None:
+        if segment.key is None and segment.rest in outside.ACTIONS:
+            return outside.tell(world, call, table, segment.rest, body)
+        raise refusals.not_offered("rows of virtual tables in a batch")
     if segment.key is None:
         return _rows(world, call, table, segment.rest)
     at = addresses.address(table, segment.key)
+    bound = setup.below(world, call, at, segment.rest, body)
+    if bound is not None:
+        return bound
     if segment.rest.endswith("/$ref") and call.method == "DELETE":
         written = writes.disassociate(world, at, segment.rest.removesuffix("/$ref"))
         _log(world, call, table, written.row, created=False)
@@ -76,7 +100,8 @@ def _rows(world: World, call: Call, table: Table, rest: str) -> Reply:
             return queries.count_rows(world.store, call, table)
         case "POST", "":
             chosen = queries.selection_of(call, table)
-            written = writes.create(world, table, body_of(call, table.entity_set))
+            checked = partial(setup.check, world)
+            written = writes.create(world, table, body_of(call, table.entity_set), checked)
             return _written(world, call, table, written, chosen)
         case "POST", action if action in bulk.ACTIONS:
             return _many(world, call, table, action)

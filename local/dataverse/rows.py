@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +25,7 @@ CREATE INDEX IF NOT EXISTS keys_of_row ON alternate_keys (tbl, id);
 CREATE TABLE IF NOT EXISTS history (
     seq INTEGER PRIMARY KEY, tbl TEXT, id TEXT, version INTEGER, action TEXT, body TEXT);
 CREATE INDEX IF NOT EXISTS history_of_row ON history (tbl, id);
+CREATE TABLE IF NOT EXISTS definitions (tbl TEXT PRIMARY KEY, body TEXT);
 CREATE TABLE IF NOT EXISTS counter (version INTEGER);
 INSERT INTO counter SELECT 1000000 WHERE NOT EXISTS (SELECT 1 FROM counter);
 """
@@ -125,6 +126,17 @@ class Store:
             self._note(table, row, action, body)
         return Row(row_id, row.version, stored)
 
+    def seed(self, table: Table, rows: Mapping[str, Values]) -> None:
+        """Rows that are there by themselves, without a history; what is kept already stays."""
+        version = self._next_version()
+        self._db.executemany(
+            "INSERT OR IGNORE INTO rows VALUES (?, ?, ?, ?)",
+            [
+                (table.name, row_id, version, json.dumps({table.primary_id: row_id, **values}))
+                for row_id, values in rows.items()
+            ],
+        )
+
     def delete(self, table: Table, row: Row) -> None:
         with self.transaction():
             marks = (table.name, row.id)
@@ -148,9 +160,19 @@ class Store:
     def sizes(self) -> dict[str, int]:
         return dict(self._db.execute("SELECT tbl, COUNT(*) FROM rows GROUP BY tbl").fetchall())
 
+    def define(self, name: str, data: dict[str, Any]) -> None:
+        """Keep the definition of a table that is not, or no longer, as a file says."""
+        body = json.dumps(data)
+        self._db.execute("INSERT OR REPLACE INTO definitions VALUES (?, ?)", (name, body))
+
+    def definitions(self) -> list[dict[str, Any]]:
+        found = self._db.execute("SELECT body FROM definitions").fetchall()
+        return [json.loads(body) for (body,) in found]
+
     def clear(self) -> None:
         """Forget all rows. Versions go on growing: an etag never means two states."""
         with self.transaction():
+            self._db.execute("DELETE FROM definitions")
             self._db.execute("DELETE FROM rows")
             self._db.execute("DELETE FROM alternate_keys")
             self._db.execute("DELETE FROM history")

@@ -3,23 +3,28 @@
 A column states `type`, `schemaName` and `label`, and where they apply: `required` (none if absent),
 `maxLength`, `min`, `max`, `precision`, `format`, `behavior`, `options` (a status option names its
 `state`), `globalChoice`, `targets`, `navigation` (target table -> navigation property; a lookup
-without one cannot be bound), `readOnly`, `composedOf`, `cascadeDelete` (RemoveLink if absent).
+without one cannot be bound), `readOnly`, `composedOf`, `cascadeDelete` (RemoveLink if absent),
+`external` (the property of a virtual table's feed). A virtual table states its own `external`.
 
 `Additions` are what an organisation has of its own: columns and alternate keys of these tables.
-Those of custom/plain.json are for an organisation without Cloud for Healthcare.
+Those of PLAIN are for an organisation without Cloud for Healthcare. What tables/setup/ has is there
+to be filled when an organisation is set up.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from integration import provision
+
 FOLDER = Path(__file__).parent / "tables"
-PLAIN = Path(__file__).parent / "custom/plain.json"
+SETUP = FOLDER / "setup"
+PLAIN = Path(provision.__file__).parent / "custom/plain.json"
 
 # By table: {"columns": {name: column}, "keys": [key]}, as the files under tables/ write them.
 Additions = Mapping[str, Mapping[str, Any]]
@@ -80,6 +85,7 @@ class Column:
     read_only: bool = False
     composed_of: tuple[str, ...] = ()
     cascade_delete: str = "RemoveLink"
+    external: str | None = None
 
     @property
     def is_lookup(self) -> bool:
@@ -100,6 +106,16 @@ class Column:
         return EDM[self.type]
 
 
+@dataclass(frozen=True, slots=True)
+class External:
+    """Where the rows of a virtual table are: a provider, its data source, and the names there."""
+
+    provider: str
+    source: str | None
+    name: str
+    collection: str
+
+
 @dataclass(frozen=True)
 class Table:
     name: str
@@ -111,6 +127,7 @@ class Table:
     change_tracking: bool
     keys: tuple[Key, ...]
     columns: Mapping[str, Column]
+    external: External | None = None
 
     @cached_property
     def properties(self) -> dict[str, Column]:
@@ -138,8 +155,21 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    by_name: Mapping[str, Table]
-    by_set: Mapping[str, Table]
+    """The tables as they are now; `data` is what defines each, as a file would write it."""
+
+    by_name: dict[str, Table] = field(default_factory=dict)
+    by_set: dict[str, Table] = field(default_factory=dict)
+    data: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def define(self, data: dict[str, Any]) -> Table:
+        """A new table, or the new definition of one."""
+        table = _table(data)
+        self.by_name[table.name] = self.by_set[table.entity_set] = table
+        self.data[table.name] = data
+        return table
+
+    def forget(self, name: str) -> None:
+        del self.by_set[self.by_name.pop(name).entity_set], self.data[name]
 
 
 def load(additions: Additions | None = None, folder: Path = FOLDER) -> Catalog:
@@ -147,8 +177,10 @@ def load(additions: Additions | None = None, folder: Path = FOLDER) -> Catalog:
     more = additions or {}
     if unknown := more.keys() - {data["logicalName"] for data in files}:
         raise ValueError(f"there is no table {', '.join(sorted(unknown))} to add columns to")
-    tables = [_table(_with(data, more.get(data["logicalName"], {}))) for data in files]
-    return Catalog({t.name: t for t in tables}, {t.entity_set: t for t in tables})
+    catalog = Catalog()
+    for data in files:
+        catalog.define(_with(data, more.get(data["logicalName"], {})))
+    return catalog
 
 
 def additions(path: Path = PLAIN, prefix: str = "new") -> dict[str, Any]:
@@ -173,6 +205,7 @@ def _table(data: dict[str, Any]) -> Table:
         change_tracking=data["changeTracking"],
         keys=tuple(Key(key["name"], tuple(key["columns"])) for key in data["keys"]),
         columns={name: _column(name, column) for name, column in data["columns"].items()},
+        external=External(**data["external"]) if "external" in data else None,
     )
 
 
@@ -199,4 +232,5 @@ def _column(name: str, data: dict[str, Any]) -> Column:
         read_only=data.get("readOnly", False),
         composed_of=tuple(data.get("composedOf", ())),
         cascade_delete=data.get("cascadeDelete", "RemoveLink"),
+        external=data.get("external"),
     )

@@ -23,4 +23,5 @@ class World:
     new_id: Callable[[], str]
     organization: Organization = field(default_factory=Organization)
     wishes: Wishes = USUAL
+    told: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=10_000))
     log: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=10_000))

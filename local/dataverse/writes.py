@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from local.dataverse import addresses, duplicates, refusals
+from local.dataverse import addresses, duplicates, metadata, refusals
 from local.dataverse.addresses import Address
 from local.dataverse.checks import TARGET, stamp, values_of
 from local.dataverse.organization import BUSINESS_UNIT, ORGANIZATION
@@ -47,8 +47,14 @@ class Condition:
             raise refusals.version_differs()
 
 
-def create(world: World, table: Table, payload: Values) -> Written:
+def create(
+    world: World,
+    table: Table,
+    payload: Values,
+    checked: Callable[[Table, Values], object] = lambda table, values: None,
+) -> Written:
     values = values_of(table, payload, resolver(world))
+    checked(table, values)
     row_id = values.get(table.primary_id) or world.new_id()
     if world.store.get(table, row_id):
         raise refusals.row_exists()
@@ -95,6 +101,8 @@ def resolver(world: World) -> Callable[[str], tuple[str, str]]:
         _, _, below = url.rpartition("/api/data/")
         path = below.partition("/")[2] if below != url else url.lstrip("/")
         segment = addresses.split(path)
+        if segment.name == "entities":
+            return "entity", _definition(world, segment.key or "")
         table = addresses.table_of(world.catalog, segment.name)
         if segment.key is None:
             raise refusals.bad_key(table.name)
@@ -105,6 +113,15 @@ def resolver(world: World) -> Callable[[str], tuple[str, str]]:
         return table.name, row_id
 
     return resolve
+
+
+def _definition(world: World, key: str) -> str:
+    """A table as a row of the tables, by its MetadataId."""
+    known = (metadata.entity(table)["MetadataId"] for table in world.catalog.by_name.values())
+    found = next((each for each in known if each == key.lower()), None)
+    if found is None:
+        raise refusals.no_row("entity", key)
+    return str(found)
 
 
 def _insert(world: World, table: Table, row_id: str, values: Values) -> Written:
@@ -123,7 +140,8 @@ def _insert(world: World, table: Table, row_id: str, values: Values) -> Written:
         "_organizationid_value": ORGANIZATION,
     }
     known = {name: value for name, value in system.items() if name in table.properties}
-    first = _status(table, {"statecode": 0}, {"statecode": 0, **values})
+    stateful = "statecode" in table.columns
+    first = _status(table, {"statecode": 0}, {"statecode": 0, **values}) if stateful else {}
     whole = _composed(table, {**values, **known, **first})
     duplicates.check(world, table, row_id, whole)
     return Written(world.store.put(table, row_id, whole, "create"), True)

@@ -53,7 +53,7 @@ def parts(folder: Path, source_ports: Ports) -> Iterator[tuple[Running, Child]]:
 async def route(parts: tuple[Running, Child], folder: Path) -> AsyncIterator[Route]:
     running, host = parts
     async with httpx.AsyncClient(timeout=30) as http:
-        own = fhir_headers(from_env(running.settings()).fhir_scope)
+        own = fhir_headers(from_env(running.settings()).fhir.scope)
         yield Route(running, host, http, folder, "FHIR_URL" not in os.environ, own)
 
 

@@ -37,6 +37,7 @@ from integration.relay import Relay
 from integration.settings import RELAY_QUEUE
 from integration.tracking import follow
 from integration.transport import Neighbour
+from tests.conftest import patients_followed
 from tests.model.server import Server
 
 Body = dict[str, Any]
@@ -143,7 +144,7 @@ class World:
                 pause=_no_pause,
                 jitter=lambda: 0.5,
             )
-            carrier = Carrier(journal, outbox, fhir, order, frozenset({"Patient"}))
+            carrier = Carrier(journal, outbox, fhir, order, patients_followed)
             self._relay = Relay(carrier, self.limits, self.clock, inf)
             yield self
 

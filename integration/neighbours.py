@@ -1,0 +1,64 @@
+"""Settings become clients of the neighbours that speak HTTP, and the identity that asks them."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import cache, partial
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from ssl import SSLContext
+from typing import Any
+
+import httpx
+
+from integration.activity import Activities
+from integration.settings import Service
+from integration.transport import BoundedClient, Neighbour, Tokens, places
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks the neighbours, where that is noted, and what closes their clients."""
+
+    credential: Any
+    activities: Activities
+    open: AsyncExitStack
+
+
+def credential(client_id: str | None, open_: AsyncExitStack) -> Any:
+    """One identity for all neighbours: a user-assigned one by `client_id`, or what is there."""
+    from azure.identity.aio import DefaultAzureCredential
+
+    found = DefaultAzureCredential(managed_identity_client_id=client_id)
+    open_.push_async_callback(found.close)
+    return found
+
+
+def neighbour(
+    name: str, service: Service, caller: Caller, max_bytes: int | None = None
+) -> Neighbour:
+    """A neighbour; of one with `max_bytes`, longer answers are cut."""
+    client = partial(BoundedClient, max_bytes) if max_bytes else httpx.AsyncClient
+    most = service.concurrency
+    http = client(
+        verify=_tls(),
+        timeout=httpx.Timeout(service.timeout, connect=10.0),
+        limits=httpx.Limits(max_connections=most, max_keepalive_connections=most),
+        # Requests spread over Dataverse's servers only without its affinity cookie:
+        # https://learn.microsoft.com/power-apps/developer/data-platform/send-parallel-requests
+        cookies=_no_cookies(),
+        follow_redirects=False,
+    )
+    caller.open.push_async_callback(http.aclose)
+    tokens = Tokens(caller.credential, service.scope) if service.scope else None
+    return Neighbour(name, service.url, http, places(most), tokens, activities=caller.activities)
+
+
+@cache
+def _tls() -> SSLContext:
+    """Shared, since to read all authorities' certificates takes long."""
+    return httpx.create_ssl_context()
+
+
+def _no_cookies() -> CookieJar:
+    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))

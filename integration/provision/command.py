@@ -1,0 +1,133 @@
+"""`python -m integration provision`: Dataverse gets what the relay needs of it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+from integration.dataverse.client import Dataverse
+from integration.dataverse.requests import API
+from integration.errors import IntegrationError, Misconfigured
+from integration.model import Request, Response
+from integration.provision import client, load, rows
+from integration.provision.client import Tenant
+from integration.provision.model import Feed, Item, Note, Step, Wanted
+from integration.settings import mirroring_from_env, provisioning_from_env
+
+_SOLUTION = "FhirRelay"
+
+# What changes a definition, and has to be published.
+_DEFINING = ("EntityDefinitions", "RelationshipDefinitions")
+
+_GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
+_ADDRESS = re.compile(r"https://\S+|http://(127\.0\.0\.1|localhost)[:/]\S+")
+
+Say = Callable[[str], object]
+Opened = Callable[[], AbstractAsyncContextManager[Dataverse]]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What the command takes. What the maps are the settings say."""
+    parser.add_argument("--dry-run", action="store_true", help="print every request, send none")
+    parser.add_argument("--feed", help="the address of /api/odata/, instead of FEED_URL")
+    parser.add_argument(
+        "--paging", choices=("server", "client"), default="server", help="of the data source"
+    )
+    parser.add_argument("--identity", help="client id of the app's, instead of AZURE_CLIENT_ID")
+    parser.add_argument("--business-unit", help="by name; else the root one")
+    parser.add_argument("--solution", default=_SOLUTION, help="its unique name")
+    parser.add_argument(
+        "--mirrored",
+        action="append",
+        default=[],
+        metavar="TYPE",
+        help="a resource type that is mirrored, though its table is virtual by default",
+    )
+    parser.add_argument(
+        "--keys", action="store_true", help="alternate keys on Microsoft's columns, too"
+    )
+
+
+def run(chosen: argparse.Namespace, opened: Opened, prompt: Callable[[str], str], say: Say) -> int:
+    """0 when everything is there, 1 when a person has to look at something, 2 when it ended."""
+    try:
+        settings = provisioning_from_env()
+        wanted = _wanted(
+            chosen, chosen.feed or settings.feed_url, chosen.identity or settings.client_id
+        )
+        key = settings.feed_key
+        if key is None and wanted.feed is not None and not chosen.dry_run:
+            key = prompt("a function key of the app, for the feed: ").strip() or None
+        counts = asyncio.run(_provision(wanted, key, opened, say, dry=chosen.dry_run))
+    except IntegrationError as error:
+        say(f"ended: {error}")
+        return 2
+    made = "would-make" if chosen.dry_run else "made"
+    told = f"{made}={counts['step']} there={counts['there']} look={counts['note']}"
+    say(f"provision: {told}")
+    return 1 if counts["note"] else 0
+
+
+def _wanted(chosen: argparse.Namespace, address: str | None, identity: str | None) -> Wanted:
+    if address is not None and not _ADDRESS.fullmatch(address):
+        raise Misconfigured("the feed's address must start with https://")
+    if identity is not None and not _GUID.fullmatch(identity):
+        raise Misconfigured("the client id of the app's identity is a GUID")
+    feed = None if address is None else Feed(f"{address.rstrip('/')}/", chosen.paging)
+    unit = chosen.business_unit
+    used = mirroring_from_env()
+    more = {"keys": chosen.keys, "also": tuple(chosen.mirrored)}
+    return load.wanted(used, feed, chosen.solution, identity, unit, **more)
+
+
+async def _provision(
+    wanted: Wanted, key: str | None, opened: Opened, say: Say, *, dry: bool
+) -> Counter[str]:
+    counts = Counter[str]()
+    async with opened() as dataverse:
+
+        async def ask(request: Request) -> Response:
+            return await dataverse.send(request, "provision")
+
+        tenant = Tenant(ask, dataverse.neighbour.base, key)
+        defined = False
+
+        async def done(item: Item) -> None:
+            nonlocal defined
+            if isinstance(item, Step):
+                counts["step"] += 1
+                defined |= item.path.startswith(_DEFINING)
+                if dry:
+                    _print(item, tenant, say)
+                else:
+                    await tenant.send(item)
+                    say(f"made:  {item.what}")
+            else:
+                counts["note" if isinstance(item, Note) else "there"] += 1
+                say(f"{'look:' if isinstance(item, Note) else 'there:'}  {item.what}")
+
+        if wanted.feed is None:
+            await done(
+                Note("no virtual tables: set FEED_URL, or say --feed, and have maps of them")
+            )
+        async for items in client.stages(tenant, wanted):
+            for item in items:
+                await done(item)
+        for item in rows.publication(wanted.changed if defined else ()):
+            await done(item)
+    return counts
+
+
+def _print(step: Step, tenant: Tenant, say: Say) -> None:
+    """The key is not in a step, so it cannot be printed."""
+    say(f"would make:  {step.what}")
+    say(f"  {step.method} {tenant.base}/{API}/{step.path}")
+    if step.solution is not None:
+        say(f"  MSCRM.SolutionUniqueName: {step.solution}")
+    for line in json.dumps(step.body, indent=2, ensure_ascii=False).splitlines():
+        say(f"  {line}")

@@ -1,0 +1,160 @@
+"""What is wanted, from the maps in use and the files of this folder: columns, keys and the role."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from integration.errors import Misconfigured
+from integration.mapping import load
+from integration.mapping.concepts import CONCEPTS
+from integration.mapping.load import Maps
+from integration.mapping.model import EntityMap, Kind, Route
+from integration.provision.model import Custom, CustomColumn, CustomKey, Feed, Role, Wanted
+from integration.provision.shown import virtual_tables
+from integration.settings import Mirroring
+
+FOLDER = Path(__file__).parent
+
+# https://learn.microsoft.com/power-apps/maker/data-platform/create-solution#solution-publisher
+_PREFIX = re.compile(r"(?!mscrm)[a-z][a-z0-9]{1,7}")
+
+# The headers of changes that a privilege goes with, by the setting.
+_HEADERS = {
+    "BYPASS_LOGIC": "mscrm.bypassbusinesslogicexecution",
+    "IMPERSONATE": "callerobjectid",
+}
+
+Data = Mapping[str, Any]
+
+
+def wanted(
+    used: Mirroring,
+    feed: Feed | None,
+    solution: str,
+    identity: str | None,
+    unit: str | None,
+    *,
+    keys: bool = False,
+    also: Collection[str] = (),
+) -> Wanted:
+    """`keys`: alternate keys on Microsoft's own columns, too; `also`: resource types that are
+    mirrored though their tables are virtual by default. Raises Misconfigured."""
+    prefix = used.map_prefix or ""
+    if not _PREFIX.fullmatch(prefix):
+        raise Misconfigured(
+            "set MAP_PREFIX to the publisher's prefix: 2 to 8 small letters and digits, a letter "
+            "first, and not mscrm"
+        )
+    maps = load.maps(used.map_set, prefix, used.own_maps, used.enabled)
+    if maps.broken:
+        raise Misconfigured("; ".join(maps.broken.values()))
+    mirrored = [] if used.to == "off" else list(_mirrored(maps, also))
+    virtual = virtual_tables(maps.known, maps.entities.values(), prefix) if feed else ()
+    return Wanted(
+        prefix=prefix,
+        solution=solution,
+        custom=custom(mirrored, used.map_set, prefix, keys=keys),
+        virtual=virtual,
+        feed=feed if virtual else None,
+        role=role(used, maps, mirrored, [table.name for table in virtual]),
+        identity=identity,
+        business_unit=unit,
+    )
+
+
+def _mirrored(maps: Maps, also: Collection[str]) -> Iterator[EntityMap]:
+    for name in also:
+        entity = maps.entities.get(name)
+        if entity is None or Route.DATAVERSE not in entity.routes:
+            raise Misconfigured(f"no map in use mirrors {name}")
+    for name, entity in maps.entities.items():
+        if entity.routes[0] is Route.DATAVERSE or name in also:
+            yield entity
+
+
+def custom(
+    mirrored: Iterable[EntityMap], set_: str, prefix: str, *, keys: bool = False
+) -> tuple[Custom, ...]:
+    """Columns with the publisher's prefix that the maps write, and keys of their tables."""
+    described = described_columns(set_, prefix)
+    named: dict[str, dict[str, None]] = {}
+    for entity in mirrored:
+        on = entity.on(Route.DATAVERSE)
+        named.setdefault(on.table, {}).update(dict.fromkeys(on.columns))
+        for expand in on.expands:
+            columns = (each.column for each in expand.attributes)
+            named.setdefault(expand.table, {}).update(dict.fromkeys(columns))
+    made = (
+        _custom(table, columns, described.get(table, {}), prefix, keys=keys or set_ == "plain")
+        for table, columns in named.items()
+    )
+    return tuple(one for one in made if one.columns or one.keys or one.unknown)
+
+
+def described_columns(set_: str, prefix: str) -> Mapping[str, Data]:
+    """The columns and keys that a set of maps needs, by table."""
+    text = (FOLDER / f"custom/{set_}.json").read_text("utf-8")
+    found: dict[str, Data] = json.loads(text.replace("{prefix}", prefix))
+    return found
+
+
+def _custom(
+    table: str, named: Iterable[str], described: Data, prefix: str, *, keys: bool
+) -> Custom:
+    columns = described.get("columns", {})
+    own = [name for name in named if name.startswith(f"{prefix}_")]
+    wanted_keys = described.get("keys", ()) if keys else ()
+    return Custom(
+        table,
+        tuple(_column(name, columns[name]) for name in own if name in columns),
+        tuple(CustomKey(one["name"], tuple(one["columns"])) for one in wanted_keys),
+        tuple(name for name in own if name not in columns),
+    )
+
+
+def _column(name: str, data: Data) -> CustomColumn:
+    return CustomColumn(
+        name,
+        data["schemaName"],
+        data["label"],
+        data["type"],
+        data.get("maxLength", 100),
+        data.get("format", ""),
+        data.get("behavior", ""),
+        next(iter(data.get("targets", ())), None),
+    )
+
+
+def role(
+    used: Mirroring, maps: Maps, mirrored: Iterable[EntityMap], virtual: Iterable[str]
+) -> Role:
+    data = tomllib.loads((FOLDER / "role.toml").read_text("utf-8"))
+    kinds, tables = data["tables"], dict[str, dict[str, None]]()
+    for table, kind in (*_kinds(used, maps, mirrored), *((name, "virtual") for name in virtual)):
+        tables.setdefault(table, {}).update(dict.fromkeys(kinds[kind]))
+    platform = list(data["platform"])
+    for setting, privileges in data["settings"].items():
+        if _HEADERS[setting] in used.options:
+            platform += privileges
+    granted = {table: tuple(verbs) for table, verbs in tables.items()}
+    return Role(data["name"], granted, tuple(platform))
+
+
+def _kinds(used: Mirroring, maps: Maps, mirrored: Iterable[EntityMap]) -> Iterator[tuple[str, str]]:
+    for entity in mirrored:
+        on = entity.on(Route.DATAVERSE)
+        yield on.table, "row"
+        if used.on_delete == "delete":
+            yield on.table, "deleted"
+        yield from ((expand.table, "child") for expand in on.expands)
+        attributes = [*on.attributes, *(one for each in on.expands for one in each.attributes)]
+        if any(one.kind is Kind.CONCEPT for one in attributes):
+            yield CONCEPTS.table, "concept"
+        if any(one.kind is Kind.LOOKUP for one in attributes):
+            known = [each for each in maps.known.values() if each.routes[0] is Route.DATAVERSE]
+            yield from ((each.table, "target") for each in known)

@@ -1,0 +1,99 @@
+"""Settings become the journal and the queues of a storage account."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from azure.core.exceptions import ResourceExistsError
+from azure.data.tables.aio import TableServiceClient
+from azure.storage.blob.aio import BlobServiceClient
+from azure.storage.queue import TextBase64EncodePolicy
+from azure.storage.queue.aio import QueueClient, QueueServiceClient
+
+from integration.journal import (
+    azure_activity,
+    azure_ledger,
+    azure_routes,
+    azure_row_keys,
+    azure_store,
+    azure_waits,
+)
+from integration.journal.activity import ActivityLog
+from integration.journal.azure_tables import made
+from integration.journal.ledger import Ledger
+from integration.journal.routes import KeptRoutes
+from integration.journal.row_keys import RowKeys
+from integration.journal.store import Journal
+from integration.journal.waits import Waits
+from integration.outbox import Outbox, StorageOutbox
+from integration.settings import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE, Storage
+from integration.storage_errors import storage_errors
+
+# The storage SDK waits 15 s before its first retry: a sender would have given up. Longer trouble
+# is for the sender to repeat, or for the queue.
+_PROMPT: Any = {"initial_backoff": 1, "increment_base": 2, "random_jitter_range": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a storage account keeps for the app."""
+
+    journal: Journal
+    outbox: Outbox
+    ledger: Ledger
+    waits: Waits
+    activity: ActivityLog
+    row_keys: RowKeys
+    routes: KeptRoutes
+
+
+async def opened(storage: Storage, credential: Any, open_: AsyncExitStack) -> Opened:
+    """All of it, made where it is not; `open_` closes the clients. Raises Unavailable or
+    Misconfigured."""
+    if storage.connection:
+        blobs = BlobServiceClient.from_connection_string(storage.connection, **_PROMPT)
+        queues = QueueServiceClient.from_connection_string(storage.connection, **_PROMPT)
+        tables = TableServiceClient.from_connection_string(storage.connection)
+    else:
+        blobs = BlobServiceClient(storage.blob_url, credential, **_PROMPT)
+        queues = QueueServiceClient(storage.queue_url, credential, **_PROMPT)
+        tables = TableServiceClient(storage.table_url, credential=credential)
+    for service in (blobs, queues, tables):
+        open_.push_async_callback(service.close)
+
+    # The queue trigger expects base64, unless host.json says otherwise.
+    clients = {
+        name: queues.get_queue_client(name, message_encode_policy=TextBase64EncodePolicy())
+        for name in (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE)
+    }
+    journal, (ledger, waits, activity, row_keys, routes), _ = await asyncio.gather(
+        azure_store.opened(blobs, tables),
+        asyncio.gather(
+            made(tables, azure_ledger.TABLE),
+            made(tables, azure_waits.TABLE),
+            made(tables, azure_activity.TABLE),
+            made(tables, azure_row_keys.TABLE),
+            made(tables, azure_routes.TABLE),
+        ),
+        asyncio.gather(*(_queue(queue) for queue in clients.values())),
+    )
+    return Opened(
+        journal,
+        StorageOutbox(clients.__getitem__),
+        azure_ledger.AzureLedger(ledger),
+        azure_waits.AzureWaits(waits),
+        azure_activity.AzureActivityLog(activity),
+        azure_row_keys.AzureRowKeys(row_keys),
+        azure_routes.AzureRoutes(routes),
+    )
+
+
+async def _queue(queue: QueueClient) -> None:
+    async with storage_errors():
+        try:
+            await queue.create_queue()
+        except ResourceExistsError:
+            pass  # as in every start but the first

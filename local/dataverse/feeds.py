@@ -1,0 +1,77 @@
+"""Where the rows of virtual tables are, and how a data source has them asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import httpx
+
+from local.dataverse import refusals
+from local.dataverse.setup import SOURCE
+from local.dataverse.tables import Table
+from local.dataverse.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """That of one table, by its data source."""
+
+    http: httpx.AsyncClient
+    address: str
+    collection: str
+    headers: Mapping[str, str]
+    query: Mapping[str, str]
+    timeout: float
+
+    async def ask(
+        self, method: str, url: str, query: Mapping[str, str] | None = None, body: Any = None
+    ) -> httpx.Response:
+        """The feed's answer; without one, or with an error, the refusal that says so."""
+        asked = {**(query or {}), **self.query}
+        whole = f"{url}?{urlencode(asked, quote_via=quote, safe='$,()')}" if asked else url
+        content = None if body is None else json.dumps(body).encode()
+        kind = {} if body is None else {"content-type": "application/json"}
+        headers = {"accept": "application/json", "odata-maxversion": "4.0", **kind, **self.headers}
+        try:
+            answer = await self.http.request(
+                method, whole, content=content, headers=headers, timeout=self.timeout
+            )
+        except httpx.HTTPError as error:
+            raise refusals.feed_failed() from error
+        if answer.status_code >= 400 and answer.status_code not in (404, 410):
+            raise refusals.feed_failed()
+        return answer
+
+
+class Feeds:
+    """All of them, with one client, which is made when it is needed."""
+
+    def __init__(self, transport: httpx.AsyncBaseTransport | None) -> None:
+        self._transport = transport
+        self._http: httpx.AsyncClient | None = None
+
+    def of(self, world: World, table: Table) -> Feed:
+        assert table.external is not None
+        row = world.store.get(world.catalog.by_name[SOURCE], str(table.external.source))
+        if row is None:
+            raise refusals.feed_failed()
+        headers, query = dict[str, str](), dict[str, str]()
+        for number in range(1, 11):
+            name = row.values.get(f"msdyn_parameter{number}name")
+            if name:
+                place = headers if row.values.get(f"msdyn_isparameter{number}header") else query
+                place[name] = row.values.get(f"msdyn_parameter{number}value") or ""
+        if self._http is None:
+            self._http = httpx.AsyncClient(transport=self._transport)
+        address = row.values["msdyn_uri"].rstrip("/")
+        collection = f"{address}/{table.external.collection}"
+        timeout = float(row.values.get("msdyn_timeout") or 120)
+        return Feed(self._http, address, collection, headers, query, timeout)
+
+    async def aclose(self) -> None:
+        if self._http is not None:
+            await self._http.aclose()

@@ -1,0 +1,158 @@
+"""An entity map says what its virtual table is."""
+
+from __future__ import annotations
+
+import pytest
+
+from integration.errors import Misconfigured
+from integration.mapping import load
+from integration.mapping.model import EntityMap
+from integration.provision.model import VirtualColumn, VirtualLookup
+from integration.provision.shown import virtual_table, virtual_tables
+
+OBSERVATION = """
+resource = "Observation"
+
+[row]
+table = "msemr_observation"
+entity_set = "msemr_observations"
+key = "msemr_observationid"
+id_column = "msemr_azurefhirid"
+version_column = "msemr_azurefhirversion"
+updated_column = "msemr_azurefhirlastupdatedon"
+routes = ["virtual"]
+name_column = "msemr_description"
+
+[[attribute]]
+column = "msemr_description"
+path = "code.text"
+max_length = 200
+label = "Name"
+
+[[attribute]]
+column = "msemr_status"
+path = "status"
+kind = "choice"
+choices = { final = 935000000, entered-in-error = 935000001, amended = [935000002, 935000000] }
+
+[[attribute]]
+column = "msemr_comment"
+path = "note.text.first()"
+type = "memo"
+max_length = 4000
+
+[[attribute]]
+column = "msemr_value"
+path = "value.ofType(Quantity).value"
+type = "decimal"
+
+[[attribute]]
+column = "msemr_issued"
+path = "issued"
+kind = "moment"
+
+[[attribute]]
+column = "msemr_day"
+path = "effective.ofType(dateTime)"
+kind = "date"
+
+[[attribute]]
+column = "msemr_subjectpatient"
+path = "subject"
+kind = "lookup"
+target = "Patient"
+
+[[attribute]]
+column = "msemr_encounter"
+path = "encounter"
+kind = "lookup"
+target = "Encounter"
+
+[[attribute]]
+column = "msemr_kind"
+kind = "default"
+default = 1
+"""
+
+KNOWN = load.shipped()
+
+
+@pytest.fixture
+def observation() -> EntityMap:
+    return load.parse(OBSERVATION, "observation.toml")
+
+
+def columns(entity: EntityMap) -> dict[str, VirtualColumn]:
+    table = virtual_table(entity, "abc", KNOWN)
+    return {each.name: each for each in (table.name_column, *table.columns)}
+
+
+def test_its_names_are_the_publishers_and_its_external_names_the_feeds(
+    observation: EntityMap,
+) -> None:
+    table = virtual_table(observation, "abc", KNOWN)
+    assert table.name == "abc_ve_observation"
+    assert (table.set, table.entity_type) == ("msemr_observations", "msemr_observation")
+    assert (table.key, table.label) == ("msemr_observationid", "Observation")
+    name = VirtualColumn("abc_description", "msemr_description", "Name", "String", 200)
+    assert table.name_column == name
+    assert name not in table.columns
+
+
+@pytest.mark.parametrize(
+    ("column", "type_"),
+    [
+        ("abc_status", "Picklist"),
+        ("abc_comment", "Memo"),
+        ("abc_value", "Decimal"),
+        ("abc_issued", "DateTime"),
+        ("abc_day", "DateTime"),
+        ("abc_azurefhirid", "String"),
+        ("abc_azurefhirversion", "String"),
+        ("abc_azurefhirlastupdatedon", "DateTime"),
+    ],
+)
+def test_a_column_has_the_type_in_which_the_feed_shows_it(
+    observation: EntityMap, column: str, type_: str
+) -> None:
+    assert columns(observation)[column].type == type_
+
+
+def test_a_day_is_told_from_an_instant(observation: EntityMap) -> None:
+    assert columns(observation)["abc_day"].whole_day
+    assert not columns(observation)["abc_issued"].whole_day
+
+
+def test_an_option_is_named_by_the_first_code_that_means_it(observation: EntityMap) -> None:
+    assert columns(observation)["abc_status"].options == (
+        (935000000, "Final"),
+        (935000001, "Entered in error"),
+        (935000002, "Amended"),
+    )
+
+
+def test_a_constant_is_no_column(observation: EntityMap) -> None:
+    assert "abc_kind" not in columns(observation)
+
+
+def test_a_lookup_leads_to_a_table_that_has_rows_and_one_that_does_not_is_noted(
+    observation: EntityMap,
+) -> None:
+    table = virtual_table(observation, "abc", KNOWN)
+    external = "_msemr_subjectpatient_value"
+    assert table.lookups == (
+        VirtualLookup("abc_subjectpatient", external, "Subjectpatient", "contact"),
+    )
+    (note,) = table.notes
+    assert "msemr_encounter" in note
+
+
+def test_only_maps_that_may_be_virtual_have_a_virtual_table(observation: EntityMap) -> None:
+    used = [KNOWN["Patient"], observation]
+    assert [each.name for each in virtual_tables(KNOWN, used, "abc")] == ["abc_ve_observation"]
+
+
+def test_a_choice_cannot_stand_for_a_row() -> None:
+    text = OBSERVATION.replace('name_column = "msemr_description"', 'name_column = "msemr_status"')
+    with pytest.raises(Misconfigured, match=r"observation\.toml: row\.name_column"):
+        virtual_table(load.parse(text, "observation.toml"), "abc", KNOWN)
