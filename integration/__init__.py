@@ -10,6 +10,9 @@ relay       plans it, writes each unit to the FHIR server (lane), notes every ou
 mirror      brings the rows of a written Patient in Dataverse up to date with FHIR, through
             the Web API (web_api), or through the healthcare APIs (healthcare_api)
 events      queues the mirroring of what others have changed at the FHIR server
+external_events  tells Dataverse that what a virtual table shows has changed
+virtual_tables   answers Dataverse's OData requests from FHIR, reading and writing
+routes      knows which tables are mirrored, and which are virtual
 reconcile   finds rows that are missing or behind, and has them brought
 provision   sets Dataverse up: columns, virtual tables, the data source, events, role and user
 tracking    tells a sender what became of it, and cancels it
@@ -18,20 +21,23 @@ preview     tells what would be sent, without sending
 activity    notes what was said to every neighbour, and what came of it
 housekeeping  queues what was lost on its way, and forgets what is over
 
-`function_app.py` has the doors, `wiring` builds the parts (from `storage` and `neighbours`),
-`replies` turns results and errors into HTTP. A module imports only from lines below its own:
+`function_app.py` has the doors, `wiring` builds the parts (from `storage` and `neighbours`; what
+knows the paths of maps at its `first_use`), `replies` turns results and errors into HTTP. A module
+imports only from lines below its own:
 
     __main__
     replies | wiring | telemetry
+    first_use
     storage | neighbours
     preview | reconcile | provision
-    intake | relay | mirror | events | tracking | health | housekeeping
-    healthcare_api
+    intake | relay | mirror | events | external_events | tracking | health | housekeeping
+    virtual_tables | healthcare_api
+    routes
     lane | web_api
     lookups
     rows | before | fetch | subscriptions | asking
     order
-    fhir | mapping | dataverse | journal | outbox
+    fhir | mapping | dataverse | odata | journal | outbox
     transport | storage_errors
     activity
     model | settings | exact_json | event_loop | limiter | gzipped

@@ -17,9 +17,9 @@ PACKAGE = PROJECT / "integration"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
 # Folders that only compute, but for the modules that send or read files; and some single modules.
-COMPUTING = ("fhir", "mapping", "dataverse", "toolkit", "provision")
+COMPUTING = ("fhir", "mapping", "dataverse", "odata", "toolkit", "provision")
 NOT_PURE = ("client", "load", "files", "command")
-PURE_ALONE = ("keys", "view", "model", "errors", "exact_json")
+PURE_ALONE = ("keys", "view", "model", "errors", "exact_json", "shape", "pushdown", "asked")
 PURE = [
     path
     for path in MODULES
@@ -48,6 +48,7 @@ COMPUTES: dict[str, frozenset[str] | None] = {
     "re": None,
     "typing": None,
     "urllib.parse": None,
+    "xml.etree.ElementTree": None,
     "uuid": frozenset({"UUID", "uuid5", "NAMESPACE_URL", "NAMESPACE_OID"}),
 }
 
@@ -69,6 +70,7 @@ KNOWN_BY = [
             "journal.azure_tables",
             "journal.azure_ledger",
             "journal.azure_activity",
+            "journal.azure_row_keys",
             "storage_errors",
             "storage",
         },
@@ -82,6 +84,8 @@ KNOWN_BY = [
             "journal.azure_ledger",
             "journal.azure_waits",
             "journal.azure_activity",
+            "journal.azure_row_keys",
+            "journal.azure_routes",
             "storage",
         },
     ),

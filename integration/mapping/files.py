@@ -71,11 +71,6 @@ def read(
     ]
 
 
-def types(files: Iterable[File]) -> frozenset[str]:
-    """The resource types whose maps are in use, broken ones too."""
-    return frozenset(file.resource for file in files if file.in_use)
-
-
 def tables(files: Iterable[File]) -> dict[str, Table]:
     """By resource type, of the maps in use; of a broken one, what can be read."""
     found: dict[str, Table] = {}

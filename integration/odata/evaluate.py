@@ -77,7 +77,7 @@ def ordering(order: Sequence[Order], key: str) -> Callable[[Row], tuple[Any, ...
     """A key to sort rows by: null first (last in descending order), ties by the entity's key."""
 
     def place(row: Row) -> tuple[Any, ...]:
-        return (*(_rank(row[each.property.name], each.descending) for each in order), row[key])
+        return (*(_rank(row[each.property.name], each) for each in order), row[key])
 
     return place
 
@@ -97,9 +97,10 @@ class _Down:
         return other.rank < self.rank
 
 
-def _rank(value: Value, descending: bool) -> Any:
-    rank = (value is not None, _folded(value))
-    return _Down(rank) if descending else rank
+def _rank(value: Value, by: Order) -> Any:
+    fold = _kept if by.property.case_sensitive else _folded
+    rank = (value is not None, fold(value))
+    return _Down(rank) if by.descending else rank
 
 
 def _all(parts: Any) -> bool | None:
@@ -142,4 +143,4 @@ def _kept(value: Value) -> Value:
 
 
 def _folded(value: Value) -> Value:
-    return value.casefold() if isinstance(value, str) else value
+    return value.lower() if isinstance(value, str) else value

@@ -17,12 +17,19 @@ from integration.odata.model import NAMESPACE, EntityType, Property, Type
 Annotations = Mapping[str, Any]
 
 _CONTAINER = "Container"
-_VOCABULARIES = {"Core": "Org.OData.Core.V1", "Capabilities": "Org.OData.Capabilities.V1"}
+# Terms are named in full: there are clients that know no aliases.
+_CORE, _CAPABILITIES = "Org.OData.Core.V1", "Org.OData.Capabilities.V1"
 _VOCABULARY_ROOT = "https://oasis-tcs.github.io/odata-vocabularies/vocabularies/"
 
 _OF_CONTAINER: Annotations = {
-    "Capabilities.BatchSupported": False,
-    "Capabilities.FilterFunctions": ["contains", "startswith", "endswith", "tolower", "toupper"],
+    f"{_CAPABILITIES}.BatchSupported": False,
+    f"{_CAPABILITIES}.FilterFunctions": [
+        "contains",
+        "startswith",
+        "endswith",
+        "tolower",
+        "toupper",
+    ],
 }
 
 
@@ -44,8 +51,8 @@ def csdl_json(types: Sequence[EntityType]) -> dict[str, Any]:
         "$Version": "4.01",
         **({"$EntityContainer": f"{NAMESPACE}.{_CONTAINER}"} if types else {}),
         "$Reference": {
-            f"{_VOCABULARY_ROOT}{name}.json": {"$Include": [{"$Namespace": name, "$Alias": alias}]}
-            for alias, name in _VOCABULARIES.items()
+            f"{_VOCABULARY_ROOT}{name}.json": {"$Include": [{"$Namespace": name}]}
+            for name in (_CORE, _CAPABILITIES)
         },
         NAMESPACE: {**schema, _CONTAINER: container} if types else schema,
     }
@@ -54,9 +61,9 @@ def csdl_json(types: Sequence[EntityType]) -> dict[str, Any]:
 def csdl_xml(types: Sequence[EntityType]) -> bytes:
     edmx = Element("edmx:Edmx", Version="4.0")
     edmx.set("xmlns:edmx", "http://docs.oasis-open.org/odata/ns/edmx")
-    for alias, name in _VOCABULARIES.items():
+    for name in (_CORE, _CAPABILITIES):
         reference = SubElement(edmx, "edmx:Reference", Uri=f"{_VOCABULARY_ROOT}{name}.xml")
-        SubElement(reference, "edmx:Include", Namespace=name, Alias=alias)
+        SubElement(reference, "edmx:Include", Namespace=name)
     services = SubElement(edmx, "edmx:DataServices")
     schema = SubElement(services, "Schema", Namespace=NAMESPACE)
     schema.set("xmlns", "http://docs.oasis-open.org/odata/ns/edm")
@@ -71,21 +78,21 @@ def csdl_xml(types: Sequence[EntityType]) -> bytes:
 def _of_set(entity: EntityType) -> Annotations:
     return {
         # Entities have ETags; what goes into them is not among their properties.
-        "Core.OptimisticConcurrency": [],
-        "Capabilities.FilterRestrictions": {"Filterable": True},
-        "Capabilities.SortRestrictions": {"Sortable": True},
-        "Capabilities.ExpandRestrictions": {"Expandable": False},
-        "Capabilities.SearchRestrictions": {"Searchable": False},
-        "Capabilities.InsertRestrictions": {"Insertable": entity.writable},
-        "Capabilities.UpdateRestrictions": {"Updatable": entity.writable},
-        "Capabilities.DeleteRestrictions": {"Deletable": entity.writable},
+        f"{_CORE}.OptimisticConcurrency": [],
+        f"{_CAPABILITIES}.FilterRestrictions": {"Filterable": True},
+        f"{_CAPABILITIES}.SortRestrictions": {"Sortable": True},
+        f"{_CAPABILITIES}.ExpandRestrictions": {"Expandable": False},
+        f"{_CAPABILITIES}.SearchRestrictions": {"Searchable": False},
+        f"{_CAPABILITIES}.InsertRestrictions": {"Insertable": entity.writable},
+        f"{_CAPABILITIES}.UpdateRestrictions": {"Updatable": entity.writable},
+        f"{_CAPABILITIES}.DeleteRestrictions": {"Deletable": entity.writable},
     }
 
 
 def _of_property(each: Property, entity: EntityType) -> Annotations:
     if each.name == entity.key:
-        return {"Core.Immutable": True}
-    return {} if each.writable else {"Core.Computed": True}
+        return {f"{_CORE}.Immutable": True}
+    return {} if each.writable else {f"{_CORE}.Computed": True}
 
 
 def _facets(each: Property) -> dict[str, int | str]:

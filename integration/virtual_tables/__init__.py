@@ -2,7 +2,7 @@
 
 shape      what an entity map is in the feed: its type, and a resource as its row; pure
 pushdown   what of a $filter FHIR can search for; pure
-keys       which row shows a resource, and the way back
+row_keys   which row shows a resource, and the way back
 read       entities, collections, counts
 write      creating, changing, deleting
 answer     which of these an address and a method ask for

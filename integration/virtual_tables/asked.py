@@ -1,4 +1,4 @@
-"""A request to the feed and its answer, as values."""
+"""A request to the feed and its answer, as values. Pure."""
 
 from __future__ import annotations
 

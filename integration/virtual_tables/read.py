@@ -27,8 +27,8 @@ from integration.odata.model import Row
 from integration.odata.query import Query
 from integration.odata.refusals import invalid, not_offered
 from integration.virtual_tables import pushdown
-from integration.virtual_tables.keys import Keys
 from integration.virtual_tables.pushdown import Pushed, Targets
+from integration.virtual_tables.row_keys import Keys
 from integration.virtual_tables.shape import Shape, links, mapped, row
 
 Resource = Mapping[str, Any]
@@ -126,14 +126,16 @@ async def _streamed(
     wanted = size if query.top is None else min(size, query.top)
     if wanted == 0:
         return Page(())
-    narrow = shape.of(_needed(query.filter, ()))
+    needed = _needed(query.filter, ())
+    # Where most of what is found is shown, it is mapped once; else what is not shown only in part.
+    narrow = _selected(shape, query, needed) if pushed.exact else shape.of(needed)
     skip = 0 if mark else query.skip
     batch = wanted if pushed.exact and not skip else max(wanted, _TOGETHER)
     order = (("_sort", sorted_by),) if sorted_by else ()
     first = address(shape.resource, (*pushed.parameters, *order, ("_count", str(batch))))
     path: str | None = mark.path if mark and mark.path else first
     told, looked = (mark.told if mark else 0), 0
-    chosen: list[Resource] = []
+    chosen: list[tuple[Resource, Row | None]] = []
     while path is not None:
         searchset = await it.fhir.search(path, run, _STRICT)
         found = list(matches(shape.resource, searchset))
@@ -146,7 +148,7 @@ async def _streamed(
             if skip:
                 skip -= 1
                 continue
-            chosen.append(found[number - 1])
+            chosen.append((found[number - 1], each if pushed.exact else None))
             if len(chosen) == wanted:
                 here = _Mark(path, number) if number < len(found) else _Mark(after, 0)
                 more = here.path is not None and wanted != query.top
@@ -180,7 +182,7 @@ async def _gathered(
     found.sort(key=lambda pair: place(pair[0]))
     start = mark.told if mark else query.skip
     wanted = size if query.top is None else min(size, query.top)
-    chosen = [resource for _, resource in found[start : start + wanted]]
+    chosen = [(resource, None) for _, resource in found[start : start + wanted]]
     more = start + wanted < len(found) and wanted != query.top
     page = await _page(
         it, shape, query, chosen, _Mark(None, start + wanted) if more and wanted else None
@@ -217,13 +219,25 @@ async def _none() -> None:
 
 
 async def _page(
-    it: Reading, shape: Shape, query: Query, chosen: Sequence[Resource], mark: _Mark | None
+    it: Reading,
+    shape: Shape,
+    query: Query,
+    chosen: Sequence[tuple[Resource, Row | None]],
+    mark: _Mark | None,
 ) -> Page:
-    selected = None if query.select is None else {each.name for each in query.select}
-    shown = await rows(it, shape.of(selected), chosen)
-    versions = (each.get("meta", {}).get("versionId") for each in chosen)
+    """`chosen` with their rows, where they are whole already."""
+    resources = [resource for resource, _ in chosen]
+    whole = [row for _, row in chosen if row is not None]
+    shown = whole or await rows(it, _selected(shape, query, ()), resources)
+    versions = (each.get("meta", {}).get("versionId") for each in resources)
     token = None if mark is None else _token(mark)
     return Page(tuple(zip(shown, versions, strict=True)), token=token)
+
+
+def _selected(shape: Shape, query: Query, more: Collection[str]) -> Shape:
+    if query.select is None:
+        return shape
+    return shape.of({*more, *(each.name for each in query.select)})
 
 
 async def _targets(it: Reading, shape: Shape, condition: Expression | None) -> Targets:

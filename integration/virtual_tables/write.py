@@ -25,7 +25,7 @@ from integration.model import Request, Response
 from integration.odata.headers import IfMatch
 from integration.odata.model import Value
 from integration.order import Fate, Order, Taken, Write
-from integration.virtual_tables.keys import Keys
+from integration.virtual_tables.row_keys import Keys
 from integration.virtual_tables.shape import Shape
 
 Resource = dict[str, Any]

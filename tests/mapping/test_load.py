@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from integration.errors import Misconfigured
 from integration.mapping import files
-from integration.mapping.files import FOLDER, names
+from integration.mapping.files import CLINICAL, FOLDER, names
 from integration.mapping.load import maps, parse, shipped, understood
 from integration.mapping.misfits import misfits
-from integration.mapping.model import AttributeMap, EntityMap, Kind, LongId, Remove, TooLong
+from integration.mapping.model import AttributeMap, EntityMap, Kind, LongId, Remove, Route, TooLong
 from tests.mapping.tenant import PREFIX, all_columns
 
 ROW = """
@@ -212,10 +213,15 @@ def own(folder: Path, **files: str) -> Path:
     return folder
 
 
+def mirrored(entities: Mapping[str, EntityMap]) -> list[str]:
+    """Those of a set, without those of every set, which are virtual."""
+    return sorted(name for name, each in entities.items() if each.routes[0] is Route.DATAVERSE)
+
+
 def test_only_maps_that_are_enabled_are_in_use() -> None:
-    assert sorted(maps("healthcare").entities) == sorted(shipped()) == ["Patient"]
+    assert mirrored(maps("healthcare").entities) == mirrored(shipped()) == ["Patient"]
     found = maps("healthcare", None, None, ["practitioner", "organization.toml"])
-    assert sorted(found.entities) == ["Organization", "Patient", "Practitioner"]
+    assert mirrored(found.entities) == ["Organization", "Patient", "Practitioner"]
 
 
 def test_a_map_that_nobody_has_cannot_be_enabled() -> None:
@@ -232,7 +238,7 @@ def test_an_organisations_own_file_replaces_the_one_of_the_same_name(tmp_path: P
 def test_maps_that_are_not_in_use_are_known_for_the_sake_of_lookups() -> None:
     found = maps("healthcare", PREFIX, enabled=["organization"])
     every = maps("healthcare", PREFIX, enabled=names("healthcare"))
-    assert sorted(found.entities) == ["Organization", "Patient"]
+    assert mirrored(found.entities) == ["Organization", "Patient"]
     assert found.known.keys() == every.entities.keys() == every.known.keys()
     assert found.known["Practitioner"].kind == every.entities["Practitioner"].kind
     assert found.known["Patient"] is found.entities["Patient"]
@@ -266,17 +272,18 @@ def test_what_is_in_use_is_told_before_any_map_is_understood(tmp_path: Path) -> 
         tmp_path, group="nothing", device='resource = "Device"', x='resource = "X"\nenabled = false'
     )
     read = files.read("healthcare", None, broken, ["us_core"])
-    assert files.types(read) == {"Patient", "Group", "Device"}
+    told = files.tables(read)
+    assert told.keys() - shipped().keys() == {"Group"}
+    assert told["Group"].routes == told["Device"].routes == ("dataverse",)
+    assert told["Observation"].routes == ("virtual", "dataverse")
     found = understood(read)
-    assert files.types(read) == {*found.entities, *found.broken}
+    assert told.keys() == {*found.entities, *found.broken}
 
 
 def test_an_organisations_further_file_is_a_further_map(tmp_path: Path) -> None:
     group = attribute(GOOD).replace('"Patient"', '"Group"')
-    assert sorted(maps("healthcare", None, own(tmp_path, group=group)).entities) == [
-        "Group",
-        "Patient",
-    ]
+    found = maps("healthcare", None, own(tmp_path, group=group))
+    assert mirrored(found.entities) == ["Group", "Patient"]
     assert "group" in names("healthcare", tmp_path)
 
 
@@ -295,20 +302,20 @@ def test_a_set_that_is_not_there_is_told() -> None:
 )
 def test_a_broken_map_stops_its_own_resource_and_no_other(tmp_path: Path, text: str) -> None:
     found = maps("healthcare", None, own(tmp_path, group=text))
-    assert list(found.entities) == ["Patient"]
+    assert mirrored(found.entities) == ["Patient"]
     assert list(found.broken) == ["Group"]
     assert found.broken["Group"].startswith("group.toml:")
 
 
 def test_two_maps_of_one_resource_stop_it(tmp_path: Path) -> None:
     found = maps("healthcare", None, own(tmp_path, patient2=attribute(GOOD)))
-    assert found.entities == {}
+    assert mirrored(found.entities) == []
     assert found.broken == {"Patient": "patient.toml and patient2.toml both map Patient"}
 
 
 def test_a_third_map_of_one_resource_stops_it_too(tmp_path: Path) -> None:
     found = maps("healthcare", None, own(tmp_path, a=attribute(GOOD), b=attribute(GOOD)))
-    assert found.entities == {}
+    assert mirrored(found.entities) == []
 
 
 def test_the_publishers_prefix_is_filled_in(tmp_path: Path) -> None:
@@ -388,7 +395,7 @@ def test_an_addition_that_does_not_fit_stops_its_resource(
 def every(set_: str) -> list[EntityMap]:
     found = maps(set_, PREFIX, None, names(set_))
     assert found.broken == {}
-    return list(found.entities.values())
+    return [found.entities[name] for name in mirrored(found.entities)]
 
 
 MAPS = [(set_, entity) for set_ in ("healthcare", "plain") for entity in every(set_)]
@@ -409,7 +416,12 @@ def test_every_set_maps_the_people_and_organisations_that_patients_refer_to() ->
     for set_ in ("healthcare", "plain"):
         mapped = {entity.resource for entity in every(set_)}
         assert mapped == {"Patient", "Practitioner", "RelatedPerson", "Organization"}
-        assert [each.stem for each in sorted((FOLDER / set_).glob("*.toml"))] == names(set_)
+        stems = [
+            each.stem
+            for name in (set_, CLINICAL)
+            for each in sorted((FOLDER / name).glob("*.toml"))
+        ]
+        assert stems == names(set_)
 
 
 def test_maps_are_read_once() -> None:

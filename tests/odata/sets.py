@@ -134,7 +134,7 @@ TURNED = {"eq": "eq", "ne": "ne", "lt": "gt", "le": "ge", "gt": "lt", "ge": "le"
 
 def plain(name: str, value: Any) -> Any:
     """What a value is compared by: text without case, but for codes."""
-    return value.casefold() if isinstance(value, str) and name != "code" else value
+    return value.lower() if isinstance(value, str) and name != "code" else value
 
 
 @st.composite

@@ -1,0 +1,207 @@
+"""The related lists of a patient, as virtual tables and as the same searches done directly.
+
+The first page of each of the twenty tables, with 1,000 observations of that patient and 100,000
+resources in the server. The baseline asks the FHIR server itself for the same resources, as many.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import httpx
+
+from integration import exact_json
+from integration.mapping.load import shipped
+from integration.mapping.model import Kind, Route
+from integration.virtual_tables.shape import Shape, property_name, shape
+
+RESOURCES = 100_000
+OBSERVATIONS = 1_000
+OF_EACH = 30
+PAGE = 50
+ROUNDS = 15
+PATIENT = str(UUID(int=1))
+
+_FHIR = {"content-type": "application/fhir+json"}
+_PATIENTS = 500
+_ALLERGY = "http://terminology.hl7.org/CodeSystem/allergyintolerance-clinical"
+_TOGETHER = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Milliseconds: of the feed, and of the same search done directly."""
+
+    feed: list[float]
+    direct: list[float]
+
+    def over(self, share: float) -> float:
+        """The feed's over the other, at so many hundredths."""
+        return _at(self.feed, share) / _at(self.direct, share)
+
+
+async def related_lists(http: httpx.AsyncClient, fhir: str, feed: str) -> Times:
+    """Fill the server, and ask both ways in turns."""
+    shapes = [shape(each) for each in shipped().values() if Route.VIRTUAL in each.routes]
+    await _fill(http, fhir, shapes)
+    asked = [(each, *_addresses(each)) for each in shapes]
+    times = Times([], [])
+    for number in range(-1, ROUNDS):  # the first warms up
+        for each, search, query in asked:
+            direct = await _timed(lambda s=search: http.get(f"{fhir}/{s}"))  # type: ignore[misc]
+            shown = await _timed(
+                lambda e=each, q=query: http.get(f"{feed}/{e.type.set}?{q}")  # type: ignore[misc]
+            )
+            if number >= 0:
+                times.direct.append(direct)
+                times.feed.append(shown)
+    return times
+
+
+def _addresses(of: Shape) -> tuple[str, str]:
+    """The search of a patient's resources, and the query for their rows that a list sends."""
+    patient = _patient_column(of)
+    if patient is None:  # places belong to nobody
+        search, condition = f"{of.resource}?_count={PAGE}", ""
+    else:
+        name, parameter = patient
+        search = f"{of.resource}?{parameter}=Patient/{PATIENT}&_count={PAGE}"
+        condition = f"$filter={name} eq {PATIENT}&"
+    names = [of.entity.name_column or "", *list(of.attributes)[1:6]]
+    return search, f"{condition}$select={','.join(dict.fromkeys(names))}&$top={PAGE}"
+
+
+def _patient_column(of: Shape) -> tuple[str, str] | None:
+    for one in of.attributes.values():
+        if one.kind is Kind.LOOKUP and one.shown.target == "Patient" and one.shown.search:
+            return property_name(one), one.shown.search.name
+    return None
+
+
+async def _timed(ask: Callable[[], Awaitable[httpx.Response]]) -> float:
+    begun = time.perf_counter()
+    answer = await ask()
+    taken = (time.perf_counter() - begun) * 1000
+    assert answer.status_code == 200, answer.text
+    assert exact_json.decode(answer.content)
+    return taken
+
+
+def _at(times: list[float], share: float) -> float:
+    return statistics.quantiles(times, n=100)[round(share * 100) - 1]
+
+
+# -- what the server holds --------------------------------------------------------------------------
+
+
+async def _fill(http: httpx.AsyncClient, fhir: str, shapes: list[Shape]) -> None:
+    some: list[dict[str, Any]] = []
+    for resource in _resources(shapes):
+        url = f"{resource['resourceType']}/{resource['id']}"
+        some.append({"resource": resource, "request": {"method": "PUT", "url": url}})
+        if len(some) == _TOGETHER:
+            await _sent(http, fhir, some)
+            some = []
+    await _sent(http, fhir, some)
+
+
+async def _sent(http: httpx.AsyncClient, fhir: str, entries: list[dict[str, Any]]) -> None:
+    bundle = {"resourceType": "Bundle", "type": "batch", "entry": entries}
+    answer = await http.post(fhir, content=exact_json.encode(bundle), headers=_FHIR)
+    told = [one["response"] for one in answer.json()["entry"]]
+    assert all(one["status"][0] == "2" for one in told), [one for one in told if one["status"][0] != "2"][0]
+
+
+def _resources(shapes: list[Shape]) -> Iterator[dict[str, Any]]:
+    r = random.Random(1)
+    others = [str(UUID(int=n)) for n in range(2, _PATIENTS)]
+    for id_ in (PATIENT, *others):
+        yield {"resourceType": "Patient", "id": id_}
+    left = RESOURCES - _PATIENTS
+    for each in shapes:
+        for _ in range(OBSERVATIONS if each.resource == "Observation" else OF_EACH):
+            left -= 1
+            yield _made(r, each.resource, PATIENT, left)
+    names = [each.resource for each in shapes if each.resource != "Observation"]
+    while left > 0:
+        left -= 1
+        type_ = "Observation" if left % 2 else r.choice(names)
+        yield _made(r, type_, r.choice(others), left)
+
+
+def _made(r: random.Random, type_: str, patient: str, number: int) -> dict[str, Any]:
+    """The least that is valid, with what lists show."""
+    said = {"reference": f"Patient/{patient}"}
+    concept = {"coding": [{"system": "http://loinc.org", "code": str(r.randrange(99))}], "text": "x"}
+    day = f"20{r.randrange(10, 26)}-0{r.randrange(1, 10)}-1{r.randrange(10)}"
+    made: dict[str, Any] = {
+        "resourceType": type_,
+        "id": str(UUID(int=10_000_000 + number)),
+    }
+    return {**made, **_OF_TYPE[type_](said, concept, day)}
+
+
+_Make = Callable[[Any, Any, str], dict[str, Any]]
+
+_OF_TYPE: dict[str, _Make] = {
+    "AllergyIntolerance": lambda p, c, d: {
+        "clinicalStatus": {"coding": [{"system": _ALLERGY, "code": "active"}]},
+        "patient": p, "code": c, "recordedDate": d,
+    },
+    "Appointment": lambda p, c, d: {
+        "status": "booked",
+        "participant": [{"actor": p, "status": "accepted"}],
+        "start": f"{d}T09:00:00Z",
+        "end": f"{d}T09:15:00Z",
+    },
+    "CarePlan": lambda p, c, d: {
+        "status": "active", "intent": "plan", "subject": p, "title": "x", "created": d,
+    },
+    "CareTeam": lambda p, c, d: {"status": "active", "subject": p, "name": "x"},
+    "Claim": lambda p, c, d: {
+        "status": "active", "type": c, "use": "claim", "patient": p, "created": d,
+        "provider": {"display": "x"}, "priority": c,
+        "insurance": [{"sequence": 1, "focal": True, "coverage": {"display": "x"}}],
+    },
+    "Condition": lambda p, c, d: {"subject": p, "code": c, "onsetDateTime": d},
+    "Coverage": lambda p, c, d: {
+        "status": "active", "beneficiary": p, "payor": [{"display": "x"}],
+    },
+    "Device": lambda p, c, d: {"status": "active", "patient": p, "type": c},
+    "DiagnosticReport": lambda p, c, d: {
+        "status": "final", "code": c, "subject": p, "effectiveDateTime": d,
+    },
+    "DocumentReference": lambda p, c, d: {
+        "status": "current", "subject": p, "content": [{"attachment": {"title": "x"}}],
+    },
+    "Encounter": lambda p, c, d: {
+        "status": "finished", "class": {"code": "AMB"}, "subject": p, "period": {"start": d},
+    },
+    "EpisodeOfCare": lambda p, c, d: {"status": "active", "patient": p, "period": {"start": d}},
+    "Goal": lambda p, c, d: {"lifecycleStatus": "active", "description": c, "subject": p},
+    "Immunization": lambda p, c, d: {
+        "status": "completed", "vaccineCode": c, "patient": p, "occurrenceDateTime": d,
+    },
+    "Location": lambda p, c, d: {"name": "x", "status": "active"},
+    "MedicationRequest": lambda p, c, d: {
+        "status": "active", "intent": "order", "medicationCodeableConcept": c, "subject": p,
+        "authoredOn": d,
+    },
+    "Observation": lambda p, c, d: {
+        "status": "final", "code": c, "subject": p, "effectiveDateTime": d,
+        "valueQuantity": {"value": 1, "unit": "kg"},
+    },
+    "Procedure": lambda p, c, d: {
+        "status": "completed", "code": c, "subject": p, "performedDateTime": d,
+    },
+    "ServiceRequest": lambda p, c, d: {
+        "status": "active", "intent": "order", "code": c, "subject": p, "authoredOn": d,
+    },
+    "Task": lambda p, c, d: {"status": "requested", "intent": "order", "for": p, "authoredOn": d},
+}  # fmt: skip

@@ -1,0 +1,94 @@
+"""Which row shows a resource, and the way back, as one worker knows it.
+
+A key is the resource's id where that is a GUID, else derived from it. Whoever has seen a derived
+key may ask by it, so the way back is noted before the key is told. A contact may have another key,
+which the mirror has noted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from integration.journal.row_keys import RowKeys
+from integration.mapping.keys import primary_key
+
+# What a worker remembers, at most; and for how many seconds that nothing is noted.
+_MOST = 20_000
+_AGE = 30.0
+
+# Asks the storage: what is noted under these names, of one resource type.
+_Ask = Callable[[str, Collection[str]], Awaitable[Mapping[str, str]]]
+
+
+@dataclass(slots=True)
+class _Known:
+    """What was asked before, by resource type and name; nothing noted is asked again later."""
+
+    ask: _Ask
+    clock: Callable[[], float]
+    found: dict[tuple[str, str], tuple[str, float]] = field(default_factory=dict)
+
+    async def get(self, type_: str, names: Collection[str]) -> dict[str, str]:
+        now = self.clock()
+        new = [name for name in names if self.found.get((type_, name), ("", 0.0))[1] <= now]
+        if new:
+            noted = await self.ask(type_, new)
+            if len(self.found) + len(new) > _MOST:
+                self.found.clear()
+                new = list(names)
+                noted = await self.ask(type_, new)
+            self.found |= {(type_, name): (noted.get(name, ""), now + _AGE) for name in new}
+        known = {name: self.found[type_, name][0] for name in names}
+        return {name: value for name, value in known.items() if value}
+
+
+class Keys:
+    """`mirrored`: whether rows of a resource type may have been there before this app came."""
+
+    def __init__(
+        self,
+        kept: RowKeys,
+        mirrored: Callable[[str], bool],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._kept, self._mirrored = kept, mirrored
+        self._own = _Known(kept.keys, clock)
+        self._back = _Known(kept.ids, clock)
+        self._noted: set[str] = set()
+
+    async def of(self, resources: Collection[str]) -> Mapping[str, UUID]:
+        """The keys of Type/id, each with its way back noted. Raises Unavailable."""
+        found: dict[str, UUID] = {}
+        for type_, ids in _by_type(resources).items():
+            own = await self._own.get(type_, ids) if self._mirrored(type_) else {}
+            keys = {id_: own.get(id_) or primary_key(type_, id_) for id_ in ids}
+            await self._lead(type_, {id_: key for id_, key in keys.items() if key != id_})
+            found |= {f"{type_}/{id_}": UUID(key) for id_, key in keys.items()}
+        return found
+
+    async def ids(self, type_: str, keys: Iterable[UUID]) -> Mapping[UUID, str]:
+        """The ids of the resources whose rows have these keys, whether there are any or not."""
+        texts = {str(key): key for key in keys}
+        led = await self._back.get(type_, texts)
+        return {key: led.get(text, text) for text, key in texts.items()}
+
+    async def _lead(self, type_: str, keys: Mapping[str, str]) -> None:
+        new = {id_: key for id_, key in keys.items() if f"{type_}/{id_} {key}" not in self._noted}
+        if new:
+            await self._kept.lead(type_, new)
+            for key in new.values():
+                self._back.found.pop((type_, key), None)
+            if len(self._noted) + len(new) > _MOST:
+                self._noted.clear()
+            self._noted.update(f"{type_}/{id_} {key}" for id_, key in new.items())
+
+
+def _by_type(resources: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in resources:
+        type_, _, id_ = name.partition("/")
+        found.setdefault(type_, []).append(id_)
+    return found

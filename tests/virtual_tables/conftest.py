@@ -1,0 +1,160 @@
+"""The feed in this process, before the real FHIR server of a laptop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import count
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID, uuid5
+
+import httpx
+import pytest
+
+from integration import exact_json
+from integration.fhir.client import FhirServer
+from integration.journal.keys import delivery_id
+from integration.journal.ledger import MemoryLedger
+from integration.journal.routes import MemoryRoutes
+from integration.journal.row_keys import MemoryRowKeys
+from integration.mapping.files import Table
+from integration.mapping.load import shipped
+from integration.mapping.model import Route
+from integration.order import Order
+from integration.routes import DataRoutes
+from integration.transport import Neighbour, places
+from integration.virtual_tables.answer import VirtualTables, answer
+from integration.virtual_tables.asked import Answer, Asked
+from integration.virtual_tables.read import Reading
+from integration.virtual_tables.row_keys import Keys
+from integration.virtual_tables.shape import Shape, shape
+from integration.virtual_tables.write import Writing
+from local.neighbours import free_ports, neighbours
+
+ROOT = "http://feed/api/odata/"
+NAMESPACE = UUID(int=7)
+
+Json = dict[str, Any]
+
+SHAPES: Mapping[str, Shape] = {
+    name: shape(each) for name, each in shipped().items() if Route.VIRTUAL in each.routes
+}
+SETS = {each.type.set: each for each in SHAPES.values()}
+
+
+@dataclass
+class Feed:
+    """What a test asks, and the FHIR server behind it."""
+
+    tables: VirtualTables
+    fhir: httpx.AsyncClient
+    row_keys: MemoryRowKeys
+    routes: MemoryRoutes
+    asked: list[httpx.Request] = field(default_factory=list)  # of the FHIR server
+
+    async def ask(self, method: str, path: str, query: str = "", **more: Any) -> Answer:
+        body, headers = more.pop("body", None), more
+        told = {name.replace("_", "-"): value for name, value in headers.items()}
+        if body is not None:
+            told.setdefault("content-type", "application/json")
+        text = exact_json.encode(body) if body is not None else b""
+        asked = Asked(method, ROOT, path, quote(query, safe="=&$,():@/%'*"), told, text)
+        return await answer(self.tables, asked)
+
+    async def get(self, path: str, query: str = "", **headers: str) -> Any:
+        """The answer, decoded."""
+        return exact_json.decode((await self.ask("GET", path, query, **headers)).body)
+
+    async def every(self, path: str, query: str = "", **headers: str) -> list[Json]:
+        """All pages."""
+        page = await self.get(path, query, **headers)
+        rows = list(page["value"])
+        while link := page.get("@odata.nextLink"):
+            url = httpx.URL(link)
+            own = url.query.decode()
+            asked = Asked("GET", ROOT, url.path.removeprefix("/api/odata/"), own, headers)
+            page = exact_json.decode((await answer(self.tables, asked)).body)
+            rows += page["value"]
+        return rows
+
+    async def put(self, *resources: Json) -> None:
+        """Resources into the FHIR server, some at a time."""
+        for start in range(0, len(resources), 100):
+            entries = [
+                {"resource": each, "request": {"method": "PUT", "url": _url(each)}}
+                for each in resources[start : start + 100]
+            ]
+            bundle = {"resourceType": "Bundle", "type": "batch", "entry": entries}
+            found = (await self.fhir.post("", content=exact_json.encode(bundle))).json()
+            assert all(one["response"]["status"][0] == "2" for one in found["entry"]), found
+
+    async def stored(self, name: str) -> Json:
+        """Type/id as the FHIR server has it."""
+        found: Json = exact_json.decode((await self.fhir.get(f"/{name}")).content)
+        return found
+
+
+def _url(resource: Json) -> str:
+    return f"{resource['resourceType']}/{resource['id']}"
+
+
+@pytest.fixture(scope="session")
+def fhir_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with neighbours(free_ports(), tmp_path_factory.mktemp("fhir"), parts=("fhir",)) as running:
+        yield running.fhir_url
+
+
+@pytest.fixture
+async def feed(fhir_url: str) -> AsyncIterator[Feed]:
+    """Before a server that holds nothing yet."""
+    seen: list[httpx.Request] = []
+
+    async def see(request: httpx.Request) -> None:
+        seen.append(request)
+
+    async with (
+        httpx.AsyncClient(event_hooks={"request": [see]}, timeout=60) as asking,
+        httpx.AsyncClient(
+            base_url=fhir_url, headers={"content-type": "application/fhir+json"}, timeout=60
+        ) as writing,
+    ):
+        await writing.post(fhir_url.removesuffix("/fhir") + "/control/reset")
+        fhir = FhirServer(Neighbour("FHIR server", fhir_url, asking, places(16)))
+        kept, routes = MemoryRowKeys(), MemoryRoutes()
+        yield Feed(made(fhir, kept, routes), writing, kept, routes, seen)
+
+
+def made(fhir: FhirServer, kept: MemoryRowKeys, routes: MemoryRoutes) -> VirtualTables:
+    """The feed of all shipped maps."""
+    keys = Keys(kept, lambda type_: type_ not in SHAPES)
+    numbers = count(1)
+    runs, tokens = count(1), count(1)
+    order = Order(
+        MemoryLedger(),
+        lease=60.0,
+        now=lambda: 0.0,
+        token=lambda: f"token {next(tokens)}",
+        pause=asyncio.sleep,
+        jitter=lambda: 0.5,
+    )
+    tables = {
+        name: Table(name, each.entity.table, each.type.set, tuple(map(str, each.entity.routes)))
+        for name, each in SHAPES.items()
+    }
+    return VirtualTables(
+        DataRoutes(routes, tables, mirrors=True),
+        SHAPES,
+        Reading(fhir, keys, 2000),
+        Writing(
+            fhir,
+            keys,
+            order,
+            lambda: delivery_id(datetime(2026, 3, 1, tzinfo=UTC), next(runs)),
+            lambda: uuid5(NAMESPACE, str(next(numbers))),
+        ),
+        250,
+        25.0,
+    )

@@ -1,0 +1,234 @@
+"""Clients of OData that others have written read and write the feed, through the real doors."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+import requests
+from odata import ODataService
+from odata.exceptions import NoResultsFound, ODataError
+
+from local.child import PROJECT
+from local.neighbours import free_ports, neighbours, start_host
+
+KEY = "what/Dataverse-sends=="
+PATIENT = str(UUID(int=1))
+ROWS = 25
+PAGE = 10
+FINAL, PRELIMINARY = 935000002, 935000001
+
+HERE = Path(__file__).parent
+NODE_PARTS = [
+    PROJECT / "local/node_modules" / name for name in ("@odata/client", "ts-odata-client")
+]
+
+needs_node = pytest.mark.skipif(
+    shutil.which("node") is None or not all(each.exists() for each in NODE_PARTS),
+    reason="local/node_modules lacks the clients: run make test",
+)
+
+
+@dataclass(frozen=True)
+class Served:
+    """Where the feed and the FHIR server behind it are."""
+
+    root: str
+    fhir: httpx.Client
+
+    def ask(self, script: str) -> dict[str, Any]:
+        """What a client in JavaScript saw."""
+        told = {"root": self.root, "key": KEY, "row": str(UUID(int=100)), "patient": PATIENT}
+        command = ["node", "--no-deprecation", str(HERE / script)]
+        done = subprocess.run(command, input=json.dumps(told), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    if not (PROJECT / "local/node_modules/azurite").exists():
+        pytest.skip("local/node_modules is missing: run make test")
+    folder, ports = tmp_path_factory.mktemp("served"), free_ports()
+    with neighbours(ports, folder, parts=("storage", "fhir")) as running:
+        settings = {
+            **running.settings(),
+            "FEED_PAGE": str(PAGE),
+            "HOST_FUNCTION_KEYS": f"dataverse={KEY}",
+            "HOST_USE_FUNC": "0",
+        }
+        with (
+            start_host(settings, ports.host, folder) as host,
+            httpx.Client(base_url=running.fhir_url) as fhir,
+        ):
+            yield Served(f"{host.url}/api/odata/", fhir)
+
+
+@pytest.fixture(autouse=True)
+def rows(served: Served) -> None:
+    """The same observations before each test, and no others."""
+    served.fhir.post(str(served.fhir.base_url).removesuffix("/fhir/") + "/control/reset")
+    for number in range(ROWS):
+        observation: dict[str, Any] = {
+            "resourceType": "Observation",
+            "id": str(UUID(int=100 + number)),
+            "status": "preliminary" if number < 4 else "final",
+            "code": {"text": f"Weight {number}"},
+            "subject": {"reference": f"Patient/{PATIENT}"},
+            "effectiveDateTime": f"2024-01-{number + 1:02}",
+        }
+        if number:
+            value = {"value": 60 + number / 2, "unit": "kg"}
+            observation["valueQuantity"] = value
+        path = f"Observation/{observation['id']}"
+        answer = served.fhir.put(path, json=observation)
+        assert answer.status_code == 201, answer.text
+
+
+# -- python-odata ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def service(served: Served) -> ODataService:
+    """Knows the entity sets and their properties from $metadata alone."""
+    session = requests.Session()
+    session.headers["x-functions-key"] = KEY
+    return ODataService(served.root, session=session, reflect_entities=True, quiet_progress=True)
+
+
+def test_a_client_learns_the_sets_and_their_properties_from_the_metadata(
+    service: ODataService,
+) -> None:
+    assert len(service.entities) == 20
+    known = service.entities["msemr_observations"]
+    assert known.msemr_observationid.primary_key
+    assert known.msemr_description.is_computed_value
+    assert not known.msemr_codetext.is_computed_value
+
+
+def test_python_reads(service: ODataService) -> None:
+    known = service.entities["msemr_observations"]
+    query = service.query(known)
+
+    def where(condition: Any) -> set[str]:
+        return {each.msemr_codetext for each in query.filter(condition).all()}
+
+    assert {each.msemr_codetext for each in query.all()} == {f"Weight {n}" for n in range(ROWS)}
+    assert query.get(str(UUID(int=103))).msemr_codetext == "Weight 3"
+    assert where(known.msemr_codetext == "weight 3") == {"Weight 3"}
+    assert where(known.msemr_codetext.endswith("4")) == {"Weight 4", "Weight 14", "Weight 24"}
+    assert where(known.msemr_codetext.lacks("weight")) == set()
+    assert where(known.msemr_valuetypequantityvalue.is_null()) == {"Weight 0"}
+    assert where(known.msemr_valuetypequantityvalue >= 71.5) == {"Weight 23", "Weight 24"}
+    assert len(where(known._msemr_subjectpatient_value == PATIENT)) == ROWS
+    both = (known.msemr_status == PRELIMINARY) & (known.msemr_codetext != "Weight 0")
+    assert where(both | (known.msemr_codetext == "Weight 9")) == {
+        "Weight 1",
+        "Weight 2",
+        "Weight 3",
+        "Weight 9",
+    }
+    newest = query.order_by(known.msemr_effectivedate.desc()).offset(1).limit(2).all()
+    assert [each.msemr_codetext for each in newest] == ["Weight 23", "Weight 22"]
+    only = query.select(known.msemr_codetext).filter(known.msemr_codetext == "Weight 8").all()
+    assert [each["msemr_codetext"] for each in only] == ["Weight 8"]
+
+
+def test_python_writes(service: ODataService, served: Served) -> None:
+    known = service.entities["msemr_observations"]
+    made = known()
+    made.msemr_codetext = "Temperature"
+    made.msemr_status = FINAL
+    service.save(made)
+    path = f"Observation/{made.msemr_observationid}"
+    stored = served.fhir.get(path).json()
+    assert (stored["code"], stored["status"]) == ({"text": "Temperature"}, "final")
+    assert not stored.keys() & {"subject", "valueBoolean"}
+
+    made.msemr_codetext = "Fever's"
+    service.save(made)
+    assert made.msemr_azurefhirversion == "2"
+    assert served.fhir.get(path).json()["code"] == {"text": "Fever's"}
+
+    service.delete(made)
+    assert served.fhir.get(path).status_code == 410
+    with pytest.raises(NoResultsFound):
+        service.query(known).get(made.msemr_observationid)
+
+
+def test_python_understands_what_is_wrong(service: ODataService, served: Served) -> None:
+    known = service.entities["msemr_observations"]
+    with pytest.raises(ODataError, match=r"HTTP 501 .*\$apply is not offered"):
+        service.query(known).apply("aggregate($count as n)").all()
+    row = service.query(known).get(str(UUID(int=100)))
+    row.msemr_status = 7
+    with pytest.raises(ODataError, match="HTTP 400 .*msemr_status"):
+        service.save(row)
+    stranger = requests.get(served.root, headers={"x-functions-key": "guessed"}, timeout=30)
+    assert stranger.status_code == 401
+
+
+# -- @odata/client --------------------------------------------------------------------------------
+
+
+@needs_node
+def test_javascript_reads_and_writes(served: Served) -> None:
+    found = served.ask("odata_client.mjs")
+    assert "msemr_observations" in found["sets"] and len(found["sets"]) == 20
+    assert found["byKey"]["msemr_codetext"] == "Weight 0"
+    assert found["equal"] == ["Weight 3"]
+    assert sorted(found["choice"]) == ["Weight 0", "Weight 1", "Weight 2", "Weight 3"]
+    assert sorted(found["several"]) == ["Weight 1", "Weight 2"]
+    assert sorted(found["number"]) == ["Weight 1", "Weight 2", "Weight 3"]
+    assert sorted(found["dates"]) == [
+        "Weight 20",
+        "Weight 21",
+        "Weight 22",
+        "Weight 23",
+        "Weight 24",
+    ]
+    assert found["lookup"] == PAGE  # it stops at the first page
+    assert found["missing"] == ["Weight 0"]
+    assert found["ordered"] == ["Weight 23", "Weight 22"]
+    assert found["count"] == 4
+
+    made, changed = found["made"], found["changed"]
+    assert (made["msemr_codetext"], made["msemr_status"]) == ("Temperature", FINAL)
+    assert changed["msemr_codetext"] == "Fever's"
+    assert changed["msemr_valuetypequantityvalue"] == 37.2
+    assert found["gone"] == "there is no entity with this key"
+
+    assert "has no property nothing" in found["unknown"]
+    assert found["readOnly"] == "msemr_description cannot be written"
+    assert found["expand"] == "$expand is not offered"
+
+
+# -- ts-odata-client ------------------------------------------------------------------------------
+
+
+@needs_node
+def test_javascript_follows_pages_and_builds_conditions(served: Served) -> None:
+    found = served.ask("ts_odata_client.mjs")
+    assert found["pages"] == [10, 10, 5]
+    assert sorted(found["every"]) == sorted(f"Weight {n}" for n in range(ROWS))
+    assert found["byKey"]["msemr_codetext"] == "Weight 0"
+    assert sorted(found["combined"]) == ["Weight 1", "Weight 2", "Weight 3"]
+    assert sorted(found["either"]) == ["Weight 4", "Weight 5"]
+    assert sorted(found["listed"]) == ["Weight 6", "Weight 7"]
+    assert found["starting"] == PAGE  # of eleven
+    assert sorted(found["since"]) == ["Weight 22", "Weight 23", "Weight 24"]
+    assert found["missing"] == ["Weight 0"]
+    assert [each["msemr_codetext"] for each in found["chosen"]] == ["Weight 23", "Weight 22"]
+    assert found["counted"] == 4
+    assert "belongs in parentheses" in found["misbuilt"]["message"]
+    assert found["unknown"]["target"] == "nothing"
+    assert found["expanded"]["message"] == "$expand is not offered"
