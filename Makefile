@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/ready local/node_modules/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo start plan reconcile test check format bench faults fuzz clean
+.PHONY: help demo start plan reconcile test check scan format bench faults fuzz clean
 
 help: ## Show this
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -24,11 +24,16 @@ reconcile: $(READY) ## Find and mend rows that differ from FHIR, by the settings
 test: $(READY) ## Run the tests, against the real storage emulator and the real FHIR server
 	@$(BIN)/python -m pytest -q
 
-check: $(READY) ## Format, lint, types and tests, as CI does
+check: $(READY) ## Format, lint, types, Bicep and tests, as CI does
 	@echo "== format"; $(BIN)/ruff format --check .
 	@echo "== lint"; $(BIN)/ruff check .
 	@echo "== types"; $(BIN)/mypy
+	@echo "== bicep"; infra/check.sh
 	@echo "== tests"; $(BIN)/python -m pytest -q
+
+# Not among the requirements of development: it brings a hundred packages, each at a version of its own choice.
+scan: .local/checkov/ready ## Have the Bicep files looked at by a security scanner
+	@.local/checkov/bin/checkov --config-file infra/.checkov.yaml --directory infra
 
 format: $(READY) ## Format the code
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
@@ -50,6 +55,12 @@ clean: ## Remove what the other commands have made
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or later is needed; make PYTHON=... names another")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+.local/checkov/ready: infra/requirements.txt
+	@echo "== installing checkov into .local/checkov"
+	@$(PYTHON) -m venv .local/checkov
+	@.local/checkov/bin/python -m pip install --quiet --disable-pip-version-check -r infra/requirements.txt
 	@touch $@
 
 local/node_modules/ready: local/package.json local/package-lock.json

@@ -20,8 +20,8 @@ from integration.dataverse.client import Dataverse, error_code
 from integration.dataverse.virtual import set_name, table_name
 from integration.errors import Misconfigured, Unavailable
 from integration.fhir.client import FhirServer
-from integration.mapping.engine import primary_key
 from integration.mapping.files import Table
+from integration.mapping.keys import primary_key
 from integration.model import Category, Claim
 from integration.order import Order, Taken, Write
 from integration.outbox import Outbox, put_back

@@ -11,8 +11,8 @@ from integration.dataverse import requests
 from integration.dataverse.client import Dataverse, error_code
 from integration.dataverse.client import rows as rows_of
 from integration.errors import Unmappable
-from integration.mapping import engine
 from integration.mapping.concepts import CONCEPTS
+from integration.mapping.keys import primary_key, shown_id
 from integration.mapping.model import EntityMap, Mapped
 from integration.model import Claim, Request, RowOutcome
 from integration.rows import Found, Tables
@@ -39,7 +39,7 @@ class Subject:
 
     @property
     def key(self) -> str:
-        return engine.primary_key(self.entity.resource, self.id)
+        return primary_key(self.entity.resource, self.id)
 
     def outcome(
         self, action: str, key: str | None = None, version: str | None = None, *notes: str
@@ -103,7 +103,7 @@ async def _asked(it: Dataverse, subject: Subject, questions: Sequence[Request]) 
 def _row_question(subject: Subject) -> Request:
     entity = subject.entity
     names = rows.selected((*entity.columns, "statecode"), subject.tables[entity.table])
-    identifier = engine.shown_id(entity, subject.id, subject.tables[entity.table])
+    identifier = shown_id(entity, subject.id, subject.tables[entity.table])
     return requests.rows(entity.entity_set, names, _is_row(entity, subject.key, identifier), 3)
 
 
@@ -116,7 +116,7 @@ def _children_questions(subject: Subject, parent: str) -> Iterator[Request]:
 
 def _link_question(entity: EntityMap, link: str) -> Request:
     identifier = link.partition("/")[2]
-    key = engine.primary_key(entity.resource, identifier)
+    key = primary_key(entity.resource, identifier)
     names = [entity.key, entity.id_column, *([entity.kind_column] if entity.kind_column else [])]
     return requests.rows(entity.entity_set, names, _is_row(entity, key, identifier), 3)
 

@@ -7,21 +7,21 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
+from integration import first_use
 from integration.activity import Activities
 from integration.dataverse.client import Dataverse
-from integration.errors import Misconfigured
 from integration.events import Events
 from integration.fetch import Sources
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
+from integration.first_use import Worker
 from integration.housekeeping import Ages, Housekeeping
 from integration.intake import Intake
 from integration.journal.activity import ActivityLog
@@ -30,7 +30,7 @@ from integration.journal.store import Journal
 from integration.lane import Carrier
 from integration.mapping import files
 from integration.mapping.files import File
-from integration.mirror import Mirror, Sink
+from integration.mirror import Mirror
 from integration.model import Policy
 from integration.neighbours import Caller, credential, neighbour
 from integration.order import Order
@@ -41,9 +41,7 @@ from integration.settings import Mirroring, Service, Settings, from_env, tenant_
 
 if TYPE_CHECKING:  # they know the paths of maps, which take long to learn
     from integration.external_events import ExternalEvents
-    from integration.storage import Opened
     from integration.virtual_tables.answer import VirtualTables
-    from integration.web_api import WebApi
 
 # The SDKs log every request at INFO: cost without a use here.
 logging.getLogger("azure").setLevel(logging.WARNING)
@@ -141,6 +139,18 @@ async def _built(settings: Settings) -> Parts:
         settings.mirroring.to != "off",
         frozenset(settings.feed.told),
     )
+    worker = Worker(
+        settings,
+        there,
+        fhir,
+        dataverse,
+        order,
+        routes,
+        activities,
+        first_use.understood(read),
+        _now,
+        _new_id,
+    )
     reading, max_age = settings.reading, float(settings.max_age)
     return Parts(
         there.journal,
@@ -182,115 +192,15 @@ async def _built(settings: Settings) -> Parts:
         there.activity,
         routes,
         _now,
-        cache(partial(_mirror, settings, read, there, fhir, dataverse, order, routes, activities)),
-        cache(partial(_virtual_tables, settings, read, there, fhir, order, routes)),
-        cache(partial(_external, settings, there, fhir, dataverse, order, routes, activities)),
+        cache(partial(first_use.mirror, worker)),
+        cache(partial(first_use.virtual_tables, worker)),
+        cache(partial(first_use.external, worker)),
     )
 
 
 def _files(mirroring: Mirroring) -> list[File]:
     chosen = (mirroring.map_set, mirroring.map_prefix, mirroring.own_maps, mirroring.enabled)
     return files.read(*chosen)
-
-
-def _mirror(
-    settings: Settings,
-    read: Iterable[File],
-    there: Opened,
-    fhir: FhirServer,
-    dataverse: Dataverse,
-    order: Order,
-    routes: DataRoutes,
-    activities: Activities,
-) -> Mirror:
-    from integration.mapping import load
-    from integration.mapping.model import Route
-    from integration.web_api import WebApi
-
-    maps, to = load.understood(read), settings.mirroring
-    rows = WebApi(fhir, dataverse, there.waits, there.outbox, maps.known, to.on_delete)
-    return Mirror(
-        there.journal,
-        there.outbox,
-        _sink(to.to, rows, order),
-        {
-            name: entity.on(Route.DATAVERSE)
-            for name, entity in maps.entities.items()
-            if Route.DATAVERSE in entity.routes
-        },
-        maps.broken,
-        _now,
-        float(settings.max_age),
-        activities,
-        routes.followed,
-        there.row_keys,
-    )
-
-
-def _virtual_tables(
-    settings: Settings,
-    read: Iterable[File],
-    there: Opened,
-    fhir: FhirServer,
-    order: Order,
-    routes: DataRoutes,
-) -> VirtualTables:
-    from integration.mapping import load
-    from integration.mapping.model import Route
-    from integration.virtual_tables.answer import VirtualTables
-    from integration.virtual_tables.keys import Keys
-    from integration.virtual_tables.read import Reading
-    from integration.virtual_tables.shape import shape
-    from integration.virtual_tables.write import Writing
-
-    maps = load.understood(read).entities.values()
-    shapes = {one.resource: shape(one) for one in maps if Route.VIRTUAL in one.routes}
-    keys = Keys(there.row_keys, lambda type_: type_ not in shapes)
-    feed = settings.feed
-    return VirtualTables(
-        routes,
-        shapes,
-        Reading(fhir, keys, feed.breadth),
-        Writing(fhir, keys, order, lambda: _new_id(_now()), uuid4),
-        feed.page,
-        float(feed.timeout),
-    )
-
-
-def _external(
-    settings: Settings,
-    there: Opened,
-    fhir: FhirServer,
-    dataverse: Dataverse,
-    order: Order,
-    routes: DataRoutes,
-    activities: Activities,
-) -> ExternalEvents:
-    """Raises Misconfigured where nobody could have made the virtual tables."""
-    from integration.external_events import ExternalEvents
-    from integration.external_events import tables as virtual
-
-    prefix = settings.mirroring.map_prefix
-    if prefix is None:
-        raise Misconfigured("set MAP_PREFIX: EXTERNAL_EVENTS needs the names of virtual tables")
-    return ExternalEvents(
-        there.outbox,
-        fhir,
-        dataverse,
-        order,
-        virtual(routes.tables, prefix),
-        _now,
-        float(settings.max_age),
-        activities,
-    )
-
-
-def _sink(to: str, rows: WebApi, order: Order) -> Sink:
-    from integration import healthcare_api, web_api
-
-    if to == "healthcare-api":
-        return partial(healthcare_api.bring, healthcare_api.HealthcareApi(rows, order))
-    return partial(web_api.bring, rows)
 
 
 def _now() -> datetime:

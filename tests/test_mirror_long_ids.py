@@ -14,7 +14,7 @@ import pytest
 from integration import healthcare_api
 from integration import mirror as mirroring
 from integration.healthcare_api import HealthcareApi
-from integration.mapping.engine import primary_key
+from integration.mapping.keys import primary_key
 from integration.mapping.load import shipped
 from integration.mapping.model import LongId
 from integration.model import Claim, RowOutcome

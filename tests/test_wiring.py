@@ -61,9 +61,9 @@ async def neighbour() -> AsyncIterator[Any]:
 
 def loaded(code: str, **env: str) -> list[str]:
     """Which of the heavy libraries a new process has after this."""
-    told = f"import json, sys; print(json.dumps([name for name in {HEAVY} if name in sys.modules]))"
+    told = f"\nimport json, sys; print(json.dumps([name for name in {HEAVY} if name in sys.modules]))"
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", f"{code}; {told}"],
+        [sys.executable, "-W", "ignore", "-c", f"{code}{told}"],
         cwd=PROJECT,
         env=env,
         capture_output=True,
@@ -75,27 +75,46 @@ def loaded(code: str, **env: str) -> list[str]:
     return names
 
 
-def test_a_door_opens_without_the_heavy_libraries() -> None:
-    """A cold start is paid by whoever sends first; what storage needs comes with the first use."""
-    assert loaded("import function_app") == []
-
-
-def test_a_worker_without_rows_to_write_needs_no_paths_of_maps(azurite: Running) -> None:
-    stated = {
+def stated(azurite: Running) -> dict[str, str]:
+    """Settings of an app that has storage, and neighbours that are not there."""
+    return {
         "AzureWebJobsStorage": azurite.storage,
         "FHIR_URL": "http://127.0.0.1:1/fhir",
         "FHIR_SCOPE": "none",
         "DATAVERSE_URL": "http://127.0.0.1:1",
         "DATAVERSE_SCOPE": "none",
     }
+
+
+def test_a_door_opens_without_the_heavy_libraries() -> None:
+    """A cold start is paid by whoever sends first; what storage needs comes with the first use."""
+    assert loaded("import function_app") == []
+
+
+def test_a_worker_without_rows_to_write_needs_no_paths_of_maps(azurite: Running) -> None:
     there = "import asyncio; from integration import wiring; parts = asyncio.run(wiring.parts())"
     storage = ["azure.data.tables", "azure.storage.blob"]
-    assert loaded(there, **stated) == storage
-    assert loaded(f"{there}; assert parts.mirror is parts.mirror", **stated) == [
+    assert loaded(there, **stated(azurite)) == storage
+    assert loaded(f"{there}; assert parts.mirror is parts.mirror", **stated(azurite)) == [
         *storage,
         "antlr4",
         "fhirpathpy",
     ]
+
+
+def test_mirror_and_feed_share_the_maps_that_were_understood(azurite: Running) -> None:
+    """To understand them twice would make the first request to the feed wait for nothing."""
+    code = """
+import asyncio
+from integration import wiring
+
+parts = asyncio.run(wiring.parts())
+mirrored = parts.mirror.maps["Observation"].attributes
+shown = parts.virtual_tables.shapes["Observation"].attributes["msemr_status"]
+assert parts.virtual_tables is parts.virtual_tables
+assert any(one is shown for one in mirrored)
+"""
+    assert "fhirpathpy" in loaded(code, **stated(azurite))
 
 
 async def test_a_setting_of_the_maps_that_is_wrong_stops_every_door(

@@ -223,8 +223,10 @@ def _write(draft: Draft, target: _Target, done: Written) -> None:
         old = places.at(draft, place) if there == len(steps) else None
         if target.attribute.kind is Kind.COPY and _is_longer(old, target.column):
             raise Unmappable("FHIR holds more than the column shows, which would be lost")
-        holder, name = places.put(draft, steps, place, value)
-        done.add(holder, name)
+        done.add(*places.held(draft, place))
+        if type(old) is type(value) and old == value:
+            return
+        places.put(draft, steps, place, value)
         choice = target.attribute.kind is Kind.CHOICE
         # Codes of one choice are of one system; others need a column that says which.
         same = target.has_system or (choice and str(old) in target.attribute.choices)

@@ -13,7 +13,7 @@ from integration.errors import IntegrationError, Unmappable
 from integration.mapping import engine, explain, load
 from integration.mapping.load import Maps
 from integration.mapping.misfits import misfits
-from integration.mapping.model import EntityMap
+from integration.mapping.model import EntityMap, Route
 from integration.model import Column
 from integration.settings import mirroring_from_env
 
@@ -47,8 +47,9 @@ def run(
     nothing to map."""
     try:
         maps = _maps(chosen)
-        data = exact_json.decode(body)
-        names = {name for entity in maps.entities.values() for name in entity.tables}
+        resources = [*_resources(exact_json.decode(body))]
+        used = _used(maps, resources)
+        names = {name for entity in used.values() for name in entity.tables}
         tables = asyncio.run(tenant(sorted(names))) if chosen.check else {}
     except exact_json.Malformed as error:
         say(f"{chosen.file.name}: {error}")
@@ -56,20 +57,19 @@ def run(
     except IntegrationError as error:
         say(str(error))
         return 2
-    wrong = {kind: misfits(each, tables) for kind, each in maps.entities.items() if tables}
+    wrong = {kind: misfits(each, tables) for kind, each in used.items() if tables}
     misfit = [problem for problems in wrong.values() for problem in problems]
     for problem in maps.broken.values():
         say(f"broken: {problem}")
     for problem in misfit:
         say(f"misfit: {problem}")
-    resources = [each for each in _resources(data) if each.get("resourceType") in maps.entities]
-    if not resources:
+    if not used:
         say(f"{chosen.file.name}: no resource was mapped")
         return 2
     whole = not (maps.broken or misfit)
     for each in resources:
-        entity = maps.entities[each["resourceType"]]
-        if not wrong.get(entity.resource):
+        entity = used.get(str(each.get("resourceType")))
+        if entity is not None and not wrong.get(entity.resource):
             lines, noted = _row(entity, each, tables, chosen)
             whole &= not noted
             for line in lines:
@@ -79,12 +79,24 @@ def run(
 
 def _maps(chosen: argparse.Namespace) -> Maps:
     """Raises Misconfigured."""
-    used = mirroring_from_env()
-    prefix = chosen.prefix or used.map_prefix
+    settings = mirroring_from_env()
+    prefix = chosen.prefix or settings.map_prefix
     if not chosen.check:
         prefix = prefix or _PREFIX
-    enabled = chosen.enable if chosen.enable is not None else used.enabled
-    return load.maps(chosen.set or used.map_set, prefix, chosen.maps or used.own_maps, enabled)
+    enabled = chosen.enable if chosen.enable is not None else settings.enabled
+    return load.maps(
+        chosen.set or settings.map_set, prefix, chosen.maps or settings.own_maps, enabled
+    )
+
+
+def _used(maps: Maps, resources: Iterable[Mapping[str, Any]]) -> dict[str, EntityMap]:
+    """The maps of these resources, where rows may come of them."""
+    types = {kind for each in resources if isinstance(kind := each.get("resourceType"), str)}
+    return {
+        kind: each
+        for kind, each in maps.entities.items()
+        if kind in types and Route.DATAVERSE in each.routes
+    }
 
 
 def _row(

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
-from uuid import UUID, uuid5
 
 from integration.errors import Unmappable
 from integration.mapping.evaluation import Evaluation
+from integration.mapping.keys import shown_id
 from integration.mapping.model import (
     AttributeMap,
     Child,
     EntityMap,
     ExpandMap,
-    LongId,
     Mapped,
 )
 from integration.mapping.unshown import lacking, unshown
@@ -26,12 +26,7 @@ from integration.model import Column
 
 Columns = Mapping[str, Column]
 
-_GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-
 _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2}))?")
-
-# A namespace of our own; rows are found by it for ever, so it never changes.
-_NAMESPACE = UUID("0b7a2f52-6a5c-5a0e-9d0c-2f4f2a7c6f10")
 
 
 def apply(
@@ -65,23 +60,6 @@ def apply(
     notes += unshown(entity, resource, evaluation)
     # The same for hundreds of children is said once.
     return Mapped(row, tuple(children), tuple(dict.fromkeys(notes)))
-
-
-def primary_key(resource: str, identifier: str) -> str:
-    """The row's primary key: the FHIR id where it is a GUID, else a GUID derived from it."""
-    if _GUID.fullmatch(identifier):
-        return identifier.lower()
-    return str(uuid5(_NAMESPACE, f"{resource}/{identifier}"))
-
-
-def shown_id(entity: EntityMap, identifier: str, columns: Columns) -> str:
-    """What the row's id column says of a resource: its id, never cut."""
-    longest = columns[entity.id_column].max_length
-    if longest is None or len(identifier) <= longest:
-        return identifier
-    if entity.long_id is LongId.DIGEST:
-        return primary_key(entity.resource, identifier)
-    raise Unmappable(f"the id is longer than the {longest} characters of {entity.id_column}")
 
 
 def is_newer(entity: EntityMap, resource: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
@@ -156,13 +134,9 @@ def _value(
     base: str | None,
 ) -> Any:
     """One column of a row; of a child's row where `focus` is an item of the resource."""
-
-    def note(why: str) -> None:
-        where = f" ({attribute.where})" if attribute.where else ""
-        notes.append(f"{table}{attribute.column}: {why} @ {attribute.path}{where}")
-
     if attribute.path is None:
         return attribute.default
+    note = partial(_note, attribute, table, notes)
     try:
         found = evaluation.values(attribute.path, focus)
         if len(found) > 1:
@@ -174,6 +148,11 @@ def _value(
     except Unmappable as problem:
         note(problem.why)
     return attribute.default
+
+
+def _note(attribute: AttributeMap, table: str, notes: list[str], why: str) -> None:
+    where = f" ({attribute.where})" if attribute.where else ""
+    notes.append(f"{table}{attribute.column}: {why} @ {attribute.path}{where}")
 
 
 def _children(

@@ -21,9 +21,6 @@ from fhirpathpy.parser.ASTPathListener import ASTPathListener
 from fhirpathpy.parser.generated.FHIRPathLexer import FHIRPathLexer
 from fhirpathpy.parser.generated.FHIRPathParser import FHIRPathParser
 
-from integration.mapping.shortcuts import shortcut
-from integration.mapping.steps import Step, Unusual
-
 # A clock would map the same resource differently; a trace prints what it sees.
 _REFUSED = frozenset({"now", "today", "timeOfDay", "trace"})
 
@@ -47,19 +44,12 @@ class FhirPath:
     elements: frozenset[str]  # every element that it names
     # Where none of these elements or %variables is there, the result is empty; None: not known.
     needs: frozenset[str] | None
-    is_short: bool  # evaluated without fhirpathpy, as long as nothing is unusual
-    _shortcut: Step | None = field(compare=False, repr=False)
+    tree: Tree = field(compare=False, repr=False)
     _evaluate: Any = field(compare=False, repr=False)
 
     def nodes(self, focus: Node, variables: Mapping[str, Any]) -> list[Node]:
         """What it finds, with types: a node can be a variable, or the focus of another path.
         Raises whatever Python raises, in words that may quote a value."""
-        if self._shortcut is not None:
-            try:
-                found = self._shortcut([focus], [focus], variables)
-                return [node for node in found if not _is_extended(node)]
-            except Unusual:
-                pass  # then as everything else
         found = self._evaluate(focus, variables)
         return found if isinstance(found, list) else [found]
 
@@ -73,13 +63,6 @@ def plain(node: Node) -> Any:
     return str(value) if isinstance(value, FP_Type) else value
 
 
-def _is_extended(node: Node) -> bool:
-    """An element with extensions and no value; fhirpathpy leaves it out at the end, too."""
-    return isinstance(node, ResourceNode) and (
-        isinstance(node.data, dict) and node.data.keys() == {"extension"}
-    )
-
-
 @cache
 def compiled(path: str) -> FhirPath:
     """The expression, to be called with a resource and %variables. Raises ValueError."""
@@ -88,7 +71,6 @@ def compiled(path: str) -> FhirPath:
     for name in _functions(tree):
         if name in _REFUSED or name not in invocation_registry:
             raise ValueError(f"not FHIRPath that a map may use: {name}()")
-    short = shortcut(tree)
     evaluate = set_paths(  # type: ignore[no-untyped-call]
         apply_parsed_path, parsed, models["r4"], {"returnRawData": True}
     )
@@ -99,8 +81,7 @@ def compiled(path: str) -> FhirPath:
         frozenset(_name(node) for node in _walk(tree) if node["type"] == "ExternalConstant"),
         frozenset(map(_name, members)),
         needs,
-        short is not None,
-        short,
+        tree,
         evaluate,
     )
 

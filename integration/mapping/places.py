@@ -53,6 +53,12 @@ def at(node: Any, place: Place) -> Any:
     return node
 
 
+def held(root: Any, place: Place) -> tuple[Draft, str]:
+    """The object that holds the element, and the element's name there."""
+    outer = place[:-2] if isinstance(place[-1], int) else place[:-1]
+    return at(root, outer), str(place[len(outer)])
+
+
 def named(steps: Steps) -> str:
     """For an error: Observation.code.coding.code"""
     return ".".join([steps[0].parent, *(step.name for step in steps)])
@@ -177,22 +183,19 @@ def fill(value: Any, step: Step) -> None:
             put(value, condition.steps, place, condition.literal)
 
 
-def put(root: Draft, steps: Steps, place: Place, value: Any) -> tuple[Draft, str]:
-    """`value` at a place that is `made`; returns what holds it, and its name there."""
+def put(root: Draft, steps: Steps, place: Place, value: Any) -> None:
+    """`value` at a place that is `made`."""
     for holder, step, _ in _walked(root, steps, place):
         for other in step.others:
             holder.pop(other, None)
             holder.pop(f"_{other}", None)
-    *outer, last = place
-    at(root, tuple(outer))[last] = value
+    at(root, place[:-1])[place[-1]] = value
     if isinstance(value, dict):
         fill(value, steps[-1])
-    name = str(outer.pop() if isinstance(last, int) else last)
-    holder = at(root, tuple(outer))
-    _forget(holder, name, last)
+    holder, name = held(root, place)
+    _forget(holder, name, place[-1])
     if place not in found(root, steps)[:1]:
         raise Unmappable("what it belongs to is not there, or something else comes before it")
-    return holder, name
 
 
 def _forget(holder: Draft, name: str, last: str | int) -> None:

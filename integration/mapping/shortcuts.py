@@ -6,61 +6,71 @@ and a row has a hundred of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
+from functools import reduce
 from typing import Any
 
 from fhirpathpy.engine import type_specifier
 from fhirpathpy.engine.evaluators import string_literal
 
-from integration.mapping.steps import (
-    OF_CONSTANTS,
-    OF_EXPRESSIONS,
-    Step,
-    chained,
-    constant,
-    equality,
-    item,
-    member,
-    of_type,
-    operator,
-    truth,
-    union,
-    variable,
-)
+from integration.mapping import steps
+from integration.mapping.short import COMPUTED, Long, Short, Types, member, of_type
+from integration.mapping.steps import Step, Test
 
 Tree = Mapping[str, Any]
 
+_OF_TEXT: Mapping[str, Callable[..., Any]] = {
+    "contains": str.__contains__,
+    "startsWith": str.startswith,
+    "endsWith": str.endswith,
+    "upper": str.upper,
+    "lower": str.lower,
+}
 
-def shortcut(tree: Tree) -> Step | None:
-    """The expression as a function; None where a part of it is not here."""
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """The types of the focus, and of variables."""
+
+    focus: Types
+    variables: Mapping[str, Types]
+
+
+def shortcut(tree: Tree, type_: str | None, variables: Mapping[str, Types]) -> Short | None:
+    """The expression, for a focus of this type; None where a part of it is not here."""
+    try:
+        return _expression(tree, _Scope(frozenset({type_}), variables))
+    except Long:
+        return None
+
+
+def _expression(tree: Tree, scope: _Scope) -> Short:
     children = tree.get("children", ())
     match tree["type"]:
         case "TermExpression" | "InvocationTerm" | "ParenthesizedTerm":
-            return shortcut(children[0])
+            return _expression(children[0], scope)
         case "LiteralTerm":
-            return _literal(children[0])
-        case "ExternalConstantTerm":
-            return variable(_name(children[0]))
-        case "MemberInvocation":
-            return member(_name(tree))
-        case "FunctionInvocation":
-            return _function(children[0])
+            values = _literal(children[0])
+            types = frozenset({COMPUTED} if values else ())
+            return Short((steps.constant(values),), types, values=values)
+        case "ExternalConstantTerm" if (name := _name(children[0])) in scope.variables:
+            return Short((steps.variable(name),), scope.variables[name])
+        case "MemberInvocation" | "FunctionInvocation":
+            return _link(tree, Short((), scope.focus), scope)
         case "InvocationExpression":
-            return chained(*map(shortcut, _links(tree)))
+            first, *links = _links(tree)
+            return reduce(lambda of, link: _link(link, of, scope), links, _expression(first, scope))
         case "IndexerExpression" if children[1].get("text", "").isdecimal():
-            return item(shortcut(children[0]), int(children[1]["text"]))
+            index = int(children[1]["text"])
+            return _expression(children[0], scope).then(steps.part(index, index + 1))
         case "UnionExpression":
-            return union(*map(shortcut, _united(tree)))
-        case "EqualityExpression" if tree["terminalNodeText"][0] in ("=", "!="):
-            return equality(*map(shortcut, children), same=tree["terminalNodeText"][0] == "=")
-        case "MembershipExpression":
-            name = f"{tree['terminalNodeText'][0]}Op"
-            return operator(name, *map(shortcut, children))
-        case "AndExpression" | "OrExpression":
-            name = tree["terminalNodeText"][0]
-            return operator(name, *map(shortcut, children), read=truth)
-    return None
+            return _union([_expression(each, scope) for each in _united(tree)])
+        case "EqualityExpression" | "MembershipExpression" | "AndExpression" | "OrExpression":
+            operands = (_expression(child, scope) for child in children)
+            return _operation(tree["terminalNodeText"][0], *operands)
+    raise Long
 
 
 def _name(tree: Tree) -> str:
@@ -81,38 +91,133 @@ def _united(tree: Tree) -> list[Tree]:
     return [each for child in tree["children"] for each in _united(child)]
 
 
-def _literal(tree: Tree) -> Step | None:
+def _literal(tree: Tree) -> list[Any]:
     match tree["type"]:
         case "NullLiteral":
-            return constant([])
+            return []
         case "BooleanLiteral":
-            return constant([tree["text"] == "true"])
+            return [tree["text"] == "true"]
         case "StringLiteral":
-            return constant(string_literal(None, None, tree))  # type: ignore[no-untyped-call]
+            text: list[Any] = string_literal(None, None, tree)  # type: ignore[no-untyped-call]
+            return text
         case "NumberLiteral":
             number = Decimal(tree["text"])
-            return constant([int(number) if number == int(number) else number])
-    return None
+            return [int(number) if number == int(number) else number]
+    raise Long
 
 
-def _function(tree: Tree) -> Step | None:
-    children = tree["children"]
+# -- operators -----------------------------------------------------------------------------------
+
+
+def _union(operands: list[Short]) -> Short:
+    types = frozenset().union(*(one.types for one in operands))
+    if COMPUTED in types and len(types) > 1:
+        raise Long
+    step = steps.union([one.step for one in operands])
+    return Short((step,), types if COMPUTED in types else frozenset({None}))
+
+
+def _operation(name: str, one: Short, other: Short) -> Short:
+    test: Test | None = None
+    match name:
+        case "=" | "!=" if "Quantity" not in one.types | other.types:
+            step = steps.equality(one.step, other.step, same=name == "=")
+            if one.name and other.values:
+                made = steps.is_equal if name == "=" else steps.is_other
+                test = made(one.name, other.values[0])
+        case "in":
+            step = steps.contained(one.step, other.step)
+        case "contains":
+            step = steps.contained(other.step, one.step)
+        case "and" | "or":
+            step = steps.logic(name, one.step, other.step)
+            if one.test and other.test:
+                test = (steps.both if name == "and" else steps.either)(one.test, other.test)
+        case _:
+            raise Long
+    return Short((step,), frozenset({COMPUTED}), test=test)
+
+
+# -- links of a chain ----------------------------------------------------------------------------
+
+
+def _link(tree: Tree, of: Short, scope: _Scope) -> Short:
+    if tree["type"] == "MemberInvocation":
+        return member(_name(tree), of)
+    if tree["type"] != "FunctionInvocation":
+        raise Long
+    children = tree["children"][0]["children"]
     arguments = children[1]["children"] if len(children) > 1 else []
-    name = _name(tree)
-    if name == "ofType" and len(arguments) == 1:
-        return of_type(type_specifier(None, None, arguments[0]))  # type: ignore[no-untyped-call]
-    if made := OF_EXPRESSIONS.get((name, len(arguments))):
-        steps = [shortcut(argument) for argument in arguments]
-        return None if None in steps else made(*steps)
-    if made := OF_CONSTANTS.get((name, len(arguments))):
-        constants = [_constant(argument) for argument in arguments]
-        return None if None in constants else made(*constants)
-    return None
+    return _function(_name(tree["children"][0]), arguments, of, scope)
+
+
+def _function(name: str, arguments: list[Tree], of: Short, scope: _Scope) -> Short:
+    if name in ("where", "exists", "select", "iif"):
+        inside = _Scope(of.types, scope.variables)
+        return _of_expressions(name, of, *(_expression(each, inside) for each in arguments))
+    match name, arguments:
+        case "ofType", [type_]:
+            return of_type(of, type_specifier(None, None, type_))  # type: ignore[no-untyped-call]
+        case "combine", [argument]:
+            others = _expression(argument, scope)
+            return of.then(steps.combine(others.step), *of.types, *others.types)
+        case "exclude", [argument]:
+            return of.then(steps.exclude(_expression(argument, scope).step))
+        case "empty", []:
+            test = steps.is_missing(of.name) if of.name else None
+            return of.then(steps.empty, COMPUTED, test=test)
+        case "first", []:
+            return of.then(steps.part(0, 1))
+        case "last", []:
+            return of.then(steps.part(-1, None))
+        case "tail", []:
+            return of.then(steps.part(1, None))
+    constants = [_constant(argument) for argument in arguments]
+    match name, constants:
+        case "take", [int(count)]:
+            return of.then(steps.part(0, count))
+        case "skip", [int(count)]:
+            return of.then(steps.part(count, None))
+        case "extension", [str(url)]:
+            return of.then(steps.extension(url), "Extension")
+        case "join", [] | [str()]:
+            return of.then(steps.joined(*constants), COMPUTED)
+        case ("contains" | "startsWith" | "endsWith", [str()]) | ("upper" | "lower", []):
+            return of.then(steps.of_text(_OF_TEXT[name], *constants), COMPUTED)
+    raise Long
+
+
+def _of_expressions(name: str, of: Short, *arguments: Short) -> Short:
+    match name, arguments:
+        case "where", (condition,):
+            return of.then(_where(condition))
+        case "exists", (condition,):
+            return of.then(_where(condition)).then(steps.exists, COMPUTED)
+        case "exists", ():
+            test = steps.is_there(of.name) if of.name else None
+            return of.then(steps.exists, COMPUTED, test=test)
+        case "select", (projection,):
+            return Short((*of.steps, steps.select(projection.step)), projection.types)
+        case "iif", (condition, then, *rest) if len(rest) < 2:
+            otherwise = rest[0] if rest else Short((steps.constant([]),), frozenset())
+            step = steps.iif(condition.step, then.step, otherwise.step)
+            return Short((*of.steps, step), then.types | otherwise.types)
+    raise Long
+
+
+def _where(condition: Short) -> Step:
+    if condition.test:
+        return steps.where_it_is_true(condition.test)
+    if COMPUTED in condition.types and len(condition.types) > 1:
+        raise Long
+    return steps.where(condition.step, is_element=COMPUTED not in condition.types)
 
 
 def _constant(tree: Tree) -> Any:
     """A whole number or a text that is written there."""
-    is_literal = tree["type"] == "TermExpression" and tree["children"][0]["type"] == "LiteralTerm"
-    step = shortcut(tree) if is_literal else None
-    found = step([], [], {}) if step else []
-    return found[0] if found and type(found[0]) in (int, str) else None
+    if tree["type"] != "TermExpression" or tree["children"][0]["type"] != "LiteralTerm":
+        raise Long
+    values = _literal(tree["children"][0]["children"][0])
+    if not values or type(values[0]) not in (int, str):
+        raise Long
+    return values[0]

@@ -7,7 +7,7 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 
 from integration.dataverse.client import Dataverse
@@ -16,13 +16,15 @@ from integration.errors import IntegrationError, Misconfigured
 from integration.model import Request, Response
 from integration.provision import client, load, rows
 from integration.provision.client import Tenant
-from integration.provision.model import Feed, Item, Note, Step, Wanted
+from integration.provision.model import Feed, Item, LeftOut, Note, Step, There, Wanted
 from integration.settings import mirroring_from_env, provisioning_from_env
 
 _SOLUTION = "FhirRelay"
 
 # What changes a definition, and has to be published.
 _DEFINING = ("EntityDefinitions", "RelationshipDefinitions")
+
+_WORDS: Mapping[type[Item], str] = {There: "there", Note: "look", LeftOut: "left out"}
 
 _GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
 _ADDRESS = re.compile(r"https://\S+|http://(127\.0\.0\.1|localhost)[:/]\S+")
@@ -68,9 +70,9 @@ def run(chosen: argparse.Namespace, opened: Opened, prompt: Callable[[str], str]
         say(f"ended: {error}")
         return 2
     made = "would-make" if chosen.dry_run else "made"
-    told = f"{made}={counts['step']} there={counts['there']} look={counts['note']}"
+    told = f"{made}={counts['step']} there={counts['there']} look={counts['look']}"
     say(f"provision: {told}")
-    return 1 if counts["note"] else 0
+    return 1 if counts["look"] else 0
 
 
 def _wanted(chosen: argparse.Namespace, address: str | None, identity: str | None) -> Wanted:
@@ -108,8 +110,9 @@ async def _provision(
                     await tenant.send(item)
                     say(f"made:  {item.what}")
             else:
-                counts["note" if isinstance(item, Note) else "there"] += 1
-                say(f"{'look:' if isinstance(item, Note) else 'there:'}  {item.what}")
+                word = _WORDS[type(item)]
+                counts[word] += 1
+                say(f"{word}:  {item.what}")
 
         if wanted.feed is None:
             await done(

@@ -47,7 +47,7 @@ class VirtualTable:
     name_column: VirtualColumn
     columns: tuple[VirtualColumn, ...]
     lookups: tuple[VirtualLookup, ...] = ()
-    notes: tuple[str, ...] = ()  # what has no column here
+    left_out: tuple[str, ...] = ()  # lookups that Dataverse cannot have
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,14 @@ class Note:
     what: str
 
 
-Item = Step | There | Note
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Something that Dataverse cannot have."""
+
+    what: str
+
+
+Item = Step | There | Note | LeftOut
 
 
 def later(what: str) -> str:

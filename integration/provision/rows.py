@@ -191,7 +191,7 @@ def _of_tables(role: Role, schemas: Mapping[str, str]) -> Iterator[str]:
 
 def privileges(
     wanted: Wanted,
-    names: Mapping[str, str],
+    schemas: Mapping[str, str],
     known: Mapping[str, str],
     of: str | None,
     granted: frozenset[str],
@@ -200,16 +200,21 @@ def privileges(
 
     https://learn.microsoft.com/power-apps/developer/data-platform/webapi/reference/addprivilegesrole
     """
-    unknown = [name for low, name in names.items() if low not in known]
-    lacking = [known[low] for low in names if low in known and known[low] not in granted]
+    names = privilege_names(wanted.role, schemas)
+    # In a dry run a table may not be there yet, and its privileges neither.
+    new = [table.name for table in wanted.virtual if table.name not in schemas]
+    coming = {low: later(names[low]) for low in names if low.endswith(tuple(new))}
+    ids = {**coming, **known}
+    unknown = [name for low, name in names.items() if low not in ids]
+    lacking = [ids[low] for low in names if low in ids and ids[low] not in granted]
     there = len(names) - len(unknown) - len(lacking)
     if there:
         yield There(f"{there} privileges of role {wanted.role.name}")
     if lacking:
-        ids = [{"PrivilegeId": one, "Depth": "Global"} for one in lacking]
+        body = {"Privileges": [{"PrivilegeId": one, "Depth": "Global"} for one in lacking]}
         path = f"roles({of or later('the role')})/Microsoft.Dynamics.CRM.AddPrivilegesRole"
         what = f"{len(lacking)} privileges of role {wanted.role.name}"
-        yield Step(what, "POST", path, {"Privileges": ids})
+        yield Step(what, "POST", path, body)
     if unknown:
         yield Note(f"the organisation has no privilege {', '.join(unknown)}")
 

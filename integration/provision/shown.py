@@ -52,7 +52,6 @@ def virtual_table(entity: EntityMap, prefix: str, known: Mapping[str, EntityMap]
         for one in attributes
         if one.kind is Kind.LOOKUP and f"_{one.column}_value" not in led
     ]
-    note = f"no lookup for {', '.join(lost)}: they lead to no table that has rows by default"
     return VirtualTable(
         name=table_name(entity.table, prefix),
         set=entity.entity_set,
@@ -62,7 +61,7 @@ def virtual_table(entity: EntityMap, prefix: str, known: Mapping[str, EntityMap]
         name_column=named[0],
         columns=(*(one for one in columns if one is not named[0]), *_books(entity, prefix)),
         lookups=lookups,
-        notes=(note,) if lost else (),
+        left_out=tuple(lost),
     )
 
 

@@ -15,6 +15,7 @@ from integration.provision.model import (
     Custom,
     CustomColumn,
     Item,
+    LeftOut,
     Note,
     Step,
     There,
@@ -120,8 +121,9 @@ def virtual_columns(wanted: Wanted, tables: Tables) -> Iterator[Item]:
                 continue
             yield There(what)
             yield from _other_type(what, found, "Lookup", lookup.external)
-        for note in table.notes:
-            yield Note(f"{table.name}: {note}")
+        if table.left_out:
+            lost = ", ".join(table.left_out)
+            yield LeftOut(f"lookups of {table.name} to tables that are virtual, too: {lost}")
 
 
 def _primary_key(table: VirtualTable, known: Known, solution: str) -> Iterator[Item]:

@@ -181,11 +181,15 @@ async def _reconciled(chosen: argparse.Namespace, opened: Opened, told: Told) ->
 
 
 def _entities(mirror: Mirror, types: list[str] | None) -> list[EntityMap]:
-    """Raises Misconfigured for a type whose map is broken, or not in use."""
+    """Raises Misconfigured for a type whose map is broken, or whose rows are not mirrored."""
     for type_ in types or mirror.broken:
         if type_ not in mirror.maps:
-            raise Misconfigured(mirror.broken.get(type_, f"no map of {type_} is in use"))
+            raise Misconfigured(mirror.broken.get(type_, _not_mirrored(type_)))
     return [mirror.maps[type_] for type_ in types or sorted(mirror.maps)]
+
+
+def _not_mirrored(type_: str) -> str:
+    return f"no map of {type_} is in use, or its table is virtual: GET /api/routes tells"
 
 
 def _report(file: Path, stack: ExitStack, *, more: bool) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 from integration import exact_json
 from integration.errors import Unmappable
 from integration.mapping import engine
+from integration.mapping.keys import shown_id
 from integration.mapping.model import EntityMap
 from integration.model import Column, RowOutcome
 
@@ -114,7 +115,7 @@ def _how(entity: EntityMap, resource: Mapping[str, Any], found: Sequence[Row]) -
 def id_in_row(entity: EntityMap, identifier: str, columns: Mapping[str, Column]) -> str | None:
     """What a row would show; None where the map refuses an id of this length."""
     try:
-        return engine.shown_id(entity, identifier, columns)
+        return shown_id(entity, identifier, columns)
     except Unmappable:
         return None
 

@@ -66,9 +66,9 @@ async def _rows(world: World, call: Call, table: Table, feed: Feed) -> Reply:
     queries.check_options(options, queries.OPTIONS)
     chosen = queries.selection(table, options)
     size, page, preferred = queries.page(call)
-    top = queries.whole("$top", options["$top"]) if "$top" in options else size
+    top = queries.whole("$top", options["$top"]) if "$top" in options else None
     start = (page - 1) * size
-    room = min(size, max(top - start, 0))
+    room = size if top is None else min(size, max(top - start, 0))
     counted = options.get("$count") == "true"
     found, count = await _found(table, feed, options, chosen, (start, room + 1), counted=counted)
     context = f"{call.root}/$metadata#{table.entity_set}"
@@ -77,7 +77,7 @@ async def _rows(world: World, call: Call, table: Table, feed: Feed) -> Reply:
         document["@odata.count"] = min(count, queries.PAGE)
     shown = queries.annotations_of(call)
     document["value"] = [queries.shape(table, row, chosen, shown) for row in found[:room]]
-    if len(found) > room and start + room < top:
+    if len(found) > room and (top is None or start + room < top):
         document["@odata.nextLink"] = queries.next_link(call, page + 1, size)
     headers = {"Preference-Applied": f"odata.maxpagesize={size}"} if preferred else {}
     return Reply(200, document, headers)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from copy import deepcopy
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,10 +15,9 @@ from integration.mapping.engine import (
     apply,
     is_moment,
     is_newer,
-    primary_key,
     same_moment,
-    shown_id,
 )
+from integration.mapping.keys import primary_key, shown_id
 from integration.mapping.load import maps, parse, shipped
 from integration.mapping.model import Concept, Link, Mapped
 from integration.model import Column
@@ -429,26 +427,6 @@ def test_a_moment_is_the_same_however_it_is_written(one: str, other: str, same: 
 
 def test_a_number_is_no_moment() -> None:
     assert not is_moment("20240506")
-
-
-GUID = "0b6d3d3e-9c4b-4a53-8f1f-6f0f8a2f4c11"
-
-
-def test_an_id_that_is_a_guid_is_the_primary_key() -> None:
-    assert primary_key("Patient", GUID) == GUID
-    assert primary_key("Patient", GUID.upper()) == GUID
-
-
-@pytest.mark.parametrize("id_", ["1", GUID.replace("-", ""), f"{GUID}0", f"x{GUID}", "a" * 64])
-def test_any_other_id_gets_a_guid_that_is_always_the_same(id_: str) -> None:
-    key = primary_key("Patient", id_)
-    assert UUID(key).version == 5
-    assert key == primary_key("Patient", id_)
-    assert key != primary_key("Practitioner", id_)
-
-
-def test_a_primary_key_is_the_same_for_ever() -> None:
-    assert primary_key("Patient", "1") == "af6999f6-06dd-5d21-9244-07ff5fbf5043"
 
 
 T1, T2 = "2024-05-06T07:08:09.5Z", "2024-05-06T07:08:10.1Z"

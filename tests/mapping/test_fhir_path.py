@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from integration.errors import Unmappable
 from integration.mapping.evaluation import Evaluation
-from integration.mapping.fhir_path import FhirPath, compiled, plain
+from integration.mapping.fhir_path import compiled, plain
 from integration.mapping.files import names
 from integration.mapping.load import maps
+from integration.mapping.model import AttributeMap
+from integration.mapping.short import Types
+from integration.mapping.shortcuts import shortcut
 from tests.mapping.tenant import PREFIX
 
 
@@ -54,7 +60,8 @@ def test_variables_and_elements_of_a_path_are_told() -> None:
 
 def test_what_a_condition_finds_false_does_not_hold() -> None:
     patient = {"communication": [{"preferred": False}, {"preferred": True}, {}]}
-    assert compiled("communication.where(preferred)")(patient, {}) == [{"preferred": True}]
+    found = Evaluation({}, patient, []).values("communication.where(preferred)")
+    assert found == [{"preferred": True}]
 
 
 def test_types_reach_through_variables() -> None:
@@ -65,20 +72,61 @@ def test_types_reach_through_variables() -> None:
     assert found.values("%mine.value.ofType(boolean)") == []
 
 
+def test_types_reach_through_variables_where_the_library_is_needed() -> None:
+    extension = [{"url": "u", "valueCode": "F"}]
+    patient = {"resourceType": "Patient", "id": "1", "extension": extension}
+    variables = {"mine": "extension.where(url = 'u')", "said": "%mine.value", "up": "%said.upper()"}
+    found = Evaluation(variables, patient, [])
+    assert found.values("%mine.value.ofType(code).count()") == [1]
+    assert found.values("%said.ofType(code)") == ["F"]
+    assert found.values("%said.ofType(boolean)") == []
+    assert found.values("%up.length()") == [1]
+
+
+def test_what_claims_to_be_a_resource_has_the_elements_of_that_resource() -> None:
+    name = {"resourceType": "Observation", "family": "a", "valueString": "b"}
+    found = Evaluation({"mine": "name"}, {"resourceType": "Patient", "name": [name]}, [])
+    assert found.values("name.value") == found.values("%mine.value") == ["b"]
+    assert found.values("name.family") == found.values("%mine.family") == ["a"]
+
+
+def test_of_a_contained_resource_types_are_known() -> None:
+    contained = [{"resourceType": "Observation", "id": "1", "valueString": "b"}]
+    patient = {"resourceType": "Patient", "contained": contained, "deceasedBoolean": True}
+    found = Evaluation({}, patient, [])
+    assert found.values("contained.value") == ["b"]
+    assert found.values("deceased") == [True]
+
+
 # -- the shortcut --------------------------------------------------------------------------------
 
 
-def shipped_paths() -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Those of a map: its variables, paths from the resource, and from the items of a path."""
+
+    resource: str
+    variables: Mapping[str, str]
+    paths: tuple[str, ...]
+    of_items: Mapping[str, tuple[str, ...]]
+
+
+def shipped() -> Iterator[Paths]:
     for set_ in ("healthcare", "plain"):
         for entity in maps(set_, PREFIX, None, names(set_)).entities.values():
-            attributes = [*entity.attributes, *(a for e in entity.expands for a in e.attributes)]
-            yield from (attribute.path for attribute in attributes if attribute.path)
-            yield from (expand.path for expand in entity.expands)
-            yield from entity.variables.values()
-            yield from (rest.path for rest in entity.rest)
+            yield Paths(
+                entity.resource,
+                entity.variables,
+                (*paths_of(entity.attributes), *(rest.path for rest in entity.rest)),
+                {expand.path: paths_of(expand.attributes) for expand in entity.expands},
+            )
 
 
-PATHS = sorted(set(shipped_paths()))
+def paths_of(attributes: Iterable[AttributeMap]) -> tuple[str, ...]:
+    return tuple(attribute.path for attribute in attributes if attribute.path)
+
+
+SHIPPED = list(shipped())
 MORE = [
     "name.given[1]",
     "name.last().given.tail().take(1)",
@@ -105,22 +153,136 @@ MORE = [
 ]
 
 
-def test_every_path_of_the_shipped_maps_is_short() -> None:
-    assert [path for path in PATHS if not compiled(path).is_short] == []
+OF_EXTENSIONS = [
+    "url",
+    "value",
+    "value.ofType(string)",
+    "value.ofType(Coding).code",
+    "value.code",
+    "iif(value.exists(), value, url)",
+]
+OURS = Paths(
+    "Patient",
+    {
+        "name": "name",
+        "either": "name | contact.name",
+        "mine": "extension.where(url = 'u')",
+        "said": "%mine.value",
+        "text": "name.given.join(' ')",
+        "fails": "name.given.upper()",
+    },
+    (
+        *MORE,
+        "%name.given",
+        "%either.given",
+        "%either.period.start",
+        "%mine.value.ofType(string)",
+        "%mine.value.ofType(Coding).code",
+        "%said.code",
+        "%said.ofType(string)",
+        "%text",
+        "%text | name.family",
+        "%text.upper()",
+        "%fails",
+        "%name.where(given.exists() and use = 'old' or family.empty()).family",
+        "name.where(use != 'old' and text.empty()).given",
+        "name.where(given = 'a').family",
+        "name.where(given != 'a').family",
+        "name.where(use = {}).family",
+        "name.given = name.given.first()",
+        "name.given != name.family",
+        "name.given.first() = contact.name.given",
+        "name.value",
+        "name.where(family.contains('a') and use = 'old').family",
+        "telecom.where(rank != 1 or rank.empty()).value",
+        "communication.where(preferred = true).language.coding.code",
+        "name.given.count()",
+        "%name.given.count()",
+        "deceased.ofType(dateTime)",
+        "deceased.first().ofType(boolean)",
+        "name.ofType(HumanName).family",
+        "name.ofType(Address)",
+        "extension.value | name.family",
+        "contact.relationship.coding.where(code in ('a' | 'MR')).code",
+    ),
+    {
+        "extension": tuple(OF_EXTENSIONS),
+        "extension.value": ("code", "$this"),
+        "name | contact.name": ("family", "period.start", "given.first()"),
+        "name.given.join(' ')": ("$this",),
+    },
+)
 
 
-def found(path: FhirPath, resource: Any, variables: dict[str, Any]) -> Any:
+@pytest.mark.parametrize("map_", SHIPPED, ids=lambda map_: map_.resource)
+def test_every_path_of_the_shipped_maps_is_short(map_: Paths) -> None:
+    types: dict[str, Types] = {"resource": frozenset({map_.resource})}
+
+    def short(path: str, type_: str | None) -> Types:
+        found = shortcut(compiled(path).tree, type_, types)
+        assert found is not None, path
+        return found.types
+
+    for name, path in map_.variables.items():
+        types[name] = short(path, map_.resource)
+        assert len(types[name]) == 1, name
+    for path in map_.paths:
+        short(path, map_.resource)
+    for items, paths in map_.of_items.items():
+        (type_,) = short(items, map_.resource)
+        for path in paths:
+            short(path, type_)
+
+
+Found = list[tuple[Any, Any]] | str
+
+
+def told(find: Callable[[], list[Any]]) -> Found:
+    """Values and types; of what fails, how."""
     try:
-        return [(plain(one), getattr(one, "path", None)) for one in path.nodes(resource, variables)]
+        return [(plain(node), getattr(node, "path", None)) for node in find()]
+    except Unmappable as problem:
+        return problem.why
     except Exception as error:
-        return type(error)
+        return f"the path failed ({type(error).__name__})"
 
 
-def agree(text: str, resource: Any) -> None:
-    path = compiled(text)
-    slow = replace(path, _shortcut=None)
-    variables = {name: resource.get("name", []) for name in path.variables}
-    assert found(path, resource, variables) == found(slow, resource, variables), text
+def values(found: Found) -> Any:
+    return found if isinstance(found, str) else [value for value, _ in found]
+
+
+def agree(map_: Paths, resource: Any) -> None:
+    """What we find is what the library finds, given nothing but the values."""
+    ours = Evaluation(map_.variables, resource, [])
+    (root,) = ours.values("%resource")
+    known = {"resource": [root], "rootResource": [root]}
+
+    def theirs(path: str, focus: Any = root) -> Callable[[], list[Any]]:
+        return lambda: compiled(path).nodes(focus, known)
+
+    for name, path in map_.variables.items():
+        try:
+            known[name] = theirs(path)()
+        except Exception:
+            known[name] = []
+    for path in (*map_.variables.values(), *map_.paths, *map_.of_items):
+        found = told(theirs(path))
+        assert told(partial(ours.nodes, path)) == found, path
+        assert values(told(partial(ours.values, path))) == values(found), path
+    for items, paths in map_.of_items.items():
+        if isinstance(told(theirs(items)), str):
+            continue
+        for item, same in zip(ours.nodes(items), theirs(items)(), strict=True):
+            for path in paths:
+                found = values(told(theirs(path, same)))
+                assert values(told(partial(ours.values, path, item))) == found, (items, path)
+
+
+def agree_all(resource: Any) -> None:
+    """In the maps of its type."""
+    for map_ in (*SHIPPED, OURS):
+        if map_ is OURS or map_.resource == resource["resourceType"]:
+            agree(map_, resource)
 
 
 WORDS = st.sampled_from(["usual", "official", "old", "home", "a", "b", "MR", "u", "2024"])
@@ -170,11 +332,41 @@ PATIENTS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+ODD: st.SearchStrategy[Any] = st.sampled_from(
+    [
+        *(None, 0, 5, 1.5, True, False, "", "x", [], {}, [[]], [["a"]], [{}], {"value": "a"}),
+        {"resourceType": "Observation", "valueString": "a"},
+        {"extension": [{"url": "u"}]},
+    ]
+)
+
+
+def places(node: Any) -> Iterator[tuple[Any, Any]]:
+    """Everything in a resource but its type, as a container and a key."""
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, value in items:
+        if key != "resourceType":
+            yield node, key
+        if isinstance(value, dict | list):
+            yield from places(value)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(PATIENTS)
 def test_the_shortcut_finds_what_the_library_finds(patient: dict[str, Any]) -> None:
-    for text in (*PATHS, *MORE):
-        agree(text, patient)
+    for map_ in (*SHIPPED, OURS):
+        agree(map_, patient)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@given(PATIENTS, st.data())
+def test_so_it_does_in_a_resource_of_a_wrong_shape(patient: Any, data: st.DataObject) -> None:
+    patient = copy.deepcopy(patient)
+    for _ in range(data.draw(st.integers(1, 3))):
+        if found := list(places(patient)):
+            container, key = data.draw(st.sampled_from(found))
+            container[key] = copy.deepcopy(data.draw(ODD))
+    agree_all(patient)
 
 
 def resources() -> Iterator[dict[str, Any]]:
@@ -193,5 +385,4 @@ def resources() -> Iterator[dict[str, Any]]:
 @pytest.mark.skipif("BUNDLES_DIR" not in os.environ, reason="BUNDLES_DIR names no real bundles")
 def test_the_shortcut_finds_what_the_library_finds_in_real_resources() -> None:
     for resource in list(resources())[:60]:
-        for text in (*PATHS, *MORE):
-            agree(text, resource)
+        agree_all(resource)

@@ -16,6 +16,7 @@ import pytest
 from integration import exact_json
 from integration.mapping import engine, load
 from integration.mapping.concepts import CONCEPTS
+from integration.mapping.keys import primary_key
 from integration.mapping.model import Child, Concept, EntityMap, Link, Mapped
 from integration.model import Column
 from local.dataverse import tables
@@ -93,7 +94,7 @@ class _Writer:
         self._there: set[str] = set()
 
     async def write(self, entity: EntityMap, identifier: str, mapped: Mapped) -> None:
-        key = engine.primary_key(entity.resource, identifier)
+        key = primary_key(entity.resource, identifier)
         address = f"{entity.entity_set}({key})"
         body = await self._body(entity.table, mapped.columns)
         state = {name: body.pop(name) for name in ("statecode",) if name in body}
@@ -138,7 +139,7 @@ class _Writer:
         entity = self.maps.get(kind)
         if entity is None or entity.table not in column.targets:
             return None
-        address = f"{entity.entity_set}({engine.primary_key(kind, identifier)})"
+        address = f"{entity.entity_set}({primary_key(kind, identifier)})"
         if address not in self._there:
             await self._put(address, {entity.id_column: identifier[:38]})
         return column.targets[entity.table], address

@@ -135,7 +135,7 @@ def test_a_constant_is_no_column(observation: EntityMap) -> None:
     assert "abc_kind" not in columns(observation)
 
 
-def test_a_lookup_leads_to_a_table_that_has_rows_and_one_that_does_not_is_noted(
+def test_a_lookup_leads_to_a_table_that_has_rows_and_one_that_does_not_is_left_out(
     observation: EntityMap,
 ) -> None:
     table = virtual_table(observation, "abc", KNOWN)
@@ -143,8 +143,7 @@ def test_a_lookup_leads_to_a_table_that_has_rows_and_one_that_does_not_is_noted(
     assert table.lookups == (
         VirtualLookup("abc_subjectpatient", external, "Subjectpatient", "contact"),
     )
-    (note,) = table.notes
-    assert "msemr_encounter" in note
+    assert table.left_out == ("msemr_encounter",)
 
 
 def test_only_maps_that_may_be_virtual_have_a_virtual_table(observation: EntityMap) -> None:

@@ -39,10 +39,10 @@ _LEFT_OUT = {"fhir_comments", "id", "meta", "contained", "implicitRules", "resou
 # What FHIR's invariants let stand only where something else does not, or has a certain value:
 # app-4, cpl-3, con-4, obs-6, tim-10.
 _LEFT_OUT_OF = {
-    "Appointment": {"cancelationReason"},
+    "Appointment": {"cancelationReason", "text"},
     "CarePlanActivity": {"reference"},
-    "Condition": {"abatement"},
-    "Observation": {"dataAbsentReason"},
+    "Condition": {"abatement", "text"},
+    "Observation": {"dataAbsentReason", "text"},
     "TimingRepeat": {"when"},
 }
 _CODES = {"comparator": "<"}
@@ -54,7 +54,7 @@ def resource(type_: str, id_: str, forms: Mapping[str, str] | None = None) -> Js
     made = _object(get_fhir_model_class(type_), 1, forms or {})
     narrative = {"status": "generated", "div": '<div xmlns="http://www.w3.org/1999/xhtml">n</div>'}
     contained = [{"resourceType": "Basic", "id": "inside", "code": {"text": "inside"}}]
-    head = {"resourceType": type_, "id": id_, "language": "en", "text": narrative}
+    head = {"resourceType": type_, "id": id_, "text": narrative}
     return {**head, "contained": contained, **made}
 
 
@@ -63,7 +63,8 @@ def _object(model: Any, depth: int, forms: Mapping[str, str]) -> Json:
     chosen: dict[str, str] = dict(forms) if depth == 1 else {}
     for name, field in _fields(model):
         more = field.json_schema_extra or {}
-        if depth == 1 and name == "text":
+        left_out = _LEFT_OUT_OF.get(model.__name__, {"text"} if depth == 1 else set())
+        if {name, more.get("one_of_many")} & left_out:
             continue
         if (one := more.get("one_of_many")) and chosen.setdefault(one, name) != name:
             continue

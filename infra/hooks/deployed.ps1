@@ -1,0 +1,4 @@
+# A first start takes a while; what is wrong after that is told by /api/health?deep=1.
+$ErrorActionPreference = 'Stop'
+Invoke-RestMethod -Uri "$env:functionAppUrl/api/health" -MaximumRetryCount 20 -RetryIntervalSec 15 | Out-Null
+Write-Host "The relay is alive at $env:functionAppUrl"

@@ -1,0 +1,369 @@
+// The relay and all that it needs, in one resource group, on one identity, without a key.
+targetScope = 'resourceGroup'
+
+// What the retired template asked for, with the same meaning.
+
+@description('Ends every name; what is global must not be taken by somebody else.')
+@minLength(3)
+@maxLength(12)
+param uniqueValue string
+
+@description('Address of the Dataverse organisation, such as https://contoso.crm.dynamics.com.')
+@minLength(12)
+param dataverseUrl string
+
+@description('The relay always writes to a FHIR server; false is refused, not ignored.')
+@allowed([
+  true
+])
+param postToFhirServer bool = true
+
+@description('Address of a FHIR server that is there already. Empty: the address of the FHIR service below.')
+param fhirServerUrl string = ''
+
+// What the relay is beside that.
+
+@description('Resource id of a FHIR service of Azure Health Data Services that is there already. Empty, with no address above: a new one is made.')
+param fhirServiceId string = ''
+
+@description('Region of that FHIR service. Empty: the one of the relay.')
+param fhirLocation string = ''
+
+param location string = resourceGroup().location
+param tags object = {}
+
+@description('A DICOM service beside a new FHIR service.')
+param dicom bool = false
+
+@description('Bring changes that others make at the FHIR service to Dataverse, by Event Grid.')
+param fhirEvents bool = true
+
+@description('Log every request to a new FHIR service: who, when, and the address, which can hold an identifier.')
+param auditFhir bool = false
+
+@description('Settings of the app by name, as text; for all others the defaults of settings.json hold.')
+param settings object = {}
+
+// How much of it there is.
+
+@allowed([
+  '3.11'
+  '3.12'
+])
+param pythonVersion string = '3.11'
+
+@description('Instances that are always there, such as { name: \'http\', instanceCount: 1 }.')
+param alwaysReady array = []
+
+@minValue(1)
+@maxValue(1000)
+param maximumInstances int = 40
+
+@allowed([
+  512
+  2048
+  4096
+])
+param instanceMemoryMB int = 2048
+
+@description('Requests that one instance answers side by side.')
+param httpConcurrency int = 16
+
+@description('Spread app and storage over the zones of the region.')
+param zoneRedundant bool = false
+
+// Who comes in, and how.
+
+@description('Storage, vault and FHIR service by private endpoints only.')
+param private bool = false
+
+@description('The network that is made for that, its subnet for the app (/27 or larger) and that for the endpoints.')
+param addressSpace string = '10.40.0.0/24'
+param appPrefix string = '10.40.0.0/26'
+param endpointPrefix string = '10.40.0.64/26'
+
+@description('Resource id of a NAT gateway for the app; empty: the outbound access that Azure provides.')
+param natGatewayId string = ''
+
+@description('Open the doors to the internet. Without it they are reached, and published to, by a private endpoint only.')
+param publicDoor bool = true
+
+@description('Easy Auth: client id of the application registration of the doors. Empty: function keys only.')
+param authClientId string = ''
+param authTenantId string = tenant().tenantId
+param authAudiences array = []
+
+@description('Easy Auth: client ids of the senders. Empty: every application of the tenant.')
+param authApplications array = []
+
+@description('The platform demands a certificate at most; whose it is, a gateway has to check.')
+@allowed([
+  'off'
+  'optional'
+  'required'
+])
+param clientCertificates string = 'off'
+
+@description('Web pages that may call the doors from a browser.')
+param allowedOrigins array = []
+
+// What is watched, kept and spent.
+
+@description('Addresses that are told of alerts and of the budget.')
+param alertEmails array = []
+
+@description('Minutes after which a delivery that is not done is too old.')
+param oldestMinutes int = 60
+
+@description('Messages in all queues together that are too many.')
+param backlog int = 10000
+
+@description('Hours without a delivery that are too many between expectedFrom and expectedTo (UTC); 0: no such alert.')
+@minValue(0)
+@maxValue(6)
+param quietHours int = 0
+param expectedFrom int = 6
+param expectedTo int = 18
+
+@description('Days of the week, 0 for Sunday.')
+param expectedDays array = [
+  1
+  2
+  3
+  4
+  5
+]
+
+@minValue(30)
+@maxValue(730)
+param logDays int = 30
+
+@description('Days after which the bytes of a delivery are deleted even if it is parked; 0: never. More than RETENTION_DAYS.')
+param keptAtMostDays int = 0
+
+@description('For this resource group, in the currency of the subscription; 0: no budget.')
+param monthlyBudget int = 0
+
+@description('First day of a month, such as 2027-01-01. It cannot be changed later.')
+param budgetFrom string = ''
+
+var name = 'relay-${toLower(uniqueValue)}'
+var storageName = 'relay${replace(toLower(uniqueValue), '-', '')}'
+var vaultName = '${name}-kv'
+var eventsQueue = 'fhir-events'
+var kept = loadJsonContent('settings.json')
+
+// There is a FHIR service of Azure to give a role on, unless only an address of another server is given.
+var newService = empty(fhirServiceId) && empty(fhirServerUrl)
+var service = newService || !empty(fhirServiceId)
+var serviceId = newService ? resourceId('Microsoft.HealthcareApis/workspaces/fhirservices', storageName, 'fhir') : fhirServiceId
+var servicePath = service ? split(serviceId, '/') : split('/subscriptions//resourceGroups//providers///none//none', '/')
+var workspaceId = service ? resourceId(servicePath[2], servicePath[4], 'Microsoft.HealthcareApis/workspaces', servicePath[8]) : ''
+var fhirUrl = empty(fhirServerUrl) ? 'https://${servicePath[8]}-${servicePath[10]}.fhir.azurehealthcareapis.com' : fhirServerUrl
+
+var privateDoor = private && !publicDoor
+
+resource identity 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' = {
+  name: name
+  location: location
+  tags: tags
+}
+
+module watch 'modules/watch.bicep' = {
+  name: 'watch'
+  params: {
+    name: name
+    location: location
+    tags: tags
+    principalId: identity.properties.principalId
+    logDays: logDays
+    alertEmails: alertEmails
+  }
+}
+
+module storage 'modules/storage.bicep' = {
+  name: 'storage'
+  params: {
+    name: storageName
+    location: location
+    tags: tags
+    sku: zoneRedundant ? 'Standard_ZRS' : 'Standard_LRS'
+    principalId: identity.properties.principalId
+    private: private
+    retentionDays: int(settings.?RETENTION_DAYS ?? kept.RETENTION_DAYS)
+    keptAtMostDays: keptAtMostDays
+    eventsQueue: eventsQueue
+    logsId: watch.outputs.logsId
+  }
+}
+
+module vault 'modules/vault.bicep' = {
+  name: 'vault'
+  params: {
+    name: vaultName
+    location: location
+    tags: tags
+    principalId: identity.properties.principalId
+    private: private
+    logsId: watch.outputs.logsId
+  }
+}
+
+module fhir 'modules/fhir.bicep' = if (newService) {
+  name: 'fhir'
+  params: {
+    workspaceName: servicePath[8]
+    fhirName: servicePath[10]
+    location: location
+    tags: tags
+    dicom: dicom
+    private: private
+    audit: auditFhir
+    logsId: watch.outputs.logsId
+  }
+}
+
+module fhirAccess 'modules/fhir-access.bicep' = if (service) {
+  name: 'fhir-access-${name}'
+  scope: resourceGroup(servicePath[2], servicePath[4])
+  params: {
+    workspaceName: servicePath[8]
+    fhirName: servicePath[10]
+    principalId: identity.properties.principalId
+  }
+  dependsOn: [
+    fhir
+  ]
+}
+
+module events 'modules/events.bicep' = if (service && fhirEvents) {
+  name: 'events'
+  params: {
+    name: '${name}-fhir-events'
+    location: newService || empty(fhirLocation) ? location : fhirLocation
+    tags: tags
+    workspaceId: workspaceId
+    storageName: storage.outputs.name
+    queueName: eventsQueue
+    deadLetterContainer: 'event-dead-letters'
+    actionGroupId: watch.outputs.actionGroupId
+  }
+  dependsOn: [
+    fhir
+  ]
+}
+
+module network 'modules/network.bicep' = if (private) {
+  name: 'network'
+  params: {
+    name: name
+    location: location
+    tags: tags
+    addressSpace: addressSpace
+    appPrefix: appPrefix
+    endpointPrefix: endpointPrefix
+    natGatewayId: natGatewayId
+    storageId: storage.outputs.id
+    vaultId: vault.outputs.id
+    workspaceId: workspaceId
+    withDoor: privateDoor
+  }
+  dependsOn: [
+    fhir
+  ]
+}
+
+module app 'modules/app.bicep' = {
+  name: 'app'
+  params: {
+    name: name
+    location: location
+    tags: tags
+    identityId: identity.id
+    deploymentContainer: storage.outputs.deploymentContainer
+    pythonVersion: pythonVersion
+    zoneRedundant: zoneRedundant
+    alwaysReady: alwaysReady
+    maximumInstances: maximumInstances
+    instanceMemoryMB: instanceMemoryMB
+    httpConcurrency: httpConcurrency
+    settings: settings
+    decided: {
+      AzureWebJobsStorage__accountName: storage.outputs.name
+      AzureWebJobsStorage__credential: 'managedidentity'
+      AzureWebJobsStorage__clientId: identity.properties.clientId
+      AZURE_CLIENT_ID: identity.properties.clientId
+      FHIR_URL: fhirUrl
+      DATAVERSE_URL: dataverseUrl
+      FHIR_EVENTS_QUEUE: eventsQueue
+      APPLICATIONINSIGHTS_CONNECTION_STRING: watch.outputs.insightsAddress
+      APPLICATIONINSIGHTS_AUTHENTICATION_STRING: 'ClientId=${identity.properties.clientId};Authorization=AAD'
+    }
+    subnetId: private ? resourceId('Microsoft.Network/virtualNetworks/subnets', name, 'app') : ''
+    publicDoor: publicDoor
+    clientCertificates: clientCertificates
+    allowedOrigins: allowedOrigins
+    authClientId: authClientId
+    authTenantId: authTenantId
+    authAudiences: authAudiences
+    authApplications: authApplications
+  }
+  dependsOn: [
+    network
+  ]
+}
+
+module door 'modules/endpoint.bicep' = if (privateDoor) {
+  name: 'endpoint-door'
+  params: {
+    name: '${name}-door'
+    location: location
+    tags: tags
+    subnetId: resourceId('Microsoft.Network/virtualNetworks/subnets', name, 'endpoints')
+    targetId: app.outputs.id
+    group: 'sites'
+    zones: [
+      'privatelink.azurewebsites.net'
+    ]
+  }
+  dependsOn: [
+    network
+  ]
+}
+
+module alerts 'modules/alerts.bicep' = {
+  name: 'alerts'
+  params: {
+    name: name
+    location: location
+    tags: tags
+    logsId: watch.outputs.logsId
+    storageId: storage.outputs.id
+    actionGroupId: watch.outputs.actionGroupId
+    oldestMinutes: oldestMinutes
+    backlog: backlog
+    quietHours: quietHours
+    expectedFrom: expectedFrom
+    expectedTo: expectedTo
+    expectedDays: expectedDays
+  }
+}
+
+module budget 'modules/budget.bicep' = if (monthlyBudget > 0) {
+  name: 'budget'
+  params: {
+    name: name
+    amount: monthlyBudget
+    startDate: budgetFrom
+    emails: alertEmails
+  }
+}
+
+output functionAppName string = app.outputs.name
+output functionAppUrl string = app.outputs.url
+// Dataverse makes an application user of this id: docs/operations.md
+output identityClientId string = identity.properties.clientId
+output identityPrincipalId string = identity.properties.principalId
+output fhirUrl string = fhirUrl
+output storageName string = storage.outputs.name
+output writesToFhir bool = postToFhirServer

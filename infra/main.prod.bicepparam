@@ -1,0 +1,36 @@
+using 'main.bicep'
+
+// For patients: private, over zones, watched, into the FHIR service that the hospital has.
+param uniqueValue = readEnvironmentVariable('UNIQUE_VALUE')
+param dataverseUrl = readEnvironmentVariable('DATAVERSE_URL')
+param fhirServiceId = readEnvironmentVariable('FHIR_SERVICE_ID', '')
+param fhirLocation = readEnvironmentVariable('FHIR_LOCATION', '')
+
+param private = true
+param zoneRedundant = true
+param auditFhir = true
+
+param alwaysReady = [
+  {
+    name: 'http'
+    instanceCount: 2
+  }
+]
+param maximumInstances = 40
+
+// Senders come with a token of their own where a registration is named, and are told apart by it.
+param authClientId = readEnvironmentVariable('AUTH_CLIENT_ID', '')
+param settings = {
+  SENDER_HEADER: readEnvironmentVariable('AUTH_CLIENT_ID', '') == '' ? '' : 'X-MS-CLIENT-PRINCIPAL-ID'
+}
+
+param alertEmails = [
+  readEnvironmentVariable('ALERT_EMAIL')
+]
+param quietHours = 2
+param logDays = 90
+
+param tags = {
+  workload: 'relay'
+  environment: 'prod'
+}

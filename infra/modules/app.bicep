@@ -1,0 +1,197 @@
+// The function app on Flex Consumption: its scale, its settings and its doors.
+
+param name string
+param location string
+param tags object
+param identityId string
+param deploymentContainer string
+param pythonVersion string
+param zoneRedundant bool
+
+@description('Instances that are always there, as { name, instanceCount }: name is http, or function: and the name of a function.')
+param alwaysReady array
+
+param maximumInstances int
+param instanceMemoryMB int
+
+@description('Requests that one instance answers side by side.')
+param httpConcurrency int
+
+@description('Settings as the deployment decides them.')
+param decided object
+
+@description('Settings as an operator decides them: names and defaults are in settings.json.')
+param settings object
+
+@description('The subnet through which the app goes out; empty: none.')
+param subnetId string
+
+@description('Whether the doors are open to the internet, or to a private endpoint only.')
+param publicDoor bool
+
+@allowed([
+  'off'
+  'optional'
+  'required'
+])
+param clientCertificates string
+
+param allowedOrigins array
+
+@description('Easy Auth: the application registration of the doors; empty: function keys only.')
+param authClientId string
+param authTenantId string
+
+@description('Easy Auth: audiences of tokens beside the registration itself.')
+param authAudiences array
+
+@description('Easy Auth: the applications (client ids) that may come in; empty: all of the tenant.')
+param authApplications array
+
+var defaults = loadJsonContent('../settings.json')
+
+resource plan 'Microsoft.Web/serverfarms@2024-11-01' = {
+  name: name
+  location: location
+  tags: tags
+  kind: 'functionapp'
+  sku: {
+    name: 'FC1'
+    tier: 'FlexConsumption'
+  }
+  properties: {
+    reserved: true
+    zoneRedundant: zoneRedundant
+  }
+}
+
+resource app 'Microsoft.Web/sites@2024-11-01' = {
+  name: name
+  location: location
+  // By this tag `azd deploy` finds where the service `relay` of azure.yaml runs.
+  tags: union(tags, {
+    'azd-service-name': 'relay'
+  })
+  kind: 'functionapp,linux'
+  identity: {
+    type: 'UserAssigned'
+    userAssignedIdentities: {
+      '${identityId}': {}
+    }
+  }
+  properties: {
+    serverFarmId: plan.id
+    httpsOnly: true
+    publicNetworkAccess: publicDoor ? 'Enabled' : 'Disabled'
+    virtualNetworkSubnetId: empty(subnetId) ? null : subnetId
+    clientCertEnabled: clientCertificates != 'off'
+    clientCertMode: clientCertificates == 'required' ? 'Required' : 'Optional'
+    // A probe has no certificate, and hears only that the app is alive.
+    clientCertExclusionPaths: '/api/health'
+    keyVaultReferenceIdentity: identityId
+    functionAppConfig: {
+      deployment: {
+        storage: {
+          type: 'blobContainer'
+          value: deploymentContainer
+          authentication: {
+            type: 'UserAssignedIdentity'
+            userAssignedIdentityResourceId: identityId
+          }
+        }
+      }
+      runtime: {
+        name: 'python'
+        version: pythonVersion
+      }
+      scaleAndConcurrency: {
+        alwaysReady: alwaysReady
+        instanceMemoryMB: instanceMemoryMB
+        maximumInstanceCount: maximumInstances
+        triggers: {
+          http: {
+            perInstanceConcurrency: httpConcurrency
+          }
+        }
+      }
+    }
+    siteConfig: {
+      minTlsVersion: '1.2'
+      scmMinTlsVersion: '1.2'
+      ftpsState: 'Disabled'
+      http20Enabled: true
+      remoteDebuggingEnabled: false
+      cors: {
+        allowedOrigins: allowedOrigins
+        supportCredentials: false
+      }
+      appSettings: [for one in items(union(defaults, settings, decided)): {
+        name: one.key
+        // A name that the app does not know ends the deployment here, which then tells those that it does.
+        value: contains(union(defaults, decided), one.key) ? one.value : defaults[one.key]
+      }]
+    }
+  }
+}
+
+resource ftp 'Microsoft.Web/sites/basicPublishingCredentialsPolicies@2024-11-01' = {
+  parent: app
+  name: 'ftp'
+  properties: {
+    allow: false
+  }
+}
+
+resource scm 'Microsoft.Web/sites/basicPublishingCredentialsPolicies@2024-11-01' = {
+  parent: app
+  name: 'scm'
+  properties: {
+    allow: false
+  }
+}
+
+// A token is asked for before the function key is. Who it belongs to reaches the app in a header: name
+// X-MS-CLIENT-PRINCIPAL-ID in SENDER_HEADER to tell senders apart by it.
+resource auth 'Microsoft.Web/sites/config@2024-11-01' = {
+  parent: app
+  name: 'authsettingsV2'
+  properties: {
+    platform: {
+      enabled: !empty(authClientId)
+    }
+    globalValidation: {
+      requireAuthentication: !empty(authClientId)
+      unauthenticatedClientAction: 'Return401'
+      excludedPaths: [
+        '/api/health'
+      ]
+    }
+    httpSettings: {
+      requireHttps: true
+    }
+    identityProviders: {
+      azureActiveDirectory: {
+        enabled: !empty(authClientId)
+        registration: {
+          clientId: authClientId
+          openIdIssuer: uri(environment().authentication.loginEndpoint, '${authTenantId}/v2.0')
+        }
+        validation: {
+          allowedAudiences: authAudiences
+          defaultAuthorizationPolicy: {
+            allowedApplications: authApplications
+          }
+        }
+      }
+    }
+    login: {
+      tokenStore: {
+        enabled: false
+      }
+    }
+  }
+}
+
+output id string = app.id
+output name string = app.name
+output url string = 'https://${app.properties.defaultHostName}'

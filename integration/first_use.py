@@ -1,0 +1,131 @@
+"""Parts that know the paths of maps: built at their first use, since to understand those takes
+longer than all the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache, partial
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from integration.activity import Activities
+from integration.dataverse.client import Dataverse
+from integration.errors import Misconfigured
+from integration.fhir.client import FhirServer
+from integration.mapping.files import File
+from integration.mirror import Mirror, Sink
+from integration.order import Order
+from integration.routes import DataRoutes
+from integration.settings import Settings
+
+if TYPE_CHECKING:
+    from integration.external_events import ExternalEvents
+    from integration.mapping.load import Maps
+    from integration.storage import Opened
+    from integration.virtual_tables.answer import VirtualTables
+    from integration.web_api import WebApi
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What they are made of. `maps` are understood once, whoever asks first."""
+
+    settings: Settings
+    there: Opened
+    fhir: FhirServer
+    dataverse: Dataverse
+    order: Order
+    routes: DataRoutes
+    activities: Activities
+    maps: Callable[[], Maps]
+    now: Callable[[], datetime]
+    new_id: Callable[[datetime], str]
+
+
+def understood(read: Iterable[File]) -> Callable[[], Maps]:
+    """What the files say, once it is asked for."""
+
+    @cache
+    def maps() -> Maps:
+        from integration.mapping import load
+
+        return load.understood(read)
+
+    return maps
+
+
+def mirror(it: Worker) -> Mirror:
+    """Brings the rows of every map that has a table for them."""
+    from integration.mapping.model import Route
+    from integration.web_api import WebApi
+
+    maps, to, there = it.maps(), it.settings.mirroring, it.there
+    rows = WebApi(it.fhir, it.dataverse, there.waits, there.outbox, maps.known, to.on_delete)
+    return Mirror(
+        there.journal,
+        there.outbox,
+        _sink(to.to, rows, it.order),
+        {
+            name: entity.on(Route.DATAVERSE)
+            for name, entity in maps.entities.items()
+            if Route.DATAVERSE in entity.routes
+        },
+        maps.broken,
+        it.now,
+        float(it.settings.max_age),
+        it.activities,
+        it.routes.followed,
+        there.row_keys,
+    )
+
+
+def virtual_tables(it: Worker) -> VirtualTables:
+    """Shows every map that may be virtual."""
+    from integration.mapping.model import Route
+    from integration.virtual_tables.answer import VirtualTables
+    from integration.virtual_tables.read import Reading
+    from integration.virtual_tables.row_keys import Keys
+    from integration.virtual_tables.shape import shape
+    from integration.virtual_tables.write import Writing
+
+    maps = it.maps().entities.values()
+    shapes = {one.resource: shape(one) for one in maps if Route.VIRTUAL in one.routes}
+    keys = Keys(it.there.row_keys, lambda type_: type_ not in shapes)
+    feed = it.settings.feed
+    return VirtualTables(
+        it.routes,
+        shapes,
+        Reading(it.fhir, keys, feed.breadth),
+        Writing(it.fhir, keys, it.order, lambda: it.new_id(it.now()), uuid4),
+        feed.page,
+        float(feed.timeout),
+    )
+
+
+def external(it: Worker) -> ExternalEvents:
+    """Raises Misconfigured where nobody could have made the virtual tables."""
+    from integration.external_events import ExternalEvents, tables
+
+    prefix = it.settings.mirroring.map_prefix
+    if prefix is None:
+        raise Misconfigured("set MAP_PREFIX: EXTERNAL_EVENTS needs the names of virtual tables")
+    return ExternalEvents(
+        it.there.outbox,
+        it.fhir,
+        it.dataverse,
+        it.order,
+        tables(it.routes.tables, prefix),
+        it.now,
+        float(it.settings.max_age),
+        it.activities,
+    )
+
+
+def _sink(to: str, rows: WebApi, order: Order) -> Sink:
+    from integration import healthcare_api, web_api
+
+    if to == "healthcare-api":
+        return partial(healthcare_api.bring, healthcare_api.HealthcareApi(rows, order))
+    return partial(web_api.bring, rows)

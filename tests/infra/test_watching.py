@@ -1,0 +1,50 @@
+"""Alerts and the workbook ask for log events that the app has, by names that an operator can look up."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from tests.infra.templates import INFRA
+
+PROJECT = INFRA.parent
+ALERTS = (INFRA / "modules" / "alerts.bicep").read_text("utf-8")
+WORKBOOK = json.loads((INFRA / "workbook.json").read_text("utf-8"))
+
+EVENT = re.compile(r"['\"]([a-z]+\.[a-z_]+)['\"]")
+
+
+def told() -> set[str]:
+    """Every event that the app logs."""
+    sources = [path.read_text("utf-8") for path in (PROJECT / "integration").rglob("*.py")]
+    return {event for text in sources for event in EVENT.findall(text)}
+
+
+def queries() -> list[str]:
+    asked = re.findall(r"'''(.*?)'''", ALERTS, re.S)
+    return asked + [one["content"]["query"] for one in WORKBOOK["items"] if one["type"] == 3]
+
+
+def test_every_query_is_to_the_logs_of_the_app() -> None:
+    assert len(queries()) > 10
+    for query in queries():
+        assert query.strip().startswith("AppTraces"), query
+
+
+def test_every_event_that_is_asked_for_is_told() -> None:
+    asked = {event for query in queries() for event in EVENT.findall(query)}
+    assert asked
+    assert asked <= told()
+
+
+def test_every_event_that_is_asked_for_is_explained() -> None:
+    explained = (PROJECT / "docs" / "operations.md").read_text("utf-8")
+    asked = {event for query in queries() for event in EVENT.findall(query)}
+    assert {event for event in asked if f"`{event}`" not in explained} == set()
+
+
+def test_the_endings_that_are_asked_for_are_told() -> None:
+    endings = {e for query in queries() for e in re.findall(r"endswith '(\.[a-z_]+)'", query)}
+    assert endings
+    for ending in endings:
+        assert [event for event in told() if event.endswith(ending)]

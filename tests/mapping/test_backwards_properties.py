@@ -1,0 +1,353 @@
+"""What holds whatever is written into whatever resource, by the maps of the clinical tables."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import cache
+from random import Random
+from typing import Any
+
+import pytest
+
+from integration import exact_json
+from integration.errors import Rejected
+from integration.mapping import elements, engine, load
+from integration.mapping.backwards import written
+from integration.mapping.inverse import Condition, Steps, invertible
+from integration.mapping.model import AttributeMap, Kind, Link
+from integration.virtual_tables.shape import Shape, shape
+from local.child import PROJECT
+from tests.mapping import real
+
+MAPS = sorted((PROJECT / "integration/mapping/maps/clinical").glob("*.toml"))
+SHAPES = {
+    made.resource: made
+    for path in MAPS
+    for made in [shape(load.parse(path.read_text(), path.name))]
+}
+
+Resource = dict[str, Any]
+Path = tuple[str, ...]
+Leaf = tuple[Path, bytes]
+
+CASES = 25  # of each table
+
+each_table = pytest.mark.parametrize("kind", sorted(SHAPES))
+
+# -- resources and changes -----------------------------------------------------------------------
+
+
+def _text(chance: Random) -> str:
+    return "".join(chance.choices("aä \n<", k=chance.randint(1, 3)))
+
+
+def _moment(chance: Random) -> datetime:
+    return datetime(1800, 1, 1, tzinfo=UTC) + timedelta(seconds=chance.randrange(10**10))
+
+
+def _date_time(chance: Random) -> str:
+    return _moment(chance).isoformat()[: chance.choice((7, 10, None))]
+
+
+def _decimal(chance: Random) -> Decimal:
+    return Decimal(chance.randint(-999, 999)).scaleb(-2)
+
+
+_VALUES: dict[str, Callable[[Random], Any]] = {
+    "boolean": lambda chance: chance.random() < 0.5,
+    "integer": lambda chance: chance.randint(-5, 5),
+    "positiveInt": lambda chance: chance.randint(1, 5),
+    "unsignedInt": lambda chance: chance.randint(0, 5),
+    "decimal": _decimal,
+    "date": lambda chance: _moment(chance).date().isoformat(),
+    "dateTime": _date_time,
+    "instant": lambda chance: _moment(chance).isoformat(),
+}
+
+
+@cache
+def _types() -> dict[str, dict[str, str]]:
+    """The elements of each type with their types, by the names that JSON has for them."""
+    found: dict[str, dict[str, str]] = {}
+    for path, type_ in elements._TYPES.items():
+        parent, _, name = path.rpartition(".")
+        if not type_.startswith("System."):
+            found.setdefault(parent, {})[name] = type_
+    for parent in list(found):
+        outer, _, name = parent.rpartition(".")
+        if outer:
+            found.setdefault(outer, {})[name] = parent
+    return found
+
+
+@cache
+def _literals(resource: str) -> tuple[str, ...]:
+    """What conditions of the map ask for, and the codes that have options."""
+    attributes = SHAPES[resource].entity.attributes
+    codes = {code for one in attributes for code in one.choices}
+    return tuple(sorted(codes | {str(c.literal) for one in attributes for c in _conditions(one)}))
+
+
+def _conditions(one: AttributeMap) -> list[Condition]:
+    steps = invertible(one.path or "", "")
+    return [condition for step in steps or () for condition in step.where]
+
+
+def _object(
+    chance: Random, kind: str, type_: str, depth: int = 0, names: Iterable[str] = ()
+) -> Resource:
+    """Some elements of a type, mostly that the map knows; and those of `names`."""
+    types = _types().get(type_, {})
+    likely = sorted(types.keys() & _mapped(kind)) or sorted(types)
+    some = chance.sample(likely, k=min(len(likely), chance.randint(0, 5))) if depth < 4 else ()
+    found: Resource = {}
+    for name in (*names, *some):
+        rule = elements.rule(type_, name)
+        forms = next((f for f in _choices(type_) if name in f), (name,))
+        if rule is None or any(form in found for form in forms):
+            continue
+        items = [_value(chance, kind, types[name], depth + 1) for _ in range(chance.randint(1, 2))]
+        found[name] = items if rule.repeats else items[0]
+    return found
+
+
+@cache
+def _choices(type_: str) -> list[tuple[str, ...]]:
+    paths = (path.rpartition(".") for path in elements._FORMS)
+    return [
+        tuple(elements.forms(parent, name).values()) for parent, _, name in paths if parent == type_
+    ]
+
+
+@cache
+def _mapped(resource: str) -> frozenset[str]:
+    map_ = SHAPES[resource].entity
+    steps = (_steps(map_.resource, one) for one in map_.attributes)
+    names = {step.name for each in steps for step in each}
+    return frozenset(names | {"period", "system", "display", "code", "unit", "extension"})
+
+
+def _value(chance: Random, kind: str, type_: str, depth: int) -> Any:
+    if type_ == "Reference":
+        id_ = chance.choice(["Patient/1", "Practitioner/1", "Group/1", "Organization/1", "#1"])
+        return {"reference": id_, **({"display": "x"} if chance.random() < 0.5 else {})}
+    if not elements.is_primitive(type_):
+        return _object(chance, kind, type_, depth)
+    if type_ in ("code", "uri"):
+        return chance.choice([*_literals(kind), "a", "b"])
+    return _VALUES.get(type_, _text)(chance)
+
+
+def _new(chance: Random, one: AttributeMap) -> Any:
+    """What a client may write to a column."""
+    match one.kind:
+        case Kind.DATE | Kind.MOMENT:
+            return _moment(chance)
+        case Kind.CHOICE:
+            return chance.choice([options[0] for options in one.choices.values()])
+        case Kind.LOOKUP:
+            return Link(f"{one.shown.target or 'Patient'}/2")
+    return _VALUES.get(one.shown.type, _text)(chance)
+
+
+Case = tuple[Shape, Resource, dict[str, Any]]
+
+
+@cache
+def _cases(kind: str) -> list[Case]:
+    """Resources, and what is written to some columns, most of which are filled."""
+    return [*_made(kind)]
+
+
+def _made(kind: str) -> Iterator[Case]:
+    it = SHAPES[kind]
+    writable = [one for one in it.entity.attributes if one.shown.write]
+    for seed in range(CASES):
+        chance = Random(f"{kind} {seed}")
+        some = chance.sample(writable, k=chance.randint(1, 3))
+        changes = {one.column: _new(chance, one) if chance.random() < 0.7 else None for one in some}
+        filled = [_steps(kind, one)[0].name for one in some if chance.random() < 0.7]
+        yield (
+            it,
+            {"resourceType": kind, "id": "1", **_object(chance, kind, kind, 0, filled)},
+            changes,
+        )
+
+
+# -- what is read --------------------------------------------------------------------------------
+
+
+def _shown(it: Shape, resource: Resource) -> dict[str, Any]:
+    """Each column, as the feed has it."""
+    columns = engine.apply(it.entity, resource, {it.entity.table: it.columns}).columns
+    return {one.column: _fed(one, columns[one.column]) for one in it.entity.attributes}
+
+
+def _fed(one: AttributeMap, value: Any) -> Any:
+    if isinstance(value, Link):
+        return value if one.shown.target in (None, value.resource.partition("/")[0]) else None
+    if one.kind in (Kind.DATE, Kind.MOMENT) and value is not None:
+        at = datetime.fromisoformat(value)
+        return at if at.tzinfo else at.replace(tzinfo=UTC)
+    return value
+
+
+def _read(one: AttributeMap, value: Any) -> Any:
+    """How a value that was written is read."""
+    if one.kind is Kind.DATE and value is not None:
+        return value.replace(hour=0, minute=0, second=0)
+    return value.strip() if isinstance(value, str) else value
+
+
+# -- what is where -------------------------------------------------------------------------------
+
+
+def _leaves(node: Any, path: Path = ()) -> Iterator[Leaf]:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from _leaves(value, (*path, name))
+    elif isinstance(node, list):
+        for item in node:
+            yield from _leaves(item, path)
+    else:
+        yield path, exact_json.encode(node)
+
+
+def _steps(resource: str, one: AttributeMap) -> Steps:
+    map_ = SHAPES[resource].entity
+    return invertible(one.path or "", resource, map_.variables) or ()
+
+
+def _touched(resource: str, one: AttributeMap) -> Iterator[Path]:
+    """Where a write to a column may change anything."""
+    steps = _steps(resource, one)
+    names = tuple(step.name for step in steps)
+    yield names
+    for number, step in enumerate(steps, 1):
+        yield from ((*names[: number - 1], other) for other in step.others)
+        for condition in step.where:
+            yield (*names[:number], *(inner.name for inner in condition.steps))
+        if step.type in ("CodeableConcept", "Coding", "Quantity", "Age") and number < len(steps):
+            yield names[:number]
+
+
+def _bare(path: Path) -> Path:
+    return tuple(name.removeprefix("_") for name in path)
+
+
+def _written(it: Shape, resource: Resource, changes: dict[str, Any]) -> Resource | None:
+    """None where it is refused; the resource that is given stays what it is."""
+    before = exact_json.encode(resource)
+    new = None
+    with suppress(Rejected):
+        new = written(it.entity, resource, changes, it.columns)
+    assert exact_json.encode(resource) == before
+    return new
+
+
+# -- properties ----------------------------------------------------------------------------------
+
+
+@each_table
+def test_what_was_written_is_read_and_nothing_else_has_changed(kind: str) -> None:
+    count = 0
+    for it, resource, changes in _cases(kind):
+        new = _written(it, resource, changes)
+        if new is None:
+            continue
+        count += new is not resource
+        _assert_read(it, new, changes)
+        named = {one.column: one for one in it.entity.attributes}
+        old, now = Counter(_leaves(resource)), Counter(_leaves(new))
+        places = {place for name in changes for place in _touched(kind, named[name])}
+        for path, _ in (old - now) + (now - old):
+            assert any(_bare(path)[: len(place)] == place for place in places), (path, changes)
+        kept = [name for name in resource if name in new]
+        assert [name for name in new if name in resource] == kept
+    assert count > CASES / 3
+
+
+@each_table
+def test_a_write_that_is_repeated_changes_nothing(kind: str) -> None:
+    for it, resource, changes in _cases(kind):
+        if new := _written(it, resource, changes):
+            again = written(it.entity, new, changes, it.columns)
+            assert exact_json.encode(again) == exact_json.encode(new), (resource, changes)
+
+
+@each_table
+def test_writing_what_is_shown_changes_nothing(kind: str) -> None:
+    for it, resource, _ in _cases(kind):
+        shown = _shown(it, resource)
+        same = {one.column: shown[one.column] for one in it.entity.attributes if one.shown.write}
+        assert written(it.entity, resource, same, it.columns) is resource
+
+
+@each_table
+def test_what_was_made_can_be_cleared_again(kind: str) -> None:
+    count = 0
+    for it, _, changes in _cases(kind):
+        empty = {"resourceType": kind, "id": "1"}
+        new = _written(it, empty, changes)
+        none = new and _written(it, new, dict.fromkeys(changes))
+        assert none in (None, empty), changes
+        count += none is not None and new != empty
+    assert count
+
+
+@each_table
+def test_resources_of_any_shape_are_written_or_refused(kind: str) -> None:
+    counts = Counter[bool]()
+    for number, (it, resource, changes) in enumerate(_cases(kind)):
+        chance, resource = Random(f"shape {kind} {number}"), dict(resource)
+        named = {one.column: one for one in it.entity.attributes}
+        for name in changes:
+            for step in _steps(kind, named[name])[:1]:
+                resource[chance.choice(["", "_"]) + step.name] = _junk(chance, it, named[name])
+        new = _written(it, resource, changes)
+        counts[new is None] += 1
+        if new is not None:
+            _assert_read(it, new, changes)
+            places = {place[0] for name in changes for place in _touched(kind, named[name])}
+            for name, value in resource.items():
+                if name.removeprefix("_") not in places:
+                    assert exact_json.encode(new[name]) == exact_json.encode(value)
+    assert counts[True]
+    assert counts[False]
+
+
+def _junk(chance: Random, it: Shape, one: AttributeMap, depth: int = 0) -> Any:
+    """Not what FHIR has there; but by its names, it could be."""
+    names = [step.name for step in _steps(it.resource, one)] + ["coding", "url", "system"]
+    if depth < 4 and chance.random() < 0.7:
+        inner = [_junk(chance, it, one, depth + 1) for _ in range(chance.randint(0, 2))]
+        return inner if chance.random() < 0.5 else dict(zip(names[depth:], inner, strict=False))
+    return chance.choice([None, "", "a", 1, True, "Patient/1", *_literals(it.resource)])
+
+
+def _assert_read(it: Shape, new: Resource, changes: dict[str, Any]) -> None:
+    shown = _shown(it, new)
+    named = {one.column: one for one in it.entity.attributes}
+    for name, value in changes.items():
+        assert shown[name] == _read(named[name], value), (name, value)
+
+
+# -- resources from elsewhere --------------------------------------------------------------------
+
+
+@each_table
+def test_a_real_resource_takes_what_it_shows_as_it_is(kind: str) -> None:
+    it = SHAPES[kind]
+    shapes = {frozenset(path for path, _ in _leaves(one)): one for one in real.resources([kind])}
+    for each in shapes.values():
+        resource = exact_json.decode(json.dumps(each).encode())
+        shown = _shown(it, resource)
+        same = {one.column: shown[one.column] for one in it.entity.attributes if one.shown.write}
+        assert written(it.entity, resource, same, it.columns) is resource
+        for name, value in same.items():
+            assert written(it.entity, resource, {name: value}, it.columns) is resource

@@ -1,0 +1,352 @@
+"""Dataverse hears once of each state of what it shows in a virtual table, and never its values."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from integration.dataverse.client import Dataverse
+from integration.external_events import ExternalEvents, drop, tables, tell
+from integration.mapping import files
+from integration.mapping.keys import primary_key
+from integration.model import Category, Claim
+from integration.provision import command
+from integration.settings import EXTERNAL_QUEUE
+from integration.transport import Neighbour, places
+from tests.conftest import MARKER, Body, DataverseNeighbour, Route, observation, told_by
+
+WEIGHT = "6f1d0a1e-5b7e-4f0e-8a0b-0a1b2c3d4e5f"
+RESOURCE = f"Observation/{WEIGHT}"
+DELIVERY = "019caaee-c260-7000-8000-000000000001"
+LATER = "019caaee-c260-7000-8000-000000000002"
+
+# One virtual table is as good as twenty.
+MAP = """
+resource = "Observation"
+
+[row]
+table = "msemr_observation"
+entity_set = "msemr_observations"
+key = "msemr_observationid"
+id_column = "msemr_azurefhirid"
+version_column = "msemr_azurefhirversion"
+updated_column = "msemr_azurefhirlastupdatedon"
+routes = ["virtual"]
+name_column = "msemr_description"
+
+[[attribute]]
+column = "msemr_description"
+path = "code.text"
+"""
+
+SETTINGS = {
+    "MAP_SET": "plain",
+    "MAP_PREFIX": "abc",
+    "FEED_URL": "https://app.example.org/api/odata/",
+    "FEED_KEY": "feed key",
+    "EXTERNAL_EVENTS": "Observation",
+    "AZURE_CLIENT_ID": "5f1c2f0e-7a4b-4c0e-9d55-0a1b2c3d4e77",
+}
+
+
+@dataclass
+class Flows:
+    """What tells Dataverse, and what Dataverse has heard."""
+
+    route: Route
+    prefix: str = "abc"
+    before: int = 0  # told by earlier tests
+
+    @property
+    def external(self) -> ExternalEvents:
+        it, known = self.route, files.tables([files.decoded("observation.toml", MAP)])
+        return ExternalEvents(
+            it.outbox,
+            it.fhir,
+            it.dataverse,
+            it.order,
+            tables(known, self.prefix),
+            it.clock,
+            it.max_age,
+            it.activities,
+        )
+
+    def write(self, id_: str = WEIGHT, **elements: Any) -> str:
+        return self.route.neighbour.put(observation(id=id_, **elements))
+
+    async def tell(self, resource: str = RESOURCE, delivery: str = DELIVERY, **claim: Any) -> None:
+        await tell(self.external, Claim(delivery, resource=resource, **claim))
+
+    async def heard(self) -> list[Body]:
+        transport = httpx.ASGITransport(app=self.route.dataverse_neighbour.app)
+        async with httpx.AsyncClient(transport=transport) as http:
+            found: list[Body] = (await http.get("http://dataverse/control/events")).json()
+        return found[self.before :]
+
+    async def actions(self) -> list[str]:
+        """The last word of each."""
+        return [each["action"].removeprefix("OnExternal") for each in await self.heard()]
+
+    @property
+    def put_back(self) -> list[tuple[Claim, float]]:
+        return self.route.queued(EXTERNAL_QUEUE)
+
+
+@pytest.fixture(scope="module")
+def dataverse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataverseNeighbour]:
+    """Set up by `python -m integration provision`, with events of the virtual table."""
+    found, maps = DataverseNeighbour(), tmp_path_factory.mktemp("maps")
+    for path in (files.FOLDER / files.CLINICAL).glob("*.toml"):
+        (maps / path.name).write_text(f"enabled = false\n{path.read_text('utf-8')}", "utf-8")
+    (maps / "observation.toml").write_text(MAP, "utf-8")
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Dataverse]:
+        transport = httpx.ASGITransport(app=found.app)
+        async with httpx.AsyncClient(transport=transport) as http:
+            yield Dataverse(Neighbour("Dataverse", "http://dataverse", http, places(4)))
+
+    parser = argparse.ArgumentParser()
+    command.add_options(parser)
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as env:
+        for name, value in {**SETTINGS, "MAPS": str(maps)}.items():
+            env.setenv(name, value)
+        assert command.run(parser.parse_args([]), opened, lambda _: "", said.append) == 0, said
+    yield found
+    found.app.close()
+
+
+@pytest.fixture
+async def flows(route: Route) -> Flows:
+    route.dataverse_neighbour.heard.clear()
+    made = Flows(route)
+    made.before = len(await made.heard())
+    return made
+
+
+# --- each change, once ----------------------------------------------------------------------------
+
+
+async def test_what_is_created_updated_and_deleted_is_told_as_such(flows: Flows) -> None:
+    flows.write()
+    await flows.tell()
+    flows.write(status="amended")
+    await flows.tell()
+    flows.route.neighbour.delete(RESOURCE)
+    await flows.tell()
+    assert await flows.actions() == ["Created", "Updated", "Deleted"]
+    assert {each["id"] for each in await flows.heard()} == {WEIGHT}
+    assert {each["table"] for each in await flows.heard()} == {"abc_ve_observation"}
+    assert flows.put_back == []
+
+
+async def test_the_key_is_that_of_the_row_in_the_feed(flows: Flows) -> None:
+    await flows.tell(flows.write("weight.1"))
+    (found,) = await flows.heard()
+    assert found["id"] == primary_key("Observation", "weight.1")
+
+
+async def test_claims_that_come_again_tell_nothing_again(flows: Flows) -> None:
+    flows.write()
+    for delivery in (DELIVERY, DELIVERY, LATER):
+        await flows.tell(delivery=delivery)
+    assert await flows.actions() == ["Created"]
+    flows.route.neighbour.delete(RESOURCE)
+    for _ in range(2):
+        await flows.tell()
+    assert await flows.actions() == ["Created", "Deleted"]
+
+
+async def test_claims_in_any_order_tell_the_state_that_there_is(flows: Flows) -> None:
+    flows.write()
+    await flows.tell()
+    flows.write()
+    flows.write()
+    await flows.tell(delivery=LATER)  # of the last
+    await flows.tell()  # of the one before
+    assert await flows.actions() == ["Created", "Updated"]
+
+
+async def test_what_comes_back_after_its_deletion_is_created(flows: Flows) -> None:
+    flows.write()
+    await flows.tell()
+    flows.route.neighbour.delete(RESOURCE)
+    await flows.tell()
+    flows.write()
+    await flows.tell()
+    assert await flows.actions() == ["Created", "Deleted", "Created"]
+
+
+async def test_a_resource_that_was_there_before_anything_was_told_is_updated(flows: Flows) -> None:
+    flows.write()
+    flows.write()
+    await flows.tell()
+    assert await flows.actions() == ["Updated"]
+
+
+async def test_two_workers_with_claims_of_one_resource_tell_it_once(flows: Flows) -> None:
+    """The second meets the first while that looks at the state, and comes back later."""
+    flows.write()
+    flows.route.neighbour.will_wait_for(lambda: flows.tell(delivery=LATER))
+    await flows.tell()
+    assert await flows.actions() == ["Created"]
+    ((claim, _),) = flows.put_back
+    assert claim.delivery == LATER
+    await tell(flows.external, claim)
+    assert await flows.actions() == ["Created"]
+
+
+async def test_a_state_that_changes_while_it_is_told_is_told_by_the_next_claim(
+    flows: Flows,
+) -> None:
+    flows.write()
+
+    async def changed() -> None:
+        flows.write(status="amended")
+
+    flows.route.neighbour.will_wait_for(changed)
+    await flows.tell()
+    await flows.tell()  # the claim of that change
+    assert await flows.actions() == ["Created", "Updated"]
+
+
+# --- trouble --------------------------------------------------------------------------------------
+
+
+async def test_an_answer_that_is_lost_is_asked_for_again(flows: Flows) -> None:
+    """At least once: a flow may hear twice of what Dataverse has taken without saying so."""
+    flows.write()
+    organisation = flows.route.dataverse_neighbour
+    transport = httpx.ASGITransport(app=organisation.app)
+
+    async def lost() -> None:
+        async with httpx.AsyncClient(transport=transport) as http:
+            sent = organisation.heard[-1]
+            await http.post(f"http://dataverse{sent.path}", json=sent.body)
+        raise httpx.ReadError("connection lost")
+
+    organisation.will_be_preceded("POST", lost)
+    await flows.tell()
+    ((claim, delay),) = flows.put_back
+    assert (claim.resource, claim.attempt) == (RESOURCE, 1)
+    assert delay > 0
+    await tell(flows.external, claim)
+    assert await flows.actions() == ["Created", "Created"]
+
+
+@pytest.mark.parametrize("wish", [{"status": 500}, {"status": 503, "next": 3}])
+async def test_what_dataverse_does_not_take_is_told_later(flows: Flows, wish: Any) -> None:
+    flows.write()
+    flows.route.dataverse_neighbour.will_fail(kind="status", **wish)
+    await flows.tell()
+    assert await flows.actions() == []
+    ((claim, _),) = flows.put_back
+    await tell(flows.external, claim)
+    assert await flows.actions() == ["Created"]
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_while_the_fhir_server_is_away_nothing_is_told(flows: Flows, status: int) -> None:
+    flows.write()
+    flows.route.neighbour.down = status
+    await flows.tell()
+    flows.route.neighbour.down = None
+    assert await flows.actions() == []
+    ((claim, _),) = flows.put_back
+    await tell(flows.external, claim)
+    assert await flows.actions() == ["Created"]
+
+
+async def test_throttling_is_waited_for_as_long_as_dataverse_says(flows: Flows) -> None:
+    flows.write()
+    flows.route.dataverse_neighbour.will_fail(kind="throttle", retryAfter=300)
+    await flows.tell()
+    ((_, delay),) = flows.put_back
+    assert delay == 300
+
+
+async def test_events_that_are_not_switched_on_are_loud_and_wait(
+    flows: Flows, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The organisation was set up with another prefix, or not at all."""
+    flows.prefix = "xyz"
+    flows.write()
+    await flows.tell()
+    ((claim, delay),) = flows.put_back
+    assert delay == 900
+    (record,) = [each for each in caplog.records if each.message == "external.put_back"]
+    assert record.levelno == logging.ERROR
+    reason = vars(record)["reason"]
+    assert "refused OnExternalCreated of xyz_ve_observation (404" in reason
+    assert "provisioned" in reason
+    assert claim.attempt == 1
+
+
+async def test_a_type_without_a_virtual_table_is_for_an_operator(
+    flows: Flows, caplog: pytest.LogCaptureFixture
+) -> None:
+    await flows.tell("Basic/1")
+    assert [each.levelno for each in caplog.records] == [logging.ERROR]
+    assert len(flows.put_back) == 1
+
+
+async def test_what_cannot_be_told_for_days_is_dropped_and_said_so(
+    flows: Flows, caplog: pytest.LogCaptureFixture
+) -> None:
+    flows.write()
+    flows.route.dataverse_neighbour.will_fail(kind="status", status=500)
+    since = (flows.route.clock() - timedelta(days=4)).timestamp()
+    await flows.tell(attempt=9, since=since)
+    assert flows.put_back == []
+    assert "external.dropped" in [each.message for each in caplog.records]
+    last = flows.route.activity.entries[-1]
+    assert (last.action, last.status, last.category) == ("tell", "dropped", Category.ERROR)
+    assert (last.resource, last.table) == (RESOURCE, "abc_ve_observation")
+
+
+async def test_what_failed_again_and_again_is_dropped_and_noted(flows: Flows) -> None:
+    await drop(flows.external, Claim(DELIVERY, resource=RESOURCE), "telling failed repeatedly")
+    (last,) = flows.route.activity.entries
+    assert (last.status, last.notes) == ("dropped", ("telling failed repeatedly",))
+
+
+# --- no values ------------------------------------------------------------------------------------
+
+
+async def test_dataverse_is_told_the_key_and_nothing_else(
+    flows: Flows, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The jobs of a flow are kept for weeks; whoever runs one reads the row by its key."""
+    caplog.set_level(logging.DEBUG)
+    flows.write()
+    await flows.tell()
+    (request,) = [each for each in flows.route.dataverse_neighbour.heard if each.method == "POST"]
+    assert request.body == {
+        "Target": {
+            "@odata.type": "Microsoft.Dynamics.CRM.abc_ve_observation",
+            "abc_ve_observationid": WEIGHT,
+        }
+    }
+    assert (await flows.heard())[0]["columns"] == []
+    flows.route.dataverse_neighbour.will_fail(kind="status", status=400)
+    flows.write(status="amended")
+    await flows.tell()
+    kept = repr((flows.route.activity.entries, flows.route.outbox.sent, flows.route.ledger.turns))
+    assert MARKER not in kept + told_by(caplog.records)
+
+
+async def test_who_was_told_is_in_the_activity_log(flows: Flows) -> None:
+    flows.write()
+    await flows.tell()
+    (entry,) = [each for each in flows.route.activity.entries if each.neighbour == "Dataverse"]
+    assert (entry.action, entry.row) == ("OnExternalCreated", WEIGHT)
+    assert (entry.resource, entry.table) == (RESOURCE, "abc_ve_observation")

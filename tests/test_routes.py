@@ -1,0 +1,387 @@
+"""Whether Dataverse has a table's rows from the mirror or from the feed, and what choosing means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from integration import __main__ as commands
+from integration import mirror as mirroring
+from integration import relay as relaying
+from integration import wiring
+from integration.errors import Misconfigured, Rejected
+from integration.journal.routes import MemoryRoutes
+from integration.journal.row_keys import MemoryRowKeys
+from integration.mapping import files
+from integration.mapping.files import Table
+from integration.mapping.load import parse
+from integration.mapping.model import Route as DataRoute
+from integration.model import Claim
+from integration.relay import Relay
+from integration.routes import DataRoutes, choose, told
+from integration.settings import EXTERNAL_QUEUE, MIRROR_QUEUE
+from integration.virtual_tables.answer import VirtualTables, answer
+from integration.virtual_tables.asked import Asked
+from integration.virtual_tables.read import Reading
+from integration.virtual_tables.row_keys import Keys
+from integration.virtual_tables.shape import shape
+from integration.virtual_tables.write import Writing
+from local.neighbours import Running
+from tests.conftest import MARKER, Body, Route, bundle, entry
+
+DELIVERY = "019caaee-c260-7000-8000-000000000001"
+WARD = "6f1d0a1e-5b7e-4f0e-8a0b-0a1b2c3d4e5f"
+
+SHIPPED = files.tables(files.read("healthcare"))
+
+# One map that serves both routes, with a table that the stand-in has.
+WARDS = parse(
+    """
+resource = "Location"
+
+[row]
+table = "account"
+entity_set = "accounts"
+key = "accountid"
+id_column = "msemr_azurefhirid"
+version_column = "msemr_azurefhirversion"
+updated_column = "msemr_azurefhirlastupdatedon"
+routes = ["dataverse", "virtual"]
+name_column = "name"
+
+[[attribute]]
+column = "name"
+path = "name"
+max_length = 160
+""",
+    "location.toml",
+)
+
+
+class Seconds:
+    """A clock that a test moves."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Workers:
+    """Data routes of workers that share one storage."""
+
+    kept: MemoryRoutes = field(default_factory=MemoryRoutes)
+    clock: Seconds = field(default_factory=Seconds)
+
+    def one(self, **more: Any) -> DataRoutes:
+        given = {"tables": SHIPPED, "mirrors": True, **more}
+        return DataRoutes(self.kept, clock=self.clock, **given)
+
+
+@pytest.fixture
+def workers() -> Workers:
+    return Workers()
+
+
+# --- which route a table has ----------------------------------------------------------------------
+
+
+async def test_a_table_goes_the_way_its_map_says_until_another_is_chosen(workers: Workers) -> None:
+    current = await workers.one().current()
+    assert current["Patient"] == "dataverse"
+    assert {route for name, route in current.items() if name != "Patient"} == {"virtual"}
+    assert current.keys() == SHIPPED.keys()
+
+
+async def test_what_was_chosen_is_kept_and_known_at_once_to_the_worker_that_was_told(
+    workers: Workers,
+) -> None:
+    it = workers.one()
+    assert (await it.current())["Observation"] == "virtual"
+    await choose(it, {"Observation": "dataverse"})
+    assert (await it.current())["Observation"] == "dataverse"
+    assert (await it.current())["Condition"] == "virtual"
+    assert (await workers.one().current())["Observation"] == "dataverse"  # one that starts later
+
+
+async def test_a_choice_is_known_to_every_worker_after_fifteen_seconds(workers: Workers) -> None:
+    one, other = workers.one(), workers.one()
+    await other.current()
+    await choose(one, {"Observation": "dataverse"})
+    workers.clock.now += 14.9
+    assert (await other.current())["Observation"] == "virtual"
+    workers.clock.now += 0.1
+    assert (await other.current())["Observation"] == "dataverse"
+
+
+async def test_storage_is_not_asked_for_each_request(workers: Workers) -> None:
+    it = workers.one()
+    first = await it.current()
+    workers.clock.now += 14.9
+    assert await it.current() is first
+
+
+async def test_a_choice_that_the_map_has_no_room_for_any_more_does_not_count(
+    workers: Workers,
+) -> None:
+    """An upgrade, or an organisation's own map, may take a route away."""
+    await workers.kept.choose("Patient", "virtual")
+    await workers.kept.choose("Basic", "virtual")
+    current = await workers.one().current()
+    assert current["Patient"] == "dataverse"
+    assert "Basic" not in current
+
+
+async def test_every_table_is_told_with_its_route_and_those_it_may_have(workers: Workers) -> None:
+    listed = await told(workers.one())
+    assert [each["resource"] for each in listed] == sorted(SHIPPED)
+    (found,) = [each for each in listed if each["resource"] == "Observation"]
+    assert found == {
+        "resource": "Observation",
+        "table": "msemr_observation",
+        "entitySet": "msemr_observations",
+        "route": "virtual",
+        "possible": ["virtual", "dataverse"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("mirrors", "of_patients", "of_observations", "of_conditions"),
+    [
+        (True, MIRROR_QUEUE, EXTERNAL_QUEUE, None),
+        (False, None, EXTERNAL_QUEUE, None),
+    ],
+    ids=["with a mirror", "MIRROR_TO is off"],
+)
+async def test_who_hears_of_a_change_follows_from_the_route(
+    workers: Workers,
+    mirrors: bool,
+    of_patients: str | None,
+    of_observations: str | None,
+    of_conditions: str | None,
+) -> None:
+    it = workers.one(mirrors=mirrors, told=frozenset({"Observation"}))
+    followed = await it.followed()
+    assert followed.get("Patient") == of_patients
+    assert followed.get("Observation") == of_observations
+    assert followed.get("Condition") == of_conditions
+
+
+async def test_a_mirrored_table_has_no_external_events(workers: Workers) -> None:
+    it = workers.one(told=frozenset({"Observation"}))
+    await choose(it, {"Observation": "dataverse"})
+    assert (await it.followed())["Observation"] == MIRROR_QUEUE
+
+
+# --- choosing -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "said", "where"),
+    [
+        (None, "say routes by resource type", None),
+        ({}, "say routes by resource type", None),
+        (["Observation"], "say routes by resource type", None),
+        ({"Observation": "feed"}, "the route is dataverse or virtual", "Observation"),
+        ({"Observation": None}, "the route is dataverse or virtual", "Observation"),
+        ({"Observation": ["virtual"]}, "the route is dataverse or virtual", "Observation"),
+        ({"Patient": "virtual"}, "the map of Patient is for dataverse alone", "Patient"),
+        ({"Goal": "dataverse"}, "the map of Goal is for virtual alone", "Goal"),
+    ],
+)
+async def test_what_is_no_choice_is_refused_with_what_would_be_one(
+    workers: Workers, asked: Any, said: str, where: str | None
+) -> None:
+    with pytest.raises(Rejected) as caught:
+        await choose(workers.one(), asked)
+    (issue,) = caught.value.issues
+    assert said in issue.text
+    assert issue.expression == where
+    assert workers.kept.chosen == {}
+
+
+async def test_a_type_without_a_map_is_refused_without_quoting_it(workers: Workers) -> None:
+    with pytest.raises(Rejected) as caught:
+        await choose(workers.one(), {MARKER: "virtual"})
+    (issue,) = caught.value.issues
+    assert "there are AllergyIntolerance, " in issue.text
+    assert MARKER not in f"{issue.text} {issue.expression}"
+
+
+async def test_nothing_can_be_mirrored_where_nothing_is(workers: Workers) -> None:
+    with pytest.raises(Rejected) as caught:
+        await choose(workers.one(mirrors=False), {"Observation": "dataverse"})
+    assert "MIRROR_TO is off" in caught.value.issues[0].text
+
+
+async def test_choices_are_taken_together_or_not_at_all(workers: Workers) -> None:
+    asked = {"Observation": "dataverse", "Patient": "virtual", "Goal": "dataverse"}
+    with pytest.raises(Rejected) as caught:
+        await choose(workers.one(), asked)
+    assert [issue.expression for issue in caught.value.issues] == ["Patient", "Goal"]
+    assert workers.kept.chosen == {}
+
+
+async def test_the_answer_says_what_the_choice_means(workers: Workers) -> None:
+    it = workers.one()
+    meant = await choose(it, {"Observation": "dataverse", "Condition": "virtual"})
+    assert meant["Condition"] == "virtual, as it was"
+    assert "shown no more at /api/odata/" in meant["Observation"]
+    assert "mirrored to msemr_observation" in meant["Observation"]
+    assert "python -m integration reconcile --type Observation" in meant["Observation"]
+    back = await choose(it, {"Observation": "virtual"})
+    assert "mirrored no more" in back["Observation"]
+    assert "shown as msemr_observations" in back["Observation"]
+    assert "Rows of msemr_observation stay as they are" in back["Observation"]
+
+
+async def test_what_stays_as_it_was_is_not_kept_as_a_choice(workers: Workers) -> None:
+    """So that the map goes on deciding."""
+    await choose(workers.one(), {"Observation": "virtual"})
+    assert workers.kept.chosen == {}
+
+
+# --- what a switch does ---------------------------------------------------------------------------
+
+
+@dataclass
+class Wards:
+    """One table on its way: the route of deliveries, its mirror, and the feed."""
+
+    route: Route
+    data: DataRoutes
+    row_keys: MemoryRowKeys = field(default_factory=MemoryRowKeys)
+
+    @property
+    def relay(self) -> Relay:
+        it = self.route.relay
+        return replace(it, carrier=replace(it.carrier, followed=self.data.followed))
+
+    @property
+    def feed(self) -> VirtualTables:
+        keys = Keys(self.row_keys, lambda type_: type_ == "Patient")
+        it, fhir = self.route, self.route.fhir
+        writing = Writing(fhir, keys, it.order, lambda: DELIVERY, lambda: pytest.fail("no POST"))
+        shapes = {"Location": shape(WARDS)}
+        return VirtualTables(self.data, shapes, Reading(fhir, keys, 100), writing, 10, 25.0)
+
+    async def deliver(self, name: str) -> None:
+        ward: Body = {"resourceType": "Location", "id": WARD, "name": name}
+        put = entry(ward, method="PUT", url=f"Location/{WARD}")
+        await relaying.carry(self.relay, Claim(await self.route.deliver(bundle(put))))
+
+    async def mirror(self) -> list[str]:
+        """What becomes of each claim that is queued."""
+        it = replace(
+            self.route.mirror,
+            maps={"Location": WARDS.on(DataRoute.DATAVERSE)},
+            followed=self.data.followed,
+        )
+        done = []
+        for message in [each for each in self.route.outbox.sent if each[0] == MIRROR_QUEUE]:
+            self.route.outbox.sent.remove(message)
+            await mirroring.mirror(it, message[1])
+            noted = await self.route.journal.rows(message[1].delivery)
+            done += [row.action for row in noted]
+        return done
+
+    async def rows(self) -> list[str]:
+        """As the mirror has brought them."""
+        return [row["name"] for row in await self.route.dataverse_neighbour.rows("accounts")]
+
+    async def ask(self, path: str) -> int:
+        return (await answer(self.feed, Asked("GET", "http://a/api/odata/", path, "", {}))).status
+
+
+@pytest.fixture
+def wards(route: Route, workers: Workers) -> Wards:
+    table = Table("Location", "account", "accounts", ("dataverse", "virtual"))
+    route.all_maps = {**route.all_maps, "Location": WARDS}
+    return Wards(route, workers.one(tables={"Location": table}))
+
+
+async def test_a_mirrored_table_is_not_in_the_feed(wards: Wards) -> None:
+    await wards.deliver("Ward 1")
+    assert await wards.mirror() == ["created"]
+    assert await wards.rows() == ["Ward 1"]
+    for path in ("accounts", f"accounts({WARD})", "accounts/$count"):
+        with pytest.raises(Rejected) as caught:
+            await wards.ask(path)
+        assert caught.value.status == 404
+
+
+async def test_a_table_that_becomes_virtual_is_shown_and_no_longer_mirrored(wards: Wards) -> None:
+    await wards.deliver("Ward 1")
+    await wards.mirror()
+    await choose(wards.data, {"Location": "virtual"})
+    await wards.deliver("Ward 2")
+    assert wards.route.mirrored == []
+    assert await wards.rows() == ["Ward 1"]  # as it was
+    assert [await wards.ask(path) for path in ("accounts", f"accounts({WARD})")] == [200, 200]
+
+
+async def test_what_was_queued_before_a_table_became_virtual_is_left_and_noted(
+    wards: Wards,
+) -> None:
+    await wards.deliver("Ward 1")
+    await choose(wards.data, {"Location": "virtual"})
+    assert await wards.mirror() == ["left"]
+    assert await wards.rows() == []
+    assert wards.route.mirrored == []
+
+
+async def test_a_table_that_is_mirrored_again_leaves_the_feed_and_gets_its_changes(
+    wards: Wards,
+) -> None:
+    await choose(wards.data, {"Location": "virtual"})
+    await wards.deliver("Ward 1")
+    await choose(wards.data, {"Location": "dataverse"})
+    await wards.deliver("Ward 2")
+    assert await wards.mirror() == ["created"]
+    assert await wards.rows() == ["Ward 2"]
+    with pytest.raises(Rejected) as caught:
+        await wards.ask(f"accounts({WARD})")
+    assert caught.value.status == 404
+
+
+# --- reconcile ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stated(azurite: Running, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Settings of an app whose neighbours are not there."""
+    monkeypatch.setenv("AzureWebJobsStorage", azurite.storage)
+    for name in ("FHIR", "DATAVERSE"):
+        monkeypatch.setenv(f"{name}_URL", "http://127.0.0.1:1")
+        monkeypatch.setenv(f"{name}_SCOPE", "none")
+    return monkeypatch
+
+
+@pytest.mark.azurite
+async def test_a_reconcile_looks_at_what_is_mirrored_and_nothing_else(stated: Any) -> None:
+    async def reconciled() -> set[str]:
+        async with commands._reconcile(True) as it:
+            return {*it.mirror.maps}
+
+    async def chosen(route: str) -> None:
+        await choose((await wiring.parts()).routes, {"Observation": route})
+        await wiring.closed()
+
+    assert await reconciled() == {"Patient"}
+    await chosen("dataverse")
+    try:
+        assert await reconciled() == {"Observation", "Patient"}
+    finally:
+        await chosen("virtual")
+    assert await reconciled() == {"Patient"}
+
+
+@pytest.mark.azurite
+async def test_where_nothing_is_mirrored_there_is_nothing_to_reconcile(stated: Any) -> None:
+    stated.setenv("MIRROR_TO", "off")
+    with pytest.raises(Misconfigured, match="nothing is mirrored"):
+        async with commands._reconcile(True):
+            pass

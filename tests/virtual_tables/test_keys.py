@@ -1,0 +1,277 @@
+"""Every row has a key that leads back to its resource, and lookups have those of their contacts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from integration import mirror as mirroring
+from integration.errors import Rejected, Unavailable
+from integration.journal.row_keys import MemoryRowKeys
+from integration.mapping.keys import primary_key
+from integration.model import Claim
+from integration.virtual_tables import row_keys
+from integration.virtual_tables.row_keys import Keys
+from tests.conftest import Route, observation, patient
+from tests.virtual_tables.conftest import Feed, made
+
+ANNA = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
+THEIRS = "99999999-9999-4999-8999-999999999999"
+WEIGHT = "6f1d0a1e-5b7e-4f0e-8a0b-0a1b2c3d4e5f"
+DELIVERY = "019caaee-c260-7000-8000-000000000001"
+
+PATIENT = "_msemr_subjectpatient_value"
+
+
+@dataclass(slots=True)
+class Kept(MemoryRowKeys):
+    """Counts what it is asked and told."""
+
+    asked: list[tuple[str, frozenset[str]]] = field(default_factory=list)
+    led: list[frozenset[str]] = field(default_factory=list)
+    away: bool = False
+
+    async def lead(self, type_: str, keys: Mapping[str, str]) -> None:
+        if self.away:
+            raise Unavailable("storage", "away")
+        self.led.append(frozenset(keys))
+        await MemoryRowKeys.lead(self, type_, keys)
+
+    async def keys(self, type_: str, ids: Collection[str]) -> Mapping[str, str]:
+        self.asked.append((type_, frozenset(ids)))
+        return await MemoryRowKeys.keys(self, type_, ids)
+
+
+class Seconds:
+    """A clock that a test moves."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Worker:
+    """The keys as one worker knows them; patients are mirrored."""
+
+    kept: Kept = field(default_factory=Kept)
+    clock: Seconds = field(default_factory=Seconds)
+
+    def __post_init__(self) -> None:
+        self.keys = Keys(self.kept, lambda type_: type_ == "Patient", self.clock)
+
+    async def key(self, name: str) -> str:
+        return str((await self.keys.of([name]))[name])
+
+    async def id(self, type_: str, key: str) -> str:
+        return (await self.keys.ids(type_, [UUID(key)]))[UUID(key)]
+
+
+@pytest.fixture
+def worker() -> Worker:
+    return Worker()
+
+
+# --- the key of a row -----------------------------------------------------------------------------
+
+
+async def test_an_id_that_is_a_guid_is_the_key_and_needs_no_way_back(worker: Worker) -> None:
+    assert await worker.key(f"Observation/{WEIGHT}") == WEIGHT
+    assert await worker.id("Observation", WEIGHT) == WEIGHT
+    assert worker.kept.led == []
+
+
+async def test_another_id_has_a_key_that_leads_back_for_every_worker(worker: Worker) -> None:
+    key = await worker.key("Observation/weight.1")
+    assert key == primary_key("Observation", "weight.1")
+    other = Worker(worker.kept)
+    assert await other.id("Observation", key) == "weight.1"
+    assert await other.id("Condition", key) == key  # a key of another type leads nowhere
+
+
+async def test_a_guid_in_capitals_leads_back_to_the_id_as_it_is_written(worker: Worker) -> None:
+    """FHIR ids are case sensitive, GUIDs are not."""
+    assert await worker.key(f"Observation/{WEIGHT.upper()}") == WEIGHT
+    assert await worker.id("Observation", WEIGHT) == WEIGHT.upper()
+
+
+async def test_no_key_is_told_before_its_way_back_is_kept(worker: Worker) -> None:
+    worker.kept.away = True
+    with pytest.raises(Unavailable):
+        await worker.key("Observation/weight.1")
+    worker.kept.away = False
+    key = await worker.key("Observation/weight.1")
+    assert await Worker(worker.kept).id("Observation", key) == "weight.1"
+
+
+async def test_a_way_back_is_kept_once_by_a_worker(worker: Worker) -> None:
+    for _ in range(3):
+        await worker.keys.of(["Observation/a", "Observation/b", f"Observation/{WEIGHT}"])
+    assert worker.kept.led == [{"a", "b"}]
+
+
+async def test_rows_of_several_types_are_kept_type_by_type(worker: Worker) -> None:
+    await worker.keys.of(["Observation/1", "Condition/1"])
+    for type_ in ("Observation", "Condition"):
+        assert await worker.id(type_, primary_key(type_, "1")) == "1"
+    assert primary_key("Observation", "1") != primary_key("Condition", "1")
+
+
+# --- a contact that was there before --------------------------------------------------------------
+
+
+async def test_a_contact_with_a_key_of_its_own_is_known_both_ways(worker: Worker) -> None:
+    await worker.kept.note("Patient", {ANNA: THEIRS})
+    assert await worker.key(f"Patient/{ANNA}") == THEIRS
+    assert await worker.id("Patient", THEIRS) == ANNA
+
+
+async def test_only_types_that_are_mirrored_may_have_rows_with_keys_of_their_own(
+    worker: Worker,
+) -> None:
+    await worker.keys.of([f"Patient/{ANNA}", f"Observation/{WEIGHT}", "Observation/weight.1"])
+    assert worker.kept.asked == [("Patient", {ANNA})]
+
+
+async def test_that_a_contact_has_no_key_of_its_own_is_believed_for_a_minute(
+    worker: Worker,
+) -> None:
+    """The mirror may find it at any time."""
+    assert await worker.key(f"Patient/{ANNA}") == ANNA
+    await worker.kept.note("Patient", {ANNA: THEIRS})
+    worker.clock.now += 60
+    assert await worker.key(f"Patient/{ANNA}") == ANNA
+    worker.clock.now += 1
+    assert await worker.key(f"Patient/{ANNA}") == THEIRS
+    assert len(worker.kept.asked) == 2
+
+
+async def test_what_a_worker_remembers_is_bounded(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_keys, "_MOST", 10)
+    for start in range(0, 100, 4):
+        names = [f"{type_}/{n}" for type_ in ("Patient", "Goal") for n in range(start, start + 2)]
+        await worker.keys.of(names)
+        assert len(worker.keys._noted) <= 10
+        assert len(worker.keys._own) <= 10
+    assert await worker.id("Goal", primary_key("Goal", "1")) == "1"  # forgotten here, kept there
+
+
+# --- what the mirror finds ------------------------------------------------------------------------
+
+
+async def mirrored(route: Route, kept: MemoryRowKeys, name: str) -> None:
+    await mirroring.mirror(replace(route.mirror, row_keys=kept), Claim(DELIVERY, resource=name))
+
+
+async def test_the_mirror_notes_the_key_of_a_contact_that_others_made(route: Route) -> None:
+    kept = MemoryRowKeys()
+    await route.dataverse_neighbour.write(THEIRS, msemr_azurefhirid=ANNA)
+    await mirrored(route, kept, route.neighbour.put(patient(id=ANNA)))
+    assert await kept.keys("Patient", [ANNA]) == {ANNA: THEIRS}
+    assert await kept.ids("Patient", [THEIRS]) == {THEIRS: ANNA}
+
+
+async def test_the_mirror_notes_nothing_where_the_key_follows_from_the_id(route: Route) -> None:
+    kept = MemoryRowKeys()
+    await mirrored(route, kept, route.neighbour.put(patient(id=ANNA)))
+    assert (kept.noted, kept.back) == ({}, {})
+
+
+async def test_the_mirror_notes_the_way_back_from_a_key_that_it_derived(route: Route) -> None:
+    kept = MemoryRowKeys()
+    await mirrored(route, kept, route.neighbour.put(patient(id="mrn.7")))
+    assert await kept.ids("Patient", [primary_key("Patient", "mrn.7")]) == {
+        primary_key("Patient", "mrn.7"): "mrn.7"
+    }
+
+
+async def test_a_key_that_could_not_be_kept_is_mirrored_again(route: Route) -> None:
+    """Else lookups to this contact would be wrong until its next change."""
+    kept = Kept(away=True)
+    await route.dataverse_neighbour.write(THEIRS, msemr_azurefhirid=ANNA)
+    name = route.neighbour.put(patient(id=ANNA))
+    await mirrored(route, kept, name)
+    ((claim, _),) = [(claim, delay) for queue, claim, delay in route.outbox.sent]
+    kept.away = False
+    await mirrored(route, kept, claim.resource)
+    assert await kept.keys("Patient", [ANNA]) == {ANNA: THEIRS}
+
+
+# --- in the feed ----------------------------------------------------------------------------------
+
+
+def weights(*subjects: str) -> list[dict[str, Any]]:
+    return [observation(f"Patient/{id_}", id=f"of-{id_}") for id_ in subjects]
+
+
+async def test_a_row_is_found_by_its_derived_key_by_another_worker_too(feed: Feed) -> None:
+    await feed.put(patient(id="p-1"), *weights("p-1"))
+    (row,) = (await feed.get("msemr_observations"))["value"]
+    key = row["msemr_observationid"]
+    assert key == primary_key("Observation", "of-p-1")
+    other = replace(feed, tables=made(feed.tables.reading.fhir, feed.row_keys, feed.routes))
+    assert (await other.get(f"msemr_observations({key})"))["msemr_azurefhirid"] == "of-p-1"
+
+
+@pytest.mark.parametrize("key", [WEIGHT, primary_key("Observation", "of-p-1")])
+async def test_a_key_that_nobody_was_told_leads_to_nothing(feed: Feed, key: str) -> None:
+    with pytest.raises(Rejected) as caught:
+        await feed.ask("GET", f"msemr_observations({key})")
+    assert caught.value.status == 404
+
+
+async def test_rows_are_filtered_by_the_keys_that_they_show(feed: Feed) -> None:
+    await feed.put(patient(id="p-1"), *weights("p-1"))
+    await feed.get("msemr_observations")
+    key = primary_key("Observation", "of-p-1")
+    found = await feed.get("msemr_observations", f"$filter=msemr_observationid eq {key}")
+    assert [row["msemr_azurefhirid"] for row in found["value"]] == ["of-p-1"]
+    assert feed.asked[-1].url.params["_id"] == "of-p-1"
+
+
+async def test_the_related_list_of_a_contact_is_a_search_by_patient(feed: Feed) -> None:
+    await feed.put(patient(id=ANNA), patient(id="p-2"), *weights(ANNA, "p-2"))
+    found = await feed.get("msemr_observations", f"$filter={PATIENT} eq {ANNA}")
+    assert [row["msemr_azurefhirid"] for row in found["value"]] == [f"of-{ANNA}"]
+    assert feed.asked[-1].url.params["patient"] == f"Patient/{ANNA}"
+
+
+async def test_the_list_of_a_contact_that_others_made_shows_its_patient_s_rows(
+    route: Route, feed: Feed
+) -> None:
+    await route.dataverse_neighbour.write(THEIRS, msemr_azurefhirid=ANNA)
+    await mirrored(route, feed.row_keys, route.neighbour.put(patient(id=ANNA)))
+    await feed.put(patient(id=ANNA), patient(id="p-2"), *weights(ANNA, "p-2"))
+    shown = {
+        row["msemr_azurefhirid"]: row[PATIENT] for row in await feed.every("msemr_observations")
+    }
+    assert shown == {f"of-{ANNA}": THEIRS, "of-p-2": primary_key("Patient", "p-2")}
+    found = await feed.get("msemr_observations", f"$filter={PATIENT} eq {THEIRS}")
+    assert [row["msemr_azurefhirid"] for row in found["value"]] == [f"of-{ANNA}"]
+    assert feed.asked[-1].url.params["patient"] == f"Patient/{ANNA}"
+
+
+async def test_a_lookup_that_is_written_by_a_contact_s_key_refers_to_its_patient(
+    feed: Feed,
+) -> None:
+    await feed.row_keys.note("Patient", {"p-1": THEIRS})
+    await feed.put(patient(id="p-1"))
+    body = {PATIENT: THEIRS, "msemr_codetext": "Weight"}
+    row = (await feed.ask("POST", "msemr_observations", body=body)).headers["Location"]
+    stored = await feed.stored(f"Observation/{row.rpartition('(')[2].rstrip(')')}")
+    assert stored["subject"] == {"reference": "Patient/p-1"}
+
+
+async def test_a_row_that_is_created_in_dataverse_has_the_id_of_its_key(feed: Feed) -> None:
+    await feed.put(patient(id=ANNA))
+    body = {"msemr_observationid": WEIGHT, PATIENT: ANNA, "msemr_codetext": "Weight"}
+    assert (await feed.ask("POST", "msemr_observations", body=body)).status == 201
+    assert (await feed.stored(f"Observation/{WEIGHT}"))["id"] == WEIGHT
+    assert feed.row_keys.back == {}
