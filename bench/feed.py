@@ -115,7 +115,9 @@ async def _sent(http: httpx.AsyncClient, fhir: str, entries: list[dict[str, Any]
     bundle = {"resourceType": "Bundle", "type": "batch", "entry": entries}
     answer = await http.post(fhir, content=exact_json.encode(bundle), headers=_FHIR)
     told = [one["response"] for one in answer.json()["entry"]]
-    assert all(one["status"][0] == "2" for one in told), [one for one in told if one["status"][0] != "2"][0]
+    assert all(one["status"][0] == "2" for one in told), [
+        one for one in told if one["status"][0] != "2"
+    ][0]
 
 
 def _resources(shapes: list[Shape]) -> Iterator[dict[str, Any]]:
@@ -138,7 +140,10 @@ def _resources(shapes: list[Shape]) -> Iterator[dict[str, Any]]:
 def _made(r: random.Random, type_: str, patient: str, number: int) -> dict[str, Any]:
     """The least that is valid, with what lists show."""
     said = {"reference": f"Patient/{patient}"}
-    concept = {"coding": [{"system": "http://loinc.org", "code": str(r.randrange(99))}], "text": "x"}
+    concept = {
+        "coding": [{"system": "http://loinc.org", "code": str(r.randrange(99))}],
+        "text": "x",
+    }
     day = f"20{r.randrange(10, 26)}-0{r.randrange(1, 10)}-1{r.randrange(10)}"
     made: dict[str, Any] = {
         "resourceType": type_,

@@ -17,7 +17,7 @@ from integration import order
 from integration.activity import About, Activities, doing
 from integration.dataverse import requests
 from integration.dataverse.client import Dataverse, error_code
-from integration.dataverse.virtual import set_name, table_name
+from integration.dataverse.virtual import entity_set, table_name
 from integration.errors import Misconfigured, Unavailable
 from integration.fhir.client import FhirServer
 from integration.mapping.files import Table
@@ -55,7 +55,7 @@ def tables(maps: Mapping[str, Table], prefix: str) -> dict[str, Virtual]:
 
 
 def _virtual(resource: str, table: str) -> Virtual:
-    return Virtual(table, set_name(table), f"{table}id", partial(primary_key, resource))
+    return Virtual(table, entity_set(table), f"{table}id", partial(primary_key, resource))
 
 
 @dataclass(frozen=True, slots=True)

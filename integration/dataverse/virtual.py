@@ -26,8 +26,3 @@ def column_name(column: str, prefix: str) -> str:
 
 def _stem(name: str, prefix: str) -> str:
     return name.removeprefix(_MICROSOFT).removeprefix(f"{prefix}_")
-
-
-def set_name(table: str) -> str:
-    """Of a virtual table's rows; given when it is made, so that no rule of plurals decides."""
-    return f"{table}s"

@@ -152,13 +152,20 @@ def _added(root: Draft, place: Place, step: Step) -> Place:
         holder[step.name][index] = _ROOM if _is_value(step) else {}
         place = (*place, step.name, index)
     else:
-        # What a condition leaves out is there: only what is replaced whole may go.
-        if holder.get(step.name) is not None and step.type not in ("Coding", "Reference"):
-            raise Unmappable("what is there is not what the column shows")
-        holder[step.name] = _ROOM if _is_value(step) else {}
+        value = holder.get(step.name)
+        if value is None or not _agrees(value, step):
+            # What says something else makes room only where it is replaced whole.
+            if value is not None and step.type not in ("Coding", "Reference"):
+                raise Unmappable("what is there is not what the column shows")
+            holder[step.name] = _ROOM if _is_value(step) else {}
         place = (*place, step.name)
     fill(at(root, place), step)
     return place
+
+
+def _agrees(value: Any, step: Step) -> bool:
+    """Whether it may become what the conditions of its step say, by adding to it."""
+    return all(_holds(value, each) or not found(value, each.steps) for each in step.where)
 
 
 def _room(holder: Draft, step: Step) -> int:

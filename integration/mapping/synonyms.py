@@ -31,8 +31,8 @@ def drop(
         if len(steps) > 2 and steps[-2].parent == "CodeableConcept":
             _say_only(at(draft, place[:-3]), holder, steps[-3], done)
     elif last.parent in _QUANTITIES and last.name in ("unit", "code"):
-        others = {"unit"} if last.name == "code" else {"code", "system"}
-        _keep(holder, holder.keys() - others - {f"_{each}" for each in others}, done)
+        other = "unit" if last.name == "code" else "code"
+        _keep(holder, holder.keys() - {other, f"_{other}"}, done)
 
 
 def cleared(draft: Draft, steps: Steps, place: Place, done: Written) -> list[tuple[Steps, Place]]:

@@ -32,17 +32,19 @@ class _Known:
     found: dict[tuple[str, str], tuple[str, float]] = field(default_factory=dict)
 
     async def get(self, type_: str, names: Collection[str]) -> dict[str, str]:
+        """What is noted. What was known before the storage is asked is read before, too: others
+        forget meanwhile."""
         now = self.clock()
-        new = [name for name in names if self.found.get((type_, name), ("", 0.0))[1] <= now]
+        known = {name: self.found.get((type_, name), ("", 0.0)) for name in names}
+        values = {name: value for name, (value, until) in known.items() if until > now}
+        new = [name for name in known if name not in values]
         if new:
             noted = await self.ask(type_, new)
+            values |= {name: noted.get(name, "") for name in new}
             if len(self.found) + len(new) > _MOST:
                 self.found.clear()
-                new = list(names)
-                noted = await self.ask(type_, new)
-            self.found |= {(type_, name): (noted.get(name, ""), now + _AGE) for name in new}
-        known = {name: self.found[type_, name][0] for name in names}
-        return {name: value for name, value in known.items() if value}
+            self.found |= {(type_, name): (values[name], now + _AGE) for name in new}
+        return {name: value for name, value in values.items() if value}
 
 
 class Keys:

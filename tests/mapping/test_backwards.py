@@ -257,7 +257,8 @@ def test_a_code_that_is_cleared_takes_its_concept_along_but_for_what_is_written(
 
 def test_another_unit_has_another_code() -> None:
     there = condition(onsetAge={"value": 1, "unit": "a", "system": "urn:u", "code": "a"})
-    assert changed(there, ageunit="mo")["onsetAge"] == {"value": 1, "unit": "mo"}
+    new = changed(there, ageunit="mo")
+    assert new["onsetAge"] == {"value": 1, "unit": "mo", "system": "urn:u"}
 
 
 def test_another_code_of_a_unit_is_another_unit() -> None:
@@ -265,7 +266,17 @@ def test_another_code_of_a_unit_is_another_unit() -> None:
     new = changed(there, agecode="mo")
     assert new["onsetAge"] == {"value": 1, "system": "urn:u", "code": "mo"}
     both = changed(there, agecode="mo", ageunit="month")
-    assert both["onsetAge"] == {"value": 1, "unit": "month", "code": "mo"}
+    assert both["onsetAge"] == {"value": 1, "unit": "month", "system": "urn:u", "code": "mo"}
+
+
+def test_a_condition_is_made_true_of_what_is_there_unless_it_says_something_else() -> None:
+    map_ = entity("Condition", column("code", "onset.ofType(Age).where(system = 'urn:u').code"))
+    there = condition(onsetAge={"value": 1})
+    new = written(map_, there, {"code": "a"}, columns(map_))
+    assert new["onsetAge"] == {"value": 1, "system": "urn:u", "code": "a"}
+    other = condition(onsetAge={"value": 1, "system": "urn:other", "code": "b"})
+    with pytest.raises(Rejected, match="code: what is there is not what the column shows"):
+        written(map_, other, {"code": "a"}, columns(map_))
 
 
 def test_a_reference_is_written_whole() -> None:

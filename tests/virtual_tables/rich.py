@@ -11,8 +11,9 @@ from fhir.resources.R4B import get_fhir_model_class
 
 Json = dict[str, Any]
 
-# Elements nested deeper are left out, and lists deeper than the second have one item.
-_DEEPEST = 5
+# Elements nested deeper are left out, and only the resource's own lists have two items: to write is
+# to validate, which takes its time.
+_DEEPEST = 4
 
 _PRIMITIVES: Mapping[str, Any] = {
     "Base64Binary": "SGVsbG8=",
@@ -43,9 +44,9 @@ _LEFT_OUT_OF = {
     "CarePlanActivity": {"reference"},
     "Condition": {"abatement", "text"},
     "Observation": {"dataAbsentReason", "text"},
-    "TimingRepeat": {"when"},
+    "TimingRepeat": {"offset", "when"},
 }
-_CODES = {"comparator": "<"}
+_CODES = {"comparator": "<", "currency": "EUR"}
 
 
 def resource(type_: str, id_: str, forms: Mapping[str, str] | None = None) -> Json:
@@ -72,7 +73,7 @@ def _object(model: Any, depth: int, forms: Mapping[str, str]) -> Json:
         if value is None:
             continue
         many = _is_list(field.annotation)
-        made[name] = [value, *([_second(value)] if depth < 3 else [])] if many else value
+        made[name] = [value, *([_second(value)] if depth == 1 else [])] if many else value
         if not isinstance(value, dict) and depth < 3:
             beside = {"extension": [_extension(name)]}
             made[f"_{name}"] = [None, beside] if many else beside

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
@@ -34,6 +34,7 @@ class Kept(MemoryRowKeys):
     asked: list[tuple[str, frozenset[str]]] = field(default_factory=list)
     led: list[frozenset[str]] = field(default_factory=list)
     away: bool = False
+    meanwhile: Callable[[], object] = dict  # what happens while it is asked
 
     async def lead(self, type_: str, keys: Mapping[str, str]) -> None:
         if self.away:
@@ -43,6 +44,7 @@ class Kept(MemoryRowKeys):
 
     async def keys(self, type_: str, ids: Collection[str]) -> Mapping[str, str]:
         self.asked.append((type_, frozenset(ids)))
+        self.meanwhile()
         return await MemoryRowKeys.keys(self, type_, ids)
 
 
@@ -138,17 +140,26 @@ async def test_only_types_that_are_mirrored_may_have_rows_with_keys_of_their_own
     assert worker.kept.asked == [("Patient", {ANNA})]
 
 
-async def test_that_a_contact_has_no_key_of_its_own_is_believed_for_a_minute(
+async def test_what_storage_says_of_a_contact_is_believed_for_half_a_minute(
     worker: Worker,
 ) -> None:
-    """The mirror may find it at any time."""
+    """The mirror may find another key at any time."""
     assert await worker.key(f"Patient/{ANNA}") == ANNA
     await worker.kept.note("Patient", {ANNA: THEIRS})
-    worker.clock.now += 60
+    worker.clock.now += 29
     assert await worker.key(f"Patient/{ANNA}") == ANNA
     worker.clock.now += 1
     assert await worker.key(f"Patient/{ANNA}") == THEIRS
     assert len(worker.kept.asked) == 2
+
+
+async def test_a_key_that_a_worker_tells_leads_back_at_once_even_if_it_did_not_before(
+    worker: Worker,
+) -> None:
+    key = primary_key("Goal", "1")
+    assert await worker.id("Goal", key) == key
+    await worker.key("Goal/1")
+    assert await worker.id("Goal", key) == "1"
 
 
 async def test_what_a_worker_remembers_is_bounded(
@@ -157,10 +168,22 @@ async def test_what_a_worker_remembers_is_bounded(
     monkeypatch.setattr(row_keys, "_MOST", 10)
     for start in range(0, 100, 4):
         names = [f"{type_}/{n}" for type_ in ("Patient", "Goal") for n in range(start, start + 2)]
-        await worker.keys.of(names)
-        assert len(worker.keys._noted) <= 10
-        assert len(worker.keys._own) <= 10
+        for name, key in (await worker.keys.of(names)).items():
+            assert await worker.id(name.partition("/")[0], str(key)) == name.partition("/")[2]
+        known = (worker.keys._noted, worker.keys._own.found, worker.keys._back.found)
+        assert max(map(len, known)) <= 10
     assert await worker.id("Goal", primary_key("Goal", "1")) == "1"  # forgotten here, kept there
+
+
+async def test_what_is_forgotten_while_storage_is_asked_is_told_all_the_same(
+    worker: Worker,
+) -> None:
+    """Two requests at once; the second finds the memory full."""
+    await worker.kept.note("Patient", {ANNA: THEIRS, "p-2": WEIGHT})
+    assert await worker.key(f"Patient/{ANNA}") == THEIRS
+    worker.kept.meanwhile = worker.keys._own.found.clear
+    found = await worker.keys.of([f"Patient/{ANNA}", "Patient/p-2"])
+    assert [*map(str, found.values())] == [THEIRS, WEIGHT]
 
 
 # --- what the mirror finds ------------------------------------------------------------------------

@@ -58,15 +58,14 @@ class Case:
 # -- values ----------------------------------------------------------------------------------------
 
 _TEXTS: dict[str, list[str]] = {
-    "code": ["a", "A-1.b"],
+    "code": ["a", "A.1"],
     "uri": ["urn:oid:1.2.3", "https://sample.example/a?b=c&d=%20"],
     "url": ["https://sample.example/a?b=c&d=%20"],
     "canonical": ["http://sample.example/c|1.0"],
 }
-_LONG = "long \U0001f600"
 _NUMBERS = {"decimal": [Decimal("7.50"), Decimal("-0.001"), Decimal(12)]}
 _MOMENTS = [datetime(1948, 2, 29, 23, 59, 58, tzinfo=UTC), datetime(2031, 1, 1, tzinfo=UTC)]
-_KEYS = [UUID(int=n << 96) for n in (1, 2)]
+_KEY = UUID(int=1 << 96)
 
 
 def _values(one: AttributeMap, type_: str) -> Iterator[tuple[Value, Any]]:
@@ -80,16 +79,17 @@ def _values(one: AttributeMap, type_: str) -> Iterator[tuple[Value, Any]]:
         case Kind.CHOICE:
             first = {options[0]: code for code, options in reversed(one.choices.items())}
             literal = {"boolean": lambda code: code == "true"}.get(type_, str)
-            yield from ((option, literal(code)) for option, code in first.items())
+            some = [*first.items()][:2] + [*first.items()][2:][-1:]
+            yield from ((option, literal(code)) for option, code in some)
         case Kind.LOOKUP:
-            yield from ((key, f"{one.shown.target}/{key}") for key in _KEYS)
+            yield _KEY, f"{one.shown.target}/{_KEY}"
         case _:
             yield from ((value, value) for value in _copied(one, type_))
 
 
 def _copied(one: AttributeMap, type_: str) -> list[Any]:
     longest = one.shown.max_length
-    texts = ["Zaphkiel's", "a\tb\n\u00fc\u4e2d", _LONG * (longest // len(_LONG) - 1)]
+    texts = ["it's\ta\n\u00fc\u4e2d", "x" * (longest % 2) + "\U0001f600" * (longest // 2)]
     match one.shown.type:
         case "boolean":
             return [True, False]
@@ -184,27 +184,30 @@ async def test_every_column_goes_round(it: Shape, feed: Feed) -> None:
     given = {case.key: _resource(case) for case in cases}
     await feed.put(*given.values())
     refused = []
-    for case in cases:
+    async def one(case):
         path = f"{it.type.set}({case.key})"
         before = await feed.stored(f"{it.resource}/{case.key}")
         try:
             answer = await feed.ask("PATCH", path, body={case.name: _json(case.value)})
         except Exception as e:
             refused.append((case.told, type(e), getattr(e, "issues", e)))
-            continue
+            return
         assert answer.status == 204, case.told
         after = await feed.stored(f"{it.resource}/{case.key}")
         _check_rest(case, before, after)
         shown = (await feed.get(path))[case.name]
         if case.value is None:
             assert shown in (None, case.one.default), case.told
-            continue
+            return
         assert _read(shown, case.value) == case.value, case.told
         assert str(shown) == str(shown)
         names = [step.name for step in case.steps]
         names += ["reference"] if case.steps[-1].type == "Reference" else []
         assert case.fhir in _found(after, names), case.told
-    for each in refused: print(each)
+    import asyncio
+    await asyncio.gather(*map(one, cases))
+    for each in refused:
+        if "processing" in str(each[2]) or "= None" not in each[0]: print(str(each)[:100], str(each)[-300:])
     print(len(cases), len(refused))
     assert 0
 

@@ -1,0 +1,198 @@
+"""Clinical data stays in FHIR, and staff work with it in Dataverse as if it were there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from integration.settings import from_env
+from local.access import fhir_headers
+from local.child import PROJECT
+from local.neighbours import free_ports, neighbours, start_host
+from tests.journeys.route import PATIENCE, Route
+
+PATIENT = "7b1f0000-0000-4000-8000-000000000001"
+CONDITION = "7b1f0000-0000-4000-8000-0000000000c1"
+HEART_RATE = "7b1f0000-0000-4000-8000-0000000000f1"
+WEIGHT = "weight-of-monday"  # no GUID: its row has a key of its own
+SUBJECT = {"reference": f"Patient/{PATIENT}"}
+CLINICAL = "http://terminology.hl7.org/CodeSystem/condition-clinical"
+
+ANNA: dict[str, Any] = {
+    "resourceType": "Patient",
+    "id": PATIENT,
+    "name": [{"family": "Sampleton", "given": ["Anna"]}],
+}
+COUGH: dict[str, Any] = {
+    "resourceType": "Condition",
+    "id": CONDITION,
+    "clinicalStatus": {"coding": [{"system": CLINICAL, "code": "active"}]},
+    "code": {"text": "Cough"},
+    "subject": SUBJECT,
+    "onsetDateTime": "2026-02",
+    "extension": [{"url": "http://hospital.example/ward", "valueString": "7a"}],
+}
+
+
+def measured(id_: str, text: str, value: float, unit: str) -> dict[str, Any]:
+    return {
+        "resourceType": "Observation",
+        "id": id_,
+        "status": "final",
+        "code": {"text": text},
+        "subject": SUBJECT,
+        "valueQuantity": {"value": value, "unit": unit},
+    }
+
+
+MORNING = [
+    ANNA,
+    COUGH,
+    measured(HEART_RATE, "Heart rate", 72, "/min"),
+    measured(WEIGHT, "Weight", 64.5, "kg"),
+]
+
+
+@pytest.fixture(scope="module")
+def provisioned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any, Path]]:
+    """The route with a Dataverse that has been told of the feed by the command."""
+    if not (PROJECT / "local/node_modules/azurite").exists():
+        pytest.skip("local/node_modules is missing: run make test")
+    folder, ports = tmp_path_factory.mktemp("virtual"), free_ports()
+    with neighbours(ports, folder) as running:
+        settings = {
+            **running.settings(),
+            "HOST_USE_FUNC": "0",
+            "MAP_PREFIX": "new",
+            "EXTERNAL_EVENTS": "AllergyIntolerance, Condition, Observation",
+            "AzureFunctionsJobHost__extensions__queues__maxPollingInterval": "00:00:00.100",
+        }
+        with start_host(settings, ports.host, folder) as host:
+            told = {
+                **os.environ,
+                **settings,
+                "FEED_URL": f"{host.url}/api/odata",
+                "FEED_KEY": "the key of the door",
+                "AZURE_CLIENT_ID": "7b1f0000-0000-4000-8000-0000000000aa",
+            }
+            command = [sys.executable, "-m", "integration", "provision"]
+            done = subprocess.run(
+                command, cwd=PROJECT, env=told, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+            assert "the key of the door" not in done.stdout
+            yield running, host, folder
+
+
+@pytest.fixture
+async def ward(provisioned: tuple[Any, Any, Path]) -> AsyncIterator[Route]:
+    running, host, folder = provisioned
+    async with httpx.AsyncClient(timeout=60) as http:
+        own = fhir_headers(from_env(running.settings()).fhir.scope)
+        yield Route(running, host, http, folder, "FHIR_URL" not in os.environ, own)
+
+
+class Staff:
+    """Somebody at a form in Dataverse."""
+
+    def __init__(self, route: Route) -> None:
+        self.http, self.base = route.http, f"{route.running.dataverse_url}/api/data/v9.2/"
+        self.control = f"{route.running.dataverse_url}/control/events"
+
+    async def reads(self, path: str) -> Any:
+        answer = await self.http.get(f"{self.base}{path}")
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def lists(self, table: str, lookup: str, *columns: str) -> list[dict[str, Any]]:
+        """The related rows on Anna's form."""
+        asked = f"$filter={lookup} eq {PATIENT}&$select={','.join(columns)}"
+        return list((await self.reads(f"{table}?{asked}"))["value"])
+
+    async def adds(self, table: str, row: dict[str, Any]) -> None:
+        answer = await self.http.post(f"{self.base}{table}", json=row)
+        assert answer.status_code == 204, answer.text
+
+    async def corrects(self, row: str, columns: dict[str, Any]) -> None:
+        answer = await self.http.patch(f"{self.base}{row}", json=columns)
+        assert answer.status_code == 204, answer.text
+
+    async def hears(self, *wanted: tuple[str, str]) -> None:
+        """Wait until flows have heard of these: the action, and the key of the row."""
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            events = (await self.http.get(self.control)).json()
+            if set(wanted) <= {(one["action"], one["id"]) for one in events}:
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError(f"not heard: {set(wanted)} among {events}")
+
+
+async def test_staff_see_and_change_what_the_hospital_sends_and_it_stays_in_fhir(
+    ward: Route,
+) -> None:
+    staff = Staff(ward)
+    entries = [
+        {
+            "resource": each,
+            "request": {"method": "PUT", "url": f"{each['resourceType']}/{each['id']}"},
+        }
+        for each in MORNING
+    ]
+    bundle = {"resourceType": "Bundle", "type": "transaction", "entry": entries}
+    answers = await ward.deliver(bundle)
+    assert {each["response"]["status"] for each in answers} == {"201"}
+
+    # The contact appears; its conditions and observations are listed as they are in FHIR.
+    contact = await _appears(staff, f"contacts({PATIENT})?$select=lastname")
+    assert contact["lastname"] == "Sampleton"
+    listed = await staff.lists(
+        "new_ve_observations", "_new_subjectpatient_value", "new_description"
+    )
+    assert sorted(each["new_description"] for each in listed) == ["Heart rate", "Weight"]
+    (cough,) = await staff.lists(
+        "new_ve_conditions", "_new_subjecttypepatient_value", "new_name", "new_clinicalstatus"
+    )
+    assert cough["new_name"] == "Cough"
+    await staff.hears(("OnExternalCreated", CONDITION), ("OnExternalCreated", HEART_RATE))
+
+    # A nurse adds an allergy and corrects the condition.
+    await staff.adds(
+        "new_ve_allergyintolerances",
+        {"new_codetext": "Peanuts", "new_patient@odata.bind": f"/contacts({PATIENT})"},
+    )
+    await staff.corrects(f"new_ve_conditions({CONDITION})", {"new_clinicalstatus": 935000004})
+    stored = (await ward.fhir(f"Condition/{CONDITION}")).json()
+    assert stored["meta"]["versionId"] == "2"
+    assert stored["clinicalStatus"]["coding"][0]["code"] == "resolved"
+    unchanged = {name: COUGH[name] for name in ("code", "subject", "onsetDateTime", "extension")}
+    assert {name: stored[name] for name in unchanged} == unchanged
+    found = (await ward.fhir(f"AllergyIntolerance?patient={PATIENT}")).json()["entry"]
+    assert [each["resource"]["code"]["text"] for each in found] == ["Peanuts"]
+
+    # The hospital withdraws a measurement, and it is gone from the list.
+    answer = await ward.send(b"", f"/Observation/{HEART_RATE}", "DELETE")
+    (gone,) = await ward.arrive(answer)
+    assert gone["response"]["status"] == "204"
+    left = await staff.lists("new_ve_observations", "_new_subjectpatient_value", "new_description")
+    assert [each["new_description"] for each in left] == ["Weight"]
+    await staff.hears(("OnExternalDeleted", HEART_RATE))
+
+
+async def _appears(staff: Staff, path: str) -> Any:
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        answer = await staff.http.get(f"{staff.base}{path}")
+        if answer.status_code == 200:
+            return answer.json()
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"{path} did not appear")
