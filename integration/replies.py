@@ -82,7 +82,7 @@ def odata_door(work: Door) -> Door:
         except Unavailable as error:
             log.warning("door.unavailable", extra={"reason": str(error)})
             wait = math.ceil(error.retry_after or _TRY_AGAIN)
-            text = "not done, because the FHIR server does not answer: try again later"
+            text = "not done, because a neighbour does not answer: try again later"
             return _odata_error(503, [Issue("transient", text)], {"Retry-After": str(wait)})
         except Misconfigured as error:
             log.error("door.misconfigured", extra={"reason": str(error)})

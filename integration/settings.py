@@ -143,6 +143,8 @@ def from_env(env: Mapping[str, str] = os.environ) -> Settings:
         fetch_from=reader.sources("FETCH_FROM", "FETCH_SCOPE"),
         fetch_pages=reader.whole("FETCH_PAGES", 100),
     )
+    if settings.feed.told and settings.mirroring.map_prefix is None:
+        reader.missing.append("MAP_PREFIX (EXTERNAL_EVENTS names virtual tables by it)")
     reader.check()
     return settings
 

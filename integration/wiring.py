@@ -7,7 +7,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from integration import first_use
 from integration.activity import Activities
 from integration.dataverse.client import Dataverse
+from integration.errors import Misconfigured
 from integration.events import Events
 from integration.fetch import Sources
 from integration.fhir.client import FhirServer
@@ -29,14 +30,14 @@ from integration.journal.keys import delivery_id
 from integration.journal.store import Journal
 from integration.lane import Carrier
 from integration.mapping import files
-from integration.mapping.files import File
+from integration.mapping.files import File, Table
 from integration.mirror import Mirror
 from integration.model import Policy
 from integration.neighbours import Caller, credential, neighbour
 from integration.order import Order
 from integration.outbox import Outbox
 from integration.relay import Relay
-from integration.routes import DataRoutes
+from integration.routes import VIRTUAL, DataRoutes
 from integration.settings import Mirroring, Service, Settings, from_env, tenant_from_env
 
 if TYPE_CHECKING:  # they know the paths of maps, which take long to learn
@@ -120,6 +121,8 @@ async def _built(settings: Settings) -> Parts:
     from integration import storage  # with its SDKs, which no import of the doors should wait for
 
     read = _files(settings.mirroring)
+    tables, told = files.tables(read), settings.feed.told
+    _check(told, tables)
     asking = _credential(settings)
     there = await storage.opened(settings.storage, asking, _open)
     activities = Activities(there.activity.note if settings.activity_days else None, _now)
@@ -133,12 +136,7 @@ async def _built(settings: Settings) -> Parts:
     # for as long again.
     lease = 3.0 * settings.fhir.timeout
     order = Order(there.ledger, lease, time.time, _token, asyncio.sleep, random.random)
-    routes = DataRoutes(
-        there.routes,
-        files.tables(read),
-        settings.mirroring.to != "off",
-        frozenset(settings.feed.told),
-    )
+    routes = DataRoutes(there.routes, tables, settings.mirroring.to != "off", frozenset(told))
     worker = Worker(
         settings,
         there,
@@ -201,6 +199,13 @@ async def _built(settings: Settings) -> Parts:
 def _files(mirroring: Mirroring) -> list[File]:
     chosen = (mirroring.map_set, mirroring.map_prefix, mirroring.own_maps, mirroring.enabled)
     return files.read(*chosen)
+
+
+def _check(told: Iterable[str], tables: Mapping[str, Table]) -> None:
+    """Else a misspelt type would never be heard of."""
+    virtual = {name for name, table in tables.items() if VIRTUAL in table.routes}
+    if strangers := sorted({*told} - virtual):
+        raise Misconfigured(f"EXTERNAL_EVENTS: no virtual table is of {', '.join(strangers)}")
 
 
 def _now() -> datetime:

@@ -35,6 +35,7 @@ from integration.limiter import Limiter, full
 from integration.mapping import load
 from integration.mapping.load import shipped
 from integration.mapping.model import EntityMap
+from integration.mapping.model import Route as DataRoute
 from integration.mirror import Mirror
 from integration.model import Claim, Delivery, Outcome
 from integration.order import Order
@@ -409,6 +410,11 @@ def every_map() -> dict[str, EntityMap]:
     return dict(load.maps("healthcare", enabled=named).entities)
 
 
+def mirrored_maps() -> dict[str, EntityMap]:
+    """Those of tables that nobody has to choose a route for to have them mirrored."""
+    return {name: each for name, each in shipped().items() if each.routes[0] is DataRoute.DATAVERSE}
+
+
 async def patients_followed() -> dict[str, str]:
     """Patients are mirrored, and of other resources nobody has to hear."""
     return {"Patient": MIRROR_QUEUE}
@@ -434,7 +440,7 @@ class Route:
     sources: Sources = NO_SOURCES
     waits: list[float] = field(default_factory=list)
     row_waits: MemoryWaits = field(default_factory=MemoryWaits)
-    maps: Mapping[str, EntityMap] = field(default_factory=shipped)
+    maps: Mapping[str, EntityMap] = field(default_factory=mirrored_maps)
     all_maps: Mapping[str, EntityMap] = field(default_factory=every_map)
     on_delete: str = "deactivate"
     _ids: Iterator[int] = field(default_factory=lambda: count(1))

@@ -33,7 +33,16 @@ from integration.outbox import read_claim
 from local.child import PROJECT
 from local.dataverse.app import create_app
 from local.neighbours import Running, free_ports
-from tests.conftest import FHIR_JSON, MARKER, Clock, FhirNeighbour, bundle, entry, patient
+from tests.conftest import (
+    FHIR_JSON,
+    MARKER,
+    Clock,
+    FhirNeighbour,
+    bundle,
+    entry,
+    observation,
+    patient,
+)
 
 # The clients of a worker live in one event loop.
 one_worker = pytest.mark.asyncio(loop_scope="module")
@@ -47,7 +56,7 @@ DOCUMENTED = re.compile(
     r"\| `(\w+)` \| (http|http, anonymous|queue|timer) \| `([^`]+)` \| ([A-Z, ]*)\|"
 )
 
-# What each door is asked about to see which methods it takes.
+# What each door is asked about to see which methods it takes. Of the feed, the `path`.
 ADDRESSES: dict[str, list[dict[str, str]]] = {
     "intake": [{}, {"type": "Patient"}, {"type": "Patient", "id": "p1"}],
     "delivery": [{"id": UNKNOWN}],
@@ -55,6 +64,17 @@ ADDRESSES: dict[str, list[dict[str, str]]] = {
     "replay_all": [{}],
     "deliveries": [{}],
     "activity": [{}],
+    "data_routes": [{}],
+    "odata": [
+        {"path": path}
+        for path in (
+            "",
+            "$metadata",
+            "msemr_goals",
+            "msemr_goals/$count",
+            f"msemr_goals({UNKNOWN})",
+        )
+    ],
 }
 
 
@@ -114,7 +134,7 @@ def over_http(neighbour: FhirNeighbour) -> Any:
         while more:
             message = await receive()
             body, more = body + message.get("body", b""), message.get("more_body", False)
-        url = f"http://fhir{scope['path']}"
+        url = f"http://fhir{scope['path']}?{scope['query_string'].decode()}"
         answer = await neighbour.hear(httpx.Request(scope["method"], url, content=body))
         start = {"type": "http.response.start", "status": answer.status_code}
         await send({**start, "headers": [(b"content-type", FHIR_JSON.encode())]})
@@ -137,6 +157,8 @@ async def worker(azurite: Running) -> AsyncIterator[Worker]:
             "DATAVERSE_URL": rows,
             "DATAVERSE_SCOPE": "none",
             "MAX_DELIVERY_BYTES": "5000",
+            "EXTERNAL_EVENTS": "Observation",
+            "MAP_PREFIX": "abc",
         }
         env = stack.enter_context(pytest.MonkeyPatch.context())
         for name, value in settings.items():
@@ -146,7 +168,8 @@ async def worker(azurite: Running) -> AsyncIterator[Worker]:
         )
         parts = await asyncio.gather(*(wiring.parts() for _ in range(5)))
         stack.push_async_callback(wiring.closed)
-        clients = {name: queues.get_queue_client(name) for name in ("relay", "mirror")}
+        names = ("relay", "mirror", "external-events")
+        clients = {name: queues.get_queue_client(name) for name in names}
         yield Worker(neighbour, clients, f"{rows}/api/data/v9.2/contacts", parts)
 
 
@@ -222,7 +245,7 @@ def test_every_method_has_a_door_so_that_a_wrong_one_is_told_the_right_ones() ->
 
 def test_every_queue_has_a_door_for_what_failed_again_and_again() -> None:
     queues = {at for _, trigger, at, _ in documented() if trigger == "queue"}
-    named = ("relay", "mirror", "fhir-events")
+    named = ("relay", "mirror", "fhir-events", "external-events")
     assert queues == {*named, *(f"{name}-poison" for name in named)}
 
 
@@ -235,7 +258,8 @@ async def test_a_door_takes_the_methods_of_docs_http(worker: Worker, name: str) 
     for method in ANY:
         for address in ADDRESSES[name]:
             given = {"route_params": address, "headers": {"content-type": "text/plain"}}
-            response = await knock(getattr(function_app, name), method, "any", **given)
+            path = f"odata/{address['path']}" if "path" in address else "any"
+            response = await knock(getattr(function_app, name), method, path, **given)
             if response.status_code != 405:
                 taken.add(method)
     assert sorted(taken) == methods
@@ -407,6 +431,151 @@ async def test_a_message_that_is_no_claim_fails_without_quoting_it(worker: Worke
         assert caught.value.__suppress_context__
 
 
+# --- the feed and the data routes --------------------------------------------------------------
+
+
+async def feed(path: str, method: str = "GET", **given: Any) -> func.HttpResponse:
+    return await knock(function_app.odata, method, f"odata/{path}", **given)
+
+
+async def routed(**asked: str) -> func.HttpResponse:
+    return await knock(function_app.data_routes, "PATCH", "routes", asked)
+
+
+def odata_error(response: func.HttpResponse, status: int) -> Any:
+    """https://docs.oasis-open.org/odata/odata-json-format/v4.01/odata-json-format-v4.01.html#sec_ErrorResponse"""
+    assert response.status_code == status
+    assert response.mimetype == "application/json"
+    assert response.headers["OData-Version"] == "4.0"
+    error = read(response)["error"]
+    assert error["code"]
+    assert error["message"]
+    return error
+
+
+@one_worker
+@pytest.mark.azurite
+async def test_the_feed_shows_what_the_fhir_server_holds(worker: Worker) -> None:
+    about = observation("Patient/p1", id=ANNA)
+    worker.neighbour.put(about)
+    listed_ = await feed("msemr_observations")
+    assert (listed_.status_code, listed_.headers["OData-Version"]) == (200, "4.0")
+    assert listed_.mimetype.startswith("application/json")
+    body = read(listed_)
+    assert body["@odata.context"] == "http://host/api/odata/$metadata#msemr_observations"
+    (row,) = body["value"]
+    assert (row["msemr_observationid"], row["msemr_codetext"]) == (ANNA, MARKER)
+    one = await feed(f"msemr_observations({ANNA})")
+    assert (one.status_code, one.headers["ETag"]) == (200, 'W/"1"')
+    assert read(await feed(""))["@odata.context"] == "http://host/api/odata/$metadata"
+    described = await feed("$metadata")
+    assert described.mimetype == "application/xml"
+    assert b"msemr_observation" in described.get_body()
+
+
+@one_worker
+@pytest.mark.azurite
+@pytest.mark.parametrize(
+    ("path", "method", "status"),
+    [
+        ("msemr_nothing", "GET", 404),
+        ("contacts", "GET", 404),  # mirrored
+        (f"msemr_observations({UNKNOWN})", "GET", 404),
+        ("msemr_observations(7)", "GET", 400),
+        ("msemr_observations", "POST", 415),
+    ],
+)
+async def test_the_feed_refuses_as_odata_does(
+    worker: Worker, path: str, method: str, status: int
+) -> None:
+    odata_error(await feed(path, method, headers={"content-type": "text/plain"}), status)
+
+
+@one_worker
+@pytest.mark.azurite
+@pytest.mark.parametrize(
+    ("path", "method", "allowed"),
+    [
+        ("", "POST", "GET"),
+        ("msemr_observations", "DELETE", "GET, POST"),
+        (f"msemr_observations({ANNA})", "PUT", "GET, PATCH, DELETE"),
+        ("msemr_observations/$count", "POST", "GET"),
+    ],
+)
+async def test_a_method_that_the_feed_does_not_take_is_told_those_that_it_does(
+    worker: Worker, path: str, method: str, allowed: str
+) -> None:
+    response = await feed(path, method)
+    odata_error(response, 405)
+    assert response.headers["Allow"] == allowed
+
+
+@one_worker
+@pytest.mark.azurite
+@pytest.mark.parametrize(("down", "status"), [(503, 503), (500, 503), (401, 500)])
+async def test_a_fhir_server_in_trouble_is_an_error_of_odata(
+    worker: Worker, down: int, status: int
+) -> None:
+    worker.neighbour.down = down
+    try:
+        response = await feed("msemr_observations")
+    finally:
+        worker.neighbour.down = None
+    error = odata_error(response, status)
+    assert MARKER not in json.dumps(error)
+    if status == 503:
+        assert int(response.headers["Retry-After"]) > 0
+
+
+@one_worker
+@pytest.mark.azurite
+async def test_a_table_is_switched_from_the_feed_to_the_mirror_and_back(worker: Worker) -> None:
+    async def route_of(type_: str) -> str:
+        found = read(await knock(function_app.data_routes, "GET", "routes"))["routes"]
+        (route,) = [each["route"] for each in found if each["resource"] == type_]
+        return str(route)
+
+    assert await route_of("Observation") == "virtual"
+    chosen = await routed(Observation="dataverse")
+    try:
+        assert (chosen.status_code, chosen.mimetype) == (200, "application/json")
+        assert "reconcile --type Observation" in read(chosen)["routes"]["Observation"]
+        assert await route_of("Observation") == "dataverse"
+        odata_error(await feed("msemr_observations"), 404)
+    finally:
+        await routed(Observation="virtual")
+    assert await route_of("Observation") == "virtual"
+    assert (await feed("msemr_observations")).status_code == 200
+
+
+@one_worker
+@pytest.mark.azurite
+async def test_a_choice_of_routes_that_is_none_is_refused(worker: Worker) -> None:
+    assert outcome(await routed(Patient="virtual"), 400)["expression"] == ["Patient"]
+    broken = await knock(function_app.data_routes, "PATCH", "routes", b"{")
+    assert outcome(broken, 400)["code"] == "structure"
+
+
+@one_worker
+@pytest.mark.azurite
+async def test_a_change_of_what_is_shown_is_told_by_a_queue_of_its_own(worker: Worker) -> None:
+    """This organisation was not provisioned, so Dataverse refuses it, and the claim waits."""
+    whole = bundle(entry(observation(id="w1"), method="PUT", url="Observation/w1"))
+    delivery = delivery_of(await post(whole))
+    await worker.claims("relay")
+    await function_app.relay(message(delivery=delivery))
+    (claim,) = await worker.claims("external-events")
+    assert claim.resource == "Observation/w1"
+    await function_app.external(message(delivery=delivery, resource=claim.resource))
+    waiting = await worker.queues["external-events"].get_queue_properties()
+    assert waiting.approximate_message_count == 1
+    await worker.queues["external-events"].clear_messages()
+    await function_app.external_poison(message(delivery=delivery, resource=claim.resource))
+    params = {"delivery": delivery, "action": "tell"}
+    told = read(await knock(function_app.activity, "GET", "activity", params=params))["activity"]
+    assert [each["status"] for each in told] == ["dropped"]
+
+
 # --- refusals ----------------------------------------------------------------------------------
 
 
@@ -441,6 +610,7 @@ async def test_a_refusal_is_an_operation_outcome_and_queues_nothing(
         ("intake", "POST", {"type": "Patient", "id": "p1"}, "PUT, PATCH, DELETE"),
         ("delivery", "POST", {"id": UNKNOWN}, "GET, DELETE"),
         ("deliveries", "DELETE", {}, "GET"),
+        ("data_routes", "PUT", {}, "GET, PATCH"),
     ],
 )
 async def test_a_wrong_method_is_told_the_right_ones(

@@ -55,6 +55,9 @@ WRONG = [
     ),
     ("DANGLING", "keep", "one of refuse, note"),
     ("MIRROR_TO", "fhir", "one of web-api, healthcare-api, off"),
+    ("FEED_PAGE", "1001", "a whole number from 1 to 1000"),
+    ("FEED_BREADTH", "0", "a whole number from 1 to 50000"),
+    ("FEED_TIMEOUT", "25 s", "a whole number from 1 to 110"),
 ]
 
 
@@ -298,3 +301,10 @@ def test_the_healthcare_apis_fill_the_columns_of_one_set_of_maps_alone() -> None
 
 def test_activity_is_noted_unless_it_is_kept_for_no_day() -> None:
     assert from_env({**REQUIRED, "ACTIVITY_DAYS": "0"}).activity_days == 0
+
+
+def test_external_events_need_the_names_of_virtual_tables() -> None:
+    wanted = {**REQUIRED, "EXTERNAL_EVENTS": "Observation, Condition"}
+    with pytest.raises(Misconfigured, match="MAP_PREFIX"):
+        from_env(wanted)
+    assert from_env({**wanted, "MAP_PREFIX": "abc"}).feed.told == ("Observation", "Condition")

@@ -61,7 +61,9 @@ async def neighbour() -> AsyncIterator[Any]:
 
 def loaded(code: str, **env: str) -> list[str]:
     """Which of the heavy libraries a new process has after this."""
-    told = f"\nimport json, sys; print(json.dumps([name for name in {HEAVY} if name in sys.modules]))"
+    told = (
+        f"\nimport json, sys; print(json.dumps([name for name in {HEAVY} if name in sys.modules]))"
+    )
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", f"{code}{told}"],
         cwd=PROJECT,
@@ -127,6 +129,20 @@ async def test_a_setting_of_the_maps_that_is_wrong_stops_every_door(
     monkeypatch.setenv("AzureWebJobsStorage", "UseDevelopmentStorage=true")
     monkeypatch.setenv("MAPS_ENABLED", "nobody")
     with pytest.raises(Misconfigured, match="there is no map nobody to enable"):
+        await wiring.parts()
+
+
+async def test_a_misspelt_type_of_external_events_stops_every_door(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else nobody would ever hear of it, and nobody would know why."""
+    for name in ("FHIR", "DATAVERSE"):
+        monkeypatch.setenv(f"{name}_URL", "http://127.0.0.1:1")
+        monkeypatch.setenv(f"{name}_SCOPE", "none")
+    monkeypatch.setenv("AzureWebJobsStorage", "UseDevelopmentStorage=true")
+    monkeypatch.setenv("EXTERNAL_EVENTS", "Observation,Observatoin,Patient")
+    monkeypatch.setenv("MAP_PREFIX", "abc")
+    with pytest.raises(Misconfigured, match="no virtual table is of Observatoin, Patient"):
         await wiring.parts()
 
 

@@ -57,9 +57,12 @@ def written(
         return resource
     draft: Draft = places.copied(resource)
     done = Written()
+    given_up = frozenset(
+        (step.parent, step.name) for each in targets if each.value is None for step in each.steps
+    )
     for each in fresh:
         if each.value is not None:
-            _write(draft, each, done)
+            _write(draft, each, done, given_up)
     if cleared := [each for each in fresh if each.value is None]:
         # Another column's value may stand there by now: one element, a column for each type.
         shown = _shown(entity, draft, cleared, base)
@@ -69,7 +72,7 @@ def written(
     lost = [each for each in targets if each not in fresh and not each.is_in(shown)]
     for each in lost:
         if each.value is not None:
-            _write(draft, each, done)
+            _write(draft, each, done, given_up)
     _check(fresh + lost, _shown(entity, draft, targets, base))
     return draft
 
@@ -211,7 +214,9 @@ def _check(targets: Iterable[_Target], shown: Mapping[str, Any]) -> None:
 # -- elements ------------------------------------------------------------------------------------
 
 
-def _write(draft: Draft, target: _Target, done: Written) -> None:
+def _write(
+    draft: Draft, target: _Target, done: Written, given_up: frozenset[tuple[str, str]]
+) -> None:
     steps, last = target.steps, target.steps[-1]
     try:
         allowed = places.rule(last).targets
@@ -226,7 +231,7 @@ def _write(draft: Draft, target: _Target, done: Written) -> None:
         done.add(*places.held(draft, place))
         if type(old) is type(value) and old == value:
             return
-        places.put(draft, steps, place, value)
+        places.put(draft, steps, place, value, given_up)
         choice = target.attribute.kind is Kind.CHOICE
         # Codes of one choice are of one system; others need a column that says which.
         same = target.has_system or (choice and str(old) in target.attribute.choices)

@@ -15,6 +15,9 @@ ATTRIBUTE |= {"write", "target"}
 TYPES = ("string", "memo", "integer", "decimal", "boolean")
 LONGEST = 4000
 
+# Of `write`: only when a resource is created. What belongs to one patient is never another's.
+CREATE = "create"
+
 # How the values of a kind are searched for, where a map does not say.
 SEARCHED: Mapping[Kind, SearchType] = {
     Kind.COPY: SearchType.STRING,
@@ -53,7 +56,9 @@ def attribute_problems(item: Block, kind: Kind, where: str) -> Iterator[str]:
     for key in ("label", "search", "target"):
         if not isinstance(item.get(key, ""), str):
             yield f"{where}: {key} must be text"
-    for key in ("exact", "sort", "write"):
+    if item.get("write", False) not in (True, False, CREATE):
+        yield f'{where}: write must be true, false or "{CREATE}"'
+    for key in ("exact", "sort"):
         if type(item.get(key, False)) is not bool:
             yield f"{where}: {key} must be true or false"
     if "search" not in item and item.keys() & {"search_type", "exact", "sort"}:

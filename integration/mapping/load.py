@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -10,8 +10,9 @@ from pathlib import Path
 
 from integration.errors import Misconfigured
 from integration.mapping import files
+from integration.mapping.backwards import unwritable
 from integration.mapping.check import EXPAND, ROW, Lines, listed, problems
-from integration.mapping.check_shown import LONGEST, SEARCHED
+from integration.mapping.check_shown import CREATE, LONGEST, SEARCHED
 from integration.mapping.files import Data, File
 from integration.mapping.model import (
     AttributeMap,
@@ -110,7 +111,7 @@ def _entity(file: File) -> EntityMap:
     data, lines = file.data, Lines(file.text, file.name)
     _refuse([*problems(data, lines)])
     row = data["row"]
-    return EntityMap(
+    entity = EntityMap(
         resource=data["resource"],
         **{field: row[field] for field in ROW},
         kind_column=row.get("kind_column"),
@@ -125,6 +126,14 @@ def _entity(file: File) -> EntityMap:
         name_column=row.get("name_column"),
         create=row.get("create", {}),
     )
+    _refuse([*_unwritable(entity)])
+    return entity
+
+
+def _unwritable(entity: EntityMap) -> Iterator[str]:
+    for one in entity.attributes:
+        if one.shown.write and (why := unwritable(entity, one)):
+            yield f"{one.where}: {one.column}: {why}"
 
 
 def _added(entity: EntityMap, file: File) -> EntityMap:
@@ -204,4 +213,5 @@ def _shown(item: Data) -> Shown:
         search = Search(item["search"], searched, item.get("exact", False), item.get("sort", False))
     longest = item.get("max_length", LONGEST if type_ == "memo" else 100)
     label, target = item.get("label", ""), item.get("target")
-    return Shown(type_, longest, label, target, search, item.get("write", False))
+    write = item.get("write", False)
+    return Shown(type_, longest, label, target, search, bool(write), write == CREATE)

@@ -88,6 +88,7 @@ class Shown:
     target: str | None = None  # the resource type that a lookup points at
     search: Search | None = None
     write: bool = False
+    fixed: bool = False  # written when a resource is created, and never again
 
 
 @dataclass(frozen=True, slots=True)

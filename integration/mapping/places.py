@@ -190,10 +190,19 @@ def fill(value: Any, step: Step) -> None:
             put(value, condition.steps, place, condition.literal)
 
 
-def put(root: Draft, steps: Steps, place: Place, value: Any) -> None:
-    """`value` at a place that is `made`."""
+def put(
+    root: Draft,
+    steps: Steps,
+    place: Place,
+    value: Any,
+    given_up: frozenset[tuple[str, str]] = frozenset(),
+) -> None:
+    """`value` at a place that is `made`. An element that may have one of several types has another
+    already: that is replaced only if it is `given_up`, (type, element), by the same change."""
     for holder, step, _ in _walked(root, steps, place):
         for other in step.others:
+            if holder.get(other) is not None and (step.parent, other) not in given_up:
+                raise Unmappable(f"there is {other}, which this would replace: clear it as well")
             holder.pop(other, None)
             holder.pop(f"_{other}", None)
     at(root, place[:-1])[place[-1]] = value

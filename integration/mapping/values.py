@@ -96,6 +96,8 @@ def text(value: Any, longest: int | None, keep: bool, note: Note) -> str | None:
 
 
 def _lexical(value: Any) -> str:
+    if type(value) is str:
+        return value
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | Decimal):

@@ -8,7 +8,7 @@ delivery, and so none that was accepted before can undo it later.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -76,10 +76,17 @@ async def change(
     """The resource after it. Raises Rejected: 404, 412, 422."""
     run, name = it.run(), await _name(it, shape, key)
     changes = await _changes(it, shape, values)
+    fixed = {
+        one.column: changes[one.column]
+        for one in shape.attributes.values()
+        if one.shown.fixed and one.column in changes
+    }
     base = it.fhir.neighbour.base
     async with _turn(it, name, run) as done:
         for _ in range(_TRIES):
             found = await _read(it, name, condition, run)
+            if backwards.written(shape.entity, found, fixed, shape.columns, base) is not found:
+                raise _fixed(sorted(fixed))
             new = backwards.written(shape.entity, found, changes, shape.columns, base)
             if new is found:
                 return found
@@ -196,6 +203,11 @@ def _stored(it: Writing, answer: Response) -> Resource:
 
 def _version(resource: Mapping[str, Any]) -> str:
     return str(resource.get("meta", {}).get("versionId", ""))
+
+
+def _fixed(columns: Sequence[str]) -> Rejected:
+    text = f"{', '.join(columns)}: whose it is is said when it is created, and never changed"
+    return Rejected(Issue("business-rule", text), status=422)
 
 
 def _conflict() -> Rejected:

@@ -188,15 +188,15 @@ def test_an_extension_is_found_by_its_url_or_made() -> None:
     new = changed(condition(extension=[other]), extended="a")
     assert new["extension"] == [other, {"url": "urn:e", "valueString": "a"}]
     assert changed(new, extended=None)["extension"] == [other]
-    there = condition(extension=[{"url": "urn:e", "valueCode": "x"}])
-    assert changed(there, extended="a")["extension"] == [{"url": "urn:e", "valueString": "a"}]
 
 
-def test_of_an_element_with_several_types_only_one_stays() -> None:
+def test_a_value_of_one_type_replaces_none_of_another_unless_that_is_cleared_as_well() -> None:
     there = condition(onsetAge={"value": 3}, _onsetString={"id": "1"})
-    assert changed(there, onset=datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)) == condition(
-        onsetDateTime="2020-01-02T03:04:05Z"
-    )
+    moment = datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)
+    with pytest.raises(Rejected, match="onset: there is onsetAge, which this would replace"):
+        changed(there, onset=moment)
+    new = changed(there, onset=moment, onsetage=None)
+    assert new == condition(onsetDateTime="2020-01-02T03:04:05Z")
     assert changed(there, onsettext="child", onsetage=None) == condition(onsetString="child")
 
 

@@ -1,0 +1,85 @@
+"""The FHIR server, and the servers of senders."""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import uuid4
+
+from integration import exact_json
+from integration.activity import doing
+from integration.check import mends, verdicts
+from integration.check.attempts import attempt, clock_line
+from integration.check.ends import Ends
+from integration.check.lines import Line, failed, ok
+from integration.model import Request, Response
+from integration.transport import Neighbour
+
+_CHECK = "check"
+_JSON = {"accept": "application/fhir+json"}
+
+
+async def lines(ends: Ends) -> list[Line]:
+    role = mends.fhir_role(ends.settings.client_id)
+    ways = {"away": mends.FHIR_AWAY, "refused": role}
+    return list(
+        await asyncio.gather(
+            attempt("FHIR metadata", _metadata(ends), **ways),
+            attempt("FHIR read", _read(ends), **ways),
+            attempt("FHIR write", _write(ends), **ways),
+            clock_line(ends, "clock of FHIR", lambda: _nothing(ends)),
+        )
+    )
+
+
+async def sources(ends: Ends) -> list[Line]:
+    """What it says of itself; a server that has no such page answers all the same."""
+
+    async def asked(name: str, source: Neighbour) -> Line:
+        answer = await source.send(Request("GET", "metadata", headers=_JSON))
+        found = f"answered {answer.status}"
+        return failed(name, found, mends.SOURCE) if answer.status >= 500 else ok(name, found)
+
+    named = {f"source {base}": source for base, source in ends.sources.items()}
+    return list(
+        await asyncio.gather(
+            *(
+                attempt(name, asked(name, source), away=mends.SOURCE, refused=mends.SOURCE)
+                for name, source in named.items()
+            )
+        )
+    )
+
+
+async def _metadata(ends: Ends) -> Line:
+    answer = await _sent(ends, Request("GET", "metadata", headers=_JSON))
+    try:
+        body = exact_json.decode(answer.body)
+    except exact_json.Malformed:
+        body = None
+    return verdicts.capability("FHIR metadata", answer.status, body)
+
+
+async def _read(ends: Ends) -> Line:
+    return verdicts.read("FHIR read", (await _nothing(ends)).status)
+
+
+async def _nothing(ends: Ends) -> Response:
+    """Metadata is open to everybody; a read, even of nothing, is not."""
+    return await _sent(ends, Request("GET", f"Patient/{uuid4()}", headers=_JSON))
+
+
+async def _write(ends: Ends) -> Line:
+    """Of a Basic, which nobody mirrors. A server that takes it has it taken away again."""
+    identity = str(uuid4())
+    body = {"resourceType": "Basic", "id": identity, "code": {"text": "check"}}
+    headers = {**_JSON, "content-type": "application/fhir+json", "if-match": 'W/"1"'}
+    path = f"Basic/{identity}"
+    answer = await _sent(ends, Request("PUT", path, exact_json.encode(body), headers))
+    if answer.status in (200, 201):
+        await _sent(ends, Request("DELETE", path, headers=_JSON))
+    return verdicts.write("FHIR write", answer.status)
+
+
+async def _sent(ends: Ends, request: Request) -> Response:
+    with doing(action=_CHECK):
+        return await ends.fhir.send(request, _CHECK)

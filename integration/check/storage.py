@@ -1,0 +1,97 @@
+"""Storage: what the app and its host do there, done once to something of no meaning."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from uuid import uuid4
+
+from integration.check import mends
+from integration.check.attempts import attempt, clock_line
+from integration.check.ends import Ends
+from integration.check.lines import Line, failed, ok
+from integration.errors import Unavailable
+from integration.model import Response
+from integration.settings import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE
+from integration.storage import CONTAINER, TABLES, queue_client
+from integration.storage_errors import storage_errors
+
+_OURS = (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE)
+
+# Hidden for nearly all its life: if it could not be deleted, no trigger would see it either.
+_HIDDEN, _LIFE = 59, 60
+
+_CONTENT = b"check"
+
+
+async def lines(ends: Ends) -> list[Line]:
+    """A line for the container, for each queue and each table, and for the clock."""
+    queues = [each for name in (*_OURS, ends.events_queue) for each in (name, f"{name}-poison")]
+    return list(
+        await asyncio.gather(
+            _line(ends, "container", CONTAINER, lambda: _blob(ends)),
+            *(_line(ends, "queue", name, lambda name=name: _queue(ends, name)) for name in queues),
+            *(_line(ends, "table", name, lambda name=name: _table(ends, name)) for name in TABLES),
+            clock_line(ends, "clock of storage", lambda: _dated(ends)),
+        )
+    )
+
+
+async def _line(ends: Ends, kind: str, name: str, work: Callable[[], Awaitable[str]]) -> Line:
+    title, account = f"{kind} {name}", ends.storage.blobs.account_name
+
+    async def worked() -> Line:
+        try:
+            async with storage_errors():
+                return ok(title, await work())
+        except Unavailable as error:
+            if error.why != "ResourceNotFoundError":
+                raise
+            return failed(title, "is not there", mends.made(kind, name, account))
+
+    role = mends.storage_role(kind, account, ends.settings.client_id)
+    return await attempt(title, worked(), away=mends.STORAGE_AWAY, refused=role)
+
+
+async def _blob(ends: Ends) -> str:
+    blob = ends.storage.blobs.get_blob_client(CONTAINER, f"check-{uuid4()}")
+    await blob.upload_blob(_CONTENT)
+    try:
+        found = await (await blob.download_blob()).readall()
+    finally:
+        await blob.delete_blob()
+    return "written, read, deleted" if found == _CONTENT else "written, deleted; read otherwise"
+
+
+async def _queue(ends: Ends, name: str) -> str:
+    """The events' queue and those of what failed are filled by others."""
+    queue = queue_client(ends.storage, name)
+    await queue.peek_messages()
+    if name not in _OURS:
+        return "peeked"
+    sent = await queue.send_message("check", visibility_timeout=_HIDDEN, time_to_live=_LIFE)
+    await queue.delete_message(sent.id, sent.pop_receipt)
+    return "peeked; sent to, and taken back"
+
+
+async def _table(ends: Ends, name: str) -> str:
+    """To delete what is not there takes the right to, and leaves nothing."""
+    table = ends.storage.tables.get_table_client(name)
+    nothing = table.query_entities("PartitionKey eq 'check'", results_per_page=1)
+    _ = [entity async for entity in nothing]
+    await table.delete_entity("check", str(uuid4()))
+    return "read; may be written"
+
+
+async def _dated(ends: Ends) -> Response:
+    headers: dict[str, str] = {}
+
+    def heard(raw: object) -> None:
+        headers.update(
+            {name.lower(): value for name, value in raw.http_response.headers.items()}  # type: ignore[attr-defined]
+        )
+
+    container = ends.storage.blobs.get_container_client(CONTAINER)
+    async with storage_errors():
+        await container.get_container_properties(raw_response_hook=heard)
+    return Response(200, headers, b"")
