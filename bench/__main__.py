@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from bench import mapping, order, planning, scale, throttled
+from bench import feed, mapping, order, planning, scale, throttled
 from bench.route import HEADERS, SENDER_HEADER, Measured, bare, carried, encoded
 from bench.watch import peak_memory, storage_operations
 from local.neighbours import free_ports, neighbours, start_host
@@ -28,6 +28,7 @@ ROUNDS = 3
 DELIVERIES = 40
 ENTRIES = 250
 THROTTLED = 1_000
+MIRRORED = 200
 LARGE_ENTRIES = 16_000
 
 SETTINGS = {
@@ -66,6 +67,7 @@ async def main() -> int:
                     await _memory(it)
                     await _order(it)
                     await _scale(it)
+                    await _related_lists(it)
     return 0
 
 
@@ -76,6 +78,10 @@ def _throttled() -> None:
     assert (arrived.contacts, arrived.parked) == (THROTTLED, 0)
     _say("dataverse_requests_per_new_patient", arrived.served / THROTTLED)
     _say("dataverse_rate_over_allowed", arrived.rate(limits))
+    for workers, how in ((1, "alone"), (throttled.WORKERS, "among_others")):
+        _, changed, unchanged = throttled.requests_each(MIRRORED, workers)
+        _say(f"dataverse_requests_per_changed_patient_{how}", changed)
+        _say(f"dataverse_requests_per_unchanged_patient_{how}", unchanged)
 
 
 async def _throughput(it: Measured) -> None:
@@ -133,6 +139,14 @@ async def _scale(it: Measured) -> None:
         _say(f"cpu_seconds_per_1000_resources_of_{size}", cpu)
         _say(f"cpu_of_{size}_over_{scale.SIZES[0]}", cpu / first)
         print(f"  ({wall:.2f} s of wall for 1,000 resources)")
+
+
+async def _related_lists(it: Measured) -> None:
+    print(f"  (filling the FHIR server with {feed.RESOURCES:,} resources)", flush=True)
+    times = await feed.related_lists(it.http, it.running.fhir_url, f"{it.host}/api/odata")
+    for share in (0.5, 0.95):
+        _say(f"feed_p{share * 100:.0f}_over_direct_search", times.over(share))
+        print(f"  ({feed.at(times.feed, share):.1f} ms and {feed.at(times.direct, share):.1f} ms)")
 
 
 def _bodies(seed: str, number: int) -> list[bytes]:

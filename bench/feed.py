@@ -43,7 +43,7 @@ class Times:
 
     def over(self, share: float) -> float:
         """The feed's over the other, at so many hundredths."""
-        return _at(self.feed, share) / _at(self.direct, share)
+        return at(self.feed, share) / at(self.direct, share)
 
 
 async def related_lists(http: httpx.AsyncClient, fhir: str, feed: str) -> Times:
@@ -93,11 +93,11 @@ async def _timed(ask: Callable[[], Awaitable[httpx.Response]]) -> float:
     return taken
 
 
-def _at(times: list[float], share: float) -> float:
+def at(times: list[float], share: float) -> float:
     return statistics.quantiles(times, n=100)[round(share * 100) - 1]
 
 
-# -- what the server holds --------------------------------------------------------------------------
+# -- what the server holds -------------------------------------------------------------------------
 
 
 async def _fill(http: httpx.AsyncClient, fhir: str, shapes: list[Shape]) -> None:
@@ -121,7 +121,7 @@ async def _sent(http: httpx.AsyncClient, fhir: str, entries: list[dict[str, Any]
 
 
 def _resources(shapes: list[Shape]) -> Iterator[dict[str, Any]]:
-    r = random.Random(1)
+    r = random.Random(1)  # noqa: S311
     others = [str(UUID(int=n)) for n in range(2, _PATIENTS)]
     for id_ in (PATIENT, *others):
         yield {"resourceType": "Patient", "id": id_}

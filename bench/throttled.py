@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -66,7 +67,49 @@ def arrive(patients: int, limits: Limits) -> Arrived:
         return runner.run(_arrive(patients, limits))
 
 
+def requests_each(patients: int, workers: int) -> tuple[float, float, float]:
+    """Requests for each patient, by so many workers: new, changed, and told of without a change."""
+    with asyncio.Runner(loop_factory=SimulatedLoop) as runner:
+        return runner.run(_rounds(patients, workers))
+
+
+async def _rounds(patients: int, workers: int) -> tuple[float, float, float]:
+    state = {"version": 1}
+    async with _route(Limits(), lambda request: _patient(request, state["version"])) as route:
+        counts = []
+        for version in (1, 2, 2):
+            state["version"], before = version, route.asked["served"]
+            claims = [(0.0, n, Claim(f"v{n}", resource=_name(n))) for n in range(patients)]
+            await _worked(route.mirror, route.outbox, claims, route.clock, workers)
+            counts.append((route.asked["served"] - before) / patients)
+    new, changed, unchanged = counts
+    return new, changed, unchanged
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    mirror: Mirror
+    outbox: MemoryOutbox
+    journal: MemoryJournal
+    asked: dict[str, int]
+    clock: Callable[[], float]
+
+
 async def _arrive(patients: int, limits: Limits) -> Arrived:
+    async with _route(limits, lambda request: _patient(request, 1)) as route:
+        claims = [(0.0, n, Claim(f"delivery {n}", resource=_name(n))) for n in range(patients)]
+        await _worked(route.mirror, route.outbox, claims, route.clock, WORKERS)
+        rows = [row for n in range(patients) for row in await route.journal.rows(f"delivery {n}")]
+        parked = sum(row.action not in ("created", "updated", "unchanged") for row in rows)
+        contacts = len({row.row for row in rows if row.row})
+        served, refused = route.asked["served"], route.asked["refused"]
+        return Arrived(contacts, parked, served, refused, route.clock())
+
+
+@asynccontextmanager
+async def _route(
+    limits: Limits, answer: Callable[[httpx.Request], httpx.Response]
+) -> AsyncIterator[_Route]:
     loop = asyncio.get_running_loop()
     app = create_app(limits=limits, clock=loop.time, takes=_takes)
     inner = httpx.ASGITransport(app=app)
@@ -79,30 +122,29 @@ async def _arrive(patients: int, limits: Limits) -> Arrived:
         return answer
 
     outbox, journal = MemoryOutbox(), MemoryJournal()
-    fhir = FhirServer(_neighbour("FHIR server", httpx.MockTransport(_patient), loop.time))
+    fhir = FhirServer(_neighbour("FHIR server", httpx.MockTransport(answer), loop.time))
     dataverse = Dataverse(_neighbour("Dataverse", httpx.MockTransport(hear), loop.time))
     maps = load.shipped()
     sink = partial(web_api.bring, WebApi(fhir, dataverse, MemoryWaits(), outbox, maps))
     it = Mirror(journal, outbox, sink, maps, {}, lambda: START + _since(loop.time()), inf)
-    claims = [(0.0, n, Claim(f"delivery {n}", resource=_name(n))) for n in range(patients)]
-    await _worked(it, outbox, claims, loop.time)
-    rows = [row for n in range(patients) for row in await journal.rows(f"delivery {n}")]
-    parked = sum(row.action not in ("created", "updated", "unchanged") for row in rows)
-    contacts = len({row.row for row in rows if row.row})
+    yield _Route(it, outbox, journal, asked, loop.time)
     app.close()
-    return Arrived(contacts, parked, asked["served"], asked["refused"], loop.time())
 
 
 async def _worked(
-    it: Mirror, outbox: MemoryOutbox, claims: list[tuple[float, int, Claim]], clock: Any
+    it: Mirror,
+    outbox: MemoryOutbox,
+    claims: list[tuple[float, int, Claim]],
+    clock: Callable[[], float],
+    workers: int,
 ) -> None:
     """As the queue hands them out: when they are due, to so many at once."""
     heapq.heapify(claims)
     numbers, busy = count(len(claims)), set[asyncio.Task[None]]()
     while claims or busy:
-        while claims and claims[0][0] <= clock() and len(busy) < WORKERS:
+        while claims and claims[0][0] <= clock() and len(busy) < workers:
             busy.add(asyncio.create_task(mirroring.mirror(it, heapq.heappop(claims)[2])))
-        wait = claims[0][0] - clock() if claims and len(busy) < WORKERS else None
+        wait = claims[0][0] - clock() if claims and len(busy) < workers else None
         if busy:
             done, busy = await asyncio.wait(busy, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -132,9 +174,11 @@ def _name(number: int) -> str:
     return f"Patient/{number:08x}-0000-4000-8000-000000000000"
 
 
-def _patient(request: httpx.Request) -> httpx.Response:
-    identifier = request.url.path.rpartition("/")[2]
-    return httpx.Response(200, content=json.dumps(patient(identifier)).encode())
+def _patient(request: httpx.Request, version: int) -> httpx.Response:
+    found = patient(request.url.path.rpartition("/")[2])
+    found["meta"]["versionId"] = str(version)
+    found["address"][0]["city"] += " again" * (version - 1)
+    return httpx.Response(200, content=json.dumps(found).encode())
 
 
 def patient(identifier: str) -> dict[str, Any]:
