@@ -15,6 +15,7 @@ virtual_tables   answers Dataverse's OData requests from FHIR, reading and writi
 routes      knows which tables are mirrored, and which are virtual
 reconcile   finds rows that are missing or behind, and has them brought
 provision   sets Dataverse up: columns, virtual tables, the data source, events, role and user
+check       tells whether every neighbour is there, and open to the app's identity
 tracking    tells a sender what became of it, and cancels it
 health      tells an operator whether every neighbour answers
 preview     tells what would be sent, without sending
@@ -27,7 +28,7 @@ imports only from lines below its own:
 
     __main__
     replies | wiring | telemetry
-    first_use
+    first_use | check
     storage | neighbours
     preview | reconcile | provision
     intake | relay | mirror | events | external_events | tracking | health | housekeeping

@@ -5,6 +5,7 @@
 `python -m integration toolkit SOURCE --to FOLDER`: the maps of an organisation's toolkit, ours.
 `python -m integration reconcile`: what differs between FHIR and Dataverse, told and mended.
 `python -m integration provision`: Dataverse gets what the relay needs of it.
+`python -m integration check`: whether every neighbour is there, and open to this identity.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import msgspec
 
 from integration import preview
 from integration.asking import Ask
+from integration.check import command as check_command
 from integration.dataverse.client import Dataverse
 from integration.dataverse.requests import API
 from integration.errors import Misconfigured, Rejected
@@ -76,7 +78,12 @@ def main(arguments: list[str]) -> int:
     provisioning = commands.add_parser("provision", help="set Dataverse up, adding what is lacking")
     provision_command.add_options(provisioning)
     provisioning.set_defaults(provision=True)
+    checking = commands.add_parser("check", help="ask every neighbour whether all is well there")
+    check_command.add_options(checking)
+    checking.set_defaults(check_all=True)
     chosen = parser.parse_args(arguments)
+    if "check_all" in chosen:
+        return _checked(chosen)
     if "reconcile" in chosen:
         return _reconciled(chosen)
     if "provision" in chosen:
@@ -155,6 +162,12 @@ async def _tenant(named: Later) -> Toolkit:
 
         there = Organisation(send, dataverse.neighbour.base, API)
         return await toolkit_client.toolkit(there, named)
+
+
+def _checked(chosen: argparse.Namespace) -> int:
+    from integration import wiring  # with all it imports, which the other commands do without
+
+    return check_command.run(chosen, wiring.ends, _say)
 
 
 def _reconciled(chosen: argparse.Namespace) -> int:

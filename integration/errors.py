@@ -68,5 +68,9 @@ class Unavailable(IntegrationError):
         self.unheard = unheard
 
 
+class TooLong(Unavailable):
+    """A neighbour's answer has more bytes than were wanted: ask for less."""
+
+
 class Misconfigured(IntegrationError):
     """An operator must act: a setting, a role or a map is wrong."""

@@ -60,11 +60,14 @@ async def bring(it: Mirror, claim: Claim) -> RowOutcome:
 
 
 async def _brought(it: Mirror, claim: Claim) -> RowOutcome:
-    """A row's key that does not follow from the resource's id is noted: lookups of virtual rows
-    point at it. Before the outcome, so that what fails is done again."""
+    """A row's key that is not the resource's id is noted: lookups of virtual rows point at it.
+    Before the outcome, so that what fails is done again."""
     result = await it.sink(_entity(it, claim), claim)
     type_, _, id_ = result.resource.partition("/")
-    if result.row is not None and result.row != id_:
+    known: Mapping[str, str] = {}
+    if result.row == id_ and result.action == "created":  # in the place of one that others made?
+        known = await it.row_keys.keys(type_, [id_])
+    if result.row is not None and (result.row != id_ or known):
         await it.row_keys.note(type_, {id_: result.row})
     return result
 

@@ -12,12 +12,14 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request to a neighbour; `path` is relative to the neighbour's base address."""
+    """One HTTP request to a neighbour; `path` is relative to the neighbour's base address. An
+    answer may have `most` bytes; None: as many as it likes."""
 
     method: str
     path: str
     body: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    most: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

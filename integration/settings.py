@@ -12,6 +12,7 @@ from integration.reader import Reader
 RELAY_QUEUE = "relay"
 MIRROR_QUEUE = "mirror"
 EXTERNAL_QUEUE = "external-events"
+_EVENTS = "fhir-events"
 
 _STORAGE = "AzureWebJobsStorage"
 
@@ -190,8 +191,12 @@ def housekeeping_schedule(env: Mapping[str, str] = os.environ) -> str:
 
 def events_queue(env: Mapping[str, str] = os.environ) -> str:
     """How a trigger names the queue of the FHIR service's events, for the same reason."""
-    name = "FHIR_EVENTS_QUEUE"
-    return f"%{name}%" if env.get(name, "").strip() else "fhir-events"
+    return "%FHIR_EVENTS_QUEUE%" if env.get("FHIR_EVENTS_QUEUE", "").strip() else _EVENTS
+
+
+def events_queue_itself(env: Mapping[str, str] = os.environ) -> str:
+    """Its name, for who is no trigger."""
+    return env.get("FHIR_EVENTS_QUEUE", "").strip() or _EVENTS
 
 
 def telemetry_destination(env: Mapping[str, str] = os.environ) -> str | None:

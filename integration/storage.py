@@ -15,6 +15,7 @@ from azure.storage.queue.aio import QueueClient, QueueServiceClient
 
 from integration.journal import (
     azure_activity,
+    azure_blobs,
     azure_ledger,
     azure_routes,
     azure_row_keys,
@@ -37,6 +38,23 @@ from integration.storage_errors import storage_errors
 _PROMPT: Any = {"initial_backoff": 1, "increment_base": 2, "random_jitter_range": 1}
 
 
+CONTAINER = azure_blobs.CONTAINER
+TABLES = (
+    *azure_store.TABLES,
+    *(azure_ledger.TABLE, azure_waits.TABLE, azure_activity.TABLE),
+    *(azure_row_keys.TABLE, azure_routes.TABLE),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The three services of an account, with nothing asked of them yet."""
+
+    blobs: BlobServiceClient
+    queues: QueueServiceClient
+    tables: TableServiceClient
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
     """What a storage account keeps for the app."""
@@ -50,25 +68,34 @@ class Opened:
     routes: KeptRoutes
 
 
+def services(storage: Storage, credential: Any, open_: AsyncExitStack, **options: Any) -> Services:
+    """Clients, which `open_` closes; `options` are of the SDK, for all three."""
+    of_two = {**_PROMPT, **options}
+    if storage.connection:
+        blobs = BlobServiceClient.from_connection_string(storage.connection, **of_two)
+        queues = QueueServiceClient.from_connection_string(storage.connection, **of_two)
+        tables = TableServiceClient.from_connection_string(storage.connection, **options)
+    else:
+        blobs = BlobServiceClient(storage.blob_url, credential, **of_two)
+        queues = QueueServiceClient(storage.queue_url, credential, **of_two)
+        tables = TableServiceClient(storage.table_url, credential=credential, **options)
+    for service in (blobs, queues, tables):
+        open_.push_async_callback(service.close)
+    return Services(blobs, queues, tables)
+
+
+def queue_client(there: Services, name: str) -> QueueClient:
+    # The queue trigger expects base64, unless host.json says otherwise.
+    return there.queues.get_queue_client(name, message_encode_policy=TextBase64EncodePolicy())
+
+
 async def opened(storage: Storage, credential: Any, open_: AsyncExitStack) -> Opened:
     """All of it, made where it is not; `open_` closes the clients. Raises Unavailable or
     Misconfigured."""
-    if storage.connection:
-        blobs = BlobServiceClient.from_connection_string(storage.connection, **_PROMPT)
-        queues = QueueServiceClient.from_connection_string(storage.connection, **_PROMPT)
-        tables = TableServiceClient.from_connection_string(storage.connection)
-    else:
-        blobs = BlobServiceClient(storage.blob_url, credential, **_PROMPT)
-        queues = QueueServiceClient(storage.queue_url, credential, **_PROMPT)
-        tables = TableServiceClient(storage.table_url, credential=credential)
-    for service in (blobs, queues, tables):
-        open_.push_async_callback(service.close)
-
-    # The queue trigger expects base64, unless host.json says otherwise.
-    clients = {
-        name: queues.get_queue_client(name, message_encode_policy=TextBase64EncodePolicy())
-        for name in (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE)
-    }
+    there = services(storage, credential, open_)
+    blobs, tables = there.blobs, there.tables
+    names = (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE)
+    clients = {name: queue_client(there, name) for name in names}
     journal, (ledger, waits, activity, row_keys, routes), _ = await asyncio.gather(
         azure_store.opened(blobs, tables),
         asyncio.gather(

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import httpx
 
 from integration.activity import Activities
-from integration.errors import Misconfigured, Unavailable
+from integration.errors import Misconfigured, TooLong, Unavailable
 from integration.limiter import Closed, Limiter, full
 from integration.model import Request, Response
 
@@ -123,9 +123,10 @@ class Neighbour:
     async def send(self, request: Request, still: Callable[[], object] = lambda: None) -> Response:
         """Send once; again only where the neighbour has certainly done nothing.
 
-        Raises Unavailable for a lost connection, a time-out, 429 and 503 that last, and
-        Misconfigured for 401 and 403. Every other answer is the caller's to judge. `still` is
-        asked when a place is free, which may be long after: it raises when it is too late.
+        Raises Unavailable for a lost connection, a time-out, 429 and 503 that last, TooLong for
+        more than `request.most` bytes, and Misconfigured for 401 and 403. Every other answer is
+        the caller's to judge. `still` is asked when a place is free, which may be long after: it
+        raises when it is too late.
         """
         attempt = 1
         while True:
@@ -177,10 +178,8 @@ class Neighbour:
         began = self.places.clock()
         status: int | str = "given up"
         try:
-            answer = await self.http.request(
-                request.method, url, content=request.body, headers=headers
-            )
-            status = answer.status_code
+            answer = await self._answered(request, url, headers)
+            status = answer.status
         # `from None`: the text of these may hold the address, and with it a query.
         except _NOT_SENT as error:
             status = "unreachable"
@@ -194,8 +193,19 @@ class Neighbour:
             raise Unavailable(self.name, why, unheard=True) from None
         finally:
             self.activities.call(self.name, request.method, status, self.places.clock() - began)
-        headers = {name.lower(): value for name, value in answer.headers.items()}
-        return Response(answer.status_code, headers, answer.content)
+        return answer
+
+    async def _answered(self, request: Request, url: str, headers: dict[str, str]) -> Response:
+        body = bytearray()
+        async with self.http.stream(
+            request.method, url, content=request.body, headers=headers
+        ) as answer:
+            async for piece in answer.aiter_bytes():
+                body += piece
+                if request.most is not None and len(body) > request.most:
+                    raise TooLong(self.name, f"an answer of more than {request.most:,} bytes")
+        told = {name.lower(): value for name, value in answer.headers.items()}
+        return Response(answer.status_code, told, bytes(body))
 
     def _learn(self, response: Response, round_: int) -> None:
         """Before its place is free, so that the next request starts under what was learnt."""

@@ -38,9 +38,18 @@ from integration.order import Order
 from integration.outbox import Outbox
 from integration.relay import Relay
 from integration.routes import VIRTUAL, DataRoutes
-from integration.settings import Mirroring, Service, Settings, from_env, tenant_from_env
+from integration.settings import (
+    Mirroring,
+    Service,
+    Settings,
+    events_queue_itself,
+    from_env,
+    provisioning_from_env,
+    tenant_from_env,
+)
 
 if TYPE_CHECKING:  # they know the paths of maps, which take long to learn
+    from integration.check.ends import Ends
     from integration.external_events import ExternalEvents
     from integration.virtual_tables.answer import VirtualTables
 
@@ -49,6 +58,9 @@ logging.getLogger("azure").setLevel(logging.WARNING)
 
 # Requests to the server of a sender that one worker has under way.
 _AT_A_SOURCE = 4
+
+# Bytes of the feed's metadata that a check reads.
+_OF_THE_FEED = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +127,32 @@ async def dataverse() -> AsyncIterator[Dataverse]:
         asking = credential(tenant.client_id, open_) if tenant.dataverse.scope else None
         caller = Caller(asking, Activities(), open_)
         yield Dataverse(neighbour("Dataverse", tenant.dataverse, caller))
+
+
+@asynccontextmanager
+async def ends(skew: float) -> AsyncIterator[Ends]:
+    """Every neighbour, each for itself, with nothing made or asked of it. Raises Misconfigured."""
+    from integration import storage
+    from integration.check.ends import Ends
+
+    settings, provisioning = from_env(), provisioning_from_env()
+    async with AsyncExitStack() as open_:
+        asking = _credential(settings, open_)
+        caller = Caller(asking, Activities(), open_)
+        feed = provisioning.feed_url and Service(provisioning.feed_url.rstrip("/"), None, 1, 30)
+        yield Ends(
+            settings,
+            events_queue_itself(),
+            storage.services(settings.storage, asking, open_, retry_total=0),
+            FhirServer(neighbour("FHIR server", settings.fhir, caller)),
+            Dataverse(neighbour("Dataverse", settings.dataverse, caller)),
+            _sources(settings, caller).neighbours,
+            neighbour("the feed", feed, caller, _OF_THE_FEED) if feed else None,
+            provisioning.feed_key,
+            asking,
+            _now,
+            skew,
+        )
 
 
 async def _built(settings: Settings) -> Parts:
@@ -220,12 +258,12 @@ def _token() -> str:
     return secrets.token_hex(8)
 
 
-def _credential(settings: Settings) -> Any:
+def _credential(settings: Settings, open_: AsyncExitStack = _open) -> Any:
     """One for all neighbours; none where only a laptop's neighbours are named."""
     scopes = (settings.fhir.scope, settings.dataverse.scope, *settings.fetch_from.values())
     if settings.storage.connection and not any(scopes):
         return None
-    return credential(settings.client_id, _open)
+    return credential(settings.client_id, open_)
 
 
 def _sources(settings: Settings, caller: Caller) -> Sources:

@@ -20,6 +20,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init_
 COMPUTING = ("fhir", "mapping", "dataverse", "odata", "toolkit", "provision")
 NOT_PURE = ("client", "load", "files", "command")
 PURE_ALONE = ("keys", "view", "model", "errors", "exact_json", "shape", "pushdown", "asked")
+PURE_ALONE += ("lines", "mends", "verdicts")
 PURE = [
     path
     for path in MODULES
@@ -40,6 +41,7 @@ COMPUTES: dict[str, frozenset[str] | None] = {
     "email.message": None,
     "email.parser": frozenset({"BytesParser"}),
     "email.policy": None,
+    "email.utils": frozenset({"parsedate_to_datetime"}),
     "functools": None,
     "hashlib": None,
     "itertools": None,

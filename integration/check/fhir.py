@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from uuid import uuid4
 
 from integration import exact_json
@@ -20,12 +21,12 @@ _JSON = {"accept": "application/fhir+json"}
 
 async def lines(ends: Ends) -> list[Line]:
     role = mends.fhir_role(ends.settings.client_id)
-    ways = {"away": mends.FHIR_AWAY, "refused": role}
+    tried = partial(attempt, away=mends.FHIR_AWAY, refused=role)
     return list(
         await asyncio.gather(
-            attempt("FHIR metadata", _metadata(ends), **ways),
-            attempt("FHIR read", _read(ends), **ways),
-            attempt("FHIR write", _write(ends), **ways),
+            tried("FHIR metadata", _metadata(ends)),
+            tried("FHIR read", _read(ends)),
+            tried("FHIR write", _write(ends)),
             clock_line(ends, "clock of FHIR", lambda: _nothing(ends)),
         )
     )

@@ -9,9 +9,7 @@ _ROLES = {
 }
 
 SETTINGS = "docs/operations.md tells every setting"
-IDENTITY = (
-    "az login, or run where the identity of AZURE_CLIENT_ID is: docs/deploying.md, After a deployment"
-)
+IDENTITY = "az login, or run where the identity of AZURE_CLIENT_ID is: docs/deploying.md"
 STORAGE_AWAY = (
     "look at AzureWebJobsStorage__accountName; a private account is reached from its network alone"
 )
@@ -21,11 +19,11 @@ PROVISION = "python -m integration provision, as an admin: docs/provision.md"
 PROVISION_LOOK = "an admin sees it by python -m integration provision --dry-run"
 CLOCK = "set the clock of this machine by a time server (w32tm /resync, chronyc makestep)"
 VERSIONS = "name a FHIR R4 server in FHIR_URL"
-CONDITIONS = "no server without If-Match keeps later writes safe: docs/decisions/0006"
+CONDITIONS = "a server must heed it: docs/decisions/0006-the-order-of-deliveries.md"
 FEED = "look at FEED_URL, and that the app is published: func azure functionapp publish <app>"
 FEED_KEY = "set FEED_KEY to a key of the function odata, then python -m integration provision"
 SOURCE = "look at FETCH_FROM and FETCH_SCOPE: docs/operations.md"
-ROUTES = "PATCH /api/routes: docs/http.md"
+ROUTES = "name their maps in MAPS_ENABLED: docs/mapping.md"
 
 
 def made(kind: str, name: str, account: str) -> str:

@@ -1,4 +1,4 @@
-"""Dataverse: who this is there, what it may do, and whether the tables are as the maps want them."""
+"""Dataverse: who this is there, what it may do, and whether the tables are as the maps want."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ _USER, _PRIVILEGES = "Dataverse user", "Dataverse privileges"
 _LONG = 120.0
 
 
-async def lines(ends: Ends, maps: Maps, mirrored: Sequence[EntityMap], told: list[str]) -> list[Line]:
+async def lines(
+    ends: Ends, maps: Maps, mirrored: Sequence[EntityMap], told: list[str]
+) -> list[Line]:
     """`told`: virtual tables of whose changes Dataverse hears."""
     used = ends.settings.mirroring
     keys = provision.custom(mirrored, used.map_set, used.map_prefix or "", keys=False)
     by_toolkit = used.to == "healthcare-api"
     return list(
         await asyncio.gather(
-            attempt(
-                _USER, _user(ends), away=mends.DATAVERSE_AWAY, refused=mends.PROVISION
-            ),
+            attempt(_USER, _user(ends), away=mends.DATAVERSE_AWAY, refused=mends.PROVISION),
             clock_line(ends, "clock of Dataverse", lambda: sent(ends, requests.who_am_i())),
             attempt(
                 _PRIVILEGES,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from uuid import uuid4
 
 from integration.check import mends
@@ -29,21 +29,21 @@ async def lines(ends: Ends) -> list[Line]:
     queues = [each for name in (*_OURS, ends.events_queue) for each in (name, f"{name}-poison")]
     return list(
         await asyncio.gather(
-            _line(ends, "container", CONTAINER, lambda: _blob(ends)),
-            *(_line(ends, "queue", name, lambda name=name: _queue(ends, name)) for name in queues),
-            *(_line(ends, "table", name, lambda name=name: _table(ends, name)) for name in TABLES),
+            _line(ends, "container", CONTAINER, _blob(ends)),
+            *(_line(ends, "queue", name, _queue(ends, name)) for name in queues),
+            *(_line(ends, "table", name, _table(ends, name)) for name in TABLES),
             clock_line(ends, "clock of storage", lambda: _dated(ends)),
         )
     )
 
 
-async def _line(ends: Ends, kind: str, name: str, work: Callable[[], Awaitable[str]]) -> Line:
-    title, account = f"{kind} {name}", ends.storage.blobs.account_name
+async def _line(ends: Ends, kind: str, name: str, work: Awaitable[str]) -> Line:
+    title, account = f"{kind} {name}", str(ends.storage.blobs.account_name)
 
     async def worked() -> Line:
         try:
             async with storage_errors():
-                return ok(title, await work())
+                return ok(title, await work)
         except Unavailable as error:
             if error.why != "ResourceNotFoundError":
                 raise

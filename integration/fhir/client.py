@@ -9,6 +9,7 @@ from typing import Any
 from integration import exact_json
 from integration.activity import doing
 from integration.errors import Misconfigured, Unavailable
+from integration.fhir.searchset import is_searchset
 from integration.model import Request, Response
 from integration.transport import Neighbour
 
@@ -42,13 +43,18 @@ class FhirServer:
         return resource
 
     async def search(
-        self, path: str, correlation: str, headers: Mapping[str, str] | None = None
+        self,
+        path: str,
+        correlation: str,
+        headers: Mapping[str, str] | None = None,
+        most: int | None = None,
     ) -> dict[str, Any]:
-        """A searchset. Raises Unavailable, or Misconfigured where the server takes no such search.
+        """A searchset. Raises TooLong for one of more than `most` bytes, Unavailable, or
+        Misconfigured where the server takes no such search.
         Of an answer no more is told than its status: it may repeat what was searched for."""
         headers = {"accept": "application/fhir+json", **(headers or {})}
         name = self.neighbour.name
-        answer = await self.send(Request("GET", path, headers=headers), correlation)
+        answer = await self.send(Request("GET", path, headers=headers, most=most), correlation)
         if answer.status >= 500 or answer.status == 408:
             raise Unavailable(name, f"a search was answered {answer.status}")
         if answer.status != 200:
@@ -57,6 +63,7 @@ class FhirServer:
             found = exact_json.decode(answer.body)
         except exact_json.Malformed:
             found = None
-        if not isinstance(found, dict):
-            raise Unavailable(name, "a page was no JSON object")
-        return found
+        if not is_searchset(found):
+            raise Unavailable(name, "a page was no searchset")
+        page: dict[str, Any] = found
+        return page

@@ -14,6 +14,17 @@ Searchset = Mapping[str, Any]
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 
 
+def is_searchset(found: object) -> bool:
+    """Whether it has the shape of one, as far as anybody here reads it."""
+    if not isinstance(found, dict):
+        return False
+    entries, links = found.get("entry", []), found.get("link", [])
+    if not (isinstance(entries, list) and isinstance(links, list)):
+        return False
+    resources = (entry.get("resource", {}) for entry in entries if isinstance(entry, dict))
+    return all(isinstance(each, dict) for each in (*entries, *links, *resources))
+
+
 def matches(type_: str, searchset: Searchset) -> Iterator[dict[str, Any]]:
     """What was searched, without what was only included or said about it."""
     for entry in searchset.get("entry", ()):

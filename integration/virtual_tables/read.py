@@ -9,6 +9,7 @@ the result, or one in a wrong order, would be taken for the whole.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from uuid import UUID
 
 import msgspec
 
-from integration.errors import Rejected
+from integration.errors import Rejected, Unavailable
 from integration.fhir.client import FhirServer
 from integration.fhir.search import Parameters, address
 from integration.fhir.searchset import matches, next_path
@@ -26,7 +27,7 @@ from integration.odata.expressions import Expression, Order
 from integration.odata.model import Row
 from integration.odata.query import Query
 from integration.odata.refusals import invalid, not_offered
-from integration.virtual_tables import pushdown
+from integration.virtual_tables import pages, pushdown
 from integration.virtual_tables.pushdown import Pushed, Targets
 from integration.virtual_tables.row_keys import Keys
 from integration.virtual_tables.shape import Shape, links, mapped, row
@@ -36,18 +37,20 @@ Resource = Mapping[str, Any]
 # Resources that one search of a gathering brings; the service gives 1,000 at most.
 _TOGETHER = 250
 
-# Else a server leaves out what it does not know of a search, and finds too much or counts wrongly.
-# https://learn.microsoft.com/azure/healthcare-apis/fhir/overview-of-search
-_STRICT = {"prefer": "handling=strict"}
+
+# An address without a fragment: https://www.rfc-editor.org/rfc/rfc3986#section-2
+_SEARCH = re.compile(r"[!\"$-~]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What reading needs. `breadth`: resources that one request may look at."""
+    """What reading needs. `breadth`: resources that one request may look at; `most_bytes` of a
+    page of the FHIR server: a worker holds those of many requests at once."""
 
     fhir: FhirServer
     keys: Keys
     breadth: int
+    most_bytes: int = 16_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +140,7 @@ async def _streamed(
     told, looked = (mark.told if mark else 0), 0
     chosen: list[tuple[Resource, Row | None]] = []
     while path is not None:
-        searchset = await it.fhir.search(path, run, _STRICT)
+        path, searchset, fewer = await pages.searchset(it.fhir, path, batch, it.most_bytes, run)
         found = list(matches(shape.resource, searchset))
         after = next_path(searchset, it.fhir.neighbour.name, it.fhir.neighbour.base)
         shown = await rows(it, narrow, found)
@@ -153,11 +156,12 @@ async def _streamed(
                 here = _Mark(path, number) if number < len(found) else _Mark(after, 0)
                 more = here.path is not None and wanted != query.top
                 return await _page(it, shape, query, chosen, here if more else None)
-        if looked > it.breadth and after is not None:
+        if (looked > it.breadth or fewer) and after is not None:
             if chosen:  # what was found goes out, and the next page goes on behind it
                 return await _page(it, shape, query, chosen, _Mark(after, 0))
-            raise _too_broad(it, pushdown.unsearched(query.filter, shape, {}) or ["$skip"])
-        path, told = after, 0
+            if looked > it.breadth:
+                raise _too_broad(it, pushdown.unsearched(query.filter, shape, {}) or ["$skip"])
+        path, told = after, max(0, told - len(found))
     return await _page(it, shape, query, chosen, None)
 
 
@@ -195,14 +199,16 @@ async def _searched(
 ) -> AsyncIterator[tuple[Resource, Row]]:
     """Everything that a search finds, with the columns that matter. Raises Rejected, 501."""
     path: str | None = address(narrow.resource, (*parameters, ("_count", str(_TOGETHER))))
-    looked = 0
+    looked, large = 0, 0
     while path is not None:
-        searchset = await it.fhir.search(path, run, _STRICT)
+        path, searchset, fewer = await pages.searchset(it.fhir, path, _TOGETHER, it.most_bytes, run)
         found = list(matches(narrow.resource, searchset))
         path = next_path(searchset, it.fhir.neighbour.name, it.fhir.neighbour.base)
-        looked += len(found)
+        looked, large = looked + len(found), large + fewer
         if looked > it.breadth or (looked == it.breadth and path is not None):
             raise _too_broad(it, why)
+        if large >= pages.MOST and path is not None:
+            raise pages.too_large()
         for pair in zip(found, await rows(it, narrow, found), strict=True):
             yield pair
 
@@ -210,7 +216,9 @@ async def _searched(
 async def _count(it: Reading, shape: Shape, pushed: Pushed, run: str) -> int:
     """https://hl7.org/fhir/R4/search.html#summary"""
     path = address(shape.resource, (*pushed.parameters, ("_summary", "count")))
-    total: int = (await it.fhir.search(path, run, _STRICT)).get("total", 0)
+    total = (await it.fhir.search(path, run, pages.STRICT)).get("total")
+    if not isinstance(total, int):
+        raise Unavailable(it.fhir.neighbour.name, "a count was answered without a number")
     return total
 
 
@@ -287,7 +295,11 @@ def _mark(token: str | None, shape: Shape) -> _Mark | None:
         mark = msgspec.json.decode(bytes.fromhex(token), type=_Mark)
     except (ValueError, msgspec.DecodeError):
         raise invalid("$skiptoken is none of this feed", "$skiptoken") from None
-    is_search = mark.path is None or mark.path.startswith(f"{shape.resource}?")
-    if not is_search or mark.told < 0 or not (mark.path or "").isascii():
+    # A page of the server has 1,000 resources at most, and FEED_BREADTH is 50,000 at most.
+    most, is_search = 50_000, True
+    if mark.path is not None:
+        most, is_search = 1000, _SEARCH.fullmatch(mark.path) is not None
+        is_search = is_search and mark.path.startswith(f"{shape.resource}?")
+    if not is_search or not 0 <= mark.told <= most:
         raise invalid("$skiptoken is none of this feed", "$skiptoken")
     return mark

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 from local.dataverse import addresses, metadata, refusals, shaping
 from local.dataverse.addresses import Address
-from local.dataverse.organization import BUSINESS_UNIT
+from local.dataverse.organization import ACT_FOR, BUSINESS_UNIT, BYPASS, BYPASS_PLUGINS, USER
 from local.dataverse.rows import Slice, Values
 from local.dataverse.tables import SETUP, Table
 from local.dataverse.wire import Call, Reply
@@ -40,6 +41,7 @@ DEPTHS = {"0": "Basic", "1": "Local", "2": "Deep", "3": "Global"}
 
 ROLE_PRIVILEGES = "RetrieveRolePrivilegesRole"
 ADD_PRIVILEGES = "Microsoft.Dynamics.CRM.AddPrivilegesRole"
+USER_PRIVILEGES = "Microsoft.Dynamics.CRM.RetrieveUserPrivileges()"
 USERS_ROLES = "systemuserroles_association"
 PUBLISH = ("PublishXml", "PublishAllXml")
 
@@ -139,6 +141,10 @@ def below(world: World, call: Call, at: Address, rest: str, body: Any) -> Reply 
             values = {"roleid": row_id, "privilegeid": privilege, "depth": depth}
             _seed(world, "roleprivileges", metadata.id_of(row_id, privilege), **values)
         return Reply(204)
+    if at.table.name == "systemuser" and rest == USER_PRIVILEGES and call.method == "GET":
+        told = list(_may(world, at.id or ""))
+        context = f"{call.root}/$metadata#Microsoft.Dynamics.CRM.RetrieveUserPrivilegesResponse"
+        return Reply(200, {"@odata.context": context, "RolePrivileges": told})
     if at.table.name != "systemuser" or rest.removesuffix("/$ref") != USERS_ROLES:
         return None
     if row_id is None:
@@ -155,6 +161,24 @@ def below(world: World, call: Call, at: Address, rest: str, body: Any) -> Reply 
 
 def _held(world: World, user: str) -> list[Values]:
     return _rows(world, "systemuserroles", systemuserid=user)
+
+
+def _may(world: World, user: str) -> Iterator[Values]:
+    """https://learn.microsoft.com/power-apps/developer/data-platform/webapi/reference/retrieveuserprivileges
+    The caller may do everything, but for what the organisation grants by name."""
+    every = Slice("1", [], "id", 5000, 0)
+    found = world.store.find(world.catalog.by_name["privilege"], every)
+    named = {row.id: str(row.values["name"]) for row in found}
+    if user == USER:
+        refused = {BYPASS, BYPASS_PLUGINS, ACT_FOR} - world.organization.privileges
+        held = {row_id: "Global" for row_id, name in named.items() if name not in refused}
+    else:
+        roles = [each["roleid"] for each in _held(world, user)]
+        granted = (each for role in roles for each in _rows(world, "roleprivileges", roleid=role))
+        held = {each["privilegeid"]: each["depth"] for each in granted}
+    for row_id, depth in held.items():
+        yield {"Depth": depth, "PrivilegeId": row_id, "BusinessUnitId": BUSINESS_UNIT,
+               "PrivilegeName": named[row_id]}  # fmt: skip
 
 
 def _existing(world: World, name: str, row_id: str) -> None:

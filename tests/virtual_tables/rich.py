@@ -61,15 +61,16 @@ def resource(type_: str, id_: str, forms: Mapping[str, str] | None = None) -> Js
 
 def _object(model: Any, depth: int, forms: Mapping[str, str]) -> Json:
     made: Json = {}
-    chosen: dict[str, str] = dict(forms) if depth == 1 else {}
-    for name, field in _fields(model):
+    names = dict(_fields(model))
+    chosen = {one: name for one, name in forms.items() if name in names}
+    for name, field in names.items():
         more = field.json_schema_extra or {}
         left_out = _LEFT_OUT_OF.get(model.__name__, {"text"} if depth == 1 else set())
         if {name, more.get("one_of_many")} & left_out:
             continue
         if (one := more.get("one_of_many")) and chosen.setdefault(one, name) != name:
             continue
-        value = _CODES.get(name) or _value(field, depth, more)
+        value = _CODES.get(name) or _value(field, depth, more, forms)
         if value is None:
             continue
         many = _is_list(field.annotation)
@@ -95,11 +96,13 @@ def _fields(model: Any) -> tuple[tuple[str, Any], ...]:
     return tuple(each for each in named if each[0] not in _LEFT_OUT and each[0][0] != "_")
 
 
-def _value(field: Any, depth: int, more: Mapping[str, Any]) -> Any:
+def _value(field: Any, depth: int, more: Mapping[str, Any], forms: Mapping[str, str]) -> Any:
     codes = [code for code in more.get("enum_values", ()) if code != "+"]
     for part in _parts(field.annotation):
         if get_model := getattr(part, "get_model_klass", None):
-            return _complex(get_model(), depth, more)
+            required = field.is_required() or more.get("one_of_many_required")
+            deep = depth >= _DEEPEST and not required
+            return None if deep else _complex(get_model(), depth, more, forms)
         if (kind := type(part).__name__) in _PRIMITIVES:
             return codes[0] if codes else _PRIMITIVES[kind]
         if part is bool:
@@ -109,7 +112,9 @@ def _value(field: Any, depth: int, more: Mapping[str, Any]) -> Any:
     raise AssertionError(f"what is {field.annotation}?")
 
 
-def _complex(model: Any, depth: int, more: Mapping[str, Any]) -> Json | None:
+def _complex(
+    model: Any, depth: int, more: Mapping[str, Any], forms: Mapping[str, str]
+) -> Json | None:
     name = model.__name__
     if name == "Extension":
         return _extension(str(depth))
@@ -117,9 +122,9 @@ def _complex(model: Any, depth: int, more: Mapping[str, Any]) -> Json | None:
         type_ = next(iter(more.get("enum_reference_types", ())), "Patient")
         type_ = "Basic" if type_ == "Resource" else type_
         return {"reference": f"{type_}/some-{type_.lower()}", "display": "some display"}
-    if depth >= _DEEPEST or name in ("Resource", "Meta"):
+    if name in ("Resource", "Meta"):
         return None
-    return _object(model, depth + 1, {})
+    return _object(model, depth + 1, forms)
 
 
 def _parts(annotation: Any) -> Iterator[Any]:

@@ -171,7 +171,7 @@ def test_python_understands_what_is_wrong(service: ODataService, served: Served)
         service.query(known).apply("aggregate($count as n)").all()
     row = service.query(known).get(str(UUID(int=100)))
     row.msemr_status = 7
-    with pytest.raises(ODataError, match="HTTP 400 .*msemr_status"):
+    with pytest.raises(ODataError, match=r"HTTP 400 .*msemr_status"):
         service.save(row)
     stranger = requests.get(served.root, headers={"x-functions-key": "guessed"}, timeout=30)
     assert stranger.status_code == 401
@@ -183,7 +183,8 @@ def test_python_understands_what_is_wrong(service: ODataService, served: Served)
 @needs_node
 def test_javascript_reads_and_writes(served: Served) -> None:
     found = served.ask("odata_client.mjs")
-    assert "msemr_observations" in found["sets"] and len(found["sets"]) == 20
+    assert "msemr_observations" in found["sets"]
+    assert len(found["sets"]) == 20
     assert found["byKey"]["msemr_codetext"] == "Weight 0"
     assert found["equal"] == ["Weight 3"]
     assert sorted(found["choice"]) == ["Weight 0", "Weight 1", "Weight 2", "Weight 3"]

@@ -32,7 +32,17 @@ class Query(NamedTuple):
 
 # -- what the server holds ------------------------------------------------------------------------
 
-WORDS = ["Weight", "weight loss", "Blut\u00fcberdruck", "O'Hara", "100%", "a,b", "c$d|e\\f", "x y", "W"]
+WORDS = [
+    "Weight",
+    "weight loss",
+    "Blut\u00fcberdruck",
+    "O'Hara",
+    "100%",
+    "a,b",
+    "c$d|e\\f",
+    "x y",
+    "W",
+]
 CODES = ["8867-4", "29463-7", "abc", "ABC", "a b"]
 DAYS = ["2023", "2023-12", "2023-12-31", "2024-01-01T00:30:00+02:00", "2024-01-01T00:30:00Z"]
 DAYS += ["2024-02-29T23:59:59.999-11:00", "2024-03-01", "2024-03-01T12:00:00Z"]
@@ -45,7 +55,9 @@ def _some(r: random.Random, values: Sequence[Any]) -> Any:
 def _concept(r: random.Random) -> Json | None:
     code, text = _some(r, CODES), _some(r, WORDS)
     coding = [{"system": "http://loinc.org", "code": code}] if code else []
-    more = [{"system": "http://snomed.info/sct", "code": r.choice(CODES)}] if r.random() < 0.2 else []
+    more = (
+        [{"system": "http://snomed.info/sct", "code": r.choice(CODES)}] if r.random() < 0.2 else []
+    )
     made = {"coding": coding + more, "text": text}
     return {name: value for name, value in made.items() if value} or None
 
@@ -200,7 +212,9 @@ def _comparison(r: random.Random, type_: EntityType, rows: Sequence[Row]) -> Que
         return Query(text, lambda row: _fold(known, row[known.name]) in folded)
     value = _value(r, known, rows)
     ordered = known.type not in (Type.BOOLEAN, Type.GUID)
-    operator = r.choice(["eq", "eq", "ne", "lt", "le", "gt", "ge"] if ordered else ["eq", "eq", "ne"])
+    operator = r.choice(
+        ["eq", "eq", "ne", "lt", "le", "gt", "ge"] if ordered else ["eq", "eq", "ne"]
+    )
     return Query(
         f"{known.name} {operator} {_literal(value)}",
         lambda row: _compared(operator, _fold(known, row[known.name]), _fold(known, value)),
@@ -304,7 +318,9 @@ async def _check(feed: Feed, r: random.Random, type_: EntityType, rows: Sequence
         wanted = [row for row in rows if query.holds(row) is True]
     order: list[tuple[Property, bool]] = []
     if r.random() < 0.5:
-        order = [(known, r.random() < 0.5) for known in r.sample(type_.properties, r.randrange(1, 3))]
+        order = [
+            (known, r.random() < 0.5) for known in r.sample(type_.properties, r.randrange(1, 3))
+        ]
         said = (f"{known.name} {'desc' if down else 'asc'}" for known, down in order)
         options.append(f"$orderby={','.join(said)}")
     skip, top = 0, len(rows)

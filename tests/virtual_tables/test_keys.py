@@ -207,6 +207,17 @@ async def test_the_mirror_notes_nothing_where_the_key_follows_from_the_id(route:
     assert (kept.noted, kept.back) == ({}, {})
 
 
+async def test_a_contact_that_is_made_anew_takes_the_place_of_the_one_that_is_gone(
+    route: Route,
+) -> None:
+    kept = MemoryRowKeys()
+    await kept.note("Patient", {ANNA: THEIRS})
+    await mirrored(route, kept, route.neighbour.put(patient(id=ANNA)))
+    assert await kept.keys("Patient", [ANNA]) == {ANNA: ANNA}
+    keys = Keys(kept, lambda _: True)
+    assert await keys.of([f"Patient/{ANNA}"]) == {f"Patient/{ANNA}": UUID(ANNA)}
+
+
 async def test_the_mirror_notes_the_way_back_from_a_key_that_it_derived(route: Route) -> None:
     kept = MemoryRowKeys()
     await mirrored(route, kept, route.neighbour.put(patient(id="mrn.7")))

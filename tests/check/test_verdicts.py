@@ -1,0 +1,139 @@
+"""What an answer means, and what the table says of it."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from integration.__main__ import main
+from integration.check import lines, mends, verdicts
+from integration.check.lines import State
+from local.child import PROJECT
+
+NOON = datetime(2026, 3, 2, 12, 0, 0, 900_000, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+
+
+def clock(date: str | None, ours: datetime, most: float = 60) -> lines.Line:
+    return verdicts.clock("clock", date, ours, ours + SECOND / 10, most)
+
+
+def test_a_date_cut_to_the_second_of_an_answer_on_its_way_is_no_difference() -> None:
+    line = clock("Mon, 02 Mar 2026 12:00:00 GMT", NOON)
+    assert (line.state, line.found) == (State.OK, "0 s apart")
+
+
+@pytest.mark.parametrize(("late", "side"), [(300, "ahead of"), (-300, "behind")])
+def test_a_clock_that_is_wrong_is_told_with_its_side(late: int, side: str) -> None:
+    line = clock("Mon, 02 Mar 2026 12:00:00 GMT", NOON + late * SECOND)
+    assert line.state is State.FAILED
+    assert re.search(rf"is (299|300) s {side} it", line.found)
+    assert clock("Mon, 02 Mar 2026 12:00:00 GMT", NOON + late * SECOND, 301).state is State.OK
+
+
+@pytest.mark.parametrize("date", [None, "yesterday"])
+def test_an_answer_without_a_date_says_nothing_of_a_clock(date: str | None) -> None:
+    assert clock(date, NOON).state is State.SKIPPED
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "found"),
+    [
+        (200, {"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1"}, None),
+        (200, {"resourceType": "CapabilityStatement", "fhirVersion": "5.0.0"}, "fhirVersion 5.0.0"),
+        (200, {"resourceType": "Patient", "id": "Zaphkiel"}, "no CapabilityStatement"),
+        (404, None, "answered 404"),
+    ],
+)
+def test_only_an_r4_server_is_the_right_one(status: int, body: Any, found: str | None) -> None:
+    line = verdicts.capability("FHIR", status, body)
+    assert (line.state is State.OK) is (found is None)
+    assert (found or "4.0.1") in line.found
+    assert "Zaphkiel" not in line.found
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_a_read_of_nothing_that_finds_nothing_was_allowed(status: int) -> None:
+    assert verdicts.read("read", status).state is State.OK
+
+
+@pytest.mark.parametrize("status", [404, 412])
+def test_an_update_that_its_condition_refused_was_allowed(status: int) -> None:
+    assert verdicts.write("write", status).state is State.OK
+
+
+@pytest.mark.parametrize("status", [200, 201, 400, 405, 500])
+def test_any_other_answer_is_not_what_was_wanted(status: int) -> None:
+    for verdict in (verdicts.read, verdicts.write):
+        line = verdict("it", status)
+        assert line.state is State.FAILED
+        assert line.mend
+
+
+def held(name: str, depth: str = "Global") -> dict[str, str]:
+    return {"PrivilegeName": name, "Depth": depth}
+
+
+def test_a_privilege_counts_for_the_whole_organisation_only_and_in_any_case() -> None:
+    wanted = ["prvReadContact", "prvWriteContact"]
+    both = [held("prvreadcontact"), held("prvWriteContact")]
+    assert verdicts.privileges("it", wanted, both).state is State.OK
+    one = verdicts.privileges("it", wanted, [both[0], held("prvWriteContact", "Local")])
+    assert one.found == "lacking prvWriteContact; 1 of them not for the whole organisation"
+    assert one.mend == mends.PROVISION
+
+
+def test_a_key_must_be_there_and_its_index_ready() -> None:
+    def there(state: str) -> list[dict[str, Any]]:
+        return [{"KeyAttributes": ["b", "a"], "EntityKeyIndexStatus": state}]
+
+    assert verdicts.keys("it", [("a", "b")], there("Active")).state is State.OK
+    assert verdicts.keys("it", [("a", "b")], there("Failed")).found == "the index is Failed"
+    assert verdicts.keys("it", [("a", "c")], there("Active")).found == "no key of a + c"
+
+
+def test_a_long_list_is_cut_and_says_so() -> None:
+    assert verdicts.listed(map(str, range(10))).endswith("7 and 2 more")
+
+
+def test_each_check_is_one_line_and_a_failure_ends_with_its_mend() -> None:
+    told = lines.table(
+        [
+            lines.ok("a", "well"),
+            lines.failed("longer", "not", "do this"),
+            lines.skipped("b", "for a reason"),
+        ]
+    )
+    assert told == [
+        "a       ok       well",
+        "longer  failed   not => do this",
+        "b       skipped  for a reason",
+        "check: ok=1 failed=1 skipped=1",
+    ]
+
+
+def every_mend() -> list[str]:
+    said = [text for name, text in vars(mends).items() if name.isupper() and isinstance(text, str)]
+    kinds = ("container", "queue", "table")
+    said += [mends.made(kind, "name", "account") for kind in kinds]
+    said += [mends.storage_role(kind, "account", None) for kind in kinds]
+    return [*said, mends.fhir_role("id"), mends.columns("abc")]
+
+
+def test_each_page_that_a_mend_names_is_there() -> None:
+    pages = [page for mend in every_mend() for page in re.findall(r"docs/[\w/-]+(?:\.md)", mend)]
+    assert pages
+    assert [page for page in pages if not (PROJECT / page).is_file()] == []
+
+
+def test_each_command_that_a_mend_names_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = {one for mend in every_mend() for one in re.findall(r"-m integration (\w+)", mend)}
+    assert commands
+    for command in commands:
+        with pytest.raises(SystemExit) as ended:
+            main([command, "--help"])
+        assert ended.value.code == 0
+    capsys.readouterr()

@@ -1,0 +1,39 @@
+"""The feed before a FHIR server that answers as a test says."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import httpx
+
+from integration.fhir.client import FhirServer
+from integration.journal.routes import MemoryRoutes
+from integration.journal.row_keys import MemoryRowKeys
+from integration.transport import Neighbour, places
+from tests.virtual_tables.conftest import Feed, made
+
+FHIR = "http://fhir.example"
+
+Script = Callable[[httpx.Request], httpx.Response | Awaitable[httpx.Response]]
+
+
+async def _at_once(_: float) -> None:
+    """No pause between tries."""
+
+
+@asynccontextmanager
+async def scripted(answer: Script, seconds: float = 25.0) -> AsyncIterator[Feed]:
+    seen: list[httpx.Request] = []
+
+    async def hear(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        told = answer(request)
+        return told if isinstance(told, httpx.Response) else await told
+
+    async with httpx.AsyncClient(base_url=FHIR, transport=httpx.MockTransport(hear)) as http:
+        fhir = FhirServer(Neighbour("FHIR server", FHIR, http, places(16), pause=_at_once))
+        kept, routes = MemoryRowKeys(), MemoryRoutes()
+        tables = replace(made(fhir, kept, routes), seconds=seconds)
+        yield Feed(tables, http, kept, routes, seen)

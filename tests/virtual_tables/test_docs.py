@@ -1,0 +1,48 @@
+"""What docs/virtual-tables.md says of the tables is what their maps say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from integration.mapping.model import Route
+from integration.virtual_tables.shape import Shape
+from local.child import PROJECT
+from tests.virtual_tables.conftest import SHAPES
+
+DOC = PROJECT / "docs/virtual-tables.md"
+
+# Nothing else stands before a name of these maps' columns.
+PREFIX = "msemr_"
+
+
+def table() -> Iterator[str]:
+    """The rows as they should be."""
+    for name, each in sorted(SHAPES.items()):
+        cells = (
+            name,
+            f"`{each.type.set}`",
+            "yes" if Route.DATAVERSE in each.entity.routes else "",
+            ", ".join(f"`{column}`" for column in _contacts(each)),
+            ", ".join(_searched(each)),
+        )
+        yield f"| {' | '.join(cells)} |"
+
+
+def _contacts(of: Shape) -> list[str]:
+    return [one.column for one in of.attributes.values() if one.shown.target == "Patient"]
+
+
+def _searched(of: Shape) -> list[str]:
+    return [
+        one.column.removeprefix(PREFIX)
+        for one in of.attributes.values()
+        if one.shown.search is not None and one.shown.target != "Patient"
+    ]
+
+
+def test_the_tables_of_the_doc_are_those_of_the_maps() -> None:
+    lines = DOC.read_text("utf-8").splitlines()
+    found = [
+        line for line in lines if line.split("|")[1:2] and line.split("|")[1].strip() in SHAPES
+    ]
+    assert found == list(table())
