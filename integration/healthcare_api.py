@@ -23,7 +23,8 @@ from integration.dataverse.upsert_bundle import Action, Answer
 from integration.errors import Misconfigured, Unavailable, Unmappable
 from integration.fhir import references, stamps
 from integration.fhir.grammar import literal
-from integration.mapping.model import EntityMap
+from integration.mapping.keys import shown_id
+from integration.mapping.model import EntityMap, LongId
 from integration.model import Claim, RowOutcome
 from integration.order import Order, Taken, Write
 from integration.web_api import WebApi
@@ -93,6 +94,9 @@ async def _brought(it: HealthcareApi, subject: _Subject) -> _Done:
     resource = await it.rows.fhir.read(subject.resource, subject.claim.delivery)
     if resource is None:
         return await _gone(it, subject)
+    # The API knows no digests: it would say no more than that the contact is wrong.
+    columns = await it.rows.dataverse.columns(subject.entity.table)
+    shown_id(replace(subject.entity, long_id=LongId.REFUSE), str(resource.get("id")), columns)
     version, stamp = resource.get("meta", {}).get("versionId"), _stamp(resource)
     if _is_older(stamp, subject.last):
         return _Done(subject.outcome("unchanged", None, version))
