@@ -361,7 +361,7 @@ module budget 'modules/budget.bicep' = if (monthlyBudget > 0) {
 
 output functionAppName string = app.outputs.name
 output functionAppUrl string = app.outputs.url
-// Dataverse makes an application user of this id: docs/operations.md
+// Dataverse makes an application user of this id: docs/deploying.md
 output identityClientId string = identity.properties.clientId
 output identityPrincipalId string = identity.properties.principalId
 output fhirUrl string = fhirUrl

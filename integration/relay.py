@@ -66,7 +66,6 @@ async def _carried(relay: Relay, claim: Claim) -> None:
         back = put_back(claim, error, relay.now(), relay.max_age)
         extra = {"delivery": claim.delivery, "lane": claim.lane, "attempt": claim.attempt}
         if back.delay is None:
-            log.error("delivery.parked", extra={**extra, "reason": str(error)})
             await park(relay.journal, claim, str(error))
         else:
             level = logging.ERROR if isinstance(error, Misconfigured) else logging.WARNING
@@ -76,6 +75,8 @@ async def _carried(relay: Relay, claim: Claim) -> None:
 
 async def park(journal: Journal, claim: Claim, reason: str) -> None:
     """Give up on a delivery until an operator looks at it. Nothing of it is lost."""
+    extra = {"delivery": claim.delivery, "lane": claim.lane, "attempt": claim.attempt}
+    log.error("delivery.parked", extra={**extra, "reason": reason})
     await journal.change(claim.delivery, only_if=_ON_THEIR_WAY, status=Status.PARKED, reason=reason)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from integration.journal.store import Journal, Page
 from integration.model import Category, Claim, Delivery, Outcome, RowOutcome, Status
 from integration.outbox import Outbox
 from integration.settings import MIRROR_QUEUE, RELAY_QUEUE
+
+log = logging.getLogger(__name__)
 
 _MOST = 500
 
@@ -75,6 +78,7 @@ async def cancel(journal: Journal, id_: str, now: datetime) -> Delivery:
     delivery = await _known(journal, id_)
     if not await journal.change(id_, only_if=_TO_END, status=Status.CANCELLED, finished=now):
         raise Rejected(Issue("conflict", "the delivery is done already"), status=409)
+    log.info("delivery.cancelled", extra={"delivery": id_})
     return delivery
 
 

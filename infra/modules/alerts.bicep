@@ -56,7 +56,7 @@ AppTraces
     window: 'P1D'
     query: format('''
 AppTraces
-| where Message in ('delivery.accepted', 'delivery.done', 'delivery.parked')
+| where Message in ('delivery.accepted', 'delivery.done', 'delivery.cancelled', 'delivery.parked')
 | extend delivery = tostring(Properties.delivery)
 | summarize accepted = minif(TimeGenerated, Message == 'delivery.accepted'), ended = countif(Message != 'delivery.accepted') by delivery
 | where ended == 0 and accepted < ago({0}m)
