@@ -84,6 +84,9 @@ def _compare(table: Table, node: Compare) -> Sql:
         if node.operator not in ("eq", "ne"):
             raise refusals.bad_query("null can only be compared with eq and ne.")
         return f"{path(column)} IS {'NOT ' if node.operator == 'ne' else ''}NULL", []
+    if node.operator == "eq":
+        # Never null, as the one below; and unlike that one it can be looked up in an index.
+        return f"{path(column)} IS ?", [_bound(column, right)]
     return _signed(node.operator, path(column), "?"), [_bound(column, right)]
 
 
