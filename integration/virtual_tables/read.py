@@ -9,13 +9,10 @@ the result, or one in a wrong order, would be taken for the whole.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
-
-import msgspec
 
 from integration.errors import Rejected, Unavailable
 from integration.fhir.client import FhirServer
@@ -26,8 +23,9 @@ from integration.odata.evaluate import ordering
 from integration.odata.expressions import Expression, Order
 from integration.odata.model import Row
 from integration.odata.query import Query
-from integration.odata.refusals import invalid, not_offered
-from integration.virtual_tables import pages, pushdown
+from integration.odata.refusals import not_offered
+from integration.virtual_tables import marks, pages, pushdown
+from integration.virtual_tables.marks import Mark
 from integration.virtual_tables.pushdown import Pushed, Targets
 from integration.virtual_tables.row_keys import Keys
 from integration.virtual_tables.shape import Shape, links, mapped, row
@@ -36,10 +34,6 @@ Resource = Mapping[str, Any]
 
 # Resources that one search of a gathering brings; the service gives 1,000 at most.
 _TOGETHER = 250
-
-
-# An address without a fragment: https://www.rfc-editor.org/rfc/rfc3986#section-2
-_SEARCH = re.compile(r"[!\"$-~]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +54,6 @@ class Page:
     rows: Sequence[tuple[Row, str | None]]
     count: int | None = None
     token: str | None = None
-
-
-class _Mark(msgspec.Struct, array_like=True):
-    """Where a page goes on: a page of the FHIR server and how much of it has been looked at; or,
-    without one, how many of the gathered rows have been told."""
-
-    path: str | None
-    told: int
 
 
 async def entity(it: Reading, shape: Shape, key: UUID, run: str) -> Resource | None:
@@ -91,7 +77,7 @@ async def collection(it: Reading, shape: Shape, query: Query, size: int, run: st
     pushed = pushdown.pushed(query.filter, shape, targets)
     if pushed.nothing:
         return Page((), 0 if query.count else None)
-    mark = _mark(query.token, shape)
+    mark = marks.read(query.token, shape.resource)
     sorted_by = pushdown.sort(query.order, shape)
     if (query.count and not pushed.exact) or (query.order and not sorted_by):
         return await _gathered(it, shape, query, pushed, targets, mark, size, run)
@@ -122,7 +108,7 @@ async def _streamed(
     query: Query,
     pushed: Pushed,
     sorted_by: str | None,
-    mark: _Mark | None,
+    mark: Mark | None,
     size: int,
     run: str,
 ) -> Page:
@@ -153,12 +139,12 @@ async def _streamed(
                 continue
             chosen.append((found[number - 1], each if pushed.exact else None))
             if len(chosen) == wanted:
-                here = _Mark(path, number) if number < len(found) else _Mark(after, 0)
+                here = Mark(path, number) if number < len(found) else Mark(after, 0)
                 more = here.path is not None and wanted != query.top
                 return await _page(it, shape, query, chosen, here if more else None)
         if (looked > it.breadth or fewer) and after is not None:
             if chosen:  # what was found goes out, and the next page goes on behind it
-                return await _page(it, shape, query, chosen, _Mark(after, 0))
+                return await _page(it, shape, query, chosen, Mark(after, 0))
             if looked > it.breadth:
                 raise _too_broad(it, pushdown.unsearched(query.filter, shape, {}) or ["$skip"])
         path, told = after, max(0, told - len(found))
@@ -171,7 +157,7 @@ async def _gathered(
     query: Query,
     pushed: Pushed,
     targets: Targets,
-    mark: _Mark | None,
+    mark: Mark | None,
     size: int,
     run: str,
 ) -> Page:
@@ -189,7 +175,7 @@ async def _gathered(
     chosen = [(resource, None) for _, resource in found[start : start + wanted]]
     more = start + wanted < len(found) and wanted != query.top
     page = await _page(
-        it, shape, query, chosen, _Mark(None, start + wanted) if more and wanted else None
+        it, shape, query, chosen, Mark(None, start + wanted) if more and wanted else None
     )
     return Page(page.rows, len(found) if query.count else None, page.token)
 
@@ -231,14 +217,14 @@ async def _page(
     shape: Shape,
     query: Query,
     chosen: Sequence[tuple[Resource, Row | None]],
-    mark: _Mark | None,
+    mark: Mark | None,
 ) -> Page:
     """`chosen` with their rows, where they are whole already."""
     resources = [resource for resource, _ in chosen]
     whole = [row for _, row in chosen if row is not None]
     shown = whole or await rows(it, _selected(shape, query, ()), resources)
     versions = (each.get("meta", {}).get("versionId") for each in resources)
-    token = None if mark is None else _token(mark)
+    token = None if mark is None else marks.token(mark)
     return Page(tuple(zip(shown, versions, strict=True)), token=token)
 
 
@@ -280,26 +266,3 @@ def _too_broad(it: Reading, why: Sequence[str]) -> Rejected:
         f"{it.breadth:,} resources to look at: narrow it down, by the patient for example",
         "$filter",
     )
-
-
-def _token(mark: _Mark) -> str:
-    return msgspec.json.encode(mark).hex()
-
-
-def _mark(token: str | None, shape: Shape) -> _Mark | None:
-    """Raises Rejected for what this feed has not given, as far as that can be told: what it leads
-    to is a search of the same set in any case."""
-    if token is None:
-        return None
-    try:
-        mark = msgspec.json.decode(bytes.fromhex(token), type=_Mark)
-    except (ValueError, msgspec.DecodeError):
-        raise invalid("$skiptoken is none of this feed", "$skiptoken") from None
-    # A page of the server has 1,000 resources at most, and FEED_BREADTH is 50,000 at most.
-    most, is_search = 50_000, True
-    if mark.path is not None:
-        most, is_search = 1000, _SEARCH.fullmatch(mark.path) is not None
-        is_search = is_search and mark.path.startswith(f"{shape.resource}?")
-    if not is_search or not 0 <= mark.told <= most:
-        raise invalid("$skiptoken is none of this feed", "$skiptoken")
-    return mark
