@@ -115,9 +115,9 @@ async def _sent(http: httpx.AsyncClient, fhir: str, entries: list[dict[str, Any]
     bundle = {"resourceType": "Bundle", "type": "batch", "entry": entries}
     answer = await http.post(fhir, content=exact_json.encode(bundle), headers=_FHIR)
     told = [one["response"] for one in answer.json()["entry"]]
-    assert all(one["status"][0] == "2" for one in told), [
+    assert all(one["status"][0] == "2" for one in told), next(
         one for one in told if one["status"][0] != "2"
-    ][0]
+    )
 
 
 def _resources(shapes: list[Shape]) -> Iterator[dict[str, Any]]:

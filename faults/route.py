@@ -33,6 +33,9 @@ _MOMENT = 0.05
 
 _QUEUES = ("relay", "mirror", "relay-poison", "mirror-poison")
 
+# What the response bundle says of a row that waits for an operator.
+_PARKED_ROW = "mirroring failed repeatedly"
+
 # Small and prompt: a unit is ten entries.
 SETTINGS = {
     "UNIT_MAX_ENTRIES": "10",
@@ -128,10 +131,12 @@ class Route:
         while time.monotonic() < until:
             with contextlib.suppress(httpx.TransportError):
                 answer = await self.http.get(told.address)
-                if answer.status_code == 200:
+                is_over = answer.status_code == 200
+                if is_over and _PARKED_ROW not in answer.text:
                     return replace(told, answers=_answers(answer.json()))
                 state = f"{answer.status_code} {answer.headers.get('x-progress')} {answer.text}"
-                if "parked" in state:  # by a host that has died with it time and again
+                # Parked by a host that has died with it time and again, or could not keep it.
+                if is_over or "parked" in state:
                     await self.http.post(f"{told.address}/replay")
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, _LONGEST)
