@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from integration import exact_json
+from integration.activity import doing
 from integration.errors import Issue, Rejected, Unavailable, method_not_allowed
 from integration.odata import addresses, bodies, headers, metadata, payload, query
 from integration.odata.addresses import (
@@ -34,6 +35,16 @@ _METHODS: Mapping[type[Address], tuple[str, ...]] = {
     Collection: ("GET", "POST"),
     Count: ("GET",),
     Entity: ("GET", "PATCH", "DELETE"),
+}
+
+
+# What the activity log calls the requests to the FHIR server.
+_DOING: Mapping[tuple[type[Address], str], str] = {
+    (Collection, "GET"): "search",
+    (Count, "GET"): "count",
+    (Collection, "POST"): "create",
+    (Entity, "PATCH"): "change",
+    (Entity, "DELETE"): "delete",
 }
 
 
@@ -83,13 +94,18 @@ async def _answer(it: VirtualTables, asked: Asked) -> Answer:
     if asked.method not in _METHODS[type(address)]:
         raise method_not_allowed(*_METHODS[type(address)])
     request = _read(asked, address, shapes)
+    table = request.shape.entity.table if request.shape else None
+    with doing(action=_DOING.get((type(address), asked.method)), table=table):
+        return await _done(it, request, list(types.values()))
+
+
+async def _done(it: VirtualTables, request: _Request, types: Sequence[EntityType]) -> Answer:
+    address, asked = request.address, request.asked
     match address, asked.method:
         case ServiceDocument(), _:
-            return _json(
-                metadata.service_document(types.values(), asked.root, request.form), request
-            )
+            return _json(metadata.service_document(types, asked.root, request.form), request)
         case Metadata(), _:
-            return _metadata(list(types.values()), request)
+            return _metadata(types, request)
         case Collection(), "GET":
             return await _collection(it, request)
         case Collection(), _:
