@@ -134,6 +134,10 @@ async def relayed(side: Side, bundle: Sent, limits: Limits) -> Result:
     )
 
 
+async def _nobody_follows() -> dict[str, str]:
+    return {}
+
+
 async def _carry(journal: MemoryJournal, outbox: MemoryOutbox, side: Side, limits: Limits) -> None:
     fhir = FhirServer(Neighbour("FHIR server", side.url, side.http, places(4)))
     order = Order(
@@ -144,7 +148,7 @@ async def _carry(journal: MemoryJournal, outbox: MemoryOutbox, side: Side, limit
         pause=asyncio.sleep,
         jitter=lambda: 0.5,
     )
-    carrier = Carrier(journal, outbox, fhir, order, frozenset())
+    carrier = Carrier(journal, outbox, fhir, order, _nobody_follows)
     worker = Relay(carrier, limits, _now, inf)
     for claim in _claims(outbox):
         assert claim.attempt < 3, "the FHIR server is in trouble"
