@@ -1,6 +1,8 @@
 # Every command prepares what it needs; a second run finds it ready.
 PYTHON ?= python3
 BIN := .venv/bin
+# The tests of one file share their neighbours, so they stay together.
+TESTS := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 READY := .venv/ready local/node_modules/ready
 
 .DEFAULT_GOAL := help
@@ -22,14 +24,14 @@ reconcile: $(READY) ## Find and mend rows that differ from FHIR, by the settings
 	@$(BIN)/python -m integration reconcile $(ARGS)
 
 test: $(READY) ## Run the tests, against the real storage emulator and the real FHIR server
-	@$(BIN)/python -m pytest -q
+	@$(TESTS)
 
 check: $(READY) ## Format, lint, types, Bicep and tests, as CI does
 	@echo "== format"; $(BIN)/ruff format --check .
 	@echo "== lint"; $(BIN)/ruff check .
 	@echo "== types"; $(BIN)/mypy
 	@echo "== bicep"; infra/check.sh
-	@echo "== tests"; $(BIN)/python -m pytest -q
+	@echo "== tests"; $(TESTS)
 
 # Not among the requirements of development: it brings a hundred packages, each at a version of its own choice.
 scan: .local/checkov/ready ## Have the Bicep files looked at by a security scanner
