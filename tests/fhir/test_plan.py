@@ -197,11 +197,13 @@ def test_what_finds_its_resource_by_itself_finds_what_one_server_would_let_it_fi
 ) -> None:
     # Inside a unit the server keeps this order by itself: deletes first, patches late, reads last.
     planned = plan(contents, NAMING, limits)
-    place, before = places(planned), found(contents)
+    place, before, graph = places(planned), found(contents), with_order(contents, planned)
     for n in place:
         for earlier in before[n] & place.keys():
             assert place[earlier][0] == place[n][0]
-            assert place[earlier][1] <= place[n][1]
+            # What refers to a conditional create, and is written before it is deleted, is a circle.
+            if n not in reach(graph, earlier):
+                assert place[earlier][1] <= place[n][1]
 
 
 @bounded(60)
