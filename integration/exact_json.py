@@ -40,6 +40,15 @@ def decode(data: bytes) -> Any:
         raise Malformed(_why(error, data)) from None
 
 
+def object_or_none(data: bytes) -> dict[str, Any] | None:
+    """The JSON object; None for what is none, or no JSON."""
+    try:
+        found = decode(data)
+    except Malformed:
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def encode(value: Any) -> bytes:
     """Serialise; a `Raw` inside is written as it is."""
     return _encoder.encode(value)

@@ -50,6 +50,7 @@ def _describe(running: Running, host: Child) -> None:
     ports = running.ports
     _say("ready\n")
     _say(f"  functions  {host.url}/api")
+    _say(f"  feed       {host.url}/api/odata/")
     _say(f"  FHIR       {running.fhir_url}")
     _say(f"  Dataverse  {running.dataverse_url}/api/data/v9.2")
     _say(f"  storage    blob {ports.blob}, queue {ports.queue}, table {ports.table} (Azurite)")

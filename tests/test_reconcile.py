@@ -221,14 +221,11 @@ async def test_a_row_of_a_patient_that_never_was_here_is_told_and_left_alone(rou
     assert route.dataverse_neighbour.writes == []
 
 
-async def test_rows_are_looked_through_page_by_page(
-    route: Route, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_rows_are_looked_through_page_by_page(route: Route) -> None:
     await mirrored(route, *(patient(id=f"p{number}") for number in range(7)))
-    monkeypatch.setattr(walk, "_PAGE", 3)
-    monkeypatch.setattr(walk, "_RESOURCES", 2)
     route.neighbour.delete("Patient/p6")
-    found_ = await pages(route, deleted=True, dry=True)
+    it = replace(reconcile(route, dry=True), page=3, resources=2)
+    found_ = [page async for page in walk.left_over(it, PATIENT)]
     assert [page.looked for page in found_] == [3, 3, 1]
     assert found([each for page in found_ for each in page.settled]) == {"Patient/p6": Is.LEFT_OVER}
 

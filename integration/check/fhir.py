@@ -53,10 +53,7 @@ async def sources(ends: Ends) -> list[Line]:
 
 async def _metadata(ends: Ends) -> Line:
     answer = await _sent(ends, Request("GET", "metadata", headers=_JSON))
-    try:
-        body = exact_json.decode(answer.body)
-    except exact_json.Malformed:
-        body = None
+    body = exact_json.object_or_none(answer.body)
     return verdicts.capability("FHIR metadata", answer.status, body)
 
 

@@ -82,11 +82,8 @@ async def asked(ends: Ends, path: str) -> dict[str, Any] | None:
     answer = await sent(ends, Request("GET", f"{API}/{path}", headers=headers))
     if answer.status == 404:
         return None
-    try:
-        body = exact_json.decode(answer.body) if answer.status == 200 else None
-    except exact_json.Malformed:
-        body = None
-    if not isinstance(body, dict):
+    body = exact_json.object_or_none(answer.body) if answer.status == 200 else None
+    if body is None:
         what = path.partition("?")[0].partition("(")[0]
         raise Misconfigured(f"Dataverse answered {answer.status} about {what}")
     return body

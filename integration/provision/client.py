@@ -47,11 +47,8 @@ class Tenant:
             return None
         if response.status != 200:
             raise Misconfigured(f"{path.partition('?')[0]}: {self._answered(response)}")
-        try:
-            answer = exact_json.decode(response.body)
-        except exact_json.Malformed:
-            answer = None
-        if not isinstance(answer, dict):
+        answer = exact_json.object_or_none(response.body)
+        if answer is None:
             raise Misconfigured("Dataverse answered what is no answer of its Web API")
         return answer
 

@@ -39,10 +39,7 @@ def _own(name: str, base: str, url: str) -> str:
 
 
 def _decoded(name: str, answer: Response) -> dict[str, Any]:
-    try:
-        decoded = exact_json.decode(answer.body)
-    except exact_json.Malformed:
-        decoded = None
-    if not isinstance(decoded, dict):
+    decoded = exact_json.object_or_none(answer.body)
+    if decoded is None:
         raise Unavailable(name, "a page was no JSON object")
     return decoded

@@ -61,6 +61,8 @@ class Reconcile:
     run: str
     pause: Callable[[float], Awaitable[object]]
     dry: bool = False
+    page: int = _PAGE
+    resources: int = _RESOURCES
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ async def resources(it: Reconcile, entity: EntityMap, since: str | None) -> Asyn
     """Every resource that was updated since then. Raises Unavailable or Misconfigured."""
     after = f"_lastUpdated=ge{quote(since)}&" if since else ""
     path: str | None = (
-        f"{entity.resource}?{after}_sort=_lastUpdated&_count={_PAGE}&_elements=id,meta"
+        f"{entity.resource}?{after}_sort=_lastUpdated&_count={it.page}&_elements=id,meta"
     )
     while path is not None:
         searchset = await _searched(it, path)
@@ -95,13 +97,13 @@ async def left_over(it: Reconcile, entity: EntityMap) -> AsyncIterator[Page]:
     condition = f"{entity.id_column} ne null and statecode eq 0"
     first = requests.rows(entity.entity_set, asked(entity), condition)
     request: Request | None = replace(
-        first, headers={**first.headers, "prefer": f"odata.maxpagesize={_PAGE}"}
+        first, headers={**first.headers, "prefer": f"odata.maxpagesize={it.page}"}
     )
     while request is not None:
         page = pages.rows(it.dataverse, await _patiently(it, _sending(it, request)))
         rows = [row for row in page["value"] if entity.shows(row)]
         gone = await asyncio.gather(
-            *(_gone(it, entity, some) for some in _chunks(rows, _RESOURCES))
+            *(_gone(it, entity, some) for some in _chunks(rows, it.resources))
         )
         settled = await _settled(it, [each for some in gone for each in some])
         yield Page(len(rows), settled)
@@ -132,7 +134,7 @@ async def _gone(it: Reconcile, entity: EntityMap, rows: Sequence[Row]) -> list[D
     """The rows whose resource is not there any more."""
     ids = sorted({str(row[entity.id_column]) for row in rows})
     ids = [each for each in ids if ID.fullmatch(each)]
-    query = f"{entity.resource}?_id={','.join(ids)}&_elements=id&_count={_RESOURCES}"
+    query = f"{entity.resource}?_id={','.join(ids)}&_elements=id&_count={it.resources}"
     there = matches(entity.resource, await _searched(it, query)) if ids else ()
     known = {each["id"] for each in there}
     found = []

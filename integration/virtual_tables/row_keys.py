@@ -29,6 +29,7 @@ class _Known:
 
     ask: _Ask
     clock: Callable[[], float]
+    most: int
     found: dict[tuple[str, str], tuple[str, float]] = field(default_factory=dict)
 
     async def get(self, type_: str, names: Collection[str]) -> dict[str, str]:
@@ -41,7 +42,7 @@ class _Known:
         if new:
             noted = await self.ask(type_, new)
             values |= {name: noted.get(name, "") for name in new}
-            if len(self.found) + len(new) > _MOST:
+            if len(self.found) + len(new) > self.most:
                 self.found.clear()
             self.found |= {(type_, name): (values[name], now + _AGE) for name in new}
         return {name: value for name, value in values.items() if value}
@@ -55,10 +56,12 @@ class Keys:
         kept: RowKeys,
         mirrored: Callable[[str], bool],
         clock: Callable[[], float] = time.monotonic,
+        most: int = _MOST,
     ) -> None:
+        self._most = most
         self._kept, self._mirrored = kept, mirrored
-        self._own = _Known(kept.keys, clock)
-        self._back = _Known(kept.ids, clock)
+        self._own = _Known(kept.keys, clock, most)
+        self._back = _Known(kept.ids, clock, most)
         self._noted: set[str] = set()
 
     async def of(self, resources: Collection[str]) -> Mapping[str, UUID]:
@@ -83,7 +86,7 @@ class Keys:
             await self._kept.lead(type_, new)
             for key in new.values():
                 self._back.found.pop((type_, key), None)
-            if len(self._noted) + len(new) > _MOST:
+            if len(self._noted) + len(new) > self._most:
                 self._noted.clear()
             self._noted.update(f"{type_}/{id_} {key}" for id_, key in new.items())
 

@@ -8,15 +8,15 @@ delivery, and so none that was accepted before can undo it later.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 from integration import exact_json, order
 from integration.errors import Issue, Misconfigured, Rejected, Unavailable
-from integration.exact_json import Malformed
 from integration.fhir import validation
 from integration.fhir.client import FhirServer
 from integration.mapping import backwards
@@ -62,11 +62,12 @@ async def create(it: Writing, shape: Shape, values: Mapping[str, Value]) -> Reso
     base, name = it.fhir.neighbour.base, f"{shape.resource}/{key}"
     new = backwards.created(shape.entity, str(key), changes, shape.columns, base)
     _check({}, new)
-    async with _turn(it, name, run) as done:
+    async with _turn(it, name, run) as turn:
         if isinstance(chosen, UUID) and await it.fhir.read(name, run) is not None:
             raise Rejected(Issue("duplicate", "there is an entity with this key"), status=409)
+        turn.sent = True
         answer = await _put(it, name, new, run)
-        done(answer)
+        turn.done(answer)
     return _stored(it, answer)
 
 
@@ -82,7 +83,7 @@ async def change(
         if one.shown.fixed and one.column in changes
     }
     base = it.fhir.neighbour.base
-    async with _turn(it, name, run) as done:
+    async with _turn(it, name, run) as turn:
         for _ in range(_TRIES):
             found = await _read(it, name, condition, run)
             if backwards.written(shape.entity, found, fixed, shape.columns, base) is not found:
@@ -91,12 +92,13 @@ async def change(
             if new is found:
                 return found
             _check(found, new)
+            turn.sent = True
             answer = await _put(it, name, new, run, _version(found))
             if answer.status in _CONFLICT and condition is None:
                 continue
             if answer.status in _CONFLICT:
                 raise _conflict()
-            done(answer)
+            turn.done(answer)
             return _stored(it, answer)
     raise Rejected(Issue("conflict", "others were changing it all the time: try again"), status=409)
 
@@ -104,40 +106,50 @@ async def change(
 async def delete(it: Writing, shape: Shape, key: UUID, condition: IfMatch | None) -> None:
     """Raises Rejected: 404, 412."""
     run, name = it.run(), await _name(it, shape, key)
-    async with _turn(it, name, run) as done:
+    async with _turn(it, name, run) as turn:
         found = await _read(it, name, condition, run)
         headers = {"accept": "application/fhir+json"}
         if condition is not None:
             headers["if-match"] = f'W/"{_version(found)}"'
+        turn.sent = True
         answer = await it.fhir.send(Request("DELETE", name, headers=headers), run)
         if answer.status in _CONFLICT:
             raise _conflict()
         if answer.status not in (200, 202, 204, *_GONE):
             raise _refused(it, answer)
-        done(answer)
+        turn.done(answer)
+
+
+@dataclass(slots=True)
+class _Turn:
+    """How far a write has come. `sent`: the server may be at it, whoever has given up waiting."""
+
+    sent: bool = False
+    settled: dict[int, bool] = field(default_factory=dict)
+
+    def done(self, answer: Response) -> None:
+        self.settled[0] = answer.status < 300
 
 
 @asynccontextmanager
-async def _turn(it: Writing, name: str, run: str) -> AsyncIterator[Callable[[Response], None]]:
+async def _turn(it: Writing, name: str, run: str) -> AsyncIterator[_Turn]:
     """Nobody else writes the resource meanwhile, and no earlier delivery afterwards."""
     taken = Taken(run, "feed", it.order.token())
     await order.take(it.order, taken, [Write(name, (0,))])
-    settled: dict[int, bool] = {}
-    fate = Fate.NOT_SENT
-
-    def done(answer: Response) -> None:
-        settled[0] = answer.status < 300
-
+    turn, fate = _Turn(), Fate.NOT_SENT
     try:
         if taken.superseded:
             raise _conflict()
-        yield done
+        yield turn
         fate = Fate.ANSWERED
-    except Unavailable as error:
-        fate = Fate.UNHEARD if error.unheard else Fate.ANSWERED
+    except (Unavailable, asyncio.CancelledError) as error:
+        # Cancelled: the time that an answer may take is over.
+        heard = isinstance(error, Unavailable) and not error.unheard
+        if turn.sent:
+            fate = Fate.ANSWERED if heard else Fate.UNHEARD
         raise
     finally:
-        await order.give_back(it.order, taken, settled, fate)
+        await order.give_back(it.order, taken, turn.settled, fate)
 
 
 async def _name(it: Writing, shape: Shape, key: UUID) -> str:
@@ -192,11 +204,8 @@ def _issues(resource: Resource) -> list[Issue]:
 
 
 def _stored(it: Writing, answer: Response) -> Resource:
-    try:
-        stored = exact_json.decode(answer.body)
-    except Malformed:
-        stored = None
-    if not isinstance(stored, dict) or "id" not in stored:
+    stored = exact_json.object_or_none(answer.body)
+    if stored is None or "id" not in stored:
         raise Unavailable(it.fhir.neighbour.name, "a write was answered without the resource")
     return stored
 

@@ -14,7 +14,6 @@ from integration.errors import Rejected, Unavailable
 from integration.journal.row_keys import MemoryRowKeys
 from integration.mapping.keys import primary_key
 from integration.model import Claim
-from integration.virtual_tables import row_keys
 from integration.virtual_tables.row_keys import Keys
 from tests.conftest import Route, observation, patient
 from tests.virtual_tables.conftest import Feed, made
@@ -63,9 +62,10 @@ class Worker:
 
     kept: Kept = field(default_factory=Kept)
     clock: Seconds = field(default_factory=Seconds)
+    most: int = 1000
 
     def __post_init__(self) -> None:
-        self.keys = Keys(self.kept, lambda type_: type_ == "Patient", self.clock)
+        self.keys = Keys(self.kept, lambda type_: type_ == "Patient", self.clock, self.most)
 
     async def key(self, name: str) -> str:
         return str((await self.keys.of([name]))[name])
@@ -162,10 +162,8 @@ async def test_a_key_that_a_worker_tells_leads_back_at_once_even_if_it_did_not_b
     assert await worker.id("Goal", key) == "1"
 
 
-async def test_what_a_worker_remembers_is_bounded(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(row_keys, "_MOST", 10)
+async def test_what_a_worker_remembers_is_bounded() -> None:
+    worker = Worker(most=10)
     for start in range(0, 100, 4):
         names = [f"{type_}/{n}" for type_ in ("Patient", "Goal") for n in range(start, start + 2)]
         for name, key in (await worker.keys.of(names)).items():

@@ -15,6 +15,7 @@ import pytest
 
 from integration import exact_json
 from integration.errors import Misconfigured, Rejected, Unavailable
+from integration.journal.ledger import MemoryLedger
 from tests.conftest import MARKER, told_by
 from tests.virtual_tables.conftest import Feed, Json
 from tests.virtual_tables.scripted import FHIR, scripted
@@ -155,6 +156,24 @@ async def test_a_server_that_hangs_is_waited_for_no_longer_than_the_setting_allo
         with pytest.raises(Unavailable):
             await feed.ask("PATCH", ROW, body={"msemr_note": "x"})
     assert len(ended) == 4
+
+
+@pytest.mark.parametrize("hangs_at", ["GET", "PUT"])
+async def test_while_the_server_may_be_at_a_write_nobody_else_writes_the_resource(
+    hangs_at: str,
+) -> None:
+    async def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == hangs_at:
+            await asyncio.Event().wait()
+        return httpx.Response(200, content=exact_json.encode(condition(1)))
+
+    async with scripted(answer, seconds=0.5) as feed:
+        with pytest.raises(Unavailable):
+            await feed.ask("PATCH", ROW, body={"msemr_conditioncodetext": "x"})
+        ledger = feed.tables.writing.order.ledger
+        assert isinstance(ledger, MemoryLedger)
+        (turn,) = ledger.turns.values()
+        assert (turn.until > 0, turn.holder != "") == (hangs_at == "PUT", hangs_at == "PUT")
 
 
 _NO_JSON = b'{"resourceType": "Bundle", "entry": ['

@@ -16,7 +16,6 @@ from integration.mapping.toolkit.rows import LABELS, TABLES, Later, Table, Toolk
 from integration.model import Request, Response
 
 # Labels beside values: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query/select-columns#formatted-values
-_PREFER = 'odata.include-annotations="*",odata.maxpagesize=500'
 _HEADERS = {"accept": "application/json", "odata-version": "4.0", "odata-maxversion": "4.0"}
 
 _MOST_PAGES = 1000
@@ -29,20 +28,19 @@ class Organisation:
     send: Callable[[Request], Awaitable[Response]]
     base: str
     api: str
+    page: int = 500  # rows
 
     async def ask(self, path: str) -> Mapping[str, Any] | None:
         """The answer to GET; None for 404."""
-        headers = {**_HEADERS, "prefer": _PREFER}
+        prefer = f'odata.include-annotations="*",odata.maxpagesize={self.page}'
+        headers = {**_HEADERS, "prefer": prefer}
         response = await self.send(Request("GET", f"{self.api}/{path}", headers=headers))
         if response.status == 404:
             return None
         if response.status != 200:
             raise Misconfigured(f"Dataverse answered {response.status} about the toolkit's tables")
-        try:
-            answer = exact_json.decode(response.body)
-        except exact_json.Malformed:
-            answer = None
-        if not isinstance(answer, dict):
+        answer = exact_json.object_or_none(response.body)
+        if answer is None:
             raise Misconfigured("Dataverse answered what is no answer of its Web API")
         return answer
 
