@@ -9,7 +9,7 @@ from integration import external_events, replies, routes, settings, telemetry, t
 from integration import health as health_check
 from integration import mirror as mirroring
 from integration import relay as relaying
-from integration.errors import method_not_allowed
+from integration.core.errors import method_not_allowed
 from integration.housekeeping import sweep
 from integration.intake import accept
 from integration.outbox import read_claim

@@ -16,7 +16,7 @@ from uuid import UUID
 
 import httpx
 
-from integration import exact_json
+from integration.core import decimal_json
 from integration.mapping.load import shipped
 from integration.mapping.model import Kind, Route
 from integration.virtual_tables.shape import Shape, property_name, shape
@@ -89,7 +89,7 @@ async def _timed(ask: Callable[[], Awaitable[httpx.Response]]) -> float:
     answer = await ask()
     taken = (time.perf_counter() - begun) * 1000
     assert answer.status_code == 200, answer.text
-    assert exact_json.decode(answer.content)
+    assert decimal_json.decode(answer.content)
     return taken
 
 
@@ -113,7 +113,7 @@ async def _fill(http: httpx.AsyncClient, fhir: str, shapes: list[Shape]) -> None
 
 async def _sent(http: httpx.AsyncClient, fhir: str, entries: list[dict[str, Any]]) -> None:
     bundle = {"resourceType": "Bundle", "type": "batch", "entry": entries}
-    answer = await http.post(fhir, content=exact_json.encode(bundle), headers=_FHIR)
+    answer = await http.post(fhir, content=decimal_json.encode(bundle), headers=_FHIR)
     told = [one["response"] for one in answer.json()["entry"]]
     assert all(one["status"][0] == "2" for one in told), next(
         one for one in told if one["status"][0] != "2"

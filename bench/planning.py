@@ -9,10 +9,10 @@ from collections.abc import Callable
 import orjson
 
 from bench.route import encoded
+from integration.core.model import Received
 from integration.fhir import bundle
 from integration.fhir.identity import Naming
 from integration.fhir.plan import plan
-from integration.model import Received
 from local.samples import transaction
 
 ENTRIES = 1100

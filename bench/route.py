@@ -11,11 +11,11 @@ from pathlib import Path
 import httpx
 import psutil
 
-from integration import exact_json
+from integration.core import decimal_json
+from integration.core.model import Received, Request
 from integration.fhir import bundle, units
 from integration.fhir.identity import Naming
 from integration.fhir.plan import plan
-from integration.model import Received, Request
 from integration.settings import from_env
 from local.access import fhir_headers
 from local.neighbours import Running
@@ -92,4 +92,4 @@ async def bare(it: Measured, bodies: Sequence[bytes]) -> float:
 
 def encoded(bundle_: object) -> bytes:
     """A bundle as it goes over the wire."""
-    return exact_json.encode(bundle_)
+    return decimal_json.encode(bundle_)

@@ -22,15 +22,15 @@ import httpx
 
 from integration import mirror as mirroring
 from integration import web_api
+from integration.core.http import Neighbour, places
+from integration.core.model import Claim
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 from integration.journal.store import MemoryJournal
 from integration.journal.waits import MemoryWaits
 from integration.mapping import load
 from integration.mirror import Mirror
-from integration.model import Claim
 from integration.outbox import MemoryOutbox
-from integration.transport import Neighbour, places
 from integration.web_api import WebApi
 from local.dataverse.app import create_app
 from local.dataverse.limits import Limits

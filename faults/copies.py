@@ -11,7 +11,7 @@ from faults.deliveries import Maker
 from faults.judge import Report
 from faults.route import Route, side_by_side
 from faults.verdict import Told
-from integration import exact_json
+from integration.core import decimal_json
 from integration.settings import MIRROR_QUEUE, RELAY_QUEUE
 
 _LATEST = 3  # seconds until a copy is seen
@@ -63,7 +63,7 @@ class Copies:
                 await self._post(RELAY_QUEUE, _claim(item, lane=1))
 
     async def _post(self, queue: str, claim: dict[str, Any]) -> None:
-        body = base64.b64encode(exact_json.encode(claim)).decode()
+        body = base64.b64encode(decimal_json.encode(claim)).decode()
         delay = self.maker.random.randint(0, _LATEST)
         await self.route.queues.get_queue_client(queue).send_message(body, visibility_timeout=delay)
         self.posted += 1

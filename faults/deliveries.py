@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-from integration import exact_json
+from integration.core import decimal_json
 
 THING = "urn:faults:thing"
 MARK = "urn:faults:mark"
@@ -121,4 +121,4 @@ def entry(asked: Asked, full_url: str | None = None, **content: Any) -> Json:
 
 
 def bundle(kind: str, entries: Sequence[Json]) -> bytes:
-    return exact_json.encode({"resourceType": "Bundle", "type": kind, "entry": list(entries)})
+    return decimal_json.encode({"resourceType": "Bundle", "type": kind, "entry": list(entries)})

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 from faults.deliveries import Asked, Json, Maker, Sent, Stream, bundle, entry, resource
-from integration import exact_json
+from integration.core import decimal_json
 
 
 def streams(make: Maker) -> Iterator[Stream]:
@@ -97,7 +97,7 @@ def updates(make: Maker) -> Stream:
     stream = []
     for number in range(4):
         asked = make.asked("deletes" if number == 2 else "sets", thing)
-        body = b"" if asked.does == "deletes" else exact_json.encode(resource(asked))
+        body = b"" if asked.does == "deletes" else decimal_json.encode(resource(asked))
         method = "DELETE" if asked.does == "deletes" else "PUT"
         stream.append(Sent("single resource", body, (asked,), method, path))
     return stream
@@ -119,7 +119,7 @@ def corrections(make: Maker) -> Stream:
 def conditional(make: Maker) -> Stream:
     """A single conditional create of what others ask for too."""
     asked = make.asked("ensures", make.clinic())
-    body = exact_json.encode(resource(asked))
+    body = decimal_json.encode(resource(asked))
     headers = {"if-none-exist": asked.thing.query}
     return [Sent("conditional create", body, (asked,), path="/Organization", headers=headers)]
 
@@ -132,7 +132,7 @@ def lines(make: Maker) -> Stream:
         make.asked("fails", make.thing("Patient")),
         make.asked("sets", make.thing("Observation", given=True)),
     ]
-    texts = [exact_json.encode(resource(each)) for each in asked]
+    texts = [decimal_json.encode(resource(each)) for each in asked]
     texts[2] = texts[2][:-1]
     headers = {"content-type": "application/fhir+ndjson"}
     return [Sent("ndjson", b"\n".join(texts), tuple(asked), headers=headers)]

@@ -19,6 +19,9 @@ from faults.judge import Report
 from faults.verdict import Answer, Told
 from integration import mirror, relay, web_api
 from integration.asking import Ask
+from integration.core.http import Neighbour
+from integration.core.model import Claim, Status
+from integration.core.rate_limiter import Limiter, full
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
@@ -28,15 +31,12 @@ from integration.journal.ledger import MemoryLedger
 from integration.journal.store import MemoryJournal
 from integration.journal.waits import MemoryWaits
 from integration.lane import Carrier
-from integration.limiter import Limiter, full
 from integration.mapping.load import shipped
 from integration.mirror import Mirror
-from integration.model import Claim, Status
 from integration.order import Order
 from integration.outbox import Outbox
 from integration.relay import Relay
 from integration.settings import MIRROR_QUEUE, RELAY_QUEUE
-from integration.transport import Neighbour
 from integration.web_api import WebApi
 from local.neighbours import Running
 

@@ -14,8 +14,8 @@ from fuzz.cases import Case
 from fuzz.seeds import JSON, LINES
 from fuzz.trial import BROKEN, Verdict, tried
 from integration.asking import Ask
+from integration.core.model import USUAL
 from integration.fhir.units import Limits
-from integration.model import USUAL
 
 # Of a shape, in parts.
 SIZES = (250, 1_000, 4_000, 16_000)

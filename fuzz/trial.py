@@ -15,8 +15,9 @@ from typing import Any
 
 from fuzz.cases import Case
 from fuzz.values import MARKER
-from integration import exact_json, preview
-from integration.errors import Issue, Rejected
+from integration import preview
+from integration.core import decimal_json
+from integration.core.errors import Issue, Rejected
 from integration.fhir import bundle, collections, notifications, units
 from integration.fhir.collections import Linked
 from integration.fhir.entries import Contents
@@ -159,7 +160,7 @@ def _sent(unit: Unit, limits: Limits, answers: dict[str, str]) -> None:
     body = units.request(unit, unit.entries, answers).body or b""
     assert len(unit.entries) <= limits.entries, "a unit has too many entries"
     assert len(body) <= limits.bytes, "a unit is too large"
-    bundle = exact_json.decode(body)
+    bundle = decimal_json.decode(body)
     assert [len(bundle["entry"]), bundle["type"]] == [len(unit.entries), unit.kind]
     for entry in bundle["entry"]:
         assert _is_address(entry["request"]["url"]), "an address leads elsewhere"

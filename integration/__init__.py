@@ -27,21 +27,15 @@ knows the paths of maps at its `first_use`), `replies` turns results and errors 
 imports only from lines below its own:
 
     __main__
-    replies | wiring | telemetry
-    first_use | check
-    storage | neighbours
-    preview | reconcile | provision
-    intake | relay | mirror | events | external_events | tracking | health | housekeeping
-    virtual_tables | healthcare_api
-    routes
-    lane | web_api
-    lookups
-    rows | before | fetch | subscriptions | asking
-    order
-    fhir | mapping | dataverse | odata | journal | outbox
-    transport | storage_errors
-    activity
-    model | settings | exact_json | event_loop | limiter | gzipped
-    reader
-    errors
+    wiring
+    first_use
+    healthcare_api
+    relay | replies | web_api
+    check | lane | lookups | preview | reconcile | virtual_tables
+    before | external_events | intake | mirror | provision | routes | rows
+    events | fetch | health | housekeeping | mapping | neighbours | order
+    storage | subscriptions | telemetry | tracking
+    asking | journal | outbox | settings
+    dataverse | fhir | odata | reader | storage_errors
+    core
 """

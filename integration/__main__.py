@@ -27,9 +27,10 @@ import msgspec
 from integration import preview
 from integration.asking import Ask
 from integration.check import command as check_command
+from integration.core.errors import Misconfigured, Rejected
+from integration.core.model import Policy, Request, Response
 from integration.dataverse.client import Dataverse
 from integration.dataverse.requests import API
-from integration.errors import Misconfigured, Rejected
 from integration.fhir.units import Limits
 from integration.intake import Intake
 from integration.journal import occasions
@@ -41,7 +42,6 @@ from integration.mapping.toolkit import client as toolkit_client
 from integration.mapping.toolkit import command as toolkit_command
 from integration.mapping.toolkit.client import Organisation
 from integration.mapping.toolkit.rows import Later, Toolkit
-from integration.model import Policy, Request, Response
 from integration.outbox import MemoryOutbox
 from integration.provision import command as provision_command
 from integration.reconcile import command as reconcile_command

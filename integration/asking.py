@@ -6,11 +6,11 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from integration.errors import Issue, Rejected, method_not_allowed
+from integration.core.errors import Issue, Rejected, method_not_allowed
+from integration.core.gzip import gunzipped
+from integration.core.model import Received
 from integration.fhir.grammar import is_id, is_type
 from integration.fhir.patches import JSON_PATCH
-from integration.gzipped import gunzipped
-from integration.model import Received
 
 _FORMATS = {
     "application/fhir+json": "json",

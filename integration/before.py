@@ -7,14 +7,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from integration import exact_json, order
-from integration.activity import doing
-from integration.errors import Unavailable
+from integration import order
+from integration.core import decimal_json
+from integration.core.activity import doing
+from integration.core.errors import Unavailable
+from integration.core.model import Delivery, Outcome, Response
 from integration.fhir import inquiry, outcome, units
 from integration.fhir.client import FhirServer
 from integration.fhir.inquiry import Asked
 from integration.fhir.units import Unit, UnitEntry
-from integration.model import Delivery, Outcome, Response
 from integration.order import Order, Taken, Write
 
 UNGUARDED = "off"
@@ -194,7 +195,7 @@ def _resource(entry: UnitEntry, answers: Mapping[str, str]) -> dict[str, Any] | 
     if entry.method != "PUT":
         return None
     known = [name for name in entry.awaits if name in answers]
-    body = exact_json.decode(units.filled(bytes(entry.body), known, answers))
+    body = decimal_json.decode(units.filled(bytes(entry.body), known, answers))
     resource: dict[str, Any] = body["resource"]
     return resource
 

@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from integration.core.model import Claim
 from integration.journal import occasions
 from integration.journal.keys import delivery_id
 from integration.journal.store import Journal
-from integration.model import Claim
 from integration.outbox import Followed, Outbox
 
 log = logging.getLogger(__name__)

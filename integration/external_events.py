@@ -14,15 +14,15 @@ from datetime import datetime
 from functools import partial
 
 from integration import order
-from integration.activity import About, Activities, doing
+from integration.core.activity import About, Activities, doing
+from integration.core.errors import Misconfigured, Unavailable
+from integration.core.model import Category, Claim
 from integration.dataverse import requests
 from integration.dataverse.client import Dataverse, error_code
 from integration.dataverse.virtual import entity_set, table_name
-from integration.errors import Misconfigured, Unavailable
 from integration.fhir.client import FhirServer
 from integration.mapping.files import Table
 from integration.mapping.keys import primary_key
-from integration.model import Category, Claim
 from integration.order import Order, Taken, Write
 from integration.outbox import Outbox, put_back
 from integration.settings import EXTERNAL_QUEUE

@@ -13,17 +13,17 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 
-from integration.activity import doing
-from integration.errors import Unavailable
-from integration.event_loop import computed
+from integration.core.activity import doing
+from integration.core.errors import Unavailable
+from integration.core.http import Neighbour
+from integration.core.model import Request
+from integration.core.offload import computed
 from integration.fhir import bundle, collections, fetched, notifications
 from integration.fhir.collections import Linked
 from integration.fhir.entries import Contents
 from integration.fhir.fetched import NOT_ASKED, TOO_LARGE, Fetched
 from integration.fhir.notifications import Notification
 from integration.journal.store import Journal, Kept
-from integration.model import Request
-from integration.transport import Neighbour
 
 # Not packed: what is small on its way may be beyond all bounds when it is unfolded.
 _HEADERS = {"accept": "application/fhir+json", "accept-encoding": "identity"}

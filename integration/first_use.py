@@ -10,9 +10,9 @@ from functools import cache, partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from integration.activity import Activities
+from integration.core.activity import Activities
+from integration.core.errors import Misconfigured
 from integration.dataverse.client import Dataverse
-from integration.errors import Misconfigured
 from integration.fhir.client import FhirServer
 from integration.mapping.files import File
 from integration.mirror import Mirror, Sink

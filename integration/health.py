@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Mapping
 
-from integration.activity import doing
+from integration.core.activity import doing
+from integration.core.errors import IntegrationError, Unavailable
+from integration.core.model import Request, Response
 from integration.dataverse import requests
 from integration.dataverse.client import Dataverse
-from integration.errors import IntegrationError, Unavailable
 from integration.fhir.client import FhirServer
 from integration.journal.store import Journal
-from integration.model import Request, Response
 
 _PATIENCE = 10.0
 

@@ -15,17 +15,17 @@ from functools import partial
 from typing import Any
 
 from integration import order, web_api
-from integration.activity import doing
+from integration.core.activity import doing
+from integration.core.errors import Misconfigured, Unavailable, Unmappable
+from integration.core.model import Claim, RowOutcome
 from integration.dataverse import upsert_bundle
 from integration.dataverse.client import error_code
 from integration.dataverse.requests import Change
 from integration.dataverse.upsert_bundle import Action, Answer
-from integration.errors import Misconfigured, Unavailable, Unmappable
 from integration.fhir import references, stamps
 from integration.fhir.grammar import literal
 from integration.mapping.keys import shown_id
 from integration.mapping.model import EntityMap, LongId
-from integration.model import Claim, RowOutcome
 from integration.order import Order, Taken, Write
 from integration.web_api import WebApi
 

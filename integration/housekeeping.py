@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from integration.core.model import Claim, Delivery, Status
 from integration.journal.activity import ActivityLog
 from integration.journal.keys import delivery_id
 from integration.journal.ledger import Ledger
 from integration.journal.store import Journal
-from integration.model import Claim, Delivery, Status
 from integration.outbox import Outbox
 from integration.settings import RELAY_QUEUE
 

@@ -13,14 +13,14 @@ import msgspec
 
 from integration import asking, subscriptions
 from integration.asking import Ask
-from integration.errors import Issue, Rejected
-from integration.event_loop import computed
+from integration.core.errors import Issue, Rejected
+from integration.core.model import USUAL, Claim, Delivery, Policy, Received, Status
+from integration.core.offload import computed
 from integration.fhir import bundle, validation
 from integration.fhir.entries import MAX_ISSUES, Contents
 from integration.fhir.notifications import Notification
 from integration.journal.keys import accepted_at
 from integration.journal.store import Journal, Kept
-from integration.model import USUAL, Claim, Delivery, Policy, Received, Status
 from integration.outbox import Outbox
 from integration.settings import RELAY_QUEUE
 from integration.subscriptions import Noted

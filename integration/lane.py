@@ -9,16 +9,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from integration import before, order
-from integration.activity import about, category_of, doing
 from integration.before import Scout
-from integration.errors import Issue, Misconfigured, Unavailable
+from integration.core.activity import about, category_of, doing
+from integration.core.errors import Issue, Misconfigured, Unavailable
+from integration.core.model import Category, Claim, Delivery, Outcome, Status
 from integration.fhir import inquiry, outcome, units
 from integration.fhir.client import FhirServer
 from integration.fhir.grammar import is_id, is_type
 from integration.fhir.progress import Progress, born, identity, targets
 from integration.fhir.units import Lane, Unit, UnitEntry
 from integration.journal.store import Journal
-from integration.model import Category, Claim, Delivery, Outcome, Status
 from integration.order import Fate, Order, Taken
 from integration.outbox import Followed, Outbox
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from integration import rows
+from integration.core.errors import Unmappable
+from integration.core.model import Claim, Request, RowOutcome
 from integration.dataverse import requests
 from integration.dataverse.client import Dataverse, error_code
 from integration.dataverse.client import rows as rows_of
-from integration.errors import Unmappable
 from integration.mapping.concepts import CONCEPTS
 from integration.mapping.keys import primary_key, shown_id
 from integration.mapping.model import EntityMap, Mapped
-from integration.model import Claim, Request, RowOutcome
 from integration.rows import Found, Tables
 
 Known = Mapping[str, EntityMap]

@@ -12,12 +12,12 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from integration.activity import About, Activities
-from integration.errors import Misconfigured, Unavailable
+from integration.core.activity import About, Activities
+from integration.core.errors import Misconfigured, Unavailable
+from integration.core.model import Category, Claim, RowOutcome
 from integration.journal.row_keys import MemoryRowKeys, RowKeys
 from integration.journal.store import Journal
 from integration.mapping.model import EntityMap
-from integration.model import Category, Claim, RowOutcome
 from integration.outbox import Followed, Outbox, put_back
 from integration.settings import MIRROR_QUEUE
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import httpx
 
-from integration.activity import Activities
+from integration.core.activity import Activities
+from integration.core.http import BoundedClient, Neighbour, Tokens, places
 from integration.settings import Service
-from integration.transport import BoundedClient, Neighbour, Tokens, places
 
 
 @dataclass(frozen=True, slots=True)

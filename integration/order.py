@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from math import inf
 
-from integration.errors import Unavailable
+from integration.core.errors import Unavailable
 from integration.journal.ledger import Ledger, Turn
 
 # How long a unit waits for another to end, in seconds, before its claim goes back to the queue.

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from integration.errors import IntegrationError, Misconfigured, Unavailable
-from integration.model import Claim
+from integration.core.errors import IntegrationError, Misconfigured, Unavailable
+from integration.core.model import Claim
 from integration.storage_errors import storage_errors
 
 # By resource type, the queue that hears of each change.

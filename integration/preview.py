@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from integration.asking import Ask
-from integration.event_loop import computed
+from integration.core.offload import computed
 from integration.fhir import issues
 from integration.fhir.entries import Contents
 from integration.fhir.identity import Naming

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from integration.errors import Misconfigured
+from integration.core.errors import Misconfigured
 
 # A neighbour beyond this machine is asked over TLS only. No user, no query, no folder tricks:
 # what is fetched is compared with it character by character.

@@ -10,9 +10,10 @@ from datetime import datetime
 from functools import partial
 
 from integration import fetch
-from integration.activity import Activities
-from integration.errors import Issue, Misconfigured, Unavailable
-from integration.event_loop import computed
+from integration.core.activity import Activities
+from integration.core.errors import Issue, Misconfigured, Unavailable
+from integration.core.model import Claim, Delivery, Outcome, Status
+from integration.core.offload import computed
 from integration.fetch import NO_SOURCES, Sources
 from integration.fhir import issues, units
 from integration.fhir.identity import Naming
@@ -20,7 +21,6 @@ from integration.fhir.plan import Plan, plan
 from integration.fhir.units import Lane, Limits
 from integration.journal.store import NO_LANE, Journal
 from integration.lane import Carrier, carry_lane
-from integration.model import Claim, Delivery, Outcome, Status
 from integration.outbox import Outbox, put_back
 from integration.settings import RELAY_QUEUE
 

@@ -15,13 +15,13 @@ import azure.functions as func
 import msgspec
 
 from integration.asking import Ask
-from integration.errors import IntegrationError, Issue, Misconfigured, Rejected, Unavailable
+from integration.core.errors import IntegrationError, Issue, Misconfigured, Rejected, Unavailable
+from integration.core.model import Delivery, Status
 from integration.fhir.issues import as_json
 from integration.intake import Accepted
 from integration.journal import view
 from integration.journal.activity import ActivityPage
 from integration.journal.store import Page
-from integration.model import Delivery, Status
 from integration.odata import headers as odata_headers
 from integration.odata import payload
 from integration.subscriptions import Noted

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from integration.errors import Issue, Rejected
+from integration.core.errors import Issue, Rejected
 from integration.journal.routes import KeptRoutes
 from integration.mapping.files import Table
 from integration.settings import EXTERNAL_QUEUE, MIRROR_QUEUE

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid5
 
-from integration import exact_json
+from integration.core import decimal_json
+from integration.core.model import Column
 from integration.dataverse.requests import Change
 from integration.mapping import engine
 from integration.mapping.concepts import CONCEPTS
 from integration.mapping.model import Child, Concept, EntityMap, ExpandMap, Link, Mapped, Remove
-from integration.model import Column
 
 Tables = Mapping[str, Mapping[str, Column]]
 Row = Mapping[str, Any]
@@ -156,7 +156,7 @@ def concepts(mapped: Mapped) -> set[tuple[int, str]]:
 
 def derived(*parts: Any) -> str:
     """A primary key that follows from what the row is, so that a repeat makes no second one."""
-    return str(uuid5(_NAMESPACE, exact_json.encode(parts).decode()))
+    return str(uuid5(_NAMESPACE, decimal_json.encode(parts).decode()))
 
 
 def _values(mapped: Mapped) -> Iterator[Any]:
@@ -232,7 +232,7 @@ def _goes(expand: ExpandMap, parent: str, row: Row) -> bool:
 
 
 def _match(expand: ExpandMap, values: Row) -> str:
-    return exact_json.encode([values[name] for name in expand.match]).decode()
+    return decimal_json.encode([values[name] for name in expand.match]).decode()
 
 
 def _different(resolved: Row, row: Row) -> dict[str, Any]:

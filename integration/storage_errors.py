@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from azure.core.exceptions import AzureError, ClientAuthenticationError
 
-from integration.errors import Misconfigured, Unavailable
+from integration.core.errors import Misconfigured, Unavailable
 
 
 @asynccontextmanager

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from integration.errors import Issue, Rejected
+from integration.core.errors import Issue, Rejected
+from integration.core.model import Category, Claim, Delivery, Outcome, RowOutcome, Status
 from integration.journal.activity import ActivityLog, ActivityPage, Wanted
 from integration.journal.keys import is_delivery_id
 from integration.journal.store import Journal, Page
-from integration.model import Category, Claim, Delivery, Outcome, RowOutcome, Status
 from integration.outbox import Outbox
 from integration.settings import MIRROR_QUEUE, RELAY_QUEUE
 

@@ -11,16 +11,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from integration import lookups, rows
+from integration.core.errors import Misconfigured, Unavailable, Unmappable
+from integration.core.model import Claim, Response, RowOutcome
 from integration.dataverse.client import Dataverse, error_code
 from integration.dataverse.requests import Change
-from integration.errors import Misconfigured, Unavailable, Unmappable
 from integration.fhir.client import FhirServer
 from integration.journal.waits import Waits
 from integration.lookups import Subject
 from integration.mapping import engine
 from integration.mapping.misfits import misfits
 from integration.mapping.model import EntityMap, Mapped
-from integration.model import Claim, Response, RowOutcome
 from integration.outbox import Outbox
 from integration.rows import Found, Planned, Tables, Target
 from integration.settings import MIRROR_QUEUE

@@ -15,9 +15,10 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from integration import first_use
-from integration.activity import Activities
+from integration.core.activity import Activities
+from integration.core.errors import Misconfigured
+from integration.core.model import Policy
 from integration.dataverse.client import Dataverse
-from integration.errors import Misconfigured
 from integration.events import Events
 from integration.fetch import Sources
 from integration.fhir.client import FhirServer
@@ -32,7 +33,6 @@ from integration.lane import Carrier
 from integration.mapping import files
 from integration.mapping.files import File, Table
 from integration.mirror import Mirror
-from integration.model import Policy
 from integration.neighbours import Caller, credential, neighbour
 from integration.order import Order
 from integration.outbox import Outbox

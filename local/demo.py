@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 
-from integration.errors import Misconfigured
+from integration.core.errors import Misconfigured
 from integration.settings import from_env
 from local.access import fhir_headers
 from local.child import PROJECT, Child

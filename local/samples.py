@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
 
-from integration import exact_json
+from integration.core import decimal_json
 
 FOLDER = Path(__file__).resolve().parent.parent / "samples"
 
@@ -59,8 +59,8 @@ def samples() -> tuple[Sample, ...]:
         (FOLDER / name).read_bytes()
         for name in ("transaction.json", "batch-put.json", "patient.json", "patients.ndjson")
     )
-    address = f"/api/fhir/Patient/{exact_json.decode(patient)['id']}"
-    large = gzip.compress(exact_json.encode(large_transaction(LARGE)), mtime=0)
+    address = f"/api/fhir/Patient/{decimal_json.decode(patient)['id']}"
+    large = gzip.compress(decimal_json.encode(large_transaction(LARGE)), mtime=0)
     return (
         Sample("transaction.json", _count(transaction), transaction, headers=_ONCE),
         Sample("batch-put.json", _count(batch), batch),
@@ -131,7 +131,7 @@ def _entry(at: _Place) -> dict[str, Any]:
 
 def _filled(entry: dict[str, Any], size: int) -> dict[str, Any]:
     text = {"status": "generated", "div": '<div xmlns="http://www.w3.org/1999/xhtml">{}</div>'}
-    room = size - len(exact_json.encode([entry, {"text": text}]))
+    room = size - len(decimal_json.encode([entry, {"text": text}]))
     if room <= 0:
         return entry
     words = (_WORDS * (room // len(_WORDS) + 1))[:room].rstrip()
@@ -237,7 +237,7 @@ def _concept(system: str, code: str, display: str) -> dict[str, Any]:
 
 
 def _count(bundle: bytes) -> int:
-    return len(exact_json.decode(bundle)["entry"])
+    return len(decimal_json.decode(bundle)["entry"])
 
 
 _FIRST: tuple[Callable[[_Place], dict[str, Any]], ...] = (_patient, _practitioner, _organization)
@@ -247,4 +247,4 @@ _VISIT = (_encounter, _condition, *[_observation] * 6, _medication_request, _cla
 
 if __name__ == "__main__":
     wanted = int(sys.argv[1]) if len(sys.argv) > 1 else LARGE
-    sys.stdout.buffer.write(exact_json.encode(large_transaction(wanted)))
+    sys.stdout.buffer.write(decimal_json.encode(large_transaction(wanted)))

@@ -18,8 +18,11 @@ import httpx
 import pytest
 
 from integration import relay, web_api
-from integration.activity import Activities
 from integration.asking import Ask
+from integration.core.activity import Activities
+from integration.core.http import Neighbour
+from integration.core.model import Claim, Delivery, Outcome
+from integration.core.rate_limiter import Limiter, full
 from integration.dataverse.client import Dataverse
 from integration.fetch import NO_SOURCES, Sources
 from integration.fhir.client import FhirServer
@@ -31,18 +34,15 @@ from integration.journal.ledger import MemoryLedger
 from integration.journal.store import Journal, MemoryJournal
 from integration.journal.waits import MemoryWaits
 from integration.lane import Carrier
-from integration.limiter import Limiter, full
 from integration.mapping import load
 from integration.mapping.load import shipped
 from integration.mapping.model import EntityMap
 from integration.mapping.model import Route as DataRoute
 from integration.mirror import Mirror
-from integration.model import Claim, Delivery, Outcome
 from integration.order import Order
 from integration.outbox import MemoryOutbox
 from integration.relay import Relay
 from integration.settings import MIRROR_QUEUE, RELAY_QUEUE
-from integration.transport import Neighbour
 from integration.web_api import WebApi
 from local.child import PROJECT
 from local.dataverse.app import create_app

@@ -26,9 +26,9 @@ from azure.storage.queue.aio import QueueClient, QueueServiceClient
 
 import function_app
 from integration import wiring
+from integration.core.model import Delivery, Received, Status
 from integration.journal.keys import delivery_id
 from integration.journal.store import Kept
-from integration.model import Delivery, Received, Status
 from integration.outbox import read_claim
 from local.child import PROJECT
 from local.dataverse.app import create_app

@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from integration.errors import Unavailable
+from integration.core.errors import Unavailable
+from integration.core.http import BoundedClient, Limiter, Neighbour
+from integration.core.model import Status
+from integration.core.rate_limiter import full
 from integration.fetch import Sources
-from integration.limiter import full
-from integration.model import Status
-from integration.transport import BoundedClient, Limiter, Neighbour
 from tests.conftest import MARKER, Route, patient
 from tests.fhir.notices import HOME, brought, deleted, named, notification
 

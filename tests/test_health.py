@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from integration.errors import Unavailable
+from integration.core.errors import Unavailable
 from integration.health import check
 from integration.journal.store import MemoryJournal, Page
 from tests.conftest import Route

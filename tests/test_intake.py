@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from integration.errors import Rejected, Unavailable
+from integration.core.errors import Rejected, Unavailable
+from integration.core.model import Claim, Status
 from integration.journal.store import MemoryJournal
-from integration.model import Claim, Status
 from integration.outbox import MemoryOutbox
 from integration.settings import RELAY_QUEUE
 from tests.conftest import MARKER, Route, bundle, entry, observation, patient, told_by

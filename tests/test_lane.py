@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from integration.core.model import Claim, Status
 from integration.fhir.units import Limits
-from integration.model import Claim, Status
 from integration.outbox import MemoryOutbox
 from integration.settings import MIRROR_QUEUE
 from tests.conftest import Body, Route, bundle, entry, observation, patient

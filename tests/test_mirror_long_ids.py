@@ -13,11 +13,11 @@ import pytest
 
 from integration import healthcare_api
 from integration import mirror as mirroring
+from integration.core.model import Claim, RowOutcome
 from integration.healthcare_api import HealthcareApi
 from integration.mapping.keys import primary_key
 from integration.mapping.load import shipped
 from integration.mapping.model import LongId
-from integration.model import Claim, RowOutcome
 from integration.settings import MIRROR_QUEUE
 from tests.conftest import MARKER, Body, Route, patient
 

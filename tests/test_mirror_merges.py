@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from integration import mirror as mirroring
+from integration.core.model import Claim, RowOutcome
 from integration.mapping import load
-from integration.model import Claim, RowOutcome
 from integration.settings import MIRROR_QUEUE
 from local.dataverse import tables
 from tests.conftest import Body, DataverseNeighbour, Route, patient, routed

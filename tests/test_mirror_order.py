@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from integration import mirror as mirroring
+from integration.core.model import Claim
 from integration.journal.ledger import MemoryLedger
 from integration.journal.store import MemoryJournal
-from integration.model import Claim
 from integration.outbox import MemoryOutbox
 from integration.settings import MIRROR_QUEUE
 from tests.conftest import Body, Clock, DataverseNeighbour, FhirNeighbour, Route, patient, routed

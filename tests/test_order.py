@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from integration import relay
+from integration.core.model import Claim, Status
 from integration.journal.ledger import MemoryLedger, Turn
-from integration.model import Claim, Status
 from integration.order import is_later
 from integration.settings import MIRROR_QUEUE
 from tests.conftest import LEASE, Body, Route, bundle, entry, observation, patient

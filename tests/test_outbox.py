@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from integration.errors import IntegrationError, Misconfigured, Unavailable
-from integration.model import Claim
+from integration.core.errors import IntegrationError, Misconfigured, Unavailable
+from integration.core.model import Claim
 from integration.outbox import MemoryOutbox, put_back, read_claim
 
 NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)

@@ -13,7 +13,7 @@ import pytest
 
 from integration.__main__ import main
 from integration.asking import Ask
-from integration.errors import Rejected
+from integration.core.errors import Rejected
 from integration.fhir.units import Limits
 from integration.preview import preview
 from tests.conftest import Route

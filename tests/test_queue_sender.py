@@ -13,8 +13,8 @@ import pytest
 from azure.storage.queue import TextBase64EncodePolicy
 from azure.storage.queue.aio import QueueClient
 
-from integration.errors import Unavailable
-from integration.model import Claim
+from integration.core.errors import Unavailable
+from integration.core.model import Claim
 from integration.outbox import StorageOutbox, read_claim
 from local.host.emulator import ACCOUNT, connection_string
 from local.neighbours import Running, free_ports

@@ -10,10 +10,10 @@ import pytest
 
 from integration import relay as relaying
 from integration import tracking
-from integration.errors import Unavailable
+from integration.core.errors import Unavailable
+from integration.core.model import Claim, Policy, Status
 from integration.fhir.units import Limits
 from integration.journal.store import MemoryJournal
-from integration.model import Claim, Policy, Status
 from integration.settings import MIRROR_QUEUE, RELAY_QUEUE
 from tests.conftest import (
     MARKER,

@@ -11,14 +11,14 @@ from integration import __main__ as commands
 from integration import mirror as mirroring
 from integration import relay as relaying
 from integration import wiring
-from integration.errors import Misconfigured, Rejected
+from integration.core.errors import Misconfigured, Rejected
+from integration.core.model import Claim
 from integration.journal.routes import MemoryRoutes
 from integration.journal.row_keys import MemoryRowKeys
 from integration.mapping import files
 from integration.mapping.files import Table
 from integration.mapping.load import parse
 from integration.mapping.model import Route as DataRoute
-from integration.model import Claim
 from integration.relay import Relay
 from integration.routes import DataRoutes, choose, told
 from integration.settings import EXTERNAL_QUEUE, MIRROR_QUEUE

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from integration import mirror as mirroring
-from integration.model import Claim, RowOutcome
+from integration.core.model import Claim, RowOutcome
 from integration.settings import MIRROR_QUEUE
 from tests.conftest import Body, Route, every_map, patient
 

@@ -11,12 +11,12 @@ from typing import Any
 import httpx
 import pytest
 
-from integration import exact_json
+from integration.core import decimal_json
+from integration.core.model import Received
 from integration.fhir import bundle
 from integration.fhir.identity import Naming
 from integration.fhir.plan import plan
 from integration.fhir.validation import issues
-from integration.model import Received
 from local.child import PROJECT
 from local.neighbours import free_ports, neighbours
 from local.samples import FOLDER, LARGE, large_transaction, samples, transaction
@@ -30,8 +30,8 @@ def resources(name: str) -> list[dict[str, Any]]:
         return [entry["resource"] for entry in large_transaction(LARGE)["entry"]]
     body = (FOLDER / name).read_bytes()
     if name.endswith(".ndjson"):
-        return [exact_json.decode(line) for line in body.splitlines()]
-    whole = exact_json.decode(body)
+        return [decimal_json.decode(line) for line in body.splitlines()]
+    whole = decimal_json.decode(body)
     return [entry["resource"] for entry in whole.get("entry", [{"resource": whole}])]
 
 
@@ -42,7 +42,7 @@ def known_names(whole: dict[str, Any]) -> set[str]:
 
 
 def links(value: Any) -> set[str]:
-    found = LINK.findall(exact_json.encode(value))
+    found = LINK.findall(decimal_json.encode(value))
     return {(reference or href).decode() for reference, href in found}
 
 
@@ -78,14 +78,14 @@ def test_every_resource_is_valid_by_the_fhir_server(name: str, fhir: str) -> Non
 
 @pytest.mark.parametrize("name", ["transaction.json", "batch-put.json"])
 def test_a_bundle_is_valid_by_the_fhir_server(name: str, fhir: str) -> None:
-    answer = post(fhir, exact_json.decode((FOLDER / name).read_bytes()))
+    answer = post(fhir, decimal_json.decode((FOLDER / name).read_bytes()))
     # 200: what ifNoneExist names may be there already.
     assert {entry["response"]["status"] for entry in answer["entry"]} <= {"200", "201"}
 
 
 def post(fhir: str, body: dict[str, Any]) -> dict[str, Any]:
     headers = {"content-type": "application/fhir+json"}
-    answer = httpx.post(fhir, content=exact_json.encode(body), headers=headers, trust_env=False)
+    answer = httpx.post(fhir, content=decimal_json.encode(body), headers=headers, trust_env=False)
     assert answer.status_code == 200, answer.text
     return dict(answer.json())
 
@@ -108,7 +108,7 @@ def test_every_sample_is_listed_and_described() -> None:
 
 def test_the_transaction_shows_what_its_readme_says() -> None:
     body = (FOLDER / "transaction.json").read_bytes()
-    whole = exact_json.decode(body)
+    whole = decimal_json.decode(body)
     assert links(whole) <= known_names(whole)
     assert [
         entry["request"]["url"] for entry in whole["entry"] if "ifNoneExist" in entry["request"]
@@ -118,7 +118,7 @@ def test_the_transaction_shows_what_its_readme_says() -> None:
 
 
 def test_the_batch_refers_by_relative_references() -> None:
-    whole = exact_json.decode((FOLDER / "batch-put.json").read_bytes())
+    whole = decimal_json.decode((FOLDER / "batch-put.json").read_bytes())
     assert all(link.startswith(("Patient/", "Encounter/")) for link in links(whole))
     assert links(whole) <= known_names(whole)
 
@@ -133,7 +133,7 @@ def test_a_made_transaction_has_parts_of_these_sizes(sizes: list[int]) -> None:
 
 
 def test_the_large_transaction_is_split_with_one_part_over_the_limit() -> None:
-    body = exact_json.encode(large_transaction(LARGE))
+    body = decimal_json.encode(large_transaction(LARGE))
     planned = plan(bundle.read(body, Received("POST")), Naming("sender", "key"))
     assert planned.split
     sizes = [[len(unit.entries) for unit in lane.units] for lane in planned.lanes]
@@ -148,7 +148,7 @@ def test_the_same_arguments_make_the_same_transaction() -> None:
 @pytest.mark.parametrize("size", [1200, 4000])
 def test_an_entry_has_the_size_that_was_asked_for(size: int) -> None:
     whole = transaction([50], entry_bytes=size)
-    sizes = [len(exact_json.encode(entry)) for entry in whole["entry"]]
+    sizes = [len(decimal_json.encode(entry)) for entry in whole["entry"]]
     assert max(sizes) <= size
     assert min(sizes) > size - 20
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.errors import Misconfigured
+from integration.core.errors import Misconfigured
 from integration.settings import (
     events_queue,
     from_env,

@@ -11,7 +11,7 @@ from azure.data.tables.aio import TableServiceClient
 from azure.storage.blob.aio import BlobServiceClient
 from azure.storage.queue.aio import QueueServiceClient
 
-from integration.errors import Misconfigured
+from integration.core.errors import Misconfigured
 from integration.storage_errors import storage_errors
 from local.host.emulator import connection_string
 from tests.conftest import MARKER

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from integration.errors import Rejected, Unavailable
+from integration.core.errors import Rejected, Unavailable
+from integration.core.model import Claim
 from integration.intake import Accepted
 from integration.journal.store import MemoryJournal
-from integration.model import Claim
 from integration.settings import RELAY_QUEUE
 from integration.subscriptions import Noted
 from tests.conftest import MARKER, Route, bundle, entry, patient, told_by

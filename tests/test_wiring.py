@@ -14,13 +14,13 @@ import httpx
 import pytest
 
 from integration import wiring
-from integration.activity import Activities
-from integration.errors import Misconfigured
+from integration.core.activity import Activities
+from integration.core.errors import Misconfigured
+from integration.core.http import BoundedClient, Neighbour
 from integration.journal.keys import is_delivery_id
 from integration.neighbours import Caller
 from integration.neighbours import neighbour as neighbour_of
 from integration.settings import Service, Settings, from_env
-from integration.transport import BoundedClient, Neighbour
 from local.child import PROJECT
 from local.neighbours import Running
 

@@ -9,8 +9,8 @@ from integration.check import mends
 from integration.check.ends import Ends
 from integration.check.lines import Line, failed, skipped
 from integration.check.verdicts import clock
-from integration.errors import IntegrationError, Misconfigured, Unavailable
-from integration.model import Response
+from integration.core.errors import IntegrationError, Misconfigured, Unavailable
+from integration.core.model import Response
 
 _PATIENCE = 20.0
 

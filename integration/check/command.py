@@ -10,8 +10,8 @@ from contextlib import AbstractAsyncContextManager
 from integration.check import fhir, mends, rows, shown
 from integration.check.ends import Ends
 from integration.check.lines import Line, all_well, failed, ok, skipped, table
+from integration.core.errors import IntegrationError
 from integration.dataverse.virtual import table_name
-from integration.errors import IntegrationError
 from integration.mapping import files, load
 from integration.mapping.load import Maps
 from integration.mapping.model import EntityMap, Route

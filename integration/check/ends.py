@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from integration.core.http import Neighbour
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 from integration.settings import Settings
-from integration.transport import Neighbour
 
 if TYPE_CHECKING:  # with its SDKs, which no import of the doors should wait for
     from integration.storage import Services

@@ -6,14 +6,14 @@ import asyncio
 from functools import partial
 from uuid import uuid4
 
-from integration import exact_json
-from integration.activity import doing
 from integration.check import mends, verdicts
 from integration.check.attempts import attempt, clock_line
 from integration.check.ends import Ends
 from integration.check.lines import Line, failed, ok
-from integration.model import Request, Response
-from integration.transport import Neighbour
+from integration.core import decimal_json
+from integration.core.activity import doing
+from integration.core.http import Neighbour
+from integration.core.model import Request, Response
 
 _CHECK = "check"
 _JSON = {"accept": "application/fhir+json"}
@@ -53,7 +53,7 @@ async def sources(ends: Ends) -> list[Line]:
 
 async def _metadata(ends: Ends) -> Line:
     answer = await _sent(ends, Request("GET", "metadata", headers=_JSON))
-    body = exact_json.object_or_none(answer.body)
+    body = decimal_json.object_or_none(answer.body)
     return verdicts.capability("FHIR metadata", answer.status, body)
 
 
@@ -72,7 +72,7 @@ async def _write(ends: Ends) -> Line:
     body = {"resourceType": "Basic", "id": identity, "code": {"text": "check"}}
     headers = {**_JSON, "content-type": "application/fhir+json", "if-match": 'W/"1"'}
     path = f"Basic/{identity}"
-    answer = await _sent(ends, Request("PUT", path, exact_json.encode(body), headers))
+    answer = await _sent(ends, Request("PUT", path, decimal_json.encode(body), headers))
     if answer.status in (200, 201):
         await _sent(ends, Request("DELETE", path, headers=_JSON))
     return verdicts.write("FHIR write", answer.status)

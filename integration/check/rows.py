@@ -6,19 +6,19 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from integration import exact_json
-from integration.activity import doing
 from integration.check import mends, verdicts
 from integration.check.attempts import attempt, clock_line
 from integration.check.ends import Ends
 from integration.check.lines import Line, failed, ok, skipped
+from integration.core import decimal_json
+from integration.core.activity import doing
+from integration.core.errors import Misconfigured
+from integration.core.model import Request, Response
 from integration.dataverse import requests
 from integration.dataverse.requests import API
-from integration.errors import Misconfigured
 from integration.mapping.load import Maps
 from integration.mapping.misfits import misfits
 from integration.mapping.model import EntityMap, Route
-from integration.model import Request, Response
 from integration.provision import load as provision
 from integration.provision.model import Custom
 from integration.provision.rows import privilege_names
@@ -82,7 +82,7 @@ async def asked(ends: Ends, path: str) -> dict[str, Any] | None:
     answer = await sent(ends, Request("GET", f"{API}/{path}", headers=headers))
     if answer.status == 404:
         return None
-    body = exact_json.object_or_none(answer.body) if answer.status == 200 else None
+    body = decimal_json.object_or_none(answer.body) if answer.status == 200 else None
     if body is None:
         what = path.partition("?")[0].partition("(")[0]
         raise Misconfigured(f"Dataverse answered {answer.status} about {what}")

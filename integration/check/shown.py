@@ -11,10 +11,10 @@ from integration.check.attempts import attempt
 from integration.check.ends import Ends
 from integration.check.lines import Line, failed, ok, skipped
 from integration.check.rows import asked
-from integration.errors import Misconfigured
-from integration.model import Request
+from integration.core.errors import Misconfigured
+from integration.core.http import Neighbour
+from integration.core.model import Request
 from integration.provision import rows
-from integration.transport import Neighbour
 
 _TABLES, _SOURCE, _EVENTS, _FEED = "virtual tables", "data source", "external events", "feed"
 

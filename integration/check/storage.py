@@ -10,8 +10,8 @@ from integration.check import mends
 from integration.check.attempts import attempt, clock_line
 from integration.check.ends import Ends
 from integration.check.lines import Line, failed, ok
-from integration.errors import Unavailable
-from integration.model import Response
+from integration.core.errors import Unavailable
+from integration.core.model import Response
 from integration.settings import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE
 from integration.storage import CONTAINER, TABLES, queue_client
 from integration.storage_errors import storage_errors

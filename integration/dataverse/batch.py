@@ -11,8 +11,8 @@ from email.message import Message
 from email.parser import BytesParser
 from email.policy import HTTP
 
+from integration.core.model import Request, Response
 from integration.dataverse.requests import API
-from integration.model import Request, Response
 
 # More would be answered with an error as a whole.
 MOST = 1000

@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from integration import activity, exact_json
-from integration.activity import About, category_of, doing, together
+from integration.core import activity, decimal_json
+from integration.core.activity import About, category_of, doing, together
+from integration.core.errors import Misconfigured, Unavailable
+from integration.core.http import Neighbour
+from integration.core.model import Column, Request, Response
 from integration.dataverse import batch, metadata, requests
 from integration.dataverse.requests import Change
-from integration.errors import Misconfigured, Unavailable
-from integration.model import Column, Request, Response
-from integration.transport import Neighbour
 
 # An admin who widens a column waits no longer than this, in seconds.
 _METADATA_AGE = 600.0
@@ -159,7 +159,7 @@ class Dataverse:
                 raise Misconfigured(
                     f"{self.neighbour.name} answered {response.status} about table {table}"
                 )
-        return metadata.columns(exact_json.decode(response.body) for response in responses)
+        return metadata.columns(decimal_json.decode(response.body) for response in responses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,16 +199,16 @@ def error_code(response: Response) -> str:
     https://learn.microsoft.com/power-apps/developer/data-platform/webapi/compose-http-requests-handle-errors
     """
     try:
-        error = exact_json.decode(response.body).get("error", {})
+        error = decimal_json.decode(response.body).get("error", {})
         return str(error.get("code", ""))[:20]
-    except (exact_json.Malformed, AttributeError):
+    except (decimal_json.Malformed, AttributeError):
         return ""
 
 
 def rows(response: Response) -> list[dict[str, Any]]:
     """The rows of a collection. Raises Unavailable for an answer that broke off."""
     try:
-        found: list[dict[str, Any]] = exact_json.decode(response.body)["value"]
-    except (exact_json.Malformed, KeyError, TypeError):
+        found: list[dict[str, Any]] = decimal_json.decode(response.body)["value"]
+    except (decimal_json.Malformed, KeyError, TypeError):
         raise Unavailable("Dataverse", "an answer is not the collection it should be") from None
     return found

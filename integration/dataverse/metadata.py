@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from integration.model import Column
+from integration.core.model import Column
 
 Details = dict[str, Any]
 

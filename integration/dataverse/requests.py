@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from integration import exact_json
-from integration.model import Request
+from integration.core import decimal_json
+from integration.core.model import Request
 
 API = "api/data/v9.2"
 
@@ -47,14 +47,14 @@ def change(asked: Change) -> Request:
     condition = {"if-none-match": "*"} if asked.new else {}
     if asked.etag is not None:
         condition = {"if-match": asked.etag}
-    body = None if asked.columns is None else exact_json.encode(asked.columns)
+    body = None if asked.columns is None else decimal_json.encode(asked.columns)
     path = f"{API}/{asked.entity_set}({asked.key})"
     return Request(asked.method, path, body, {**_HEADERS, **condition})
 
 
 def action(name: str, parameters: Mapping[str, Any]) -> Request:
     """https://learn.microsoft.com/power-apps/developer/data-platform/webapi/use-web-api-actions"""
-    return Request("POST", f"{API}/{name}", exact_json.encode(parameters), _HEADERS)
+    return Request("POST", f"{API}/{name}", decimal_json.encode(parameters), _HEADERS)
 
 
 def rows(

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from integration import exact_json
+from integration.core import decimal_json
+from integration.core.model import Request
 from integration.dataverse import requests
-from integration.model import Request
 
 NAME = "msind_UpsertBundle"
 
@@ -70,7 +70,7 @@ def request(resource: Mapping[str, Any], tag: str) -> Request:
         "type": "batch-response",
         "entry": [{"resource": resource, "response": {"status": "200"}}],
     }
-    text = exact_json.encode(bundle).decode()
+    text = decimal_json.encode(bundle).decode()
     return requests.action(NAME, {"msind_JSON": text, "msind_BundleTag": tag})
 
 
@@ -79,7 +79,7 @@ def answer(body: bytes, resource: str) -> Answer:
 
     Its texts are not read: they may quote values.
     """
-    said = exact_json.decode(body)
+    said = decimal_json.decode(body)
     if not (isinstance(said, dict) and isinstance(said.get("msind_Results"), list)):
         raise ValueError(f"no answer of {NAME}")
     results = tuple(_result(each) for each in said["msind_Results"] if _is_of(each, resource))

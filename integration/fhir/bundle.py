@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from integration import exact_json
-from integration.errors import Issue, Rejected
+from integration.core import decimal_json
+from integration.core.errors import Issue, Rejected
+from integration.core.model import Policy, Received
 from integration.fhir import collections, notifications, patches
 from integration.fhir.entries import (
     MAX_ISSUES,
@@ -20,7 +21,6 @@ from integration.fhir.entries import (
 )
 from integration.fhir.grammar import folded
 from integration.fhir.requests import requested, requested_together
-from integration.model import Policy, Received
 
 REQUESTED = ("transaction", "batch")
 CARRIED = (
@@ -70,8 +70,8 @@ def _parse(body: bytes) -> dict[str, Any]:
             Issue("invalid", "the body starts with a byte order mark; send UTF-8 without one")
         )
     try:
-        return checked_resource(exact_json.decode(body), None)
-    except exact_json.Malformed as error:
+        return checked_resource(decimal_json.decode(body), None)
+    except decimal_json.Malformed as error:
         raise Rejected(Issue("invalid", f"the body is {error}")) from None
 
 

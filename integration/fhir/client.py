@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from integration import exact_json
-from integration.activity import doing
-from integration.errors import Misconfigured, Unavailable
+from integration.core import decimal_json
+from integration.core.activity import doing
+from integration.core.errors import Misconfigured, Unavailable
+from integration.core.http import Neighbour
+from integration.core.model import Request, Response
 from integration.fhir.searchset import is_searchset
-from integration.model import Request, Response
-from integration.transport import Neighbour
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class FhirServer:
         if response.status != 200:
             raise Unavailable(self.neighbour.name, f"a read was answered {response.status}")
         try:
-            resource: dict[str, Any] = exact_json.decode(response.body)
-        except exact_json.Malformed:
+            resource: dict[str, Any] = decimal_json.decode(response.body)
+        except decimal_json.Malformed:
             raise Unavailable(self.neighbour.name, "a read was answered with no JSON") from None
         return resource
 
@@ -60,8 +60,8 @@ class FhirServer:
         if answer.status != 200:
             raise Misconfigured(f"{name}: a search was answered {answer.status}")
         try:
-            found = exact_json.decode(answer.body)
-        except exact_json.Malformed:
+            found = decimal_json.decode(answer.body)
+        except decimal_json.Malformed:
             found = None
         if not is_searchset(found):
             raise Unavailable(name, "a page was no searchset")

@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from integration.errors import Issue, Rejected
+from integration.core.errors import Issue, Rejected
+from integration.core.model import Policy
 from integration.fhir import fetched
 from integration.fhir.entries import Contents, Entry, checked_id, checked_resource
 from integration.fhir.fetched import Fetched
 from integration.fhir.grammar import is_type, literal
 from integration.fhir.requests import checked_entry, full_url_of, method_of, request_of
-from integration.model import Policy
 
 # bdl-11, bdl-12: https://hl7.org/fhir/R4/bundle.html#invs
 _FIRST = {"document": "Composition", "message": "MessageHeader"}

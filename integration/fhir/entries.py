@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from integration import exact_json
-from integration.errors import Issue, Rejected
+from integration.core import decimal_json
+from integration.core.errors import Issue, Rejected
+from integration.core.model import Received
 from integration.fhir.grammar import is_id, is_type
-from integration.model import Received
 
 # Enough to mend a sender, too few to make an answer large.
 MAX_ISSUES = 20
@@ -141,9 +141,9 @@ def checked_id(resource: dict[str, Any], expression: str) -> str | None:
 def checked_resource(value: Any, expression: str | None) -> dict[str, Any]:
     """A JSON object that names an R4 resource type, not nested beyond reason."""
     resource = inner_resource(value, expression)
-    if exact_json.too_deep(resource):
+    if decimal_json.too_deep(resource):
         raise Rejected(
-            Issue("too-long", f"nested more than {exact_json.MAX_DEPTH} levels deep", expression)
+            Issue("too-long", f"nested more than {decimal_json.MAX_DEPTH} levels deep", expression)
         )
     return resource
 
@@ -163,11 +163,11 @@ def inner_resource(value: Any, expression: str | None) -> dict[str, Any]:
 def _of_line(number: int, line: bytes, position: int) -> Entry:
     where = f"line {number}"
     try:
-        resource = checked_resource(exact_json.decode(line), where)
+        resource = checked_resource(decimal_json.decode(line), where)
         kind, identifier = resource["resourceType"], checked_id(resource, where)
         method = "PUT" if identifier else "POST"
         return Entry(position, where, method, kind, identifier, resource=resource)
-    except exact_json.Malformed as error:
+    except decimal_json.Malformed as error:
         refusal = Issue("invalid", f"line {number} is {error}".replace("line 1, ", ""), where)
     except Rejected as error:
         refusal = Issue(error.issues[0].code, f"line {number}: {error}", error.issues[0].expression)

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from integration import exact_json
-from integration.errors import Issue, Rejected
+from integration.core import decimal_json
+from integration.core.errors import Issue, Rejected
 from integration.fhir.entries import Entry, checked_resource
 
 # Statuses of ours, beside those of the server that was asked.
@@ -85,8 +85,8 @@ def read(answer: Fetched, where: str) -> dict[str, Any] | Issue:
     if answer.status != 200:
         return Issue("processing", f"its server answered {answer.status}", where)
     try:
-        return checked_resource(exact_json.decode(answer.body), where)
-    except exact_json.Malformed:
+        return checked_resource(decimal_json.decode(answer.body), where)
+    except decimal_json.Malformed:
         return Issue("invalid", "its server answered with no JSON", where)
     except Rejected as error:
         text = f"what its server answered is refused: {error}"

@@ -13,11 +13,11 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, TypeGuard
 
-from integration.errors import Issue
+from integration.core.errors import Issue
+from integration.core.model import Outcome
 from integration.fhir import issues, outcome
 from integration.fhir.identity import PLACEHOLDER
 from integration.fhir.units import UnitEntry
-from integration.model import Outcome
 
 _CONFLICT = 409
 

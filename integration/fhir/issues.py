@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from integration.errors import Issue
+from integration.core.errors import Issue
 
 _ENTRY = re.compile(r"Bundle\.entry\[(\d+)\]")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from integration.errors import Issue
+from integration.core.errors import Issue
 from integration.fhir import criteria, references
 from integration.fhir.entries import Contents, Entry
 

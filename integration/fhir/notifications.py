@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from integration.errors import Issue, Rejected
+from integration.core.errors import Issue, Rejected
 from integration.fhir import collections, fetched, subscription_status
 from integration.fhir.entries import MAX_ISSUES, Contents, Entry
 from integration.fhir.fetched import Fetched

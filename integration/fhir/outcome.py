@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from integration import exact_json
-from integration.errors import Issue
+from integration.core import decimal_json
+from integration.core.errors import Issue
+from integration.core.model import Outcome, Response
 from integration.fhir import issues
 from integration.fhir.grammar import literal
 from integration.fhir.units import Unit, UnitEntry
-from integration.model import Outcome, Response
 
 # Conflicts and time-outs pass by themselves, but some never do (a validation error was once
 # answered 408): https://github.com/microsoft/fhir-server/pull/5582
@@ -132,7 +132,7 @@ def of_entry(entry: UnitEntry, answer: Any) -> Outcome | None:
 
 def _with_found(outcome: Outcome, resource: Any) -> Outcome:
     """What a read found, as it was answered."""
-    found = exact_json.encode(resource)
+    found = decimal_json.encode(resource)
     if len(found) > MAX_FOUND:
         text = f"above {MAX_FOUND} bytes, which is more than is kept: read it from the FHIR server"
         return noted(outcome, Issue("too-long", text, severity="warning"))
@@ -182,6 +182,6 @@ def _text(value: Any) -> str | None:
 
 def _parsed(body: bytes) -> Any:
     try:
-        return exact_json.decode(body)
-    except exact_json.Malformed:
+        return decimal_json.decode(body)
+    except decimal_json.Malformed:
         return None

@@ -9,10 +9,10 @@ from __future__ import annotations
 import binascii
 from typing import Any
 
-from integration import exact_json
-from integration.errors import Issue, Rejected
+from integration.core import decimal_json
+from integration.core.errors import Issue, Rejected
+from integration.core.model import Received
 from integration.fhir.entries import Contents, Entry, checked_resource
-from integration.model import Received
 
 JSON_PATCH = "application/json-patch+json"
 
@@ -29,7 +29,7 @@ def checked(resource: dict[str, Any], where: str) -> dict[str, Any]:
         raise Rejected(Issue("not-supported", _WANTED, where), status=422)
     data = resource.get("data")
     try:
-        operations = exact_json.decode(binascii.a2b_base64(data if isinstance(data, str) else ""))
+        operations = decimal_json.decode(binascii.a2b_base64(data if isinstance(data, str) else ""))
     except ValueError:
         issue = Issue("value", "data must be a JSON patch in base64", f"{where}.data")
         raise Rejected(issue) from None
@@ -41,8 +41,8 @@ def of_request(body: bytes, received: Received) -> Contents:
     """PATCH Type/id, the body a patch of either kind."""
     kind = received.type or ""
     try:
-        document = exact_json.decode(body)
-    except exact_json.Malformed as error:
+        document = decimal_json.decode(body)
+    except decimal_json.Malformed as error:
         raise Rejected(Issue("invalid", f"the body is {error}")) from None
     if received.format == "json-patch":
         _operations(document, None)
@@ -65,6 +65,6 @@ def of_request(body: bytes, received: Received) -> Contents:
 def _operations(value: Any, where: str | None) -> None:
     if not isinstance(value, list) or not value or not all(isinstance(one, dict) for one in value):
         raise Rejected(Issue("invalid", "a patch is a list of operations, at least one", where))
-    if exact_json.too_deep(value):
-        text = f"nested more than {exact_json.MAX_DEPTH} levels deep"
+    if decimal_json.too_deep(value):
+        text = f"nested more than {decimal_json.MAX_DEPTH} levels deep"
         raise Rejected(Issue("too-long", text, where))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from integration.errors import Issue
+from integration.core.errors import Issue
 from integration.fhir import graph, packing
 from integration.fhir.entries import MAX_ISSUES, Contents, Entry
 from integration.fhir.identity import Naming

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from integration import exact_json
-from integration.errors import Issue
+from integration.core import decimal_json
+from integration.core.errors import Issue
 from integration.fhir import identity
 from integration.fhir.entries import Contents, Entry
 from integration.fhir.identity import Naming
@@ -131,7 +131,7 @@ def _sent(
         method=method,
         created=created,
         awaits=tuple(sorted(awaits)),
-        body=exact_json.Raw(exact_json.encode(body)),
+        body=decimal_json.Raw(decimal_json.encode(body)),
         condition=linked.condition,
         stamp=None if created or entry.read is not None else stamp(entry, order),
         same=same,

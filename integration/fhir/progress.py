@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from integration.errors import Issue
+from integration.core.errors import Issue
+from integration.core.model import Outcome
 from integration.fhir import outcome
 from integration.fhir.units import Unit, UnitEntry
-from integration.model import Outcome
 
 _PRECONDITION_FAILED = 412
 _FAILED_DEPENDENCY = 424

@@ -6,7 +6,7 @@ import re
 from typing import Any
 from urllib.parse import parse_qsl
 
-from integration.errors import Issue, Rejected
+from integration.core.errors import Issue, Rejected
 from integration.fhir import patches
 from integration.fhir.entries import Entry, condition_of, inner_resource, with_id
 from integration.fhir.grammar import is_id, is_type

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from integration.errors import Misconfigured
+from integration.core.errors import Misconfigured
 
 Searchset = Mapping[str, Any]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from integration.errors import Issue, Rejected
+from integration.core.errors import Issue, Rejected
 
 _STATUS = "Bundle.entry[0].resource"
 _ANSWERS = ("query-status", "query-event")

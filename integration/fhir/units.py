@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from integration import exact_json
-from integration.errors import Issue
+from integration.core import decimal_json
+from integration.core.errors import Issue
+from integration.core.model import Request
 from integration.fhir.identity import PLACEHOLDER
-from integration.model import Request
 
 # https://learn.microsoft.com/azure/healthcare-apis/fhir/rest-api-capabilities: the default differs
 # between pages and code, so it is always stated.
@@ -46,7 +46,7 @@ class UnitEntry:
     method: str  # as it is sent: a create of ours is a PUT
     created: bool  # its id is ours, so nobody else can have written it
     awaits: tuple[str, ...]
-    body: exact_json.Raw
+    body: decimal_json.Raw
     # Type?query by which the server finds a conditional entry's resource; may hold placeholders
     condition: str | None = None
     stamp: str | None = None  # where it stands among all writes of its resource, if the source says
@@ -93,7 +93,7 @@ _lane = msgspec.json.Decoder(Lane)
 
 def kept(lane: Lane) -> bytes:
     """A lane as the journal keeps it."""
-    return exact_json.encode(lane)
+    return decimal_json.encode(lane)
 
 
 def restored(data: bytes) -> Lane:
@@ -107,21 +107,21 @@ def request(unit: Unit, entries: Sequence[UnitEntry], answers: Mapping[str, str]
     inside = {entry.target for entry in entries} if unit.kind == "transaction" else set()
     bodies = [_answered(entry, inside, answers) for entry in entries]
     bundle = {"resourceType": "Bundle", "type": unit.kind, "entry": bodies}
-    return Request("POST", "", exact_json.encode(bundle), _HEADERS)
+    return Request("POST", "", decimal_json.encode(bundle), _HEADERS)
 
 
 def _answered(
     entry: UnitEntry, inside: Container[str], answers: Mapping[str, str]
-) -> exact_json.Raw:
+) -> decimal_json.Raw:
     awaits = [name for name in entry.awaits if name not in inside]
-    return exact_json.Raw(filled(bytes(entry.body), awaits, answers)) if awaits else entry.body
+    return decimal_json.Raw(filled(bytes(entry.body), awaits, answers)) if awaits else entry.body
 
 
 def reads(addresses: Sequence[str]) -> Request:
     """A batch of reads and searches, relative to the server's base."""
     asked = [{"request": {"method": "GET", "url": address}} for address in addresses]
     bundle = {"resourceType": "Bundle", "type": "batch", "entry": asked}
-    return Request("POST", "", exact_json.encode(bundle), _HEADERS)
+    return Request("POST", "", decimal_json.encode(bundle), _HEADERS)
 
 
 def filled(text: bytes, awaits: Iterable[str], answers: Mapping[str, str]) -> bytes:

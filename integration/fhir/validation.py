@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from integration.errors import Issue
+from integration.core.errors import Issue
 from integration.fhir.grammar import is_type
 
 # What no element could be called is the sender's own text, which may hold anything; its parent is

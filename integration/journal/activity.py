@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from integration.core.model import Activity, Category
 from integration.journal.keys import activity_key, day_of
-from integration.model import Activity, Category
 
 
 @dataclass(frozen=True, slots=True)

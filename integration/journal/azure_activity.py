@@ -20,9 +20,9 @@ from azure.core.exceptions import ResourceNotFoundError
 from azure.data.tables import TableTransactionError, UpdateMode
 from azure.data.tables.aio import TableClient
 
+from integration.core.model import Activity, Category
 from integration.journal.activity import ActivityPage, Wanted
 from integration.journal.keys import activity_key, activity_time, day_of
-from integration.model import Activity, Category
 from integration.storage_errors import storage_errors
 
 TABLE = "activity"

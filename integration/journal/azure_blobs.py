@@ -12,8 +12,8 @@ from azure.core import MatchConditions
 from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
 from azure.storage.blob.aio import BlobServiceClient, ContainerClient
 
+from integration.core.model import Outcome, Received
 from integration.journal.store import NO_LANE, Kept, first_of_each
-from integration.model import Outcome, Received
 from integration.storage_errors import storage_errors
 
 CONTAINER = "deliveries"

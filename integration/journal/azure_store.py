@@ -21,6 +21,7 @@ from azure.data.tables import TableEntity, UpdateMode
 from azure.data.tables.aio import TableClient, TableServiceClient
 from azure.storage.blob.aio import BlobServiceClient
 
+from integration.core.model import Delivery, RowOutcome, Status
 from integration.journal import azure_blobs, azure_tables, entities
 from integration.journal.azure_blobs import AzureBlobs
 from integration.journal.azure_tables import REPEAT, if_unchanged
@@ -32,7 +33,6 @@ from integration.journal.keys import (
     row_key,
 )
 from integration.journal.store import Kept, Page
-from integration.model import Delivery, RowOutcome, Status
 from integration.storage_errors import storage_errors
 
 TABLES = ("deliveries", "deliverykeys", "rows", "subscriptions")

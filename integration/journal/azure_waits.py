@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from azure.data.tables import UpdateMode
 from azure.data.tables.aio import TableClient
 
-from integration.model import Claim
+from integration.core.model import Claim
 from integration.storage_errors import storage_errors
 
 TABLE = "waits"

@@ -8,8 +8,8 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
+from integration.core.model import Delivery, Status
 from integration.journal.keys import delivery_key
-from integration.model import Delivery, Status
 
 
 def entity(it: Delivery) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from integration.model import RowOutcome
+from integration.core.model import RowOutcome
 
 _DAY = 86_400_000  # milliseconds
 _LAST_DAY = 99_999

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from integration.core.model import Delivery, Received, Status
 from integration.journal.store import Journal, Kept
-from integration.model import Delivery, Received, Status
 
 # As a table can hold it; no sender is called that.
 _NOBODY = ""

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
 
+from integration.core.model import Delivery, Outcome, Received, RowOutcome, Status
 from integration.journal.keys import is_between
-from integration.model import Delivery, Outcome, Received, RowOutcome, Status
 
 # Outcomes of entries that no lane carries.
 NO_LANE = -1

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from integration import exact_json
-from integration.model import Activity, Delivery, Outcome, RowOutcome, Status
+from integration.core import decimal_json
+from integration.core.model import Activity, Delivery, Outcome, RowOutcome, Status
 
 
 def summary(delivery: Delivery) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def _entry(item: Outcome, rows: dict[str, RowOutcome]) -> dict[str, Any]:
     }
     entry: dict[str, Any] = {"fullUrl": item.full_url} if item.full_url else {}
     if item.resource is not None:
-        entry["resource"] = exact_json.Raw(item.resource.encode())
+        entry["resource"] = decimal_json.Raw(item.resource.encode())
     entry["response"] = {name: value for name, value in response.items() if value is not None}
     if item.issues:
         entry["response"]["outcome"] = {"resourceType": "OperationOutcome", "issue": item.issues}

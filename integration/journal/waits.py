@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from integration.model import Claim
+from integration.core.model import Claim
 
 
 class Waits(Protocol):

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from integration.errors import Issue, Rejected, Unmappable
+from integration.core.errors import Issue, Rejected, Unmappable
+from integration.core.model import Column
 from integration.mapping import engine, places, synonyms
 from integration.mapping.fhir_values import fhir_value, takes
 from integration.mapping.inverse import Steps, invertible
 from integration.mapping.model import AttributeMap, EntityMap, Kind, Link
 from integration.mapping.places import Draft, Written
 from integration.mapping.values import instant
-from integration.model import Column
 
 Columns = Mapping[str, Column]
 Changes = Mapping[str, Any]

@@ -8,13 +8,13 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from integration import exact_json
-from integration.errors import IntegrationError, Unmappable
+from integration.core import decimal_json
+from integration.core.errors import IntegrationError, Unmappable
+from integration.core.model import Column
 from integration.mapping import engine, explain, load
 from integration.mapping.load import Maps
 from integration.mapping.misfits import misfits
 from integration.mapping.model import EntityMap, Route
-from integration.model import Column
 from integration.settings import mirroring_from_env
 
 Tables = Mapping[str, Mapping[str, Column]]
@@ -47,11 +47,11 @@ def run(
     nothing to map."""
     try:
         maps = _maps(chosen)
-        resources = [*_resources(exact_json.decode(body))]
+        resources = [*_resources(decimal_json.decode(body))]
         used = _used(maps, resources)
         names = {name for entity in used.values() for name in entity.tables}
         tables = asyncio.run(tenant(sorted(names))) if chosen.check else {}
-    except exact_json.Malformed as error:
+    except decimal_json.Malformed as error:
         say(f"{chosen.file.name}: {error}")
         return 2
     except IntegrationError as error:

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from integration.errors import Unmappable
+from integration.core.errors import Unmappable
+from integration.core.model import Column
 from integration.mapping.evaluation import Evaluation
 from integration.mapping.keys import shown_id
 from integration.mapping.model import (
@@ -22,7 +23,6 @@ from integration.mapping.model import (
 )
 from integration.mapping.unshown import lacking, unshown
 from integration.mapping.values import fitted, instant, text, utc
-from integration.model import Column
 
 Columns = Mapping[str, Column]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from fhirpathpy.engine.nodes import ResourceNode
 
-from integration.errors import Unmappable
+from integration.core.errors import Unmappable
 from integration.mapping.fhir_path import FhirPath, Node, compiled, plain
 from integration.mapping.short import COMPUTED, Short, Types
 from integration.mapping.shortcuts import shortcut

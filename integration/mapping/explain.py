@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
-from integration import exact_json
+from integration.core import decimal_json
+from integration.core.model import Column
 from integration.mapping.model import AttributeMap, Concept, EntityMap, Kind, Link, Mapped
-from integration.model import Column
 
 # What is taken for granted of a column where nobody has asked the tenant.
 _ASSUMED = {
@@ -68,5 +68,5 @@ def _shown(value: Any) -> str:
         case Concept(type_, code, name, _):
             return f"the concept {code} ({name}) of type {type_}"
         case str() | int() | Decimal():
-            return exact_json.encode(value).decode()
+            return decimal_json.encode(value).decode()
     return str(value)

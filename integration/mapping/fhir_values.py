@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from integration.errors import Unmappable
+from integration.core.errors import Unmappable
+from integration.core.model import Column
 from integration.mapping.model import AttributeMap, Kind, Link
 from integration.mapping.values import text
-from integration.model import Column
 
 _INTEGERS = {"integer": -(2**31), "unsignedInt": 0, "positiveInt": 1}
 _NUMBERS = frozenset({"decimal", *_INTEGERS})

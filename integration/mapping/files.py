@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from integration.errors import Misconfigured
+from integration.core.errors import Misconfigured
 
 FOLDER = Path(__file__).parent / "maps"
 

@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping
 from uuid import UUID, uuid5
 
-from integration.errors import Unmappable
+from integration.core.errors import Unmappable
+from integration.core.model import Column
 from integration.mapping.model import EntityMap, LongId
-from integration.model import Column
 
 _GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from integration.errors import Misconfigured
+from integration.core.errors import Misconfigured
 from integration.mapping import files
 from integration.mapping.backwards import unwritable
 from integration.mapping.check import EXPAND, ROW, Lines, listed, problems

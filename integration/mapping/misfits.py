@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from integration.core.model import Column
 from integration.mapping.concepts import CONCEPTS
 from integration.mapping.model import AttributeMap, EntityMap, ExpandMap, Kind
 from integration.mapping.values import CHOICES, LOOKUPS, NUMBERS, TEXTS
-from integration.model import Column
 
 Columns = Mapping[str, Column]
 

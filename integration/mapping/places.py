@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from integration.errors import Unmappable
+from integration.core.errors import Unmappable
 from integration.mapping import elements
 from integration.mapping.inverse import Condition, Step, Steps
 

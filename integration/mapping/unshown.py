@@ -8,10 +8,10 @@ from typing import Any
 
 from fhirpathpy.models import models
 
-from integration.errors import Unmappable
+from integration.core.errors import Unmappable
+from integration.core.model import Column
 from integration.mapping.evaluation import Evaluation
 from integration.mapping.model import EntityMap
-from integration.model import Column
 
 
 def unshown(

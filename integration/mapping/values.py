@@ -8,9 +8,9 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from typing import Any
 
-from integration.errors import Unmappable
+from integration.core.errors import Unmappable
+from integration.core.model import Column
 from integration.mapping.model import AttributeMap, Concept, Kind, Link, Partial, TooLong
-from integration.model import Column
 
 Note = Callable[[str], None]
 

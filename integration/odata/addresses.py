@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from integration.errors import Rejected
+from integration.core.errors import Rejected
 from integration.odata import literals
 from integration.odata.model import EntityType
 from integration.odata.refusals import invalid, not_found, not_offered

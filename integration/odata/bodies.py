@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, TypeVar
 
-from integration import exact_json
-from integration.errors import Rejected
-from integration.exact_json import Malformed
+from integration.core import decimal_json
+from integration.core.decimal_json import Malformed
+from integration.core.errors import Rejected
 from integration.odata import literals
 from integration.odata.model import EntityType, Property, Type, Value
 from integration.odata.refusals import invalid, not_offered, unknown_property
@@ -50,12 +50,12 @@ def _values(body: bytes, entity: EntityType, numbers_as_text: bool) -> dict[str,
 
 def _stated(body: bytes) -> Mapping[str, Any]:
     try:
-        stated = exact_json.decode(body)
+        stated = decimal_json.decode(body)
     except Malformed as error:
         raise invalid(f"the body is {error}") from None
     if not isinstance(stated, dict):
         raise invalid("the body is no JSON object")
-    if exact_json.too_deep(stated, _MAX_DEPTH):
+    if decimal_json.too_deep(stated, _MAX_DEPTH):
         raise invalid(f"the body is nested more than {_MAX_DEPTH} levels deep")
     return stated
 

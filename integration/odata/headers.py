@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from integration.errors import Issue, Rejected
+from integration.core.errors import Issue, Rejected
 from integration.odata.refusals import invalid, not_acceptable
 
 JSON = "application/json"

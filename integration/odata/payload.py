@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from integration.errors import Issue
+from integration.core.errors import Issue
 from integration.odata.headers import Format, etag
 from integration.odata.model import NAMESPACE, EntityType, Property, Row, Type, Value
 

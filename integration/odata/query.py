@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote, unquote_plus
 
-from integration.errors import Issue, Rejected
+from integration.core.errors import Issue, Rejected
 from integration.odata import filter as filters
 from integration.odata.addresses import Address, Collection, Count, Entity
 from integration.odata.expressions import Expression, Order

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from integration.errors import Issue, Rejected
+from integration.core.errors import Issue, Rejected
 
 # https://docs.oasis-open.org/odata/odata/v4.01/os/abnf/odata-abnf-construction-rules.txt
 _IDENTIFIER = re.compile(r"[^\W\d]\w{0,127}")

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from integration.errors import Rejected
+from integration.core.errors import Rejected
 from integration.odata import literals
 from integration.odata.model import Value
 from integration.odata.refusals import invalid, not_offered

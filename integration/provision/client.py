@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from integration import exact_json
+from integration.core import decimal_json
+from integration.core.errors import Misconfigured
+from integration.core.model import Request, Response
 from integration.dataverse.requests import API, literal
-from integration.errors import Misconfigured
-from integration.model import Request, Response
 from integration.provision import rows, tables
 from integration.provision.model import SECRET, Item, Step, Wanted
 from integration.provision.tables import Known
@@ -47,7 +47,7 @@ class Tenant:
             return None
         if response.status != 200:
             raise Misconfigured(f"{path.partition('?')[0]}: {self._answered(response)}")
-        answer = exact_json.object_or_none(response.body)
+        answer = decimal_json.object_or_none(response.body)
         if answer is None:
             raise Misconfigured("Dataverse answered what is no answer of its Web API")
         return answer
@@ -63,7 +63,7 @@ class Tenant:
 
     async def send(self, step: Step) -> None:
         """Raises Misconfigured with what Dataverse said against it."""
-        if "<the id of" in step.path + exact_json.encode(step.body).decode():
+        if "<the id of" in step.path + decimal_json.encode(step.body).decode():
             raise Misconfigured(
                 f"{step.what}: Dataverse does not show yet what it needs: run again"
             )
@@ -75,7 +75,7 @@ class Tenant:
             headers["mscrm.solutionuniquename"] = step.solution
         if step.method == "PUT":
             headers["mscrm.mergelabels"] = "true"
-        request = Request(step.method, f"{API}/{step.path}", exact_json.encode(body), headers)
+        request = Request(step.method, f"{API}/{step.path}", decimal_json.encode(body), headers)
         response = await self.ask(request)
         if response.status >= 400:
             raise Misconfigured(f"{step.what}: {self._answered(response)}")
@@ -84,9 +84,9 @@ class Tenant:
         """Definitions are no patient data, so what Dataverse says of them may be told; it may
         quote what it refuses, the key with it."""
         try:
-            error = exact_json.decode(response.body)["error"]
+            error = decimal_json.decode(response.body)["error"]
             said = f": {error['code']} {error['message']}"
-        except (exact_json.Malformed, KeyError, TypeError):
+        except (decimal_json.Malformed, KeyError, TypeError):
             said = ""
         said = said.replace(self.key, SECRET) if self.key else said
         return f"Dataverse answered {response.status}{said[:_LONGEST]}"

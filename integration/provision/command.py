@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 
+from integration.core.errors import IntegrationError, Misconfigured
+from integration.core.model import Request, Response
 from integration.dataverse.client import Dataverse
 from integration.dataverse.requests import API
-from integration.errors import IntegrationError, Misconfigured
-from integration.model import Request, Response
 from integration.provision import client, load, rows
 from integration.provision.client import Tenant
 from integration.provision.model import Feed, Item, LeftOut, Note, Step, There, Wanted

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from integration.errors import Misconfigured
+from integration.core.errors import Misconfigured
 from integration.mapping import load
 from integration.mapping.concepts import CONCEPTS
 from integration.mapping.load import Maps

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from integration.errors import Misconfigured
+from integration.core.errors import Misconfigured
 from integration.provision.model import SECRET, Feed, Item, Note, Role, Step, There, Wanted, later
 
 Row = Mapping[str, Any]

@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
+from integration.core.errors import Misconfigured
 from integration.dataverse.virtual import column_name, table_name
-from integration.errors import Misconfigured
 from integration.mapping.model import AttributeMap, EntityMap, Kind, Route
 from integration.provision.model import VirtualColumn, VirtualLookup, VirtualTable
 

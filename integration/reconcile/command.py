@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from integration.errors import IntegrationError, Misconfigured
+from integration.core.errors import IntegrationError, Misconfigured
 from integration.mapping.model import EntityMap
 from integration.mirror import Mirror
 from integration.reconcile import walk

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from integration import exact_json
-from integration.errors import Unmappable
+from integration.core import decimal_json
+from integration.core.errors import Unmappable
+from integration.core.model import Column, RowOutcome
 from integration.mapping import engine
 from integration.mapping.keys import shown_id
 from integration.mapping.model import EntityMap
-from integration.model import Column, RowOutcome
 
 Row = Mapping[str, Any]
 
@@ -128,7 +128,7 @@ def asked(entity: EntityMap) -> list[str]:
 
 def among(column: str, values: Iterable[str]) -> str:
     """https://learn.microsoft.com/power-apps/developer/data-platform/webapi/reference/in"""
-    listed = exact_json.encode(list(values)).decode()
+    listed = decimal_json.encode(list(values)).decode()
     return f"Microsoft.Dynamics.CRM.In(PropertyName='{column}',PropertyValues={listed})"
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from integration import exact_json
+from integration.core import decimal_json
+from integration.core.errors import Misconfigured, Unavailable
+from integration.core.model import Request, Response
 from integration.dataverse.client import Dataverse
-from integration.errors import Misconfigured, Unavailable
-from integration.model import Request, Response
 
 Page = Mapping[str, Any]
 
@@ -39,7 +39,7 @@ def _own(name: str, base: str, url: str) -> str:
 
 
 def _decoded(name: str, answer: Response) -> dict[str, Any]:
-    decoded = exact_json.object_or_none(answer.body)
+    decoded = decimal_json.object_or_none(answer.body)
     if decoded is None:
         raise Unavailable(name, "a page was no JSON object")
     return decoded

@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from integration.core.errors import Misconfigured, Unavailable
+from integration.core.model import Claim, Request, Response
 from integration.dataverse import requests
 from integration.dataverse.client import Dataverse
-from integration.errors import Misconfigured, Unavailable
 from integration.fhir.client import FhirServer
 from integration.fhir.searchset import Searchset, matches, next_path
 from integration.mapping.model import EntityMap, LongId
 from integration.mirror import Mirror, bring
-from integration.model import Claim, Request, Response
 from integration.outbox import put_back
 from integration.reconcile import pages
 from integration.reconcile.differences import (

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from integration import exact_json
-from integration.activity import doing
-from integration.errors import Issue, Rejected, Unavailable, method_not_allowed
+from integration.core import decimal_json
+from integration.core.activity import doing
+from integration.core.errors import Issue, Rejected, Unavailable, method_not_allowed
 from integration.odata import addresses, bodies, headers, metadata, payload, query
 from integration.odata.addresses import (
     Address,
@@ -141,7 +141,7 @@ def _metadata(types: Sequence[EntityType], request: _Request) -> Answer:
     )
     if form == "xml":
         return Answer(200, headers.answer_headers(headers.XML), metadata.csdl_xml(types))
-    body = exact_json.encode(metadata.csdl_json(types))
+    body = decimal_json.encode(metadata.csdl_json(types))
     return Answer(200, headers.answer_headers(headers.JSON), body)
 
 
@@ -241,7 +241,7 @@ async def _one(
 def _json(body: Any, request: _Request, applied: str | None = None) -> Answer:
     said = {"Preference-Applied": applied} if applied else {}
     told = {**headers.answer_headers(request.form.content_type), **said}
-    return Answer(200, told, exact_json.encode(body))
+    return Answer(200, told, decimal_json.encode(body))
 
 
 def _shape(request: _Request) -> Shape:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from integration.errors import Rejected, TooLong
+from integration.core.errors import Rejected, TooLong
 from integration.fhir.client import FhirServer
 from integration.odata.refusals import not_offered
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from integration.errors import Rejected, Unavailable
+from integration.core.errors import Rejected, Unavailable
 from integration.fhir.client import FhirServer
 from integration.fhir.search import Parameters, address
 from integration.fhir.searchset import matches, next_path

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from integration.core.model import Column
 from integration.mapping import engine
 from integration.mapping.model import (
     AttributeMap,
@@ -23,7 +24,6 @@ from integration.mapping.model import (
     Route,
     SearchType,
 )
-from integration.model import Column
 from integration.odata.model import EntityType, Property, Row, Type, Value
 
 # https://hl7.org/fhir/R4/datatypes.html#id

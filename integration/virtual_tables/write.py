@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from integration import exact_json, order
-from integration.errors import Issue, Misconfigured, Rejected, Unavailable
+from integration import order
+from integration.core import decimal_json
+from integration.core.errors import Issue, Misconfigured, Rejected, Unavailable
+from integration.core.model import Request, Response
 from integration.fhir import validation
 from integration.fhir.client import FhirServer
 from integration.mapping import backwards
 from integration.mapping.model import Kind, Link
-from integration.model import Request, Response
 from integration.odata.headers import IfMatch
 from integration.odata.model import Value
 from integration.order import Fate, Order, Taken, Write
@@ -170,7 +171,7 @@ async def _put(
     it: Writing, name: str, resource: Resource, run: str, version: str | None = None
 ) -> Response:
     condition = {"if-match": f'W/"{version}"'} if version is not None else {}
-    body = exact_json.encode(resource)
+    body = decimal_json.encode(resource)
     answer = await it.fhir.send(Request("PUT", name, body, {**_HEADERS, **condition}), run)
     if answer.status >= 300 and answer.status not in _CONFLICT:
         raise _refused(it, answer)
@@ -204,7 +205,7 @@ def _issues(resource: Resource) -> list[Issue]:
 
 
 def _stored(it: Writing, answer: Response) -> Resource:
-    stored = exact_json.object_or_none(answer.body)
+    stored = decimal_json.object_or_none(answer.body)
     if stored is None or "id" not in stored:
         raise Unavailable(it.fhir.neighbour.name, "a write was answered without the resource")
     return stored

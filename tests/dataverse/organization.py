@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import httpx
 
-from integration.model import Request, Response
+from integration.core.model import Request, Response
 
 
 class Organization:

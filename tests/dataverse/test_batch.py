@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from integration.core.model import Response
 from integration.dataverse.batch import answers, change_set, questions
 from integration.dataverse.requests import Change, change, rows
-from integration.model import Response
 from local.dataverse.app import create_app
 from tests.dataverse.organization import Organization
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from integration.core.errors import Unavailable
+from integration.core.http import Neighbour, places
+from integration.core.model import Response
 from integration.dataverse.client import Dataverse, rows
 from integration.dataverse.requests import Change, who_am_i
 from integration.dataverse.requests import rows as asked
-from integration.errors import Unavailable
-from integration.model import Response
-from integration.transport import Neighbour, places
 from local.dataverse.app import create_app
 
 ROWS = [f"0b6d3d3e-9c4b-4a53-8f1f-{number:012d}" for number in range(200)]

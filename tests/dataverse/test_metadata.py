@@ -8,10 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
-from integration import exact_json
+from integration.core import decimal_json
+from integration.core.model import Column
 from integration.dataverse.metadata import columns
 from integration.dataverse.requests import CASTS, columns_of
-from integration.model import Column
 from tests.conftest import DataverseNeighbour
 
 
@@ -132,7 +132,7 @@ async def test_the_stand_in_tells_all_of_it(dataverse: DataverseNeighbour) -> No
         for table in ("contact", "msemr_medicalidentifier"):
             answers = [await http.get(f"/{columns_of(table, cast).path}") for cast in CASTS]
             assert [answer.status_code for answer in answers] == [200] * len(CASTS)
-            found |= columns(exact_json.decode(answer.content) for answer in answers)
+            found |= columns(decimal_json.decode(answer.content) for answer in answers)
     assert found["birthdate"].behavior == "DateOnly"
     assert found["msemr_name1startdate"].behavior == "UserLocal"
     assert found["lastname"].required

@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
+from integration.core.model import Request
 from integration.dataverse.requests import (
     CASTS,
     Change,
@@ -17,7 +18,6 @@ from integration.dataverse.requests import (
     rows,
     who_am_i,
 )
-from integration.model import Request
 
 ROW = "0b6d3d3e-9c4b-4a53-8f1f-6f0f8a2f4c11"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from integration import exact_json
+from integration.core import decimal_json
 from integration.dataverse.upsert_bundle import Action, answer, notes, request
 from tests.conftest import MARKER
 
@@ -54,7 +54,7 @@ def test_a_resource_goes_as_a_batch_response_in_text() -> None:
 
 def test_decimals_keep_their_digits() -> None:
     asked = request({**PATIENT, "extension": [{"valueDecimal": Decimal("1.10")}]}, "")
-    assert '"valueDecimal":1.10}' in exact_json.decode(asked.body or b"")["msind_JSON"]
+    assert '"valueDecimal":1.10}' in decimal_json.decode(asked.body or b"")["msind_JSON"]
 
 
 def test_all_went_well_only_where_every_row_says_so() -> None:

@@ -15,7 +15,9 @@ import httpx
 
 from integration import relay
 from integration.asking import Ask
-from integration.errors import Rejected
+from integration.core.errors import Rejected
+from integration.core.http import Neighbour, places
+from integration.core.model import Outcome
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.intake import Accepted, Intake, accept
@@ -23,12 +25,10 @@ from integration.journal.keys import delivery_id
 from integration.journal.ledger import MemoryLedger
 from integration.journal.store import MemoryJournal
 from integration.lane import Carrier
-from integration.model import Outcome
 from integration.order import Order
 from integration.outbox import MemoryOutbox
 from integration.relay import Relay
 from integration.settings import RELAY_QUEUE
-from integration.transport import Neighbour, places
 from tests.equivalence.meaning import NDJSON, Sent
 
 Body = dict[str, Any]

@@ -9,9 +9,9 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from integration.core.model import Received
 from integration.fhir.bundle import read
 from integration.fhir.entries import Contents
-from integration.model import Received
 
 TYPES = ("Patient", "Observation", "Encounter")
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from integration.errors import Issue, Rejected
+from integration.core.errors import Issue, Rejected
+from integration.core.model import Received
 from integration.fhir import bundle
 from integration.fhir.entries import MAX_ISSUES, Contents
-from integration.model import Received
 from tests.fhir.bundles import bounded
 
 POST = Received("POST")

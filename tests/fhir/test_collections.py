@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from integration.errors import Rejected
+from integration.core.errors import Rejected
+from integration.core.model import Policy, Received
 from integration.fhir import bundle
 from integration.fhir.entries import Contents
 from integration.fhir.identity import Naming
 from integration.fhir.plan import Plan, plan
 from integration.fhir.units import Limits
-from integration.model import Policy, Received
 from tests.fhir.bundles import bounded, urn
 
 NAMING = Naming("clinic", "key-1")

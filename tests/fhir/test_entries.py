@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from integration.errors import Rejected
+from integration.core.errors import Rejected
+from integration.core.model import Received
 from integration.fhir.bundle import read
 from integration.fhir.entries import MAX_ISSUES, Contents, Entry
-from integration.model import Received
 from tests.fhir.bundles import bounded
 
 NDJSON = Received("POST", format="ndjson")

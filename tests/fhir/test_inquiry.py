@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from integration import exact_json
+from integration.core import decimal_json
+from integration.core.model import Outcome
 from integration.fhir.inquiry import Asked, matches, proven
 from integration.fhir.units import UnitEntry
-from integration.model import Outcome
 
 TRIED = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()
 BEFORE, AFTER = "2026-03-01T11:59:59.999Z", "2026-03-01T13:00:00+01:00"
@@ -25,7 +25,7 @@ def asked(
     *,
     created: bool = False,
 ) -> Asked:
-    raw = exact_json.Raw(b"{}")
+    raw = decimal_json.Raw(b"{}")
     where, name = f"Bundle.entry[{position}]", f"Patient/{position}"
     entry = UnitEntry(position, where, name, None, method, created, (), raw)
     return Asked(entry, name, TRIED, resource)

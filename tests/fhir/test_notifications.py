@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from integration.errors import Rejected
+from integration.core.errors import Rejected
+from integration.core.model import Received
 from integration.fhir import bundle
 from integration.fhir.fetched import NOT_ASKED, TOO_LARGE, Fetched
 from integration.fhir.identity import Naming
 from integration.fhir.notifications import Notification, with_fetched
 from integration.fhir.plan import Plan, plan
 from integration.fhir.subscription_status import SubscriptionStatus, missed, told
-from integration.model import Received
 from tests.fhir.bundles import bounded
 from tests.fhir.notices import (
     HOME,

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from integration import exact_json
-from integration.errors import Issue
+from integration.core import decimal_json
+from integration.core.errors import Issue
+from integration.core.model import Outcome, Response
 from integration.fhir.issues import as_json
 from integration.fhir.outcome import CAP, MAX_FOUND, Answer, of_unit, refused
 from integration.fhir.units import Unit, UnitEntry
-from integration.model import Outcome, Response
 from tests.fhir.bundles import urn
 
 
@@ -20,7 +20,7 @@ def entry(
     position: int, target: str | None = None, method: str = "PUT", *, created: bool = False
 ) -> UnitEntry:
     name = target or f"Patient/{position}"
-    raw = exact_json.Raw(b"{}")
+    raw = decimal_json.Raw(b"{}")
     where = f"Bundle.entry[{position}]"
     return UnitEntry(position, where, name, f"urn:x:{position}", method, created, (), raw)
 
@@ -30,7 +30,7 @@ def said(status: Any = "200", **response: Any) -> dict[str, Any]:
 
 
 def bundle(*entries: Any) -> bytes:
-    return exact_json.encode({"resourceType": "Bundle", "entry": list(entries)})
+    return decimal_json.encode({"resourceType": "Bundle", "entry": list(entries)})
 
 
 def answer(
@@ -169,7 +169,7 @@ def test_throttling_is_never_counted(attempt: int) -> None:
 # -- the unit as a whole --------------------------------------------------------------------------
 
 ISSUES = [{"severity": "error", "code": "invalid", "diagnostics": "no", "expression": ["Patient"]}]
-OUTCOME = exact_json.encode({"resourceType": "OperationOutcome", "issue": ISSUES})
+OUTCOME = decimal_json.encode({"resourceType": "OperationOutcome", "issue": ISSUES})
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 412, 413, 422])
@@ -306,7 +306,7 @@ def read_as(method: str, answered: dict[str, Any]) -> Outcome:
 
 
 def test_what_a_read_finds_is_kept_to_the_digit_and_writes_nothing() -> None:
-    resource = exact_json.Raw(b'{"resourceType":"Observation","id":"o","value":1.10}')
+    resource = decimal_json.Raw(b'{"resourceType":"Observation","id":"o","value":1.10}')
     found = read_as("GET", {"resource": resource, **said(location="Observation/o/_history/1")})
     assert found.resource == '{"resourceType":"Observation","id":"o","value":1.10}'
     assert found.location is None

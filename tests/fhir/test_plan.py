@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from integration import exact_json
+from integration.core import decimal_json
+from integration.core.model import Received
 from integration.fhir import bundle, units
 from integration.fhir.entries import MAX_ISSUES, Contents, Entry
 from integration.fhir.identity import Naming
 from integration.fhir.plan import Plan, plan
 from integration.fhir.units import Lane, Limits, Unit, UnitEntry
-from integration.model import Received
 from tests.fhir.bundles import bounded, bundles, contents_of, deliveries, lines_of, urn
 
 NAMING = Naming("clinic", "key-1")
@@ -632,7 +632,7 @@ def test_the_same_conditional_create_twice_is_one_resource() -> None:
         },
         "request": {"method": "POST", "url": "Patient"},
     }
-    body = exact_json.encode(
+    body = decimal_json.encode(
         {"resourceType": "Bundle", "type": "transaction", "entry": [*twice, refers]}
     )
     made = plan(bundle.read(body, Received("POST")), Naming("s", "k"))
@@ -640,7 +640,7 @@ def test_the_same_conditional_create_twice_is_one_resource() -> None:
     ((unit,),) = (lane.units for lane in made.lanes)
     clinic, patient = sorted(unit.entries, key=lambda entry: entry.position)
     assert clinic.positions == [0, 1]
-    assert exact_json.decode(bytes(patient.body))["resource"]["managingOrganization"] == {
+    assert decimal_json.decode(bytes(patient.body))["resource"]["managingOrganization"] == {
         "reference": clinic.target
     }
     assert made.lanes[0].positions.count(1) == 1

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from integration.core.model import Received
 from integration.fhir.bundle import read
 from integration.fhir.entries import Entry
 from integration.fhir.identity import Naming
 from integration.fhir.plan import plan
 from integration.fhir.stamps import stamp
-from integration.model import Received
 
 
 def put(**meta: Any) -> Entry:

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from integration import exact_json
+from integration.core import decimal_json
+from integration.core.model import Request
 from integration.fhir.units import Lane, Unit, UnitEntry, kept, reads, request, restored
-from integration.model import Request
 from tests.fhir.bundles import urn
 
 
 def entry(position: int, body: dict[str, Any], awaits: tuple[str, ...] = ()) -> UnitEntry:
-    raw = exact_json.Raw(exact_json.encode(body))
+    raw = decimal_json.Raw(decimal_json.encode(body))
     return UnitEntry(
         position, f"Bundle.entry[{position}]", f"Patient/{position}", None, "PUT", True, awaits, raw
     )
@@ -83,7 +83,7 @@ def test_reads_are_a_batch_that_writes_nothing() -> None:
 
 
 def test_a_lane_is_kept_and_restored_to_the_byte() -> None:
-    raw = exact_json.Raw(b'{"resource":{"value":1.10,"text":"\xc3\xbc"}}')
+    raw = decimal_json.Raw(b'{"resource":{"value":1.10,"text":"\xc3\xbc"}}')
     odd = UnitEntry(7, "Bundle.entry[7]", "Patient/7", urn(7), "DELETE", False, (urn(5),), raw)
     lane = Lane((UNIT, Unit("batch", (odd,))))
     again = restored(kept(lane))

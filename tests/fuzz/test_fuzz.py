@@ -16,7 +16,7 @@ from fuzz.growth import SHAPES, growths
 from fuzz.trial import BROKEN, PLANNED, REJECTED, tried
 from fuzz.values import MARKER
 from integration import intake
-from integration.errors import Issue, Rejected
+from integration.core.errors import Issue, Rejected
 from integration.fhir.plan import Plan
 
 CASES = 2000

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from azure.data.tables.aio import TableServiceClient
 
+from integration.core.model import Activity, Category
 from integration.journal.activity import ActivityLog, MemoryActivityLog, Wanted
 from integration.journal.azure_activity import AzureActivityLog
 from integration.journal.keys import activity_key, activity_time
-from integration.model import Activity, Category
 from local.neighbours import Running
 
 NOON = datetime(2026, 3, 2, 12, 0, 0, 123457, tzinfo=UTC)

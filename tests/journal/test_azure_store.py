@@ -17,12 +17,12 @@ from azure.storage.queue.aio import QueueServiceClient
 
 from integration import mirror as mirroring
 from integration import relay as relaying
-from integration.errors import IntegrationError, Misconfigured, Unavailable
+from integration.core.errors import IntegrationError, Misconfigured, Unavailable
+from integration.core.model import Claim, Delivery, Outcome, Received, RowOutcome, Status
 from integration.journal.azure_activity import AzureActivityLog
 from integration.journal.azure_store import TABLES, AzureJournal, opened
 from integration.journal.keys import delivery_id
 from integration.journal.store import Kept
-from integration.model import Claim, Delivery, Outcome, Received, RowOutcome, Status
 from integration.outbox import StorageOutbox, read_claim
 from integration.settings import MIRROR_QUEUE, RELAY_QUEUE
 from local.host.emulator import ACCOUNT, connection_string

@@ -14,10 +14,10 @@ import pytest
 from azure.data.tables.aio import TableServiceClient
 from azure.storage.blob.aio import BlobServiceClient
 
+from integration.core.model import Delivery, Outcome, Received, RowOutcome, Status
 from integration.journal.azure_store import AzureJournal
 from integration.journal.keys import delivery_id
 from integration.journal.store import NO_LANE, Journal, Kept, MemoryJournal
-from integration.model import Delivery, Outcome, Received, RowOutcome, Status
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 

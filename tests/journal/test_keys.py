@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from integration.core.model import RowOutcome
 from integration.journal.keys import (
     accepted_at,
     days_between,
@@ -20,7 +21,6 @@ from integration.journal.keys import (
     older_than,
     row_key,
 )
-from integration.model import RowOutcome
 
 NOW = datetime(2024, 5, 6, 7, 8, 9, 123_000, tzinfo=UTC)
 # 1970 to 2200, in milliseconds, as ids keep them

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from integration.core.model import Delivery, Outcome, RowOutcome, Status
 from integration.journal.view import progress, response_bundle, summary
-from integration.model import Delivery, Outcome, RowOutcome, Status
 
 NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
 DELIVERY = Delivery(

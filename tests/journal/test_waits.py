@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 import pytest
 from azure.data.tables.aio import TableServiceClient
 
+from integration.core.model import Claim
 from integration.journal.azure_tables import made
 from integration.journal.azure_waits import AzureWaits
 from integration.journal.waits import MemoryWaits, Waits
-from integration.model import Claim
 from local.neighbours import Running
 
 DOCTOR, CLINIC = "Practitioner/7", "Organization/7"

@@ -16,10 +16,10 @@ import pytest
 from azure.data.tables.aio import TableServiceClient
 from azure.storage.blob.aio import BlobServiceClient
 
+from integration.core.model import Delivery, Received, Status
 from integration.journal.azure_store import AzureJournal, opened
 from integration.journal.keys import delivery_id
 from integration.journal.store import Kept
-from integration.model import Delivery, Received, Status
 from tests.journeys.route import PATIENCE, Route, bundle, entry, locations, patient, statuses
 
 pytestmark = [pytest.mark.live, pytest.mark.azurite]

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from integration import exact_json
+from integration.core import decimal_json
 from local.child import PROJECT, Child, Part
 from local.neighbours import VARIABLES, free_ports
 from local.samples import LARGE, large_transaction, samples
@@ -52,9 +52,9 @@ def sent() -> Counter[str]:
             entries = large_transaction(LARGE)["entry"]
             resources = [entry["resource"] for entry in entries]
         elif sample.name.endswith(".ndjson"):
-            resources = [exact_json.decode(line) for line in sample.body.splitlines()]
+            resources = [decimal_json.decode(line) for line in sample.body.splitlines()]
         else:
-            body = exact_json.decode(sample.body)
+            body = decimal_json.decode(sample.body)
             resources = [entry["resource"] for entry in body.get("entry", [{"resource": body}])]
         assert len(resources) == sample.entries
         kinds += [resource["resourceType"] for resource in resources]

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from integration.errors import Unmappable
+from integration.core.errors import Unmappable
+from integration.core.model import Column
 from integration.mapping import engine
 from integration.mapping.model import AttributeMap, Concept, EntityMap, Kind, Link
-from integration.model import Column
 
 Case = dict[str, Any]
 Tables = Mapping[str, Mapping[str, Column]]

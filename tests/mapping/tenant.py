@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 
+from integration.core.model import Column
 from integration.dataverse import metadata
-from integration.model import Column
 from local.dataverse import metadata as documents
 from local.dataverse import tables
 

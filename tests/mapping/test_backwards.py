@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from integration import exact_json
-from integration.errors import Rejected
+from integration.core import decimal_json
+from integration.core.errors import Rejected
 from integration.mapping.backwards import created, unwritable, written
 from integration.mapping.inverse import invertible
 from integration.mapping.model import Kind, Link
@@ -85,9 +85,9 @@ def patient(**elements: Any) -> dict[str, Any]:
 def changed(resource: dict[str, Any], /, **changes: Any) -> dict[str, Any]:
     """The resource after the write, which leaves the one that was given alone."""
     map_ = PATIENT if resource["resourceType"] == "Patient" else CONDITION
-    before = exact_json.encode(resource)
+    before = decimal_json.encode(resource)
     result = written(map_, resource, changes, columns(map_))
-    assert exact_json.encode(resource) == before
+    assert decimal_json.encode(resource) == before
     return result
 
 
@@ -127,9 +127,9 @@ def test_elements_that_no_column_names_stay_and_so_does_the_order_of_all() -> No
         b'{"id":"1","onsetAge":{"code":"a","value":1.10,"id":"e"},"resourceType":"Condition",'
         b'"x":{"y":[1.00,null,{"z":{}}]},"note":[{"time":"2020","text":"a"},{"text":"b"}]}'
     )
-    new = changed(exact_json.decode(text), onsetage=Decimal("2.50"), note="c")
+    new = changed(decimal_json.decode(text), onsetage=Decimal("2.50"), note="c")
     changes = text.replace(b"1.10", b"2.50").replace(b'"a"}', b'"c"}')
-    assert exact_json.encode(new) == changes
+    assert decimal_json.encode(new) == changes
 
 
 def test_what_is_said_of_a_value_beside_it_goes_with_the_value() -> None:

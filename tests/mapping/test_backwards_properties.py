@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from integration import exact_json
-from integration.errors import Rejected
+from integration.core import decimal_json
+from integration.core.errors import Rejected
 from integration.mapping import elements, engine, load
 from integration.mapping.backwards import written
 from integration.mapping.inverse import Condition, Steps, invertible
@@ -215,7 +215,7 @@ def _leaves(node: Any, path: Path = ()) -> Iterator[Leaf]:
         for item in node:
             yield from _leaves(item, path)
     else:
-        yield path, exact_json.encode(node)
+        yield path, decimal_json.encode(node)
 
 
 def _steps(resource: str, one: AttributeMap) -> Steps:
@@ -242,11 +242,11 @@ def _bare(path: Path) -> Path:
 
 def _written(it: Shape, resource: Resource, changes: dict[str, Any]) -> Resource | None:
     """None where it is refused; the resource that is given stays what it is."""
-    before = exact_json.encode(resource)
+    before = decimal_json.encode(resource)
     new = None
     with suppress(Rejected):
         new = written(it.entity, resource, changes, it.columns)
-    assert exact_json.encode(resource) == before
+    assert decimal_json.encode(resource) == before
     return new
 
 
@@ -277,7 +277,7 @@ def test_a_write_that_is_repeated_changes_nothing(kind: str) -> None:
     for it, resource, changes in _cases(kind):
         if new := _written(it, resource, changes):
             again = written(it.entity, new, changes, it.columns)
-            assert exact_json.encode(again) == exact_json.encode(new), (resource, changes)
+            assert decimal_json.encode(again) == decimal_json.encode(new), (resource, changes)
 
 
 @each_table
@@ -316,7 +316,7 @@ def test_resources_of_any_shape_are_written_or_refused(kind: str) -> None:
             places = {place[0] for name in changes for place in _touched(kind, named[name])}
             for name, value in resource.items():
                 if name.removeprefix("_") not in places:
-                    assert exact_json.encode(new[name]) == exact_json.encode(value)
+                    assert decimal_json.encode(new[name]) == decimal_json.encode(value)
     assert counts[True]
     assert counts[False]
 
@@ -345,7 +345,7 @@ def test_a_real_resource_takes_what_it_shows_as_it_is(kind: str) -> None:
     it = SHAPES[kind]
     shapes = {frozenset(path for path, _ in _leaves(one)): one for one in real.resources([kind])}
     for each in shapes.values():
-        resource = exact_json.decode(json.dumps(each).encode())
+        resource = decimal_json.decode(json.dumps(each).encode())
         shown = _shown(it, resource)
         same = {one.column: shown[one.column] for one in it.entity.attributes if one.shown.write}
         assert written(it.entity, resource, same, it.columns) is resource

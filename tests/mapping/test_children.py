@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from integration.core.model import Column
 from integration.mapping.engine import apply
 from integration.mapping.load import parse
 from integration.mapping.model import Concept, Link, Mapped
-from integration.model import Column
 
 ROW = """resource = "Patient"
 [row]

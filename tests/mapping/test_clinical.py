@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from integration.errors import Rejected
+from integration.core.errors import Rejected
 from integration.fhir import validation
 from integration.mapping import backwards, engine, load
 from integration.mapping.inverse import invertible

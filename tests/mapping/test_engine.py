@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from integration.errors import Unmappable
+from integration.core.errors import Unmappable
+from integration.core.model import Column
 from integration.mapping.engine import (
     apply,
     is_moment,
@@ -20,7 +21,6 @@ from integration.mapping.engine import (
 from integration.mapping.keys import primary_key, shown_id
 from integration.mapping.load import maps, parse, shipped
 from integration.mapping.model import Concept, Link, Mapped
-from integration.model import Column
 from tests.mapping.tenant import all_columns
 
 MARKER = "Zzyzx"

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from integration.errors import Unmappable
+from integration.core.errors import Unmappable
 from integration.mapping.evaluation import Evaluation
 from integration.mapping.fhir_path import compiled, plain
 from integration.mapping.files import names

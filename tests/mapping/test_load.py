@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.errors import Misconfigured
+from integration.core.errors import Misconfigured
 from integration.mapping import files
 from integration.mapping.files import CLINICAL, FOLDER, names
 from integration.mapping.load import maps, parse, shipped, understood

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from integration.core.model import Column
 from integration.mapping.load import parse
 from integration.mapping.misfits import misfits
-from integration.model import Column
 
 MAP = """resource = "Patient"
 [row]

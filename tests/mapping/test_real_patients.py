@@ -13,12 +13,12 @@ from uuid import NAMESPACE_URL, uuid5
 import httpx
 import pytest
 
-from integration import exact_json
+from integration.core import decimal_json
+from integration.core.model import Column
 from integration.mapping import engine, load
 from integration.mapping.concepts import CONCEPTS
 from integration.mapping.keys import primary_key
 from integration.mapping.model import Child, Concept, EntityMap, Link, Mapped
-from integration.model import Column
 from local.dataverse import tables
 from local.dataverse.app import create_app
 from tests.mapping import real
@@ -109,7 +109,7 @@ class _Writer:
         body = await self._body(map_.table, child.columns)
         column = self.columns[map_.table][map_.parent]
         body[f"{column.targets[entity.table]}@odata.bind"] = f"/{parent}"
-        match = exact_json.encode([str(child.columns[name]) for name in map_.match])
+        match = decimal_json.encode([str(child.columns[name]) for name in map_.match])
         key = uuid5(NAMESPACE_URL, f"{parent}/{map_.table}/{match.decode()}")
         await self._put(f"{map_.entity_set}({key})", body)
 
@@ -154,7 +154,7 @@ class _Writer:
     async def _put(self, address: str, body: Mapping[str, Any]) -> None:
         response = await self.http.patch(
             address,
-            content=exact_json.encode(body),
+            content=decimal_json.encode(body),
             headers={"content-type": "application/json; charset=utf-8"},
         )
         assert response.status_code in (201, 204), f"{address}: {response.text}"

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from integration.errors import Unmappable
+from integration.core.errors import Unmappable
+from integration.core.model import Column
 from integration.mapping.model import AttributeMap, Concept, Kind, Link, Partial, TooLong
 from integration.mapping.values import fitted
-from integration.model import Column
 
 BASE = "https://fhir.example/r4"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from integration.core.model import Column
 from integration.mapping.model import AttributeMap, EntityMap, Kind, LongId, Shown
-from integration.model import Column
 
 _TYPES = {
     Kind.CHOICE: "Picklist",

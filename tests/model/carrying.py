@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from random import Random
 
+from integration.core.model import Received
 from integration.fhir import bundle
 from integration.fhir.identity import Naming
 from integration.fhir.plan import Plan, plan
-from integration.model import Received
 from tests.model.deliveries import Sent
 from tests.model.uncut import Asked
 from tests.model.world import World

@@ -21,6 +21,9 @@ import httpx
 
 from integration import relay as relaying
 from integration.asking import Ask
+from integration.core.http import Neighbour
+from integration.core.model import Claim
+from integration.core.rate_limiter import Limiter, full
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.intake import Intake, accept
@@ -29,14 +32,11 @@ from integration.journal.ledger import MemoryLedger
 from integration.journal.store import MemoryJournal
 from integration.journal.view import response_bundle
 from integration.lane import Carrier
-from integration.limiter import Limiter, full
-from integration.model import Claim
 from integration.order import Order
 from integration.outbox import MemoryOutbox
 from integration.relay import Relay
 from integration.settings import RELAY_QUEUE
 from integration.tracking import follow
-from integration.transport import Neighbour
 from tests.conftest import patients_followed
 from tests.model.server import Server
 

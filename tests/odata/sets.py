@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from hypothesis import strategies as st
 
-from integration.errors import Rejected
+from integration.core.errors import Rejected
 from integration.odata.model import EntityType, Property, Type
 
 KEY = UUID("11111111-2222-3333-4444-555555555555")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from integration.errors import Rejected
+from integration.core.errors import Rejected
 from integration.odata.addresses import (
     Collection,
     Count,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from integration.errors import Rejected
+from integration.core.errors import Rejected
 from integration.odata.bodies import changed, created
 from integration.odata.model import EntityType, Property, Type
 from tests.odata.sets import KEY, MARKER, OBSERVATIONS, OTHER, refusal

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from odata_query import ast
 from odata_query.grammar import ODataLexer, ODataParser
 
-from integration.errors import Rejected
+from integration.core.errors import Rejected
 from integration.odata.evaluate import matches
 from integration.odata.expressions import (
     And,

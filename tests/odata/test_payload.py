@@ -9,8 +9,8 @@ from typing import Any
 
 from hypothesis import given
 
-from integration import exact_json
-from integration.errors import Issue
+from integration.core import decimal_json
+from integration.core.errors import Issue
 from integration.odata.bodies import created
 from integration.odata.headers import Format
 from integration.odata.payload import address, collection, entity, error
@@ -33,8 +33,8 @@ PLAIN = {
 
 def one(form: Format, **options: Any) -> dict[str, Any]:
     """As it goes over the wire."""
-    found: dict[str, Any] = exact_json.decode(
-        exact_json.encode(entity(ROW, OBSERVATIONS, ROOT, form, **options))
+    found: dict[str, Any] = decimal_json.decode(
+        decimal_json.encode(entity(ROW, OBSERVATIONS, ROOT, form, **options))
     )
     return found
 
@@ -72,7 +72,7 @@ def test_full_tells_address_and_types() -> None:
 
 
 def test_decimals_keep_their_digits_on_the_wire() -> None:
-    sent = exact_json.encode(entity(ROW, OBSERVATIONS, ROOT, Format()))
+    sent = decimal_json.encode(entity(ROW, OBSERVATIONS, ROOT, Format()))
     assert b'"value":81.10,' in sent
 
 
@@ -139,8 +139,8 @@ def test_an_address_is_absolute_or_relative() -> None:
 def test_what_is_sent_reads_back_as_it_was(row: dict[str, Any]) -> None:
     for form in (Format(), Format("full"), Format(ieee754=True)):
         sent = entity(row, OBSERVATIONS, ROOT, form, version="1")
-        json.loads(exact_json.encode(sent))
+        json.loads(decimal_json.encode(sent))
         kept = {name: value for name, value in sent.items() if not name.startswith("allergy")}
-        body = exact_json.encode(kept)
+        body = decimal_json.encode(kept)
         expected = {name: value for name, value in row.items() if name != "allergy"}
         assert created(body, OBSERVATIONS, numbers_as_text=form.ieee754) == expected

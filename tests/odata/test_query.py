@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from integration.errors import Rejected
+from integration.core.errors import Rejected
 from integration.odata import filter as filters
 from integration.odata.addresses import (
     Address,

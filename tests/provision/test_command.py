@@ -14,11 +14,11 @@ from typing import Any
 import httpx
 import pytest
 
+from integration.core.http import Neighbour, places
 from integration.dataverse.client import Dataverse
 from integration.mapping import files, load
 from integration.mapping.model import Route
 from integration.provision import command
-from integration.transport import Neighbour, places
 from local.dataverse.app import create_app
 from local.dataverse.faults import Fault, Gate, fault_of
 from tests.provision.test_shown import OBSERVATION

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from integration.errors import Misconfigured
+from integration.core.errors import Misconfigured
 from integration.mapping import load
 from integration.mapping.model import EntityMap
 from integration.provision.model import VirtualColumn, VirtualLookup

@@ -14,7 +14,8 @@ from uuid import UUID, uuid5
 import httpx
 import pytest
 
-from integration import exact_json
+from integration.core import decimal_json
+from integration.core.http import Neighbour, places
 from integration.fhir.client import FhirServer
 from integration.journal.keys import delivery_id
 from integration.journal.ledger import MemoryLedger
@@ -25,7 +26,6 @@ from integration.mapping.load import shipped
 from integration.mapping.model import Route
 from integration.order import Order
 from integration.routes import DataRoutes
-from integration.transport import Neighbour, places
 from integration.virtual_tables.answer import VirtualTables, answer
 from integration.virtual_tables.asked import Answer, Asked
 from integration.virtual_tables.read import Reading
@@ -60,13 +60,13 @@ class Feed:
         told = {name.replace("_", "-"): value for name, value in headers.items()}
         if body is not None:
             told.setdefault("content-type", "application/json")
-        text = exact_json.encode(body) if body is not None else b""
+        text = decimal_json.encode(body) if body is not None else b""
         asked = Asked(method, ROOT, path, quote(query, safe="=&$,():@/%'*"), told, text)
         return await answer(self.tables, asked)
 
     async def get(self, path: str, query: str = "", **headers: str) -> Any:
         """The answer, decoded."""
-        return exact_json.decode((await self.ask("GET", path, query, **headers)).body)
+        return decimal_json.decode((await self.ask("GET", path, query, **headers)).body)
 
     async def every(self, path: str, query: str = "", **headers: str) -> list[Json]:
         """All pages."""
@@ -76,7 +76,7 @@ class Feed:
             url = httpx.URL(link)
             own = url.query.decode()
             asked = Asked("GET", ROOT, url.path.removeprefix("/api/odata/"), own, headers)
-            page = exact_json.decode((await answer(self.tables, asked)).body)
+            page = decimal_json.decode((await answer(self.tables, asked)).body)
             rows += page["value"]
         return rows
 
@@ -88,12 +88,12 @@ class Feed:
                 for each in resources[start : start + 100]
             ]
             bundle = {"resourceType": "Bundle", "type": "batch", "entry": entries}
-            found = (await self.fhir.post("", content=exact_json.encode(bundle))).json()
+            found = (await self.fhir.post("", content=decimal_json.encode(bundle))).json()
             assert all(one["response"]["status"][0] == "2" for one in found["entry"]), found
 
     async def stored(self, name: str) -> Json:
         """Type/id as the FHIR server has it."""
-        found: Json = exact_json.decode((await self.fhir.get(f"/{name}")).content)
+        found: Json = decimal_json.decode((await self.fhir.get(f"/{name}")).content)
         return found
 
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import httpx
 
+from integration.core.http import Neighbour, places
 from integration.fhir.client import FhirServer
 from integration.journal.routes import MemoryRoutes
 from integration.journal.row_keys import MemoryRowKeys
-from integration.transport import Neighbour, places
 from tests.virtual_tables.conftest import Feed, made
 
 FHIR = "http://fhir.example"

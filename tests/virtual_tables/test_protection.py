@@ -13,8 +13,8 @@ from uuid import UUID
 import httpx
 import pytest
 
-from integration import exact_json
-from integration.errors import Misconfigured, Rejected, Unavailable
+from integration.core import decimal_json
+from integration.core.errors import Misconfigured, Rejected, Unavailable
 from integration.journal.ledger import MemoryLedger
 from tests.conftest import MARKER, told_by
 from tests.virtual_tables.conftest import Feed, Json
@@ -92,7 +92,7 @@ class Answers:
             url = request.url.copy_set_param("ct", str(first + many))
             link = [{"relation": "next", "url": str(url)}]
         entries = [{"resource": each} for each in some]
-        body = exact_json.encode({"resourceType": "Bundle", "entry": entries, "link": link})
+        body = decimal_json.encode({"resourceType": "Bundle", "entry": entries, "link": link})
         self.fetched.append(0)
         return httpx.Response(200, content=self._pieces(body))
 
@@ -165,7 +165,7 @@ async def test_while_the_server_may_be_at_a_write_nobody_else_writes_the_resourc
     async def answer(request: httpx.Request) -> httpx.Response:
         if request.method == hangs_at:
             await asyncio.Event().wait()
-        return httpx.Response(200, content=exact_json.encode(condition(1)))
+        return httpx.Response(200, content=decimal_json.encode(condition(1)))
 
     async with scripted(answer, seconds=0.5) as feed:
         with pytest.raises(Unavailable):

@@ -19,8 +19,8 @@ from uuid import UUID
 import httpx
 import pytest
 
-from integration import exact_json
-from integration.errors import Rejected
+from integration.core import decimal_json
+from integration.core.errors import Rejected
 from integration.fhir import validation
 from integration.mapping.inverse import Steps, invertible
 from integration.mapping.model import AttributeMap, Kind, Link
@@ -175,7 +175,7 @@ def leaves(node: Any, path: Path = ()) -> Iterator[tuple[Path, bytes]]:
         for item in node:
             yield from leaves(item, path)
     else:
-        yield path, exact_json.encode(node)
+        yield path, decimal_json.encode(node)
 
 
 def touched(steps: Steps) -> Iterator[Path]:
@@ -198,7 +198,7 @@ def _check_rest(case: Case, before: Json, after: Json) -> None:
         {n: v for n, v in one.items() if n.removeprefix("_") not in {*roots, "meta"}}
         for one in (before, after)
     ]
-    assert exact_json.encode(kept[0]) == exact_json.encode(kept[1]), case.told
+    assert decimal_json.encode(kept[0]) == decimal_json.encode(kept[1]), case.told
     old, new = (
         Counter(leaves({n: v for n, v in r.items() if n != "meta"})) for r in (before, after)
     )
@@ -283,7 +283,7 @@ async def test_every_digit_that_is_not_written_is_kept(it: Shape) -> None:
     kept: dict[str, bytes] = {}
     resource = rich.resource(it.resource, str(UUID(int=1)))
     resource["meta"] = {"versionId": "1"}
-    kept[f"/{it.resource}/{UUID(int=1)}"] = exact_json.encode(resource)
+    kept[f"/{it.resource}/{UUID(int=1)}"] = decimal_json.encode(resource)
 
     def answer(request: httpx.Request) -> httpx.Response:
         if request.method == "PUT":
@@ -296,8 +296,8 @@ async def test_every_digit_that_is_not_written_is_kept(it: Shape) -> None:
         path = f"{it.type.set}({UUID(int=1)})"
         done = await feed.ask("PATCH", path, body={property_name(column): _json(value)})
     assert done.status == 204
-    (after,) = map(exact_json.decode, kept.values())
-    assert exact_json.encode(after["extension"]).count(b'"valueDecimal":1.00') == 2
+    (after,) = map(decimal_json.decode, kept.values())
+    assert decimal_json.encode(after["extension"]).count(b'"valueDecimal":1.00') == 2
     _check_rest(Case(it, column, UUID(int=1), value, None), resource, after)
 
 
@@ -307,7 +307,7 @@ async def test_what_is_created_is_what_the_map_and_the_client_say(it: Shape, fee
     least, named = LEAST[it.resource], {one.column: one for one in it.entity.attributes}
     body = {property_name(named[column]): _posted(value) for column, value in least.items()}
     answer = await feed.ask("POST", it.type.set, body=body)
-    row = exact_json.decode(answer.body)
+    row = decimal_json.decode(answer.body)
     stored = await feed.stored(f"{it.resource}/{row[it.type.key]}")
     assert answer.status == 201
     assert {name: stored[name] for name in it.entity.create if name not in _roots(it, least)} == {
@@ -341,7 +341,7 @@ def _posted(value: Any) -> Value:
 
 def test_the_resources_of_these_tests_are_valid_and_fill_what_the_maps_show() -> None:
     for it in SHAPES.values():
-        made = exact_json.decode(exact_json.encode(rich.resource(it.resource, "1")))
+        made = decimal_json.decode(decimal_json.encode(rich.resource(it.resource, "1")))
         assert list(validation.issues(made, it.resource)) == []
         found = mapped(it, made, "http://fhir").columns
         filled = [name for name, value in found.items() if value is not None]

@@ -11,8 +11,8 @@ from uuid import UUID
 import httpx
 import pytest
 
-from integration import exact_json
-from integration.errors import Rejected
+from integration.core import decimal_json
+from integration.core.errors import Rejected
 from integration.journal.keys import delivery_id
 from tests.conftest import MARKER, Body, Route, bundle, entry, told_by
 from tests.virtual_tables.conftest import Feed
@@ -82,11 +82,11 @@ async def test_what_others_write_at_the_fhir_server_meanwhile_is_kept() -> None:
 
     def answer(request: httpx.Request) -> httpx.Response:
         if request.method == "GET":
-            return httpx.Response(200, content=exact_json.encode(stored))
+            return httpx.Response(200, content=decimal_json.encode(stored))
         if not puts:
             version[0] = 2
             stored.update(note=[{"text": "from elsewhere"}], meta={"versionId": "2"})
-        puts.append(exact_json.decode(request.content))
+        puts.append(decimal_json.decode(request.content))
         is_current = request.headers["if-match"] == f'W/"{version[0]}"'
         return httpx.Response(200 if is_current else 412, content=request.content)
 
@@ -107,7 +107,7 @@ async def test_an_editor_gives_up_when_others_never_stop() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         is_read = request.method == "GET"
         return httpx.Response(
-            200 if is_read else 412, content=exact_json.encode(cough(meta={"versionId": "1"}))
+            200 if is_read else 412, content=decimal_json.encode(cough(meta={"versionId": "1"}))
         )
 
     async with scripted(answer) as feed:
@@ -304,7 +304,7 @@ async def test_what_the_fhir_server_says_of_a_refusal_is_not_repeated(
 
     def answer(request: httpx.Request) -> httpx.Response:
         if request.method == "GET":
-            return httpx.Response(200, content=exact_json.encode(cough(meta={"versionId": "1"})))
+            return httpx.Response(200, content=decimal_json.encode(cough(meta={"versionId": "1"})))
         return httpx.Response(422, json={"resourceType": "OperationOutcome", "text": MARKER})
 
     async with scripted(answer) as feed:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from integration import exact_json
+from integration.core import decimal_json
 from integration.mapping.model import AttributeMap, Kind
 from integration.mapping.toolkit.elements import is_primitive
 from integration.mapping.toolkit.json_path import NotRead
@@ -91,8 +91,8 @@ def has_template(row: AttributeRow) -> bool:
 
 def _element_map(row: AttributeRow) -> Mapping[str, Any]:
     try:
-        found = exact_json.decode(row.element_map.encode("utf-8", "replace"))
-    except exact_json.Malformed as error:
+        found = decimal_json.decode(row.element_map.encode("utf-8", "replace"))
+    except decimal_json.Malformed as error:
         raise NotRead(f"the element map is {error}") from None
     if not isinstance(found, dict):
         raise NotRead("the element map is no JSON object")

@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from integration import exact_json
-from integration.errors import Misconfigured
+from integration.core import decimal_json
+from integration.core.errors import Misconfigured
+from integration.core.model import Request, Response
 from integration.mapping.toolkit.attributes import COLUMN
 from integration.mapping.toolkit.rows import LABELS, TABLES, Later, Table, Toolkit, read
-from integration.model import Request, Response
 
 # Labels beside values: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query/select-columns#formatted-values
 _HEADERS = {"accept": "application/json", "odata-version": "4.0", "odata-maxversion": "4.0"}
@@ -39,7 +39,7 @@ class Organisation:
             return None
         if response.status != 200:
             raise Misconfigured(f"Dataverse answered {response.status} about the toolkit's tables")
-        answer = exact_json.object_or_none(response.body)
+        answer = decimal_json.object_or_none(response.body)
         if answer is None:
             raise Misconfigured("Dataverse answered what is no answer of its Web API")
         return answer

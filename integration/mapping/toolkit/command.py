@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from integration.errors import IntegrationError
+from integration.core.errors import IntegrationError
 from integration.mapping.toolkit import load
 from integration.mapping.toolkit.convert import convert
 from integration.mapping.toolkit.findings import as_text

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from integration import exact_json
-from integration.errors import Misconfigured
+from integration.core import decimal_json
+from integration.core.errors import Misconfigured
 from integration.mapping.load import parse
 from integration.mapping.toolkit.findings import Converted, as_markdown
 from integration.mapping.toolkit.rows import TABLES
@@ -66,10 +66,10 @@ def _tables(file: Path) -> dict[str, Any]:
         if file.stat().st_size > _MOST:
             raise Misconfigured(f"{file.name}: larger than {_MOST} bytes")
         # Spreadsheets and PowerShell write a mark at the start.
-        data = exact_json.decode(file.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+        data = decimal_json.decode(file.read_bytes().removeprefix(b"\xef\xbb\xbf"))
     except OSError as error:
         raise Misconfigured(f"{file.name}: {error.strerror}") from None
-    except exact_json.Malformed as problem:
+    except decimal_json.Malformed as problem:
         raise Misconfigured(f"{file.name}: {problem}") from None
     if not isinstance(data, dict):
         raise Misconfigured(f"{file.name}: not an object of tables, or of a value")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from integration.errors import Misconfigured
+from integration.core.errors import Misconfigured
 
 ENTITY_MAP = "msind_updateserviceentitymap"
 ATTRIBUTE_MAP = "msind_updateserviceattributemap"

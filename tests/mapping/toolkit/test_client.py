@@ -13,16 +13,16 @@ from typing import Any
 import httpx
 import pytest
 
+from integration.core.errors import Misconfigured
+from integration.core.http import Neighbour
+from integration.core.model import Request, Response
+from integration.core.rate_limiter import Limiter, full
 from integration.dataverse.client import Dataverse
 from integration.dataverse.requests import API
-from integration.errors import Misconfigured
-from integration.limiter import Limiter, full
 from integration.mapping.toolkit import client
 from integration.mapping.toolkit.client import Organisation
 from integration.mapping.toolkit.convert import convert
 from integration.mapping.toolkit.rows import TABLES, Later, read
-from integration.model import Request, Response
-from integration.transport import Neighbour
 from local.dataverse import app, tables
 from tests.mapping.toolkit.organisation import (
     ATTRIBUTE_MAP,

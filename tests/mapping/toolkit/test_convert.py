@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from integration.core.model import Column
 from integration.mapping.engine import apply
 from integration.mapping.load import parse
 from integration.mapping.model import (
@@ -21,7 +22,6 @@ from integration.mapping.model import (
 from integration.mapping.toolkit.convert import convert
 from integration.mapping.toolkit.findings import Fate, Finding, as_markdown, as_text
 from integration.mapping.toolkit.rows import Later, Table, Toolkit, read
-from integration.model import Column
 from tests.mapping.toolkit.organisation import (
     ATTRIBUTE_MAP,
     CONCEPT,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.errors import Misconfigured, Unavailable
+from integration.core.errors import Misconfigured, Unavailable
 from integration.mapping.load import maps
 from integration.mapping.toolkit import command, load
 from integration.mapping.toolkit.rows import Later, Toolkit, later, read

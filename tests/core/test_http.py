@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import httpx
 import pytest
 
-from integration.errors import Misconfigured, Unavailable
-from integration.limiter import full
-from integration.model import Request
-from integration.transport import BoundedClient, Neighbour, Tokens, places
+from integration.core.errors import Misconfigured, Unavailable
+from integration.core.http import BoundedClient, Neighbour, Tokens, places
+from integration.core.model import Request
+from integration.core.rate_limiter import full
 from tests.conftest import MARKER, told_by
 
 Answer = httpx.Response | Exception | Callable[[], Awaitable[httpx.Response]]

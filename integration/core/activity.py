@@ -17,8 +17,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from integration.errors import IntegrationError
-from integration.model import Activity, Category
+from integration.core.errors import IntegrationError
+from integration.core.model import Activity, Category
 
 log = logging.getLogger(__name__)
 

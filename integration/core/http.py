@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 import httpx
 
-from integration.activity import Activities
-from integration.errors import Misconfigured, TooLong, Unavailable
-from integration.limiter import Closed, Limiter, full
-from integration.model import Request, Response
+from integration.core.activity import Activities
+from integration.core.errors import Misconfigured, TooLong, Unavailable
+from integration.core.model import Request, Response
+from integration.core.rate_limiter import Closed, Limiter, full
 
 # httpx logs every address at INFO; a search query can hold an identifier of a patient.
 logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from integration import exact_json
+from integration.core import decimal_json
 
 NUMBERS = [
     "1.10",
@@ -50,35 +50,35 @@ JSON = st.recursive(
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_decimal_keeps_every_digit(number: str) -> None:
-    assert exact_json.encode(exact_json.decode(number.encode())) == number.encode()
+    assert decimal_json.encode(decimal_json.decode(number.encode())) == number.encode()
 
 
 @pytest.mark.parametrize("number", ["0", "-7", "18446744073709551616", "123456789012345678901234"])
 def test_a_whole_number_stays_whole_however_large(number: str) -> None:
-    value = exact_json.decode(number.encode())
+    value = decimal_json.decode(number.encode())
     assert type(value) is int
-    assert exact_json.encode(value) == number.encode()
+    assert decimal_json.encode(value) == number.encode()
 
 
 def test_a_decimal_is_no_float() -> None:
-    assert exact_json.decode(b'{"value": 0.1}') == {"value": Decimal("0.1")}
+    assert decimal_json.decode(b'{"value": 0.1}') == {"value": Decimal("0.1")}
 
 
 @settings(max_examples=40, deadline=None)
 @given(JSON)
 def test_what_is_written_can_be_read_again(value: Any) -> None:
-    assert exact_json.decode(exact_json.encode(value)) == value
+    assert decimal_json.decode(decimal_json.encode(value)) == value
 
 
 @pytest.mark.parametrize(("data", "why"), MALFORMED)
 def test_what_is_not_json_is_refused_with_its_place(data: bytes, why: str) -> None:
-    with pytest.raises(exact_json.Malformed, match=why):
-        exact_json.decode(data)
+    with pytest.raises(decimal_json.Malformed, match=why):
+        decimal_json.decode(data)
 
 
 def test_a_number_beyond_any_decimal_is_refused_like_all_that_is_not_json() -> None:
-    with pytest.raises(exact_json.Malformed):
-        exact_json.decode(b'{"value": 1e99999999999999999999}')
+    with pytest.raises(decimal_json.Malformed):
+        decimal_json.decode(b'{"value": 1e99999999999999999999}')
 
 
 @settings(max_examples=100, deadline=None)
@@ -86,8 +86,8 @@ def test_a_number_beyond_any_decimal_is_refused_like_all_that_is_not_json() -> N
 def test_bytes_of_any_kind_are_read_or_refused_without_a_quote(before: bytes, after: bytes) -> None:
     refusal = None
     try:
-        exact_json.decode(before + MARKER.encode() + after)
-    except exact_json.Malformed as error:
+        decimal_json.decode(before + MARKER.encode() + after)
+    except decimal_json.Malformed as error:
         refusal = error
     if refusal is not None:
         assert MARKER not in str(refusal)
@@ -97,8 +97,8 @@ def test_bytes_of_any_kind_are_read_or_refused_without_a_quote(before: bytes, af
 @pytest.mark.parametrize("data", [b"[" * 100_000, b'{"a":' * 100_000, b"[" * 5000 + b"]" * 5000])
 def test_brackets_without_end_are_refused_at_once(data: bytes) -> None:
     began = time.perf_counter()
-    with pytest.raises(exact_json.Malformed, match="100 levels"):
-        exact_json.decode(data)
+    with pytest.raises(decimal_json.Malformed, match="100 levels"):
+        decimal_json.decode(data)
     assert time.perf_counter() - began < 1
 
 
@@ -111,14 +111,14 @@ def nested(levels: int) -> Any:
 
 @pytest.mark.parametrize(("levels", "deep"), [(0, False), (1, False), (100, False), (101, True)])
 def test_depth_is_counted_in_containers(levels: int, deep: bool) -> None:
-    assert exact_json.too_deep(nested(levels)) is deep
+    assert decimal_json.too_deep(nested(levels)) is deep
 
 
 def test_depth_is_that_of_the_deepest_branch() -> None:
-    assert exact_json.too_deep({"flat": 1, "list": [1, nested(99)]}) is True
-    assert exact_json.too_deep({"flat": 1, "list": [1, nested(98)]}) is False
+    assert decimal_json.too_deep({"flat": 1, "list": [1, nested(99)]}) is True
+    assert decimal_json.too_deep({"flat": 1, "list": [1, nested(98)]}) is False
 
 
 def test_raw_json_is_written_as_it_is() -> None:
-    raw = exact_json.Raw(b'{"value":1.10}')
-    assert exact_json.encode({"entry": [raw]}) == b'{"entry":[{"value":1.10}]}'
+    raw = decimal_json.Raw(b'{"value":1.10}')
+    assert decimal_json.encode({"entry": [raw]}) == b'{"entry":[{"value":1.10}]}'

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from integration.core.http import Neighbour, places
+from integration.core.model import Request
+from integration.core.rate_limiter import Closed, Limit, Limiter, full
 from integration.dataverse.client import Dataverse
-from integration.limiter import Closed, Limit, Limiter, full
-from integration.model import Request
-from integration.transport import Neighbour, places
 
 # What happened to a limit: a success, a throttling (each of some round back), or advice.
 EVENTS = st.lists(
