@@ -12,9 +12,9 @@ from integration.core import decimal_json
 from integration.core.activity import doing
 from integration.core.errors import Unavailable
 from integration.core.model import Delivery, Outcome, Response
-from integration.fhir import inquiry, outcome, units
+from integration.fhir import entry_results, previous_attempt, units
 from integration.fhir.client import FhirServer
-from integration.fhir.inquiry import Asked
+from integration.fhir.previous_attempt import Asked
 from integration.fhir.units import Unit, UnitEntry
 from integration.order import Order, Taken, Write
 
@@ -111,7 +111,7 @@ async def _found(scout: Scout, entries: Sequence[UnitEntry]) -> dict[int, list[s
     answers = await _asked(scout, [f"{query}&_elements=id&_count=100" for query in queries])
     found: dict[int, list[str]] = {}
     for entry, query, answer in zip(entries, queries, answers, strict=False):
-        names = inquiry.matches(query, answer)
+        names = previous_attempt.matches(query, answer)
         if names is None:
             raise _unanswered(scout)
         found[entry.position] = names
@@ -127,7 +127,7 @@ async def ambiguous(scout: Scout, entries: Sequence[UnitEntry]) -> list[UnitEntr
     answers = await _asked(scout, [f"{query}&_elements=id&_count=2" for query, _ in pairs])
     others: set[tuple[str, str]] = set()
     for (query, target), answer in zip(pairs, answers, strict=False):
-        names = inquiry.matches(query, answer)
+        names = previous_attempt.matches(query, answer)
         if names is None:
             raise _unanswered(scout)
         known = target if "/" in target else scout.answers.get(target)
@@ -164,7 +164,7 @@ async def done_before(
     if not asked:
         return []
     states = await _asked(scout, [one.name for one in asked])
-    known = inquiry.proven(
+    known = previous_attempt.proven(
         asked, states, atomic=unit.kind == "transaction", repeat=scout.delivery.repeat
     )
     if known is None:
@@ -203,7 +203,7 @@ def _resource(entry: UnitEntry, answers: Mapping[str, str]) -> dict[str, Any] | 
 async def _asked(scout: Scout, addresses: Sequence[str]) -> list[Any]:
     with doing(action="look-up"):
         response: Response = await scout.fhir.send(units.reads(addresses), scout.delivery.id)
-    answers = outcome.entries_of(response)
+    answers = entry_results.entries_of(response)
     if answers is None or len(answers) < len(addresses):
         raise _unanswered(scout, response.retry_after)
     return answers

@@ -22,7 +22,7 @@ from integration.dataverse import upsert_bundle
 from integration.dataverse.client import error_code
 from integration.dataverse.requests import Change
 from integration.dataverse.upsert_bundle import Action, Answer
-from integration.fhir import references, stamps
+from integration.fhir import references, source_version
 from integration.fhir.grammar import literal
 from integration.mapping.keys import shown_id
 from integration.mapping.model import EntityMap, LongId
@@ -124,7 +124,7 @@ async def _brought(it: HealthcareApi, subject: _Subject) -> _Done:
 def _stamp(resource: Mapping[str, Any]) -> str | None:
     """The state of a resource, by the moment of its last update."""
     meta = resource.get("meta", {})
-    moment, version = stamps.moment(meta.get("lastUpdated")), meta.get("versionId")
+    moment, version = source_version.moment(meta.get("lastUpdated")), meta.get("versionId")
     return f"u:{moment} {version}" if moment and version else None
 
 

@@ -13,7 +13,7 @@ from integration.before import Scout
 from integration.core.activity import about, category_of, doing
 from integration.core.errors import Issue, Misconfigured, Unavailable
 from integration.core.model import Category, Claim, Delivery, Outcome, Status
-from integration.fhir import inquiry, outcome, units
+from integration.fhir import entry_results, previous_attempt, units
 from integration.fhir.client import FhirServer
 from integration.fhir.grammar import is_id, is_type
 from integration.fhir.progress import Progress, born, identity, targets
@@ -161,7 +161,7 @@ async def _go(trip: _Trip) -> None:
     with doing(action=f"write unit {trip.name}", resource=_sole(todo)):
         response = await carrier.fhir.send(request, delivery.id, still)
         trip.fate = Fate.ANSWERED
-        answer = outcome.of_unit(unit, todo, response, progress.attempt)
+        answer = entry_results.of_unit(unit, todo, response, progress.attempt)
         if response.status == 200:
             _note_refusals(trip, answer.settled)
     await _settle(progress, unit, trip.name, answer.settled, found)
@@ -204,7 +204,7 @@ async def _settle(
 def _superseded(trip: _Trip, found: Mapping[int, Sequence[str]]) -> list[Outcome]:
     """Writes that come after a later one of the same resource."""
     return [
-        inquiry.left_alone(entry, before.name_of(entry, found), _SUPERSEDED)
+        previous_attempt.left_alone(entry, before.name_of(entry, found), _SUPERSEDED)
         for entry in trip.progress.left(trip.unit)
         if entry.position in trip.taken.superseded
     ]

@@ -12,7 +12,7 @@ from integration.fhir import identity
 from integration.fhir.entries import Contents, Entry
 from integration.fhir.identity import Naming
 from integration.fhir.linking import Linked, Linker
-from integration.fhir.stamps import stamp
+from integration.fhir.source_version import stamp
 from integration.fhir.units import ENVELOPE, Limits, UnitEntry
 
 

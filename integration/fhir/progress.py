@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from integration.core.errors import Issue
 from integration.core.model import Outcome
-from integration.fhir import outcome
+from integration.fhir import entry_results
 from integration.fhir.units import Unit, UnitEntry
 
 _PRECONDITION_FAILED = 412
@@ -92,5 +92,5 @@ def _refused(entries: Iterable[UnitEntry], issue: Issue, status: int) -> list[Ou
     return [
         item
         for entry in entries
-        for item in outcome.spread(entry, outcome.refused(entry, issue, status))
+        for item in entry_results.spread(entry, entry_results.refused(entry, issue, status))
     ]

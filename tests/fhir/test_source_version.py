@@ -13,7 +13,7 @@ from integration.fhir.bundle import read
 from integration.fhir.entries import Entry
 from integration.fhir.identity import Naming
 from integration.fhir.plan import plan
-from integration.fhir.stamps import stamp
+from integration.fhir.source_version import stamp
 
 
 def put(**meta: Any) -> Entry:

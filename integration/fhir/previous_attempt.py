@@ -15,7 +15,7 @@ from typing import Any, TypeGuard
 
 from integration.core.errors import Issue
 from integration.core.model import Outcome
-from integration.fhir import issues, outcome
+from integration.fhir import entry_results, issues
 from integration.fhir.identity import PLACEHOLDER
 from integration.fhir.units import UnitEntry
 
@@ -63,7 +63,7 @@ def proven(
     to write.
     """
     pairs = list(zip(asked, answers, strict=False))
-    if any(outcome.status_of(answer) not in (200, 404, 410) for _, answer in pairs):
+    if any(entry_results.status_of(answer) not in (200, 404, 410) for _, answer in pairs):
         return None
     if atomic and any(_is_ours(one, answer, repeat) for one, answer in pairs):
         return {one.entry.position: _done(one, answer) for one, answer in pairs}
@@ -77,7 +77,7 @@ def proven(
 
 def _is_ours(one: Asked, answer: Any, repeat: bool) -> bool:
     """Whether only this try of the entry can have made it so."""
-    status = outcome.status_of(answer)
+    status = entry_results.status_of(answer)
     if one.entry.created:
         return status != 404 and not repeat  # nobody else knows the id
     current = answer.get("resource")
@@ -88,13 +88,13 @@ def _is_no_news(one: Asked, answer: Any) -> bool:
     """As it was wanted, but perhaps before the try: to be sent with the rest, and harmless."""
     if one.entry.created:
         return False
-    gone = outcome.status_of(answer) != 200
+    gone = entry_results.status_of(answer) != 200
     return gone or _is_same(one.resource, answer.get("resource"))
 
 
 def _verdict(one: Asked, answer: Any) -> Outcome | None:
     """None: it must be sent."""
-    entry, status, current = one.entry, outcome.status_of(answer), answer.get("resource")
+    entry, status, current = one.entry, entry_results.status_of(answer), answer.get("resource")
     if entry.created:
         return _done(one, answer) if status != 404 else None
     if status != 200:
@@ -105,7 +105,7 @@ def _verdict(one: Asked, answer: Any) -> Outcome | None:
     if ours_before or not _is_newer(current, one.since):
         return None
     if entry.method == "PATCH":
-        return outcome.noted(_done(one, answer), _UNCLEAR)
+        return entry_results.noted(_done(one, answer), _UNCLEAR)
     return left_alone(entry, one.name)
 
 
@@ -126,7 +126,7 @@ def _done(one: Asked, answer: Any) -> Outcome:
     entry = one.entry
     if entry.method == "DELETE":
         return Outcome(entry.position, 204, entry.full_url)
-    read = outcome.of_entry(entry, answer) if outcome.status_of(answer) == 200 else None
+    read = entry_results.of_entry(entry, answer) if entry_results.status_of(answer) == 200 else None
     return read or Outcome(entry.position, 200, entry.full_url, location=one.name)
 
 
@@ -209,7 +209,7 @@ def matches(query: str, answer: Any) -> list[str] | None:
 
     A search that the server refuses finds nothing: it will refuse the condition as well.
     """
-    status = outcome.status_of(answer)
+    status = entry_results.status_of(answer)
     if status is not None and 400 <= status < 500 and status not in _PASSING:
         return []
     bundle = answer.get("resource") if isinstance(answer, dict) else None

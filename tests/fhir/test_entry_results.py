@@ -10,8 +10,8 @@ import pytest
 from integration.core import decimal_json
 from integration.core.errors import Issue
 from integration.core.model import Outcome, Response
+from integration.fhir.entry_results import CAP, MAX_FOUND, Answer, of_unit, refused
 from integration.fhir.issues import as_json
-from integration.fhir.outcome import CAP, MAX_FOUND, Answer, of_unit, refused
 from integration.fhir.units import Unit, UnitEntry
 from tests.fhir.bundles import urn
 

@@ -10,7 +10,7 @@ import pytest
 
 from integration.core import decimal_json
 from integration.core.model import Outcome
-from integration.fhir.inquiry import Asked, matches, proven
+from integration.fhir.previous_attempt import Asked, matches, proven
 from integration.fhir.units import UnitEntry
 
 TRIED = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()
