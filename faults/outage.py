@@ -26,14 +26,14 @@ from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.intake import Accepted, Intake, accept
+from integration.journal.guard_store import MemoryLedger
 from integration.journal.keys import delivery_id
-from integration.journal.ledger import MemoryLedger
 from integration.journal.store import MemoryJournal
 from integration.journal.waits import MemoryWaits
+from integration.journal.write_guard import Order
 from integration.lane import Carrier
 from integration.mapping.load import shipped
 from integration.mirror import Mirror
-from integration.order import Order
 from integration.outbox import Outbox
 from integration.relay import Relay
 from integration.settings import MIRROR_QUEUE, RELAY_QUEUE

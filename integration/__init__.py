@@ -30,12 +30,12 @@ imports only from lines below its own:
     wiring
     first_use
     healthcare_api
-    relay | replies | web_api
-    check | lane | lookups | preview | reconcile | virtual_tables
-    before | external_events | intake | mirror | provision | routes | rows
-    events | fetch | health | housekeeping | mapping | neighbours | order
-    storage | subscriptions | telemetry | tracking
-    asking | journal | outbox | settings
-    dataverse | fhir | odata | reader | storage_errors
+    replies | web_api
+    check | lookups | reconcile | virtual_tables
+    external_events | mirror | preview | provision | relay | routes | rows
+    events | housekeeping | intake | lane | mapping | neighbours | storage
+    telemetry | tracking
+    asking | before | fetch | health | outbox | settings | subscriptions
+    dataverse | fhir | journal | odata | reader
     core
 """

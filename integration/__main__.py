@@ -33,7 +33,7 @@ from integration.dataverse.client import Dataverse
 from integration.dataverse.requests import API
 from integration.fhir.units import Limits
 from integration.intake import Intake
-from integration.journal import occasions
+from integration.journal import synthetic_deliveries
 from integration.journal.keys import delivery_id
 from integration.journal.store import MemoryJournal
 from integration.mapping import command as map_command
@@ -192,7 +192,7 @@ async def _reconcile(dry: bool) -> AsyncIterator[Reconcile]:
         now = parts.now()
         run = parts.intake.new_id(now)
         if not dry:
-            await occasions.note(parts.journal, run, "reconcile", now, now)
+            await synthetic_deliveries.note(parts.journal, run, "reconcile", now, now)
         async with parts.mirror.activities.verb(delivery=run):
             maps = {name: each for name, each in parts.mirror.maps.items() if name in mirrored}
             mirror = replace(parts.mirror, maps=maps)

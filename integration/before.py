@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from integration import order
 from integration.core import decimal_json
 from integration.core.activity import doing
 from integration.core.errors import Unavailable
@@ -16,7 +15,8 @@ from integration.fhir import entry_results, previous_attempt, units
 from integration.fhir.client import FhirServer
 from integration.fhir.previous_attempt import Asked
 from integration.fhir.units import Unit, UnitEntry
-from integration.order import Order, Taken, Write
+from integration.journal import write_guard
+from integration.journal.write_guard import Order, Taken, Write
 
 UNGUARDED = "off"
 
@@ -44,11 +44,11 @@ async def take_turns(
     is no leave to write.
     """
     if scout.guarded:
-        await order.take(scout.order, taken, _writes(entries, scout.answers))
+        await write_guard.take(scout.order, taken, _writes(entries, scout.answers))
     searched = [entry for entry in entries if _is_searched(entry, scout.guarded, followed)]
     found = await _found(scout, searched)
     if scout.guarded and found:
-        await order.take(scout.order, taken, _found_writes(searched, found))
+        await write_guard.take(scout.order, taken, _found_writes(searched, found))
     return found
 
 
@@ -64,7 +64,7 @@ async def end_turns(
     if scout.guarded and entries:
         searched = [entry for entry in entries if entry.position in found]
         writes = [*_writes(entries, scout.answers), *_found_writes(searched, found)]
-        await order.end(scout.order, taken, writes, written)
+        await write_guard.end(scout.order, taken, writes, written)
 
 
 def _is_searched(entry: UnitEntry, guarded: bool, followed: Collection[str]) -> bool:

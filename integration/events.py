@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from integration.core.model import Claim
-from integration.journal import occasions
+from integration.journal import synthetic_deliveries
 from integration.journal.keys import delivery_id
 from integration.journal.store import Journal
 from integration.outbox import Followed, Outbox
@@ -151,7 +151,7 @@ async def _hour(it: Events) -> str:
     began = it.now().astimezone(UTC).replace(minute=0, second=0, microsecond=0)
     id_ = delivery_id(began, 0)
     if id_ not in it.noted:
-        await occasions.note(it.journal, id_, KIND, began, began + _HOUR)
+        await synthetic_deliveries.note(it.journal, id_, KIND, began, began + _HOUR)
         it.noted.clear()
         it.noted.add(id_)
     return id_

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
-from integration import order
 from integration.core.activity import About, Activities, doing
 from integration.core.errors import Misconfigured, Unavailable
 from integration.core.model import Category, Claim
@@ -21,9 +20,10 @@ from integration.dataverse import requests
 from integration.dataverse.client import Dataverse, error_code
 from integration.dataverse.virtual import entity_set, table_name
 from integration.fhir.client import FhirServer
+from integration.journal import write_guard
+from integration.journal.write_guard import Order, Taken, Write
 from integration.mapping.files import Table
 from integration.mapping.keys import primary_key
-from integration.order import Order, Taken, Write
 from integration.outbox import Outbox, put_back
 from integration.settings import EXTERNAL_QUEUE
 
@@ -106,7 +106,7 @@ async def _told(it: ExternalEvents, table: Virtual, claim: Claim) -> str:
     resource = claim.resource or ""
     taken = Taken(claim.delivery, "tell", it.order.token())
     write = Write(f"tell {resource}", (0,), ordered=False)
-    await order.take(it.order, taken, [write])
+    await write_guard.take(it.order, taken, [write])
     (turn,) = taken.found.values()
     try:
         found = await it.fhir.read(resource, claim.delivery)
@@ -115,10 +115,10 @@ async def _told(it: ExternalEvents, table: Virtual, claim: Claim) -> str:
         if action is not None:
             await _send(it, table, resource, action, claim.delivery)
     except (Unavailable, Misconfigured):
-        await order.give_back(it.order, taken, {})
+        await write_guard.give_back(it.order, taken, {})
         raise
     taken.writes = dict.fromkeys(taken.writes, replace(write, stamp=state, ordered=True))
-    await order.give_back(it.order, taken, {0: action is not None})
+    await write_guard.give_back(it.order, taken, {0: action is not None})
     return action or "nothing new"
 
 

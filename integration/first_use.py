@@ -14,9 +14,9 @@ from integration.core.activity import Activities
 from integration.core.errors import Misconfigured
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
+from integration.journal.write_guard import Order
 from integration.mapping.files import File
 from integration.mirror import Mirror, Sink
-from integration.order import Order
 from integration.routes import DataRoutes
 from integration.settings import Settings
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from integration import order, web_api
+from integration import web_api
 from integration.core.activity import doing
 from integration.core.errors import Misconfigured, Unavailable, Unmappable
 from integration.core.model import Claim, RowOutcome
@@ -24,9 +24,10 @@ from integration.dataverse.requests import Change
 from integration.dataverse.upsert_bundle import Action, Answer
 from integration.fhir import references, source_version
 from integration.fhir.grammar import literal
+from integration.journal import write_guard
+from integration.journal.write_guard import Order, Taken, Write
 from integration.mapping.keys import shown_id
 from integration.mapping.model import EntityMap, LongId
-from integration.order import Order, Taken, Write
 from integration.web_api import WebApi
 
 # What the row of a turn says where a row was deactivated here, and not by a person.
@@ -73,7 +74,7 @@ async def bring(it: HealthcareApi, entity: EntityMap, claim: Claim) -> RowOutcom
     """The rows of `claim.resource` as FHIR has it now. Raises Unavailable or Misconfigured."""
     taken = Taken(claim.delivery, "mirror", it.order.token())
     write = Write(f"mirror {claim.resource}", (0,), ordered=False)
-    await order.take(it.order, taken, [write])
+    await write_guard.take(it.order, taken, [write])
     (turn,) = taken.found.values()
     subject = _Subject(entity, claim, taken, turn.stamp, bool(turn.trier))
     try:
@@ -81,12 +82,12 @@ async def bring(it: HealthcareApi, entity: EntityMap, claim: Claim) -> RowOutcom
     except Unmappable as problem:
         done = _Done(subject.outcome("refused", None, None, str(problem)))
     except (Unavailable, Misconfigured):
-        await order.give_back(it.order, taken, {})
+        await write_guard.give_back(it.order, taken, {})
         raise
     if done.sent:
         kept = replace(write, stamp=done.stamp, ordered=True)
         taken.writes = dict.fromkeys(taken.writes, kept)
-    await order.give_back(it.order, taken, {0: done.sent})
+    await write_guard.give_back(it.order, taken, {0: done.sent})
     return done.outcome
 
 
@@ -183,7 +184,7 @@ async def _posted(
     dataverse, claim = it.rows.dataverse, subject.claim
     asked = upsert_bundle.request(resource, claim.delivery)
     asked = replace(asked, headers={**asked.headers, **dataverse.options})
-    still = partial(order.check, it.order, subject.taken)
+    still = partial(write_guard.check, it.order, subject.taken)
     try:
         with doing(action="upsert bundle"):
             response = await dataverse.send(asked, claim.delivery, still)

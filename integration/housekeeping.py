@@ -16,8 +16,8 @@ from enum import StrEnum
 
 from integration.core.model import Claim, Delivery, Status
 from integration.journal.activity import ActivityLog
+from integration.journal.guard_store import Ledger
 from integration.journal.keys import delivery_id
-from integration.journal.ledger import Ledger
 from integration.journal.store import Journal
 from integration.outbox import Outbox
 from integration.settings import RELAY_QUEUE

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from integration import before, order
+from integration import before
 from integration.before import Scout
 from integration.core.activity import about, category_of, doing
 from integration.core.errors import Issue, Misconfigured, Unavailable
@@ -18,8 +18,9 @@ from integration.fhir.client import FhirServer
 from integration.fhir.grammar import is_id, is_type
 from integration.fhir.progress import Progress, born, identity, targets
 from integration.fhir.units import Lane, Unit, UnitEntry
+from integration.journal import write_guard
 from integration.journal.store import Journal
-from integration.order import Fate, Order, Taken
+from integration.journal.write_guard import Fate, Order, Taken
 from integration.outbox import Followed, Outbox
 
 _SUPERSEDED = Issue(
@@ -90,9 +91,9 @@ async def _carry_unit(progress: _Course, unit: Unit, name: str) -> None:
         unheard = isinstance(error, Unavailable) and error.unheard
         if trip.fate is Fate.UNHEARD and not unheard:
             trip.fate = Fate.ANSWERED
-        await order.give_back(carrier.order, taken, progress.written(unit), trip.fate)
+        await write_guard.give_back(carrier.order, taken, progress.written(unit), trip.fate)
         raise
-    await order.give_back(carrier.order, taken, progress.written(unit))
+    await write_guard.give_back(carrier.order, taken, progress.written(unit))
 
 
 async def _end_turns(progress: _Course, unit: Unit, name: str) -> None:
@@ -156,7 +157,7 @@ async def _go(trip: _Trip) -> None:
     if not todo:
         return
     trip.fate = Fate.UNHEARD
-    still = partial(order.check, carrier.order, taken)
+    still = partial(write_guard.check, carrier.order, taken)
     request = units.request(unit, todo, progress.answers)
     with doing(action=f"write unit {trip.name}", resource=_sole(todo)):
         response = await carrier.fhir.send(request, delivery.id, still)
@@ -166,7 +167,7 @@ async def _go(trip: _Trip) -> None:
             _note_refusals(trip, answer.settled)
     await _settle(progress, unit, trip.name, answer.settled, found)
     if scout.guarded:
-        await order.note(carrier.order, delivery.id, born(todo, answer.settled))
+        await write_guard.note(carrier.order, delivery.id, born(todo, answer.settled))
     if answer.unfinished:
         why = f"{len(answer.unfinished)} of {len(todo)} entries are unfinished"
         raise Unavailable(carrier.fhir.neighbour.name, why, answer.retry_after)

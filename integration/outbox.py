@@ -11,7 +11,7 @@ import msgspec
 
 from integration.core.errors import IntegrationError, Misconfigured, Unavailable
 from integration.core.model import Claim
-from integration.storage_errors import storage_errors
+from integration.journal.azure_errors import storage_errors
 
 # By resource type, the queue that hears of each change.
 Followed = Callable[[], Awaitable[Mapping[str, str]]]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from integration.core.errors import Issue, Rejected
-from integration.journal.routes import KeptRoutes
+from integration.journal.data_routes import KeptRoutes
 from integration.mapping.files import Table
 from integration.settings import EXTERNAL_QUEUE, MIRROR_QUEUE
 

@@ -16,22 +16,22 @@ from azure.storage.queue.aio import QueueClient, QueueServiceClient
 from integration.journal import (
     azure_activity,
     azure_blobs,
-    azure_ledger,
-    azure_routes,
+    azure_data_routes,
+    azure_guard_store,
     azure_row_keys,
     azure_store,
     azure_waits,
 )
 from integration.journal.activity import ActivityLog
+from integration.journal.azure_errors import storage_errors
 from integration.journal.azure_tables import made
-from integration.journal.ledger import Ledger
-from integration.journal.routes import KeptRoutes
+from integration.journal.data_routes import KeptRoutes
+from integration.journal.guard_store import Ledger
 from integration.journal.row_keys import RowKeys
 from integration.journal.store import Journal
 from integration.journal.waits import Waits
 from integration.outbox import Outbox, StorageOutbox
 from integration.settings import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE, Storage
-from integration.storage_errors import storage_errors
 
 # The storage SDK waits 15 s before its first retry: a sender would have given up. Longer trouble
 # is for the sender to repeat, or for the queue.
@@ -41,8 +41,8 @@ _PROMPT: Any = {"initial_backoff": 1, "increment_base": 2, "random_jitter_range"
 CONTAINER = azure_blobs.CONTAINER
 TABLES = (
     *azure_store.TABLES,
-    *(azure_ledger.TABLE, azure_waits.TABLE, azure_activity.TABLE),
-    *(azure_row_keys.TABLE, azure_routes.TABLE),
+    *(azure_guard_store.TABLE, azure_waits.TABLE, azure_activity.TABLE),
+    *(azure_row_keys.TABLE, azure_data_routes.TABLE),
 )
 
 
@@ -99,22 +99,22 @@ async def opened(storage: Storage, credential: Any, open_: AsyncExitStack) -> Op
     journal, (ledger, waits, activity, row_keys, routes), _ = await asyncio.gather(
         azure_store.opened(blobs, tables),
         asyncio.gather(
-            made(tables, azure_ledger.TABLE),
+            made(tables, azure_guard_store.TABLE),
             made(tables, azure_waits.TABLE),
             made(tables, azure_activity.TABLE),
             made(tables, azure_row_keys.TABLE),
-            made(tables, azure_routes.TABLE),
+            made(tables, azure_data_routes.TABLE),
         ),
         asyncio.gather(*(_queue(queue) for queue in clients.values())),
     )
     return Opened(
         journal,
         StorageOutbox(clients.__getitem__),
-        azure_ledger.AzureLedger(ledger),
+        azure_guard_store.AzureLedger(ledger),
         azure_waits.AzureWaits(waits),
         azure_activity.AzureActivityLog(activity),
         azure_row_keys.AzureRowKeys(row_keys),
-        azure_routes.AzureRoutes(routes),
+        azure_data_routes.AzureRoutes(routes),
     )
 
 

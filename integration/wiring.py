@@ -29,12 +29,12 @@ from integration.intake import Intake
 from integration.journal.activity import ActivityLog
 from integration.journal.keys import delivery_id
 from integration.journal.store import Journal
+from integration.journal.write_guard import Order
 from integration.lane import Carrier
 from integration.mapping import files
 from integration.mapping.files import File, Table
 from integration.mirror import Mirror
 from integration.neighbours import Caller, credential, neighbour
-from integration.order import Order
 from integration.outbox import Outbox
 from integration.relay import Relay
 from integration.routes import VIRTUAL, DataRoutes

@@ -29,17 +29,17 @@ from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.intake import Accepted, Intake, accept
 from integration.journal.activity import MemoryActivityLog
+from integration.journal.guard_store import MemoryLedger
 from integration.journal.keys import delivery_id
-from integration.journal.ledger import MemoryLedger
 from integration.journal.store import Journal, MemoryJournal
 from integration.journal.waits import MemoryWaits
+from integration.journal.write_guard import Order
 from integration.lane import Carrier
 from integration.mapping import load
 from integration.mapping.load import shipped
 from integration.mapping.model import EntityMap
 from integration.mapping.model import Route as DataRoute
 from integration.mirror import Mirror
-from integration.order import Order
 from integration.outbox import MemoryOutbox
 from integration.relay import Relay
 from integration.settings import MIRROR_QUEUE, RELAY_QUEUE

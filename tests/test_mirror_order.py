@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from integration import mirror as mirroring
 from integration.core.model import Claim
-from integration.journal.ledger import MemoryLedger
+from integration.journal.guard_store import MemoryLedger
 from integration.journal.store import MemoryJournal
 from integration.outbox import MemoryOutbox
 from integration.settings import MIRROR_QUEUE

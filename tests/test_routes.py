@@ -13,7 +13,7 @@ from integration import relay as relaying
 from integration import wiring
 from integration.core.errors import Misconfigured, Rejected
 from integration.core.model import Claim
-from integration.journal.routes import MemoryRoutes
+from integration.journal.data_routes import MemoryRoutes
 from integration.journal.row_keys import MemoryRowKeys
 from integration.mapping import files
 from integration.mapping.files import Table

@@ -50,13 +50,13 @@ async def _lines(opened: AbstractAsyncContextManager[Ends]) -> list[Line]:
 async def lines(ends: Ends) -> list[Line]:
     """The whole table, in the order of a delivery's way. Raises Misconfigured for a setting."""
     from integration.check import storage  # with its SDKs
-    from integration.journal import azure_routes
+    from integration.journal import azure_data_routes
 
     used = ends.settings.mirroring
     read = files.read(used.map_set, used.map_prefix, used.own_maps, used.enabled)
     maps = load.understood(read)
-    table_of_routes = ends.storage.tables.get_table_client(azure_routes.TABLE)
-    kept = azure_routes.AzureRoutes(table_of_routes)
+    table_of_routes = ends.storage.tables.get_table_client(azure_data_routes.TABLE)
+    kept = azure_data_routes.AzureRoutes(table_of_routes)
     told = frozenset(ends.settings.feed.told)
     routes = DataRoutes(kept, files.tables(read), used.to != "off", told)
     chosen, line = await _routes(routes)

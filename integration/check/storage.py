@@ -12,9 +12,9 @@ from integration.check.ends import Ends
 from integration.check.lines import Line, failed, ok
 from integration.core.errors import Unavailable
 from integration.core.model import Response
+from integration.journal.azure_errors import storage_errors
 from integration.settings import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE
 from integration.storage import CONTAINER, TABLES, queue_client
-from integration.storage_errors import storage_errors
 
 _OURS = (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE)
 

@@ -22,8 +22,8 @@ from azure.data.tables.aio import TableClient
 
 from integration.core.model import Activity, Category
 from integration.journal.activity import ActivityPage, Wanted
+from integration.journal.azure_errors import storage_errors
 from integration.journal.keys import activity_key, activity_time, day_of
-from integration.storage_errors import storage_errors
 
 TABLE = "activity"
 

@@ -13,8 +13,8 @@ from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
 from azure.storage.blob.aio import BlobServiceClient, ContainerClient
 
 from integration.core.model import Outcome, Received
+from integration.journal.azure_errors import storage_errors
 from integration.journal.store import NO_LANE, Kept, first_of_each
-from integration.storage_errors import storage_errors
 
 CONTAINER = "deliveries"
 

@@ -12,7 +12,7 @@ from azure.core.exceptions import ResourceNotFoundError
 from azure.data.tables import UpdateMode
 from azure.data.tables.aio import TableClient
 
-from integration.storage_errors import storage_errors
+from integration.journal.azure_errors import storage_errors
 
 TABLE = "rowkeys"
 

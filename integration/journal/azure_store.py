@@ -24,6 +24,7 @@ from azure.storage.blob.aio import BlobServiceClient
 from integration.core.model import Delivery, RowOutcome, Status
 from integration.journal import azure_blobs, azure_tables, entities
 from integration.journal.azure_blobs import AzureBlobs
+from integration.journal.azure_errors import storage_errors
 from integration.journal.azure_tables import REPEAT, if_unchanged
 from integration.journal.keys import (
     days_between,
@@ -33,7 +34,6 @@ from integration.journal.keys import (
     row_key,
 )
 from integration.journal.store import Kept, Page
-from integration.storage_errors import storage_errors
 
 TABLES = ("deliveries", "deliverykeys", "rows", "subscriptions")
 

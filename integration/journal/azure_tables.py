@@ -8,7 +8,7 @@ from azure.core import MatchConditions
 from azure.data.tables import TableEntity
 from azure.data.tables.aio import TableClient, TableServiceClient
 
-from integration.storage_errors import storage_errors
+from integration.journal.azure_errors import storage_errors
 
 # The SDK repeats no POST or PATCH whose answer was lost, since it cannot know that ours may be:
 # an insert that happened says "exists", a merge sets the same values again.

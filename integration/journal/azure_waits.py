@@ -9,7 +9,7 @@ from azure.data.tables import UpdateMode
 from azure.data.tables.aio import TableClient
 
 from integration.core.model import Claim
-from integration.storage_errors import storage_errors
+from integration.journal.azure_errors import storage_errors
 
 TABLE = "waits"
 

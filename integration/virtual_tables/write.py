@@ -15,17 +15,17 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from integration import order
 from integration.core import decimal_json
 from integration.core.errors import Issue, Misconfigured, Rejected, Unavailable
 from integration.core.model import Request, Response
 from integration.fhir import validation
 from integration.fhir.client import FhirServer
+from integration.journal import write_guard
+from integration.journal.write_guard import Fate, Order, Taken, Write
 from integration.mapping import backwards
 from integration.mapping.model import Kind, Link
 from integration.odata.headers import IfMatch
 from integration.odata.model import Value
-from integration.order import Fate, Order, Taken, Write
 from integration.virtual_tables.row_keys import Keys
 from integration.virtual_tables.shape import Shape
 
@@ -136,7 +136,7 @@ class _Turn:
 async def _turn(it: Writing, name: str, run: str) -> AsyncIterator[_Turn]:
     """Nobody else writes the resource meanwhile, and no earlier delivery afterwards."""
     taken = Taken(run, "feed", it.order.token())
-    await order.take(it.order, taken, [Write(name, (0,))])
+    await write_guard.take(it.order, taken, [Write(name, (0,))])
     turn, fate = _Turn(), Fate.NOT_SENT
     try:
         if taken.superseded:
@@ -150,7 +150,7 @@ async def _turn(it: Writing, name: str, run: str) -> AsyncIterator[_Turn]:
             fate = Fate.ANSWERED if heard else Fate.UNHEARD
         raise
     finally:
-        await order.give_back(it.order, taken, turn.settled, fate)
+        await write_guard.give_back(it.order, taken, turn.settled, fate)
 
 
 async def _name(it: Writing, shape: Shape, key: UUID) -> str:

@@ -21,11 +21,11 @@ from integration.core.model import Outcome
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.intake import Accepted, Intake, accept
+from integration.journal.guard_store import MemoryLedger
 from integration.journal.keys import delivery_id
-from integration.journal.ledger import MemoryLedger
 from integration.journal.store import MemoryJournal
+from integration.journal.write_guard import Order
 from integration.lane import Carrier
-from integration.order import Order
 from integration.outbox import MemoryOutbox
 from integration.relay import Relay
 from integration.settings import RELAY_QUEUE

@@ -8,9 +8,9 @@ from uuid import UUID
 import pytest
 from azure.data.tables.aio import TableServiceClient
 
-from integration.journal.azure_routes import AzureRoutes
+from integration.journal.azure_data_routes import AzureRoutes
 from integration.journal.azure_row_keys import AzureRowKeys
-from integration.journal.routes import KeptRoutes, MemoryRoutes
+from integration.journal.data_routes import KeptRoutes, MemoryRoutes
 from integration.journal.row_keys import MemoryRowKeys, RowKeys
 from local.neighbours import Running
 

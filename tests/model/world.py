@@ -27,12 +27,12 @@ from integration.core.rate_limiter import Limiter, full
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.intake import Intake, accept
+from integration.journal.guard_store import MemoryLedger
 from integration.journal.keys import delivery_id
-from integration.journal.ledger import MemoryLedger
 from integration.journal.store import MemoryJournal
 from integration.journal.view import response_bundle
+from integration.journal.write_guard import Order
 from integration.lane import Carrier
-from integration.order import Order
 from integration.outbox import MemoryOutbox
 from integration.relay import Relay
 from integration.settings import RELAY_QUEUE

@@ -17,14 +17,14 @@ import pytest
 from integration.core import decimal_json
 from integration.core.http import Neighbour, places
 from integration.fhir.client import FhirServer
+from integration.journal.data_routes import MemoryRoutes
+from integration.journal.guard_store import MemoryLedger
 from integration.journal.keys import delivery_id
-from integration.journal.ledger import MemoryLedger
-from integration.journal.routes import MemoryRoutes
 from integration.journal.row_keys import MemoryRowKeys
+from integration.journal.write_guard import Order
 from integration.mapping.files import Table
 from integration.mapping.load import shipped
 from integration.mapping.model import Route
-from integration.order import Order
 from integration.routes import DataRoutes
 from integration.virtual_tables.answer import VirtualTables, answer
 from integration.virtual_tables.asked import Answer, Asked

@@ -10,7 +10,7 @@ import httpx
 
 from integration.core.http import Neighbour, places
 from integration.fhir.client import FhirServer
-from integration.journal.routes import MemoryRoutes
+from integration.journal.data_routes import MemoryRoutes
 from integration.journal.row_keys import MemoryRowKeys
 from tests.virtual_tables.conftest import Feed, made
 

@@ -15,7 +15,7 @@ import pytest
 
 from integration.core import decimal_json
 from integration.core.errors import Misconfigured, Rejected, Unavailable
-from integration.journal.ledger import MemoryLedger
+from integration.journal.guard_store import MemoryLedger
 from tests.conftest import MARKER, told_by
 from tests.virtual_tables.conftest import Feed, Json
 from tests.virtual_tables.scripted import FHIR, scripted

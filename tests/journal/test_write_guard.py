@@ -13,8 +13,8 @@ import pytest
 
 from integration import relay
 from integration.core.model import Claim, Status
-from integration.journal.ledger import MemoryLedger, Turn
-from integration.order import is_later
+from integration.journal.guard_store import MemoryLedger, Turn
+from integration.journal.write_guard import is_later
 from integration.settings import MIRROR_QUEUE
 from tests.conftest import LEASE, Body, Route, bundle, entry, observation, patient
 

@@ -9,8 +9,8 @@ from hashlib import sha256
 import pytest
 from azure.data.tables.aio import TableServiceClient
 
-from integration.journal import azure_ledger
-from integration.journal.ledger import Ledger, MemoryLedger, Turn
+from integration.journal import azure_guard_store
+from integration.journal.guard_store import Ledger, MemoryLedger, Turn
 from local.neighbours import Running
 
 OLD, NEW = "019a0000-0000-7000-8000-000000000000", "019b0000-0000-7000-8000-000000000000"
@@ -32,7 +32,7 @@ async def ledger(request: pytest.FixtureRequest, namespace: str) -> AsyncIterato
     azurite: Running = request.getfixturevalue("azurite")
     async with TableServiceClient.from_connection_string(azurite.storage) as tables:
         table = await tables.create_table_if_not_exists(namespace)
-        yield azure_ledger.AzureLedger(table)
+        yield azure_guard_store.AzureLedger(table)
 
 
 def plain(turns: dict[str, Turn]) -> dict[str, Turn]:

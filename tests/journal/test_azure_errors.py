@@ -12,7 +12,7 @@ from azure.storage.blob.aio import BlobServiceClient
 from azure.storage.queue.aio import QueueServiceClient
 
 from integration.core.errors import Misconfigured
-from integration.storage_errors import storage_errors
+from integration.journal.azure_errors import storage_errors
 from local.host.emulator import connection_string
 from tests.conftest import MARKER
 

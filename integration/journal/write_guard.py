@@ -13,7 +13,7 @@ from enum import Enum
 from math import inf
 
 from integration.core.errors import Unavailable
-from integration.journal.ledger import Ledger, Turn
+from integration.journal.guard_store import Ledger, Turn
 
 # How long a unit waits for another to end, in seconds, before its claim goes back to the queue.
 _WAITS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)

@@ -23,8 +23,8 @@ from azure.core.exceptions import (
 from azure.data.tables import TableTransactionError, UpdateMode
 from azure.data.tables.aio import TableClient
 
-from integration.journal.ledger import Turn, is_old
-from integration.storage_errors import storage_errors
+from integration.journal.azure_errors import storage_errors
+from integration.journal.guard_store import Turn, is_old
 
 TABLE = "turns"
 
@@ -39,7 +39,7 @@ _LOST_RACE = (404, 409, 412)
 
 @dataclass(frozen=True, slots=True)
 class AzureLedger:
-    """See integration.journal.ledger.Ledger for what each method promises."""
+    """See integration.journal.guard_store.Ledger for what each method promises."""
 
     table: TableClient
 

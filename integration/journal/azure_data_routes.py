@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from azure.data.tables import UpdateMode
 from azure.data.tables.aio import TableClient
 
-from integration.storage_errors import storage_errors
+from integration.journal.azure_errors import storage_errors
 
 TABLE = "routes"
 
@@ -17,7 +17,7 @@ _PARTITION = "route"
 
 @dataclass(frozen=True, slots=True)
 class AzureRoutes:
-    """See integration.journal.routes.KeptRoutes for what each method promises."""
+    """See integration.journal.data_routes.KeptRoutes for what each method promises."""
 
     table: TableClient
 
