@@ -19,8 +19,8 @@ from integration.fhir.client import FhirServer
 from integration.journal.waits import Waits
 from integration.lookups import Subject
 from integration.mapping import engine
-from integration.mapping.misfits import misfits
 from integration.mapping.model import EntityMap, Mapped
+from integration.mapping.schema_mismatches import misfits
 from integration.outbox import Outbox
 from integration.rows import Found, Planned, Tables, Target
 from integration.settings import MIRROR_QUEUE

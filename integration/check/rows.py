@@ -17,8 +17,8 @@ from integration.core.model import Request, Response
 from integration.dataverse import requests
 from integration.dataverse.requests import API
 from integration.mapping.load import Maps
-from integration.mapping.misfits import misfits
 from integration.mapping.model import EntityMap, Route
+from integration.mapping.schema_mismatches import misfits
 from integration.provision import load as provision
 from integration.provision.model import Custom
 from integration.provision.rows import privilege_names

@@ -8,8 +8,8 @@ from enum import StrEnum
 from typing import Any
 
 from integration.mapping import check_shown
-from integration.mapping.evaluation import GIVEN
-from integration.mapping.fhir_path import compiled
+from integration.mapping.fhirpath.compile import compiled
+from integration.mapping.fhirpath.evaluate import GIVEN
 from integration.mapping.model import Kind, LongId, Partial, Remove, TooLong
 
 ROW = ("table", "entity_set", "key", "id_column", "version_column", "updated_column")

@@ -13,8 +13,8 @@ from integration.core.errors import IntegrationError, Unmappable
 from integration.core.model import Column
 from integration.mapping import engine, explain, load
 from integration.mapping.load import Maps
-from integration.mapping.misfits import misfits
 from integration.mapping.model import EntityMap, Route
+from integration.mapping.schema_mismatches import misfits
 from integration.settings import mirroring_from_env
 
 Tables = Mapping[str, Mapping[str, Column]]

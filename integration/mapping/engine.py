@@ -12,7 +12,7 @@ from typing import Any
 
 from integration.core.errors import Unmappable
 from integration.core.model import Column
-from integration.mapping.evaluation import Evaluation
+from integration.mapping.fhirpath.evaluate import Evaluation
 from integration.mapping.keys import shown_id
 from integration.mapping.model import (
     AttributeMap,
@@ -21,7 +21,7 @@ from integration.mapping.model import (
     ExpandMap,
     Mapped,
 )
-from integration.mapping.unshown import lacking, unshown
+from integration.mapping.unmapped import lacking, unshown
 from integration.mapping.values import fitted, instant, text, utc
 
 Columns = Mapping[str, Column]

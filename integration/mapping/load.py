@@ -10,7 +10,6 @@ from pathlib import Path
 
 from integration.core.errors import Misconfigured
 from integration.mapping import files
-from integration.mapping.backwards import unwritable
 from integration.mapping.check import EXPAND, ROW, Lines, listed, problems
 from integration.mapping.check_shown import CREATE, LONGEST, SEARCHED
 from integration.mapping.files import Data, File
@@ -29,6 +28,7 @@ from integration.mapping.model import (
     Shown,
     TooLong,
 )
+from integration.mapping.write_back.apply import unwritable
 
 
 @dataclass(frozen=True, slots=True)

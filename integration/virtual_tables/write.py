@@ -22,8 +22,8 @@ from integration.fhir import validation
 from integration.fhir.client import FhirServer
 from integration.journal import write_guard
 from integration.journal.write_guard import Fate, Order, Taken, Write
-from integration.mapping import backwards
 from integration.mapping.model import Kind, Link
+from integration.mapping.write_back import apply
 from integration.odata.headers import IfMatch
 from integration.odata.model import Value
 from integration.virtual_tables.row_keys import Keys
@@ -61,7 +61,7 @@ async def create(it: Writing, shape: Shape, values: Mapping[str, Value]) -> Reso
     given = {name: value for name, value in values.items() if name != shape.entity.key}
     changes = await _changes(it, shape, given)
     base, name = it.fhir.neighbour.base, f"{shape.resource}/{key}"
-    new = backwards.created(shape.entity, str(key), changes, shape.columns, base)
+    new = apply.created(shape.entity, str(key), changes, shape.columns, base)
     _check({}, new)
     async with _turn(it, name, run) as turn:
         if isinstance(chosen, UUID) and await it.fhir.read(name, run) is not None:
@@ -87,9 +87,9 @@ async def change(
     async with _turn(it, name, run) as turn:
         for _ in range(_TRIES):
             found = await _read(it, name, condition, run)
-            if backwards.written(shape.entity, found, fixed, shape.columns, base) is not found:
+            if apply.written(shape.entity, found, fixed, shape.columns, base) is not found:
                 raise _fixed(sorted(fixed))
-            new = backwards.written(shape.entity, found, changes, shape.columns, base)
+            new = apply.written(shape.entity, found, changes, shape.columns, base)
             if new is found:
                 return found
             _check(found, new)

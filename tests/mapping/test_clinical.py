@@ -18,9 +18,10 @@ import pytest
 
 from integration.core.errors import Rejected
 from integration.fhir import validation
-from integration.mapping import backwards, engine, load
-from integration.mapping.inverse import invertible
+from integration.mapping import engine, load
 from integration.mapping.model import AttributeMap, EntityMap, Kind, Link, Route
+from integration.mapping.write_back import apply
+from integration.mapping.write_back.inverse_paths import invertible
 from integration.virtual_tables.shape import shape
 from local.child import PROJECT
 from tests.mapping import casework, r4, real
@@ -151,7 +152,7 @@ def test_every_lookup_that_the_feed_shows_says_where_it_leads(entity: EntityMap)
 def test_every_column_that_may_be_written_leads_to_one_element(entity: EntityMap) -> None:
     writable = [one for one in entity.attributes if one.shown.write]
     assert writable
-    assert {one.column: backwards.unwritable(entity, one) for one in writable} == dict.fromkeys(
+    assert {one.column: apply.unwritable(entity, one) for one in writable} == dict.fromkeys(
         one.column for one in writable
     )
 
@@ -176,7 +177,7 @@ def test_a_new_resource_is_valid_with_what_the_map_says_and_the_least_that_a_use
 ) -> None:
     changes = LEAST[entity.resource]
     columns = shape(entity).columns
-    new = backwards.created(entity, "1", changes, columns)
+    new = apply.created(entity, "1", changes, columns)
     assert [*validation.issues(new, entity.resource)] == []
     shown = engine.apply(entity.on(Route.VIRTUAL), new, {entity.table: columns}).columns
     assert {name: _fed(shown[name]) for name in changes} == changes
@@ -185,9 +186,9 @@ def test_a_new_resource_is_valid_with_what_the_map_says_and_the_least_that_a_use
         assert not _is_valid(entity, lacking, columns), name
 
 
-def _is_valid(entity: EntityMap, changes: backwards.Changes, columns: backwards.Columns) -> bool:
+def _is_valid(entity: EntityMap, changes: apply.Changes, columns: apply.Columns) -> bool:
     try:
-        new = backwards.created(entity, "1", changes, columns)
+        new = apply.created(entity, "1", changes, columns)
     except Rejected:
         return False
     return not [*validation.issues(new, entity.resource)]

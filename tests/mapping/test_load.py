@@ -11,8 +11,8 @@ from integration.core.errors import Misconfigured
 from integration.mapping import files
 from integration.mapping.files import CLINICAL, FOLDER, names
 from integration.mapping.load import maps, parse, shipped, understood
-from integration.mapping.misfits import misfits
 from integration.mapping.model import AttributeMap, EntityMap, Kind, LongId, Remove, Route, TooLong
+from integration.mapping.schema_mismatches import misfits
 from tests.mapping.tenant import PREFIX, all_columns
 
 ROW = """

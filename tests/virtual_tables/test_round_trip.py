@@ -22,8 +22,8 @@ import pytest
 from integration.core import decimal_json
 from integration.core.errors import Rejected
 from integration.fhir import validation
-from integration.mapping.inverse import Steps, invertible
 from integration.mapping.model import AttributeMap, Kind, Link
+from integration.mapping.write_back.inverse_paths import Steps, invertible
 from integration.odata.model import Value
 from integration.virtual_tables.shape import Shape, mapped, property_name
 from tests.mapping.test_clinical import LEAST

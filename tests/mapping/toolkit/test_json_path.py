@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from integration.mapping.fhir_path import compiled
+from integration.mapping.fhirpath.compile import compiled
 from integration.mapping.toolkit.json_path import NotRead, parse
 from integration.mapping.toolkit.translate import translate
 

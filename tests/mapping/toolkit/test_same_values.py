@@ -8,7 +8,7 @@ from typing import Any
 import jsonpath
 import pytest
 
-from integration.mapping.evaluation import Evaluation
+from integration.mapping.fhirpath.evaluate import Evaluation
 from integration.mapping.toolkit.translate import translate
 from tests.mapping.toolkit.element_maps import EXACT, OWN, PUBLISHED, RELIGION, real_patients
 

@@ -13,12 +13,13 @@ from typing import Any
 
 from integration.core.errors import Issue, Rejected, Unmappable
 from integration.core.model import Column
-from integration.mapping import engine, places, synonyms
-from integration.mapping.fhir_values import fhir_value, takes
-from integration.mapping.inverse import Steps, invertible
+from integration.mapping import engine
 from integration.mapping.model import AttributeMap, EntityMap, Kind, Link
-from integration.mapping.places import Draft, Written
 from integration.mapping.values import instant
+from integration.mapping.write_back import element_paths, synonyms
+from integration.mapping.write_back.element_paths import Draft, Written
+from integration.mapping.write_back.inverse_paths import Steps, invertible
+from integration.mapping.write_back.values import fhir_value, takes
 
 Columns = Mapping[str, Column]
 Changes = Mapping[str, Any]
@@ -55,7 +56,7 @@ def written(
     fresh = [each for each in targets if not each.is_in(shown)]
     if not fresh:
         return resource
-    draft: Draft = places.copied(resource)
+    draft: Draft = element_paths.copied(resource)
     done = Written()
     given_up = frozenset(
         (step.parent, step.name) for each in targets if each.value is None for step in each.steps
@@ -86,7 +87,7 @@ def created(
 ) -> dict[str, Any]:
     """A new resource: what the map says of every new one, then the columns that have a value.
     Raises Rejected."""
-    constants: dict[str, Any] = places.copied(dict(entity.create))
+    constants: dict[str, Any] = element_paths.copied(dict(entity.create))
     new = {"resourceType": entity.resource, "id": identifier, **constants}
     given = {name: value for name, value in changes.items() if value is not None}
     return written(entity, new, given, columns, base)
@@ -139,7 +140,7 @@ class _Target:
     def refused(
         self, problem: Unmappable, code: str = "business-rule", status: int = 422
     ) -> Rejected:
-        where = problem.where or places.named(self.steps)
+        where = problem.where or element_paths.named(self.steps)
         return Rejected(Issue(code, f"{self.name}: {problem.why}", where), status=status)
 
 
@@ -219,19 +220,19 @@ def _write(
 ) -> None:
     steps, last = target.steps, target.steps[-1]
     try:
-        allowed = places.rule(last).targets
+        allowed = element_paths.rule(last).targets
         value = fhir_value(target.attribute, target.value, last.type, target.column, allowed)
     except Unmappable as problem:
         raise target.refused(problem, "value", 400) from None
     try:
-        place, there = places.made(draft, steps)
-        old = places.at(draft, place) if there == len(steps) else None
+        place, there = element_paths.made(draft, steps)
+        old = element_paths.at(draft, place) if there == len(steps) else None
         if target.attribute.kind is Kind.COPY and _is_longer(old, target.column):
             raise Unmappable("FHIR holds more than the column shows, which would be lost")
-        done.add(*places.held(draft, place))
+        done.add(*element_paths.held(draft, place))
         if type(old) is type(value) and old == value:
             return
-        places.put(draft, steps, place, value, given_up)
+        element_paths.put(draft, steps, place, value, given_up)
         choice = target.attribute.kind is Kind.CHOICE
         # Codes of one choice are of one system; others need a column that says which.
         same = target.has_system or (choice and str(old) in target.attribute.choices)
@@ -253,13 +254,13 @@ def _clear(draft: Draft, targets: Iterable[_Target], done: Written) -> None:
     found = []
     for each in cleared:
         try:
-            for place in places.found(draft, each.steps)[:1]:
+            for place in element_paths.found(draft, each.steps)[:1]:
                 found += synonyms.cleared(draft, each.steps, place, done)
         except Unmappable as problem:
             raise each.refused(problem) from None
     try:
-        places.clear(draft, found)
+        element_paths.clear(draft, found)
     except Unmappable as problem:
         inside = problem.where or ""
-        asked = (one for one in cleared if places.named(one.steps).startswith(inside))
+        asked = (one for one in cleared if element_paths.named(one.steps).startswith(inside))
         raise next(asked).refused(problem) from None

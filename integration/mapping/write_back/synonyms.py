@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from integration.mapping.inverse import Step, Steps
-from integration.mapping.places import Draft, Place, Written, at
+from integration.mapping.write_back.element_paths import Draft, Place, Written, at
+from integration.mapping.write_back.inverse_paths import Step, Steps
 
 # https://hl7.org/fhir/R4/datatypes.html#Quantity and its specialisations
 _QUANTITIES = frozenset({"Quantity", "Age", "Count", "Distance", "Duration"})

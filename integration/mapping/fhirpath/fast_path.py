@@ -15,9 +15,9 @@ from typing import Any
 from fhirpathpy.engine import type_specifier
 from fhirpathpy.engine.evaluators import string_literal
 
-from integration.mapping import steps
-from integration.mapping.short import COMPUTED, Long, Short, Types, member, of_type
-from integration.mapping.steps import Step, Test
+from integration.mapping.fhirpath import fast_steps
+from integration.mapping.fhirpath.fast_steps import Step, Test
+from integration.mapping.fhirpath.short import COMPUTED, Long, Short, Types, member, of_type
 
 Tree = Mapping[str, Any]
 
@@ -54,9 +54,9 @@ def _expression(tree: Tree, scope: _Scope) -> Short:
         case "LiteralTerm":
             values = _literal(children[0])
             types = frozenset({COMPUTED} if values else ())
-            return Short((steps.constant(values),), types, values=values)
+            return Short((fast_steps.constant(values),), types, values=values)
         case "ExternalConstantTerm" if (name := _name(children[0])) in scope.variables:
-            return Short((steps.variable(name),), scope.variables[name])
+            return Short((fast_steps.variable(name),), scope.variables[name])
         case "MemberInvocation" | "FunctionInvocation":
             return _link(tree, Short((), scope.focus), scope)
         case "InvocationExpression":
@@ -64,7 +64,7 @@ def _expression(tree: Tree, scope: _Scope) -> Short:
             return reduce(lambda of, link: _link(link, of, scope), links, _expression(first, scope))
         case "IndexerExpression" if children[1].get("text", "").isdecimal():
             index = int(children[1]["text"])
-            return _expression(children[0], scope).then(steps.part(index, index + 1))
+            return _expression(children[0], scope).then(fast_steps.part(index, index + 1))
         case "UnionExpression":
             return _union([_expression(each, scope) for each in _united(tree)])
         case "EqualityExpression" | "MembershipExpression" | "AndExpression" | "OrExpression":
@@ -113,7 +113,7 @@ def _union(operands: list[Short]) -> Short:
     types = frozenset().union(*(one.types for one in operands))
     if COMPUTED in types and len(types) > 1:
         raise Long
-    step = steps.union([one.step for one in operands])
+    step = fast_steps.union([one.step for one in operands])
     return Short((step,), types if COMPUTED in types else frozenset({None}))
 
 
@@ -121,18 +121,20 @@ def _operation(name: str, one: Short, other: Short) -> Short:
     test: Test | None = None
     match name:
         case "=" | "!=" if "Quantity" not in one.types | other.types:
-            step = steps.equality(one.step, other.step, same=name == "=")
+            step = fast_steps.equality(one.step, other.step, same=name == "=")
             if one.name and other.values:
-                made = steps.is_equal if name == "=" else steps.is_other
+                made = fast_steps.is_equal if name == "=" else fast_steps.is_other
                 test = made(one.name, other.values[0])
         case "in":
-            step = steps.contained(one.step, other.step)
+            step = fast_steps.contained(one.step, other.step)
         case "contains":
-            step = steps.contained(other.step, one.step)
+            step = fast_steps.contained(other.step, one.step)
         case "and" | "or":
-            step = steps.logic(name, one.step, other.step)
+            step = fast_steps.logic(name, one.step, other.step)
             if one.test and other.test:
-                test = (steps.both if name == "and" else steps.either)(one.test, other.test)
+                test = (fast_steps.both if name == "and" else fast_steps.either)(
+                    one.test, other.test
+                )
         case _:
             raise Long
     return Short((step,), frozenset({COMPUTED}), test=test)
@@ -160,30 +162,30 @@ def _function(name: str, arguments: list[Tree], of: Short, scope: _Scope) -> Sho
             return of_type(of, type_specifier(None, None, type_))  # type: ignore[no-untyped-call]
         case "combine", [argument]:
             others = _expression(argument, scope)
-            return of.then(steps.combine(others.step), *of.types, *others.types)
+            return of.then(fast_steps.combine(others.step), *of.types, *others.types)
         case "exclude", [argument]:
-            return of.then(steps.exclude(_expression(argument, scope).step))
+            return of.then(fast_steps.exclude(_expression(argument, scope).step))
         case "empty", []:
-            test = steps.is_missing(of.name) if of.name else None
-            return of.then(steps.empty, COMPUTED, test=test)
+            test = fast_steps.is_missing(of.name) if of.name else None
+            return of.then(fast_steps.empty, COMPUTED, test=test)
         case "first", []:
-            return of.then(steps.part(0, 1))
+            return of.then(fast_steps.part(0, 1))
         case "last", []:
-            return of.then(steps.part(-1, None))
+            return of.then(fast_steps.part(-1, None))
         case "tail", []:
-            return of.then(steps.part(1, None))
+            return of.then(fast_steps.part(1, None))
     constants = [_constant(argument) for argument in arguments]
     match name, constants:
         case "take", [int(count)]:
-            return of.then(steps.part(0, count))
+            return of.then(fast_steps.part(0, count))
         case "skip", [int(count)]:
-            return of.then(steps.part(count, None))
+            return of.then(fast_steps.part(count, None))
         case "extension", [str(url)]:
-            return of.then(steps.extension(url), "Extension")
+            return of.then(fast_steps.extension(url), "Extension")
         case "join", [] | [str()]:
-            return of.then(steps.joined(*constants), COMPUTED)
+            return of.then(fast_steps.joined(*constants), COMPUTED)
         case ("contains" | "startsWith" | "endsWith", [str()]) | ("upper" | "lower", []):
-            return of.then(steps.of_text(_OF_TEXT[name], *constants), COMPUTED)
+            return of.then(fast_steps.of_text(_OF_TEXT[name], *constants), COMPUTED)
     raise Long
 
 
@@ -192,25 +194,25 @@ def _of_expressions(name: str, of: Short, *arguments: Short) -> Short:
         case "where", (condition,):
             return of.then(_where(condition))
         case "exists", (condition,):
-            return of.then(_where(condition)).then(steps.exists, COMPUTED)
+            return of.then(_where(condition)).then(fast_steps.exists, COMPUTED)
         case "exists", ():
-            test = steps.is_there(of.name) if of.name else None
-            return of.then(steps.exists, COMPUTED, test=test)
+            test = fast_steps.is_there(of.name) if of.name else None
+            return of.then(fast_steps.exists, COMPUTED, test=test)
         case "select", (projection,):
-            return Short((*of.steps, steps.select(projection.step)), projection.types)
+            return Short((*of.steps, fast_steps.select(projection.step)), projection.types)
         case "iif", (condition, then, *rest) if len(rest) < 2:
-            otherwise = rest[0] if rest else Short((steps.constant([]),), frozenset())
-            step = steps.iif(condition.step, then.step, otherwise.step)
+            otherwise = rest[0] if rest else Short((fast_steps.constant([]),), frozenset())
+            step = fast_steps.iif(condition.step, then.step, otherwise.step)
             return Short((*of.steps, step), then.types | otherwise.types)
     raise Long
 
 
 def _where(condition: Short) -> Step:
     if condition.test:
-        return steps.where_it_is_true(condition.test)
+        return fast_steps.where_it_is_true(condition.test)
     if COMPUTED in condition.types and len(condition.types) > 1:
         raise Long
-    return steps.where(condition.step, is_element=COMPUTED not in condition.types)
+    return fast_steps.where(condition.step, is_element=COMPUTED not in condition.types)
 
 
 def _constant(tree: Tree) -> Any:

@@ -11,10 +11,10 @@ import pytest
 
 from integration.core import decimal_json
 from integration.core.errors import Rejected
-from integration.mapping.backwards import created, unwritable, written
-from integration.mapping.inverse import invertible
 from integration.mapping.model import Kind, Link
-from tests.mapping.writable import column, columns, entity
+from integration.mapping.write_back.apply import created, unwritable, written
+from integration.mapping.write_back.inverse_paths import invertible
+from tests.mapping.write_back.writable import column, columns, entity
 
 SCT = "http://snomed.info/sct"
 STATUS = "http://terminology.hl7.org/CodeSystem/condition-clinical"

@@ -10,7 +10,7 @@ from fhirpathpy.models import models
 
 from integration.core.errors import Unmappable
 from integration.core.model import Column
-from integration.mapping.evaluation import Evaluation
+from integration.mapping.fhirpath.evaluate import Evaluation
 from integration.mapping.model import EntityMap
 
 

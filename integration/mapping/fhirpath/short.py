@@ -13,8 +13,8 @@ from typing import Any
 from fhirpathpy.engine.nodes import ResourceNode, TypeInfo
 from fhirpathpy.models import models
 
-from integration.mapping import steps
-from integration.mapping.steps import Step, Test, Values, chained
+from integration.mapping.fhirpath import fast_steps
+from integration.mapping.fhirpath.fast_steps import Step, Test, Values, chained
 
 # The types that values may have; None: an element of which fhirpathpy forgets the type.
 Types = frozenset[str | None]
@@ -65,7 +65,7 @@ def member(name: str, of: Short) -> Short:
         raise Long
     if len(types) < len(kinds):
         return _choice(of.steps, next(kind for kind in kinds if not isinstance(kind, str)))
-    return Short((*of.steps, steps.member(name)), types, name=None if of.steps else name)
+    return Short((*of.steps, fast_steps.member(name)), types, name=None if of.steps else name)
 
 
 def _child(path: str | None, name: str) -> str | Forms:
@@ -80,7 +80,7 @@ def _child(path: str | None, name: str) -> str | Forms:
 
 def _choice(before: tuple[Step, ...], forms: Forms, wanted: Types | None = None) -> Short:
     types = frozenset(type_ for _, type_ in forms) if wanted is None else wanted
-    step = steps.choice([(name, type_ in types) for name, type_ in forms])
+    step = fast_steps.choice([(name, type_ in types) for name, type_ in forms])
     return Short((*before, step), types, forms=forms)
 
 
@@ -93,4 +93,4 @@ def of_type(of: Short, type_: TypeInfo) -> Short:
         return _choice(of.steps[:-1], of.forms, kept)
     if kept and kept != of.types:
         raise Long
-    return of if kept else Short((steps.constant([]),), kept)
+    return of if kept else Short((fast_steps.constant([]),), kept)

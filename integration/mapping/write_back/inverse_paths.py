@@ -13,8 +13,8 @@ from typing import Any
 
 from fhirpathpy.engine.evaluators import string_literal
 
-from integration.mapping import elements
-from integration.mapping.fhir_path import _parsed
+from integration.mapping import r4_elements
+from integration.mapping.fhirpath.compile import _parsed
 
 Tree = Mapping[str, Any]
 
@@ -130,9 +130,9 @@ def _member(chain: _Chain, name: str) -> _Chain:
         raise _NotOne
     if name == chain.type and not chain.steps:
         return chain  # Observation.status
-    if elements.forms(chain.type, name):
+    if r4_elements.forms(chain.type, name):
         return replace(chain, choice=name)
-    type_ = elements.type_of(chain.type, name)
+    type_ = r4_elements.type_of(chain.type, name)
     if type_ is None:
         raise _NotOne
     return chain.then(Step(chain.type, name, type_))
@@ -156,7 +156,7 @@ def _function(tree: Tree, chain: _Chain) -> _Chain:
 
 
 def _of_type(chain: _Chain, type_: str) -> _Chain:
-    forms = elements.forms(chain.type, chain.choice) if chain.choice else {}
+    forms = r4_elements.forms(chain.type, chain.choice) if chain.choice else {}
     if type_ not in forms:
         raise _NotOne
     others = tuple(name for other, name in forms.items() if other != type_)
@@ -200,7 +200,7 @@ def _condition(tree: Tree, type_: str, test: str, literal: Tree) -> Condition:
 
 def _is_value(type_: str) -> bool:
     """Primitives, and `url` of an Extension, which FHIR gives a type of FHIRPath's."""
-    return elements.is_primitive(type_) or type_.startswith("System.")
+    return r4_elements.is_primitive(type_) or type_.startswith("System.")
 
 
 def _literal(tree: Tree) -> str | int | bool:

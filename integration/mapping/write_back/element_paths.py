@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from integration.core.errors import Unmappable
-from integration.mapping import elements
-from integration.mapping.inverse import Condition, Step, Steps
+from integration.mapping import r4_elements
+from integration.mapping.write_back.inverse_paths import Condition, Step, Steps
 
 Draft = dict[str, Any]
 Place = tuple[str | int, ...]
@@ -64,8 +64,8 @@ def named(steps: Steps) -> str:
     return ".".join([steps[0].parent, *(step.name for step in steps)])
 
 
-def rule(step: Step) -> elements.Rule:
-    found = elements.rule(step.parent, step.name)
+def rule(step: Step) -> r4_elements.Rule:
+    found = r4_elements.rule(step.parent, step.name)
     if found is None:
         raise Unmappable("not known whether the element repeats")
     return found
@@ -115,7 +115,7 @@ def _holds(value: Any, condition: Condition) -> bool:
 
 
 def _is_value(step: Step) -> bool:
-    return elements.is_primitive(step.type) or step.type.startswith("System.")
+    return r4_elements.is_primitive(step.type) or step.type.startswith("System.")
 
 
 # -- making --------------------------------------------------------------------------------------

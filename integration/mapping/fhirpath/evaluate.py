@@ -9,10 +9,10 @@ from typing import Any
 from fhirpathpy.engine.nodes import ResourceNode
 
 from integration.core.errors import Unmappable
-from integration.mapping.fhir_path import FhirPath, Node, compiled, plain
-from integration.mapping.short import COMPUTED, Short, Types
-from integration.mapping.shortcuts import shortcut
-from integration.mapping.steps import Unusual
+from integration.mapping.fhirpath.compile import FhirPath, Node, compiled, plain
+from integration.mapping.fhirpath.fast_path import shortcut
+from integration.mapping.fhirpath.fast_steps import Unusual
+from integration.mapping.fhirpath.short import COMPUTED, Short, Types
 
 # Stands for a value that is not there; Unicode has no such character.
 _NO_VALUE = "\ufdd0"

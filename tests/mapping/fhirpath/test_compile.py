@@ -18,13 +18,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from integration.core.errors import Unmappable
-from integration.mapping.evaluation import Evaluation
-from integration.mapping.fhir_path import compiled, plain
+from integration.mapping.fhirpath.compile import compiled, plain
+from integration.mapping.fhirpath.evaluate import Evaluation
+from integration.mapping.fhirpath.fast_path import shortcut
+from integration.mapping.fhirpath.short import Types
 from integration.mapping.files import names
 from integration.mapping.load import maps
 from integration.mapping.model import AttributeMap
-from integration.mapping.short import Types
-from integration.mapping.shortcuts import shortcut
 from tests.mapping.tenant import PREFIX
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from integration.core.model import Column
 from integration.mapping.load import parse
-from integration.mapping.misfits import misfits
+from integration.mapping.schema_mismatches import misfits
 
 MAP = """resource = "Patient"
 [row]

@@ -16,10 +16,10 @@ import pytest
 
 from integration.core import decimal_json
 from integration.core.errors import Rejected
-from integration.mapping import elements, engine, load
-from integration.mapping.backwards import written
-from integration.mapping.inverse import Condition, Steps, invertible
+from integration.mapping import engine, load, r4_elements
 from integration.mapping.model import AttributeMap, Kind, Link
+from integration.mapping.write_back.apply import written
+from integration.mapping.write_back.inverse_paths import Condition, Steps, invertible
 from integration.virtual_tables.shape import Shape, shape
 from local.child import PROJECT
 from tests.mapping import real
@@ -74,7 +74,7 @@ _VALUES: dict[str, Callable[[Random], Any]] = {
 def _types() -> dict[str, dict[str, str]]:
     """The elements of each type with their types, by the names that JSON has for them."""
     found: dict[str, dict[str, str]] = {}
-    for path, type_ in elements._TYPES.items():
+    for path, type_ in r4_elements._TYPES.items():
         parent, _, name = path.rpartition(".")
         if not type_.startswith("System."):
             found.setdefault(parent, {})[name] = type_
@@ -107,7 +107,7 @@ def _object(
     some = chance.sample(likely, k=min(len(likely), chance.randint(0, 5))) if depth < 4 else ()
     found: Resource = {}
     for name in (*names, *some):
-        rule = elements.rule(type_, name)
+        rule = r4_elements.rule(type_, name)
         forms = next((f for f in _choices(type_) if name in f), (name,))
         if rule is None or any(form in found for form in forms):
             continue
@@ -118,9 +118,11 @@ def _object(
 
 @cache
 def _choices(type_: str) -> list[tuple[str, ...]]:
-    paths = (path.rpartition(".") for path in elements._FORMS)
+    paths = (path.rpartition(".") for path in r4_elements._FORMS)
     return [
-        tuple(elements.forms(parent, name).values()) for parent, _, name in paths if parent == type_
+        tuple(r4_elements.forms(parent, name).values())
+        for parent, _, name in paths
+        if parent == type_
     ]
 
 
@@ -136,7 +138,7 @@ def _value(chance: Random, kind: str, type_: str, depth: int) -> Any:
     if type_ == "Reference":
         id_ = chance.choice(["Patient/1", "Practitioner/1", "Group/1", "Organization/1", "#1"])
         return {"reference": id_, **({"display": "x"} if chance.random() < 0.5 else {})}
-    if not elements.is_primitive(type_):
+    if not r4_elements.is_primitive(type_):
         return _object(chance, kind, type_, depth)
     if type_ in ("code", "uri"):
         return chance.choice([*_literals(kind), "a", "b"])
