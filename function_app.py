@@ -12,9 +12,9 @@ from integration import relay as relaying
 from integration.core.errors import method_not_allowed
 from integration.housekeeping import sweep
 from integration.intake import accept
-from integration.outbox import read_claim
 from integration.preview import preview
-from integration.settings import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE
+from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE
+from integration.queues.queue_sender import read_claim
 
 telemetry.start()
 

@@ -30,7 +30,7 @@ from integration.journal.store import MemoryJournal
 from integration.journal.waits import MemoryWaits
 from integration.mapping import load
 from integration.mirror import Mirror
-from integration.outbox import MemoryOutbox
+from integration.queues.queue_sender import MemoryOutbox
 from integration.web_api import WebApi
 from local.dataverse.app import create_app
 from local.dataverse.limits import Limits

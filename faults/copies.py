@@ -12,7 +12,7 @@ from faults.judge import Report
 from faults.route import Route, side_by_side
 from faults.verdict import Told
 from integration.core import decimal_json
-from integration.settings import MIRROR_QUEUE, RELAY_QUEUE
+from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 
 _LATEST = 3  # seconds until a copy is seen
 

@@ -34,9 +34,9 @@ from integration.journal.write_guard import Order
 from integration.lane import Carrier
 from integration.mapping.load import shipped
 from integration.mirror import Mirror
-from integration.outbox import Outbox
+from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
+from integration.queues.queue_sender import Outbox
 from integration.relay import Relay
-from integration.settings import MIRROR_QUEUE, RELAY_QUEUE
 from integration.web_api import WebApi
 from local.neighbours import Running
 

@@ -29,7 +29,7 @@ from integration.fhir.units import Lane, Limits, Unit
 from integration.intake import Accepted, Intake, accept
 from integration.journal.keys import delivery_id
 from integration.journal.store import MemoryJournal
-from integration.outbox import MemoryOutbox
+from integration.queues.queue_sender import MemoryOutbox
 
 REJECTED, PLANNED, BROKEN = "rejected", "planned", "broken"
 

@@ -35,7 +35,7 @@ imports only from lines below its own:
     external_events | mirror | preview | provision | relay | routes | rows
     events | housekeeping | intake | lane | mapping | neighbours | storage
     telemetry | tracking
-    asking | before | fetch | health | outbox | settings | subscriptions
+    asking | before | fetch | health | queues | settings | subscriptions
     dataverse | fhir | journal | odata | reader
     core
 """

@@ -42,11 +42,12 @@ from integration.mapping.toolkit import client as toolkit_client
 from integration.mapping.toolkit import command as toolkit_command
 from integration.mapping.toolkit.client import Organisation
 from integration.mapping.toolkit.rows import Later, Toolkit
-from integration.outbox import MemoryOutbox
 from integration.provision import command as provision_command
+from integration.queues.names import MIRROR_QUEUE
+from integration.queues.queue_sender import MemoryOutbox
 from integration.reconcile import command as reconcile_command
 from integration.reconcile.walk import Reconcile
-from integration.settings import MIRROR_QUEUE, Reading, reading_from_env
+from integration.settings import Reading, reading_from_env
 
 
 def main(arguments: list[str]) -> int:

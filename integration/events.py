@@ -20,7 +20,7 @@ from integration.core.model import Claim
 from integration.journal import synthetic_deliveries
 from integration.journal.keys import delivery_id
 from integration.journal.store import Journal
-from integration.outbox import Followed, Outbox
+from integration.queues.queue_sender import Followed, Outbox
 
 log = logging.getLogger(__name__)
 

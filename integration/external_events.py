@@ -24,8 +24,9 @@ from integration.journal import write_guard
 from integration.journal.write_guard import Order, Taken, Write
 from integration.mapping.files import Table
 from integration.mapping.keys import primary_key
-from integration.outbox import Outbox, put_back
-from integration.settings import EXTERNAL_QUEUE
+from integration.queues.names import EXTERNAL_QUEUE
+from integration.queues.queue_sender import Outbox
+from integration.queues.retry import put_back
 
 log = logging.getLogger(__name__)
 

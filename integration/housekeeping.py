@@ -19,8 +19,8 @@ from integration.journal.activity import ActivityLog
 from integration.journal.guard_store import Ledger
 from integration.journal.keys import delivery_id
 from integration.journal.store import Journal
-from integration.outbox import Outbox
-from integration.settings import RELAY_QUEUE
+from integration.queues.names import RELAY_QUEUE
+from integration.queues.queue_sender import Outbox
 
 log = logging.getLogger(__name__)
 

@@ -21,8 +21,8 @@ from integration.fhir.entries import MAX_ISSUES, Contents
 from integration.fhir.notifications import Notification
 from integration.journal.keys import accepted_at
 from integration.journal.store import Journal, Kept
-from integration.outbox import Outbox
-from integration.settings import RELAY_QUEUE
+from integration.queues.names import RELAY_QUEUE
+from integration.queues.queue_sender import Outbox
 from integration.subscriptions import Noted
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from integration.fhir.units import Lane, Unit, UnitEntry
 from integration.journal import write_guard
 from integration.journal.store import Journal
 from integration.journal.write_guard import Fate, Order, Taken
-from integration.outbox import Followed, Outbox
+from integration.queues.queue_sender import Followed, Outbox
 
 _SUPERSEDED = Issue(
     "conflict",

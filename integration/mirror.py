@@ -18,8 +18,9 @@ from integration.core.model import Category, Claim, RowOutcome
 from integration.journal.row_keys import MemoryRowKeys, RowKeys
 from integration.journal.store import Journal
 from integration.mapping.model import EntityMap
-from integration.outbox import Followed, Outbox, put_back
-from integration.settings import MIRROR_QUEUE
+from integration.queues.names import MIRROR_QUEUE
+from integration.queues.queue_sender import Followed, Outbox
+from integration.queues.retry import put_back
 
 log = logging.getLogger(__name__)
 

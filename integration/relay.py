@@ -21,8 +21,9 @@ from integration.fhir.plan import Plan, plan
 from integration.fhir.units import Lane, Limits
 from integration.journal.store import NO_LANE, Journal
 from integration.lane import Carrier, carry_lane
-from integration.outbox import Outbox, put_back
-from integration.settings import RELAY_QUEUE
+from integration.queues.names import RELAY_QUEUE
+from integration.queues.queue_sender import Outbox
+from integration.queues.retry import put_back
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from typing import Any
 from integration.core.errors import Issue, Rejected
 from integration.journal.data_routes import KeptRoutes
 from integration.mapping.files import Table
-from integration.settings import EXTERNAL_QUEUE, MIRROR_QUEUE
+from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE
 
 DATAVERSE, VIRTUAL = "dataverse", "virtual"
 

@@ -9,9 +9,6 @@ from pathlib import Path
 
 from integration.reader import Reader
 
-RELAY_QUEUE = "relay"
-MIRROR_QUEUE = "mirror"
-EXTERNAL_QUEUE = "external-events"
 _EVENTS = "fhir-events"
 
 _STORAGE = "AzureWebJobsStorage"

@@ -30,8 +30,10 @@ from integration.journal.guard_store import Ledger
 from integration.journal.row_keys import RowKeys
 from integration.journal.store import Journal
 from integration.journal.waits import Waits
-from integration.outbox import Outbox, StorageOutbox
-from integration.settings import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE, Storage
+from integration.queues.azure_queue import StorageOutbox
+from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE
+from integration.queues.queue_sender import Outbox
+from integration.settings import Storage
 
 # The storage SDK waits 15 s before its first retry: a sender would have given up. Longer trouble
 # is for the sender to repeat, or for the queue.

@@ -14,8 +14,8 @@ from integration.core.model import Category, Claim, Delivery, Outcome, RowOutcom
 from integration.journal.activity import ActivityLog, ActivityPage, Wanted
 from integration.journal.keys import is_delivery_id
 from integration.journal.store import Journal, Page
-from integration.outbox import Outbox
-from integration.settings import MIRROR_QUEUE, RELAY_QUEUE
+from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
+from integration.queues.queue_sender import Outbox
 
 log = logging.getLogger(__name__)
 

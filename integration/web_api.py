@@ -21,9 +21,9 @@ from integration.lookups import Subject
 from integration.mapping import engine
 from integration.mapping.model import EntityMap, Mapped
 from integration.mapping.schema_mismatches import misfits
-from integration.outbox import Outbox
+from integration.queues.names import MIRROR_QUEUE
+from integration.queues.queue_sender import Outbox
 from integration.rows import Found, Planned, Tables, Target
-from integration.settings import MIRROR_QUEUE
 
 # Lost races against other writers of one row, before the claim goes back to the queue.
 _RACES = 5

@@ -35,7 +35,7 @@ from integration.mapping import files
 from integration.mapping.files import File, Table
 from integration.mirror import Mirror
 from integration.neighbours import Caller, credential, neighbour
-from integration.outbox import Outbox
+from integration.queues.queue_sender import Outbox
 from integration.relay import Relay
 from integration.routes import VIRTUAL, DataRoutes
 from integration.settings import (

@@ -40,9 +40,9 @@ from integration.mapping.load import shipped
 from integration.mapping.model import EntityMap
 from integration.mapping.model import Route as DataRoute
 from integration.mirror import Mirror
-from integration.outbox import MemoryOutbox
+from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
+from integration.queues.queue_sender import MemoryOutbox
 from integration.relay import Relay
-from integration.settings import MIRROR_QUEUE, RELAY_QUEUE
 from integration.web_api import WebApi
 from local.child import PROJECT
 from local.dataverse.app import create_app

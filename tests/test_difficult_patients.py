@@ -15,7 +15,7 @@ from integration import mirror as mirroring
 from integration.core.model import Claim, RowOutcome
 from integration.mapping import load
 from integration.mapping.load import Maps
-from integration.settings import MIRROR_QUEUE
+from integration.queues.names import MIRROR_QUEUE
 from local.dataverse import tables
 from tests.conftest import DataverseNeighbour, Route, routed
 

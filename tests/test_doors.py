@@ -29,7 +29,7 @@ from integration import wiring
 from integration.core.model import Delivery, Received, Status
 from integration.journal.keys import delivery_id
 from integration.journal.store import Kept
-from integration.outbox import read_claim
+from integration.queues.queue_sender import read_claim
 from local.child import PROJECT
 from local.dataverse.app import create_app
 from local.neighbours import Running, free_ports

@@ -15,7 +15,7 @@ from integration import tracking
 from integration.core.model import Claim, Status
 from integration.events import Events, Unreadable, take
 from integration.housekeeping import Ages, Step, due
-from integration.settings import MIRROR_QUEUE
+from integration.queues.names import MIRROR_QUEUE
 from tests.conftest import MARKER, Body, Route, patient, patients_followed, told_by
 
 ANNA = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"

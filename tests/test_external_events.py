@@ -20,7 +20,7 @@ from integration.external_events import ExternalEvents, drop, tables, tell
 from integration.mapping import files
 from integration.mapping.keys import primary_key
 from integration.provision import command
-from integration.settings import EXTERNAL_QUEUE
+from integration.queues.names import EXTERNAL_QUEUE
 from tests.conftest import MARKER, Body, DataverseNeighbour, Route, observation, told_by
 
 WEIGHT = "6f1d0a1e-5b7e-4f0e-8a0b-0a1b2c3d4e5f"

@@ -18,7 +18,7 @@ from integration.dataverse.client import rows as rows_of
 from integration.dataverse.requests import Change
 from integration.mapping.load import shipped
 from integration.mapping.model import AttributeMap, Kind
-from integration.settings import MIRROR_QUEUE
+from integration.queues.names import MIRROR_QUEUE
 from tests.conftest import LEASE, MARKER, Body, Heard, Route, every_map, patient, told_by
 
 ANNA = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"

@@ -15,8 +15,8 @@ import pytest
 from integration.core.errors import Rejected, Unavailable
 from integration.core.model import Claim, Status
 from integration.journal.store import MemoryJournal
-from integration.outbox import MemoryOutbox
-from integration.settings import RELAY_QUEUE
+from integration.queues.names import RELAY_QUEUE
+from integration.queues.queue_sender import MemoryOutbox
 from tests.conftest import MARKER, Route, bundle, entry, observation, patient, told_by
 
 GZIP = {"content-encoding": "gzip"}

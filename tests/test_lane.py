@@ -8,8 +8,8 @@ import pytest
 
 from integration.core.model import Claim, Status
 from integration.fhir.units import Limits
-from integration.outbox import MemoryOutbox
-from integration.settings import MIRROR_QUEUE
+from integration.queues.names import MIRROR_QUEUE
+from integration.queues.queue_sender import MemoryOutbox
 from tests.conftest import Body, Route, bundle, entry, observation, patient
 
 URL = "urn:uuid:00000000-0000-4000-8000-000000000001"

@@ -15,7 +15,7 @@ from integration import mirror as mirroring
 from integration.core.model import Claim, RowOutcome
 from integration.mapping.load import shipped
 from integration.mapping.model import AttributeMap, Kind
-from integration.settings import MIRROR_QUEUE
+from integration.queues.names import MIRROR_QUEUE
 from tests.conftest import MARKER, Body, Route, patient, told_by
 
 ANNA = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"

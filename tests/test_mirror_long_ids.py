@@ -18,7 +18,7 @@ from integration.healthcare_api import HealthcareApi
 from integration.mapping.keys import primary_key
 from integration.mapping.load import shipped
 from integration.mapping.model import LongId
-from integration.settings import MIRROR_QUEUE
+from integration.queues.names import MIRROR_QUEUE
 from tests.conftest import MARKER, Body, Route, patient
 
 SAME = "ward-7.registration-2026.0000000000000"  # what 38 characters would keep

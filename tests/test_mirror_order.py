@@ -14,8 +14,8 @@ from integration import mirror as mirroring
 from integration.core.model import Claim
 from integration.journal.guard_store import MemoryLedger
 from integration.journal.store import MemoryJournal
-from integration.outbox import MemoryOutbox
-from integration.settings import MIRROR_QUEUE
+from integration.queues.names import MIRROR_QUEUE
+from integration.queues.queue_sender import MemoryOutbox
 from tests.conftest import Body, Clock, DataverseNeighbour, FhirNeighbour, Route, patient, routed
 from tests.fhir.bundles import bounded
 

@@ -14,7 +14,7 @@ from integration.core.errors import Unavailable
 from integration.core.model import Claim, Policy, Status
 from integration.fhir.units import Limits
 from integration.journal.store import MemoryJournal
-from integration.settings import MIRROR_QUEUE, RELAY_QUEUE
+from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from tests.conftest import (
     MARKER,
     Route,

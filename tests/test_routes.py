@@ -19,9 +19,9 @@ from integration.mapping import files
 from integration.mapping.files import Table
 from integration.mapping.load import parse
 from integration.mapping.model import Route as DataRoute
+from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE
 from integration.relay import Relay
 from integration.routes import DataRoutes, choose, told
-from integration.settings import EXTERNAL_QUEUE, MIRROR_QUEUE
 from integration.virtual_tables.answer import VirtualTables, answer
 from integration.virtual_tables.asked import Asked
 from integration.virtual_tables.read import Reading

@@ -8,7 +8,7 @@ import pytest
 
 from integration import mirror as mirroring
 from integration.core.model import Claim, RowOutcome
-from integration.settings import MIRROR_QUEUE
+from integration.queues.names import MIRROR_QUEUE
 from tests.conftest import Body, Route, every_map, patient
 
 ANNA = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"

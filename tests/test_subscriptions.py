@@ -12,7 +12,7 @@ from integration.core.errors import Rejected, Unavailable
 from integration.core.model import Claim
 from integration.intake import Accepted
 from integration.journal.store import MemoryJournal
-from integration.settings import RELAY_QUEUE
+from integration.queues.names import RELAY_QUEUE
 from integration.subscriptions import Noted
 from tests.conftest import MARKER, Route, bundle, entry, patient, told_by
 from tests.fhir.notices import HOME, SUBSCRIPTION, VERSIONS, brought, named, notification

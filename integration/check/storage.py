@@ -13,7 +13,7 @@ from integration.check.lines import Line, failed, ok
 from integration.core.errors import Unavailable
 from integration.core.model import Response
 from integration.journal.azure_errors import storage_errors
-from integration.settings import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE
+from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE
 from integration.storage import CONTAINER, TABLES, queue_client
 
 _OURS = (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE)

@@ -26,9 +26,9 @@ from integration.journal.keys import delivery_id
 from integration.journal.store import MemoryJournal
 from integration.journal.write_guard import Order
 from integration.lane import Carrier
-from integration.outbox import MemoryOutbox
+from integration.queues.names import RELAY_QUEUE
+from integration.queues.queue_sender import MemoryOutbox
 from integration.relay import Relay
-from integration.settings import RELAY_QUEUE
 from tests.equivalence.meaning import NDJSON, Sent
 
 Body = dict[str, Any]

@@ -23,8 +23,9 @@ from integration.journal.azure_activity import AzureActivityLog
 from integration.journal.azure_store import TABLES, AzureJournal, opened
 from integration.journal.keys import delivery_id
 from integration.journal.store import Kept
-from integration.outbox import StorageOutbox, read_claim
-from integration.settings import MIRROR_QUEUE, RELAY_QUEUE
+from integration.queues.azure_queue import StorageOutbox
+from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
+from integration.queues.queue_sender import read_claim
 from local.host.emulator import ACCOUNT, connection_string
 from local.neighbours import Running, free_ports
 from tests.conftest import MARKER, Route, bundle, entry, observation, patient

@@ -15,7 +15,7 @@ from integration import relay
 from integration.core.model import Claim, Status
 from integration.journal.guard_store import MemoryLedger, Turn
 from integration.journal.write_guard import is_later
-from integration.settings import MIRROR_QUEUE
+from integration.queues.names import MIRROR_QUEUE
 from tests.conftest import LEASE, Body, Route, bundle, entry, observation, patient
 
 URN = "urn:uuid:00000000-0000-4000-8000-000000000001"

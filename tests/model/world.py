@@ -33,9 +33,9 @@ from integration.journal.store import MemoryJournal
 from integration.journal.view import response_bundle
 from integration.journal.write_guard import Order
 from integration.lane import Carrier
-from integration.outbox import MemoryOutbox
+from integration.queues.names import RELAY_QUEUE
+from integration.queues.queue_sender import MemoryOutbox
 from integration.relay import Relay
-from integration.settings import RELAY_QUEUE
 from integration.tracking import follow
 from tests.conftest import patients_followed
 from tests.model.server import Server

@@ -15,7 +15,8 @@ from azure.storage.queue.aio import QueueClient
 
 from integration.core.errors import Unavailable
 from integration.core.model import Claim
-from integration.outbox import StorageOutbox, read_claim
+from integration.queues.azure_queue import StorageOutbox
+from integration.queues.queue_sender import read_claim
 from local.host.emulator import ACCOUNT, connection_string
 from local.neighbours import Running, free_ports
 

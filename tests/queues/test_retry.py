@@ -9,7 +9,8 @@ import pytest
 
 from integration.core.errors import IntegrationError, Misconfigured, Unavailable
 from integration.core.model import Claim
-from integration.outbox import MemoryOutbox, put_back, read_claim
+from integration.queues.queue_sender import MemoryOutbox, read_claim
+from integration.queues.retry import put_back
 
 NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
 DAY = 24 * 3600.0

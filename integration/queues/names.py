@@ -1,0 +1,7 @@
+"""The names of this app's queues."""
+
+from __future__ import annotations
+
+RELAY_QUEUE = "relay"
+MIRROR_QUEUE = "mirror"
+EXTERNAL_QUEUE = "external-events"

@@ -1,0 +1,38 @@
+"""Where claims are queued, and when a claim that failed comes back. The queue sender is here."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+
+from integration.core.model import Claim
+
+# By resource type, the queue that hears of each change.
+Followed = Callable[[], Awaitable[Mapping[str, str]]]
+
+_claim = msgspec.json.Decoder(Claim)
+
+
+class Outbox(Protocol):
+    """Queues claims. Raises Unavailable when the queue cannot take one."""
+
+    async def send(self, queue: str, claim: Claim, delay: float = 0) -> None:
+        """Queue `claim`, invisible for `delay` seconds."""
+
+
+def read_claim(body: bytes) -> Claim:
+    """The claim in a queue message. Raises msgspec.DecodeError for what is no claim."""
+    return _claim.decode(body)
+
+
+@dataclass(slots=True)
+class MemoryOutbox:
+    """The double: claims in a list, in the order they were sent."""
+
+    sent: list[tuple[str, Claim, float]] = field(default_factory=list)
+
+    async def send(self, queue: str, claim: Claim, delay: float = 0) -> None:
+        self.sent.append((queue, claim, delay))
