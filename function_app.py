@@ -8,13 +8,13 @@ from integration import events as eventing
 from integration import external_events, replies, routes, settings, telemetry, tracking, wiring
 from integration import health as health_check
 from integration import mirror as mirroring
-from integration import relay as relaying
 from integration.core.errors import method_not_allowed
 from integration.housekeeping import sweep
 from integration.intake import accept
 from integration.preview import preview
 from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import read_claim
+from integration.relay import process as relaying
 
 telemetry.start()
 

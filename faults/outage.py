@@ -17,7 +17,7 @@ from faults import kinds
 from faults.deliveries import Maker, Sent
 from faults.judge import Report
 from faults.verdict import Answer, Told
-from integration import mirror, relay, web_api
+from integration import mirror, web_api
 from integration.asking import Ask
 from integration.core.http import Neighbour
 from integration.core.model import Claim, Status
@@ -31,12 +31,13 @@ from integration.journal.keys import delivery_id
 from integration.journal.store import MemoryJournal
 from integration.journal.waits import MemoryWaits
 from integration.journal.write_guard import Order
-from integration.lane import Carrier
 from integration.mapping.load import shipped
 from integration.mirror import Mirror
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import Outbox
-from integration.relay import Relay
+from integration.relay import process
+from integration.relay.lane import Carrier
+from integration.relay.process import Relay
 from integration.web_api import WebApi
 from local.neighbours import Running
 
@@ -131,7 +132,7 @@ class Verbs:
         while queues.waiting and (until is None or queues.waiting[0][0] <= until):
             queue, claim = queues.take()
             if queue == RELAY_QUEUE:
-                await relay.carry(self.relay, claim)
+                await process.carry(self.relay, claim)
             else:
                 await mirror.mirror(self.mirror, claim)
         if until is not None:

@@ -32,10 +32,10 @@ imports only from lines below its own:
     healthcare_api
     replies | web_api
     check | lookups | reconcile | virtual_tables
-    external_events | mirror | preview | provision | relay | routes | rows
-    events | housekeeping | intake | lane | mapping | neighbours | storage
+    external_events | mirror | preview | provision | routes | rows
+    events | housekeeping | intake | mapping | neighbours | relay | storage
     telemetry | tracking
-    asking | before | fetch | health | queues | settings | subscriptions
+    asking | health | queues | settings | subscriptions
     dataverse | fhir | journal | odata | reader
     core
 """

@@ -20,7 +20,6 @@ from integration.core.errors import Misconfigured
 from integration.core.model import Policy
 from integration.dataverse.client import Dataverse
 from integration.events import Events
-from integration.fetch import Sources
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.first_use import Worker
@@ -30,13 +29,14 @@ from integration.journal.activity import ActivityLog
 from integration.journal.keys import delivery_id
 from integration.journal.store import Journal
 from integration.journal.write_guard import Order
-from integration.lane import Carrier
 from integration.mapping import files
 from integration.mapping.files import File, Table
 from integration.mirror import Mirror
 from integration.neighbours import Caller, credential, neighbour
 from integration.queues.queue_sender import Outbox
-from integration.relay import Relay
+from integration.relay.fetch import Sources
+from integration.relay.lane import Carrier
+from integration.relay.process import Relay
 from integration.routes import VIRTUAL, DataRoutes
 from integration.settings import (
     Mirroring,

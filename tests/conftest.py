@@ -17,14 +17,13 @@ from zlib import crc32
 import httpx
 import pytest
 
-from integration import relay, web_api
+from integration import web_api
 from integration.asking import Ask
 from integration.core.activity import Activities
 from integration.core.http import Neighbour
 from integration.core.model import Claim, Delivery, Outcome
 from integration.core.rate_limiter import Limiter, full
 from integration.dataverse.client import Dataverse
-from integration.fetch import NO_SOURCES, Sources
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.intake import Accepted, Intake, accept
@@ -34,7 +33,6 @@ from integration.journal.keys import delivery_id
 from integration.journal.store import Journal, MemoryJournal
 from integration.journal.waits import MemoryWaits
 from integration.journal.write_guard import Order
-from integration.lane import Carrier
 from integration.mapping import load
 from integration.mapping.load import shipped
 from integration.mapping.model import EntityMap
@@ -42,7 +40,10 @@ from integration.mapping.model import Route as DataRoute
 from integration.mirror import Mirror
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import MemoryOutbox
-from integration.relay import Relay
+from integration.relay import process
+from integration.relay.fetch import NO_SOURCES, Sources
+from integration.relay.lane import Carrier
+from integration.relay.process import Relay
 from integration.web_api import WebApi
 from local.child import PROJECT
 from local.dataverse.app import create_app
@@ -510,7 +511,7 @@ class Route:
         return accepted.delivery
 
     async def carry(self, delivery: str, **claim: Any) -> None:
-        await relay.carry(self.relay, Claim(delivery, **claim))
+        await process.carry(self.relay, Claim(delivery, **claim))
 
     async def carry_all(self, delivery: str | None = None) -> None:
         """As the queue does it: hand out claims, whatever their delay, until none is left."""
@@ -520,7 +521,7 @@ class Route:
             claim = self.take()
             if claim is None:
                 return
-            await relay.carry(self.relay, claim)
+            await process.carry(self.relay, claim)
         raise AssertionError("the claims never end")
 
     def take(self) -> Claim | None:

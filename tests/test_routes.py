@@ -9,7 +9,6 @@ import pytest
 
 from integration import __main__ as commands
 from integration import mirror as mirroring
-from integration import relay as relaying
 from integration import wiring
 from integration.core.errors import Misconfigured, Rejected
 from integration.core.model import Claim
@@ -20,7 +19,8 @@ from integration.mapping.files import Table
 from integration.mapping.load import parse
 from integration.mapping.model import Route as DataRoute
 from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE
-from integration.relay import Relay
+from integration.relay import process as relaying
+from integration.relay.process import Relay
 from integration.routes import DataRoutes, choose, told
 from integration.virtual_tables.answer import VirtualTables, answer
 from integration.virtual_tables.asked import Asked

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from integration import mirror as mirroring
-from integration import relay as relaying
 from integration import tracking
 from integration.core.errors import Rejected
 from integration.core.model import Claim, Status
+from integration.relay import process as relaying
 from tests.conftest import DAY, Route, bundle, entry, observation, patient
 
 UNKNOWN = "019caaee-c260-7000-8000-0000000fffff"

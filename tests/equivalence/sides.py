@@ -13,7 +13,6 @@ from uuid import uuid4
 
 import httpx
 
-from integration import relay
 from integration.asking import Ask
 from integration.core.errors import Rejected
 from integration.core.http import Neighbour, places
@@ -25,10 +24,11 @@ from integration.journal.guard_store import MemoryLedger
 from integration.journal.keys import delivery_id
 from integration.journal.store import MemoryJournal
 from integration.journal.write_guard import Order
-from integration.lane import Carrier
 from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import MemoryOutbox
-from integration.relay import Relay
+from integration.relay import process
+from integration.relay.lane import Carrier
+from integration.relay.process import Relay
 from tests.equivalence.meaning import NDJSON, Sent
 
 Body = dict[str, Any]
@@ -152,7 +152,7 @@ async def _carry(journal: MemoryJournal, outbox: MemoryOutbox, side: Side, limit
     worker = Relay(carrier, limits, _now, inf)
     for claim in _claims(outbox):
         assert claim.attempt < 3, "the FHIR server is in trouble"
-        await relay.carry(worker, claim)
+        await process.carry(worker, claim)
 
 
 def _claims(outbox: MemoryOutbox) -> Iterator[Any]:

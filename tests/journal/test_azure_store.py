@@ -16,7 +16,6 @@ from azure.storage.queue import TextBase64EncodePolicy
 from azure.storage.queue.aio import QueueServiceClient
 
 from integration import mirror as mirroring
-from integration import relay as relaying
 from integration.core.errors import IntegrationError, Misconfigured, Unavailable
 from integration.core.model import Claim, Delivery, Outcome, Received, RowOutcome, Status
 from integration.journal.azure_activity import AzureActivityLog
@@ -26,6 +25,7 @@ from integration.journal.store import Kept
 from integration.queues.azure_queue import StorageOutbox
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import read_claim
+from integration.relay import process as relaying
 from local.host.emulator import ACCOUNT, connection_string
 from local.neighbours import Running, free_ports
 from tests.conftest import MARKER, Route, bundle, entry, observation, patient

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from integration import relay
 from integration.core.model import Claim, Status
 from integration.journal.guard_store import MemoryLedger, Turn
 from integration.journal.write_guard import is_later
 from integration.queues.names import MIRROR_QUEUE
+from integration.relay import process
 from tests.conftest import LEASE, Body, Route, bundle, entry, observation, patient
 
 URN = "urn:uuid:00000000-0000-4000-8000-000000000001"
@@ -131,7 +131,7 @@ async def test_two_deliveries_never_write_a_resource_at_the_same_time(route: Rou
     second = await route.deliver(batch(update("second")))
 
     async def meanwhile() -> None:
-        await relay.carry(route.relay, Claim(second))
+        await process.carry(route.relay, Claim(second))
 
     route.neighbour.will_wait_for(meanwhile)
     await route.carry(first)
@@ -238,7 +238,7 @@ async def test_a_second_claim_of_a_delivery_does_not_repeat_what_the_first_has_d
 
     carrier = replace(route.relay.carrier, order=replace(route.order, pause=pause))
     second = asyncio.ensure_future(
-        relay.carry(replace(route.relay, carrier=carrier), Claim(delivery))
+        process.carry(replace(route.relay, carrier=carrier), Claim(delivery))
     )
     blocked = asyncio.ensure_future(waiting.wait())
 
@@ -274,7 +274,7 @@ async def test_two_conditional_creates_at_once_make_one_resource(route: Route) -
     deliveries = [await route.deliver(batch(create, entry(observation()))) for _ in range(2)]
 
     async def meanwhile() -> None:
-        await relay.carry(route.relay, Claim(deliveries[1]))
+        await process.carry(route.relay, Claim(deliveries[1]))
 
     # The server has looked, found nothing, and writes only now.
     route.neighbour.will_wait_for(meanwhile)

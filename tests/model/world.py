@@ -19,7 +19,6 @@ from typing import Any
 
 import httpx
 
-from integration import relay as relaying
 from integration.asking import Ask
 from integration.core.http import Neighbour
 from integration.core.model import Claim
@@ -32,10 +31,11 @@ from integration.journal.keys import delivery_id
 from integration.journal.store import MemoryJournal
 from integration.journal.view import response_bundle
 from integration.journal.write_guard import Order
-from integration.lane import Carrier
 from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import MemoryOutbox
-from integration.relay import Relay
+from integration.relay import process as relaying
+from integration.relay.lane import Carrier
+from integration.relay.process import Relay
 from integration.tracking import follow
 from tests.conftest import patients_followed
 from tests.model.server import Server

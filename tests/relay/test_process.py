@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from integration import relay as relaying
 from integration import tracking
 from integration.core.errors import Unavailable
 from integration.core.model import Claim, Policy, Status
 from integration.fhir.units import Limits
 from integration.journal.store import MemoryJournal
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
+from integration.relay import process as relaying
 from tests.conftest import (
     MARKER,
     Route,

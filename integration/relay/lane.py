@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from integration import before
-from integration.before import Scout
 from integration.core.activity import about, category_of, doing
 from integration.core.errors import Issue, Misconfigured, Unavailable
 from integration.core.model import Category, Claim, Delivery, Outcome, Status
@@ -22,6 +20,8 @@ from integration.journal import write_guard
 from integration.journal.store import Journal
 from integration.journal.write_guard import Fate, Order, Taken
 from integration.queues.queue_sender import Followed, Outbox
+from integration.relay import preflight
+from integration.relay.preflight import Scout
 
 _SUPERSEDED = Issue(
     "conflict",
@@ -109,7 +109,7 @@ async def _end_turns(progress: _Course, unit: Unit, name: str) -> None:
         for entry in entries
         if entry.condition and entry.method != "POST" and progress.settled[entry.position].location
     }
-    await before.end_turns(scout, taken, entries, found, progress.written(unit))
+    await preflight.end_turns(scout, taken, entries, found, progress.written(unit))
 
 
 async def _wait_for_later(trip: _Trip) -> None:
@@ -138,7 +138,7 @@ async def _go(trip: _Trip) -> None:
     carrier, delivery = progress.carrier, progress.delivery
     scout = Scout(carrier.fhir, carrier.order, delivery, progress.answers)
     followed = await carrier.followed()
-    found = await before.take_turns(scout, taken, progress.left(unit), followed)
+    found = await preflight.take_turns(scout, taken, progress.left(unit), followed)
     # Perhaps by another claim of this lane, while the turn was waited for.
     if any(turn.delivery == delivery.id for turn in taken.found.values()):
         noted = await carrier.journal.outcomes(delivery.id, progress.lane)
@@ -147,11 +147,11 @@ async def _go(trip: _Trip) -> None:
     await _settle(progress, unit, trip.name, _superseded(trip, found))
     await _wait_for_later(trip)
     settled = progress.settled.values()
-    done = await before.done_before(
+    done = await preflight.done_before(
         scout, unit, progress.left(unit), taken, found, progress.began, settled
     )
     await _settle(progress, unit, trip.name, done)
-    doubtful = await before.ambiguous(scout, progress.left(unit))
+    doubtful = await preflight.ambiguous(scout, progress.left(unit))
     await _settle(progress, unit, trip.name, progress.ambiguous(unit, doubtful))
     todo = progress.left(unit)
     if not todo:
@@ -205,7 +205,7 @@ async def _settle(
 def _superseded(trip: _Trip, found: Mapping[int, Sequence[str]]) -> list[Outcome]:
     """Writes that come after a later one of the same resource."""
     return [
-        previous_attempt.left_alone(entry, before.name_of(entry, found), _SUPERSEDED)
+        previous_attempt.left_alone(entry, preflight.name_of(entry, found), _SUPERSEDED)
         for entry in trip.progress.left(trip.unit)
         if entry.position in trip.taken.superseded
     ]

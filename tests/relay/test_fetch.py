@@ -15,7 +15,7 @@ from integration.core.errors import Unavailable
 from integration.core.http import BoundedClient, Limiter, Neighbour
 from integration.core.model import Status
 from integration.core.rate_limiter import full
-from integration.fetch import Sources
+from integration.relay.fetch import Sources
 from tests.conftest import MARKER, Route, patient
 from tests.fhir.notices import HOME, brought, deleted, named, notification
 

@@ -9,21 +9,21 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
-from integration import fetch
 from integration.core.activity import Activities
 from integration.core.errors import Issue, Misconfigured, Unavailable
 from integration.core.model import Claim, Delivery, Outcome, Status
 from integration.core.offload import computed
-from integration.fetch import NO_SOURCES, Sources
 from integration.fhir import issues, units
 from integration.fhir.identity import Naming
 from integration.fhir.plan import Plan, plan
 from integration.fhir.units import Lane, Limits
 from integration.journal.store import NO_LANE, Journal
-from integration.lane import Carrier, carry_lane
 from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import Outbox
 from integration.queues.retry import put_back
+from integration.relay import fetch
+from integration.relay.fetch import NO_SOURCES, Sources
+from integration.relay.lane import Carrier, carry_lane
 
 log = logging.getLogger(__name__)
 
