@@ -10,8 +10,8 @@ from integration import health as health_check
 from integration import mirror as mirroring
 from integration.core.errors import method_not_allowed
 from integration.housekeeping import sweep
-from integration.intake import accept
-from integration.preview import preview
+from integration.intake.accept import accept
+from integration.intake.dry_run import preview
 from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import read_claim
 from integration.relay import process as relaying

@@ -18,14 +18,14 @@ from faults.deliveries import Maker, Sent
 from faults.judge import Report
 from faults.verdict import Answer, Told
 from integration import mirror, web_api
-from integration.asking import Ask
 from integration.core.http import Neighbour
 from integration.core.model import Claim, Status
 from integration.core.rate_limiter import Limiter, full
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
-from integration.intake import Accepted, Intake, accept
+from integration.intake.accept import Accepted, Intake, accept
+from integration.intake.http_request import Ask
 from integration.journal.guard_store import MemoryLedger
 from integration.journal.keys import delivery_id
 from integration.journal.store import MemoryJournal

@@ -11,11 +11,11 @@ from random import Random
 from fuzz import raw
 from fuzz.seeds import FORMATS, LINES, Seed, seeds
 from fuzz.tree import Harmed
-from integration.asking import Ask
 from integration.core.errors import Rejected
 from integration.core.model import Policy, Received
 from integration.fhir import bundle
 from integration.fhir.units import Limits
+from integration.intake.http_request import Ask
 
 MAX_BYTES = 5_000_000
 

@@ -13,9 +13,9 @@ from typing import Any
 from fuzz.cases import Case
 from fuzz.seeds import JSON, LINES
 from fuzz.trial import BROKEN, Verdict, tried
-from integration.asking import Ask
 from integration.core.model import USUAL
 from integration.fhir.units import Limits
+from integration.intake.http_request import Ask
 
 # Of a shape, in parts.
 SIZES = (250, 1_000, 4_000, 16_000)

@@ -9,7 +9,7 @@ from random import Random
 
 from fuzz.seeds import LINES, Seed
 from fuzz.values import MARKER, text, token
-from integration.asking import Ask
+from integration.intake.http_request import Ask
 
 _BAD_UTF8 = (b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82", b"\x80")
 _MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\x00", b" \n\t", b"\x1f\x8b")

@@ -15,7 +15,6 @@ from typing import Any
 
 from fuzz.cases import Case
 from fuzz.values import MARKER
-from integration import preview
 from integration.core import decimal_json
 from integration.core.errors import Issue, Rejected
 from integration.fhir import bundle, collections, notifications, units
@@ -26,7 +25,8 @@ from integration.fhir.identity import Naming
 from integration.fhir.notifications import Notification
 from integration.fhir.plan import Plan, plan
 from integration.fhir.units import Lane, Limits, Unit
-from integration.intake import Accepted, Intake, accept
+from integration.intake import dry_run
+from integration.intake.accept import Accepted, Intake, accept
 from integration.journal.keys import delivery_id
 from integration.journal.store import MemoryJournal
 from integration.queues.queue_sender import MemoryOutbox
@@ -116,11 +116,11 @@ async def _through(case: Case) -> tuple[str, str]:
 
 async def _preview(intake: Intake, case: Case) -> None:
     try:
-        told = await preview.preview(intake, case.limits, case.ask)
+        told = await dry_run.preview(intake, case.limits, case.ask)
     except Rejected as error:
         _refusal(error)
         return
-    assert list(preview.as_text(told))
+    assert list(dry_run.as_text(told))
     _unmarked("the refusals of the preview", [str(told["refused"]), str(told["lost"])])
 
 

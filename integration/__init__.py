@@ -32,10 +32,10 @@ imports only from lines below its own:
     healthcare_api
     replies | web_api
     check | lookups | reconcile | virtual_tables
-    external_events | mirror | preview | provision | routes | rows
+    external_events | mirror | provision | routes | rows
     events | housekeeping | intake | mapping | neighbours | relay | storage
     telemetry | tracking
-    asking | health | queues | settings | subscriptions
+    health | queues | settings
     dataverse | fhir | journal | odata | reader
     core
 """

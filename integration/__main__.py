@@ -24,15 +24,15 @@ from typing import Any
 
 import msgspec
 
-from integration import preview
-from integration.asking import Ask
 from integration.check import command as check_command
 from integration.core.errors import Misconfigured, Rejected
 from integration.core.model import Policy, Request, Response
 from integration.dataverse.client import Dataverse
 from integration.dataverse.requests import API
 from integration.fhir.units import Limits
-from integration.intake import Intake
+from integration.intake import dry_run
+from integration.intake.accept import Intake
+from integration.intake.http_request import Ask
 from integration.journal import synthetic_deliveries
 from integration.journal.keys import delivery_id
 from integration.journal.store import MemoryJournal
@@ -105,12 +105,12 @@ def _plan(file: Path, reading: Reading, limits: Limits, *, as_json: bool) -> int
     media = "application/fhir+ndjson" if ".ndjson" in file.suffixes else "application/fhir+json"
     ask = Ask("POST", None, None, {"content-type": media}, body)
     try:
-        told = asyncio.run(preview.preview(_door(reading), limits, ask))
+        told = asyncio.run(dry_run.preview(_door(reading), limits, ask))
     except Rejected as error:
         for issue in error.issues:
             _say(f"refused: {issue.expression or file.name}: {issue.text}")
         return 2
-    for line in [msgspec.json.encode(told).decode()] if as_json else preview.as_text(told):
+    for line in [msgspec.json.encode(told).decode()] if as_json else dry_run.as_text(told):
         _say(line)
     return 1 if _refuses(told) else 0
 

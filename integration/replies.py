@@ -14,17 +14,17 @@ from urllib.parse import unquote, urlencode, urlsplit
 import azure.functions as func
 import msgspec
 
-from integration.asking import Ask
 from integration.core.errors import IntegrationError, Issue, Misconfigured, Rejected, Unavailable
 from integration.core.model import Delivery, Status
 from integration.fhir.issues import as_json
-from integration.intake import Accepted
+from integration.intake.accept import Accepted
+from integration.intake.http_request import Ask
+from integration.intake.subscriptions import Noted
 from integration.journal import view
 from integration.journal.activity import ActivityPage
 from integration.journal.store import Page
 from integration.odata import headers as odata_headers
 from integration.odata import payload
-from integration.subscriptions import Noted
 from integration.tracking import Replayed, Story
 from integration.virtual_tables.asked import Answer, Asked
 

@@ -24,7 +24,7 @@ from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.first_use import Worker
 from integration.housekeeping import Ages, Housekeeping
-from integration.intake import Intake
+from integration.intake.accept import Intake
 from integration.journal.activity import ActivityLog
 from integration.journal.keys import delivery_id
 from integration.journal.store import Journal

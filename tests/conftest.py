@@ -18,7 +18,6 @@ import httpx
 import pytest
 
 from integration import web_api
-from integration.asking import Ask
 from integration.core.activity import Activities
 from integration.core.http import Neighbour
 from integration.core.model import Claim, Delivery, Outcome
@@ -26,7 +25,8 @@ from integration.core.rate_limiter import Limiter, full
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
-from integration.intake import Accepted, Intake, accept
+from integration.intake.accept import Accepted, Intake, accept
+from integration.intake.http_request import Ask
 from integration.journal.activity import MemoryActivityLog
 from integration.journal.guard_store import MemoryLedger
 from integration.journal.keys import delivery_id

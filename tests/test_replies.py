@@ -16,9 +16,9 @@ import pytest
 from integration import replies
 from integration.core.errors import Issue, Misconfigured, Rejected, Unavailable, method_not_allowed
 from integration.core.model import Delivery, Outcome, RowOutcome, Status
-from integration.intake import Accepted
+from integration.intake.accept import Accepted
+from integration.intake.subscriptions import Noted
 from integration.journal.store import Page
-from integration.subscriptions import Noted
 from integration.tracking import Replayed, Story
 from tests.conftest import MARKER, told_by
 

@@ -13,13 +13,13 @@ from uuid import uuid4
 
 import httpx
 
-from integration.asking import Ask
 from integration.core.errors import Rejected
 from integration.core.http import Neighbour, places
 from integration.core.model import Outcome
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
-from integration.intake import Accepted, Intake, accept
+from integration.intake.accept import Accepted, Intake, accept
+from integration.intake.http_request import Ask
 from integration.journal.guard_store import MemoryLedger
 from integration.journal.keys import delivery_id
 from integration.journal.store import MemoryJournal

@@ -19,13 +19,13 @@ from typing import Any
 
 import httpx
 
-from integration.asking import Ask
 from integration.core.http import Neighbour
 from integration.core.model import Claim
 from integration.core.rate_limiter import Limiter, full
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
-from integration.intake import Intake, accept
+from integration.intake.accept import Intake, accept
+from integration.intake.http_request import Ask
 from integration.journal.guard_store import MemoryLedger
 from integration.journal.keys import delivery_id
 from integration.journal.store import MemoryJournal

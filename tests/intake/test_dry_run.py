@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from integration.__main__ import main
-from integration.asking import Ask
 from integration.core.errors import Rejected
 from integration.fhir.units import Limits
-from integration.preview import preview
+from integration.intake.dry_run import preview
+from integration.intake.http_request import Ask
 from tests.conftest import Route
 from tests.journeys.route import bundle, clinic, connected, entry, observation, patient
 

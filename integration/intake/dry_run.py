@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 
-from integration.asking import Ask
 from integration.core.offload import computed
 from integration.fhir import issues
 from integration.fhir.entries import Contents
@@ -20,7 +19,8 @@ from integration.fhir.identity import Naming
 from integration.fhir.notifications import Notification
 from integration.fhir.plan import Plan, plan
 from integration.fhir.units import Lane, Limits, Unit, UnitEntry
-from integration.intake import Checked, Intake, check, earlier
+from integration.intake.accept import Checked, Intake, check, earlier
+from integration.intake.http_request import Ask
 
 _ATOMICITY = (
     "atomicity: the transaction is above the FHIR server's limits and goes in several units, so a "

@@ -10,10 +10,10 @@ import pytest
 
 from integration.core.errors import Rejected, Unavailable
 from integration.core.model import Claim
-from integration.intake import Accepted
+from integration.intake.accept import Accepted
+from integration.intake.subscriptions import Noted
 from integration.journal.store import MemoryJournal
 from integration.queues.names import RELAY_QUEUE
-from integration.subscriptions import Noted
 from tests.conftest import MARKER, Route, bundle, entry, patient, told_by
 from tests.fhir.notices import HOME, SUBSCRIPTION, VERSIONS, brought, named, notification
 

@@ -11,19 +11,19 @@ from itertools import islice
 
 import msgspec
 
-from integration import asking, subscriptions
-from integration.asking import Ask
 from integration.core.errors import Issue, Rejected
 from integration.core.model import USUAL, Claim, Delivery, Policy, Received, Status
 from integration.core.offload import computed
 from integration.fhir import bundle, validation
 from integration.fhir.entries import MAX_ISSUES, Contents
 from integration.fhir.notifications import Notification
+from integration.intake import http_request, subscriptions
+from integration.intake.http_request import Ask
+from integration.intake.subscriptions import Noted
 from integration.journal.keys import accepted_at
 from integration.journal.store import Journal, Kept
 from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import Outbox
-from integration.subscriptions import Noted
 
 log = logging.getLogger(__name__)
 
@@ -83,15 +83,15 @@ async def accept(intake: Intake, ask: Ask) -> Accepted | Noted:
 
 async def check(intake: Intake, ask: Ask) -> Checked:
     """All that can be said of a request without the journal. Raises Rejected."""
-    received = asking.received(ask)
-    body = asking.decoded(ask, intake.max_bytes)
+    received = http_request.received(ask)
+    body = http_request.decoded(ask, intake.max_bytes)
     # The relay reads it as the door did, whatever the settings are by then.
     asked = replace(received, policy=intake.policy)
     contents = await computed(len(body), lambda: _read(body, asked, intake.validate))
-    given = asking.header(ask, "idempotency-key")
+    given = http_request.header(ask, "idempotency-key")
     digest = _digest(msgspec.json.encode(received), body)
     now = intake.now()
-    sender = asking.sender(ask, intake.sender_header)
+    sender = http_request.sender(ask, intake.sender_header)
     delivery = Delivery(
         id=intake.new_id(now),
         sender=sender,
