@@ -7,11 +7,11 @@ import azure.functions as func
 from integration import events as eventing
 from integration import external_events, replies, routes, settings, telemetry, tracking, wiring
 from integration import health as health_check
-from integration import mirror as mirroring
 from integration.core.errors import method_not_allowed
 from integration.housekeeping import sweep
 from integration.intake.accept import accept
 from integration.intake.dry_run import preview
+from integration.mirror import mirror as mirroring
 from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import read_claim
 from integration.relay import process as relaying

@@ -20,8 +20,6 @@ from typing import Any
 
 import httpx
 
-from integration import mirror as mirroring
-from integration import web_api
 from integration.core.http import Neighbour, places
 from integration.core.model import Claim
 from integration.dataverse.client import Dataverse
@@ -29,9 +27,11 @@ from integration.fhir.client import FhirServer
 from integration.journal.store import MemoryJournal
 from integration.journal.waits import MemoryWaits
 from integration.mapping import load
-from integration.mirror import Mirror
+from integration.mirror import mirror as mirroring
+from integration.mirror import web_api_sink
+from integration.mirror.mirror import Mirror
+from integration.mirror.web_api_sink import WebApi
 from integration.queues.queue_sender import MemoryOutbox
-from integration.web_api import WebApi
 from local.dataverse.app import create_app
 from local.dataverse.limits import Limits
 from local.dataverse.simulated import SimulatedLoop
@@ -125,7 +125,7 @@ async def _route(
     fhir = FhirServer(_neighbour("FHIR server", httpx.MockTransport(answer), loop.time))
     dataverse = Dataverse(_neighbour("Dataverse", httpx.MockTransport(hear), loop.time))
     maps = load.shipped()
-    sink = partial(web_api.bring, WebApi(fhir, dataverse, MemoryWaits(), outbox, maps))
+    sink = partial(web_api_sink.bring, WebApi(fhir, dataverse, MemoryWaits(), outbox, maps))
     it = Mirror(journal, outbox, sink, maps, {}, lambda: START + _since(loop.time()), inf)
     yield _Route(it, outbox, journal, asked, loop.time)
     app.close()

@@ -17,7 +17,6 @@ from faults import kinds
 from faults.deliveries import Maker, Sent
 from faults.judge import Report
 from faults.verdict import Answer, Told
-from integration import mirror, web_api
 from integration.core.http import Neighbour
 from integration.core.model import Claim, Status
 from integration.core.rate_limiter import Limiter, full
@@ -32,13 +31,14 @@ from integration.journal.store import MemoryJournal
 from integration.journal.waits import MemoryWaits
 from integration.journal.write_guard import Order
 from integration.mapping.load import shipped
-from integration.mirror import Mirror
+from integration.mirror import mirror, web_api_sink
+from integration.mirror.mirror import Mirror
+from integration.mirror.web_api_sink import WebApi
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import Outbox
 from integration.relay import process
 from integration.relay.lane import Carrier
 from integration.relay.process import Relay
-from integration.web_api import WebApi
 from local.neighbours import Running
 
 HOUR = 3600.0
@@ -191,7 +191,7 @@ async def verbs(running: Running, transport: Gone, clock: Clock) -> AsyncIterato
             Mirror(
                 journal,
                 outbox,
-                partial(web_api.bring, WebApi(fhir, dataverse, MemoryWaits(), outbox, maps)),
+                partial(web_api_sink.bring, WebApi(fhir, dataverse, MemoryWaits(), outbox, maps)),
                 maps,
                 {},
                 clock.now,

@@ -28,11 +28,9 @@ imports only from lines below its own:
 
     __main__
     wiring
-    first_use
-    healthcare_api
-    replies | web_api
-    check | lookups | reconcile | virtual_tables
-    external_events | mirror | provision | routes | rows
+    first_use | replies
+    check | reconcile | virtual_tables
+    external_events | mirror | provision | routes
     events | housekeeping | intake | mapping | neighbours | relay | storage
     telemetry | tracking
     health | queues | settings

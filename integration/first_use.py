@@ -16,16 +16,16 @@ from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 from integration.journal.write_guard import Order
 from integration.mapping.files import File
-from integration.mirror import Mirror, Sink
+from integration.mirror.mirror import Mirror, Sink
 from integration.routes import DataRoutes
 from integration.settings import Settings
 
 if TYPE_CHECKING:
     from integration.external_events import ExternalEvents
     from integration.mapping.load import Maps
+    from integration.mirror.web_api_sink import WebApi
     from integration.storage import Opened
     from integration.virtual_tables.answer import VirtualTables
-    from integration.web_api import WebApi
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def understood(read: Iterable[File]) -> Callable[[], Maps]:
 def mirror(it: Worker) -> Mirror:
     """Brings the rows of every map that has a table for them."""
     from integration.mapping.model import Route
-    from integration.web_api import WebApi
+    from integration.mirror.web_api_sink import WebApi
 
     maps, to, there = it.maps(), it.settings.mirroring, it.there
     rows = WebApi(it.fhir, it.dataverse, there.waits, there.outbox, maps.known, to.on_delete)
@@ -124,8 +124,8 @@ def external(it: Worker) -> ExternalEvents:
 
 
 def _sink(to: str, rows: WebApi, order: Order) -> Sink:
-    from integration import healthcare_api, web_api
+    from integration.mirror import healthcare_api_sink, web_api_sink
 
     if to == "healthcare-api":
-        return partial(healthcare_api.bring, healthcare_api.HealthcareApi(rows, order))
-    return partial(web_api.bring, rows)
+        return partial(healthcare_api_sink.bring, healthcare_api_sink.HealthcareApi(rows, order))
+    return partial(web_api_sink.bring, rows)

@@ -31,7 +31,7 @@ from integration.journal.store import Journal
 from integration.journal.write_guard import Order
 from integration.mapping import files
 from integration.mapping.files import File, Table
-from integration.mirror import Mirror
+from integration.mirror.mirror import Mirror
 from integration.neighbours import Caller, credential, neighbour
 from integration.queues.queue_sender import Outbox
 from integration.relay.fetch import Sources

@@ -17,7 +17,6 @@ from zlib import crc32
 import httpx
 import pytest
 
-from integration import web_api
 from integration.core.activity import Activities
 from integration.core.http import Neighbour
 from integration.core.model import Claim, Delivery, Outcome
@@ -37,14 +36,15 @@ from integration.mapping import load
 from integration.mapping.load import shipped
 from integration.mapping.model import EntityMap
 from integration.mapping.model import Route as DataRoute
-from integration.mirror import Mirror
+from integration.mirror import web_api_sink
+from integration.mirror.mirror import Mirror
+from integration.mirror.web_api_sink import WebApi
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import MemoryOutbox
 from integration.relay import process
 from integration.relay.fetch import NO_SOURCES, Sources
 from integration.relay.lane import Carrier
 from integration.relay.process import Relay
-from integration.web_api import WebApi
 from local.child import PROJECT
 from local.dataverse.app import create_app
 from local.dataverse.faults import fault_of
@@ -483,7 +483,7 @@ class Route:
         return Mirror(
             self.journal,
             self.outbox,
-            partial(web_api.bring, self.web_api),
+            partial(web_api_sink.bring, self.web_api),
             self.maps,
             {},
             self.clock,

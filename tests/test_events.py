@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from integration import mirror as mirroring
 from integration import tracking
 from integration.core.model import Claim, Status
 from integration.events import Events, Unreadable, take
 from integration.housekeeping import Ages, Step, due
+from integration.mirror import mirror as mirroring
 from integration.queues.names import MIRROR_QUEUE
 from tests.conftest import MARKER, Body, Route, patient, patients_followed, told_by
 

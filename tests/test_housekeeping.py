@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from integration import housekeeping, tracking
-from integration import mirror as mirroring
 from integration.core.errors import Rejected, Unavailable
 from integration.core.model import Activity, Category, Claim, Delivery, Status
 from integration.fhir.units import Limits
 from integration.housekeeping import Ages, Housekeeping, Step, due, sweep
 from integration.journal.store import MemoryJournal
+from integration.mirror import mirror as mirroring
 from integration.relay import process as relaying
 from tests.conftest import DAY, MARKER, Route, bundle, entry, patient, told_by
 

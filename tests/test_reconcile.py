@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from integration import mirror as mirroring
 from integration.core.errors import Misconfigured, Unavailable
 from integration.core.model import Claim, Column
 from integration.mapping.load import shipped
 from integration.mapping.model import LongId
+from integration.mirror import mirror as mirroring
 from integration.reconcile import command, walk
 from integration.reconcile.differences import Is, Settled, compare
 from integration.reconcile.walk import Page, Reconcile

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from integration import __main__ as commands
-from integration import mirror as mirroring
 from integration import wiring
 from integration.core.errors import Misconfigured, Rejected
 from integration.core.model import Claim
@@ -18,6 +17,7 @@ from integration.mapping import files
 from integration.mapping.files import Table
 from integration.mapping.load import parse
 from integration.mapping.model import Route as DataRoute
+from integration.mirror import mirror as mirroring
 from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE
 from integration.relay import process as relaying
 from integration.relay.process import Relay

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from integration import mirror as mirroring
 from integration import tracking
 from integration.core.errors import Rejected
 from integration.core.model import Claim, Status
+from integration.mirror import mirror as mirroring
 from integration.relay import process as relaying
 from tests.conftest import DAY, Route, bundle, entry, observation, patient
 

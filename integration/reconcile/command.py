@@ -17,7 +17,7 @@ from typing import Any
 
 from integration.core.errors import IntegrationError, Misconfigured
 from integration.mapping.model import EntityMap
-from integration.mirror import Mirror
+from integration.mirror.mirror import Mirror
 from integration.reconcile import walk
 from integration.reconcile.differences import HEADINGS, Settled, table
 from integration.reconcile.walk import Page, Reconcile

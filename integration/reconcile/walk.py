@@ -19,7 +19,7 @@ from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 from integration.fhir.searchset import Searchset, matches, next_path
 from integration.mapping.model import EntityMap, LongId
-from integration.mirror import Mirror, bring
+from integration.mirror.mirror import Mirror, bring
 from integration.queues.retry import put_back
 from integration.reconcile import pages
 from integration.reconcile.differences import (

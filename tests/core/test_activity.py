@@ -12,12 +12,12 @@ import httpx
 import pytest
 
 from integration import health, tracking
-from integration import mirror as mirroring
 from integration.core.activity import FULL, About, Activities, about, category_of, doing, together
 from integration.core.errors import Misconfigured, Rejected, Unavailable
 from integration.core.model import Activity, Category, Claim, Request, RowOutcome
 from integration.fhir.units import Limits
 from integration.journal.activity import MemoryActivityLog
+from integration.mirror import mirror as mirroring
 from tests.conftest import MARKER, Body, Route, bundle, entry, observation, patient, told_by
 
 FHIR, DATAVERSE = "FHIR server", "Dataverse"

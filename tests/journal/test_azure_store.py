@@ -15,13 +15,13 @@ from azure.storage.blob.aio import BlobServiceClient
 from azure.storage.queue import TextBase64EncodePolicy
 from azure.storage.queue.aio import QueueServiceClient
 
-from integration import mirror as mirroring
 from integration.core.errors import IntegrationError, Misconfigured, Unavailable
 from integration.core.model import Claim, Delivery, Outcome, Received, RowOutcome, Status
 from integration.journal.azure_activity import AzureActivityLog
 from integration.journal.azure_store import TABLES, AzureJournal, opened
 from integration.journal.keys import delivery_id
 from integration.journal.store import Kept
+from integration.mirror import mirror as mirroring
 from integration.queues.azure_queue import StorageOutbox
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import read_claim

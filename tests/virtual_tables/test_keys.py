@@ -9,11 +9,11 @@ from uuid import UUID
 
 import pytest
 
-from integration import mirror as mirroring
 from integration.core.errors import Rejected, Unavailable
 from integration.core.model import Claim
 from integration.journal.row_keys import MemoryRowKeys
 from integration.mapping.keys import primary_key
+from integration.mirror import mirror as mirroring
 from integration.virtual_tables.row_keys import Keys
 from tests.conftest import Route, observation, patient
 from tests.virtual_tables.conftest import Feed, made

@@ -11,10 +11,10 @@ from uuid import UUID
 
 import pytest
 
-from integration import mirror as mirroring
 from integration.core.model import Claim, RowOutcome
 from integration.mapping.load import shipped
 from integration.mapping.model import AttributeMap, Kind
+from integration.mirror import mirror as mirroring
 from integration.queues.names import MIRROR_QUEUE
 from tests.conftest import MARKER, Body, Route, patient, told_by
 

@@ -11,13 +11,13 @@ from functools import partial
 
 import pytest
 
-from integration import healthcare_api
-from integration import mirror as mirroring
 from integration.core.model import Claim, RowOutcome
-from integration.healthcare_api import HealthcareApi
 from integration.mapping.keys import primary_key
 from integration.mapping.load import shipped
 from integration.mapping.model import LongId
+from integration.mirror import healthcare_api_sink
+from integration.mirror import mirror as mirroring
+from integration.mirror.healthcare_api_sink import HealthcareApi
 from integration.queues.names import MIRROR_QUEUE
 from tests.conftest import MARKER, Body, Route, patient
 
@@ -156,7 +156,7 @@ async def test_what_the_toolkit_cannot_keep_is_refused_whatever_our_map_says(
 ) -> None:
     """There the organisation's own maps write the id."""
     following(rule, route)
-    sink = partial(healthcare_api.bring, HealthcareApi(route.web_api, route.order))
+    sink = partial(healthcare_api_sink.bring, HealthcareApi(route.web_api, route.order))
     it = replace(route.mirror, sink=sink)
     resource = route.neighbour.put(patient(id=ONE))
     await mirroring.mirror(it, Claim(DELIVERY, resource=resource))

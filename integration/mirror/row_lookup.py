@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from integration import rows
 from integration.core.errors import Unmappable
 from integration.core.model import Claim, Request, RowOutcome
 from integration.dataverse import requests
@@ -15,7 +14,8 @@ from integration.dataverse.client import rows as rows_of
 from integration.mapping.concepts import CONCEPTS
 from integration.mapping.keys import primary_key, shown_id
 from integration.mapping.model import EntityMap, Mapped
-from integration.rows import Found, Tables
+from integration.mirror import row_diff
+from integration.mirror.row_diff import Found, Tables
 
 Known = Mapping[str, EntityMap]
 Row = dict[str, Any]
@@ -52,8 +52,8 @@ async def found(it: Dataverse, known: Known, subject: Subject, mapped: Mapped) -
     """Everything that is needed to plan the changes. Raises Unmappable, as all of these do, where
     the row cannot be told from others."""
     entity = subject.entity
-    links = sorted(link for link in rows.links(mapped) if _kind(link) in known)
-    concepts = sorted(rows.concepts(mapped))
+    links = sorted(link for link in row_diff.links(mapped) if _kind(link) in known)
+    concepts = sorted(row_diff.concepts(mapped))
     asked = [_row_question(subject), *_children_questions(subject, subject.key)]
     asked += [_link_question(known[_kind(link)], link) for link in links]
     asked += [_concept_question(*concept) for concept in concepts]
@@ -102,7 +102,7 @@ async def _asked(it: Dataverse, subject: Subject, questions: Sequence[Request]) 
 
 def _row_question(subject: Subject) -> Request:
     entity = subject.entity
-    names = rows.selected((*entity.columns, "statecode"), subject.tables[entity.table])
+    names = row_diff.selected((*entity.columns, "statecode"), subject.tables[entity.table])
     identifier = shown_id(entity, subject.id, subject.tables[entity.table])
     return requests.rows(entity.entity_set, names, _is_row(entity, subject.key, identifier), 3)
 
@@ -110,7 +110,7 @@ def _row_question(subject: Subject) -> Request:
 def _children_questions(subject: Subject, parent: str) -> Iterator[Request]:
     for expand in subject.entity.expands:
         names = (expand.key, *(attribute.column for attribute in expand.attributes))
-        selected = rows.selected(names, subject.tables[expand.table])
+        selected = row_diff.selected(names, subject.tables[expand.table])
         yield requests.rows(expand.entity_set, selected, f"_{expand.parent}_value eq {parent}")
 
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from integration import first_use
-from integration import mirror as mirroring
 from integration.core.model import Claim, RowOutcome
 from integration.dataverse import requests
 from integration.dataverse.client import rows as rows_of
 from integration.dataverse.requests import Change
 from integration.mapping.load import shipped
 from integration.mapping.model import AttributeMap, Kind
+from integration.mirror import mirror as mirroring
 from integration.queues.names import MIRROR_QUEUE
 from tests.conftest import LEASE, MARKER, Body, Heard, Route, every_map, patient, told_by
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from integration import mirror as mirroring
 from integration.core.model import Claim, RowOutcome
+from integration.mirror import mirror as mirroring
 from integration.queues.names import MIRROR_QUEUE
 from tests.conftest import Body, Route, every_map, patient
 

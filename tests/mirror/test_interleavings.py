@@ -10,10 +10,10 @@ import httpx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from integration import mirror as mirroring
 from integration.core.model import Claim
 from integration.journal.guard_store import MemoryLedger
 from integration.journal.store import MemoryJournal
+from integration.mirror import mirror as mirroring
 from integration.queues.names import MIRROR_QUEUE
 from integration.queues.queue_sender import MemoryOutbox
 from tests.conftest import Body, Clock, DataverseNeighbour, FhirNeighbour, Route, patient, routed

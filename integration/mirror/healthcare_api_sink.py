@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from integration import web_api
 from integration.core.activity import doing
 from integration.core.errors import Misconfigured, Unavailable, Unmappable
 from integration.core.model import Claim, RowOutcome
@@ -28,7 +27,8 @@ from integration.journal import write_guard
 from integration.journal.write_guard import Order, Taken, Write
 from integration.mapping.keys import shown_id
 from integration.mapping.model import EntityMap, LongId
-from integration.web_api import WebApi
+from integration.mirror import web_api_sink
+from integration.mirror.web_api_sink import WebApi
 
 # What the row of a turn says where a row was deactivated here, and not by a person.
 _DEACTIVATED = "d:"
@@ -103,7 +103,7 @@ async def _brought(it: HealthcareApi, subject: _Subject) -> _Done:
         return _Done(subject.outcome("unchanged", None, version))
     if stamp is not None and stamp == subject.last:
         # Unless the row is lost, or was set back.
-        row = await web_api.shown(it.rows, subject.entity, subject.claim)
+        row = await web_api_sink.shown(it.rows, subject.entity, subject.claim)
         if row is not None and row[subject.entity.version_column] in (None, version):
             return _Done(subject.outcome("unchanged", row[subject.entity.key], version))
     said = await _sent(it, subject, resource)
@@ -114,7 +114,7 @@ async def _brought(it: HealthcareApi, subject: _Subject) -> _Done:
     if root is None:
         return _Done(subject.outcome("refused", None, None, *notes))
     if root.action is Action.CREATED or subject.doubtful:
-        await web_api.wake(it.rows, subject.resource)
+        await web_api_sink.wake(it.rows, subject.resource)
     if subject.last == _DEACTIVATED and resource.get("active") is not False:
         notes += await _reactivated(it, subject, root.row or "")
     action = "created" if root.action is Action.CREATED else "updated"
@@ -214,7 +214,7 @@ async def _posted(
 
 async def _gone(it: HealthcareApi, subject: _Subject) -> _Done:
     """Deleted in FHIR: the healthcare APIs have no request for it, the Web API has."""
-    outcome = await web_api.gone(it.rows, subject.entity, subject.claim)
+    outcome = await web_api_sink.gone(it.rows, subject.entity, subject.claim)
     if outcome.action == "refused":
         return _Done(outcome)
     inactive = outcome.row is not None and it.rows.on_delete == "deactivate"

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from integration import mirror as mirroring
 from integration.core.model import Claim, RowOutcome
 from integration.mapping import load
+from integration.mirror import mirror as mirroring
 from integration.queues.names import MIRROR_QUEUE
 from local.dataverse import tables
 from tests.conftest import Body, DataverseNeighbour, Route, patient, routed

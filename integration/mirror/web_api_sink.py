@@ -10,20 +10,20 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from integration import lookups, rows
 from integration.core.errors import Misconfigured, Unavailable, Unmappable
 from integration.core.model import Claim, Response, RowOutcome
 from integration.dataverse.client import Dataverse, error_code
 from integration.dataverse.requests import Change
 from integration.fhir.client import FhirServer
 from integration.journal.waits import Waits
-from integration.lookups import Subject
 from integration.mapping import engine
 from integration.mapping.model import EntityMap, Mapped
 from integration.mapping.schema_mismatches import misfits
+from integration.mirror import row_diff, row_lookup
+from integration.mirror.row_diff import Found, Planned, Tables, Target
+from integration.mirror.row_lookup import Subject
 from integration.queues.names import MIRROR_QUEUE
 from integration.queues.queue_sender import Outbox
-from integration.rows import Found, Planned, Tables, Target
 
 # Lost races against other writers of one row, before the claim goes back to the queue.
 _RACES = 5
@@ -76,7 +76,7 @@ async def gone(it: WebApi, entity: EntityMap, claim: Claim) -> RowOutcome:
 async def shown(it: WebApi, entity: EntityMap, claim: Claim) -> Mapping[str, Any] | None:
     """The row of a resource, which others have written. Raises as `bring` does, and Unmappable."""
     subject = await _of_others(it, entity, claim)
-    return await lookups.row_of(it.dataverse, subject)
+    return await row_lookup.row_of(it.dataverse, subject)
 
 
 async def _of_others(it: WebApi, entity: EntityMap, claim: Claim) -> Subject:
@@ -127,10 +127,10 @@ async def _once(it: WebApi, subject: Subject) -> RowOutcome | None:
         return await _gone(it, subject)
     base = it.fhir.neighbour.base
     mapped = engine.apply(entity, resource, subject.tables, base)
-    found = await lookups.found(it.dataverse, it.known, subject, mapped)
+    found = await row_lookup.found(it.dataverse, it.known, subject, mapped)
     if found.row is not None and _is_older(entity, resource, found.row):
         return _unchanged(subject, found.row)
-    plan = rows.planned(entity, subject.key, mapped, found, it.targets, subject.tables)
+    plan = row_diff.planned(entity, subject.key, mapped, found, it.targets, subject.tables)
     if plan.missing and await _arrived(it, subject, plan.missing):
         return None
     result = await _written(it, subject, found, plan, mapped)
@@ -152,7 +152,7 @@ async def _arrived(it: WebApi, subject: Subject, missing: Iterable[str]) -> bool
     links = sorted(missing)
     for link in links:
         await it.waits.add(link, subject.claim)
-    return await lookups.any_there(it.dataverse, it.known, subject, links)
+    return await row_lookup.any_there(it.dataverse, it.known, subject, links)
 
 
 async def _written(
@@ -225,7 +225,7 @@ def _refusal(response: Response) -> str:
 async def _gone(it: WebApi, subject: Subject) -> RowOutcome | None:
     """Deleted in FHIR."""
     entity = subject.entity
-    row = await lookups.row_of(it.dataverse, subject)
+    row = await row_lookup.row_of(it.dataverse, subject)
     if row is None:
         return subject.outcome("absent")
     key, etag = row[entity.key], row["@odata.etag"]
@@ -235,7 +235,7 @@ async def _gone(it: WebApi, subject: Subject) -> RowOutcome | None:
         return subject.outcome("unchanged", key)
     changes = [Change("PATCH", entity.entity_set, key, _INACTIVE, etag)]
     if it.on_delete == "delete":
-        children = await lookups.children_of(it.dataverse, subject, key)
+        children = await row_lookup.children_of(it.dataverse, subject, key)
         changes = [
             Change("DELETE", expand.entity_set, child[expand.key])
             for expand, found in zip(entity.expands, children, strict=True)
