@@ -5,7 +5,7 @@ from __future__ import annotations
 import azure.functions as func
 
 from integration import events as eventing
-from integration import external_events, replies, routes, settings, telemetry, tracking, wiring
+from integration import external_events, replies, settings, telemetry, tracking, wiring
 from integration import health as health_check
 from integration.core.errors import method_not_allowed
 from integration.housekeeping import sweep
@@ -15,6 +15,7 @@ from integration.mirror import mirror as mirroring
 from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import read_claim
 from integration.relay import process as relaying
+from integration.virtual_tables import data_routes as routing
 
 telemetry.start()
 
@@ -119,9 +120,9 @@ async def data_routes(req: func.HttpRequest) -> func.HttpResponse:
     parts = await wiring.parts()
     match req.method:
         case "GET":
-            return replies.routes(await routes.told(parts.routes))
+            return replies.routes(await routing.told(parts.routes))
         case "PATCH":
-            return replies.chosen(await routes.choose(parts.routes, replies.json_body(req)))
+            return replies.chosen(await routing.choose(parts.routes, replies.json_body(req)))
     raise method_not_allowed("GET", "PATCH")
 
 

@@ -19,7 +19,7 @@ import httpx
 from integration.core import decimal_json
 from integration.mapping.load import shipped
 from integration.mapping.model import Kind, Route
-from integration.virtual_tables.shape import Shape, property_name, shape
+from integration.virtual_tables.entity_type import Shape, property_name, shape
 
 RESOURCES = 100_000
 OBSERVATIONS = 1_000

@@ -28,9 +28,8 @@ imports only from lines below its own:
 
     __main__
     wiring
-    first_use | replies
-    check | reconcile | virtual_tables
-    external_events | mirror | provision | routes
+    check | first_use | reconcile | replies
+    external_events | mirror | provision | virtual_tables
     events | housekeeping | intake | mapping | neighbours | relay | storage
     telemetry | tracking
     health | queues | settings

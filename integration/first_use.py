@@ -17,8 +17,8 @@ from integration.fhir.client import FhirServer
 from integration.journal.write_guard import Order
 from integration.mapping.files import File
 from integration.mirror.mirror import Mirror, Sink
-from integration.routes import DataRoutes
 from integration.settings import Settings
+from integration.virtual_tables.data_routes import DataRoutes
 
 if TYPE_CHECKING:
     from integration.external_events import ExternalEvents
@@ -85,9 +85,9 @@ def virtual_tables(it: Worker) -> VirtualTables:
     """Shows every map that may be virtual."""
     from integration.mapping.model import Route
     from integration.virtual_tables.answer import VirtualTables
+    from integration.virtual_tables.entity_type import shape
     from integration.virtual_tables.read import Reading
     from integration.virtual_tables.row_keys import Keys
-    from integration.virtual_tables.shape import shape
     from integration.virtual_tables.write import Writing
 
     maps = it.maps().entities.values()

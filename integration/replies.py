@@ -26,7 +26,7 @@ from integration.journal.store import Page
 from integration.odata import headers as odata_headers
 from integration.odata import payload
 from integration.tracking import Replayed, Story
-from integration.virtual_tables.asked import Answer, Asked
+from integration.virtual_tables.odata_request import Answer, Asked
 
 log = logging.getLogger(__name__)
 

@@ -37,7 +37,6 @@ from integration.queues.queue_sender import Outbox
 from integration.relay.fetch import Sources
 from integration.relay.lane import Carrier
 from integration.relay.process import Relay
-from integration.routes import VIRTUAL, DataRoutes
 from integration.settings import (
     Mirroring,
     Service,
@@ -47,6 +46,7 @@ from integration.settings import (
     provisioning_from_env,
     tenant_from_env,
 )
+from integration.virtual_tables.data_routes import VIRTUAL, DataRoutes
 
 if TYPE_CHECKING:  # they know the paths of maps, which take long to learn
     from integration.check.ends import Ends

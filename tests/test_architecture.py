@@ -27,7 +27,11 @@ COMPUTING = ("fhir", "mapping", "dataverse", "odata", "toolkit", "provision")
 COMPUTING += ("fhirpath", "write_back")
 NOT_PURE = ("client", "load", "files", "command")
 PURE_ALONE = ("journal.keys", "journal.view", "core.model", "core.errors", "core.decimal_json")
-PURE_ALONE += ("virtual_tables.shape", "virtual_tables.pushdown", "virtual_tables.asked")
+PURE_ALONE += (
+    "virtual_tables.entity_type",
+    "virtual_tables.pushdown",
+    "virtual_tables.odata_request",
+)
 PURE_ALONE += ("check.lines", "check.mends", "check.verdicts")
 PURE = [
     path

@@ -15,7 +15,7 @@ from integration.dataverse.virtual import table_name
 from integration.mapping import files, load
 from integration.mapping.load import Maps
 from integration.mapping.model import EntityMap, Route
-from integration.routes import DATAVERSE, VIRTUAL, DataRoutes
+from integration.virtual_tables.data_routes import DATAVERSE, VIRTUAL, DataRoutes
 
 _ROUTES, _MAPS, _IDENTITY = "data routes", "maps", "identity"
 _STORAGE_SCOPE = "https://storage.azure.com/.default"

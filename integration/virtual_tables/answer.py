@@ -22,11 +22,11 @@ from integration.odata.addresses import (
 from integration.odata.headers import Format, Preferences
 from integration.odata.model import EntityType, Row
 from integration.odata.query import Query
-from integration.routes import DataRoutes
 from integration.virtual_tables import read, write
-from integration.virtual_tables.asked import Answer, Asked
+from integration.virtual_tables.data_routes import DataRoutes
+from integration.virtual_tables.entity_type import Shape
+from integration.virtual_tables.odata_request import Answer, Asked
 from integration.virtual_tables.read import Reading
-from integration.virtual_tables.shape import Shape
 from integration.virtual_tables.write import Writing
 
 _METHODS: Mapping[type[Address], tuple[str, ...]] = {

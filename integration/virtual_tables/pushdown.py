@@ -30,7 +30,7 @@ from integration.odata.expressions import (
     Truth,
 )
 from integration.odata.model import Value
-from integration.virtual_tables.shape import Shape
+from integration.virtual_tables.entity_type import Shape
 
 # A day with no time zone may be a day earlier or later, and a partial date is its first or last.
 _DAY = timedelta(days=1)

@@ -24,11 +24,11 @@ from integration.odata.expressions import Expression, Order
 from integration.odata.model import Row
 from integration.odata.query import Query
 from integration.odata.refusals import not_offered
-from integration.virtual_tables import marks, pages, pushdown
-from integration.virtual_tables.marks import Mark
+from integration.virtual_tables import fhir_pages, pushdown, skip_token
+from integration.virtual_tables.entity_type import Shape, links, mapped, row
 from integration.virtual_tables.pushdown import Pushed, Targets
 from integration.virtual_tables.row_keys import Keys
-from integration.virtual_tables.shape import Shape, links, mapped, row
+from integration.virtual_tables.skip_token import Mark
 
 Resource = Mapping[str, Any]
 
@@ -77,7 +77,7 @@ async def collection(it: Reading, shape: Shape, query: Query, size: int, run: st
     pushed = pushdown.pushed(query.filter, shape, targets)
     if pushed.nothing:
         return Page((), 0 if query.count else None)
-    mark = marks.read(query.token, shape.resource)
+    mark = skip_token.read(query.token, shape.resource)
     sorted_by = pushdown.sort(query.order, shape)
     if (query.count and not pushed.exact) or (query.order and not sorted_by):
         return await _gathered(it, shape, query, pushed, targets, mark, size, run)
@@ -126,7 +126,9 @@ async def _streamed(
     told, looked = (mark.told if mark else 0), 0
     chosen: list[tuple[Resource, Row | None]] = []
     while path is not None:
-        path, searchset, fewer = await pages.searchset(it.fhir, path, batch, it.most_bytes, run)
+        path, searchset, fewer = await fhir_pages.searchset(
+            it.fhir, path, batch, it.most_bytes, run
+        )
         found = list(matches(shape.resource, searchset))
         after = next_path(searchset, it.fhir.neighbour.name, it.fhir.neighbour.base)
         shown = await rows(it, narrow, found)
@@ -187,14 +189,16 @@ async def _searched(
     path: str | None = address(narrow.resource, (*parameters, ("_count", str(_TOGETHER))))
     looked, large = 0, 0
     while path is not None:
-        path, searchset, fewer = await pages.searchset(it.fhir, path, _TOGETHER, it.most_bytes, run)
+        path, searchset, fewer = await fhir_pages.searchset(
+            it.fhir, path, _TOGETHER, it.most_bytes, run
+        )
         found = list(matches(narrow.resource, searchset))
         path = next_path(searchset, it.fhir.neighbour.name, it.fhir.neighbour.base)
         looked, large = looked + len(found), large + fewer
         if looked > it.breadth or (looked == it.breadth and path is not None):
             raise _too_broad(it, why)
-        if large >= pages.MOST and path is not None:
-            raise pages.too_large()
+        if large >= fhir_pages.MOST and path is not None:
+            raise fhir_pages.too_large()
         for pair in zip(found, await rows(it, narrow, found), strict=True):
             yield pair
 
@@ -202,7 +206,7 @@ async def _searched(
 async def _count(it: Reading, shape: Shape, pushed: Pushed, run: str) -> int:
     """https://hl7.org/fhir/R4/search.html#summary"""
     path = address(shape.resource, (*pushed.parameters, ("_summary", "count")))
-    total = (await it.fhir.search(path, run, pages.STRICT)).get("total")
+    total = (await it.fhir.search(path, run, fhir_pages.STRICT)).get("total")
     if not isinstance(total, int):
         raise Unavailable(it.fhir.neighbour.name, "a count was answered without a number")
     return total
@@ -224,7 +228,7 @@ async def _page(
     whole = [row for _, row in chosen if row is not None]
     shown = whole or await rows(it, _selected(shape, query, ()), resources)
     versions = (each.get("meta", {}).get("versionId") for each in resources)
-    token = None if mark is None else marks.token(mark)
+    token = None if mark is None else skip_token.token(mark)
     return Page(tuple(zip(shown, versions, strict=True)), token=token)
 
 

@@ -26,8 +26,8 @@ from integration.mapping.model import Kind, Link
 from integration.mapping.write_back import apply
 from integration.odata.headers import IfMatch
 from integration.odata.model import Value
+from integration.virtual_tables.entity_type import Shape
 from integration.virtual_tables.row_keys import Keys
-from integration.virtual_tables.shape import Shape
 
 Resource = dict[str, Any]
 

@@ -25,12 +25,12 @@ from integration.journal.write_guard import Order
 from integration.mapping.files import Table
 from integration.mapping.load import shipped
 from integration.mapping.model import Route
-from integration.routes import DataRoutes
 from integration.virtual_tables.answer import VirtualTables, answer
-from integration.virtual_tables.asked import Answer, Asked
+from integration.virtual_tables.data_routes import DataRoutes
+from integration.virtual_tables.entity_type import Shape, shape
+from integration.virtual_tables.odata_request import Answer, Asked
 from integration.virtual_tables.read import Reading
 from integration.virtual_tables.row_keys import Keys
-from integration.virtual_tables.shape import Shape, shape
 from integration.virtual_tables.write import Writing
 from local.neighbours import free_ports, neighbours
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from integration.mapping.model import Route
-from integration.virtual_tables.shape import Shape
+from integration.virtual_tables.entity_type import Shape
 from local.child import PROJECT
 from tests.virtual_tables.conftest import SHAPES
 

@@ -18,8 +18,8 @@ from integration.mapping.load import parse
 from integration.odata import filter as filters
 from integration.odata import query
 from integration.odata.addresses import Collection
+from integration.virtual_tables.entity_type import Shape, shape
 from integration.virtual_tables.pushdown import Pushed, keys_in, pushed, sort, unsearched
-from integration.virtual_tables.shape import Shape, shape
 from tests.virtual_tables.conftest import SHAPES
 
 ANNA = UUID("1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11")

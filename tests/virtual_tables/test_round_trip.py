@@ -25,7 +25,7 @@ from integration.fhir import validation
 from integration.mapping.model import AttributeMap, Kind, Link
 from integration.mapping.write_back.inverse_paths import Steps, invertible
 from integration.odata.model import Value
-from integration.virtual_tables.shape import Shape, mapped, property_name
+from integration.virtual_tables.entity_type import Shape, mapped, property_name
 from tests.mapping.test_clinical import LEAST
 from tests.virtual_tables import rich
 from tests.virtual_tables.conftest import SHAPES, Feed, Json

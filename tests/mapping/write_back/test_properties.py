@@ -20,7 +20,7 @@ from integration.mapping import engine, load, r4_elements
 from integration.mapping.model import AttributeMap, Kind, Link
 from integration.mapping.write_back.apply import written
 from integration.mapping.write_back.inverse_paths import Condition, Steps, invertible
-from integration.virtual_tables.shape import Shape, shape
+from integration.virtual_tables.entity_type import Shape, shape
 from local.child import PROJECT
 from tests.mapping import real
 

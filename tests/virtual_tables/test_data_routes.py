@@ -21,12 +21,12 @@ from integration.mirror import mirror as mirroring
 from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE
 from integration.relay import process as relaying
 from integration.relay.process import Relay
-from integration.routes import DataRoutes, choose, told
 from integration.virtual_tables.answer import VirtualTables, answer
-from integration.virtual_tables.asked import Asked
+from integration.virtual_tables.data_routes import DataRoutes, choose, told
+from integration.virtual_tables.entity_type import shape
+from integration.virtual_tables.odata_request import Asked
 from integration.virtual_tables.read import Reading
 from integration.virtual_tables.row_keys import Keys
-from integration.virtual_tables.shape import shape
 from integration.virtual_tables.write import Writing
 from local.neighbours import Running
 from tests.conftest import MARKER, Body, Route, bundle, entry
