@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import azure.functions as func
 
-from integration import events as eventing
-from integration import external_events, replies, settings, telemetry, tracking, wiring
 from integration import health as health_check
+from integration import replies, settings, telemetry, tracking, wiring
+from integration.change_events import from_fhir as eventing
+from integration.change_events import to_dataverse
 from integration.core.errors import method_not_allowed
 from integration.housekeeping import sweep
 from integration.intake.accept import accept
@@ -90,7 +91,7 @@ async def events_poison(msg: func.QueueMessage) -> None:
 async def external(msg: func.QueueMessage) -> None:
     """Tell Dataverse that what a virtual table shows has changed."""
     parts = await wiring.parts()
-    await external_events.tell(parts.external, read_claim(msg.get_body()))
+    await to_dataverse.tell(parts.external, read_claim(msg.get_body()))
 
 
 @app.queue_trigger("msg", f"{EXTERNAL_QUEUE}-poison", STORAGE)
@@ -98,9 +99,7 @@ async def external(msg: func.QueueMessage) -> None:
 async def external_poison(msg: func.QueueMessage) -> None:
     """Give up on telling what failed again and again."""
     parts = await wiring.parts()
-    await external_events.drop(
-        parts.external, read_claim(msg.get_body()), "telling failed repeatedly"
-    )
+    await to_dataverse.drop(parts.external, read_claim(msg.get_body()), "telling failed repeatedly")
 
 
 @app.route("odata/{*path}", methods=METHODS)

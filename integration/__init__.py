@@ -29,9 +29,9 @@ imports only from lines below its own:
     __main__
     wiring
     check | first_use | reconcile | replies
-    external_events | mirror | provision | virtual_tables
-    events | housekeeping | intake | mapping | neighbours | relay | storage
-    telemetry | tracking
+    change_events | mirror | provision | virtual_tables
+    housekeeping | intake | mapping | neighbours | relay | storage | telemetry
+    tracking
     health | queues | settings
     dataverse | fhir | journal | odata | reader
     core

@@ -21,7 +21,7 @@ from integration.settings import Settings
 from integration.virtual_tables.data_routes import DataRoutes
 
 if TYPE_CHECKING:
-    from integration.external_events import ExternalEvents
+    from integration.change_events.to_dataverse import ExternalEvents
     from integration.mapping.load import Maps
     from integration.mirror.web_api_sink import WebApi
     from integration.storage import Opened
@@ -106,7 +106,7 @@ def virtual_tables(it: Worker) -> VirtualTables:
 
 def external(it: Worker) -> ExternalEvents:
     """Raises Misconfigured where nobody could have made the virtual tables."""
-    from integration.external_events import ExternalEvents, tables
+    from integration.change_events.to_dataverse import ExternalEvents, tables
 
     prefix = it.settings.mirroring.map_prefix
     if prefix is None:

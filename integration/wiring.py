@@ -15,11 +15,11 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from integration import first_use
+from integration.change_events.from_fhir import Events
 from integration.core.activity import Activities
 from integration.core.errors import Misconfigured
 from integration.core.model import Policy
 from integration.dataverse.client import Dataverse
-from integration.events import Events
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.first_use import Worker
@@ -49,8 +49,8 @@ from integration.settings import (
 from integration.virtual_tables.data_routes import VIRTUAL, DataRoutes
 
 if TYPE_CHECKING:  # they know the paths of maps, which take long to learn
+    from integration.change_events.to_dataverse import ExternalEvents
     from integration.check.ends import Ends
-    from integration.external_events import ExternalEvents
     from integration.virtual_tables.answer import VirtualTables
 
 # The SDKs log every request at INFO: cost without a use here.

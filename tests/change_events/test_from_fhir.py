@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from integration import tracking
+from integration.change_events.from_fhir import Events, Unreadable, take
 from integration.core.model import Claim, Status
-from integration.events import Events, Unreadable, take
 from integration.housekeeping import Ages, Step, due
 from integration.mirror import mirror as mirroring
 from integration.queues.names import MIRROR_QUEUE

@@ -13,10 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
+from integration.change_events.to_dataverse import ExternalEvents, drop, tables, tell
 from integration.core.http import Neighbour, places
 from integration.core.model import Category, Claim
 from integration.dataverse.client import Dataverse
-from integration.external_events import ExternalEvents, drop, tables, tell
 from integration.mapping import files
 from integration.mapping.keys import primary_key
 from integration.provision import command

@@ -1,0 +1,1 @@
+"""Changes from FHIR, whoever made them, and changes told to Dataverse."""
