@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import azure.functions as func
 
-from integration import health as health_check
-from integration import replies, settings, telemetry, tracking, wiring
+from integration import replies, settings, telemetry, wiring
 from integration.change_events import from_fhir as eventing
 from integration.change_events import to_dataverse
 from integration.core.errors import method_not_allowed
-from integration.housekeeping import sweep
 from integration.intake.accept import accept
 from integration.intake.dry_run import preview
 from integration.mirror import mirror as mirroring
+from integration.operations import deliveries as tracking
+from integration.operations import health as health_check
+from integration.operations.housekeeping import sweep
 from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import read_claim
 from integration.relay import process as relaying

@@ -29,10 +29,9 @@ imports only from lines below its own:
     __main__
     wiring
     check | first_use | reconcile | replies
-    change_events | mirror | provision | virtual_tables
-    housekeeping | intake | mapping | neighbours | relay | storage | telemetry
-    tracking
-    health | queues | settings
-    dataverse | fhir | journal | odata | reader
+    change_events | cli | intake | mirror | neighbours | operations | provision
+    relay | storage | telemetry | virtual_tables
+    queues | settings
+    dataverse | fhir | journal | mapping | odata | reader
     core
 """

@@ -25,6 +25,8 @@ from typing import Any
 import msgspec
 
 from integration.check import command as check_command
+from integration.cli import map_command, toolkit_command
+from integration.cli.map_command import Tables
 from integration.core.errors import Misconfigured, Rejected
 from integration.core.model import Policy, Request, Response
 from integration.dataverse.client import Dataverse
@@ -36,10 +38,7 @@ from integration.intake.http_request import Ask
 from integration.journal import synthetic_deliveries
 from integration.journal.keys import delivery_id
 from integration.journal.store import MemoryJournal
-from integration.mapping import command as map_command
-from integration.mapping.command import Tables
 from integration.mapping.toolkit import client as toolkit_client
-from integration.mapping.toolkit import command as toolkit_command
 from integration.mapping.toolkit.client import Organisation
 from integration.mapping.toolkit.rows import Later, Toolkit
 from integration.provision import command as provision_command

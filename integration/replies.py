@@ -20,12 +20,12 @@ from integration.fhir.issues import as_json
 from integration.intake.accept import Accepted
 from integration.intake.http_request import Ask
 from integration.intake.subscriptions import Noted
-from integration.journal import view
 from integration.journal.activity import ActivityPage
 from integration.journal.store import Page
 from integration.odata import headers as odata_headers
 from integration.odata import payload
-from integration.tracking import Replayed, Story
+from integration.operations import views
+from integration.operations.deliveries import Replayed, Story
 from integration.virtual_tables.odata_request import Answer, Asked
 
 log = logging.getLogger(__name__)
@@ -218,10 +218,10 @@ def story(result: Story) -> func.HttpResponse:
     """Where a delivery is, and at the end its response bundle."""
     delivery = result.delivery
     if delivery.status is Status.DONE:
-        return _json(view.response_bundle(delivery, result.outcomes, result.rows), 200)
+        return _json(views.response_bundle(delivery, result.outcomes, result.rows), 200)
     if delivery.status is Status.CANCELLED:
         return outcome(404, [Issue("not-found", "the delivery was cancelled by its sender")])
-    headers = {"X-Progress": view.progress(delivery), "Retry-After": _POLL_AGAIN}
+    headers = {"X-Progress": views.progress(delivery), "Retry-After": _POLL_AGAIN}
     if delivery.status is Status.PARKED:
         issue = Issue("incomplete", f"parked: {delivery.reason}", None, "warning")
         return outcome(202, [issue], headers)
@@ -241,13 +241,13 @@ def replayed(delivery: Delivery) -> func.HttpResponse:
 
 def page(req: func.HttpRequest, result: Page | Replayed) -> func.HttpResponse:
     """Deliveries as JSON, with the address of the next page, or of the next ones to replay."""
-    body: dict[str, Any] = {"deliveries": [view.summary(item) for item in result.deliveries]}
+    body: dict[str, Any] = {"deliveries": [views.summary(item) for item in result.deliveries]}
     return _json(body | _next(req, result.after), 200, media="application/json")
 
 
 def activity(req: func.HttpRequest, result: ActivityPage) -> func.HttpResponse:
     """Entries of the activity log, and the address of the next page."""
-    body = {"activity": [view.activity(entry) for entry in result.entries]}
+    body = {"activity": [views.activity(entry) for entry in result.entries]}
     return _json(body | _next(req, result.after), 200, media="application/json")
 
 

@@ -23,7 +23,6 @@ from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.first_use import Worker
-from integration.housekeeping import Ages, Housekeeping
 from integration.intake.accept import Intake
 from integration.journal.activity import ActivityLog
 from integration.journal.keys import delivery_id
@@ -33,6 +32,7 @@ from integration.mapping import files
 from integration.mapping.files import File, Table
 from integration.mirror.mirror import Mirror
 from integration.neighbours import Caller, credential, neighbour
+from integration.operations.housekeeping import Ages, Housekeeping
 from integration.queues.queue_sender import Outbox
 from integration.relay.fetch import Sources
 from integration.relay.lane import Carrier

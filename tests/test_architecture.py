@@ -26,7 +26,7 @@ def name_of(path: Path) -> str:
 COMPUTING = ("fhir", "mapping", "dataverse", "odata", "toolkit", "provision")
 COMPUTING += ("fhirpath", "write_back")
 NOT_PURE = ("client", "load", "files", "command")
-PURE_ALONE = ("journal.keys", "journal.view", "core.model", "core.errors", "core.decimal_json")
+PURE_ALONE = ("journal.keys", "operations.views", "core.model", "core.errors", "core.decimal_json")
 PURE_ALONE += (
     "virtual_tables.entity_type",
     "virtual_tables.pushdown",

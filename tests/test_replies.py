@@ -19,7 +19,7 @@ from integration.core.model import Delivery, Outcome, RowOutcome, Status
 from integration.intake.accept import Accepted
 from integration.intake.subscriptions import Noted
 from integration.journal.store import Page
-from integration.tracking import Replayed, Story
+from integration.operations.deliveries import Replayed, Story
 from tests.conftest import MARKER, told_by
 
 ID = "019caaee-c260-7000-8000-000000000001"

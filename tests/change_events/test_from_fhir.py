@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from integration import tracking
 from integration.change_events.from_fhir import Events, Unreadable, take
 from integration.core.model import Claim, Status
-from integration.housekeeping import Ages, Step, due
 from integration.mirror import mirror as mirroring
+from integration.operations import deliveries
+from integration.operations.housekeeping import Ages, Step, due
 from integration.queues.names import MIRROR_QUEUE
 from tests.conftest import MARKER, Body, Route, patient, patients_followed, told_by
 
@@ -192,7 +192,7 @@ async def test_rows_of_events_that_were_parked_can_be_replayed(route: Route) -> 
     await taken(route, event_grid())
     claim = route.outbox.sent.pop()[1]
     await mirroring.park(route.mirror, claim, "mirroring failed repeatedly")
-    await tracking.replay(route.journal, route.outbox, claim.delivery, route.clock())
+    await deliveries.replay(route.journal, route.outbox, claim.delivery, route.clock())
     assert route.queued(MIRROR_QUEUE) == [(Claim(claim.delivery, resource=claim.resource), 0)]
 
 

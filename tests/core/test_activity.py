@@ -11,13 +11,13 @@ from typing import Any
 import httpx
 import pytest
 
-from integration import health, tracking
 from integration.core.activity import FULL, About, Activities, about, category_of, doing, together
 from integration.core.errors import Misconfigured, Rejected, Unavailable
 from integration.core.model import Activity, Category, Claim, Request, RowOutcome
 from integration.fhir.units import Limits
 from integration.journal.activity import MemoryActivityLog
 from integration.mirror import mirror as mirroring
+from integration.operations import deliveries, health
 from tests.conftest import MARKER, Body, Route, bundle, entry, observation, patient, told_by
 
 FHIR, DATAVERSE = "FHIR server", "Dataverse"
@@ -418,15 +418,15 @@ async def test_entries_are_chosen_by_the_query_parameters(route: Route) -> None:
         ({"duration": "1"}, 0),
     ]
     for params, number in asked:
-        page = await tracking.look_up(route.activity, params)
+        page = await deliveries.look_up(route.activity, params)
         assert (len(page.entries), page.after) == (number, None), params
 
 
 async def test_pages_are_as_long_as_was_asked(route: Route) -> None:
     await mirrored(route, patient(id="p1"))
-    first = await tracking.look_up(route.activity, {"_count": "2"})
+    first = await deliveries.look_up(route.activity, {"_count": "2"})
     assert len(first.entries) == 2
-    second = await tracking.look_up(route.activity, {"_count": "2", "after": str(first.after)})
+    second = await deliveries.look_up(route.activity, {"_count": "2", "after": str(first.after)})
     newest = route.activity.entries[::-1]
     assert [*first.entries, *second.entries] == newest[:4]
 
@@ -448,7 +448,7 @@ async def test_pages_are_as_long_as_was_asked(route: Route) -> None:
 )
 async def test_what_the_log_cannot_be_asked_is_refused(params: Body, where: str | None) -> None:
     with pytest.raises(Rejected) as caught:
-        await tracking.look_up(MemoryActivityLog(), params)
+        await deliveries.look_up(MemoryActivityLog(), params)
     assert (caught.value.status, caught.value.issues[0].expression) == (400, where)
 
 

@@ -29,14 +29,14 @@ from integration.intake.http_request import Ask
 from integration.journal.guard_store import MemoryLedger
 from integration.journal.keys import delivery_id
 from integration.journal.store import MemoryJournal
-from integration.journal.view import response_bundle
 from integration.journal.write_guard import Order
+from integration.operations.deliveries import follow
+from integration.operations.views import response_bundle
 from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import MemoryOutbox
 from integration.relay import process as relaying
 from integration.relay.lane import Carrier
 from integration.relay.process import Relay
-from integration.tracking import follow
 from tests.conftest import patients_followed
 from tests.model.server import Server
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from integration import tracking
 from integration.core.errors import Unavailable
 from integration.core.model import Claim, Policy, Status
 from integration.fhir.units import Limits
 from integration.journal.store import MemoryJournal
+from integration.operations import deliveries
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.relay import process as relaying
 from tests.conftest import (
@@ -349,7 +349,9 @@ async def test_a_cancelled_delivery_sends_no_further_unit(route: Route) -> None:
     url = "urn:uuid:00000000-0000-4000-8000-000000000001"
     chain = bundle(entry(patient(), url), entry(observation(url)))
     delivery = await route.deliver(chain)
-    route.neighbour.will_wait_for(lambda: tracking.cancel(route.journal, delivery, route.clock.now))
+    route.neighbour.will_wait_for(
+        lambda: deliveries.cancel(route.journal, delivery, route.clock.now)
+    )
     await route.carry(delivery)
     assert len(route.neighbour.writes) == 1
     assert (await route.known(delivery)).status is Status.CANCELLED
@@ -359,7 +361,7 @@ async def test_a_cancelled_delivery_sends_no_further_unit(route: Route) -> None:
 
 async def test_a_cancelled_delivery_is_not_even_begun(route: Route) -> None:
     delivery = await route.deliver(families(1))
-    await tracking.cancel(route.journal, delivery, route.clock.now)
+    await deliveries.cancel(route.journal, delivery, route.clock.now)
     await route.carry(delivery)
     assert route.neighbour.heard == []
 
@@ -370,7 +372,7 @@ class CancelledMeanwhile(MemoryJournal):
     async def keep_lane(self, id_: str, lane: int, data: bytes) -> None:
         await super().keep_lane(id_, lane, data)
         if self.deliveries[id_].status is Status.ACCEPTED:
-            await tracking.cancel(self, id_, self.deliveries[id_].accepted)
+            await deliveries.cancel(self, id_, self.deliveries[id_].accepted)
 
 
 async def test_a_delivery_cancelled_while_it_fans_out_stays_cancelled(route: Route) -> None:

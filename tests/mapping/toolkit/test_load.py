@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from integration.cli import toolkit_command
 from integration.core.errors import Misconfigured, Unavailable
 from integration.mapping.load import maps
-from integration.mapping.toolkit import command, load
+from integration.mapping.toolkit import load
 from integration.mapping.toolkit.rows import Later, Toolkit, later, read
 from tests.mapping.toolkit.organisation import ATTRIBUTE_MAP, ENTITY_MAP, LATER, key, whole
 
@@ -19,9 +20,9 @@ COLUMNS = [f"--column={name}={getattr(LATER, name)}" for name in Later.__slots__
 
 def run(*arguments: str) -> tuple[int, list[str]]:
     parser = argparse.ArgumentParser()
-    command.add_options(parser)
+    toolkit_command.add_options(parser)
     said: list[str] = []
-    return command.run(parser.parse_args(arguments), _organisation, said.append), said
+    return toolkit_command.run(parser.parse_args(arguments), _organisation, said.append), said
 
 
 async def _organisation(named: Later) -> Toolkit:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from integration.core.errors import Unavailable
-from integration.health import check
 from integration.journal.store import MemoryJournal, Page
+from integration.operations.health import check
 from tests.conftest import Route
 
 WELL = {"storage": "ok", "fhir": "ok", "dataverse": "ok"}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from integration import tracking
 from integration.core.errors import Rejected
 from integration.core.model import Claim, Status
 from integration.mirror import mirror as mirroring
+from integration.operations import deliveries
 from integration.relay import process as relaying
 from tests.conftest import DAY, Route, bundle, entry, observation, patient
 
@@ -22,10 +22,10 @@ async def told(work: object) -> Rejected:
 
 async def test_a_story_has_the_delivery_its_outcomes_and_its_rows(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient(id="p1"), method="PUT", url="Patient/p1")))
-    assert not (await tracking.follow(route.journal, delivery)).outcomes
+    assert not (await deliveries.follow(route.journal, delivery)).outcomes
     await route.carry(delivery)
     await mirroring.mirror(route.mirror, Claim(delivery, resource="Patient/p1"))
-    story = await tracking.follow(route.journal, delivery)
+    story = await deliveries.follow(route.journal, delivery)
     assert story.delivery.status is Status.DONE
     assert [each.location for each in story.outcomes] == ["Patient/p1/_history/1"]
     assert [row.resource for row in story.rows] == ["Patient/p1"]
@@ -44,25 +44,25 @@ async def test_a_story_has_the_delivery_its_outcomes_and_its_rows(route: Route) 
     ],
 )
 async def test_a_delivery_that_nobody_knows_is_not_found(route: Route, id_: str) -> None:
-    assert (await told(tracking.follow(route.journal, id_))).status == 404
-    assert (await told(tracking.cancel(route.journal, id_, route.clock.now))).status == 404
+    assert (await told(deliveries.follow(route.journal, id_))).status == 404
+    assert (await told(deliveries.cancel(route.journal, id_, route.clock.now))).status == 404
 
 
 async def test_a_delivery_can_be_cancelled_until_it_is_done(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(observation())))
-    await tracking.cancel(route.journal, delivery, route.clock.now)
-    await tracking.cancel(route.journal, delivery, route.clock.now)
+    await deliveries.cancel(route.journal, delivery, route.clock.now)
+    await deliveries.cancel(route.journal, delivery, route.clock.now)
     assert (await route.known(delivery)).status is Status.CANCELLED
     other = await route.deliver(bundle(entry(patient())))
     await route.carry(other)
-    assert (await told(tracking.cancel(route.journal, other, route.clock.now))).status == 409
+    assert (await told(deliveries.cancel(route.journal, other, route.clock.now))).status == 409
     assert (await route.known(other)).status is Status.DONE
 
 
 async def test_a_parked_delivery_can_be_cancelled(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(observation())))
     await route.journal.change(delivery, status=Status.PARKED, reason="too old")
-    await tracking.cancel(route.journal, delivery, route.clock.now)
+    await deliveries.cancel(route.journal, delivery, route.clock.now)
     assert (await route.known(delivery)).status is Status.CANCELLED
 
 
@@ -74,7 +74,7 @@ async def test_the_list_is_walked_page_by_page_newest_first(route: Route) -> Non
     seen: list[str] = []
     after = None
     for _ in range(3):
-        page = await tracking.browse(route.journal, None, "2", after)
+        page = await deliveries.browse(route.journal, None, "2", after)
         seen += [each.id for each in page.deliveries]
         after = page.after
     assert seen == made[::-1]
@@ -85,7 +85,7 @@ async def test_the_list_can_be_narrowed_to_a_status(route: Route) -> None:
     first, second = [await route.deliver(patient()) for _ in range(2)]
     await route.carry(first)
     for status, found in (("done", [first]), ("accepted", [second]), ("parked", [])):
-        page = await tracking.browse(route.journal, status, "50", None)
+        page = await deliveries.browse(route.journal, status, "50", None)
         assert [each.id for each in page.deliveries] == found
 
 
@@ -106,7 +106,7 @@ async def test_the_list_can_be_narrowed_to_a_status(route: Route) -> None:
 async def test_what_the_list_cannot_be_asked_is_refused(
     route: Route, asked: tuple[str | None, str, str | None], where: str
 ) -> None:
-    error = await told(tracking.browse(route.journal, *asked))
+    error = await told(deliveries.browse(route.journal, *asked))
     assert (error.status, error.issues[0].expression) == (400, where)
 
 
@@ -116,7 +116,7 @@ async def test_a_sender_who_asks_too_early_costs_one_look_at_the_journal(route: 
     class OneLook:
         delivery = route.journal.delivery
 
-    story = await tracking.follow(OneLook(), delivery)  # type: ignore[arg-type]
+    story = await deliveries.follow(OneLook(), delivery)  # type: ignore[arg-type]
     assert story.delivery.status is Status.ACCEPTED
 
 
@@ -124,7 +124,7 @@ async def test_a_parked_delivery_is_replayed_with_its_id_and_ids(route: Route) -
     delivery = await route.deliver(bundle(entry(patient())))
     await relaying.park(route.journal, Claim(delivery), "the FHIR server was away")
 
-    await tracking.replay(route.journal, route.outbox, delivery, route.clock.now)
+    await deliveries.replay(route.journal, route.outbox, delivery, route.clock.now)
     assert (await route.known(delivery)).status is Status.ACCEPTED
     assert route.outbox.sent[-1] == ("relay", Claim(delivery), 0)
     await route.carry(delivery)
@@ -137,11 +137,11 @@ async def test_rows_that_were_given_up_on_are_replayed(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient(id="p1"), method="PUT", url="Patient/p1")))
     await route.carry(delivery)
     assert (
-        await told(tracking.replay(route.journal, route.outbox, delivery, route.clock.now))
+        await told(deliveries.replay(route.journal, route.outbox, delivery, route.clock.now))
     ).status == 409
     await mirroring.park(route.mirror, Claim(delivery, resource="Patient/p1"), "no answer")
 
-    await tracking.replay(route.journal, route.outbox, delivery, route.clock.now)
+    await deliveries.replay(route.journal, route.outbox, delivery, route.clock.now)
 
     assert route.outbox.sent[-1] == ("mirror", Claim(delivery, resource="Patient/p1"), 0)
 
@@ -149,14 +149,14 @@ async def test_rows_that_were_given_up_on_are_replayed(route: Route) -> None:
 async def test_what_is_on_its_way_or_cancelled_is_not_replayed(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
     assert (
-        await told(tracking.replay(route.journal, route.outbox, delivery, route.clock.now))
+        await told(deliveries.replay(route.journal, route.outbox, delivery, route.clock.now))
     ).status == 409
-    await tracking.cancel(route.journal, delivery, route.clock.now)
+    await deliveries.cancel(route.journal, delivery, route.clock.now)
     assert (
-        await told(tracking.replay(route.journal, route.outbox, delivery, route.clock.now))
+        await told(deliveries.replay(route.journal, route.outbox, delivery, route.clock.now))
     ).status == 409
     assert (
-        await told(tracking.replay(route.journal, route.outbox, UNKNOWN, route.clock.now))
+        await told(deliveries.replay(route.journal, route.outbox, UNKNOWN, route.clock.now))
     ).status == 404
 
 
@@ -175,8 +175,8 @@ async def parked(route: Route, number: int, reason: str = "FHIR server: answered
 
 async def replayed(route: Route, *, dry: bool = False, **params: str) -> tuple[list[str], object]:
     named = {name.replace("_run", "-run"): value for name, value in params.items()}
-    result = await tracking.replay_all(
-        route.journal, route.outbox, tracking.chosen_by(named), route.clock.now, dry=dry
+    result = await deliveries.replay_all(
+        route.journal, route.outbox, deliveries.chosen_by(named), route.clock.now, dry=dry
     )
     return [each.id for each in result.deliveries], result.after
 
@@ -244,14 +244,14 @@ async def test_what_somebody_cancels_meanwhile_is_not_replayed(route: Route) -> 
 
         async def change(self, id_: str, **changes: object) -> bool:
             if id_ == made[0]:
-                await tracking.cancel(route.journal, id_, route.clock.now)
+                await deliveries.cancel(route.journal, id_, route.clock.now)
             done: bool = await change(id_, **changes)
             return done
 
-    result = await tracking.replay_all(
+    result = await deliveries.replay_all(
         Cancelling(),  # type: ignore[arg-type]
         route.outbox,
-        tracking.Chosen(),
+        deliveries.Chosen(),
         route.clock.now,
         dry=False,
     )
@@ -274,13 +274,13 @@ async def test_what_somebody_cancels_meanwhile_is_not_replayed(route: Route) -> 
 )
 async def test_what_a_replay_cannot_be_asked_is_refused(name: str, value: str) -> None:
     with pytest.raises(Rejected) as caught:
-        tracking.chosen_by({name: value})
+        deliveries.chosen_by({name: value})
     assert (caught.value.status, caught.value.issues[0].expression) == (400, name)
 
 
 async def test_a_misspelt_parameter_replays_nothing() -> None:
     with pytest.raises(Rejected, match="chosen by status, reason"):
-        tracking.chosen_by({"raeson": "503"})
+        deliveries.chosen_by({"raeson": "503"})
 
 
 # --- cancelling --------------------------------------------------------------------------------
@@ -298,12 +298,12 @@ async def test_a_delivery_that_ends_meanwhile_is_not_cancelled(route: Route) -> 
             done: bool = await change(id_, **changes)
             return done
 
-    error = await told(tracking.cancel(Ending(), delivery, route.clock.now))  # type: ignore[arg-type]
+    error = await told(deliveries.cancel(Ending(), delivery, route.clock.now))  # type: ignore[arg-type]
     assert error.status == 409
     assert (await route.known(delivery)).status is Status.DONE
 
 
 async def test_a_cancelled_delivery_has_an_end(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
-    await tracking.cancel(route.journal, delivery, route.clock.now)
+    await deliveries.cancel(route.journal, delivery, route.clock.now)
     assert (await route.known(delivery)).finished == route.clock.now

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from integration import housekeeping, tracking
 from integration.core.errors import Rejected, Unavailable
 from integration.core.model import Activity, Category, Claim, Delivery, Status
 from integration.fhir.units import Limits
-from integration.housekeeping import Ages, Housekeeping, Step, due, sweep
 from integration.journal.store import MemoryJournal
 from integration.mirror import mirror as mirroring
+from integration.operations import deliveries, housekeeping
+from integration.operations.housekeeping import Ages, Housekeeping, Step, due, sweep
 from integration.relay import process as relaying
 from tests.conftest import DAY, MARKER, Route, bundle, entry, patient, told_by
 
@@ -176,7 +176,7 @@ async def test_a_parked_delivery_that_is_replayed_has_its_whole_time_again(route
     delivery = await route.deliver(bundle(entry(patient())))
     await relaying.park(route.journal, Claim(delivery), "the FHIR server was away")
     route.clock.later(20 * DAY)
-    await tracking.replay(route.journal, route.outbox, delivery, route.clock.now)
+    await deliveries.replay(route.journal, route.outbox, delivery, route.clock.now)
     await swept(route)
     assert (await route.known(delivery)).status is Status.ACCEPTED
 
@@ -191,7 +191,7 @@ async def test_a_delivery_that_is_over_is_forgotten_with_all_that_was_kept_of_it
     await route.carry(delivery)
     await mirroring.mirror(route.mirror, Claim(delivery, resource="Patient/p1"))
     stopped = await route.deliver(patient(active=True))
-    await tracking.cancel(route.journal, stopped, route.clock.now)
+    await deliveries.cancel(route.journal, stopped, route.clock.now)
     route.clock.later(30 * DAY - 1)
     await swept(route)
     assert await route.outcomes(delivery)
@@ -199,7 +199,7 @@ async def test_a_delivery_that_is_over_is_forgotten_with_all_that_was_kept_of_it
     await swept(route)
     for id_ in (delivery, stopped):
         with pytest.raises(Rejected) as caught:
-            await tracking.follow(route.journal, id_)
+            await deliveries.follow(route.journal, id_)
         assert caught.value.status == 404
         with pytest.raises(KeyError):
             await route.journal.kept(id_)
@@ -214,7 +214,7 @@ async def test_a_parked_delivery_is_never_forgotten(route: Route) -> None:
     route.clock.later(3000 * DAY)
     await swept(route)
     assert (await route.journal.kept(delivery)).body
-    await tracking.cancel(route.journal, delivery, route.clock.now)
+    await deliveries.cancel(route.journal, delivery, route.clock.now)
     await swept(route)
     assert (await route.known(delivery)).status is Status.CANCELLED
     route.clock.later(30 * DAY)
@@ -324,7 +324,7 @@ async def test_the_turns_that_a_parked_delivery_may_ask_for_are_kept(route: Rout
     await updated(route, "p")
     route.clock.later(31 * DAY)
     await swept(route)
-    await tracking.replay(route.journal, route.outbox, late, route.clock.now)
+    await deliveries.replay(route.journal, route.outbox, late, route.clock.now)
     await route.carry_all()
     assert await route.statuses(late) == [409]
 

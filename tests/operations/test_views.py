@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from integration.core.model import Delivery, Outcome, RowOutcome, Status
-from integration.journal.view import progress, response_bundle, summary
+from integration.operations.views import progress, response_bundle, summary
 
 NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
 DELIVERY = Delivery(

@@ -1,0 +1,1 @@
+"""The commands of `python -m integration` that need no folder of their own."""

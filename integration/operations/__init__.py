@@ -1,0 +1,1 @@
+"""For senders and operators: what became of deliveries, replay, health, housekeeping."""
