@@ -7,9 +7,9 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
-from integration.check import fhir, mends, rows, shown
-from integration.check.ends import Ends
-from integration.check.lines import Line, all_well, failed, ok, skipped, table
+from integration.check import dataverse, fhir, remedies, virtual_tables
+from integration.check.connections import Ends
+from integration.check.report import Line, all_well, failed, ok, skipped, table
 from integration.core.errors import IntegrationError
 from integration.dataverse.virtual import table_name
 from integration.mapping import files, load
@@ -67,12 +67,12 @@ async def lines(ends: Ends) -> list[Line]:
         _identity(ends),
         storage.lines(ends),
         fhir.lines(ends),
-        rows.lines(ends, maps, mirrored, heard),
-        shown.lines(ends, named, heard),
+        dataverse.lines(ends, maps, mirrored, heard),
+        virtual_tables.lines(ends, named, heard),
         fhir.sources(ends),
     )
-    identity, stored, server, dataverse, feed, sources = parts
-    return [identity, *stored, *server, _understood(maps), line, *dataverse, *feed, *sources]
+    identity, stored, server, tables, feed, sources = parts
+    return [identity, *stored, *server, _understood(maps), line, *tables, *feed, *sources]
 
 
 async def _identity(ends: Ends) -> Line:
@@ -89,7 +89,7 @@ async def _identity(ends: Ends) -> Line:
             await ends.credential.get_token(scope)
         except Exception as error:  # one class of theirs for all there is
             found = f"no token for {scope} ({type(error).__name__})"
-            return failed(_IDENTITY, found, mends.IDENTITY)
+            return failed(_IDENTITY, found, remedies.IDENTITY)
     return ok(_IDENTITY, f"has tokens for {len(wanted)} neighbours")
 
 
@@ -112,7 +112,7 @@ async def _routes(routes: DataRoutes) -> tuple[Mapping[str, str], Line]:
     strangers = sorted(stored.keys() - chosen.keys())
     if strangers:
         found = f"chosen for {', '.join(strangers)}, of which no map is in use"
-        return chosen, failed(_ROUTES, found, mends.ROUTES)
+        return chosen, failed(_ROUTES, found, remedies.ROUTES)
     virtual = sum(route == VIRTUAL for route in chosen.values())
     mirrored = ", ".join(name for name, route in chosen.items() if route == DATAVERSE)
     found = f"mirrored: {mirrored or 'none'}; virtual: {virtual}; chosen: {len(stored)}"

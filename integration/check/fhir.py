@@ -6,10 +6,10 @@ import asyncio
 from functools import partial
 from uuid import uuid4
 
-from integration.check import mends, verdicts
-from integration.check.attempts import attempt, clock_line
-from integration.check.ends import Ends
-from integration.check.lines import Line, failed, ok
+from integration.check import remedies, results
+from integration.check.connections import Ends
+from integration.check.report import Line, failed, ok
+from integration.check.runner import attempt, clock_line
 from integration.core import decimal_json
 from integration.core.activity import doing
 from integration.core.http import Neighbour
@@ -20,8 +20,8 @@ _JSON = {"accept": "application/fhir+json"}
 
 
 async def lines(ends: Ends) -> list[Line]:
-    role = mends.fhir_role(ends.settings.client_id)
-    tried = partial(attempt, away=mends.FHIR_AWAY, refused=role)
+    role = remedies.fhir_role(ends.settings.client_id)
+    tried = partial(attempt, away=remedies.FHIR_AWAY, refused=role)
     return list(
         await asyncio.gather(
             tried("FHIR metadata", _metadata(ends)),
@@ -38,13 +38,13 @@ async def sources(ends: Ends) -> list[Line]:
     async def asked(name: str, source: Neighbour) -> Line:
         answer = await source.send(Request("GET", "metadata", headers=_JSON))
         found = f"answered {answer.status}"
-        return failed(name, found, mends.SOURCE) if answer.status >= 500 else ok(name, found)
+        return failed(name, found, remedies.SOURCE) if answer.status >= 500 else ok(name, found)
 
     named = {f"source {base}": source for base, source in ends.sources.items()}
     return list(
         await asyncio.gather(
             *(
-                attempt(name, asked(name, source), away=mends.SOURCE, refused=mends.SOURCE)
+                attempt(name, asked(name, source), away=remedies.SOURCE, refused=remedies.SOURCE)
                 for name, source in named.items()
             )
         )
@@ -54,11 +54,11 @@ async def sources(ends: Ends) -> list[Line]:
 async def _metadata(ends: Ends) -> Line:
     answer = await _sent(ends, Request("GET", "metadata", headers=_JSON))
     body = decimal_json.object_or_none(answer.body)
-    return verdicts.capability("FHIR metadata", answer.status, body)
+    return results.capability("FHIR metadata", answer.status, body)
 
 
 async def _read(ends: Ends) -> Line:
-    return verdicts.read("FHIR read", (await _nothing(ends)).status)
+    return results.read("FHIR read", (await _nothing(ends)).status)
 
 
 async def _nothing(ends: Ends) -> Response:
@@ -75,7 +75,7 @@ async def _write(ends: Ends) -> Line:
     answer = await _sent(ends, Request("PUT", path, decimal_json.encode(body), headers))
     if answer.status in (200, 201):
         await _sent(ends, Request("DELETE", path, headers=_JSON))
-    return verdicts.write("FHIR write", answer.status)
+    return results.write("FHIR write", answer.status)
 
 
 async def _sent(ends: Ends, request: Request) -> Response:

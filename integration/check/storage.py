@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Awaitable
 from uuid import uuid4
 
-from integration.check import mends
-from integration.check.attempts import attempt, clock_line
-from integration.check.ends import Ends
-from integration.check.lines import Line, failed, ok
+from integration.check import remedies
+from integration.check.connections import Ends
+from integration.check.report import Line, failed, ok
+from integration.check.runner import attempt, clock_line
 from integration.core.errors import Unavailable
 from integration.core.model import Response
 from integration.journal.azure_errors import storage_errors
@@ -47,10 +47,10 @@ async def _line(ends: Ends, kind: str, name: str, work: Awaitable[str]) -> Line:
         except Unavailable as error:
             if error.why != "ResourceNotFoundError":
                 raise
-            return failed(title, "is not there", mends.made(kind, name, account))
+            return failed(title, "is not there", remedies.made(kind, name, account))
 
-    role = mends.storage_role(kind, account, ends.settings.client_id)
-    return await attempt(title, worked(), away=mends.STORAGE_AWAY, refused=role)
+    role = remedies.storage_role(kind, account, ends.settings.client_id)
+    return await attempt(title, worked(), away=remedies.STORAGE_AWAY, refused=role)
 
 
 async def _blob(ends: Ends) -> str:

@@ -25,14 +25,14 @@ from azure.storage.queue import QueueServiceClient
 
 from integration import storage, wiring
 from integration.__main__ import main
-from integration.check import command, mends
-from integration.check.ends import Ends
+from integration.check import command, remedies
+from integration.check.connections import Ends
 from integration.mapping import files
 from integration.settings import from_env
-from local.child import PROJECT
 from local.host.emulator import ACCOUNT, KEY
-from local.neighbours import Running, free_ports, neighbours
-from tests.provision.test_shown import OBSERVATION
+from local.processes import PROJECT
+from local.services import Running, free_ports, neighbours
+from tests.provision.test_virtual_tables import OBSERVATION
 
 FEED = "https://app.example.org/api/odata/"
 FEED_KEY = "feed-key-Zaphkiel"
@@ -260,7 +260,7 @@ def test_storage_that_is_nowhere_fails_by_itself(env: pytest.MonkeyPatch) -> Non
     env.setenv("AzureWebJobsStorage", f"AccountName=x;AccountKey={KEY};{points}")
     told = check()
     assert told.status == 1
-    assert {mend(told, name) for name in told.failed} == {mends.STORAGE_AWAY}
+    assert {mend(told, name) for name in told.failed} == {remedies.STORAGE_AWAY}
     assert told["clock of storage"][0] == "skipped"
     assert told["data routes"][0] == "skipped"
     assert told["Dataverse user"][0] == "ok"
@@ -320,7 +320,7 @@ def test_a_fhir_server_that_is_nowhere_fails_by_itself(env: pytest.MonkeyPatch) 
     env.setenv("FHIR_URL", NOWHERE)
     told = check()
     assert told.failed == ["FHIR metadata", "FHIR read", "FHIR write"]
-    assert mend(told, "FHIR read") == mends.FHIR_AWAY
+    assert mend(told, "FHIR read") == remedies.FHIR_AWAY
 
 
 def test_an_address_that_is_another_service_s_is_told(
@@ -335,7 +335,7 @@ def test_an_address_that_is_another_service_s_is_told(
 def test_an_identity_that_may_not_write_is_told_its_role() -> None:
     told = check(of_fhir(refused("PUT", "/Basic/")))
     assert told.failed == ["FHIR write"]
-    assert mend(told, "FHIR write") == mends.fhir_role(IDENTITY)
+    assert mend(told, "FHIR write") == remedies.fhir_role(IDENTITY)
     assert IDENTITY in mend(told, "FHIR write")
 
 
@@ -371,7 +371,7 @@ def test_a_sender_s_server_that_is_away_is_told(env: pytest.MonkeyPatch, running
 def test_an_identity_that_is_no_user_there_is_told_what_makes_it_one() -> None:
     told = check(of_dataverse(refused("GET", "")))
     assert "Dataverse user" in told.failed
-    assert mend(told, "Dataverse user") == mends.PROVISION
+    assert mend(told, "Dataverse user") == remedies.PROVISION
     assert LACKS_DATAVERSE_USER in told["Dataverse user"][1]
     assert told["FHIR write"][0] == "ok"
 
@@ -404,7 +404,7 @@ def test_what_this_identity_may_not_look_at_is_no_failure(part: str, name: str) 
     """The app does without these rights."""
     told = check(of_dataverse(refused("GET", part)))
     assert (told.status, told[name][0]) == (0, "skipped")
-    assert mends.PROVISION_LOOK in told[name][1]
+    assert remedies.PROVISION_LOOK in told[name][1]
 
 
 def test_columns_and_keys_that_are_lacking_are_named_with_the_line_of_the_map(
@@ -446,7 +446,7 @@ def test_a_data_source_of_another_address_is_told(env: pytest.MonkeyPatch) -> No
     env.setenv("FEED_URL", "https://other.example.org/api/odata/")
     told = check()
     assert told.failed == ["data source"]
-    assert mend(told, "data source") == mends.PROVISION
+    assert mend(told, "data source") == remedies.PROVISION
 
 
 def test_a_feed_whose_key_is_another_is_told_and_one_without_a_key_is_only_knocked_at(
@@ -477,7 +477,7 @@ def test_a_feed_that_is_not_published_is_told() -> None:
 def test_a_clock_that_is_an_hour_ahead_is_told_by_every_neighbour() -> None:
     told = check(lambda ends: replace(ends, now=lambda: datetime.now(UTC) + timedelta(hours=1)))
     assert told.failed == ["clock of storage", "clock of FHIR", "clock of Dataverse"]
-    assert {mend(told, name) for name in told.failed} == {mends.CLOCK}
+    assert {mend(told, name) for name in told.failed} == {remedies.CLOCK}
 
 
 class NoToken:

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from integration.check import mends, verdicts
-from integration.check.attempts import attempt, clock_line
-from integration.check.ends import Ends
-from integration.check.lines import Line, failed, ok, skipped
+from integration.check import remedies, results
+from integration.check.connections import Ends
+from integration.check.report import Line, failed, ok, skipped
+from integration.check.runner import attempt, clock_line
 from integration.core import decimal_json
 from integration.core.activity import doing
 from integration.core.errors import Misconfigured
@@ -21,7 +21,7 @@ from integration.mapping.model import EntityMap, Route
 from integration.mapping.schema_mismatches import misfits
 from integration.provision import load as provision
 from integration.provision.model import Custom
-from integration.provision.rows import privilege_names
+from integration.provision.records import privilege_names
 
 _CHECK = "check"
 _USER, _PRIVILEGES = "Dataverse user", "Dataverse privileges"
@@ -39,20 +39,20 @@ async def lines(
     by_toolkit = used.to == "healthcare-api"
     return list(
         await asyncio.gather(
-            attempt(_USER, _user(ends), away=mends.DATAVERSE_AWAY, refused=mends.PROVISION),
+            attempt(_USER, _user(ends), away=remedies.DATAVERSE_AWAY, refused=remedies.PROVISION),
             clock_line(ends, "clock of Dataverse", lambda: sent(ends, requests.who_am_i())),
             attempt(
                 _PRIVILEGES,
                 _privileges(ends, maps, mirrored, told),
-                away=mends.DATAVERSE_AWAY,
+                away=remedies.DATAVERSE_AWAY,
                 refused=None,
             ),
             *(
                 attempt(
                     _columns_of(entity),
                     _columns(ends, entity, by_toolkit=by_toolkit),
-                    away=mends.DATAVERSE_AWAY,
-                    refused=mends.PROVISION,
+                    away=remedies.DATAVERSE_AWAY,
+                    refused=remedies.PROVISION,
                     patience=_LONG,
                 )
                 for entity in mirrored
@@ -61,8 +61,8 @@ async def lines(
                 attempt(
                     _keys_of(one.table),
                     _keys(ends, one),
-                    away=mends.DATAVERSE_AWAY,
-                    refused=mends.PROVISION,
+                    away=remedies.DATAVERSE_AWAY,
+                    refused=remedies.PROVISION,
                 )
                 for one in keys
                 if one.keys
@@ -92,7 +92,7 @@ async def asked(ends: Ends, path: str) -> dict[str, Any] | None:
 async def _user(ends: Ends) -> Line:
     answer = await asked(ends, "WhoAmI")
     if answer is None or "UserId" not in answer:
-        return failed(_USER, "WhoAmI is not known there", mends.DATAVERSE_AWAY)
+        return failed(_USER, "WhoAmI is not known there", remedies.DATAVERSE_AWAY)
     return ok(_USER, str(answer["UserId"]))
 
 
@@ -107,8 +107,8 @@ async def _privileges(
     path = f"systemusers({user})/Microsoft.Dynamics.CRM.RetrieveUserPrivileges()"
     held = (await asked(ends, path) or {}).get("RolePrivileges", [])
     if held and not any(one.get("PrivilegeName") for one in held):
-        return skipped(_PRIVILEGES, f"Dataverse names none: {mends.PROVISION_LOOK}")
-    return verdicts.privileges(_PRIVILEGES, privilege_names(role, schemas).values(), held)
+        return skipped(_PRIVILEGES, f"Dataverse names none: {remedies.PROVISION_LOOK}")
+    return results.privileges(_PRIVILEGES, privilege_names(role, schemas).values(), held)
 
 
 def _columns_of(entity: EntityMap) -> str:
@@ -123,8 +123,8 @@ async def _columns(ends: Ends, entity: EntityMap, *, by_toolkit: bool) -> Line:
     tables = {table: await ends.dataverse.columns(table) for table in on.tables}
     wrong = misfits(on, tables)
     if wrong:
-        mend = mends.columns(ends.settings.mirroring.map_prefix)
-        return failed(name, verdicts.listed(wrong), mend)
+        mend = remedies.columns(ends.settings.mirroring.map_prefix)
+        return failed(name, results.listed(wrong), mend)
     return ok(name, f"as the map wants them, in {', '.join(on.tables)}")
 
 
@@ -136,7 +136,7 @@ async def _keys(ends: Ends, wanted: Custom) -> Line:
     name = _keys_of(wanted.table)
     path = f"{_table(wanted.table)}/Keys?$select=KeyAttributes,EntityKeyIndexStatus"
     found: Iterable[dict[str, Any]] = (await asked(ends, path) or {}).get("value", ())
-    return verdicts.keys(name, (key.columns for key in wanted.keys), found)
+    return results.keys(name, (key.columns for key in wanted.keys), found)
 
 
 def _table(name: str) -> str:

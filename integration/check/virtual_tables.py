@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from integration.check import mends, verdicts
-from integration.check.attempts import attempt
-from integration.check.ends import Ends
-from integration.check.lines import Line, failed, ok, skipped
-from integration.check.rows import asked
+from integration.check import remedies, results
+from integration.check.connections import Ends
+from integration.check.dataverse import asked
+from integration.check.report import Line, failed, ok, skipped
+from integration.check.runner import attempt
 from integration.core.errors import Misconfigured
 from integration.core.http import Neighbour
 from integration.core.model import Request
-from integration.provision import rows
+from integration.provision import records
 
 _TABLES, _SOURCE, _EVENTS, _FEED = "virtual tables", "data source", "external events", "feed"
 
@@ -25,14 +25,14 @@ async def lines(ends: Ends, named: Mapping[str, str], told: Collection[str]) -> 
     if ends.feed is None:
         why = "FEED_URL is not set, so no virtual tables are looked for"
         return [skipped(name, why) for name in (_TABLES, _SOURCE, _EVENTS, _FEED)]
-    away = mends.DATAVERSE_AWAY
+    away = remedies.DATAVERSE_AWAY
     prefix = ends.settings.mirroring.map_prefix
     if prefix is None:
-        unnamed = failed(_TABLES, "MAP_PREFIX is not set: they have no names", mends.SETTINGS)
+        unnamed = failed(_TABLES, "MAP_PREFIX is not set: they have no names", remedies.SETTINGS)
         return [unnamed, await _fed(ends.feed, ends.feed_key)]
     return list(
         await asyncio.gather(
-            attempt(_TABLES, _tables(ends, named), away=away, refused=mends.PROVISION),
+            attempt(_TABLES, _tables(ends, named), away=away, refused=remedies.PROVISION),
             attempt(_SOURCE, _source(ends, ends.feed), away=away, refused=None),
             attempt(_EVENTS, _events(ends, told), away=away, refused=None),
             _fed(ends.feed, ends.feed_key),
@@ -44,35 +44,35 @@ async def _tables(ends: Ends, named: Mapping[str, str]) -> Line:
     found = {table: await _definition(ends, table) for table in named.values()}
     lacking = [table for table, one in found.items() if one is None]
     if lacking:
-        return failed(_TABLES, f"there is no {verdicts.listed(lacking)}", mends.PROVISION)
+        return failed(_TABLES, f"there is no {results.listed(lacking)}", remedies.PROVISION)
     other = [table for table, one in found.items() if one and one["TableType"] != "Virtual"]
     if other:
-        return failed(_TABLES, f"not virtual: {verdicts.listed(other)}", mends.PROVISION)
+        return failed(_TABLES, f"not virtual: {results.listed(other)}", remedies.PROVISION)
     return ok(_TABLES, f"all {len(found)}")
 
 
 async def _source(ends: Ends, feed: Neighbour) -> Line:
     """The key of it is not asked for."""
-    selected = f"{rows.SOURCE}?$select={rows.SOURCE_KEY},msdyn_name,msdyn_uri"
-    found = rows.the_source((await asked(ends, selected) or {}).get("value", ()))
+    selected = f"{records.SOURCE}?$select={records.SOURCE_KEY},msdyn_name,msdyn_uri"
+    found = records.the_source((await asked(ends, selected) or {}).get("value", ()))
     if found is None:
-        return failed(_SOURCE, f"there is no data source {rows.SOURCE_NAME}", mends.PROVISION)
+        return failed(_SOURCE, f"there is no data source {records.SOURCE_NAME}", remedies.PROVISION)
     if str(found.get("msdyn_uri")).rstrip("/") != feed.base:
-        return failed(_SOURCE, "its address is not FEED_URL", mends.PROVISION)
-    return ok(_SOURCE, f"{rows.SOURCE_NAME}, of FEED_URL")
+        return failed(_SOURCE, "its address is not FEED_URL", remedies.PROVISION)
+    return ok(_SOURCE, f"{records.SOURCE_NAME}, of FEED_URL")
 
 
 async def _events(ends: Ends, told: Collection[str]) -> Line:
     if not told:
         return skipped(_EVENTS, "EXTERNAL_EVENTS names no type")
-    columns = ",".join(("_extensionofrecordid_value", *rows.EVENTS))
+    columns = ",".join(("_extensionofrecordid_value", *records.EVENTS))
     answer = await asked(ends, f"virtualentitymetadatas?$select={columns}") or {}
     on = {one.get("_extensionofrecordid_value") for one in answer.get("value", ())
-          if all(one.get(name) for name in rows.EVENTS)}  # fmt: skip
+          if all(one.get(name) for name in records.EVENTS)}  # fmt: skip
     off = [table for table in told
            if (await _definition(ends, table) or {}).get("MetadataId") not in on]  # fmt: skip
     if off:
-        return failed(_EVENTS, f"off for {verdicts.listed(off)}", mends.PROVISION)
+        return failed(_EVENTS, f"off for {results.listed(off)}", remedies.PROVISION)
     return ok(_EVENTS, f"on for {len(told)}")
 
 
@@ -82,7 +82,7 @@ async def _definition(ends: Ends, table: str) -> dict[str, Any] | None:
 
 
 async def _fed(feed: Neighbour, key: str | None) -> Line:
-    return await attempt(_FEED, _answered(feed, key), away=mends.FEED, refused=mends.FEED_KEY)
+    return await attempt(_FEED, _answered(feed, key), away=remedies.FEED, refused=remedies.FEED_KEY)
 
 
 async def _answered(feed: Neighbour, key: str | None) -> Line:
@@ -93,7 +93,7 @@ async def _answered(feed: Neighbour, key: str | None) -> Line:
     except Misconfigured:
         if key is None:
             return ok(_FEED, "there, and asks for a key; with FEED_KEY set more is looked at")
-        return failed(_FEED, "FEED_KEY is none of its keys", mends.FEED_KEY)
+        return failed(_FEED, "FEED_KEY is none of its keys", remedies.FEED_KEY)
     if answer.status != 200 or b"Edmx" not in answer.body[:200]:
-        return failed(_FEED, f"answered {answer.status}, and no metadata", mends.FEED)
+        return failed(_FEED, f"answered {answer.status}, and no metadata", remedies.FEED)
     return ok(_FEED, "answers with its metadata")

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 from integration.__main__ import main
-from integration.check import lines, mends, verdicts
-from integration.check.lines import State
-from local.child import PROJECT
+from integration.check import remedies, report, results
+from integration.check.report import State
+from local.processes import PROJECT
 
 NOON = datetime(2026, 3, 2, 12, 0, 0, 900_000, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 
 
-def clock(date: str | None, ours: datetime, most: float = 60) -> lines.Line:
-    return verdicts.clock("clock", date, ours, ours + SECOND / 10, most)
+def clock(date: str | None, ours: datetime, most: float = 60) -> report.Line:
+    return results.clock("clock", date, ours, ours + SECOND / 10, most)
 
 
 def test_a_date_cut_to_the_second_of_an_answer_on_its_way_is_no_difference() -> None:
@@ -49,7 +49,7 @@ def test_an_answer_without_a_date_says_nothing_of_a_clock(date: str | None) -> N
     ],
 )
 def test_only_an_r4_server_is_the_right_one(status: int, body: Any, found: str | None) -> None:
-    line = verdicts.capability("FHIR", status, body)
+    line = results.capability("FHIR", status, body)
     assert (line.state is State.OK) is (found is None)
     assert (found or "4.0.1") in line.found
     assert "Zaphkiel" not in line.found
@@ -57,17 +57,17 @@ def test_only_an_r4_server_is_the_right_one(status: int, body: Any, found: str |
 
 @pytest.mark.parametrize("status", [404, 410])
 def test_a_read_of_nothing_that_finds_nothing_was_allowed(status: int) -> None:
-    assert verdicts.read("read", status).state is State.OK
+    assert results.read("read", status).state is State.OK
 
 
 @pytest.mark.parametrize("status", [404, 412])
 def test_an_update_that_its_condition_refused_was_allowed(status: int) -> None:
-    assert verdicts.write("write", status).state is State.OK
+    assert results.write("write", status).state is State.OK
 
 
 @pytest.mark.parametrize("status", [200, 201, 400, 405, 500])
 def test_any_other_answer_is_not_what_was_wanted(status: int) -> None:
-    for verdict in (verdicts.read, verdicts.write):
+    for verdict in (results.read, results.write):
         line = verdict("it", status)
         assert line.state is State.FAILED
         assert line.mend
@@ -80,31 +80,31 @@ def held(name: str, depth: str = "Global") -> dict[str, str]:
 def test_a_privilege_counts_for_the_whole_organisation_only_and_in_any_case() -> None:
     wanted = ["prvReadContact", "prvWriteContact"]
     both = [held("prvreadcontact"), held("prvWriteContact")]
-    assert verdicts.privileges("it", wanted, both).state is State.OK
-    one = verdicts.privileges("it", wanted, [both[0], held("prvWriteContact", "Local")])
+    assert results.privileges("it", wanted, both).state is State.OK
+    one = results.privileges("it", wanted, [both[0], held("prvWriteContact", "Local")])
     assert one.found == "lacking prvWriteContact; 1 of them not for the whole organisation"
-    assert one.mend == mends.PROVISION
+    assert one.mend == remedies.PROVISION
 
 
 def test_a_key_must_be_there_and_its_index_ready() -> None:
     def there(state: str) -> list[dict[str, Any]]:
         return [{"KeyAttributes": ["b", "a"], "EntityKeyIndexStatus": state}]
 
-    assert verdicts.keys("it", [("a", "b")], there("Active")).state is State.OK
-    assert verdicts.keys("it", [("a", "b")], there("Failed")).found == "the index is Failed"
-    assert verdicts.keys("it", [("a", "c")], there("Active")).found == "no key of a + c"
+    assert results.keys("it", [("a", "b")], there("Active")).state is State.OK
+    assert results.keys("it", [("a", "b")], there("Failed")).found == "the index is Failed"
+    assert results.keys("it", [("a", "c")], there("Active")).found == "no key of a + c"
 
 
 def test_a_long_list_is_cut_and_says_so() -> None:
-    assert verdicts.listed(map(str, range(10))).endswith("7 and 2 more")
+    assert results.listed(map(str, range(10))).endswith("7 and 2 more")
 
 
 def test_each_check_is_one_line_and_a_failure_ends_with_its_mend() -> None:
-    told = lines.table(
+    told = report.table(
         [
-            lines.ok("a", "well"),
-            lines.failed("longer", "not", "do this"),
-            lines.skipped("b", "for a reason"),
+            report.ok("a", "well"),
+            report.failed("longer", "not", "do this"),
+            report.skipped("b", "for a reason"),
         ]
     )
     assert told == [
@@ -116,11 +116,13 @@ def test_each_check_is_one_line_and_a_failure_ends_with_its_mend() -> None:
 
 
 def every_mend() -> list[str]:
-    said = [text for name, text in vars(mends).items() if name.isupper() and isinstance(text, str)]
+    said = [
+        text for name, text in vars(remedies).items() if name.isupper() and isinstance(text, str)
+    ]
     kinds = ("container", "queue", "table")
-    said += [mends.made(kind, "name", "account") for kind in kinds]
-    said += [mends.storage_role(kind, "account", None) for kind in kinds]
-    return [*said, mends.fhir_role("id"), mends.columns("abc")]
+    said += [remedies.made(kind, "name", "account") for kind in kinds]
+    said += [remedies.storage_role(kind, "account", None) for kind in kinds]
+    return [*said, remedies.fhir_role("id"), remedies.columns("abc")]
 
 
 def test_each_page_that_a_mend_names_is_there() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from integration.check import mends
-from integration.check.ends import Ends
-from integration.check.lines import Line, failed, skipped
-from integration.check.verdicts import clock
+from integration.check import remedies
+from integration.check.connections import Ends
+from integration.check.report import Line, failed, skipped
+from integration.check.results import clock
 from integration.core.errors import IntegrationError, Misconfigured, Unavailable
 from integration.core.model import Response
 
@@ -27,10 +27,10 @@ async def attempt(
         return failed(name, f"no answer in {patience:.0f} s", away)
     except Misconfigured as error:
         if refused is None:
-            return skipped(name, f"this identity may not look at it: {mends.PROVISION_LOOK}")
+            return skipped(name, f"this identity may not look at it: {remedies.PROVISION_LOOK}")
         return failed(name, str(error), refused)
     except Unavailable as error:
-        return failed(name, str(error), mends.IDENTITY if "no token" in error.why else away)
+        return failed(name, str(error), remedies.IDENTITY if "no token" in error.why else away)
     except IntegrationError as error:
         return failed(name, str(error), away)
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from integration.check import mends
-from integration.check.lines import Line, failed, ok, skipped
+from integration.check import remedies
+from integration.check.report import Line, failed, ok, skipped
 
 # How many names of what is lacking a line holds.
 _NAMED = 8
@@ -28,7 +28,7 @@ def clock(name: str, date: str | None, before: datetime, after: datetime, most: 
     apart = max(early, late, 0.0)
     if apart > most:
         side = "ahead of" if early > late else "behind"
-        return failed(name, f"this machine is {apart:.0f} s {side} it", mends.CLOCK)
+        return failed(name, f"this machine is {apart:.0f} s {side} it", remedies.CLOCK)
     return ok(name, f"{apart:.0f} s apart")
 
 
@@ -37,10 +37,10 @@ def capability(name: str, answered: int, body: Any) -> Line:
     kind = body.get("resourceType") if isinstance(body, dict) else None
     if answered != 200 or kind != "CapabilityStatement":
         said = f"answered {answered}, and no CapabilityStatement"
-        return failed(name, said, mends.FHIR_AWAY)
+        return failed(name, said, remedies.FHIR_AWAY)
     version = str(body.get("fhirVersion"))[:20]
     if not version.startswith("4.0."):
-        return failed(name, f"fhirVersion {version}, not R4", mends.VERSIONS)
+        return failed(name, f"fhirVersion {version}, not R4", remedies.VERSIONS)
     return ok(name, f"fhirVersion {version}")
 
 
@@ -48,7 +48,7 @@ def read(name: str, answered: int) -> Line:
     """Of a resource that is not there."""
     if answered in (404, 410):
         return ok(name, "allowed")
-    return failed(name, f"a read of nothing was answered {answered}", mends.FHIR_AWAY)
+    return failed(name, f"a read of nothing was answered {answered}", remedies.FHIR_AWAY)
 
 
 def write(name: str, answered: int) -> Line:
@@ -59,8 +59,8 @@ def write(name: str, answered: int) -> Line:
     if answered in (404, 412):
         return ok(name, "allowed; its condition refused it, as it should")
     if answered in (200, 201):
-        return failed(name, "If-Match is ignored: an update was taken", mends.CONDITIONS)
-    return failed(name, f"an update was answered {answered}", mends.FHIR_AWAY)
+        return failed(name, "If-Match is ignored: an update was taken", remedies.CONDITIONS)
+    return failed(name, f"an update was answered {answered}", remedies.FHIR_AWAY)
 
 
 def privileges(name: str, wanted: Iterable[str], held: Iterable[Mapping[str, Any]]) -> Line:
@@ -75,7 +75,7 @@ def privileges(name: str, wanted: Iterable[str], held: Iterable[Mapping[str, Any
         return ok(name, f"all {len(asked)}")
     near = [each for each in lacking if each.lower() in narrow]
     short = f"; {len(near)} of them not for the whole organisation" if near else ""
-    return failed(name, f"lacking {listed(lacking)}{short}", mends.PROVISION)
+    return failed(name, f"lacking {listed(lacking)}{short}", remedies.PROVISION)
 
 
 def keys(name: str, wanted: Iterable[Iterable[str]], there: Iterable[Mapping[str, Any]]) -> Line:
@@ -85,7 +85,7 @@ def keys(name: str, wanted: Iterable[Iterable[str]], there: Iterable[Mapping[str
     lacking = [each for each in asked if frozenset(each) not in states]
     if lacking:
         told = listed(" + ".join(each) for each in lacking)
-        return failed(name, f"no key of {told}", mends.PROVISION)
+        return failed(name, f"no key of {told}", remedies.PROVISION)
     idle = [state for each in asked if (state := states[frozenset(each)]) != "Active"]
     if idle:
         again = "wait, or make it active again in the table's keys (make.powerapps.com)"
