@@ -11,7 +11,7 @@ from integration.core import decimal_json
 from integration.core.errors import Misconfigured
 from integration.core.model import Request, Response
 from integration.dataverse.requests import API, literal
-from integration.provision import rows, tables
+from integration.provision import records, tables
 from integration.provision.model import SECRET, Item, Step, Wanted
 from integration.provision.tables import Known
 
@@ -95,11 +95,11 @@ class Tenant:
 async def stages(tenant: Tenant, wanted: Wanted) -> AsyncIterator[Iterable[Item]]:
     """What each stage has and lacks. The next one is asked for when the steps of the one before
     are sent, or told in a dry run."""
-    yield rows.publisher(wanted, await _publishers(tenant, wanted))
-    owner = _id(rows.the_publisher(await _publishers(tenant, wanted)), "publisherid")
+    yield records.publisher(wanted, await _publishers(tenant, wanted))
+    owner = _id(records.the_publisher(await _publishers(tenant, wanted)), "publisherid")
     columns = ("solutionid", "uniquename", "ismanaged", "_publisherid_value")
     condition = f"uniquename eq {literal(wanted.solution)}"
-    yield rows.solution(wanted, await tenant.rows("solutions", columns, condition), owner)
+    yield records.solution(wanted, await tenant.rows("solutions", columns, condition), owner)
     yield tables.custom(wanted, await _tables(tenant, (one.table for one in wanted.custom)))
     if wanted.feed is not None:
         async for items in _virtual(tenant, wanted):
@@ -111,15 +111,15 @@ async def stages(tenant: Tenant, wanted: Wanted) -> AsyncIterator[Iterable[Item]
 async def _virtual(tenant: Tenant, wanted: Wanted) -> AsyncIterator[Iterable[Item]]:
     assert wanted.feed is not None
     provider = await _provider(tenant)
-    yield rows.source(wanted.feed, await _sources(tenant))
-    source = _id(rows.the_source(await _sources(tenant)), rows.SOURCE_KEY)
+    yield records.source(wanted.feed, await _sources(tenant))
+    source = _id(records.the_source(await _sources(tenant)), records.SOURCE_KEY)
     names = [table.name for table in wanted.virtual]
     yield tables.virtual_tables(wanted, await _tables(tenant, names), provider, source)
     known = await _tables(tenant, names)
     yield tables.virtual_columns(wanted, known)
     ids = {name: one.id if one is not None else None for name, one in known.items()}
-    columns = ("virtualentitymetadataid", "_extensionofrecordid_value", *rows.EVENTS)
-    yield rows.events(wanted, ids, await tenant.rows("virtualentitymetadatas", columns))
+    columns = ("virtualentitymetadataid", "_extensionofrecordid_value", *records.EVENTS)
+    yield records.events(wanted, ids, await tenant.rows("virtualentitymetadatas", columns))
 
 
 async def _identity(tenant: Tenant, wanted: Wanted) -> AsyncIterator[Iterable[Item]]:
@@ -135,17 +135,17 @@ async def _identity(tenant: Tenant, wanted: Wanted) -> AsyncIterator[Iterable[It
         columns, condition = ("systemuserid", "isdisabled"), f"applicationid eq {wanted.identity}"
         return await tenant.rows("systemusers", columns, condition)
 
-    yield rows.role(wanted, unit, await role())
-    yield rows.user(wanted, unit, await user())
+    yield records.role(wanted, unit, await role())
+    yield records.user(wanted, unit, await user())
     role_id = _id(next(iter(await role()), None), "roleid")
     user_id = _id(next(iter(await user()), None), "systemuserid")
     schemas = await _schemas(tenant, wanted.role.tables)
-    named = rows.privilege_names(wanted.role, schemas)
+    named = records.privilege_names(wanted.role, schemas)
     known = await _privileges(tenant, list(named.values()))
     granted = await _granted(tenant, role_id)
-    yield rows.privileges(wanted, schemas, known, role_id, granted)
+    yield records.privileges(wanted, schemas, known, role_id, granted)
     held = await _held(tenant, user_id)
-    yield rows.assignment(wanted, f"{tenant.base}/{API}", user_id, role_id, held)
+    yield records.assignment(wanted, f"{tenant.base}/{API}", user_id, role_id, held)
 
 
 async def _publishers(tenant: Tenant, wanted: Wanted) -> list[Row]:
@@ -159,22 +159,22 @@ async def _provider(tenant: Tenant) -> str:
 
     Raises Misconfigured where the organisation has another one.
     """
-    path = f"EntityDefinitions(LogicalName='{rows.SOURCE}')/Attributes?$select=LogicalName"
+    path = f"EntityDefinitions(LogicalName='{records.SOURCE}')/Attributes?$select=LogicalName"
     answer = await tenant.get(path)
-    condition = f"datasourcelogicalname eq {literal(rows.SOURCE)}"
+    condition = f"datasourcelogicalname eq {literal(records.SOURCE)}"
     columns = ("entitydataproviderid", "name")
     found = await tenant.rows("entitydataproviders", columns, condition)
     if answer is None or not found:
         raise Misconfigured(
-            f"the organisation has no OData v4 data provider (table {rows.SOURCE}): it is part of "
-            "every Dataverse database, so ask Microsoft for it"
+            f"the organisation has no OData v4 data provider (table {records.SOURCE}): it is part "
+            "of every Dataverse database, so ask Microsoft for it"
         )
     there = {one["LogicalName"] for one in answer["value"]}
-    lacking = [name for name in rows.SOURCE_COLUMNS if name not in there]
+    lacking = [name for name in records.SOURCE_COLUMNS if name not in there]
     if lacking:
         raise Misconfigured(
-            f"{rows.SOURCE} has no {', '.join(lacking)}; expected were "
-            f"{', '.join(rows.SOURCE_COLUMNS)}"
+            f"{records.SOURCE} has no {', '.join(lacking)}; expected were "
+            f"{', '.join(records.SOURCE_COLUMNS)}"
         )
     return str(found[0]["entitydataproviderid"])
 
@@ -182,8 +182,8 @@ async def _provider(tenant: Tenant) -> str:
 async def _sources(tenant: Tenant) -> list[Row]:
     """All: whether a table that is virtual itself can be filtered is not said. The key is never
     handed on; one that is not known cannot be compared."""
-    found = await tenant.rows(rows.SOURCE, (rows.SOURCE_KEY, *rows.SOURCE_COLUMNS))
-    column = rows.SECRET_COLUMN
+    found = await tenant.rows(records.SOURCE, (records.SOURCE_KEY, *records.SOURCE_COLUMNS))
+    column = records.SECRET_COLUMN
     return [
         {**row, column: SECRET if tenant.key in (None, row.get(column)) else ""} for row in found
     ]

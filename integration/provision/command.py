@@ -14,7 +14,7 @@ from integration.core.errors import IntegrationError, Misconfigured
 from integration.core.model import Request, Response
 from integration.dataverse.client import Dataverse
 from integration.dataverse.requests import API
-from integration.provision import client, load, rows
+from integration.provision import client, load, records
 from integration.provision.client import Tenant
 from integration.provision.model import Feed, Item, LeftOut, Note, Step, There, Wanted
 from integration.settings import mirroring_from_env, provisioning_from_env
@@ -121,7 +121,7 @@ async def _provision(
         async for items in client.stages(tenant, wanted):
             for item in items:
                 await done(item)
-        for item in rows.publication(wanted.changed if defined else ()):
+        for item in records.publication(wanted.changed if defined else ()):
             await done(item)
     return counts
 

@@ -15,7 +15,7 @@ from integration.mapping.concepts import CONCEPTS
 from integration.mapping.load import Maps
 from integration.mapping.model import EntityMap, Kind, Route
 from integration.provision.model import Custom, CustomColumn, CustomKey, Feed, Role, Wanted
-from integration.provision.shown import virtual_tables
+from integration.provision.virtual_tables import virtual_tables
 from integration.settings import Mirroring
 
 FOLDER = Path(__file__).parent

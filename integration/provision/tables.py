@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from integration.dataverse.virtual import entity_set
-from integration.provision import shapes
+from integration.provision import definitions
 from integration.provision.model import (
     Custom,
     CustomColumn,
@@ -64,7 +64,7 @@ def _custom(one: Custom, known: Known, solution: str) -> Iterator[Item]:
         if frozenset(key.columns) in known.keys:
             yield There(what)
         else:
-            yield Step(what, "POST", path, shapes.key(key), solution)
+            yield Step(what, "POST", path, definitions.key(key), solution)
 
 
 def _custom_column(table: str, column: CustomColumn, known: Known, solution: str) -> Iterator[Item]:
@@ -73,11 +73,11 @@ def _custom_column(table: str, column: CustomColumn, known: Known, solution: str
         yield There(what)
         yield from _other_type(what, known.columns[column.name], column.type)
     elif column.target is not None:
-        body = shapes.custom_lookup(table, column, column.target)
+        body = definitions.custom_lookup(table, column, column.target)
         yield Step(f"{what}, to {column.target}", "POST", "RelationshipDefinitions", body, solution)
     else:
         path = f"{_DEFINITIONS}(LogicalName='{table}')/Attributes"
-        yield Step(what, "POST", path, shapes.custom_column(column), solution)
+        yield Step(what, "POST", path, definitions.custom_column(column), solution)
 
 
 def virtual_tables(
@@ -88,7 +88,7 @@ def virtual_tables(
         known = tables[table.name]
         what = f"virtual table {table.name}, of {table.set}"
         if known is None:
-            body = shapes.virtual_table(
+            body = definitions.virtual_table(
                 table, provider or later("the data provider"), source or later("the data source")
             )
             yield Step(what, "POST", _DEFINITIONS, body, wanted.solution)
@@ -116,7 +116,7 @@ def virtual_columns(wanted: Wanted, tables: Tables) -> Iterator[Item]:
             what = f"lookup {lookup.name} of {table.name}, to {lookup.target}"
             found = known.columns.get(lookup.name)
             if found is None:
-                body = shapes.virtual_lookup(table.name, lookup)
+                body = definitions.virtual_lookup(table.name, lookup)
                 yield Step(what, "POST", "RelationshipDefinitions", body, wanted.solution)
                 continue
             yield There(what)
@@ -134,7 +134,7 @@ def _primary_key(table: VirtualTable, known: Known, solution: str) -> Iterator[I
         path = (
             f"{_DEFINITIONS}(LogicalName='{table.name}')/Attributes(LogicalName='{table.name}id')"
         )
-        yield Step(what, "PUT", path, shapes.primary_key(known.primary, table.key), solution)
+        yield Step(what, "PUT", path, definitions.primary_key(known.primary, table.key), solution)
 
 
 def _virtual_column(
@@ -144,7 +144,7 @@ def _virtual_column(
     found = known.columns.get(column.name)
     if found is None:
         path = f"{_DEFINITIONS}(LogicalName='{table}')/Attributes"
-        yield Step(what, "POST", path, shapes.virtual_column(column), solution)
+        yield Step(what, "POST", path, definitions.virtual_column(column), solution)
         return
     yield There(what)
     yield from _other_type(what, found, column.type, column.external)

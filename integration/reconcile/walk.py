@@ -21,7 +21,7 @@ from integration.fhir.searchset import Searchset, matches, next_path
 from integration.mapping.model import EntityMap, LongId
 from integration.mirror.mirror import Mirror, bring
 from integration.queues.retry import put_back
-from integration.reconcile import pages
+from integration.reconcile import row_pages
 from integration.reconcile.differences import (
     ID,
     Difference,
@@ -100,14 +100,14 @@ async def left_over(it: Reconcile, entity: EntityMap) -> AsyncIterator[Page]:
         first, headers={**first.headers, "prefer": f"odata.maxpagesize={it.page}"}
     )
     while request is not None:
-        page = pages.rows(it.dataverse, await _patiently(it, _sending(it, request)))
+        page = row_pages.rows(it.dataverse, await _patiently(it, _sending(it, request)))
         rows = [row for row in page["value"] if entity.shows(row)]
         gone = await asyncio.gather(
             *(_gone(it, entity, some) for some in _chunks(rows, it.resources))
         )
         settled = await _settled(it, [each for some in gone for each in some])
         yield Page(len(rows), settled)
-        request = pages.next_rows(it.dataverse, request, page)
+        request = row_pages.next_rows(it.dataverse, request, page)
 
 
 # -- comparing ------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ async def _compared(
     if not questions:
         return list(compare(entity, found, (), columns))
     answers = await _patiently(it, lambda: it.dataverse.ask(questions, it.run))
-    rows = [row for answer in answers for row in pages.rows(it.dataverse, answer)["value"]]
+    rows = [row for answer in answers for row in row_pages.rows(it.dataverse, answer)["value"]]
     return list(compare(entity, found, rows, columns))
 
 

@@ -8,7 +8,7 @@ from integration.core.errors import Misconfigured
 from integration.mapping import load
 from integration.mapping.model import EntityMap
 from integration.provision.model import VirtualColumn, VirtualLookup
-from integration.provision.shown import virtual_table, virtual_tables
+from integration.provision.virtual_tables import virtual_table, virtual_tables
 
 OBSERVATION = """
 resource = "Observation"
