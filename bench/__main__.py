@@ -18,11 +18,11 @@ from pathlib import Path
 import httpx
 import psutil
 
-from bench import feed, mapping, order, planning, scale, throttled
+from bench import feed, mapping, planning, scale, throttled, write_guard
 from bench.route import HEADERS, SENDER_HEADER, Measured, bare, carried, encoded
 from bench.watch import peak_memory, storage_operations
-from local.neighbours import free_ports, neighbours, start_host
 from local.samples import transaction
+from local.services import free_ports, neighbours, start_host
 
 ROUNDS = 3
 DELIVERIES = 40
@@ -35,7 +35,7 @@ SETTINGS = {
     "HOST_USE_FUNC": "0",
     "HOST_LOG_LEVEL": "WARNING",
     "SENDER_HEADER": SENDER_HEADER,
-    "ORDER": f"arrival, {order.UNGUARDED}=off",
+    "ORDER": f"arrival, {write_guard.UNGUARDED}=off",
     "MAX_DELIVERY_BYTES": str(scale.MAX_BYTES),
 }
 
@@ -127,7 +127,7 @@ async def _memory(it: Measured) -> None:
 
 
 async def _order(it: Measured) -> None:
-    slower, operations = await order.price(it)
+    slower, operations = await write_guard.price(it)
     _say("order_guard_over_none", slower)
     _say("order_guard_storage_operations", operations)
 

@@ -18,7 +18,7 @@ from integration.fhir.identity import Naming
 from integration.fhir.plan import plan
 from integration.settings import from_env
 from local.access import fhir_headers
-from local.neighbours import Running
+from local.services import Running
 
 PLACES = 16  # FHIR_CONCURRENCY by default
 HEADERS = {"content-type": "application/fhir+json"}

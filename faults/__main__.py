@@ -17,7 +17,7 @@ from pathlib import Path
 
 from faults.chapters import CHAPTERS, Wish, proven
 from faults.verdict import Tally
-from local.child import PROJECT
+from local.processes import PROJECT
 
 _NUMBER = 2000
 _AT_ONCE = 3  # processes

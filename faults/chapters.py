@@ -19,7 +19,7 @@ from faults.kills import Kills
 from faults.route import Route, opened
 from faults.verdict import Tally
 from faults.weather import Weather
-from local.neighbours import free_ports, neighbours
+from local.services import free_ports, neighbours
 
 # Of a whole run; the rest are kills at every request, and the outage.
 _STORM, _COPIES, _RANDOM_KILLS, _OUTAGE = 0.4, 0.25, 0.01, 0.02

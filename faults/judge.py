@@ -10,7 +10,7 @@ import httpx
 
 from faults import truth
 from faults.verdict import Finding, Tally, Told, judged
-from local.neighbours import Running
+from local.services import Running
 
 _MOST_TOLD = 10  # of one kind of harm
 

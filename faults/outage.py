@@ -39,7 +39,7 @@ from integration.queues.queue_sender import Outbox
 from integration.relay import process
 from integration.relay.lane import Carrier
 from integration.relay.process import Relay
-from local.neighbours import Running
+from local.services import Running
 
 HOUR = 3600.0
 HOURS = 2  # that the outage lasts

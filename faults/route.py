@@ -17,10 +17,10 @@ from azure.storage.queue.aio import QueueServiceClient
 from faults.deliveries import Sent, Stream
 from faults.proxy import Proxy
 from faults.verdict import Answer, Told
-from local.child import Child
 from local.host.emulator import connection_string
 from local.host.kill import NOTE, VARIABLE
-from local.neighbours import Running, start_host
+from local.processes import Child
+from local.services import Running, start_host
 
 T = TypeVar("T")
 

@@ -50,7 +50,7 @@ from integration.virtual_tables.data_routes import VIRTUAL, DataRoutes
 
 if TYPE_CHECKING:  # they know the paths of maps, which take long to learn
     from integration.change_events.to_dataverse import ExternalEvents
-    from integration.check.ends import Ends
+    from integration.check.connections import Ends
     from integration.virtual_tables.answer import VirtualTables
 
 # The SDKs log every request at INFO: cost without a use here.
@@ -133,7 +133,7 @@ async def dataverse() -> AsyncIterator[Dataverse]:
 async def ends(skew: float) -> AsyncIterator[Ends]:
     """Every neighbour, each for itself, with nothing made or asked of it. Raises Misconfigured."""
     from integration import storage
-    from integration.check.ends import Ends
+    from integration.check.connections import Ends
 
     settings, provisioning = from_env(), provisioning_from_env()
     async with AsyncExitStack() as open_:

@@ -21,10 +21,10 @@ import httpx
 from integration.core.errors import Misconfigured
 from integration.settings import from_env
 from local.access import fhir_headers
-from local.child import PROJECT, Child
 from local.host.settings import CannotStart
-from local.neighbours import Running, neighbours, ports_from_env, start_host
+from local.processes import PROJECT, Child
 from local.samples import Sample, samples
+from local.services import Running, neighbours, ports_from_env, start_host
 
 FOLDER = PROJECT / ".local" / "demo"
 DELIVERY_SECONDS = 120.0

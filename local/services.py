@@ -12,9 +12,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from local.child import PROJECT, Child, Part
 from local.host.emulator import connection_string
 from local.host.settings import CannotStart
+from local.processes import PROJECT, Child, Part
 
 ADDRESS = "127.0.0.1"
 PARTS = ("storage", "fhir", "dataverse")

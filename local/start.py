@@ -9,9 +9,9 @@ import time
 from contextlib import ExitStack
 from types import FrameType
 
-from local.child import PROJECT, Child
 from local.host.settings import CannotStart
-from local.neighbours import Running, neighbours, ports_from_env, start_host
+from local.processes import PROJECT, Child
+from local.services import Running, neighbours, ports_from_env, start_host
 
 FOLDER = PROJECT / ".local"
 EXAMPLE = '{"resourceType": "Patient", "name": [{"family": "Sample", "given": ["Anna"]}]}'

@@ -45,11 +45,11 @@ from integration.relay import process
 from integration.relay.fetch import NO_SOURCES, Sources
 from integration.relay.lane import Carrier
 from integration.relay.process import Relay
-from local.child import PROJECT
 from local.dataverse.app import create_app
 from local.dataverse.faults import fault_of
 from local.dataverse.tables import Additions
-from local.neighbours import Running, free_ports, neighbours
+from local.processes import PROJECT
+from local.services import Running, free_ports, neighbours
 
 # Stands for everything a patient could be known by: it may be in bytes and rows, nowhere else.
 MARKER = "Zaphkiel-7731"

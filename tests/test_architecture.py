@@ -32,7 +32,7 @@ PURE_ALONE += (
     "virtual_tables.pushdown",
     "virtual_tables.odata_request",
 )
-PURE_ALONE += ("check.lines", "check.mends", "check.verdicts")
+PURE_ALONE += ("check.report", "check.remedies", "check.results")
 PURE = [
     path
     for path in MODULES

@@ -30,9 +30,9 @@ from integration.core.model import Delivery, Received, Status
 from integration.journal.keys import delivery_id
 from integration.journal.store import Kept
 from integration.queues.queue_sender import read_claim
-from local.child import PROJECT
 from local.dataverse.app import create_app
-from local.neighbours import Running, free_ports
+from local.processes import PROJECT
+from local.services import Running, free_ports
 from tests.conftest import (
     FHIR_JSON,
     MARKER,

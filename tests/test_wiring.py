@@ -21,8 +21,8 @@ from integration.journal.keys import is_delivery_id
 from integration.neighbours import Caller
 from integration.neighbours import neighbour as neighbour_of
 from integration.settings import Service, Settings, from_env
-from local.child import PROJECT
-from local.neighbours import Running
+from local.processes import PROJECT
+from local.services import Running
 
 HEAVY = [
     "azure.data.tables",

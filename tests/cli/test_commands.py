@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from integration.__main__ import main
-from local.child import PROJECT
-from local.neighbours import free_ports, neighbours
+from local.processes import PROJECT
+from local.services import free_ports, neighbours
 
 PATIENT = {
     "resourceType": "Patient",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from local.child import PROJECT
+from local.processes import PROJECT
 
 LEVELS = ("debug", "info", "warning", "error", "exception", "critical", "log")
 MODULES = sorted((PROJECT / "integration").rglob("*.py"))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from local.child import PROJECT
+from local.processes import PROJECT
 
 PAGE = (PROJECT / "docs/operations.md").read_text("utf-8")
 MODULES = PROJECT / "infra/modules"

@@ -22,9 +22,9 @@ import httpx
 import pytest
 
 from integration.fhir.units import Limits
-from local.child import PROJECT
-from local.neighbours import free_ports, neighbours
+from local.processes import PROJECT
 from local.samples import samples
+from local.services import free_ports, neighbours
 from tests.equivalence.graphs import picture
 from tests.equivalence.meaning import (
     MOST,

@@ -18,8 +18,8 @@ from faults.judge import Report
 from faults.kills import Kills
 from faults.route import Route, client, opened
 from faults.weather import Weather
-from local.child import PROJECT
-from local.neighbours import Running, free_ports, neighbours
+from local.processes import PROJECT
+from local.services import Running, free_ports, neighbours
 
 pytestmark = [
     pytest.mark.live,

@@ -15,7 +15,7 @@ from integration.core.model import Activity, Category
 from integration.journal.activity import ActivityLog, MemoryActivityLog, Wanted
 from integration.journal.azure_activity import AzureActivityLog
 from integration.journal.keys import activity_key, activity_time
-from local.neighbours import Running
+from local.services import Running
 
 NOON = datetime(2026, 3, 2, 12, 0, 0, 123457, tzinfo=UTC)
 DELIVERY = "019a0000-0000-7000-8000-000000000000"

@@ -27,7 +27,7 @@ from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import read_claim
 from integration.relay import process as relaying
 from local.host.emulator import ACCOUNT, connection_string
-from local.neighbours import Running, free_ports
+from local.services import Running, free_ports
 from tests.conftest import MARKER, Route, bundle, entry, observation, patient
 from tests.fhir.notices import HOME, brought, notification
 

@@ -11,7 +11,7 @@ from azure.data.tables.aio import TableServiceClient
 
 from integration.journal import azure_guard_store
 from integration.journal.guard_store import Ledger, MemoryLedger, Turn
-from local.neighbours import Running
+from local.services import Running
 
 OLD, NEW = "019a0000-0000-7000-8000-000000000000", "019b0000-0000-7000-8000-000000000000"
 

@@ -12,7 +12,7 @@ from integration.journal.azure_data_routes import AzureRoutes
 from integration.journal.azure_row_keys import AzureRowKeys
 from integration.journal.data_routes import KeptRoutes, MemoryRoutes
 from integration.journal.row_keys import MemoryRowKeys, RowKeys
-from local.neighbours import Running
+from local.services import Running
 
 MANY = {f"id-{n}.x": str(UUID(int=n)) for n in range(250)}
 

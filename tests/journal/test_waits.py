@@ -11,7 +11,7 @@ from integration.core.model import Claim
 from integration.journal.azure_tables import made
 from integration.journal.azure_waits import AzureWaits
 from integration.journal.waits import MemoryWaits, Waits
-from local.neighbours import Running
+from local.services import Running
 
 DOCTOR, CLINIC = "Practitioner/7", "Organization/7"
 

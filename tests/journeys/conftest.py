@@ -11,8 +11,8 @@ import pytest
 
 from integration.settings import from_env
 from local.access import fhir_headers
-from local.child import PROJECT, Child
-from local.neighbours import ADDRESS, Ports, Running, free_ports, neighbours, start_host
+from local.processes import PROJECT, Child
+from local.services import ADDRESS, Ports, Running, free_ports, neighbours, start_host
 from tests.journeys.route import Route
 
 # A killed host's messages come back after this many seconds.

@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx
 
-from local.child import Child
-from local.neighbours import Running
+from local.processes import Child
+from local.services import Running
 
 FHIR_JSON = {"content-type": "application/fhir+json"}
 PATIENCE = 90.0  # seconds; a journey that takes longer has failed

@@ -15,7 +15,7 @@ import pytest
 from azure.storage.queue import TextBase64EncodePolicy
 from azure.storage.queue.aio import QueueClient
 
-from local.child import PROJECT
+from local.processes import PROJECT
 from tests.journeys.route import FHIR_JSON, Route, patient
 
 pytestmark = [pytest.mark.live, pytest.mark.azurite]

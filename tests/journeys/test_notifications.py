@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from local.neighbours import ADDRESS, Ports, neighbours
+from local.services import ADDRESS, Ports, neighbours
 from tests.fhir.notices import VERSIONS, brought, deleted, named, notification
 from tests.journeys.route import Route, locations, patient, statuses
 

@@ -16,8 +16,8 @@ import pytest
 
 from integration.settings import from_env
 from local.access import fhir_headers
-from local.child import PROJECT
-from local.neighbours import free_ports, neighbours, start_host
+from local.processes import PROJECT
+from local.services import free_ports, neighbours, start_host
 from tests.journeys.route import PATIENCE, Route
 
 PATIENT = "7b1f0000-0000-4000-8000-000000000001"

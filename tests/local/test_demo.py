@@ -15,9 +15,9 @@ import httpx
 import pytest
 
 from integration.core import decimal_json
-from local.child import PROJECT, Child, Part
-from local.neighbours import VARIABLES, free_ports
+from local.processes import PROJECT, Child, Part
 from local.samples import LARGE, large_transaction, samples
+from local.services import VARIABLES, free_ports
 
 MODULES = PROJECT / "local/node_modules"
 MISSING = [name for name in ("azurite", "@medplum") if not (MODULES / name).is_dir()]

@@ -19,14 +19,14 @@ import pytest
 from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.queue import QueueClient, QueueServiceClient, aio
 
-from local.child import PROJECT, Child
 from local.host import cron, leases, routes
 from local.host.functions import Function
 from local.host.leases import Trigger
 from local.host.queues import poll_delay
 from local.host.settings import CannotStart, HostOptions, QueueOptions, read_options, seconds
 from local.host.worker import Worker
-from local.neighbours import free_ports, neighbours, start_host
+from local.processes import PROJECT, Child
+from local.services import free_ports, neighbours, start_host
 
 SAMPLE = Path(__file__).parent / "sample_app"
 GUID = "0b6d3d3e-9c4b-4a53-8f1f-6f0f8a2f4c11"

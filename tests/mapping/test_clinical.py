@@ -23,7 +23,7 @@ from integration.mapping.model import AttributeMap, EntityMap, Kind, Link, Route
 from integration.mapping.write_back import apply
 from integration.mapping.write_back.inverse_paths import invertible
 from integration.virtual_tables.entity_type import shape
-from local.child import PROJECT
+from local.processes import PROJECT
 from tests.mapping import casework, r4, real
 from tests.mapping.casework import Case, Tables
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from local.child import PROJECT
+from local.processes import PROJECT
 
 KEY = "a-key"
 

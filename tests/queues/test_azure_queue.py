@@ -18,7 +18,7 @@ from integration.core.model import Claim
 from integration.queues.azure_queue import StorageOutbox
 from integration.queues.queue_sender import read_claim
 from local.host.emulator import ACCOUNT, connection_string
-from local.neighbours import Running, free_ports
+from local.services import Running, free_ports
 
 WHOLE = Claim("019caaee-c260-7000-8000-000000000001", 3, "Patient/p1", 2, 1772412300.25)
 

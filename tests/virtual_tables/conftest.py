@@ -32,7 +32,7 @@ from integration.virtual_tables.odata_request import Answer, Asked
 from integration.virtual_tables.read import Reading
 from integration.virtual_tables.row_keys import Keys
 from integration.virtual_tables.write import Writing
-from local.neighbours import free_ports, neighbours
+from local.services import free_ports, neighbours
 
 ROOT = "http://feed/api/odata/"
 NAMESPACE = UUID(int=7)

@@ -17,8 +17,8 @@ import requests
 from odata import ODataService
 from odata.exceptions import NoResultsFound, ODataError
 
-from local.child import PROJECT
-from local.neighbours import free_ports, neighbours, start_host
+from local.processes import PROJECT
+from local.services import free_ports, neighbours, start_host
 
 KEY = "what/Dataverse-sends=="
 PATIENT = str(UUID(int=1))

@@ -28,7 +28,7 @@ from integration.virtual_tables.odata_request import Asked
 from integration.virtual_tables.read import Reading
 from integration.virtual_tables.row_keys import Keys
 from integration.virtual_tables.write import Writing
-from local.neighbours import Running
+from local.services import Running
 from tests.conftest import MARKER, Body, Route, bundle, entry
 
 DELIVERY = "019caaee-c260-7000-8000-000000000001"

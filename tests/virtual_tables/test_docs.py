@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from integration.mapping.model import Route
 from integration.virtual_tables.entity_type import Shape
-from local.child import PROJECT
+from local.processes import PROJECT
 from tests.virtual_tables.conftest import SHAPES
 
 DOC = PROJECT / "docs/virtual-tables.md"

@@ -21,7 +21,7 @@ from integration.mapping.model import AttributeMap, Kind, Link
 from integration.mapping.write_back.apply import written
 from integration.mapping.write_back.inverse_paths import Condition, Steps, invertible
 from integration.virtual_tables.entity_type import Shape, shape
-from local.child import PROJECT
+from local.processes import PROJECT
 from tests.mapping import real
 
 MAPS = sorted((PROJECT / "integration/mapping/maps/clinical").glob("*.toml"))
