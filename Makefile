@@ -6,10 +6,12 @@ TESTS := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 READY := .venv/ready local/node_modules/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo start plan reconcile test check scan format bench faults fuzz clean
+.PHONY: help install demo start plan reconcile test check scan format bench faults fuzz clean
 
 help: ## Show this
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
+
+install: $(READY) ## Install what every other command needs, below the project
 
 demo: $(READY) ## Send the samples through the whole route on this machine, and show what arrived
 	@$(BIN)/python -m local.demo

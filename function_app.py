@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import azure.functions as func
 
-from integration import replies, settings, telemetry, wiring
+from integration.app import responses, settings, telemetry, wiring
+from integration.app.error_handlers import endpoint, odata_endpoint, trigger
 from integration.change_events import from_fhir as eventing
 from integration.change_events import to_dataverse
 from integration.core.errors import method_not_allowed
@@ -29,18 +30,18 @@ STORAGE = "AzureWebJobsStorage"
 
 
 @app.route("fhir/{type?}/{id?}", methods=METHODS)
-@replies.door
+@endpoint
 async def intake(req: func.HttpRequest) -> func.HttpResponse:
     """Keep a delivery, queue its claim check, answer 202. With ?dry-run=true, tell its plan."""
     parts = await wiring.parts()
-    if replies.dry_run(req):
-        told = await preview(parts.intake, parts.relay.limits, replies.ask(req))
-        return replies.plan(told)
-    return replies.accepted(req, await accept(parts.intake, replies.ask(req)))
+    if responses.dry_run(req):
+        told = await preview(parts.intake, parts.relay.limits, responses.ask(req))
+        return responses.plan(told)
+    return responses.accepted(req, await accept(parts.intake, responses.ask(req)))
 
 
 @app.queue_trigger("msg", RELAY_QUEUE, STORAGE)
-@replies.queue_door
+@trigger
 async def relay(msg: func.QueueMessage) -> None:
     """Carry a delivery, or one lane of it, to the FHIR server."""
     parts = await wiring.parts()
@@ -48,7 +49,7 @@ async def relay(msg: func.QueueMessage) -> None:
 
 
 @app.queue_trigger("msg", f"{RELAY_QUEUE}-poison", STORAGE)
-@replies.queue_door
+@trigger
 async def relay_poison(msg: func.QueueMessage) -> None:
     """Park a delivery whose claim failed again and again."""
     parts = await wiring.parts()
@@ -56,7 +57,7 @@ async def relay_poison(msg: func.QueueMessage) -> None:
 
 
 @app.queue_trigger("msg", MIRROR_QUEUE, STORAGE)
-@replies.queue_door
+@trigger
 async def mirror(msg: func.QueueMessage) -> None:
     """Bring one resource's row in Dataverse up to date with FHIR."""
     parts = await wiring.parts()
@@ -64,7 +65,7 @@ async def mirror(msg: func.QueueMessage) -> None:
 
 
 @app.queue_trigger("msg", f"{MIRROR_QUEUE}-poison", STORAGE)
-@replies.queue_door
+@trigger
 async def mirror_poison(msg: func.QueueMessage) -> None:
     """Park a row whose claim failed again and again."""
     parts = await wiring.parts()
@@ -72,7 +73,7 @@ async def mirror_poison(msg: func.QueueMessage) -> None:
 
 
 @app.queue_trigger("msg", settings.events_queue(), STORAGE)
-@replies.queue_door
+@trigger
 async def events(msg: func.QueueMessage) -> None:
     """Queue the mirroring of what somebody else changed at the FHIR server."""
     parts = await wiring.parts()
@@ -80,7 +81,7 @@ async def events(msg: func.QueueMessage) -> None:
 
 
 @app.queue_trigger("msg", f"{settings.events_queue()}-poison", STORAGE)
-@replies.queue_door
+@trigger
 async def events_poison(msg: func.QueueMessage) -> None:
     """The same later, after trouble with storage. What cannot be read stays in this queue."""
     parts = await wiring.parts()
@@ -88,7 +89,7 @@ async def events_poison(msg: func.QueueMessage) -> None:
 
 
 @app.queue_trigger("msg", EXTERNAL_QUEUE, STORAGE)
-@replies.queue_door
+@trigger
 async def external(msg: func.QueueMessage) -> None:
     """Tell Dataverse that what a virtual table shows has changed."""
     parts = await wiring.parts()
@@ -96,7 +97,7 @@ async def external(msg: func.QueueMessage) -> None:
 
 
 @app.queue_trigger("msg", f"{EXTERNAL_QUEUE}-poison", STORAGE)
-@replies.queue_door
+@trigger
 async def external_poison(msg: func.QueueMessage) -> None:
     """Give up on telling what failed again and again."""
     parts = await wiring.parts()
@@ -104,100 +105,100 @@ async def external_poison(msg: func.QueueMessage) -> None:
 
 
 @app.route("odata/{*path}", methods=METHODS)
-@replies.odata_door
+@odata_endpoint
 async def odata(req: func.HttpRequest) -> func.HttpResponse:
     """The feed of the virtual tables."""
     from integration.virtual_tables.answer import answer
 
     parts = await wiring.parts()
-    return replies.odata(await answer(parts.virtual_tables, replies.odata_asked(req)))
+    return responses.odata(await answer(parts.virtual_tables, responses.odata_asked(req)))
 
 
 @app.route("routes", methods=METHODS)
-@replies.door
+@endpoint
 async def data_routes(req: func.HttpRequest) -> func.HttpResponse:
     """Whether Dataverse has a table's rows from the mirror or from the feed. PATCH changes it."""
     parts = await wiring.parts()
     match req.method:
         case "GET":
-            return replies.routes(await routing.told(parts.routes))
+            return responses.routes(await routing.told(parts.routes))
         case "PATCH":
-            return replies.chosen(await routing.choose(parts.routes, replies.json_body(req)))
+            return responses.chosen(await routing.choose(parts.routes, responses.json_body(req)))
     raise method_not_allowed("GET", "PATCH")
 
 
 # Not `{id}`: where routes overlap, the names of their functions decide which is taken.
 # https://github.com/Azure/azure-functions-host/issues/9876
 @app.route("deliveries/{id:guid}", methods=METHODS)
-@replies.door
+@endpoint
 async def delivery(req: func.HttpRequest) -> func.HttpResponse:
     """What became of a delivery: progress, then its response bundle. DELETE cancels it."""
     parts = await wiring.parts()
     match req.method:
         case "GET":
-            return replies.story(await tracking.follow(parts.journal, req.route_params["id"]))
+            return responses.story(await tracking.follow(parts.journal, req.route_params["id"]))
         case "DELETE":
             id_ = req.route_params["id"]
-            return replies.cancelled(await tracking.cancel(parts.journal, id_, parts.now()))
+            return responses.cancelled(await tracking.cancel(parts.journal, id_, parts.now()))
     raise method_not_allowed("GET", "DELETE")
 
 
 @app.route("deliveries/{id}/replay", methods=METHODS)
-@replies.door
+@endpoint
 async def replay(req: func.HttpRequest) -> func.HttpResponse:
     """Queue again what was given up on, after an operator has mended the cause."""
     parts = await wiring.parts()
     if req.method != "POST":
         raise method_not_allowed("POST")
     id_ = req.route_params["id"]
-    return replies.replayed(await tracking.replay(parts.journal, parts.outbox, id_, parts.now()))
+    return responses.replayed(await tracking.replay(parts.journal, parts.outbox, id_, parts.now()))
 
 
 @app.route("deliveries/replay", methods=METHODS)
-@replies.door
+@endpoint
 async def replay_all(req: func.HttpRequest) -> func.HttpResponse:
     """The same for all parked deliveries that match. With ?dry-run=true, list them."""
     parts = await wiring.parts()
     if req.method != "POST":
         raise method_not_allowed("POST")
-    chosen, dry = tracking.chosen_by(req.params), replies.dry_run(req)
+    chosen, dry = tracking.chosen_by(req.params), responses.dry_run(req)
     asked = (parts.journal, parts.outbox, chosen, parts.now())
-    return replies.page(req, await tracking.replay_all(*asked, dry=dry))
+    return responses.page(req, await tracking.replay_all(*asked, dry=dry))
 
 
 @app.route("deliveries", methods=METHODS)
-@replies.door
+@endpoint
 async def deliveries(req: func.HttpRequest) -> func.HttpResponse:
     """The deliveries, newest first."""
     parts = await wiring.parts()
     if req.method != "GET":
         raise method_not_allowed("GET")
     asked = (req.params.get("status"), req.params.get("_count", "50"), req.params.get("after"))
-    return replies.page(req, await tracking.browse(parts.journal, *asked))
+    return responses.page(req, await tracking.browse(parts.journal, *asked))
 
 
 @app.route("activity", methods=METHODS)
-@replies.door
+@endpoint
 async def activity(req: func.HttpRequest) -> func.HttpResponse:
     """What was said to the neighbours, and what came of it, newest first."""
     parts = await wiring.parts()
     if req.method != "GET":
         raise method_not_allowed("GET")
-    return replies.activity(req, await tracking.look_up(parts.activity, req.params))
+    return responses.activity(req, await tracking.look_up(parts.activity, req.params))
 
 
 @app.route("health", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
-@replies.door
+@endpoint
 async def health(req: func.HttpRequest) -> func.HttpResponse:
     """Alive; with ?deep=1, whether every neighbour answers."""
     if req.params.get("deep") != "1":
-        return replies.health({})
+        return responses.health({})
     parts = await wiring.parts()
-    return replies.health(await health_check.check(parts.journal, parts.fhir, parts.dataverse))
+    return responses.health(await health_check.check(parts.journal, parts.fhir, parts.dataverse))
 
 
 @app.timer_trigger(arg_name="timer", schedule=settings.housekeeping_schedule())
-@replies.timer_door
+@trigger
 async def housekeeping(timer: func.TimerRequest) -> None:
     """Queue what was lost, park what takes too long, forget what is over."""
     parts = await wiring.parts()

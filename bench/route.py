@@ -11,12 +11,12 @@ from pathlib import Path
 import httpx
 import psutil
 
+from integration.app.settings import from_env
 from integration.core import decimal_json
 from integration.core.model import Received, Request
 from integration.fhir import bundle, units
 from integration.fhir.identity import Naming
 from integration.fhir.plan import plan
-from integration.settings import from_env
 from local.access import fhir_headers
 from local.services import Running
 

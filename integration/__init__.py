@@ -27,11 +27,12 @@ knows the paths of maps at its `first_use`), `replies` turns results and errors 
 imports only from lines below its own:
 
     __main__
-    wiring
-    check | first_use | reconcile | replies
-    change_events | cli | intake | mirror | neighbours | operations | provision
-    relay | storage | telemetry | virtual_tables
-    queues | settings
-    dataverse | fhir | journal | mapping | odata | reader
+    cli
+    check
+    provision
+    app | reconcile
+    change_events | intake | mirror | operations | relay | virtual_tables
+    queues
+    dataverse | fhir | journal | mapping | odata
     core
 """

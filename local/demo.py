@@ -18,8 +18,8 @@ from typing import Any
 
 import httpx
 
+from integration.app.settings import from_env
 from integration.core.errors import Misconfigured
-from integration.settings import from_env
 from local.access import fhir_headers
 from local.host.settings import CannotStart
 from local.processes import PROJECT, Child

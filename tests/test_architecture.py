@@ -74,8 +74,8 @@ EFFECTS = {"print", "open", "input", "eval", "exec", "compile", "__import__", "b
 
 # package -> the only modules that may know it
 KNOWN_BY = [
-    ("azure.functions", {"replies"}),
-    ("azure.identity", {"neighbours"}),
+    ("azure.functions", {"app.responses", "app.error_handlers"}),
+    ("azure.identity", {"app.http_clients"}),
     (
         "azure.core",
         {
@@ -86,10 +86,10 @@ KNOWN_BY = [
             "journal.azure_activity",
             "journal.azure_row_keys",
             "journal.azure_errors",
-            "storage",
+            "app.storage_clients",
         },
     ),
-    ("azure.storage", {"journal.azure_store", "journal.azure_blobs", "storage"}),
+    ("azure.storage", {"journal.azure_store", "journal.azure_blobs", "app.storage_clients"}),
     (
         "azure.data",
         {
@@ -100,12 +100,12 @@ KNOWN_BY = [
             "journal.azure_activity",
             "journal.azure_row_keys",
             "journal.azure_data_routes",
-            "storage",
+            "app.storage_clients",
         },
     ),
-    ("azure.monitor", {"telemetry"}),
-    ("httpx", {"core.http", "neighbours"}),
-    ("os", {"settings"}),
+    ("azure.monitor", {"app.telemetry"}),
+    ("httpx", {"core.http", "app.http_clients"}),
+    ("os", {"app.settings"}),
 ]
 
 

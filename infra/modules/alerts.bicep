@@ -45,7 +45,7 @@ AppTraces
     window: 'PT15M'
     query: '''
 AppTraces
-| where Message == 'door.misconfigured' or (Message endswith '.put_back' and SeverityLevel >= 3)
+| where Message == 'request.misconfigured' or (Message endswith '.put_back' and SeverityLevel >= 3)
 '''
   }
   {
@@ -70,7 +70,7 @@ AppTraces
     window: 'PT15M'
     query: '''
 AppTraces
-| summarize failed = countif(Message in ('door.failed', 'door.misconfigured', 'door.unavailable')), accepted = countif(Message == 'delivery.accepted')
+| summarize failed = countif(Message in ('request.failed', 'request.misconfigured', 'request.unavailable')), accepted = countif(Message == 'delivery.accepted')
 | where failed >= 5 and failed * 20 > failed + accepted
 '''
   }

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from integration.app import wiring
+from integration.app.http_clients import Caller, neighbour
+from integration.app.settings import (
+    Service,
+    Settings,
+    events_queue_itself,
+    from_env,
+    provisioning_from_env,
+)
+from integration.core.activity import Activities
 from integration.core.http import Neighbour
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
-from integration.settings import Settings
 
 if TYPE_CHECKING:  # with its SDKs, which no import of the doors should wait for
-    from integration.storage import Services
+    from integration.app.storage_clients import Services
+
+
+# Bytes of the feed's metadata that a check reads.
+_OF_THE_FEED = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +45,28 @@ class Ends:
     credential: Any
     now: Callable[[], datetime]
     skew: float = 60.0  # seconds that a clock may be wrong
+
+
+@asynccontextmanager
+async def ends(skew: float) -> AsyncIterator[Ends]:
+    """Every neighbour, each for itself, with nothing made or asked of it. Raises Misconfigured."""
+    from integration.app import storage_clients
+
+    settings, provisioning = from_env(), provisioning_from_env()
+    async with AsyncExitStack() as open_:
+        asking = wiring.service_credential(settings, open_)
+        caller = Caller(asking, Activities(), open_)
+        feed = provisioning.feed_url and Service(provisioning.feed_url.rstrip("/"), None, 1, 30)
+        yield Ends(
+            settings,
+            events_queue_itself(),
+            storage_clients.services(settings.storage, asking, open_, retry_total=0),
+            FhirServer(neighbour("FHIR server", settings.fhir, caller)),
+            Dataverse(neighbour("Dataverse", settings.dataverse, caller)),
+            wiring.fetch_sources(settings, caller).neighbours,
+            neighbour("the feed", feed, caller, _OF_THE_FEED) if feed else None,
+            provisioning.feed_key,
+            asking,
+            wiring.utc_now,
+            skew,
+        )

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 from uuid import uuid4
 
+from integration.app.storage_clients import CONTAINER, TABLES, queue_client
 from integration.check import remedies
 from integration.check.connections import Ends
 from integration.check.report import Line, failed, ok
@@ -14,7 +15,6 @@ from integration.core.errors import Unavailable
 from integration.core.model import Response
 from integration.journal.azure_errors import storage_errors
 from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE
-from integration.storage import CONTAINER, TABLES, queue_client
 
 _OURS = (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE)
 

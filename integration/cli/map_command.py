@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from integration.app.settings import mirroring_from_env
 from integration.core import decimal_json
 from integration.core.errors import IntegrationError, Unmappable
 from integration.core.model import Column
@@ -15,7 +16,6 @@ from integration.mapping import engine, explain, load
 from integration.mapping.load import Maps
 from integration.mapping.model import EntityMap, Route
 from integration.mapping.schema_mismatches import misfits
-from integration.settings import mirroring_from_env
 
 Tables = Mapping[str, Mapping[str, Column]]
 

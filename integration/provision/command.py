@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 
+from integration.app.settings import mirroring_from_env, provisioning_from_env
 from integration.core.errors import IntegrationError, Misconfigured
 from integration.core.model import Request, Response
 from integration.dataverse.client import Dataverse
@@ -17,7 +18,6 @@ from integration.dataverse.requests import API
 from integration.provision import client, load, records
 from integration.provision.client import Tenant
 from integration.provision.model import Feed, Item, LeftOut, Note, Step, There, Wanted
-from integration.settings import mirroring_from_env, provisioning_from_env
 
 _SOLUTION = "FhirRelay"
 

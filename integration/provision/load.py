@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from integration.app.settings import Mirroring
 from integration.core.errors import Misconfigured
 from integration.mapping import load
 from integration.mapping.concepts import CONCEPTS
@@ -16,7 +17,6 @@ from integration.mapping.load import Maps
 from integration.mapping.model import EntityMap, Kind, Route
 from integration.provision.model import Custom, CustomColumn, CustomKey, Feed, Role, Wanted
 from integration.provision.virtual_tables import virtual_tables
-from integration.settings import Mirroring
 
 FOLDER = Path(__file__).parent
 

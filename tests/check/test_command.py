@@ -23,12 +23,12 @@ from azure.storage.blob import (
 )
 from azure.storage.queue import QueueServiceClient
 
-from integration import storage, wiring
-from integration.__main__ import main
-from integration.check import command, remedies
+from integration.app import storage_clients
+from integration.app.settings import from_env
+from integration.check import command, connections, remedies
 from integration.check.connections import Ends
+from integration.cli.main import main
 from integration.mapping import files
-from integration.settings import from_env
 from local.host.emulator import ACCOUNT, KEY
 from local.processes import PROJECT
 from local.services import Running, free_ports, neighbours
@@ -71,7 +71,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, maps: Path) -> Iterator[Ru
 async def _made(running: Running) -> None:
     async with AsyncExitStack() as stack:
         settings = from_env({**running.settings()})
-        await storage.opened(settings.storage, None, stack)
+        await storage_clients.opened(settings.storage, None, stack)
     with QueueServiceClient.from_connection_string(running.storage) as queues:
         queues.create_queue("fhir-events")
         for name in ("relay", "mirror", "external-events", "fhir-events"):
@@ -144,7 +144,7 @@ def check(*changes: Callable[[Ends], Ends], feed: Answer = feed) -> Told:
 
     @asynccontextmanager
     async def opened(skew: float) -> AsyncIterator[Ends]:
-        async with wiring.ends(skew) as ends:
+        async with connections.ends(skew) as ends:
             if ends.feed is not None:
                 ends = replace(ends, feed=plugged(ends.feed, feed))
             for change in changes:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from integration.__main__ import main
 from integration.check import remedies, report, results
 from integration.check.report import State
+from integration.cli.main import main
 from local.processes import PROJECT
 
 NOON = datetime(2026, 3, 2, 12, 0, 0, 900_000, tzinfo=UTC)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from integration.__main__ import main
+from integration.cli.main import main
 from local.processes import PROJECT
 from local.services import free_ports, neighbours
 

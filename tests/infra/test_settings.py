@@ -9,10 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from integration import journal, settings
+from integration import journal
+from integration.app import settings
 from integration.journal import azure_blobs
+from tests.app.test_settings import OF_THE_HOST, REQUIRED, VALUES, Recording
 from tests.infra.templates import FILES, INFRA, PARSER, module, parsed, resources, said
-from tests.test_settings import OF_THE_HOST, REQUIRED, VALUES, Recording
 
 DEFAULTS: dict[str, str] = json.loads((INFRA / "settings.json").read_text("utf-8"))
 DECIDED: dict[str, object] = module("app")["decided"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from integration.__main__ import main
+from integration.cli.main import main
 from integration.core.errors import Rejected
 from integration.fhir.units import Limits
 from integration.intake.dry_run import preview

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from integration.settings import from_env
+from integration.app.settings import from_env
 from local.access import fhir_headers
 from local.processes import PROJECT, Child
 from local.services import ADDRESS, Ports, Running, free_ports, neighbours, start_host

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from integration.settings import from_env
+from integration.app.settings import from_env
 from local.access import fhir_headers
 from local.processes import PROJECT
 from local.services import free_ports, neighbours, start_host

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from integration.__main__ import main
+from integration.cli.main import main
 from integration.mapping import engine, files, load
 from integration.mapping.explain import assumed, explained
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from integration import first_use
+from integration.app import wiring
 from integration.core.model import Claim, RowOutcome
 from integration.dataverse import requests
 from integration.dataverse.client import rows as rows_of
@@ -39,7 +39,7 @@ def doctor() -> Body:
 
 
 async def hand_out(route: Route, claim: Claim) -> None:
-    sink = first_use._sink("healthcare-api", route.web_api, route.order)
+    sink = wiring._sink("healthcare-api", route.web_api, route.order)
     await mirroring.mirror(replace(route.mirror, sink=sink, maps=route.maps), claim)
 
 
@@ -70,7 +70,7 @@ async def children(route: Route) -> list[Body]:
 
 
 async def test_only_the_setting_sends_resources_to_the_api(route: Route) -> None:
-    sink = first_use._sink("web-api", route.web_api, route.order)
+    sink = wiring._sink("web-api", route.web_api, route.order)
     claim = Claim(DELIVERY, resource=route.neighbour.put(anna()))
     await mirroring.mirror(replace(route.mirror, sink=sink), claim)
     assert sent(route) == []

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from integration import __main__ as commands
-from integration import wiring
+from integration.app import wiring
+from integration.cli import main as commands
 from integration.core.errors import Misconfigured, Rejected
 from integration.core.model import Claim
 from integration.journal.data_routes import MemoryRoutes

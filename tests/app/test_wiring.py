@@ -13,14 +13,14 @@ from typing import Any
 import httpx
 import pytest
 
-from integration import wiring
+from integration.app import wiring
+from integration.app.http_clients import Caller
+from integration.app.http_clients import neighbour as neighbour_of
+from integration.app.settings import Service, Settings, from_env
 from integration.core.activity import Activities
 from integration.core.errors import Misconfigured
 from integration.core.http import BoundedClient, Neighbour
 from integration.journal.keys import is_delivery_id
-from integration.neighbours import Caller
-from integration.neighbours import neighbour as neighbour_of
-from integration.settings import Service, Settings, from_env
 from local.processes import PROJECT
 from local.services import Running
 
@@ -94,7 +94,9 @@ def test_a_door_opens_without_the_heavy_libraries() -> None:
 
 
 def test_a_worker_without_rows_to_write_needs_no_paths_of_maps(azurite: Running) -> None:
-    there = "import asyncio; from integration import wiring; parts = asyncio.run(wiring.parts())"
+    there = (
+        "import asyncio; from integration.app import wiring; parts = asyncio.run(wiring.parts())"
+    )
     storage = ["azure.data.tables", "azure.storage.blob"]
     assert loaded(there, **stated(azurite)) == storage
     assert loaded(f"{there}; assert parts.mirror is parts.mirror", **stated(azurite)) == [
@@ -108,7 +110,7 @@ def test_mirror_and_feed_share_the_maps_that_were_understood(azurite: Running) -
     """To understand them twice would make the first request to the feed wait for nothing."""
     code = """
 import asyncio
-from integration import wiring
+from integration.app import wiring
 
 parts = asyncio.run(wiring.parts())
 mirrored = parts.mirror.maps["Observation"].attributes
@@ -147,12 +149,12 @@ async def test_a_misspelt_type_of_external_events_stops_every_door(
 
 
 def test_a_laptop_needs_no_identity() -> None:
-    assert wiring._credential(settings(FHIR_SCOPE="none", DATAVERSE_SCOPE="none")) is None
+    assert wiring.service_credential(settings(FHIR_SCOPE="none", DATAVERSE_SCOPE="none")) is None
 
 
 @pytest.mark.parametrize("open_", ["FHIR_SCOPE", "DATAVERSE_SCOPE"])
 async def test_one_neighbour_that_wants_a_token_is_enough_for_an_identity(open_: str) -> None:
-    async with wiring._credential(settings(**{open_: "none"})) as credential:
+    async with wiring.service_credential(settings(**{open_: "none"})) as credential:
         assert hasattr(credential, "get_token")
 
 
@@ -198,7 +200,7 @@ async def test_a_source_that_wants_a_token_is_enough_for_an_identity(
 ) -> None:
     laptop = {"FHIR_SCOPE": "none", "DATAVERSE_SCOPE": "none"}
     async with AsyncExitStack() as stack:
-        credential = wiring._credential(settings(**laptop, **given))
+        credential = wiring.service_credential(settings(**laptop, **given))
         if credential is not None:
             await stack.enter_async_context(credential)
         assert (credential is not None) is identity
@@ -212,7 +214,7 @@ async def test_sources_are_asked_with_their_own_token_within_bounds_and_not_led_
         MAX_DELIVERY_BYTES="1000",
     )
     async with AsyncExitStack() as stack:
-        made = wiring._sources(chosen, Caller(object(), Activities(), stack))
+        made = wiring.fetch_sources(chosen, Caller(object(), Activities(), stack))
         first, second = (
             made.neighbours[base] for base in ("https://a.example/fhir", "https://b.example")
         )
@@ -224,7 +226,7 @@ async def test_sources_are_asked_with_their_own_token_within_bounds_and_not_led_
 
 
 def test_the_clock_is_in_utc_and_ids_are_deliveries() -> None:
-    now = wiring._now()
+    now = wiring.utc_now()
     assert now.tzinfo is UTC
     assert abs((now - datetime.now(UTC)).total_seconds()) < 5
     ids = {wiring._new_id(now) for _ in range(100)}

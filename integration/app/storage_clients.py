@@ -13,6 +13,7 @@ from azure.storage.blob.aio import BlobServiceClient
 from azure.storage.queue import TextBase64EncodePolicy
 from azure.storage.queue.aio import QueueClient, QueueServiceClient
 
+from integration.app.settings import Storage
 from integration.journal import (
     azure_activity,
     azure_blobs,
@@ -33,7 +34,6 @@ from integration.journal.waits import Waits
 from integration.queues.azure_queue import StorageOutbox
 from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import Outbox
-from integration.settings import Storage
 
 # The storage SDK waits 15 s before its first retry: a sender would have given up. Longer trouble
 # is for the sender to repeat, or for the queue.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from integration import settings
+from integration.app import settings
 
 # Addresses can hold a search by identifier, so no client is traced by its address. The events of
 # this app are enough: docs/operations.md lists them.

@@ -13,7 +13,7 @@ import azure.functions as func
 import httpx
 import pytest
 
-from integration import replies
+from integration.app import error_handlers, responses
 from integration.core.errors import Issue, Misconfigured, Rejected, Unavailable, method_not_allowed
 from integration.core.model import Delivery, Outcome, RowOutcome, Status
 from integration.intake.accept import Accepted
@@ -49,7 +49,7 @@ def read(response: func.HttpResponse) -> Any:
 
 
 async def through_the_door(error: Exception) -> func.HttpResponse:
-    @replies.door
+    @error_handlers.endpoint
     async def door(_: func.HttpRequest) -> func.HttpResponse:
         raise error
 
@@ -100,7 +100,7 @@ async def test_a_missing_setting_is_told_and_logged(caplog: pytest.LogCaptureFix
     assert response.status_code == 500
     assert "FHIR_URL" in read(response)["issue"][0]["diagnostics"]
     (record,) = caplog.records
-    assert (record.levelno, record.message) == (logging.ERROR, "door.misconfigured")
+    assert (record.levelno, record.message) == (logging.ERROR, "request.misconfigured")
 
 
 async def test_a_fault_of_our_own_is_told_without_its_text(
@@ -111,14 +111,14 @@ async def test_a_fault_of_our_own_is_told_without_its_text(
     assert read(response)["resourceType"] == "OperationOutcome"
     assert MARKER not in response.get_body().decode()
     (record,) = caplog.records
-    assert "ValueError at test_replies.py:" in told_by([record])
+    assert "ValueError at test_responses.py:" in told_by([record])
     assert MARKER not in told_by([record])
 
 
 async def test_a_queue_s_door_hands_on_no_text_of_a_fault() -> None:
     """The host logs an exception with everything that is chained to it."""
 
-    @replies.queue_door
+    @error_handlers.trigger
     async def door(_: func.QueueMessage) -> None:
         try:
             raise KeyError(MARKER)
@@ -129,7 +129,7 @@ async def test_a_queue_s_door_hands_on_no_text_of_a_fault() -> None:
         await door(func.QueueMessage(body=b"{}"))
     shown = "".join(traceback.format_exception(caught.value))
     assert MARKER not in shown
-    assert "ValueError at test_replies.py:" in str(caught.value)
+    assert "ValueError at test_responses.py:" in str(caught.value)
 
 
 # --- a delivery on its way ---------------------------------------------------------------------
@@ -138,7 +138,7 @@ async def test_a_queue_s_door_hands_on_no_text_of_a_fault() -> None:
 @pytest.mark.parametrize("kind", ["handshake", "heartbeat", "event-notification"])
 def test_a_notification_with_nothing_to_carry_is_answered_200(kind: str) -> None:
     """Else a subscription would not become active."""
-    response = replies.accepted(asked("https://host/api/fhir"), Noted(kind))
+    response = responses.accepted(asked("https://host/api/fhir"), Noted(kind))
     assert response.status_code == 200
     assert "Content-Location" not in response.headers
     (issue,) = json.loads(response.get_body())["issue"]
@@ -148,7 +148,7 @@ def test_a_notification_with_nothing_to_carry_is_answered_200(kind: str) -> None
 
 def test_an_accepted_delivery_is_told_where_to_ask() -> None:
     refused = (Issue("invalid", "line 2 is not JSON", "line 2"),)
-    response = replies.accepted(asked("https://host/api/fhir"), Accepted(ID, refused))
+    response = responses.accepted(asked("https://host/api/fhir"), Accepted(ID, refused))
     assert response.status_code == 202
     assert response.headers["Content-Location"] == f"https://host/api/deliveries/{ID}"
     assert [issue["severity"] for issue in read(response)["issue"]] == ["information", "error"]
@@ -167,7 +167,7 @@ def test_an_accepted_delivery_is_told_where_to_ask() -> None:
     ids=["accepted", "carrying"],
 )
 def test_a_delivery_on_its_way_tells_its_progress(delivery: Delivery, progress: str) -> None:
-    response = replies.story(Story(delivery))
+    response = responses.story(Story(delivery))
     assert response.status_code == 202
     assert response.headers["X-Progress"] == progress
     assert int(response.headers["Retry-After"]) > 0
@@ -176,7 +176,7 @@ def test_a_delivery_on_its_way_tells_its_progress(delivery: Delivery, progress: 
 
 def test_a_parked_delivery_tells_why() -> None:
     parked = replace(DONE, status=Status.PARKED, reason="FHIR server: answered 500")
-    response = replies.story(Story(parked, [], []))
+    response = responses.story(Story(parked, [], []))
     assert response.status_code == 202
     assert "X-Progress" in response.headers
     assert "FHIR server: answered 500" in read(response)["issue"][0]["diagnostics"]
@@ -184,7 +184,7 @@ def test_a_parked_delivery_tells_why() -> None:
 
 def test_a_cancelled_delivery_is_no_longer_there() -> None:
     cancelled = replace(DONE, status=Status.CANCELLED)
-    response = replies.story(Story(cancelled, [Outcome(0, 201)], []))
+    response = responses.story(Story(cancelled, [Outcome(0, 201)], []))
     assert response.status_code == 404
     assert "cancelled" in read(response)["issue"][0]["diagnostics"]
 
@@ -195,7 +195,7 @@ def test_a_finished_delivery_is_its_response_bundle_in_the_sender_s_order() -> N
         Outcome(0, 201, "urn:uuid:1", "Patient/p1/_history/1", 'W/"1"', "2026-03-02T00:00:00Z"),
         Outcome(1, 422, issues=[issue]),
     ]
-    response = replies.story(Story(DONE, outcomes, []))
+    response = responses.story(Story(DONE, outcomes, []))
     assert (response.status_code, response.mimetype) == (200, "application/fhir+json")
     assert read(response) == {
         "resourceType": "Bundle",
@@ -222,7 +222,7 @@ def test_a_finished_delivery_is_its_response_bundle_in_the_sender_s_order() -> N
 
 @pytest.mark.parametrize("kind", ["batch", "resource", "ndjson"])
 def test_what_was_no_transaction_is_answered_as_a_batch(kind: str) -> None:
-    response = replies.story(Story(replace(DONE, kind=kind), [Outcome(0, 204)], []))
+    response = responses.story(Story(replace(DONE, kind=kind), [Outcome(0, 204)], []))
     assert read(response)["type"] == "batch-response"
 
 
@@ -233,7 +233,7 @@ def test_lost_atomicity_and_unmapped_values_are_told_beside_what_the_server_said
         Outcome(1, 201, location="Patient/p2/_history/1"),
     ]
     rows = [RowOutcome(ID, "Patient/p1", "contact", "k", "created", "1", ("lastname: cut",))]
-    body = read(replies.story(Story(replace(DONE, split=True), outcomes, rows)))
+    body = read(responses.story(Story(replace(DONE, split=True), outcomes, rows)))
     first, second = (each["response"] for each in body["entry"])
     told = [one["diagnostics"] for one in first["outcome"]["issue"]]
     assert told[0] == "said by the server"
@@ -244,7 +244,7 @@ def test_lost_atomicity_and_unmapped_values_are_told_beside_what_the_server_said
 
 
 def test_a_cancellation_is_answered_without_a_body() -> None:
-    response = replies.cancelled(DONE)
+    response = responses.cancelled(DONE)
     assert (response.status_code, response.get_body()) == (202, b"")
 
 
@@ -253,7 +253,7 @@ def test_a_cancellation_is_answered_without_a_body() -> None:
 
 def test_a_page_has_the_address_of_the_next_one() -> None:
     req = asked(status="done", _count="1", code="a-function-key")
-    response = replies.page(req, Page((DONE,), ID))
+    response = responses.page(req, Page((DONE,), ID))
     body = read(response)
     assert response.mimetype == "application/json"
     assert body["next"] == f"http://host/api/deliveries?status=done&_count=1&after={ID}"
@@ -264,7 +264,7 @@ def test_a_page_has_the_address_of_the_next_one() -> None:
 
 def test_the_address_of_the_next_page_keeps_what_was_asked() -> None:
     req = asked(reason="answered 503 & more", since="2026-03-02T01:15:00+05:30", code="a-key")
-    address = httpx.URL(read(replies.page(req, Replayed((DONE,), ID)))["next"])
+    address = httpx.URL(read(responses.page(req, Replayed((DONE,), ID)))["next"])
     assert dict(address.params) == {
         "reason": "answered 503 & more",
         "since": "2026-03-02T01:15:00+05:30",
@@ -273,28 +273,28 @@ def test_the_address_of_the_next_page_keeps_what_was_asked() -> None:
 
 
 def test_a_dry_run_is_asked_for_in_so_many_words() -> None:
-    assert not replies.dry_run(asked())
-    assert not replies.dry_run(asked(**{"dry-run": "false"}))
-    assert replies.dry_run(asked(**{"dry-run": "true"}))
+    assert not responses.dry_run(asked())
+    assert not responses.dry_run(asked(**{"dry-run": "false"}))
+    assert responses.dry_run(asked(**{"dry-run": "true"}))
     for other in ("1", "True", ""):
         with pytest.raises(Rejected, match="dry-run must be true or false"):
-            replies.dry_run(asked(**{"dry-run": other}))
+            responses.dry_run(asked(**{"dry-run": other}))
 
 
 def test_a_plan_is_told_as_json() -> None:
-    response = replies.plan({"kind": "batch"})
+    response = responses.plan({"kind": "batch"})
     assert (response.status_code, response.mimetype) == (200, "application/json")
     assert read(response) == {"kind": "batch"}
 
 
 def test_the_last_page_has_no_next_one() -> None:
-    assert "next" not in read(replies.page(asked(), Page((DONE,), None)))
+    assert "next" not in read(responses.page(asked(), Page((DONE,), None)))
 
 
 def test_health_is_an_answer_for_probes() -> None:
-    well = replies.health({"storage": "ok"})
+    well = responses.health({"storage": "ok"})
     assert (well.status_code, read(well)) == (200, {"status": "ok", "storage": "ok"})
-    ill = replies.health({"storage": "ok", "fhir": "answered 500"})
+    ill = responses.health({"storage": "ok", "fhir": "answered 500"})
     assert (ill.status_code, read(ill)["status"]) == (503, "degraded")
 
 
@@ -309,7 +309,7 @@ def test_a_request_is_handed_on_with_its_headers_in_lower_case() -> None:
         route_params={"type": "Patient", "id": "p1"},
         body=b"{}",
     )
-    ask = replies.ask(req)
+    ask = responses.ask(req)
     assert (ask.method, ask.type, ask.id, ask.body) == ("PUT", "Patient", "p1", b"{}")
     assert ask.headers == {"content-type": "application/json", "if-match": 'W/"1"'}
 
@@ -317,4 +317,4 @@ def test_a_request_is_handed_on_with_its_headers_in_lower_case() -> None:
 @pytest.mark.parametrize("params", [{}, {"type": "", "id": ""}])
 def test_the_base_address_names_neither_type_nor_id(params: dict[str, str]) -> None:
     req = func.HttpRequest("POST", "http://host/api/fhir", route_params=params, body=b"{}")
-    assert (replies.ask(req).type, replies.ask(req).id) == (None, None)
+    assert (responses.ask(req).type, responses.ask(req).id) == (None, None)

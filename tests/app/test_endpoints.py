@@ -25,7 +25,7 @@ from azure.functions.timer import TimerRequest
 from azure.storage.queue.aio import QueueClient, QueueServiceClient
 
 import function_app
-from integration import wiring
+from integration.app import wiring
 from integration.core.model import Delivery, Received, Status
 from integration.journal.keys import delivery_id
 from integration.journal.store import Kept

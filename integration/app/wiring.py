@@ -13,8 +13,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
-from integration import first_use
+from integration.app.http_clients import Caller, credential, neighbour
+from integration.app.settings import (
+    Mirroring,
+    Service,
+    Settings,
+    from_env,
+    tenant_from_env,
+)
 from integration.change_events.from_fhir import Events
 from integration.core.activity import Activities
 from integration.core.errors import Misconfigured
@@ -22,7 +30,6 @@ from integration.core.model import Policy
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
-from integration.first_use import Worker
 from integration.intake.accept import Intake
 from integration.journal.activity import ActivityLog
 from integration.journal.keys import delivery_id
@@ -30,27 +37,19 @@ from integration.journal.store import Journal
 from integration.journal.write_guard import Order
 from integration.mapping import files
 from integration.mapping.files import File, Table
-from integration.mirror.mirror import Mirror
-from integration.neighbours import Caller, credential, neighbour
+from integration.mirror.mirror import Mirror, Sink
 from integration.operations.housekeeping import Ages, Housekeeping
 from integration.queues.queue_sender import Outbox
 from integration.relay.fetch import Sources
 from integration.relay.lane import Carrier
 from integration.relay.process import Relay
-from integration.settings import (
-    Mirroring,
-    Service,
-    Settings,
-    events_queue_itself,
-    from_env,
-    provisioning_from_env,
-    tenant_from_env,
-)
 from integration.virtual_tables.data_routes import VIRTUAL, DataRoutes
 
 if TYPE_CHECKING:  # they know the paths of maps, which take long to learn
+    from integration.app.storage_clients import Opened
     from integration.change_events.to_dataverse import ExternalEvents
-    from integration.check.connections import Ends
+    from integration.mapping.load import Maps
+    from integration.mirror.web_api_sink import WebApi
     from integration.virtual_tables.answer import VirtualTables
 
 # The SDKs log every request at INFO: cost without a use here.
@@ -58,9 +57,6 @@ logging.getLogger("azure").setLevel(logging.WARNING)
 
 # Requests to the server of a sender that one worker has under way.
 _AT_A_SOURCE = 4
-
-# Bytes of the feed's metadata that a check reads.
-_OF_THE_FEED = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,41 +125,17 @@ async def dataverse() -> AsyncIterator[Dataverse]:
         yield Dataverse(neighbour("Dataverse", tenant.dataverse, caller))
 
 
-@asynccontextmanager
-async def ends(skew: float) -> AsyncIterator[Ends]:
-    """Every neighbour, each for itself, with nothing made or asked of it. Raises Misconfigured."""
-    from integration import storage
-    from integration.check.connections import Ends
-
-    settings, provisioning = from_env(), provisioning_from_env()
-    async with AsyncExitStack() as open_:
-        asking = _credential(settings, open_)
-        caller = Caller(asking, Activities(), open_)
-        feed = provisioning.feed_url and Service(provisioning.feed_url.rstrip("/"), None, 1, 30)
-        yield Ends(
-            settings,
-            events_queue_itself(),
-            storage.services(settings.storage, asking, open_, retry_total=0),
-            FhirServer(neighbour("FHIR server", settings.fhir, caller)),
-            Dataverse(neighbour("Dataverse", settings.dataverse, caller)),
-            _sources(settings, caller).neighbours,
-            neighbour("the feed", feed, caller, _OF_THE_FEED) if feed else None,
-            provisioning.feed_key,
-            asking,
-            _now,
-            skew,
-        )
-
-
 async def _built(settings: Settings) -> Parts:
-    from integration import storage  # with its SDKs, which no import of the doors should wait for
+    from integration.app import (
+        storage_clients,  # with its SDKs, which no import of the doors should wait for
+    )
 
     read = _files(settings.mirroring)
     tables, told = files.tables(read), settings.feed.told
     _check(told, tables)
-    asking = _credential(settings)
-    there = await storage.opened(settings.storage, asking, _open)
-    activities = Activities(there.activity.note if settings.activity_days else None, _now)
+    asking = service_credential(settings)
+    there = await storage_clients.opened(settings.storage, asking, _open)
+    activities = Activities(there.activity.note if settings.activity_days else None, utc_now)
     _open.push_async_callback(activities.flush)
     caller = Caller(asking, activities, _open)
     fhir = FhirServer(neighbour("FHIR server", settings.fhir, caller))
@@ -183,8 +155,8 @@ async def _built(settings: Settings) -> Parts:
         order,
         routes,
         activities,
-        first_use.understood(read),
-        _now,
+        understand_once(read),
+        utc_now,
         _new_id,
     )
     reading, max_age = settings.reading, float(settings.max_age)
@@ -196,7 +168,7 @@ async def _built(settings: Settings) -> Parts:
         Intake(
             there.journal,
             there.outbox,
-            _now,
+            utc_now,
             _new_id,
             reading.max_delivery_bytes,
             reading.validate,
@@ -207,18 +179,18 @@ async def _built(settings: Settings) -> Parts:
         Relay(
             Carrier(there.journal, there.outbox, fhir, order, routes.followed),
             Limits(reading.unit_max_entries, reading.unit_max_bytes, reading.over_limit),
-            _now,
+            utc_now,
             max_age,
-            _sources(settings, caller),
+            fetch_sources(settings, caller),
             activities,
         ),
-        Events(there.journal, there.outbox, routes.followed, settings.fhir.url, _now),
+        Events(there.journal, there.outbox, routes.followed, settings.fhir.url, utc_now),
         Housekeeping(
             there.journal,
             there.ledger,
             there.outbox,
             there.activity,
-            _now,
+            utc_now,
             Ages(
                 timedelta(seconds=settings.max_age),
                 timedelta(days=settings.retention_days),
@@ -227,10 +199,10 @@ async def _built(settings: Settings) -> Parts:
         ),
         there.activity,
         routes,
-        _now,
-        cache(partial(first_use.mirror, worker)),
-        cache(partial(first_use.virtual_tables, worker)),
-        cache(partial(first_use.external, worker)),
+        utc_now,
+        cache(partial(build_mirror, worker)),
+        cache(partial(build_virtual_tables, worker)),
+        cache(partial(build_external_events, worker)),
     )
 
 
@@ -246,7 +218,7 @@ def _check(told: Iterable[str], tables: Mapping[str, Table]) -> None:
         raise Misconfigured(f"EXTERNAL_EVENTS: no virtual table is of {', '.join(strangers)}")
 
 
-def _now() -> datetime:
+def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
@@ -258,7 +230,7 @@ def _token() -> str:
     return secrets.token_hex(8)
 
 
-def _credential(settings: Settings, open_: AsyncExitStack = _open) -> Any:
+def service_credential(settings: Settings, open_: AsyncExitStack = _open) -> Any:
     """One for all neighbours; none where only a laptop's neighbours are named."""
     scopes = (settings.fhir.scope, settings.dataverse.scope, *settings.fetch_from.values())
     if settings.storage.connection and not any(scopes):
@@ -266,7 +238,7 @@ def _credential(settings: Settings, open_: AsyncExitStack = _open) -> Any:
     return credential(settings.client_id, open_)
 
 
-def _sources(settings: Settings, caller: Caller) -> Sources:
+def fetch_sources(settings: Settings, caller: Caller) -> Sources:
     """The servers of senders from which something may be fetched."""
     most, timeout = settings.reading.max_delivery_bytes, settings.fhir.timeout
     neighbours = {
@@ -274,3 +246,109 @@ def _sources(settings: Settings, caller: Caller) -> Sources:
         for base, scope in settings.fetch_from.items()
     }
     return Sources(neighbours, settings.fetch_pages, most)
+
+
+# -- parts that know the paths of maps, built at their first use -------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What they are made of. `maps` are understood once, whoever asks first."""
+
+    settings: Settings
+    there: Opened
+    fhir: FhirServer
+    dataverse: Dataverse
+    order: Order
+    routes: DataRoutes
+    activities: Activities
+    maps: Callable[[], Maps]
+    now: Callable[[], datetime]
+    new_id: Callable[[datetime], str]
+
+
+def understand_once(read: Iterable[File]) -> Callable[[], Maps]:
+    """What the files say, once it is asked for."""
+
+    @cache
+    def maps() -> Maps:
+        from integration.mapping import load
+
+        return load.understood(read)
+
+    return maps
+
+
+def build_mirror(it: Worker) -> Mirror:
+    """Brings the rows of every map that has a table for them."""
+    from integration.mapping.model import Route
+    from integration.mirror.web_api_sink import WebApi
+
+    maps, to, there = it.maps(), it.settings.mirroring, it.there
+    rows = WebApi(it.fhir, it.dataverse, there.waits, there.outbox, maps.known, to.on_delete)
+    return Mirror(
+        there.journal,
+        there.outbox,
+        _sink(to.to, rows, it.order),
+        {
+            name: entity.on(Route.DATAVERSE)
+            for name, entity in maps.entities.items()
+            if Route.DATAVERSE in entity.routes
+        },
+        maps.broken,
+        it.now,
+        float(it.settings.max_age),
+        it.activities,
+        it.routes.followed,
+        there.row_keys,
+    )
+
+
+def build_virtual_tables(it: Worker) -> VirtualTables:
+    """Shows every map that may be virtual."""
+    from integration.mapping.model import Route
+    from integration.virtual_tables.answer import VirtualTables
+    from integration.virtual_tables.entity_type import shape
+    from integration.virtual_tables.read import Reading
+    from integration.virtual_tables.row_keys import Keys
+    from integration.virtual_tables.write import Writing
+
+    maps = it.maps().entities.values()
+    shapes = {one.resource: shape(one) for one in maps if Route.VIRTUAL in one.routes}
+    keys = Keys(it.there.row_keys, lambda type_: type_ not in shapes)
+    feed = it.settings.feed
+    return VirtualTables(
+        it.routes,
+        shapes,
+        Reading(it.fhir, keys, feed.breadth),
+        Writing(it.fhir, keys, it.order, lambda: it.new_id(it.now()), uuid4),
+        feed.page,
+        float(feed.timeout),
+    )
+
+
+def build_external_events(it: Worker) -> ExternalEvents:
+    """Raises Misconfigured where nobody could have made the virtual tables."""
+    from integration.change_events.to_dataverse import ExternalEvents, tables
+
+    prefix = it.settings.mirroring.map_prefix
+    if prefix is None:
+        raise Misconfigured("set MAP_PREFIX: EXTERNAL_EVENTS needs the names of virtual tables")
+    return ExternalEvents(
+        it.there.outbox,
+        it.fhir,
+        it.dataverse,
+        it.order,
+        tables(it.routes.tables, prefix),
+        it.now,
+        float(it.settings.max_age),
+        it.activities,
+    )
+
+
+def _sink(to: str, rows: WebApi, order: Order) -> Sink:
+    from integration.mirror import healthcare_api_sink, web_api_sink
+
+    if to == "healthcare-api":
+        return partial(healthcare_api_sink.bring, healthcare_api_sink.HealthcareApi(rows, order))
+    return partial(web_api_sink.bring, rows)

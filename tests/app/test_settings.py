@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.core.errors import Misconfigured
-from integration.settings import (
+from integration.app.settings import (
     events_queue,
     from_env,
     housekeeping_schedule,
@@ -18,8 +17,9 @@ from integration.settings import (
     telemetry_destination,
     tenant_from_env,
 )
+from integration.core.errors import Misconfigured
 
-SAMPLE = Path(__file__).parent.parent / "local.settings.sample.json"
+SAMPLE = Path(__file__).parents[2] / "local.settings.sample.json"
 VALUES: dict[str, str] = json.loads(SAMPLE.read_text("utf-8"))["Values"]
 
 # The host reads this one, not the app.

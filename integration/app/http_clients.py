@@ -11,9 +11,9 @@ from typing import Any
 
 import httpx
 
+from integration.app.settings import Service
 from integration.core.activity import Activities
 from integration.core.http import BoundedClient, Neighbour, Tokens, places
-from integration.settings import Service
 
 
 @dataclass(frozen=True, slots=True)

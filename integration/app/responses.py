@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import logging
-import math
-import traceback
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote, urlencode, urlsplit
 
 import azure.functions as func
 import msgspec
 
-from integration.core.errors import IntegrationError, Issue, Misconfigured, Rejected, Unavailable
+from integration.core.errors import Issue, Rejected
 from integration.core.model import Delivery, Status
 from integration.fhir.issues import as_json
 from integration.intake.accept import Accepted
@@ -28,105 +23,11 @@ from integration.operations import views
 from integration.operations.deliveries import Replayed, Story
 from integration.virtual_tables.odata_request import Answer, Asked
 
-log = logging.getLogger(__name__)
-
-Door = Callable[[func.HttpRequest], Awaitable[func.HttpResponse]]
-QueueDoor = Callable[[func.QueueMessage], Awaitable[None]]
-TimerDoor = Callable[[func.TimerRequest], Awaitable[None]]
-
 # Where the feed is: host.json's prefix, and the route of its function.
 _FEED = "/api/odata"
 
 _FHIR = "application/fhir+json"
 _POLL_AGAIN = "1"
-_TRY_AGAIN = 30.0
-
-
-def door(work: Door) -> Door:
-    """A door whose errors become replies."""
-
-    @functools.wraps(work)
-    async def answered(req: func.HttpRequest) -> func.HttpResponse:
-        try:
-            return await work(req)
-        except Rejected as error:
-            headers = {"Allow": ", ".join(error.allowed)} if error.allowed else None
-            return outcome(error.status, error.issues, headers)
-        except Unavailable as error:
-            log.warning("door.unavailable", extra={"reason": str(error)})
-            wait = math.ceil(error.retry_after or _TRY_AGAIN)
-            issue = Issue(
-                "transient", "not done, because a neighbour does not answer: try again later"
-            )
-            return outcome(503, [issue], {"Retry-After": str(wait)})
-        except Misconfigured as error:
-            log.error("door.misconfigured", extra={"reason": str(error)})
-            return outcome(500, [Issue("exception", str(error))])
-        except Exception as error:
-            log.error("door.failed", extra={"error": described(error)})
-            return outcome(500, [Issue("exception", "the app failed; its log says where")])
-
-    return answered
-
-
-def odata_door(work: Door) -> Door:
-    """The feed's door, whose errors are OData's."""
-
-    @functools.wraps(work)
-    async def answered(req: func.HttpRequest) -> func.HttpResponse:
-        try:
-            return await work(req)
-        except Rejected as error:
-            allowed = {"Allow": ", ".join(error.allowed)} if error.allowed else {}
-            return _odata_error(error.status, error.issues, allowed)
-        except Unavailable as error:
-            log.warning("door.unavailable", extra={"reason": str(error)})
-            wait = math.ceil(error.retry_after or _TRY_AGAIN)
-            text = "not done, because a neighbour does not answer: try again later"
-            return _odata_error(503, [Issue("transient", text)], {"Retry-After": str(wait)})
-        except Misconfigured as error:
-            log.error("door.misconfigured", extra={"reason": str(error)})
-            return _odata_error(500, [Issue("exception", str(error))])
-        except Exception as error:
-            log.error("door.failed", extra={"error": described(error)})
-            return _odata_error(500, [Issue("exception", "the app failed; its log says where")])
-
-    return answered
-
-
-def queue_door(work: QueueDoor) -> QueueDoor:
-    """A queue's door. The host logs an exception with its chain, so none passes as it is."""
-
-    @functools.wraps(work)
-    async def carried(msg: func.QueueMessage) -> None:
-        try:
-            await work(msg)
-        except Exception as error:
-            raise RuntimeError(described(error)) from None
-
-    return carried
-
-
-def timer_door(work: TimerDoor) -> TimerDoor:
-    """A timer's door, for the same reason."""
-
-    @functools.wraps(work)
-    async def swept(timer: func.TimerRequest) -> None:
-        try:
-            await work(timer)
-        except Exception as error:
-            raise RuntimeError(described(error)) from None
-
-    return swept
-
-
-def described(error: BaseException) -> str:
-    """What failed and where, without the text of the exception, which may quote a patient."""
-    if isinstance(error, IntegrationError):
-        return f"{type(error).__name__}: {error}"
-    frames = traceback.extract_tb(error.__traceback__)
-    last = frames[-1] if frames else None
-    return f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}" if last else "?"
 
 
 def ask(req: func.HttpRequest) -> Ask:
@@ -158,7 +59,7 @@ def odata(result: Answer) -> func.HttpResponse:
     )
 
 
-def _odata_error(
+def odata_error(
     status: int, issues: Sequence[Issue], headers: Mapping[str, str] | None = None
 ) -> func.HttpResponse:
     """https://docs.oasis-open.org/odata/odata-json-format/v4.01/odata-json-format-v4.01.html#sec_ErrorResponse"""

@@ -1,0 +1,1 @@
+"""Settings become parts; requests and results become HTTP; errors become replies."""

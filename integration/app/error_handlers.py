@@ -1,0 +1,80 @@
+"""Errors of endpoints and triggers: as HTTP, or as exceptions that the host may log."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import traceback
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import ParamSpec
+
+import azure.functions as func
+
+from integration.app import responses
+from integration.core.errors import IntegrationError, Issue, Misconfigured, Rejected, Unavailable
+
+log = logging.getLogger(__name__)
+
+Endpoint = Callable[[func.HttpRequest], Awaitable[func.HttpResponse]]
+ErrorResponse = Callable[[int, Sequence[Issue], Mapping[str, str]], func.HttpResponse]
+Bindings = ParamSpec("Bindings")
+
+# Seconds, where the upstream named none.
+_RETRY_AFTER = 30.0
+
+
+def endpoint(work: Endpoint) -> Endpoint:
+    """Answer errors with an OperationOutcome: https://hl7.org/fhir/R4/operationoutcome.html"""
+    return _answer_errors(work, responses.outcome)
+
+
+def odata_endpoint(work: Endpoint) -> Endpoint:
+    """Answer errors as OData clients expect them."""
+    return _answer_errors(work, responses.odata_error)
+
+
+def trigger(work: Callable[Bindings, Awaitable[None]]) -> Callable[Bindings, Awaitable[None]]:
+    """Let no exception of a queue or timer trigger pass as it is: the host logs its whole chain."""
+
+    @functools.wraps(work)
+    async def run(*args: Bindings.args, **kwargs: Bindings.kwargs) -> None:
+        try:
+            await work(*args, **kwargs)
+        except Exception as error:
+            raise RuntimeError(describe(error)) from None
+
+    return run
+
+
+def describe(error: BaseException) -> str:
+    """Say what failed and where, without the exception's text, which may quote a patient."""
+    if isinstance(error, IntegrationError):
+        return f"{type(error).__name__}: {error}"
+    frames = traceback.extract_tb(error.__traceback__)
+    last = frames[-1] if frames else None
+    return f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}" if last else "?"
+
+
+def _answer_errors(work: Endpoint, respond: ErrorResponse) -> Endpoint:
+    @functools.wraps(work)
+    async def answer(req: func.HttpRequest) -> func.HttpResponse:
+        try:
+            return await work(req)
+        except Rejected as error:
+            headers = {"Allow": ", ".join(error.allowed)} if error.allowed else {}
+            return respond(error.status, error.issues, headers)
+        except Unavailable as error:
+            log.warning("request.unavailable", extra={"reason": str(error)})
+            wait = math.ceil(error.retry_after or _RETRY_AFTER)
+            text = "not done, because a service behind this app does not answer: try again later"
+            return respond(503, [Issue("transient", text)], {"Retry-After": str(wait)})
+        except Misconfigured as error:
+            log.error("request.misconfigured", extra={"reason": str(error)})
+            return respond(500, [Issue("exception", str(error))], {})
+        except Exception as error:
+            log.error("request.failed", extra={"error": describe(error)})
+            return respond(500, [Issue("exception", "the app failed; its log says where")], {})
+
+    return answer

@@ -1,0 +1,209 @@
+"""What the app would do, told on a terminal without doing it; and rows mended that differ.
+
+`python -m integration plan FILE`: what the relay would send for a delivery.
+`python -m integration map FILE`: the rows that resources would become, and why.
+`python -m integration toolkit SOURCE --to FOLDER`: the maps of an organisation's toolkit, ours.
+`python -m integration reconcile`: what differs between FHIR and Dataverse, told and mended.
+`python -m integration provision`: Dataverse gets what the relay needs of it.
+`python -m integration check`: whether every neighbour is there, and open to this identity.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gzip
+import sys
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from getpass import getpass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from integration.app.settings import Reading, reading_from_env
+from integration.check import command as check_command
+from integration.cli import map_command, toolkit_command
+from integration.cli.map_command import Tables
+from integration.core.errors import Misconfigured, Rejected
+from integration.core.model import Policy, Request, Response
+from integration.dataverse.client import Dataverse
+from integration.dataverse.requests import API
+from integration.fhir.units import Limits
+from integration.intake import dry_run
+from integration.intake.accept import Intake
+from integration.intake.http_request import Ask
+from integration.journal import synthetic_deliveries
+from integration.journal.keys import delivery_id
+from integration.journal.store import MemoryJournal
+from integration.mapping.toolkit import client as toolkit_client
+from integration.mapping.toolkit.client import Organisation
+from integration.mapping.toolkit.rows import Later, Toolkit
+from integration.provision import command as provision_command
+from integration.queues.names import MIRROR_QUEUE
+from integration.queues.queue_sender import MemoryOutbox
+from integration.reconcile import command as reconcile_command
+from integration.reconcile.walk import Reconcile
+
+
+def main(arguments: list[str]) -> int:
+    """0 when everything would be done, 1 when something would be refused, 2 when all is."""
+    try:
+        reading = reading_from_env()
+    except Misconfigured as error:
+        _say(str(error))
+        return 2
+    parser = argparse.ArgumentParser(prog="python -m integration")
+    commands = parser.add_subparsers(required=True)
+    planning = commands.add_parser("plan", help="print lanes, units, ids and what would be lost")
+    planning.add_argument("file", type=Path, help="a bundle, a resource or NDJSON; .gz too")
+    planning.add_argument("--max-entries", type=int, default=reading.unit_max_entries)
+    planning.add_argument("--max-bytes", type=int, default=reading.unit_max_bytes)
+    planning.add_argument("--over-limit", choices=("split", "reject"), default=reading.over_limit)
+    planning.add_argument("--json", action="store_true", help="every entry, as dry-run answers")
+    mapping = commands.add_parser("map", help="print the rows that resources would become, and why")
+    map_command.add_options(mapping)
+    mapping.set_defaults(map=True)
+    importing = commands.add_parser(
+        "toolkit", help="make maps of the Data integration toolkit ours"
+    )
+    toolkit_command.add_options(importing)
+    importing.set_defaults(toolkit=True)
+    reconciling = commands.add_parser("reconcile", help="find and mend rows that differ from FHIR")
+    reconcile_command.add_options(reconciling)
+    reconciling.set_defaults(reconcile=True)
+    provisioning = commands.add_parser("provision", help="set Dataverse up, adding what is lacking")
+    provision_command.add_options(provisioning)
+    provisioning.set_defaults(provision=True)
+    checking = commands.add_parser("check", help="ask every neighbour whether all is well there")
+    check_command.add_options(checking)
+    checking.set_defaults(check_all=True)
+    chosen = parser.parse_args(arguments)
+    if "check_all" in chosen:
+        return _checked(chosen)
+    if "reconcile" in chosen:
+        return _reconciled(chosen)
+    if "provision" in chosen:
+        return provision_command.run(chosen, _dataverse, getpass, _say)
+    if "toolkit" in chosen:
+        return toolkit_command.run(chosen, _tenant, _say)
+    if "map" in chosen:
+        body = _bytes(chosen.file)
+        return 2 if body is None else map_command.run(chosen, body, _tables_of, _say)
+    limits = Limits(chosen.max_entries, chosen.max_bytes, chosen.over_limit)
+    return _plan(chosen.file, reading, limits, as_json=chosen.json)
+
+
+def _plan(file: Path, reading: Reading, limits: Limits, *, as_json: bool) -> int:
+    body = _bytes(file)
+    if body is None:
+        return 2
+    media = "application/fhir+ndjson" if ".ndjson" in file.suffixes else "application/fhir+json"
+    ask = Ask("POST", None, None, {"content-type": media}, body)
+    try:
+        told = asyncio.run(dry_run.preview(_door(reading), limits, ask))
+    except Rejected as error:
+        for issue in error.issues:
+            _say(f"refused: {issue.expression or file.name}: {issue.text}")
+        return 2
+    for line in [msgspec.json.encode(told).decode()] if as_json else dry_run.as_text(told):
+        _say(line)
+    return 1 if _refuses(told) else 0
+
+
+def _bytes(file: Path) -> bytes | None:
+    try:
+        body = file.read_bytes()
+        return gzip.decompress(body) if file.suffix == ".gz" else body
+    except OSError as error:
+        _say(f"{file}: {error.strerror or 'not gzip'}")
+        return None
+
+
+@asynccontextmanager
+async def _dataverse() -> AsyncIterator[Dataverse]:
+    from integration.app import wiring  # with all it imports, which the other commands do without
+
+    async with wiring.dataverse() as dataverse:
+        yield dataverse
+
+
+async def _tables_of(names: Iterable[str]) -> Tables:
+    """As the organisation of the settings has them."""
+    from integration.app import wiring  # with all it imports, which the other commands do without
+
+    async with wiring.dataverse() as dataverse:
+        return {name: await dataverse.columns(name) for name in names}
+
+
+def _door(reading: Reading) -> Intake:
+    """The app's own door, with a journal that has seen nothing."""
+    return Intake(
+        MemoryJournal(),
+        MemoryOutbox(),
+        lambda: datetime.now(UTC),
+        lambda now: delivery_id(now, 0),
+        reading.max_delivery_bytes,
+        reading.validate,
+        policy=Policy(reading.messages, reading.documents, reading.dangling),
+    )
+
+
+async def _tenant(named: Later) -> Toolkit:
+    from integration.app import wiring  # with all it imports, which the other commands do without
+
+    async with wiring.dataverse() as dataverse:
+
+        async def send(request: Request) -> Response:
+            return await dataverse.send(request, "toolkit")
+
+        there = Organisation(send, dataverse.neighbour.base, API)
+        return await toolkit_client.toolkit(there, named)
+
+
+def _checked(chosen: argparse.Namespace) -> int:
+    from integration.check import connections  # with all it imports, likewise
+
+    return check_command.run(chosen, connections.ends, _say)
+
+
+def _reconciled(chosen: argparse.Namespace) -> int:
+    try:
+        return asyncio.run(reconcile_command.run(chosen, _reconcile, _say))
+    except KeyboardInterrupt:  # which has been told
+        return 2
+
+
+@asynccontextmanager
+async def _reconcile(dry: bool) -> AsyncIterator[Reconcile]:
+    """What the app mirrors, with all its parts; what it does is listed as a delivery's."""
+    from integration.app import wiring  # with all it imports, which the other commands do without
+
+    try:
+        parts = await wiring.parts()
+        mirrored = {
+            name for name, queue in (await parts.routes.followed()).items() if queue == MIRROR_QUEUE
+        }
+        if not mirrored:
+            raise Misconfigured("nothing is mirrored: MIRROR_TO is off, or no map is in use")
+        now = parts.now()
+        run = parts.intake.new_id(now)
+        if not dry:
+            await synthetic_deliveries.note(parts.journal, run, "reconcile", now, now)
+        async with parts.mirror.activities.verb(delivery=run):
+            maps = {name: each for name, each in parts.mirror.maps.items() if name in mirrored}
+            mirror = replace(parts.mirror, maps=maps)
+            yield Reconcile(mirror, parts.fhir, parts.dataverse, run, asyncio.sleep, dry)
+    finally:
+        await wiring.closed()
+
+
+def _refuses(told: Mapping[str, Any]) -> bool:
+    return any(issue["severity"] == "error" for issue in told["refused"])
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
