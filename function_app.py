@@ -16,7 +16,7 @@ from integration.operations import deliveries as tracking
 from integration.operations import health as health_check
 from integration.operations.housekeeping import sweep
 from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE
-from integration.queues.queue_sender import read_claim
+from integration.queues.queue_sender import parse_work_item
 from integration.relay import process as relaying
 from integration.virtual_tables import data_routes as routing
 
@@ -45,7 +45,7 @@ async def intake(req: func.HttpRequest) -> func.HttpResponse:
 async def relay(msg: func.QueueMessage) -> None:
     """Carry a delivery, or one lane of it, to the FHIR server."""
     parts = await wiring.parts()
-    await relaying.carry(parts.relay, read_claim(msg.get_body()))
+    await relaying.process(parts.relay, parse_work_item(msg.get_body()))
 
 
 @app.queue_trigger("msg", f"{RELAY_QUEUE}-poison", STORAGE)
@@ -53,7 +53,9 @@ async def relay(msg: func.QueueMessage) -> None:
 async def relay_poison(msg: func.QueueMessage) -> None:
     """Park a delivery whose claim failed again and again."""
     parts = await wiring.parts()
-    await relaying.park(parts.journal, read_claim(msg.get_body()), "carrying failed repeatedly")
+    await relaying.park(
+        parts.journal, parse_work_item(msg.get_body()), "carrying failed repeatedly"
+    )
 
 
 @app.queue_trigger("msg", MIRROR_QUEUE, STORAGE)
@@ -61,7 +63,7 @@ async def relay_poison(msg: func.QueueMessage) -> None:
 async def mirror(msg: func.QueueMessage) -> None:
     """Bring one resource's row in Dataverse up to date with FHIR."""
     parts = await wiring.parts()
-    await mirroring.mirror(parts.mirror, read_claim(msg.get_body()))
+    await mirroring.mirror(parts.mirror, parse_work_item(msg.get_body()))
 
 
 @app.queue_trigger("msg", f"{MIRROR_QUEUE}-poison", STORAGE)
@@ -69,7 +71,9 @@ async def mirror(msg: func.QueueMessage) -> None:
 async def mirror_poison(msg: func.QueueMessage) -> None:
     """Park a row whose claim failed again and again."""
     parts = await wiring.parts()
-    await mirroring.park(parts.mirror, read_claim(msg.get_body()), "mirroring failed repeatedly")
+    await mirroring.park(
+        parts.mirror, parse_work_item(msg.get_body()), "mirroring failed repeatedly"
+    )
 
 
 @app.queue_trigger("msg", settings.events_queue(), STORAGE)
@@ -93,7 +97,7 @@ async def events_poison(msg: func.QueueMessage) -> None:
 async def external(msg: func.QueueMessage) -> None:
     """Tell Dataverse that what a virtual table shows has changed."""
     parts = await wiring.parts()
-    await to_dataverse.tell(parts.external, read_claim(msg.get_body()))
+    await to_dataverse.tell(parts.external, parse_work_item(msg.get_body()))
 
 
 @app.queue_trigger("msg", f"{EXTERNAL_QUEUE}-poison", STORAGE)
@@ -101,7 +105,9 @@ async def external(msg: func.QueueMessage) -> None:
 async def external_poison(msg: func.QueueMessage) -> None:
     """Give up on telling what failed again and again."""
     parts = await wiring.parts()
-    await to_dataverse.drop(parts.external, read_claim(msg.get_body()), "telling failed repeatedly")
+    await to_dataverse.drop(
+        parts.external, parse_work_item(msg.get_body()), "telling failed repeatedly"
+    )
 
 
 @app.route("odata/{*path}", methods=METHODS)
@@ -151,7 +157,7 @@ async def replay(req: func.HttpRequest) -> func.HttpResponse:
     if req.method != "POST":
         raise method_not_allowed("POST")
     id_ = req.route_params["id"]
-    return responses.replayed(await tracking.replay(parts.journal, parts.outbox, id_, parts.now()))
+    return responses.replayed(await tracking.replay(parts.journal, parts.queue, id_, parts.now()))
 
 
 @app.route("deliveries/replay", methods=METHODS)
@@ -162,7 +168,7 @@ async def replay_all(req: func.HttpRequest) -> func.HttpResponse:
     if req.method != "POST":
         raise method_not_allowed("POST")
     chosen, dry = tracking.chosen_by(req.params), responses.dry_run(req)
-    asked = (parts.journal, parts.outbox, chosen, parts.now())
+    asked = (parts.journal, parts.queue, chosen, parts.now())
     return responses.page(req, await tracking.replay_all(*asked, dry=dry))
 
 

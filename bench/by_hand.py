@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from integration.mapping.model import Concept, Link
+from integration.mapping.model import Concept, Lookup
 
 CONTACT_KIND = 935000000
 LANGUAGE, CONTACT_ROLE, LINK_TYPE = 935000068, 935000028, 935000071
@@ -236,8 +236,8 @@ def _link(item: Json) -> Json:
     }
 
 
-def _linked(reference: Json | None) -> Link | None:
-    return Link(reference["reference"]) if reference and "reference" in reference else None
+def _linked(reference: Json | None) -> Lookup | None:
+    return Lookup(reference["reference"]) if reference and "reference" in reference else None
 
 
 def _coded(kind: int, code: str | None) -> Concept | None:

@@ -19,7 +19,7 @@ import httpx
 from integration.core import decimal_json
 from integration.mapping.load import shipped
 from integration.mapping.model import Kind, Route
-from integration.virtual_tables.entity_type import Shape, property_name, shape
+from integration.virtual_tables.entity_type import MappedEntityType, property_name, shape
 
 RESOURCES = 100_000
 OBSERVATIONS = 1_000
@@ -64,7 +64,7 @@ async def related_lists(http: httpx.AsyncClient, fhir: str, feed: str) -> Times:
     return times
 
 
-def _addresses(of: Shape) -> tuple[str, str]:
+def _addresses(of: MappedEntityType) -> tuple[str, str]:
     """The search of a patient's resources, and the query for their rows that a list sends."""
     patient = _patient_column(of)
     if patient is None:  # places belong to nobody
@@ -77,7 +77,7 @@ def _addresses(of: Shape) -> tuple[str, str]:
     return search, f"{condition}$select={','.join(dict.fromkeys(names))}&$top={PAGE}"
 
 
-def _patient_column(of: Shape) -> tuple[str, str] | None:
+def _patient_column(of: MappedEntityType) -> tuple[str, str] | None:
     for one in of.attributes.values():
         if one.kind is Kind.LOOKUP and one.shown.target == "Patient" and one.shown.search:
             return property_name(one), one.shown.search.name
@@ -100,7 +100,7 @@ def at(times: list[float], share: float) -> float:
 # -- what the server holds -------------------------------------------------------------------------
 
 
-async def _fill(http: httpx.AsyncClient, fhir: str, shapes: list[Shape]) -> None:
+async def _fill(http: httpx.AsyncClient, fhir: str, shapes: list[MappedEntityType]) -> None:
     some: list[dict[str, Any]] = []
     for resource in _resources(shapes):
         url = f"{resource['resourceType']}/{resource['id']}"
@@ -120,7 +120,7 @@ async def _sent(http: httpx.AsyncClient, fhir: str, entries: list[dict[str, Any]
     )
 
 
-def _resources(shapes: list[Shape]) -> Iterator[dict[str, Any]]:
+def _resources(shapes: list[MappedEntityType]) -> Iterator[dict[str, Any]]:
     r = random.Random(1)  # noqa: S311
     others = [str(UUID(int=n)) for n in range(2, _PATIENTS)]
     for id_ in (PATIENT, *others):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import orjson
 
 from bench.route import encoded
-from integration.core.model import Received
+from integration.core.model import DeliveryRequest
 from integration.fhir import bundle
 from integration.fhir.identity import Naming
 from integration.fhir.plan import plan
@@ -26,7 +26,7 @@ def over_json() -> float:
     naming = Naming("bench", "planning")
 
     def planned() -> None:
-        assert plan(bundle.read(body, Received("POST")), naming).lanes
+        assert plan(bundle.read(body, DeliveryRequest("POST")), naming).lanes
 
     def copied() -> None:
         assert orjson.dumps(orjson.loads(body))

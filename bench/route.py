@@ -13,7 +13,7 @@ import psutil
 
 from integration.app.settings import from_env
 from integration.core import decimal_json
-from integration.core.model import Received, Request
+from integration.core.model import DeliveryRequest, Request
 from integration.fhir import bundle, units
 from integration.fhir.identity import Naming
 from integration.fhir.plan import plan
@@ -73,7 +73,7 @@ async def bare(it: Measured, bodies: Sequence[bytes]) -> float:
         units.request(unit, unit.entries, {})
         for body in bodies
         for lane in plan(
-            bundle.read(body, Received("POST")), Naming("bench", body[:99].hex())
+            bundle.read(body, DeliveryRequest("POST")), Naming("bench", body[:99].hex())
         ).lanes
         for unit in lane.units
     ]

@@ -20,8 +20,8 @@ from typing import Any
 
 import httpx
 
-from integration.core.http import Neighbour, places
-from integration.core.model import Claim
+from integration.core.http import Upstream, make_limiter
+from integration.core.model import WorkItem
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 from integration.journal.store import MemoryJournal
@@ -31,7 +31,7 @@ from integration.mirror import mirror as mirroring
 from integration.mirror import web_api_sink
 from integration.mirror.mirror import Mirror
 from integration.mirror.web_api_sink import WebApi
-from integration.queues.queue_sender import MemoryOutbox
+from integration.queues.queue_sender import MemoryQueueSender
 from local.dataverse.app import create_app
 from local.dataverse.limits import Limits
 from local.dataverse.simulated import SimulatedLoop
@@ -79,7 +79,7 @@ async def _rounds(patients: int, workers: int) -> tuple[float, float, float]:
         counts = []
         for version in (1, 2, 2):
             state["version"], before = version, route.asked["served"]
-            claims = [(0.0, n, Claim(f"v{n}", resource=_name(n))) for n in range(patients)]
+            claims = [(0.0, n, WorkItem(f"v{n}", resource=_name(n))) for n in range(patients)]
             await _worked(route.mirror, route.outbox, claims, route.clock, workers)
             counts.append((route.asked["served"] - before) / patients)
     new, changed, unchanged = counts
@@ -89,7 +89,7 @@ async def _rounds(patients: int, workers: int) -> tuple[float, float, float]:
 @dataclass(frozen=True, slots=True)
 class _Route:
     mirror: Mirror
-    outbox: MemoryOutbox
+    outbox: MemoryQueueSender
     journal: MemoryJournal
     asked: dict[str, int]
     clock: Callable[[], float]
@@ -97,7 +97,7 @@ class _Route:
 
 async def _arrive(patients: int, limits: Limits) -> Arrived:
     async with _route(limits, lambda request: _patient(request, 1)) as route:
-        claims = [(0.0, n, Claim(f"delivery {n}", resource=_name(n))) for n in range(patients)]
+        claims = [(0.0, n, WorkItem(f"delivery {n}", resource=_name(n))) for n in range(patients)]
         await _worked(route.mirror, route.outbox, claims, route.clock, WORKERS)
         rows = [row for n in range(patients) for row in await route.journal.rows(f"delivery {n}")]
         parked = sum(row.action not in ("created", "updated", "unchanged") for row in rows)
@@ -121,7 +121,7 @@ async def _route(
             asked["refused" if answer.status_code == 429 else "served"] += 1
         return answer
 
-    outbox, journal = MemoryOutbox(), MemoryJournal()
+    outbox, journal = MemoryQueueSender(), MemoryJournal()
     fhir = FhirServer(_neighbour("FHIR server", httpx.MockTransport(answer), loop.time))
     dataverse = Dataverse(_neighbour("Dataverse", httpx.MockTransport(hear), loop.time))
     maps = load.shipped()
@@ -133,8 +133,8 @@ async def _route(
 
 async def _worked(
     it: Mirror,
-    outbox: MemoryOutbox,
-    claims: list[tuple[float, int, Claim]],
+    outbox: MemoryQueueSender,
+    claims: list[tuple[float, int, WorkItem]],
     clock: Callable[[], float],
     workers: int,
 ) -> None:
@@ -156,10 +156,10 @@ async def _worked(
         outbox.sent.clear()
 
 
-def _neighbour(name: str, transport: httpx.AsyncBaseTransport, clock: Any) -> Neighbour:
+def _neighbour(name: str, transport: httpx.AsyncBaseTransport, clock: Any) -> Upstream:
     http = httpx.AsyncClient(transport=transport)
     base = "http://dataverse" if name == "Dataverse" else "http://fhir/fhir"
-    return Neighbour(name, base, http, places(PLACES, clock))
+    return Upstream(name, base, http, make_limiter(PLACES, clock))
 
 
 def _takes(call: Call) -> float:

@@ -17,27 +17,27 @@ from faults import kinds
 from faults.deliveries import Maker, Sent
 from faults.judge import Report
 from faults.verdict import Answer, Told
-from integration.core.http import Neighbour
-from integration.core.model import Claim, Status
+from integration.core.http import Upstream
+from integration.core.model import Status, WorkItem
 from integration.core.rate_limiter import Limiter, full
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.intake.accept import Accepted, Intake, accept
-from integration.intake.http_request import Ask
-from integration.journal.guard_store import MemoryLedger
-from integration.journal.keys import delivery_id
+from integration.intake.http_request import IncomingRequest
+from integration.journal.guard_store import MemoryGuardStore
+from integration.journal.keys import new_delivery_id
 from integration.journal.store import MemoryJournal
 from integration.journal.waits import MemoryWaits
-from integration.journal.write_guard import Order
+from integration.journal.write_guard import WriteGuard
 from integration.mapping.load import shipped
 from integration.mirror import mirror, web_api_sink
 from integration.mirror.mirror import Mirror
 from integration.mirror.web_api_sink import WebApi
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
-from integration.queues.queue_sender import Outbox
+from integration.queues.queue_sender import QueueSender
 from integration.relay import process
-from integration.relay.lane import Carrier
+from integration.relay.lane import LaneContext
 from integration.relay.process import Relay
 from local.services import Running
 
@@ -72,15 +72,15 @@ class Queues:
     """An outbox whose claims come out when they are due, the earliest first."""
 
     clock: Clock
-    waiting: list[tuple[float, int, str, Claim]] = field(default_factory=list)
+    waiting: list[tuple[float, int, str, WorkItem]] = field(default_factory=list)
     most_tries: int = 0
     _numbers: count[int] = field(default_factory=count)
 
-    async def send(self, queue: str, claim: Claim, delay: float = 0) -> None:
+    async def send(self, queue: str, claim: WorkItem, delay: float = 0) -> None:
         due = self.clock() + round(delay)
         heapq.heappush(self.waiting, (due, next(self._numbers), queue, claim))
 
-    def take(self) -> tuple[str, Claim]:
+    def take(self) -> tuple[str, WorkItem]:
         due, _, queue, claim = heapq.heappop(self.waiting)
         self.clock.seconds = max(self.clock.seconds, due)
         self.most_tries = max(self.most_tries, claim.attempt + 1)
@@ -132,7 +132,7 @@ class Verbs:
         while queues.waiting and (until is None or queues.waiting[0][0] <= until):
             queue, claim = queues.take()
             if queue == RELAY_QUEUE:
-                await process.carry(self.relay, claim)
+                await process.process(self.relay, claim)
             else:
                 await mirror.mirror(self.mirror, claim)
         if until is not None:
@@ -143,11 +143,11 @@ class Verbs:
 async def verbs(running: Running, transport: Gone, clock: Clock) -> AsyncIterator[Verbs]:
     """Journal and queues in memory; the FHIR server and Dataverse are the real ones beyond."""
     journal, queues, ids, tokens = MemoryJournal(), Queues(clock), count(1), count(1)
-    outbox: Outbox = queues
+    outbox: QueueSender = queues
 
-    def neighbour(name: str, base: str, http: httpx.AsyncClient) -> Neighbour:
+    def neighbour(name: str, base: str, http: httpx.AsyncClient) -> Upstream:
         room = Limiter(full(16), 10.0, clock, clock.pause)
-        return Neighbour(name, base, http, room, pause=clock.pause, jitter=lambda: 0.5)
+        return Upstream(name, base, http, room, pause=clock.pause, jitter=lambda: 0.5)
 
     async with (
         httpx.AsyncClient(transport=transport) as fhir_http,
@@ -163,8 +163,8 @@ async def verbs(running: Running, transport: Gone, clock: Clock) -> AsyncIterato
         async def followed() -> Mapping[str, str]:
             return queue_of
 
-        order = Order(
-            MemoryLedger(),
+        order = WriteGuard(
+            MemoryGuardStore(),
             LEASE,
             lambda: clock.now().timestamp(),
             lambda: f"token {next(tokens)}",
@@ -179,11 +179,11 @@ async def verbs(running: Running, transport: Gone, clock: Clock) -> AsyncIterato
                 journal,
                 outbox,
                 clock.now,
-                lambda now: delivery_id(now, next(ids)),
+                lambda now: new_delivery_id(now, next(ids)),
                 max_bytes=1_000_000,
             ),
             Relay(
-                Carrier(journal, outbox, fhir, order, followed),
+                LaneContext(journal, outbox, fhir, order, followed),
                 Limits(10),
                 clock.now,
                 MAX_AGE,
@@ -224,7 +224,7 @@ async def endured(running: Running, report: Report, maker: Maker, streams: int) 
 async def _accepted(it: Verbs, sent: Sent) -> Told:
     kind, _, identifier = sent.path.strip("/").partition("/")
     headers = {"content-type": "application/fhir+json", **sent.headers}
-    ask = Ask(sent.method, kind or None, identifier or None, headers, sent.body)
+    ask = IncomingRequest(sent.method, kind or None, identifier or None, headers, sent.body)
     accepted = await accept(it.intake, ask)
     assert isinstance(accepted, Accepted)
     return Told(sent, accepted.delivery, None)

@@ -12,10 +12,10 @@ from fuzz import raw
 from fuzz.seeds import FORMATS, LINES, Seed, seeds
 from fuzz.tree import Harmed
 from integration.core.errors import Rejected
-from integration.core.model import Policy, Received
+from integration.core.model import DeliveryRequest, Policy
 from integration.fhir import bundle
 from integration.fhir.units import Limits
-from integration.intake.http_request import Ask
+from integration.intake.http_request import IncomingRequest
 
 MAX_BYTES = 5_000_000
 
@@ -38,7 +38,7 @@ class Case:
 
     number: int
     name: str
-    ask: Ask
+    ask: IncomingRequest
     limits: Limits
     policy: Policy
     order: str
@@ -82,7 +82,7 @@ def _seeds() -> tuple[Sequence[Seed], Sequence[Seed]]:
 def _is_sound(seed: Seed) -> bool:
     type_, id_ = (*seed.address, None, None)[:2]
     try:
-        bundle.read(seed.body, Received(seed.method, type_, id_, FORMATS[seed.media]))
+        bundle.read(seed.body, DeliveryRequest(seed.method, type_, id_, FORMATS[seed.media]))
     except Rejected:
         return False
     return True

@@ -13,9 +13,9 @@ from typing import Any
 from fuzz.cases import Case
 from fuzz.seeds import JSON, LINES
 from fuzz.trial import BROKEN, Verdict, tried
-from integration.core.model import USUAL
+from integration.core.model import DEFAULT_POLICY
 from integration.fhir.units import Limits
-from integration.intake.http_request import Ask
+from integration.intake.http_request import IncomingRequest
 
 # Of a shape, in parts.
 SIZES = (250, 1_000, 4_000, 16_000)
@@ -88,8 +88,8 @@ def _case(name: str, body: bytes) -> Case:
     headers = {"content-type": LINES if name.startswith("lines") else JSON}
     if body.startswith(b"\x1f\x8b"):
         headers["content-encoding"] = "gzip"
-    ask = Ask("POST", None, None, headers, body)
-    return Case(1, name, ask, Limits(), USUAL, "version", False, b"", max_bytes=50_000_000)
+    ask = IncomingRequest("POST", None, None, headers, body)
+    return Case(1, name, ask, Limits(), DEFAULT_POLICY, "version", False, b"", max_bytes=50_000_000)
 
 
 def _urn(number: int) -> str:

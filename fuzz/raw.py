@@ -9,7 +9,7 @@ from random import Random
 
 from fuzz.seeds import LINES, Seed
 from fuzz.values import MARKER, text, token
-from integration.intake.http_request import Ask
+from integration.intake.http_request import IncomingRequest
 
 _BAD_UTF8 = (b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82", b"\x80")
 _MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\x00", b" \n\t", b"\x1f\x8b")
@@ -77,7 +77,7 @@ def _bomb(filling: bytes, size: int) -> bytes:
     return gzip.compress(filling * size, 9, mtime=0)
 
 
-def asked(seed: Seed, body: bytes, chance: Random, most: int) -> Ask:
+def asked(seed: Seed, body: bytes, chance: Random, most: int) -> IncomingRequest:
     """The request; one of eight is odd in more than its body."""
     headers = {"content-type": seed.media}
     method, (type_, id_) = seed.method, (*seed.address, None, None)[:2]
@@ -95,4 +95,4 @@ def asked(seed: Seed, body: bytes, chance: Random, most: int) -> Ask:
             headers[name] = text(chance)
     if chance.random() < 0.01:
         headers["content-encoding"] = chance.choice(("br", "gzip, gzip", text(chance)))
-    return Ask(method, type_, id_, headers, body)
+    return IncomingRequest(method, type_, id_, headers, body)

@@ -18,7 +18,7 @@ from fuzz.values import MARKER
 from integration.core import decimal_json
 from integration.core.errors import Issue, Rejected
 from integration.fhir import bundle, collections, notifications, units
-from integration.fhir.collections import Linked
+from integration.fhir.collections import PagedContents
 from integration.fhir.entries import Contents
 from integration.fhir.fetched import Fetched
 from integration.fhir.identity import Naming
@@ -27,9 +27,9 @@ from integration.fhir.plan import Plan, plan
 from integration.fhir.units import Lane, Limits, Unit
 from integration.intake import dry_run
 from integration.intake.accept import Accepted, Intake, accept
-from integration.journal.keys import delivery_id
+from integration.journal.keys import new_delivery_id
 from integration.journal.store import MemoryJournal
-from integration.queues.queue_sender import MemoryOutbox
+from integration.queues.queue_sender import MemoryQueueSender
 
 REJECTED, PLANNED, BROKEN = "rejected", "planned", "broken"
 
@@ -80,16 +80,16 @@ def tried(case: Case) -> Verdict:
 
 
 async def _through(case: Case) -> tuple[str, str]:
-    journal, outbox, ids = MemoryJournal(), MemoryOutbox(), count(1)
+    journal, outbox, ids = MemoryJournal(), MemoryQueueSender(), count(1)
     intake = Intake(
         journal,
         outbox,
         lambda: _NOW,
-        lambda now: delivery_id(now, next(ids)),
+        lambda now: new_delivery_id(now, next(ids)),
         case.max_bytes,
         case.validate,
         policy=case.policy,
-        orders={"": case.order},
+        write_orders={"": case.order},
     )
     if case.number % _PREVIEWS == 0:
         await _preview(intake, case)
@@ -110,7 +110,7 @@ async def _through(case: Case) -> tuple[str, str]:
     _unmarked("the row or the queue", [str(delivery), str(outbox.sent)])
     contents = _fetched(bundle.read(kept.body, kept.received), case.more)
     naming = Naming(delivery.sender, delivery.key)
-    _planned(contents, plan(contents, naming, case.limits, delivery.order), case.limits)
+    _planned(contents, plan(contents, naming, case.limits, delivery.write_order), case.limits)
     return PLANNED, contents.kind
 
 
@@ -129,7 +129,7 @@ def _fetched(contents: Contents, more: bytes) -> Contents:
     answer = Fetched(200, more)
     if isinstance(contents, Notification) and contents.wanted:
         return notifications.with_fetched(contents, dict.fromkeys(contents.wanted, answer))
-    if isinstance(contents, Linked) and more:
+    if isinstance(contents, PagedContents) and more:
         page = collections.further_page(2, len(contents.entries), answer)
         return replace(contents, entries=(*contents.entries, *page.entries))
     return contents

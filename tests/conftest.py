@@ -18,20 +18,20 @@ import httpx
 import pytest
 
 from integration.core.activity import Activities
-from integration.core.http import Neighbour
-from integration.core.model import Claim, Delivery, Outcome
+from integration.core.http import Upstream
+from integration.core.model import Delivery, EntryResult, WorkItem
 from integration.core.rate_limiter import Limiter, full
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.intake.accept import Accepted, Intake, accept
-from integration.intake.http_request import Ask
+from integration.intake.http_request import IncomingRequest
 from integration.journal.activity import MemoryActivityLog
-from integration.journal.guard_store import MemoryLedger
-from integration.journal.keys import delivery_id
+from integration.journal.guard_store import MemoryGuardStore
+from integration.journal.keys import new_delivery_id
 from integration.journal.store import Journal, MemoryJournal
 from integration.journal.waits import MemoryWaits
-from integration.journal.write_guard import Order
+from integration.journal.write_guard import WriteGuard
 from integration.mapping import load
 from integration.mapping.load import shipped
 from integration.mapping.model import EntityMap
@@ -40,10 +40,10 @@ from integration.mirror import web_api_sink
 from integration.mirror.mirror import Mirror
 from integration.mirror.web_api_sink import WebApi
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
-from integration.queues.queue_sender import MemoryOutbox
+from integration.queues.queue_sender import MemoryQueueSender
 from integration.relay import process
 from integration.relay.fetch import NO_SOURCES, Sources
-from integration.relay.lane import Carrier
+from integration.relay.lane import LaneContext
 from integration.relay.process import Relay
 from local.dataverse.app import create_app
 from local.dataverse.faults import fault_of
@@ -453,13 +453,13 @@ class Route:
             self.journal,
             self.outbox,
             self.clock,
-            lambda now: delivery_id(now, next(self._ids)),
+            lambda now: new_delivery_id(now, next(self._ids)),
             **{"max_bytes": 1_000_000, **self.settings},
         )
 
     @property
-    def order(self) -> Order:
-        return Order(
+    def order(self) -> WriteGuard:
+        return WriteGuard(
             self.ledger,
             lease=LEASE,
             now=lambda: self.clock().timestamp(),
@@ -474,7 +474,7 @@ class Route:
 
     @property
     def relay(self) -> Relay:
-        carrier = Carrier(self.journal, self.outbox, self.fhir, self.order, patients_followed)
+        carrier = LaneContext(self.journal, self.outbox, self.fhir, self.order, patients_followed)
         limits, age = self.limits, self.max_age
         return Relay(carrier, limits, self.clock, age, self.sources, self.activities)
 
@@ -502,16 +502,16 @@ class Route:
         headers = {"content-type": FHIR_JSON, **asked.pop("headers", {})}
         headers = {name: value for name, value in headers.items() if value is not None}
         asked = {"method": "POST", "type": None, "id": None, **asked}
-        return await accept(self.intake, Ask(headers=headers, body=content, **asked))
+        return await accept(self.intake, IncomingRequest(headers=headers, body=content, **asked))
 
     async def deliver(self, body: Any, **asked: Any) -> str:
         """Accepted, and its claim taken off the queue: the id of the delivery."""
         accepted = await self.ask(body, **asked)
-        self.outbox.sent.remove((RELAY_QUEUE, Claim(accepted.delivery), 0))
+        self.outbox.sent.remove((RELAY_QUEUE, WorkItem(accepted.delivery), 0))
         return accepted.delivery
 
     async def carry(self, delivery: str, **claim: Any) -> None:
-        await process.carry(self.relay, Claim(delivery, **claim))
+        await process.process(self.relay, WorkItem(delivery, **claim))
 
     async def carry_all(self, delivery: str | None = None) -> None:
         """As the queue does it: hand out claims, whatever their delay, until none is left."""
@@ -521,10 +521,10 @@ class Route:
             claim = self.take()
             if claim is None:
                 return
-            await process.carry(self.relay, claim)
+            await process.process(self.relay, claim)
         raise AssertionError("the claims never end")
 
-    def take(self) -> Claim | None:
+    def take(self) -> WorkItem | None:
         """The next claim for the relay."""
         for message in self.outbox.sent:
             if message[0] == RELAY_QUEUE:
@@ -532,7 +532,7 @@ class Route:
                 return message[1]
         return None
 
-    def queued(self, queue: str = RELAY_QUEUE) -> list[tuple[Claim, float]]:
+    def queued(self, queue: str = RELAY_QUEUE) -> list[tuple[WorkItem, float]]:
         return [(claim, delay) for name, claim, delay in self.outbox.sent if name == queue]
 
     @property
@@ -545,9 +545,9 @@ class Route:
         assert found is not None
         return found
 
-    async def outcomes(self, delivery: str) -> list[Outcome]:
+    async def outcomes(self, delivery: str) -> list[EntryResult]:
         """What is noted so far."""
-        found: list[Outcome] = await self.journal.outcomes(delivery)
+        found: list[EntryResult] = await self.journal.outcomes(delivery)
         return found
 
     async def statuses(self, delivery: str) -> list[int]:
@@ -600,13 +600,13 @@ def journal() -> Journal:
 
 
 @pytest.fixture
-def outbox() -> MemoryOutbox:
-    return MemoryOutbox()
+def outbox() -> MemoryQueueSender:
+    return MemoryQueueSender()
 
 
 @pytest.fixture
-def ledger() -> MemoryLedger:
-    return MemoryLedger()
+def ledger() -> MemoryGuardStore:
+    return MemoryGuardStore()
 
 
 @pytest.fixture
@@ -624,8 +624,8 @@ def dataverse() -> Iterator[DataverseNeighbour]:
 @pytest.fixture
 async def route(
     journal: Journal,
-    outbox: MemoryOutbox,
-    ledger: MemoryLedger,
+    outbox: MemoryQueueSender,
+    ledger: MemoryGuardStore,
     clock: Clock,
     neighbour: FhirNeighbour,
     dataverse: DataverseNeighbour,
@@ -653,11 +653,11 @@ async def routed(
     async def pause(seconds: float) -> None:
         neighbour.pauses.append(seconds)
 
-    def reached(name: str, base: str, transport: httpx.AsyncBaseTransport) -> Neighbour:
+    def reached(name: str, base: str, transport: httpx.AsyncBaseTransport) -> Upstream:
         http = httpx.AsyncClient(transport=transport)
         # A claim that a test hands out early waits here, as the queue would have kept it.
         room = Limiter(full(most), inf, moment, pause)
-        return Neighbour(
+        return Upstream(
             name, base, http, room, pause=pause, jitter=lambda: 0.5, activities=activities
         )
 

@@ -13,7 +13,7 @@ import httpx
 
 from integration.app.settings import Service
 from integration.core.activity import Activities
-from integration.core.http import BoundedClient, Neighbour, Tokens, places
+from integration.core.http import BoundedClient, Tokens, Upstream, make_limiter
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,9 @@ def credential(client_id: str | None, open_: AsyncExitStack) -> Any:
     return found
 
 
-def neighbour(
+def open_upstream(
     name: str, service: Service, caller: Caller, max_bytes: int | None = None
-) -> Neighbour:
+) -> Upstream:
     """A neighbour; of one with `max_bytes`, longer answers are cut."""
     client = partial(BoundedClient, max_bytes) if max_bytes else httpx.AsyncClient
     most = service.concurrency
@@ -51,7 +51,9 @@ def neighbour(
     )
     caller.open.push_async_callback(http.aclose)
     tokens = Tokens(caller.credential, service.scope) if service.scope else None
-    return Neighbour(name, service.url, http, places(most), tokens, activities=caller.activities)
+    return Upstream(
+        name, service.url, http, make_limiter(most), tokens, activities=caller.activities
+    )
 
 
 @cache

@@ -13,15 +13,15 @@ from integration.core.errors import Issue, Rejected
 from integration.core.model import Delivery, Status
 from integration.fhir.issues import as_json
 from integration.intake.accept import Accepted
-from integration.intake.http_request import Ask
-from integration.intake.subscriptions import Noted
+from integration.intake.http_request import IncomingRequest
+from integration.intake.subscriptions import Acknowledged
 from integration.journal.activity import ActivityPage
 from integration.journal.store import Page
 from integration.odata import headers as odata_headers
 from integration.odata import payload
 from integration.operations import views
-from integration.operations.deliveries import Replayed, Story
-from integration.virtual_tables.odata_request import Answer, Asked
+from integration.operations.deliveries import DeliveryStatus, Replayed
+from integration.virtual_tables.odata_request import ODataRequest, ODataResponse
 
 # Where the feed is: host.json's prefix, and the route of its function.
 _FEED = "/api/odata"
@@ -30,9 +30,9 @@ _FHIR = "application/fhir+json"
 _POLL_AGAIN = "1"
 
 
-def ask(req: func.HttpRequest) -> Ask:
+def ask(req: func.HttpRequest) -> IncomingRequest:
     """What intake needs of the request."""
-    return Ask(
+    return IncomingRequest(
         req.method,
         req.route_params.get("type") or None,
         req.route_params.get("id") or None,
@@ -41,16 +41,16 @@ def ask(req: func.HttpRequest) -> Ask:
     )
 
 
-def odata_asked(req: func.HttpRequest) -> Asked:
+def odata_asked(req: func.HttpRequest) -> ODataRequest:
     """What the feed needs of the request."""
     url = urlsplit(req.url)
     before, _, path = url.path.partition(_FEED)
     root = f"{url.scheme}://{url.netloc}{before}{_FEED}/"
     told = {name.lower(): value for name, value in req.headers.items()}
-    return Asked(req.method, root, unquote(path), url.query, told, req.get_body())
+    return ODataRequest(req.method, root, unquote(path), url.query, told, req.get_body())
 
 
-def odata(result: Answer) -> func.HttpResponse:
+def odata(result: ODataResponse) -> func.HttpResponse:
     """An answer of the feed."""
     told = dict(result.headers)
     kind = told.pop("Content-Type", None)
@@ -101,12 +101,12 @@ def outcome(
     return _json(body, status, headers)
 
 
-def accepted(req: func.HttpRequest, result: Accepted | Noted) -> func.HttpResponse:
+def accepted(req: func.HttpRequest, result: Accepted | Acknowledged) -> func.HttpResponse:
     """202 with the address to poll: https://hl7.org/fhir/R4/async.html
 
     200 for a notification that there is nothing of to carry, so that a subscription becomes active.
     """
-    if isinstance(result, Noted):
+    if isinstance(result, Acknowledged):
         text = f"heard, and nothing to carry: a {result.what} without resources"
         return outcome(200, [Issue("informational", text, None, "information")])
     address = f"{req.url.split('/api/')[0]}/api/deliveries/{result.delivery}"
@@ -115,7 +115,7 @@ def accepted(req: func.HttpRequest, result: Accepted | Noted) -> func.HttpRespon
     return outcome(202, [told, *result.refused], headers)
 
 
-def story(result: Story) -> func.HttpResponse:
+def story(result: DeliveryStatus) -> func.HttpResponse:
     """Where a delivery is, and at the end its response bundle."""
     delivery = result.delivery
     if delivery.status is Status.DONE:

@@ -27,13 +27,13 @@ from integration.journal.activity import ActivityLog
 from integration.journal.azure_errors import storage_errors
 from integration.journal.azure_tables import made
 from integration.journal.data_routes import KeptRoutes
-from integration.journal.guard_store import Ledger
+from integration.journal.guard_store import GuardStore
 from integration.journal.row_keys import RowKeys
 from integration.journal.store import Journal
 from integration.journal.waits import Waits
-from integration.queues.azure_queue import StorageOutbox
+from integration.queues.azure_queue import AzureQueueSender
 from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE
-from integration.queues.queue_sender import Outbox
+from integration.queues.queue_sender import QueueSender
 
 # The storage SDK waits 15 s before its first retry: a sender would have given up. Longer trouble
 # is for the sender to repeat, or for the queue.
@@ -62,8 +62,8 @@ class Opened:
     """What a storage account keeps for the app."""
 
     journal: Journal
-    outbox: Outbox
-    ledger: Ledger
+    queue: QueueSender
+    guard_store: GuardStore
     waits: Waits
     activity: ActivityLog
     row_keys: RowKeys
@@ -111,8 +111,8 @@ async def opened(storage: Storage, credential: Any, open_: AsyncExitStack) -> Op
     )
     return Opened(
         journal,
-        StorageOutbox(clients.__getitem__),
-        azure_guard_store.AzureLedger(ledger),
+        AzureQueueSender(clients.__getitem__),
+        azure_guard_store.AzureGuardStore(ledger),
         azure_waits.AzureWaits(waits),
         azure_activity.AzureActivityLog(activity),
         azure_row_keys.AzureRowKeys(row_keys),

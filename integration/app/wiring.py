@@ -15,7 +15,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from integration.app.http_clients import Caller, credential, neighbour
+from integration.app.http_clients import Caller, credential, open_upstream
 from integration.app.settings import (
     Mirroring,
     Service,
@@ -32,16 +32,16 @@ from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.intake.accept import Intake
 from integration.journal.activity import ActivityLog
-from integration.journal.keys import delivery_id
+from integration.journal.keys import new_delivery_id
 from integration.journal.store import Journal
-from integration.journal.write_guard import Order
+from integration.journal.write_guard import WriteGuard
 from integration.mapping import files
 from integration.mapping.files import File, Table
 from integration.mirror.mirror import Mirror, Sink
 from integration.operations.housekeeping import Ages, Housekeeping
-from integration.queues.queue_sender import Outbox
+from integration.queues.queue_sender import QueueSender
 from integration.relay.fetch import Sources
-from integration.relay.lane import Carrier
+from integration.relay.lane import LaneContext
 from integration.relay.process import Relay
 from integration.virtual_tables.data_routes import VIRTUAL, DataRoutes
 
@@ -64,7 +64,7 @@ class Parts:
     """What the doors hand to the verbs."""
 
     journal: Journal
-    outbox: Outbox
+    queue: QueueSender
     fhir: FhirServer
     dataverse: Dataverse
     intake: Intake
@@ -122,7 +122,7 @@ async def dataverse() -> AsyncIterator[Dataverse]:
     async with AsyncExitStack() as open_:
         asking = credential(tenant.client_id, open_) if tenant.dataverse.scope else None
         caller = Caller(asking, Activities(), open_)
-        yield Dataverse(neighbour("Dataverse", tenant.dataverse, caller))
+        yield Dataverse(open_upstream("Dataverse", tenant.dataverse, caller))
 
 
 async def _built(settings: Settings) -> Parts:
@@ -138,14 +138,14 @@ async def _built(settings: Settings) -> Parts:
     activities = Activities(there.activity.note if settings.activity_days else None, utc_now)
     _open.push_async_callback(activities.flush)
     caller = Caller(asking, activities, _open)
-    fhir = FhirServer(neighbour("FHIR server", settings.fhir, caller))
+    fhir = FhirServer(open_upstream("FHIR server", settings.fhir, caller))
     dataverse = Dataverse(
-        neighbour("Dataverse", settings.dataverse, caller), settings.mirroring.options
+        open_upstream("Dataverse", settings.dataverse, caller), settings.mirroring.options
     )
     # A third to start the request, a third to wait for it; and the FHIR server may be busy with it
     # for as long again.
     lease = 3.0 * settings.fhir.timeout
-    order = Order(there.ledger, lease, time.time, _token, asyncio.sleep, random.random)
+    order = WriteGuard(there.guard_store, lease, time.time, _token, asyncio.sleep, random.random)
     routes = DataRoutes(there.routes, tables, settings.mirroring.to != "off", frozenset(told))
     worker = Worker(
         settings,
@@ -162,33 +162,33 @@ async def _built(settings: Settings) -> Parts:
     reading, max_age = settings.reading, float(settings.max_age)
     return Parts(
         there.journal,
-        there.outbox,
+        there.queue,
         fhir,
         dataverse,
         Intake(
             there.journal,
-            there.outbox,
+            there.queue,
             utc_now,
             _new_id,
             reading.max_delivery_bytes,
             reading.validate,
             settings.sender_header,
             Policy(reading.messages, reading.documents, reading.dangling),
-            orders=settings.order,
+            write_orders=settings.order,
         ),
         Relay(
-            Carrier(there.journal, there.outbox, fhir, order, routes.followed),
+            LaneContext(there.journal, there.queue, fhir, order, routes.followed),
             Limits(reading.unit_max_entries, reading.unit_max_bytes, reading.over_limit),
             utc_now,
             max_age,
             fetch_sources(settings, caller),
             activities,
         ),
-        Events(there.journal, there.outbox, routes.followed, settings.fhir.url, utc_now),
+        Events(there.journal, there.queue, routes.followed, settings.fhir.url, utc_now),
         Housekeeping(
             there.journal,
-            there.ledger,
-            there.outbox,
+            there.guard_store,
+            there.queue,
             there.activity,
             utc_now,
             Ages(
@@ -223,7 +223,7 @@ def utc_now() -> datetime:
 
 
 def _new_id(now: datetime) -> str:
-    return delivery_id(now, secrets.randbits(74))
+    return new_delivery_id(now, secrets.randbits(74))
 
 
 def _token() -> str:
@@ -242,7 +242,9 @@ def fetch_sources(settings: Settings, caller: Caller) -> Sources:
     """The servers of senders from which something may be fetched."""
     most, timeout = settings.reading.max_delivery_bytes, settings.fhir.timeout
     neighbours = {
-        base: neighbour(f"source {base}", Service(base, scope, _AT_A_SOURCE, timeout), caller, most)
+        base: open_upstream(
+            f"source {base}", Service(base, scope, _AT_A_SOURCE, timeout), caller, most
+        )
         for base, scope in settings.fetch_from.items()
     }
     return Sources(neighbours, settings.fetch_pages, most)
@@ -259,7 +261,7 @@ class Worker:
     there: Opened
     fhir: FhirServer
     dataverse: Dataverse
-    order: Order
+    guard: WriteGuard
     routes: DataRoutes
     activities: Activities
     maps: Callable[[], Maps]
@@ -285,11 +287,11 @@ def build_mirror(it: Worker) -> Mirror:
     from integration.mirror.web_api_sink import WebApi
 
     maps, to, there = it.maps(), it.settings.mirroring, it.there
-    rows = WebApi(it.fhir, it.dataverse, there.waits, there.outbox, maps.known, to.on_delete)
+    rows = WebApi(it.fhir, it.dataverse, there.waits, there.queue, maps.known, to.on_delete)
     return Mirror(
         there.journal,
-        there.outbox,
-        _sink(to.to, rows, it.order),
+        there.queue,
+        _sink(to.to, rows, it.guard),
         {
             name: entity.on(Route.DATAVERSE)
             for name, entity in maps.entities.items()
@@ -321,7 +323,7 @@ def build_virtual_tables(it: Worker) -> VirtualTables:
         it.routes,
         shapes,
         Reading(it.fhir, keys, feed.breadth),
-        Writing(it.fhir, keys, it.order, lambda: it.new_id(it.now()), uuid4),
+        Writing(it.fhir, keys, it.guard, lambda: it.new_id(it.now()), uuid4),
         feed.page,
         float(feed.timeout),
     )
@@ -335,10 +337,10 @@ def build_external_events(it: Worker) -> ExternalEvents:
     if prefix is None:
         raise Misconfigured("set MAP_PREFIX: EXTERNAL_EVENTS needs the names of virtual tables")
     return ExternalEvents(
-        it.there.outbox,
+        it.there.queue,
         it.fhir,
         it.dataverse,
-        it.order,
+        it.guard,
         tables(it.routes.tables, prefix),
         it.now,
         float(it.settings.max_age),
@@ -346,7 +348,7 @@ def build_external_events(it: Worker) -> ExternalEvents:
     )
 
 
-def _sink(to: str, rows: WebApi, order: Order) -> Sink:
+def _sink(to: str, rows: WebApi, order: WriteGuard) -> Sink:
     from integration.mirror import healthcare_api_sink, web_api_sink
 
     if to == "healthcare-api":

@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from integration.core.model import Claim
+from integration.core.model import WorkItem
 from integration.journal import synthetic_deliveries
-from integration.journal.keys import delivery_id
+from integration.journal.keys import new_delivery_id
 from integration.journal.store import Journal
-from integration.queues.queue_sender import Followed, Outbox
+from integration.queues.queue_sender import ChangeQueues, QueueSender
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +78,8 @@ class Events:
     """What taking events needs. `base`: the address of the FHIR server."""
 
     journal: Journal
-    outbox: Outbox
-    followed: Followed
+    queue: QueueSender
+    followed: ChangeQueues
     base: str
     now: Callable[[], datetime]
     noted: set[str] = field(default_factory=set)  # the hour that this worker has noted last
@@ -94,7 +94,7 @@ async def take(it: Events, body: bytes) -> None:
     delivery = await _hour(it)
     for resource in changed:
         queue = followed[resource.partition("/")[0]]
-        await it.outbox.send(queue, Claim(delivery, resource=resource))
+        await it.queue.send(queue, WorkItem(delivery, resource=resource))
         log.info("event.taken", extra={"delivery": delivery, "resource": resource})
 
 
@@ -149,7 +149,7 @@ def _drop(event: _Event, reason: str, level: int) -> None:
 async def _hour(it: Events) -> str:
     """The delivery that stands for the events of this hour, the same in every worker."""
     began = it.now().astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    id_ = delivery_id(began, 0)
+    id_ = new_delivery_id(began, 0)
     if id_ not in it.noted:
         await synthetic_deliveries.note(it.journal, id_, KIND, began, began + _HOUR)
         it.noted.clear()

@@ -15,18 +15,18 @@ from functools import partial
 
 from integration.core.activity import About, Activities, doing
 from integration.core.errors import Misconfigured, Unavailable
-from integration.core.model import Category, Claim
+from integration.core.model import Category, WorkItem
 from integration.dataverse import requests
 from integration.dataverse.client import Dataverse, error_code
 from integration.dataverse.virtual import entity_set, table_name
 from integration.fhir.client import FhirServer
 from integration.journal import write_guard
-from integration.journal.write_guard import Order, Taken, Write
+from integration.journal.write_guard import HeldLocks, Write, WriteGuard
 from integration.mapping.files import Table
 from integration.mapping.keys import primary_key
 from integration.queues.names import EXTERNAL_QUEUE
-from integration.queues.queue_sender import Outbox
-from integration.queues.retry import put_back
+from integration.queues.queue_sender import QueueSender
+from integration.queues.retry import plan_retry
 
 log = logging.getLogger(__name__)
 
@@ -63,17 +63,17 @@ def _virtual(resource: str, table: str) -> Virtual:
 class ExternalEvents:
     """What telling needs. `tables` by resource type; `max_age` in seconds."""
 
-    outbox: Outbox
+    queue: QueueSender
     fhir: FhirServer
     dataverse: Dataverse
-    order: Order
+    guard: WriteGuard
     tables: Mapping[str, Virtual]
     now: Callable[[], datetime]
     max_age: float
     activities: Activities = field(default_factory=Activities)
 
 
-async def tell(it: ExternalEvents, claim: Claim) -> None:
+async def tell(it: ExternalEvents, claim: WorkItem) -> None:
     """Tell Dataverse of `claim.resource` as it is now. Trouble puts the claim back."""
     table = it.tables.get((claim.resource or "").partition("/")[0])
     name = table.table if table else None
@@ -84,7 +84,7 @@ async def tell(it: ExternalEvents, claim: Claim) -> None:
                 raise Misconfigured("no virtual table is known of that resource type")
             log.info("external.told", extra=extra | {"action": await _told(it, table, claim)})
         except (Unavailable, Misconfigured) as error:
-            back = put_back(claim, error, it.now(), it.max_age)
+            back = plan_retry(claim, error, it.now(), it.max_age)
             extra |= {"reason": str(error), "attempt": claim.attempt}
             if back.delay is None:
                 log.error("external.dropped", extra=extra)
@@ -92,34 +92,34 @@ async def tell(it: ExternalEvents, claim: Claim) -> None:
                 return
             level = logging.ERROR if isinstance(error, Misconfigured) else logging.WARNING
             log.log(level, "external.put_back", extra=extra)
-            await it.outbox.send(EXTERNAL_QUEUE, back.claim, back.delay)
+            await it.queue.send(EXTERNAL_QUEUE, back.item, back.delay)
 
 
-async def drop(it: ExternalEvents, claim: Claim, reason: str) -> None:
+async def drop(it: ExternalEvents, claim: WorkItem, reason: str) -> None:
     """Give up on telling; the record itself is in FHIR and shown as it is."""
     log.error("external.dropped", extra={"delivery": claim.delivery, "resource": claim.resource})
     async with it.activities.verb(delivery=claim.delivery, resource=claim.resource):
         _note(it, claim, None, "dropped", reason)
 
 
-async def _told(it: ExternalEvents, table: Virtual, claim: Claim) -> str:
+async def _told(it: ExternalEvents, table: Virtual, claim: WorkItem) -> str:
     """What Dataverse was told. One teller at a time: two would tell the same."""
     resource = claim.resource or ""
-    taken = Taken(claim.delivery, "tell", it.order.token())
+    taken = HeldLocks(claim.delivery, "tell", it.guard.token())
     write = Write(f"tell {resource}", (0,), ordered=False)
-    await write_guard.take(it.order, taken, [write])
+    await write_guard.acquire(it.guard, taken, [write])
     (turn,) = taken.found.values()
     try:
         found = await it.fhir.read(resource, claim.delivery)
         state = _DELETED if found is None else str(found.get("meta", {}).get("versionId"))
-        action = _action(turn.stamp, state)
+        action = _action(turn.source_version, state)
         if action is not None:
             await _send(it, table, resource, action, claim.delivery)
     except (Unavailable, Misconfigured):
-        await write_guard.give_back(it.order, taken, {})
+        await write_guard.release(it.guard, taken, {})
         raise
-    taken.writes = dict.fromkeys(taken.writes, replace(write, stamp=state, ordered=True))
-    await write_guard.give_back(it.order, taken, {0: action is not None})
+    taken.writes = dict.fromkeys(taken.writes, replace(write, source_version=state, ordered=True))
+    await write_guard.release(it.guard, taken, {0: action is not None})
     return action or "nothing new"
 
 
@@ -145,11 +145,11 @@ async def _send(
         answer = await it.dataverse.send(requests.action(path, {"Target": target}), delivery)
     if answer.status >= 400:
         raise Misconfigured(
-            f"{it.dataverse.neighbour.name} refused {action} of {table.table} "
+            f"{it.dataverse.upstream.name} refused {action} of {table.table} "
             f"({answer.status} {error_code(answer)}): is the table provisioned with its events on?"
         )
 
 
-def _note(it: ExternalEvents, claim: Claim, table: str | None, what: str, why: str) -> None:
+def _note(it: ExternalEvents, claim: WorkItem, table: str | None, what: str, why: str) -> None:
     about = About(claim.delivery, claim.resource, table, None, "tell")
     it.activities.note(Category.ERROR, "Dataverse", what, about, notes=(why,))

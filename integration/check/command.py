@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from integration.check import dataverse, fhir, remedies, virtual_tables
-from integration.check.connections import Ends
+from integration.check.connections import Connections
 from integration.check.report import Line, all_well, failed, ok, skipped, table
 from integration.core.errors import IntegrationError
 from integration.dataverse.virtual import table_name
@@ -20,7 +20,7 @@ from integration.virtual_tables.data_routes import DATAVERSE, VIRTUAL, DataRoute
 _ROUTES, _MAPS, _IDENTITY = "data routes", "maps", "identity"
 _STORAGE_SCOPE = "https://storage.azure.com/.default"
 
-Opened = Callable[[float], AbstractAsyncContextManager[Ends]]
+Opened = Callable[[float], AbstractAsyncContextManager[Connections]]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -42,12 +42,12 @@ def run(chosen: argparse.Namespace, opened: Opened, say: Callable[[str], object]
     return 0 if all_well(lines) else 1
 
 
-async def _lines(opened: AbstractAsyncContextManager[Ends]) -> list[Line]:
+async def _lines(opened: AbstractAsyncContextManager[Connections]) -> list[Line]:
     async with opened as ends:
         return await lines(ends)
 
 
-async def lines(ends: Ends) -> list[Line]:
+async def lines(ends: Connections) -> list[Line]:
     """The whole table, in the order of a delivery's way. Raises Misconfigured for a setting."""
     from integration.check import storage  # with its SDKs
     from integration.journal import azure_data_routes
@@ -75,7 +75,7 @@ async def lines(ends: Ends) -> list[Line]:
     return [identity, *stored, *server, _understood(maps), line, *tables, *feed, *sources]
 
 
-async def _identity(ends: Ends) -> Line:
+async def _identity(ends: Connections) -> Line:
     """Asked for first, so that one without a token is not taken for one without a role."""
     settings = ends.settings
     scopes = [settings.fhir.scope, settings.dataverse.scope, *settings.fetch_from.values()]

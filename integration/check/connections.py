@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from integration.app import wiring
-from integration.app.http_clients import Caller, neighbour
+from integration.app.http_clients import Caller, open_upstream
 from integration.app.settings import (
     Service,
     Settings,
@@ -18,7 +18,7 @@ from integration.app.settings import (
     provisioning_from_env,
 )
 from integration.core.activity import Activities
-from integration.core.http import Neighbour
+from integration.core.http import Upstream
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 
@@ -31,7 +31,7 @@ _OF_THE_FEED = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Ends:
+class Connections:
     """`credential` is None where no neighbour wants a token; `feed` where FEED_URL is not set."""
 
     settings: Settings
@@ -39,8 +39,8 @@ class Ends:
     storage: Services
     fhir: FhirServer
     dataverse: Dataverse
-    sources: Mapping[str, Neighbour]
-    feed: Neighbour | None
+    sources: Mapping[str, Upstream]
+    feed: Upstream | None
     feed_key: str | None = field(repr=False)
     credential: Any
     now: Callable[[], datetime]
@@ -48,7 +48,7 @@ class Ends:
 
 
 @asynccontextmanager
-async def ends(skew: float) -> AsyncIterator[Ends]:
+async def open_connections(skew: float) -> AsyncIterator[Connections]:
     """Every neighbour, each for itself, with nothing made or asked of it. Raises Misconfigured."""
     from integration.app import storage_clients
 
@@ -57,14 +57,14 @@ async def ends(skew: float) -> AsyncIterator[Ends]:
         asking = wiring.service_credential(settings, open_)
         caller = Caller(asking, Activities(), open_)
         feed = provisioning.feed_url and Service(provisioning.feed_url.rstrip("/"), None, 1, 30)
-        yield Ends(
+        yield Connections(
             settings,
             events_queue_itself(),
             storage_clients.services(settings.storage, asking, open_, retry_total=0),
-            FhirServer(neighbour("FHIR server", settings.fhir, caller)),
-            Dataverse(neighbour("Dataverse", settings.dataverse, caller)),
-            wiring.fetch_sources(settings, caller).neighbours,
-            neighbour("the feed", feed, caller, _OF_THE_FEED) if feed else None,
+            FhirServer(open_upstream("FHIR server", settings.fhir, caller)),
+            Dataverse(open_upstream("Dataverse", settings.dataverse, caller)),
+            wiring.fetch_sources(settings, caller).upstreams,
+            open_upstream("the feed", feed, caller, _OF_THE_FEED) if feed else None,
             provisioning.feed_key,
             asking,
             wiring.utc_now,

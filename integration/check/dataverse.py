@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from integration.check import remedies, results
-from integration.check.connections import Ends
+from integration.check.connections import Connections
 from integration.check.report import Line, failed, ok, skipped
 from integration.check.runner import attempt, clock_line
 from integration.core import decimal_json
@@ -18,7 +18,7 @@ from integration.dataverse import requests
 from integration.dataverse.requests import API
 from integration.mapping.load import Maps
 from integration.mapping.model import EntityMap, Route
-from integration.mapping.schema_mismatches import misfits
+from integration.mapping.schema_mismatches import schema_mismatches
 from integration.provision import load as provision
 from integration.provision.model import Custom
 from integration.provision.records import privilege_names
@@ -31,7 +31,7 @@ _LONG = 120.0
 
 
 async def lines(
-    ends: Ends, maps: Maps, mirrored: Sequence[EntityMap], told: list[str]
+    ends: Connections, maps: Maps, mirrored: Sequence[EntityMap], told: list[str]
 ) -> list[Line]:
     """`told`: virtual tables of whose changes Dataverse hears."""
     used = ends.settings.mirroring
@@ -71,12 +71,12 @@ async def lines(
     )
 
 
-async def sent(ends: Ends, request: Request) -> Response:
+async def sent(ends: Connections, request: Request) -> Response:
     with doing(action=_CHECK):
         return await ends.dataverse.send(request, _CHECK)
 
 
-async def asked(ends: Ends, path: str) -> dict[str, Any] | None:
+async def asked(ends: Connections, path: str) -> dict[str, Any] | None:
     """None where there is no such thing. Raises Misconfigured for what is no answer."""
     headers = {"accept": "application/json", "odata-version": "4.0", "odata-maxversion": "4.0"}
     answer = await sent(ends, Request("GET", f"{API}/{path}", headers=headers))
@@ -89,7 +89,7 @@ async def asked(ends: Ends, path: str) -> dict[str, Any] | None:
     return body
 
 
-async def _user(ends: Ends) -> Line:
+async def _user(ends: Connections) -> Line:
     answer = await asked(ends, "WhoAmI")
     if answer is None or "UserId" not in answer:
         return failed(_USER, "WhoAmI is not known there", remedies.DATAVERSE_AWAY)
@@ -97,7 +97,7 @@ async def _user(ends: Ends) -> Line:
 
 
 async def _privileges(
-    ends: Ends, maps: Maps, mirrored: Sequence[EntityMap], told: list[str]
+    ends: Connections, maps: Maps, mirrored: Sequence[EntityMap], told: list[str]
 ) -> Line:
     """https://learn.microsoft.com/power-apps/developer/data-platform/webapi/reference/retrieveuserprivileges"""
     role = provision.role(ends.settings.mirroring, maps, mirrored, told)
@@ -115,13 +115,13 @@ def _columns_of(entity: EntityMap) -> str:
     return f"columns for {entity.resource}"
 
 
-async def _columns(ends: Ends, entity: EntityMap, *, by_toolkit: bool) -> Line:
+async def _columns(ends: Connections, entity: EntityMap, *, by_toolkit: bool) -> Line:
     name = _columns_of(entity)
     if by_toolkit:
         return skipped(name, "MIRROR_TO is healthcare-api: the toolkit's own maps write them")
     on = entity.on(Route.DATAVERSE)
     tables = {table: await ends.dataverse.columns(table) for table in on.tables}
-    wrong = misfits(on, tables)
+    wrong = schema_mismatches(on, tables)
     if wrong:
         mend = remedies.columns(ends.settings.mirroring.map_prefix)
         return failed(name, results.listed(wrong), mend)
@@ -132,7 +132,7 @@ def _keys_of(table: str) -> str:
     return f"alternate keys of {table}"
 
 
-async def _keys(ends: Ends, wanted: Custom) -> Line:
+async def _keys(ends: Connections, wanted: Custom) -> Line:
     name = _keys_of(wanted.table)
     path = f"{_table(wanted.table)}/Keys?$select=KeyAttributes,EntityKeyIndexStatus"
     found: Iterable[dict[str, Any]] = (await asked(ends, path) or {}).get("value", ())

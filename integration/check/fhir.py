@@ -7,19 +7,19 @@ from functools import partial
 from uuid import uuid4
 
 from integration.check import remedies, results
-from integration.check.connections import Ends
+from integration.check.connections import Connections
 from integration.check.report import Line, failed, ok
 from integration.check.runner import attempt, clock_line
 from integration.core import decimal_json
 from integration.core.activity import doing
-from integration.core.http import Neighbour
+from integration.core.http import Upstream
 from integration.core.model import Request, Response
 
 _CHECK = "check"
 _JSON = {"accept": "application/fhir+json"}
 
 
-async def lines(ends: Ends) -> list[Line]:
+async def lines(ends: Connections) -> list[Line]:
     role = remedies.fhir_role(ends.settings.client_id)
     tried = partial(attempt, away=remedies.FHIR_AWAY, refused=role)
     return list(
@@ -32,10 +32,10 @@ async def lines(ends: Ends) -> list[Line]:
     )
 
 
-async def sources(ends: Ends) -> list[Line]:
+async def sources(ends: Connections) -> list[Line]:
     """What it says of itself; a server that has no such page answers all the same."""
 
-    async def asked(name: str, source: Neighbour) -> Line:
+    async def asked(name: str, source: Upstream) -> Line:
         answer = await source.send(Request("GET", "metadata", headers=_JSON))
         found = f"answered {answer.status}"
         return failed(name, found, remedies.SOURCE) if answer.status >= 500 else ok(name, found)
@@ -51,22 +51,22 @@ async def sources(ends: Ends) -> list[Line]:
     )
 
 
-async def _metadata(ends: Ends) -> Line:
+async def _metadata(ends: Connections) -> Line:
     answer = await _sent(ends, Request("GET", "metadata", headers=_JSON))
     body = decimal_json.object_or_none(answer.body)
     return results.capability("FHIR metadata", answer.status, body)
 
 
-async def _read(ends: Ends) -> Line:
+async def _read(ends: Connections) -> Line:
     return results.read("FHIR read", (await _nothing(ends)).status)
 
 
-async def _nothing(ends: Ends) -> Response:
+async def _nothing(ends: Connections) -> Response:
     """Metadata is open to everybody; a read, even of nothing, is not."""
     return await _sent(ends, Request("GET", f"Patient/{uuid4()}", headers=_JSON))
 
 
-async def _write(ends: Ends) -> Line:
+async def _write(ends: Connections) -> Line:
     """Of a Basic, which nobody mirrors. A server that takes it has it taken away again."""
     identity = str(uuid4())
     body = {"resourceType": "Basic", "id": identity, "code": {"text": "check"}}
@@ -78,6 +78,6 @@ async def _write(ends: Ends) -> Line:
     return results.write("FHIR write", answer.status)
 
 
-async def _sent(ends: Ends, request: Request) -> Response:
+async def _sent(ends: Connections, request: Request) -> Response:
     with doing(action=_CHECK):
         return await ends.fhir.send(request, _CHECK)

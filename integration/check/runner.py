@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from integration.check import remedies
-from integration.check.connections import Ends
+from integration.check.connections import Connections
 from integration.check.report import Line, failed, skipped
 from integration.check.results import clock
 from integration.core.errors import IntegrationError, Misconfigured, Unavailable
@@ -35,7 +35,7 @@ async def attempt(
         return failed(name, str(error), away)
 
 
-async def clock_line(ends: Ends, name: str, ask: Callable[[], Awaitable[Response]]) -> Line:
+async def clock_line(ends: Connections, name: str, ask: Callable[[], Awaitable[Response]]) -> Line:
     """How far the neighbour's clock is from ours. That it does not answer is told elsewhere."""
     before = ends.now()
     try:

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from integration.app.storage_clients import CONTAINER, TABLES, queue_client
 from integration.check import remedies
-from integration.check.connections import Ends
+from integration.check.connections import Connections
 from integration.check.report import Line, failed, ok
 from integration.check.runner import attempt, clock_line
 from integration.core.errors import Unavailable
@@ -24,7 +24,7 @@ _HIDDEN, _LIFE = 59, 60
 _CONTENT = b"check"
 
 
-async def lines(ends: Ends) -> list[Line]:
+async def lines(ends: Connections) -> list[Line]:
     """A line for the container, for each queue and each table, and for the clock."""
     queues = [each for name in (*_OURS, ends.events_queue) for each in (name, f"{name}-poison")]
     return list(
@@ -37,7 +37,7 @@ async def lines(ends: Ends) -> list[Line]:
     )
 
 
-async def _line(ends: Ends, kind: str, name: str, work: Awaitable[str]) -> Line:
+async def _line(ends: Connections, kind: str, name: str, work: Awaitable[str]) -> Line:
     title, account = f"{kind} {name}", str(ends.storage.blobs.account_name)
 
     async def worked() -> Line:
@@ -53,7 +53,7 @@ async def _line(ends: Ends, kind: str, name: str, work: Awaitable[str]) -> Line:
     return await attempt(title, worked(), away=remedies.STORAGE_AWAY, refused=role)
 
 
-async def _blob(ends: Ends) -> str:
+async def _blob(ends: Connections) -> str:
     blob = ends.storage.blobs.get_blob_client(CONTAINER, f"check-{uuid4()}")
     await blob.upload_blob(_CONTENT)
     try:
@@ -63,7 +63,7 @@ async def _blob(ends: Ends) -> str:
     return "written, read, deleted" if found == _CONTENT else "written, deleted; read otherwise"
 
 
-async def _queue(ends: Ends, name: str) -> str:
+async def _queue(ends: Connections, name: str) -> str:
     """The events' queue and those of what failed are filled by others."""
     queue = queue_client(ends.storage, name)
     await queue.peek_messages()
@@ -74,7 +74,7 @@ async def _queue(ends: Ends, name: str) -> str:
     return "peeked; sent to, and taken back"
 
 
-async def _table(ends: Ends, name: str) -> str:
+async def _table(ends: Connections, name: str) -> str:
     """To delete what is not there takes the right to, and leaves nothing."""
     table = ends.storage.tables.get_table_client(name)
     nothing = table.query_entities("PartitionKey eq 'check'", results_per_page=1)
@@ -83,7 +83,7 @@ async def _table(ends: Ends, name: str) -> str:
     return "read; may be written"
 
 
-async def _dated(ends: Ends) -> Response:
+async def _dated(ends: Connections) -> Response:
     headers: dict[str, str] = {}
 
     def heard(raw: object) -> None:

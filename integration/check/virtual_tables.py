@@ -7,19 +7,19 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from integration.check import remedies, results
-from integration.check.connections import Ends
+from integration.check.connections import Connections
 from integration.check.dataverse import asked
 from integration.check.report import Line, failed, ok, skipped
 from integration.check.runner import attempt
 from integration.core.errors import Misconfigured
-from integration.core.http import Neighbour
+from integration.core.http import Upstream
 from integration.core.model import Request
 from integration.provision import records
 
 _TABLES, _SOURCE, _EVENTS, _FEED = "virtual tables", "data source", "external events", "feed"
 
 
-async def lines(ends: Ends, named: Mapping[str, str], told: Collection[str]) -> list[Line]:
+async def lines(ends: Connections, named: Mapping[str, str], told: Collection[str]) -> list[Line]:
     """`named`: the virtual table of each resource type that is shown; `told`: the tables of whose
     changes Dataverse hears."""
     if ends.feed is None:
@@ -40,7 +40,7 @@ async def lines(ends: Ends, named: Mapping[str, str], told: Collection[str]) -> 
     )
 
 
-async def _tables(ends: Ends, named: Mapping[str, str]) -> Line:
+async def _tables(ends: Connections, named: Mapping[str, str]) -> Line:
     found = {table: await _definition(ends, table) for table in named.values()}
     lacking = [table for table, one in found.items() if one is None]
     if lacking:
@@ -51,7 +51,7 @@ async def _tables(ends: Ends, named: Mapping[str, str]) -> Line:
     return ok(_TABLES, f"all {len(found)}")
 
 
-async def _source(ends: Ends, feed: Neighbour) -> Line:
+async def _source(ends: Connections, feed: Upstream) -> Line:
     """The key of it is not asked for."""
     selected = f"{records.SOURCE}?$select={records.SOURCE_KEY},msdyn_name,msdyn_uri"
     found = records.the_source((await asked(ends, selected) or {}).get("value", ()))
@@ -62,7 +62,7 @@ async def _source(ends: Ends, feed: Neighbour) -> Line:
     return ok(_SOURCE, f"{records.SOURCE_NAME}, of FEED_URL")
 
 
-async def _events(ends: Ends, told: Collection[str]) -> Line:
+async def _events(ends: Connections, told: Collection[str]) -> Line:
     if not told:
         return skipped(_EVENTS, "EXTERNAL_EVENTS names no type")
     columns = ",".join(("_extensionofrecordid_value", *records.EVENTS))
@@ -76,16 +76,16 @@ async def _events(ends: Ends, told: Collection[str]) -> Line:
     return ok(_EVENTS, f"on for {len(told)}")
 
 
-async def _definition(ends: Ends, table: str) -> dict[str, Any] | None:
+async def _definition(ends: Connections, table: str) -> dict[str, Any] | None:
     selected = "$select=MetadataId,TableType"
     return await asked(ends, f"EntityDefinitions(LogicalName='{table}')?{selected}")
 
 
-async def _fed(feed: Neighbour, key: str | None) -> Line:
+async def _fed(feed: Upstream, key: str | None) -> Line:
     return await attempt(_FEED, _answered(feed, key), away=remedies.FEED, refused=remedies.FEED_KEY)
 
 
-async def _answered(feed: Neighbour, key: str | None) -> Line:
+async def _answered(feed: Upstream, key: str | None) -> Line:
     """Without a key it is enough that the door asks for one."""
     headers = {"x-functions-key": key} if key else {}
     try:

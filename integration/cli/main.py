@@ -35,16 +35,16 @@ from integration.dataverse.requests import API
 from integration.fhir.units import Limits
 from integration.intake import dry_run
 from integration.intake.accept import Intake
-from integration.intake.http_request import Ask
+from integration.intake.http_request import IncomingRequest
 from integration.journal import synthetic_deliveries
-from integration.journal.keys import delivery_id
+from integration.journal.keys import new_delivery_id
 from integration.journal.store import MemoryJournal
 from integration.mapping.toolkit import client as toolkit_client
 from integration.mapping.toolkit.client import Organisation
 from integration.mapping.toolkit.rows import Later, Toolkit
 from integration.provision import command as provision_command
 from integration.queues.names import MIRROR_QUEUE
-from integration.queues.queue_sender import MemoryOutbox
+from integration.queues.queue_sender import MemoryQueueSender
 from integration.reconcile import command as reconcile_command
 from integration.reconcile.walk import Reconcile
 
@@ -102,7 +102,7 @@ def _plan(file: Path, reading: Reading, limits: Limits, *, as_json: bool) -> int
     if body is None:
         return 2
     media = "application/fhir+ndjson" if ".ndjson" in file.suffixes else "application/fhir+json"
-    ask = Ask("POST", None, None, {"content-type": media}, body)
+    ask = IncomingRequest("POST", None, None, {"content-type": media}, body)
     try:
         told = asyncio.run(dry_run.preview(_door(reading), limits, ask))
     except Rejected as error:
@@ -143,9 +143,9 @@ def _door(reading: Reading) -> Intake:
     """The app's own door, with a journal that has seen nothing."""
     return Intake(
         MemoryJournal(),
-        MemoryOutbox(),
+        MemoryQueueSender(),
         lambda: datetime.now(UTC),
-        lambda now: delivery_id(now, 0),
+        lambda now: new_delivery_id(now, 0),
         reading.max_delivery_bytes,
         reading.validate,
         policy=Policy(reading.messages, reading.documents, reading.dangling),
@@ -160,14 +160,14 @@ async def _tenant(named: Later) -> Toolkit:
         async def send(request: Request) -> Response:
             return await dataverse.send(request, "toolkit")
 
-        there = Organisation(send, dataverse.neighbour.base, API)
+        there = Organisation(send, dataverse.upstream.base, API)
         return await toolkit_client.toolkit(there, named)
 
 
 def _checked(chosen: argparse.Namespace) -> int:
     from integration.check import connections  # with all it imports, likewise
 
-    return check_command.run(chosen, connections.ends, _say)
+    return check_command.run(chosen, connections.open_connections, _say)
 
 
 def _reconciled(chosen: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from integration.core.model import Column
 from integration.mapping import engine, explain, load
 from integration.mapping.load import Maps
 from integration.mapping.model import EntityMap, Route
-from integration.mapping.schema_mismatches import misfits
+from integration.mapping.schema_mismatches import schema_mismatches
 
 Tables = Mapping[str, Mapping[str, Column]]
 
@@ -57,7 +57,7 @@ def run(
     except IntegrationError as error:
         say(str(error))
         return 2
-    wrong = {kind: misfits(each, tables) for kind, each in used.items() if tables}
+    wrong = {kind: schema_mismatches(each, tables) for kind, each in used.items() if tables}
     misfit = [problem for problems in wrong.values() for problem in problems]
     for problem in maps.broken.values():
         say(f"broken: {problem}")

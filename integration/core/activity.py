@@ -105,16 +105,16 @@ class Activities:
             if not self._under_way or self.clock() - self._since > _PATIENCE:
                 await self.flush()
 
-    def call(self, neighbour: str, method: str, status: int | str, seconds: float) -> None:
+    def call(self, upstream: str, method: str, status: int | str, seconds: float) -> None:
         """An exchange with a neighbour: the status of its answer, or why there is none."""
         heard = category_of(status, method) if isinstance(status, int) else Category.ERROR
         for each in _abouts.get():
-            self.note(heard, neighbour, str(status), each, method.lower(), seconds=seconds)
+            self.note(heard, upstream, str(status), each, method.lower(), seconds=seconds)
 
     def note(
         self,
         category: Category,
-        neighbour: str,
+        upstream: str,
         status: str,
         about: About,
         action: str = "",
@@ -130,7 +130,7 @@ class Activities:
             Activity(
                 self.now(),
                 category,
-                neighbour,
+                upstream,
                 about.action or action,
                 status,
                 about.delivery,

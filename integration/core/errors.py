@@ -59,10 +59,10 @@ class Unavailable(IntegrationError):
     `unheard`: it may be doing what was asked all the same."""
 
     def __init__(
-        self, neighbour: str, why: str, retry_after: float | None = None, *, unheard: bool = False
+        self, upstream: str, why: str, retry_after: float | None = None, *, unheard: bool = False
     ) -> None:
-        super().__init__(f"{neighbour}: {why}")
-        self.neighbour = neighbour
+        super().__init__(f"{upstream}: {why}")
+        self.upstream = upstream
         self.why = why
         self.retry_after = retry_after
         self.unheard = unheard

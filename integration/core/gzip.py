@@ -8,7 +8,7 @@ import zlib
 _PIECE = 4096
 
 
-def gunzipped(data: bytes, max_bytes: int) -> bytes:
+def decompress(data: bytes, max_bytes: int) -> bytes:
     """https://www.rfc-editor.org/rfc/rfc1952: several members may follow each other."""
     parts, room = [], max_bytes + 1
     member = zlib.decompressobj(wbits=31)

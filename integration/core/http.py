@@ -98,7 +98,7 @@ class _NotReached(Unavailable):
     """The neighbour has certainly seen nothing of the request."""
 
 
-def places(
+def make_limiter(
     most: int,
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
@@ -108,19 +108,21 @@ def places(
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbour:
+class Upstream:
     """One service reached over HTTP. `send` gives an answer or raises; it never guesses."""
 
     name: str
     base: str
     http: httpx.AsyncClient
-    places: Limiter
+    limiter: Limiter
     tokens: Tokens | None = None
     pause: Callable[[float], Awaitable[object]] = asyncio.sleep
     jitter: Callable[[], float] = field(default=random.random)
     activities: Activities = field(default_factory=Activities)
 
-    async def send(self, request: Request, still: Callable[[], object] = lambda: None) -> Response:
+    async def send(
+        self, request: Request, before_send: Callable[[], object] = lambda: None
+    ) -> Response:
         """Send once; again only where the neighbour has certainly done nothing.
 
         Raises Unavailable for a lost connection, a time-out, 429 and 503 that last, TooLong for
@@ -131,7 +133,7 @@ class Neighbour:
         attempt = 1
         while True:
             try:
-                response = await self._once(request, still)
+                response = await self._once(request, before_send)
             except _NotReached as error:
                 trouble: Unavailable = error
             else:
@@ -146,11 +148,11 @@ class Neighbour:
                 await self.pause(self._backoff(attempt))
             attempt += 1
 
-    async def _once(self, request: Request, still: Callable[[], object]) -> Response:
+    async def _once(self, request: Request, before_send: Callable[[], object]) -> Response:
         token = await self._token(None)
-        response = await self._authorised(request, token, still)
+        response = await self._authorised(request, token, before_send)
         if response.status == 401 and token is not None:
-            response = await self._authorised(request, await self._token(token), still)
+            response = await self._authorised(request, await self._token(token), before_send)
         if response.status in (401, 403):
             raise Misconfigured(
                 f"{self.name} answered {response.status}: give this app's identity its role there"
@@ -158,14 +160,14 @@ class Neighbour:
         return response
 
     async def _authorised(
-        self, request: Request, token: str | None, still: Callable[[], object]
+        self, request: Request, token: str | None, before_send: Callable[[], object]
     ) -> Response:
         headers = dict(request.headers)
         if token is not None:
             headers["authorization"] = f"Bearer {token}"
         try:
-            async with self.places.place() as round_:
-                still()
+            async with self.limiter.place() as round_:
+                before_send()
                 response = await self._exchanged(request, headers)
                 self._learn(response, round_)
         except Closed as closed:
@@ -175,7 +177,7 @@ class Neighbour:
     async def _exchanged(self, request: Request, headers: dict[str, str]) -> Response:
         """One request over the wire, and its entry in the activity log, whatever comes of it."""
         url = f"{self.base}/{request.path}" if request.path else self.base
-        began = self.places.clock()
+        began = self.limiter.clock()
         status: int | str = "given up"
         try:
             answer = await self._answered(request, url, headers)
@@ -192,7 +194,7 @@ class Neighbour:
             why = f"connection failed ({type(error).__name__})"
             raise Unavailable(self.name, why, unheard=True) from None
         finally:
-            self.activities.call(self.name, request.method, status, self.places.clock() - began)
+            self.activities.call(self.name, request.method, status, self.limiter.clock() - began)
         return answer
 
     async def _answered(self, request: Request, url: str, headers: dict[str, str]) -> Response:
@@ -210,9 +212,9 @@ class Neighbour:
     def _learn(self, response: Response, round_: int) -> None:
         """Before its place is free, so that the next request starts under what was learnt."""
         if response.status in _THROTTLED:
-            self.places.throttled(round_, response.retry_after)
+            self.limiter.throttled(round_, response.retry_after)
         elif response.status < 500:
-            self.places.succeeded(round_)
+            self.limiter.succeeded(round_)
 
     async def _token(self, refused: str | None) -> str | None:
         if self.tokens is None:

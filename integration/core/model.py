@@ -49,11 +49,11 @@ class Policy:
     dangling: str = "refuse"  # or note
 
 
-USUAL = Policy()
+DEFAULT_POLICY = Policy()
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
+class DeliveryRequest:
     """What a sender asked for, apart from the bytes: kept beside them, for the relay to read."""
 
     method: str  # POST, PUT, PATCH or DELETE
@@ -63,7 +63,7 @@ class Received:
     if_match: str | None = None
     if_none_match: str | None = None
     if_none_exist: str | None = None
-    policy: Policy = USUAL  # as it was when the delivery was accepted
+    policy: Policy = DEFAULT_POLICY  # as it was when the delivery was accepted
 
 
 class Status(StrEnum):
@@ -90,7 +90,7 @@ class Delivery:
     entries: int
     bytes: int
     # what makes a write later than another: arrival, lastUpdated, version; off: nothing does
-    order: str = "arrival"
+    write_order: str = "arrival"
     repeat: bool = False  # the same bytes were accepted before
     lanes: int = 0
     lanes_done: int = 0
@@ -109,7 +109,7 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class EntryResult:
     """What became of one entry at the FHIR server, or why it was not sent."""
 
     position: int
@@ -130,7 +130,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class RowOutcome:
+class RowResult:
     """What became of one resource at Dataverse. Codes and element paths only, no values."""
 
     delivery: str
@@ -156,7 +156,7 @@ class Activity:
 
     time: datetime
     category: Category
-    neighbour: str
+    upstream: str
     action: str  # read, look-up, write unit 0.1, create, update, mirror, …
     status: str  # of HTTP, or a word: unreachable, unchanged, refused, …
     delivery: str | None = None
@@ -168,7 +168,7 @@ class Activity:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class WorkItem:
     """A queue message: which work waits in the journal, never the work itself."""
 
     delivery: str

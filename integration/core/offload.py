@@ -12,6 +12,6 @@ T = TypeVar("T")
 _LARGE = 256 * 1024
 
 
-async def computed(size: int, work: Callable[[], T]) -> T:
+async def offload(size: int, work: Callable[[], T]) -> T:
     """The result of `work`, which is pure and takes time in proportion to `size` bytes."""
     return await asyncio.to_thread(work) if size > _LARGE else work()

@@ -12,7 +12,7 @@ from typing import Any
 from integration.core import activity, decimal_json
 from integration.core.activity import About, category_of, doing, together
 from integration.core.errors import Misconfigured, Unavailable
-from integration.core.http import Neighbour
+from integration.core.http import Upstream
 from integration.core.model import Column, Request, Response
 from integration.dataverse import batch, metadata, requests
 from integration.dataverse.requests import Change
@@ -35,7 +35,7 @@ class Dataverse:
     `options` are headers that go with every change.
     """
 
-    neighbour: Neighbour
+    upstream: Upstream
     options: Mapping[str, str] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
     _columns: dict[str, tuple[float, Mapping[str, Column]]] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Dataverse:
         """Send, so that the delivery can be found again in Dataverse's own logs."""
         headers = {**request.headers, "x-ms-client-request-id": correlation}
         request = Request(request.method, request.path, request.body, headers)
-        response = await self.neighbour.send(request, still)
+        response = await self.upstream.send(request, still)
         self._heed(response.headers.get("x-ms-dop-hint", ""))
         return self._heard(response)
 
@@ -77,7 +77,7 @@ class Dataverse:
             answers = self._parts(whole)
             failed = [answer for answer in answers if answer.status >= 400]
             if not failed and len(answers) != len(asked):
-                raise Unavailable(self.neighbour.name, "a change set was answered in part")
+                raise Unavailable(self.upstream.name, "a change set was answered in part")
             if failed and whole.status < 400:
                 self._note_failure(failed[0], activity.about())
         return self._heard((failed or answers)[0])
@@ -101,7 +101,7 @@ class Dataverse:
             questions = batch.questions([each.request for each in asked])
             answers = self._parts(await self.send(questions, asked[0].correlation))
         if len(answers) != len(asked):
-            raise Unavailable(self.neighbour.name, "a batch was answered in part")
+            raise Unavailable(self.upstream.name, "a batch was answered in part")
         for each, answer in zip(asked, answers, strict=True):
             if answer.status >= 400:
                 self._note_failure(answer, each.about)
@@ -109,8 +109,8 @@ class Dataverse:
 
     def _note_failure(self, answer: Response, about: About) -> None:
         """A part of a batch that is answered 200 as a whole."""
-        activities, category = self.neighbour.activities, category_of(answer.status)
-        activities.note(category, self.neighbour.name, str(answer.status), about)
+        activities, category = self.upstream.activities, category_of(answer.status)
+        activities.note(category, self.upstream.name, str(answer.status), about)
 
     def _parts(self, response: Response) -> list[Response]:
         try:
@@ -118,7 +118,7 @@ class Dataverse:
         except ValueError:
             if response.status >= 400:
                 return [response]
-            raise Unavailable(self.neighbour.name, "a batch was not answered as one") from None
+            raise Unavailable(self.upstream.name, "a batch was not answered as one") from None
 
     def _heard(self, response: Response) -> Response:
         trouble = self._trouble(response)
@@ -131,7 +131,7 @@ class Dataverse:
         if response.status >= 500 or response.status in (408, 429):
             why = f"answered {response.status}"
             unheard = response.status in _GIVEN_UP
-            return Unavailable(self.neighbour.name, why, response.retry_after, unheard=unheard)
+            return Unavailable(self.upstream.name, why, response.retry_after, unheard=unheard)
         return None
 
     def _heed(self, hint: str) -> None:
@@ -139,7 +139,7 @@ class Dataverse:
         https://learn.microsoft.com/power-apps/developer/data-platform/send-parallel-requests
         """
         if hint.isascii() and hint.isdigit() and len(hint) <= 6:
-            self.neighbour.places.advise(int(hint))
+            self.upstream.limiter.advise(int(hint))
 
     async def columns(self, table: str) -> Mapping[str, Column]:
         """The table's columns. Raises Misconfigured where the organisation has no such table."""
@@ -157,7 +157,7 @@ class Dataverse:
         for response in responses:
             if response.status != 200:
                 raise Misconfigured(
-                    f"{self.neighbour.name} answered {response.status} about table {table}"
+                    f"{self.upstream.name} answered {response.status} about table {table}"
                 )
         return metadata.columns(decimal_json.decode(response.body) for response in responses)
 

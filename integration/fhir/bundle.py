@@ -9,7 +9,7 @@ from typing import Any
 
 from integration.core import decimal_json
 from integration.core.errors import Issue, Rejected
-from integration.core.model import Policy, Received
+from integration.core.model import DeliveryRequest, Policy
 from integration.fhir import collections, notifications, patches
 from integration.fhir.entries import (
     MAX_ISSUES,
@@ -36,7 +36,7 @@ _NOT_CARRIED = {
 }
 
 
-def read(body: bytes, received: Received) -> Contents:
+def read(body: bytes, received: DeliveryRequest) -> Contents:
     """Take a delivery apart. Raises Rejected with every issue found, up to a bound.
 
     Linear in the body; the body's values never reach an issue.
@@ -96,7 +96,7 @@ def _contents(bundle: dict[str, Any], policy: Policy) -> Contents:
         entries.append(collections.whole(bundle, len(entries)))
     following = collections.next_page(bundle)
     if kind == "searchset" and following is not None:
-        return collections.Linked(kind, tuple(entries), more=True, next=following)
+        return collections.PagedContents(kind, tuple(entries), more=True, next=following)
     return Contents(kind, tuple(entries), more=following is not None)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from integration.core import decimal_json
 from integration.core.activity import doing
 from integration.core.errors import Misconfigured, Unavailable
-from integration.core.http import Neighbour
+from integration.core.http import Upstream
 from integration.core.model import Request, Response
 from integration.fhir.searchset import is_searchset
 
@@ -18,14 +18,14 @@ from integration.fhir.searchset import is_searchset
 class FhirServer:
     """https://hl7.org/fhir/R4/http.html"""
 
-    neighbour: Neighbour
+    upstream: Upstream
 
     async def send(
         self, request: Request, delivery: str, still: Callable[[], object] = lambda: None
     ) -> Response:
         """Send, so that the delivery can be found again in the server's own logs."""
         headers = {**request.headers, "x-ms-client-request-id": delivery}
-        return await self.neighbour.send(replace(request, headers=headers), still)
+        return await self.upstream.send(replace(request, headers=headers), still)
 
     async def read(self, identity: str, delivery: str) -> dict[str, Any] | None:
         """The current state of Type/id; None when it is deleted, or never was."""
@@ -35,11 +35,11 @@ class FhirServer:
         if response.status in (404, 410):
             return None
         if response.status != 200:
-            raise Unavailable(self.neighbour.name, f"a read was answered {response.status}")
+            raise Unavailable(self.upstream.name, f"a read was answered {response.status}")
         try:
             resource: dict[str, Any] = decimal_json.decode(response.body)
         except decimal_json.Malformed:
-            raise Unavailable(self.neighbour.name, "a read was answered with no JSON") from None
+            raise Unavailable(self.upstream.name, "a read was answered with no JSON") from None
         return resource
 
     async def search(
@@ -53,7 +53,7 @@ class FhirServer:
         Misconfigured where the server takes no such search.
         Of an answer no more is told than its status: it may repeat what was searched for."""
         headers = {"accept": "application/fhir+json", **(headers or {})}
-        name = self.neighbour.name
+        name = self.upstream.name
         answer = await self.send(Request("GET", path, headers=headers, most=most), correlation)
         if answer.status >= 500 or answer.status == 408:
             raise Unavailable(name, f"a search was answered {answer.status}")

@@ -28,7 +28,7 @@ _ETAG = re.compile(r'(?:W/)?"(\d+)"')
 
 
 @dataclass(frozen=True, slots=True)
-class Linked(Contents):
+class PagedContents(Contents):
     """Contents whose next page is at an address that the sender has chosen."""
 
     next: str | None = None

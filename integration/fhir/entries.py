@@ -7,7 +7,7 @@ from typing import Any
 
 from integration.core import decimal_json
 from integration.core.errors import Issue, Rejected
-from integration.core.model import Received
+from integration.core.model import DeliveryRequest
 from integration.fhir.grammar import is_id, is_type
 
 # Enough to mend a sender, too few to make an answer large.
@@ -84,7 +84,7 @@ def of_lines(body: bytes) -> Contents:
     return Contents("ndjson", entries)
 
 
-def of_resource(resource: dict[str, Any], received: Received) -> Contents:
+def of_resource(resource: dict[str, Any], received: DeliveryRequest) -> Contents:
     """One resource, or the DELETE of one, addressed as FHIR's REST interactions do."""
     kind, identifier = received.type or resource["resourceType"], received.id
     if received.type is None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from integration.core import decimal_json
 from integration.core.errors import Issue
-from integration.core.model import Outcome, Response
+from integration.core.model import EntryResult, Response
 from integration.fhir import issues
 from integration.fhir.grammar import literal
 from integration.fhir.units import Unit, UnitEntry
@@ -30,7 +30,7 @@ MAX_FOUND = 1_000_000
 class Answer:
     """`settled` is for good; `unfinished` waits `retry_after` seconds, if the server named any."""
 
-    settled: tuple[Outcome, ...]
+    settled: tuple[EntryResult, ...]
     unfinished: tuple[UnitEntry, ...] = ()
     retry_after: float | None = None
 
@@ -43,7 +43,7 @@ def of_unit(unit: Unit, entries: Sequence[UnitEntry], response: Response, attemp
     if answers is None or not len(entries) <= len(answers) <= len(entries) + 1:
         # A server may append one entry of its own; fewer, or an unreadable answer, proves nothing.
         return Answer((), tuple(entries))
-    settled: list[Outcome] = []
+    settled: list[EntryResult] = []
     unfinished: list[UnitEntry] = []
     for entry, answer in zip(entries, answers, strict=False):
         outcome = of_entry(entry, answer)
@@ -54,17 +54,17 @@ def of_unit(unit: Unit, entries: Sequence[UnitEntry], response: Response, attemp
     return Answer(tuple(settled), tuple(unfinished), response.retry_after)
 
 
-def refused(entry: UnitEntry, issue: Issue, status: int) -> Outcome:
+def refused(entry: UnitEntry, issue: Issue, status: int) -> EntryResult:
     """An entry that is not sent, and why."""
-    return Outcome(entry.position, status, entry.full_url, issues=[issues.as_json(issue)])
+    return EntryResult(entry.position, status, entry.full_url, issues=[issues.as_json(issue)])
 
 
-def noted(outcome: Outcome, issue: Issue) -> Outcome:
+def noted(outcome: EntryResult, issue: Issue) -> EntryResult:
     """The outcome with one more issue."""
     return replace(outcome, issues=[*(outcome.issues or ()), issues.as_json(issue)])
 
 
-def spread(entry: UnitEntry, outcome: Outcome) -> list[Outcome]:
+def spread(entry: UnitEntry, outcome: EntryResult) -> list[EntryResult]:
     """The outcome, and that of every entry that asks for the same conditional create: to those,
     the resource was there already."""
     status = 200 if outcome.status == 201 else outcome.status
@@ -87,7 +87,7 @@ def _whole(entries: Sequence[UnitEntry], response: Response, attempt: int) -> An
             item
             for entry in entries
             for item in spread(
-                entry, Outcome(entry.position, response.status, entry.full_url, issues=told)
+                entry, EntryResult(entry.position, response.status, entry.full_url, issues=told)
             )
         )
     )
@@ -106,7 +106,7 @@ def entries_of(response: Response) -> list[Any] | None:
     return entries if isinstance(entries, list) else None
 
 
-def of_entry(entry: UnitEntry, answer: Any) -> Outcome | None:
+def of_entry(entry: UnitEntry, answer: Any) -> EntryResult | None:
     """One entry's answer; None when the answer cannot be read: that is no success."""
     status = status_of(answer)
     if status is None:
@@ -118,7 +118,7 @@ def of_entry(entry: UnitEntry, answer: Any) -> Outcome | None:
     if location is None and 200 <= status < 300 and writes:
         location = _stored(resource) or (entry.target if "/" in entry.target else None)
     told = issues.of_outcome(said.get("outcome"))
-    outcome = Outcome(
+    outcome = EntryResult(
         position=entry.position,
         status=status,
         full_url=entry.full_url,
@@ -130,7 +130,7 @@ def of_entry(entry: UnitEntry, answer: Any) -> Outcome | None:
     return _with_found(outcome, resource) if entry.method == "GET" and status == 200 else outcome
 
 
-def _with_found(outcome: Outcome, resource: Any) -> Outcome:
+def _with_found(outcome: EntryResult, resource: Any) -> EntryResult:
     """What a read found, as it was answered."""
     found = decimal_json.encode(resource)
     if len(found) > MAX_FOUND:

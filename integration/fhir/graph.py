@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 Edges = Mapping[int, Sequence[int]]
 
 
-def parts(nodes: Iterable[int], edges: Edges) -> list[list[int]]:
+def connected_components(nodes: Iterable[int], edges: Edges) -> list[list[int]]:
     """The groups that share no edge, each in ascending order, by their first node."""
     parent = {node: node for node in nodes}
 
@@ -35,7 +35,7 @@ def parts(nodes: Iterable[int], edges: Edges) -> list[list[int]]:
     return [sorted(group) for _, group in sorted(groups.items())]
 
 
-def knots(nodes: Iterable[int], edges: Edges) -> list[list[int]]:
+def strongly_connected_components(nodes: Iterable[int], edges: Edges) -> list[list[int]]:
     """Strongly connected components, referenced before referencing.
 
     Tarjan's algorithm (https://doi.org/10.1137/0201010) with its stack made explicit.

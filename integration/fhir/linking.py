@@ -13,7 +13,7 @@ from integration.fhir.entries import Contents, Entry
 
 
 @dataclass(slots=True)
-class Linked:
+class RewrittenEntry:
     """What of an entry its links change; `problem` says why it cannot be sent."""
 
     entry: Entry
@@ -52,9 +52,9 @@ class Linker:
         # all the patient and the urls of extensions.
         self.meanings: dict[str, tuple[int, str] | None] = {}
 
-    def linked(self, entry: Entry) -> Linked:
+    def linked(self, entry: Entry) -> RewrittenEntry:
         """The entry with its links rewritten."""
-        found = Linked(entry, entry.resource, entry.query, entry.if_none_exist)
+        found = RewrittenEntry(entry, entry.resource, entry.query, entry.if_none_exist)
         if entry.method == "DELETE" and entry.query is None:
             return found
 
@@ -70,7 +70,7 @@ class Linker:
             found.if_none_exist = references.in_query(entry.if_none_exist, link)
         return found
 
-    def _link(self, found: Linked, element: str, value: str) -> str:
+    def _link(self, found: RewrittenEntry, element: str, value: str) -> str:
         meant = self._meant(found.entry, value)
         if meant is None and element not in ("reference", "query"):
             return value
@@ -97,7 +97,7 @@ class Linker:
             self.meanings[value] = meant
         return meant
 
-    def _dangling(self, found: Linked) -> None:
+    def _dangling(self, found: RewrittenEntry) -> None:
         if self.contents.kind == "ndjson":
             return  # a line has no fullUrl, so nothing in it can be a placeholder
         text = "the reference names an entry that is not in the bundle"
@@ -107,7 +107,7 @@ class Linker:
             text = f"{text}, and is left as it came"
             found.notes.append(Issue("not-found", text, found.entry.where, "warning"))
 
-    def _search(self, found: Linked, reference: str, type_: str, query: str) -> str:
+    def _search(self, found: RewrittenEntry, reference: str, type_: str, query: str) -> str:
         """https://hl7.org/fhir/R4/http.html#trules: a conditional reference means one match."""
         asked = criteria.search(type_, query)
         position = criteria.same_search(asked, self.criteria())

@@ -29,7 +29,7 @@ def _size(items: Iterable[Prepared]) -> int:
     return ENVELOPE + sum(len(item.sent.body) + 1 for item in items)
 
 
-def bins(groups: Iterable[list[Prepared]], limits: Limits) -> Iterator[list[Prepared]]:
+def pack_groups(groups: Iterable[list[Prepared]], limits: Limits) -> Iterator[list[Prepared]]:
     """Small groups travel together, up to what one unit holds; a large one travels alone."""
     current: list[Prepared] = []
     count, size = 0, ENVELOPE
@@ -49,10 +49,10 @@ def in_dependency_order(items: Sequence[Prepared], limits: Limits) -> Iterator[U
     before referencing; entries that refer to each other in a circle stay together where a unit
     can hold them."""
     by_position = {item.entry.position: item for item in items}
-    knots = graph.knots(by_position, edges_of(by_position))
+    knots = graph.strongly_connected_components(by_position, edges_of(by_position))
     ordered = [[by_position[n] for n in knot] for knot in knots]
     ordered.sort(key=_phase)
-    for bin_ in bins(_cut(ordered, limits), limits):
+    for bin_ in pack_groups(_cut(ordered, limits), limits):
         yield unit("transaction", bin_)
 
 
@@ -79,7 +79,7 @@ def in_levels(items: Sequence[Prepared], limits: Limits) -> Iterator[Unit]:
     level: dict[int, int] = {}
     order = [
         item.entry.position
-        for knot in graph.knots(by_position, edges)
+        for knot in graph.strongly_connected_components(by_position, edges)
         for (item,) in by_waiting([by_position[n] for n in knot])
     ]
     for position in order:
@@ -89,7 +89,7 @@ def in_levels(items: Sequence[Prepared], limits: Limits) -> Iterator[Unit]:
             default=0,
         )
     for _, positions in groupby(sorted(order, key=level.__getitem__), level.__getitem__):
-        for bin_ in bins(([by_position[n]] for n in positions), limits):
+        for bin_ in pack_groups(([by_position[n]] for n in positions), limits):
             yield unit("batch", bin_)
 
 
@@ -102,7 +102,10 @@ def by_waiting(items: Sequence[Prepared]) -> list[list[Prepared]]:
     for position, targets in edges_of(by_position).items():
         must_wait = _waiting(by_position[position])
         edges[position] = [n for n in targets if must_wait(by_position[n])]
-    return [[by_position[n] for n in knot] for knot in graph.knots(by_position, edges)]
+    return [
+        [by_position[n] for n in knot]
+        for knot in graph.strongly_connected_components(by_position, edges)
+    ]
 
 
 def _none_waits(items: Sequence[Prepared]) -> bool:

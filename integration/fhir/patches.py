@@ -11,7 +11,7 @@ from typing import Any
 
 from integration.core import decimal_json
 from integration.core.errors import Issue, Rejected
-from integration.core.model import Received
+from integration.core.model import DeliveryRequest
 from integration.fhir.entries import Contents, Entry, checked_resource
 
 JSON_PATCH = "application/json-patch+json"
@@ -37,7 +37,7 @@ def checked(resource: dict[str, Any], where: str) -> dict[str, Any]:
     return resource
 
 
-def of_request(body: bytes, received: Received) -> Contents:
+def of_request(body: bytes, received: DeliveryRequest) -> Contents:
     """PATCH Type/id, the body a patch of either kind."""
     kind = received.type or ""
     try:

@@ -47,9 +47,12 @@ def plan(
         return Plan((), _all_or_nothing(contents, refused))
     never = {entry.position for entry, _ in refused}
     nodes = {item.entry.position: item for item in prepared if item.entry.position not in never}
-    groups = [[nodes[n] for n in part] for part in graph.parts(nodes, packing.edges_of(nodes))]
+    groups = [
+        [nodes[n] for n in part]
+        for part in graph.connected_components(nodes, packing.edges_of(nodes))
+    ]
     lanes, split = [], False
-    for bin_ in packing.bins(groups, limits):
+    for bin_ in packing.pack_groups(groups, limits):
         if atomic and packing.fits(bin_, limits):
             lanes.append(Lane((packing.unit("transaction", bin_),)))
         elif atomic:

@@ -11,8 +11,8 @@ from integration.core.errors import Issue
 from integration.fhir import identity
 from integration.fhir.entries import Contents, Entry
 from integration.fhir.identity import Naming
-from integration.fhir.linking import Linked, Linker
-from integration.fhir.source_version import stamp
+from integration.fhir.linking import Linker, RewrittenEntry
+from integration.fhir.source_version import source_version_of
 from integration.fhir.units import ENVELOPE, Limits, UnitEntry
 
 
@@ -96,7 +96,7 @@ def _name(entry: Entry, naming: Naming) -> str:
 
 
 def _sent(
-    linked: Linked,
+    linked: RewrittenEntry,
     name: str,
     awaits: set[str],
     same: tuple[tuple[int, str | None], ...],
@@ -133,7 +133,9 @@ def _sent(
         awaits=tuple(sorted(awaits)),
         body=decimal_json.Raw(decimal_json.encode(body)),
         condition=linked.condition,
-        stamp=None if created or entry.read is not None else stamp(entry, order),
+        source_version=None
+        if created or entry.read is not None
+        else source_version_of(entry, order),
         same=same,
         sole=tuple(linked.sole),
         notes=tuple(linked.notes),

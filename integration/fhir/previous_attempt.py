@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any, TypeGuard
 
 from integration.core.errors import Issue
-from integration.core.model import Outcome
+from integration.core.model import EntryResult
 from integration.fhir import entry_results, issues
 from integration.fhir.identity import PLACEHOLDER
 from integration.fhir.units import UnitEntry
@@ -54,7 +54,7 @@ class Asked:
 
 def proven(
     asked: Sequence[Asked], answers: Sequence[Any], *, atomic: bool, repeat: bool
-) -> dict[int, Outcome] | None:
+) -> dict[int, EntryResult] | None:
     """The answers to `units.reads` of their names: which need not, or must not, be sent?
 
     `atomic`: they went in one transaction, so one that is certainly ours proves them all, and
@@ -92,7 +92,7 @@ def _is_no_news(one: Asked, answer: Any) -> bool:
     return gone or _is_same(one.resource, answer.get("resource"))
 
 
-def _verdict(one: Asked, answer: Any) -> Outcome | None:
+def _verdict(one: Asked, answer: Any) -> EntryResult | None:
     """None: it must be sent."""
     entry, status, current = one.entry, entry_results.status_of(answer), answer.get("resource")
     if entry.created:
@@ -109,9 +109,9 @@ def _verdict(one: Asked, answer: Any) -> Outcome | None:
     return left_alone(entry, one.name)
 
 
-def left_alone(entry: UnitEntry, name: str | None, issue: Issue = LEFT_ALONE) -> Outcome:
+def left_alone(entry: UnitEntry, name: str | None, issue: Issue = LEFT_ALONE) -> EntryResult:
     """An entry that is not sent, because a later write stands; `name`: of what."""
-    return Outcome(
+    return EntryResult(
         entry.position,
         _CONFLICT,
         entry.full_url,
@@ -121,13 +121,13 @@ def left_alone(entry: UnitEntry, name: str | None, issue: Issue = LEFT_ALONE) ->
     )
 
 
-def _done(one: Asked, answer: Any) -> Outcome:
+def _done(one: Asked, answer: Any) -> EntryResult:
     """What somebody has deleted, or made again, since then is not ours to bring back."""
     entry = one.entry
     if entry.method == "DELETE":
-        return Outcome(entry.position, 204, entry.full_url)
+        return EntryResult(entry.position, 204, entry.full_url)
     read = entry_results.of_entry(entry, answer) if entry_results.status_of(answer) == 200 else None
-    return read or Outcome(entry.position, 200, entry.full_url, location=one.name)
+    return read or EntryResult(entry.position, 200, entry.full_url, location=one.name)
 
 
 def _is_same(ours: Mapping[str, Any] | None, theirs: Any) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from integration.core.errors import Issue
-from integration.core.model import Outcome
+from integration.core.model import EntryResult
 from integration.fhir import entry_results
 from integration.fhir.units import Unit, UnitEntry
 
@@ -18,11 +18,11 @@ _FAILED_DEPENDENCY = 424
 class Progress:
     """What is settled; the journal holds the same."""
 
-    settled: dict[int, Outcome] = field(default_factory=dict)
+    settled: dict[int, EntryResult] = field(default_factory=dict)
     answers: dict[str, str] = field(default_factory=dict)  # Type/id by placeholder
     broken: bool = False  # a part of a split transaction was refused
 
-    def remember(self, unit: Unit, outcomes: Iterable[Outcome]) -> None:
+    def remember(self, unit: Unit, outcomes: Iterable[EntryResult]) -> None:
         """Outcomes of the unit are settled."""
         names = targets(unit)
         for item in outcomes:
@@ -42,7 +42,7 @@ class Progress:
         settled = {n: self.settled.get(n) for entry in unit.entries for n in entry.positions}
         return {n: item.written for n, item in settled.items() if item is not None}
 
-    def blocked(self, unit: Unit) -> list[Outcome]:
+    def blocked(self, unit: Unit) -> list[EntryResult]:
         """Entries that cannot go because of what became of earlier ones."""
         todo = self.left(unit)
         if self.broken and unit.kind == "transaction":
@@ -53,7 +53,7 @@ class Progress:
         text = "not sent: it refers to an entry that was refused"
         return not_sent(todo if unit.kind == "transaction" and lost else lost, text)
 
-    def ambiguous(self, unit: Unit, doubtful: Sequence[UnitEntry]) -> list[Outcome]:
+    def ambiguous(self, unit: Unit, doubtful: Sequence[UnitEntry]) -> list[EntryResult]:
         """Refused as the server itself would; a transaction is refused with them."""
         issue = Issue("multiple-matches", "a conditional reference has more than one match")
         refused = _refused(doubtful, issue, _PRECONDITION_FAILED)
@@ -68,27 +68,27 @@ def targets(unit: Unit) -> dict[int, str]:
     return {n: entry.target for entry in unit.entries for n in entry.positions}
 
 
-def identity(item: Outcome, target: str) -> str:
+def identity(item: EntryResult, target: str) -> str:
     """Type/id of what was written."""
     return (item.location or target).partition("/_history/")[0]
 
 
-def not_sent(entries: Iterable[UnitEntry], text: str) -> list[Outcome]:
+def not_sent(entries: Iterable[UnitEntry], text: str) -> list[EntryResult]:
     """Refused because of what became of others."""
     return _refused(entries, Issue("processing", text), _FAILED_DEPENDENCY)
 
 
-def born(entries: Sequence[UnitEntry], outcomes: Sequence[Outcome]) -> dict[str, str | None]:
+def born(entries: Sequence[UnitEntry], outcomes: Sequence[EntryResult]) -> dict[str, str | None]:
     """What conditional entries have created: the stamp by Type/id."""
     conditional = {entry.position: entry for entry in entries if entry.condition}
     return {
-        identity(item, ""): conditional[item.position].stamp
+        identity(item, ""): conditional[item.position].source_version
         for item in outcomes
         if item.status == 201 and item.location and item.position in conditional
     }
 
 
-def _refused(entries: Iterable[UnitEntry], issue: Issue, status: int) -> list[Outcome]:
+def _refused(entries: Iterable[UnitEntry], issue: Issue, status: int) -> list[EntryResult]:
     return [
         item
         for entry in entries

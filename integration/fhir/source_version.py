@@ -14,7 +14,7 @@ _DIGITS = 9
 _VERSION_DIGITS = 20
 
 
-def stamp(entry: Entry, order: str) -> str | None:
+def source_version_of(entry: Entry, order: str) -> str | None:
     """Text whose order is that of the writes: "arrival" and "off" ask nothing of the source.
 
     https://hl7.org/fhir/R4/resource-definitions.html#Meta.versionId: whole numbers by convention

@@ -49,7 +49,9 @@ class UnitEntry:
     body: decimal_json.Raw
     # Type?query by which the server finds a conditional entry's resource; may hold placeholders
     condition: str | None = None
-    stamp: str | None = None  # where it stands among all writes of its resource, if the source says
+    source_version: str | None = (
+        None  # where it stands among all writes of its resource, if the source says
+    )
     # (position, full url) of later entries that ask for the very same conditional create
     same: tuple[tuple[int, str | None], ...] = ()
     # (Type?query, target): before it goes, the server must know no match but that target, which

@@ -12,18 +12,25 @@ from itertools import islice
 import msgspec
 
 from integration.core.errors import Issue, Rejected
-from integration.core.model import USUAL, Claim, Delivery, Policy, Received, Status
-from integration.core.offload import computed
+from integration.core.model import (
+    DEFAULT_POLICY,
+    Delivery,
+    DeliveryRequest,
+    Policy,
+    Status,
+    WorkItem,
+)
+from integration.core.offload import offload
 from integration.fhir import bundle, validation
 from integration.fhir.entries import MAX_ISSUES, Contents
 from integration.fhir.notifications import Notification
 from integration.intake import http_request, subscriptions
-from integration.intake.http_request import Ask
-from integration.intake.subscriptions import Noted
+from integration.intake.http_request import IncomingRequest
+from integration.intake.subscriptions import Acknowledged
 from integration.journal.keys import accepted_at
 from integration.journal.store import Journal, Kept
 from integration.queues.names import RELAY_QUEUE
-from integration.queues.queue_sender import Outbox
+from integration.queues.queue_sender import QueueSender
 
 log = logging.getLogger(__name__)
 
@@ -45,14 +52,14 @@ class Intake:
     """What accepting needs. `new_id` makes a delivery id from the moment of acceptance."""
 
     journal: Journal
-    outbox: Outbox
+    queue: QueueSender
     now: Callable[[], datetime]
     new_id: Callable[[datetime], str]
     max_bytes: int
     validate: bool = False
     sender_header: str | None = None
-    policy: Policy = USUAL
-    orders: Mapping[str, str] = field(default_factory=lambda: {"": "arrival"})  # by sender
+    policy: Policy = DEFAULT_POLICY
+    write_orders: Mapping[str, str] = field(default_factory=lambda: {"": "arrival"})  # by sender
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +72,7 @@ class Checked:
     repeatable: bool  # no Idempotency-Key: the same bytes may be meant again
 
 
-async def accept(intake: Intake, ask: Ask) -> Accepted | Noted:
+async def accept(intake: Intake, ask: IncomingRequest) -> Accepted | Acknowledged:
     """Raises Rejected with nothing queued, or Unavailable so that the sender tries again."""
     checked = await check(intake, ask)
     if not isinstance(checked.contents, Notification):
@@ -81,13 +88,13 @@ async def accept(intake: Intake, ask: Ask) -> Accepted | Noted:
     return accepted
 
 
-async def check(intake: Intake, ask: Ask) -> Checked:
+async def check(intake: Intake, ask: IncomingRequest) -> Checked:
     """All that can be said of a request without the journal. Raises Rejected."""
     received = http_request.received(ask)
     body = http_request.decoded(ask, intake.max_bytes)
     # The relay reads it as the door did, whatever the settings are by then.
     asked = replace(received, policy=intake.policy)
-    contents = await computed(len(body), lambda: _read(body, asked, intake.validate))
+    contents = await offload(len(body), lambda: _read(body, asked, intake.validate))
     given = http_request.header(ask, "idempotency-key")
     digest = _digest(msgspec.json.encode(received), body)
     now = intake.now()
@@ -102,7 +109,7 @@ async def check(intake: Intake, ask: Ask) -> Checked:
         kind=contents.kind,
         entries=len(contents.entries),
         bytes=len(body),
-        order=intake.orders.get(sender, intake.orders[""]),
+        write_order=intake.write_orders.get(sender, intake.write_orders[""]),
         more=contents.more,
     )
     return Checked(delivery, Kept(asked, body), contents, repeatable=not given)
@@ -120,7 +127,7 @@ async def earlier(journal: Journal, checked: Checked, first: str) -> Delivery | 
     return known
 
 
-def _read(body: bytes, received: Received, validate: bool) -> Contents:
+def _read(body: bytes, received: DeliveryRequest, validate: bool) -> Contents:
     contents = bundle.read(body, received)
     if validate:
         found = (
@@ -150,7 +157,7 @@ async def _keep(intake: Intake, checked: Checked) -> Accepted:
         # ids; `repeat` makes the relay look before it writes.
         delivery = replace(delivery, repeat=True)
     await journal.keep(delivery, checked.kept)
-    await intake.outbox.send(RELAY_QUEUE, Claim(delivery.id))
+    await intake.queue.send(RELAY_QUEUE, WorkItem(delivery.id))
     log.info(
         "delivery.accepted",
         extra={

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from integration.core.offload import computed
+from integration.core.offload import offload
 from integration.fhir import issues
 from integration.fhir.entries import Contents
 from integration.fhir.identity import Naming
@@ -20,7 +20,7 @@ from integration.fhir.notifications import Notification
 from integration.fhir.plan import Plan, plan
 from integration.fhir.units import Lane, Limits, Unit, UnitEntry
 from integration.intake.accept import Checked, Intake, check, earlier
-from integration.intake.http_request import Ask
+from integration.intake.http_request import IncomingRequest
 
 _ATOMICITY = (
     "atomicity: the transaction is above the FHIR server's limits and goes in several units, so a "
@@ -39,20 +39,20 @@ class _Sent:
 _sent = msgspec.json.Decoder(_Sent)
 
 
-async def preview(intake: Intake, limits: Limits, ask: Ask) -> dict[str, Any]:
+async def preview(intake: Intake, limits: Limits, ask: IncomingRequest) -> dict[str, Any]:
     """The plan as JSON. Raises what accepting would raise."""
     checked = await check(intake, ask)
     delivery = checked.delivery
     first = await intake.journal.claimant(delivery.sender, delivery.key)
     if first is not None:
         await earlier(intake.journal, checked, first)
-    told = await computed(delivery.bytes, lambda: _told(checked, limits))
+    told = await offload(delivery.bytes, lambda: _told(checked, limits))
     return {"repeats": first, **told} if first else told
 
 
 def _told(checked: Checked, limits: Limits) -> dict[str, Any]:
     naming = Naming(checked.delivery.sender, checked.delivery.key)
-    order = checked.delivery.order
+    order = checked.delivery.write_order
     return as_json(checked.contents, plan(checked.contents, naming, limits, order))
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from integration.core.errors import Issue, Rejected, method_not_allowed
-from integration.core.gzip import gunzipped
-from integration.core.model import Received
+from integration.core.gzip import decompress
+from integration.core.model import DeliveryRequest
 from integration.fhir.grammar import is_id, is_type
 from integration.fhir.patches import JSON_PATCH
 
@@ -32,7 +32,7 @@ _ALLOWED = {  # by what the address names
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class IncomingRequest:
     """An HTTP request as it came. Header names are lower case."""
 
     method: str
@@ -42,7 +42,7 @@ class Ask:
     body: bytes
 
 
-def received(ask: Ask) -> Received:
+def received(ask: IncomingRequest) -> DeliveryRequest:
     """What is asked, once the address and the headers are in order."""
     allowed = _ALLOWED[ask.type is not None, ask.id is not None]
     if ask.method not in allowed:
@@ -62,7 +62,7 @@ def received(ask: Ask) -> Received:
         raise Rejected(
             Issue("not-supported", "NDJSON goes to the base address, /api/fhir"), status=415
         )
-    return Received(
+    return DeliveryRequest(
         method=ask.method,
         type=ask.type,
         id=ask.id,
@@ -73,7 +73,7 @@ def received(ask: Ask) -> Received:
     )
 
 
-def _format(ask: Ask) -> str:
+def _format(ask: IncomingRequest) -> str:
     media, *parameters = (part.strip().lower() for part in _required_type(ask).split(";"))
     charsets = [
         part.partition("=")[2].strip('"') for part in parameters if part.startswith("charset=")
@@ -84,20 +84,20 @@ def _format(ask: Ask) -> str:
     return _FORMATS[media]
 
 
-def _required_type(ask: Ask) -> str:
+def _required_type(ask: IncomingRequest) -> str:
     value = header(ask, "content-type")
     if value is None:
         raise Rejected(Issue("required", "the Content-Type header is missing"), status=415)
     return value
 
 
-def decoded(ask: Ask, max_bytes: int) -> bytes:
+def decoded(ask: IncomingRequest, max_bytes: int) -> bytes:
     """The body without its content encoding, never more than `max_bytes` of it in memory."""
     encoding = (header(ask, "content-encoding") or "identity").lower()
     if encoding not in ("identity", "gzip"):
         raise Rejected(Issue("not-supported", "send the body as it is, or with gzip"), status=415)
     try:
-        body = gunzipped(ask.body, max_bytes) if encoding == "gzip" else ask.body
+        body = decompress(ask.body, max_bytes) if encoding == "gzip" else ask.body
     except zlib.error:
         raise Rejected(Issue("invalid", "the body is not gzip, as Content-Encoding says")) from None
     if len(body) > max_bytes:
@@ -106,12 +106,12 @@ def decoded(ask: Ask, max_bytes: int) -> bytes:
     return body
 
 
-def sender(ask: Ask, named_by: str | None) -> str:
+def sender(ask: IncomingRequest, named_by: str | None) -> str:
     """Who sends, as a gateway or Easy Auth in front of this app has found out."""
     return (header(ask, named_by.lower()) if named_by else None) or "default"
 
 
-def header(ask: Ask, name: str) -> str | None:
+def header(ask: IncomingRequest, name: str) -> str | None:
     value = ask.headers.get(name, "").strip()
     if len(value) > _MAX_HEADER or not value.isprintable():
         raise Rejected(Issue("too-long", f"the header {name} is too long, or not plain text"))

@@ -22,14 +22,14 @@ _EVENTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
+class Acknowledged:
     """A notification that brings nothing to carry: 200, and nothing is kept of it."""
 
     what: str  # the type of the notification
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class SubscriptionGap:
     """Where a notification stands among those of its subscription, before it is noted."""
 
     sender: str
@@ -42,15 +42,15 @@ class Heard:
         return subscription_status.told(self.missed) if self.missed else None
 
 
-async def heard(journal: Journal, sender: str, status: SubscriptionStatus) -> Heard:
+async def heard(journal: Journal, sender: str, status: SubscriptionStatus) -> SubscriptionGap:
     """Changes nothing, so that a sender who has to repeat is told of the same gap."""
     if status.type == "handshake":
-        return Heard(sender, status, None)
+        return SubscriptionGap(sender, status, None)
     newest = await journal.newest_event(sender, status.subscription)
-    return Heard(sender, status, subscription_status.missed(status, newest))
+    return SubscriptionGap(sender, status, subscription_status.missed(status, newest))
 
 
-async def note(journal: Journal, it: Heard, delivery: str | None) -> None:
+async def note(journal: Journal, it: SubscriptionGap, delivery: str | None) -> None:
     """Tell of a gap, once: from here on what was missed counts as known."""
     if it.missed:
         first, last = it.missed
@@ -60,9 +60,9 @@ async def note(journal: Journal, it: Heard, delivery: str | None) -> None:
         await journal.note_event(it.sender, it.status.subscription, it.status.last)
 
 
-async def take(journal: Journal, it: Heard) -> Noted:
+async def take(journal: Journal, it: SubscriptionGap) -> Acknowledged:
     """A notification that brings nothing."""
     log.info(_EVENTS[it.status.type])
     if it.status.type != "handshake":
         await note(journal, it, None)
-    return Noted(it.status.type)
+    return Acknowledged(it.status.type)

@@ -19,7 +19,7 @@ class Wanted:
     since: datetime | None = None
     until: datetime | None = None
     category: Category | None = None
-    neighbour: str | None = None
+    upstream: str | None = None
     delivery: str | None = None
     resource: str | None = None  # Type/id, or all of a Type
     table: str | None = None

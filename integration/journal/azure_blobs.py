@@ -12,7 +12,7 @@ from azure.core import MatchConditions
 from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
 from azure.storage.blob.aio import BlobServiceClient, ContainerClient
 
-from integration.core.model import Outcome, Received
+from integration.core.model import DeliveryRequest, EntryResult
 from integration.journal.azure_errors import storage_errors
 from integration.journal.store import NO_LANE, Kept, first_of_each
 
@@ -21,8 +21,8 @@ CONTAINER = "deliveries"
 # https://learn.microsoft.com/rest/api/storageservices/append-block: 4 MiB in older versions
 _BLOCK = 4 * 1024 * 1024
 
-_outcome = msgspec.json.Decoder(Outcome)
-_received = msgspec.json.Decoder(Received)
+_outcome = msgspec.json.Decoder(EntryResult)
+_received = msgspec.json.Decoder(DeliveryRequest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +91,14 @@ class AzureBlobs:
                     return True
         return False
 
-    async def note(self, id_: str, lane: int, outcomes: Sequence[Outcome]) -> None:
+    async def note(self, id_: str, lane: int, outcomes: Sequence[EntryResult]) -> None:
         blob = self.container.get_blob_client(_outcomes(id_, lane))
         lines = [msgspec.json.encode(outcome) + b"\n" for outcome in outcomes]
         async with storage_errors():
             for block in _blocks(lines):
                 await blob.append_block(block)
 
-    async def outcomes(self, id_: str, lane: int | None = None) -> list[Outcome]:
+    async def outcomes(self, id_: str, lane: int | None = None) -> list[EntryResult]:
         if lane is not None:
             names = [_outcomes(id_, lane)]
         else:

@@ -24,7 +24,7 @@ from azure.data.tables import TableTransactionError, UpdateMode
 from azure.data.tables.aio import TableClient
 
 from integration.journal.azure_errors import storage_errors
-from integration.journal.guard_store import Turn, is_old
+from integration.journal.guard_store import WriteLock, is_old
 
 TABLE = "turns"
 
@@ -38,19 +38,19 @@ _LOST_RACE = (404, 409, 412)
 
 
 @dataclass(frozen=True, slots=True)
-class AzureLedger:
+class AzureGuardStore:
     """See integration.journal.guard_store.Ledger for what each method promises."""
 
     table: TableClient
 
-    async def read(self, keys: Sequence[str]) -> dict[str, Turn]:
+    async def read(self, keys: Sequence[str]) -> dict[str, WriteLock]:
         async with storage_errors():
             parts = await asyncio.gather(
                 *(self._some(part) for part in _together(keys, _COMPARISONS))
             )
         return {key: turn for part in parts for key, turn in part.items()}
 
-    async def write(self, turns: Mapping[str, Turn]) -> dict[str, Turn]:
+    async def write(self, turns: Mapping[str, WriteLock]) -> dict[str, WriteLock]:
         async with storage_errors():
             parts = await asyncio.gather(
                 *(
@@ -85,7 +85,7 @@ class AzureLedger:
             return False  # it is in use again, or gone
         return True
 
-    async def _some(self, keys: Sequence[str]) -> dict[str, Turn]:
+    async def _some(self, keys: Sequence[str]) -> dict[str, WriteLock]:
         """Of one partition."""
         if len(keys) == 1:
             try:
@@ -99,7 +99,7 @@ class AzureLedger:
             entity["RowKey"]: _turn(entity) async for entity in self.table.query_entities(query)
         }
 
-    async def _together(self, turns: Mapping[str, Turn]) -> dict[str, Turn]:
+    async def _together(self, turns: Mapping[str, WriteLock]) -> dict[str, WriteLock]:
         """Of one partition: all or none."""
         operations = [_operation(key, turn) for key, turn in turns.items()]
         try:
@@ -125,7 +125,7 @@ class AzureLedger:
         return await act(entity, **options)
 
 
-def _operation(key: str, turn: Turn) -> tuple[str, dict[str, Any], dict[str, Any]]:
+def _operation(key: str, turn: WriteLock) -> tuple[str, dict[str, Any], dict[str, Any]]:
     values = {name: value for name, value in asdict(turn).items() if value is not None}
     values.pop("etag", None)
     entity = {"PartitionKey": _partition(key), "RowKey": key, **values}
@@ -135,14 +135,14 @@ def _operation(key: str, turn: Turn) -> tuple[str, dict[str, Any], dict[str, Any
     return "update", entity, {"mode": UpdateMode.REPLACE, **condition}
 
 
-def _turn(entity: Mapping[str, Any]) -> Turn:
-    return Turn(
+def _turn(entity: Mapping[str, Any]) -> WriteLock:
+    return WriteLock(
         holder=entity["holder"],
         until=entity["until"],
         delivery=entity["delivery"],
-        stamp=entity.get("stamp"),
-        trier=entity["trier"],
-        tried=entity["tried"],
+        source_version=entity.get("stamp"),
+        attempted_by=entity["trier"],
+        attempted_at=entity["tried"],
         etag=_etag(entity),
     )
 

@@ -21,7 +21,7 @@ from azure.data.tables import TableEntity, UpdateMode
 from azure.data.tables.aio import TableClient, TableServiceClient
 from azure.storage.blob.aio import BlobServiceClient
 
-from integration.core.model import Delivery, RowOutcome, Status
+from integration.core.model import Delivery, RowResult, Status
 from integration.journal import azure_blobs, azure_tables, entities
 from integration.journal.azure_blobs import AzureBlobs
 from integration.journal.azure_errors import storage_errors
@@ -197,7 +197,7 @@ class AzureJournal(AzureBlobs):
         done = int.from_bytes(entity.get("done", b""), "little")
         return [lane for lane in range(int(entity["lanes"])) if not done >> lane & 1]
 
-    async def note_row(self, outcome: RowOutcome) -> None:
+    async def note_row(self, outcome: RowResult) -> None:
         entity = {
             "PartitionKey": outcome.delivery,
             "RowKey": row_key(outcome),
@@ -206,13 +206,13 @@ class AzureJournal(AzureBlobs):
         async with storage_errors():
             await self.noted_rows.upsert_entity(entity, mode=UpdateMode.REPLACE)
 
-    async def rows(self, id_: str) -> Sequence[RowOutcome]:
+    async def rows(self, id_: str) -> Sequence[RowResult]:
         async with storage_errors():
             entities = self.noted_rows.query_entities(
                 "PartitionKey eq @delivery", parameters={"delivery": id_}
             )
             return [
-                msgspec.json.decode(entity["outcome"], type=RowOutcome) async for entity in entities
+                msgspec.json.decode(entity["outcome"], type=RowResult) async for entity in entities
             ]
 
     async def _subscription(self, sender: str, subscription: str) -> TableEntity | None:

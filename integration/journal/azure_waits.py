@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from azure.data.tables import UpdateMode
 from azure.data.tables.aio import TableClient
 
-from integration.core.model import Claim
+from integration.core.model import WorkItem
 from integration.journal.azure_errors import storage_errors
 
 TABLE = "waits"
@@ -23,7 +23,7 @@ class AzureWaits:
 
     table: TableClient
 
-    async def add(self, target: str, claim: Claim) -> None:
+    async def add(self, target: str, claim: WorkItem) -> None:
         entity = {
             "PartitionKey": _key(target),
             "RowKey": _key(claim.resource or ""),
@@ -32,8 +32,8 @@ class AzureWaits:
         async with storage_errors():
             await self.table.upsert_entity(entity, mode=UpdateMode.REPLACE)
 
-    async def of(self, target: str) -> Sequence[Claim]:
-        found: list[Claim] = []
+    async def of(self, target: str) -> Sequence[WorkItem]:
+        found: list[WorkItem] = []
         async with storage_errors():
             pages = self.table.query_entities(
                 "PartitionKey eq @target",
@@ -43,11 +43,11 @@ class AzureWaits:
             async for page in pages:
                 async for entity in page:
                     resource = entity["RowKey"].replace("|", "/")
-                    found.append(Claim(entity["delivery"], resource=resource))
+                    found.append(WorkItem(entity["delivery"], resource=resource))
                 break
         return found
 
-    async def remove(self, target: str, claim: Claim) -> None:
+    async def remove(self, target: str, claim: WorkItem) -> None:
         async with storage_errors():
             await self.table.delete_entity(_key(target), _key(claim.resource or ""))
 

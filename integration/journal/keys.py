@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from integration.core.model import RowOutcome
+from integration.core.model import RowResult
 
 _DAY = 86_400_000  # milliseconds
 _LAST_DAY = 99_999
@@ -15,7 +15,7 @@ _LAST_NUMBER = (1 << 24) - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def delivery_id(now: datetime, random_bits: int) -> str:
+def new_delivery_id(now: datetime, random_bits: int) -> str:
     """A UUIDv7: it begins with the moment of acceptance, so ids sort as deliveries came.
 
     https://www.rfc-editor.org/rfc/rfc9562#name-uuid-version-7
@@ -68,7 +68,7 @@ def is_between(id_: str, since: datetime | None, until: datetime | None) -> bool
     return (since is None or since <= moment) and (until is None or moment <= until)
 
 
-def row_key(outcome: RowOutcome) -> str:
+def row_key(outcome: RowResult) -> str:
     """One note for each resource and table; a key may hold no slash."""
     return f"{outcome.table} {outcome.resource.replace('/', ' ')}"
 
@@ -88,4 +88,4 @@ def activity_time(row: str) -> datetime:
 
 def day_of(moment: datetime) -> str:
     """The partition of a moment's day, in UTC."""
-    return delivery_key(delivery_id(moment, 0))[0]
+    return delivery_key(new_delivery_id(moment, 0))[0]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
 
-from integration.core.model import Delivery, Outcome, Received, RowOutcome, Status
+from integration.core.model import Delivery, DeliveryRequest, EntryResult, RowResult, Status
 from integration.journal.keys import is_between
 
 # Outcomes of entries that no lane carries.
@@ -18,7 +18,7 @@ NO_LANE = -1
 class Kept:
     """A delivery's bytes and what was asked with them."""
 
-    received: Received
+    received: DeliveryRequest
     body: bytes
 
 
@@ -99,22 +99,22 @@ class Journal(Protocol):
     async def begun(self, id_: str) -> bool:
         """Whether anything was stored for a delivery beside its bytes: the relay has seen it."""
 
-    async def note(self, id_: str, lane: int, outcomes: Sequence[Outcome]) -> None:
+    async def note(self, id_: str, lane: int, outcomes: Sequence[EntryResult]) -> None:
         """Append outcomes. Must follow `begin` of the same lane."""
 
-    async def outcomes(self, id_: str, lane: int | None = None) -> list[Outcome]:
+    async def outcomes(self, id_: str, lane: int | None = None) -> list[EntryResult]:
         """What was noted, of one lane or of all; the first note of an entry counts."""
 
-    async def note_row(self, outcome: RowOutcome) -> None:
+    async def note_row(self, outcome: RowResult) -> None:
         """What became of one resource at Dataverse; a later note replaces an earlier one."""
 
-    async def rows(self, id_: str) -> Sequence[RowOutcome]:
+    async def rows(self, id_: str) -> Sequence[RowResult]:
         """The rows of a delivery."""
 
 
-def first_of_each(outcomes: Sequence[Outcome]) -> list[Outcome]:
+def first_of_each(outcomes: Sequence[EntryResult]) -> list[EntryResult]:
     """By position; a repeated try cannot change what was settled before."""
-    found: dict[int, Outcome] = {}
+    found: dict[int, EntryResult] = {}
     for outcome in outcomes:
         found.setdefault(outcome.position, outcome)
     return [found[position] for position in sorted(found)]
@@ -132,8 +132,8 @@ class MemoryJournal:
     events: dict[tuple[str, str], int] = field(default_factory=dict)
     done: dict[str, set[int]] = field(default_factory=dict)
     began: dict[tuple[str, int], float] = field(default_factory=dict)
-    noted: dict[str, dict[int, list[Outcome]]] = field(default_factory=dict)
-    noted_rows: dict[tuple[str, str, str], RowOutcome] = field(default_factory=dict)
+    noted: dict[str, dict[int, list[EntryResult]]] = field(default_factory=dict)
+    noted_rows: dict[tuple[str, str, str], RowResult] = field(default_factory=dict)
 
     async def claim_key(self, sender: str, key: str, delivery: str) -> str:
         return self.keys.setdefault((sender, key), delivery)
@@ -228,16 +228,16 @@ class MemoryJournal:
         seen = (*self.lanes, *self.answers, *self.began)
         return any(delivery == id_ for delivery, _ in seen)
 
-    async def note(self, id_: str, lane: int, outcomes: Sequence[Outcome]) -> None:
+    async def note(self, id_: str, lane: int, outcomes: Sequence[EntryResult]) -> None:
         self.noted[id_][lane].extend(outcomes)
 
-    async def outcomes(self, id_: str, lane: int | None = None) -> list[Outcome]:
+    async def outcomes(self, id_: str, lane: int | None = None) -> list[EntryResult]:
         lanes = self.noted.get(id_, {})
         chosen = lanes.values() if lane is None else [lanes.get(lane, [])]
         return first_of_each([outcome for part in chosen for outcome in part])
 
-    async def note_row(self, outcome: RowOutcome) -> None:
+    async def note_row(self, outcome: RowResult) -> None:
         self.noted_rows[outcome.delivery, outcome.resource, outcome.table] = outcome
 
-    async def rows(self, id_: str) -> Sequence[RowOutcome]:
+    async def rows(self, id_: str) -> Sequence[RowResult]:
         return [row for (delivery, *_), row in self.noted_rows.items() if delivery == id_]

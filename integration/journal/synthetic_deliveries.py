@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from integration.core.model import Delivery, Received, Status
+from integration.core.model import Delivery, DeliveryRequest, Status
 from integration.journal.store import Journal, Kept
 
 # As a table can hold it; no sender is called that.
@@ -18,4 +18,4 @@ async def note(journal: Journal, id_: str, kind: str, began: datetime, ended: da
     delivery = Delivery(
         id_, _NOBODY, id_, "", began, Status.DONE, kind, entries=0, bytes=0, finished=ended
     )
-    await journal.keep(delivery, Kept(Received("POST"), b""))
+    await journal.keep(delivery, Kept(DeliveryRequest("POST"), b""))

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from integration.core.model import Claim
+from integration.core.model import WorkItem
 
 
 class Waits(Protocol):
     """Every method raises Unavailable when the storage does not answer. Resources as Type/id."""
 
-    async def add(self, target: str, claim: Claim) -> None:
+    async def add(self, target: str, claim: WorkItem) -> None:
         """The resource of this claim waits for `target`. Repeating it changes nothing."""
 
-    async def of(self, target: str) -> Sequence[Claim]:
+    async def of(self, target: str) -> Sequence[WorkItem]:
         """Who waits for it: as many as one request tells, which is 1,000 or all."""
 
-    async def remove(self, target: str, claim: Claim) -> None:
+    async def remove(self, target: str, claim: WorkItem) -> None:
         """It waits no longer. Repeating it changes nothing."""
 
 
@@ -27,13 +27,13 @@ class Waits(Protocol):
 class MemoryWaits:
     """The double: the same contract in a dictionary."""
 
-    claims: dict[str, dict[str, Claim]] = field(default_factory=lambda: defaultdict(dict))
+    claims: dict[str, dict[str, WorkItem]] = field(default_factory=lambda: defaultdict(dict))
 
-    async def add(self, target: str, claim: Claim) -> None:
+    async def add(self, target: str, claim: WorkItem) -> None:
         self.claims[target][claim.resource or ""] = claim
 
-    async def of(self, target: str) -> Sequence[Claim]:
+    async def of(self, target: str) -> Sequence[WorkItem]:
         return list(self.claims.get(target, {}).values())
 
-    async def remove(self, target: str, claim: Claim) -> None:
+    async def remove(self, target: str, claim: WorkItem) -> None:
         self.claims.get(target, {}).pop(claim.resource or "", None)

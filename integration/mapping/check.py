@@ -25,7 +25,7 @@ _ADDITION = {"adds_to", *_BLOCKS}
 _OF_KIND = {
     Kind.COPY: {"path", "too_long"},
     Kind.DATE: {"path", "partial"},
-    Kind.MOMENT: {"path", "partial"},
+    Kind.DATETIME: {"path", "partial"},
     Kind.CHOICE: {"path", "choices"},
     Kind.DEFAULT: set[str](),
     Kind.LOOKUP: {"path"},

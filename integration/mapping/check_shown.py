@@ -22,7 +22,7 @@ CREATE = "create"
 SEARCHED: Mapping[Kind, SearchType] = {
     Kind.COPY: SearchType.STRING,
     Kind.DATE: SearchType.DATE,
-    Kind.MOMENT: SearchType.DATE,
+    Kind.DATETIME: SearchType.DATE,
     Kind.CHOICE: SearchType.TOKEN,
     Kind.LOOKUP: SearchType.REFERENCE,
 }

@@ -21,7 +21,7 @@ from integration.mapping.model import (
     ExpandMap,
     Mapped,
 )
-from integration.mapping.unmapped import lacking, unshown
+from integration.mapping.unmapped import missing_required, unmapped
 from integration.mapping.values import fitted, instant, text, utc
 
 Columns = Mapping[str, Column]
@@ -56,8 +56,8 @@ def apply(
         for expand in entity.expands
         for child in _children(expand, tables[expand.table], evaluation, notes, base)
     ]
-    notes += lacking(entity, row, columns)
-    notes += unshown(entity, resource, evaluation)
+    notes += missing_required(entity, row, columns)
+    notes += unmapped(entity, resource, evaluation)
     # The same for hundreds of children is said once.
     return Mapped(row, tuple(children), tuple(dict.fromkeys(notes)))
 

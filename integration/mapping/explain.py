@@ -11,13 +11,13 @@ from typing import Any
 
 from integration.core import decimal_json
 from integration.core.model import Column
-from integration.mapping.model import AttributeMap, Concept, EntityMap, Kind, Link, Mapped
+from integration.mapping.model import AttributeMap, Concept, EntityMap, Kind, Lookup, Mapped
 
 # What is taken for granted of a column where nobody has asked the tenant.
 _ASSUMED = {
     Kind.COPY: Column("", "String"),
     Kind.DATE: Column("", "DateTime"),
-    Kind.MOMENT: Column("", "DateTime"),
+    Kind.DATETIME: Column("", "DateTime"),
     Kind.CHOICE: Column("", "Picklist"),
     Kind.DEFAULT: Column("", "String"),
     Kind.LOOKUP: Column("", "Lookup"),
@@ -32,8 +32,8 @@ def assumed(entity: EntityMap) -> dict[str, dict[str, Column]]:
     blocks += [(expand.table, expand.attributes) for expand in entity.expands]
     for table, attributes in blocks:
         tables[table] |= {one.column: _ASSUMED[one.kind] for one in attributes}
-    text, moment = _ASSUMED[Kind.COPY], _ASSUMED[Kind.MOMENT]
-    books = zip(entity.books, (text, text, moment), strict=True)
+    text, moment = _ASSUMED[Kind.COPY], _ASSUMED[Kind.DATETIME]
+    books = zip(entity.version_columns, (text, text, moment), strict=True)
     return {**tables, entity.table: {**tables[entity.table], **dict(books)}}
 
 
@@ -41,7 +41,7 @@ def explained(entity: EntityMap, mapped: Mapped, *, empty: bool = False) -> Iter
     """The rows, a line for each column: value, kind, path and line of the map; then the notes.
     `empty`: those columns too that are cleared."""
     yield f"{entity.table}: {entity.resource} by {entity.file}"
-    yield from (f"  {name} = {_shown(mapped.columns[name])}" for name in entity.books)
+    yield from (f"  {name} = {_shown(mapped.columns[name])}" for name in entity.version_columns)
     yield from _columns(entity.attributes, mapped.columns, empty=empty)
     for child in mapped.children:
         yield f"{child.map.table}: {child.map.path} ({child.map.where})"
@@ -63,7 +63,7 @@ def _shown(value: Any) -> str:
     match value:
         case None:
             return "-"
-        case Link(resource):
+        case Lookup(resource):
             return f"the row of {resource}"
         case Concept(type_, code, name, _):
             return f"the concept {code} ({name}) of type {type_}"

@@ -13,7 +13,7 @@ class Kind(StrEnum):
 
     COPY = "copy"  # text, numbers, booleans as they are
     DATE = "date"  # a whole day
-    MOMENT = "moment"  # an instant; stored in UTC
+    DATETIME = "moment"  # an instant; stored in UTC
     CHOICE = "choice"  # a code becomes an option value
     DEFAULT = "default"  # a constant, whatever the resource says
     LOOKUP = "lookup"  # a reference becomes the row of the resource
@@ -161,7 +161,7 @@ class EntityMap:
         return self if len(kept) == len(self.attributes) else replace(self, attributes=kept)
 
     @property
-    def books(self) -> tuple[str, str, str]:
+    def version_columns(self) -> tuple[str, str, str]:
         """The bookkeeping columns: id, version, last update."""
         return self.id_column, self.version_column, self.updated_column
 
@@ -180,7 +180,11 @@ class EntityMap:
     @property
     def columns(self) -> list[str]:
         """Every column of the row that the map may write."""
-        return [self.key, *self.books, *(attribute.column for attribute in self.attributes)]
+        return [
+            self.key,
+            *self.version_columns,
+            *(attribute.column for attribute in self.attributes),
+        ]
 
     @property
     def tables(self) -> list[str]:
@@ -189,7 +193,7 @@ class EntityMap:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class Lookup:
     """The value of a lookup: the row that shows `resource`."""
 
     resource: str  # Type/id

@@ -17,7 +17,7 @@ _GUID_LENGTH = 36
 _SUITABLE = {
     Kind.COPY: TEXTS | NUMBERS | CHOICES | {"Uniqueidentifier"},
     Kind.DATE: frozenset({"DateTime"}),
-    Kind.MOMENT: frozenset({"DateTime"}),
+    Kind.DATETIME: frozenset({"DateTime"}),
     Kind.CHOICE: CHOICES,
     Kind.LOOKUP: LOOKUPS,
     Kind.CONCEPT: LOOKUPS,
@@ -27,7 +27,7 @@ _SUITABLE = {
 _FILLED = frozenset({"State", "Status", "Owner", "EntityName", "Virtual", "Uniqueidentifier"})
 
 
-def misfits(entity: EntityMap, tables: Mapping[str, Columns]) -> list[str]:
+def schema_mismatches(entity: EntityMap, tables: Mapping[str, Columns]) -> list[str]:
     """What the tenant's tables lack for this map, each with the line of the map."""
     found = [f"{entity.file}: the organisation has no table {name}"
              for name in entity.tables if name not in tables]  # fmt: skip
@@ -41,9 +41,9 @@ def misfits(entity: EntityMap, tables: Mapping[str, Columns]) -> list[str]:
 
 def _row(entity: EntityMap, columns: Columns) -> Iterator[str]:
     where = f"{entity.file}: {entity.table}"
-    books = (entity.key, *entity.books)
+    books = (entity.key, *entity.version_columns)
     yield from (f"{where} has no column {name}" for name in books if name not in columns)
-    for name, types in zip(entity.books, (TEXTS, TEXTS, {"DateTime"}), strict=True):
+    for name, types in zip(entity.version_columns, (TEXTS, TEXTS, {"DateTime"}), strict=True):
         if name in columns and columns[name].type not in types:
             yield f"{where}.{name} is of the type {columns[name].type}"
     longest = columns[entity.id_column].max_length if entity.id_column in columns else None
@@ -81,7 +81,7 @@ def _attributes(
 
 
 def _details(attribute: AttributeMap, column: Column) -> Iterator[str]:
-    if attribute.kind is Kind.MOMENT and column.behavior == "DateOnly":
+    if attribute.kind is Kind.DATETIME and column.behavior == "DateOnly":
         yield "keeps days, not for moment"
     if column.options is not None and column.type != "Boolean":
         choices = {option for options in attribute.choices.values() for option in options}

@@ -14,7 +14,7 @@ from integration.mapping.fhirpath.evaluate import Evaluation
 from integration.mapping.model import EntityMap
 
 
-def unshown(
+def unmapped(
     entity: EntityMap, resource: Mapping[str, Any], evaluation: Evaluation
 ) -> Iterator[str]:
     """Notes of what the map has no columns for, and of what cannot all be true."""
@@ -36,7 +36,7 @@ def unshown(
             yield f"{element}: {' and '.join(given)} contradict each other @ {element}[x]"
 
 
-def lacking(
+def missing_required(
     entity: EntityMap, row: Mapping[str, Any], columns: Mapping[str, Column]
 ) -> Iterator[str]:
     """Notes of columns without which Dataverse refuses the row."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from integration.core.errors import Unmappable
 from integration.core.model import Column
-from integration.mapping.model import AttributeMap, Concept, Kind, Link, Partial, TooLong
+from integration.mapping.model import AttributeMap, Concept, Kind, Lookup, Partial, TooLong
 
 Note = Callable[[str], None]
 
@@ -53,7 +53,7 @@ def fitted(
     match attribute.kind:
         case Kind.DATE:
             return _on(_day(value, attribute.partial, note), column)
-        case Kind.MOMENT:
+        case Kind.DATETIME:
             return utc(_moment(value, attribute.partial, note))
         case Kind.CHOICE:
             return _option(attribute, value, column)
@@ -242,7 +242,7 @@ def _moment(value: Any, partial: Partial, note: Note) -> datetime:
 # -- other rows ----------------------------------------------------------------------------------
 
 
-def link(value: Any, base: str | None) -> Link:
+def link(value: Any, base: str | None) -> Lookup:
     """A Reference, or its `reference`. Only what the FHIR server behind the rows holds has a row:
     https://hl7.org/fhir/R4/references.html#Reference"""
     literal = value.get("reference") if isinstance(value, Mapping) else value
@@ -257,7 +257,7 @@ def link(value: Any, base: str | None) -> Link:
     found = _RELATIVE.fullmatch(literal)
     if found is None:
         raise Unmappable("a reference to no resource of this FHIR server")
-    return Link(found[1])
+    return Lookup(found[1])
 
 
 def _concept(attribute: AttributeMap, value: Any, note: Note) -> Concept:

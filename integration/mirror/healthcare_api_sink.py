@@ -16,7 +16,7 @@ from typing import Any
 
 from integration.core.activity import doing
 from integration.core.errors import Misconfigured, Unavailable, Unmappable
-from integration.core.model import Claim, RowOutcome
+from integration.core.model import RowResult, WorkItem
 from integration.dataverse import upsert_bundle
 from integration.dataverse.client import error_code
 from integration.dataverse.requests import Change
@@ -24,7 +24,7 @@ from integration.dataverse.upsert_bundle import Action, Answer
 from integration.fhir import references, source_version
 from integration.fhir.grammar import literal
 from integration.journal import write_guard
-from integration.journal.write_guard import Order, Taken, Write
+from integration.journal.write_guard import HeldLocks, Write, WriteGuard
 from integration.mapping.keys import shown_id
 from integration.mapping.model import EntityMap, LongId
 from integration.mirror import web_api_sink
@@ -39,14 +39,14 @@ class HealthcareApi:
     """What sending needs. `rows`: the Web API, for what the healthcare APIs have no request for."""
 
     rows: WebApi
-    order: Order
+    guard: WriteGuard
 
 
 @dataclass(frozen=True, slots=True)
 class _Done:
     """`stamp`: what is sent in full, for the row of the turn, if that changes (`sent`)."""
 
-    outcome: RowOutcome
+    outcome: RowResult
     sent: bool = False
     stamp: str | None = None
 
@@ -56,8 +56,8 @@ class _Subject:
     """The resource that a claim names, and its turn."""
 
     entity: EntityMap
-    claim: Claim
-    taken: Taken
+    claim: WorkItem
+    taken: HeldLocks
     last: str | None  # what was sent last
     doubtful: bool  # an earlier try may have made the row, and told nobody
 
@@ -65,29 +65,29 @@ class _Subject:
     def resource(self) -> str:
         return self.claim.resource or ""
 
-    def outcome(self, action: str, row: str | None, version: str | None, *notes: str) -> RowOutcome:
+    def outcome(self, action: str, row: str | None, version: str | None, *notes: str) -> RowResult:
         delivery, table = self.claim.delivery, self.entity.table
-        return RowOutcome(delivery, self.resource, table, row, action, version, notes)
+        return RowResult(delivery, self.resource, table, row, action, version, notes)
 
 
-async def bring(it: HealthcareApi, entity: EntityMap, claim: Claim) -> RowOutcome:
+async def bring(it: HealthcareApi, entity: EntityMap, claim: WorkItem) -> RowResult:
     """The rows of `claim.resource` as FHIR has it now. Raises Unavailable or Misconfigured."""
-    taken = Taken(claim.delivery, "mirror", it.order.token())
+    taken = HeldLocks(claim.delivery, "mirror", it.guard.token())
     write = Write(f"mirror {claim.resource}", (0,), ordered=False)
-    await write_guard.take(it.order, taken, [write])
+    await write_guard.acquire(it.guard, taken, [write])
     (turn,) = taken.found.values()
-    subject = _Subject(entity, claim, taken, turn.stamp, bool(turn.trier))
+    subject = _Subject(entity, claim, taken, turn.source_version, bool(turn.attempted_by))
     try:
         done = await _brought(it, subject)
     except Unmappable as problem:
         done = _Done(subject.outcome("refused", None, None, str(problem)))
     except (Unavailable, Misconfigured):
-        await write_guard.give_back(it.order, taken, {})
+        await write_guard.release(it.guard, taken, {})
         raise
     if done.sent:
-        kept = replace(write, stamp=done.stamp, ordered=True)
+        kept = replace(write, source_version=done.stamp, ordered=True)
         taken.writes = dict.fromkeys(taken.writes, kept)
-    await write_guard.give_back(it.order, taken, {0: done.sent})
+    await write_guard.release(it.guard, taken, {0: done.sent})
     return done.outcome
 
 
@@ -107,7 +107,7 @@ async def _brought(it: HealthcareApi, subject: _Subject) -> _Done:
         if row is not None and row[subject.entity.version_column] in (None, version):
             return _Done(subject.outcome("unchanged", row[subject.entity.key], version))
     said = await _sent(it, subject, resource)
-    if isinstance(said, RowOutcome):
+    if isinstance(said, RowResult):
         return _Done(said)
     notes = upsert_bundle.notes(said)
     root = said.root
@@ -142,12 +142,12 @@ def _is_older(stamp: str | None, last: str | None) -> bool:
 
 async def _sent(
     it: HealthcareApi, subject: _Subject, resource: Mapping[str, Any]
-) -> Answer | RowOutcome:
+) -> Answer | RowResult:
     """A resource is written only if all that it refers to has rows. What was not is sent again
     when one of them gets its row; or now, since one may have got it before that was noted."""
     local, named = _local(it, resource)
     first = await _posted(it, subject, local)
-    if isinstance(first, RowOutcome) or first.fine:
+    if isinstance(first, RowResult) or first.fine:
         return first
     targets = {each for each in named if each.partition("/")[0] in it.rows.known}
     if not targets:
@@ -155,7 +155,7 @@ async def _sent(
     for target in sorted(targets):
         await it.rows.waits.add(target, subject.claim)
     second = await _posted(it, subject, local)
-    if isinstance(second, RowOutcome) or second.root is None:
+    if isinstance(second, RowResult) or second.root is None:
         return first
     made = first.root is not None and first.root.action is Action.CREATED
     root = replace(second.root, action=Action.CREATED) if made else second.root
@@ -166,7 +166,7 @@ async def _sent(
 def _local(it: HealthcareApi, resource: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
     """The resource, naming others of its server as rows are found, by Type/id; and which."""
     found: set[str] = set()
-    roots = ("", f"{it.rows.fhir.neighbour.base}/")
+    roots = ("", f"{it.rows.fhir.upstream.base}/")
 
     def link(element: str, value: str) -> str:
         parsed = literal(value) if element == "reference" else None
@@ -180,20 +180,20 @@ def _local(it: HealthcareApi, resource: Mapping[str, Any]) -> tuple[dict[str, An
 
 async def _posted(
     it: HealthcareApi, subject: _Subject, resource: Mapping[str, Any]
-) -> Answer | RowOutcome:
+) -> Answer | RowResult:
     dataverse, claim = it.rows.dataverse, subject.claim
     asked = upsert_bundle.request(resource, claim.delivery)
     asked = replace(asked, headers={**asked.headers, **dataverse.options})
-    still = partial(write_guard.check, it.order, subject.taken)
+    still = partial(write_guard.ensure_time_left, it.guard, subject.taken)
     try:
         with doing(action="upsert bundle"):
             response = await dataverse.send(asked, claim.delivery, still)
     except Unavailable as error:
         if error.unheard:
             # Dataverse may be at it still: the turn is nobody's until its lease ends.
-            subject.taken.turns.clear()
+            subject.taken.locks.clear()
         raise
-    name = dataverse.neighbour.name
+    name = dataverse.upstream.name
     if response.status == 404:
         raise Misconfigured(
             f"{name} has no {upsert_bundle.NAME}: install the Dataverse healthcare APIs there, "

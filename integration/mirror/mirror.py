@@ -14,18 +14,18 @@ from datetime import datetime
 
 from integration.core.activity import About, Activities
 from integration.core.errors import Misconfigured, Unavailable
-from integration.core.model import Category, Claim, RowOutcome
+from integration.core.model import Category, RowResult, WorkItem
 from integration.journal.row_keys import MemoryRowKeys, RowKeys
 from integration.journal.store import Journal
 from integration.mapping.model import EntityMap
 from integration.queues.names import MIRROR_QUEUE
-from integration.queues.queue_sender import Followed, Outbox
-from integration.queues.retry import put_back
+from integration.queues.queue_sender import ChangeQueues, QueueSender
+from integration.queues.retry import plan_retry
 
 log = logging.getLogger(__name__)
 
 # Brings the rows of a claim's resource up to date. Raises Unavailable or Misconfigured.
-Sink = Callable[[EntityMap, Claim], Awaitable[RowOutcome]]
+Sink = Callable[[EntityMap, WorkItem], Awaitable[RowResult]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,24 +34,24 @@ class Mirror:
     `max_age` in seconds."""
 
     journal: Journal
-    outbox: Outbox
+    queue: QueueSender
     sink: Sink
     maps: Mapping[str, EntityMap]
     broken: Mapping[str, str]
     now: Callable[[], datetime]
     max_age: float
     activities: Activities = field(default_factory=Activities)
-    followed: Followed | None = None  # None: every type that has a map is mirrored
+    followed: ChangeQueues | None = None  # None: every type that has a map is mirrored
     row_keys: RowKeys = field(default_factory=MemoryRowKeys)
 
 
-async def mirror(it: Mirror, claim: Claim) -> None:
+async def mirror(it: Mirror, claim: WorkItem) -> None:
     """Bring the rows of `claim.resource` up to date. A neighbour's trouble puts the claim back."""
     async with _working(it, claim):
         await _mirror(it, claim)
 
 
-async def bring(it: Mirror, claim: Claim) -> RowOutcome:
+async def bring(it: Mirror, claim: WorkItem) -> RowResult:
     """The same for who waits for it. Raises Unavailable or Misconfigured."""
     began = it.now()
     async with _working(it, claim):
@@ -60,7 +60,7 @@ async def bring(it: Mirror, claim: Claim) -> RowOutcome:
     return result
 
 
-async def _brought(it: Mirror, claim: Claim) -> RowOutcome:
+async def _brought(it: Mirror, claim: WorkItem) -> RowResult:
     """A row's key that is not the resource's id is noted: lookups of virtual rows point at it.
     Before the outcome, so that what fails is done again."""
     result = await it.sink(_entity(it, claim), claim)
@@ -73,32 +73,32 @@ async def _brought(it: Mirror, claim: Claim) -> RowOutcome:
     return result
 
 
-async def _mirror(it: Mirror, claim: Claim) -> None:
+async def _mirror(it: Mirror, claim: WorkItem) -> None:
     began = it.now()
     extra: dict[str, object] = {"delivery": claim.delivery, "resource": claim.resource}
     try:
         if it.followed is not None and (await it.followed()).get(_kind(claim)) != MIRROR_QUEUE:
             # Queued before its table became a virtual one.
             log.info("row.left", extra=extra)
-            await it.journal.note_row(RowOutcome(*_of(it, claim), None, "left"))
+            await it.journal.note_row(RowResult(*_of(it, claim), None, "left"))
             return
         result = await _brought(it, claim)
     except (Unavailable, Misconfigured) as error:
-        back = put_back(claim, error, it.now(), it.max_age)
+        back = plan_retry(claim, error, it.now(), it.max_age)
         if back.delay is None:
             await park(it, claim, str(error))
             return
         level = logging.ERROR if isinstance(error, Misconfigured) else logging.WARNING
         extra |= {"reason": str(error), "attempt": claim.attempt}
         log.log(level, "row.put_back", extra=extra)
-        waiting = RowOutcome(*_of(it, claim), None, "put back", None, (str(error),))
+        waiting = RowResult(*_of(it, claim), None, "put back", None, (str(error),))
         _note(it, waiting, began, level == logging.ERROR)
-        await it.outbox.send(MIRROR_QUEUE, back.claim, back.delay)
+        await it.queue.send(MIRROR_QUEUE, back.item, back.delay)
         return
     await _noted(it, result, began)
 
 
-async def _noted(it: Mirror, result: RowOutcome, began: datetime) -> None:
+async def _noted(it: Mirror, result: RowResult, began: datetime) -> None:
     _note(it, result, began, result.action == "refused")
     await it.journal.note_row(result)
     extra: dict[str, object] = {"delivery": result.delivery, "resource": result.resource}
@@ -106,17 +106,17 @@ async def _noted(it: Mirror, result: RowOutcome, began: datetime) -> None:
     log.info("row.mirrored", extra=extra)
 
 
-async def park(it: Mirror, claim: Claim, reason: str) -> None:
+async def park(it: Mirror, claim: WorkItem, reason: str) -> None:
     """Give up on a row until an operator looks at it."""
     extra = {"delivery": claim.delivery, "resource": claim.resource, "reason": reason}
     log.error("row.parked", extra=extra)
-    parked = RowOutcome(*_of(it, claim), None, "parked", None, (reason,))
+    parked = RowResult(*_of(it, claim), None, "parked", None, (reason,))
     async with it.activities.verb():
         _note(it, parked, it.now(), error=True)
         await it.journal.note_row(parked)
 
 
-def _note(it: Mirror, outcome: RowOutcome, began: datetime, error: bool) -> None:
+def _note(it: Mirror, outcome: RowResult, began: datetime, error: bool) -> None:
     """What came of it, in the activity log."""
     done = Category.WARNING if outcome.notes else Category.INFORMATION
     it.activities.note(
@@ -129,21 +129,21 @@ def _note(it: Mirror, outcome: RowOutcome, began: datetime, error: bool) -> None
     )
 
 
-def _working(it: Mirror, claim: Claim) -> AbstractAsyncContextManager[None]:
+def _working(it: Mirror, claim: WorkItem) -> AbstractAsyncContextManager[None]:
     table = _table(it, claim) or None
     return it.activities.verb(delivery=claim.delivery, resource=claim.resource, table=table)
 
 
-def _of(it: Mirror, claim: Claim) -> tuple[str, str, str]:
+def _of(it: Mirror, claim: WorkItem) -> tuple[str, str, str]:
     return claim.delivery, claim.resource or "", _table(it, claim)
 
 
-def _table(it: Mirror, claim: Claim) -> str:
+def _table(it: Mirror, claim: WorkItem) -> str:
     entity = it.maps.get(_kind(claim))
     return entity.table if entity else ""
 
 
-def _entity(it: Mirror, claim: Claim) -> EntityMap:
+def _entity(it: Mirror, claim: WorkItem) -> EntityMap:
     """A map that is broken, or was taken away, stops its own table until it is mended."""
     kind = _kind(claim)
     if kind not in it.maps:
@@ -151,5 +151,5 @@ def _entity(it: Mirror, claim: Claim) -> EntityMap:
     return it.maps[kind]
 
 
-def _kind(claim: Claim) -> str:
+def _kind(claim: WorkItem) -> str:
     return (claim.resource or "").partition("/")[0]

@@ -12,7 +12,7 @@ from integration.core.model import Column
 from integration.dataverse.requests import Change
 from integration.mapping import engine
 from integration.mapping.concepts import CONCEPTS
-from integration.mapping.model import Child, Concept, EntityMap, ExpandMap, Link, Mapped, Remove
+from integration.mapping.model import Child, Concept, EntityMap, ExpandMap, Lookup, Mapped, Remove
 
 Tables = Mapping[str, Mapping[str, Column]]
 Row = Mapping[str, Any]
@@ -80,7 +80,7 @@ class _Plan:
     def _value(self, table: str, name: str, value: Any) -> Any:
         if isinstance(value, Concept):
             return self._bound(table, name, CONCEPTS.table, CONCEPTS.entity_set, self._key(value))
-        if not isinstance(value, Link):
+        if not isinstance(value, Lookup):
             return value
         kind = value.resource.partition("/")[0]
         target, key = self.targets.get(kind), self.found.keys.get(value.resource)
@@ -146,7 +146,7 @@ def planned(
 
 def links(mapped: Mapped) -> set[str]:
     """Type/id of everything that lookups point at."""
-    return {value.resource for value in _values(mapped) if isinstance(value, Link)}
+    return {value.resource for value in _values(mapped) if isinstance(value, Lookup)}
 
 
 def concepts(mapped: Mapped) -> set[tuple[int, str]]:
@@ -222,7 +222,7 @@ def _child_changes(
 
 
 def _is_unfollowed(child: Child, resolved: Row, name: str) -> bool:
-    return isinstance(child.columns.get(name), Link) and resolved.get(name) is None
+    return isinstance(child.columns.get(name), Lookup) and resolved.get(name) is None
 
 
 def _goes(expand: ExpandMap, parent: str, row: Row) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from integration.core.errors import Unmappable
-from integration.core.model import Claim, Request, RowOutcome
+from integration.core.model import Request, RowResult, WorkItem
 from integration.dataverse import requests
 from integration.dataverse.client import Dataverse, error_code
 from integration.dataverse.client import rows as rows_of
@@ -26,7 +26,7 @@ class Subject:
     """The resource that a claim names, and the tables of its rows."""
 
     entity: EntityMap
-    claim: Claim
+    claim: WorkItem
     tables: Tables
 
     @property
@@ -43,9 +43,9 @@ class Subject:
 
     def outcome(
         self, action: str, key: str | None = None, version: str | None = None, *notes: str
-    ) -> RowOutcome:
+    ) -> RowResult:
         table, delivery = self.entity.table, self.claim.delivery
-        return RowOutcome(delivery, self.resource, table, key, action, version, notes)
+        return RowResult(delivery, self.resource, table, key, action, version, notes)
 
 
 async def found(it: Dataverse, known: Known, subject: Subject, mapped: Mapped) -> Found:

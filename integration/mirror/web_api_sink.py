@@ -11,19 +11,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from integration.core.errors import Misconfigured, Unavailable, Unmappable
-from integration.core.model import Claim, Response, RowOutcome
+from integration.core.model import Response, RowResult, WorkItem
 from integration.dataverse.client import Dataverse, error_code
 from integration.dataverse.requests import Change
 from integration.fhir.client import FhirServer
 from integration.journal.waits import Waits
 from integration.mapping import engine
 from integration.mapping.model import EntityMap, Mapped
-from integration.mapping.schema_mismatches import misfits
+from integration.mapping.schema_mismatches import schema_mismatches
 from integration.mirror import row_diff, row_lookup
 from integration.mirror.row_diff import Found, Planned, Tables, Target
 from integration.mirror.row_lookup import Subject
 from integration.queues.names import MIRROR_QUEUE
-from integration.queues.queue_sender import Outbox
+from integration.queues.queue_sender import QueueSender
 
 # Lost races against other writers of one row, before the claim goes back to the queue.
 _RACES = 5
@@ -44,7 +44,7 @@ class WebApi:
     fhir: FhirServer
     dataverse: Dataverse
     waits: Waits
-    outbox: Outbox
+    queue: QueueSender
     known: Mapping[str, EntityMap]
     on_delete: str = "deactivate"
 
@@ -59,27 +59,27 @@ class _KeyTakenError(Exception):
 
 
 # One try; None when either side has moved on meanwhile.
-_Step = Callable[[WebApi, Subject], Awaitable[RowOutcome | None]]
+_Step = Callable[[WebApi, Subject], Awaitable[RowResult | None]]
 
 
-async def bring(it: WebApi, entity: EntityMap, claim: Claim) -> RowOutcome:
+async def bring(it: WebApi, entity: EntityMap, claim: WorkItem) -> RowResult:
     """The rows of `claim.resource` as FHIR has it now. Raises Unavailable or Misconfigured."""
     return await _tried(it, Subject(entity, claim, await _tables(it, entity)), _once)
 
 
-async def gone(it: WebApi, entity: EntityMap, claim: Claim) -> RowOutcome:
+async def gone(it: WebApi, entity: EntityMap, claim: WorkItem) -> RowResult:
     """The row of a resource that FHIR no longer has, as `on_delete` says, though others have
     written it. Raises as `bring` does."""
     return await _tried(it, await _of_others(it, entity, claim), _gone)
 
 
-async def shown(it: WebApi, entity: EntityMap, claim: Claim) -> Mapping[str, Any] | None:
+async def shown(it: WebApi, entity: EntityMap, claim: WorkItem) -> Mapping[str, Any] | None:
     """The row of a resource, which others have written. Raises as `bring` does, and Unmappable."""
     subject = await _of_others(it, entity, claim)
     return await row_lookup.row_of(it.dataverse, subject)
 
 
-async def _of_others(it: WebApi, entity: EntityMap, claim: Claim) -> Subject:
+async def _of_others(it: WebApi, entity: EntityMap, claim: WorkItem) -> Subject:
     """Of the map, only what finds the rows has to fit the tables."""
     kind = tuple(each for each in entity.attributes if each.column == entity.kind_column)
     children = entity.expands if it.on_delete == "delete" else ()
@@ -92,7 +92,7 @@ async def _of_others(it: WebApi, entity: EntityMap, claim: Claim) -> Subject:
     return Subject(bare, claim, tables)
 
 
-async def _tried(it: WebApi, subject: Subject, step: _Step) -> RowOutcome:
+async def _tried(it: WebApi, subject: Subject, step: _Step) -> RowResult:
     """Again while others win the races for the row."""
     entity, taken = subject.entity, False
     for _ in range(_RACES):
@@ -108,24 +108,24 @@ async def _tried(it: WebApi, subject: Subject, step: _Step) -> RowOutcome:
     if taken:
         why = f"a key of {entity.table} lets one row have this FHIR id, and another has it"
         return subject.outcome("refused", None, None, why)
-    raise Unavailable(it.dataverse.neighbour.name, "the row keeps changing")
+    raise Unavailable(it.dataverse.upstream.name, "the row keeps changing")
 
 
 async def _tables(it: WebApi, entity: EntityMap) -> Tables:
     tables = {name: await it.dataverse.columns(name) for name in entity.tables}
-    wrong = misfits(entity, tables)
+    wrong = schema_mismatches(entity, tables)
     if wrong:
         raise Misconfigured("; ".join(wrong))
     return tables
 
 
-async def _once(it: WebApi, subject: Subject) -> RowOutcome | None:
+async def _once(it: WebApi, subject: Subject) -> RowResult | None:
     """From both sides as they are now; None when either has moved on meanwhile."""
     entity = subject.entity
     resource = await it.fhir.read(subject.resource, subject.claim.delivery)
     if resource is None:
         return await _gone(it, subject)
-    base = it.fhir.neighbour.base
+    base = it.fhir.upstream.base
     mapped = engine.apply(entity, resource, subject.tables, base)
     found = await row_lookup.found(it.dataverse, it.known, subject, mapped)
     if found.row is not None and _is_older(entity, resource, found.row):
@@ -157,7 +157,7 @@ async def _arrived(it: WebApi, subject: Subject, missing: Iterable[str]) -> bool
 
 async def _written(
     it: WebApi, subject: Subject, found: Found, plan: Planned, mapped: Mapped
-) -> RowOutcome | None:
+) -> RowResult | None:
     entity = subject.entity
     if not plan.changes:
         # Whoever made the row may have died before it told those who wait.
@@ -199,18 +199,18 @@ async def _one_by_one(
         elif response.status >= 400:
             notes.append(f"{change.entity_set}: {_refusal(response)}")
     if answer is None:
-        raise Unavailable(it.dataverse.neighbour.name, "the row was not written")
+        raise Unavailable(it.dataverse.upstream.name, "the row was not written")
     return answer, tuple(dict.fromkeys(notes))
 
 
 async def wake(it: WebApi, resource: str) -> None:
     """Who waits for the row of Type/id is mirrored again."""
     for claim in await it.waits.of(resource):
-        await it.outbox.send(MIRROR_QUEUE, claim)
+        await it.queue.send(MIRROR_QUEUE, claim)
         await it.waits.remove(resource, claim)
 
 
-def _unchanged(subject: Subject, row: Mapping[str, Any]) -> RowOutcome:
+def _unchanged(subject: Subject, row: Mapping[str, Any]) -> RowResult:
     entity = subject.entity
     return subject.outcome("unchanged", row.get(entity.key), row.get(entity.version_column))
 
@@ -222,7 +222,7 @@ def _refusal(response: Response) -> str:
 # -- deleted --------------------------------------------------------------------------------------
 
 
-async def _gone(it: WebApi, subject: Subject) -> RowOutcome | None:
+async def _gone(it: WebApi, subject: Subject) -> RowResult | None:
     """Deleted in FHIR."""
     entity = subject.entity
     row = await row_lookup.row_of(it.dataverse, subject)

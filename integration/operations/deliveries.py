@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from integration.core.errors import Issue, Rejected
-from integration.core.model import Category, Claim, Delivery, Outcome, RowOutcome, Status
+from integration.core.model import Category, Delivery, EntryResult, RowResult, Status, WorkItem
 from integration.journal.activity import ActivityLog, ActivityPage, Wanted
 from integration.journal.keys import is_delivery_id
 from integration.journal.store import Journal, Page
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
-from integration.queues.queue_sender import Outbox
+from integration.queues.queue_sender import QueueSender
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +36,12 @@ _GIVEN_UP = ("parked", "refused")
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class DeliveryStatus:
     """A delivery; once it is done, with everything that was noted about it."""
 
     delivery: Delivery
-    outcomes: Sequence[Outcome] = ()
-    rows: Sequence[RowOutcome] = ()
+    outcomes: Sequence[EntryResult] = ()
+    rows: Sequence[RowResult] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +64,13 @@ class Replayed:
     after: str | None
 
 
-async def follow(journal: Journal, id_: str) -> Story:
+async def follow(journal: Journal, id_: str) -> DeliveryStatus:
     """Raises Rejected with 404 for a delivery that is not known."""
     delivery = await _known(journal, id_)
     if delivery.status is not Status.DONE:
-        return Story(delivery)  # a sender who polls costs one storage operation
+        return DeliveryStatus(delivery)  # a sender who polls costs one storage operation
     outcomes, rows = await asyncio.gather(journal.outcomes(id_), journal.rows(id_))
-    return Story(delivery, outcomes, rows)
+    return DeliveryStatus(delivery, outcomes, rows)
 
 
 async def cancel(journal: Journal, id_: str, now: datetime) -> Delivery:
@@ -82,7 +82,7 @@ async def cancel(journal: Journal, id_: str, now: datetime) -> Delivery:
     return delivery
 
 
-async def replay(journal: Journal, outbox: Outbox, id_: str, now: datetime) -> Delivery:
+async def replay(journal: Journal, outbox: QueueSender, id_: str, now: datetime) -> Delivery:
     """Queue what was given up on again: a parked delivery, or the parked and refused rows of one
     that is done. Its id, its ids for resources and what is settled stay as they are."""
     delivery = await _known(journal, id_)
@@ -90,7 +90,7 @@ async def replay(journal: Journal, outbox: Outbox, id_: str, now: datetime) -> D
         rows = [row for row in await journal.rows(id_) if row.action in _GIVEN_UP]
         if not rows:
             raise Rejected(Issue("conflict", "nothing of this delivery waits"), status=409)
-        claims = [Claim(id_, resource=row.resource) for row in rows]
+        claims = [WorkItem(id_, resource=row.resource) for row in rows]
         await asyncio.gather(*(outbox.send(MIRROR_QUEUE, claim) for claim in claims))
         return delivery
     if not await _queued_again(journal, outbox, id_, now):
@@ -100,7 +100,7 @@ async def replay(journal: Journal, outbox: Outbox, id_: str, now: datetime) -> D
 
 
 async def replay_all(
-    journal: Journal, outbox: Outbox, chosen: Chosen, now: datetime, *, dry: bool
+    journal: Journal, outbox: QueueSender, chosen: Chosen, now: datetime, *, dry: bool
 ) -> Replayed:
     """Replay parked deliveries, the oldest first, as they would have been carried; `dry`: only
     find them. What breaks off can be asked for again: what is queued is not parked any more."""
@@ -134,14 +134,14 @@ def chosen_by(params: Mapping[str, str]) -> Chosen:
     )
 
 
-async def _queued_again(journal: Journal, outbox: Outbox, id_: str, now: datetime) -> bool:
+async def _queued_again(journal: Journal, outbox: QueueSender, id_: str, now: datetime) -> bool:
     # The state first: a claim that comes early finds a delivery that may be carried. If this ends
     # in between, housekeeping queues it.
     changed = await journal.change(
         id_, only_if=_PARKED, status=Status.ACCEPTED, reason=None, replayed=now
     )
     if changed:
-        await outbox.send(RELAY_QUEUE, Claim(id_))
+        await outbox.send(RELAY_QUEUE, WorkItem(id_))
     return changed
 
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from integration.core.model import Claim, Delivery, Status
+from integration.core.model import Delivery, Status, WorkItem
 from integration.journal.activity import ActivityLog
-from integration.journal.guard_store import Ledger
-from integration.journal.keys import delivery_id
+from integration.journal.guard_store import GuardStore
+from integration.journal.keys import new_delivery_id
 from integration.journal.store import Journal
 from integration.queues.names import RELAY_QUEUE
-from integration.queues.queue_sender import Outbox
+from integration.queues.queue_sender import QueueSender
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +69,8 @@ class Housekeeping:
     """What sweeping needs."""
 
     journal: Journal
-    ledger: Ledger
-    outbox: Outbox
+    guard_store: GuardStore
+    queue: QueueSender
     activity: ActivityLog
     now: Callable[[], datetime]
     ages: Ages
@@ -124,7 +124,7 @@ async def _forget_turns(it: Housekeeping, now: datetime) -> int:
     waiting = frozenset({Status.PARKED, *_ON_THEIR_WAY})
     async for delivery in it.journal.scan(waiting, None, oldest):
         oldest = min(oldest, delivery.accepted)
-    return await it.ledger.forget(delivery_id(oldest, 0), now.timestamp(), MOST)
+    return await it.guard_store.forget(new_delivery_id(oldest, 0), now.timestamp(), MOST)
 
 
 async def _found(
@@ -168,7 +168,7 @@ async def _queued(it: Housekeeping, delivery: Delivery, now: datetime) -> bool:
     once more."""
     claims = await _lost(it.journal, delivery)
     for claim in claims:
-        await it.outbox.send(RELAY_QUEUE, claim)
+        await it.queue.send(RELAY_QUEUE, claim)
     if claims:
         extra = {"delivery": delivery.id, "status": delivery.status, "claims": len(claims)}
         log.warning("delivery.queued_again", extra=extra)
@@ -181,12 +181,12 @@ async def _queued(it: Housekeeping, delivery: Delivery, now: datetime) -> bool:
     return bool(claims)
 
 
-async def _lost(journal: Journal, delivery: Delivery) -> list[Claim]:
+async def _lost(journal: Journal, delivery: Delivery) -> list[WorkItem]:
     """The claims that may have been lost. What has begun is put back by who carries it."""
     if delivery.status is Status.ACCEPTED:
-        return [] if await journal.begun(delivery.id) else [Claim(delivery.id)]
+        return [] if await journal.begun(delivery.id) else [WorkItem(delivery.id)]
     if delivery.lanes_done != delivery.looked_done:
         return []
     # With all lanes done, only the end is missing: any lane finds that out.
     lanes = await journal.lanes_left(delivery.id) or [0]
-    return [Claim(delivery.id, lane=lane) for lane in lanes]
+    return [WorkItem(delivery.id, lane=lane) for lane in lanes]

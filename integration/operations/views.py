@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from integration.core import decimal_json
-from integration.core.model import Activity, Delivery, Outcome, RowOutcome, Status
+from integration.core.model import Activity, Delivery, EntryResult, RowResult, Status
 
 
 def summary(delivery: Delivery) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def progress(delivery: Delivery) -> str:
 
 
 def response_bundle(
-    delivery: Delivery, outcomes: Iterable[Outcome], rows: Sequence[RowOutcome]
+    delivery: Delivery, outcomes: Iterable[EntryResult], rows: Sequence[RowResult]
 ) -> dict[str, Any]:
     """The answer to the delivery: one entry for each of the sender's, in the sender's order."""
     by_resource = {row.resource: row for row in rows}
@@ -46,7 +46,7 @@ def response_bundle(
     return {"resourceType": "Bundle", "type": f"{kind}-response", "entry": entries}
 
 
-def _entry(item: Outcome, rows: dict[str, RowOutcome]) -> dict[str, Any]:
+def _entry(item: EntryResult, rows: dict[str, RowResult]) -> dict[str, Any]:
     response = {
         "status": str(item.status),
         "location": item.location,

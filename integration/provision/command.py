@@ -96,7 +96,7 @@ async def _provision(
         async def ask(request: Request) -> Response:
             return await dataverse.send(request, "provision")
 
-        tenant = Tenant(ask, dataverse.neighbour.base, key)
+        tenant = Tenant(ask, dataverse.upstream.base, key)
         defined = False
 
         async def done(item: Item) -> None:

@@ -71,7 +71,7 @@ def _column(one: AttributeMap, prefix: str) -> VirtualColumn:
     match one.kind:
         case Kind.CHOICE:
             return VirtualColumn(name, one.column, text, "Picklist", options=_options(one))
-        case Kind.DATE | Kind.MOMENT:
+        case Kind.DATE | Kind.DATETIME:
             whole = one.kind is Kind.DATE
             return VirtualColumn(name, one.column, text, "DateTime", whole_day=whole)
         case Kind.CONCEPT:

@@ -8,18 +8,18 @@ from typing import Any
 
 import msgspec
 
-from integration.core.model import Claim
+from integration.core.model import WorkItem
 from integration.journal.azure_errors import storage_errors
 
 
 @dataclass(frozen=True, slots=True)
-class StorageOutbox:
+class AzureQueueSender:
     """Azure Storage queues. `queue_client` opens one by name: wiring knows how."""
 
     queue_client: Callable[[str], Any]
 
-    async def send(self, queue: str, claim: Claim, delay: float = 0) -> None:
-        body = msgspec.json.encode(claim).decode()
+    async def send(self, queue: str, item: WorkItem, delay: float = 0) -> None:
+        body = msgspec.json.encode(item).decode()
         async with storage_errors():
             # https://learn.microsoft.com/rest/api/storageservices/put-message: whole seconds
             await self.queue_client(queue).send_message(body, visibility_timeout=round(delay))

@@ -8,31 +8,31 @@ from typing import Protocol
 
 import msgspec
 
-from integration.core.model import Claim
+from integration.core.model import WorkItem
 
 # By resource type, the queue that hears of each change.
-Followed = Callable[[], Awaitable[Mapping[str, str]]]
+ChangeQueues = Callable[[], Awaitable[Mapping[str, str]]]
 
-_claim = msgspec.json.Decoder(Claim)
+_claim = msgspec.json.Decoder(WorkItem)
 
 
-class Outbox(Protocol):
+class QueueSender(Protocol):
     """Queues claims. Raises Unavailable when the queue cannot take one."""
 
-    async def send(self, queue: str, claim: Claim, delay: float = 0) -> None:
+    async def send(self, queue: str, item: WorkItem, delay: float = 0) -> None:
         """Queue `claim`, invisible for `delay` seconds."""
 
 
-def read_claim(body: bytes) -> Claim:
+def parse_work_item(body: bytes) -> WorkItem:
     """The claim in a queue message. Raises msgspec.DecodeError for what is no claim."""
     return _claim.decode(body)
 
 
 @dataclass(slots=True)
-class MemoryOutbox:
+class MemoryQueueSender:
     """The double: claims in a list, in the order they were sent."""
 
-    sent: list[tuple[str, Claim, float]] = field(default_factory=list)
+    sent: list[tuple[str, WorkItem, float]] = field(default_factory=list)
 
-    async def send(self, queue: str, claim: Claim, delay: float = 0) -> None:
-        self.sent.append((queue, claim, delay))
+    async def send(self, queue: str, item: WorkItem, delay: float = 0) -> None:
+        self.sent.append((queue, item, delay))

@@ -11,7 +11,7 @@ from typing import Any
 
 from integration.core import decimal_json
 from integration.core.errors import Unmappable
-from integration.core.model import Column, RowOutcome
+from integration.core.model import Column, RowResult
 from integration.mapping import engine
 from integration.mapping.keys import shown_id
 from integration.mapping.model import EntityMap
@@ -53,7 +53,7 @@ class Settled:
     """A difference and what became of it; None: nothing was tried."""
 
     difference: Difference
-    outcome: RowOutcome | None = None
+    outcome: RowResult | None = None
 
     @property
     def mended(self) -> bool:

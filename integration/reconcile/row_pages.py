@@ -16,7 +16,7 @@ Page = Mapping[str, Any]
 
 def rows(dataverse: Dataverse, answer: Response) -> Page:
     """The answer to a question for rows."""
-    name = dataverse.neighbour.name
+    name = dataverse.upstream.name
     if answer.status != 200:
         raise Misconfigured(f"{name}: a look-up was answered {answer.status}")
     return _decoded(name, answer)
@@ -27,7 +27,7 @@ def next_rows(dataverse: Dataverse, before: Request, page: Page) -> Request | No
     url = page.get("@odata.nextLink")
     if url is None:
         return None
-    neighbour = dataverse.neighbour
+    neighbour = dataverse.upstream
     return replace(before, path=_own(neighbour.name, neighbour.base, str(url)))
 
 

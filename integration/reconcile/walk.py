@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from integration.core.errors import Misconfigured, Unavailable
-from integration.core.model import Claim, Request, Response
+from integration.core.model import Request, Response, WorkItem
 from integration.dataverse import requests
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 from integration.fhir.searchset import Searchset, matches, next_path
 from integration.mapping.model import EntityMap, LongId
 from integration.mirror.mirror import Mirror, bring
-from integration.queues.retry import put_back
+from integration.queues.retry import plan_retry
 from integration.reconcile import row_pages
 from integration.reconcile.differences import (
     ID,
@@ -86,7 +86,7 @@ async def resources(it: Reconcile, entity: EntityMap, since: str | None) -> Asyn
         settled = await _settled(it, await _compared(it, entity, found))
         last = found[-1].get("meta", {}).get("lastUpdated") if found else None
         yield Page(len(found), settled, last)
-        path = next_path(searchset, it.fhir.neighbour.name, it.fhir.neighbour.base)
+        path = next_path(searchset, it.fhir.upstream.name, it.fhir.upstream.base)
 
 
 async def left_over(it: Reconcile, entity: EntityMap) -> AsyncIterator[Page]:
@@ -155,7 +155,7 @@ async def _why(it: Reconcile, resource: str) -> Is | None:
     answer = await _patiently(it, lambda: it.fhir.send(Request("GET", resource), it.run))
     gone = {200: None, 404: Is.UNKNOWN, 410: Is.LEFT_OVER}
     if answer.status not in gone:
-        raise Misconfigured(f"{it.fhir.neighbour.name}: a read was answered {answer.status}")
+        raise Misconfigured(f"{it.fhir.upstream.name}: a read was answered {answer.status}")
     return gone[answer.status]
 
 
@@ -168,7 +168,7 @@ async def _settled(it: Reconcile, differences: Sequence[Difference]) -> list[Set
     async def settled(difference: Difference) -> Settled:
         if it.dry or not difference.mirrored:
             return Settled(difference)
-        claim = Claim(it.run, resource=difference.resource)
+        claim = WorkItem(it.run, resource=difference.resource)
         async with places:
             return Settled(difference, await _patiently(it, lambda: bring(it.mirror, claim)))
 
@@ -185,15 +185,15 @@ def _sending(it: Reconcile, request: Request) -> Callable[[], Awaitable[Response
 
 async def _patiently(it: Reconcile, work: Callable[[], Awaitable[T]]) -> T:
     """Again after a neighbour's trouble, as the queue would have done it."""
-    claim = Claim(it.run)
+    claim = WorkItem(it.run)
     while True:
         try:
             return await work()
         except Unavailable as error:
-            back = put_back(claim, error, it.mirror.now(), _PATIENCE)
+            back = plan_retry(claim, error, it.mirror.now(), _PATIENCE)
             if back.delay is None:
                 raise
-            claim = back.claim
+            claim = back.item
             await it.pause(back.delay)
 
 

@@ -15,11 +15,11 @@ from itertools import count
 
 from integration.core.activity import doing
 from integration.core.errors import Unavailable
-from integration.core.http import Neighbour
+from integration.core.http import Upstream
 from integration.core.model import Request
-from integration.core.offload import computed
+from integration.core.offload import offload
 from integration.fhir import bundle, collections, fetched, notifications
-from integration.fhir.collections import Linked
+from integration.fhir.collections import PagedContents
 from integration.fhir.entries import Contents
 from integration.fhir.fetched import NOT_ASKED, TOO_LARGE, Fetched
 from integration.fhir.notifications import Notification
@@ -36,7 +36,7 @@ _SIDE_BY_SIDE = 4
 class Sources:
     """From where to fetch, by base address, and how much for one delivery."""
 
-    neighbours: Mapping[str, Neighbour] = field(default_factory=dict)
+    upstreams: Mapping[str, Upstream] = field(default_factory=dict)
     max_pages: int = 100  # after the sender's own
     max_bytes: int = 50_000_000  # as of a delivery itself
 
@@ -61,11 +61,11 @@ async def contents(
 
     Raises Unavailable when a server is in trouble; what came before that is kept.
     """
-    found = await computed(len(kept.body), lambda: bundle.read(kept.body, kept.received))
+    found = await offload(len(kept.body), lambda: bundle.read(kept.body, kept.received))
     fetching = _Fetching(sources, journal, delivery, sources.max_bytes)
     if isinstance(found, Notification) and found.wanted:
         found = await _with_resources(fetching, found)
-    elif isinstance(found, Linked):
+    elif isinstance(found, PagedContents):
         found = await _with_pages(fetching, found)
     return found, len(kept.body) + sources.max_bytes - fetching.room
 
@@ -79,10 +79,10 @@ async def _with_resources(fetching: _Fetching, found: Notification) -> Contents:
 
     answers = dict(await asyncio.gather(*(one(*wanted) for wanted in found.wanted.items())))
     size = sum(len(answer.body) for answer in answers.values())
-    return await computed(size, lambda: notifications.with_fetched(found, answers))
+    return await offload(size, lambda: notifications.with_fetched(found, answers))
 
 
-async def _with_pages(fetching: _Fetching, found: Linked) -> Contents:
+async def _with_pages(fetching: _Fetching, found: PagedContents) -> Contents:
     entries, address, seen = list(found.entries), found.next, set[str]()
     for number in count(2):  # the sender's own bundle is the first page
         if address is None:
@@ -93,7 +93,7 @@ async def _with_pages(fetching: _Fetching, found: Linked) -> Contents:
         if answer.status == NOT_ASKED:
             break
         turn_over = partial(collections.further_page, number, len(entries), answer)
-        page = await computed(len(answer.body), turn_over)
+        page = await offload(len(answer.body), turn_over)
         entries += page.entries
         address = page.next
     return replace(found, entries=tuple(entries), more=address is not None)
@@ -111,7 +111,7 @@ async def _answer(fetching: _Fetching, number: int, address: str) -> Fetched:
 
 
 async def _asked(fetching: _Fetching, address: str) -> Fetched:
-    neighbours = fetching.sources.neighbours
+    neighbours = fetching.sources.upstreams
     allowed = fetched.below(address, neighbours)
     if allowed is None:
         return Fetched(NOT_ASKED)

@@ -10,33 +10,33 @@ from typing import Any
 from integration.core import decimal_json
 from integration.core.activity import doing
 from integration.core.errors import Unavailable
-from integration.core.model import Delivery, Outcome, Response
+from integration.core.model import Delivery, EntryResult, Response
 from integration.fhir import entry_results, previous_attempt, units
 from integration.fhir.client import FhirServer
 from integration.fhir.previous_attempt import Asked
 from integration.fhir.units import Unit, UnitEntry
 from integration.journal import write_guard
-from integration.journal.write_guard import Order, Taken, Write
+from integration.journal.write_guard import HeldLocks, Write, WriteGuard
 
 UNGUARDED = "off"
 
 
 @dataclass(frozen=True, slots=True)
-class Scout:
+class Preflight:
     """Asks on behalf of one delivery. `answers` are Type/id by placeholder, as far as known."""
 
     fhir: FhirServer
-    order: Order
+    guard: WriteGuard
     delivery: Delivery
     answers: Mapping[str, str]
 
     @property
     def guarded(self) -> bool:
-        return self.delivery.order != UNGUARDED
+        return self.delivery.write_order != UNGUARDED
 
 
-async def take_turns(
-    scout: Scout, taken: Taken, entries: Sequence[UnitEntry], followed: Collection[str]
+async def acquire_locks(
+    scout: Preflight, taken: HeldLocks, entries: Sequence[UnitEntry], followed: Collection[str]
 ) -> dict[int, list[str]]:
     """Hold the turns of these entries, and of what their conditions find: Type/id by position.
 
@@ -44,17 +44,17 @@ async def take_turns(
     is no leave to write.
     """
     if scout.guarded:
-        await write_guard.take(scout.order, taken, _writes(entries, scout.answers))
+        await write_guard.acquire(scout.guard, taken, _writes(entries, scout.answers))
     searched = [entry for entry in entries if _is_searched(entry, scout.guarded, followed)]
     found = await _found(scout, searched)
     if scout.guarded and found:
-        await write_guard.take(scout.order, taken, _found_writes(searched, found))
+        await write_guard.acquire(scout.guard, taken, _found_writes(searched, found))
     return found
 
 
-async def end_turns(
-    scout: Scout,
-    taken: Taken,
+async def release_previous_locks(
+    scout: Preflight,
+    taken: HeldLocks,
     entries: Sequence[UnitEntry],
     found: Mapping[int, Sequence[str]],
     written: Mapping[int, bool],
@@ -64,7 +64,7 @@ async def end_turns(
     if scout.guarded and entries:
         searched = [entry for entry in entries if entry.position in found]
         writes = [*_writes(entries, scout.answers), *_found_writes(searched, found)]
-        await write_guard.end(scout.order, taken, writes, written)
+        await write_guard.release_previous(scout.guard, taken, writes, written)
 
 
 def _is_searched(entry: UnitEntry, guarded: bool, followed: Collection[str]) -> bool:
@@ -96,7 +96,7 @@ def _found_writes(entries: Sequence[UnitEntry], found: Mapping[int, Sequence[str
 
 def _add(writes: dict[str, Write], name: str, entry: UnitEntry, *, ordered: bool) -> None:
     before = writes[name].positions if name in writes else ()
-    writes[name] = Write(name, (*before, entry.position), entry.stamp, ordered)
+    writes[name] = Write(name, (*before, entry.position), entry.source_version, ordered)
 
 
 def _condition(entry: UnitEntry, answers: Mapping[str, str]) -> str:
@@ -104,7 +104,7 @@ def _condition(entry: UnitEntry, answers: Mapping[str, str]) -> str:
     return units.filled((entry.condition or "").encode(), known, answers).decode()
 
 
-async def _found(scout: Scout, entries: Sequence[UnitEntry]) -> dict[int, list[str]]:
+async def _found(scout: Preflight, entries: Sequence[UnitEntry]) -> dict[int, list[str]]:
     if not entries:
         return {}
     queries = [_condition(entry, scout.answers) for entry in entries]
@@ -118,7 +118,7 @@ async def _found(scout: Scout, entries: Sequence[UnitEntry]) -> dict[int, list[s
     return found
 
 
-async def ambiguous(scout: Scout, entries: Sequence[UnitEntry]) -> list[UnitEntry]:
+async def ambiguous(scout: Preflight, entries: Sequence[UnitEntry]) -> list[UnitEntry]:
     """Entries with a conditional reference to one of the delivery's own resources, of which the
     server knows another match: https://hl7.org/fhir/R4/http.html#trules demands exactly one."""
     pairs = sorted({pair for entry in entries for pair in entry.sole})
@@ -137,15 +137,15 @@ async def ambiguous(scout: Scout, entries: Sequence[UnitEntry]) -> list[UnitEntr
     return [entry for entry in entries if others.intersection(entry.sole)]
 
 
-async def done_before(
-    scout: Scout,
+async def find_already_applied(
+    scout: Preflight,
     unit: Unit,
     entries: Sequence[UnitEntry],
-    taken: Taken,
+    taken: HeldLocks,
     found: Mapping[int, Sequence[str]],
     began: float | None,
-    settled: Iterable[Outcome],
-) -> list[Outcome]:
+    settled: Iterable[EntryResult],
+) -> list[EntryResult]:
     """What need not or must not be sent, because an earlier try has done it. `began`: when an
     earlier try of the lane did, in seconds since 1970; `settled`: what it has come to so far."""
     own = {
@@ -172,7 +172,9 @@ async def done_before(
     return list(known.values())
 
 
-def _since(scout: Scout, entry: UnitEntry, taken: Taken, began: float | None) -> float | None:
+def _since(
+    scout: Preflight, entry: UnitEntry, taken: HeldLocks, began: float | None
+) -> float | None:
     """When a try of this entry began whose end is not known; None: there was none."""
     if entry.reads or (entry.condition and entry.method == "POST"):
         return None  # to be repeated as it is
@@ -180,7 +182,7 @@ def _since(scout: Scout, entry: UnitEntry, taken: Taken, began: float | None) ->
         return began or 0.0  # the same bytes, before, had the same ids
     if entry.created or not scout.guarded:
         return began
-    return taken.tried.get(entry.position)
+    return taken.attempted_at.get(entry.position)
 
 
 def name_of(entry: UnitEntry, found: Mapping[int, Sequence[str]]) -> str | None:
@@ -200,7 +202,7 @@ def _resource(entry: UnitEntry, answers: Mapping[str, str]) -> dict[str, Any] | 
     return resource
 
 
-async def _asked(scout: Scout, addresses: Sequence[str]) -> list[Any]:
+async def _asked(scout: Preflight, addresses: Sequence[str]) -> list[Any]:
     with doing(action="look-up"):
         response: Response = await scout.fhir.send(units.reads(addresses), scout.delivery.id)
     answers = entry_results.entries_of(response)
@@ -209,6 +211,6 @@ async def _asked(scout: Scout, addresses: Sequence[str]) -> list[Any]:
     return answers
 
 
-def _unanswered(scout: Scout, retry_after: float | None = None) -> Unavailable:
-    name = scout.fhir.neighbour.name
+def _unanswered(scout: Preflight, retry_after: float | None = None) -> Unavailable:
+    name = scout.fhir.upstream.name
     return Unavailable(name, "a look-up was not answered", retry_after)

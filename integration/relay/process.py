@@ -11,19 +11,19 @@ from functools import partial
 
 from integration.core.activity import Activities
 from integration.core.errors import Issue, Misconfigured, Unavailable
-from integration.core.model import Claim, Delivery, Outcome, Status
-from integration.core.offload import computed
+from integration.core.model import Delivery, EntryResult, Status, WorkItem
+from integration.core.offload import offload
 from integration.fhir import issues, units
 from integration.fhir.identity import Naming
 from integration.fhir.plan import Plan, plan
 from integration.fhir.units import Lane, Limits
 from integration.journal.store import NO_LANE, Journal
 from integration.queues.names import RELAY_QUEUE
-from integration.queues.queue_sender import Outbox
-from integration.queues.retry import put_back
+from integration.queues.queue_sender import QueueSender
+from integration.queues.retry import plan_retry
 from integration.relay import fetch
 from integration.relay.fetch import NO_SOURCES, Sources
-from integration.relay.lane import Carrier, carry_lane
+from integration.relay.lane import LaneContext, process_lane
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ _SIDE_BY_SIDE = 16
 class Relay:
     """What carrying needs. Ages in seconds."""
 
-    carrier: Carrier
+    context: LaneContext
     limits: Limits
     now: Callable[[], datetime]
     max_age: float
@@ -47,41 +47,41 @@ class Relay:
 
     @property
     def journal(self) -> Journal:
-        return self.carrier.journal
+        return self.context.journal
 
     @property
-    def outbox(self) -> Outbox:
-        return self.carrier.outbox
+    def queue(self) -> QueueSender:
+        return self.context.queue
 
 
-async def carry(relay: Relay, claim: Claim) -> None:
+async def process(relay: Relay, claim: WorkItem) -> None:
     """Carry a delivery, or one lane of it. Trouble of a neighbour puts the claim back."""
     async with relay.activities.verb(delivery=claim.delivery):
         await _carried(relay, claim)
 
 
-async def _carried(relay: Relay, claim: Claim) -> None:
+async def _carried(relay: Relay, claim: WorkItem) -> None:
     try:
         await _carry(relay, claim)
     except (Unavailable, Misconfigured) as error:
-        back = put_back(claim, error, relay.now(), relay.max_age)
+        back = plan_retry(claim, error, relay.now(), relay.max_age)
         extra = {"delivery": claim.delivery, "lane": claim.lane, "attempt": claim.attempt}
         if back.delay is None:
             await park(relay.journal, claim, str(error))
         else:
             level = logging.ERROR if isinstance(error, Misconfigured) else logging.WARNING
             log.log(level, "delivery.put_back", extra={**extra, "reason": str(error)})
-            await relay.outbox.send(RELAY_QUEUE, back.claim, back.delay)
+            await relay.queue.send(RELAY_QUEUE, back.item, back.delay)
 
 
-async def park(journal: Journal, claim: Claim, reason: str) -> None:
+async def park(journal: Journal, claim: WorkItem, reason: str) -> None:
     """Give up on a delivery until an operator looks at it. Nothing of it is lost."""
     extra = {"delivery": claim.delivery, "lane": claim.lane, "attempt": claim.attempt}
     log.error("delivery.parked", extra={**extra, "reason": reason})
     await journal.change(claim.delivery, only_if=_ON_THEIR_WAY, status=Status.PARKED, reason=reason)
 
 
-async def _carry(relay: Relay, claim: Claim) -> None:
+async def _carry(relay: Relay, claim: WorkItem) -> None:
     delivery = await relay.journal.delivery(claim.delivery)
     if delivery is None:
         raise LookupError(f"delivery {claim.delivery} is queued but not in the journal")
@@ -89,7 +89,7 @@ async def _carry(relay: Relay, claim: Claim) -> None:
         return
     if claim.lane is not None:
         lane = units.restored(await relay.journal.lane(delivery.id, claim.lane))
-        carried = await carry_lane(relay.carrier, delivery, lane, claim)
+        carried = await process_lane(relay.context, delivery, lane, claim)
         if carried is not None and await relay.journal.lane_done(delivery.id, claim.lane):
             await _finish(relay, delivery, await relay.journal.outcomes(delivery.id))
         return
@@ -105,7 +105,7 @@ async def _carry(relay: Relay, claim: Claim) -> None:
         await _fan_out(relay, delivery, planned.lanes)
         return
     lane = planned.lanes[0] if planned.lanes else Lane(())
-    carried = await carry_lane(relay.carrier, delivery, lane, claim)
+    carried = await process_lane(relay.context, delivery, lane, claim)
     if carried is not None:
         await _finish(relay, delivery, [*refused, *carried])
 
@@ -118,13 +118,15 @@ async def _planned(relay: Relay, delivery: Delivery) -> tuple[Delivery, Plan]:
     if known != delivery:
         await relay.journal.change(delivery.id, entries=known.entries, more=known.more)
     naming = Naming(delivery.sender, delivery.key)
-    planned = partial(plan, contents, naming, relay.limits, delivery.order)
-    return known, await computed(size, planned)
+    planned = partial(plan, contents, naming, relay.limits, delivery.write_order)
+    return known, await offload(size, planned)
 
 
-async def _note_refused(relay: Relay, delivery: Delivery, planned: Plan) -> list[Outcome]:
+async def _note_refused(relay: Relay, delivery: Delivery, planned: Plan) -> list[EntryResult]:
     refused = [
-        Outcome(entry.position, _not_sent(issue), entry.full_url, issues=[issues.as_json(issue)])
+        EntryResult(
+            entry.position, _not_sent(issue), entry.full_url, issues=[issues.as_json(issue)]
+        )
         for entry, issue in planned.refused
     ]
     if refused:
@@ -148,7 +150,7 @@ async def _fan_out(relay: Relay, delivery: Delivery, lanes: Sequence[Lane]) -> N
 
     async def queue(number: int) -> None:
         async with places:
-            await relay.outbox.send(RELAY_QUEUE, Claim(delivery.id, lane=number))
+            await relay.queue.send(RELAY_QUEUE, WorkItem(delivery.id, lane=number))
 
     await asyncio.gather(*(keep(number, lane) for number, lane in enumerate(lanes)))
     going_on = await relay.journal.change(
@@ -164,7 +166,7 @@ async def _fan_out(relay: Relay, delivery: Delivery, lanes: Sequence[Lane]) -> N
     await asyncio.gather(*(queue(number) for number in range(len(lanes))))
 
 
-async def _finish(relay: Relay, delivery: Delivery, outcomes: Sequence[Outcome]) -> None:
+async def _finish(relay: Relay, delivery: Delivery, outcomes: Sequence[EntryResult]) -> None:
     written = sum(item.written for item in outcomes)
     superseded = sum(item.superseded for item in outcomes)
     await relay.journal.change(

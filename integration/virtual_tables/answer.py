@@ -24,8 +24,8 @@ from integration.odata.model import EntityType, Row
 from integration.odata.query import Query
 from integration.virtual_tables import read, write
 from integration.virtual_tables.data_routes import DataRoutes
-from integration.virtual_tables.entity_type import Shape
-from integration.virtual_tables.odata_request import Answer, Asked
+from integration.virtual_tables.entity_type import MappedEntityType
+from integration.virtual_tables.odata_request import ODataRequest, ODataResponse
 from integration.virtual_tables.read import Reading
 from integration.virtual_tables.write import Writing
 
@@ -54,7 +54,7 @@ class VirtualTables:
     that an answer may take: the provider waits 30."""
 
     routes: DataRoutes
-    shapes: Mapping[str, Shape]
+    shapes: Mapping[str, MappedEntityType]
     reading: Reading
     writing: Writing
     page: int
@@ -65,25 +65,25 @@ class VirtualTables:
 class _Request:
     """What a request turned out to mean."""
 
-    asked: Asked
+    asked: ODataRequest
     address: Address
     query: Query
     form: Format
     prefer: Preferences
-    shape: Shape | None
+    shape: MappedEntityType | None
 
 
-async def answer(it: VirtualTables, asked: Asked) -> Answer:
+async def answer(it: VirtualTables, asked: ODataRequest) -> ODataResponse:
     """Raises Rejected, Unavailable or Misconfigured."""
     try:
         async with asyncio.timeout(it.seconds):
             return await _answer(it, asked)
     except TimeoutError:
         why = f"no answer within {it.seconds:g} seconds"
-        raise Unavailable(it.reading.fhir.neighbour.name, why) from None
+        raise Unavailable(it.reading.fhir.upstream.name, why) from None
 
 
-async def _answer(it: VirtualTables, asked: Asked) -> Answer:
+async def _answer(it: VirtualTables, asked: ODataRequest) -> ODataResponse:
     headers.check_versions(
         asked.headers.get("odata-version"), asked.headers.get("odata-maxversion")
     )
@@ -99,7 +99,7 @@ async def _answer(it: VirtualTables, asked: Asked) -> Answer:
         return await _done(it, request, list(types.values()))
 
 
-async def _done(it: VirtualTables, request: _Request, types: Sequence[EntityType]) -> Answer:
+async def _done(it: VirtualTables, request: _Request, types: Sequence[EntityType]) -> ODataResponse:
     address, asked = request.address, request.asked
     match address, asked.method:
         case ServiceDocument(), _:
@@ -119,7 +119,9 @@ async def _done(it: VirtualTables, request: _Request, types: Sequence[EntityType
     return await _deleted(it, request)
 
 
-def _read(asked: Asked, address: Address, shapes: Mapping[str, Shape]) -> _Request:
+def _read(
+    asked: ODataRequest, address: Address, shapes: Mapping[str, MappedEntityType]
+) -> _Request:
     options = query.parse(asked.query, address)
     accept = asked.headers.get("accept")
     form = (
@@ -134,18 +136,18 @@ def _read(asked: Asked, address: Address, shapes: Mapping[str, Shape]) -> _Reque
     )
 
 
-def _metadata(types: Sequence[EntityType], request: _Request) -> Answer:
+def _metadata(types: Sequence[EntityType], request: _Request) -> ODataResponse:
     asked = request.asked.headers
     form = headers.metadata_format(
         asked.get("accept"), request.query.format, asked.get("odata-maxversion")
     )
     if form == "xml":
-        return Answer(200, headers.answer_headers(headers.XML), metadata.csdl_xml(types))
+        return ODataResponse(200, headers.answer_headers(headers.XML), metadata.csdl_xml(types))
     body = decimal_json.encode(metadata.csdl_json(types))
-    return Answer(200, headers.answer_headers(headers.JSON), body)
+    return ODataResponse(200, headers.answer_headers(headers.JSON), body)
 
 
-async def _collection(it: VirtualTables, request: _Request) -> Answer:
+async def _collection(it: VirtualTables, request: _Request) -> ODataResponse:
     shape = _shape(request)
     wished = request.prefer.page_size
     size = min(wished, it.page) if wished else it.page
@@ -168,14 +170,14 @@ async def _collection(it: VirtualTables, request: _Request) -> Answer:
     return _json(body, request, applied=request.prefer.applied(size))
 
 
-async def _count(it: VirtualTables, request: _Request) -> Answer:
+async def _count(it: VirtualTables, request: _Request) -> ODataResponse:
     """https://docs.oasis-open.org/odata/odata/v4.01/os/part2-url-conventions/odata-v4.01-os-part2-url-conventions.html#sec_AddressingtheCountofaCollection"""
     shape = _shape(request)
     number = await read.count(it.reading, shape, request.query.filter, it.writing.run())
-    return Answer(200, headers.answer_headers("text/plain"), str(number).encode())
+    return ODataResponse(200, headers.answer_headers("text/plain"), str(number).encode())
 
 
-async def _entity(it: VirtualTables, request: _Request) -> Answer:
+async def _entity(it: VirtualTables, request: _Request) -> ODataResponse:
     shape, address = _shape(request), request.address
     assert isinstance(address, Entity)
     resource = await read.entity(it.reading, shape, address.key, it.writing.run())
@@ -183,11 +185,13 @@ async def _entity(it: VirtualTables, request: _Request) -> Answer:
         raise Rejected(Issue("not-found", "there is no entity with this key"), status=404)
     known = headers.if_match(request.asked.headers.get("if-none-match"))
     if known is not None and known.takes(_version(resource)):
-        return Answer(304, {**headers.answer_headers(), "ETag": headers.etag(_version(resource))})
+        return ODataResponse(
+            304, {**headers.answer_headers(), "ETag": headers.etag(_version(resource))}
+        )
     return await _one(it, request, resource, 200)
 
 
-async def _created(it: VirtualTables, request: _Request) -> Answer:
+async def _created(it: VirtualTables, request: _Request) -> ODataResponse:
     shape, asked = _shape(request), request.asked
     as_text = headers.numbers_as_text(asked.headers.get("content-type"))
     values = bodies.created(asked.body, shape.type, numbers_as_text=as_text)
@@ -195,7 +199,7 @@ async def _created(it: VirtualTables, request: _Request) -> Answer:
     return await _one(it, request, resource, 201)
 
 
-async def _changed(it: VirtualTables, request: _Request) -> Answer:
+async def _changed(it: VirtualTables, request: _Request) -> ODataResponse:
     shape, asked, address = _shape(request), request.asked, request.address
     assert isinstance(address, Entity)
     as_text = headers.numbers_as_text(asked.headers.get("content-type"))
@@ -205,17 +209,17 @@ async def _changed(it: VirtualTables, request: _Request) -> Answer:
     return await _one(it, request, resource, 200)
 
 
-async def _deleted(it: VirtualTables, request: _Request) -> Answer:
+async def _deleted(it: VirtualTables, request: _Request) -> ODataResponse:
     shape, address = _shape(request), request.address
     assert isinstance(address, Entity)
     condition = headers.if_match(request.asked.headers.get("if-match"))
     await write.delete(it.writing, shape, address.key, condition)
-    return Answer(204)
+    return ODataResponse(204)
 
 
 async def _one(
     it: VirtualTables, request: _Request, resource: Mapping[str, Any], status: int
-) -> Answer:
+) -> ODataResponse:
     """An entity; after a write only where it is wanted: always after a create, else by Prefer."""
     shape, root = _shape(request), request.asked.root
     (row,) = await read.rows(it.reading, shape, [resource])
@@ -229,22 +233,22 @@ async def _one(
     if applied := request.prefer.applied():
         told["Preference-Applied"] = applied
     if is_silent:
-        return Answer(204, {**headers.answer_headers(), **told})
+        return ODataResponse(204, {**headers.answer_headers(), **told})
     shown: Row = row
     body = payload.entity(
         shown, shape.type, root, request.form, select=request.query.select, version=version
     )
     made = _json(body, request)
-    return Answer(status, {**made.headers, **told}, made.body)
+    return ODataResponse(status, {**made.headers, **told}, made.body)
 
 
-def _json(body: Any, request: _Request, applied: str | None = None) -> Answer:
+def _json(body: Any, request: _Request, applied: str | None = None) -> ODataResponse:
     said = {"Preference-Applied": applied} if applied else {}
     told = {**headers.answer_headers(request.form.content_type), **said}
-    return Answer(200, told, decimal_json.encode(body))
+    return ODataResponse(200, told, decimal_json.encode(body))
 
 
-def _shape(request: _Request) -> Shape:
+def _shape(request: _Request) -> MappedEntityType:
     assert request.shape is not None  # the address names an entity set
     return request.shape
 

@@ -19,7 +19,7 @@ from integration.mapping.model import (
     Concept,
     EntityMap,
     Kind,
-    Link,
+    Lookup,
     Mapped,
     Route,
     SearchType,
@@ -45,7 +45,7 @@ _COPIED = {
 }
 _TYPES = {
     Kind.DATE: Type.DATE_TIME_OFFSET,
-    Kind.MOMENT: Type.DATE_TIME_OFFSET,
+    Kind.DATETIME: Type.DATE_TIME_OFFSET,
     Kind.CHOICE: Type.INT32,
     Kind.LOOKUP: Type.GUID,
     Kind.CONCEPT: Type.STRING,
@@ -53,7 +53,7 @@ _TYPES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class MappedEntityType:
     """A virtual table. `attributes` by the names of their properties."""
 
     entity: EntityMap
@@ -66,7 +66,7 @@ class Shape:
         """The resource type."""
         return self.entity.resource
 
-    def of(self, properties: Collection[str] | None) -> Shape:
+    def of(self, properties: Collection[str] | None) -> MappedEntityType:
         """The table with these properties alone, and those of every row; None: with all."""
         if properties is None:
             return self
@@ -75,13 +75,13 @@ class Shape:
         return replace(self, entity=entity, attributes=kept)
 
 
-def shape(entity: EntityMap) -> Shape:
+def shape(entity: EntityMap) -> MappedEntityType:
     """What the feed shows of an entity map: no children, no constants."""
     entity = entity.on(Route.VIRTUAL)
     shown = tuple(one for one in entity.attributes if one.kind is not Kind.DEFAULT)
     entity = replace(entity, attributes=shown, expands=(), rest=(), kind_column=None)
     named = {property_name(one): one for one in shown}
-    id_column, version_column, updated_column = entity.books
+    id_column, version_column, updated_column = entity.version_columns
     properties = (
         Property(entity.key, Type.GUID, nullable=False),
         *(_property(name, one) for name, one in named.items()),
@@ -96,7 +96,7 @@ def shape(entity: EntityMap) -> Shape:
         **{one.column: _column(one) for one in shown},
     }
     type_ = EntityType(entity.table, entity.entity_set, entity.key, properties)
-    return Shape(entity, type_, columns, named)
+    return MappedEntityType(entity, type_, columns, named)
 
 
 def property_name(one: AttributeMap) -> str:
@@ -104,20 +104,20 @@ def property_name(one: AttributeMap) -> str:
     return f"_{one.column}_value" if one.kind is Kind.LOOKUP else one.column
 
 
-def mapped(it: Shape, resource: Mapping[str, Any], base: str) -> Mapped:
+def mapped(it: MappedEntityType, resource: Mapping[str, Any], base: str) -> Mapped:
     """What the map makes of a resource. Raises Unmappable for one without an id."""
     return engine.apply(it.entity, resource, {it.entity.table: it.columns}, base)
 
 
-def links(it: Shape, found: Mapped) -> set[str]:
+def links(it: MappedEntityType, found: Mapped) -> set[str]:
     """Type/id of what its lookups point at."""
     values = (_link(one, found.columns[one.column]) for one in it.attributes.values())
     return {value for value in values if value is not None}
 
 
-def row(it: Shape, name: str, found: Mapped, keys: Mapping[str, UUID]) -> Row:
+def row(it: MappedEntityType, name: str, found: Mapped, keys: Mapping[str, UUID]) -> Row:
     """The row that shows the resource Type/id; `keys` of it, and of what its lookups point at."""
-    id_column, version_column, updated_column = it.entity.books
+    id_column, version_column, updated_column = it.entity.version_columns
     shown: dict[str, Value] = {
         it.entity.key: keys[name],
         id_column: name.partition("/")[2],
@@ -148,7 +148,7 @@ def _column(one: AttributeMap) -> Column:
             return Column(one.column, _COLUMNS[one.shown.type], longest)
         case Kind.CHOICE:
             return Column(one.column, "Picklist")
-        case Kind.DATE | Kind.MOMENT:
+        case Kind.DATE | Kind.DATETIME:
             return Column(one.column, "DateTime")
     return Column(one.column, "Lookup")
 
@@ -158,7 +158,7 @@ def _value(one: AttributeMap, value: Any, keys: Mapping[str, UUID]) -> Value:
         case Kind.LOOKUP:
             link = _link(one, value)
             return None if link is None else keys[link]
-        case Kind.DATE | Kind.MOMENT:
+        case Kind.DATE | Kind.DATETIME:
             return _moment(value)
         case Kind.CONCEPT:
             return value.name if isinstance(value, Concept) else None
@@ -168,7 +168,7 @@ def _value(one: AttributeMap, value: Any, keys: Mapping[str, UUID]) -> Value:
 
 def _link(one: AttributeMap, value: Any) -> str | None:
     """What the lookup points at, if it is of the type that the lookup is for."""
-    if not isinstance(value, Link):
+    if not isinstance(value, Lookup):
         return None
     target = one.shown.target
     return value.resource if target in (None, value.resource.partition("/")[0]) else None

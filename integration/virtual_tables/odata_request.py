@@ -9,7 +9,7 @@ from integration.odata import headers
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ODataRequest:
     """A request. `root`: the absolute address of the feed, with a slash at its end; `path`: what
     follows it, decoded; `query`: as it came; header names are lower case."""
 
@@ -22,7 +22,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ODataResponse:
     """`headers` with the content type, where there is content."""
 
     status: int

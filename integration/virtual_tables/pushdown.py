@@ -30,7 +30,7 @@ from integration.odata.expressions import (
     Truth,
 )
 from integration.odata.model import Value
-from integration.virtual_tables.entity_type import Shape
+from integration.virtual_tables.entity_type import MappedEntityType
 
 # A day with no time zone may be a day earlier or later, and a partial date is its first or last.
 _DAY = timedelta(days=1)
@@ -60,7 +60,7 @@ _LEFT = Pushed(exact=False)
 _NOTHING = Pushed(nothing=True)
 
 
-def pushed(condition: Expression | None, shape: Shape, targets: Targets) -> Pushed:
+def pushed(condition: Expression | None, shape: MappedEntityType, targets: Targets) -> Pushed:
     """The search for what fulfils `condition`, as far as there is one."""
     parts = [_pushed(part, shape, targets) for part in _conjuncts(condition)]
     return Pushed(
@@ -83,13 +83,15 @@ def properties_in(condition: Expression | None) -> set[str]:
     return {name for name, _ in _compared(condition)}
 
 
-def unsearched(condition: Expression | None, shape: Shape, targets: Targets) -> list[str]:
+def unsearched(
+    condition: Expression | None, shape: MappedEntityType, targets: Targets
+) -> list[str]:
     """The properties of the parts for which there is no exact search: why a query costs much."""
     parts = (part for part in _conjuncts(condition) if not _pushed(part, shape, targets).exact)
     return sorted({name for part in parts for name, _ in _compared(part)})
 
 
-def sort(order: tuple[Order, ...], shape: Shape) -> str | None:
+def sort(order: tuple[Order, ...], shape: MappedEntityType) -> str | None:
     """The value of _sort that brings rows into this order, if there is one."""
     if len(order) != 1:
         return None
@@ -111,7 +113,7 @@ def _conjuncts(condition: Expression | None) -> tuple[Expression, ...]:
     return condition.parts if isinstance(condition, And) else (condition,)
 
 
-def _pushed(part: Expression, shape: Shape, targets: Targets) -> Pushed:
+def _pushed(part: Expression, shape: MappedEntityType, targets: Targets) -> Pushed:
     match part:
         case Or(parts):
             alternatives = _alternatives(parts)
@@ -145,7 +147,9 @@ def _alternatives(parts: tuple[Expression, ...]) -> tuple[str, tuple[Value, ...]
     return (names.pop(), tuple(values)) if len(names) == 1 else None
 
 
-def _equal(name: str, values: tuple[Value, ...], shape: Shape, targets: Targets) -> Pushed:
+def _equal(
+    name: str, values: tuple[Value, ...], shape: MappedEntityType, targets: Targets
+) -> Pushed:
     """Rows where the property has one of the values."""
     if any(value is None for value in values) or not 0 < len(values) <= _MOST_VALUES:
         return _LEFT
@@ -185,7 +189,7 @@ def _searched(
                 return _LEFT
             named = [f"{type_}/{targets[name, cast('UUID', value)]}" for value in values]
             return Pushed(((search.name, any_of(named)),), search.exact)
-        case Kind.DATE | Kind.MOMENT:
+        case Kind.DATE | Kind.DATETIME:
             moments = cast("tuple[datetime, ...]", values)
             return _between(search.name, min(moments), max(moments), _DAY)
     return _copied(attribute, search, values)
@@ -212,7 +216,7 @@ def _is_plain(text: str, attribute: AttributeMap) -> bool:
     return bool(text.strip()) and text.isascii() and len(text) < attribute.shown.max_length
 
 
-def _bounded(operator: str, name: str, moment: datetime, shape: Shape) -> Pushed:
+def _bounded(operator: str, name: str, moment: datetime, shape: MappedEntityType) -> Pushed:
     """Rows after or before a moment."""
     if operator not in ("gt", "ge", "lt", "le"):
         return _LEFT
@@ -244,7 +248,7 @@ def _text(moment: datetime, slack: timedelta) -> str:
     return there.date().isoformat() if slack >= _DAY else there.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _containing(name: str, text: str, shape: Shape) -> Pushed:
+def _containing(name: str, text: str, shape: MappedEntityType) -> Pushed:
     attribute = shape.attributes.get(name)
     search = attribute.shown.search if attribute else None
     if attribute is None or search is None or search.type is not SearchType.STRING:

@@ -25,10 +25,10 @@ from integration.odata.model import Row
 from integration.odata.query import Query
 from integration.odata.refusals import not_offered
 from integration.virtual_tables import fhir_pages, pushdown, skip_token
-from integration.virtual_tables.entity_type import Shape, links, mapped, row
+from integration.virtual_tables.entity_type import MappedEntityType, links, mapped, row
 from integration.virtual_tables.pushdown import Pushed, Targets
 from integration.virtual_tables.row_keys import Keys
-from integration.virtual_tables.skip_token import Mark
+from integration.virtual_tables.skip_token import PageCursor
 
 Resource = Mapping[str, Any]
 
@@ -56,22 +56,24 @@ class Page:
     token: str | None = None
 
 
-async def entity(it: Reading, shape: Shape, key: UUID, run: str) -> Resource | None:
+async def entity(it: Reading, shape: MappedEntityType, key: UUID, run: str) -> Resource | None:
     """The resource that the row with this key shows, if there is one."""
     ids = await it.keys.ids(shape.resource, [key])
     return await it.fhir.read(f"{shape.resource}/{ids[key]}", run)
 
 
-async def rows(it: Reading, shape: Shape, resources: Sequence[Resource]) -> list[Row]:
+async def rows(it: Reading, shape: MappedEntityType, resources: Sequence[Resource]) -> list[Row]:
     """Their rows. Resources without a row of their own (no id) are refused: Unmappable."""
-    base = it.fhir.neighbour.base
+    base = it.fhir.upstream.base
     found = {f"{shape.resource}/{each['id']}": mapped(shape, each, base) for each in resources}
     named = {*found, *(name for each in found.values() for name in links(shape, each))}
     keys = await it.keys.of(named)
     return [row(shape, name, each, keys) for name, each in found.items()]
 
 
-async def collection(it: Reading, shape: Shape, query: Query, size: int, run: str) -> Page:
+async def collection(
+    it: Reading, shape: MappedEntityType, query: Query, size: int, run: str
+) -> Page:
     """A page of up to `size` rows. Raises Rejected, Unavailable, Misconfigured."""
     targets = await _targets(it, shape, query.filter)
     pushed = pushdown.pushed(query.filter, shape, targets)
@@ -88,7 +90,9 @@ async def collection(it: Reading, shape: Shape, query: Query, size: int, run: st
     return Page(page.rows, count, page.token)
 
 
-async def count(it: Reading, shape: Shape, condition: Expression | None, run: str) -> int:
+async def count(
+    it: Reading, shape: MappedEntityType, condition: Expression | None, run: str
+) -> int:
     """How many rows fulfil the condition."""
     targets = await _targets(it, shape, condition)
     pushed = pushdown.pushed(condition, shape, targets)
@@ -104,11 +108,11 @@ async def count(it: Reading, shape: Shape, condition: Expression | None, run: st
 
 async def _streamed(
     it: Reading,
-    shape: Shape,
+    shape: MappedEntityType,
     query: Query,
     pushed: Pushed,
     sorted_by: str | None,
-    mark: Mark | None,
+    mark: PageCursor | None,
     size: int,
     run: str,
 ) -> Page:
@@ -130,7 +134,7 @@ async def _streamed(
             it.fhir, path, batch, it.most_bytes, run
         )
         found = list(matches(shape.resource, searchset))
-        after = next_path(searchset, it.fhir.neighbour.name, it.fhir.neighbour.base)
+        after = next_path(searchset, it.fhir.upstream.name, it.fhir.upstream.base)
         shown = await rows(it, narrow, found)
         for number, each in enumerate(shown[told:], told + 1):
             looked += 1
@@ -141,12 +145,12 @@ async def _streamed(
                 continue
             chosen.append((found[number - 1], each if pushed.exact else None))
             if len(chosen) == wanted:
-                here = Mark(path, number) if number < len(found) else Mark(after, 0)
+                here = PageCursor(path, number) if number < len(found) else PageCursor(after, 0)
                 more = here.path is not None and wanted != query.top
                 return await _page(it, shape, query, chosen, here if more else None)
         if (looked > it.breadth or fewer) and after is not None:
             if chosen:  # what was found goes out, and the next page goes on behind it
-                return await _page(it, shape, query, chosen, Mark(after, 0))
+                return await _page(it, shape, query, chosen, PageCursor(after, 0))
             if looked > it.breadth:
                 raise _too_broad(it, pushdown.unsearched(query.filter, shape, {}) or ["$skip"])
         path, told = after, max(0, told - len(found))
@@ -155,11 +159,11 @@ async def _streamed(
 
 async def _gathered(
     it: Reading,
-    shape: Shape,
+    shape: MappedEntityType,
     query: Query,
     pushed: Pushed,
     targets: Targets,
-    mark: Mark | None,
+    mark: PageCursor | None,
     size: int,
     run: str,
 ) -> Page:
@@ -177,13 +181,13 @@ async def _gathered(
     chosen = [(resource, None) for _, resource in found[start : start + wanted]]
     more = start + wanted < len(found) and wanted != query.top
     page = await _page(
-        it, shape, query, chosen, Mark(None, start + wanted) if more and wanted else None
+        it, shape, query, chosen, PageCursor(None, start + wanted) if more and wanted else None
     )
     return Page(page.rows, len(found) if query.count else None, page.token)
 
 
 async def _searched(
-    it: Reading, narrow: Shape, parameters: Parameters, why: list[str], run: str
+    it: Reading, narrow: MappedEntityType, parameters: Parameters, why: list[str], run: str
 ) -> AsyncIterator[tuple[Resource, Row]]:
     """Everything that a search finds, with the columns that matter. Raises Rejected, 501."""
     path: str | None = address(narrow.resource, (*parameters, ("_count", str(_TOGETHER))))
@@ -193,7 +197,7 @@ async def _searched(
             it.fhir, path, _TOGETHER, it.most_bytes, run
         )
         found = list(matches(narrow.resource, searchset))
-        path = next_path(searchset, it.fhir.neighbour.name, it.fhir.neighbour.base)
+        path = next_path(searchset, it.fhir.upstream.name, it.fhir.upstream.base)
         looked, large = looked + len(found), large + fewer
         if looked > it.breadth or (looked == it.breadth and path is not None):
             raise _too_broad(it, why)
@@ -203,12 +207,12 @@ async def _searched(
             yield pair
 
 
-async def _count(it: Reading, shape: Shape, pushed: Pushed, run: str) -> int:
+async def _count(it: Reading, shape: MappedEntityType, pushed: Pushed, run: str) -> int:
     """https://hl7.org/fhir/R4/search.html#summary"""
     path = address(shape.resource, (*pushed.parameters, ("_summary", "count")))
     total = (await it.fhir.search(path, run, fhir_pages.STRICT)).get("total")
     if not isinstance(total, int):
-        raise Unavailable(it.fhir.neighbour.name, "a count was answered without a number")
+        raise Unavailable(it.fhir.upstream.name, "a count was answered without a number")
     return total
 
 
@@ -218,10 +222,10 @@ async def _none() -> None:
 
 async def _page(
     it: Reading,
-    shape: Shape,
+    shape: MappedEntityType,
     query: Query,
     chosen: Sequence[tuple[Resource, Row | None]],
-    mark: Mark | None,
+    mark: PageCursor | None,
 ) -> Page:
     """`chosen` with their rows, where they are whole already."""
     resources = [resource for resource, _ in chosen]
@@ -232,13 +236,13 @@ async def _page(
     return Page(tuple(zip(shown, versions, strict=True)), token=token)
 
 
-def _selected(shape: Shape, query: Query, more: Collection[str]) -> Shape:
+def _selected(shape: MappedEntityType, query: Query, more: Collection[str]) -> MappedEntityType:
     if query.select is None:
         return shape
     return shape.of({*more, *(each.name for each in query.select)})
 
 
-async def _targets(it: Reading, shape: Shape, condition: Expression | None) -> Targets:
+async def _targets(it: Reading, shape: MappedEntityType, condition: Expression | None) -> Targets:
     """The resources whose rows have the keys that a condition names."""
     found: dict[tuple[str, UUID], str] = {}
     by_type: dict[str, set[tuple[str, UUID]]] = {}
@@ -258,7 +262,7 @@ def _needed(condition: Expression | None, order: Sequence[Order]) -> Collection[
 
 
 def _why(
-    condition: Expression | None, order: Sequence[Order], shape: Shape, targets: Targets
+    condition: Expression | None, order: Sequence[Order], shape: MappedEntityType, targets: Targets
 ) -> list[str]:
     names = pushdown.unsearched(condition, shape, targets)
     return names or [f"$orderby by {each.property.name}" for each in order] or ["$count"]

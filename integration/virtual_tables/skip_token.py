@@ -12,7 +12,7 @@ from integration.odata.refusals import invalid
 _SEARCH = re.compile(r"[!\"$-~]*")
 
 
-class Mark(msgspec.Struct, array_like=True):
+class PageCursor(msgspec.Struct, array_like=True):
     """Where a page goes on: a page of the FHIR server and how much of it has been looked at; or,
     without one, how many of the gathered rows have been told."""
 
@@ -20,17 +20,17 @@ class Mark(msgspec.Struct, array_like=True):
     told: int
 
 
-def token(mark: Mark) -> str:
+def token(mark: PageCursor) -> str:
     return msgspec.json.encode(mark).hex()
 
 
-def read(text: str | None, resource: str) -> Mark | None:
+def read(text: str | None, resource: str) -> PageCursor | None:
     """Raises Rejected for what this feed has not given, as far as that can be told: what it leads
     to is a search of the same set in any case."""
     if text is None:
         return None
     try:
-        mark = msgspec.json.decode(bytes.fromhex(text), type=Mark)
+        mark = msgspec.json.decode(bytes.fromhex(text), type=PageCursor)
     except (ValueError, msgspec.DecodeError):
         raise invalid("$skiptoken is none of this feed", "$skiptoken") from None
     # A page of the server has 1,000 resources at most, and FEED_BREADTH is 50,000 at most.

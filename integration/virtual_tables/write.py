@@ -21,12 +21,12 @@ from integration.core.model import Request, Response
 from integration.fhir import validation
 from integration.fhir.client import FhirServer
 from integration.journal import write_guard
-from integration.journal.write_guard import Fate, Order, Taken, Write
-from integration.mapping.model import Kind, Link
+from integration.journal.write_guard import HeldLocks, SendState, Write, WriteGuard
+from integration.mapping.model import Kind, Lookup
 from integration.mapping.write_back import apply
 from integration.odata.headers import IfMatch
 from integration.odata.model import Value
-from integration.virtual_tables.entity_type import Shape
+from integration.virtual_tables.entity_type import MappedEntityType
 from integration.virtual_tables.row_keys import Keys
 
 Resource = dict[str, Any]
@@ -49,18 +49,18 @@ class Writing:
 
     fhir: FhirServer
     keys: Keys
-    order: Order
+    guard: WriteGuard
     run: Callable[[], str]
     new_key: Callable[[], UUID]
 
 
-async def create(it: Writing, shape: Shape, values: Mapping[str, Value]) -> Resource:
+async def create(it: Writing, shape: MappedEntityType, values: Mapping[str, Value]) -> Resource:
     """A new resource; its id is the key of its row. Raises Rejected."""
     run, chosen = it.run(), values.get(shape.entity.key)
     key = chosen if isinstance(chosen, UUID) else it.new_key()
     given = {name: value for name, value in values.items() if name != shape.entity.key}
     changes = await _changes(it, shape, given)
-    base, name = it.fhir.neighbour.base, f"{shape.resource}/{key}"
+    base, name = it.fhir.upstream.base, f"{shape.resource}/{key}"
     new = apply.created(shape.entity, str(key), changes, shape.columns, base)
     _check({}, new)
     async with _turn(it, name, run) as turn:
@@ -73,7 +73,11 @@ async def create(it: Writing, shape: Shape, values: Mapping[str, Value]) -> Reso
 
 
 async def change(
-    it: Writing, shape: Shape, key: UUID, values: Mapping[str, Value], condition: IfMatch | None
+    it: Writing,
+    shape: MappedEntityType,
+    key: UUID,
+    values: Mapping[str, Value],
+    condition: IfMatch | None,
 ) -> Resource:
     """The resource after it. Raises Rejected: 404, 412, 422."""
     run, name = it.run(), await _name(it, shape, key)
@@ -83,7 +87,7 @@ async def change(
         for one in shape.attributes.values()
         if one.shown.fixed and one.column in changes
     }
-    base = it.fhir.neighbour.base
+    base = it.fhir.upstream.base
     async with _turn(it, name, run) as turn:
         for _ in range(_TRIES):
             found = await _read(it, name, condition, run)
@@ -104,7 +108,9 @@ async def change(
     raise Rejected(Issue("conflict", "others were changing it all the time: try again"), status=409)
 
 
-async def delete(it: Writing, shape: Shape, key: UUID, condition: IfMatch | None) -> None:
+async def delete(
+    it: Writing, shape: MappedEntityType, key: UUID, condition: IfMatch | None
+) -> None:
     """Raises Rejected: 404, 412."""
     run, name = it.run(), await _name(it, shape, key)
     async with _turn(it, name, run) as turn:
@@ -135,25 +141,25 @@ class _Turn:
 @asynccontextmanager
 async def _turn(it: Writing, name: str, run: str) -> AsyncIterator[_Turn]:
     """Nobody else writes the resource meanwhile, and no earlier delivery afterwards."""
-    taken = Taken(run, "feed", it.order.token())
-    await write_guard.take(it.order, taken, [Write(name, (0,))])
-    turn, fate = _Turn(), Fate.NOT_SENT
+    taken = HeldLocks(run, "feed", it.guard.token())
+    await write_guard.acquire(it.guard, taken, [Write(name, (0,))])
+    turn, fate = _Turn(), SendState.NOT_SENT
     try:
         if taken.superseded:
             raise _conflict()
         yield turn
-        fate = Fate.ANSWERED
+        fate = SendState.ANSWERED
     except (Unavailable, asyncio.CancelledError) as error:
         # Cancelled: the time that an answer may take is over.
         heard = isinstance(error, Unavailable) and not error.unheard
         if turn.sent:
-            fate = Fate.ANSWERED if heard else Fate.UNHEARD
+            fate = SendState.ANSWERED if heard else SendState.UNHEARD
         raise
     finally:
-        await write_guard.give_back(it.order, taken, turn.settled, fate)
+        await write_guard.release(it.guard, taken, turn.settled, fate)
 
 
-async def _name(it: Writing, shape: Shape, key: UUID) -> str:
+async def _name(it: Writing, shape: MappedEntityType, key: UUID) -> str:
     ids = await it.keys.ids(shape.resource, [key])
     return f"{shape.resource}/{ids[key]}"
 
@@ -178,7 +184,9 @@ async def _put(
     return answer
 
 
-async def _changes(it: Writing, shape: Shape, values: Mapping[str, Value]) -> dict[str, Any]:
+async def _changes(
+    it: Writing, shape: MappedEntityType, values: Mapping[str, Value]
+) -> dict[str, Any]:
     """By column, as attribute maps write them."""
     changes: dict[str, Any] = {}
     for name, value in values.items():
@@ -186,7 +194,7 @@ async def _changes(it: Writing, shape: Shape, values: Mapping[str, Value]) -> di
         if attribute.kind is Kind.LOOKUP and isinstance(value, UUID):
             type_ = attribute.shown.target or ""
             ids = await it.keys.ids(type_, [value])
-            changes[attribute.column] = Link(f"{type_}/{ids[value]}")
+            changes[attribute.column] = Lookup(f"{type_}/{ids[value]}")
         else:
             changes[attribute.column] = value
     return changes
@@ -207,7 +215,7 @@ def _issues(resource: Resource) -> list[Issue]:
 def _stored(it: Writing, answer: Response) -> Resource:
     stored = decimal_json.object_or_none(answer.body)
     if stored is None or "id" not in stored:
-        raise Unavailable(it.fhir.neighbour.name, "a write was answered without the resource")
+        raise Unavailable(it.fhir.upstream.name, "a write was answered without the resource")
     return stored
 
 
@@ -232,5 +240,5 @@ def _refused(it: Writing, answer: Response) -> Exception:
         issue = Issue("processing", f"the FHIR server refused the resource ({answer.status})")
         return Rejected(issue, status=422)
     if answer.status >= 500 or answer.status in (408, 424):
-        return Unavailable(it.fhir.neighbour.name, f"a write was answered {answer.status}")
-    return Misconfigured(f"{it.fhir.neighbour.name}: a write was answered {answer.status}")
+        return Unavailable(it.fhir.upstream.name, f"a write was answered {answer.status}")
+    return Misconfigured(f"{it.fhir.upstream.name}: a write was answered {answer.status}")

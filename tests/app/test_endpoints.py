@@ -26,10 +26,10 @@ from azure.storage.queue.aio import QueueClient, QueueServiceClient
 
 import function_app
 from integration.app import wiring
-from integration.core.model import Delivery, Received, Status
-from integration.journal.keys import delivery_id
+from integration.core.model import Delivery, DeliveryRequest, Status
+from integration.journal.keys import new_delivery_id
 from integration.journal.store import Kept
-from integration.queues.queue_sender import read_claim
+from integration.queues.queue_sender import parse_work_item
 from local.dataverse.app import create_app
 from local.processes import PROJECT
 from local.services import Running, free_ports
@@ -106,7 +106,7 @@ class Worker:
         """What is queued, taken off it."""
         found = []
         async for message in self.queues[queue].receive_messages():
-            found.append(read_claim(base64.b64decode(message.content)))
+            found.append(parse_work_item(base64.b64decode(message.content)))
             await self.queues[queue].delete_message(message)
         return found
 
@@ -681,8 +681,8 @@ async def test_housekeeping_forgets_what_is_over(worker: Worker) -> None:
     parts = await wiring.parts()
     old = parts.now() - timedelta(days=31)
     fields = ("default", "k", "d", old, Status.DONE, "resource", 1, 2)
-    delivery = Delivery(delivery_id(old, 1), *fields, finished=old)
-    await parts.journal.keep(delivery, Kept(Received("POST"), b"{}"))
+    delivery = Delivery(new_delivery_id(old, 1), *fields, finished=old)
+    await parts.journal.keep(delivery, Kept(DeliveryRequest("POST"), b"{}"))
     await function_app.housekeeping(timer=TimerRequest())
     assert await parts.journal.delivery(delivery.id) is None
 

@@ -15,11 +15,11 @@ import pytest
 
 from integration.app import error_handlers, responses
 from integration.core.errors import Issue, Misconfigured, Rejected, Unavailable, method_not_allowed
-from integration.core.model import Delivery, Outcome, RowOutcome, Status
+from integration.core.model import Delivery, EntryResult, RowResult, Status
 from integration.intake.accept import Accepted
-from integration.intake.subscriptions import Noted
+from integration.intake.subscriptions import Acknowledged
 from integration.journal.store import Page
-from integration.operations.deliveries import Replayed, Story
+from integration.operations.deliveries import DeliveryStatus, Replayed
 from tests.conftest import MARKER, told_by
 
 ID = "019caaee-c260-7000-8000-000000000001"
@@ -138,7 +138,7 @@ async def test_a_queue_s_door_hands_on_no_text_of_a_fault() -> None:
 @pytest.mark.parametrize("kind", ["handshake", "heartbeat", "event-notification"])
 def test_a_notification_with_nothing_to_carry_is_answered_200(kind: str) -> None:
     """Else a subscription would not become active."""
-    response = responses.accepted(asked("https://host/api/fhir"), Noted(kind))
+    response = responses.accepted(asked("https://host/api/fhir"), Acknowledged(kind))
     assert response.status_code == 200
     assert "Content-Location" not in response.headers
     (issue,) = json.loads(response.get_body())["issue"]
@@ -167,7 +167,7 @@ def test_an_accepted_delivery_is_told_where_to_ask() -> None:
     ids=["accepted", "carrying"],
 )
 def test_a_delivery_on_its_way_tells_its_progress(delivery: Delivery, progress: str) -> None:
-    response = responses.story(Story(delivery))
+    response = responses.story(DeliveryStatus(delivery))
     assert response.status_code == 202
     assert response.headers["X-Progress"] == progress
     assert int(response.headers["Retry-After"]) > 0
@@ -176,7 +176,7 @@ def test_a_delivery_on_its_way_tells_its_progress(delivery: Delivery, progress: 
 
 def test_a_parked_delivery_tells_why() -> None:
     parked = replace(DONE, status=Status.PARKED, reason="FHIR server: answered 500")
-    response = responses.story(Story(parked, [], []))
+    response = responses.story(DeliveryStatus(parked, [], []))
     assert response.status_code == 202
     assert "X-Progress" in response.headers
     assert "FHIR server: answered 500" in read(response)["issue"][0]["diagnostics"]
@@ -184,7 +184,7 @@ def test_a_parked_delivery_tells_why() -> None:
 
 def test_a_cancelled_delivery_is_no_longer_there() -> None:
     cancelled = replace(DONE, status=Status.CANCELLED)
-    response = responses.story(Story(cancelled, [Outcome(0, 201)], []))
+    response = responses.story(DeliveryStatus(cancelled, [EntryResult(0, 201)], []))
     assert response.status_code == 404
     assert "cancelled" in read(response)["issue"][0]["diagnostics"]
 
@@ -192,10 +192,10 @@ def test_a_cancelled_delivery_is_no_longer_there() -> None:
 def test_a_finished_delivery_is_its_response_bundle_in_the_sender_s_order() -> None:
     issue = {"severity": "error", "code": "invariant", "diagnostics": "no"}
     outcomes = [
-        Outcome(0, 201, "urn:uuid:1", "Patient/p1/_history/1", 'W/"1"', "2026-03-02T00:00:00Z"),
-        Outcome(1, 422, issues=[issue]),
+        EntryResult(0, 201, "urn:uuid:1", "Patient/p1/_history/1", 'W/"1"', "2026-03-02T00:00:00Z"),
+        EntryResult(1, 422, issues=[issue]),
     ]
-    response = responses.story(Story(DONE, outcomes, []))
+    response = responses.story(DeliveryStatus(DONE, outcomes, []))
     assert (response.status_code, response.mimetype) == (200, "application/fhir+json")
     assert read(response) == {
         "resourceType": "Bundle",
@@ -222,18 +222,18 @@ def test_a_finished_delivery_is_its_response_bundle_in_the_sender_s_order() -> N
 
 @pytest.mark.parametrize("kind", ["batch", "resource", "ndjson"])
 def test_what_was_no_transaction_is_answered_as_a_batch(kind: str) -> None:
-    response = responses.story(Story(replace(DONE, kind=kind), [Outcome(0, 204)], []))
+    response = responses.story(DeliveryStatus(replace(DONE, kind=kind), [EntryResult(0, 204)], []))
     assert read(response)["type"] == "batch-response"
 
 
 def test_lost_atomicity_and_unmapped_values_are_told_beside_what_the_server_said() -> None:
     issue = {"severity": "warning", "code": "invariant", "diagnostics": "said by the server"}
     outcomes = [
-        Outcome(0, 201, location="Patient/p1/_history/1", issues=[issue]),
-        Outcome(1, 201, location="Patient/p2/_history/1"),
+        EntryResult(0, 201, location="Patient/p1/_history/1", issues=[issue]),
+        EntryResult(1, 201, location="Patient/p2/_history/1"),
     ]
-    rows = [RowOutcome(ID, "Patient/p1", "contact", "k", "created", "1", ("lastname: cut",))]
-    body = read(responses.story(Story(replace(DONE, split=True), outcomes, rows)))
+    rows = [RowResult(ID, "Patient/p1", "contact", "k", "created", "1", ("lastname: cut",))]
+    body = read(responses.story(DeliveryStatus(replace(DONE, split=True), outcomes, rows)))
     first, second = (each["response"] for each in body["entry"])
     told = [one["diagnostics"] for one in first["outcome"]["issue"]]
     assert told[0] == "said by the server"

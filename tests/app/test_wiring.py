@@ -15,11 +15,11 @@ import pytest
 
 from integration.app import wiring
 from integration.app.http_clients import Caller
-from integration.app.http_clients import neighbour as neighbour_of
+from integration.app.http_clients import open_upstream as neighbour_of
 from integration.app.settings import Service, Settings, from_env
 from integration.core.activity import Activities
 from integration.core.errors import Misconfigured
-from integration.core.http import BoundedClient, Neighbour
+from integration.core.http import BoundedClient, Upstream
 from integration.journal.keys import is_delivery_id
 from local.processes import PROJECT
 from local.services import Running
@@ -52,7 +52,7 @@ async def neighbour() -> AsyncIterator[Any]:
     """A neighbour as the app builds it, from a scope and a credential."""
     async with AsyncExitStack() as stack:
 
-        def built(scope: str | None = None) -> Neighbour:
+        def built(scope: str | None = None) -> Upstream:
             at = Service("https://fhir.example", scope, 7, 90)
             return neighbour_of("FHIR server", at, Caller(object(), Activities(), stack))
 
@@ -159,9 +159,9 @@ async def test_one_neighbour_that_wants_a_token_is_enough_for_an_identity(open_:
 
 
 async def test_a_neighbour_is_asked_in_time_and_within_its_places(neighbour: Any) -> None:
-    made: Neighbour = neighbour()
+    made: Upstream = neighbour()
     assert made.http.timeout == httpx.Timeout(90, connect=10)
-    assert made.places.limit.now == 7
+    assert made.limiter.limit.now == 7
     assert made.tokens is None
     assert made.base == "https://fhir.example"
 
@@ -172,7 +172,7 @@ async def test_a_neighbour_with_a_scope_gets_tokens(neighbour: Any) -> None:
 
 async def test_a_neighbour_s_cookies_are_not_kept(neighbour: Any) -> None:
     """Dataverse's affinity cookie would send all requests to one of its servers."""
-    made: Neighbour = neighbour()
+    made: Upstream = neighbour()
     heard: list[httpx.Request] = []
 
     async def hear(request: httpx.Request) -> httpx.Response:
@@ -216,7 +216,7 @@ async def test_sources_are_asked_with_their_own_token_within_bounds_and_not_led_
     async with AsyncExitStack() as stack:
         made = wiring.fetch_sources(chosen, Caller(object(), Activities(), stack))
         first, second = (
-            made.neighbours[base] for base in ("https://a.example/fhir", "https://b.example")
+            made.upstreams[base] for base in ("https://a.example/fhir", "https://b.example")
         )
         assert (made.max_pages, made.max_bytes) == (7, 1000)
         assert (first.tokens, second.tokens is None) == (None, False)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from integration.change_events.from_fhir import Events, Unreadable, take
-from integration.core.model import Claim, Status
+from integration.core.model import Status, WorkItem
 from integration.mirror import mirror as mirroring
 from integration.operations import deliveries
 from integration.operations.housekeeping import Ages, Step, due
@@ -193,7 +193,7 @@ async def test_rows_of_events_that_were_parked_can_be_replayed(route: Route) -> 
     claim = route.outbox.sent.pop()[1]
     await mirroring.park(route.mirror, claim, "mirroring failed repeatedly")
     await deliveries.replay(route.journal, route.outbox, claim.delivery, route.clock())
-    assert route.queued(MIRROR_QUEUE) == [(Claim(claim.delivery, resource=claim.resource), 0)]
+    assert route.queued(MIRROR_QUEUE) == [(WorkItem(claim.delivery, resource=claim.resource), 0)]
 
 
 async def test_rows_of_events_are_forgotten_after_the_retention(route: Route) -> None:

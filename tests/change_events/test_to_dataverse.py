@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from integration.change_events.to_dataverse import ExternalEvents, drop, tables, tell
-from integration.core.http import Neighbour, places
-from integration.core.model import Category, Claim
+from integration.core.http import Upstream, make_limiter
+from integration.core.model import Category, WorkItem
 from integration.dataverse.client import Dataverse
 from integration.mapping import files
 from integration.mapping.keys import primary_key
@@ -83,7 +83,7 @@ class Flows:
         return self.route.neighbour.put(observation(id=id_, **elements))
 
     async def tell(self, resource: str = RESOURCE, delivery: str = DELIVERY, **claim: Any) -> None:
-        await tell(self.external, Claim(delivery, resource=resource, **claim))
+        await tell(self.external, WorkItem(delivery, resource=resource, **claim))
 
     async def heard(self) -> list[Body]:
         transport = httpx.ASGITransport(app=self.route.dataverse_neighbour.app)
@@ -96,7 +96,7 @@ class Flows:
         return [each["action"].removeprefix("OnExternal") for each in await self.heard()]
 
     @property
-    def put_back(self) -> list[tuple[Claim, float]]:
+    def put_back(self) -> list[tuple[WorkItem, float]]:
         return self.route.queued(EXTERNAL_QUEUE)
 
 
@@ -112,7 +112,7 @@ def dataverse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataverseNei
     async def opened() -> AsyncIterator[Dataverse]:
         transport = httpx.ASGITransport(app=found.app)
         async with httpx.AsyncClient(transport=transport) as http:
-            yield Dataverse(Neighbour("Dataverse", "http://dataverse", http, places(4)))
+            yield Dataverse(Upstream("Dataverse", "http://dataverse", http, make_limiter(4)))
 
     parser = argparse.ArgumentParser()
     command.add_options(parser)
@@ -314,7 +314,7 @@ async def test_what_cannot_be_told_for_days_is_dropped_and_said_so(
 
 
 async def test_what_failed_again_and_again_is_dropped_and_noted(flows: Flows) -> None:
-    await drop(flows.external, Claim(DELIVERY, resource=RESOURCE), "telling failed repeatedly")
+    await drop(flows.external, WorkItem(DELIVERY, resource=RESOURCE), "telling failed repeatedly")
     (last,) = flows.route.activity.entries
     assert (last.status, last.notes) == ("dropped", ("telling failed repeatedly",))
 
@@ -347,6 +347,6 @@ async def test_dataverse_is_told_the_key_and_nothing_else(
 async def test_who_was_told_is_in_the_activity_log(flows: Flows) -> None:
     flows.write()
     await flows.tell()
-    (entry,) = [each for each in flows.route.activity.entries if each.neighbour == "Dataverse"]
+    (entry,) = [each for each in flows.route.activity.entries if each.upstream == "Dataverse"]
     assert (entry.action, entry.row) == ("OnExternalCreated", WEIGHT)
     assert (entry.resource, entry.table) == (RESOURCE, "abc_ve_observation")

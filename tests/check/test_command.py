@@ -26,7 +26,7 @@ from azure.storage.queue import QueueServiceClient
 from integration.app import storage_clients
 from integration.app.settings import from_env
 from integration.check import command, connections, remedies
-from integration.check.connections import Ends
+from integration.check.connections import Connections
 from integration.cli.main import main
 from integration.mapping import files
 from local.host.emulator import ACCOUNT, KEY
@@ -139,18 +139,18 @@ class Told(dict[str, tuple[str, str]]):
         return [name for name, (state, _) in self.items() if state == "failed"]
 
 
-def check(*changes: Callable[[Ends], Ends], feed: Answer = feed) -> Told:
+def check(*changes: Callable[[Connections], Connections], feed: Answer = feed) -> Told:
     """What the command says, with a neighbour of the settings changed on the way."""
 
     @asynccontextmanager
-    async def opened(skew: float) -> AsyncIterator[Ends]:
-        async with connections.ends(skew) as ends:
+    async def opened(skew: float) -> AsyncIterator[Connections]:
+        async with connections.open_connections(skew) as ends:
             if ends.feed is not None:
                 ends = replace(ends, feed=plugged(ends.feed, feed))
             for change in changes:
                 ends = change(ends)
             yield ends
-            for neighbour in (ends.fhir.neighbour, ends.dataverse.neighbour, ends.feed):
+            for neighbour in (ends.fhir.upstream, ends.dataverse.upstream, ends.feed):
                 if neighbour is not None:
                     await neighbour.http.aclose()
 
@@ -166,15 +166,15 @@ def check(*changes: Callable[[Ends], Ends], feed: Answer = feed) -> Told:
     return told
 
 
-def of_fhir(answer: Answer) -> Callable[[Ends], Ends]:
+def of_fhir(answer: Answer) -> Callable[[Connections], Connections]:
     return lambda ends: replace(
-        ends, fhir=replace(ends.fhir, neighbour=plugged(ends.fhir.neighbour, answer))
+        ends, fhir=replace(ends.fhir, upstream=plugged(ends.fhir.upstream, answer))
     )
 
 
-def of_dataverse(answer: Answer) -> Callable[[Ends], Ends]:
+def of_dataverse(answer: Answer) -> Callable[[Connections], Connections]:
     return lambda ends: replace(
-        ends, dataverse=replace(ends.dataverse, neighbour=plugged(ends.dataverse.neighbour, answer))
+        ends, dataverse=replace(ends.dataverse, upstream=plugged(ends.dataverse.upstream, answer))
     )
 
 

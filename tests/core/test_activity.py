@@ -13,7 +13,7 @@ import pytest
 
 from integration.core.activity import FULL, About, Activities, about, category_of, doing, together
 from integration.core.errors import Misconfigured, Rejected, Unavailable
-from integration.core.model import Activity, Category, Claim, Request, RowOutcome
+from integration.core.model import Activity, Category, Request, RowResult, WorkItem
 from integration.fhir.units import Limits
 from integration.journal.activity import MemoryActivityLog
 from integration.mirror import mirror as mirroring
@@ -28,12 +28,12 @@ Told = tuple[str, str, str]
 
 def told(route: Route) -> list[Told]:
     """(neighbour, action, status) of each entry that is kept, the oldest first."""
-    return [(each.neighbour, each.action, each.status) for each in route.activity.entries]
+    return [(each.upstream, each.action, each.status) for each in route.activity.entries]
 
 
-async def mirrored(route: Route, resource: Body) -> RowOutcome:
+async def mirrored(route: Route, resource: Body) -> RowResult:
     identity = route.neighbour.put(resource)
-    await mirroring.mirror(route.mirror, Claim("d", resource=identity))
+    await mirroring.mirror(route.mirror, WorkItem("d", resource=identity))
     (row,) = [each for each in await route.journal.rows("d") if each.resource == identity]
     return row
 
@@ -45,7 +45,7 @@ async def test_a_delivery_is_followed_to_its_row(route: Route) -> None:
     put = entry(patient(id="p1"), method="PUT", url="Patient/p1")
     delivery = await route.deliver(bundle(put))
     await route.carry_all(delivery)
-    await mirroring.mirror(route.mirror, Claim(delivery, resource="Patient/p1"))
+    await mirroring.mirror(route.mirror, WorkItem(delivery, resource="Patient/p1"))
 
     assert [each for each in told(route) if each[1] != "metadata"] == [
         (FHIR, "write unit 0.0", "200"),
@@ -73,14 +73,14 @@ async def test_every_request_that_a_neighbour_heard_is_an_entry(route: Route) ->
     for claim, _ in route.queued("mirror"):
         await mirroring.mirror(route.mirror, claim)
     calls = [each for each in route.activity.entries if each.action != "mirror"]
-    assert len([each for each in calls if each.neighbour == FHIR]) == len(route.neighbour.heard)
+    assert len([each for each in calls if each.upstream == FHIR]) == len(route.neighbour.heard)
     heard = route.dataverse_neighbour.heard
-    assert len([each for each in calls if each.neighbour == DATAVERSE]) == len(heard)
+    assert len([each for each in calls if each.upstream == DATAVERSE]) == len(heard)
 
 
 async def test_questions_that_go_in_one_request_are_entries_of_all_who_asked(route: Route) -> None:
     identities = [route.neighbour.put(patient(id=f"p{n}")) for n in range(3)]
-    claims = [Claim(f"d{n}", resource=identity) for n, identity in enumerate(identities)]
+    claims = [WorkItem(f"d{n}", resource=identity) for n, identity in enumerate(identities)]
     await asyncio.gather(*(mirroring.mirror(route.mirror, claim) for claim in claims))
     looked = [each for each in route.activity.entries if each.action == "look-up"]
     assert {(each.delivery, each.resource) for each in looked} == {
@@ -117,7 +117,7 @@ async def test_what_a_batch_refused_within_a_200_is_told(route: Route) -> None:
 
 async def test_a_race_that_was_lost_is_told(route: Route) -> None:
     identity = route.neighbour.put(patient(id="p1"))
-    await mirroring.mirror(route.mirror, Claim("d", resource=identity))
+    await mirroring.mirror(route.mirror, WorkItem("d", resource=identity))
     row = await route.dataverse_neighbour.contact()
     route.neighbour.put(patient(id="p1", gender="male"))
 
@@ -125,7 +125,7 @@ async def test_a_race_that_was_lost_is_told(route: Route) -> None:
         await route.dataverse_neighbour.write(row["contactid"], jobtitle="by hand")
 
     route.dataverse_neighbour.will_be_preceded("PATCH", meddle)
-    await mirroring.mirror(route.mirror, Claim("d", resource=identity))
+    await mirroring.mirror(route.mirror, WorkItem("d", resource=identity))
     updates = [each for each in route.activity.entries if each.action == "update"]
     assert [(each.status, each.category) for each in updates] == [
         ("412", "warning"),
@@ -136,7 +136,7 @@ async def test_a_race_that_was_lost_is_told(route: Route) -> None:
 async def test_a_neighbour_that_is_away_is_told_and_the_claim_put_back(route: Route) -> None:
     route.neighbour.down = 503
     identity = route.neighbour.put(patient(id="p1"))
-    await mirroring.mirror(route.mirror, Claim("d", resource=identity))
+    await mirroring.mirror(route.mirror, WorkItem("d", resource=identity))
     calls = [each for each in route.activity.entries if each.action == "read"]
     assert [(each.status, each.category) for each in calls] == [("503", "warning")] * 3
     last = route.activity.entries[-1]
@@ -180,7 +180,7 @@ async def test_how_long_an_answer_took_is_told_without_the_wait_for_a_place(rout
 
 
 async def test_a_row_that_was_given_up_on_is_told(route: Route) -> None:
-    await mirroring.park(route.mirror, Claim("d", resource="Patient/p1"), "failed repeatedly")
+    await mirroring.park(route.mirror, WorkItem("d", resource="Patient/p1"), "failed repeatedly")
     (parked,) = route.activity.entries
     assert (parked.status, parked.category) == ("parked", "error")
     assert (parked.delivery, parked.resource, parked.table) == ("d", "Patient/p1", "contact")
@@ -188,7 +188,7 @@ async def test_a_row_that_was_given_up_on_is_told(route: Route) -> None:
 
 
 async def test_a_row_without_a_map_is_told_without_a_table(route: Route) -> None:
-    await mirroring.mirror(route.mirror, Claim("d", resource="Basic/b1"))
+    await mirroring.mirror(route.mirror, WorkItem("d", resource="Basic/b1"))
     (back,) = route.activity.entries
     assert (back.status, back.category, back.table) == ("put back", "error", None)
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from integration.core.errors import Misconfigured, Unavailable
-from integration.core.http import BoundedClient, Neighbour, Tokens, places
+from integration.core.http import BoundedClient, Tokens, Upstream, make_limiter
 from integration.core.model import Request
 from integration.core.rate_limiter import full
 from tests.conftest import MARKER, told_by
@@ -91,27 +91,27 @@ def credential() -> Credential:
 
 
 @pytest.fixture
-async def near(far: Far) -> AsyncIterator[Neighbour]:
+async def near(far: Far) -> AsyncIterator[Upstream]:
     async with httpx.AsyncClient(transport=httpx.MockTransport(far.hear)) as http:
-        yield Neighbour(
+        yield Upstream(
             "FHIR server",
             "https://fhir.example/base",
             http,
-            places(3, far.clock, far.pause),
+            make_limiter(3, far.clock, far.pause),
             pause=far.pause,
             jitter=lambda: 1.0,
         )
 
 
 @pytest.fixture
-async def trusted(far: Far, credential: Credential) -> AsyncIterator[Neighbour]:
+async def trusted(far: Far, credential: Credential) -> AsyncIterator[Upstream]:
     tokens = Tokens(credential, "https://fhir.example/.default", credential.clock)
     async with httpx.AsyncClient(transport=httpx.MockTransport(far.hear)) as http:
-        room = places(32, far.clock, far.pause)
-        yield Neighbour("FHIR server", "https://fhir.example", http, room, tokens, far.pause)
+        room = make_limiter(32, far.clock, far.pause)
+        yield Upstream("FHIR server", "https://fhir.example", http, room, tokens, far.pause)
 
 
-async def unavailable(near: Neighbour, request: Request = SEARCH) -> Unavailable:
+async def unavailable(near: Upstream, request: Request = SEARCH) -> Unavailable:
     with pytest.raises(Unavailable) as caught:
         await near.send(request)
     return caught.value
@@ -120,7 +120,7 @@ async def unavailable(near: Neighbour, request: Request = SEARCH) -> Unavailable
 # --- what is sent ------------------------------------------------------------------------------
 
 
-async def test_a_request_goes_out_as_it_was_built(near: Neighbour, far: Far) -> None:
+async def test_a_request_goes_out_as_it_was_built(near: Upstream, far: Far) -> None:
     far.answers = [httpx.Response(201, content=b"said", headers={"ETag": 'W/"1"'})]
     response = await near.send(Request("PUT", "Patient/p1", b"bytes", {"if-match": 'W/"0"'}))
     (heard,) = far.heard
@@ -131,21 +131,21 @@ async def test_a_request_goes_out_as_it_was_built(near: Neighbour, far: Far) -> 
     assert (response.status, response.body, response.headers["etag"]) == (201, b"said", 'W/"1"')
 
 
-async def test_a_request_without_a_path_goes_to_the_base_address(near: Neighbour, far: Far) -> None:
+async def test_a_request_without_a_path_goes_to_the_base_address(near: Upstream, far: Far) -> None:
     await near.send(Request("POST", "", b"{}"))
     assert str(far.heard[0].url) == "https://fhir.example/base"
 
 
 @pytest.mark.parametrize("status", [200, 204, 301, 400, 404, 409, 412, 422, 500, 502])
 async def test_what_a_neighbour_answers_is_for_the_caller_to_judge(
-    near: Neighbour, far: Far, status: int
+    near: Upstream, far: Far, status: int
 ) -> None:
     far.answers = [httpx.Response(status, headers={"location": "https://elsewhere.example/"})]
     assert (await near.send(SEARCH)).status == status
     assert len(far.heard) == 1
 
 
-async def test_redirects_are_not_followed(trusted: Neighbour, far: Far) -> None:
+async def test_redirects_are_not_followed(trusted: Upstream, far: Far) -> None:
     """A token must not go where a neighbour points."""
     far.answers = [httpx.Response(307, headers={"location": "https://elsewhere.example/"})]
     await trusted.send(SEARCH)
@@ -156,13 +156,13 @@ async def test_redirects_are_not_followed(trusted: Neighbour, far: Far) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 503])
-async def test_a_short_wait_is_waited_out(near: Neighbour, far: Far, status: int) -> None:
+async def test_a_short_wait_is_waited_out(near: Upstream, far: Far, status: int) -> None:
     far.answers = [httpx.Response(status, headers={"retry-after": "7"}), httpx.Response(200)]
     assert (await near.send(SEARCH)).status == 200
     assert far.pauses == [7]
 
 
-async def test_a_long_wait_goes_back_to_the_queue_at_once(near: Neighbour, far: Far) -> None:
+async def test_a_long_wait_goes_back_to_the_queue_at_once(near: Upstream, far: Far) -> None:
     far.answers = [httpx.Response(429, headers={"retry-after": "120"})]
     error = await unavailable(near)
     assert (error.why, error.retry_after) == ("answered 429", 120)
@@ -170,21 +170,21 @@ async def test_a_long_wait_goes_back_to_the_queue_at_once(near: Neighbour, far: 
     assert len(far.heard) == 1
 
 
-async def test_the_finer_header_wins(near: Neighbour, far: Far) -> None:
+async def test_the_finer_header_wins(near: Upstream, far: Far) -> None:
     headers = {"retry-after": "120", "x-ms-retry-after-ms": "2500"}
     far.answers = [httpx.Response(429, headers=headers), httpx.Response(200)]
     await near.send(SEARCH)
     assert far.pauses == [2.5]
 
 
-async def test_a_wait_of_nothing_is_no_wait_that_was_named(near: Neighbour, far: Far) -> None:
+async def test_a_wait_of_nothing_is_no_wait_that_was_named(near: Upstream, far: Far) -> None:
     far.answers = [httpx.Response(429, headers={"retry-after": "0"}), httpx.Response(200)]
     await near.send(SEARCH)
     assert far.pauses == [1]
 
 
 async def test_pauses_are_jittered_so_that_workers_do_not_come_back_together(
-    near: Neighbour, far: Far
+    near: Upstream, far: Far
 ) -> None:
     far.answers = [httpx.Response(503), httpx.Response(200)]
     await replace(near, jitter=lambda: 0.25).send(SEARCH)
@@ -193,7 +193,7 @@ async def test_pauses_are_jittered_so_that_workers_do_not_come_back_together(
 
 @pytest.mark.parametrize("header", ["Wed, 21 Oct 2026 07:28:00 GMT", "-1", "soon", "²"])
 async def test_a_wait_that_is_no_number_is_replaced_by_a_growing_one(
-    near: Neighbour, far: Far, header: str
+    near: Upstream, far: Far, header: str
 ) -> None:
     busy = httpx.Response(503, headers={"retry-after": header.encode()})
     far.answers = [busy, busy, httpx.Response(200)]
@@ -202,7 +202,7 @@ async def test_a_wait_that_is_no_number_is_replaced_by_a_growing_one(
     assert 0 < first < second <= 10
 
 
-async def test_throttling_that_lasts_is_told_with_the_last_wish(near: Neighbour, far: Far) -> None:
+async def test_throttling_that_lasts_is_told_with_the_last_wish(near: Upstream, far: Far) -> None:
     far.answers = [httpx.Response(503, headers={"retry-after": "3"})]
     assert (await unavailable(near)).retry_after == 3
     assert 1 < len(far.heard) < 10
@@ -232,7 +232,7 @@ async def test_throttling_that_lasts_is_told_with_the_last_wish(near: Neighbour,
     ],
 )
 async def test_a_failed_connection_is_unavailable_and_told_without_the_address(
-    near: Neighbour, far: Far, kind: type[httpx.HTTPError]
+    near: Upstream, far: Far, kind: type[httpx.HTTPError]
 ) -> None:
     request = httpx.Request("GET", f"https://fhir.example/base/{SEARCH.path}")
     far.answers = [kind(f"failed: {request.url}", request=request)]
@@ -246,7 +246,7 @@ async def test_a_failed_connection_is_unavailable_and_told_without_the_address(
 
 @pytest.mark.parametrize("kind", [httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout])
 async def test_a_connection_that_was_never_made_is_tried_again(
-    near: Neighbour, far: Far, kind: type[httpx.HTTPError]
+    near: Upstream, far: Far, kind: type[httpx.HTTPError]
 ) -> None:
     far.answers = [kind("refused"), kind("refused"), httpx.Response(200)]
     assert (await near.send(Request("POST", "", b"{}"))).status == 200
@@ -254,7 +254,7 @@ async def test_a_connection_that_was_never_made_is_tried_again(
     assert 0 < first < second <= 10
 
 
-async def test_tries_are_counted_over_all_kinds_of_trouble(near: Neighbour, far: Far) -> None:
+async def test_tries_are_counted_over_all_kinds_of_trouble(near: Upstream, far: Far) -> None:
     far.answers = [
         httpx.ConnectError("refused"),
         httpx.Response(503, headers={"retry-after": "1"}),
@@ -277,14 +277,14 @@ async def test_tries_are_counted_over_all_kinds_of_trouble(near: Neighbour, far:
     ],
 )
 async def test_what_may_have_arrived_is_not_sent_twice(
-    near: Neighbour, far: Far, kind: type[httpx.HTTPError]
+    near: Upstream, far: Far, kind: type[httpx.HTTPError]
 ) -> None:
     far.answers = [kind("lost"), httpx.Response(200)]
     await unavailable(near, Request("POST", "", b"{}"))
     assert (len(far.heard), far.pauses) == (1, [])
 
 
-async def test_a_lost_reply_is_not_followed_by_a_second_request(near: Neighbour, far: Far) -> None:
+async def test_a_lost_reply_is_not_followed_by_a_second_request(near: Upstream, far: Far) -> None:
     """The neighbour may have done as asked: only the caller knows how to find out."""
     far.answers = [httpx.ReadError("lost"), httpx.Response(200)]
     await unavailable(near, Request("POST", "", b"{}"))
@@ -292,7 +292,7 @@ async def test_a_lost_reply_is_not_followed_by_a_second_request(near: Neighbour,
 
 
 async def test_no_log_record_holds_an_address(
-    near: Neighbour, far: Far, caplog: pytest.LogCaptureFixture
+    near: Upstream, far: Far, caplog: pytest.LogCaptureFixture
 ) -> None:
     """httpx tells every address, unless it is told not to."""
     caplog.set_level(logging.DEBUG)
@@ -304,7 +304,7 @@ async def test_no_log_record_holds_an_address(
 
 
 async def test_a_token_is_used_again_until_shortly_before_its_end(
-    trusted: Neighbour, far: Far, credential: Credential
+    trusted: Upstream, far: Far, credential: Credential
 ) -> None:
     await trusted.send(SEARCH)
     credential.clock.now += 3600 - 301
@@ -316,19 +316,19 @@ async def test_a_token_is_used_again_until_shortly_before_its_end(
 
 
 async def test_many_requests_at_once_ask_for_one_token(
-    trusted: Neighbour, credential: Credential
+    trusted: Upstream, credential: Credential
 ) -> None:
     await asyncio.gather(*(trusted.send(SEARCH) for _ in range(10)))
     assert len(credential.scopes) == 1
 
 
-async def test_a_refused_token_is_replaced_once(trusted: Neighbour, far: Far) -> None:
+async def test_a_refused_token_is_replaced_once(trusted: Upstream, far: Far) -> None:
     far.answers = [httpx.Response(401), httpx.Response(200)]
     assert (await trusted.send(SEARCH)).status == 200
     assert far.tokens == ["Bearer token-1", "Bearer token-2"]
 
 
-async def test_a_second_refusal_is_for_an_operator(trusted: Neighbour, far: Far) -> None:
+async def test_a_second_refusal_is_for_an_operator(trusted: Upstream, far: Far) -> None:
     far.answers = [httpx.Response(401)]
     with pytest.raises(Misconfigured, match="FHIR server answered 401") as caught:
         await trusted.send(SEARCH)
@@ -338,7 +338,7 @@ async def test_a_second_refusal_is_for_an_operator(trusted: Neighbour, far: Far)
 
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_missing_role_is_for_an_operator_at_once(
-    near: Neighbour, far: Far, status: int
+    near: Upstream, far: Far, status: int
 ) -> None:
     far.answers = [httpx.Response(status)]
     with pytest.raises(Misconfigured, match=str(status)):
@@ -347,7 +347,7 @@ async def test_a_missing_role_is_for_an_operator_at_once(
 
 
 async def test_many_requests_refused_at_once_ask_for_one_fresh_token(
-    trusted: Neighbour, far: Far, credential: Credential
+    trusted: Upstream, far: Far, credential: Credential
 ) -> None:
     """As when a token is revoked: a stampede on the identity endpoint would be throttled."""
     everybody_is_here = asyncio.Barrier(10)
@@ -364,7 +364,7 @@ async def test_many_requests_refused_at_once_ask_for_one_fresh_token(
 
 
 async def test_no_token_is_unavailable_and_told_without_details(
-    trusted: Neighbour, far: Far, credential: Credential
+    trusted: Upstream, far: Far, credential: Credential
 ) -> None:
     credential.broken = True
     error = await unavailable(trusted)
@@ -373,7 +373,7 @@ async def test_no_token_is_unavailable_and_told_without_details(
 
 
 async def test_no_fresh_token_after_a_refusal_is_unavailable_too(
-    trusted: Neighbour, far: Far, credential: Credential
+    trusted: Upstream, far: Far, credential: Credential
 ) -> None:
     await trusted.send(SEARCH)
 
@@ -391,7 +391,7 @@ async def test_no_fresh_token_after_a_refusal_is_unavailable_too(
 
 
 async def test_no_more_requests_are_under_way_than_there_are_places(
-    near: Neighbour, far: Far
+    near: Upstream, far: Far
 ) -> None:
     under_way, most = 0, 0
 
@@ -409,12 +409,12 @@ async def test_no_more_requests_are_under_way_than_there_are_places(
     assert most == 3
 
 
-async def test_a_pause_takes_no_place(near: Neighbour, far: Far) -> None:
+async def test_a_pause_takes_no_place(near: Upstream, far: Far) -> None:
     far.answers = [httpx.Response(429), httpx.Response(200)]
     taken = []
 
     async def pause(_: float) -> None:
-        taken.append(near.places.under_way)
+        taken.append(near.limiter.under_way)
 
     await replace(near, pause=pause).send(SEARCH)
     assert taken == [0]
@@ -422,20 +422,20 @@ async def test_a_pause_takes_no_place(near: Neighbour, far: Far) -> None:
 
 @pytest.mark.parametrize("kind", [httpx.ReadTimeout, httpx.ConnectError, httpx.ProxyError])
 async def test_a_failed_request_gives_its_place_back(
-    near: Neighbour, far: Far, kind: type[httpx.HTTPError]
+    near: Upstream, far: Far, kind: type[httpx.HTTPError]
 ) -> None:
     far.answers = [kind("failed")]
     await unavailable(near)
-    assert near.places.under_way == 0
-    assert near.places.limit == full(3)
+    assert near.limiter.under_way == 0
+    assert near.limiter.limit == full(3)
 
 
 @pytest.mark.parametrize("status", [429, 503])
 async def test_a_neighbour_that_throttles_many_requests_at_once_is_asked_half_as_much(
-    near: Neighbour, far: Far, status: int
+    near: Upstream, far: Far, status: int
 ) -> None:
-    room = places(16, far.clock, far.pause)
-    near = replace(near, places=room)
+    room = make_limiter(16, far.clock, far.pause)
+    near = replace(near, limiter=room)
     everybody_is_here, limits = asyncio.Barrier(16), []
 
     async def together() -> httpx.Response:
@@ -453,19 +453,19 @@ async def test_a_neighbour_that_throttles_many_requests_at_once_is_asked_half_as
 
 
 async def test_an_answer_that_is_the_neighbour_s_own_trouble_changes_no_limit(
-    near: Neighbour, far: Far
+    near: Upstream, far: Far
 ) -> None:
-    near.places.throttled(0, None)
-    lowered = near.places.limit
+    near.limiter.throttled(0, None)
+    lowered = near.limiter.limit
     far.answers = [httpx.Response(500)]
     await near.send(SEARCH)
-    assert near.places.limit == lowered
+    assert near.limiter.limit == lowered
 
 
 async def test_everybody_waits_as_long_as_the_neighbour_asked_one_to(
-    near: Neighbour, far: Far
+    near: Upstream, far: Far
 ) -> None:
-    near = replace(near, places=places(1, far.clock, far.pause))
+    near = replace(near, limiter=make_limiter(1, far.clock, far.pause))
     heard_at = []
 
     async def told() -> httpx.Response:
@@ -481,14 +481,14 @@ async def test_everybody_waits_as_long_as_the_neighbour_asked_one_to(
 
 
 async def test_while_a_neighbour_wants_a_long_rest_nothing_is_sent_to_it(
-    near: Neighbour, far: Far
+    near: Upstream, far: Far
 ) -> None:
     far.answers = [httpx.Response(429, headers={"retry-after": "120"}), httpx.Response(200)]
     await unavailable(near)
     far.now += 30
     error = await unavailable(near)
     assert error.retry_after == 90
-    assert error.neighbour == "FHIR server"
+    assert error.upstream == "FHIR server"
     assert MARKER not in "".join(traceback.format_exception(error))
     assert (len(far.heard), far.pauses) == (1, [])
     far.now += 85

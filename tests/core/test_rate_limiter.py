@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from integration.core.http import Neighbour, places
+from integration.core.http import Upstream, make_limiter
 from integration.core.model import Request
 from integration.core.rate_limiter import Closed, Limit, Limiter, full
 from integration.dataverse.client import Dataverse
@@ -404,8 +404,8 @@ async def test_dataverse_s_recommended_parallelism_caps_the_limit(
         return httpx.Response(200, headers={"x-ms-dop-hint": hint.encode()})
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(hear)) as http:
-        room = places(16, time, time.pause)
-        dataverse = Dataverse(Neighbour("Dataverse", "https://org.example", http, room))
+        room = make_limiter(16, time, time.pause)
+        dataverse = Dataverse(Upstream("Dataverse", "https://org.example", http, room))
         await dataverse.send(Request("GET", "contacts"), "d1")
     assert room.limit.now == now
 

@@ -14,20 +14,20 @@ from uuid import uuid4
 import httpx
 
 from integration.core.errors import Rejected
-from integration.core.http import Neighbour, places
-from integration.core.model import Outcome
+from integration.core.http import Upstream, make_limiter
+from integration.core.model import EntryResult
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.intake.accept import Accepted, Intake, accept
-from integration.intake.http_request import Ask
-from integration.journal.guard_store import MemoryLedger
-from integration.journal.keys import delivery_id
+from integration.intake.http_request import IncomingRequest
+from integration.journal.guard_store import MemoryGuardStore
+from integration.journal.keys import new_delivery_id
 from integration.journal.store import MemoryJournal
-from integration.journal.write_guard import Order
+from integration.journal.write_guard import WriteGuard
 from integration.queues.names import RELAY_QUEUE
-from integration.queues.queue_sender import MemoryOutbox
+from integration.queues.queue_sender import MemoryQueueSender
 from integration.relay import process
-from integration.relay.lane import Carrier
+from integration.relay.lane import LaneContext
 from integration.relay.process import Relay
 from tests.equivalence.meaning import NDJSON, Sent
 
@@ -111,11 +111,11 @@ class Side:
 
 async def relayed(side: Side, bundle: Sent, limits: Limits) -> Result:
     """The bytes through the real intake and the real relay, with storage in memory."""
-    journal, outbox, ids = MemoryJournal(), MemoryOutbox(), count(1)
+    journal, outbox, ids = MemoryJournal(), MemoryQueueSender(), count(1)
     headers = {"content-type": f"application/fhir+{'ndjson' if bundle.kind == NDJSON else 'json'}"}
-    intake = Intake(journal, outbox, _now, lambda now: delivery_id(now, next(ids)), 50_000_000)
+    intake = Intake(journal, outbox, _now, lambda now: new_delivery_id(now, next(ids)), 50_000_000)
     try:
-        accepted = await accept(intake, Ask("POST", None, None, headers, bundle.body))
+        accepted = await accept(intake, IncomingRequest("POST", None, None, headers, bundle.body))
     except Rejected as error:
         return Result(why=" ".join(issue.text for issue in error.issues))
     if not isinstance(accepted, Accepted):
@@ -138,31 +138,33 @@ async def _nobody_follows() -> dict[str, str]:
     return {}
 
 
-async def _carry(journal: MemoryJournal, outbox: MemoryOutbox, side: Side, limits: Limits) -> None:
-    fhir = FhirServer(Neighbour("FHIR server", side.url, side.http, places(4)))
-    order = Order(
-        MemoryLedger(),
+async def _carry(
+    journal: MemoryJournal, outbox: MemoryQueueSender, side: Side, limits: Limits
+) -> None:
+    fhir = FhirServer(Upstream("FHIR server", side.url, side.http, make_limiter(4)))
+    order = WriteGuard(
+        MemoryGuardStore(),
         lease=220.0,
         now=lambda: _now().timestamp(),
         token=lambda: str(uuid4()),
         pause=asyncio.sleep,
         jitter=lambda: 0.5,
     )
-    carrier = Carrier(journal, outbox, fhir, order, _nobody_follows)
+    carrier = LaneContext(journal, outbox, fhir, order, _nobody_follows)
     worker = Relay(carrier, limits, _now, inf)
     for claim in _claims(outbox):
         assert claim.attempt < 3, "the FHIR server is in trouble"
-        await process.carry(worker, claim)
+        await process.process(worker, claim)
 
 
-def _claims(outbox: MemoryOutbox) -> Iterator[Any]:
+def _claims(outbox: MemoryQueueSender) -> Iterator[Any]:
     while outbox.sent:
         queue, claim, _ = outbox.sent.pop(0)
         assert queue == RELAY_QUEUE
         yield claim
 
 
-def _why(outcomes: Sequence[Outcome]) -> str:
+def _why(outcomes: Sequence[EntryResult]) -> str:
     told = [issue for each in outcomes if each.status >= 300 for issue in each.issues or ()]
     return " ".join(str(issue.get("diagnostics")) for issue in told[:3])
 

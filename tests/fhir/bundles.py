@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from integration.core.model import Received
+from integration.core.model import DeliveryRequest
 from integration.fhir.bundle import read
 from integration.fhir.entries import Contents
 
@@ -124,12 +124,12 @@ def ndjson(draw: st.DrawFn) -> bytes:
 
 def contents_of(bundle: dict[str, Any]) -> Contents:
     """The bundle, read as the door reads it."""
-    return read(json.dumps(bundle).encode(), Received("POST"))
+    return read(json.dumps(bundle).encode(), DeliveryRequest("POST"))
 
 
 def lines_of(body: bytes) -> Contents:
     """The NDJSON, read as the door reads it."""
-    return read(body, Received("POST", format="ndjson"))
+    return read(body, DeliveryRequest("POST", format="ndjson"))
 
 
 def deliveries(kind: str | None = None) -> st.SearchStrategy[Contents]:

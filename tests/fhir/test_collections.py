@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from integration.core.errors import Rejected
-from integration.core.model import Policy, Received
+from integration.core.model import DeliveryRequest, Policy
 from integration.fhir import bundle
 from integration.fhir.entries import Contents
 from integration.fhir.identity import Naming
@@ -26,7 +26,7 @@ WHOLE = ["collection", "searchset", "message", "document"]
 def read(kind: str, *entries: Any, policy: Policy | None = None, **more: Any) -> Contents:
     """Documents are taken apart, unless a policy says something else."""
     shape = {"resourceType": "Bundle", "type": kind, "entry": list(entries), **more}
-    received = Received("POST", policy=policy or Policy(documents="resources"))
+    received = DeliveryRequest("POST", policy=policy or Policy(documents="resources"))
     return bundle.read(json.dumps(shape).encode(), received)
 
 

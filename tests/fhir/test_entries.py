@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from integration.core.errors import Rejected
-from integration.core.model import Received
+from integration.core.model import DeliveryRequest
 from integration.fhir.bundle import read
 from integration.fhir.entries import MAX_ISSUES, Contents, Entry
 from tests.fhir.bundles import bounded
 
-NDJSON = Received("POST", format="ndjson")
+NDJSON = DeliveryRequest("POST", format="ndjson")
 MARKER = "Zzyzx"
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from integration.core import decimal_json
 from integration.core.errors import Issue
-from integration.core.model import Outcome, Response
+from integration.core.model import EntryResult, Response
 from integration.fhir.entry_results import CAP, MAX_FOUND, Answer, of_unit, refused
 from integration.fhir.issues import as_json
 from integration.fhir.units import Unit, UnitEntry
@@ -43,7 +43,7 @@ def answer(
     return of_unit(unit, asked, Response(status, names, bundle(*entries)), attempt)
 
 
-def only(found: Answer) -> Outcome:
+def only(found: Answer) -> EntryResult:
     (outcome,) = found.settled
     return outcome
 
@@ -299,7 +299,7 @@ def test_an_issue_with_a_place_states_it_as_a_list() -> None:
 PLACEHOLDER = "urn:uuid:0b6d3d3e-9c4b-4a53-8f1f-000000000001"
 
 
-def read_as(method: str, answered: dict[str, Any]) -> Outcome:
+def read_as(method: str, answered: dict[str, Any]) -> EntryResult:
     asked = entry(0, PLACEHOLDER, method)
     response = Response(200, {}, bundle(answered))
     return only(of_unit(Unit("batch", (asked,)), [asked], response, 0))

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from integration.core.errors import Rejected
-from integration.core.model import Received
+from integration.core.model import DeliveryRequest
 from integration.fhir import bundle
 from integration.fhir.fetched import NOT_ASKED, TOO_LARGE, Fetched
 from integration.fhir.identity import Naming
@@ -36,7 +36,7 @@ ANNA = {"resourceType": "Patient", "id": "anna"}
 
 
 def read(made: dict[str, Any]) -> Notification:
-    contents = bundle.read(json.dumps(made).encode(), Received("POST"))
+    contents = bundle.read(json.dumps(made).encode(), DeliveryRequest("POST"))
     assert isinstance(contents, Notification)
     return contents
 
@@ -157,7 +157,7 @@ def test_a_history_of_parameters_that_is_no_status_is_a_history() -> None:
         "request": {"method": "PUT", "url": "Parameters/p"},
     }
     made = {"resourceType": "Bundle", "type": "history", "entry": [entry]}
-    assert bundle.read(json.dumps(made).encode(), Received("POST")).kind == "history"
+    assert bundle.read(json.dumps(made).encode(), DeliveryRequest("POST")).kind == "history"
 
 
 # -- what it brings -------------------------------------------------------------------------------

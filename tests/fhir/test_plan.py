@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from integration.core import decimal_json
-from integration.core.model import Received
+from integration.core.model import DeliveryRequest
 from integration.fhir import bundle, units
 from integration.fhir.entries import MAX_ISSUES, Contents, Entry
 from integration.fhir.identity import Naming
@@ -213,7 +213,11 @@ def test_a_read_is_no_write_of_any_resource(contents: Contents, limits: Limits) 
         asked = contents.entries[entry.position]
         assert entry.reads is (asked.read is not None)
         if entry.reads:
-            assert (entry.created, entry.stamp, entry.target[:9]) == (False, None, "urn:uuid:")
+            assert (entry.created, entry.source_version, entry.target[:9]) == (
+                False,
+                None,
+                "urn:uuid:",
+            )
             assert body(entry) == {"request": {"method": asked.method, "url": address(asked)}}
 
 
@@ -635,7 +639,7 @@ def test_the_same_conditional_create_twice_is_one_resource() -> None:
     body = decimal_json.encode(
         {"resourceType": "Bundle", "type": "transaction", "entry": [*twice, refers]}
     )
-    made = plan(bundle.read(body, Received("POST")), Naming("s", "k"))
+    made = plan(bundle.read(body, DeliveryRequest("POST")), Naming("s", "k"))
 
     ((unit,),) = (lane.units for lane in made.lanes)
     clinic, patient = sorted(unit.entries, key=lambda entry: entry.position)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from integration.core import decimal_json
-from integration.core.model import Outcome
+from integration.core.model import EntryResult
 from integration.fhir.previous_attempt import Asked, matches, proven
 from integration.fhir.units import UnitEntry
 
@@ -47,12 +47,12 @@ def there(updated: str, **elements: Any) -> dict[str, Any]:
 
 def inquired(
     *pairs: tuple[Asked, Any], whole: bool = False, repeat: bool = False
-) -> dict[int, Outcome] | None:
+) -> dict[int, EntryResult] | None:
     ones, answers = [one for one, _ in pairs], [answer for _, answer in pairs]
     return proven(ones, answers, atomic=whole, repeat=repeat)
 
 
-def only(one: Asked, answer: Any) -> Outcome | None:
+def only(one: Asked, answer: Any) -> EntryResult | None:
     found = inquired((one, answer))
     assert found is not None
     return found.get(one.entry.position)
@@ -151,7 +151,7 @@ def test_a_conditional_update_is_the_same_under_the_server_s_own_id() -> None:
 # -- a whole transaction --------------------------------------------------------------------------
 
 
-def statuses(found: dict[int, Outcome] | None) -> dict[int, int]:
+def statuses(found: dict[int, EntryResult] | None) -> dict[int, int]:
     assert found is not None
     return {position: item.status for position, item in found.items()}
 

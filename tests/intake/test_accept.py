@@ -13,21 +13,21 @@ from typing import Any
 import pytest
 
 from integration.core.errors import Rejected, Unavailable
-from integration.core.model import Claim, Status
+from integration.core.model import Status, WorkItem
 from integration.journal.store import MemoryJournal
 from integration.queues.names import RELAY_QUEUE
-from integration.queues.queue_sender import MemoryOutbox
+from integration.queues.queue_sender import MemoryQueueSender
 from tests.conftest import MARKER, Route, bundle, entry, observation, patient, told_by
 
 GZIP = {"content-encoding": "gzip"}
 
 
-class FullQueue(MemoryOutbox):
+class FullQueue(MemoryQueueSender):
     """Takes no claim until it is told to."""
 
     full = True
 
-    async def send(self, queue: str, claim: Claim, delay: float = 0) -> None:
+    async def send(self, queue: str, claim: WorkItem, delay: float = 0) -> None:
         if self.full:
             raise Unavailable("storage", "queue: ServiceRequestError")
         await super().send(queue, claim, delay)
@@ -62,7 +62,7 @@ async def test_a_delivery_is_kept_byte_for_byte_and_queued_before_the_answer(rou
     body = b' {"resourceType" : "Patient", "multipleBirthInteger": 1.10 } \n'
     accepted = await route.ask(body)
     assert (await route.journal.kept(accepted.delivery)).body == body
-    assert route.outbox.sent == [(RELAY_QUEUE, Claim(accepted.delivery), 0)]
+    assert route.outbox.sent == [(RELAY_QUEUE, WorkItem(accepted.delivery), 0)]
     known = await route.known(accepted.delivery)
     assert (known.status, known.kind, known.entries, known.bytes, known.accepted) == (
         Status.ACCEPTED,
@@ -140,7 +140,7 @@ async def test_a_full_queue_is_told_to_the_sender_and_a_repeat_works(route: Rout
         await route.ask(patient())
     route.outbox.full = False
     accepted = await route.ask(patient())
-    assert route.queued() == [(Claim(accepted.delivery), 0)]
+    assert route.queued() == [(WorkItem(accepted.delivery), 0)]
 
 
 async def test_bytes_that_cannot_be_kept_are_never_queued_and_a_repeat_works(route: Route) -> None:
@@ -150,7 +150,7 @@ async def test_bytes_that_cannot_be_kept_are_never_queued_and_a_repeat_works(rou
         await route.ask(patient())
     assert route.queued() == []
     accepted = await route.ask(patient())
-    assert route.queued() == [(Claim(accepted.delivery), 0)]
+    assert route.queued() == [(WorkItem(accepted.delivery), 0)]
 
 
 async def test_a_key_seen_before_answers_the_first_delivery_and_queues_nothing(
@@ -171,7 +171,7 @@ async def test_a_key_whose_delivery_was_not_carried_yet_is_queued_again(route: R
     first = await route.deliver(patient(), headers=headers)
     again = await route.ask(patient(), headers=headers)
     assert again.delivery == first
-    assert route.queued() == [(Claim(first), 0)]
+    assert route.queued() == [(WorkItem(first), 0)]
 
 
 async def test_a_try_that_broke_off_after_taking_its_key_is_taken_over(route: Route) -> None:
@@ -183,7 +183,7 @@ async def test_a_try_that_broke_off_after_taking_its_key_is_taken_over(route: Ro
     (taken,) = route.journal.keys.values()
     accepted = await route.ask(patient(), headers=headers)
     assert accepted.delivery == taken
-    assert route.queued() == [(Claim(taken), 0)]
+    assert route.queued() == [(WorkItem(taken), 0)]
     await route.carry_all()
     assert (await route.known(taken)).status is Status.DONE
 

@@ -15,7 +15,7 @@ from integration.cli.main import main
 from integration.core.errors import Rejected
 from integration.fhir.units import Limits
 from integration.intake.dry_run import preview
-from integration.intake.http_request import Ask
+from integration.intake.http_request import IncomingRequest
 from tests.conftest import Route
 from tests.journeys.route import bundle, clinic, connected, entry, observation, patient
 
@@ -110,7 +110,7 @@ def test_settings_are_obeyed_and_no_neighbour_is_asked_for(
 
 async def told(route: Route, body: Any, **asked: Any) -> dict[str, Any]:
     headers = {"content-type": "application/fhir+json", **asked.pop("headers", {})}
-    ask = Ask(
+    ask = IncomingRequest(
         **{"method": "POST", "type": None, "id": None, **asked},
         headers=headers,
         body=body if isinstance(body, bytes) else json.dumps(body).encode(),

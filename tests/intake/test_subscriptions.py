@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from integration.core.errors import Rejected, Unavailable
-from integration.core.model import Claim
+from integration.core.model import WorkItem
 from integration.intake.accept import Accepted
-from integration.intake.subscriptions import Noted
+from integration.intake.subscriptions import Acknowledged
 from integration.journal.store import MemoryJournal
 from integration.queues.names import RELAY_QUEUE
 from tests.conftest import MARKER, Route, bundle, entry, patient, told_by
@@ -53,7 +53,7 @@ async def test_a_notification_without_resources_is_answered_and_not_queued(
 ) -> None:
     caplog.set_level(logging.INFO)
     answer = await route.ask(notification(kind=kind, version=version))
-    assert answer == Noted(kind)
+    assert answer == Acknowledged(kind)
     assert (route.outbox.sent, route.journal.deliveries, route.journal.bodies) == ([], {}, {})
     event = "notification.empty" if kind == "event-notification" else f"notification.{kind}"
     assert [record.message for record in caplog.records] == [event]
@@ -70,7 +70,7 @@ async def test_a_handshake_needs_no_storage(route: Route, monkeypatch: pytest.Mo
 
     for name in ("newest_event", "note_event", "claim_key", "keep"):
         monkeypatch.setattr(MemoryJournal, name, away)
-    assert await route.ask(notification(kind="handshake")) == Noted("handshake")
+    assert await route.ask(notification(kind="handshake")) == Acknowledged("handshake")
 
 
 @pytest.mark.parametrize("kind", ["query-status", "query-event"])
@@ -87,7 +87,7 @@ async def test_the_answer_to_a_query_is_refused(route: Route, kind: str) -> None
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_what_an_event_brings_is_kept_and_queued(route: Route, version: str) -> None:
     accepted = await route.ask(event(1, version=version))
-    assert route.outbox.sent == [(RELAY_QUEUE, Claim(accepted.delivery), 0)]
+    assert route.outbox.sent == [(RELAY_QUEUE, WorkItem(accepted.delivery), 0)]
     known = await route.known(accepted.delivery)
     assert (known.kind, known.entries, known.gap) == ("notification", 2, None)
 

@@ -135,7 +135,7 @@ OTHER = replace(
     "wanted",
     [
         Wanted(category=Category.WARNING),
-        Wanted(neighbour="Dataverse"),
+        Wanted(upstream="Dataverse"),
         Wanted(delivery=DELIVERY),
         Wanted(resource="Patient/p1"),
         Wanted(resource="Patient"),

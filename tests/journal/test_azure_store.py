@@ -16,15 +16,22 @@ from azure.storage.queue import TextBase64EncodePolicy
 from azure.storage.queue.aio import QueueServiceClient
 
 from integration.core.errors import IntegrationError, Misconfigured, Unavailable
-from integration.core.model import Claim, Delivery, Outcome, Received, RowOutcome, Status
+from integration.core.model import (
+    Delivery,
+    DeliveryRequest,
+    EntryResult,
+    RowResult,
+    Status,
+    WorkItem,
+)
 from integration.journal.azure_activity import AzureActivityLog
 from integration.journal.azure_store import TABLES, AzureJournal, opened
-from integration.journal.keys import delivery_id
+from integration.journal.keys import new_delivery_id
 from integration.journal.store import Kept
 from integration.mirror import mirror as mirroring
-from integration.queues.azure_queue import StorageOutbox
+from integration.queues.azure_queue import AzureQueueSender
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
-from integration.queues.queue_sender import read_claim
+from integration.queues.queue_sender import parse_work_item
 from integration.relay import process as relaying
 from local.host.emulator import ACCOUNT, connection_string
 from local.services import Running, free_ports
@@ -32,14 +39,14 @@ from tests.conftest import MARKER, Route, bundle, entry, observation, patient
 from tests.fhir.notices import HOME, brought, notification
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
-ID = delivery_id(NOON, 1)
+ID = new_delivery_id(NOON, 1)
 DELIVERY = Delivery(ID, "default", "k", "d", NOON, Status.ACCEPTED, "batch", 1, 2)
 
 Work = Callable[[AzureJournal], Awaitable[object]]
 
 EVERYTHING: list[tuple[str, Work]] = [
     ("claim_key", lambda it: it.claim_key("north", "k", ID)),
-    ("keep", lambda it: it.keep(DELIVERY, Kept(Received("POST"), b"{}"))),
+    ("keep", lambda it: it.keep(DELIVERY, Kept(DeliveryRequest("POST"), b"{}"))),
     ("delivery", lambda it: it.delivery(ID)),
     ("kept", lambda it: it.kept(ID)),
     ("change", lambda it: it.change(ID, lanes=1)),
@@ -58,10 +65,10 @@ EVERYTHING: list[tuple[str, Work]] = [
     ("note_event", lambda it: it.note_event("north", "Subscription/s", 1)),
     ("lane_done", lambda it: it.lane_done(ID, 0)),
     ("begin", lambda it: it.begin(ID, 0, 0.0)),
-    ("note", lambda it: it.note(ID, 0, [Outcome(0, 201)])),
+    ("note", lambda it: it.note(ID, 0, [EntryResult(0, 201)])),
     ("outcomes", lambda it: it.outcomes(ID)),
     ("outcomes of a lane", lambda it: it.outcomes(ID, 0)),
-    ("note_row", lambda it: it.note_row(RowOutcome(ID, "Patient/p", "contact", None, "absent"))),
+    ("note_row", lambda it: it.note_row(RowResult(ID, "Patient/p", "contact", None, "absent"))),
     ("rows", lambda it: it.rows(ID)),
 ]
 
@@ -100,7 +107,7 @@ async def test_storage_that_is_down_is_unavailable_and_told_without_its_address(
 ) -> None:
     with pytest.raises(Unavailable) as caught:
         await work(unreachable)
-    assert caught.value.neighbour == "storage"
+    assert caught.value.upstream == "storage"
     assert ACCOUNT not in shown(caught.value)
     assert "127.0.0.1" not in shown(caught.value)
 
@@ -121,7 +128,7 @@ async def test_opening_the_journal_twice_is_as_good_as_once(azurite: Running) ->
     tables = TableServiceClient.from_connection_string(azurite.storage)
     async with blobs, tables:
         first = await opened(blobs, tables)
-        await first.keep(DELIVERY, Kept(Received("POST"), b"{}"))
+        await first.keep(DELIVERY, Kept(DeliveryRequest("POST"), b"{}"))
         second = await opened(blobs, tables)
         assert await second.delivery(ID) == DELIVERY
 
@@ -134,9 +141,9 @@ async def test_outcomes_are_appended_in_blocks_of_at_most_four_mebibytes(azurite
     async with blobs, tables:
         journal = await opened(blobs, tables)
         large = [{"diagnostics": "x" * 1_000_000}]
-        id_ = delivery_id(NOON, 2)
+        id_ = new_delivery_id(NOON, 2)
         await journal.begin(id_, 0, 0.0)
-        await journal.note(id_, 0, [Outcome(number, 422, issues=large) for number in range(9)])
+        await journal.note(id_, 0, [EntryResult(number, 422, issues=large) for number in range(9)])
         blob = journal.container.get_blob_client(f"{id_}/outcomes/0")
         properties = await blob.get_blob_properties()
         assert properties.append_blob_committed_block_count == 3
@@ -177,7 +184,7 @@ async def test_tables_queues_and_names_of_blobs_hold_no_patient_data(
         for client in clients.values():
             await client.create_queue()
         route.journal = AzureJournal(container, *kept_in)
-        route.outbox = StorageOutbox(clients.__getitem__)
+        route.outbox = AzureQueueSender(clients.__getitem__)
         maybe = {"ifNoneExist": f"identifier=urn:mrn|{MARKER}"}
         marked = patient(identifier=[{"value": MARKER}], gender=MARKER, text={"div": MARKER})
         accepted = await route.ask(
@@ -196,10 +203,10 @@ async def test_tables_queues_and_names_of_blobs_hold_no_patient_data(
         )
         await route.ask(told, headers={"idempotency-key": MARKER * 2})
         route.neighbour.refuses = {"Location"}
-        await relaying.carry(route.relay, Claim(accepted.delivery))
+        await relaying.process(route.relay, WorkItem(accepted.delivery))
         messages = [each async for each in peeked(clients)]
         (person,) = route.neighbour.of("Patient")
-        claim = Claim(accepted.delivery, resource=f"Patient/{person['id']}")
+        claim = WorkItem(accepted.delivery, resource=f"Patient/{person['id']}")
         await mirroring.mirror(route.mirror, claim)
         assert [row.action for row in await route.journal.rows(accepted.delivery)] == ["created"]
         entities = [each for table in kept_in async for each in table.list_entities()]
@@ -216,7 +223,7 @@ async def test_tables_queues_and_names_of_blobs_hold_no_patient_data(
         assert MARKER in json.dumps(await route.dataverse_neighbour.contacts())
 
 
-async def peeked(clients: dict[str, Any]) -> AsyncIterator[Claim]:
+async def peeked(clients: dict[str, Any]) -> AsyncIterator[WorkItem]:
     for client in clients.values():
         for message in await client.peek_messages(max_messages=32):
-            yield read_claim(b64decode(message.content))
+            yield parse_work_item(b64decode(message.content))

@@ -14,9 +14,9 @@ import pytest
 from azure.data.tables.aio import TableServiceClient
 from azure.storage.blob.aio import BlobServiceClient
 
-from integration.core.model import Delivery, Outcome, Received, RowOutcome, Status
+from integration.core.model import Delivery, DeliveryRequest, EntryResult, RowResult, Status
 from integration.journal.azure_store import AzureJournal
-from integration.journal.keys import delivery_id
+from integration.journal.keys import new_delivery_id
 from integration.journal.store import NO_LANE, Journal, Kept, MemoryJournal
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
@@ -38,7 +38,7 @@ async def journal(request: pytest.FixtureRequest, namespace: str) -> AsyncIterat
 
 def made(moment: datetime = NOON, number: int = 0, **fields: Any) -> Delivery:
     values: dict[str, Any] = {
-        "id": delivery_id(moment, number),
+        "id": new_delivery_id(moment, number),
         "sender": "default",
         "key": "key",
         "digest": "digest",
@@ -52,7 +52,7 @@ def made(moment: datetime = NOON, number: int = 0, **fields: Any) -> Delivery:
 
 
 def kept(body: bytes = b"{}", **received: Any) -> Kept:
-    return Kept(Received("POST", **received), body)
+    return Kept(DeliveryRequest("POST", **received), body)
 
 
 async def keep(journal: Journal, *deliveries: Delivery) -> None:
@@ -115,7 +115,7 @@ async def test_no_bytes_at_all_are_kept_too(journal: Journal) -> None:
 
 async def test_what_was_asked_is_kept_with_the_bytes(journal: Journal) -> None:
     one = made()
-    asked = Received(
+    asked = DeliveryRequest(
         "PUT", "Patient", "p1", "ndjson", 'W/"1"', "*", "identifier=urn:mrn|7&name=Zoë"
     )
     await journal.keep(one, Kept(asked, b"{}"))
@@ -142,7 +142,7 @@ async def test_keeping_it_again_changes_nothing(journal: Journal) -> None:
 async def test_a_delivery_that_is_not_there_is_none_and_its_bytes_an_error(
     journal: Journal,
 ) -> None:
-    unknown = delivery_id(NOON, 99)
+    unknown = new_delivery_id(NOON, 99)
     assert await journal.delivery(unknown) is None
     with pytest.raises(KeyError):
         await journal.kept(unknown)
@@ -192,7 +192,7 @@ async def test_a_change_can_depend_on_the_state_that_it_changes(journal: Journal
         one.id, only_if=frozenset({Status.ACCEPTED}), status=Status.CARRYING, lanes=3
     )
     assert await journal.delivery(one.id) == replace(one, status=Status.CANCELLED)
-    nobody = delivery_id(NOON, 99)
+    nobody = new_delivery_id(NOON, 99)
     assert not await journal.change(nobody, only_if=frozenset(Status), status=Status.DONE)
     assert await journal.delivery(nobody) is None
 
@@ -267,9 +267,9 @@ async def test_a_forgotten_delivery_leaves_its_key_and_nothing_else(journal: Jou
         await journal.keep_lane(each.id, 1, b"lane")
         await journal.lane_done(each.id, 1)
         await journal.begin(each.id, 1, 0.0)
-        await journal.note(each.id, 1, [Outcome(0, 201)])
+        await journal.note(each.id, 1, [EntryResult(0, 201)])
         await journal.keep_fetched(each.id, 1, b"fetched")
-        await journal.note_row(RowOutcome(each.id, "Patient/p1", "contact", "key", "created"))
+        await journal.note_row(RowResult(each.id, "Patient/p1", "contact", "key", "created"))
     for _ in range(2):
         await journal.forget(one.id)
         assert await journal.delivery(one.id) is None
@@ -422,15 +422,15 @@ async def test_a_lane_knows_when_its_first_try_began(journal: Journal) -> None:
 async def test_beginning_again_keeps_what_was_noted(journal: Journal) -> None:
     one = made()
     await journal.begin(one.id, 0, 0.0)
-    await journal.note(one.id, 0, [Outcome(0, 201)])
+    await journal.note(one.id, 0, [EntryResult(0, 201)])
     await journal.begin(one.id, 0, 0.0)
-    assert await journal.outcomes(one.id, 0) == [Outcome(0, 201)]
+    assert await journal.outcomes(one.id, 0) == [EntryResult(0, 201)]
 
 
 async def test_outcomes_come_back_whole_and_in_the_sender_s_order(journal: Journal) -> None:
     one = made()
     issue = {"severity": "error", "code": "invariant", "diagnostics": "line\nbreak\r\u2028 ä"}
-    whole = Outcome(
+    whole = EntryResult(
         3,
         422,
         "urn:uuid:1",
@@ -444,25 +444,25 @@ async def test_outcomes_come_back_whole_and_in_the_sender_s_order(journal: Journ
     await journal.begin(one.id, 0, 0.0)
     await journal.begin(one.id, 1, 0.0)
     await journal.begin(one.id, NO_LANE, 0.0)
-    await journal.note(one.id, 1, [Outcome(2, 201)])
-    await journal.note(one.id, 0, [whole, Outcome(0, 204)])
-    await journal.note(one.id, NO_LANE, [Outcome(1, 422)])
+    await journal.note(one.id, 1, [EntryResult(2, 201)])
+    await journal.note(one.id, 0, [whole, EntryResult(0, 204)])
+    await journal.note(one.id, NO_LANE, [EntryResult(1, 422)])
     assert await journal.outcomes(one.id) == [
-        Outcome(0, 204),
-        Outcome(1, 422),
-        Outcome(2, 201),
+        EntryResult(0, 204),
+        EntryResult(1, 422),
+        EntryResult(2, 201),
         whole,
     ]
-    assert await journal.outcomes(one.id, 0) == [Outcome(0, 204), whole]
-    assert await journal.outcomes(one.id, NO_LANE) == [Outcome(1, 422)]
+    assert await journal.outcomes(one.id, 0) == [EntryResult(0, 204), whole]
+    assert await journal.outcomes(one.id, NO_LANE) == [EntryResult(1, 422)]
     assert await journal.outcomes(one.id, 7) == []
 
 
 async def test_the_first_note_of_an_entry_counts(journal: Journal) -> None:
     one = made()
     await journal.begin(one.id, 0, 0.0)
-    await journal.note(one.id, 0, [Outcome(0, 201), Outcome(1, 422)])
-    await journal.note(one.id, 0, [Outcome(0, 500), Outcome(1, 201), Outcome(2, 204)])
+    await journal.note(one.id, 0, [EntryResult(0, 201), EntryResult(1, 422)])
+    await journal.note(one.id, 0, [EntryResult(0, 500), EntryResult(1, 201), EntryResult(2, 204)])
     assert [each.status for each in await journal.outcomes(one.id)] == [201, 422, 204]
 
 
@@ -477,7 +477,7 @@ async def test_deliveries_do_not_share_outcomes(journal: Journal) -> None:
     one, other = made(), made(number=1)
     for each, status in ((one, 201), (other, 422)):
         await journal.begin(each.id, 0, 0.0)
-        await journal.note(each.id, 0, [Outcome(0, status)])
+        await journal.note(each.id, 0, [EntryResult(0, status)])
     assert [each.status for each in await journal.outcomes(one.id)] == [201]
 
 
@@ -485,7 +485,7 @@ async def test_deliveries_do_not_share_outcomes(journal: Journal) -> None:
 async def test_outcomes_beyond_one_append_are_all_there(journal: Journal) -> None:
     one = made()
     issues = [{"severity": "error", "code": "invariant", "diagnostics": "x" * 50_000}]
-    many = [Outcome(position, 422, issues=issues) for position in range(100)]
+    many = [EntryResult(position, 422, issues=issues) for position in range(100)]
     await journal.begin(one.id, 0, 0.0)
     await journal.note(one.id, 0, many)
     assert await journal.outcomes(one.id, 0) == many
@@ -539,9 +539,9 @@ async def test_of_events_that_come_together_the_highest_stays(journal: Journal) 
 
 async def test_a_later_note_of_a_row_replaces_the_earlier(journal: Journal) -> None:
     one = made()
-    first = RowOutcome(one.id, "Patient/p1", "contact", None, "refused", None, ("answered 400",))
-    later = RowOutcome(one.id, "Patient/p1", "contact", "key", "created", "2")
-    other = RowOutcome(one.id, "Patient/P1", "contact", "other", "created", "1", ("ä: cut",))
+    first = RowResult(one.id, "Patient/p1", "contact", None, "refused", None, ("answered 400",))
+    later = RowResult(one.id, "Patient/p1", "contact", "key", "created", "2")
+    other = RowResult(one.id, "Patient/P1", "contact", "other", "created", "1", ("ä: cut",))
     for each in (first, other, later):
         await journal.note_row(each)
     found = await journal.rows(one.id)
@@ -550,5 +550,5 @@ async def test_a_later_note_of_a_row_replaces_the_earlier(journal: Journal) -> N
 
 async def test_deliveries_do_not_share_rows(journal: Journal) -> None:
     one, two = made(), made(number=1)
-    await journal.note_row(RowOutcome(one.id, "Patient/p1", "contact", "key", "created"))
+    await journal.note_row(RowResult(one.id, "Patient/p1", "contact", "key", "created"))
     assert list(await journal.rows(two.id)) == []

@@ -10,7 +10,7 @@ import pytest
 from azure.data.tables.aio import TableServiceClient
 
 from integration.journal import azure_guard_store
-from integration.journal.guard_store import Ledger, MemoryLedger, Turn
+from integration.journal.guard_store import GuardStore, MemoryGuardStore, WriteLock
 from local.services import Running
 
 OLD, NEW = "019a0000-0000-7000-8000-000000000000", "019b0000-0000-7000-8000-000000000000"
@@ -21,51 +21,57 @@ def key(name: object) -> str:
 
 
 KEYS = [key(n) for n in range(60)]
-TURN = Turn(holder="me", until=5.5, delivery=OLD, stamp="v:1", trier=OLD, tried=2.25)
+TURN = WriteLock(
+    holder="me", until=5.5, delivery=OLD, source_version="v:1", attempted_by=OLD, attempted_at=2.25
+)
 
 
 @pytest.fixture(params=["memory", "table"])
-async def ledger(request: pytest.FixtureRequest, namespace: str) -> AsyncIterator[Ledger]:
+async def ledger(request: pytest.FixtureRequest, namespace: str) -> AsyncIterator[GuardStore]:
     if request.param == "memory":
-        yield MemoryLedger()
+        yield MemoryGuardStore()
         return
     azurite: Running = request.getfixturevalue("azurite")
     async with TableServiceClient.from_connection_string(azurite.storage) as tables:
         table = await tables.create_table_if_not_exists(namespace)
-        yield azure_guard_store.AzureLedger(table)
+        yield azure_guard_store.AzureGuardStore(table)
 
 
-def plain(turns: dict[str, Turn]) -> dict[str, Turn]:
+def plain(turns: dict[str, WriteLock]) -> dict[str, WriteLock]:
     return {name: replace(turn, etag=None) for name, turn in turns.items()}
 
 
-async def test_what_was_never_written_is_not_there(ledger: Ledger) -> None:
+async def test_what_was_never_written_is_not_there(ledger: GuardStore) -> None:
     assert await ledger.read(KEYS) == {}
     assert await ledger.read([]) == {}
 
 
 @pytest.mark.parametrize("number", [1, 2, 60])
-async def test_what_is_written_is_read_again(ledger: Ledger, number: int) -> None:
+async def test_what_is_written_is_read_again(ledger: GuardStore, number: int) -> None:
     wanted = dict.fromkeys(KEYS[:number], TURN)
     written = await ledger.write(wanted)
     assert plain(written) == wanted
     assert await ledger.read(KEYS) == written
 
 
-async def test_a_turn_without_a_stamp_has_none_again(ledger: Ledger) -> None:
-    await ledger.write({KEYS[0]: replace(TURN, stamp=None)})
-    assert (await ledger.read(KEYS[:1]))[KEYS[0]].stamp is None
+async def test_a_turn_without_a_stamp_has_none_again(ledger: GuardStore) -> None:
+    await ledger.write({KEYS[0]: replace(TURN, source_version=None)})
+    assert (await ledger.read(KEYS[:1]))[KEYS[0]].source_version is None
 
 
 @pytest.mark.parametrize("number", [1, 60])
-async def test_only_the_first_of_two_who_found_nothing_writes(ledger: Ledger, number: int) -> None:
+async def test_only_the_first_of_two_who_found_nothing_writes(
+    ledger: GuardStore, number: int
+) -> None:
     await ledger.write(dict.fromkeys(KEYS[:number], TURN))
     assert await ledger.write(dict.fromkeys(KEYS[:number], replace(TURN, holder="other"))) == {}
     assert {turn.holder for turn in (await ledger.read(KEYS)).values()} == {"me"}
 
 
 @pytest.mark.parametrize("number", [1, 60])
-async def test_only_the_first_of_two_who_read_the_same_writes(ledger: Ledger, number: int) -> None:
+async def test_only_the_first_of_two_who_read_the_same_writes(
+    ledger: GuardStore, number: int
+) -> None:
     read = await ledger.write(dict.fromkeys(KEYS[:number], TURN))
     first = {name: replace(turn, holder="first") for name, turn in read.items()}
     second = {name: replace(turn, holder="second") for name, turn in read.items()}
@@ -75,7 +81,7 @@ async def test_only_the_first_of_two_who_read_the_same_writes(ledger: Ledger, nu
 
 
 async def test_a_race_lost_for_one_row_leaves_the_others_of_its_part_as_they_are(
-    ledger: Ledger,
+    ledger: GuardStore,
 ) -> None:
     """What is told as written is written, and what is not told is not."""
     await ledger.write({KEYS[0]: TURN})
@@ -85,27 +91,27 @@ async def test_a_race_lost_for_one_row_leaves_the_others_of_its_part_as_they_are
     assert held == set(written)
 
 
-async def test_what_no_kept_delivery_can_ask_for_is_forgotten(ledger: Ledger) -> None:
-    free = Turn(delivery=OLD)
-    rows: dict[str, Turn] = {
+async def test_what_no_kept_delivery_can_ask_for_is_forgotten(ledger: GuardStore) -> None:
+    free = WriteLock(delivery=OLD)
+    rows: dict[str, WriteLock] = {
         KEYS[0]: free,
-        KEYS[1]: Turn(delivery=NEW),
-        KEYS[2]: Turn(delivery=OLD, trier=NEW),
-        KEYS[3]: Turn(delivery=OLD, holder="x", until=200.0),
-        KEYS[4]: Turn(),
+        KEYS[1]: WriteLock(delivery=NEW),
+        KEYS[2]: WriteLock(delivery=OLD, attempted_by=NEW),
+        KEYS[3]: WriteLock(delivery=OLD, holder="x", until=200.0),
+        KEYS[4]: WriteLock(),
     }
     await ledger.write(rows)
     assert await ledger.forget(NEW, 100.0, 10) == 2
     assert set(await ledger.read(KEYS)) == set(KEYS[1:4])
 
 
-async def test_no_more_is_forgotten_than_was_asked(ledger: Ledger) -> None:
-    await ledger.write(dict.fromkeys(KEYS[:5], Turn(delivery=OLD)))
+async def test_no_more_is_forgotten_than_was_asked(ledger: GuardStore) -> None:
+    await ledger.write(dict.fromkeys(KEYS[:5], WriteLock(delivery=OLD)))
     assert await ledger.forget(NEW, 100.0, 3) == 3
     assert len(await ledger.read(KEYS)) == 2
 
 
-async def test_the_rows_of_a_large_unit_are_written_at_once(ledger: Ledger) -> None:
+async def test_the_rows_of_a_large_unit_are_written_at_once(ledger: GuardStore) -> None:
     """In sixteen parts, each within what one entity group transaction takes."""
     keys = [key(n) for n in range(500)]
     assert len({name[:1] for name in keys}) == 16

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from integration.core.model import RowOutcome
+from integration.core.model import RowResult
 from integration.journal.keys import (
     accepted_at,
     days_between,
-    delivery_id,
     delivery_key,
     is_between,
     is_delivery_id,
+    new_delivery_id,
     older_than,
     row_key,
 )
@@ -31,33 +31,33 @@ BITS = st.integers(0, (1 << 74) - 1)
 @settings(max_examples=100, deadline=None)
 @given(MOMENTS, BITS)
 def test_a_delivery_id_is_a_uuid_of_version_7(moment: datetime, bits: int) -> None:
-    id_ = delivery_id(moment, bits)
+    id_ = new_delivery_id(moment, bits)
     assert UUID(id_).version == 7
     assert is_delivery_id(id_)
 
 
 def test_a_delivery_id_begins_with_its_moment() -> None:
-    assert UUID(delivery_id(NOW, 0)).int >> 80 == int(NOW.timestamp() * 1000)
+    assert UUID(new_delivery_id(NOW, 0)).int >> 80 == int(NOW.timestamp() * 1000)
 
 
 def test_a_moment_is_the_same_in_every_time_zone() -> None:
     elsewhere = NOW.astimezone(timezone(timedelta(hours=-11)))
-    assert delivery_id(elsewhere, 5) == delivery_id(NOW, 5)
+    assert new_delivery_id(elsewhere, 5) == new_delivery_id(NOW, 5)
 
 
 def test_every_random_bit_counts() -> None:
-    ids = {delivery_id(NOW, 1 << bit) for bit in range(74)}
+    ids = {new_delivery_id(NOW, 1 << bit) for bit in range(74)}
     assert len(ids) == 74
 
 
 def test_more_random_bits_than_fit_do_not_touch_the_moment() -> None:
-    assert delivery_id(NOW, 1 << 74) == delivery_id(NOW, 0)
+    assert new_delivery_id(NOW, 1 << 74) == new_delivery_id(NOW, 0)
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(MOMENTS, BITS), min_size=2, max_size=6))
 def test_keys_sort_the_newest_first(made: list[tuple[datetime, int]]) -> None:
-    ids = sorted({delivery_id(*one) for one in made})
+    ids = sorted({new_delivery_id(*one) for one in made})
     assert sorted(ids, key=delivery_key, reverse=True) == ids
 
 
@@ -65,9 +65,9 @@ def test_keys_sort_the_newest_first(made: list[tuple[datetime, int]]) -> None:
 @given(MOMENTS, BITS)
 def test_a_partition_is_one_day_wherever_the_moment_falls(moment: datetime, bits: int) -> None:
     midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
-    partition, row = delivery_key(delivery_id(moment, bits))
-    assert partition == delivery_key(delivery_id(midnight, 0))[0]
-    assert partition > delivery_key(delivery_id(midnight + timedelta(days=1), 0))[0]
+    partition, row = delivery_key(new_delivery_id(moment, bits))
+    assert partition == delivery_key(new_delivery_id(midnight, 0))[0]
+    assert partition > delivery_key(new_delivery_id(midnight + timedelta(days=1), 0))[0]
     assert (len(partition), len(row)) == (5, 32)
 
 
@@ -78,11 +78,11 @@ def test_a_partition_is_one_day_wherever_the_moment_falls(moment: datetime, bits
         "7",
         "..",
         "0b6d3d3e-9c4b-4a53-8f1f-6f0f8a2f4c11",
-        delivery_id(NOW, 5).upper(),
-        f"{{{delivery_id(NOW, 5)}}}",
-        delivery_id(NOW, 5).replace("-", ""),
-        f"urn:uuid:{delivery_id(NOW, 5)}",
-        f"{delivery_id(NOW, 5)}\n",
+        new_delivery_id(NOW, 5).upper(),
+        f"{{{new_delivery_id(NOW, 5)}}}",
+        new_delivery_id(NOW, 5).replace("-", ""),
+        f"urn:uuid:{new_delivery_id(NOW, 5)}",
+        f"{new_delivery_id(NOW, 5)}\n",
         "x' or PartitionKey ne '",
     ],
 )
@@ -95,7 +95,7 @@ def test_the_list_begins_with_everything() -> None:
 
 
 def test_the_list_goes_on_below_the_last_one_shown() -> None:
-    last = delivery_id(NOW, 1 << 60)
+    last = new_delivery_id(NOW, 1 << 60)
     day, row = delivery_key(last)
     assert older_than(last) == (
         f"PartitionKey gt '{day}' or (PartitionKey eq '{day}' and RowKey gt '{row}')"
@@ -109,7 +109,7 @@ def test_the_list_goes_on_below_the_last_one_shown() -> None:
     dice = random.Random(7)
     for _ in range(200):
         hours = dice.choice([-90, -30, -1, 0, 1, 30, 90])
-        other = delivery_id(NOW + timedelta(hours=hours), dice.getrandbits(74))
+        other = new_delivery_id(NOW + timedelta(hours=hours), dice.getrandbits(74))
         assert listed(other) is (other < last)
 
 
@@ -117,7 +117,7 @@ def test_the_list_goes_on_below_the_last_one_shown() -> None:
 @given(MOMENTS, BITS)
 def test_the_moment_of_a_delivery_can_be_read_from_its_id(moment: datetime, bits: int) -> None:
     # An id keeps milliseconds, from a float: never a later moment, and at most one less.
-    lost = moment - accepted_at(delivery_id(moment, bits))
+    lost = moment - accepted_at(new_delivery_id(moment, bits))
     assert timedelta(0) <= lost <= timedelta(milliseconds=1)
 
 
@@ -132,7 +132,7 @@ def test_days_between_two_moments_are_a_range_of_partitions() -> None:
     dice = random.Random(7)
     for _ in range(300):
         at, since, until = (NOW + timedelta(hours=dice.randrange(-99, 99)) for _ in range(3))
-        id_ = delivery_id(at, dice.getrandbits(74))
+        id_ = new_delivery_id(at, dice.getrandbits(74))
         for bounds in ((None, None), (since, None), (None, until), (since, until)):
             if is_between(id_, *bounds):
                 assert listed(id_, *bounds)
@@ -141,12 +141,12 @@ def test_days_between_two_moments_are_a_range_of_partitions() -> None:
 
 
 def test_both_ends_of_a_time_belong_to_it() -> None:
-    id_ = delivery_id(NOW, 5)
+    id_ = new_delivery_id(NOW, 5)
     assert is_between(id_, NOW, NOW)
     assert not is_between(id_, NOW + timedelta(milliseconds=1), None)
     assert not is_between(id_, None, NOW - timedelta(milliseconds=1))
 
 
 def test_a_row_is_keyed_by_table_and_resource() -> None:
-    outcome = RowOutcome("d", "Patient/a-1.b", "contact", None, "created")
+    outcome = RowResult("d", "Patient/a-1.b", "contact", None, "created")
     assert row_key(outcome) == "contact Patient a-1.b"

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from azure.data.tables.aio import TableServiceClient
 
-from integration.core.model import Claim
+from integration.core.model import WorkItem
 from integration.journal.azure_tables import made
 from integration.journal.azure_waits import AzureWaits
 from integration.journal.waits import MemoryWaits, Waits
@@ -26,8 +26,8 @@ async def waits(request: pytest.FixtureRequest, namespace: str) -> AsyncIterator
         yield AzureWaits(await made(tables, namespace))
 
 
-def claim(id_: str, delivery: str = "d1") -> Claim:
-    return Claim(delivery, resource=f"Patient/{id_}")
+def claim(id_: str, delivery: str = "d1") -> WorkItem:
+    return WorkItem(delivery, resource=f"Patient/{id_}")
 
 
 async def told(waits: Waits, target: str) -> list[tuple[str, str | None]]:

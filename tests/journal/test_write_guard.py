@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from integration.core.model import Claim, Status
-from integration.journal.guard_store import MemoryLedger, Turn
+from integration.core.model import Status, WorkItem
+from integration.journal.guard_store import MemoryGuardStore, WriteLock
 from integration.journal.write_guard import is_later
 from integration.queues.names import MIRROR_QUEUE
 from integration.relay import process
@@ -131,7 +131,7 @@ async def test_two_deliveries_never_write_a_resource_at_the_same_time(route: Rou
     second = await route.deliver(batch(update("second")))
 
     async def meanwhile() -> None:
-        await process.carry(route.relay, Claim(second))
+        await process.process(route.relay, WorkItem(second))
 
     route.neighbour.will_wait_for(meanwhile)
     await route.carry(first)
@@ -201,7 +201,7 @@ async def test_a_request_that_waited_for_a_place_until_its_turn_is_nearly_over_i
 ) -> None:
     """The server could still be busy with it when the next delivery has its turn."""
     delivery = await route.deliver(batch(update("late")))
-    places = route.fhir.neighbour.places
+    places = route.fhir.upstream.limiter
     async with AsyncExitStack() as full:
         for _ in range(places.limit.now):
             await full.enter_async_context(places.place())
@@ -236,9 +236,9 @@ async def test_a_second_claim_of_a_delivery_does_not_repeat_what_the_first_has_d
         waiting.set()
         await done.wait()
 
-    carrier = replace(route.relay.carrier, order=replace(route.order, pause=pause))
+    carrier = replace(route.relay.context, guard=replace(route.order, pause=pause))
     second = asyncio.ensure_future(
-        process.carry(replace(route.relay, carrier=carrier), Claim(delivery))
+        process.process(replace(route.relay, context=carrier), WorkItem(delivery))
     )
     blocked = asyncio.ensure_future(waiting.wait())
 
@@ -274,7 +274,7 @@ async def test_two_conditional_creates_at_once_make_one_resource(route: Route) -
     deliveries = [await route.deliver(batch(create, entry(observation()))) for _ in range(2)]
 
     async def meanwhile() -> None:
-        await process.carry(route.relay, Claim(deliveries[1]))
+        await process.process(route.relay, WorkItem(deliveries[1]))
 
     # The server has looked, found nothing, and writes only now.
     route.neighbour.will_wait_for(meanwhile)
@@ -395,7 +395,7 @@ async def test_an_own_earlier_write_that_is_noted_stands_in_nobody_s_way(route: 
     assert family(route) == "older"
     (key,) = route.ledger.turns
     row = route.ledger.turns[key]
-    route.ledger.turns[key] = replace(row, trier=f"{delivery} 0.0", tried=0.0)
+    route.ledger.turns[key] = replace(row, attempted_by=f"{delivery} 0.0", attempted_at=0.0)
     await route.carry_all()
     assert family(route) == "newer"
     assert await route.statuses(delivery) == [201, 200]
@@ -434,15 +434,17 @@ async def test_a_delete_of_what_was_not_there_yet_is_not_undone_by_the_earlier_u
     """The worker died when its outcome was noted and its turn was not: the server has no trace."""
     first = await route.deliver(batch(update("first")))
     second = await route.deliver(b"", method="DELETE", type="Patient", id="p1")
-    write = MemoryLedger.write
+    write = MemoryGuardStore.write
 
-    async def dies(ledger: MemoryLedger, turns: Mapping[str, Turn]) -> dict[str, Turn]:
+    async def dies(
+        ledger: MemoryGuardStore, turns: Mapping[str, WriteLock]
+    ) -> dict[str, WriteLock]:
         if any(not turn.holder for turn in turns.values()):
             raise asyncio.CancelledError
         return await write(ledger, turns)
 
     with monkeypatch.context() as patched:
-        patched.setattr(MemoryLedger, "write", dies)
+        patched.setattr(MemoryGuardStore, "write", dies)
         with pytest.raises(asyncio.CancelledError):
             await route.carry(second)
     assert await route.statuses(second) == [204]
@@ -510,19 +512,19 @@ async def test_a_superseded_patient_is_not_mirrored_again(route: Route) -> None:
 @pytest.mark.parametrize(
     ("turn", "delivery", "stamp", "later"),
     [
-        (Turn(), "b", None, False),
-        (Turn(delivery="a"), "b", None, False),
-        (Turn(delivery="c"), "b", None, True),
-        (Turn(delivery="b"), "b", None, False),
-        (Turn(delivery="a", stamp="v:2"), "b", "v:1", True),
-        (Turn(delivery="c", stamp="v:1"), "b", "v:2", False),
-        (Turn(delivery="c", stamp="v:1"), "b", "v:1", True),
-        (Turn(delivery="c", stamp="v:1"), "b", "u:2026", True),
-        (Turn(delivery="a", stamp="v:1"), "b", None, False),
-        (Turn(delivery="c"), "b", "v:9", True),
+        (WriteLock(), "b", None, False),
+        (WriteLock(delivery="a"), "b", None, False),
+        (WriteLock(delivery="c"), "b", None, True),
+        (WriteLock(delivery="b"), "b", None, False),
+        (WriteLock(delivery="a", source_version="v:2"), "b", "v:1", True),
+        (WriteLock(delivery="c", source_version="v:1"), "b", "v:2", False),
+        (WriteLock(delivery="c", source_version="v:1"), "b", "v:1", True),
+        (WriteLock(delivery="c", source_version="v:1"), "b", "u:2026", True),
+        (WriteLock(delivery="a", source_version="v:1"), "b", None, False),
+        (WriteLock(delivery="c"), "b", "v:9", True),
     ],
 )
-def test_what_is_later(turn: Turn, delivery: str, stamp: str | None, later: bool) -> None:
+def test_what_is_later(turn: WriteLock, delivery: str, stamp: str | None, later: bool) -> None:
     """By the source's stamps where both have one of a kind, else by arrival."""
     assert is_later(turn, delivery, stamp) is later
 

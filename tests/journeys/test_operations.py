@@ -16,9 +16,9 @@ import pytest
 from azure.data.tables.aio import TableServiceClient
 from azure.storage.blob.aio import BlobServiceClient
 
-from integration.core.model import Delivery, Received, Status
+from integration.core.model import Delivery, DeliveryRequest, Status
 from integration.journal.azure_store import AzureJournal, opened
-from integration.journal.keys import delivery_id
+from integration.journal.keys import new_delivery_id
 from integration.journal.store import Kept
 from tests.journeys.route import PATIENCE, Route, bundle, entry, locations, patient, statuses
 
@@ -39,12 +39,12 @@ async def journal(route: Route) -> AsyncIterator[AzureJournal]:
 async def kept(journal: AzureJournal, body: Any, **fields: Any) -> str:
     """As a worker leaves it that dies after noting a delivery, before queueing it."""
     accepted = fields.pop("accepted")
-    id_, data = delivery_id(accepted, randbits(74)), msgspec.json.encode(body)
+    id_, data = new_delivery_id(accepted, randbits(74)), msgspec.json.encode(body)
     values = {"status": Status.ACCEPTED, "kind": body["type"], "entries": len(body["entry"])}
     delivery = Delivery(
         id_, "default", uuid4().hex, "d", accepted, **values | fields, bytes=len(data)
     )
-    await journal.keep(delivery, Kept(Received("POST"), data))
+    await journal.keep(delivery, Kept(DeliveryRequest("POST"), data))
     return id_
 
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from integration.core import decimal_json
-from integration.core.model import Received
+from integration.core.model import DeliveryRequest
 from integration.fhir import bundle
 from integration.fhir.identity import Naming
 from integration.fhir.plan import plan
@@ -134,7 +134,7 @@ def test_a_made_transaction_has_parts_of_these_sizes(sizes: list[int]) -> None:
 
 def test_the_large_transaction_is_split_with_one_part_over_the_limit() -> None:
     body = decimal_json.encode(large_transaction(LARGE))
-    planned = plan(bundle.read(body, Received("POST")), Naming("sender", "key"))
+    planned = plan(bundle.read(body, DeliveryRequest("POST")), Naming("sender", "key"))
     assert planned.split
     sizes = [[len(unit.entries) for unit in lane.units] for lane in planned.lanes]
     assert sizes == [[500, 100], [200]]

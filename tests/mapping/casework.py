@@ -12,7 +12,7 @@ import pytest
 from integration.core.errors import Unmappable
 from integration.core.model import Column
 from integration.mapping import engine
-from integration.mapping.model import AttributeMap, Concept, EntityMap, Kind, Link
+from integration.mapping.model import AttributeMap, Concept, EntityMap, Kind, Lookup
 
 Case = dict[str, Any]
 Tables = Mapping[str, Mapping[str, Column]]
@@ -44,7 +44,7 @@ def filled(columns: Mapping[str, Any]) -> dict[str, Any]:
 
 def _as_json(value: Any) -> Any:
     match value:
-        case Link():
+        case Lookup():
             return {"link": value.resource}
         case Concept():
             return {

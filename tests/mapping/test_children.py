@@ -7,7 +7,7 @@ from typing import Any
 from integration.core.model import Column
 from integration.mapping.engine import apply
 from integration.mapping.load import parse
-from integration.mapping.model import Concept, Link, Mapped
+from integration.mapping.model import Concept, Lookup, Mapped
 
 ROW = """resource = "Patient"
 [row]
@@ -138,7 +138,7 @@ def test_lookups_and_concepts_of_items_are_values_too() -> None:
         "type": {"coding": [{"code": "MR"}]},
     }
     (row,) = rows(mapped(paths, '["value"]', identifier=[item]))
-    assert row["link"] == Link("Organization/9")
+    assert row["link"] == Lookup("Organization/9")
     assert row["other"] == Concept(7, "MR", "MR", None)
 
 

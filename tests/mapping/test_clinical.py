@@ -19,7 +19,7 @@ import pytest
 from integration.core.errors import Rejected
 from integration.fhir import validation
 from integration.mapping import engine, load
-from integration.mapping.model import AttributeMap, EntityMap, Kind, Link, Route
+from integration.mapping.model import AttributeMap, EntityMap, Kind, Lookup, Route
 from integration.mapping.write_back import apply
 from integration.mapping.write_back.inverse_paths import invertible
 from integration.virtual_tables.entity_type import shape
@@ -49,7 +49,7 @@ SEARCHED = [(entity, one) for entity, one in COLUMNS if one.shown.search]
 
 CHOICES = [(entity, one) for entity, one in COLUMNS if one.kind is Kind.CHOICE]
 
-PATIENT = Link("Patient/1")
+PATIENT = Lookup("Patient/1")
 # Of each table, what a user must say of a new row.
 LEAST: dict[str, dict[str, Any]] = {
     "AllergyIntolerance": {"msemr_patient": PATIENT},
@@ -61,11 +61,11 @@ LEAST: dict[str, dict[str, Any]] = {
         "msemr_prioritycode": "normal",
         "msemr_patient": PATIENT,
         "msemr_created": datetime(2024, 3, 4, tzinfo=UTC),
-        "msemr_providerpractitioner": Link("Practitioner/6"),
-        "msemr_coverage": Link("Coverage/3"),
+        "msemr_providerpractitioner": Lookup("Practitioner/6"),
+        "msemr_coverage": Lookup("Coverage/3"),
     },
     "Condition": {"msemr_subjecttypepatient": PATIENT},
-    "Coverage": {"msemr_beneficiary": PATIENT, "msemr_payororganization": Link("Organization/8")},
+    "Coverage": {"msemr_beneficiary": PATIENT, "msemr_payororganization": Lookup("Organization/8")},
     "Device": {},
     "DiagnosticReport": {"msemr_codetext": "Blood count"},
     "DocumentReference": {"msemr_contenturl": "https://sample.example/summary.pdf"},

@@ -20,7 +20,7 @@ from integration.mapping.engine import (
 )
 from integration.mapping.keys import primary_key, shown_id
 from integration.mapping.load import maps, parse, shipped
-from integration.mapping.model import Concept, Link, Mapped
+from integration.mapping.model import Concept, Lookup, Mapped
 from tests.mapping.tenant import all_columns
 
 MARKER = "Zzyzx"
@@ -551,7 +551,7 @@ def test_whatever_a_resource_looks_like_it_has_a_row(elements: dict[str, Any], s
     found = apply(entity, resource, all_columns())
     assert {entity.key, *found.columns} == set(entity.columns)
     for column in (value for row in (found, *found.children) for value in row.columns.values()):
-        assert column is None or isinstance(column, str | int | Decimal | Link | Concept)
+        assert column is None or isinstance(column, str | int | Decimal | Lookup | Concept)
 
 
 def test_a_resource_without_an_id_has_none() -> None:

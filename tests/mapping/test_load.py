@@ -12,7 +12,7 @@ from integration.mapping import files
 from integration.mapping.files import CLINICAL, FOLDER, names
 from integration.mapping.load import maps, parse, shipped, understood
 from integration.mapping.model import AttributeMap, EntityMap, Kind, LongId, Remove, Route, TooLong
-from integration.mapping.schema_mismatches import misfits
+from integration.mapping.schema_mismatches import schema_mismatches
 from tests.mapping.tenant import PREFIX, all_columns
 
 ROW = """
@@ -433,7 +433,7 @@ def test_a_map_fits_the_tables_of_the_stand_in(set_: str, entity: EntityMap) -> 
     # An organisation without the healthcare solution has no such column; the stand-in has both.
     both = "contact.msemr_contacttype is required"
     custom = (f"{PREFIX}_race", f"{PREFIX}_ethnicity", f"{PREFIX}_birthsex")
-    wrong = [each for each in misfits(entity, all_columns()) if not each.endswith(custom)]
+    wrong = [each for each in schema_mismatches(entity, all_columns()) if not each.endswith(custom)]
     assert [each for each in wrong if set_ == "healthcare" or both not in each] == []
 
 

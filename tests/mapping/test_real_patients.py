@@ -18,7 +18,7 @@ from integration.core.model import Column
 from integration.mapping import engine, load
 from integration.mapping.concepts import CONCEPTS
 from integration.mapping.keys import primary_key
-from integration.mapping.model import Child, Concept, EntityMap, Link, Mapped
+from integration.mapping.model import Child, Concept, EntityMap, Lookup, Mapped
 from local.dataverse import tables
 from local.dataverse.app import create_app
 from tests.mapping import real
@@ -118,7 +118,7 @@ class _Writer:
         for name, value in columns.items():
             column = self.columns[table][name]
             match value:
-                case Link():
+                case Lookup():
                     target = await self._target(column, value)
                     if target is not None:
                         navigation, address = target
@@ -132,7 +132,7 @@ class _Writer:
                     body[name] = value
         return body
 
-    async def _target(self, column: Column, link: Link) -> tuple[str, str] | None:
+    async def _target(self, column: Column, link: Lookup) -> tuple[str, str] | None:
         """The row of another resource, bare where it is not written yet; None for a resource
         without a table, or whose table the lookup cannot show."""
         kind, _, identifier = link.resource.partition("/")

@@ -8,7 +8,7 @@ import pytest
 
 from integration.core.model import Column
 from integration.mapping.load import parse
-from integration.mapping.schema_mismatches import misfits
+from integration.mapping.schema_mismatches import schema_mismatches
 
 MAP = """resource = "Patient"
 [row]
@@ -76,7 +76,7 @@ TABLES = {"contact": CONTACT, "number": NUMBER}
 
 
 def test_a_map_fits_tables_that_have_what_it_names() -> None:
-    assert misfits(ENTITY, TABLES) == []
+    assert schema_mismatches(ENTITY, TABLES) == []
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_what_the_row_lacks_is_told(column: str, instead: Column | None, misfit:
     columns = {name: one for name, one in CONTACT.items() if name != column}
     if instead is not None:
         columns[column] = instead
-    assert misfits(ENTITY, {**TABLES, "contact": columns}) == [misfit]
+    assert schema_mismatches(ENTITY, {**TABLES, "contact": columns}) == [misfit]
 
 
 @pytest.mark.parametrize(
@@ -122,11 +122,11 @@ def test_what_a_child_lacks_is_told(column: str, instead: Column | None, misfit:
     columns = {name: one for name, one in NUMBER.items() if name != column}
     if instead is not None:
         columns[column] = instead
-    assert misfits(ENTITY, {**TABLES, "number": columns}) == [misfit]
+    assert schema_mismatches(ENTITY, {**TABLES, "number": columns}) == [misfit]
 
 
 def test_tables_that_are_not_there_are_told() -> None:
-    assert misfits(ENTITY, {}) == [
+    assert schema_mismatches(ENTITY, {}) == [
         "patient.toml: the organisation has no table contact",
         "patient.toml: the organisation has no table number",
     ]
@@ -134,4 +134,4 @@ def test_tables_that_are_not_there_are_told() -> None:
 
 def test_a_required_column_that_nobody_can_write_wants_nothing() -> None:
     generated = Column("number", "String", required=True, enforced=True, writable_on_create=False)
-    assert misfits(ENTITY, {**TABLES, "contact": {**CONTACT, "number": generated}}) == []
+    assert schema_mismatches(ENTITY, {**TABLES, "contact": {**CONTACT, "number": generated}}) == []

@@ -9,7 +9,7 @@ import pytest
 
 from integration.core.errors import Unmappable
 from integration.core.model import Column
-from integration.mapping.model import AttributeMap, Concept, Kind, Link, Partial, TooLong
+from integration.mapping.model import AttributeMap, Concept, Kind, Lookup, Partial, TooLong
 from integration.mapping.values import fitted
 
 BASE = "https://fhir.example/r4"
@@ -207,7 +207,7 @@ def test_a_day_that_no_calendar_or_no_column_has_is_left_out(date: str, why: str
 def test_a_partial_moment_may_stand_for_its_first_or_last_second(
     partial: Partial, value: str, moment: str, notes: int
 ) -> None:
-    found, noted = put(Kind.MOMENT, value, Column("a", "DateTime"), partial=partial)
+    found, noted = put(Kind.DATETIME, value, Column("a", "DateTime"), partial=partial)
     assert found == moment
     assert len(noted) == notes
 
@@ -228,8 +228,8 @@ LOOKUP = Column("a", "Lookup", targets={"contact": "A"})
     ],
 )
 def test_a_reference_leads_to_the_row_of_a_resource_of_our_server(value: Any) -> None:
-    assert put(Kind.LOOKUP, value, LOOKUP, BASE) == (Link("Practitioner/1"), [])
-    assert put(Kind.LOOKUP, value, LOOKUP, f"{BASE}/") == (Link("Practitioner/1"), [])
+    assert put(Kind.LOOKUP, value, LOOKUP, BASE) == (Lookup("Practitioner/1"), [])
+    assert put(Kind.LOOKUP, value, LOOKUP, f"{BASE}/") == (Lookup("Practitioner/1"), [])
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_a_copy_goes_into_no_column_that_needs_more(type_: str) -> None:
     assert why_not(Kind.COPY, "x", Column("a", type_)) == f"a {type_} column takes no copy"
 
 
-@pytest.mark.parametrize("kind", [Kind.COPY, Kind.DATE, Kind.MOMENT, Kind.CHOICE])
+@pytest.mark.parametrize("kind", [Kind.COPY, Kind.DATE, Kind.DATETIME, Kind.CHOICE])
 @pytest.mark.parametrize("value", [{"a": 1}, ["x"]])
 def test_only_references_and_concepts_are_no_primitives(kind: Kind, value: Any) -> None:
     assert why_not(kind, value, Column("a", "String")) == "the path ends at no primitive"

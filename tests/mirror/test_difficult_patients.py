@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from integration.core.model import Claim, RowOutcome
+from integration.core.model import RowResult, WorkItem
 from integration.mapping import load
 from integration.mapping.load import Maps
 from integration.mirror import mirror as mirroring
@@ -258,16 +258,16 @@ async def plain(route: Route) -> AsyncIterator[Route]:
     dataverse.app.close()
 
 
-async def mirror(route: Route, elements: Mapping[str, Any]) -> RowOutcome:
+async def mirror(route: Route, elements: Mapping[str, Any]) -> RowResult:
     route.neighbour.put({"resourceType": "Patient", "id": ID, **elements})
     return await brought(route)
 
 
-async def brought(route: Route) -> RowOutcome:
+async def brought(route: Route) -> RowResult:
     """What was noted."""
-    await mirroring.mirror(route.mirror, Claim(DELIVERY, resource=f"Patient/{ID}"))
+    await mirroring.mirror(route.mirror, WorkItem(DELIVERY, resource=f"Patient/{ID}"))
     (noted,) = await route.journal.rows(DELIVERY)
-    found: RowOutcome = noted
+    found: RowResult = noted
     return found
 
 
@@ -322,7 +322,7 @@ async def test_what_has_rows_of_its_own_is_not_noted(route: Route) -> None:
     links = [{"other": {"reference": f"Patient/{n}"}, "type": "seealso"} for n in range(5)]
     for n in range(5):
         resource = route.neighbour.put({"resourceType": "Patient", "id": str(n)})
-        await mirroring.mirror(route.mirror, Claim("others", resource=resource))
+        await mirroring.mirror(route.mirror, WorkItem("others", resource=resource))
     numbers = [{"system": "urn:mrn", "value": str(n)} for n in range(5)]
     noted = await mirror(route, {"link": links, "identifier": numbers})
     assert noted.notes == ()
@@ -355,7 +355,7 @@ async def put_back(route: Route, maps: Maps) -> str:
     """Why a patient waits for an operator."""
     resource = route.neighbour.put({"resourceType": "Patient", "id": ID})
     it = replace(route.mirror, maps=maps.entities, broken=maps.broken)
-    await mirroring.mirror(it, Claim(DELIVERY, resource=resource))
+    await mirroring.mirror(it, WorkItem(DELIVERY, resource=resource))
     ((_, delay),) = route.queued(MIRROR_QUEUE)
     assert delay >= 600
     assert await route.dataverse_neighbour.contacts() == []

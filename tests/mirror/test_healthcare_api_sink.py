@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from integration.app import wiring
-from integration.core.model import Claim, RowOutcome
+from integration.core.model import RowResult, WorkItem
 from integration.dataverse import requests
 from integration.dataverse.client import rows as rows_of
 from integration.dataverse.requests import Change
@@ -38,14 +38,14 @@ def doctor() -> Body:
     return {"resourceType": "Practitioner", "id": "d1", "name": [{"family": "Doc"}]}
 
 
-async def hand_out(route: Route, claim: Claim) -> None:
+async def hand_out(route: Route, claim: WorkItem) -> None:
     sink = wiring._sink("healthcare-api", route.web_api, route.order)
     await mirroring.mirror(replace(route.mirror, sink=sink, maps=route.maps), claim)
 
 
-async def mirror(route: Route, resource: str, delivery: str = DELIVERY) -> RowOutcome | None:
+async def mirror(route: Route, resource: str, delivery: str = DELIVERY) -> RowResult | None:
     """What was noted of it last."""
-    await hand_out(route, Claim(delivery, resource=resource))
+    await hand_out(route, WorkItem(delivery, resource=resource))
     noted = await route.journal.rows(delivery)
     return next((each for each in reversed(noted) if each.resource == resource), None)
 
@@ -71,7 +71,7 @@ async def children(route: Route) -> list[Body]:
 
 async def test_only_the_setting_sends_resources_to_the_api(route: Route) -> None:
     sink = wiring._sink("web-api", route.web_api, route.order)
-    claim = Claim(DELIVERY, resource=route.neighbour.put(anna()))
+    claim = WorkItem(DELIVERY, resource=route.neighbour.put(anna()))
     await mirroring.mirror(replace(route.mirror, sink=sink), claim)
     assert sent(route) == []
     assert (await route.dataverse_neighbour.contact())["lastname"] == MARKER
@@ -86,7 +86,7 @@ async def test_a_patient_is_sent_as_fhir_has_it_and_becomes_a_contact(route: Rou
     row = await route.dataverse_neighbour.contact()
     assert (row["lastname"], row["msemr_azurefhirid"]) == (MARKER, ANNA)
     assert [each["msemr_value"] for each in await children(route)] == ["1"]
-    assert noted == RowOutcome(DELIVERY, resource, "contact", row["contactid"], "created", "1")
+    assert noted == RowResult(DELIVERY, resource, "contact", row["contactid"], "created", "1")
     (heard,) = sent(route)
     assert heard.body["msind_BundleTag"] == DELIVERY
     assert heard.headers["x-ms-client-request-id"] == DELIVERY
@@ -272,7 +272,7 @@ async def test_a_link_to_a_patient_without_a_row_is_made_when_that_one_comes(
 async def test_a_reference_in_full_to_the_same_server_finds_its_row(route: Route) -> None:
     route.maps = every_map()
     await mirror(route, route.neighbour.put(doctor()))
-    full = f"{route.fhir.neighbour.base}/Practitioner/d1"
+    full = f"{route.fhir.upstream.base}/Practitioner/d1"
     noted = await mirror(
         route, route.neighbour.put(anna(generalPractitioner=[{"reference": full}]))
     )

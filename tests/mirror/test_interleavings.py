@@ -10,12 +10,12 @@ import httpx
 from hypothesis import given
 from hypothesis import strategies as st
 
-from integration.core.model import Claim
-from integration.journal.guard_store import MemoryLedger
+from integration.core.model import WorkItem
+from integration.journal.guard_store import MemoryGuardStore
 from integration.journal.store import MemoryJournal
 from integration.mirror import mirror as mirroring
 from integration.queues.names import MIRROR_QUEUE
-from integration.queues.queue_sender import MemoryOutbox
+from integration.queues.queue_sender import MemoryQueueSender
 from tests.conftest import Body, Clock, DataverseNeighbour, FhirNeighbour, Route, patient, routed
 from tests.fhir.bundles import bounded
 
@@ -91,7 +91,7 @@ class Story:
         self.versions[version] = numbers
 
     def claimed(self) -> None:
-        claim = Claim(DELIVERY, resource=WHO)
+        claim = WorkItem(DELIVERY, resource=WHO)
         self.working.add(asyncio.ensure_future(mirroring.mirror(self.route.mirror, claim)))
 
     async def settle(self) -> None:
@@ -125,7 +125,7 @@ def test_dataverse_ends_as_fhir_is_and_never_goes_back(steps: list[tuple[str, in
 async def _told(steps: Iterator[tuple[str, int]]) -> None:
     clock, dataverse = Clock(), DataverseNeighbour()
     gate = Gated(dataverse)
-    ends = (MemoryJournal(), MemoryOutbox(), MemoryLedger())
+    ends = (MemoryJournal(), MemoryQueueSender(), MemoryGuardStore())
     async with routed(FhirNeighbour(clock), gate, clock, *ends, most=50) as route:
         story = Story(route, gate)
         for what, number in steps:

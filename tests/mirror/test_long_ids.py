@@ -11,7 +11,7 @@ from functools import partial
 
 import pytest
 
-from integration.core.model import Claim, RowOutcome
+from integration.core.model import RowResult, WorkItem
 from integration.mapping.keys import primary_key
 from integration.mapping.load import shipped
 from integration.mapping.model import LongId
@@ -36,11 +36,11 @@ def following(long_id: LongId, route: Route) -> Route:
     return route
 
 
-async def mirror(route: Route, resource: str) -> RowOutcome:
+async def mirror(route: Route, resource: str) -> RowResult:
     """What was noted of it."""
-    await mirroring.mirror(route.mirror, Claim(DELIVERY, resource=resource))
+    await mirroring.mirror(route.mirror, WorkItem(DELIVERY, resource=resource))
     noted = await route.journal.rows(DELIVERY)
-    found: RowOutcome = [row for row in noted if row.resource == resource][-1]
+    found: RowResult = [row for row in noted if row.resource == resource][-1]
     return found
 
 
@@ -159,7 +159,7 @@ async def test_what_the_toolkit_cannot_keep_is_refused_whatever_our_map_says(
     sink = partial(healthcare_api_sink.bring, HealthcareApi(route.web_api, route.order))
     it = replace(route.mirror, sink=sink)
     resource = route.neighbour.put(patient(id=ONE))
-    await mirroring.mirror(it, Claim(DELIVERY, resource=resource))
+    await mirroring.mirror(it, WorkItem(DELIVERY, resource=resource))
     (noted,) = await route.journal.rows(DELIVERY)
     assert (noted.action, noted.row) == ("refused", None)
     assert [note.partition(" @ ")[0] for note in noted.notes] == [TOO_LONG]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from integration.core.model import Claim, RowOutcome
+from integration.core.model import RowResult, WorkItem
 from integration.mapping import load
 from integration.mirror import mirror as mirroring
 from integration.queues.names import MIRROR_QUEUE
@@ -39,10 +39,10 @@ def replacing() -> Body:
     return patient(id=NEW, active=True, link=[link(OLD, "replaces")])
 
 
-async def mirror(route: Route, resource: Body) -> RowOutcome:
+async def mirror(route: Route, resource: Body) -> RowResult:
     """Write it to FHIR and mirror it, then all that this has woken: what was noted of it."""
     name = route.neighbour.put(resource)
-    await mirroring.mirror(route.mirror, Claim(DELIVERY, resource=name))
+    await mirroring.mirror(route.mirror, WorkItem(DELIVERY, resource=name))
     noted = [row for row in await route.journal.rows(DELIVERY) if row.resource == name]
     for _ in range(10):
         claims = [claim for claim, _ in route.queued(MIRROR_QUEUE)]

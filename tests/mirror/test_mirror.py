@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from integration.core.model import Claim, RowOutcome
+from integration.core.model import RowResult, WorkItem
 from integration.mapping.load import shipped
 from integration.mapping.model import AttributeMap, Kind
 from integration.mirror import mirror as mirroring
@@ -27,9 +27,9 @@ def anna(**elements: Any) -> Body:
     return patient(id=ANNA, **elements)
 
 
-async def mirror(route: Route, resource: str, **claim: Any) -> RowOutcome | None:
+async def mirror(route: Route, resource: str, **claim: Any) -> RowResult | None:
     """What was noted."""
-    await mirroring.mirror(route.mirror, Claim(DELIVERY, resource=resource, **claim))
+    await mirroring.mirror(route.mirror, WorkItem(DELIVERY, resource=resource, **claim))
     noted = await route.journal.rows(DELIVERY)
     return noted[0] if noted else None
 
@@ -49,7 +49,7 @@ async def test_a_contact_s_key_is_the_fhir_id_where_that_is_a_guid(route: Route)
     assert row["contactid"] == row["msemr_azurefhirid"] == ANNA
     assert row["lastname"] == MARKER
     assert row["msemr_azurefhirversion"] == "1"
-    assert noted == RowOutcome(DELIVERY, f"Patient/{ANNA}", "contact", ANNA, "created", "1")
+    assert noted == RowResult(DELIVERY, f"Patient/{ANNA}", "contact", ANNA, "created", "1")
 
 
 async def test_another_id_gives_the_same_guid_every_time(route: Route) -> None:
@@ -354,7 +354,7 @@ async def test_a_missing_column_is_for_an_operator_and_waits_long(
     known = shipped()["Patient"]
     wanting = AttributeMap("msemr_nosuchcolumn", Kind.COPY, "gender")
     wide = replace(known, attributes=(*known.attributes, wanting))
-    claim = Claim(DELIVERY, resource=route.neighbour.put(anna()))
+    claim = WorkItem(DELIVERY, resource=route.neighbour.put(anna()))
     await mirroring.mirror(replace(route.mirror, maps={"Patient": wide}), claim)
     ((_, delay),) = route.queued(MIRROR_QUEUE)
     assert delay >= 600
@@ -376,7 +376,7 @@ async def test_only_age_parks_a_row_and_the_journal_says_why(route: Route) -> No
 
 
 async def test_a_claim_that_failed_again_and_again_is_parked(route: Route) -> None:
-    claim = Claim(DELIVERY, resource=f"Patient/{ANNA}")
+    claim = WorkItem(DELIVERY, resource=f"Patient/{ANNA}")
     await mirroring.park(route.mirror, claim, "mirroring failed repeatedly")
     (noted,) = await route.journal.rows(DELIVERY)
     assert (noted.action, noted.notes) == ("parked", ("mirroring failed repeatedly",))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from integration.core.model import Claim, RowOutcome
+from integration.core.model import RowResult, WorkItem
 from integration.mirror import mirror as mirroring
 from integration.queues.names import MIRROR_QUEUE
 from tests.conftest import Body, Route, every_map, patient
@@ -30,13 +30,13 @@ def number(value: str, system: str = "urn:mrn") -> Body:
     return {"system": system, "value": value}
 
 
-async def mirror(route: Route, resource: Body) -> RowOutcome:
+async def mirror(route: Route, resource: Body) -> RowResult:
     """Written to FHIR, then mirrored: what was noted."""
     return await again(route, route.neighbour.put(resource))
 
 
-async def again(route: Route, resource: str) -> RowOutcome:
-    await mirroring.mirror(route.mirror, Claim(DELIVERY, resource=resource))
+async def again(route: Route, resource: str) -> RowResult:
+    await mirroring.mirror(route.mirror, WorkItem(DELIVERY, resource=resource))
     noted = {row.resource: row for row in await route.journal.rows(DELIVERY)}
     return noted[resource]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from random import Random
 
-from integration.core.model import Received
+from integration.core.model import DeliveryRequest
 from integration.fhir import bundle
 from integration.fhir.identity import Naming
 from integration.fhir.plan import Plan, plan
@@ -33,7 +33,7 @@ async def carried_together(world: World, both: tuple[Sent, Sent]) -> list[list[i
 
 
 def planned(it: Sent) -> Plan:
-    received = Received("POST", format="ndjson" if it.ndjson else "json")
+    received = DeliveryRequest("POST", format="ndjson" if it.ndjson else "json")
     return plan(bundle.read(it.body, received), Naming("clinic", "key"), it.limits)
 
 

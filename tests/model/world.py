@@ -19,23 +19,23 @@ from typing import Any
 
 import httpx
 
-from integration.core.http import Neighbour
-from integration.core.model import Claim
+from integration.core.http import Upstream
+from integration.core.model import WorkItem
 from integration.core.rate_limiter import Limiter, full
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.intake.accept import Intake, accept
-from integration.intake.http_request import Ask
-from integration.journal.guard_store import MemoryLedger
-from integration.journal.keys import delivery_id
+from integration.intake.http_request import IncomingRequest
+from integration.journal.guard_store import MemoryGuardStore
+from integration.journal.keys import new_delivery_id
 from integration.journal.store import MemoryJournal
-from integration.journal.write_guard import Order
+from integration.journal.write_guard import WriteGuard
 from integration.operations.deliveries import follow
 from integration.operations.views import response_bundle
 from integration.queues.names import RELAY_QUEUE
-from integration.queues.queue_sender import MemoryOutbox
+from integration.queues.queue_sender import MemoryQueueSender
 from integration.relay import process as relaying
-from integration.relay.lane import Carrier
+from integration.relay.lane import LaneContext
 from integration.relay.process import Relay
 from tests.conftest import patients_followed
 from tests.model.server import Server
@@ -111,8 +111,8 @@ class World:
     workers: int = 3
     happened: Counter[str] = field(default_factory=Counter)
     journal: MemoryJournal = field(default_factory=MemoryJournal)
-    outbox: MemoryOutbox = field(default_factory=MemoryOutbox)
-    ledger: MemoryLedger = field(default_factory=MemoryLedger)
+    outbox: MemoryQueueSender = field(default_factory=MemoryQueueSender)
+    ledger: MemoryGuardStore = field(default_factory=MemoryGuardStore)
     now: datetime = datetime(2026, 3, 2, 1, 15, tzinfo=UTC)
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
     _arrived: list[datetime] = field(default_factory=list)
@@ -131,12 +131,12 @@ class World:
         async with httpx.AsyncClient(transport=transport, trust_env=False) as http:
             room = Limiter(full(16), inf, lambda: 0.0, _no_pause)
             fhir = FhirServer(
-                Neighbour("FHIR server", "http://fhir/fhir", http, room, pause=_no_pause)
+                Upstream("FHIR server", "http://fhir/fhir", http, room, pause=_no_pause)
             )
             journal: Any = _Fragile(self.journal, self)
             outbox: Any = _Fragile(self.outbox, self)
             ledger: Any = _Fragile(self.ledger, self)
-            order = Order(
+            order = WriteGuard(
                 ledger,
                 lease=_LEASE,
                 now=lambda: self.now.timestamp(),
@@ -144,7 +144,7 @@ class World:
                 pause=_no_pause,
                 jitter=lambda: 0.5,
             )
-            carrier = Carrier(journal, outbox, fhir, order, patients_followed)
+            carrier = LaneContext(journal, outbox, fhir, order, patients_followed)
             self._relay = Relay(carrier, self.limits, self.clock, inf)
             yield self
 
@@ -154,16 +154,16 @@ class World:
             self.journal,
             self.outbox,
             self.clock,
-            lambda now: delivery_id(now, next(self._ids)),
+            lambda now: new_delivery_id(now, next(self._ids)),
             max_bytes=10_000_000,
         )
         kind = "application/fhir+ndjson" if ndjson else "application/fhir+json"
         headers = {"content-type": kind, "idempotency-key": f"message {next(self._ids)}"}
-        return (await accept(intake, Ask("POST", None, None, headers, body))).delivery
+        return (await accept(intake, IncomingRequest("POST", None, None, headers, body))).delivery
 
     async def carries(self) -> None:
         """All that is queued, until nothing is left to do."""
-        running: dict[asyncio.Task[None], Claim] = {}
+        running: dict[asyncio.Task[None], WorkItem] = {}
         for _ in range(3000):
             await self._settled(running)
             for task in [task for task in running if task.done()]:
@@ -211,11 +211,11 @@ class World:
             self.happened[fate] += 1
         return fate
 
-    async def _work(self, claim: Claim) -> None:
+    async def _work(self, claim: WorkItem) -> None:
         assert self._relay is not None
-        await relaying.carry(self._relay, claim)
+        await relaying.process(self._relay, claim)
 
-    async def _settled(self, running: dict[asyncio.Task[None], Claim]) -> None:
+    async def _settled(self, running: dict[asyncio.Task[None], WorkItem]) -> None:
         """Until nothing moves but by a choice: the workers wait for the FHIR server, or for each
         other, or are done."""
         before, idle = None, 0

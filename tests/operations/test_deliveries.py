@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from integration.core.errors import Rejected
-from integration.core.model import Claim, Status
+from integration.core.model import Status, WorkItem
 from integration.mirror import mirror as mirroring
 from integration.operations import deliveries
 from integration.relay import process as relaying
@@ -24,7 +24,7 @@ async def test_a_story_has_the_delivery_its_outcomes_and_its_rows(route: Route) 
     delivery = await route.deliver(bundle(entry(patient(id="p1"), method="PUT", url="Patient/p1")))
     assert not (await deliveries.follow(route.journal, delivery)).outcomes
     await route.carry(delivery)
-    await mirroring.mirror(route.mirror, Claim(delivery, resource="Patient/p1"))
+    await mirroring.mirror(route.mirror, WorkItem(delivery, resource="Patient/p1"))
     story = await deliveries.follow(route.journal, delivery)
     assert story.delivery.status is Status.DONE
     assert [each.location for each in story.outcomes] == ["Patient/p1/_history/1"]
@@ -122,11 +122,11 @@ async def test_a_sender_who_asks_too_early_costs_one_look_at_the_journal(route: 
 
 async def test_a_parked_delivery_is_replayed_with_its_id_and_ids(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
-    await relaying.park(route.journal, Claim(delivery), "the FHIR server was away")
+    await relaying.park(route.journal, WorkItem(delivery), "the FHIR server was away")
 
     await deliveries.replay(route.journal, route.outbox, delivery, route.clock.now)
     assert (await route.known(delivery)).status is Status.ACCEPTED
-    assert route.outbox.sent[-1] == ("relay", Claim(delivery), 0)
+    assert route.outbox.sent[-1] == ("relay", WorkItem(delivery), 0)
     await route.carry(delivery)
 
     known = await route.known(delivery)
@@ -139,11 +139,11 @@ async def test_rows_that_were_given_up_on_are_replayed(route: Route) -> None:
     assert (
         await told(deliveries.replay(route.journal, route.outbox, delivery, route.clock.now))
     ).status == 409
-    await mirroring.park(route.mirror, Claim(delivery, resource="Patient/p1"), "no answer")
+    await mirroring.park(route.mirror, WorkItem(delivery, resource="Patient/p1"), "no answer")
 
     await deliveries.replay(route.journal, route.outbox, delivery, route.clock.now)
 
-    assert route.outbox.sent[-1] == ("mirror", Claim(delivery, resource="Patient/p1"), 0)
+    assert route.outbox.sent[-1] == ("mirror", WorkItem(delivery, resource="Patient/p1"), 0)
 
 
 async def test_what_is_on_its_way_or_cancelled_is_not_replayed(route: Route) -> None:
@@ -168,7 +168,7 @@ async def parked(route: Route, number: int, reason: str = "FHIR server: answered
     made = []
     for _ in range(number):
         made.append(await route.deliver(patient(multipleBirthInteger=len(route.journal.bodies))))
-        await relaying.park(route.journal, Claim(made[-1]), reason)
+        await relaying.park(route.journal, WorkItem(made[-1]), reason)
         route.clock.later(DAY / 2)
     return made
 
@@ -185,7 +185,7 @@ async def test_parked_deliveries_are_replayed_the_oldest_first(route: Route) -> 
     made = await parked(route, 3)
     waiting = await route.deliver(patient(active=True))
     assert await replayed(route) == (made, None)
-    assert route.queued() == [(Claim(id_), 0) for id_ in made]
+    assert route.queued() == [(WorkItem(id_), 0) for id_ in made]
     for id_ in made:
         known = await route.known(id_)
         assert (known.status, known.reason, known.replayed) == (
@@ -202,7 +202,7 @@ async def test_a_replay_goes_on_where_the_last_one_ended(route: Route) -> None:
     first, after = await replayed(route, _count="2")
     assert (first, after) == (made[:2], made[1])
     again = await parked(route, 1)
-    await relaying.park(route.journal, Claim(made[0]), "FHIR server: answered 503")
+    await relaying.park(route.journal, WorkItem(made[0]), "FHIR server: answered 503")
     second, after = await replayed(route, _count="3", after=str(after))
     assert (second, after) == (made[2:], made[4])
     assert await replayed(route, after=str(after)) == (again, None)
@@ -212,7 +212,7 @@ async def test_a_replay_can_be_narrowed(route: Route) -> None:
     route.settings = {"sender_header": "x-sender"}
     made = await parked(route, 4)
     other = await route.deliver(patient(active=True), headers={"x-sender": "north"})
-    await relaying.park(route.journal, Claim(other), "FHIR server: answered 401")
+    await relaying.park(route.journal, WorkItem(other), "FHIR server: answered 401")
     moments = [(await route.known(id_)).accepted for id_ in made]
     for params, found in (
         ({"reason": "503"}, made),
@@ -257,7 +257,7 @@ async def test_what_somebody_cancels_meanwhile_is_not_replayed(route: Route) -> 
     )
     assert [each.id for each in result.deliveries] == made[1:]
     assert (await route.known(made[0])).status is Status.CANCELLED
-    assert route.queued() == [(Claim(made[1]), 0)]
+    assert route.queued() == [(WorkItem(made[1]), 0)]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from integration.core.errors import Rejected, Unavailable
-from integration.core.model import Activity, Category, Claim, Delivery, Status
+from integration.core.model import Activity, Category, Delivery, Status, WorkItem
 from integration.fhir.units import Limits
 from integration.journal.store import MemoryJournal
 from integration.mirror import mirror as mirroring
@@ -99,7 +99,7 @@ async def test_a_delivery_that_was_kept_and_never_queued_is_queued(route: Route)
     route.clock.later(10 * MINUTE)
     await swept(route)
     await swept(route)
-    assert route.queued() == [(Claim(delivery), 0)]
+    assert route.queued() == [(WorkItem(delivery), 0)]
     await route.carry_all()
     assert (await route.known(delivery)).status is Status.DONE
 
@@ -151,7 +151,7 @@ async def test_a_queue_that_takes_no_claim_is_tried_in_the_next_run(route: Route
         await sweep(keeping(route, Full()))
     assert (await route.known(delivery)).looked is None
     await swept(route)
-    assert route.queued() == [(Claim(delivery), 0)]
+    assert route.queued() == [(WorkItem(delivery), 0)]
 
 
 # --- what takes too long -----------------------------------------------------------------------
@@ -174,7 +174,7 @@ async def test_what_takes_longer_than_its_age_is_parked_aloud(
 
 async def test_a_parked_delivery_that_is_replayed_has_its_whole_time_again(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
-    await relaying.park(route.journal, Claim(delivery), "the FHIR server was away")
+    await relaying.park(route.journal, WorkItem(delivery), "the FHIR server was away")
     route.clock.later(20 * DAY)
     await deliveries.replay(route.journal, route.outbox, delivery, route.clock.now)
     await swept(route)
@@ -189,7 +189,7 @@ async def test_a_delivery_that_is_over_is_forgotten_with_all_that_was_kept_of_it
 ) -> None:
     delivery = await route.deliver(bundle(entry(patient(id="p1"), method="PUT", url="Patient/p1")))
     await route.carry(delivery)
-    await mirroring.mirror(route.mirror, Claim(delivery, resource="Patient/p1"))
+    await mirroring.mirror(route.mirror, WorkItem(delivery, resource="Patient/p1"))
     stopped = await route.deliver(patient(active=True))
     await deliveries.cancel(route.journal, stopped, route.clock.now)
     route.clock.later(30 * DAY - 1)
@@ -210,7 +210,7 @@ async def test_a_delivery_that_is_over_is_forgotten_with_all_that_was_kept_of_it
 
 async def test_a_parked_delivery_is_never_forgotten(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
-    await relaying.park(route.journal, Claim(delivery), "the FHIR server was away")
+    await relaying.park(route.journal, WorkItem(delivery), "the FHIR server was away")
     route.clock.later(3000 * DAY)
     await swept(route)
     assert (await route.journal.kept(delivery)).body
@@ -319,7 +319,7 @@ async def test_the_turns_that_a_parked_delivery_may_ask_for_are_kept(route: Rout
     late = await route.deliver(
         bundle(entry(patient(id="p"), method="PUT", url="Patient/p"), kind="batch")
     )
-    await relaying.park(route.journal, Claim(late), "the cause")
+    await relaying.park(route.journal, WorkItem(late), "the cause")
     route.clock.later(1)
     await updated(route, "p")
     route.clock.later(31 * DAY)

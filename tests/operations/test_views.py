@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from integration.core.model import Delivery, Outcome, RowOutcome, Status
+from integration.core.model import Delivery, EntryResult, RowResult, Status
 from integration.operations.views import progress, response_bundle, summary
 
 NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
@@ -25,17 +25,17 @@ DELIVERY = Delivery(
     bytes=1000,
     units=3,
 )
-WRITTEN = Outcome(
+WRITTEN = EntryResult(
     0, 201, "urn:a", "Patient/1/_history/2", 'W/"2"', "2024-05-06T07:08:09Z", unit="0.0"
 )
-REFUSED = Outcome(
+REFUSED = EntryResult(
     1, 422, None, issues=[{"severity": "error", "code": "value", "diagnostics": "no"}]
 )
-ROW = RowOutcome(DELIVERY.id, "Patient/1", "contact", "k", "created", "2", ("suffix: cut @ name",))
+ROW = RowResult(DELIVERY.id, "Patient/1", "contact", "k", "created", "2", ("suffix: cut @ name",))
 
 
 def shown(
-    *outcomes: Outcome, rows: tuple[RowOutcome, ...] = (), **changes: Any
+    *outcomes: EntryResult, rows: tuple[RowResult, ...] = (), **changes: Any
 ) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = response_bundle(replace(DELIVERY, **changes), outcomes, rows)[
         "entry"

@@ -14,13 +14,13 @@ from azure.storage.queue import TextBase64EncodePolicy
 from azure.storage.queue.aio import QueueClient
 
 from integration.core.errors import Unavailable
-from integration.core.model import Claim
-from integration.queues.azure_queue import StorageOutbox
-from integration.queues.queue_sender import read_claim
+from integration.core.model import WorkItem
+from integration.queues.azure_queue import AzureQueueSender
+from integration.queues.queue_sender import parse_work_item
 from local.host.emulator import ACCOUNT, connection_string
 from local.services import Running, free_ports
 
-WHOLE = Claim("019caaee-c260-7000-8000-000000000001", 3, "Patient/p1", 2, 1772412300.25)
+WHOLE = WorkItem("019caaee-c260-7000-8000-000000000001", 3, "Patient/p1", 2, 1772412300.25)
 
 
 def client(connection: str, name: str, **options: Any) -> QueueClient:
@@ -38,17 +38,17 @@ async def queue(azurite: Running, namespace: str) -> AsyncIterator[QueueClient]:
 
 
 @pytest.mark.azurite
-@pytest.mark.parametrize("claim", [Claim("d"), Claim("d", lane=0), WHOLE])
-async def test_a_claim_comes_back_as_it_was_sent(queue: QueueClient, claim: Claim) -> None:
+@pytest.mark.parametrize("claim", [WorkItem("d"), WorkItem("d", lane=0), WHOLE])
+async def test_a_claim_comes_back_as_it_was_sent(queue: QueueClient, claim: WorkItem) -> None:
     opened: list[str] = []
 
     def open_(name: str) -> QueueClient:
         opened.append(name)
         return queue
 
-    await StorageOutbox(open_).send("relay", claim)
+    await AzureQueueSender(open_).send("relay", claim)
     (message,) = await queue.peek_messages()
-    assert read_claim(base64.b64decode(message.content)) == claim
+    assert parse_work_item(base64.b64decode(message.content)) == claim
     assert opened == ["relay"]
 
 
@@ -57,7 +57,7 @@ async def test_a_claim_comes_back_as_it_was_sent(queue: QueueClient, claim: Clai
 async def test_a_delayed_claim_is_in_the_queue_but_not_to_be_seen(
     queue: QueueClient, delay: float
 ) -> None:
-    await StorageOutbox(lambda _: queue).send("relay", WHOLE, delay)
+    await AzureQueueSender(lambda _: queue).send("relay", WHOLE, delay)
     assert (await queue.get_queue_properties()).approximate_message_count == 1
     assert await queue.receive_message() is None
 
@@ -65,7 +65,7 @@ async def test_a_delayed_claim_is_in_the_queue_but_not_to_be_seen(
 @pytest.mark.azurite
 async def test_a_claim_does_not_expire_before_its_delivery_may(queue: QueueClient) -> None:
     """Put back for a neighbour that is down for days, it must still be there."""
-    await StorageOutbox(lambda _: queue).send("relay", WHOLE)
+    await AzureQueueSender(lambda _: queue).send("relay", WHOLE)
     message = await queue.receive_message()
     assert message is not None
     assert (message.expires_on - message.inserted_on).days >= 7
@@ -76,7 +76,7 @@ async def test_a_queue_that_is_down_is_unavailable_and_told_without_its_address(
     nowhere = connection_string(ports.blob, ports.queue, ports.table)
     async with client(nowhere, "relay", retry_total=0) as queue:
         with pytest.raises(Unavailable) as caught:
-            await StorageOutbox(lambda _: queue).send("relay", WHOLE)
+            await AzureQueueSender(lambda _: queue).send("relay", WHOLE)
     shown = "".join(traceback.format_exception(caught.value))
     assert ACCOUNT not in shown
     assert str(ports.queue) not in shown
@@ -86,20 +86,20 @@ async def test_a_queue_that_is_down_is_unavailable_and_told_without_its_address(
 async def test_a_queue_that_is_not_there_is_unavailable(azurite: Running, namespace: str) -> None:
     async with client(azurite.storage, namespace, retry_total=0) as queue:
         with pytest.raises(Unavailable):
-            await StorageOutbox(lambda _: queue).send("relay", WHOLE)
+            await AzureQueueSender(lambda _: queue).send("relay", WHOLE)
 
 
 def test_a_claim_without_its_optional_parts_is_read() -> None:
     """Made by hand, by an operator who carries a parked delivery again."""
-    assert read_claim(b'{"delivery": "d"}') == Claim("d")
+    assert parse_work_item(b'{"delivery": "d"}') == WorkItem("d")
 
 
 def test_a_claim_of_a_later_version_is_read() -> None:
     body = json.dumps({"delivery": "d", "lane": 1, "colour": "red"}).encode()
-    assert read_claim(body) == Claim("d", lane=1)
+    assert parse_work_item(body) == WorkItem("d", lane=1)
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'"d"', b'{"delivery": 7}', b"\xff"])
 def test_what_is_no_claim_is_an_error(body: bytes) -> None:
     with pytest.raises((msgspec.DecodeError, UnicodeDecodeError)):
-        read_claim(body)
+        parse_work_item(body)

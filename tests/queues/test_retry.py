@@ -8,22 +8,22 @@ import msgspec
 import pytest
 
 from integration.core.errors import IntegrationError, Misconfigured, Unavailable
-from integration.core.model import Claim
-from integration.queues.queue_sender import MemoryOutbox, read_claim
-from integration.queues.retry import put_back
+from integration.core.model import WorkItem
+from integration.queues.queue_sender import MemoryQueueSender, parse_work_item
+from integration.queues.retry import plan_retry
 
 NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
 DAY = 24 * 3600.0
 DOWN = Unavailable("FHIR server", "answered 503")
-CLAIM = Claim("0190a1b2-0000-7000-8000-000000000001", lane=2)
+CLAIM = WorkItem("0190a1b2-0000-7000-8000-000000000001", lane=2)
 
 
 def delays(error: IntegrationError, attempts: int) -> list[float | None]:
     """The delay after each of the first attempts, all at the same moment."""
     found, claim = [], CLAIM
     for _ in range(attempts):
-        back = put_back(claim, error, NOW, DAY)
-        claim = back.claim
+        back = plan_retry(claim, error, NOW, DAY)
+        claim = back.item
         found.append(back.delay)
     return found
 
@@ -38,8 +38,8 @@ def test_the_delay_never_grows_beyond_a_quarter_of_an_hour() -> None:
 
 @pytest.mark.parametrize("attempt", [0, 9, 16, 5000])
 def test_no_number_of_attempts_ends_it(attempt: int) -> None:
-    claim = Claim(CLAIM.delivery, attempt=attempt, since=NOW.timestamp() - 60)
-    assert put_back(claim, DOWN, NOW, DAY).delay is not None
+    claim = WorkItem(CLAIM.delivery, attempt=attempt, since=NOW.timestamp() - 60)
+    assert plan_retry(claim, DOWN, NOW, DAY).delay is not None
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_neighbours_wish_to_wait_is_obeyed_but_never_shortens(
     attempt: int, wish: float, delay: float
 ) -> None:
     error = Unavailable("FHIR server", "answered 429", retry_after=wish)
-    assert put_back(Claim("d", attempt=attempt), error, NOW, DAY).delay == delay
+    assert plan_retry(WorkItem("d", attempt=attempt), error, NOW, DAY).delay == delay
 
 
 def test_what_an_operator_must_mend_waits_the_longest_at_once() -> None:
@@ -60,44 +60,44 @@ def test_what_an_operator_must_mend_waits_the_longest_at_once() -> None:
     ("age", "given_up"), [(0.0, False), (DAY - 3, False), (DAY - 1, True), (DAY + 1, True)]
 )
 def test_age_ends_it(age: float, given_up: bool) -> None:
-    claim = Claim("d", since=NOW.timestamp() - age)
-    assert (put_back(claim, DOWN, NOW, DAY).delay is None) is given_up
+    claim = WorkItem("d", since=NOW.timestamp() - age)
+    assert (plan_retry(claim, DOWN, NOW, DAY).delay is None) is given_up
 
 
 def test_the_age_is_counted_from_the_first_failure() -> None:
-    first = put_back(CLAIM, DOWN, NOW, DAY).claim
-    later = put_back(first, DOWN, NOW + timedelta(hours=5), DAY).claim
+    first = plan_retry(CLAIM, DOWN, NOW, DAY).item
+    later = plan_retry(first, DOWN, NOW + timedelta(hours=5), DAY).item
     assert first.since == later.since == NOW.timestamp()
 
 
 def test_a_claim_comes_back_as_the_same_work() -> None:
-    again = put_back(CLAIM, DOWN, NOW, DAY).claim
+    again = plan_retry(CLAIM, DOWN, NOW, DAY).item
     assert (again.delivery, again.lane, again.resource) == (CLAIM.delivery, 2, None)
     assert again.attempt == 1
 
 
 def test_a_claim_that_is_given_up_on_still_says_what_it_was() -> None:
-    back = put_back(Claim("d", lane=3, since=0), DOWN, NOW, DAY)
+    back = plan_retry(WorkItem("d", lane=3, since=0), DOWN, NOW, DAY)
     assert back.delay is None
-    assert back.claim.lane == 3
+    assert back.item.lane == 3
 
 
 def test_a_claim_survives_the_queue() -> None:
-    claim = Claim("d", lane=1, resource="Patient/1", attempt=2, since=3.5)
-    assert read_claim(msgspec.json.encode(claim)) == claim
+    claim = WorkItem("d", lane=1, resource="Patient/1", attempt=2, since=3.5)
+    assert parse_work_item(msgspec.json.encode(claim)) == claim
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"hello", b'{"delivery": 7}', b"[]"])
 def test_what_is_no_claim_is_not_read_as_one(body: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
-        read_claim(body)
+        parse_work_item(body)
 
 
 async def test_the_double_keeps_claims_in_the_order_they_were_sent() -> None:
-    outbox = MemoryOutbox()
-    await outbox.send("relay", Claim("a"))
-    await outbox.send("mirror", Claim("b", resource="Patient/1"), 2.5)
+    outbox = MemoryQueueSender()
+    await outbox.send("relay", WorkItem("a"))
+    await outbox.send("mirror", WorkItem("b", resource="Patient/1"), 2.5)
     assert outbox.sent == [
-        ("relay", Claim("a"), 0),
-        ("mirror", Claim("b", resource="Patient/1"), 2.5),
+        ("relay", WorkItem("a"), 0),
+        ("mirror", WorkItem("b", resource="Patient/1"), 2.5),
     ]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from integration.core.errors import Misconfigured, Unavailable
-from integration.core.model import Claim, Column
+from integration.core.model import Column, WorkItem
 from integration.mapping.load import shipped
 from integration.mapping.model import LongId
 from integration.mirror import mirror as mirroring
@@ -50,7 +50,7 @@ def found(differences: list[Settled]) -> dict[str, Is]:
 
 async def mirrored(route: Route, *resources: Body) -> None:
     for resource in resources:
-        claim = Claim(RUN, resource=route.neighbour.put(resource))
+        claim = WorkItem(RUN, resource=route.neighbour.put(resource))
         await mirroring.mirror(route.mirror, claim)
 
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from integration.core.errors import Unavailable
-from integration.core.http import BoundedClient, Limiter, Neighbour
+from integration.core.http import BoundedClient, Limiter, Upstream
 from integration.core.model import Status
 from integration.core.rate_limiter import full
 from integration.relay.fetch import Sources
@@ -62,7 +62,7 @@ async def open_route(route: Route, source: Source) -> AsyncIterator[Route]:
 
     http = BoundedClient(MOST, transport=httpx.MockTransport(source.hear))
     room = Limiter(full(4), 0, lambda: 0.0, pause)
-    home = Neighbour(f"source {HOME}", HOME, http, room, pause=pause, jitter=lambda: 0.5)
+    home = Upstream(f"source {HOME}", HOME, http, room, pause=pause, jitter=lambda: 0.5)
     route.sources = Sources({HOME: home}, max_pages=3, max_bytes=MOST)
     yield route
     await http.aclose()
@@ -209,8 +209,8 @@ async def test_a_claim_that_comes_again_plans_with_what_was_fetched_before(
         notification(named("Patient/anna"), named("Patient/bert", home="https://far.example"))
     )
     await open_route.carry(delivery)
-    far = replace(open_route.sources.neighbours[HOME], base="https://far.example")
-    open_route.sources = replace(open_route.sources, neighbours={"https://far.example": far})
+    far = replace(open_route.sources.upstreams[HOME], base="https://far.example")
+    open_route.sources = replace(open_route.sources, upstreams={"https://far.example": far})
     open_route.neighbour.down = None
     await open_route.carry_all()
     assert len(source.heard) == 1

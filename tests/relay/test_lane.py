@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from integration.core.model import Claim, Status
+from integration.core.model import Status, WorkItem
 from integration.fhir.units import Limits
 from integration.queues.names import MIRROR_QUEUE
-from integration.queues.queue_sender import MemoryOutbox
+from integration.queues.queue_sender import MemoryQueueSender
 from tests.conftest import Body, Route, bundle, entry, observation, patient
 
 URL = "urn:uuid:00000000-0000-4000-8000-000000000001"
@@ -387,8 +387,8 @@ async def test_the_mirror_is_claimed_before_the_outcome_is_noted(route: Route) -
     journal = route.journal
     noted_at_claim: list[int] = []
 
-    class Watching(MemoryOutbox):
-        async def send(self, queue: str, claim: Claim, delay: float = 0) -> None:
+    class Watching(MemoryQueueSender):
+        async def send(self, queue: str, claim: WorkItem, delay: float = 0) -> None:
             if queue == MIRROR_QUEUE:
                 noted_at_claim.append(len(await journal.outcomes(claim.delivery)))
             await super().send(queue, claim, delay)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from integration.core.errors import Unavailable
-from integration.core.model import Claim, Policy, Status
+from integration.core.model import Policy, Status, WorkItem
 from integration.fhir.units import Limits
 from integration.journal.store import MemoryJournal
 from integration.operations import deliveries
@@ -195,7 +195,7 @@ async def test_several_lanes_fan_out_with_a_claim_each(route: Route) -> None:
     delivery = await route.deliver(families(3))
     await route.carry(delivery)
     assert route.neighbour.heard == []
-    assert route.queued() == [(Claim(delivery, lane=lane), 0) for lane in range(3)]
+    assert route.queued() == [(WorkItem(delivery, lane=lane), 0) for lane in range(3)]
     known = await route.known(delivery)
     assert (known.status, known.lanes, known.units) == (Status.CARRYING, 3, 3)
     assert known.split
@@ -276,10 +276,10 @@ async def test_a_claim_without_a_delivery_is_an_error_to_be_seen(route: Route) -
 
 async def test_trouble_puts_the_claim_back_with_growing_delay(route: Route) -> None:
     delivery = await route.deliver(families(1))
-    claim, delays = Claim(delivery), []
+    claim, delays = WorkItem(delivery), []
     route.neighbour.down = 500
     for _ in range(4):
-        await relaying.carry(route.relay, claim)
+        await relaying.process(route.relay, claim)
         ((claim, delay),) = route.queued()
         route.outbox.sent.clear()
         delays.append(delay)
@@ -287,7 +287,7 @@ async def test_trouble_puts_the_claim_back_with_growing_delay(route: Route) -> N
     assert delays == sorted(set(delays))
     assert claim.attempt == 4
     route.neighbour.down = None
-    await relaying.carry(route.relay, claim)
+    await relaying.process(route.relay, claim)
     assert (await route.known(delivery)).status is Status.DONE
 
 
@@ -316,11 +316,11 @@ async def test_a_missing_role_is_put_back_long_and_loud(
 async def test_only_age_parks_a_delivery_and_says_why(route: Route) -> None:
     route.max_age = 3600
     delivery = await route.deliver(families(1))
-    claim, tries = Claim(delivery), 0
+    claim, tries = WorkItem(delivery), 0
     route.neighbour.down = 500
     while (await route.known(delivery)).status is Status.ACCEPTED:
         route.outbox.sent.clear()
-        await relaying.carry(route.relay, claim)
+        await relaying.process(route.relay, claim)
         for again, delay in route.queued():
             claim = again
             route.clock.later(delay)
@@ -337,7 +337,7 @@ async def test_a_parked_delivery_can_be_carried_when_its_claim_is_queued_again(
     route: Route,
 ) -> None:
     delivery = await route.deliver(families(1))
-    await relaying.park(route.journal, Claim(delivery), "carrying failed repeatedly")
+    await relaying.park(route.journal, WorkItem(delivery), "carrying failed repeatedly")
     assert (await route.known(delivery)).reason == "carrying failed repeatedly"
     await route.carry(delivery)
     known = await route.known(delivery)
@@ -387,7 +387,7 @@ async def test_a_delivery_cancelled_while_it_fans_out_stays_cancelled(route: Rou
 async def test_a_late_failure_does_not_park_what_is_done(route: Route) -> None:
     delivery = await route.deliver(families(1))
     await route.carry(delivery)
-    await relaying.park(route.journal, Claim(delivery), "carrying failed repeatedly")
+    await relaying.park(route.journal, WorkItem(delivery), "carrying failed repeatedly")
     assert (await route.known(delivery)).status is Status.DONE
 
 
@@ -504,11 +504,11 @@ async def test_a_worker_that_dies_anywhere_loses_nothing_and_doubles_nothing(
             return answer
 
         script[:] = [through] * 50
-        waiting = [Claim(delivery)]
+        waiting = [WorkItem(delivery)]
         while waiting:
             claim = waiting.pop(0)
             try:
-                await relaying.carry(route.relay, claim)
+                await relaying.process(route.relay, claim)
             except (Died, Unavailable):
                 deaths += 1
                 waiting.append(claim)
@@ -531,7 +531,7 @@ async def test_a_worker_that_dies_anywhere_loses_nothing_and_doubles_nothing(
 
 async def test_a_claim_that_cannot_be_put_back_stays_with_the_queue(route: Route) -> None:
     class Full:
-        async def send(self, queue: str, claim: Claim, delay: float = 0) -> None:
+        async def send(self, queue: str, claim: WorkItem, delay: float = 0) -> None:
             raise Unavailable("storage", "queue: ServiceRequestError")
 
     delivery = await route.deliver(families(1))

@@ -15,20 +15,20 @@ import httpx
 import pytest
 
 from integration.core import decimal_json
-from integration.core.http import Neighbour, places
+from integration.core.http import Upstream, make_limiter
 from integration.fhir.client import FhirServer
 from integration.journal.data_routes import MemoryRoutes
-from integration.journal.guard_store import MemoryLedger
-from integration.journal.keys import delivery_id
+from integration.journal.guard_store import MemoryGuardStore
+from integration.journal.keys import new_delivery_id
 from integration.journal.row_keys import MemoryRowKeys
-from integration.journal.write_guard import Order
+from integration.journal.write_guard import WriteGuard
 from integration.mapping.files import Table
 from integration.mapping.load import shipped
 from integration.mapping.model import Route
 from integration.virtual_tables.answer import VirtualTables, answer
 from integration.virtual_tables.data_routes import DataRoutes
-from integration.virtual_tables.entity_type import Shape, shape
-from integration.virtual_tables.odata_request import Answer, Asked
+from integration.virtual_tables.entity_type import MappedEntityType, shape
+from integration.virtual_tables.odata_request import ODataRequest, ODataResponse
 from integration.virtual_tables.read import Reading
 from integration.virtual_tables.row_keys import Keys
 from integration.virtual_tables.write import Writing
@@ -39,7 +39,7 @@ NAMESPACE = UUID(int=7)
 
 Json = dict[str, Any]
 
-SHAPES: Mapping[str, Shape] = {
+SHAPES: Mapping[str, MappedEntityType] = {
     name: shape(each) for name, each in shipped().items() if Route.VIRTUAL in each.routes
 }
 SETS = {each.type.set: each for each in SHAPES.values()}
@@ -55,13 +55,13 @@ class Feed:
     routes: MemoryRoutes
     asked: list[httpx.Request] = field(default_factory=list)  # of the FHIR server
 
-    async def ask(self, method: str, path: str, query: str = "", **more: Any) -> Answer:
+    async def ask(self, method: str, path: str, query: str = "", **more: Any) -> ODataResponse:
         body, headers = more.pop("body", None), more
         told = {name.replace("_", "-"): value for name, value in headers.items()}
         if body is not None:
             told.setdefault("content-type", "application/json")
         text = decimal_json.encode(body) if body is not None else b""
-        asked = Asked(method, ROOT, path, quote(query, safe="=&$,():@/%'*"), told, text)
+        asked = ODataRequest(method, ROOT, path, quote(query, safe="=&$,():@/%'*"), told, text)
         return await answer(self.tables, asked)
 
     async def get(self, path: str, query: str = "", **headers: str) -> Any:
@@ -75,7 +75,7 @@ class Feed:
         while link := page.get("@odata.nextLink"):
             url = httpx.URL(link)
             own = url.query.decode()
-            asked = Asked("GET", ROOT, url.path.removeprefix("/api/odata/"), own, headers)
+            asked = ODataRequest("GET", ROOT, url.path.removeprefix("/api/odata/"), own, headers)
             page = decimal_json.decode((await answer(self.tables, asked)).body)
             rows += page["value"]
         return rows
@@ -122,7 +122,7 @@ async def feed(fhir_url: str) -> AsyncIterator[Feed]:
         ) as writing,
     ):
         await writing.post(fhir_url.removesuffix("/fhir") + "/control/reset")
-        fhir = FhirServer(Neighbour("FHIR server", fhir_url, asking, places(16)))
+        fhir = FhirServer(Upstream("FHIR server", fhir_url, asking, make_limiter(16)))
         kept, routes = MemoryRowKeys(), MemoryRoutes()
         yield Feed(made(fhir, kept, routes), writing, kept, routes, seen)
 
@@ -132,8 +132,8 @@ def made(fhir: FhirServer, kept: MemoryRowKeys, routes: MemoryRoutes) -> Virtual
     keys = Keys(kept, lambda type_: type_ not in SHAPES)
     numbers = count(1)
     runs, tokens = count(1), count(1)
-    order = Order(
-        MemoryLedger(),
+    order = WriteGuard(
+        MemoryGuardStore(),
         lease=60.0,
         now=lambda: 0.0,
         token=lambda: f"token {next(tokens)}",
@@ -152,7 +152,7 @@ def made(fhir: FhirServer, kept: MemoryRowKeys, routes: MemoryRoutes) -> Virtual
             fhir,
             keys,
             order,
-            lambda: delivery_id(datetime(2026, 3, 1, tzinfo=UTC), next(runs)),
+            lambda: new_delivery_id(datetime(2026, 3, 1, tzinfo=UTC), next(runs)),
             lambda: uuid5(NAMESPACE, str(next(numbers))),
         ),
         250,

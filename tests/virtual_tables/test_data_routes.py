@@ -10,7 +10,7 @@ import pytest
 from integration.app import wiring
 from integration.cli import main as commands
 from integration.core.errors import Misconfigured, Rejected
-from integration.core.model import Claim
+from integration.core.model import WorkItem
 from integration.journal.data_routes import MemoryRoutes
 from integration.journal.row_keys import MemoryRowKeys
 from integration.mapping import files
@@ -24,7 +24,7 @@ from integration.relay.process import Relay
 from integration.virtual_tables.answer import VirtualTables, answer
 from integration.virtual_tables.data_routes import DataRoutes, choose, told
 from integration.virtual_tables.entity_type import shape
-from integration.virtual_tables.odata_request import Asked
+from integration.virtual_tables.odata_request import ODataRequest
 from integration.virtual_tables.read import Reading
 from integration.virtual_tables.row_keys import Keys
 from integration.virtual_tables.write import Writing
@@ -258,7 +258,7 @@ class Wards:
     @property
     def relay(self) -> Relay:
         it = self.route.relay
-        return replace(it, carrier=replace(it.carrier, followed=self.data.followed))
+        return replace(it, context=replace(it.context, followed=self.data.followed))
 
     @property
     def feed(self) -> VirtualTables:
@@ -271,7 +271,7 @@ class Wards:
     async def deliver(self, name: str) -> None:
         ward: Body = {"resourceType": "Location", "id": WARD, "name": name}
         put = entry(ward, method="PUT", url=f"Location/{WARD}")
-        await relaying.carry(self.relay, Claim(await self.route.deliver(bundle(put))))
+        await relaying.process(self.relay, WorkItem(await self.route.deliver(bundle(put))))
 
     async def mirror(self) -> list[str]:
         """What becomes of each claim that is queued."""
@@ -293,7 +293,9 @@ class Wards:
         return [row["name"] for row in await self.route.dataverse_neighbour.rows("accounts")]
 
     async def ask(self, path: str) -> int:
-        return (await answer(self.feed, Asked("GET", "http://a/api/odata/", path, "", {}))).status
+        return (
+            await answer(self.feed, ODataRequest("GET", "http://a/api/odata/", path, "", {}))
+        ).status
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from integration.mapping.model import Route
-from integration.virtual_tables.entity_type import Shape
+from integration.virtual_tables.entity_type import MappedEntityType
 from local.processes import PROJECT
 from tests.virtual_tables.conftest import SHAPES
 
@@ -28,11 +28,11 @@ def table() -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
-def _contacts(of: Shape) -> list[str]:
+def _contacts(of: MappedEntityType) -> list[str]:
     return [one.column for one in of.attributes.values() if one.shown.target == "Patient"]
 
 
-def _searched(of: Shape) -> list[str]:
+def _searched(of: MappedEntityType) -> list[str]:
     return [
         one.column.removeprefix(PREFIX)
         for one in of.attributes.values()

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from integration.core.errors import Rejected, Unavailable
-from integration.core.model import Claim
+from integration.core.model import WorkItem
 from integration.journal.row_keys import MemoryRowKeys
 from integration.mapping.keys import primary_key
 from integration.mirror import mirror as mirroring
@@ -188,7 +188,7 @@ async def test_what_is_forgotten_while_storage_is_asked_is_told_all_the_same(
 
 
 async def mirrored(route: Route, kept: MemoryRowKeys, name: str) -> None:
-    await mirroring.mirror(replace(route.mirror, row_keys=kept), Claim(DELIVERY, resource=name))
+    await mirroring.mirror(replace(route.mirror, row_keys=kept), WorkItem(DELIVERY, resource=name))
 
 
 async def test_the_mirror_notes_the_key_of_a_contact_that_others_made(route: Route) -> None:

@@ -18,7 +18,7 @@ from integration.mapping.load import parse
 from integration.odata import filter as filters
 from integration.odata import query
 from integration.odata.addresses import Collection
-from integration.virtual_tables.entity_type import Shape, shape
+from integration.virtual_tables.entity_type import MappedEntityType, shape
 from integration.virtual_tables.pushdown import Pushed, keys_in, pushed, sort, unsearched
 from tests.virtual_tables.conftest import SHAPES
 
@@ -139,11 +139,11 @@ class Case(NamedTuple):
     how: str
 
 
-def condition(text: str, of: Shape = WARDS) -> filters.Expression:
+def condition(text: str, of: MappedEntityType = WARDS) -> filters.Expression:
     return filters.parse(text, of.type)
 
 
-def told(found: Pushed, of: Shape = WARDS) -> tuple[str, str]:
+def told(found: Pushed, of: MappedEntityType = WARDS) -> tuple[str, str]:
     search = unquote(address(of.resource, found.parameters)).partition("?")[2]
     if found.nothing:
         return search, "nothing"
@@ -365,7 +365,7 @@ def test_what_a_form_asks_of_a_shipped_table_is_one_search(type_: str) -> None:
     assert told(pushed(parsed, of, targets), of)[0] == search
 
 
-def by_patient(of: Shape) -> dict[str, str]:
+def by_patient(of: MappedEntityType) -> dict[str, str]:
     """How each lookup to a contact is searched."""
     names = [name for name, one in of.attributes.items() if one.shown.target == "Patient"]
     asked = {name: condition(f"{name} eq {ANNA}", of) for name in names}

@@ -22,10 +22,10 @@ import pytest
 from integration.core import decimal_json
 from integration.core.errors import Rejected
 from integration.fhir import validation
-from integration.mapping.model import AttributeMap, Kind, Link
+from integration.mapping.model import AttributeMap, Kind, Lookup
 from integration.mapping.write_back.inverse_paths import Steps, invertible
 from integration.odata.model import Value
-from integration.virtual_tables.entity_type import Shape, mapped, property_name
+from integration.virtual_tables.entity_type import MappedEntityType, mapped, property_name
 from tests.mapping.test_clinical import LEAST
 from tests.virtual_tables import rich
 from tests.virtual_tables.conftest import SHAPES, Feed, Json
@@ -62,7 +62,7 @@ CONCEPTS = ("CodeableConcept", "Coding", "Quantity", "Age", "Duration")
 class Case:
     """A value for a column of a resource of its own. `fhir` is how FHIR writes it."""
 
-    shape: Shape
+    shape: MappedEntityType
     one: AttributeMap
     key: UUID
     value: Value
@@ -101,7 +101,7 @@ def _values(one: AttributeMap, type_: str) -> Iterator[tuple[Value, Any]]:
         case Kind.DATE:
             days = (at.replace(hour=0, minute=0, second=0) for at in _MOMENTS)
             yield from ((day, day.date().isoformat()) for day in days)
-        case Kind.MOMENT:
+        case Kind.DATETIME:
             yield from ((at, at.strftime("%Y-%m-%dT%H:%M:%SZ")) for at in _MOMENTS)
         case Kind.CHOICE:
             first: dict[int, str] = {}
@@ -128,7 +128,7 @@ def _copied(one: AttributeMap, type_: str) -> list[Any]:
     return _TEXTS.get(type_, texts)
 
 
-def _cases(it: Shape) -> Iterator[Case]:
+def _cases(it: MappedEntityType) -> Iterator[Case]:
     """One value of each column in turn, and null; with FEED_VALUES=all all values."""
     number = 0
     for one in it.entity.attributes:
@@ -219,7 +219,9 @@ def _found(node: Any, names: Iterable[str]) -> list[Any]:
 
 
 @pytest.mark.parametrize("it", SHAPES.values(), ids=list(SHAPES))
-async def test_every_column_goes_round_and_nothing_else_moves(it: Shape, feed: Feed) -> None:
+async def test_every_column_goes_round_and_nothing_else_moves(
+    it: MappedEntityType, feed: Feed
+) -> None:
     cases = list(_cases(it))
     await feed.put(*map(_resource, cases))
     places = asyncio.Semaphore(4)  # more would wait for one another, as long as an answer may take
@@ -278,7 +280,7 @@ def _read(shown: Any, value: Value) -> Any:
 
 
 @pytest.mark.parametrize("it", SHAPES.values(), ids=list(SHAPES))
-async def test_every_digit_that_is_not_written_is_kept(it: Shape) -> None:
+async def test_every_digit_that_is_not_written_is_kept(it: MappedEntityType) -> None:
     """By a server that keeps the digits of decimals, as FHIR has it: the laptop's does not."""
     kept: dict[str, bytes] = {}
     resource = rich.resource(it.resource, str(UUID(int=1)))
@@ -302,7 +304,9 @@ async def test_every_digit_that_is_not_written_is_kept(it: Shape) -> None:
 
 
 @pytest.mark.parametrize("it", SHAPES.values(), ids=list(SHAPES))
-async def test_what_is_created_is_what_the_map_and_the_client_say(it: Shape, feed: Feed) -> None:
+async def test_what_is_created_is_what_the_map_and_the_client_say(
+    it: MappedEntityType, feed: Feed
+) -> None:
     """The least that the map's cases know to be valid, and the server finds so, too."""
     least, named = LEAST[it.resource], {one.column: one for one in it.entity.attributes}
     body = {property_name(named[column]): _posted(value) for column, value in least.items()}
@@ -316,7 +320,7 @@ async def test_what_is_created_is_what_the_map_and_the_client_say(it: Shape, fee
     known = {"resourceType", "id", "meta", *it.entity.create, *_roots(it, least)}
     assert stored.keys() <= known
     for column, value in least.items():
-        if isinstance(value, Link):
+        if isinstance(value, Lookup):
             one = named[column]
             names = [step.name for step in Case(it, one, UUID(int=0), None, None).steps]
             assert f"{one.shown.target}/{_KEY}" in _found(stored, [*names, "reference"])
@@ -324,7 +328,7 @@ async def test_what_is_created_is_what_the_map_and_the_client_say(it: Shape, fee
     assert {name: shown[name] for name in body} == body
 
 
-def _roots(it: Shape, columns: Iterable[str]) -> set[str]:
+def _roots(it: MappedEntityType, columns: Iterable[str]) -> set[str]:
     """The elements of the resource that columns lead into."""
     named = {one.column: one for one in it.entity.attributes}
     return {Case(it, named[name], UUID(int=0), None, None).steps[0].name for name in columns}
@@ -332,7 +336,7 @@ def _roots(it: Shape, columns: Iterable[str]) -> set[str]:
 
 def _posted(value: Any) -> Value:
     match value:
-        case Link():
+        case Lookup():
             return str(_KEY)
         case datetime():
             return value.isoformat().replace("+00:00", "Z")

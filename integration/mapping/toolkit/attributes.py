@@ -155,10 +155,10 @@ def _moment(column: str, target: Target) -> tuple[Kind, tuple[str, ...]]:
     """Whether the column keeps days or instants: by the metadata, else by what is published."""
     known = target.known
     if known is not None and known.days is not None:
-        return (Kind.DATE if column in known.days else Kind.MOMENT), ()
+        return (Kind.DATE if column in known.days else Kind.DATETIME), ()
     if target.table in _OF_DAYS:
         return Kind.DATE, ()
-    return Kind.MOMENT, (
+    return Kind.DATETIME, (
         "taken for a column of instants, for which a day without a time is left out; "
         "if it keeps days, make it kind = 'date'",
     )

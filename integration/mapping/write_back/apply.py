@@ -14,7 +14,7 @@ from typing import Any
 from integration.core.errors import Issue, Rejected, Unmappable
 from integration.core.model import Column
 from integration.mapping import engine
-from integration.mapping.model import AttributeMap, EntityMap, Kind, Link
+from integration.mapping.model import AttributeMap, EntityMap, Kind, Lookup
 from integration.mapping.values import instant
 from integration.mapping.write_back import element_paths, synonyms
 from integration.mapping.write_back.element_paths import Draft, Written
@@ -126,9 +126,9 @@ class _Target:
         match self.attribute.kind, shown, value:
             case Kind.DATE, str(), datetime():
                 return _is_day(shown, value)
-            case Kind.MOMENT, str(), datetime():
+            case Kind.DATETIME, str(), datetime():
                 return instant(shown) == value
-            case Kind.LOOKUP, Link(resource), _ if not self._leads_to(resource):
+            case Kind.LOOKUP, Lookup(resource), _ if not self._leads_to(resource):
                 shown = None
         # True is 1 to Python.
         return isinstance(shown, bool) is isinstance(value, bool) and bool(shown == value)
@@ -197,7 +197,7 @@ def _shown(
 ) -> Mapping[str, Any]:
     """What these columns show of the resource."""
     some = tuple(each.attribute for each in targets)
-    columns = {name: Column(name, "String") for name in entity.books}
+    columns = {name: Column(name, "String") for name in entity.version_columns}
     columns |= {each.name: each.column for each in targets}
     entity = replace(entity, attributes=some, expands=(), rest=())
     return engine.apply(entity, resource, {entity.table: columns}, base).columns

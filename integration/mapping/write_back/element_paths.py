@@ -12,7 +12,7 @@ from typing import Any
 
 from integration.core.errors import Unmappable
 from integration.mapping import r4_elements
-from integration.mapping.write_back.inverse_paths import Condition, Step, Steps
+from integration.mapping.write_back.inverse_paths import PathPredicate, Step, Steps
 
 Draft = dict[str, Any]
 Place = tuple[str | int, ...]
@@ -104,7 +104,7 @@ def _is_kept(value: Any, step: Step) -> bool:
     return all(_holds(value, condition) for condition in step.where)
 
 
-def _holds(value: Any, condition: Condition) -> bool:
+def _holds(value: Any, condition: PathPredicate) -> bool:
     values = [at(value, place) for place in found(value, condition.steps)]
     if len(values) != 1 or type(values[0]) is not type(condition.literal):
         return False

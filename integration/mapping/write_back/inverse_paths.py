@@ -35,7 +35,7 @@ class Step:
     name: str
     type: str
     others: tuple[str, ...] = ()  # the forms that cannot be there beside it
-    where: tuple[Condition, ...] = ()
+    where: tuple[PathPredicate, ...] = ()
     item: int | None = None  # of all that are found by then
 
 
@@ -43,7 +43,7 @@ Steps = tuple[Step, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class PathPredicate:
     """`test` is `=`, or a function of text that takes the literal."""
 
     steps: Steps
@@ -66,7 +66,7 @@ class _Chain:
     def then(self, step: Step) -> _Chain:
         return _Chain(step.type, (*self.steps, step))
 
-    def chosen(self, *where: Condition, item: int | None = None) -> _Chain:
+    def chosen(self, *where: PathPredicate, item: int | None = None) -> _Chain:
         """Of what the last step finds, what fulfils the conditions, or one item."""
         if not self.steps or self.choice:
             raise _NotOne
@@ -148,7 +148,7 @@ def _function(tree: Tree, chain: _Chain) -> _Chain:
             return chain.chosen(*_conditions(condition, chain.type))
         case "extension", [url]:
             extension = _member(chain, "extension")
-            is_it = Condition(_member(_Chain("Extension"), "url").steps, "=", _literal(url))
+            is_it = PathPredicate(_member(_Chain("Extension"), "url").steps, "=", _literal(url))
             return extension.chosen(is_it)
         case "ofType", [type_]:
             return _of_type(chain, type_.get("text", "").removeprefix("FHIR."))
@@ -166,7 +166,7 @@ def _of_type(chain: _Chain, type_: str) -> _Chain:
 # -- conditions ----------------------------------------------------------------------------------
 
 
-def _conditions(tree: Tree, type_: str) -> tuple[Condition, ...]:
+def _conditions(tree: Tree, type_: str) -> tuple[PathPredicate, ...]:
     children = tree.get("children", ())
     match tree["type"]:
         case "ParenthesizedTerm":
@@ -185,9 +185,9 @@ def _conditions(tree: Tree, type_: str) -> tuple[Condition, ...]:
     raise _NotOne
 
 
-def _condition(tree: Tree, type_: str, test: str, literal: Tree) -> Condition:
+def _condition(tree: Tree, type_: str, test: str, literal: Tree) -> PathPredicate:
     chain = _chain(tree, _Chain(type_), {})
-    found = Condition(chain.steps, test, _literal(literal))
+    found = PathPredicate(chain.steps, test, _literal(literal))
     if chain.choice or not chain.steps or any(step.where or step.item for step in chain.steps):
         raise _NotOne
     fits: type = str

@@ -12,7 +12,7 @@ from typing import Any
 
 from integration.core.errors import Unmappable
 from integration.core.model import Column
-from integration.mapping.model import AttributeMap, Kind, Link
+from integration.mapping.model import AttributeMap, Kind, Lookup
 from integration.mapping.values import text
 
 _INTEGERS = {"integer": -(2**31), "unsignedInt": 0, "positiveInt": 1}
@@ -22,7 +22,7 @@ _TEXTS = frozenset("string markdown code uri url canonical oid uuid time".split(
 # The types of elements that a kind can be written to; what is copied, by the type of its column.
 _ENDS: Mapping[str, Collection[str]] = {
     Kind.DATE: {"date", "dateTime"},
-    Kind.MOMENT: {"dateTime", "instant"},
+    Kind.DATETIME: {"dateTime", "instant"},
     Kind.CHOICE: {*_TEXTS, *_INTEGERS, "boolean"},
     Kind.LOOKUP: {"Reference"},
     "string": _TEXTS,
@@ -51,9 +51,9 @@ def fhir_value(
     match attribute.kind, value:
         case Kind.DATE, datetime():
             return _utc(value).date().isoformat()
-        case Kind.MOMENT, datetime():
+        case Kind.DATETIME, datetime():
             return _moment(_utc(value))
-        case Kind.LOOKUP, Link(resource):
+        case Kind.LOOKUP, Lookup(resource):
             return {"reference": _reference(attribute, resource, targets)}
         case Kind.CHOICE, bool() | int():
             return _literal(_code(attribute, value, column), type_)

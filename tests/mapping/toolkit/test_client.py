@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from integration.core.errors import Misconfigured
-from integration.core.http import Neighbour
+from integration.core.http import Upstream
 from integration.core.model import Request, Response
 from integration.core.rate_limiter import Limiter, full
 from integration.dataverse.client import Dataverse
@@ -105,7 +105,7 @@ def bare(name: str) -> str:
 
 
 @pytest.fixture
-async def neighbour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Neighbour]:
+async def neighbour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Upstream]:
     """The stand-in, with the tables and the rows of the invented organisation."""
     for path in tables.FOLDER.glob("*.json"):
         (tmp_path / path.name).write_text(path.read_text("utf-8"), "utf-8")
@@ -119,7 +119,7 @@ async def neighbour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
         for table in (RESOURCE, ENTITY_MAP, ATTRIBUTE_MAP, VALUE_MAP):
             for row in rows[table]:
                 await _created(http, table, row)
-        yield Neighbour("Dataverse", BASE, http, Limiter(full(4), math.inf, lambda: 0.0, _pause))
+        yield Upstream("Dataverse", BASE, http, Limiter(full(4), math.inf, lambda: 0.0, _pause))
     gate.close()
 
 
@@ -138,7 +138,7 @@ async def _created(http: httpx.AsyncClient, table: str, row: dict[str, Any]) -> 
     assert answer.status_code == 204, answer.text
 
 
-def organisation(neighbour: Neighbour) -> Organisation:
+def organisation(neighbour: Upstream) -> Organisation:
     dataverse = Dataverse(neighbour)
 
     async def send(request: Request) -> Response:
@@ -147,7 +147,7 @@ def organisation(neighbour: Neighbour) -> Organisation:
     return Organisation(send, neighbour.base, API)
 
 
-async def test_the_organisation_tells_what_a_file_would(neighbour: Neighbour) -> None:
+async def test_the_organisation_tells_what_a_file_would(neighbour: Upstream) -> None:
     there = await client.toolkit(organisation(neighbour), LATER)
     told = convert(there)
     from_file = convert(read(whole(), LATER))
@@ -158,19 +158,19 @@ async def test_the_organisation_tells_what_a_file_would(neighbour: Neighbour) ->
 
 
 async def test_columns_that_are_not_published_are_found_by_their_labels(
-    neighbour: Neighbour,
+    neighbour: Upstream,
 ) -> None:
     there = await client.toolkit(organisation(neighbour), Later())
     assert there.later == LATER
     assert "Expand is msind_expand, by its label" in there.notes
 
 
-async def test_a_column_that_was_named_counts_more_than_a_label(neighbour: Neighbour) -> None:
+async def test_a_column_that_was_named_counts_more_than_a_label(neighbour: Upstream) -> None:
     there = await client.toolkit(organisation(neighbour), Later(matching="msind_other"))
     assert there.later.matching == "msind_other"
 
 
-async def test_tables_have_the_names_of_the_metadata_and_their_days(neighbour: Neighbour) -> None:
+async def test_tables_have_the_names_of_the_metadata_and_their_days(neighbour: Upstream) -> None:
     there = await client.toolkit(organisation(neighbour), LATER)
     assert "new_nurse" not in there.tables
     contact = there.tables["contact"]
@@ -180,7 +180,7 @@ async def test_tables_have_the_names_of_the_metadata_and_their_days(neighbour: N
     assert "msemr_azurefhirlastupdatedon" not in contact.days
 
 
-async def test_every_page_is_read(neighbour: Neighbour) -> None:
+async def test_every_page_is_read(neighbour: Upstream) -> None:
     there = await client.toolkit(replace(organisation(neighbour), page=2), LATER)
     assert sum(len(one.attributes) for one in there.entities) == len(whole()[ATTRIBUTE_MAP])
 
@@ -188,7 +188,7 @@ async def test_every_page_is_read(neighbour: Neighbour) -> None:
 async def test_an_organisation_without_the_toolkit_says_so() -> None:
     gate = app.create_app()
     async with httpx.AsyncClient(transport=httpx.ASGITransport(gate), base_url=BASE) as http:
-        here = Neighbour("Dataverse", BASE, http, Limiter(full(4), math.inf, lambda: 0.0, _pause))
+        here = Upstream("Dataverse", BASE, http, Limiter(full(4), math.inf, lambda: 0.0, _pause))
         with pytest.raises(Misconfigured, match="the organisation has no table msind_"):
             await client.toolkit(organisation(here), LATER)
     gate.close()

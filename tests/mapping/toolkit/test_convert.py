@@ -16,7 +16,7 @@ from integration.mapping.model import (
     EntityMap,
     ExpandMap,
     Kind,
-    Link,
+    Lookup,
     Remove,
 )
 from integration.mapping.toolkit.convert import convert
@@ -112,8 +112,8 @@ def test_whether_another_table_keeps_days_is_what_its_metadata_say() -> None:
     days = {"msemr_encounter": Table("es", "id", frozenset({"msemr_start"}))}
     instants = {"msemr_encounter": Table("es", "id", frozenset())}
     assert encounter(days) == (Kind.DATE, Fate.EXACT)
-    assert encounter(instants) == (Kind.MOMENT, Fate.EXACT)
-    assert encounter({}) == (Kind.MOMENT, Fate.APPROXIMATE)
+    assert encounter(instants) == (Kind.DATETIME, Fate.EXACT)
+    assert encounter({}) == (Kind.DATETIME, Fate.APPROXIMATE)
 
 
 def test_what_is_no_value_is_not_copied() -> None:
@@ -243,7 +243,7 @@ def test_a_reference_to_one_of_several_types_takes_that_type_alone(path: str) ->
     }
     columns = {"c": Column("c", "Lookup"), "anchor": Column("anchor", "String")}
     mapped = apply(patient(kit), shown, tables(columns), "https://fhir.test")
-    assert mapped.columns["c"] == Link("Practitioner/2")
+    assert mapped.columns["c"] == Lookup("Practitioner/2")
 
 
 def test_a_lookup_of_what_is_no_reference_is_refused() -> None:
@@ -518,7 +518,7 @@ def test_a_patient_becomes_the_rows_that_the_toolkit_would_have_made() -> None:
         "gendercode": 1,
         "birthdate": "1974-12-25",
         "msemr_contacttype": 935000000,
-        "msemr_generalpractioner": Link("Practitioner/d"),
+        "msemr_generalpractioner": Lookup("Practitioner/d"),
         "msemr_communication1language": Concept(935000068, "de", "German", None),
         "nickname": "Jim",
     }

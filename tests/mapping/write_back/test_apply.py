@@ -11,7 +11,7 @@ import pytest
 
 from integration.core import decimal_json
 from integration.core.errors import Rejected
-from integration.mapping.model import Kind, Link
+from integration.mapping.model import Kind, Lookup
 from integration.mapping.write_back.apply import created, unwritable, written
 from integration.mapping.write_back.inverse_paths import invertible
 from tests.mapping.write_back.writable import column, columns, entity
@@ -33,13 +33,13 @@ CONDITION = entity(
     column("subject", "subject", Kind.LOOKUP, target="Patient"),
     column("asserter", "asserter", Kind.LOOKUP, target="Practitioner"),
     column("asserterpatient", "asserter", Kind.LOOKUP, target="Patient"),
-    column("onset", "onset.ofType(dateTime)", Kind.MOMENT),
+    column("onset", "onset.ofType(dateTime)", Kind.DATETIME),
     column("onsetday", "onset.ofType(dateTime)", Kind.DATE),
     column("onsettext", "onset.ofType(string)"),
     column("onsetage", "onset.ofType(Age).value", type_="decimal"),
     column("ageunit", "onset.ofType(Age).unit"),
     column("agecode", "onset.ofType(Age).code"),
-    column("recorded", "recordedDate", Kind.MOMENT),
+    column("recorded", "recordedDate", Kind.DATETIME),
     column("note", "note.text", type_="memo"),
     column("second", "note[1].text"),
     column("extended", "extension('urn:e').value.ofType(string)"),
@@ -281,26 +281,26 @@ def test_a_condition_is_made_true_of_what_is_there_unless_it_says_something_else
 
 def test_a_reference_is_written_whole() -> None:
     there = condition(subject={"reference": "Patient/1", "display": "D", "identifier": {}})
-    new = changed(there, subject=Link("Patient/2"))
+    new = changed(there, subject=Lookup("Patient/2"))
     assert new["subject"] == {"reference": "Patient/2"}
-    assert refused(there, 400, subject=Link("Device/2")) == (
+    assert refused(there, 400, subject=Lookup("Device/2")) == (
         "subject: FHIR allows no reference to Device here @ Condition.subject"
     )
-    assert "not a row of Patient" in refused(there, 400, subject=Link("Group/2"))
+    assert "not a row of Patient" in refused(there, 400, subject=Lookup("Group/2"))
 
 
 def test_one_reference_has_a_column_for_each_type() -> None:
     there = condition(asserter={"reference": "Patient/1"})
-    new = changed(there, asserter=Link("Practitioner/2"), asserterpatient=None)
+    new = changed(there, asserter=Lookup("Practitioner/2"), asserterpatient=None)
     assert new["asserter"] == {"reference": "Practitioner/2"}
     assert changed(there, asserter=None) is there
 
 
 def test_a_reference_is_found_by_the_type_in_it() -> None:
     there = patient(generalPractitioner=[{"reference": "Organization/1"}])
-    new = changed(there, doctor=Link("Practitioner/2"))
+    new = changed(there, doctor=Lookup("Practitioner/2"))
     assert new["generalPractitioner"][1] == {"reference": "Practitioner/2"}
-    assert "doctor:" in refused(there, doctor=Link("Organization/2"))
+    assert "doctor:" in refused(there, doctor=Lookup("Organization/2"))
 
 
 # -- days, moments, numbers, truths --------------------------------------------------------------
@@ -453,7 +453,7 @@ def test_what_is_not_as_fhir_defines_it_is_not_cleared() -> None:
 def test_a_new_resource_has_the_constants_of_its_map_and_what_was_written() -> None:
     constant: Mapping[str, Any] = {"clinicalStatus": {"coding": [coding("active", STATUS)]}}
     map_ = entity("Condition", *CONDITION.attributes, create=constant)
-    given = {"subject": Link("Patient/2"), "text": "t", "code": None, "status": None}
+    given = {"subject": Lookup("Patient/2"), "text": "t", "code": None, "status": None}
     assert created(map_, "new", given, columns(map_)) == {
         "resourceType": "Condition",
         "id": "new",
@@ -513,7 +513,7 @@ def test_a_chain_may_be_written_in_several_ways(path: str) -> None:
     ("path", "kind", "type_"),
     [
         ("birthDate", Kind.COPY, "string"),
-        ("birthDate", Kind.MOMENT, "string"),
+        ("birthDate", Kind.DATETIME, "string"),
         ("gender", Kind.COPY, "integer"),
         ("active", Kind.COPY, "string"),
         ("multipleBirth.ofType(integer)", Kind.COPY, "boolean"),

@@ -17,10 +17,10 @@ import pytest
 from integration.core import decimal_json
 from integration.core.errors import Rejected
 from integration.mapping import engine, load, r4_elements
-from integration.mapping.model import AttributeMap, Kind, Link
+from integration.mapping.model import AttributeMap, Kind, Lookup
 from integration.mapping.write_back.apply import written
-from integration.mapping.write_back.inverse_paths import Condition, Steps, invertible
-from integration.virtual_tables.entity_type import Shape, shape
+from integration.mapping.write_back.inverse_paths import PathPredicate, Steps, invertible
+from integration.virtual_tables.entity_type import MappedEntityType, shape
 from local.processes import PROJECT
 from tests.mapping import real
 
@@ -93,7 +93,7 @@ def _literals(resource: str) -> tuple[str, ...]:
     return tuple(sorted(codes | {str(c.literal) for one in attributes for c in _conditions(one)}))
 
 
-def _conditions(one: AttributeMap) -> list[Condition]:
+def _conditions(one: AttributeMap) -> list[PathPredicate]:
     steps = invertible(one.path or "", "")
     return [condition for step in steps or () for condition in step.where]
 
@@ -148,16 +148,16 @@ def _value(chance: Random, kind: str, type_: str, depth: int) -> Any:
 def _new(chance: Random, one: AttributeMap) -> Any:
     """What a client may write to a column."""
     match one.kind:
-        case Kind.DATE | Kind.MOMENT:
+        case Kind.DATE | Kind.DATETIME:
             return _moment(chance)
         case Kind.CHOICE:
             return chance.choice([options[0] for options in one.choices.values()])
         case Kind.LOOKUP:
-            return Link(f"{one.shown.target or 'Patient'}/2")
+            return Lookup(f"{one.shown.target or 'Patient'}/2")
     return _VALUES.get(one.shown.type, _text)(chance)
 
 
-Case = tuple[Shape, Resource, dict[str, Any]]
+Case = tuple[MappedEntityType, Resource, dict[str, Any]]
 
 
 @cache
@@ -184,16 +184,16 @@ def _made(kind: str) -> Iterator[Case]:
 # -- what is read --------------------------------------------------------------------------------
 
 
-def _shown(it: Shape, resource: Resource) -> dict[str, Any]:
+def _shown(it: MappedEntityType, resource: Resource) -> dict[str, Any]:
     """Each column, as the feed has it."""
     columns = engine.apply(it.entity, resource, {it.entity.table: it.columns}).columns
     return {one.column: _fed(one, columns[one.column]) for one in it.entity.attributes}
 
 
 def _fed(one: AttributeMap, value: Any) -> Any:
-    if isinstance(value, Link):
+    if isinstance(value, Lookup):
         return value if one.shown.target in (None, value.resource.partition("/")[0]) else None
-    if one.kind in (Kind.DATE, Kind.MOMENT) and value is not None:
+    if one.kind in (Kind.DATE, Kind.DATETIME) and value is not None:
         at = datetime.fromisoformat(value)
         return at if at.tzinfo else at.replace(tzinfo=UTC)
     return value
@@ -242,7 +242,7 @@ def _bare(path: Path) -> Path:
     return tuple(name.removeprefix("_") for name in path)
 
 
-def _written(it: Shape, resource: Resource, changes: dict[str, Any]) -> Resource | None:
+def _written(it: MappedEntityType, resource: Resource, changes: dict[str, Any]) -> Resource | None:
     """None where it is refused; the resource that is given stays what it is."""
     before = decimal_json.encode(resource)
     new = None
@@ -323,7 +323,7 @@ def test_resources_of_any_shape_are_written_or_refused(kind: str) -> None:
     assert counts[False]
 
 
-def _junk(chance: Random, it: Shape, one: AttributeMap, depth: int = 0) -> Any:
+def _junk(chance: Random, it: MappedEntityType, one: AttributeMap, depth: int = 0) -> Any:
     """Not what FHIR has there; but by its names, it could be."""
     names = [step.name for step in _steps(it.resource, one)] + ["coding", "url", "system"]
     if depth < 4 and chance.random() < 0.7:
@@ -332,7 +332,7 @@ def _junk(chance: Random, it: Shape, one: AttributeMap, depth: int = 0) -> Any:
     return chance.choice([None, "", "a", 1, True, "Patient/1", *_literals(it.resource)])
 
 
-def _assert_read(it: Shape, new: Resource, changes: dict[str, Any]) -> None:
+def _assert_read(it: MappedEntityType, new: Resource, changes: dict[str, Any]) -> None:
     shown = _shown(it, new)
     named = {one.column: one for one in it.entity.attributes}
     for name, value in changes.items():

@@ -11,7 +11,7 @@ from integration.mapping.model import AttributeMap, EntityMap, Kind, LongId, Sho
 _TYPES = {
     Kind.CHOICE: "Picklist",
     Kind.DATE: "DateTime",
-    Kind.MOMENT: "DateTime",
+    Kind.DATETIME: "DateTime",
     Kind.LOOKUP: "Lookup",
     Kind.CONCEPT: "Lookup",
 }
