@@ -54,7 +54,7 @@ async def relay_poison(msg: func.QueueMessage) -> None:
     """Park a delivery whose claim failed again and again."""
     parts = await wiring.parts()
     await relaying.park(
-        parts.journal, parse_work_item(msg.get_body()), "carrying failed repeatedly"
+        parts.journal, parse_work_item(msg.get_body()), "processing failed repeatedly"
     )
 
 
@@ -120,7 +120,7 @@ async def odata(req: func.HttpRequest) -> func.HttpResponse:
     return responses.odata(await answer(parts.virtual_tables, responses.odata_asked(req)))
 
 
-@app.route("routes", methods=METHODS)
+@app.route("data-routes", methods=METHODS)
 @endpoint
 async def data_routes(req: func.HttpRequest) -> func.HttpResponse:
     """Whether Dataverse has a table's rows from the mirror or from the feed. PATCH changes it."""

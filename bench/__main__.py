@@ -35,7 +35,7 @@ SETTINGS = {
     "HOST_USE_FUNC": "0",
     "HOST_LOG_LEVEL": "WARNING",
     "SENDER_HEADER": SENDER_HEADER,
-    "ORDER": f"arrival, {write_guard.UNGUARDED}=off",
+    "WRITE_ORDER": f"arrival, {write_guard.UNGUARDED}=off",
     "MAX_DELIVERY_BYTES": str(scale.MAX_BYTES),
 }
 

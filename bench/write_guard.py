@@ -12,7 +12,7 @@ from bench.watch import storage_operations
 ROUNDS = 3
 DELIVERIES = 16
 ENTRIES = 250
-UNGUARDED = "unguarded"  # as the ORDER of the bench says
+UNGUARDED = "unguarded"  # as the WRITE_ORDER of the bench says
 
 
 async def price(it: Measured) -> tuple[float, float]:

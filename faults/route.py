@@ -39,7 +39,7 @@ _PARKED_ROW = "mirroring failed repeatedly"
 # Small and prompt: a unit is ten entries.
 SETTINGS = {
     "UNIT_MAX_ENTRIES": "10",
-    "NEIGHBOUR_TIMEOUT": "4",
+    "UPSTREAM_TIMEOUT": "4",
     "HOST_USE_FUNC": "0",
     "HOST_LEASE_SECONDS": "30",
     "HOST_LOG_LEVEL": "WARNING",
@@ -77,7 +77,7 @@ class Route:
 
     async def mortal(self) -> None:
         """From now on, a dead host's messages and turns come back after a second or two."""
-        settings = {**self.host.part.env, "HOST_LEASE_SECONDS": "1", "NEIGHBOUR_TIMEOUT": "1"}
+        settings = {**self.host.part.env, "HOST_LEASE_SECONDS": "1", "UPSTREAM_TIMEOUT": "1"}
         self.host.kill()
         self.host.part = replace(self.host.part, env=settings)
         await asyncio.to_thread(self.host.start)

@@ -22,7 +22,7 @@ _IN_A_ROW = (1, 1, 1, 2, 3)  # two are waited out inside one call, three are not
 
 _BOTH: Sequence[dict[str, Any]] = ({}, {"retryAfter": 1})
 
-# Longer than NEIGHBOUR_TIMEOUT in route.SETTINGS, and shorter.
+# Longer than UPSTREAM_TIMEOUT in route.SETTINGS, and shorter.
 _TOO_SLOW, _SLOW = 4500, 60
 
 FHIR: Sequence[dict[str, Any]] = (

@@ -34,7 +34,7 @@ var always = [
     window: 'PT15M'
     query: '''
 AppTraces
-| where Message in ('delivery.parked', 'row.parked', 'external.dropped')
+| where Message in ('delivery.parked', 'row.parked', 'external_event.dropped')
 '''
   }
   {
@@ -45,7 +45,7 @@ AppTraces
     window: 'PT15M'
     query: '''
 AppTraces
-| where Message == 'request.misconfigured' or (Message endswith '.put_back' and SeverityLevel >= 3)
+| where Message == 'request.misconfigured' or (Message endswith '.requeued' and SeverityLevel >= 3)
 '''
   }
   {
@@ -82,7 +82,7 @@ AppTraces
     window: 'PT30M'
     query: '''
 AppTraces
-| where Message endswith '.put_back'
+| where Message endswith '.requeued'
 | where Properties.reason has '429' or Properties.reason has 'pause'
 | summarize times = count()
 | where times > 50

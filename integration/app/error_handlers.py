@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import math
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -14,8 +13,7 @@ import azure.functions as func
 
 from integration.app import responses
 from integration.core.errors import IntegrationError, Issue, Misconfigured, Rejected, Unavailable
-
-log = logging.getLogger(__name__)
+from integration.core.log_events import log_event
 
 Endpoint = Callable[[func.HttpRequest], Awaitable[func.HttpResponse]]
 ErrorResponse = Callable[[int, Sequence[Issue], Mapping[str, str]], func.HttpResponse]
@@ -66,15 +64,15 @@ def _answer_errors(work: Endpoint, respond: ErrorResponse) -> Endpoint:
             headers = {"Allow": ", ".join(error.allowed)} if error.allowed else {}
             return respond(error.status, error.issues, headers)
         except Unavailable as error:
-            log.warning("request.unavailable", extra={"reason": str(error)})
+            log_event("request.unavailable", reason=str(error))
             wait = math.ceil(error.retry_after or _RETRY_AFTER)
             text = "not done, because a service behind this app does not answer: try again later"
             return respond(503, [Issue("transient", text)], {"Retry-After": str(wait)})
         except Misconfigured as error:
-            log.error("request.misconfigured", extra={"reason": str(error)})
+            log_event("request.misconfigured", reason=str(error))
             return respond(500, [Issue("exception", str(error))], {})
         except Exception as error:
-            log.error("request.failed", extra={"error": describe(error)})
+            log_event("request.failed", error=describe(error))
             return respond(500, [Issue("exception", "the app failed; its log says where")], {})
 
     return answer

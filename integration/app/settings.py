@@ -220,7 +220,7 @@ def from_env(env: Mapping[str, str] = os.environ) -> Settings:
         reading=_reading(reader),
         mirroring=_mirroring(reader),
         feed=_feed(reader),
-        order=reader.by_sender("ORDER", ("arrival", "lastUpdated", "version", "off")),
+        order=reader.by_sender("WRITE_ORDER", ("arrival", "lastUpdated", "version", "off")),
         max_age=reader.whole("MAX_AGE", 3 * 24 * 3600),
         retention_days=reader.whole("RETENTION_DAYS", 30, most=3650),
         activity_days=reader.whole("ACTIVITY_DAYS", 30, least=0, most=3650),
@@ -295,7 +295,7 @@ def _service(reader: Reader, name: str, timeout: int) -> Service:
 
 def _timeout(reader: Reader) -> int:
     # The FHIR service gives a bundle 100 s before it answers 408 itself.
-    return reader.whole("NEIGHBOUR_TIMEOUT", 110)
+    return reader.whole("UPSTREAM_TIMEOUT", 110)
 
 
 def _client_id(reader: Reader) -> str | None:
@@ -319,7 +319,7 @@ def _reading(reader: Reader) -> Reading:
 def _feed(reader: Reader) -> Feed:
     return Feed(
         page=reader.whole("FEED_PAGE", 250, most=1000),
-        breadth=reader.whole("FEED_BREADTH", 2000, most=50_000),
+        breadth=reader.whole("FEED_MAX_SCANNED", 2000, most=50_000),
         # The provider waits 30 s: https://learn.microsoft.com/power-apps/maker/data-platform/virtual-entity-odata-provider-requirements
         timeout=reader.whole("FEED_TIMEOUT", 25, most=110),
         told=tuple(reader.listed("EXTERNAL_EVENTS")),

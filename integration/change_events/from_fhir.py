@@ -7,7 +7,6 @@ https://learn.microsoft.com/azure/healthcare-apis/events/events-message-structur
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
@@ -16,13 +15,12 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from integration.core.log_events import log_event
 from integration.core.model import WorkItem
 from integration.journal import synthetic_deliveries
 from integration.journal.keys import new_delivery_id
 from integration.journal.store import Journal
 from integration.queues.queue_sender import ChangeQueues, QueueSender
-
-log = logging.getLogger(__name__)
 
 KIND = "events"
 
@@ -95,20 +93,22 @@ async def take(it: Events, body: bytes) -> None:
     for resource in changed:
         queue = followed[resource.partition("/")[0]]
         await it.queue.send(queue, WorkItem(delivery, resource=resource))
-        log.info("event.taken", extra={"delivery": delivery, "resource": resource})
+        log_event("fhir_event.queued", delivery=delivery, resource=resource)
 
 
 def _changed(it: Events, body: bytes, followed: Collection[str]) -> Iterator[str]:
     """Type/id of the resources that are followed, of all that a message tells of."""
     for event in _read(body):
         if event.name not in _OURS:
-            _drop(event, "no change of a FHIR resource", logging.WARNING)
+            log_event(
+                "fhir_event.dropped", type=_name(event), reason="no change of a FHIR resource"
+            )
             continue
         data = _told(event)
         if not _is_here(data.account, it.base):
-            _drop(event, "of another FHIR service", logging.WARNING)
+            log_event("fhir_event.dropped", type=_name(event), reason="of another FHIR service")
         elif data.resource_type not in followed:
-            _drop(event, "nobody follows it", logging.DEBUG)
+            log_event("fhir_event.ignored", type=_name(event), reason="no table shows its type")
         else:
             yield f"{data.resource_type}/{data.resource_id}"
 
@@ -141,9 +141,9 @@ def _is_here(account: str, base: str) -> bool:
     return not account or not _SERVICE.fullmatch(host) or account.lower() == host
 
 
-def _drop(event: _Event, reason: str, level: int) -> None:
-    name = event.name if _NAME.fullmatch(event.name) else "?"
-    log.log(level, "event.dropped", extra={"type": name, "reason": reason})
+def _name(event: _Event) -> str:
+    """The type of an event, where it can be logged without repeating what a stranger wrote."""
+    return event.name if _NAME.fullmatch(event.name) else "?"
 
 
 async def _hour(it: Events) -> str:

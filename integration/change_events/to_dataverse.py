@@ -7,7 +7,6 @@ https://learn.microsoft.com/power-apps/developer/data-platform/virtual-entities/
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -15,6 +14,7 @@ from functools import partial
 
 from integration.core.activity import About, Activities, doing
 from integration.core.errors import Misconfigured, Unavailable
+from integration.core.log_events import log_event
 from integration.core.model import Category, WorkItem
 from integration.dataverse import requests
 from integration.dataverse.client import Dataverse, error_code
@@ -27,8 +27,6 @@ from integration.mapping.keys import primary_key
 from integration.queues.names import EXTERNAL_QUEUE
 from integration.queues.queue_sender import QueueSender
 from integration.queues.retry import plan_retry
-
-log = logging.getLogger(__name__)
 
 _DELETED = "deleted"
 
@@ -78,28 +76,45 @@ async def tell(it: ExternalEvents, claim: WorkItem) -> None:
     table = it.tables.get((claim.resource or "").partition("/")[0])
     name = table.table if table else None
     async with it.activities.verb(delivery=claim.delivery, resource=claim.resource, table=name):
-        extra: dict[str, object] = {"delivery": claim.delivery, "resource": claim.resource}
         try:
             if table is None:
                 raise Misconfigured("no virtual table is known of that resource type")
-            log.info("external.told", extra=extra | {"action": await _told(it, table, claim)})
+            action = await _told(it, table, claim)
+            log_event(
+                "external_event.sent",
+                delivery=claim.delivery,
+                resource=claim.resource,
+                action=action,
+            )
         except (Unavailable, Misconfigured) as error:
             back = plan_retry(claim, error, it.now(), it.max_age)
-            extra |= {"reason": str(error), "attempt": claim.attempt}
             if back.delay is None:
-                log.error("external.dropped", extra=extra)
-                _note(it, claim, name, "dropped", str(error))
+                await drop(it, claim, str(error))
                 return
-            level = logging.ERROR if isinstance(error, Misconfigured) else logging.WARNING
-            log.log(level, "external.put_back", extra=extra)
+            log_event(
+                "external_event.requeued",
+                error,
+                delivery=claim.delivery,
+                resource=claim.resource,
+                attempt=claim.attempt,
+                reason=str(error),
+            )
             await it.queue.send(EXTERNAL_QUEUE, back.item, back.delay)
 
 
 async def drop(it: ExternalEvents, claim: WorkItem, reason: str) -> None:
     """Give up on telling; the record itself is in FHIR and shown as it is."""
-    log.error("external.dropped", extra={"delivery": claim.delivery, "resource": claim.resource})
+    log_event(
+        "external_event.dropped",
+        delivery=claim.delivery,
+        resource=claim.resource,
+        attempt=claim.attempt,
+        reason=reason,
+    )
+    table = it.tables.get((claim.resource or "").partition("/")[0])
+    name = table.table if table else None
     async with it.activities.verb(delivery=claim.delivery, resource=claim.resource):
-        _note(it, claim, None, "dropped", reason)
+        _note(it, claim, name, "dropped", reason)
 
 
 async def _told(it: ExternalEvents, table: Virtual, claim: WorkItem) -> str:

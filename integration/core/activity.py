@@ -9,7 +9,6 @@ who sends one request for several of them says so (`together`).
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -18,9 +17,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from integration.core.errors import IntegrationError
+from integration.core.log_events import log_event
 from integration.core.model import Activity, Category
-
-log = logging.getLogger(__name__)
 
 # As many entries as one transaction of a table takes.
 FULL = 100
@@ -158,7 +156,7 @@ class Activities:
         except Exception as error:  # the work is done, whatever becomes of its log
             if not self._in_trouble:
                 reason = str(error) if isinstance(error, IntegrationError) else type(error).__name__
-                log.warning("activity.dropped", extra={"entries": len(entries), "reason": reason})
+                log_event("activity.dropped", entries=len(entries), reason=reason)
             self._in_trouble = True
         else:
             self._in_trouble = False

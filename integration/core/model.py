@@ -70,7 +70,7 @@ class Status(StrEnum):
     """Where a delivery is on its way."""
 
     ACCEPTED = "accepted"  # kept and queued
-    CARRYING = "carrying"  # fanned out: its lanes are queued one by one
+    PROCESSING = "processing"  # fanned out: its lanes are queued one by one
     DONE = "done"  # every entry is written or refused
     CANCELLED = "cancelled"  # by its sender
     PARKED = "parked"  # given up on; waits for an operator

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -12,6 +11,7 @@ from itertools import islice
 import msgspec
 
 from integration.core.errors import Issue, Rejected
+from integration.core.log_events import log_event
 from integration.core.model import (
     DEFAULT_POLICY,
     Delivery,
@@ -31,8 +31,6 @@ from integration.journal.keys import accepted_at
 from integration.journal.store import Journal, Kept
 from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender
-
-log = logging.getLogger(__name__)
 
 # A delivery that is gone after a day was forgotten, not broken off: its id, which is its place in
 # the order of deliveries, is not to be used again.
@@ -158,15 +156,13 @@ async def _keep(intake: Intake, checked: Checked) -> Accepted:
         delivery = replace(delivery, repeat=True)
     await journal.keep(delivery, checked.kept)
     await intake.queue.send(RELAY_QUEUE, WorkItem(delivery.id))
-    log.info(
+    log_event(
         "delivery.accepted",
-        extra={
-            "delivery": delivery.id,
-            "kind": delivery.kind,
-            "entries": delivery.entries,
-            "bytes": delivery.bytes,
-            "repeat": delivery.repeat,
-        },
+        delivery=delivery.id,
+        kind=delivery.kind,
+        entries=delivery.entries,
+        bytes=delivery.bytes,
+        repeat=delivery.repeat,
     )
     return Accepted(delivery.id, tuple(_refused(checked.contents)))
 

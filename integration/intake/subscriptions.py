@@ -5,14 +5,12 @@ https://hl7.org/fhir/uv/subscriptions-backport/STU1.1/notifications.html
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
+from integration.core.log_events import log_event
 from integration.fhir import subscription_status
 from integration.fhir.subscription_status import SubscriptionStatus
 from integration.journal.store import Journal
-
-log = logging.getLogger(__name__)
 
 _EVENTS = {
     "handshake": "notification.handshake",
@@ -54,15 +52,14 @@ async def note(journal: Journal, it: SubscriptionGap, delivery: str | None) -> N
     """Tell of a gap, once: from here on what was missed counts as known."""
     if it.missed:
         first, last = it.missed
-        extra = {"delivery": delivery, "missed": last - first + 1}
-        log.warning("notification.gap", extra=extra)
+        log_event("notification.gap", delivery=delivery, missed=last - first + 1)
     if it.status.last:
         await journal.note_event(it.sender, it.status.subscription, it.status.last)
 
 
 async def take(journal: Journal, it: SubscriptionGap) -> Acknowledged:
     """A notification that brings nothing."""
-    log.info(_EVENTS[it.status.type])
+    log_event(_EVENTS[it.status.type])
     if it.status.type != "handshake":
         await note(journal, it, None)
     return Acknowledged(it.status.type)

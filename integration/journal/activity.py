@@ -87,7 +87,7 @@ class MemoryActivityLog:
 
 def matches(entry: Activity, wanted: Wanted) -> bool:
     """Whether an entry is asked for. Pure."""
-    same = ("category", "neighbour", "delivery", "table", "row", "status")
+    same = ("category", "upstream", "delivery", "table", "row", "status")
     return (
         (wanted.since is None or entry.time >= wanted.since)
         and (wanted.until is None or entry.time <= wanted.until)

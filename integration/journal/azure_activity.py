@@ -134,7 +134,7 @@ def _activity(entity: Mapping[str, Any]) -> Activity:
     return Activity(
         activity_time(entity["RowKey"]),
         Category(entity["category"]),
-        entity["neighbour"],
+        entity["upstream"],
         entity["action"],
         entity["status"],
         said("delivery"),
@@ -163,7 +163,7 @@ def _query(wanted: Wanted) -> tuple[str, dict[str, Any]]:
         day, row = activity_key(wanted.since, None)
         add("PartitionKey le ?", day)
         add("RowKey le ?", f"{row}~")
-    for name in ("category", "neighbour", "delivery", "table", "row", "status"):
+    for name in ("category", "upstream", "delivery", "table", "row", "status"):
         value = getattr(wanted, name)
         if value is not None:
             add(f"{name} eq ?", str(value))

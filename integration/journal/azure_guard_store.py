@@ -64,7 +64,7 @@ class AzureGuardStore:
         count = 0
         async with storage_errors():
             query = self.table.query_entities(
-                "delivery lt @before and trier lt @before", parameters={"before": before}
+                "delivery lt @before and attempted_by lt @before", parameters={"before": before}
             )
             async for entity in query:
                 if count == most:
@@ -140,9 +140,9 @@ def _turn(entity: Mapping[str, Any]) -> WriteLock:
         holder=entity["holder"],
         until=entity["until"],
         delivery=entity["delivery"],
-        source_version=entity.get("stamp"),
-        attempted_by=entity["trier"],
-        attempted_at=entity["tried"],
+        source_version=entity.get("source_version"),
+        attempted_by=entity["attempted_by"],
+        attempted_at=entity["attempted_at"],
         etag=_etag(entity),
     )
 

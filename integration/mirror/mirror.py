@@ -6,7 +6,6 @@ or in any order, and no older state can replace a newer one.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from datetime import datetime
 
 from integration.core.activity import About, Activities
 from integration.core.errors import Misconfigured, Unavailable
+from integration.core.log_events import log_event
 from integration.core.model import Category, RowResult, WorkItem
 from integration.journal.row_keys import MemoryRowKeys, RowKeys
 from integration.journal.store import Journal
@@ -21,8 +21,6 @@ from integration.mapping.model import EntityMap
 from integration.queues.names import MIRROR_QUEUE
 from integration.queues.queue_sender import ChangeQueues, QueueSender
 from integration.queues.retry import plan_retry
-
-log = logging.getLogger(__name__)
 
 # Brings the rows of a claim's resource up to date. Raises Unavailable or Misconfigured.
 Sink = Callable[[EntityMap, WorkItem], Awaitable[RowResult]]
@@ -75,12 +73,11 @@ async def _brought(it: Mirror, claim: WorkItem) -> RowResult:
 
 async def _mirror(it: Mirror, claim: WorkItem) -> None:
     began = it.now()
-    extra: dict[str, object] = {"delivery": claim.delivery, "resource": claim.resource}
     try:
         if it.followed is not None and (await it.followed()).get(_kind(claim)) != MIRROR_QUEUE:
             # Queued before its table became a virtual one.
-            log.info("row.left", extra=extra)
-            await it.journal.note_row(RowResult(*_of(it, claim), None, "left"))
+            log_event("row.skipped", delivery=claim.delivery, resource=claim.resource)
+            await it.journal.note_row(RowResult(*_of(it, claim), None, "skipped"))
             return
         result = await _brought(it, claim)
     except (Unavailable, Misconfigured) as error:
@@ -88,11 +85,16 @@ async def _mirror(it: Mirror, claim: WorkItem) -> None:
         if back.delay is None:
             await park(it, claim, str(error))
             return
-        level = logging.ERROR if isinstance(error, Misconfigured) else logging.WARNING
-        extra |= {"reason": str(error), "attempt": claim.attempt}
-        log.log(level, "row.put_back", extra=extra)
-        waiting = RowResult(*_of(it, claim), None, "put back", None, (str(error),))
-        _note(it, waiting, began, level == logging.ERROR)
+        log_event(
+            "row.requeued",
+            error,
+            delivery=claim.delivery,
+            resource=claim.resource,
+            attempt=claim.attempt,
+            reason=str(error),
+        )
+        waiting = RowResult(*_of(it, claim), None, "requeued", None, (str(error),))
+        _note(it, waiting, began, isinstance(error, Misconfigured))
         await it.queue.send(MIRROR_QUEUE, back.item, back.delay)
         return
     await _noted(it, result, began)
@@ -101,15 +103,19 @@ async def _mirror(it: Mirror, claim: WorkItem) -> None:
 async def _noted(it: Mirror, result: RowResult, began: datetime) -> None:
     _note(it, result, began, result.action == "refused")
     await it.journal.note_row(result)
-    extra: dict[str, object] = {"delivery": result.delivery, "resource": result.resource}
-    extra |= {"row": result.row, "action": result.action, "notes": len(result.notes)}
-    log.info("row.mirrored", extra=extra)
+    log_event(
+        "row.mirrored",
+        delivery=result.delivery,
+        resource=result.resource,
+        row=result.row,
+        action=result.action,
+        notes=len(result.notes),
+    )
 
 
 async def park(it: Mirror, claim: WorkItem, reason: str) -> None:
     """Give up on a row until an operator looks at it."""
-    extra = {"delivery": claim.delivery, "resource": claim.resource, "reason": reason}
-    log.error("row.parked", extra=extra)
+    log_event("row.parked", delivery=claim.delivery, resource=claim.resource, reason=reason)
     parked = RowResult(*_of(it, claim), None, "parked", None, (reason,))
     async with it.activities.verb():
         _note(it, parked, it.now(), error=True)

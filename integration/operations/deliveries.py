@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from integration.core.errors import Issue, Rejected
+from integration.core.log_events import log_event
 from integration.core.model import Category, Delivery, EntryResult, RowResult, Status, WorkItem
 from integration.journal.activity import ActivityLog, ActivityPage, Wanted
 from integration.journal.keys import is_delivery_id
@@ -17,18 +17,16 @@ from integration.journal.store import Journal, Page
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender
 
-log = logging.getLogger(__name__)
-
 _MOST = 500
 
-_TO_END = frozenset({Status.ACCEPTED, Status.CARRYING, Status.PARKED, Status.CANCELLED})
+_TO_END = frozenset({Status.ACCEPTED, Status.PROCESSING, Status.PARKED, Status.CANCELLED})
 _PARKED = frozenset({Status.PARKED})
 
 # The query parameters that choose what is replayed.
 _CHOOSING = ("status", "reason", "sender", "since", "until", "_count", "after")
 
 # The query parameters that choose entries of the activity log, by their very value.
-_PLAIN = ("neighbour", "delivery", "resource", "table", "row", "action", "status")
+_PLAIN = ("upstream", "delivery", "resource", "table", "row", "action", "status")
 _ASKING = ("since", "until", "category", *_PLAIN, "duration", "_count", "after")
 
 # What became of rows that an operator may have mended the cause of.
@@ -78,7 +76,7 @@ async def cancel(journal: Journal, id_: str, now: datetime) -> Delivery:
     delivery = await _known(journal, id_)
     if not await journal.change(id_, only_if=_TO_END, status=Status.CANCELLED, finished=now):
         raise Rejected(Issue("conflict", "the delivery is done already"), status=409)
-    log.info("delivery.cancelled", extra={"delivery": id_})
+    log_event("delivery.cancelled", delivery=id_)
     return delivery
 
 
@@ -162,7 +160,7 @@ async def browse(journal: Journal, status: str | None, count: str, after: str | 
     return await journal.page(chosen, _count(count), _after(after))
 
 
-async def look_up(log: ActivityLog, params: Mapping[str, str]) -> ActivityPage:
+async def look_up(activity: ActivityLog, params: Mapping[str, str]) -> ActivityPage:
     """Entries of the activity log, newest first, by query parameters. Raises Rejected."""
     unknown = params.keys() - {*_ASKING, "code"}  # code: the function key
     if unknown:
@@ -182,7 +180,7 @@ async def look_up(log: ActivityLog, params: Mapping[str, str]) -> ActivityPage:
         **{name: params[name] for name in _PLAIN if params.get(name)},
     )
     try:
-        return await log.page(wanted, _count(params.get("_count", "50")), params.get("after"))
+        return await activity.page(wanted, _count(params.get("_count", "50")), params.get("after"))
     except ValueError:
         text = "after must be as the page before has told it"
         raise Rejected(Issue("value", text, "after")) from None

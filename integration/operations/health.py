@@ -32,7 +32,7 @@ async def check(journal: Journal, fhir: FhirServer, dataverse: Dataverse) -> Map
 async def _answered(sent: Awaitable[Response]) -> None:
     response = await sent
     if response.status != 200:
-        raise Unavailable("neighbour", f"answered {response.status}")
+        raise Unavailable("service", f"answered {response.status}")
 
 
 async def _state(work: Awaitable[object]) -> str:

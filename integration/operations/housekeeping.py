@@ -8,12 +8,12 @@ forgotten is found again.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from integration.core.log_events import log_event
 from integration.core.model import Delivery, Status, WorkItem
 from integration.journal.activity import ActivityLog
 from integration.journal.guard_store import GuardStore
@@ -21,8 +21,6 @@ from integration.journal.keys import new_delivery_id
 from integration.journal.store import Journal
 from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender
-
-log = logging.getLogger(__name__)
 
 # The most deliveries that one run acts on, of those on their way and of those that are over.
 MOST = 1000
@@ -40,7 +38,7 @@ _GOES_ON_WITHIN = timedelta(hours=1)
 # How much longer than its claims a delivery may take: they may wait in the queue, too.
 _GRACE = timedelta(hours=1)
 
-_ON_THEIR_WAY = frozenset({Status.ACCEPTED, Status.CARRYING})
+_ON_THEIR_WAY = frozenset({Status.ACCEPTED, Status.PROCESSING})
 _OVER = frozenset({Status.DONE, Status.CANCELLED})
 
 _TOO_OLD = "not done within MAX_AGE and an hour: mend what held it up, then replay it"
@@ -110,10 +108,16 @@ async def sweep(it: Housekeeping) -> None:
     failed = [result for result in results if isinstance(result, BaseException)]
     turns = await _forget_turns(it, now)
     activity = await it.activity.forget(now - it.ages.activity, MOST_ACTIVITY)
-    counts: dict[str, object] = {step.value: results.count(step) for step in Step}
-    counts |= {"turns": turns, "activity": activity, "failed": len(failed)}
-    counts |= {"more": more or more_over or activity == MOST_ACTIVITY}
-    log.info("housekeeping.done", extra=counts)
+    log_event(
+        "housekeeping.done",
+        queued=results.count(Step.QUEUE),
+        parked=results.count(Step.PARK),
+        forgotten=results.count(Step.FORGET),
+        locks=turns,
+        activity=activity,
+        failed=len(failed),
+        more=more or more_over or activity == MOST_ACTIVITY,
+    )
     if failed:
         raise failed[0]
 
@@ -159,7 +163,7 @@ async def _parked(it: Housekeeping, delivery: Delivery) -> bool:
         delivery.id, only_if=_ON_THEIR_WAY, status=Status.PARKED, reason=_TOO_OLD
     )
     if parked:
-        log.error("delivery.parked", extra={"delivery": delivery.id, "reason": _TOO_OLD})
+        log_event("delivery.parked", delivery=delivery.id, lane=None, attempt=0, reason=_TOO_OLD)
     return parked
 
 
@@ -170,8 +174,12 @@ async def _queued(it: Housekeeping, delivery: Delivery, now: datetime) -> bool:
     for claim in claims:
         await it.queue.send(RELAY_QUEUE, claim)
     if claims:
-        extra = {"delivery": delivery.id, "status": delivery.status, "claims": len(claims)}
-        log.warning("delivery.queued_again", extra=extra)
+        log_event(
+            "delivery.queued_again",
+            delivery=delivery.id,
+            status=delivery.status,
+            work_items=len(claims),
+        )
     await it.journal.change(
         delivery.id,
         only_if=frozenset({delivery.status}),

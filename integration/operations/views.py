@@ -22,8 +22,8 @@ def activity(entry: Activity) -> dict[str, Any]:
 
 def progress(delivery: Delivery) -> str:
     """https://hl7.org/fhir/R4/async.html: a text of at most 100 characters."""
-    if delivery.status is Status.CARRYING:
-        return f"carrying: {delivery.lanes_done} of {delivery.lanes} lanes done"
+    if delivery.status is Status.PROCESSING:
+        return f"processing: {delivery.lanes_done} of {delivery.lanes} lanes done"
     return f"{delivery.status}: {delivery.entries} entries"
 
 

@@ -189,7 +189,7 @@ def _entities(mirror: Mirror, types: list[str] | None) -> list[EntityMap]:
 
 
 def _not_mirrored(type_: str) -> str:
-    return f"no map of {type_} is in use, or its table is virtual: GET /api/routes tells"
+    return f"no map of {type_} is in use, or its table is virtual: GET /api/data-routes tells"
 
 
 def _report(file: Path, stack: ExitStack, *, more: bool) -> Any:

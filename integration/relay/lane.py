@@ -118,7 +118,7 @@ async def _wait_for_later(trip: UnitAttempt) -> None:
     journal = trip.progress.context.journal
     for rival in sorted(trip.taken.later_deliveries):
         later = await journal.delivery(rival)
-        if later is not None and later.status in (Status.ACCEPTED, Status.CARRYING):
+        if later is not None and later.status in (Status.ACCEPTED, Status.PROCESSING):
             raise Unavailable("order", "a later delivery has begun to write the same resource")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -11,6 +10,7 @@ from functools import partial
 
 from integration.core.activity import Activities
 from integration.core.errors import Issue, Misconfigured, Unavailable
+from integration.core.log_events import log_event
 from integration.core.model import Delivery, EntryResult, Status, WorkItem
 from integration.core.offload import offload
 from integration.fhir import issues, units
@@ -25,10 +25,8 @@ from integration.relay import fetch
 from integration.relay.fetch import NO_SOURCES, Sources
 from integration.relay.lane import LaneContext, process_lane
 
-log = logging.getLogger(__name__)
-
 # A delivery that has ended, as done, parked or cancelled, is not brought back by a late claim.
-_ON_THEIR_WAY = frozenset({Status.ACCEPTED, Status.CARRYING})
+_ON_THEIR_WAY = frozenset({Status.ACCEPTED, Status.PROCESSING})
 
 # Storage operations of one delivery that may be under way at once.
 _SIDE_BY_SIDE = 16
@@ -65,19 +63,29 @@ async def _carried(relay: Relay, claim: WorkItem) -> None:
         await _carry(relay, claim)
     except (Unavailable, Misconfigured) as error:
         back = plan_retry(claim, error, relay.now(), relay.max_age)
-        extra = {"delivery": claim.delivery, "lane": claim.lane, "attempt": claim.attempt}
         if back.delay is None:
             await park(relay.journal, claim, str(error))
         else:
-            level = logging.ERROR if isinstance(error, Misconfigured) else logging.WARNING
-            log.log(level, "delivery.put_back", extra={**extra, "reason": str(error)})
+            log_event(
+                "delivery.requeued",
+                error,
+                delivery=claim.delivery,
+                lane=claim.lane,
+                attempt=claim.attempt,
+                reason=str(error),
+            )
             await relay.queue.send(RELAY_QUEUE, back.item, back.delay)
 
 
 async def park(journal: Journal, claim: WorkItem, reason: str) -> None:
     """Give up on a delivery until an operator looks at it. Nothing of it is lost."""
-    extra = {"delivery": claim.delivery, "lane": claim.lane, "attempt": claim.attempt}
-    log.error("delivery.parked", extra={**extra, "reason": reason})
+    log_event(
+        "delivery.parked",
+        delivery=claim.delivery,
+        lane=claim.lane,
+        attempt=claim.attempt,
+        reason=reason,
+    )
     await journal.change(claim.delivery, only_if=_ON_THEIR_WAY, status=Status.PARKED, reason=reason)
 
 
@@ -156,7 +164,7 @@ async def _fan_out(relay: Relay, delivery: Delivery, lanes: Sequence[Lane]) -> N
     going_on = await relay.journal.change(
         delivery.id,
         only_if=_ON_THEIR_WAY,
-        status=Status.CARRYING,
+        status=Status.PROCESSING,
         lanes=delivery.lanes,
         units=delivery.units,
         split=delivery.split,
@@ -181,14 +189,12 @@ async def _finish(relay: Relay, delivery: Delivery, outcomes: Sequence[EntryResu
         finished=relay.now(),
         reason=None,
     )
-    log.info(
+    log_event(
         "delivery.done",
-        extra={
-            "delivery": delivery.id,
-            "entries": delivery.entries,
-            "written": written,
-            "superseded": superseded,
-            "units": delivery.units,
-            "split": delivery.split,
-        },
+        delivery=delivery.id,
+        entries=delivery.entries,
+        written=written,
+        superseded=superseded,
+        units=delivery.units,
+        split=delivery.split,
     )

@@ -33,7 +33,7 @@ def read(text: str | None, resource: str) -> PageCursor | None:
         mark = msgspec.json.decode(bytes.fromhex(text), type=PageCursor)
     except (ValueError, msgspec.DecodeError):
         raise invalid("$skiptoken is none of this feed", "$skiptoken") from None
-    # A page of the server has 1,000 resources at most, and FEED_BREADTH is 50,000 at most.
+    # A page of the server has 1,000 resources at most, and FEED_MAX_SCANNED is 50,000 at most.
     most, is_search = 50_000, True
     if mark.path is not None:
         most, is_search = 1000, _SEARCH.fullmatch(mark.path) is not None

@@ -439,7 +439,7 @@ async def feed(path: str, method: str = "GET", **given: Any) -> func.HttpRespons
 
 
 async def routed(**asked: str) -> func.HttpResponse:
-    return await knock(function_app.data_routes, "PATCH", "routes", asked)
+    return await knock(function_app.data_routes, "PATCH", "data-routes", asked)
 
 
 def odata_error(response: func.HttpResponse, status: int) -> Any:
@@ -531,7 +531,7 @@ async def test_a_fhir_server_in_trouble_is_an_error_of_odata(
 @pytest.mark.azurite
 async def test_a_table_is_switched_from_the_feed_to_the_mirror_and_back(worker: Worker) -> None:
     async def route_of(type_: str) -> str:
-        found = read(await knock(function_app.data_routes, "GET", "routes"))["routes"]
+        found = read(await knock(function_app.data_routes, "GET", "data-routes"))["routes"]
         (route,) = [each["route"] for each in found if each["resource"] == type_]
         return str(route)
 
@@ -552,7 +552,7 @@ async def test_a_table_is_switched_from_the_feed_to_the_mirror_and_back(worker: 
 @pytest.mark.azurite
 async def test_a_choice_of_routes_that_is_none_is_refused(worker: Worker) -> None:
     assert outcome(await routed(Patient="virtual"), 400)["expression"] == ["Patient"]
-    broken = await knock(function_app.data_routes, "PATCH", "routes", b"{")
+    broken = await knock(function_app.data_routes, "PATCH", "data-routes", b"{")
     assert outcome(broken, 400)["code"] == "structure"
 
 

@@ -160,11 +160,11 @@ def test_an_accepted_delivery_is_told_where_to_ask() -> None:
     [
         (replace(DONE, status=Status.ACCEPTED), "accepted: 2 entries"),
         (
-            replace(DONE, status=Status.CARRYING, lanes=7, lanes_done=3),
-            "carrying: 3 of 7 lanes done",
+            replace(DONE, status=Status.PROCESSING, lanes=7, lanes_done=3),
+            "processing: 3 of 7 lanes done",
         ),
     ],
-    ids=["accepted", "carrying"],
+    ids=["accepted", "processing"],
 )
 def test_a_delivery_on_its_way_tells_its_progress(delivery: Delivery, progress: str) -> None:
     response = responses.story(DeliveryStatus(delivery))

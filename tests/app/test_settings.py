@@ -39,7 +39,7 @@ WRONG = [
     ("UNIT_MAX_BYTES", "-1", "a whole number above 0"),
     ("FHIR_CONCURRENCY", "1.5", "a whole number above 0"),
     ("DATAVERSE_CONCURRENCY", "\u0661", "a whole number above 0"),
-    ("NEIGHBOUR_TIMEOUT", "soon", "a whole number above 0"),
+    ("UPSTREAM_TIMEOUT", "soon", "a whole number above 0"),
     ("MAX_AGE", "3d", "a whole number above 0"),
     ("RETENTION_DAYS", "3651", "a whole number from 1 to 3650"),
     ("ACTIVITY_DAYS", "-1", "a whole number from 0 to 3650"),
@@ -56,7 +56,7 @@ WRONG = [
     ("DANGLING", "keep", "one of refuse, note"),
     ("MIRROR_TO", "fhir", "one of web-api, healthcare-api, off"),
     ("FEED_PAGE", "1001", "a whole number from 1 to 1000"),
-    ("FEED_BREADTH", "0", "a whole number from 1 to 50000"),
+    ("FEED_MAX_SCANNED", "0", "a whole number from 1 to 50000"),
     ("FEED_TIMEOUT", "25 s", "a whole number from 1 to 110"),
 ]
 
@@ -233,7 +233,7 @@ def test_the_identity_is_that_of_storage_unless_another_is_named(
 
 
 def test_a_mistake_in_what_several_neighbours_share_is_told_once() -> None:
-    assert problem(NEIGHBOUR_TIMEOUT="soon").count("NEIGHBOUR_TIMEOUT") == 1
+    assert problem(UPSTREAM_TIMEOUT="soon").count("UPSTREAM_TIMEOUT") == 1
 
 
 def test_a_timer_names_its_setting_only_where_it_is_set() -> None:

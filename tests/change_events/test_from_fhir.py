@@ -156,7 +156,7 @@ async def test_the_log_names_the_type_of_a_dropped_event_and_nothing_else(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     await taken(route, event_grid("Odd.Type", x=MARKER), cloud_event(f"{MARKER} {MARKER}"))
-    told = [vars(each)["type"] for each in caplog.records if each.message == "event.dropped"]
+    told = [vars(each)["type"] for each in caplog.records if each.message == "fhir_event.dropped"]
     assert told == ["Odd.Type", "?"]
     assert MARKER not in told_by(caplog.records)
 

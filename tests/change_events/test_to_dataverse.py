@@ -283,7 +283,7 @@ async def test_events_that_are_not_switched_on_are_loud_and_wait(
     await flows.tell()
     ((claim, delay),) = flows.put_back
     assert delay == 900
-    (record,) = [each for each in caplog.records if each.message == "external.put_back"]
+    (record,) = [each for each in caplog.records if each.message == "external_event.requeued"]
     assert record.levelno == logging.ERROR
     reason = vars(record)["reason"]
     assert "refused OnExternalCreated of xyz_ve_observation (404" in reason
@@ -307,7 +307,7 @@ async def test_what_cannot_be_told_for_days_is_dropped_and_said_so(
     since = (flows.route.clock() - timedelta(days=4)).timestamp()
     await flows.tell(attempt=9, since=since)
     assert flows.put_back == []
-    assert "external.dropped" in [each.message for each in caplog.records]
+    assert "external_event.dropped" in [each.message for each in caplog.records]
     last = flows.route.activity.entries[-1]
     assert (last.action, last.status, last.category) == ("tell", "dropped", Category.ERROR)
     assert (last.resource, last.table) == (RESOURCE, "abc_ve_observation")
@@ -340,7 +340,7 @@ async def test_dataverse_is_told_the_key_and_nothing_else(
     flows.route.dataverse_neighbour.will_fail(kind="status", status=400)
     flows.write(status="amended")
     await flows.tell()
-    kept = repr((flows.route.activity.entries, flows.route.outbox.sent, flows.route.ledger.turns))
+    kept = repr((flows.route.activity.entries, flows.route.outbox.sent, flows.route.ledger.locks))
     assert MARKER not in kept + told_by(caplog.records)
 
 

@@ -140,7 +140,7 @@ async def test_a_neighbour_that_is_away_is_told_and_the_claim_put_back(route: Ro
     calls = [each for each in route.activity.entries if each.action == "read"]
     assert [(each.status, each.category) for each in calls] == [("503", "warning")] * 3
     last = route.activity.entries[-1]
-    assert (last.action, last.status, last.category) == ("mirror", "put back", "warning")
+    assert (last.action, last.status, last.category) == ("mirror", "requeued", "warning")
     assert last.notes == ("FHIR server: answered 503",)
 
 
@@ -190,7 +190,7 @@ async def test_a_row_that_was_given_up_on_is_told(route: Route) -> None:
 async def test_a_row_without_a_map_is_told_without_a_table(route: Route) -> None:
     await mirroring.mirror(route.mirror, WorkItem("d", resource="Basic/b1"))
     (back,) = route.activity.entries
-    assert (back.status, back.category, back.table) == ("put back", "error", None)
+    assert (back.status, back.category, back.table) == ("requeued", "error", None)
 
 
 async def test_a_look_at_the_neighbours_is_told(route: Route) -> None:
@@ -414,7 +414,7 @@ async def test_entries_are_chosen_by_the_query_parameters(route: Route) -> None:
         ({"category": "warning"}, 1),
         ({"delivery": "d", "status": "created"}, 2),
         ({"delivery": "", "row": row, "table": "contact"}, 2),
-        ({"neighbour": DATAVERSE, "action": "mirror", "duration": "0"}, 2),
+        ({"upstream": DATAVERSE, "action": "mirror", "duration": "0"}, 2),
         ({"duration": "1"}, 0),
     ]
     for params, number in asked:

@@ -1,152 +1,69 @@
-"""Each log event, with its level and every field of it, is explained in docs/operations.md."""
+"""docs/operations.md shows the table of log events as the code has it, and code logs no other way."""
 
 from __future__ import annotations
 
 import ast
-import importlib
+import logging
 import re
-from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from local.processes import PROJECT
+from integration.core.log_events import LOG_EVENTS, LogEvent
+from tests import house
 
-LEVELS = ("debug", "info", "warning", "error", "exception", "critical", "log")
-MODULES = sorted((PROJECT / "integration").rglob("*.py"))
-Function = ast.FunctionDef | ast.AsyncFunctionDef
-
-
-class Source:
-    """A module whose log calls are looked at."""
-
-    def __init__(self, path: Path) -> None:
-        self.name = ".".join(path.relative_to(PROJECT).with_suffix("").parts)
-        self.tree = ast.parse(path.read_text("utf-8"))
-
-    def calls(self) -> Iterator[tuple[Function, ast.Call]]:
-        """Each with the innermost function around it."""
-        functions = [node for node in ast.walk(self.tree) if isinstance(node, Function)]
-        found = {call: function for function in functions for call in ast.walk(function)
-                 if _is_log(call)}  # fmt: skip
-        yield from ((function, call) for call, function in found.items())  # type: ignore[misc]
-
-    def events(self, call: ast.Call) -> list[str]:
-        said = call.args[1 if _level(call) == "log" else 0]
-        if isinstance(said, ast.Subscript):  # a word for each, in a table of the module
-            assert isinstance(said.value, ast.Name)
-            return list(getattr(self.module, said.value.id).values())
-        return [ast.literal_eval(said)]
-
-    def fields(self, function: Function, call: ast.Call) -> set[str]:
-        extra = [word.value for word in call.keywords if word.arg == "extra"]
-        return {name for one in extra for name in self._keys(one, function, call.lineno)}
-
-    def _keys(self, node: ast.expr, function: Function, line: int) -> Iterator[str]:
-        """The keys of a dictionary, however it was put together before that line."""
-        match node:
-            case ast.Dict(keys=keys, values=values):
-                for key, value in zip(keys, values, strict=True):
-                    if key is None:
-                        yield from self._keys(value, function, line)
-                    else:
-                        yield ast.literal_eval(key)
-            case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-                yield from self._keys(left, function, line)
-                yield from self._keys(right, function, line)
-            case ast.Name(id=name):
-                for value in _assigned(function, name, line):
-                    yield from self._keys(value, function, value.lineno)
-            case ast.DictComp(generators=[ast.comprehension(iter=ast.Name(id=name))]):
-                yield from (member.value for member in getattr(self.module, name))
-            case _:
-                raise AssertionError(f"{self.name}:{line}: fields that this test cannot tell")
-
-    @property
-    def module(self) -> object:
-        return importlib.import_module(self.name)
+PAGE = house.PROJECT / "docs/operations.md"
 
 
-def _is_log(node: ast.AST) -> bool:
-    match node:
-        case ast.Call(func=ast.Attribute(value=ast.Name(id="log"), attr=attr)):
-            return attr in LEVELS
-    return False
+def row_of(name: str, event: LogEvent) -> str:
+    """The event's line of the table."""
+    levels = [logging.getLevelName(level).lower() for level in event.levels]
+    level = levels[0] if len(levels) == 1 else f"{levels[0]}; {levels[1]} when an operator must act"
+    fields = ", ".join(f"`{field}`" for field in event.fields) or "none"
+    return f"| `{name}` | {level} | {fields} | {event.meaning} |"
 
 
-def _level(call: ast.Call) -> str:
-    assert isinstance(call.func, ast.Attribute)
-    return call.func.attr
+def calls() -> Iterator[tuple[str, ast.Call]]:
+    """Every call of log_event, and where it stands."""
+    for path in house.modules():
+        for node in ast.walk(house.tree(path)):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "log_event":
+                yield f"{house.name_of(path)}:{node.lineno}", node
 
 
-def _assigned(function: Function, name: str, before: int) -> Iterator[ast.expr]:
-    for node in ast.walk(function):
-        match node:
-            case ast.Assign(targets=[ast.Name(id=found)], value=value):
-                pass
-            case ast.AnnAssign(target=ast.Name(id=found), value=ast.expr() as value):
-                pass
-            case ast.AugAssign(target=ast.Name(id=found), value=value):
-                pass
-            case _:
-                continue
-        if found == name and node.lineno < before:
-            yield value
+def test_the_page_shows_every_event_and_no_other() -> None:
+    table = PAGE.read_text("utf-8").partition("## Log events\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `.*\|$", table, re.M)
+    assert rows == [row_of(name, event) for name, event in LOG_EVENTS.items()]
 
 
-def told() -> tuple[dict[str, set[str]], dict[str, set[str]]]:
-    """Fields and levels of each event, as the code has them."""
-    fields: dict[str, set[str]] = defaultdict(set)
-    levels: dict[str, set[str]] = defaultdict(set)
-    for source in map(Source, MODULES):
-        for function, call in source.calls():
-            for event in source.events(call):
-                fields[event] |= source.fields(function, call)
-                levels[event].add(_level(call))
-    return fields, levels
+def test_every_event_is_logged_somewhere() -> None:
+    text = "".join(
+        path.read_text("utf-8") for path in house.modules() if "log_events" not in path.name
+    )
+    assert [name for name in LOG_EVENTS if f'"{name}"' not in text] == []
 
 
-def explained() -> dict[str, tuple[str, set[str]]]:
-    """Level and fields of each event, as the page has them."""
-    page = (PROJECT / "docs/operations.md").read_text("utf-8")
-    table = page.partition("## Events\n")[2].partition("\n## ")[0]
-    found = {}
-    for row in re.findall(r"^\| (`.*) \|$", table, re.M):
-        events, level, fields, _ = (cell.strip() for cell in row.split(" | ", 3))
-        for event in re.findall(r"`([^`]+)`", events):
-            found[event] = level, set(re.findall(r"`(\w+)`", fields))
-    return found
+@pytest.mark.parametrize(("where", "call"), list(calls()), ids=lambda value: str(value)[:60])
+def test_a_call_gives_every_field_of_its_event_and_no_other(where: str, call: ast.Call) -> None:
+    given = {keyword.arg for keyword in call.keywords}
+    event = call.args[0]
+    if isinstance(event, ast.Constant):
+        assert given == set(LOG_EVENTS[event.value].fields), where
+    else:  # a word for each kind of notification, none of which has fields
+        assert given == set(), where
 
 
-FIELDS, LEVELS_TOLD = told()
-EXPLAINED = explained()
+def test_the_names_of_events_are_a_noun_and_a_verb() -> None:
+    assert [name for name in LOG_EVENTS if not re.fullmatch(r"[a-z_]+\.[a-z_]+", name)] == []
 
 
-def test_the_page_and_the_code_have_the_same_events() -> None:
-    assert len(FIELDS) > 15
-    assert set(EXPLAINED) == set(FIELDS)
-
-
-@pytest.mark.parametrize("event", sorted(FIELDS))
-def test_every_field_of_an_event_is_on_the_page_and_no_other(event: str) -> None:
-    assert EXPLAINED[event][1] == FIELDS[event]
-
-
-@pytest.mark.parametrize("event", sorted(FIELDS))
-def test_the_level_is_the_one_of_the_page(event: str) -> None:
-    """Where the code decides by the case, the page names both."""
-    for level in LEVELS_TOLD[event]:
-        assert level in (EXPLAINED[event][0] if level != "log" else f"log {EXPLAINED[event][0]}")
-
-
-def test_the_names_of_events_are_two_words_and_a_dot() -> None:
-    assert [event for event in FIELDS if not re.fullmatch(r"[a-z]+\.[a-z_]+", event)] == []
-
-
-def test_every_log_call_of_the_app_is_such_a_call() -> None:
-    """Another way to log would escape this page."""
-    for path in MODULES:
-        text = path.read_text("utf-8")
-        others = re.findall(r"\b(?:logging|logger)\.(?:debug|info|warning|error|exception)\(", text)
-        assert others == [], path.name
+def test_no_module_logs_in_another_way() -> None:
+    """Another way to log would escape the table, and perhaps the rule that no value is logged."""
+    pattern = re.compile(
+        r"\b(?:log|logging|logger|_log)\.(?:debug|info|warning|error|exception|log)\("
+    )
+    others = [
+        house.name_of(path) for path in house.modules() if pattern.search(path.read_text("utf-8"))
+    ]
+    assert others == ["core.log_events"]

@@ -123,7 +123,7 @@ def test_what_is_refused_without_cause_or_not_told_of_is_unexplained() -> None:
     assert harm(judged([refused], there, {}, "here")) == ["unexplained", "unexplained"]
     short = told(sets(WEIGHT, "w"), answers=[])
     assert "unexplained" in harm(judged([short], there, {}, "here"))
-    stuck = Told(short.sent, "http://host/deliveries/1", None, "202 carrying")
+    stuck = Told(short.sent, "http://host/deliveries/1", None, "202 processing")
     assert judged([stuck], there, {}, "here").counts["unexplained"] == 1
 
 

@@ -12,6 +12,7 @@ import pytest
 from integration import journal
 from integration.app import settings
 from integration.journal import azure_blobs
+from integration.queues import names
 from tests.app.test_settings import OF_THE_HOST, REQUIRED, VALUES, Recording
 from tests.infra.templates import FILES, INFRA, PARSER, module, parsed, resources, said
 
@@ -123,7 +124,7 @@ def test_every_container_queue_and_table_is_there_before_the_app_is() -> None:
     assert azure_blobs.CONTAINER in variable("modules/storage", "containers")
     assert "deployments" in variable("modules/storage", "containers")
 
-    own = [settings.RELAY_QUEUE, settings.MIRROR_QUEUE, settings.EXTERNAL_QUEUE]
+    own = [names.RELAY_QUEUE, names.MIRROR_QUEUE, names.EXTERNAL_QUEUE]
     queues = [name for one in own for name in (one, f"{one}-poison")]
     events = ["eventsQueue", "${eventsQueue}-poison"]
     assert variable("modules/storage", "queues") == [*queues, *events]

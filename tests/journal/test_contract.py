@@ -132,10 +132,10 @@ async def test_a_delivery_is_found_as_it_was_noted(journal: Journal) -> None:
 async def test_keeping_it_again_changes_nothing(journal: Journal) -> None:
     one = made()
     await journal.keep(one, kept(b"first"))
-    await journal.change(one.id, status=Status.CARRYING, lanes=3)
+    await journal.change(one.id, status=Status.PROCESSING, lanes=3)
     await journal.keep(replace(one, kind="other"), kept(b"second"))
     found = await journal.delivery(one.id)
-    assert found == replace(one, status=Status.CARRYING, lanes=3)
+    assert found == replace(one, status=Status.PROCESSING, lanes=3)
     assert (await journal.kept(one.id)).body == b"first"
 
 
@@ -189,7 +189,7 @@ async def test_a_change_can_depend_on_the_state_that_it_changes(journal: Journal
         one.id, only_if=frozenset({Status.ACCEPTED, Status.PARKED}), status=Status.CANCELLED
     )
     assert not await journal.change(
-        one.id, only_if=frozenset({Status.ACCEPTED}), status=Status.CARRYING, lanes=3
+        one.id, only_if=frozenset({Status.ACCEPTED}), status=Status.PROCESSING, lanes=3
     )
     assert await journal.delivery(one.id) == replace(one, status=Status.CANCELLED)
     nobody = new_delivery_id(NOON, 99)
@@ -399,11 +399,11 @@ async def test_a_lane_s_number_may_be_high(journal: Journal) -> None:
 async def test_finished_lanes_are_counted_once_and_change_nothing_else(journal: Journal) -> None:
     one = made()
     await keep(journal, one)
-    await journal.change(one.id, lanes=2, status=Status.CARRYING)
+    await journal.change(one.id, lanes=2, status=Status.PROCESSING)
     for _ in range(2):
         await journal.lane_done(one.id, 1)
         found = await journal.delivery(one.id)
-        assert found == replace(one, lanes=2, lanes_done=1, status=Status.CARRYING)
+        assert found == replace(one, lanes=2, lanes_done=1, status=Status.PROCESSING)
 
 
 # --- outcomes ----------------------------------------------------------------------------------

@@ -101,25 +101,25 @@ async def test_a_refused_write_supersedes_nothing(route: Route) -> None:
 async def test_what_both_create_is_nobody_else_s(route: Route) -> None:
     """New resources need no turn: no storage operation is spent on them."""
     await route.carry_all(await route.deliver(bundle(entry(patient()), entry(observation()))))
-    assert route.ledger.turns == {}
+    assert route.ledger.locks == {}
 
 
 async def test_no_identifier_is_kept_with_the_turns(route: Route) -> None:
     changed = entry(named("x"), method="PUT", url=BY_NUMBER)
     await route.carry_all(await route.deliver(batch(changed, update("y"))))
-    assert route.ledger.turns
-    told = repr(route.ledger.turns)
+    assert route.ledger.locks
+    told = repr(route.ledger.locks)
     assert "p1" not in told
     assert "mrn" not in told
 
 
 async def test_without_the_guard_the_last_to_arrive_wins(route: Route) -> None:
-    route.settings = {"orders": {"": "off"}}
+    route.settings = {"write_orders": {"": "off"}}
     first = await route.deliver(batch(update("first")))
     await route.carry_all(await route.deliver(batch(update("second"))))
     await route.carry_all(first)
     assert family(route) == "first"
-    assert route.ledger.turns == {}
+    assert route.ledger.locks == {}
 
 
 # --- two at the same time ------------------------------------------------------------------------
@@ -206,12 +206,12 @@ async def test_a_request_that_waited_for_a_place_until_its_turn_is_nearly_over_i
         for _ in range(places.limit.now):
             await full.enter_async_context(places.place())
         going = asyncio.ensure_future(route.carry(delivery))
-        while not any(turn.holder for turn in route.ledger.turns.values()):
+        while not any(turn.holder for turn in route.ledger.locks.values()):
             await asyncio.sleep(0)
         route.clock.later(LEASE / 2)
     await going
     assert route.neighbour.writes == []
-    assert [turn.holder for turn in route.ledger.turns.values()] == [""]
+    assert [turn.holder for turn in route.ledger.locks.values()] == [""]
     await route.carry_all()
     assert family(route) == "late"
 
@@ -393,9 +393,9 @@ async def test_an_own_earlier_write_that_is_noted_stands_in_nobody_s_way(route: 
     route.neighbour.will_answer(500)
     await route.carry(delivery)
     assert family(route) == "older"
-    (key,) = route.ledger.turns
-    row = route.ledger.turns[key]
-    route.ledger.turns[key] = replace(row, attempted_by=f"{delivery} 0.0", attempted_at=0.0)
+    (key,) = route.ledger.locks
+    row = route.ledger.locks[key]
+    route.ledger.locks[key] = replace(row, attempted_by=f"{delivery} 0.0", attempted_at=0.0)
     await route.carry_all()
     assert family(route) == "newer"
     assert await route.statuses(delivery) == [201, 200]
@@ -491,7 +491,7 @@ async def test_a_delete_that_was_done_is_done(route: Route) -> None:
 
 
 async def test_without_the_guard_a_retry_looks_as_well(route: Route) -> None:
-    route.settings = {"orders": {"": "off"}}
+    route.settings = {"write_orders": {"": "off"}}
     await lost(route, update("ours"))
     route.neighbour.put(named("theirs", id="p1"))
     await route.carry_all()

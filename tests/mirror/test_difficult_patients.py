@@ -359,7 +359,7 @@ async def put_back(route: Route, maps: Maps) -> str:
     ((_, delay),) = route.queued(MIRROR_QUEUE)
     assert delay >= 600
     assert await route.dataverse_neighbour.contacts() == []
-    (noted,) = [each for each in route.activity.entries if each.status == "put back"]
+    (noted,) = [each for each in route.activity.entries if each.status == "requeued"]
     return "; ".join(noted.notes)
 
 

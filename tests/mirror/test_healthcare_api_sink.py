@@ -481,7 +481,7 @@ async def test_an_organisation_without_the_healthcare_apis_is_for_an_operator(
     await mirror(route, resource)
     ((_, delay),) = route.queued(MIRROR_QUEUE)
     assert delay >= 600
-    (record,) = [each for each in caplog.records if each.message == "row.put_back"]
+    (record,) = [each for each in caplog.records if each.message == "row.requeued"]
     assert "MIRROR_TO" in vars(record)["reason"]
 
 

@@ -358,7 +358,7 @@ async def test_a_missing_column_is_for_an_operator_and_waits_long(
     await mirroring.mirror(replace(route.mirror, maps={"Patient": wide}), claim)
     ((_, delay),) = route.queued(MIRROR_QUEUE)
     assert delay >= 600
-    (record,) = [each for each in caplog.records if each.message == "row.put_back"]
+    (record,) = [each for each in caplog.records if each.message == "row.requeued"]
     assert record.levelno == logging.ERROR
     assert "msemr_nosuchcolumn" in vars(record)["reason"]
     assert await route.dataverse_neighbour.contacts() == []
@@ -391,7 +391,7 @@ async def test_notes_and_logs_hold_no_patient_data(
         if step:
             route.dataverse_neighbour.will_fail(method="PATCH", **step)
         await mirror(route, resource)
-    assert {"row.mirrored", "row.put_back"} <= {record.message for record in caplog.records}
+    assert {"row.mirrored", "row.requeued"} <= {record.message for record in caplog.records}
     assert MARKER not in told_by(caplog.records)
     assert MARKER not in repr(await route.journal.rows(DELIVERY))
     assert MARKER not in repr(route.outbox.sent)

@@ -39,7 +39,7 @@ async def of_lanes(route: Route, number: int = 4) -> str:
     people = [entry(patient(id=f"p{n}"), method="PUT", url=f"Patient/p{n}") for n in range(number)]
     delivery = await route.deliver(bundle(*people, kind="batch"))
     await route.carry(delivery)
-    assert (await route.known(delivery)).status is Status.CARRYING
+    assert (await route.known(delivery)).status is Status.PROCESSING
     route.outbox.sent.clear()
     return delivery
 
@@ -54,9 +54,9 @@ async def of_lanes(route: Route, number: int = 4) -> str:
         (Status.ACCEPTED, {}, timedelta(minutes=10), Step.QUEUE),
         (Status.ACCEPTED, {}, timedelta(days=3, hours=1), Step.QUEUE),
         (Status.ACCEPTED, {}, timedelta(days=3, hours=1, seconds=1), Step.PARK),
-        (Status.CARRYING, {}, timedelta(minutes=59), None),
-        (Status.CARRYING, {}, timedelta(hours=1), Step.QUEUE),
-        (Status.CARRYING, {}, timedelta(days=4), Step.PARK),
+        (Status.PROCESSING, {}, timedelta(minutes=59), None),
+        (Status.PROCESSING, {}, timedelta(hours=1), Step.QUEUE),
+        (Status.PROCESSING, {}, timedelta(days=4), Step.PARK),
         (Status.PARKED, {}, timedelta(days=4000), None),
         (Status.DONE, {"finished": START}, timedelta(days=29, hours=23), None),
         (Status.DONE, {"finished": START}, timedelta(days=30), Step.FORGET),
@@ -310,9 +310,9 @@ async def test_the_turns_that_no_kept_delivery_asks_for_are_forgotten(route: Rou
     await updated(route, "old")
     route.clock.later(31 * DAY)
     await updated(route, "young")
-    assert len(route.ledger.turns) == 2
+    assert len(route.ledger.locks) == 2
     await swept(route)
-    assert len(route.ledger.turns) == 1
+    assert len(route.ledger.locks) == 1
 
 
 async def test_the_turns_that_a_parked_delivery_may_ask_for_are_kept(route: Route) -> None:

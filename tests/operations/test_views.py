@@ -144,8 +144,8 @@ def test_a_delivery_without_outcomes_is_an_empty_bundle() -> None:
 
 
 def test_progress_counts_lanes_once_there_are_some() -> None:
-    carried = replace(DELIVERY, status=Status.CARRYING, lanes=7, lanes_done=3)
-    assert progress(carried) == "carrying: 3 of 7 lanes done"
+    carried = replace(DELIVERY, status=Status.PROCESSING, lanes=7, lanes_done=3)
+    assert progress(carried) == "processing: 3 of 7 lanes done"
     assert progress(replace(DELIVERY, status=Status.ACCEPTED)) == "accepted: 2 entries"
 
 

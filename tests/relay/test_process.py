@@ -197,7 +197,7 @@ async def test_several_lanes_fan_out_with_a_claim_each(route: Route) -> None:
     assert route.neighbour.heard == []
     assert route.queued() == [(WorkItem(delivery, lane=lane), 0) for lane in range(3)]
     known = await route.known(delivery)
-    assert (known.status, known.lanes, known.units) == (Status.CARRYING, 3, 3)
+    assert (known.status, known.lanes, known.units) == (Status.PROCESSING, 3, 3)
     assert known.split
 
 
@@ -226,7 +226,7 @@ async def test_a_lane_in_trouble_does_not_hold_up_the_others(route: Route) -> No
     await route.carry(delivery, lane=0)
     await route.carry(delivery, lane=1)
     assert len(route.neighbour.stored) == 2
-    assert (await route.known(delivery)).status is Status.CARRYING
+    assert (await route.known(delivery)).status is Status.PROCESSING
     await route.carry_all()
     assert (await route.known(delivery)).status is Status.DONE
 
@@ -308,7 +308,7 @@ async def test_a_missing_role_is_put_back_long_and_loud(
     ((claim, delay),) = route.queued()
     assert claim.delivery == delivery
     assert delay >= 600
-    (record,) = [each for each in caplog.records if each.message == "delivery.put_back"]
+    (record,) = [each for each in caplog.records if each.message == "delivery.requeued"]
     assert record.levelno == logging.ERROR
     assert (await route.known(delivery)).status is Status.ACCEPTED
 
@@ -337,8 +337,8 @@ async def test_a_parked_delivery_can_be_carried_when_its_claim_is_queued_again(
     route: Route,
 ) -> None:
     delivery = await route.deliver(families(1))
-    await relaying.park(route.journal, WorkItem(delivery), "carrying failed repeatedly")
-    assert (await route.known(delivery)).reason == "carrying failed repeatedly"
+    await relaying.park(route.journal, WorkItem(delivery), "processing failed repeatedly")
+    assert (await route.known(delivery)).reason == "processing failed repeatedly"
     await route.carry(delivery)
     known = await route.known(delivery)
     assert (known.status, known.reason) == (Status.DONE, None)
@@ -387,7 +387,7 @@ async def test_a_delivery_cancelled_while_it_fans_out_stays_cancelled(route: Rou
 async def test_a_late_failure_does_not_park_what_is_done(route: Route) -> None:
     delivery = await route.deliver(families(1))
     await route.carry(delivery)
-    await relaying.park(route.journal, WorkItem(delivery), "carrying failed repeatedly")
+    await relaying.park(route.journal, WorkItem(delivery), "processing failed repeatedly")
     assert (await route.known(delivery)).status is Status.DONE
 
 
@@ -406,7 +406,7 @@ async def test_claims_rows_and_logs_hold_no_patient_data(
     await route.carry_all()
     assert MARKER not in repr(await route.known(delivery))
     told = [record for record in caplog.records if record.name.startswith("integration")]
-    assert {"delivery.done", "delivery.put_back"} <= {record.message for record in told}
+    assert {"delivery.done", "delivery.requeued"} <= {record.message for record in told}
     assert MARKER not in told_by(caplog.records)
 
 

@@ -123,7 +123,7 @@ def beside(feed: Feed, route: Route) -> None:
     route.fhir = feed.tables.reading.fhir
     writing = replace(
         feed.tables.writing,
-        order=route.order,
+        guard=route.order,
         run=lambda: new_delivery_id(route.clock(), next(route._ids)),
     )
     feed.tables = replace(feed.tables, writing=writing)

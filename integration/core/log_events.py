@@ -1,0 +1,134 @@
+"""Every log event of the app, with its level, its fields and what it means.
+
+docs/operations.md shows this table. A field holds an id, a type, a count, a duration or a reason of
+ours, and never patient data.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from integration.core.errors import Misconfigured
+
+_log = logging.getLogger("integration")
+
+_BY_CAUSE = (logging.WARNING, logging.ERROR)
+
+
+@dataclass(frozen=True, slots=True)
+class LogEvent:
+    """`levels`: the one it has, or those that the cause decides between."""
+
+    levels: tuple[int, ...]
+    fields: tuple[str, ...]
+    meaning: str
+
+
+def _event(level: int | tuple[int, ...], fields: str, meaning: str) -> LogEvent:
+    levels = level if isinstance(level, tuple) else (level,)
+    return LogEvent(levels, tuple(fields.split()), meaning)
+
+
+LOG_EVENTS = {
+    "delivery.accepted": _event(
+        logging.INFO,
+        "delivery kind entries bytes repeat",
+        "kept and queued; `repeat`: the same bytes came before",
+    ),
+    "delivery.done": _event(
+        logging.INFO,
+        "delivery entries written superseded units split",
+        "every entry is written or refused; `split`: a transaction that could not stay one",
+    ),
+    "delivery.requeued": _event(
+        _BY_CAUSE,
+        "delivery lane attempt reason",
+        "a service did not do its part; the delivery is tried again later",
+    ),
+    "delivery.cancelled": _event(
+        logging.INFO, "delivery", "its sender cancelled it; what was written stays"
+    ),
+    "delivery.parked": _event(
+        logging.ERROR,
+        "delivery lane attempt reason",
+        "given up; `reason` says why. Its bytes and results are kept for a replay",
+    ),
+    "delivery.queued_again": _event(
+        logging.WARNING,
+        "delivery status work_items",
+        "housekeeping queued `work_items` that were lost",
+    ),
+    "notification.handshake": _event(logging.INFO, "", "a subscription begins"),
+    "notification.heartbeat": _event(logging.INFO, "", "a subscription is alive"),
+    "notification.empty": _event(logging.INFO, "", "a notification without resources"),
+    "notification.gap": _event(
+        logging.WARNING,
+        "delivery missed",
+        "`missed` events of a subscription did not arrive; `delivery` showed it, or a heartbeat",
+    ),
+    "row.mirrored": _event(
+        logging.INFO,
+        "delivery resource row action notes",
+        "`action`: created, updated, unchanged, deactivated, deleted, absent, refused; `notes`: "
+        "how many elements were not mapped",
+    ),
+    "row.requeued": _event(
+        _BY_CAUSE, "delivery resource attempt reason", "the row is tried again later"
+    ),
+    "row.parked": _event(
+        logging.ERROR, "delivery resource reason", "given up; replay it once the cause is mended"
+    ),
+    "row.skipped": _event(
+        logging.INFO, "delivery resource", "its table became a virtual one after it was queued"
+    ),
+    "external_event.sent": _event(
+        logging.INFO,
+        "delivery resource action",
+        "Dataverse heard of a change: `action`, or `nothing new`",
+    ),
+    "external_event.requeued": _event(
+        _BY_CAUSE, "delivery resource attempt reason", "Dataverse is told again later"
+    ),
+    "external_event.dropped": _event(
+        logging.ERROR,
+        "delivery resource attempt reason",
+        "given up; the record itself is in FHIR, and shown as it is",
+    ),
+    "fhir_event.queued": _event(
+        logging.INFO,
+        "delivery resource",
+        "somebody changed `resource` at the FHIR server; it is mirrored under `delivery`",
+    ),
+    "fhir_event.dropped": _event(
+        logging.WARNING, "type reason", "an event that is not for this app"
+    ),
+    "fhir_event.ignored": _event(
+        logging.DEBUG, "type reason", "an event of a type that no table shows"
+    ),
+    "activity.dropped": _event(
+        logging.WARNING,
+        "entries reason",
+        "storage did not take `entries` of the activity log; logged once until it takes some again",
+    ),
+    "housekeeping.done": _event(
+        logging.INFO,
+        "queued parked forgotten locks activity failed more",
+        "how many deliveries, write locks and activity entries it handled; `more`: the next run "
+        "goes on",
+    ),
+    "request.unavailable": _event(logging.WARNING, "reason", "an endpoint answered 503"),
+    "request.misconfigured": _event(
+        logging.ERROR, "reason", "an endpoint answered 500: an operator must act"
+    ),
+    "request.failed": _event(
+        logging.ERROR, "error", "an endpoint answered 500: a defect; its type and place"
+    ),
+}
+
+
+def log_event(event: str, cause: Exception | None = None, **fields: object) -> None:
+    """Log an event of the table. Where the cause decides the level, an operator's is an error."""
+    known = LOG_EVENTS[event]
+    level = known.levels[-1 if isinstance(cause, Misconfigured) else 0]
+    _log.log(level, event, extra=fields)
