@@ -1,38 +1,31 @@
 """The relay: FHIR deliveries in over HTTP, resources to the FHIR server, patients to Dataverse.
 
-The route of a delivery, each step a module:
+`function_app.py` has the endpoints and triggers; each calls one verb. The folders, in the order in
+which a delivery meets them:
 
-intake      checks it (asking), keeps its exact bytes, queues a claim check, answers 202
-subscriptions  tells of missed events; answers notifications that bring nothing
-fetch       gets what a delivery names without bringing it, where that is allowed
-relay       plans it, writes each unit to the FHIR server (lane), notes every outcome;
-            before a unit goes, it takes its turn among deliveries (order) and looks (before)
-mirror      brings the rows of a written Patient in Dataverse up to date with FHIR, through
-            the Web API (web_api), or through the healthcare APIs (healthcare_api)
-events      queues the mirroring of what others have changed at the FHIR server
-external_events  tells Dataverse that what a virtual table shows has changed
-virtual_tables   answers Dataverse's OData requests from FHIR, reading and writing
-routes      knows which tables are mirrored, and which are virtual
-reconcile   finds rows that are missing or behind, and has them brought
-provision   sets Dataverse up: columns, virtual tables, the data source, events, role and user
-check       tells whether every neighbour is there, and open to the app's identity
-tracking    tells a sender what became of it, and cancels it
-health      tells an operator whether every neighbour answers
-preview     tells what would be sent, without sending
-activity    notes what was said to every neighbour, and what came of it
-housekeeping  queues what was lost on its way, and forgets what is over
+intake          VERB accept: who sends, is it sound, keep its bytes, queue it, answer
+relay           VERB process: plan the delivery, write each unit to the FHIR server, note every result
+mirror          VERB mirror: the current state of one resource becomes its rows in Dataverse
+virtual_tables  VERB answer: one OData request of Dataverse, from FHIR, reading and writing
+change_events   changes that others make in FHIR, and changes that Dataverse hears of
+operations      status, cancelling, replay, health, housekeeping
+queues          what a message says, the queues' names, and when something is tried again
+fhir, mapping, dataverse, odata, journal   what the verbs deal with: pure, but for clients and stores
+core            values, errors, HTTP, JSON, rate limits, log events, the activity log
+app             settings become parts; requests and results become HTTP; errors become replies
+cli, provision, check, reconcile           the commands of `python -m integration`
 
-`function_app.py` has the doors, `wiring` builds the parts (from `storage` and `neighbours`; what
-knows the paths of maps at its `first_use`), `replies` turns results and errors into HTTP. A module
-imports only from lines below its own:
+A module imports only from lines below its own:
 
     __main__
     cli
     check
-    provision
-    app | reconcile
-    change_events | intake | mirror | operations | relay | virtual_tables
+    provision | reconcile
+    app
+    intake | relay | mirror | virtual_tables | change_events | operations
     queues
-    dataverse | fhir | journal | mapping | odata
+    fhir | mapping | dataverse | odata | journal
     core
+
+tests/test_architecture.py holds that.
 """

@@ -1,46 +1,65 @@
-"""The import ladder in integration/__init__.py, the purity of what only computes, who knows Azure."""
+"""Who may import whom, what only computes, and how names and calls are made: one case a rule.
+
+A failing case lists every place that breaks its rule. The figures are printed at the end of a run.
+"""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
 
 import integration
+from tests import house
+from tests.house import PROJECT, imports, modules, name_of, own_imports, tree
 
-PROJECT = Path(__file__).parent.parent
-PACKAGE = PROJECT / "integration"
-MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
+# A module imports only from bands below its own. Within a band folders do not know each other, but
+# for the commands, where the upper ones start the lower ones. CONTRIBUTING.md shows the same lines.
+BANDS = """
+__main__
+cli
+check
+provision | reconcile
+app
+intake | relay | mirror | virtual_tables | change_events | operations
+queues
+fhir | mapping | dataverse | odata | journal
+core
+"""
 
-
-def name_of(path: Path) -> str:
-    """`fhir.plan` for integration/fhir/plan.py."""
-    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-
-
-# Folders that only compute, but for the modules that send or read files; and some single modules.
-COMPUTING = ("fhir", "mapping", "dataverse", "odata", "toolkit", "provision")
-COMPUTING += ("fhirpath", "write_back")
-NOT_PURE = ("client", "load", "files", "command")
-PURE_ALONE = ("journal.keys", "operations.views", "core.model", "core.errors", "core.decimal_json")
-PURE_ALONE += (
+# Folders that only compute, but for these modules, which send, or read and write files.
+PURE_FOLDERS = ("fhir", "mapping", "dataverse", "odata", "provision")
+NOT_PURE = {
+    "fhir.client",
+    "dataverse.client",
+    "mapping.files",
+    "mapping.load",
+    "mapping.toolkit.client",
+    "mapping.toolkit.load",
+    "provision.client",
+    "provision.command",
+    "provision.load",
+}
+# Modules that only compute, in folders that do more.
+PURE_MODULES = {
+    "check.remedies",
+    "check.report",
+    "check.results",
+    "core.decimal_json",
+    "core.errors",
+    "core.model",
+    "journal.keys",
+    "operations.views",
+    "queues.names",
     "virtual_tables.entity_type",
-    "virtual_tables.pushdown",
     "virtual_tables.odata_request",
-)
-PURE_ALONE += ("check.report", "check.remedies", "check.results")
-PURE = [
-    path
-    for path in MODULES
-    if (path.parent.name in COMPUTING and path.stem not in NOT_PURE) or name_of(path) in PURE_ALONE
-]
+    "virtual_tables.pushdown",
+}
 
-# Everything a pure module may import from outside; names where only those will do.
-COMPUTES: dict[str, frozenset[str] | None] = {
+# Everything that a pure module may import from outside; names where only those will do.
+PURE_IMPORTS: dict[str, frozenset[str] | None] = {
     "__future__": None,
     "binascii": None,
     "collections": None,
@@ -48,12 +67,12 @@ COMPUTES: dict[str, frozenset[str] | None] = {
     "dataclasses": None,
     "datetime": None,
     "decimal": None,
-    "enum": None,
-    "fhir.resources.R4B": None,
     "email.message": None,
     "email.parser": frozenset({"BytesParser"}),
     "email.policy": None,
     "email.utils": frozenset({"parsedate_to_datetime"}),
+    "enum": None,
+    "fhir.resources.R4B": None,
     "functools": None,
     "hashlib": None,
     "itertools": None,
@@ -62,183 +81,229 @@ COMPUTES: dict[str, frozenset[str] | None] = {
     "re": None,
     "typing": None,
     "urllib.parse": None,
-    "xml.etree.ElementTree": None,
     "uuid": frozenset({"UUID", "uuid5", "NAMESPACE_URL", "NAMESPACE_OID"}),
+    "xml.etree.ElementTree": None,
 }
-
-# Libraries of which every module computes.
-COMPUTING_LIBRARIES = {"antlr4", "fhirpathpy", "integration"}
+PURE_LIBRARIES = {"antlr4", "fhirpathpy", "integration"}
 
 CLOCKS = {"now", "utcnow", "today", "fromtimestamp", "perf_counter", "monotonic"}
 EFFECTS = {"print", "open", "input", "eval", "exec", "compile", "__import__", "breakpoint"}
 
-# package -> the only modules that may know it
+# A package, and the only modules that may know it; a folder stands for all of its modules.
 KNOWN_BY = [
     ("azure.functions", {"app.responses", "app.error_handlers"}),
     ("azure.identity", {"app.http_clients"}),
-    (
-        "azure.core",
-        {
-            "journal.azure_store",
-            "journal.azure_blobs",
-            "journal.azure_tables",
-            "journal.azure_guard_store",
-            "journal.azure_activity",
-            "journal.azure_row_keys",
-            "journal.azure_errors",
-            "app.storage_clients",
-        },
-    ),
-    ("azure.storage", {"journal.azure_store", "journal.azure_blobs", "app.storage_clients"}),
-    (
-        "azure.data",
-        {
-            "journal.azure_store",
-            "journal.azure_tables",
-            "journal.azure_guard_store",
-            "journal.azure_waits",
-            "journal.azure_activity",
-            "journal.azure_row_keys",
-            "journal.azure_data_routes",
-            "app.storage_clients",
-        },
-    ),
     ("azure.monitor", {"app.telemetry"}),
+    ("azure.core", {"journal.azure_*", "app.storage_clients"}),
+    ("azure.data", {"journal.azure_*", "app.storage_clients"}),
+    ("azure.storage", {"journal.azure_*", "app.storage_clients"}),
+    ("fhirpathpy", {"mapping.fhirpath.*"}),
+    ("antlr4", {"mapping.fhirpath.*"}),
     ("httpx", {"core.http", "app.http_clients"}),
     ("os", {"app.settings"}),
 ]
 
 
+def bands() -> dict[str, int]:
+    """The number of each folder's band, the highest 0."""
+    lines = BANDS.split("\n")[1:-1]
+    return {folder: number for number, line in enumerate(lines) for folder in line.split(" | ")}
+
+
 def folder_of(module: str) -> str:
-    """The word that the ladder knows a module by: its folder, or its own name."""
+    """`fhir` for fhir.plan."""
     return module.partition(".")[0]
 
 
-@cache
-def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text("utf-8"), str(path))
+def pure_modules() -> list[Path]:
+    """The modules that only compute."""
+    return [
+        path
+        for path in modules()
+        if (folder_of(name_of(path)) in PURE_FOLDERS and name_of(path) not in NOT_PURE)
+        or name_of(path) in PURE_MODULES
+    ]
 
 
-def imports(path: Path) -> Iterator[tuple[str, str | None]]:
-    """(module, name) of every import, wherever in the file it stands."""
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, None) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path.name}: imports are absolute"
-            yield from ((node.module or "", alias.name) for alias in node.names)
+def is_one_of(module: str, patterns: set[str]) -> bool:
+    """Whether a module is named, or stands in a folder or begins like what is named."""
+    return any(
+        module == pattern or (pattern.endswith("*") and module.startswith(pattern[:-1]))
+        for pattern in patterns
+    )
 
 
-def own_imports(path: Path) -> set[str]:
-    """The modules of integration that a module imports, without the package's name."""
-    found = set()
-    for module, name in imports(path):
-        if module == "integration":
-            found.add(str(name))
-        elif module.startswith("integration."):
-            inner = module.removeprefix("integration.")
-            is_folder = (PACKAGE / inner.replace(".", "/")).is_dir()
-            found.add(f"{inner}.{name}" if is_folder else inner)
-    return found
+def test_every_folder_has_its_band() -> None:
+    assert {folder_of(name_of(path)) for path in modules()} == set(bands())
 
 
-@cache
-def ladder() -> dict[str, int]:
-    """Each word of the ladder with the number of its rung, the top one 0."""
-    lines = (integration.__doc__ or "").rpartition("below its own:")[2].splitlines()
-    rungs = [line.strip() for line in lines if line.strip()]
-    return {word: number for number, rung in enumerate(rungs) for word in rung.split(" | ")}
+def test_a_module_imports_only_from_bands_below_its_own() -> None:
+    upward = [
+        f"{name_of(path)} -> {other}"
+        for path in modules()
+        for other in sorted(own_imports(path))
+        if (own := folder_of(name_of(path))) != folder_of(other)
+        and bands()[folder_of(other)] <= bands()[own]
+    ]
+    assert upward == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_every_module_has_its_place_on_the_ladder(path: Path) -> None:
-    assert folder_of(name_of(path)) in ladder()
+@pytest.mark.parametrize(
+    "text",
+    [integration.__doc__ or "", (PROJECT / "CONTRIBUTING.md").read_text("utf-8")],
+    ids=["integration/__init__.py", "CONTRIBUTING.md"],
+)
+def test_the_docs_show_the_same_bands(text: str) -> None:
+    flat = "\n".join(line.strip() for line in text.splitlines())
+    assert BANDS.strip() in flat
 
 
-def test_every_word_of_the_ladder_is_a_module_or_a_folder() -> None:
-    assert set(ladder()) <= {folder_of(name_of(path)) for path in MODULES}
-
-
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_a_module_imports_only_from_rungs_below_its_own(path: Path) -> None:
-    own = folder_of(name_of(path))
-    known = {folder_of(module) for module in own_imports(path)} - {own}
-    # A word without a place is the business of the test above.
-    above = [word for word in known if ladder().get(word, 99) <= ladder().get(own, -1)]
-    assert above == []
-
-
-@pytest.mark.parametrize(("package", "allowed"), KNOWN_BY)
-def test_a_package_is_known_only_where_it_belongs(package: str, allowed: set[str]) -> None:
-    knowing = {
-        name_of(path)
-        for path in MODULES
-        if any(f"{module}.".startswith(f"{package}.") for module, _ in imports(path))
-    }
-    assert knowing <= allowed
-
-
-def test_of_the_azure_packages_the_doors_know_only_functions() -> None:
-    known = {module for module, _ in imports(PROJECT / "function_app.py")}
-    assert {module for module in known if module.startswith("azure")} == {"azure.functions"}
-
-
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_the_app_knows_nothing_of_tests_benchmarks_and_the_laptop(path: Path) -> None:
-    roots = {module.partition(".")[0] for module, _ in imports(path)}
-    assert roots.isdisjoint({"local", "tests", "bench", "faults", "fuzz", "function_app"})
-
-
-@pytest.mark.parametrize("path", PURE, ids=name_of)
-def test_a_pure_module_imports_only_what_computes(path: Path) -> None:
-    outside = {item for item in imports(path) if folder_of(item[0]) not in COMPUTING_LIBRARIES}
+def test_a_package_is_known_only_where_it_belongs() -> None:
     strangers = [
-        f"{module}.{name}"
-        for module, name in outside
-        if module not in COMPUTES
-        or (COMPUTES[module] is not None and name not in (COMPUTES[module] or ()))
+        f"{name_of(path)} knows {package}"
+        for package, allowed in KNOWN_BY
+        for path in modules()
+        if any(f"{module}.".startswith(f"{package}.") for module, _ in imports(path))
+        and not is_one_of(name_of(path), allowed)
     ]
     assert strangers == []
 
 
-@pytest.mark.parametrize("path", PURE, ids=name_of)
-def test_a_pure_module_imports_only_pure_modules_of_its_own(path: Path) -> None:
-    pure = {name_of(module) for module in PURE}
-    assert own_imports(path) <= pure
+def test_of_the_azure_packages_the_endpoints_know_only_functions() -> None:
+    known = {module for module, _ in imports(PROJECT / "function_app.py")}
+    assert {module for module in known if module.startswith("azure")} == {"azure.functions"}
 
 
-@pytest.mark.parametrize("path", PURE, ids=name_of)
-def test_a_pure_module_reads_no_clock_and_no_file(path: Path) -> None:
-    calls = [node.func for node in ast.walk(tree(path)) if isinstance(node, ast.Call)]
-    clocks = [f.attr for f in calls if isinstance(f, ast.Attribute) and f.attr in CLOCKS]
-    effects = [f.id for f in calls if isinstance(f, ast.Name) and f.id in EFFECTS]
-    assert clocks + effects == []
-
-
-@pytest.mark.parametrize("path", PURE, ids=name_of)
-def test_a_module_that_is_pure_says_so(path: Path) -> None:
-    said = ast.get_docstring(tree(path)) or ""
-    # Values and errors have nothing else to be.
-    assert "Pure" in said or path.stem in ("model", "errors", "decimal_json", "compile")
-
-
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_no_module_prints(path: Path) -> None:
-    names = {node.id for node in ast.walk(tree(path)) if isinstance(node, ast.Name)}
-    assert "print" not in names
-
-
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_no_module_names_an_absolute_path(path: Path) -> None:
-    texts = [
-        node.value
-        for node in ast.walk(tree(path))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+def test_the_app_knows_nothing_of_tests_benchmarks_and_the_laptop() -> None:
+    outside = {"local", "tests", "bench", "faults", "fuzz", "function_app"}
+    found = [
+        f"{name_of(path)} -> {module}"
+        for path in modules()
+        for module, _ in imports(path)
+        if module.partition(".")[0] in outside
     ]
+    assert found == []
+
+
+def test_a_pure_module_imports_only_what_computes() -> None:
+    strangers = [
+        f"{name_of(path)} -> {module}.{name}"
+        for path in pure_modules()
+        for module, name in imports(path)
+        if module.partition(".")[0] not in PURE_LIBRARIES
+        and (
+            module not in PURE_IMPORTS
+            or (PURE_IMPORTS[module] is not None and name not in (PURE_IMPORTS[module] or ()))
+        )
+    ]
+    assert strangers == []
+
+
+def test_a_pure_module_imports_only_pure_modules_of_its_own() -> None:
+    pure = {name_of(path) for path in pure_modules()}
+    impure = [
+        f"{name_of(path)} -> {other}"
+        for path in pure_modules()
+        for other in sorted(own_imports(path) - pure)
+    ]
+    assert impure == []
+
+
+def test_a_pure_module_reads_no_clock_and_no_file() -> None:
+    found = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in pure_modules()
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call)
+        and (
+            (isinstance(node.func, ast.Attribute) and node.func.attr in CLOCKS)
+            or (isinstance(node.func, ast.Name) and node.func.id in EFFECTS)
+        )
+    ]
+    assert found == []
+
+
+def test_a_module_that_is_pure_says_so() -> None:
+    silent = [
+        name_of(path)
+        for path in pure_modules()
+        if "Pure" not in (ast.get_docstring(tree(path)) or "")
+        # Values, names and errors have nothing else to be.
+        and path.stem not in ("model", "errors", "names", "decimal_json", "compile")
+    ]
+    assert silent == []
+
+
+def test_no_module_prints() -> None:
+    found = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in modules()
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Name) and node.id == "print"
+    ]
+    assert found == []
+
+
+def test_no_module_names_an_absolute_path() -> None:
     absolute = re.compile(r"^(/(bin|etc|home|mnt|opt|root|tmp|usr|var|work)\b|[A-Z]:\\)")
-    assert [text for text in texts if absolute.match(text)] == []
+    found = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in modules()
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and absolute.match(node.value)
+    ]
+    assert found == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_every_module_says_what_it_is_for(path: Path) -> None:
-    assert ast.get_docstring(tree(path))
+def test_every_module_says_what_it_is_for() -> None:
+    assert [name_of(path) for path in modules() if not ast.get_docstring(tree(path))] == []
+
+
+def test_no_verb_reads_settings() -> None:
+    """Queue names and the like come with the parts, or from integration/queues/names.py."""
+    above = {"__main__", "cli", "check", "provision", "reconcile", "app"}
+    found = [
+        name_of(path)
+        for path in modules()
+        if folder_of(name_of(path)) not in above and "app.settings" in own_imports(path)
+    ]
+    assert found == []
+
+
+def test_no_call_gives_more_positional_arguments_than_a_reader_can_tell_apart() -> None:
+    assert house.positional_calls() == []
+
+
+def test_functions_are_named_by_verbs() -> None:
+    """A handful of exceptions is no private dialect: fewer than three in a hundred."""
+    participles, count = house.named_by_participles()
+    assert len(participles) < 0.03 * count, participles
+
+
+def test_no_name_is_of_the_earlier_vocabulary() -> None:
+    assert house.banned_names() == []
+
+
+def test_no_module_uses_a_private_name_of_another() -> None:
+    assert house.private_imports() == []
+
+
+def test_nothing_is_left_over_in_the_tree() -> None:
+    """What editors and merges leave behind would be deployed with the app."""
+    left = re.compile(r"(\.orig|\.rej|\.bak|\.swp|\.tmp|~)$|(^|/)(\.DS_Store|Thumbs\.db)$")
+    assert [name for name in house.tracked_files() if left.search(name)] == []
+
+
+def test_every_file_of_the_package_is_one_that_the_app_imports_or_reads() -> None:
+    read = {".toml": ("mapping/maps/", "provision/role.toml"), ".json": ("provision/custom/",)}
+    package = PROJECT / "integration"
+    strangers = [
+        name
+        for path in package.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".py"
+        for name in [path.relative_to(package).as_posix()]
+        if not name.startswith(read.get(path.suffix, ("never",)))
+    ]
+    assert strangers == []
