@@ -4,13 +4,13 @@
 which a delivery meets them:
 
 intake          VERB accept: who sends, is it sound, keep its bytes, queue it, answer
-relay           VERB process: plan the delivery, write each unit to the FHIR server, note every result
+relay           VERB process: plan the delivery, write each unit to FHIR, note every result
 mirror          VERB mirror: the current state of one resource becomes its rows in Dataverse
 virtual_tables  VERB answer: one OData request of Dataverse, from FHIR, reading and writing
 change_events   changes that others make in FHIR, and changes that Dataverse hears of
 operations      status, cancelling, replay, health, housekeeping
 queues          what a message says, the queues' names, and when something is tried again
-fhir, mapping, dataverse, odata, journal   what the verbs deal with: pure, but for clients and stores
+fhir, mapping, dataverse, odata, journal   what verbs deal with: pure, but for clients, stores
 core            values, errors, HTTP, JSON, rate limits, log events, the activity log
 app             settings become parts; requests and results become HTTP; errors become replies
 cli, provision, check, reconcile           the commands of `python -m integration`
