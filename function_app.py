@@ -10,7 +10,7 @@ from integration.change_events import from_fhir as eventing
 from integration.change_events import to_dataverse
 from integration.core.errors import method_not_allowed
 from integration.intake.accept import accept
-from integration.intake.dry_run import preview
+from integration.intake.dry_run import plan_delivery
 from integration.mirror import mirror as mirroring
 from integration.operations import deliveries as tracking
 from integration.operations import health as health_check
@@ -35,7 +35,7 @@ async def intake(req: func.HttpRequest) -> func.HttpResponse:
     """Keep a delivery, queue its claim check, answer 202. With ?dry-run=true, tell its plan."""
     parts = await wiring.parts()
     if responses.dry_run(req):
-        told = await preview(parts.intake, parts.relay.limits, responses.ask(req))
+        told = await plan_delivery(parts.intake, parts.relay.limits, responses.ask(req))
         return responses.plan(told)
     return responses.accepted(req, await accept(parts.intake, responses.ask(req)))
 
@@ -81,7 +81,7 @@ async def mirror_poison(msg: func.QueueMessage) -> None:
 async def events(msg: func.QueueMessage) -> None:
     """Queue the mirroring of what somebody else changed at the FHIR server."""
     parts = await wiring.parts()
-    await eventing.take(parts.events, msg.get_body())
+    await eventing.queue_changes(parts.events, msg.get_body())
 
 
 @app.queue_trigger("msg", f"{settings.events_queue()}-poison", STORAGE)
@@ -89,7 +89,7 @@ async def events(msg: func.QueueMessage) -> None:
 async def events_poison(msg: func.QueueMessage) -> None:
     """The same later, after trouble with storage. What cannot be read stays in this queue."""
     parts = await wiring.parts()
-    await eventing.take(parts.events, msg.get_body())
+    await eventing.queue_changes(parts.events, msg.get_body())
 
 
 @app.queue_trigger("msg", EXTERNAL_QUEUE, STORAGE)
@@ -142,7 +142,7 @@ async def delivery(req: func.HttpRequest) -> func.HttpResponse:
     parts = await wiring.parts()
     match req.method:
         case "GET":
-            return responses.story(await tracking.follow(parts.journal, req.route_params["id"]))
+            return responses.story(await tracking.get_status(parts.journal, req.route_params["id"]))
         case "DELETE":
             id_ = req.route_params["id"]
             return responses.cancelled(await tracking.cancel(parts.journal, id_, parts.now()))
@@ -167,9 +167,9 @@ async def replay_all(req: func.HttpRequest) -> func.HttpResponse:
     parts = await wiring.parts()
     if req.method != "POST":
         raise method_not_allowed("POST")
-    chosen, dry = tracking.chosen_by(req.params), responses.dry_run(req)
+    chosen, dry = tracking.parse_replay_filter(req.params), responses.dry_run(req)
     asked = (parts.journal, parts.queue, chosen, parts.now())
-    return responses.page(req, await tracking.replay_all(*asked, dry=dry))
+    return responses.page(req, await tracking.replay_all(*asked, dry_run=dry))
 
 
 @app.route("deliveries", methods=METHODS)
@@ -180,7 +180,7 @@ async def deliveries(req: func.HttpRequest) -> func.HttpResponse:
     if req.method != "GET":
         raise method_not_allowed("GET")
     asked = (req.params.get("status"), req.params.get("_count", "50"), req.params.get("after"))
-    return responses.page(req, await tracking.browse(parts.journal, *asked))
+    return responses.page(req, await tracking.list_deliveries(parts.journal, *asked))
 
 
 @app.route("activity", methods=METHODS)
@@ -190,7 +190,7 @@ async def activity(req: func.HttpRequest) -> func.HttpResponse:
     parts = await wiring.parts()
     if req.method != "GET":
         raise method_not_allowed("GET")
-    return responses.activity(req, await tracking.look_up(parts.activity, req.params))
+    return responses.activity(req, await tracking.find_activity(parts.activity, req.params))
 
 
 @app.route("health", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
@@ -200,7 +200,9 @@ async def health(req: func.HttpRequest) -> func.HttpResponse:
     if req.params.get("deep") != "1":
         return responses.health({})
     parts = await wiring.parts()
-    return responses.health(await health_check.check(parts.journal, parts.fhir, parts.dataverse))
+    return responses.health(
+        await health_check.check_upstreams(parts.journal, parts.fhir, parts.dataverse)
+    )
 
 
 @app.timer_trigger(arg_name="timer", schedule=settings.housekeeping_schedule())

@@ -116,7 +116,7 @@ async def _through(case: Case) -> tuple[str, str]:
 
 async def _preview(intake: Intake, case: Case) -> None:
     try:
-        told = await dry_run.preview(intake, case.limits, case.ask)
+        told = await dry_run.plan_delivery(intake, case.limits, case.ask)
     except Rejected as error:
         _refusal(error)
         return

@@ -20,7 +20,7 @@ from integration.journal.store import Page
 from integration.odata import headers as odata_headers
 from integration.odata import payload
 from integration.operations import views
-from integration.operations.deliveries import DeliveryStatus, Replayed
+from integration.operations.deliveries import DeliveryStatus, ReplayPage
 from integration.virtual_tables.odata_request import ODataRequest, ODataResponse
 
 # Where the feed is: host.json's prefix, and the route of its function.
@@ -107,7 +107,7 @@ def accepted(req: func.HttpRequest, result: Accepted | Acknowledged) -> func.Htt
     200 for a notification that there is nothing of to carry, so that a subscription becomes active.
     """
     if isinstance(result, Acknowledged):
-        text = f"heard, and nothing to carry: a {result.what} without resources"
+        text = f"heard, and nothing to carry: a {result.notification_type} without resources"
         return outcome(200, [Issue("informational", text, None, "information")])
     address = f"{req.url.split('/api/')[0]}/api/deliveries/{result.delivery}"
     told = Issue("informational", f"kept and queued as {result.delivery}", None, "information")
@@ -119,10 +119,10 @@ def story(result: DeliveryStatus) -> func.HttpResponse:
     """Where a delivery is, and at the end its response bundle."""
     delivery = result.delivery
     if delivery.status is Status.DONE:
-        return _json(views.response_bundle(delivery, result.outcomes, result.rows), 200)
+        return _json(views.build_response_bundle(delivery, result.results, result.rows), 200)
     if delivery.status is Status.CANCELLED:
         return outcome(404, [Issue("not-found", "the delivery was cancelled by its sender")])
-    headers = {"X-Progress": views.progress(delivery), "Retry-After": _POLL_AGAIN}
+    headers = {"X-Progress": views.describe_progress(delivery), "Retry-After": _POLL_AGAIN}
     if delivery.status is Status.PARKED:
         issue = Issue("incomplete", f"parked: {delivery.reason}", None, "warning")
         return outcome(202, [issue], headers)
@@ -140,15 +140,17 @@ def replayed(delivery: Delivery) -> func.HttpResponse:
     return outcome(202, [told])
 
 
-def page(req: func.HttpRequest, result: Page | Replayed) -> func.HttpResponse:
+def page(req: func.HttpRequest, result: Page | ReplayPage) -> func.HttpResponse:
     """Deliveries as JSON, with the address of the next page, or of the next ones to replay."""
-    body: dict[str, Any] = {"deliveries": [views.summary(item) for item in result.deliveries]}
+    body: dict[str, Any] = {
+        "deliveries": [views.describe_delivery(item) for item in result.deliveries]
+    }
     return _json(body | _next(req, result.after), 200, media="application/json")
 
 
 def activity(req: func.HttpRequest, result: ActivityPage) -> func.HttpResponse:
     """Entries of the activity log, and the address of the next page."""
-    body = {"activity": [views.activity(entry) for entry in result.entries]}
+    body = {"activity": [views.describe_activity(entry) for entry in result.entries]}
     return _json(body | _next(req, result.after), 200, media="application/json")
 
 

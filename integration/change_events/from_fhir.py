@@ -24,7 +24,7 @@ from integration.queues.queue_sender import ChangeQueues, QueueSender
 
 KIND = "events"
 
-_OURS = frozenset(
+_CHANGE_TYPES = frozenset(
     f"Microsoft.HealthcareApis.FhirResource{what}" for what in ("Created", "Updated", "Deleted")
 )
 
@@ -32,20 +32,20 @@ _OURS = frozenset(
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 
 # A name that can be told without telling anything else.
-_NAME = re.compile(r"[A-Za-z0-9.\-]{1,100}")
+_SAFE_NAME = re.compile(r"[A-Za-z0-9.\-]{1,100}")
 
 # The clouds' own addresses; behind another one, a gateway's, no account can be told from another.
-_SERVICE = re.compile(r".+\.azurehealthcareapis\.(?:com|us|cn)")
+_SERVICE_HOST = re.compile(r".+\.azurehealthcareapis\.(?:com|us|cn)")
 
 # Rows are noted under the hour in which their events came, so that no list grows without end.
 _HOUR = timedelta(hours=1)
 
 
-class Unreadable(ValueError):
+class UnreadableEvent(ValueError):
     """No event. The text quotes nothing of it."""
 
 
-class _Data(msgspec.Struct):
+class _EventData(msgspec.Struct):
     resource_type: str = msgspec.field(name="resourceType")
     resource_id: str = msgspec.field(name="resourceFhirId")
     account: str = msgspec.field(name="resourceFhirAccount", default="")
@@ -67,8 +67,8 @@ class _Event(msgspec.Struct):
         return self.event_type or self.type or ""
 
 
-_events = msgspec.json.Decoder(_Event | list[_Event])
-_data = msgspec.json.Decoder(_Data)
+_event_decoder = msgspec.json.Decoder(_Event | list[_Event])
+_data_decoder = msgspec.json.Decoder(_EventData)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,81 +77,89 @@ class Events:
 
     journal: Journal
     queue: QueueSender
-    followed: ChangeQueues
-    base: str
+    change_queues: ChangeQueues
+    fhir_url: str
     now: Callable[[], datetime]
-    noted: set[str] = field(default_factory=set)  # the hour that this worker has noted last
+    recorded_hours: set[str] = field(
+        default_factory=set
+    )  # the hour that this worker has noted last
 
 
-async def take(it: Events, body: bytes) -> None:
+async def queue_changes(events: Events, body: bytes) -> None:
     """Queue what has to be done about what changed. Raises Unreadable for what is no event."""
-    followed = await it.followed()
-    changed = dict.fromkeys(_changed(it, body, followed))
-    if not changed:
+    change_queues = await events.change_queues()
+    resources = dict.fromkeys(_find_changes(events, body, change_queues))
+    if not resources:
         return
-    delivery = await _hour(it)
-    for resource in changed:
-        queue = followed[resource.partition("/")[0]]
-        await it.queue.send(queue, WorkItem(delivery, resource=resource))
+    delivery = await _ensure_hourly_delivery(events)
+    for resource in resources:
+        queue = change_queues[resource.partition("/")[0]]
+        await events.queue.send(queue, WorkItem(delivery, resource=resource))
         log_event("fhir_event.queued", delivery=delivery, resource=resource)
 
 
-def _changed(it: Events, body: bytes, followed: Collection[str]) -> Iterator[str]:
+def _find_changes(events: Events, body: bytes, followed_types: Collection[str]) -> Iterator[str]:
     """Type/id of the resources that are followed, of all that a message tells of."""
-    for event in _read(body):
-        if event.name not in _OURS:
+    for event in _parse_events(body):
+        if event.name not in _CHANGE_TYPES:
             log_event(
-                "fhir_event.dropped", type=_name(event), reason="no change of a FHIR resource"
+                "fhir_event.dropped",
+                type=_get_safe_name(event),
+                reason="no change of a FHIR resource",
             )
             continue
-        data = _told(event)
-        if not _is_here(data.account, it.base):
-            log_event("fhir_event.dropped", type=_name(event), reason="of another FHIR service")
-        elif data.resource_type not in followed:
-            log_event("fhir_event.ignored", type=_name(event), reason="no table shows its type")
+        data = _parse_data(event)
+        if not _is_our_service(data.account, events.fhir_url):
+            log_event(
+                "fhir_event.dropped", type=_get_safe_name(event), reason="of another FHIR service"
+            )
+        elif data.resource_type not in followed_types:
+            log_event(
+                "fhir_event.ignored", type=_get_safe_name(event), reason="no table shows its type"
+            )
         else:
             yield f"{data.resource_type}/{data.resource_id}"
 
 
-def _read(body: bytes) -> list[_Event]:
+def _parse_events(body: bytes) -> list[_Event]:
     try:
-        found = _events.decode(body)
+        decoded = _event_decoder.decode(body)
     # `from None`: the text of these may quote the message.
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Unreadable("no JSON of Event Grid or CloudEvents") from None
-    events = found if isinstance(found, list) else [found]
+        raise UnreadableEvent("no JSON of Event Grid or CloudEvents") from None
+    events = decoded if isinstance(decoded, list) else [decoded]
     if not all(event.name for event in events):
-        raise Unreadable("an event without a type")
+        raise UnreadableEvent("an event without a type")
     return events
 
 
-def _told(event: _Event) -> _Data:
+def _parse_data(event: _Event) -> _EventData:
     try:
-        data = _data.decode(event.data)
+        data = _data_decoder.decode(event.data)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise Unreadable("an event whose data names no resource") from None
+        raise UnreadableEvent("an event whose data names no resource") from None
     if not _ID.fullmatch(data.resource_id):
-        raise Unreadable("an event whose resourceFhirId is no id")
+        raise UnreadableEvent("an event whose resourceFhirId is no id")
     return data
 
 
-def _is_here(account: str, base: str) -> bool:
+def _is_our_service(account: str, fhir_url: str) -> bool:
     """Several services of a workspace may tell one queue of their changes."""
-    host = urlsplit(base).hostname or ""
-    return not account or not _SERVICE.fullmatch(host) or account.lower() == host
+    host = urlsplit(fhir_url).hostname or ""
+    return not account or not _SERVICE_HOST.fullmatch(host) or account.lower() == host
 
 
-def _name(event: _Event) -> str:
+def _get_safe_name(event: _Event) -> str:
     """The type of an event, where it can be logged without repeating what a stranger wrote."""
-    return event.name if _NAME.fullmatch(event.name) else "?"
+    return event.name if _SAFE_NAME.fullmatch(event.name) else "?"
 
 
-async def _hour(it: Events) -> str:
+async def _ensure_hourly_delivery(events: Events) -> str:
     """The delivery that stands for the events of this hour, the same in every worker."""
-    began = it.now().astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    id_ = new_delivery_id(began, 0)
-    if id_ not in it.noted:
-        await synthetic_deliveries.note(it.journal, id_, KIND, began, began + _HOUR)
-        it.noted.clear()
-        it.noted.add(id_)
+    hour = events.now().astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    id_ = new_delivery_id(hour, 0)
+    if id_ not in events.recorded_hours:
+        await synthetic_deliveries.note(events.journal, id_, KIND, hour, hour + _HOUR)
+        events.recorded_hours.clear()
+        events.recorded_hours.add(id_)
     return id_

@@ -31,20 +31,20 @@ from integration.queues.retry import plan_retry
 _DELETED = "deleted"
 
 # The first version of a resource, where versions are counted, as Azure does.
-_FIRST = "1"
+_FIRST_VERSION = "1"
 
 
 @dataclass(frozen=True, slots=True)
-class Virtual:
+class VirtualTable:
     """A virtual table as Dataverse knows it, and how a resource's id becomes its key."""
 
     table: str
     entity_set: str
-    key: str  # the column
-    key_of: Callable[[str], str]
+    key_column: str  # the column
+    make_key: Callable[[str], str]
 
 
-def tables(maps: Mapping[str, Table], prefix: str) -> dict[str, Virtual]:
+def tables(maps: Mapping[str, Table], prefix: str) -> dict[str, VirtualTable]:
     """Of every map that may be virtual, as provisioning names it. Pure."""
     return {
         name: _virtual(name, table_name(one.table, prefix))
@@ -53,8 +53,8 @@ def tables(maps: Mapping[str, Table], prefix: str) -> dict[str, Virtual]:
     }
 
 
-def _virtual(resource: str, table: str) -> Virtual:
-    return Virtual(table, entity_set(table), f"{table}id", partial(primary_key, resource))
+def _virtual(resource: str, table: str) -> VirtualTable:
+    return VirtualTable(table, entity_set(table), f"{table}id", partial(primary_key, resource))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class ExternalEvents:
     fhir: FhirServer
     dataverse: Dataverse
     guard: WriteGuard
-    tables: Mapping[str, Virtual]
+    tables: Mapping[str, VirtualTable]
     now: Callable[[], datetime]
     max_age: float
     activities: Activities = field(default_factory=Activities)
@@ -117,7 +117,7 @@ async def drop(it: ExternalEvents, claim: WorkItem, reason: str) -> None:
         _note(it, claim, name, "dropped", reason)
 
 
-async def _told(it: ExternalEvents, table: Virtual, claim: WorkItem) -> str:
+async def _told(it: ExternalEvents, table: VirtualTable, claim: WorkItem) -> str:
     """What Dataverse was told. One teller at a time: two would tell the same."""
     resource = claim.resource or ""
     taken = HeldLocks(claim.delivery, "tell", it.guard.token())
@@ -144,17 +144,17 @@ def _action(last: str | None, state: str) -> str | None:
         return None
     if state == _DELETED:
         return "OnExternalDeleted"
-    if last == _DELETED or (last is None and state == _FIRST):
+    if last == _DELETED or (last is None and state == _FIRST_VERSION):
         return "OnExternalCreated"
     return "OnExternalUpdated"
 
 
 async def _send(
-    it: ExternalEvents, table: Virtual, resource: str, action: str, delivery: str
+    it: ExternalEvents, table: VirtualTable, resource: str, action: str, delivery: str
 ) -> None:
     """The key alone: who hears of it reads the row, so no copy of it stays in Dataverse's jobs."""
-    key = table.key_of(resource.partition("/")[2])
-    target = {"@odata.type": f"Microsoft.Dynamics.CRM.{table.table}", table.key: key}
+    key = table.make_key(resource.partition("/")[2])
+    target = {"@odata.type": f"Microsoft.Dynamics.CRM.{table.table}", table.key_column: key}
     path = f"{table.entity_set}/Microsoft.Dynamics.CRM.{action}"
     with doing(action=action, row=key):
         answer = await it.dataverse.send(requests.action(path, {"Target": target}), delivery)

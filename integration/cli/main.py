@@ -104,7 +104,7 @@ def _plan(file: Path, reading: Reading, limits: Limits, *, as_json: bool) -> int
     media = "application/fhir+ndjson" if ".ndjson" in file.suffixes else "application/fhir+json"
     ask = IncomingRequest("POST", None, None, {"content-type": media}, body)
     try:
-        told = asyncio.run(dry_run.preview(_door(reading), limits, ask))
+        told = asyncio.run(dry_run.plan_delivery(_door(reading), limits, ask))
     except Rejected as error:
         for issue in error.issues:
             _say(f"refused: {issue.expression or file.name}: {issue.text}")

@@ -34,7 +34,7 @@ from integration.queues.queue_sender import QueueSender
 
 # A delivery that is gone after a day was forgotten, not broken off: its id, which is its place in
 # the order of deliveries, is not to be used again.
-_TAKEN_OVER = timedelta(days=1)
+_TAKEOVER_PERIOD = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Intake:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckedRequest:
     """A delivery that may come in; nothing of it is kept or queued yet."""
 
     delivery: Delivery
@@ -70,37 +70,39 @@ class Checked:
     repeatable: bool  # no Idempotency-Key: the same bytes may be meant again
 
 
-async def accept(intake: Intake, ask: IncomingRequest) -> Accepted | Acknowledged:
+async def accept(intake: Intake, request: IncomingRequest) -> Accepted | Acknowledged:
     """Raises Rejected with nothing queued, or Unavailable so that the sender tries again."""
-    checked = await check(intake, ask)
+    checked = await check_request(intake, request)
     if not isinstance(checked.contents, Notification):
-        return await _keep(intake, checked)
-    heard = await subscriptions.heard(
+        return await _keep_and_queue(intake, checked)
+    gap = await subscriptions.find_gap(
         intake.journal, checked.delivery.sender, checked.contents.status
     )
     if not checked.contents.brings:
-        return await subscriptions.take(intake.journal, heard)
-    delivery = replace(checked.delivery, gap=heard.gap)
-    accepted = await _keep(intake, replace(checked, delivery=delivery))
-    await subscriptions.note(intake.journal, heard, accepted.delivery)
+        return await subscriptions.acknowledge(intake.journal, gap)
+    delivery = replace(checked.delivery, gap=gap.text)
+    accepted = await _keep_and_queue(intake, replace(checked, delivery=delivery))
+    await subscriptions.record_gap(intake.journal, gap, accepted.delivery)
     return accepted
 
 
-async def check(intake: Intake, ask: IncomingRequest) -> Checked:
+async def check_request(intake: Intake, request: IncomingRequest) -> CheckedRequest:
     """All that can be said of a request without the journal. Raises Rejected."""
-    received = http_request.received(ask)
-    body = http_request.decoded(ask, intake.max_bytes)
+    received = http_request.parse_request(request)
+    body = http_request.decode_body(request, intake.max_bytes)
     # The relay reads it as the door did, whatever the settings are by then.
-    asked = replace(received, policy=intake.policy)
-    contents = await offload(len(body), lambda: _read(body, asked, intake.validate))
-    given = http_request.header(ask, "idempotency-key")
-    digest = _digest(msgspec.json.encode(received), body)
+    delivery_request = replace(received, policy=intake.policy)
+    contents = await offload(
+        len(body), lambda: parse_contents(body, delivery_request, intake.validate)
+    )
+    idempotency_key = http_request.get_header(request, "idempotency-key")
+    digest = _compute_digest(msgspec.json.encode(received), body)
     now = intake.now()
-    sender = http_request.sender(ask, intake.sender_header)
+    sender = http_request.get_sender(request, intake.sender_header)
     delivery = Delivery(
         id=intake.new_id(now),
         sender=sender,
-        key=_digest(b"key", given.encode()) if given else digest,
+        key=_compute_digest(b"key", idempotency_key.encode()) if idempotency_key else digest,
         digest=digest,
         accepted=now,
         status=Status.ACCEPTED,
@@ -110,47 +112,55 @@ async def check(intake: Intake, ask: IncomingRequest) -> Checked:
         write_order=intake.write_orders.get(sender, intake.write_orders[""]),
         more=contents.more,
     )
-    return Checked(delivery, Kept(asked, body), contents, repeatable=not given)
+    return CheckedRequest(
+        delivery, Kept(delivery_request, body), contents, repeatable=not idempotency_key
+    )
 
 
-async def earlier(journal: Journal, checked: Checked, first: str) -> Delivery | None:
+async def find_earlier(journal: Journal, checked: CheckedRequest, first_id: str) -> Delivery | None:
     """The delivery that took the key of this one, if it is known and this is its repeat.
 
     Raises Rejected when an Idempotency-Key came before with something else.
     """
-    known = await journal.delivery(first)
-    if known is not None and not checked.repeatable and known.digest != checked.delivery.digest:
+    delivery = await journal.delivery(first_id)
+    if (
+        delivery is not None
+        and not checked.repeatable
+        and delivery.digest != checked.delivery.digest
+    ):
         text = "this Idempotency-Key came before with another body; use a new key"
         raise Rejected(Issue("conflict", text), status=422)
-    return known
+    return delivery
 
 
-def _read(body: bytes, received: DeliveryRequest, validate: bool) -> Contents:
-    contents = bundle.read(body, received)
+def parse_contents(body: bytes, request: DeliveryRequest, validate: bool) -> Contents:
+    contents = bundle.read(body, request)
     if validate:
-        found = (
+        all_issues = (
             issue
             for entry in contents.entries
             if entry.resource is not None and entry.refusal is None
             for issue in validation.issues(entry.resource, entry.element)
         )
-        issues = tuple(islice(found, MAX_ISSUES))
+        issues = tuple(islice(all_issues, MAX_ISSUES))
         if issues:
             raise Rejected(*issues, status=422)
     return contents
 
 
-async def _keep(intake: Intake, checked: Checked) -> Accepted:
+async def _keep_and_queue(intake: Intake, checked: CheckedRequest) -> Accepted:
     """Key, bytes, row, queue, in this order: a crash between any two is mended by a repeat."""
     delivery, journal = checked.delivery, intake.journal
-    first = await journal.claim_key(delivery.sender, delivery.key, delivery.id)
-    if first != delivery.id and not checked.repeatable:
-        known = await earlier(journal, checked, first)
-        if known is not None and known.status is not Status.ACCEPTED:
-            return Accepted(first)
-        if known is not None or delivery.accepted - accepted_at(first) < _TAKEN_OVER:
-            delivery = replace(delivery, id=first)  # its first try may have ended before the queue
-    if first != delivery.id:
+    first_id = await journal.claim_key(delivery.sender, delivery.key, delivery.id)
+    if first_id != delivery.id and not checked.repeatable:
+        earlier = await find_earlier(journal, checked, first_id)
+        if earlier is not None and earlier.status is not Status.ACCEPTED:
+            return Accepted(first_id)
+        if earlier is not None or delivery.accepted - accepted_at(first_id) < _TAKEOVER_PERIOD:
+            delivery = replace(
+                delivery, id=first_id
+            )  # its first try may have ended before the queue
+    if first_id != delivery.id:
         # The same bytes may be meant again (A, B, A), so they are carried again, with the same
         # ids; `repeat` makes the relay look before it writes.
         delivery = replace(delivery, repeat=True)
@@ -164,18 +174,18 @@ async def _keep(intake: Intake, checked: Checked) -> Accepted:
         bytes=delivery.bytes,
         repeat=delivery.repeat,
     )
-    return Accepted(delivery.id, tuple(_refused(checked.contents)))
+    return Accepted(delivery.id, tuple(_list_refusals(checked.contents)))
 
 
-def _refused(contents: Contents) -> Iterator[Issue]:
+def _list_refusals(contents: Contents) -> Iterator[Issue]:
     """What is not sent, whatever happens; what is to be fetched may still come."""
-    waiting = contents.wanted if isinstance(contents, Notification) else {}
+    to_fetch = contents.wanted if isinstance(contents, Notification) else {}
     for entry in contents.entries:
-        if entry.refusal and entry.position not in waiting:
+        if entry.refusal and entry.position not in to_fetch:
             yield entry.refusal
 
 
-def _digest(*parts: bytes) -> str:
+def _compute_digest(*parts: bytes) -> str:
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "big"))

@@ -19,7 +19,7 @@ from integration.fhir.identity import Naming
 from integration.fhir.notifications import Notification
 from integration.fhir.plan import Plan, plan
 from integration.fhir.units import Lane, Limits, Unit, UnitEntry
-from integration.intake.accept import Checked, Intake, check, earlier
+from integration.intake.accept import CheckedRequest, Intake, check_request, find_earlier
 from integration.intake.http_request import IncomingRequest
 
 _ATOMICITY = (
@@ -30,87 +30,87 @@ _PAGES = "pages: further ones are no part of this plan; they come only from belo
 
 
 @dataclass(frozen=True, slots=True)
-class _Sent:
+class _SentEntry:
     """An entry of a unit, as far as it is told."""
 
     request: dict[str, str]
 
 
-_sent = msgspec.json.Decoder(_Sent)
+_sent_entry_decoder = msgspec.json.Decoder(_SentEntry)
 
 
-async def preview(intake: Intake, limits: Limits, ask: IncomingRequest) -> dict[str, Any]:
+async def plan_delivery(intake: Intake, limits: Limits, request: IncomingRequest) -> dict[str, Any]:
     """The plan as JSON. Raises what accepting would raise."""
-    checked = await check(intake, ask)
+    checked = await check_request(intake, request)
     delivery = checked.delivery
-    first = await intake.journal.claimant(delivery.sender, delivery.key)
-    if first is not None:
-        await earlier(intake.journal, checked, first)
-    told = await offload(delivery.bytes, lambda: _told(checked, limits))
-    return {"repeats": first, **told} if first else told
+    first_id = await intake.journal.claimant(delivery.sender, delivery.key)
+    if first_id is not None:
+        await find_earlier(intake.journal, checked, first_id)
+    planned = await offload(delivery.bytes, lambda: _make_plan(checked, limits))
+    return {"repeats": first_id, **planned} if first_id else planned
 
 
-def _told(checked: Checked, limits: Limits) -> dict[str, Any]:
+def _make_plan(checked: CheckedRequest, limits: Limits) -> dict[str, Any]:
     naming = Naming(checked.delivery.sender, checked.delivery.key)
     order = checked.delivery.write_order
     return as_json(checked.contents, plan(checked.contents, naming, limits, order))
 
 
-def as_json(contents: Contents, made: Plan) -> dict[str, Any]:
+def as_json(contents: Contents, made_plan: Plan) -> dict[str, Any]:
     """Lanes, units and entries; what would be refused and what lost. Pure."""
-    places = {
+    positions = {
         entry.target: entry.position
-        for lane in made.lanes
+        for lane in made_plan.lanes
         for unit in lane.units
         for entry in unit.entries
     }
-    wanted = contents.wanted if isinstance(contents, Notification) else {}
-    lost = [_ATOMICITY] * made.split + [_PAGES] * contents.more
+    to_fetch = contents.wanted if isinstance(contents, Notification) else {}
+    lost = [_ATOMICITY] * made_plan.split + [_PAGES] * contents.more
     return {
         "kind": contents.kind,
         "entries": len(contents.entries),
-        "lanes": [_lane(lane, places) for lane in made.lanes],
+        "lanes": [_describe_lane(lane, positions) for lane in made_plan.lanes],
         "refused": [
             {"position": entry.position, "where": entry.where, **issues.as_json(issue)}
-            for entry, issue in made.refused
-            if entry.position not in wanted
+            for entry, issue in made_plan.refused
+            if entry.position not in to_fetch
         ],
-        "toFetch": [{"position": n, "address": address} for n, address in sorted(wanted.items())],
+        "toFetch": [{"position": n, "address": address} for n, address in sorted(to_fetch.items())],
         "lost": lost,
     }
 
 
-def _lane(lane: Lane, places: Mapping[str, int]) -> dict[str, Any]:
-    return {"units": [_unit(unit, places) for unit in lane.units]}
+def _describe_lane(lane: Lane, positions: Mapping[str, int]) -> dict[str, Any]:
+    return {"units": [_describe_unit(unit, positions) for unit in lane.units]}
 
 
-def _unit(unit: Unit, places: Mapping[str, int]) -> dict[str, Any]:
+def _describe_unit(unit: Unit, positions: Mapping[str, int]) -> dict[str, Any]:
     return {
         "kind": unit.kind,
         "bytes": sum(len(entry.body) for entry in unit.entries),
-        "entries": [_entry(entry, places) for entry in unit.entries],
+        "entries": [_describe_entry(entry, positions) for entry in unit.entries],
     }
 
 
-def _entry(entry: UnitEntry, places: Mapping[str, int]) -> dict[str, Any]:
+def _describe_entry(entry: UnitEntry, positions: Mapping[str, int]) -> dict[str, Any]:
     """`request` is as it is sent, but that a placeholder stands where an answer is awaited."""
-    shape: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "position": entry.position,
         "where": entry.where,
-        "request": _sent.decode(entry.body).request,
+        "request": _sent_entry_decoder.decode(entry.body).request,
         "created": entry.created,
-        "waitsFor": [places[name] for name in entry.awaits if name in places],
-        "blocked": not places.keys() >= set(entry.awaits),  # by a refused one
+        "waitsFor": [positions[name] for name in entry.awaits if name in positions],
+        "blocked": not positions.keys() >= set(entry.awaits),  # by a refused one
         "answersFor": [position for position, _ in entry.same],
     }
-    return {name: value for name, value in shape.items() if value is not False and value != []}
+    return {name: value for name, value in fields.items() if value is not False and value != []}
 
 
-def as_text(told: Mapping[str, Any]) -> Iterator[str]:
+def as_text(planned: Mapping[str, Any]) -> Iterator[str]:
     """The same for a terminal: a line for each unit and each refusal. Pure."""
-    lanes = told["lanes"]
+    lanes = planned["lanes"]
     units = sum(len(lane["units"]) for lane in lanes)
-    yield f"{told['kind']}: entries={told['entries']} lanes={len(lanes)} units={units}"
+    yield f"{planned['kind']}: entries={planned['entries']} lanes={len(lanes)} units={units}"
     for number, lane in enumerate(lanes):
         for index, unit in enumerate(lane["units"]):
             entries = unit["entries"]
@@ -121,10 +121,10 @@ def as_text(told: Mapping[str, Any]) -> Iterator[str]:
                 f"{unit['bytes']} bytes; {created} created with ids of ours, "
                 f"{waiting} await an answer"
             )
-    for wanted in told["toFetch"]:
-        yield f"to fetch, if FETCH_FROM allows it: entry {wanted['position']}"
-    for text in told["lost"]:
+    for entry in planned["toFetch"]:
+        yield f"to fetch, if FETCH_FROM allows it: entry {entry['position']}"
+    for text in planned["lost"]:
         yield f"lost: {text}"
-    for issue in told["refused"]:
+    for issue in planned["refused"]:
         kind = "refused" if issue["severity"] == "error" else "not sent"
         yield f"{kind}: {issue['where']}: {issue['diagnostics']}"

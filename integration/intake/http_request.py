@@ -24,7 +24,7 @@ _FORMATS = {
 # A header may become part of a request to the FHIR server, or of the blob's metadata.
 _MAX_HEADER = 1000
 
-_ALLOWED = {  # by what the address names
+_ALLOWED_METHODS = {  # by what the address names
     (False, False): ("POST",),
     (True, False): ("POST",),
     (True, True): ("PUT", "PATCH", "DELETE"),
@@ -42,39 +42,41 @@ class IncomingRequest:
     body: bytes
 
 
-def received(ask: IncomingRequest) -> DeliveryRequest:
+def parse_request(request: IncomingRequest) -> DeliveryRequest:
     """What is asked, once the address and the headers are in order."""
-    allowed = _ALLOWED[ask.type is not None, ask.id is not None]
-    if ask.method not in allowed:
+    allowed = _ALLOWED_METHODS[request.type is not None, request.id is not None]
+    if request.method not in allowed:
         raise method_not_allowed(*allowed)
-    if ask.type is not None and not is_type(ask.type):
+    if request.type is not None and not is_type(request.type):
         raise Rejected(
             Issue("not-found", "the address names no resource type of FHIR R4"), status=404
         )
-    if ask.id is not None and not is_id(ask.id):
+    if request.id is not None and not is_id(request.id):
         raise Rejected(
             Issue("value", "the id in the address must be 1 to 64 letters, digits, - and .")
         )
-    format_ = "json" if ask.method == "DELETE" else _format(ask)
-    if format_ == "json-patch" and ask.method != "PATCH":
+    format_ = "json" if request.method == "DELETE" else _parse_format(request)
+    if format_ == "json-patch" and request.method != "PATCH":
         raise Rejected(Issue("not-supported", f"{JSON_PATCH} goes with PATCH alone"), status=415)
-    if format_ == "ndjson" and ask.type is not None:
+    if format_ == "ndjson" and request.type is not None:
         raise Rejected(
             Issue("not-supported", "NDJSON goes to the base address, /api/fhir"), status=415
         )
     return DeliveryRequest(
-        method=ask.method,
-        type=ask.type,
-        id=ask.id,
+        method=request.method,
+        type=request.type,
+        id=request.id,
         format=format_,
-        if_match=header(ask, "if-match"),
-        if_none_match=header(ask, "if-none-match"),
-        if_none_exist=header(ask, "if-none-exist"),
+        if_match=get_header(request, "if-match"),
+        if_none_match=get_header(request, "if-none-match"),
+        if_none_exist=get_header(request, "if-none-exist"),
     )
 
 
-def _format(ask: IncomingRequest) -> str:
-    media, *parameters = (part.strip().lower() for part in _required_type(ask).split(";"))
+def _parse_format(request: IncomingRequest) -> str:
+    media, *parameters = (
+        part.strip().lower() for part in _require_content_type(request).split(";")
+    )
     charsets = [
         part.partition("=")[2].strip('"') for part in parameters if part.startswith("charset=")
     ]
@@ -84,20 +86,20 @@ def _format(ask: IncomingRequest) -> str:
     return _FORMATS[media]
 
 
-def _required_type(ask: IncomingRequest) -> str:
-    value = header(ask, "content-type")
+def _require_content_type(request: IncomingRequest) -> str:
+    value = get_header(request, "content-type")
     if value is None:
         raise Rejected(Issue("required", "the Content-Type header is missing"), status=415)
     return value
 
 
-def decoded(ask: IncomingRequest, max_bytes: int) -> bytes:
+def decode_body(request: IncomingRequest, max_bytes: int) -> bytes:
     """The body without its content encoding, never more than `max_bytes` of it in memory."""
-    encoding = (header(ask, "content-encoding") or "identity").lower()
+    encoding = (get_header(request, "content-encoding") or "identity").lower()
     if encoding not in ("identity", "gzip"):
         raise Rejected(Issue("not-supported", "send the body as it is, or with gzip"), status=415)
     try:
-        body = decompress(ask.body, max_bytes) if encoding == "gzip" else ask.body
+        body = decompress(request.body, max_bytes) if encoding == "gzip" else request.body
     except zlib.error:
         raise Rejected(Issue("invalid", "the body is not gzip, as Content-Encoding says")) from None
     if len(body) > max_bytes:
@@ -106,13 +108,13 @@ def decoded(ask: IncomingRequest, max_bytes: int) -> bytes:
     return body
 
 
-def sender(ask: IncomingRequest, named_by: str | None) -> str:
+def get_sender(request: IncomingRequest, sender_header: str | None) -> str:
     """Who sends, as a gateway or Easy Auth in front of this app has found out."""
-    return (header(ask, named_by.lower()) if named_by else None) or "default"
+    return (get_header(request, sender_header.lower()) if sender_header else None) or "default"
 
 
-def header(ask: IncomingRequest, name: str) -> str | None:
-    value = ask.headers.get(name, "").strip()
+def get_header(request: IncomingRequest, name: str) -> str | None:
+    value = request.headers.get(name, "").strip()
     if len(value) > _MAX_HEADER or not value.isprintable():
         raise Rejected(Issue("too-long", f"the header {name} is too long, or not plain text"))
     return value or None

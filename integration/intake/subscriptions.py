@@ -23,7 +23,7 @@ _EVENTS = {
 class Acknowledged:
     """A notification that brings nothing to carry: 200, and nothing is kept of it."""
 
-    what: str  # the type of the notification
+    notification_type: str  # the type of the notification
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,12 @@ class SubscriptionGap:
     missed: tuple[int, int] | None
 
     @property
-    def gap(self) -> str | None:
+    def text(self) -> str | None:
         """The events that were missed, in words."""
         return subscription_status.told(self.missed) if self.missed else None
 
 
-async def heard(journal: Journal, sender: str, status: SubscriptionStatus) -> SubscriptionGap:
+async def find_gap(journal: Journal, sender: str, status: SubscriptionStatus) -> SubscriptionGap:
     """Changes nothing, so that a sender who has to repeat is told of the same gap."""
     if status.type == "handshake":
         return SubscriptionGap(sender, status, None)
@@ -48,18 +48,18 @@ async def heard(journal: Journal, sender: str, status: SubscriptionStatus) -> Su
     return SubscriptionGap(sender, status, subscription_status.missed(status, newest))
 
 
-async def note(journal: Journal, it: SubscriptionGap, delivery: str | None) -> None:
+async def record_gap(journal: Journal, gap: SubscriptionGap, delivery: str | None) -> None:
     """Tell of a gap, once: from here on what was missed counts as known."""
-    if it.missed:
-        first, last = it.missed
+    if gap.missed:
+        first, last = gap.missed
         log_event("notification.gap", delivery=delivery, missed=last - first + 1)
-    if it.status.last:
-        await journal.note_event(it.sender, it.status.subscription, it.status.last)
+    if gap.status.last:
+        await journal.note_event(gap.sender, gap.status.subscription, gap.status.last)
 
 
-async def take(journal: Journal, it: SubscriptionGap) -> Acknowledged:
+async def acknowledge(journal: Journal, gap: SubscriptionGap) -> Acknowledged:
     """A notification that brings nothing."""
-    log_event(_EVENTS[it.status.type])
-    if it.status.type != "handshake":
-        await note(journal, it, None)
-    return Acknowledged(it.status.type)
+    log_event(_EVENTS[gap.status.type])
+    if gap.status.type != "handshake":
+        await record_gap(journal, gap, None)
+    return Acknowledged(gap.status.type)

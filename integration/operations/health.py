@@ -13,34 +13,36 @@ from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 from integration.journal.store import Journal
 
-_PATIENCE = 10.0
+_TIMEOUT = 10.0
 
 
-async def check(journal: Journal, fhir: FhirServer, dataverse: Dataverse) -> Mapping[str, str]:
+async def check_upstreams(
+    journal: Journal, fhir: FhirServer, dataverse: Dataverse
+) -> Mapping[str, str]:
     """`ok`, or what is wrong, by neighbour."""
     names = ("storage", "fhir", "dataverse")
     metadata = Request("GET", "metadata", headers={"accept": "application/fhir+json"})
     with doing(action="health"):
-        answers = await asyncio.gather(
-            _state(journal.page(None, 1, None)),
-            _state(_answered(fhir.send(metadata, "health"))),
-            _state(_answered(dataverse.send(requests.who_am_i(), "health"))),
+        states = await asyncio.gather(
+            _describe_state(journal.page(None, 1, None)),
+            _describe_state(_ensure_ok(fhir.send(metadata, "health"))),
+            _describe_state(_ensure_ok(dataverse.send(requests.who_am_i(), "health"))),
         )
-    return dict(zip(names, answers, strict=True))
+    return dict(zip(names, states, strict=True))
 
 
-async def _answered(sent: Awaitable[Response]) -> None:
-    response = await sent
+async def _ensure_ok(request: Awaitable[Response]) -> None:
+    response = await request
     if response.status != 200:
         raise Unavailable("service", f"answered {response.status}")
 
 
-async def _state(work: Awaitable[object]) -> str:
+async def _describe_state(work: Awaitable[object]) -> str:
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_TIMEOUT):
             await work
     except TimeoutError:
-        return f"no answer in {_PATIENCE:.0f} s"
+        return f"no answer in {_TIMEOUT:.0f} s"
     except IntegrationError as error:
         return str(error)
     return "ok"

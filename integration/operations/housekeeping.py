@@ -23,23 +23,23 @@ from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender
 
 # The most deliveries that one run acts on, of those on their way and of those that are over.
-MOST = 1000
+MAX_DELIVERIES = 1000
 
 # The most entries of the activity log that one run removes: a hundred transactions.
-MOST_ACTIVITY = 10_000
+MAX_ACTIVITY = 10_000
 
 # Deliveries that are worked on at the same time.
-_SIDE_BY_SIDE = 16
+_MAX_CONCURRENT = 16
 
 # Carrying begins within seconds; a lane takes minutes.
-_BEGINS_WITHIN = timedelta(minutes=10)
-_GOES_ON_WITHIN = timedelta(hours=1)
+_START_TIMEOUT = timedelta(minutes=10)
+_PROGRESS_TIMEOUT = timedelta(hours=1)
 
 # How much longer than its claims a delivery may take: they may wait in the queue, too.
 _GRACE = timedelta(hours=1)
 
-_ON_THEIR_WAY = frozenset({Status.ACCEPTED, Status.PROCESSING})
-_OVER = frozenset({Status.DONE, Status.CANCELLED})
+_ACTIVE = frozenset({Status.ACCEPTED, Status.PROCESSING})
+_ENDED = frozenset({Status.DONE, Status.CANCELLED})
 
 _TOO_OLD = "not done within MAX_AGE and an hour: mend what held it up, then replay it"
 
@@ -57,7 +57,7 @@ class Ages:
     """How long a delivery may take, how long it is kept when it is over, and how long the entries
     of the activity log are."""
 
-    most: timedelta
+    max_age: timedelta
     retention: timedelta
     activity: timedelta
 
@@ -74,122 +74,128 @@ class Housekeeping:
     ages: Ages
 
 
-def due(delivery: Delivery, now: datetime, ages: Ages) -> Step | None:
+def choose_step(delivery: Delivery, now: datetime, ages: Ages) -> Step | None:
     """What is to be done with a delivery at this moment. Pure."""
-    if delivery.status in _OVER:
+    if delivery.status in _ENDED:
         ended = delivery.finished or delivery.accepted
         return Step.FORGET if now - ended >= ages.retention else None
-    if delivery.status not in _ON_THEIR_WAY:
+    if delivery.status not in _ACTIVE:
         return None
-    begun = delivery.replayed or delivery.accepted
-    if now - begun > ages.most + _GRACE:
+    started = delivery.replayed or delivery.accepted
+    if now - started > ages.max_age + _GRACE:
         return Step.PARK
-    patience = _BEGINS_WITHIN if delivery.status is Status.ACCEPTED else _GOES_ON_WITHIN
-    last = max(begun, delivery.looked or begun)
+    timeout = _START_TIMEOUT if delivery.status is Status.ACCEPTED else _PROGRESS_TIMEOUT
+    last_look = max(started, delivery.looked or started)
     # Each time twice as long: what waits in a long queue must not make it longer and longer.
-    return Step.QUEUE if now - last >= max(patience, last - begun) else None
+    return Step.QUEUE if now - last_look >= max(timeout, last_look - started) else None
 
 
-async def sweep(it: Housekeeping) -> None:
+async def sweep(housekeeping: Housekeeping) -> None:
     """One run; what is left over is for the next. Raises the first error, after all was tried."""
-    now = it.now()
-    on_their_way, more = await _found(it, _ON_THEIR_WAY, now, now - _BEGINS_WITHIN)
+    now = housekeeping.now()
+    active, more_active = await _find_due(housekeeping, _ACTIVE, now, now - _START_TIMEOUT)
     # Nothing is over before it was accepted, so younger days are not looked through.
-    over, more_over = await _found(it, _OVER, now, now - it.ages.retention)
-    places = asyncio.Semaphore(_SIDE_BY_SIDE)
+    ended, more_ended = await _find_due(
+        housekeeping, _ENDED, now, now - housekeeping.ages.retention
+    )
+    semaphore = asyncio.Semaphore(_MAX_CONCURRENT)
 
-    async def taken(delivery: Delivery, step: Step) -> Step | None:
-        async with places:
-            return await _take(it, delivery, step, now)
+    async def run_step(delivery: Delivery, step: Step) -> Step | None:
+        async with semaphore:
+            return await _run_step(housekeeping, delivery, step, now)
 
     results = await asyncio.gather(
-        *(taken(*found) for found in (*on_their_way, *over)), return_exceptions=True
+        *(run_step(*due) for due in (*active, *ended)), return_exceptions=True
     )
     failed = [result for result in results if isinstance(result, BaseException)]
-    turns = await _forget_turns(it, now)
-    activity = await it.activity.forget(now - it.ages.activity, MOST_ACTIVITY)
+    locks = await _forget_locks(housekeeping, now)
+    activity = await housekeeping.activity.forget(now - housekeeping.ages.activity, MAX_ACTIVITY)
     log_event(
         "housekeeping.done",
         queued=results.count(Step.QUEUE),
         parked=results.count(Step.PARK),
         forgotten=results.count(Step.FORGET),
-        locks=turns,
+        locks=locks,
         activity=activity,
         failed=len(failed),
-        more=more or more_over or activity == MOST_ACTIVITY,
+        more=more_active or more_ended or activity == MAX_ACTIVITY,
     )
     if failed:
         raise failed[0]
 
 
-async def _forget_turns(it: Housekeeping, now: datetime) -> int:
+async def _forget_locks(housekeeping: Housekeeping, now: datetime) -> int:
     """Those that no delivery asks for any more: parked ones may be replayed, however old."""
-    oldest = now - it.ages.retention
-    waiting = frozenset({Status.PARKED, *_ON_THEIR_WAY})
-    async for delivery in it.journal.scan(waiting, None, oldest):
+    oldest = now - housekeeping.ages.retention
+    needed = frozenset({Status.PARKED, *_ACTIVE})
+    async for delivery in housekeeping.journal.scan(needed, None, oldest):
         oldest = min(oldest, delivery.accepted)
-    return await it.guard_store.forget(new_delivery_id(oldest, 0), now.timestamp(), MOST)
+    return await housekeeping.guard_store.forget(
+        new_delivery_id(oldest, 0), now.timestamp(), MAX_DELIVERIES
+    )
 
 
-async def _found(
-    it: Housekeeping, statuses: frozenset[Status], now: datetime, until: datetime
+async def _find_due(
+    housekeeping: Housekeeping, statuses: frozenset[Status], now: datetime, until: datetime
 ) -> tuple[list[tuple[Delivery, Step]], bool]:
     """What is due, up to a bound, and whether there is more."""
-    found: list[tuple[Delivery, Step]] = []
-    async for delivery in it.journal.scan(statuses, None, until):
-        step = due(delivery, now, it.ages)
+    due: list[tuple[Delivery, Step]] = []
+    async for delivery in housekeeping.journal.scan(statuses, None, until):
+        step = choose_step(delivery, now, housekeeping.ages)
         if step is None:
             continue
-        if len(found) == MOST:
-            return found, True
-        found.append((delivery, step))
-    return found, False
+        if len(due) == MAX_DELIVERIES:
+            return due, True
+        due.append((delivery, step))
+    return due, False
 
 
-async def _take(it: Housekeeping, delivery: Delivery, step: Step, now: datetime) -> Step | None:
+async def _run_step(
+    housekeeping: Housekeeping, delivery: Delivery, step: Step, now: datetime
+) -> Step | None:
     """Do what is due; None where nothing was to be done after all."""
     match step:
         case Step.FORGET:
-            await it.journal.forget(delivery.id)
+            await housekeeping.journal.forget(delivery.id)
             return step
         case Step.PARK:
-            return step if await _parked(it, delivery) else None
+            return step if await _park(housekeeping, delivery) else None
         case Step.QUEUE:
-            return step if await _queued(it, delivery, now) else None
+            return step if await _requeue(housekeeping, delivery, now) else None
 
 
-async def _parked(it: Housekeeping, delivery: Delivery) -> bool:
-    parked = await it.journal.change(
-        delivery.id, only_if=_ON_THEIR_WAY, status=Status.PARKED, reason=_TOO_OLD
+async def _park(housekeeping: Housekeeping, delivery: Delivery) -> bool:
+    parked = await housekeeping.journal.change(
+        delivery.id, only_if=_ACTIVE, status=Status.PARKED, reason=_TOO_OLD
     )
     if parked:
         log_event("delivery.parked", delivery=delivery.id, lane=None, attempt=0, reason=_TOO_OLD)
     return parked
 
 
-async def _queued(it: Housekeeping, delivery: Delivery, now: datetime) -> bool:
+async def _requeue(housekeeping: Housekeeping, delivery: Delivery, now: datetime) -> bool:
     """Queue again what does not go on, then note the look: if this ends in between, it is queued
     once more."""
-    claims = await _lost(it.journal, delivery)
-    for claim in claims:
-        await it.queue.send(RELAY_QUEUE, claim)
-    if claims:
+    items = await _list_lost_items(housekeeping.journal, delivery)
+    for item in items:
+        await housekeeping.queue.send(RELAY_QUEUE, item)
+    if items:
         log_event(
             "delivery.queued_again",
             delivery=delivery.id,
             status=delivery.status,
-            work_items=len(claims),
+            work_items=len(items),
         )
-    await it.journal.change(
+    await housekeeping.journal.change(
         delivery.id,
         only_if=frozenset({delivery.status}),
         looked=now,
         looked_done=delivery.lanes_done,
     )
-    return bool(claims)
+    return bool(items)
 
 
-async def _lost(journal: Journal, delivery: Delivery) -> list[WorkItem]:
+async def _list_lost_items(journal: Journal, delivery: Delivery) -> list[WorkItem]:
     """The claims that may have been lost. What has begun is put back by who carries it."""
     if delivery.status is Status.ACCEPTED:
         return [] if await journal.begun(delivery.id) else [WorkItem(delivery.id)]

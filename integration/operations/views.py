@@ -10,29 +10,29 @@ from integration.core import decimal_json
 from integration.core.model import Activity, Delivery, EntryResult, RowResult, Status
 
 
-def summary(delivery: Delivery) -> dict[str, Any]:
+def describe_delivery(delivery: Delivery) -> dict[str, Any]:
     """One delivery as the list shows it."""
     return {name: value for name, value in asdict(delivery).items() if value is not None}
 
 
-def activity(entry: Activity) -> dict[str, Any]:
+def describe_activity(entry: Activity) -> dict[str, Any]:
     """One entry of the activity log."""
     return {name: value for name, value in asdict(entry).items() if value not in (None, ())}
 
 
-def progress(delivery: Delivery) -> str:
+def describe_progress(delivery: Delivery) -> str:
     """https://hl7.org/fhir/R4/async.html: a text of at most 100 characters."""
     if delivery.status is Status.PROCESSING:
         return f"processing: {delivery.lanes_done} of {delivery.lanes} lanes done"
     return f"{delivery.status}: {delivery.entries} entries"
 
 
-def response_bundle(
-    delivery: Delivery, outcomes: Iterable[EntryResult], rows: Sequence[RowResult]
+def build_response_bundle(
+    delivery: Delivery, results: Iterable[EntryResult], rows: Sequence[RowResult]
 ) -> dict[str, Any]:
     """The answer to the delivery: one entry for each of the sender's, in the sender's order."""
     by_resource = {row.resource: row for row in rows}
-    entries = [_entry(item, by_resource) for item in outcomes]
+    entries = [_build_entry(item, by_resource) for item in results]
     if delivery.split and entries:
         text = (
             f"the transaction was above the FHIR server's limits and went in {delivery.units} units"
@@ -46,7 +46,7 @@ def response_bundle(
     return {"resourceType": "Bundle", "type": f"{kind}-response", "entry": entries}
 
 
-def _entry(item: EntryResult, rows: dict[str, RowResult]) -> dict[str, Any]:
+def _build_entry(item: EntryResult, rows: dict[str, RowResult]) -> dict[str, Any]:
     response = {
         "status": str(item.status),
         "location": item.location,

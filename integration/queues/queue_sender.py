@@ -13,7 +13,7 @@ from integration.core.model import WorkItem
 # By resource type, the queue that hears of each change.
 ChangeQueues = Callable[[], Awaitable[Mapping[str, str]]]
 
-_claim = msgspec.json.Decoder(WorkItem)
+_item_decoder = msgspec.json.Decoder(WorkItem)
 
 
 class QueueSender(Protocol):
@@ -25,7 +25,7 @@ class QueueSender(Protocol):
 
 def parse_work_item(body: bytes) -> WorkItem:
     """The claim in a queue message. Raises msgspec.DecodeError for what is no claim."""
-    return _claim.decode(body)
+    return _item_decoder.decode(body)
 
 
 @dataclass(slots=True)

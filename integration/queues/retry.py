@@ -32,7 +32,7 @@ def plan_retry(item: WorkItem, error: IntegrationError, now: datetime, max_age: 
         delay = _LONGEST_DELAY
     if isinstance(error, Unavailable) and error.retry_after is not None:
         delay = max(delay, error.retry_after)
-    again = replace(item, attempt=item.attempt + 1, since=since)
+    next_item = replace(item, attempt=item.attempt + 1, since=since)
     if now.timestamp() + delay - since > max_age:
-        return Retry(again, None)
-    return Retry(again, delay)
+        return Retry(next_item, None)
+    return Retry(next_item, delay)

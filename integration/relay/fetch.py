@@ -29,7 +29,7 @@ from integration.journal.store import Journal, Kept
 _HEADERS = {"accept": "application/fhir+json", "accept-encoding": "identity"}
 
 # Answers that are waited for at once; each may be as large as a delivery.
-_SIDE_BY_SIDE = 4
+_MAX_CONCURRENT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,84 +45,86 @@ NO_SOURCES = Sources()
 
 
 @dataclass(slots=True)
-class _Fetching:
+class _FetchJob:
     """For one delivery: what may still come."""
 
     sources: Sources
     journal: Journal
     delivery: str
-    room: int
+    bytes_left: int
 
 
-async def contents(
+async def read_contents(
     sources: Sources, journal: Journal, delivery: str, kept: Kept
 ) -> tuple[Contents, int]:
     """The delivery taken apart, with what was fetched for it, and how many bytes both are.
 
     Raises Unavailable when a server is in trouble; what came before that is kept.
     """
-    found = await offload(len(kept.body), lambda: bundle.read(kept.body, kept.received))
-    fetching = _Fetching(sources, journal, delivery, sources.max_bytes)
-    if isinstance(found, Notification) and found.wanted:
-        found = await _with_resources(fetching, found)
-    elif isinstance(found, PagedContents):
-        found = await _with_pages(fetching, found)
-    return found, len(kept.body) + sources.max_bytes - fetching.room
+    parsed = await offload(len(kept.body), lambda: bundle.read(kept.body, kept.received))
+    job = _FetchJob(sources, journal, delivery, sources.max_bytes)
+    if isinstance(parsed, Notification) and parsed.wanted:
+        parsed = await _fetch_resources(job, parsed)
+    elif isinstance(parsed, PagedContents):
+        parsed = await _fetch_pages(job, parsed)
+    return parsed, len(kept.body) + sources.max_bytes - job.bytes_left
 
 
-async def _with_resources(fetching: _Fetching, found: Notification) -> Contents:
-    places = asyncio.Semaphore(_SIDE_BY_SIDE)
+async def _fetch_resources(job: _FetchJob, notification: Notification) -> Contents:
+    semaphore = asyncio.Semaphore(_MAX_CONCURRENT)
 
-    async def one(position: int, address: str) -> tuple[int, Fetched]:
-        async with places:
-            return position, await _answer(fetching, position, address)
+    async def fetch(position: int, address: str) -> tuple[int, Fetched]:
+        async with semaphore:
+            return position, await _load_or_fetch(job, position, address)
 
-    answers = dict(await asyncio.gather(*(one(*wanted) for wanted in found.wanted.items())))
+    answers = dict(
+        await asyncio.gather(*(fetch(*wanted) for wanted in notification.wanted.items()))
+    )
     size = sum(len(answer.body) for answer in answers.values())
-    return await offload(size, lambda: notifications.with_fetched(found, answers))
+    return await offload(size, lambda: notifications.with_fetched(notification, answers))
 
 
-async def _with_pages(fetching: _Fetching, found: PagedContents) -> Contents:
-    entries, address, seen = list(found.entries), found.next, set[str]()
+async def _fetch_pages(job: _FetchJob, first_page: PagedContents) -> Contents:
+    entries, address, seen = list(first_page.entries), first_page.next, set[str]()
     for number in count(2):  # the sender's own bundle is the first page
         if address is None:
             break
-        again = address in seen or number > fetching.sources.max_pages + 1
+        is_excess = address in seen or number > job.sources.max_pages + 1
         seen.add(address)
-        answer = await _answer(fetching, number, "" if again else address)
+        answer = await _load_or_fetch(job, number, "" if is_excess else address)
         if answer.status == NOT_ASKED:
             break
-        turn_over = partial(collections.further_page, number, len(entries), answer)
-        page = await offload(len(answer.body), turn_over)
+        parse_page = partial(collections.further_page, number, len(entries), answer)
+        page = await offload(len(answer.body), parse_page)
         entries += page.entries
         address = page.next
-    return replace(found, entries=tuple(entries), more=address is not None)
+    return replace(first_page, entries=tuple(entries), more=address is not None)
 
 
-async def _answer(fetching: _Fetching, number: int, address: str) -> Fetched:
+async def _load_or_fetch(job: _FetchJob, number: int, address: str) -> Fetched:
     """What was kept under this number, else what the address answers now."""
-    data = await fetching.journal.fetched(fetching.delivery, number)
+    data = await job.journal.fetched(job.delivery, number)
     if data is None:
-        asked = fetched.kept(await _asked(fetching, address))
-        data = await fetching.journal.keep_fetched(fetching.delivery, number, asked)
+        encoded = fetched.kept(await _fetch(job, address))
+        data = await job.journal.keep_fetched(job.delivery, number, encoded)
     answer = fetched.restored(data)
-    fetching.room -= len(answer.body)
+    job.bytes_left -= len(answer.body)
     return answer
 
 
-async def _asked(fetching: _Fetching, address: str) -> Fetched:
-    neighbours = fetching.sources.upstreams
-    allowed = fetched.below(address, neighbours)
+async def _fetch(job: _FetchJob, address: str) -> Fetched:
+    upstreams = job.sources.upstreams
+    allowed = fetched.below(address, upstreams)
     if allowed is None:
         return Fetched(NOT_ASKED)
-    if fetching.room <= 0:
+    if job.bytes_left <= 0:
         return Fetched(TOO_LARGE)
     base, path = allowed
     with doing(action="fetch"):
-        response = await neighbours[base].send(Request("GET", path, headers=_HEADERS))
+        response = await upstreams[base].send(Request("GET", path, headers=_HEADERS))
     if response.status == 408 or response.status >= 500:
-        why = f"a fetch was answered {response.status}"
-        raise Unavailable(neighbours[base].name, why, response.retry_after)
-    if len(response.body) > fetching.room:
+        reason = f"a fetch was answered {response.status}"
+        raise Unavailable(upstreams[base].name, reason, response.retry_after)
+    if len(response.body) > job.bytes_left:
         return Fetched(TOO_LARGE)
     return Fetched(response.status, response.body if response.status == 200 else b"")

@@ -38,7 +38,7 @@ class LaneContext:
     queue: QueueSender
     fhir: FhirServer
     guard: WriteGuard
-    followed: ChangeQueues
+    change_queues: ChangeQueues
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,32 +48,36 @@ class _LaneRun(Progress):
     context: LaneContext
     delivery: Delivery
     lane: int
-    attempt: int
-    began: float | None
+    attempt_number: int
+    previous_start: float | None
 
 
 async def process_lane(
-    context: LaneContext, delivery: Delivery, lane: Lane, claim: WorkItem
+    context: LaneContext, delivery: Delivery, lane: Lane, item: WorkItem
 ) -> list[EntryResult] | None:
     """The outcomes of the lane, all noted; None when the delivery was cancelled on the way.
 
     Raises Unavailable when entries are left to be tried again; what is settled stays settled.
     """
-    number = claim.lane or 0
-    began = await context.journal.begin(delivery.id, number, context.guard.now())
+    number = item.lane or 0
+    previous_start = await context.journal.begin(delivery.id, number, context.guard.now())
     progress = _LaneRun(
-        context=context, delivery=delivery, lane=number, attempt=claim.attempt, began=began
+        context=context,
+        delivery=delivery,
+        lane=number,
+        attempt_number=item.attempt,
+        previous_start=previous_start,
     )
-    noted = [] if began is None else await context.journal.outcomes(delivery.id, number)
-    known = {item.position: item for item in noted}
-    begun = [unit for unit in lane.units if any(n in known for n in targets(unit))]
+    recorded = [] if previous_start is None else await context.journal.outcomes(delivery.id, number)
+    by_position = {item.position: item for item in recorded}
+    started = [unit for unit in lane.units if any(n in by_position for n in targets(unit))]
     for index, unit in enumerate(lane.units):
-        progress.remember(unit, [known[n] for n in targets(unit) if n in known])
-        if begun and unit is begun[-1]:
-            await _end_turns(progress, unit, f"{number}.{index}")
+        progress.remember(unit, [by_position[n] for n in targets(unit) if n in by_position])
+        if started and unit is started[-1]:
+            await _release_previous_locks(progress, unit, f"{number}.{index}")
         if not progress.left(unit):
             continue
-        if index and await _cancelled(context, delivery):
+        if index and await _is_cancelled(context, delivery):
             return None
         await _send_unit(progress, unit, f"{number}.{index}")
     return [progress.settled[position] for position in lane.positions]
@@ -81,43 +85,43 @@ async def process_lane(
 
 async def _send_unit(progress: _LaneRun, unit: Unit, name: str) -> None:
     """Settle every entry of the unit, or raise Unavailable with the rest left over."""
-    carrier = progress.context
+    context = progress.context
     await _settle(progress, unit, name, progress.blocked(unit))
-    taken = HeldLocks(progress.delivery.id, name, carrier.guard.token())
-    trip = UnitAttempt(progress, unit, name, taken)
+    locks = HeldLocks(progress.delivery.id, name, context.guard.token())
+    attempt = UnitAttempt(progress, unit, name, locks)
     try:
-        await _go(trip)
+        await _attempt_unit(attempt)
     except (Unavailable, Misconfigured) as error:
-        unheard = isinstance(error, Unavailable) and error.unheard
-        if trip.fate is SendState.UNHEARD and not unheard:
-            trip.fate = SendState.ANSWERED
-        await write_guard.release(carrier.guard, taken, progress.written(unit), trip.fate)
+        is_unheard = isinstance(error, Unavailable) and error.unheard
+        if attempt.send_state is SendState.UNHEARD and not is_unheard:
+            attempt.send_state = SendState.ANSWERED
+        await write_guard.release(context.guard, locks, progress.written(unit), attempt.send_state)
         raise
-    await write_guard.release(carrier.guard, taken, progress.written(unit))
+    await write_guard.release(context.guard, locks, progress.written(unit))
 
 
-async def _end_turns(progress: _LaneRun, unit: Unit, name: str) -> None:
+async def _release_previous_locks(progress: _LaneRun, unit: Unit, name: str) -> None:
     """An earlier try may have ended between noting what it did and giving back its turns. Others
     cannot tell by looking: a delete of what was not there leaves no trace on the server."""
-    carrier, delivery = progress.context, progress.delivery
-    scout = Preflight(carrier.fhir, carrier.guard, delivery, progress.answers)
-    taken = HeldLocks(delivery.id, name, carrier.guard.token())
-    left = progress.left(unit)
-    entries = [entry for entry in unit.entries if entry not in left]
-    found = {
+    context, delivery = progress.context, progress.delivery
+    checks = Preflight(context.fhir, context.guard, delivery, progress.answers)
+    locks = HeldLocks(delivery.id, name, context.guard.token())
+    unsettled = progress.left(unit)
+    entries = [entry for entry in unit.entries if entry not in unsettled]
+    matches = {
         entry.position: [identity(progress.settled[entry.position], "")]
         for entry in entries
         if entry.condition and entry.method != "POST" and progress.settled[entry.position].location
     }
-    await preflight.release_previous_locks(scout, taken, entries, found, progress.written(unit))
+    await preflight.release_previous_locks(checks, locks, entries, matches, progress.written(unit))
 
 
-async def _wait_for_later(trip: UnitAttempt) -> None:
+async def _ensure_later_deliveries_ended(attempt: UnitAttempt) -> None:
     """Raises Unavailable while a later delivery that tried the same is on its way: whether it has
     written is for it to find out."""
-    journal = trip.progress.context.journal
-    for rival in sorted(trip.taken.later_deliveries):
-        later = await journal.delivery(rival)
+    journal = attempt.progress.context.journal
+    for delivery_id in sorted(attempt.locks.later_deliveries):
+        later = await journal.delivery(delivery_id)
         if later is not None and later.status in (Status.ACCEPTED, Status.PROCESSING):
             raise Unavailable("order", "a later delivery has begun to write the same resource")
 
@@ -129,104 +133,112 @@ class UnitAttempt:
     progress: _LaneRun
     unit: Unit
     name: str
-    taken: HeldLocks
-    fate: SendState = SendState.NOT_SENT
+    locks: HeldLocks
+    send_state: SendState = SendState.NOT_SENT
 
 
-async def _go(trip: UnitAttempt) -> None:
-    progress, unit, taken = trip.progress, trip.unit, trip.taken
-    carrier, delivery = progress.context, progress.delivery
-    scout = Preflight(carrier.fhir, carrier.guard, delivery, progress.answers)
-    followed = await carrier.followed()
-    found = await preflight.acquire_locks(scout, taken, progress.left(unit), followed)
+async def _attempt_unit(attempt: UnitAttempt) -> None:
+    progress, unit, locks = attempt.progress, attempt.unit, attempt.locks
+    context, delivery = progress.context, progress.delivery
+    checks = Preflight(context.fhir, context.guard, delivery, progress.answers)
+    change_queues = await context.change_queues()
+    matches = await preflight.acquire_locks(checks, locks, progress.left(unit), change_queues)
     # Perhaps by another claim of this lane, while the turn was waited for.
-    if any(turn.delivery == delivery.id for turn in taken.found.values()):
-        noted = await carrier.journal.outcomes(delivery.id, progress.lane)
+    if any(lock.delivery == delivery.id for lock in locks.found.values()):
+        recorded = await context.journal.outcomes(delivery.id, progress.lane)
         positions = {n for entry in unit.entries for n in entry.positions}
-        progress.remember(unit, [item for item in noted if item.position in positions])
-    await _settle(progress, unit, trip.name, _superseded(trip, found))
-    await _wait_for_later(trip)
+        progress.remember(unit, [item for item in recorded if item.position in positions])
+    await _settle(progress, unit, attempt.name, _find_superseded(attempt, matches))
+    await _ensure_later_deliveries_ended(attempt)
     settled = progress.settled.values()
-    done = await preflight.find_already_applied(
-        scout, unit, progress.left(unit), taken, found, progress.began, settled
+    already_applied = await preflight.find_already_applied(
+        checks, unit, progress.left(unit), locks, matches, progress.previous_start, settled
     )
-    await _settle(progress, unit, trip.name, done)
-    doubtful = await preflight.ambiguous(scout, progress.left(unit))
-    await _settle(progress, unit, trip.name, progress.ambiguous(unit, doubtful))
+    await _settle(progress, unit, attempt.name, already_applied)
+    ambiguous = await preflight.find_ambiguous(checks, progress.left(unit))
+    await _settle(progress, unit, attempt.name, progress.ambiguous(unit, ambiguous))
     todo = progress.left(unit)
     if not todo:
         return
-    trip.fate = SendState.UNHEARD
-    still = partial(write_guard.ensure_time_left, carrier.guard, taken)
+    attempt.send_state = SendState.UNHEARD
+    ensure_time_left = partial(write_guard.ensure_time_left, context.guard, locks)
     request = units.request(unit, todo, progress.answers)
-    with doing(action=f"write unit {trip.name}", resource=_sole(todo)):
-        response = await carrier.fhir.send(request, delivery.id, still)
-        trip.fate = SendState.ANSWERED
-        answer = entry_results.of_unit(unit, todo, response, progress.attempt)
+    with doing(action=f"write unit {attempt.name}", resource=_get_single_target(todo)):
+        response = await context.fhir.send(request, delivery.id, ensure_time_left)
+        attempt.send_state = SendState.ANSWERED
+        unit_results = entry_results.of_unit(unit, todo, response, progress.attempt_number)
         if response.status == 200:
-            _note_refusals(trip, answer.settled)
-    await _settle(progress, unit, trip.name, answer.settled, found)
-    if scout.guarded:
-        await write_guard.record_writes(carrier.guard, delivery.id, born(todo, answer.settled))
-    if answer.unfinished:
-        why = f"{len(answer.unfinished)} of {len(todo)} entries are unfinished"
-        raise Unavailable(carrier.fhir.upstream.name, why, answer.retry_after)
+            _record_refusals(attempt, unit_results.settled)
+    await _settle(progress, unit, attempt.name, unit_results.settled, matches)
+    if checks.guarded:
+        await write_guard.record_writes(
+            context.guard, delivery.id, born(todo, unit_results.settled)
+        )
+    if unit_results.unfinished:
+        reason = f"{len(unit_results.unfinished)} of {len(todo)} entries are unfinished"
+        raise Unavailable(context.fhir.upstream.name, reason, unit_results.retry_after)
 
 
 async def _settle(
     progress: _LaneRun,
     unit: Unit,
     name: str,
-    outcomes: Sequence[EntryResult],
-    found: Mapping[int, Sequence[str]] | None = None,
+    results: Sequence[EntryResult],
+    matches: Mapping[int, Sequence[str]] | None = None,
 ) -> None:
     """Queue who follows first, then note: a crash between repeats that, which is harmless."""
-    if not outcomes:
+    if not results:
         return
-    carrier, delivery = progress.context, progress.delivery
-    names = targets(unit)
-    written = [item for item in outcomes if item.written]
-    changed = {identity(item, names[item.position]) for item in written}
-    changed.update(one for item in written for one in (found or {}).get(item.position, ()))
-    followed = await carrier.followed()
-    queues = {one: followed.get(one.partition("/")[0]) for one in sorted(changed)}
+    context, delivery = progress.context, progress.delivery
+    targets_by_position = targets(unit)
+    written = [item for item in results if item.written]
+    changed = {identity(item, targets_by_position[item.position]) for item in written}
+    changed.update(
+        resource for item in written for resource in (matches or {}).get(item.position, ())
+    )
+    change_queues = await context.change_queues()
+    queues = {
+        resource: change_queues.get(resource.partition("/")[0]) for resource in sorted(changed)
+    }
     await asyncio.gather(
         *(
-            carrier.queue.send(queue, WorkItem(delivery.id, resource=one))
-            for one, queue in queues.items()
+            context.queue.send(queue, WorkItem(delivery.id, resource=resource))
+            for resource, queue in queues.items()
             if queue is not None
         )
     )
-    named = [replace(item, unit=name) for item in outcomes]
-    await carrier.journal.note(delivery.id, progress.lane, named)
-    progress.remember(unit, named)
+    with_unit = [replace(item, unit=name) for item in results]
+    await context.journal.note(delivery.id, progress.lane, with_unit)
+    progress.remember(unit, with_unit)
 
 
-def _superseded(trip: UnitAttempt, found: Mapping[int, Sequence[str]]) -> list[EntryResult]:
+def _find_superseded(
+    attempt: UnitAttempt, matches: Mapping[int, Sequence[str]]
+) -> list[EntryResult]:
     """Writes that come after a later one of the same resource."""
     return [
-        previous_attempt.left_alone(entry, preflight.name_of(entry, found), _SUPERSEDED)
-        for entry in trip.progress.left(trip.unit)
-        if entry.position in trip.taken.superseded
+        previous_attempt.left_alone(entry, preflight.get_target(entry, matches), _SUPERSEDED)
+        for entry in attempt.progress.left(attempt.unit)
+        if entry.position in attempt.locks.superseded
     ]
 
 
-def _sole(entries: Sequence[UnitEntry]) -> str | None:
+def _get_single_target(entries: Sequence[UnitEntry]) -> str | None:
     """Type/id of what is written, if that is one resource and the server need not say which."""
-    kind, _, id_ = entries[0].target.partition("/") if len(entries) == 1 else ("", "", "")
-    return entries[0].target if is_type(kind) and is_id(id_) else None
+    type_, _, id_ = entries[0].target.partition("/") if len(entries) == 1 else ("", "", "")
+    return entries[0].target if is_type(type_) and is_id(id_) else None
 
 
-def _note_refusals(trip: UnitAttempt, outcomes: Sequence[EntryResult]) -> None:
+def _record_refusals(attempt: UnitAttempt, results: Sequence[EntryResult]) -> None:
     """In the activity log: a batch is answered 200, whatever is in it."""
-    statuses = sorted(Counter(item.status for item in outcomes if not item.written).items())
+    statuses = sorted(Counter(item.status for item in results if not item.written).items())
     if statuses:
-        neighbour = trip.progress.context.fhir.upstream
-        notes = tuple(f"{status}: {count} of {len(outcomes)}" for status, count in statuses)
+        upstream = attempt.progress.context.fhir.upstream
+        notes = tuple(f"{status}: {count} of {len(results)}" for status, count in statuses)
         category = max((category_of(status) for status, _ in statuses), key=list(Category).index)
-        neighbour.activities.note(category, neighbour.name, "refused", about(), notes=notes)
+        upstream.activities.note(category, upstream.name, "refused", about(), notes=notes)
 
 
-async def _cancelled(carrier: LaneContext, delivery: Delivery) -> bool:
-    current = await carrier.journal.delivery(delivery.id)
+async def _is_cancelled(context: LaneContext, delivery: Delivery) -> bool:
+    current = await context.journal.delivery(delivery.id)
     return current is not None and current.status is Status.CANCELLED

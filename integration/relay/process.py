@@ -26,10 +26,10 @@ from integration.relay.fetch import NO_SOURCES, Sources
 from integration.relay.lane import LaneContext, process_lane
 
 # A delivery that has ended, as done, parked or cancelled, is not brought back by a late claim.
-_ON_THEIR_WAY = frozenset({Status.ACCEPTED, Status.PROCESSING})
+_ACTIVE = frozenset({Status.ACCEPTED, Status.PROCESSING})
 
 # Storage operations of one delivery that may be under way at once.
-_SIDE_BY_SIDE = 16
+_MAX_CONCURRENT = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,90 +52,90 @@ class Relay:
         return self.context.queue
 
 
-async def process(relay: Relay, claim: WorkItem) -> None:
+async def process(relay: Relay, item: WorkItem) -> None:
     """Carry a delivery, or one lane of it. Trouble of a neighbour puts the claim back."""
-    async with relay.activities.verb(delivery=claim.delivery):
-        await _carried(relay, claim)
+    async with relay.activities.verb(delivery=item.delivery):
+        await _process_or_requeue(relay, item)
 
 
-async def _carried(relay: Relay, claim: WorkItem) -> None:
+async def _process_or_requeue(relay: Relay, item: WorkItem) -> None:
     try:
-        await _carry(relay, claim)
+        await _process_item(relay, item)
     except (Unavailable, Misconfigured) as error:
-        back = plan_retry(claim, error, relay.now(), relay.max_age)
-        if back.delay is None:
-            await park(relay.journal, claim, str(error))
+        retry = plan_retry(item, error, relay.now(), relay.max_age)
+        if retry.delay is None:
+            await park(relay.journal, item, str(error))
         else:
             log_event(
                 "delivery.requeued",
                 error,
-                delivery=claim.delivery,
-                lane=claim.lane,
-                attempt=claim.attempt,
+                delivery=item.delivery,
+                lane=item.lane,
+                attempt=item.attempt,
                 reason=str(error),
             )
-            await relay.queue.send(RELAY_QUEUE, back.item, back.delay)
+            await relay.queue.send(RELAY_QUEUE, retry.item, retry.delay)
 
 
-async def park(journal: Journal, claim: WorkItem, reason: str) -> None:
+async def park(journal: Journal, item: WorkItem, reason: str) -> None:
     """Give up on a delivery until an operator looks at it. Nothing of it is lost."""
     log_event(
         "delivery.parked",
-        delivery=claim.delivery,
-        lane=claim.lane,
-        attempt=claim.attempt,
+        delivery=item.delivery,
+        lane=item.lane,
+        attempt=item.attempt,
         reason=reason,
     )
-    await journal.change(claim.delivery, only_if=_ON_THEIR_WAY, status=Status.PARKED, reason=reason)
+    await journal.change(item.delivery, only_if=_ACTIVE, status=Status.PARKED, reason=reason)
 
 
-async def _carry(relay: Relay, claim: WorkItem) -> None:
-    delivery = await relay.journal.delivery(claim.delivery)
+async def _process_item(relay: Relay, item: WorkItem) -> None:
+    delivery = await relay.journal.delivery(item.delivery)
     if delivery is None:
-        raise LookupError(f"delivery {claim.delivery} is queued but not in the journal")
+        raise LookupError(f"delivery {item.delivery} is queued but not in the journal")
     if delivery.status in (Status.DONE, Status.CANCELLED):
         return
-    if claim.lane is not None:
-        lane = units.restored(await relay.journal.lane(delivery.id, claim.lane))
-        carried = await process_lane(relay.context, delivery, lane, claim)
-        if carried is not None and await relay.journal.lane_done(delivery.id, claim.lane):
+    if item.lane is not None:
+        lane = units.restored(await relay.journal.lane(delivery.id, item.lane))
+        results = await process_lane(relay.context, delivery, lane, item)
+        if results is not None and await relay.journal.lane_done(delivery.id, item.lane):
             await _finish(relay, delivery, await relay.journal.outcomes(delivery.id))
         return
-    delivery, planned = await _planned(relay, delivery)
-    refused = await _note_refused(relay, delivery, planned)
+    delivery, made_plan = await _make_plan(relay, delivery)
+    refused = await _record_refused(relay, delivery, made_plan)
     delivery = replace(
         delivery,
-        lanes=len(planned.lanes),
-        units=sum(len(lane.units) for lane in planned.lanes),
-        split=planned.split,
+        lanes=len(made_plan.lanes),
+        units=sum(len(lane.units) for lane in made_plan.lanes),
+        split=made_plan.split,
     )
-    if len(planned.lanes) > 1:
-        await _fan_out(relay, delivery, planned.lanes)
+    if len(made_plan.lanes) > 1:
+        await _fan_out(relay, delivery, made_plan.lanes)
         return
-    lane = planned.lanes[0] if planned.lanes else Lane(())
-    carried = await process_lane(relay.context, delivery, lane, claim)
-    if carried is not None:
-        await _finish(relay, delivery, [*refused, *carried])
+    lane = made_plan.lanes[0] if made_plan.lanes else Lane(())
+    results = await process_lane(relay.context, delivery, lane, item)
+    if results is not None:
+        await _finish(relay, delivery, [*refused, *results])
 
 
-async def _planned(relay: Relay, delivery: Delivery) -> tuple[Delivery, Plan]:
+async def _make_plan(relay: Relay, delivery: Delivery) -> tuple[Delivery, Plan]:
     """The plan, and the delivery with what was fetched for it counted in."""
     kept = await relay.journal.kept(delivery.id)
-    contents, size = await fetch.contents(relay.sources, relay.journal, delivery.id, kept)
-    known = replace(delivery, entries=len(contents.entries), more=contents.more)
-    if known != delivery:
-        await relay.journal.change(delivery.id, entries=known.entries, more=known.more)
+    contents, size = await fetch.read_contents(relay.sources, relay.journal, delivery.id, kept)
+    counted = replace(delivery, entries=len(contents.entries), more=contents.more)
+    if counted != delivery:
+        await relay.journal.change(delivery.id, entries=counted.entries, more=counted.more)
     naming = Naming(delivery.sender, delivery.key)
-    planned = partial(plan, contents, naming, relay.limits, delivery.write_order)
-    return known, await offload(size, planned)
+    run_plan = partial(plan, contents, naming, relay.limits, delivery.write_order)
+    return counted, await offload(size, run_plan)
 
 
-async def _note_refused(relay: Relay, delivery: Delivery, planned: Plan) -> list[EntryResult]:
+async def _record_refused(relay: Relay, delivery: Delivery, made_plan: Plan) -> list[EntryResult]:
     refused = [
         EntryResult(
-            entry.position, _not_sent(issue), entry.full_url, issues=[issues.as_json(issue)]
+            entry.position, _choose_status(issue), entry.full_url, issues=[issues.as_json(issue)]
         )
-        for entry, issue in planned.refused
+        for entry, issue in made_plan.refused
     ]
     if refused:
         await relay.journal.begin(delivery.id, NO_LANE, relay.now().timestamp())
@@ -143,40 +143,40 @@ async def _note_refused(relay: Relay, delivery: Delivery, planned: Plan) -> list
     return refused
 
 
-def _not_sent(issue: Issue) -> int:
+def _choose_status(issue: Issue) -> int:
     """The status of an entry that stays here: refused, or left out as it should be."""
     return 204 if issue.severity == "information" else 422
 
 
 async def _fan_out(relay: Relay, delivery: Delivery, lanes: Sequence[Lane]) -> None:
     """One message for each lane, so that the work spreads over instances."""
-    places = asyncio.Semaphore(_SIDE_BY_SIDE)
+    semaphore = asyncio.Semaphore(_MAX_CONCURRENT)
 
-    async def keep(number: int, lane: Lane) -> None:
-        async with places:
+    async def keep_lane(number: int, lane: Lane) -> None:
+        async with semaphore:
             await relay.journal.keep_lane(delivery.id, number, units.kept(lane))
 
-    async def queue(number: int) -> None:
-        async with places:
+    async def queue_lane(number: int) -> None:
+        async with semaphore:
             await relay.queue.send(RELAY_QUEUE, WorkItem(delivery.id, lane=number))
 
-    await asyncio.gather(*(keep(number, lane) for number, lane in enumerate(lanes)))
-    going_on = await relay.journal.change(
+    await asyncio.gather(*(keep_lane(number, lane) for number, lane in enumerate(lanes)))
+    is_active = await relay.journal.change(
         delivery.id,
-        only_if=_ON_THEIR_WAY,
+        only_if=_ACTIVE,
         status=Status.PROCESSING,
         lanes=delivery.lanes,
         units=delivery.units,
         split=delivery.split,
     )
-    if not going_on:
+    if not is_active:
         return
-    await asyncio.gather(*(queue(number) for number in range(len(lanes))))
+    await asyncio.gather(*(queue_lane(number) for number in range(len(lanes))))
 
 
-async def _finish(relay: Relay, delivery: Delivery, outcomes: Sequence[EntryResult]) -> None:
-    written = sum(item.written for item in outcomes)
-    superseded = sum(item.superseded for item in outcomes)
+async def _finish(relay: Relay, delivery: Delivery, results: Sequence[EntryResult]) -> None:
+    written = sum(item.written for item in results)
+    superseded = sum(item.superseded for item in results)
     await relay.journal.change(
         delivery.id,
         status=Status.DONE,
@@ -184,7 +184,7 @@ async def _finish(relay: Relay, delivery: Delivery, outcomes: Sequence[EntryResu
         units=delivery.units,
         split=delivery.split,
         written=written,
-        refused=len(outcomes) - written - superseded,
+        refused=len(results) - written - superseded,
         superseded=superseded,
         finished=relay.now(),
         reason=None,

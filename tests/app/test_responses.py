@@ -19,7 +19,7 @@ from integration.core.model import Delivery, EntryResult, RowResult, Status
 from integration.intake.accept import Accepted
 from integration.intake.subscriptions import Acknowledged
 from integration.journal.store import Page
-from integration.operations.deliveries import DeliveryStatus, Replayed
+from integration.operations.deliveries import DeliveryStatus, ReplayPage
 from tests.conftest import MARKER, told_by
 
 ID = "019caaee-c260-7000-8000-000000000001"
@@ -264,7 +264,7 @@ def test_a_page_has_the_address_of_the_next_one() -> None:
 
 def test_the_address_of_the_next_page_keeps_what_was_asked() -> None:
     req = asked(reason="answered 503 & more", since="2026-03-02T01:15:00+05:30", code="a-key")
-    address = httpx.URL(read(responses.page(req, Replayed((DONE,), ID)))["next"])
+    address = httpx.URL(read(responses.page(req, ReplayPage((DONE,), ID)))["next"])
     assert dict(address.params) == {
         "reason": "answered 503 & more",
         "since": "2026-03-02T01:15:00+05:30",

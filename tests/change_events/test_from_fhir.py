@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from integration.change_events.from_fhir import Events, Unreadable, take
+from integration.change_events.from_fhir import Events, UnreadableEvent, queue_changes
 from integration.core.model import Status, WorkItem
 from integration.mirror import mirror as mirroring
 from integration.operations import deliveries
-from integration.operations.housekeeping import Ages, Step, due
+from integration.operations.housekeeping import Ages, Step, choose_step
 from integration.queues.names import MIRROR_QUEUE
 from tests.conftest import MARKER, Body, Route, patient, patients_followed, told_by
 
@@ -71,7 +71,9 @@ async def taken(route: Route, *messages: Any, base: str = f"https://{OURS}") -> 
     """What is to be mirrored after these messages."""
     it = events(route, base)
     for message in messages:
-        await take(it, message if isinstance(message, bytes) else json.dumps(message).encode())
+        await queue_changes(
+            it, message if isinstance(message, bytes) else json.dumps(message).encode()
+        )
     return route.mirrored
 
 
@@ -144,7 +146,7 @@ async def test_what_is_no_event_is_refused_as_a_whole_without_being_quoted(
     route: Route, message: Any
 ) -> None:
     """The host then keeps it in the poison queue."""
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(UnreadableEvent) as caught:
         await taken(route, message)
     assert route.mirrored == []
     assert MARKER not in str(caught.value)
@@ -202,9 +204,9 @@ async def test_rows_of_events_are_forgotten_after_the_retention(route: Route) ->
     ((claim, _),) = route.queued(MIRROR_QUEUE)
     await mirroring.mirror(route.mirror, claim)
     month = timedelta(days=30)
-    ages = Ages(most=month, retention=month, activity=month)
+    ages = Ages(max_age=month, retention=month, activity=month)
     known, now = await route.known(claim.delivery), route.clock()
-    assert due(known, now + timedelta(days=29), ages) is None
-    assert due(known, now + timedelta(days=31), ages) is Step.FORGET
+    assert choose_step(known, now + timedelta(days=29), ages) is None
+    assert choose_step(known, now + timedelta(days=31), ages) is Step.FORGET
     await route.journal.forget(claim.delivery)
     assert await route.journal.rows(claim.delivery) == []

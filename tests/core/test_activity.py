@@ -194,7 +194,7 @@ async def test_a_row_without_a_map_is_told_without_a_table(route: Route) -> None
 
 
 async def test_a_look_at_the_neighbours_is_told(route: Route) -> None:
-    await health.check(route.journal, route.fhir, route.dataverse)
+    await health.check_upstreams(route.journal, route.fhir, route.dataverse)
     await route.activities.flush()
     assert sorted(told(route)) == [(DATAVERSE, "health", "200"), (FHIR, "health", "200")]
 
@@ -418,15 +418,17 @@ async def test_entries_are_chosen_by_the_query_parameters(route: Route) -> None:
         ({"duration": "1"}, 0),
     ]
     for params, number in asked:
-        page = await deliveries.look_up(route.activity, params)
+        page = await deliveries.find_activity(route.activity, params)
         assert (len(page.entries), page.after) == (number, None), params
 
 
 async def test_pages_are_as_long_as_was_asked(route: Route) -> None:
     await mirrored(route, patient(id="p1"))
-    first = await deliveries.look_up(route.activity, {"_count": "2"})
+    first = await deliveries.find_activity(route.activity, {"_count": "2"})
     assert len(first.entries) == 2
-    second = await deliveries.look_up(route.activity, {"_count": "2", "after": str(first.after)})
+    second = await deliveries.find_activity(
+        route.activity, {"_count": "2", "after": str(first.after)}
+    )
     newest = route.activity.entries[::-1]
     assert [*first.entries, *second.entries] == newest[:4]
 
@@ -448,7 +450,7 @@ async def test_pages_are_as_long_as_was_asked(route: Route) -> None:
 )
 async def test_what_the_log_cannot_be_asked_is_refused(params: Body, where: str | None) -> None:
     with pytest.raises(Rejected) as caught:
-        await deliveries.look_up(MemoryActivityLog(), params)
+        await deliveries.find_activity(MemoryActivityLog(), params)
     assert (caught.value.status, caught.value.issues[0].expression) == (400, where)
 
 

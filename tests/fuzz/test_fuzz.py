@@ -70,7 +70,7 @@ def test_a_value_in_an_issue_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         raise Rejected(Issue("value", f"{MARKER} is no date"))
 
     made = sound()
-    monkeypatch.setattr(accept, "_read", telling)
+    monkeypatch.setattr(accept, "parse_contents", telling)
     assert "quotes a value" in tried(made).why
 
 
@@ -80,7 +80,7 @@ def test_a_value_in_the_log_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         raise Rejected(Issue("value", "not a date"))
 
     made = sound()
-    monkeypatch.setattr(accept, "_read", logging_it)
+    monkeypatch.setattr(accept, "parse_contents", logging_it)
     assert "the log quotes a value" in tried(made).why
 
 
@@ -89,5 +89,5 @@ def test_a_refusal_that_blames_the_relay_is_found(monkeypatch: pytest.MonkeyPatc
         raise Rejected(Issue("exception", "not now"), status=500)
 
     made = replace(sound(), number=1)
-    monkeypatch.setattr(accept, "_read", blaming)
+    monkeypatch.setattr(accept, "parse_contents", blaming)
     assert "a refusal is no 4xx" in tried(made).why

@@ -14,7 +14,7 @@ import pytest
 from integration.cli.main import main
 from integration.core.errors import Rejected
 from integration.fhir.units import Limits
-from integration.intake.dry_run import preview
+from integration.intake.dry_run import plan_delivery
 from integration.intake.http_request import IncomingRequest
 from tests.conftest import Route
 from tests.journeys.route import bundle, clinic, connected, entry, observation, patient
@@ -115,7 +115,7 @@ async def told(route: Route, body: Any, **asked: Any) -> dict[str, Any]:
         headers=headers,
         body=body if isinstance(body, bytes) else json.dumps(body).encode(),
     )
-    found = await preview(route.intake, route.limits, ask)
+    found = await plan_delivery(route.intake, route.limits, ask)
     assert route.outbox.sent == []
     return found
 

@@ -30,8 +30,8 @@ from integration.journal.guard_store import MemoryGuardStore
 from integration.journal.keys import new_delivery_id
 from integration.journal.store import MemoryJournal
 from integration.journal.write_guard import WriteGuard
-from integration.operations.deliveries import follow
-from integration.operations.views import response_bundle
+from integration.operations.deliveries import get_status
+from integration.operations.views import build_response_bundle
 from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import MemoryQueueSender
 from integration.relay import process as relaying
@@ -198,9 +198,9 @@ class World:
 
     async def told(self, delivery: str) -> list[tuple[str | None, int]]:
         """(fullUrl, status) of each entry, as the sender reads it at the end."""
-        story = await follow(self.journal, delivery)
+        story = await get_status(self.journal, delivery)
         assert story.delivery.finished, f"not done, but {story.delivery.status}"
-        said = response_bundle(story.delivery, story.outcomes, story.rows)
+        said = build_response_bundle(story.delivery, story.results, story.rows)
         return [(each.get("fullUrl"), int(each["response"]["status"])) for each in said["entry"]]
 
     def fate(self, what: str) -> str:

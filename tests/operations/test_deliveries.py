@@ -22,12 +22,12 @@ async def told(work: object) -> Rejected:
 
 async def test_a_story_has_the_delivery_its_outcomes_and_its_rows(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient(id="p1"), method="PUT", url="Patient/p1")))
-    assert not (await deliveries.follow(route.journal, delivery)).outcomes
+    assert not (await deliveries.get_status(route.journal, delivery)).results
     await route.carry(delivery)
     await mirroring.mirror(route.mirror, WorkItem(delivery, resource="Patient/p1"))
-    story = await deliveries.follow(route.journal, delivery)
+    story = await deliveries.get_status(route.journal, delivery)
     assert story.delivery.status is Status.DONE
-    assert [each.location for each in story.outcomes] == ["Patient/p1/_history/1"]
+    assert [each.location for each in story.results] == ["Patient/p1/_history/1"]
     assert [row.resource for row in story.rows] == ["Patient/p1"]
 
 
@@ -44,7 +44,7 @@ async def test_a_story_has_the_delivery_its_outcomes_and_its_rows(route: Route) 
     ],
 )
 async def test_a_delivery_that_nobody_knows_is_not_found(route: Route, id_: str) -> None:
-    assert (await told(deliveries.follow(route.journal, id_))).status == 404
+    assert (await told(deliveries.get_status(route.journal, id_))).status == 404
     assert (await told(deliveries.cancel(route.journal, id_, route.clock.now))).status == 404
 
 
@@ -74,7 +74,7 @@ async def test_the_list_is_walked_page_by_page_newest_first(route: Route) -> Non
     seen: list[str] = []
     after = None
     for _ in range(3):
-        page = await deliveries.browse(route.journal, None, "2", after)
+        page = await deliveries.list_deliveries(route.journal, None, "2", after)
         seen += [each.id for each in page.deliveries]
         after = page.after
     assert seen == made[::-1]
@@ -85,7 +85,7 @@ async def test_the_list_can_be_narrowed_to_a_status(route: Route) -> None:
     first, second = [await route.deliver(patient()) for _ in range(2)]
     await route.carry(first)
     for status, found in (("done", [first]), ("accepted", [second]), ("parked", [])):
-        page = await deliveries.browse(route.journal, status, "50", None)
+        page = await deliveries.list_deliveries(route.journal, status, "50", None)
         assert [each.id for each in page.deliveries] == found
 
 
@@ -106,7 +106,7 @@ async def test_the_list_can_be_narrowed_to_a_status(route: Route) -> None:
 async def test_what_the_list_cannot_be_asked_is_refused(
     route: Route, asked: tuple[str | None, str, str | None], where: str
 ) -> None:
-    error = await told(deliveries.browse(route.journal, *asked))
+    error = await told(deliveries.list_deliveries(route.journal, *asked))
     assert (error.status, error.issues[0].expression) == (400, where)
 
 
@@ -116,7 +116,7 @@ async def test_a_sender_who_asks_too_early_costs_one_look_at_the_journal(route: 
     class OneLook:
         delivery = route.journal.delivery
 
-    story = await deliveries.follow(OneLook(), delivery)  # type: ignore[arg-type]
+    story = await deliveries.get_status(OneLook(), delivery)  # type: ignore[arg-type]
     assert story.delivery.status is Status.ACCEPTED
 
 
@@ -176,7 +176,11 @@ async def parked(route: Route, number: int, reason: str = "FHIR server: answered
 async def replayed(route: Route, *, dry: bool = False, **params: str) -> tuple[list[str], object]:
     named = {name.replace("_run", "-run"): value for name, value in params.items()}
     result = await deliveries.replay_all(
-        route.journal, route.outbox, deliveries.chosen_by(named), route.clock.now, dry=dry
+        route.journal,
+        route.outbox,
+        deliveries.parse_replay_filter(named),
+        route.clock.now,
+        dry_run=dry,
     )
     return [each.id for each in result.deliveries], result.after
 
@@ -251,9 +255,9 @@ async def test_what_somebody_cancels_meanwhile_is_not_replayed(route: Route) -> 
     result = await deliveries.replay_all(
         Cancelling(),  # type: ignore[arg-type]
         route.outbox,
-        deliveries.Chosen(),
+        deliveries.ReplayFilter(),
         route.clock.now,
-        dry=False,
+        dry_run=False,
     )
     assert [each.id for each in result.deliveries] == made[1:]
     assert (await route.known(made[0])).status is Status.CANCELLED
@@ -274,13 +278,13 @@ async def test_what_somebody_cancels_meanwhile_is_not_replayed(route: Route) -> 
 )
 async def test_what_a_replay_cannot_be_asked_is_refused(name: str, value: str) -> None:
     with pytest.raises(Rejected) as caught:
-        deliveries.chosen_by({name: value})
+        deliveries.parse_replay_filter({name: value})
     assert (caught.value.status, caught.value.issues[0].expression) == (400, name)
 
 
 async def test_a_misspelt_parameter_replays_nothing() -> None:
     with pytest.raises(Rejected, match="chosen by status, reason"):
-        deliveries.chosen_by({"raeson": "503"})
+        deliveries.parse_replay_filter({"raeson": "503"})
 
 
 # --- cancelling --------------------------------------------------------------------------------

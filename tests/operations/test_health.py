@@ -6,7 +6,7 @@ import pytest
 
 from integration.core.errors import Unavailable
 from integration.journal.store import MemoryJournal, Page
-from integration.operations.health import check
+from integration.operations.health import check_upstreams
 from tests.conftest import Route
 
 WELL = {"storage": "ok", "fhir": "ok", "dataverse": "ok"}
@@ -18,13 +18,13 @@ class Broken(MemoryJournal):
 
 
 async def test_all_is_well_when_everyone_answers(route: Route) -> None:
-    assert await check(route.journal, route.fhir, route.dataverse) == WELL
+    assert await check_upstreams(route.journal, route.fhir, route.dataverse) == WELL
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500, 503])
 async def test_a_fhir_server_in_trouble_is_named_with_its_answer(route: Route, status: int) -> None:
     route.neighbour.down = status
-    states = dict(await check(route.journal, route.fhir, route.dataverse))
+    states = dict(await check_upstreams(route.journal, route.fhir, route.dataverse))
     assert str(status) in states.pop("fhir")
     assert states == {"storage": "ok", "dataverse": "ok"}
 
@@ -34,13 +34,13 @@ async def test_a_fhir_server_in_trouble_is_named_with_its_answer(route: Route, s
 )
 async def test_dataverse_in_trouble_is_named(route: Route, wish: dict[str, object]) -> None:
     route.dataverse_neighbour.will_fail(path="WhoAmI", next=5, **wish)
-    states = dict(await check(route.journal, route.fhir, route.dataverse))
+    states = dict(await check_upstreams(route.journal, route.fhir, route.dataverse))
     assert states.pop("dataverse") != "ok"
     assert states == {"storage": "ok", "fhir": "ok"}
 
 
 async def test_storage_in_trouble_is_named(route: Route) -> None:
-    states = dict(await check(Broken(), route.fhir, route.dataverse))
+    states = dict(await check_upstreams(Broken(), route.fhir, route.dataverse))
     assert "ServiceRequestError" in states.pop("storage")
     assert states == {"fhir": "ok", "dataverse": "ok"}
 
@@ -48,5 +48,5 @@ async def test_storage_in_trouble_is_named(route: Route) -> None:
 async def test_addresses_stay_out_of_the_answer(route: Route) -> None:
     route.neighbour.down = 500
     route.dataverse_neighbour.will_fail(kind="reset", next=5)
-    states = await check(Broken(), route.fhir, route.dataverse)
+    states = await check_upstreams(Broken(), route.fhir, route.dataverse)
     assert "http" not in " ".join(states.values())

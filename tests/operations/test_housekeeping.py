@@ -15,7 +15,7 @@ from integration.fhir.units import Limits
 from integration.journal.store import MemoryJournal
 from integration.mirror import mirror as mirroring
 from integration.operations import deliveries, housekeeping
-from integration.operations.housekeeping import Ages, Housekeeping, Step, due, sweep
+from integration.operations.housekeeping import Ages, Housekeeping, Step, choose_step, sweep
 from integration.relay import process as relaying
 from tests.conftest import DAY, MARKER, Route, bundle, entry, patient, told_by
 
@@ -68,22 +68,22 @@ async def of_lanes(route: Route, number: int = 4) -> str:
 def test_what_is_due_follows_from_state_and_age(
     status: Status, fields: dict[str, Any], age: timedelta, step: Step | None
 ) -> None:
-    assert due(replace(DELIVERY, status=status, **fields), START + age, AGES) is step
+    assert choose_step(replace(DELIVERY, status=status, **fields), START + age, AGES) is step
 
 
 def test_the_age_of_a_replayed_delivery_counts_from_its_replay() -> None:
     replayed = replace(DELIVERY, replayed=START + timedelta(days=20), looked=START)
-    assert due(replayed, START + timedelta(days=20, minutes=9), AGES) is None
-    assert due(replayed, START + timedelta(days=20, minutes=10), AGES) is Step.QUEUE
-    assert due(replayed, START + timedelta(days=24), AGES) is Step.PARK
+    assert choose_step(replayed, START + timedelta(days=20, minutes=9), AGES) is None
+    assert choose_step(replayed, START + timedelta(days=20, minutes=10), AGES) is Step.QUEUE
+    assert choose_step(replayed, START + timedelta(days=24), AGES) is Step.PARK
 
 
 def test_the_pause_between_two_looks_doubles() -> None:
     """A long queue, or a neighbour that is away for days, gets few claims that it does not need."""
     delivery, looks, moment = DELIVERY, [], START
-    while due(delivery, moment, AGES) is not Step.PARK:
+    while choose_step(delivery, moment, AGES) is not Step.PARK:
         moment += timedelta(minutes=10)
-        if due(delivery, moment, AGES) is Step.QUEUE:
+        if choose_step(delivery, moment, AGES) is Step.QUEUE:
             delivery = replace(delivery, looked=moment)
             looks.append(moment - START)
     assert [look / timedelta(minutes=10) for look in looks] == [1, 2, 4, 8, 16, 32, 64, 128, 256]
@@ -199,7 +199,7 @@ async def test_a_delivery_that_is_over_is_forgotten_with_all_that_was_kept_of_it
     await swept(route)
     for id_ in (delivery, stopped):
         with pytest.raises(Rejected) as caught:
-            await deliveries.follow(route.journal, id_)
+            await deliveries.get_status(route.journal, id_)
         assert caught.value.status == 404
         with pytest.raises(KeyError):
             await route.journal.kept(id_)
@@ -249,7 +249,7 @@ async def test_a_repeat_of_what_was_forgotten_overwrites_nothing(
 async def test_a_run_is_bounded_and_the_next_one_goes_on(
     route: Route, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(housekeeping, "MOST", 2)
+    monkeypatch.setattr(housekeeping, "MAX_DELIVERIES", 2)
     for number in range(5):
         await route.carry(await route.deliver(patient(multipleBirthInteger=number)))
     route.clock.later(30 * DAY)

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from integration.core.model import Delivery, EntryResult, RowResult, Status
-from integration.operations.views import progress, response_bundle, summary
+from integration.operations.views import build_response_bundle, describe_delivery, describe_progress
 
 NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
 DELIVERY = Delivery(
@@ -37,9 +37,9 @@ ROW = RowResult(DELIVERY.id, "Patient/1", "contact", "k", "created", "2", ("suff
 def shown(
     *outcomes: EntryResult, rows: tuple[RowResult, ...] = (), **changes: Any
 ) -> list[dict[str, Any]]:
-    entries: list[dict[str, Any]] = response_bundle(replace(DELIVERY, **changes), outcomes, rows)[
-        "entry"
-    ]
+    entries: list[dict[str, Any]] = build_response_bundle(
+        replace(DELIVERY, **changes), outcomes, rows
+    )["entry"]
     return entries
 
 
@@ -55,7 +55,7 @@ def shown(
     ],
 )
 def test_the_answer_is_a_bundle_of_its_kind(kind: str, type_: str) -> None:
-    answer = response_bundle(replace(DELIVERY, kind=kind), [WRITTEN], ())
+    answer = build_response_bundle(replace(DELIVERY, kind=kind), [WRITTEN], ())
     assert (answer["resourceType"], answer["type"]) == ("Bundle", type_)
 
 
@@ -78,7 +78,7 @@ def test_a_gap_is_told_with_the_first_entry() -> None:
 
 def test_what_a_read_found_stands_beside_its_response_to_the_digit() -> None:
     text = '{"resourceType":"Observation","value":1.10}'
-    answer = response_bundle(DELIVERY, [replace(WRITTEN, resource=text)], ())
+    answer = build_response_bundle(DELIVERY, [replace(WRITTEN, resource=text)], ())
     assert f'"resource":{text},"response":' in msgspec.json.encode(answer).decode()
 
 
@@ -145,23 +145,23 @@ def test_a_delivery_without_outcomes_is_an_empty_bundle() -> None:
 
 def test_progress_counts_lanes_once_there_are_some() -> None:
     carried = replace(DELIVERY, status=Status.PROCESSING, lanes=7, lanes_done=3)
-    assert progress(carried) == "processing: 3 of 7 lanes done"
-    assert progress(replace(DELIVERY, status=Status.ACCEPTED)) == "accepted: 2 entries"
+    assert describe_progress(carried) == "processing: 3 of 7 lanes done"
+    assert describe_progress(replace(DELIVERY, status=Status.ACCEPTED)) == "accepted: 2 entries"
 
 
 @pytest.mark.parametrize("status", list(Status))
 def test_progress_fits_its_header(status: Status) -> None:
     many = replace(DELIVERY, status=status, entries=10**12, lanes=10**12, lanes_done=10**12)
-    assert len(progress(many)) <= 100
+    assert len(describe_progress(many)) <= 100
 
 
 def test_a_summary_leaves_out_what_is_not_known() -> None:
-    found = summary(DELIVERY)
+    found = describe_delivery(DELIVERY)
     assert (found["id"], found["status"], found["accepted"]) == (DELIVERY.id, "done", NOW)
     assert {"finished", "reason"}.isdisjoint(found)
-    assert summary(replace(DELIVERY, finished=NOW))["finished"] == NOW
+    assert describe_delivery(replace(DELIVERY, finished=NOW))["finished"] == NOW
 
 
 def test_a_summary_keeps_what_is_nought_or_false() -> None:
-    found = summary(DELIVERY)
+    found = describe_delivery(DELIVERY)
     assert (found["written"], found["split"]) == (0, False)
