@@ -35,8 +35,8 @@ async def intake(req: func.HttpRequest) -> func.HttpResponse:
     """Keep a delivery, queue its claim check, answer 202. With ?dry-run=true, tell its plan."""
     parts = await wiring.parts()
     if responses.dry_run(req):
-        told = await plan_delivery(parts.intake, parts.relay.limits, responses.ask(req))
-        return responses.plan(told)
+        planned = await plan_delivery(parts.intake, parts.relay.limits, responses.ask(req))
+        return responses.plan(planned)
     return responses.accepted(req, await accept(parts.intake, responses.ask(req)))
 
 
@@ -97,7 +97,7 @@ async def events_poison(msg: func.QueueMessage) -> None:
 async def external(msg: func.QueueMessage) -> None:
     """Tell Dataverse that what a virtual table shows has changed."""
     parts = await wiring.parts()
-    await to_dataverse.tell(parts.external, parse_work_item(msg.get_body()))
+    await to_dataverse.notify_dataverse(parts.external, parse_work_item(msg.get_body()))
 
 
 @app.queue_trigger("msg", f"{EXTERNAL_QUEUE}-poison", STORAGE)
@@ -105,7 +105,7 @@ async def external(msg: func.QueueMessage) -> None:
 async def external_poison(msg: func.QueueMessage) -> None:
     """Give up on telling what failed again and again."""
     parts = await wiring.parts()
-    await to_dataverse.drop(
+    await to_dataverse.drop_notification(
         parts.external, parse_work_item(msg.get_body()), "telling failed repeatedly"
     )
 

@@ -331,7 +331,7 @@ def build_virtual_tables(it: Worker) -> VirtualTables:
 
 def build_external_events(it: Worker) -> ExternalEvents:
     """Raises Misconfigured where nobody could have made the virtual tables."""
-    from integration.change_events.to_dataverse import ExternalEvents, tables
+    from integration.change_events.to_dataverse import ExternalEvents, list_virtual_tables
 
     prefix = it.settings.mirroring.map_prefix
     if prefix is None:
@@ -341,7 +341,7 @@ def build_external_events(it: Worker) -> ExternalEvents:
         it.fhir,
         it.dataverse,
         it.guard,
-        tables(it.routes.tables, prefix),
+        list_virtual_tables(it.routes.tables, prefix),
         it.now,
         float(it.settings.max_age),
         it.activities,

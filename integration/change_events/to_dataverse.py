@@ -44,16 +44,16 @@ class VirtualTable:
     make_key: Callable[[str], str]
 
 
-def tables(maps: Mapping[str, Table], prefix: str) -> dict[str, VirtualTable]:
+def list_virtual_tables(maps: Mapping[str, Table], prefix: str) -> dict[str, VirtualTable]:
     """Of every map that may be virtual, as provisioning names it. Pure."""
     return {
-        name: _virtual(name, table_name(one.table, prefix))
-        for name, one in maps.items()
-        if "virtual" in one.routes
+        name: _build_virtual_table(name, table_name(table.table, prefix))
+        for name, table in maps.items()
+        if "virtual" in table.routes
     }
 
 
-def _virtual(resource: str, table: str) -> VirtualTable:
+def _build_virtual_table(resource: str, table: str) -> VirtualTable:
     return VirtualTable(table, entity_set(table), f"{table}id", partial(primary_key, resource))
 
 
@@ -71,100 +71,100 @@ class ExternalEvents:
     activities: Activities = field(default_factory=Activities)
 
 
-async def tell(it: ExternalEvents, claim: WorkItem) -> None:
+async def notify_dataverse(events: ExternalEvents, item: WorkItem) -> None:
     """Tell Dataverse of `claim.resource` as it is now. Trouble puts the claim back."""
-    table = it.tables.get((claim.resource or "").partition("/")[0])
+    table = events.tables.get((item.resource or "").partition("/")[0])
     name = table.table if table else None
-    async with it.activities.verb(delivery=claim.delivery, resource=claim.resource, table=name):
+    async with events.activities.verb(delivery=item.delivery, resource=item.resource, table=name):
         try:
             if table is None:
                 raise Misconfigured("no virtual table is known of that resource type")
-            action = await _told(it, table, claim)
+            action = await _notify_once(events, table, item)
             log_event(
                 "external_event.sent",
-                delivery=claim.delivery,
-                resource=claim.resource,
+                delivery=item.delivery,
+                resource=item.resource,
                 action=action,
             )
         except (Unavailable, Misconfigured) as error:
-            back = plan_retry(claim, error, it.now(), it.max_age)
-            if back.delay is None:
-                await drop(it, claim, str(error))
+            retry = plan_retry(item, error, events.now(), events.max_age)
+            if retry.delay is None:
+                await drop_notification(events, item, str(error))
                 return
             log_event(
                 "external_event.requeued",
                 error,
-                delivery=claim.delivery,
-                resource=claim.resource,
-                attempt=claim.attempt,
+                delivery=item.delivery,
+                resource=item.resource,
+                attempt=item.attempt,
                 reason=str(error),
             )
-            await it.queue.send(EXTERNAL_QUEUE, back.item, back.delay)
+            await events.queue.send(EXTERNAL_QUEUE, retry.item, retry.delay)
 
 
-async def drop(it: ExternalEvents, claim: WorkItem, reason: str) -> None:
+async def drop_notification(events: ExternalEvents, item: WorkItem, reason: str) -> None:
     """Give up on telling; the record itself is in FHIR and shown as it is."""
     log_event(
         "external_event.dropped",
-        delivery=claim.delivery,
-        resource=claim.resource,
-        attempt=claim.attempt,
+        delivery=item.delivery,
+        resource=item.resource,
+        attempt=item.attempt,
         reason=reason,
     )
-    table = it.tables.get((claim.resource or "").partition("/")[0])
+    table = events.tables.get((item.resource or "").partition("/")[0])
     name = table.table if table else None
-    async with it.activities.verb(delivery=claim.delivery, resource=claim.resource):
-        _note(it, claim, name, "dropped", reason)
+    async with events.activities.verb(delivery=item.delivery, resource=item.resource):
+        _record_drop(events, item, name, "dropped", reason)
 
 
-async def _told(it: ExternalEvents, table: VirtualTable, claim: WorkItem) -> str:
+async def _notify_once(events: ExternalEvents, table: VirtualTable, item: WorkItem) -> str:
     """What Dataverse was told. One teller at a time: two would tell the same."""
-    resource = claim.resource or ""
-    taken = HeldLocks(claim.delivery, "tell", it.guard.token())
+    resource = item.resource or ""
+    locks = HeldLocks(item.delivery, "tell", events.guard.token())
     write = Write(f"tell {resource}", (0,), ordered=False)
-    await write_guard.acquire(it.guard, taken, [write])
-    (turn,) = taken.found.values()
+    await write_guard.acquire(events.guard, locks, [write])
+    (lock,) = locks.found.values()
     try:
-        found = await it.fhir.read(resource, claim.delivery)
-        state = _DELETED if found is None else str(found.get("meta", {}).get("versionId"))
-        action = _action(turn.source_version, state)
+        current = await events.fhir.read(resource, item.delivery)
+        state = _DELETED if current is None else str(current.get("meta", {}).get("versionId"))
+        action = _choose_action(lock.source_version, state)
         if action is not None:
-            await _send(it, table, resource, action, claim.delivery)
+            await _send_action(events, table, resource, action, item.delivery)
     except (Unavailable, Misconfigured):
-        await write_guard.release(it.guard, taken, {})
+        await write_guard.release(events.guard, locks, {})
         raise
-    taken.writes = dict.fromkeys(taken.writes, replace(write, source_version=state, ordered=True))
-    await write_guard.release(it.guard, taken, {0: action is not None})
+    locks.writes = dict.fromkeys(locks.writes, replace(write, source_version=state, ordered=True))
+    await write_guard.release(events.guard, locks, {0: action is not None})
     return action or "nothing new"
 
 
-def _action(last: str | None, state: str) -> str | None:
+def _choose_action(last_state: str | None, state: str) -> str | None:
     """What to call, when `last` is the state that was told last."""
-    if state == last:
+    if state == last_state:
         return None
     if state == _DELETED:
         return "OnExternalDeleted"
-    if last == _DELETED or (last is None and state == _FIRST_VERSION):
+    if last_state == _DELETED or (last_state is None and state == _FIRST_VERSION):
         return "OnExternalCreated"
     return "OnExternalUpdated"
 
 
-async def _send(
-    it: ExternalEvents, table: VirtualTable, resource: str, action: str, delivery: str
+async def _send_action(
+    events: ExternalEvents, table: VirtualTable, resource: str, action: str, delivery: str
 ) -> None:
     """The key alone: who hears of it reads the row, so no copy of it stays in Dataverse's jobs."""
     key = table.make_key(resource.partition("/")[2])
     target = {"@odata.type": f"Microsoft.Dynamics.CRM.{table.table}", table.key_column: key}
     path = f"{table.entity_set}/Microsoft.Dynamics.CRM.{action}"
     with doing(action=action, row=key):
-        answer = await it.dataverse.send(requests.action(path, {"Target": target}), delivery)
+        answer = await events.dataverse.send(requests.action(path, {"Target": target}), delivery)
     if answer.status >= 400:
         raise Misconfigured(
-            f"{it.dataverse.upstream.name} refused {action} of {table.table} "
+            f"{events.dataverse.upstream.name} refused {action} of {table.table} "
             f"({answer.status} {error_code(answer)}): is the table provisioned with its events on?"
         )
 
 
-def _note(it: ExternalEvents, claim: WorkItem, table: str | None, what: str, why: str) -> None:
-    about = About(claim.delivery, claim.resource, table, None, "tell")
-    it.activities.note(Category.ERROR, "Dataverse", what, about, notes=(why,))
+def _record_drop(events: ExternalEvents, item: WorkItem, table: str | None, status: str, reason: str) -> None:
+    about = About(item.delivery, item.resource, table, None, "tell")
+    events.activities.note(Category.ERROR, "Dataverse", status, about, notes=(reason,))

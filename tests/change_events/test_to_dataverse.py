@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from integration.change_events.to_dataverse import ExternalEvents, drop, tables, tell
+from integration.change_events.to_dataverse import ExternalEvents, drop_notification, list_virtual_tables, notify_dataverse
 from integration.core.http import Upstream, make_limiter
 from integration.core.model import Category, WorkItem
 from integration.dataverse.client import Dataverse
@@ -73,7 +73,7 @@ class Flows:
             it.fhir,
             it.dataverse,
             it.order,
-            tables(known, self.prefix),
+            list_virtual_tables(known, self.prefix),
             it.clock,
             it.max_age,
             it.activities,
@@ -83,7 +83,7 @@ class Flows:
         return self.route.neighbour.put(observation(id=id_, **elements))
 
     async def tell(self, resource: str = RESOURCE, delivery: str = DELIVERY, **claim: Any) -> None:
-        await tell(self.external, WorkItem(delivery, resource=resource, **claim))
+        await notify_dataverse(self.external, WorkItem(delivery, resource=resource, **claim))
 
     async def heard(self) -> list[Body]:
         transport = httpx.ASGITransport(app=self.route.dataverse_neighbour.app)
@@ -201,7 +201,7 @@ async def test_two_workers_with_claims_of_one_resource_tell_it_once(flows: Flows
     assert await flows.actions() == ["Created"]
     ((claim, _),) = flows.put_back
     assert claim.delivery == LATER
-    await tell(flows.external, claim)
+    await notify_dataverse(flows.external, claim)
     assert await flows.actions() == ["Created"]
 
 
@@ -239,7 +239,7 @@ async def test_an_answer_that_is_lost_is_asked_for_again(flows: Flows) -> None:
     ((claim, delay),) = flows.put_back
     assert (claim.resource, claim.attempt) == (RESOURCE, 1)
     assert delay > 0
-    await tell(flows.external, claim)
+    await notify_dataverse(flows.external, claim)
     assert await flows.actions() == ["Created", "Created"]
 
 
@@ -250,7 +250,7 @@ async def test_what_dataverse_does_not_take_is_told_later(flows: Flows, wish: An
     await flows.tell()
     assert await flows.actions() == []
     ((claim, _),) = flows.put_back
-    await tell(flows.external, claim)
+    await notify_dataverse(flows.external, claim)
     assert await flows.actions() == ["Created"]
 
 
@@ -262,7 +262,7 @@ async def test_while_the_fhir_server_is_away_nothing_is_told(flows: Flows, statu
     flows.route.neighbour.down = None
     assert await flows.actions() == []
     ((claim, _),) = flows.put_back
-    await tell(flows.external, claim)
+    await notify_dataverse(flows.external, claim)
     assert await flows.actions() == ["Created"]
 
 
@@ -314,7 +314,7 @@ async def test_what_cannot_be_told_for_days_is_dropped_and_said_so(
 
 
 async def test_what_failed_again_and_again_is_dropped_and_noted(flows: Flows) -> None:
-    await drop(flows.external, WorkItem(DELIVERY, resource=RESOURCE), "telling failed repeatedly")
+    await drop_notification(flows.external, WorkItem(DELIVERY, resource=RESOURCE), "telling failed repeatedly")
     (last,) = flows.route.activity.entries
     assert (last.status, last.notes) == ("dropped", ("telling failed repeatedly",))
 
