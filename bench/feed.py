@@ -17,7 +17,7 @@ from uuid import UUID
 import httpx
 
 from integration.core import decimal_json
-from integration.mapping.load import shipped
+from integration.mapping.load import load_shipped_maps
 from integration.mapping.model import Kind, Route
 from integration.virtual_tables.entity_type import MappedEntityType, property_name, shape
 
@@ -48,7 +48,7 @@ class Times:
 
 async def related_lists(http: httpx.AsyncClient, fhir: str, feed: str) -> Times:
     """Fill the server, and ask both ways in turns."""
-    shapes = [shape(each) for each in shipped().values() if Route.VIRTUAL in each.routes]
+    shapes = [shape(each) for each in load_shipped_maps().values() if Route.VIRTUAL in each.routes]
     await _fill(http, fhir, shapes)
     asked = [(each, *_addresses(each)) for each in shapes]
     times = Times([], [])
@@ -79,8 +79,12 @@ def _addresses(of: MappedEntityType) -> tuple[str, str]:
 
 def _patient_column(of: MappedEntityType) -> tuple[str, str] | None:
     for one in of.attributes.values():
-        if one.kind is Kind.LOOKUP and one.shown.target == "Patient" and one.shown.search:
-            return property_name(one), one.shown.search.name
+        if (
+            one.kind is Kind.LOOKUP
+            and one.virtual_column.target == "Patient"
+            and one.virtual_column.search
+        ):
+            return property_name(one), one.virtual_column.search.name
     return None
 
 

@@ -11,7 +11,7 @@ from bench import by_hand
 from bench.throttled import patient
 from integration.dataverse import metadata
 from integration.mapping import load
-from integration.mapping.engine import Columns, apply
+from integration.mapping.engine import Columns, map_resource
 from local.dataverse import metadata as documents
 from local.dataverse import tables
 
@@ -21,22 +21,22 @@ ROUNDS = 9
 
 def over_by_hand() -> tuple[float, float]:
     """Patients mapped in a second, and how many times as many the function by hand maps."""
-    entity = load.shipped()["Patient"]
+    entity = load.load_shipped_maps()["Patient"]
     columns = {table: _columns(table) for table in entity.tables}
     patients = [patient(f"{n:08x}-0000-4000-8000-000000000000") for n in range(PATIENTS)]
 
     def mapped() -> None:
         for each in patients:
-            apply(entity, each, columns)
+            map_resource(entity, each, columns)
 
     def written() -> None:
         for each in patients:
             by_hand.rows(each)
 
     for each in patients:
-        found = apply(entity, each, columns)
+        found = map_resource(entity, each, columns)
         row, children = by_hand.rows(each)
-        assert (found.columns, [child.columns for child in found.children]) == (row, children)
+        assert (found.values, [child.values for child in found.children]) == (row, children)
     pairs = [(_seconds(mapped), _seconds(written)) for _ in range(ROUNDS)]
     seconds = statistics.median(mine for mine, _ in pairs)
     return PATIENTS / seconds, statistics.median(mine / least for mine, least in pairs)

@@ -124,7 +124,7 @@ async def _route(
     outbox, journal = MemoryQueueSender(), MemoryJournal()
     fhir = FhirServer(_neighbour("FHIR server", httpx.MockTransport(answer), loop.time))
     dataverse = Dataverse(_neighbour("Dataverse", httpx.MockTransport(hear), loop.time))
-    maps = load.shipped()
+    maps = load.load_shipped_maps()
     sink = partial(web_api_sink.bring, WebApi(fhir, dataverse, MemoryWaits(), outbox, maps))
     it = Mirror(journal, outbox, sink, maps, {}, lambda: START + _since(loop.time()), inf)
     yield _Route(it, outbox, journal, asked, loop.time)

@@ -30,7 +30,7 @@ from integration.journal.keys import new_delivery_id
 from integration.journal.store import MemoryJournal
 from integration.journal.waits import MemoryWaits
 from integration.journal.write_guard import WriteGuard
-from integration.mapping.load import shipped
+from integration.mapping.load import load_shipped_maps
 from integration.mirror import mirror, web_api_sink
 from integration.mirror.mirror import Mirror
 from integration.mirror.web_api_sink import WebApi
@@ -155,7 +155,7 @@ async def verbs(running: Running, transport: Gone, clock: Clock) -> AsyncIterato
     ):
         fhir = FhirServer(neighbour("FHIR server", running.fhir_url, fhir_http))
         dataverse = Dataverse(neighbour("Dataverse", running.dataverse_url, dataverse_http))
-        maps = shipped()
+        maps = load_shipped_maps()
         queue_of = {
             name: MIRROR_QUEUE for name, each in maps.items() if each.routes[0] == "dataverse"
         }

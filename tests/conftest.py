@@ -33,7 +33,7 @@ from integration.journal.store import Journal, MemoryJournal
 from integration.journal.waits import MemoryWaits
 from integration.journal.write_guard import WriteGuard
 from integration.mapping import load
-from integration.mapping.load import shipped
+from integration.mapping.load import load_shipped_maps
 from integration.mapping.model import EntityMap
 from integration.mapping.model import Route as DataRoute
 from integration.mirror import web_api_sink
@@ -408,12 +408,16 @@ class DataverseNeighbour(httpx.AsyncBaseTransport):
 def every_map() -> dict[str, EntityMap]:
     """Those too that are shipped, but not in use."""
     named = ["organization", "practitioner", "related_person"]
-    return dict(load.maps("healthcare", enabled=named).entities)
+    return dict(load.load_maps("healthcare", enabled=named).entities)
 
 
 def mirrored_maps() -> dict[str, EntityMap]:
     """Those of tables that nobody has to choose a route for to have them mirrored."""
-    return {name: each for name, each in shipped().items() if each.routes[0] is DataRoute.DATAVERSE}
+    return {
+        name: each
+        for name, each in load_shipped_maps().items()
+        if each.routes[0] is DataRoute.DATAVERSE
+    }
 
 
 async def patients_followed() -> dict[str, str]:

@@ -36,7 +36,7 @@ from integration.journal.keys import new_delivery_id
 from integration.journal.store import Journal
 from integration.journal.write_guard import WriteGuard
 from integration.mapping import files
-from integration.mapping.files import File, Table
+from integration.mapping.files import MapFile, MappedTable
 from integration.mirror.mirror import Mirror, Sink
 from integration.operations.housekeeping import Ages, Housekeeping
 from integration.queues.queue_sender import QueueSender
@@ -131,7 +131,7 @@ async def _built(settings: Settings) -> Parts:
     )
 
     read = _files(settings.mirroring)
-    tables, told = files.tables(read), settings.feed.told
+    tables, told = files.list_tables(read), settings.feed.told
     _check(told, tables)
     asking = service_credential(settings)
     there = await storage_clients.opened(settings.storage, asking, _open)
@@ -206,12 +206,12 @@ async def _built(settings: Settings) -> Parts:
     )
 
 
-def _files(mirroring: Mirroring) -> list[File]:
+def _files(mirroring: Mirroring) -> list[MapFile]:
     chosen = (mirroring.map_set, mirroring.map_prefix, mirroring.own_maps, mirroring.enabled)
-    return files.read(*chosen)
+    return files.read_map_files(*chosen)
 
 
-def _check(told: Iterable[str], tables: Mapping[str, Table]) -> None:
+def _check(told: Iterable[str], tables: Mapping[str, MappedTable]) -> None:
     """Else a misspelt type would never be heard of."""
     virtual = {name for name, table in tables.items() if VIRTUAL in table.routes}
     if strangers := sorted({*told} - virtual):
@@ -269,14 +269,14 @@ class Worker:
     new_id: Callable[[datetime], str]
 
 
-def understand_once(read: Iterable[File]) -> Callable[[], Maps]:
+def understand_once(read: Iterable[MapFile]) -> Callable[[], Maps]:
     """What the files say, once it is asked for."""
 
     @cache
     def maps() -> Maps:
         from integration.mapping import load
 
-        return load.understood(read)
+        return load.build_maps(read)
 
     return maps
 
@@ -287,13 +287,13 @@ def build_mirror(it: Worker) -> Mirror:
     from integration.mirror.web_api_sink import WebApi
 
     maps, to, there = it.maps(), it.settings.mirroring, it.there
-    rows = WebApi(it.fhir, it.dataverse, there.waits, there.queue, maps.known, to.on_delete)
+    rows = WebApi(it.fhir, it.dataverse, there.waits, there.queue, maps.available, to.on_delete)
     return Mirror(
         there.journal,
         there.queue,
         _sink(to.to, rows, it.guard),
         {
-            name: entity.on(Route.DATAVERSE)
+            name: entity.select_route(Route.DATAVERSE)
             for name, entity in maps.entities.items()
             if Route.DATAVERSE in entity.routes
         },

@@ -22,8 +22,8 @@ from integration.dataverse.virtual import entity_set, table_name
 from integration.fhir.client import FhirServer
 from integration.journal import write_guard
 from integration.journal.write_guard import HeldLocks, Write, WriteGuard
-from integration.mapping.files import Table
-from integration.mapping.keys import primary_key
+from integration.mapping.files import MappedTable
+from integration.mapping.keys import derive_primary_key
 from integration.queues.names import EXTERNAL_QUEUE
 from integration.queues.queue_sender import QueueSender
 from integration.queues.retry import plan_retry
@@ -44,7 +44,7 @@ class VirtualTable:
     make_key: Callable[[str], str]
 
 
-def list_virtual_tables(maps: Mapping[str, Table], prefix: str) -> dict[str, VirtualTable]:
+def list_virtual_tables(maps: Mapping[str, MappedTable], prefix: str) -> dict[str, VirtualTable]:
     """Of every map that may be virtual, as provisioning names it. Pure."""
     return {
         name: _build_virtual_table(name, table_name(table.table, prefix))
@@ -54,7 +54,9 @@ def list_virtual_tables(maps: Mapping[str, Table], prefix: str) -> dict[str, Vir
 
 
 def _build_virtual_table(resource: str, table: str) -> VirtualTable:
-    return VirtualTable(table, entity_set(table), f"{table}id", partial(primary_key, resource))
+    return VirtualTable(
+        table, entity_set(table), f"{table}id", partial(derive_primary_key, resource)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,8 @@ async def _send_action(
         )
 
 
-def _record_drop(events: ExternalEvents, item: WorkItem, table: str | None, status: str, reason: str) -> None:
+def _record_drop(
+    events: ExternalEvents, item: WorkItem, table: str | None, status: str, reason: str
+) -> None:
     about = About(item.delivery, item.resource, table, None, "tell")
     events.activities.note(Category.ERROR, "Dataverse", status, about, notes=(reason,))

@@ -53,12 +53,12 @@ async def lines(ends: Connections) -> list[Line]:
     from integration.journal import azure_data_routes
 
     used = ends.settings.mirroring
-    read = files.read(used.map_set, used.map_prefix, used.own_maps, used.enabled)
-    maps = load.understood(read)
+    read = files.read_map_files(used.map_set, used.map_prefix, used.own_maps, used.enabled)
+    maps = load.build_maps(read)
     table_of_routes = ends.storage.tables.get_table_client(azure_data_routes.TABLE)
     kept = azure_data_routes.AzureRoutes(table_of_routes)
     told = frozenset(ends.settings.feed.told)
-    routes = DataRoutes(kept, files.tables(read), used.to != "off", told)
+    routes = DataRoutes(kept, files.list_tables(read), used.to != "off", told)
     chosen, line = await _routes(routes)
     mirrored = _mirrored(maps, chosen, to=used.to)
     named = _named(maps, chosen, used.map_prefix)

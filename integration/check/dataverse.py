@@ -18,7 +18,7 @@ from integration.dataverse import requests
 from integration.dataverse.requests import API
 from integration.mapping.load import Maps
 from integration.mapping.model import EntityMap, Route
-from integration.mapping.schema_mismatches import schema_mismatches
+from integration.mapping.schema_mismatches import find_schema_mismatches
 from integration.provision import load as provision
 from integration.provision.model import Custom
 from integration.provision.records import privilege_names
@@ -119,9 +119,9 @@ async def _columns(ends: Connections, entity: EntityMap, *, by_toolkit: bool) ->
     name = _columns_of(entity)
     if by_toolkit:
         return skipped(name, "MIRROR_TO is healthcare-api: the toolkit's own maps write them")
-    on = entity.on(Route.DATAVERSE)
+    on = entity.select_route(Route.DATAVERSE)
     tables = {table: await ends.dataverse.columns(table) for table in on.tables}
-    wrong = schema_mismatches(on, tables)
+    wrong = find_schema_mismatches(on, tables)
     if wrong:
         mend = remedies.columns(ends.settings.mirroring.map_prefix)
         return failed(name, results.listed(wrong), mend)

@@ -15,7 +15,7 @@ from integration.core.model import Column
 from integration.mapping import engine, explain, load
 from integration.mapping.load import Maps
 from integration.mapping.model import EntityMap, Route
-from integration.mapping.schema_mismatches import schema_mismatches
+from integration.mapping.schema_mismatches import find_schema_mismatches
 
 Tables = Mapping[str, Mapping[str, Column]]
 
@@ -57,7 +57,7 @@ def run(
     except IntegrationError as error:
         say(str(error))
         return 2
-    wrong = {kind: schema_mismatches(each, tables) for kind, each in used.items() if tables}
+    wrong = {kind: find_schema_mismatches(each, tables) for kind, each in used.items() if tables}
     misfit = [problem for problems in wrong.values() for problem in problems]
     for problem in maps.broken.values():
         say(f"broken: {problem}")
@@ -84,7 +84,7 @@ def _maps(chosen: argparse.Namespace) -> Maps:
     if not chosen.check:
         prefix = prefix or _PREFIX
     enabled = chosen.enable if chosen.enable is not None else settings.enabled
-    return load.maps(
+    return load.load_maps(
         chosen.set or settings.map_set, prefix, chosen.maps or settings.own_maps, enabled
     )
 
@@ -104,10 +104,12 @@ def _row(
 ) -> tuple[Iterable[str], bool]:
     """What to say of it, and whether anything was noted."""
     try:
-        mapped = engine.apply(entity, resource, tables or explain.assumed(entity), chosen.base)
+        mapped = engine.map_resource(
+            entity, resource, tables or explain.assume_columns(entity), chosen.base
+        )
     except Unmappable as problem:
         return [f"refused: {entity.resource}: {problem}"], True
-    return explain.explained(entity, mapped, empty=chosen.empty), bool(mapped.notes)
+    return explain.explain_rows(entity, mapped, empty=chosen.empty), bool(mapped.notes)
 
 
 def _resources(data: Any) -> Iterator[dict[str, Any]]:

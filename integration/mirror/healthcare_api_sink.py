@@ -25,7 +25,7 @@ from integration.fhir import references, source_version
 from integration.fhir.grammar import literal
 from integration.journal import write_guard
 from integration.journal.write_guard import HeldLocks, Write, WriteGuard
-from integration.mapping.keys import shown_id
+from integration.mapping.keys import fit_fhir_id
 from integration.mapping.model import EntityMap, LongId
 from integration.mirror import web_api_sink
 from integration.mirror.web_api_sink import WebApi
@@ -97,7 +97,7 @@ async def _brought(it: HealthcareApi, subject: _Subject) -> _Done:
         return await _gone(it, subject)
     # The API knows no digests: it would say no more than that the contact is wrong.
     columns = await it.rows.dataverse.columns(subject.entity.table)
-    shown_id(replace(subject.entity, long_id=LongId.REFUSE), str(resource.get("id")), columns)
+    fit_fhir_id(replace(subject.entity, long_id=LongId.REFUSE), str(resource.get("id")), columns)
     version, stamp = resource.get("meta", {}).get("versionId"), _stamp(resource)
     if _is_older(stamp, subject.last):
         return _Done(subject.outcome("unchanged", None, version))

@@ -11,8 +11,16 @@ from integration.core import decimal_json
 from integration.core.model import Column
 from integration.dataverse.requests import Change
 from integration.mapping import engine
-from integration.mapping.concepts import CONCEPTS
-from integration.mapping.model import Child, Concept, EntityMap, ExpandMap, Lookup, Mapped, Remove
+from integration.mapping.concepts import CONCEPT_TABLE
+from integration.mapping.model import (
+    ChildRemoval,
+    ChildRow,
+    Concept,
+    EntityMap,
+    ExpandMap,
+    Lookup,
+    MappedRows,
+)
 
 Tables = Mapping[str, Mapping[str, Column]]
 Row = Mapping[str, Any]
@@ -79,7 +87,9 @@ class _Plan:
 
     def _value(self, table: str, name: str, value: Any) -> Any:
         if isinstance(value, Concept):
-            return self._bound(table, name, CONCEPTS.table, CONCEPTS.entity_set, self._key(value))
+            return self._bound(
+                table, name, CONCEPT_TABLE.table, CONCEPT_TABLE.entity_set, self._key(value)
+            )
         if not isinstance(value, Lookup):
             return value
         kind = value.resource.partition("/")[0]
@@ -104,15 +114,15 @@ class _Plan:
         known = self.found.concepts.get((concept.type, concept.code))
         if known is None:
             known = derived("concept", concept.type, concept.code)
-            columns = CONCEPTS.columns(concept)
-            self.concepts[known] = Change("PATCH", CONCEPTS.entity_set, known, columns)
+            columns = CONCEPT_TABLE.build_row(concept)
+            self.concepts[known] = Change("PATCH", CONCEPT_TABLE.entity_set, known, columns)
         return known
 
 
 def planned(
     entity: EntityMap,
     key: str,
-    mapped: Mapped,
+    mapped: MappedRows,
     found: Found,
     targets: Mapping[str, Target],
     tables: Tables,
@@ -122,7 +132,7 @@ def planned(
     plan = _Plan(targets, tables, found)
     if found.row is not None:
         key = str(found.row[entity.key])
-    own = list(_row_changes(plan, entity, key, mapped.columns))
+    own = list(_row_changes(plan, entity, key, mapped.values))
     children = [
         change
         for number, expand in enumerate(entity.expands)
@@ -131,25 +141,25 @@ def planned(
             entity,
             expand,
             key,
-            [child for child in mapped.children if child.map is expand],
+            [child for child in mapped.children if child.expand_map is expand],
             found.children.get(number, ()),
         )
     ]
     if children and not own and found.row is not None:
         # The row guards its children: who comes later finds another etag.
-        version = {entity.version_column: mapped.columns[entity.version_column]}
+        version = {entity.version_column: mapped.values[entity.version_column]}
         own = [Change("PATCH", entity.entity_set, key, version, found.row["@odata.etag"])]
     before = tuple(plan.concepts.values())
     changes = (*before, *own, *children) if own else ()
     return Planned(changes, len(before), tuple(plan.notes), frozenset(plan.missing))
 
 
-def links(mapped: Mapped) -> set[str]:
+def links(mapped: MappedRows) -> set[str]:
     """Type/id of everything that lookups point at."""
     return {value.resource for value in _values(mapped) if isinstance(value, Lookup)}
 
 
-def concepts(mapped: Mapped) -> set[tuple[int, str]]:
+def concepts(mapped: MappedRows) -> set[tuple[int, str]]:
     """Type and code of every concept that is referred to."""
     return {(value.type, value.code) for value in _values(mapped) if isinstance(value, Concept)}
 
@@ -159,10 +169,10 @@ def derived(*parts: Any) -> str:
     return str(uuid5(_NAMESPACE, decimal_json.encode(parts).decode()))
 
 
-def _values(mapped: Mapped) -> Iterator[Any]:
-    yield from mapped.columns.values()
+def _values(mapped: MappedRows) -> Iterator[Any]:
+    yield from mapped.values.values()
     for child in mapped.children:
-        yield from child.columns.values()
+        yield from child.values.values()
 
 
 def _row_changes(plan: _Plan, entity: EntityMap, key: str, wanted: Row) -> Iterator[Change]:
@@ -188,7 +198,7 @@ def _child_changes(
     entity: EntityMap,
     expand: ExpandMap,
     parent: str,
-    wanted: Sequence[Child],
+    wanted: Sequence[ChildRow],
     have: Sequence[Row],
 ) -> Iterator[Change]:
     columns = plan.tables[expand.table]
@@ -199,7 +209,7 @@ def _child_changes(
         by_match.setdefault(_match(expand, {n: _shown(each, n) for n in expand.match}), each)
     kept: set[str] = set()
     for child in wanted:
-        resolved = plan.resolved(expand.table, child.columns)
+        resolved = plan.resolved(expand.table, child.values)
         match = _match(expand, {n: _plain(resolved.get(n)) for n in expand.match})
         if any(_is_unfollowed(child, resolved, name) for name in expand.match):
             continue  # it would be another row as soon as its lookup is filled; noted
@@ -221,14 +231,14 @@ def _child_changes(
             yield Change("DELETE", expand.entity_set, each[expand.key])
 
 
-def _is_unfollowed(child: Child, resolved: Row, name: str) -> bool:
-    return isinstance(child.columns.get(name), Lookup) and resolved.get(name) is None
+def _is_unfollowed(child: ChildRow, resolved: Row, name: str) -> bool:
+    return isinstance(child.values.get(name), Lookup) and resolved.get(name) is None
 
 
 def _goes(expand: ExpandMap, parent: str, row: Row) -> bool:
     match = _match(expand, {name: _shown(row, name) for name in expand.match})
     ours = row[expand.key] == derived(parent, expand.table, match)
-    return expand.remove is Remove.ALL or (expand.remove is Remove.OURS and ours)
+    return expand.remove is ChildRemoval.ALL or (expand.remove is ChildRemoval.OURS and ours)
 
 
 def _match(expand: ExpandMap, values: Row) -> str:
@@ -242,7 +252,9 @@ def _different(resolved: Row, row: Row) -> dict[str, Any]:
 def _same(ours: Any, theirs: Any) -> bool:
     """Dataverse keeps no empty text, and numbers by their value."""
     if isinstance(ours, str) and isinstance(theirs, str):
-        return ours == theirs or (engine.is_moment(ours) and engine.same_moment(ours, theirs))
+        return ours == theirs or (
+            engine.is_datetime_text(ours) and engine.is_same_datetime(ours, theirs)
+        )
     return bool(ours == theirs) and isinstance(ours, bool) is isinstance(theirs, bool)
 
 

@@ -11,9 +11,9 @@ from integration.core.model import Request, RowResult, WorkItem
 from integration.dataverse import requests
 from integration.dataverse.client import Dataverse, error_code
 from integration.dataverse.client import rows as rows_of
-from integration.mapping.concepts import CONCEPTS
-from integration.mapping.keys import primary_key, shown_id
-from integration.mapping.model import EntityMap, Mapped
+from integration.mapping.concepts import CONCEPT_TABLE
+from integration.mapping.keys import derive_primary_key, fit_fhir_id
+from integration.mapping.model import EntityMap, MappedRows
 from integration.mirror import row_diff
 from integration.mirror.row_diff import Found, Tables
 
@@ -39,7 +39,7 @@ class Subject:
 
     @property
     def key(self) -> str:
-        return primary_key(self.entity.resource, self.id)
+        return derive_primary_key(self.entity.resource, self.id)
 
     def outcome(
         self, action: str, key: str | None = None, version: str | None = None, *notes: str
@@ -48,7 +48,7 @@ class Subject:
         return RowResult(delivery, self.resource, table, key, action, version, notes)
 
 
-async def found(it: Dataverse, known: Known, subject: Subject, mapped: Mapped) -> Found:
+async def found(it: Dataverse, known: Known, subject: Subject, mapped: MappedRows) -> Found:
     """Everything that is needed to plan the changes. Raises Unmappable, as all of these do, where
     the row cannot be told from others."""
     entity = subject.entity
@@ -67,7 +67,7 @@ async def found(it: Dataverse, known: Known, subject: Subject, mapped: Mapped) -
     return Found(
         row,
         {link: key for link, key in keys.items() if key is not None},
-        {concept: each[0][CONCEPTS.key] for concept, each in same.items() if each},
+        {concept: each[0][CONCEPT_TABLE.key] for concept, each in same.items() if each},
         children,
     )
 
@@ -103,7 +103,7 @@ async def _asked(it: Dataverse, subject: Subject, questions: Sequence[Request]) 
 def _row_question(subject: Subject) -> Request:
     entity = subject.entity
     names = row_diff.selected((*entity.columns, "statecode"), subject.tables[entity.table])
-    identifier = shown_id(entity, subject.id, subject.tables[entity.table])
+    identifier = fit_fhir_id(entity, subject.id, subject.tables[entity.table])
     return requests.rows(entity.entity_set, names, _is_row(entity, subject.key, identifier), 3)
 
 
@@ -116,7 +116,7 @@ def _children_questions(subject: Subject, parent: str) -> Iterator[Request]:
 
 def _link_question(entity: EntityMap, link: str) -> Request:
     identifier = link.partition("/")[2]
-    key = primary_key(entity.resource, identifier)
+    key = derive_primary_key(entity.resource, identifier)
     names = [entity.key, entity.id_column, *([entity.kind_column] if entity.kind_column else [])]
     return requests.rows(entity.entity_set, names, _is_row(entity, key, identifier), 3)
 
@@ -127,12 +127,14 @@ def _is_row(entity: EntityMap, key: str, identifier: str) -> str:
 
 
 def _concept_question(kind: int, code: str) -> Request:
-    condition = f"{CONCEPTS.type} eq {kind} and {CONCEPTS.code} eq {requests.literal(code)}"
-    return requests.rows(CONCEPTS.entity_set, [CONCEPTS.key], condition, 1)
+    condition = (
+        f"{CONCEPT_TABLE.type} eq {kind} and {CONCEPT_TABLE.code} eq {requests.literal(code)}"
+    )
+    return requests.rows(CONCEPT_TABLE.entity_set, [CONCEPT_TABLE.key], condition, 1)
 
 
 def _the_row(entity: EntityMap, identifier: str, found: Iterable[Row]) -> Row | None:
-    found = [row for row in found if entity.shows(row)]
+    found = [row for row in found if entity.has_kind_of(row)]
     if len(found) > 1:
         raise Unmappable(f"more than one {entity.table} has this FHIR id: merge them")
     if found and _is_other(found[0][entity.id_column], identifier):
@@ -150,7 +152,7 @@ def _key_of(entity: EntityMap, link: str, found: Iterable[Row]) -> str | None:
     matching = [
         row
         for row in found
-        if entity.shows(row) and not _is_other(row[entity.id_column], identifier)
+        if entity.has_kind_of(row) and not _is_other(row[entity.id_column], identifier)
     ]
     return str(matching[0][entity.key]) if len(matching) == 1 else None
 

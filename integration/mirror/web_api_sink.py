@@ -17,8 +17,8 @@ from integration.dataverse.requests import Change
 from integration.fhir.client import FhirServer
 from integration.journal.waits import Waits
 from integration.mapping import engine
-from integration.mapping.model import EntityMap, Mapped
-from integration.mapping.schema_mismatches import schema_mismatches
+from integration.mapping.model import EntityMap, MappedRows
+from integration.mapping.schema_mismatches import find_schema_mismatches
 from integration.mirror import row_diff, row_lookup
 from integration.mirror.row_diff import Found, Planned, Tables, Target
 from integration.mirror.row_lookup import Subject
@@ -113,7 +113,7 @@ async def _tried(it: WebApi, subject: Subject, step: _Step) -> RowResult:
 
 async def _tables(it: WebApi, entity: EntityMap) -> Tables:
     tables = {name: await it.dataverse.columns(name) for name in entity.tables}
-    wrong = schema_mismatches(entity, tables)
+    wrong = find_schema_mismatches(entity, tables)
     if wrong:
         raise Misconfigured("; ".join(wrong))
     return tables
@@ -126,7 +126,7 @@ async def _once(it: WebApi, subject: Subject) -> RowResult | None:
     if resource is None:
         return await _gone(it, subject)
     base = it.fhir.upstream.base
-    mapped = engine.apply(entity, resource, subject.tables, base)
+    mapped = engine.map_resource(entity, resource, subject.tables, base)
     found = await row_lookup.found(it.dataverse, it.known, subject, mapped)
     if found.row is not None and _is_older(entity, resource, found.row):
         return _unchanged(subject, found.row)
@@ -156,7 +156,7 @@ async def _arrived(it: WebApi, subject: Subject, missing: Iterable[str]) -> bool
 
 
 async def _written(
-    it: WebApi, subject: Subject, found: Found, plan: Planned, mapped: Mapped
+    it: WebApi, subject: Subject, found: Found, plan: Planned, mapped: MappedRows
 ) -> RowResult | None:
     entity = subject.entity
     if not plan.changes:
@@ -173,7 +173,7 @@ async def _written(
         return None
     if response.status >= 400:
         return subject.outcome("refused", None, None, _refusal(response))
-    version = mapped.columns.get(entity.version_column)
+    version = mapped.values.get(entity.version_column)
     if found.row is not None:
         await wake(it, subject.resource)
         return subject.outcome("updated", found.row[entity.key], version, *notes)

@@ -12,7 +12,7 @@ from typing import Any
 from integration.app.settings import Mirroring
 from integration.core.errors import Misconfigured
 from integration.mapping import load
-from integration.mapping.concepts import CONCEPTS
+from integration.mapping.concepts import CONCEPT_TABLE
 from integration.mapping.load import Maps
 from integration.mapping.model import EntityMap, Kind, Route
 from integration.provision.model import Custom, CustomColumn, CustomKey, Feed, Role, Wanted
@@ -50,11 +50,11 @@ def wanted(
             "set MAP_PREFIX to the publisher's prefix: 2 to 8 small letters and digits, a letter "
             "first, and not mscrm"
         )
-    maps = load.maps(used.map_set, prefix, used.own_maps, used.enabled)
+    maps = load.load_maps(used.map_set, prefix, used.own_maps, used.enabled)
     if maps.broken:
         raise Misconfigured("; ".join(maps.broken.values()))
     mirrored = [] if used.to == "off" else list(_mirrored(maps, also))
-    virtual = virtual_tables(maps.known, maps.entities.values(), prefix) if feed else ()
+    virtual = virtual_tables(maps.available, maps.entities.values(), prefix) if feed else ()
     return Wanted(
         prefix=prefix,
         solution=solution,
@@ -84,7 +84,7 @@ def custom(
     described = described_columns(set_, prefix)
     named: dict[str, dict[str, None]] = {}
     for entity in mirrored:
-        on = entity.on(Route.DATAVERSE)
+        on = entity.select_route(Route.DATAVERSE)
         named.setdefault(on.table, {}).update(dict.fromkeys(on.columns))
         for expand in on.expands:
             columns = (each.column for each in expand.attributes)
@@ -147,14 +147,14 @@ def role(
 
 def _kinds(used: Mirroring, maps: Maps, mirrored: Iterable[EntityMap]) -> Iterator[tuple[str, str]]:
     for entity in mirrored:
-        on = entity.on(Route.DATAVERSE)
+        on = entity.select_route(Route.DATAVERSE)
         yield on.table, "row"
         if used.on_delete == "delete":
             yield on.table, "deleted"
         yield from ((expand.table, "child") for expand in on.expands)
         attributes = [*on.attributes, *(one for each in on.expands for one in each.attributes)]
         if any(one.kind is Kind.CONCEPT for one in attributes):
-            yield CONCEPTS.table, "concept"
+            yield CONCEPT_TABLE.table, "concept"
         if any(one.kind is Kind.LOOKUP for one in attributes):
-            known = [each for each in maps.known.values() if each.routes[0] is Route.DATAVERSE]
+            known = [each for each in maps.available.values() if each.routes[0] is Route.DATAVERSE]
             yield from ((each.table, "target") for each in known)

@@ -39,7 +39,7 @@ def virtual_tables(
 def virtual_table(entity: EntityMap, prefix: str, known: Mapping[str, EntityMap]) -> VirtualTable:
     """Raises Misconfigured where nothing can stand for a row."""
     attributes = [
-        one for one in entity.on(Route.VIRTUAL).attributes if one.kind is not Kind.DEFAULT
+        one for one in entity.select_route(Route.VIRTUAL).attributes if one.kind is not Kind.DEFAULT
     ]
     columns = [_column(one, prefix) for one in attributes if one.kind is not Kind.LOOKUP]
     named = [one for one in columns if one.external == entity.name_column]
@@ -66,8 +66,11 @@ def virtual_table(entity: EntityMap, prefix: str, known: Mapping[str, EntityMap]
 
 
 def _column(one: AttributeMap, prefix: str) -> VirtualColumn:
-    name, text = column_name(one.column, prefix), one.shown.label or _label(one.column, prefix)
-    length = one.shown.max_length
+    name, text = (
+        column_name(one.column, prefix),
+        one.virtual_column.label or _label(one.column, prefix),
+    )
+    length = one.virtual_column.max_length
     match one.kind:
         case Kind.CHOICE:
             return VirtualColumn(name, one.column, text, "Picklist", options=_options(one))
@@ -76,7 +79,7 @@ def _column(one: AttributeMap, prefix: str) -> VirtualColumn:
             return VirtualColumn(name, one.column, text, "DateTime", whole_day=whole)
         case Kind.CONCEPT:
             return VirtualColumn(name, one.column, text, "String", length)
-    kind = _COPIED[one.shown.type]
+    kind = _COPIED[one.virtual_column.type]
     return VirtualColumn(name, one.column, text, kind, min(length, _STRING))
 
 
@@ -95,10 +98,10 @@ def _lookups(
     attributes: Iterable[AttributeMap], prefix: str, known: Mapping[str, EntityMap]
 ) -> Iterator[VirtualLookup]:
     for one in attributes:
-        target = known.get(one.shown.target or "") if one.kind is Kind.LOOKUP else None
+        target = known.get(one.virtual_column.target or "") if one.kind is Kind.LOOKUP else None
         if target is not None and target.routes[0] is Route.DATAVERSE:
             name = column_name(one.column, prefix)
-            text = one.shown.label or _label(one.column, prefix)
+            text = one.virtual_column.label or _label(one.column, prefix)
             yield VirtualLookup(name, f"_{one.column}_value", text, target.table)
 
 

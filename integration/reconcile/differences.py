@@ -13,7 +13,7 @@ from integration.core import decimal_json
 from integration.core.errors import Unmappable
 from integration.core.model import Column, RowResult
 from integration.mapping import engine
-from integration.mapping.keys import shown_id
+from integration.mapping.keys import fit_fhir_id
 from integration.mapping.model import EntityMap
 
 Row = Mapping[str, Any]
@@ -80,7 +80,7 @@ def compare(
     """The resources, of which id and meta are known, that no row shows as they are."""
     by_id: defaultdict[Any, list[Row]] = defaultdict(list)
     for row in rows:
-        if entity.shows(row):
+        if entity.has_kind_of(row):
             by_id[row[entity.id_column]].append(row)
     for resource in resources:
         # By the exact id: Dataverse finds it in other letter case, too, FHIR does not.
@@ -115,7 +115,7 @@ def _how(entity: EntityMap, resource: Mapping[str, Any], found: Sequence[Row]) -
 def id_in_row(entity: EntityMap, identifier: str, columns: Mapping[str, Column]) -> str | None:
     """What a row would show; None where the map refuses an id of this length."""
     try:
-        return shown_id(entity, identifier, columns)
+        return fit_fhir_id(entity, identifier, columns)
     except Unmappable:
         return None
 

@@ -101,7 +101,7 @@ async def left_over(it: Reconcile, entity: EntityMap) -> AsyncIterator[Page]:
     )
     while request is not None:
         page = row_pages.rows(it.dataverse, await _patiently(it, _sending(it, request)))
-        rows = [row for row in page["value"] if entity.shows(row)]
+        rows = [row for row in page["value"] if entity.has_kind_of(row)]
         gone = await asyncio.gather(
             *(_gone(it, entity, some) for some in _chunks(rows, it.resources))
         )

@@ -13,7 +13,7 @@ from typing import Any
 
 from integration.core.errors import Issue, Rejected
 from integration.journal.data_routes import KeptRoutes
-from integration.mapping.files import Table
+from integration.mapping.files import MappedTable
 from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE
 
 DATAVERSE, VIRTUAL = "dataverse", "virtual"
@@ -28,7 +28,7 @@ class DataRoutes:
     is a mirror; `told`: the types of whose changes flows are to hear."""
 
     kept: KeptRoutes
-    tables: Mapping[str, Table]
+    tables: Mapping[str, MappedTable]
     mirrors: bool
     told: frozenset[str] = frozenset()
     clock: Callable[[], float] = time.monotonic

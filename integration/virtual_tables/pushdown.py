@@ -100,7 +100,7 @@ def sort(order: tuple[Order, ...], shape: MappedEntityType) -> str | None:
         name = "_lastUpdated"
     else:
         attribute = shape.attributes.get(by.property.name)
-        search = attribute.shown.search if attribute else None
+        search = attribute.virtual_column.search if attribute else None
         if search is None or not search.sorts:
             return None
         name = search.name
@@ -164,7 +164,7 @@ def _equal(
         moments = cast("tuple[datetime, ...]", values)
         return _between("_lastUpdated", min(moments), max(moments), _SECOND)
     attribute = shape.attributes.get(name)
-    search = attribute.shown.search if attribute else None
+    search = attribute.virtual_column.search if attribute else None
     if attribute is None or search is None:
         return _LEFT
     return _searched(attribute, search, name, values, targets)
@@ -184,7 +184,7 @@ def _searched(
             codes = [code for code, options in attribute.choices.items() if {*options} & {*values}]
             return Pushed(((search.name, any_of(codes)),), search.exact) if codes else _NOTHING
         case Kind.LOOKUP:
-            type_ = attribute.shown.target
+            type_ = attribute.virtual_column.target
             if type_ is None:
                 return _LEFT
             named = [f"{type_}/{targets[name, cast('UUID', value)]}" for value in values]
@@ -198,7 +198,7 @@ def _searched(
 def _copied(attribute: AttributeMap, search: Search, values: tuple[Value, ...]) -> Pushed:
     if attribute.default in values:
         return _LEFT
-    if attribute.shown.type == "boolean":
+    if attribute.virtual_column.type == "boolean":
         return Pushed(((search.name, any_of(str(one).lower() for one in values)),), search.exact)
     texts = [one for one in values if isinstance(one, str)]
     if len(texts) != len(values) or not all(_is_plain(one, attribute) for one in texts):
@@ -213,7 +213,7 @@ def _copied(attribute: AttributeMap, search: Search, values: tuple[Value, ...]) 
 def _is_plain(text: str, attribute: AttributeMap) -> bool:
     """Whether a server finds it as it is shown: a longer text was cut, blanks may have been left
     out, and how letters beyond ASCII are compared is each server's own affair."""
-    return bool(text.strip()) and text.isascii() and len(text) < attribute.shown.max_length
+    return bool(text.strip()) and text.isascii() and len(text) < attribute.virtual_column.max_length
 
 
 def _bounded(operator: str, name: str, moment: datetime, shape: MappedEntityType) -> Pushed:
@@ -223,7 +223,7 @@ def _bounded(operator: str, name: str, moment: datetime, shape: MappedEntityType
     if name == shape.entity.updated_column:
         return _bound("_lastUpdated", operator, moment, _SECOND)
     attribute = shape.attributes.get(name)
-    search = attribute.shown.search if attribute else None
+    search = attribute.virtual_column.search if attribute else None
     if search is None or search.type is not SearchType.DATE:
         return _LEFT
     return _bound(search.name, operator, moment, _DAY)
@@ -250,7 +250,7 @@ def _text(moment: datetime, slack: timedelta) -> str:
 
 def _containing(name: str, text: str, shape: MappedEntityType) -> Pushed:
     attribute = shape.attributes.get(name)
-    search = attribute.shown.search if attribute else None
+    search = attribute.virtual_column.search if attribute else None
     if attribute is None or search is None or search.type is not SearchType.STRING:
         return _LEFT
     if attribute.kind is not Kind.COPY or not _is_plain(text, attribute) or text != text.strip():

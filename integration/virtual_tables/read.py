@@ -248,7 +248,7 @@ async def _targets(it: Reading, shape: MappedEntityType, condition: Expression |
     by_type: dict[str, set[tuple[str, UUID]]] = {}
     for name, key in pushdown.keys_in(condition):
         attribute = shape.attributes.get(name)
-        type_ = shape.resource if attribute is None else attribute.shown.target
+        type_ = shape.resource if attribute is None else attribute.virtual_column.target
         if type_ is not None:
             by_type.setdefault(type_, set()).add((name, key))
     for type_, pairs in by_type.items():

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from integration.journal.row_keys import RowKeys
-from integration.mapping.keys import primary_key
+from integration.mapping.keys import derive_primary_key
 
 # What a worker remembers, at most; and for how many seconds that nothing is noted.
 _MOST = 20_000
@@ -69,7 +69,7 @@ class Keys:
         found: dict[str, UUID] = {}
         for type_, ids in _by_type(resources).items():
             own = await self._own.get(type_, ids) if self._mirrored(type_) else {}
-            keys = {id_: own.get(id_) or primary_key(type_, id_) for id_ in ids}
+            keys = {id_: own.get(id_) or derive_primary_key(type_, id_) for id_ in ids}
             await self._lead(type_, {id_: key for id_, key in keys.items() if key != id_})
             found |= {f"{type_}/{id_}": UUID(key) for id_, key in keys.items()}
         return found

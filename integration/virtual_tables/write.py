@@ -61,7 +61,7 @@ async def create(it: Writing, shape: MappedEntityType, values: Mapping[str, Valu
     given = {name: value for name, value in values.items() if name != shape.entity.key}
     changes = await _changes(it, shape, given)
     base, name = it.fhir.upstream.base, f"{shape.resource}/{key}"
-    new = apply.created(shape.entity, str(key), changes, shape.columns, base)
+    new = apply.create_resource(shape.entity, str(key), changes, shape.columns, base)
     _check({}, new)
     async with _turn(it, name, run) as turn:
         if isinstance(chosen, UUID) and await it.fhir.read(name, run) is not None:
@@ -85,15 +85,15 @@ async def change(
     fixed = {
         one.column: changes[one.column]
         for one in shape.attributes.values()
-        if one.shown.fixed and one.column in changes
+        if one.virtual_column.create_only and one.column in changes
     }
     base = it.fhir.upstream.base
     async with _turn(it, name, run) as turn:
         for _ in range(_TRIES):
             found = await _read(it, name, condition, run)
-            if apply.written(shape.entity, found, fixed, shape.columns, base) is not found:
+            if apply.write_columns(shape.entity, found, fixed, shape.columns, base) is not found:
                 raise _fixed(sorted(fixed))
-            new = apply.written(shape.entity, found, changes, shape.columns, base)
+            new = apply.write_columns(shape.entity, found, changes, shape.columns, base)
             if new is found:
                 return found
             _check(found, new)
@@ -192,7 +192,7 @@ async def _changes(
     for name, value in values.items():
         attribute = shape.attributes[name]
         if attribute.kind is Kind.LOOKUP and isinstance(value, UUID):
-            type_ = attribute.shown.target or ""
+            type_ = attribute.virtual_column.target or ""
             ids = await it.keys.ids(type_, [value])
             changes[attribute.column] = Lookup(f"{type_}/{ids[value]}")
         else:

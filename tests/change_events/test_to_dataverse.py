@@ -13,12 +13,17 @@ from typing import Any
 import httpx
 import pytest
 
-from integration.change_events.to_dataverse import ExternalEvents, drop_notification, list_virtual_tables, notify_dataverse
+from integration.change_events.to_dataverse import (
+    ExternalEvents,
+    drop_notification,
+    list_virtual_tables,
+    notify_dataverse,
+)
 from integration.core.http import Upstream, make_limiter
 from integration.core.model import Category, WorkItem
 from integration.dataverse.client import Dataverse
 from integration.mapping import files
-from integration.mapping.keys import primary_key
+from integration.mapping.keys import derive_primary_key
 from integration.provision import command
 from integration.queues.names import EXTERNAL_QUEUE
 from tests.conftest import MARKER, Body, DataverseNeighbour, Route, observation, told_by
@@ -67,7 +72,7 @@ class Flows:
 
     @property
     def external(self) -> ExternalEvents:
-        it, known = self.route, files.tables([files.decoded("observation.toml", MAP)])
+        it, known = self.route, files.list_tables([files.parse_map_file("observation.toml", MAP)])
         return ExternalEvents(
             it.outbox,
             it.fhir,
@@ -104,7 +109,7 @@ class Flows:
 def dataverse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataverseNeighbour]:
     """Set up by `python -m integration provision`, with events of the virtual table."""
     found, maps = DataverseNeighbour(), tmp_path_factory.mktemp("maps")
-    for path in (files.FOLDER / files.CLINICAL).glob("*.toml"):
+    for path in (files.MAPS_FOLDER / files.CLINICAL_SET).glob("*.toml"):
         (maps / path.name).write_text(f"enabled = false\n{path.read_text('utf-8')}", "utf-8")
     (maps / "observation.toml").write_text(MAP, "utf-8")
 
@@ -152,7 +157,7 @@ async def test_what_is_created_updated_and_deleted_is_told_as_such(flows: Flows)
 async def test_the_key_is_that_of_the_row_in_the_feed(flows: Flows) -> None:
     await flows.tell(flows.write("weight.1"))
     (found,) = await flows.heard()
-    assert found["id"] == primary_key("Observation", "weight.1")
+    assert found["id"] == derive_primary_key("Observation", "weight.1")
 
 
 async def test_claims_that_come_again_tell_nothing_again(flows: Flows) -> None:
@@ -314,7 +319,9 @@ async def test_what_cannot_be_told_for_days_is_dropped_and_said_so(
 
 
 async def test_what_failed_again_and_again_is_dropped_and_noted(flows: Flows) -> None:
-    await drop_notification(flows.external, WorkItem(DELIVERY, resource=RESOURCE), "telling failed repeatedly")
+    await drop_notification(
+        flows.external, WorkItem(DELIVERY, resource=RESOURCE), "telling failed repeatedly"
+    )
     (last,) = flows.route.activity.entries
     assert (last.status, last.notes) == ("dropped", ("telling failed repeatedly",))
 

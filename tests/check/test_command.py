@@ -49,7 +49,7 @@ Answer = Callable[[httpx.Request], httpx.Response | None]
 def maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One virtual table is as good as twenty."""
     folder = tmp_path_factory.mktemp("maps")
-    for path in (files.FOLDER / files.CLINICAL).glob("*.toml"):
+    for path in (files.MAPS_FOLDER / files.CLINICAL_SET).glob("*.toml"):
         (folder / path.name).write_text(f"enabled = false\n{path.read_text('utf-8')}", "utf-8")
     (folder / "observation.toml").write_text(OBSERVATION, "utf-8")
     return folder

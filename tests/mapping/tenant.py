@@ -13,7 +13,7 @@ PREFIX = "new"
 
 
 @cache
-def all_columns() -> dict[str, dict[str, Column]]:
+def load_all_columns() -> dict[str, dict[str, Column]]:
     catalog = tables.load(tables.additions(prefix=PREFIX))
     return {name: _columns(table) for name, table in catalog.by_name.items()}
 

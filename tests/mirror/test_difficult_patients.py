@@ -253,7 +253,7 @@ async def plain(route: Route) -> AsyncIterator[Route]:
     dataverse = DataverseNeighbour(tables.additions())
     ends = (route.journal, route.outbox, route.ledger)
     async with routed(route.neighbour, dataverse, route.clock, *ends) as found:
-        found.maps = found.all_maps = load.shipped("plain", "new")
+        found.maps = found.all_maps = load.load_shipped_maps("plain", "new")
         yield found
     dataverse.app.close()
 
@@ -348,7 +348,7 @@ def adding(route: Route, folder: Path, text: str, *fixed: str) -> Maps:
     for wrong, right in zip(fixed[::2], fixed[1::2], strict=True):
         text = text.replace(wrong, right)
     (folder / "own.toml").write_text(text, "utf-8")
-    return load.maps("healthcare", None, folder)
+    return load.load_maps("healthcare", None, folder)
 
 
 async def put_back(route: Route, maps: Maps) -> str:
@@ -391,7 +391,7 @@ async def demanding(route: Route) -> AsyncIterator[Route]:
 
 
 async def test_a_required_column_that_no_map_fills_is_told_with_the_file(demanding: Route) -> None:
-    why = await put_back(demanding, load.maps("healthcare"))
+    why = await put_back(demanding, load.load_maps("healthcare"))
     assert why == "patient.toml: contact.new_ward is required, and no attribute fills it"
 
 

@@ -15,7 +15,7 @@ from integration.core.model import RowResult, WorkItem
 from integration.dataverse import requests
 from integration.dataverse.client import rows as rows_of
 from integration.dataverse.requests import Change
-from integration.mapping.load import shipped
+from integration.mapping.load import load_shipped_maps
 from integration.mapping.model import AttributeMap, Kind
 from integration.mirror import mirror as mirroring
 from integration.queues.names import MIRROR_QUEUE
@@ -220,7 +220,7 @@ async def test_what_was_written_in_part_is_sent_again_by_the_next_claim(route: R
 
 
 async def test_a_type_without_an_entity_map_in_the_toolkit_is_refused(route: Route) -> None:
-    route.maps = {"Device": replace(shipped()["Patient"], resource="Device")}
+    route.maps = {"Device": replace(load_shipped_maps()["Patient"], resource="Device")}
     noted = await mirror(route, route.neighbour.put({"resourceType": "Device", "id": "1"}))
     assert noted is not None
     assert (noted.action, noted.row) == ("refused", None)
@@ -392,7 +392,7 @@ async def test_a_deleted_patient_s_contact_is_found_though_our_map_does_not_fit(
     route: Route,
 ) -> None:
     """The toolkit's maps have written it; ours says only how it is found."""
-    known = shipped()["Patient"]
+    known = load_shipped_maps()["Patient"]
     wanting = AttributeMap("msemr_nosuchcolumn", Kind.COPY, "gender")
     route.maps = {"Patient": replace(known, attributes=(*known.attributes, wanting))}
     resource = route.neighbour.put(anna())
@@ -406,7 +406,9 @@ async def test_a_deleted_patient_s_contact_is_found_though_our_map_does_not_fit(
 async def test_a_table_without_the_columns_that_find_a_row_is_for_an_operator(
     route: Route,
 ) -> None:
-    route.maps = {"Patient": replace(shipped()["Patient"], id_column="msemr_nosuchcolumn")}
+    route.maps = {
+        "Patient": replace(load_shipped_maps()["Patient"], id_column="msemr_nosuchcolumn")
+    }
     await mirror(route, "Patient/never-was")
     ((_, delay),) = route.queued(MIRROR_QUEUE)
     assert delay >= 600

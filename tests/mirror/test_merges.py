@@ -197,7 +197,7 @@ async def plain(route: Route) -> AsyncIterator[Route]:
     dataverse = DataverseNeighbour(additions)
     ends = (route.journal, route.outbox, route.ledger)
     async with routed(route.neighbour, dataverse, route.clock, *ends) as found:
-        found.maps = found.all_maps = load.shipped("plain", "new")
+        found.maps = found.all_maps = load.load_shipped_maps("plain", "new")
         yield found
     dataverse.app.close()
 
@@ -219,7 +219,7 @@ async def test_an_organisation_can_have_a_column_of_its_own_for_the_replacement(
     plain: Route, tmp_path: Path
 ) -> None:
     (tmp_path / "merges.toml").write_text(ADDITION, "utf-8")
-    plain.maps = plain.all_maps = load.maps("plain", "new", tmp_path).entities
+    plain.maps = plain.all_maps = load.load_maps("plain", "new", tmp_path).entities
     noted = await mirror(plain, replaced())
     assert noted.notes == ("new_replacedby: the Patient is not in Dataverse yet",)
     await mirror(plain, patient(id=NEW))

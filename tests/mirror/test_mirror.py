@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 
 from integration.core.model import RowResult, WorkItem
-from integration.mapping.load import shipped
+from integration.mapping.load import load_shipped_maps
 from integration.mapping.model import AttributeMap, Kind
 from integration.mirror import mirror as mirroring
 from integration.queues.names import MIRROR_QUEUE
@@ -351,7 +351,7 @@ async def test_a_fhir_server_that_is_down_puts_the_claim_back(route: Route) -> N
 async def test_a_missing_column_is_for_an_operator_and_waits_long(
     route: Route, caplog: pytest.LogCaptureFixture
 ) -> None:
-    known = shipped()["Patient"]
+    known = load_shipped_maps()["Patient"]
     wanting = AttributeMap("msemr_nosuchcolumn", Kind.COPY, "gender")
     wide = replace(known, attributes=(*known.attributes, wanting))
     claim = WorkItem(DELIVERY, resource=route.neighbour.put(anna()))

@@ -93,7 +93,7 @@ def env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
     monkeypatch.setenv("FEED_URL", FEED)
     monkeypatch.setenv("FEED_KEY", KEY)
     # One virtual table is as good as twenty, but for one test.
-    for path in (files.FOLDER / files.CLINICAL).glob("*.toml"):
+    for path in (files.MAPS_FOLDER / files.CLINICAL_SET).glob("*.toml"):
         (tmp_path / path.name).write_text(f"enabled = false\n{path.read_text('utf-8')}", "utf-8")
     (tmp_path / "observation.toml").write_text(OBSERVATION, "utf-8")
     monkeypatch.setenv("MAPS", str(tmp_path))
@@ -239,7 +239,11 @@ def test_every_shipped_map_that_may_be_virtual_has_a_virtual_table(
     env.delenv("MAPS")
     status, said = organisation.run()
     assert status == 0, said[-1]
-    shown = [each for each in load.shipped("plain", "abc").values() if Route.VIRTUAL in each.routes]
+    shown = [
+        each
+        for each in load.load_shipped_maps("plain", "abc").values()
+        if Route.VIRTUAL in each.routes
+    ]
     tables = [line for line in made(said) if line.startswith("virtual table ")]
     assert len(tables) == len(shown) >= 20
 

@@ -49,7 +49,7 @@ type = "decimal"
 [[attribute]]
 column = "msemr_issued"
 path = "issued"
-kind = "moment"
+kind = "datetime"
 
 [[attribute]]
 column = "msemr_day"
@@ -74,12 +74,12 @@ kind = "default"
 default = 1
 """
 
-KNOWN = load.shipped()
+KNOWN = load.load_shipped_maps()
 
 
 @pytest.fixture
 def observation() -> EntityMap:
-    return load.parse(OBSERVATION, "observation.toml")
+    return load.parse_map(OBSERVATION, "observation.toml")
 
 
 def columns(entity: EntityMap) -> dict[str, VirtualColumn]:
@@ -154,4 +154,4 @@ def test_only_maps_that_may_be_virtual_have_a_virtual_table(observation: EntityM
 def test_a_choice_cannot_stand_for_a_row() -> None:
     text = OBSERVATION.replace('name_column = "msemr_description"', 'name_column = "msemr_status"')
     with pytest.raises(Misconfigured, match=r"observation\.toml: row\.name_column"):
-        virtual_table(load.parse(text, "observation.toml"), "abc", KNOWN)
+        virtual_table(load.parse_map(text, "observation.toml"), "abc", KNOWN)

@@ -14,7 +14,7 @@ import pytest
 
 from integration.core.errors import Misconfigured, Unavailable
 from integration.core.model import Column, WorkItem
-from integration.mapping.load import shipped
+from integration.mapping.load import load_shipped_maps
 from integration.mapping.model import LongId
 from integration.mirror import mirror as mirroring
 from integration.reconcile import command, walk
@@ -25,7 +25,7 @@ from tests.conftest import MARKER, Body, Route, patient, told_by
 RUN = "019caaee-c260-7000-8000-0000000000aa"
 ANNA = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
 THEIRS = "99999999-9999-4999-8999-999999999999"
-PATIENT = shipped()["Patient"]
+PATIENT = load_shipped_maps()["Patient"]
 
 
 def reconcile(route: Route, *, dry: bool = False) -> Reconcile:

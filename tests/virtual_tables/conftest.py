@@ -22,8 +22,8 @@ from integration.journal.guard_store import MemoryGuardStore
 from integration.journal.keys import new_delivery_id
 from integration.journal.row_keys import MemoryRowKeys
 from integration.journal.write_guard import WriteGuard
-from integration.mapping.files import Table
-from integration.mapping.load import shipped
+from integration.mapping.files import MappedTable
+from integration.mapping.load import load_shipped_maps
 from integration.mapping.model import Route
 from integration.virtual_tables.answer import VirtualTables, answer
 from integration.virtual_tables.data_routes import DataRoutes
@@ -40,7 +40,7 @@ NAMESPACE = UUID(int=7)
 Json = dict[str, Any]
 
 SHAPES: Mapping[str, MappedEntityType] = {
-    name: shape(each) for name, each in shipped().items() if Route.VIRTUAL in each.routes
+    name: shape(each) for name, each in load_shipped_maps().items() if Route.VIRTUAL in each.routes
 }
 SETS = {each.type.set: each for each in SHAPES.values()}
 
@@ -141,7 +141,9 @@ def made(fhir: FhirServer, kept: MemoryRowKeys, routes: MemoryRoutes) -> Virtual
         jitter=lambda: 0.5,
     )
     tables = {
-        name: Table(name, each.entity.table, each.type.set, tuple(map(str, each.entity.routes)))
+        name: MappedTable(
+            name, each.entity.table, each.type.set, tuple(map(str, each.entity.routes))
+        )
         for name, each in SHAPES.items()
     }
     return VirtualTables(

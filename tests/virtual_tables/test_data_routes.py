@@ -14,8 +14,8 @@ from integration.core.model import WorkItem
 from integration.journal.data_routes import MemoryRoutes
 from integration.journal.row_keys import MemoryRowKeys
 from integration.mapping import files
-from integration.mapping.files import Table
-from integration.mapping.load import parse
+from integration.mapping.files import MappedTable
+from integration.mapping.load import parse_map
 from integration.mapping.model import Route as DataRoute
 from integration.mirror import mirror as mirroring
 from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE
@@ -34,10 +34,10 @@ from tests.conftest import MARKER, Body, Route, bundle, entry
 DELIVERY = "019caaee-c260-7000-8000-000000000001"
 WARD = "6f1d0a1e-5b7e-4f0e-8a0b-0a1b2c3d4e5f"
 
-SHIPPED = files.tables(files.read("healthcare"))
+SHIPPED = files.list_tables(files.read_map_files("healthcare"))
 
 # One map that serves both routes, with a table that the stand-in has.
-WARDS = parse(
+WARDS = parse_map(
     """
 resource = "Location"
 
@@ -277,7 +277,7 @@ class Wards:
         """What becomes of each claim that is queued."""
         it = replace(
             self.route.mirror,
-            maps={"Location": WARDS.on(DataRoute.DATAVERSE)},
+            maps={"Location": WARDS.select_route(DataRoute.DATAVERSE)},
             followed=self.data.followed,
         )
         done = []
@@ -300,7 +300,7 @@ class Wards:
 
 @pytest.fixture
 def wards(route: Route, workers: Workers) -> Wards:
-    table = Table("Location", "account", "accounts", ("dataverse", "virtual"))
+    table = MappedTable("Location", "account", "accounts", ("dataverse", "virtual"))
     route.all_maps = {**route.all_maps, "Location": WARDS}
     return Wards(route, workers.one(tables={"Location": table}))
 

@@ -12,7 +12,7 @@ import pytest
 from integration.core.errors import Rejected, Unavailable
 from integration.core.model import WorkItem
 from integration.journal.row_keys import MemoryRowKeys
-from integration.mapping.keys import primary_key
+from integration.mapping.keys import derive_primary_key
 from integration.mirror import mirror as mirroring
 from integration.virtual_tables.row_keys import Keys
 from tests.conftest import Route, observation, patient
@@ -90,7 +90,7 @@ async def test_an_id_that_is_a_guid_is_the_key_and_needs_no_way_back(worker: Wor
 
 async def test_another_id_has_a_key_that_leads_back_for_every_worker(worker: Worker) -> None:
     key = await worker.key("Observation/weight.1")
-    assert key == primary_key("Observation", "weight.1")
+    assert key == derive_primary_key("Observation", "weight.1")
     other = Worker(worker.kept)
     assert await other.id("Observation", key) == "weight.1"
     assert await other.id("Condition", key) == key  # a key of another type leads nowhere
@@ -120,8 +120,8 @@ async def test_a_way_back_is_kept_once_by_a_worker(worker: Worker) -> None:
 async def test_rows_of_several_types_are_kept_type_by_type(worker: Worker) -> None:
     await worker.keys.of(["Observation/1", "Condition/1"])
     for type_ in ("Observation", "Condition"):
-        assert await worker.id(type_, primary_key(type_, "1")) == "1"
-    assert primary_key("Observation", "1") != primary_key("Condition", "1")
+        assert await worker.id(type_, derive_primary_key(type_, "1")) == "1"
+    assert derive_primary_key("Observation", "1") != derive_primary_key("Condition", "1")
 
 
 # --- a contact that was there before --------------------------------------------------------------
@@ -156,7 +156,7 @@ async def test_what_storage_says_of_a_contact_is_believed_for_half_a_minute(
 async def test_a_key_that_a_worker_tells_leads_back_at_once_even_if_it_did_not_before(
     worker: Worker,
 ) -> None:
-    key = primary_key("Goal", "1")
+    key = derive_primary_key("Goal", "1")
     assert await worker.id("Goal", key) == key
     await worker.key("Goal/1")
     assert await worker.id("Goal", key) == "1"
@@ -170,7 +170,9 @@ async def test_what_a_worker_remembers_is_bounded() -> None:
             assert await worker.id(name.partition("/")[0], str(key)) == name.partition("/")[2]
         known = (worker.keys._noted, worker.keys._own.found, worker.keys._back.found)
         assert max(map(len, known)) <= 10
-    assert await worker.id("Goal", primary_key("Goal", "1")) == "1"  # forgotten here, kept there
+    assert (
+        await worker.id("Goal", derive_primary_key("Goal", "1")) == "1"
+    )  # forgotten here, kept there
 
 
 async def test_what_is_forgotten_while_storage_is_asked_is_told_all_the_same(
@@ -219,8 +221,8 @@ async def test_a_contact_that_is_made_anew_takes_the_place_of_the_one_that_is_go
 async def test_the_mirror_notes_the_way_back_from_a_key_that_it_derived(route: Route) -> None:
     kept = MemoryRowKeys()
     await mirrored(route, kept, route.neighbour.put(patient(id="mrn.7")))
-    assert await kept.ids("Patient", [primary_key("Patient", "mrn.7")]) == {
-        primary_key("Patient", "mrn.7"): "mrn.7"
+    assert await kept.ids("Patient", [derive_primary_key("Patient", "mrn.7")]) == {
+        derive_primary_key("Patient", "mrn.7"): "mrn.7"
     }
 
 
@@ -247,12 +249,12 @@ async def test_a_row_is_found_by_its_derived_key_by_another_worker_too(feed: Fee
     await feed.put(patient(id="p-1"), *weights("p-1"))
     (row,) = (await feed.get("msemr_observations"))["value"]
     key = row["msemr_observationid"]
-    assert key == primary_key("Observation", "of-p-1")
+    assert key == derive_primary_key("Observation", "of-p-1")
     other = replace(feed, tables=made(feed.tables.reading.fhir, feed.row_keys, feed.routes))
     assert (await other.get(f"msemr_observations({key})"))["msemr_azurefhirid"] == "of-p-1"
 
 
-@pytest.mark.parametrize("key", [WEIGHT, primary_key("Observation", "of-p-1")])
+@pytest.mark.parametrize("key", [WEIGHT, derive_primary_key("Observation", "of-p-1")])
 async def test_a_key_that_nobody_was_told_leads_to_nothing(feed: Feed, key: str) -> None:
     with pytest.raises(Rejected) as caught:
         await feed.ask("GET", f"msemr_observations({key})")
@@ -262,7 +264,7 @@ async def test_a_key_that_nobody_was_told_leads_to_nothing(feed: Feed, key: str)
 async def test_rows_are_filtered_by_the_keys_that_they_show(feed: Feed) -> None:
     await feed.put(patient(id="p-1"), *weights("p-1"))
     await feed.get("msemr_observations")
-    key = primary_key("Observation", "of-p-1")
+    key = derive_primary_key("Observation", "of-p-1")
     found = await feed.get("msemr_observations", f"$filter=msemr_observationid eq {key}")
     assert [row["msemr_azurefhirid"] for row in found["value"]] == ["of-p-1"]
     assert feed.asked[-1].url.params["_id"] == "of-p-1"
@@ -284,7 +286,7 @@ async def test_the_list_of_a_contact_that_others_made_shows_its_patient_s_rows(
     shown = {
         row["msemr_azurefhirid"]: row[PATIENT] for row in await feed.every("msemr_observations")
     }
-    assert shown == {f"of-{ANNA}": THEIRS, "of-p-2": primary_key("Patient", "p-2")}
+    assert shown == {f"of-{ANNA}": THEIRS, "of-p-2": derive_primary_key("Patient", "p-2")}
     found = await feed.get("msemr_observations", f"$filter={PATIENT} eq {THEIRS}")
     assert [row["msemr_azurefhirid"] for row in found["value"]] == [f"of-{ANNA}"]
     assert feed.asked[-1].url.params["patient"] == f"Patient/{ANNA}"

@@ -14,7 +14,7 @@ from uuid import UUID
 import pytest
 
 from integration.fhir.search import address
-from integration.mapping.load import parse
+from integration.mapping.load import parse_map
 from integration.odata import filter as filters
 from integration.odata import query
 from integration.odata.addresses import Collection
@@ -28,7 +28,7 @@ PATIENT = "_msemr_subjectpatient_value"
 
 # A table with one column for each rule, in which a text is at most 10 characters long.
 WARDS = shape(
-    parse(
+    parse_map(
         """
 resource = "Location"
 
@@ -103,7 +103,7 @@ exact = true
 [[attribute]]
 column = "since"
 path = "extension('urn:since').value"
-kind = "moment"
+kind = "datetime"
 search = "since"
 sort = true
 
@@ -367,7 +367,7 @@ def test_what_a_form_asks_of_a_shipped_table_is_one_search(type_: str) -> None:
 
 def by_patient(of: MappedEntityType) -> dict[str, str]:
     """How each lookup to a contact is searched."""
-    names = [name for name, one in of.attributes.items() if one.shown.target == "Patient"]
+    names = [name for name, one in of.attributes.items() if one.virtual_column.target == "Patient"]
     asked = {name: condition(f"{name} eq {ANNA}", of) for name in names}
     return {
         name: told(pushed(parsed, of, {(name, ANNA): "p"}), of)[1] for name, parsed in asked.items()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from integration.mapping.model import ExpandMap, Remove
+from integration.mapping.model import ChildRemoval, ExpandMap
 from integration.mapping.toolkit.attributes import COLUMN, Target, is_expand, selection
 from integration.mapping.toolkit.blocks import blocks, source, table, told
 from integration.mapping.toolkit.elements import is_primitive
@@ -81,7 +81,7 @@ def _children(
         named.key,
         child.parent_link,
         match,
-        Remove.OURS,
+        ChildRemoval.OURS,
         tuple(one.map for one in kept),
     )
     origin = f"From {child.name}: {source(row)}"

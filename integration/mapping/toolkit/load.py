@@ -8,7 +8,7 @@ from typing import Any
 
 from integration.core import decimal_json
 from integration.core.errors import Misconfigured
-from integration.mapping.load import parse
+from integration.mapping.load import parse_map
 from integration.mapping.toolkit.findings import Converted, as_markdown
 from integration.mapping.toolkit.rows import TABLES
 
@@ -41,7 +41,7 @@ def write(converted: Converted, folder: Path) -> list[Path]:
     if there:
         raise Misconfigured(f"{', '.join(there)} is there already: name another folder by --to")
     for name, text in converted.files.items():
-        parse(text, name)
+        parse_map(text, name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():

@@ -18,12 +18,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from integration.core.errors import Unmappable
-from integration.mapping.fhirpath.compile import compiled, plain
+from integration.mapping.fhirpath.compile import compile_path, plain
 from integration.mapping.fhirpath.evaluate import Evaluation
 from integration.mapping.fhirpath.fast_path import shortcut
 from integration.mapping.fhirpath.short import Types
-from integration.mapping.files import names
-from integration.mapping.load import maps
+from integration.mapping.files import list_map_names
+from integration.mapping.load import load_maps
 from integration.mapping.model import AttributeMap
 from tests.mapping.tenant import PREFIX
 
@@ -51,11 +51,11 @@ from tests.mapping.tenant import PREFIX
     ],
 )
 def test_it_is_told_without_what_a_path_finds_nothing(path: str, needs: set[str] | None) -> None:
-    assert compiled(path).needs == needs
+    assert compile_path(path).needs == needs
 
 
 def test_variables_and_elements_of_a_path_are_told() -> None:
-    path = compiled("%a.where(use = '%b').given | name.family")
+    path = compile_path("%a.where(use = '%b').given | name.family")
     assert path.variables == {"a"}
     assert path.elements == {"use", "given", "name", "family"}
 
@@ -115,11 +115,11 @@ class Paths:
 
 def shipped() -> Iterator[Paths]:
     for set_ in ("healthcare", "plain"):
-        for entity in maps(set_, PREFIX, None, names(set_)).entities.values():
+        for entity in load_maps(set_, PREFIX, None, list_map_names(set_)).entities.values():
             yield Paths(
                 entity.resource,
                 entity.variables,
-                (*paths_of(entity.attributes), *(rest.path for rest in entity.rest)),
+                (*paths_of(entity.attributes), *(rest.path for rest in entity.unmapped_elements)),
                 {expand.path: paths_of(expand.attributes) for expand in entity.expands},
             )
 
@@ -230,7 +230,7 @@ def test_every_path_of_the_shipped_maps_is_short(map_: Paths) -> None:
     types: dict[str, Types] = {"resource": frozenset({map_.resource})}
 
     def short(path: str, type_: str | None) -> Types:
-        found = shortcut(compiled(path).tree, type_, types)
+        found = shortcut(compile_path(path).tree, type_, types)
         is_long = LONG.search(path) is not None and map_.resource not in PEOPLE
         assert (found is None) is is_long, path
         return found.types if found else frozenset()
@@ -270,7 +270,7 @@ def agree(map_: Paths, resource: Any) -> None:
     known = {"resource": [root], "rootResource": [root]}
 
     def theirs(path: str, focus: Any = root) -> Callable[[], list[Any]]:
-        return lambda: compiled(path).nodes(focus, known)
+        return lambda: compile_path(path).nodes(focus, known)
 
     for name, path in map_.variables.items():
         try:

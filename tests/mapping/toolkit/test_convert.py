@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from integration.core.model import Column
-from integration.mapping.engine import apply
-from integration.mapping.load import parse
+from integration.mapping.engine import map_resource
+from integration.mapping.load import parse_map
 from integration.mapping.model import (
     AttributeMap,
+    ChildRemoval,
     Concept,
     EntityMap,
     ExpandMap,
     Kind,
     Lookup,
-    Remove,
 )
 from integration.mapping.toolkit.convert import convert
 from integration.mapping.toolkit.findings import Fate, Finding, as_markdown, as_text
@@ -51,7 +51,7 @@ def outcome(
 ) -> tuple[AttributeMap | None, Finding]:
     """Our attribute map of the first row, and what is told of it."""
     converted = convert(one(*rows, ANCHOR, values=values))
-    maps = parse(converted.files["patient.toml"], "patient.toml").attributes
+    maps = parse_map(converted.files["patient.toml"], "patient.toml").attributes
     column = rows[0]["msind_cdsattributename"].lower()
     told = next(each for each in converted.findings if each.id == rows[0][f"{ATTRIBUTE_MAP}id"])
     return next((each for each in maps if each.column == column), None), told
@@ -65,7 +65,7 @@ def refused(*rows: dict[str, Any], values: tuple[dict[str, Any], ...] = ()) -> s
 
 
 def patient(toolkit: Toolkit) -> EntityMap:
-    return parse(convert(toolkit).files["patient.toml"], "patient.toml")
+    return parse_map(convert(toolkit).files["patient.toml"], "patient.toml")
 
 
 # -- Copy Data -----------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ def encounter(tables: dict[str, Table]) -> tuple[Kind, Fate]:
         }
     )
     converted = convert(Toolkit(kit.entities, kit.later, tables))
-    (found,) = parse(converted.files["encounter.toml"], "encounter.toml").attributes
+    (found,) = parse_map(converted.files["encounter.toml"], "encounter.toml").attributes
     return found.kind, converted.findings[-1].fate
 
 
@@ -204,7 +204,9 @@ def found_text(attribute_map: AttributeMap, gender: str) -> object:
     text = convert(one(ANCHOR)).files["patient.toml"]
     text += f"\n[[attribute]]\ncolumn = 'c'\npath = {json.dumps(attribute_map.path)}\n"
     columns = {name: Column(name, "String") for name in ("c", "anchor")}
-    return apply(parse(text, "x"), {"id": "1", "gender": gender}, tables(columns)).columns["c"]
+    return map_resource(
+        parse_map(text, "x"), {"id": "1", "gender": gender}, tables(columns)
+    ).values["c"]
 
 
 def test_a_code_with_two_values_keeps_the_first_and_says_so() -> None:
@@ -242,8 +244,8 @@ def test_a_reference_to_one_of_several_types_takes_that_type_alone(path: str) ->
         "generalPractitioner": [{"reference": link} for link in links],
     }
     columns = {"c": Column("c", "Lookup"), "anchor": Column("anchor", "String")}
-    mapped = apply(patient(kit), shown, tables(columns), "https://fhir.test")
-    assert mapped.columns["c"] == Lookup("Practitioner/2")
+    mapped = map_resource(patient(kit), shown, tables(columns), "https://fhir.test")
+    assert mapped.values["c"] == Lookup("Practitioner/2")
 
 
 def test_a_lookup_of_what_is_no_reference_is_refused() -> None:
@@ -342,8 +344,8 @@ def fates(toolkit: Toolkit) -> dict[tuple[str, str], Fate]:
 
 def test_a_map_that_is_disabled_is_written_and_not_enabled() -> None:
     converted = convert(read(whole(), LATER))
-    assert not parse(converted.files["practitioner.toml"], "practitioner.toml").enabled
-    assert parse(converted.files["patient.toml"], "patient.toml").enabled
+    assert not parse_map(converted.files["practitioner.toml"], "practitioner.toml").enabled
+    assert parse_map(converted.files["patient.toml"], "patient.toml").enabled
 
 
 def test_a_resource_has_one_table() -> None:
@@ -425,7 +427,7 @@ def test_an_expansion_becomes_children() -> None:
         "identifier", "msemr_medicalidentifier", "msemr_patient",
     )  # fmt: skip
     assert found.match == ("msemr_identifiersystem", "msemr_value")
-    assert found.remove is Remove.OURS
+    assert found.remove is ChildRemoval.OURS
     assert [each.path for each in found.attributes] == ["system", "type.coding[0].code", "value"]
 
 
@@ -433,7 +435,7 @@ def test_an_expansion_becomes_children() -> None:
 def test_an_expansion_whose_columns_are_not_known_says_which_to_name(missing: str) -> None:
     names = {name: getattr(LATER, name) for name in Later.__slots__ if name != missing}
     converted = convert(read(whole(), Later(**names)))
-    assert parse(converted.files["patient.toml"], "patient.toml").expands == ()
+    assert parse_map(converted.files["patient.toml"], "patient.toml").expands == ()
     assert any(f"--column {missing}=…" in why for told in converted.findings for why in told.why)
     assert not converted.whole
 
@@ -495,7 +497,7 @@ def of(mapped: EntityMap | ExpandMap) -> dict[str, Column]:
 
 def test_a_patient_becomes_the_rows_that_the_toolkit_would_have_made() -> None:
     entity_map = patient(read(whole(), LATER))
-    mapped = apply(
+    mapped = map_resource(
         entity_map,
         {
             "resourceType": "Patient",
@@ -512,7 +514,7 @@ def test_a_patient_becomes_the_rows_that_the_toolkit_would_have_made() -> None:
         },
         tables(of(entity_map)) | {expand.table: of(expand) for expand in entity_map.expands},
     )
-    assert {name: mapped.columns[name] for name in of(entity_map)} == {
+    assert {name: mapped.values[name] for name in of(entity_map)} == {
         "lastname": "Chalmers",
         "firstname": "Jim",
         "gendercode": 1,
@@ -522,7 +524,7 @@ def test_a_patient_becomes_the_rows_that_the_toolkit_would_have_made() -> None:
         "msemr_communication1language": Concept(935000068, "de", "German", None),
         "nickname": "Jim",
     }
-    assert [child.columns for child in mapped.children] == [
+    assert [child.values for child in mapped.children] == [
         {"msemr_identifiersystem": "urn:a", "msemr_value": "1", "msemr_type": 935000003},
         {"msemr_identifiersystem": "urn:b", "msemr_value": "2", "msemr_type": None},
     ]

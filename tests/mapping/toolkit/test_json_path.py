@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from integration.mapping.fhirpath.compile import compiled
+from integration.mapping.fhirpath.compile import compile_path
 from integration.mapping.toolkit.json_path import NotRead, parse
 from integration.mapping.toolkit.translate import translate
 
@@ -107,7 +107,7 @@ def test_whatever_is_written_becomes_fhirpath_or_is_refused(text: str) -> None:
         said = translate(text, "Patient")
     except NotRead:
         return
-    compiled(said.path)
+    compile_path(said.path)
 
 
 @given(st.text(max_size=40))
@@ -118,4 +118,4 @@ def test_a_text_in_quotes_stays_the_text_that_it_is(text: str) -> None:
     except NotRead:
         assert any(ord(one) < 32 for one in text)
         return
-    assert compiled(said)({"name": [{"family": "other"}, {"family": text}]}, {}) == [text]
+    assert compile_path(said)({"name": [{"family": "other"}, {"family": text}]}, {}) == [text]

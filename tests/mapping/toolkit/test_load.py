@@ -10,7 +10,7 @@ import pytest
 
 from integration.cli import toolkit_command
 from integration.core.errors import Misconfigured, Unavailable
-from integration.mapping.load import maps
+from integration.mapping.load import load_maps
 from integration.mapping.toolkit import load
 from integration.mapping.toolkit.rows import Later, Toolkit, later, read
 from tests.mapping.toolkit.organisation import ATTRIBUTE_MAP, ENTITY_MAP, LATER, key, whole
@@ -123,7 +123,7 @@ def test_the_command_writes_maps_that_the_relay_reads(export: Path, tmp_path: Pa
     assert {path.name for path in folder.iterdir()} == {
         "patient.toml", "practitioner.toml", "report.md",
     }  # fmt: skip
-    ours = maps("healthcare", own_folder=folder)
+    ours = load_maps("healthcare", own_folder=folder)
     assert "Patient" not in ours.broken
     assert len(ours.entities["Patient"].expands) == 1
     assert "Practitioner" not in ours.entities
