@@ -70,7 +70,7 @@ async def bare(it: Measured, bodies: Sequence[bytes]) -> float:
     """Seconds for the units of these deliveries, planned beforehand."""
     places = asyncio.Semaphore(PLACES)
     requests = [
-        units.request(unit, unit.entries, {})
+        units.build_request(unit, unit.entries, {})
         for body in bodies
         for lane in plan(
             bundle.read(body, DeliveryRequest("POST")), Naming("bench", body[:99].hex())

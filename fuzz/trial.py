@@ -20,7 +20,7 @@ from integration.core.errors import Issue, Rejected
 from integration.fhir import bundle, collections, notifications, units
 from integration.fhir.collections import PagedContents
 from integration.fhir.entries import Contents
-from integration.fhir.fetched import Fetched
+from integration.fhir.fetched import FetchedResponse
 from integration.fhir.identity import Naming
 from integration.fhir.notifications import Notification
 from integration.fhir.plan import Plan, plan
@@ -126,11 +126,11 @@ async def _preview(intake: Intake, case: Case) -> None:
 
 def _fetched(contents: Contents, more: bytes) -> Contents:
     """With what a server would have answered, if it were asked."""
-    answer = Fetched(200, more)
-    if isinstance(contents, Notification) and contents.wanted:
-        return notifications.with_fetched(contents, dict.fromkeys(contents.wanted, answer))
+    answer = FetchedResponse(200, more)
+    if isinstance(contents, Notification) and contents.urls_to_fetch:
+        return notifications.add_fetched(contents, dict.fromkeys(contents.urls_to_fetch, answer))
     if isinstance(contents, PagedContents) and more:
-        page = collections.further_page(2, len(contents.entries), answer)
+        page = collections.read_further_page(2, len(contents.entries), answer)
         return replace(contents, entries=(*contents.entries, *page.entries))
     return contents
 
@@ -141,7 +141,7 @@ def _planned(contents: Contents, made: Plan, limits: Limits) -> None:
     assert sorted([*refused, *sent]) == list(range(len(contents.entries))), "an entry is lost"
     _issues(issue for _, issue in made.refused)
     for lane in made.lanes:
-        assert units.restored(units.kept(lane)) == lane, "a lane is kept as another"
+        assert units.decode_lane(units.encode_lane(lane)) == lane, "a lane is kept as another"
         _lane(lane, limits)
 
 
@@ -157,7 +157,7 @@ def _lane(lane: Lane, limits: Limits) -> None:
 
 
 def _sent(unit: Unit, limits: Limits, answers: dict[str, str]) -> None:
-    body = units.request(unit, unit.entries, answers).body or b""
+    body = units.build_request(unit, unit.entries, answers).body or b""
     assert len(unit.entries) <= limits.entries, "a unit has too many entries"
     assert len(body) <= limits.bytes, "a unit is too large"
     bundle = decimal_json.decode(body)

@@ -78,7 +78,7 @@ async def accept(intake: Intake, request: IncomingRequest) -> Accepted | Acknowl
     gap = await subscriptions.find_gap(
         intake.journal, checked.delivery.sender, checked.contents.status
     )
-    if not checked.contents.brings:
+    if not checked.contents.has_content:
         return await subscriptions.acknowledge(intake.journal, gap)
     delivery = replace(checked.delivery, gap=gap.text)
     accepted = await _keep_and_queue(intake, replace(checked, delivery=delivery))
@@ -110,7 +110,7 @@ async def check_request(intake: Intake, request: IncomingRequest) -> CheckedRequ
         entries=len(contents.entries),
         bytes=len(body),
         write_order=intake.write_orders.get(sender, intake.write_orders[""]),
-        more=contents.more,
+        more=contents.has_next_page,
     )
     return CheckedRequest(
         delivery, Kept(delivery_request, body), contents, repeatable=not idempotency_key
@@ -140,7 +140,7 @@ def parse_contents(body: bytes, request: DeliveryRequest, validate: bool) -> Con
             issue
             for entry in contents.entries
             if entry.resource is not None and entry.refusal is None
-            for issue in validation.issues(entry.resource, entry.element)
+            for issue in validation.find_issues(entry.resource, entry.resource_path)
         )
         issues = tuple(islice(all_issues, MAX_ISSUES))
         if issues:
@@ -179,7 +179,7 @@ async def _keep_and_queue(intake: Intake, checked: CheckedRequest) -> Accepted:
 
 def _list_refusals(contents: Contents) -> Iterator[Issue]:
     """What is not sent, whatever happens; what is to be fetched may still come."""
-    to_fetch = contents.wanted if isinstance(contents, Notification) else {}
+    to_fetch = contents.urls_to_fetch if isinstance(contents, Notification) else {}
     for entry in contents.entries:
         if entry.refusal and entry.position not in to_fetch:
             yield entry.refusal

@@ -64,8 +64,8 @@ def as_json(contents: Contents, made_plan: Plan) -> dict[str, Any]:
         for unit in lane.units
         for entry in unit.entries
     }
-    to_fetch = contents.wanted if isinstance(contents, Notification) else {}
-    lost = [_ATOMICITY] * made_plan.split + [_PAGES] * contents.more
+    to_fetch = contents.urls_to_fetch if isinstance(contents, Notification) else {}
+    lost = [_ATOMICITY] * made_plan.split + [_PAGES] * contents.has_next_page
     return {
         "kind": contents.kind,
         "entries": len(contents.entries),

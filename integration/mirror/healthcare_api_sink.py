@@ -22,7 +22,7 @@ from integration.dataverse.client import error_code
 from integration.dataverse.requests import Change
 from integration.dataverse.upsert_bundle import Action, Answer
 from integration.fhir import references, source_version
-from integration.fhir.grammar import literal
+from integration.fhir.grammar import parse_literal
 from integration.journal import write_guard
 from integration.journal.write_guard import HeldLocks, Write, WriteGuard
 from integration.mapping.keys import fit_fhir_id
@@ -125,7 +125,10 @@ async def _brought(it: HealthcareApi, subject: _Subject) -> _Done:
 def _stamp(resource: Mapping[str, Any]) -> str | None:
     """The state of a resource, by the moment of its last update."""
     meta = resource.get("meta", {})
-    moment, version = source_version.moment(meta.get("lastUpdated")), meta.get("versionId")
+    moment, version = (
+        source_version.normalize_instant(meta.get("lastUpdated")),
+        meta.get("versionId"),
+    )
     return f"u:{moment} {version}" if moment and version else None
 
 
@@ -169,13 +172,13 @@ def _local(it: HealthcareApi, resource: Mapping[str, Any]) -> tuple[dict[str, An
     roots = ("", f"{it.rows.fhir.upstream.base}/")
 
     def link(element: str, value: str) -> str:
-        parsed = literal(value) if element == "reference" else None
+        parsed = parse_literal(value) if element == "reference" else None
         if parsed is None or parsed[0] not in roots:
             return value
         found.add(parsed[1])
         return parsed[1] + parsed[2] if parsed[0] else value
 
-    return references.rewrite(resource, link), found
+    return references.rewrite_links(resource, link), found
 
 
 async def _posted(

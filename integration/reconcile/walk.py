@@ -17,7 +17,7 @@ from integration.core.model import Request, Response, WorkItem
 from integration.dataverse import requests
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
-from integration.fhir.searchset import Searchset, matches, next_path
+from integration.fhir.searchset import Searchset, list_matches, find_next_path
 from integration.mapping.model import EntityMap, LongId
 from integration.mirror.mirror import Mirror, bring
 from integration.queues.retry import plan_retry
@@ -82,11 +82,11 @@ async def resources(it: Reconcile, entity: EntityMap, since: str | None) -> Asyn
     )
     while path is not None:
         searchset = await _searched(it, path)
-        found = list(matches(entity.resource, searchset))
+        found = list(list_matches(entity.resource, searchset))
         settled = await _settled(it, await _compared(it, entity, found))
         last = found[-1].get("meta", {}).get("lastUpdated") if found else None
         yield Page(len(found), settled, last)
-        path = next_path(searchset, it.fhir.upstream.name, it.fhir.upstream.base)
+        path = find_next_path(searchset, it.fhir.upstream.name, it.fhir.upstream.base)
 
 
 async def left_over(it: Reconcile, entity: EntityMap) -> AsyncIterator[Page]:
@@ -135,7 +135,7 @@ async def _gone(it: Reconcile, entity: EntityMap, rows: Sequence[Row]) -> list[D
     ids = sorted({str(row[entity.id_column]) for row in rows})
     ids = [each for each in ids if ID.fullmatch(each)]
     query = f"{entity.resource}?_id={','.join(ids)}&_elements=id&_count={it.resources}"
-    there = matches(entity.resource, await _searched(it, query)) if ids else ()
+    there = list_matches(entity.resource, await _searched(it, query)) if ids else ()
     known = {each["id"] for each in there}
     found = []
     for row in rows:

@@ -14,7 +14,7 @@ from integration.core.model import Category, Delivery, EntryResult, Status, Work
 from integration.fhir import entry_results, previous_attempt, units
 from integration.fhir.client import FhirServer
 from integration.fhir.grammar import is_id, is_type
-from integration.fhir.progress import Progress, born, identity, targets
+from integration.fhir.progress import Progress, map_created, get_identity, map_targets
 from integration.fhir.units import Lane, Unit, UnitEntry
 from integration.journal import write_guard
 from integration.journal.store import Journal
@@ -70,12 +70,12 @@ async def process_lane(
     )
     recorded = [] if previous_start is None else await context.journal.outcomes(delivery.id, number)
     by_position = {item.position: item for item in recorded}
-    started = [unit for unit in lane.units if any(n in by_position for n in targets(unit))]
+    started = [unit for unit in lane.units if any(n in by_position for n in map_targets(unit))]
     for index, unit in enumerate(lane.units):
-        progress.remember(unit, [by_position[n] for n in targets(unit) if n in by_position])
+        progress.record(unit, [by_position[n] for n in map_targets(unit) if n in by_position])
         if started and unit is started[-1]:
             await _release_previous_locks(progress, unit, f"{number}.{index}")
-        if not progress.left(unit):
+        if not progress.list_unsettled(unit):
             continue
         if index and await _is_cancelled(context, delivery):
             return None
@@ -86,7 +86,7 @@ async def process_lane(
 async def _send_unit(progress: _LaneRun, unit: Unit, name: str) -> None:
     """Settle every entry of the unit, or raise Unavailable with the rest left over."""
     context = progress.context
-    await _settle(progress, unit, name, progress.blocked(unit))
+    await _settle(progress, unit, name, progress.refuse_blocked(unit))
     locks = HeldLocks(progress.delivery.id, name, context.guard.token())
     attempt = UnitAttempt(progress, unit, name, locks)
     try:
@@ -95,25 +95,29 @@ async def _send_unit(progress: _LaneRun, unit: Unit, name: str) -> None:
         is_unheard = isinstance(error, Unavailable) and error.unheard
         if attempt.send_state is SendState.UNHEARD and not is_unheard:
             attempt.send_state = SendState.ANSWERED
-        await write_guard.release(context.guard, locks, progress.written(unit), attempt.send_state)
+        await write_guard.release(
+            context.guard, locks, progress.map_written(unit), attempt.send_state
+        )
         raise
-    await write_guard.release(context.guard, locks, progress.written(unit))
+    await write_guard.release(context.guard, locks, progress.map_written(unit))
 
 
 async def _release_previous_locks(progress: _LaneRun, unit: Unit, name: str) -> None:
     """An earlier try may have ended between noting what it did and giving back its turns. Others
     cannot tell by looking: a delete of what was not there leaves no trace on the server."""
     context, delivery = progress.context, progress.delivery
-    checks = Preflight(context.fhir, context.guard, delivery, progress.answers)
+    checks = Preflight(context.fhir, context.guard, delivery, progress.identities)
     locks = HeldLocks(delivery.id, name, context.guard.token())
-    unsettled = progress.left(unit)
+    unsettled = progress.list_unsettled(unit)
     entries = [entry for entry in unit.entries if entry not in unsettled]
     matches = {
-        entry.position: [identity(progress.settled[entry.position], "")]
+        entry.position: [get_identity(progress.settled[entry.position], "")]
         for entry in entries
         if entry.condition and entry.method != "POST" and progress.settled[entry.position].location
     }
-    await preflight.release_previous_locks(checks, locks, entries, matches, progress.written(unit))
+    await preflight.release_previous_locks(
+        checks, locks, entries, matches, progress.map_written(unit)
+    )
 
 
 async def _ensure_later_deliveries_ended(attempt: UnitAttempt) -> None:
@@ -140,39 +144,47 @@ class UnitAttempt:
 async def _attempt_unit(attempt: UnitAttempt) -> None:
     progress, unit, locks = attempt.progress, attempt.unit, attempt.locks
     context, delivery = progress.context, progress.delivery
-    checks = Preflight(context.fhir, context.guard, delivery, progress.answers)
+    checks = Preflight(context.fhir, context.guard, delivery, progress.identities)
     change_queues = await context.change_queues()
-    matches = await preflight.acquire_locks(checks, locks, progress.left(unit), change_queues)
+    matches = await preflight.acquire_locks(
+        checks, locks, progress.list_unsettled(unit), change_queues
+    )
     # Perhaps by another claim of this lane, while the turn was waited for.
     if any(lock.delivery == delivery.id for lock in locks.found.values()):
         recorded = await context.journal.outcomes(delivery.id, progress.lane)
         positions = {n for entry in unit.entries for n in entry.positions}
-        progress.remember(unit, [item for item in recorded if item.position in positions])
+        progress.record(unit, [item for item in recorded if item.position in positions])
     await _settle(progress, unit, attempt.name, _find_superseded(attempt, matches))
     await _ensure_later_deliveries_ended(attempt)
     settled = progress.settled.values()
     already_applied = await preflight.find_already_applied(
-        checks, unit, progress.left(unit), locks, matches, progress.previous_start, settled
+        checks,
+        unit,
+        progress.list_unsettled(unit),
+        locks,
+        matches,
+        progress.previous_start,
+        settled,
     )
     await _settle(progress, unit, attempt.name, already_applied)
-    ambiguous = await preflight.find_ambiguous(checks, progress.left(unit))
-    await _settle(progress, unit, attempt.name, progress.ambiguous(unit, ambiguous))
-    todo = progress.left(unit)
+    ambiguous = await preflight.find_ambiguous(checks, progress.list_unsettled(unit))
+    await _settle(progress, unit, attempt.name, progress.refuse_ambiguous(unit, ambiguous))
+    todo = progress.list_unsettled(unit)
     if not todo:
         return
     attempt.send_state = SendState.UNHEARD
     ensure_time_left = partial(write_guard.ensure_time_left, context.guard, locks)
-    request = units.request(unit, todo, progress.answers)
+    request = units.build_request(unit, todo, progress.identities)
     with doing(action=f"write unit {attempt.name}", resource=_get_single_target(todo)):
         response = await context.fhir.send(request, delivery.id, ensure_time_left)
         attempt.send_state = SendState.ANSWERED
-        unit_results = entry_results.of_unit(unit, todo, response, progress.attempt_number)
+        unit_results = entry_results.read_response(unit, todo, response, progress.attempt_number)
         if response.status == 200:
             _record_refusals(attempt, unit_results.settled)
     await _settle(progress, unit, attempt.name, unit_results.settled, matches)
     if checks.guarded:
         await write_guard.record_writes(
-            context.guard, delivery.id, born(todo, unit_results.settled)
+            context.guard, delivery.id, map_created(todo, unit_results.settled)
         )
     if unit_results.unfinished:
         reason = f"{len(unit_results.unfinished)} of {len(todo)} entries are unfinished"
@@ -190,9 +202,9 @@ async def _settle(
     if not results:
         return
     context, delivery = progress.context, progress.delivery
-    targets_by_position = targets(unit)
+    targets_by_position = map_targets(unit)
     written = [item for item in results if item.written]
-    changed = {identity(item, targets_by_position[item.position]) for item in written}
+    changed = {get_identity(item, targets_by_position[item.position]) for item in written}
     changed.update(
         resource for item in written for resource in (matches or {}).get(item.position, ())
     )
@@ -209,7 +221,7 @@ async def _settle(
     )
     with_unit = [replace(item, unit=name) for item in results]
     await context.journal.note(delivery.id, progress.lane, with_unit)
-    progress.remember(unit, with_unit)
+    progress.record(unit, with_unit)
 
 
 def _find_superseded(
@@ -217,8 +229,10 @@ def _find_superseded(
 ) -> list[EntryResult]:
     """Writes that come after a later one of the same resource."""
     return [
-        previous_attempt.left_alone(entry, preflight.get_target(entry, matches), _SUPERSEDED)
-        for entry in attempt.progress.left(attempt.unit)
+        previous_attempt.build_superseded_result(
+            entry, preflight.get_target(entry, matches), _SUPERSEDED
+        )
+        for entry in attempt.progress.list_unsettled(attempt.unit)
         if entry.position in attempt.locks.superseded
     ]
 

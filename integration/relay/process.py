@@ -96,7 +96,7 @@ async def _process_item(relay: Relay, item: WorkItem) -> None:
     if delivery.status in (Status.DONE, Status.CANCELLED):
         return
     if item.lane is not None:
-        lane = units.restored(await relay.journal.lane(delivery.id, item.lane))
+        lane = units.decode_lane(await relay.journal.lane(delivery.id, item.lane))
         results = await process_lane(relay.context, delivery, lane, item)
         if results is not None and await relay.journal.lane_done(delivery.id, item.lane):
             await _finish(relay, delivery, await relay.journal.outcomes(delivery.id))
@@ -122,7 +122,7 @@ async def _make_plan(relay: Relay, delivery: Delivery) -> tuple[Delivery, Plan]:
     """The plan, and the delivery with what was fetched for it counted in."""
     kept = await relay.journal.kept(delivery.id)
     contents, size = await fetch.read_contents(relay.sources, relay.journal, delivery.id, kept)
-    counted = replace(delivery, entries=len(contents.entries), more=contents.more)
+    counted = replace(delivery, entries=len(contents.entries), more=contents.has_next_page)
     if counted != delivery:
         await relay.journal.change(delivery.id, entries=counted.entries, more=counted.more)
     naming = Naming(delivery.sender, delivery.key)
@@ -154,7 +154,7 @@ async def _fan_out(relay: Relay, delivery: Delivery, lanes: Sequence[Lane]) -> N
 
     async def keep_lane(number: int, lane: Lane) -> None:
         async with semaphore:
-            await relay.journal.keep_lane(delivery.id, number, units.kept(lane))
+            await relay.journal.keep_lane(delivery.id, number, units.encode_lane(lane))
 
     async def queue_lane(number: int) -> None:
         async with semaphore:

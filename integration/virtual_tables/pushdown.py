@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import cast
 from uuid import UUID
 
-from integration.fhir.search import Parameters, any_of, escaped
+from integration.fhir.search import Parameters, join_or, escape
 from integration.mapping.model import AttributeMap, Kind, Search, SearchType
 from integration.odata.expressions import (
     And,
@@ -156,10 +156,10 @@ def _equal(
     entity = shape.entity
     if name == entity.key:
         ids = [targets[name, cast("UUID", value)] for value in values]
-        return Pushed((("_id", any_of(ids)),))
+        return Pushed((("_id", join_or(ids)),))
     if name == entity.id_column:
         ids = [str(value) for value in values if _ID.fullmatch(str(value))]
-        return Pushed((("_id", any_of(ids)),)) if ids else _NOTHING
+        return Pushed((("_id", join_or(ids)),)) if ids else _NOTHING
     if name == entity.updated_column:
         moments = cast("tuple[datetime, ...]", values)
         return _between("_lastUpdated", min(moments), max(moments), _SECOND)
@@ -182,13 +182,13 @@ def _searched(
             if attribute.default in values:
                 return _LEFT  # rows of resources that have no such element
             codes = [code for code, options in attribute.choices.items() if {*options} & {*values}]
-            return Pushed(((search.name, any_of(codes)),), search.exact) if codes else _NOTHING
+            return Pushed(((search.name, join_or(codes)),), search.exact) if codes else _NOTHING
         case Kind.LOOKUP:
             type_ = attribute.virtual_column.target
             if type_ is None:
                 return _LEFT
             named = [f"{type_}/{targets[name, cast('UUID', value)]}" for value in values]
-            return Pushed(((search.name, any_of(named)),), search.exact)
+            return Pushed(((search.name, join_or(named)),), search.exact)
         case Kind.DATE | Kind.DATETIME:
             moments = cast("tuple[datetime, ...]", values)
             return _between(search.name, min(moments), max(moments), _DAY)
@@ -199,14 +199,14 @@ def _copied(attribute: AttributeMap, search: Search, values: tuple[Value, ...]) 
     if attribute.default in values:
         return _LEFT
     if attribute.virtual_column.type == "boolean":
-        return Pushed(((search.name, any_of(str(one).lower() for one in values)),), search.exact)
+        return Pushed(((search.name, join_or(str(one).lower() for one in values)),), search.exact)
     texts = [one for one in values if isinstance(one, str)]
     if len(texts) != len(values) or not all(_is_plain(one, attribute) for one in texts):
         return _LEFT
     if search.type is SearchType.TOKEN:
-        return Pushed(((search.name, any_of(texts)),), search.exact)
+        return Pushed(((search.name, join_or(texts)),), search.exact)
     if search.type is SearchType.STRING:
-        return Pushed(((f"{search.name}:contains", any_of(texts)),), exact=False)
+        return Pushed(((f"{search.name}:contains", join_or(texts)),), exact=False)
     return _LEFT
 
 
@@ -255,7 +255,7 @@ def _containing(name: str, text: str, shape: MappedEntityType) -> Pushed:
         return _LEFT
     if attribute.kind is not Kind.COPY or not _is_plain(text, attribute) or text != text.strip():
         return _LEFT
-    return Pushed(((f"{search.name}:contains", escaped(text)),), exact=False)
+    return Pushed(((f"{search.name}:contains", escape(text)),), exact=False)
 
 
 def _compared(condition: Expression | None) -> Iterator[tuple[str, tuple[Value, ...]]]:

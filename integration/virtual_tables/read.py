@@ -16,8 +16,8 @@ from uuid import UUID
 
 from integration.core.errors import Rejected, Unavailable
 from integration.fhir.client import FhirServer
-from integration.fhir.search import Parameters, address
-from integration.fhir.searchset import matches, next_path
+from integration.fhir.search import Parameters, build_path
+from integration.fhir.searchset import list_matches, find_next_path
 from integration.odata.evaluate import matches as fulfils
 from integration.odata.evaluate import ordering
 from integration.odata.expressions import Expression, Order
@@ -125,7 +125,7 @@ async def _streamed(
     skip = 0 if mark else query.skip
     batch = wanted if pushed.exact and not skip else max(wanted, _TOGETHER)
     order = (("_sort", sorted_by),) if sorted_by else ()
-    first = address(shape.resource, (*pushed.parameters, *order, ("_count", str(batch))))
+    first = build_path(shape.resource, (*pushed.parameters, *order, ("_count", str(batch))))
     path: str | None = mark.path if mark and mark.path else first
     told, looked = (mark.told if mark else 0), 0
     chosen: list[tuple[Resource, Row | None]] = []
@@ -133,8 +133,8 @@ async def _streamed(
         path, searchset, fewer = await fhir_pages.searchset(
             it.fhir, path, batch, it.most_bytes, run
         )
-        found = list(matches(shape.resource, searchset))
-        after = next_path(searchset, it.fhir.upstream.name, it.fhir.upstream.base)
+        found = list(list_matches(shape.resource, searchset))
+        after = find_next_path(searchset, it.fhir.upstream.name, it.fhir.upstream.base)
         shown = await rows(it, narrow, found)
         for number, each in enumerate(shown[told:], told + 1):
             looked += 1
@@ -190,14 +190,14 @@ async def _searched(
     it: Reading, narrow: MappedEntityType, parameters: Parameters, why: list[str], run: str
 ) -> AsyncIterator[tuple[Resource, Row]]:
     """Everything that a search finds, with the columns that matter. Raises Rejected, 501."""
-    path: str | None = address(narrow.resource, (*parameters, ("_count", str(_TOGETHER))))
+    path: str | None = build_path(narrow.resource, (*parameters, ("_count", str(_TOGETHER))))
     looked, large = 0, 0
     while path is not None:
         path, searchset, fewer = await fhir_pages.searchset(
             it.fhir, path, _TOGETHER, it.most_bytes, run
         )
-        found = list(matches(narrow.resource, searchset))
-        path = next_path(searchset, it.fhir.upstream.name, it.fhir.upstream.base)
+        found = list(list_matches(narrow.resource, searchset))
+        path = find_next_path(searchset, it.fhir.upstream.name, it.fhir.upstream.base)
         looked, large = looked + len(found), large + fewer
         if looked > it.breadth or (looked == it.breadth and path is not None):
             raise _too_broad(it, why)
@@ -209,7 +209,7 @@ async def _searched(
 
 async def _count(it: Reading, shape: MappedEntityType, pushed: Pushed, run: str) -> int:
     """https://hl7.org/fhir/R4/search.html#summary"""
-    path = address(shape.resource, (*pushed.parameters, ("_summary", "count")))
+    path = build_path(shape.resource, (*pushed.parameters, ("_summary", "count")))
     total = (await it.fhir.search(path, run, fhir_pages.STRICT)).get("total")
     if not isinstance(total, int):
         raise Unavailable(it.fhir.upstream.name, "a count was answered without a number")

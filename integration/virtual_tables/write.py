@@ -209,7 +209,7 @@ def _check(before: Resource, after: Resource) -> None:
 
 
 def _issues(resource: Resource) -> list[Issue]:
-    return list(validation.issues(resource, str(resource["resourceType"])))
+    return list(validation.find_issues(resource, str(resource["resourceType"])))
 
 
 def _stored(it: Writing, answer: Response) -> Resource:

@@ -10,7 +10,7 @@ import pytest
 
 from integration.core import decimal_json
 from integration.core.model import EntryResult
-from integration.fhir.previous_attempt import Asked, matches, proven
+from integration.fhir.previous_attempt import UnconfirmedEntry, list_matches, find_settled
 from integration.fhir.units import UnitEntry
 
 TRIED = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()
@@ -24,11 +24,11 @@ def asked(
     resource: dict[str, Any] | None = None,
     *,
     created: bool = False,
-) -> Asked:
+) -> UnconfirmedEntry:
     raw = decimal_json.Raw(b"{}")
     where, name = f"Bundle.entry[{position}]", f"Patient/{position}"
     entry = UnitEntry(position, where, name, None, method, created, (), raw)
-    return Asked(entry, name, TRIED, resource)
+    return UnconfirmedEntry(entry, name, TRIED, resource)
 
 
 CREATED, UPDATED, DELETED = asked(0, created=True), asked(1, "PUT", OURS), asked(2, "DELETE")
@@ -46,13 +46,13 @@ def there(updated: str, **elements: Any) -> dict[str, Any]:
 
 
 def inquired(
-    *pairs: tuple[Asked, Any], whole: bool = False, repeat: bool = False
+    *pairs: tuple[UnconfirmedEntry, Any], whole: bool = False, repeat: bool = False
 ) -> dict[int, EntryResult] | None:
     ones, answers = [one for one, _ in pairs], [answer for _, answer in pairs]
-    return proven(ones, answers, atomic=whole, repeat=repeat)
+    return find_settled(ones, answers, atomic=whole, repeat=repeat)
 
 
-def only(one: Asked, answer: Any) -> EntryResult | None:
+def only(one: UnconfirmedEntry, answer: Any) -> EntryResult | None:
     found = inquired((one, answer))
     assert found is not None
     return found.get(one.entry.position)
@@ -205,22 +205,22 @@ def test_a_search_tells_what_it_found_and_not_what_it_includes() -> None:
         {"resource": {"resourceType": "OperationOutcome"}, "search": {"mode": "outcome"}},
     ]
     answer = said("200", {"resourceType": "Bundle", "entry": entries})
-    assert matches("Patient?identifier=x", answer) == ["Patient/a"]
+    assert list_matches("Patient?identifier=x", answer) == ["Patient/a"]
 
 
 def test_a_search_without_a_match_found_nothing() -> None:
-    assert matches("Patient?x=y", said("200", {"resourceType": "Bundle"})) == []
+    assert list_matches("Patient?x=y", said("200", {"resourceType": "Bundle"})) == []
 
 
 def test_a_search_that_the_server_refuses_is_refused_again_with_the_write() -> None:
-    assert matches("Patient?x=y", said("400")) == []
+    assert list_matches("Patient?x=y", said("400")) == []
 
 
 @pytest.mark.parametrize("status", ["401", "403", "408", "409", "429", "500", "", None])
 def test_a_search_that_failed_found_neither_something_nor_nothing(status: Any) -> None:
-    assert matches("Patient?x=y", said(status)) is None
+    assert list_matches("Patient?x=y", said(status)) is None
 
 
 def test_an_answer_without_a_bundle_is_none() -> None:
-    assert matches("Patient?x=y", said("200")) is None
-    assert matches("Patient?x=y", said("200", {"entry": "?"})) is None
+    assert list_matches("Patient?x=y", said("200")) is None
+    assert list_matches("Patient?x=y", said("200", {"entry": "?"})) is None

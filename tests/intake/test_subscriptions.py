@@ -15,18 +15,27 @@ from integration.intake.subscriptions import Acknowledged
 from integration.journal.store import MemoryJournal
 from integration.queues.names import RELAY_QUEUE
 from tests.conftest import MARKER, Route, bundle, entry, patient, told_by
-from tests.fhir.notices import HOME, SUBSCRIPTION, VERSIONS, brought, named, notification
+from tests.fhir.notices import (
+    HOME,
+    SUBSCRIPTION,
+    VERSIONS,
+    make_full_entry,
+    make_named_entry,
+    make_notification,
+)
 
 ANNA = patient(id="anna")
 
 
 def event(*numbers: int, **more: Any) -> dict[str, Any]:
     """A notification of these events, with a resource."""
-    return notification(brought(ANNA), events=tuple((n, None) for n in numbers), **more)
+    return make_notification(
+        make_full_entry(ANNA), events=tuple((n, None) for n in numbers), **more
+    )
 
 
 def beat(count: int, **more: Any) -> dict[str, Any]:
-    return notification(kind="heartbeat", since=count, **more)
+    return make_notification(kind="heartbeat", since=count, **more)
 
 
 async def gap(route: Route, made: dict[str, Any], **asked: Any) -> str | None:
@@ -52,7 +61,7 @@ async def test_a_notification_without_resources_is_answered_and_not_queued(
     route: Route, kind: str, version: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    answer = await route.ask(notification(kind=kind, version=version))
+    answer = await route.ask(make_notification(kind=kind, version=version))
     assert answer == Acknowledged(kind)
     assert (route.outbox.sent, route.journal.deliveries, route.journal.bodies) == ([], {}, {})
     event = "notification.empty" if kind == "event-notification" else f"notification.{kind}"
@@ -60,7 +69,7 @@ async def test_a_notification_without_resources_is_answered_and_not_queued(
 
 
 async def test_a_handshake_leaves_no_trace(route: Route) -> None:
-    await route.ask(notification(kind="handshake", since=7))
+    await route.ask(make_notification(kind="handshake", since=7))
     assert route.journal.events == {}
 
 
@@ -70,13 +79,13 @@ async def test_a_handshake_needs_no_storage(route: Route, monkeypatch: pytest.Mo
 
     for name in ("newest_event", "note_event", "claim_key", "keep"):
         monkeypatch.setattr(MemoryJournal, name, away)
-    assert await route.ask(notification(kind="handshake")) == Acknowledged("handshake")
+    assert await route.ask(make_notification(kind="handshake")) == Acknowledged("handshake")
 
 
 @pytest.mark.parametrize("kind", ["query-status", "query-event"])
 async def test_the_answer_to_a_query_is_refused(route: Route, kind: str) -> None:
     with pytest.raises(Rejected) as caught:
-        await route.ask(notification(brought(ANNA), kind=kind))
+        await route.ask(make_notification(make_full_entry(ANNA), kind=kind))
     assert caught.value.status == 422
     assert route.outbox.sent == []
 
@@ -105,7 +114,9 @@ async def test_it_is_written_and_the_status_is_not(route: Route, version: str) -
 async def test_the_sender_is_told_what_is_left_out_but_not_yet_what_may_be_fetched(
     route: Route,
 ) -> None:
-    accepted = await route.ask(notification(named("Patient/bert"), brought(ANNA)))
+    accepted = await route.ask(
+        make_notification(make_named_entry("Patient/bert"), make_full_entry(ANNA))
+    )
     assert [issue.expression for issue in accepted.refused] == ["Bundle.entry[0]"]
 
 
@@ -157,7 +168,7 @@ async def test_an_event_without_content_counts(
     route: Route, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in (1, 2, 4):
-        await route.ask(notification(events=((number, None),)))
+        await route.ask(make_notification(events=((number, None),)))
     assert warnings(caplog) == [1]
 
 
@@ -204,7 +215,7 @@ async def test_nothing_of_a_notification_is_in_a_log(
     subscription = f"{HOME}/Subscription/{MARKER}"
     await route.ask(event(3, subscription=subscription))
     await route.ask(beat(9, subscription=subscription))
-    await route.ask(notification(kind="handshake", subscription=subscription))
+    await route.ask(make_notification(kind="handshake", subscription=subscription))
     assert len(caplog.records) == 5
     assert MARKER not in told_by(caplog.records)
     assert MARKER not in json.dumps([str(each) for each in route.journal.deliveries.values()])

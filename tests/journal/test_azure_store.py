@@ -36,7 +36,7 @@ from integration.relay import process as relaying
 from local.host.emulator import ACCOUNT, connection_string
 from local.services import Running, free_ports
 from tests.conftest import MARKER, Route, bundle, entry, observation, patient
-from tests.fhir.notices import HOME, brought, notification
+from tests.fhir.notices import HOME, make_full_entry, make_notification
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 ID = new_delivery_id(NOON, 1)
@@ -196,8 +196,8 @@ async def test_tables_queues_and_names_of_blobs_hold_no_patient_data(
             ),
             headers={"idempotency-key": MARKER, "if-none-exist": MARKER},
         )
-        told = notification(
-            brought({**marked, "id": "p"}),
+        told = make_notification(
+            make_full_entry({**marked, "id": "p"}),
             events=((3, f"{HOME}/Patient/{MARKER}"),),
             subscription=f"{HOME}/Subscription/{MARKER}",
         )

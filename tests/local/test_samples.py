@@ -16,7 +16,7 @@ from integration.core.model import DeliveryRequest
 from integration.fhir import bundle
 from integration.fhir.identity import Naming
 from integration.fhir.plan import plan
-from integration.fhir.validation import issues
+from integration.fhir.validation import find_issues
 from local.processes import PROJECT
 from local.samples import FOLDER, LARGE, large_transaction, samples, transaction
 from local.services import free_ports, neighbours
@@ -59,7 +59,7 @@ def fhir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_resource_is_valid_by_the_models(name: str) -> None:
-    found = [issue for resource in resources(name) for issue in issues(resource, name)]
+    found = [issue for resource in resources(name) for issue in find_issues(resource, name)]
     assert found == []
 
 

@@ -180,7 +180,7 @@ def test_a_new_resource_is_valid_with_what_the_map_says_and_the_least_that_a_use
     changes = LEAST[entity.resource]
     columns = shape(entity).columns
     new = apply.create_resource(entity, "1", changes, columns)
-    assert [*validation.issues(new, entity.resource)] == []
+    assert [*validation.find_issues(new, entity.resource)] == []
     shown = engine.map_resource(
         entity.select_route(Route.VIRTUAL), new, {entity.table: columns}
     ).values
@@ -195,7 +195,7 @@ def _is_valid(entity: EntityMap, changes: apply.Changes, columns: apply.Columns)
         new = apply.create_resource(entity, "1", changes, columns)
     except Rejected:
         return False
-    return not [*validation.issues(new, entity.resource)]
+    return not [*validation.find_issues(new, entity.resource)]
 
 
 def _fed(value: object) -> object:

@@ -50,8 +50,8 @@ def test_a_plan_keeps_its_rules(it: Sent) -> None:
 
     # The same again, for the same bytes.
     again = planned(it)
-    assert [units.kept(lane) for lane in again.lanes] == [
-        units.kept(lane) for lane in its_plan.lanes
+    assert [units.encode_lane(lane) for lane in again.lanes] == [
+        units.encode_lane(lane) for lane in its_plan.lanes
     ]
     assert [entry for entry, _ in again.refused] == [entry for entry, _ in its_plan.refused]
 
@@ -64,7 +64,7 @@ def test_a_plan_keeps_its_rules(it: Sent) -> None:
     for lane in its_plan.lanes:
         for unit in lane.units:
             same = {name: name for entry in unit.entries for name in entry.awaits}
-            body = units.request(unit, unit.entries, same).body or b""
+            body = units.build_request(unit, unit.entries, same).body or b""
             assert 0 < len(unit.entries) <= it.limits.entries
             assert len(body) <= it.limits.bytes
 

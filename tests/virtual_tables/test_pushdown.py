@@ -13,7 +13,7 @@ from uuid import UUID
 
 import pytest
 
-from integration.fhir.search import address
+from integration.fhir.search import build_path
 from integration.mapping.load import parse_map
 from integration.odata import filter as filters
 from integration.odata import query
@@ -144,7 +144,7 @@ def condition(text: str, of: MappedEntityType = WARDS) -> filters.Expression:
 
 
 def told(found: Pushed, of: MappedEntityType = WARDS) -> tuple[str, str]:
-    search = unquote(address(of.resource, found.parameters)).partition("?")[2]
+    search = unquote(build_path(of.resource, found.parameters)).partition("?")[2]
     if found.nothing:
         return search, "nothing"
     if found.exact:
