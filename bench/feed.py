@@ -19,7 +19,11 @@ import httpx
 from integration.core import decimal_json
 from integration.mapping.load import load_shipped_maps
 from integration.mapping.model import Kind, Route
-from integration.virtual_tables.entity_type import MappedEntityType, property_name, shape
+from integration.virtual_tables.entity_type import (
+    MappedEntityType,
+    format_property_name,
+    build_entity_type,
+)
 
 RESOURCES = 100_000
 OBSERVATIONS = 1_000
@@ -48,7 +52,11 @@ class Times:
 
 async def related_lists(http: httpx.AsyncClient, fhir: str, feed: str) -> Times:
     """Fill the server, and ask both ways in turns."""
-    shapes = [shape(each) for each in load_shipped_maps().values() if Route.VIRTUAL in each.routes]
+    shapes = [
+        build_entity_type(each)
+        for each in load_shipped_maps().values()
+        if Route.VIRTUAL in each.routes
+    ]
     await _fill(http, fhir, shapes)
     asked = [(each, *_addresses(each)) for each in shapes]
     times = Times([], [])
@@ -84,7 +92,7 @@ def _patient_column(of: MappedEntityType) -> tuple[str, str] | None:
             and one.virtual_column.target == "Patient"
             and one.virtual_column.search
         ):
-            return property_name(one), one.virtual_column.search.name
+            return format_property_name(one), one.virtual_column.search.name
     return None
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from integration.app.settings import from_env
+from integration.app.settings import read_settings
 from integration.core import decimal_json
 from integration.core.model import DeliveryRequest, Request
 from integration.fhir import bundle, units
@@ -77,7 +77,7 @@ async def bare(it: Measured, bodies: Sequence[bytes]) -> float:
         ).lanes
         for unit in lane.units
     ]
-    own = fhir_headers(from_env(it.running.settings()).fhir.scope)
+    own = fhir_headers(read_settings(it.running.settings()).fhir.scope)
 
     async def send(request: Request) -> None:
         headers = {**request.headers, **own}

@@ -20,7 +20,7 @@ from typing import Any
 
 import httpx
 
-from integration.core.http import Upstream, make_limiter
+from integration.core.http import Upstream, build_limiter
 from integration.core.model import WorkItem
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
@@ -159,7 +159,7 @@ async def _worked(
 def _neighbour(name: str, transport: httpx.AsyncBaseTransport, clock: Any) -> Upstream:
     http = httpx.AsyncClient(transport=transport)
     base = "http://dataverse" if name == "Dataverse" else "http://fhir/fhir"
-    return Upstream(name, base, http, make_limiter(PLACES, clock))
+    return Upstream(name, base, http, build_limiter(PLACES, clock))
 
 
 def _takes(call: Call) -> float:

@@ -19,7 +19,7 @@ from faults.judge import Report
 from faults.verdict import Answer, Told
 from integration.core.http import Upstream
 from integration.core.model import Status, WorkItem
-from integration.core.rate_limiter import Limiter, full
+from integration.core.rate_limiter import Limiter, build_full_limit
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
@@ -146,7 +146,7 @@ async def verbs(running: Running, transport: Gone, clock: Clock) -> AsyncIterato
     outbox: QueueSender = queues
 
     def neighbour(name: str, base: str, http: httpx.AsyncClient) -> Upstream:
-        room = Limiter(full(16), 10.0, clock, clock.pause)
+        room = Limiter(build_full_limit(16), 10.0, clock, clock.pause)
         return Upstream(name, base, http, room, pause=clock.pause, jitter=lambda: 0.5)
 
     async with (

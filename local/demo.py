@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 
-from integration.app.settings import from_env
+from integration.app.settings import read_settings
 from integration.core.errors import Misconfigured
 from local.access import fhir_headers
 from local.host.settings import CannotStart
@@ -88,7 +88,7 @@ def main() -> int:
 
 async def _demo(settings: Mapping[str, str], running: Running, host: Child) -> tuple[int, str]:
     """How much failed, and the last line."""
-    chosen = from_env({**os.environ, **settings})
+    chosen = read_settings({**os.environ, **settings})
     here = httpx.AsyncClient(timeout=60.0, trust_env=False)
     fhir = httpx.AsyncClient(timeout=110.0, headers=fhir_headers(chosen.fhir.scope))
     async with here, fhir:

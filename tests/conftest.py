@@ -17,10 +17,10 @@ from zlib import crc32
 import httpx
 import pytest
 
-from integration.core.activity import Activities
+from integration.core.activity import ActivityRecorder
 from integration.core.http import Upstream
 from integration.core.model import Delivery, EntryResult, WorkItem
-from integration.core.rate_limiter import Limiter, full
+from integration.core.rate_limiter import Limiter, build_full_limit
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
@@ -438,7 +438,7 @@ class Route:
     fhir: FhirServer
     dataverse: Dataverse
     activity: MemoryActivityLog
-    activities: Activities
+    activities: ActivityRecorder
     limits: Limits = field(default_factory=Limits)
     max_age: float = 3 * DAY
     settings: dict[str, Any] = field(default_factory=dict)
@@ -660,13 +660,13 @@ async def routed(
     def reached(name: str, base: str, transport: httpx.AsyncBaseTransport) -> Upstream:
         http = httpx.AsyncClient(transport=transport)
         # A claim that a test hands out early waits here, as the queue would have kept it.
-        room = Limiter(full(most), inf, moment, pause)
+        room = Limiter(build_full_limit(most), inf, moment, pause)
         return Upstream(
             name, base, http, room, pause=pause, jitter=lambda: 0.5, activities=activities
         )
 
     activity = MemoryActivityLog()
-    activities = Activities(activity.note, clock, moment)
+    activities = ActivityRecorder(activity.note, clock, moment)
     fhir = reached("FHIR server", "http://fhir/fhir", httpx.MockTransport(neighbour.hear))
     rows = reached("Dataverse", "http://dataverse", dataverse)
     yield Route(

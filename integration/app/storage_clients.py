@@ -13,7 +13,7 @@ from azure.storage.blob.aio import BlobServiceClient
 from azure.storage.queue import TextBase64EncodePolicy
 from azure.storage.queue.aio import QueueClient, QueueServiceClient
 
-from integration.app.settings import Storage
+from integration.app.settings import StorageSettings
 from integration.journal import (
     azure_activity,
     azure_blobs,
@@ -49,7 +49,7 @@ TABLES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
+class StorageClients:
     """The three services of an account, with nothing asked of them yet."""
 
     blobs: BlobServiceClient
@@ -58,7 +58,7 @@ class Services:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class Stores:
     """What a storage account keeps for the app."""
 
     journal: Journal
@@ -67,10 +67,12 @@ class Opened:
     waits: Waits
     activity: ActivityLog
     row_keys: RowKeys
-    routes: KeptRoutes
+    data_routes: KeptRoutes
 
 
-def services(storage: Storage, credential: Any, open_: AsyncExitStack, **options: Any) -> Services:
+def open_clients(
+    storage: StorageSettings, credential: Any, open_: AsyncExitStack, **options: Any
+) -> StorageClients:
     """Clients, which `open_` closes; `options` are of the SDK, for all three."""
     of_two = {**_PROMPT, **options}
     if storage.connection:
@@ -83,21 +85,21 @@ def services(storage: Storage, credential: Any, open_: AsyncExitStack, **options
         tables = TableServiceClient(storage.table_url, credential=credential, **options)
     for service in (blobs, queues, tables):
         open_.push_async_callback(service.close)
-    return Services(blobs, queues, tables)
+    return StorageClients(blobs, queues, tables)
 
 
-def queue_client(there: Services, name: str) -> QueueClient:
+def build_queue_client(there: StorageClients, name: str) -> QueueClient:
     # The queue trigger expects base64, unless host.json says otherwise.
     return there.queues.get_queue_client(name, message_encode_policy=TextBase64EncodePolicy())
 
 
-async def opened(storage: Storage, credential: Any, open_: AsyncExitStack) -> Opened:
+async def open_stores(storage: StorageSettings, credential: Any, open_: AsyncExitStack) -> Stores:
     """All of it, made where it is not; `open_` closes the clients. Raises Unavailable or
     Misconfigured."""
-    there = services(storage, credential, open_)
+    there = open_clients(storage, credential, open_)
     blobs, tables = there.blobs, there.tables
     names = (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE)
-    clients = {name: queue_client(there, name) for name in names}
+    clients = {name: build_queue_client(there, name) for name in names}
     journal, (ledger, waits, activity, row_keys, routes), _ = await asyncio.gather(
         azure_store.opened(blobs, tables),
         asyncio.gather(
@@ -109,7 +111,7 @@ async def opened(storage: Storage, credential: Any, open_: AsyncExitStack) -> Op
         ),
         asyncio.gather(*(_queue(queue) for queue in clients.values())),
     )
-    return Opened(
+    return Stores(
         journal,
         AzureQueueSender(clients.__getitem__),
         azure_guard_store.AzureGuardStore(ledger),

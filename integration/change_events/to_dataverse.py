@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
-from integration.core.activity import About, Activities, doing
+from integration.core.activity import ActivityContext, ActivityRecorder, add_activity_context
 from integration.core.errors import Misconfigured, Unavailable
 from integration.core.log_events import log_event
 from integration.core.model import Category, WorkItem
@@ -70,14 +70,14 @@ class ExternalEvents:
     tables: Mapping[str, VirtualTable]
     now: Callable[[], datetime]
     max_age: float
-    activities: Activities = field(default_factory=Activities)
+    activities: ActivityRecorder = field(default_factory=ActivityRecorder)
 
 
 async def notify_dataverse(events: ExternalEvents, item: WorkItem) -> None:
     """Tell Dataverse of `claim.resource` as it is now. Trouble puts the claim back."""
     table = events.tables.get((item.resource or "").partition("/")[0])
     name = table.table if table else None
-    async with events.activities.verb(delivery=item.delivery, resource=item.resource, table=name):
+    async with events.activities.track(delivery=item.delivery, resource=item.resource, table=name):
         try:
             if table is None:
                 raise Misconfigured("no virtual table is known of that resource type")
@@ -115,7 +115,7 @@ async def drop_notification(events: ExternalEvents, item: WorkItem, reason: str)
     )
     table = events.tables.get((item.resource or "").partition("/")[0])
     name = table.table if table else None
-    async with events.activities.verb(delivery=item.delivery, resource=item.resource):
+    async with events.activities.track(delivery=item.delivery, resource=item.resource):
         _record_drop(events, item, name, "dropped", reason)
 
 
@@ -158,7 +158,7 @@ async def _send_action(
     key = table.make_key(resource.partition("/")[2])
     target = {"@odata.type": f"Microsoft.Dynamics.CRM.{table.table}", table.key_column: key}
     path = f"{table.entity_set}/Microsoft.Dynamics.CRM.{action}"
-    with doing(action=action, row=key):
+    with add_activity_context(action=action, row=key):
         answer = await events.dataverse.send(requests.action(path, {"Target": target}), delivery)
     if answer.status >= 400:
         raise Misconfigured(
@@ -170,5 +170,5 @@ async def _send_action(
 def _record_drop(
     events: ExternalEvents, item: WorkItem, table: str | None, status: str, reason: str
 ) -> None:
-    about = About(item.delivery, item.resource, table, None, "tell")
-    events.activities.note(Category.ERROR, "Dataverse", status, about, notes=(reason,))
+    about = ActivityContext(item.delivery, item.resource, table, None, "tell")
+    events.activities.record(Category.ERROR, "Dataverse", status, about, notes=(reason,))

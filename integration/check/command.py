@@ -52,15 +52,15 @@ async def lines(ends: Connections) -> list[Line]:
     from integration.check import storage  # with its SDKs
     from integration.journal import azure_data_routes
 
-    used = ends.settings.mirroring
-    read = files.read_map_files(used.map_set, used.map_prefix, used.own_maps, used.enabled)
+    used = ends.settings.mirror
+    read = files.read_map_files(used.map_set, used.map_prefix, used.maps_folder, used.enabled_maps)
     maps = load.build_maps(read)
     table_of_routes = ends.storage.tables.get_table_client(azure_data_routes.TABLE)
     kept = azure_data_routes.AzureRoutes(table_of_routes)
-    told = frozenset(ends.settings.feed.told)
-    routes = DataRoutes(kept, files.list_tables(read), used.to != "off", told)
+    told = frozenset(ends.settings.feed.event_types)
+    routes = DataRoutes(kept, files.list_tables(read), used.target != "off", told)
     chosen, line = await _routes(routes)
-    mirrored = _mirrored(maps, chosen, to=used.to)
+    mirrored = _mirrored(maps, chosen, to=used.target)
     named = _named(maps, chosen, used.map_prefix)
     heard = [table for name, table in named.items() if name in told]
     parts = await asyncio.gather(
@@ -105,8 +105,8 @@ async def _routes(routes: DataRoutes) -> tuple[Mapping[str, str], Line]:
     chosen = {name: one.routes[0] for name, one in routes.tables.items()}
 
     try:
-        stored = await routes.kept.all()
-        chosen.update(await routes.current())
+        stored = await routes.store.all()
+        chosen.update(await routes.get_routes())
     except IntegrationError:
         return chosen, skipped(_ROUTES, "see table routes")
     strangers = sorted(stored.keys() - chosen.keys())

@@ -9,21 +9,21 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from integration.app import wiring
-from integration.app.http_clients import Caller, open_upstream
+from integration.app.http_clients import ClientContext, open_upstream
 from integration.app.settings import (
-    Service,
+    UpstreamSettings,
     Settings,
-    events_queue_itself,
-    from_env,
-    provisioning_from_env,
+    get_events_queue,
+    read_settings,
+    read_provision_settings,
 )
-from integration.core.activity import Activities
+from integration.core.activity import ActivityRecorder
 from integration.core.http import Upstream
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 
 if TYPE_CHECKING:  # with its SDKs, which no import of the doors should wait for
-    from integration.app.storage_clients import Services
+    from integration.app.storage_clients import StorageClients
 
 
 # Bytes of the feed's metadata that a check reads.
@@ -36,7 +36,7 @@ class Connections:
 
     settings: Settings
     events_queue: str
-    storage: Services
+    storage: StorageClients
     fhir: FhirServer
     dataverse: Dataverse
     sources: Mapping[str, Upstream]
@@ -52,18 +52,20 @@ async def open_connections(skew: float) -> AsyncIterator[Connections]:
     """Every neighbour, each for itself, with nothing made or asked of it. Raises Misconfigured."""
     from integration.app import storage_clients
 
-    settings, provisioning = from_env(), provisioning_from_env()
+    settings, provisioning = read_settings(), read_provision_settings()
     async with AsyncExitStack() as open_:
-        asking = wiring.service_credential(settings, open_)
-        caller = Caller(asking, Activities(), open_)
-        feed = provisioning.feed_url and Service(provisioning.feed_url.rstrip("/"), None, 1, 30)
+        asking = wiring.build_credential(settings, open_)
+        caller = ClientContext(asking, ActivityRecorder(), open_)
+        feed = provisioning.feed_url and UpstreamSettings(
+            provisioning.feed_url.rstrip("/"), None, 1, 30
+        )
         yield Connections(
             settings,
-            events_queue_itself(),
-            storage_clients.services(settings.storage, asking, open_, retry_total=0),
+            get_events_queue(),
+            storage_clients.open_clients(settings.storage, asking, open_, retry_total=0),
             FhirServer(open_upstream("FHIR server", settings.fhir, caller)),
             Dataverse(open_upstream("Dataverse", settings.dataverse, caller)),
-            wiring.fetch_sources(settings, caller).upstreams,
+            wiring.open_sources(settings, caller).upstreams,
             open_upstream("the feed", feed, caller, _OF_THE_FEED) if feed else None,
             provisioning.feed_key,
             asking,

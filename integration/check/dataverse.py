@@ -11,7 +11,7 @@ from integration.check.connections import Connections
 from integration.check.report import Line, failed, ok, skipped
 from integration.check.runner import attempt, clock_line
 from integration.core import decimal_json
-from integration.core.activity import doing
+from integration.core.activity import add_activity_context
 from integration.core.errors import Misconfigured
 from integration.core.model import Request, Response
 from integration.dataverse import requests
@@ -34,9 +34,9 @@ async def lines(
     ends: Connections, maps: Maps, mirrored: Sequence[EntityMap], told: list[str]
 ) -> list[Line]:
     """`told`: virtual tables of whose changes Dataverse hears."""
-    used = ends.settings.mirroring
+    used = ends.settings.mirror
     keys = provision.custom(mirrored, used.map_set, used.map_prefix or "", keys=False)
-    by_toolkit = used.to == "healthcare-api"
+    by_toolkit = used.target == "healthcare-api"
     return list(
         await asyncio.gather(
             attempt(_USER, _user(ends), away=remedies.DATAVERSE_AWAY, refused=remedies.PROVISION),
@@ -72,7 +72,7 @@ async def lines(
 
 
 async def sent(ends: Connections, request: Request) -> Response:
-    with doing(action=_CHECK):
+    with add_activity_context(action=_CHECK):
         return await ends.dataverse.send(request, _CHECK)
 
 
@@ -82,7 +82,7 @@ async def asked(ends: Connections, path: str) -> dict[str, Any] | None:
     answer = await sent(ends, Request("GET", f"{API}/{path}", headers=headers))
     if answer.status == 404:
         return None
-    body = decimal_json.object_or_none(answer.body) if answer.status == 200 else None
+    body = decimal_json.decode_object(answer.body) if answer.status == 200 else None
     if body is None:
         what = path.partition("?")[0].partition("(")[0]
         raise Misconfigured(f"Dataverse answered {answer.status} about {what}")
@@ -100,7 +100,7 @@ async def _privileges(
     ends: Connections, maps: Maps, mirrored: Sequence[EntityMap], told: list[str]
 ) -> Line:
     """https://learn.microsoft.com/power-apps/developer/data-platform/webapi/reference/retrieveuserprivileges"""
-    role = provision.role(ends.settings.mirroring, maps, mirrored, told)
+    role = provision.role(ends.settings.mirror, maps, mirrored, told)
     schemas = {name: str(found["SchemaName"]) for name in role.tables
                if (found := await asked(ends, f"{_table(name)}?$select=SchemaName"))}  # fmt: skip
     user = (await asked(ends, "WhoAmI") or {}).get("UserId")
@@ -123,7 +123,7 @@ async def _columns(ends: Connections, entity: EntityMap, *, by_toolkit: bool) ->
     tables = {table: await ends.dataverse.columns(table) for table in on.tables}
     wrong = find_schema_mismatches(on, tables)
     if wrong:
-        mend = remedies.columns(ends.settings.mirroring.map_prefix)
+        mend = remedies.columns(ends.settings.mirror.map_prefix)
         return failed(name, results.listed(wrong), mend)
     return ok(name, f"as the map wants them, in {', '.join(on.tables)}")
 

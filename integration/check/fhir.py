@@ -11,7 +11,7 @@ from integration.check.connections import Connections
 from integration.check.report import Line, failed, ok
 from integration.check.runner import attempt, clock_line
 from integration.core import decimal_json
-from integration.core.activity import doing
+from integration.core.activity import add_activity_context
 from integration.core.http import Upstream
 from integration.core.model import Request, Response
 
@@ -53,7 +53,7 @@ async def sources(ends: Connections) -> list[Line]:
 
 async def _metadata(ends: Connections) -> Line:
     answer = await _sent(ends, Request("GET", "metadata", headers=_JSON))
-    body = decimal_json.object_or_none(answer.body)
+    body = decimal_json.decode_object(answer.body)
     return results.capability("FHIR metadata", answer.status, body)
 
 
@@ -79,5 +79,5 @@ async def _write(ends: Connections) -> Line:
 
 
 async def _sent(ends: Connections, request: Request) -> Response:
-    with doing(action=_CHECK):
+    with add_activity_context(action=_CHECK):
         return await ends.fhir.send(request, _CHECK)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 from uuid import uuid4
 
-from integration.app.storage_clients import CONTAINER, TABLES, queue_client
+from integration.app.storage_clients import CONTAINER, TABLES, build_queue_client
 from integration.check import remedies
 from integration.check.connections import Connections
 from integration.check.report import Line, failed, ok
@@ -65,7 +65,7 @@ async def _blob(ends: Connections) -> str:
 
 async def _queue(ends: Connections, name: str) -> str:
     """The events' queue and those of what failed are filled by others."""
-    queue = queue_client(ends.storage, name)
+    queue = build_queue_client(ends.storage, name)
     await queue.peek_messages()
     if name not in _OURS:
         return "peeked"

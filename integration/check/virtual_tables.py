@@ -26,7 +26,7 @@ async def lines(ends: Connections, named: Mapping[str, str], told: Collection[st
         why = "FEED_URL is not set, so no virtual tables are looked for"
         return [skipped(name, why) for name in (_TABLES, _SOURCE, _EVENTS, _FEED)]
     away = remedies.DATAVERSE_AWAY
-    prefix = ends.settings.mirroring.map_prefix
+    prefix = ends.settings.mirror.map_prefix
     if prefix is None:
         unnamed = failed(_TABLES, "MAP_PREFIX is not set: they have no names", remedies.SETTINGS)
         return [unnamed, await _fed(ends.feed, ends.feed_key)]

@@ -24,7 +24,7 @@ from typing import Any
 
 import msgspec
 
-from integration.app.settings import Reading, reading_from_env
+from integration.app.settings import DeliverySettings, read_delivery_settings
 from integration.check import command as check_command
 from integration.cli import map_command, toolkit_command
 from integration.cli.map_command import Tables
@@ -52,7 +52,7 @@ from integration.reconcile.walk import Reconcile
 def main(arguments: list[str]) -> int:
     """0 when everything would be done, 1 when something would be refused, 2 when all is."""
     try:
-        reading = reading_from_env()
+        reading = read_delivery_settings()
     except Misconfigured as error:
         _say(str(error))
         return 2
@@ -97,7 +97,7 @@ def main(arguments: list[str]) -> int:
     return _plan(chosen.file, reading, limits, as_json=chosen.json)
 
 
-def _plan(file: Path, reading: Reading, limits: Limits, *, as_json: bool) -> int:
+def _plan(file: Path, reading: DeliverySettings, limits: Limits, *, as_json: bool) -> int:
     body = _bytes(file)
     if body is None:
         return 2
@@ -127,7 +127,7 @@ def _bytes(file: Path) -> bytes | None:
 async def _dataverse() -> AsyncIterator[Dataverse]:
     from integration.app import wiring  # with all it imports, which the other commands do without
 
-    async with wiring.dataverse() as dataverse:
+    async with wiring.open_dataverse() as dataverse:
         yield dataverse
 
 
@@ -135,11 +135,11 @@ async def _tables_of(names: Iterable[str]) -> Tables:
     """As the organisation of the settings has them."""
     from integration.app import wiring  # with all it imports, which the other commands do without
 
-    async with wiring.dataverse() as dataverse:
+    async with wiring.open_dataverse() as dataverse:
         return {name: await dataverse.columns(name) for name in names}
 
 
-def _door(reading: Reading) -> Intake:
+def _door(reading: DeliverySettings) -> Intake:
     """The app's own door, with a journal that has seen nothing."""
     return Intake(
         MemoryJournal(),
@@ -155,7 +155,7 @@ def _door(reading: Reading) -> Intake:
 async def _tenant(named: Later) -> Toolkit:
     from integration.app import wiring  # with all it imports, which the other commands do without
 
-    async with wiring.dataverse() as dataverse:
+    async with wiring.open_dataverse() as dataverse:
 
         async def send(request: Request) -> Response:
             return await dataverse.send(request, "toolkit")
@@ -183,9 +183,11 @@ async def _reconcile(dry: bool) -> AsyncIterator[Reconcile]:
     from integration.app import wiring  # with all it imports, which the other commands do without
 
     try:
-        parts = await wiring.parts()
+        parts = await wiring.get_parts()
         mirrored = {
-            name for name, queue in (await parts.routes.followed()).items() if queue == MIRROR_QUEUE
+            name
+            for name, queue in (await parts.data_routes.get_change_queues()).items()
+            if queue == MIRROR_QUEUE
         }
         if not mirrored:
             raise Misconfigured("nothing is mirrored: MIRROR_TO is off, or no map is in use")
@@ -193,12 +195,12 @@ async def _reconcile(dry: bool) -> AsyncIterator[Reconcile]:
         run = parts.intake.new_id(now)
         if not dry:
             await synthetic_deliveries.note(parts.journal, run, "reconcile", now, now)
-        async with parts.mirror.activities.verb(delivery=run):
+        async with parts.mirror.activities.track(delivery=run):
             maps = {name: each for name, each in parts.mirror.maps.items() if name in mirrored}
             mirror = replace(parts.mirror, maps=maps)
             yield Reconcile(mirror, parts.fhir, parts.dataverse, run, asyncio.sleep, dry)
     finally:
-        await wiring.closed()
+        await wiring.close_parts()
 
 
 def _refuses(told: Mapping[str, Any]) -> bool:

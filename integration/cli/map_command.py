@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from integration.app.settings import mirroring_from_env
+from integration.app.settings import read_mirror_settings
 from integration.core import decimal_json
 from integration.core.errors import IntegrationError, Unmappable
 from integration.core.model import Column
@@ -79,13 +79,13 @@ def run(
 
 def _maps(chosen: argparse.Namespace) -> Maps:
     """Raises Misconfigured."""
-    settings = mirroring_from_env()
+    settings = read_mirror_settings()
     prefix = chosen.prefix or settings.map_prefix
     if not chosen.check:
         prefix = prefix or _PREFIX
-    enabled = chosen.enable if chosen.enable is not None else settings.enabled
+    enabled = chosen.enable if chosen.enable is not None else settings.enabled_maps
     return load.load_maps(
-        chosen.set or settings.map_set, prefix, chosen.maps or settings.own_maps, enabled
+        chosen.set or settings.map_set, prefix, chosen.maps or settings.maps_folder, enabled
     )
 
 

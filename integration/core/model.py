@@ -19,7 +19,7 @@ class Request:
     path: str
     body: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    most: int | None = None
+    max_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class EntryResult:
     resource: str | None = None  # what a read found, as JSON text: decoded, it would lose digits
 
     @property
-    def written(self) -> bool:
+    def is_written(self) -> bool:
         """Done as asked; else refused."""
         return 200 <= self.status < 300 or self.status == 304
 

@@ -10,7 +10,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from integration.core import activity, decimal_json
-from integration.core.activity import About, category_of, doing, together
+from integration.core.activity import (
+    ActivityContext,
+    categorize_status,
+    add_activity_context,
+    share_activity_contexts,
+)
 from integration.core.errors import Misconfigured, Unavailable
 from integration.core.http import Upstream
 from integration.core.model import Column, Request, Response
@@ -56,8 +61,10 @@ class Dataverse:
     async def ask(self, questions: Sequence[Request], correlation: str) -> list[Response]:
         """The answers to reads. What is asked while others are under way goes together with what
         everybody else asks then, in one request."""
-        with doing(action="look-up"):
-            asked = [_Question(each, correlation, activity.about()) for each in questions]
+        with add_activity_context(action="look-up"):
+            asked = [
+                _Question(each, correlation, activity.get_activity_context()) for each in questions
+            ]
         self._waiting.extend(asked)
         if len(self._flights) < _FLIGHTS:
             flight = asyncio.create_task(self._fly())
@@ -68,7 +75,7 @@ class Dataverse:
     async def change(self, changes: Sequence[Change], correlation: str) -> Response:
         """All of the changes or none: the answer to the one that failed, or to the last."""
         asked = [_with(requests.change(each), self.options) for each in changes]
-        with doing(**_told(changes)):
+        with add_activity_context(**_told(changes)):
             if len(asked) == 1:
                 return await self.send(asked[0], correlation)
             # A part inherits the caller from the whole, and no other header.
@@ -79,7 +86,7 @@ class Dataverse:
             if not failed and len(answers) != len(asked):
                 raise Unavailable(self.upstream.name, "a change set was answered in part")
             if failed and whole.status < 400:
-                self._note_failure(failed[0], activity.about())
+                self._note_failure(failed[0], activity.get_activity_context())
         return self._heard((failed or answers)[0])
 
     async def _fly(self) -> None:
@@ -95,7 +102,7 @@ class Dataverse:
                 _settle(each.answer, answer)
 
     async def _answers(self, asked: Sequence[_Question]) -> list[Response | Exception]:
-        with together(each.about for each in asked):
+        with share_activity_contexts(each.about for each in asked):
             if len(asked) == 1:
                 return [await self.send(asked[0].request, asked[0].correlation)]
             questions = batch.questions([each.request for each in asked])
@@ -107,10 +114,10 @@ class Dataverse:
                 self._note_failure(answer, each.about)
         return [self._trouble(answer) or answer for answer in answers]
 
-    def _note_failure(self, answer: Response, about: About) -> None:
+    def _note_failure(self, answer: Response, about: ActivityContext) -> None:
         """A part of a batch that is answered 200 as a whole."""
-        activities, category = self.upstream.activities, category_of(answer.status)
-        activities.note(category, self.upstream.name, str(answer.status), about)
+        activities, category = self.upstream.activities, categorize_status(answer.status)
+        activities.record(category, self.upstream.name, str(answer.status), about)
 
     def _parts(self, response: Response) -> list[Response]:
         try:
@@ -131,7 +138,9 @@ class Dataverse:
         if response.status >= 500 or response.status in (408, 429):
             why = f"answered {response.status}"
             unheard = response.status in _GIVEN_UP
-            return Unavailable(self.upstream.name, why, response.retry_after, unheard=unheard)
+            return Unavailable(
+                self.upstream.name, why, response.retry_after, is_outcome_unknown=unheard
+            )
         return None
 
     def _heed(self, hint: str) -> None:
@@ -139,7 +148,7 @@ class Dataverse:
         https://learn.microsoft.com/power-apps/developer/data-platform/send-parallel-requests
         """
         if hint.isascii() and hint.isdigit() and len(hint) <= 6:
-            self.upstream.limiter.advise(int(hint))
+            self.upstream.limiter.set_advice(int(hint))
 
     async def columns(self, table: str) -> Mapping[str, Column]:
         """The table's columns. Raises Misconfigured where the organisation has no such table."""
@@ -152,7 +161,7 @@ class Dataverse:
 
     async def _read_columns(self, table: str) -> Mapping[str, Column]:
         asked = (requests.columns_of(table, cast) for cast in requests.CASTS)
-        with doing(action="metadata", table=table):
+        with add_activity_context(action="metadata", table=table):
             responses = await asyncio.gather(*(self.send(request, "metadata") for request in asked))
         for response in responses:
             if response.status != 200:
@@ -166,7 +175,7 @@ class Dataverse:
 class _Question:
     request: Request
     correlation: str
-    about: About
+    about: ActivityContext
     answer: asyncio.Future[Response] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )

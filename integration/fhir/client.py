@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from integration.core import decimal_json
-from integration.core.activity import doing
+from integration.core.activity import add_activity_context
 from integration.core.errors import Misconfigured, Unavailable
 from integration.core.http import Upstream
 from integration.core.model import Request, Response
@@ -30,7 +30,7 @@ class FhirServer:
     async def read(self, identity: str, delivery: str) -> dict[str, Any] | None:
         """The current state of Type/id; None when it is deleted, or never was."""
         headers = {"accept": "application/fhir+json"}
-        with doing(action="read", resource=identity):
+        with add_activity_context(action="read", resource=identity):
             response = await self.send(Request("GET", identity, headers=headers), delivery)
         if response.status in (404, 410):
             return None
@@ -55,7 +55,7 @@ class FhirServer:
         headers = {"accept": "application/fhir+json", **(headers or {})}
         name = self.upstream.name
         response = await self.send(
-            Request("GET", path, headers=headers, most=max_bytes), correlation
+            Request("GET", path, headers=headers, max_bytes=max_bytes), correlation
         )
         if response.status >= 500 or response.status == 408:
             raise Unavailable(name, f"a search was answered {response.status}")

@@ -143,7 +143,7 @@ def check_id(resource: dict[str, Any], expression: str) -> str | None:
 def check_resource(value: Any, expression: str | None) -> dict[str, Any]:
     """A JSON object that names an R4 resource type, not nested beyond reason."""
     resource = check_inner_resource(value, expression)
-    if decimal_json.too_deep(resource):
+    if decimal_json.is_too_deep(resource):
         raise Rejected(
             Issue("too-long", f"nested more than {decimal_json.MAX_DEPTH} levels deep", expression)
         )

@@ -65,6 +65,6 @@ def read_patch(body: bytes, received: DeliveryRequest) -> Contents:
 def _check_operations(value: Any, where: str | None) -> None:
     if not isinstance(value, list) or not value or not all(isinstance(one, dict) for one in value):
         raise Rejected(Issue("invalid", "a patch is a list of operations, at least one", where))
-    if decimal_json.too_deep(value):
+    if decimal_json.is_too_deep(value):
         text = f"nested more than {decimal_json.MAX_DEPTH} levels deep"
         raise Rejected(Issue("too-long", text, where))

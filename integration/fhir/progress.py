@@ -28,9 +28,9 @@ class Progress:
         for item in results:
             self.settled[item.position] = item
             target = names[item.position]
-            if (item.written or item.superseded) and item.location and "/" not in target:
+            if (item.is_written or item.superseded) and item.location and "/" not in target:
                 self.identities[target] = get_identity(item, target)
-            if not (item.written or item.superseded) and unit.kind == "transaction":
+            if not (item.is_written or item.superseded) and unit.kind == "transaction":
                 self.broken = True
 
     def list_unsettled(self, unit: Unit) -> list[UnitEntry]:
@@ -40,7 +40,7 @@ class Progress:
     def map_written(self, unit: Unit) -> dict[int, bool]:
         """Of its settled entries: whether the server holds what they say."""
         settled = {n: self.settled.get(n) for entry in unit.entries for n in entry.positions}
-        return {n: item.written for n, item in settled.items() if item is not None}
+        return {n: item.is_written for n, item in settled.items() if item is not None}
 
     def refuse_blocked(self, unit: Unit) -> list[EntryResult]:
         """Entries that cannot go because of what became of earlier ones."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from integration.core.activity import doing
+from integration.core.activity import add_activity_context
 from integration.core.errors import Misconfigured, Unavailable, Unmappable
 from integration.core.model import RowResult, WorkItem
 from integration.dataverse import upsert_bundle
@@ -189,10 +189,10 @@ async def _posted(
     asked = replace(asked, headers={**asked.headers, **dataverse.options})
     still = partial(write_guard.ensure_time_left, it.guard, subject.taken)
     try:
-        with doing(action="upsert bundle"):
+        with add_activity_context(action="upsert bundle"):
             response = await dataverse.send(asked, claim.delivery, still)
     except Unavailable as error:
-        if error.unheard:
+        if error.is_outcome_unknown:
             # Dataverse may be at it still: the turn is nobody's until its lease ends.
             subject.taken.locks.clear()
         raise

@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from integration.core.activity import About, Activities
+from integration.core.activity import ActivityContext, ActivityRecorder
 from integration.core.errors import Misconfigured, Unavailable
 from integration.core.log_events import log_event
 from integration.core.model import Category, RowResult, WorkItem
@@ -38,7 +38,7 @@ class Mirror:
     broken: Mapping[str, str]
     now: Callable[[], datetime]
     max_age: float
-    activities: Activities = field(default_factory=Activities)
+    activities: ActivityRecorder = field(default_factory=ActivityRecorder)
     followed: ChangeQueues | None = None  # None: every type that has a map is mirrored
     row_keys: RowKeys = field(default_factory=MemoryRowKeys)
 
@@ -117,7 +117,7 @@ async def park(it: Mirror, claim: WorkItem, reason: str) -> None:
     """Give up on a row until an operator looks at it."""
     log_event("row.parked", delivery=claim.delivery, resource=claim.resource, reason=reason)
     parked = RowResult(*_of(it, claim), None, "parked", None, (reason,))
-    async with it.activities.verb():
+    async with it.activities.track():
         _note(it, parked, it.now(), error=True)
         await it.journal.note_row(parked)
 
@@ -125,11 +125,13 @@ async def park(it: Mirror, claim: WorkItem, reason: str) -> None:
 def _note(it: Mirror, outcome: RowResult, began: datetime, error: bool) -> None:
     """What came of it, in the activity log."""
     done = Category.WARNING if outcome.notes else Category.INFORMATION
-    it.activities.note(
+    it.activities.record(
         Category.ERROR if error else done,
         "Dataverse",
         outcome.action,
-        About(outcome.delivery, outcome.resource, outcome.table or None, outcome.row, "mirror"),
+        ActivityContext(
+            outcome.delivery, outcome.resource, outcome.table or None, outcome.row, "mirror"
+        ),
         notes=outcome.notes,
         seconds=(it.now() - began).total_seconds(),
     )
@@ -137,7 +139,7 @@ def _note(it: Mirror, outcome: RowResult, began: datetime, error: bool) -> None:
 
 def _working(it: Mirror, claim: WorkItem) -> AbstractAsyncContextManager[None]:
     table = _table(it, claim) or None
-    return it.activities.verb(delivery=claim.delivery, resource=claim.resource, table=table)
+    return it.activities.track(delivery=claim.delivery, resource=claim.resource, table=table)
 
 
 def _of(it: Mirror, claim: WorkItem) -> tuple[str, str, str]:

@@ -47,7 +47,7 @@ class Tenant:
             return None
         if response.status != 200:
             raise Misconfigured(f"{path.partition('?')[0]}: {self._answered(response)}")
-        answer = decimal_json.object_or_none(response.body)
+        answer = decimal_json.decode_object(response.body)
         if answer is None:
             raise Misconfigured("Dataverse answered what is no answer of its Web API")
         return answer

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 
-from integration.app.settings import mirroring_from_env, provisioning_from_env
+from integration.app.settings import read_mirror_settings, read_provision_settings
 from integration.core.errors import IntegrationError, Misconfigured
 from integration.core.model import Request, Response
 from integration.dataverse.client import Dataverse
@@ -58,7 +58,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace, opened: Opened, prompt: Callable[[str], str], say: Say) -> int:
     """0 when everything is there, 1 when a person has to look at something, 2 when it ended."""
     try:
-        settings = provisioning_from_env()
+        settings = read_provision_settings()
         wanted = _wanted(
             chosen, chosen.feed or settings.feed_url, chosen.identity or settings.client_id
         )
@@ -82,7 +82,7 @@ def _wanted(chosen: argparse.Namespace, address: str | None, identity: str | Non
         raise Misconfigured("the client id of the app's identity is a GUID")
     feed = None if address is None else Feed(f"{address.rstrip('/')}/", chosen.paging)
     unit = chosen.business_unit
-    used = mirroring_from_env()
+    used = read_mirror_settings()
     more = {"keys": chosen.keys, "also": tuple(chosen.mirrored)}
     return load.wanted(used, feed, chosen.solution, identity, unit, **more)
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from integration.app.settings import Mirroring
+from integration.app.settings import MirrorSettings
 from integration.core.errors import Misconfigured
 from integration.mapping import load
 from integration.mapping.concepts import CONCEPT_TABLE
@@ -33,7 +33,7 @@ Data = Mapping[str, Any]
 
 
 def wanted(
-    used: Mirroring,
+    used: MirrorSettings,
     feed: Feed | None,
     solution: str,
     identity: str | None,
@@ -50,10 +50,10 @@ def wanted(
             "set MAP_PREFIX to the publisher's prefix: 2 to 8 small letters and digits, a letter "
             "first, and not mscrm"
         )
-    maps = load.load_maps(used.map_set, prefix, used.own_maps, used.enabled)
+    maps = load.load_maps(used.map_set, prefix, used.maps_folder, used.enabled_maps)
     if maps.broken:
         raise Misconfigured("; ".join(maps.broken.values()))
-    mirrored = [] if used.to == "off" else list(_mirrored(maps, also))
+    mirrored = [] if used.target == "off" else list(_mirrored(maps, also))
     virtual = virtual_tables(maps.available, maps.entities.values(), prefix) if feed else ()
     return Wanted(
         prefix=prefix,
@@ -131,7 +131,7 @@ def _column(name: str, data: Data) -> CustomColumn:
 
 
 def role(
-    used: Mirroring, maps: Maps, mirrored: Iterable[EntityMap], virtual: Iterable[str]
+    used: MirrorSettings, maps: Maps, mirrored: Iterable[EntityMap], virtual: Iterable[str]
 ) -> Role:
     data = tomllib.loads((FOLDER / "role.toml").read_text("utf-8"))
     kinds, tables = data["tables"], dict[str, dict[str, None]]()
@@ -139,13 +139,15 @@ def role(
         tables.setdefault(table, {}).update(dict.fromkeys(kinds[kind]))
     platform = list(data["platform"])
     for setting, privileges in data["settings"].items():
-        if _HEADERS[setting] in used.options:
+        if _HEADERS[setting] in used.change_headers:
             platform += privileges
     granted = {table: tuple(verbs) for table, verbs in tables.items()}
     return Role(data["name"], granted, tuple(platform))
 
 
-def _kinds(used: Mirroring, maps: Maps, mirrored: Iterable[EntityMap]) -> Iterator[tuple[str, str]]:
+def _kinds(
+    used: MirrorSettings, maps: Maps, mirrored: Iterable[EntityMap]
+) -> Iterator[tuple[str, str]]:
     for entity in mirrored:
         on = entity.select_route(Route.DATAVERSE)
         yield on.table, "row"

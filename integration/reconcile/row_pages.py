@@ -39,7 +39,7 @@ def _own(name: str, base: str, url: str) -> str:
 
 
 def _decoded(name: str, answer: Response) -> dict[str, Any]:
-    decoded = decimal_json.object_or_none(answer.body)
+    decoded = decimal_json.decode_object(answer.body)
     if decoded is None:
         raise Unavailable(name, "a page was no JSON object")
     return decoded

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 
-from integration.core.activity import doing
+from integration.core.activity import add_activity_context
 from integration.core.errors import Unavailable
 from integration.core.http import Upstream
 from integration.core.model import Request
@@ -120,7 +120,7 @@ async def _fetch(job: _FetchJob, address: str) -> FetchedResponse:
     if job.bytes_left <= 0:
         return FetchedResponse(TOO_LARGE)
     base, path = allowed
-    with doing(action="fetch"):
+    with add_activity_context(action="fetch"):
         response = await upstreams[base].send(Request("GET", path, headers=_HEADERS))
     if response.status == 408 or response.status >= 500:
         reason = f"a fetch was answered {response.status}"

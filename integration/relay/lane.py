@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from integration.core.activity import about, category_of, doing
+from integration.core.activity import get_activity_context, categorize_status, add_activity_context
 from integration.core.errors import Issue, Misconfigured, Unavailable
 from integration.core.model import Category, Delivery, EntryResult, Status, WorkItem
 from integration.fhir import entry_results, previous_attempt, units
@@ -92,7 +92,7 @@ async def _send_unit(progress: _LaneRun, unit: Unit, name: str) -> None:
     try:
         await _attempt_unit(attempt)
     except (Unavailable, Misconfigured) as error:
-        is_unheard = isinstance(error, Unavailable) and error.unheard
+        is_unheard = isinstance(error, Unavailable) and error.is_outcome_unknown
         if attempt.send_state is SendState.UNHEARD and not is_unheard:
             attempt.send_state = SendState.ANSWERED
         await write_guard.release(
@@ -175,7 +175,9 @@ async def _attempt_unit(attempt: UnitAttempt) -> None:
     attempt.send_state = SendState.UNHEARD
     ensure_time_left = partial(write_guard.ensure_time_left, context.guard, locks)
     request = units.build_request(unit, todo, progress.identities)
-    with doing(action=f"write unit {attempt.name}", resource=_get_single_target(todo)):
+    with add_activity_context(
+        action=f"write unit {attempt.name}", resource=_get_single_target(todo)
+    ):
         response = await context.fhir.send(request, delivery.id, ensure_time_left)
         attempt.send_state = SendState.ANSWERED
         unit_results = entry_results.read_response(unit, todo, response, progress.attempt_number)
@@ -203,7 +205,7 @@ async def _settle(
         return
     context, delivery = progress.context, progress.delivery
     targets_by_position = map_targets(unit)
-    written = [item for item in results if item.written]
+    written = [item for item in results if item.is_written]
     changed = {get_identity(item, targets_by_position[item.position]) for item in written}
     changed.update(
         resource for item in written for resource in (matches or {}).get(item.position, ())
@@ -245,12 +247,16 @@ def _get_single_target(entries: Sequence[UnitEntry]) -> str | None:
 
 def _record_refusals(attempt: UnitAttempt, results: Sequence[EntryResult]) -> None:
     """In the activity log: a batch is answered 200, whatever is in it."""
-    statuses = sorted(Counter(item.status for item in results if not item.written).items())
+    statuses = sorted(Counter(item.status for item in results if not item.is_written).items())
     if statuses:
         upstream = attempt.progress.context.fhir.upstream
         notes = tuple(f"{status}: {count} of {len(results)}" for status, count in statuses)
-        category = max((category_of(status) for status, _ in statuses), key=list(Category).index)
-        upstream.activities.note(category, upstream.name, "refused", about(), notes=notes)
+        category = max(
+            (categorize_status(status) for status, _ in statuses), key=list(Category).index
+        )
+        upstream.activities.record(
+            category, upstream.name, "refused", get_activity_context(), notes=notes
+        )
 
 
 async def _is_cancelled(context: LaneContext, delivery: Delivery) -> bool:

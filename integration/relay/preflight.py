@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from integration.core import decimal_json
-from integration.core.activity import doing
+from integration.core.activity import add_activity_context
 from integration.core.errors import Unavailable
 from integration.core.model import Delivery, EntryResult, Response
 from integration.fhir import entry_results, previous_attempt, units
@@ -170,7 +170,7 @@ async def find_already_applied(
         name: version
         for item in settled
         for name, _, version in [(item.location or "").partition("/_history/")]
-        if item.written and version
+        if item.is_written and version
     }
     candidates: list[UnconfirmedEntry] = []
     for entry in entries:
@@ -225,7 +225,7 @@ def _build_resource(entry: UnitEntry, identities: Mapping[str, str]) -> dict[str
 
 
 async def _look_up(preflight: Preflight, addresses: Sequence[str]) -> list[Any]:
-    with doing(action="look-up"):
+    with add_activity_context(action="look-up"):
         response: Response = await preflight.fhir.send(
             units.build_reads(addresses), preflight.delivery.id
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
-from integration.core.activity import Activities
+from integration.core.activity import ActivityRecorder
 from integration.core.errors import Issue, Misconfigured, Unavailable
 from integration.core.log_events import log_event
 from integration.core.model import Delivery, EntryResult, Status, WorkItem
@@ -41,7 +41,7 @@ class Relay:
     now: Callable[[], datetime]
     max_age: float
     sources: Sources = NO_SOURCES
-    activities: Activities = field(default_factory=Activities)
+    activities: ActivityRecorder = field(default_factory=ActivityRecorder)
 
     @property
     def journal(self) -> Journal:
@@ -54,7 +54,7 @@ class Relay:
 
 async def process(relay: Relay, item: WorkItem) -> None:
     """Carry a delivery, or one lane of it. Trouble of a neighbour puts the claim back."""
-    async with relay.activities.verb(delivery=item.delivery):
+    async with relay.activities.track(delivery=item.delivery):
         await _process_or_requeue(relay, item)
 
 
@@ -175,7 +175,7 @@ async def _fan_out(relay: Relay, delivery: Delivery, lanes: Sequence[Lane]) -> N
 
 
 async def _finish(relay: Relay, delivery: Delivery, results: Sequence[EntryResult]) -> None:
-    written = sum(item.written for item in results)
+    written = sum(item.is_written for item in results)
     superseded = sum(item.superseded for item in results)
     await relay.journal.change(
         delivery.id,

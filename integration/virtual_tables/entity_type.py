@@ -24,7 +24,7 @@ from integration.mapping.model import (
     Route,
     SearchType,
 )
-from integration.odata.model import EntityType, Property, Row, Type, Value
+from integration.odata.model import EntityType, Property, EntityValues, Type, Value
 
 # https://hl7.org/fhir/R4/datatypes.html#id
 _LONGEST_ID = 64
@@ -66,7 +66,7 @@ class MappedEntityType:
         """The resource type."""
         return self.entity.resource
 
-    def of(self, properties: Collection[str] | None) -> MappedEntityType:
+    def select(self, properties: Collection[str] | None) -> MappedEntityType:
         """The table with these properties alone, and those of every row; None: with all."""
         if properties is None:
             return self
@@ -75,12 +75,12 @@ class MappedEntityType:
         return replace(self, entity=entity, attributes=kept)
 
 
-def shape(entity: EntityMap) -> MappedEntityType:
+def build_entity_type(entity: EntityMap) -> MappedEntityType:
     """What the feed shows of an entity map: no children, no constants."""
     entity = entity.select_route(Route.VIRTUAL)
     shown = tuple(one for one in entity.attributes if one.kind is not Kind.DEFAULT)
     entity = replace(entity, attributes=shown, expands=(), unmapped_elements=(), kind_column=None)
-    named = {property_name(one): one for one in shown}
+    named = {format_property_name(one): one for one in shown}
     id_column, version_column, updated_column = entity.version_columns
     properties = (
         Property(entity.key, Type.GUID, nullable=False),
@@ -99,23 +99,25 @@ def shape(entity: EntityMap) -> MappedEntityType:
     return MappedEntityType(entity, type_, columns, named)
 
 
-def property_name(one: AttributeMap) -> str:
+def format_property_name(one: AttributeMap) -> str:
     """As Dataverse's own feed names lookups: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/web-api-properties#lookup-properties"""
     return f"_{one.column}_value" if one.kind is Kind.LOOKUP else one.column
 
 
-def mapped(it: MappedEntityType, resource: Mapping[str, Any], base: str) -> MappedRows:
+def map_resource(it: MappedEntityType, resource: Mapping[str, Any], base: str) -> MappedRows:
     """What the map makes of a resource. Raises Unmappable for one without an id."""
     return engine.map_resource(it.entity, resource, {it.entity.table: it.columns}, base)
 
 
-def links(it: MappedEntityType, found: MappedRows) -> set[str]:
+def list_lookups(it: MappedEntityType, found: MappedRows) -> set[str]:
     """Type/id of what its lookups point at."""
     values = (_link(one, found.values[one.column]) for one in it.attributes.values())
     return {value for value in values if value is not None}
 
 
-def row(it: MappedEntityType, name: str, found: MappedRows, keys: Mapping[str, UUID]) -> Row:
+def build_values(
+    it: MappedEntityType, name: str, found: MappedRows, keys: Mapping[str, UUID]
+) -> EntityValues:
     """The row that shows the resource Type/id; `keys` of it, and of what its lookups point at."""
     id_column, version_column, updated_column = it.entity.version_columns
     shown: dict[str, Value] = {

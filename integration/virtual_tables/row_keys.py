@@ -48,7 +48,7 @@ class _Known:
         return {name: value for name, value in values.items() if value}
 
 
-class Keys:
+class RowKeyResolver:
     """`mirrored`: whether rows of a resource type may have been there before this app came."""
 
     def __init__(
@@ -64,7 +64,7 @@ class Keys:
         self._back = _Known(kept.ids, clock, most)
         self._noted: set[str] = set()
 
-    async def of(self, resources: Collection[str]) -> Mapping[str, UUID]:
+    async def resolve_keys(self, resources: Collection[str]) -> Mapping[str, UUID]:
         """The keys of Type/id, each with its way back noted. Raises Unavailable."""
         found: dict[str, UUID] = {}
         for type_, ids in _by_type(resources).items():
@@ -74,7 +74,7 @@ class Keys:
             found |= {f"{type_}/{id_}": UUID(key) for id_, key in keys.items()}
         return found
 
-    async def ids(self, type_: str, keys: Iterable[UUID]) -> Mapping[UUID, str]:
+    async def resolve_ids(self, type_: str, keys: Iterable[UUID]) -> Mapping[UUID, str]:
         """The ids of the resources whose rows have these keys, whether there are any or not."""
         texts = {str(key): key for key in keys}
         led = await self._back.get(type_, texts)

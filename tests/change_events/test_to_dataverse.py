@@ -19,7 +19,7 @@ from integration.change_events.to_dataverse import (
     list_virtual_tables,
     notify_dataverse,
 )
-from integration.core.http import Upstream, make_limiter
+from integration.core.http import Upstream, build_limiter
 from integration.core.model import Category, WorkItem
 from integration.dataverse.client import Dataverse
 from integration.mapping import files
@@ -117,7 +117,7 @@ def dataverse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataverseNei
     async def opened() -> AsyncIterator[Dataverse]:
         transport = httpx.ASGITransport(app=found.app)
         async with httpx.AsyncClient(transport=transport) as http:
-            yield Dataverse(Upstream("Dataverse", "http://dataverse", http, make_limiter(4)))
+            yield Dataverse(Upstream("Dataverse", "http://dataverse", http, build_limiter(4)))
 
     parser = argparse.ArgumentParser()
     command.add_options(parser)

@@ -24,7 +24,7 @@ from azure.storage.blob import (
 from azure.storage.queue import QueueServiceClient
 
 from integration.app import storage_clients
-from integration.app.settings import from_env
+from integration.app.settings import read_settings
 from integration.check import command, connections, remedies
 from integration.check.connections import Connections
 from integration.cli.main import main
@@ -70,8 +70,8 @@ def running(tmp_path_factory: pytest.TempPathFactory, maps: Path) -> Iterator[Ru
 
 async def _made(running: Running) -> None:
     async with AsyncExitStack() as stack:
-        settings = from_env({**running.settings()})
-        await storage_clients.opened(settings.storage, None, stack)
+        settings = read_settings({**running.settings()})
+        await storage_clients.open_stores(settings.storage, None, stack)
     with QueueServiceClient.from_connection_string(running.storage) as queues:
         queues.create_queue("fhir-events")
         for name in ("relay", "mirror", "external-events", "fhir-events"):

@@ -11,7 +11,15 @@ from typing import Any
 import httpx
 import pytest
 
-from integration.core.activity import FULL, About, Activities, about, category_of, doing, together
+from integration.core.activity import (
+    BATCH_SIZE,
+    ActivityContext,
+    ActivityRecorder,
+    get_activity_context,
+    categorize_status,
+    add_activity_context,
+    share_activity_contexts,
+)
 from integration.core.errors import Misconfigured, Rejected, Unavailable
 from integration.core.model import Activity, Category, Request, RowResult, WorkItem
 from integration.fhir.units import Limits
@@ -160,7 +168,7 @@ async def test_an_answer_that_never_came_is_told(
         raise error
 
     route.neighbour.script += [fail] * 3
-    async with route.activities.verb(delivery="d"):
+    async with route.activities.track(delivery="d"):
         with pytest.raises(type(error) if status == "given up" else Unavailable):
             await route.fhir.read("Patient/p1", "d")
     assert {each.status for each in route.activity.entries} == {status}
@@ -174,7 +182,7 @@ async def test_how_long_an_answer_took_is_told_without_the_wait_for_a_place(rout
 
     route.neighbour.put(patient(id="p1"))
     route.neighbour.will_wait_for(slow)
-    async with route.activities.verb():
+    async with route.activities.track():
         await route.fhir.read("Patient/p1", "d")
     assert [each.duration for each in route.activity.entries] == [1500]
 
@@ -240,26 +248,29 @@ async def test_no_entry_names_a_patient(route: Route) -> None:
 def test_the_category_follows_from_the_status(
     method: str, statuses: Sequence[int], category: Category
 ) -> None:
-    assert {category_of(status, method) for status in statuses} == {category}
+    assert {categorize_status(status, method) for status in statuses} == {category}
 
 
 # --- what is being done ------------------------------------------------------------------------
 
 
 async def test_what_is_done_is_known_inside_and_in_tasks_and_nowhere_else() -> None:
-    async def seen() -> About:
+    async def seen() -> ActivityContext:
         await asyncio.sleep(0)
-        return about()
+        return get_activity_context()
 
-    with doing(delivery="d"):
-        with doing(action="read"):
+    with add_activity_context(delivery="d"):
+        with add_activity_context(action="read"):
             first, second = await asyncio.gather(seen(), asyncio.create_task(seen()))
-        assert about() == About("d")
-    assert first == second == About("d", action="read")
-    assert about() == About()
-    with together([About("a"), About("b"), About("a")]), doing(action="look-up"):
-        assert about() == About("a", action="look-up")
-    assert about() == About()
+        assert get_activity_context() == ActivityContext("d")
+    assert first == second == ActivityContext("d", action="read")
+    assert get_activity_context() == ActivityContext()
+    with (
+        share_activity_contexts([ActivityContext("a"), ActivityContext("b"), ActivityContext("a")]),
+        add_activity_context(action="look-up"),
+    ):
+        assert get_activity_context() == ActivityContext("a", action="look-up")
+    assert get_activity_context() == ActivityContext()
 
 
 # --- when it is kept ---------------------------------------------------------------------------
@@ -290,11 +301,11 @@ class Worker:
         self.kept = Kept()
         self.seconds = 100.0
         now = lambda: START + timedelta(seconds=self.seconds)  # noqa: E731
-        self.activities = Activities(self.kept, now, lambda: self.seconds)
+        self.activities = ActivityRecorder(self.kept, now, lambda: self.seconds)
 
     def call(self, times: int = 1) -> None:
         for _ in range(times):
-            self.activities.call(FHIR, "GET", 200, 0.25)
+            self.activities.record_call(FHIR, "GET", 200, 0.25)
 
 
 @pytest.fixture
@@ -303,7 +314,7 @@ def worker() -> Worker:
 
 
 async def test_entries_are_kept_together_when_the_work_ends(worker: Worker) -> None:
-    async with worker.activities.verb(delivery="d"):
+    async with worker.activities.track(delivery="d"):
         worker.call(3)
         assert worker.kept.sizes == []
     assert worker.kept.sizes == [3]
@@ -321,7 +332,7 @@ async def test_entries_are_kept_together_when_the_work_ends(worker: Worker) -> N
 
 async def test_work_side_by_side_shares_one_operation(worker: Worker) -> None:
     async def work() -> None:
-        async with worker.activities.verb():
+        async with worker.activities.track():
             await asyncio.sleep(0)
             worker.call(2)
 
@@ -330,29 +341,29 @@ async def test_work_side_by_side_shares_one_operation(worker: Worker) -> None:
 
 
 async def test_many_entries_are_kept_before_the_work_ends(worker: Worker) -> None:
-    async with worker.activities.verb():
-        for _ in range(2 * FULL + 1):
+    async with worker.activities.track():
+        for _ in range(2 * BATCH_SIZE + 1):
             worker.call()
             await asyncio.sleep(0)
-        assert worker.kept.sizes[0] <= FULL + 1
+        assert worker.kept.sizes[0] <= BATCH_SIZE + 1
         assert len(worker.kept.sizes) == 2
-    assert sum(worker.kept.sizes) == 2 * FULL + 1
+    assert sum(worker.kept.sizes) == 2 * BATCH_SIZE + 1
 
 
 async def test_entries_do_not_wait_long_for_other_work_to_end(worker: Worker) -> None:
-    async with worker.activities.verb():
-        async with worker.activities.verb():
+    async with worker.activities.track():
+        async with worker.activities.track():
             worker.call()
         assert worker.kept.sizes == []
         worker.seconds += 6
-        async with worker.activities.verb():
+        async with worker.activities.track():
             pass
         assert worker.kept.sizes == [1]
 
 
 async def test_what_work_that_failed_has_done_is_kept(worker: Worker) -> None:
     async def work() -> None:
-        async with worker.activities.verb():
+        async with worker.activities.track():
             worker.call()
             raise Unavailable("order", "away")
 
@@ -369,28 +380,28 @@ async def test_a_log_that_fails_costs_no_work_and_is_told_once(
 ) -> None:
     worker.kept.trouble = trouble
     for _ in range(3):
-        async with worker.activities.verb():
+        async with worker.activities.track():
             worker.call(2)
     (record,) = caplog.records
     assert (record.levelno, record.message) == (logging.WARNING, "activity.dropped")
     assert record.__dict__["entries"] == 2
     assert MARKER not in told_by(caplog.records)
-    assert worker.activities.waiting == []
+    assert worker.activities.pending == []
 
     worker.kept.trouble = None
-    async with worker.activities.verb():
+    async with worker.activities.track():
         worker.call()
     worker.kept.trouble = trouble
-    async with worker.activities.verb():
+    async with worker.activities.track():
         worker.call()
     assert worker.kept.sizes == [1]
     assert len(caplog.records) == 2
 
 
 async def test_a_log_that_is_off_notes_nothing(route: Route) -> None:
-    route.activities.keep = None
+    route.activities.store = None
     await mirrored(route, patient(id="p1"))
-    assert route.activities.waiting == route.activity.entries == []
+    assert route.activities.pending == route.activity.entries == []
 
 
 # --- what is asked for -------------------------------------------------------------------------
@@ -455,6 +466,6 @@ async def test_what_the_log_cannot_be_asked_is_refused(params: Body, where: str 
 
 
 async def test_a_request_that_nobody_explained_is_told_by_its_method(route: Route) -> None:
-    async with route.activities.verb():
+    async with route.activities.track():
         await route.fhir.send(Request("GET", "metadata"), "d")
     assert told(route) == [(FHIR, "get", "200")]

@@ -111,12 +111,12 @@ def nested(levels: int) -> Any:
 
 @pytest.mark.parametrize(("levels", "deep"), [(0, False), (1, False), (100, False), (101, True)])
 def test_depth_is_counted_in_containers(levels: int, deep: bool) -> None:
-    assert decimal_json.too_deep(nested(levels)) is deep
+    assert decimal_json.is_too_deep(nested(levels)) is deep
 
 
 def test_depth_is_that_of_the_deepest_branch() -> None:
-    assert decimal_json.too_deep({"flat": 1, "list": [1, nested(99)]}) is True
-    assert decimal_json.too_deep({"flat": 1, "list": [1, nested(98)]}) is False
+    assert decimal_json.is_too_deep({"flat": 1, "list": [1, nested(99)]}) is True
+    assert decimal_json.is_too_deep({"flat": 1, "list": [1, nested(98)]}) is False
 
 
 def test_raw_json_is_written_as_it_is() -> None:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from integration.core.errors import Unavailable
-from integration.core.http import Upstream, make_limiter
+from integration.core.http import Upstream, build_limiter
 from integration.core.model import Response
 from integration.dataverse.client import Dataverse, rows
 from integration.dataverse.requests import Change, who_am_i
@@ -46,7 +46,7 @@ def told() -> Iterator[Told]:
 @pytest.fixture
 def dataverse(told: Told) -> Dataverse:
     http = httpx.AsyncClient(transport=told)
-    neighbour = Upstream("Dataverse", "http://dataverse", http, make_limiter(8), pause=_at_once)
+    neighbour = Upstream("Dataverse", "http://dataverse", http, build_limiter(8), pause=_at_once)
     return Dataverse(neighbour, {"x-option": "1"})
 
 

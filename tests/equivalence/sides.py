@@ -14,7 +14,7 @@ from uuid import uuid4
 import httpx
 
 from integration.core.errors import Rejected
-from integration.core.http import Upstream, make_limiter
+from integration.core.http import Upstream, build_limiter
 from integration.core.model import EntryResult
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
@@ -141,7 +141,7 @@ async def _nobody_follows() -> dict[str, str]:
 async def _carry(
     journal: MemoryJournal, outbox: MemoryQueueSender, side: Side, limits: Limits
 ) -> None:
-    fhir = FhirServer(Upstream("FHIR server", side.url, side.http, make_limiter(4)))
+    fhir = FhirServer(Upstream("FHIR server", side.url, side.http, build_limiter(4)))
     order = WriteGuard(
         MemoryGuardStore(),
         lease=220.0,

@@ -95,7 +95,7 @@ def test_an_answer_without_a_response_is_no_success(item: Any) -> None:
 
 @pytest.mark.parametrize(("status", "written"), [("200", True), ("201", True), ("204", True), ("304", True), ("400", False), ("404", False), ("412", False)])  # fmt: skip
 def test_an_entry_is_written_or_refused_by_its_status(status: str, written: bool) -> None:
-    assert only(answer(said(status))).written is written
+    assert only(answer(said(status))).is_written is written
 
 
 def test_entries_are_matched_by_their_place() -> None:
@@ -192,7 +192,7 @@ def test_a_refused_unit_refuses_every_entry_with_the_servers_issues(status: int)
         (1, status, ISSUES),
     ]
     assert found.unfinished == ()
-    assert not any(item.written for item in found.settled)
+    assert not any(item.is_written for item in found.settled)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b'{"issue":7}', b"[]"])
@@ -293,7 +293,7 @@ def test_an_entry_that_is_not_sent_says_why() -> None:
     found = refuse(entry(3), Issue("processing", "not sent"), 424)
     assert (found.position, found.status, found.full_url) == (3, 424, "urn:x:3")
     assert found.issues == [{"severity": "error", "code": "processing", "diagnostics": "not sent"}]
-    assert not found.written
+    assert not found.is_written
 
 
 def test_an_issue_with_a_place_states_it_as_a_list() -> None:

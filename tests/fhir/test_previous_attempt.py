@@ -65,7 +65,7 @@ def only(one: UnconfirmedEntry, answer: Any) -> EntryResult | None:
 def test_a_create_that_was_there_once_is_done(status: str) -> None:
     found = only(CREATED, said(status))
     assert found is not None
-    assert (found.written, found.location) == (True, "Patient/0")
+    assert (found.is_written, found.location) == (True, "Patient/0")
 
 
 def test_a_create_that_is_not_there_is_to_be_sent() -> None:
@@ -87,7 +87,7 @@ def test_an_older_state_is_to_be_overwritten() -> None:
 def test_a_newer_state_or_one_of_unknown_age_is_left_alone(updated: str) -> None:
     found = only(UPDATED, there(updated, active=False))
     assert found is not None
-    assert (found.status, found.superseded, found.written) == (409, True, False)
+    assert (found.status, found.superseded, found.is_written) == (409, True, False)
 
 
 @pytest.mark.parametrize("status", ["404", "410"])
@@ -113,7 +113,7 @@ def test_a_patch_is_sent_again_only_where_nothing_has_changed_since() -> None:
     assert only(PATCHED, there(BEFORE)) is None
     unclear = only(PATCHED, there(AFTER))
     assert unclear is not None
-    assert unclear.written
+    assert unclear.is_written
     assert unclear.issues is not None
     assert unclear.issues[0]["severity"] == "warning"
 

@@ -174,7 +174,7 @@ async def test_tables_queues_and_names_of_blobs_hold_no_patient_data(
         names = [f"{namespace}{use}" for use in ("deliveries", "keys", "rows", "subs")]
         kept_in = [await tables.create_table(name) for name in names]
         log = await tables.create_table(f"{namespace}activity")
-        route.activities.keep = AzureActivityLog(log).note
+        route.activities.store = AzureActivityLog(log).note
         clients = {
             name: queues.get_queue_client(
                 f"{namespace}-{name}", message_encode_policy=TextBase64EncodePolicy()

@@ -53,7 +53,7 @@ async def test_what_is_carried_late_is_superseded_and_says_so(route: Route, kind
     assert family(route) == "second"
     assert route.neighbour.versions == {"Patient/p1": 1}
     (late,) = await route.outcomes(first)
-    assert (late.status, late.superseded, late.written) == (409, True, False)
+    assert (late.status, late.superseded, late.is_written) == (409, True, False)
     assert late.issues is not None
     assert "superseded" in late.issues[0]["diagnostics"]
     known = await route.known(first)
@@ -203,8 +203,8 @@ async def test_a_request_that_waited_for_a_place_until_its_turn_is_nearly_over_i
     delivery = await route.deliver(batch(update("late")))
     places = route.fhir.upstream.limiter
     async with AsyncExitStack() as full:
-        for _ in range(places.limit.now):
-            await full.enter_async_context(places.place())
+        for _ in range(places.limit.current):
+            await full.enter_async_context(places.acquire_slot())
         going = asyncio.ensure_future(route.carry(delivery))
         while not any(turn.holder for turn in route.ledger.locks.values()):
             await asyncio.sleep(0)
@@ -222,7 +222,7 @@ async def test_many_at_once_end_with_the_last(route: Route) -> None:
     await route.carry_all()
     assert family(route) == "5"
     outcomes = [await route.outcomes(delivery) for delivery in deliveries]
-    assert all(each.written or each.superseded for (each,) in outcomes)
+    assert all(each.is_written or each.superseded for (each,) in outcomes)
 
 
 async def test_a_second_claim_of_a_delivery_does_not_repeat_what_the_first_has_done(

@@ -22,7 +22,7 @@ from integration.mapping import engine, load
 from integration.mapping.model import AttributeMap, EntityMap, Kind, Lookup, Route
 from integration.mapping.write_back import apply
 from integration.mapping.write_back.inverse_paths import invert_path
-from integration.virtual_tables.entity_type import shape
+from integration.virtual_tables.entity_type import build_entity_type
 from local.processes import PROJECT
 from tests.mapping import casework, r4, real
 from tests.mapping.casework import Case, Tables
@@ -96,7 +96,7 @@ def tables(resource: str) -> Tables:
     """The columns that the feed has, and those that only the physical table has by the same rules."""
     entity = ENTITIES[resource]
     every = tuple(replace(one, route=None) for one in entity.attributes)
-    return {entity.table: shape(replace(entity, attributes=every)).columns}
+    return {entity.table: build_entity_type(replace(entity, attributes=every)).columns}
 
 
 # -- cases -----------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ def test_a_new_resource_is_valid_with_what_the_map_says_and_the_least_that_a_use
     entity: EntityMap,
 ) -> None:
     changes = LEAST[entity.resource]
-    columns = shape(entity).columns
+    columns = build_entity_type(entity).columns
     new = apply.create_resource(entity, "1", changes, columns)
     assert [*validation.find_issues(new, entity.resource)] == []
     shown = engine.map_resource(

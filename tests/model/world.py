@@ -21,7 +21,7 @@ import httpx
 
 from integration.core.http import Upstream
 from integration.core.model import WorkItem
-from integration.core.rate_limiter import Limiter, full
+from integration.core.rate_limiter import Limiter, build_full_limit
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.intake.accept import Intake, accept
@@ -129,7 +129,7 @@ class World:
     async def open(self) -> Any:
         transport = httpx.MockTransport(self._arrives)
         async with httpx.AsyncClient(transport=transport, trust_env=False) as http:
-            room = Limiter(full(16), inf, lambda: 0.0, _no_pause)
+            room = Limiter(build_full_limit(16), inf, lambda: 0.0, _no_pause)
             fhir = FhirServer(
                 Upstream("FHIR server", "http://fhir/fhir", http, room, pause=_no_pause)
             )

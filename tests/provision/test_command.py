@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from integration.core.http import Upstream, make_limiter
+from integration.core.http import Upstream, build_limiter
 from integration.dataverse.client import Dataverse
 from integration.mapping import files, load
 from integration.mapping.model import Route
@@ -70,7 +70,7 @@ class Organisation:
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[Dataverse]:
         async with self._http() as http:
-            yield Dataverse(Upstream("Dataverse", "http://dataverse", http, make_limiter(4)))
+            yield Dataverse(Upstream("Dataverse", "http://dataverse", http, build_limiter(4)))
 
     @property
     def changes(self) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ import pytest
 from integration.core.errors import Unavailable
 from integration.core.http import BoundedClient, Limiter, Upstream
 from integration.core.model import Status
-from integration.core.rate_limiter import full
+from integration.core.rate_limiter import build_full_limit
 from integration.relay.fetch import Sources
 from tests.conftest import MARKER, Route, patient
 from tests.fhir.notices import (
@@ -67,7 +67,7 @@ async def open_route(route: Route, source: Source) -> AsyncIterator[Route]:
         await asyncio.sleep(0)
 
     http = BoundedClient(MOST, transport=httpx.MockTransport(source.hear))
-    room = Limiter(full(4), 0, lambda: 0.0, pause)
+    room = Limiter(build_full_limit(4), 0, lambda: 0.0, pause)
     home = Upstream(f"source {HOME}", HOME, http, room, pause=pause, jitter=lambda: 0.5)
     route.sources = Sources({HOME: home}, max_pages=3, max_bytes=MOST)
     yield route

@@ -14,7 +14,7 @@ from integration.core.model import WorkItem
 from integration.journal.row_keys import MemoryRowKeys
 from integration.mapping.keys import derive_primary_key
 from integration.mirror import mirror as mirroring
-from integration.virtual_tables.row_keys import Keys
+from integration.virtual_tables.row_keys import RowKeyResolver
 from tests.conftest import Route, observation, patient
 from tests.virtual_tables.conftest import Feed, made
 
@@ -65,13 +65,15 @@ class Worker:
     most: int = 1000
 
     def __post_init__(self) -> None:
-        self.keys = Keys(self.kept, lambda type_: type_ == "Patient", self.clock, self.most)
+        self.keys = RowKeyResolver(
+            self.kept, lambda type_: type_ == "Patient", self.clock, self.most
+        )
 
     async def key(self, name: str) -> str:
-        return str((await self.keys.of([name]))[name])
+        return str((await self.keys.resolve_keys([name]))[name])
 
     async def id(self, type_: str, key: str) -> str:
-        return (await self.keys.ids(type_, [UUID(key)]))[UUID(key)]
+        return (await self.keys.resolve_ids(type_, [UUID(key)]))[UUID(key)]
 
 
 @pytest.fixture
@@ -113,12 +115,12 @@ async def test_no_key_is_told_before_its_way_back_is_kept(worker: Worker) -> Non
 
 async def test_a_way_back_is_kept_once_by_a_worker(worker: Worker) -> None:
     for _ in range(3):
-        await worker.keys.of(["Observation/a", "Observation/b", f"Observation/{WEIGHT}"])
+        await worker.keys.resolve_keys(["Observation/a", "Observation/b", f"Observation/{WEIGHT}"])
     assert worker.kept.led == [{"a", "b"}]
 
 
 async def test_rows_of_several_types_are_kept_type_by_type(worker: Worker) -> None:
-    await worker.keys.of(["Observation/1", "Condition/1"])
+    await worker.keys.resolve_keys(["Observation/1", "Condition/1"])
     for type_ in ("Observation", "Condition"):
         assert await worker.id(type_, derive_primary_key(type_, "1")) == "1"
     assert derive_primary_key("Observation", "1") != derive_primary_key("Condition", "1")
@@ -136,7 +138,9 @@ async def test_a_contact_with_a_key_of_its_own_is_known_both_ways(worker: Worker
 async def test_only_types_that_are_mirrored_may_have_rows_with_keys_of_their_own(
     worker: Worker,
 ) -> None:
-    await worker.keys.of([f"Patient/{ANNA}", f"Observation/{WEIGHT}", "Observation/weight.1"])
+    await worker.keys.resolve_keys(
+        [f"Patient/{ANNA}", f"Observation/{WEIGHT}", "Observation/weight.1"]
+    )
     assert worker.kept.asked == [("Patient", {ANNA})]
 
 
@@ -166,7 +170,7 @@ async def test_what_a_worker_remembers_is_bounded() -> None:
     worker = Worker(most=10)
     for start in range(0, 100, 4):
         names = [f"{type_}/{n}" for type_ in ("Patient", "Goal") for n in range(start, start + 2)]
-        for name, key in (await worker.keys.of(names)).items():
+        for name, key in (await worker.keys.resolve_keys(names)).items():
             assert await worker.id(name.partition("/")[0], str(key)) == name.partition("/")[2]
         known = (worker.keys._noted, worker.keys._own.found, worker.keys._back.found)
         assert max(map(len, known)) <= 10
@@ -182,7 +186,7 @@ async def test_what_is_forgotten_while_storage_is_asked_is_told_all_the_same(
     await worker.kept.note("Patient", {ANNA: THEIRS, "p-2": WEIGHT})
     assert await worker.key(f"Patient/{ANNA}") == THEIRS
     worker.kept.meanwhile = worker.keys._own.found.clear
-    found = await worker.keys.of([f"Patient/{ANNA}", "Patient/p-2"])
+    found = await worker.keys.resolve_keys([f"Patient/{ANNA}", "Patient/p-2"])
     assert [*map(str, found.values())] == [THEIRS, WEIGHT]
 
 
@@ -214,8 +218,8 @@ async def test_a_contact_that_is_made_anew_takes_the_place_of_the_one_that_is_go
     await kept.note("Patient", {ANNA: THEIRS})
     await mirrored(route, kept, route.neighbour.put(patient(id=ANNA)))
     assert await kept.keys("Patient", [ANNA]) == {ANNA: ANNA}
-    keys = Keys(kept, lambda _: True)
-    assert await keys.of([f"Patient/{ANNA}"]) == {f"Patient/{ANNA}": UUID(ANNA)}
+    keys = RowKeyResolver(kept, lambda _: True)
+    assert await keys.resolve_keys([f"Patient/{ANNA}"]) == {f"Patient/{ANNA}": UUID(ANNA)}
 
 
 async def test_the_mirror_notes_the_way_back_from_a_key_that_it_derived(route: Route) -> None:
@@ -250,7 +254,7 @@ async def test_a_row_is_found_by_its_derived_key_by_another_worker_too(feed: Fee
     (row,) = (await feed.get("msemr_observations"))["value"]
     key = row["msemr_observationid"]
     assert key == derive_primary_key("Observation", "of-p-1")
-    other = replace(feed, tables=made(feed.tables.reading.fhir, feed.row_keys, feed.routes))
+    other = replace(feed, tables=made(feed.tables.reader.fhir, feed.row_keys, feed.routes))
     assert (await other.get(f"msemr_observations({key})"))["msemr_azurefhirid"] == "of-p-1"
 
 

@@ -25,7 +25,11 @@ from integration.fhir import validation
 from integration.mapping.model import AttributeMap, Kind, Lookup
 from integration.mapping.write_back.inverse_paths import Steps, invert_path
 from integration.odata.model import Value
-from integration.virtual_tables.entity_type import MappedEntityType, mapped, property_name
+from integration.virtual_tables.entity_type import (
+    MappedEntityType,
+    map_resource,
+    format_property_name,
+)
 from tests.mapping.test_clinical import LEAST
 from tests.virtual_tables import rich
 from tests.virtual_tables.conftest import SHAPES, Feed, Json
@@ -70,7 +74,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        return property_name(self.one)
+        return format_property_name(self.one)
 
     @property
     def steps(self) -> Steps:
@@ -302,7 +306,7 @@ async def test_every_digit_that_is_not_written_is_kept(it: MappedEntityType) -> 
     value, _ = next(_values(column, Case(it, column, UUID(int=1), None, None).steps[-1].type))
     async with scripted(answer) as feed:
         path = f"{it.type.set}({UUID(int=1)})"
-        done = await feed.ask("PATCH", path, body={property_name(column): _json(value)})
+        done = await feed.ask("PATCH", path, body={format_property_name(column): _json(value)})
     assert done.status == 204
     (after,) = map(decimal_json.decode, kept.values())
     assert decimal_json.encode(after["extension"]).count(b'"valueDecimal":1.00') == 2
@@ -315,7 +319,7 @@ async def test_what_is_created_is_what_the_map_and_the_client_say(
 ) -> None:
     """The least that the map's cases know to be valid, and the server finds so, too."""
     least, named = LEAST[it.resource], {one.column: one for one in it.entity.attributes}
-    body = {property_name(named[column]): _posted(value) for column, value in least.items()}
+    body = {format_property_name(named[column]): _posted(value) for column, value in least.items()}
     answer = await feed.ask("POST", it.type.set, body=body)
     row = decimal_json.decode(answer.body)
     stored = await feed.stored(f"{it.resource}/{row[it.type.key]}")
@@ -353,6 +357,6 @@ def test_the_resources_of_these_tests_are_valid_and_fill_what_the_maps_show() ->
     for it in SHAPES.values():
         made = decimal_json.decode(decimal_json.encode(rich.resource(it.resource, "1")))
         assert list(validation.find_issues(made, it.resource)) == []
-        found = mapped(it, made, "http://fhir").values
+        found = map_resource(it, made, "http://fhir").values
         filled = [name for name, value in found.items() if value is not None]
         assert len(filled) > 0.5 * len(found), it.resource

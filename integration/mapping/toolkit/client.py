@@ -39,7 +39,7 @@ class Organisation:
             return None
         if response.status != 200:
             raise Misconfigured(f"Dataverse answered {response.status} about the toolkit's tables")
-        answer = decimal_json.object_or_none(response.body)
+        answer = decimal_json.decode_object(response.body)
         if answer is None:
             raise Misconfigured("Dataverse answered what is no answer of its Web API")
         return answer

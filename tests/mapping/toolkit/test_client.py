@@ -16,7 +16,7 @@ import pytest
 from integration.core.errors import Misconfigured
 from integration.core.http import Upstream
 from integration.core.model import Request, Response
-from integration.core.rate_limiter import Limiter, full
+from integration.core.rate_limiter import Limiter, build_full_limit
 from integration.dataverse.client import Dataverse
 from integration.dataverse.requests import API
 from integration.mapping.toolkit import client
@@ -119,7 +119,9 @@ async def neighbour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
         for table in (RESOURCE, ENTITY_MAP, ATTRIBUTE_MAP, VALUE_MAP):
             for row in rows[table]:
                 await _created(http, table, row)
-        yield Upstream("Dataverse", BASE, http, Limiter(full(4), math.inf, lambda: 0.0, _pause))
+        yield Upstream(
+            "Dataverse", BASE, http, Limiter(build_full_limit(4), math.inf, lambda: 0.0, _pause)
+        )
     gate.close()
 
 
@@ -188,7 +190,9 @@ async def test_every_page_is_read(neighbour: Upstream) -> None:
 async def test_an_organisation_without_the_toolkit_says_so() -> None:
     gate = app.create_app()
     async with httpx.AsyncClient(transport=httpx.ASGITransport(gate), base_url=BASE) as http:
-        here = Upstream("Dataverse", BASE, http, Limiter(full(4), math.inf, lambda: 0.0, _pause))
+        here = Upstream(
+            "Dataverse", BASE, http, Limiter(build_full_limit(4), math.inf, lambda: 0.0, _pause)
+        )
         with pytest.raises(Misconfigured, match="the organisation has no table msind_"):
             await client.toolkit(organisation(here), LATER)
     gate.close()

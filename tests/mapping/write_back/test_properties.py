@@ -20,7 +20,7 @@ from integration.mapping import engine, load, r4_elements
 from integration.mapping.model import AttributeMap, Kind, Lookup
 from integration.mapping.write_back.apply import write_columns
 from integration.mapping.write_back.inverse_paths import PathPredicate, Steps, invert_path
-from integration.virtual_tables.entity_type import MappedEntityType, shape
+from integration.virtual_tables.entity_type import MappedEntityType, build_entity_type
 from local.processes import PROJECT
 from tests.mapping import real
 
@@ -28,7 +28,7 @@ MAPS = sorted((PROJECT / "integration/mapping/maps/clinical").glob("*.toml"))
 SHAPES = {
     made.resource: made
     for path in MAPS
-    for made in [shape(load.parse_map(path.read_text(), path.name))]
+    for made in [build_entity_type(load.parse_map(path.read_text(), path.name))]
 }
 
 Resource = dict[str, Any]
