@@ -67,7 +67,7 @@ async def relay_poison(msg: func.QueueMessage) -> None:
 async def mirror(msg: func.QueueMessage) -> None:
     """Bring one resource's row in Dataverse up to date with FHIR."""
     parts = await wiring.get_parts()
-    await mirroring.mirror(parts.mirror, parse_work_item(msg.get_body()))
+    await mirroring.mirror_resource(parts.mirror, parse_work_item(msg.get_body()))
 
 
 @app.queue_trigger("msg", f"{MIRROR_QUEUE}-poison", STORAGE)

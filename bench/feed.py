@@ -21,8 +21,8 @@ from integration.mapping.load import load_shipped_maps
 from integration.mapping.model import Kind, Route
 from integration.virtual_tables.entity_type import (
     MappedEntityType,
-    format_property_name,
     build_entity_type,
+    format_property_name,
 )
 
 RESOURCES = 100_000

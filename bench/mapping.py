@@ -50,7 +50,9 @@ def _columns(name: str) -> Columns:
         | (documents.choices(table, column) if column.type != "Boolean" else {})
         for column in table.columns.values()
     ]
-    return metadata.columns([{"value": attributes}, {"value": documents.relationships(table)}])
+    return metadata.parse_columns(
+        [{"value": attributes}, {"value": documents.relationships(table)}]
+    )
 
 
 def _seconds(act: Callable[[], None]) -> float:

@@ -24,13 +24,13 @@ from integration.core.http import Upstream, build_limiter
 from integration.core.model import WorkItem
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
+from integration.journal.pending_lookups import MemoryPendingLookups
 from integration.journal.store import MemoryJournal
-from integration.journal.waits import MemoryWaits
 from integration.mapping import load
 from integration.mirror import mirror as mirroring
 from integration.mirror import web_api_sink
 from integration.mirror.mirror import Mirror
-from integration.mirror.web_api_sink import WebApi
+from integration.mirror.web_api_sink import WebApiSink
 from integration.queues.queue_sender import MemoryQueueSender
 from local.dataverse.app import create_app
 from local.dataverse.limits import Limits
@@ -99,7 +99,11 @@ async def _arrive(patients: int, limits: Limits) -> Arrived:
     async with _route(limits, lambda request: _patient(request, 1)) as route:
         claims = [(0.0, n, WorkItem(f"delivery {n}", resource=_name(n))) for n in range(patients)]
         await _worked(route.mirror, route.outbox, claims, route.clock, WORKERS)
-        rows = [row for n in range(patients) for row in await route.journal.rows(f"delivery {n}")]
+        rows = [
+            row
+            for n in range(patients)
+            for row in await route.journal.list_row_results(f"delivery {n}")
+        ]
         parked = sum(row.action not in ("created", "updated", "unchanged") for row in rows)
         contacts = len({row.row for row in rows if row.row})
         served, refused = route.asked["served"], route.asked["refused"]
@@ -125,7 +129,10 @@ async def _route(
     fhir = FhirServer(_neighbour("FHIR server", httpx.MockTransport(answer), loop.time))
     dataverse = Dataverse(_neighbour("Dataverse", httpx.MockTransport(hear), loop.time))
     maps = load.load_shipped_maps()
-    sink = partial(web_api_sink.bring, WebApi(fhir, dataverse, MemoryWaits(), outbox, maps))
+    sink = partial(
+        web_api_sink.bring_up_to_date,
+        WebApiSink(fhir, dataverse, MemoryPendingLookups(), outbox, maps),
+    )
     it = Mirror(journal, outbox, sink, maps, {}, lambda: START + _since(loop.time()), inf)
     yield _Route(it, outbox, journal, asked, loop.time)
     app.close()
@@ -143,7 +150,7 @@ async def _worked(
     numbers, busy = count(len(claims)), set[asyncio.Task[None]]()
     while claims or busy:
         while claims and claims[0][0] <= clock() and len(busy) < workers:
-            busy.add(asyncio.create_task(mirroring.mirror(it, heapq.heappop(claims)[2])))
+            busy.add(asyncio.create_task(mirroring.mirror_resource(it, heapq.heappop(claims)[2])))
         wait = claims[0][0] - clock() if claims and len(busy) < workers else None
         if busy:
             done, busy = await asyncio.wait(busy, timeout=wait, return_when=asyncio.FIRST_COMPLETED)

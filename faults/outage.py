@@ -26,14 +26,14 @@ from integration.fhir.units import Limits
 from integration.intake.accept import Accepted, Intake, accept
 from integration.intake.http_request import IncomingRequest
 from integration.journal.guard_store import MemoryGuardStore
-from integration.journal.keys import new_delivery_id
+from integration.journal.keys import make_delivery_id
+from integration.journal.pending_lookups import MemoryPendingLookups
 from integration.journal.store import MemoryJournal
-from integration.journal.waits import MemoryWaits
 from integration.journal.write_guard import WriteGuard
 from integration.mapping.load import load_shipped_maps
 from integration.mirror import mirror, web_api_sink
 from integration.mirror.mirror import Mirror
-from integration.mirror.web_api_sink import WebApi
+from integration.mirror.web_api_sink import WebApiSink
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender
 from integration.relay import process
@@ -134,7 +134,7 @@ class Verbs:
             if queue == RELAY_QUEUE:
                 await process.process(self.relay, claim)
             else:
-                await mirror.mirror(self.mirror, claim)
+                await mirror.mirror_resource(self.mirror, claim)
         if until is not None:
             self.clock.seconds = max(self.clock.seconds, until)
 
@@ -179,7 +179,7 @@ async def verbs(running: Running, transport: Gone, clock: Clock) -> AsyncIterato
                 journal,
                 outbox,
                 clock.now,
-                lambda now: new_delivery_id(now, next(ids)),
+                lambda now: make_delivery_id(now, next(ids)),
                 max_bytes=1_000_000,
             ),
             Relay(
@@ -191,7 +191,10 @@ async def verbs(running: Running, transport: Gone, clock: Clock) -> AsyncIterato
             Mirror(
                 journal,
                 outbox,
-                partial(web_api_sink.bring, WebApi(fhir, dataverse, MemoryWaits(), outbox, maps)),
+                partial(
+                    web_api_sink.bring_up_to_date,
+                    WebApiSink(fhir, dataverse, MemoryPendingLookups(), outbox, maps),
+                ),
                 maps,
                 {},
                 clock.now,
@@ -231,8 +234,8 @@ async def _accepted(it: Verbs, sent: Sent) -> Told:
 
 
 async def _ended(it: Verbs, told: Told) -> Told:
-    delivery = await it.journal.delivery(told.address)
+    delivery = await it.journal.get_delivery(told.address)
     if delivery is None or delivery.status is not Status.DONE:
         return replace(told, state=str(delivery and (delivery.status, delivery.reason)))
-    outcomes = await it.journal.outcomes(told.address)
+    outcomes = await it.journal.list_entry_results(told.address)
     return replace(told, answers=[Answer(each.status, str(each.issues)) for each in outcomes])

@@ -27,7 +27,7 @@ from integration.fhir.plan import Plan, plan
 from integration.fhir.units import Lane, Limits, Unit
 from integration.intake import dry_run
 from integration.intake.accept import Accepted, Intake, accept
-from integration.journal.keys import new_delivery_id
+from integration.journal.keys import make_delivery_id
 from integration.journal.store import MemoryJournal
 from integration.queues.queue_sender import MemoryQueueSender
 
@@ -85,7 +85,7 @@ async def _through(case: Case) -> tuple[str, str]:
         journal,
         outbox,
         lambda: _NOW,
-        lambda now: new_delivery_id(now, next(ids)),
+        lambda now: make_delivery_id(now, next(ids)),
         case.max_bytes,
         case.validate,
         policy=case.policy,
@@ -103,12 +103,12 @@ async def _through(case: Case) -> tuple[str, str]:
         return PLANNED, "it brings nothing"
     _issues(accepted.refused)
     delivery, kept = (
-        await journal.delivery(accepted.delivery),
-        await journal.kept(accepted.delivery),
+        await journal.get_delivery(accepted.delivery),
+        await journal.get_payload(accepted.delivery),
     )
     assert delivery is not None
     _unmarked("the row or the queue", [str(delivery), str(outbox.sent)])
-    contents = _fetched(bundle.read(kept.body, kept.received), case.more)
+    contents = _fetched(bundle.read(kept.body, kept.request), case.more)
     naming = Naming(delivery.sender, delivery.key)
     _planned(contents, plan(contents, naming, case.limits, delivery.write_order), case.limits)
     return PLANNED, contents.kind

@@ -28,9 +28,9 @@ from integration.intake.accept import Accepted, Intake, accept
 from integration.intake.http_request import IncomingRequest
 from integration.journal.activity import MemoryActivityLog
 from integration.journal.guard_store import MemoryGuardStore
-from integration.journal.keys import new_delivery_id
+from integration.journal.keys import make_delivery_id
+from integration.journal.pending_lookups import MemoryPendingLookups
 from integration.journal.store import Journal, MemoryJournal
-from integration.journal.waits import MemoryWaits
 from integration.journal.write_guard import WriteGuard
 from integration.mapping import load
 from integration.mapping.load import load_shipped_maps
@@ -38,7 +38,7 @@ from integration.mapping.model import EntityMap
 from integration.mapping.model import Route as DataRoute
 from integration.mirror import web_api_sink
 from integration.mirror.mirror import Mirror
-from integration.mirror.web_api_sink import WebApi
+from integration.mirror.web_api_sink import WebApiSink
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import MemoryQueueSender
 from integration.relay import process
@@ -444,7 +444,7 @@ class Route:
     settings: dict[str, Any] = field(default_factory=dict)
     sources: Sources = NO_SOURCES
     waits: list[float] = field(default_factory=list)
-    row_waits: MemoryWaits = field(default_factory=MemoryWaits)
+    row_waits: MemoryPendingLookups = field(default_factory=MemoryPendingLookups)
     maps: Mapping[str, EntityMap] = field(default_factory=mirrored_maps)
     all_maps: Mapping[str, EntityMap] = field(default_factory=every_map)
     on_delete: str = "deactivate"
@@ -457,7 +457,7 @@ class Route:
             self.journal,
             self.outbox,
             self.clock,
-            lambda now: new_delivery_id(now, next(self._ids)),
+            lambda now: make_delivery_id(now, next(self._ids)),
             **{"max_bytes": 1_000_000, **self.settings},
         )
 
@@ -487,7 +487,7 @@ class Route:
         return Mirror(
             self.journal,
             self.outbox,
-            partial(web_api_sink.bring, self.web_api),
+            partial(web_api_sink.bring_up_to_date, self.web_api),
             self.maps,
             {},
             self.clock,
@@ -496,9 +496,9 @@ class Route:
         )
 
     @property
-    def web_api(self) -> WebApi:
+    def web_api(self) -> WebApiSink:
         ends = (self.fhir, self.dataverse, self.row_waits, self.outbox)
-        return WebApi(*ends, self.all_maps, self.on_delete)
+        return WebApiSink(*ends, self.all_maps, self.on_delete)
 
     async def ask(self, body: Any, **asked: Any) -> Accepted:
         """What a sender does: `headers`, `method`, `type` and `id` as it likes."""
@@ -545,13 +545,13 @@ class Route:
         return [claim.resource for claim, _ in self.queued(MIRROR_QUEUE)]
 
     async def known(self, delivery: str) -> Delivery:
-        found = await self.journal.delivery(delivery)
+        found = await self.journal.get_delivery(delivery)
         assert found is not None
         return found
 
     async def outcomes(self, delivery: str) -> list[EntryResult]:
         """What is noted so far."""
-        found: list[EntryResult] = await self.journal.outcomes(delivery)
+        found: list[EntryResult] = await self.journal.list_entry_results(delivery)
         return found
 
     async def statuses(self, delivery: str) -> list[int]:
@@ -666,7 +666,7 @@ async def routed(
         )
 
     activity = MemoryActivityLog()
-    activities = ActivityRecorder(activity.note, clock, moment)
+    activities = ActivityRecorder(activity.add, clock, moment)
     fhir = reached("FHIR server", "http://fhir/fhir", httpx.MockTransport(neighbour.hear))
     rows = reached("Dataverse", "http://dataverse", dataverse)
     yield Route(

@@ -19,18 +19,18 @@ from integration.journal import (
     azure_blobs,
     azure_data_routes,
     azure_guard_store,
+    azure_pending_lookups,
     azure_row_keys,
     azure_store,
-    azure_waits,
 )
 from integration.journal.activity import ActivityLog
-from integration.journal.azure_errors import storage_errors
-from integration.journal.azure_tables import made
-from integration.journal.data_routes import KeptRoutes
+from integration.journal.azure_errors import translate_storage_errors
+from integration.journal.azure_tables import open_table
+from integration.journal.data_routes import DataRouteStore
 from integration.journal.guard_store import GuardStore
+from integration.journal.pending_lookups import PendingLookups
 from integration.journal.row_keys import RowKeys
 from integration.journal.store import Journal
-from integration.journal.waits import Waits
 from integration.queues.azure_queue import AzureQueueSender
 from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender
@@ -43,7 +43,7 @@ _PROMPT: Any = {"initial_backoff": 1, "increment_base": 2, "random_jitter_range"
 CONTAINER = azure_blobs.CONTAINER
 TABLES = (
     *azure_store.TABLES,
-    *(azure_guard_store.TABLE, azure_waits.TABLE, azure_activity.TABLE),
+    *(azure_guard_store.TABLE, azure_pending_lookups.TABLE, azure_activity.TABLE),
     *(azure_row_keys.TABLE, azure_data_routes.TABLE),
 )
 
@@ -64,10 +64,10 @@ class Stores:
     journal: Journal
     queue: QueueSender
     guard_store: GuardStore
-    waits: Waits
+    waits: PendingLookups
     activity: ActivityLog
     row_keys: RowKeys
-    data_routes: KeptRoutes
+    data_routes: DataRouteStore
 
 
 def open_clients(
@@ -101,13 +101,13 @@ async def open_stores(storage: StorageSettings, credential: Any, open_: AsyncExi
     names = (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE)
     clients = {name: build_queue_client(there, name) for name in names}
     journal, (ledger, waits, activity, row_keys, routes), _ = await asyncio.gather(
-        azure_store.opened(blobs, tables),
+        azure_store.open_journal(blobs, tables),
         asyncio.gather(
-            made(tables, azure_guard_store.TABLE),
-            made(tables, azure_waits.TABLE),
-            made(tables, azure_activity.TABLE),
-            made(tables, azure_row_keys.TABLE),
-            made(tables, azure_data_routes.TABLE),
+            open_table(tables, azure_guard_store.TABLE),
+            open_table(tables, azure_pending_lookups.TABLE),
+            open_table(tables, azure_activity.TABLE),
+            open_table(tables, azure_row_keys.TABLE),
+            open_table(tables, azure_data_routes.TABLE),
         ),
         asyncio.gather(*(_queue(queue) for queue in clients.values())),
     )
@@ -115,15 +115,15 @@ async def open_stores(storage: StorageSettings, credential: Any, open_: AsyncExi
         journal,
         AzureQueueSender(clients.__getitem__),
         azure_guard_store.AzureGuardStore(ledger),
-        azure_waits.AzureWaits(waits),
+        azure_pending_lookups.AzurePendingLookups(waits),
         azure_activity.AzureActivityLog(activity),
         azure_row_keys.AzureRowKeys(row_keys),
-        azure_data_routes.AzureRoutes(routes),
+        azure_data_routes.AzureDataRouteStore(routes),
     )
 
 
 async def _queue(queue: QueueClient) -> None:
-    async with storage_errors():
+    async with translate_storage_errors():
         try:
             await queue.create_queue()
         except ResourceExistsError:

@@ -18,10 +18,10 @@ from uuid import uuid4
 from integration.app.http_clients import ClientContext, open_credential, open_upstream
 from integration.app.settings import (
     MirrorSettings,
-    UpstreamSettings,
     Settings,
-    read_settings,
+    UpstreamSettings,
     read_dataverse_settings,
+    read_settings,
 )
 from integration.change_events.from_fhir import Events
 from integration.core.activity import ActivityRecorder
@@ -32,12 +32,12 @@ from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.intake.accept import Intake
 from integration.journal.activity import ActivityLog
-from integration.journal.keys import new_delivery_id
+from integration.journal.keys import make_delivery_id
 from integration.journal.store import Journal
 from integration.journal.write_guard import WriteGuard
 from integration.mapping import files
 from integration.mapping.files import MapFile, MappedTable
-from integration.mirror.mirror import Mirror, Sink
+from integration.mirror.mirror import Mirror, RowSink
 from integration.operations.housekeeping import Ages, Housekeeping
 from integration.queues.queue_sender import QueueSender
 from integration.relay.fetch import Sources
@@ -49,7 +49,7 @@ if TYPE_CHECKING:  # they know the paths of maps, which take long to learn
     from integration.app.storage_clients import Stores
     from integration.change_events.to_dataverse import ExternalEvents
     from integration.mapping.load import Maps
-    from integration.mirror.web_api_sink import WebApi
+    from integration.mirror.web_api_sink import WebApiSink
     from integration.virtual_tables.answer import VirtualTables
 
 # The SDKs log every request at INFO: cost without a use here.
@@ -135,7 +135,7 @@ async def _built(settings: Settings) -> Parts:
     _check(told, tables)
     asking = build_credential(settings)
     there = await storage_clients.open_stores(settings.storage, asking, _open)
-    activities = ActivityRecorder(there.activity.note if settings.activity_days else None, utc_now)
+    activities = ActivityRecorder(there.activity.add if settings.activity_days else None, utc_now)
     _open.push_async_callback(activities.flush)
     caller = ClientContext(asking, activities, _open)
     fhir = FhirServer(open_upstream("FHIR server", settings.fhir, caller))
@@ -228,7 +228,7 @@ def utc_now() -> datetime:
 
 
 def _new_id(now: datetime) -> str:
-    return new_delivery_id(now, secrets.randbits(74))
+    return make_delivery_id(now, secrets.randbits(74))
 
 
 def _token() -> str:
@@ -289,10 +289,10 @@ def build_maps_loader(read: Iterable[MapFile]) -> Callable[[], Maps]:
 def build_mirror(it: SharedParts) -> Mirror:
     """Brings the rows of every map that has a table for them."""
     from integration.mapping.model import Route
-    from integration.mirror.web_api_sink import WebApi
+    from integration.mirror.web_api_sink import WebApiSink
 
     maps, to, there = it.maps(), it.settings.mirror, it.stores
-    rows = WebApi(it.fhir, it.dataverse, there.waits, there.queue, maps.available, to.on_delete)
+    rows = WebApiSink(it.fhir, it.dataverse, there.waits, there.queue, maps.available, to.on_delete)
     return Mirror(
         there.journal,
         there.queue,
@@ -353,9 +353,11 @@ def build_external_events(it: SharedParts) -> ExternalEvents:
     )
 
 
-def _sink(to: str, rows: WebApi, order: WriteGuard) -> Sink:
+def _sink(to: str, rows: WebApiSink, order: WriteGuard) -> RowSink:
     from integration.mirror import healthcare_api_sink, web_api_sink
 
     if to == "healthcare-api":
-        return partial(healthcare_api_sink.bring, healthcare_api_sink.HealthcareApi(rows, order))
-    return partial(web_api_sink.bring, rows)
+        return partial(
+            healthcare_api_sink.bring_up_to_date, healthcare_api_sink.HealthcareApiSink(rows, order)
+        )
+    return partial(web_api_sink.bring_up_to_date, rows)

@@ -17,8 +17,8 @@ from integration.core.errors import Misconfigured, Unavailable
 from integration.core.log_events import log_event
 from integration.core.model import Category, WorkItem
 from integration.dataverse import requests
-from integration.dataverse.client import Dataverse, error_code
-from integration.dataverse.virtual import entity_set, table_name
+from integration.dataverse.client import Dataverse, get_error_code
+from integration.dataverse.virtual import build_entity_set, build_table_name
 from integration.fhir.client import FhirServer
 from integration.journal import write_guard
 from integration.journal.write_guard import HeldLocks, Write, WriteGuard
@@ -47,7 +47,7 @@ class VirtualTable:
 def list_virtual_tables(maps: Mapping[str, MappedTable], prefix: str) -> dict[str, VirtualTable]:
     """Of every map that may be virtual, as provisioning names it. Pure."""
     return {
-        name: _build_virtual_table(name, table_name(table.table, prefix))
+        name: _build_virtual_table(name, build_table_name(table.table, prefix))
         for name, table in maps.items()
         if "virtual" in table.routes
     }
@@ -55,7 +55,7 @@ def list_virtual_tables(maps: Mapping[str, MappedTable], prefix: str) -> dict[st
 
 def _build_virtual_table(resource: str, table: str) -> VirtualTable:
     return VirtualTable(
-        table, entity_set(table), f"{table}id", partial(derive_primary_key, resource)
+        table, build_entity_set(table), f"{table}id", partial(derive_primary_key, resource)
     )
 
 
@@ -125,7 +125,7 @@ async def _notify_once(events: ExternalEvents, table: VirtualTable, item: WorkIt
     locks = HeldLocks(item.delivery, "tell", events.guard.token())
     write = Write(f"tell {resource}", (0,), ordered=False)
     await write_guard.acquire(events.guard, locks, [write])
-    (lock,) = locks.found.values()
+    (lock,) = locks.previous.values()
     try:
         current = await events.fhir.read(resource, item.delivery)
         state = _DELETED if current is None else str(current.get("meta", {}).get("versionId"))
@@ -159,11 +159,14 @@ async def _send_action(
     target = {"@odata.type": f"Microsoft.Dynamics.CRM.{table.table}", table.key_column: key}
     path = f"{table.entity_set}/Microsoft.Dynamics.CRM.{action}"
     with add_activity_context(action=action, row=key):
-        answer = await events.dataverse.send(requests.action(path, {"Target": target}), delivery)
+        answer = await events.dataverse.send(
+            requests.build_action(path, {"Target": target}), delivery
+        )
     if answer.status >= 400:
         raise Misconfigured(
             f"{events.dataverse.upstream.name} refused {action} of {table.table} "
-            f"({answer.status} {error_code(answer)}): is the table provisioned with its events on?"
+            f"({answer.status} {get_error_code(answer)}): "
+            "is the table provisioned with its events on?"
         )
 
 

@@ -11,7 +11,7 @@ from integration.check import dataverse, fhir, remedies, virtual_tables
 from integration.check.connections import Connections
 from integration.check.report import Line, all_well, failed, ok, skipped, table
 from integration.core.errors import IntegrationError
-from integration.dataverse.virtual import table_name
+from integration.dataverse.virtual import build_table_name
 from integration.mapping import files, load
 from integration.mapping.load import Maps
 from integration.mapping.model import EntityMap, Route
@@ -56,7 +56,7 @@ async def lines(ends: Connections) -> list[Line]:
     read = files.read_map_files(used.map_set, used.map_prefix, used.maps_folder, used.enabled_maps)
     maps = load.build_maps(read)
     table_of_routes = ends.storage.tables.get_table_client(azure_data_routes.TABLE)
-    kept = azure_data_routes.AzureRoutes(table_of_routes)
+    kept = azure_data_routes.AzureDataRouteStore(table_of_routes)
     told = frozenset(ends.settings.feed.event_types)
     routes = DataRoutes(kept, files.list_tables(read), used.target != "off", told)
     chosen, line = await _routes(routes)
@@ -105,7 +105,7 @@ async def _routes(routes: DataRoutes) -> tuple[Mapping[str, str], Line]:
     chosen = {name: one.routes[0] for name, one in routes.tables.items()}
 
     try:
-        stored = await routes.store.all()
+        stored = await routes.store.list_routes()
         chosen.update(await routes.get_routes())
     except IntegrationError:
         return chosen, skipped(_ROUTES, "see table routes")
@@ -128,7 +128,7 @@ def _mirrored(maps: Maps, chosen: Mapping[str, str], *, to: str) -> Sequence[Ent
 def _named(maps: Maps, chosen: Mapping[str, str], prefix: str | None) -> dict[str, str]:
     """The virtual table of each resource type that the feed shows."""
     return {
-        name: table_name(one.table, prefix)
+        name: build_table_name(one.table, prefix)
         for name, one in maps.entities.items()
         if prefix and Route.VIRTUAL in one.routes and chosen.get(name) == VIRTUAL
     }

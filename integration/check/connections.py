@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from integration.app import wiring
 from integration.app.http_clients import ClientContext, open_upstream
 from integration.app.settings import (
-    UpstreamSettings,
     Settings,
+    UpstreamSettings,
     get_events_queue,
-    read_settings,
     read_provision_settings,
+    read_settings,
 )
 from integration.core.activity import ActivityRecorder
 from integration.core.http import Upstream

@@ -40,7 +40,7 @@ async def lines(
     return list(
         await asyncio.gather(
             attempt(_USER, _user(ends), away=remedies.DATAVERSE_AWAY, refused=remedies.PROVISION),
-            clock_line(ends, "clock of Dataverse", lambda: sent(ends, requests.who_am_i())),
+            clock_line(ends, "clock of Dataverse", lambda: sent(ends, requests.build_who_am_i())),
             attempt(
                 _PRIVILEGES,
                 _privileges(ends, maps, mirrored, told),
@@ -120,7 +120,7 @@ async def _columns(ends: Connections, entity: EntityMap, *, by_toolkit: bool) ->
     if by_toolkit:
         return skipped(name, "MIRROR_TO is healthcare-api: the toolkit's own maps write them")
     on = entity.select_route(Route.DATAVERSE)
-    tables = {table: await ends.dataverse.columns(table) for table in on.tables}
+    tables = {table: await ends.dataverse.get_columns(table) for table in on.tables}
     wrong = find_schema_mismatches(on, tables)
     if wrong:
         mend = remedies.columns(ends.settings.mirror.map_prefix)

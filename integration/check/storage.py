@@ -13,7 +13,7 @@ from integration.check.report import Line, failed, ok
 from integration.check.runner import attempt, clock_line
 from integration.core.errors import Unavailable
 from integration.core.model import Response
-from integration.journal.azure_errors import storage_errors
+from integration.journal.azure_errors import translate_storage_errors
 from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE
 
 _OURS = (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE)
@@ -42,7 +42,7 @@ async def _line(ends: Connections, kind: str, name: str, work: Awaitable[str]) -
 
     async def worked() -> Line:
         try:
-            async with storage_errors():
+            async with translate_storage_errors():
                 return ok(title, await work)
         except Unavailable as error:
             if error.why != "ResourceNotFoundError":
@@ -92,6 +92,6 @@ async def _dated(ends: Connections) -> Response:
         )
 
     container = ends.storage.blobs.get_container_client(CONTAINER)
-    async with storage_errors():
+    async with translate_storage_errors():
         await container.get_container_properties(raw_response_hook=heard)
     return Response(200, headers, b"")

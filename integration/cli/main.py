@@ -37,7 +37,7 @@ from integration.intake import dry_run
 from integration.intake.accept import Intake
 from integration.intake.http_request import IncomingRequest
 from integration.journal import synthetic_deliveries
-from integration.journal.keys import new_delivery_id
+from integration.journal.keys import make_delivery_id
 from integration.journal.store import MemoryJournal
 from integration.mapping.toolkit import client as toolkit_client
 from integration.mapping.toolkit.client import Organisation
@@ -136,7 +136,7 @@ async def _tables_of(names: Iterable[str]) -> Tables:
     from integration.app import wiring  # with all it imports, which the other commands do without
 
     async with wiring.open_dataverse() as dataverse:
-        return {name: await dataverse.columns(name) for name in names}
+        return {name: await dataverse.get_columns(name) for name in names}
 
 
 def _door(reading: DeliverySettings) -> Intake:
@@ -145,7 +145,7 @@ def _door(reading: DeliverySettings) -> Intake:
         MemoryJournal(),
         MemoryQueueSender(),
         lambda: datetime.now(UTC),
-        lambda now: new_delivery_id(now, 0),
+        lambda now: make_delivery_id(now, 0),
         reading.max_delivery_bytes,
         reading.validate,
         policy=Policy(reading.messages, reading.documents, reading.dangling),
@@ -194,7 +194,9 @@ async def _reconcile(dry: bool) -> AsyncIterator[Reconcile]:
         now = parts.now()
         run = parts.intake.new_id(now)
         if not dry:
-            await synthetic_deliveries.note(parts.journal, run, "reconcile", now, now)
+            await synthetic_deliveries.add_synthetic_delivery(
+                parts.journal, run, "reconcile", now, now
+            )
         async with parts.mirror.activities.track(delivery=run):
             maps = {name: each for name, each in parts.mirror.maps.items() if name in mirrored}
             mirror = replace(parts.mirror, maps=maps)

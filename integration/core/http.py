@@ -15,7 +15,7 @@ import httpx
 from integration.core.activity import ActivityRecorder
 from integration.core.errors import Misconfigured, ResponseTooLarge, Unavailable
 from integration.core.model import Request, Response
-from integration.core.rate_limiter import LimiterClosed, Limiter, build_full_limit
+from integration.core.rate_limiter import Limiter, LimiterClosed, build_full_limit
 
 # httpx logs every address at INFO; a search query can hold an identifier of a patient.
 logging.getLogger("httpx").setLevel(logging.WARNING)

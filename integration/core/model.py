@@ -104,8 +104,8 @@ class Delivery:
     finished: datetime | None = None  # done or cancelled
     reason: str | None = None  # why it is parked
     replayed: datetime | None = None  # by an operator; its age counts from here
-    looked: datetime | None = None  # when housekeeping last looked whether it goes on
-    looked_done: int = 0  # and how many lanes were done then
+    checked: datetime | None = None  # when housekeeping last looked whether it goes on
+    lanes_done_at_check: int = 0  # and how many lanes were done then
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ class RowResult:
     resource: str  # Type/id
     table: str
     row: str | None  # the primary key
-    action: str  # created, updated, unchanged, deactivated, refused, absent, left
+    action: str  # created, updated, unchanged, deactivated, refused, absent, skipped
     version: str | None = None
     notes: tuple[str, ...] = ()
 

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 from integration.core.errors import Issue, Rejected
 from integration.fhir import patches
-from integration.fhir.entries import Entry, parse_condition, check_inner_resource, set_id
+from integration.fhir.entries import Entry, check_inner_resource, parse_condition, set_id
 from integration.fhir.grammar import is_id, is_type
 
 METHODS = ("POST", "PUT", "DELETE", "PATCH", "GET", "HEAD")

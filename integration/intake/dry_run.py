@@ -43,7 +43,7 @@ async def plan_delivery(intake: Intake, limits: Limits, request: IncomingRequest
     """The plan as JSON. Raises what accepting would raise."""
     checked = await check_request(intake, request)
     delivery = checked.delivery
-    first_id = await intake.journal.claimant(delivery.sender, delivery.key)
+    first_id = await intake.journal.find_delivery_by_key(delivery.sender, delivery.key)
     if first_id is not None:
         await find_earlier(intake.journal, checked, first_id)
     planned = await offload(delivery.bytes, lambda: _make_plan(checked, limits))

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from integration.core.errors import Issue, Rejected, MethodNotAllowed
+from integration.core.errors import Issue, MethodNotAllowed, Rejected
 from integration.core.gzip import decompress
 from integration.core.model import DeliveryRequest
 from integration.fhir.grammar import is_id, is_type

@@ -44,7 +44,7 @@ async def find_gap(journal: Journal, sender: str, status: SubscriptionStatus) ->
     """Changes nothing, so that a sender who has to repeat is told of the same gap."""
     if status.type == "handshake":
         return SubscriptionGap(sender, status, None)
-    newest = await journal.newest_event(sender, status.subscription)
+    newest = await journal.get_newest_event(sender, status.subscription)
     return SubscriptionGap(sender, status, subscription_status.find_gap(status, newest))
 
 
@@ -54,7 +54,7 @@ async def record_gap(journal: Journal, gap: SubscriptionGap, delivery: str | Non
         first, last = gap.missed
         log_event("notification.gap", delivery=delivery, missed=last - first + 1)
     if gap.status.last_event:
-        await journal.note_event(gap.sender, gap.status.subscription, gap.status.last_event)
+        await journal.record_event(gap.sender, gap.status.subscription, gap.status.last_event)
 
 
 async def acknowledge(journal: Journal, gap: SubscriptionGap) -> Acknowledged:

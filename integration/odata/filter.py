@@ -34,11 +34,11 @@ from integration.odata.refusals import BadRequest, UnknownProperty
 from integration.odata.tokens import (
     LITERALS,
     OPTION,
-    Token,
     FilterNotSupported,
-    tokenize,
-    parse_literal,
     FilterSyntaxError,
+    Token,
+    parse_literal,
+    tokenize,
 )
 
 MAX_NESTING = 50

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from integration.core.errors import Issue
 from integration.odata.headers import Format, format_etag
-from integration.odata.model import NAMESPACE, EntityType, Property, EntityValues, Type, Value
+from integration.odata.model import NAMESPACE, EntityType, EntityValues, Property, Type, Value
 
 Json = dict[str, Any]
 

@@ -14,7 +14,7 @@ from integration.odata import filter as filters
 from integration.odata.addresses import Address, Collection, Count, Entity
 from integration.odata.expressions import Expression, Order
 from integration.odata.model import EntityType, Property
-from integration.odata.refusals import BadRequest, is_name, NotSupported, UnknownProperty
+from integration.odata.refusals import BadRequest, NotSupported, UnknownProperty, is_name
 
 MAX_LENGTH = 16_384
 

@@ -24,9 +24,9 @@ async def check_upstreams(
     metadata = Request("GET", "metadata", headers={"accept": "application/fhir+json"})
     with add_activity_context(action="health"):
         states = await asyncio.gather(
-            _describe_state(journal.page(None, 1, None)),
+            _describe_state(journal.list_deliveries(None, 1, None)),
             _describe_state(_ensure_ok(fhir.send(metadata, "health"))),
-            _describe_state(_ensure_ok(dataverse.send(requests.who_am_i(), "health"))),
+            _describe_state(_ensure_ok(dataverse.send(requests.build_who_am_i(), "health"))),
         )
     return dict(zip(names, states, strict=True))
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from integration.core import decimal_json
 from integration.core.errors import Misconfigured
 from integration.core.model import Request, Response
-from integration.dataverse.requests import API, literal
+from integration.dataverse.requests import API, quote_literal
 from integration.provision import records, tables
 from integration.provision.model import SECRET, Item, Step, Wanted
 from integration.provision.tables import Known
@@ -98,7 +98,7 @@ async def stages(tenant: Tenant, wanted: Wanted) -> AsyncIterator[Iterable[Item]
     yield records.publisher(wanted, await _publishers(tenant, wanted))
     owner = _id(records.the_publisher(await _publishers(tenant, wanted)), "publisherid")
     columns = ("solutionid", "uniquename", "ismanaged", "_publisherid_value")
-    condition = f"uniquename eq {literal(wanted.solution)}"
+    condition = f"uniquename eq {quote_literal(wanted.solution)}"
     yield records.solution(wanted, await tenant.rows("solutions", columns, condition), owner)
     yield tables.custom(wanted, await _tables(tenant, (one.table for one in wanted.custom)))
     if wanted.feed is not None:
@@ -126,7 +126,7 @@ async def _identity(tenant: Tenant, wanted: Wanted) -> AsyncIterator[Iterable[It
     unit = await _business_unit(tenant, wanted.business_unit)
 
     async def role() -> list[Row]:
-        named = f"name eq {literal(wanted.role.name)} and _businessunitid_value eq {unit}"
+        named = f"name eq {quote_literal(wanted.role.name)} and _businessunitid_value eq {unit}"
         return await tenant.rows("roles", ("roleid", "name"), named)
 
     async def user() -> list[Row]:
@@ -150,7 +150,7 @@ async def _identity(tenant: Tenant, wanted: Wanted) -> AsyncIterator[Iterable[It
 
 async def _publishers(tenant: Tenant, wanted: Wanted) -> list[Row]:
     columns = ("publisherid", "uniquename", "isreadonly")
-    condition = f"customizationprefix eq {literal(wanted.prefix)}"
+    condition = f"customizationprefix eq {quote_literal(wanted.prefix)}"
     return await tenant.rows("publishers", columns, condition)
 
 
@@ -161,7 +161,7 @@ async def _provider(tenant: Tenant) -> str:
     """
     path = f"EntityDefinitions(LogicalName='{records.SOURCE}')/Attributes?$select=LogicalName"
     answer = await tenant.get(path)
-    condition = f"datasourcelogicalname eq {literal(records.SOURCE)}"
+    condition = f"datasourcelogicalname eq {quote_literal(records.SOURCE)}"
     columns = ("entitydataproviderid", "name")
     found = await tenant.rows("entitydataproviders", columns, condition)
     if answer is None or not found:
@@ -216,7 +216,7 @@ async def _table(tenant: Tenant, name: str) -> Known | None:
 
 
 async def _business_unit(tenant: Tenant, name: str | None) -> str:
-    condition = f"name eq {literal(name)}" if name else "_parentbusinessunitid_value eq null"
+    condition = f"name eq {quote_literal(name)}" if name else "_parentbusinessunitid_value eq null"
     found = await tenant.rows("businessunits", ("businessunitid", "name"), condition)
     if not found:
         raise Misconfigured(f"there is no business unit {name or 'at the root'}")
@@ -237,7 +237,7 @@ async def _privileges(tenant: Tenant, names: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for first in range(0, len(names), _PRIVILEGES):
         asked = names[first : first + _PRIVILEGES]
-        condition = " or ".join(f"name eq {literal(name)}" for name in asked)
+        condition = " or ".join(f"name eq {quote_literal(name)}" for name in asked)
         answer = await tenant.rows("privileges", ("privilegeid", "name"), condition)
         found |= {str(row["name"]).lower(): str(row["privilegeid"]) for row in answer}
     return found

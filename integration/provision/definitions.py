@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from integration.dataverse.virtual import entity_set
+from integration.dataverse.virtual import build_entity_set
 from integration.provision.model import (
     CustomColumn,
     CustomKey,
@@ -63,7 +63,7 @@ def virtual_table(table: VirtualTable, provider: str, source: str) -> dict[str, 
     return {
         "@odata.type": f"{_CRM}EntityMetadata",
         "SchemaName": table.name,
-        "EntitySetName": entity_set(table.name),
+        "EntitySetName": build_entity_set(table.name),
         "DisplayName": label(table.label),
         "DisplayCollectionName": label(_plural(table.label)),
         "OwnershipType": "OrganizationOwned",

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from integration.dataverse.virtual import entity_set
+from integration.dataverse.virtual import build_entity_set
 from integration.provision import definitions
 from integration.provision.model import (
     Custom,
@@ -95,7 +95,7 @@ def virtual_tables(
             continue
         yield There(what)
         asked = {
-            "EntitySetName": entity_set(table.name),
+            "EntitySetName": build_entity_set(table.name),
             "ExternalName": table.entity_type,
             "ExternalCollectionName": table.set,
             "DataSourceId": source,

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from integration.core.errors import Misconfigured
-from integration.dataverse.virtual import column_name, table_name
+from integration.dataverse.virtual import build_column_name, build_table_name
 from integration.mapping.model import AttributeMap, EntityMap, Kind, Route
 from integration.provision.model import VirtualColumn, VirtualLookup, VirtualTable
 
@@ -53,7 +53,7 @@ def virtual_table(entity: EntityMap, prefix: str, known: Mapping[str, EntityMap]
         if one.kind is Kind.LOOKUP and f"_{one.column}_value" not in led
     ]
     return VirtualTable(
-        name=table_name(entity.table, prefix),
+        name=build_table_name(entity.table, prefix),
         set=entity.entity_set,
         entity_type=entity.table,
         key=entity.key,
@@ -67,7 +67,7 @@ def virtual_table(entity: EntityMap, prefix: str, known: Mapping[str, EntityMap]
 
 def _column(one: AttributeMap, prefix: str) -> VirtualColumn:
     name, text = (
-        column_name(one.column, prefix),
+        build_column_name(one.column, prefix),
         one.virtual_column.label or _label(one.column, prefix),
     )
     length = one.virtual_column.max_length
@@ -100,7 +100,7 @@ def _lookups(
     for one in attributes:
         target = known.get(one.virtual_column.target or "") if one.kind is Kind.LOOKUP else None
         if target is not None and target.routes[0] is Route.DATAVERSE:
-            name = column_name(one.column, prefix)
+            name = build_column_name(one.column, prefix)
             text = one.virtual_column.label or _label(one.column, prefix)
             yield VirtualLookup(name, f"_{one.column}_value", text, target.table)
 
@@ -109,20 +109,20 @@ def _books(entity: EntityMap, prefix: str) -> Iterator[VirtualColumn]:
     """Which resource a row shows, and which version of it; read only in the feed."""
     if entity.id_column:
         yield VirtualColumn(
-            column_name(entity.id_column, prefix), entity.id_column, "FHIR ID", max_length=64
+            build_column_name(entity.id_column, prefix), entity.id_column, "FHIR ID", max_length=64
         )
     if entity.version_column:
         yield VirtualColumn(
-            column_name(entity.version_column, prefix), entity.version_column, "FHIR Version",
+            build_column_name(entity.version_column, prefix), entity.version_column, "FHIR Version",
             max_length=64,
         )  # fmt: skip
     if entity.updated_column:
-        name = column_name(entity.updated_column, prefix)
+        name = build_column_name(entity.updated_column, prefix)
         yield VirtualColumn(name, entity.updated_column, "FHIR Last Updated", "DateTime")
 
 
 def _label(column: str, prefix: str) -> str:
-    return _words(column_name(column, prefix).removeprefix(f"{prefix}_"))
+    return _words(build_column_name(column, prefix).removeprefix(f"{prefix}_"))
 
 
 def _words(text: str) -> str:

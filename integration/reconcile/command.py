@@ -182,9 +182,9 @@ async def _reconciled(chosen: argparse.Namespace, opened: Opened, told: Told) ->
 
 def _entities(mirror: Mirror, types: list[str] | None) -> list[EntityMap]:
     """Raises Misconfigured for a type whose map is broken, or whose rows are not mirrored."""
-    for type_ in types or mirror.broken:
+    for type_ in types or mirror.broken_maps:
         if type_ not in mirror.maps:
-            raise Misconfigured(mirror.broken.get(type_, _not_mirrored(type_)))
+            raise Misconfigured(mirror.broken_maps.get(type_, _not_mirrored(type_)))
     return [mirror.maps[type_] for type_ in types or sorted(mirror.maps)]
 
 

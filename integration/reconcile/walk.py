@@ -17,9 +17,9 @@ from integration.core.model import Request, Response, WorkItem
 from integration.dataverse import requests
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
-from integration.fhir.searchset import Searchset, list_matches, find_next_path
+from integration.fhir.searchset import Searchset, find_next_path, list_matches
 from integration.mapping.model import EntityMap, LongId
-from integration.mirror.mirror import Mirror, bring
+from integration.mirror.mirror import Mirror, mirror_or_raise
 from integration.queues.retry import plan_retry
 from integration.reconcile import row_pages
 from integration.reconcile.differences import (
@@ -95,7 +95,7 @@ async def left_over(it: Reconcile, entity: EntityMap) -> AsyncIterator[Page]:
         # What such a row shows may be no id at all, and would be taken for that of nobody.
         raise Misconfigured(f"{entity.file}: rows that show digests of ids cannot be traced back")
     condition = f"{entity.id_column} ne null and statecode eq 0"
-    first = requests.rows(entity.entity_set, asked(entity), condition)
+    first = requests.build_row_query(entity.entity_set, asked(entity), condition)
     request: Request | None = replace(
         first, headers={**first.headers, "prefer": f"odata.maxpagesize={it.page}"}
     )
@@ -116,16 +116,16 @@ async def left_over(it: Reconcile, entity: EntityMap) -> AsyncIterator[Page]:
 async def _compared(
     it: Reconcile, entity: EntityMap, found: Sequence[dict[str, Any]]
 ) -> list[Difference]:
-    columns = await _patiently(it, lambda: it.dataverse.columns(entity.table))
+    columns = await _patiently(it, lambda: it.dataverse.get_columns(entity.table))
     shown = (id_in_row(entity, each["id"], columns) for each in found)
     ids = list(dict.fromkeys(each for each in shown if each is not None))
     questions = [
-        requests.rows(entity.entity_set, asked(entity), among(entity.id_column, some))
+        requests.build_row_query(entity.entity_set, asked(entity), among(entity.id_column, some))
         for some in _chunks(ids, _ROWS)
     ]
     if not questions:
         return list(compare(entity, found, (), columns))
-    answers = await _patiently(it, lambda: it.dataverse.ask(questions, it.run))
+    answers = await _patiently(it, lambda: it.dataverse.read(questions, it.run))
     rows = [row for answer in answers for row in row_pages.rows(it.dataverse, answer)["value"]]
     return list(compare(entity, found, rows, columns))
 
@@ -170,7 +170,9 @@ async def _settled(it: Reconcile, differences: Sequence[Difference]) -> list[Set
             return Settled(difference)
         claim = WorkItem(it.run, resource=difference.resource)
         async with places:
-            return Settled(difference, await _patiently(it, lambda: bring(it.mirror, claim)))
+            return Settled(
+                difference, await _patiently(it, lambda: mirror_or_raise(it.mirror, claim))
+            )
 
     return list(await asyncio.gather(*(settled(each) for each in differences)))
 

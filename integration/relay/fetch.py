@@ -23,7 +23,7 @@ from integration.fhir.collections import PagedContents
 from integration.fhir.entries import Contents
 from integration.fhir.fetched import NOT_FETCHED, TOO_LARGE, FetchedResponse
 from integration.fhir.notifications import Notification
-from integration.journal.store import Journal, Kept
+from integration.journal.store import Journal, Payload
 
 # Not packed: what is small on its way may be beyond all bounds when it is unfolded.
 _HEADERS = {"accept": "application/fhir+json", "accept-encoding": "identity"}
@@ -55,13 +55,13 @@ class _FetchJob:
 
 
 async def read_contents(
-    sources: Sources, journal: Journal, delivery: str, kept: Kept
+    sources: Sources, journal: Journal, delivery: str, kept: Payload
 ) -> tuple[Contents, int]:
     """The delivery taken apart, with what was fetched for it, and how many bytes both are.
 
     Raises Unavailable when a server is in trouble; what came before that is kept.
     """
-    parsed = await offload(len(kept.body), lambda: bundle.read(kept.body, kept.received))
+    parsed = await offload(len(kept.body), lambda: bundle.read(kept.body, kept.request))
     job = _FetchJob(sources, journal, delivery, sources.max_bytes)
     if isinstance(parsed, Notification) and parsed.urls_to_fetch:
         parsed = await _fetch_resources(job, parsed)
@@ -103,10 +103,10 @@ async def _fetch_pages(job: _FetchJob, first_page: PagedContents) -> Contents:
 
 async def _load_or_fetch(job: _FetchJob, number: int, address: str) -> FetchedResponse:
     """What was kept under this number, else what the address answers now."""
-    data = await job.journal.fetched(job.delivery, number)
+    data = await job.journal.get_fetched(job.delivery, number)
     if data is None:
         encoded = fetched.encode(await _fetch(job, address))
-        data = await job.journal.keep_fetched(job.delivery, number, encoded)
+        data = await job.journal.save_fetched(job.delivery, number, encoded)
     answer = fetched.decode(data)
     job.bytes_left -= len(answer.body)
     return answer

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from integration.core.activity import get_activity_context, categorize_status, add_activity_context
+from integration.core.activity import add_activity_context, categorize_status, get_activity_context
 from integration.core.errors import Issue, Misconfigured, Unavailable
 from integration.core.model import Category, Delivery, EntryResult, Status, WorkItem
 from integration.fhir import entry_results, previous_attempt, units
 from integration.fhir.client import FhirServer
 from integration.fhir.grammar import is_id, is_type
-from integration.fhir.progress import Progress, map_created, get_identity, map_targets
+from integration.fhir.progress import Progress, get_identity, map_created, map_targets
 from integration.fhir.units import Lane, Unit, UnitEntry
 from integration.journal import write_guard
 from integration.journal.store import Journal
@@ -60,7 +60,7 @@ async def process_lane(
     Raises Unavailable when entries are left to be tried again; what is settled stays settled.
     """
     number = item.lane or 0
-    previous_start = await context.journal.begin(delivery.id, number, context.guard.now())
+    previous_start = await context.journal.begin_lane(delivery.id, number, context.guard.now())
     progress = _LaneRun(
         context=context,
         delivery=delivery,
@@ -68,7 +68,11 @@ async def process_lane(
         attempt_number=item.attempt,
         previous_start=previous_start,
     )
-    recorded = [] if previous_start is None else await context.journal.outcomes(delivery.id, number)
+    recorded = (
+        []
+        if previous_start is None
+        else await context.journal.list_entry_results(delivery.id, number)
+    )
     by_position = {item.position: item for item in recorded}
     started = [unit for unit in lane.units if any(n in by_position for n in map_targets(unit))]
     for index, unit in enumerate(lane.units):
@@ -93,7 +97,7 @@ async def _send_unit(progress: _LaneRun, unit: Unit, name: str) -> None:
         await _attempt_unit(attempt)
     except (Unavailable, Misconfigured) as error:
         is_unheard = isinstance(error, Unavailable) and error.is_outcome_unknown
-        if attempt.send_state is SendState.UNHEARD and not is_unheard:
+        if attempt.send_state is SendState.UNANSWERED and not is_unheard:
             attempt.send_state = SendState.ANSWERED
         await write_guard.release(
             context.guard, locks, progress.map_written(unit), attempt.send_state
@@ -125,7 +129,7 @@ async def _ensure_later_deliveries_ended(attempt: UnitAttempt) -> None:
     written is for it to find out."""
     journal = attempt.progress.context.journal
     for delivery_id in sorted(attempt.locks.later_deliveries):
-        later = await journal.delivery(delivery_id)
+        later = await journal.get_delivery(delivery_id)
         if later is not None and later.status in (Status.ACCEPTED, Status.PROCESSING):
             raise Unavailable("order", "a later delivery has begun to write the same resource")
 
@@ -150,8 +154,8 @@ async def _attempt_unit(attempt: UnitAttempt) -> None:
         checks, locks, progress.list_unsettled(unit), change_queues
     )
     # Perhaps by another claim of this lane, while the turn was waited for.
-    if any(lock.delivery == delivery.id for lock in locks.found.values()):
-        recorded = await context.journal.outcomes(delivery.id, progress.lane)
+    if any(lock.written_by == delivery.id for lock in locks.previous.values()):
+        recorded = await context.journal.list_entry_results(delivery.id, progress.lane)
         positions = {n for entry in unit.entries for n in entry.positions}
         progress.record(unit, [item for item in recorded if item.position in positions])
     await _settle(progress, unit, attempt.name, _find_superseded(attempt, matches))
@@ -172,7 +176,7 @@ async def _attempt_unit(attempt: UnitAttempt) -> None:
     todo = progress.list_unsettled(unit)
     if not todo:
         return
-    attempt.send_state = SendState.UNHEARD
+    attempt.send_state = SendState.UNANSWERED
     ensure_time_left = partial(write_guard.ensure_time_left, context.guard, locks)
     request = units.build_request(unit, todo, progress.identities)
     with add_activity_context(
@@ -222,7 +226,7 @@ async def _settle(
         )
     )
     with_unit = [replace(item, unit=name) for item in results]
-    await context.journal.note(delivery.id, progress.lane, with_unit)
+    await context.journal.add_entry_results(delivery.id, progress.lane, with_unit)
     progress.record(unit, with_unit)
 
 
@@ -260,5 +264,5 @@ def _record_refusals(attempt: UnitAttempt, results: Sequence[EntryResult]) -> No
 
 
 async def _is_cancelled(context: LaneContext, delivery: Delivery) -> bool:
-    current = await context.journal.delivery(delivery.id)
+    current = await context.journal.get_delivery(delivery.id)
     return current is not None and current.status is Status.CANCELLED

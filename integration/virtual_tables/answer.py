@@ -9,7 +9,7 @@ from typing import Any
 
 from integration.core import decimal_json
 from integration.core.activity import add_activity_context
-from integration.core.errors import Issue, Rejected, Unavailable, MethodNotAllowed
+from integration.core.errors import Issue, MethodNotAllowed, Rejected, Unavailable
 from integration.odata import addresses, bodies, headers, metadata, payload, query
 from integration.odata.addresses import (
     Address,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from integration.core.errors import Issue, Rejected
-from integration.journal.data_routes import KeptRoutes
+from integration.journal.data_routes import DataRouteStore
 from integration.mapping.files import MappedTable
 from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE
 
@@ -27,7 +27,7 @@ class DataRoutes:
     """What choosing needs. `tables` of the maps in use, by resource type; `mirrors`: whether there
     is a mirror; `told`: the types of whose changes flows are to hear."""
 
-    store: KeptRoutes
+    store: DataRouteStore
     tables: Mapping[str, MappedTable]
     is_mirroring: bool
     event_types: frozenset[str] = frozenset()
@@ -38,7 +38,7 @@ class DataRoutes:
     async def get_routes(self) -> Mapping[str, str]:
         """The route of every resource type that has a map. Raises Unavailable."""
         if not self._known or self.clock() >= self._until:
-            chosen = await self.store.all()
+            chosen = await self.store.list_routes()
             self._known = {
                 name: chosen[name] if chosen.get(name) in table.routes else table.routes[0]
                 for name, table in self.tables.items()
@@ -99,7 +99,7 @@ async def change_routes(it: DataRoutes, asked: Any) -> dict[str, str]:
     meant = {name: _meaning(it, name, current[name], route) for name, route in asked.items()}
     for name, route in asked.items():
         if current[name] != route:
-            await it.store.choose(name, route)
+            await it.store.set_route(name, route)
     it.clear_cache()
     return meant
 

@@ -24,7 +24,7 @@ from integration.mapping.model import (
     Route,
     SearchType,
 )
-from integration.odata.model import EntityType, Property, EntityValues, Type, Value
+from integration.odata.model import EntityType, EntityValues, Property, Type, Value
 
 # https://hl7.org/fhir/R4/datatypes.html#id
 _LONGEST_ID = 64

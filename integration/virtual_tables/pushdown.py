@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import cast
 from uuid import UUID
 
-from integration.fhir.search import Parameters, join_or, escape
+from integration.fhir.search import Parameters, escape, join_or
 from integration.mapping.model import AttributeMap, Kind, Search, SearchType
 from integration.odata.expressions import (
     And,

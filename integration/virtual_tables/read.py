@@ -17,9 +17,9 @@ from uuid import UUID
 from integration.core.errors import Rejected, Unavailable
 from integration.fhir.client import FhirServer
 from integration.fhir.search import Parameters, build_path
-from integration.fhir.searchset import list_matches, find_next_path
-from integration.odata.evaluate import matches as fulfils
+from integration.fhir.searchset import find_next_path, list_matches
 from integration.odata.evaluate import build_sort_key
+from integration.odata.evaluate import matches as fulfils
 from integration.odata.expressions import Expression, Order
 from integration.odata.model import EntityValues
 from integration.odata.query import Query
@@ -27,9 +27,9 @@ from integration.odata.refusals import NotSupported
 from integration.virtual_tables import fhir_pages, pushdown, skip_token
 from integration.virtual_tables.entity_type import (
     MappedEntityType,
+    build_values,
     list_lookups,
     map_resource,
-    build_values,
 )
 from integration.virtual_tables.pushdown import SearchPart, Targets
 from integration.virtual_tables.row_keys import RowKeyResolver

@@ -60,8 +60,8 @@ class RowKeyResolver:
     ) -> None:
         self._most = most
         self._kept, self._mirrored = kept, mirrored
-        self._own = _Known(kept.keys, clock, most)
-        self._back = _Known(kept.ids, clock, most)
+        self._own = _Known(kept.find_keys, clock, most)
+        self._back = _Known(kept.find_ids, clock, most)
         self._noted: set[str] = set()
 
     async def resolve_keys(self, resources: Collection[str]) -> Mapping[str, UUID]:
@@ -83,7 +83,7 @@ class RowKeyResolver:
     async def _lead(self, type_: str, keys: Mapping[str, str]) -> None:
         new = {id_: key for id_, key in keys.items() if f"{type_}/{id_} {key}" not in self._noted}
         if new:
-            await self._kept.lead(type_, new)
+            await self._kept.add_reverse(type_, new)
             for key in new.values():
                 self._back.found.pop((type_, key), None)
             if len(self._noted) + len(new) > self._most:

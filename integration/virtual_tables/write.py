@@ -153,7 +153,7 @@ async def _turn(it: FeedWriter, name: str, run: str) -> AsyncIterator[_Turn]:
         # Cancelled: the time that an answer may take is over.
         heard = isinstance(error, Unavailable) and not error.is_outcome_unknown
         if turn.sent:
-            fate = SendState.ANSWERED if heard else SendState.UNHEARD
+            fate = SendState.ANSWERED if heard else SendState.UNANSWERED
         raise
     finally:
         await write_guard.release(it.guard, taken, turn.settled, fate)

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from integration.app import error_handlers, responses
-from integration.core.errors import Issue, Misconfigured, Rejected, Unavailable, MethodNotAllowed
+from integration.core.errors import Issue, MethodNotAllowed, Misconfigured, Rejected, Unavailable
 from integration.core.model import Delivery, EntryResult, RowResult, Status
 from integration.intake.accept import Accepted
 from integration.intake.subscriptions import Acknowledged

@@ -10,12 +10,12 @@ import pytest
 
 from integration.app.settings import (
     get_events_queue_binding,
-    read_settings,
     get_housekeeping_schedule,
-    read_mirror_settings,
-    read_delivery_settings,
     get_telemetry_destination,
     read_dataverse_settings,
+    read_delivery_settings,
+    read_mirror_settings,
+    read_settings,
 )
 from integration.core.errors import Misconfigured
 

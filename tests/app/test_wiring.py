@@ -16,7 +16,7 @@ import pytest
 from integration.app import wiring
 from integration.app.http_clients import ClientContext
 from integration.app.http_clients import open_upstream as neighbour_of
-from integration.app.settings import UpstreamSettings, Settings, read_settings
+from integration.app.settings import Settings, UpstreamSettings, read_settings
 from integration.core.activity import ActivityRecorder
 from integration.core.errors import Misconfigured
 from integration.core.http import BoundedClient, Upstream

@@ -15,9 +15,9 @@ from integration.core.activity import (
     BATCH_SIZE,
     ActivityContext,
     ActivityRecorder,
-    get_activity_context,
-    categorize_status,
     add_activity_context,
+    categorize_status,
+    get_activity_context,
     share_activity_contexts,
 )
 from integration.core.errors import Misconfigured, Rejected, Unavailable
@@ -41,8 +41,10 @@ def told(route: Route) -> list[Told]:
 
 async def mirrored(route: Route, resource: Body) -> RowResult:
     identity = route.neighbour.put(resource)
-    await mirroring.mirror(route.mirror, WorkItem("d", resource=identity))
-    (row,) = [each for each in await route.journal.rows("d") if each.resource == identity]
+    await mirroring.mirror_resource(route.mirror, WorkItem("d", resource=identity))
+    (row,) = [
+        each for each in await route.journal.list_row_results("d") if each.resource == identity
+    ]
     return row
 
 
@@ -53,7 +55,7 @@ async def test_a_delivery_is_followed_to_its_row(route: Route) -> None:
     put = entry(patient(id="p1"), method="PUT", url="Patient/p1")
     delivery = await route.deliver(bundle(put))
     await route.carry_all(delivery)
-    await mirroring.mirror(route.mirror, WorkItem(delivery, resource="Patient/p1"))
+    await mirroring.mirror_resource(route.mirror, WorkItem(delivery, resource="Patient/p1"))
 
     assert [each for each in told(route) if each[1] != "metadata"] == [
         (FHIR, "write unit 0.0", "200"),
@@ -79,7 +81,7 @@ async def test_every_request_that_a_neighbour_heard_is_an_entry(route: Route) ->
     delivery = await route.deliver(bundle(*people, kind="batch"))
     await route.carry_all(delivery)
     for claim, _ in route.queued("mirror"):
-        await mirroring.mirror(route.mirror, claim)
+        await mirroring.mirror_resource(route.mirror, claim)
     calls = [each for each in route.activity.entries if each.action != "mirror"]
     assert len([each for each in calls if each.upstream == FHIR]) == len(route.neighbour.heard)
     heard = route.dataverse_neighbour.heard
@@ -89,7 +91,7 @@ async def test_every_request_that_a_neighbour_heard_is_an_entry(route: Route) ->
 async def test_questions_that_go_in_one_request_are_entries_of_all_who_asked(route: Route) -> None:
     identities = [route.neighbour.put(patient(id=f"p{n}")) for n in range(3)]
     claims = [WorkItem(f"d{n}", resource=identity) for n, identity in enumerate(identities)]
-    await asyncio.gather(*(mirroring.mirror(route.mirror, claim) for claim in claims))
+    await asyncio.gather(*(mirroring.mirror_resource(route.mirror, claim) for claim in claims))
     looked = [each for each in route.activity.entries if each.action == "look-up"]
     assert {(each.delivery, each.resource) for each in looked} == {
         (claim.delivery, claim.resource) for claim in claims
@@ -125,7 +127,7 @@ async def test_what_a_batch_refused_within_a_200_is_told(route: Route) -> None:
 
 async def test_a_race_that_was_lost_is_told(route: Route) -> None:
     identity = route.neighbour.put(patient(id="p1"))
-    await mirroring.mirror(route.mirror, WorkItem("d", resource=identity))
+    await mirroring.mirror_resource(route.mirror, WorkItem("d", resource=identity))
     row = await route.dataverse_neighbour.contact()
     route.neighbour.put(patient(id="p1", gender="male"))
 
@@ -133,7 +135,7 @@ async def test_a_race_that_was_lost_is_told(route: Route) -> None:
         await route.dataverse_neighbour.write(row["contactid"], jobtitle="by hand")
 
     route.dataverse_neighbour.will_be_preceded("PATCH", meddle)
-    await mirroring.mirror(route.mirror, WorkItem("d", resource=identity))
+    await mirroring.mirror_resource(route.mirror, WorkItem("d", resource=identity))
     updates = [each for each in route.activity.entries if each.action == "update"]
     assert [(each.status, each.category) for each in updates] == [
         ("412", "warning"),
@@ -144,7 +146,7 @@ async def test_a_race_that_was_lost_is_told(route: Route) -> None:
 async def test_a_neighbour_that_is_away_is_told_and_the_claim_put_back(route: Route) -> None:
     route.neighbour.down = 503
     identity = route.neighbour.put(patient(id="p1"))
-    await mirroring.mirror(route.mirror, WorkItem("d", resource=identity))
+    await mirroring.mirror_resource(route.mirror, WorkItem("d", resource=identity))
     calls = [each for each in route.activity.entries if each.action == "read"]
     assert [(each.status, each.category) for each in calls] == [("503", "warning")] * 3
     last = route.activity.entries[-1]
@@ -196,7 +198,7 @@ async def test_a_row_that_was_given_up_on_is_told(route: Route) -> None:
 
 
 async def test_a_row_without_a_map_is_told_without_a_table(route: Route) -> None:
-    await mirroring.mirror(route.mirror, WorkItem("d", resource="Basic/b1"))
+    await mirroring.mirror_resource(route.mirror, WorkItem("d", resource="Basic/b1"))
     (back,) = route.activity.entries
     assert (back.status, back.category, back.table) == ("requeued", "error", None)
 
@@ -225,7 +227,7 @@ async def test_no_entry_names_a_patient(route: Route) -> None:
     for body in deliveries:
         await route.carry_all(await route.deliver(body))
     for claim, _ in route.queued("mirror"):
-        await mirroring.mirror(route.mirror, claim)
+        await mirroring.mirror_resource(route.mirror, claim)
     assert len(route.activity.entries) > 15
     assert MARKER not in repr(route.activity.entries)
     assert MARKER in repr(route.neighbour.heard)

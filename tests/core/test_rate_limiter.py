@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from integration.core.http import Upstream, build_limiter
 from integration.core.model import Request
-from integration.core.rate_limiter import LimiterClosed, ConcurrencyLimit, Limiter, build_full_limit
+from integration.core.rate_limiter import ConcurrencyLimit, Limiter, LimiterClosed, build_full_limit
 from integration.dataverse.client import Dataverse
 
 # What happened to a limit: a success, a throttling (each of some round back), or advice.

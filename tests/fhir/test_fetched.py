@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from integration.fhir.fetched import FetchedResponse, split_address, encode, decode
+from integration.fhir.fetched import FetchedResponse, decode, encode, split_address
 from tests.fhir.bundles import limit_examples
 
 BASE = "https://home.example/fhir"

@@ -11,7 +11,7 @@ from integration.fhir import units
 from integration.fhir.identity import Naming
 from integration.fhir.plan import Plan, plan
 from integration.fhir.units import Limits, UnitEntry
-from tests.fhir.bundles import read_contents, make_urn
+from tests.fhir.bundles import make_urn, read_contents
 from tests.fhir.test_plan import body
 
 NAMING = Naming("clinic", "key-1")

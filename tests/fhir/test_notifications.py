@@ -19,14 +19,14 @@ from integration.fhir.fetched import NOT_FETCHED, TOO_LARGE, FetchedResponse
 from integration.fhir.identity import Naming
 from integration.fhir.notifications import Notification, add_fetched
 from integration.fhir.plan import Plan, plan
-from integration.fhir.subscription_status import SubscriptionStatus, find_gap, describe_gap
+from integration.fhir.subscription_status import SubscriptionStatus, describe_gap, find_gap
 from tests.fhir.bundles import limit_examples
 from tests.fhir.notices import (
     HOME,
     SUBSCRIPTION,
     VERSIONS,
-    make_full_entry,
     make_deletion,
+    make_full_entry,
     make_named_entry,
     make_notification,
 )

@@ -19,12 +19,12 @@ from integration.fhir.identity import Naming
 from integration.fhir.plan import Plan, plan
 from integration.fhir.units import Lane, Limits, Unit, UnitEntry
 from tests.fhir.bundles import (
-    limit_examples,
     bundles,
-    read_contents,
     deliveries,
-    read_lines,
+    limit_examples,
     make_urn,
+    read_contents,
+    read_lines,
 )
 
 NAMING = Naming("clinic", "key-1")

@@ -17,8 +17,8 @@ from integration.fhir.references import (
     URI_PARAMETERS,
     LinkIndex,
     build_index,
-    rewrite_resource,
     resolve,
+    rewrite_resource,
 )
 from tests.fhir.bundles import limit_examples, make_urn
 

@@ -13,10 +13,10 @@ from integration.fhir.units import (
     Lane,
     Unit,
     UnitEntry,
-    encode_lane,
     build_reads,
     build_request,
     decode_lane,
+    encode_lane,
 )
 from tests.fhir.bundles import make_urn
 

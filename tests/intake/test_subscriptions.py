@@ -63,7 +63,7 @@ async def test_a_notification_without_resources_is_answered_and_not_queued(
     caplog.set_level(logging.INFO)
     answer = await route.ask(make_notification(kind=kind, version=version))
     assert answer == Acknowledged(kind)
-    assert (route.outbox.sent, route.journal.deliveries, route.journal.bodies) == ([], {}, {})
+    assert (route.outbox.sent, route.journal.deliveries, route.journal.payloads) == ([], {}, {})
     event = "notification.empty" if kind == "event-notification" else f"notification.{kind}"
     assert [record.message for record in caplog.records] == [event]
 

@@ -12,7 +12,7 @@ from azure.storage.blob.aio import BlobServiceClient
 from azure.storage.queue.aio import QueueServiceClient
 
 from integration.core.errors import Misconfigured
-from integration.journal.azure_errors import storage_errors
+from integration.journal.azure_errors import translate_storage_errors
 from local.host.emulator import connection_string
 from tests.conftest import MARKER
 
@@ -57,7 +57,7 @@ async def use_tables(storage: str) -> None:
 @pytest.mark.parametrize("use", [use_blobs, use_queues, use_tables])
 async def test_storage_of_an_older_version_is_told_with_what_to_do(storage: str, use: Use) -> None:
     with pytest.raises(Misconfigured) as caught:
-        async with storage_errors():
+        async with translate_storage_errors():
             await use(storage)
     assert "(InvalidHeaderValue)" in str(caught.value)
     assert "--skipApiVersionCheck" in str(caught.value)

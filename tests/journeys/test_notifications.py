@@ -13,8 +13,8 @@ import pytest
 from local.services import ADDRESS, Ports, neighbours
 from tests.fhir.notices import (
     VERSIONS,
-    make_full_entry,
     make_deletion,
+    make_full_entry,
     make_named_entry,
     make_notification,
 )

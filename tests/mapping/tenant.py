@@ -24,4 +24,6 @@ def _columns(table: tables.Table) -> dict[str, Column]:
         | (documents.choices(table, column) if column.type != "Boolean" else {})
         for column in table.columns.values()
     ]
-    return metadata.columns([{"value": attributes}, {"value": documents.relationships(table)}])
+    return metadata.parse_columns(
+        [{"value": attributes}, {"value": documents.relationships(table)}]
+    )

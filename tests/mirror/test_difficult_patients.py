@@ -265,8 +265,8 @@ async def mirror(route: Route, elements: Mapping[str, Any]) -> RowResult:
 
 async def brought(route: Route) -> RowResult:
     """What was noted."""
-    await mirroring.mirror(route.mirror, WorkItem(DELIVERY, resource=f"Patient/{ID}"))
-    (noted,) = await route.journal.rows(DELIVERY)
+    await mirroring.mirror_resource(route.mirror, WorkItem(DELIVERY, resource=f"Patient/{ID}"))
+    (noted,) = await route.journal.list_row_results(DELIVERY)
     found: RowResult = noted
     return found
 
@@ -322,7 +322,7 @@ async def test_what_has_rows_of_its_own_is_not_noted(route: Route) -> None:
     links = [{"other": {"reference": f"Patient/{n}"}, "type": "seealso"} for n in range(5)]
     for n in range(5):
         resource = route.neighbour.put({"resourceType": "Patient", "id": str(n)})
-        await mirroring.mirror(route.mirror, WorkItem("others", resource=resource))
+        await mirroring.mirror_resource(route.mirror, WorkItem("others", resource=resource))
     numbers = [{"system": "urn:mrn", "value": str(n)} for n in range(5)]
     noted = await mirror(route, {"link": links, "identifier": numbers})
     assert noted.notes == ()
@@ -354,8 +354,8 @@ def adding(route: Route, folder: Path, text: str, *fixed: str) -> Maps:
 async def put_back(route: Route, maps: Maps) -> str:
     """Why a patient waits for an operator."""
     resource = route.neighbour.put({"resourceType": "Patient", "id": ID})
-    it = replace(route.mirror, maps=maps.entities, broken=maps.broken)
-    await mirroring.mirror(it, WorkItem(DELIVERY, resource=resource))
+    it = replace(route.mirror, maps=maps.entities, broken_maps=maps.broken)
+    await mirroring.mirror_resource(it, WorkItem(DELIVERY, resource=resource))
     ((_, delay),) = route.queued(MIRROR_QUEUE)
     assert delay >= 600
     assert await route.dataverse_neighbour.contacts() == []

@@ -13,7 +13,7 @@ import pytest
 from integration.app import wiring
 from integration.core.model import RowResult, WorkItem
 from integration.dataverse import requests
-from integration.dataverse.client import rows as rows_of
+from integration.dataverse.client import parse_rows as rows_of
 from integration.dataverse.requests import Change
 from integration.mapping.load import load_shipped_maps
 from integration.mapping.model import AttributeMap, Kind
@@ -40,13 +40,13 @@ def doctor() -> Body:
 
 async def hand_out(route: Route, claim: WorkItem) -> None:
     sink = wiring._sink("healthcare-api", route.web_api, route.order)
-    await mirroring.mirror(replace(route.mirror, sink=sink, maps=route.maps), claim)
+    await mirroring.mirror_resource(replace(route.mirror, sink=sink, maps=route.maps), claim)
 
 
 async def mirror(route: Route, resource: str, delivery: str = DELIVERY) -> RowResult | None:
     """What was noted of it last."""
     await hand_out(route, WorkItem(delivery, resource=resource))
-    noted = await route.journal.rows(delivery)
+    noted = await route.journal.list_row_results(delivery)
     return next((each for each in reversed(noted) if each.resource == resource), None)
 
 
@@ -64,15 +64,17 @@ def sent(route: Route) -> list[Heard]:
 
 
 async def children(route: Route) -> list[Body]:
-    question = requests.rows("msemr_medicalidentifiers", ["msemr_value"], "msemr_value ne null")
-    (answer,) = await route.dataverse.ask([question], DELIVERY)
+    question = requests.build_row_query(
+        "msemr_medicalidentifiers", ["msemr_value"], "msemr_value ne null"
+    )
+    (answer,) = await route.dataverse.read([question], DELIVERY)
     return rows_of(answer)
 
 
 async def test_only_the_setting_sends_resources_to_the_api(route: Route) -> None:
     sink = wiring._sink("web-api", route.web_api, route.order)
     claim = WorkItem(DELIVERY, resource=route.neighbour.put(anna()))
-    await mirroring.mirror(replace(route.mirror, sink=sink), claim)
+    await mirroring.mirror_resource(replace(route.mirror, sink=sink), claim)
     assert sent(route) == []
     assert (await route.dataverse_neighbour.contact())["lastname"] == MARKER
 
@@ -115,7 +117,7 @@ async def test_a_row_that_was_lost_is_brought_again(route: Route) -> None:
     noted = await mirror(route, route.neighbour.put(anna()))
     assert noted is not None
     lost = Change("DELETE", "contacts", noted.row or "")
-    await route.dataverse.change([lost], DELIVERY)
+    await route.dataverse.apply_changes([lost], DELIVERY)
     again = await mirror(route, f"Patient/{ANNA}")
     assert again is not None
     assert again.action == "created"

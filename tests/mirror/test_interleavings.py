@@ -92,7 +92,7 @@ class Story:
 
     def claimed(self) -> None:
         claim = WorkItem(DELIVERY, resource=WHO)
-        self.working.add(asyncio.ensure_future(mirroring.mirror(self.route.mirror, claim)))
+        self.working.add(asyncio.ensure_future(mirroring.mirror_resource(self.route.mirror, claim)))
 
     async def settle(self) -> None:
         for _ in range(ROUNDS):
@@ -108,7 +108,7 @@ class Story:
             elif claims := [each for each in self.route.outbox.sent if each[0] == MIRROR_QUEUE]:
                 self.route.outbox.sent.remove(claims[0])
                 self.route.clock.later(claims[0][2])
-                task = mirroring.mirror(self.route.mirror, claims[0][1])
+                task = mirroring.mirror_resource(self.route.mirror, claims[0][1])
                 self.working.add(asyncio.ensure_future(task))
             elif all(task.done() for task in self.working):
                 await asyncio.gather(*self.working)

@@ -17,7 +17,7 @@ from integration.mapping.load import load_shipped_maps
 from integration.mapping.model import LongId
 from integration.mirror import healthcare_api_sink
 from integration.mirror import mirror as mirroring
-from integration.mirror.healthcare_api_sink import HealthcareApi
+from integration.mirror.healthcare_api_sink import HealthcareApiSink
 from integration.queues.names import MIRROR_QUEUE
 from tests.conftest import MARKER, Body, Route, patient
 
@@ -38,8 +38,8 @@ def following(long_id: LongId, route: Route) -> Route:
 
 async def mirror(route: Route, resource: str) -> RowResult:
     """What was noted of it."""
-    await mirroring.mirror(route.mirror, WorkItem(DELIVERY, resource=resource))
-    noted = await route.journal.rows(DELIVERY)
+    await mirroring.mirror_resource(route.mirror, WorkItem(DELIVERY, resource=resource))
+    noted = await route.journal.list_row_results(DELIVERY)
     found: RowResult = [row for row in noted if row.resource == resource][-1]
     return found
 
@@ -131,7 +131,7 @@ async def test_links_lead_to_the_row_whichever_of_the_two_comes_first(route: Rou
     await mirror(route, route.neighbour.put(patient(id="new", link=[link])))
     await mirror(route, route.neighbour.put(patient(id=ONE)))
     for claim, _ in route.queued(MIRROR_QUEUE):
-        await mirroring.mirror(route.mirror, claim)
+        await mirroring.mirror_resource(route.mirror, claim)
     row = (await contacts(route))[derive_primary_key("Patient", "new")]
     assert row["_msemr_link1_value"] == derive_primary_key("Patient", ONE)
 
@@ -156,11 +156,13 @@ async def test_what_the_toolkit_cannot_keep_is_refused_whatever_our_map_says(
 ) -> None:
     """There the organisation's own maps write the id."""
     following(rule, route)
-    sink = partial(healthcare_api_sink.bring, HealthcareApi(route.web_api, route.order))
+    sink = partial(
+        healthcare_api_sink.bring_up_to_date, HealthcareApiSink(route.web_api, route.order)
+    )
     it = replace(route.mirror, sink=sink)
     resource = route.neighbour.put(patient(id=ONE))
-    await mirroring.mirror(it, WorkItem(DELIVERY, resource=resource))
-    (noted,) = await route.journal.rows(DELIVERY)
+    await mirroring.mirror_resource(it, WorkItem(DELIVERY, resource=resource))
+    (noted,) = await route.journal.list_row_results(DELIVERY)
     assert (noted.action, noted.row) == ("refused", None)
     assert [note.partition(" @ ")[0] for note in noted.notes] == [TOO_LONG]
     assert await contacts(route) == {}

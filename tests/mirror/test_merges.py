@@ -42,15 +42,15 @@ def replacing() -> Body:
 async def mirror(route: Route, resource: Body) -> RowResult:
     """Write it to FHIR and mirror it, then all that this has woken: what was noted of it."""
     name = route.neighbour.put(resource)
-    await mirroring.mirror(route.mirror, WorkItem(DELIVERY, resource=name))
-    noted = [row for row in await route.journal.rows(DELIVERY) if row.resource == name]
+    await mirroring.mirror_resource(route.mirror, WorkItem(DELIVERY, resource=name))
+    noted = [row for row in await route.journal.list_row_results(DELIVERY) if row.resource == name]
     for _ in range(10):
         claims = [claim for claim, _ in route.queued(MIRROR_QUEUE)]
         route.outbox.sent.clear()
         if not claims:
             return noted[-1]
         for claim in claims:
-            await mirroring.mirror(route.mirror, claim)
+            await mirroring.mirror_resource(route.mirror, claim)
     raise AssertionError("patients wake each other for ever")
 
 

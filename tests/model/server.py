@@ -177,7 +177,7 @@ class Server:
                 raise Refused(404, "nothing to patch")
             self.put(identity, {**current, "patched": _value(entry["resource"])})
             return self._said(200, identity)
-        new = {**replaced(entry["resource"], self._found), "id": _id(identity)}
+        new = {**replaced(entry["resource"], self._find), "id": _id(identity)}
         if method == "PUT" and _content(new) == _content(current):
             return self._said(200, identity)  # as Microsoft's does, and others
         self.put(identity, new)

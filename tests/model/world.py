@@ -27,7 +27,7 @@ from integration.fhir.units import Limits
 from integration.intake.accept import Intake, accept
 from integration.intake.http_request import IncomingRequest
 from integration.journal.guard_store import MemoryGuardStore
-from integration.journal.keys import new_delivery_id
+from integration.journal.keys import make_delivery_id
 from integration.journal.store import MemoryJournal
 from integration.journal.write_guard import WriteGuard
 from integration.operations.deliveries import get_status
@@ -154,7 +154,7 @@ class World:
             self.journal,
             self.outbox,
             self.clock,
-            lambda now: new_delivery_id(now, next(self._ids)),
+            lambda now: make_delivery_id(now, next(self._ids)),
             max_bytes=10_000_000,
         )
         kind = "application/fhir+ndjson" if ndjson else "application/fhir+json"
@@ -175,9 +175,9 @@ class World:
                 elif error is not None:
                     raise error
             queued = [message for message in self.outbox.sent if message[0] == RELAY_QUEUE]
-            steps: list[Any] = list(self._waiting)
-            if self._waiting and self.now - self._arrived[0] > _PATIENCE:
-                steps = [self._waiting[0]]
+            steps: list[Any] = list(self._pending_reads)
+            if self._pending_reads and self.now - self._arrived[0] > _PATIENCE:
+                steps = [self._pending_reads[0]]
             elif len(running) < self.workers:
                 steps += queued
             if not steps:
@@ -185,8 +185,8 @@ class World:
             step = self.script.choose(steps)
             self.now += _STEP
             if isinstance(step, asyncio.Future):
-                place = self._waiting.index(step)
-                del self._waiting[place], self._arrived[place]
+                place = self._pending_reads.index(step)
+                del self._pending_reads[place], self._arrived[place]
                 step.set_result(None)
                 continue
             if self.trouble and self.script.choose([False] * 9 + [True]):
@@ -221,13 +221,13 @@ class World:
         before, idle = None, 0
         while idle < _IDLE:
             await asyncio.sleep(0)
-            now = [task.done() for task in running], len(self._waiting), len(self.outbox.sent)
+            now = [task.done() for task in running], len(self._pending_reads), len(self.outbox.sent)
             idle = idle + 1 if now == before else 0
             before = now
 
     async def _arrives(self, request: httpx.Request) -> httpx.Response:
         turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        self._pending_reads.append(turn)
         self._arrived.append(self.now)
         await turn
         fate = self.script.choose([WELL] * 8 + list(TROUBLE)) if self.trouble else WELL

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from integration.odata.evaluate import evaluate, matches, build_sort_key
+from integration.odata.evaluate import build_sort_key, evaluate, matches
 from integration.odata.expressions import Order
 from integration.odata.filter import parse
 from tests.odata.sets import OBSERVATIONS, ROW, ROWS, plain

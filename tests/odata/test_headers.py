@@ -11,10 +11,10 @@ from integration.odata.headers import (
     build_headers,
     check_versions,
     format_etag,
-    negotiate_format,
-    parse_if_match,
-    negotiate_metadata_format,
     has_numbers_as_text,
+    negotiate_format,
+    negotiate_metadata_format,
+    parse_if_match,
     parse_preferences,
 )
 from tests.odata.sets import refusal

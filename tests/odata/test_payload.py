@@ -13,7 +13,7 @@ from integration.core import decimal_json
 from integration.core.errors import Issue
 from integration.odata.bodies import parse_new_entity
 from integration.odata.headers import Format
-from integration.odata.payload import format_entity_url, build_collection, build_entity, build_error
+from integration.odata.payload import build_collection, build_entity, build_error, format_entity_url
 from tests.odata.sets import KEY, OBSERVATIONS, OTHER, ROOT, ROW, ROWS
 
 PLAIN = {

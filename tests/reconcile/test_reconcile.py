@@ -51,7 +51,7 @@ def found(differences: list[Settled]) -> dict[str, Is]:
 async def mirrored(route: Route, *resources: Body) -> None:
     for resource in resources:
         claim = WorkItem(RUN, resource=route.neighbour.put(resource))
-        await mirroring.mirror(route.mirror, claim)
+        await mirroring.mirror_resource(route.mirror, claim)
 
 
 # --- what differs ------------------------------------------------------------------------------
@@ -71,7 +71,7 @@ async def test_a_dry_run_changes_nothing(route: Route) -> None:
     route.neighbour.put(patient(id=ANNA))
     assert [each.outcome for each in await settled(route, dry=True)] == [None]
     assert route.dataverse_neighbour.writes == []
-    assert await route.journal.rows(RUN) == []
+    assert await route.journal.list_row_results(RUN) == []
 
 
 async def test_what_differs_is_mended_and_a_second_run_finds_nothing(route: Route) -> None:
@@ -82,7 +82,7 @@ async def test_what_differs_is_mended_and_a_second_run_finds_nothing(route: Rout
     assert {each.outcome.action for each in differences if each.outcome} == {"created", "updated"}
     assert all(each.mended for each in differences)
     assert await settled(route) == []
-    noted = {row.resource: row.action for row in await route.journal.rows(RUN)}
+    noted = {row.resource: row.action for row in await route.journal.list_row_results(RUN)}
     assert noted == {"Patient/behind": "updated", f"Patient/{ANNA}": "created"}
 
 

@@ -19,8 +19,8 @@ from integration.relay.fetch import Sources
 from tests.conftest import MARKER, Route, patient
 from tests.fhir.notices import (
     HOME,
-    make_full_entry,
     make_deletion,
+    make_full_entry,
     make_named_entry,
     make_notification,
 )
@@ -363,7 +363,7 @@ async def test_storage_that_fails_while_keeping_leaves_nothing_planned(
         raise Unavailable("storage", "ServiceRequestError")
 
     delivery = await open_route.deliver(make_notification(make_named_entry("Patient/anna")))
-    monkeypatch.setattr(type(open_route.journal), "keep_fetched", full_storage)
+    monkeypatch.setattr(type(open_route.journal), "save_fetched", full_storage)
     await open_route.carry(delivery)
     assert open_route.neighbour.stored == {}
     assert [claim.attempt for claim, _ in open_route.queued()] == [1]

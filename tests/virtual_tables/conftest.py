@@ -17,9 +17,9 @@ import pytest
 from integration.core import decimal_json
 from integration.core.http import Upstream, build_limiter
 from integration.fhir.client import FhirServer
-from integration.journal.data_routes import MemoryRoutes
+from integration.journal.data_routes import MemoryDataRouteStore
 from integration.journal.guard_store import MemoryGuardStore
-from integration.journal.keys import new_delivery_id
+from integration.journal.keys import make_delivery_id
 from integration.journal.row_keys import MemoryRowKeys
 from integration.journal.write_guard import WriteGuard
 from integration.mapping.files import MappedTable
@@ -54,7 +54,7 @@ class Feed:
     tables: VirtualTables
     fhir: httpx.AsyncClient
     row_keys: MemoryRowKeys
-    routes: MemoryRoutes
+    routes: MemoryDataRouteStore
     asked: list[httpx.Request] = field(default_factory=list)  # of the FHIR server
 
     async def ask(self, method: str, path: str, query: str = "", **more: Any) -> ODataResponse:
@@ -125,11 +125,11 @@ async def feed(fhir_url: str) -> AsyncIterator[Feed]:
     ):
         await writing.post(fhir_url.removesuffix("/fhir") + "/control/reset")
         fhir = FhirServer(Upstream("FHIR server", fhir_url, asking, build_limiter(16)))
-        kept, routes = MemoryRowKeys(), MemoryRoutes()
+        kept, routes = MemoryRowKeys(), MemoryDataRouteStore()
         yield Feed(made(fhir, kept, routes), writing, kept, routes, seen)
 
 
-def made(fhir: FhirServer, kept: MemoryRowKeys, routes: MemoryRoutes) -> VirtualTables:
+def made(fhir: FhirServer, kept: MemoryRowKeys, routes: MemoryDataRouteStore) -> VirtualTables:
     """The feed of all shipped maps."""
     keys = RowKeyResolver(kept, lambda type_: type_ not in SHAPES)
     numbers = count(1)
@@ -156,7 +156,7 @@ def made(fhir: FhirServer, kept: MemoryRowKeys, routes: MemoryRoutes) -> Virtual
             fhir,
             keys,
             order,
-            lambda: new_delivery_id(datetime(2026, 3, 1, tzinfo=UTC), next(runs)),
+            lambda: make_delivery_id(datetime(2026, 3, 1, tzinfo=UTC), next(runs)),
             lambda: uuid5(NAMESPACE, str(next(numbers))),
         ),
         250,

@@ -11,7 +11,7 @@ from integration.app import wiring
 from integration.cli import main as commands
 from integration.core.errors import Misconfigured, Rejected
 from integration.core.model import WorkItem
-from integration.journal.data_routes import MemoryRoutes
+from integration.journal.data_routes import MemoryDataRouteStore
 from integration.journal.row_keys import MemoryRowKeys
 from integration.mapping import files
 from integration.mapping.files import MappedTable
@@ -73,7 +73,7 @@ class Seconds:
 class Workers:
     """Data routes of workers that share one storage."""
 
-    kept: MemoryRoutes = field(default_factory=MemoryRoutes)
+    kept: MemoryDataRouteStore = field(default_factory=MemoryDataRouteStore)
     clock: Seconds = field(default_factory=Seconds)
 
     def one(self, **more: Any) -> DataRoutes:
@@ -128,8 +128,8 @@ async def test_a_choice_that_the_map_has_no_room_for_any_more_does_not_count(
     workers: Workers,
 ) -> None:
     """An upgrade, or an organisation's own map, may take a route away."""
-    await workers.kept.choose("Patient", "virtual")
-    await workers.kept.choose("Basic", "virtual")
+    await workers.kept.set_route("Patient", "virtual")
+    await workers.kept.set_route("Basic", "virtual")
     current = await workers.one().get_routes()
     assert current["Patient"] == "dataverse"
     assert "Basic" not in current
@@ -200,7 +200,7 @@ async def test_what_is_no_choice_is_refused_with_what_would_be_one(
     (issue,) = caught.value.issues
     assert said in issue.text
     assert issue.expression == where
-    assert workers.kept.chosen == {}
+    assert workers.kept.routes == {}
 
 
 async def test_a_type_without_a_map_is_refused_without_quoting_it(workers: Workers) -> None:
@@ -222,7 +222,7 @@ async def test_choices_are_taken_together_or_not_at_all(workers: Workers) -> Non
     with pytest.raises(Rejected) as caught:
         await change_routes(workers.one(), asked)
     assert [issue.expression for issue in caught.value.issues] == ["Patient", "Goal"]
-    assert workers.kept.chosen == {}
+    assert workers.kept.routes == {}
 
 
 async def test_the_answer_says_what_the_choice_means(workers: Workers) -> None:
@@ -241,7 +241,7 @@ async def test_the_answer_says_what_the_choice_means(workers: Workers) -> None:
 async def test_what_stays_as_it_was_is_not_kept_as_a_choice(workers: Workers) -> None:
     """So that the map goes on deciding."""
     await change_routes(workers.one(), {"Observation": "virtual"})
-    assert workers.kept.chosen == {}
+    assert workers.kept.routes == {}
 
 
 # --- what a switch does ---------------------------------------------------------------------------
@@ -278,13 +278,13 @@ class Wards:
         it = replace(
             self.route.mirror,
             maps={"Location": WARDS.select_route(DataRoute.DATAVERSE)},
-            followed=self.data.get_change_queues,
+            change_queues=self.data.get_change_queues,
         )
         done = []
         for message in [each for each in self.route.outbox.sent if each[0] == MIRROR_QUEUE]:
             self.route.outbox.sent.remove(message)
-            await mirroring.mirror(it, message[1])
-            noted = await self.route.journal.rows(message[1].delivery)
+            await mirroring.mirror_resource(it, message[1])
+            noted = await self.route.journal.list_row_results(message[1].delivery)
             done += [row.action for row in noted]
         return done
 
@@ -332,7 +332,7 @@ async def test_what_was_queued_before_a_table_became_virtual_is_left_and_noted(
 ) -> None:
     await wards.deliver("Ward 1")
     await change_routes(wards.data, {"Location": "virtual"})
-    assert await wards.mirror() == ["left"]
+    assert await wards.mirror() == ["skipped"]
     assert await wards.rows() == []
     assert wards.route.mirrored == []
 

@@ -35,16 +35,16 @@ class Kept(MemoryRowKeys):
     away: bool = False
     meanwhile: Callable[[], object] = dict  # what happens while it is asked
 
-    async def lead(self, type_: str, keys: Mapping[str, str]) -> None:
+    async def add_reverse(self, type_: str, keys: Mapping[str, str]) -> None:
         if self.away:
             raise Unavailable("storage", "away")
         self.led.append(frozenset(keys))
-        await MemoryRowKeys.lead(self, type_, keys)
+        await MemoryRowKeys.add_reverse(self, type_, keys)
 
-    async def keys(self, type_: str, ids: Collection[str]) -> Mapping[str, str]:
+    async def find_keys(self, type_: str, ids: Collection[str]) -> Mapping[str, str]:
         self.asked.append((type_, frozenset(ids)))
         self.meanwhile()
-        return await MemoryRowKeys.keys(self, type_, ids)
+        return await MemoryRowKeys.find_keys(self, type_, ids)
 
 
 class Seconds:
@@ -130,7 +130,7 @@ async def test_rows_of_several_types_are_kept_type_by_type(worker: Worker) -> No
 
 
 async def test_a_contact_with_a_key_of_its_own_is_known_both_ways(worker: Worker) -> None:
-    await worker.kept.note("Patient", {ANNA: THEIRS})
+    await worker.kept.add("Patient", {ANNA: THEIRS})
     assert await worker.key(f"Patient/{ANNA}") == THEIRS
     assert await worker.id("Patient", THEIRS) == ANNA
 
@@ -149,7 +149,7 @@ async def test_what_storage_says_of_a_contact_is_believed_for_half_a_minute(
 ) -> None:
     """The mirror may find another key at any time."""
     assert await worker.key(f"Patient/{ANNA}") == ANNA
-    await worker.kept.note("Patient", {ANNA: THEIRS})
+    await worker.kept.add("Patient", {ANNA: THEIRS})
     worker.clock.now += 29
     assert await worker.key(f"Patient/{ANNA}") == ANNA
     worker.clock.now += 1
@@ -183,7 +183,7 @@ async def test_what_is_forgotten_while_storage_is_asked_is_told_all_the_same(
     worker: Worker,
 ) -> None:
     """Two requests at once; the second finds the memory full."""
-    await worker.kept.note("Patient", {ANNA: THEIRS, "p-2": WEIGHT})
+    await worker.kept.add("Patient", {ANNA: THEIRS, "p-2": WEIGHT})
     assert await worker.key(f"Patient/{ANNA}") == THEIRS
     worker.kept.meanwhile = worker.keys._own.found.clear
     found = await worker.keys.resolve_keys([f"Patient/{ANNA}", "Patient/p-2"])
@@ -194,30 +194,32 @@ async def test_what_is_forgotten_while_storage_is_asked_is_told_all_the_same(
 
 
 async def mirrored(route: Route, kept: MemoryRowKeys, name: str) -> None:
-    await mirroring.mirror(replace(route.mirror, row_keys=kept), WorkItem(DELIVERY, resource=name))
+    await mirroring.mirror_resource(
+        replace(route.mirror, row_keys=kept), WorkItem(DELIVERY, resource=name)
+    )
 
 
 async def test_the_mirror_notes_the_key_of_a_contact_that_others_made(route: Route) -> None:
     kept = MemoryRowKeys()
     await route.dataverse_neighbour.write(THEIRS, msemr_azurefhirid=ANNA)
     await mirrored(route, kept, route.neighbour.put(patient(id=ANNA)))
-    assert await kept.keys("Patient", [ANNA]) == {ANNA: THEIRS}
-    assert await kept.ids("Patient", [THEIRS]) == {THEIRS: ANNA}
+    assert await kept.find_keys("Patient", [ANNA]) == {ANNA: THEIRS}
+    assert await kept.find_ids("Patient", [THEIRS]) == {THEIRS: ANNA}
 
 
 async def test_the_mirror_notes_nothing_where_the_key_follows_from_the_id(route: Route) -> None:
     kept = MemoryRowKeys()
     await mirrored(route, kept, route.neighbour.put(patient(id=ANNA)))
-    assert (kept.noted, kept.back) == ({}, {})
+    assert (kept.keys_by_id, kept.ids_by_key) == ({}, {})
 
 
 async def test_a_contact_that_is_made_anew_takes_the_place_of_the_one_that_is_gone(
     route: Route,
 ) -> None:
     kept = MemoryRowKeys()
-    await kept.note("Patient", {ANNA: THEIRS})
+    await kept.add("Patient", {ANNA: THEIRS})
     await mirrored(route, kept, route.neighbour.put(patient(id=ANNA)))
-    assert await kept.keys("Patient", [ANNA]) == {ANNA: ANNA}
+    assert await kept.find_keys("Patient", [ANNA]) == {ANNA: ANNA}
     keys = RowKeyResolver(kept, lambda _: True)
     assert await keys.resolve_keys([f"Patient/{ANNA}"]) == {f"Patient/{ANNA}": UUID(ANNA)}
 
@@ -225,7 +227,7 @@ async def test_a_contact_that_is_made_anew_takes_the_place_of_the_one_that_is_go
 async def test_the_mirror_notes_the_way_back_from_a_key_that_it_derived(route: Route) -> None:
     kept = MemoryRowKeys()
     await mirrored(route, kept, route.neighbour.put(patient(id="mrn.7")))
-    assert await kept.ids("Patient", [derive_primary_key("Patient", "mrn.7")]) == {
+    assert await kept.find_ids("Patient", [derive_primary_key("Patient", "mrn.7")]) == {
         derive_primary_key("Patient", "mrn.7"): "mrn.7"
     }
 
@@ -299,7 +301,7 @@ async def test_the_list_of_a_contact_that_others_made_shows_its_patient_s_rows(
 async def test_a_lookup_that_is_written_by_a_contact_s_key_refers_to_its_patient(
     feed: Feed,
 ) -> None:
-    await feed.row_keys.note("Patient", {"p-1": THEIRS})
+    await feed.row_keys.add("Patient", {"p-1": THEIRS})
     await feed.put(patient(id="p-1"))
     body = {PATIENT: THEIRS, "msemr_codetext": "Weight"}
     row = (await feed.ask("POST", "msemr_observations", body=body)).headers["Location"]
@@ -312,4 +314,4 @@ async def test_a_row_that_is_created_in_dataverse_has_the_id_of_its_key(feed: Fe
     body = {"msemr_observationid": WEIGHT, PATIENT: ANNA, "msemr_codetext": "Weight"}
     assert (await feed.ask("POST", "msemr_observations", body=body)).status == 201
     assert (await feed.stored(f"Observation/{WEIGHT}"))["id"] == WEIGHT
-    assert feed.row_keys.back == {}
+    assert feed.row_keys.ids_by_key == {}

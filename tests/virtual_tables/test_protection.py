@@ -173,7 +173,7 @@ async def test_while_the_server_may_be_at_a_write_nobody_else_writes_the_resourc
         ledger = feed.tables.writer.guard.store
         assert isinstance(ledger, MemoryGuardStore)
         (turn,) = ledger.locks.values()
-        assert (turn.until > 0, turn.holder != "") == (hangs_at == "PUT", hangs_at == "PUT")
+        assert (turn.expires_at > 0, turn.holder != "") == (hangs_at == "PUT", hangs_at == "PUT")
 
 
 _NO_JSON = b'{"resourceType": "Bundle", "entry": ['

@@ -21,9 +21,9 @@ from integration.odata.addresses import Collection
 from integration.virtual_tables.entity_type import MappedEntityType, build_entity_type
 from integration.virtual_tables.pushdown import (
     SearchPart,
-    list_keys,
     build_search,
     build_sort,
+    list_keys,
     list_unsearched,
 )
 from tests.virtual_tables.conftest import SHAPES

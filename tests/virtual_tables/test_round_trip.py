@@ -27,8 +27,8 @@ from integration.mapping.write_back.inverse_paths import Steps, invert_path
 from integration.odata.model import Value
 from integration.virtual_tables.entity_type import (
     MappedEntityType,
-    map_resource,
     format_property_name,
+    map_resource,
 )
 from tests.mapping.test_clinical import LEAST
 from tests.virtual_tables import rich

@@ -13,7 +13,7 @@ import pytest
 
 from integration.core import decimal_json
 from integration.core.errors import Rejected
-from integration.journal.keys import new_delivery_id
+from integration.journal.keys import make_delivery_id
 from tests.conftest import MARKER, Body, Route, bundle, entry, told_by
 from tests.virtual_tables.conftest import Feed
 from tests.virtual_tables.scripted import scripted
@@ -124,7 +124,7 @@ def beside(feed: Feed, route: Route) -> None:
     writing = replace(
         feed.tables.writer,
         guard=route.order,
-        new_run_id=lambda: new_delivery_id(route.clock(), next(route._ids)),
+        new_run_id=lambda: make_delivery_id(route.clock(), next(route._ids)),
     )
     feed.tables = replace(feed.tables, writer=writing)
 
