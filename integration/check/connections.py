@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # with its SDKs, which no import of the doors should wait for
 
 
 # Bytes of the feed's metadata that a check reads.
-_OF_THE_FEED = 1_000_000
+_MAX_FEED_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,31 +44,31 @@ class Connections:
     feed_key: str | None = field(repr=False)
     credential: Any
     now: Callable[[], datetime]
-    skew: float = 60.0  # seconds that a clock may be wrong
+    max_skew: float = 60.0  # seconds that a clock may be wrong
 
 
 @asynccontextmanager
-async def open_connections(skew: float) -> AsyncIterator[Connections]:
+async def open_connections(max_skew: float) -> AsyncIterator[Connections]:
     """Every neighbour, each for itself, with nothing made or asked of it. Raises Misconfigured."""
     from integration.app import storage_clients
 
     settings, provisioning = read_settings(), read_provision_settings()
-    async with AsyncExitStack() as open_:
-        asking = wiring.build_credential(settings, open_)
-        caller = ClientContext(asking, ActivityRecorder(), open_)
+    async with AsyncExitStack() as stack:
+        credential = wiring.build_credential(settings, stack)
+        caller = ClientContext(credential, ActivityRecorder(), stack)
         feed = provisioning.feed_url and UpstreamSettings(
             provisioning.feed_url.rstrip("/"), None, 1, 30
         )
         yield Connections(
             settings,
             get_events_queue(),
-            storage_clients.open_clients(settings.storage, asking, open_, retry_total=0),
+            storage_clients.open_clients(settings.storage, credential, stack, retry_total=0),
             FhirServer(open_upstream("FHIR server", settings.fhir, caller)),
             Dataverse(open_upstream("Dataverse", settings.dataverse, caller)),
             wiring.open_sources(settings, caller).upstreams,
-            open_upstream("the feed", feed, caller, _OF_THE_FEED) if feed else None,
+            open_upstream("the feed", feed, caller, _MAX_FEED_BYTES) if feed else None,
             provisioning.feed_key,
-            asking,
+            credential,
             wiring.utc_now,
-            skew,
+            max_skew,
         )

@@ -20,7 +20,7 @@ from integration.mapping.schema_mismatches import find_schema_mismatches
 Tables = Mapping[str, Mapping[str, Column]]
 
 # Reads the columns of these tables in the organisation that the settings name.
-Tenant = Callable[[Iterable[str]], Coroutine[Any, Any, Tables]]
+FetchTables = Callable[[Iterable[str]], Coroutine[Any, Any, Tables]]
 
 # For a look at the maps before the publisher has a prefix.
 _PREFIX = "new"
@@ -41,16 +41,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(
-    chosen: argparse.Namespace, body: bytes, tenant: Tenant, say: Callable[[str], object]
+    chosen: argparse.Namespace, body: bytes, fetch_tables: FetchTables, say: Callable[[str], object]
 ) -> int:
     """0 when everything is mapped, 1 when something is not or a map does not fit, 2 when there is
     nothing to map."""
     try:
-        maps = _maps(chosen)
-        resources = [*_resources(decimal_json.decode(body))]
-        used = _used(maps, resources)
+        maps = _load_maps(chosen)
+        resources = [*_list_resources(decimal_json.decode(body))]
+        used = _select_maps(maps, resources)
         names = {name for entity in used.values() for name in entity.tables}
-        tables = asyncio.run(tenant(sorted(names))) if chosen.check else {}
+        tables = asyncio.run(fetch_tables(sorted(names))) if chosen.check else {}
     except decimal_json.Malformed as error:
         say(f"{chosen.file.name}: {error}")
         return 2
@@ -70,14 +70,14 @@ def run(
     for each in resources:
         entity = used.get(str(each.get("resourceType")))
         if entity is not None and not wrong.get(entity.resource):
-            lines, noted = _row(entity, each, tables, chosen)
+            lines, noted = _explain_row(entity, each, tables, chosen)
             whole &= not noted
             for line in lines:
                 say(line)
     return 0 if whole else 1
 
 
-def _maps(chosen: argparse.Namespace) -> Maps:
+def _load_maps(chosen: argparse.Namespace) -> Maps:
     """Raises Misconfigured."""
     settings = read_mirror_settings()
     prefix = chosen.prefix or settings.map_prefix
@@ -89,7 +89,7 @@ def _maps(chosen: argparse.Namespace) -> Maps:
     )
 
 
-def _used(maps: Maps, resources: Iterable[Mapping[str, Any]]) -> dict[str, EntityMap]:
+def _select_maps(maps: Maps, resources: Iterable[Mapping[str, Any]]) -> dict[str, EntityMap]:
     """The maps of these resources, where rows may come of them."""
     types = {kind for each in resources if isinstance(kind := each.get("resourceType"), str)}
     return {
@@ -99,7 +99,7 @@ def _used(maps: Maps, resources: Iterable[Mapping[str, Any]]) -> dict[str, Entit
     }
 
 
-def _row(
+def _explain_row(
     entity: EntityMap, resource: Mapping[str, Any], tables: Tables, chosen: argparse.Namespace
 ) -> tuple[Iterable[str], bool]:
     """What to say of it, and whether anything was noted."""
@@ -112,8 +112,8 @@ def _row(
     return explain.explain_rows(entity, mapped, empty=chosen.empty), bool(mapped.notes)
 
 
-def _resources(data: Any) -> Iterator[dict[str, Any]]:
+def _list_resources(data: Any) -> Iterator[dict[str, Any]]:
     entries = data.get("entry", []) if isinstance(data, dict) else []
-    found = [each.get("resource") for each in entries if isinstance(each, dict)] or [data]
+    found = [item.get("resource") for item in entries if isinstance(item, dict)] or [data]
     # One that is created gets its id on the way.
-    return ({"id": "not-yet", **each} for each in found if isinstance(each, dict))
+    return ({"id": "not-yet", **item} for item in found if isinstance(item, dict))

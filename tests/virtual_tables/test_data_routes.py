@@ -367,7 +367,7 @@ def stated(azurite: Running, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPa
 @pytest.mark.azurite
 async def test_a_reconcile_looks_at_what_is_mirrored_and_nothing_else(stated: Any) -> None:
     async def reconciled() -> set[str]:
-        async with commands._reconcile(True) as it:
+        async with commands.open_reconcile(True) as it:
             return {*it.mirror.maps}
 
     async def chosen(route: str) -> None:
@@ -387,5 +387,5 @@ async def test_a_reconcile_looks_at_what_is_mirrored_and_nothing_else(stated: An
 async def test_where_nothing_is_mirrored_there_is_nothing_to_reconcile(stated: Any) -> None:
     stated.setenv("MIRROR_TO", "off")
     with pytest.raises(Misconfigured, match="nothing is mirrored"):
-        async with commands._reconcile(True):
+        async with commands.open_reconcile(True):
             pass
