@@ -46,7 +46,7 @@ from integration.relay.fetch import NO_SOURCES, Sources
 from integration.relay.lane import LaneContext
 from integration.relay.process import Relay
 from local.dataverse.app import create_app
-from local.dataverse.faults import fault_of
+from local.dataverse.faults import parse_fault
 from local.dataverse.tables import Additions
 from local.processes import PROJECT
 from local.services import Running, free_ports, neighbours
@@ -380,7 +380,7 @@ class DataverseNeighbour(httpx.AsyncBaseTransport):
 
     def will_fail(self, **wish: Any) -> None:
         """A fault of the stand-in: see local.dataverse.control."""
-        self.app.faults.append(fault_of(wish))
+        self.app.faults.append(parse_fault(wish))
 
     @property
     def writes(self) -> list[Heard]:

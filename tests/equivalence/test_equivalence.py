@@ -23,7 +23,7 @@ import pytest
 
 from integration.fhir.units import Limits
 from local.processes import PROJECT
-from local.samples import samples
+from local.samples import load_samples
 from local.services import free_ports, neighbours
 from tests.equivalence.graphs import picture
 from tests.equivalence.meaning import (
@@ -82,7 +82,7 @@ VERDICTS = (EQUAL, REFUSED, DIFFERENT)
 def bundles() -> list[Sent]:
     folder = os.environ.get("BUNDLES_DIR")
     if not folder:
-        return [_sent(each.name, each.body) for each in samples()]
+        return [_sent(each.name, each.body) for each in load_samples()]
     endings = (".json", ".fhir", ".ndjson", ".gz")
     paths = sorted(path for path in Path(folder).rglob("*") if path.name.endswith(endings))
     assert paths, f"BUNDLES_DIR={folder} holds no bundles"

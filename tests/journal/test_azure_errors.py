@@ -13,7 +13,7 @@ from azure.storage.queue.aio import QueueServiceClient
 
 from integration.core.errors import Misconfigured
 from integration.journal.azure_errors import translate_storage_errors
-from local.host.emulator import connection_string
+from local.host.emulator import build_connection_string
 from tests.conftest import MARKER
 
 Use = Callable[[str], Awaitable[object]]
@@ -36,7 +36,7 @@ async def storage() -> AsyncIterator[str]:
 
     async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        yield connection_string(port, port, port)
+        yield build_connection_string(port, port, port)
 
 
 async def use_blobs(storage: str) -> None:

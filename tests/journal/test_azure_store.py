@@ -33,7 +33,7 @@ from integration.queues.azure_queue import AzureQueueSender
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import parse_work_item
 from integration.relay import process as relaying
-from local.host.emulator import ACCOUNT, connection_string
+from local.host.emulator import ACCOUNT, build_connection_string
 from local.services import Running, free_ports
 from tests.conftest import MARKER, Route, bundle, entry, observation, patient
 from tests.fhir.notices import HOME, make_full_entry, make_notification
@@ -88,7 +88,7 @@ async def journal_at(connection: str) -> AsyncIterator[AzureJournal]:
 @pytest.fixture
 async def unreachable() -> AsyncIterator[AzureJournal]:
     ports = free_ports()
-    async for journal in journal_at(connection_string(ports.blob, ports.queue, ports.table)):
+    async for journal in journal_at(build_connection_string(ports.blob, ports.queue, ports.table)):
         yield journal
 
 
@@ -156,7 +156,7 @@ async def test_outcomes_are_appended_in_blocks_of_at_most_four_mebibytes(azurite
 
 async def test_a_journal_that_cannot_be_opened_is_unavailable() -> None:
     ports = free_ports()
-    nowhere = connection_string(ports.blob, ports.queue, ports.table)
+    nowhere = build_connection_string(ports.blob, ports.queue, ports.table)
     blobs = BlobServiceClient.from_connection_string(nowhere, retry_total=0)
     tables = TableServiceClient.from_connection_string(nowhere, retry_total=0)
     async with blobs, tables:

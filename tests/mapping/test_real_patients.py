@@ -40,7 +40,7 @@ def resources() -> list[real.Resource]:
 
 @pytest.fixture
 async def dataverse() -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(additions=tables.additions(prefix=PREFIX))
+    app = create_app(additions=tables.read_additions(prefix=PREFIX))
     address = "http://dataverse/api/data/v9.2/"
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=address) as http:
         yield http

@@ -250,7 +250,7 @@ PATIENTS = [
 @pytest.fixture
 async def plain(route: Route) -> AsyncIterator[Route]:
     """A route to an organisation without Cloud for Healthcare."""
-    dataverse = DataverseNeighbour(tables.additions())
+    dataverse = DataverseNeighbour(tables.read_additions())
     ends = (route.journal, route.outbox, route.ledger)
     async with routed(route.neighbour, dataverse, route.clock, *ends) as found:
         found.maps = found.all_maps = load.load_shipped_maps("plain", "new")

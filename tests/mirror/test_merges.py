@@ -192,7 +192,7 @@ link = "link.where(type != 'replaced-by')"
 @pytest.fixture
 async def plain(route: Route) -> AsyncIterator[Route]:
     """A route to an organisation without them, with a lookup of its own."""
-    additions = tables.additions()
+    additions = tables.read_additions()
     additions["contact"]["columns"]["new_replacedby"] = REPLACED_BY
     dataverse = DataverseNeighbour(additions)
     ends = (route.journal, route.outbox, route.ledger)

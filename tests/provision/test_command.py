@@ -20,7 +20,7 @@ from integration.mapping import files, load
 from integration.mapping.model import Route
 from integration.provision import command
 from local.dataverse.app import create_app
-from local.dataverse.faults import Fault, Gate, fault_of
+from local.dataverse.faults import Fault, Gate, parse_fault
 from tests.provision.test_virtual_tables import OBSERVATION
 
 KEY = "feed-key-Zaphkiel"
@@ -101,7 +101,7 @@ def env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
 
 
 def fault(**wish: Any) -> Fault:
-    return fault_of({"kind": "status", **wish})
+    return parse_fault({"kind": "status", **wish})
 
 
 def made(said: list[str]) -> list[str]:
