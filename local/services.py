@@ -145,7 +145,7 @@ def free_ports() -> Ports:
 
 def check_ports(ports: Ports, names: Collection[str]) -> None:
     """Raises CannotStart naming each port that is taken, and the variable that changes it."""
-    taken = [name for name in names if not _is_free(getattr(ports, name))]
+    taken = [name for name in names if not is_free(getattr(ports, name))]
     if taken:
         told = "; ".join(
             f"{name} port {getattr(ports, name)} is taken: set {VARIABLES[name]}" for name in taken
@@ -186,7 +186,8 @@ def _node(script: Path) -> str:
     return node
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Whether a server could listen on this port now."""
     with socket.socket() as probe:
         # As the servers do: a port in TIME_WAIT counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,9 +21,9 @@ from local.processes import PROJECT, Child, Part
 from local.services import (
     Ports,
     Running,
-    _is_free,
     check_ports,
     free_ports,
+    is_free,
     neighbours,
     ports_from_env,
 )
@@ -46,6 +48,22 @@ def taken() -> Iterator[int]:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         yield int(listening.getsockname()[1])
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "it did not come true in time"
+        time.sleep(0.02)
+
+
+def nested(folder: Path) -> Part:
+    """A service whose child of its own is what answers, as npm starts node."""
+    port = free_ports().host
+    server = f"[sys.executable, '-m', 'http.server', '--bind', '127.0.0.1', '{port}']"
+    text = f"import subprocess, sys; subprocess.run({server})"
+    address = f"http://127.0.0.1:{port}/"
+    return Part("nest", (sys.executable, "-c", text), {}, (address,), folder / "log", folder)
 
 
 def script(text: str, folder: Path) -> Part:
@@ -151,15 +169,58 @@ def test_a_part_that_never_answers_is_given_up(tmp_path: Path) -> None:
 def test_a_part_is_ended_with_its_own_children(
     end: Callable[[Child], None], tmp_path: Path
 ) -> None:
-    port = free_ports().host
-    server = f"[sys.executable, '-m', 'http.server', '--bind', '127.0.0.1', '{port}']"
-    text = f"import subprocess, sys; subprocess.run({server})"
-    address = f"http://127.0.0.1:{port}/"
-    part = Part("nest", (sys.executable, "-c", text), {}, (address,), tmp_path / "log", tmp_path)
-    child = Child(part)
+    child = Child(nested(tmp_path))
     child.start()
+    port = httpx.URL(child.url).port
+    assert port
     end(child)
-    patience = time.monotonic() + 10
-    while not _is_free(port) and time.monotonic() < patience:
-        time.sleep(0.05)
-    check_ports(Ports(host=port), ["host"])
+    until(lambda: is_free(port))
+
+
+# A run of pytest in small: a session's fixture that starts a service, and a test that takes long.
+RUN = """
+import time, pytest
+from pathlib import Path
+from local.processes import Child, Part
+
+@pytest.fixture(scope="session")
+def service():
+    command, address, log = {part!r}
+    with Child(Part("nest", command, {{}}, (address,), Path(log))) as child:
+        child.start()
+        yield child
+
+def test_something_long(service):
+    Path({ready!r}).touch()
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "workers"),
+    [
+        pytest.param(signal.SIGTERM, [], id="SIGTERM"),
+        pytest.param(signal.SIGKILL, [], id="SIGKILL"),
+        # xdist gives the test of a worker whose parent has died some seconds to end.
+        pytest.param(signal.SIGKILL, ["-n1"], id="SIGKILL, in a worker", marks=pytest.mark.slow),
+    ],
+)
+def test_services_end_with_the_run_of_tests_that_started_them(
+    number: signal.Signals, workers: list[str], tmp_path: Path
+) -> None:
+    part, ready = nested(tmp_path), tmp_path / "ready"
+    text = RUN.format(part=(part.command, part.ready[0], str(part.log)), ready=str(ready))
+    (tmp_path / "test_run.py").write_text(text, "utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *workers]
+    port = httpx.URL(part.ready[0]).port
+    assert port
+    with subprocess.Popen(
+        [*command, "--rootdir", str(tmp_path), str(tmp_path / "test_run.py")],
+        cwd=PROJECT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as run:
+        until(ready.exists)
+        assert not is_free(port)
+        run.send_signal(number)
+    until(lambda: is_free(port))
