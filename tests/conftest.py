@@ -16,6 +16,7 @@ from zlib import crc32
 
 import httpx
 import pytest
+from hypothesis import settings
 
 from integration.core.activity import Activities
 from integration.core.http import Upstream
@@ -50,6 +51,10 @@ from local.dataverse.faults import fault_of
 from local.dataverse.tables import Additions
 from local.processes import PROJECT
 from local.services import Running, free_ports, neighbours
+from tests.randomness import PROFILE, register_profiles
+
+register_profiles()
+settings.load_profile(PROFILE)
 
 # Stands for everything a patient could be known by: it may be in bytes and rows, nowhere else.
 MARKER = "Zaphkiel-7731"

@@ -15,7 +15,7 @@ from integration.core.errors import Issue, Rejected
 from integration.core.model import DeliveryRequest
 from integration.fhir import bundle
 from integration.fhir.entries import MAX_ISSUES, Contents
-from tests.fhir.bundles import bounded
+from tests.randomness import examples
 
 POST = DeliveryRequest("POST")
 PATIENT = {"resourceType": "Patient"}
@@ -545,7 +545,7 @@ def planted(shape: dict[str, Any], path: tuple[str, ...], value: Any) -> Any:
     return {**shape, head: planted(inner if isinstance(inner, dict) else {}, tuple(rest), value)}
 
 
-@bounded(200)
+@examples(200)
 @given(
     spoils=st.lists(st.tuples(SPOILS, VALUES), min_size=1, max_size=3),
     kind=st.sampled_from(["batch", "transaction", MARKER]),
@@ -570,7 +570,7 @@ def test_nothing_of_the_body_is_ever_quoted(
         assert error.__cause__ is None
 
 
-@bounded(100)
+@examples(100)
 @given(spoil=SPOILS, value=VALUES)
 def test_a_spoilt_entry_never_crashes_the_reader(spoil: tuple[str, ...], value: Any) -> None:
     good = entry("PUT", "Patient/1", PATIENT)

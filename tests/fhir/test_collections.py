@@ -16,7 +16,8 @@ from integration.fhir.entries import Contents
 from integration.fhir.identity import Naming
 from integration.fhir.plan import Plan, plan
 from integration.fhir.units import Limits
-from tests.fhir.bundles import bounded, urn
+from tests.fhir.bundles import urn
+from tests.randomness import examples
 
 NAMING = Naming("clinic", "key-1")
 MARKER = "Zzyzx"
@@ -245,7 +246,7 @@ def positions(*entries: dict[str, Any], limits: Limits = Limits()) -> list[list[
     return [[entry.position for entry in unit.entries] for unit in lane.units]
 
 
-@bounded(60)
+@examples(60)
 @given(st.permutations(range(1, 13)), st.sampled_from([Limits(), Limits(entries=1)]))
 def test_versions_go_oldest_first_whatever_their_order(numbers: list[int], limits: Limits) -> None:
     units = positions(*(version(str(number)) for number in numbers), limits=limits)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from integration.fhir.fetched import Fetched, below, kept, restored
-from tests.fhir.bundles import bounded
+from tests.randomness import examples
 
 BASE = "https://home.example/fhir"
 BASES = ["https://other.example:8443", BASE]
@@ -83,7 +83,7 @@ def test_without_a_base_nothing_is_asked() -> None:
     assert below(f"{BASE}/Patient/1", []) is None
 
 
-@bounded(100)
+@examples(100)
 @given(st.text(alphabet="./%2eE\\?#@:aP1 ", max_size=20))
 def test_whatever_follows_a_base_stays_below_it(rest: str) -> None:
     """As a client resolves it, whose view is the one that counts."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from integration.fhir.graph import connected_components, strongly_connected_components
-from tests.fhir.bundles import bounded
+from tests.randomness import examples
 
 Graph = dict[int, list[int]]
 
@@ -32,7 +32,7 @@ def reach(graph: Graph, start: int) -> set[int]:
     return seen
 
 
-@bounded(200)
+@examples(200)
 @given(graphs())
 def test_two_nodes_are_in_one_part_exactly_when_edges_join_them(graph: Graph) -> None:
     both: Graph = {n: [*graph[n], *(m for m in graph if n in graph[m])] for n in graph}
@@ -43,7 +43,7 @@ def test_two_nodes_are_in_one_part_exactly_when_edges_join_them(graph: Graph) ->
         assert (part_of[first] == part_of[second]) is (second in reach(both, first))
 
 
-@bounded(200)
+@examples(200)
 @given(graphs())
 def test_two_nodes_are_in_one_knot_exactly_when_each_refers_to_the_other(graph: Graph) -> None:
     knot_of = {
@@ -56,7 +56,7 @@ def test_two_nodes_are_in_one_knot_exactly_when_each_refers_to_the_other(graph: 
         assert (knot_of[first] == knot_of[second]) is circle
 
 
-@bounded(200)
+@examples(200)
 @given(graphs())
 def test_what_is_referred_to_comes_before_what_refers_to_it(graph: Graph) -> None:
     knot_of = {
@@ -67,7 +67,7 @@ def test_what_is_referred_to_comes_before_what_refers_to_it(graph: Graph) -> Non
     assert all(knot_of[target] <= knot_of[n] for n in graph for target in graph[n])
 
 
-@bounded(100)
+@examples(100)
 @given(graphs())
 def test_every_node_is_in_one_part_and_in_one_knot(graph: Graph) -> None:
     assert sorted(n for part in connected_components(graph, graph) for n in part) == sorted(graph)
@@ -76,7 +76,7 @@ def test_every_node_is_in_one_part_and_in_one_knot(graph: Graph) -> None:
     ) == sorted(graph)
 
 
-@bounded(100)
+@examples(100)
 @given(graphs())
 def test_parts_and_knots_have_a_fixed_order(graph: Graph) -> None:
     for groups in (connected_components(graph, graph), strongly_connected_components(graph, graph)):

@@ -20,7 +20,6 @@ from integration.fhir.identity import Naming
 from integration.fhir.notifications import Notification, with_fetched
 from integration.fhir.plan import Plan, plan
 from integration.fhir.subscription_status import SubscriptionStatus, missed, told
-from tests.fhir.bundles import bounded
 from tests.fhir.notices import (
     HOME,
     SUBSCRIPTION,
@@ -30,6 +29,7 @@ from tests.fhir.notices import (
     named,
     notification,
 )
+from tests.randomness import examples
 
 MARKER = "Zzyzx"
 ANNA = {"resourceType": "Patient", "id": "anna"}
@@ -132,7 +132,7 @@ def test_a_bad_status_is_refused_and_not_quoted(made: dict[str, Any], code: str)
     assert (found.code, found.expression) == (code, "Bundle.entry[0].resource")
 
 
-@bounded(60)
+@examples(60)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=5),

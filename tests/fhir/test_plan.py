@@ -18,7 +18,8 @@ from integration.fhir.entries import MAX_ISSUES, Contents, Entry
 from integration.fhir.identity import Naming
 from integration.fhir.plan import Plan, plan
 from integration.fhir.units import Lane, Limits, Unit, UnitEntry
-from tests.fhir.bundles import bounded, bundles, contents_of, deliveries, lines_of, urn
+from tests.fhir.bundles import bundles, contents_of, deliveries, lines_of, urn
+from tests.randomness import examples
 
 NAMING = Naming("clinic", "key-1")
 SMALL = Limits(entries=5, bytes=3000)
@@ -121,7 +122,7 @@ def parts(graph: dict[int, set[int]]) -> list[set[int]]:
 # -- for every delivery ---------------------------------------------------------------------------
 
 
-@bounded(60)
+@examples(60)
 @given(deliveries(), LIMITS)
 def test_every_entry_is_planned_once_or_refused(contents: Contents, limits: Limits) -> None:
     planned = plan(contents, NAMING, limits)
@@ -130,7 +131,7 @@ def test_every_entry_is_planned_once_or_refused(contents: Contents, limits: Limi
     assert sorted(found) == list(range(len(contents.entries)))
 
 
-@bounded(60)
+@examples(60)
 @given(deliveries(), LIMITS)
 def test_no_unit_is_above_the_limits(contents: Contents, limits: Limits) -> None:
     for lane in plan(contents, NAMING, limits).lanes:
@@ -141,7 +142,7 @@ def test_no_unit_is_above_the_limits(contents: Contents, limits: Limits) -> None
             assert len(request.body or b"") <= limits.bytes
 
 
-@bounded(40)
+@examples(40)
 @given(deliveries(), LIMITS)
 def test_the_same_contents_are_planned_the_same_again(contents: Contents, limits: Limits) -> None:
     first, second = plan(contents, NAMING, limits), plan(contents, NAMING, limits)
@@ -149,7 +150,7 @@ def test_the_same_contents_are_planned_the_same_again(contents: Contents, limits
     assert (first.refused, first.split) == (second.refused, second.split)
 
 
-@bounded(60)
+@examples(60)
 @given(deliveries(), LIMITS)
 def test_no_resource_is_in_a_unit_twice_nor_in_two_lanes(
     contents: Contents, limits: Limits
@@ -164,7 +165,7 @@ def test_no_resource_is_in_a_unit_twice_nor_in_two_lanes(
     assert all(len(numbers) == 1 for numbers in lanes.values())
 
 
-@bounded(60)
+@examples(60)
 @given(deliveries(), LIMITS)
 def test_a_resource_that_is_written_again_keeps_its_order(
     contents: Contents, limits: Limits
@@ -175,7 +176,7 @@ def test_a_resource_that_is_written_again_keeps_its_order(
         seen[entry.target] = entry.position
 
 
-@bounded(60)
+@examples(60)
 @given(deliveries(), LIMITS)
 def test_what_is_referred_to_goes_before_what_refers_to_it(
     contents: Contents, limits: Limits
@@ -190,7 +191,7 @@ def test_what_is_referred_to_goes_before_what_refers_to_it(
                 assert place[target][1] <= place[n][1]
 
 
-@bounded(100)
+@examples(100)
 @given(st.one_of(*map(deliveries, ("batch", "transaction"))), LIMITS)
 def test_what_finds_its_resource_by_itself_finds_what_one_server_would_let_it_find(
     contents: Contents, limits: Limits
@@ -206,7 +207,7 @@ def test_what_finds_its_resource_by_itself_finds_what_one_server_would_let_it_fi
                 assert place[earlier][1] <= place[n][1]
 
 
-@bounded(60)
+@examples(60)
 @given(st.one_of(*map(deliveries, ("batch", "transaction"))), LIMITS)
 def test_a_read_is_no_write_of_any_resource(contents: Contents, limits: Limits) -> None:
     for *_, entry in sent(plan(contents, NAMING, limits)):
@@ -225,7 +226,7 @@ def address(entry: Entry) -> str:
     return f"{entry.read}?{entry.query}" if entry.query else str(entry.read)
 
 
-@bounded(60)
+@examples(60)
 @given(st.one_of(*map(deliveries, ("batch", "ndjson", "collection"))), LIMITS)
 def test_inside_a_batch_too_what_is_referred_to_goes_first(
     contents: Contents, limits: Limits
@@ -243,7 +244,7 @@ def test_inside_a_batch_too_what_is_referred_to_goes_first(
                     assert order[target] < order[n]
 
 
-@bounded(60)
+@examples(60)
 @given(deliveries(), LIMITS)
 def test_in_a_unit_deletes_go_first(contents: Contents, limits: Limits) -> None:
     for lane in plan(contents, NAMING, limits).lanes:
@@ -252,7 +253,7 @@ def test_in_a_unit_deletes_go_first(contents: Contents, limits: Limits) -> None:
             assert deletes == sorted(deletes, reverse=True)
 
 
-@bounded(60)
+@examples(60)
 @given(deliveries(), LIMITS)
 def test_what_awaits_an_answer_goes_after_it(contents: Contents, limits: Limits) -> None:
     planned = plan(contents, NAMING, limits)
@@ -276,7 +277,7 @@ def test_what_awaits_an_answer_goes_after_it(contents: Contents, limits: Limits)
                 assert home[name][1] < number + (unit.kind == "transaction")
 
 
-@bounded(60)
+@examples(60)
 @given(deliveries(), LIMITS)
 def test_every_reference_to_an_entry_says_its_target(contents: Contents, limits: Limits) -> None:
     planned = plan(contents, NAMING, limits)
@@ -291,14 +292,14 @@ def test_every_reference_to_an_entry_says_its_target(contents: Contents, limits:
                 assert new["reference"] == target[meant]
 
 
-@bounded(60)
+@examples(60)
 @given(deliveries(), LIMITS)
 def test_no_placeholder_of_the_sender_goes_out(contents: Contents, limits: Limits) -> None:
     for *_, entry in sent(plan(contents, NAMING, limits)):
         assert SENDERS not in bytes(entry.body).decode()
 
 
-@bounded(40)
+@examples(40)
 @given(bundles())
 def test_two_deliveries_with_the_same_placeholders_share_no_new_id(bundle: dict[str, Any]) -> None:
     def created(key: str) -> set[str]:
@@ -311,14 +312,14 @@ def test_two_deliveries_with_the_same_placeholders_share_no_new_id(bundle: dict[
     assert created("key-1") == created("key-1")
 
 
-@bounded(40)
+@examples(40)
 @given(deliveries(), LIMITS)
 def test_a_lane_survives_being_kept(contents: Contents, limits: Limits) -> None:
     for lane in plan(contents, NAMING, limits).lanes:
         assert units.restored(units.kept(lane)) == lane
 
 
-@bounded(40)
+@examples(40)
 @given(bundles(paddings=(0, 3000)))
 def test_an_entry_above_the_limit_is_refused_alone_in_a_batch_and_with_all_in_a_transaction(
     bundle: dict[str, Any],
@@ -338,7 +339,7 @@ def test_an_entry_above_the_limit_is_refused_alone_in_a_batch_and_with_all_in_a_
 # -- transactions ---------------------------------------------------------------------------------
 
 
-@bounded(40)
+@examples(40)
 @given(deliveries("transaction"))
 def test_a_transaction_within_the_limits_stays_one(contents: Contents) -> None:
     planned = plan(contents, NAMING)
@@ -349,7 +350,7 @@ def test_a_transaction_within_the_limits_stays_one(contents: Contents) -> None:
     assert all(inside.issuperset(entry.awaits) for entry in unit.entries)
 
 
-@bounded(60)
+@examples(60)
 @given(deliveries("transaction"), LIMITS)
 def test_a_transaction_is_split_exactly_when_it_needs_more_than_one_unit(
     contents: Contents, limits: Limits
@@ -358,7 +359,7 @@ def test_a_transaction_is_split_exactly_when_it_needs_more_than_one_unit(
     assert planned.split is (sum(len(lane.units) for lane in planned.lanes) > 1)
 
 
-@bounded(60)
+@examples(60)
 @given(deliveries("transaction"), LIMITS)
 def test_a_part_of_a_transaction_that_fits_stays_whole(contents: Contents, limits: Limits) -> None:
     planned = plan(contents, NAMING, limits)
@@ -370,7 +371,7 @@ def test_a_part_of_a_transaction_that_fits_stays_whole(contents: Contents, limit
             assert len({place[n] for n in part}) == 1
 
 
-@bounded(60)
+@examples(60)
 @given(deliveries("transaction"), LIMITS)
 def test_a_part_of_a_transaction_is_never_spread_over_lanes(
     contents: Contents, limits: Limits
@@ -380,7 +381,7 @@ def test_a_part_of_a_transaction_is_never_spread_over_lanes(
         assert len({place[n][0] for n in part}) == 1
 
 
-@bounded(60)
+@examples(60)
 @given(deliveries("transaction"), LIMITS)
 def test_a_lane_of_a_transaction_deletes_before_it_writes(
     contents: Contents, limits: Limits
@@ -391,7 +392,7 @@ def test_a_lane_of_a_transaction_deletes_before_it_writes(
         assert {unit.kind for unit in lane.units} == {"transaction"}
 
 
-@bounded(40)
+@examples(40)
 @given(deliveries("transaction"), LIMITS)
 def test_a_circle_that_fits_into_a_unit_is_not_torn(contents: Contents, limits: Limits) -> None:
     planned = plan(contents, NAMING, limits)
@@ -404,7 +405,7 @@ def test_a_circle_that_fits_into_a_unit_is_not_torn(contents: Contents, limits: 
             assert len({place[m] for m in knot}) == 1
 
 
-@bounded(40)
+@examples(40)
 @given(deliveries("transaction"), st.sampled_from([1, 3, 500]))
 def test_an_over_limit_transaction_is_refused_where_splitting_is_not_wanted(
     contents: Contents, entries: int
@@ -424,7 +425,7 @@ def test_an_over_limit_transaction_is_refused_where_splitting_is_not_wanted(
 # -- batches and NDJSON ---------------------------------------------------------------------------
 
 
-@bounded(40)
+@examples(40)
 @given(st.one_of(*map(deliveries, ("batch", "ndjson", "collection"))), LIMITS)
 def test_what_is_no_transaction_never_becomes_one(contents: Contents, limits: Limits) -> None:
     planned = plan(contents, NAMING, limits)

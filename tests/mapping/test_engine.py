@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from integration.core.errors import Unmappable
@@ -22,6 +22,7 @@ from integration.mapping.keys import primary_key, shown_id
 from integration.mapping.load import maps, parse, shipped
 from integration.mapping.model import Concept, Lookup, Mapped
 from tests.mapping.tenant import all_columns
+from tests.randomness import examples
 
 MARKER = "Zzyzx"
 
@@ -499,11 +500,7 @@ PATIENTS = st.fixed_dictionaries(
 )
 
 
-@settings(
-    max_examples=80,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+@examples(80)
 @given(PATIENTS)
 def test_no_note_holds_anything_of_the_patient(patient: dict[str, Any]) -> None:
     entity = shipped()["Patient"]
@@ -543,7 +540,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(150)
 @given(st.dictionaries(NAMES, JSON, max_size=8), st.sampled_from(["healthcare", "plain"]))
 def test_whatever_a_resource_looks_like_it_has_a_row(elements: dict[str, Any], set_: str) -> None:
     entity = maps(set_, "new").entities["Patient"]

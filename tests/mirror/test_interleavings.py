@@ -17,7 +17,7 @@ from integration.mirror import mirror as mirroring
 from integration.queues.names import MIRROR_QUEUE
 from integration.queues.queue_sender import MemoryQueueSender
 from tests.conftest import Body, Clock, DataverseNeighbour, FhirNeighbour, Route, patient, routed
-from tests.fhir.bundles import bounded
+from tests.randomness import examples
 
 WHO = "Patient/1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
 DELIVERY = "019caaee-c260-7000-8000-000000000001"
@@ -116,7 +116,7 @@ class Story:
         raise AssertionError("the claims never end")
 
 
-@bounded(30)
+@examples(30)
 @given(STEPS)
 def test_dataverse_ends_as_fhir_is_and_never_goes_back(steps: list[tuple[str, int]]) -> None:
     asyncio.run(_told(iter(steps)))
