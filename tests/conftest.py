@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from itertools import count
 from math import inf
+from pathlib import Path
 from typing import Any
 from zlib import crc32
 
@@ -55,6 +56,19 @@ from tests.randomness import PROFILE, register_profiles
 
 register_profiles()
 settings.load_profile(PROFILE)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the files that take longest first, so that no worker is left alone with one of them."""
+    marks = ("slow", "live", "azurite")
+    ranks: dict[Path, int] = {}
+    for item in items:
+        rank = next(
+            (n for n, mark in enumerate(marks) if item.get_closest_marker(mark)), len(marks)
+        )
+        ranks[item.path] = min(rank, ranks.get(item.path, rank))
+    items.sort(key=lambda item: ranks[item.path])
+
 
 # Stands for everything a patient could be known by: it may be in bytes and rows, nowhere else.
 MARKER = "Zaphkiel-7731"

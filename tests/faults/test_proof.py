@@ -22,6 +22,7 @@ from local.processes import PROJECT
 from local.services import Running, free_ports, neighbours
 
 pytestmark = [
+    pytest.mark.slow,  # tests/journeys/test_trouble.py has one fault of each kind
     pytest.mark.live,
     pytest.mark.azurite,
     pytest.mark.skipif(

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import astuple, replace
+from dataclasses import astuple, fields, replace
 from pathlib import Path
 
 import httpx
@@ -19,6 +19,7 @@ import pytest
 from local.host.settings import CannotStart
 from local.processes import PROJECT, Child, Part
 from local.services import (
+    VARIABLES,
     Ports,
     Running,
     check_ports,
@@ -121,6 +122,14 @@ def test_a_taken_port_is_named_with_its_variable(taken: int, tmp_path: Path) -> 
         neighbours(Ports(queue=taken, blob=free_ports().blob), tmp_path, parts=["storage"]),
     ):
         pytest.fail("it must not come up")
+
+
+@pytest.mark.parametrize("name", [each.name for each in fields(Ports)])
+def test_each_taken_port_is_told(taken: int, name: str) -> None:
+    with pytest.raises(
+        CannotStart, match=rf"^{name} port {taken} is taken: set {VARIABLES[name]}$"
+    ):
+        check_ports(replace(free_ports(), **{name: taken}), list(VARIABLES))
 
 
 def test_a_fhir_server_of_ones_own_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
