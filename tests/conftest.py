@@ -58,14 +58,20 @@ register_profiles()
 settings.load_profile(PROFILE)
 
 
+# Fixtures that start services.
+_STARTING = {"azurite", "fhir_url", "parts", "running", "server", "storage", "urls"}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the files that take longest first, so that no worker is left alone with one of them."""
-    marks = ("slow", "live", "azurite")
     ranks: dict[Path, int] = {}
     for item in items:
-        rank = next(
-            (n for n, mark in enumerate(marks) if item.get_closest_marker(mark)), len(marks)
-        )
+        if item.get_closest_marker("slow"):
+            rank = 0
+        elif item.get_closest_marker("live") or _STARTING & {*getattr(item, "fixturenames", ())}:
+            rank = 1
+        else:
+            rank = 2
         ranks[item.path] = min(rank, ranks.get(item.path, rank))
     items.sort(key=lambda item: ranks[item.path])
 
