@@ -37,15 +37,15 @@ def register_profiles() -> None:
 
 
 def examples(usual: int, **more: Any) -> settings:
-    """The settings of a test that has so many examples in a usual run."""
+    """Try so many examples in a usual run, and more of them in a nightly one."""
     return settings(max_examples=usual * FACTOR, **more)
 
 
-def seed_of(name: object) -> str:
-    """The seed of what is called so."""
+def make_seed(name: object) -> str:
+    """Return the seed for what has this name."""
     return f"{SEED} {name}".lstrip()
 
 
-def random_of(name: object) -> Random:
-    """A source of random numbers for what is called so."""
-    return Random(seed_of(name))
+def make_random(name: object) -> Random:
+    """Return a source of random numbers for what has this name."""
+    return Random(make_seed(name))

@@ -37,7 +37,7 @@ from tests.equivalence.meaning import (
     sent,
 )
 from tests.equivalence.sides import Result, Side, Stored, relayed
-from tests.real_bundles import list_files, list_groups, read_body, root, unpack
+from tests.real_bundles import find_root, list_files, list_groups, read_body, unpack
 
 pytestmark = [
     pytest.mark.live,
@@ -81,7 +81,7 @@ VERDICTS = (EQUAL, REFUSED, DIFFERENT)
 def bundles(group: str) -> list[Sent]:
     if group == SAMPLES:
         return [sent(each.name, unpack(each.body)) for each in samples()]
-    return [sent(str(path.relative_to(root())), read_body(path)) for path in list_files(group)]
+    return [sent(str(path.relative_to(find_root())), read_body(path)) for path in list_files(group)]
 
 
 SAMPLES = "samples"

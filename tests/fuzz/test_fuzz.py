@@ -18,7 +18,7 @@ from fuzz.values import MARKER
 from integration.core.errors import Issue, Rejected
 from integration.fhir.plan import Plan
 from integration.intake import accept
-from tests.randomness import FACTOR, seed_of
+from tests.randomness import FACTOR, make_seed
 
 CASES = 2000 * FACTOR
 
@@ -29,7 +29,7 @@ def sound() -> Case:
 
 
 def each(number: int) -> Case:
-    return case(seed_of("tests"), number)
+    return case(make_seed("tests"), number)
 
 
 @pytest.mark.seeded

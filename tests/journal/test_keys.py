@@ -20,7 +20,7 @@ from integration.journal.keys import (
     older_than,
     row_key,
 )
-from tests.randomness import examples, random_of
+from tests.randomness import examples, make_random
 
 NOW = datetime(2024, 5, 6, 7, 8, 9, 123_000, tzinfo=UTC)
 # 1970 to 2200, in milliseconds, as ids keep them
@@ -106,7 +106,7 @@ def test_the_list_goes_on_below_the_last_one_shown() -> None:
         key = delivery_key(id_)
         return key[0] > day or (key[0] == day and key[1] > row)
 
-    dice = random_of(7)
+    dice = make_random(7)
     for _ in range(200):
         hours = dice.choice([-90, -30, -1, 0, 1, 30, 90])
         other = new_delivery_id(NOW + timedelta(hours=hours), dice.getrandbits(74))
@@ -129,7 +129,7 @@ def test_days_between_two_moments_are_a_range_of_partitions() -> None:
         newest, oldest = [bounds[0].split()[-1], *(each.split()[-1] for each in bounds[1:])], key
         return newest[0] <= key and all(oldest <= each for each in newest[1:])
 
-    dice = random_of(7)
+    dice = make_random(7)
     for _ in range(300):
         at, since, until = (NOW + timedelta(hours=dice.randrange(-99, 99)) for _ in range(3))
         id_ = new_delivery_id(at, dice.getrandbits(74))

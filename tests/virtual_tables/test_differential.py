@@ -15,7 +15,7 @@ from uuid import UUID
 import pytest
 
 from integration.odata.model import EntityType, Property, Type
-from tests.randomness import FACTOR, random_of
+from tests.randomness import FACTOR, make_random
 from tests.virtual_tables.conftest import SHAPES, Feed, Json
 
 QUERIES = 400 * FACTOR
@@ -350,7 +350,7 @@ async def _check(feed: Feed, r: random.Random, type_: EntityType, rows: Sequence
 
 @pytest.mark.seeded
 async def test_random_queries_are_answered_as_by_evaluating_them_on_every_row(feed: Feed) -> None:
-    r = random_of(1)
+    r = make_random(1)
     await feed.put(*resources(r))
     types = [SHAPES[name].type for name in TYPES]
     rows = {

@@ -23,7 +23,7 @@ from integration.mapping.write_back.inverse_paths import PathPredicate, Steps, i
 from integration.virtual_tables.entity_type import MappedEntityType, shape
 from local.processes import PROJECT
 from tests.mapping import real
-from tests.randomness import FACTOR, random_of
+from tests.randomness import FACTOR, make_random
 
 MAPS = sorted((PROJECT / "integration/mapping/maps/clinical").glob("*.toml"))
 SHAPES = {
@@ -171,7 +171,7 @@ def _made(kind: str) -> Iterator[Case]:
     it = SHAPES[kind]
     writable = [one for one in it.entity.attributes if one.shown.write]
     for seed in range(CASES):
-        chance = random_of(f"{kind} {seed}")
+        chance = make_random(f"{kind} {seed}")
         some = chance.sample(writable, k=chance.randint(1, 3))
         changes = {one.column: _new(chance, one) if chance.random() < 0.7 else None for one in some}
         filled = [_steps(kind, one)[0].name for one in some if chance.random() < 0.7]
@@ -307,7 +307,7 @@ def test_what_was_made_can_be_cleared_again(kind: str) -> None:
 def test_resources_of_any_shape_are_written_or_refused(kind: str) -> None:
     counts = Counter[bool]()
     for number, (it, resource, changes) in enumerate(_cases(kind)):
-        chance, resource = random_of(f"shape {kind} {number}"), dict(resource)
+        chance, resource = make_random(f"shape {kind} {number}"), dict(resource)
         named = {one.column: one for one in it.entity.attributes}
         for name in changes:
             for step in _steps(kind, named[name])[:1]:
