@@ -33,16 +33,9 @@ from integration.queues.queue_sender import parse_work_item
 from local.dataverse.app import create_app
 from local.processes import PROJECT
 from local.services import Running, free_ports
-from tests.conftest import (
-    FHIR_JSON,
-    MARKER,
-    Clock,
-    FhirNeighbour,
-    bundle,
-    entry,
-    observation,
-    patient,
-)
+from tests.builders import MARKER, bundle, entry, observation, patient
+from tests.conftest import FHIR_JSON
+from tests.doubles import Clock, FhirNeighbour
 
 # The clients of a worker live in one event loop.
 one_worker = pytest.mark.asyncio(loop_scope="module")
@@ -457,7 +450,7 @@ def odata_error(response: func.HttpResponse, status: int) -> Any:
 @pytest.mark.azurite
 async def test_the_feed_shows_what_the_fhir_server_holds(worker: Worker) -> None:
     about = observation("Patient/p1", id=ANNA)
-    worker.neighbour.put(about)
+    worker.neighbour.add(about)
     listed_ = await feed("msemr_observations")
     assert (listed_.status_code, listed_.headers["OData-Version"]) == (200, "4.0")
     assert listed_.mimetype.startswith("application/json")

@@ -16,7 +16,8 @@ from integration.mirror import mirror as mirroring
 from integration.operations import deliveries
 from integration.operations.housekeeping import Ages, Step, choose_step
 from integration.queues.names import MIRROR_QUEUE
-from tests.conftest import MARKER, Body, Route, patient, patients_followed, told_by
+from tests.builders import MARKER, Body, patient
+from tests.conftest import Route, patients_followed, told_by
 
 ANNA = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
 OURS = "ward-fhir.fhir.azurehealthcareapis.com"
@@ -167,8 +168,8 @@ async def test_the_log_names_the_type_of_a_dropped_event_and_nothing_else(
 
 
 async def test_events_that_come_twice_and_late_leave_the_newest_state(route: Route) -> None:
-    route.neighbour.put(patient(id=ANNA, gender="male"))
-    route.neighbour.put(patient(id=ANNA, gender="female"))
+    route.neighbour.add(patient(id=ANNA, gender="male"))
+    route.neighbour.add(patient(id=ANNA, gender="female"))
     updated = event_grid("Microsoft.HealthcareApis.FhirResourceUpdated", resourceVersionId=2)
     await taken(route, updated, event_grid(), updated)
     for claim, _ in route.queued(MIRROR_QUEUE):
@@ -199,7 +200,7 @@ async def test_rows_of_events_that_were_parked_can_be_replayed(route: Route) -> 
 
 
 async def test_rows_of_events_are_forgotten_after_the_retention(route: Route) -> None:
-    route.neighbour.put(patient(id=ANNA))
+    route.neighbour.add(patient(id=ANNA))
     await taken(route, event_grid())
     ((claim, _),) = route.queued(MIRROR_QUEUE)
     await mirroring.mirror(route.mirror, claim)

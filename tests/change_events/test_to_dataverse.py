@@ -13,7 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
-from integration.change_events.to_dataverse import ExternalEvents, drop_notification, list_virtual_tables, notify_dataverse
+from integration.change_events.to_dataverse import (
+    ExternalEvents,
+    drop_notification,
+    list_virtual_tables,
+    notify_dataverse,
+)
 from integration.core.http import Upstream, make_limiter
 from integration.core.model import Category, WorkItem
 from integration.dataverse.client import Dataverse
@@ -21,7 +26,9 @@ from integration.mapping import files
 from integration.mapping.keys import primary_key
 from integration.provision import command
 from integration.queues.names import EXTERNAL_QUEUE
-from tests.conftest import MARKER, Body, DataverseNeighbour, Route, observation, told_by
+from tests.builders import MARKER, Body, observation
+from tests.conftest import Route, told_by
+from tests.doubles import DataverseNeighbour
 
 WEIGHT = "6f1d0a1e-5b7e-4f0e-8a0b-0a1b2c3d4e5f"
 RESOURCE = f"Observation/{WEIGHT}"
@@ -80,7 +87,7 @@ class Flows:
         )
 
     def write(self, id_: str = WEIGHT, **elements: Any) -> str:
-        return self.route.neighbour.put(observation(id=id_, **elements))
+        return self.route.neighbour.add(observation(id=id_, **elements))
 
     async def tell(self, resource: str = RESOURCE, delivery: str = DELIVERY, **claim: Any) -> None:
         await notify_dataverse(self.external, WorkItem(delivery, resource=resource, **claim))
@@ -314,7 +321,9 @@ async def test_what_cannot_be_told_for_days_is_dropped_and_said_so(
 
 
 async def test_what_failed_again_and_again_is_dropped_and_noted(flows: Flows) -> None:
-    await drop_notification(flows.external, WorkItem(DELIVERY, resource=RESOURCE), "telling failed repeatedly")
+    await drop_notification(
+        flows.external, WorkItem(DELIVERY, resource=RESOURCE), "telling failed repeatedly"
+    )
     (last,) = flows.route.activity.entries
     assert (last.status, last.notes) == ("dropped", ("telling failed repeatedly",))
 

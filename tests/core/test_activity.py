@@ -18,7 +18,8 @@ from integration.fhir.units import Limits
 from integration.journal.activity import MemoryActivityLog
 from integration.mirror import mirror as mirroring
 from integration.operations import deliveries, health
-from tests.conftest import MARKER, Body, Route, bundle, entry, observation, patient, told_by
+from tests.builders import MARKER, Body, bundle, entry, observation, patient
+from tests.conftest import Route, told_by
 
 FHIR, DATAVERSE = "FHIR server", "Dataverse"
 START = datetime(2026, 3, 2, tzinfo=UTC)
@@ -32,7 +33,7 @@ def told(route: Route) -> list[Told]:
 
 
 async def mirrored(route: Route, resource: Body) -> RowResult:
-    identity = route.neighbour.put(resource)
+    identity = route.neighbour.add(resource)
     await mirroring.mirror(route.mirror, WorkItem("d", resource=identity))
     (row,) = [each for each in await route.journal.rows("d") if each.resource == identity]
     return row
@@ -79,7 +80,7 @@ async def test_every_request_that_a_neighbour_heard_is_an_entry(route: Route) ->
 
 
 async def test_questions_that_go_in_one_request_are_entries_of_all_who_asked(route: Route) -> None:
-    identities = [route.neighbour.put(patient(id=f"p{n}")) for n in range(3)]
+    identities = [route.neighbour.add(patient(id=f"p{n}")) for n in range(3)]
     claims = [WorkItem(f"d{n}", resource=identity) for n, identity in enumerate(identities)]
     await asyncio.gather(*(mirroring.mirror(route.mirror, claim) for claim in claims))
     looked = [each for each in route.activity.entries if each.action == "look-up"]
@@ -116,10 +117,10 @@ async def test_what_a_batch_refused_within_a_200_is_told(route: Route) -> None:
 
 
 async def test_a_race_that_was_lost_is_told(route: Route) -> None:
-    identity = route.neighbour.put(patient(id="p1"))
+    identity = route.neighbour.add(patient(id="p1"))
     await mirroring.mirror(route.mirror, WorkItem("d", resource=identity))
     row = await route.dataverse_neighbour.contact()
-    route.neighbour.put(patient(id="p1", gender="male"))
+    route.neighbour.add(patient(id="p1", gender="male"))
 
     async def meddle() -> None:
         await route.dataverse_neighbour.write(row["contactid"], jobtitle="by hand")
@@ -135,7 +136,7 @@ async def test_a_race_that_was_lost_is_told(route: Route) -> None:
 
 async def test_a_neighbour_that_is_away_is_told_and_the_claim_put_back(route: Route) -> None:
     route.neighbour.down = 503
-    identity = route.neighbour.put(patient(id="p1"))
+    identity = route.neighbour.add(patient(id="p1"))
     await mirroring.mirror(route.mirror, WorkItem("d", resource=identity))
     calls = [each for each in route.activity.entries if each.action == "read"]
     assert [(each.status, each.category) for each in calls] == [("503", "warning")] * 3
@@ -172,7 +173,7 @@ async def test_how_long_an_answer_took_is_told_without_the_wait_for_a_place(rout
     async def slow() -> None:
         route.clock.later(1.5)
 
-    route.neighbour.put(patient(id="p1"))
+    route.neighbour.add(patient(id="p1"))
     route.neighbour.will_wait_for(slow)
     async with route.activities.verb():
         await route.fhir.read("Patient/p1", "d")

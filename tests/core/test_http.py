@@ -16,7 +16,8 @@ from integration.core.errors import Misconfigured, Unavailable
 from integration.core.http import BoundedClient, Tokens, Upstream, make_limiter
 from integration.core.model import Request
 from integration.core.rate_limiter import full
-from tests.conftest import MARKER, told_by
+from tests.builders import MARKER
+from tests.conftest import told_by
 
 Answer = httpx.Response | Exception | Callable[[], Awaitable[httpx.Response]]
 

@@ -12,7 +12,7 @@ from integration.core import decimal_json
 from integration.core.model import Column
 from integration.dataverse.metadata import columns
 from integration.dataverse.requests import CASTS, columns_of
-from tests.conftest import DataverseNeighbour
+from tests.doubles import DataverseNeighbour
 
 
 def attribute(name: str, type_: str | None, **details: Any) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from integration.core.model import Status, WorkItem
 from integration.journal.store import MemoryJournal
 from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import MemoryQueueSender
-from tests.conftest import MARKER, Route, bundle, entry, observation, patient, told_by
+from tests.builders import MARKER, bundle, entry, observation, patient
+from tests.conftest import Route, told_by
 
 GZIP = {"content-encoding": "gzip"}
 

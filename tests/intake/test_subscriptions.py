@@ -14,7 +14,8 @@ from integration.intake.accept import Accepted
 from integration.intake.subscriptions import Acknowledged
 from integration.journal.store import MemoryJournal
 from integration.queues.names import RELAY_QUEUE
-from tests.conftest import MARKER, Route, bundle, entry, patient, told_by
+from tests.builders import MARKER, bundle, entry, patient
+from tests.conftest import Route, told_by
 from tests.fhir.notices import HOME, SUBSCRIPTION, VERSIONS, brought, named, notification
 
 ANNA = patient(id="anna")

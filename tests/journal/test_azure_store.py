@@ -35,7 +35,8 @@ from integration.queues.queue_sender import parse_work_item
 from integration.relay import process as relaying
 from local.host.emulator import ACCOUNT, connection_string
 from local.services import Running, free_ports
-from tests.conftest import MARKER, Route, bundle, entry, observation, patient
+from tests.builders import MARKER, bundle, entry, observation, patient
+from tests.conftest import Route
 from tests.fhir.notices import HOME, brought, notification
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)

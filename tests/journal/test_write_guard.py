@@ -16,7 +16,8 @@ from integration.journal.guard_store import MemoryGuardStore, WriteLock
 from integration.journal.write_guard import is_later
 from integration.queues.names import MIRROR_QUEUE
 from integration.relay import process
-from tests.conftest import LEASE, Body, Route, bundle, entry, observation, patient
+from tests.builders import Body, batch, bundle, entry, observation, patient
+from tests.conftest import LEASE, Route
 
 URN = "urn:uuid:00000000-0000-4000-8000-000000000001"
 BY_NUMBER = "Patient?identifier=urn:mrn|7"
@@ -30,10 +31,6 @@ def named(family: str, **elements: Any) -> Body:
     return patient(identifier=[{"system": "urn:mrn", "value": "7"}], **elements) | {
         "name": [{"family": family}]
     }
-
-
-def batch(*entries: Body) -> Body:
-    return bundle(*entries, kind="batch")
 
 
 def family(route: Route, identity: str = "Patient/p1") -> str:
@@ -51,7 +48,7 @@ async def test_what_is_carried_late_is_superseded_and_says_so(route: Route, kind
     await route.carry_all(second)
     await route.carry_all(first)
     assert family(route) == "second"
-    assert route.neighbour.versions == {"Patient/p1": 1}
+    assert route.neighbour.writes_of_each == {"Patient/p1": 1}
     (late,) = await route.outcomes(first)
     assert (late.status, late.superseded, late.written) == (409, True, False)
     assert late.issues is not None
@@ -64,7 +61,7 @@ async def test_in_their_order_both_are_written(route: Route) -> None:
     for name in ("first", "second"):
         await route.carry_all(await route.deliver(batch(update(name))))
     assert family(route) == "second"
-    assert route.neighbour.versions == {"Patient/p1": 2}
+    assert route.neighbour.writes_of_each == {"Patient/p1": 2}
 
 
 async def test_the_rest_of_a_superseded_transaction_is_written(route: Route) -> None:
@@ -78,7 +75,7 @@ async def test_the_rest_of_a_superseded_transaction_is_written(route: Route) -> 
 
 
 async def test_a_late_update_does_not_bring_back_what_was_deleted(route: Route) -> None:
-    route.neighbour.put(named("before", id="p1"))
+    route.neighbour.add(named("before", id="p1"))
     first = await route.deliver(batch(update("first")))
     second = await route.deliver(None or b"", method="DELETE", type="Patient", id="p1")
     await route.carry_all(second)
@@ -166,7 +163,7 @@ async def test_the_next_try_of_the_same_delivery_does_not_wait(route: Route) -> 
     await route.carry_all()
     assert (await route.known(first)).status is Status.DONE
     assert route.waits == []
-    assert route.neighbour.versions == {"Patient/p1": 1}
+    assert route.neighbour.writes_of_each == {"Patient/p1": 1}
 
 
 async def test_after_such_a_try_others_still_wait_for_the_lost_one(route: Route) -> None:
@@ -249,7 +246,7 @@ async def test_a_second_claim_of_a_delivery_does_not_repeat_what_the_first_has_d
     await route.carry(delivery)
     done.set()
     await asyncio.gather(second, blocked)
-    assert route.neighbour.versions == {"Patient/p1": 2}
+    assert route.neighbour.writes_of_each == {"Patient/p1": 2}
     assert family(route) == "newer"
     assert await route.statuses(delivery) == [201, 200]
 
@@ -310,7 +307,7 @@ async def test_a_late_conditional_update_is_superseded_by_a_write_of_what_it_fin
 async def test_a_late_write_is_superseded_by_a_conditional_update_that_found_it(
     route: Route,
 ) -> None:
-    route.neighbour.put(named("before", id="p1"))
+    route.neighbour.add(named("before", id="p1"))
     first = await route.deliver(batch(update("first")))
     second = await route.deliver(
         batch(entry(named("second", id="p1"), method="PUT", url=BY_NUMBER))
@@ -358,17 +355,17 @@ async def lost(route: Route, *entries: Body, kind: str = "batch") -> str:
 
 @pytest.mark.parametrize("kind", ["batch", "transaction"])
 async def test_an_update_that_is_there_is_not_written_again(route: Route, kind: str) -> None:
-    route.neighbour.put(named("before", id="p1"))
+    route.neighbour.add(named("before", id="p1"))
     delivery = await lost(route, update("ours"), kind=kind)
     await route.carry_all()
     assert await route.statuses(delivery) == [200]
-    assert route.neighbour.versions == {"Patient/p1": 2}
+    assert route.neighbour.writes_of_each == {"Patient/p1": 2}
     assert len(route.neighbour.writes) == 1
 
 
 async def test_what_somebody_changed_since_the_lost_try_is_left_alone(route: Route) -> None:
     delivery = await lost(route, update("ours"))
-    route.neighbour.put(named("theirs", id="p1"))
+    route.neighbour.add(named("theirs", id="p1"))
     await route.carry_all()
     assert family(route) == "theirs"
     (seen,) = await route.outcomes(delivery)
@@ -376,7 +373,7 @@ async def test_what_somebody_changed_since_the_lost_try_is_left_alone(route: Rou
 
 
 async def test_what_somebody_changed_before_the_lost_try_is_overwritten(route: Route) -> None:
-    route.neighbour.put(named("theirs", id="p1"))
+    route.neighbour.add(named("theirs", id="p1"))
     route.clock.later(1)
     delivery = await route.deliver(batch(update("ours")))
     route.neighbour.down = 500  # the try did nothing
@@ -462,7 +459,7 @@ async def test_a_delete_of_what_was_not_there_yet_is_not_undone_by_the_earlier_u
 async def test_a_transaction_that_was_done_stays_done_whatever_was_changed(route: Route) -> None:
     other = entry(patient(id="p2"), method="PUT", url="Patient/p2")
     delivery = await lost(route, update("ours"), other, kind="transaction")
-    route.neighbour.put(named("theirs", id="p1"))
+    route.neighbour.add(named("theirs", id="p1"))
     await route.carry_all()
     assert family(route) == "theirs"
     assert await route.statuses(delivery) == [200, 200]
@@ -470,19 +467,19 @@ async def test_a_transaction_that_was_done_stays_done_whatever_was_changed(route
 
 
 async def test_a_delete_is_not_repeated_on_what_came_back(route: Route) -> None:
-    route.neighbour.put(named("before", id="p1"))
+    route.neighbour.add(named("before", id="p1"))
     delivery = await route.deliver(b"", method="DELETE", type="Patient", id="p1")
     route.neighbour.will_lose_the_reply()
     await route.carry(delivery)
     route.clock.later(1)
-    route.neighbour.put(named("again", id="p1"))
+    route.neighbour.add(named("again", id="p1"))
     await route.carry_all()
     assert family(route) == "again"
     assert await route.statuses(delivery) == [409]
 
 
 async def test_a_delete_that_was_done_is_done(route: Route) -> None:
-    route.neighbour.put(named("before", id="p1"))
+    route.neighbour.add(named("before", id="p1"))
     delivery = await route.deliver(b"", method="DELETE", type="Patient", id="p1")
     route.neighbour.will_lose_the_reply()
     await route.carry(delivery)
@@ -493,7 +490,7 @@ async def test_a_delete_that_was_done_is_done(route: Route) -> None:
 async def test_without_the_guard_a_retry_looks_as_well(route: Route) -> None:
     route.settings = {"write_orders": {"": "off"}}
     await lost(route, update("ours"))
-    route.neighbour.put(named("theirs", id="p1"))
+    route.neighbour.add(named("theirs", id="p1"))
     await route.carry_all()
     assert family(route) == "theirs"
 
@@ -550,7 +547,7 @@ async def test_a_conditional_reference_finds_what_comes_with_it(route: Route, ki
 
 
 async def test_a_second_match_on_the_server_refuses_a_conditional_reference(route: Route) -> None:
-    route.neighbour.put(named("theirs", id="other"))
+    route.neighbour.add(named("theirs", id="other"))
     delivery = await route.deliver(referring("transaction"))
     await route.carry_all(delivery)
     assert await route.statuses(delivery) == [424, 412]

@@ -17,7 +17,8 @@ from integration.mapping.load import Maps
 from integration.mirror import mirror as mirroring
 from integration.queues.names import MIRROR_QUEUE
 from local.dataverse import tables
-from tests.conftest import DataverseNeighbour, Route, routed
+from tests.conftest import Route, routed
+from tests.doubles import DataverseNeighbour
 
 ID = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
 DELIVERY = "019caaee-c260-7000-8000-000000000001"
@@ -259,7 +260,7 @@ async def plain(route: Route) -> AsyncIterator[Route]:
 
 
 async def mirror(route: Route, elements: Mapping[str, Any]) -> RowResult:
-    route.neighbour.put({"resourceType": "Patient", "id": ID, **elements})
+    route.neighbour.add({"resourceType": "Patient", "id": ID, **elements})
     return await brought(route)
 
 
@@ -321,7 +322,7 @@ async def test_two_hundred_identifiers_are_rows_and_of_fifty_addresses_three_hav
 async def test_what_has_rows_of_its_own_is_not_noted(route: Route) -> None:
     links = [{"other": {"reference": f"Patient/{n}"}, "type": "seealso"} for n in range(5)]
     for n in range(5):
-        resource = route.neighbour.put({"resourceType": "Patient", "id": str(n)})
+        resource = route.neighbour.add({"resourceType": "Patient", "id": str(n)})
         await mirroring.mirror(route.mirror, WorkItem("others", resource=resource))
     numbers = [{"system": "urn:mrn", "value": str(n)} for n in range(5)]
     noted = await mirror(route, {"link": links, "identifier": numbers})
@@ -353,7 +354,7 @@ def adding(route: Route, folder: Path, text: str, *fixed: str) -> Maps:
 
 async def put_back(route: Route, maps: Maps) -> str:
     """Why a patient waits for an operator."""
-    resource = route.neighbour.put({"resourceType": "Patient", "id": ID})
+    resource = route.neighbour.add({"resourceType": "Patient", "id": ID})
     it = replace(route.mirror, maps=maps.entities, broken=maps.broken)
     await mirroring.mirror(it, WorkItem(DELIVERY, resource=resource))
     ((_, delay),) = route.queued(MIRROR_QUEUE)

@@ -19,7 +19,9 @@ from integration.mapping.load import shipped
 from integration.mapping.model import AttributeMap, Kind
 from integration.mirror import mirror as mirroring
 from integration.queues.names import MIRROR_QUEUE
-from tests.conftest import LEASE, MARKER, Body, Heard, Route, every_map, patient, told_by
+from tests.builders import MARKER, Body, patient
+from tests.conftest import LEASE, Route, every_map, told_by
+from tests.doubles import Heard
 
 ANNA = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
 DELIVERY = "019caaee-c260-7000-8000-000000000001"
@@ -71,7 +73,7 @@ async def children(route: Route) -> list[Body]:
 
 async def test_only_the_setting_sends_resources_to_the_api(route: Route) -> None:
     sink = wiring._sink("web-api", route.web_api, route.order)
-    claim = WorkItem(DELIVERY, resource=route.neighbour.put(anna()))
+    claim = WorkItem(DELIVERY, resource=route.neighbour.add(anna()))
     await mirroring.mirror(replace(route.mirror, sink=sink), claim)
     assert sent(route) == []
     assert (await route.dataverse_neighbour.contact())["lastname"] == MARKER
@@ -81,7 +83,7 @@ async def test_only_the_setting_sends_resources_to_the_api(route: Route) -> None
 
 
 async def test_a_patient_is_sent_as_fhir_has_it_and_becomes_a_contact(route: Route) -> None:
-    resource = route.neighbour.put(anna(identifier=[{"system": "urn:a", "value": "1"}]))
+    resource = route.neighbour.add(anna(identifier=[{"system": "urn:a", "value": "1"}]))
     noted = await mirror(route, resource)
     row = await route.dataverse_neighbour.contact()
     assert (row["lastname"], row["msemr_azurefhirid"]) == (MARKER, ANNA)
@@ -95,8 +97,8 @@ async def test_a_patient_is_sent_as_fhir_has_it_and_becomes_a_contact(route: Rou
 
 
 async def test_a_newer_version_updates_the_row(route: Route) -> None:
-    await mirror(route, route.neighbour.put(anna(gender="male")))
-    noted = await mirror(route, route.neighbour.put(anna(gender="female")))
+    await mirror(route, route.neighbour.add(anna(gender="male")))
+    noted = await mirror(route, route.neighbour.add(anna(gender="female")))
     row = await route.dataverse_neighbour.contact()
     assert (row["gendercode"], row["msemr_azurefhirversion"]) == (2, "2")
     assert noted is not None
@@ -104,7 +106,7 @@ async def test_a_newer_version_updates_the_row(route: Route) -> None:
 
 
 async def test_the_same_version_is_sent_once(route: Route) -> None:
-    first = await mirror(route, route.neighbour.put(anna()))
+    first = await mirror(route, route.neighbour.add(anna()))
     again = await mirror(route, f"Patient/{ANNA}", LATER)
     assert first is not None
     assert again == replace(first, delivery=LATER, action="unchanged")
@@ -112,7 +114,7 @@ async def test_the_same_version_is_sent_once(route: Route) -> None:
 
 
 async def test_a_row_that_was_lost_is_brought_again(route: Route) -> None:
-    noted = await mirror(route, route.neighbour.put(anna()))
+    noted = await mirror(route, route.neighbour.add(anna()))
     assert noted is not None
     lost = Change("DELETE", "contacts", noted.row or "")
     await route.dataverse.change([lost], DELIVERY)
@@ -123,7 +125,7 @@ async def test_a_row_that_was_lost_is_brought_again(route: Route) -> None:
 
 
 async def test_a_row_that_was_set_back_is_brought_again(route: Route) -> None:
-    noted = await mirror(route, route.neighbour.put(anna()))
+    noted = await mirror(route, route.neighbour.add(anna()))
     assert noted is not None
     await route.dataverse_neighbour.write(noted.row or "", msemr_azurefhirversion="0")
     await mirror(route, f"Patient/{ANNA}")
@@ -131,7 +133,7 @@ async def test_a_row_that_was_set_back_is_brought_again(route: Route) -> None:
 
 
 async def test_two_rows_of_one_patient_are_for_a_person_to_merge(route: Route) -> None:
-    await mirror(route, route.neighbour.put(anna()))
+    await mirror(route, route.neighbour.add(anna()))
     await route.dataverse_neighbour.write(ANNA, lastname="two")
     noted = await mirror(route, f"Patient/{ANNA}", LATER)
     assert noted is not None
@@ -141,10 +143,10 @@ async def test_two_rows_of_one_patient_are_for_a_person_to_merge(route: Route) -
 
 async def test_an_older_state_is_not_sent_after_a_newer(route: Route) -> None:
     """As a FHIR server tells it that reads from a copy."""
-    resource = route.neighbour.put(anna(gender="male"))
+    resource = route.neighbour.add(anna(gender="male"))
     lagging = route.neighbour.stored[resource]
     route.clock.later(1)
-    await mirror(route, route.neighbour.put(anna(gender="female")))
+    await mirror(route, route.neighbour.add(anna(gender="female")))
     route.neighbour.stored[resource] = lagging
     noted = await mirror(route, resource)
     assert noted is not None
@@ -154,12 +156,12 @@ async def test_an_older_state_is_not_sent_after_a_newer(route: Route) -> None:
 
 async def test_two_states_of_one_moment_are_both_sent(route: Route) -> None:
     """Versions of other servers have no order; nor do they need one."""
-    resource = route.neighbour.put(anna(gender="male"))
+    resource = route.neighbour.add(anna(gender="male"))
     meta = route.neighbour.stored[resource]["meta"]
     meta["versionId"] = "zzz"
     await mirror(route, resource)
     meta["versionId"] = "1"  # which is what the next one counts from
-    route.neighbour.put(anna(gender="female"))
+    route.neighbour.add(anna(gender="female"))
     route.neighbour.stored[resource]["meta"]["versionId"] = "aaa"
     await mirror(route, resource)
     assert (await route.dataverse_neighbour.contact())["gendercode"] == 2
@@ -167,10 +169,10 @@ async def test_two_states_of_one_moment_are_both_sent(route: Route) -> None:
 
 async def test_two_mirrors_at_once_end_with_the_newer_state(route: Route) -> None:
     """The slower one has read the older state, and would write last."""
-    resource = route.neighbour.put(anna(gender="male"))
+    resource = route.neighbour.add(anna(gender="male"))
 
     async def meanwhile() -> None:
-        route.neighbour.put(anna(gender="female"))
+        route.neighbour.add(anna(gender="female"))
         await mirror(route, resource, LATER)
 
     route.dataverse_neighbour.will_be_preceded("POST", meanwhile)
@@ -181,10 +183,10 @@ async def test_two_mirrors_at_once_end_with_the_newer_state(route: Route) -> Non
 
 
 async def test_a_crowd_of_mirrors_ends_with_one_row_of_the_newest_state(route: Route) -> None:
-    resource = route.neighbour.put(anna())
+    resource = route.neighbour.add(anna())
 
     async def one(number: int) -> None:
-        route.neighbour.put(anna(gender="female" if number % 2 else "male"))
+        route.neighbour.add(anna(gender="female" if number % 2 else "male"))
         await mirror(route, resource)
 
     await asyncio.gather(*(one(number) for number in range(6)))
@@ -202,7 +204,7 @@ async def test_a_contact_whose_child_failed_is_written_and_the_child_s_table_not
 ) -> None:
     caplog.set_level(logging.DEBUG)
     numbers = [TOO_LONG, {"system": "urn:a", "value": "1"}]
-    noted = await mirror(route, route.neighbour.put(anna(identifier=numbers)))
+    noted = await mirror(route, route.neighbour.add(anna(identifier=numbers)))
     assert noted is not None
     assert noted.action == "created"
     assert noted.notes == ("contact: error", "msemr_medicalidentifier: error")
@@ -212,7 +214,7 @@ async def test_a_contact_whose_child_failed_is_written_and_the_child_s_table_not
 
 
 async def test_what_was_written_in_part_is_sent_again_by_the_next_claim(route: Route) -> None:
-    await mirror(route, route.neighbour.put(anna(identifier=[TOO_LONG])))
+    await mirror(route, route.neighbour.add(anna(identifier=[TOO_LONG])))
     noted = await mirror(route, f"Patient/{ANNA}", LATER)
     assert noted is not None
     assert noted.action == "updated"
@@ -221,7 +223,7 @@ async def test_what_was_written_in_part_is_sent_again_by_the_next_claim(route: R
 
 async def test_a_type_without_an_entity_map_in_the_toolkit_is_refused(route: Route) -> None:
     route.maps = {"Device": replace(shipped()["Patient"], resource="Device")}
-    noted = await mirror(route, route.neighbour.put({"resourceType": "Device", "id": "1"}))
+    noted = await mirror(route, route.neighbour.add({"resourceType": "Device", "id": "1"}))
     assert noted is not None
     assert (noted.action, noted.row) == ("refused", None)
 
@@ -233,14 +235,14 @@ async def test_a_type_without_an_entity_map_in_the_toolkit_is_refused(route: Rou
 def referring(route: Route) -> Body:
     """A patient who is not written before the practitioner has a row."""
     route.maps = every_map()
-    route.neighbour.put(doctor())
+    route.neighbour.add(doctor())
     return anna(generalPractitioner=[{"reference": "Practitioner/d1"}])
 
 
 async def test_who_refers_to_what_has_no_row_yet_is_brought_when_it_comes(
     route: Route, referring: Body
 ) -> None:
-    noted = await mirror(route, route.neighbour.put(referring))
+    noted = await mirror(route, route.neighbour.add(referring))
     assert noted is not None
     assert (noted.action, noted.notes) == ("refused", ("contact: error",))
     assert route.queued(MIRROR_QUEUE) == []
@@ -256,13 +258,13 @@ async def test_a_link_to_a_patient_without_a_row_is_made_when_that_one_comes(
     route: Route,
 ) -> None:
     link = [{"type": "seealso", "other": {"reference": "Patient/b"}}]
-    noted = await mirror(route, route.neighbour.put(anna(link=link)))
+    noted = await mirror(route, route.neighbour.add(anna(link=link)))
     assert noted is not None
     assert (noted.action, noted.notes) == (
         "created",
         ("contact: error", "msemr_contactlink: error"),
     )
-    await mirror(route, route.neighbour.put(patient(id="b")), LATER)
+    await mirror(route, route.neighbour.add(patient(id="b")), LATER)
     ((claim, _),) = route.queued(MIRROR_QUEUE)
     noted = await mirror(route, claim.resource or "")
     assert noted is not None
@@ -271,10 +273,10 @@ async def test_a_link_to_a_patient_without_a_row_is_made_when_that_one_comes(
 
 async def test_a_reference_in_full_to_the_same_server_finds_its_row(route: Route) -> None:
     route.maps = every_map()
-    await mirror(route, route.neighbour.put(doctor()))
+    await mirror(route, route.neighbour.add(doctor()))
     full = f"{route.fhir.upstream.base}/Practitioner/d1"
     noted = await mirror(
-        route, route.neighbour.put(anna(generalPractitioner=[{"reference": full}]))
+        route, route.neighbour.add(anna(generalPractitioner=[{"reference": full}]))
     )
     assert noted is not None
     assert (noted.action, noted.notes) == ("created", ())
@@ -291,7 +293,7 @@ async def test_what_comes_before_the_wait_for_it_is_noted_is_not_missed(
 
     route.dataverse_neighbour.will_be_preceded("POST", nothing)
     route.dataverse_neighbour.will_be_preceded("POST", comes)
-    noted = await mirror(route, route.neighbour.put(referring))
+    noted = await mirror(route, route.neighbour.add(referring))
     assert noted is not None
     assert noted.action == "created"
 
@@ -299,7 +301,7 @@ async def test_what_comes_before_the_wait_for_it_is_noted_is_not_missed(
 async def test_who_waits_is_brought_though_the_answer_that_said_created_was_lost(
     route: Route, referring: Body
 ) -> None:
-    await mirror(route, route.neighbour.put(referring))
+    await mirror(route, route.neighbour.add(referring))
     route.dataverse_neighbour.will_fail(kind="lost-reply", path=API)
     await mirror(route, "Practitioner/d1")
     route.clock.later(LEASE)
@@ -314,7 +316,7 @@ async def test_two_that_refer_to_each_other_and_fail_do_not_wake_each_other_for_
 ) -> None:
     for me, other in ((ANNA, "b"), ("b", ANNA)):
         link = [{"type": "seealso", "other": {"reference": f"Patient/{other}"}}]
-        route.neighbour.put(patient(id=me, link=link, identifier=[TOO_LONG]))
+        route.neighbour.add(patient(id=me, link=link, identifier=[TOO_LONG]))
     await mirror(route, f"Patient/{ANNA}")
     await mirror(route, "Patient/b")
     rounds = 0
@@ -330,7 +332,7 @@ async def test_two_that_refer_to_each_other_and_fail_do_not_wake_each_other_for_
 async def test_a_deleted_patient_s_contact_is_deactivated_and_active_again_when_it_comes_back(
     route: Route,
 ) -> None:
-    resource = route.neighbour.put(anna())
+    resource = route.neighbour.add(anna())
     await mirror(route, resource)
     last = route.neighbour.stored[resource]
     route.neighbour.delete(resource)
@@ -340,34 +342,34 @@ async def test_a_deleted_patient_s_contact_is_deactivated_and_active_again_when_
     assert (await route.dataverse_neighbour.contact())["statecode"] == 1
     route.neighbour.stored[resource] = last
     route.clock.later(1)
-    noted = await mirror(route, route.neighbour.put(anna()))
+    noted = await mirror(route, route.neighbour.add(anna()))
     assert noted is not None
     assert (noted.action, noted.notes) == ("updated", ())
     assert (await route.dataverse_neighbour.contact())["statecode"] == 0
 
 
 async def test_a_patient_that_comes_back_out_of_use_stays_inactive(route: Route) -> None:
-    resource = route.neighbour.put(anna())
+    resource = route.neighbour.add(anna())
     await mirror(route, resource)
     route.neighbour.delete(resource)
     await mirror(route, resource)
     route.clock.later(1)
-    await mirror(route, route.neighbour.put(anna(active=False)))
+    await mirror(route, route.neighbour.add(anna(active=False)))
     assert (await route.dataverse_neighbour.contact())["statecode"] == 1
 
 
 async def test_a_contact_that_a_person_has_deactivated_stays_so(route: Route) -> None:
-    noted = await mirror(route, route.neighbour.put(anna()))
+    noted = await mirror(route, route.neighbour.add(anna()))
     assert noted is not None
     await route.dataverse_neighbour.write(noted.row or "", statecode=1)
-    await mirror(route, route.neighbour.put(anna(gender="female")))
+    await mirror(route, route.neighbour.add(anna(gender="female")))
     row = await route.dataverse_neighbour.contact()
     assert (row["statecode"], row["gendercode"]) == (1, 2)
 
 
 async def test_a_deleted_patient_s_contact_can_be_deleted_with_its_children(route: Route) -> None:
     route.on_delete = "delete"
-    resource = route.neighbour.put(anna(identifier=[{"system": "urn:a", "value": "1"}]))
+    resource = route.neighbour.add(anna(identifier=[{"system": "urn:a", "value": "1"}]))
     await mirror(route, resource)
     route.neighbour.delete(resource)
     noted = await mirror(route, resource)
@@ -379,7 +381,7 @@ async def test_a_deleted_patient_s_contact_can_be_deleted_with_its_children(rout
 
 async def test_a_deleted_patient_s_contact_can_be_left(route: Route) -> None:
     route.on_delete = "leave"
-    resource = route.neighbour.put(anna())
+    resource = route.neighbour.add(anna())
     await mirror(route, resource)
     route.neighbour.delete(resource)
     noted = await mirror(route, resource)
@@ -395,7 +397,7 @@ async def test_a_deleted_patient_s_contact_is_found_though_our_map_does_not_fit(
     known = shipped()["Patient"]
     wanting = AttributeMap("msemr_nosuchcolumn", Kind.COPY, "gender")
     route.maps = {"Patient": replace(known, attributes=(*known.attributes, wanting))}
-    resource = route.neighbour.put(anna())
+    resource = route.neighbour.add(anna())
     await mirror(route, resource)
     route.neighbour.delete(resource)
     noted = await mirror(route, resource)
@@ -419,7 +421,7 @@ async def test_a_table_without_the_columns_that_find_a_row_is_for_an_operator(
 async def test_nobody_sends_a_resource_while_dataverse_may_be_at_it_still(
     route: Route, wish: dict[str, Any]
 ) -> None:
-    resource = route.neighbour.put(anna())
+    resource = route.neighbour.add(anna())
     route.dataverse_neighbour.will_fail(path=API, **wish)
     await mirror(route, resource)
     await mirror(route, resource, LATER)
@@ -436,7 +438,7 @@ async def test_a_turn_that_is_nearly_over_is_not_used(route: Route) -> None:
     async def slowly() -> None:
         route.clock.later(LEASE / 2)
 
-    resource = route.neighbour.put(anna())
+    resource = route.neighbour.add(anna())
     route.neighbour.will_wait_for(slowly)
     await mirror(route, resource)
     assert sent(route) == []
@@ -456,7 +458,7 @@ async def test_a_turn_that_is_nearly_over_is_not_used(route: Route) -> None:
 async def test_an_answer_of_trouble_puts_the_claim_back_and_leaves_no_turn_taken(
     route: Route, wish: dict[str, Any]
 ) -> None:
-    resource = route.neighbour.put(anna())
+    resource = route.neighbour.add(anna())
     route.dataverse_neighbour.will_fail(path=API, **wish)
     await mirror(route, resource)
     ((claim, delay),) = route.queued(MIRROR_QUEUE)
@@ -466,7 +468,7 @@ async def test_an_answer_of_trouble_puts_the_claim_back_and_leaves_no_turn_taken
 
 
 async def test_a_bundle_that_is_refused_whole_is_noted_with_its_code_alone(route: Route) -> None:
-    resource = route.neighbour.put(anna())
+    resource = route.neighbour.add(anna())
     route.dataverse_neighbour.will_fail(kind="status", status=400, code="0x80040265", path=API)
     noted = await mirror(route, resource)
     assert noted is not None
@@ -476,7 +478,7 @@ async def test_a_bundle_that_is_refused_whole_is_noted_with_its_code_alone(route
 async def test_an_organisation_without_the_healthcare_apis_is_for_an_operator(
     route: Route, caplog: pytest.LogCaptureFixture
 ) -> None:
-    resource = route.neighbour.put(anna())
+    resource = route.neighbour.add(anna())
     route.dataverse_neighbour.will_fail(kind="status", status=404, path=API)
     await mirror(route, resource)
     ((_, delay),) = route.queued(MIRROR_QUEUE)
@@ -494,6 +496,6 @@ async def test_a_fhir_server_that_is_down_puts_the_claim_back(route: Route) -> N
 
 async def test_the_headers_of_every_change_go_along(route: Route) -> None:
     route.dataverse.options = {"callerobjectid": ANNA}
-    await mirror(route, route.neighbour.put(anna()))
+    await mirror(route, route.neighbour.add(anna()))
     (heard,) = sent(route)
     assert heard.headers["callerobjectid"] == ANNA

@@ -16,7 +16,9 @@ from integration.journal.store import MemoryJournal
 from integration.mirror import mirror as mirroring
 from integration.queues.names import MIRROR_QUEUE
 from integration.queues.queue_sender import MemoryQueueSender
-from tests.conftest import Body, Clock, DataverseNeighbour, FhirNeighbour, Route, patient, routed
+from tests.builders import Body, patient
+from tests.conftest import Route, routed
+from tests.doubles import Clock, DataverseNeighbour, FhirNeighbour
 from tests.randomness import examples
 
 WHO = "Patient/1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
@@ -86,7 +88,7 @@ class Story:
             identifier=[{"system": "urn:mrn", "value": number} for number in numbers],
             active=bool(chosen % 2),
         )
-        self.route.neighbour.put(resource)
+        self.route.neighbour.add(resource)
         version = int(self.route.neighbour.stored[WHO]["meta"]["versionId"])
         self.versions[version] = numbers
 

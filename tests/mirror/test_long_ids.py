@@ -19,7 +19,8 @@ from integration.mirror import healthcare_api_sink
 from integration.mirror import mirror as mirroring
 from integration.mirror.healthcare_api_sink import HealthcareApi
 from integration.queues.names import MIRROR_QUEUE
-from tests.conftest import MARKER, Body, Route, patient
+from tests.builders import MARKER, Body, patient
+from tests.conftest import Route
 
 SAME = "ward-7.registration-2026.0000000000000"  # what 38 characters would keep
 ONE, OTHER = f"{SAME}-the-one", f"{SAME}-the-other-{'x' * 15}"
@@ -59,19 +60,19 @@ def test_the_two_ids_are_ids_that_differ_only_where_the_column_ends() -> None:
 async def test_a_patient_whose_id_does_not_fit_is_refused_and_nothing_is_written(
     route: Route,
 ) -> None:
-    resource = route.neighbour.put(patient(id=ONE, identifier=[NUMBER]))
+    resource = route.neighbour.add(patient(id=ONE, identifier=[NUMBER]))
     for _ in range(2):
         noted = await mirror(following(LongId.REFUSE, route), resource)
         assert (noted.action, noted.row, noted.notes) == ("refused", None, (TOO_LONG,))
-        route.neighbour.put(patient(id=ONE, gender="female"))
+        route.neighbour.add(patient(id=ONE, gender="female"))
     assert route.dataverse_neighbour.writes == []
     assert route.queued(MIRROR_QUEUE) == [], "nothing changes by trying again"
 
 
 async def test_its_deletion_touches_no_row_of_another_patient(route: Route) -> None:
     following(LongId.REFUSE, route)
-    await mirror(route, route.neighbour.put(patient(id=SAME)))
-    resource = route.neighbour.put(patient(id=ONE))
+    await mirror(route, route.neighbour.add(patient(id=SAME)))
+    resource = route.neighbour.add(patient(id=ONE))
     route.neighbour.delete(resource)
     noted = await mirror(route, resource)
     assert (noted.action, noted.notes) == ("refused", (TOO_LONG,))
@@ -80,7 +81,7 @@ async def test_its_deletion_touches_no_row_of_another_patient(route: Route) -> N
 
 
 async def test_an_id_of_as_many_characters_as_the_column_has_is_kept_whole(route: Route) -> None:
-    noted = await mirror(following(LongId.REFUSE, route), route.neighbour.put(patient(id=SAME)))
+    noted = await mirror(following(LongId.REFUSE, route), route.neighbour.add(patient(id=SAME)))
     assert noted.action == "created"
     assert (await contacts(route))[noted.row or ""]["msemr_azurefhirid"] == SAME
 
@@ -89,7 +90,7 @@ async def test_an_id_of_as_many_characters_as_the_column_has_is_kept_whole(route
 
 
 async def test_the_key_of_the_row_stands_for_the_id(route: Route) -> None:
-    resource = route.neighbour.put(patient(id=ONE, identifier=[NUMBER]))
+    resource = route.neighbour.add(patient(id=ONE, identifier=[NUMBER]))
     noted = await mirror(following(LongId.DIGEST, route), resource)
     key = primary_key("Patient", ONE)
     assert (noted.action, noted.row) == ("created", key)
@@ -101,8 +102,8 @@ async def test_the_key_of_the_row_stands_for_the_id(route: Route) -> None:
 
 async def test_the_row_is_found_again_by_an_update_and_by_a_delete(route: Route) -> None:
     following(LongId.DIGEST, route)
-    await mirror(route, route.neighbour.put(patient(id=ONE, gender="male")))
-    resource = route.neighbour.put(patient(id=ONE, gender="female"))
+    await mirror(route, route.neighbour.add(patient(id=ONE, gender="male")))
+    resource = route.neighbour.add(patient(id=ONE, gender="female"))
     assert (await mirror(route, resource)).action == "updated"
     assert (await mirror(route, resource)).action == "unchanged"
     (row,) = (await contacts(route)).values()
@@ -119,7 +120,7 @@ async def test_two_ids_that_dataverse_could_take_for_one_have_two_rows(
 ) -> None:
     following(LongId.DIGEST, route)
     for id_, gender in ((ONE, "female"), (other, "male")):
-        await mirror(route, route.neighbour.put(patient(id=id_, gender=gender)))
+        await mirror(route, route.neighbour.add(patient(id=id_, gender=gender)))
     found = await contacts(route)
     assert found[primary_key("Patient", ONE)]["gendercode"] == 2
     assert found[primary_key("Patient", other)]["gendercode"] == 1
@@ -128,8 +129,8 @@ async def test_two_ids_that_dataverse_could_take_for_one_have_two_rows(
 async def test_links_lead_to_the_row_whichever_of_the_two_comes_first(route: Route) -> None:
     following(LongId.DIGEST, route)
     link = {"other": {"reference": f"Patient/{ONE}"}, "type": "replaces"}
-    await mirror(route, route.neighbour.put(patient(id="new", link=[link])))
-    await mirror(route, route.neighbour.put(patient(id=ONE)))
+    await mirror(route, route.neighbour.add(patient(id="new", link=[link])))
+    await mirror(route, route.neighbour.add(patient(id=ONE)))
     for claim, _ in route.queued(MIRROR_QUEUE):
         await mirroring.mirror(route.mirror, claim)
     row = (await contacts(route))[primary_key("Patient", "new")]
@@ -142,7 +143,7 @@ async def test_when_the_column_is_widened_the_row_gets_the_whole_id(route: Route
     short = "ward-7.a"
     key = primary_key("Patient", short)
     await table.write(key, msemr_azurefhirid=key, msemr_contacttype=935000000)
-    await mirror(following(LongId.DIGEST, route), route.neighbour.put(patient(id=short)))
+    await mirror(following(LongId.DIGEST, route), route.neighbour.add(patient(id=short)))
     (row,) = (await contacts(route)).values()
     assert (row["contactid"], row["msemr_azurefhirid"]) == (key, short)
 
@@ -158,7 +159,7 @@ async def test_what_the_toolkit_cannot_keep_is_refused_whatever_our_map_says(
     following(rule, route)
     sink = partial(healthcare_api_sink.bring, HealthcareApi(route.web_api, route.order))
     it = replace(route.mirror, sink=sink)
-    resource = route.neighbour.put(patient(id=ONE))
+    resource = route.neighbour.add(patient(id=ONE))
     await mirroring.mirror(it, WorkItem(DELIVERY, resource=resource))
     (noted,) = await route.journal.rows(DELIVERY)
     assert (noted.action, noted.row) == ("refused", None)

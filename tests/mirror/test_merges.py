@@ -17,7 +17,9 @@ from integration.mapping import load
 from integration.mirror import mirror as mirroring
 from integration.queues.names import MIRROR_QUEUE
 from local.dataverse import tables
-from tests.conftest import Body, DataverseNeighbour, Route, patient, routed
+from tests.builders import Body, patient
+from tests.conftest import Route, routed
+from tests.doubles import DataverseNeighbour
 
 OLD = "0a4f2c9d-3f5b-4c0e-8f52-5b1f7a9b2d01"
 NEW = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
@@ -41,7 +43,7 @@ def replacing() -> Body:
 
 async def mirror(route: Route, resource: Body) -> RowResult:
     """Write it to FHIR and mirror it, then all that this has woken: what was noted of it."""
-    name = route.neighbour.put(resource)
+    name = route.neighbour.add(resource)
     await mirroring.mirror(route.mirror, WorkItem(DELIVERY, resource=name))
     noted = [row for row in await route.journal.rows(DELIVERY) if row.resource == name]
     for _ in range(10):

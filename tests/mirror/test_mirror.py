@@ -16,7 +16,8 @@ from integration.mapping.load import shipped
 from integration.mapping.model import AttributeMap, Kind
 from integration.mirror import mirror as mirroring
 from integration.queues.names import MIRROR_QUEUE
-from tests.conftest import MARKER, Body, Route, patient, told_by
+from tests.builders import MARKER, Body, patient
+from tests.conftest import Route, told_by
 
 ANNA = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
 THEIRS = "99999999-9999-4999-8999-999999999999"
@@ -36,7 +37,7 @@ async def mirror(route: Route, resource: str, **claim: Any) -> RowResult | None:
 
 async def shown(route: Route, resource: Body) -> Body:
     """Write it to FHIR, mirror it: the contact, the only one."""
-    await mirror(route, route.neighbour.put(resource))
+    await mirror(route, route.neighbour.add(resource))
     return await route.dataverse_neighbour.contact()
 
 
@@ -44,7 +45,7 @@ async def shown(route: Route, resource: Body) -> Body:
 
 
 async def test_a_contact_s_key_is_the_fhir_id_where_that_is_a_guid(route: Route) -> None:
-    noted = await mirror(route, route.neighbour.put(anna()))
+    noted = await mirror(route, route.neighbour.add(anna()))
     row = await route.dataverse_neighbour.contact()
     assert row["contactid"] == row["msemr_azurefhirid"] == ANNA
     assert row["lastname"] == MARKER
@@ -70,9 +71,9 @@ async def test_a_row_that_others_made_is_found_by_its_fhir_id_and_updated(route:
 
 async def test_two_patients_whose_ids_differ_in_case_do_not_share_a_row(route: Route) -> None:
     """FHIR ids are case sensitive, Dataverse's text is not."""
-    await mirror(route, route.neighbour.put(patient(id="ward-7a", gender="female")))
-    route.neighbour.put(patient(id="WARD-7A", gender="male"))
-    await mirror(route, route.neighbour.put(patient(id="WARD-7A", gender="male")))
+    await mirror(route, route.neighbour.add(patient(id="ward-7a", gender="female")))
+    route.neighbour.add(patient(id="WARD-7A", gender="male"))
+    await mirror(route, route.neighbour.add(patient(id="WARD-7A", gender="male")))
     rows = await route.dataverse_neighbour.contacts()
     assert [row["gendercode"] for row in rows if row["msemr_azurefhirid"] == "ward-7a"] == [2]
     actions = {row.resource: row.action for row in await route.journal.rows(DELIVERY)}
@@ -82,7 +83,7 @@ async def test_two_patients_whose_ids_differ_in_case_do_not_share_a_row(route: R
 async def test_two_rows_of_one_patient_are_for_a_person_to_merge(route: Route) -> None:
     await route.dataverse_neighbour.write(ANNA, lastname="one")
     await route.dataverse_neighbour.write(THEIRS, msemr_azurefhirid=ANNA, lastname="two")
-    noted = await mirror(route, route.neighbour.put(anna()))
+    noted = await mirror(route, route.neighbour.add(anna()))
     assert noted is not None
     assert noted.action == "refused"
     assert "merge" in noted.notes[0]
@@ -120,7 +121,7 @@ async def test_an_older_version_writes_nothing(route: Route) -> None:
         ANNA, msemr_azurefhirid=ANNA, msemr_azurefhirversion="10", lastname="later"
     )
     for _ in range(9):
-        route.neighbour.put(anna())
+        route.neighbour.add(anna())
     noted = await mirror(route, f"Patient/{ANNA}")
     assert noted is not None
     assert noted.action == "unchanged"
@@ -151,7 +152,7 @@ async def test_a_row_that_never_rests_is_put_back(route: Route) -> None:
             await route.dataverse_neighbour.write(ANNA, jobtitle=f"by hand {number}")
 
         route.dataverse_neighbour.will_be_preceded("PATCH", others_write)
-    await mirror(route, route.neighbour.put(anna(gender="female")))
+    await mirror(route, route.neighbour.add(anna(gender="female")))
     ((claim, _),) = route.queued(MIRROR_QUEUE)
     assert (claim.resource, claim.attempt) == (f"Patient/{ANNA}", 1)
 
@@ -167,10 +168,10 @@ async def test_a_row_that_appears_meanwhile_is_updated(route: Route) -> None:
 
 async def test_two_mirrors_at_once_end_with_the_newer_state(route: Route) -> None:
     """The slower one has read the older state, and writes last."""
-    resource = route.neighbour.put(anna(gender="male"))
+    resource = route.neighbour.add(anna(gender="male"))
 
     async def meanwhile() -> None:
-        route.neighbour.put(anna(gender="female"))
+        route.neighbour.add(anna(gender="female"))
         await mirror(route, resource)
 
     route.dataverse_neighbour.will_be_preceded("PATCH", meanwhile)
@@ -180,10 +181,10 @@ async def test_two_mirrors_at_once_end_with_the_newer_state(route: Route) -> Non
 
 
 async def test_a_crowd_of_mirrors_ends_with_one_row_of_the_newest_state(route: Route) -> None:
-    resource = route.neighbour.put(anna())
+    resource = route.neighbour.add(anna())
 
     async def one(number: int) -> None:
-        route.neighbour.put(anna(multipleBirthInteger=number))
+        route.neighbour.add(anna(multipleBirthInteger=number))
         await mirror(route, resource)
 
     await asyncio.gather(*(one(number) for number in range(8)))
@@ -232,7 +233,7 @@ async def test_a_patient_put_out_of_use_becomes_inactive_and_back(route: Route) 
 
 
 async def test_a_row_is_born_active_and_put_out_of_use_in_one_change(route: Route) -> None:
-    await mirror(route, route.neighbour.put(anna(active=False)))
+    await mirror(route, route.neighbour.add(anna(active=False)))
     (write,) = route.dataverse_neighbour.writes
     assert write.path.endswith("$batch")
     assert (await route.dataverse_neighbour.contact())["statecode"] == 1
@@ -242,7 +243,7 @@ async def test_a_patient_deleted_while_its_contact_is_made_does_not_stay_active(
     route: Route,
 ) -> None:
     """The deletion's own claim finds no row yet, and comes only once."""
-    resource = route.neighbour.put(anna())
+    resource = route.neighbour.add(anna())
 
     async def deleted() -> None:
         route.neighbour.delete(resource)
@@ -260,7 +261,7 @@ async def test_long_values_are_cut_or_left_out_and_noted_without_them(route: Rou
     number = {"type": {"coding": [{"code": "MR"}]}, "value": MARKER * 40}
     name = {"family": MARKER * 10, "given": ["Anna"]}
     noted = await mirror(
-        route, route.neighbour.put(patient(id=ANNA, name=[name], identifier=[number]))
+        route, route.neighbour.add(patient(id=ANNA, name=[name], identifier=[number]))
     )
     row = await route.dataverse_neighbour.contact()
     assert row["lastname"] == (MARKER * 10)[:50]
@@ -278,7 +279,7 @@ async def test_long_values_are_cut_or_left_out_and_noted_without_them(route: Rou
 
 
 async def test_a_value_without_an_option_costs_only_its_column(route: Route) -> None:
-    noted = await mirror(route, route.neighbour.put(anna(gender=MARKER, birthDate="1980")))
+    noted = await mirror(route, route.neighbour.add(anna(gender=MARKER, birthDate="1980")))
     row = await route.dataverse_neighbour.contact()
     assert (row["gendercode"], row["birthdate"], row["lastname"]) == (None, None, MARKER)
     assert noted is not None
@@ -287,7 +288,7 @@ async def test_a_value_without_an_option_costs_only_its_column(route: Route) -> 
 
 
 async def test_an_id_that_does_not_fit_its_column_is_refused(route: Route) -> None:
-    noted = await mirror(route, route.neighbour.put(patient(id="x" * 64)))
+    noted = await mirror(route, route.neighbour.add(patient(id="x" * 64)))
     assert noted is not None
     assert noted.action == "refused"
     assert await route.dataverse_neighbour.contacts() == []
@@ -297,7 +298,7 @@ async def test_an_id_that_does_not_fit_its_column_is_refused(route: Route) -> No
 
 
 async def test_what_dataverse_refuses_is_noted_with_its_code_alone(route: Route) -> None:
-    resource = route.neighbour.put(anna())
+    resource = route.neighbour.add(anna())
     route.dataverse_neighbour.will_fail(
         kind="status", status=400, code="0x80048408", method="PATCH"
     )
@@ -319,7 +320,7 @@ async def test_what_dataverse_refuses_is_noted_with_its_code_alone(route: Route)
 async def test_throttling_puts_the_claim_back_for_as_long_as_dataverse_says(
     route: Route, method: str, wish: dict[str, Any]
 ) -> None:
-    resource = route.neighbour.put(anna())
+    resource = route.neighbour.add(anna())
     route.dataverse_neighbour.will_fail(method=method, **wish)
     assert await mirror(route, resource) is None
     ((claim, delay),) = route.queued(MIRROR_QUEUE)
@@ -332,7 +333,7 @@ async def test_throttling_puts_the_claim_back_for_as_long_as_dataverse_says(
 async def test_a_lost_connection_puts_the_claim_back_and_the_next_try_is_exact(
     route: Route, kind: str
 ) -> None:
-    resource = route.neighbour.put(anna())
+    resource = route.neighbour.add(anna())
     route.dataverse_neighbour.will_fail(kind=kind, method="PATCH")
     await mirror(route, resource)
     ((claim, _),) = route.queued(MIRROR_QUEUE)
@@ -354,7 +355,7 @@ async def test_a_missing_column_is_for_an_operator_and_waits_long(
     known = shipped()["Patient"]
     wanting = AttributeMap("msemr_nosuchcolumn", Kind.COPY, "gender")
     wide = replace(known, attributes=(*known.attributes, wanting))
-    claim = WorkItem(DELIVERY, resource=route.neighbour.put(anna()))
+    claim = WorkItem(DELIVERY, resource=route.neighbour.add(anna()))
     await mirroring.mirror(replace(route.mirror, maps={"Patient": wide}), claim)
     ((_, delay),) = route.queued(MIRROR_QUEUE)
     assert delay >= 600
@@ -386,7 +387,7 @@ async def test_notes_and_logs_hold_no_patient_data(
     route: Route, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    resource = route.neighbour.put(anna(gender=MARKER, birthDate=MARKER, active=MARKER))
+    resource = route.neighbour.add(anna(gender=MARKER, birthDate=MARKER, active=MARKER))
     for step in ({"kind": "status", "status": 400}, {"kind": "reset"}, None):
         if step:
             route.dataverse_neighbour.will_fail(method="PATCH", **step)
@@ -403,7 +404,7 @@ async def test_a_resource_that_no_path_can_read_is_told_without_its_values(
     """The evaluator raises what Python raises, and its text may quote a value."""
     caplog.set_level(logging.DEBUG)
     odd = anna(telecom=[{"system": "phone", "value": "1", "rank": {"odd": MARKER}}])
-    noted = await mirror(route, route.neighbour.put(odd))
+    noted = await mirror(route, route.neighbour.add(odd))
     assert noted is not None
     assert MARKER not in repr(noted)
     assert MARKER not in told_by(caplog.records)

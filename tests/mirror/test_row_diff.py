@@ -9,7 +9,8 @@ import pytest
 from integration.core.model import RowResult, WorkItem
 from integration.mirror import mirror as mirroring
 from integration.queues.names import MIRROR_QUEUE
-from tests.conftest import Body, Route, every_map, patient
+from tests.builders import Body, patient
+from tests.conftest import Route, every_map
 
 ANNA = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
 DELIVERY = "019caaee-c260-7000-8000-000000000001"
@@ -32,7 +33,7 @@ def number(value: str, system: str = "urn:mrn") -> Body:
 
 async def mirror(route: Route, resource: Body) -> RowResult:
     """Written to FHIR, then mirrored: what was noted."""
-    return await again(route, route.neighbour.put(resource))
+    return await again(route, route.neighbour.add(resource))
 
 
 async def again(route: Route, resource: str) -> RowResult:

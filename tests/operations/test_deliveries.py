@@ -9,7 +9,8 @@ from integration.core.model import Status, WorkItem
 from integration.mirror import mirror as mirroring
 from integration.operations import deliveries
 from integration.relay import process as relaying
-from tests.conftest import DAY, Route, bundle, entry, observation, patient
+from tests.builders import bundle, entry, observation, patient
+from tests.conftest import DAY, Route
 
 UNKNOWN = "019caaee-c260-7000-8000-0000000fffff"
 

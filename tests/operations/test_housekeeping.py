@@ -17,7 +17,8 @@ from integration.mirror import mirror as mirroring
 from integration.operations import deliveries, housekeeping
 from integration.operations.housekeeping import Ages, Housekeeping, Step, choose_step, sweep
 from integration.relay import process as relaying
-from tests.conftest import DAY, MARKER, Route, bundle, entry, patient, told_by
+from tests.builders import MARKER, bundle, entry, patient
+from tests.conftest import DAY, Route, told_by
 
 MINUTE, HOUR = 60.0, 3600.0
 AGES = Ages(timedelta(days=3), timedelta(days=30), timedelta(days=7))
@@ -127,7 +128,7 @@ async def test_lanes_whose_claims_were_lost_are_queued_again(route: Route) -> No
     await route.carry_all()
     known = await route.known(delivery)
     assert (known.status, known.written) == (Status.DONE, 4)
-    assert set(route.neighbour.versions.values()) == {1}
+    assert set(route.neighbour.writes_of_each.values()) == {1}
 
 
 async def test_a_delivery_that_lacks_only_its_end_comes_to_it(route: Route) -> None:
@@ -230,7 +231,7 @@ async def test_a_repeat_of_what_was_forgotten_overwrites_nothing(
     first = await route.deliver(bundle(entry(patient())), headers=headers)
     await route.carry(first)
     (person,) = route.neighbour.of("Patient")
-    route.neighbour.put({**person, "active": False})  # somebody else, since
+    route.neighbour.add({**person, "active": False})  # somebody else, since
     route.clock.later(31 * DAY)
     await swept(route)
 

@@ -20,7 +20,8 @@ from integration.mirror import mirror as mirroring
 from integration.reconcile import command, walk
 from integration.reconcile.differences import Is, Settled, compare
 from integration.reconcile.walk import Page, Reconcile
-from tests.conftest import MARKER, Body, Route, patient, told_by
+from tests.builders import MARKER, Body, patient
+from tests.conftest import Route, told_by
 
 RUN = "019caaee-c260-7000-8000-0000000000aa"
 ANNA = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
@@ -50,7 +51,7 @@ def found(differences: list[Settled]) -> dict[str, Is]:
 
 async def mirrored(route: Route, *resources: Body) -> None:
     for resource in resources:
-        claim = WorkItem(RUN, resource=route.neighbour.put(resource))
+        claim = WorkItem(RUN, resource=route.neighbour.add(resource))
         await mirroring.mirror(route.mirror, claim)
 
 
@@ -59,8 +60,8 @@ async def mirrored(route: Route, *resources: Body) -> None:
 
 async def test_what_is_missing_or_behind_is_found_and_what_is_shown_is_not(route: Route) -> None:
     await mirrored(route, patient(id="same"), patient(id="behind"))
-    route.neighbour.put(patient(id="behind"))
-    route.neighbour.put(patient(id="missing"))
+    route.neighbour.add(patient(id="behind"))
+    route.neighbour.add(patient(id="missing"))
     differences = await settled(route, dry=True)
     assert found(differences) == {"Patient/behind": Is.BEHIND, "Patient/missing": Is.MISSING}
     (behind,) = [each.difference for each in differences if each.difference.is_ is Is.BEHIND]
@@ -68,7 +69,7 @@ async def test_what_is_missing_or_behind_is_found_and_what_is_shown_is_not(route
 
 
 async def test_a_dry_run_changes_nothing(route: Route) -> None:
-    route.neighbour.put(patient(id=ANNA))
+    route.neighbour.add(patient(id=ANNA))
     assert [each.outcome for each in await settled(route, dry=True)] == [None]
     assert route.dataverse_neighbour.writes == []
     assert await route.journal.rows(RUN) == []
@@ -76,8 +77,8 @@ async def test_a_dry_run_changes_nothing(route: Route) -> None:
 
 async def test_what_differs_is_mended_and_a_second_run_finds_nothing(route: Route) -> None:
     await mirrored(route, patient(id="behind"))
-    route.neighbour.put(patient(id="behind"))
-    route.neighbour.put(patient(id=ANNA))
+    route.neighbour.add(patient(id="behind"))
+    route.neighbour.add(patient(id=ANNA))
     differences = await settled(route)
     assert {each.outcome.action for each in differences if each.outcome} == {"created", "updated"}
     assert all(each.mended for each in differences)
@@ -95,15 +96,15 @@ async def test_a_row_that_shows_a_later_version_than_was_searched_is_left(route:
 
 async def test_ids_that_differ_in_case_are_two_resources(route: Route) -> None:
     await mirrored(route, patient(id="ward-7a"))
-    route.neighbour.put(patient(id="WARD-7A"))
+    route.neighbour.add(patient(id="WARD-7A"))
     assert found(await settled(route, dry=True)) == {"Patient/WARD-7A": Is.MISSING}
 
 
 async def test_what_the_mirror_refuses_is_told_with_its_reason(route: Route) -> None:
     await route.dataverse_neighbour.write(ANNA, lastname="one")
     await route.dataverse_neighbour.write(THEIRS, msemr_azurefhirid=ANNA, lastname="two")
-    route.neighbour.put(patient(id=ANNA))
-    route.neighbour.put(patient(id="x" * 64))
+    route.neighbour.add(patient(id=ANNA))
+    route.neighbour.add(patient(id="x" * 64))
     differences = await settled(route)
     assert found(differences) == {
         f"Patient/{ANNA}": Is.BEHIND,
@@ -129,7 +130,7 @@ async def test_a_practitioner_of_the_same_id_shows_no_patient(route: Route) -> N
     await route.dataverse_neighbour.write(
         THEIRS, msemr_azurefhirid="p1", msemr_azurefhirversion="1", msemr_contacttype=other
     )
-    route.neighbour.put(patient(id="p1"))
+    route.neighbour.add(patient(id="p1"))
     assert found(await settled(route, dry=True)) == {"Patient/p1": Is.MISSING}
 
 
@@ -149,9 +150,9 @@ async def test_every_page_is_looked_at_and_one_look_up_serves_many(route: Route)
 
 
 async def test_a_run_begins_at_a_moment_and_tells_how_far_it_is(route: Route) -> None:
-    route.neighbour.put(patient(id="before"))
+    route.neighbour.add(patient(id="before"))
     route.clock.later(3600)
-    route.neighbour.put(patient(id="then"))
+    route.neighbour.add(patient(id="then"))
     moment = route.neighbour.stored["Patient/then"]["meta"]["lastUpdated"]
     (page,) = await pages(route, moment, dry=True)
     assert found(list(page.settled)) == {"Patient/then": Is.MISSING}
@@ -168,7 +169,7 @@ async def test_a_run_begins_at_a_moment_and_tells_how_far_it_is(route: Route) ->
     ],
 )
 async def test_a_next_page_elsewhere_is_not_asked_for(route: Route, url: str) -> None:
-    route.neighbour.put(patient(id=ANNA))
+    route.neighbour.add(patient(id=ANNA))
     link = [{"relation": "next", "url": url}]
     route.neighbour.will_say(lambda searchset: searchset.update(link=link))
     with pytest.raises(Misconfigured, match="next page"):
@@ -179,7 +180,7 @@ async def test_a_next_page_elsewhere_is_not_asked_for(route: Route, url: str) ->
 async def test_trouble_of_a_neighbour_is_waited_for_and_costs_nothing(route: Route) -> None:
     route.neighbour.will_answer(500)
     route.dataverse_neighbour.will_fail(kind="throttle", retryAfter=300, method="PATCH")
-    route.neighbour.put(patient(id=ANNA))
+    route.neighbour.add(patient(id=ANNA))
     (only,) = await settled(route)
     assert only.mended
     assert route.waits == [2.0, 300]
@@ -270,11 +271,11 @@ async def test_the_status_says_whether_anything_differs_at_the_end(
     route: Route, terminal: Terminal
 ) -> None:
     assert await terminal.run() == 0
-    route.neighbour.put(patient(id=ANNA))
+    route.neighbour.add(patient(id=ANNA))
     assert await terminal.run("--dry-run") == 1
     assert await terminal.run() == 0
     assert terminal.lines[-1].split() == ["Patient", "1", "1", "0", "0", "0", "0", "1"]
-    route.neighbour.put(patient(id="x" * 64))
+    route.neighbour.add(patient(id="x" * 64))
     assert await terminal.run() == 1
 
 
@@ -283,7 +284,7 @@ async def test_a_report_holds_every_difference_and_no_patient_data(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     for number in range(30):
-        route.neighbour.put(patient(id=f"p{number}", gender=MARKER))
+        route.neighbour.add(patient(id=f"p{number}", gender=MARKER))
     file = tmp_path / "report.csv"
     assert await terminal.run("--dry-run", "--report", str(file)) == 1
     assert len([line for line in terminal.lines if "missing" in line]) == 21
@@ -301,7 +302,7 @@ async def test_a_run_that_ended_early_goes_on_where_it_was(
     route: Route, terminal: Terminal, tmp_path: Path
 ) -> None:
     for number in range(4):
-        route.neighbour.put(patient(id=f"p{number}"))
+        route.neighbour.add(patient(id=f"p{number}"))
         route.clock.later(60)
     route.neighbour.page_size = 2
     route.neighbour.will_do_as_asked()

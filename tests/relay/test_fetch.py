@@ -16,7 +16,8 @@ from integration.core.http import BoundedClient, Limiter, Upstream
 from integration.core.model import Status
 from integration.core.rate_limiter import full
 from integration.relay.fetch import Sources
-from tests.conftest import MARKER, Route, patient
+from tests.builders import MARKER, patient
+from tests.conftest import Route
 from tests.fhir.notices import HOME, brought, deleted, named, notification
 
 Body = dict[str, Any]

@@ -10,7 +10,8 @@ from integration.core.model import Status, WorkItem
 from integration.fhir.units import Limits
 from integration.queues.names import MIRROR_QUEUE
 from integration.queues.queue_sender import MemoryQueueSender
-from tests.conftest import Body, Route, bundle, entry, observation, patient
+from tests.builders import Body, batch, bundle, entry, observation, patient
+from tests.conftest import Route
 
 URL = "urn:uuid:00000000-0000-4000-8000-000000000001"
 OTHER = "urn:uuid:00000000-0000-4000-8000-000000000002"
@@ -19,10 +20,6 @@ MAYBE = {"ifNoneExist": "identifier=urn:mrn|7"}
 
 def numbered(**elements: Any) -> Body:
     return patient(identifier=[{"system": "urn:mrn", "value": "7"}], **elements)
-
-
-def batch(*entries: Body) -> Body:
-    return bundle(*entries, kind="batch")
 
 
 # --- what the server says about single entries -------------------------------------------------
@@ -40,11 +37,11 @@ async def test_an_entry_that_was_throttled_inside_a_200_goes_again_alone(route: 
     assert (await route.known(delivery)).status is Status.ACCEPTED
     # The server said 429 and wrote nothing.
     (written,) = route.neighbour.of("Observation")
-    route.neighbour.stored.pop(f"Observation/{written['id']}")
+    route.neighbour.forget(f"Observation/{written['id']}")
     await route.carry_all()
     assert await route.statuses(delivery) == [201, 201, 201]
     assert [len(each.asked) for each in route.neighbour.writes] == [3, 1]
-    assert set(route.neighbour.versions.values()) == {1}
+    assert set(route.neighbour.writes_of_each.values()) == {1}
 
 
 async def test_the_wait_of_a_throttled_entry_is_the_server_s_own(route: Route) -> None:
@@ -109,7 +106,7 @@ async def test_a_refused_entry_does_not_stop_the_others_of_a_batch(route: Route)
     assert await route.statuses(delivery) == [201, 422, 201]
     issues = (await route.outcomes(delivery))[1].issues
     assert issues is not None
-    assert issues[0]["diagnostics"] == "said by the FHIR server"
+    assert issues[0]["diagnostics"] == "a rule of the server"
     known = await route.known(delivery)
     assert (known.status, known.written, known.refused) == (Status.DONE, 2, 1)
 
@@ -121,7 +118,7 @@ async def test_a_transaction_that_is_refused_whole_is_done_with_the_reasons(rout
     assert await route.statuses(delivery) == [422, 422]
     for each in await route.outcomes(delivery):
         assert each.issues is not None
-        assert each.issues[0]["diagnostics"] == "said by the FHIR server"
+        assert each.issues[0]["diagnostics"] == "a rule of the server"
     assert (await route.known(delivery)).status is Status.DONE
     assert route.queued() == []
     assert route.mirrored == []
@@ -141,7 +138,7 @@ async def test_a_create_whose_reply_was_lost_is_looked_for_and_not_written_again
     assert (await route.known(delivery)).status is Status.DONE
     assert await route.statuses(delivery) == [200, 200]
     assert len(route.neighbour.writes) == 1
-    assert set(route.neighbour.versions.values()) == {1}
+    assert set(route.neighbour.writes_of_each.values()) == {1}
 
 
 async def test_what_others_changed_since_is_not_undone(route: Route) -> None:
@@ -149,7 +146,7 @@ async def test_what_others_changed_since_is_not_undone(route: Route) -> None:
     route.neighbour.will_lose_the_reply()
     await route.carry(delivery)
     (person,) = route.neighbour.of("Patient")
-    route.neighbour.put({**person, "active": False})
+    route.neighbour.add({**person, "active": False})
     await route.carry_all()
     (person,) = route.neighbour.of("Patient")
     assert person["active"] is False
@@ -186,7 +183,7 @@ async def test_a_look_up_without_an_answer_is_no_leave_to_write(
     route.neighbour.will_lose_the_reply()
     await route.carry(delivery)
     (person,) = route.neighbour.of("Patient")
-    route.neighbour.put({**person, "active": False})
+    route.neighbour.add({**person, "active": False})
     route.neighbour.will_answer(*failure)
     await route.carry_all()
     (person,) = route.neighbour.of("Patient")
@@ -199,7 +196,7 @@ async def test_a_request_that_never_arrived_is_sent_again(route: Route) -> None:
     route.neighbour.will_answer(500)
     await route.carry_all(delivery)
     assert await route.statuses(delivery) == [201]
-    assert set(route.neighbour.versions.values()) == {1}
+    assert set(route.neighbour.writes_of_each.values()) == {1}
 
 
 async def test_the_first_try_does_not_look_before_it_writes(route: Route) -> None:
@@ -212,7 +209,7 @@ async def test_a_repeat_looks_before_it_writes(route: Route) -> None:
     first = await route.deliver(body)
     await route.carry(first)
     (person,) = route.neighbour.of("Patient")
-    route.neighbour.put({**person, "active": False})
+    route.neighbour.add({**person, "active": False})
     second = await route.deliver(body)
     await route.carry(second)
     assert len(route.neighbour.writes) == 1
@@ -239,7 +236,7 @@ async def test_only_what_is_left_of_a_batch_goes_again(route: Route) -> None:
     assert [each.position for each in await route.outcomes(delivery)] == [0]
     await route.carry_all()
     assert await route.statuses(delivery) == [201, 201]
-    assert set(route.neighbour.versions.values()) == {1}
+    assert set(route.neighbour.writes_of_each.values()) == {1}
 
 
 # --- conditional entries -----------------------------------------------------------------------
@@ -250,7 +247,7 @@ async def test_the_result_of_a_conditional_create_is_put_into_later_units(
     route: Route, known: bool
 ) -> None:
     if known:
-        route.neighbour.put(numbered(id="known-1"))
+        route.neighbour.add(numbered(id="known-1"))
     delivery = await route.deliver(batch(entry(numbered(), URL, **MAYBE), entry(observation(URL))))
     await route.carry(delivery)
     (person,) = route.neighbour.of("Patient")
@@ -300,7 +297,7 @@ async def test_a_conditional_create_whose_reply_was_lost_creates_nothing_more(
     await route.carry_all(delivery)
     assert len(route.neighbour.of("Patient")) == 1
     assert len(route.neighbour.of("Observation")) == 1
-    assert set(route.neighbour.versions.values()) == {1}
+    assert set(route.neighbour.writes_of_each.values()) == {1}
 
 
 async def test_a_transaction_s_lost_reply_leaves_only_its_conditions_to_be_asked_again(
@@ -311,12 +308,12 @@ async def test_a_transaction_s_lost_reply_leaves_only_its_conditions_to_be_asked
     await route.carry_all(delivery)
     assert await route.statuses(delivery) == [200, 200]
     assert len(route.neighbour.of("Patient")) == len(route.neighbour.of("Observation")) == 1
-    assert set(route.neighbour.versions.values()) == {1}
+    assert set(route.neighbour.writes_of_each.values()) == {1}
 
 
 async def test_what_refers_to_a_refused_conditional_entry_is_not_sent(route: Route) -> None:
-    route.neighbour.put(numbered(id="one"))
-    route.neighbour.put(numbered(id="two"))
+    route.neighbour.add(numbered(id="one"))
+    route.neighbour.add(numbered(id="two"))
     delivery = await route.deliver(
         batch(entry(numbered(), URL, **MAYBE), entry(observation(URL), OTHER), entry(observation()))
     )
@@ -368,7 +365,7 @@ async def test_only_written_entries_of_mirrored_types_are_claimed_for_the_mirror
 
 
 async def test_the_mirror_is_claimed_for_what_a_condition_has_found(route: Route) -> None:
-    route.neighbour.put(numbered(id="known-1"))
+    route.neighbour.add(numbered(id="known-1"))
     await route.carry(await route.deliver(batch(entry(numbered(), URL, **MAYBE))))
     assert route.mirrored == ["Patient/known-1"]
 

@@ -15,15 +15,8 @@ from integration.journal.store import MemoryJournal
 from integration.operations import deliveries
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.relay import process as relaying
-from tests.conftest import (
-    MARKER,
-    Route,
-    bundle,
-    entry,
-    observation,
-    patient,
-    told_by,
-)
+from tests.builders import MARKER, bundle, entry, observation, patient
+from tests.conftest import Route, told_by
 
 MAYBE = {"ifNoneExist": "identifier=urn:mrn|7"}
 
@@ -154,7 +147,7 @@ async def test_a_history_ends_with_its_newest_version(route: Route) -> None:
     await route.carry_all(delivery)
     assert await route.statuses(delivery) == [200, 200, 201]
     assert route.neighbour.stored["Patient/p1"]["gender"] == "g10"
-    assert route.neighbour.versions == {"Patient/p1": 3}
+    assert route.neighbour.writes_of_each == {"Patient/p1": 3}
 
 
 async def test_a_message_is_carried_with_its_header(route: Route) -> None:
@@ -215,7 +208,7 @@ async def test_the_last_lane_finishes_the_delivery_whatever_the_order(
     known = await route.known(delivery)
     assert (known.status, known.written, known.lanes, known.units) == (Status.DONE, 6, 3, 3)
     assert len(route.neighbour.writes) == 3
-    assert set(route.neighbour.versions.values()) == {1}
+    assert set(route.neighbour.writes_of_each.values()) == {1}
 
 
 async def test_a_lane_in_trouble_does_not_hold_up_the_others(route: Route) -> None:
@@ -238,7 +231,7 @@ async def test_a_fan_out_that_broke_off_is_done_again(route: Route) -> None:
     await route.carry_all(delivery)
     assert (await route.known(delivery)).status is Status.DONE
     assert len(route.neighbour.stored) == 6
-    assert set(route.neighbour.versions.values()) == {1}
+    assert set(route.neighbour.writes_of_each.values()) == {1}
 
 
 async def test_bad_lines_count_when_the_lanes_are_many(route: Route) -> None:
@@ -520,7 +513,7 @@ async def test_a_worker_that_dies_anywhere_loses_nothing_and_doubles_nothing(
         assert (known.status, known.written, known.refused) == (Status.DONE, entries, 0), at
         assert len(await journal.outcomes(delivery)) == entries
         assert len(neighbour.stored) == entries, at
-        assert set(neighbour.versions.values()) == {1}, at
+        assert set(neighbour.writes_of_each.values()) == {1}, at
         people = {f"Patient/{each['id']}" for each in neighbour.of("Patient")}
         assert {claim.resource for name, claim, _ in outbox.sent if name == MIRROR_QUEUE} == people
         if fuse.steps < at:

@@ -29,7 +29,8 @@ from integration.virtual_tables.read import Reading
 from integration.virtual_tables.row_keys import Keys
 from integration.virtual_tables.write import Writing
 from local.services import Running
-from tests.conftest import MARKER, Body, Route, bundle, entry
+from tests.builders import MARKER, Body, bundle, entry
+from tests.conftest import Route
 
 DELIVERY = "019caaee-c260-7000-8000-000000000001"
 WARD = "6f1d0a1e-5b7e-4f0e-8a0b-0a1b2c3d4e5f"

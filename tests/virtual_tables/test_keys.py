@@ -15,7 +15,8 @@ from integration.journal.row_keys import MemoryRowKeys
 from integration.mapping.keys import primary_key
 from integration.mirror import mirror as mirroring
 from integration.virtual_tables.row_keys import Keys
-from tests.conftest import Route, observation, patient
+from tests.builders import observation, patient
+from tests.conftest import Route
 from tests.virtual_tables.conftest import Feed, made
 
 ANNA = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
@@ -194,14 +195,14 @@ async def mirrored(route: Route, kept: MemoryRowKeys, name: str) -> None:
 async def test_the_mirror_notes_the_key_of_a_contact_that_others_made(route: Route) -> None:
     kept = MemoryRowKeys()
     await route.dataverse_neighbour.write(THEIRS, msemr_azurefhirid=ANNA)
-    await mirrored(route, kept, route.neighbour.put(patient(id=ANNA)))
+    await mirrored(route, kept, route.neighbour.add(patient(id=ANNA)))
     assert await kept.keys("Patient", [ANNA]) == {ANNA: THEIRS}
     assert await kept.ids("Patient", [THEIRS]) == {THEIRS: ANNA}
 
 
 async def test_the_mirror_notes_nothing_where_the_key_follows_from_the_id(route: Route) -> None:
     kept = MemoryRowKeys()
-    await mirrored(route, kept, route.neighbour.put(patient(id=ANNA)))
+    await mirrored(route, kept, route.neighbour.add(patient(id=ANNA)))
     assert (kept.noted, kept.back) == ({}, {})
 
 
@@ -210,7 +211,7 @@ async def test_a_contact_that_is_made_anew_takes_the_place_of_the_one_that_is_go
 ) -> None:
     kept = MemoryRowKeys()
     await kept.note("Patient", {ANNA: THEIRS})
-    await mirrored(route, kept, route.neighbour.put(patient(id=ANNA)))
+    await mirrored(route, kept, route.neighbour.add(patient(id=ANNA)))
     assert await kept.keys("Patient", [ANNA]) == {ANNA: ANNA}
     keys = Keys(kept, lambda _: True)
     assert await keys.of([f"Patient/{ANNA}"]) == {f"Patient/{ANNA}": UUID(ANNA)}
@@ -218,7 +219,7 @@ async def test_a_contact_that_is_made_anew_takes_the_place_of_the_one_that_is_go
 
 async def test_the_mirror_notes_the_way_back_from_a_key_that_it_derived(route: Route) -> None:
     kept = MemoryRowKeys()
-    await mirrored(route, kept, route.neighbour.put(patient(id="mrn.7")))
+    await mirrored(route, kept, route.neighbour.add(patient(id="mrn.7")))
     assert await kept.ids("Patient", [primary_key("Patient", "mrn.7")]) == {
         primary_key("Patient", "mrn.7"): "mrn.7"
     }
@@ -228,7 +229,7 @@ async def test_a_key_that_could_not_be_kept_is_mirrored_again(route: Route) -> N
     """Else lookups to this contact would be wrong until its next change."""
     kept = Kept(away=True)
     await route.dataverse_neighbour.write(THEIRS, msemr_azurefhirid=ANNA)
-    name = route.neighbour.put(patient(id=ANNA))
+    name = route.neighbour.add(patient(id=ANNA))
     await mirrored(route, kept, name)
     ((claim, _),) = [(claim, delay) for queue, claim, delay in route.outbox.sent]
     kept.away = False
@@ -279,7 +280,7 @@ async def test_the_list_of_a_contact_that_others_made_shows_its_patient_s_rows(
     route: Route, feed: Feed
 ) -> None:
     await route.dataverse_neighbour.write(THEIRS, msemr_azurefhirid=ANNA)
-    await mirrored(route, feed.row_keys, route.neighbour.put(patient(id=ANNA)))
+    await mirrored(route, feed.row_keys, route.neighbour.add(patient(id=ANNA)))
     await feed.put(patient(id=ANNA), patient(id="p-2"), *weights(ANNA, "p-2"))
     shown = {
         row["msemr_azurefhirid"]: row[PATIENT] for row in await feed.every("msemr_observations")
