@@ -8,7 +8,7 @@ from integration.app import responses, settings, telemetry, wiring
 from integration.app.error_handlers import endpoint, odata_endpoint, trigger
 from integration.change_events import from_fhir as eventing
 from integration.change_events import to_dataverse
-from integration.core.errors import method_not_allowed
+from integration.core.errors import MethodNotAllowed
 from integration.intake.accept import accept
 from integration.intake.dry_run import plan_delivery
 from integration.mirror import mirror as mirroring
@@ -20,7 +20,7 @@ from integration.queues.queue_sender import parse_work_item
 from integration.relay import process as relaying
 from integration.virtual_tables import data_routes as routing
 
-telemetry.start()
+telemetry.start_telemetry()
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
 
@@ -33,18 +33,22 @@ STORAGE = "AzureWebJobsStorage"
 @endpoint
 async def intake(req: func.HttpRequest) -> func.HttpResponse:
     """Keep a delivery, queue its claim check, answer 202. With ?dry-run=true, tell its plan."""
-    parts = await wiring.parts()
-    if responses.dry_run(req):
-        planned = await plan_delivery(parts.intake, parts.relay.limits, responses.ask(req))
-        return responses.plan(planned)
-    return responses.accepted(req, await accept(parts.intake, responses.ask(req)))
+    parts = await wiring.get_parts()
+    if responses.is_dry_run(req):
+        planned = await plan_delivery(
+            parts.intake, parts.relay.limits, responses.build_incoming_request(req)
+        )
+        return responses.build_plan(planned)
+    return responses.build_accepted(
+        req, await accept(parts.intake, responses.build_incoming_request(req))
+    )
 
 
 @app.queue_trigger("msg", RELAY_QUEUE, STORAGE)
 @trigger
 async def relay(msg: func.QueueMessage) -> None:
     """Carry a delivery, or one lane of it, to the FHIR server."""
-    parts = await wiring.parts()
+    parts = await wiring.get_parts()
     await relaying.process(parts.relay, parse_work_item(msg.get_body()))
 
 
@@ -52,7 +56,7 @@ async def relay(msg: func.QueueMessage) -> None:
 @trigger
 async def relay_poison(msg: func.QueueMessage) -> None:
     """Park a delivery whose claim failed again and again."""
-    parts = await wiring.parts()
+    parts = await wiring.get_parts()
     await relaying.park(
         parts.journal, parse_work_item(msg.get_body()), "processing failed repeatedly"
     )
@@ -62,51 +66,51 @@ async def relay_poison(msg: func.QueueMessage) -> None:
 @trigger
 async def mirror(msg: func.QueueMessage) -> None:
     """Bring one resource's row in Dataverse up to date with FHIR."""
-    parts = await wiring.parts()
-    await mirroring.mirror(parts.mirror, parse_work_item(msg.get_body()))
+    parts = await wiring.get_parts()
+    await mirroring.mirror_resource(parts.mirror, parse_work_item(msg.get_body()))
 
 
 @app.queue_trigger("msg", f"{MIRROR_QUEUE}-poison", STORAGE)
 @trigger
 async def mirror_poison(msg: func.QueueMessage) -> None:
     """Park a row whose claim failed again and again."""
-    parts = await wiring.parts()
+    parts = await wiring.get_parts()
     await mirroring.park(
         parts.mirror, parse_work_item(msg.get_body()), "mirroring failed repeatedly"
     )
 
 
-@app.queue_trigger("msg", settings.events_queue(), STORAGE)
+@app.queue_trigger("msg", settings.get_events_queue_binding(), STORAGE)
 @trigger
 async def events(msg: func.QueueMessage) -> None:
     """Queue the mirroring of what somebody else changed at the FHIR server."""
-    parts = await wiring.parts()
-    await eventing.queue_changes(parts.events, msg.get_body())
+    parts = await wiring.get_parts()
+    await eventing.queue_changes(parts.change_events, msg.get_body())
 
 
-@app.queue_trigger("msg", f"{settings.events_queue()}-poison", STORAGE)
+@app.queue_trigger("msg", f"{settings.get_events_queue_binding()}-poison", STORAGE)
 @trigger
 async def events_poison(msg: func.QueueMessage) -> None:
     """The same later, after trouble with storage. What cannot be read stays in this queue."""
-    parts = await wiring.parts()
-    await eventing.queue_changes(parts.events, msg.get_body())
+    parts = await wiring.get_parts()
+    await eventing.queue_changes(parts.change_events, msg.get_body())
 
 
 @app.queue_trigger("msg", EXTERNAL_QUEUE, STORAGE)
 @trigger
 async def external(msg: func.QueueMessage) -> None:
     """Tell Dataverse that what a virtual table shows has changed."""
-    parts = await wiring.parts()
-    await to_dataverse.notify_dataverse(parts.external, parse_work_item(msg.get_body()))
+    parts = await wiring.get_parts()
+    await to_dataverse.notify_dataverse(parts.external_events, parse_work_item(msg.get_body()))
 
 
 @app.queue_trigger("msg", f"{EXTERNAL_QUEUE}-poison", STORAGE)
 @trigger
 async def external_poison(msg: func.QueueMessage) -> None:
     """Give up on telling what failed again and again."""
-    parts = await wiring.parts()
+    parts = await wiring.get_parts()
     await to_dataverse.drop_notification(
-        parts.external, parse_work_item(msg.get_body()), "telling failed repeatedly"
+        parts.external_events, parse_work_item(msg.get_body()), "telling failed repeatedly"
     )
 
 
@@ -114,23 +118,27 @@ async def external_poison(msg: func.QueueMessage) -> None:
 @odata_endpoint
 async def odata(req: func.HttpRequest) -> func.HttpResponse:
     """The feed of the virtual tables."""
-    from integration.virtual_tables.answer import answer
+    from integration.virtual_tables.answer import answer_request
 
-    parts = await wiring.parts()
-    return responses.odata(await answer(parts.virtual_tables, responses.odata_asked(req)))
+    parts = await wiring.get_parts()
+    return responses.build_odata_response(
+        await answer_request(parts.virtual_tables, responses.build_odata_request(req))
+    )
 
 
 @app.route("data-routes", methods=METHODS)
 @endpoint
 async def data_routes(req: func.HttpRequest) -> func.HttpResponse:
     """Whether Dataverse has a table's rows from the mirror or from the feed. PATCH changes it."""
-    parts = await wiring.parts()
+    parts = await wiring.get_parts()
     match req.method:
         case "GET":
-            return responses.routes(await routing.told(parts.routes))
+            return responses.build_data_routes(await routing.list_routes(parts.data_routes))
         case "PATCH":
-            return responses.chosen(await routing.choose(parts.routes, responses.json_body(req)))
-    raise method_not_allowed("GET", "PATCH")
+            return responses.build_changed_routes(
+                await routing.change_routes(parts.data_routes, responses.parse_json_body(req))
+            )
+    raise MethodNotAllowed("GET", "PATCH")
 
 
 # Not `{id}`: where routes overlap, the names of their functions decide which is taken.
@@ -139,58 +147,64 @@ async def data_routes(req: func.HttpRequest) -> func.HttpResponse:
 @endpoint
 async def delivery(req: func.HttpRequest) -> func.HttpResponse:
     """What became of a delivery: progress, then its response bundle. DELETE cancels it."""
-    parts = await wiring.parts()
+    parts = await wiring.get_parts()
     match req.method:
         case "GET":
-            return responses.story(await tracking.get_status(parts.journal, req.route_params["id"]))
+            return responses.build_delivery_status(
+                await tracking.get_status(parts.journal, req.route_params["id"])
+            )
         case "DELETE":
             id_ = req.route_params["id"]
-            return responses.cancelled(await tracking.cancel(parts.journal, id_, parts.now()))
-    raise method_not_allowed("GET", "DELETE")
+            return responses.build_cancelled(await tracking.cancel(parts.journal, id_, parts.now()))
+    raise MethodNotAllowed("GET", "DELETE")
 
 
 @app.route("deliveries/{id}/replay", methods=METHODS)
 @endpoint
 async def replay(req: func.HttpRequest) -> func.HttpResponse:
     """Queue again what was given up on, after an operator has mended the cause."""
-    parts = await wiring.parts()
+    parts = await wiring.get_parts()
     if req.method != "POST":
-        raise method_not_allowed("POST")
+        raise MethodNotAllowed("POST")
     id_ = req.route_params["id"]
-    return responses.replayed(await tracking.replay(parts.journal, parts.queue, id_, parts.now()))
+    return responses.build_replayed(
+        await tracking.replay(parts.journal, parts.queue, id_, parts.now())
+    )
 
 
 @app.route("deliveries/replay", methods=METHODS)
 @endpoint
 async def replay_all(req: func.HttpRequest) -> func.HttpResponse:
     """The same for all parked deliveries that match. With ?dry-run=true, list them."""
-    parts = await wiring.parts()
+    parts = await wiring.get_parts()
     if req.method != "POST":
-        raise method_not_allowed("POST")
-    chosen, dry = tracking.parse_replay_filter(req.params), responses.dry_run(req)
+        raise MethodNotAllowed("POST")
+    chosen, dry = tracking.parse_replay_filter(req.params), responses.is_dry_run(req)
     asked = (parts.journal, parts.queue, chosen, parts.now())
-    return responses.page(req, await tracking.replay_all(*asked, dry_run=dry))
+    return responses.build_delivery_page(req, await tracking.replay_all(*asked, dry_run=dry))
 
 
 @app.route("deliveries", methods=METHODS)
 @endpoint
 async def deliveries(req: func.HttpRequest) -> func.HttpResponse:
     """The deliveries, newest first."""
-    parts = await wiring.parts()
+    parts = await wiring.get_parts()
     if req.method != "GET":
-        raise method_not_allowed("GET")
+        raise MethodNotAllowed("GET")
     asked = (req.params.get("status"), req.params.get("_count", "50"), req.params.get("after"))
-    return responses.page(req, await tracking.list_deliveries(parts.journal, *asked))
+    return responses.build_delivery_page(req, await tracking.list_deliveries(parts.journal, *asked))
 
 
 @app.route("activity", methods=METHODS)
 @endpoint
 async def activity(req: func.HttpRequest) -> func.HttpResponse:
     """What was said to the neighbours, and what came of it, newest first."""
-    parts = await wiring.parts()
+    parts = await wiring.get_parts()
     if req.method != "GET":
-        raise method_not_allowed("GET")
-    return responses.activity(req, await tracking.find_activity(parts.activity, req.params))
+        raise MethodNotAllowed("GET")
+    return responses.build_activity_page(
+        req, await tracking.find_activity(parts.activity, req.params)
+    )
 
 
 @app.route("health", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
@@ -198,16 +212,16 @@ async def activity(req: func.HttpRequest) -> func.HttpResponse:
 async def health(req: func.HttpRequest) -> func.HttpResponse:
     """Alive; with ?deep=1, whether every neighbour answers."""
     if req.params.get("deep") != "1":
-        return responses.health({})
-    parts = await wiring.parts()
-    return responses.health(
+        return responses.build_health({})
+    parts = await wiring.get_parts()
+    return responses.build_health(
         await health_check.check_upstreams(parts.journal, parts.fhir, parts.dataverse)
     )
 
 
-@app.timer_trigger(arg_name="timer", schedule=settings.housekeeping_schedule())
+@app.timer_trigger(arg_name="timer", schedule=settings.get_housekeeping_schedule())
 @trigger
 async def housekeeping(timer: func.TimerRequest) -> None:
     """Queue what was lost, park what takes too long, forget what is over."""
-    parts = await wiring.parts()
+    parts = await wiring.get_parts()
     await sweep(parts.housekeeping)

@@ -19,9 +19,9 @@ import httpx
 import psutil
 
 from bench import feed, mapping, planning, scale, throttled, write_guard
-from bench.route import HEADERS, SENDER_HEADER, Measured, bare, carried, encoded
-from bench.watch import peak_memory, storage_operations
-from local.samples import transaction
+from bench.route import HEADERS, SENDER_HEADER, MeasuredRoute, deliver_all, encode, post_units
+from bench.watch import count_storage_operations, watch_peak_memory
+from local.samples import build_transaction
 from local.services import free_ports, neighbours, start_host
 
 ROUNDS = 3
@@ -50,11 +50,11 @@ class Round:
 
 
 async def main() -> int:
-    _say("planning_over_json", planning.over_json())
-    each_second, times = mapping.over_by_hand()
-    _say("patients_mapped_per_second", each_second)
-    _say("mapping_over_by_hand", times)
-    await asyncio.to_thread(_throttled)
+    _print_result("planning_over_json", planning.compare_with_json())
+    each_second, times = mapping.compare_with_by_hand()
+    _print_result("patients_mapped_per_second", each_second)
+    _print_result("mapping_over_by_hand", times)
+    await asyncio.to_thread(_measure_throttled)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with neighbours(free_ports(), folder, access_log=True, tell=print) as running:
@@ -62,102 +62,109 @@ async def main() -> int:
             with start_host(settings, running.ports.host, folder) as host:
                 async with httpx.AsyncClient(timeout=300) as http:
                     process, log = psutil.Process(host.pid), folder / "storage.log"
-                    it = Measured(http, running, host.url, process, log)
-                    await _throughput(it)
-                    await _memory(it)
-                    await _order(it)
-                    await _scale(it)
-                    await _related_lists(it)
+                    route = MeasuredRoute(http, running, host.url, process, log)
+                    await _measure_throughput(route)
+                    await _measure_memory(route)
+                    await _measure_write_guard(route)
+                    await _measure_scale(route)
+                    await _measure_related_lists(route)
     return 0
 
 
-def _throttled() -> None:
+def _measure_throttled() -> None:
     """New patients one by one, under a tenth of Dataverse's limit of requests."""
     limits = throttled.Limits(requests=600)
-    arrived = throttled.arrive(THROTTLED, limits)
+    arrived = throttled.measure_arrival(THROTTLED, limits)
     assert (arrived.contacts, arrived.parked) == (THROTTLED, 0)
-    _say("dataverse_requests_per_new_patient", arrived.served / THROTTLED)
-    _say("dataverse_rate_over_allowed", arrived.rate(limits))
+    _print_result("dataverse_requests_per_new_patient", arrived.served / THROTTLED)
+    _print_result("dataverse_rate_over_allowed", arrived.compute_rate(limits))
     for workers, how in ((1, "alone"), (throttled.WORKERS, "among_others")):
-        _, changed, unchanged = throttled.requests_each(MIRRORED, workers)
-        _say(f"dataverse_requests_per_changed_patient_{how}", changed)
-        _say(f"dataverse_requests_per_unchanged_patient_{how}", unchanged)
+        _, changed, unchanged = throttled.measure_requests(MIRRORED, workers)
+        _print_result(f"dataverse_requests_per_changed_patient_{how}", changed)
+        _print_result(f"dataverse_requests_per_unchanged_patient_{how}", unchanged)
 
 
-async def _throughput(it: Measured) -> None:
-    await carried(it, _bodies("warm-up", 2))
+async def _measure_throughput(route: MeasuredRoute) -> None:
+    await deliver_all(route, _make_bodies("warm-up", 2))
     rounds = []
     for number in range(ROUNDS):
-        least = await bare(it, _bodies(f"bare {number}", DELIVERIES))
-        used = it.cpu()
-        relay = await carried(it, _bodies(f"relay {number}", DELIVERIES))
-        rounds.append(Round(least, relay, it.cpu() - used))
+        least = await post_units(route, _make_bodies(f"bare {number}", DELIVERIES))
+        cpu_before = route.read_cpu_seconds()
+        relay = await deliver_all(route, _make_bodies(f"relay {number}", DELIVERIES))
+        rounds.append(Round(least, relay, route.read_cpu_seconds() - cpu_before))
         print(f"round {number + 1} of {ROUNDS}: bare client {least:.2f} s, relay {relay:.2f} s")
     resources = DELIVERIES * ENTRIES
-    _say("bare_resources_per_second", resources / _median(r.bare for r in rounds))
-    _say("relay_resources_per_second", resources / _median(r.relay for r in rounds))
-    _say("relay_over_bare_client", _median(r.bare / r.relay for r in rounds))
-    _say("cpu_seconds_per_1000_resources", _median(r.cpu for r in rounds) * 1000 / resources)
-    _say("storage_operations_per_delivery", await _operations(it))
+    _print_result("bare_resources_per_second", resources / _compute_median(r.bare for r in rounds))
+    _print_result(
+        "relay_resources_per_second", resources / _compute_median(r.relay for r in rounds)
+    )
+    _print_result("relay_over_bare_client", _compute_median(r.bare / r.relay for r in rounds))
+    _print_result(
+        "cpu_seconds_per_1000_resources", _compute_median(r.cpu for r in rounds) * 1000 / resources
+    )
+    _print_result("storage_operations_per_delivery", await _count_operations(route))
 
 
-async def _operations(it: Measured) -> float:
+async def _count_operations(route: MeasuredRoute) -> float:
     """For a delivery of one unit and one patient, nobody asking what became of it."""
 
-    async def contacts() -> int:
-        stats = await it.http.get(f"{it.running.dataverse_url}/control/stats")
+    async def count_contacts() -> int:
+        stats = await route.http.get(f"{route.running.dataverse_url}/control/stats")
         return int(stats.json()["rows"]["contact"])
 
-    before, counted = await contacts(), storage_operations(it.log)
-    for body in _bodies("operations", DELIVERIES):
-        await it.http.post(f"{it.host}/api/fhir", content=body, headers=HEADERS)
+    before, counted = await count_contacts(), count_storage_operations(route.log)
+    for body in _make_bodies("operations", DELIVERIES):
+        await route.http.post(f"{route.host}/api/fhir", content=body, headers=HEADERS)
     async with asyncio.timeout(60):
-        while await contacts() < before + DELIVERIES:
+        while await count_contacts() < before + DELIVERIES:
             await asyncio.sleep(0.1)
     await asyncio.sleep(2)  # for the last notes and the deletion of the last messages
-    return (storage_operations(it.log) - counted) / DELIVERIES
+    return (count_storage_operations(route.log) - counted) / DELIVERIES
 
 
-async def _memory(it: Measured) -> None:
-    large = encoded(transaction([LARGE_ENTRIES], seed="large"))
-    async with peak_memory(it.process) as peak:
-        await carried(it, [large])
-    _say("peak_memory_over_body_size", peak.grown / len(large))
+async def _measure_memory(route: MeasuredRoute) -> None:
+    large = encode(build_transaction([LARGE_ENTRIES], seed="large"))
+    async with watch_peak_memory(route.process) as peak:
+        await deliver_all(route, [large])
+    _print_result("peak_memory_over_body_size", peak.grown / len(large))
     print(f"  ({peak.grown / 1e6:.0f} MB above rest, for a body of {len(large) / 1e6:.0f} MB)")
 
 
-async def _order(it: Measured) -> None:
-    slower, operations = await write_guard.price(it)
-    _say("order_guard_over_none", slower)
-    _say("order_guard_storage_operations", operations)
+async def _measure_write_guard(route: MeasuredRoute) -> None:
+    slower, operations = await write_guard.measure_cost(route)
+    _print_result("order_guard_over_none", slower)
+    _print_result("order_guard_storage_operations", operations)
 
 
-async def _scale(it: Measured) -> None:
+async def _measure_scale(route: MeasuredRoute) -> None:
     first = None
-    async for size, cpu, wall in scale.costs(it):
+    async for size, cpu, wall in scale.measure_costs(route):
         first = first or cpu
-        _say(f"cpu_seconds_per_1000_resources_of_{size}", cpu)
-        _say(f"cpu_of_{size}_over_{scale.SIZES[0]}", cpu / first)
+        _print_result(f"cpu_seconds_per_1000_resources_of_{size}", cpu)
+        _print_result(f"cpu_of_{size}_over_{scale.SIZES[0]}", cpu / first)
         print(f"  ({wall:.2f} s of wall for 1,000 resources)")
 
 
-async def _related_lists(it: Measured) -> None:
+async def _measure_related_lists(route: MeasuredRoute) -> None:
     print(f"  (filling the FHIR server with {feed.RESOURCES:,} resources)", flush=True)
-    times = await feed.related_lists(it.http, it.running.fhir_url, f"{it.host}/api/odata")
+    times = await feed.measure_related_lists(
+        route.http, route.running.fhir_url, f"{route.host}/api/odata"
+    )
     for share in (0.5, 0.95):
-        _say(f"feed_p{share * 100:.0f}_over_direct_search", times.over(share))
-        print(f"  ({feed.at(times.feed, share):.1f} ms and {feed.at(times.direct, share):.1f} ms)")
+        _print_result(f"feed_p{share * 100:.0f}_over_direct_search", times.compute_ratio(share))
+        rows, direct = (feed.compute_quantile(ms, share) for ms in (times.feed, times.direct))
+        print(f"  ({rows:.1f} ms and {direct:.1f} ms)")
 
 
-def _bodies(seed: str, number: int) -> list[bytes]:
-    return [encoded(transaction([ENTRIES], seed=f"{seed} {index}")) for index in range(number)]
+def _make_bodies(seed: str, number: int) -> list[bytes]:
+    return [encode(build_transaction([ENTRIES], seed=f"{seed} {index}")) for index in range(number)]
 
 
-def _median(values: Iterable[float]) -> float:
+def _compute_median(values: Iterable[float]) -> float:
     return statistics.median(values)
 
 
-def _say(name: str, value: float) -> None:
+def _print_result(name: str, value: float) -> None:
     print(f"bench: {name}={value:.3g}", flush=True)
 
 

@@ -33,7 +33,7 @@ IDENTIFIER_USES |= {"secondary": 935000003}
 Json = dict[str, Any]
 
 
-def rows(patient: Json) -> tuple[Json, list[Json]]:
+def map_patient(patient: Json) -> tuple[Json, list[Json]]:
     """The contact, and its identifiers and links."""
     meta = patient.get("meta", {})
     row: Json = {
@@ -45,28 +45,28 @@ def rows(patient: Json) -> tuple[Json, list[Json]]:
         "gendercode": GENDERS.get(patient.get("gender", "")),
         "birthdate": patient.get("birthDate"),
         "msemr_deceaseddate": patient.get("deceasedDateTime", "")[:10] or None,
-        "familystatuscode": _marital(patient),
+        "familystatuscode": _map_marital_status(patient),
         "msemr_multiplebirth": patient.get("multipleBirthInteger"),
-        "msemr_medicalrecordnumber": _record(patient.get("identifier", [])),
+        "msemr_medicalrecordnumber": _find_record_number(patient.get("identifier", [])),
     }
-    _animal(row, patient)
-    _names(row, patient.get("name", []))
-    _telecoms(row, patient.get("telecom", []))
-    _addresses(row, patient.get("address", []))
-    _languages(row, patient.get("communication", []))
-    _contacts(row, patient.get("contact", []))
-    _references(row, patient)
-    identifiers = [_identifier(each) for each in patient.get("identifier", [])]
-    return row, identifiers + [_link(each) for each in patient.get("link", [])]
+    _set_animal(row, patient)
+    _set_names(row, patient.get("name", []))
+    _set_telecoms(row, patient.get("telecom", []))
+    _set_addresses(row, patient.get("address", []))
+    _set_languages(row, patient.get("communication", []))
+    _set_contacts(row, patient.get("contact", []))
+    _set_references(row, patient)
+    identifiers = [_map_identifier(item) for item in patient.get("identifier", [])]
+    return row, identifiers + [_map_link(item) for item in patient.get("link", [])]
 
 
-def _period(row: Json, item: Json, start: str, end: str) -> None:
+def _set_period(row: Json, item: Json, start: str, end: str) -> None:
     period = item.get("period", {})
     row[start] = period.get("start", "")[:10] or None
     row[end] = period.get("end", "")[:10] or None
 
 
-def _names(row: Json, names: list[Json]) -> None:
+def _set_names(row: Json, names: list[Json]) -> None:
     families = [name for name in names if "family" in name]
     name = (
         next((name for name in families if name.get("use") == "usual"), None)
@@ -83,12 +83,14 @@ def _names(row: Json, names: list[Json]) -> None:
     nick = next((name for name in names if name.get("use") == "nickname"), {})
     row["nickname"] = next(iter(nick.get("given", [])), nick.get("text"))
     row["msemr_name1use"] = NAME_USES.get(name.get("use", ""))
-    _period(row, name, "msemr_name1startdate", "msemr_name1enddate")
-    _named(row, names, "official", "msemr_name2", "msemr_name2startdate", "msemr_name2enddate")
-    _named(row, names, "temp", "msemr_name3", "msemr_name3namestartdate", "msemr_name3nameenddate")
+    _set_period(row, name, "msemr_name1startdate", "msemr_name1enddate")
+    _set_named(row, names, "official", "msemr_name2", "msemr_name2startdate", "msemr_name2enddate")
+    _set_named(
+        row, names, "temp", "msemr_name3", "msemr_name3namestartdate", "msemr_name3nameenddate"
+    )
 
 
-def _named(row: Json, names: list[Json], use: str, column: str, start: str, end: str) -> None:
+def _set_named(row: Json, names: list[Json], use: str, column: str, start: str, end: str) -> None:
     name = next((name for name in names if name.get("use") == use), {})
     prefix, given, suffix = (name.get(part, []) for part in ("prefix", "given", "suffix"))
     family = [name["family"]] if "family" in name else []
@@ -98,48 +100,54 @@ def _named(row: Json, names: list[Json], use: str, column: str, start: str, end:
     row[f"{column}prefix"] = " ".join(prefix) or None
     row[f"{column}suffix"] = " ".join(suffix) or None
     row[f"{column}use"] = NAME_USES[use] if name else None
-    _period(row, name, start, end)
+    _set_period(row, name, start, end)
 
 
-def _telecoms(row: Json, telecoms: list[Json]) -> None:
-    ranked = sorted(telecoms, key=lambda each: rank if (rank := each.get("rank", 9)) < 4 else 9)
-    reach = [each for each in ranked if each.get("use") != "old"]
+def _set_telecoms(row: Json, telecoms: list[Json]) -> None:
+    ranked = sorted(
+        telecoms, key=lambda telecom: rank if (rank := telecom.get("rank", 9)) < 4 else 9
+    )
+    current = [telecom for telecom in ranked if telecom.get("use") != "old"]
 
-    def numbers(*systems: str, uses: tuple[str | None, ...] | None = None) -> list[str]:
+    def list_values(*systems: str, uses: tuple[str | None, ...] | None = None) -> list[str]:
         return [
-            each["value"]
-            for each in reach
-            if each.get("system") in systems
-            and "value" in each
-            and (uses is None or each.get("use") in uses)
+            telecom["value"]
+            for telecom in current
+            if telecom.get("system") in systems
+            and "value" in telecom
+            and (uses is None or telecom.get("use") in uses)
         ]
 
-    row["telephone1"] = next(iter(numbers("phone", uses=("work",))), None)
-    row["telephone2"] = next(iter(numbers("phone", uses=("home",))), None)
-    row["telephone3"] = next(iter(numbers("phone", uses=(None, "temp"))), None)
-    row["mobilephone"] = next(iter(numbers("phone", "sms", uses=("mobile",))), None)
-    row["fax"] = next(iter(numbers("fax")), None)
-    row["pager"] = next(iter(numbers("pager")), None)
-    mails = [*numbers("email"), None, None, None]
+    row["telephone1"] = next(iter(list_values("phone", uses=("work",))), None)
+    row["telephone2"] = next(iter(list_values("phone", uses=("home",))), None)
+    row["telephone3"] = next(iter(list_values("phone", uses=(None, "temp"))), None)
+    row["mobilephone"] = next(iter(list_values("phone", "sms", uses=("mobile",))), None)
+    row["fax"] = next(iter(list_values("fax")), None)
+    row["pager"] = next(iter(list_values("pager")), None)
+    mails = [*list_values("email"), None, None, None]
     row["emailaddress1"], row["emailaddress2"], row["emailaddress3"] = mails[:3]
-    told = [each for each in reach if "value" in each and each.get("system") in SYSTEMS]
-    for place, each in enumerate([*told, {}, {}, {}][:3], 1):
+    supported = [
+        telecom for telecom in current if "value" in telecom and telecom.get("system") in SYSTEMS
+    ]
+    for place, telecom in enumerate([*supported, {}, {}, {}][:3], 1):
         column = f"msemr_telecom{place}"
-        row[f"{column}system"] = SYSTEMS.get(each.get("system", ""))
-        row[f"{column}use"] = USES.get(each.get("use", ""))
-        row[f"{column}rank"] = each.get("rank")
-        _period(row, each, f"{column}startdate", f"{column}enddate")
+        row[f"{column}system"] = SYSTEMS.get(telecom.get("system", ""))
+        row[f"{column}use"] = USES.get(telecom.get("use", ""))
+        row[f"{column}rank"] = telecom.get("rank")
+        _set_period(row, telecom, f"{column}startdate", f"{column}enddate")
 
 
-def _addresses(row: Json, addresses: list[Json]) -> None:
-    def first(*uses: str | None) -> Json:
-        found = (each for use in uses for each in addresses if each.get("use") == use)
+def _set_addresses(row: Json, addresses: list[Json]) -> None:
+    def find_first(*uses: str | None) -> Json:
+        found = (address for use in uses for address in addresses if address.get("use") == use)
         return next(found, {})
 
-    for place, address in enumerate((first("home", None, "work"), first("temp"), first("billing"))):
+    for place, address in enumerate(
+        (find_first("home", None, "work"), find_first("temp"), find_first("billing"))
+    ):
         column, lines = f"address{place + 1}", address.get("line", [])
-        is_said = lines or "city" in address
-        row[f"{column}_line1"] = next(iter(lines), None) if is_said else address.get("text")
+        has_parts = lines or "city" in address
+        row[f"{column}_line1"] = next(iter(lines), None) if has_parts else address.get("text")
         row[f"{column}_line2"] = lines[1] if len(lines) > 1 else None
         row[f"{column}_line3"] = ", ".join(lines[2:]) or None
         row[f"{column}_city"] = address.get("city")
@@ -147,23 +155,25 @@ def _addresses(row: Json, addresses: list[Json]) -> None:
         row[f"{column}_stateorprovince"] = address.get("state")
         row[f"{column}_postalcode"] = address.get("postalCode")
         row[f"{column}_country"] = address.get("country")
-        _period(row, address, f"msemr_{column}periodstartdate", f"msemr_{column}periodenddate")
+        _set_period(row, address, f"msemr_{column}periodstartdate", f"msemr_{column}periodenddate")
 
 
-def _languages(row: Json, communication: list[Json]) -> None:
-    spoken = sorted(communication, key=lambda each: not each.get("preferred"))
-    for place, each in enumerate([*spoken, {}, {}][:2], 1):
-        row[f"msemr_communication{place}language"] = _concept(LANGUAGE, each.get("language"))
-        row[f"msemr_communication{place}preferred"] = each.get("preferred")
+def _set_languages(row: Json, communication: list[Json]) -> None:
+    spoken = sorted(communication, key=lambda language: not language.get("preferred"))
+    for place, language in enumerate([*spoken, {}, {}][:2], 1):
+        row[f"msemr_communication{place}language"] = _make_concept(
+            LANGUAGE, language.get("language")
+        )
+        row[f"msemr_communication{place}preferred"] = language.get("preferred")
 
 
-def _contacts(row: Json, contacts: list[Json]) -> None:
-    emergency = next((each for each in contacts if _is_for_emergency(each)), {})
-    other = next((each for each in contacts if not _is_for_emergency(each)), {})
-    for place, each in ((1, emergency), (2, other)):
-        role = next(iter(each.get("relationship", [])), None)
-        row[f"msemr_contact{place}relationship"] = _concept(CONTACT_ROLE, role)
-        _period(row, each, f"msemr_contact{place}startdate", f"msemr_contac{place}tenddate")
+def _set_contacts(row: Json, contacts: list[Json]) -> None:
+    emergency = next((contact for contact in contacts if _is_for_emergency(contact)), {})
+    other = next((contact for contact in contacts if not _is_for_emergency(contact)), {})
+    for place, contact in ((1, emergency), (2, other)):
+        role = next(iter(contact.get("relationship", [])), None)
+        row[f"msemr_contact{place}relationship"] = _make_concept(CONTACT_ROLE, role)
+        _set_period(row, contact, f"msemr_contact{place}startdate", f"msemr_contac{place}tenddate")
 
 
 def _is_for_emergency(contact: Json) -> bool:
@@ -171,48 +181,52 @@ def _is_for_emergency(contact: Json) -> bool:
     return any(code.get("code") in ("C", "EP") for role in roles for code in role.get("coding", []))
 
 
-def _references(row: Json, patient: Json) -> None:
+def _set_references(row: Json, patient: Json) -> None:
     general = patient.get("generalPractitioner", [])
-    practitioners = [each for each in general if "Practitioner/" in each.get("reference", "")]
-    row["msemr_generalpractioner"] = _linked(next(iter(practitioners or general), None))
-    row["msemr_managingorganization"] = _linked(patient.get("managingOrganization"))
-    for place, each in enumerate([*patient.get("link", []), {}, {}][:2], 1):
-        row[f"msemr_link{place}"] = _linked(each.get("other"))
-        row[f"msemr_link{place}type"] = _coded(LINK_TYPE, each.get("type"))
+    practitioners = [item for item in general if "Practitioner/" in item.get("reference", "")]
+    row["msemr_generalpractioner"] = _make_lookup(next(iter(practitioners or general), None))
+    row["msemr_managingorganization"] = _make_lookup(patient.get("managingOrganization"))
+    for place, item in enumerate([*patient.get("link", []), {}, {}][:2], 1):
+        row[f"msemr_link{place}"] = _make_lookup(item.get("other"))
+        row[f"msemr_link{place}type"] = _make_concept_of_code(LINK_TYPE, item.get("type"))
 
 
-def _animal(row: Json, patient: Json) -> None:
+def _set_animal(row: Json, patient: Json) -> None:
     url = "http://hl7.org/fhir/StructureDefinition/patient-animal"
-    said = [each for each in patient.get("extension", []) if each.get("url") == url]
-    parts = {part["url"]: part for each in said for part in each.get("extension", [])}
-    row["msemr_animal"] = True if said else None
+    extensions = [
+        extension for extension in patient.get("extension", []) if extension.get("url") == url
+    ]
+    parts = {
+        part["url"]: part for extension in extensions for part in extension.get("extension", [])
+    }
+    row["msemr_animal"] = True if extensions else None
     for column, name, kind in (
         ("species", "species", 935000011),
         ("breed", "breed", 935000009),
         ("genderstatus", "genderStatus", 935000010),
     ):
         value = parts.get(name, {}).get("valueCodeableConcept")
-        row[f"msemr_animal{column}"] = _concept(kind, value)
+        row[f"msemr_animal{column}"] = _make_concept(kind, value)
 
 
-def _marital(patient: Json) -> int | None:
+def _map_marital_status(patient: Json) -> int | None:
     codings = patient.get("maritalStatus", {}).get("coding", [])
     first = sorted(codings, key=lambda coding: "v3" not in coding.get("system", ""))
     return MARITAL.get(first[0].get("code", "")) if first else None
 
 
-def _record(identifiers: list[Json]) -> str | None:
+def _find_record_number(identifiers: list[Json]) -> str | None:
     records = [
-        each
-        for each in identifiers
-        if each.get("use") != "old"
-        and any(code.get("code") == "MR" for code in each.get("type", {}).get("coding", []))
+        identifier
+        for identifier in identifiers
+        if identifier.get("use") != "old"
+        and any(code.get("code") == "MR" for code in identifier.get("type", {}).get("coding", []))
     ]
-    records.sort(key=lambda each: each.get("use") != "usual")
+    records.sort(key=lambda identifier: identifier.get("use") != "usual")
     return records[0].get("value") if records else None
 
 
-def _identifier(item: Json) -> Json:
+def _map_identifier(item: Json) -> Json:
     codings = item.get("type", {}).get("coding", [])
     codings = sorted(codings, key=lambda coding: "0203" not in coding.get("system", ""))
     row: Json = {
@@ -221,30 +235,30 @@ def _identifier(item: Json) -> Json:
         "msemr_type": TYPES.get(codings[0].get("code", "")) if codings else None,
         "msemr_use": IDENTIFIER_USES.get(item.get("use", "")),
         "msemr_identifiertype": 935000000,
-        "msemr_assigner": _linked(item.get("assigner")),
+        "msemr_assigner": _make_lookup(item.get("assigner")),
     }
-    _period(row, item, "msemr_periodstart", "msemr_periodend")
+    _set_period(row, item, "msemr_periodstart", "msemr_periodend")
     return row
 
 
-def _link(item: Json) -> Json:
+def _map_link(item: Json) -> Json:
     other = item.get("other", {})
     return {
-        "msemr_link": _linked(other),
-        "msemr_linktype": _coded(LINK_TYPE, item.get("type")),
+        "msemr_link": _make_lookup(other),
+        "msemr_linktype": _make_concept_of_code(LINK_TYPE, item.get("type")),
         "msemr_name": other.get("display", item.get("type")),
     }
 
 
-def _linked(reference: Json | None) -> Lookup | None:
+def _make_lookup(reference: Json | None) -> Lookup | None:
     return Lookup(reference["reference"]) if reference and "reference" in reference else None
 
 
-def _coded(kind: int, code: str | None) -> Concept | None:
+def _make_concept_of_code(kind: int, code: str | None) -> Concept | None:
     return Concept(kind, code, code, None) if code else None
 
 
-def _concept(kind: int, concept: Json | None) -> Concept | None:
+def _make_concept(kind: int, concept: Json | None) -> Concept | None:
     if not concept:
         return None
     coding = next(iter(concept.get("coding", [])), {})

@@ -17,13 +17,17 @@ from uuid import UUID
 import httpx
 
 from integration.core import decimal_json
-from integration.mapping.load import shipped
+from integration.mapping.load import load_shipped_maps
 from integration.mapping.model import Kind, Route
-from integration.virtual_tables.entity_type import MappedEntityType, property_name, shape
+from integration.virtual_tables.entity_type import (
+    MappedEntityType,
+    build_entity_type,
+    format_property_name,
+)
 
 RESOURCES = 100_000
 OBSERVATIONS = 1_000
-OF_EACH = 30
+RESOURCES_PER_TYPE = 30
 PAGE = 50
 ROUNDS = 15
 PATIENT = str(UUID(int=1))
@@ -31,7 +35,7 @@ PATIENT = str(UUID(int=1))
 _FHIR = {"content-type": "application/fhir+json"}
 _PATIENTS = 500
 _ALLERGY = "http://terminology.hl7.org/CodeSystem/allergyintolerance-clinical"
-_TOGETHER = 500
+_BATCH_SIZE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +45,26 @@ class Times:
     feed: list[float]
     direct: list[float]
 
-    def over(self, share: float) -> float:
+    def compute_ratio(self, share: float) -> float:
         """The feed's over the other, at so many hundredths."""
-        return at(self.feed, share) / at(self.direct, share)
+        return compute_quantile(self.feed, share) / compute_quantile(self.direct, share)
 
 
-async def related_lists(http: httpx.AsyncClient, fhir: str, feed: str) -> Times:
+async def measure_related_lists(http: httpx.AsyncClient, fhir: str, feed: str) -> Times:
     """Fill the server, and ask both ways in turns."""
-    shapes = [shape(each) for each in shipped().values() if Route.VIRTUAL in each.routes]
-    await _fill(http, fhir, shapes)
-    asked = [(each, *_addresses(each)) for each in shapes]
+    entity_types = [
+        build_entity_type(entity_type)
+        for entity_type in load_shipped_maps().values()
+        if Route.VIRTUAL in entity_type.routes
+    ]
+    await _fill(http, fhir, entity_types)
+    addresses = [(entity_type, *_build_addresses(entity_type)) for entity_type in entity_types]
     times = Times([], [])
     for number in range(-1, ROUNDS):  # the first warms up
-        for each, search, query in asked:
-            direct = await _timed(lambda s=search: http.get(f"{fhir}/{s}"))  # type: ignore[misc]
-            shown = await _timed(
-                lambda e=each, q=query: http.get(f"{feed}/{e.type.set}?{q}")  # type: ignore[misc]
+        for entity_type, search, query in addresses:
+            direct = await _time_request(lambda s=search: http.get(f"{fhir}/{s}"))  # type: ignore[misc]
+            shown = await _time_request(
+                lambda e=entity_type, q=query: http.get(f"{feed}/{e.type.set}?{q}")  # type: ignore[misc]
             )
             if number >= 0:
                 times.direct.append(direct)
@@ -64,97 +72,107 @@ async def related_lists(http: httpx.AsyncClient, fhir: str, feed: str) -> Times:
     return times
 
 
-def _addresses(of: MappedEntityType) -> tuple[str, str]:
+def _build_addresses(entity_type: MappedEntityType) -> tuple[str, str]:
     """The search of a patient's resources, and the query for their rows that a list sends."""
-    patient = _patient_column(of)
+    patient = _find_patient_column(entity_type)
     if patient is None:  # places belong to nobody
-        search, condition = f"{of.resource}?_count={PAGE}", ""
+        search, condition = f"{entity_type.resource}?_count={PAGE}", ""
     else:
         name, parameter = patient
-        search = f"{of.resource}?{parameter}=Patient/{PATIENT}&_count={PAGE}"
+        search = f"{entity_type.resource}?{parameter}=Patient/{PATIENT}&_count={PAGE}"
         condition = f"$filter={name} eq {PATIENT}&"
-    names = [of.entity.name_column or "", *list(of.attributes)[1:6]]
+    names = [entity_type.entity.name_column or "", *list(entity_type.attributes)[1:6]]
     return search, f"{condition}$select={','.join(dict.fromkeys(names))}&$top={PAGE}"
 
 
-def _patient_column(of: MappedEntityType) -> tuple[str, str] | None:
-    for one in of.attributes.values():
-        if one.kind is Kind.LOOKUP and one.shown.target == "Patient" and one.shown.search:
-            return property_name(one), one.shown.search.name
+def _find_patient_column(entity_type: MappedEntityType) -> tuple[str, str] | None:
+    for attribute in entity_type.attributes.values():
+        if (
+            attribute.kind is Kind.LOOKUP
+            and attribute.virtual_column.target == "Patient"
+            and attribute.virtual_column.search
+        ):
+            return format_property_name(attribute), attribute.virtual_column.search.name
     return None
 
 
-async def _timed(ask: Callable[[], Awaitable[httpx.Response]]) -> float:
+async def _time_request(send: Callable[[], Awaitable[httpx.Response]]) -> float:
     begun = time.perf_counter()
-    answer = await ask()
+    response = await send()
     taken = (time.perf_counter() - begun) * 1000
-    assert answer.status_code == 200, answer.text
-    assert decimal_json.decode(answer.content)
+    assert response.status_code == 200, response.text
+    assert decimal_json.decode(response.content)
     return taken
 
 
-def at(times: list[float], share: float) -> float:
+def compute_quantile(times: list[float], share: float) -> float:
     return statistics.quantiles(times, n=100)[round(share * 100) - 1]
 
 
 # -- what the server holds -------------------------------------------------------------------------
 
 
-async def _fill(http: httpx.AsyncClient, fhir: str, shapes: list[MappedEntityType]) -> None:
-    some: list[dict[str, Any]] = []
-    for resource in _resources(shapes):
+async def _fill(http: httpx.AsyncClient, fhir: str, entity_types: list[MappedEntityType]) -> None:
+    entries: list[dict[str, Any]] = []
+    for resource in _generate_resources(entity_types):
         url = f"{resource['resourceType']}/{resource['id']}"
-        some.append({"resource": resource, "request": {"method": "PUT", "url": url}})
-        if len(some) == _TOGETHER:
-            await _sent(http, fhir, some)
-            some = []
-    await _sent(http, fhir, some)
+        entries.append({"resource": resource, "request": {"method": "PUT", "url": url}})
+        if len(entries) == _BATCH_SIZE:
+            await _send_batch(http, fhir, entries)
+            entries = []
+    await _send_batch(http, fhir, entries)
 
 
-async def _sent(http: httpx.AsyncClient, fhir: str, entries: list[dict[str, Any]]) -> None:
+async def _send_batch(http: httpx.AsyncClient, fhir: str, entries: list[dict[str, Any]]) -> None:
     bundle = {"resourceType": "Bundle", "type": "batch", "entry": entries}
     answer = await http.post(fhir, content=decimal_json.encode(bundle), headers=_FHIR)
-    told = [one["response"] for one in answer.json()["entry"]]
-    assert all(one["status"][0] == "2" for one in told), next(
-        one for one in told if one["status"][0] != "2"
+    responses = [response["response"] for response in answer.json()["entry"]]
+    assert all(response["status"][0] == "2" for response in responses), next(
+        response for response in responses if response["status"][0] != "2"
     )
 
 
-def _resources(shapes: list[MappedEntityType]) -> Iterator[dict[str, Any]]:
+def _generate_resources(entity_types: list[MappedEntityType]) -> Iterator[dict[str, Any]]:
     r = random.Random(1)  # noqa: S311
     others = [str(UUID(int=n)) for n in range(2, _PATIENTS)]
     for id_ in (PATIENT, *others):
         yield {"resourceType": "Patient", "id": id_}
     left = RESOURCES - _PATIENTS
-    for each in shapes:
-        for _ in range(OBSERVATIONS if each.resource == "Observation" else OF_EACH):
+    for entity_type in entity_types:
+        for _ in range(
+            OBSERVATIONS if entity_type.resource == "Observation" else RESOURCES_PER_TYPE
+        ):
             left -= 1
-            yield _made(r, each.resource, PATIENT, left)
-    names = [each.resource for each in shapes if each.resource != "Observation"]
+            yield _make_resource(r, entity_type.resource, PATIENT, left)
+    names = [
+        entity_type.resource
+        for entity_type in entity_types
+        if entity_type.resource != "Observation"
+    ]
     while left > 0:
         left -= 1
         type_ = "Observation" if left % 2 else r.choice(names)
-        yield _made(r, type_, r.choice(others), left)
+        yield _make_resource(r, type_, r.choice(others), left)
 
 
-def _made(r: random.Random, type_: str, patient: str, number: int) -> dict[str, Any]:
+def _make_resource(r: random.Random, type_: str, patient: str, number: int) -> dict[str, Any]:
     """The least that is valid, with what lists show."""
-    said = {"reference": f"Patient/{patient}"}
+    subject = {"reference": f"Patient/{patient}"}
     concept = {
         "coding": [{"system": "http://loinc.org", "code": str(r.randrange(99))}],
         "text": "x",
     }
     day = f"20{r.randrange(10, 26)}-0{r.randrange(1, 10)}-1{r.randrange(10)}"
-    made: dict[str, Any] = {
+    document: dict[str, Any] = {
         "resourceType": type_,
         "id": str(UUID(int=10_000_000 + number)),
     }
-    return {**made, **_OF_TYPE[type_](said, concept, day)}
+    return {**document, **_ELEMENTS[type_](subject, concept, day)}
 
 
 _Make = Callable[[Any, Any, str], dict[str, Any]]
 
-_OF_TYPE: dict[str, _Make] = {
+_ELEMENTS: dict[str, _Make] = {
     "AllergyIntolerance": lambda p, c, d: {
         "clinicalStatus": {"coding": [{"system": _ALLERGY, "code": "active"}]},
         "patient": p, "code": c, "recordedDate": d,

@@ -8,34 +8,34 @@ from collections.abc import Callable
 
 import orjson
 
-from bench.route import encoded
+from bench.route import encode
 from integration.core.model import DeliveryRequest
 from integration.fhir import bundle
 from integration.fhir.identity import Naming
 from integration.fhir.plan import plan
-from local.samples import transaction
+from local.samples import build_transaction
 
 ENTRIES = 1100
 ENTRY_BYTES = 3500
 ROUNDS = 9
 
 
-def over_json() -> float:
+def compare_with_json() -> float:
     """Seconds to read and plan one large transaction over those of orjson's loads and dumps."""
-    body = encoded(transaction([ENTRIES], entry_bytes=ENTRY_BYTES, seed="planning"))
+    body = encode(build_transaction([ENTRIES], entry_bytes=ENTRY_BYTES, seed="planning"))
     naming = Naming("bench", "planning")
 
-    def planned() -> None:
+    def plan_once() -> None:
         assert plan(bundle.read(body, DeliveryRequest("POST")), naming).lanes
 
-    def copied() -> None:
+    def copy_json() -> None:
         assert orjson.dumps(orjson.loads(body))
 
-    pairs = [(_seconds(planned), _seconds(copied)) for _ in range(ROUNDS)]
+    pairs = [(_measure_seconds(plan_once), _measure_seconds(copy_json)) for _ in range(ROUNDS)]
     return statistics.median(mine / least for mine, least in pairs)
 
 
-def _seconds(act: Callable[[], None]) -> float:
+def _measure_seconds(act: Callable[[], None]) -> float:
     begun = time.perf_counter()
     act()
     return time.perf_counter() - begun

@@ -11,22 +11,22 @@ from pathlib import Path
 import httpx
 import psutil
 
-from integration.app.settings import from_env
+from integration.app.settings import read_settings
 from integration.core import decimal_json
 from integration.core.model import DeliveryRequest, Request
 from integration.fhir import bundle, units
 from integration.fhir.identity import Naming
 from integration.fhir.plan import plan
-from local.access import fhir_headers
+from local.access import build_fhir_headers
 from local.services import Running
 
-PLACES = 16  # FHIR_CONCURRENCY by default
+CONCURRENCY = 16  # FHIR_CONCURRENCY by default
 HEADERS = {"content-type": "application/fhir+json"}
 SENDER_HEADER = "x-sender"
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredRoute:
     """A route that runs: the host's address and process, and the storage emulator's log."""
 
     http: httpx.AsyncClient
@@ -35,54 +35,56 @@ class Measured:
     process: psutil.Process
     log: Path
 
-    def cpu(self) -> float:
+    def read_cpu_seconds(self) -> float:
         """Seconds of processor that the host has used."""
         times = self.process.cpu_times()
         return float(times.user + times.system)
 
 
-async def carried(
-    it: Measured, bodies: Sequence[bytes], *, sender: str = "", status: str = "201"
+async def deliver_all(
+    route: MeasuredRoute, bodies: Sequence[bytes], *, sender: str = "", status: str = "201"
 ) -> float:
     """Seconds from the first byte sent to the last delivery done."""
 
     async def deliver(body: bytes) -> None:
         headers = {**HEADERS, SENDER_HEADER: sender}
-        answer = await it.http.post(f"{it.host}/api/fhir", content=body, headers=headers)
+        answer = await route.http.post(f"{route.host}/api/fhir", content=body, headers=headers)
         assert answer.status_code == 202, answer.text
         while True:
             # A host that is busy for seconds ends idle connections, perhaps this very moment.
-            told = await it.http.get(
+            status = await route.http.get(
                 answer.headers["content-location"], headers={"connection": "close"}
             )
-            if told.status_code != 202:
+            if status.status_code != 202:
                 break
             await asyncio.sleep(0.2)
-        assert told.status_code == 200, told.text
-        assert all(e["response"]["status"] == status for e in told.json()["entry"])
+        assert status.status_code == 200, status.text
+        assert all(e["response"]["status"] == status for e in status.json()["entry"])
 
     begun = time.perf_counter()
     await asyncio.gather(*(deliver(body) for body in bodies))
     return time.perf_counter() - begun
 
 
-async def bare(it: Measured, bodies: Sequence[bytes]) -> float:
+async def post_units(route: MeasuredRoute, bodies: Sequence[bytes]) -> float:
     """Seconds for the units of these deliveries, planned beforehand."""
-    places = asyncio.Semaphore(PLACES)
+    places = asyncio.Semaphore(CONCURRENCY)
     requests = [
-        units.request(unit, unit.entries, {})
+        units.build_request(unit, unit.entries, {})
         for body in bodies
         for lane in plan(
             bundle.read(body, DeliveryRequest("POST")), Naming("bench", body[:99].hex())
         ).lanes
         for unit in lane.units
     ]
-    own = fhir_headers(from_env(it.running.settings()).fhir.scope)
+    authorization = build_fhir_headers(read_settings(route.running.settings()).fhir.scope)
 
     async def send(request: Request) -> None:
-        headers = {**request.headers, **own}
+        headers = {**request.headers, **authorization}
         async with places:
-            answer = await it.http.post(it.running.fhir_url, content=request.body, headers=headers)
+            answer = await route.http.post(
+                route.running.fhir_url, content=request.body, headers=headers
+            )
         assert answer.status_code == 200, answer.text
 
     begun = time.perf_counter()
@@ -90,6 +92,6 @@ async def bare(it: Measured, bodies: Sequence[bytes]) -> float:
     return time.perf_counter() - begun
 
 
-def encoded(bundle_: object) -> bytes:
+def encode(bundle_: object) -> bytes:
     """A bundle as it goes over the wire."""
     return decimal_json.encode(bundle_)

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from bench.route import Measured, carried, encoded
-from local.samples import transaction
+from bench.route import MeasuredRoute, deliver_all, encode
+from local.samples import build_transaction
 
 SIZES = (100, 1_000, 10_000, 100_000)
 PATIENT = 50  # entries that hang together
 ENTRY_BYTES = 400
-TOGETHER = 20_000  # resources at each size, in as many deliveries as that takes
+RESOURCES_PER_SIZE = 20_000  # resources at each size, in as many deliveries as that takes
 MAX_BYTES = 120_000_000
 
 
-async def costs(it: Measured) -> AsyncIterator[tuple[int, float, float]]:
+async def measure_costs(route: MeasuredRoute) -> AsyncIterator[tuple[int, float, float]]:
     """(entries, seconds of processor, seconds of wall) for 1,000 resources at each size."""
     for size in SIZES:
-        number = max(1, TOGETHER // size)
+        number = max(1, RESOURCES_PER_SIZE // size)
         bodies = [
-            encoded(
-                transaction(
+            encode(
+                build_transaction(
                     [PATIENT] * (size // PATIENT),
                     entry_bytes=ENTRY_BYTES,
                     seed=f"scale {size} {index}",
@@ -28,7 +28,7 @@ async def costs(it: Measured) -> AsyncIterator[tuple[int, float, float]]:
             )
             for index in range(number)
         ]
-        used = it.cpu()
-        wall = await carried(it, bodies)
+        cpu_before = route.read_cpu_seconds()
+        wall = await deliver_all(route, bodies)
         thousands = number * size / 1000
-        yield size, (it.cpu() - used) / thousands, wall / thousands
+        yield size, (route.read_cpu_seconds() - cpu_before) / thousands, wall / thousands

@@ -20,17 +20,17 @@ from typing import Any
 
 import httpx
 
-from integration.core.http import Upstream, make_limiter
+from integration.core.http import Upstream, build_limiter
 from integration.core.model import WorkItem
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
+from integration.journal.pending_lookups import MemoryPendingLookups
 from integration.journal.store import MemoryJournal
-from integration.journal.waits import MemoryWaits
 from integration.mapping import load
 from integration.mirror import mirror as mirroring
 from integration.mirror import web_api_sink
 from integration.mirror.mirror import Mirror
-from integration.mirror.web_api_sink import WebApi
+from integration.mirror.web_api_sink import WebApiSink
 from integration.queues.queue_sender import MemoryQueueSender
 from local.dataverse.app import create_app
 from local.dataverse.limits import Limits
@@ -38,13 +38,13 @@ from local.dataverse.simulated import SimulatedLoop
 from local.dataverse.wire import Call
 
 WORKERS = 16  # messages that one instance works on at once: host.json
-PLACES = 16
+CONCURRENCY = 16
 READ, WRITE = 0.05, 0.15  # seconds that a request takes
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Arrived:
+class Arrival:
     """What it took until every patient had its contact: requests that were served and that were
     refused, and seconds of simulated time."""
 
@@ -54,34 +54,38 @@ class Arrived:
     refused: int
     seconds: float
 
-    def rate(self, limits: Limits) -> float:
+    def compute_rate(self, limits: Limits) -> float:
         """The shortest time in which the limits let so many requests through, over the time it
         took: a window's requests go at once, the next when those have left the window."""
         windows = ceil(self.served / limits.requests) - 1
         return windows * limits.window / self.seconds
 
 
-def arrive(patients: int, limits: Limits) -> Arrived:
+def measure_arrival(patients: int, limits: Limits) -> Arrival:
     """Bring so many new patients to Dataverse, each with a claim of its own."""
     with asyncio.Runner(loop_factory=SimulatedLoop) as runner:
-        return runner.run(_arrive(patients, limits))
+        return runner.run(_measure_arrival(patients, limits))
 
 
-def requests_each(patients: int, workers: int) -> tuple[float, float, float]:
+def measure_requests(patients: int, workers: int) -> tuple[float, float, float]:
     """Requests for each patient, by so many workers: new, changed, and told of without a change."""
     with asyncio.Runner(loop_factory=SimulatedLoop) as runner:
-        return runner.run(_rounds(patients, workers))
+        return runner.run(_measure_rounds(patients, workers))
 
 
-async def _rounds(patients: int, workers: int) -> tuple[float, float, float]:
+async def _measure_rounds(patients: int, workers: int) -> tuple[float, float, float]:
     state = {"version": 1}
-    async with _route(Limits(), lambda request: _patient(request, state["version"])) as route:
+    async with _open_route(
+        Limits(), lambda request: _answer_patient(request, state["version"])
+    ) as route:
         counts = []
         for version in (1, 2, 2):
-            state["version"], before = version, route.asked["served"]
-            claims = [(0.0, n, WorkItem(f"v{n}", resource=_name(n))) for n in range(patients)]
-            await _worked(route.mirror, route.outbox, claims, route.clock, workers)
-            counts.append((route.asked["served"] - before) / patients)
+            state["version"], before = version, route.request_counts["served"]
+            work_items = [
+                (0.0, n, WorkItem(f"v{n}", resource=_make_identity(n))) for n in range(patients)
+            ]
+            await _process_items(route.mirror, route.sender, work_items, route.clock, workers)
+            counts.append((route.request_counts["served"] - before) / patients)
     new, changed, unchanged = counts
     return new, changed, unchanged
 
@@ -89,99 +93,114 @@ async def _rounds(patients: int, workers: int) -> tuple[float, float, float]:
 @dataclass(frozen=True, slots=True)
 class _Route:
     mirror: Mirror
-    outbox: MemoryQueueSender
+    sender: MemoryQueueSender
     journal: MemoryJournal
-    asked: dict[str, int]
+    request_counts: dict[str, int]
     clock: Callable[[], float]
 
 
-async def _arrive(patients: int, limits: Limits) -> Arrived:
-    async with _route(limits, lambda request: _patient(request, 1)) as route:
-        claims = [(0.0, n, WorkItem(f"delivery {n}", resource=_name(n))) for n in range(patients)]
-        await _worked(route.mirror, route.outbox, claims, route.clock, WORKERS)
-        rows = [row for n in range(patients) for row in await route.journal.rows(f"delivery {n}")]
+async def _measure_arrival(patients: int, limits: Limits) -> Arrival:
+    async with _open_route(limits, lambda request: _answer_patient(request, 1)) as route:
+        work_items = [
+            (0.0, n, WorkItem(f"delivery {n}", resource=_make_identity(n))) for n in range(patients)
+        ]
+        await _process_items(route.mirror, route.sender, work_items, route.clock, WORKERS)
+        rows = [
+            row
+            for n in range(patients)
+            for row in await route.journal.list_row_results(f"delivery {n}")
+        ]
         parked = sum(row.action not in ("created", "updated", "unchanged") for row in rows)
         contacts = len({row.row for row in rows if row.row})
-        served, refused = route.asked["served"], route.asked["refused"]
-        return Arrived(contacts, parked, served, refused, route.clock())
+        served, refused = route.request_counts["served"], route.request_counts["refused"]
+        return Arrival(contacts, parked, served, refused, route.clock())
 
 
 @asynccontextmanager
-async def _route(
+async def _open_route(
     limits: Limits, answer: Callable[[httpx.Request], httpx.Response]
 ) -> AsyncIterator[_Route]:
     loop = asyncio.get_running_loop()
-    app = create_app(limits=limits, clock=loop.time, takes=_takes)
+    app = create_app(limits=limits, clock=loop.time, execution_seconds=_estimate_seconds)
     inner = httpx.ASGITransport(app=app)
-    asked = {"served": 0, "refused": 0}
+    request_counts = {"served": 0, "refused": 0}
 
-    async def hear(request: httpx.Request) -> httpx.Response:
+    async def count_request(request: httpx.Request) -> httpx.Response:
         answer = await inner.handle_async_request(request)
         if "EntityDefinitions" not in request.url.path:
-            asked["refused" if answer.status_code == 429 else "served"] += 1
+            request_counts["refused" if answer.status_code == 429 else "served"] += 1
         return answer
 
-    outbox, journal = MemoryQueueSender(), MemoryJournal()
-    fhir = FhirServer(_neighbour("FHIR server", httpx.MockTransport(answer), loop.time))
-    dataverse = Dataverse(_neighbour("Dataverse", httpx.MockTransport(hear), loop.time))
-    maps = load.shipped()
-    sink = partial(web_api_sink.bring, WebApi(fhir, dataverse, MemoryWaits(), outbox, maps))
-    it = Mirror(journal, outbox, sink, maps, {}, lambda: START + _since(loop.time()), inf)
-    yield _Route(it, outbox, journal, asked, loop.time)
+    sender, journal = MemoryQueueSender(), MemoryJournal()
+    fhir = FhirServer(_make_upstream("FHIR server", httpx.MockTransport(answer), loop.time))
+    dataverse = Dataverse(
+        _make_upstream("Dataverse", httpx.MockTransport(count_request), loop.time)
+    )
+    maps = load.load_shipped_maps()
+    sink = partial(
+        web_api_sink.bring_up_to_date,
+        WebApiSink(fhir, dataverse, MemoryPendingLookups(), sender, maps),
+    )
+    mirror = Mirror(
+        journal, sender, sink, maps, {}, lambda: START + _to_timedelta(loop.time()), inf
+    )
+    yield _Route(mirror, sender, journal, request_counts, loop.time)
     app.close()
 
 
-async def _worked(
-    it: Mirror,
-    outbox: MemoryQueueSender,
-    claims: list[tuple[float, int, WorkItem]],
+async def _process_items(
+    mirror: Mirror,
+    sender: MemoryQueueSender,
+    work_items: list[tuple[float, int, WorkItem]],
     clock: Callable[[], float],
     workers: int,
 ) -> None:
     """As the queue hands them out: when they are due, to so many at once."""
-    heapq.heapify(claims)
-    numbers, busy = count(len(claims)), set[asyncio.Task[None]]()
-    while claims or busy:
-        while claims and claims[0][0] <= clock() and len(busy) < workers:
-            busy.add(asyncio.create_task(mirroring.mirror(it, heapq.heappop(claims)[2])))
-        wait = claims[0][0] - clock() if claims and len(busy) < workers else None
+    heapq.heapify(work_items)
+    numbers, busy = count(len(work_items)), set[asyncio.Task[None]]()
+    while work_items or busy:
+        while work_items and work_items[0][0] <= clock() and len(busy) < workers:
+            busy.add(
+                asyncio.create_task(mirroring.mirror_resource(mirror, heapq.heappop(work_items)[2]))
+            )
+        wait = work_items[0][0] - clock() if work_items and len(busy) < workers else None
         if busy:
             done, busy = await asyncio.wait(busy, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         elif wait:
             await asyncio.sleep(wait)
-        for _, claim, delay in outbox.sent:
-            heapq.heappush(claims, (clock() + delay, next(numbers), claim))
-        outbox.sent.clear()
+        for _, work_item, delay in sender.sent:
+            heapq.heappush(work_items, (clock() + delay, next(numbers), work_item))
+        sender.sent.clear()
 
 
-def _neighbour(name: str, transport: httpx.AsyncBaseTransport, clock: Any) -> Upstream:
+def _make_upstream(name: str, transport: httpx.AsyncBaseTransport, clock: Any) -> Upstream:
     http = httpx.AsyncClient(transport=transport)
     base = "http://dataverse" if name == "Dataverse" else "http://fhir/fhir"
-    return Upstream(name, base, http, make_limiter(PLACES, clock))
+    return Upstream(name, base, http, build_limiter(CONCURRENCY, clock))
 
 
-def _takes(call: Call) -> float:
+def _estimate_seconds(call: Call) -> float:
     return READ if call.method == "GET" else WRITE
 
 
-def _since(seconds: float) -> timedelta:
+def _to_timedelta(seconds: float) -> timedelta:
     return timedelta(seconds=seconds)
 
 
-def _name(number: int) -> str:
+def _make_identity(number: int) -> str:
     return f"Patient/{number:08x}-0000-4000-8000-000000000000"
 
 
-def _patient(request: httpx.Request, version: int) -> httpx.Response:
-    found = patient(request.url.path.rpartition("/")[2])
+def _answer_patient(request: httpx.Request, version: int) -> httpx.Response:
+    found = make_patient(request.url.path.rpartition("/")[2])
     found["meta"]["versionId"] = str(version)
     found["address"][0]["city"] += " again" * (version - 1)
     return httpx.Response(200, content=json.dumps(found).encode())
 
 
-def patient(identifier: str) -> dict[str, Any]:
+def make_patient(identifier: str) -> dict[str, Any]:
     """One with what most patients have."""
     return {
         "resourceType": "Patient",
@@ -193,7 +212,7 @@ def patient(identifier: str) -> dict[str, Any]:
             {"system": "urn:insurance", "value": identifier[::-1]},
         ],
         "name": [{"use": "official", "family": "Sampleton", "given": ["Anna", "Maria"]}],
-        "telecom": list(_telecom(identifier)),
+        "telecom": list(_make_telecom(identifier)),
         "gender": "female",
         "birthDate": "1980-02-29",
         "address": [
@@ -209,7 +228,7 @@ def patient(identifier: str) -> dict[str, Any]:
     }
 
 
-def _telecom(identifier: str) -> Iterator[dict[str, Any]]:
+def _make_telecom(identifier: str) -> Iterator[dict[str, Any]]:
     yield {"system": "phone", "use": "home", "value": f"555-{identifier[:4]}"}
     yield {"system": "phone", "use": "mobile", "value": f"556-{identifier[:4]}"}
     yield {"system": "email", "value": f"{identifier[:8]}@example.org"}

@@ -17,7 +17,7 @@ _POLL = re.compile(r'"GET [^"]*/messages\?[^"]*numofmessages')
 _REQUEST = re.compile(r'"(GET|PUT|POST|DELETE|MERGE|PATCH|HEAD) ')
 
 
-def storage_operations(log: Path) -> int:
+def count_storage_operations(log: Path) -> int:
     """Requests to the emulator so far, those for messages left out."""
     lines = log.read_text("utf-8", "replace").splitlines()
     return sum(1 for line in lines if _REQUEST.search(line) and not _POLL.search(line))
@@ -28,22 +28,22 @@ class Peak:
     """Bytes of resident memory at rest and at most."""
 
     rest: int
-    most: int
+    highest: int
 
     @property
     def grown(self) -> int:
-        return self.most - self.rest
+        return self.highest - self.rest
 
 
 @asynccontextmanager
-async def peak_memory(process: psutil.Process) -> AsyncIterator[Peak]:
+async def watch_peak_memory(process: psutil.Process) -> AsyncIterator[Peak]:
     """Watch the process while the block runs, every few milliseconds."""
     rest = process.memory_info().rss
     peak = Peak(rest, rest)
 
     async def watch() -> None:
         while True:
-            peak.most = max(peak.most, process.memory_info().rss)
+            peak.highest = max(peak.highest, process.memory_info().rss)
             await asyncio.sleep(0.005)
 
     watching = asyncio.create_task(watch())

@@ -6,8 +6,8 @@ import asyncio
 import statistics
 from typing import Any
 
-from bench.route import HEADERS, SENDER_HEADER, Measured, carried, encoded
-from bench.watch import storage_operations
+from bench.route import HEADERS, SENDER_HEADER, MeasuredRoute, deliver_all, encode
+from bench.watch import count_storage_operations
 
 ROUNDS = 3
 DELIVERIES = 16
@@ -15,43 +15,49 @@ ENTRIES = 250
 UNGUARDED = "unguarded"  # as the WRITE_ORDER of the bench says
 
 
-async def price(it: Measured) -> tuple[float, float]:
+async def measure_cost(route: MeasuredRoute) -> tuple[float, float]:
     """Seconds with the guard over those without; storage operations that it adds to a delivery
     with one update."""
     ratios = []
     for number in range(ROUNDS):
-        without = await carried(it, _bodies(f"without-{number}", DELIVERIES), sender=UNGUARDED)
-        guarded = await carried(it, _bodies(f"with-{number}", DELIVERIES))
+        without = await deliver_all(
+            route, _make_bodies(f"without-{number}", DELIVERIES), sender=UNGUARDED
+        )
+        guarded = await deliver_all(route, _make_bodies(f"with-{number}", DELIVERIES))
         ratios.append(guarded / without)
-    return statistics.median(ratios), await _operations(it, "") - await _operations(it, UNGUARDED)
+    return statistics.median(ratios), await _count_operations(route, "") - await _count_operations(
+        route, UNGUARDED
+    )
 
 
-async def _operations(it: Measured, sender: str) -> float:
+async def _count_operations(route: MeasuredRoute, sender: str) -> float:
     """For a delivery that updates one resource, nobody asking what became of it."""
-    counted = storage_operations(it.log)
+    counted = count_storage_operations(route.log)
     for number in range(DELIVERIES):
-        body = encoded(_observation(f"one-{sender}-{number}"))
+        body = encode(_make_observation(f"one-{sender}-{number}"))
         headers = {**HEADERS, SENDER_HEADER: sender}
-        await it.http.post(f"{it.host}/api/fhir", content=body, headers=headers)
+        await route.http.post(f"{route.host}/api/fhir", content=body, headers=headers)
     await asyncio.sleep(6)  # until the last is done, and its message deleted
-    return (storage_operations(it.log) - counted) / DELIVERIES
+    return (count_storage_operations(route.log) - counted) / DELIVERIES
 
 
-def _bodies(seed: str, number: int) -> list[bytes]:
+def _make_bodies(seed: str, number: int) -> list[bytes]:
     return [
-        encoded({"resourceType": "Bundle", "type": "batch", "entry": _updates(f"{seed}-{index}")})
+        encode(
+            {"resourceType": "Bundle", "type": "batch", "entry": _make_updates(f"{seed}-{index}")}
+        )
         for index in range(number)
     ]
 
 
-def _updates(seed: str) -> list[dict[str, Any]]:
-    resources = [_observation(f"{seed}-{number}") for number in range(ENTRIES)]
+def _make_updates(seed: str) -> list[dict[str, Any]]:
+    resources = [_make_observation(f"{seed}-{number}") for number in range(ENTRIES)]
     return [
-        {"resource": each, "request": {"method": "PUT", "url": f"Observation/{each['id']}"}}
-        for each in resources
+        {"resource": resource, "request": {"method": "PUT", "url": f"Observation/{resource['id']}"}}
+        for resource in resources
     ]
 
 
-def _observation(identifier: str) -> dict[str, Any]:
+def _make_observation(identifier: str) -> dict[str, Any]:
     code = {"text": "Heart rate"}
     return {"resourceType": "Observation", "id": identifier, "status": "final", "code": code}

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from faults import kinds, outage
 from faults.copies import Copies
-from faults.deliveries import Maker, Stream
+from faults.deliveries import DeliveryFactory, Stream
 from faults.judge import Report
 from faults.kills import Kills
-from faults.route import Route, opened
+from faults.route import Route, open_route
 from faults.verdict import Tally
 from faults.weather import Weather
 from local.services import free_ports, neighbours
@@ -26,81 +26,92 @@ _STORM, _COPIES, _RANDOM_KILLS, _OUTAGE = 0.4, 0.25, 0.01, 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ScenarioOptions:
     """What a part of the proof is asked for. `begun`: when the whole was, as time.time() has it."""
 
     number: int
     seed: str
     app: Path
     folder: Path
-    begun: float
+    started: float
 
 
-def proven(name: str, wish: Wish) -> Tally:
+def run_scenario(name: str, options: ScenarioOptions) -> Tally:
     # The relay's own log of what is done to it goes to the host's file, or nowhere.
     logging.getLogger("integration").addHandler(logging.NullHandler())
     try:
-        return asyncio.run(_told(name, wish))
+        return asyncio.run(_run_scenario(name, options))
     except Exception:
         traceback.print_exc()  # now: the others go on for minutes
         raise
 
 
-async def _told(name: str, wish: Wish) -> Tally:
-    def tell(text: str) -> None:
-        print(f"{time.time() - wish.begun:6.0f} s  {name}: {text}", flush=True)
+async def _run_scenario(name: str, options: ScenarioOptions) -> Tally:
+    def print_progress(text: str) -> None:
+        print(f"{time.time() - options.started:6.0f} s  {name}: {text}", flush=True)
 
-    folder = wish.folder / name
+    folder = options.folder / name
     with neighbours(free_ports(), folder) as running:
-        async with opened(running, folder, wish.app, proxied=name == "storm") as route:
-            report = Report(route.http, running, wish.seed, tell)
-            await CHAPTERS[name](route, report, wish)
+        async with open_route(running, folder, options.app, proxied=name == "storm") as route:
+            report = Report(route.http, running, options.seed, print_progress)
+            await SCENARIOS[name](route, report, options)
     return report.tally
 
 
-async def _outage(route: Route, report: Report, wish: Wish) -> None:
-    streams = max(round(wish.number * _OUTAGE), 4)
-    maker = Maker(f"outage-{wish.seed}")
-    report.progress(await outage.endured(route.running, report, maker, streams))
+async def _run_outage(route: Route, report: Report, options: ScenarioOptions) -> None:
+    streams = max(round(options.number * _OUTAGE), 4)
+    maker = DeliveryFactory(f"outage-{options.seed}")
+    report.print_progress(await outage.run_outage(route.running, report, maker, streams))
 
 
-async def _storm(route: Route, report: Report, wish: Wish) -> None:
-    weather = Weather(route, report, Maker(f"storm-{wish.seed}"))
-    await weather.storm(round(wish.number * _STORM))
-    report.progress(f"{len(weather.kinds)} kinds of trouble")
+async def _run_storm(route: Route, report: Report, options: ScenarioOptions) -> None:
+    weather = Weather(route, report, DeliveryFactory(f"storm-{options.seed}"))
+    await weather.run_storm(round(options.number * _STORM))
+    report.print_progress(f"{len(weather.kinds)} kinds of trouble")
 
 
-async def _copies(route: Route, report: Report, wish: Wish) -> None:
-    copies, number = Copies(route, report, Maker(f"copies-{wish.seed}")), wish.number * _COPIES
+async def _run_copies(route: Route, report: Report, options: ScenarioOptions) -> None:
+    copies, number = (
+        Copies(route, report, DeliveryFactory(f"copies-{options.seed}")),
+        options.number * _COPIES,
+    )
     while (done := report.tally.counts["injected"]) < number:
-        await copies.shower(max(min(round(number) - done, 200) // 8, 1), each=3)
-        report.progress(f"{report.tally.counts['injected']} of {number:.0f}")
+        await copies.post_copies(max(min(round(number) - done, 200) // 8, 1), copies=3)
+        report.print_progress(f"{report.tally.counts['injected']} of {number:.0f}")
 
 
-async def _kills(kind: Callable[[Maker], Stream], route: Route, report: Report, wish: Wish) -> None:
-    kills, name = Kills(route, report), kind.__name__
-    await route.mortal()
-    go = kills.at_both_sides if kind in _BOTH_SIDES else kills.by_turns
-    await go(Maker(f"{name}-{wish.seed}"), kind)
-    report.progress(f"{kills.points.total()} kills, at every request")
+async def _run_kills(
+    kind: Callable[[DeliveryFactory], Stream],
+    route: Route,
+    report: Report,
+    options: ScenarioOptions,
+) -> None:
+    kills, name = Kills(route, report), kind.__name__.removeprefix("make_")
+    await route.shorten_leases()
+    run = kills.kill_on_both_sides if kind in _BOTH_SIDES else kills.kill_on_alternating_sides
+    await run(DeliveryFactory(f"{name}-{options.seed}"), kind)
+    report.print_progress(f"{kills.points.total()} kills, at every request")
 
 
-async def _kills_at_random(route: Route, report: Report, wish: Wish) -> None:
-    kills, maker = Kills(route, report), Maker(f"kills-{wish.seed}")
-    await route.mortal()
-    for _ in range(round(wish.number * _RANDOM_KILLS)):
-        await kills.at_random(maker, streams=4, most=100)
-    report.progress(f"{kills.points.total()} kills at {len(kills.points)} kinds of requests")
+async def _run_random_kills(route: Route, report: Report, options: ScenarioOptions) -> None:
+    kills, maker = Kills(route, report), DeliveryFactory(f"kills-{options.seed}")
+    await route.shorten_leases()
+    for _ in range(round(options.number * _RANDOM_KILLS)):
+        await kills.kill_at_random(maker, streams=4, max_request=100)
+    report.print_progress(f"{kills.points.total()} kills at {len(kills.points)} kinds of requests")
 
 
-_BOTH_SIDES = (kinds.transaction, kinds.lines)
-_BY_TURNS = (kinds.updates, kinds.parts, kinds.batch)
+_BOTH_SIDES = (kinds.make_transaction, kinds.make_lines)
+_ALTERNATING = (kinds.make_updates, kinds.make_parts, kinds.make_batch)
 
 # The longest first.
-CHAPTERS: dict[str, Callable[[Route, Report, Wish], Awaitable[None]]] = {
-    "storm": _storm,
-    **{f"kills-{kind.__name__}": partial(_kills, kind) for kind in (*_BY_TURNS, *_BOTH_SIDES)},
-    "kills": _kills_at_random,
-    "copies": _copies,
-    "outage": _outage,
+SCENARIOS: dict[str, Callable[[Route, Report, ScenarioOptions], Awaitable[None]]] = {
+    "storm": _run_storm,
+    **{
+        f"kills-{kind.__name__.removeprefix('make_')}": partial(_run_kills, kind)
+        for kind in (*_ALTERNATING, *_BOTH_SIDES)
+    },
+    "kills": _run_random_kills,
+    "copies": _run_copies,
+    "outage": _run_outage,
 }

@@ -7,67 +7,78 @@ import base64
 from typing import Any
 
 from faults import kinds
-from faults.deliveries import Maker
+from faults.deliveries import DeliveryFactory
 from faults.judge import Report
-from faults.route import Route, side_by_side
-from faults.verdict import Told
+from faults.route import Route, gather_limited
+from faults.verdict import AcceptedDelivery
 from integration.core import decimal_json
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 
-_LATEST = 3  # seconds until a copy is seen
+_MAX_DELAY = 3  # seconds until a copy is seen
 
 
 class Copies:
     """Posts again what the relay has queued, while it works on it and after."""
 
-    def __init__(self, route: Route, report: Report, maker: Maker) -> None:
+    def __init__(self, route: Route, report: Report, maker: DeliveryFactory) -> None:
         self.route, self.report, self.maker = route, report, maker
         self.posted = 0
 
-    async def shower(self, streams: int, each: int) -> None:
+    async def post_copies(self, streams: int, copies: int) -> None:
         """`each` copies of every claim of a delivery, and of every lane and patient of it."""
         self.posted = 0
         # A server that takes its time, so that copies are under way at once.
-        await self.route.fault("fhir", kind="slow", delayMs=150, next=streams * 2, method="POST")
-        streaming = [self._sent(stream, each) for stream in kinds.some(self.maker, streams)]
+        await self.route.inject_fault(
+            "fhir", kind="slow", delayMs=150, next=streams * 2, method="POST"
+        )
+        streaming = [
+            self._send_with_copies(stream, copies)
+            for stream in kinds.take_streams(self.maker, streams)
+        ]
         sent = await asyncio.gather(*streaming)
-        told = await self.route.ended([item for stream in sent for item in stream])
-        await self._late(told)
-        self.report.note(await self.route.idle())
-        await self.route.no_faults()
+        accepted = await self.route.wait_for_outcomes([item for stream in sent for item in stream])
+        await self._post_late_copies(accepted)
+        self.report.record_stuck_work(await self.route.wait_until_idle())
+        await self.route.clear_faults()
         where = f"{self.posted} copies of messages over {streams} streams"
-        await self.report.judge(told, where, injected=self.posted)
+        await self.report.judge(accepted, where, injected=self.posted)
 
-    async def _sent(self, stream: Any, each: int) -> list[Told]:
+    async def _send_with_copies(self, stream: Any, copies: int) -> list[AcceptedDelivery]:
         """A stream, the claims of which are copied as soon as they are queued."""
-        told: list[Told] = []
-        for sent in stream:
-            new = await self.route.send([sent])
-            told += new
+        accepted: list[AcceptedDelivery] = []
+        for delivery in stream:
+            new = await self.route.send([delivery])
+            accepted += new
             for item in new:
-                await side_by_side([self._post(RELAY_QUEUE, _claim(item)) for _ in range(each)])
-        return told
+                await gather_limited(
+                    [self._post_message(RELAY_QUEUE, _build_work_item(item)) for _ in range(copies)]
+                )
+        return accepted
 
-    async def _late(self, told: list[Told]) -> None:
+    async def _post_late_copies(self, accepted: list[AcceptedDelivery]) -> None:
         """Copies of what is done: of the delivery, of its lanes, and of its patients' mirroring."""
-        for item in told:
-            await self._post(RELAY_QUEUE, _claim(item))
+        for item in accepted:
+            await self._post_message(RELAY_QUEUE, _build_work_item(item))
             answer = await self.route.http.get(item.address)
             entries = answer.json()["entry"] if answer.status_code == 200 else []
-            where = [str(each["response"].get("location", "")) for each in entries]
-            patients = {each.partition("/_history")[0] for each in where if "Patient/" in each}
+            locations = [str(location["response"].get("location", "")) for location in entries]
+            patients = {
+                location.partition("/_history")[0]
+                for location in locations
+                if "Patient/" in location
+            }
             for patient in sorted(patients):
-                await self._post(MIRROR_QUEUE, _claim(item, resource=patient))
+                await self._post_message(MIRROR_QUEUE, _build_work_item(item, resource=patient))
             if item.sent.name.startswith("fanned-out"):
-                await self._post(RELAY_QUEUE, _claim(item, lane=0))
-                await self._post(RELAY_QUEUE, _claim(item, lane=1))
+                await self._post_message(RELAY_QUEUE, _build_work_item(item, lane=0))
+                await self._post_message(RELAY_QUEUE, _build_work_item(item, lane=1))
 
-    async def _post(self, queue: str, claim: dict[str, Any]) -> None:
-        body = base64.b64encode(decimal_json.encode(claim)).decode()
-        delay = self.maker.random.randint(0, _LATEST)
+    async def _post_message(self, queue: str, work_item: dict[str, Any]) -> None:
+        body = base64.b64encode(decimal_json.encode(work_item)).decode()
+        delay = self.maker.random.randint(0, _MAX_DELAY)
         await self.route.queues.get_queue_client(queue).send_message(body, visibility_timeout=delay)
         self.posted += 1
 
 
-def _claim(told: Told, **more: Any) -> dict[str, Any]:
-    return {"delivery": told.address.rpartition("/")[2], **more}
+def _build_work_item(accepted: AcceptedDelivery, **more: Any) -> dict[str, Any]:
+    return {"delivery": accepted.address.rpartition("/")[2], **more}

@@ -15,14 +15,14 @@ from uuid import UUID
 
 from integration.core import decimal_json
 
-THING = "urn:faults:thing"
-MARK = "urn:faults:mark"
+TRACKED_SYSTEM = "urn:faults:thing"
+MARKER_SYSTEM = "urn:faults:mark"
 
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Thing:
+class TrackedResource:
     """One resource; `identity` is Type/id where the sender gives it."""
 
     type: str
@@ -31,27 +31,27 @@ class Thing:
 
     @property
     def query(self) -> str:
-        return f"identifier={THING}|{self.name}"
+        return f"identifier={TRACKED_SYSTEM}|{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class EntryIntent:
     """What one entry wants: `sets` a state, `ensures` that there is one, `deletes`, or `fails`,
     because it, or what it depends on, is wrong. `turn` orders the entries about one thing."""
 
-    does: str
-    thing: Thing
-    mark: str
-    turn: int = 0
+    action: str
+    tracked: TrackedResource
+    marker: str
+    sequence: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class Delivery:
     """One delivery. `times`: how often the sender sends it, whatever the answer."""
 
     name: str
     body: bytes
-    asked: tuple[Asked, ...]
+    intents: tuple[EntryIntent, ...]
     method: str = "POST"
     path: str = ""
     headers: dict[str, str] = field(default_factory=dict)
@@ -59,10 +59,10 @@ class Sent:
 
 
 # Deliveries that one sender sends one after the other, each once the last is accepted.
-Stream = Sequence[Sent]
+Stream = Sequence[Delivery]
 
 
-class Maker:
+class DeliveryFactory:
     """Makes things, ids and wishes; the same for the same seed."""
 
     def __init__(self, seed: str) -> None:
@@ -70,55 +70,55 @@ class Maker:
         self.random = Random(seed)
         self._numbers = count(1)
 
-    def guid(self) -> str:
+    def make_guid(self) -> str:
         return str(UUID(int=self.random.getrandbits(128), version=4))
 
-    def thing(self, type_: str, *, given: bool = False) -> Thing:
+    def make_resource(self, type_: str, *, given: bool = False) -> TrackedResource:
         name = f"{self.seed}-{next(self._numbers)}"
-        return Thing(type_, name, f"{type_}/{self.guid()}" if given else None)
+        return TrackedResource(type_, name, f"{type_}/{self.make_guid()}" if given else None)
 
-    def asked(self, does: str, thing: Thing, turn: int = 0) -> Asked:
-        return Asked(does, thing, f"{thing.name}.{next(self._numbers)}", turn)
+    def make_intent(self, action: str, tracked: TrackedResource, sequence: int = 0) -> EntryIntent:
+        return EntryIntent(action, tracked, f"{tracked.name}.{next(self._numbers)}", sequence)
 
-    def clinic(self) -> Thing:
+    def make_clinic(self) -> TrackedResource:
         """One of a few that many deliveries ask for."""
-        return Thing("Organization", f"{self.seed}-clinic-{self.random.randrange(3)}")
+        return TrackedResource("Organization", f"{self.seed}-clinic-{self.random.randrange(3)}")
 
 
-def resource(asked: Asked, subject: str | None = None, **more: Any) -> Json:
+def build_resource(intent: EntryIntent, subject: str | None = None, **more: Any) -> Json:
     """The resource in the state that the entry wants."""
-    thing = asked.thing
-    made: Json = {"resourceType": thing.type}
-    if thing.identity:
-        made["id"] = thing.identity.partition("/")[2]
-    made["identifier"] = [
-        {"system": THING, "value": thing.name},
-        {"system": MARK, "value": asked.mark},
+    tracked = intent.tracked
+    document: Json = {"resourceType": tracked.type}
+    if tracked.identity:
+        document["id"] = tracked.identity.partition("/")[2]
+    document["identifier"] = [
+        {"system": TRACKED_SYSTEM, "value": tracked.name},
+        {"system": MARKER_SYSTEM, "value": intent.marker},
     ]
-    match thing.type:
+    match tracked.type:
         case "Patient":
-            made |= {"name": [{"family": asked.mark, "given": ["Ada"]}], "gender": "female"}
+            document |= {"name": [{"family": intent.marker, "given": ["Ada"]}], "gender": "female"}
         case "Organization":
-            made |= {"name": "Clinic"}
+            document |= {"name": "Clinic"}
         case "Observation":
-            made |= {"status": "final", "code": {"text": "weight"}}
-            made |= {"subject": {"reference": subject}} if subject else {}
-    return made | more
+            document |= {"status": "final", "code": {"text": "weight"}}
+            document |= {"subject": {"reference": subject}} if subject else {}
+    return document | more
 
 
-def entry(asked: Asked, full_url: str | None = None, **content: Any) -> Json:
+def build_entry(intent: EntryIntent, full_url: str | None = None, **content: Any) -> Json:
     """As a batch or a transaction asks for it: a create, or by the identity that is given."""
-    thing = asked.thing
-    if asked.does == "deletes":
-        return {"request": {"method": "DELETE", "url": thing.identity}}
-    request = {"method": "POST", "url": thing.type}
-    if thing.identity:
-        request = {"method": "PUT", "url": thing.identity}
-    if asked.does == "ensures":
-        request["ifNoneExist"] = thing.query
+    tracked = intent.tracked
+    if intent.action == "deletes":
+        return {"request": {"method": "DELETE", "url": tracked.identity}}
+    request = {"method": "POST", "url": tracked.type}
+    if tracked.identity:
+        request = {"method": "PUT", "url": tracked.identity}
+    if intent.action == "ensures":
+        request["ifNoneExist"] = tracked.query
     named = {"fullUrl": full_url} if full_url else {}
-    return {**named, "resource": resource(asked, **content), "request": request}
+    return {**named, "resource": build_resource(intent, **content), "request": request}
 
 
-def bundle(kind: str, entries: Sequence[Json]) -> bytes:
+def build_bundle(kind: str, entries: Sequence[Json]) -> bytes:
     return decimal_json.encode({"resourceType": "Bundle", "type": kind, "entry": list(entries)})

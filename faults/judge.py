@@ -9,49 +9,49 @@ from itertools import count
 import httpx
 
 from faults import truth
-from faults.verdict import Finding, Tally, Told, judged
+from faults.verdict import AcceptedDelivery, Finding, Tally, judge_deliveries
 from local.services import Running
 
-_MOST_TOLD = 10  # of one kind of harm
+_MAX_SHOWN = 10  # of one kind of harm
 
 
 @dataclass(slots=True)
 class Report:
-    """All that was found. `tell` shows progress; `seed` repeats the run."""
+    """All that was found. `print_line` shows progress; `seed` repeats the run."""
 
     http: httpx.AsyncClient
     running: Running
     seed: str
-    tell: Callable[[str], None] = lambda _: None
+    print_line: Callable[[str], None] = lambda _: None
     tally: Tally = field(default_factory=Tally)
     _numbers: count[int] = field(default_factory=lambda: count(1))
 
     def next_number(self) -> int:
         return next(self._numbers)
 
-    def progress(self, text: str) -> None:
-        self.tell(f"{text}; so far {str(self.tally).removeprefix('faults: ')}")
+    def print_progress(self, text: str) -> None:
+        self.print_line(f"{text}; so far {str(self.tally).removeprefix('faults: ')}")
 
-    def note(self, left: str | None) -> None:
+    def record_stuck_work(self, stuck: str | None) -> None:
         """Work that has got stuck in a queue."""
-        if left:
-            self._add(Tally(findings=[Finding("unexplained", f"seed {self.seed}", left)]), 1)
+        if stuck:
+            self._add_tally(Tally(findings=[Finding("unexplained", f"seed {self.seed}", stuck)]), 1)
 
-    async def judge(self, told: Sequence[Told], where: str, injected: int) -> Tally:
+    async def judge(self, accepted: Sequence[AcceptedDelivery], where: str, injected: int) -> Tally:
         """Hold what the relay told of these deliveries against what the servers hold."""
-        things = [asked.thing for each in told for asked in each.sent.asked]
-        held = await truth.held(self.http, self.running.fhir_url, things)
-        identities = {each.identities[0] for each in held.values() if each.identities}
-        rows = await truth.rows(self.http, self.running.dataverse_url, identities)
-        tally = judged(told, held, rows, f"seed {self.seed}, {where}")
+        tracked = [intent.tracked for item in accepted for intent in item.sent.intents]
+        held = await truth.read_resources(self.http, self.running.fhir_url, tracked)
+        identities = {item.identities[0] for item in held.values() if item.identities}
+        rows = await truth.read_contacts(self.http, self.running.dataverse_url, identities)
+        tally = judge_deliveries(accepted, held, rows, f"seed {self.seed}, {where}")
         tally.counts["injected"] += injected
-        self._add(tally)
+        self._add_tally(tally)
         return tally
 
-    def _add(self, tally: Tally, unexplained: int = 0) -> None:
+    def _add_tally(self, tally: Tally, unexplained: int = 0) -> None:
         tally.counts["unexplained"] += unexplained
-        for found in tally.findings:
-            if sum(each.harm == found.harm for each in self.tally.findings) < _MOST_TOLD:
-                self.tell(f"  {found.harm.upper()} {found.where}\n      {found.what}")
-            self.tally.findings.append(found)
+        for finding in tally.findings:
+            if sum(finding.harm == finding.harm for finding in self.tally.findings) < _MAX_SHOWN:
+                self.print_line(f"  {finding.harm.upper()} {finding.where}\n      {finding.what}")
+            self.tally.findings.append(finding)
         self.tally.counts.update(tally.counts)

@@ -5,172 +5,222 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from faults.deliveries import Asked, Json, Maker, Sent, Stream, bundle, entry, resource
+from faults.deliveries import (
+    Delivery,
+    DeliveryFactory,
+    EntryIntent,
+    Json,
+    Stream,
+    build_bundle,
+    build_entry,
+    build_resource,
+)
 from integration.core import decimal_json
 
 
-def streams(make: Maker) -> Iterator[Stream]:
+def generate_streams(factory: DeliveryFactory) -> Iterator[Stream]:
     """Without end, of all kinds in turn, in an order of chance."""
     kinds = list(KINDS)
     while True:
-        make.random.shuffle(kinds)
-        yield from (kind(make) for kind in kinds)
+        factory.random.shuffle(kinds)
+        yield from (kind(factory) for kind in kinds)
 
 
-def some(make: Maker, number: int) -> list[Stream]:
-    return list(islice(streams(make), number))
+def take_streams(factory: DeliveryFactory, number: int) -> list[Stream]:
+    return list(islice(generate_streams(factory), number))
 
 
-def chart(make: Maker, size: int, does: str = "sets") -> tuple[list[Asked], list[Json]]:
+def make_chart(
+    factory: DeliveryFactory, size: int, does: str = "sets"
+) -> tuple[list[EntryIntent], list[Json]]:
     """A patient and what refers to it, all by placeholders."""
-    who, where = make.guid(), make.guid()
-    patient, clinic = make.asked(does, make.thing("Patient")), make.asked("ensures", make.clinic())
-    rest = [make.asked(does, make.thing("Observation")) for _ in range(size - 2)]
+    who, where = factory.make_guid(), factory.make_guid()
+    patient, clinic = (
+        factory.make_intent(does, factory.make_resource("Patient")),
+        factory.make_intent("ensures", factory.make_clinic()),
+    )
+    rest = [
+        factory.make_intent(does, factory.make_resource("Observation")) for _ in range(size - 2)
+    ]
     here = {"managingOrganization": {"reference": f"urn:uuid:{where}"}}
     entries = [
-        entry(patient, f"urn:uuid:{who}", **here),
-        entry(clinic, f"urn:uuid:{where}"),
-        *(entry(asked, subject=f"urn:uuid:{who}") for asked in rest),
+        build_entry(patient, f"urn:uuid:{who}", **here),
+        build_entry(clinic, f"urn:uuid:{where}"),
+        *(build_entry(intent, subject=f"urn:uuid:{who}") for intent in rest),
     ]
     return [patient, clinic, *rest], entries
 
 
-def transaction(make: Maker) -> Stream:
-    asked, entries = chart(make, 5)
-    return [Sent("transaction", bundle("transaction", entries), tuple(asked))]
+def make_transaction(factory: DeliveryFactory) -> Stream:
+    intents, entries = make_chart(factory, 5)
+    return [Delivery("transaction", build_bundle("transaction", entries), tuple(intents))]
 
 
-def keyed(make: Maker) -> Stream:
+def make_keyed(factory: DeliveryFactory) -> Stream:
     """Sent twice with one key."""
-    asked, entries = chart(make, 4)
-    key = {"idempotency-key": make.guid()}
-    body = bundle("transaction", entries)
-    return [Sent("transaction with a key", body, tuple(asked), headers=key, times=2)]
+    intents, entries = make_chart(factory, 4)
+    key = {"idempotency-key": factory.make_guid()}
+    body = build_bundle("transaction", entries)
+    return [Delivery("transaction with a key", body, tuple(intents), headers=key, times=2)]
 
 
-def twice(make: Maker) -> Stream:
+def make_repeated(factory: DeliveryFactory) -> Stream:
     """The same bytes twice, without a key."""
-    asked = make.asked("sets", make.thing("Patient"))
-    return [Sent("the same bytes twice", bundle("batch", [entry(asked)]), (asked,), times=2)]
-
-
-def large(make: Maker) -> Stream:
-    """Above the limit, and all of one piece."""
-    asked, entries = chart(make, 14)
-    return [Sent("split transaction", bundle("transaction", entries), tuple(asked))]
-
-
-def parts(make: Maker) -> Stream:
-    """Above the limit, in pieces that do not know each other."""
-    asked: list[Asked] = []
-    entries = []
-    for _ in range(4):
-        who = make.guid()
-        patient = make.asked("sets", make.thing("Patient"))
-        rest = [make.asked("sets", make.thing("Observation")) for _ in range(2)]
-        entries.append(entry(patient, f"urn:uuid:{who}"))
-        entries += [entry(each, subject=f"urn:uuid:{who}") for each in rest]
-        asked += [patient, *rest]
-    return [Sent("fanned-out transaction", bundle("transaction", entries), tuple(asked))]
-
-
-def batch(make: Maker) -> Stream:
-    """Creates, updates, a conditional update; then deletes of some of it."""
-    one, other = make.thing("Patient", given=True), make.thing("Observation", given=True)
-    found = make.thing("Patient")
-    asked = [make.asked("sets", thing) for thing in (one, other, make.thing("Observation"), found)]
-    entries = [entry(each) for each in asked]
-    entries[3]["request"] = {"method": "PUT", "url": f"Patient?{found.query}"}
-    gone = [make.asked("deletes", one), make.asked("deletes", other)]
-    new = make.asked("sets", make.thing("Patient"))
-    then = [*gone, new]
+    intent = factory.make_intent("sets", factory.make_resource("Patient"))
     return [
-        Sent("batch", bundle("batch", entries), tuple(asked)),
-        Sent("batch that deletes", bundle("batch", [entry(each) for each in then]), tuple(then)),
-    ]
-
-
-def updates(make: Maker) -> Stream:
-    """One patient again and again, each time as a single resource."""
-    thing = make.thing("Patient", given=True)
-    path = f"/{thing.identity}"
-    stream = []
-    for number in range(4):
-        asked = make.asked("deletes" if number == 2 else "sets", thing)
-        body = b"" if asked.does == "deletes" else decimal_json.encode(resource(asked))
-        method = "DELETE" if asked.does == "deletes" else "PUT"
-        stream.append(Sent("single resource", body, (asked,), method, path))
-    return stream
-
-
-def corrections(make: Maker) -> Stream:
-    """The same two resources in a transaction, again in one, in a batch, in one above the limit."""
-    things = [make.thing("Patient", given=True), make.thing("Observation", given=True)]
-    stream = []
-    for kind, more in (("transaction", 0), ("transaction", 0), ("batch", 0), ("transaction", 8)):
-        asked = [make.asked("sets", thing) for thing in things]
-        asked += [make.asked("sets", make.thing("Observation")) for _ in range(more)]
-        subject = things[0].identity
-        entries = [entry(asked[0]), *(entry(each, subject=subject) for each in asked[1:])]
-        stream.append(Sent(f"correction by {kind}", bundle(kind, entries), tuple(asked)))
-    return stream
-
-
-def conditional(make: Maker) -> Stream:
-    """A single conditional create of what others ask for too."""
-    asked = make.asked("ensures", make.clinic())
-    body = decimal_json.encode(resource(asked))
-    headers = {"if-none-exist": asked.thing.query}
-    return [Sent("conditional create", body, (asked,), path="/Organization", headers=headers)]
-
-
-def lines(make: Maker) -> Stream:
-    """NDJSON, of which the third line is broken."""
-    asked = [
-        make.asked("sets", make.thing("Patient", given=True)),
-        make.asked("sets", make.thing("Patient")),
-        make.asked("fails", make.thing("Patient")),
-        make.asked("sets", make.thing("Observation", given=True)),
-    ]
-    texts = [decimal_json.encode(resource(each)) for each in asked]
-    texts[2] = texts[2][:-1]
-    headers = {"content-type": "application/fhir+ndjson"}
-    return [Sent("ndjson", b"\n".join(texts), tuple(asked), headers=headers)]
-
-
-def collection(make: Maker) -> Stream:
-    asked = [make.asked("sets", make.thing("Patient", given=n > 0)) for n in range(3)]
-    return [
-        Sent(
-            "collection",
-            bundle("collection", [{"resource": resource(a)} for a in asked]),
-            tuple(asked),
+        Delivery(
+            "the same bytes twice", build_bundle("batch", [build_entry(intent)]), (intent,), times=2
         )
     ]
 
 
-def history(make: Maker) -> Stream:
-    """Three versions of a patient, the newest first."""
-    thing = make.thing("Patient", given=True)
-    asked = [make.asked("sets", thing, turn) for turn in (3, 2, 1)]
-    entries = [entry(each, meta={"versionId": str(each.turn)}) for each in asked]
-    return [Sent("history", bundle("history", entries), tuple(asked))]
+def make_large(factory: DeliveryFactory) -> Stream:
+    """Above the limit, and all of one piece."""
+    intents, entries = make_chart(factory, 14)
+    return [Delivery("split transaction", build_bundle("transaction", entries), tuple(intents))]
 
 
-def wrong(make: Maker) -> Stream:
-    """A batch in which one entry is wrong, and a transaction of the same kind."""
-    good = [make.asked("sets", make.thing("Patient")) for _ in range(2)]
-    bad = make.asked("fails", make.thing("Patient"))
-    entries = [entry(good[0]), entry(bad, gender="wrong"), entry(good[1])]
-    lost = [make.asked("fails", make.thing("Patient")) for _ in range(2)]
-    whole = [entry(lost[0]), entry(lost[1], gender="wrong")]
+def make_parts(factory: DeliveryFactory) -> Stream:
+    """Above the limit, in pieces that do not know each other."""
+    intents: list[EntryIntent] = []
+    entries = []
+    for _ in range(4):
+        who = factory.make_guid()
+        patient = factory.make_intent("sets", factory.make_resource("Patient"))
+        rest = [factory.make_intent("sets", factory.make_resource("Observation")) for _ in range(2)]
+        entries.append(build_entry(patient, f"urn:uuid:{who}"))
+        entries += [build_entry(intent, subject=f"urn:uuid:{who}") for intent in rest]
+        intents += [patient, *rest]
     return [
-        Sent("batch with a wrong entry", bundle("batch", entries), (good[0], bad, good[1])),
-        Sent("wrong transaction", bundle("transaction", whole), tuple(lost)),
+        Delivery("fanned-out transaction", build_bundle("transaction", entries), tuple(intents))
     ]
 
 
-KINDS: tuple[Callable[[Maker], Stream], ...] = (
-    transaction, keyed, twice, large, parts, batch, updates, corrections,
-    conditional, lines, collection, history, wrong,
+def make_batch(factory: DeliveryFactory) -> Stream:
+    """Creates, updates, a conditional update; then deletes of some of it."""
+    patient, observation = (
+        factory.make_resource("Patient", given=True),
+        factory.make_resource("Observation", given=True),
+    )
+    found = factory.make_resource("Patient")
+    intents = [
+        factory.make_intent("sets", thing)
+        for thing in (patient, observation, factory.make_resource("Observation"), found)
+    ]
+    entries = [build_entry(intent) for intent in intents]
+    entries[3]["request"] = {"method": "PUT", "url": f"Patient?{found.query}"}
+    deletions = [
+        factory.make_intent("deletes", patient),
+        factory.make_intent("deletes", observation),
+    ]
+    new = factory.make_intent("sets", factory.make_resource("Patient"))
+    then = [*deletions, new]
+    return [
+        Delivery("batch", build_bundle("batch", entries), tuple(intents)),
+        Delivery(
+            "batch that deletes",
+            build_bundle("batch", [build_entry(intent) for intent in then]),
+            tuple(then),
+        ),
+    ]
+
+
+def make_updates(factory: DeliveryFactory) -> Stream:
+    """One patient again and again, each time as a single resource."""
+    thing = factory.make_resource("Patient", given=True)
+    path = f"/{thing.identity}"
+    stream = []
+    for number in range(4):
+        intent = factory.make_intent("deletes" if number == 2 else "sets", thing)
+        body = b"" if intent.action == "deletes" else decimal_json.encode(build_resource(intent))
+        method = "DELETE" if intent.action == "deletes" else "PUT"
+        stream.append(Delivery("single resource", body, (intent,), method, path))
+    return stream
+
+
+def make_corrections(factory: DeliveryFactory) -> Stream:
+    """The same two resources in a transaction, again in one, in a batch, in one above the limit."""
+    things = [
+        factory.make_resource("Patient", given=True),
+        factory.make_resource("Observation", given=True),
+    ]
+    stream = []
+    for kind, more in (("transaction", 0), ("transaction", 0), ("batch", 0), ("transaction", 8)):
+        intents = [factory.make_intent("sets", thing) for thing in things]
+        intents += [
+            factory.make_intent("sets", factory.make_resource("Observation")) for _ in range(more)
+        ]
+        subject = things[0].identity
+        entries = [
+            build_entry(intents[0]),
+            *(build_entry(intent, subject=subject) for intent in intents[1:]),
+        ]
+        stream.append(
+            Delivery(f"correction by {kind}", build_bundle(kind, entries), tuple(intents))
+        )
+    return stream
+
+
+def make_conditional(factory: DeliveryFactory) -> Stream:
+    """A single conditional create of what others ask for too."""
+    intent = factory.make_intent("ensures", factory.make_clinic())
+    body = decimal_json.encode(build_resource(intent))
+    headers = {"if-none-exist": intent.tracked.query}
+    return [Delivery("conditional create", body, (intent,), path="/Organization", headers=headers)]
+
+
+def make_lines(factory: DeliveryFactory) -> Stream:
+    """NDJSON, of which the third line is broken."""
+    intents = [
+        factory.make_intent("sets", factory.make_resource("Patient", given=True)),
+        factory.make_intent("sets", factory.make_resource("Patient")),
+        factory.make_intent("fails", factory.make_resource("Patient")),
+        factory.make_intent("sets", factory.make_resource("Observation", given=True)),
+    ]
+    texts = [decimal_json.encode(build_resource(intent)) for intent in intents]
+    texts[2] = texts[2][:-1]
+    headers = {"content-type": "application/fhir+ndjson"}
+    return [Delivery("ndjson", b"\n".join(texts), tuple(intents), headers=headers)]
+
+
+def make_collection(factory: DeliveryFactory) -> Stream:
+    intents = [
+        factory.make_intent("sets", factory.make_resource("Patient", given=n > 0)) for n in range(3)
+    ]
+    return [
+        Delivery(
+            "collection",
+            build_bundle("collection", [{"resource": build_resource(a)} for a in intents]),
+            tuple(intents),
+        )
+    ]
+
+
+def make_history(factory: DeliveryFactory) -> Stream:
+    """Three versions of a patient, the newest first."""
+    thing = factory.make_resource("Patient", given=True)
+    intents = [factory.make_intent("sets", thing, turn) for turn in (3, 2, 1)]
+    entries = [build_entry(intent, meta={"versionId": str(intent.sequence)}) for intent in intents]
+    return [Delivery("history", build_bundle("history", entries), tuple(intents))]
+
+
+def make_wrong(factory: DeliveryFactory) -> Stream:
+    """A batch in which one entry is wrong, and a transaction of the same kind."""
+    good = [factory.make_intent("sets", factory.make_resource("Patient")) for _ in range(2)]
+    bad = factory.make_intent("fails", factory.make_resource("Patient"))
+    entries = [build_entry(good[0]), build_entry(bad, gender="wrong"), build_entry(good[1])]
+    lost = [factory.make_intent("fails", factory.make_resource("Patient")) for _ in range(2)]
+    whole = [build_entry(lost[0]), build_entry(lost[1], gender="wrong")]
+    return [
+        Delivery(
+            "batch with a wrong entry", build_bundle("batch", entries), (good[0], bad, good[1])
+        ),
+        Delivery("wrong transaction", build_bundle("transaction", whole), tuple(lost)),
+    ]
+
+
+KINDS: tuple[Callable[[DeliveryFactory], Stream], ...] = (
+    make_transaction, make_keyed, make_repeated, make_large, make_parts, make_batch,
+    make_updates, make_corrections, make_conditional, make_lines, make_collection,
+    make_history, make_wrong,
 )  # fmt: skip

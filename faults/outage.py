@@ -14,26 +14,26 @@ from itertools import count
 import httpx
 
 from faults import kinds
-from faults.deliveries import Maker, Sent
+from faults.deliveries import Delivery, DeliveryFactory
 from faults.judge import Report
-from faults.verdict import Answer, Told
+from faults.verdict import AcceptedDelivery, EntryAnswer
 from integration.core.http import Upstream
 from integration.core.model import Status, WorkItem
-from integration.core.rate_limiter import Limiter, full
+from integration.core.rate_limiter import Limiter, build_full_limit
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.intake.accept import Accepted, Intake, accept
 from integration.intake.http_request import IncomingRequest
 from integration.journal.guard_store import MemoryGuardStore
-from integration.journal.keys import new_delivery_id
+from integration.journal.keys import make_delivery_id
+from integration.journal.pending_lookups import MemoryPendingLookups
 from integration.journal.store import MemoryJournal
-from integration.journal.waits import MemoryWaits
 from integration.journal.write_guard import WriteGuard
-from integration.mapping.load import shipped
+from integration.mapping.load import load_shipped_maps
 from integration.mirror import mirror, web_api_sink
 from integration.mirror.mirror import Mirror
-from integration.mirror.web_api_sink import WebApi
+from integration.mirror.web_api_sink import WebApiSink
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender
 from integration.relay import process
@@ -47,7 +47,7 @@ MAX_AGE = 72 * HOUR
 LEASE = 330.0  # of a turn, as by default
 
 # 2, 4, 8 … 900 seconds: in two hours a claim comes back less often than this.
-MOST_TRIES = 20
+MAX_ATTEMPTS = 20
 
 
 class Clock:
@@ -63,7 +63,7 @@ class Clock:
     def now(self) -> datetime:
         return self._begin + timedelta(seconds=self.seconds)
 
-    async def pause(self, seconds: float) -> None:
+    async def advance(self, seconds: float) -> None:
         self.seconds += seconds
 
 
@@ -73,35 +73,35 @@ class Queues:
 
     clock: Clock
     waiting: list[tuple[float, int, str, WorkItem]] = field(default_factory=list)
-    most_tries: int = 0
+    max_attempts: int = 0
     _numbers: count[int] = field(default_factory=count)
 
-    async def send(self, queue: str, claim: WorkItem, delay: float = 0) -> None:
+    async def send(self, queue: str, work_item: WorkItem, delay: float = 0) -> None:
         due = self.clock() + round(delay)
-        heapq.heappush(self.waiting, (due, next(self._numbers), queue, claim))
+        heapq.heappush(self.waiting, (due, next(self._numbers), queue, work_item))
 
     def take(self) -> tuple[str, WorkItem]:
-        due, _, queue, claim = heapq.heappop(self.waiting)
+        due, _, queue, work_item = heapq.heappop(self.waiting)
         self.clock.seconds = max(self.clock.seconds, due)
-        self.most_tries = max(self.most_tries, claim.attempt + 1)
-        return queue, claim
+        self.max_attempts = max(self.max_attempts, work_item.attempt + 1)
+        return queue, work_item
 
 
 @dataclass(slots=True)
-class Gone(httpx.AsyncBaseTransport):
+class OutageTransport(httpx.AsyncBaseTransport):
     """In front of a real server: for a while nobody answers, in one of several ways."""
 
     clock: Clock
     begin: float
     end: float
-    onward: httpx.AsyncHTTPTransport = field(default_factory=httpx.AsyncHTTPTransport)
-    met: int = 0
+    inner: httpx.AsyncHTTPTransport = field(default_factory=httpx.AsyncHTTPTransport)
+    refused: int = 0
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if not self.begin <= self.clock() < self.end:
-            return await self.onward.handle_async_request(request)
-        self.met += 1
-        match self.met % 4:
+            return await self.inner.handle_async_request(request)
+        self.refused += 1
+        match self.refused % 4:
             case 0:
                 raise httpx.ConnectError("refused", request=request)
             case 1:
@@ -112,11 +112,11 @@ class Gone(httpx.AsyncBaseTransport):
                 return httpx.Response(429, headers={"retry-after": "30"}, request=request)
 
     async def aclose(self) -> None:
-        await self.onward.aclose()
+        await self.inner.aclose()
 
 
 @dataclass(frozen=True, slots=True)
-class Verbs:
+class RelayParts:
     """What the doors would be handed."""
 
     clock: Clock
@@ -126,72 +126,79 @@ class Verbs:
     relay: Relay
     mirror: Mirror
 
-    async def work(self, until: float | None = None) -> None:
+    async def run_until(self, until: float | None = None) -> None:
         """Hand out claims until none is left, or none is due before `until`."""
         queues = self.queues
         while queues.waiting and (until is None or queues.waiting[0][0] <= until):
-            queue, claim = queues.take()
+            queue, work_item = queues.take()
             if queue == RELAY_QUEUE:
-                await process.process(self.relay, claim)
+                await process.process(self.relay, work_item)
             else:
-                await mirror.mirror(self.mirror, claim)
+                await mirror.mirror_resource(self.mirror, work_item)
         if until is not None:
             self.clock.seconds = max(self.clock.seconds, until)
 
 
 @asynccontextmanager
-async def verbs(running: Running, transport: Gone, clock: Clock) -> AsyncIterator[Verbs]:
+async def open_parts(
+    running: Running, transport: OutageTransport, clock: Clock
+) -> AsyncIterator[RelayParts]:
     """Journal and queues in memory; the FHIR server and Dataverse are the real ones beyond."""
     journal, queues, ids, tokens = MemoryJournal(), Queues(clock), count(1), count(1)
-    outbox: QueueSender = queues
+    sender: QueueSender = queues
 
-    def neighbour(name: str, base: str, http: httpx.AsyncClient) -> Upstream:
-        room = Limiter(full(16), 10.0, clock, clock.pause)
-        return Upstream(name, base, http, room, pause=clock.pause, jitter=lambda: 0.5)
+    def make_upstream(name: str, base: str, http: httpx.AsyncClient) -> Upstream:
+        limiter = Limiter(build_full_limit(16), 10.0, clock, clock.advance)
+        return Upstream(name, base, http, limiter, pause=clock.advance, jitter=lambda: 0.5)
 
     async with (
         httpx.AsyncClient(transport=transport) as fhir_http,
         httpx.AsyncClient() as dataverse_http,
     ):
-        fhir = FhirServer(neighbour("FHIR server", running.fhir_url, fhir_http))
-        dataverse = Dataverse(neighbour("Dataverse", running.dataverse_url, dataverse_http))
-        maps = shipped()
-        queue_of = {
-            name: MIRROR_QUEUE for name, each in maps.items() if each.routes[0] == "dataverse"
+        fhir = FhirServer(make_upstream("FHIR server", running.fhir_url, fhir_http))
+        dataverse = Dataverse(make_upstream("Dataverse", running.dataverse_url, dataverse_http))
+        maps = load_shipped_maps()
+        queues_by_type = {
+            name: MIRROR_QUEUE
+            for name, entity_map in maps.items()
+            if entity_map.routes[0] == "dataverse"
         }
 
-        async def followed() -> Mapping[str, str]:
-            return queue_of
+        async def find_queues() -> Mapping[str, str]:
+            return queues_by_type
 
-        order = WriteGuard(
+        guard = WriteGuard(
             MemoryGuardStore(),
             LEASE,
             lambda: clock.now().timestamp(),
             lambda: f"token {next(tokens)}",
-            clock.pause,
+            clock.advance,
             lambda: 0.5,
         )
-        yield Verbs(
+        yield RelayParts(
             clock,
             queues,
             journal,
             Intake(
                 journal,
-                outbox,
+                sender,
                 clock.now,
-                lambda now: new_delivery_id(now, next(ids)),
+                lambda now: make_delivery_id(now, next(ids)),
                 max_bytes=1_000_000,
             ),
             Relay(
-                LaneContext(journal, outbox, fhir, order, followed),
+                LaneContext(journal, sender, fhir, guard, find_queues),
                 Limits(10),
                 clock.now,
                 MAX_AGE,
             ),
             Mirror(
                 journal,
-                outbox,
-                partial(web_api_sink.bring, WebApi(fhir, dataverse, MemoryWaits(), outbox, maps)),
+                sender,
+                partial(
+                    web_api_sink.bring_up_to_date,
+                    WebApiSink(fhir, dataverse, MemoryPendingLookups(), sender, maps),
+                ),
                 maps,
                 {},
                 clock.now,
@@ -200,39 +207,43 @@ async def verbs(running: Running, transport: Gone, clock: Clock) -> AsyncIterato
         )
 
 
-async def endured(running: Running, report: Report, maker: Maker, streams: int) -> str:
+async def run_outage(running: Running, report: Report, maker: DeliveryFactory, streams: int) -> str:
     """Streams that come before, during and after an outage. How it went."""
     clock = Clock()
-    gone = Gone(clock, 60.0, 60.0 + HOURS * HOUR)
-    async with verbs(running, gone, clock) as it:
-        told = []
-        for stream in kinds.some(maker, streams):
+    transport = OutageTransport(clock, 60.0, 60.0 + HOURS * HOUR)
+    async with open_parts(running, transport, clock) as parts:
+        accepted = []
+        for stream in kinds.take_streams(maker, streams):
             for sent in stream:
-                told += [await _accepted(it, sent) for _ in range(sent.times)]
-            await it.work(until=clock() + 1.5 * HOURS * HOUR / streams)
-        await it.work()
-        unique = {each.address: each for each in told}
-        ended = [await _ended(it, each) for each in unique.values()]
-        most = it.queues.most_tries
+                accepted += [await _accept(parts, sent) for _ in range(sent.times)]
+            await parts.run_until(until=clock() + 1.5 * HOURS * HOUR / streams)
+        await parts.run_until()
+        unique = {delivery.address: delivery for delivery in accepted}
+        outcomes = [await _read_outcome(parts, delivery) for delivery in unique.values()]
+        max_attempts = parts.queues.max_attempts
     where = f"outage of {HOURS} hours, {streams} streams"
-    await report.judge(ended, where, injected=gone.met)
-    if most > MOST_TRIES:
-        report.note(f"{where}: a claim was tried {most} times")
-    return f"{gone.met} requests refused in {HOURS} hours, a claim tried {most} times"
+    await report.judge(outcomes, where, injected=transport.refused)
+    if max_attempts > MAX_ATTEMPTS:
+        report.record_stuck_work(f"{where}: a claim was tried {max_attempts} times")
+    return (
+        f"{transport.refused} requests refused in {HOURS} hours, a claim tried {max_attempts} times"
+    )
 
 
-async def _accepted(it: Verbs, sent: Sent) -> Told:
+async def _accept(parts: RelayParts, sent: Delivery) -> AcceptedDelivery:
     kind, _, identifier = sent.path.strip("/").partition("/")
     headers = {"content-type": "application/fhir+json", **sent.headers}
-    ask = IncomingRequest(sent.method, kind or None, identifier or None, headers, sent.body)
-    accepted = await accept(it.intake, ask)
+    request = IncomingRequest(sent.method, kind or None, identifier or None, headers, sent.body)
+    accepted = await accept(parts.intake, request)
     assert isinstance(accepted, Accepted)
-    return Told(sent, accepted.delivery, None)
+    return AcceptedDelivery(sent, accepted.delivery, None)
 
 
-async def _ended(it: Verbs, told: Told) -> Told:
-    delivery = await it.journal.delivery(told.address)
+async def _read_outcome(parts: RelayParts, accepted: AcceptedDelivery) -> AcceptedDelivery:
+    delivery = await parts.journal.get_delivery(accepted.address)
     if delivery is None or delivery.status is not Status.DONE:
-        return replace(told, state=str(delivery and (delivery.status, delivery.reason)))
-    outcomes = await it.journal.outcomes(told.address)
-    return replace(told, answers=[Answer(each.status, str(each.issues)) for each in outcomes])
+        return replace(accepted, state=str(delivery and (delivery.status, delivery.reason)))
+    results = await parts.journal.list_entry_results(accepted.address)
+    return replace(
+        accepted, answers=[EntryAnswer(result.status, str(result.issues)) for result in results]
+    )

@@ -31,12 +31,12 @@ class Proxy:
     upstream: tuple[int, ...]
     ports: tuple[int, ...] = ()
     faults: deque[str] = field(default_factory=deque)
-    met: int = 0
+    injected: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def opened(cls, upstream: tuple[int, ...]) -> AsyncIterator[Proxy]:
+    async def open(cls, upstream: tuple[int, ...]) -> AsyncIterator[Proxy]:
         proxy = cls(upstream)
         limits = httpx.Limits(
             max_connections=200, max_keepalive_connections=100, keepalive_expiry=2
@@ -44,11 +44,11 @@ class Proxy:
         async with httpx.AsyncClient(timeout=60, limits=limits, trust_env=False) as http:
             servers, tasks = [], []
             for port in upstream:
-                server = _server(_App(proxy, http, f"http://{ADDRESS}:{port}"))
-                listening = socket.create_server((ADDRESS, 0))
-                proxy.ports += (listening.getsockname()[1],)
+                server = _build_server(_App(proxy, http, f"http://{ADDRESS}:{port}"))
+                listener = socket.create_server((ADDRESS, 0))
+                proxy.ports += (listener.getsockname()[1],)
                 servers.append(server)
-                tasks.append(asyncio.create_task(server.serve(sockets=[listening])))
+                tasks.append(asyncio.create_task(server.serve(sockets=[listener])))
             try:
                 yield proxy
             finally:
@@ -56,10 +56,10 @@ class Proxy:
                     server.should_exit = True
                 await asyncio.gather(*tasks)
 
-    def next_fault(self, scope: Scope) -> str | None:
+    def take_fault(self, scope: Scope) -> str | None:
         if not self.faults or (scope["method"] == "GET" and scope["path"].endswith("/messages")):
             return None
-        self.met += 1
+        self.injected += 1
         self.kinds[self.faults[0]] += 1
         return self.faults.popleft()
 
@@ -71,10 +71,10 @@ class _App:
     base: str
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = await self._request(scope, receive)
-        fault = self.proxy.next_fault(scope)
+        request = await self._read_request(scope, receive)
+        fault = self.proxy.take_fault(scope)
         if fault in ("500", "503"):
-            await _answer(send, int(fault), [], b"")
+            await _send_response(send, int(fault), [], b"")
             return
         if fault == "reset":
             await break_connection(scope, receive)
@@ -88,9 +88,9 @@ class _App:
             await break_connection(scope, receive)
             return
         headers = [pair for pair in answer.headers.raw if pair[0].lower() not in _HOP]
-        await _answer(send, answer.status_code, headers, body)
+        await _send_response(send, answer.status_code, headers, body)
 
-    async def _request(self, scope: Scope, receive: Receive) -> httpx.Request:
+    async def _read_request(self, scope: Scope, receive: Receive) -> httpx.Request:
         body, more = b"", True
         while more:
             message = await receive()
@@ -102,13 +102,13 @@ class _App:
         return httpx.Request(scope["method"], url, headers=headers, content=body)
 
 
-async def _answer(
+async def _send_response(
     send: Send, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes
 ) -> None:
-    named = [(name.lower(), value) for name, value in headers]
-    if not any(name == b"content-length" for name, _ in named):
-        named.append((b"content-length", str(len(body)).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": named})
+    lower_headers = [(name.lower(), value) for name, value in headers]
+    if not any(name == b"content-length" for name, _ in lower_headers):
+        lower_headers.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": lower_headers})
     await send({"type": "http.response.body", "body": body})
 
 
@@ -118,7 +118,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _server(app: _App) -> uvicorn.Server:
+def _build_server(app: _App) -> uvicorn.Server:
     config = uvicorn.Config(
         app,
         http=Breakable,

@@ -14,10 +14,10 @@ import httpx
 from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.queue.aio import QueueServiceClient
 
-from faults.deliveries import Sent, Stream
+from faults.deliveries import Delivery, Stream
 from faults.proxy import Proxy
-from faults.verdict import Answer, Told
-from local.host.emulator import connection_string
+from faults.verdict import AcceptedDelivery, EntryAnswer
+from local.host.emulator import build_connection_string
 from local.host.kill import NOTE, VARIABLE
 from local.processes import Child
 from local.services import Running, start_host
@@ -28,8 +28,8 @@ T = TypeVar("T")
 # what was put back waits behind what is new.
 PATIENCE = 900.0
 _PAUSE = 0.2
-_LONGEST = 2.0
-_MOMENT = 0.05
+_MAX_PAUSE = 2.0
+_SHORT_PAUSE = 0.05
 
 _QUEUES = ("relay", "mirror", "relay-poison", "mirror-poison")
 
@@ -57,33 +57,33 @@ class Route:
     http: httpx.AsyncClient
     queues: QueueServiceClient
     proxy: Proxy
-    order: Path  # names the request at which the host is killed
+    kill_file: Path  # names the request at which the host is killed
 
     # -- the host --------------------------------------------------------------------------------
 
     def arm(self, order: str) -> None:
         """End the host at a request that it is going to send, if any: see local.host.kill."""
-        self.order.with_suffix(NOTE).unlink(missing_ok=True)
-        self.order.write_text(order, "utf-8")
+        self.kill_file.with_suffix(NOTE).unlink(missing_ok=True)
+        self.kill_file.write_text(order, "utf-8")
 
     def disarm(self) -> None:
-        self.order.write_text("", "utf-8")
+        self.kill_file.write_text("", "utf-8")
 
     @property
     def killed_at(self) -> str | None:
         """The request at which the host has ended."""
-        note = self.order.with_suffix(NOTE)
+        note = self.kill_file.with_suffix(NOTE)
         return note.read_text("utf-8") if note.exists() else None
 
-    async def mortal(self) -> None:
+    async def shorten_leases(self) -> None:
         """From now on, a dead host's messages and turns come back after a second or two."""
         settings = {**self.host.part.env, "HOST_LEASE_SECONDS": "1", "UPSTREAM_TIMEOUT": "1"}
         self.host.kill()
         self.host.part = replace(self.host.part, env=settings)
         await asyncio.to_thread(self.host.start)
-        await self.revived()
+        await self.wait_until_ready()
 
-    async def revived(self) -> None:
+    async def wait_until_ready(self) -> None:
         """Once the host answers again, and has built its clients."""
         while True:
             if not self.host.running:
@@ -91,146 +91,150 @@ class Route:
             with contextlib.suppress(httpx.TransportError):
                 await self.http.get(f"{self.host.url}/api/deliveries?_count=1")
                 return
-            await asyncio.sleep(_MOMENT)
+            await asyncio.sleep(_SHORT_PAUSE)
 
     # -- the sender ------------------------------------------------------------------------------
 
-    async def send(self, stream: Stream) -> list[Told]:
-        """Each delivery once the last is accepted. Not told how they end: see `ended`."""
-        told = []
-        for sent in stream:
-            addresses = [await self._accepted(sent) for _ in range(sent.times)]
-            told += [Told(sent, address, None) for address in dict.fromkeys(addresses)]
-        return told
+    async def send(self, stream: Stream) -> list[AcceptedDelivery]:
+        """Each delivery once the last is accepted. See `wait_for_outcomes` for the end."""
+        accepted = []
+        for delivery in stream:
+            addresses = [await self._send_until_accepted(delivery) for _ in range(delivery.times)]
+            accepted += [
+                AcceptedDelivery(delivery, address, None) for address in dict.fromkeys(addresses)
+            ]
+        return accepted
 
-    async def _accepted(self, sent: Sent) -> str:
+    async def _send_until_accepted(self, delivery: Delivery) -> str:
         """The address of the delivery. A sender repeats until it hears 202."""
-        headers = {"content-type": "application/fhir+json", **sent.headers}
-        url = f"{self.host.url}/api/fhir{sent.path}"
+        headers = {"content-type": "application/fhir+json", **delivery.headers}
+        url = f"{self.host.url}/api/fhir{delivery.path}"
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
             with contextlib.suppress(httpx.TransportError):  # the host is down, or has just died
                 answer = await self.http.request(
-                    sent.method, url, content=sent.body, headers=headers
+                    delivery.method, url, content=delivery.body, headers=headers
                 )
                 if answer.status_code == 202:
                     return answer.headers["content-location"]
                 if answer.status_code < 500:
-                    raise RuntimeError(f"{sent.name}: the door answered {answer.text}")
+                    raise RuntimeError(f"{delivery.name}: the door answered {answer.text}")
             await asyncio.sleep(_PAUSE)
-        raise RuntimeError(f"{sent.name}: never accepted")
+        raise RuntimeError(f"{delivery.name}: never accepted")
 
-    async def ended(self, told: Iterable[Told], patience: float = PATIENCE) -> list[Told]:
+    async def wait_for_outcomes(
+        self, accepted: Iterable[AcceptedDelivery], patience: float = PATIENCE
+    ) -> list[AcceptedDelivery]:
         """How each delivery ended, once they all have, or the patience has. Who asks is the
         operator too: replays what is parked."""
         until = time.monotonic() + patience
-        return await side_by_side([self._ended(each, until) for each in told])
+        return await gather_limited(
+            [self._wait_for_outcome(delivery, until) for delivery in accepted]
+        )
 
-    async def _ended(self, told: Told, until: float) -> Told:
+    async def _wait_for_outcome(self, accepted: AcceptedDelivery, until: float) -> AcceptedDelivery:
         state, pause = "no answer", _PAUSE
         while time.monotonic() < until:
             with contextlib.suppress(httpx.TransportError):
-                answer = await self.http.get(told.address)
+                answer = await self.http.get(accepted.address)
                 is_over = answer.status_code == 200
                 if is_over and _PARKED_ROW not in answer.text:
-                    return replace(told, answers=_answers(answer.json()))
+                    return replace(accepted, answers=_read_answers(answer.json()))
                 state = f"{answer.status_code} {answer.headers.get('x-progress')} {answer.text}"
                 # Parked by a host that has died with it time and again, or could not keep it.
                 if is_over or "parked" in state:
-                    await self.http.post(f"{told.address}/replay")
+                    await self.http.post(f"{accepted.address}/replay")
             await asyncio.sleep(pause)
-            pause = min(pause * 1.5, _LONGEST)
-        return replace(told, state=state)
+            pause = min(pause * 1.5, _MAX_PAUSE)
+        return replace(accepted, state=state)
 
     # -- the queues ------------------------------------------------------------------------------
 
-    async def idle(self, patience: float = PATIENCE) -> str | None:
+    async def wait_until_idle(self, patience: float = PATIENCE) -> str | None:
         """Wait until no message is left, seen or unseen; else what is left."""
         until = time.monotonic() + patience
-        while left := [each for each in await self.left() if each[1]]:
+        while left := [count for count in await self.count_messages() if count[1]]:
             if time.monotonic() > until:
                 return ", ".join(f"{number} in {name}" for name, number in left)
             await asyncio.sleep(_PAUSE)
         return None
 
-    async def left(self) -> list[tuple[str, int]]:
+    async def count_messages(self) -> list[tuple[str, int]]:
         """How many messages each queue holds."""
 
-        async def count(name: str) -> tuple[str, int]:
+        async def count_queue(name: str) -> tuple[str, int]:
             try:
                 found = await self.queues.get_queue_client(name).get_queue_properties()
             except ResourceNotFoundError:
                 return name, 0
             return name, int(found.approximate_message_count or 0)
 
-        return [await count(name) for name in _QUEUES]
+        return [await count_queue(name) for name in _QUEUES]
 
     # -- the neighbours --------------------------------------------------------------------------
 
     @property
-    def controls(self) -> Mapping[str, str]:
+    def control_urls(self) -> Mapping[str, str]:
         """Where each neighbour obeys."""
         fhir = self.running.fhir_url.removesuffix("/fhir")
         return {"fhir": f"{fhir}/control", "dataverse": f"{self.running.dataverse_url}/control"}
 
-    async def fault(self, neighbour: str, **fault: Any) -> None:
-        answer = await self.http.post(f"{self.controls[neighbour]}/faults", json=fault)
+    async def inject_fault(self, service: str, **fault: Any) -> None:
+        answer = await self.http.post(f"{self.control_urls[service]}/faults", json=fault)
         answer.raise_for_status()
 
-    async def no_faults(self) -> None:
+    async def clear_faults(self) -> None:
         self.proxy.faults.clear()
-        for base in self.controls.values():
+        for base in self.control_urls.values():
             (await self.http.delete(f"{base}/faults")).raise_for_status()
 
-    async def met(self) -> int:
+    async def count_injected(self) -> int:
         """How many faults the neighbours have had so far."""
-        stats = [await self.http.get(f"{base}/stats") for base in self.controls.values()]
-        return self.proxy.met + sum(int(each.json()["faults"]) for each in stats)
+        stats = [await self.http.get(f"{base}/stats") for base in self.control_urls.values()]
+        return self.proxy.injected + sum(int(response.json()["faults"]) for response in stats)
 
 
-def client() -> httpx.AsyncClient:
+def make_client() -> httpx.AsyncClient:
     """For the sender and the judge. No connection twice: an idle one may end under a request."""
     limits = httpx.Limits(max_connections=100, max_keepalive_connections=0)
     return httpx.AsyncClient(timeout=60, limits=limits, trust_env=False)
 
 
 @contextlib.asynccontextmanager
-async def opened(
+async def open_route(
     running: Running, folder: Path, app: Path, *, proxied: bool = True
 ) -> AsyncIterator[Route]:
     """A host of its own in front of these neighbours, its storage behind the proxy if need be."""
-    order = folder / "kill"
+    kill_file = folder / "kill"
     ports = running.ports
     async with contextlib.AsyncExitStack() as stack:
-        proxy = await stack.enter_async_context(
-            Proxy.opened((ports.blob, ports.queue, ports.table))
-        )
-        given = {**running.settings(), **SETTINGS, VARIABLE: str(order)}
+        proxy = await stack.enter_async_context(Proxy.open((ports.blob, ports.queue, ports.table)))
+        settings = {**running.settings(), **SETTINGS, VARIABLE: str(kill_file)}
         if proxied:
-            given["AzureWebJobsStorage"] = connection_string(*proxy.ports)
-        host = await asyncio.to_thread(start_host, given, ports.host, folder, app)
+            settings["AzureWebJobsStorage"] = build_connection_string(*proxy.ports)
+        host = await asyncio.to_thread(start_host, settings, ports.host, folder, app)
         stack.callback(host.kill)
-        http = await stack.enter_async_context(client())
+        http = await stack.enter_async_context(make_client())
         queues = QueueServiceClient.from_connection_string(running.storage)
         await stack.enter_async_context(queues)
-        route = Route(running, host, http, queues, proxy, order)
-        await route.revived()
+        route = Route(running, host, http, queues, proxy, kill_file)
+        await route.wait_until_ready()
         yield route
 
 
-def _answers(bundle: Mapping[str, Any]) -> list[Answer]:
+def _read_answers(bundle: Mapping[str, Any]) -> list[EntryAnswer]:
     return [
-        Answer(int(each["response"]["status"]), str(each["response"].get("outcome", "")))
-        for each in bundle["entry"]
+        EntryAnswer(int(entry["response"]["status"]), str(entry["response"].get("outcome", "")))
+        for entry in bundle["entry"]
     ]
 
 
-async def side_by_side(work: Sequence[Awaitable[T]], most: int = 32) -> list[T]:
+async def gather_limited(work: Sequence[Awaitable[T]], limit: int = 32) -> list[T]:
     """Some at a time, in order."""
-    places = asyncio.Semaphore(most)
+    semaphore = asyncio.Semaphore(limit)
 
-    async def placed(each: Awaitable[T]) -> T:
-        async with places:
-            return await each
+    async def run(awaitable: Awaitable[T]) -> T:
+        async with semaphore:
+            return await awaitable
 
-    return list(await asyncio.gather(*(placed(each) for each in work)))
+    return list(await asyncio.gather(*(run(awaitable) for awaitable in work)))

@@ -8,80 +8,89 @@ from urllib.parse import quote
 
 import httpx
 
-from faults.deliveries import MARK, Thing
-from faults.route import side_by_side
-from faults.verdict import Held, Row
+from faults.deliveries import MARKER_SYSTEM, TrackedResource
+from faults.route import gather_limited
+from faults.verdict import StoredContact, StoredResource
 
-_AT_ONCE = 200  # reads in one batch
+_READS_PER_BATCH = 200  # reads in one batch
 
 
-async def held(
-    http: httpx.AsyncClient, fhir_url: str, things: Iterable[Thing]
-) -> dict[Thing, Held]:
+async def read_resources(
+    http: httpx.AsyncClient, fhir_url: str, things: Iterable[TrackedResource]
+) -> dict[TrackedResource, StoredResource]:
     """Each thing as the FHIR server has it: found by its identifier, then its whole history."""
-    wanted = list(dict.fromkeys(things))
-    searches = [f"{t.type}?identifier={quote(t.query.partition('=')[2])}" for t in wanted]
-    identities = [
-        _found(thing, answer)
-        for thing, answer in zip(wanted, await _batch(http, fhir_url, searches), strict=True)
+    tracked = list(dict.fromkeys(things))
+    searches = [f"{t.type}?identifier={quote(t.query.partition('=')[2])}" for t in tracked]
+    found = [
+        _list_identities(tracked_resource, answer)
+        for tracked_resource, answer in zip(
+            tracked, await _read_batch(http, fhir_url, searches), strict=True
+        )
     ]
-    asked = sorted({each for found in identities for each in found})
-    answers = await _batch(http, fhir_url, [f"{identity}/_history" for identity in asked])
-    states = dict(zip(asked, map(_states, answers), strict=True))
+    identities = sorted({identity for ids in found for identity in ids})
+    answers = await _read_batch(http, fhir_url, [f"{identity}/_history" for identity in identities])
+    states = dict(zip(identities, map(_list_states, answers), strict=True))
     return {
-        thing: Held(found, states[found[0]] if found else ())
-        for thing, found in zip(wanted, identities, strict=True)
+        tracked_resource: StoredResource(ids, states[ids[0]] if ids else ())
+        for tracked_resource, ids in zip(tracked, found, strict=True)
     }
 
 
-async def rows(
+async def read_contacts(
     http: httpx.AsyncClient, dataverse_url: str, identities: Iterable[str]
-) -> dict[str, Row]:
+) -> dict[str, StoredContact]:
     """What Dataverse shows of each patient."""
-    patients = [each for each in identities if each.startswith("Patient/")]
-    found = await side_by_side([_row(http, dataverse_url, each) for each in patients])
+    patients = [identity for identity in identities if identity.startswith("Patient/")]
+    found = await gather_limited(
+        [_read_contact(http, dataverse_url, identity) for identity in patients]
+    )
     return dict(zip(patients, found, strict=True))
 
 
-async def _batch(http: httpx.AsyncClient, url: str, addresses: Sequence[str]) -> list[Any]:
+async def _read_batch(http: httpx.AsyncClient, url: str, addresses: Sequence[str]) -> list[Any]:
     """The resource that each read gives, or None."""
     answers: list[Any] = []
-    for start in range(0, len(addresses), _AT_ONCE):
-        some = addresses[start : start + _AT_ONCE]
-        reads = [{"request": {"method": "GET", "url": each}} for each in some]
+    for start in range(0, len(addresses), _READS_PER_BATCH):
+        chunk = addresses[start : start + _READS_PER_BATCH]
+        reads = [{"request": {"method": "GET", "url": address}} for address in chunk]
         bundle = {"resourceType": "Bundle", "type": "batch", "entry": reads}
         headers = {"content-type": "application/fhir+json"}
         answer = await http.post(url, json=bundle, headers=headers)
         answer.raise_for_status()
-        answers += [each.get("resource") for each in answer.json()["entry"]]
+        answers += [address.get("resource") for address in answer.json()["entry"]]
     return answers
 
 
-def _found(thing: Thing, searchset: Mapping[str, Any]) -> tuple[str, ...]:
+def _list_identities(tracked: TrackedResource, searchset: Mapping[str, Any]) -> tuple[str, ...]:
     """What exists; where nothing does, the resource that may have existed."""
-    found = [f"{thing.type}/{each['resource']['id']}" for each in searchset.get("entry", ())]
-    if not found and thing.identity:
-        found = [thing.identity]
+    found = [f"{tracked.type}/{entry['resource']['id']}" for entry in searchset.get("entry", ())]
+    if not found and tracked.identity:
+        found = [tracked.identity]
     return tuple(found)
 
 
-def _states(history: Mapping[str, Any] | None) -> tuple[tuple[str, str | None], ...]:
+def _list_states(history: Mapping[str, Any] | None) -> tuple[tuple[str, str | None], ...]:
     """(version, mark), oldest first; a history is newest first."""
     entries = history.get("entry", ()) if history and history["resourceType"] == "Bundle" else ()
     newest_first = [
-        (each["response"]["etag"].strip('W/"'), _mark(each.get("resource"))) for each in entries
+        (entry["response"]["etag"].strip('W/"'), _find_marker(entry.get("resource")))
+        for entry in entries
     ]
     return tuple(reversed(newest_first))
 
 
-def _mark(resource: Mapping[str, Any] | None) -> str | None:
+def _find_marker(resource: Mapping[str, Any] | None) -> str | None:
     if resource is None:
         return None
-    (mark,) = [each["value"] for each in resource["identifier"] if each["system"] == MARK]
-    return str(mark)
+    (marker,) = [
+        identifier["value"]
+        for identifier in resource["identifier"]
+        if identifier["system"] == MARKER_SYSTEM
+    ]
+    return str(marker)
 
 
-async def _row(http: httpx.AsyncClient, url: str, identity: str) -> Row:
+async def _read_contact(http: httpx.AsyncClient, url: str, identity: str) -> StoredContact:
     answer = await http.get(
         f"{url}/api/data/v9.2/contacts",
         params={"$filter": f"msemr_azurefhirid eq '{identity.partition('/')[2]}'"},
@@ -89,10 +98,10 @@ async def _row(http: httpx.AsyncClient, url: str, identity: str) -> Row:
     answer.raise_for_status()
     found = answer.json()["value"]
     if len(found) != 1:
-        return Row(len(found))
+        return StoredContact(len(found))
     (row,) = found
-    asked = {"table": "contact", "id": row["contactid"]}
-    history = (await http.get(f"{url}/control/history", params=asked)).json()
-    versions = [each["values"].get("msemr_azurefhirversion") for each in history]
-    shown = tuple(each for each in versions if each)
-    return Row(1, row["msemr_azurefhirversion"], row["statecode"] == 0, shown)
+    query = {"table": "contact", "id": row["contactid"]}
+    history = (await http.get(f"{url}/control/history", params=query)).json()
+    versions = [version["values"].get("msemr_azurefhirversion") for version in history]
+    shown = tuple(version for version in versions if version)
+    return StoredContact(1, row["msemr_azurefhirversion"], row["statecode"] == 0, shown)

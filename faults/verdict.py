@@ -9,26 +9,26 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from faults.deliveries import Asked, Sent, Thing
+from faults.deliveries import Delivery, EntryIntent, TrackedResource
 
 HARM = ("lost", "doubled", "stale", "unexplained")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class EntryAnswer:
     """A response bundle's word about one entry."""
 
     status: int
-    said: str = ""  # its issues
+    issues: str = ""  # its issues
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class AcceptedDelivery:
     """An accepted delivery; `answers` is None when it did not end, and `state` says how."""
 
-    sent: Sent
+    sent: Delivery
     address: str
-    answers: Sequence[Answer] | None
+    answers: Sequence[EntryAnswer] | None
     state: str = "done"
 
     @property
@@ -38,7 +38,7 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class StoredResource:
     """What the FHIR server holds of a thing: the resources that exist, and all states of one,
     oldest first: (version, mark), the mark None for a deletion."""
 
@@ -47,14 +47,14 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class StoredContact:
     """What Dataverse shows of a patient: how many contacts; of the one, the version, whether it
     is active, and all versions that it has shown."""
 
     number: int
     version: str | None = None
     active: bool = False
-    shown: tuple[str, ...] = ()
+    versions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Tally:
         self.findings += other.findings
 
     @property
-    def harmless(self) -> bool:
+    def is_harmless(self) -> bool:
         return not any(self.counts[harm] for harm in HARM)
 
     def __str__(self) -> str:
@@ -90,121 +90,137 @@ class Tally:
 class _Write:
     """One entry about a thing, in the order in which the sender wanted them."""
 
-    asked: Asked
-    told: Told
-    became: str  # written, refused, superseded, or nothing that is known
+    intent: EntryIntent
+    delivery: AcceptedDelivery
+    outcome: str  # written, refused, superseded, or nothing that is known
 
 
-def judged(
-    tolds: Sequence[Told], held: Mapping[Thing, Held], rows: Mapping[str, Row], where: str
+def judge_deliveries(
+    accepted: Sequence[AcceptedDelivery],
+    held: Mapping[TrackedResource, StoredResource],
+    rows: Mapping[str, StoredContact],
+    where: str,
 ) -> Tally:
     """The deliveries of some streams, in the order of their acceptance within each stream."""
     tally = Tally()
-    writes: dict[Thing, list[_Write]] = defaultdict(list)
-    for told in tolds:
-        _judge_answers(tally, told, where, writes)
-    for thing, each in writes.items():
-        each.sort(key=lambda write: write.asked.turn)
-        for harm, what in _of_thing(thing, each, held.get(thing, Held(()))):
-            names = " > ".join(dict.fromkeys(write.told.name for write in each))
-            _find(tally, harm, f"{where}: {names}", f"{thing.type} {thing.name}: {what}")
-        for harm, what in _of_row(thing, held.get(thing, Held(())), rows):
-            _find(tally, harm, where, f"{thing.type} {thing.name}: {what}")
+    writes: dict[TrackedResource, list[_Write]] = defaultdict(list)
+    for delivery in accepted:
+        _judge_answers(tally, delivery, where, writes)
+    for tracked, thing_writes in writes.items():
+        thing_writes.sort(key=lambda write: write.intent.sequence)
+        for harm, what in _find_resource_harm(
+            tracked, thing_writes, held.get(tracked, StoredResource(()))
+        ):
+            names = " > ".join(dict.fromkeys(write.delivery.name for write in thing_writes))
+            _record_finding(
+                tally, harm, f"{where}: {names}", f"{tracked.type} {tracked.name}: {what}"
+            )
+        for harm, what in _find_contact_harm(tracked, held.get(tracked, StoredResource(())), rows):
+            _record_finding(tally, harm, where, f"{tracked.type} {tracked.name}: {what}")
     return tally
 
 
-def _find(tally: Tally, harm: str, where: str, what: str) -> None:
+def _record_finding(tally: Tally, harm: str, where: str, what: str) -> None:
     tally.counts[harm] += 1
     tally.findings.append(Finding(harm, where, what))
 
 
-def _judge_answers(tally: Tally, told: Told, where: str, writes: dict[Thing, list[_Write]]) -> None:
-    asked, answers = told.sent.asked, told.answers
-    place = f"{where}: {told.name}"
-    tally.counts["entries"] += len(asked)
+def _judge_answers(
+    tally: Tally,
+    accepted: AcceptedDelivery,
+    where: str,
+    writes: dict[TrackedResource, list[_Write]],
+) -> None:
+    intents, answers = accepted.sent.intents, accepted.answers
+    place = f"{where}: {accepted.name}"
+    tally.counts["entries"] += len(intents)
     if answers is None:
-        tally.counts["unexplained"] += len(asked) - 1
-        _find(tally, "unexplained", place, f"the delivery did not end: {told.state}")
-    elif len(answers) != len(asked):
-        what = f"{len(answers)} answers for {len(asked)} entries"
-        _find(tally, "unexplained", place, what)
-    for number, each in enumerate(asked):
+        tally.counts["unexplained"] += len(intents) - 1
+        _record_finding(tally, "unexplained", place, f"the delivery did not end: {accepted.state}")
+    elif len(answers) != len(intents):
+        what = f"{len(answers)} answers for {len(intents)} entries"
+        _record_finding(tally, "unexplained", place, what)
+    for number, intent in enumerate(intents):
         answer = answers[number] if answers is not None and number < len(answers) else None
-        became = _became(answer)
-        tally.counts[became] += 1
-        writes[each.thing].append(_Write(each, told, became))
-        if answer and became == "refused" and each.does != "fails":
-            what = f"entry {number} was refused without cause: {answer.status} {answer.said}"
-            _find(tally, "unexplained", place, what)
-        if became == "written" and each.does == "fails":
-            _find(tally, "unexplained", place, f"entry {number} is wrong and was written")
+        outcome = _classify(answer)
+        tally.counts[outcome] += 1
+        writes[intent.tracked].append(_Write(intent, accepted, outcome))
+        if answer and outcome == "refused" and intent.action != "fails":
+            what = f"entry {number} was refused without cause: {answer.status} {answer.issues}"
+            _record_finding(tally, "unexplained", place, what)
+        if outcome == "written" and intent.action == "fails":
+            _record_finding(tally, "unexplained", place, f"entry {number} is wrong and was written")
 
 
-def _became(answer: Answer | None) -> str:
+def _classify(answer: EntryAnswer | None) -> str:
     if answer is None:
         return "unknown"
     if answer.status < 300:
         return "written"
-    return "superseded" if "superseded" in answer.said else "refused"
+    return "superseded" if "superseded" in answer.issues else "refused"
 
 
-def _of_thing(thing: Thing, writes: Sequence[_Write], held: Held) -> Iterable[tuple[str, str]]:
+def _find_resource_harm(
+    tracked: TrackedResource, writes: Sequence[_Write], held: StoredResource
+) -> Iterable[tuple[str, str]]:
     """What the FHIR server's history of a thing says against its writes."""
     if len(held.identities) > 1:
         yield "doubled", f"{len(held.identities)} resources"
         return
-    marks = [mark for _, mark in held.states]
-    if all(write.asked.does == "ensures" for write in writes):
-        if len(marks) > 1:
-            yield "doubled", f"{len(marks)} versions of a conditional create"
-        if not marks and any(write.became == "written" for write in writes):
+    markers = [marker for _, marker in held.states]
+    if all(write.intent.action == "ensures" for write in writes):
+        if len(markers) > 1:
+            yield "doubled", f"{len(markers)} versions of a conditional create"
+        if not markers and any(write.outcome == "written" for write in writes):
             yield "lost", "said to be written, and not there"
         return
     # A key for each state; deletions of one thing are told apart by their place only.
-    wanted = [None if w.asked.does == "deletes" else w.asked.mark for w in writes]
-    for place, (write, mark) in enumerate(zip(writes, wanted, strict=True)):
+    expected = [None if w.intent.action == "deletes" else w.intent.marker for w in writes]
+    for place, (write, marker) in enumerate(zip(writes, expected, strict=True)):
         # A deletion of what is not there yet makes no version; what was sent before must stay out.
-        there = mark in marks or (mark is None and not set(wanted[:place]) & set(marks))
-        if write.became == "written" and not there:
-            harm = "stale" if mark is None else "lost"
+        exists = marker in markers or (marker is None and not set(expected[:place]) & set(markers))
+        if write.outcome == "written" and not exists:
+            harm = "stale" if marker is None else "lost"
             yield harm, "said to be written, and in no version"
-        if write.became == "refused" and mark is not None and there:
+        if write.outcome == "refused" and marker is not None and exists:
             yield "unexplained", "said to be refused, and written"
-        if write.became == "superseded" and write is writes[-1]:
+        if write.outcome == "superseded" and write is writes[-1]:
             yield "unexplained", "said to be superseded, and nothing came after it"
-    known = [mark for mark in marks if mark is not None]
-    if len(set(known)) < len(known):
-        yield "stale", f"a state came back: {_told(marks, wanted)}"
-    elif not _in_order(marks, wanted):
-        yield "stale", f"an earlier state after a later one: {_told(marks, wanted)}"
+    present = [marker for marker in markers if marker is not None]
+    if len(set(present)) < len(present):
+        yield "stale", f"a state came back: {_describe_states(markers, expected)}"
+    elif not _is_in_order(markers, expected):
+        yield "stale", f"an earlier state after a later one: {_describe_states(markers, expected)}"
 
 
-def _in_order(marks: Sequence[str | None], wanted: Sequence[str | None]) -> bool:
+def _is_in_order(markers: Sequence[str | None], expected: Sequence[str | None]) -> bool:
     """Whether the states are the wanted ones, in their order, some perhaps left out, and the last
     that was wanted and is there at all is the last."""
     place = 0
-    for mark in marks:
-        while place < len(wanted) and wanted[place] != mark:
+    for marker in markers:
+        while place < len(expected) and expected[place] != marker:
             place += 1
-        if place == len(wanted):
+        if place == len(expected):
             return False
         place += 1
     return True
 
 
-def _told(marks: Sequence[str | None], wanted: Sequence[str | None]) -> str:
+def _describe_states(markers: Sequence[str | None], expected: Sequence[str | None]) -> str:
     """States by their place in the order that the sender wanted."""
-    numbers = {mark: str(n) for n, mark in enumerate(wanted) if mark is not None}
-    return ", ".join("deleted" if m is None else numbers.get(m, "?") for m in marks)
+    numbers = {marker: str(n) for n, marker in enumerate(expected) if marker is not None}
+    return ", ".join("deleted" if m is None else numbers.get(m, "?") for m in markers)
 
 
-def _of_row(thing: Thing, held: Held, rows: Mapping[str, Row]) -> Iterable[tuple[str, str]]:
+def _find_contact_harm(
+    tracked: TrackedResource, held: StoredResource, rows: Mapping[str, StoredContact]
+) -> Iterable[tuple[str, str]]:
     """What Dataverse shows against what the FHIR server holds."""
-    if thing.type != "Patient" or not held.identities or not held.states:
+    if tracked.type != "Patient" or not held.identities or not held.states:
         return
-    row = rows.get(held.identities[0], Row(0))
-    version, mark = held.states[-1]
-    if mark is None:
+    row = rows.get(held.identities[0], StoredContact(0))
+    version, marker = held.states[-1]
+    if marker is None:
         if row.number and row.active:
             yield "stale", "the contact of a deleted patient is active"
     elif row.number == 0:
@@ -213,6 +229,6 @@ def _of_row(thing: Thing, held: Held, rows: Mapping[str, Row]) -> Iterable[tuple
         yield "doubled", f"{row.number} contacts"
     elif row.version != version or not row.active:
         yield "stale", f"the contact shows version {row.version} of {version}"
-    shown = [int(each) for each in row.shown]
-    if shown != sorted(shown):
-        yield "stale", f"the contact went back: {shown}"
+    numbers = [int(version) for version in row.versions]
+    if numbers != sorted(numbers):
+        yield "stale", f"the contact went back: {numbers}"

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from faults import kinds, proxy
-from faults.deliveries import Maker
+from faults.deliveries import DeliveryFactory
 from faults.judge import Report
 from faults.route import Route
-from faults.verdict import Told
+from faults.verdict import AcceptedDelivery
 
 _SENDERS = 24
-_WAITING = 16  # faults that are not met yet
-_GAP = 0.06  # seconds between two faults, at most
-_TELL = 100  # faults between two lines of progress
-_WHERE = ("fhir",) * 4 + ("storage",) * 4 + ("dataverse",)
+_MAX_PENDING = 16  # faults that are not met yet
+_MAX_GAP = 0.06  # seconds between two faults, at most
+_PROGRESS_EVERY = 100  # faults between two lines of progress
+_SERVICES = ("fhir",) * 4 + ("storage",) * 4 + ("dataverse",)
 _IN_A_ROW = (1, 1, 1, 2, 3)  # two are waited out inside one call, three are not
 
 _BOTH: Sequence[dict[str, Any]] = ({}, {"retryAfter": 1})
@@ -56,50 +56,50 @@ DATAVERSE: Sequence[dict[str, Any]] = (
 class Weather:
     """Brings faults, a few at a time, while senders send."""
 
-    def __init__(self, route: Route, report: Report, maker: Maker) -> None:
+    def __init__(self, route: Route, report: Report, maker: DeliveryFactory) -> None:
         self.route, self.report, self.maker = route, report, maker
         self.kinds: Counter[str] = Counter()
 
-    async def storm(self, faults: int, senders: int = _SENDERS) -> None:
+    async def run_storm(self, faults: int, senders: int = _SENDERS) -> None:
         """As many faults as are wanted; then fair weather, until all that was sent has ended."""
-        before = await self.route.met()
-        clouds = asyncio.create_task(self._clouds(before, faults))
-        streams = kinds.streams(self.maker)
-        told: list[Told] = []
+        before = await self.route.count_injected()
+        injecting = asyncio.create_task(self._inject_faults(before, faults))
+        streams = kinds.generate_streams(self.maker)
+        accepted: list[AcceptedDelivery] = []
 
-        async def sender() -> None:
-            while not clouds.done():
+        async def send_streams() -> None:
+            while not injecting.done():
                 sent = await self.route.send(next(streams))
-                told.extend(await self.route.ended(sent))
+                accepted.extend(await self.route.wait_for_outcomes(sent))
 
-        await asyncio.gather(clouds, *(sender() for _ in range(senders)))
-        self.report.note(await self.route.idle())
-        met = await self.route.met() - before
-        await self.report.judge(told, f"storm of {met} faults", met)
+        await asyncio.gather(injecting, *(send_streams() for _ in range(senders)))
+        self.report.record_stuck_work(await self.route.wait_until_idle())
+        met = await self.route.count_injected() - before
+        await self.report.judge(accepted, f"storm of {met} faults", met)
 
-    async def _clouds(self, before: int, faults: int) -> None:
+    async def _inject_faults(self, before: int, faults: int) -> None:
         """Few wait at once to be met, or one request would meet them all."""
-        brought = told = 0
+        requested = printed = 0
         random = self.maker.random
-        while (met := await self.route.met() - before) < faults:
-            if brought - met < _WAITING:
-                row = random.choice(_IN_A_ROW)
-                await self._bring(row)
-                brought += row
-            if met >= told + _TELL:
-                told = met
-                self.report.tell(f"{met} of {faults} faults")
-            await asyncio.sleep(random.uniform(0, _GAP))
-        await self.route.no_faults()
+        while (met := await self.route.count_injected() - before) < faults:
+            if requested - met < _MAX_PENDING:
+                in_a_row = random.choice(_IN_A_ROW)
+                await self._inject(in_a_row)
+                requested += in_a_row
+            if met >= printed + _PROGRESS_EVERY:
+                printed = met
+                self.report.print_line(f"{met} of {faults} faults")
+            await asyncio.sleep(random.uniform(0, _MAX_GAP))
+        await self.route.clear_faults()
 
-    async def _bring(self, row: int) -> None:
+    async def _inject(self, in_a_row: int) -> None:
         random = self.maker.random
-        neighbour = random.choice(_WHERE)
-        if neighbour == "storage":
+        service = random.choice(_SERVICES)
+        if service == "storage":
             kind = random.choice(proxy.KINDS)
-            self.route.proxy.faults.extend([kind] * row)
+            self.route.proxy.faults.extend([kind] * in_a_row)
         else:
-            fault = random.choice(FHIR if neighbour == "fhir" else DATAVERSE)
-            await self.route.fault(neighbour, next=row, **fault)
+            fault = random.choice(FHIR if service == "fhir" else DATAVERSE)
+            await self.route.inject_fault(service, next=in_a_row, **fault)
             kind = " ".join(str(value) for value in fault.values())
-        self.kinds[f"{neighbour} {kind}"] += row
+        self.kinds[f"{service} {kind}"] += in_a_row

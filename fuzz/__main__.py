@@ -17,19 +17,19 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from fuzz.cases import case
-from fuzz.growth import growths
-from fuzz.trial import BROKEN, PLANNED, REJECTED, Verdict, tried
+from fuzz.cases import make_case
+from fuzz.growth import measure_growths
+from fuzz.trial import BROKEN, PLANNED, REJECTED, CaseResult, try_case
 
 # Cases that one process takes at once; together they take seconds, not minutes.
-_AT_ONCE = 100
+_CASES_PER_TASK = 100
 _PATIENCE = 120.0
 
 # What counts as slow: so many times the usual time for a byte, and more than a pause of the
 # machine. What only seems slow is tried again, alone.
-_TIMES = 30
+_SLOW_RATIO = 30
 _PAUSE = 0.1
-_AGAIN = 3
+_REPEATS = 3
 
 
 def main() -> int:
@@ -39,82 +39,83 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=os.environ.get("FUZZ_PROCESSES", "2"))
     parser.add_argument("--case", type=int, help="try this one alone")
     parser.add_argument("--body", type=Path, help="with --case: where to write what was sent")
-    given = parser.parse_args()
-    if given.case is not None:
-        return _one(given.seed, given.case, given.body)
-    begun = time.monotonic()
-    verdicts: list[Verdict] = []
+    arguments = parser.parse_args()
+    if arguments.case is not None:
+        return _run_one(arguments.seed, arguments.case, arguments.body)
+    started = time.monotonic()
+    results: list[CaseResult] = []
     peak = 0
-    for found, memory in _all(given.seed, given.cases, given.processes):
-        for verdict in found:
-            if verdict.end == BROKEN:
-                print(f"case {verdict.number}: {verdict.why}", flush=True)
-        if (len(verdicts) + len(found)) // 10_000 > len(verdicts) // 10_000:
+    for found, memory in _run_all(arguments.seed, arguments.cases, arguments.processes):
+        for result in found:
+            if result.outcome == BROKEN:
+                print(f"case {result.number}: {result.why}", flush=True)
+        if (len(results) + len(found)) // 10_000 > len(results) // 10_000:
             print(
-                f"{time.monotonic() - begun:6.0f} s  {len(verdicts) + len(found)} cases", flush=True
+                f"{time.monotonic() - started:6.0f} s  {len(results) + len(found)} cases",
+                flush=True,
             )
-        verdicts += found
+        results += found
         peak = max(peak, memory)
-    slow = list(_slow(given.seed, verdicts))
-    for verdict in slow:
-        print(f"case {verdict.number}: {verdict.seconds:.2f} s for {verdict.size} bytes")
-    grown = list(growths())
-    for growth in grown:
+    slow = list(_find_slow(arguments.seed, results))
+    for result in slow:
+        print(f"case {result.number}: {result.seconds:.2f} s for {result.size} bytes")
+    growths = list(measure_growths())
+    for growth in growths:
         print(growth)
-    bad = len(slow) + sum(growth.too_fast for growth in grown)
-    return _told(verdicts, bad, sum(len(growth.broken) for growth in grown), peak)
+    bad = len(slow) + sum(growth.is_superlinear for growth in growths)
+    return _print_summary(results, bad, sum(len(growth.broken) for growth in growths), peak)
 
 
-def _all(seed: str, cases: int, processes: int) -> Iterator[tuple[list[Verdict], int]]:
-    starts = range(0, cases, _AT_ONCE)
+def _run_all(seed: str, cases: int, processes: int) -> Iterator[tuple[list[CaseResult], int]]:
+    starts = range(0, cases, _CASES_PER_TASK)
     with ProcessPoolExecutor(processes) as pool:
-        ends = (min(start + _AT_ONCE, cases) for start in starts)
-        yield from pool.map(_some, [seed] * len(starts), starts, ends)
+        ends = (min(start + _CASES_PER_TASK, cases) for start in starts)
+        yield from pool.map(_run_range, [seed] * len(starts), starts, ends)
 
 
-def _some(seed: str, start: int, end: int) -> tuple[list[Verdict], int]:
+def _run_range(seed: str, start: int, end: int) -> tuple[list[CaseResult], int]:
     """The verdicts, and the most memory that this process ever took, in bytes."""
     faulthandler.dump_traceback_later(_PATIENCE, exit=True)  # says where it hangs
-    found = [tried(case(seed, number)) for number in range(start, end)]
+    results = [try_case(make_case(seed, number)) for number in range(start, end)]
     faulthandler.cancel_dump_traceback_later()
-    return found, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return results, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _slow(seed: str, verdicts: Sequence[Verdict]) -> Iterator[Verdict]:
-    usual = statistics.median(verdict.seconds / verdict.size for verdict in verdicts)
-    largest = max(verdict.seconds for verdict in verdicts)
+def _find_slow(seed: str, results: Sequence[CaseResult]) -> Iterator[CaseResult]:
+    usual = statistics.median(result.seconds / result.size for result in results)
+    largest = max(result.seconds for result in results)
     print(f"usually {usual * 1e6:.2f} s for a megabyte; the longest case took {largest:.2f} s")
-    for verdict in verdicts:
-        bound = _PAUSE + _TIMES * usual * verdict.size
-        if verdict.seconds > bound:
-            again = min(tried(case(seed, verdict.number)).seconds for _ in range(_AGAIN))
+    for result in results:
+        bound = _PAUSE + _SLOW_RATIO * usual * result.size
+        if result.seconds > bound:
+            again = min(try_case(make_case(seed, result.number)).seconds for _ in range(_REPEATS))
             if again > bound:
-                yield verdict
+                yield result
 
 
-def _told(verdicts: Sequence[Verdict], slow: int, broken: int, peak: int) -> int:
-    ends = Counter(verdict.end for verdict in verdicts) + Counter({BROKEN: broken})
+def _print_summary(results: Sequence[CaseResult], slow: int, broken: int, peak: int) -> int:
+    outcomes = Counter(result.outcome for result in results) + Counter({BROKEN: broken})
     for end in (REJECTED, PLANNED):
-        why = Counter(verdict.why for verdict in verdicts if verdict.end == end)
+        why = Counter(result.why for result in results if result.outcome == end)
         print(f"{end}: {' '.join(f'{n}={k}' for n, k in sorted(why.items()))}")
     print(f"memory of the largest process: {peak / 1e6:.0f} MB")
     print(
-        f"fuzz: cases={len(verdicts)} rejected={ends[REJECTED]} planned={ends[PLANNED]} "
-        f"exceptions={ends[BROKEN]} slow={slow}"
+        f"fuzz: cases={len(results)} rejected={outcomes[REJECTED]} planned={outcomes[PLANNED]} "
+        f"exceptions={outcomes[BROKEN]} slow={slow}"
     )
-    return 1 if ends[BROKEN] or slow else 0
+    return 1 if outcomes[BROKEN] or slow else 0
 
 
-def _one(seed: str, number: int, body: Path | None) -> int:
-    found = case(seed, number)
+def _run_one(seed: str, number: int, body: Path | None) -> int:
+    case = make_case(seed, number)
     if body:
-        body.write_bytes(found.ask.body)
-    ask = found.ask
-    print(f"{found.name}: {ask.method} {ask.type} {ask.id} {dict(ask.headers)!r}")
-    print(f"{found.limits} {found.policy} order={found.order} validate={found.validate}")
-    verdict = tried(found)
-    print(verdict)
-    return 1 if verdict.end == BROKEN else 0
+        body.write_bytes(case.request.body)
+    ask = case.request
+    print(f"{case.name}: {ask.method} {ask.type} {ask.id} {dict(ask.headers)!r}")
+    print(f"{case.limits} {case.policy} order={case.write_order} validate={case.validate}")
+    result = try_case(case)
+    print(result)
+    return 1 if result.outcome == BROKEN else 0
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from functools import cache
 from random import Random
 
 from fuzz import raw
-from fuzz.seeds import FORMATS, LINES, Seed, seeds
-from fuzz.tree import Harmed
+from fuzz.seeds import FORMATS, LINES, Seed, load_seeds
+from fuzz.tree import MutatedTree
 from integration.core.errors import Rejected
 from integration.core.model import DeliveryRequest, Policy
 from integration.fhir import bundle
@@ -38,43 +38,48 @@ class Case:
 
     number: int
     name: str
-    ask: IncomingRequest
+    request: IncomingRequest
     limits: Limits
     policy: Policy
-    order: str
+    write_order: str
     validate: bool
-    more: bytes
+    fetched: bytes
     max_bytes: int = MAX_BYTES
 
     @property
     def size(self) -> int:
         """At least a kilobyte, so that what every delivery costs is no matter."""
-        packed = "content-encoding" in self.ask.headers
-        return 1000 + len(self.more) + (self.max_bytes if packed else 0) + len(self.ask.body)
+        is_compressed = "content-encoding" in self.request.headers
+        return (
+            1000
+            + len(self.fetched)
+            + (self.max_bytes if is_compressed else 0)
+            + len(self.request.body)
+        )
 
 
-def case(seed: str, number: int) -> Case:
+def make_case(seed: str, number: int) -> Case:
     """The case of this number."""
-    chance = Random(f"{seed}/{number}")
-    begin = _drawn(chance)
-    body = _harmed(begin, chance)
-    other = _harmed(_drawn(chance), chance) if chance.random() < 0.1 else b""
-    ask = raw.asked(begin, body, chance, MAX_BYTES)
+    random = Random(f"{seed}/{number}")
+    drawn = _draw_seed(random)
+    body = _mutate(drawn, random)
+    fetched = _mutate(_draw_seed(random), random) if random.random() < 0.1 else b""
+    request = raw.build_request(drawn, body, random, MAX_BYTES)
     policy = Policy(
-        messages="refuse" if chance.random() < 0.05 else "resources",
-        documents=chance.choice(("bundle", "resources", "both")),
-        dangling=chance.choice(("refuse", "note", "note")),
+        messages="refuse" if random.random() < 0.05 else "resources",
+        documents=random.choice(("bundle", "resources", "both")),
+        dangling=random.choice(("refuse", "note", "note")),
     )
-    order = chance.choice(("arrival", "lastUpdated", "version", "off"))
-    validate = chance.random() < 0.05 and len(body) < 20_000
-    limits = chance.choice(_LIMITS)
-    return Case(number, begin.name, ask, limits, policy, order, validate, other)
+    write_order = random.choice(("arrival", "lastUpdated", "version", "off"))
+    validate = random.random() < 0.05 and len(body) < 20_000
+    limits = random.choice(_LIMITS)
+    return Case(number, drawn.name, request, limits, policy, write_order, validate, fetched)
 
 
 @cache
-def _seeds() -> tuple[Sequence[Seed], Sequence[Seed]]:
+def _split_seeds() -> tuple[Sequence[Seed], Sequence[Seed]]:
     """Those that are taken as they are, and the others."""
-    everything = seeds()
+    everything = load_seeds()
     sound = [seed for seed in everything if _is_sound(seed)]
     return sound, [seed for seed in everything if seed not in sound]
 
@@ -88,34 +93,36 @@ def _is_sound(seed: Seed) -> bool:
     return True
 
 
-def _drawn(chance: Random) -> Seed:
+def _draw_seed(random: Random) -> Seed:
     """One that is taken as it is, mostly: the others have less to say."""
-    sound, unsound = _seeds()
-    return chance.choice(unsound if unsound and chance.random() < 0.1 else sound)
+    sound, unsound = _split_seeds()
+    return random.choice(unsound if unsound and random.random() < 0.1 else sound)
 
 
-def _harmed(seed: Seed, chance: Random) -> bytes:
-    body = _lines(seed.body, chance) if seed.media == LINES else _tree(seed.body, chance)
-    times = chance.choice((*[0] * 13, 1, 1, 4))
+def _mutate(seed: Seed, random: Random) -> bytes:
+    body = (
+        _mutate_lines(seed.body, random) if seed.media == LINES else _mutate_tree(seed.body, random)
+    )
+    times = random.choice((*[0] * 13, 1, 1, 4))
     for _ in range(times):
-        body = raw.harmed(body, chance)
+        body = raw.mutate_bytes(body, random)
     return body
 
 
-def _tree(body: bytes, chance: Random) -> bytes:
+def _mutate_tree(body: bytes, random: Random) -> bytes:
     """Some are no JSON from the beginning, or harmed beyond reading."""
     try:
         root = json.loads(body)
     except (ValueError, RecursionError):
         return body
-    return Harmed(root, chance).harm(chance.choice((0, 1, 1, 1, 1, 2, 2, 3, 8)))
+    return MutatedTree(root, random).mutate(random.choice((0, 1, 1, 1, 1, 2, 2, 3, 8)))
 
 
-def _lines(body: bytes, chance: Random) -> bytes:
+def _mutate_lines(body: bytes, random: Random) -> bytes:
     lines = body.splitlines()
-    begin = chance.randrange(len(lines))
-    kept = lines[begin : begin + chance.randint(1, _LINES)]
-    for _ in range(chance.randrange(4)):
-        number = chance.randrange(len(kept))
-        kept[number] = _tree(kept[number], chance)
-    return chance.choice((b"\n", b"\n", b"\r\n", b"\n\n", b"\r")).join(kept)
+    begin = random.randrange(len(lines))
+    chosen = lines[begin : begin + random.randint(1, _LINES)]
+    for _ in range(random.randrange(4)):
+        number = random.randrange(len(chosen))
+        chosen[number] = _mutate_tree(chosen[number], random)
+    return random.choice((b"\n", b"\n", b"\r\n", b"\n\n", b"\r")).join(chosen)

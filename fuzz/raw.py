@@ -8,11 +8,11 @@ from functools import cache
 from random import Random
 
 from fuzz.seeds import LINES, Seed
-from fuzz.values import MARKER, text, token
+from fuzz.values import MARKER, make_text, make_token
 from integration.intake.http_request import IncomingRequest
 
 _BAD_UTF8 = (b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82", b"\x80")
-_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\x00", b" \n\t", b"\x1f\x8b")
+_PREFIXES = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\x00", b" \n\t", b"\x1f\x8b")
 
 _METHODS = ("POST", "PUT", "PATCH", "DELETE", "GET")
 _MEDIA = (
@@ -21,78 +21,78 @@ _MEDIA = (
 )
 
 
-def harmed(body: bytes, chance: Random) -> bytes:
+def mutate_bytes(body: bytes, random: Random) -> bytes:
     """The bytes with one harm done to them."""
-    at, end = sorted(chance.randrange(len(body) + 1) for _ in range(2))
-    kind = chance.randrange(11)
+    start, end = sorted(random.randrange(len(body) + 1) for _ in range(2))
+    kind = random.randrange(11)
     if kind == 0:
-        return body[:at]
+        return body[:start]
     if kind == 1:
-        return body[:at] + body[end:]
+        return body[:start] + body[end:]
     if kind == 2:
-        return body[:end] + body[at:]
+        return body[:end] + body[start:]
     if kind in (3, 4):
         flipped = bytearray(body)
-        for _ in range(chance.randint(1, 20) if body else 0):
-            flipped[chance.randrange(len(body))] ^= 1 << chance.randrange(8)
+        for _ in range(random.randint(1, 20) if body else 0):
+            flipped[random.randrange(len(body))] ^= 1 << random.randrange(8)
         return bytes(flipped)
     if kind == 5:
-        return body[:at] + chance.choice(_BAD_UTF8) + body[at:]
+        return body[:start] + random.choice(_BAD_UTF8) + body[start:]
     if kind == 6:
-        return chance.choice(_MARKS) + body
+        return random.choice(_PREFIXES) + body
     if kind == 7:
         return body.decode("utf-8", "replace").encode(
-            chance.choice(("utf-16", "utf-32", "cp037")), "replace"
+            random.choice(("utf-16", "utf-32", "cp037")), "replace"
         )
     if kind == 8:
-        return body[:at] + chance.randbytes(chance.randint(1, 60)) + body[at:]
+        return body[:start] + random.randbytes(random.randint(1, 60)) + body[start:]
     if kind == 9:
-        return body[:at] + MARKER.encode() + body[at:]
-    return body[:at] + token(chance).encode("utf-8", "surrogatepass") + body[at:]
+        return body[:start] + MARKER.encode() + body[start:]
+    return body[:start] + make_token(random).encode("utf-8", "surrogatepass") + body[start:]
 
 
-def packed(body: bytes, chance: Random, most: int) -> bytes:
+def compress(body: bytes, random: Random, max_bytes: int) -> bytes:
     """As gzip, sound or not."""
-    kind = chance.randrange(9)
+    kind = random.randrange(9)
     whole = gzip.compress(body, 1, mtime=0)
     if kind == 0:
-        return whole[: chance.randrange(len(whole))]
+        return whole[: random.randrange(len(whole))]
     if kind == 1:
-        return harmed(whole, chance)
+        return mutate_bytes(whole, random)
     if kind == 2:
-        return whole + chance.choice((b"\x00", whole, b"rest", b"\x1f\x8b"))
+        return whole + random.choice((b"\x00", whole, b"rest", b"\x1f\x8b"))
     if kind == 3:
         return zlib.compress(body, 1)
     if kind == 4:
-        return gzip.compress(_bomb(b" ", most * 4), 1, mtime=0)
-    if kind == 5 and chance.random() < 0.2:
-        return _bomb(chance.choice((b" ", b"[", b"\x00")), most * 4)
+        return gzip.compress(_build_bomb(b" ", max_bytes * 4), 1, mtime=0)
+    if kind == 5 and random.random() < 0.2:
+        return _build_bomb(random.choice((b" ", b"[", b"\x00")), max_bytes * 4)
     if kind == 6:
-        return gzip.compress(b"", 1, mtime=0) * chance.randrange(2000) + whole
+        return gzip.compress(b"", 1, mtime=0) * random.randrange(2000) + whole
     return whole
 
 
 @cache
-def _bomb(filling: bytes, size: int) -> bytes:
+def _build_bomb(filling: bytes, size: int) -> bytes:
     return gzip.compress(filling * size, 9, mtime=0)
 
 
-def asked(seed: Seed, body: bytes, chance: Random, most: int) -> IncomingRequest:
+def build_request(seed: Seed, body: bytes, random: Random, max_bytes: int) -> IncomingRequest:
     """The request; one of eight is odd in more than its body."""
     headers = {"content-type": seed.media}
     method, (type_, id_) = seed.method, (*seed.address, None, None)[:2]
-    if chance.random() < 0.12:
+    if random.random() < 0.12:
         headers["content-encoding"] = "gzip"
-        body = packed(body, chance, most)
-    if chance.random() < 0.06:
-        method = chance.choice(_METHODS)
-        type_ = chance.choice((None, "Patient", "Observation", text(chance)))
-        id_ = chance.choice((None, "p1", text(chance))) if type_ else None
-    if chance.random() < 0.04:
-        headers["content-type"] = chance.choice((*_MEDIA, text(chance)))
+        body = compress(body, random, max_bytes)
+    if random.random() < 0.06:
+        method = random.choice(_METHODS)
+        type_ = random.choice((None, "Patient", "Observation", make_text(random)))
+        id_ = random.choice((None, "p1", make_text(random))) if type_ else None
+    if random.random() < 0.04:
+        headers["content-type"] = random.choice((*_MEDIA, make_text(random)))
     for name in ("if-match", "if-none-match", "if-none-exist", "idempotency-key"):
-        if chance.random() < 0.05:
-            headers[name] = text(chance)
-    if chance.random() < 0.01:
-        headers["content-encoding"] = chance.choice(("br", "gzip, gzip", text(chance)))
+        if random.random() < 0.05:
+            headers[name] = make_text(random)
+    if random.random() < 0.01:
+        headers["content-encoding"] = random.choice(("br", "gzip, gzip", make_text(random)))
     return IncomingRequest(method, type_, id_, headers, body)

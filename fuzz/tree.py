@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
-from fuzz.values import MARKER, NAMES, text, token
+from fuzz.values import MARKER, NAMES, make_text, make_token
 
 # What is written into the text in the end, since a tree cannot hold it.
 _RAW, _TWIN = "\x02raw{}\x02", "\x02twin{}\x02"
@@ -20,65 +20,65 @@ Node = Any
 Place = tuple[Any, Any]  # a container, and the key or index in it
 
 
-class Harmed:
+class MutatedTree:
     """A tree under harm, and the texts that take the place of some of its values."""
 
-    def __init__(self, root: Node, chance: Random) -> None:
+    def __init__(self, root: Node, random: Random) -> None:
         self.holder: list[Node] = [root]
-        self.chance = chance
+        self.random = random
         self.raw: list[str] = []
         self.twins = 0
 
-    def harm(self, times: int) -> bytes:
+    def mutate(self, times: int) -> bytes:
         """The text of the tree, with the marker in some values, and harmed so many times."""
-        if self.chance.random() < 0.95:
-            _thin(self.holder[0], self.chance)
-        places = list(_places(self.holder))
-        self._mark(places)
+        if self.random.random() < 0.95:
+            _thin(self.holder[0], self.random)
+        places = list(_list_places(self.holder))
+        self._add_markers(places)
         likely = [place for place in places if place[1] in NAMES] or places
         for _ in range(times):
-            where = self.chance.choice(likely if self.chance.random() < 0.4 else places)
-            self.chance.choice(_HARMS)(self, where, places)
-        return self._text().encode("utf-8", "surrogatepass")
+            place = self.random.choice(likely if self.random.random() < 0.4 else places)
+            self.random.choice(_MUTATIONS)(self, place, places)
+        return self._render().encode("utf-8", "surrogatepass")
 
-    def token(self) -> str:
+    def add_token(self) -> str:
         """What stands in the tree for a text that is no value."""
-        self.raw.append(token(self.chance))
+        self.raw.append(make_token(self.random))
         return _RAW.format(len(self.raw) - 1)
 
-    def twin(self, key: str) -> str:
+    def add_twin(self, key: str) -> str:
         """The same key, and another one for the tree."""
         self.twins += 1
         return key + _TWIN.format(self.twins)
 
-    def _mark(self, places: list[Place]) -> None:
+    def _add_markers(self, places: list[Place]) -> None:
         """Values that are text get the marker: without any harm too, it must come to no issue."""
         texts = [place for place in places if isinstance(_get(place), str)]
-        for place in self.chance.sample(texts, min(len(texts), self.chance.randrange(6))):
+        for place in self.random.sample(texts, min(len(texts), self.random.randrange(6))):
             _set(place, str(_get(place)) + MARKER)
 
-    def _text(self) -> str:
-        ascii_ = self.chance.random() < 0.5
-        written = json.dumps(self.holder[0], ensure_ascii=ascii_, indent=self._indent())
+    def _render(self) -> str:
+        ascii_ = self.random.random() < 0.5
+        written = json.dumps(self.holder[0], ensure_ascii=ascii_, indent=self._choose_indent())
         for number in range(1, self.twins + 1):
             written = written.replace(json.dumps(_TWIN.format(number))[1:-1], "")
         for number, raw in enumerate(self.raw):
             written = written.replace(json.dumps(_RAW.format(number)), raw)
         return written
 
-    def _indent(self) -> int | None:
-        return 2 if self.chance.random() < 0.2 else None
+    def _choose_indent(self) -> int | None:
+        return 2 if self.random.random() < 0.2 else None
 
 
-def _thin(root: Node, chance: Random) -> None:
+def _thin(root: Node, random: Random) -> None:
     """Few entries of many, so that many cases fit into the time."""
     entries = root.get("entry") if isinstance(root, dict) else None
     if isinstance(entries, list) and len(entries) > _ENTRIES:
-        begin = chance.randrange(len(entries) - _ENTRIES)
-        root["entry"] = entries[begin : begin + chance.randint(1, _ENTRIES)]
+        begin = random.randrange(len(entries) - _ENTRIES)
+        root["entry"] = entries[begin : begin + random.randint(1, _ENTRIES)]
 
 
-def _places(holder: list[Node]) -> Iterator[Place]:
+def _list_places(holder: list[Node]) -> Iterator[Place]:
     """Breadth first: the envelope before what is in it."""
     level: list[Place] = [(holder, 0)]
     count = 0
@@ -111,9 +111,9 @@ def _set(place: Place, value: Node) -> None:
         container[key] = value
 
 
-def _drop(it: Harmed, place: Place, places: list[Place]) -> None:
+def _drop(tree: MutatedTree, place: Place, places: list[Place]) -> None:
     container, key = place
-    if container is it.holder:
+    if container is tree.holder:
         return
     if isinstance(container, dict):
         container.pop(key, None)
@@ -121,83 +121,95 @@ def _drop(it: Harmed, place: Place, places: list[Place]) -> None:
         del container[key]
 
 
-def _replace(it: Harmed, place: Place, places: list[Place]) -> None:
-    _set(place, it.token())
+def _replace(tree: MutatedTree, place: Place, places: list[Place]) -> None:
+    _set(place, tree.add_token())
 
 
-def _word(it: Harmed, place: Place, places: list[Place]) -> None:
-    _set(place, text(it.chance))
+def _replace_with_text(tree: MutatedTree, place: Place, places: list[Place]) -> None:
+    _set(place, make_text(tree.random))
 
 
-def _double(it: Harmed, place: Place, places: list[Place]) -> None:
+def _double(tree: MutatedTree, place: Place, places: list[Place]) -> None:
     """The same again: an element of a list, or a key with another value."""
     container, key = place
     if isinstance(container, dict):
-        container[it.twin(str(key))] = it.token() if it.chance.random() < 0.5 else _get(place)
-    elif container is not it.holder and key < len(container):
-        times = it.chance.choice((1, 1, 2, 20, 500))
+        container[tree.add_twin(str(key))] = (
+            tree.add_token() if tree.random.random() < 0.5 else _get(place)
+        )
+    elif container is not tree.holder and key < len(container):
+        times = tree.random.choice((1, 1, 2, 20, 500))
         container[key:key] = [container[key]] * (times if _is_small(container[key]) else 1)
 
 
-def _swap(it: Harmed, place: Place, places: list[Place]) -> None:
-    other = it.chance.choice(places)
-    one, two = _copied(_get(place)), _copied(_get(other))
-    _set(place, two)
-    _set(other, one)
+def _swap(tree: MutatedTree, place: Place, places: list[Place]) -> None:
+    other = tree.random.choice(places)
+    first, second = _copy(_get(place)), _copy(_get(other))
+    _set(place, second)
+    _set(other, first)
 
 
-def _graft(it: Harmed, place: Place, places: list[Place]) -> None:
+def _graft(tree: MutatedTree, place: Place, places: list[Place]) -> None:
     """What stands elsewhere stands here too."""
-    found = _get(it.chance.choice(places))
+    found = _get(tree.random.choice(places))
     if _is_small(found):
-        _set(place, _copied(found))
+        _set(place, _copy(found))
 
 
-def _wrap(it: Harmed, place: Place, places: list[Place]) -> None:
+def _wrap(tree: MutatedTree, place: Place, places: list[Place]) -> None:
     value = _get(place)
-    key = it.chance.choice(NAMES)
-    _set(place, it.chance.choice(([value], [value, value], {key: value}, [[value]])))
+    key = tree.random.choice(NAMES)
+    _set(place, tree.random.choice(([value], [value, value], {key: value}, [[value]])))
 
 
-def _unwrap(it: Harmed, place: Place, places: list[Place]) -> None:
+def _unwrap(tree: MutatedTree, place: Place, places: list[Place]) -> None:
     value = _get(place)
     if isinstance(value, dict | list) and value:
         inner = list(value.values()) if isinstance(value, dict) else value
-        _set(place, it.chance.choice(inner))
+        _set(place, tree.random.choice(inner))
 
 
-def _rename(it: Harmed, place: Place, places: list[Place]) -> None:
+def _rename(tree: MutatedTree, place: Place, places: list[Place]) -> None:
     container, key = place
     if isinstance(container, dict) and key in container:
-        container[it.chance.choice((*NAMES, key.upper(), "", "\ud800", "_" + key))] = container.pop(
-            key
+        container[tree.random.choice((*NAMES, key.upper(), "", "\ud800", "_" + key))] = (
+            container.pop(key)
         )
 
 
-def _add(it: Harmed, place: Place, places: list[Place]) -> None:
+def _add(tree: MutatedTree, place: Place, places: list[Place]) -> None:
     node = _get(place)
     if isinstance(node, dict):
-        node[it.chance.choice(NAMES)] = it.token()
+        node[tree.random.choice(NAMES)] = tree.add_token()
     elif isinstance(node, list):
-        node.insert(it.chance.randrange(len(node) + 1), it.token())
+        node.insert(tree.random.randrange(len(node) + 1), tree.add_token())
 
 
-def _shuffle(it: Harmed, place: Place, places: list[Place]) -> None:
+def _shuffle(tree: MutatedTree, place: Place, places: list[Place]) -> None:
     node = _get(place)
     if isinstance(node, list):
-        it.chance.shuffle(node)
+        tree.random.shuffle(node)
 
 
 def _is_small(node: Node) -> bool:
     return len(str(node)) < 4000
 
 
-def _copied(node: Node) -> Node:
+def _copy(node: Node) -> Node:
     """Nothing may end up within itself."""
     return json.loads(json.dumps(node)) if isinstance(node, dict | list) else node
 
 
-_HARMS: tuple[Callable[[Harmed, Place, list[Place]], None], ...] = (
-    *(_drop, _replace, _replace, _replace, _word, _word, _double, _swap, _graft),
+_MUTATIONS: tuple[Callable[[MutatedTree, Place, list[Place]], None], ...] = (
+    *(
+        _drop,
+        _replace,
+        _replace,
+        _replace,
+        _replace_with_text,
+        _replace_with_text,
+        _double,
+        _swap,
+        _graft,
+    ),
     *(_wrap, _unwrap, _rename, _add, _add, _shuffle),
 )

@@ -20,14 +20,14 @@ from integration.core.errors import Issue, Rejected
 from integration.fhir import bundle, collections, notifications, units
 from integration.fhir.collections import PagedContents
 from integration.fhir.entries import Contents
-from integration.fhir.fetched import Fetched
+from integration.fhir.fetched import FetchedResponse
 from integration.fhir.identity import Naming
 from integration.fhir.notifications import Notification
 from integration.fhir.plan import Plan, plan
 from integration.fhir.units import Lane, Limits, Unit
 from integration.intake import dry_run
 from integration.intake.accept import Accepted, Intake, accept
-from integration.journal.keys import new_delivery_id
+from integration.journal.keys import make_delivery_id
 from integration.journal.store import MemoryJournal
 from integration.queues.queue_sender import MemoryQueueSender
 
@@ -40,11 +40,11 @@ _PREVIEWS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class CaseResult:
     """How a case ended. `why`: the status of a rejection, or where and why it broke."""
 
     number: int
-    end: str
+    outcome: str
     why: str
     size: int
     seconds: float
@@ -55,109 +55,109 @@ class _Log(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self.told: list[str] = []
+        self.records: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.told.append(str(vars(record)))
+        self.records.append(str(vars(record)))
 
 
-def tried(case: Case) -> Verdict:
+def try_case(case: Case) -> CaseResult:
     """Raises nothing."""
     log = _Log()
     logger = logging.getLogger("integration")
     logger.addHandler(log)
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    begun = time.process_time()
+    started = time.process_time()
     try:
-        end, why = asyncio.run(_through(case))
-        _unmarked("the log", log.told)
+        outcome, why = asyncio.run(_accept_and_plan(case))
+        _check_no_marker("the log", log.records)
     except Exception as error:
-        end, why = BROKEN, _place(error)
+        outcome, why = BROKEN, _describe_error(error)
     finally:
         logger.removeHandler(log)
-    return Verdict(case.number, end, why, case.size, time.process_time() - begun)
+    return CaseResult(case.number, outcome, why, case.size, time.process_time() - started)
 
 
-async def _through(case: Case) -> tuple[str, str]:
-    journal, outbox, ids = MemoryJournal(), MemoryQueueSender(), count(1)
+async def _accept_and_plan(case: Case) -> tuple[str, str]:
+    journal, sender, ids = MemoryJournal(), MemoryQueueSender(), count(1)
     intake = Intake(
         journal,
-        outbox,
+        sender,
         lambda: _NOW,
-        lambda now: new_delivery_id(now, next(ids)),
+        lambda now: make_delivery_id(now, next(ids)),
         case.max_bytes,
         case.validate,
         policy=case.policy,
-        write_orders={"": case.order},
+        write_orders={"": case.write_order},
     )
     if case.number % _PREVIEWS == 0:
-        await _preview(intake, case)
+        await _check_preview(intake, case)
     try:
-        accepted = await accept(intake, case.ask)
+        accepted = await accept(intake, case.request)
     except Rejected as error:
-        _refusal(error)
-        assert not outbox.sent, "a refused delivery is queued"
+        _check_refusal(error)
+        assert not sender.sent, "a refused delivery is queued"
         return REJECTED, str(error.status)
     if not isinstance(accepted, Accepted):
         return PLANNED, "it brings nothing"
-    _issues(accepted.refused)
-    delivery, kept = (
-        await journal.delivery(accepted.delivery),
-        await journal.kept(accepted.delivery),
+    _check_issues(accepted.refused)
+    delivery, received = (
+        await journal.get_delivery(accepted.delivery),
+        await journal.get_payload(accepted.delivery),
     )
     assert delivery is not None
-    _unmarked("the row or the queue", [str(delivery), str(outbox.sent)])
-    contents = _fetched(bundle.read(kept.body, kept.received), case.more)
+    _check_no_marker("the row or the queue", [str(delivery), str(sender.sent)])
+    contents = _add_fetched(bundle.read(received.body, received.request), case.fetched)
     naming = Naming(delivery.sender, delivery.key)
-    _planned(contents, plan(contents, naming, case.limits, delivery.write_order), case.limits)
+    _check_plan(contents, plan(contents, naming, case.limits, delivery.write_order), case.limits)
     return PLANNED, contents.kind
 
 
-async def _preview(intake: Intake, case: Case) -> None:
+async def _check_preview(intake: Intake, case: Case) -> None:
     try:
-        told = await dry_run.plan_delivery(intake, case.limits, case.ask)
+        preview = await dry_run.plan_delivery(intake, case.limits, case.request)
     except Rejected as error:
-        _refusal(error)
+        _check_refusal(error)
         return
-    assert list(dry_run.as_text(told))
-    _unmarked("the refusals of the preview", [str(told["refused"]), str(told["lost"])])
+    assert list(dry_run.as_text(preview))
+    _check_no_marker("the refusals of the preview", [str(preview["refused"]), str(preview["lost"])])
 
 
-def _fetched(contents: Contents, more: bytes) -> Contents:
+def _add_fetched(contents: Contents, more: bytes) -> Contents:
     """With what a server would have answered, if it were asked."""
-    answer = Fetched(200, more)
-    if isinstance(contents, Notification) and contents.wanted:
-        return notifications.with_fetched(contents, dict.fromkeys(contents.wanted, answer))
+    answer = FetchedResponse(200, more)
+    if isinstance(contents, Notification) and contents.urls_to_fetch:
+        return notifications.add_fetched(contents, dict.fromkeys(contents.urls_to_fetch, answer))
     if isinstance(contents, PagedContents) and more:
-        page = collections.further_page(2, len(contents.entries), answer)
+        page = collections.read_further_page(2, len(contents.entries), answer)
         return replace(contents, entries=(*contents.entries, *page.entries))
     return contents
 
 
-def _planned(contents: Contents, made: Plan, limits: Limits) -> None:
-    refused = [entry.position for entry, _ in made.refused]
-    sent = [n for lane in made.lanes for n in lane.positions]
+def _check_plan(contents: Contents, planned: Plan, limits: Limits) -> None:
+    refused = [entry.position for entry, _ in planned.refused]
+    sent = [n for lane in planned.lanes for n in lane.positions]
     assert sorted([*refused, *sent]) == list(range(len(contents.entries))), "an entry is lost"
-    _issues(issue for _, issue in made.refused)
-    for lane in made.lanes:
-        assert units.restored(units.kept(lane)) == lane, "a lane is kept as another"
-        _lane(lane, limits)
+    _check_issues(issue for _, issue in planned.refused)
+    for lane in planned.lanes:
+        assert units.decode_lane(units.encode_lane(lane)) == lane, "a lane is kept as another"
+        _check_lane(lane, limits)
 
 
-def _lane(lane: Lane, limits: Limits) -> None:
-    known: set[str] = set()
+def _check_lane(lane: Lane, limits: Limits) -> None:
+    sent: set[str] = set()
     for unit in lane.units:
-        _issues(issue for entry in unit.entries for issue in entry.notes)
+        _check_issues(issue for entry in unit.entries for issue in entry.notes)
         inside = {entry.target for entry in unit.entries} if unit.kind == "transaction" else set()
         awaited = {name for entry in unit.entries for name in entry.awaits} - inside
-        assert awaited <= known, "an answer is awaited before it is asked for"
-        _sent(unit, limits, dict.fromkeys(awaited, "Patient/found"))
-        known |= {entry.target for entry in unit.entries}
+        assert awaited <= sent, "an answer is awaited before it is asked for"
+        _check_request(unit, limits, dict.fromkeys(awaited, "Patient/found"))
+        sent |= {entry.target for entry in unit.entries}
 
 
-def _sent(unit: Unit, limits: Limits, answers: dict[str, str]) -> None:
-    body = units.request(unit, unit.entries, answers).body or b""
+def _check_request(unit: Unit, limits: Limits, answers: dict[str, str]) -> None:
+    body = units.build_request(unit, unit.entries, answers).body or b""
     assert len(unit.entries) <= limits.entries, "a unit has too many entries"
     assert len(body) <= limits.bytes, "a unit is too large"
     bundle = decimal_json.decode(body)
@@ -173,30 +173,30 @@ def _is_address(url: str) -> bool:
     return safe and path[:1].isupper() and not {"", ".", ".."} & set(path.split("/"))
 
 
-def _refusal(error: Rejected) -> None:
+def _check_refusal(error: Rejected) -> None:
     assert 400 <= error.status < 500, "a refusal is no 4xx"
     assert error.issues, "a refusal says nothing"
-    _issues(error.issues)
-    _unmarked("the exception", traceback.format_exception(error))
+    _check_issues(error.issues)
+    _check_no_marker("the exception", traceback.format_exception(error))
     inner: BaseException | None = error
     while inner is not None and inner.__suppress_context__ is False:
         inner = inner.__context__
-        _unmarked("the exception's chain", [str(inner)])
+        _check_no_marker("the exception's chain", [str(inner)])
 
 
-def _issues(issues: Iterable[Issue]) -> None:
+def _check_issues(issues: Iterable[Issue]) -> None:
     for issue in issues:
-        told: list[Any] = [issue.code, issue.text, issue.expression, issue.severity]
-        json.dumps(told).encode()
-        _unmarked("an issue", map(str, told))
+        texts: list[Any] = [issue.code, issue.text, issue.expression, issue.severity]
+        json.dumps(texts).encode()
+        _check_no_marker("an issue", map(str, texts))
 
 
-def _unmarked(what: str, texts: Iterable[str]) -> None:
+def _check_no_marker(what: str, texts: Iterable[str]) -> None:
     # Its own message must not quote what was found.
     assert not any(MARKER in text for text in texts), f"{what} quotes a value"
 
 
-def _place(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     """Which error, and where it was raised, ours and the relay's."""
     frames = traceback.extract_tb(error.__traceback__)
     places = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames[-3:]]

@@ -134,35 +134,35 @@ _BROKEN = (
 )
 
 
-def token(chance: Random) -> str:
+def make_token(random: Random) -> str:
     """Text of JSON, or nearly."""
-    drawn = chance.random()
+    drawn = random.random()
     if drawn < 0.5:
-        return json.dumps(text(chance), ensure_ascii=True)
+        return json.dumps(make_text(random), ensure_ascii=True)
     if drawn < 0.87:
-        return chance.choice(_TOKENS)
+        return random.choice(_TOKENS)
     if drawn < 0.9:
-        return chance.choice(_BROKEN)
+        return random.choice(_BROKEN)
     if drawn < 0.95:
-        depth = chance.choice((5, 90, 99, 100, 101, 150, 600, 5000, 60_000))
-        return _nested(depth, chance)
-    element = chance.choice(_TOKENS[:12])
-    return f"[{','.join([element] * chance.choice((3, 100, 3000)))}]"
+        depth = random.choice((5, 90, 99, 100, 101, 150, 600, 5000, 60_000))
+        return _nest(depth, random)
+    element = random.choice(_TOKENS[:12])
+    return f"[{','.join([element] * random.choice((3, 100, 3000)))}]"
 
 
-def text(chance: Random) -> str:
+def make_text(random: Random) -> str:
     """A string, mostly with the marker."""
-    drawn = chance.random()
-    found = chance.choice(_TEXTS)
+    drawn = random.random()
+    found = random.choice(_TEXTS)
     if drawn < 0.2:
         return found
     if drawn < 0.22:
-        return (found or "x") * chance.choice((10, 1000, 100_000 // max(len(found), 1)))
+        return (found or "x") * random.choice((10, 1000, 100_000 // max(len(found), 1)))
     return found + MARKER if drawn < 0.8 else MARKER + found
 
 
-def _nested(depth: int, chance: Random) -> str:
-    if chance.random() < 0.1:
+def _nest(depth: int, random: Random) -> str:
+    if random.random() < 0.1:
         return "[" * depth  # and never closed
-    begin, end = chance.choice((("[", "]"), ('{"a":', "}"), ('[{"contained":', "}]")))
+    begin, end = random.choice((("[", "]"), ('{"a":', "}"), ('[{"contained":', "}]")))
     return begin * depth + json.dumps(MARKER) + end * depth

@@ -5,7 +5,7 @@ from __future__ import annotations
 from local.host.settings import CannotStart
 
 
-def fhir_headers(scope: str | None) -> dict[str, str]:
+def build_fhir_headers(scope: str | None) -> dict[str, str]:
     """For the FHIR server: one's own may ask for a token, the local one does not."""
     if scope is None:
         return {"content-type": "application/fhir+json"}

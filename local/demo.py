@@ -18,19 +18,19 @@ from typing import Any
 
 import httpx
 
-from integration.app.settings import from_env
+from integration.app.settings import read_settings
 from integration.core.errors import Misconfigured
-from local.access import fhir_headers
+from local.access import build_fhir_headers
 from local.host.settings import CannotStart
 from local.processes import PROJECT, Child
-from local.samples import Sample, samples
+from local.samples import Sample, load_samples
 from local.services import Running, neighbours, ports_from_env, start_host
 
 FOLDER = PROJECT / ".local" / "demo"
 DELIVERY_SECONDS = 120.0
 CONTACT_SECONDS = 30.0
 PAUSE = 0.1
-AT_ONCE = 200  # resources read from FHIR with one request
+READS_PER_BATCH = 200  # resources read from FHIR with one request
 # The columns of a contact that say which patient it shows, in which version.
 _ID, _VERSION = "msemr_azurefhirid", "msemr_azurefhirversion"
 
@@ -49,8 +49,8 @@ class Delivery:
     @property
     def written(self) -> list[str]:
         """Type/id of what is in FHIR, by the response bundle."""
-        places = [each["location"] for each in self.answers or () if _is_written(each)]
-        return [place.partition("/_history/")[0] for place in places]
+        locations = [answer["location"] for answer in self.answers or () if _is_written(answer)]
+        return [place.partition("/_history/")[0] for place in locations]
 
     @property
     def refused(self) -> int:
@@ -65,51 +65,57 @@ def main() -> int:
     try:
         with ExitStack() as stack:
             ports = ports_from_env()
-            _say(f"starting; logs are in {folder}")
-            running = stack.enter_context(neighbours(ports, folder, tell=_say))
+            _print(f"starting; logs are in {folder}")
+            running = stack.enter_context(neighbours(ports, folder, tell=_print))
             # No function keys: whoever sends the samples has none.
             settings = {**running.settings(), "HOST_FUNCTION_KEYS": ""}
             host = stack.enter_context(start_host(settings, ports.host, folder))
-            _say(f"host is ready, {time.monotonic() - begun:.1f} s after the start\n")
-            failed, line = asyncio.run(_demo(settings, running, host))
+            _print(f"host is ready, {time.monotonic() - begun:.1f} s after the start\n")
+            failed, line = asyncio.run(_run_demo(settings, running, host))
     except KeyboardInterrupt:
-        return _failed(f"stopped; logs are in {folder}")
+        return _report_failure(f"stopped; logs are in {folder}")
     except (CannotStart, Misconfigured) as error:
-        return _failed(str(error))
+        return _report_failure(str(error))
     except httpx.TransportError as error:
         where = f"{error.request.url.scheme}://{error.request.url.netloc.decode()}"
-        return _failed(f"{where} gave no answer ({type(error).__name__}); logs are in {folder}")
-    code = _failed(f"not all arrived; logs are in {folder}") if failed else 0
+        return _report_failure(
+            f"{where} gave no answer ({type(error).__name__}); logs are in {folder}"
+        )
+    code = _report_failure(f"not all arrived; logs are in {folder}") if failed else 0
     if not failed:
         shutil.rmtree(folder)
-    _say(line)
+    _print(line)
     return code
 
 
-async def _demo(settings: Mapping[str, str], running: Running, host: Child) -> tuple[int, str]:
+async def _run_demo(settings: Mapping[str, str], running: Running, host: Child) -> tuple[int, str]:
     """How much failed, and the last line."""
-    chosen = from_env({**os.environ, **settings})
-    here = httpx.AsyncClient(timeout=60.0, trust_env=False)
-    fhir = httpx.AsyncClient(timeout=110.0, headers=fhir_headers(chosen.fhir.scope))
-    async with here, fhir:
-        health = await here.get(f"{host.url}/api/health?deep=1")
+    options = read_settings({**os.environ, **settings})
+    host_http = httpx.AsyncClient(timeout=60.0, trust_env=False)
+    fhir = httpx.AsyncClient(timeout=110.0, headers=build_fhir_headers(options.fhir.scope))
+    async with host_http, fhir:
+        health = await host_http.get(f"{host.url}/api/health?deep=1")
         if health.status_code != 200:
             raise CannotStart(f"not all parts work: {health.text}; see {host.part.log}")
-        _say("deliveries          entries")
-        sent = await asyncio.gather(*(_send(here, host.url, sample) for sample in samples()))
+        _print("deliveries          entries")
+        sent = await asyncio.gather(
+            *(_send(host_http, host.url, sample) for sample in load_samples())
+        )
         end = time.monotonic() + DELIVERY_SECONDS
-        deliveries = [await _follow(here, delivery, end) for delivery in sent]
+        deliveries = [await _wait_for_delivery(host_http, delivery, end) for delivery in sent]
         written = sorted({identity for delivery in deliveries for identity in delivery.written})
-        found = await _read(fhir, chosen.fhir.url, written)
-        _show_resources(written, found)
+        found = await _read_versions(fhir, options.fhir.url, written)
+        _print_resources(written, found)
         patients = {k.removeprefix("Patient/"): found[k] for k in found if k[:8] == "Patient/"}
-        contacts = await _mirrored(here, running.dataverse_url, patients)
-        _show_contacts(patients, contacts)
-    done = sum(delivery.answers is not None for delivery in deliveries)
+        contacts = await _wait_for_contacts(host_http, running.dataverse_url, patients)
+        _print_contacts(patients, contacts)
+    done_count = sum(delivery.answers is not None for delivery in deliveries)
     refused = sum(delivery.refused for delivery in deliveries)
-    shown = sum(_is_shown(contacts, *patient) for patient in patients.items())
-    missing = len(deliveries) - done + len(written) - len(found) + len(patients) - shown
-    counts = f"deliveries={done} resources={len(found)} contacts={shown}"
+    contact_count = sum(_is_shown(contacts, *patient) for patient in patients.items())
+    missing = (
+        len(deliveries) - done_count + len(written) - len(found) + len(patients) - contact_count
+    )
+    counts = f"deliveries={done_count} resources={len(found)} contacts={contact_count}"
     return refused + missing, f"\ndemo: {counts} failed={refused + missing}"
 
 
@@ -118,76 +124,80 @@ async def _send(http: httpx.AsyncClient, host: str, sample: Sample) -> Delivery:
     url = host + sample.path
     answer = await http.request(sample.method, url, content=sample.body, headers=headers)
     if answer.status_code != 202:
-        _say(f"  {sample.name} was not accepted: answered {answer.status_code} {answer.text}")
+        _print(f"  {sample.name} was not accepted: answered {answer.status_code} {answer.text}")
     return Delivery(sample, answer.headers.get("content-location"))
 
 
-async def _follow(http: httpx.AsyncClient, delivery: Delivery, end: float) -> Delivery:
+async def _wait_for_delivery(http: httpx.AsyncClient, delivery: Delivery, end: float) -> Delivery:
     """Poll until it is done, telling on one line how far it is."""
     if delivery.address is None:
         return delivery
-    sample, told = delivery.sample, ""
-    _say(f"  {sample.name:<18} {sample.entries:>6}  ", end="")
+    sample, last_progress = delivery.sample, ""
+    _print(f"  {sample.name:<18} {sample.entries:>6}  ", end="")
     while time.monotonic() < end:
         answer = await http.get(delivery.address)
         if answer.status_code == 200:
             ended = replace(delivery, answers=[e["response"] for e in answer.json()["entry"]])
-            way = await _way(http, delivery.address)
-            _say(f"done: {len(ended.written)} written, {ended.refused} refused{way}")
-            for refused in [each for each in ended.answers or () if not _is_written(each)][:5]:
+            way = await _describe_split(http, delivery.address)
+            _print(f"done: {len(ended.written)} written, {ended.refused} refused{way}")
+            for refused in [entry for entry in ended.answers or () if not _is_written(entry)][:5]:
                 issues = refused.get("outcome", {}).get("issue", [{}])
-                _say(f"    {refused['status']} {issues[0].get('diagnostics', 'no reason given')}")
+                _print(f"    {refused['status']} {issues[0].get('diagnostics', 'no reason given')}")
             return ended
         progress = answer.headers.get("x-progress", f"answered {answer.status_code}")
-        if progress != told:
-            _say(progress.replace(f" of {sample.entries} entries", ""), end="; ")
-        told = progress
+        if progress != last_progress:
+            _print(progress.replace(f" of {sample.entries} entries", ""), end="; ")
+        last_progress = progress
         if progress.startswith("parked") or answer.status_code == 404:
             break
         await asyncio.sleep(PAUSE)
-    _say("given up on")
+    _print("given up on")
     return delivery
 
 
-async def _way(http: httpx.AsyncClient, address: str) -> str:
+async def _describe_split(http: httpx.AsyncClient, address: str) -> str:
     """Whether a transaction is still one."""
     listing, _, id_ = address.rpartition("/")
-    known = (await http.get(listing)).json().get("deliveries", [])
-    item: Json = next((item for item in known if item["id"] == id_), {})
+    listed = (await http.get(listing)).json().get("deliveries", [])
+    item: Json = next((item for item in listed if item["id"] == id_), {})
     if item.get("kind") != "transaction":
         return ""
     return f"; split into {item['units']} transactions" if item["split"] else "; kept whole"
 
 
-async def _read(http: httpx.AsyncClient, url: str, identities: Sequence[str]) -> dict[str, str]:
+async def _read_versions(
+    http: httpx.AsyncClient, url: str, identities: Sequence[str]
+) -> dict[str, str]:
     """The version of each that the FHIR server has, by Type/id."""
     found: dict[str, str] = {}
-    for start in range(0, len(identities), AT_ONCE):
-        asked = identities[start : start + AT_ONCE]
-        reads = [{"request": {"method": "GET", "url": identity}} for identity in asked]
+    for start in range(0, len(identities), READS_PER_BATCH):
+        requested = identities[start : start + READS_PER_BATCH]
+        reads = [{"request": {"method": "GET", "url": identity}} for identity in requested]
         bundle = {"resourceType": "Bundle", "type": "batch", "entry": reads}
         answer = await http.post(url, json=bundle)
         if answer.status_code != 200:
             raise CannotStart(f"the FHIR server answered {answer.status_code} to a batch of reads")
         for entry in answer.json()["entry"]:
             resource = entry.get("resource", {})
-            if (identity := f"{resource.get('resourceType')}/{resource.get('id')}") in asked:
+            if (identity := f"{resource.get('resourceType')}/{resource.get('id')}") in requested:
                 found[identity] = resource["meta"]["versionId"]
     return found
 
 
-async def _mirrored(http: httpx.AsyncClient, url: str, patients: Mapping[str, str]) -> Contacts:
+async def _wait_for_contacts(
+    http: httpx.AsyncClient, url: str, patients: Mapping[str, str]
+) -> Contacts:
     """The rows that show the patients; what there is when the time is up."""
     end = time.monotonic() + CONTACT_SECONDS
     while True:
-        contacts = await _contacts(http, url, patients)
+        contacts = await _read_contacts(http, url, patients)
         done = all(_is_shown(contacts, *patient) for patient in patients.items())
         if done or time.monotonic() > end:
             return contacts
         await asyncio.sleep(PAUSE)
 
 
-async def _contacts(http: httpx.AsyncClient, url: str, patients: Iterable[str]) -> Contacts:
+async def _read_contacts(http: httpx.AsyncClient, url: str, patients: Iterable[str]) -> Contacts:
     which = [f"{_ID} eq '{patient}'" for patient in patients] or ["fullname eq ''"]
     columns = f"fullname,birthdate,gendercode,{_ID},{_VERSION}"
     query = {"$select": columns, "$filter": " or ".join(which)}
@@ -207,30 +217,30 @@ def _is_shown(contacts: Contacts, patient: str, version: str) -> bool:
     return [row[_VERSION] for row in contacts[patient]] == [version]
 
 
-def _show_resources(written: Iterable[str], found: Iterable[str]) -> None:
-    there = Counter(identity.partition("/")[0] for identity in found)
-    _say("\nresources              written  in FHIR")
+def _print_resources(written: Iterable[str], found: Iterable[str]) -> None:
+    existing = Counter(identity.partition("/")[0] for identity in found)
+    _print("\nresources              written  in FHIR")
     for kind, number in Counter(identity.partition("/")[0] for identity in written).items():
-        _say(f"  {kind:<20} {number:>7}  {there[kind]:>7}")
+        _print(f"  {kind:<20} {number:>7}  {existing[kind]:>7}")
 
 
-def _show_contacts(patients: Iterable[str], contacts: Contacts) -> None:
-    _say(f"\n{'patients':<38} {'contact in Dataverse':<22} {'born':<10} {'gender':<8} version")
+def _print_contacts(patients: Iterable[str], contacts: Contacts) -> None:
+    _print(f"\n{'patients':<38} {'contact in Dataverse':<22} {'born':<10} {'gender':<8} version")
     for patient in patients:
         if len(contacts[patient]) != 1:
-            _say(f"  {patient:<36} {len(contacts[patient])} rows")
+            _print(f"  {patient:<36} {len(contacts[patient])} rows")
         for row in contacts[patient]:
             gender = row.get("gendercode@OData.Community.Display.V1.FormattedValue", "-")
-            told = f"{row['fullname']:<22} {row['birthdate'] or '-':<10} {gender:<8}"
-            _say(f"  {patient:<36} {told} {row[_VERSION]}")
+            columns = f"{row['fullname']:<22} {row['birthdate'] or '-':<10} {gender:<8}"
+            _print(f"  {patient:<36} {columns} {row[_VERSION]}")
 
 
-def _failed(why: str) -> int:
+def _report_failure(why: str) -> int:
     print(f"demo: {why}", file=sys.stderr, flush=True)
     return 1
 
 
-def _say(text: str, end: str = "\n") -> None:
+def _print(text: str, end: str = "\n") -> None:
     print(text, end=end, flush=True)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from local.host.emulator import connection_string
+from local.host.emulator import build_connection_string
 from local.host.settings import CannotStart
 from local.processes import PROJECT, Child, Part
 
@@ -53,7 +53,7 @@ class Running:
 
     @property
     def storage(self) -> str:
-        return connection_string(self.ports.blob, self.ports.queue, self.ports.table)
+        return build_connection_string(self.ports.blob, self.ports.queue, self.ports.table)
 
     @property
     def fhir_url(self) -> str:

@@ -22,22 +22,22 @@ def main() -> int:
     try:
         with ExitStack() as stack:
             ports = ports_from_env()
-            _say(f"starting; logs are in {FOLDER}")
-            running = stack.enter_context(neighbours(ports, FOLDER, tell=_say))
+            _print(f"starting; logs are in {FOLDER}")
+            running = stack.enter_context(neighbours(ports, FOLDER, tell=_print))
             host = stack.enter_context(start_host(running.settings(), ports.host, FOLDER))
-            _describe(running, host)
-            ended = _wait([*running.parts.values(), host])
-            _say(f"{ended.part.name} ended; {ended.part.log} ends:\n{ended.last_lines()}")
+            _print_addresses(running, host)
+            ended = _wait_for_end([*running.parts.values(), host])
+            _print(f"{ended.part.name} ended; {ended.part.log} ends:\n{ended.last_lines()}")
             return 1
     except KeyboardInterrupt:
-        _say("stopped")
+        _print("stopped")
         return 0
     except CannotStart as error:
         print(f"cannot start: {error}", file=sys.stderr)
         return 1
 
 
-def _wait(children: list[Child]) -> Child:
+def _wait_for_end(children: list[Child]) -> Child:
     """The first to end by itself."""
     while True:
         for child in children:
@@ -46,23 +46,23 @@ def _wait(children: list[Child]) -> Child:
         time.sleep(0.5)
 
 
-def _describe(running: Running, host: Child) -> None:
+def _print_addresses(running: Running, host: Child) -> None:
     ports = running.ports
-    _say("ready\n")
-    _say(f"  functions  {host.url}/api")
-    _say(f"  feed       {host.url}/api/odata/")
-    _say(f"  FHIR       {running.fhir_url}")
-    _say(f"  Dataverse  {running.dataverse_url}/api/data/v9.2")
-    _say(f"  storage    blob {ports.blob}, queue {ports.queue}, table {ports.table} (Azurite)")
-    _say(f"  log        tail -f {host.part.log}\n")
+    _print("ready\n")
+    _print(f"  functions  {host.url}/api")
+    _print(f"  feed       {host.url}/api/odata/")
+    _print(f"  FHIR       {running.fhir_url}")
+    _print(f"  Dataverse  {running.dataverse_url}/api/data/v9.2")
+    _print(f"  storage    blob {ports.blob}, queue {ports.queue}, table {ports.table} (Azurite)")
+    _print(f"  log        tail -f {host.part.log}\n")
     if os.environ.get("HOST_FUNCTION_KEYS"):
-        _say("  add -H 'x-functions-key: KEY' below, a key of HOST_FUNCTION_KEYS")
-    _say(f"  curl -i -H 'content-type: application/fhir+json' \\\n    -d '{EXAMPLE}' \\")
-    _say(f"    {host.url}/api/fhir/Patient\n")
-    _say("Ctrl-C ends everything")
+        _print("  add -H 'x-functions-key: KEY' below, a key of HOST_FUNCTION_KEYS")
+    _print(f"  curl -i -H 'content-type: application/fhir+json' \\\n    -d '{EXAMPLE}' \\")
+    _print(f"    {host.url}/api/fhir/Patient\n")
+    _print("Ctrl-C ends everything")
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, flush=True)
 
 

@@ -17,10 +17,10 @@ import httpx
 import pytest
 from hypothesis import settings
 
-from integration.core.activity import Activities
+from integration.core.activity import ActivityRecorder
 from integration.core.http import Upstream
 from integration.core.model import Delivery, EntryResult, WorkItem
-from integration.core.rate_limiter import Limiter, full
+from integration.core.rate_limiter import Limiter, build_full_limit
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
@@ -28,17 +28,17 @@ from integration.intake.accept import Accepted, Intake, accept
 from integration.intake.http_request import IncomingRequest
 from integration.journal.activity import MemoryActivityLog
 from integration.journal.guard_store import MemoryGuardStore
-from integration.journal.keys import new_delivery_id
+from integration.journal.keys import make_delivery_id
+from integration.journal.pending_lookups import MemoryPendingLookups
 from integration.journal.store import Journal, MemoryJournal
-from integration.journal.waits import MemoryWaits
 from integration.journal.write_guard import WriteGuard
 from integration.mapping import load
-from integration.mapping.load import shipped
+from integration.mapping.load import load_shipped_maps
 from integration.mapping.model import EntityMap
 from integration.mapping.model import Route as DataRoute
 from integration.mirror import web_api_sink
 from integration.mirror.mirror import Mirror
-from integration.mirror.web_api_sink import WebApi
+from integration.mirror.web_api_sink import WebApiSink
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import MemoryQueueSender
 from integration.relay import process
@@ -80,12 +80,12 @@ LEASE = 220.0
 def every_map() -> dict[str, EntityMap]:
     """Those too that are shipped, but not in use."""
     named = ["organization", "practitioner", "related_person"]
-    return dict(load.maps("healthcare", enabled=named).entities)
+    return dict(load.load_maps("healthcare", enabled=named).entities)
 
 
 def mirrored_maps() -> dict[str, EntityMap]:
     """Those of tables that nobody has to choose a route for to have them mirrored."""
-    return {name: each for name, each in shipped().items() if each.routes[0] is DataRoute.DATAVERSE}
+    return {name: each for name, each in load_shipped_maps().items() if each.routes[0] is DataRoute.DATAVERSE}
 
 
 async def patients_followed() -> dict[str, str]:
@@ -106,13 +106,13 @@ class Route:
     fhir: FhirServer
     dataverse: Dataverse
     activity: MemoryActivityLog
-    activities: Activities
+    activities: ActivityRecorder
     limits: Limits = field(default_factory=Limits)
     max_age: float = 3 * DAY
     settings: dict[str, Any] = field(default_factory=dict)
     sources: Sources = NO_SOURCES
     waits: list[float] = field(default_factory=list)
-    row_waits: MemoryWaits = field(default_factory=MemoryWaits)
+    row_waits: MemoryPendingLookups = field(default_factory=MemoryPendingLookups)
     maps: Mapping[str, EntityMap] = field(default_factory=mirrored_maps)
     all_maps: Mapping[str, EntityMap] = field(default_factory=every_map)
     on_delete: str = "deactivate"
@@ -125,7 +125,7 @@ class Route:
             self.journal,
             self.outbox,
             self.clock,
-            lambda now: new_delivery_id(now, next(self._ids)),
+            lambda now: make_delivery_id(now, next(self._ids)),
             **{"max_bytes": 1_000_000, **self.settings},
         )
 
@@ -155,7 +155,7 @@ class Route:
         return Mirror(
             self.journal,
             self.outbox,
-            partial(web_api_sink.bring, self.web_api),
+            partial(web_api_sink.bring_up_to_date, self.web_api),
             self.maps,
             {},
             self.clock,
@@ -164,9 +164,9 @@ class Route:
         )
 
     @property
-    def web_api(self) -> WebApi:
+    def web_api(self) -> WebApiSink:
         ends = (self.fhir, self.dataverse, self.row_waits, self.outbox)
-        return WebApi(*ends, self.all_maps, self.on_delete)
+        return WebApiSink(*ends, self.all_maps, self.on_delete)
 
     async def ask(self, body: Any, **asked: Any) -> Accepted:
         """What a sender does: `headers`, `method`, `type` and `id` as it likes."""
@@ -213,13 +213,13 @@ class Route:
         return [claim.resource for claim, _ in self.queued(MIRROR_QUEUE)]
 
     async def known(self, delivery: str) -> Delivery:
-        found = await self.journal.delivery(delivery)
+        found = await self.journal.get_delivery(delivery)
         assert found is not None
         return found
 
     async def outcomes(self, delivery: str) -> list[EntryResult]:
         """What is noted so far."""
-        found: list[EntryResult] = await self.journal.outcomes(delivery)
+        found: list[EntryResult] = await self.journal.list_entry_results(delivery)
         return found
 
     async def statuses(self, delivery: str) -> list[int]:
@@ -301,13 +301,13 @@ async def routed(
     def reached(name: str, base: str, transport: httpx.AsyncBaseTransport) -> Upstream:
         http = httpx.AsyncClient(transport=transport)
         # A claim that a test hands out early waits here, as the queue would have kept it.
-        room = Limiter(full(most), inf, moment, pause)
+        room = Limiter(build_full_limit(most), inf, moment, pause)
         return Upstream(
             name, base, http, room, pause=pause, jitter=lambda: 0.5, activities=activities
         )
 
     activity = MemoryActivityLog()
-    activities = Activities(activity.note, clock, moment)
+    activities = ActivityRecorder(activity.add, clock, moment)
     fhir = reached("FHIR server", "http://fhir/fhir", httpx.MockTransport(neighbour.hear))
     rows = reached("Dataverse", "http://dataverse", dataverse)
     yield Route(

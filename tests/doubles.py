@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from local.dataverse.app import create_app
-from local.dataverse.faults import fault_of
+from local.dataverse.faults import parse_fault
 from local.dataverse.tables import Additions
 from tests.builders import Body
 from tests.model.server import Server
@@ -198,7 +198,7 @@ class DataverseNeighbour(httpx.AsyncBaseTransport):
 
     def will_fail(self, **wish: Any) -> None:
         """A fault of the stand-in: see local.dataverse.control."""
-        self.app.faults.append(fault_of(wish))
+        self.app.faults.append(parse_fault(wish))
 
     @property
     def writes(self) -> list[Heard]:

@@ -36,7 +36,7 @@ def register_profiles() -> None:
     )
 
 
-def examples(usual: int, **more: Any) -> settings:
+def limit_examples(usual: int, **more: Any) -> settings:
     """Try so many examples in a usual run, and more of them in a nightly one."""
     return settings(max_examples=usual * FACTOR, **more)
 

@@ -25,12 +25,12 @@ _RETRY_AFTER = 30.0
 
 def endpoint(work: Endpoint) -> Endpoint:
     """Answer errors with an OperationOutcome: https://hl7.org/fhir/R4/operationoutcome.html"""
-    return _answer_errors(work, responses.outcome)
+    return _answer_errors(work, responses.build_outcome)
 
 
 def odata_endpoint(work: Endpoint) -> Endpoint:
     """Answer errors as OData clients expect them."""
-    return _answer_errors(work, responses.odata_error)
+    return _answer_errors(work, responses.build_odata_error)
 
 
 def trigger(work: Callable[Bindings, Awaitable[None]]) -> Callable[Bindings, Awaitable[None]]:
@@ -41,12 +41,12 @@ def trigger(work: Callable[Bindings, Awaitable[None]]) -> Callable[Bindings, Awa
         try:
             await work(*args, **kwargs)
         except Exception as error:
-            raise RuntimeError(describe(error)) from None
+            raise RuntimeError(describe_error(error)) from None
 
     return run
 
 
-def describe(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Say what failed and where, without the exception's text, which may quote a patient."""
     if isinstance(error, IntegrationError):
         return f"{type(error).__name__}: {error}"
@@ -72,7 +72,7 @@ def _answer_errors(work: Endpoint, respond: ErrorResponse) -> Endpoint:
             log_event("request.misconfigured", reason=str(error))
             return respond(500, [Issue("exception", str(error))], {})
         except Exception as error:
-            log_event("request.failed", error=describe(error))
+            log_event("request.failed", error=describe_error(error))
             return respond(500, [Issue("exception", "the app failed; its log says where")], {})
 
     return answer

@@ -11,21 +11,21 @@ from typing import Any
 
 import httpx
 
-from integration.app.settings import Service
-from integration.core.activity import Activities
-from integration.core.http import BoundedClient, Tokens, Upstream, make_limiter
+from integration.app.settings import UpstreamSettings
+from integration.core.activity import ActivityRecorder
+from integration.core.http import BoundedClient, TokenCache, Upstream, build_limiter
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class ClientContext:
     """Who asks the neighbours, where that is noted, and what closes their clients."""
 
     credential: Any
-    activities: Activities
-    open: AsyncExitStack
+    activities: ActivityRecorder
+    exit_stack: AsyncExitStack
 
 
-def credential(client_id: str | None, open_: AsyncExitStack) -> Any:
+def open_credential(client_id: str | None, open_: AsyncExitStack) -> Any:
     """One identity for all neighbours: a user-assigned one by `client_id`, or what is there."""
     from azure.identity.aio import DefaultAzureCredential
 
@@ -35,7 +35,7 @@ def credential(client_id: str | None, open_: AsyncExitStack) -> Any:
 
 
 def open_upstream(
-    name: str, service: Service, caller: Caller, max_bytes: int | None = None
+    name: str, service: UpstreamSettings, caller: ClientContext, max_bytes: int | None = None
 ) -> Upstream:
     """A neighbour; of one with `max_bytes`, longer answers are cut."""
     client = partial(BoundedClient, max_bytes) if max_bytes else httpx.AsyncClient
@@ -49,10 +49,10 @@ def open_upstream(
         cookies=_no_cookies(),
         follow_redirects=False,
     )
-    caller.open.push_async_callback(http.aclose)
-    tokens = Tokens(caller.credential, service.scope) if service.scope else None
+    caller.exit_stack.push_async_callback(http.aclose)
+    tokens = TokenCache(caller.credential, service.scope) if service.scope else None
     return Upstream(
-        name, service.url, http, make_limiter(most), tokens, activities=caller.activities
+        name, service.url, http, build_limiter(most), tokens, activities=caller.activities
     )
 
 

@@ -30,7 +30,7 @@ _FHIR = "application/fhir+json"
 _POLL_AGAIN = "1"
 
 
-def ask(req: func.HttpRequest) -> IncomingRequest:
+def build_incoming_request(req: func.HttpRequest) -> IncomingRequest:
     """What intake needs of the request."""
     return IncomingRequest(
         req.method,
@@ -41,7 +41,7 @@ def ask(req: func.HttpRequest) -> IncomingRequest:
     )
 
 
-def odata_asked(req: func.HttpRequest) -> ODataRequest:
+def build_odata_request(req: func.HttpRequest) -> ODataRequest:
     """What the feed needs of the request."""
     url = urlsplit(req.url)
     before, _, path = url.path.partition(_FEED)
@@ -50,7 +50,7 @@ def odata_asked(req: func.HttpRequest) -> ODataRequest:
     return ODataRequest(req.method, root, unquote(path), url.query, told, req.get_body())
 
 
-def odata(result: ODataResponse) -> func.HttpResponse:
+def build_odata_response(result: ODataResponse) -> func.HttpResponse:
     """An answer of the feed."""
     told = dict(result.headers)
     kind = told.pop("Content-Type", None)
@@ -59,15 +59,15 @@ def odata(result: ODataResponse) -> func.HttpResponse:
     )
 
 
-def odata_error(
+def build_odata_error(
     status: int, issues: Sequence[Issue], headers: Mapping[str, str] | None = None
 ) -> func.HttpResponse:
     """https://docs.oasis-open.org/odata/odata-json-format/v4.01/odata-json-format-v4.01.html#sec_ErrorResponse"""
-    told = {**odata_headers.answer_headers(), **(headers or {})}
-    return _json(payload.error(issues), status, told, media="application/json")
+    told = {**odata_headers.build_headers(), **(headers or {})}
+    return _json(payload.build_error(issues), status, told, media="application/json")
 
 
-def json_body(req: func.HttpRequest) -> Any:
+def parse_json_body(req: func.HttpRequest) -> Any:
     """The body, as JSON. Raises Rejected."""
     try:
         return msgspec.json.decode(req.get_body())
@@ -75,17 +75,17 @@ def json_body(req: func.HttpRequest) -> Any:
         raise Rejected(Issue("structure", "the body is no JSON")) from None
 
 
-def routes(told: Sequence[Mapping[str, Any]]) -> func.HttpResponse:
+def build_data_routes(told: Sequence[Mapping[str, Any]]) -> func.HttpResponse:
     """The tables with their data routes."""
     return _json({"routes": told}, 200, media="application/json")
 
 
-def chosen(meant: Mapping[str, str]) -> func.HttpResponse:
+def build_changed_routes(meant: Mapping[str, str]) -> func.HttpResponse:
     """What the chosen data routes mean."""
     return _json({"routes": meant}, 200, media="application/json")
 
 
-def dry_run(req: func.HttpRequest) -> bool:
+def is_dry_run(req: func.HttpRequest) -> bool:
     """Whether nothing is to be done, only told."""
     asked: str = req.params.get("dry-run", "false")
     if asked not in ("true", "false"):
@@ -93,7 +93,7 @@ def dry_run(req: func.HttpRequest) -> bool:
     return asked == "true"
 
 
-def outcome(
+def build_outcome(
     status: int, issues: Iterable[Issue], headers: Mapping[str, str] | None = None
 ) -> func.HttpResponse:
     """An OperationOutcome."""
@@ -101,46 +101,46 @@ def outcome(
     return _json(body, status, headers)
 
 
-def accepted(req: func.HttpRequest, result: Accepted | Acknowledged) -> func.HttpResponse:
+def build_accepted(req: func.HttpRequest, result: Accepted | Acknowledged) -> func.HttpResponse:
     """202 with the address to poll: https://hl7.org/fhir/R4/async.html
 
     200 for a notification that there is nothing of to carry, so that a subscription becomes active.
     """
     if isinstance(result, Acknowledged):
         text = f"heard, and nothing to carry: a {result.notification_type} without resources"
-        return outcome(200, [Issue("informational", text, None, "information")])
+        return build_outcome(200, [Issue("informational", text, None, "information")])
     address = f"{req.url.split('/api/')[0]}/api/deliveries/{result.delivery}"
     told = Issue("informational", f"kept and queued as {result.delivery}", None, "information")
     headers = {"Content-Location": address}
-    return outcome(202, [told, *result.refused], headers)
+    return build_outcome(202, [told, *result.refused], headers)
 
 
-def story(result: DeliveryStatus) -> func.HttpResponse:
+def build_delivery_status(result: DeliveryStatus) -> func.HttpResponse:
     """Where a delivery is, and at the end its response bundle."""
     delivery = result.delivery
     if delivery.status is Status.DONE:
         return _json(views.build_response_bundle(delivery, result.results, result.rows), 200)
     if delivery.status is Status.CANCELLED:
-        return outcome(404, [Issue("not-found", "the delivery was cancelled by its sender")])
+        return build_outcome(404, [Issue("not-found", "the delivery was cancelled by its sender")])
     headers = {"X-Progress": views.describe_progress(delivery), "Retry-After": _POLL_AGAIN}
     if delivery.status is Status.PARKED:
         issue = Issue("incomplete", f"parked: {delivery.reason}", None, "warning")
-        return outcome(202, [issue], headers)
+        return build_outcome(202, [issue], headers)
     return func.HttpResponse(status_code=202, headers=headers)
 
 
-def cancelled(_: Delivery) -> func.HttpResponse:
+def build_cancelled(_: Delivery) -> func.HttpResponse:
     """202, as FHIR's asynchronous pattern answers a DELETE."""
     return func.HttpResponse(status_code=202)
 
 
-def replayed(delivery: Delivery) -> func.HttpResponse:
+def build_replayed(delivery: Delivery) -> func.HttpResponse:
     """202: it is queued again."""
     told = Issue("informational", f"{delivery.id} is queued again", None, "information")
-    return outcome(202, [told])
+    return build_outcome(202, [told])
 
 
-def page(req: func.HttpRequest, result: Page | ReplayPage) -> func.HttpResponse:
+def build_delivery_page(req: func.HttpRequest, result: Page | ReplayPage) -> func.HttpResponse:
     """Deliveries as JSON, with the address of the next page, or of the next ones to replay."""
     body: dict[str, Any] = {
         "deliveries": [views.describe_delivery(item) for item in result.deliveries]
@@ -148,7 +148,7 @@ def page(req: func.HttpRequest, result: Page | ReplayPage) -> func.HttpResponse:
     return _json(body | _next(req, result.after), 200, media="application/json")
 
 
-def activity(req: func.HttpRequest, result: ActivityPage) -> func.HttpResponse:
+def build_activity_page(req: func.HttpRequest, result: ActivityPage) -> func.HttpResponse:
     """Entries of the activity log, and the address of the next page."""
     body = {"activity": [views.describe_activity(entry) for entry in result.entries]}
     return _json(body | _next(req, result.after), 200, media="application/json")
@@ -162,12 +162,12 @@ def _next(req: func.HttpRequest, after: str | None) -> dict[str, Any]:
     return {"next": f"{req.url.split('?')[0]}?{urlencode({**kept, 'after': after})}"}
 
 
-def plan(told: Mapping[str, Any]) -> func.HttpResponse:
+def build_plan(told: Mapping[str, Any]) -> func.HttpResponse:
     """What would be sent."""
     return _json(told, 200, media="application/json")
 
 
-def health(states: Mapping[str, str]) -> func.HttpResponse:
+def build_health(states: Mapping[str, str]) -> func.HttpResponse:
     """200 when all is well, 503 when a neighbour does not answer."""
     well = all(state == "ok" for state in states.values())
     body = {"status": "ok" if well else "degraded", **states}

@@ -36,7 +36,7 @@ _SOURCE = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Storage:
+class StorageSettings:
     """Where the journal and the queues are: a connection string, or addresses and an identity."""
 
     connection: str | None
@@ -46,7 +46,7 @@ class Storage:
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class UpstreamSettings:
     """How a neighbour that speaks HTTP is reached; without a `scope` no token is sent."""
 
     url: str
@@ -56,15 +56,15 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
-class Tenant:
+class DataverseSettings:
     """Dataverse alone, for a command that needs nothing else."""
 
-    dataverse: Service
+    dataverse: UpstreamSettings
     client_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class Provisioning:
+class ProvisionSettings:
     """What Dataverse is to know of this app: where the feed is, its key, and the app's identity."""
 
     feed_url: str | None
@@ -73,7 +73,7 @@ class Provisioning:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class DeliverySettings:
     """How a delivery is read and planned, whatever the neighbours are."""
 
     max_delivery_bytes: int
@@ -87,41 +87,41 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Mirroring:
+class MirrorSettings:
     """How resources become rows. `enabled` names maps that are used only where they are named."""
 
-    to: str
+    target: str
     map_set: str
     map_prefix: str | None
-    own_maps: Path | None
-    enabled: tuple[str, ...]
+    maps_folder: Path | None
+    enabled_maps: tuple[str, ...]
     on_delete: str
-    options: Mapping[str, str]  # headers of every change
+    change_headers: Mapping[str, str]  # headers of every change
 
 
 @dataclass(frozen=True, slots=True)
-class Feed:
+class FeedSettings:
     """How virtual tables are read. `told`: the resource types of whose changes flows hear."""
 
-    page: int  # rows, at most
-    breadth: int  # resources that one request may look at
+    page_size: int  # rows, at most
+    max_scanned: int  # resources that one request may look at
     timeout: int
-    told: tuple[str, ...]
+    event_types: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What an operator decides. Sizes in bytes, times in seconds."""
 
-    storage: Storage
-    fhir: Service
-    dataverse: Service
+    storage: StorageSettings
+    fhir: UpstreamSettings
+    dataverse: UpstreamSettings
     client_id: str | None  # of a user-assigned identity
     sender_header: str | None
-    reading: Reading
-    mirroring: Mirroring
-    feed: Feed
-    order: Mapping[str, str]  # by sender; "" for all others
+    deliveries: DeliverySettings
+    mirror: MirrorSettings
+    feed: FeedSettings
+    write_order: Mapping[str, str]  # by sender; "" for all others
     max_age: int
     retention_days: int
     activity_days: int  # 0: no activity is noted
@@ -129,7 +129,7 @@ class Settings:
     fetch_pages: int
 
 
-class Reader:
+class EnvReader:
     """Collects what is missing or wrong instead of stopping at the first."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
@@ -137,40 +137,40 @@ class Reader:
         self.missing: list[str] = []
         self.wrong: list[str] = []
 
-    def optional(self, name: str) -> str | None:
+    def read_optional(self, name: str) -> str | None:
         return self.env.get(name, "").strip() or None
 
-    def url(self, name: str) -> str:
-        value = self.optional(name)
+    def read_url(self, name: str) -> str:
+        value = self.read_optional(name)
         if value is None:
             self.missing.append(name)
         elif not value.startswith(("https://", "http://")):
             self.wrong.append(f"{name} (an address that starts with https://)")
         return (value or "").rstrip("/")
 
-    def scope(self, name: str, url: str) -> str | None:
+    def read_scope(self, name: str, url: str) -> str | None:
         """The token scope; `none` sends no token, for a neighbour on a laptop."""
-        value = self.optional(name) or f"{url}/.default"
+        value = self.read_optional(name) or f"{url}/.default"
         return None if value.lower() == "none" else value
 
-    def sources(self, name: str, scope: str) -> dict[str, str | None]:
+    def read_sources(self, name: str, scope: str) -> dict[str, str | None]:
         """Base addresses, and the token scope of each, in their order; `none` is for all."""
-        bases = self.listed(name)
+        bases = self.read_list(name)
         if not all(_SOURCE.fullmatch(base) for base in bases):
             self.wrong.append(f"{name} (addresses that start with https://, by commas)")
-        stated = self.listed(scope) or ["none"]
+        stated = self.read_list(scope) or ["none"]
         scopes = [None if each.lower() == "none" else each for each in stated]
         scopes = scopes * len(bases) if scopes == [None] else scopes
         if len(scopes) != len(bases):
             self.wrong.append(f"{scope} (none, or one for each address of {name}, by commas)")
         return dict(zip(bases, scopes, strict=False))
 
-    def listed(self, name: str) -> list[str]:
-        parts = (self.optional(name) or "").split(",")
+    def read_list(self, name: str) -> list[str]:
+        parts = (self.read_optional(name) or "").split(",")
         return [part.strip().rstrip("/") for part in parts if part.strip()]
 
-    def whole(self, name: str, default: int, most: int | None = None, least: int = 1) -> int:
-        value = self.optional(name)
+    def read_number(self, name: str, default: int, most: int | None = None, least: int = 1) -> int:
+        value = self.read_optional(name)
         if value is None:
             return default
         number = int(value) if value.isascii() and value.isdigit() else -1
@@ -180,17 +180,17 @@ class Reader:
             return default
         return number
 
-    def choice(self, name: str, choices: tuple[str, ...]) -> str:
+    def read_choice(self, name: str, choices: tuple[str, ...]) -> str:
         """The first choice is the default."""
-        value = self.optional(name) or choices[0]
+        value = self.read_optional(name) or choices[0]
         if value not in choices:
             self.wrong.append(f"{name} (one of {', '.join(choices)})")
         return value
 
-    def by_sender(self, name: str, choices: tuple[str, ...]) -> dict[str, str]:
+    def read_by_sender(self, name: str, choices: tuple[str, ...]) -> dict[str, str]:
         """`arrival, lab=version`: a choice for everybody, and others for senders by name."""
         chosen = {"": choices[0]}
-        for part in (self.optional(name) or choices[0]).split(","):
+        for part in (self.read_optional(name) or choices[0]).split(","):
             sender, _, value = part.strip().rpartition("=")
             chosen[sender.strip()] = value.strip()
         if set(chosen.values()) - set(choices):
@@ -207,64 +207,66 @@ class Reader:
             raise Misconfigured(f"{'; '.join(parts)} (see local.settings.sample.json)")
 
 
-def from_env(env: Mapping[str, str] = os.environ) -> Settings:
+def read_settings(env: Mapping[str, str] = os.environ) -> Settings:
     """Read everything at once, so that one message names all that is missing or wrong."""
-    reader = Reader(env)
+    reader = EnvReader(env)
     timeout = _timeout(reader)
     settings = Settings(
         fhir=_service(reader, "FHIR", timeout),
         dataverse=_service(reader, "DATAVERSE", timeout),
         storage=_storage(reader),
         client_id=_client_id(reader),
-        sender_header=reader.optional("SENDER_HEADER"),
-        reading=_reading(reader),
-        mirroring=_mirroring(reader),
+        sender_header=reader.read_optional("SENDER_HEADER"),
+        deliveries=_reading(reader),
+        mirror=_mirroring(reader),
         feed=_feed(reader),
-        order=reader.by_sender("WRITE_ORDER", ("arrival", "lastUpdated", "version", "off")),
-        max_age=reader.whole("MAX_AGE", 3 * 24 * 3600),
-        retention_days=reader.whole("RETENTION_DAYS", 30, most=3650),
-        activity_days=reader.whole("ACTIVITY_DAYS", 30, least=0, most=3650),
-        fetch_from=reader.sources("FETCH_FROM", "FETCH_SCOPE"),
-        fetch_pages=reader.whole("FETCH_PAGES", 100),
+        write_order=reader.read_by_sender(
+            "WRITE_ORDER", ("arrival", "lastUpdated", "version", "off")
+        ),
+        max_age=reader.read_number("MAX_AGE", 3 * 24 * 3600),
+        retention_days=reader.read_number("RETENTION_DAYS", 30, most=3650),
+        activity_days=reader.read_number("ACTIVITY_DAYS", 30, least=0, most=3650),
+        fetch_from=reader.read_sources("FETCH_FROM", "FETCH_SCOPE"),
+        fetch_pages=reader.read_number("FETCH_PAGES", 100),
     )
-    if settings.feed.told and settings.mirroring.map_prefix is None:
+    if settings.feed.event_types and settings.mirror.map_prefix is None:
         reader.missing.append("MAP_PREFIX (EXTERNAL_EVENTS names virtual tables by it)")
     reader.check()
     return settings
 
 
-def reading_from_env(env: Mapping[str, str] = os.environ) -> Reading:
+def read_delivery_settings(env: Mapping[str, str] = os.environ) -> DeliverySettings:
     """The part that needs no neighbour."""
-    reader = Reader(env)
+    reader = EnvReader(env)
     reading = _reading(reader)
     reader.check()
     return reading
 
 
-def mirroring_from_env(env: Mapping[str, str] = os.environ) -> Mirroring:
+def read_mirror_settings(env: Mapping[str, str] = os.environ) -> MirrorSettings:
     """The part that says which maps are in use."""
-    reader = Reader(env)
+    reader = EnvReader(env)
     mirroring = _mirroring(reader)
     reader.check()
     return mirroring
 
 
-def tenant_from_env(env: Mapping[str, str] = os.environ) -> Tenant:
+def read_dataverse_settings(env: Mapping[str, str] = os.environ) -> DataverseSettings:
     """The part that reaches Dataverse."""
-    reader = Reader(env)
-    tenant = Tenant(_service(reader, "DATAVERSE", _timeout(reader)), _client_id(reader))
+    reader = EnvReader(env)
+    tenant = DataverseSettings(_service(reader, "DATAVERSE", _timeout(reader)), _client_id(reader))
     reader.check()
     return tenant
 
 
-def provisioning_from_env(env: Mapping[str, str] = os.environ) -> Provisioning:
+def read_provision_settings(env: Mapping[str, str] = os.environ) -> ProvisionSettings:
     """The part that Dataverse is set up with."""
-    reader = Reader(env)
-    key = reader.optional("FEED_KEY")
-    return Provisioning(reader.optional("FEED_URL"), key, _client_id(reader))
+    reader = EnvReader(env)
+    key = reader.read_optional("FEED_KEY")
+    return ProvisionSettings(reader.read_optional("FEED_URL"), key, _client_id(reader))
 
 
-def housekeeping_schedule(env: Mapping[str, str] = os.environ) -> str:
+def get_housekeeping_schedule(env: Mapping[str, str] = os.environ) -> str:
     """How a timer names its schedule. Read by itself, because triggers are declared before
     anything can be missing; the host cannot start a timer whose setting is not there:
     https://learn.microsoft.com/azure/azure-functions/functions-bindings-expressions-patterns"""
@@ -272,103 +274,103 @@ def housekeeping_schedule(env: Mapping[str, str] = os.environ) -> str:
     return f"%{name}%" if env.get(name, "").strip() else "0 */10 * * * *"
 
 
-def events_queue(env: Mapping[str, str] = os.environ) -> str:
+def get_events_queue_binding(env: Mapping[str, str] = os.environ) -> str:
     """How a trigger names the queue of the FHIR service's events, for the same reason."""
     return "%FHIR_EVENTS_QUEUE%" if env.get("FHIR_EVENTS_QUEUE", "").strip() else _EVENTS
 
 
-def events_queue_itself(env: Mapping[str, str] = os.environ) -> str:
+def get_events_queue(env: Mapping[str, str] = os.environ) -> str:
     """Its name, for who is no trigger."""
     return env.get("FHIR_EVENTS_QUEUE", "").strip() or _EVENTS
 
 
-def telemetry_destination(env: Mapping[str, str] = os.environ) -> str | None:
+def get_telemetry_destination(env: Mapping[str, str] = os.environ) -> str | None:
     """Read by itself, because it is wanted before anything can be missing."""
     return env.get("APPLICATIONINSIGHTS_CONNECTION_STRING") or None
 
 
-def _service(reader: Reader, name: str, timeout: int) -> Service:
-    url, scope = reader.url(f"{name}_URL"), f"{name}_SCOPE"
-    concurrency = reader.whole(f"{name}_CONCURRENCY", 16)
-    return Service(url, reader.scope(scope, url), concurrency, timeout)
+def _service(reader: EnvReader, name: str, timeout: int) -> UpstreamSettings:
+    url, scope = reader.read_url(f"{name}_URL"), f"{name}_SCOPE"
+    concurrency = reader.read_number(f"{name}_CONCURRENCY", 16)
+    return UpstreamSettings(url, reader.read_scope(scope, url), concurrency, timeout)
 
 
-def _timeout(reader: Reader) -> int:
+def _timeout(reader: EnvReader) -> int:
     # The FHIR service gives a bundle 100 s before it answers 408 itself.
-    return reader.whole("UPSTREAM_TIMEOUT", 110)
+    return reader.read_number("UPSTREAM_TIMEOUT", 110)
 
 
-def _client_id(reader: Reader) -> str | None:
-    return reader.optional("AZURE_CLIENT_ID") or reader.optional(f"{_STORAGE}__clientId")
+def _client_id(reader: EnvReader) -> str | None:
+    return reader.read_optional("AZURE_CLIENT_ID") or reader.read_optional(f"{_STORAGE}__clientId")
 
 
-def _reading(reader: Reader) -> Reading:
-    return Reading(
-        max_delivery_bytes=reader.whole("MAX_DELIVERY_BYTES", 50_000_000),
-        validate=reader.choice("VALIDATE", ("off", "on")) == "on",
+def _reading(reader: EnvReader) -> DeliverySettings:
+    return DeliverySettings(
+        max_delivery_bytes=reader.read_number("MAX_DELIVERY_BYTES", 50_000_000),
+        validate=reader.read_choice("VALIDATE", ("off", "on")) == "on",
         # https://learn.microsoft.com/azure/healthcare-apis/fhir/fhir-features-supported
-        unit_max_entries=reader.whole("UNIT_MAX_ENTRIES", 500),
-        unit_max_bytes=reader.whole("UNIT_MAX_BYTES", 28_000_000),
-        over_limit=reader.choice("OVER_LIMIT", ("split", "reject")),
-        messages=reader.choice("MESSAGES", ("resources", "refuse")),
-        documents=reader.choice("DOCUMENTS", ("bundle", "resources", "both")),
-        dangling=reader.choice("DANGLING", ("refuse", "note")),
+        unit_max_entries=reader.read_number("UNIT_MAX_ENTRIES", 500),
+        unit_max_bytes=reader.read_number("UNIT_MAX_BYTES", 28_000_000),
+        over_limit=reader.read_choice("OVER_LIMIT", ("split", "reject")),
+        messages=reader.read_choice("MESSAGES", ("resources", "refuse")),
+        documents=reader.read_choice("DOCUMENTS", ("bundle", "resources", "both")),
+        dangling=reader.read_choice("DANGLING", ("refuse", "note")),
     )
 
 
-def _feed(reader: Reader) -> Feed:
-    return Feed(
-        page=reader.whole("FEED_PAGE", 250, most=1000),
-        breadth=reader.whole("FEED_MAX_SCANNED", 2000, most=50_000),
+def _feed(reader: EnvReader) -> FeedSettings:
+    return FeedSettings(
+        page_size=reader.read_number("FEED_PAGE", 250, most=1000),
+        max_scanned=reader.read_number("FEED_MAX_SCANNED", 2000, most=50_000),
         # The provider waits 30 s: https://learn.microsoft.com/power-apps/maker/data-platform/virtual-entity-odata-provider-requirements
-        timeout=reader.whole("FEED_TIMEOUT", 25, most=110),
-        told=tuple(reader.listed("EXTERNAL_EVENTS")),
+        timeout=reader.read_number("FEED_TIMEOUT", 25, most=110),
+        event_types=tuple(reader.read_list("EXTERNAL_EVENTS")),
     )
 
 
-def _mirroring(reader: Reader) -> Mirroring:
-    to = reader.choice("MIRROR_TO", ("web-api", "healthcare-api", "off"))
-    map_set = reader.choice("MAP_SET", ("healthcare", "plain"))
+def _mirroring(reader: EnvReader) -> MirrorSettings:
+    to = reader.read_choice("MIRROR_TO", ("web-api", "healthcare-api", "off"))
+    map_set = reader.read_choice("MAP_SET", ("healthcare", "plain"))
     if to == "healthcare-api" and map_set != "healthcare":
         # The rows of deleted resources are found by the columns that the API fills.
         reader.wrong.append("MAP_SET (healthcare, where MIRROR_TO is healthcare-api)")
-    return Mirroring(
-        to=to,
+    return MirrorSettings(
+        target=to,
         map_set=map_set,
-        map_prefix=reader.optional("MAP_PREFIX"),
-        own_maps=_ROOT / own if (own := reader.optional("MAPS")) else None,
-        enabled=tuple(reader.listed("MAPS_ENABLED")),
-        on_delete=reader.choice("ON_DELETE", ("deactivate", "delete", "leave")),
-        options=dict(_options(reader)),
+        map_prefix=reader.read_optional("MAP_PREFIX"),
+        maps_folder=_ROOT / own if (own := reader.read_optional("MAPS")) else None,
+        enabled_maps=tuple(reader.read_list("MAPS_ENABLED")),
+        on_delete=reader.read_choice("ON_DELETE", ("deactivate", "delete", "leave")),
+        change_headers=dict(_options(reader)),
     )
 
 
-def _options(reader: Reader) -> Iterator[tuple[str, str]]:
+def _options(reader: EnvReader) -> Iterator[tuple[str, str]]:
     """https://learn.microsoft.com/power-apps/developer/data-platform/bypass-custom-business-logic
     https://learn.microsoft.com/power-apps/developer/data-platform/impersonate-another-user
     """
-    bypassed = reader.optional("BYPASS_LOGIC")
+    bypassed = reader.read_optional("BYPASS_LOGIC")
     if bypassed is not None:
         yield "mscrm.bypassbusinesslogicexecution", bypassed
-    if reader.choice("DETECT_DUPLICATES", ("off", "on")) == "on":
+    if reader.read_choice("DETECT_DUPLICATES", ("off", "on")) == "on":
         yield "mscrm.suppressduplicatedetection", "false"
-    user = reader.optional("IMPERSONATE")
+    user = reader.read_optional("IMPERSONATE")
     if user is not None:
         yield "callerobjectid", user
 
 
-def _storage(reader: Reader) -> Storage:
+def _storage(reader: EnvReader) -> StorageSettings:
     """https://learn.microsoft.com/azure/azure-functions/functions-reference#connecting-to-host-storage-with-an-identity"""
-    connection = reader.optional(_STORAGE)
+    connection = reader.read_optional(_STORAGE)
     if connection and connection.rstrip(";").lower() == "usedevelopmentstorage=true":
         connection = _EMULATOR
-    account = reader.optional(f"{_STORAGE}__accountName")
+    account = reader.read_optional(f"{_STORAGE}__accountName")
 
     def address(service: str) -> str:
-        explicit = reader.optional(f"{_STORAGE}__{service}ServiceUri")
+        explicit = reader.read_optional(f"{_STORAGE}__{service}ServiceUri")
         return explicit or (f"https://{account}.{service}.core.windows.net" if account else "")
 
     blob, queue, table = address("blob"), address("queue"), address("table")
     if not connection and not (blob and queue and table):
         reader.missing.append(f"{_STORAGE} (or {_STORAGE}__accountName)")
-    return Storage(connection, blob, queue, table)
+    return StorageSettings(connection, blob, queue, table)

@@ -13,24 +13,24 @@ from azure.storage.blob.aio import BlobServiceClient
 from azure.storage.queue import TextBase64EncodePolicy
 from azure.storage.queue.aio import QueueClient, QueueServiceClient
 
-from integration.app.settings import Storage
+from integration.app.settings import StorageSettings
 from integration.journal import (
     azure_activity,
     azure_blobs,
     azure_data_routes,
     azure_guard_store,
+    azure_pending_lookups,
     azure_row_keys,
     azure_store,
-    azure_waits,
 )
 from integration.journal.activity import ActivityLog
-from integration.journal.azure_errors import storage_errors
-from integration.journal.azure_tables import made
-from integration.journal.data_routes import KeptRoutes
+from integration.journal.azure_errors import translate_storage_errors
+from integration.journal.azure_tables import open_table
+from integration.journal.data_routes import DataRouteStore
 from integration.journal.guard_store import GuardStore
+from integration.journal.pending_lookups import PendingLookups
 from integration.journal.row_keys import RowKeys
 from integration.journal.store import Journal
-from integration.journal.waits import Waits
 from integration.queues.azure_queue import AzureQueueSender
 from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender
@@ -43,13 +43,13 @@ _PROMPT: Any = {"initial_backoff": 1, "increment_base": 2, "random_jitter_range"
 CONTAINER = azure_blobs.CONTAINER
 TABLES = (
     *azure_store.TABLES,
-    *(azure_guard_store.TABLE, azure_waits.TABLE, azure_activity.TABLE),
+    *(azure_guard_store.TABLE, azure_pending_lookups.TABLE, azure_activity.TABLE),
     *(azure_row_keys.TABLE, azure_data_routes.TABLE),
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
+class StorageClients:
     """The three services of an account, with nothing asked of them yet."""
 
     blobs: BlobServiceClient
@@ -58,19 +58,21 @@ class Services:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class Stores:
     """What a storage account keeps for the app."""
 
     journal: Journal
     queue: QueueSender
     guard_store: GuardStore
-    waits: Waits
+    waits: PendingLookups
     activity: ActivityLog
     row_keys: RowKeys
-    routes: KeptRoutes
+    data_routes: DataRouteStore
 
 
-def services(storage: Storage, credential: Any, open_: AsyncExitStack, **options: Any) -> Services:
+def open_clients(
+    storage: StorageSettings, credential: Any, open_: AsyncExitStack, **options: Any
+) -> StorageClients:
     """Clients, which `open_` closes; `options` are of the SDK, for all three."""
     of_two = {**_PROMPT, **options}
     if storage.connection:
@@ -83,45 +85,45 @@ def services(storage: Storage, credential: Any, open_: AsyncExitStack, **options
         tables = TableServiceClient(storage.table_url, credential=credential, **options)
     for service in (blobs, queues, tables):
         open_.push_async_callback(service.close)
-    return Services(blobs, queues, tables)
+    return StorageClients(blobs, queues, tables)
 
 
-def queue_client(there: Services, name: str) -> QueueClient:
+def build_queue_client(there: StorageClients, name: str) -> QueueClient:
     # The queue trigger expects base64, unless host.json says otherwise.
     return there.queues.get_queue_client(name, message_encode_policy=TextBase64EncodePolicy())
 
 
-async def opened(storage: Storage, credential: Any, open_: AsyncExitStack) -> Opened:
+async def open_stores(storage: StorageSettings, credential: Any, open_: AsyncExitStack) -> Stores:
     """All of it, made where it is not; `open_` closes the clients. Raises Unavailable or
     Misconfigured."""
-    there = services(storage, credential, open_)
+    there = open_clients(storage, credential, open_)
     blobs, tables = there.blobs, there.tables
     names = (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE)
-    clients = {name: queue_client(there, name) for name in names}
+    clients = {name: build_queue_client(there, name) for name in names}
     journal, (ledger, waits, activity, row_keys, routes), _ = await asyncio.gather(
-        azure_store.opened(blobs, tables),
+        azure_store.open_journal(blobs, tables),
         asyncio.gather(
-            made(tables, azure_guard_store.TABLE),
-            made(tables, azure_waits.TABLE),
-            made(tables, azure_activity.TABLE),
-            made(tables, azure_row_keys.TABLE),
-            made(tables, azure_data_routes.TABLE),
+            open_table(tables, azure_guard_store.TABLE),
+            open_table(tables, azure_pending_lookups.TABLE),
+            open_table(tables, azure_activity.TABLE),
+            open_table(tables, azure_row_keys.TABLE),
+            open_table(tables, azure_data_routes.TABLE),
         ),
         asyncio.gather(*(_queue(queue) for queue in clients.values())),
     )
-    return Opened(
+    return Stores(
         journal,
         AzureQueueSender(clients.__getitem__),
         azure_guard_store.AzureGuardStore(ledger),
-        azure_waits.AzureWaits(waits),
+        azure_pending_lookups.AzurePendingLookups(waits),
         azure_activity.AzureActivityLog(activity),
         azure_row_keys.AzureRowKeys(row_keys),
-        azure_data_routes.AzureRoutes(routes),
+        azure_data_routes.AzureDataRouteStore(routes),
     )
 
 
 async def _queue(queue: QueueClient) -> None:
-    async with storage_errors():
+    async with translate_storage_errors():
         try:
             await queue.create_queue()
         except ResourceExistsError:

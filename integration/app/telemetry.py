@@ -11,9 +11,9 @@ from integration.app import settings
 _UNTRACED = ("azure_sdk", "httpx", "requests", "urllib", "urllib3")
 
 
-def start() -> None:
+def start_telemetry() -> None:
     """Export this app's own log events. Does nothing, and costs nothing, without a destination."""
-    if settings.telemetry_destination() is None:
+    if settings.get_telemetry_destination() is None:
         return
     from azure.monitor.opentelemetry import configure_azure_monitor
 

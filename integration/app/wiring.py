@@ -15,16 +15,16 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from integration.app.http_clients import Caller, credential, open_upstream
+from integration.app.http_clients import ClientContext, open_credential, open_upstream
 from integration.app.settings import (
-    Mirroring,
-    Service,
+    MirrorSettings,
     Settings,
-    from_env,
-    tenant_from_env,
+    UpstreamSettings,
+    read_dataverse_settings,
+    read_settings,
 )
 from integration.change_events.from_fhir import Events
-from integration.core.activity import Activities
+from integration.core.activity import ActivityRecorder
 from integration.core.errors import Misconfigured
 from integration.core.model import Policy
 from integration.dataverse.client import Dataverse
@@ -32,12 +32,12 @@ from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.intake.accept import Intake
 from integration.journal.activity import ActivityLog
-from integration.journal.keys import new_delivery_id
+from integration.journal.keys import make_delivery_id
 from integration.journal.store import Journal
 from integration.journal.write_guard import WriteGuard
 from integration.mapping import files
-from integration.mapping.files import File, Table
-from integration.mirror.mirror import Mirror, Sink
+from integration.mapping.files import MapFile, MappedTable
+from integration.mirror.mirror import Mirror, RowSink
 from integration.operations.housekeeping import Ages, Housekeeping
 from integration.queues.queue_sender import QueueSender
 from integration.relay.fetch import Sources
@@ -46,10 +46,10 @@ from integration.relay.process import Relay
 from integration.virtual_tables.data_routes import VIRTUAL, DataRoutes
 
 if TYPE_CHECKING:  # they know the paths of maps, which take long to learn
-    from integration.app.storage_clients import Opened
+    from integration.app.storage_clients import Stores
     from integration.change_events.to_dataverse import ExternalEvents
     from integration.mapping.load import Maps
-    from integration.mirror.web_api_sink import WebApi
+    from integration.mirror.web_api_sink import WebApiSink
     from integration.virtual_tables.answer import VirtualTables
 
 # The SDKs log every request at INFO: cost without a use here.
@@ -69,10 +69,10 @@ class Parts:
     dataverse: Dataverse
     intake: Intake
     relay: Relay
-    events: Events
+    change_events: Events
     housekeeping: Housekeeping
     activity: ActivityLog
-    routes: DataRoutes
+    data_routes: DataRoutes
     now: Callable[[], datetime]
     _mirror: Callable[[], Mirror]
     _virtual_tables: Callable[[], VirtualTables]
@@ -89,7 +89,7 @@ class Parts:
         return self._virtual_tables()
 
     @property
-    def external(self) -> ExternalEvents:
+    def external_events(self) -> ExternalEvents:
         return self._external()
 
 
@@ -98,17 +98,17 @@ _building = asyncio.Lock()
 _open = AsyncExitStack()  # the clients of the parts
 
 
-async def parts() -> Parts:
+async def get_parts() -> Parts:
     """The parts of this worker. Raises Misconfigured naming every setting that is missing."""
     global _parts
     if _parts is None:
         async with _building:
             if _parts is None:
-                _parts = await _built(from_env())
+                _parts = await _built(read_settings())
     return _parts
 
 
-async def closed() -> None:
+async def close_parts() -> None:
     """For a process that goes on without its parts, or ends with a word; a worker just ends."""
     global _parts
     _parts = None
@@ -116,12 +116,12 @@ async def closed() -> None:
 
 
 @asynccontextmanager
-async def dataverse() -> AsyncIterator[Dataverse]:
+async def open_dataverse() -> AsyncIterator[Dataverse]:
     """Dataverse alone, for a command that needs nothing else. Raises Misconfigured."""
-    tenant = tenant_from_env()
+    tenant = read_dataverse_settings()
     async with AsyncExitStack() as open_:
-        asking = credential(tenant.client_id, open_) if tenant.dataverse.scope else None
-        caller = Caller(asking, Activities(), open_)
+        asking = open_credential(tenant.client_id, open_) if tenant.dataverse.scope else None
+        caller = ClientContext(asking, ActivityRecorder(), open_)
         yield Dataverse(open_upstream("Dataverse", tenant.dataverse, caller))
 
 
@@ -130,24 +130,24 @@ async def _built(settings: Settings) -> Parts:
         storage_clients,  # with its SDKs, which no import of the doors should wait for
     )
 
-    read = _files(settings.mirroring)
-    tables, told = files.tables(read), settings.feed.told
+    read = _files(settings.mirror)
+    tables, told = files.list_tables(read), settings.feed.event_types
     _check(told, tables)
-    asking = service_credential(settings)
-    there = await storage_clients.opened(settings.storage, asking, _open)
-    activities = Activities(there.activity.note if settings.activity_days else None, utc_now)
+    asking = build_credential(settings)
+    there = await storage_clients.open_stores(settings.storage, asking, _open)
+    activities = ActivityRecorder(there.activity.add if settings.activity_days else None, utc_now)
     _open.push_async_callback(activities.flush)
-    caller = Caller(asking, activities, _open)
+    caller = ClientContext(asking, activities, _open)
     fhir = FhirServer(open_upstream("FHIR server", settings.fhir, caller))
     dataverse = Dataverse(
-        open_upstream("Dataverse", settings.dataverse, caller), settings.mirroring.options
+        open_upstream("Dataverse", settings.dataverse, caller), settings.mirror.change_headers
     )
     # A third to start the request, a third to wait for it; and the FHIR server may be busy with it
     # for as long again.
     lease = 3.0 * settings.fhir.timeout
     order = WriteGuard(there.guard_store, lease, time.time, _token, asyncio.sleep, random.random)
-    routes = DataRoutes(there.routes, tables, settings.mirroring.to != "off", frozenset(told))
-    worker = Worker(
+    routes = DataRoutes(there.data_routes, tables, settings.mirror.target != "off", frozenset(told))
+    worker = SharedParts(
         settings,
         there,
         fhir,
@@ -155,11 +155,11 @@ async def _built(settings: Settings) -> Parts:
         order,
         routes,
         activities,
-        understand_once(read),
+        build_maps_loader(read),
         utc_now,
         _new_id,
     )
-    reading, max_age = settings.reading, float(settings.max_age)
+    reading, max_age = settings.deliveries, float(settings.max_age)
     return Parts(
         there.journal,
         there.queue,
@@ -174,17 +174,17 @@ async def _built(settings: Settings) -> Parts:
             reading.validate,
             settings.sender_header,
             Policy(reading.messages, reading.documents, reading.dangling),
-            write_orders=settings.order,
+            write_orders=settings.write_order,
         ),
         Relay(
-            LaneContext(there.journal, there.queue, fhir, order, routes.followed),
+            LaneContext(there.journal, there.queue, fhir, order, routes.get_change_queues),
             Limits(reading.unit_max_entries, reading.unit_max_bytes, reading.over_limit),
             utc_now,
             max_age,
-            fetch_sources(settings, caller),
+            open_sources(settings, caller),
             activities,
         ),
-        Events(there.journal, there.queue, routes.followed, settings.fhir.url, utc_now),
+        Events(there.journal, there.queue, routes.get_change_queues, settings.fhir.url, utc_now),
         Housekeeping(
             there.journal,
             there.guard_store,
@@ -206,12 +206,17 @@ async def _built(settings: Settings) -> Parts:
     )
 
 
-def _files(mirroring: Mirroring) -> list[File]:
-    chosen = (mirroring.map_set, mirroring.map_prefix, mirroring.own_maps, mirroring.enabled)
-    return files.read(*chosen)
+def _files(mirroring: MirrorSettings) -> list[MapFile]:
+    chosen = (
+        mirroring.map_set,
+        mirroring.map_prefix,
+        mirroring.maps_folder,
+        mirroring.enabled_maps,
+    )
+    return files.read_map_files(*chosen)
 
 
-def _check(told: Iterable[str], tables: Mapping[str, Table]) -> None:
+def _check(told: Iterable[str], tables: Mapping[str, MappedTable]) -> None:
     """Else a misspelt type would never be heard of."""
     virtual = {name for name, table in tables.items() if VIRTUAL in table.routes}
     if strangers := sorted({*told} - virtual):
@@ -223,27 +228,27 @@ def utc_now() -> datetime:
 
 
 def _new_id(now: datetime) -> str:
-    return new_delivery_id(now, secrets.randbits(74))
+    return make_delivery_id(now, secrets.randbits(74))
 
 
 def _token() -> str:
     return secrets.token_hex(8)
 
 
-def service_credential(settings: Settings, open_: AsyncExitStack = _open) -> Any:
+def build_credential(settings: Settings, open_: AsyncExitStack = _open) -> Any:
     """One for all neighbours; none where only a laptop's neighbours are named."""
     scopes = (settings.fhir.scope, settings.dataverse.scope, *settings.fetch_from.values())
     if settings.storage.connection and not any(scopes):
         return None
-    return credential(settings.client_id, open_)
+    return open_credential(settings.client_id, open_)
 
 
-def fetch_sources(settings: Settings, caller: Caller) -> Sources:
+def open_sources(settings: Settings, caller: ClientContext) -> Sources:
     """The servers of senders from which something may be fetched."""
-    most, timeout = settings.reading.max_delivery_bytes, settings.fhir.timeout
+    most, timeout = settings.deliveries.max_delivery_bytes, settings.fhir.timeout
     neighbours = {
         base: open_upstream(
-            f"source {base}", Service(base, scope, _AT_A_SOURCE, timeout), caller, most
+            f"source {base}", UpstreamSettings(base, scope, _AT_A_SOURCE, timeout), caller, most
         )
         for base, scope in settings.fetch_from.items()
     }
@@ -254,46 +259,46 @@ def fetch_sources(settings: Settings, caller: Caller) -> Sources:
 
 
 @dataclass(frozen=True, slots=True)
-class Worker:
+class SharedParts:
     """What they are made of. `maps` are understood once, whoever asks first."""
 
     settings: Settings
-    there: Opened
+    stores: Stores
     fhir: FhirServer
     dataverse: Dataverse
     guard: WriteGuard
-    routes: DataRoutes
-    activities: Activities
+    data_routes: DataRoutes
+    activities: ActivityRecorder
     maps: Callable[[], Maps]
     now: Callable[[], datetime]
     new_id: Callable[[datetime], str]
 
 
-def understand_once(read: Iterable[File]) -> Callable[[], Maps]:
+def build_maps_loader(read: Iterable[MapFile]) -> Callable[[], Maps]:
     """What the files say, once it is asked for."""
 
     @cache
     def maps() -> Maps:
         from integration.mapping import load
 
-        return load.understood(read)
+        return load.build_maps(read)
 
     return maps
 
 
-def build_mirror(it: Worker) -> Mirror:
+def build_mirror(it: SharedParts) -> Mirror:
     """Brings the rows of every map that has a table for them."""
     from integration.mapping.model import Route
-    from integration.mirror.web_api_sink import WebApi
+    from integration.mirror.web_api_sink import WebApiSink
 
-    maps, to, there = it.maps(), it.settings.mirroring, it.there
-    rows = WebApi(it.fhir, it.dataverse, there.waits, there.queue, maps.known, to.on_delete)
+    maps, to, there = it.maps(), it.settings.mirror, it.stores
+    rows = WebApiSink(it.fhir, it.dataverse, there.waits, there.queue, maps.available, to.on_delete)
     return Mirror(
         there.journal,
         there.queue,
-        _sink(to.to, rows, it.guard),
+        _sink(to.target, rows, it.guard),
         {
-            name: entity.on(Route.DATAVERSE)
+            name: entity.select_route(Route.DATAVERSE)
             for name, entity in maps.entities.items()
             if Route.DATAVERSE in entity.routes
         },
@@ -301,56 +306,58 @@ def build_mirror(it: Worker) -> Mirror:
         it.now,
         float(it.settings.max_age),
         it.activities,
-        it.routes.followed,
+        it.data_routes.get_change_queues,
         there.row_keys,
     )
 
 
-def build_virtual_tables(it: Worker) -> VirtualTables:
+def build_virtual_tables(it: SharedParts) -> VirtualTables:
     """Shows every map that may be virtual."""
     from integration.mapping.model import Route
     from integration.virtual_tables.answer import VirtualTables
-    from integration.virtual_tables.entity_type import shape
-    from integration.virtual_tables.read import Reading
-    from integration.virtual_tables.row_keys import Keys
-    from integration.virtual_tables.write import Writing
+    from integration.virtual_tables.entity_type import build_entity_type
+    from integration.virtual_tables.read import FeedReader
+    from integration.virtual_tables.row_keys import RowKeyResolver
+    from integration.virtual_tables.write import FeedWriter
 
     maps = it.maps().entities.values()
-    shapes = {one.resource: shape(one) for one in maps if Route.VIRTUAL in one.routes}
-    keys = Keys(it.there.row_keys, lambda type_: type_ not in shapes)
+    shapes = {one.resource: build_entity_type(one) for one in maps if Route.VIRTUAL in one.routes}
+    keys = RowKeyResolver(it.stores.row_keys, lambda type_: type_ not in shapes)
     feed = it.settings.feed
     return VirtualTables(
-        it.routes,
+        it.data_routes,
         shapes,
-        Reading(it.fhir, keys, feed.breadth),
-        Writing(it.fhir, keys, it.guard, lambda: it.new_id(it.now()), uuid4),
-        feed.page,
+        FeedReader(it.fhir, keys, feed.max_scanned),
+        FeedWriter(it.fhir, keys, it.guard, lambda: it.new_id(it.now()), uuid4),
+        feed.page_size,
         float(feed.timeout),
     )
 
 
-def build_external_events(it: Worker) -> ExternalEvents:
+def build_external_events(it: SharedParts) -> ExternalEvents:
     """Raises Misconfigured where nobody could have made the virtual tables."""
     from integration.change_events.to_dataverse import ExternalEvents, list_virtual_tables
 
-    prefix = it.settings.mirroring.map_prefix
+    prefix = it.settings.mirror.map_prefix
     if prefix is None:
         raise Misconfigured("set MAP_PREFIX: EXTERNAL_EVENTS needs the names of virtual tables")
     return ExternalEvents(
-        it.there.queue,
+        it.stores.queue,
         it.fhir,
         it.dataverse,
         it.guard,
-        list_virtual_tables(it.routes.tables, prefix),
+        list_virtual_tables(it.data_routes.tables, prefix),
         it.now,
         float(it.settings.max_age),
         it.activities,
     )
 
 
-def _sink(to: str, rows: WebApi, order: WriteGuard) -> Sink:
+def _sink(to: str, rows: WebApiSink, order: WriteGuard) -> RowSink:
     from integration.mirror import healthcare_api_sink, web_api_sink
 
     if to == "healthcare-api":
-        return partial(healthcare_api_sink.bring, healthcare_api_sink.HealthcareApi(rows, order))
-    return partial(web_api_sink.bring, rows)
+        return partial(
+            healthcare_api_sink.bring_up_to_date, healthcare_api_sink.HealthcareApiSink(rows, order)
+        )
+    return partial(web_api_sink.bring_up_to_date, rows)

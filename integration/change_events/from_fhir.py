@@ -18,7 +18,7 @@ import msgspec
 from integration.core.log_events import log_event
 from integration.core.model import WorkItem
 from integration.journal import synthetic_deliveries
-from integration.journal.keys import new_delivery_id
+from integration.journal.keys import make_delivery_id
 from integration.journal.store import Journal
 from integration.queues.queue_sender import ChangeQueues, QueueSender
 
@@ -157,9 +157,11 @@ def _get_safe_name(event: _Event) -> str:
 async def _ensure_hourly_delivery(events: Events) -> str:
     """The delivery that stands for the events of this hour, the same in every worker."""
     hour = events.now().astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    id_ = new_delivery_id(hour, 0)
+    id_ = make_delivery_id(hour, 0)
     if id_ not in events.recorded_hours:
-        await synthetic_deliveries.note(events.journal, id_, KIND, hour, hour + _HOUR)
+        await synthetic_deliveries.add_synthetic_delivery(
+            events.journal, id_, KIND, hour, hour + _HOUR
+        )
         events.recorded_hours.clear()
         events.recorded_hours.add(id_)
     return id_

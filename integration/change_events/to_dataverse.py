@@ -12,18 +12,18 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
-from integration.core.activity import About, Activities, doing
+from integration.core.activity import ActivityContext, ActivityRecorder, add_activity_context
 from integration.core.errors import Misconfigured, Unavailable
 from integration.core.log_events import log_event
 from integration.core.model import Category, WorkItem
 from integration.dataverse import requests
-from integration.dataverse.client import Dataverse, error_code
-from integration.dataverse.virtual import entity_set, table_name
+from integration.dataverse.client import Dataverse, get_error_code
+from integration.dataverse.virtual import build_entity_set, build_table_name
 from integration.fhir.client import FhirServer
 from integration.journal import write_guard
 from integration.journal.write_guard import HeldLocks, Write, WriteGuard
-from integration.mapping.files import Table
-from integration.mapping.keys import primary_key
+from integration.mapping.files import MappedTable
+from integration.mapping.keys import derive_primary_key
 from integration.queues.names import EXTERNAL_QUEUE
 from integration.queues.queue_sender import QueueSender
 from integration.queues.retry import plan_retry
@@ -44,17 +44,19 @@ class VirtualTable:
     make_key: Callable[[str], str]
 
 
-def list_virtual_tables(maps: Mapping[str, Table], prefix: str) -> dict[str, VirtualTable]:
+def list_virtual_tables(maps: Mapping[str, MappedTable], prefix: str) -> dict[str, VirtualTable]:
     """Of every map that may be virtual, as provisioning names it. Pure."""
     return {
-        name: _build_virtual_table(name, table_name(table.table, prefix))
+        name: _build_virtual_table(name, build_table_name(table.table, prefix))
         for name, table in maps.items()
         if "virtual" in table.routes
     }
 
 
 def _build_virtual_table(resource: str, table: str) -> VirtualTable:
-    return VirtualTable(table, entity_set(table), f"{table}id", partial(primary_key, resource))
+    return VirtualTable(
+        table, build_entity_set(table), f"{table}id", partial(derive_primary_key, resource)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +70,14 @@ class ExternalEvents:
     tables: Mapping[str, VirtualTable]
     now: Callable[[], datetime]
     max_age: float
-    activities: Activities = field(default_factory=Activities)
+    activities: ActivityRecorder = field(default_factory=ActivityRecorder)
 
 
 async def notify_dataverse(events: ExternalEvents, item: WorkItem) -> None:
     """Tell Dataverse of `claim.resource` as it is now. Trouble puts the claim back."""
     table = events.tables.get((item.resource or "").partition("/")[0])
     name = table.table if table else None
-    async with events.activities.verb(delivery=item.delivery, resource=item.resource, table=name):
+    async with events.activities.track(delivery=item.delivery, resource=item.resource, table=name):
         try:
             if table is None:
                 raise Misconfigured("no virtual table is known of that resource type")
@@ -113,7 +115,7 @@ async def drop_notification(events: ExternalEvents, item: WorkItem, reason: str)
     )
     table = events.tables.get((item.resource or "").partition("/")[0])
     name = table.table if table else None
-    async with events.activities.verb(delivery=item.delivery, resource=item.resource):
+    async with events.activities.track(delivery=item.delivery, resource=item.resource):
         _record_drop(events, item, name, "dropped", reason)
 
 
@@ -123,7 +125,7 @@ async def _notify_once(events: ExternalEvents, table: VirtualTable, item: WorkIt
     locks = HeldLocks(item.delivery, "tell", events.guard.token())
     write = Write(f"tell {resource}", (0,), ordered=False)
     await write_guard.acquire(events.guard, locks, [write])
-    (lock,) = locks.found.values()
+    (lock,) = locks.previous.values()
     try:
         current = await events.fhir.read(resource, item.delivery)
         state = _DELETED if current is None else str(current.get("meta", {}).get("versionId"))
@@ -156,15 +158,20 @@ async def _send_action(
     key = table.make_key(resource.partition("/")[2])
     target = {"@odata.type": f"Microsoft.Dynamics.CRM.{table.table}", table.key_column: key}
     path = f"{table.entity_set}/Microsoft.Dynamics.CRM.{action}"
-    with doing(action=action, row=key):
-        answer = await events.dataverse.send(requests.action(path, {"Target": target}), delivery)
+    with add_activity_context(action=action, row=key):
+        answer = await events.dataverse.send(
+            requests.build_action(path, {"Target": target}), delivery
+        )
     if answer.status >= 400:
         raise Misconfigured(
             f"{events.dataverse.upstream.name} refused {action} of {table.table} "
-            f"({answer.status} {error_code(answer)}): is the table provisioned with its events on?"
+            f"({answer.status} {get_error_code(answer)}): "
+            "is the table provisioned with its events on?"
         )
 
 
-def _record_drop(events: ExternalEvents, item: WorkItem, table: str | None, status: str, reason: str) -> None:
-    about = About(item.delivery, item.resource, table, None, "tell")
-    events.activities.note(Category.ERROR, "Dataverse", status, about, notes=(reason,))
+def _record_drop(
+    events: ExternalEvents, item: WorkItem, table: str | None, status: str, reason: str
+) -> None:
+    about = ActivityContext(item.delivery, item.resource, table, None, "tell")
+    events.activities.record(Category.ERROR, "Dataverse", status, about, notes=(reason,))

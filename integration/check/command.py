@@ -9,9 +9,16 @@ from contextlib import AbstractAsyncContextManager
 
 from integration.check import dataverse, fhir, remedies, virtual_tables
 from integration.check.connections import Connections
-from integration.check.report import Line, all_well, failed, ok, skipped, table
+from integration.check.report import (
+    CheckResult,
+    has_no_failure,
+    render_table,
+    report_failure,
+    report_ok,
+    report_skip,
+)
 from integration.core.errors import IntegrationError
-from integration.dataverse.virtual import table_name
+from integration.dataverse.virtual import build_table_name
 from integration.mapping import files, load
 from integration.mapping.load import Maps
 from integration.mapping.model import EntityMap, Route
@@ -20,7 +27,7 @@ from integration.virtual_tables.data_routes import DATAVERSE, VIRTUAL, DataRoute
 _ROUTES, _MAPS, _IDENTITY = "data routes", "maps", "identity"
 _STORAGE_SCOPE = "https://storage.azure.com/.default"
 
-Opened = Callable[[float], AbstractAsyncContextManager[Connections]]
+OpenConnections = Callable[[float], AbstractAsyncContextManager[Connections]]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -30,105 +37,109 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(chosen: argparse.Namespace, opened: Opened, say: Callable[[str], object]) -> int:
+def run(
+    chosen: argparse.Namespace, open_connections: OpenConnections, say: Callable[[str], object]
+) -> int:
     """0 when all is well, 1 when something is not, 2 when settings are missing."""
     try:
-        lines = asyncio.run(_lines(opened(chosen.skew)))
+        results = asyncio.run(_open_and_check(open_connections(chosen.skew)))
     except IntegrationError as error:
         say(str(error))
         return 2
-    for line in table(lines):
+    for line in render_table(results):
         say(line)
-    return 0 if all_well(lines) else 1
+    return 0 if has_no_failure(results) else 1
 
 
-async def _lines(opened: AbstractAsyncContextManager[Connections]) -> list[Line]:
-    async with opened as ends:
-        return await lines(ends)
+async def _open_and_check(opening: AbstractAsyncContextManager[Connections]) -> list[CheckResult]:
+    async with opening as connections:
+        return await check_all(connections)
 
 
-async def lines(ends: Connections) -> list[Line]:
+async def check_all(connections: Connections) -> list[CheckResult]:
     """The whole table, in the order of a delivery's way. Raises Misconfigured for a setting."""
     from integration.check import storage  # with its SDKs
     from integration.journal import azure_data_routes
 
-    used = ends.settings.mirroring
-    read = files.read(used.map_set, used.map_prefix, used.own_maps, used.enabled)
-    maps = load.understood(read)
-    table_of_routes = ends.storage.tables.get_table_client(azure_data_routes.TABLE)
-    kept = azure_data_routes.AzureRoutes(table_of_routes)
-    told = frozenset(ends.settings.feed.told)
-    routes = DataRoutes(kept, files.tables(read), used.to != "off", told)
-    chosen, line = await _routes(routes)
-    mirrored = _mirrored(maps, chosen, to=used.to)
-    named = _named(maps, chosen, used.map_prefix)
-    heard = [table for name, table in named.items() if name in told]
+    used = connections.settings.mirror
+    read = files.read_map_files(used.map_set, used.map_prefix, used.maps_folder, used.enabled_maps)
+    maps = load.build_maps(read)
+    table_of_routes = connections.storage.tables.get_table_client(azure_data_routes.TABLE)
+    route_store = azure_data_routes.AzureDataRouteStore(table_of_routes)
+    event_types = frozenset(connections.settings.feed.event_types)
+    routes = DataRoutes(route_store, files.list_tables(read), used.target != "off", event_types)
+    chosen, routes_result = await _check_data_routes(routes)
+    mirrored = _select_mirrored(maps, chosen, to=used.target)
+    virtual = _name_virtual_tables(maps, chosen, used.map_prefix)
+    event_tables = [table for name, table in virtual.items() if name in event_types]
     parts = await asyncio.gather(
-        _identity(ends),
-        storage.lines(ends),
-        fhir.lines(ends),
-        dataverse.lines(ends, maps, mirrored, heard),
-        virtual_tables.lines(ends, named, heard),
-        fhir.sources(ends),
+        _check_identity(connections),
+        storage.check_storage(connections),
+        fhir.check_fhir(connections),
+        dataverse.check_dataverse(connections, maps, mirrored, event_tables),
+        virtual_tables.check_virtual_tables(connections, virtual, event_tables),
+        fhir.check_sources(connections),
     )
     identity, stored, server, tables, feed, sources = parts
-    return [identity, *stored, *server, _understood(maps), line, *tables, *feed, *sources]
+    return [identity, *stored, *server, _check_maps(maps), routes_result, *tables, *feed, *sources]
 
 
-async def _identity(ends: Connections) -> Line:
+async def _check_identity(connections: Connections) -> CheckResult:
     """Asked for first, so that one without a token is not taken for one without a role."""
-    settings = ends.settings
+    settings = connections.settings
     scopes = [settings.fhir.scope, settings.dataverse.scope, *settings.fetch_from.values()]
-    wanted = {scope for scope in scopes if scope}
+    required = {scope for scope in scopes if scope}
     if settings.storage.connection is None:
-        wanted.add(_STORAGE_SCOPE)
-    if ends.credential is None or not wanted:
-        return skipped(_IDENTITY, "no neighbour of these settings wants a token")
-    for scope in sorted(wanted):
+        required.add(_STORAGE_SCOPE)
+    if connections.credential is None or not required:
+        return report_skip(_IDENTITY, "no neighbour of these settings wants a token")
+    for scope in sorted(required):
         try:
-            await ends.credential.get_token(scope)
+            await connections.credential.get_token(scope)
         except Exception as error:  # one class of theirs for all there is
             found = f"no token for {scope} ({type(error).__name__})"
-            return failed(_IDENTITY, found, remedies.IDENTITY)
-    return ok(_IDENTITY, f"has tokens for {len(wanted)} neighbours")
+            return report_failure(_IDENTITY, found, remedies.IDENTITY)
+    return report_ok(_IDENTITY, f"has tokens for {len(required)} neighbours")
 
 
-def _understood(maps: Maps) -> Line:
+def _check_maps(maps: Maps) -> CheckResult:
     if maps.broken:
         broken = "; ".join(maps.broken.values())
-        return failed(_MAPS, broken, "mend the map: docs/mapping.md")
-    return ok(_MAPS, f"{len(maps.entities)} in use")
+        return report_failure(_MAPS, broken, "mend the map: docs/mapping.md")
+    return report_ok(_MAPS, f"{len(maps.entities)} in use")
 
 
-async def _routes(routes: DataRoutes) -> tuple[Mapping[str, str], Line]:
+async def _check_data_routes(routes: DataRoutes) -> tuple[Mapping[str, str], CheckResult]:
     """Where they cannot be read, the maps' own count for the lines that follow."""
-    chosen = {name: one.routes[0] for name, one in routes.tables.items()}
+    chosen = {name: entity.routes[0] for name, entity in routes.tables.items()}
 
     try:
-        stored = await routes.kept.all()
-        chosen.update(await routes.current())
+        stored = await routes.store.list_routes()
+        chosen.update(await routes.get_routes())
     except IntegrationError:
-        return chosen, skipped(_ROUTES, "see table routes")
+        return chosen, report_skip(_ROUTES, "see table routes")
     strangers = sorted(stored.keys() - chosen.keys())
     if strangers:
         found = f"chosen for {', '.join(strangers)}, of which no map is in use"
-        return chosen, failed(_ROUTES, found, remedies.ROUTES)
+        return chosen, report_failure(_ROUTES, found, remedies.ROUTES)
     virtual = sum(route == VIRTUAL for route in chosen.values())
     mirrored = ", ".join(name for name, route in chosen.items() if route == DATAVERSE)
     found = f"mirrored: {mirrored or 'none'}; virtual: {virtual}; chosen: {len(stored)}"
-    return chosen, ok(_ROUTES, found)
+    return chosen, report_ok(_ROUTES, found)
 
 
-def _mirrored(maps: Maps, chosen: Mapping[str, str], *, to: str) -> Sequence[EntityMap]:
+def _select_mirrored(maps: Maps, chosen: Mapping[str, str], *, to: str) -> Sequence[EntityMap]:
     if to == "off":
         return []
-    return [one for name, one in maps.entities.items() if chosen.get(name) == DATAVERSE]
+    return [entity for name, entity in maps.entities.items() if chosen.get(name) == DATAVERSE]
 
 
-def _named(maps: Maps, chosen: Mapping[str, str], prefix: str | None) -> dict[str, str]:
+def _name_virtual_tables(
+    maps: Maps, chosen: Mapping[str, str], prefix: str | None
+) -> dict[str, str]:
     """The virtual table of each resource type that the feed shows."""
     return {
-        name: table_name(one.table, prefix)
-        for name, one in maps.entities.items()
-        if prefix and Route.VIRTUAL in one.routes and chosen.get(name) == VIRTUAL
+        name: build_table_name(entity.table, prefix)
+        for name, entity in maps.entities.items()
+        if prefix and Route.VIRTUAL in entity.routes and chosen.get(name) == VIRTUAL
     }

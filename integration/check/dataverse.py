@@ -8,136 +8,156 @@ from typing import Any
 
 from integration.check import remedies, results
 from integration.check.connections import Connections
-from integration.check.report import Line, failed, ok, skipped
-from integration.check.runner import attempt, clock_line
+from integration.check.report import CheckResult, report_failure, report_ok, report_skip
+from integration.check.runner import check_clock, run_check
 from integration.core import decimal_json
-from integration.core.activity import doing
+from integration.core.activity import add_activity_context
 from integration.core.errors import Misconfigured
 from integration.core.model import Request, Response
 from integration.dataverse import requests
 from integration.dataverse.requests import API
 from integration.mapping.load import Maps
 from integration.mapping.model import EntityMap, Route
-from integration.mapping.schema_mismatches import schema_mismatches
+from integration.mapping.schema_mismatches import find_schema_mismatches
 from integration.provision import load as provision
-from integration.provision.model import Custom
-from integration.provision.records import privilege_names
+from integration.provision.model import CustomTable
+from integration.provision.records import list_privilege_names
 
 _CHECK = "check"
 _USER, _PRIVILEGES = "Dataverse user", "Dataverse privileges"
 
 # To know a table takes a dozen requests, and there may be forty tables.
-_LONG = 120.0
+_COLUMNS_TIMEOUT = 120.0
 
 
-async def lines(
-    ends: Connections, maps: Maps, mirrored: Sequence[EntityMap], told: list[str]
-) -> list[Line]:
+async def check_dataverse(
+    connections: Connections, maps: Maps, mirrored: Sequence[EntityMap], event_tables: list[str]
+) -> list[CheckResult]:
     """`told`: virtual tables of whose changes Dataverse hears."""
-    used = ends.settings.mirroring
-    keys = provision.custom(mirrored, used.map_set, used.map_prefix or "", keys=False)
-    by_toolkit = used.to == "healthcare-api"
+    used = connections.settings.mirror
+    custom_tables = provision.build_custom_tables(
+        mirrored, used.map_set, used.map_prefix or "", keys=False
+    )
+    by_toolkit = used.target == "healthcare-api"
     return list(
         await asyncio.gather(
-            attempt(_USER, _user(ends), away=remedies.DATAVERSE_AWAY, refused=remedies.PROVISION),
-            clock_line(ends, "clock of Dataverse", lambda: sent(ends, requests.who_am_i())),
-            attempt(
+            run_check(
+                _USER,
+                _check_user(connections),
+                if_unreachable=remedies.DATAVERSE_UNREACHABLE,
+                if_refused=remedies.PROVISION,
+            ),
+            check_clock(
+                connections,
+                "clock of Dataverse",
+                lambda: send(connections, requests.build_who_am_i()),
+            ),
+            run_check(
                 _PRIVILEGES,
-                _privileges(ends, maps, mirrored, told),
-                away=remedies.DATAVERSE_AWAY,
-                refused=None,
+                _check_privileges(connections, maps, mirrored, event_tables),
+                if_unreachable=remedies.DATAVERSE_UNREACHABLE,
+                if_refused=None,
             ),
             *(
-                attempt(
-                    _columns_of(entity),
-                    _columns(ends, entity, by_toolkit=by_toolkit),
-                    away=remedies.DATAVERSE_AWAY,
-                    refused=remedies.PROVISION,
-                    patience=_LONG,
+                run_check(
+                    _name_columns_check(entity),
+                    _check_columns(connections, entity, by_toolkit=by_toolkit),
+                    if_unreachable=remedies.DATAVERSE_UNREACHABLE,
+                    if_refused=remedies.PROVISION,
+                    max_seconds=_COLUMNS_TIMEOUT,
                 )
                 for entity in mirrored
             ),
             *(
-                attempt(
-                    _keys_of(one.table),
-                    _keys(ends, one),
-                    away=remedies.DATAVERSE_AWAY,
-                    refused=remedies.PROVISION,
+                run_check(
+                    _name_keys_check(table.table),
+                    _check_keys(connections, table),
+                    if_unreachable=remedies.DATAVERSE_UNREACHABLE,
+                    if_refused=remedies.PROVISION,
                 )
-                for one in keys
-                if one.keys
+                for table in custom_tables
+                if table.keys
             ),
         )
     )
 
 
-async def sent(ends: Connections, request: Request) -> Response:
-    with doing(action=_CHECK):
-        return await ends.dataverse.send(request, _CHECK)
+async def send(connections: Connections, request: Request) -> Response:
+    with add_activity_context(action=_CHECK):
+        return await connections.dataverse.send(request, _CHECK)
 
 
-async def asked(ends: Connections, path: str) -> dict[str, Any] | None:
+async def fetch_json(connections: Connections, path: str) -> dict[str, Any] | None:
     """None where there is no such thing. Raises Misconfigured for what is no answer."""
     headers = {"accept": "application/json", "odata-version": "4.0", "odata-maxversion": "4.0"}
-    answer = await sent(ends, Request("GET", f"{API}/{path}", headers=headers))
+    answer = await send(connections, Request("GET", f"{API}/{path}", headers=headers))
     if answer.status == 404:
         return None
-    body = decimal_json.object_or_none(answer.body) if answer.status == 200 else None
+    body = decimal_json.decode_object(answer.body) if answer.status == 200 else None
     if body is None:
         what = path.partition("?")[0].partition("(")[0]
         raise Misconfigured(f"Dataverse answered {answer.status} about {what}")
     return body
 
 
-async def _user(ends: Connections) -> Line:
-    answer = await asked(ends, "WhoAmI")
+async def _check_user(connections: Connections) -> CheckResult:
+    answer = await fetch_json(connections, "WhoAmI")
     if answer is None or "UserId" not in answer:
-        return failed(_USER, "WhoAmI is not known there", remedies.DATAVERSE_AWAY)
-    return ok(_USER, str(answer["UserId"]))
+        return report_failure(_USER, "WhoAmI is not known there", remedies.DATAVERSE_UNREACHABLE)
+    return report_ok(_USER, str(answer["UserId"]))
 
 
-async def _privileges(
-    ends: Connections, maps: Maps, mirrored: Sequence[EntityMap], told: list[str]
-) -> Line:
+async def _check_privileges(
+    connections: Connections, maps: Maps, mirrored: Sequence[EntityMap], event_tables: list[str]
+) -> CheckResult:
     """https://learn.microsoft.com/power-apps/developer/data-platform/webapi/reference/retrieveuserprivileges"""
-    role = provision.role(ends.settings.mirroring, maps, mirrored, told)
-    schemas = {name: str(found["SchemaName"]) for name in role.tables
-               if (found := await asked(ends, f"{_table(name)}?$select=SchemaName"))}  # fmt: skip
-    user = (await asked(ends, "WhoAmI") or {}).get("UserId")
+    role = provision.build_role(connections.settings.mirror, maps, mirrored, event_tables)
+    schemas = dict[str, str]()
+    for name in role.tables:
+        path = f"{_build_definition_path(name)}?$select=SchemaName"
+        definition = await fetch_json(connections, path)
+        if definition is not None:
+            schemas[name] = str(definition["SchemaName"])
+    user = (await fetch_json(connections, "WhoAmI") or {}).get("UserId")
     path = f"systemusers({user})/Microsoft.Dynamics.CRM.RetrieveUserPrivileges()"
-    held = (await asked(ends, path) or {}).get("RolePrivileges", [])
-    if held and not any(one.get("PrivilegeName") for one in held):
-        return skipped(_PRIVILEGES, f"Dataverse names none: {remedies.PROVISION_LOOK}")
-    return results.privileges(_PRIVILEGES, privilege_names(role, schemas).values(), held)
+    held = (await fetch_json(connections, path) or {}).get("RolePrivileges", [])
+    if held and not any(privilege.get("PrivilegeName") for privilege in held):
+        return report_skip(_PRIVILEGES, f"Dataverse names none: {remedies.PROVISION_DRY_RUN}")
+    return results.evaluate_privileges(
+        _PRIVILEGES, list_privilege_names(role, schemas).values(), held
+    )
 
 
-def _columns_of(entity: EntityMap) -> str:
+def _name_columns_check(entity: EntityMap) -> str:
     return f"columns for {entity.resource}"
 
 
-async def _columns(ends: Connections, entity: EntityMap, *, by_toolkit: bool) -> Line:
-    name = _columns_of(entity)
+async def _check_columns(
+    connections: Connections, entity: EntityMap, *, by_toolkit: bool
+) -> CheckResult:
+    name = _name_columns_check(entity)
     if by_toolkit:
-        return skipped(name, "MIRROR_TO is healthcare-api: the toolkit's own maps write them")
-    on = entity.on(Route.DATAVERSE)
-    tables = {table: await ends.dataverse.columns(table) for table in on.tables}
-    wrong = schema_mismatches(on, tables)
+        return report_skip(name, "MIRROR_TO is healthcare-api: the toolkit's own maps write them")
+    on = entity.select_route(Route.DATAVERSE)
+    tables = {table: await connections.dataverse.get_columns(table) for table in on.tables}
+    wrong = find_schema_mismatches(on, tables)
     if wrong:
-        mend = remedies.columns(ends.settings.mirroring.map_prefix)
-        return failed(name, results.listed(wrong), mend)
-    return ok(name, f"as the map wants them, in {', '.join(on.tables)}")
+        mend = remedies.suggest_columns(connections.settings.mirror.map_prefix)
+        return report_failure(name, results.abbreviate(wrong), mend)
+    return report_ok(name, f"as the map wants them, in {', '.join(on.tables)}")
 
 
-def _keys_of(table: str) -> str:
+def _name_keys_check(table: str) -> str:
     return f"alternate keys of {table}"
 
 
-async def _keys(ends: Connections, wanted: Custom) -> Line:
-    name = _keys_of(wanted.table)
-    path = f"{_table(wanted.table)}/Keys?$select=KeyAttributes,EntityKeyIndexStatus"
-    found: Iterable[dict[str, Any]] = (await asked(ends, path) or {}).get("value", ())
-    return results.keys(name, (key.columns for key in wanted.keys), found)
+async def _check_keys(connections: Connections, custom_table: CustomTable) -> CheckResult:
+    name = _name_keys_check(custom_table.table)
+    table = _build_definition_path(custom_table.table)
+    path = f"{table}/Keys?$select=KeyAttributes,EntityKeyIndexStatus"
+    found: Iterable[dict[str, Any]] = (await fetch_json(connections, path) or {}).get("value", ())
+    return results.evaluate_keys(name, (key.columns for key in custom_table.keys), found)
 
 
-def _table(name: str) -> str:
+def _build_definition_path(name: str) -> str:
     return f"EntityDefinitions(LogicalName='{name}')"

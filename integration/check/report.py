@@ -14,38 +14,43 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CheckResult:
     """One check. `found` holds no secret and nothing of a patient; `mend` is of a failure."""
 
     name: str
     state: State
-    found: str
-    mend: str = ""
+    detail: str
+    remedy: str = ""
 
 
-def ok(name: str, found: str) -> Line:
-    return Line(name, State.OK, found)
+def report_ok(name: str, found: str) -> CheckResult:
+    return CheckResult(name, State.OK, found)
 
 
-def failed(name: str, found: str, mend: str) -> Line:
-    return Line(name, State.FAILED, found, mend)
+def report_failure(name: str, found: str, mend: str) -> CheckResult:
+    return CheckResult(name, State.FAILED, found, mend)
 
 
-def skipped(name: str, why: str) -> Line:
-    return Line(name, State.SKIPPED, why)
+def report_skip(name: str, why: str) -> CheckResult:
+    return CheckResult(name, State.SKIPPED, why)
 
 
-def table(lines: Sequence[Line]) -> list[str]:
+def render_table(results: Sequence[CheckResult]) -> list[str]:
     """One line of text for each, and one that counts them."""
-    width = max((len(line.name) for line in lines), default=0)
-    told = [f"{one.name:<{width}}  {one.state:<7}  {one.found}{_mend(one)}" for one in lines]
-    counts = " ".join(f"{state}={sum(one.state is state for one in lines)}" for state in State)
-    return [*told, f"check: {counts}"]
+    width = max((len(line.name) for line in results), default=0)
+    lines = [
+        f"{result.name:<{width}}  {result.state:<7}  {result.detail}{_format_remedy(result)}"
+        for result in results
+    ]
+    counts = " ".join(
+        f"{state}={sum(result.state is state for result in results)}" for state in State
+    )
+    return [*lines, f"check: {counts}"]
 
 
-def all_well(lines: Iterable[Line]) -> bool:
-    return all(line.state is not State.FAILED for line in lines)
+def has_no_failure(results: Iterable[CheckResult]) -> bool:
+    return all(line.state is not State.FAILED for line in results)
 
 
-def _mend(line: Line) -> str:
-    return f" => {line.mend}" if line.mend else ""
+def _format_remedy(result: CheckResult) -> str:
+    return f" => {result.remedy}" if result.remedy else ""

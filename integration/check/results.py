@@ -8,93 +8,101 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from integration.check import remedies
-from integration.check.report import Line, failed, ok, skipped
+from integration.check.report import CheckResult, report_failure, report_ok, report_skip
 
 # How many names of what is lacking a line holds.
-_NAMED = 8
+_MAX_NAMES = 8
 
 
-def clock(name: str, date: str | None, before: datetime, after: datetime, most: float) -> Line:
+def evaluate_clock(
+    name: str, date: str | None, before: datetime, after: datetime, max_skew: float
+) -> CheckResult:
     """`date` is the header, in whole seconds, of an answer that came between the two moments."""
     if date is None:
-        return skipped(name, "no Date header")
+        return report_skip(name, "no Date header")
     try:
-        there = parsedate_to_datetime(date).astimezone(UTC)
+        remote = parsedate_to_datetime(date).astimezone(UTC)
     except ValueError:
-        return skipped(name, "the Date header is none")
+        return report_skip(name, "the Date header is none")
     # It was written somewhere between the two, and cut to the second.
-    early = (before - there).total_seconds() - 1
-    late = (there - after).total_seconds()
+    early = (before - remote).total_seconds() - 1
+    late = (remote - after).total_seconds()
     apart = max(early, late, 0.0)
-    if apart > most:
+    if apart > max_skew:
         side = "ahead of" if early > late else "behind"
-        return failed(name, f"this machine is {apart:.0f} s {side} it", remedies.CLOCK)
-    return ok(name, f"{apart:.0f} s apart")
+        return report_failure(name, f"this machine is {apart:.0f} s {side} it", remedies.CLOCK)
+    return report_ok(name, f"{apart:.0f} s apart")
 
 
-def capability(name: str, answered: int, body: Any) -> Line:
+def evaluate_metadata(name: str, status: int, body: Any) -> CheckResult:
     """https://hl7.org/fhir/R4/capabilitystatement.html"""
     kind = body.get("resourceType") if isinstance(body, dict) else None
-    if answered != 200 or kind != "CapabilityStatement":
-        said = f"answered {answered}, and no CapabilityStatement"
-        return failed(name, said, remedies.FHIR_AWAY)
+    if status != 200 or kind != "CapabilityStatement":
+        detail = f"answered {status}, and no CapabilityStatement"
+        return report_failure(name, detail, remedies.FHIR_UNREACHABLE)
     version = str(body.get("fhirVersion"))[:20]
     if not version.startswith("4.0."):
-        return failed(name, f"fhirVersion {version}, not R4", remedies.VERSIONS)
-    return ok(name, f"fhirVersion {version}")
+        return report_failure(name, f"fhirVersion {version}, not R4", remedies.VERSIONS)
+    return report_ok(name, f"fhirVersion {version}")
 
 
-def read(name: str, answered: int) -> Line:
+def evaluate_read(name: str, status: int) -> CheckResult:
     """Of a resource that is not there."""
-    if answered in (404, 410):
-        return ok(name, "allowed")
-    return failed(name, f"a read of nothing was answered {answered}", remedies.FHIR_AWAY)
+    if status in (404, 410):
+        return report_ok(name, "allowed")
+    return report_failure(
+        name, f"a read of nothing was answered {status}", remedies.FHIR_UNREACHABLE
+    )
 
 
-def write(name: str, answered: int) -> Line:
+def evaluate_write(name: str, status: int) -> CheckResult:
     """Of an update whose If-Match cannot hold: refused, but not for lack of a right.
 
     https://hl7.org/fhir/R4/http.html#concurrency
     """
-    if answered in (404, 412):
-        return ok(name, "allowed; its condition refused it, as it should")
-    if answered in (200, 201):
-        return failed(name, "If-Match is ignored: an update was taken", remedies.CONDITIONS)
-    return failed(name, f"an update was answered {answered}", remedies.FHIR_AWAY)
+    if status in (404, 412):
+        return report_ok(name, "allowed; its condition refused it, as it should")
+    if status in (200, 201):
+        return report_failure(name, "If-Match is ignored: an update was taken", remedies.CONDITIONS)
+    return report_failure(name, f"an update was answered {status}", remedies.FHIR_UNREACHABLE)
 
 
-def privileges(name: str, wanted: Iterable[str], held: Iterable[Mapping[str, Any]]) -> Line:
+def evaluate_privileges(
+    name: str, required: Iterable[str], held: Iterable[Mapping[str, Any]]
+) -> CheckResult:
     """`held` as RetrieveUserPrivileges tells it: names, and how far each reaches."""
-    whole, narrow = set[str](), set[str]()
-    for one in held:
-        depth = whole if one.get("Depth") == "Global" else narrow
-        depth.add(str(one.get("PrivilegeName", "")).lower())
-    asked = sorted(set(wanted), key=str.lower)
-    lacking = [each for each in asked if each.lower() not in whole]
-    if not lacking:
-        return ok(name, f"all {len(asked)}")
-    near = [each for each in lacking if each.lower() in narrow]
-    short = f"; {len(near)} of them not for the whole organisation" if near else ""
-    return failed(name, f"lacking {listed(lacking)}{short}", remedies.PROVISION)
+    global_, local = set[str](), set[str]()
+    for privilege in held:
+        depth = global_ if privilege.get("Depth") == "Global" else local
+        depth.add(str(privilege.get("PrivilegeName", "")).lower())
+    names = sorted(set(required), key=str.lower)
+    missing = [name for name in names if name.lower() not in global_]
+    if not missing:
+        return report_ok(name, f"all {len(names)}")
+    narrower = [name for name in missing if name.lower() in local]
+    short = f"; {len(narrower)} of them not for the whole organisation" if narrower else ""
+    return report_failure(name, f"lacking {abbreviate(missing)}{short}", remedies.PROVISION)
 
 
-def keys(name: str, wanted: Iterable[Iterable[str]], there: Iterable[Mapping[str, Any]]) -> Line:
+def evaluate_keys(
+    name: str, required: Iterable[Iterable[str]], existing: Iterable[Mapping[str, Any]]
+) -> CheckResult:
     """https://learn.microsoft.com/power-apps/developer/data-platform/define-alternate-keys-entity"""
-    states = {frozenset(one["KeyAttributes"]): one.get("EntityKeyIndexStatus") for one in there}
-    asked = [tuple(columns) for columns in wanted]
-    lacking = [each for each in asked if frozenset(each) not in states]
-    if lacking:
-        told = listed(" + ".join(each) for each in lacking)
-        return failed(name, f"no key of {told}", remedies.PROVISION)
-    idle = [state for each in asked if (state := states[frozenset(each)]) != "Active"]
+    states = {frozenset(key["KeyAttributes"]): key.get("EntityKeyIndexStatus") for key in existing}
+    keys = [tuple(columns) for columns in required]
+    missing = [columns for columns in keys if frozenset(columns) not in states]
+    if missing:
+        names = abbreviate(" + ".join(columns) for columns in missing)
+        return report_failure(name, f"no key of {names}", remedies.PROVISION)
+    idle = [state for columns in keys if (state := states[frozenset(columns)]) != "Active"]
     if idle:
-        again = "wait, or make it active again in the table's keys (make.powerapps.com)"
-        return failed(name, f"the index is {listed(map(str, idle))}", again)
-    return ok(name, f"{len(asked)} active")
+        remedy = "wait, or make it active again in the table's keys (make.powerapps.com)"
+        return report_failure(name, f"the index is {abbreviate(map(str, idle))}", remedy)
+    return report_ok(name, f"{len(keys)} active")
 
 
-def listed(names: Iterable[str]) -> str:
+def abbreviate(names: Iterable[str]) -> str:
     """The first of them, and how many more there are."""
     found = list(names)
-    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-    return ", ".join(found[:_NAMED]) + more
+    more = f" and {len(found) - _MAX_NAMES} more" if len(found) > _MAX_NAMES else ""
+    return ", ".join(found[:_MAX_NAMES]) + more

@@ -7,40 +7,53 @@ from collections.abc import Awaitable, Callable
 
 from integration.check import remedies
 from integration.check.connections import Connections
-from integration.check.report import Line, failed, skipped
-from integration.check.results import clock
+from integration.check.report import CheckResult, report_failure, report_skip
+from integration.check.results import evaluate_clock
 from integration.core.errors import IntegrationError, Misconfigured, Unavailable
 from integration.core.model import Response
 
-_PATIENCE = 20.0
+_TIMEOUT = 20.0
 
 
-async def attempt(
-    name: str, work: Awaitable[Line], *, away: str, refused: str | None, patience: float = _PATIENCE
-) -> Line:
+async def run_check(
+    name: str,
+    work: Awaitable[CheckResult],
+    *,
+    if_unreachable: str,
+    if_refused: str | None,
+    max_seconds: float = _TIMEOUT,
+) -> CheckResult:
     """`away`, `refused`: what mends either. With `refused` None the app itself needs no such right:
     what this identity may not look at is for somebody else to look at."""
     try:
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(max_seconds):
             return await work
     except TimeoutError:
-        return failed(name, f"no answer in {patience:.0f} s", away)
+        return report_failure(name, f"no answer in {max_seconds:.0f} s", if_unreachable)
     except Misconfigured as error:
-        if refused is None:
-            return skipped(name, f"this identity may not look at it: {remedies.PROVISION_LOOK}")
-        return failed(name, str(error), refused)
+        if if_refused is None:
+            return report_skip(
+                name, f"this identity may not look at it: {remedies.PROVISION_DRY_RUN}"
+            )
+        return report_failure(name, str(error), if_refused)
     except Unavailable as error:
-        return failed(name, str(error), remedies.IDENTITY if "no token" in error.why else away)
+        return report_failure(
+            name, str(error), remedies.IDENTITY if "no token" in error.why else if_unreachable
+        )
     except IntegrationError as error:
-        return failed(name, str(error), away)
+        return report_failure(name, str(error), if_unreachable)
 
 
-async def clock_line(ends: Connections, name: str, ask: Callable[[], Awaitable[Response]]) -> Line:
+async def check_clock(
+    connections: Connections, name: str, fetch: Callable[[], Awaitable[Response]]
+) -> CheckResult:
     """How far the neighbour's clock is from ours. That it does not answer is told elsewhere."""
-    before = ends.now()
+    before = connections.now()
     try:
-        async with asyncio.timeout(_PATIENCE):
-            answer = await ask()
+        async with asyncio.timeout(_TIMEOUT):
+            response = await fetch()
     except (TimeoutError, IntegrationError):
-        return skipped(name, "no answer")
-    return clock(name, answer.headers.get("date"), before, ends.now(), ends.skew)
+        return report_skip(name, "no answer")
+    return evaluate_clock(
+        name, response.headers.get("date"), before, connections.now(), connections.max_skew
+    )

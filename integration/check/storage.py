@@ -6,55 +6,71 @@ import asyncio
 from collections.abc import Awaitable
 from uuid import uuid4
 
-from integration.app.storage_clients import CONTAINER, TABLES, queue_client
+from integration.app.storage_clients import CONTAINER, TABLES, build_queue_client
 from integration.check import remedies
 from integration.check.connections import Connections
-from integration.check.report import Line, failed, ok
-from integration.check.runner import attempt, clock_line
+from integration.check.report import CheckResult, report_failure, report_ok
+from integration.check.runner import check_clock, run_check
 from integration.core.errors import Unavailable
 from integration.core.model import Response
-from integration.journal.azure_errors import storage_errors
+from integration.journal.azure_errors import translate_storage_errors
 from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE
 
-_OURS = (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE)
+_APP_QUEUES = (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE)
 
 # Hidden for nearly all its life: if it could not be deleted, no trigger would see it either.
-_HIDDEN, _LIFE = 59, 60
+_HIDDEN_SECONDS, _LIFETIME_SECONDS = 59, 60
 
 _CONTENT = b"check"
 
 
-async def lines(ends: Connections) -> list[Line]:
+async def check_storage(connections: Connections) -> list[CheckResult]:
     """A line for the container, for each queue and each table, and for the clock."""
-    queues = [each for name in (*_OURS, ends.events_queue) for each in (name, f"{name}-poison")]
+    queues = [
+        queue
+        for name in (*_APP_QUEUES, connections.events_queue)
+        for queue in (name, f"{name}-poison")
+    ]
     return list(
         await asyncio.gather(
-            _line(ends, "container", CONTAINER, _blob(ends)),
-            *(_line(ends, "queue", name, _queue(ends, name)) for name in queues),
-            *(_line(ends, "table", name, _table(ends, name)) for name in TABLES),
-            clock_line(ends, "clock of storage", lambda: _dated(ends)),
+            _check_part(connections, "container", CONTAINER, _use_container(connections)),
+            *(
+                _check_part(connections, "queue", name, _use_queue(connections, name))
+                for name in queues
+            ),
+            *(
+                _check_part(connections, "table", name, _use_table(connections, name))
+                for name in TABLES
+            ),
+            check_clock(connections, "clock of storage", lambda: _fetch_properties(connections)),
         )
     )
 
 
-async def _line(ends: Connections, kind: str, name: str, work: Awaitable[str]) -> Line:
-    title, account = f"{kind} {name}", str(ends.storage.blobs.account_name)
+async def _check_part(
+    connections: Connections, kind: str, name: str, work: Awaitable[str]
+) -> CheckResult:
+    title, account = f"{kind} {name}", str(connections.storage.blobs.account_name)
 
-    async def worked() -> Line:
+    async def run() -> CheckResult:
         try:
-            async with storage_errors():
-                return ok(title, await work)
+            async with translate_storage_errors():
+                return report_ok(title, await work)
         except Unavailable as error:
             if error.why != "ResourceNotFoundError":
                 raise
-            return failed(title, "is not there", remedies.made(kind, name, account))
+            return report_failure(
+                title, "is not there", remedies.suggest_create(kind, name, account)
+            )
 
-    role = remedies.storage_role(kind, account, ends.settings.client_id)
-    return await attempt(title, worked(), away=remedies.STORAGE_AWAY, refused=role)
+    role = remedies.suggest_storage_role(kind, account, connections.settings.client_id)
+    return await run_check(
+        title, run(), if_unreachable=remedies.STORAGE_UNREACHABLE, if_refused=role
+    )
 
 
-async def _blob(ends: Connections) -> str:
-    blob = ends.storage.blobs.get_blob_client(CONTAINER, f"check-{uuid4()}")
+async def _use_container(connections: Connections) -> str:
+    blob = connections.storage.blobs.get_blob_client(CONTAINER, f"check-{uuid4()}")
     await blob.upload_blob(_CONTENT)
     try:
         found = await (await blob.download_blob()).readall()
@@ -63,35 +79,37 @@ async def _blob(ends: Connections) -> str:
     return "written, read, deleted" if found == _CONTENT else "written, deleted; read otherwise"
 
 
-async def _queue(ends: Connections, name: str) -> str:
+async def _use_queue(connections: Connections, name: str) -> str:
     """The events' queue and those of what failed are filled by others."""
-    queue = queue_client(ends.storage, name)
+    queue = build_queue_client(connections.storage, name)
     await queue.peek_messages()
-    if name not in _OURS:
+    if name not in _APP_QUEUES:
         return "peeked"
-    sent = await queue.send_message("check", visibility_timeout=_HIDDEN, time_to_live=_LIFE)
+    sent = await queue.send_message(
+        "check", visibility_timeout=_HIDDEN_SECONDS, time_to_live=_LIFETIME_SECONDS
+    )
     await queue.delete_message(sent.id, sent.pop_receipt)
     return "peeked; sent to, and taken back"
 
 
-async def _table(ends: Connections, name: str) -> str:
+async def _use_table(connections: Connections, name: str) -> str:
     """To delete what is not there takes the right to, and leaves nothing."""
-    table = ends.storage.tables.get_table_client(name)
+    table = connections.storage.tables.get_table_client(name)
     nothing = table.query_entities("PartitionKey eq 'check'", results_per_page=1)
     _ = [entity async for entity in nothing]
     await table.delete_entity("check", str(uuid4()))
     return "read; may be written"
 
 
-async def _dated(ends: Connections) -> Response:
+async def _fetch_properties(connections: Connections) -> Response:
     headers: dict[str, str] = {}
 
-    def heard(raw: object) -> None:
+    def keep_headers(raw: object) -> None:
         headers.update(
             {name.lower(): value for name, value in raw.http_response.headers.items()}  # type: ignore[attr-defined]
         )
 
-    container = ends.storage.blobs.get_container_client(CONTAINER)
-    async with storage_errors():
-        await container.get_container_properties(raw_response_hook=heard)
+    container = connections.storage.blobs.get_container_client(CONTAINER)
+    async with translate_storage_errors():
+        await container.get_container_properties(raw_response_hook=keep_headers)
     return Response(200, headers, b"")

@@ -24,7 +24,7 @@ from typing import Any
 
 import msgspec
 
-from integration.app.settings import Reading, reading_from_env
+from integration.app.settings import DeliverySettings, read_delivery_settings
 from integration.check import command as check_command
 from integration.cli import map_command, toolkit_command
 from integration.cli.map_command import Tables
@@ -37,24 +37,24 @@ from integration.intake import dry_run
 from integration.intake.accept import Intake
 from integration.intake.http_request import IncomingRequest
 from integration.journal import synthetic_deliveries
-from integration.journal.keys import new_delivery_id
+from integration.journal.keys import make_delivery_id
 from integration.journal.store import MemoryJournal
 from integration.mapping.toolkit import client as toolkit_client
 from integration.mapping.toolkit.client import Organisation
-from integration.mapping.toolkit.rows import Later, Toolkit
+from integration.mapping.toolkit.rows import NewerColumns, Toolkit
 from integration.provision import command as provision_command
 from integration.queues.names import MIRROR_QUEUE
 from integration.queues.queue_sender import MemoryQueueSender
 from integration.reconcile import command as reconcile_command
-from integration.reconcile.walk import Reconcile
+from integration.reconcile.walk import ReconcileRun
 
 
 def main(arguments: list[str]) -> int:
     """0 when everything would be done, 1 when something would be refused, 2 when all is."""
     try:
-        reading = reading_from_env()
+        reading = read_delivery_settings()
     except Misconfigured as error:
-        _say(str(error))
+        _print_line(str(error))
         return 2
     parser = argparse.ArgumentParser(prog="python -m integration")
     commands = parser.add_subparsers(required=True)
@@ -83,127 +83,131 @@ def main(arguments: list[str]) -> int:
     checking.set_defaults(check_all=True)
     chosen = parser.parse_args(arguments)
     if "check_all" in chosen:
-        return _checked(chosen)
+        return _run_check(chosen)
     if "reconcile" in chosen:
-        return _reconciled(chosen)
+        return _run_reconcile(chosen)
     if "provision" in chosen:
-        return provision_command.run(chosen, _dataverse, getpass, _say)
+        return provision_command.run(chosen, _open_dataverse, getpass, _print_line)
     if "toolkit" in chosen:
-        return toolkit_command.run(chosen, _tenant, _say)
+        return toolkit_command.run(chosen, _fetch_toolkit, _print_line)
     if "map" in chosen:
-        body = _bytes(chosen.file)
-        return 2 if body is None else map_command.run(chosen, body, _tables_of, _say)
+        body = _read_bytes(chosen.file)
+        return 2 if body is None else map_command.run(chosen, body, _fetch_tables, _print_line)
     limits = Limits(chosen.max_entries, chosen.max_bytes, chosen.over_limit)
-    return _plan(chosen.file, reading, limits, as_json=chosen.json)
+    return _run_plan(chosen.file, reading, limits, as_json=chosen.json)
 
 
-def _plan(file: Path, reading: Reading, limits: Limits, *, as_json: bool) -> int:
-    body = _bytes(file)
+def _run_plan(file: Path, reading: DeliverySettings, limits: Limits, *, as_json: bool) -> int:
+    body = _read_bytes(file)
     if body is None:
         return 2
     media = "application/fhir+ndjson" if ".ndjson" in file.suffixes else "application/fhir+json"
     ask = IncomingRequest("POST", None, None, {"content-type": media}, body)
     try:
-        told = asyncio.run(dry_run.plan_delivery(_door(reading), limits, ask))
+        preview = asyncio.run(dry_run.plan_delivery(_build_intake(reading), limits, ask))
     except Rejected as error:
         for issue in error.issues:
-            _say(f"refused: {issue.expression or file.name}: {issue.text}")
+            _print_line(f"refused: {issue.expression or file.name}: {issue.text}")
         return 2
-    for line in [msgspec.json.encode(told).decode()] if as_json else dry_run.as_text(told):
-        _say(line)
-    return 1 if _refuses(told) else 0
+    for line in [msgspec.json.encode(preview).decode()] if as_json else dry_run.as_text(preview):
+        _print_line(line)
+    return 1 if _has_errors(preview) else 0
 
 
-def _bytes(file: Path) -> bytes | None:
+def _read_bytes(file: Path) -> bytes | None:
     try:
         body = file.read_bytes()
         return gzip.decompress(body) if file.suffix == ".gz" else body
     except OSError as error:
-        _say(f"{file}: {error.strerror or 'not gzip'}")
+        _print_line(f"{file}: {error.strerror or 'not gzip'}")
         return None
 
 
 @asynccontextmanager
-async def _dataverse() -> AsyncIterator[Dataverse]:
+async def _open_dataverse() -> AsyncIterator[Dataverse]:
     from integration.app import wiring  # with all it imports, which the other commands do without
 
-    async with wiring.dataverse() as dataverse:
+    async with wiring.open_dataverse() as dataverse:
         yield dataverse
 
 
-async def _tables_of(names: Iterable[str]) -> Tables:
+async def _fetch_tables(names: Iterable[str]) -> Tables:
     """As the organisation of the settings has them."""
     from integration.app import wiring  # with all it imports, which the other commands do without
 
-    async with wiring.dataverse() as dataverse:
-        return {name: await dataverse.columns(name) for name in names}
+    async with wiring.open_dataverse() as dataverse:
+        return {name: await dataverse.get_columns(name) for name in names}
 
 
-def _door(reading: Reading) -> Intake:
+def _build_intake(reading: DeliverySettings) -> Intake:
     """The app's own door, with a journal that has seen nothing."""
     return Intake(
         MemoryJournal(),
         MemoryQueueSender(),
         lambda: datetime.now(UTC),
-        lambda now: new_delivery_id(now, 0),
+        lambda now: make_delivery_id(now, 0),
         reading.max_delivery_bytes,
         reading.validate,
         policy=Policy(reading.messages, reading.documents, reading.dangling),
     )
 
 
-async def _tenant(named: Later) -> Toolkit:
+async def _fetch_toolkit(named: NewerColumns) -> Toolkit:
     from integration.app import wiring  # with all it imports, which the other commands do without
 
-    async with wiring.dataverse() as dataverse:
+    async with wiring.open_dataverse() as dataverse:
 
         async def send(request: Request) -> Response:
             return await dataverse.send(request, "toolkit")
 
-        there = Organisation(send, dataverse.upstream.base, API)
-        return await toolkit_client.toolkit(there, named)
+        organisation = Organisation(send, dataverse.upstream.base, API)
+        return await toolkit_client.fetch_toolkit(organisation, named)
 
 
-def _checked(chosen: argparse.Namespace) -> int:
+def _run_check(chosen: argparse.Namespace) -> int:
     from integration.check import connections  # with all it imports, likewise
 
-    return check_command.run(chosen, connections.open_connections, _say)
+    return check_command.run(chosen, connections.open_connections, _print_line)
 
 
-def _reconciled(chosen: argparse.Namespace) -> int:
+def _run_reconcile(chosen: argparse.Namespace) -> int:
     try:
-        return asyncio.run(reconcile_command.run(chosen, _reconcile, _say))
+        return asyncio.run(reconcile_command.run(chosen, open_reconcile, _print_line))
     except KeyboardInterrupt:  # which has been told
         return 2
 
 
 @asynccontextmanager
-async def _reconcile(dry: bool) -> AsyncIterator[Reconcile]:
+async def open_reconcile(dry: bool) -> AsyncIterator[ReconcileRun]:
     """What the app mirrors, with all its parts; what it does is listed as a delivery's."""
     from integration.app import wiring  # with all it imports, which the other commands do without
 
     try:
-        parts = await wiring.parts()
+        parts = await wiring.get_parts()
         mirrored = {
-            name for name, queue in (await parts.routes.followed()).items() if queue == MIRROR_QUEUE
+            name
+            for name, queue in (await parts.data_routes.get_change_queues()).items()
+            if queue == MIRROR_QUEUE
         }
         if not mirrored:
             raise Misconfigured("nothing is mirrored: MIRROR_TO is off, or no map is in use")
         now = parts.now()
         run = parts.intake.new_id(now)
         if not dry:
-            await synthetic_deliveries.note(parts.journal, run, "reconcile", now, now)
-        async with parts.mirror.activities.verb(delivery=run):
-            maps = {name: each for name, each in parts.mirror.maps.items() if name in mirrored}
+            await synthetic_deliveries.add_synthetic_delivery(
+                parts.journal, run, "reconcile", now, now
+            )
+        async with parts.mirror.activities.track(delivery=run):
+            maps = {name: entity for name, entity in parts.mirror.maps.items() if name in mirrored}
             mirror = replace(parts.mirror, maps=maps)
-            yield Reconcile(mirror, parts.fhir, parts.dataverse, run, asyncio.sleep, dry)
+            yield ReconcileRun(mirror, parts.fhir, parts.dataverse, run, asyncio.sleep, dry)
     finally:
-        await wiring.closed()
+        await wiring.close_parts()
 
 
-def _refuses(told: Mapping[str, Any]) -> bool:
-    return any(issue["severity"] == "error" for issue in told["refused"])
+def _has_errors(preview: Mapping[str, Any]) -> bool:
+    return any(issue["severity"] == "error" for issue in preview["refused"])
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     sys.stdout.write(f"{line}\n")

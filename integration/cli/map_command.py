@@ -8,19 +8,19 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from integration.app.settings import mirroring_from_env
+from integration.app.settings import read_mirror_settings
 from integration.core import decimal_json
 from integration.core.errors import IntegrationError, Unmappable
 from integration.core.model import Column
 from integration.mapping import engine, explain, load
 from integration.mapping.load import Maps
 from integration.mapping.model import EntityMap, Route
-from integration.mapping.schema_mismatches import schema_mismatches
+from integration.mapping.schema_mismatches import find_schema_mismatches
 
 Tables = Mapping[str, Mapping[str, Column]]
 
 # Reads the columns of these tables in the organisation that the settings name.
-Tenant = Callable[[Iterable[str]], Coroutine[Any, Any, Tables]]
+FetchTables = Callable[[Iterable[str]], Coroutine[Any, Any, Tables]]
 
 # For a look at the maps before the publisher has a prefix.
 _PREFIX = "new"
@@ -41,23 +41,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(
-    chosen: argparse.Namespace, body: bytes, tenant: Tenant, say: Callable[[str], object]
+    chosen: argparse.Namespace, body: bytes, fetch_tables: FetchTables, say: Callable[[str], object]
 ) -> int:
     """0 when everything is mapped, 1 when something is not or a map does not fit, 2 when there is
     nothing to map."""
     try:
-        maps = _maps(chosen)
-        resources = [*_resources(decimal_json.decode(body))]
-        used = _used(maps, resources)
+        maps = _load_maps(chosen)
+        resources = [*_list_resources(decimal_json.decode(body))]
+        used = _select_maps(maps, resources)
         names = {name for entity in used.values() for name in entity.tables}
-        tables = asyncio.run(tenant(sorted(names))) if chosen.check else {}
+        tables = asyncio.run(fetch_tables(sorted(names))) if chosen.check else {}
     except decimal_json.Malformed as error:
         say(f"{chosen.file.name}: {error}")
         return 2
     except IntegrationError as error:
         say(str(error))
         return 2
-    wrong = {kind: schema_mismatches(each, tables) for kind, each in used.items() if tables}
+    wrong = {kind: find_schema_mismatches(each, tables) for kind, each in used.items() if tables}
     misfit = [problem for problems in wrong.values() for problem in problems]
     for problem in maps.broken.values():
         say(f"broken: {problem}")
@@ -70,26 +70,26 @@ def run(
     for each in resources:
         entity = used.get(str(each.get("resourceType")))
         if entity is not None and not wrong.get(entity.resource):
-            lines, noted = _row(entity, each, tables, chosen)
+            lines, noted = _explain_row(entity, each, tables, chosen)
             whole &= not noted
             for line in lines:
                 say(line)
     return 0 if whole else 1
 
 
-def _maps(chosen: argparse.Namespace) -> Maps:
+def _load_maps(chosen: argparse.Namespace) -> Maps:
     """Raises Misconfigured."""
-    settings = mirroring_from_env()
+    settings = read_mirror_settings()
     prefix = chosen.prefix or settings.map_prefix
     if not chosen.check:
         prefix = prefix or _PREFIX
-    enabled = chosen.enable if chosen.enable is not None else settings.enabled
-    return load.maps(
-        chosen.set or settings.map_set, prefix, chosen.maps or settings.own_maps, enabled
+    enabled = chosen.enable if chosen.enable is not None else settings.enabled_maps
+    return load.load_maps(
+        chosen.set or settings.map_set, prefix, chosen.maps or settings.maps_folder, enabled
     )
 
 
-def _used(maps: Maps, resources: Iterable[Mapping[str, Any]]) -> dict[str, EntityMap]:
+def _select_maps(maps: Maps, resources: Iterable[Mapping[str, Any]]) -> dict[str, EntityMap]:
     """The maps of these resources, where rows may come of them."""
     types = {kind for each in resources if isinstance(kind := each.get("resourceType"), str)}
     return {
@@ -99,19 +99,21 @@ def _used(maps: Maps, resources: Iterable[Mapping[str, Any]]) -> dict[str, Entit
     }
 
 
-def _row(
+def _explain_row(
     entity: EntityMap, resource: Mapping[str, Any], tables: Tables, chosen: argparse.Namespace
 ) -> tuple[Iterable[str], bool]:
     """What to say of it, and whether anything was noted."""
     try:
-        mapped = engine.apply(entity, resource, tables or explain.assumed(entity), chosen.base)
+        mapped = engine.map_resource(
+            entity, resource, tables or explain.assume_columns(entity), chosen.base
+        )
     except Unmappable as problem:
         return [f"refused: {entity.resource}: {problem}"], True
-    return explain.explained(entity, mapped, empty=chosen.empty), bool(mapped.notes)
+    return explain.explain_rows(entity, mapped, empty=chosen.empty), bool(mapped.notes)
 
 
-def _resources(data: Any) -> Iterator[dict[str, Any]]:
+def _list_resources(data: Any) -> Iterator[dict[str, Any]]:
     entries = data.get("entry", []) if isinstance(data, dict) else []
-    found = [each.get("resource") for each in entries if isinstance(each, dict)] or [data]
+    found = [item.get("resource") for item in entries if isinstance(item, dict)] or [data]
     # One that is created gets its id on the way.
-    return ({"id": "not-yet", **each} for each in found if isinstance(each, dict))
+    return ({"id": "not-yet", **item} for item in found if isinstance(item, dict))

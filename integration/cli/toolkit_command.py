@@ -12,10 +12,15 @@ from integration.core.errors import IntegrationError
 from integration.mapping.toolkit import load
 from integration.mapping.toolkit.convert import convert
 from integration.mapping.toolkit.findings import as_text
-from integration.mapping.toolkit.rows import Later, Toolkit, later, read
+from integration.mapping.toolkit.rows import (
+    NewerColumns,
+    Toolkit,
+    parse_newer_columns,
+    read_toolkit,
+)
 
 # Reads the rows of the organisation that the settings name.
-Tenant = Callable[[Later], Coroutine[Any, Any, Toolkit]]
+FetchToolkit = Callable[[NewerColumns], Coroutine[Any, Any, Toolkit]]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -34,14 +39,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(chosen: argparse.Namespace, tenant: Tenant, say: Callable[[str], object]) -> int:
+def run(
+    chosen: argparse.Namespace, fetch_toolkit: FetchToolkit, say: Callable[[str], object]
+) -> int:
     """0 when every map in use was carried over, 1 when some were not, 2 when nothing was."""
     try:
-        named = later(chosen.column)
+        named = parse_newer_columns(chosen.column)
         if chosen.tenant:
-            toolkit = asyncio.run(tenant(named))
+            toolkit = asyncio.run(fetch_toolkit(named))
         else:
-            toolkit = read(load.rows(chosen.source), named)
+            toolkit = read_toolkit(load.read_rows(chosen.source), named)
         converted = convert(toolkit)
         load.write(converted, chosen.to)
     except IntegrationError as error:
@@ -51,4 +58,4 @@ def run(chosen: argparse.Namespace, tenant: Tenant, say: Callable[[str], object]
         say(line)
     if not converted.files:
         return 2
-    return 0 if converted.whole else 1
+    return 0 if converted.is_complete else 1

@@ -21,14 +21,14 @@ from integration.core.log_events import log_event
 from integration.core.model import Activity, Category
 
 # As many entries as one transaction of a table takes.
-FULL = 100
+BATCH_SIZE = 100
 
 # Seconds that an entry waits for others while this worker has work, and that keeping may take.
 _PATIENCE = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class ActivityContext:
     """What a call is for. Ids and names of tables, no patient data."""
 
     delivery: str | None = None
@@ -38,16 +38,18 @@ class About:
     action: str | None = None
 
 
-_abouts: ContextVar[tuple[About, ...]] = ContextVar("abouts", default=(About(),))
+_abouts: ContextVar[tuple[ActivityContext, ...]] = ContextVar(
+    "abouts", default=(ActivityContext(),)
+)
 
 
-def about() -> About:
+def get_activity_context() -> ActivityContext:
     """What is being done."""
     return _abouts.get()[0]
 
 
 @contextmanager
-def doing(**what: str | None) -> Iterator[None]:
+def add_activity_context(**what: str | None) -> Iterator[None]:
     """Say more of what is done inside: see About."""
     token = _abouts.set(tuple(replace(each, **what) for each in _abouts.get()))
     try:
@@ -57,7 +59,7 @@ def doing(**what: str | None) -> Iterator[None]:
 
 
 @contextmanager
-def together(abouts: Iterable[About]) -> Iterator[None]:
+def share_activity_contexts(abouts: Iterable[ActivityContext]) -> Iterator[None]:
     """What is sent inside is sent for all of these, and is an entry of each."""
     token = _abouts.set(tuple(dict.fromkeys(abouts)))
     try:
@@ -66,7 +68,7 @@ def together(abouts: Iterable[About]) -> Iterator[None]:
         _abouts.reset(token)
 
 
-def category_of(status: int, method: str = "POST") -> Category:
+def categorize_status(status: int, method: str = "POST") -> Category:
     """What to think of an HTTP status; `warning`: it is tried again, or is so by now. Pure."""
     if status < 400 or (method == "GET" and status in (404, 410)):
         return Category.INFORMATION
@@ -75,56 +77,56 @@ def category_of(status: int, method: str = "POST") -> Category:
 
 
 @dataclass(slots=True)
-class Activities:
+class ActivityRecorder:
     """The entries of a worker that are not kept yet. Without `keep` the log is off.
 
     They are kept when `FULL` have come together, and when no verb is under way any more: many
     verbs at once share one storage operation. What a worker that is killed had not kept is lost.
     """
 
-    keep: Callable[[Sequence[Activity]], Awaitable[None]] | None = None
+    store: Callable[[Sequence[Activity]], Awaitable[None]] | None = None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     clock: Callable[[], float] = time.monotonic
-    waiting: list[Activity] = field(default_factory=list)
+    pending: list[Activity] = field(default_factory=list)
     _since: float = 0.0  # when the first of those that wait came
     _under_way: int = 0
     _in_trouble: bool = False
     _keeping: set[asyncio.Task[None]] = field(default_factory=set)
 
     @asynccontextmanager
-    async def verb(self, **what: str | None) -> AsyncIterator[None]:
+    async def track(self, **what: str | None) -> AsyncIterator[None]:
         """One piece of work, and what it is about."""
         self._under_way += 1
         try:
-            with doing(**what):
+            with add_activity_context(**what):
                 yield
         finally:
             self._under_way -= 1
             if not self._under_way or self.clock() - self._since > _PATIENCE:
                 await self.flush()
 
-    def call(self, upstream: str, method: str, status: int | str, seconds: float) -> None:
+    def record_call(self, upstream: str, method: str, status: int | str, seconds: float) -> None:
         """An exchange with a neighbour: the status of its answer, or why there is none."""
-        heard = category_of(status, method) if isinstance(status, int) else Category.ERROR
+        heard = categorize_status(status, method) if isinstance(status, int) else Category.ERROR
         for each in _abouts.get():
-            self.note(heard, upstream, str(status), each, method.lower(), seconds=seconds)
+            self.record(heard, upstream, str(status), each, method.lower(), seconds=seconds)
 
-    def note(
+    def record(
         self,
         category: Category,
         upstream: str,
         status: str,
-        about: About,
+        about: ActivityContext,
         action: str = "",
         notes: tuple[str, ...] = (),
         seconds: float = 0.0,
     ) -> None:
         """One entry; `action` is for what does not say its own."""
-        if self.keep is None:
+        if self.store is None:
             return
-        if not self.waiting:
+        if not self.pending:
             self._since = self.clock()
-        self.waiting.append(
+        self.pending.append(
             Activity(
                 self.now(),
                 category,
@@ -139,7 +141,7 @@ class Activities:
                 round(seconds * 1000),
             )
         )
-        if len(self.waiting) >= FULL:
+        if len(self.pending) >= BATCH_SIZE:
             keeping = asyncio.create_task(self.flush())
             self._keeping.add(keeping)
             keeping.add_done_callback(self._keeping.discard)
@@ -147,12 +149,12 @@ class Activities:
     async def flush(self) -> None:
         """Keep what waits. What the log cannot take costs no work: it is dropped, which is told
         once."""
-        entries, self.waiting = self.waiting, []
-        if self.keep is None or not entries:
+        entries, self.pending = self.pending, []
+        if self.store is None or not entries:
             return
         try:
             async with asyncio.timeout(_PATIENCE):
-                await self.keep(entries)
+                await self.store(entries)
         except Exception as error:  # the work is done, whatever becomes of its log
             if not self._in_trouble:
                 reason = str(error) if isinstance(error, IntegrationError) else type(error).__name__

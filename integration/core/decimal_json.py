@@ -40,7 +40,7 @@ def decode(data: bytes) -> Any:
         raise Malformed(_why(error, data)) from None
 
 
-def object_or_none(data: bytes) -> dict[str, Any] | None:
+def decode_object(data: bytes) -> dict[str, Any] | None:
     """The JSON object; None for what is none, or no JSON."""
     try:
         found = decode(data)
@@ -54,7 +54,7 @@ def encode(value: Any) -> bytes:
     return _encoder.encode(value)
 
 
-def too_deep(value: Any, limit: int = MAX_DEPTH) -> bool:
+def is_too_deep(value: Any, limit: int = MAX_DEPTH) -> bool:
     """Whether containers are nested more than `limit` levels. Linear, and no recursion."""
     level = [value] if isinstance(value, dict | list) else []
     for _ in range(limit):

@@ -39,7 +39,7 @@ class Rejected(IntegrationError):
         self.allowed = allowed
 
 
-def method_not_allowed(*allowed: str) -> Rejected:
+def MethodNotAllowed(*allowed: str) -> Rejected:
     """405 for an address that takes other methods."""
     text = f"this address takes {' and '.join(allowed)}"
     return Rejected(Issue("not-supported", text), status=405, allowed=allowed)
@@ -59,16 +59,21 @@ class Unavailable(IntegrationError):
     `unheard`: it may be doing what was asked all the same."""
 
     def __init__(
-        self, upstream: str, why: str, retry_after: float | None = None, *, unheard: bool = False
+        self,
+        upstream: str,
+        why: str,
+        retry_after: float | None = None,
+        *,
+        is_outcome_unknown: bool = False,
     ) -> None:
         super().__init__(f"{upstream}: {why}")
         self.upstream = upstream
         self.why = why
         self.retry_after = retry_after
-        self.unheard = unheard
+        self.is_outcome_unknown = is_outcome_unknown
 
 
-class TooLong(Unavailable):
+class ResponseTooLarge(Unavailable):
     """A neighbour's answer has more bytes than were wanted: ask for less."""
 
 

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 import httpx
 
-from integration.core.activity import Activities
-from integration.core.errors import Misconfigured, TooLong, Unavailable
+from integration.core.activity import ActivityRecorder
+from integration.core.errors import Misconfigured, ResponseTooLarge, Unavailable
 from integration.core.model import Request, Response
-from integration.core.rate_limiter import Closed, Limiter, full
+from integration.core.rate_limiter import Limiter, LimiterClosed, build_full_limit
 
 # httpx logs every address at INFO; a search query can hold an identifier of a patient.
 logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -51,7 +51,7 @@ class Credential(Protocol):
     async def get_token(self, *scopes: str) -> AccessToken: ...
 
 
-class Tokens:
+class TokenCache:
     """A token for one scope, reused until shortly before it ends, asked for once at a time."""
 
     def __init__(
@@ -98,13 +98,13 @@ class _NotReached(Unavailable):
     """The neighbour has certainly seen nothing of the request."""
 
 
-def make_limiter(
+def build_limiter(
     most: int,
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> Limiter:
     """Room for up to `most` requests under way to one neighbour, shared by a worker."""
-    return Limiter(full(most), _PATIENCE, clock, pause)
+    return Limiter(build_full_limit(most), _PATIENCE, clock, pause)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +115,10 @@ class Upstream:
     base: str
     http: httpx.AsyncClient
     limiter: Limiter
-    tokens: Tokens | None = None
+    tokens: TokenCache | None = None
     pause: Callable[[float], Awaitable[object]] = asyncio.sleep
     jitter: Callable[[], float] = field(default=random.random)
-    activities: Activities = field(default_factory=Activities)
+    activities: ActivityRecorder = field(default_factory=ActivityRecorder)
 
     async def send(
         self, request: Request, before_send: Callable[[], object] = lambda: None
@@ -166,11 +166,11 @@ class Upstream:
         if token is not None:
             headers["authorization"] = f"Bearer {token}"
         try:
-            async with self.limiter.place() as round_:
+            async with self.limiter.acquire_slot() as round_:
                 before_send()
                 response = await self._exchanged(request, headers)
                 self._learn(response, round_)
-        except Closed as closed:
+        except LimiterClosed as closed:
             raise Unavailable(self.name, "asked for a pause", closed.remaining) from None
         return response
 
@@ -188,13 +188,17 @@ class Upstream:
             raise _NotReached(self.name, f"connection failed ({type(error).__name__})") from None
         except httpx.TimeoutException:
             status = "not in time"
-            raise Unavailable(self.name, "did not answer in time", unheard=True) from None
+            raise Unavailable(
+                self.name, "did not answer in time", is_outcome_unknown=True
+            ) from None
         except httpx.HTTPError as error:
             status = "broken off"
             why = f"connection failed ({type(error).__name__})"
-            raise Unavailable(self.name, why, unheard=True) from None
+            raise Unavailable(self.name, why, is_outcome_unknown=True) from None
         finally:
-            self.activities.call(self.name, request.method, status, self.limiter.clock() - began)
+            self.activities.record_call(
+                self.name, request.method, status, self.limiter.clock() - began
+            )
         return answer
 
     async def _answered(self, request: Request, url: str, headers: dict[str, str]) -> Response:
@@ -204,17 +208,19 @@ class Upstream:
         ) as answer:
             async for piece in answer.aiter_bytes():
                 body += piece
-                if request.most is not None and len(body) > request.most:
-                    raise TooLong(self.name, f"an answer of more than {request.most:,} bytes")
+                if request.max_bytes is not None and len(body) > request.max_bytes:
+                    raise ResponseTooLarge(
+                        self.name, f"an answer of more than {request.max_bytes:,} bytes"
+                    )
         told = {name.lower(): value for name, value in answer.headers.items()}
         return Response(answer.status_code, told, bytes(body))
 
     def _learn(self, response: Response, round_: int) -> None:
         """Before its place is free, so that the next request starts under what was learnt."""
         if response.status in _THROTTLED:
-            self.limiter.throttled(round_, response.retry_after)
+            self.limiter.record_throttle(round_, response.retry_after)
         elif response.status < 500:
-            self.limiter.succeeded(round_)
+            self.limiter.record_success(round_)
 
     async def _token(self, refused: str | None) -> str | None:
         if self.tokens is None:

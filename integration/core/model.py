@@ -19,7 +19,7 @@ class Request:
     path: str
     body: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    most: int | None = None
+    max_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +104,8 @@ class Delivery:
     finished: datetime | None = None  # done or cancelled
     reason: str | None = None  # why it is parked
     replayed: datetime | None = None  # by an operator; its age counts from here
-    looked: datetime | None = None  # when housekeeping last looked whether it goes on
-    looked_done: int = 0  # and how many lanes were done then
+    checked: datetime | None = None  # when housekeeping last looked whether it goes on
+    lanes_done_at_check: int = 0  # and how many lanes were done then
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class EntryResult:
     resource: str | None = None  # what a read found, as JSON text: decoded, it would lose digits
 
     @property
-    def written(self) -> bool:
+    def is_written(self) -> bool:
         """Done as asked; else refused."""
         return 200 <= self.status < 300 or self.status == 304
 
@@ -137,7 +137,7 @@ class RowResult:
     resource: str  # Type/id
     table: str
     row: str | None  # the primary key
-    action: str  # created, updated, unchanged, deactivated, refused, absent, left
+    action: str  # created, updated, unchanged, deactivated, refused, absent, skipped
     version: str | None = None
     notes: tuple[str, ...] = ()
 

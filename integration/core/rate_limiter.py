@@ -18,41 +18,41 @@ _LONGEST = 15 * 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
+class ConcurrencyLimit:
     """How many requests may be under way, and what it takes to change that. Pure."""
 
     maximum: int  # what the operator allows
     ceiling: int  # what the neighbour recommends, within that
-    now: int
+    current: int
     round: int = 0  # one more at each fall; a request belongs to the round in which it started
     successes: int = 0  # of this round, since the last change
 
-    def after_success(self, round_: int) -> Limit:
+    def after_success(self, round_: int) -> ConcurrencyLimit:
         """One more after as many successes as there may be requests under way."""
         if round_ != self.round:
             return self
-        if self.successes + 1 < self.now:
+        if self.successes + 1 < self.current:
             return replace(self, successes=self.successes + 1)
-        return replace(self, now=min(self.now + 1, self.ceiling), successes=0)
+        return replace(self, current=min(self.current + 1, self.ceiling), successes=0)
 
-    def after_throttle(self, round_: int) -> Limit:
+    def after_throttle(self, round_: int) -> ConcurrencyLimit:
         """Half as many. A request from before the last fall says nothing new."""
         if round_ != self.round:
             return self
-        return replace(self, now=max(self.now // 2, 1), round=self.round + 1, successes=0)
+        return replace(self, current=max(self.current // 2, 1), round=self.round + 1, successes=0)
 
-    def advised(self, most: int) -> Limit:
+    def after_advice(self, most: int) -> ConcurrencyLimit:
         """No more than the neighbour recommends; a higher recommendation is grown into."""
         ceiling = max(1, min(most, self.maximum))
-        return replace(self, ceiling=ceiling, now=min(self.now, ceiling))
+        return replace(self, ceiling=ceiling, current=min(self.current, ceiling))
 
 
-def full(maximum: int) -> Limit:
+def build_full_limit(maximum: int) -> ConcurrencyLimit:
     """Where a worker starts."""
-    return Limit(maximum, maximum, maximum)
+    return ConcurrencyLimit(maximum, maximum, maximum)
 
 
-class Closed(Exception):
+class LimiterClosed(Exception):
     """The neighbour wants to be left alone for longer than is waited for here."""
 
     def __init__(self, remaining: float) -> None:
@@ -67,8 +67,8 @@ class Limiter:
     `clock` and `pause` are in seconds; `patience` is how long one request waits while closed.
     """
 
-    limit: Limit
-    patience: float
+    limit: ConcurrencyLimit
+    max_wait: float
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], Awaitable[object]] = asyncio.sleep
     under_way: int = 0
@@ -78,7 +78,7 @@ class Limiter:
     _freed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[int]:
+    async def acquire_slot(self) -> AsyncIterator[int]:
         """Room for one request, and the round it belongs to. Raises Closed."""
         before = self._closed - max(0.0, self._opens - self.clock())
         async with self._turn:
@@ -97,20 +97,20 @@ class Limiter:
         if remaining > 0:
             # Counted from its arrival, so that closings one after another add up, and so that
             # those behind it in the queue do not wait longer than it did.
-            if self._closed - closed_before > self.patience:
-                raise Closed(remaining)
+            if self._closed - closed_before > self.max_wait:
+                raise LimiterClosed(remaining)
             await self.pause(remaining)
             return False
-        if self.under_way >= self.limit.now:
+        if self.under_way >= self.limit.current:
             self._freed.clear()
             await self._freed.wait()
             return False
         return True
 
-    def succeeded(self, round_: int) -> None:
+    def record_success(self, round_: int) -> None:
         self.limit = self.limit.after_success(round_)
 
-    def throttled(self, round_: int, retry_after: float | None) -> None:
+    def record_throttle(self, round_: int, retry_after: float | None) -> None:
         """Nothing new starts for `retry_after` seconds."""
         self.limit = self.limit.after_throttle(round_)
         now = self.clock()
@@ -119,6 +119,6 @@ class Limiter:
             self._closed += opens - max(self._opens, now)
             self._opens = opens
 
-    def advise(self, most: int) -> None:
+    def set_advice(self, most: int) -> None:
         """The neighbour recommends no more than this."""
-        self.limit = self.limit.advised(most)
+        self.limit = self.limit.after_advice(most)

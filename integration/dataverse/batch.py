@@ -15,58 +15,59 @@ from integration.core.model import Request, Response
 from integration.dataverse.requests import API
 
 # More would be answered with an error as a whole.
-MOST = 1000
+MAX_REQUESTS = 1000
 
 _HEADERS = {"accept": "application/json", "odata-version": "4.0", "odata-maxversion": "4.0"}
 
 
-def questions(asked: Sequence[Request]) -> Request:
+def build_batch(requests: Sequence[Request]) -> Request:
     """Requests that change nothing, each answered for itself."""
-    return _batch(map(_part, asked), {"prefer": "odata.continue-on-error"})
+    return _build_request(map(_encode_part, requests), {"prefer": "odata.continue-on-error"})
 
 
-def change_set(changes: Sequence[Request]) -> Request:
+def build_change_set(changes: Sequence[Request]) -> Request:
     """All of these changes, in this order, or none of them."""
-    boundary = _boundary(b"changeset", changes)
+    boundary = _derive_boundary(b"changeset", changes)
     parts = (
-        _part(change, b"Content-ID: %d\r\n" % number) for number, change in enumerate(changes, 1)
+        _encode_part(change, b"Content-ID: %d\r\n" % number)
+        for number, change in enumerate(changes, 1)
     )
-    return _batch([_multipart(boundary, parts)], {})
+    return _build_request([_build_multipart(boundary, parts)], {})
 
 
-def answers(response: Response) -> list[Response]:
+def parse_responses(response: Response) -> list[Response]:
     """The answer to each request, in their order; one alone when a change set failed.
 
     Raises ValueError for what is no such answer.
     """
-    kind = response.headers.get("content-type", "")
-    if not kind.startswith("multipart/mixed"):
+    content_type = response.headers.get("content-type", "")
+    if not content_type.startswith("multipart/mixed"):
         raise ValueError("not multipart/mixed")
-    whole = b"Content-Type: " + kind.encode() + b"\r\n\r\n" + response.body
-    return list(_answers(BytesParser(policy=HTTP).parsebytes(whole)))
+    whole = b"Content-Type: " + content_type.encode() + b"\r\n\r\n" + response.body
+    return list(_iterate_responses(BytesParser(policy=HTTP).parsebytes(whole)))
 
 
-def _batch(parts: Iterable[bytes], headers: dict[str, str]) -> Request:
+def _build_request(parts: Iterable[bytes], headers: dict[str, str]) -> Request:
     listed = list(parts)
-    boundary = _boundary(b"batch", listed)
+    boundary = _derive_boundary(b"batch", listed)
     body = b"".join(b"--%s\r\n%s\r\n" % (boundary, part) for part in listed)
-    kind = f"multipart/mixed; boundary={boundary.decode()}"
+    content_type = f"multipart/mixed; boundary={boundary.decode()}"
     return Request(
         "POST",
         f"{API}/$batch",
         body + b"--%s--\r\n" % boundary,
-        {**_HEADERS, **headers, "content-type": kind},
+        {**_HEADERS, **headers, "content-type": content_type},
     )
 
 
-def _multipart(boundary: bytes, parts: Iterable[bytes]) -> bytes:
+def _build_multipart(boundary: bytes, parts: Iterable[bytes]) -> bytes:
     head = b"Content-Type: multipart/mixed; boundary=%s\r\n\r\n" % boundary
     return b"".join((head, *(b"--%s\r\n%s\r\n" % (boundary, part) for part in parts))) + (
         b"--%s--\r\n" % boundary
     )
 
 
-def _part(request: Request, more: bytes = b"") -> bytes:
+def _encode_part(request: Request, more: bytes = b"") -> bytes:
     headers = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
     return b"".join(
         (
@@ -78,29 +79,29 @@ def _part(request: Request, more: bytes = b"") -> bytes:
     )
 
 
-def _boundary(kind: bytes, parts: Sequence[bytes | Request]) -> bytes:
+def _derive_boundary(kind: bytes, parts: Sequence[bytes | Request]) -> bytes:
     """One that no part can hold: it follows from what they are."""
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(part if isinstance(part, bytes) else _part(part))
+        digest.update(part if isinstance(part, bytes) else _encode_part(part))
     return b"%s_%s" % (kind, digest.hexdigest()[:32].encode())
 
 
-def _answers(message: Message) -> Iterator[Response]:
+def _iterate_responses(message: Message) -> Iterator[Response]:
     """Of all parts, those of change sets included."""
     parts = [part for part in message.walk() if not part.is_multipart()]
     for part in parts:
         if part.get_content_type() != "application/http":
             raise ValueError("a part that is no answer")
         payload = part.get_payload(decode=True)
-        yield _answer(payload if isinstance(payload, bytes) else b"")
+        yield _parse_response(payload if isinstance(payload, bytes) else b"")
 
 
-def _answer(payload: bytes) -> Response:
-    head, mark, body = payload.partition(b"\r\n\r\n")
+def _parse_response(payload: bytes) -> Response:
+    head, separator, body = payload.partition(b"\r\n\r\n")
     line, *fields = head.decode("latin-1").split("\r\n")
     version, _, status = line.partition(" ")
-    if not mark or not version.startswith("HTTP/") or not status[:3].isdigit():
+    if not separator or not version.startswith("HTTP/") or not status[:3].isdigit():
         raise ValueError("a part without a status")
     pairs = (field.partition(":") for field in fields)
     headers = {name.strip().lower(): value.strip() for name, _, value in pairs}

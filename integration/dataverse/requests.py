@@ -39,25 +39,25 @@ class Change:
     new: bool = False
 
 
-def change(asked: Change) -> Request:
+def build_change(change: Change) -> Request:
     """Answered 412 when the row is another than was expected, 404 when an expected one is gone.
 
     https://learn.microsoft.com/power-apps/developer/data-platform/use-upsert-insert-update-record
     """
-    condition = {"if-none-match": "*"} if asked.new else {}
-    if asked.etag is not None:
-        condition = {"if-match": asked.etag}
-    body = None if asked.columns is None else decimal_json.encode(asked.columns)
-    path = f"{API}/{asked.entity_set}({asked.key})"
-    return Request(asked.method, path, body, {**_HEADERS, **condition})
+    condition = {"if-none-match": "*"} if change.new else {}
+    if change.etag is not None:
+        condition = {"if-match": change.etag}
+    body = None if change.columns is None else decimal_json.encode(change.columns)
+    path = f"{API}/{change.entity_set}({change.key})"
+    return Request(change.method, path, body, {**_HEADERS, **condition})
 
 
-def action(name: str, parameters: Mapping[str, Any]) -> Request:
+def build_action(name: str, parameters: Mapping[str, Any]) -> Request:
     """https://learn.microsoft.com/power-apps/developer/data-platform/webapi/use-web-api-actions"""
     return Request("POST", f"{API}/{name}", decimal_json.encode(parameters), _HEADERS)
 
 
-def rows(
+def build_row_query(
     entity_set: str, columns: Iterable[str], condition: str, top: int | None = None
 ) -> Request:
     """The rows for which `condition`, an OData filter, holds; lookups say which table they mean."""
@@ -68,7 +68,7 @@ def rows(
     return Request("GET", f"{API}/{entity_set}?{text}", headers={**_HEADERS, **_ANNOTATED})
 
 
-def columns_of(table: str, part: str) -> Request:
+def build_columns_query(table: str, part: str) -> Request:
     """The columns of a table of one kind, with what limits their values; or where lookups lead.
 
     https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query-metadata-web-api
@@ -84,7 +84,7 @@ _OPTIONS = (
 _RANGE = "$select=LogicalName,AttributeType,MinValue,MaxValue"
 
 
-def _cast(kind: str) -> str:
+def _build_cast(kind: str) -> str:
     return f"Attributes/Microsoft.Dynamics.CRM.{kind}AttributeMetadata"
 
 
@@ -93,29 +93,29 @@ CASTS = {
     "Attributes": (
         "$select=LogicalName,AttributeType,RequiredLevel,IsValidForCreate,IsValidForUpdate"
     ),
-    _cast("String"): "$select=LogicalName,AttributeType,MaxLength",
-    _cast("Memo"): "$select=LogicalName,AttributeType,MaxLength",
-    _cast("Picklist"): _OPTIONS,
-    _cast("State"): _OPTIONS,
-    _cast("Status"): _OPTIONS,
-    _cast("DateTime"): "$select=LogicalName,AttributeType,Format,DateTimeBehavior",
-    _cast("Integer"): _RANGE,
-    _cast("BigInt"): _RANGE,
-    _cast("Decimal"): f"{_RANGE},Precision",
-    _cast("Double"): f"{_RANGE},Precision",
-    _cast("Money"): f"{_RANGE},Precision",
+    _build_cast("String"): "$select=LogicalName,AttributeType,MaxLength",
+    _build_cast("Memo"): "$select=LogicalName,AttributeType,MaxLength",
+    _build_cast("Picklist"): _OPTIONS,
+    _build_cast("State"): _OPTIONS,
+    _build_cast("Status"): _OPTIONS,
+    _build_cast("DateTime"): "$select=LogicalName,AttributeType,Format,DateTimeBehavior",
+    _build_cast("Integer"): _RANGE,
+    _build_cast("BigInt"): _RANGE,
+    _build_cast("Decimal"): f"{_RANGE},Precision",
+    _build_cast("Double"): f"{_RANGE},Precision",
+    _build_cast("Money"): f"{_RANGE},Precision",
     "ManyToOneRelationships": (
         "$select=ReferencingAttribute,ReferencedEntity,ReferencingEntityNavigationPropertyName"
     ),
 }
 
 
-def who_am_i() -> Request:
+def build_who_am_i() -> Request:
     """The cheapest request that proves address, token and application user."""
     return Request("GET", f"{API}/WhoAmI", headers=_HEADERS)
 
 
-def literal(value: str) -> str:
+def quote_literal(value: str) -> str:
     """https://docs.oasis-open.org/odata/odata/v4.01/odata-v4.01-part2-url-conventions.html#sec_PrimitiveLiterals"""
     doubled = value.replace("'", "''")
     return f"'{doubled}'"

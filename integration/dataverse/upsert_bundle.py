@@ -50,20 +50,20 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class UpsertResponse:
     """What was said of a resource's rows. `fine`: all went well, without a warning."""
 
     results: tuple[Result, ...]
-    fine: bool
+    succeeded: bool
 
     @property
     def root(self) -> Result | None:
         """The resource's own row, though its children may have failed; None: it is not written."""
-        roots = (each for each in self.results if each.action is not Action.EXPANDED)
-        return next((each for each in roots if each.row), None)
+        roots = (result for result in self.results if result.action is not Action.EXPANDED)
+        return next((result for result in roots if result.row), None)
 
 
-def request(resource: Mapping[str, Any], tag: str) -> Request:
+def build_request(resource: Mapping[str, Any], tag: str) -> Request:
     """The resource as a batch-response of one entry; `tag` is shown in the toolkit's logs."""
     bundle = {
         "resourceType": "Bundle",
@@ -71,46 +71,54 @@ def request(resource: Mapping[str, Any], tag: str) -> Request:
         "entry": [{"resource": resource, "response": {"status": "200"}}],
     }
     text = decimal_json.encode(bundle).decode()
-    return requests.action(NAME, {"msind_JSON": text, "msind_BundleTag": tag})
+    return requests.build_action(NAME, {"msind_JSON": text, "msind_BundleTag": tag})
 
 
-def answer(body: bytes, resource: str) -> Answer:
+def parse_response(body: bytes, resource: str) -> UpsertResponse:
     """What became of Type/id. Raises ValueError for what is no such answer.
 
     Its texts are not read: they may quote values.
     """
-    said = decimal_json.decode(body)
-    if not (isinstance(said, dict) and isinstance(said.get("msind_Results"), list)):
+    content = decimal_json.decode(body)
+    if not (isinstance(content, dict) and isinstance(content.get("msind_Results"), list)):
         raise ValueError(f"no answer of {NAME}")
-    results = tuple(_result(each) for each in said["msind_Results"] if _is_of(each, resource))
-    went = [said.get("msind_Status") is True, *(each.status is Status.SUCCESS for each in results)]
-    return Answer(results, all(went) and bool(results))
+    results = tuple(
+        _parse_result(result) for result in content["msind_Results"] if _is_about(result, resource)
+    )
+    successes = [
+        content.get("msind_Status") is True,
+        *(result.status is Status.SUCCESS for result in results),
+    ]
+    return UpsertResponse(results, all(successes) and bool(results))
 
 
-def notes(said: Answer) -> tuple[str, ...]:
+def describe_problems(response: UpsertResponse) -> tuple[str, ...]:
     """What did not go well: tables and how it went, once for many rows alike."""
-    if not said.results:
+    if not response.results:
         return (f"{NAME} says nothing of it: is the entity map of its type enabled there?",)
-    troubles = [
+    problems = [
         f"{result.table or 'a row'}: {result.status.name.lower()}"
-        for result in said.results
+        for result in response.results
         if result.status is not Status.SUCCESS
     ]
-    if not (troubles or said.fine):
-        troubles = [f"{NAME} was not successful and does not say where"]
-    return tuple(dict.fromkeys(troubles))
+    if not (problems or response.succeeded):
+        problems = [f"{NAME} was not successful and does not say where"]
+    return tuple(dict.fromkeys(problems))
 
 
-def _is_of(result: Any, resource: str) -> bool:
+def _is_about(result: Any, resource: str) -> bool:
     if not isinstance(result, dict):
         return False
-    said = f"{result.get('msind_fhirresourcetype')}/{result.get('msind_fhirresourceid')}"
-    return said == resource
+    reported = f"{result.get('msind_fhirresourcetype')}/{result.get('msind_fhirresourceid')}"
+    return reported == resource
 
 
-def _result(said: Mapping[str, Any]) -> Result:
-    table, row = said.get("msind_resultingrecordtype"), said.get("msind_resultingrecordid")
-    action, status = said.get("msind_requestactionperformed"), said.get("msind_requeststatus")
+def _parse_result(reported: Mapping[str, Any]) -> Result:
+    table, row = reported.get("msind_resultingrecordtype"), reported.get("msind_resultingrecordid")
+    action, status = (
+        reported.get("msind_requestactionperformed"),
+        reported.get("msind_requeststatus"),
+    )
     key = row.lower() if isinstance(row, str) else ""
     return Result(
         table if isinstance(table, str) and _TABLE.fullmatch(table) else "",

@@ -9,20 +9,20 @@ from __future__ import annotations
 _MICROSOFT = "msemr_"
 
 
-def table_name(table: str, prefix: str) -> str:
+def build_table_name(table: str, prefix: str) -> str:
     """Of the virtual table."""
-    return f"{prefix}_ve_{_stem(table, prefix)}"
+    return f"{prefix}_ve_{_strip_prefix(table, prefix)}"
 
 
-def entity_set(table: str) -> str:
+def build_entity_set(table: str) -> str:
     """Of a virtual table, by its name: said when it is made, so that nobody has to ask for it."""
     return f"{table}s"
 
 
-def column_name(column: str, prefix: str) -> str:
+def build_column_name(column: str, prefix: str) -> str:
     """Of a column of it, or of a lookup."""
-    return f"{prefix}_{_stem(column, prefix)}"
+    return f"{prefix}_{_strip_prefix(column, prefix)}"
 
 
-def _stem(name: str, prefix: str) -> str:
+def _strip_prefix(name: str, prefix: str) -> str:
     return name.removeprefix(_MICROSOFT).removeprefix(f"{prefix}_")

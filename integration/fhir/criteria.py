@@ -19,7 +19,7 @@ Search = tuple[str, tuple[tuple[str, str], ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Index:
+class SearchIndex:
     """The entries of one delivery by the search that finds them, and by type and identifier."""
 
     by_search: dict[Search, int]
@@ -27,7 +27,7 @@ class Index:
     by_identifier: dict[tuple[str, str | None, str], list[int]]
 
 
-def index(entries: Iterable[Entry]) -> Index:
+def build_index(entries: Iterable[Entry]) -> SearchIndex:
     """Look-up tables over the creates and updates."""
     by_search: dict[Search, int] = {}
     by_value: dict[tuple[str, str], list[int]] = defaultdict(list)
@@ -37,46 +37,46 @@ def index(entries: Iterable[Entry]) -> Index:
             continue
         query = entry.if_none_exist if entry.query is None else entry.query
         if query is not None:
-            by_search.setdefault(search(entry.type, query), entry.position)
-        for system, value in _identifiers(entry):
+            by_search.setdefault(parse_search(entry.type, query), entry.position)
+        for system, value in _list_identifiers(entry):
             by_value[entry.type, value].append(entry.position)
             by_identifier[entry.type, system, value].append(entry.position)
-    return Index(by_search, by_value, by_identifier)
+    return SearchIndex(by_search, by_value, by_identifier)
 
 
-def conditional(reference: str) -> tuple[str, str] | None:
+def parse_reference(reference: str) -> tuple[str, str] | None:
     """(type, query) of a conditional reference."""
     type_, mark, query = reference.partition("?")
     return (type_, query) if mark and query and is_type(type_) else None
 
 
-def search(type_: str, query: str) -> Search:
+def parse_search(type_: str, query: str) -> Search:
     """What `Type?query` asks, however it is written."""
     return type_, tuple(sorted(parse_qsl(query, keep_blank_values=True)))
 
 
-def same_search(asked: Search, known: Index) -> int | None:
+def find_same_search(search: Search, index: SearchIndex) -> int | None:
     """The entry that is found by this very search: it is that resource by definition."""
-    return known.by_search.get(asked)
+    return index.by_search.get(search)
 
 
-def matching(asked: Search, known: Index) -> list[int] | None:
+def find_matches(search: Search, index: SearchIndex) -> list[int] | None:
     """The entries with the identifier that is searched for; None for any other search.
 
     https://hl7.org/fhir/R4/search.html#token: system|value, |value for no system, or value alone.
     """
-    type_, parameters = asked
+    type_, parameters = search
     name, token = parameters[0] if len(parameters) == 1 else ("", "")
     system, mark, value = token.rpartition("|")
     # A comma is an "or", a backslash an escape: rare enough for the server alone.
     if name != "identifier" or not value or "|" in system or "," in token or "\\" in token:
         return None
     if not mark:
-        return known.by_value.get((type_, value), [])
-    return known.by_identifier.get((type_, system or None, value), [])
+        return index.by_value.get((type_, value), [])
+    return index.by_identifier.get((type_, system or None, value), [])
 
 
-def _identifiers(entry: Entry) -> set[tuple[str | None, str]]:
+def _list_identifiers(entry: Entry) -> set[tuple[str | None, str]]:
     stated = (entry.resource or {}).get("identifier")
     values = stated if isinstance(stated, list) else [stated]
     return {

@@ -30,35 +30,37 @@ class Entry:
     if_none_match: str | None = None
     if_none_exist: str | None = None
     if_modified_since: str | None = None
-    read: str | None = None  # of GET and HEAD: the path that is read; such an entry has no id
+    read_path: str | None = None  # of GET and HEAD: the path that is read; such an entry has no id
     version: str | None = None  # what a history says of a version beside the resource
     updated: str | None = None
     refusal: Issue | None = None  # of severity information: left out, and that is as it should be
-    turn: int | None = None  # where it stands among the writes of its resource, if not by position
+    write_position: int | None = (
+        None  # where it stands among the writes of its resource, if not by position
+    )
 
     @property
-    def element(self) -> str:
+    def resource_path(self) -> str:
         """The path of its resource."""
         return f"{self.where}.resource" if self.where.endswith("]") else self.where
 
     @property
-    def conditional(self) -> bool:
+    def is_conditional(self) -> bool:
         """Only the server can say which resource this entry is."""
-        found = self.query is not None and self.read is None
-        return found or self.if_none_exist is not None
+        has_search = self.query is not None and self.read_path is None
+        return has_search or self.if_none_exist is not None
 
     @property
-    def linkable(self) -> bool:
+    def is_linkable(self) -> bool:
         """Links can mean it: of what the server finds, it says only of creates and updates in
         time what was found."""
-        return self.read is None and (self.query is None or self.method == "PUT")
+        return self.read_path is None and (self.query is None or self.method == "PUT")
 
     @property
     def identity(self) -> str | None:
         """Type/id as the sender knows the resource."""
-        own = None if self.method == "PATCH" else (self.resource or {}).get("id")
-        known = self.id or own
-        return f"{self.type}/{known}" if known else None
+        stated_id = None if self.method == "PATCH" else (self.resource or {}).get("id")
+        entry_id = self.id or stated_id
+        return f"{self.type}/{entry_id}" if entry_id else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +70,14 @@ class Contents:
 
     kind: str
     entries: tuple[Entry, ...]
-    more: bool = False
+    has_next_page: bool = False
     dangling: str = "refuse"  # or note: what to do with placeholders that name no entry
 
 
-def of_lines(body: bytes) -> Contents:
+def read_ndjson(body: bytes) -> Contents:
     """NDJSON: one resource a line, each by its own identity. A bad line refuses only itself."""
     lines = [line for line in enumerate(body.split(b"\n"), 1) if line[1].strip()]
-    entries = tuple(_of_line(*line, position) for position, line in enumerate(lines))
+    entries = tuple(_read_line(*line, position) for position, line in enumerate(lines))
     if not entries:
         raise Rejected(Issue("invalid", "the NDJSON holds no resource; send one on each line"))
     if all(entry.refusal for entry in entries):
@@ -84,17 +86,17 @@ def of_lines(body: bytes) -> Contents:
     return Contents("ndjson", entries)
 
 
-def of_resource(resource: dict[str, Any], received: DeliveryRequest) -> Contents:
+def read_resource(resource: dict[str, Any], received: DeliveryRequest) -> Contents:
     """One resource, or the DELETE of one, addressed as FHIR's REST interactions do."""
     kind, identifier = received.type or resource["resourceType"], received.id
     if received.type is None:
         # A webhook that sends a bare resource to the base address means that resource.
-        identifier = checked_id(resource, kind)
+        identifier = check_id(resource, kind)
         if received.if_none_exist is not None:
             identifier = None  # a conditional create, whatever id the resource came with
     method = "PUT" if identifier and received.method == "POST" else received.method
     if method == "PUT":
-        resource = with_id(resource, identifier or "", f"{kind}.id")
+        resource = set_id(resource, identifier or "", f"{kind}.id")
     entry = Entry(
         0,
         kind,
@@ -104,12 +106,12 @@ def of_resource(resource: dict[str, Any], received: DeliveryRequest) -> Contents
         resource=resource if method != "DELETE" else None,
         if_match=received.if_match,
         if_none_match=received.if_none_match,
-        if_none_exist=condition_of(received.if_none_exist, kind) if method == "POST" else None,
+        if_none_exist=parse_condition(received.if_none_exist, kind) if method == "POST" else None,
     )
     return Contents("resource", (entry,))
 
 
-def with_id(resource: dict[str, Any], identifier: str, expression: str) -> dict[str, Any]:
+def set_id(resource: dict[str, Any], identifier: str, expression: str) -> dict[str, Any]:
     """The resource with the id of its address. A different one in the body is an error."""
     stated = resource.get("id")
     if stated is not None and stated != identifier:
@@ -117,7 +119,7 @@ def with_id(resource: dict[str, Any], identifier: str, expression: str) -> dict[
     return resource if stated else {**resource, "id": identifier}
 
 
-def condition_of(value: str | None, type_: str, where: str | None = None) -> str | None:
+def parse_condition(value: str | None, type_: str, where: str | None = None) -> str | None:
     """The query alone, as FHIR says; many senders put `Type?` before it."""
     path, mark, query = (value or "").partition("?")
     if not mark:
@@ -128,7 +130,7 @@ def condition_of(value: str | None, type_: str, where: str | None = None) -> str
     return query
 
 
-def checked_id(resource: dict[str, Any], expression: str) -> str | None:
+def check_id(resource: dict[str, Any], expression: str) -> str | None:
     """The resource's own id, if it has one that FHIR allows."""
     stated = resource.get("id")
     if stated is not None and not is_id(stated):
@@ -138,17 +140,17 @@ def checked_id(resource: dict[str, Any], expression: str) -> str | None:
     return stated
 
 
-def checked_resource(value: Any, expression: str | None) -> dict[str, Any]:
+def check_resource(value: Any, expression: str | None) -> dict[str, Any]:
     """A JSON object that names an R4 resource type, not nested beyond reason."""
-    resource = inner_resource(value, expression)
-    if decimal_json.too_deep(resource):
+    resource = check_inner_resource(value, expression)
+    if decimal_json.is_too_deep(resource):
         raise Rejected(
             Issue("too-long", f"nested more than {decimal_json.MAX_DEPTH} levels deep", expression)
         )
     return resource
 
 
-def inner_resource(value: Any, expression: str | None) -> dict[str, Any]:
+def check_inner_resource(value: Any, expression: str | None) -> dict[str, Any]:
     """The same inside of what has been checked, and so cannot be nested deeper."""
     if not isinstance(value, dict):
         raise Rejected(Issue("structure", "a resource must be a JSON object", expression))
@@ -160,11 +162,11 @@ def inner_resource(value: Any, expression: str | None) -> dict[str, Any]:
     return value
 
 
-def _of_line(number: int, line: bytes, position: int) -> Entry:
+def _read_line(number: int, line: bytes, position: int) -> Entry:
     where = f"line {number}"
     try:
-        resource = checked_resource(decimal_json.decode(line), where)
-        kind, identifier = resource["resourceType"], checked_id(resource, where)
+        resource = check_resource(decimal_json.decode(line), where)
+        kind, identifier = resource["resourceType"], check_id(resource, where)
         method = "PUT" if identifier else "POST"
         return Entry(position, where, method, kind, identifier, resource=resource)
     except decimal_json.Malformed as error:

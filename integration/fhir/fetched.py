@@ -9,10 +9,10 @@ from typing import Any
 
 from integration.core import decimal_json
 from integration.core.errors import Issue, Rejected
-from integration.fhir.entries import Entry, checked_resource
+from integration.fhir.entries import Entry, check_resource
 
 # Statuses of ours, beside those of the server that was asked.
-NOT_ASKED = 0  # the address is not below one of FETCH_FROM, or there are pages enough
+NOT_FETCHED = 0  # the address is not below one of FETCH_FROM, or there are pages enough
 TOO_LARGE = 413
 
 _GONE = (404, 410)
@@ -28,25 +28,25 @@ _QUERY = re.compile(r"[\x21\x24-\x5b\x5d-\x7e]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class FetchedResponse:
     """An answer, as the journal keeps it: a claim that comes again plans with the same one."""
 
     status: int
     body: bytes = b""
 
 
-def kept(answer: Fetched) -> bytes:
+def encode(response: FetchedResponse) -> bytes:
     """The answer as bytes."""
-    return b"%d %b" % (answer.status, answer.body)
+    return b"%d %b" % (response.status, response.body)
 
 
-def restored(data: bytes) -> Fetched:
+def decode(data: bytes) -> FetchedResponse:
     """The answer that `kept` made the bytes from."""
     status, _, body = data.partition(b" ")
-    return Fetched(int(status), body)
+    return FetchedResponse(int(status), body)
 
 
-def below(address: str, bases: Iterable[str]) -> tuple[str, str] | None:
+def split_address(address: str, bases: Iterable[str]) -> tuple[str, str] | None:
     """(base, what follows it) of an address that is certainly below one of the bases.
 
     Compared character by character, up to the end of a segment: no other host, user, port or
@@ -59,33 +59,36 @@ def below(address: str, bases: Iterable[str]) -> tuple[str, str] | None:
     return None
 
 
-def filled(entry: Entry, answer: Fetched) -> Entry:
+def fill_entry(entry: Entry, response: FetchedResponse) -> Entry:
     """An entry that names a resource, with that resource; or with the reason why there is none."""
-    if answer.status in _GONE:
+    if response.status in _GONE:
         text = "not written: its server has it no more, or never had it"
         return replace(entry, refusal=Issue("deleted", text, entry.where, "information"))
-    found = read(answer, entry.where)
-    if isinstance(found, dict) and f"{found['resourceType']}/{found.get('id')}" != entry.identity:
-        found = Issue("invalid", "its server answered with another resource", entry.where)
-    if isinstance(found, Issue):
-        return replace(entry, refusal=found)
-    return replace(entry, method="PUT", resource=found, refusal=None)
+    resource = read_resource(response, entry.where)
+    if (
+        isinstance(resource, dict)
+        and f"{resource['resourceType']}/{resource.get('id')}" != entry.identity
+    ):
+        resource = Issue("invalid", "its server answered with another resource", entry.where)
+    if isinstance(resource, Issue):
+        return replace(entry, refusal=resource)
+    return replace(entry, method="PUT", resource=resource, refusal=None)
 
 
-def read(answer: Fetched, where: str) -> dict[str, Any] | Issue:
+def read_resource(response: FetchedResponse, where: str) -> dict[str, Any] | Issue:
     """The resource in an answer, or why there is none."""
-    if answer.status == NOT_ASKED:
-        return not_asked(where)
-    if answer.status == TOO_LARGE:
+    if response.status == NOT_FETCHED:
+        return make_not_fetched_issue(where)
+    if response.status == TOO_LARGE:
         text = "what is fetched for this delivery is larger than MAX_DELIVERY_BYTES"
         return Issue("too-long", text, where)
-    if 300 <= answer.status < 400:
+    if 300 <= response.status < 400:
         text = "its server answered with a redirect, which is never followed"
         return Issue("processing", text, where)
-    if answer.status != 200:
-        return Issue("processing", f"its server answered {answer.status}", where)
+    if response.status != 200:
+        return Issue("processing", f"its server answered {response.status}", where)
     try:
-        return checked_resource(decimal_json.decode(answer.body), where)
+        return check_resource(decimal_json.decode(response.body), where)
     except decimal_json.Malformed:
         return Issue("invalid", "its server answered with no JSON", where)
     except Rejected as error:
@@ -93,7 +96,7 @@ def read(answer: Fetched, where: str) -> dict[str, Any] | Issue:
         return replace(error.issues[0], text=text, expression=where)
 
 
-def not_asked(where: str) -> Issue:
+def make_not_fetched_issue(where: str) -> Issue:
     """What is said as long as nothing was fetched."""
     text = "holds no resource, and is fetched only from an address that FETCH_FROM names"
     return Issue("not-supported", text, where)

@@ -58,12 +58,12 @@ def is_type(value: object) -> bool:
     return isinstance(value, str) and value in RESOURCE_TYPES
 
 
-def folded(url: str) -> str:
+def fold_url(url: str) -> str:
     """UUIDs compare without regard to case: https://www.rfc-editor.org/rfc/rfc4122#section-3"""
     return url.lower() if url[:9].lower() == "urn:uuid:" else url
 
 
-def literal(reference: str) -> tuple[str, str, str] | None:
+def parse_literal(reference: str) -> tuple[str, str, str] | None:
     """(root or "", Type/id, /_history/version or "") of a literal reference, else None."""
     match = _LITERAL.fullmatch(reference)
     if match is None or match["type"] not in RESOURCE_TYPES:

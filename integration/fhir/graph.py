@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 Edges = Mapping[int, Sequence[int]]
 
 
-def connected_components(nodes: Iterable[int], edges: Edges) -> list[list[int]]:
+def find_connected_components(nodes: Iterable[int], edges: Edges) -> list[list[int]]:
     """The groups that share no edge, each in ascending order, by their first node."""
     parent = {node: node for node in nodes}
 
-    def root(node: int) -> int:
+    def find_root(node: int) -> int:
         while parent[node] != node:
             parent[node] = parent[parent[node]]
             node = parent[node]
@@ -23,7 +23,7 @@ def connected_components(nodes: Iterable[int], edges: Edges) -> list[list[int]]:
 
     for node, targets in edges.items():
         for target in targets:
-            first, second = root(node), root(target)
+            first, second = find_root(node), find_root(target)
             # The smaller one is the root, so that a part is known by its first node.
             if first < second:
                 parent[second] = first
@@ -31,11 +31,11 @@ def connected_components(nodes: Iterable[int], edges: Edges) -> list[list[int]]:
                 parent[first] = second
     groups: dict[int, list[int]] = {}
     for node in parent:
-        groups.setdefault(root(node), []).append(node)
+        groups.setdefault(find_root(node), []).append(node)
     return [sorted(group) for _, group in sorted(groups.items())]
 
 
-def strongly_connected_components(nodes: Iterable[int], edges: Edges) -> list[list[int]]:
+def find_strongly_connected_components(nodes: Iterable[int], edges: Edges) -> list[list[int]]:
     """Strongly connected components, referenced before referencing.
 
     Tarjan's algorithm (https://doi.org/10.1137/0201010) with its stack made explicit.

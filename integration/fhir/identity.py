@@ -26,16 +26,16 @@ class Naming:
     key: str
 
 
-def new_id(naming: Naming, entry: Entry) -> str:
+def derive_id(naming: Naming, entry: Entry) -> str:
     """The id of what `entry` creates: UUIDv5 of sender, delivery key and fullUrl or position."""
-    return str(_derived(naming, entry, "id"))
+    return str(_derive_uuid(naming, entry, "id"))
 
 
-def placeholder(naming: Naming, entry: Entry) -> str:
+def derive_placeholder(naming: Naming, entry: Entry) -> str:
     """A urn for an entry whose id only the server can say, unlike any a sender could send."""
-    return f"{_PLACEHOLDER}{_derived(naming, entry, 'placeholder')}"
+    return f"{_PLACEHOLDER}{_derive_uuid(naming, entry, 'placeholder')}"
 
 
-def _derived(naming: Naming, entry: Entry, use: str) -> UUID:
+def _derive_uuid(naming: Naming, entry: Entry, use: str) -> UUID:
     local = f"url {entry.full_url}" if entry.full_url else f"position {entry.position}"
     return uuid5(_NAMESPACE, "\n".join((use, naming.sender, naming.key, local)))

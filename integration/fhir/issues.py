@@ -13,23 +13,23 @@ _ENTRY = re.compile(r"Bundle\.entry\[(\d+)\]")
 
 def as_json(issue: Issue) -> dict[str, Any]:
     """https://hl7.org/fhir/R4/operationoutcome.html"""
-    shape: dict[str, Any] = {
+    value: dict[str, Any] = {
         "severity": issue.severity,
         "code": issue.code,
         "diagnostics": issue.text,
     }
-    return {**shape, "expression": [issue.expression]} if issue.expression else shape
+    return {**value, "expression": [issue.expression]} if issue.expression else value
 
 
-def of_outcome(outcome: Any) -> list[dict[str, Any]] | None:
+def parse_outcome(outcome: Any) -> list[dict[str, Any]] | None:
     """The issues of an OperationOutcome; None for anything else."""
     issues = outcome.get("issue") if isinstance(outcome, dict) else None
-    well = isinstance(issues, list) and all(isinstance(issue, dict) for issue in issues)
-    return issues if well else None
+    is_well_formed = isinstance(issues, list) and all(isinstance(issue, dict) for issue in issues)
+    return issues if is_well_formed else None
 
 
-def translated(
-    issues: list[dict[str, Any]] | None, sent: Sequence[str], own: str | None = None
+def translate(
+    issues: list[dict[str, Any]] | None, entry_paths: Sequence[str], entry_path: str | None = None
 ) -> list[dict[str, Any]] | None:
     """The same issues, pointing into the sender's delivery instead of the unit.
 
@@ -39,29 +39,36 @@ def translated(
     if issues is None:
         return None
 
-    def theirs(text: Any) -> Any:
+    def translate_text(text: Any) -> Any:
         return (
-            _ENTRY.sub(lambda found: _place(found, sent), text) if isinstance(text, str) else text
+            _ENTRY.sub(lambda found: _replace_index(found, entry_paths), text)
+            if isinstance(text, str)
+            else text
         )
 
-    def pointed(expression: Any) -> Any:
-        new = theirs(expression)
-        relative = own is not None and isinstance(new, str) and new[:1].isupper()
-        if relative and own and own.startswith("Bundle.") and not new.startswith("Bundle."):
-            return ".".join([f"{own}.resource", *new.split(".")[1:]])
+    def translate_expression(expression: Any) -> Any:
+        new = translate_text(expression)
+        relative = entry_path is not None and isinstance(new, str) and new[:1].isupper()
+        if (
+            relative
+            and entry_path
+            and entry_path.startswith("Bundle.")
+            and not new.startswith("Bundle.")
+        ):
+            return ".".join([f"{entry_path}.resource", *new.split(".")[1:]])
         return new
 
     return [
         {
-            name: [pointed(one) for one in value]
+            name: [translate_expression(expression) for expression in value]
             if name == "expression" and isinstance(value, list)
-            else theirs(value)
+            else translate_text(value)
             for name, value in issue.items()
         }
         for issue in issues
     ]
 
 
-def _place(found: re.Match[str], sent: Sequence[str]) -> str:
+def _replace_index(found: re.Match[str], entry_paths: Sequence[str]) -> str:
     position = int(found[1])
-    return sent[position] if position < len(sent) else found[0]
+    return entry_paths[position] if position < len(entry_paths) else found[0]

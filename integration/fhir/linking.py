@@ -30,7 +30,7 @@ class RewrittenEntry:
     def condition(self) -> str | None:
         """The search by which the server finds the resource of a conditional entry."""
         query = self.if_none_exist if self.query is None else self.query
-        return f"{self.entry.type}?{query}" if self.entry.conditional else None
+        return f"{self.entry.type}?{query}" if self.entry.is_conditional else None
 
     def refuse(self, code: str, text: str) -> None:
         """The first reason stands."""
@@ -44,94 +44,100 @@ class Linker:
         self.contents = contents
         self.names = names
         entries = [entry for entry in contents.entries if not entry.refusal]
-        self.known = references.index(entry for entry in entries if entry.linkable)
-        self.criteria = known = cache(lambda: criteria.index(entries))
+        self.link_index = references.build_index(entry for entry in entries if entry.is_linkable)
+        self.get_search_index = known = cache(lambda: criteria.build_index(entries))
         # A delivery may search for the same as often as it has entries that match.
-        self.matches = cache(lambda asked: _named(criteria.matching(asked, known()), names))
+        self.find_matches = cache(
+            lambda asked: _name_matches(criteria.find_matches(asked, known()), names)
+        )
         # What links with a scheme mean, whoever names them: most are named again and again, above
         # all the patient and the urls of extensions.
-        self.meanings: dict[str, tuple[int, str] | None] = {}
+        self.resolved_links: dict[str, tuple[int, str] | None] = {}
 
-    def linked(self, entry: Entry) -> RewrittenEntry:
+    def rewrite_entry(self, entry: Entry) -> RewrittenEntry:
         """The entry with its links rewritten."""
-        found = RewrittenEntry(entry, entry.resource, entry.query, entry.if_none_exist)
+        rewritten = RewrittenEntry(entry, entry.resource, entry.query, entry.if_none_exist)
         if entry.method == "DELETE" and entry.query is None:
-            return found
+            return rewritten
 
-        def link(element: str, value: str) -> str:
-            return self._link(found, element, value)
+        def rewrite_link(element: str, value: str) -> str:
+            return self._rewrite_link(rewritten, element, value)
 
         # A bundle inside is kept as it is: what it says of its own entries is its own affair.
         if entry.resource is not None and entry.resource["resourceType"] != "Bundle":
-            found.resource = references.relink(entry.resource, link)
+            rewritten.resource = references.rewrite_resource(entry.resource, rewrite_link)
         if entry.query:
-            found.query = references.in_query(entry.query, link)
+            rewritten.query = references.rewrite_query(entry.query, rewrite_link)
         if entry.if_none_exist:
-            found.if_none_exist = references.in_query(entry.if_none_exist, link)
-        return found
+            rewritten.if_none_exist = references.rewrite_query(entry.if_none_exist, rewrite_link)
+        return rewritten
 
-    def _link(self, found: RewrittenEntry, element: str, value: str) -> str:
-        meant = self._meant(found.entry, value)
-        if meant is None and element not in ("reference", "query"):
+    def _rewrite_link(self, rewritten: RewrittenEntry, element: str, value: str) -> str:
+        target = self._resolve(rewritten.entry, value)
+        if target is None and element not in ("reference", "query"):
             return value
-        if meant is None and element == "reference":
-            search = criteria.conditional(value)
+        if target is None and element == "reference":
+            search = criteria.parse_reference(value)
             if search:
-                return self._search(found, value, *search)
-        if meant is not None:
-            position, suffix = meant
-            conditional = self.contents.entries[position].conditional
-            if conditional and element != "reference" and position != found.entry.position:
-                found.refuse("not-supported", "only a Reference can point at a conditional entry")
-            found.links.add(position)
-            return self.names[position] + ("" if conditional else suffix)
+                return self._rewrite_conditional(rewritten, value, *search)
+        if target is not None:
+            position, suffix = target
+            is_conditional = self.contents.entries[position].is_conditional
+            if is_conditional and element != "reference" and position != rewritten.entry.position:
+                rewritten.refuse(
+                    "not-supported", "only a Reference can point at a conditional entry"
+                )
+            rewritten.links.add(position)
+            return self.names[position] + ("" if is_conditional else suffix)
         if value[:4].lower() == "urn:":
-            self._dangling(found)
+            self._report_dangling(rewritten)
         return value
 
-    def _meant(self, entry: Entry, value: str) -> tuple[int, str] | None:
-        if value in self.meanings:
-            return self.meanings[value]
-        meant = references.resolve(value, entry, self.known)
+    def _resolve(self, entry: Entry, value: str) -> tuple[int, str] | None:
+        if value in self.resolved_links:
+            return self.resolved_links[value]
+        target = references.resolve(value, entry, self.link_index)
         if ":" in value:  # without a scheme it may be relative to its entry
-            self.meanings[value] = meant
-        return meant
+            self.resolved_links[value] = target
+        return target
 
-    def _dangling(self, found: RewrittenEntry) -> None:
+    def _report_dangling(self, rewritten: RewrittenEntry) -> None:
         if self.contents.kind == "ndjson":
             return  # a line has no fullUrl, so nothing in it can be a placeholder
         text = "the reference names an entry that is not in the bundle"
         if self.contents.dangling == "refuse":
-            found.refuse("not-found", text)
-        elif not found.notes:
+            rewritten.refuse("not-found", text)
+        elif not rewritten.notes:
             text = f"{text}, and is left as it came"
-            found.notes.append(Issue("not-found", text, found.entry.where, "warning"))
+            rewritten.notes.append(Issue("not-found", text, rewritten.entry.where, "warning"))
 
-    def _search(self, found: RewrittenEntry, reference: str, type_: str, query: str) -> str:
+    def _rewrite_conditional(
+        self, rewritten: RewrittenEntry, reference: str, type_: str, query: str
+    ) -> str:
         """https://hl7.org/fhir/R4/http.html#trules: a conditional reference means one match."""
-        asked = criteria.search(type_, query)
-        position = criteria.same_search(asked, self.criteria())
+        search = criteria.parse_search(type_, query)
+        position = criteria.find_same_search(search, self.get_search_index())
         if position is not None:
-            found.links.add(position)
+            rewritten.links.add(position)
             return self.names[position]
-        targets = self.matches(asked)
+        targets = self.find_matches(search)
         if targets and len(targets) > 1:
             text = "a conditional reference matches more than one entry of the bundle"
-            found.refuse("multiple-matches", text)
+            rewritten.refuse("multiple-matches", text)
         elif targets:
             ((target, position),) = targets.items()
-            found.links.add(position)
-            found.sole[reference, target] = None
+            rewritten.links.add(position)
+            rewritten.sole[reference, target] = None
             return target
         if targets is None:
-            found.searches.add(type_)
+            rewritten.searches.add(type_)
 
-        def link(element: str, value: str) -> str:
-            return self._link(found, element, value)
+        def rewrite_link(element: str, value: str) -> str:
+            return self._rewrite_link(rewritten, element, value)
 
-        return f"{type_}?{references.in_query(query, link)}"
+        return f"{type_}?{references.rewrite_query(query, rewrite_link)}"
 
 
-def _named(matches: Sequence[int] | None, names: Sequence[str]) -> dict[str, int] | None:
+def _name_matches(matches: Sequence[int] | None, names: Sequence[str]) -> dict[str, int] | None:
     """The entries that a search finds, by what links to them will say."""
     return None if matches is None else {names[n]: n for n in reversed(matches)}

@@ -14,9 +14,9 @@ from typing import Any
 from integration.core.errors import Issue, Rejected
 from integration.fhir import collections, fetched, subscription_status
 from integration.fhir.entries import MAX_ISSUES, Contents, Entry
-from integration.fhir.fetched import Fetched
-from integration.fhir.grammar import literal
-from integration.fhir.requests import checked_entry, full_url_of, method_of, request_of
+from integration.fhir.fetched import FetchedResponse
+from integration.fhir.grammar import parse_literal
+from integration.fhir.requests import check_entry, get_full_url, get_method, get_request
 from integration.fhir.subscription_status import SubscriptionStatus
 
 KIND = "notification"
@@ -28,10 +28,10 @@ class Notification(Contents):
     """The contents of a notification, and the addresses of what it names without bringing it."""
 
     status: SubscriptionStatus
-    wanted: Mapping[int, str]  # by position
+    urls_to_fetch: Mapping[int, str]  # by position
 
     @property
-    def brings(self) -> bool:
+    def has_content(self) -> bool:
         """Whether it tells of anything besides its status."""
         return len(self.entries) > 1
 
@@ -42,18 +42,18 @@ def is_notification(kind: str, values: Sequence[Any]) -> bool:
     resource, request = first.get("resource"), first.get("request")
     type_ = resource.get("resourceType") if isinstance(resource, dict) else None
     url = request.get("url") if isinstance(request, dict) else None
-    asked = isinstance(url, str) and url.endswith("$status")
-    begins = type_ == "SubscriptionStatus" or (type_ == "Parameters" and asked)
-    return kind == R5_TYPE or (kind == "history" and begins)
+    names_status = isinstance(url, str) and url.endswith("$status")
+    starts_with_status = type_ == "SubscriptionStatus" or (type_ == "Parameters" and names_status)
+    return kind == R5_TYPE or (kind == "history" and starts_with_status)
 
 
 def read(values: Sequence[Any]) -> Notification:
     """Raises Rejected with every issue found, up to a bound."""
     status = subscription_status.read(values[0])
-    entries, issues = [_left_out(values[0])], list[Issue]()
+    entries, issues = [_make_status_entry(values[0])], list[Issue]()
     for position, value in enumerate(values[1:], 1):
         try:
-            entries.append(_entry(position, value))
+            entries.append(_read_entry(position, value))
         except Rejected as error:
             issues += error.issues
             if len(issues) >= MAX_ISSUES:
@@ -63,77 +63,79 @@ def read(values: Sequence[Any]) -> Notification:
     if status.type != "event-notification" and len(entries) > 1:
         text = f"a {status.type} brings nothing besides its status"
         raise Rejected(Issue("invalid", text, "Bundle.entry"))
-    sequenced = collections.in_turn(entries, values)
-    named = (*sequenced, *_not_brought(status.focuses, sequenced))
-    roots = _roots(status)
-    wanted = {item.position: _address(item, roots) for item in named if item.id and item.refusal}
-    return Notification(KIND, named, status=status, wanted=wanted)
+    sequenced = collections.order_versions(entries, values)
+    named = (*sequenced, *_find_missing_focuses(status.focuses, sequenced))
+    roots = _find_base_urls(status)
+    wanted = {item.position: _build_url(item, roots) for item in named if item.id and item.refusal}
+    return Notification(KIND, named, status=status, urls_to_fetch=wanted)
 
 
-def with_fetched(contents: Notification, answers: Mapping[int, Fetched]) -> Contents:
+def add_fetched(contents: Notification, responses: Mapping[int, FetchedResponse]) -> Contents:
     """The contents, with the resources that were fetched for them."""
     entries = (
-        fetched.filled(entry, answers[entry.position]) if entry.position in answers else entry
+        fetched.fill_entry(entry, responses[entry.position])
+        if entry.position in responses
+        else entry
         for entry in contents.entries
     )
-    return replace(contents, entries=tuple(entries), wanted={})
+    return replace(contents, entries=tuple(entries), urls_to_fetch={})
 
 
-def _left_out(value: dict[str, Any]) -> Entry:
+def _make_status_entry(value: dict[str, Any]) -> Entry:
     where = "Bundle.entry[0]"
     issue = Issue("informational", "left out: status of the subscription", where, "information")
-    return Entry(0, where, "", "", full_url=full_url_of(value, where), refusal=issue)
+    return Entry(0, where, "", "", full_url=get_full_url(value, where), refusal=issue)
 
 
-def _entry(position: int, value: Any) -> Entry:
+def _read_entry(position: int, value: Any) -> Entry:
     """Whatever the method says was done to it, a resource is as it is here; but a delete."""
-    where, value = checked_entry(position, value)
-    request = request_of(value, where) if "request" in value else None
-    method = method_of(request, where) if request else "GET"
-    named = collections.named(request.get("url"), where) if request else None
+    where, value = check_entry(position, value)
+    request = get_request(value, where) if "request" in value else None
+    method = get_method(request, where) if request else "GET"
+    named = collections.parse_request_url(request.get("url"), where) if request else None
     if method == "DELETE" or "resource" in value:
-        return collections.written(position, where, value, method, named)
-    full_url = full_url_of(value, where)
+        return collections.read_written(position, where, value, method, named)
+    full_url = get_full_url(value, where)
     if full_url is None and named and named[0]:
         full_url = f"{named[0]}{named[1]}"
-    known = literal(full_url or "") or named
-    if known is None:
+    named_resource = parse_literal(full_url or "") or named
+    if named_resource is None:
         text = "neither fullUrl nor request.url says which resource to fetch"
         raise Rejected(Issue("required", text, f"{where}.fullUrl"))
-    kind, _, identifier = known[1].partition("/")
-    refusal = fetched.not_asked(where)
+    kind, _, identifier = named_resource[1].partition("/")
+    refusal = fetched.make_not_fetched_issue(where)
     return Entry(position, where, "", kind, identifier, full_url=full_url, refusal=refusal)
 
 
-def _not_brought(focuses: Sequence[str], entries: Sequence[Entry]) -> Iterator[Entry]:
+def _find_missing_focuses(focuses: Sequence[str], entries: Sequence[Entry]) -> Iterator[Entry]:
     """What the status names and no entry is about, after the sender's own entries."""
-    known = {entry.identity for entry in entries} | {entry.full_url for entry in entries}
+    listed = {entry.identity for entry in entries} | {entry.full_url for entry in entries}
     position = len(entries)
     for focus in focuses:
-        found = literal(focus)
+        found = parse_literal(focus)
         identity = found[1] if found else focus
-        if identity in known:
+        if identity in listed:
             continue
-        known.add(identity)
+        listed.add(identity)
         where = f"focus {position - len(entries) + 1}"
         kind, _, identifier = identity.partition("/") if found else ("", "", None)
-        issue = fetched.not_asked(where)
+        issue = fetched.make_not_fetched_issue(where)
         if not found:
             issue = Issue("not-supported", "the focus is no type and id of FHIR R4", where)
         yield Entry(position, where, "", kind, identifier, refusal=issue)
         position += 1
 
 
-def _roots(status: SubscriptionStatus) -> dict[str, str]:
+def _find_base_urls(status: SubscriptionStatus) -> dict[str, str]:
     """Where each focus lives; under "", where the subscription does."""
-    found = [literal(focus) for focus in status.focuses]
+    found = [parse_literal(focus) for focus in status.focuses]
     roots = {identity: root for root, identity, _ in filter(None, found) if root}
-    own = literal(status.subscription)
-    return {"": own[0] if own else "", **roots}
+    subscription = parse_literal(status.subscription)
+    return {"": subscription[0] if subscription else "", **roots}
 
 
-def _address(entry: Entry, roots: Mapping[str, str]) -> str:
+def _build_url(entry: Entry, roots: Mapping[str, str]) -> str:
     identity = entry.identity or ""
-    named = literal(entry.full_url or "")
+    named = parse_literal(entry.full_url or "")
     root = named[0] if named else ""
     return f"{root or roots.get(identity) or roots['']}{identity}"

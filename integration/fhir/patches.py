@@ -12,32 +12,32 @@ from typing import Any
 from integration.core import decimal_json
 from integration.core.errors import Issue, Rejected
 from integration.core.model import DeliveryRequest
-from integration.fhir.entries import Contents, Entry, checked_resource
+from integration.fhir.entries import Contents, Entry, check_resource
 
 JSON_PATCH = "application/json-patch+json"
 
-_WANTED = f"a patch is a Parameters resource, or a Binary of contentType {JSON_PATCH}"
+_EXPECTED = f"a patch is a Parameters resource, or a Binary of contentType {JSON_PATCH}"
 
 
-def checked(resource: dict[str, Any], where: str) -> dict[str, Any]:
+def check_patch(resource: dict[str, Any], where: str) -> dict[str, Any]:
     """The document as it is, if it is one. What its operations do is the server's to judge."""
     kind = resource["resourceType"]
     if kind == "Parameters":
-        _operations(resource.get("parameter"), f"{where}.parameter")
+        _check_operations(resource.get("parameter"), f"{where}.parameter")
         return resource
     if kind != "Binary" or resource.get("contentType") != JSON_PATCH:
-        raise Rejected(Issue("not-supported", _WANTED, where), status=422)
+        raise Rejected(Issue("not-supported", _EXPECTED, where), status=422)
     data = resource.get("data")
     try:
         operations = decimal_json.decode(binascii.a2b_base64(data if isinstance(data, str) else ""))
     except ValueError:
         issue = Issue("value", "data must be a JSON patch in base64", f"{where}.data")
         raise Rejected(issue) from None
-    _operations(operations, f"{where}.data")
+    _check_operations(operations, f"{where}.data")
     return resource
 
 
-def of_request(body: bytes, received: DeliveryRequest) -> Contents:
+def read_patch(body: bytes, received: DeliveryRequest) -> Contents:
     """PATCH Type/id, the body a patch of either kind."""
     kind = received.type or ""
     try:
@@ -45,10 +45,10 @@ def of_request(body: bytes, received: DeliveryRequest) -> Contents:
     except decimal_json.Malformed as error:
         raise Rejected(Issue("invalid", f"the body is {error}")) from None
     if received.format == "json-patch":
-        _operations(document, None)
+        _check_operations(document, None)
         data = binascii.b2a_base64(body, newline=False).decode()
         document = {"resourceType": "Binary", "contentType": JSON_PATCH, "data": data}
-    resource = checked(checked_resource(document, None), "Parameters")
+    resource = check_patch(check_resource(document, None), "Parameters")
     entry = Entry(
         0,
         kind,
@@ -62,9 +62,9 @@ def of_request(body: bytes, received: DeliveryRequest) -> Contents:
     return Contents("resource", (entry,))
 
 
-def _operations(value: Any, where: str | None) -> None:
+def _check_operations(value: Any, where: str | None) -> None:
     if not isinstance(value, list) or not value or not all(isinstance(one, dict) for one in value):
         raise Rejected(Issue("invalid", "a patch is a list of operations, at least one", where))
-    if decimal_json.too_deep(value):
+    if decimal_json.is_too_deep(value):
         text = f"nested more than {decimal_json.MAX_DEPTH} levels deep"
         raise Rejected(Issue("too-long", text, where))

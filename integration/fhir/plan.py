@@ -14,8 +14,8 @@ from integration.core.errors import Issue
 from integration.fhir import graph, packing
 from integration.fhir.entries import MAX_ISSUES, Contents, Entry
 from integration.fhir.identity import Naming
-from integration.fhir.prepare import Prepared, prepare
-from integration.fhir.sequence import in_sequence
+from integration.fhir.prepare import PreparedEntry, prepare
+from integration.fhir.sequence import order_entries
 from integration.fhir.units import Lane, Limits
 
 
@@ -29,56 +29,60 @@ class Plan:
 
 
 def plan(
-    contents: Contents, naming: Naming, limits: Limits = Limits(), order: str = "arrival"
+    contents: Contents, naming: Naming, limits: Limits = Limits(), write_order: str = "arrival"
 ) -> Plan:
     """Raises nothing: what cannot be sent is in `refused`. `order`: what tells which of two writes
     of a resource is the later one; see `stamps`."""
     atomic = contents.kind == "transaction"
-    prepared, refused = prepare(contents, naming, limits, order)
+    prepared, refused = prepare(contents, naming, limits, write_order)
     if atomic and refused:
-        return Plan((), _all_or_nothing(contents, refused))
+        return Plan((), _refuse_all(contents, refused))
     if atomic and packing.fits(prepared, limits):
-        return Plan((Lane((packing.unit("transaction", prepared),)),) if prepared else ())
+        return Plan((Lane((packing.build_unit("transaction", prepared),)),) if prepared else ())
     if atomic and limits.over == "reject":
-        return Plan((), _all_or_nothing(contents, [_over_limit(contents, limits)]))
-    prepared = in_sequence(prepared, atomic=atomic)
-    refused += _tangled(contents, prepared, limits, atomic=atomic)
+        return Plan((), _refuse_all(contents, [_refuse_too_large(contents, limits)]))
+    prepared = order_entries(prepared, atomic=atomic)
+    refused += _refuse_cycles(contents, prepared, limits, atomic=atomic)
     if atomic and refused:
-        return Plan((), _all_or_nothing(contents, refused))
-    never = {entry.position for entry, _ in refused}
-    nodes = {item.entry.position: item for item in prepared if item.entry.position not in never}
+        return Plan((), _refuse_all(contents, refused))
+    refused_positions = {entry.position for entry, _ in refused}
+    nodes = {
+        item.entry.position: item
+        for item in prepared
+        if item.entry.position not in refused_positions
+    }
     groups = [
         [nodes[n] for n in part]
-        for part in graph.connected_components(nodes, packing.edges_of(nodes))
+        for part in graph.find_connected_components(nodes, packing.find_edges(nodes))
     ]
     lanes, split = [], False
-    for bin_ in packing.pack_groups(groups, limits):
-        if atomic and packing.fits(bin_, limits):
-            lanes.append(Lane((packing.unit("transaction", bin_),)))
+    for group in packing.pack_groups(groups, limits):
+        if atomic and packing.fits(group, limits):
+            lanes.append(Lane((packing.build_unit("transaction", group),)))
         elif atomic:
             split = True
-            lanes.append(Lane(tuple(packing.in_dependency_order(bin_, limits))))
+            lanes.append(Lane(tuple(packing.pack_in_dependency_order(group, limits))))
         else:
-            lanes.append(Lane(tuple(packing.in_levels(bin_, limits))))
+            lanes.append(Lane(tuple(packing.pack_in_levels(group, limits))))
     return Plan(tuple(lanes), tuple(refused), split or (atomic and len(lanes) > 1))
 
 
-def _tangled(
-    contents: Contents, prepared: Sequence[Prepared], limits: Limits, *, atomic: bool
+def _refuse_cycles(
+    contents: Contents, prepared: Sequence[PreparedEntry], limits: Limits, *, atomic: bool
 ) -> list[tuple[Entry, Issue]]:
     """Conditional entries that await each other, or themselves, where no transaction can hold
     them: only inside one does the server itself follow their placeholders."""
     text = "conditional entries that refer to each other need one transaction within the limits"
     return [
         (contents.entries[n], Issue("processing", text, contents.entries[n].where))
-        for knot in packing.by_waiting(prepared)
-        if packing.is_knotted(knot) and not (atomic and packing.fits(knot, limits))
-        for item in knot
-        for n in item.sent.positions
+        for component in packing.group_by_waiting(prepared)
+        if packing.is_cycle(component) and not (atomic and packing.fits(component, limits))
+        for item in component
+        for n in item.unit_entry.positions
     ]
 
 
-def _all_or_nothing(
+def _refuse_all(
     contents: Contents, refused: Sequence[tuple[Entry, Issue]]
 ) -> tuple[tuple[Entry, Issue], ...]:
     """https://hl7.org/fhir/R4/http.html#transaction: one refused entry refuses them all."""
@@ -87,7 +91,7 @@ def _all_or_nothing(
     return tuple((entry, reasons.get(entry.position, other)) for entry in contents.entries)
 
 
-def _over_limit(contents: Contents, limits: Limits) -> tuple[Entry, Issue]:
+def _refuse_too_large(contents: Contents, limits: Limits) -> tuple[Entry, Issue]:
     text = (
         f"the transaction is above the FHIR server's {limits.entries} entries or {limits.bytes} "
         "bytes, and OVER_LIMIT is reject"

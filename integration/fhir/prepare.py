@@ -12,63 +12,65 @@ from integration.fhir import identity
 from integration.fhir.entries import Contents, Entry
 from integration.fhir.identity import Naming
 from integration.fhir.linking import Linker, RewrittenEntry
-from integration.fhir.source_version import source_version_of
+from integration.fhir.source_version import derive_source_version
 from integration.fhir.units import ENVELOPE, Limits, UnitEntry
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedEntry:
     """An entry as it will be sent, and which others it refers to or must come after."""
 
     entry: Entry
-    sent: UnitEntry
+    unit_entry: UnitEntry
     after: tuple[int, ...]
     waits: frozenset[int] = frozenset()  # of these, which must be in an earlier unit
     searches: frozenset[str] = frozenset()  # the types in which its references search
 
     @property
-    def resource(self) -> str:
+    def resource_key(self) -> str:
         """The same for entries that are about the same resource, as far as can be seen here."""
-        return self.sent.condition or self.sent.target
+        return self.unit_entry.condition or self.unit_entry.target
 
 
 def prepare(
-    contents: Contents, naming: Naming, limits: Limits, order: str
-) -> tuple[list[Prepared], list[tuple[Entry, Issue]]]:
+    contents: Contents, naming: Naming, limits: Limits, write_order: str
+) -> tuple[list[PreparedEntry], list[tuple[Entry, Issue]]]:
     """What can be sent, in the sender's order, and what cannot, with the reason."""
-    speaker = _speakers(contents.entries)
-    names = [_name(contents.entries[n], naming) for n in speaker]
+    canonical = _find_canonical_entries(contents.entries)
+    names = [_name_target(contents.entries[n], naming) for n in canonical]
     linker = Linker(contents, names)
-    same: dict[int, list[tuple[int, str | None]]] = defaultdict(list)
+    duplicates: dict[int, list[tuple[int, str | None]]] = defaultdict(list)
     for entry in contents.entries:
-        if speaker[entry.position] != entry.position:
-            same[speaker[entry.position]].append((entry.position, entry.full_url))
+        if canonical[entry.position] != entry.position:
+            duplicates[canonical[entry.position]].append((entry.position, entry.full_url))
     prepared, refused = [], []
-    for entry in sorted(contents.entries, key=_turn):
+    for entry in sorted(contents.entries, key=_get_write_position):
         position = entry.position
-        if speaker[position] != position:
+        if canonical[position] != position:
             continue
-        others, issue = tuple(same.get(position, ())), entry.refusal
+        others, issue = tuple(duplicates.get(position, ())), entry.refusal
         if issue is None:
-            linked = linker.linked(entry)
-            issue = linked.problem
+            rewritten = linker.rewrite_entry(entry)
+            issue = rewritten.problem
         if issue is None:
-            links = {speaker[n] for n in linked.links}
-            awaits = {names[n] for n in links if contents.entries[n].conditional}
+            links = {canonical[n] for n in rewritten.links}
+            awaits = {names[n] for n in links if contents.entries[n].is_conditional}
             links -= {position}
-            sent = _sent(linked, names[position], awaits, others, order)
-            if len(sent.body) + 1 + ENVELOPE > limits.bytes:
+            unit_entry = _build_unit_entry(rewritten, names[position], awaits, others, write_order)
+            if len(unit_entry.body) + 1 + ENVELOPE > limits.bytes:
                 issue = Issue("too-costly", "larger than the FHIR server takes", entry.where)
         if issue is not None:
             refused += [(contents.entries[n], issue) for n in (position, *(n for n, _ in others))]
             continue
         prepared.append(
-            Prepared(entry, sent, tuple(sorted(links)), searches=frozenset(linked.searches))
+            PreparedEntry(
+                entry, unit_entry, tuple(sorted(links)), searches=frozenset(rewritten.searches)
+            )
         )
     return prepared, refused
 
 
-def _speakers(entries: Sequence[Entry]) -> list[int]:
+def _find_canonical_entries(entries: Sequence[Entry]) -> list[int]:
     """Which entry speaks for each: itself, or the first with the very same conditional create.
 
     Two of them are one resource: https://github.com/hapifhir/hapi-fhir/issues/2933
@@ -82,34 +84,38 @@ def _speakers(entries: Sequence[Entry]) -> list[int]:
     ]
 
 
-def _turn(entry: Entry) -> int:
-    return entry.position if entry.turn is None else entry.turn
+def _get_write_position(entry: Entry) -> int:
+    return entry.position if entry.write_position is None else entry.write_position
 
 
-def _name(entry: Entry, naming: Naming) -> str:
+def _name_target(entry: Entry, naming: Naming) -> str:
     """What links to this entry will say."""
     if entry.refusal:
         return ""
-    if entry.conditional or entry.read is not None:
-        return identity.placeholder(naming, entry)
-    return f"{entry.type}/{entry.id or identity.new_id(naming, entry)}"
+    if entry.is_conditional or entry.read_path is not None:
+        return identity.derive_placeholder(naming, entry)
+    return f"{entry.type}/{entry.id or identity.derive_id(naming, entry)}"
 
 
-def _sent(
-    linked: RewrittenEntry,
+def _build_unit_entry(
+    rewritten: RewrittenEntry,
     name: str,
     awaits: set[str],
     same: tuple[tuple[int, str | None], ...],
-    order: str,
+    write_order: str,
 ) -> UnitEntry:
-    entry, resource, conditional = linked.entry, linked.resource, linked.entry.conditional
-    created = entry.method == "POST" and not conditional
+    entry, resource, is_conditional = (
+        rewritten.entry,
+        rewritten.resource,
+        rewritten.entry.is_conditional,
+    )
+    created = entry.method == "POST" and not is_conditional
     if created and resource is not None:
         resource = {**resource, "id": name.partition("/")[2]}
     url = name
-    if conditional or entry.read is not None:
-        path = entry.read or entry.type
-        url = f"{path}?{linked.query}" if linked.query else path
+    if is_conditional or entry.read_path is not None:
+        path = entry.read_path or entry.type
+        url = f"{path}?{rewritten.query}" if rewritten.query else path
     method = "PUT" if created else entry.method
     request = {
         "method": method,
@@ -117,9 +123,9 @@ def _sent(
         "ifMatch": entry.if_match,
         "ifNoneMatch": entry.if_none_match,
         "ifModifiedSince": entry.if_modified_since,
-        "ifNoneExist": linked.if_none_exist,
+        "ifNoneExist": rewritten.if_none_exist,
     }
-    body: dict[str, object] = {"fullUrl": name} if conditional else {}
+    body: dict[str, object] = {"fullUrl": name} if is_conditional else {}
     if resource is not None:
         body["resource"] = resource
     body["request"] = {key: value for key, value in request.items() if value is not None}
@@ -132,11 +138,11 @@ def _sent(
         created=created,
         awaits=tuple(sorted(awaits)),
         body=decimal_json.Raw(decimal_json.encode(body)),
-        condition=linked.condition,
+        condition=rewritten.condition,
         source_version=None
-        if created or entry.read is not None
-        else source_version_of(entry, order),
+        if created or entry.read_path is not None
+        else derive_source_version(entry, write_order),
         same=same,
-        sole=tuple(linked.sole),
-        notes=tuple(linked.notes),
+        sole=tuple(rewritten.sole),
+        notes=tuple(rewritten.notes),
     )

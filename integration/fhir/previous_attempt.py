@@ -24,9 +24,9 @@ _CONFLICT = 409
 _NUMBERS = (int, float, Decimal)
 
 # Answers that say nothing of the question.
-_PASSING = (401, 403, 408, 409, 429)
+_INCONCLUSIVE = (401, 403, 408, 409, 429)
 
-LEFT_ALONE = Issue(
+SUPERSEDED = Issue(
     "conflict",
     "superseded: changed since this write was first tried, and left as it is",
     severity="warning",
@@ -42,18 +42,20 @@ _META = {"versionId", "lastUpdated"}
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class UnconfirmedEntry:
     """One entry of which an earlier try's end is not known."""
 
     entry: UnitEntry
     name: str  # Type/id
-    since: float  # when that try began, seconds since 1970
+    attempted_at: float  # when that try began, seconds since 1970
     resource: dict[str, Any] | None  # as it was sent
-    own: str | None = None  # the version that an earlier entry of the delivery has made of it
+    delivery_version: str | None = (
+        None  # the version that an earlier entry of the delivery has made of it
+    )
 
 
-def proven(
-    asked: Sequence[Asked], answers: Sequence[Any], *, atomic: bool, repeat: bool
+def find_settled(
+    unconfirmed: Sequence[UnconfirmedEntry], responses: Sequence[Any], *, atomic: bool, repeat: bool
 ) -> dict[int, EntryResult] | None:
     """The answers to `units.reads` of their names: which need not, or must not, be sent?
 
@@ -62,54 +64,68 @@ def proven(
     None when the server has not said of every one that it is there, or is not: that is no leave
     to write.
     """
-    pairs = list(zip(asked, answers, strict=False))
-    if any(entry_results.status_of(answer) not in (200, 404, 410) for _, answer in pairs):
+    pairs = list(zip(unconfirmed, responses, strict=False))
+    if any(entry_results.get_status(response) not in (200, 404, 410) for _, response in pairs):
         return None
-    if atomic and any(_is_ours(one, answer, repeat) for one, answer in pairs):
-        return {one.entry.position: _done(one, answer) for one, answer in pairs}
-    verdicts = {
-        one.entry.position: _verdict(one, answer)
-        for one, answer in pairs
-        if not (atomic and _is_no_news(one, answer))
+    if atomic and any(_is_ours(entry, response, repeat) for entry, response in pairs):
+        return {
+            entry.entry.position: _build_done_result(entry, response) for entry, response in pairs
+        }
+    results = {
+        entry.entry.position: _settle_entry(entry, response)
+        for entry, response in pairs
+        if not (atomic and _is_harmless_to_repeat(entry, response))
     }
-    return {position: verdict for position, verdict in verdicts.items() if verdict}
+    return {position: result for position, result in results.items() if result}
 
 
-def _is_ours(one: Asked, answer: Any, repeat: bool) -> bool:
+def _is_ours(entry: UnconfirmedEntry, response: Any, repeat: bool) -> bool:
     """Whether only this try of the entry can have made it so."""
-    status = entry_results.status_of(answer)
-    if one.entry.created:
+    status = entry_results.get_status(response)
+    if entry.entry.created:
         return status != 404 and not repeat  # nobody else knows the id
-    current = answer.get("resource")
-    return status == 200 and _is_same(one.resource, current) and _is_newer(current, one.since)
+    current = response.get("resource")
+    return (
+        status == 200
+        and _is_same(entry.resource, current)
+        and _is_newer(current, entry.attempted_at)
+    )
 
 
-def _is_no_news(one: Asked, answer: Any) -> bool:
+def _is_harmless_to_repeat(entry: UnconfirmedEntry, response: Any) -> bool:
     """As it was wanted, but perhaps before the try: to be sent with the rest, and harmless."""
-    if one.entry.created:
+    if entry.entry.created:
         return False
-    gone = entry_results.status_of(answer) != 200
-    return gone or _is_same(one.resource, answer.get("resource"))
+    is_gone = entry_results.get_status(response) != 200
+    return is_gone or _is_same(entry.resource, response.get("resource"))
 
 
-def _verdict(one: Asked, answer: Any) -> EntryResult | None:
+def _settle_entry(entry: UnconfirmedEntry, response: Any) -> EntryResult | None:
     """None: it must be sent."""
-    entry, status, current = one.entry, entry_results.status_of(answer), answer.get("resource")
-    if entry.created:
-        return _done(one, answer) if status != 404 else None
+    unit_entry, status, current = (
+        entry.entry,
+        entry_results.get_status(response),
+        response.get("resource"),
+    )
+    if unit_entry.created:
+        return _build_done_result(entry, response) if status != 404 else None
     if status != 200:
-        return _done(one, answer) if entry.method == "DELETE" else None
-    if _is_same(one.resource, current):
-        return _done(one, answer)
-    ours_before = one.own is not None and _version(current) == one.own
-    if ours_before or not _is_newer(current, one.since):
+        return _build_done_result(entry, response) if unit_entry.method == "DELETE" else None
+    if _is_same(entry.resource, current):
+        return _build_done_result(entry, response)
+    is_delivery_version = (
+        entry.delivery_version is not None and _get_version(current) == entry.delivery_version
+    )
+    if is_delivery_version or not _is_newer(current, entry.attempted_at):
         return None
-    if entry.method == "PATCH":
-        return entry_results.noted(_done(one, answer), _UNCLEAR)
-    return left_alone(entry, one.name)
+    if unit_entry.method == "PATCH":
+        return entry_results.add_issue(_build_done_result(entry, response), _UNCLEAR)
+    return build_superseded_result(unit_entry, entry.name)
 
 
-def left_alone(entry: UnitEntry, name: str | None, issue: Issue = LEFT_ALONE) -> EntryResult:
+def build_superseded_result(
+    entry: UnitEntry, name: str | None, issue: Issue = SUPERSEDED
+) -> EntryResult:
     """An entry that is not sent, because a later write stands; `name`: of what."""
     return EntryResult(
         entry.position,
@@ -121,13 +137,17 @@ def left_alone(entry: UnitEntry, name: str | None, issue: Issue = LEFT_ALONE) ->
     )
 
 
-def _done(one: Asked, answer: Any) -> EntryResult:
+def _build_done_result(entry: UnconfirmedEntry, response: Any) -> EntryResult:
     """What somebody has deleted, or made again, since then is not ours to bring back."""
-    entry = one.entry
-    if entry.method == "DELETE":
-        return EntryResult(entry.position, 204, entry.full_url)
-    read = entry_results.of_entry(entry, answer) if entry_results.status_of(answer) == 200 else None
-    return read or EntryResult(entry.position, 200, entry.full_url, location=one.name)
+    unit_entry = entry.entry
+    if unit_entry.method == "DELETE":
+        return EntryResult(unit_entry.position, 204, unit_entry.full_url)
+    result = (
+        entry_results.read_entry_response(unit_entry, response)
+        if entry_results.get_status(response) == 200
+        else None
+    )
+    return result or EntryResult(unit_entry.position, 200, unit_entry.full_url, location=entry.name)
 
 
 def _is_same(ours: Mapping[str, Any] | None, theirs: Any) -> bool:
@@ -145,13 +165,13 @@ def _is_same(ours: Mapping[str, Any] | None, theirs: Any) -> bool:
 
 def _has_meta(ours: Any, theirs: Any) -> bool:
     """Tags and the like are added to those that are there: https://hl7.org/fhir/R4/http.html#update"""
-    wanted = {n: v for n, v in ours.items() if n not in _META} if isinstance(ours, dict) else {}
-    have = theirs if isinstance(theirs, dict) else {}
+    required = {n: v for n, v in ours.items() if n not in _META} if isinstance(ours, dict) else {}
+    present = theirs if isinstance(theirs, dict) else {}
     return all(
-        all(any(_is_alike(item, other) for other in have.get(name, [])) for item in value)
-        if isinstance(value, list) and isinstance(have.get(name, []), list)
-        else _is_alike(value, have.get(name))
-        for name, value in wanted.items()
+        all(any(_is_alike(item, other) for other in present.get(name, [])) for item in value)
+        if isinstance(value, list) and isinstance(present.get(name, []), list)
+        else _is_alike(value, present.get(name))
+        for name, value in required.items()
     )
 
 
@@ -165,7 +185,7 @@ def _is_alike(ours: Any, theirs: Any) -> bool:
     if isinstance(ours, list) and isinstance(theirs, list):
         return len(ours) == len(theirs) and all(map(_is_alike, ours, theirs))
     if isinstance(ours, str) and isinstance(theirs, str):
-        return ours == theirs or _is_followed(ours, theirs)
+        return ours == theirs or _is_followed_placeholder(ours, theirs)
     if isinstance(ours, bool) or isinstance(theirs, bool):
         return ours is theirs
     if isinstance(ours, _NUMBERS) and isinstance(theirs, _NUMBERS):
@@ -180,13 +200,13 @@ def _is_equal(ours: int | float | Decimal, theirs: int | float | Decimal) -> boo
         return ours == theirs
 
 
-def _is_followed(ours: str, theirs: str) -> bool:
+def _is_followed_placeholder(ours: str, theirs: str) -> bool:
     around = PLACEHOLDER.split(ours.encode())
     pattern = rb"[A-Za-z]+/[A-Za-z0-9.-]+".join(map(re.escape, around))
     return len(around) > 1 and re.fullmatch(pattern, theirs.encode()) is not None
 
 
-def _version(resource: Any) -> Any:
+def _get_version(resource: Any) -> Any:
     meta = resource.get("meta") if isinstance(resource, dict) else None
     return meta.get("versionId") if isinstance(meta, dict) else None
 
@@ -196,29 +216,29 @@ def _is_newer(current: Any, since: float) -> bool:
     meta = current.get("meta") if isinstance(current, dict) else None
     stated = meta.get("lastUpdated") if isinstance(meta, dict) else None
     try:
-        moment = datetime.fromisoformat(stated) if isinstance(stated, str) else None
+        updated = datetime.fromisoformat(stated) if isinstance(stated, str) else None
     except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
+        updated = None
+    if updated is None or updated.tzinfo is None:
         return True
-    return moment.timestamp() >= since
+    return updated.timestamp() >= since
 
 
-def matches(query: str, answer: Any) -> list[str] | None:
+def list_matches(query: str, response: Any) -> list[str] | None:
     """Type/id of what a search found, without what it includes; None: it was not answered.
 
     A search that the server refuses finds nothing: it will refuse the condition as well.
     """
-    status = entry_results.status_of(answer)
-    if status is not None and 400 <= status < 500 and status not in _PASSING:
+    status = entry_results.get_status(response)
+    if status is not None and 400 <= status < 500 and status not in _INCONCLUSIVE:
         return []
-    bundle = answer.get("resource") if isinstance(answer, dict) else None
+    bundle = response.get("resource") if isinstance(response, dict) else None
     entries = bundle.get("entry", []) if isinstance(bundle, dict) else None
     if status != 200 or not isinstance(entries, list):
         return None
     kind = query.partition("?")[0]
     resources = (entry.get("resource") for entry in entries if isinstance(entry, dict))
-    return [f"{kind}/{found['id']}" for found in resources if _is_match(found, kind)]
+    return [f"{kind}/{resource['id']}" for resource in resources if _is_match(resource, kind)]
 
 
 def _is_match(resource: Any, kind: str) -> TypeGuard[dict[str, Any]]:

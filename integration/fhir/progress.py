@@ -19,78 +19,86 @@ class Progress:
     """What is settled; the journal holds the same."""
 
     settled: dict[int, EntryResult] = field(default_factory=dict)
-    answers: dict[str, str] = field(default_factory=dict)  # Type/id by placeholder
+    identities: dict[str, str] = field(default_factory=dict)  # Type/id by placeholder
     broken: bool = False  # a part of a split transaction was refused
 
-    def remember(self, unit: Unit, outcomes: Iterable[EntryResult]) -> None:
+    def record(self, unit: Unit, results: Iterable[EntryResult]) -> None:
         """Outcomes of the unit are settled."""
-        names = targets(unit)
-        for item in outcomes:
+        names = map_targets(unit)
+        for item in results:
             self.settled[item.position] = item
             target = names[item.position]
-            if (item.written or item.superseded) and item.location and "/" not in target:
-                self.answers[target] = identity(item, target)
-            if not (item.written or item.superseded) and unit.kind == "transaction":
+            if (item.is_written or item.superseded) and item.location and "/" not in target:
+                self.identities[target] = get_identity(item, target)
+            if not (item.is_written or item.superseded) and unit.kind == "transaction":
                 self.broken = True
 
-    def left(self, unit: Unit) -> list[UnitEntry]:
+    def list_unsettled(self, unit: Unit) -> list[UnitEntry]:
         """Its entries that are not settled."""
         return [entry for entry in unit.entries if entry.position not in self.settled]
 
-    def written(self, unit: Unit) -> dict[int, bool]:
+    def map_written(self, unit: Unit) -> dict[int, bool]:
         """Of its settled entries: whether the server holds what they say."""
         settled = {n: self.settled.get(n) for entry in unit.entries for n in entry.positions}
-        return {n: item.written for n, item in settled.items() if item is not None}
+        return {n: item.is_written for n, item in settled.items() if item is not None}
 
-    def blocked(self, unit: Unit) -> list[EntryResult]:
+    def refuse_blocked(self, unit: Unit) -> list[EntryResult]:
         """Entries that cannot go because of what became of earlier ones."""
-        todo = self.left(unit)
+        todo = self.list_unsettled(unit)
         if self.broken and unit.kind == "transaction":
-            return not_sent(todo, "not sent: an earlier part of the transaction was refused")
+            return refuse_dependents(
+                todo, "not sent: an earlier part of the transaction was refused"
+            )
         inside = {entry.target for entry in todo} if unit.kind == "transaction" else set()
-        answered = self.answers.keys() | inside
-        lost = [entry for entry in todo if not answered >= set(entry.awaits)]
+        resolvable = self.identities.keys() | inside
+        blocked = [entry for entry in todo if not resolvable >= set(entry.awaits)]
         text = "not sent: it refers to an entry that was refused"
-        return not_sent(todo if unit.kind == "transaction" and lost else lost, text)
+        return refuse_dependents(todo if unit.kind == "transaction" and blocked else blocked, text)
 
-    def ambiguous(self, unit: Unit, doubtful: Sequence[UnitEntry]) -> list[EntryResult]:
+    def refuse_ambiguous(self, unit: Unit, ambiguous: Sequence[UnitEntry]) -> list[EntryResult]:
         """Refused as the server itself would; a transaction is refused with them."""
         issue = Issue("multiple-matches", "a conditional reference has more than one match")
-        refused = _refused(doubtful, issue, _PRECONDITION_FAILED)
-        if not (doubtful and unit.kind == "transaction"):
+        refused = _refuse(ambiguous, issue, _PRECONDITION_FAILED)
+        if not (ambiguous and unit.kind == "transaction"):
             return refused
-        rest = [entry for entry in self.left(unit) if entry not in doubtful]
-        return refused + not_sent(rest, "not sent: another entry of the transaction was refused")
+        rest = [entry for entry in self.list_unsettled(unit) if entry not in ambiguous]
+        return refused + refuse_dependents(
+            rest, "not sent: another entry of the transaction was refused"
+        )
 
 
-def targets(unit: Unit) -> dict[int, str]:
+def map_targets(unit: Unit) -> dict[int, str]:
     """What each of its entries writes, by position."""
     return {n: entry.target for entry in unit.entries for n in entry.positions}
 
 
-def identity(item: EntryResult, target: str) -> str:
+def get_identity(item: EntryResult, target: str) -> str:
     """Type/id of what was written."""
     return (item.location or target).partition("/_history/")[0]
 
 
-def not_sent(entries: Iterable[UnitEntry], text: str) -> list[EntryResult]:
+def refuse_dependents(entries: Iterable[UnitEntry], text: str) -> list[EntryResult]:
     """Refused because of what became of others."""
-    return _refused(entries, Issue("processing", text), _FAILED_DEPENDENCY)
+    return _refuse(entries, Issue("processing", text), _FAILED_DEPENDENCY)
 
 
-def born(entries: Sequence[UnitEntry], outcomes: Sequence[EntryResult]) -> dict[str, str | None]:
+def map_created(
+    entries: Sequence[UnitEntry], results: Sequence[EntryResult]
+) -> dict[str, str | None]:
     """What conditional entries have created: the stamp by Type/id."""
     conditional = {entry.position: entry for entry in entries if entry.condition}
     return {
-        identity(item, ""): conditional[item.position].source_version
-        for item in outcomes
+        get_identity(item, ""): conditional[item.position].source_version
+        for item in results
         if item.status == 201 and item.location and item.position in conditional
     }
 
 
-def _refused(entries: Iterable[UnitEntry], issue: Issue, status: int) -> list[EntryResult]:
+def _refuse(entries: Iterable[UnitEntry], issue: Issue, status: int) -> list[EntryResult]:
     return [
         item
         for entry in entries
-        for item in entry_results.spread(entry, entry_results.refused(entry, issue, status))
+        for item in entry_results.copy_to_duplicates(
+            entry, entry_results.refuse(entry, issue, status)
+        )
     ]

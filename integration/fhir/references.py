@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from integration.fhir.entries import Entry
-from integration.fhir.grammar import folded, literal
+from integration.fhir.grammar import fold_url, parse_literal
 
 # Elements of R4 whose type is uri, url, oid or uuid and which hold a link. Left out on purpose:
 # those that name a thing (system, implicitRules, meta.profile, code) and those for definitions.
@@ -26,7 +26,7 @@ URI_ELEMENTS = frozenset(
     """.split()
 )
 
-_LINKING = URI_ELEMENTS | {"div"}
+_LINK_ELEMENTS = URI_ELEMENTS | {"div"}
 
 # No attribute holds a bare `<`, and without it the search is linear:
 # https://www.w3.org/TR/xml/#NT-AttValue
@@ -49,30 +49,30 @@ URI_PARAMETERS = frozenset(
 )
 
 # (element name, value) -> the value to write, the very same object when nothing changes
-Link = Callable[[str, str], str]
+RewriteLink = Callable[[str, str], str]
 
 
 @dataclass(frozen=True, slots=True)
-class Index:
+class LinkIndex:
     """The entries of one delivery by what links may call them."""
 
     by_url: dict[str, int]
     by_identity: dict[str, list[int]]
 
 
-def index(entries: Iterable[Entry]) -> Index:
+def build_index(entries: Iterable[Entry]) -> LinkIndex:
     """Look-up tables over full urls and over Type/id."""
     by_url: dict[str, int] = {}
     by_identity: dict[str, list[int]] = {}
     for entry in entries:
         if entry.full_url:
-            by_url[folded(entry.full_url)] = entry.position
+            by_url[fold_url(entry.full_url)] = entry.position
         if entry.identity:
             by_identity.setdefault(entry.identity, []).append(entry.position)
-    return Index(by_url, by_identity)
+    return LinkIndex(by_url, by_identity)
 
 
-def resolve(link: str, container: Entry, known: Index) -> tuple[int, str] | None:
+def resolve(link: str, container: Entry, index: LinkIndex) -> tuple[int, str] | None:
     """The position of the entry that `link` means and the suffix to keep, or None.
 
     https://hl7.org/fhir/R4/bundle.html#references; what the specification leaves open (a relative
@@ -82,42 +82,44 @@ def resolve(link: str, container: Entry, known: Index) -> tuple[int, str] | None
         return None
     target, mark, fragment = link.partition("#")
     suffix = mark + fragment
-    position = known.by_url.get(folded(target))
+    position = index.by_url.get(fold_url(target))
     if position is not None:
         return position, suffix
-    parsed = literal(target)
+    parsed = parse_literal(target)
     if parsed is None:
         return None
     root, identity, version = parsed
-    position = known.by_url.get(root + identity) if root else _relative(identity, container, known)
+    position = (
+        index.by_url.get(root + identity) if root else _resolve_relative(identity, container, index)
+    )
     return None if position is None else (position, version + suffix)
 
 
-def _relative(identity: str, container: Entry, known: Index) -> int | None:
-    home = literal(container.full_url) if container.full_url else None
+def _resolve_relative(identity: str, container: Entry, index: LinkIndex) -> int | None:
+    home = parse_literal(container.full_url) if container.full_url else None
     if home and home[0]:
-        position = known.by_url.get(home[0] + identity)
+        position = index.by_url.get(home[0] + identity)
         if position is not None:
             return position
-    candidates = known.by_identity.get(identity, ())
+    candidates = index.by_identity.get(identity, ())
     return candidates[0] if len(candidates) == 1 else None
 
 
-def in_query(query: str, link: Link) -> str:
+def rewrite_query(query: str, link: RewriteLink) -> str:
     """A search with its placeholders passed through `link`; they may be percent-encoded."""
     if _URN.search(query) is None:
         return query
-    return "&".join(_parameter(part, link) for part in query.split("&"))
+    return "&".join(_rewrite_parameter(part, link) for part in query.split("&"))
 
 
-def relink(resource: dict[str, Any], link: Link) -> dict[str, Any]:
+def rewrite_resource(resource: dict[str, Any], link: RewriteLink) -> dict[str, Any]:
     """The resource with its links rewritten. Its own canonical url is its name, not a link."""
-    new: dict[str, Any] = rewrite(resource, link)
+    new: dict[str, Any] = rewrite_links(resource, link)
     name = resource.get("url")
     return {**new, "url": name} if new.get("url") is not name else new
 
 
-def rewrite(node: Any, link: Link, element: str = "") -> Any:
+def rewrite_links(node: Any, link: RewriteLink, element: str = "") -> Any:
     """The same JSON with every link passed through `link`; untouched parts are shared, not copied.
 
     Recursive: callers have refused what is nested beyond exact_json.MAX_DEPTH. Most of the time
@@ -127,19 +129,19 @@ def rewrite(node: Any, link: Link, element: str = "") -> Any:
     if type(node) is dict:
         for name, value in node.items():
             kind = type(value)
-            if kind is str and name not in _LINKING:
+            if kind is str and name not in _LINK_ELEMENTS:
                 continue
             new = value
             if kind is dict or kind is list:
-                new = rewrite(value, link, name)
+                new = rewrite_links(value, link, name)
             elif kind is str:
-                new = link(name, value) if name != "div" else _narrative(value, link)
+                new = link(name, value) if name != "div" else _rewrite_narrative(value, link)
             if new is not value:
                 changed = changed or node.copy()
                 changed[name] = new
     elif type(node) is list:
         for number, value in enumerate(node):
-            new = rewrite(value, link, element)
+            new = rewrite_links(value, link, element)
             if new is not value:
                 changed = changed or node.copy()
                 changed[number] = new
@@ -148,20 +150,20 @@ def rewrite(node: Any, link: Link, element: str = "") -> Any:
     return changed or node
 
 
-def _parameter(part: str, link: Link) -> str:
+def _rewrite_parameter(part: str, link: RewriteLink) -> str:
     name, mark, value = part.partition("=")
     if not URI_PARAMETERS.isdisjoint(re.split(r"[.:]", unquote(name))):
         return part
-    return f"{name}{mark}{_URN.sub(lambda match: _searched(match[0], link), value)}"
+    return f"{name}{mark}{_URN.sub(lambda match: _rewrite_urn(match[0], link), value)}"
 
 
-def _searched(written: str, link: Link) -> str:
-    value = unquote(written)
+def _rewrite_urn(urn: str, link: RewriteLink) -> str:
+    value = unquote(urn)
     new = link("query", value)
-    return written if new == value else new
+    return urn if new == value else new
 
 
-def _narrative(div: str, link: Link) -> str:
+def _rewrite_narrative(div: str, link: RewriteLink) -> str:
     # A link is an attribute. Most narratives have none but their namespace, and to look for one
     # character costs a fraction of looking for a word, in what is most of the text of a bundle.
     if div.find("=", len(_XHTML) if div.startswith(_XHTML) else 0) < 0:
@@ -169,9 +171,9 @@ def _narrative(div: str, link: Link) -> str:
     if "href" not in div and "src" not in div:
         return div
 
-    def replaced(match: re.Match[str]) -> str:
+    def replace_href(match: re.Match[str]) -> str:
         quoted = match[2]
         return f"{match[1]}{quoted[0]}{link('div', quoted[1:-1])}{quoted[0]}"
 
-    new = _HREF.sub(replaced, div)
+    new = _HREF.sub(replace_href, div)
     return div if new == div else new

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 from integration.core.errors import Issue, Rejected
 from integration.fhir import patches
-from integration.fhir.entries import Entry, condition_of, inner_resource, with_id
+from integration.fhir.entries import Entry, check_inner_resource, parse_condition, set_id
 from integration.fhir.grammar import is_id, is_type
 
 METHODS = ("POST", "PUT", "DELETE", "PATCH", "GET", "HEAD")
@@ -26,14 +26,14 @@ _NO_CRITERIA = re.compile(
 )
 
 
-def requested(position: int, value: Any) -> Entry:
+def read_batch_entry(position: int, value: Any) -> Entry:
     """The entry of a batch: https://hl7.org/fhir/R4/bundle.html#invs"""
-    where, value = checked_entry(position, value)
-    request = request_of(value, where)
-    method = method_of(request, where)
-    type_, path, query = _address(method, request.get("url"), f"{where}.request.url")
+    where, value = check_entry(position, value)
+    request = get_request(value, where)
+    method = get_method(request, where)
+    type_, path, query = _parse_url(method, request.get("url"), f"{where}.request.url")
     identifier = None if method in _READS else path.partition("/")[2] or None
-    none_exist = _text(request, "ifNoneExist", where)
+    none_exist = _get_text(request, "ifNoneExist", where)
     if none_exist is not None and method != "POST":
         text = "ifNoneExist belongs to a create"
         raise Rejected(Issue("value", text, f"{where}.request.ifNoneExist"))
@@ -44,20 +44,20 @@ def requested(position: int, value: Any) -> Entry:
         type_,
         identifier,
         query,
-        _resource(value, method, type_, identifier, where),
-        full_url_of(value, where),
-        if_match=_text(request, "ifMatch", where),
-        if_none_match=_text(request, "ifNoneMatch", where),
-        if_none_exist=condition_of(none_exist, type_, f"{where}.request.ifNoneExist"),
-        if_modified_since=_text(request, "ifModifiedSince", where),
-        read=path if method in _READS else None,
+        _read_resource(value, method, type_, identifier, where),
+        get_full_url(value, where),
+        if_match=_get_text(request, "ifMatch", where),
+        if_none_match=_get_text(request, "ifNoneMatch", where),
+        if_none_exist=parse_condition(none_exist, type_, f"{where}.request.ifNoneExist"),
+        if_modified_since=_get_text(request, "ifModifiedSince", where),
+        read_path=path if method in _READS else None,
     )
 
 
-def requested_together(position: int, value: Any) -> Entry:
+def read_transaction_entry(position: int, value: Any) -> Entry:
     """The entry of a transaction."""
-    entry = requested(position, value)
-    if entry.method == "DELETE" and entry.conditional:
+    entry = read_batch_entry(position, value)
+    if entry.method == "DELETE" and entry.is_conditional:
         text = (
             "the FHIR server takes no conditional delete in a transaction: "
             "send it in a batch, or delete by id"
@@ -66,7 +66,7 @@ def requested_together(position: int, value: Any) -> Entry:
     return entry
 
 
-def checked_entry(position: int, value: Any) -> tuple[str, dict[str, Any]]:
+def check_entry(position: int, value: Any) -> tuple[str, dict[str, Any]]:
     """Where it stands, and itself: a JSON object."""
     where = f"Bundle.entry[{position}]"
     if not isinstance(value, dict):
@@ -74,7 +74,7 @@ def checked_entry(position: int, value: Any) -> tuple[str, dict[str, Any]]:
     return where, value
 
 
-def request_of(value: dict[str, Any], where: str) -> dict[str, Any]:
+def get_request(value: dict[str, Any], where: str) -> dict[str, Any]:
     """bdl-3: https://hl7.org/fhir/R4/bundle.html#invs"""
     request = value.get("request")
     if not isinstance(request, dict):
@@ -83,7 +83,7 @@ def request_of(value: dict[str, Any], where: str) -> dict[str, Any]:
     return request
 
 
-def full_url_of(value: dict[str, Any], where: str) -> str | None:
+def get_full_url(value: dict[str, Any], where: str) -> str | None:
     """What links inside the bundle may call the entry."""
     full_url = value.get("fullUrl")
     if full_url is not None and not isinstance(full_url, str):
@@ -91,7 +91,7 @@ def full_url_of(value: dict[str, Any], where: str) -> str | None:
     return full_url
 
 
-def method_of(request: dict[str, Any], where: str) -> str:
+def get_method(request: dict[str, Any], where: str) -> str:
     """One of FHIR's methods, whether carried or not."""
     method = request.get("method")
     if not isinstance(method, str) or method not in METHODS:
@@ -100,7 +100,7 @@ def method_of(request: dict[str, Any], where: str) -> str:
     return method
 
 
-def _address(method: str, url: Any, where: str) -> tuple[str, str, str | None]:
+def _parse_url(method: str, url: Any, where: str) -> tuple[str, str, str | None]:
     """(type, path, query) of request.url, which is relative to the FHIR server's base."""
     if not isinstance(url, str) or not url:
         raise Rejected(Issue("required", "request.url is missing", where))
@@ -118,13 +118,13 @@ def _address(method: str, url: Any, where: str) -> tuple[str, str, str | None]:
         text = "operations are not carried, nor searches by POST"
         raise Rejected(Issue("not-supported", text, where), status=422)
     if method in _READS:
-        _read(rest, where)
+        _check_read(rest, where)
     else:
-        _written(method, rest, query if mark else None, where)
+        _check_write(method, rest, query if mark else None, where)
     return type_, path, query or None
 
 
-def _read(rest: list[str], where: str) -> None:
+def _check_read(rest: list[str], where: str) -> None:
     """https://hl7.org/fhir/R4/http.html#3.1.0 -- search, read, vread, and the history of one."""
     named = rest[:1] + rest[2:3]
     if len(rest) > 3 or rest[1:2] not in ([], ["_history"]) or not all(map(is_id, named)):
@@ -132,7 +132,7 @@ def _read(rest: list[str], where: str) -> None:
         raise Rejected(Issue("value", text, where))
 
 
-def _written(method: str, rest: list[str], query: str | None, where: str) -> None:
+def _check_write(method: str, rest: list[str], query: str | None, where: str) -> None:
     if len(rest) > 1 or not all(map(is_id, rest)):
         text = "request.url must be Type or Type/id, an id 1 to 64 letters, digits, - and ."
         raise Rejected(Issue("value", text, where))
@@ -144,19 +144,19 @@ def _written(method: str, rest: list[str], query: str | None, where: str) -> Non
     if (not rest) == (not query) or (rest and query is not None):
         text = f"{method} wants Type/id or Type?query, and no parameters beside an id"
         raise Rejected(Issue("value", text, where))
-    if query and method != "PUT" and not _selective(query):
+    if query and method != "PUT" and not _has_criterion(query):
         text = f"{method} Type?query needs a criterion: this would be every resource of the type"
         raise Rejected(Issue("value", text, where))
 
 
-def _selective(query: str) -> bool:
+def _has_criterion(query: str) -> bool:
     """Whether every parameter is a criterion or control, and one at least a criterion."""
     parameters = parse_qsl(query, keep_blank_values=True)
     criteria = [pair for pair in parameters if not _NO_CRITERIA.fullmatch(pair[0])]
     return bool(criteria) and all(name and value for name, value in criteria)
 
 
-def _resource(
+def _read_resource(
     value: dict[str, Any], method: str, type_: str, identifier: str | None, where: str
 ) -> dict[str, Any] | None:
     if method not in ("POST", "PUT", "PATCH"):
@@ -164,15 +164,15 @@ def _resource(
     if "resource" not in value:
         raise Rejected(Issue("required", f"{method} needs a resource", where))
     where = f"{where}.resource"
-    resource = inner_resource(value["resource"], where)
+    resource = check_inner_resource(value["resource"], where)
     if method == "PATCH":
-        return patches.checked(resource, where)
+        return patches.check_patch(resource, where)
     if resource["resourceType"] != type_:
         raise Rejected(Issue("invalid", "resourceType differs from the type in request.url", where))
-    return with_id(resource, identifier, f"{where}.id") if identifier else resource
+    return set_id(resource, identifier, f"{where}.id") if identifier else resource
 
 
-def _text(request: dict[str, Any], name: str, where: str) -> str | None:
+def _get_text(request: dict[str, Any], name: str, where: str) -> str | None:
     value = request.get(name)
     if value is not None and (not isinstance(value, str) or not value):
         raise Rejected(Issue("value", f"{name} must be a string", f"{where}.request.{name}"))

@@ -12,17 +12,17 @@ Parameters = tuple[tuple[str, str], ...]
 _SPECIAL = re.compile(r"[\\$,|]")
 
 
-def escaped(value: str) -> str:
+def escape(value: str) -> str:
     """A value that stands for itself alone."""
     return _SPECIAL.sub(lambda match: f"\\{match[0]}", value)
 
 
-def any_of(values: Iterable[str]) -> str:
+def join_or(values: Iterable[str]) -> str:
     """One of these: each is escaped."""
-    return ",".join(map(escaped, values))
+    return ",".join(map(escape, values))
 
 
-def address(type_: str, parameters: Iterable[tuple[str, str]]) -> str:
+def build_path(type_: str, parameters: Iterable[tuple[str, str]]) -> str:
     """Relative to the server's."""
     text = "&".join(
         f"{quote(name, safe=':')}={quote(value, safe='')}" for name, value in parameters

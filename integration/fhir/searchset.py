@@ -14,18 +14,18 @@ Searchset = Mapping[str, Any]
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 
 
-def is_searchset(found: object) -> bool:
+def is_searchset(value: object) -> bool:
     """Whether it has the shape of one, as far as anybody here reads it."""
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         return False
-    entries, links = found.get("entry", []), found.get("link", [])
+    entries, links = value.get("entry", []), value.get("link", [])
     if not (isinstance(entries, list) and isinstance(links, list)):
         return False
     resources = (entry.get("resource", {}) for entry in entries if isinstance(entry, dict))
-    return all(isinstance(each, dict) for each in (*entries, *links, *resources))
+    return all(isinstance(value_inside, dict) for value_inside in (*entries, *links, *resources))
 
 
-def matches(type_: str, searchset: Searchset) -> Iterator[dict[str, Any]]:
+def list_matches(type_: str, searchset: Searchset) -> Iterator[dict[str, Any]]:
     """What was searched, without what was only included or said about it."""
     for entry in searchset.get("entry", ()):
         resource = entry.get("resource", {})
@@ -33,7 +33,7 @@ def matches(type_: str, searchset: Searchset) -> Iterator[dict[str, Any]]:
             yield resource
 
 
-def next_path(searchset: Searchset, name: str, base: str) -> str | None:
+def find_next_path(searchset: Searchset, name: str, base: str) -> str | None:
     """The address of the next page, relative to the server's. The token goes with it, so it goes
     nowhere else: raises Misconfigured. https://hl7.org/fhir/R4/http.html#paging"""
     for link in searchset.get("link", ()):

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from integration.fhir.prepare import Prepared
+from integration.fhir.prepare import PreparedEntry
 
-_ByType = Mapping[str, Sequence[Prepared]]
+_ByType = Mapping[str, Sequence[PreparedEntry]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,31 +25,31 @@ class _Edges:
     waits: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
 
 
-def in_sequence(items: Sequence[Prepared], *, atomic: bool) -> list[Prepared]:
+def order_entries(items: Sequence[PreparedEntry], *, atomic: bool) -> list[PreparedEntry]:
     """The same entries, each with all that it must come after."""
     edges = _Edges()
-    writes: dict[str, list[Prepared]] = defaultdict(list)
+    writes: dict[str, list[PreparedEntry]] = defaultdict(list)
     last: dict[str, int] = {}
     for item in items:
-        if item.sent.reads:
+        if item.unit_entry.is_read:
             continue
         # The same resource again (a batch, NDJSON): later entries come after earlier ones.
-        position, resource = item.entry.position, item.resource
+        position, resource = item.entry.position, item.resource_key
         if resource in last:
             edges.after[position].add(last[resource])
         last[resource] = position
         writes[item.entry.type].append(item)
     for group in writes.values():
-        _find(group, edges)
-    _search(items, writes, edges)
-    _read(items, writes, last, edges)
+        _order_conditional(group, edges)
+    _order_searches(items, writes, edges)
+    _order_reads(items, writes, last, edges)
     return [
-        _after(item, edges, atomic) if item.entry.position in edges.after else item
+        _add_edges(item, edges, atomic) if item.entry.position in edges.after else item
         for item in items
     ]
 
 
-def _after(item: Prepared, edges: _Edges, atomic: bool) -> Prepared:
+def _add_edges(item: PreparedEntry, edges: _Edges, atomic: bool) -> PreparedEntry:
     position = item.entry.position
     # Inside a transaction the server itself knows what it is about to write.
     waits = frozenset() if atomic else frozenset(edges.waits.get(position, ()))
@@ -57,24 +57,26 @@ def _after(item: Prepared, edges: _Edges, atomic: bool) -> Prepared:
     return replace(item, after=tuple(sorted(after)), waits=waits)
 
 
-def _find(group: Sequence[Prepared], edges: _Edges) -> None:
+def _order_conditional(group: Sequence[PreparedEntry], edges: _Edges) -> None:
     """Conditional deletes come before all else that writes the type, conditional patches after:
     which of the others they find, only the server knows. What is found or made by a condition
     comes after all deletes, since it must not be what is deleted then."""
-    finders = [item for item in group if item.entry.conditional]
-    deletes = _positions(item for item in finders if item.sent.method == "DELETE")
-    patches = _positions(item for item in finders if item.sent.method == "PATCH")
-    _row(deletes, edges)
-    _row(patches, edges)
-    plain = _positions(item for item in group if item.sent.method == "DELETE")
+    finders = [item for item in group if item.entry.is_conditional]
+    deletes = _list_positions(item for item in finders if item.unit_entry.method == "DELETE")
+    patches = _list_positions(item for item in finders if item.unit_entry.method == "PATCH")
+    _chain(deletes, edges)
+    _chain(patches, edges)
+    plain = _list_positions(item for item in group if item.unit_entry.method == "DELETE")
     apart = {*deletes, *patches}
-    gone = [*deletes, *(n for n in plain if n not in apart)]
-    seekers = _positions(item for item in finders if item.sent.method != "DELETE")
-    if gone and seekers:
-        _row(gone, edges)
-        for position in seekers:
-            edges.after[position].add(gone[-1])
-    others = [n for n in _positions(group) if n not in apart] if apart else []
+    all_deletes = [*deletes, *(n for n in plain if n not in apart)]
+    conditional_writes = _list_positions(
+        item for item in finders if item.unit_entry.method != "DELETE"
+    )
+    if all_deletes and conditional_writes:
+        _chain(all_deletes, edges)
+        for position in conditional_writes:
+            edges.after[position].add(all_deletes[-1])
+    others = [n for n in _list_positions(group) if n not in apart] if apart else []
     if deletes:
         for position in [*others, *patches[:1]]:
             edges.after[position].add(deletes[-1])
@@ -82,7 +84,7 @@ def _find(group: Sequence[Prepared], edges: _Edges) -> None:
         edges.after[patches[0]].update(others)
 
 
-def _search(items: Sequence[Prepared], writes: _ByType, edges: _Edges) -> None:
+def _order_searches(items: Sequence[PreparedEntry], writes: _ByType, edges: _Edges) -> None:
     """What refers to "the one that is found" waits until all that may be found is written; of
     what itself refers so, only for what the sender put before it, or no order would serve both."""
     last: dict[str, int] = {}
@@ -95,9 +97,9 @@ def _search(items: Sequence[Prepared], writes: _ByType, edges: _Edges) -> None:
                 edges.after[position].add(last[type_])
             else:
                 found += [
-                    each.entry.position
-                    for each in writes[type_]
-                    if not each.searches and each.sent.method != "DELETE"
+                    entry.entry.position
+                    for entry in writes[type_]
+                    if not entry.searches and entry.unit_entry.method != "DELETE"
                 ]
             edges.after[position].update(found)
             edges.waits[position].update(found)
@@ -106,36 +108,36 @@ def _search(items: Sequence[Prepared], writes: _ByType, edges: _Edges) -> None:
             new[item.entry.type].append(position)
 
 
-def _read(
-    items: Sequence[Prepared], writes: _ByType, last: Mapping[str, int], edges: _Edges
+def _order_reads(
+    items: Sequence[PreparedEntry], writes: _ByType, last: Mapping[str, int], edges: _Edges
 ) -> None:
     """A read by id comes after what may write that resource, a search after all that writes: it
     may follow references into any type."""
     finders = {
-        type_: _positions(item for item in group if item.entry.conditional)
+        type_: _list_positions(item for item in group if item.entry.is_conditional)
         for type_, group in writes.items()
     }
-    everything = _positions(item for group in writes.values() for item in group)
-    rows: dict[str, list[int]] = defaultdict(list)
+    everything = _list_positions(item for group in writes.values() for item in group)
+    chains: dict[str, list[int]] = defaultdict(list)
     for item in items:
-        if item.entry.read is None:
+        if item.entry.read_path is None:
             continue
-        position, (type_, *rest) = item.entry.position, item.entry.read.split("/")
+        position, (type_, *rest) = item.entry.position, item.entry.read_path.split("/")
         identity = "/".join((type_, *rest[:1]))
         before = finders.get(type_, []) if rest else everything
-        own = {last[identity]} if identity in last else set()
-        row = rows[type_ if rest else ""]
+        same_resource = {last[identity]} if identity in last else set()
+        chain = chains[type_ if rest else ""]
         # In a batch, a server may take the entries of a unit in any order.
-        edges.waits[position] |= own | (set() if row else set(before))
-        edges.after[position] |= own | set(row[-1:] or before)
+        edges.waits[position] |= same_resource | (set() if chain else set(before))
+        edges.after[position] |= same_resource | set(chain[-1:] or before)
         if before:
-            row.append(position)
+            chain.append(position)
 
 
-def _row(positions: Sequence[int], edges: _Edges) -> None:
+def _chain(positions: Sequence[int], edges: _Edges) -> None:
     for earlier, later in pairwise(positions):
         edges.after[later].add(earlier)
 
 
-def _positions(items: Iterable[Prepared]) -> list[int]:
+def _list_positions(items: Iterable[PreparedEntry]) -> list[int]:
     return [item.entry.position for item in items]

@@ -14,25 +14,25 @@ _DIGITS = 9
 _VERSION_DIGITS = 20
 
 
-def source_version_of(entry: Entry, order: str) -> str | None:
+def derive_source_version(entry: Entry, write_order: str) -> str | None:
     """Text whose order is that of the writes: "arrival" and "off" ask nothing of the source.
 
     https://hl7.org/fhir/R4/resource-definitions.html#Meta.versionId: whole numbers by convention
     alone, so that other versions stand nowhere.
     """
     meta = (entry.resource or {}).get("meta") if entry.method != "PATCH" else None
-    said = meta if isinstance(meta, dict) else {}
-    if order == "lastUpdated":
-        at = moment(said.get("lastUpdated") or entry.updated)
+    known_meta = meta if isinstance(meta, dict) else {}
+    if write_order == "lastUpdated":
+        at = normalize_instant(known_meta.get("lastUpdated") or entry.updated)
         return at and f"u:{at}"
-    if order == "version":
-        number = str(said.get("versionId") or entry.version)
+    if write_order == "version":
+        number = str(known_meta.get("versionId") or entry.version)
         whole = number.isascii() and number.isdigit() and len(number) <= _VERSION_DIGITS
         return f"v:{number:0>{_VERSION_DIGITS}}" if whole else None
     return None
 
 
-def moment(instant: object) -> str | None:
+def normalize_instant(instant: object) -> str | None:
     """An instant in UTC, every digit in its place."""
     try:
         read = datetime.fromisoformat(instant) if isinstance(instant, str) else None

@@ -12,8 +12,8 @@ from typing import Any
 from integration.core.errors import Issue, Rejected
 
 _STATUS = "Bundle.entry[0].resource"
-_ANSWERS = ("query-status", "query-event")
-_TYPES = ("event-notification", "handshake", "heartbeat", *_ANSWERS)
+_QUERY_TYPES = ("query-status", "query-event")
+_TYPES = ("event-notification", "handshake", "heartbeat", *_QUERY_TYPES)
 
 # Far above any count, far below what a table or an address could not hold.
 _MAX_DIGITS = 18
@@ -25,31 +25,31 @@ class SubscriptionStatus:
 
     type: str
     subscription: str
-    events: int | None  # since the subscription began
-    numbers: tuple[int, ...]  # of the events that it tells of
+    event_count: int | None  # since the subscription began
+    event_numbers: tuple[int, ...]  # of the events that it tells of
     focuses: tuple[str, ...]
 
     @property
-    def first(self) -> int | None:
+    def first_event(self) -> int | None:
         """The first event that it tells of; of a heartbeat, the one that will come next."""
         if self.type == "heartbeat":
-            return None if self.events is None else self.events + 1
-        return min(self.numbers, default=self.events)
+            return None if self.event_count is None else self.event_count + 1
+        return min(self.event_numbers, default=self.event_count)
 
     @property
-    def last(self) -> int:
+    def last_event(self) -> int:
         """The last event that has happened, as far as it says."""
-        return max(self.numbers, default=self.events or 0)
+        return max(self.event_numbers, default=self.event_count or 0)
 
 
-def missed(status: SubscriptionStatus, before: int) -> tuple[int, int] | None:
+def find_gap(status: SubscriptionStatus, last_received: int) -> tuple[int, int] | None:
     """The events between `before`, the last that was heard of, and this notification."""
-    if status.first is None or status.first <= before + 1:
+    if status.first_event is None or status.first_event <= last_received + 1:
         return None
-    return before + 1, status.first - 1
+    return last_received + 1, status.first_event - 1
 
 
-def told(gap: tuple[int, int]) -> str:
+def describe_gap(gap: tuple[int, int]) -> str:
     """A gap in words."""
     first, last = gap
     if first == last:
@@ -64,44 +64,44 @@ def read(value: Any) -> SubscriptionStatus:
     if not isinstance(resource, dict) or kind not in ("SubscriptionStatus", "Parameters"):
         text = "a notification begins with the status of its subscription"
         raise Rejected(Issue("invalid", text, _STATUS))
-    said = _of_parameters(resource) if kind == "Parameters" else resource
-    type_, subscription = said.get("type"), _reference(said.get("subscription"))
+    status = _convert_parameters(resource) if kind == "Parameters" else resource
+    type_, subscription = status.get("type"), _get_reference(status.get("subscription"))
     if type_ not in _TYPES:
         text = f"the type of a notification must be one of {', '.join(_TYPES)}"
         raise Rejected(Issue("value", text, _STATUS))
-    if type_ in _ANSWERS:
+    if type_ in _QUERY_TYPES:
         text = f"a {type_} is the answer to a question; only what a subscription sends is taken"
         raise Rejected(Issue("not-supported", text, _STATUS), status=422)
     if not subscription:
         text = "the status does not say of which subscription it is"
         raise Rejected(Issue("required", text, _STATUS))
-    listed = said.get("notificationEvent")
+    listed = status.get("notificationEvent")
     listed = listed if isinstance(listed, list) else []
     events = [event for event in listed if isinstance(event, dict)]
-    numbers = (_count(event.get("eventNumber"), "the number of an event") for event in events)
-    focuses = (_reference(event.get("focus")) for event in events)
+    numbers = (_parse_count(event.get("eventNumber"), "the number of an event") for event in events)
+    focuses = (_get_reference(event.get("focus")) for event in events)
     return SubscriptionStatus(
         str(type_),
         subscription,
-        _count(said.get("eventsSinceSubscriptionStart"), "the count of events"),
+        _parse_count(status.get("eventsSinceSubscriptionStart"), "the count of events"),
         tuple(number for number in numbers if number is not None),
         tuple(focus for focus in focuses if focus),
     )
 
 
-def _of_parameters(resource: dict[str, Any]) -> dict[str, Any]:
+def _convert_parameters(resource: dict[str, Any]) -> dict[str, Any]:
     """In the shape of the resource."""
-    parts = _parts(resource.get("parameter"))
-    said = dict(parts)
+    parts = _list_parts(resource.get("parameter"))
+    values = dict(parts)
     events = [
         dict(value)
         for name, value in parts
         if name == "notification-event" and isinstance(value, list)
     ]
     return {
-        "type": said.get("type"),
-        "subscription": said.get("subscription"),
-        "eventsSinceSubscriptionStart": said.get("events-since-subscription-start"),
+        "type": values.get("type"),
+        "subscription": values.get("subscription"),
+        "eventsSinceSubscriptionStart": values.get("events-since-subscription-start"),
         "notificationEvent": [
             {"eventNumber": event.get("event-number"), "focus": event.get("focus")}
             for event in events
@@ -109,29 +109,29 @@ def _of_parameters(resource: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _parts(listed: Any) -> list[tuple[str, Any]]:
+def _list_parts(listed: Any) -> list[tuple[str, Any]]:
     """(name, value) of each parameter; the value of one that has parts are these."""
     return [
-        (str(item.get("name")), _parts(item["part"]) if "part" in item else _value(item))
+        (str(item.get("name")), _list_parts(item["part"]) if "part" in item else _get_value(item))
         for item in (listed if isinstance(listed, list) else [])
         if isinstance(item, dict)
     ]
 
 
-def _value(parameter: dict[str, Any]) -> Any:
+def _get_value(parameter: dict[str, Any]) -> Any:
     return next((value for name, value in parameter.items() if name.startswith("value")), None)
 
 
-def _reference(value: Any) -> str | None:
+def _get_reference(value: Any) -> str | None:
     stated = value.get("reference") if isinstance(value, dict) else None
     return stated if isinstance(stated, str) else None
 
 
-def _count(value: Any, what: str) -> int | None:
+def _parse_count(value: Any, name: str) -> int | None:
     """An integer64 is a string in JSON: https://hl7.org/fhir/R5/json.html#primitive"""
     text = str(value) if isinstance(value, str | int) else ""
     if value is None:
         return None
     if not text.isascii() or not text.isdigit() or len(text) > _MAX_DIGITS:
-        raise Rejected(Issue("value", f"{what} must be a whole number", _STATUS))
+        raise Rejected(Issue("value", f"{name} must be a whole number", _STATUS))
     return int(text)

@@ -65,7 +65,7 @@ class UnitEntry:
         return [self.position, *(position for position, _ in self.same)]
 
     @property
-    def reads(self) -> bool:
+    def is_read(self) -> bool:
         """It changes nothing."""
         return self.method in ("GET", "HEAD")
 
@@ -90,44 +90,54 @@ class Lane:
         return [n for unit in self.units for entry in unit.entries for n in entry.positions]
 
 
-_lane = msgspec.json.Decoder(Lane)
+_decoder = msgspec.json.Decoder(Lane)
 
 
-def kept(lane: Lane) -> bytes:
+def encode_lane(lane: Lane) -> bytes:
     """A lane as the journal keeps it."""
     return decimal_json.encode(lane)
 
 
-def restored(data: bytes) -> Lane:
+def decode_lane(data: bytes) -> Lane:
     """What `kept` gave."""
-    return _lane.decode(data)
+    return _decoder.decode(data)
 
 
-def request(unit: Unit, entries: Sequence[UnitEntry], answers: Mapping[str, str]) -> Request:
+def build_request(
+    unit: Unit, entries: Sequence[UnitEntry], identities: Mapping[str, str]
+) -> Request:
     """The request for these entries of a unit; `answers` are Type/id by placeholder. Inside a
     transaction the server itself follows the placeholders of what is sent with it."""
     inside = {entry.target for entry in entries} if unit.kind == "transaction" else set()
-    bodies = [_answered(entry, inside, answers) for entry in entries]
+    bodies = [_fill_entry(entry, inside, identities) for entry in entries]
     bundle = {"resourceType": "Bundle", "type": unit.kind, "entry": bodies}
     return Request("POST", "", decimal_json.encode(bundle), _HEADERS)
 
 
-def _answered(
-    entry: UnitEntry, inside: Container[str], answers: Mapping[str, str]
+def _fill_entry(
+    entry: UnitEntry, inside: Container[str], identities: Mapping[str, str]
 ) -> decimal_json.Raw:
     awaits = [name for name in entry.awaits if name not in inside]
-    return decimal_json.Raw(filled(bytes(entry.body), awaits, answers)) if awaits else entry.body
+    return (
+        decimal_json.Raw(fill_placeholders(bytes(entry.body), awaits, identities))
+        if awaits
+        else entry.body
+    )
 
 
-def reads(addresses: Sequence[str]) -> Request:
+def build_reads(addresses: Sequence[str]) -> Request:
     """A batch of reads and searches, relative to the server's base."""
-    asked = [{"request": {"method": "GET", "url": address}} for address in addresses]
-    bundle = {"resourceType": "Bundle", "type": "batch", "entry": asked}
+    entries = [{"request": {"method": "GET", "url": address}} for address in addresses]
+    bundle = {"resourceType": "Bundle", "type": "batch", "entry": entries}
     return Request("POST", "", decimal_json.encode(bundle), _HEADERS)
 
 
-def filled(text: bytes, awaits: Iterable[str], answers: Mapping[str, str]) -> bytes:
+def fill_placeholders(text: bytes, awaits: Iterable[str], identities: Mapping[str, str]) -> bytes:
     """Text replacement is safe here, and only here: no sender can know our placeholders."""
-    found = {name.encode(): answers[name].encode() for name in awaits}
+    replacements = {name.encode(): identities[name].encode() for name in awaits}
     # Once through the text, however many they are.
-    return PLACEHOLDER.sub(lambda name: found.get(name[0], name[0]), text) if found else text
+    return (
+        PLACEHOLDER.sub(lambda name: replacements.get(name[0], name[0]), text)
+        if replacements
+        else text
+    )

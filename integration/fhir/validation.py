@@ -14,7 +14,7 @@ from integration.fhir.grammar import is_type
 _ELEMENT = re.compile(r"_?[a-z][A-Za-z0-9]{0,63}")
 
 
-def issues(resource: Mapping[str, Any], where: str) -> Iterator[Issue]:
+def find_issues(resource: Mapping[str, Any], where: str) -> Iterator[Issue]:
     """What fhir.resources finds wrong. It knows R4B, which is R4 for nearly every resource; the
     types that it lacks are left to the FHIR server."""
     # Hundreds of model files: imported only where a resource is validated.
@@ -22,7 +22,7 @@ def issues(resource: Mapping[str, Any], where: str) -> Iterator[Issue]:
     from pydantic import ValidationError
 
     # Those inside too: what the library does not know there it does not report, it breaks.
-    types = list(_types(resource))
+    types = list(_list_types(resource))
     if not all(map(is_type, types)):
         text = "a resource inside has a resourceType that is none of FHIR R4"
         yield Issue("value", text, where)
@@ -44,7 +44,7 @@ def issues(resource: Mapping[str, Any], where: str) -> Iterator[Issue]:
             yield Issue("structure", f"not valid FHIR R4 ({problem['type']})", f"{where}{path}")
 
 
-def _types(node: Any) -> Iterator[object]:
+def _list_types(node: Any) -> Iterator[object]:
     """Every resourceType, the outermost first. Recursive: depth has been bounded before."""
     if isinstance(node, Mapping):
         if "resourceType" in node:
@@ -53,4 +53,4 @@ def _types(node: Any) -> Iterator[object]:
     elif not isinstance(node, list):
         return
     for inner in node:
-        yield from _types(inner)
+        yield from _list_types(inner)

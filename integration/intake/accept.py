@@ -27,8 +27,8 @@ from integration.fhir.notifications import Notification
 from integration.intake import http_request, subscriptions
 from integration.intake.http_request import IncomingRequest
 from integration.intake.subscriptions import Acknowledged
-from integration.journal.keys import accepted_at
-from integration.journal.store import Journal, Kept
+from integration.journal.keys import parse_accepted_time
+from integration.journal.store import Journal, Payload
 from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender
 
@@ -65,7 +65,7 @@ class CheckedRequest:
     """A delivery that may come in; nothing of it is kept or queued yet."""
 
     delivery: Delivery
-    kept: Kept
+    kept: Payload
     contents: Contents
     repeatable: bool  # no Idempotency-Key: the same bytes may be meant again
 
@@ -78,7 +78,7 @@ async def accept(intake: Intake, request: IncomingRequest) -> Accepted | Acknowl
     gap = await subscriptions.find_gap(
         intake.journal, checked.delivery.sender, checked.contents.status
     )
-    if not checked.contents.brings:
+    if not checked.contents.has_content:
         return await subscriptions.acknowledge(intake.journal, gap)
     delivery = replace(checked.delivery, gap=gap.text)
     accepted = await _keep_and_queue(intake, replace(checked, delivery=delivery))
@@ -110,10 +110,10 @@ async def check_request(intake: Intake, request: IncomingRequest) -> CheckedRequ
         entries=len(contents.entries),
         bytes=len(body),
         write_order=intake.write_orders.get(sender, intake.write_orders[""]),
-        more=contents.more,
+        more=contents.has_next_page,
     )
     return CheckedRequest(
-        delivery, Kept(delivery_request, body), contents, repeatable=not idempotency_key
+        delivery, Payload(delivery_request, body), contents, repeatable=not idempotency_key
     )
 
 
@@ -122,7 +122,7 @@ async def find_earlier(journal: Journal, checked: CheckedRequest, first_id: str)
 
     Raises Rejected when an Idempotency-Key came before with something else.
     """
-    delivery = await journal.delivery(first_id)
+    delivery = await journal.get_delivery(first_id)
     if (
         delivery is not None
         and not checked.repeatable
@@ -140,7 +140,7 @@ def parse_contents(body: bytes, request: DeliveryRequest, validate: bool) -> Con
             issue
             for entry in contents.entries
             if entry.resource is not None and entry.refusal is None
-            for issue in validation.issues(entry.resource, entry.element)
+            for issue in validation.find_issues(entry.resource, entry.resource_path)
         )
         issues = tuple(islice(all_issues, MAX_ISSUES))
         if issues:
@@ -156,7 +156,10 @@ async def _keep_and_queue(intake: Intake, checked: CheckedRequest) -> Accepted:
         earlier = await find_earlier(journal, checked, first_id)
         if earlier is not None and earlier.status is not Status.ACCEPTED:
             return Accepted(first_id)
-        if earlier is not None or delivery.accepted - accepted_at(first_id) < _TAKEOVER_PERIOD:
+        if (
+            earlier is not None
+            or delivery.accepted - parse_accepted_time(first_id) < _TAKEOVER_PERIOD
+        ):
             delivery = replace(
                 delivery, id=first_id
             )  # its first try may have ended before the queue
@@ -164,7 +167,7 @@ async def _keep_and_queue(intake: Intake, checked: CheckedRequest) -> Accepted:
         # The same bytes may be meant again (A, B, A), so they are carried again, with the same
         # ids; `repeat` makes the relay look before it writes.
         delivery = replace(delivery, repeat=True)
-    await journal.keep(delivery, checked.kept)
+    await journal.add_delivery(delivery, checked.kept)
     await intake.queue.send(RELAY_QUEUE, WorkItem(delivery.id))
     log_event(
         "delivery.accepted",
@@ -179,7 +182,7 @@ async def _keep_and_queue(intake: Intake, checked: CheckedRequest) -> Accepted:
 
 def _list_refusals(contents: Contents) -> Iterator[Issue]:
     """What is not sent, whatever happens; what is to be fetched may still come."""
-    to_fetch = contents.wanted if isinstance(contents, Notification) else {}
+    to_fetch = contents.urls_to_fetch if isinstance(contents, Notification) else {}
     for entry in contents.entries:
         if entry.refusal and entry.position not in to_fetch:
             yield entry.refusal

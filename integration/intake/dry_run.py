@@ -43,7 +43,7 @@ async def plan_delivery(intake: Intake, limits: Limits, request: IncomingRequest
     """The plan as JSON. Raises what accepting would raise."""
     checked = await check_request(intake, request)
     delivery = checked.delivery
-    first_id = await intake.journal.claimant(delivery.sender, delivery.key)
+    first_id = await intake.journal.find_delivery_by_key(delivery.sender, delivery.key)
     if first_id is not None:
         await find_earlier(intake.journal, checked, first_id)
     planned = await offload(delivery.bytes, lambda: _make_plan(checked, limits))
@@ -64,8 +64,8 @@ def as_json(contents: Contents, made_plan: Plan) -> dict[str, Any]:
         for unit in lane.units
         for entry in unit.entries
     }
-    to_fetch = contents.wanted if isinstance(contents, Notification) else {}
-    lost = [_ATOMICITY] * made_plan.split + [_PAGES] * contents.more
+    to_fetch = contents.urls_to_fetch if isinstance(contents, Notification) else {}
+    lost = [_ATOMICITY] * made_plan.split + [_PAGES] * contents.has_next_page
     return {
         "kind": contents.kind,
         "entries": len(contents.entries),

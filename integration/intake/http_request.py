@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from integration.core.errors import Issue, Rejected, method_not_allowed
+from integration.core.errors import Issue, MethodNotAllowed, Rejected
 from integration.core.gzip import decompress
 from integration.core.model import DeliveryRequest
 from integration.fhir.grammar import is_id, is_type
@@ -46,7 +46,7 @@ def parse_request(request: IncomingRequest) -> DeliveryRequest:
     """What is asked, once the address and the headers are in order."""
     allowed = _ALLOWED_METHODS[request.type is not None, request.id is not None]
     if request.method not in allowed:
-        raise method_not_allowed(*allowed)
+        raise MethodNotAllowed(*allowed)
     if request.type is not None and not is_type(request.type):
         raise Rejected(
             Issue("not-found", "the address names no resource type of FHIR R4"), status=404

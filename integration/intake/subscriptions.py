@@ -37,15 +37,15 @@ class SubscriptionGap:
     @property
     def text(self) -> str | None:
         """The events that were missed, in words."""
-        return subscription_status.told(self.missed) if self.missed else None
+        return subscription_status.describe_gap(self.missed) if self.missed else None
 
 
 async def find_gap(journal: Journal, sender: str, status: SubscriptionStatus) -> SubscriptionGap:
     """Changes nothing, so that a sender who has to repeat is told of the same gap."""
     if status.type == "handshake":
         return SubscriptionGap(sender, status, None)
-    newest = await journal.newest_event(sender, status.subscription)
-    return SubscriptionGap(sender, status, subscription_status.missed(status, newest))
+    newest = await journal.get_newest_event(sender, status.subscription)
+    return SubscriptionGap(sender, status, subscription_status.find_gap(status, newest))
 
 
 async def record_gap(journal: Journal, gap: SubscriptionGap, delivery: str | None) -> None:
@@ -53,8 +53,8 @@ async def record_gap(journal: Journal, gap: SubscriptionGap, delivery: str | Non
     if gap.missed:
         first, last = gap.missed
         log_event("notification.gap", delivery=delivery, missed=last - first + 1)
-    if gap.status.last:
-        await journal.note_event(gap.sender, gap.status.subscription, gap.status.last)
+    if gap.status.last_event:
+        await journal.record_event(gap.sender, gap.status.subscription, gap.status.last_event)
 
 
 async def acknowledge(journal: Journal, gap: SubscriptionGap) -> Acknowledged:

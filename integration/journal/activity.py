@@ -9,11 +9,11 @@ from datetime import datetime
 from typing import Protocol
 
 from integration.core.model import Activity, Category
-from integration.journal.keys import activity_key, day_of
+from integration.journal.keys import build_activity_key, get_day_partition
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ActivityFilter:
     """Which entries are asked for: all these must hold."""
 
     since: datetime | None = None
@@ -41,13 +41,15 @@ class ActivityPage:
 class ActivityLog(Protocol):
     """Every method raises Unavailable when the storage does not answer."""
 
-    async def note(self, entries: Sequence[Activity]) -> None:
+    async def add(self, entries: Sequence[Activity]) -> None:
         """Add entries, in the order in which they came."""
 
-    async def page(self, wanted: Wanted, top: int, after: str | None) -> ActivityPage:
+    async def list_entries(
+        self, criteria: ActivityFilter, limit: int, after: str | None
+    ) -> ActivityPage:
         """Entries, newest first. Raises ValueError for an `after` that no page has given."""
 
-    async def forget(self, before: datetime, most: int) -> int:
+    async def delete_before(self, before: datetime, limit: int) -> int:
         """Remove up to `most` entries of the whole days before this moment's. How many."""
 
 
@@ -55,54 +57,60 @@ class ActivityLog(Protocol):
 class MemoryActivityLog:
     """The double: the same contract in a list."""
 
-    noted: list[tuple[str, str, Activity]] = field(default_factory=list)
+    records: list[tuple[str, str, Activity]] = field(default_factory=list)
 
     @property
     def entries(self) -> list[Activity]:
         """All of them, the oldest first."""
-        return [entry for _, _, entry in reversed(self.noted)]
+        return [entry for _, _, entry in reversed(self.records)]
 
-    async def note(self, entries: Sequence[Activity]) -> None:
+    async def add(self, entries: Sequence[Activity]) -> None:
         for entry in entries:
-            insort(self.noted, (*activity_key(entry.time, len(self.noted)), entry), key=_key)
+            insort(
+                self.records,
+                (*build_activity_key(entry.time, len(self.records)), entry),
+                key=_get_key,
+            )
 
-    async def page(self, wanted: Wanted, top: int, after: str | None) -> ActivityPage:
-        keys = [row for _, row, _ in self.noted]
+    async def list_entries(
+        self, criteria: ActivityFilter, limit: int, after: str | None
+    ) -> ActivityPage:
+        keys = [row for _, row, _ in self.records]
         if after is not None and after not in keys:
             raise ValueError("no page has given this")
         found = [
             (row, entry)
-            for _, row, entry in self.noted
-            if matches(entry, wanted) and (after is None or row > after)
+            for _, row, entry in self.records
+            if matches(entry, criteria) and (after is None or row > after)
         ]
-        page = found[:top]
+        page = found[:limit]
         entries = tuple(entry for _, entry in page)
-        return ActivityPage(entries, page[-1][0] if len(found) > top else None)
+        return ActivityPage(entries, page[-1][0] if len(found) > limit else None)
 
-    async def forget(self, before: datetime, most: int) -> int:
-        old = [each for each in self.noted if each[0] > day_of(before)][:most]
-        self.noted = [each for each in self.noted if each not in old]
+    async def delete_before(self, before: datetime, limit: int) -> int:
+        old = [record for record in self.records if record[0] > get_day_partition(before)][:limit]
+        self.records = [record for record in self.records if record not in old]
         return len(old)
 
 
-def matches(entry: Activity, wanted: Wanted) -> bool:
+def matches(entry: Activity, criteria: ActivityFilter) -> bool:
     """Whether an entry is asked for. Pure."""
-    same = ("category", "upstream", "delivery", "table", "row", "status")
+    equal_fields = ("category", "upstream", "delivery", "table", "row", "status")
     return (
-        (wanted.since is None or entry.time >= wanted.since)
-        and (wanted.until is None or entry.time <= wanted.until)
-        and all(getattr(wanted, name) in (None, getattr(entry, name)) for name in same)
-        and _is_of(entry.resource or "", wanted.resource)
-        and entry.action.startswith(wanted.action or "")
-        and (wanted.duration is None or entry.duration >= wanted.duration)
+        (criteria.since is None or entry.time >= criteria.since)
+        and (criteria.until is None or entry.time <= criteria.until)
+        and all(getattr(criteria, name) in (None, getattr(entry, name)) for name in equal_fields)
+        and _matches_resource(entry.resource or "", criteria.resource)
+        and entry.action.startswith(criteria.action or "")
+        and (criteria.duration is None or entry.duration >= criteria.duration)
     )
 
 
-def _is_of(resource: str, wanted: str | None) -> bool:
-    if wanted is None or "/" in wanted:
-        return wanted in (None, resource)
-    return resource.startswith(f"{wanted}/")
+def _matches_resource(resource: str, required: str | None) -> bool:
+    if required is None or "/" in required:
+        return required in (None, resource)
+    return resource.startswith(f"{required}/")
 
 
-def _key(noted: tuple[str, str, Activity]) -> tuple[str, str]:
-    return noted[:2]
+def _get_key(record: tuple[str, str, Activity]) -> tuple[str, str]:
+    return record[:2]

@@ -12,7 +12,7 @@ from integration.core.errors import Misconfigured, Unavailable
 
 
 @asynccontextmanager
-async def storage_errors() -> AsyncIterator[None]:
+async def translate_storage_errors() -> AsyncIterator[None]:
     """Raises Unavailable or Misconfigured instead. `from None`: addresses stay out of it."""
     try:
         yield
@@ -24,15 +24,16 @@ async def storage_errors() -> AsyncIterator[None]:
             ) from None
         if status == 400:
             raise Misconfigured(
-                f"storage refused a request as malformed{_code(error)}: is it of the API version "
-                "that this app speaks? Azurite wants --skipApiVersionCheck beside a newer SDK"
+                f"storage refused a request as malformed{_get_code(error)}: is it of the API "
+                "version that this app speaks? Azurite wants "
+                "--skipApiVersionCheck beside a newer SDK"
             ) from None
         if status == 413:
             raise  # a mistake of ours: to be seen, not to be tried again for days
         raise Unavailable("storage", type(error).__name__) from None
 
 
-def _code(error: AzureError) -> str:
+def _get_code(error: AzureError) -> str:
     """The service's own word for it; its message may quote what was sent.
 
     https://learn.microsoft.com/rest/api/storageservices/status-and-error-codes2

@@ -12,7 +12,7 @@ from azure.core.exceptions import ResourceNotFoundError
 from azure.data.tables import UpdateMode
 from azure.data.tables.aio import TableClient
 
-from integration.journal.azure_errors import storage_errors
+from integration.journal.azure_errors import translate_storage_errors
 
 TABLE = "rowkeys"
 
@@ -20,8 +20,8 @@ T = TypeVar("T")
 
 # https://learn.microsoft.com/rest/api/storageservices/querying-tables-and-entities: a filter may
 # hold 15 comparisons, and a transaction 100 entities.
-_COMPARISONS = 14
-_ENTITIES = 100
+_MAX_NAMES = 14
+_MAX_ENTITIES = 100
 
 # What an id or a GUID is made of: it needs no quoting. https://hl7.org/fhir/R4/datatypes.html#id
 _NAME = re.compile(r"[A-Za-z0-9\-.]{1,64}")
@@ -33,54 +33,54 @@ class AzureRowKeys:
 
     table: TableClient
 
-    async def note(self, type_: str, keys: Mapping[str, str]) -> None:
+    async def add(self, type_: str, keys: Mapping[str, str]) -> None:
         # The way back first: a key that somebody has seen must lead to its resource.
-        await self.lead(type_, keys)
-        await self._upsert([_entity(type_, "id", id_, key) for id_, key in keys.items()])
+        await self.add_reverse(type_, keys)
+        await self._upsert([_to_entity(type_, "id", id_, key) for id_, key in keys.items()])
 
-    async def lead(self, type_: str, keys: Mapping[str, str]) -> None:
-        await self._upsert([_entity(type_, "key", key, id_) for id_, key in keys.items()])
+    async def add_reverse(self, type_: str, keys: Mapping[str, str]) -> None:
+        await self._upsert([_to_entity(type_, "key", key, id_) for id_, key in keys.items()])
 
-    async def keys(self, type_: str, ids: Collection[str]) -> Mapping[str, str]:
-        return await self._found(f"{type_}|id", ids)
+    async def find_keys(self, type_: str, ids: Collection[str]) -> Mapping[str, str]:
+        return await self._find(f"{type_}|id", ids)
 
-    async def ids(self, type_: str, keys: Collection[str]) -> Mapping[str, str]:
-        return await self._found(f"{type_}|key", keys)
+    async def find_ids(self, type_: str, keys: Collection[str]) -> Mapping[str, str]:
+        return await self._find(f"{type_}|key", keys)
 
     async def _upsert(self, entities: Sequence[Mapping[str, str]]) -> None:
-        async with storage_errors():
-            await asyncio.gather(*map(self._together, _parts(entities, _ENTITIES)))
+        async with translate_storage_errors():
+            await asyncio.gather(*map(self._upsert_part, _split(entities, _MAX_ENTITIES)))
 
-    async def _together(self, entities: Sequence[Mapping[str, str]]) -> None:
+    async def _upsert_part(self, entities: Sequence[Mapping[str, str]]) -> None:
         if len(entities) == 1:
             await self.table.upsert_entity(dict(entities[0]), mode=UpdateMode.REPLACE)
         else:
             options = {"mode": UpdateMode.REPLACE}
             await self.table.submit_transaction([("upsert", dict(e), options) for e in entities])
 
-    async def _found(self, partition: str, names: Collection[str]) -> Mapping[str, str]:
+    async def _find(self, partition: str, names: Collection[str]) -> Mapping[str, str]:
         legal = [name for name in dict.fromkeys(names) if _NAME.fullmatch(name)]
-        async with storage_errors():
-            some = (self._some(partition, part) for part in _parts(legal, _COMPARISONS))
-            parts = await asyncio.gather(*some)
+        async with translate_storage_errors():
+            reads = (self._read_part(partition, part) for part in _split(legal, _MAX_NAMES))
+            parts = await asyncio.gather(*reads)
         return {name: value for part in parts for name, value in part.items()}
 
-    async def _some(self, partition: str, names: Sequence[str]) -> dict[str, str]:
+    async def _read_part(self, partition: str, names: Sequence[str]) -> dict[str, str]:
         if len(names) == 1:
             try:
                 entity = await self.table.get_entity(partition, names[0])
             except ResourceNotFoundError:
                 return {}
             return {names[0]: entity["value"]}
-        named = " or ".join(f"RowKey eq '{name}'" for name in names)
-        query = f"PartitionKey eq '{partition}' and ({named})"
+        condition = " or ".join(f"RowKey eq '{name}'" for name in names)
+        query = f"PartitionKey eq '{partition}' and ({condition})"
         found = self.table.query_entities(query)
         return {entity["RowKey"]: entity["value"] async for entity in found}
 
 
-def _entity(type_: str, direction: str, name: str, value: str) -> dict[str, str]:
+def _to_entity(type_: str, direction: str, name: str, value: str) -> dict[str, str]:
     return {"PartitionKey": f"{type_}|{direction}", "RowKey": name, "value": value}
 
 
-def _parts(items: Sequence[T], most: int) -> list[Sequence[T]]:
-    return [items[start : start + most] for start in range(0, len(items), most)]
+def _split(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]

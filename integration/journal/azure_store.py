@@ -24,16 +24,16 @@ from azure.storage.blob.aio import BlobServiceClient
 from integration.core.model import Delivery, RowResult, Status
 from integration.journal import azure_blobs, azure_tables, entities
 from integration.journal.azure_blobs import AzureBlobs
-from integration.journal.azure_errors import storage_errors
-from integration.journal.azure_tables import REPEAT, if_unchanged
+from integration.journal.azure_errors import translate_storage_errors
+from integration.journal.azure_tables import RETRY_WRITES, match_etag
 from integration.journal.keys import (
-    days_between,
-    delivery_key,
+    build_after_filter,
+    build_days_filter,
+    build_delivery_key,
+    build_row_key,
     is_between,
-    older_than,
-    row_key,
 )
-from integration.journal.store import Kept, Page
+from integration.journal.store import Page, Payload
 
 TABLES = ("deliveries", "deliverykeys", "rows", "subscriptions")
 
@@ -44,137 +44,140 @@ class AzureJournal(AzureBlobs):
 
     deliveries: TableClient
     keys: TableClient
-    noted_rows: TableClient
+    row_results: TableClient
     subscriptions: TableClient
 
     async def claim_key(self, sender: str, key: str, delivery: str) -> str:
-        entity = {"PartitionKey": entities.safe(sender), "RowKey": key, "delivery": delivery}
-        async with storage_errors():
+        entity = {"PartitionKey": entities.hash_key(sender), "RowKey": key, "delivery": delivery}
+        async with translate_storage_errors():
             try:
-                await self.keys.create_entity(entity, **REPEAT)
+                await self.keys.create_entity(entity, **RETRY_WRITES)
             except ResourceExistsError:
                 taken = await self.keys.get_entity(entity["PartitionKey"], key)
                 return str(taken["delivery"])
         return delivery
 
-    async def claimant(self, sender: str, key: str) -> str | None:
-        async with storage_errors():
+    async def find_delivery_by_key(self, sender: str, key: str) -> str | None:
+        async with translate_storage_errors():
             try:
-                return str((await self.keys.get_entity(entities.safe(sender), key))["delivery"])
+                return str((await self.keys.get_entity(entities.hash_key(sender), key))["delivery"])
             except ResourceNotFoundError:
                 return None
 
-    async def keep(self, delivery: Delivery, kept: Kept) -> None:
-        await self.keep_bytes(delivery.id, kept)
-        async with storage_errors():
+    async def add_delivery(self, delivery: Delivery, payload: Payload) -> None:
+        await self.save_payload(delivery.id, payload)
+        async with translate_storage_errors():
             try:
-                await self.deliveries.create_entity(entities.entity(delivery), **REPEAT)
+                await self.deliveries.create_entity(entities.to_entity(delivery), **RETRY_WRITES)
             except ResourceExistsError:
                 pass  # an earlier try noted it
 
-    async def delivery(self, id_: str) -> Delivery | None:
-        partition, row = delivery_key(id_)
-        async with storage_errors():
+    async def get_delivery(self, id_: str) -> Delivery | None:
+        partition, row = build_delivery_key(id_)
+        async with translate_storage_errors():
             try:
-                return entities.delivery(await self.deliveries.get_entity(partition, row))
+                return entities.from_entity(await self.deliveries.get_entity(partition, row))
             except ResourceNotFoundError:
                 return None
 
-    async def change(
+    async def update_delivery(
         self, id_: str, only_if: frozenset[Status] | None = None, **changes: Any
     ) -> bool:
-        partition, row = delivery_key(id_)
-        entity = {"PartitionKey": partition, "RowKey": row, **entities.plain(changes)}
+        partition, row = build_delivery_key(id_)
+        entity = {"PartitionKey": partition, "RowKey": row, **entities.to_properties(changes)}
         if "reason" in changes and changes["reason"] is None:
             entity["reason"] = ""  # a merge cannot take a property away
         unchanged: dict[str, Any] = {}
-        async with storage_errors():
+        async with translate_storage_errors():
             while True:
                 if only_if is not None:
                     try:
-                        known = await self.deliveries.get_entity(partition, row)
+                        current = await self.deliveries.get_entity(partition, row)
                     except ResourceNotFoundError:
                         return False
-                    if Status(known["status"]) not in only_if:
+                    if Status(current["status"]) not in only_if:
                         return False
-                    unchanged = if_unchanged(known)
+                    unchanged = match_etag(current)
                 try:
                     await self.deliveries.update_entity(
-                        entity, mode=UpdateMode.MERGE, **unchanged, **REPEAT
+                        entity, mode=UpdateMode.MERGE, **unchanged, **RETRY_WRITES
                     )
                 except ResourceModifiedError:
                     continue  # somebody was quicker: look again
                 return True
 
-    async def page(self, status: Status | None, top: int, after: str | None) -> Page:
-        query = older_than(after)
+    async def list_deliveries(self, status: Status | None, limit: int, after: str | None) -> Page:
+        query = build_after_filter(after)
         if status is not None:
             query = f"({query}) and status eq '{status}'"
         found: list[Delivery] = []
-        async with storage_errors():
+        async with translate_storage_errors():
             async for entity in self.deliveries.query_entities(
-                query, results_per_page=min(top + 1, 1000)
+                query, results_per_page=min(limit + 1, 1000)
             ):
-                found.append(entities.delivery(entity))
-                if len(found) > top:
+                found.append(entities.from_entity(entity))
+                if len(found) > limit:
                     break
-        page = found[:top]
-        return Page(tuple(page), page[-1].id if len(found) > top else None)
+        page = found[:limit]
+        return Page(tuple(page), page[-1].id if len(found) > limit else None)
 
-    async def scan(
+    async def scan_deliveries(
         self, statuses: frozenset[Status], since: datetime | None, until: datetime | None
     ) -> AsyncIterator[Delivery]:
-        wanted = " or ".join(f"status eq '{status}'" for status in sorted(statuses))
-        query = f"{days_between(since, until)} and ({wanted})"
-        async with storage_errors():
+        condition = " or ".join(f"status eq '{status}'" for status in sorted(statuses))
+        query = f"{build_days_filter(since, until)} and ({condition})"
+        async with translate_storage_errors():
             async for entity in self.deliveries.query_entities(query):
-                delivery = entities.delivery(entity)
+                delivery = entities.from_entity(entity)
                 if is_between(delivery.id, since, until):
                     yield delivery
 
-    async def forget(self, id_: str) -> None:
-        partition, row = delivery_key(id_)
-        await self.forget_bytes(id_)
-        async with storage_errors():
-            rows = self.noted_rows.query_entities(
+    async def delete_delivery(self, id_: str) -> None:
+        partition, row = build_delivery_key(id_)
+        await self.delete_blobs(id_)
+        async with translate_storage_errors():
+            rows = self.row_results.query_entities(
                 "PartitionKey eq @delivery", parameters={"delivery": id_}, select=["RowKey"]
             )
             async for entity in rows:
-                await self.noted_rows.delete_entity(id_, entity["RowKey"])
+                await self.row_results.delete_entity(id_, entity["RowKey"])
             # Last, so that what broke off before is found again.
             await self.deliveries.delete_entity(partition, row)
 
-    async def newest_event(self, sender: str, subscription: str) -> int:
-        known = await self._subscription(sender, subscription)
-        return int(known["newest"]) if known else 0
+    async def get_newest_event(self, sender: str, subscription: str) -> int:
+        subscription_entity = await self._read_subscription(sender, subscription)
+        return int(subscription_entity["newest"]) if subscription_entity else 0
 
-    async def note_event(self, sender: str, subscription: str, number: int) -> None:
-        keys = {"PartitionKey": entities.safe(sender), "RowKey": entities.safe(subscription)}
+    async def record_event(self, sender: str, subscription: str, number: int) -> None:
+        keys = {
+            "PartitionKey": entities.hash_key(sender),
+            "RowKey": entities.hash_key(subscription),
+        }
         # As text: a number of a table has 32 bits.
         entity = {**keys, "newest": str(number)}
         while True:
-            known = await self._subscription(sender, subscription)
-            if known is not None and int(known["newest"]) >= number:
+            current = await self._read_subscription(sender, subscription)
+            if current is not None and int(current["newest"]) >= number:
                 return
-            async with storage_errors():
+            async with translate_storage_errors():
                 try:
-                    if known is None:
-                        await self.subscriptions.create_entity(entity, **REPEAT)
+                    if current is None:
+                        await self.subscriptions.create_entity(entity, **RETRY_WRITES)
                     else:
                         await self.subscriptions.update_entity(
                             entity,
                             mode=UpdateMode.REPLACE,
-                            **if_unchanged(known),
-                            **REPEAT,
+                            **match_etag(current),
+                            **RETRY_WRITES,
                         )
                 except (ResourceExistsError, ResourceModifiedError):
                     continue  # another notification was quicker
             return
 
-    async def lane_done(self, id_: str, lane: int) -> bool:
+    async def finish_lane(self, id_: str, lane: int) -> bool:
         """One bit a lane, set with If-Match, so that lanes that end together all count."""
-        partition, row = delivery_key(id_)
-        async with storage_errors():
+        partition, row = build_delivery_key(id_)
+        async with translate_storage_errors():
             while True:
                 entity = await self.deliveries.get_entity(partition, row)
                 done = int.from_bytes(entity.get("done", b""), "little") | 1 << lane
@@ -184,48 +187,50 @@ class AzureJournal(AzureBlobs):
                     await self.deliveries.update_entity(
                         {"PartitionKey": partition, "RowKey": row, **bits},
                         mode=UpdateMode.MERGE,
-                        **if_unchanged(entity),
-                        **REPEAT,
+                        **match_etag(entity),
+                        **RETRY_WRITES,
                     )
                 except ResourceModifiedError:
                     continue  # another lane was quicker
                 return done.bit_count() >= int(entity["lanes"])
 
-    async def lanes_left(self, id_: str) -> list[int]:
-        async with storage_errors():
-            entity = await self.deliveries.get_entity(*delivery_key(id_))
+    async def list_open_lanes(self, id_: str) -> list[int]:
+        async with translate_storage_errors():
+            entity = await self.deliveries.get_entity(*build_delivery_key(id_))
         done = int.from_bytes(entity.get("done", b""), "little")
         return [lane for lane in range(int(entity["lanes"])) if not done >> lane & 1]
 
-    async def note_row(self, outcome: RowResult) -> None:
+    async def record_row_result(self, result: RowResult) -> None:
         entity = {
-            "PartitionKey": outcome.delivery,
-            "RowKey": row_key(outcome),
-            "outcome": msgspec.json.encode(outcome).decode(),
+            "PartitionKey": result.delivery,
+            "RowKey": build_row_key(result),
+            "result": msgspec.json.encode(result).decode(),
         }
-        async with storage_errors():
-            await self.noted_rows.upsert_entity(entity, mode=UpdateMode.REPLACE)
+        async with translate_storage_errors():
+            await self.row_results.upsert_entity(entity, mode=UpdateMode.REPLACE)
 
-    async def rows(self, id_: str) -> Sequence[RowResult]:
-        async with storage_errors():
-            entities = self.noted_rows.query_entities(
+    async def list_row_results(self, id_: str) -> Sequence[RowResult]:
+        async with translate_storage_errors():
+            entities = self.row_results.query_entities(
                 "PartitionKey eq @delivery", parameters={"delivery": id_}
             )
             return [
-                msgspec.json.decode(entity["outcome"], type=RowResult) async for entity in entities
+                msgspec.json.decode(entity["result"], type=RowResult) async for entity in entities
             ]
 
-    async def _subscription(self, sender: str, subscription: str) -> TableEntity | None:
-        keys = entities.safe(sender), entities.safe(subscription)
-        async with storage_errors():
+    async def _read_subscription(self, sender: str, subscription: str) -> TableEntity | None:
+        keys = entities.hash_key(sender), entities.hash_key(subscription)
+        async with translate_storage_errors():
             try:
                 return await self.subscriptions.get_entity(*keys)
             except ResourceNotFoundError:
                 return None
 
 
-async def opened(blobs: BlobServiceClient, tables: TableServiceClient) -> AzureJournal:
+async def open_journal(blobs: BlobServiceClient, tables: TableServiceClient) -> AzureJournal:
     """The journal in this storage account, its container and tables made where they are not."""
-    made = (azure_tables.made(tables, name) for name in TABLES)
-    container, found = await asyncio.gather(azure_blobs.made(blobs), asyncio.gather(*made))
+    open_tables = (azure_tables.open_table(tables, name) for name in TABLES)
+    container, found = await asyncio.gather(
+        azure_blobs.open_container(blobs), asyncio.gather(*open_tables)
+    )
     return AzureJournal(container, *found)

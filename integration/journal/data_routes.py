@@ -7,24 +7,24 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 
-class KeptRoutes(Protocol):
+class DataRouteStore(Protocol):
     """Every method raises Unavailable when the storage does not answer."""
 
-    async def all(self) -> Mapping[str, str]:
+    async def list_routes(self) -> Mapping[str, str]:
         """Routes by resource type."""
 
-    async def choose(self, type_: str, route: str) -> None:
+    async def set_route(self, type_: str, route: str) -> None:
         """From now on. Repeating it changes nothing."""
 
 
 @dataclass(slots=True)
-class MemoryRoutes:
+class MemoryDataRouteStore:
     """The double: the same contract in a dictionary."""
 
-    chosen: dict[str, str] = field(default_factory=dict)
+    routes: dict[str, str] = field(default_factory=dict)
 
-    async def all(self) -> Mapping[str, str]:
-        return dict(self.chosen)
+    async def list_routes(self) -> Mapping[str, str]:
+        return dict(self.routes)
 
-    async def choose(self, type_: str, route: str) -> None:
-        self.chosen[type_] = route
+    async def set_route(self, type_: str, route: str) -> None:
+        self.routes[type_] = route

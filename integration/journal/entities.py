@@ -9,16 +9,16 @@ from datetime import datetime
 from typing import Any
 
 from integration.core.model import Delivery, Status
-from integration.journal.keys import delivery_key
+from integration.journal.keys import build_delivery_key
 
 
-def entity(it: Delivery) -> dict[str, Any]:
-    partition, row = delivery_key(it.id)
-    values = {name.name: getattr(it, name.name) for name in fields(Delivery)}
-    return {"PartitionKey": partition, "RowKey": row, **plain(values)}
+def to_entity(delivery: Delivery) -> dict[str, Any]:
+    partition, row = build_delivery_key(delivery.id)
+    values = {name.name: getattr(delivery, name.name) for name in fields(Delivery)}
+    return {"PartitionKey": partition, "RowKey": row, **to_properties(values)}
 
 
-def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+def to_properties(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values as a table holds them; a table has no null."""
     return {
         name: str(value) if isinstance(value, Status) else value
@@ -27,17 +27,17 @@ def plain(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def delivery(found: Mapping[str, Any]) -> Delivery:
-    known = {name.name for name in fields(Delivery)}
-    values = {name: value for name, value in found.items() if name in known}
+def from_entity(entity: Mapping[str, Any]) -> Delivery:
+    names = {name.name for name in fields(Delivery)}
+    values = {name: value for name, value in entity.items() if name in names}
     values["status"] = Status(values["status"])
     values["reason"] = values.get("reason") or None
-    for moment in ("accepted", "finished", "replayed", "looked"):
+    for moment in ("accepted", "finished", "replayed", "checked"):
         if moment in values:
             values[moment] = datetime.fromisoformat(values[moment].isoformat())
     return Delivery(**values)
 
 
-def safe(text: str) -> str:
+def hash_key(text: str) -> str:
     """https://learn.microsoft.com/rest/api/storageservices/understanding-the-table-service-data-model"""
     return hashlib.sha256(text.encode()).hexdigest()

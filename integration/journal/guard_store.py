@@ -16,8 +16,8 @@ class WriteLock:
     """One resource's row. Moments in seconds since 1970; deliveries by id, which sort by time."""
 
     holder: str = ""  # who may write it now
-    until: float = 0.0  # and nobody else before this moment
-    delivery: str = ""  # the last that has written it
+    expires_at: float = 0.0  # and nobody else before this moment
+    written_by: str = ""  # the last that has written it
     source_version: str | None = None  # what the source said of the order of that write
     attempted_by: str = ""  # "delivery unit" whose write is under way, or ended without an answer
     attempted_at: float = 0.0  # when that was first tried
@@ -30,11 +30,11 @@ class GuardStore(Protocol):
     async def read(self, keys: Sequence[str]) -> dict[str, WriteLock]:
         """The rows that exist."""
 
-    async def write(self, turns: Mapping[str, WriteLock]) -> dict[str, WriteLock]:
+    async def write(self, locks: Mapping[str, WriteLock]) -> dict[str, WriteLock]:
         """Write each row if nobody has since it was read. Those that are written, with new etags;
         the rest is as others have left it."""
 
-    async def forget(self, before: str, now: float, most: int) -> int:
+    async def delete_old(self, before: str, now: float, limit: int) -> int:
         """Remove up to `most` free rows last written by deliveries before this id. How many."""
 
 
@@ -48,22 +48,22 @@ class MemoryGuardStore:
     async def read(self, keys: Sequence[str]) -> dict[str, WriteLock]:
         return {key: self.locks[key] for key in keys if key in self.locks}
 
-    async def write(self, turns: Mapping[str, WriteLock]) -> dict[str, WriteLock]:
+    async def write(self, locks: Mapping[str, WriteLock]) -> dict[str, WriteLock]:
         written = {}
-        for key, turn in turns.items():
-            known = self.locks.get(key)
-            if (known.etag if known else None) == turn.etag:
+        for key, lock in locks.items():
+            current = self.locks.get(key)
+            if (current.etag if current else None) == lock.etag:
                 self.writes += 1
-                self.locks[key] = written[key] = replace(turn, etag=str(self.writes))
+                self.locks[key] = written[key] = replace(lock, etag=str(self.writes))
         return written
 
-    async def forget(self, before: str, now: float, most: int) -> int:
-        old = [key for key, turn in self.locks.items() if is_old(turn, before, now)][:most]
+    async def delete_old(self, before: str, now: float, limit: int) -> int:
+        old = [key for key, lock in self.locks.items() if is_old(lock, before, now)][:limit]
         for key in old:
             del self.locks[key]
         return len(old)
 
 
-def is_old(turn: WriteLock, before: str, now: float) -> bool:
+def is_old(lock: WriteLock, before: str, now: float) -> bool:
     """Whether no delivery that is still kept can ask for it. Pure."""
-    return turn.delivery < before and turn.attempted_by < before and turn.until < now
+    return lock.written_by < before and lock.attempted_by < before and lock.expires_at < now

@@ -15,16 +15,16 @@ from typing import Protocol
 class RowKeys(Protocol):
     """Every method raises Unavailable when the storage does not answer."""
 
-    async def note(self, type_: str, keys: Mapping[str, str]) -> None:
+    async def add(self, type_: str, keys: Mapping[str, str]) -> None:
         """Keys by id, of resources of one type: both ways. Repeating it changes nothing."""
 
-    async def lead(self, type_: str, keys: Mapping[str, str]) -> None:
+    async def add_reverse(self, type_: str, keys: Mapping[str, str]) -> None:
         """The way back alone, from keys that follow from the ids."""
 
-    async def keys(self, type_: str, ids: Collection[str]) -> Mapping[str, str]:
+    async def find_keys(self, type_: str, ids: Collection[str]) -> Mapping[str, str]:
         """Those that were noted, by id."""
 
-    async def ids(self, type_: str, keys: Collection[str]) -> Mapping[str, str]:
+    async def find_ids(self, type_: str, keys: Collection[str]) -> Mapping[str, str]:
         """The other way round."""
 
 
@@ -32,22 +32,22 @@ class RowKeys(Protocol):
 class MemoryRowKeys:
     """The double: the same contract in dictionaries."""
 
-    noted: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
-    back: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
+    keys_by_id: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
+    ids_by_key: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
 
-    async def note(self, type_: str, keys: Mapping[str, str]) -> None:
+    async def add(self, type_: str, keys: Mapping[str, str]) -> None:
         for id_, key in keys.items():
-            self.noted[type_][id_] = key
-        await self.lead(type_, keys)
+            self.keys_by_id[type_][id_] = key
+        await self.add_reverse(type_, keys)
 
-    async def lead(self, type_: str, keys: Mapping[str, str]) -> None:
+    async def add_reverse(self, type_: str, keys: Mapping[str, str]) -> None:
         for id_, key in keys.items():
-            self.back[type_][key] = id_
+            self.ids_by_key[type_][key] = id_
 
-    async def keys(self, type_: str, ids: Collection[str]) -> Mapping[str, str]:
-        noted = self.noted.get(type_, {})
-        return {id_: noted[id_] for id_ in ids if id_ in noted}
+    async def find_keys(self, type_: str, ids: Collection[str]) -> Mapping[str, str]:
+        keys_by_id = self.keys_by_id.get(type_, {})
+        return {id_: keys_by_id[id_] for id_ in ids if id_ in keys_by_id}
 
-    async def ids(self, type_: str, keys: Collection[str]) -> Mapping[str, str]:
-        back = self.back.get(type_, {})
-        return {key: back[key] for key in keys if key in back}
+    async def find_ids(self, type_: str, keys: Collection[str]) -> Mapping[str, str]:
+        ids_by_key = self.ids_by_key.get(type_, {})
+        return {key: ids_by_key[key] for key in keys if key in ids_by_key}

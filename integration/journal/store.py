@@ -15,10 +15,10 @@ NO_LANE = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Payload:
     """A delivery's bytes and what was asked with them."""
 
-    received: DeliveryRequest
+    request: DeliveryRequest
     body: bytes
 
 
@@ -36,87 +36,87 @@ class Journal(Protocol):
     async def claim_key(self, sender: str, key: str, delivery: str) -> str:
         """Take a delivery key, once and for all: the id of the first delivery that took it."""
 
-    async def claimant(self, sender: str, key: str) -> str | None:
+    async def find_delivery_by_key(self, sender: str, key: str) -> str | None:
         """The delivery that took this key, without taking it."""
 
-    async def keep(self, delivery: Delivery, kept: Kept) -> None:
+    async def add_delivery(self, delivery: Delivery, payload: Payload) -> None:
         """Store the bytes and the delivery. Repeating it changes nothing."""
 
-    async def delivery(self, id_: str) -> Delivery | None:
+    async def get_delivery(self, id_: str) -> Delivery | None:
         """The delivery as last noted."""
 
-    async def kept(self, id_: str) -> Kept:
+    async def get_payload(self, id_: str) -> Payload:
         """The bytes. Raises KeyError when they are gone."""
 
-    async def change(
+    async def update_delivery(
         self, id_: str, only_if: frozenset[Status] | None = None, **changes: Any
     ) -> bool:
         """Overwrite some fields of a delivery; with `only_if`, unless its status is another, or it
         is gone. Whether it was done."""
 
-    async def page(self, status: Status | None, top: int, after: str | None) -> Page:
+    async def list_deliveries(self, status: Status | None, limit: int, after: str | None) -> Page:
         """Deliveries, newest first."""
 
-    def scan(
+    def scan_deliveries(
         self, statuses: frozenset[Status], since: datetime | None, until: datetime | None
     ) -> AsyncIterator[Delivery]:
         """The deliveries accepted in this time, both ends included, that are in one of these
         states, newest first, however many they are."""
 
-    async def forget(self, id_: str) -> None:
+    async def delete_delivery(self, id_: str) -> None:
         """Remove a delivery: its bytes, lanes, outcomes, rows, and at last itself. Its key stays
         taken. Repeating it finishes what broke off."""
 
-    async def keep_lane(self, id_: str, lane: int, data: bytes) -> None:
+    async def save_lane(self, id_: str, lane: int, data: bytes) -> None:
         """Store one prepared lane of a fanned-out delivery."""
 
-    async def lane(self, id_: str, lane: int) -> bytes:
+    async def get_lane(self, id_: str, lane: int) -> bytes:
         """A prepared lane. Raises KeyError when it is gone."""
 
-    async def keep_fetched(self, id_: str, number: int, data: bytes) -> bytes:
+    async def save_fetched(self, id_: str, number: int, data: bytes) -> bytes:
         """Store an answer that was fetched for a delivery. The first that is kept counts, and is
         given back."""
 
-    async def fetched(self, id_: str, number: int) -> bytes | None:
+    async def get_fetched(self, id_: str, number: int) -> bytes | None:
         """What was fetched, if it was."""
 
-    async def newest_event(self, sender: str, subscription: str) -> int:
+    async def get_newest_event(self, sender: str, subscription: str) -> int:
         """The highest number of an event that was noted of a subscription; 0 without any."""
 
-    async def note_event(self, sender: str, subscription: str, number: int) -> None:
+    async def record_event(self, sender: str, subscription: str, number: int) -> None:
         """Note an event by its number; a lower one than is known changes nothing."""
 
-    async def lane_done(self, id_: str, lane: int) -> bool:
+    async def finish_lane(self, id_: str, lane: int) -> bool:
         """Note that a lane is finished; whether all lanes of the delivery now are."""
 
-    async def lanes_left(self, id_: str) -> list[int]:
+    async def list_open_lanes(self, id_: str) -> list[int]:
         """The lanes that are not finished."""
 
-    async def begin(self, id_: str, lane: int, now: float) -> float | None:
+    async def begin_lane(self, id_: str, lane: int, now: float) -> float | None:
         """Note that a lane is about to be carried. When the first try began, in seconds since
         1970; None: this is the first."""
 
-    async def begun(self, id_: str) -> bool:
+    async def has_begun(self, id_: str) -> bool:
         """Whether anything was stored for a delivery beside its bytes: the relay has seen it."""
 
-    async def note(self, id_: str, lane: int, outcomes: Sequence[EntryResult]) -> None:
+    async def add_entry_results(self, id_: str, lane: int, results: Sequence[EntryResult]) -> None:
         """Append outcomes. Must follow `begin` of the same lane."""
 
-    async def outcomes(self, id_: str, lane: int | None = None) -> list[EntryResult]:
+    async def list_entry_results(self, id_: str, lane: int | None = None) -> list[EntryResult]:
         """What was noted, of one lane or of all; the first note of an entry counts."""
 
-    async def note_row(self, outcome: RowResult) -> None:
+    async def record_row_result(self, result: RowResult) -> None:
         """What became of one resource at Dataverse; a later note replaces an earlier one."""
 
-    async def rows(self, id_: str) -> Sequence[RowResult]:
+    async def list_row_results(self, id_: str) -> Sequence[RowResult]:
         """The rows of a delivery."""
 
 
-def first_of_each(outcomes: Sequence[EntryResult]) -> list[EntryResult]:
+def keep_first_by_position(results: Sequence[EntryResult]) -> list[EntryResult]:
     """By position; a repeated try cannot change what was settled before."""
     found: dict[int, EntryResult] = {}
-    for outcome in outcomes:
-        found.setdefault(outcome.position, outcome)
+    for result in results:
+        found.setdefault(result.position, result)
     return [found[position] for position in sorted(found)]
 
 
@@ -126,41 +126,41 @@ class MemoryJournal:
 
     keys: dict[tuple[str, str], str] = field(default_factory=dict)
     deliveries: dict[str, Delivery] = field(default_factory=dict)
-    bodies: dict[str, Kept] = field(default_factory=dict)
+    payloads: dict[str, Payload] = field(default_factory=dict)
     lanes: dict[tuple[str, int], bytes] = field(default_factory=dict)
-    answers: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    fetched: dict[tuple[str, int], bytes] = field(default_factory=dict)
     events: dict[tuple[str, str], int] = field(default_factory=dict)
-    done: dict[str, set[int]] = field(default_factory=dict)
+    done_lanes: dict[str, set[int]] = field(default_factory=dict)
     began: dict[tuple[str, int], float] = field(default_factory=dict)
-    noted: dict[str, dict[int, list[EntryResult]]] = field(default_factory=dict)
-    noted_rows: dict[tuple[str, str, str], RowResult] = field(default_factory=dict)
+    entry_results: dict[str, dict[int, list[EntryResult]]] = field(default_factory=dict)
+    row_results: dict[tuple[str, str, str], RowResult] = field(default_factory=dict)
 
     async def claim_key(self, sender: str, key: str, delivery: str) -> str:
         return self.keys.setdefault((sender, key), delivery)
 
-    async def claimant(self, sender: str, key: str) -> str | None:
+    async def find_delivery_by_key(self, sender: str, key: str) -> str | None:
         return self.keys.get((sender, key))
 
-    async def keep(self, delivery: Delivery, kept: Kept) -> None:
-        self.bodies.setdefault(delivery.id, kept)
+    async def add_delivery(self, delivery: Delivery, payload: Payload) -> None:
+        self.payloads.setdefault(delivery.id, payload)
         self.deliveries.setdefault(delivery.id, delivery)
 
-    async def delivery(self, id_: str) -> Delivery | None:
+    async def get_delivery(self, id_: str) -> Delivery | None:
         return self.deliveries.get(id_)
 
-    async def kept(self, id_: str) -> Kept:
-        return self.bodies[id_]
+    async def get_payload(self, id_: str) -> Payload:
+        return self.payloads[id_]
 
-    async def change(
+    async def update_delivery(
         self, id_: str, only_if: frozenset[Status] | None = None, **changes: Any
     ) -> bool:
-        known = self.deliveries.get(id_)
-        if only_if is not None and (known is None or known.status not in only_if):
+        delivery = self.deliveries.get(id_)
+        if only_if is not None and (delivery is None or delivery.status not in only_if):
             return False
         self.deliveries[id_] = replace(self.deliveries[id_], **changes)
         return True
 
-    async def page(self, status: Status | None, top: int, after: str | None) -> Page:
+    async def list_deliveries(self, status: Status | None, limit: int, after: str | None) -> Page:
         ids = sorted(self.deliveries, reverse=True)
         matching = [
             self.deliveries[id_]
@@ -168,76 +168,85 @@ class MemoryJournal:
             if (status is None or self.deliveries[id_].status == status)
             and (after is None or id_ < after)
         ]
-        page = matching[:top]
-        return Page(tuple(page), page[-1].id if len(matching) > top else None)
+        page = matching[:limit]
+        return Page(tuple(page), page[-1].id if len(matching) > limit else None)
 
-    async def scan(
+    async def scan_deliveries(
         self, statuses: frozenset[Status], since: datetime | None, until: datetime | None
     ) -> AsyncIterator[Delivery]:
         for id_ in sorted(self.deliveries, reverse=True):
             if self.deliveries[id_].status in statuses and is_between(id_, since, until):
                 yield self.deliveries[id_]
 
-    async def forget(self, id_: str) -> None:
-        by_delivery: tuple[dict[str, Any], ...] = (self.bodies, self.noted, self.done)
-        for each in (*by_delivery, self.deliveries):
-            each.pop(id_, None)
-        within: tuple[dict[Any, Any], ...] = (self.lanes, self.answers, self.began, self.noted_rows)
-        for inner in within:
-            for key in [key for key in inner if key[0] == id_]:
-                del inner[key]
+    async def delete_delivery(self, id_: str) -> None:
+        by_delivery: tuple[dict[str, Any], ...] = (
+            self.payloads,
+            self.entry_results,
+            self.done_lanes,
+        )
+        for by_id in (*by_delivery, self.deliveries):
+            by_id.pop(id_, None)
+        by_id_and_part: tuple[dict[Any, Any], ...] = (
+            self.lanes,
+            self.fetched,
+            self.began,
+            self.row_results,
+        )
+        for records in by_id_and_part:
+            for key in [key for key in records if key[0] == id_]:
+                del records[key]
 
-    async def keep_lane(self, id_: str, lane: int, data: bytes) -> None:
+    async def save_lane(self, id_: str, lane: int, data: bytes) -> None:
         self.lanes[id_, lane] = data
 
-    async def lane(self, id_: str, lane: int) -> bytes:
+    async def get_lane(self, id_: str, lane: int) -> bytes:
         return self.lanes[id_, lane]
 
-    async def keep_fetched(self, id_: str, number: int, data: bytes) -> bytes:
-        return self.answers.setdefault((id_, number), data)
+    async def save_fetched(self, id_: str, number: int, data: bytes) -> bytes:
+        return self.fetched.setdefault((id_, number), data)
 
-    async def fetched(self, id_: str, number: int) -> bytes | None:
-        return self.answers.get((id_, number))
+    async def get_fetched(self, id_: str, number: int) -> bytes | None:
+        return self.fetched.get((id_, number))
 
-    async def newest_event(self, sender: str, subscription: str) -> int:
+    async def get_newest_event(self, sender: str, subscription: str) -> int:
         return self.events.get((sender, subscription), 0)
 
-    async def note_event(self, sender: str, subscription: str, number: int) -> None:
+    async def record_event(self, sender: str, subscription: str, number: int) -> None:
         before = self.events.get((sender, subscription), 0)
         self.events[sender, subscription] = max(before, number)
 
-    async def lane_done(self, id_: str, lane: int) -> bool:
-        done = self.done.setdefault(id_, set())
+    async def finish_lane(self, id_: str, lane: int) -> bool:
+        done = self.done_lanes.setdefault(id_, set())
         done.add(lane)
-        await self.change(id_, lanes_done=len(done))
+        await self.update_delivery(id_, lanes_done=len(done))
         return len(done) >= self.deliveries[id_].lanes
 
-    async def lanes_left(self, id_: str) -> list[int]:
-        done = self.done.get(id_, set())
+    async def list_open_lanes(self, id_: str) -> list[int]:
+        done = self.done_lanes.get(id_, set())
         return [lane for lane in range(self.deliveries[id_].lanes) if lane not in done]
 
-    async def begin(self, id_: str, lane: int, now: float) -> float | None:
-        lanes = self.noted.setdefault(id_, {})
+    async def begin_lane(self, id_: str, lane: int, now: float) -> float | None:
+        lanes = self.entry_results.setdefault(id_, {})
         if lane in lanes:
             return self.began[id_, lane]
         lanes[lane] = []
         self.began[id_, lane] = now
         return None
 
-    async def begun(self, id_: str) -> bool:
-        seen = (*self.lanes, *self.answers, *self.began)
+    async def has_begun(self, id_: str) -> bool:
+        seen = (*self.lanes, *self.fetched, *self.began)
         return any(delivery == id_ for delivery, _ in seen)
 
-    async def note(self, id_: str, lane: int, outcomes: Sequence[EntryResult]) -> None:
-        self.noted[id_][lane].extend(outcomes)
+    async def add_entry_results(self, id_: str, lane: int, results: Sequence[EntryResult]) -> None:
+        self.entry_results[id_][lane].extend(results)
 
-    async def outcomes(self, id_: str, lane: int | None = None) -> list[EntryResult]:
-        lanes = self.noted.get(id_, {})
+    async def list_entry_results(self, id_: str, lane: int | None = None) -> list[EntryResult]:
+        lanes = self.entry_results.get(id_, {})
         chosen = lanes.values() if lane is None else [lanes.get(lane, [])]
-        return first_of_each([outcome for part in chosen for outcome in part])
+        return keep_first_by_position([result for part in chosen for result in part])
 
-    async def note_row(self, outcome: RowResult) -> None:
-        self.noted_rows[outcome.delivery, outcome.resource, outcome.table] = outcome
+    async def record_row_result(self, result: RowResult) -> None:
+        self.row_results[result.delivery, result.resource, result.table] = result
 
-    async def rows(self, id_: str) -> Sequence[RowResult]:
-        return [row for (delivery, *_), row in self.noted_rows.items() if delivery == id_]
+    async def list_row_results(self, id_: str) -> Sequence[RowResult]:
+        return [row for (delivery, *_), row in self.row_results.items() if delivery == id_]

@@ -7,15 +7,17 @@ from __future__ import annotations
 from datetime import datetime
 
 from integration.core.model import Delivery, DeliveryRequest, Status
-from integration.journal.store import Journal, Kept
+from integration.journal.store import Journal, Payload
 
 # As a table can hold it; no sender is called that.
-_NOBODY = ""
+_NO_SENDER = ""
 
 
-async def note(journal: Journal, id_: str, kind: str, began: datetime, ended: datetime) -> None:
+async def add_synthetic_delivery(
+    journal: Journal, id_: str, kind: str, began: datetime, ended: datetime
+) -> None:
     """It has no bytes and no entries. Repeating it changes nothing."""
     delivery = Delivery(
-        id_, _NOBODY, id_, "", began, Status.DONE, kind, entries=0, bytes=0, finished=ended
+        id_, _NO_SENDER, id_, "", began, Status.DONE, kind, entries=0, bytes=0, finished=ended
     )
-    await journal.keep(delivery, Kept(DeliveryRequest("POST"), b""))
+    await journal.add_delivery(delivery, Payload(DeliveryRequest("POST"), b""))

@@ -8,9 +8,9 @@ from enum import StrEnum
 from typing import Any
 
 from integration.mapping import check_shown
-from integration.mapping.fhirpath.compile import compiled
+from integration.mapping.fhirpath.compile import compile_path
 from integration.mapping.fhirpath.evaluate import GIVEN
-from integration.mapping.model import Kind, LongId, Partial, Remove, TooLong
+from integration.mapping.model import ChildRemoval, Kind, LongId, LongText, PartialDate
 
 ROW = ("table", "entity_set", "key", "id_column", "version_column", "updated_column")
 EXPAND = ("path", "table", "entity_set", "key", "parent")
@@ -157,7 +157,7 @@ def _expand_problems(
         yield from path_problems(expand["path"], where, known)
     unknown = sorted(expand.keys() - {*EXPAND, "match", "remove", "attribute"})
     yield from (f"{where}: {key} is unknown" for key in unknown)
-    yield from _word_problems(expand, "remove", Remove, where)
+    yield from _word_problems(expand, "remove", ChildRemoval, where)
     items = expand.get("attribute")
     if not items or not _are_blocks(items):
         yield f"{where}: no [[expand.attribute]] is given"
@@ -202,8 +202,8 @@ def _attribute_problems(item: Block, where: str, known: Sequence[str]) -> Iterat
     everywhere = set().union(*_OF_KIND.values())
     for key in sorted(item.keys() - allowed):
         yield f"{where}: {key} is {'not for ' + kind if key in everywhere else 'unknown'}"
-    yield from _word_problems(item, "too_long", TooLong, where)
-    yield from _word_problems(item, "partial", Partial, where)
+    yield from _word_problems(item, "too_long", LongText, where)
+    yield from _word_problems(item, "partial", PartialDate, where)
     yield from check_shown.attribute_problems(item, kind, where)
     if kind is Kind.DEFAULT:
         if "default" not in item:
@@ -239,7 +239,7 @@ def path_problems(path: object, where: str, known: Sequence[str]) -> Iterator[st
         yield f"{where}: path is missing"
         return
     try:
-        variables = compiled(path).variables
+        variables = compile_path(path).variables
     except ValueError as error:
         yield f"{where}: {error}"
         return

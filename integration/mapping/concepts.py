@@ -22,7 +22,7 @@ class ConceptTable:
     type: str = "msemr_type"
     code: str = "msemr_code"
 
-    def columns(self, concept: Concept) -> dict[str, Any]:
+    def build_row(self, concept: Concept) -> dict[str, Any]:
         """A row of it."""
         return {
             self.type: concept.type,
@@ -32,4 +32,4 @@ class ConceptTable:
         }
 
 
-CONCEPTS = ConceptTable()
+CONCEPT_TABLE = ConceptTable()

@@ -13,13 +13,13 @@ from typing import Any
 from integration.core.errors import Unmappable
 from integration.core.model import Column
 from integration.mapping.fhirpath.evaluate import Evaluation
-from integration.mapping.keys import shown_id
+from integration.mapping.keys import fit_fhir_id
 from integration.mapping.model import (
     AttributeMap,
-    Child,
+    ChildRow,
     EntityMap,
     ExpandMap,
-    Mapped,
+    MappedRows,
 )
 from integration.mapping.unmapped import missing_required, unmapped
 from integration.mapping.values import fitted, instant, text, utc
@@ -29,12 +29,12 @@ Columns = Mapping[str, Column]
 _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2}))?")
 
 
-def apply(
+def map_resource(
     entity: EntityMap,
     resource: Mapping[str, Any],
     tables: Mapping[str, Columns],
     base: str | None = None,
-) -> Mapped:
+) -> MappedRows:
     """The rows that show `resource`: every mapped column, None where FHIR has nothing.
 
     `tables` are those of `entity.tables`; `base` is the address of the FHIR server, whose own
@@ -59,7 +59,7 @@ def apply(
     notes += missing_required(entity, row, columns)
     notes += unmapped(entity, resource, evaluation)
     # The same for hundreds of children is said once.
-    return Mapped(row, tuple(children), tuple(dict.fromkeys(notes)))
+    return MappedRows(row, tuple(children), tuple(dict.fromkeys(notes)))
 
 
 def is_newer(entity: EntityMap, resource: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
@@ -82,12 +82,12 @@ def is_newer(entity: EntityMap, resource: Mapping[str, Any], row: Mapping[str, A
     return later.total_seconds() > 0 or (later.total_seconds() == 0 and version != shown)
 
 
-def is_moment(value: str) -> bool:
+def is_datetime_text(value: str) -> bool:
     """Whether a column of days or moments would show this text."""
     return _MOMENT.fullmatch(value) is not None
 
 
-def same_moment(one: str, other: str) -> bool:
+def is_same_datetime(one: str, other: str) -> bool:
     """Whether two such texts say the same, whichever way their time zones are written."""
     try:
         return instant(one) == instant(other)
@@ -118,7 +118,7 @@ def _bookkeeping(
         except Unmappable as problem:
             note(entity.updated_column, problem.why, "lastUpdated")
     return {
-        entity.id_column: shown_id(entity, identifier, columns),
+        entity.id_column: fit_fhir_id(entity, identifier, columns),
         entity.version_column: version,
         entity.updated_column: updated,
     }
@@ -151,7 +151,7 @@ def _value(
 
 
 def _note(attribute: AttributeMap, table: str, notes: list[str], why: str) -> None:
-    where = f" ({attribute.where})" if attribute.where else ""
+    where = f" ({attribute.defined_at})" if attribute.defined_at else ""
     notes.append(f"{table}{attribute.column}: {why} @ {attribute.path}{where}")
 
 
@@ -161,11 +161,11 @@ def _children(
     evaluation: Evaluation,
     notes: list[str],
     base: str | None,
-) -> list[Child]:
+) -> list[ChildRow]:
     """The child rows, those left out that could not be told from each other or be kept."""
 
     def note(why: str) -> None:
-        where = f" ({expand.where})" if expand.where else ""
+        where = f" ({expand.defined_at})" if expand.defined_at else ""
         notes.append(f"{expand.table}: {why} @ {expand.path}{where}")
 
     try:
@@ -174,7 +174,7 @@ def _children(
         note(problem.why)
         return []
     prefix = f"{expand.table}."
-    children: dict[tuple[Any, ...], Child] = {}
+    children: dict[tuple[Any, ...], ChildRow] = {}
     for item in items:
         row = {
             attribute.column: _value(
@@ -191,5 +191,5 @@ def _children(
         elif key in children:
             note("more than one with the same key, the first taken")
         else:
-            children[key] = Child(expand, row)
+            children[key] = ChildRow(expand, row)
     return list(children.values())

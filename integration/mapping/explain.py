@@ -11,7 +11,7 @@ from typing import Any
 
 from integration.core import decimal_json
 from integration.core.model import Column
-from integration.mapping.model import AttributeMap, Concept, EntityMap, Kind, Lookup, Mapped
+from integration.mapping.model import AttributeMap, Concept, EntityMap, Kind, Lookup, MappedRows
 
 # What is taken for granted of a column where nobody has asked the tenant.
 _ASSUMED = {
@@ -25,7 +25,7 @@ _ASSUMED = {
 }
 
 
-def assumed(entity: EntityMap) -> dict[str, dict[str, Column]]:
+def assume_columns(entity: EntityMap) -> dict[str, dict[str, Column]]:
     """Tables that take whatever the map gives them."""
     tables: dict[str, dict[str, Column]] = {name: {} for name in entity.tables}
     blocks = [(entity.table, entity.attributes)]
@@ -37,15 +37,15 @@ def assumed(entity: EntityMap) -> dict[str, dict[str, Column]]:
     return {**tables, entity.table: {**tables[entity.table], **dict(books)}}
 
 
-def explained(entity: EntityMap, mapped: Mapped, *, empty: bool = False) -> Iterator[str]:
+def explain_rows(entity: EntityMap, mapped: MappedRows, *, empty: bool = False) -> Iterator[str]:
     """The rows, a line for each column: value, kind, path and line of the map; then the notes.
     `empty`: those columns too that are cleared."""
     yield f"{entity.table}: {entity.resource} by {entity.file}"
-    yield from (f"  {name} = {_shown(mapped.columns[name])}" for name in entity.version_columns)
-    yield from _columns(entity.attributes, mapped.columns, empty=empty)
+    yield from (f"  {name} = {_shown(mapped.values[name])}" for name in entity.version_columns)
+    yield from _columns(entity.attributes, mapped.values, empty=empty)
     for child in mapped.children:
-        yield f"{child.map.table}: {child.map.path} ({child.map.where})"
-        yield from _columns(child.map.attributes, child.columns, empty=empty)
+        yield f"{child.expand_map.table}: {child.expand_map.path} ({child.expand_map.defined_at})"
+        yield from _columns(child.expand_map.attributes, child.values, empty=empty)
     yield from (f"note: {note}" for note in mapped.notes)
 
 
@@ -56,7 +56,7 @@ def _columns(
         value = columns[one.column]
         if value is not None or empty:
             why = f"{one.kind} {one.path}" if one.path else str(one.kind)
-            yield f"  {one.column} = {_shown(value)}    <- {why} ({one.where})"
+            yield f"  {one.column} = {_shown(value)}    <- {why} ({one.defined_at})"
 
 
 def _shown(value: Any) -> str:

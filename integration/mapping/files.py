@@ -15,21 +15,21 @@ from typing import Any
 
 from integration.core.errors import Misconfigured
 
-FOLDER = Path(__file__).parent / "maps"
+MAPS_FOLDER = Path(__file__).parent / "maps"
 
 # What every set has, for the resources around a patient.
-CLINICAL = "clinical"
+CLINICAL_SET = "clinical"
 
-Data = dict[str, Any]
+TomlTable = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class MapFile:
     """A file of a map, or of additions to one; `problem` where nothing can be read from it."""
 
     name: str
     text: str
-    data: Data = field(default_factory=dict)
+    data: TomlTable = field(default_factory=dict)
     problem: str | None = None
     in_use: bool = True
 
@@ -41,7 +41,7 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class MappedTable:
     """What a resource type may become in Dataverse; the first of the routes is the default."""
 
     resource: str
@@ -50,12 +50,12 @@ class Table:
     routes: tuple[str, ...]
 
 
-def read(
+def read_map_files(
     set_: str,
     prefix: str | None = None,
     own_folder: Path | None = None,
     enabled: Collection[str] = (),
-) -> list[File]:
+) -> list[MapFile]:
     """Every file of the set and of the organisation. `prefix` is the publisher's, for {prefix};
     files in `own_folder` replace those of the same name; `enabled` names files that are used only
     where they are named. Raises Misconfigured for a setting."""
@@ -66,14 +66,14 @@ def read(
         raise Misconfigured(f"there is no map {', '.join(strangers)} to enable")
     texts = {name: path.read_text("utf-8") for name, path in paths.items()}
     return [
-        decoded(name, text.replace("{prefix}", prefix) if prefix else text, named)
+        parse_map_file(name, text.replace("{prefix}", prefix) if prefix else text, named)
         for name, text in texts.items()
     ]
 
 
-def tables(files: Iterable[File]) -> dict[str, Table]:
+def list_tables(files: Iterable[MapFile]) -> dict[str, MappedTable]:
     """By resource type, of the maps in use; of a broken one, what can be read."""
-    found: dict[str, Table] = {}
+    found: dict[str, MappedTable] = {}
     for file in files:
         row = file.data.get("row")
         if file.in_use and "adds_to" not in file.data:
@@ -81,26 +81,26 @@ def tables(files: Iterable[File]) -> dict[str, Table]:
             said = row.get("routes")
             routes = tuple(map(str, said)) if isinstance(said, list) and said else ("dataverse",)
             table, entity_set = str(row.get("table", "")), str(row.get("entity_set", ""))
-            found[file.resource] = Table(file.resource, table, entity_set, routes)
+            found[file.resource] = MappedTable(file.resource, table, entity_set, routes)
     return found
 
 
-def names(set_: str, own_folder: Path | None = None) -> list[str]:
+def list_map_names(set_: str, own_folder: Path | None = None) -> list[str]:
     """Every file of the set and of the organisation, by the names that enable them."""
     return [_stem(name) for name in _paths(set_, own_folder)]
 
 
-def decoded(name: str, text: str, enabled: Collection[str] = ()) -> File:
+def parse_map_file(name: str, text: str, enabled: Collection[str] = ()) -> MapFile:
     """A file by its text. One that cannot be read may be in use."""
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        return File(name, text, problem=f"{name}: {error}")
+        return MapFile(name, text, problem=f"{name}: {error}")
     in_use = bool(data.get("enabled", True)) or _stem(name) in enabled
     lines = enumerate(text.splitlines(), 1)
     wants = [n for n, line in lines if "{prefix}" in line and not line.lstrip().startswith("#")]
     problem = f"{name}:{wants[0]}: {{prefix}} is not set: set MAP_PREFIX" if wants else None
-    return File(name, text, data, problem, in_use)
+    return MapFile(name, text, data, problem, in_use)
 
 
 def _stem(name: str) -> str:
@@ -108,10 +108,10 @@ def _stem(name: str) -> str:
 
 
 def _paths(set_: str, own_folder: Path | None) -> dict[str, Path]:
-    paths = {path.name: path for path in sorted((FOLDER / set_).glob("*.toml"))}
+    paths = {path.name: path for path in sorted((MAPS_FOLDER / set_).glob("*.toml"))}
     if not paths:
         raise Misconfigured(f"there is no set of maps called {set_}")
-    paths |= {path.name: path for path in sorted((FOLDER / CLINICAL).glob("*.toml"))}
+    paths |= {path.name: path for path in sorted((MAPS_FOLDER / CLINICAL_SET).glob("*.toml"))}
     if own_folder is not None:
         if not own_folder.is_dir():
             raise Misconfigured("the folder of the organisation's own maps is not there")

@@ -19,18 +19,18 @@ _GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _NAMESPACE = UUID("0b7a2f52-6a5c-5a0e-9d0c-2f4f2a7c6f10")
 
 
-def primary_key(resource: str, identifier: str) -> str:
+def derive_primary_key(resource: str, identifier: str) -> str:
     """The row's primary key: the FHIR id where it is a GUID, else a GUID derived from it."""
     if _GUID.fullmatch(identifier):
         return identifier.lower()
     return str(uuid5(_NAMESPACE, f"{resource}/{identifier}"))
 
 
-def shown_id(entity: EntityMap, identifier: str, columns: Mapping[str, Column]) -> str:
+def fit_fhir_id(entity: EntityMap, identifier: str, columns: Mapping[str, Column]) -> str:
     """What the row's id column says of a resource: its id, never cut."""
     longest = columns[entity.id_column].max_length
     if longest is None or len(identifier) <= longest:
         return identifier
     if entity.long_id is LongId.DIGEST:
-        return primary_key(entity.resource, identifier)
+        return derive_primary_key(entity.resource, identifier)
     raise Unmappable(f"the id is longer than the {longest} characters of {entity.id_column}")

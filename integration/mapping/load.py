@@ -12,23 +12,23 @@ from integration.core.errors import Misconfigured
 from integration.mapping import files
 from integration.mapping.check import EXPAND, ROW, Lines, listed, problems
 from integration.mapping.check_shown import CREATE, LONGEST, SEARCHED
-from integration.mapping.files import Data, File
+from integration.mapping.files import MapFile, TomlTable
 from integration.mapping.model import (
     AttributeMap,
+    ChildRemoval,
     EntityMap,
     ExpandMap,
     Kind,
     LongId,
-    Partial,
-    Remove,
-    Rest,
+    LongText,
+    PartialDate,
     Route,
     Search,
     SearchType,
-    Shown,
-    TooLong,
+    UnmappedElement,
+    VirtualColumn,
 )
-from integration.mapping.write_back.apply import unwritable
+from integration.mapping.write_back.apply import explain_unwritable
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +38,20 @@ class Maps:
 
     entities: Mapping[str, EntityMap]
     broken: Mapping[str, str]
-    known: Mapping[str, EntityMap]
+    available: Mapping[str, EntityMap]
 
 
-def maps(
+def load_maps(
     set_: str,
     prefix: str | None = None,
     own_folder: Path | None = None,
     enabled: Collection[str] = (),
 ) -> Maps:
     """The maps in use: see integration.mapping.files.read. Raises Misconfigured for a setting."""
-    return understood(files.read(set_, prefix, own_folder, enabled))
+    return build_maps(files.read_map_files(set_, prefix, own_folder, enabled))
 
 
-def understood(read: Iterable[File]) -> Maps:
+def build_maps(read: Iterable[MapFile]) -> Maps:
     """What the files say. A map that is wrong stops its own table and no other."""
     read = list(read)
     entities: dict[str, EntityMap] = {}
@@ -77,20 +77,22 @@ def understood(read: Iterable[File]) -> Maps:
 
 
 @cache
-def shipped(set_: str = "healthcare", prefix: str | None = None) -> Mapping[str, EntityMap]:
+def load_shipped_maps(
+    set_: str = "healthcare", prefix: str | None = None
+) -> Mapping[str, EntityMap]:
     """The maps that a set has enabled. Raises Misconfigured."""
-    found = maps(set_, prefix)
+    found = load_maps(set_, prefix)
     if found.broken:
         raise Misconfigured("; ".join(found.broken.values()))
     return found.entities
 
 
-def parse(text: str, name: str) -> EntityMap:
+def parse_map(text: str, name: str) -> EntityMap:
     """One entity map. Raises Misconfigured with everything that is wrong in the file."""
-    return _entity(files.decoded(name, text))
+    return _entity(files.parse_map_file(name, text))
 
 
-def _idle(read: Iterable[File]) -> dict[str, EntityMap]:
+def _idle(read: Iterable[MapFile]) -> dict[str, EntityMap]:
     idle: dict[str, EntityMap] = {}
     for file in read:
         if not file.in_use and "adds_to" not in file.data:
@@ -106,7 +108,7 @@ def _break(
     broken[resource] = f"{broken[resource]}; {problem}" if resource in broken else problem
 
 
-def _entity(file: File) -> EntityMap:
+def _entity(file: MapFile) -> EntityMap:
     _refuse([file.problem] if file.problem else [])
     data, lines = file.data, Lines(file.text, file.name)
     _refuse([*problems(data, lines)])
@@ -121,7 +123,7 @@ def _entity(file: File) -> EntityMap:
         expands=_expands(data, lines),
         enabled=data.get("enabled", True),
         file=file.name,
-        rest=_rest(data, lines),
+        unmapped_elements=_rest(data, lines),
         routes=tuple(map(Route, row.get("routes", [Route.DATAVERSE]))),
         name_column=row.get("name_column"),
         create=row.get("create", {}),
@@ -132,11 +134,11 @@ def _entity(file: File) -> EntityMap:
 
 def _unwritable(entity: EntityMap) -> Iterator[str]:
     for one in entity.attributes:
-        if one.shown.write and (why := unwritable(entity, one)):
-            yield f"{one.where}: {one.column}: {why}"
+        if one.virtual_column.writable and (why := explain_unwritable(entity, one)):
+            yield f"{one.defined_at}: {one.column}: {why}"
 
 
-def _added(entity: EntityMap, file: File) -> EntityMap:
+def _added(entity: EntityMap, file: MapFile) -> EntityMap:
     """The map with what another file adds to it."""
     _refuse([file.problem] if file.problem else [])
     data, lines = file.data, Lines(file.text, file.name)
@@ -145,7 +147,7 @@ def _added(entity: EntityMap, file: File) -> EntityMap:
     rest = _rest(data, lines)
     taken, more = set(entity.columns), {one.element for one in rest}
     _refuse(
-        [f"{one.where}: {one.column}: {entity.file} maps the column already"
+        [f"{one.defined_at}: {one.column}: {entity.file} maps the column already"
          for one in attributes if one.column in taken]
     )  # fmt: skip
     return replace(
@@ -155,11 +157,14 @@ def _added(entity: EntityMap, file: File) -> EntityMap:
         expands=entity.expands + _expands(data, lines),
         file=f"{entity.file}, {file.name}",
         # Who adds columns knows what is left.
-        rest=(*(one for one in entity.rest if one.element not in more), *rest),
+        unmapped_elements=(
+            *(one for one in entity.unmapped_elements if one.element not in more),
+            *rest,
+        ),
     )
 
 
-def _no_base(file: File) -> EntityMap:
+def _no_base(file: MapFile) -> EntityMap:
     raise Misconfigured(f"{file.name}: there is no map of {file.resource} to add to")
 
 
@@ -168,25 +173,25 @@ def _refuse(found: list[str]) -> None:
         raise Misconfigured("; ".join(found))
 
 
-def _rest(data: Data, lines: Lines) -> tuple[Rest, ...]:
+def _rest(data: TomlTable, lines: Lines) -> tuple[UnmappedElement, ...]:
     rest: dict[str, str] = data.get("rest", {})
-    return tuple(Rest(name, path, lines.of("rest", name)) for name, path in rest.items())
+    return tuple(UnmappedElement(name, path, lines.of("rest", name)) for name, path in rest.items())
 
 
-def _expands(data: Data, lines: Lines) -> tuple[ExpandMap, ...]:
+def _expands(data: TomlTable, lines: Lines) -> tuple[ExpandMap, ...]:
     return tuple(
         ExpandMap(
             **{field: item[field] for field in EXPAND},
             match=tuple(item["match"]),
-            remove=Remove(item.get("remove", Remove.ALL)),
+            remove=ChildRemoval(item.get("remove", ChildRemoval.ALL)),
             attributes=_attributes(item["attribute"], lines, "expand", number),
-            where=lines.of("expand", number),
+            defined_at=lines.of("expand", number),
         )
         for number, item in enumerate(data.get("expand", []), 1)
     )
 
 
-def _attributes(items: list[Data], lines: Lines, *block: object) -> tuple[AttributeMap, ...]:
+def _attributes(items: list[TomlTable], lines: Lines, *block: object) -> tuple[AttributeMap, ...]:
     return tuple(
         AttributeMap(
             column=item["column"],
@@ -194,18 +199,18 @@ def _attributes(items: list[Data], lines: Lines, *block: object) -> tuple[Attrib
             path=item.get("path"),
             choices={code: tuple(listed(value)) for code, value in item.get("choices", {}).items()},
             default=item.get("default"),
-            too_long=TooLong(item.get("too_long", TooLong.CUT)),
-            partial=Partial(item.get("partial", Partial.OMIT)),
+            too_long=LongText(item.get("too_long", LongText.CUT)),
+            partial=PartialDate(item.get("partial", PartialDate.OMIT)),
             concept=item.get("concept"),
             route=Route(item["route"]) if "route" in item else None,
-            shown=_shown(item),
-            where=lines.of(*block, number),
+            virtual_column=_shown(item),
+            defined_at=lines.of(*block, number),
         )
         for number, item in enumerate(items, 1)
     )
 
 
-def _shown(item: Data) -> Shown:
+def _shown(item: TomlTable) -> VirtualColumn:
     kind, type_ = Kind(item.get("kind", Kind.COPY)), item.get("type", "string")
     search = None
     if "search" in item:
@@ -214,4 +219,4 @@ def _shown(item: Data) -> Shown:
     longest = item.get("max_length", LONGEST if type_ == "memo" else 100)
     label, target = item.get("label", ""), item.get("target")
     write = item.get("write", False)
-    return Shown(type_, longest, label, target, search, bool(write), write == CREATE)
+    return VirtualColumn(type_, longest, label, target, search, bool(write), write == CREATE)

@@ -13,21 +13,21 @@ class Kind(StrEnum):
 
     COPY = "copy"  # text, numbers, booleans as they are
     DATE = "date"  # a whole day
-    DATETIME = "moment"  # an instant; stored in UTC
+    DATETIME = "datetime"  # an instant; stored in UTC
     CHOICE = "choice"  # a code becomes an option value
     DEFAULT = "default"  # a constant, whatever the resource says
     LOOKUP = "lookup"  # a reference becomes the row of the resource
     CONCEPT = "concept"  # a code becomes a row of the codeable concepts
 
 
-class TooLong(StrEnum):
+class LongText(StrEnum):
     """What to do with text that is longer than its column."""
 
     CUT = "cut"
     OMIT = "omit"
 
 
-class Partial(StrEnum):
+class PartialDate(StrEnum):
     """What to do with a date that says no day: 1980, 1980-05."""
 
     OMIT = "omit"
@@ -59,7 +59,7 @@ class SearchType(StrEnum):
     NUMBER = "number"
 
 
-class Remove(StrEnum):
+class ChildRemoval(StrEnum):
     """Which child rows go that the resource no longer has."""
 
     ALL = "all"
@@ -79,7 +79,7 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class VirtualColumn:
     """What the feed and a virtual table say of a column, beside its kind."""
 
     type: str = "string"  # of what is copied: string, memo, integer, decimal, boolean
@@ -87,8 +87,8 @@ class Shown:
     label: str = ""
     target: str | None = None  # the resource type that a lookup points at
     search: Search | None = None
-    write: bool = False
-    fixed: bool = False  # written when a resource is created, and never again
+    writable: bool = False
+    create_only: bool = False  # written when a resource is created, and never again
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +100,12 @@ class AttributeMap:
     path: str | None = None  # FHIRPath; None for a constant
     choices: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # best first
     default: Any = None  # when the element is absent, or does not fit
-    too_long: TooLong = TooLong.CUT
-    partial: Partial = Partial.OMIT
+    too_long: LongText = LongText.CUT
+    partial: PartialDate = PartialDate.OMIT
     concept: int | None = None  # the msemr_type of the concept
     route: Route | None = None  # the one route that it is for; None: each
-    shown: Shown = Shown()
-    where: str = field(default="", compare=False)  # file:line
+    virtual_column: VirtualColumn = VirtualColumn()
+    defined_at: str = field(default="", compare=False)  # file:line
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,18 +118,18 @@ class ExpandMap:
     key: str
     parent: str  # the child's lookup to the row of the resource
     match: tuple[str, ...]  # equal in these columns is the same row
-    remove: Remove
+    remove: ChildRemoval
     attributes: tuple[AttributeMap, ...]
-    where: str = field(default="", compare=False)
+    defined_at: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
+class UnmappedElement:
     """What a map has no columns for: how many items `path` finds is noted."""
 
     element: str
     path: str
-    where: str = field(default="", compare=False)
+    defined_at: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +150,12 @@ class EntityMap:
     expands: tuple[ExpandMap, ...]
     enabled: bool
     file: str = field(compare=False)
-    rest: tuple[Rest, ...] = ()
+    unmapped_elements: tuple[UnmappedElement, ...] = ()
     routes: tuple[Route, ...] = (Route.DATAVERSE,)  # which it may have, the default first
     name_column: str | None = None  # what stands for a row of the virtual table
     create: Mapping[str, Any] = field(default_factory=dict)  # elements of what is created there
 
-    def on(self, route: Route) -> EntityMap:
+    def select_route(self, route: Route) -> EntityMap:
         """The map with the attributes of one route."""
         kept = tuple(one for one in self.attributes if one.route in (None, route))
         return self if len(kept) == len(self.attributes) else replace(self, attributes=kept)
@@ -166,16 +166,16 @@ class EntityMap:
         return self.id_column, self.version_column, self.updated_column
 
     @property
-    def kind(self) -> Any:
+    def kind_value(self) -> Any:
         """What the kind column says of rows of this map."""
         return next(
             (one.default for one in self.attributes if one.column == self.kind_column), None
         )
 
-    def shows(self, row: Mapping[str, Any]) -> bool:
+    def has_kind_of(self, row: Mapping[str, Any]) -> bool:
         """Whether a row of the table is of this map's resource type, as far as it says: patients
         and practitioners may share a table, and an id."""
-        return self.kind_column is None or row.get(self.kind_column) in (None, self.kind)
+        return self.kind_column is None or row.get(self.kind_column) in (None, self.kind_value)
 
     @property
     def columns(self) -> list[str]:
@@ -210,18 +210,18 @@ class Concept:
 
 
 @dataclass(frozen=True, slots=True)
-class Child:
+class ChildRow:
     """A child row as it should be; the parent's lookup is not among its columns."""
 
-    map: ExpandMap
-    columns: Mapping[str, Any]
+    expand_map: ExpandMap
+    values: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Mapped:
+class MappedRows:
     """Rows as they should be: each value a JSON scalar, None where the column is cleared, a Link
     or a Concept. Notes say what could not be brought over: where and why, no values."""
 
-    columns: Mapping[str, Any]
-    children: tuple[Child, ...]
+    values: Mapping[str, Any]
+    children: tuple[ChildRow, ...]
     notes: tuple[str, ...]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from integration.core.model import Column
-from integration.mapping.concepts import CONCEPTS
+from integration.mapping.concepts import CONCEPT_TABLE
 from integration.mapping.model import AttributeMap, EntityMap, ExpandMap, Kind
 from integration.mapping.values import CHOICES, LOOKUPS, NUMBERS, TEXTS
 
@@ -27,7 +27,7 @@ _SUITABLE = {
 _FILLED = frozenset({"State", "Status", "Owner", "EntityName", "Virtual", "Uniqueidentifier"})
 
 
-def schema_mismatches(entity: EntityMap, tables: Mapping[str, Columns]) -> list[str]:
+def find_schema_mismatches(entity: EntityMap, tables: Mapping[str, Columns]) -> list[str]:
     """What the tenant's tables lack for this map, each with the line of the map."""
     found = [f"{entity.file}: the organisation has no table {name}"
              for name in entity.tables if name not in tables]  # fmt: skip
@@ -54,7 +54,7 @@ def _row(entity: EntityMap, columns: Columns) -> Iterator[str]:
 
 
 def _children(entity: EntityMap, expand: ExpandMap, columns: Columns) -> Iterator[str]:
-    where = f"{expand.where}: {expand.table}"
+    where = f"{expand.defined_at}: {expand.table}"
     books = (expand.key, expand.parent)
     yield from (f"{where} has no column {name}" for name in books if name not in columns)
     parent = columns.get(expand.parent)
@@ -68,10 +68,10 @@ def _attributes(
     table: str, attributes: tuple[AttributeMap, ...], columns: Columns
 ) -> Iterator[str]:
     for attribute in attributes:
-        where = f"{attribute.where}: {table}.{attribute.column}"
+        where = f"{attribute.defined_at}: {table}.{attribute.column}"
         column = columns.get(attribute.column)
         if column is None:
-            yield f"{attribute.where}: {table} has no column {attribute.column}"
+            yield f"{attribute.defined_at}: {table} has no column {attribute.column}"
         elif not (column.writable_on_create or column.writable_on_update):
             yield f"{where} cannot be written"
         elif column.type not in _SUITABLE.get(attribute.kind, {column.type}):
@@ -82,7 +82,7 @@ def _attributes(
 
 def _details(attribute: AttributeMap, column: Column) -> Iterator[str]:
     if attribute.kind is Kind.DATETIME and column.behavior == "DateOnly":
-        yield "keeps days, not for moment"
+        yield "keeps days, not for datetime"
     if column.options is not None and column.type != "Boolean":
         choices = {option for options in attribute.choices.values() for option in options}
         if choices and not choices & column.options:
@@ -91,8 +91,8 @@ def _details(attribute: AttributeMap, column: Column) -> Iterator[str]:
             yield "has no option for the default"
     if attribute.kind is Kind.LOOKUP and not column.targets:
         yield "leads to no table"
-    if attribute.kind is Kind.CONCEPT and CONCEPTS.table not in column.targets:
-        yield f"is no lookup of {CONCEPTS.table}"
+    if attribute.kind is Kind.CONCEPT and CONCEPT_TABLE.table not in column.targets:
+        yield f"is no lookup of {CONCEPT_TABLE.table}"
 
 
 def _unfilled(

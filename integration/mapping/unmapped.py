@@ -18,7 +18,7 @@ def unmapped(
     entity: EntityMap, resource: Mapping[str, Any], evaluation: Evaluation
 ) -> Iterator[str]:
     """Notes of what the map has no columns for, and of what cannot all be true."""
-    for rest in entity.rest:
+    for rest in entity.unmapped_elements:
         if evaluation.is_empty(rest.path):
             continue
         why = ""
@@ -28,7 +28,7 @@ def unmapped(
         except Unmappable as problem:
             why = problem.why
         if why:
-            where = f" ({rest.where})" if rest.where else ""
+            where = f" ({rest.defined_at})" if rest.defined_at else ""
             yield f"{rest.element}: {why} @ {rest.path}{where}"
     for element, forms in _choices(entity.resource):
         given = [form for form in forms if resource.get(form) is not None]
@@ -42,7 +42,7 @@ def missing_required(
     """Notes of columns without which Dataverse refuses the row."""
     for one in entity.attributes:
         if row[one.column] is None and columns[one.column].enforced:
-            where = f" ({one.where})" if one.where else ""
+            where = f" ({one.defined_at})" if one.defined_at else ""
             yield f"{one.column}: required, and without a value @ {one.path}{where}"
 
 

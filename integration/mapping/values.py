@@ -10,7 +10,7 @@ from typing import Any
 
 from integration.core.errors import Unmappable
 from integration.core.model import Column
-from integration.mapping.model import AttributeMap, Concept, Kind, Lookup, Partial, TooLong
+from integration.mapping.model import AttributeMap, Concept, Kind, LongText, Lookup, PartialDate
 
 Note = Callable[[str], None]
 
@@ -63,7 +63,7 @@ def fitted(
 
 def _copied(attribute: AttributeMap, value: Any, column: Column, note: Note) -> Any:
     if column.type in TEXTS or column.type == "Uniqueidentifier":
-        keep = attribute.too_long is TooLong.CUT
+        keep = attribute.too_long is LongText.CUT
         return text(value, column.max_length, keep, note)
     if column.type == "Boolean":
         return _truth(value)
@@ -188,13 +188,13 @@ def utc(moment: datetime) -> str:
     return there.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _day(value: Any, partial: Partial, note: Note) -> date:
+def _day(value: Any, partial: PartialDate, note: Note) -> date:
     """A date or dateTime as the day that is written in it, whatever its time zone."""
     match = _DATE.fullmatch(str(value))
     if match is None:
         raise Unmappable("not a date")
     year, month, day = match[1], match[2], match[3]
-    if day is None and partial is Partial.OMIT:
+    if day is None and partial is PartialDate.OMIT:
         raise Unmappable("not a whole date")
     try:
         if day is not None:
@@ -210,9 +210,9 @@ def _day(value: Any, partial: Partial, note: Note) -> date:
     return found
 
 
-def _bound(year: int, month: int | None, partial: Partial) -> date:
+def _bound(year: int, month: int | None, partial: PartialDate) -> date:
     """The first or the last day of a year or a month."""
-    if partial is Partial.FIRST:
+    if partial is PartialDate.FIRST:
         return date(year, month or 1, 1)
     if month in (None, 12):
         return date(year, 12, 31)
@@ -229,14 +229,14 @@ def _on(day: date, column: Column) -> str:
     return day.isoformat()
 
 
-def _moment(value: Any, partial: Partial, note: Note) -> datetime:
+def _moment(value: Any, partial: PartialDate, note: Note) -> datetime:
     """An instant; of a day, a month or a year its first or its last second, by rule."""
-    if partial is Partial.OMIT or "T" in str(value):
+    if partial is PartialDate.OMIT or "T" in str(value):
         return instant(value)
     day = _day(value, partial, note)
     first = datetime(day.year, day.month, day.day, tzinfo=UTC)
     note(f"not an instant, its {partial} second in UTC taken")
-    return first if partial is Partial.FIRST else first + timedelta(days=1, seconds=-1)
+    return first if partial is PartialDate.FIRST else first + timedelta(days=1, seconds=-1)
 
 
 # -- other rows ----------------------------------------------------------------------------------

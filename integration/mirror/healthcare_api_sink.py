@@ -14,41 +14,41 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from integration.core.activity import doing
+from integration.core.activity import add_activity_context
 from integration.core.errors import Misconfigured, Unavailable, Unmappable
 from integration.core.model import RowResult, WorkItem
 from integration.dataverse import upsert_bundle
-from integration.dataverse.client import error_code
+from integration.dataverse.client import get_error_code
 from integration.dataverse.requests import Change
-from integration.dataverse.upsert_bundle import Action, Answer
+from integration.dataverse.upsert_bundle import Action, UpsertResponse
 from integration.fhir import references, source_version
-from integration.fhir.grammar import literal
+from integration.fhir.grammar import parse_literal
 from integration.journal import write_guard
 from integration.journal.write_guard import HeldLocks, Write, WriteGuard
-from integration.mapping.keys import shown_id
+from integration.mapping.keys import fit_fhir_id
 from integration.mapping.model import EntityMap, LongId
 from integration.mirror import web_api_sink
-from integration.mirror.web_api_sink import WebApi
+from integration.mirror.web_api_sink import WebApiSink
 
 # What the row of a turn says where a row was deactivated here, and not by a person.
 _DEACTIVATED = "d:"
 
 
 @dataclass(frozen=True, slots=True)
-class HealthcareApi:
+class HealthcareApiSink:
     """What sending needs. `rows`: the Web API, for what the healthcare APIs have no request for."""
 
-    rows: WebApi
+    web_api: WebApiSink
     guard: WriteGuard
 
 
 @dataclass(frozen=True, slots=True)
-class _Done:
+class _Outcome:
     """`stamp`: what is sent in full, for the row of the turn, if that changes (`sent`)."""
 
-    outcome: RowResult
+    result: RowResult
     sent: bool = False
-    stamp: str | None = None
+    source_version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,142 +56,156 @@ class _Subject:
     """The resource that a claim names, and its turn."""
 
     entity: EntityMap
-    claim: WorkItem
-    taken: HeldLocks
-    last: str | None  # what was sent last
-    doubtful: bool  # an earlier try may have made the row, and told nobody
+    item: WorkItem
+    held: HeldLocks
+    last_sent: str | None  # what was sent last
+    attempted_before: bool  # an earlier try may have made the row, and told nobody
 
     @property
     def resource(self) -> str:
-        return self.claim.resource or ""
+        return self.item.resource or ""
 
-    def outcome(self, action: str, row: str | None, version: str | None, *notes: str) -> RowResult:
-        delivery, table = self.claim.delivery, self.entity.table
+    def build_result(
+        self, action: str, row: str | None, version: str | None, *notes: str
+    ) -> RowResult:
+        delivery, table = self.item.delivery, self.entity.table
         return RowResult(delivery, self.resource, table, row, action, version, notes)
 
 
-async def bring(it: HealthcareApi, entity: EntityMap, claim: WorkItem) -> RowResult:
+async def bring_up_to_date(sink: HealthcareApiSink, entity: EntityMap, item: WorkItem) -> RowResult:
     """The rows of `claim.resource` as FHIR has it now. Raises Unavailable or Misconfigured."""
-    taken = HeldLocks(claim.delivery, "mirror", it.guard.token())
-    write = Write(f"mirror {claim.resource}", (0,), ordered=False)
-    await write_guard.acquire(it.guard, taken, [write])
-    (turn,) = taken.found.values()
-    subject = _Subject(entity, claim, taken, turn.source_version, bool(turn.attempted_by))
+    held = HeldLocks(item.delivery, "mirror", sink.guard.token())
+    write = Write(f"mirror {item.resource}", (0,), ordered=False)
+    await write_guard.acquire(sink.guard, held, [write])
+    (lock,) = held.previous.values()
+    subject = _Subject(entity, item, held, lock.source_version, bool(lock.attempted_by))
     try:
-        done = await _brought(it, subject)
+        outcome = await _send_current_state(sink, subject)
     except Unmappable as problem:
-        done = _Done(subject.outcome("refused", None, None, str(problem)))
+        outcome = _Outcome(subject.build_result("refused", None, None, str(problem)))
     except (Unavailable, Misconfigured):
-        await write_guard.release(it.guard, taken, {})
+        await write_guard.release(sink.guard, held, {})
         raise
-    if done.sent:
-        kept = replace(write, source_version=done.stamp, ordered=True)
-        taken.writes = dict.fromkeys(taken.writes, kept)
-    await write_guard.release(it.guard, taken, {0: done.sent})
-    return done.outcome
+    if outcome.sent:
+        recorded = replace(write, source_version=outcome.source_version, ordered=True)
+        held.writes = dict.fromkeys(held.writes, recorded)
+    await write_guard.release(sink.guard, held, {0: outcome.sent})
+    return outcome.result
 
 
-async def _brought(it: HealthcareApi, subject: _Subject) -> _Done:
-    resource = await it.rows.fhir.read(subject.resource, subject.claim.delivery)
+async def _send_current_state(sink: HealthcareApiSink, subject: _Subject) -> _Outcome:
+    resource = await sink.web_api.fhir.read(subject.resource, subject.item.delivery)
     if resource is None:
-        return await _gone(it, subject)
+        return await _remove_row(sink, subject)
     # The API knows no digests: it would say no more than that the contact is wrong.
-    columns = await it.rows.dataverse.columns(subject.entity.table)
-    shown_id(replace(subject.entity, long_id=LongId.REFUSE), str(resource.get("id")), columns)
-    version, stamp = resource.get("meta", {}).get("versionId"), _stamp(resource)
-    if _is_older(stamp, subject.last):
-        return _Done(subject.outcome("unchanged", None, version))
-    if stamp is not None and stamp == subject.last:
+    columns = await sink.web_api.dataverse.get_columns(subject.entity.table)
+    fit_fhir_id(replace(subject.entity, long_id=LongId.REFUSE), str(resource.get("id")), columns)
+    version, version_sent = (
+        resource.get("meta", {}).get("versionId"),
+        _build_source_version(resource),
+    )
+    if _is_older(version_sent, subject.last_sent):
+        return _Outcome(subject.build_result("unchanged", None, version))
+    if version_sent is not None and version_sent == subject.last_sent:
         # Unless the row is lost, or was set back.
-        row = await web_api_sink.shown(it.rows, subject.entity, subject.claim)
+        row = await web_api_sink.find_row(sink.web_api, subject.entity, subject.item)
         if row is not None and row[subject.entity.version_column] in (None, version):
-            return _Done(subject.outcome("unchanged", row[subject.entity.key], version))
-    said = await _sent(it, subject, resource)
-    if isinstance(said, RowResult):
-        return _Done(said)
-    notes = upsert_bundle.notes(said)
-    root = said.root
+            return _Outcome(subject.build_result("unchanged", row[subject.entity.key], version))
+    response = await _send_resource(sink, subject, resource)
+    if isinstance(response, RowResult):
+        return _Outcome(response)
+    notes = upsert_bundle.describe_problems(response)
+    root = response.root
     if root is None:
-        return _Done(subject.outcome("refused", None, None, *notes))
-    if root.action is Action.CREATED or subject.doubtful:
-        await web_api_sink.wake(it.rows, subject.resource)
-    if subject.last == _DEACTIVATED and resource.get("active") is not False:
-        notes += await _reactivated(it, subject, root.row or "")
+        return _Outcome(subject.build_result("refused", None, None, *notes))
+    if root.action is Action.CREATED or subject.attempted_before:
+        await web_api_sink.queue_waiting(sink.web_api, subject.resource)
+    if subject.last_sent == _DEACTIVATED and resource.get("active") is not False:
+        notes += await _reactivate(sink, subject, root.row or "")
     action = "created" if root.action is Action.CREATED else "updated"
     # What was sent in part is sent again by the next claim, whichever version that finds.
-    return _Done(subject.outcome(action, root.row, version, *notes), said.fine, stamp)
+    return _Outcome(
+        subject.build_result(action, root.row, version, *notes), response.succeeded, version_sent
+    )
 
 
-def _stamp(resource: Mapping[str, Any]) -> str | None:
+def _build_source_version(resource: Mapping[str, Any]) -> str | None:
     """The state of a resource, by the moment of its last update."""
     meta = resource.get("meta", {})
-    moment, version = source_version.moment(meta.get("lastUpdated")), meta.get("versionId")
-    return f"u:{moment} {version}" if moment and version else None
+    updated, version = (
+        source_version.normalize_instant(meta.get("lastUpdated")),
+        meta.get("versionId"),
+    )
+    return f"u:{updated} {version}" if updated and version else None
 
 
-def _is_older(stamp: str | None, last: str | None) -> bool:
+def _is_older(version: str | None, last_sent: str | None) -> bool:
     """Whether a later state was sent already: a FHIR server may read from a copy that lags. Of
     two states of one moment nobody knows."""
-    if stamp is None or last is None or last[0] != stamp[0]:
+    if version is None or last_sent is None or last_sent[0] != version[0]:
         return False
-    return stamp.partition(" ")[0] < last.partition(" ")[0]
+    return version.partition(" ")[0] < last_sent.partition(" ")[0]
 
 
 # -- sending --------------------------------------------------------------------------------------
 
 
-async def _sent(
-    it: HealthcareApi, subject: _Subject, resource: Mapping[str, Any]
-) -> Answer | RowResult:
+async def _send_resource(
+    sink: HealthcareApiSink, subject: _Subject, resource: Mapping[str, Any]
+) -> UpsertResponse | RowResult:
     """A resource is written only if all that it refers to has rows. What was not is sent again
     when one of them gets its row; or now, since one may have got it before that was noted."""
-    local, named = _local(it, resource)
-    first = await _posted(it, subject, local)
-    if isinstance(first, RowResult) or first.fine:
+    local, references_ = _relativize_references(sink, resource)
+    first = await _post_bundle(sink, subject, local)
+    if isinstance(first, RowResult) or first.succeeded:
         return first
-    targets = {each for each in named if each.partition("/")[0] in it.rows.known}
+    targets = {
+        result for result in references_ if result.partition("/")[0] in sink.web_api.all_maps
+    }
     if not targets:
         return first
     for target in sorted(targets):
-        await it.rows.waits.add(target, subject.claim)
-    second = await _posted(it, subject, local)
+        await sink.web_api.pending_lookups.add(target, subject.item)
+    second = await _post_bundle(sink, subject, local)
     if isinstance(second, RowResult) or second.root is None:
         return first
-    made = first.root is not None and first.root.action is Action.CREATED
-    root = replace(second.root, action=Action.CREATED) if made else second.root
-    rest = (each for each in second.results if each is not second.root)
+    created = first.root is not None and first.root.action is Action.CREATED
+    root = replace(second.root, action=Action.CREATED) if created else second.root
+    rest = (result for result in second.results if result is not second.root)
     return replace(second, results=(root, *rest))
 
 
-def _local(it: HealthcareApi, resource: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
+def _relativize_references(
+    sink: HealthcareApiSink, resource: Mapping[str, Any]
+) -> tuple[dict[str, Any], set[str]]:
     """The resource, naming others of its server as rows are found, by Type/id; and which."""
     found: set[str] = set()
-    roots = ("", f"{it.rows.fhir.upstream.base}/")
+    roots = ("", f"{sink.web_api.fhir.upstream.base}/")
 
-    def link(element: str, value: str) -> str:
-        parsed = literal(value) if element == "reference" else None
+    def rewrite_value(element: str, value: str) -> str:
+        parsed = parse_literal(value) if element == "reference" else None
         if parsed is None or parsed[0] not in roots:
             return value
         found.add(parsed[1])
         return parsed[1] + parsed[2] if parsed[0] else value
 
-    return references.rewrite(resource, link), found
+    return references.rewrite_links(resource, rewrite_value), found
 
 
-async def _posted(
-    it: HealthcareApi, subject: _Subject, resource: Mapping[str, Any]
-) -> Answer | RowResult:
-    dataverse, claim = it.rows.dataverse, subject.claim
-    asked = upsert_bundle.request(resource, claim.delivery)
-    asked = replace(asked, headers={**asked.headers, **dataverse.options})
-    still = partial(write_guard.ensure_time_left, it.guard, subject.taken)
+async def _post_bundle(
+    sink: HealthcareApiSink, subject: _Subject, resource: Mapping[str, Any]
+) -> UpsertResponse | RowResult:
+    dataverse, item = sink.web_api.dataverse, subject.item
+    request = upsert_bundle.build_request(resource, item.delivery)
+    request = replace(request, headers={**request.headers, **dataverse.options})
+    ensure_time_left = partial(write_guard.ensure_time_left, sink.guard, subject.held)
     try:
-        with doing(action="upsert bundle"):
-            response = await dataverse.send(asked, claim.delivery, still)
+        with add_activity_context(action="upsert bundle"):
+            response = await dataverse.send(request, item.delivery, ensure_time_left)
     except Unavailable as error:
-        if error.unheard:
+        if error.is_outcome_unknown:
             # Dataverse may be at it still: the turn is nobody's until its lease ends.
-            subject.taken.locks.clear()
+            subject.held.locks.clear()
         raise
     name = dataverse.upstream.name
     if response.status == 404:
@@ -200,10 +214,10 @@ async def _posted(
             "or set MIRROR_TO to web-api"
         )
     if response.status >= 400:
-        why = f"answered {response.status} {error_code(response)}".strip()
-        return subject.outcome("refused", None, None, why)
+        why = f"answered {response.status} {get_error_code(response)}".strip()
+        return subject.build_result("refused", None, None, why)
     try:
-        return upsert_bundle.answer(response.body, subject.resource)
+        return upsert_bundle.parse_response(response.body, subject.resource)
     except ValueError:
         why = f"{upsert_bundle.NAME} was not answered as documented"
         raise Unavailable(name, why) from None
@@ -212,20 +226,20 @@ async def _posted(
 # -- deleted --------------------------------------------------------------------------------------
 
 
-async def _gone(it: HealthcareApi, subject: _Subject) -> _Done:
+async def _remove_row(sink: HealthcareApiSink, subject: _Subject) -> _Outcome:
     """Deleted in FHIR: the healthcare APIs have no request for it, the Web API has."""
-    outcome = await web_api_sink.gone(it.rows, subject.entity, subject.claim)
-    if outcome.action == "refused":
-        return _Done(outcome)
-    inactive = outcome.row is not None and it.rows.on_delete == "deactivate"
-    return _Done(outcome, True, _DEACTIVATED if inactive else None)
+    result = await web_api_sink.remove_row(sink.web_api, subject.entity, subject.item)
+    if result.action == "refused":
+        return _Outcome(result)
+    inactive = result.row is not None and sink.web_api.on_delete == "deactivate"
+    return _Outcome(result, True, _DEACTIVATED if inactive else None)
 
 
-async def _reactivated(it: HealthcareApi, subject: _Subject, row: str) -> tuple[str, ...]:
+async def _reactivate(sink: HealthcareApiSink, subject: _Subject, row: str) -> tuple[str, ...]:
     """A resource has come back whose row was deactivated here: the toolkit's maps need not know
     of that."""
     change = Change("PATCH", subject.entity.entity_set, row, {"statecode": 0}, etag="*")
-    response = await it.rows.dataverse.change([change], subject.claim.delivery)
+    response = await sink.web_api.dataverse.apply_changes([change], subject.item.delivery)
     if response.status >= 400:
-        return (f"statecode: answered {response.status} {error_code(response)}".strip(),)
+        return (f"statecode: answered {response.status} {get_error_code(response)}".strip(),)
     return ()

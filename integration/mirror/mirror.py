@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from integration.core.activity import About, Activities
+from integration.core.activity import ActivityContext, ActivityRecorder
 from integration.core.errors import Misconfigured, Unavailable
 from integration.core.log_events import log_event
 from integration.core.model import Category, RowResult, WorkItem
@@ -23,7 +23,7 @@ from integration.queues.queue_sender import ChangeQueues, QueueSender
 from integration.queues.retry import plan_retry
 
 # Brings the rows of a claim's resource up to date. Raises Unavailable or Misconfigured.
-Sink = Callable[[EntityMap, WorkItem], Awaitable[RowResult]]
+RowSink = Callable[[EntityMap, WorkItem], Awaitable[RowResult]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,76 +33,81 @@ class Mirror:
 
     journal: Journal
     queue: QueueSender
-    sink: Sink
+    sink: RowSink
     maps: Mapping[str, EntityMap]
-    broken: Mapping[str, str]
+    broken_maps: Mapping[str, str]
     now: Callable[[], datetime]
     max_age: float
-    activities: Activities = field(default_factory=Activities)
-    followed: ChangeQueues | None = None  # None: every type that has a map is mirrored
+    activities: ActivityRecorder = field(default_factory=ActivityRecorder)
+    change_queues: ChangeQueues | None = None  # None: every type that has a map is mirrored
     row_keys: RowKeys = field(default_factory=MemoryRowKeys)
 
 
-async def mirror(it: Mirror, claim: WorkItem) -> None:
+async def mirror_resource(mirror: Mirror, item: WorkItem) -> None:
     """Bring the rows of `claim.resource` up to date. A neighbour's trouble puts the claim back."""
-    async with _working(it, claim):
-        await _mirror(it, claim)
+    async with _begin_activity(mirror, item):
+        await _mirror_or_requeue(mirror, item)
 
 
-async def bring(it: Mirror, claim: WorkItem) -> RowResult:
+async def mirror_or_raise(mirror: Mirror, item: WorkItem) -> RowResult:
     """The same for who waits for it. Raises Unavailable or Misconfigured."""
-    began = it.now()
-    async with _working(it, claim):
-        result = await _brought(it, claim)
-        await _noted(it, result, began)
+    began = mirror.now()
+    async with _begin_activity(mirror, item):
+        result = await _bring_up_to_date(mirror, item)
+        await _record_result(mirror, result, began)
     return result
 
 
-async def _brought(it: Mirror, claim: WorkItem) -> RowResult:
+async def _bring_up_to_date(mirror: Mirror, item: WorkItem) -> RowResult:
     """A row's key that is not the resource's id is noted: lookups of virtual rows point at it.
     Before the outcome, so that what fails is done again."""
-    result = await it.sink(_entity(it, claim), claim)
+    result = await mirror.sink(_get_entity_map(mirror, item), item)
     type_, _, id_ = result.resource.partition("/")
-    known: Mapping[str, str] = {}
+    existing: Mapping[str, str] = {}
     if result.row == id_ and result.action == "created":  # in the place of one that others made?
-        known = await it.row_keys.keys(type_, [id_])
-    if result.row is not None and (result.row != id_ or known):
-        await it.row_keys.note(type_, {id_: result.row})
+        existing = await mirror.row_keys.find_keys(type_, [id_])
+    if result.row is not None and (result.row != id_ or existing):
+        await mirror.row_keys.add(type_, {id_: result.row})
     return result
 
 
-async def _mirror(it: Mirror, claim: WorkItem) -> None:
-    began = it.now()
+async def _mirror_or_requeue(mirror: Mirror, item: WorkItem) -> None:
+    began = mirror.now()
     try:
-        if it.followed is not None and (await it.followed()).get(_kind(claim)) != MIRROR_QUEUE:
+        if (
+            mirror.change_queues is not None
+            and (await mirror.change_queues()).get(_get_type(item)) != MIRROR_QUEUE
+        ):
             # Queued before its table became a virtual one.
-            log_event("row.skipped", delivery=claim.delivery, resource=claim.resource)
-            await it.journal.note_row(RowResult(*_of(it, claim), None, "skipped"))
+            log_event("row.skipped", delivery=item.delivery, resource=item.resource)
+            await mirror.journal.record_row_result(
+                RowResult(*_get_identity(mirror, item), None, "skipped")
+            )
             return
-        result = await _brought(it, claim)
+        result = await _bring_up_to_date(mirror, item)
     except (Unavailable, Misconfigured) as error:
-        back = plan_retry(claim, error, it.now(), it.max_age)
-        if back.delay is None:
-            await park(it, claim, str(error))
+        retry = plan_retry(item, error, mirror.now(), mirror.max_age)
+        if retry.delay is None:
+            await park(mirror, item, str(error))
             return
         log_event(
             "row.requeued",
             error,
-            delivery=claim.delivery,
-            resource=claim.resource,
-            attempt=claim.attempt,
+            delivery=item.delivery,
+            resource=item.resource,
+            attempt=item.attempt,
             reason=str(error),
         )
-        waiting = RowResult(*_of(it, claim), None, "requeued", None, (str(error),))
-        _note(it, waiting, began, isinstance(error, Misconfigured))
-        await it.queue.send(MIRROR_QUEUE, back.item, back.delay)
+        requeued = RowResult(*_get_identity(mirror, item), None, "requeued", None, (str(error),))
+        _record_activity(mirror, requeued, began, isinstance(error, Misconfigured))
+        await mirror.queue.send(MIRROR_QUEUE, retry.item, retry.delay)
         return
-    await _noted(it, result, began)
+    await _record_result(mirror, result, began)
 
 
-async def _noted(it: Mirror, result: RowResult, began: datetime) -> None:
-    _note(it, result, began, result.action == "refused")
-    await it.journal.note_row(result)
+async def _record_result(mirror: Mirror, result: RowResult, began: datetime) -> None:
+    _record_activity(mirror, result, began, result.action == "refused")
+    await mirror.journal.record_row_result(result)
     log_event(
         "row.mirrored",
         delivery=result.delivery,
@@ -113,49 +118,51 @@ async def _noted(it: Mirror, result: RowResult, began: datetime) -> None:
     )
 
 
-async def park(it: Mirror, claim: WorkItem, reason: str) -> None:
+async def park(mirror: Mirror, item: WorkItem, reason: str) -> None:
     """Give up on a row until an operator looks at it."""
-    log_event("row.parked", delivery=claim.delivery, resource=claim.resource, reason=reason)
-    parked = RowResult(*_of(it, claim), None, "parked", None, (reason,))
-    async with it.activities.verb():
-        _note(it, parked, it.now(), error=True)
-        await it.journal.note_row(parked)
+    log_event("row.parked", delivery=item.delivery, resource=item.resource, reason=reason)
+    parked = RowResult(*_get_identity(mirror, item), None, "parked", None, (reason,))
+    async with mirror.activities.track():
+        _record_activity(mirror, parked, mirror.now(), error=True)
+        await mirror.journal.record_row_result(parked)
 
 
-def _note(it: Mirror, outcome: RowResult, began: datetime, error: bool) -> None:
+def _record_activity(mirror: Mirror, result: RowResult, began: datetime, error: bool) -> None:
     """What came of it, in the activity log."""
-    done = Category.WARNING if outcome.notes else Category.INFORMATION
-    it.activities.note(
-        Category.ERROR if error else done,
+    category = Category.WARNING if result.notes else Category.INFORMATION
+    mirror.activities.record(
+        Category.ERROR if error else category,
         "Dataverse",
-        outcome.action,
-        About(outcome.delivery, outcome.resource, outcome.table or None, outcome.row, "mirror"),
-        notes=outcome.notes,
-        seconds=(it.now() - began).total_seconds(),
+        result.action,
+        ActivityContext(
+            result.delivery, result.resource, result.table or None, result.row, "mirror"
+        ),
+        notes=result.notes,
+        seconds=(mirror.now() - began).total_seconds(),
     )
 
 
-def _working(it: Mirror, claim: WorkItem) -> AbstractAsyncContextManager[None]:
-    table = _table(it, claim) or None
-    return it.activities.verb(delivery=claim.delivery, resource=claim.resource, table=table)
+def _begin_activity(mirror: Mirror, item: WorkItem) -> AbstractAsyncContextManager[None]:
+    table = _get_table(mirror, item) or None
+    return mirror.activities.track(delivery=item.delivery, resource=item.resource, table=table)
 
 
-def _of(it: Mirror, claim: WorkItem) -> tuple[str, str, str]:
-    return claim.delivery, claim.resource or "", _table(it, claim)
+def _get_identity(mirror: Mirror, item: WorkItem) -> tuple[str, str, str]:
+    return item.delivery, item.resource or "", _get_table(mirror, item)
 
 
-def _table(it: Mirror, claim: WorkItem) -> str:
-    entity = it.maps.get(_kind(claim))
+def _get_table(mirror: Mirror, item: WorkItem) -> str:
+    entity = mirror.maps.get(_get_type(item))
     return entity.table if entity else ""
 
 
-def _entity(it: Mirror, claim: WorkItem) -> EntityMap:
+def _get_entity_map(mirror: Mirror, item: WorkItem) -> EntityMap:
     """A map that is broken, or was taken away, stops its own table until it is mended."""
-    kind = _kind(claim)
-    if kind not in it.maps:
-        raise Misconfigured(it.broken.get(kind, f"no map of {kind} is in use"))
-    return it.maps[kind]
+    type_ = _get_type(item)
+    if type_ not in mirror.maps:
+        raise Misconfigured(mirror.broken_maps.get(type_, f"no map of {type_} is in use"))
+    return mirror.maps[type_]
 
 
-def _kind(claim: WorkItem) -> str:
-    return (claim.resource or "").partition("/")[0]
+def _get_type(item: WorkItem) -> str:
+    return (item.resource or "").partition("/")[0]

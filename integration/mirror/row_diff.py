@@ -11,8 +11,16 @@ from integration.core import decimal_json
 from integration.core.model import Column
 from integration.dataverse.requests import Change
 from integration.mapping import engine
-from integration.mapping.concepts import CONCEPTS
-from integration.mapping.model import Child, Concept, EntityMap, ExpandMap, Lookup, Mapped, Remove
+from integration.mapping.concepts import CONCEPT_TABLE
+from integration.mapping.model import (
+    ChildRemoval,
+    ChildRow,
+    Concept,
+    EntityMap,
+    ExpandMap,
+    Lookup,
+    MappedRows,
+)
 
 Tables = Mapping[str, Mapping[str, Column]]
 Row = Mapping[str, Any]
@@ -32,7 +40,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ExistingRows:
     """What Dataverse holds. `keys` of rows by Type/id, `concepts` by type and code, `children` by
     the position of their map among the expands."""
 
@@ -43,18 +51,18 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class ChangePlan:
     """`changes` in an order that works, the row's own among them as `row` counts. `missing`:
     Type/id of what lookups should point at and has no row yet."""
 
     changes: tuple[Change, ...]
-    row: int
+    row_position: int
     notes: tuple[str, ...]
     missing: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
-class _Bound:
+class _LookupBinding:
     """A lookup that is set."""
 
     navigation: str
@@ -63,222 +71,244 @@ class _Bound:
 
 
 @dataclass(slots=True)
-class _Plan:
+class _Planner:
     """Values on their way to columns, and what comes up on the way."""
 
     targets: Mapping[str, Target]
     tables: Tables
-    found: Found
+    existing: ExistingRows
     concepts: dict[str, Change] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     missing: set[str] = field(default_factory=set)
 
-    def resolved(self, table: str, columns: Row) -> dict[str, Any]:
+    def resolve(self, table: str, columns: Row) -> dict[str, Any]:
         """Links and concepts become rows; None where there is none."""
-        return {name: self._value(table, name, value) for name, value in columns.items()}
+        return {name: self._resolve_value(table, name, value) for name, value in columns.items()}
 
-    def _value(self, table: str, name: str, value: Any) -> Any:
+    def _resolve_value(self, table: str, name: str, value: Any) -> Any:
         if isinstance(value, Concept):
-            return self._bound(table, name, CONCEPTS.table, CONCEPTS.entity_set, self._key(value))
+            return self._bind(
+                table,
+                name,
+                CONCEPT_TABLE.table,
+                CONCEPT_TABLE.entity_set,
+                self._find_concept_key(value),
+            )
         if not isinstance(value, Lookup):
             return value
-        kind = value.resource.partition("/")[0]
-        target, key = self.targets.get(kind), self.found.keys.get(value.resource)
+        type_ = value.resource.partition("/")[0]
+        target, key = self.targets.get(type_), self.existing.keys.get(value.resource)
         if target is None:
-            self.notes.append(f"{name}: no map says where a {kind} is")
+            self.notes.append(f"{name}: no map says where a {type_} is")
             return None
         if key is None:
-            self.notes.append(f"{name}: the {kind} is not in Dataverse yet")
+            self.notes.append(f"{name}: the {type_} is not in Dataverse yet")
             self.missing.add(value.resource)
             return None
-        return self._bound(table, name, target.table, target.entity_set, key)
+        return self._bind(table, name, target.table, target.entity_set, key)
 
-    def _bound(self, table: str, name: str, to: str, entity_set: str, key: str) -> Any:
-        navigation = (self.tables[table][name].targets or {}).get(to)
+    def _bind(self, table: str, name: str, target: str, entity_set: str, key: str) -> Any:
+        navigation = (self.tables[table][name].targets or {}).get(target)
         if navigation is None:
-            self.notes.append(f"{name}: the column takes no row of {to}")
+            self.notes.append(f"{name}: the column takes no row of {target}")
             return None
-        return _Bound(navigation, entity_set, key)
+        return _LookupBinding(navigation, entity_set, key)
 
-    def _key(self, concept: Concept) -> str:
-        known = self.found.concepts.get((concept.type, concept.code))
-        if known is None:
-            known = derived("concept", concept.type, concept.code)
-            columns = CONCEPTS.columns(concept)
-            self.concepts[known] = Change("PATCH", CONCEPTS.entity_set, known, columns)
-        return known
+    def _find_concept_key(self, concept: Concept) -> str:
+        key = self.existing.concepts.get((concept.type, concept.code))
+        if key is None:
+            key = derive_key("concept", concept.type, concept.code)
+            columns = CONCEPT_TABLE.build_row(concept)
+            self.concepts[key] = Change("PATCH", CONCEPT_TABLE.entity_set, key, columns)
+        return key
 
 
-def planned(
+def plan_changes(
     entity: EntityMap,
     key: str,
-    mapped: Mapped,
-    found: Found,
+    mapped: MappedRows,
+    existing: ExistingRows,
     targets: Mapping[str, Target],
     tables: Tables,
-) -> Planned:
+) -> ChangePlan:
     """What has to change so that the rows are as mapped; nothing where they are. `key`: of the
     row, where there is none yet."""
-    plan = _Plan(targets, tables, found)
-    if found.row is not None:
-        key = str(found.row[entity.key])
-    own = list(_row_changes(plan, entity, key, mapped.columns))
-    children = [
+    planner = _Planner(targets, tables, existing)
+    if existing.row is not None:
+        key = str(existing.row[entity.key])
+    row_changes = list(_plan_row_changes(planner, entity, key, mapped.values))
+    child_changes = [
         change
         for number, expand in enumerate(entity.expands)
-        for change in _child_changes(
-            plan,
+        for change in _plan_child_changes(
+            planner,
             entity,
             expand,
             key,
-            [child for child in mapped.children if child.map is expand],
-            found.children.get(number, ()),
+            [child for child in mapped.children if child.expand_map is expand],
+            existing.children.get(number, ()),
         )
     ]
-    if children and not own and found.row is not None:
+    if child_changes and not row_changes and existing.row is not None:
         # The row guards its children: who comes later finds another etag.
-        version = {entity.version_column: mapped.columns[entity.version_column]}
-        own = [Change("PATCH", entity.entity_set, key, version, found.row["@odata.etag"])]
-    before = tuple(plan.concepts.values())
-    changes = (*before, *own, *children) if own else ()
-    return Planned(changes, len(before), tuple(plan.notes), frozenset(plan.missing))
+        version = {entity.version_column: mapped.values[entity.version_column]}
+        row_changes = [
+            Change("PATCH", entity.entity_set, key, version, existing.row["@odata.etag"])
+        ]
+    concept_changes = tuple(planner.concepts.values())
+    changes = (*concept_changes, *row_changes, *child_changes) if row_changes else ()
+    return ChangePlan(
+        changes, len(concept_changes), tuple(planner.notes), frozenset(planner.missing)
+    )
 
 
-def links(mapped: Mapped) -> set[str]:
+def find_lookups(mapped: MappedRows) -> set[str]:
     """Type/id of everything that lookups point at."""
-    return {value.resource for value in _values(mapped) if isinstance(value, Lookup)}
+    return {value.resource for value in _iterate_values(mapped) if isinstance(value, Lookup)}
 
 
-def concepts(mapped: Mapped) -> set[tuple[int, str]]:
+def find_concepts(mapped: MappedRows) -> set[tuple[int, str]]:
     """Type and code of every concept that is referred to."""
-    return {(value.type, value.code) for value in _values(mapped) if isinstance(value, Concept)}
+    return {
+        (value.type, value.code) for value in _iterate_values(mapped) if isinstance(value, Concept)
+    }
 
 
-def derived(*parts: Any) -> str:
+def derive_key(*parts: Any) -> str:
     """A primary key that follows from what the row is, so that a repeat makes no second one."""
     return str(uuid5(_NAMESPACE, decimal_json.encode(parts).decode()))
 
 
-def _values(mapped: Mapped) -> Iterator[Any]:
-    yield from mapped.columns.values()
+def _iterate_values(mapped: MappedRows) -> Iterator[Any]:
+    yield from mapped.values.values()
     for child in mapped.children:
-        yield from child.columns.values()
+        yield from child.values.values()
 
 
-def _row_changes(plan: _Plan, entity: EntityMap, key: str, wanted: Row) -> Iterator[Change]:
-    columns = plan.tables[entity.table]
-    resolved = plan.resolved(entity.table, wanted)
-    row = plan.found.row
+def _plan_row_changes(
+    planner: _Planner, entity: EntityMap, key: str, values: Row
+) -> Iterator[Change]:
+    columns = planner.tables[entity.table]
+    resolved = planner.resolve(entity.table, values)
+    row = planner.existing.row
     if row is None:
-        born = {name: value for name, value in resolved.items() if name not in _STATE}
-        yield Change("PATCH", entity.entity_set, key, _body(born, columns, {}), new=True)
+        initial = {name: value for name, value in resolved.items() if name not in _STATE}
+        yield Change("PATCH", entity.entity_set, key, _build_body(initial, columns, {}), new=True)
         state = {name: value for name, value in resolved.items() if name in _STATE}
         # A row is born active, whatever is asked for.
         if state.get("statecode") not in (None, 0):
             yield Change("PATCH", entity.entity_set, key, state)
         return
-    different = _different(resolved, row)
-    if different:
-        body = _body(different, columns, row)
+    differences = _find_differences(resolved, row)
+    if differences:
+        body = _build_body(differences, columns, row)
         yield Change("PATCH", entity.entity_set, key, body, row["@odata.etag"])
 
 
-def _child_changes(
-    plan: _Plan,
+def _plan_child_changes(
+    planner: _Planner,
     entity: EntityMap,
     expand: ExpandMap,
     parent: str,
-    wanted: Sequence[Child],
-    have: Sequence[Row],
+    children: Sequence[ChildRow],
+    existing: Sequence[Row],
 ) -> Iterator[Change]:
-    columns = plan.tables[expand.table]
+    columns = planner.tables[expand.table]
     navigation = (columns[expand.parent].targets or {}).get(entity.table, expand.parent)
-    by_key = {each[expand.key]: each for each in have}
+    by_key = {row_[expand.key]: row_ for row_ in existing}
     by_match: dict[str, Row] = {}
-    for each in have:
-        by_match.setdefault(_match(expand, {n: _shown(each, n) for n in expand.match}), each)
+    for row_ in existing:
+        by_match.setdefault(
+            _encode_match(expand, {n: _get_column_value(row_, n) for n in expand.match}), row_
+        )
     kept: set[str] = set()
-    for child in wanted:
-        resolved = plan.resolved(expand.table, child.columns)
-        match = _match(expand, {n: _plain(resolved.get(n)) for n in expand.match})
-        if any(_is_unfollowed(child, resolved, name) for name in expand.match):
+    for child in children:
+        resolved = planner.resolve(expand.table, child.values)
+        match = _encode_match(expand, {n: _get_plain_value(resolved.get(n)) for n in expand.match})
+        if any(_is_unresolved(child, resolved, name) for name in expand.match):
             continue  # it would be another row as soon as its lookup is filled; noted
-        key = derived(parent, expand.table, match)
+        key = derive_key(parent, expand.table, match)
         row = by_match.get(match, by_key.get(key))
         if row is not None and row[expand.key] in kept:
             continue  # two items are one row only after their lookups have been followed
         kept.add(row[expand.key] if row is not None else key)
         if row is None:
-            body = _body(resolved, columns, {})
+            body = _build_body(resolved, columns, {})
             body[f"{navigation}@odata.bind"] = f"{entity.entity_set}({parent})"
             yield Change("PATCH", expand.entity_set, key, body)
-        elif different := _different(resolved, row):
+        elif differences := _find_differences(resolved, row):
             yield Change(
-                "PATCH", expand.entity_set, row[expand.key], _body(different, columns, row)
+                "PATCH", expand.entity_set, row[expand.key], _build_body(differences, columns, row)
             )
-    for each in have:
-        if each[expand.key] not in kept and _goes(expand, parent, each):
-            yield Change("DELETE", expand.entity_set, each[expand.key])
+    for row_ in existing:
+        if row_[expand.key] not in kept and _is_removable(expand, parent, row_):
+            yield Change("DELETE", expand.entity_set, row_[expand.key])
 
 
-def _is_unfollowed(child: Child, resolved: Row, name: str) -> bool:
-    return isinstance(child.columns.get(name), Lookup) and resolved.get(name) is None
+def _is_unresolved(child: ChildRow, resolved: Row, name: str) -> bool:
+    return isinstance(child.values.get(name), Lookup) and resolved.get(name) is None
 
 
-def _goes(expand: ExpandMap, parent: str, row: Row) -> bool:
-    match = _match(expand, {name: _shown(row, name) for name in expand.match})
-    ours = row[expand.key] == derived(parent, expand.table, match)
-    return expand.remove is Remove.ALL or (expand.remove is Remove.OURS and ours)
+def _is_removable(expand: ExpandMap, parent: str, row: Row) -> bool:
+    match = _encode_match(expand, {name: _get_column_value(row, name) for name in expand.match})
+    ours = row[expand.key] == derive_key(parent, expand.table, match)
+    return expand.remove is ChildRemoval.ALL or (expand.remove is ChildRemoval.OURS and ours)
 
 
-def _match(expand: ExpandMap, values: Row) -> str:
+def _encode_match(expand: ExpandMap, values: Row) -> str:
     return decimal_json.encode([values[name] for name in expand.match]).decode()
 
 
-def _different(resolved: Row, row: Row) -> dict[str, Any]:
-    return {n: value for n, value in resolved.items() if not _same(_plain(value), _shown(row, n))}
+def _find_differences(resolved: Row, row: Row) -> dict[str, Any]:
+    return {
+        n: value
+        for n, value in resolved.items()
+        if not _is_same(_get_plain_value(value), _get_column_value(row, n))
+    }
 
 
-def _same(ours: Any, theirs: Any) -> bool:
+def _is_same(ours: Any, theirs: Any) -> bool:
     """Dataverse keeps no empty text, and numbers by their value."""
     if isinstance(ours, str) and isinstance(theirs, str):
-        return ours == theirs or (engine.is_moment(ours) and engine.same_moment(ours, theirs))
+        return ours == theirs or (
+            engine.is_datetime_text(ours) and engine.is_same_datetime(ours, theirs)
+        )
     return bool(ours == theirs) and isinstance(ours, bool) is isinstance(theirs, bool)
 
 
-def _plain(value: Any) -> Any:
-    return value.key if isinstance(value, _Bound) else value
+def _get_plain_value(value: Any) -> Any:
+    return value.key if isinstance(value, _LookupBinding) else value
 
 
-def _shown(row: Row, name: str) -> Any:
+def _get_column_value(row: Row, name: str) -> Any:
     """A lookup shows under a name of its own."""
     return row.get(f"_{name}_value") if f"_{name}_value" in row else row.get(name)
 
 
-def _body(values: Row, columns: Mapping[str, Column], row: Row) -> dict[str, Any]:
+def _build_body(values: Row, columns: Mapping[str, Column], row: Row) -> dict[str, Any]:
     """As the Web API takes it: a lookup by its navigation property.
 
     https://learn.microsoft.com/power-apps/developer/data-platform/webapi/associate-disassociate-entities-using-web-api
     """
     body: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, _Bound):
+        if isinstance(value, _LookupBinding):
             body[f"{value.navigation}@odata.bind"] = f"{value.entity_set}({value.key})"
         elif value is None and columns[name].targets:
             if row:
-                body[f"{_navigation(columns[name], row)}@odata.bind"] = None
+                body[f"{_find_navigation(columns[name], row)}@odata.bind"] = None
         else:
             body[name] = value
     return body
 
 
-def _navigation(column: Column, row: Row) -> str:
+def _find_navigation(column: Column, row: Row) -> str:
     """Of a lookup that may lead to several tables: the one to the table it leads to now."""
     targets = column.targets or {}
-    now = str(row.get(f"_{column.name}_value@Microsoft.Dynamics.CRM.lookuplogicalname"))
-    return targets.get(now) or next(iter(targets.values()))
+    current = str(row.get(f"_{column.name}_value@Microsoft.Dynamics.CRM.lookuplogicalname"))
+    return targets.get(current) or next(iter(targets.values()))
 
 
-def selected(names: Iterable[str], columns: Mapping[str, Column]) -> list[str]:
+def select_columns(names: Iterable[str], columns: Mapping[str, Column]) -> list[str]:
     """These columns as a read names them."""
     return [f"_{name}_value" if columns[name].targets else name for name in dict.fromkeys(names)]

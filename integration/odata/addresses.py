@@ -13,7 +13,7 @@ from uuid import UUID
 from integration.core.errors import Rejected
 from integration.odata import literals
 from integration.odata.model import EntityType
-from integration.odata.refusals import invalid, not_found, not_offered
+from integration.odata.refusals import BadRequest, NotFound, NotSupported
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +63,11 @@ def parse(path: str, sets: Mapping[str, EntityType]) -> Address:
     if rest == "" and first in ("", "$metadata"):
         return Metadata() if first else ServiceDocument()
     if first.partition("(")[0] in _NOT_OFFERED:
-        raise not_offered(f"{first.partition('(')[0]} is not offered")
+        raise NotSupported(f"{first.partition('(')[0]} is not offered")
     found = _SET.fullmatch(first)
     entity = sets.get(found["set"]) if found else None
     if found is None or entity is None:
-        raise not_found("no such entity set; the service document lists those there are")
+        raise NotFound("no such entity set; the service document lists those there are")
     if rest == "$count" and found["key"] is None:
         return Count(entity)
     if rest:
@@ -80,13 +80,13 @@ def parse(path: str, sets: Mapping[str, EntityType]) -> Address:
 def _key(text: str, entity: EntityType) -> UUID:
     match = _KEY.fullmatch(text.strip())
     if match is None or match["name"] not in (None, entity.key):
-        raise invalid(f"the key of {entity.set} is one Edm.Guid without quotes", entity.key)
-    return literals.guid(match["guid"])
+        raise BadRequest(f"the key of {entity.set} is one Edm.Guid without quotes", entity.key)
+    return literals.parse_guid(match["guid"])
 
 
 def _beyond(rest: str, entity: EntityType) -> Rejected:
     """Below a set or an entity there is only what OData defines and this feed does not offer."""
     name = rest.partition("/")[0]
     if name.startswith("$") or name in entity.by_name:
-        return not_offered(f"nothing but $count is offered below {entity.set}; use $select")
-    return not_found(f"{entity.set} has nothing of that name")
+        return NotSupported(f"nothing but $count is offered below {entity.set}; use $select")
+    return NotFound(f"{entity.set} has nothing of that name")

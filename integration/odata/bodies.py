@@ -15,7 +15,7 @@ from integration.core.decimal_json import Malformed
 from integration.core.errors import Rejected
 from integration.odata import literals
 from integration.odata.model import EntityType, Property, Type, Value
-from integration.odata.refusals import invalid, not_offered, unknown_property
+from integration.odata.refusals import BadRequest, NotSupported, UnknownProperty
 
 _T = TypeVar("_T")
 
@@ -26,12 +26,16 @@ _RANGES = {Type.INT32: 2**31, Type.INT64: 2**63}
 _ORDERS = frozenset({"odata.bind", "bind", "odata.removed", "removed", "odata.delta", "delta"})
 
 
-def created(body: bytes, entity: EntityType, *, numbers_as_text: bool = False) -> dict[str, Value]:
+def parse_new_entity(
+    body: bytes, entity: EntityType, *, numbers_as_text: bool = False
+) -> dict[str, Value]:
     """The values of a new entity; the client may have chosen its key. Raises Rejected."""
     return _values(body, entity, numbers_as_text)
 
 
-def changed(body: bytes, entity: EntityType, *, numbers_as_text: bool = False) -> dict[str, Value]:
+def parse_changes(
+    body: bytes, entity: EntityType, *, numbers_as_text: bool = False
+) -> dict[str, Value]:
     """The values that are to change. A key in it is ignored, as OData says: the address has it.
     https://docs.oasis-open.org/odata/odata/v4.0/errata03/os/complete/part1-protocol/odata-v4.0-errata03-os-part1-protocol-complete.html#_Toc453752300
     Raises Rejected."""
@@ -52,11 +56,11 @@ def _stated(body: bytes) -> Mapping[str, Any]:
     try:
         stated = decimal_json.decode(body)
     except Malformed as error:
-        raise invalid(f"the body is {error}") from None
+        raise BadRequest(f"the body is {error}") from None
     if not isinstance(stated, dict):
-        raise invalid("the body is no JSON object")
-    if decimal_json.too_deep(stated, _MAX_DEPTH):
-        raise invalid(f"the body is nested more than {_MAX_DEPTH} levels deep")
+        raise BadRequest("the body is no JSON object")
+    if decimal_json.is_too_deep(stated, _MAX_DEPTH):
+        raise BadRequest(f"the body is nested more than {_MAX_DEPTH} levels deep")
     return stated
 
 
@@ -65,7 +69,7 @@ def _is_control(name: str) -> bool:
     https://docs.oasis-open.org/odata/odata-json-format/v4.0/errata03/os/odata-json-format-v4.0-errata03-os-complete.html#_Toc453766619"""
     _, sign, term = name.partition("@")
     if sign and term.lower() in _ORDERS:
-        raise not_offered(
+        raise NotSupported(
             f"@{term.lower()} is not offered; a lookup is written by its own property"
         )
     return bool(sign)
@@ -74,16 +78,16 @@ def _is_control(name: str) -> bool:
 def _writable(name: str, entity: EntityType) -> Property:
     found = entity.by_name.get(name)
     if found is None:
-        raise unknown_property(name, entity.set)
+        raise UnknownProperty(name, entity.set)
     if not found.writable and name != entity.key:
-        raise invalid(f"{name} cannot be written", name)
+        raise BadRequest(f"{name} cannot be written", name)
     return found
 
 
 def _value(value: Any, of: Property, numbers_as_text: bool) -> Value:
     if value is None:
         if not of.nullable:
-            raise invalid(f"{of.name} cannot be null", of.name)
+            raise BadRequest(f"{of.name} cannot be null", of.name)
         return None
     return _READ[of.type](value, of, numbers_as_text)
 
@@ -92,7 +96,7 @@ def _string(value: Any, of: Property, _: bool) -> str:
     if not isinstance(value, str):
         raise _unlike(of)
     if of.max_length is not None and len(value) > of.max_length:
-        raise invalid(f"{of.name} takes up to {of.max_length} characters", of.name)
+        raise BadRequest(f"{of.name} takes up to {of.max_length} characters", of.name)
     return value
 
 
@@ -107,7 +111,7 @@ def _integer(value: Any, of: Property, as_text: bool) -> int:
     if not isinstance(number, int):
         raise _unlike(of)
     if not -_RANGES[of.type] <= number < _RANGES[of.type]:
-        raise invalid(f"{of.name} is beyond {of.type}", of.name)
+        raise BadRequest(f"{of.name} is beyond {of.type}", of.name)
     return number
 
 
@@ -118,15 +122,15 @@ def _decimal(value: Any, of: Property, as_text: bool) -> Decimal:
     # A number with an exponent beyond reason has as many digits.
     whole = number.adjusted() + 1
     if of.scale is not None and places > of.scale:
-        raise invalid(f"{of.name} takes up to {of.scale} decimal places", of.name)
+        raise BadRequest(f"{of.name} takes up to {of.scale} decimal places", of.name)
     if of.precision is not None and max(len(digits), whole, whole + places) > of.precision:
-        raise invalid(f"{of.name} takes up to {of.precision} digits", of.name)
+        raise BadRequest(f"{of.name} takes up to {of.precision} digits", of.name)
     return number
 
 
 def _number(value: Any, of: Property, as_text: bool) -> int | Decimal:
     if isinstance(value, str) and as_text:
-        return _read(literals.number, value, of)
+        return _read(literals.parse_number, value, of)
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         raise _unlike(of)
     return value
@@ -147,7 +151,7 @@ def _read(reader: Callable[[str], _T], value: Any, of: Property) -> _T:
 
 
 def _unlike(of: Property) -> Rejected:
-    return invalid(f"{of.name} is {of.type}", of.name)
+    return BadRequest(f"{of.name} is {of.type}", of.name)
 
 
 _READ: dict[Type, Callable[[Any, Property, bool], Value]] = {
@@ -156,6 +160,6 @@ _READ: dict[Type, Callable[[Any, Property, bool], Value]] = {
     Type.INT32: _integer,
     Type.INT64: _integer,
     Type.DECIMAL: _decimal,
-    Type.DATE_TIME_OFFSET: _text_of(literals.moment),
-    Type.GUID: _text_of(literals.guid),
+    Type.DATE_TIME_OFFSET: _text_of(literals.parse_datetime),
+    Type.GUID: _text_of(literals.parse_guid),
 }

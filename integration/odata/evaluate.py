@@ -26,7 +26,7 @@ from integration.odata.expressions import (
     Order,
     Truth,
 )
-from integration.odata.model import Row, Value
+from integration.odata.model import EntityValues, Value
 
 _HOLDS: dict[Operator, Callable[[Any, Any], bool]] = {
     "eq": lambda left, right: left == right,
@@ -38,22 +38,22 @@ _HOLDS: dict[Operator, Callable[[Any, Any], bool]] = {
 }
 
 
-def matches(expression: Expression | None, row: Row) -> bool:
+def matches(expression: Expression | None, row: EntityValues) -> bool:
     """Whether the row belongs to the result; every row does where there is no filter."""
-    return expression is None or evaluated(expression, row) is True
+    return expression is None or evaluate(expression, row) is True
 
 
-def evaluated(expression: Expression, row: Row) -> bool | None:
+def evaluate(expression: Expression, row: EntityValues) -> bool | None:
     """True, false, or None for null."""
     match expression:
         case And(parts):
-            return _all(evaluated(part, row) for part in parts)
+            return _all(evaluate(part, row) for part in parts)
         case Or(parts):
-            return _negated(_all(_negated(evaluated(part, row)) for part in parts))
+            return _negated(_all(_negated(evaluate(part, row)) for part in parts))
         case Not(part):
-            return _negated(evaluated(part, row))
+            return _negated(evaluate(part, row))
         case Is(part, value):
-            return evaluated(part, row) is value
+            return evaluate(part, row) is value
         case Truth(operand):
             return _value(operand, row)  # type: ignore[return-value]  # the parser saw to it
         case Compare(operator, left, right):
@@ -73,10 +73,10 @@ def evaluated(expression: Expression, row: Row) -> bool | None:
             )
 
 
-def ordering(order: Sequence[Order], key: str) -> Callable[[Row], tuple[Any, ...]]:
+def build_sort_key(order: Sequence[Order], key: str) -> Callable[[EntityValues], tuple[Any, ...]]:
     """A key to sort rows by: null first (last in descending order), ties by the entity's key."""
 
-    def place(row: Row) -> tuple[Any, ...]:
+    def place(row: EntityValues) -> tuple[Any, ...]:
         return (*(_rank(row[each.property.name], each) for each in order), row[key])
 
     return place
@@ -124,7 +124,7 @@ def _compared(operator: Operator, left: Any, right: Any) -> bool:
     return _HOLDS[operator](left, right)
 
 
-def _value(operand: Operand, row: Row) -> Value:
+def _value(operand: Operand, row: EntityValues) -> Value:
     if isinstance(operand, Constant):
         return operand.value
     value = row[operand.property.name]

@@ -30,8 +30,16 @@ from integration.odata.expressions import (
     Truth,
 )
 from integration.odata.model import EntityType, Type, Value
-from integration.odata.refusals import invalid, unknown_property
-from integration.odata.tokens import LITERALS, OPTION, Token, lacking, read, value_of, wrong
+from integration.odata.refusals import BadRequest, UnknownProperty
+from integration.odata.tokens import (
+    LITERALS,
+    OPTION,
+    FilterNotSupported,
+    FilterSyntaxError,
+    Token,
+    parse_literal,
+    tokenize,
+)
 
 MAX_NESTING = 50
 
@@ -76,7 +84,7 @@ _Node = Expression | Operand
 
 def parse(text: str, entity: EntityType) -> Expression:
     """The condition that `text` states on rows of `entity`. Raises Rejected: 400, 501."""
-    parser = _Parser(read(text), entity)
+    parser = _Parser(tokenize(text), entity)
     found = parser.expression(0, 0)
     parser.take("end")
     return _condition(found, 1)
@@ -94,36 +102,36 @@ class _Parser:
 
     def take(self, sort: str, text: str = "") -> Token:
         token = self.token
-        if token.sort != sort or (text and token.text != text):
-            raise wrong(f"expected {text or 'the end'}", token.at)
+        if token.kind != sort or (text and token.text != text):
+            raise FilterSyntaxError(f"expected {text or 'the end'}", token.position)
         self.next += 1
         return token
 
     def took(self, text: str) -> bool:
-        found = self.token.sort == "mark" and self.token.text == text
+        found = self.token.kind == "mark" and self.token.text == text
         self.next += found
         return found
 
     def expression(self, binding: int, depth: int) -> _Node:
         """What stands here, with all operators that bind more strongly than `binding`."""
         left = self.operand(depth)
-        while self.token.sort == "word":
+        while self.token.kind == "word":
             token = self.token
             # https://docs.oasis-open.org/odata/odata/v4.01/os/part1-protocol/odata-v4.01-os-part1-protocol.html#sec_SystemQueryOptionfilter
             # services should take operators and functions in any case.
             operator = token.text.lower()
             if operator in _NO_OPERATORS:
-                raise lacking(f"no {operator}", token.at)
+                raise FilterNotSupported(f"no {operator}", token.position)
             if operator not in _BINDING:
-                raise wrong("expected an operator", token.at)
+                raise FilterSyntaxError("expected an operator", token.position)
             if _BINDING[operator] <= binding:
                 break
             self.next += 1
             if operator == "in":
-                left = self.membership(left, token.at)
+                left = self.membership(left, token.position)
             else:
                 right = self.expression(_BINDING[operator], depth)
-                left = _combined(operator, left, right, token.at)
+                left = _combined(operator, left, right, token.position)
                 # `a eq b eq true eq true …` nests as well.
                 depth += operator in ("eq", "ne")
         return left
@@ -131,22 +139,22 @@ class _Parser:
     def operand(self, depth: int) -> _Node:
         token = self.token
         if depth > MAX_NESTING:
-            raise wrong(f"nested more than {MAX_NESTING} levels deep", token.at)
+            raise FilterSyntaxError(f"nested more than {MAX_NESTING} levels deep", token.position)
         self.next += 1
-        if token.sort in LITERALS:
-            return Constant(value_of(token))
-        if token.sort == "mark" and token.text == "(":
+        if token.kind in LITERALS:
+            return Constant(parse_literal(token))
+        if token.kind == "mark" and token.text == "(":
             inner = self.expression(0, depth + 1)
             self.take("mark", ")")
             return inner
-        if token.sort == "variable":
-            raise lacking(f"no {token.text[0]} names", token.at)
-        if token.sort != "word":
-            raise wrong("expected a property, a value or a function", token.at)
+        if token.kind == "variable":
+            raise FilterNotSupported(f"no {token.text[0]} names", token.position)
+        if token.kind != "word":
+            raise FilterSyntaxError("expected a property, a value or a function", token.position)
         lowered = token.text.lower()
         if lowered == "not":
-            return Not(_condition(self.expression(_NOT, depth + 1), token.at))
-        if self.token.text == "(" and self.token.sort == "mark":
+            return Not(_condition(self.expression(_NOT, depth + 1), token.position))
+        if self.token.text == "(" and self.token.kind == "mark":
             return self.call(token, depth + 1)
         if lowered in _NAMED:
             return Constant(_NAMED[lowered])
@@ -154,22 +162,24 @@ class _Parser:
 
     def field(self, token: Token) -> Field:
         if self.took("/"):
-            raise lacking("paths are not followed", token.at)
+            raise FilterNotSupported("paths are not followed", token.position)
         found = self.entity.by_name.get(token.text)
         if found is None:
-            raise unknown_property(token.text, self.entity.set, OPTION)
+            raise UnknownProperty(token.text, self.entity.set, OPTION)
         return Field(found)
 
     def call(self, name: Token, depth: int) -> _Node:
         function = name.text.lower()
         if function in _NO_FUNCTIONS:
-            raise lacking(f"no function {function}", name.at)
+            raise FilterNotSupported(f"no function {function}", name.position)
         if function not in _FUNCTIONS:
-            raise wrong("a function that OData does not know", name.at)
+            raise FilterSyntaxError("a function that OData does not know", name.position)
         arguments = self.arguments(depth)
         texts = [each for each in arguments if isinstance(each, Operand) and _is_text(each)]
         if len(arguments) != _FUNCTIONS[function] or len(texts) != len(arguments):
-            raise wrong(f"{function} takes {_FUNCTIONS[function]} of Edm.String", name.at)
+            raise FilterSyntaxError(
+                f"{function} takes {_FUNCTIONS[function]} of Edm.String", name.position
+            )
         if function in ("tolower", "toupper"):
             return _in_case("lower" if function == "tolower" else "upper", texts[0])
         return Match(cast("Function", function), texts[0], texts[1])
@@ -187,7 +197,7 @@ class _Parser:
     def membership(self, left: _Node, at: int) -> Expression:
         """`in` and its list of literals, which may be empty."""
         if not isinstance(left, Operand):
-            raise wrong("in takes a property on its left", at)
+            raise FilterSyntaxError("in takes a property on its left", at)
         self.take("mark", "(")
         values: list[Value] = []
         while not self.took(")"):
@@ -196,8 +206,8 @@ class _Parser:
             token = self.token
             member = self.operand(MAX_NESTING)
             if not isinstance(member, Constant):
-                raise wrong("in takes a list of values", token.at)
-            _comparable(left, member, token.at)
+                raise FilterSyntaxError("in takes a list of values", token.position)
+            _comparable(left, member, token.position)
             values.append(member.value)
         return In(left, tuple(values))
 
@@ -215,9 +225,9 @@ def _combined(operator: str, left: _Node, right: _Node, at: int) -> Expression:
         return Compare(comparison, left, right)
     condition, constant = (right, left) if isinstance(left, Operand) else (left, right)
     if operator not in ("eq", "ne") or not isinstance(constant, Constant):
-        raise lacking("a comparison of conditions", at)
+        raise FilterNotSupported("a comparison of conditions", at)
     if not isinstance(constant.value, bool | None):
-        raise wrong("a condition is compared with true, false or null", at)
+        raise FilterSyntaxError("a condition is compared with true, false or null", at)
     same = Is(_condition(condition, at), constant.value)
     return same if operator == "eq" else Not(same)
 
@@ -232,7 +242,7 @@ def _condition(node: _Node, at: int) -> Expression:
         return node
     if _kind(node) in ("Boolean", None):
         return Truth(node)
-    raise wrong("expected a condition; what not negates belongs in parentheses", at)
+    raise FilterSyntaxError("expected a condition; what not negates belongs in parentheses", at)
 
 
 def _kind(operand: Operand) -> str | None:
@@ -264,5 +274,5 @@ def _comparable(left: Operand, right: Operand, at: int) -> None:
         known = field.property
         unlike = other if field is left else one
         text = f"{known.name} is {known.type}, not comparable with a {unlike}"
-        raise invalid(f"{OPTION}, position {at}: {text}", known.name)
-    raise wrong(f"a {one} is not comparable with a {other}", at)
+        raise BadRequest(f"{OPTION}, position {at}: {text}", known.name)
+    raise FilterSyntaxError(f"a {one} is not comparable with a {other}", at)

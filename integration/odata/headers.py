@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from integration.core.errors import Issue, Rejected
-from integration.odata.refusals import invalid, not_acceptable
+from integration.odata.refusals import BadRequest, NotAcceptable
 
 JSON = "application/json"
 XML = "application/xml"
@@ -41,7 +41,7 @@ class Preferences:
     page_size: int | None = None
     representation: bool | None = None
 
-    def applied(self, page_size: int | None = None) -> str | None:
+    def format_applied(self, page_size: int | None = None) -> str | None:
         """Preference-Applied, with the page size that was kept to."""
         said = []
         if self.representation is not None:
@@ -57,11 +57,11 @@ class IfMatch:
 
     versions: frozenset[str] | None
 
-    def takes(self, version: str) -> bool:
+    def matches(self, version: str) -> bool:
         return self.versions is None or version in self.versions
 
 
-def answer_headers(content_type: str | None = None) -> dict[str, str]:
+def build_headers(content_type: str | None = None) -> dict[str, str]:
     headers = {"OData-Version": "4.0"}
     return {**headers, "Content-Type": content_type} if content_type else headers
 
@@ -69,21 +69,21 @@ def answer_headers(content_type: str | None = None) -> dict[str, str]:
 def check_versions(version: str | None, most: str | None) -> None:
     """OData-Version and OData-MaxVersion of a request."""
     if version is not None and version.strip() not in _VERSIONS:
-        raise invalid("OData-Version: this feed speaks 4.0", "OData-Version")
+        raise BadRequest("OData-Version: this feed speaks 4.0", "OData-Version")
     if most is not None and not re.fullmatch(r"(?:[4-9]|[1-9][0-9])\.[0-9]{1,2}", most.strip()):
-        raise invalid("OData-MaxVersion: this feed speaks 4.0", "OData-MaxVersion")
+        raise BadRequest("OData-MaxVersion: this feed speaks 4.0", "OData-MaxVersion")
 
 
-def format_of(accept: str | None, option: str | None = None) -> Format:
+def negotiate_format(accept: str | None, option: str | None = None) -> Format:
     """The format of an answer; $format goes before Accept. Raises Rejected: 406."""
     for name, parameters in _acceptable(accept, option):
         metadata = parameters.get("odata.metadata") or parameters.get("metadata") or "minimal"
         if name in (JSON, "application/*", "*/*") and metadata in ("minimal", "full", "none"):
             return Format(metadata, parameters.get("ieee754compatible") == "true")  # type: ignore[arg-type]
-    raise not_acceptable(f"this feed answers in {JSON}")
+    raise NotAcceptable(f"this feed answers in {JSON}")
 
 
-def metadata_format(
+def negotiate_metadata_format(
     accept: str | None, option: str | None = None, most: str | None = None
 ) -> Literal["xml", "json"]:
     """The format of $metadata. CSDL JSON is of OData 4.01: who knows 4.0 alone gets XML."""
@@ -93,10 +93,10 @@ def metadata_format(
             return "xml"
         if name == JSON:
             return "json"
-    raise not_acceptable(f"$metadata comes in {XML} and {JSON}")
+    raise NotAcceptable(f"$metadata comes in {XML} and {JSON}")
 
 
-def numbers_as_text(content_type: str | None) -> bool:
+def has_numbers_as_text(content_type: str | None) -> bool:
     """Whether a body writes long numbers as text. Raises Rejected: 415 for what is not JSON."""
     name, parameters = _media_range(content_type or "")
     if name != JSON:
@@ -104,7 +104,7 @@ def numbers_as_text(content_type: str | None) -> bool:
     return parameters.get("ieee754compatible") == "true"
 
 
-def preferences(prefer: str | None) -> Preferences:
+def parse_preferences(prefer: str | None) -> Preferences:
     """https://www.rfc-editor.org/rfc/rfc7240#section-2 -- what is not understood is ignored."""
     size: int | None = None
     representation: bool | None = None
@@ -118,12 +118,12 @@ def preferences(prefer: str | None) -> Preferences:
     return Preferences(size, representation)
 
 
-def etag(version: str) -> str:
+def format_etag(version: str) -> str:
     """Weak: one version can be written in more than one format."""
     return f'W/"{version}"'
 
 
-def if_match(header: str | None) -> IfMatch | None:
+def parse_if_match(header: str | None) -> IfMatch | None:
     """None without the header. Raises Rejected."""
     if header is None:
         return None
@@ -131,7 +131,7 @@ def if_match(header: str | None) -> IfMatch | None:
         return IfMatch(None)
     tags = [_TAG.fullmatch(tag.strip()) for tag in header.split(",")]
     if not all(tags):
-        raise invalid("If-Match takes * or entity tags in double quotes", "If-Match")
+        raise BadRequest("If-Match takes * or entity tags in double quotes", "If-Match")
     return IfMatch(frozenset(tag[1] for tag in tags if tag))
 
 

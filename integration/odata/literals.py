@@ -12,26 +12,26 @@ from uuid import UUID
 
 GUID = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
 DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
-MOMENT = (
+DATETIME = (
     DATE + r"[Tt][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,12})?)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
 NUMBER = r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 STRING = r"'(?:[^']|'')*'"
 
 _GUID = re.compile(GUID)
-_MOMENT = re.compile(MOMENT)
+_MOMENT = re.compile(DATETIME)
 _NUMBER = re.compile(NUMBER)
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 
 
-def guid(text: str) -> UUID:
+def parse_guid(text: str) -> UUID:
     """Raises ValueError."""
     if not _GUID.fullmatch(text):
         raise ValueError("no Edm.Guid")
     return UUID(text)
 
 
-def moment(text: str) -> datetime:
+def parse_datetime(text: str) -> datetime:
     """An Edm.DateTimeOffset in UTC, cut to microseconds: .NET writes a seventh digit, in its
     largest date too. Raises ValueError."""
     if not _MOMENT.fullmatch(text):
@@ -42,12 +42,12 @@ def moment(text: str) -> datetime:
         raise ValueError("beyond the years 1 to 9999") from None
 
 
-def midnight(text: str) -> datetime:
+def parse_date(text: str) -> datetime:
     """An Edm.Date as the moment that a date is shown as in the feed. Raises ValueError."""
-    return moment(f"{text}T00:00:00Z")
+    return parse_datetime(f"{text}T00:00:00Z")
 
 
-def number(text: str) -> int | Decimal:
+def parse_number(text: str) -> int | Decimal:
     """Exact, whatever its size. Raises ValueError."""
     if _INTEGER.fullmatch(text):
         return int(text)
@@ -59,6 +59,6 @@ def number(text: str) -> int | Decimal:
         raise ValueError("a number beyond any decimal") from None
 
 
-def string(text: str) -> str:
+def parse_string(text: str) -> str:
     """What stands between the quotes; a quote in it is doubled."""
     return text[1:-1].replace("''", "'")

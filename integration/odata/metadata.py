@@ -33,14 +33,14 @@ _OF_CONTAINER: Annotations = {
 }
 
 
-def service_document(types: Iterable[EntityType], root: str, form: Format) -> dict[str, Any]:
+def build_service_document(types: Iterable[EntityType], root: str, form: Format) -> dict[str, Any]:
     """Which entity sets there are."""
     sets = [{"name": each.set, "kind": "EntitySet", "url": each.set} for each in types]
     head = {} if form.metadata == "none" else {"@odata.context": f"{root}$metadata"}
     return {**head, "value": sets}
 
 
-def csdl_json(types: Sequence[EntityType]) -> dict[str, Any]:
+def build_csdl_json(types: Sequence[EntityType]) -> dict[str, Any]:
     """What is the default there is left out. A container is not without entity sets."""
     container: dict[str, Any] = {"$Kind": "EntityContainer", **_as_json(_OF_CONTAINER)}
     for each in types:
@@ -58,7 +58,7 @@ def csdl_json(types: Sequence[EntityType]) -> dict[str, Any]:
     }
 
 
-def csdl_xml(types: Sequence[EntityType]) -> bytes:
+def build_csdl_xml(types: Sequence[EntityType]) -> bytes:
     edmx = Element("edmx:Edmx", Version="4.0")
     edmx.set("xmlns:edmx", "http://docs.oasis-open.org/odata/ns/edmx")
     for name in (_CORE, _CAPABILITIES):
@@ -83,9 +83,9 @@ def _of_set(entity: EntityType) -> Annotations:
         f"{_CAPABILITIES}.SortRestrictions": {"Sortable": True},
         f"{_CAPABILITIES}.ExpandRestrictions": {"Expandable": False},
         f"{_CAPABILITIES}.SearchRestrictions": {"Searchable": False},
-        f"{_CAPABILITIES}.InsertRestrictions": {"Insertable": entity.writable},
-        f"{_CAPABILITIES}.UpdateRestrictions": {"Updatable": entity.writable},
-        f"{_CAPABILITIES}.DeleteRestrictions": {"Deletable": entity.writable},
+        f"{_CAPABILITIES}.InsertRestrictions": {"Insertable": entity.is_writable},
+        f"{_CAPABILITIES}.UpdateRestrictions": {"Updatable": entity.is_writable},
+        f"{_CAPABILITIES}.DeleteRestrictions": {"Deletable": entity.is_writable},
     }
 
 

@@ -13,7 +13,7 @@ NAMESPACE = "FhirRelay"
 
 # A datetime is aware and UTC, to the microsecond.
 Value = str | int | Decimal | bool | datetime | UUID | None
-Row = Mapping[str, Value]
+EntityValues = Mapping[str, Value]
 
 
 class Type(StrEnum):
@@ -65,6 +65,6 @@ class EntityType:
             raise ValueError(f"{self.name}.{self.key} is the key: Edm.Guid, never null")
 
     @property
-    def writable(self) -> bool:
+    def is_writable(self) -> bool:
         """Whether entities can be created, changed and deleted."""
         return any(each.writable for each in self.properties)

@@ -13,8 +13,8 @@ from typing import Any
 from uuid import UUID
 
 from integration.core.errors import Issue
-from integration.odata.headers import Format, etag
-from integration.odata.model import NAMESPACE, EntityType, Property, Row, Type, Value
+from integration.odata.headers import Format, format_etag
+from integration.odata.model import NAMESPACE, EntityType, EntityValues, Property, Type, Value
 
 Json = dict[str, Any]
 
@@ -24,8 +24,8 @@ _LONG = frozenset({Type.INT64, Type.DECIMAL})
 _SELF_EVIDENT = frozenset({Type.STRING, Type.BOOLEAN})
 
 
-def entity(
-    row: Row,
+def build_entity(
+    row: EntityValues,
     of: EntityType,
     root: str,
     form: Format,
@@ -39,8 +39,8 @@ def entity(
     return {**head, **_item(row, of, root, form, select, version)}
 
 
-def collection(
-    rows: Iterable[tuple[Row, str | None]],
+def build_collection(
+    rows: Iterable[tuple[EntityValues, str | None]],
     of: EntityType,
     root: str,
     form: Format,
@@ -61,13 +61,13 @@ def collection(
     return shape
 
 
-def error(issues: Sequence[Issue]) -> Json:
+def build_error(issues: Sequence[Issue]) -> Json:
     """https://docs.oasis-open.org/odata/odata-json-format/v4.0/errata03/os/odata-json-format-v4.0-errata03-os-complete.html#_Toc453766668"""
     first, *others = (_told(issue) for issue in issues)
     return {"error": {**first, "details": others} if others else first}
 
 
-def address(of: EntityType, key: UUID, root: str = "") -> str:
+def format_entity_url(of: EntityType, key: UUID, root: str = "") -> str:
     """The address of an entity, for Location and @odata.id."""
     return f"{root}{of.set}({key})"
 
@@ -82,7 +82,7 @@ def _selected(select: Sequence[Property] | None) -> str:
 
 
 def _item(
-    row: Row,
+    row: EntityValues,
     of: EntityType,
     root: str,
     form: Format,
@@ -92,10 +92,10 @@ def _item(
     shape: Json = {}
     full = form.metadata == "full"
     if full:
-        own = address(of, row[of.key], root)  # type: ignore[arg-type]  # a key is a GUID
+        own = format_entity_url(of, row[of.key], root)  # type: ignore[arg-type]  # a key is a GUID
         shape |= {"@odata.type": f"#{NAMESPACE}.{of.name}", "@odata.id": own}
     if version is not None and form.metadata != "none":
-        shape["@odata.etag"] = etag(version)
+        shape["@odata.etag"] = format_etag(version)
     if full:
         shape["@odata.editLink"] = shape["@odata.id"]
     for each in of.properties if select is None else select:

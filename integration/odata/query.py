@@ -14,7 +14,7 @@ from integration.odata import filter as filters
 from integration.odata.addresses import Address, Collection, Count, Entity
 from integration.odata.expressions import Expression, Order
 from integration.odata.model import EntityType, Property
-from integration.odata.refusals import invalid, is_name, not_offered, unknown_property
+from integration.odata.refusals import BadRequest, NotSupported, UnknownProperty, is_name
 
 MAX_LENGTH = 16_384
 
@@ -35,11 +35,11 @@ class Query:
 
     filter: Expression | None = None
     select: tuple[Property, ...] | None = None
-    order: tuple[Order, ...] = ()
+    order_by: tuple[Order, ...] = ()
     top: int | None = None
     skip: int = 0
     count: bool = False
-    token: str | None = None
+    skip_token: str | None = None
     format: str | None = None
 
 
@@ -48,23 +48,23 @@ def parse(text: str, address: Address) -> Query:
     stated = _options(text)
     for name in stated:
         if name not in _OFFERED.get(type(address), {"format"}):
-            raise invalid(f"${name} does not belong to this address", f"${name}")
+            raise BadRequest(f"${name} does not belong to this address", f"${name}")
     if not isinstance(address, Collection | Count | Entity):
         return Query(format=stated.get("format"))
     entity = address.entity
     return Query(
         filter=filters.parse(stated["filter"], entity) if "filter" in stated else None,
         select=_select(stated["select"], entity) if "select" in stated else None,
-        order=_order(stated["orderby"], entity) if "orderby" in stated else (),
+        order_by=_order(stated["orderby"], entity) if "orderby" in stated else (),
         top=_whole(stated, "top"),
         skip=_whole(stated, "skip") or 0,
         count=_count(stated.get("count", "false")),
-        token=stated.get("skiptoken"),
+        skip_token=stated.get("skiptoken"),
         format=stated.get("format"),
     )
 
 
-def next_link(address: str, text: str, token: str, top: int | None = None) -> str:
+def build_next_link(address: str, text: str, token: str, top: int | None = None) -> str:
     """The address of what comes after a page: the same options with `token`, and with as much of
     $top as is left. Only our own options: others may be somebody's key."""
     own = {**_options(text), "skiptoken": token}
@@ -87,7 +87,7 @@ def _options(text: str) -> dict[str, str]:
         if not _is_system(stated, name):
             continue
         if name in found:
-            raise invalid(f"${name} is given twice", f"${name}")
+            raise BadRequest(f"${name} is given twice", f"${name}")
         found[name] = _decoded(encoded)
     return found
 
@@ -99,10 +99,10 @@ def _is_system(stated: str, name: str) -> bool:
     if name in _KNOWN:
         return True
     if name in _NOT_OFFERED or (with_sign and name in _NOT_OFFERED_WITH_SIGN):
-        raise not_offered(f"${name} is not offered", f"${name}")
+        raise NotSupported(f"${name} is not offered", f"${name}")
     if with_sign:
         named = f"${name}" if is_name(name) else None
-        raise invalid(f"{named or 'a query option'} is no option of OData", named)
+        raise BadRequest(f"{named or 'a query option'} is no option of OData", named)
     return False
 
 
@@ -110,7 +110,7 @@ def _decoded(text: str) -> str:
     try:
         return unquote_plus(text, errors="strict")
     except UnicodeDecodeError:
-        raise invalid("a query option that is not UTF-8") from None
+        raise BadRequest("a query option that is not UTF-8") from None
 
 
 def _select(text: str, entity: EntityType) -> tuple[Property, ...] | None:
@@ -118,7 +118,7 @@ def _select(text: str, entity: EntityType) -> tuple[Property, ...] | None:
     wanted = {entity.key, *(name for name in names if name != "*")}
     for name in names:
         if name != "*" and name not in entity.by_name:
-            raise unknown_property(name, entity.set, "$select")
+            raise UnknownProperty(name, entity.set, "$select")
     if "*" in names:
         return None
     return tuple(each for each in entity.properties if each.name in wanted)
@@ -129,11 +129,11 @@ def _order(text: str, entity: EntityType) -> tuple[Order, ...]:
     for item in text.split(","):
         name, *direction = item.split() or [""]
         if "(" in item or "/" in item:
-            raise not_offered("$orderby takes properties of the set only", "$orderby")
+            raise NotSupported("$orderby takes properties of the set only", "$orderby")
         if name not in entity.by_name:
-            raise unknown_property(name, entity.set, "$orderby")
+            raise UnknownProperty(name, entity.set, "$orderby")
         if [each.lower() for each in direction] not in ([], ["asc"], ["desc"]):
-            raise invalid(f"$orderby by {name} takes asc or desc", "$orderby")
+            raise BadRequest(f"$orderby by {name} takes asc or desc", "$orderby")
         known = entity.by_name[name]
         if all(each.property != known for each in order):
             order.append(Order(known, bool(direction) and direction[0].lower() == "desc"))
@@ -145,11 +145,11 @@ def _whole(stated: Mapping[str, str], name: str) -> int | None:
         return None
     text = stated[name].strip()
     if not (text.isascii() and text.isdigit() and len(text) <= 10):
-        raise invalid(f"${name} takes a whole number from 0", f"${name}")
+        raise BadRequest(f"${name} takes a whole number from 0", f"${name}")
     return int(text)
 
 
 def _count(text: str) -> bool:
     if text.strip().lower() not in ("true", "false"):
-        raise invalid("$count takes true or false", "$count")
+        raise BadRequest("$count takes true or false", "$count")
     return text.strip().lower() == "true"

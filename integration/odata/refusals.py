@@ -19,24 +19,24 @@ def is_name(text: str) -> bool:
     return _IDENTIFIER.fullmatch(text) is not None
 
 
-def invalid(text: str, target: str | None = None) -> Rejected:
+def BadRequest(text: str, target: str | None = None) -> Rejected:
     return Rejected(Issue("invalid", text, target))
 
 
-def not_offered(text: str, target: str | None = None) -> Rejected:
+def NotSupported(text: str, target: str | None = None) -> Rejected:
     """Defined by OData, and not built."""
     return Rejected(Issue("not-supported", text, target), status=501)
 
 
-def not_found(text: str) -> Rejected:
+def NotFound(text: str) -> Rejected:
     return Rejected(Issue("not-found", text), status=404)
 
 
-def not_acceptable(text: str) -> Rejected:
+def NotAcceptable(text: str) -> Rejected:
     return Rejected(Issue("not-supported", text), status=406)
 
 
-def unknown_property(name: str, set_name: str, target: str | None = None) -> Rejected:
+def UnknownProperty(name: str, set_name: str, target: str | None = None) -> Rejected:
     if not is_name(name):
-        return invalid(f"something that is no property name of {set_name}", target)
-    return invalid(f"{set_name} has no property {name}", name)
+        return BadRequest(f"something that is no property name of {set_name}", target)
+    return BadRequest(f"{set_name} has no property {name}", name)

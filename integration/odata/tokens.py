@@ -12,22 +12,22 @@ from dataclasses import dataclass
 from integration.core.errors import Rejected
 from integration.odata import literals
 from integration.odata.model import Value
-from integration.odata.refusals import invalid, not_offered
+from integration.odata.refusals import BadRequest, NotSupported
 
 OPTION = "$filter"
 
 _TOKEN = re.compile(
     rf"(?P<space>[ \t]+)|(?P<string>{literals.STRING})"
-    rf"|(?P<guid>{literals.GUID})(?![\w\-])|(?P<moment>{literals.MOMENT})(?![\w:.])"
+    rf"|(?P<guid>{literals.GUID})(?![\w\-])|(?P<moment>{literals.DATETIME})(?![\w:.])"
     rf"|(?P<date>{literals.DATE})(?![\w\-:.])|(?P<number>{literals.NUMBER})(?![\w.\-:])"
     r"|(?P<word>[^\W\d][\w.]*+)(?!')|(?P<variable>[$@]\w+)|(?P<mark>[(),/:])"
 )
 LITERALS: dict[str, Callable[[str], Value]] = {
-    "string": literals.string,
-    "guid": literals.guid,
-    "moment": literals.moment,
-    "date": literals.midnight,
-    "number": literals.number,
+    "string": literals.parse_string,
+    "guid": literals.parse_guid,
+    "moment": literals.parse_datetime,
+    "date": literals.parse_date,
+    "number": literals.parse_number,
 }
 
 
@@ -35,36 +35,36 @@ LITERALS: dict[str, Callable[[str], Value]] = {
 class Token:
     """`at` counts characters from 1."""
 
-    sort: str
+    kind: str
     text: str
-    at: int
+    position: int
 
 
-def read(text: str) -> list[Token]:
+def tokenize(text: str) -> list[Token]:
     """The last one is the end. Raises Rejected."""
     tokens = []
     at = 0
     while at < len(text):
         match = _TOKEN.match(text, at)
         if match is None:
-            raise wrong("something that is no part of a filter", at + 1)
+            raise FilterSyntaxError("something that is no part of a filter", at + 1)
         if match.lastgroup != "space":
             tokens.append(Token(match.lastgroup or "", match[0], at + 1))
         at = match.end()
     return [*tokens, Token("end", "", len(text) + 1)]
 
 
-def value_of(token: Token) -> Value:
+def parse_literal(token: Token) -> Value:
     try:
-        return LITERALS[token.sort](token.text)
+        return LITERALS[token.kind](token.text)
     except ValueError:
-        raise wrong(f"a {token.sort} that does not exist", token.at) from None
+        raise FilterSyntaxError(f"a {token.kind} that does not exist", token.position) from None
 
 
-def wrong(text: str, at: int) -> Rejected:
-    return invalid(f"{OPTION}, position {at}: {text}", OPTION)
+def FilterSyntaxError(text: str, position: int) -> Rejected:
+    return BadRequest(f"{OPTION}, position {position}: {text}", OPTION)
 
 
-def lacking(text: str, at: int) -> Rejected:
+def FilterNotSupported(text: str, position: int) -> Rejected:
     """Defined by OData, and not built."""
-    return not_offered(f"{OPTION}, position {at}: {text}", OPTION)
+    return NotSupported(f"{OPTION}, position {position}: {text}", OPTION)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from integration.core.errors import Issue, Rejected
 from integration.core.log_events import log_event
 from integration.core.model import Category, Delivery, EntryResult, RowResult, Status, WorkItem
-from integration.journal.activity import ActivityLog, ActivityPage, Wanted
+from integration.journal.activity import ActivityFilter, ActivityLog, ActivityPage
 from integration.journal.keys import is_delivery_id
 from integration.journal.store import Journal, Page
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
@@ -75,14 +75,18 @@ async def get_status(journal: Journal, id_: str) -> DeliveryStatus:
     delivery = await _get_delivery(journal, id_)
     if delivery.status is not Status.DONE:
         return DeliveryStatus(delivery)  # a sender who polls costs one storage operation
-    results, rows = await asyncio.gather(journal.outcomes(id_), journal.rows(id_))
+    results, rows = await asyncio.gather(
+        journal.list_entry_results(id_), journal.list_row_results(id_)
+    )
     return DeliveryStatus(delivery, results, rows)
 
 
 async def cancel(journal: Journal, id_: str, now: datetime) -> Delivery:
     """Send nothing more of a delivery. What is written stays written."""
     delivery = await _get_delivery(journal, id_)
-    if not await journal.change(id_, only_if=_CANCELLABLE, status=Status.CANCELLED, finished=now):
+    if not await journal.update_delivery(
+        id_, only_if=_CANCELLABLE, status=Status.CANCELLED, finished=now
+    ):
         raise Rejected(Issue("conflict", "the delivery is done already"), status=409)
     log_event("delivery.cancelled", delivery=id_)
     return delivery
@@ -93,7 +97,9 @@ async def replay(journal: Journal, queue: QueueSender, id_: str, now: datetime) 
     that is done. Its id, its ids for resources and what is settled stay as they are."""
     delivery = await _get_delivery(journal, id_)
     if delivery.status is Status.DONE:
-        rows = [row for row in await journal.rows(id_) if row.action in _REPLAYABLE_ACTIONS]
+        rows = [
+            row for row in await journal.list_row_results(id_) if row.action in _REPLAYABLE_ACTIONS
+        ]
         if not rows:
             raise Rejected(Issue("conflict", "nothing of this delivery waits"), status=409)
         items = [WorkItem(id_, resource=row.resource) for row in rows]
@@ -116,7 +122,7 @@ async def replay_all(
     """Replay parked deliveries, the oldest first, as they would have been carried; `dry`: only
     find them. What breaks off can be asked for again: what is queued is not parked any more."""
     oldest: deque[Delivery] = deque(maxlen=replay_filter.count + 1)
-    async for delivery in journal.scan(
+    async for delivery in journal.scan_deliveries(
         _PARKED, replay_filter.since, replay_filter.until
     ):  # the newest first
         if _is_match(delivery, replay_filter):
@@ -150,7 +156,7 @@ def parse_replay_filter(params: Mapping[str, str]) -> ReplayFilter:
 async def _requeue(journal: Journal, queue: QueueSender, id_: str, now: datetime) -> bool:
     # The state first: a claim that comes early finds a delivery that may be carried. If this ends
     # in between, housekeeping queues it.
-    changed = await journal.change(
+    changed = await journal.update_delivery(
         id_, only_if=_PARKED, status=Status.ACCEPTED, reason=None, replayed=now
     )
     if changed:
@@ -174,7 +180,7 @@ async def list_deliveries(
         text = f"status must be one of {', '.join(Status)}"
         raise Rejected(Issue("value", text, "status"))
     status_filter = Status(status) if status else None
-    return await journal.page(status_filter, _parse_count(count), _parse_after(after))
+    return await journal.list_deliveries(status_filter, _parse_count(count), _parse_after(after))
 
 
 async def find_activity(activity: ActivityLog, params: Mapping[str, str]) -> ActivityPage:
@@ -189,7 +195,7 @@ async def find_activity(activity: ActivityLog, params: Mapping[str, str]) -> Act
         raise Rejected(Issue("value", text, "category"))
     if not duration.isascii() or not duration.isdigit() or len(duration) > 9:
         raise Rejected(Issue("value", "duration must be milliseconds", "duration"))
-    activity_filter = Wanted(
+    activity_filter = ActivityFilter(
         _parse_datetime(params, "since"),
         _parse_datetime(params, "until"),
         Category(category) if category else None,
@@ -197,7 +203,7 @@ async def find_activity(activity: ActivityLog, params: Mapping[str, str]) -> Act
         **{name: params[name] for name in _EXACT_FILTERS if params.get(name)},
     )
     try:
-        return await activity.page(
+        return await activity.list_entries(
             activity_filter, _parse_count(params.get("_count", "50")), params.get("after")
         )
     except ValueError:
@@ -235,7 +241,7 @@ def _parse_datetime(params: Mapping[str, str], name: str) -> datetime | None:
 
 
 async def _get_delivery(journal: Journal, id_: str) -> Delivery:
-    delivery = await journal.delivery(id_) if is_delivery_id(id_) else None
+    delivery = await journal.get_delivery(id_) if is_delivery_id(id_) else None
     if delivery is None:
         raise Rejected(Issue("not-found", "no delivery has this id"), status=404)
     return delivery

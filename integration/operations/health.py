@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Mapping
 
-from integration.core.activity import doing
+from integration.core.activity import add_activity_context
 from integration.core.errors import IntegrationError, Unavailable
 from integration.core.model import Request, Response
 from integration.dataverse import requests
@@ -22,11 +22,11 @@ async def check_upstreams(
     """`ok`, or what is wrong, by neighbour."""
     names = ("storage", "fhir", "dataverse")
     metadata = Request("GET", "metadata", headers={"accept": "application/fhir+json"})
-    with doing(action="health"):
+    with add_activity_context(action="health"):
         states = await asyncio.gather(
-            _describe_state(journal.page(None, 1, None)),
+            _describe_state(journal.list_deliveries(None, 1, None)),
             _describe_state(_ensure_ok(fhir.send(metadata, "health"))),
-            _describe_state(_ensure_ok(dataverse.send(requests.who_am_i(), "health"))),
+            _describe_state(_ensure_ok(dataverse.send(requests.build_who_am_i(), "health"))),
         )
     return dict(zip(names, states, strict=True))
 

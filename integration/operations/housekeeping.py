@@ -17,7 +17,7 @@ from integration.core.log_events import log_event
 from integration.core.model import Delivery, Status, WorkItem
 from integration.journal.activity import ActivityLog
 from integration.journal.guard_store import GuardStore
-from integration.journal.keys import new_delivery_id
+from integration.journal.keys import make_delivery_id
 from integration.journal.store import Journal
 from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender
@@ -85,7 +85,7 @@ def choose_step(delivery: Delivery, now: datetime, ages: Ages) -> Step | None:
     if now - started > ages.max_age + _GRACE:
         return Step.PARK
     timeout = _START_TIMEOUT if delivery.status is Status.ACCEPTED else _PROGRESS_TIMEOUT
-    last_look = max(started, delivery.looked or started)
+    last_look = max(started, delivery.checked or started)
     # Each time twice as long: what waits in a long queue must not make it longer and longer.
     return Step.QUEUE if now - last_look >= max(timeout, last_look - started) else None
 
@@ -109,7 +109,9 @@ async def sweep(housekeeping: Housekeeping) -> None:
     )
     failed = [result for result in results if isinstance(result, BaseException)]
     locks = await _forget_locks(housekeeping, now)
-    activity = await housekeeping.activity.forget(now - housekeeping.ages.activity, MAX_ACTIVITY)
+    activity = await housekeeping.activity.delete_before(
+        now - housekeeping.ages.activity, MAX_ACTIVITY
+    )
     log_event(
         "housekeeping.done",
         queued=results.count(Step.QUEUE),
@@ -128,10 +130,10 @@ async def _forget_locks(housekeeping: Housekeeping, now: datetime) -> int:
     """Those that no delivery asks for any more: parked ones may be replayed, however old."""
     oldest = now - housekeeping.ages.retention
     needed = frozenset({Status.PARKED, *_ACTIVE})
-    async for delivery in housekeeping.journal.scan(needed, None, oldest):
+    async for delivery in housekeeping.journal.scan_deliveries(needed, None, oldest):
         oldest = min(oldest, delivery.accepted)
-    return await housekeeping.guard_store.forget(
-        new_delivery_id(oldest, 0), now.timestamp(), MAX_DELIVERIES
+    return await housekeeping.guard_store.delete_old(
+        make_delivery_id(oldest, 0), now.timestamp(), MAX_DELIVERIES
     )
 
 
@@ -140,7 +142,7 @@ async def _find_due(
 ) -> tuple[list[tuple[Delivery, Step]], bool]:
     """What is due, up to a bound, and whether there is more."""
     due: list[tuple[Delivery, Step]] = []
-    async for delivery in housekeeping.journal.scan(statuses, None, until):
+    async for delivery in housekeeping.journal.scan_deliveries(statuses, None, until):
         step = choose_step(delivery, now, housekeeping.ages)
         if step is None:
             continue
@@ -156,7 +158,7 @@ async def _run_step(
     """Do what is due; None where nothing was to be done after all."""
     match step:
         case Step.FORGET:
-            await housekeeping.journal.forget(delivery.id)
+            await housekeeping.journal.delete_delivery(delivery.id)
             return step
         case Step.PARK:
             return step if await _park(housekeeping, delivery) else None
@@ -165,7 +167,7 @@ async def _run_step(
 
 
 async def _park(housekeeping: Housekeeping, delivery: Delivery) -> bool:
-    parked = await housekeeping.journal.change(
+    parked = await housekeeping.journal.update_delivery(
         delivery.id, only_if=_ACTIVE, status=Status.PARKED, reason=_TOO_OLD
     )
     if parked:
@@ -186,11 +188,11 @@ async def _requeue(housekeeping: Housekeeping, delivery: Delivery, now: datetime
             status=delivery.status,
             work_items=len(items),
         )
-    await housekeeping.journal.change(
+    await housekeeping.journal.update_delivery(
         delivery.id,
         only_if=frozenset({delivery.status}),
-        looked=now,
-        looked_done=delivery.lanes_done,
+        checked=now,
+        lanes_done_at_check=delivery.lanes_done,
     )
     return bool(items)
 
@@ -198,9 +200,9 @@ async def _requeue(housekeeping: Housekeeping, delivery: Delivery, now: datetime
 async def _list_lost_items(journal: Journal, delivery: Delivery) -> list[WorkItem]:
     """The claims that may have been lost. What has begun is put back by who carries it."""
     if delivery.status is Status.ACCEPTED:
-        return [] if await journal.begun(delivery.id) else [WorkItem(delivery.id)]
-    if delivery.lanes_done != delivery.looked_done:
+        return [] if await journal.has_begun(delivery.id) else [WorkItem(delivery.id)]
+    if delivery.lanes_done != delivery.lanes_done_at_check:
         return []
     # With all lanes done, only the end is missing: any lane finds that out.
-    lanes = await journal.lanes_left(delivery.id) or [0]
+    lanes = await journal.list_open_lanes(delivery.id) or [0]
     return [WorkItem(delivery.id, lane=lane) for lane in lanes]

@@ -10,10 +10,10 @@ from urllib.parse import quote
 from integration.core import decimal_json
 from integration.core.errors import Misconfigured
 from integration.core.model import Request, Response
-from integration.dataverse.requests import API, literal
+from integration.dataverse.requests import API, quote_literal
 from integration.provision import records, tables
-from integration.provision.model import SECRET, Item, Step, Wanted
-from integration.provision.tables import Known
+from integration.provision.model import SECRET, Item, Requirements, Step
+from integration.provision.tables import ExistingTable
 
 _HEADERS = {
     "accept": "application/json",
@@ -25,9 +25,9 @@ _HEADERS = {
 }
 
 # A filter that names more privileges makes an address too long.
-_PRIVILEGES = 25
+_PRIVILEGES_PER_FILTER = 25
 
-_LONGEST = 500
+_MAX_ERROR_LENGTH = 500
 
 Row = Mapping[str, Any]
 
@@ -36,26 +36,28 @@ Row = Mapping[str, Any]
 class Tenant:
     """The organisation. `key` is the feed's; without one a data source is not looked into."""
 
-    ask: Callable[[Request], Awaitable[Response]]
+    send_request: Callable[[Request], Awaitable[Response]]
     base: str  # of the Web API
-    key: str | None = None
+    feed_key: str | None = None
 
     async def get(self, path: str) -> Row | None:
         """None where there is no such thing."""
-        response = await self.ask(Request("GET", f"{API}/{path}", headers=_HEADERS))
+        response = await self.send_request(Request("GET", f"{API}/{path}", headers=_HEADERS))
         if response.status == 404:
             return None
         if response.status != 200:
-            raise Misconfigured(f"{path.partition('?')[0]}: {self._answered(response)}")
-        answer = decimal_json.object_or_none(response.body)
+            raise Misconfigured(f"{path.partition('?')[0]}: {self._describe_error(response)}")
+        answer = decimal_json.decode_object(response.body)
         if answer is None:
             raise Misconfigured("Dataverse answered what is no answer of its Web API")
         return answer
 
-    async def rows(self, entity_set: str, columns: Iterable[str], condition: str = "") -> list[Row]:
+    async def fetch_rows(
+        self, entity_set: str, columns: Iterable[str], condition: str = ""
+    ) -> list[Row]:
         """There are few of what is asked for here: never a page that is full."""
-        asked = f"{entity_set}?$select={','.join(columns)}"
-        answer = await self.get(asked + (f"&$filter={quote(condition)}" if condition else ""))
+        path = f"{entity_set}?$select={','.join(columns)}"
+        answer = await self.get(path + (f"&$filter={quote(condition)}" if condition else ""))
         if answer is None:
             raise Misconfigured(f"the organisation has no {entity_set}")
         found: list[Row] = answer["value"]
@@ -65,135 +67,158 @@ class Tenant:
         """Raises Misconfigured with what Dataverse said against it."""
         if "<the id of" in step.path + decimal_json.encode(step.body).decode():
             raise Misconfigured(
-                f"{step.what}: Dataverse does not show yet what it needs: run again"
+                f"{step.description}: Dataverse does not show yet what it needs: run again"
             )
-        if SECRET in step.body.values() and self.key is None:
+        if SECRET in step.body.values() and self.feed_key is None:
             raise Misconfigured("set FEED_KEY to a function key of the app")
-        body = {name: self.key if value == SECRET else value for name, value in step.body.items()}
+        body = {
+            name: self.feed_key if value == SECRET else value for name, value in step.body.items()
+        }
         headers = {**_HEADERS, "content-type": "application/json; charset=utf-8"}
         if step.solution is not None:
             headers["mscrm.solutionuniquename"] = step.solution
         if step.method == "PUT":
             headers["mscrm.mergelabels"] = "true"
         request = Request(step.method, f"{API}/{step.path}", decimal_json.encode(body), headers)
-        response = await self.ask(request)
+        response = await self.send_request(request)
         if response.status >= 400:
-            raise Misconfigured(f"{step.what}: {self._answered(response)}")
+            raise Misconfigured(f"{step.description}: {self._describe_error(response)}")
 
-    def _answered(self, response: Response) -> str:
+    def _describe_error(self, response: Response) -> str:
         """Definitions are no patient data, so what Dataverse says of them may be told; it may
         quote what it refuses, the key with it."""
         try:
             error = decimal_json.decode(response.body)["error"]
-            said = f": {error['code']} {error['message']}"
+            reported = f": {error['code']} {error['message']}"
         except (decimal_json.Malformed, KeyError, TypeError):
-            said = ""
-        said = said.replace(self.key, SECRET) if self.key else said
-        return f"Dataverse answered {response.status}{said[:_LONGEST]}"
+            reported = ""
+        reported = reported.replace(self.feed_key, SECRET) if self.feed_key else reported
+        return f"Dataverse answered {response.status}{reported[:_MAX_ERROR_LENGTH]}"
 
 
-async def stages(tenant: Tenant, wanted: Wanted) -> AsyncIterator[Iterable[Item]]:
+async def plan_stages(tenant: Tenant, requirements: Requirements) -> AsyncIterator[Iterable[Item]]:
     """What each stage has and lacks. The next one is asked for when the steps of the one before
     are sent, or told in a dry run."""
-    yield records.publisher(wanted, await _publishers(tenant, wanted))
-    owner = _id(records.the_publisher(await _publishers(tenant, wanted)), "publisherid")
+    yield records.plan_publisher(requirements, await _fetch_publishers(tenant, requirements))
+    owner = _get_id(
+        records.find_publisher(await _fetch_publishers(tenant, requirements)), "publisherid"
+    )
     columns = ("solutionid", "uniquename", "ismanaged", "_publisherid_value")
-    condition = f"uniquename eq {literal(wanted.solution)}"
-    yield records.solution(wanted, await tenant.rows("solutions", columns, condition), owner)
-    yield tables.custom(wanted, await _tables(tenant, (one.table for one in wanted.custom)))
-    if wanted.feed is not None:
-        async for items in _virtual(tenant, wanted):
+    condition = f"uniquename eq {quote_literal(requirements.solution)}"
+    yield records.plan_solution(
+        requirements, await tenant.fetch_rows("solutions", columns, condition), owner
+    )
+    yield tables.plan_custom_tables(
+        requirements,
+        await _fetch_tables(tenant, (table.table for table in requirements.custom_tables)),
+    )
+    if requirements.feed is not None:
+        async for items in _plan_virtual_tables(tenant, requirements):
             yield items
-    async for items in _identity(tenant, wanted):
+    async for items in _plan_identity(tenant, requirements):
         yield items
 
 
-async def _virtual(tenant: Tenant, wanted: Wanted) -> AsyncIterator[Iterable[Item]]:
-    assert wanted.feed is not None
-    provider = await _provider(tenant)
-    yield records.source(wanted.feed, await _sources(tenant))
-    source = _id(records.the_source(await _sources(tenant)), records.SOURCE_KEY)
-    names = [table.name for table in wanted.virtual]
-    yield tables.virtual_tables(wanted, await _tables(tenant, names), provider, source)
-    known = await _tables(tenant, names)
-    yield tables.virtual_columns(wanted, known)
-    ids = {name: one.id if one is not None else None for name, one in known.items()}
+async def _plan_virtual_tables(
+    tenant: Tenant, requirements: Requirements
+) -> AsyncIterator[Iterable[Item]]:
+    assert requirements.feed is not None
+    provider = await _find_provider(tenant)
+    yield records.plan_data_source(requirements.feed, await _fetch_sources(tenant))
+    source = _get_id(records.find_data_source(await _fetch_sources(tenant)), records.SOURCE_KEY)
+    names = [table.name for table in requirements.virtual_tables]
+    yield tables.plan_virtual_tables(
+        requirements, await _fetch_tables(tenant, names), provider, source
+    )
+    existing = await _fetch_tables(tenant, names)
+    yield tables.plan_virtual_columns(requirements, existing)
+    ids = {name: found.id if found is not None else None for name, found in existing.items()}
     columns = ("virtualentitymetadataid", "_extensionofrecordid_value", *records.EVENTS)
-    yield records.events(wanted, ids, await tenant.rows("virtualentitymetadatas", columns))
+    yield records.plan_events(
+        requirements, ids, await tenant.fetch_rows("virtualentitymetadatas", columns)
+    )
 
 
-async def _identity(tenant: Tenant, wanted: Wanted) -> AsyncIterator[Iterable[Item]]:
-    unit = await _business_unit(tenant, wanted.business_unit)
+async def _plan_identity(
+    tenant: Tenant, requirements: Requirements
+) -> AsyncIterator[Iterable[Item]]:
+    unit = await _find_business_unit(tenant, requirements.business_unit)
 
-    async def role() -> list[Row]:
-        named = f"name eq {literal(wanted.role.name)} and _businessunitid_value eq {unit}"
-        return await tenant.rows("roles", ("roleid", "name"), named)
+    async def fetch_roles() -> list[Row]:
+        named = (
+            f"name eq {quote_literal(requirements.role.name)} and _businessunitid_value eq {unit}"
+        )
+        return await tenant.fetch_rows("roles", ("roleid", "name"), named)
 
-    async def user() -> list[Row]:
-        if wanted.identity is None:
+    async def fetch_users() -> list[Row]:
+        if requirements.identity is None:
             return []
-        columns, condition = ("systemuserid", "isdisabled"), f"applicationid eq {wanted.identity}"
-        return await tenant.rows("systemusers", columns, condition)
+        columns, condition = (
+            ("systemuserid", "isdisabled"),
+            f"applicationid eq {requirements.identity}",
+        )
+        return await tenant.fetch_rows("systemusers", columns, condition)
 
-    yield records.role(wanted, unit, await role())
-    yield records.user(wanted, unit, await user())
-    role_id = _id(next(iter(await role()), None), "roleid")
-    user_id = _id(next(iter(await user()), None), "systemuserid")
-    schemas = await _schemas(tenant, wanted.role.tables)
-    named = records.privilege_names(wanted.role, schemas)
-    known = await _privileges(tenant, list(named.values()))
-    granted = await _granted(tenant, role_id)
-    yield records.privileges(wanted, schemas, known, role_id, granted)
-    held = await _held(tenant, user_id)
-    yield records.assignment(wanted, f"{tenant.base}/{API}", user_id, role_id, held)
+    yield records.plan_role(requirements, unit, await fetch_roles())
+    yield records.plan_user(requirements, unit, await fetch_users())
+    role_id = _get_id(next(iter(await fetch_roles()), None), "roleid")
+    user_id = _get_id(next(iter(await fetch_users()), None), "systemuserid")
+    schemas = await _fetch_schema_names(tenant, requirements.role.tables)
+    named = records.list_privilege_names(requirements.role, schemas)
+    privileges = await _fetch_privileges(tenant, list(named.values()))
+    granted = await _fetch_granted_privileges(tenant, role_id)
+    yield records.plan_privileges(requirements, schemas, privileges, role_id, granted)
+    held = await _fetch_user_roles(tenant, user_id)
+    yield records.plan_assignment(requirements, f"{tenant.base}/{API}", user_id, role_id, held)
 
 
-async def _publishers(tenant: Tenant, wanted: Wanted) -> list[Row]:
+async def _fetch_publishers(tenant: Tenant, requirements: Requirements) -> list[Row]:
     columns = ("publisherid", "uniquename", "isreadonly")
-    condition = f"customizationprefix eq {literal(wanted.prefix)}"
-    return await tenant.rows("publishers", columns, condition)
+    condition = f"customizationprefix eq {quote_literal(requirements.prefix)}"
+    return await tenant.fetch_rows("publishers", columns, condition)
 
 
-async def _provider(tenant: Tenant) -> str:
+async def _find_provider(tenant: Tenant) -> str:
     """The stock OData v4 provider, by the table of its data sources; and that table as we know it.
 
     Raises Misconfigured where the organisation has another one.
     """
     path = f"EntityDefinitions(LogicalName='{records.SOURCE}')/Attributes?$select=LogicalName"
     answer = await tenant.get(path)
-    condition = f"datasourcelogicalname eq {literal(records.SOURCE)}"
+    condition = f"datasourcelogicalname eq {quote_literal(records.SOURCE)}"
     columns = ("entitydataproviderid", "name")
-    found = await tenant.rows("entitydataproviders", columns, condition)
+    found = await tenant.fetch_rows("entitydataproviders", columns, condition)
     if answer is None or not found:
         raise Misconfigured(
             f"the organisation has no OData v4 data provider (table {records.SOURCE}): it is part "
             "of every Dataverse database, so ask Microsoft for it"
         )
-    there = {one["LogicalName"] for one in answer["value"]}
-    lacking = [name for name in records.SOURCE_COLUMNS if name not in there]
-    if lacking:
+    names = {column["LogicalName"] for column in answer["value"]}
+    missing = [name for name in records.SOURCE_COLUMNS if name not in names]
+    if missing:
         raise Misconfigured(
-            f"{records.SOURCE} has no {', '.join(lacking)}; expected were "
+            f"{records.SOURCE} has no {', '.join(missing)}; expected were "
             f"{', '.join(records.SOURCE_COLUMNS)}"
         )
     return str(found[0]["entitydataproviderid"])
 
 
-async def _sources(tenant: Tenant) -> list[Row]:
+async def _fetch_sources(tenant: Tenant) -> list[Row]:
     """All: whether a table that is virtual itself can be filtered is not said. The key is never
     handed on; one that is not known cannot be compared."""
-    found = await tenant.rows(records.SOURCE, (records.SOURCE_KEY, *records.SOURCE_COLUMNS))
+    found = await tenant.fetch_rows(records.SOURCE, (records.SOURCE_KEY, *records.SOURCE_COLUMNS))
     column = records.SECRET_COLUMN
     return [
-        {**row, column: SECRET if tenant.key in (None, row.get(column)) else ""} for row in found
+        {**row, column: SECRET if tenant.feed_key in (None, row.get(column)) else ""}
+        for row in found
     ]
 
 
-async def _tables(tenant: Tenant, names: Iterable[str]) -> dict[str, Known | None]:
-    return {name: await _table(tenant, name) for name in names}
+async def _fetch_tables(tenant: Tenant, names: Iterable[str]) -> dict[str, ExistingTable | None]:
+    return {name: await _fetch_table(tenant, name) for name in names}
 
 
-async def _table(tenant: Tenant, name: str) -> Known | None:
+async def _fetch_table(tenant: Tenant, name: str) -> ExistingTable | None:
     path = f"EntityDefinitions(LogicalName='{name}')"
     selected = "MetadataId,EntitySetName,TableType,ExternalName,ExternalCollectionName,DataSourceId"
     definition = await tenant.get(f"{path}?$select={selected},PrimaryIdAttribute")
@@ -206,7 +231,7 @@ async def _table(tenant: Tenant, name: str) -> Known | None:
         cast = "Microsoft.Dynamics.CRM.UniqueIdentifierAttributeMetadata"
         key = definition["PrimaryIdAttribute"]
         primary = await tenant.get(f"{path}/Attributes(LogicalName='{key}')/{cast}")
-    return Known(
+    return ExistingTable(
         definition["MetadataId"],
         {one["LogicalName"]: one for one in (columns or {}).get("value", ())},
         tuple(frozenset(one["KeyAttributes"]) for one in (keys or {}).get("value", ())),
@@ -215,15 +240,15 @@ async def _table(tenant: Tenant, name: str) -> Known | None:
     )
 
 
-async def _business_unit(tenant: Tenant, name: str | None) -> str:
-    condition = f"name eq {literal(name)}" if name else "_parentbusinessunitid_value eq null"
-    found = await tenant.rows("businessunits", ("businessunitid", "name"), condition)
+async def _find_business_unit(tenant: Tenant, name: str | None) -> str:
+    condition = f"name eq {quote_literal(name)}" if name else "_parentbusinessunitid_value eq null"
+    found = await tenant.fetch_rows("businessunits", ("businessunitid", "name"), condition)
     if not found:
         raise Misconfigured(f"there is no business unit {name or 'at the root'}")
     return str(found[0]["businessunitid"])
 
 
-async def _schemas(tenant: Tenant, names: Iterable[str]) -> dict[str, str]:
+async def _fetch_schema_names(tenant: Tenant, names: Iterable[str]) -> dict[str, str]:
     """Schema names, by which privileges are named; none of a table that is not there yet."""
     found = {}
     for name in names:
@@ -233,31 +258,35 @@ async def _schemas(tenant: Tenant, names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-async def _privileges(tenant: Tenant, names: list[str]) -> dict[str, str]:
+async def _fetch_privileges(tenant: Tenant, names: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for first in range(0, len(names), _PRIVILEGES):
-        asked = names[first : first + _PRIVILEGES]
-        condition = " or ".join(f"name eq {literal(name)}" for name in asked)
-        answer = await tenant.rows("privileges", ("privilegeid", "name"), condition)
+    for first in range(0, len(names), _PRIVILEGES_PER_FILTER):
+        some = names[first : first + _PRIVILEGES_PER_FILTER]
+        condition = " or ".join(f"name eq {quote_literal(name)}" for name in some)
+        answer = await tenant.fetch_rows("privileges", ("privilegeid", "name"), condition)
         found |= {str(row["name"]).lower(): str(row["privilegeid"]) for row in answer}
     return found
 
 
-async def _granted(tenant: Tenant, role: str | None) -> frozenset[str]:
+async def _fetch_granted_privileges(tenant: Tenant, role: str | None) -> frozenset[str]:
     """https://learn.microsoft.com/power-apps/developer/data-platform/webapi/reference/retrieveroleprivilegesrole"""
     if role is None:
         return frozenset()
     answer = await tenant.get(f"RetrieveRolePrivilegesRole(RoleId={role})") or {}
-    whole = (one for one in answer.get("RolePrivileges", ()) if one.get("Depth") == "Global")
-    return frozenset(str(one["PrivilegeId"]) for one in whole)
+    whole = (
+        privilege
+        for privilege in answer.get("RolePrivileges", ())
+        if privilege.get("Depth") == "Global"
+    )
+    return frozenset(str(privilege["PrivilegeId"]) for privilege in whole)
 
 
-async def _held(tenant: Tenant, user: str | None) -> frozenset[str]:
+async def _fetch_user_roles(tenant: Tenant, user: str | None) -> frozenset[str]:
     if user is None:
         return frozenset()
     path = f"systemusers({user})/systemuserroles_association"
-    return frozenset(str(row["roleid"]) for row in await tenant.rows(path, ("roleid",)))
+    return frozenset(str(row["roleid"]) for row in await tenant.fetch_rows(path, ("roleid",)))
 
 
-def _id(row: Row | None, column: str) -> str | None:
+def _get_id(row: Row | None, column: str) -> str | None:
     return None if row is None else str(row[column])

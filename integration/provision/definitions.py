@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from integration.dataverse.virtual import entity_set
+from integration.dataverse.virtual import build_entity_set
 from integration.provision.model import (
     CustomColumn,
     CustomKey,
@@ -21,19 +21,19 @@ from integration.provision.model import (
 _CRM = "Microsoft.Dynamics.CRM."
 _LANGUAGE = 1033
 
-_OFF = {"Value": False, "CanBeChanged": False}
+_MANAGED_OFF = {"Value": False, "CanBeChanged": False}
 
 # Without these, each of them switched on by default, a virtual table is refused. That the page
 # above says "always false" of them does not mean that they are.
 _NEVER_VIRTUAL = {
     "ChangeTrackingEnabled": False,
-    "CanChangeTrackingBeEnabled": _OFF,
-    "IsAuditEnabled": _OFF,
-    "CanCreateCharts": _OFF,
-    "IsDuplicateDetectionEnabled": _OFF,
-    "IsMailMergeEnabled": _OFF,
+    "CanChangeTrackingBeEnabled": _MANAGED_OFF,
+    "IsAuditEnabled": _MANAGED_OFF,
+    "CanCreateCharts": _MANAGED_OFF,
+    "IsDuplicateDetectionEnabled": _MANAGED_OFF,
+    "IsMailMergeEnabled": _MANAGED_OFF,
     "IsAvailableOffline": False,
-    "IsVisibleInMobileClient": _OFF,
+    "IsVisibleInMobileClient": _MANAGED_OFF,
     "IsBusinessProcessEnabled": False,
 }
 
@@ -48,7 +48,7 @@ _UNLINKED = {**_NO_CASCADE, "Delete": "RemoveLink"}
 _DECIMALS = {"MinValue": -100000000000, "MaxValue": 100000000000, "Precision": 10}
 
 
-def label(text: str) -> Mapping[str, Any]:
+def build_label(text: str) -> Mapping[str, Any]:
     """In the base language of most organisations; others show it as it is."""
     return {
         "@odata.type": f"{_CRM}Label",
@@ -58,14 +58,14 @@ def label(text: str) -> Mapping[str, Any]:
     }
 
 
-def virtual_table(table: VirtualTable, provider: str, source: str) -> dict[str, Any]:
+def build_virtual_table(table: VirtualTable, provider: str, source: str) -> dict[str, Any]:
     """With its primary name column; the others follow one by one."""
     return {
         "@odata.type": f"{_CRM}EntityMetadata",
         "SchemaName": table.name,
-        "EntitySetName": entity_set(table.name),
-        "DisplayName": label(table.label),
-        "DisplayCollectionName": label(_plural(table.label)),
+        "EntitySetName": build_entity_set(table.name),
+        "DisplayName": build_label(table.label),
+        "DisplayCollectionName": build_label(_make_plural(table.label)),
         "OwnershipType": "OrganizationOwned",
         "TableType": "Virtual",
         "IsActivity": False,
@@ -73,23 +73,23 @@ def virtual_table(table: VirtualTable, provider: str, source: str) -> dict[str, 
         "HasNotes": False,
         **_NEVER_VIRTUAL,
         "ExternalName": table.entity_type,
-        "ExternalCollectionName": table.set,
+        "ExternalCollectionName": table.entity_set,
         "DataProviderId": provider,
         "DataSourceId": source,
-        "Attributes": [{**virtual_column(table.name_column), "IsPrimaryName": True}],
+        "Attributes": [{**build_virtual_column(table.name_column), "IsPrimaryName": True}],
     }
 
 
-def virtual_column(column: VirtualColumn) -> dict[str, Any]:
+def build_virtual_column(column: VirtualColumn) -> dict[str, Any]:
     """Reads and writes go by `ExternalName`."""
     return {
-        **_column(column.type, column.name, column.label),
-        "ExternalName": column.external,
-        **_details(column),
+        **_build_column(column.type, column.name, column.label),
+        "ExternalName": column.external_name,
+        **_build_details(column),
     }
 
 
-def custom_column(column: CustomColumn) -> dict[str, Any]:
+def build_custom_column(column: CustomColumn) -> dict[str, Any]:
     """A column of a table that has rows. Lookups are `lookup` of them."""
     details: dict[str, Any] = {}
     if column.type == "String":
@@ -100,33 +100,38 @@ def custom_column(column: CustomColumn) -> dict[str, Any]:
             "Format": "DateOnly" if whole else "DateAndTime",
             "DateTimeBehavior": {"Value": column.behavior or "UserLocal"},
         }
-    return {**_column(column.type, column.schema, column.label), **details}
+    return {**_build_column(column.type, column.schema_name, column.label), **details}
 
 
-def custom_lookup(table: str, column: CustomColumn, target: str) -> dict[str, Any]:
+def build_custom_lookup(table: str, column: CustomColumn, target: str) -> dict[str, Any]:
     """A lookup is made with its relationship."""
-    lookup = _column("Lookup", column.schema, column.label)
-    return _relationship(table, column.name, target, lookup, _UNLINKED)
+    lookup = _build_column("Lookup", column.schema_name, column.label)
+    return _build_relationship(table, column.name, target, lookup, _UNLINKED)
 
 
-def virtual_lookup(table: str, one: VirtualLookup) -> dict[str, Any]:
+def build_virtual_lookup(table: str, virtual_lookup: VirtualLookup) -> dict[str, Any]:
     """That NoCascade is taken for Delete where the referencing table is virtual is not said
     anywhere: an organisation that refuses it says so."""
-    lookup = {**_column("Lookup", one.name, one.label), "ExternalName": one.external}
-    return _relationship(table, one.name, one.target, lookup, _NO_CASCADE)
+    lookup = {
+        **_build_column("Lookup", virtual_lookup.name, virtual_lookup.label),
+        "ExternalName": virtual_lookup.external_name,
+    }
+    return _build_relationship(
+        table, virtual_lookup.name, virtual_lookup.target, lookup, _NO_CASCADE
+    )
 
 
-def key(one: CustomKey) -> dict[str, Any]:
+def build_key(key: CustomKey) -> dict[str, Any]:
     """https://learn.microsoft.com/power-apps/developer/data-platform/define-alternate-keys-entity"""
     return {
         "@odata.type": f"{_CRM}EntityKeyMetadata",
-        "SchemaName": one.name,
-        "DisplayName": label("FHIR resource"),
-        "KeyAttributes": list(one.columns),
+        "SchemaName": key.name,
+        "DisplayName": build_label("FHIR resource"),
+        "KeyAttributes": list(key.columns),
     }
 
 
-def primary_key(found: Mapping[str, Any], external: str) -> dict[str, Any]:
+def build_primary_key(found: Mapping[str, Any], external: str) -> dict[str, Any]:
     """Dataverse makes the primary key by itself, and without an external name; a column is
     updated by its whole definition.
 
@@ -137,16 +142,16 @@ def primary_key(found: Mapping[str, Any], external: str) -> dict[str, Any]:
     return {"@odata.type": kind, **kept, "ExternalName": external}
 
 
-def _column(type_: str, schema: str, text: str) -> dict[str, Any]:
+def _build_column(type_: str, schema: str, text: str) -> dict[str, Any]:
     return {
         "@odata.type": f"{_CRM}{type_}AttributeMetadata",
         "SchemaName": schema,
-        "DisplayName": label(text),
+        "DisplayName": build_label(text),
         "RequiredLevel": {"Value": "None", "CanBeChanged": True},
     }
 
 
-def _details(column: VirtualColumn) -> dict[str, Any]:
+def _build_details(column: VirtualColumn) -> dict[str, Any]:
     match column.type:
         case "String":
             return {"MaxLength": column.max_length, "FormatName": {"Value": "Text"}}
@@ -155,26 +160,31 @@ def _details(column: VirtualColumn) -> dict[str, Any]:
         case "Decimal":
             return _DECIMALS
         case "Boolean":
-            return {"OptionSet": {"TrueOption": _option(1, "Yes"), "FalseOption": _option(0, "No")}}
+            return {
+                "OptionSet": {
+                    "TrueOption": _build_option(1, "Yes"),
+                    "FalseOption": _build_option(0, "No"),
+                }
+            }
         case "Picklist":
-            options = [_option(value, text) for value, text in column.options]
+            options = [_build_option(value, text) for value, text in column.options]
             kind = {"@odata.type": f"{_CRM}OptionSetMetadata", "IsGlobal": False}
             return {"OptionSet": {**kind, "OptionSetType": "Picklist", "Options": options}}
         case "DateTime":
             # The feed tells a day as its midnight in UTC; by UserLocal it would be shown as the
             # day before to whoever is west of it. DateOnly is for Edm.Date, which the provider
             # does not know. Not tried on an organisation.
-            behavior = "TimeZoneIndependent" if column.whole_day else "UserLocal"
-            shown = "DateOnly" if column.whole_day else "DateAndTime"
+            behavior = "TimeZoneIndependent" if column.is_date_only else "UserLocal"
+            shown = "DateOnly" if column.is_date_only else "DateAndTime"
             return {"Format": shown, "DateTimeBehavior": {"Value": behavior}}
     return {}
 
 
-def _option(value: int, text: str) -> dict[str, Any]:
-    return {"Value": value, "Label": label(text)}
+def _build_option(value: int, text: str) -> dict[str, Any]:
+    return {"Value": value, "Label": build_label(text)}
 
 
-def _relationship(
+def _build_relationship(
     table: str, column: str, target: str, lookup: dict[str, Any], cascade: Mapping[str, str]
 ) -> dict[str, Any]:
     """https://learn.microsoft.com/power-apps/developer/data-platform/webapi/create-update-entity-relationships-using-web-api"""
@@ -193,5 +203,5 @@ def _relationship(
     }
 
 
-def _plural(text: str) -> str:
+def _make_plural(text: str) -> str:
     return f"{text[:-1]}ies" if text.endswith("y") else f"{text}s"

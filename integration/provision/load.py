@@ -9,14 +9,21 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from integration.app.settings import Mirroring
+from integration.app.settings import MirrorSettings
 from integration.core.errors import Misconfigured
 from integration.mapping import load
-from integration.mapping.concepts import CONCEPTS
+from integration.mapping.concepts import CONCEPT_TABLE
 from integration.mapping.load import Maps
 from integration.mapping.model import EntityMap, Kind, Route
-from integration.provision.model import Custom, CustomColumn, CustomKey, Feed, Role, Wanted
-from integration.provision.virtual_tables import virtual_tables
+from integration.provision.model import (
+    CustomColumn,
+    CustomKey,
+    CustomTable,
+    Feed,
+    Requirements,
+    Role,
+)
+from integration.provision.virtual_tables import build_virtual_tables
 
 FOLDER = Path(__file__).parent
 
@@ -32,8 +39,8 @@ _HEADERS = {
 Data = Mapping[str, Any]
 
 
-def wanted(
-    used: Mirroring,
+def build_requirements(
+    settings: MirrorSettings,
     feed: Feed | None,
     solution: str,
     identity: str | None,
@@ -41,33 +48,33 @@ def wanted(
     *,
     keys: bool = False,
     also: Collection[str] = (),
-) -> Wanted:
+) -> Requirements:
     """`keys`: alternate keys on Microsoft's own columns, too; `also`: resource types that are
     mirrored though their tables are virtual by default. Raises Misconfigured."""
-    prefix = used.map_prefix or ""
+    prefix = settings.map_prefix or ""
     if not _PREFIX.fullmatch(prefix):
         raise Misconfigured(
             "set MAP_PREFIX to the publisher's prefix: 2 to 8 small letters and digits, a letter "
             "first, and not mscrm"
         )
-    maps = load.maps(used.map_set, prefix, used.own_maps, used.enabled)
+    maps = load.load_maps(settings.map_set, prefix, settings.maps_folder, settings.enabled_maps)
     if maps.broken:
         raise Misconfigured("; ".join(maps.broken.values()))
-    mirrored = [] if used.to == "off" else list(_mirrored(maps, also))
-    virtual = virtual_tables(maps.known, maps.entities.values(), prefix) if feed else ()
-    return Wanted(
+    mirrored = [] if settings.target == "off" else list(_select_mirrored(maps, also))
+    virtual = build_virtual_tables(maps.available, maps.entities.values(), prefix) if feed else ()
+    return Requirements(
         prefix=prefix,
         solution=solution,
-        custom=custom(mirrored, used.map_set, prefix, keys=keys),
-        virtual=virtual,
+        custom_tables=build_custom_tables(mirrored, settings.map_set, prefix, keys=keys),
+        virtual_tables=virtual,
         feed=feed if virtual else None,
-        role=role(used, maps, mirrored, [table.name for table in virtual]),
+        role=build_role(settings, maps, mirrored, [table.name for table in virtual]),
         identity=identity,
         business_unit=unit,
     )
 
 
-def _mirrored(maps: Maps, also: Collection[str]) -> Iterator[EntityMap]:
+def _select_mirrored(maps: Maps, also: Collection[str]) -> Iterator[EntityMap]:
     for name in also:
         entity = maps.entities.get(name)
         if entity is None or Route.DATAVERSE not in entity.routes:
@@ -77,47 +84,49 @@ def _mirrored(maps: Maps, also: Collection[str]) -> Iterator[EntityMap]:
             yield entity
 
 
-def custom(
+def build_custom_tables(
     mirrored: Iterable[EntityMap], set_: str, prefix: str, *, keys: bool = False
-) -> tuple[Custom, ...]:
+) -> tuple[CustomTable, ...]:
     """Columns with the publisher's prefix that the maps write, and keys of their tables."""
-    described = described_columns(set_, prefix)
+    described = read_descriptions(set_, prefix)
     named: dict[str, dict[str, None]] = {}
     for entity in mirrored:
-        on = entity.on(Route.DATAVERSE)
+        on = entity.select_route(Route.DATAVERSE)
         named.setdefault(on.table, {}).update(dict.fromkeys(on.columns))
         for expand in on.expands:
-            columns = (each.column for each in expand.attributes)
+            columns = (attribute.column for attribute in expand.attributes)
             named.setdefault(expand.table, {}).update(dict.fromkeys(columns))
     made = (
-        _custom(table, columns, described.get(table, {}), prefix, keys=keys or set_ == "plain")
+        _build_custom_table(
+            table, columns, described.get(table, {}), prefix, keys=keys or set_ == "plain"
+        )
         for table, columns in named.items()
     )
-    return tuple(one for one in made if one.columns or one.keys or one.unknown)
+    return tuple(table for table in made if table.columns or table.keys or table.undescribed)
 
 
-def described_columns(set_: str, prefix: str) -> Mapping[str, Data]:
+def read_descriptions(set_: str, prefix: str) -> Mapping[str, Data]:
     """The columns and keys that a set of maps needs, by table."""
     text = (FOLDER / f"custom/{set_}.json").read_text("utf-8")
     found: dict[str, Data] = json.loads(text.replace("{prefix}", prefix))
     return found
 
 
-def _custom(
+def _build_custom_table(
     table: str, named: Iterable[str], described: Data, prefix: str, *, keys: bool
-) -> Custom:
+) -> CustomTable:
     columns = described.get("columns", {})
-    own = [name for name in named if name.startswith(f"{prefix}_")]
+    prefixed = [name for name in named if name.startswith(f"{prefix}_")]
     wanted_keys = described.get("keys", ()) if keys else ()
-    return Custom(
+    return CustomTable(
         table,
-        tuple(_column(name, columns[name]) for name in own if name in columns),
-        tuple(CustomKey(one["name"], tuple(one["columns"])) for one in wanted_keys),
-        tuple(name for name in own if name not in columns),
+        tuple(_build_column(name, columns[name]) for name in prefixed if name in columns),
+        tuple(CustomKey(key["name"], tuple(key["columns"])) for key in wanted_keys),
+        tuple(name for name in prefixed if name not in columns),
     )
 
 
-def _column(name: str, data: Data) -> CustomColumn:
+def _build_column(name: str, data: Data) -> CustomColumn:
     return CustomColumn(
         name,
         data["schemaName"],
@@ -130,31 +139,36 @@ def _column(name: str, data: Data) -> CustomColumn:
     )
 
 
-def role(
-    used: Mirroring, maps: Maps, mirrored: Iterable[EntityMap], virtual: Iterable[str]
+def build_role(
+    settings: MirrorSettings, maps: Maps, mirrored: Iterable[EntityMap], virtual: Iterable[str]
 ) -> Role:
     data = tomllib.loads((FOLDER / "role.toml").read_text("utf-8"))
     kinds, tables = data["tables"], dict[str, dict[str, None]]()
-    for table, kind in (*_kinds(used, maps, mirrored), *((name, "virtual") for name in virtual)):
+    for table, kind in (
+        *_list_role_kinds(settings, maps, mirrored),
+        *((name, "virtual") for name in virtual),
+    ):
         tables.setdefault(table, {}).update(dict.fromkeys(kinds[kind]))
     platform = list(data["platform"])
     for setting, privileges in data["settings"].items():
-        if _HEADERS[setting] in used.options:
+        if _HEADERS[setting] in settings.change_headers:
             platform += privileges
     granted = {table: tuple(verbs) for table, verbs in tables.items()}
     return Role(data["name"], granted, tuple(platform))
 
 
-def _kinds(used: Mirroring, maps: Maps, mirrored: Iterable[EntityMap]) -> Iterator[tuple[str, str]]:
+def _list_role_kinds(
+    settings: MirrorSettings, maps: Maps, mirrored: Iterable[EntityMap]
+) -> Iterator[tuple[str, str]]:
     for entity in mirrored:
-        on = entity.on(Route.DATAVERSE)
+        on = entity.select_route(Route.DATAVERSE)
         yield on.table, "row"
-        if used.on_delete == "delete":
+        if settings.on_delete == "delete":
             yield on.table, "deleted"
         yield from ((expand.table, "child") for expand in on.expands)
         attributes = [*on.attributes, *(one for each in on.expands for one in each.attributes)]
         if any(one.kind is Kind.CONCEPT for one in attributes):
-            yield CONCEPTS.table, "concept"
+            yield CONCEPT_TABLE.table, "concept"
         if any(one.kind is Kind.LOOKUP for one in attributes):
-            known = [each for each in maps.known.values() if each.routes[0] is Route.DATAVERSE]
+            known = [each for each in maps.available.values() if each.routes[0] is Route.DATAVERSE]
             yield from ((each.table, "target") for each in known)

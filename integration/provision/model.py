@@ -17,12 +17,12 @@ class VirtualColumn:
     """One column; `external` is the feed's property. `type` is that of Dataverse's metadata."""
 
     name: str
-    external: str
+    external_name: str
     label: str
     type: str = "String"
     max_length: int = 100
     options: tuple[tuple[int, str], ...] = ()  # of a Picklist: value and label
-    whole_day: bool = False  # of a DateTime
+    is_date_only: bool = False  # of a DateTime
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class VirtualLookup:
     """A lookup to a table that has rows."""
 
     name: str
-    external: str
+    external_name: str
     label: str
     target: str
 
@@ -40,14 +40,14 @@ class VirtualTable:
     """A virtual table; `set`, `entity_type` and `key` are the feed's names."""
 
     name: str
-    set: str
+    entity_set: str
     entity_type: str
     key: str
     label: str
     name_column: VirtualColumn
     columns: tuple[VirtualColumn, ...]
     lookups: tuple[VirtualLookup, ...] = ()
-    left_out: tuple[str, ...] = ()  # lookups that Dataverse cannot have
+    dropped_lookups: tuple[str, ...] = ()  # lookups that Dataverse cannot have
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class CustomColumn:
     """A column of a table that has rows, for the mirror."""
 
     name: str
-    schema: str
+    schema_name: str
     label: str
     type: str
     max_length: int = 100
@@ -73,13 +73,13 @@ class CustomKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Custom:
+class CustomTable:
     """What the mirror needs of one table that it does not have by itself."""
 
     table: str
     columns: tuple[CustomColumn, ...]
     keys: tuple[CustomKey, ...]
-    unknown: tuple[str, ...] = ()  # columns that maps name, and nobody describes
+    undescribed: tuple[str, ...] = ()  # columns that maps name, and nobody describes
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,29 +101,32 @@ class Role:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Requirements:
     """Everything. `identity` is the client id of the app's identity; None: no user is made."""
 
     prefix: str
     solution: str
-    custom: tuple[Custom, ...]
-    virtual: tuple[VirtualTable, ...]
+    custom_tables: tuple[CustomTable, ...]
+    virtual_tables: tuple[VirtualTable, ...]
     feed: Feed | None
     role: Role
     identity: str | None = None
     business_unit: str | None = None  # its name; None: the root one
 
     @property
-    def changed(self) -> tuple[str, ...]:
+    def changed_tables(self) -> tuple[str, ...]:
         """The tables whose definitions this may change."""
-        return (*(one.table for one in self.custom), *(one.name for one in self.virtual))
+        return (
+            *(one.table for one in self.custom_tables),
+            *(one.name for one in self.virtual_tables),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """One request that makes something."""
 
-    what: str
+    description: str
     method: str
     path: str
     body: Body = field(default_factory=dict)
@@ -131,29 +134,29 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class There:
+class Existing:
     """Something that is there already."""
 
-    what: str
+    description: str
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class ManualTask:
     """Something for a person to look at."""
 
-    what: str
+    description: str
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
+class Unsupported:
     """Something that Dataverse cannot have."""
 
-    what: str
+    description: str
 
 
-Item = Step | There | Note | LeftOut
+Item = Step | Existing | ManualTask | Unsupported
 
 
-def later(what: str) -> str:
+def make_placeholder(what: str) -> str:
     """Stands, in a dry run, for an id that there will be once the steps before are done."""
     return f"<the id of {what}>"

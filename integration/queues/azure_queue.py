@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from integration.core.model import WorkItem
-from integration.journal.azure_errors import storage_errors
+from integration.journal.azure_errors import translate_storage_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,6 @@ class AzureQueueSender:
 
     async def send(self, queue: str, item: WorkItem, delay: float = 0) -> None:
         body = msgspec.json.encode(item).decode()
-        async with storage_errors():
+        async with translate_storage_errors():
             # https://learn.microsoft.com/rest/api/storageservices/put-message: whole seconds
             await self.queue_client(queue).send_message(body, visibility_timeout=round(delay))

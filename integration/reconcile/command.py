@@ -19,11 +19,11 @@ from integration.core.errors import IntegrationError, Misconfigured
 from integration.mapping.model import EntityMap
 from integration.mirror.mirror import Mirror
 from integration.reconcile import walk
-from integration.reconcile.differences import HEADINGS, Settled, table
-from integration.reconcile.walk import Page, Reconcile
+from integration.reconcile.differences import HEADINGS, Repair, render_table
+from integration.reconcile.walk import Page, ReconcileRun
 
 # Differences that are told on the terminal; a report has them all.
-_TOLD = 20
+_MAX_PRINTED = 20
 
 # https://hl7.org/fhir/R4/search.html#date
 _SINCE = re.compile(r"\d{4}(-\d\d(-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?)?)?")
@@ -31,92 +31,94 @@ _SINCE = re.compile(r"\d{4}(-\d\d(-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d
 Say = Callable[[str], object]
 
 # Opens what the settings name, and closes it; True: for a dry run.
-Opened = Callable[[bool], AbstractAsyncContextManager[Reconcile]]
+OpenRun = Callable[[bool], AbstractAsyncContextManager[ReconcileRun]]
 
 
 @dataclass(slots=True)
-class State:
+class SavedState:
     """How far a run is, kept in a file so that another can go on. `asked`: what it was asked,
     since one that is asked something else cannot."""
 
     file: Path | None
-    asked: list[Any]
-    since: dict[str, str] = field(default_factory=dict)  # by resource type
-    left: int = 0  # differences that were not mended
+    options: list[Any]
+    positions: dict[str, str] = field(default_factory=dict)  # by resource type
+    unrepaired: int = 0  # differences that were not mended
 
     @property
-    def resumed(self) -> bool:
-        return bool(self.since)
+    def is_resumed(self) -> bool:
+        return bool(self.positions)
 
     def read(self) -> None:
         if self.file is None or not self.file.exists():
             return
         try:
-            asked, since, left = json.loads(self.file.read_text("utf-8"))
-            self.since, self.left = dict(since), int(left)
+            options, positions, unrepaired = json.loads(self.file.read_text("utf-8"))
+            self.positions, self.unrepaired = dict(positions), int(unrepaired)
         except (OSError, ValueError, TypeError):
             raise Misconfigured(f"{self.file} is of no earlier run: remove it") from None
-        if asked != self.asked:
+        if options != self.options:
             raise Misconfigured(f"{self.file} is of a run with other options: remove it")
 
     def write(self) -> None:
         if self.file is not None:
-            self.file.write_text(json.dumps([self.asked, self.since, self.left]), "utf-8")
+            self.file.write_text(
+                json.dumps([self.options, self.positions, self.unrepaired]), "utf-8"
+            )
 
-    def over(self) -> None:
+    def remove(self) -> None:
         if self.file is not None:
             self.file.unlink(missing_ok=True)
 
 
 @dataclass(slots=True)
-class Told:
+class Report:
     """What is told of a run: on the terminal, and all of it in a report."""
 
     say: Say
-    state: State
-    report: Any = None  # a writer of CSV
+    state: SavedState
+    csv_writer: Any = None  # a writer of CSV
     counts: dict[str, Counter[str]] = field(default_factory=dict)
 
-    def page(self, type_: str, page: Page) -> None:
+    def add_page(self, type_: str, page: Page) -> None:
         count = self.counts.setdefault(type_, Counter())
-        count["looked at"] += page.looked
-        for settled in page.settled:
-            count[settled.difference.is_] += 1
-            count["mended"] += settled.mended
-            self._one(settled)
-        if page.until is not None:
-            self.state.since[type_] = page.until
+        count["looked at"] += page.count
+        for repair in page.repairs:
+            count[repair.difference.kind] += 1
+            count["mended"] += repair.is_done
+            self._add_repair(repair)
+        if page.updated_until is not None:
+            self.state.positions[type_] = page.updated_until
             self.state.write()
-        self._progress(type_, count, page.until)
+        self._print_progress(type_, count, page.updated_until)
 
-    def _one(self, settled: Settled) -> None:
-        if self.report is not None:
-            self.report.writerow(settled.cells)
-        if settled.mended:
+    def _add_repair(self, repair: Repair) -> None:
+        if self.csv_writer is not None:
+            self.csv_writer.writerow(repair.cells)
+        if repair.is_done:
             return
-        self.state.left += 1
-        if self.state.left <= _TOLD:
-            self.line("  ".join(cell for cell in settled.cells if cell))
-        elif self.state.left == _TOLD + 1:
-            self.line("… more: --report FILE has them all")
+        self.state.unrepaired += 1
+        if self.state.unrepaired <= _MAX_PRINTED:
+            self.print_line("  ".join(cell for cell in repair.cells if cell))
+        elif self.state.unrepaired == _MAX_PRINTED + 1:
+            self.print_line("… more: --report FILE has them all")
 
-    def line(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         """In place of the progress, which goes on below."""
         if sys.stderr.isatty():
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
         self.say(text)
 
-    def ended(self, why: str) -> None:
-        self.line(f"ended early: {why}")
-        if self.state.file is not None and self.state.resumed:
+    def print_early_end(self, why: str) -> None:
+        self.print_line(f"ended early: {why}")
+        if self.state.file is not None and self.state.is_resumed:
             self.say(f"--resume {self.state.file} goes on from here")
 
-    def _progress(self, type_: str, count: Counter[str], until: str | None) -> None:
+    def _print_progress(self, type_: str, count: Counter[str], until: str | None) -> None:
         up_to = f" up to {until}" if until else ""
         differ = sum(count.values()) - count["looked at"] - count["mended"]
-        told = f"{count['looked at']:,} looked at{up_to}, {differ:,} differ"
-        text = f"{type_}: {told}, {count['mended']:,} mended"
+        counted = f"{count['looked at']:,} looked at{up_to}, {differ:,} differ"
+        text = f"{type_}: {counted}, {count['mended']:,} mended"
         sys.stderr.write(f"\r\x1b[K{text}" if sys.stderr.isatty() else f"{text}\n")
         sys.stderr.flush()
 
@@ -144,55 +146,55 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-async def run(chosen: argparse.Namespace, opened: Opened, say: Say) -> int:
+async def run(chosen: argparse.Namespace, open_run: OpenRun, say: Say) -> int:
     """0 when nothing differs any more, 1 when something does, 2 when the run could not end."""
-    state = State(chosen.resume, [chosen.since, chosen.dry_run, chosen.type])
-    told = Told(say, state)
+    state = SavedState(chosen.resume, [chosen.since, chosen.dry_run, chosen.type])
+    report = Report(say, state)
     try:
         if chosen.since is not None and not _SINCE.fullmatch(chosen.since):
             raise Misconfigured("--since must be a day or a moment: 2026-01-01")
         state.read()
         with ExitStack() as stack:
             if chosen.report is not None:
-                told.report = _report(chosen.report, stack, more=state.resumed)
-            await _reconciled(chosen, opened, told)
+                report.csv_writer = _open_report(chosen.report, stack, more=state.is_resumed)
+            await _reconcile(chosen, open_run, report)
     except IntegrationError as error:
-        told.ended(str(error))
+        report.print_early_end(str(error))
         return 2
     except asyncio.CancelledError:
-        told.ended("interrupted")
+        report.print_early_end("interrupted")
         raise
-    state.over()
-    return 1 if state.left else 0
+    state.remove()
+    return 1 if state.unrepaired else 0
 
 
-async def _reconciled(chosen: argparse.Namespace, opened: Opened, told: Told) -> None:
-    async with opened(chosen.dry_run) as it:
-        for entity in _entities(it.mirror, chosen.type):
+async def _reconcile(chosen: argparse.Namespace, open_run: OpenRun, report: Report) -> None:
+    async with open_run(chosen.dry_run) as run_:
+        for entity in _select_maps(run_.mirror, chosen.type):
             type_ = entity.resource
-            since = told.state.since.get(type_, chosen.since)
-            async for page in walk.resources(it, entity, since):
-                told.page(type_, page)
+            since = report.state.positions.get(type_, chosen.since)
+            async for page in walk.walk_resources(run_, entity, since):
+                report.add_page(type_, page)
             if chosen.deleted:
-                async for page in walk.left_over(it, entity):
-                    told.page(f"{type_} rows", page)
-    for number, text in enumerate(table(told.counts)):
-        (told.say if number else told.line)(text)
+                async for page in walk.walk_rows(run_, entity):
+                    report.add_page(f"{type_} rows", page)
+    for number, text in enumerate(render_table(report.counts)):
+        (report.say if number else report.print_line)(text)
 
 
-def _entities(mirror: Mirror, types: list[str] | None) -> list[EntityMap]:
+def _select_maps(mirror: Mirror, types: list[str] | None) -> list[EntityMap]:
     """Raises Misconfigured for a type whose map is broken, or whose rows are not mirrored."""
-    for type_ in types or mirror.broken:
+    for type_ in types or mirror.broken_maps:
         if type_ not in mirror.maps:
-            raise Misconfigured(mirror.broken.get(type_, _not_mirrored(type_)))
+            raise Misconfigured(mirror.broken_maps.get(type_, _explain_not_mirrored(type_)))
     return [mirror.maps[type_] for type_ in types or sorted(mirror.maps)]
 
 
-def _not_mirrored(type_: str) -> str:
+def _explain_not_mirrored(type_: str) -> str:
     return f"no map of {type_} is in use, or its table is virtual: GET /api/data-routes tells"
 
 
-def _report(file: Path, stack: ExitStack, *, more: bool) -> Any:
+def _open_report(file: Path, stack: ExitStack, *, more: bool) -> Any:
     """A writer to a new file, or behind what an earlier part of the run has found."""
     try:
         opened = stack.enter_context(file.open("a" if more else "w", encoding="utf-8", newline=""))

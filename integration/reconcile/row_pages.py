@@ -14,32 +14,32 @@ from integration.dataverse.client import Dataverse
 Page = Mapping[str, Any]
 
 
-def rows(dataverse: Dataverse, answer: Response) -> Page:
+def parse_page(dataverse: Dataverse, response: Response) -> Page:
     """The answer to a question for rows."""
     name = dataverse.upstream.name
-    if answer.status != 200:
-        raise Misconfigured(f"{name}: a look-up was answered {answer.status}")
-    return _decoded(name, answer)
+    if response.status != 200:
+        raise Misconfigured(f"{name}: a look-up was answered {response.status}")
+    return _decode(name, response)
 
 
-def next_rows(dataverse: Dataverse, before: Request, page: Page) -> Request | None:
+def build_next_request(dataverse: Dataverse, request: Request, page: Page) -> Request | None:
     """https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query/page-results"""
     url = page.get("@odata.nextLink")
     if url is None:
         return None
-    neighbour = dataverse.upstream
-    return replace(before, path=_own(neighbour.name, neighbour.base, str(url)))
+    upstream = dataverse.upstream
+    return replace(request, path=_make_relative(upstream.name, upstream.base, str(url)))
 
 
-def _own(name: str, base: str, url: str) -> str:
+def _make_relative(name: str, base: str, url: str) -> str:
     """The address relative to the neighbour's. The token goes with it, so it goes nowhere else."""
     if not url.startswith((f"{base}/", f"{base}?")):
         raise Misconfigured(f"{name} named a next page that is not below its own address")
     return url[len(base) :].removeprefix("/")
 
 
-def _decoded(name: str, answer: Response) -> dict[str, Any]:
-    decoded = decimal_json.object_or_none(answer.body)
+def _decode(name: str, response: Response) -> dict[str, Any]:
+    decoded = decimal_json.decode_object(response.body)
     if decoded is None:
         raise Unavailable(name, "a page was no JSON object")
     return decoded

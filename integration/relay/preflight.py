@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from integration.core import decimal_json
-from integration.core.activity import doing
+from integration.core.activity import add_activity_context
 from integration.core.errors import Unavailable
 from integration.core.model import Delivery, EntryResult, Response
 from integration.fhir import entry_results, previous_attempt, units
 from integration.fhir.client import FhirServer
-from integration.fhir.previous_attempt import Asked
+from integration.fhir.previous_attempt import UnconfirmedEntry
 from integration.fhir.units import Unit, UnitEntry
 from integration.journal import write_guard
 from integration.journal.write_guard import HeldLocks, Write, WriteGuard
@@ -91,7 +91,7 @@ def _list_writes(entries: Sequence[UnitEntry], identities: Mapping[str, str]) ->
     """One for each resource that senders can name."""
     writes: dict[str, Write] = {}
     for entry in entries:
-        if entry.reads or entry.created:
+        if entry.is_read or entry.created:
             continue
         name = _fill_condition(entry, identities) if entry.condition else entry.target
         _add_write(writes, name, entry, ordered=entry.method != "POST")
@@ -115,7 +115,9 @@ def _add_write(writes: dict[str, Write], name: str, entry: UnitEntry, *, ordered
 
 def _fill_condition(entry: UnitEntry, identities: Mapping[str, str]) -> str:
     placeholders = [name for name in entry.awaits if name in identities]
-    return units.filled((entry.condition or "").encode(), placeholders, identities).decode()
+    return units.fill_placeholders(
+        (entry.condition or "").encode(), placeholders, identities
+    ).decode()
 
 
 async def _search_matches(
@@ -127,7 +129,7 @@ async def _search_matches(
     answers = await _look_up(preflight, [f"{query}&_elements=id&_count=100" for query in queries])
     matches: dict[int, list[str]] = {}
     for entry, query, answer in zip(entries, queries, answers, strict=False):
-        names = previous_attempt.matches(query, answer)
+        names = previous_attempt.list_matches(query, answer)
         if names is None:
             raise _make_lookup_error(preflight)
         matches[entry.position] = names
@@ -143,7 +145,7 @@ async def find_ambiguous(preflight: Preflight, entries: Sequence[UnitEntry]) -> 
     answers = await _look_up(preflight, [f"{query}&_elements=id&_count=2" for query, _ in pairs])
     ambiguous_pairs: set[tuple[str, str]] = set()
     for (query, target), answer in zip(pairs, answers, strict=False):
-        names = previous_attempt.matches(query, answer)
+        names = previous_attempt.list_matches(query, answer)
         if names is None:
             raise _make_lookup_error(preflight)
         expected = target if "/" in target else preflight.identities.get(target)
@@ -168,21 +170,23 @@ async def find_already_applied(
         name: version
         for item in settled
         for name, _, version in [(item.location or "").partition("/_history/")]
-        if item.written and version
+        if item.is_written and version
     }
-    candidates: list[Asked] = []
+    candidates: list[UnconfirmedEntry] = []
     for entry in entries:
         since = _find_unsettled_start(preflight, entry, locks, previous_start)
         name = get_target(entry, matches)
         if since is not None and name is not None:
             identities = {**preflight.identities, entry.target: name}  # it may refer to itself
             candidates.append(
-                Asked(entry, name, since, _build_resource(entry, identities), versions.get(name))
+                UnconfirmedEntry(
+                    entry, name, since, _build_resource(entry, identities), versions.get(name)
+                )
             )
     if not candidates:
         return []
     states = await _look_up(preflight, [candidate.name for candidate in candidates])
-    results = previous_attempt.proven(
+    results = previous_attempt.find_settled(
         candidates, states, atomic=unit.kind == "transaction", repeat=preflight.delivery.repeat
     )
     if results is None:
@@ -194,7 +198,7 @@ def _find_unsettled_start(
     preflight: Preflight, entry: UnitEntry, locks: HeldLocks, previous_start: float | None
 ) -> float | None:
     """When a try of this entry began whose end is not known; None: there was none."""
-    if entry.reads or (entry.condition and entry.method == "POST"):
+    if entry.is_read or (entry.condition and entry.method == "POST"):
         return None  # to be repeated as it is
     if entry.created and preflight.delivery.repeat:
         return previous_start or 0.0  # the same bytes, before, had the same ids
@@ -215,17 +219,17 @@ def _build_resource(entry: UnitEntry, identities: Mapping[str, str]) -> dict[str
     if entry.method != "PUT":
         return None
     placeholders = [name for name in entry.awaits if name in identities]
-    body = decimal_json.decode(units.filled(bytes(entry.body), placeholders, identities))
+    body = decimal_json.decode(units.fill_placeholders(bytes(entry.body), placeholders, identities))
     resource: dict[str, Any] = body["resource"]
     return resource
 
 
 async def _look_up(preflight: Preflight, addresses: Sequence[str]) -> list[Any]:
-    with doing(action="look-up"):
+    with add_activity_context(action="look-up"):
         response: Response = await preflight.fhir.send(
-            units.reads(addresses), preflight.delivery.id
+            units.build_reads(addresses), preflight.delivery.id
         )
-    answers = entry_results.entries_of(response)
+    answers = entry_results.parse_response_entries(response)
     if answers is None or len(answers) < len(addresses):
         raise _make_lookup_error(preflight, response.retry_after)
     return answers

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
-from integration.core.activity import Activities
+from integration.core.activity import ActivityRecorder
 from integration.core.errors import Issue, Misconfigured, Unavailable
 from integration.core.log_events import log_event
 from integration.core.model import Delivery, EntryResult, Status, WorkItem
@@ -41,7 +41,7 @@ class Relay:
     now: Callable[[], datetime]
     max_age: float
     sources: Sources = NO_SOURCES
-    activities: Activities = field(default_factory=Activities)
+    activities: ActivityRecorder = field(default_factory=ActivityRecorder)
 
     @property
     def journal(self) -> Journal:
@@ -54,7 +54,7 @@ class Relay:
 
 async def process(relay: Relay, item: WorkItem) -> None:
     """Carry a delivery, or one lane of it. Trouble of a neighbour puts the claim back."""
-    async with relay.activities.verb(delivery=item.delivery):
+    async with relay.activities.track(delivery=item.delivery):
         await _process_or_requeue(relay, item)
 
 
@@ -86,20 +86,22 @@ async def park(journal: Journal, item: WorkItem, reason: str) -> None:
         attempt=item.attempt,
         reason=reason,
     )
-    await journal.change(item.delivery, only_if=_ACTIVE, status=Status.PARKED, reason=reason)
+    await journal.update_delivery(
+        item.delivery, only_if=_ACTIVE, status=Status.PARKED, reason=reason
+    )
 
 
 async def _process_item(relay: Relay, item: WorkItem) -> None:
-    delivery = await relay.journal.delivery(item.delivery)
+    delivery = await relay.journal.get_delivery(item.delivery)
     if delivery is None:
         raise LookupError(f"delivery {item.delivery} is queued but not in the journal")
     if delivery.status in (Status.DONE, Status.CANCELLED):
         return
     if item.lane is not None:
-        lane = units.restored(await relay.journal.lane(delivery.id, item.lane))
+        lane = units.decode_lane(await relay.journal.get_lane(delivery.id, item.lane))
         results = await process_lane(relay.context, delivery, lane, item)
-        if results is not None and await relay.journal.lane_done(delivery.id, item.lane):
-            await _finish(relay, delivery, await relay.journal.outcomes(delivery.id))
+        if results is not None and await relay.journal.finish_lane(delivery.id, item.lane):
+            await _finish(relay, delivery, await relay.journal.list_entry_results(delivery.id))
         return
     delivery, made_plan = await _make_plan(relay, delivery)
     refused = await _record_refused(relay, delivery, made_plan)
@@ -120,11 +122,11 @@ async def _process_item(relay: Relay, item: WorkItem) -> None:
 
 async def _make_plan(relay: Relay, delivery: Delivery) -> tuple[Delivery, Plan]:
     """The plan, and the delivery with what was fetched for it counted in."""
-    kept = await relay.journal.kept(delivery.id)
+    kept = await relay.journal.get_payload(delivery.id)
     contents, size = await fetch.read_contents(relay.sources, relay.journal, delivery.id, kept)
-    counted = replace(delivery, entries=len(contents.entries), more=contents.more)
+    counted = replace(delivery, entries=len(contents.entries), more=contents.has_next_page)
     if counted != delivery:
-        await relay.journal.change(delivery.id, entries=counted.entries, more=counted.more)
+        await relay.journal.update_delivery(delivery.id, entries=counted.entries, more=counted.more)
     naming = Naming(delivery.sender, delivery.key)
     run_plan = partial(plan, contents, naming, relay.limits, delivery.write_order)
     return counted, await offload(size, run_plan)
@@ -138,8 +140,8 @@ async def _record_refused(relay: Relay, delivery: Delivery, made_plan: Plan) -> 
         for entry, issue in made_plan.refused
     ]
     if refused:
-        await relay.journal.begin(delivery.id, NO_LANE, relay.now().timestamp())
-        await relay.journal.note(delivery.id, NO_LANE, refused)
+        await relay.journal.begin_lane(delivery.id, NO_LANE, relay.now().timestamp())
+        await relay.journal.add_entry_results(delivery.id, NO_LANE, refused)
     return refused
 
 
@@ -154,14 +156,14 @@ async def _fan_out(relay: Relay, delivery: Delivery, lanes: Sequence[Lane]) -> N
 
     async def keep_lane(number: int, lane: Lane) -> None:
         async with semaphore:
-            await relay.journal.keep_lane(delivery.id, number, units.kept(lane))
+            await relay.journal.save_lane(delivery.id, number, units.encode_lane(lane))
 
     async def queue_lane(number: int) -> None:
         async with semaphore:
             await relay.queue.send(RELAY_QUEUE, WorkItem(delivery.id, lane=number))
 
     await asyncio.gather(*(keep_lane(number, lane) for number, lane in enumerate(lanes)))
-    is_active = await relay.journal.change(
+    is_active = await relay.journal.update_delivery(
         delivery.id,
         only_if=_ACTIVE,
         status=Status.PROCESSING,
@@ -175,9 +177,9 @@ async def _fan_out(relay: Relay, delivery: Delivery, lanes: Sequence[Lane]) -> N
 
 
 async def _finish(relay: Relay, delivery: Delivery, results: Sequence[EntryResult]) -> None:
-    written = sum(item.written for item in results)
+    written = sum(item.is_written for item in results)
     superseded = sum(item.superseded for item in results)
-    await relay.journal.change(
+    await relay.journal.update_delivery(
         delivery.id,
         status=Status.DONE,
         lanes=delivery.lanes,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from integration.core import decimal_json
-from integration.core.activity import doing
-from integration.core.errors import Issue, Rejected, Unavailable, method_not_allowed
+from integration.core.activity import add_activity_context
+from integration.core.errors import Issue, MethodNotAllowed, Rejected, Unavailable
 from integration.odata import addresses, bodies, headers, metadata, payload, query
 from integration.odata.addresses import (
     Address,
@@ -20,14 +20,14 @@ from integration.odata.addresses import (
     ServiceDocument,
 )
 from integration.odata.headers import Format, Preferences
-from integration.odata.model import EntityType, Row
+from integration.odata.model import EntityType, EntityValues
 from integration.odata.query import Query
 from integration.virtual_tables import read, write
 from integration.virtual_tables.data_routes import DataRoutes
 from integration.virtual_tables.entity_type import MappedEntityType
 from integration.virtual_tables.odata_request import ODataRequest, ODataResponse
-from integration.virtual_tables.read import Reading
-from integration.virtual_tables.write import Writing
+from integration.virtual_tables.read import FeedReader
+from integration.virtual_tables.write import FeedWriter
 
 _METHODS: Mapping[type[Address], tuple[str, ...]] = {
     ServiceDocument: ("GET",),
@@ -53,12 +53,12 @@ class VirtualTables:
     """What answering needs. `shapes` by resource type; `page`: rows of a page, at most; `seconds`
     that an answer may take: the provider waits 30."""
 
-    routes: DataRoutes
-    shapes: Mapping[str, MappedEntityType]
-    reading: Reading
-    writing: Writing
-    page: int
-    seconds: float
+    data_routes: DataRoutes
+    entity_types: Mapping[str, MappedEntityType]
+    reader: FeedReader
+    writer: FeedWriter
+    max_page_size: int
+    timeout: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,29 +73,29 @@ class _Request:
     shape: MappedEntityType | None
 
 
-async def answer(it: VirtualTables, asked: ODataRequest) -> ODataResponse:
+async def answer_request(it: VirtualTables, asked: ODataRequest) -> ODataResponse:
     """Raises Rejected, Unavailable or Misconfigured."""
     try:
-        async with asyncio.timeout(it.seconds):
+        async with asyncio.timeout(it.timeout):
             return await _answer(it, asked)
     except TimeoutError:
-        why = f"no answer within {it.seconds:g} seconds"
-        raise Unavailable(it.reading.fhir.upstream.name, why) from None
+        why = f"no answer within {it.timeout:g} seconds"
+        raise Unavailable(it.reader.fhir.upstream.name, why) from None
 
 
 async def _answer(it: VirtualTables, asked: ODataRequest) -> ODataResponse:
     headers.check_versions(
         asked.headers.get("odata-version"), asked.headers.get("odata-maxversion")
     )
-    virtual = await it.routes.virtual()
-    shapes = {shape.type.set: shape for name, shape in it.shapes.items() if name in virtual}
+    virtual = await it.data_routes.list_virtual_types()
+    shapes = {shape.type.set: shape for name, shape in it.entity_types.items() if name in virtual}
     types = {name: shape.type for name, shape in shapes.items()}
     address = addresses.parse(asked.path, types)
     if asked.method not in _METHODS[type(address)]:
-        raise method_not_allowed(*_METHODS[type(address)])
+        raise MethodNotAllowed(*_METHODS[type(address)])
     request = _read(asked, address, shapes)
     table = request.shape.entity.table if request.shape else None
-    with doing(action=_DOING.get((type(address), asked.method)), table=table):
+    with add_activity_context(action=_DOING.get((type(address), asked.method)), table=table):
         return await _done(it, request, list(types.values()))
 
 
@@ -103,7 +103,7 @@ async def _done(it: VirtualTables, request: _Request, types: Sequence[EntityType
     address, asked = request.address, request.asked
     match address, asked.method:
         case ServiceDocument(), _:
-            return _json(metadata.service_document(types, asked.root, request.form), request)
+            return _json(metadata.build_service_document(types, asked.root, request.form), request)
         case Metadata(), _:
             return _metadata(types, request)
         case Collection(), "GET":
@@ -127,38 +127,40 @@ def _read(
     form = (
         Format()
         if isinstance(address, Metadata | Count)
-        else headers.format_of(accept, options.format)
+        else headers.negotiate_format(accept, options.format)
     )
     of = getattr(address, "entity", None)
     shape = shapes[of.set] if of is not None else None
     return _Request(
-        asked, address, options, form, headers.preferences(asked.headers.get("prefer")), shape
+        asked, address, options, form, headers.parse_preferences(asked.headers.get("prefer")), shape
     )
 
 
 def _metadata(types: Sequence[EntityType], request: _Request) -> ODataResponse:
     asked = request.asked.headers
-    form = headers.metadata_format(
+    form = headers.negotiate_metadata_format(
         asked.get("accept"), request.query.format, asked.get("odata-maxversion")
     )
     if form == "xml":
-        return ODataResponse(200, headers.answer_headers(headers.XML), metadata.csdl_xml(types))
-    body = decimal_json.encode(metadata.csdl_json(types))
-    return ODataResponse(200, headers.answer_headers(headers.JSON), body)
+        return ODataResponse(
+            200, headers.build_headers(headers.XML), metadata.build_csdl_xml(types)
+        )
+    body = decimal_json.encode(metadata.build_csdl_json(types))
+    return ODataResponse(200, headers.build_headers(headers.JSON), body)
 
 
 async def _collection(it: VirtualTables, request: _Request) -> ODataResponse:
     shape = _shape(request)
     wished = request.prefer.page_size
-    size = min(wished, it.page) if wished else it.page
-    page = await read.collection(it.reading, shape, request.query, size, it.writing.run())
+    size = min(wished, it.max_page_size) if wished else it.max_page_size
+    page = await read.read_collection(it.reader, shape, request.query, size, it.writer.new_run_id())
     next_link = None
     if page.token is not None:
         top = request.query.top
         left = None if top is None else top - len(page.rows)
         own = f"{request.asked.root}{shape.type.set}"
-        next_link = query.next_link(own, request.asked.query, page.token, left)
-    body = payload.collection(
+        next_link = query.build_next_link(own, request.asked.query, page.token, left)
+    body = payload.build_collection(
         page.rows,
         shape.type,
         request.asked.root,
@@ -167,53 +169,53 @@ async def _collection(it: VirtualTables, request: _Request) -> ODataResponse:
         count=page.count,
         next_link=next_link,
     )
-    return _json(body, request, applied=request.prefer.applied(size))
+    return _json(body, request, applied=request.prefer.format_applied(size))
 
 
 async def _count(it: VirtualTables, request: _Request) -> ODataResponse:
     """https://docs.oasis-open.org/odata/odata/v4.01/os/part2-url-conventions/odata-v4.01-os-part2-url-conventions.html#sec_AddressingtheCountofaCollection"""
     shape = _shape(request)
-    number = await read.count(it.reading, shape, request.query.filter, it.writing.run())
-    return ODataResponse(200, headers.answer_headers("text/plain"), str(number).encode())
+    number = await read.count_rows(it.reader, shape, request.query.filter, it.writer.new_run_id())
+    return ODataResponse(200, headers.build_headers("text/plain"), str(number).encode())
 
 
 async def _entity(it: VirtualTables, request: _Request) -> ODataResponse:
     shape, address = _shape(request), request.address
     assert isinstance(address, Entity)
-    resource = await read.entity(it.reading, shape, address.key, it.writing.run())
+    resource = await read.read_entity(it.reader, shape, address.key, it.writer.new_run_id())
     if resource is None:
         raise Rejected(Issue("not-found", "there is no entity with this key"), status=404)
-    known = headers.if_match(request.asked.headers.get("if-none-match"))
-    if known is not None and known.takes(_version(resource)):
+    known = headers.parse_if_match(request.asked.headers.get("if-none-match"))
+    if known is not None and known.matches(_version(resource)):
         return ODataResponse(
-            304, {**headers.answer_headers(), "ETag": headers.etag(_version(resource))}
+            304, {**headers.build_headers(), "ETag": headers.format_etag(_version(resource))}
         )
     return await _one(it, request, resource, 200)
 
 
 async def _created(it: VirtualTables, request: _Request) -> ODataResponse:
     shape, asked = _shape(request), request.asked
-    as_text = headers.numbers_as_text(asked.headers.get("content-type"))
-    values = bodies.created(asked.body, shape.type, numbers_as_text=as_text)
-    resource = await write.create(it.writing, shape, values)
+    as_text = headers.has_numbers_as_text(asked.headers.get("content-type"))
+    values = bodies.parse_new_entity(asked.body, shape.type, numbers_as_text=as_text)
+    resource = await write.create(it.writer, shape, values)
     return await _one(it, request, resource, 201)
 
 
 async def _changed(it: VirtualTables, request: _Request) -> ODataResponse:
     shape, asked, address = _shape(request), request.asked, request.address
     assert isinstance(address, Entity)
-    as_text = headers.numbers_as_text(asked.headers.get("content-type"))
-    values = bodies.changed(asked.body, shape.type, numbers_as_text=as_text)
-    condition = headers.if_match(asked.headers.get("if-match"))
-    resource = await write.change(it.writing, shape, address.key, values, condition)
+    as_text = headers.has_numbers_as_text(asked.headers.get("content-type"))
+    values = bodies.parse_changes(asked.body, shape.type, numbers_as_text=as_text)
+    condition = headers.parse_if_match(asked.headers.get("if-match"))
+    resource = await write.change(it.writer, shape, address.key, values, condition)
     return await _one(it, request, resource, 200)
 
 
 async def _deleted(it: VirtualTables, request: _Request) -> ODataResponse:
     shape, address = _shape(request), request.address
     assert isinstance(address, Entity)
-    condition = headers.if_match(request.asked.headers.get("if-match"))
-    await write.delete(it.writing, shape, address.key, condition)
+    condition = headers.parse_if_match(request.asked.headers.get("if-match"))
+    await write.delete(it.writer, shape, address.key, condition)
     return ODataResponse(204)
 
 
@@ -222,20 +224,20 @@ async def _one(
 ) -> ODataResponse:
     """An entity; after a write only where it is wanted: always after a create, else by Prefer."""
     shape, root = _shape(request), request.asked.root
-    (row,) = await read.rows(it.reading, shape, [resource])
+    (row,) = await read.build_rows(it.reader, shape, [resource])
     version = _version(resource)
-    told = {"ETag": headers.etag(version)}
+    told = {"ETag": headers.format_etag(version)}
     if status == 201:
-        own = payload.address(shape.type, row[shape.type.key], root)  # type: ignore[arg-type]
+        own = payload.format_entity_url(shape.type, row[shape.type.key], root)  # type: ignore[arg-type]
         told |= {"Location": own, "OData-EntityId": own}
     wanted = request.prefer.representation
     is_silent = wanted is False if status == 201 else request.asked.method != "GET" and not wanted
-    if applied := request.prefer.applied():
+    if applied := request.prefer.format_applied():
         told["Preference-Applied"] = applied
     if is_silent:
-        return ODataResponse(204, {**headers.answer_headers(), **told})
-    shown: Row = row
-    body = payload.entity(
+        return ODataResponse(204, {**headers.build_headers(), **told})
+    shown: EntityValues = row
+    body = payload.build_entity(
         shown, shape.type, root, request.form, select=request.query.select, version=version
     )
     made = _json(body, request)
@@ -244,7 +246,7 @@ async def _one(
 
 def _json(body: Any, request: _Request, applied: str | None = None) -> ODataResponse:
     said = {"Preference-Applied": applied} if applied else {}
-    told = {**headers.answer_headers(request.form.content_type), **said}
+    told = {**headers.build_headers(request.form.content_type), **said}
     return ODataResponse(200, told, decimal_json.encode(body))
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from integration.core.errors import Issue, Rejected
-from integration.journal.data_routes import KeptRoutes
-from integration.mapping.files import Table
+from integration.journal.data_routes import DataRouteStore
+from integration.mapping.files import MappedTable
 from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE
 
 DATAVERSE, VIRTUAL = "dataverse", "virtual"
@@ -27,18 +27,18 @@ class DataRoutes:
     """What choosing needs. `tables` of the maps in use, by resource type; `mirrors`: whether there
     is a mirror; `told`: the types of whose changes flows are to hear."""
 
-    kept: KeptRoutes
-    tables: Mapping[str, Table]
-    mirrors: bool
-    told: frozenset[str] = frozenset()
+    store: DataRouteStore
+    tables: Mapping[str, MappedTable]
+    is_mirroring: bool
+    event_types: frozenset[str] = frozenset()
     clock: Callable[[], float] = time.monotonic
     _known: Mapping[str, str] = field(default_factory=dict)
     _until: float = 0.0
 
-    async def current(self) -> Mapping[str, str]:
+    async def get_routes(self) -> Mapping[str, str]:
         """The route of every resource type that has a map. Raises Unavailable."""
         if not self._known or self.clock() >= self._until:
-            chosen = await self.kept.all()
+            chosen = await self.store.list_routes()
             self._known = {
                 name: chosen[name] if chosen.get(name) in table.routes else table.routes[0]
                 for name, table in self.tables.items()
@@ -46,28 +46,30 @@ class DataRoutes:
             self._until = self.clock() + _AGE
         return self._known
 
-    async def followed(self) -> Mapping[str, str]:
+    async def get_change_queues(self) -> Mapping[str, str]:
         """By resource type, the queue that hears of each change."""
-        return {name: queue for name, route in (await self.current()).items()
+        return {name: queue for name, route in (await self.get_routes()).items()
                 if (queue := self._queue(name, route))}  # fmt: skip
 
-    async def virtual(self) -> frozenset[str]:
+    async def list_virtual_types(self) -> frozenset[str]:
         """The resource types that the feed shows."""
-        return frozenset(name for name, route in (await self.current()).items() if route == VIRTUAL)
+        return frozenset(
+            name for name, route in (await self.get_routes()).items() if route == VIRTUAL
+        )
 
     def _queue(self, name: str, route: str) -> str | None:
         if route == DATAVERSE:
-            return MIRROR_QUEUE if self.mirrors else None
-        return EXTERNAL_QUEUE if name in self.told else None
+            return MIRROR_QUEUE if self.is_mirroring else None
+        return EXTERNAL_QUEUE if name in self.event_types else None
 
-    def forget(self) -> None:
+    def clear_cache(self) -> None:
         """Ask again at the next use."""
         self._until = 0.0
 
 
-async def told(it: DataRoutes) -> list[dict[str, Any]]:
+async def list_routes(it: DataRoutes) -> list[dict[str, Any]]:
     """Every table with its route and those that it may have."""
-    current = await it.current()
+    current = await it.get_routes()
     return [
         {
             "resource": name,
@@ -80,7 +82,7 @@ async def told(it: DataRoutes) -> list[dict[str, Any]]:
     ]
 
 
-async def choose(it: DataRoutes, asked: Any) -> dict[str, str]:
+async def change_routes(it: DataRoutes, asked: Any) -> dict[str, str]:
     """Take `asked`, routes by resource type: all or none. What it means, by resource type.
 
     Raises Rejected for what is no such choice.
@@ -92,13 +94,13 @@ async def choose(it: DataRoutes, asked: Any) -> dict[str, str]:
     problems = [problem for name, route in asked.items() if (problem := _problem(it, name, route))]
     if problems:
         raise Rejected(*problems)
-    it.forget()
-    current = await it.current()
+    it.clear_cache()
+    current = await it.get_routes()
     meant = {name: _meaning(it, name, current[name], route) for name, route in asked.items()}
     for name, route in asked.items():
         if current[name] != route:
-            await it.kept.choose(name, route)
-    it.forget()
+            await it.store.set_route(name, route)
+    it.clear_cache()
     return meant
 
 
@@ -111,7 +113,7 @@ def _problem(it: DataRoutes, name: str, route: object) -> Issue | None:
         return Issue("value", f"the route is {DATAVERSE} or {VIRTUAL}", name)
     if route not in table.routes:
         return Issue("business-rule", f"the map of {name} is for {table.routes[0]} alone", name)
-    if route == DATAVERSE and not it.mirrors:
+    if route == DATAVERSE and not it.is_mirroring:
         return Issue("business-rule", "nothing is mirrored: MIRROR_TO is off", name)
     return None
 

@@ -20,11 +20,11 @@ from integration.mapping.model import (
     EntityMap,
     Kind,
     Lookup,
-    Mapped,
+    MappedRows,
     Route,
     SearchType,
 )
-from integration.odata.model import EntityType, Property, Row, Type, Value
+from integration.odata.model import EntityType, EntityValues, Property, Type, Value
 
 # https://hl7.org/fhir/R4/datatypes.html#id
 _LONGEST_ID = 64
@@ -66,21 +66,21 @@ class MappedEntityType:
         """The resource type."""
         return self.entity.resource
 
-    def of(self, properties: Collection[str] | None) -> MappedEntityType:
+    def select(self, properties: Collection[str] | None) -> MappedEntityType:
         """The table with these properties alone, and those of every row; None: with all."""
         if properties is None:
             return self
         kept = {name: one for name, one in self.attributes.items() if name in properties}
-        entity = replace(self.entity, attributes=tuple(kept.values()), rest=())
+        entity = replace(self.entity, attributes=tuple(kept.values()), unmapped_elements=())
         return replace(self, entity=entity, attributes=kept)
 
 
-def shape(entity: EntityMap) -> MappedEntityType:
+def build_entity_type(entity: EntityMap) -> MappedEntityType:
     """What the feed shows of an entity map: no children, no constants."""
-    entity = entity.on(Route.VIRTUAL)
+    entity = entity.select_route(Route.VIRTUAL)
     shown = tuple(one for one in entity.attributes if one.kind is not Kind.DEFAULT)
-    entity = replace(entity, attributes=shown, expands=(), rest=(), kind_column=None)
-    named = {property_name(one): one for one in shown}
+    entity = replace(entity, attributes=shown, expands=(), unmapped_elements=(), kind_column=None)
+    named = {format_property_name(one): one for one in shown}
     id_column, version_column, updated_column = entity.version_columns
     properties = (
         Property(entity.key, Type.GUID, nullable=False),
@@ -99,53 +99,59 @@ def shape(entity: EntityMap) -> MappedEntityType:
     return MappedEntityType(entity, type_, columns, named)
 
 
-def property_name(one: AttributeMap) -> str:
+def format_property_name(one: AttributeMap) -> str:
     """As Dataverse's own feed names lookups: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/web-api-properties#lookup-properties"""
     return f"_{one.column}_value" if one.kind is Kind.LOOKUP else one.column
 
 
-def mapped(it: MappedEntityType, resource: Mapping[str, Any], base: str) -> Mapped:
+def map_resource(it: MappedEntityType, resource: Mapping[str, Any], base: str) -> MappedRows:
     """What the map makes of a resource. Raises Unmappable for one without an id."""
-    return engine.apply(it.entity, resource, {it.entity.table: it.columns}, base)
+    return engine.map_resource(it.entity, resource, {it.entity.table: it.columns}, base)
 
 
-def links(it: MappedEntityType, found: Mapped) -> set[str]:
+def list_lookups(it: MappedEntityType, found: MappedRows) -> set[str]:
     """Type/id of what its lookups point at."""
-    values = (_link(one, found.columns[one.column]) for one in it.attributes.values())
+    values = (_link(one, found.values[one.column]) for one in it.attributes.values())
     return {value for value in values if value is not None}
 
 
-def row(it: MappedEntityType, name: str, found: Mapped, keys: Mapping[str, UUID]) -> Row:
+def build_values(
+    it: MappedEntityType, name: str, found: MappedRows, keys: Mapping[str, UUID]
+) -> EntityValues:
     """The row that shows the resource Type/id; `keys` of it, and of what its lookups point at."""
     id_column, version_column, updated_column = it.entity.version_columns
     shown: dict[str, Value] = {
         it.entity.key: keys[name],
         id_column: name.partition("/")[2],
-        version_column: found.columns[version_column],
-        updated_column: _moment(found.columns[updated_column]),
+        version_column: found.values[version_column],
+        updated_column: _moment(found.values[updated_column]),
     }
     for property_, one in it.attributes.items():
-        shown[property_] = _value(one, found.columns[one.column], keys)
+        shown[property_] = _value(one, found.values[one.column], keys)
     return shown
 
 
 def _property(name: str, one: AttributeMap) -> Property:
-    shown = one.shown
+    shown = one.virtual_column
     type_ = _COPIED[shown.type] if one.kind is Kind.COPY else _TYPES[one.kind]
     return Property(
         name,
         type_,
         max_length=shown.max_length if type_ is Type.STRING else None,
         case_sensitive=shown.search is not None and shown.search.type is SearchType.TOKEN,
-        writable=shown.write,
+        writable=shown.writable,
     )
 
 
 def _column(one: AttributeMap) -> Column:
     match one.kind:
         case Kind.COPY:
-            longest = one.shown.max_length if one.shown.type in ("string", "memo") else None
-            return Column(one.column, _COLUMNS[one.shown.type], longest)
+            longest = (
+                one.virtual_column.max_length
+                if one.virtual_column.type in ("string", "memo")
+                else None
+            )
+            return Column(one.column, _COLUMNS[one.virtual_column.type], longest)
         case Kind.CHOICE:
             return Column(one.column, "Picklist")
         case Kind.DATE | Kind.DATETIME:
@@ -170,7 +176,7 @@ def _link(one: AttributeMap, value: Any) -> str | None:
     """What the lookup points at, if it is of the type that the lookup is for."""
     if not isinstance(value, Lookup):
         return None
-    target = one.shown.target
+    target = one.virtual_column.target
     return value.resource if target in (None, value.resource.partition("/")[0]) else None
 
 

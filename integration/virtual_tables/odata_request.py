@@ -26,5 +26,5 @@ class ODataResponse:
     """`headers` with the content type, where there is content."""
 
     status: int
-    headers: Mapping[str, str] = field(default_factory=headers.answer_headers)
+    headers: Mapping[str, str] = field(default_factory=headers.build_headers)
     body: bytes = b""

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import cast
 from uuid import UUID
 
-from integration.fhir.search import Parameters, any_of, escaped
+from integration.fhir.search import Parameters, escape, join_or
 from integration.mapping.model import AttributeMap, Kind, Search, SearchType
 from integration.odata.expressions import (
     And,
@@ -48,29 +48,31 @@ Targets = Mapping[tuple[str, UUID], str]
 
 
 @dataclass(frozen=True, slots=True)
-class Pushed:
+class SearchPart:
     """`exact`: what it finds is the answer, and nothing else. `nothing`: no row can fulfil it."""
 
     parameters: Parameters = ()
-    exact: bool = True
-    nothing: bool = False
+    is_exact: bool = True
+    is_empty: bool = False
 
 
-_LEFT = Pushed(exact=False)
-_NOTHING = Pushed(nothing=True)
+_LEFT = SearchPart(is_exact=False)
+_NOTHING = SearchPart(is_empty=True)
 
 
-def pushed(condition: Expression | None, shape: MappedEntityType, targets: Targets) -> Pushed:
+def build_search(
+    condition: Expression | None, shape: MappedEntityType, targets: Targets
+) -> SearchPart:
     """The search for what fulfils `condition`, as far as there is one."""
     parts = [_pushed(part, shape, targets) for part in _conjuncts(condition)]
-    return Pushed(
+    return SearchPart(
         tuple(dict.fromkeys(each for part in parts for each in part.parameters)),
-        all(part.exact for part in parts),
-        any(part.nothing for part in parts),
+        all(part.is_exact for part in parts),
+        any(part.is_empty for part in parts),
     )
 
 
-def keys_in(condition: Expression | None) -> set[tuple[str, UUID]]:
+def list_keys(condition: Expression | None) -> set[tuple[str, UUID]]:
     """Every property of GUIDs with a value that the condition compares it with."""
     found: set[tuple[str, UUID]] = set()
     for name, values in _compared(condition):
@@ -78,20 +80,20 @@ def keys_in(condition: Expression | None) -> set[tuple[str, UUID]]:
     return found
 
 
-def properties_in(condition: Expression | None) -> set[str]:
+def list_properties(condition: Expression | None) -> set[str]:
     """Every property that the condition names."""
     return {name for name, _ in _compared(condition)}
 
 
-def unsearched(
+def list_unsearched(
     condition: Expression | None, shape: MappedEntityType, targets: Targets
 ) -> list[str]:
     """The properties of the parts for which there is no exact search: why a query costs much."""
-    parts = (part for part in _conjuncts(condition) if not _pushed(part, shape, targets).exact)
+    parts = (part for part in _conjuncts(condition) if not _pushed(part, shape, targets).is_exact)
     return sorted({name for part in parts for name, _ in _compared(part)})
 
 
-def sort(order: tuple[Order, ...], shape: MappedEntityType) -> str | None:
+def build_sort(order: tuple[Order, ...], shape: MappedEntityType) -> str | None:
     """The value of _sort that brings rows into this order, if there is one."""
     if len(order) != 1:
         return None
@@ -100,7 +102,7 @@ def sort(order: tuple[Order, ...], shape: MappedEntityType) -> str | None:
         name = "_lastUpdated"
     else:
         attribute = shape.attributes.get(by.property.name)
-        search = attribute.shown.search if attribute else None
+        search = attribute.virtual_column.search if attribute else None
         if search is None or not search.sorts:
             return None
         name = search.name
@@ -113,7 +115,7 @@ def _conjuncts(condition: Expression | None) -> tuple[Expression, ...]:
     return condition.parts if isinstance(condition, And) else (condition,)
 
 
-def _pushed(part: Expression, shape: MappedEntityType, targets: Targets) -> Pushed:
+def _pushed(part: Expression, shape: MappedEntityType, targets: Targets) -> SearchPart:
     match part:
         case Or(parts):
             alternatives = _alternatives(parts)
@@ -149,22 +151,22 @@ def _alternatives(parts: tuple[Expression, ...]) -> tuple[str, tuple[Value, ...]
 
 def _equal(
     name: str, values: tuple[Value, ...], shape: MappedEntityType, targets: Targets
-) -> Pushed:
+) -> SearchPart:
     """Rows where the property has one of the values."""
     if any(value is None for value in values) or not 0 < len(values) <= _MOST_VALUES:
         return _LEFT
     entity = shape.entity
     if name == entity.key:
         ids = [targets[name, cast("UUID", value)] for value in values]
-        return Pushed((("_id", any_of(ids)),))
+        return SearchPart((("_id", join_or(ids)),))
     if name == entity.id_column:
         ids = [str(value) for value in values if _ID.fullmatch(str(value))]
-        return Pushed((("_id", any_of(ids)),)) if ids else _NOTHING
+        return SearchPart((("_id", join_or(ids)),)) if ids else _NOTHING
     if name == entity.updated_column:
         moments = cast("tuple[datetime, ...]", values)
         return _between("_lastUpdated", min(moments), max(moments), _SECOND)
     attribute = shape.attributes.get(name)
-    search = attribute.shown.search if attribute else None
+    search = attribute.virtual_column.search if attribute else None
     if attribute is None or search is None:
         return _LEFT
     return _searched(attribute, search, name, values, targets)
@@ -176,71 +178,73 @@ def _searched(
     name: str,
     values: tuple[Value, ...],
     targets: Targets,
-) -> Pushed:
+) -> SearchPart:
     match attribute.kind:
         case Kind.CHOICE:
             if attribute.default in values:
                 return _LEFT  # rows of resources that have no such element
             codes = [code for code, options in attribute.choices.items() if {*options} & {*values}]
-            return Pushed(((search.name, any_of(codes)),), search.exact) if codes else _NOTHING
+            return SearchPart(((search.name, join_or(codes)),), search.exact) if codes else _NOTHING
         case Kind.LOOKUP:
-            type_ = attribute.shown.target
+            type_ = attribute.virtual_column.target
             if type_ is None:
                 return _LEFT
             named = [f"{type_}/{targets[name, cast('UUID', value)]}" for value in values]
-            return Pushed(((search.name, any_of(named)),), search.exact)
+            return SearchPart(((search.name, join_or(named)),), search.exact)
         case Kind.DATE | Kind.DATETIME:
             moments = cast("tuple[datetime, ...]", values)
             return _between(search.name, min(moments), max(moments), _DAY)
     return _copied(attribute, search, values)
 
 
-def _copied(attribute: AttributeMap, search: Search, values: tuple[Value, ...]) -> Pushed:
+def _copied(attribute: AttributeMap, search: Search, values: tuple[Value, ...]) -> SearchPart:
     if attribute.default in values:
         return _LEFT
-    if attribute.shown.type == "boolean":
-        return Pushed(((search.name, any_of(str(one).lower() for one in values)),), search.exact)
+    if attribute.virtual_column.type == "boolean":
+        return SearchPart(
+            ((search.name, join_or(str(one).lower() for one in values)),), search.exact
+        )
     texts = [one for one in values if isinstance(one, str)]
     if len(texts) != len(values) or not all(_is_plain(one, attribute) for one in texts):
         return _LEFT
     if search.type is SearchType.TOKEN:
-        return Pushed(((search.name, any_of(texts)),), search.exact)
+        return SearchPart(((search.name, join_or(texts)),), search.exact)
     if search.type is SearchType.STRING:
-        return Pushed(((f"{search.name}:contains", any_of(texts)),), exact=False)
+        return SearchPart(((f"{search.name}:contains", join_or(texts)),), is_exact=False)
     return _LEFT
 
 
 def _is_plain(text: str, attribute: AttributeMap) -> bool:
     """Whether a server finds it as it is shown: a longer text was cut, blanks may have been left
     out, and how letters beyond ASCII are compared is each server's own affair."""
-    return bool(text.strip()) and text.isascii() and len(text) < attribute.shown.max_length
+    return bool(text.strip()) and text.isascii() and len(text) < attribute.virtual_column.max_length
 
 
-def _bounded(operator: str, name: str, moment: datetime, shape: MappedEntityType) -> Pushed:
+def _bounded(operator: str, name: str, moment: datetime, shape: MappedEntityType) -> SearchPart:
     """Rows after or before a moment."""
     if operator not in ("gt", "ge", "lt", "le"):
         return _LEFT
     if name == shape.entity.updated_column:
         return _bound("_lastUpdated", operator, moment, _SECOND)
     attribute = shape.attributes.get(name)
-    search = attribute.shown.search if attribute else None
+    search = attribute.virtual_column.search if attribute else None
     if search is None or search.type is not SearchType.DATE:
         return _LEFT
     return _bound(search.name, operator, moment, _DAY)
 
 
-def _bound(name: str, operator: str, moment: datetime, slack: timedelta) -> Pushed:
+def _bound(name: str, operator: str, moment: datetime, slack: timedelta) -> SearchPart:
     after = operator in ("gt", "ge")
     try:
         limit = moment - slack if after else moment + slack
     except OverflowError:
         return _LEFT
-    return Pushed(((name, f"{'ge' if after else 'le'}{_text(limit, slack)}"),), exact=False)
+    return SearchPart(((name, f"{'ge' if after else 'le'}{_text(limit, slack)}"),), is_exact=False)
 
 
-def _between(name: str, first: datetime, last: datetime, slack: timedelta) -> Pushed:
+def _between(name: str, first: datetime, last: datetime, slack: timedelta) -> SearchPart:
     lower, upper = _bound(name, "ge", first, slack), _bound(name, "le", last, slack)
-    return Pushed(lower.parameters + upper.parameters, exact=False)
+    return SearchPart(lower.parameters + upper.parameters, is_exact=False)
 
 
 def _text(moment: datetime, slack: timedelta) -> str:
@@ -248,14 +252,14 @@ def _text(moment: datetime, slack: timedelta) -> str:
     return there.date().isoformat() if slack >= _DAY else there.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _containing(name: str, text: str, shape: MappedEntityType) -> Pushed:
+def _containing(name: str, text: str, shape: MappedEntityType) -> SearchPart:
     attribute = shape.attributes.get(name)
-    search = attribute.shown.search if attribute else None
+    search = attribute.virtual_column.search if attribute else None
     if attribute is None or search is None or search.type is not SearchType.STRING:
         return _LEFT
     if attribute.kind is not Kind.COPY or not _is_plain(text, attribute) or text != text.strip():
         return _LEFT
-    return Pushed(((f"{search.name}:contains", escaped(text)),), exact=False)
+    return SearchPart(((f"{search.name}:contains", escape(text)),), is_exact=False)
 
 
 def _compared(condition: Expression | None) -> Iterator[tuple[str, tuple[Value, ...]]]:

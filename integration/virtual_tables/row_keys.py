@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from integration.journal.row_keys import RowKeys
-from integration.mapping.keys import primary_key
+from integration.mapping.keys import derive_primary_key
 
 # What a worker remembers, at most; and for how many seconds that nothing is noted.
 _MOST = 20_000
@@ -48,7 +48,7 @@ class _Known:
         return {name: value for name, value in values.items() if value}
 
 
-class Keys:
+class RowKeyResolver:
     """`mirrored`: whether rows of a resource type may have been there before this app came."""
 
     def __init__(
@@ -60,21 +60,21 @@ class Keys:
     ) -> None:
         self._most = most
         self._kept, self._mirrored = kept, mirrored
-        self._own = _Known(kept.keys, clock, most)
-        self._back = _Known(kept.ids, clock, most)
+        self._own = _Known(kept.find_keys, clock, most)
+        self._back = _Known(kept.find_ids, clock, most)
         self._noted: set[str] = set()
 
-    async def of(self, resources: Collection[str]) -> Mapping[str, UUID]:
+    async def resolve_keys(self, resources: Collection[str]) -> Mapping[str, UUID]:
         """The keys of Type/id, each with its way back noted. Raises Unavailable."""
         found: dict[str, UUID] = {}
         for type_, ids in _by_type(resources).items():
             own = await self._own.get(type_, ids) if self._mirrored(type_) else {}
-            keys = {id_: own.get(id_) or primary_key(type_, id_) for id_ in ids}
+            keys = {id_: own.get(id_) or derive_primary_key(type_, id_) for id_ in ids}
             await self._lead(type_, {id_: key for id_, key in keys.items() if key != id_})
             found |= {f"{type_}/{id_}": UUID(key) for id_, key in keys.items()}
         return found
 
-    async def ids(self, type_: str, keys: Iterable[UUID]) -> Mapping[UUID, str]:
+    async def resolve_ids(self, type_: str, keys: Iterable[UUID]) -> Mapping[UUID, str]:
         """The ids of the resources whose rows have these keys, whether there are any or not."""
         texts = {str(key): key for key in keys}
         led = await self._back.get(type_, texts)
@@ -83,7 +83,7 @@ class Keys:
     async def _lead(self, type_: str, keys: Mapping[str, str]) -> None:
         new = {id_: key for id_, key in keys.items() if f"{type_}/{id_} {key}" not in self._noted}
         if new:
-            await self._kept.lead(type_, new)
+            await self._kept.add_reverse(type_, new)
             for key in new.values():
                 self._back.found.pop((type_, key), None)
             if len(self._noted) + len(new) > self._most:

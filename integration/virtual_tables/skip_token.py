@@ -6,7 +6,7 @@ import re
 
 import msgspec
 
-from integration.odata.refusals import invalid
+from integration.odata.refusals import BadRequest
 
 # An address without a fragment: https://www.rfc-editor.org/rfc/rfc3986#section-2
 _SEARCH = re.compile(r"[!\"$-~]*")
@@ -17,14 +17,14 @@ class PageCursor(msgspec.Struct, array_like=True):
     without one, how many of the gathered rows have been told."""
 
     path: str | None
-    told: int
+    position: int
 
 
-def token(mark: PageCursor) -> str:
+def format_token(mark: PageCursor) -> str:
     return msgspec.json.encode(mark).hex()
 
 
-def read(text: str | None, resource: str) -> PageCursor | None:
+def parse_token(text: str | None, resource: str) -> PageCursor | None:
     """Raises Rejected for what this feed has not given, as far as that can be told: what it leads
     to is a search of the same set in any case."""
     if text is None:
@@ -32,12 +32,12 @@ def read(text: str | None, resource: str) -> PageCursor | None:
     try:
         mark = msgspec.json.decode(bytes.fromhex(text), type=PageCursor)
     except (ValueError, msgspec.DecodeError):
-        raise invalid("$skiptoken is none of this feed", "$skiptoken") from None
+        raise BadRequest("$skiptoken is none of this feed", "$skiptoken") from None
     # A page of the server has 1,000 resources at most, and FEED_MAX_SCANNED is 50,000 at most.
     most, is_search = 50_000, True
     if mark.path is not None:
         most, is_search = 1000, _SEARCH.fullmatch(mark.path) is not None
         is_search = is_search and mark.path.startswith(f"{resource}?")
-    if not is_search or not 0 <= mark.told <= most:
-        raise invalid("$skiptoken is none of this feed", "$skiptoken")
+    if not is_search or not 0 <= mark.position <= most:
+        raise BadRequest("$skiptoken is none of this feed", "$skiptoken")
     return mark

@@ -27,7 +27,7 @@ from integration.mapping.write_back import apply
 from integration.odata.headers import IfMatch
 from integration.odata.model import Value
 from integration.virtual_tables.entity_type import MappedEntityType
-from integration.virtual_tables.row_keys import Keys
+from integration.virtual_tables.row_keys import RowKeyResolver
 
 Resource = dict[str, Any]
 
@@ -44,24 +44,24 @@ _CONFLICT = (409, 412)
 
 
 @dataclass(frozen=True, slots=True)
-class Writing:
+class FeedWriter:
     """What writing needs. `run` makes an id that sorts by time, as those of deliveries do."""
 
     fhir: FhirServer
-    keys: Keys
+    keys: RowKeyResolver
     guard: WriteGuard
-    run: Callable[[], str]
+    new_run_id: Callable[[], str]
     new_key: Callable[[], UUID]
 
 
-async def create(it: Writing, shape: MappedEntityType, values: Mapping[str, Value]) -> Resource:
+async def create(it: FeedWriter, shape: MappedEntityType, values: Mapping[str, Value]) -> Resource:
     """A new resource; its id is the key of its row. Raises Rejected."""
-    run, chosen = it.run(), values.get(shape.entity.key)
+    run, chosen = it.new_run_id(), values.get(shape.entity.key)
     key = chosen if isinstance(chosen, UUID) else it.new_key()
     given = {name: value for name, value in values.items() if name != shape.entity.key}
     changes = await _changes(it, shape, given)
     base, name = it.fhir.upstream.base, f"{shape.resource}/{key}"
-    new = apply.created(shape.entity, str(key), changes, shape.columns, base)
+    new = apply.create_resource(shape.entity, str(key), changes, shape.columns, base)
     _check({}, new)
     async with _turn(it, name, run) as turn:
         if isinstance(chosen, UUID) and await it.fhir.read(name, run) is not None:
@@ -73,27 +73,27 @@ async def create(it: Writing, shape: MappedEntityType, values: Mapping[str, Valu
 
 
 async def change(
-    it: Writing,
+    it: FeedWriter,
     shape: MappedEntityType,
     key: UUID,
     values: Mapping[str, Value],
     condition: IfMatch | None,
 ) -> Resource:
     """The resource after it. Raises Rejected: 404, 412, 422."""
-    run, name = it.run(), await _name(it, shape, key)
+    run, name = it.new_run_id(), await _name(it, shape, key)
     changes = await _changes(it, shape, values)
     fixed = {
         one.column: changes[one.column]
         for one in shape.attributes.values()
-        if one.shown.fixed and one.column in changes
+        if one.virtual_column.create_only and one.column in changes
     }
     base = it.fhir.upstream.base
     async with _turn(it, name, run) as turn:
         for _ in range(_TRIES):
             found = await _read(it, name, condition, run)
-            if apply.written(shape.entity, found, fixed, shape.columns, base) is not found:
+            if apply.write_columns(shape.entity, found, fixed, shape.columns, base) is not found:
                 raise _fixed(sorted(fixed))
-            new = apply.written(shape.entity, found, changes, shape.columns, base)
+            new = apply.write_columns(shape.entity, found, changes, shape.columns, base)
             if new is found:
                 return found
             _check(found, new)
@@ -109,10 +109,10 @@ async def change(
 
 
 async def delete(
-    it: Writing, shape: MappedEntityType, key: UUID, condition: IfMatch | None
+    it: FeedWriter, shape: MappedEntityType, key: UUID, condition: IfMatch | None
 ) -> None:
     """Raises Rejected: 404, 412."""
-    run, name = it.run(), await _name(it, shape, key)
+    run, name = it.new_run_id(), await _name(it, shape, key)
     async with _turn(it, name, run) as turn:
         found = await _read(it, name, condition, run)
         headers = {"accept": "application/fhir+json"}
@@ -139,7 +139,7 @@ class _Turn:
 
 
 @asynccontextmanager
-async def _turn(it: Writing, name: str, run: str) -> AsyncIterator[_Turn]:
+async def _turn(it: FeedWriter, name: str, run: str) -> AsyncIterator[_Turn]:
     """Nobody else writes the resource meanwhile, and no earlier delivery afterwards."""
     taken = HeldLocks(run, "feed", it.guard.token())
     await write_guard.acquire(it.guard, taken, [Write(name, (0,))])
@@ -151,30 +151,30 @@ async def _turn(it: Writing, name: str, run: str) -> AsyncIterator[_Turn]:
         fate = SendState.ANSWERED
     except (Unavailable, asyncio.CancelledError) as error:
         # Cancelled: the time that an answer may take is over.
-        heard = isinstance(error, Unavailable) and not error.unheard
+        heard = isinstance(error, Unavailable) and not error.is_outcome_unknown
         if turn.sent:
-            fate = SendState.ANSWERED if heard else SendState.UNHEARD
+            fate = SendState.ANSWERED if heard else SendState.UNANSWERED
         raise
     finally:
         await write_guard.release(it.guard, taken, turn.settled, fate)
 
 
-async def _name(it: Writing, shape: MappedEntityType, key: UUID) -> str:
-    ids = await it.keys.ids(shape.resource, [key])
+async def _name(it: FeedWriter, shape: MappedEntityType, key: UUID) -> str:
+    ids = await it.keys.resolve_ids(shape.resource, [key])
     return f"{shape.resource}/{ids[key]}"
 
 
-async def _read(it: Writing, name: str, condition: IfMatch | None, run: str) -> Resource:
+async def _read(it: FeedWriter, name: str, condition: IfMatch | None, run: str) -> Resource:
     found = await it.fhir.read(name, run)
     if found is None:
         raise Rejected(Issue("not-found", "there is no entity with this key"), status=404)
-    if condition is not None and not condition.takes(_version(found)):
+    if condition is not None and not condition.matches(_version(found)):
         raise _conflict()
     return found
 
 
 async def _put(
-    it: Writing, name: str, resource: Resource, run: str, version: str | None = None
+    it: FeedWriter, name: str, resource: Resource, run: str, version: str | None = None
 ) -> Response:
     condition = {"if-match": f'W/"{version}"'} if version is not None else {}
     body = decimal_json.encode(resource)
@@ -185,15 +185,15 @@ async def _put(
 
 
 async def _changes(
-    it: Writing, shape: MappedEntityType, values: Mapping[str, Value]
+    it: FeedWriter, shape: MappedEntityType, values: Mapping[str, Value]
 ) -> dict[str, Any]:
     """By column, as attribute maps write them."""
     changes: dict[str, Any] = {}
     for name, value in values.items():
         attribute = shape.attributes[name]
         if attribute.kind is Kind.LOOKUP and isinstance(value, UUID):
-            type_ = attribute.shown.target or ""
-            ids = await it.keys.ids(type_, [value])
+            type_ = attribute.virtual_column.target or ""
+            ids = await it.keys.resolve_ids(type_, [value])
             changes[attribute.column] = Lookup(f"{type_}/{ids[value]}")
         else:
             changes[attribute.column] = value
@@ -209,11 +209,11 @@ def _check(before: Resource, after: Resource) -> None:
 
 
 def _issues(resource: Resource) -> list[Issue]:
-    return list(validation.issues(resource, str(resource["resourceType"])))
+    return list(validation.find_issues(resource, str(resource["resourceType"])))
 
 
-def _stored(it: Writing, answer: Response) -> Resource:
-    stored = decimal_json.object_or_none(answer.body)
+def _stored(it: FeedWriter, answer: Response) -> Resource:
+    stored = decimal_json.decode_object(answer.body)
     if stored is None or "id" not in stored:
         raise Unavailable(it.fhir.upstream.name, "a write was answered without the resource")
     return stored
@@ -234,7 +234,7 @@ def _conflict() -> Rejected:
     )
 
 
-def _refused(it: Writing, answer: Response) -> Exception:
+def _refused(it: FeedWriter, answer: Response) -> Exception:
     """What the server says of it may quote the patient."""
     if answer.status in (400, 422):
         issue = Issue("processing", f"the FHIR server refused the resource ({answer.status})")

@@ -40,7 +40,7 @@ def main() -> None:
     columns, prefix = env.get("DATAVERSE_COLUMNS"), env.get("DATAVERSE_PREFIX", "new")
     app = create_app(
         env.get("DATAVERSE_DB", ":memory:"),
-        additions=tables.additions(Path(columns), prefix) if columns else None,
+        additions=tables.read_additions(Path(columns), prefix) if columns else None,
         limits=Limits() if _is_on(env.get("DATAVERSE_LIMITS", "off")) else None,
     )
     uvicorn.run(

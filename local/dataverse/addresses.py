@@ -44,15 +44,15 @@ class Address:
     def find(self, store: Store) -> str | None:
         if self.key is None:
             return self.id if self.id and store.get(self.table, self.id) else None
-        return store.id_by_key(self.table, self.key, self.key_values)
+        return store.find_id(self.table, self.key, self.key_values)
 
-    def absent(self) -> Refusal:
+    def build_not_found(self) -> Refusal:
         if self.key is None:
             return refusals.no_row(self.table.name, str(self.id))
         return refusals.no_row_with_key(self.table.name)
 
 
-def split(resource: str) -> Segment:
+def parse_segment(resource: str) -> Segment:
     """The first segment of a path. A bracket inside a quoted key value closes nothing."""
     name = re.match(r"[^(/]*", resource)
     end = name.end() if name else 0
@@ -71,23 +71,25 @@ def split(resource: str) -> Segment:
     raise refusals.bad_query("Bad Request - Error in query syntax.")
 
 
-def table_of(catalog: Catalog, entity_set: str) -> Table:
+def find_table(catalog: Catalog, entity_set: str) -> Table:
     table = catalog.by_set.get(entity_set)
     if table is None:
         raise refusals.no_resource(entity_set)
     return table
 
 
-def address(table: Table, text: str) -> Address:
+def parse_address(table: Table, text: str) -> Address:
     """The key in the brackets: a bare GUID, the primary key by name, or an alternate key."""
     if is_guid(text.strip()):
-        return Address(table, guid(text.strip()), None, {})
-    pairs = _pairs(table, text)
+        return Address(table, normalize_guid(text.strip()), None, {})
+    pairs = _parse_pairs(table, text)
     if set(pairs) == {table.primary_id} and is_guid(pairs[table.primary_id]):
-        return Address(table, guid(pairs[table.primary_id]), None, {})
+        return Address(table, normalize_guid(pairs[table.primary_id]), None, {})
     for key in table.keys:
         if set(pairs) == set(table.key_properties(key)):
-            values = {name: _key_value(table, name, literal) for name, literal in pairs.items()}
+            values = {
+                name: _parse_key_value(table, name, literal) for name, literal in pairs.items()
+            }
             return Address(table, None, key, values)
     raise refusals.bad_key(table.name)
 
@@ -96,11 +98,11 @@ def is_guid(text: str) -> bool:
     return GUID.fullmatch(text) is not None
 
 
-def guid(text: str) -> str:
+def normalize_guid(text: str) -> str:
     return str(UUID(text))
 
 
-def _pairs(table: Table, text: str) -> dict[str, str]:
+def _parse_pairs(table: Table, text: str) -> dict[str, str]:
     pairs: dict[str, str] = {}
     position = 0
     while position < len(text):
@@ -112,7 +114,7 @@ def _pairs(table: Table, text: str) -> dict[str, str]:
     return pairs
 
 
-def _key_value(table: Table, name: str, literal: str) -> Any:
+def _parse_key_value(table: Table, name: str, literal: str) -> Any:
     column: Column = table.properties[name]
     if column.edm == "Edm.String" and len(literal) > 1 and literal[0] == literal[-1] == "'":
         value = literal[1:-1].replace("''", "'")
@@ -120,7 +122,7 @@ def _key_value(table: Table, name: str, literal: str) -> Any:
             raise refusals.bad_query("Bad Request - Error in query syntax.")
         return value
     if column.edm == "Edm.Guid" and is_guid(literal):
-        return guid(literal)
+        return normalize_guid(literal)
     if column.edm in ("Edm.Int32", "Edm.Decimal") and re.fullmatch(r"-?\d+(\.\d+)?", literal):
         return float(literal) if "." in literal else int(literal)
     raise refusals.bad_key(table.name)

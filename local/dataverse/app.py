@@ -38,7 +38,7 @@ def create_app(
     organization: Organization | None = None,
     limits: Limits | None = None,
     clock: Callable[[], float] = time.monotonic,
-    takes: Callable[[Call], float] = lambda call: 0.0,
+    execution_seconds: Callable[[Call], float] = lambda call: 0.0,
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     feed: httpx.AsyncBaseTransport | None = None,
 ) -> Gate:
@@ -50,37 +50,39 @@ def create_app(
     """
     catalog = tables.load(additions)
     world = World(catalog, Store(database), now, new_id, organization or Organization())
-    beginning = dict(catalog.data)
-    setup.begin(world)
+    initial_definitions = dict(catalog.data)
+    setup.initialize(world)
     protection = Protection(limits, clock)
     feeds = Feeds(feed)
 
-    async def data(request: Request) -> Response:
+    async def answer_data(request: Request) -> Response:
         refused = protection.admit()
         if refused is not None:
-            return _response(refused, protection.headers())
+            return _build_response(refused, protection.build_headers())
         seconds = 0.0
         try:
-            call = await _call(request)
-            seconds = takes(call)
+            call = await _read_call(request)
+            seconds = execution_seconds(call)
             if seconds:
                 await sleep(seconds)
             version = request.path_params["version"]
-            virtual = provider.virtual_of(world, call) if version in VERSIONS else None
+            virtual = provider.find_virtual_table(world, call) if version in VERSIONS else None
             if virtual is not None:
                 reply = await provider.answer(world, call, virtual, feeds)
             else:
                 reply = _answer(world, version, call)
         finally:
-            protection.done(seconds)
-        return _response(reply, protection.headers())
+            protection.finish(seconds)
+        return _build_response(reply, protection.build_headers())
 
-    def renew() -> None:
+    def reset_world() -> None:
         world.store.clear()
-        setup.again(world, beginning)
+        setup.reset(world, initial_definitions)
 
-    async def unknown(request: Request, _error: Exception) -> Response:
-        return _response(refusals.no_http_resource(str(request.url.replace(query=""))).reply())
+    async def answer_unknown(request: Request, _error: Exception) -> Response:
+        return _build_response(
+            refusals.no_http_resource(str(request.url.replace(query=""))).build_reply()
+        )
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -90,10 +92,10 @@ def create_app(
 
     inner = Starlette(
         routes=[
-            *control.routes(world, protection, lambda: gate, renew),
-            Route("/api/data/{version}/{rest:path}", data, methods=METHODS),
+            *control.build_routes(world, protection, lambda: gate, reset_world),
+            Route("/api/data/{version}/{rest:path}", answer_data, methods=METHODS),
         ],
-        exception_handlers={404: unknown},
+        exception_handlers={404: answer_unknown},
         lifespan=lifespan,
     )
     gate = Gate(inner, world.store.close)
@@ -102,19 +104,19 @@ def create_app(
 
 def _answer(world: World, version: str, call: Call) -> Reply:
     if version not in VERSIONS:
-        return refusals.no_http_resource(f"{call.root}/{call.path}").reply()
+        return refusals.no_http_resource(f"{call.root}/{call.path}").build_reply()
     if call.resource == "$batch" and call.method == "POST":
         return batch.answer(world, call)
     return router.answer(world, call)
 
 
-async def _call(request: Request) -> Call:
+async def _read_call(request: Request) -> Call:
     """The path stays encoded until its keys are read, or an encoded slash would split it."""
     prefix = f"/api/data/{request.path_params['version']}"
-    whole = request.scope.get("raw_path") or request.scope["path"].encode()
+    raw_path = request.scope.get("raw_path") or request.scope["path"].encode()
     return Call(
         method=request.method,
-        path=whole.decode("ascii", "replace").partition("?")[0].removeprefix(prefix).lstrip("/"),
+        path=raw_path.decode("ascii", "replace").partition("?")[0].removeprefix(prefix).lstrip("/"),
         query=request.scope["query_string"].decode("ascii", "replace"),
         headers={name.lower(): value for name, value in request.headers.items()},
         body=await request.body(),
@@ -122,6 +124,10 @@ async def _call(request: Request) -> Call:
     )
 
 
-def _response(reply: Reply, told: Mapping[str, str] | None = None) -> Response:
-    headers = {**reply.all_headers(), "x-ms-service-request-id": str(uuid4()), **(told or {})}
-    return Response(reply.content(), reply.status, headers)
+def _build_response(reply: Reply, extra_headers: Mapping[str, str] | None = None) -> Response:
+    headers = {
+        **reply.build_headers(),
+        "x-ms-service-request-id": str(uuid4()),
+        **(extra_headers or {}),
+    }
+    return Response(reply.encode(), reply.status, headers)

@@ -17,7 +17,7 @@ from local.dataverse import refusals, router
 from local.dataverse.wire import Call, Refusal, Reply
 from local.dataverse.world import World
 
-MOST = 1000
+MAX_REQUESTS = 1000
 CRLF = b"\r\n"
 BOUNDARY = re.compile(r'boundary=(?:"([^"]+)"|([^";\s]+))', re.IGNORECASE)
 ROOT = re.compile(r"^(?:https?://[^/]+)?/?api/data/v9\.\d+/")
@@ -45,30 +45,32 @@ class ChangeSet:
 
 def answer(world: World, call: Call) -> Reply:
     try:
-        steps = list(_steps(call))
-        _check(steps)
+        steps = list(_parse_steps(call))
+        _check_size(steps)
     except Refusal as refusal:
-        return refusal.reply()
-    go_on = "odata.continue-on-error" in call.preferences
+        return refusal.build_reply()
+    continue_on_error = "odata.continue-on-error" in call.preferences
     boundary = f"batchresponse_{uuid4()}"
     parts: list[bytes] = []
     status = 200
     for step in steps:
-        code, part = _single(world, step) if isinstance(step, Request) else _change_set(world, step)
+        code, part = (
+            _run_request(world, step) if isinstance(step, Request) else _run_change_set(world, step)
+        )
         parts.append(part)
-        if code >= 400 and not go_on:
+        if code >= 400 and not continue_on_error:
             status = code
             break
     headers = {"Content-Type": f"multipart/mixed; boundary={boundary}"}
-    return Reply(status, raw=_multipart(boundary, parts), headers=headers)
+    return Reply(status, raw=_format_multipart(boundary, parts), headers=headers)
 
 
-def _single(world: World, request: Request) -> tuple[int, bytes]:
+def _run_request(world: World, request: Request) -> tuple[int, bytes]:
     reply = router.answer(world, request.call)
-    return reply.status, _part(reply, request.content_id)
+    return reply.status, _format_part(reply, request.content_id)
 
 
-def _change_set(world: World, change_set: ChangeSet) -> tuple[int, bytes]:
+def _run_change_set(world: World, change_set: ChangeSet) -> tuple[int, bytes]:
     """All of it or nothing; the reply of a failed one is the error alone."""
     log: deque[dict[str, object]] = deque()
     addresses: dict[str, str] = {}
@@ -76,24 +78,24 @@ def _change_set(world: World, change_set: ChangeSet) -> tuple[int, bytes]:
     try:
         with world.store.transaction():
             for request in change_set.requests:
-                call = _resolved(request.call, addresses)
+                call = _resolve_references(request.call, addresses)
                 reply = router.answer(replace(world, log=log), call)
                 if reply.status >= 400:
-                    raise _Failed(reply, request.content_id)
+                    raise _ChangeSetFailed(reply, request.content_id)
                 if request.content_id and "OData-EntityId" in reply.headers:
                     addresses[request.content_id] = reply.headers["OData-EntityId"]
-                parts.append(_part(reply, request.content_id))
+                parts.append(_format_part(reply, request.content_id))
     except Refusal as refusal:
-        return refusal.status, _part(refusal.reply(), None)
-    except _Failed as failed:
-        return failed.reply.status, _part(failed.reply, failed.content_id)
+        return refusal.status, _format_part(refusal.build_reply(), None)
+    except _ChangeSetFailed as failed:
+        return failed.reply.status, _format_part(failed.reply, failed.content_id)
     world.log.extend(log)
     boundary = f"changesetresponse_{uuid4()}"
     head = f"Content-Type: multipart/mixed; boundary={boundary}\r\n\r\n".encode()
-    return 200, head + _multipart(boundary, parts)
+    return 200, head + _format_multipart(boundary, parts)
 
 
-class _Failed(Exception):
+class _ChangeSetFailed(Exception):
     """Leaves the transaction, so that it rolls back."""
 
     def __init__(self, reply: Reply, content_id: str | None) -> None:
@@ -102,11 +104,11 @@ class _Failed(Exception):
         self.content_id = content_id
 
 
-def _steps(call: Call) -> Iterator[Request | ChangeSet]:
-    for part in _parts(call.headers.get("content-type", ""), call.body):
+def _parse_steps(call: Call) -> Iterator[Request | ChangeSet]:
+    for part in _parse_parts(call.headers.get("content-type", ""), call.body):
         if part.headers.get("content-type", "").startswith("multipart/mixed"):
-            inner = _parts(part.headers["content-type"], part.body)
-            requests = [_request(call, one) for one in inner]
+            inner = _parse_parts(part.headers["content-type"], part.body)
+            requests = [_parse_request(call, inner_part) for inner_part in inner]
             for request in requests:
                 if request.call.method == "GET":
                     raise refusals.bad_query(
@@ -114,44 +116,47 @@ def _steps(call: Call) -> Iterator[Request | ChangeSet]:
                         "Requests in change sets only support the HTTP methods 'POST', 'PUT', "
                         "'DELETE', and 'PATCH'."
                     )
-            named = [request.content_id for request in requests if request.content_id]
-            if len(set(named)) != len(named):
+            content_ids = [request.content_id for request in requests if request.content_id]
+            if len(set(content_ids)) != len(content_ids):
                 raise refusals.bad_query("A Content-ID is found more than once in a change set.")
             yield ChangeSet(requests)
         else:
-            yield _request(call, part)
+            yield _parse_request(call, part)
 
 
-def _check(steps: list[Request | ChangeSet]) -> None:
+def _check_size(steps: list[Request | ChangeSet]) -> None:
     requests = sum(1 if isinstance(step, Request) else len(step.requests) for step in steps)
-    if requests > MOST:
+    if requests > MAX_REQUESTS:
         raise refusals.bad_query(
             "The current batch message contains too many parts. Only batch messages with a "
-            f"maximum number of '{MOST}' query operations and change sets are allowed."
+            f"maximum number of '{MAX_REQUESTS}' query operations and change sets are allowed."
         )
 
 
-def _parts(content_type: str, body: bytes) -> list[Part]:
+def _parse_parts(content_type: str, body: bytes) -> list[Part]:
     match = BOUNDARY.search(content_type)
     if match is None or not content_type.startswith("multipart/mixed"):
         raise refusals.bad_query("A batch needs Content-Type: multipart/mixed with a boundary.")
-    mark = b"--" + (match[1] or match[2]).encode()
-    _, *sections = (CRLF + body).split(CRLF + mark)
+    delimiter = b"--" + (match[1] or match[2]).encode()
+    _, *sections = (CRLF + body).split(CRLF + delimiter)
     if not sections or not sections[-1].startswith(b"--"):
         # Lines that end in LF alone are not seen as lines, so the boundary is never found:
         # https://learn.microsoft.com/troubleshoot/power-platform/power-apps/dataverse/web-api-client-errors
         raise refusals.bad_payload("$batch", "Stream was not readable.")
-    return [Part(*_message(section.lstrip(b" \t").removeprefix(CRLF))) for section in sections[:-1]]
+    return [
+        Part(*_parse_message(section.lstrip(b" \t").removeprefix(CRLF)))
+        for section in sections[:-1]
+    ]
 
 
-def _message(text: bytes) -> tuple[dict[str, str], bytes]:
+def _parse_message(text: bytes) -> tuple[dict[str, str], bytes]:
     head, _, body = text.partition(CRLF + CRLF)
     lines = head.decode("utf-8", "replace").split("\r\n")
     pairs = (line.partition(":") for line in lines if line)
     return {name.strip().lower(): value.strip() for name, _, value in pairs}, body
 
 
-def _request(outer: Call, part: Part) -> Request:
+def _parse_request(outer: Call, part: Part) -> Request:
     if not part.headers.get("content-type", "").startswith("application/http"):
         raise refusals.bad_query("A part of a batch needs Content-Type: application/http.")
     line, _, rest = part.body.lstrip().partition(CRLF)
@@ -159,7 +164,7 @@ def _request(outer: Call, part: Part) -> Request:
     if len(words) != 3 or b"\n" in line:
         raise refusals.bad_payload("$batch", "Stream was not readable.")
     method, url, _ = words
-    headers, body = _message(rest) if not rest.startswith(CRLF) else ({}, rest[2:])
+    headers, body = _parse_message(rest) if not rest.startswith(CRLF) else ({}, rest[2:])
     inherited = {name: outer.headers[name] for name in INHERITED if name in outer.headers}
     path, _, query = ROOT.sub("", url).lstrip("/").partition("?")
     if path == "$batch":
@@ -170,40 +175,42 @@ def _request(outer: Call, part: Part) -> Request:
     )
 
 
-def _resolved(call: Call, addresses: dict[str, str]) -> Call:
+def _resolve_references(call: Call, addresses: dict[str, str]) -> Call:
     """`$1` in the URL or as a reference in the body means the row made under Content-ID 1."""
 
-    def meant(reference: re.Match[str]) -> str:
+    def resolve(reference: re.Match[str]) -> str:
         if reference[1] not in addresses:
             raise refusals.bad_query(
                 f"Content-ID Reference: '${reference[1]}' does not exist in the batch context."
             )
         return ROOT.sub("", addresses[reference[1]])
 
-    path = REFERENCE.sub(meant, call.path, count=1) if call.path.startswith("$") else call.path
+    path = REFERENCE.sub(resolve, call.path, count=1) if call.path.startswith("$") else call.path
     if b"$" not in call.body:
         return replace(call, path=path)
-    payload = router.body_of(call, path)
+    payload = router.read_body(call, path)
     for name, value in payload.items():
         if name.endswith(("@odata.bind", "@odata.id")) and isinstance(value, str):
-            whole = REFERENCE.fullmatch(value)
-            payload[name] = meant(whole) if whole else value
+            match = REFERENCE.fullmatch(value)
+            payload[name] = resolve(match) if match else value
     return replace(call, path=path, body=json.dumps(payload).encode())
 
 
-def _part(reply: Reply, content_id: str | None) -> bytes:
+def _format_part(reply: Reply, content_id: str | None) -> bytes:
     outer = {"Content-Type": "application/http", "Content-Transfer-Encoding": "binary"}
     if content_id is not None:
         outer["Content-ID"] = content_id
     status = f"HTTP/1.1 {reply.status} {HTTPStatus(reply.status).phrase}\r\n"
-    head = _lines(outer) + "\r\n" + status + _lines(reply.all_headers()) + "\r\n"
-    return head.encode() + reply.content()
+    head = (
+        _format_headers(outer) + "\r\n" + status + _format_headers(reply.build_headers()) + "\r\n"
+    )
+    return head.encode() + reply.encode()
 
 
-def _lines(headers: dict[str, str]) -> str:
+def _format_headers(headers: dict[str, str]) -> str:
     return "".join(f"{name}: {value}\r\n" for name, value in headers.items())
 
 
-def _multipart(boundary: str, parts: list[bytes]) -> bytes:
-    mark = f"--{boundary}".encode()
-    return b"".join(mark + CRLF + part + CRLF for part in parts) + mark + b"--" + CRLF
+def _format_multipart(boundary: str, parts: list[bytes]) -> bytes:
+    delimiter = f"--{boundary}".encode()
+    return b"".join(delimiter + CRLF + part + CRLF for part in parts) + delimiter + b"--" + CRLF

@@ -38,7 +38,7 @@ class Child:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class MappedResource:
     table: str
     fhir_id: str
     columns: Values
@@ -47,23 +47,28 @@ class Rows:
     children: list[Child]
 
 
-def rows_of(resource: Values) -> Rows:
+def map_resource(resource: Values) -> MappedResource:
     kind = resource["resourceType"]
     meta = resource.get("meta", {})
-    books = {
+    version_columns = {
         "msemr_azurefhirid": resource["id"],
         "msemr_azurefhirversion": meta.get("versionId"),
         "msemr_azurefhirlastupdatedon": meta.get("lastUpdated"),
     }
-    columns, links = _MAKERS[kind](resource)
+    columns, links = _MAPPERS[kind](resource)
     root = {name: value for name, value in resource.items() if name not in ("identifier", "link")}
-    children = [*_identifiers(resource), *_links(resource)] if kind == "Patient" else []
-    return Rows(
-        TABLES[kind], resource["id"], {**books, **columns}, links, _references(root), children
+    children = [*_map_identifiers(resource), *_map_links(resource)] if kind == "Patient" else []
+    return MappedResource(
+        TABLES[kind],
+        resource["id"],
+        {**version_columns, **columns},
+        links,
+        _list_references(root),
+        children,
     )
 
 
-def _person(resource: Values) -> tuple[Values, dict[str, str]]:
+def _map_person(resource: Values) -> tuple[Values, dict[str, str]]:
     names = sorted(resource.get("name", []), key=lambda name: name.get("use") != "usual")
     name = names[0] if names else {}
     home: Values = next(iter(resource.get("address", [])), {})
@@ -73,7 +78,7 @@ def _person(resource: Values) -> tuple[Values, dict[str, str]]:
         "firstname": next(iter(name.get("given", [])), None),
         "lastname": name.get("family"),
         "gendercode": GENDERS.get(resource.get("gender", "")),
-        "birthdate": resource.get("birthDate") if _is_day(resource) else None,
+        "birthdate": resource.get("birthDate") if _has_full_birth_date(resource) else None,
         "address1_line1": lines[0] if lines else None,
         "address1_city": home.get("city"),
         "address1_stateorprovince": home.get("state"),
@@ -81,38 +86,38 @@ def _person(resource: Values) -> tuple[Values, dict[str, str]]:
         "address1_country": home.get("country"),
     }
     links = {}
-    doctors = [one["reference"] for one in resource.get("generalPractitioner", [])]
-    if doctors and doctors[0].startswith("Practitioner/"):
-        links["msemr_GeneralPractioner@odata.bind"] = doctors[0]
+    references = [reference["reference"] for reference in resource.get("generalPractitioner", [])]
+    if references and references[0].startswith("Practitioner/"):
+        links["msemr_GeneralPractioner@odata.bind"] = references[0]
     if "reference" in resource.get("managingOrganization", {}):
         reference = resource["managingOrganization"]["reference"]
         links["msemr_ManagingOrganization@odata.bind"] = reference
     return columns, links
 
 
-def _is_day(resource: Values) -> bool:
+def _has_full_birth_date(resource: Values) -> bool:
     return DAY.fullmatch(resource.get("birthDate", "")) is not None
 
 
-def _organization(resource: Values) -> tuple[Values, dict[str, str]]:
+def _map_organization(resource: Values) -> tuple[Values, dict[str, str]]:
     return {"name": resource.get("name")}, {}
 
 
-def _related(resource: Values) -> tuple[Values, dict[str, str]]:
+def _map_related_person(resource: Values) -> tuple[Values, dict[str, str]]:
     name: Values = next(iter(resource.get("name", [])), {})
-    told = " ".join([*name.get("given", []), name.get("family", "")]).strip()
-    return {"msemr_name": told}, {"msemr_Patient@odata.bind": resource["patient"]["reference"]}
+    full_name = " ".join([*name.get("given", []), name.get("family", "")]).strip()
+    return {"msemr_name": full_name}, {"msemr_Patient@odata.bind": resource["patient"]["reference"]}
 
 
-_MAKERS = {
-    "Patient": _person,
-    "Practitioner": _person,
-    "Organization": _organization,
-    "RelatedPerson": _related,
+_MAPPERS = {
+    "Patient": _map_person,
+    "Practitioner": _map_person,
+    "Organization": _map_organization,
+    "RelatedPerson": _map_related_person,
 }
 
 
-def _identifiers(resource: Values) -> list[Child]:
+def _map_identifiers(resource: Values) -> list[Child]:
     return [
         Child(
             "Patient.identifier",
@@ -120,41 +125,43 @@ def _identifiers(resource: Values) -> list[Child]:
             "msemr_Assignee",
             ("msemr_identifiersystem", "msemr_value"),
             {
-                "msemr_identifiersystem": one.get("system"),
-                "msemr_value": one.get("value"),
-                "msemr_type": _identifier_type(one),
+                "msemr_identifiersystem": identifier.get("system"),
+                "msemr_value": identifier.get("value"),
+                "msemr_type": _find_identifier_type(identifier),
             },
         )
-        for one in resource.get("identifier", [])
+        for identifier in resource.get("identifier", [])
     ]
 
 
-def _identifier_type(identifier: Values) -> int | None:
+def _find_identifier_type(identifier: Values) -> int | None:
     codes = [coding.get("code") for coding in identifier.get("type", {}).get("coding", [])]
     return next((IDENTIFIER_TYPES[code] for code in codes if code in IDENTIFIER_TYPES), None)
 
 
-def _links(resource: Values) -> list[Child]:
+def _map_links(resource: Values) -> list[Child]:
     return [
         Child(
             "Patient.link",
             "msemr_contactlink",
             "msemr_Patient",
             ("msemr_name",),
-            {"msemr_name": f"{one['type']} {one['other']['reference']}"[:100]},
-            {"msemr_Link@odata.bind": one["other"]["reference"]},
-            {"msemr_LinkType": (LINK_TYPE, one["type"])},
+            {"msemr_name": f"{link['type']} {link['other']['reference']}"[:100]},
+            {"msemr_Link@odata.bind": link["other"]["reference"]},
+            {"msemr_LinkType": (LINK_TYPE, link["type"])},
         )
-        for one in resource.get("link", [])
+        for link in resource.get("link", [])
     ]
 
 
-def _references(value: Any) -> list[str]:
+def _list_references(value: Any) -> list[str]:
     """Every literal reference, but those to resources contained in this one."""
     if isinstance(value, list):
-        return [reference for item in value for reference in _references(item)]
+        return [reference for item in value for reference in _list_references(item)]
     if not isinstance(value, dict):
         return []
-    own = value.get("reference")
-    mine = [own] if isinstance(own, str) and not own.startswith("#") else []
-    return mine + [reference for item in value.values() for reference in _references(item)]
+    reference = value.get("reference")
+    references = [reference] if isinstance(reference, str) and not reference.startswith("#") else []
+    return references + [
+        reference for item in value.values() for reference in _list_references(item)
+    ]

@@ -10,7 +10,7 @@ from math import isfinite
 from typing import Any
 
 from local.dataverse import refusals
-from local.dataverse.addresses import guid, is_guid
+from local.dataverse.addresses import is_guid, normalize_guid
 from local.dataverse.rows import Values
 from local.dataverse.tables import CHOICES, Column, Table
 from local.dataverse.wire import Refusal
@@ -26,35 +26,35 @@ DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 INSTANT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:\d{2})")
 
 
-def values_of(table: Table, payload: Values, resolve: Resolve) -> Values:
+def parse_values(table: Table, payload: Values, resolve: Resolve) -> Values:
     """Everything the payload sets, by property name. Nothing is written when one part is wrong."""
     values: Values = {}
     for name, given in payload.items():
         if name.endswith("@odata.bind"):
-            values.update(_bound(table, name.removesuffix("@odata.bind"), given, resolve))
+            values.update(_parse_bind(table, name.removesuffix("@odata.bind"), given, resolve))
         elif "@" in name:
             continue  # other annotations, @odata.type among them, set nothing
         elif name in table.columns and not table.columns[name].is_lookup:
-            values.update(_plain(table, table.columns[name], given))
+            values.update(_parse_column(table, table.columns[name], given))
         elif name in table.navigations:
-            values.update(_related(table, name, given))
+            values.update(_parse_navigation(table, name, given))
         else:
-            raise _unknown(table, name)
+            raise _refuse_unknown(table, name)
     return values
 
 
-def _plain(table: Table, column: Column, given: Any) -> Values:
+def _parse_column(table: Table, column: Column, given: Any) -> Values:
     if column.name not in table.properties:
-        raise _undeclared(table, column.name)
+        raise _refuse_undeclared(table, column.name)
     if column.read_only:
         # Columns that are not valid for create or update are ignored, not refused.
         return {}
     if given is None and column.type in ("State", "Status"):
         raise refusals.cannot_be_null(column.name)
-    return {column.name: None if given is None else _value(table, column, given)}
+    return {column.name: None if given is None else _check_value(table, column, given)}
 
 
-def _bound(table: Table, navigation: str, given: Any, resolve: Resolve) -> Values:
+def _parse_bind(table: Table, navigation: str, given: Any, resolve: Resolve) -> Values:
     """`<navigation property>@odata.bind`: case sensitive, and null disassociates.
 
     https://learn.microsoft.com/power-apps/developer/data-platform/webapi/associate-disassociate-entities-using-web-api
@@ -71,7 +71,7 @@ def _bound(table: Table, navigation: str, given: Any, resolve: Resolve) -> Value
     if column.read_only:
         return {}
     if given is None:
-        return _reference(column, None, None)
+        return _build_lookup(column, None, None)
     if not isinstance(given, str):
         raise refusals.bad_payload(
             table.entity_set, f"The annotation 'odata.bind' of '{navigation}' must be a URL."
@@ -82,30 +82,30 @@ def _bound(table: Table, navigation: str, given: Any, resolve: Resolve) -> Value
             table.entity_set,
             f"The URL of '{navigation}' must name a row of type 'Microsoft.Dynamics.CRM.{target}'.",
         )
-    return _reference(column, target, row_id)
+    return _build_lookup(column, target, row_id)
 
 
-def _related(table: Table, navigation: str, given: Any) -> Values:
+def _parse_navigation(table: Table, navigation: str, given: Any) -> Values:
     """A navigation property by itself: null disassociates, an object would be a deep insert."""
     if given is None:
         column, _ = table.navigations[navigation]
-        return {} if column.read_only else _reference(column, None, None)
+        return {} if column.read_only else _build_lookup(column, None, None)
     if isinstance(given, dict):
         raise refusals.not_offered("creating related rows in the same payload")
     raise refusals.lookup_as_column()
 
 
-def _reference(column: Column, target: str | None, row_id: str | None) -> Values:
+def _build_lookup(column: Column, target: str | None, row_id: str | None) -> Values:
     return {column.property_name: row_id, column.property_name + TARGET: target}
 
 
-def _unknown(table: Table, name: str) -> Refusal:
+def _refuse_unknown(table: Table, name: str) -> Refusal:
     if name in table.properties or name in table.columns:
         return refusals.lookup_as_column()
-    return _undeclared(table, name)
+    return _refuse_undeclared(table, name)
 
 
-def _undeclared(table: Table, name: str) -> Refusal:
+def _refuse_undeclared(table: Table, name: str) -> Refusal:
     return refusals.bad_payload(
         table.entity_set,
         f"The property '{name}' does not exist on type 'Microsoft.Dynamics.CRM.{table.name}'. "
@@ -113,28 +113,28 @@ def _undeclared(table: Table, name: str) -> Refusal:
     )
 
 
-def _value(table: Table, column: Column, given: Any) -> Any:
+def _check_value(table: Table, column: Column, given: Any) -> Any:
     edm = column.edm
     if edm == "Edm.String" and isinstance(given, str):
-        return _text(table, column, given)
+        return _check_text(table, column, given)
     if edm == "Edm.Boolean" and isinstance(given, bool):
         return given
     if edm in ("Edm.Int32", "Edm.Int64") and type(given) is int:
-        return _whole(table, column, given)
+        return _check_integer(table, column, given)
     if edm in ("Edm.Double", "Edm.Decimal") and type(given) in (int, float) and isfinite(given):
-        return _rounded(column, _in_range(table, column, given, whole=False))
+        return _round_decimal(column, _check_range(table, column, given, whole=False))
     if edm == "Edm.Guid" and isinstance(given, str) and is_guid(given):
-        return guid(given)
+        return normalize_guid(given)
     if edm == "Edm.Binary" and isinstance(given, str):
         return given
     if edm == "Edm.Date" and isinstance(given, str) and DATE.fullmatch(given):
-        return _day(table, column, given)
+        return _check_date(table, column, given)
     if edm == "Edm.DateTimeOffset" and isinstance(given, str) and INSTANT.fullmatch(given):
-        return _instant(table, column, given)
-    raise _not_a(table, column, given)
+        return _check_instant(table, column, given)
+    raise _refuse_type(table, column, given)
 
 
-def _not_a(table: Table, column: Column, given: Any) -> Refusal:
+def _refuse_type(table: Table, column: Column, given: Any) -> Refusal:
     return refusals.bad_payload(
         table.entity_set,
         f"Cannot convert the literal '{given}' of '{column.name}' to the expected type "
@@ -142,7 +142,7 @@ def _not_a(table: Table, column: Column, given: Any) -> Refusal:
     )
 
 
-def _text(table: Table, column: Column, given: str) -> str | None:
+def _check_text(table: Table, column: Column, given: str) -> str | None:
     try:
         # .NET counts UTF-16 code units, so a character outside the BMP takes two places.
         units = len(given.encode("utf-16-le")) // 2
@@ -155,27 +155,27 @@ def _text(table: Table, column: Column, given: str) -> str | None:
     return given or None  # Dataverse keeps no empty text: it reads back as null
 
 
-def _whole(table: Table, column: Column, given: int) -> int:
+def _check_integer(table: Table, column: Column, given: int) -> int:
     low, high = INT64 if column.edm == "Edm.Int64" else INT32
     if not low <= given <= high:
-        raise _not_a(table, column, given)
+        raise _refuse_type(table, column, given)
     if column.type == "Picklist":
         accepted = [option.value for option in column.options]
         if given not in accepted:
             raise refusals.outside_choice(table.name, column.name, given, accepted)
     if column.type not in CHOICES:
-        _in_range(table, column, given, whole=True)
+        _check_range(table, column, given, whole=True)
     return given
 
 
-def _in_range(table: Table, column: Column, given: float, *, whole: bool) -> float:
+def _check_range(table: Table, column: Column, given: float, *, whole: bool) -> float:
     low, high = column.minimum, column.maximum
     if (low is not None and given < low) or (high is not None and given > high):
         raise refusals.outside_range(table.name, column.name, given, whole=whole)
     return given
 
 
-def _rounded(column: Column, given: float) -> float:
+def _round_decimal(column: Column, given: float) -> float:
     """Places beyond the column's precision are lost, without a word."""
     if column.precision is None:
         return given
@@ -183,31 +183,31 @@ def _rounded(column: Column, given: float) -> float:
     return float(Decimal(str(given)).quantize(place, ROUND_HALF_UP))
 
 
-def _day(table: Table, column: Column, given: str) -> str:
+def _check_date(table: Table, column: Column, given: str) -> str:
     try:
         day = date.fromisoformat(given)
     except ValueError as error:
-        raise _not_a(table, column, given) from error
+        raise _refuse_type(table, column, given) from error
     if day < EARLIEST:
         raise refusals.date_too_early(given)
     return day.isoformat()
 
 
-def _instant(table: Table, column: Column, given: str) -> str:
+def _check_instant(table: Table, column: Column, given: str) -> str:
     try:
-        instant = stamp_of(given)
+        instant = parse_instant(given)
     except (ValueError, OverflowError) as error:
-        raise _not_a(table, column, given) from error
+        raise _refuse_type(table, column, given) from error
     if instant.date() < EARLIEST:
         raise refusals.date_too_early(given)
-    return stamp(instant)
+    return format_instant(instant)
 
 
-def stamp_of(text: str) -> datetime:
+def parse_instant(text: str) -> datetime:
     # Seven digits of a second are legal in OData; Python 3.11 reads six and drops the rest.
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
-def stamp(instant: datetime) -> str:
+def format_instant(instant: datetime) -> str:
     """Dataverse keeps whole seconds: the fraction is gone when the row is read back."""
     return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

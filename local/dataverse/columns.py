@@ -8,25 +8,27 @@ from typing import Any
 from local.dataverse import refusals
 
 PREFIX = "Microsoft.Dynamics.CRM."
-PLAIN = frozenset(("String", "Memo", "Integer", "Decimal", "Boolean", "DateTime", "Picklist"))
-LONGEST = {"String": 4000, "Memo": 1_048_576}
+CREATABLE_TYPES = frozenset(
+    ("String", "Memo", "Integer", "Decimal", "Boolean", "DateTime", "Picklist")
+)
+MAX_LENGTHS = {"String": 4000, "Memo": 1_048_576}
 BEHAVIORS = ("UserLocal", "DateOnly", "TimeZoneIndependent")
 
 Body = Mapping[str, Any]
 
 
-def column_of(body: Body, *, virtual: bool) -> tuple[str, dict[str, Any]]:
+def parse_column(body: Body, *, virtual: bool) -> tuple[str, dict[str, Any]]:
     """Name and definition. `target` is in the body of a lookup, which has a relationship."""
     kind = str(body.get("@odata.type")).removeprefix("#").removeprefix(PREFIX)
     type_ = kind.removesuffix("AttributeMetadata")
     schema = body.get("SchemaName")
-    if type_ not in ({"Lookup"} if "target" in body else PLAIN) or kind == type_:
+    if type_ not in ({"Lookup"} if "target" in body else CREATABLE_TYPES) or kind == type_:
         raise refusals.bad_payload(
             "EntityDefinitions", f"A type named '{body.get('@odata.type')}' cannot be used here."
         )
     if not isinstance(schema, str):
         raise refusals.bad_argument("A column must have a SchemaName.")
-    data = {"type": type_, "schemaName": schema, "label": label_of(body, schema)}
+    data = {"type": type_, "schemaName": schema, "label": find_label(body, schema)}
     external = body.get("ExternalName")
     if virtual and not external:
         raise refusals.bad_argument(f"External Name property required for '{schema.lower()}'.")
@@ -34,19 +36,19 @@ def column_of(body: Body, *, virtual: bool) -> tuple[str, dict[str, Any]]:
         raise refusals.bad_argument(f"External Name must be null for '{schema.lower()}'.")
     if external:
         data["external"] = external
-    return schema.lower(), data | _details(type_, schema, body)
+    return schema.lower(), data | _parse_details(type_, schema, body)
 
 
-def label_of(body: Body, otherwise: str) -> str:
+def find_label(body: Body, default: str) -> str:
     labels = (body.get("DisplayName") or {}).get("LocalizedLabels") or [{}]
-    return str(labels[0].get("Label") or otherwise)
+    return str(labels[0].get("Label") or default)
 
 
-def _details(type_: str, schema: str, body: Body) -> dict[str, Any]:
+def _parse_details(type_: str, schema: str, body: Body) -> dict[str, Any]:
     match type_:
         case "String" | "Memo":
             length = body.get("MaxLength")
-            if type(length) is not int or not 0 < length <= LONGEST[type_]:
+            if type(length) is not int or not 0 < length <= MAX_LENGTHS[type_]:
                 raise refusals.bad_argument(f"The MaxLength of '{schema}' is not valid.")
             return {"maxLength": length, "format": "text"}
         case "Integer" | "Decimal":
@@ -62,21 +64,21 @@ def _details(type_: str, schema: str, body: Body) -> dict[str, Any]:
             day = body.get("Format") == "DateOnly"
             return {"behavior": behavior, "format": "date" if day else "datetime"}
         case "Boolean" | "Picklist":
-            return {"options": _options(type_, schema, body.get("OptionSet") or {})}
+            return {"options": _parse_options(type_, schema, body.get("OptionSet") or {})}
         case "Lookup":
             target = body["target"]
             return {"targets": [target], "navigation": {target: schema}}
     return {}
 
 
-def _options(type_: str, schema: str, choice: Mapping[str, Any]) -> list[dict[str, Any]]:
-    pair = (choice.get("FalseOption"), choice.get("TrueOption"))
-    options = choice.get("Options") if type_ == "Picklist" else pair
-    listed = [each for each in options or () if each]
-    values = [each.get("Value") for each in listed]
+def _parse_options(type_: str, schema: str, choice: Mapping[str, Any]) -> list[dict[str, Any]]:
+    two_options = (choice.get("FalseOption"), choice.get("TrueOption"))
+    options = choice.get("Options") if type_ == "Picklist" else two_options
+    listed = [option for option in options or () if option]
+    values = [option.get("Value") for option in listed]
     if not listed or len(set(values)) != len(values) or not all(type(v) is int for v in values):
         raise refusals.bad_argument(f"The OptionSet of '{schema}' is not valid.")
     return [
-        {"value": each["Value"], "label": label_of({"DisplayName": each.get("Label")}, "")}
-        for each in listed
+        {"value": option["Value"], "label": find_label({"DisplayName": option.get("Label")}, "")}
+        for option in listed
     ]

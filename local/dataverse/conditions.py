@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from local.dataverse import refusals
-from local.dataverse.addresses import guid, is_guid
-from local.dataverse.checks import stamp, stamp_of
+from local.dataverse.addresses import is_guid, normalize_guid
+from local.dataverse.checks import format_instant, parse_instant
 from local.dataverse.filters import Compare, Function, In, Literal, Logic, Name, Node, Not
 from local.dataverse.tables import Column, Table
 
 Sql = tuple[str, list[Any]]
 
-SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+OPERATORS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 EVERYTHING: Sql = ("1", [])
 
 # Which literals OData lets meet which property type.
-FITTING = {
+LITERAL_KINDS = {
     "Edm.String": {"string"},
     "Edm.Int32": {"number"},
     "Edm.Int64": {"number"},
@@ -30,32 +30,32 @@ FITTING = {
 }
 
 
-def condition(table: Table, node: Node) -> Sql:
+def compile_condition(table: Table, node: Node) -> Sql:
     match node:
         case Logic(operator, left, right):
-            one, two = condition(table, left), condition(table, right)
-            return f"({one[0]} {operator.upper()} {two[0]})", one[1] + two[1]
+            first, second = compile_condition(table, left), compile_condition(table, right)
+            return f"({first[0]} {operator.upper()} {second[0]})", first[1] + second[1]
         case Not(inner):
-            sql, parameters = condition(table, inner)
+            sql, parameters = compile_condition(table, inner)
             return f"NOT ({sql})", parameters
         case Function(function, name, text):
-            return _function(_column(table, name), function, text)
+            return _compile_function(_find_column(table, name), function, text)
         case In(name, values):
-            column = _named(table, name)
-            literals = [_converted(column, value) for value in values]
-            marks = ", ".join("?" for _ in literals)
-            return f"COALESCE({path(column)} IN ({marks}), 0)", literals
+            column = _find_in_column(table, name)
+            literals = [_convert_text(column, value) for value in values]
+            placeholders = ", ".join("?" for _ in literals)
+            return f"COALESCE({build_path(column)} IN ({placeholders}), 0)", literals
         case Compare():
-            return _compare(table, node)
+            return _compile_comparison(table, node)
 
 
-def path(column: Column) -> str:
+def build_path(column: Column) -> str:
     """Where the property sits in the document. The name comes from a table, not from a caller."""
-    place = f"json_extract(body, '$.\"{column.property_name}\"')"
-    return f"fold({place})" if column.edm == "Edm.String" else place
+    expression = f"json_extract(body, '$.\"{column.property_name}\"')"
+    return f"fold({expression})" if column.edm == "Edm.String" else expression
 
 
-def property_of(table: Table, name: str) -> Column:
+def find_property(table: Table, name: str) -> Column:
     if "/" in name:
         raise refusals.not_offered("conditions on the columns of related rows")
     if name not in table.properties:
@@ -63,91 +63,93 @@ def property_of(table: Table, name: str) -> Column:
     return table.properties[name]
 
 
-def _column(table: Table, name: Name) -> Column:
-    return property_of(table, name.name)
+def _find_column(table: Table, name: Name) -> Column:
+    return find_property(table, name.name)
 
 
-def _named(table: Table, name: Name) -> Column:
+def _find_in_column(table: Table, name: Name) -> Column:
     """The `In` function takes the column's name, also for a lookup."""
-    return table.columns.get(name.name) or property_of(table, name.name)
+    return table.columns.get(name.name) or find_property(table, name.name)
 
 
-def _compare(table: Table, node: Compare) -> Sql:
+def _compile_comparison(table: Table, node: Compare) -> Sql:
     left, right = node.left, node.right
     if isinstance(left, Literal):
         raise refusals.bad_query("The left side of a comparison in '$filter' must be a property.")
-    column = _column(table, left)
+    column = _find_column(table, left)
     if isinstance(right, Name):
-        other = _column(table, right)
-        return _signed(node.operator, path(column), path(other)), []
+        other = _find_column(table, right)
+        return _format_comparison(node.operator, build_path(column), build_path(other)), []
     if right.kind == "null":
         if node.operator not in ("eq", "ne"):
             raise refusals.bad_query("null can only be compared with eq and ne.")
-        return f"{path(column)} IS {'NOT ' if node.operator == 'ne' else ''}NULL", []
+        return f"{build_path(column)} IS {'NOT ' if node.operator == 'ne' else ''}NULL", []
     if node.operator == "eq":
         # Never null, as the one below; and unlike that one it can be looked up in an index.
-        return f"{path(column)} IS ?", [_bound(column, right)]
-    return _signed(node.operator, path(column), "?"), [_bound(column, right)]
+        return f"{build_path(column)} IS ?", [_bind_literal(column, right)]
+    return _format_comparison(node.operator, build_path(column), "?"), [
+        _bind_literal(column, right)
+    ]
 
 
-def _signed(operator: str, left: str, right: str) -> str:
+def _format_comparison(operator: str, left: str, right: str) -> str:
     """`ne` also finds rows without a value, and `not` is the exact complement."""
     if operator == "eq":
         return f"COALESCE({left} = {right}, 0)"
     if operator == "ne":
         return f"NOT COALESCE({left} = {right}, 0)"
-    return f"COALESCE({left} {SIGNS[operator]} {right}, 0)"
+    return f"COALESCE({left} {OPERATORS[operator]} {right}, 0)"
 
 
-def _bound(column: Column, literal: Literal) -> Any:
-    if literal.kind not in FITTING[column.edm]:
+def _bind_literal(column: Column, literal: Literal) -> Any:
+    if literal.kind not in LITERAL_KINDS[column.edm]:
         raise refusals.bad_query(
             "A binary operator with incompatible types was detected. Found operand types "
             f"'{column.edm}' and '{literal.kind}' for property '{column.property_name}'."
         )
-    return _stored(column, literal.value)
+    return _encode_value(column, literal.value)
 
 
-def _converted(column: Column, text: str) -> Any:
+def _convert_text(column: Column, text: str) -> Any:
     try:
         if column.edm in ("Edm.Int32", "Edm.Int64"):
             return int(text)
         if column.edm in ("Edm.Decimal", "Edm.Double"):
             return float(text)
-        return _stored(column, text)
+        return _encode_value(column, text)
     except ValueError as error:
         raise refusals.bad_query(
             f"A value of '{column.property_name}' does not have the type '{column.edm}'."
         ) from error
 
 
-def _stored(column: Column, value: Any) -> Any:
+def _encode_value(column: Column, value: Any) -> Any:
     """The literal in the form in which rows keep such a value."""
     if column.edm == "Edm.String":
         return value.casefold()
     if column.edm == "Edm.Guid":
         if not is_guid(value):
             raise refusals.bad_query(f"'{column.property_name}' is compared with a GUID only.")
-        return guid(value)
+        return normalize_guid(value)
     if column.edm == "Edm.DateTimeOffset":
         try:
-            return stamp(stamp_of(value if "T" in value else f"{value}T00:00:00Z"))
+            return format_instant(parse_instant(value if "T" in value else f"{value}T00:00:00Z"))
         except (ValueError, OverflowError) as error:
             raise refusals.bad_query("A date in '$filter' is not a date.") from error
     return value
 
 
-def _function(column: Column, function: str, text: str) -> Sql:
+def _compile_function(column: Column, function: str, text: str) -> Sql:
     if column.edm != "Edm.String":
         raise refusals.bad_query(
             f"No function signature for the function '{function}' matches '{column.edm}'."
         )
-    value, place = text.casefold(), path(column)
+    value, expression = text.casefold(), build_path(column)
     if function == "contains":
-        return f"COALESCE(instr({place}, ?) > 0, 0)", [value]
+        return f"COALESCE(instr({expression}, ?) > 0, 0)", [value]
     if function == "startswith":
-        return f"COALESCE(substr({place}, 1, length(?)) = ?, 0)", [value, value]
+        return f"COALESCE(substr({expression}, 1, length(?)) = ?, 0)", [value, value]
     return (
-        f"COALESCE(length({place}) >= length(?) AND substr({place}, -length(?)) = ?, 0)",
+        f"COALESCE(length({expression}) >= length(?) AND substr({expression}, -length(?)) = ?, 0)",
         [value, value, value],
     )

@@ -22,64 +22,68 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from local.dataverse import setup
-from local.dataverse.faults import Gate, fault_of
+from local.dataverse.faults import Gate, parse_fault
 from local.dataverse.limits import Protection
 from local.dataverse.world import World
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def routes(
-    world: World, protection: Protection, gate: Callable[[], Gate], renew: Callable[[], None]
+def build_routes(
+    world: World, protection: Protection, gate: Callable[[], Gate], reset_world: Callable[[], None]
 ) -> list[Route]:
-    async def faults(request: Request) -> Response:
+    async def change_faults(request: Request) -> Response:
         if request.method == "DELETE":
             gate().faults.clear()
             return Response(status_code=204)
         try:
-            gate().faults.append(fault_of(await request.json()))
+            gate().faults.append(parse_fault(await request.json()))
         except (ValueError, TypeError, AttributeError) as error:
             return JSONResponse({"error": str(error)}, 400)
         return Response(status_code=204)
 
-    async def stats(_request: Request) -> Response:
-        counted = {"requests": gate().requests, "faults": gate().met}
-        throttled = {"throttled": protection.refused, "mostAtOnce": protection.most_running}
-        rows = {name: n for name, n in world.store.sizes().items() if name not in setup.names()}
-        return JSONResponse({**counted, **throttled, "rows": rows})
+    async def show_stats(_request: Request) -> Response:
+        counts = {"requests": gate().requests, "faults": gate().injected}
+        throttled = {"throttled": protection.refused, "mostAtOnce": protection.max_running}
+        rows = {
+            name: n
+            for name, n in world.store.count_by_table().items()
+            if name not in setup.list_table_names()
+        }
+        return JSONResponse({**counts, **throttled, "rows": rows})
 
     async def reset(_request: Request) -> Response:
-        renew()
+        reset_world()
         world.log.clear()
-        world.told.clear()
-        protection.forget()
+        world.external_events.clear()
+        protection.reset()
         gate().faults.clear()
-        gate().requests = gate().met = 0
+        gate().requests = gate().injected = 0
         return Response(status_code=204)
 
-    async def recent(request: Request) -> Response:
+    async def list_writes(request: Request) -> Response:
         last = request.query_params.get("last", "100")
         if not last.isdecimal():
             return JSONResponse({"error": "last must be a number"}, 400)
         entries = list(world.log)
         return JSONResponse(entries[max(len(entries) - int(last), 0) :])
 
-    async def events(_request: Request) -> Response:
-        return JSONResponse(list(world.told))
+    async def list_events(_request: Request) -> Response:
+        return JSONResponse(list(world.external_events))
 
-    async def history(request: Request) -> Response:
+    async def show_history(request: Request) -> Response:
         table = world.catalog.by_name.get(request.query_params.get("table", ""))
         if table is None:
             return JSONResponse({"error": "no such table"}, 404)
         row_id = request.query_params.get("id", "").lower()
-        return JSONResponse(world.store.history(table, row_id))
+        return JSONResponse(world.store.read_history(table, row_id))
 
-    served: list[tuple[str, Handler, list[str]]] = [
-        ("/control/faults", faults, ["POST", "DELETE"]),
-        ("/control/stats", stats, ["GET"]),
+    handlers: list[tuple[str, Handler, list[str]]] = [
+        ("/control/faults", change_faults, ["POST", "DELETE"]),
+        ("/control/stats", show_stats, ["GET"]),
         ("/control/reset", reset, ["POST"]),
-        ("/control/writes", recent, ["GET"]),
-        ("/control/events", events, ["GET"]),
-        ("/control/history", history, ["GET"]),
+        ("/control/writes", list_writes, ["GET"]),
+        ("/control/events", list_events, ["GET"]),
+        ("/control/history", show_history, ["GET"]),
     ]
-    return [Route(path, handler, methods=methods) for path, handler, methods in served]
+    return [Route(path, handler, methods=methods) for path, handler, methods in handlers]

@@ -14,10 +14,10 @@ from local.dataverse.wire import Call, Reply
 
 NAMESPACE = "Microsoft.Dynamics.CRM."
 BY_NAME = re.compile(r"\s*LogicalName\s*=\s*'([^']*)'\s*")
-CHOICE_SETS = ("OptionSet", "GlobalOptionSet")
+OPTION_SETS = ("OptionSet", "GlobalOptionSet")
 COLLECTIONS = ("Attributes", "Keys", "ManyToOneRelationships")
 # Properties of derived attribute types: without a cast they cannot be selected.
-SPECIAL = frozenset(
+DERIVED_PROPERTIES = frozenset(
     (
         *("MaxLength", "Format", "FormatName", "DateTimeBehavior", "Targets"),
         *("MinValue", "MaxValue", "Precision"),
@@ -25,60 +25,62 @@ SPECIAL = frozenset(
 )
 
 
-def read(catalog: Catalog, call: Call) -> Reply:
-    segment = addresses.split(call.resource)
+def read_definitions(catalog: Catalog, call: Call) -> Reply:
+    segment = addresses.parse_segment(call.resource)
     options = call.options
     if segment.key is None:
-        found = [metadata.entity(table) for table in catalog.by_name.values()]
-        return _many(call, "EntityMetadata", found, options)
-    table = table_of(catalog, segment.key)
+        found = [metadata.describe_table(table) for table in catalog.by_name.values()]
+        return _reply_many(call, "EntityMetadata", found, options)
+    table = find_table(catalog, segment.key)
     if not segment.rest:
-        document = _selected("EntityMetadata", metadata.entity(table), options)
-        for name, inner in _expanded(options, COLLECTIONS).items():
-            document[name] = _expand(table, name, inner)
-        return Reply(200, {"@odata.context": _context(call, "$entity"), **document})
-    return _below(call, table, segment.rest, options)
+        document = _select("EntityMetadata", metadata.describe_table(table), options)
+        for name, inner in _parse_expand(options, COLLECTIONS).items():
+            document[name] = _build_expanded(table, name, inner)
+        return Reply(200, {"@odata.context": _build_context(call, "$entity"), **document})
+    return _read_collection(call, table, segment.rest, options)
 
 
-def table_of(catalog: Catalog, key: str) -> Table:
+def find_table(catalog: Catalog, key: str) -> Table:
     """Metadata speaks of logical names, with an error of its own for one that is not there."""
     match = BY_NAME.fullmatch(key)
     for table in catalog.by_name.values():
-        if (match and match[1] == table.name) or metadata.entity(table)["MetadataId"] == key:
+        if (match and match[1] == table.name) or metadata.describe_table(table)[
+            "MetadataId"
+        ] == key:
             return table
     if match:
         raise refusals.no_table(match[1])
     raise refusals.bad_key("EntityMetadata")
 
 
-def _below(call: Call, table: Table, rest: str, options: dict[str, str]) -> Reply:
-    segment = addresses.split(rest)
+def _read_collection(call: Call, table: Table, rest: str, options: dict[str, str]) -> Reply:
+    segment = addresses.parse_segment(rest)
     if segment.name != "Attributes":
         if segment.name not in COLLECTIONS or segment.key is not None or segment.rest:
             raise refusals.no_resource(segment.name)
-        type_name = _type_name(segment.name)
-        return _many(call, type_name, _collection(table, segment.name), options)
-    columns = columns_of(table, segment.key)
+        type_name = _find_type_name(segment.name)
+        return _reply_many(call, type_name, _list_collection(table, segment.name), options)
+    columns = find_columns(table, segment.key)
     cast = segment.rest or None
-    if cast is not None and cast not in metadata.ALL_KINDS:
+    if cast is not None and cast not in metadata.ALL_ATTRIBUTE_TYPES:
         raise refusals.no_resource(cast)
     documents = [
-        _attribute(table, column, cast, options)
+        _build_attribute(table, column, cast, options)
         for column in columns
-        if cast is None or metadata.kind(column) == cast
+        if cast is None or metadata.find_attribute_type(column) == cast
     ]
     type_name = (cast or NAMESPACE + "AttributeMetadata").removeprefix(NAMESPACE)
     if segment.key is None:
-        kept = _filtered(type_name, documents, options)
-        shaped = [_only(type_name, document, options) for document in kept]
-        return Reply(200, {"@odata.context": _context(call, type_name), "value": shaped})
+        matching = _filter_documents(type_name, documents, options)
+        projected = [_project(type_name, document, options) for document in matching]
+        return Reply(200, {"@odata.context": _build_context(call, type_name), "value": projected})
     if not documents:
         raise refusals.no_resource(segment.rest or segment.key)
-    one = _only(type_name, documents[0], options)
-    return Reply(200, {"@odata.context": _context(call, "$entity"), **one})
+    selected = _project(type_name, documents[0], options)
+    return Reply(200, {"@odata.context": _build_context(call, "$entity"), **selected})
 
 
-def columns_of(table: Table, key: str | None) -> list[Column]:
+def find_columns(table: Table, key: str | None) -> list[Column]:
     ordered = [column for _, column in sorted(table.columns.items())]
     if key is None:
         return ordered
@@ -87,93 +89,101 @@ def columns_of(table: Table, key: str | None) -> list[Column]:
         column
         for column in ordered
         if (match and column.name == match[1])
-        or metadata.attribute(table, column)["MetadataId"] == key
+        or metadata.describe_attribute(table, column)["MetadataId"] == key
     ]
     if not found:
         raise refusals.no_attribute(table.name, match[1] if match else key)
     return found
 
 
-def _attribute(table: Table, column: Column, cast: str | None, options: dict[str, str]) -> Document:
+def _build_attribute(
+    table: Table, column: Column, cast: str | None, options: dict[str, str]
+) -> Document:
     """Without a cast only what all attributes share can be selected, and nothing expanded."""
-    document = metadata.attribute(table, column)
-    sets = _expanded(options, CHOICE_SETS if cast else ())
-    choices = metadata.choices(table, column)
+    document = metadata.describe_attribute(table, column)
+    sets = _parse_expand(options, OPTION_SETS if cast else ())
+    choices = metadata.describe_choices(table, column)
     for name, inner in sets.items():
         if name not in choices:
-            raise refusals.no_property(name, metadata.kind(column).removeprefix(NAMESPACE))
+            raise refusals.no_property(
+                name, metadata.find_attribute_type(column).removeprefix(NAMESPACE)
+            )
         chosen = choices[name]
-        document[name] = chosen if chosen is None else _selected("OptionSet", chosen, inner)
+        document[name] = chosen if chosen is None else _select("OptionSet", chosen, inner)
     return document
 
 
-def _expand(table: Table, name: str, options: dict[str, str]) -> list[Document]:
-    type_name = _type_name(name)
-    kept = _filtered(type_name, _collection(table, name), options)
-    return [_only(type_name, document, options) for document in kept]
+def _build_expanded(table: Table, name: str, options: dict[str, str]) -> list[Document]:
+    type_name = _find_type_name(name)
+    matching = _filter_documents(type_name, _list_collection(table, name), options)
+    return [_project(type_name, document, options) for document in matching]
 
 
-def _collection(table: Table, name: str) -> list[Document]:
+def _list_collection(table: Table, name: str) -> list[Document]:
     if name == "Keys":
-        return [metadata.key(table, key) for key in table.keys]
+        return [metadata.describe_key(table, key) for key in table.keys]
     if name == "ManyToOneRelationships":
-        return metadata.relationships(table)
-    return metadata.attributes(table)
+        return metadata.describe_relationships(table)
+    return metadata.describe_attributes(table)
 
 
-def _type_name(collection: str) -> str:
+def _find_type_name(collection: str) -> str:
     names = {"Keys": "EntityKeyMetadata", "Attributes": "AttributeMetadata"}
     return names.get(collection, "OneToManyRelationshipMetadata")
 
 
-def _many(call: Call, type_name: str, documents: list[Document], options: dict[str, str]) -> Reply:
-    kept = _filtered(type_name, documents, options)
-    shaped = [_only(type_name, document, options) for document in kept]
-    return Reply(200, {"@odata.context": _context(call, type_name), "value": shaped})
+def _reply_many(
+    call: Call, type_name: str, documents: list[Document], options: dict[str, str]
+) -> Reply:
+    matching = _filter_documents(type_name, documents, options)
+    projected = [_project(type_name, document, options) for document in matching]
+    return Reply(200, {"@odata.context": _build_context(call, type_name), "value": projected})
 
 
-def _only(type_name: str, document: Document, options: dict[str, str]) -> Document:
+def _project(type_name: str, document: Document, options: dict[str, str]) -> Document:
     """The selected properties, and those that `$expand` has added."""
-    expanded = {name: document[name] for name in CHOICE_SETS if name in document}
+    expanded = {name: document[name] for name in OPTION_SETS if name in document}
     plain = {name: value for name, value in document.items() if name not in expanded}
-    return {**_selected(type_name, plain, options), **expanded}
+    return {**_select(type_name, plain, options), **expanded}
 
 
-def _selected(type_name: str, document: Document, options: dict[str, str]) -> Document:
+def _select(type_name: str, document: Document, options: dict[str, str]) -> Document:
     if not options.get("$select"):
         return document
     chosen: Document = {}
     for name in (part.strip() for part in options["$select"].split(",")):
-        if name not in document or (type_name == "AttributeMetadata" and name in SPECIAL):
+        if name not in document or (
+            type_name == "AttributeMetadata" and name in DERIVED_PROPERTIES
+        ):
             raise refusals.no_property(name, type_name)
         chosen[name] = document[name]
-    marks = {name: document[name] for name in ("@odata.type",) if name in document}
-    return {**marks, **chosen, "MetadataId": document["MetadataId"]}
+    annotations = {name: document[name] for name in ("@odata.type",) if name in document}
+    return {**annotations, **chosen, "MetadataId": document["MetadataId"]}
 
 
-def _filtered(
+def _filter_documents(
     type_name: str, documents: Iterable[Document], options: dict[str, str]
 ) -> list[Document]:
     if "$filter" not in options:
         return list(documents)
     node = filters.parse(options["$filter"])
-    return [document for document in documents if _true(type_name, document, node)]
+    return [document for document in documents if _is_match(type_name, document, node)]
 
 
-def _true(type_name: str, document: Document, node: Node) -> bool:
+def _is_match(type_name: str, document: Document, node: Node) -> bool:
     match node:
         case Logic("and", left, right):
-            return _true(type_name, document, left) and _true(type_name, document, right)
+            return _is_match(type_name, document, left) and _is_match(type_name, document, right)
         case Logic("or", left, right):
-            return _true(type_name, document, left) or _true(type_name, document, right)
+            return _is_match(type_name, document, left) or _is_match(type_name, document, right)
         case Compare("eq", Name(name), Literal(_, value)):
-            return bool(_property(type_name, document, name) == value)
+            return bool(_read_property(type_name, document, name) == value)
         case Compare("ne", Name(name), Literal(_, value)):
-            return bool(_property(type_name, document, name) != value)
+            return bool(_read_property(type_name, document, name) != value)
     raise refusals.bad_query("Table definitions are filtered with eq, ne, and, or.")
 
 
-def _property(type_name: str, document: Document, name: str) -> Any:
+def _read_property(type_name: str, document: Document, name: str) -> Any:
     """`RequiredLevel/Value` reaches into a complex property."""
     first, _, second = name.partition("/")
     if first not in document:
@@ -181,7 +191,7 @@ def _property(type_name: str, document: Document, name: str) -> Any:
     return document[first].get(second) if second else document[first]
 
 
-def _expanded(options: dict[str, str], offered: tuple[str, ...]) -> dict[str, dict[str, str]]:
+def _parse_expand(options: dict[str, str], offered: tuple[str, ...]) -> dict[str, dict[str, str]]:
     """`Attributes($select=A,B;$filter=…),Keys` as each collection with its own options."""
     expanded: dict[str, dict[str, str]] = {}
     rest = options.get("$expand", "").strip()
@@ -192,7 +202,7 @@ def _expanded(options: dict[str, str], offered: tuple[str, ...]) -> dict[str, di
         rest = rest[len(name) :].lstrip()
         inner = ""
         if rest.startswith("("):
-            inner, rest = _bracketed(rest)
+            inner, rest = _split_brackets(rest)
         parts = (part.partition("=") for part in inner.split(";") if part.strip())
         expanded[name] = {option.strip(): value for option, _, value in parts}
         rest = rest.lstrip()
@@ -202,7 +212,7 @@ def _expanded(options: dict[str, str], offered: tuple[str, ...]) -> dict[str, di
     return expanded
 
 
-def _bracketed(text: str) -> tuple[str, str]:
+def _split_brackets(text: str) -> tuple[str, str]:
     depth = 0
     for position, character in enumerate(text):
         depth += {"(": 1, ")": -1}.get(character, 0)
@@ -211,5 +221,5 @@ def _bracketed(text: str) -> tuple[str, str]:
     raise refusals.bad_query("Syntax error in '$expand'.")
 
 
-def _context(call: Call, what: str) -> str:
+def _build_context(call: Call, what: str) -> str:
     return f"{call.root}/$metadata#EntityDefinitions/{what}"

@@ -6,21 +6,21 @@ https://learn.microsoft.com/power-apps/developer/data-platform/webapi/manage-dup
 from __future__ import annotations
 
 from local.dataverse import refusals
-from local.dataverse.conditions import path
+from local.dataverse.conditions import build_path
 from local.dataverse.rows import Slice, Values, fold
 from local.dataverse.tables import Table
 from local.dataverse.world import World
 
 
-def check(world: World, table: Table, row_id: str, values: Values) -> None:
+def check_duplicates(world: World, table: Table, row_id: str, values: Values) -> None:
     """Raises when another row is equal in all columns of a rule. Empty columns match nothing."""
-    if not world.wishes.detect_duplicates:
+    if not world.parameters.detect_duplicates:
         return
     for rule in world.organization.duplicates.get(table.name, ()):
-        wanted = [values.get(name) for name in rule]
-        if any(value is None for value in wanted):
+        rule_values = [values.get(name) for name in rule]
+        if any(value is None for value in rule_values):
             continue
-        where = " AND ".join(f"{path(table.columns[name])} = ?" for name in rule)
-        parameters = [*(fold(value) for value in wanted), row_id]
+        where = " AND ".join(f"{build_path(table.columns[name])} = ?" for name in rule)
+        parameters = [*(fold(value) for value in rule_values), row_id]
         if world.store.find(table, Slice(f"{where} AND id <> ?", parameters, "id", 1, 0)):
             raise refusals.duplicate()

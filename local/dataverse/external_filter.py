@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 from local.dataverse import refusals
-from local.dataverse.conditions import FITTING, property_of
+from local.dataverse.conditions import LITERAL_KINDS, find_property
 from local.dataverse.filters import Compare, Function, In, Literal, Logic, Name, Node, Not
 from local.dataverse.tables import Column, Table
 
 
-def rendered(table: Table, node: Node) -> str:
+def render_filter(table: Table, node: Node) -> str:
     match node:
         case Logic(operator, left, right):
-            return f"({rendered(table, left)} {operator} {rendered(table, right)})"
+            return f"({render_filter(table, left)} {operator} {render_filter(table, right)})"
         case Not(inner):
-            return f"not ({rendered(table, inner)})"
+            return f"not ({render_filter(table, inner)})"
         case Function(function, name, text):
-            return f"{function}({_name(_column(table, name))},{_text(text)})"
+            return f"{function}({_find_external_name(_find_column(table, name))},{_quote(text)})"
         case In(name, values):
-            column = table.columns.get(name.name) or property_of(table, name.name)
+            column = table.columns.get(name.name) or find_property(table, name.name)
             quoted = column.edm == "Edm.String"
-            parts = (_text(value) if quoted else value for value in values)
-            return f"({' or '.join(f'{_name(column)} eq {part}' for part in parts)})"
+            parts = (_quote(value) if quoted else value for value in values)
+            return f"({' or '.join(f'{_find_external_name(column)} eq {part}' for part in parts)})"
         case Compare(operator, Name() as left, right):
-            column = _column(table, left)
-            return f"{_name(column)} {operator} {_operand(table, column, right)}"
+            column = _find_column(table, left)
+            return (
+                f"{_find_external_name(column)} {operator} {_render_operand(table, column, right)}"
+            )
     raise refusals.bad_query("The left side of a comparison in '$filter' must be a property.")
 
 
-def _operand(table: Table, column: Column, right: Name | Literal) -> str:
+def _render_operand(table: Table, column: Column, right: Name | Literal) -> str:
     if isinstance(right, Name):
-        return _name(_column(table, right))
-    if right.kind not in ("null", *FITTING[column.edm]):
+        return _find_external_name(_find_column(table, right))
+    if right.kind not in ("null", *LITERAL_KINDS[column.edm]):
         raise refusals.bad_query(
             "A binary operator with incompatible types was detected. Found operand types "
             f"'{column.edm}' and '{right.kind}' for property '{column.property_name}'."
@@ -39,7 +41,7 @@ def _operand(table: Table, column: Column, right: Name | Literal) -> str:
         case "null":
             return "null"
         case "string":
-            return _text(right.value)
+            return _quote(right.value)
         case "bool":
             return str(right.value).lower()
         case "date":  # the feed has moments only
@@ -47,16 +49,16 @@ def _operand(table: Table, column: Column, right: Name | Literal) -> str:
     return str(right.value)
 
 
-def _column(table: Table, name: Name) -> Column:
-    return property_of(table, name.name)
+def _find_column(table: Table, name: Name) -> Column:
+    return find_property(table, name.name)
 
 
-def _name(column: Column) -> str:
+def _find_external_name(column: Column) -> str:
     if column.external is None:
         raise refusals.feed_failed()
     return column.external
 
 
-def _text(value: str) -> str:
+def _quote(value: str) -> str:
     doubled = value.replace("'", "''")
     return f"'{doubled}'"

@@ -22,7 +22,7 @@ KINDS = frozenset({"status", "slow", "reset", "lost-reply", "throttle", "broken"
 @dataclass(slots=True)
 class Fault:
     kind: str
-    left: int = 1
+    remaining: int = 1
     status: int = 503
     code: str = "0x80040216"
     retry_after: int | None = None
@@ -30,37 +30,37 @@ class Fault:
     method: str | None = None  # only calls of this method
     path: str | None = None  # only calls whose path contains this
 
-    def meets(self, scope: Scope) -> bool:
+    def matches(self, scope: Scope) -> bool:
         fits = self.method is None or self.method == scope["method"]
         return fits and (self.path is None or self.path in scope["path"])
 
-    def reply(self) -> Reply:
+    def build_reply(self) -> Reply:
         status = 429 if self.kind == "throttle" else self.status
         message = "An unexpected error occurred."
         if self.code in (limits.REQUESTS, limits.TIME, limits.CONCURRENT):
-            message = limits.USUAL.message(self.code)
-        refused = Refusal(status, self.code, message).reply()
+            message = limits.DEFAULT_LIMITS.format_message(self.code)
+        refused = Refusal(status, self.code, message).build_reply()
         wait = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
         return Reply(status, refused.document, wait)
 
 
-def fault_of(wish: dict[str, Any]) -> Fault:
+def parse_fault(document: dict[str, Any]) -> Fault:
     """The control API's JSON. A wrong wish is a ValueError that says what is wrong."""
-    kind = wish.get("kind")
+    kind = document.get("kind")
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(sorted(KINDS))}")
-    if unknown := wish.keys() - NAMES.keys():
+    if unknown := document.keys() - FIELDS.keys():
         raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
-    fault = Fault(**{NAMES[name]: value for name, value in wish.items()})
+    fault = Fault(**{FIELDS[name]: value for name, value in document.items()})
     if kind == "throttle":
-        fault.code = wish.get("code", limits.REQUESTS)
-        fault.retry_after = wish.get("retryAfter", 2)
+        fault.code = document.get("code", limits.REQUESTS)
+        fault.retry_after = document.get("retryAfter", 2)
     return fault
 
 
-NAMES = {
+FIELDS = {
     "kind": "kind",
-    "next": "left",
+    "next": "remaining",
     "status": "status",
     "code": "code",
     "retryAfter": "retry_after",
@@ -78,61 +78,61 @@ class Gate:
         self.close = close  # ends the app's hold on its database
         self.faults: list[Fault] = []
         self.requests = 0
-        self.met = 0
+        self.injected = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].startswith("/api/data/"):
             await self._app(scope, receive, send)
             return
         self.requests += 1
-        fault = self._take(scope)
+        fault = self._take_fault(scope)
         match fault.kind if fault else None:
             case "status" | "throttle" if fault:
-                await _send(fault.reply(), send)
+                await _send(fault.build_reply(), send)
             case "reset":
                 await break_connection(scope, receive)
             case "lost-reply":
-                await self._app(scope, receive, _swallow)
+                await self._app(scope, receive, _discard)
                 await break_connection(scope, receive)
             case "broken":
-                await self._app(scope, receive, _halving(send))
+                await self._app(scope, receive, _halve_body(send))
             case "slow" if fault:
                 await asyncio.sleep(fault.delay_ms / 1000)
                 await self._app(scope, receive, send)
             case _:
                 await self._app(scope, receive, send)
 
-    def _take(self, scope: Scope) -> Fault | None:
-        fault = next((one for one in self.faults if one.meets(scope)), None)
+    def _take_fault(self, scope: Scope) -> Fault | None:
+        fault = next((candidate for candidate in self.faults if candidate.matches(scope)), None)
         if fault is not None:
-            fault.left -= 1
-            self.met += 1
-            self.faults = [one for one in self.faults if one.left > 0]
+            fault.remaining -= 1
+            self.injected += 1
+            self.faults = [candidate for candidate in self.faults if candidate.remaining > 0]
         return fault
 
 
 async def _send(reply: Reply, send: Send) -> None:
-    pairs = [(name.lower().encode(), text.encode()) for name, text in reply.all_headers().items()]
+    pairs = [(name.lower().encode(), text.encode()) for name, text in reply.build_headers().items()]
     await send({"type": "http.response.start", "status": reply.status, "headers": pairs})
     await send({"type": "http.response.body", "body": json.dumps(reply.document).encode()})
 
 
-async def _swallow(_message: Message) -> None:
+async def _discard(_message: Message) -> None:
     """The work was done; nobody hears of it."""
 
 
-def _halving(send: Send) -> Send:
+def _halve_body(send: Send) -> Send:
     """Half of the JSON, as if it were all."""
 
-    async def halved(message: Message) -> None:
+    async def send_half(message: Message) -> None:
         if message["type"] == "http.response.start":
-            named = [pair for pair in message["headers"] if pair[0] != b"content-length"]
-            await send({**message, "headers": named})
+            headers = [pair for pair in message["headers"] if pair[0] != b"content-length"]
+            await send({**message, "headers": headers})
         else:
             body = message.get("body", b"")
             await send({**message, "body": body[: len(body) // 2]})
 
-    return halved
+    return send_half
 
 
 async def break_connection(scope: Scope, receive: Receive) -> None:

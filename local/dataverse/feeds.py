@@ -27,24 +27,31 @@ class Feed:
     query: Mapping[str, str]
     timeout: float
 
-    async def ask(
+    async def send(
         self, method: str, url: str, query: Mapping[str, str] | None = None, body: Any = None
     ) -> httpx.Response:
         """The feed's answer; without one, or with an error, the refusal that says so."""
-        asked = {**(query or {}), **self.query}
-        whole = f"{url}?{urlencode(asked, quote_via=quote, safe='$,()')}" if asked else url
+        parameters = {**(query or {}), **self.query}
+        address = (
+            f"{url}?{urlencode(parameters, quote_via=quote, safe='$,()')}" if parameters else url
+        )
         content = None if body is None else json.dumps(body).encode()
-        kind = {} if body is None else {"content-type": "application/json"}
-        headers = {"accept": "application/json", "odata-maxversion": "4.0", **kind, **self.headers}
+        content_type = {} if body is None else {"content-type": "application/json"}
+        headers = {
+            "accept": "application/json",
+            "odata-maxversion": "4.0",
+            **content_type,
+            **self.headers,
+        }
         try:
-            answer = await self.http.request(
-                method, whole, content=content, headers=headers, timeout=self.timeout
+            response = await self.http.request(
+                method, address, content=content, headers=headers, timeout=self.timeout
             )
         except httpx.HTTPError as error:
             raise refusals.feed_failed() from error
-        if answer.status_code >= 400 and answer.status_code not in (404, 410):
+        if response.status_code >= 400 and response.status_code not in (404, 410):
             raise refusals.feed_failed()
-        return answer
+        return response
 
 
 class Feeds:
@@ -54,7 +61,7 @@ class Feeds:
         self._transport = transport
         self._http: httpx.AsyncClient | None = None
 
-    def of(self, world: World, table: Table) -> Feed:
+    def open_feed(self, world: World, table: Table) -> Feed:
         assert table.external is not None
         row = world.store.get(world.catalog.by_name[SOURCE], str(table.external.source))
         if row is None:
@@ -63,8 +70,8 @@ class Feeds:
         for number in range(1, 11):
             name = row.values.get(f"msdyn_parameter{number}name")
             if name:
-                place = headers if row.values.get(f"msdyn_isparameter{number}header") else query
-                place[name] = row.values.get(f"msdyn_parameter{number}value") or ""
+                target = headers if row.values.get(f"msdyn_isparameter{number}header") else query
+                target[name] = row.values.get(f"msdyn_parameter{number}value") or ""
         if self._http is None:
             self._http = httpx.AsyncClient(transport=self._transport)
         address = row.values["msdyn_uri"].rstrip("/")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from local.dataverse import refusals
-from local.dataverse.addresses import guid
+from local.dataverse.addresses import normalize_guid
 from local.dataverse.wire import Refusal
 
 TOKEN = re.compile(
@@ -84,29 +84,29 @@ class Token:
 
 
 def parse(text: str) -> Node:
-    parser = _Parser(_tokens(text))
+    parser = _Parser(_tokenize(text))
     try:
-        node = parser.either()
+        node = parser.parse_or()
     except RecursionError as error:
         raise refusals.bad_query("The '$filter' is nested too deeply.") from error
-    parser.end()
+    parser.expect_end()
     return node
 
 
-def _tokens(text: str) -> list[Token]:
+def _tokenize(text: str) -> list[Token]:
     tokens: list[Token] = []
     position, end = 0, len(text.rstrip())
     while position < end:
         match = TOKEN.match(text, position)
         if match is None:
-            raise _syntax(position)
+            raise _build_syntax_error(position)
         kind = match.lastgroup or ""
         tokens.append(Token(kind, match[kind]))
         position = match.end()
     return tokens
 
 
-def _syntax(position: int) -> Refusal:
+def _build_syntax_error(position: int) -> Refusal:
     return refusals.bad_query(f"Syntax error at position {position} in '$filter'.")
 
 
@@ -117,72 +117,72 @@ class _Parser:
         self._tokens = tokens
         self._position = 0
 
-    def either(self) -> Node:
-        node = self._both()
-        while self._word("or"):
-            node = Logic("or", node, self._both())
+    def parse_or(self) -> Node:
+        node = self._parse_and()
+        while self._skip_word("or"):
+            node = Logic("or", node, self._parse_and())
         return node
 
-    def end(self) -> None:
+    def expect_end(self) -> None:
         if self._position < len(self._tokens):
-            raise self._error()
+            raise self._build_error()
 
-    def _both(self) -> Node:
-        node = self._single()
-        while self._word("and"):
-            node = Logic("and", node, self._single())
+    def _parse_and(self) -> Node:
+        node = self._parse_term()
+        while self._skip_word("and"):
+            node = Logic("and", node, self._parse_term())
         return node
 
-    def _single(self) -> Node:
-        if self._word("not"):
-            return Not(self._single())
-        if self._mark("("):
-            node = self.either()
-            self._need(")")
+    def _parse_term(self) -> Node:
+        if self._skip_word("not"):
+            return Not(self._parse_term())
+        if self._skip_punctuation("("):
+            node = self.parse_or()
+            self._expect(")")
             return node
         token = self._peek()
         if token.kind == "name" and token.text in FUNCTIONS:
-            return self._function(self._take().text)
+            return self._parse_function(self._take().text)
         if token.kind == "name" and token.text == IN:
             self._take()
-            return self._in()
+            return self._parse_in()
         if token.kind == "name" and token.text.startswith("Microsoft.Dynamics.CRM."):
             raise refusals.not_offered(f"the query function {token.text}")
-        return self._comparison()
+        return self._parse_comparison()
 
-    def _comparison(self) -> Node:
-        left = self._operand()
+    def _parse_comparison(self) -> Node:
+        left = self._parse_operand()
         operator = self._take()
         if operator.kind != "name" or operator.text not in COMPARISONS:
-            raise self._error()
-        return Compare(operator.text, left, self._operand())
+            raise self._build_error()
+        return Compare(operator.text, left, self._parse_operand())
 
-    def _function(self, function: str) -> Node:
-        self._need("(")
-        name = self._name()
-        self._need(",")
-        text = self._string()
-        self._need(")")
+    def _parse_function(self, function: str) -> Node:
+        self._expect("(")
+        name = self._parse_name()
+        self._expect(",")
+        text = self._parse_string()
+        self._expect(")")
         return Function(function, name, text)
 
-    def _in(self) -> Node:
+    def _parse_in(self) -> Node:
         """`In(PropertyName='x',PropertyValues=['a','b'])`: every value is quoted, of any type.
 
         Microsoft's own Python client writes "a"; what an escape means in there, nobody says.
         """
-        for mark in ("(", "PropertyName", "="):
-            self._need(mark)
-        name = Name(self._string())
-        for mark in (",", "PropertyValues", "=", "["):
-            self._need(mark)
-        values = [self._listed()]
-        while self._mark(","):
-            values.append(self._listed())
-        for mark in ("]", ")"):
-            self._need(mark)
+        for text in ("(", "PropertyName", "="):
+            self._expect(text)
+        name = Name(self._parse_string())
+        for text in (",", "PropertyValues", "=", "["):
+            self._expect(text)
+        values = [self._parse_listed()]
+        while self._skip_punctuation(","):
+            values.append(self._parse_listed())
+        for text in ("]", ")"):
+            self._expect(text)
         return In(name, tuple(values))
 
-    def _operand(self) -> Name | Literal:
+    def _parse_operand(self) -> Name | Literal:
         token = self._take()
         match token.kind:
             case "string":
@@ -190,37 +190,37 @@ class _Parser:
             case "enum":
                 return Literal("string", _unquote(token.text[token.text.index("'") :]))
             case "guid":
-                return Literal("guid", guid(token.text))
+                return Literal("guid", normalize_guid(token.text))
             case "date" | "datetime":
                 return Literal(token.kind, token.text)
             case "number":
-                return Literal("number", _number(token.text))
+                return Literal("number", _parse_number(token.text))
             case "name" if token.text == "null":
                 return Literal("null", None)
             case "name" if token.text in ("true", "false"):
                 return Literal("bool", token.text == "true")
             case "name":
                 return Name(token.text)
-        raise self._error()
+        raise self._build_error()
 
-    def _name(self) -> Name:
-        operand = self._operand()
+    def _parse_name(self) -> Name:
+        operand = self._parse_operand()
         if isinstance(operand, Name):
             return operand
-        raise self._error()
+        raise self._build_error()
 
-    def _string(self) -> str:
+    def _parse_string(self) -> str:
         token = self._take()
         if token.kind != "string":
-            raise self._error()
+            raise self._build_error()
         return _unquote(token.text)
 
-    def _listed(self) -> str:
-        return self._take().text[1:-1] if self._peek().kind == "listed" else self._string()
+    def _parse_listed(self) -> str:
+        return self._take().text[1:-1] if self._peek().kind == "listed" else self._parse_string()
 
     def _peek(self) -> Token:
         if self._position >= len(self._tokens):
-            raise self._error()
+            raise self._build_error()
         return self._tokens[self._position]
 
     def _take(self) -> Token:
@@ -228,26 +228,26 @@ class _Parser:
         self._position += 1
         return token
 
-    def _word(self, word: str) -> bool:
+    def _skip_word(self, word: str) -> bool:
         return self._skip("name", word)
 
-    def _mark(self, mark: str) -> bool:
-        return self._skip("mark", mark)
+    def _skip_punctuation(self, text: str) -> bool:
+        return self._skip("mark", text)
 
-    def _need(self, text: str) -> None:
-        if not (self._mark(text) or self._word(text)):
-            raise self._error()
+    def _expect(self, text: str) -> None:
+        if not (self._skip_punctuation(text) or self._skip_word(text)):
+            raise self._build_error()
 
     def _skip(self, kind: str, text: str) -> bool:
         found = self._tokens[self._position : self._position + 1] == [Token(kind, text)]
         self._position += found
         return found
 
-    def _error(self) -> Refusal:
-        return _syntax(self._position)
+    def _build_error(self) -> Refusal:
+        return _build_syntax_error(self._position)
 
 
-def _number(text: str) -> float:
+def _parse_number(text: str) -> float:
     # Nineteen digits could leave the 64 bits of an SQL integer.
     return float(text) if "." in text or len(text) > 18 else int(text)
 

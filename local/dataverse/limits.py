@@ -17,7 +17,7 @@ TIME = "0x80072321"
 CONCURRENT = "0x80072326"
 
 # For a request too many at once; how long Dataverse says then is not published.
-SOON = 2
+CONCURRENT_RETRY_SECONDS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +30,19 @@ class Limits:
     window: float = 300.0
     dop: int = 4
 
-    def message(self, code: str) -> str:
+    def format_message(self, code: str) -> str:
         window = f"over time window of {self.window:.0f} seconds."
-        told = {
+        messages = {
             REQUESTS: f"Number of requests exceeded the limit of {self.requests} {window}",
             TIME: "Combined execution time of incoming requests exceeded limit of "
             f"{self.seconds * 1000:,.0f} milliseconds {window} Decrease number of concurrent "
             "requests or reduce the duration of requests and try again later.",
             CONCURRENT: f"Number of concurrent requests exceeded the limit of {self.concurrent}.",
         }
-        return told[code]
+        return messages[code]
 
 
-USUAL = Limits()
+DEFAULT_LIMITS = Limits()
 
 
 class Protection:
@@ -52,41 +52,41 @@ class Protection:
         self.limits = limits
         self._clock = clock
         self.running = 0
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         self.refused: dict[str, int] = {}
-        self.most_running = self.running
+        self.max_running = self.running
         self._sent: deque[float] = deque()
         self._spent: deque[tuple[float, float]] = deque()
         self._seconds = 0.0
 
     def admit(self) -> Reply | None:
-        """A refusal, or nothing: then the request runs until `done`.
+        """A refusal, or nothing: then the request runs until `finish`.
 
         A refused request counts as sent, so that who does not wait, waits longer.
         """
         if self.limits is not None:
-            self._slide(self.limits)
+            self._drop_expired(self.limits)
             self._sent.append(self._clock())
             if self.running >= self.limits.concurrent:
-                return self._refusal(self.limits, CONCURRENT, SOON)
+                return self._refuse(self.limits, CONCURRENT, CONCURRENT_RETRY_SECONDS)
             if len(self._sent) > self.limits.requests:
-                return self._refusal(self.limits, REQUESTS, self._until_fewer(self.limits))
+                return self._refuse(self.limits, REQUESTS, self._compute_requests_wait(self.limits))
             if self._seconds >= self.limits.seconds:
-                return self._refusal(self.limits, TIME, self._until_less(self.limits))
+                return self._refuse(self.limits, TIME, self._compute_time_wait(self.limits))
         self.running += 1
-        self.most_running = max(self.most_running, self.running)
+        self.max_running = max(self.max_running, self.running)
         return None
 
-    def done(self, seconds: float) -> None:
+    def finish(self, seconds: float) -> None:
         self.running -= 1
         if self.limits is not None:
             self._spent.append((self._clock(), seconds))
             self._seconds += seconds
 
-    def headers(self) -> dict[str, str]:
-        limits = self.limits or USUAL
+    def build_headers(self) -> dict[str, str]:
+        limits = self.limits or DEFAULT_LIMITS
         return {
             "x-ms-dop-hint": str(limits.dop),
             "x-ms-ratelimit-burst-remaining-xrm-requests": str(
@@ -97,32 +97,32 @@ class Protection:
             ),
         }
 
-    def _slide(self, limits: Limits) -> None:
-        gone = self._clock() - limits.window
-        while self._sent and self._sent[0] <= gone:
+    def _drop_expired(self, limits: Limits) -> None:
+        window_start = self._clock() - limits.window
+        while self._sent and self._sent[0] <= window_start:
             self._sent.popleft()
-        while self._spent and self._spent[0][0] <= gone:
+        while self._spent and self._spent[0][0] <= window_start:
             self._seconds -= self._spent.popleft()[1]
 
-    def _until_fewer(self, limits: Limits) -> float:
+    def _compute_requests_wait(self, limits: Limits) -> float:
         """Until one more request would be within the limit."""
         return self._sent[len(self._sent) - limits.requests] + limits.window - self._clock()
 
-    def _until_less(self, limits: Limits) -> float:
-        left = self._seconds
-        for at, seconds in self._spent:
-            left -= seconds
-            if left < limits.seconds:
-                return at + limits.window - self._clock()
+    def _compute_time_wait(self, limits: Limits) -> float:
+        remaining = self._seconds
+        for finished, seconds in self._spent:
+            remaining -= seconds
+            if remaining < limits.seconds:
+                return finished + limits.window - self._clock()
         return limits.window
 
-    def _refusal(self, limits: Limits, code: str, wait: float) -> Reply:
+    def _refuse(self, limits: Limits, code: str, wait: float) -> Reply:
         self.refused[code] = self.refused.get(code, 0) + 1
-        document = Refusal(429, code, limits.message(code)).reply().document
+        document = Refusal(429, code, limits.format_message(code)).build_reply().document
         return Reply(429, document, {"Retry-After": str(max(ceil(wait), 1))})
 
 
-def operations(call: Call) -> int:
+def count_operations(call: Call) -> int:
     """How many rows' work a call is: the parts of a batch, the targets of a bulk action."""
     if call.resource == "$batch":
         return max(call.body.count(b" HTTP/1.1\r\n"), 1)

@@ -12,17 +12,17 @@ from local.dataverse.tables import Column, Key, Option, Table
 
 Document = dict[str, Any]
 
-REQUIRED = {
+REQUIREMENT_LEVELS = {
     "none": "None",
     "recommended": "Recommended",
     "required": "ApplicationRequired",
     "systemrequired": "SystemRequired",
 }
 # The metadata type of an attribute, where it is not simply the column's own type.
-KINDS = {"Uniqueidentifier": "UniqueIdentifier", "Owner": "Lookup", "Customer": "Lookup"}
+ATTRIBUTE_TYPES = {"Uniqueidentifier": "UniqueIdentifier", "Owner": "Lookup", "Customer": "Lookup"}
 # Every kind there is, whether this table has such a column or not:
 # https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query-metadata-web-api
-ALL_KINDS = frozenset(
+ALL_ATTRIBUTE_TYPES = frozenset(
     f"Microsoft.Dynamics.CRM.{kind}AttributeMetadata"
     for kind in (
         "BigInt Boolean DateTime Decimal Double EntityName File Image Integer Lookup "
@@ -34,10 +34,10 @@ INT32 = (-2147483648, 2147483647)
 INT64 = (-9223372036854775808, 9223372036854775807)
 
 
-def entity(table: Table) -> Document:
+def describe_table(table: Table) -> Document:
     primary = table.columns[table.primary_id].schema_name
     return {
-        "MetadataId": id_of(table.name),
+        "MetadataId": make_id(table.name),
         "LogicalName": table.name,
         "SchemaName": primary.removesuffix("Id"),
         "EntitySetName": table.entity_set,
@@ -54,17 +54,17 @@ def entity(table: Table) -> Document:
         "DataSourceId": table.external.source if table.external else None,
         "ExternalName": table.external.name if table.external else None,
         "ExternalCollectionName": table.external.collection if table.external else None,
-        "DisplayName": _label(table.label),
+        "DisplayName": _describe_label(table.label),
     }
 
 
-def attributes(table: Table) -> list[Document]:
-    return [attribute(table, column) for _, column in sorted(table.columns.items())]
+def describe_attributes(table: Table) -> list[Document]:
+    return [describe_attribute(table, column) for _, column in sorted(table.columns.items())]
 
 
-def attribute(table: Table, column: Column) -> Document:
+def describe_attribute(table: Table, column: Column) -> Document:
     common = {
-        "MetadataId": id_of(table.name, column.name),
+        "MetadataId": make_id(table.name, column.name),
         "LogicalName": column.name,
         "SchemaName": column.schema_name,
         "EntityLogicalName": table.name,
@@ -72,7 +72,7 @@ def attribute(table: Table, column: Column) -> Document:
         "AttributeTypeName": {"Value": f"{column.type}Type"},
         "AttributeOf": None,
         "RequiredLevel": {
-            "Value": REQUIRED[column.required],
+            "Value": REQUIREMENT_LEVELS[column.required],
             "CanBeChanged": column.required != "systemrequired",
             "ManagedPropertyLogicalName": "canmodifyrequirementlevelsettings",
         },
@@ -83,51 +83,53 @@ def attribute(table: Table, column: Column) -> Document:
         "ExternalName": column.external,
         "IsValidForCreate": not column.read_only,
         "IsValidForUpdate": not column.read_only and column.name != table.primary_id,
-        "DisplayName": _label(column.label),
+        "DisplayName": _describe_label(column.label),
     }
-    return {"@odata.type": f"#{kind(column)}", **common, **_special(column)}
+    return {"@odata.type": f"#{find_attribute_type(column)}", **common, **_describe_type(column)}
 
 
-def kind(column: Column) -> str:
-    return f"Microsoft.Dynamics.CRM.{KINDS.get(column.type, column.type)}AttributeMetadata"
+def find_attribute_type(column: Column) -> str:
+    return (
+        f"Microsoft.Dynamics.CRM.{ATTRIBUTE_TYPES.get(column.type, column.type)}AttributeMetadata"
+    )
 
 
-def choices(table: Table, column: Column) -> Document:
+def describe_choices(table: Table, column: Column) -> Document:
     """What `$expand` adds. A column of a global choice has that one, and no choice of its own."""
     if column.type == "Boolean":
-        return {"OptionSet": _two_options(table, column), "GlobalOptionSet": None}
+        return {"OptionSet": _describe_two_options(table, column), "GlobalOptionSet": None}
     if not column.options:
         return {}
     name = column.global_choice or f"{table.name}_{column.name}"
     document = {
-        "MetadataId": id_of("optionset", name),
+        "MetadataId": make_id("optionset", name),
         "Name": name,
         "IsGlobal": column.global_choice is not None,
         "OptionSetType": column.type,
-        "Options": [_option(column, option) for option in column.options],
+        "Options": [_describe_option(column, option) for option in column.options],
     }
     if column.global_choice is not None:
         return {"OptionSet": None, "GlobalOptionSet": document}
     return {"OptionSet": document, "GlobalOptionSet": None}
 
 
-def key(table: Table, one: Key) -> Document:
+def describe_key(table: Table, key: Key) -> Document:
     return {
-        "MetadataId": id_of(table.name, "key", one.name),
-        "LogicalName": one.name,
-        "SchemaName": one.name,
+        "MetadataId": make_id(table.name, "key", key.name),
+        "LogicalName": key.name,
+        "SchemaName": key.name,
         "EntityLogicalName": table.name,
-        "KeyAttributes": list(one.columns),
+        "KeyAttributes": list(key.columns),
         "EntityKeyIndexStatus": "Active",
-        "DisplayName": _label(one.name),
+        "DisplayName": _describe_label(key.name),
     }
 
 
-def relationships(table: Table) -> list[Document]:
+def describe_relationships(table: Table) -> list[Document]:
     """Many-to-one: which navigation property of this table leads to which other table."""
     return [
         {
-            "MetadataId": id_of(table.name, "relationship", navigation),
+            "MetadataId": make_id(table.name, "relationship", navigation),
             "SchemaName": f"{table.name}_{navigation}_{target}",
             "RelationshipType": "OneToManyRelationship",
             "ReferencingEntity": table.name,
@@ -146,11 +148,11 @@ def relationships(table: Table) -> list[Document]:
 
 def _is_custom(column: Column) -> bool:
     """A publisher's prefix is in lower case; stock schema names are not."""
-    prefix, mark, _ = column.schema_name.partition("_")
-    return bool(mark) and prefix.islower()
+    prefix, separator, _ = column.schema_name.partition("_")
+    return bool(separator) and prefix.islower()
 
 
-def _special(column: Column) -> Document:
+def _describe_type(column: Column) -> Document:
     match column.type:
         case "String" | "Memo":
             style = (column.format or "text").capitalize()
@@ -160,45 +162,45 @@ def _special(column: Column) -> Document:
                 "FormatName": {"Value": style if column.type == "String" else "TextArea"},
             }
         case "DateTime":
-            shown = "DateOnly" if column.format == "date" else "DateAndTime"
-            return {"Format": shown, "DateTimeBehavior": {"Value": column.behavior}}
+            format_ = "DateOnly" if column.format == "date" else "DateAndTime"
+            return {"Format": format_, "DateTimeBehavior": {"Value": column.behavior}}
         case "Lookup" | "Owner" | "Customer":
             return {"Targets": list(column.targets)}
         case "Integer" | "BigInt":
             low, high = INT32 if column.type == "Integer" else INT64
-            return _limits(column, low, high)
+            return _describe_limits(column, low, high)
         case "Decimal" | "Double" | "Money":
-            return {**_limits(column, None, None), "Precision": _precision(column)}
+            return {**_describe_limits(column, None, None), "Precision": _find_precision(column)}
     return {}
 
 
-def _limits(column: Column, low: int | None, high: int | None) -> Document:
+def _describe_limits(column: Column, low: int | None, high: int | None) -> Document:
     return {
         "MinValue": low if column.minimum is None else column.minimum,
         "MaxValue": high if column.maximum is None else column.maximum,
     }
 
 
-def _precision(column: Column) -> int:
+def _find_precision(column: Column) -> int:
     """Where no source tells: as many places as Dataverse gives a new column of the type."""
-    usual = {"Decimal": 2, "Double": 5, "Money": 2}
-    return usual[column.type] if column.precision is None else column.precision
+    defaults = {"Decimal": 2, "Double": 5, "Money": 2}
+    return defaults[column.type] if column.precision is None else column.precision
 
 
-def _two_options(table: Table, column: Column) -> Document:
+def _describe_two_options(table: Table, column: Column) -> Document:
     labels = {option.value: option.label for option in column.options}
     return {
-        "MetadataId": id_of("optionset", f"{table.name}_{column.name}"),
+        "MetadataId": make_id("optionset", f"{table.name}_{column.name}"),
         "Name": f"{table.name}_{column.name}",
         "IsGlobal": False,
         "OptionSetType": "Boolean",
-        "TrueOption": {"Value": 1, "Label": _label(labels.get(1, "Yes"))},
-        "FalseOption": {"Value": 0, "Label": _label(labels.get(0, "No"))},
+        "TrueOption": {"Value": 1, "Label": _describe_label(labels.get(1, "Yes"))},
+        "FalseOption": {"Value": 0, "Label": _describe_label(labels.get(0, "No"))},
     }
 
 
-def _option(column: Column, option: Option) -> Document:
-    document: Document = {"Value": option.value, "Label": _label(option.label)}
+def _describe_option(column: Column, option: Option) -> Document:
+    document: Document = {"Value": option.value, "Label": _describe_label(option.label)}
     if column.type == "State":
         return {"@odata.type": "#Microsoft.Dynamics.CRM.StateOptionMetadata", **document}
     if column.type == "Status":
@@ -207,10 +209,10 @@ def _option(column: Column, option: Option) -> Document:
     return document
 
 
-def _label(text: str) -> Document:
+def _describe_label(text: str) -> Document:
     label = {"Label": text, "LanguageCode": 1033}
     return {"LocalizedLabels": [label], "UserLocalizedLabel": label}
 
 
-def id_of(*parts: str) -> str:
+def make_id(*parts: str) -> str:
     return str(uuid5(NAMESPACE_URL, "/".join(parts)))

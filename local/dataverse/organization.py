@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from local.dataverse import refusals
-from local.dataverse.addresses import guid, is_guid
+from local.dataverse.addresses import is_guid, normalize_guid
 
 # The caller, its business unit and its organization, as WhoAmI tells them.
 USER = "5f1c2f0e-7a4b-4c0e-9d55-0a1b2c3d4e01"
@@ -38,7 +38,7 @@ class Organization:
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class OptionalParameters:
     """The optional parameters of one request, checked."""
 
     user: str = USER  # who the row says wrote it
@@ -50,29 +50,29 @@ class Wishes:
         """The user who really wrote it, if it was for another."""
         return USER if self.user != USER else None
 
-    def told(self) -> dict[str, object]:
+    def as_log_entry(self) -> dict[str, object]:
         """For the list of recent writes: only what is out of the ordinary."""
-        told: dict[str, object] = {"user": self.user} if self.on_behalf else {}
+        entry: dict[str, object] = {"user": self.user} if self.on_behalf else {}
         if self.bypass:
-            told["bypass"] = list(self.bypass)
+            entry["bypass"] = list(self.bypass)
         if self.detect_duplicates:
-            told["detectDuplicates"] = True
-        return told
+            entry["detectDuplicates"] = True
+        return entry
 
 
-USUAL = Wishes()
+DEFAULT_PARAMETERS = OptionalParameters()
 
 
-def wishes_of(organization: Organization, headers: Mapping[str, str]) -> Wishes:
+def parse_parameters(organization: Organization, headers: Mapping[str, str]) -> OptionalParameters:
     """Header names are lower case. A wish that is not granted refuses the whole request."""
-    return Wishes(
-        _user(organization, headers),
-        _flag(headers, "mscrm.suppressduplicatedetection") is False,
-        _bypass(organization, headers),
+    return OptionalParameters(
+        _find_user(organization, headers),
+        _parse_flag(headers, "mscrm.suppressduplicatedetection") is False,
+        _parse_bypass(organization, headers),
     )
 
 
-def _user(organization: Organization, headers: Mapping[str, str]) -> str:
+def _find_user(organization: Organization, headers: Mapping[str, str]) -> str:
     """`CallerObjectId` is the id in Entra, the older `MSCRMCallerID` the one in Dataverse."""
     by_object_id, by_user = headers.get("callerobjectid"), headers.get("mscrmcallerid")
     given = by_object_id or by_user
@@ -83,13 +83,13 @@ def _user(organization: Organization, headers: Mapping[str, str]) -> str:
     if ACT_FOR not in organization.privileges:
         raise refusals.no_privilege(USER, ACT_FOR)
     users = organization.users
-    found = users.get(guid(given)) if by_object_id else guid(given)
+    found = users.get(normalize_guid(given)) if by_object_id else normalize_guid(given)
     if found is None or found not in users.values():
         raise refusals.no_user()
     return found
 
 
-def _bypass(organization: Organization, headers: Mapping[str, str]) -> tuple[str, ...]:
+def _parse_bypass(organization: Organization, headers: Mapping[str, str]) -> tuple[str, ...]:
     """https://learn.microsoft.com/power-apps/developer/data-platform/bypass-custom-business-logic"""
     given = headers.get("mscrm.bypassbusinesslogicexecution")
     kinds = tuple(part.strip() for part in given.split(",")) if given is not None else ()
@@ -99,14 +99,14 @@ def _bypass(organization: Organization, headers: Mapping[str, str]) -> tuple[str
         )
     if kinds and BYPASS not in organization.privileges:
         raise refusals.no_privilege(USER, BYPASS)
-    if _flag(headers, "mscrm.bypasscustompluginexecution"):
+    if _parse_flag(headers, "mscrm.bypasscustompluginexecution"):
         if BYPASS_PLUGINS not in organization.privileges:
             raise refusals.no_privilege(USER, BYPASS_PLUGINS)
         kinds = tuple(dict.fromkeys((*kinds, "CustomSync")))
     return kinds
 
 
-def _flag(headers: Mapping[str, str], name: str) -> bool | None:
+def _parse_flag(headers: Mapping[str, str], name: str) -> bool | None:
     given = headers.get(name)
     if given is None:
         return None

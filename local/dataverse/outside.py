@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from local.dataverse import refusals, setup, writes
-from local.dataverse.addresses import guid, is_guid
-from local.dataverse.checks import values_of
+from local.dataverse.addresses import is_guid, normalize_guid
+from local.dataverse.checks import parse_values
 from local.dataverse.rows import Values
 from local.dataverse.tables import Table
 from local.dataverse.wire import Call, Reply
@@ -23,22 +23,26 @@ ACTIONS = {
 }
 
 
-def tell(world: World, call: Call, table: Table, action: str, body: Values) -> Reply:
+def record_event(world: World, call: Call, table: Table, action: str, body: Values) -> Reply:
     """An action that is not switched on is not there at all."""
-    if call.method != "POST" or not setup.allows(world, table, ACTIONS[action]):
+    if call.method != "POST" or not setup.is_event_enabled(world, table, ACTIONS[action]):
         raise refusals.no_resource(action)
     target: Any = body.get("Target")
     if not isinstance(target, dict):
         raise refusals.bad_payload(table.entity_set, "The parameter 'Target' is missing.")
-    said = str(target.get("@odata.type", "")).removeprefix("#")
-    if said != f"{NAMESPACE}{table.name}":
+    type_name = str(target.get("@odata.type", "")).removeprefix("#")
+    if type_name != f"{NAMESPACE}{table.name}":
         raise refusals.bad_payload(
             table.entity_set, "The '@odata.type' of 'Target' must be that of the table."
         )
-    values = values_of(table, target, writes.resolver(world))
+    values = parse_values(table, target, writes.make_resolver(world))
     key = values.get(table.primary_id)
     if not (isinstance(key, str) and is_guid(key)):
         raise refusals.bad_payload(table.entity_set, f"'Target' has no '{table.primary_id}'.")
-    told = {"action": action.removeprefix(NAMESPACE), "table": table.name, "id": guid(key)}
-    world.told.append({**told, "columns": sorted(values.keys() - {table.primary_id})})
+    event = {
+        "action": action.removeprefix(NAMESPACE),
+        "table": table.name,
+        "id": normalize_guid(key),
+    }
+    world.external_events.append({**event, "columns": sorted(values.keys() - {table.primary_id})})
     return Reply(204)

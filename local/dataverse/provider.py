@@ -13,24 +13,24 @@ from typing import Any
 import httpx
 
 from local.dataverse import addresses, filters, queries, refusals, router, writes
-from local.dataverse.checks import TARGET, stamp, stamp_of, values_of
-from local.dataverse.conditions import property_of
-from local.dataverse.external_filter import rendered
+from local.dataverse.checks import TARGET, format_instant, parse_instant, parse_values
+from local.dataverse.conditions import find_property
+from local.dataverse.external_filter import render_filter
 from local.dataverse.feeds import Feed, Feeds
-from local.dataverse.organization import wishes_of
+from local.dataverse.organization import parse_parameters
 from local.dataverse.rows import Row, Values
 from local.dataverse.tables import Column, Table
 from local.dataverse.wire import Call, Refusal, Reply
 from local.dataverse.world import World
 
 # Whatever a feed says of its size, so many pages are read for one of Dataverse's.
-MOST_PAGES = 1000
+MAX_PAGES = 1000
 
 
-def virtual_of(world: World, call: Call) -> Table | None:
+def find_virtual_table(world: World, call: Call) -> Table | None:
     """The virtual table whose rows a call is about; None where another part answers it."""
     try:
-        segment = addresses.split(call.resource)
+        segment = addresses.parse_segment(call.resource)
     except Refusal:
         return None
     table = world.catalog.by_set.get(segment.name)
@@ -41,158 +41,164 @@ def virtual_of(world: World, call: Call) -> Table | None:
 
 async def answer(world: World, call: Call, table: Table, feeds: Feeds) -> Reply:
     try:
-        wishes_of(world.organization, call.headers)
-        segment = addresses.split(call.resource)
+        parse_parameters(world.organization, call.headers)
+        segment = addresses.parse_segment(call.resource)
         if segment.rest:
             raise refusals.no_resource(segment.rest)
-        feed = feeds.of(world, table)
+        feed = feeds.open_feed(world, table)
         if segment.key is None:
-            return await _rows(world, call, table, feed)
-        at = addresses.address(table, segment.key)
-        return await _row(world, call, table, str(at.id), feed)
+            return await _answer_rows(world, call, table, feed)
+        address = addresses.parse_address(table, segment.key)
+        return await _answer_row(world, call, table, str(address.id), feed)
     except Refusal as refusal:
-        return refusal.reply()
+        return refusal.build_reply()
 
 
-async def _rows(world: World, call: Call, table: Table, feed: Feed) -> Reply:
+async def _answer_rows(world: World, call: Call, table: Table, feed: Feed) -> Reply:
     if call.method == "POST":
-        values = values_of(table, router.body_of(call, table.entity_set), writes.resolver(world))
-        answer = await feed.ask("POST", feed.collection, body=_outward(table, values))
-        row = _inward(table, _document(answer))
-        return _written(call, table, row, created=True)
+        values = parse_values(
+            table, router.read_body(call, table.entity_set), writes.make_resolver(world)
+        )
+        response = await feed.send("POST", feed.collection, body=_to_feed(table, values))
+        row = _from_feed(table, _read_document(response))
+        return _reply_written(call, table, row, created=True)
     if call.method != "GET":
         raise refusals.no_method(call.method)
     options = call.options
     queries.check_options(options, queries.OPTIONS)
-    chosen = queries.selection(table, options)
-    size, page, preferred = queries.page(call)
-    top = queries.whole("$top", options["$top"]) if "$top" in options else None
+    chosen = queries.parse_select(table, options)
+    size, page, preferred = queries.parse_page(call)
+    top = queries.parse_integer("$top", options["$top"]) if "$top" in options else None
     start = (page - 1) * size
     room = size if top is None else min(size, max(top - start, 0))
-    counted = options.get("$count") == "true"
-    found, count = await _found(table, feed, options, chosen, (start, room + 1), counted=counted)
+    with_count = options.get("$count") == "true"
+    rows, count = await _read_rows(
+        table, feed, options, chosen, (start, room + 1), with_count=with_count
+    )
     context = f"{call.root}/$metadata#{table.entity_set}"
     document: dict[str, Any] = {"@odata.context": context}
-    if counted and count is not None:
-        document["@odata.count"] = min(count, queries.PAGE)
-    shown = queries.annotations_of(call)
-    document["value"] = [queries.shape(table, row, chosen, shown) for row in found[:room]]
-    if len(found) > room and (top is None or start + room < top):
-        document["@odata.nextLink"] = queries.next_link(call, page + 1, size)
+    if with_count and count is not None:
+        document["@odata.count"] = min(count, queries.PAGE_SIZE)
+    annotations = queries.find_annotations(call)
+    document["value"] = [queries.format_row(table, row, chosen, annotations) for row in rows[:room]]
+    if len(rows) > room and (top is None or start + room < top):
+        document["@odata.nextLink"] = queries.build_next_link(call, page + 1, size)
     headers = {"Preference-Applied": f"odata.maxpagesize={size}"} if preferred else {}
     return Reply(200, document, headers)
 
 
-async def _found(
+async def _read_rows(
     table: Table,
     feed: Feed,
     options: Mapping[str, str],
     chosen: list[str] | None,
     window: tuple[int, int],
     *,
-    counted: bool,
+    with_count: bool,
 ) -> tuple[list[Row], int | None]:
     """What is in the window, however the feed cuts it into pages."""
-    start, wanted = window
-    query = {"$select": _select(table, chosen), "$top": str(wanted)}
+    start, number = window
+    query = {"$select": _build_select(table, chosen), "$top": str(number)}
     if start:
         query["$skip"] = str(start)
     if "$filter" in options:
-        query["$filter"] = rendered(table, filters.parse(options["$filter"]))
+        query["$filter"] = render_filter(table, filters.parse(options["$filter"]))
     if options.get("$orderby"):
-        query["$orderby"] = _order(table, options["$orderby"])
-    if counted:
+        query["$orderby"] = _build_order(table, options["$orderby"])
+    if with_count:
         query["$count"] = "true"
-    document = _document(await feed.ask("GET", feed.collection, query))
-    count, found = document.get("@odata.count"), list(document["value"])
-    for _ in range(MOST_PAGES):
-        following = document.get("@odata.nextLink")
-        if following is None or len(found) >= wanted:
+    document = _read_document(await feed.send("GET", feed.collection, query))
+    count, rows = document.get("@odata.count"), list(document["value"])
+    for _ in range(MAX_PAGES):
+        next_link = document.get("@odata.nextLink")
+        if next_link is None or len(rows) >= number:
             break
-        url = str(httpx.URL(f"{feed.address}/").join(following))
+        url = str(httpx.URL(f"{feed.address}/").join(next_link))
         if not url.startswith(f"{feed.address}/"):
             raise refusals.feed_failed()  # the key goes nowhere else
-        document = _document(await feed.ask("GET", url))
-        found += document["value"]
-    return [_inward(table, each) for each in found[:wanted]], count
+        document = _read_document(await feed.send("GET", url))
+        rows += document["value"]
+    return [_from_feed(table, row) for row in rows[:number]], count
 
 
-async def _row(world: World, call: Call, table: Table, row_id: str, feed: Feed) -> Reply:
+async def _answer_row(world: World, call: Call, table: Table, row_id: str, feed: Feed) -> Reply:
     address = f"{feed.collection}({row_id})"
     match call.method:
         case "GET":
             queries.check_options(call.options, frozenset({"$select"}))
-            chosen = queries.selection(table, call.options)
-            answer = await feed.ask("GET", address, {"$select": _select(table, chosen)})
-            row = _inward(table, _there(table, row_id, answer))
-            return Reply(200, queries.entity(call, table, row, chosen), {"ETag": row.etag})
+            chosen = queries.parse_select(table, call.options)
+            response = await feed.send("GET", address, {"$select": _build_select(table, chosen)})
+            row = _from_feed(table, _read_existing(table, row_id, response))
+            return Reply(200, queries.build_entity(call, table, row, chosen), {"ETag": row.etag})
         case "PATCH":
-            body = router.body_of(call, table.entity_set)
-            values = values_of(table, body, writes.resolver(world))
+            body = router.read_body(call, table.entity_set)
+            values = parse_values(table, body, writes.make_resolver(world))
             values.pop(table.primary_id, None)
-            _gone(table, row_id, await feed.ask("PATCH", address, body=_outward(table, values)))
-            return _written(call, table, Row(row_id, 0, values), created=False)
+            _check_exists(
+                table, row_id, await feed.send("PATCH", address, body=_to_feed(table, values))
+            )
+            return _reply_written(call, table, Row(row_id, 0, values), created=False)
         case "DELETE":
-            _gone(table, row_id, await feed.ask("DELETE", address))
+            _check_exists(table, row_id, await feed.send("DELETE", address))
             return Reply(204)
     raise refusals.no_method(call.method)
 
 
-def _written(call: Call, table: Table, row: Row, *, created: bool) -> Reply:
+def _reply_written(call: Call, table: Table, row: Row, *, created: bool) -> Reply:
     headers = {"OData-EntityId": f"{call.root}/{table.entity_set}({row.id})"}
     if created:
         headers["Location"] = headers["OData-EntityId"]
     return Reply(204, headers=headers)
 
 
-def _gone(table: Table, row_id: str, answer: httpx.Response) -> None:
-    if answer.status_code in (404, 410):
+def _check_exists(table: Table, row_id: str, response: httpx.Response) -> None:
+    if response.status_code in (404, 410):
         raise refusals.no_row(table.name, row_id)
 
 
-def _there(table: Table, row_id: str, answer: httpx.Response) -> Values:
-    _gone(table, row_id, answer)
-    return _document(answer)
+def _read_existing(table: Table, row_id: str, response: httpx.Response) -> Values:
+    _check_exists(table, row_id, response)
+    return _read_document(response)
 
 
-def _document(answer: httpx.Response) -> Values:
+def _read_document(response: httpx.Response) -> Values:
     try:
-        document = answer.json()
+        document = response.json()
     except ValueError as error:
         raise refusals.feed_failed() from error
-    if not isinstance(document, dict) or answer.status_code >= 400:
+    if not isinstance(document, dict) or response.status_code >= 400:
         raise refusals.feed_failed()
     return document
 
 
-def _mapped(table: Table) -> dict[str, Column]:
+def _map_columns(table: Table) -> dict[str, Column]:
     """By the feed's names. A column without one is never asked for."""
-    return {each.external: each for each in table.columns.values() if each.external}
+    return {column.external: column for column in table.columns.values() if column.external}
 
 
-def _select(table: Table, chosen: list[str] | None) -> str:
+def _build_select(table: Table, chosen: list[str] | None) -> str:
     names = None if chosen is None else {*chosen, table.primary_id}
-    mapped = _mapped(table).items()
+    columns = _map_columns(table).items()
     return ",".join(
-        external for external, each in mapped if names is None or each.property_name in names
+        external for external, column in columns if names is None or column.property_name in names
     )
 
 
-def _order(table: Table, text: str) -> str:
+def _build_order(table: Table, text: str) -> str:
     parts = [part.split() for part in text.split(",") if part.strip()]
     if any(len(words) > 2 or words[1:] not in ([], ["asc"], ["desc"]) for words in parts):
         raise refusals.bad_query("Syntax error in '$orderby'.")
-    return ",".join(" ".join([_external(table, words[0]), *words[1:]]) for words in parts)
+    return ",".join(" ".join([_find_external_name(table, words[0]), *words[1:]]) for words in parts)
 
 
-def _external(table: Table, name: str) -> str:
-    column = property_of(table, name)
+def _find_external_name(table: Table, name: str) -> str:
+    column = find_property(table, name)
     if column.external is None:
         raise refusals.feed_failed()
     return column.external
 
 
-def _outward(table: Table, values: Values) -> Values:
+def _to_feed(table: Table, values: Values) -> Values:
     """Dataverse's names become the feed's."""
     return {
         column.external: values[column.property_name]
@@ -201,17 +207,17 @@ def _outward(table: Table, values: Values) -> Values:
     }
 
 
-def _inward(table: Table, document: Values) -> Row:
+def _from_feed(table: Table, document: Values) -> Row:
     """A row as Dataverse shows it. Only a row with its key is one."""
     values: Values = {}
-    for external, column in _mapped(table).items():
+    for external, column in _map_columns(table).items():
         value = document.get(external)
         if column.type == "DateTime" and isinstance(value, str):
-            value = stamp(stamp_of(value))
+            value = format_instant(parse_instant(value))
         values[column.property_name] = value
         if column.is_lookup and value is not None:
             values[column.property_name + TARGET] = column.targets[0]
     key = values.get(table.primary_id)
     if not (isinstance(key, str) and addresses.is_guid(key)):
         raise refusals.feed_failed()
-    return Row(addresses.guid(key), 0, values)
+    return Row(addresses.normalize_guid(key), 0, values)

@@ -84,8 +84,8 @@ class Store:
         self._db.execute("ANALYZE")
         self._db.execute("DELETE FROM sqlite_stat1")
         sizes = {"rows": "100000 20000 1"}
-        for number, place in enumerate(INDEXED):
-            self._db.execute(f"CREATE INDEX IF NOT EXISTS by_{number} ON rows (tbl, {place})")
+        for number, expression in enumerate(INDEXED):
+            self._db.execute(f"CREATE INDEX IF NOT EXISTS by_{number} ON rows (tbl, {expression})")
             sizes[f"by_{number}"] = "100000 20000 2"
         self._db.executemany("INSERT INTO sqlite_stat1 VALUES ('rows', ?, ?)", sizes.items())
         self._db.execute("ANALYZE sqlite_schema")
@@ -111,23 +111,23 @@ class Store:
         found = self._db.execute(
             "SELECT id, version, body FROM rows WHERE tbl = ? AND id = ?", (table.name, row_id)
         ).fetchone()
-        return _row(found) if found else None
+        return _read_row(found) if found else None
 
-    def id_by_key(self, table: Table, key: Key, values: Values) -> str | None:
+    def find_id(self, table: Table, key: Key, values: Values) -> str | None:
         found = self._db.execute(
             "SELECT id FROM alternate_keys WHERE tbl = ? AND name = ? AND value = ?",
-            (table.name, key.name, _key_value(table, key, values)),
+            (table.name, key.name, _encode_key(table, key, values)),
         ).fetchone()
         return str(found[0]) if found else None
 
-    def find(self, table: Table, wanted: Slice) -> list[Row]:
+    def find(self, table: Table, window: Slice) -> list[Row]:
         # Both fragments come from the compiler in filters.py, which binds every value.
         sql = (
-            f"SELECT id, version, body FROM rows WHERE tbl = ? AND ({wanted.where}) "  # noqa: S608
-            f"ORDER BY {wanted.order} LIMIT ? OFFSET ?"
+            f"SELECT id, version, body FROM rows WHERE tbl = ? AND ({window.where}) "  # noqa: S608
+            f"ORDER BY {window.order} LIMIT ? OFFSET ?"
         )
-        parameters = [table.name, *wanted.parameters, wanted.limit, wanted.offset]
-        return [_row(found) for found in self._db.execute(sql, parameters)]
+        parameters = [table.name, *window.parameters, window.limit, window.offset]
+        return [_read_row(found) for found in self._db.execute(sql, parameters)]
 
     def count(self, table: Table, where: str, parameters: list[Any]) -> int:
         sql = f"SELECT COUNT(*) FROM rows WHERE tbl = ? AND ({where})"  # noqa: S608
@@ -144,8 +144,8 @@ class Store:
                 "ON CONFLICT DO UPDATE SET version = excluded.version, body = excluded.body",
                 (table.name, row_id, row.version, body),
             )
-            self._index(table, row_id, values)
-            self._note(table, row, action, body)
+            self._index_keys(table, row_id, values)
+            self._record_history(table, row, action, body)
         return Row(row_id, row.version, stored)
 
     def seed(self, table: Table, rows: Mapping[str, Values]) -> None:
@@ -161,25 +161,25 @@ class Store:
 
     def delete(self, table: Table, row: Row) -> None:
         with self.transaction():
-            marks = (table.name, row.id)
-            self._db.execute("DELETE FROM rows WHERE tbl = ? AND id = ?", marks)
-            self._db.execute("DELETE FROM alternate_keys WHERE tbl = ? AND id = ?", marks)
-            gone = Row(row.id, self._next_version(), {})
-            self._note(table, gone, "delete", "{}")
+            row_key = (table.name, row.id)
+            self._db.execute("DELETE FROM rows WHERE tbl = ? AND id = ?", row_key)
+            self._db.execute("DELETE FROM alternate_keys WHERE tbl = ? AND id = ?", row_key)
+            deleted = Row(row.id, self._next_version(), {})
+            self._record_history(table, deleted, "delete", "{}")
 
-    def referring(self, table: Table, row_id: str) -> list[Row]:
+    def find_referring(self, table: Table, row_id: str) -> list[Row]:
         """Rows of the table that name the id anywhere; the caller looks at the columns."""
         sql = "SELECT id, version, body FROM rows WHERE tbl = ? AND instr(body, ?) > 0"
-        return [_row(found) for found in self._db.execute(sql, (table.name, row_id))]
+        return [_read_row(found) for found in self._db.execute(sql, (table.name, row_id))]
 
-    def history(self, table: Table, row_id: str) -> list[dict[str, Any]]:
+    def read_history(self, table: Table, row_id: str) -> list[dict[str, Any]]:
         sql = "SELECT version, action, body FROM history WHERE tbl = ? AND id = ? ORDER BY seq"
         return [
             {"version": version, "action": action, "values": json.loads(body)}
             for version, action, body in self._db.execute(sql, (table.name, row_id))
         ]
 
-    def sizes(self) -> dict[str, int]:
+    def count_by_table(self) -> dict[str, int]:
         return dict(self._db.execute("SELECT tbl, COUNT(*) FROM rows GROUP BY tbl").fetchall())
 
     def define(self, name: str, data: dict[str, Any]) -> None:
@@ -187,7 +187,7 @@ class Store:
         body = json.dumps(data)
         self._db.execute("INSERT OR REPLACE INTO definitions VALUES (?, ?)", (name, body))
 
-    def definitions(self) -> list[dict[str, Any]]:
+    def read_definitions(self) -> list[dict[str, Any]]:
         found = self._db.execute("SELECT body FROM definitions").fetchall()
         return [json.loads(body) for (body,) in found]
 
@@ -203,7 +203,7 @@ class Store:
         sql = "UPDATE counter SET version = version + 1 RETURNING version"
         return int(self._db.execute(sql).fetchone()[0])
 
-    def _index(self, table: Table, row_id: str, values: Values) -> None:
+    def _index_keys(self, table: Table, row_id: str, values: Values) -> None:
         self._db.execute(
             "DELETE FROM alternate_keys WHERE tbl = ? AND id = ?", (table.name, row_id)
         )
@@ -214,13 +214,13 @@ class Store:
             try:
                 self._db.execute(
                     "INSERT INTO alternate_keys VALUES (?, ?, ?, ?)",
-                    (table.name, key.name, _key_value(table, key, values), row_id),
+                    (table.name, key.name, _encode_key(table, key, values), row_id),
                 )
             except sqlite3.IntegrityError as error:
                 labels = ", ".join(table.columns[column].label for column in key.columns)
                 raise refusals.key_taken(key.name, labels) from error
 
-    def _note(self, table: Table, row: Row, action: str, body: str) -> None:
+    def _record_history(self, table: Table, row: Row, action: str, body: str) -> None:
         self._db.execute(
             "INSERT INTO history (tbl, id, version, action, body) VALUES (?, ?, ?, ?, ?)",
             (table.name, row.id, row.version, action, body),
@@ -231,11 +231,11 @@ def fold(value: Any) -> Any:
     return value.casefold() if isinstance(value, str) else value
 
 
-def _key_value(table: Table, key: Key, values: Values) -> str:
+def _encode_key(table: Table, key: Key, values: Values) -> str:
     parts = [fold(values[name]) for name in table.key_properties(key)]
     return json.dumps(parts)
 
 
-def _row(found: tuple[str, int, str]) -> Row:
+def _read_row(found: tuple[str, int, str]) -> Row:
     row_id, version, body = found
     return Row(row_id, version, json.loads(body))

@@ -12,7 +12,7 @@ from copy import deepcopy
 from typing import Any
 
 from local.dataverse import addresses, definitions, metadata, refusals
-from local.dataverse.columns import column_of, label_of
+from local.dataverse.columns import find_label, parse_column
 from local.dataverse.rows import Slice, Values
 from local.dataverse.tables import Catalog, Table
 from local.dataverse.wire import Call, Reply
@@ -33,91 +33,95 @@ VERBS = ("Create", "Read", "Write", "Delete", "Append", "AppendTo")
 Body = Mapping[str, Any]
 
 
-def change(world: World, call: Call, body: Body) -> Reply:
+def change_definition(world: World, call: Call, body: Body) -> Reply:
     """One change of the definitions, as if it were published at once."""
-    segment = addresses.split(call.resource)
+    segment = addresses.parse_segment(call.resource)
     if segment.name == "RelationshipDefinitions":
-        return _made(world, call, *_relationship(world, call, body))
+        return _define(world, call, *_build_relationship(world, call, body))
     if segment.key is None:
-        return _made(world, call, *_table(world, call, body))
-    table = definitions.table_of(world.catalog, segment.key)
-    below = addresses.split(segment.rest)
+        return _define(world, call, *_build_table(world, call, body))
+    table = definitions.find_table(world.catalog, segment.key)
+    below = addresses.parse_segment(segment.rest)
     match call.method, below.name, below.key:
         case "POST", "Attributes", None:
-            return _made(world, call, *_column(world, call, table, body))
+            return _define(world, call, *_build_column(world, call, table, body))
         case "POST", "Keys", None:
-            return _made(world, call, *_key(world, call, table, body))
+            return _define(world, call, *_build_key(world, call, table, body))
         case "PUT", "Attributes", str(key):
-            return _made(world, call, *_external_name(world, table, key, body))
+            return _define(world, call, *_change_external_name(world, table, key, body))
     raise refusals.not_offered(f"{call.method} of {segment.rest or 'a table'}")
 
 
-def _made(world: World, call: Call, data: dict[str, Any], address: str) -> Reply:
+def _define(world: World, call: Call, data: dict[str, Any], address: str) -> Reply:
     table = world.catalog.define(data)
     world.store.define(table.name, data)
-    world.store.seed(world.catalog.by_name["privilege"], privileges(table))
+    world.store.seed(world.catalog.by_name["privilege"], list_privileges(table))
     return Reply(204, headers={"OData-EntityId": f"{call.root}/{address}"})
 
 
-def privileges(table: Table) -> dict[str, Values]:
+def list_privileges(table: Table) -> dict[str, Values]:
     """Each table has its own, by its schema name."""
-    schema = metadata.entity(table)["SchemaName"]
+    schema = metadata.describe_table(table)["SchemaName"]
     return {
-        metadata.id_of(table.name, "privilege", verb): {"name": f"prv{verb}{schema}"}
+        metadata.make_id(table.name, "privilege", verb): {"name": f"prv{verb}{schema}"}
         for verb in VERBS
     }
 
 
-def _named(world: World, call: Call, schema: Any) -> str:
+def _check_schema_name(world: World, call: Call, schema: Any) -> str:
     """The schema name: a publisher, that of the solution if one is named, has its prefix."""
     match = NAME.fullmatch(schema) if isinstance(schema, str) else None
     if match is None:
         raise refusals.bad_argument("The SchemaName must be a customization prefix, _ and a name.")
-    prefixes = _prefixes(world, call.headers.get("mscrm.solutionuniquename"))
+    prefixes = _find_prefixes(world, call.headers.get("mscrm.solutionuniquename"))
     if match[1] not in prefixes:
         raise refusals.bad_prefix(schema)
     return str(schema)
 
 
-def _prefixes(world: World, solution: str | None) -> set[str]:
-    publishers = world.store.find(world.catalog.by_name["publisher"], _all("1"))
+def _find_prefixes(world: World, solution: str | None) -> set[str]:
+    publishers = world.store.find(world.catalog.by_name["publisher"], _select_all("1"))
     by_id = {row.id: row.values.get("customizationprefix") for row in publishers}
     if solution is None:
         return {prefix for prefix in by_id.values() if prefix}
-    named = "fold(json_extract(body, '$.uniquename')) = ?"
-    found = world.store.find(world.catalog.by_name["solution"], _all(named, solution.casefold()))
+    condition = "fold(json_extract(body, '$.uniquename')) = ?"
+    found = world.store.find(
+        world.catalog.by_name["solution"], _select_all(condition, solution.casefold())
+    )
     if not found:
         raise refusals.bad_argument(f"The solution '{solution}' does not exist.")
     return {prefix} if (prefix := by_id.get(found[0].values["_publisherid_value"])) else set()
 
 
-def _all(where: str, *parameters: Any) -> Slice:
+def _select_all(where: str, *parameters: Any) -> Slice:
     return Slice(where, list(parameters), "id", 5000, 0)
 
 
-def _table(world: World, call: Call, body: Body) -> tuple[dict[str, Any], str]:
+def _build_table(world: World, call: Call, body: Body) -> tuple[dict[str, Any], str]:
     if body.get("TableType") != "Virtual" and body.get("DataProviderId") is None:
         raise refusals.not_offered("creating tables that have rows")
-    schema = _named(world, call, body.get("SchemaName"))
+    schema = _check_schema_name(world, call, body.get("SchemaName"))
     name = schema.lower()
     if name in world.catalog.by_name:
         raise refusals.table_exists()
     _check_virtual(world, name, body)
-    named = [each for each in body.get("Attributes", []) if each.get("IsPrimaryName")]
-    if len(named) != 1 or len(body["Attributes"]) != 1:
+    attributes = [
+        attribute for attribute in body.get("Attributes", []) if attribute.get("IsPrimaryName")
+    ]
+    if len(attributes) != 1 or len(body["Attributes"]) != 1:
         raise refusals.bad_argument("Attributes must be the primary name column, and no other.")
-    first, column = column_of(named[0], virtual=True)
-    _named(world, call, named[0].get("SchemaName"))
+    primary_name, column = parse_column(attributes[0], virtual=True)
+    _check_schema_name(world, call, attributes[0].get("SchemaName"))
     if column["type"] != "String":
         raise refusals.bad_argument("The primary name column must be of type String.")
     key = f"{name}id"
-    text = label_of(body, schema)
+    text = find_label(body, schema)
     data = {
         "logicalName": name,
         "entitySet": str(body.get("EntitySetName") or f"{name}s"),
         "label": text,
         "primaryId": key,
-        "primaryName": first,
+        "primaryName": primary_name,
         "ownership": "OrgOwned",
         "changeTracking": False,
         "keys": [],
@@ -128,7 +132,7 @@ def _table(world: World, call: Call, body: Body) -> tuple[dict[str, Any], str]:
                 "label": text,
                 "required": "systemrequired",
             },
-            first: column,
+            primary_name: column,
         },
         "external": {
             "provider": str(body["DataProviderId"]).lower(),
@@ -137,7 +141,7 @@ def _table(world: World, call: Call, body: Body) -> tuple[dict[str, Any], str]:
             "collection": body["ExternalCollectionName"],
         },
     }
-    return data, f"EntityDefinitions({metadata.id_of(name)})"
+    return data, f"EntityDefinitions({metadata.make_id(name)})"
 
 
 def _check_virtual(world: World, name: str, body: Body) -> None:
@@ -149,11 +153,11 @@ def _check_virtual(world: World, name: str, body: Body) -> None:
     for feature in NEVER:
         if body.get(feature):
             raise refusals.bad_argument(f"{feature} can not be active for {name} virtual Entity.")
-    for needed, words in (
+    for required, words in (
         ("ExternalName", "External Name"),
         ("ExternalCollectionName", "External Collection Name"),
     ):
-        if not body.get(needed):
+        if not body.get(required):
             raise refusals.bad_argument(f"{words} property required for {name} virtual Entity.")
     provider, source = str(body.get("DataProviderId", "")).lower(), body.get("DataSourceId")
     found = None
@@ -167,41 +171,46 @@ def _check_virtual(world: World, name: str, body: Body) -> None:
             raise refusals.no_row("entitydatasource", str(source))
 
 
-def _column(world: World, call: Call, table: Table, body: Body) -> tuple[dict[str, Any], str]:
-    _named(world, call, body.get("SchemaName"))
-    name, column = column_of(body, virtual=table.external is not None)
-    return _with_column(world, table, name, column)
+def _build_column(world: World, call: Call, table: Table, body: Body) -> tuple[dict[str, Any], str]:
+    _check_schema_name(world, call, body.get("SchemaName"))
+    name, column = parse_column(body, virtual=table.external is not None)
+    return _add_column(world, table, name, column)
 
 
-def _with_column(
+def _add_column(
     world: World, table: Table, name: str, column: dict[str, Any]
 ) -> tuple[dict[str, Any], str]:
     if name in table.columns:
         raise refusals.column_exists(table.name, name)
     data = deepcopy(world.catalog.data[table.name])
     data["columns"][name] = column
-    of = f"EntityDefinitions({metadata.id_of(table.name)})"
-    return data, f"{of}/Attributes({metadata.id_of(table.name, name)})"
+    table_address = f"EntityDefinitions({metadata.make_id(table.name)})"
+    return data, f"{table_address}/Attributes({metadata.make_id(table.name, name)})"
 
 
-def _external_name(world: World, table: Table, key: str, body: Body) -> tuple[dict[str, Any], str]:
+def _change_external_name(
+    world: World, table: Table, key: str, body: Body
+) -> tuple[dict[str, Any], str]:
     """A PUT replaces the definition; here only the external name of a column can change."""
-    (column,) = definitions.columns_of(table, key)
+    (column,) = definitions.find_columns(table, key)
     if table.external is None:
         raise refusals.not_offered("updating the columns of tables that have rows")
-    if body.get("@odata.type", "").removeprefix("#") != metadata.kind(column):
+    if body.get("@odata.type", "").removeprefix("#") != metadata.find_attribute_type(column):
         raise refusals.bad_argument(f"The type of column '{column.name}' cannot be changed.")
     if not body.get("ExternalName"):
         raise refusals.bad_argument(f"External Name property required for '{column.name}'.")
     data = deepcopy(world.catalog.data[table.name])
     data["columns"][column.name]["external"] = body["ExternalName"]
-    of = f"EntityDefinitions({metadata.id_of(table.name)})"
-    return data, f"{of}/Attributes({metadata.id_of(table.name, column.name)})"
+    table_address = f"EntityDefinitions({metadata.make_id(table.name)})"
+    return data, f"{table_address}/Attributes({metadata.make_id(table.name, column.name)})"
 
 
-def _key(world: World, call: Call, table: Table, body: Body) -> tuple[dict[str, Any], str]:
+def _build_key(world: World, call: Call, table: Table, body: Body) -> tuple[dict[str, Any], str]:
     """https://learn.microsoft.com/power-apps/developer/data-platform/define-alternate-keys-entity"""
-    name, names = _named(world, call, body.get("SchemaName")), body.get("KeyAttributes") or []
+    name, names = (
+        _check_schema_name(world, call, body.get("SchemaName")),
+        body.get("KeyAttributes") or [],
+    )
     if table.external is not None:
         raise refusals.bad_argument("Alternate keys are not supported for a virtual Entity.")
     if len(table.keys) == 10 or not 0 < len(names) <= 16:
@@ -211,35 +220,37 @@ def _key(world: World, call: Call, table: Table, body: Body) -> tuple[dict[str, 
             raise refusals.no_attribute(table.name, column)
         if table.columns[column].type not in KEY_TYPES:
             raise refusals.bad_argument(f"Column '{column}' cannot be part of a key.")
-    same = {frozenset(key.columns) for key in table.keys}
-    if frozenset(names) in same or name.lower() in {key.name.lower() for key in table.keys}:
+    existing = {frozenset(key.columns) for key in table.keys}
+    if frozenset(names) in existing or name.lower() in {key.name.lower() for key in table.keys}:
         raise refusals.bad_argument(f"The key '{name}' exists already.")
     data = deepcopy(world.catalog.data[table.name])
     data["keys"].append({"name": name.lower(), "columns": list(names)})
-    of = f"EntityDefinitions({metadata.id_of(table.name)})"
-    return data, f"{of}/Keys({metadata.id_of(table.name, 'key', name.lower())})"
+    table_address = f"EntityDefinitions({metadata.make_id(table.name)})"
+    return data, f"{table_address}/Keys({metadata.make_id(table.name, 'key', name.lower())})"
 
 
-def _relationship(world: World, call: Call, body: Body) -> tuple[dict[str, Any], str]:
+def _build_relationship(world: World, call: Call, body: Body) -> tuple[dict[str, Any], str]:
     """https://learn.microsoft.com/power-apps/developer/data-platform/webapi/create-update-entity-relationships-using-web-api"""
     if call.method != "POST":
         raise refusals.not_offered("reading relationships other than below a table")
     if not str(body.get("@odata.type")).endswith("OneToManyRelationshipMetadata"):
         raise refusals.not_offered("relationships other than one to many")
-    schema = _named(world, call, body.get("SchemaName"))
-    target = _existing(world.catalog, body.get("ReferencedEntity"))
-    table = _existing(world.catalog, body.get("ReferencingEntity"))
+    schema = _check_schema_name(world, call, body.get("SchemaName"))
+    target = _find_table(world.catalog, body.get("ReferencedEntity"))
+    table = _find_table(world.catalog, body.get("ReferencingEntity"))
     if target.external is not None and table.external is not None:
         raise refusals.bad_argument("Two virtual tables cannot be related.")
     lookup = body.get("Lookup") or {}
-    name, column = column_of({**lookup, "target": target.name}, virtual=table.external is not None)
-    _named(world, call, lookup.get("SchemaName"))
+    name, column = parse_column(
+        {**lookup, "target": target.name}, virtual=table.external is not None
+    )
+    _check_schema_name(world, call, lookup.get("SchemaName"))
     cascade = (body.get("CascadeConfiguration") or {}).get("Delete", "RemoveLink")
-    data, _ = _with_column(world, table, name, {**column, "cascadeDelete": cascade})
-    return data, f"RelationshipDefinitions({metadata.id_of('relationship', schema.lower())})"
+    data, _ = _add_column(world, table, name, {**column, "cascadeDelete": cascade})
+    return data, f"RelationshipDefinitions({metadata.make_id('relationship', schema.lower())})"
 
 
-def _existing(catalog: Catalog, name: Any) -> Table:
+def _find_table(catalog: Catalog, name: Any) -> Table:
     table = catalog.by_name.get(name) if isinstance(name, str) else None
     if table is None:
         raise refusals.no_table(str(name))

@@ -11,15 +11,15 @@ import selectors
 from typing import Any
 
 
-class _Leaping(selectors.SelectSelector):
+class _SimulatedSelector(selectors.SelectSelector):
     """Tells the loop of no event, and how long the loop would have waited for one."""
 
-    leapt = 0.0
+    elapsed = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         events = super().select(None if timeout is None else 0)
         if not events and timeout:
-            self.leapt += timeout
+            self.elapsed += timeout
         return events
 
 
@@ -27,8 +27,8 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
     """`asyncio.Runner(loop_factory=SimulatedLoop)`; `loop.time` is the clock that fits it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._leaping = _Leaping()
-        super().__init__(self._leaping, *args, **kwargs)
+        self._simulated = _SimulatedSelector()
+        super().__init__(self._simulated, *args, **kwargs)
 
     def time(self) -> float:
-        return self._leaping.leapt
+        return self._simulated.elapsed

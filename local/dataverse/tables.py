@@ -132,11 +132,11 @@ class Table:
     @cached_property
     def properties(self) -> dict[str, Column]:
         """By the name rows carry. A type discriminator (EntityName) is metadata, not a property."""
-        shown = (column for column in self.columns.values() if column.type != "EntityName")
-        return {column.property_name: column for column in shown}
+        columns = (column for column in self.columns.values() if column.type != "EntityName")
+        return {column.property_name: column for column in columns}
 
     @cached_property
-    def composed(self) -> tuple[Column, ...]:
+    def composed_columns(self) -> tuple[Column, ...]:
         """Columns that the platform writes from others, such as a full name."""
         return tuple(column for column in self.columns.values() if column.composed_of)
 
@@ -163,12 +163,12 @@ class Catalog:
 
     def define(self, data: dict[str, Any]) -> Table:
         """A new table, or the new definition of one."""
-        table = _table(data)
+        table = _parse_table(data)
         self.by_name[table.name] = self.by_set[table.entity_set] = table
         self.data[table.name] = data
         return table
 
-    def forget(self, name: str) -> None:
+    def remove(self, name: str) -> None:
         del self.by_set[self.by_name.pop(name).entity_set], self.data[name]
 
 
@@ -179,22 +179,22 @@ def load(additions: Additions | None = None, folder: Path = FOLDER) -> Catalog:
         raise ValueError(f"there is no table {', '.join(sorted(unknown))} to add columns to")
     catalog = Catalog()
     for data in files:
-        catalog.define(_with(data, more.get(data["logicalName"], {})))
+        catalog.define(_merge_additions(data, more.get(data["logicalName"], {})))
     return catalog
 
 
-def additions(path: Path = PLAIN, prefix: str = "new") -> dict[str, Any]:
+def read_additions(path: Path = PLAIN, prefix: str = "new") -> dict[str, Any]:
     """A file of columns and keys, in which `{prefix}` is the publisher's."""
-    found: dict[str, Any] = json.loads(path.read_text("utf-8").replace("{prefix}", prefix))
-    return found
+    document: dict[str, Any] = json.loads(path.read_text("utf-8").replace("{prefix}", prefix))
+    return document
 
 
-def _with(data: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+def _merge_additions(data: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     columns = {**data["columns"], **more.get("columns", {})}
     return {**data, "columns": columns, "keys": [*data["keys"], *more.get("keys", ())]}
 
 
-def _table(data: dict[str, Any]) -> Table:
+def _parse_table(data: dict[str, Any]) -> Table:
     return Table(
         name=data["logicalName"],
         entity_set=data["entitySet"],
@@ -204,12 +204,12 @@ def _table(data: dict[str, Any]) -> Table:
         ownership=data["ownership"],
         change_tracking=data["changeTracking"],
         keys=tuple(Key(key["name"], tuple(key["columns"])) for key in data["keys"]),
-        columns={name: _column(name, column) for name, column in data["columns"].items()},
+        columns={name: _parse_column(name, column) for name, column in data["columns"].items()},
         external=External(**data["external"]) if "external" in data else None,
     )
 
 
-def _column(name: str, data: dict[str, Any]) -> Column:
+def _parse_column(name: str, data: dict[str, Any]) -> Column:
     return Column(
         name=name,
         type=data["type"],

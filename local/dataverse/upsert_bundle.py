@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from local.dataverse import addresses, bundle_rows, refusals, writes
-from local.dataverse.bundle_rows import Rows
+from local.dataverse.bundle_rows import MappedResource
 from local.dataverse.rows import Row, Slice, Values
 from local.dataverse.tables import Table
 from local.dataverse.wire import Refusal
@@ -25,32 +25,32 @@ TYPES = frozenset({"batch", "batch-response"})
 CREATED, UPDATED, EXPANDED = 935000000, 935000001, 935000002
 SUCCESS, ERROR = 935000000, 935000002
 
-Done = list[tuple[Table, Written]]
+WrittenRows = list[tuple[Table, Written]]
 
 
 @dataclass(slots=True)
-class _Run:
+class _BundleRun:
     world: World
     urns: Mapping[str, str]  # fullUrl -> Type/id, for the references within the bundle
     results: list[Values] = field(default_factory=list)
-    done: Done = field(default_factory=list)
+    written: WrittenRows = field(default_factory=list)
 
 
-def run(world: World, payload: Values) -> tuple[Values, Done]:
+def upsert_bundle(world: World, payload: Values) -> tuple[Values, WrittenRows]:
     """The answer, and the rows that were written. An entry that fails fails alone."""
-    resources, urns = _resources(payload)
-    it = _Run(world, urns)
+    resources, urns = _read_resources(payload)
+    run = _BundleRun(world, urns)
     for resource in resources:
-        _upsert(it, resource)
-    fine = all(result["msind_requeststatus"] == SUCCESS for result in it.results)
+        _upsert_resource(run, resource)
+    fine = all(result["msind_requeststatus"] == SUCCESS for result in run.results)
     detail = "The bundle was processed successfully."
     if not fine:
         detail = "The bundle was processed with warnings or errors. See the results for details."
-    document = {"msind_Status": fine, "msind_StatusDetail": detail, "msind_Results": it.results}
-    return document, it.done
+    document = {"msind_Status": fine, "msind_StatusDetail": detail, "msind_Results": run.results}
+    return document, run.written
 
 
-def _resources(payload: Values) -> tuple[list[Values], dict[str, str]]:
+def _read_resources(payload: Values) -> tuple[list[Values], dict[str, str]]:
     if unknown := sorted(payload.keys() - PARAMETERS):
         raise refusals.bad_payload(
             NAME,
@@ -81,70 +81,83 @@ def _resources(payload: Values) -> tuple[list[Values], dict[str, str]]:
     return resources, urns
 
 
-def _upsert(it: _Run, resource: Values) -> None:
+def _upsert_resource(run: _BundleRun, resource: Values) -> None:
     """The root row and, by its own results, the rows expanded from it."""
     kind, identifier = str(resource.get("resourceType")), resource.get("id")
-    result = _result(kind, identifier, bundle_rows.TABLES.get(kind))
-    it.results.append(result)
+    result = _build_result(kind, identifier, bundle_rows.TABLES.get(kind))
+    run.results.append(result)
     if not isinstance(identifier, str):
-        _failed(result, "The resource has no id.")
+        _fail(result, "The resource has no id.")
         return
     if kind not in bundle_rows.TABLES:
-        _failed(result, f"There is no enabled entity map for {kind}.")
+        _fail(result, f"There is no enabled entity map for {kind}.")
         return
     try:
-        rows = bundle_rows.rows_of(resource)
-        missing = [each for each in rows.references if _find(it, each) is None]
+        rows = bundle_rows.map_resource(resource)
+        missing = [
+            reference for reference in rows.references if _find_reference(run, reference) is None
+        ]
         if missing:
-            _failed(result, f"{kind}: a reference does not resolve to a row.")
+            _fail(result, f"{kind}: a reference does not resolve to a row.")
             return
-        written = _write(it, rows)
+        written = _write_root(run, rows)
     except (KeyError, TypeError, AttributeError, IndexError):
-        _failed(result, f"{kind}: an element has not the shape that FHIR gives it.")
+        _fail(result, f"{kind}: an element has not the shape that FHIR gives it.")
         return
     except Refusal as refusal:
-        _failed(result, f"{kind}: {refusal.message}")
+        _fail(result, f"{kind}: {refusal.message}")
         return
     result["msind_resultingrecordid"] = written.row.id
     result["msind_requestactionperformed"] = CREATED if written.created else UPDATED
     result["msind_requeststatusdetail"] = f"The {rows.table} row was written."
-    troubles = [trouble for child in rows.children if (trouble := _expand(it, result, rows, child))]
+    troubles = [
+        trouble for child in rows.children if (trouble := _write_child(run, result, rows, child))
+    ]
     if troubles:
-        _failed(result, "\r\n".join((result["msind_requeststatusdetail"], *troubles)))
+        _fail(result, "\r\n".join((result["msind_requeststatusdetail"], *troubles)))
 
 
-def _write(it: _Run, rows: Rows) -> Written:
-    table = it.world.catalog.by_name[rows.table]
-    found = _row_of(it, rows.table, rows.fhir_id)
-    payload = {**rows.columns, **{name: _bind(it, ref) for name, ref in rows.links.items()}}
-    with it.world.store.transaction():
-        written = _put(it, table, found, payload)
-    it.done.append((table, written))
+def _write_root(run: _BundleRun, rows: MappedResource) -> Written:
+    table = run.world.catalog.by_name[rows.table]
+    found = _find_by_fhir_id(run, rows.table, rows.fhir_id)
+    payload = {
+        **rows.columns,
+        **{name: _resolve_reference(run, ref) for name, ref in rows.links.items()},
+    }
+    with run.world.store.transaction():
+        written = _write_row(run, table, found, payload)
+    run.written.append((table, written))
     return written
 
 
-def _put(it: _Run, table: Table, found: Row | None, payload: Values) -> Written:
+def _write_row(run: _BundleRun, table: Table, found: Row | None, payload: Values) -> Written:
     if found is None:
-        return writes.create(it.world, table, payload)
-    at = addresses.address(table, found.id)
-    return writes.upsert(it.world, at, payload, Condition())
+        return writes.create(run.world, table, payload)
+    address = addresses.parse_address(table, found.id)
+    return writes.upsert(run.world, address, payload, Condition())
 
 
-def _expand(it: _Run, root: Values, rows: Rows, child: bundle_rows.Child) -> str | None:
+def _write_child(
+    run: _BundleRun, root: Values, rows: MappedResource, child: bundle_rows.Child
+) -> str | None:
     """One child row. What went wrong, if something did: the parent is written all the same."""
-    result = _result(root["msind_fhirresourcetype"], root["msind_fhirresourceid"], child.table)
+    result = _build_result(
+        root["msind_fhirresourcetype"], root["msind_fhirresourceid"], child.table
+    )
     result["msind_requestactionperformed"] = EXPANDED
-    it.results.append(result)
-    before = len(it.done)
-    table = it.world.catalog.by_name[child.table]
+    run.results.append(result)
+    before = len(run.written)
+    table = run.world.catalog.by_name[child.table]
     parent = (
-        f"/{it.world.catalog.by_name[rows.table].entity_set}({root['msind_resultingrecordid']})"
+        f"/{run.world.catalog.by_name[rows.table].entity_set}({root['msind_resultingrecordid']})"
     )
     try:
-        with it.world.store.transaction():
-            links = {name: _bind(it, reference) for name, reference in child.links.items()}
+        with run.world.store.transaction():
+            links = {
+                name: _resolve_reference(run, reference) for name, reference in child.links.items()
+            }
             concepts = {
-                name: f"/msemr_codeableconcepts({_concept(it, *concept)})"
+                name: f"/msemr_codeableconcepts({_find_or_create_concept(run, *concept)})"
                 for name, concept in child.concepts.items()
             }
             payload = {
@@ -153,62 +166,62 @@ def _expand(it: _Run, root: Values, rows: Rows, child: bundle_rows.Child) -> str
                 **{f"{name}@odata.bind": url for name, url in concepts.items()},
                 f"{child.parent}@odata.bind": parent,
             }
-            found = _child_row(it, table, child, root["msind_resultingrecordid"])
-            written = _put(it, table, found, payload)
+            found = _find_child(run, table, child, root["msind_resultingrecordid"])
+            written = _write_row(run, table, found, payload)
     except Refusal as refusal:
-        del it.done[before:]  # a concept made for this row alone is gone with it
-        _failed(result, f"{child.element}: {refusal.message}")
+        del run.written[before:]  # a concept made for this row alone is gone with it
+        _fail(result, f"{child.element}: {refusal.message}")
         return str(result["msind_requeststatusdetail"])
-    it.done.append((table, written))
+    run.written.append((table, written))
     result["msind_resultingrecordid"] = written.row.id
     return None
 
 
-def _child_row(it: _Run, table: Table, child: bundle_rows.Child, parent: str) -> Row | None:
+def _find_child(run: _BundleRun, table: Table, child: bundle_rows.Child, parent: str) -> Row | None:
     """The columns used in record matching, below the same parent."""
-    place = table.navigations[child.parent][0].property_name
-    wanted = {place: parent, **{name: child.columns.get(name) for name in child.match}}
-    return next(_equal(it.world, table, wanted), None)
+    parent_column = table.navigations[child.parent][0].property_name
+    values = {parent_column: parent, **{name: child.columns.get(name) for name in child.match}}
+    return next(_find_equal(run.world, table, values), None)
 
 
-def _concept(it: _Run, kind: int, code: str) -> str:
+def _find_or_create_concept(run: _BundleRun, kind: int, code: str) -> str:
     """A codeable concept that is missing is made."""
-    table = it.world.catalog.by_name["msemr_codeableconcept"]
-    wanted: Values = {"msemr_type": kind, "msemr_code": code}
-    found = next(_equal(it.world, table, wanted), None)
+    table = run.world.catalog.by_name["msemr_codeableconcept"]
+    values: Values = {"msemr_type": kind, "msemr_code": code}
+    found = next(_find_equal(run.world, table, values), None)
     if found is not None:
         return found.id
-    written = writes.create(it.world, table, {**wanted, "msemr_name": code})
-    it.done.append((table, written))
+    written = writes.create(run.world, table, {**values, "msemr_name": code})
+    run.written.append((table, written))
     return written.row.id
 
 
-def _bind(it: _Run, reference: str) -> str:
-    found = _find(it, reference)
+def _resolve_reference(run: _BundleRun, reference: str) -> str:
+    found = _find_reference(run, reference)
     if found is None:
         raise refusals.plug_in_failed("a reference does not resolve to a row.")
     return found
 
 
-def _find(it: _Run, reference: str) -> str | None:
+def _find_reference(run: _BundleRun, reference: str) -> str | None:
     """`/contacts(…)` of a `Type/id` or of a urn within the bundle."""
-    kind, _, identifier = it.urns.get(reference, reference).partition("/")
+    kind, _, identifier = run.urns.get(reference, reference).partition("/")
     table = bundle_rows.TABLES.get(kind)
-    row = _row_of(it, table, identifier) if table else None
-    return f"/{it.world.catalog.by_name[table].entity_set}({row.id})" if table and row else None
+    row = _find_by_fhir_id(run, table, identifier) if table else None
+    return f"/{run.world.catalog.by_name[table].entity_set}({row.id})" if table and row else None
 
 
-def _row_of(it: _Run, table: str, fhir_id: str) -> Row | None:
-    wanted = {"msemr_azurefhirid": fhir_id}
-    return next(_equal(it.world, it.world.catalog.by_name[table], wanted), None)
+def _find_by_fhir_id(run: _BundleRun, table: str, fhir_id: str) -> Row | None:
+    values = {"msemr_azurefhirid": fhir_id}
+    return next(_find_equal(run.world, run.world.catalog.by_name[table], values), None)
 
 
-def _equal(world: World, table: Table, wanted: Values) -> Iterator[Row]:
-    where = " AND ".join(f"json_extract(body, '$.\"{name}\"') IS ?" for name in wanted)
-    yield from world.store.find(table, Slice(where, list(wanted.values()), "id", 1, 0))
+def _find_equal(world: World, table: Table, values: Values) -> Iterator[Row]:
+    where = " AND ".join(f"json_extract(body, '$.\"{name}\"') IS ?" for name in values)
+    yield from world.store.find(table, Slice(where, list(values.values()), "id", 1, 0))
 
 
-def _result(kind: str, identifier: Any, table: str | None) -> Values:
+def _build_result(kind: str, identifier: Any, table: str | None) -> Values:
     return {
         "@odata.type": "#Microsoft.Dynamics.CRM.msind_upsertfhirbundleresult",
         "msind_fhirresourceid": identifier,
@@ -220,6 +233,6 @@ def _result(kind: str, identifier: Any, table: str | None) -> Values:
     }
 
 
-def _failed(result: Values, detail: str) -> None:
+def _fail(result: Values, detail: str) -> None:
     result["msind_requeststatus"] = ERROR
     result["msind_requeststatusdetail"] = detail

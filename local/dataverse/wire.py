@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 # Between commas, but for those in quotes.
-WISH = re.compile(r'(?:"[^"]*"|[^",])+')
+PREFERENCE = re.compile(r'(?:"[^"]*"|[^",])+')
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,10 @@ class Call:
     @property
     def preferences(self) -> dict[str, str]:
         """`Prefer: return=representation, odata.maxpagesize=2` as a mapping."""
-        wishes = (wish.strip() for wish in WISH.findall(self.headers.get("prefer", "")))
-        pairs = (wish.partition("=") for wish in wishes if wish)
+        preferences = (
+            preference.strip() for preference in PREFERENCE.findall(self.headers.get("prefer", ""))
+        )
+        pairs = (preference.partition("=") for preference in preferences if preference)
         return {name.strip(): value.strip().strip('"') for name, _, value in pairs}
 
 
@@ -49,14 +51,14 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
     raw: bytes | None = None
 
-    def content(self) -> bytes:
+    def encode(self) -> bytes:
         if self.raw is not None:
             return self.raw
         if self.document is None:
             return b""
         return json.dumps(self.document).encode()
 
-    def all_headers(self) -> dict[str, str]:
+    def build_headers(self) -> dict[str, str]:
         headers = {"OData-Version": "4.0", **self.headers}
         if self.document is not None:
             headers.setdefault("Content-Type", "application/json; odata.metadata=minimal")
@@ -72,5 +74,5 @@ class Refusal(Exception):
         self.code = code
         self.message = message
 
-    def reply(self) -> Reply:
+    def build_reply(self) -> Reply:
         return Reply(self.status, {"error": {"code": self.code, "message": self.message}})

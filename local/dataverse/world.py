@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from local.dataverse.organization import USUAL, Organization, Wishes
+from local.dataverse.organization import DEFAULT_PARAMETERS, OptionalParameters, Organization
 from local.dataverse.rows import Store
 from local.dataverse.tables import Catalog
 
@@ -22,6 +22,6 @@ class World:
     now: Callable[[], datetime]
     new_id: Callable[[], str]
     organization: Organization = field(default_factory=Organization)
-    wishes: Wishes = USUAL
-    told: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=10_000))
+    parameters: OptionalParameters = DEFAULT_PARAMETERS
+    external_events: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=10_000))
     log: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=10_000))

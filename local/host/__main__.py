@@ -12,7 +12,7 @@ from pathlib import Path
 
 from local.host import kill, log
 from local.host.app import run
-from local.host.functions import Function, load
+from local.host.functions import Function, load_functions
 from local.host.settings import CannotStart, HostOptions, read_local_settings, read_options
 
 
@@ -25,10 +25,12 @@ def main() -> int:
     folder = folder.parent if folder.is_file() else folder
     try:
         read_local_settings(folder, os.environ)
-        log.configure(os.environ.get("HOST_LOG_LEVEL", "INFO"))
+        log.configure_logging(os.environ.get("HOST_LOG_LEVEL", "INFO"))
         options = read_options(folder, os.environ)
-        functions = load(folder)
-        return kill.mortal(os.environ, lambda: _serve(functions, options, arguments.port))
+        functions = load_functions(folder)
+        return kill.run_until_not_killed(
+            os.environ, lambda: _serve(functions, options, arguments.port)
+        )
     except CannotStart as error:
         print(f"cannot start: {error}", file=sys.stderr)
         return 1

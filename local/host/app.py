@@ -16,7 +16,7 @@ from azure.storage.queue.aio import QueueServiceClient
 
 from local.host import http, leases, queues, storage, timers
 from local.host.functions import Function
-from local.host.settings import CannotStart, HostOptions, resolve
+from local.host.settings import CannotStart, HostOptions, resolve_setting
 from local.host.worker import Worker
 
 log = logging.getLogger("local.host")
@@ -37,22 +37,24 @@ async def run(functions: Sequence[Function], options: HostOptions, port: int) ->
     """Serve until SIGTERM or SIGINT, then drain. Whether every thread has ended."""
     worker = Worker(options)
     stopping = asyncio.Event()
-    found = http.read_routes(functions, options.route_prefix)
+    routes = http.read_routes(functions, options.route_prefix)
     for function in functions:
         if function.kind == "timerTrigger":
             timers.read_schedule(function)
     async with AsyncExitStack() as stack:
-        triggers = await _triggers(functions, options, worker, stack)
-        server = _server(http.serve(found, worker, options))
+        triggers = await _open_triggers(functions, options, worker, stack)
+        server = _build_server(http.build_app(routes, worker, options))
         listening = stack.enter_context(_listen(port))
-        _describe(functions, found, triggers, port)
+        _print_functions(functions, routes, triggers, port)
         async with asyncio.TaskGroup() as group:
             group.create_task(server.serve(sockets=[listening]))
             for trigger in triggers:
                 group.create_task(queues.listen(trigger, stopping, DRAIN_SECONDS))
             for function in functions:
                 if function.kind == "timerTrigger":
-                    group.create_task(timers.tick(function, worker, stopping, DRAIN_SECONDS))
+                    group.create_task(
+                        timers.run_on_schedule(function, worker, stopping, DRAIN_SECONDS)
+                    )
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, stopping.set)
             print(f"ready: http://{ADDRESS}:{port}", flush=True)
@@ -63,7 +65,7 @@ async def run(functions: Sequence[Function], options: HostOptions, port: int) ->
     return worker.close()
 
 
-async def _triggers(
+async def _open_triggers(
     functions: Sequence[Function], options: HostOptions, worker: Worker, stack: AsyncExitStack
 ) -> list[leases.Trigger]:
     services: dict[str, QueueServiceClient] = {}
@@ -71,21 +73,21 @@ async def _triggers(
     for function in functions:
         if function.kind != "queueTrigger":
             continue
-        connection = _resolved(function.trigger, "connection") or "AzureWebJobsStorage"
+        connection = _resolve_setting(function.trigger, "connection") or "AzureWebJobsStorage"
         if connection not in services:
             service = storage.open_service(connection, os.environ)
             services[connection] = await stack.enter_async_context(service)
-        name = _resolved(function.trigger, "queueName").lower()
+        name = _resolve_setting(function.trigger, "queueName").lower()
         queue, poison = storage.open_queues(services[connection], name)
         triggers.append(leases.Trigger(function, queue, poison, options.queues, worker))
     return triggers
 
 
-def _resolved(trigger: Mapping[str, object], name: str) -> str:
-    return resolve(str(trigger.get(name) or ""), os.environ)
+def _resolve_setting(trigger: Mapping[str, object], name: str) -> str:
+    return resolve_setting(str(trigger.get(name) or ""), os.environ)
 
 
-def _server(app: http.App) -> Server:
+def _build_server(app: http.App) -> Server:
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -111,13 +113,13 @@ def _listen(port: int) -> socket.socket:
     return listening
 
 
-def _describe(
+def _print_functions(
     functions: Sequence[Function],
-    found: Sequence[http.Route],
+    routes: Sequence[http.Route],
     triggers: Sequence[leases.Trigger],
     port: int,
 ) -> None:
-    for route in found:
+    for route in routes:
         methods = ",".join(sorted(route.methods - {"HEAD"})) or "ALL"
         print(f"  {route.function.name}: [{methods}] http://{ADDRESS}:{port}/{route.text}")
     for trigger in triggers:

@@ -37,12 +37,12 @@ def parse(expression: str) -> Schedule:
         parts.insert(0, "0")
     if len(parts) != 6:
         raise ValueError(f"schedule {expression!r}: expected five or six fields")
-    return Schedule(*(_field(*pair) for pair in zip(parts, _FIELDS, strict=True)))
+    return Schedule(*(_parse_field(*pair) for pair in zip(parts, _FIELDS, strict=True)))
 
 
-def next_after(schedule: Schedule, moment: datetime) -> datetime:
+def find_next(schedule: Schedule, after: datetime) -> datetime:
     """The first occurrence after the moment. A day must fit both day and day of week."""
-    start = moment.replace(microsecond=0) + timedelta(seconds=1)
+    start = after.replace(microsecond=0) + timedelta(seconds=1)
     for offset in range(366 * 9):  # 29 February comes at least once in nine years
         day = start.date() + timedelta(days=offset)
         weekday = day.isoweekday() % 7
@@ -50,13 +50,13 @@ def next_after(schedule: Schedule, moment: datetime) -> datetime:
             day.month in schedule.months
             and day.day in schedule.days
             and weekday in schedule.weekdays
-            and (found := _time(schedule, start.time() if offset == 0 else time()))
+            and (found := _find_time(schedule, start.time() if offset == 0 else time()))
         ):
-            return datetime.combine(day, found, moment.tzinfo)
+            return datetime.combine(day, found, after.tzinfo)
     raise ValueError("the schedule never occurs")
 
 
-def _time(schedule: Schedule, earliest: time) -> time | None:
+def _find_time(schedule: Schedule, earliest: time) -> time | None:
     for hour in (h for h in schedule.hours if h >= earliest.hour):
         for minute in schedule.minutes:
             for second in schedule.seconds:
@@ -65,7 +65,7 @@ def _time(schedule: Schedule, earliest: time) -> time | None:
     return None
 
 
-def _field(text: str, field: tuple[str, int, int, tuple[str, ...]]) -> tuple[int, ...]:
+def _parse_field(text: str, field: tuple[str, int, int, tuple[str, ...]]) -> tuple[int, ...]:
     name, low, high, _ = field
     values: set[int] = set()
     for item in text.lower().split(","):
@@ -73,15 +73,15 @@ def _field(text: str, field: tuple[str, int, int, tuple[str, ...]]) -> tuple[int
         if match is None:
             raise ValueError(f"{name} {text!r}: cannot be read")
         star, first, last, step = match.groups()
-        begin = low if star else _number(first, field)
-        end = high if star or (step and not last) else _number(last or first, field)
+        begin = low if star else _parse_number(first, field)
+        end = high if star or (step and not last) else _parse_number(last or first, field)
         if not low <= begin <= end <= high or step == "0":
             raise ValueError(f"{name} {text!r}: expected {low} to {high}")
         values.update(range(begin, end + 1, int(step or 1)))
     return tuple(sorted(values))
 
 
-def _number(text: str, field: tuple[str, int, int, tuple[str, ...]]) -> int:
+def _parse_number(text: str, field: tuple[str, int, int, tuple[str, ...]]) -> int:
     name, _, _, names = field
     if text in names and text:
         return names.index(text)

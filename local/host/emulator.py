@@ -8,7 +8,7 @@ ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
 
-def connection_string(blob: int, queue: int, table: int) -> str:
-    ends = {"Blob": blob, "Queue": queue, "Table": table}
-    points = "".join(f"{n}Endpoint=http://127.0.0.1:{p}/{ACCOUNT};" for n, p in ends.items())
+def build_connection_string(blob: int, queue: int, table: int) -> str:
+    ports = {"Blob": blob, "Queue": queue, "Table": table}
+    points = "".join(f"{n}Endpoint=http://127.0.0.1:{p}/{ACCOUNT};" for n, p in ports.items())
     return f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};{points}"

@@ -18,7 +18,7 @@ class Reply:
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
-def headers(scope: Mapping[str, Any]) -> dict[str, str]:
+def read_headers(scope: Mapping[str, Any]) -> dict[str, str]:
     """Lower-case names, repeated ones joined: GrpcMessageConversionExtensions.cs ToRpcHttp."""
     headers: dict[str, str] = {}
     for name, value in scope["headers"]:
@@ -27,7 +27,7 @@ def headers(scope: Mapping[str, Any]) -> dict[str, str]:
     return headers
 
 
-def query(scope: Mapping[str, Any]) -> dict[str, str]:
+def read_query(scope: Mapping[str, Any]) -> dict[str, str]:
     """Names match without case, repeated ones are joined, empty ones dropped: ToRpcHttp again."""
     query: dict[str, str] = {}
     names: dict[str, str] = {}
@@ -38,23 +38,23 @@ def query(scope: Mapping[str, Any]) -> dict[str, str]:
     return {name: value for name, value in query.items() if value}
 
 
-def request(scope: Mapping[str, Any], values: Mapping[str, str], body: bytes) -> Any:
+def build_request(scope: Mapping[str, Any], values: Mapping[str, str], body: bytes) -> Any:
     """The HttpRequest that the Python worker builds: its own converter, fed as the host does."""
-    received = headers(scope)
+    received = read_headers(scope)
     suffix = f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else ""
     url = f"{scope['scheme']}://{received.get('host', '')}{scope['raw_path'].decode()}{suffix}"
     datum = {
-        "method": _text(scope["method"]),
-        "url": _text(url),
-        "headers": {name: _text(value) for name, value in received.items()},
-        "query": {name: _text(value) for name, value in query(scope).items()},
-        "params": {name: _text(value) for name, value in values.items()},
+        "method": _encode_text(scope["method"]),
+        "url": _encode_text(url),
+        "headers": {name: _encode_text(value) for name, value in received.items()},
+        "query": {name: _encode_text(value) for name, value in read_query(scope).items()},
+        "params": {name: _encode_text(value) for name, value in values.items()},
         "body": meta.Datum(body, "bytes"),
     }
     return HttpRequestConverter.decode(meta.Datum(datum, "http"), trigger_metadata={})
 
 
-def reply(value: object) -> Reply:
+def build_reply(value: object) -> Reply:
     if value is None:  # Functions 2.x and later: no result, 204
         return Reply(204)
     datum = HttpResponseConverter.encode(value, expected_type=None)
@@ -65,26 +65,28 @@ def reply(value: object) -> Reply:
     headers = [(name, text.value) for name, text in answer["headers"].items()]
     for cookie in answer["cookies"] or ():
         headers += [("set-cookie", morsel.OutputString()) for morsel in cookie.values()]
-    sent = tuple((name.lower().encode("latin-1"), str(v).encode("latin-1")) for name, v in headers)
-    return Reply(int(answer["status_code"].value), answer["body"].value, sent)
+    encoded = tuple(
+        (name.lower().encode("latin-1"), str(v).encode("latin-1")) for name, v in headers
+    )
+    return Reply(int(answer["status_code"].value), answer["body"].value, encoded)
 
 
-def messages(answer: Reply, method: str) -> list[dict[str, Any]]:
+def build_messages(answer: Reply, method: str) -> list[dict[str, Any]]:
     """The ASGI messages of a reply. The server counts the bytes, whatever the function said."""
-    own = (b"content-length", b"transfer-encoding")
-    sent = [(name, value) for name, value in answer.headers if name not in own]
+    framing = (b"content-length", b"transfer-encoding")
+    headers = [(name, value) for name, value in answer.headers if name not in framing]
     body = answer.body
     if answer.status in (204, 304) or answer.status < 200:
         body = b""
     else:
-        sent.append((b"content-length", str(len(body)).encode()))
+        headers.append((b"content-length", str(len(body)).encode()))
     if method == "HEAD":
         body = b""
     return [
-        {"type": "http.response.start", "status": answer.status, "headers": sent},
+        {"type": "http.response.start", "status": answer.status, "headers": headers},
         {"type": "http.response.body", "body": body},
     ]
 
 
-def _text(value: str) -> meta.Datum:
+def _encode_text(value: str) -> meta.Datum:
     return meta.Datum(value, "string")

@@ -32,7 +32,7 @@ class Function:
         return inspect.iscoroutinefunction(self.call)
 
 
-def load(folder: Path) -> list[Function]:
+def load_functions(folder: Path) -> list[Function]:
     """Import function_app.py from the folder. In order of name, as Azure maps their routes."""
     if not (folder / "function_app.py").is_file():
         raise CannotStart(f"no function_app.py in {folder}")
@@ -44,16 +44,16 @@ def load(folder: Path) -> list[Function]:
     if len(apps) != 1:
         raise CannotStart(f"function_app.py: expected one FunctionApp, found {len(apps)}")
     (app,) = apps.values()
-    declared = [_read(function) for function in app.get_functions()]
+    declared = [_read_function(function) for function in app.get_functions()]
     # https://github.com/Azure/azure-functions-host/issues/9876 -- no precedence but the name
-    return sorted((f for f in declared if not is_disabled(f.name, os.environ)), key=_by_name)
+    return sorted((f for f in declared if not is_disabled(f.name, os.environ)), key=_get_sort_key)
 
 
-def _by_name(function: Function) -> str:
+def _get_sort_key(function: Function) -> str:
     return function.name.lower()
 
 
-def _read(declared: Any) -> Function:
+def _read_function(declared: Any) -> Function:
     name, trigger = declared.get_function_name(), declared.get_trigger().get_dict_repr()
     kind = str(trigger["type"])
     if kind not in SUPPORTED:

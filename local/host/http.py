@@ -36,7 +36,7 @@ class Route:
     methods: frozenset[str]  # empty: all of them
     level: str
 
-    def takes(self, method: str) -> bool:
+    def accepts(self, method: str) -> bool:
         return not self.methods or method in self.methods
 
 
@@ -44,26 +44,26 @@ class TooLarge(Exception):
     """The body is over the limit."""
 
 
-class Gone(Exception):
+class ClientDisconnected(Exception):
     """The caller left before the whole body had come."""
 
 
 def read_routes(functions: Iterable[Function], prefix: str) -> list[Route]:
     """The routes in the order given; the first that fits is taken."""
-    found = [_route(f, prefix) for f in functions if f.kind == "httpTrigger"]
+    found = [_build_route(f, prefix) for f in functions if f.kind == "httpTrigger"]
     for first, second in combinations(found, 2):
         methods = not first.methods or not second.methods or first.methods & second.methods
-        if methods and routes.hides(first.template, second.template):
+        if methods and routes.can_hide(first.template, second.template):
             # https://github.com/Azure/azure-functions-host/issues/9876 -- the name decides
             extra = {"taken": first.function.name, "hidden": second.function.name}
             log.warning("routes.overlap", extra=extra)
     return found
 
 
-def serve(found: list[Route], worker: Worker, options: HostOptions) -> App:
+def build_app(found: list[Route], worker: Worker, options: HostOptions) -> App:
     async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         reply = await _answer(scope, receive, found, worker, options)
-        for message in exchange.messages(reply, scope["method"]):
+        for message in exchange.build_messages(reply, scope["method"]):
             await send(message)
 
     return app
@@ -79,33 +79,33 @@ async def _answer(
     path, method = scope["raw_path"].decode("ascii"), scope["method"]
     if path == PING:
         return Reply(200)
-    matches = ((r, routes.match(r.template, path)) for r in found if r.takes(method))
-    hit = next(((r, values) for r, values in matches if values is not None), None)
-    if hit is None:
+    matches = ((r, routes.match(r.template, path)) for r in found if r.accepts(method))
+    found_route = next(((r, values) for r, values in matches if values is not None), None)
+    if found_route is None:
         return Reply(404)
-    route, values = hit
-    headers, query = exchange.headers(scope), exchange.query(scope)
-    if not _allowed(route, headers.get("x-functions-key") or query.get("code"), options.keys):
+    route, values = found_route
+    headers, query = exchange.read_headers(scope), exchange.read_query(scope)
+    if not _is_allowed(route, headers.get("x-functions-key") or query.get("code"), options.keys):
         return Reply(401)
     try:
-        body = await _body(receive, headers, options.body_limit)
+        body = await _read_body(receive, headers, options.body_limit)
     except TooLarge:
         return Reply(413, headers=((b"connection", b"close"),))
-    except Gone:
+    except ClientDisconnected:
         log.warning("request.cut_off", extra={"function": route.function.name})
         return Reply(400)
-    request = exchange.request(scope, values, body)
-    ended = await worker.run(route.function, request)
-    if not ended.succeeded:
+    request = exchange.build_request(scope, values, body)
+    result = await worker.run(route.function, request)
+    if not result.succeeded:
         return Reply(500)
     try:
-        return exchange.reply(ended.value)
+        return exchange.build_reply(result.value)
     except Exception:
         log.exception("function.reply_unreadable", extra={"function": route.function.name})
         return Reply(500)
 
 
-def _route(function: Function, prefix: str) -> Route:
+def _build_route(function: Function, prefix: str) -> Route:
     trigger = function.trigger
     text = "/".join(part for part in (prefix, str(trigger["route"]).strip("/")) if part)
     methods = {getattr(m, "value", str(m)).upper() for m in trigger.get("methods") or ()}
@@ -121,22 +121,23 @@ def _route(function: Function, prefix: str) -> Route:
     )
 
 
-def _allowed(route: Route, key: str | None, keys: Mapping[str, str]) -> bool:
+def _is_allowed(route: Route, key: str | None, keys: Mapping[str, str]) -> bool:
     """https://learn.microsoft.com/azure/azure-functions/function-keys-how-to -- without keys,
     like `func start`, every caller is let in. `function/name` is a key of that function alone."""
     if route.level == "anonymous" or not keys:
         return True
-    own = f"{route.function.name}/"
-    fitting = [
+    function_prefix = f"{route.function.name}/"
+    valid_keys = [
         value
         for name, value in keys.items()
-        if name == "_master" or (route.level == "function" and ("/" not in name or own in name))
+        if name == "_master"
+        or (route.level == "function" and ("/" not in name or function_prefix in name))
     ]
     given = (key or "").encode()
-    return any([hmac.compare_digest(given, value.encode()) for value in fitting])
+    return any([hmac.compare_digest(given, value.encode()) for value in valid_keys])
 
 
-async def _body(receive: Receive, headers: Mapping[str, str], limit: int) -> bytes:
+async def _read_body(receive: Receive, headers: Mapping[str, str], limit: int) -> bytes:
     length = headers.get("content-length", "")
     too_large = length.isdecimal() and int(length) > limit
     chunks: list[bytes] = []
@@ -144,7 +145,7 @@ async def _body(receive: Receive, headers: Mapping[str, str], limit: int) -> byt
     while more and not too_large:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise Gone
+            raise ClientDisconnected
         chunk, more = message.get("body", b""), message.get("more_body", False)
         chunks.append(chunk)
         size += len(chunk)

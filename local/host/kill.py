@@ -19,10 +19,15 @@ from typing import Any
 VARIABLE = "HOST_KILL"
 NOTE = ".killed"
 
-_LATE = ("azure.data.tables.aio", "azure.storage.blob.aio", "azure.storage.queue.aio", "httpx")
+_LAZY_MODULES = (
+    "azure.data.tables.aio",
+    "azure.storage.blob.aio",
+    "azure.storage.queue.aio",
+    "httpx",
+)
 
 
-def mortal(env: Mapping[str, str], run: Callable[[], int]) -> int:
+def run_until_not_killed(env: Mapping[str, str], run: Callable[[], int]) -> int:
     """Run the host; with the variable set, one after the other, until one ends otherwise.
 
     Each is a fork of a process that has imported what a host needs and done nothing else: it
@@ -30,69 +35,69 @@ def mortal(env: Mapping[str, str], run: Callable[[], int]) -> int:
     """
     if not env.get(VARIABLE):
         return run()
-    _import_late()
+    _import_lazy_modules()
     while True:
         host = os.fork()
         if host == 0:
-            _watch_requests(Watch(Path(env[VARIABLE])))
+            _watch_requests(RequestCounter(Path(env[VARIABLE])))
             return run()
-        for asked in (signal.SIGTERM, signal.SIGINT):  # of the whole group: it ends, then we do
-            signal.signal(asked, signal.SIG_IGN)
+        for number in (signal.SIGTERM, signal.SIGINT):  # of the whole group: it ends, then we do
+            signal.signal(number, signal.SIG_IGN)
         _, status = os.waitpid(host, 0)
         if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
             return os.waitstatus_to_exitcode(status)
 
 
-def _import_late() -> None:
+def _import_lazy_modules() -> None:
     """What an app imports no earlier than its first call."""
-    for name in _LATE:
+    for name in _LAZY_MODULES:
         importlib.import_module(name)
 
 
 @dataclass(slots=True)
-class Watch:
+class RequestCounter:
     """Counts requests, and ends the process at the one that the file names."""
 
     file: Path
-    order: str = ""
+    instruction: str = ""
     sent: int = 0
 
-    def next(self) -> int:
+    def count_request(self) -> int:
         """The number of the request that is about to leave."""
-        order = self.file.read_text("utf-8") if self.file.exists() else ""
-        if order != self.order:
-            self.order, self.sent = order, 0
+        instruction = self.file.read_text("utf-8") if self.file.exists() else ""
+        if instruction != self.instruction:
+            self.instruction, self.sent = instruction, 0
         self.sent += 1
         return self.sent
 
-    def reached(self, side: str, number: int, request: str) -> None:
-        if self.order.split() and self.order.split()[0] == f"{side}:{number}":
+    def kill_if_reached(self, side: str, number: int, request: str) -> None:
+        if self.instruction.split() and self.instruction.split()[0] == f"{side}:{number}":
             self.file.write_text("", "utf-8")
             self.file.with_suffix(NOTE).write_text(f"{side} {request}", "utf-8")
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _watch_requests(watch: Watch) -> None:
+def _watch_requests(watch: RequestCounter) -> None:
     """All that this process sends from now on."""
     import httpx
     from azure.core.pipeline.transport import AioHttpTransport
 
-    _step_in(httpx.AsyncClient, watch)
-    _step_in(AioHttpTransport, watch)
+    _wrap_send(httpx.AsyncClient, watch)
+    _wrap_send(AioHttpTransport, watch)
 
 
-def _step_in(client: Any, watch: Watch) -> None:
+def _wrap_send(client: Any, watch: RequestCounter) -> None:
     """httpx and the storage SDK both send by `send(request)`."""
     send = client.send
 
-    async def watched(self: Any, request: Any, **options: Any) -> Any:
+    async def send_watched(self: Any, request: Any, **options: Any) -> Any:
         path = str(request.url).partition("?")[0].split("/", 3)[-1]
         if request.method == "GET" and path.endswith("/messages"):
             return await send(self, request, **options)
-        number = watch.next()
-        watch.reached("before", number, f"{request.method} {path}")
+        number = watch.count_request()
+        watch.kill_if_reached("before", number, f"{request.method} {path}")
         answer = await send(self, request, **options)
-        watch.reached("after", number, f"{request.method} {path}")
+        watch.kill_if_reached("after", number, f"{request.method} {path}")
         return answer
 
-    client.send = watched
+    client.send = send_watched

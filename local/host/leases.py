@@ -35,13 +35,13 @@ class Trigger:
         return {"function": self.function.name, "queue": self.queue.queue_name}
 
 
-async def settle(renewal: asyncio.Task[None], done: asyncio.Event) -> None:
+async def stop_renewal(renewal: asyncio.Task[None], done: asyncio.Event) -> None:
     # Not cancelled: a renewal half way would change the pop receipt without us knowing it.
     done.set()
     await renewal
 
 
-async def renew(trigger: Trigger, message: QueueMessage, done: asyncio.Event) -> None:
+async def renew_lease(trigger: Trigger, message: QueueMessage, done: asyncio.Event) -> None:
     lease, interval = trigger.options.lease, trigger.options.lease / 2
     while True:
         await pause(done, interval)
@@ -52,46 +52,48 @@ async def renew(trigger: Trigger, message: QueueMessage, done: asyncio.Event) ->
                 message.id, message.pop_receipt, visibility_timeout=math.ceil(lease)
             )
             message.pop_receipt, interval = renewed.pop_receipt, lease / 2
-            log.debug("lease.renewed", extra=about(trigger, message))
+            log.debug("lease.renewed", extra=build_log_fields(trigger, message))
         except AzureError as error:
-            if _gone(error):
-                log.warning("lease.lost", extra=about(trigger, message))
+            if _is_lease_lost(error):
+                log.warning("lease.lost", extra=build_log_fields(trigger, message))
                 return
             # LinearSpeedupStrategy.cs: hurry after a failure
             interval = max(interval / 2, 0.5)
-            log.warning("lease.not_renewed", extra=about(trigger, message))
+            log.warning("lease.not_renewed", extra=build_log_fields(trigger, message))
 
 
-async def release(trigger: Trigger, message: QueueMessage, seconds: float) -> None:
+async def release_message(trigger: Trigger, message: QueueMessage, seconds: float) -> None:
     releasing = trigger.queue.update_message(
         message.id, message.pop_receipt, visibility_timeout=math.ceil(seconds)
     )
-    await unless_gone(releasing, trigger, message)
+    await ignore_lost_lease(releasing, trigger, message)
 
 
-async def unless_gone(request: Awaitable[object], trigger: Trigger, message: QueueMessage) -> None:
+async def ignore_lost_lease(
+    request: Awaitable[object], trigger: Trigger, message: QueueMessage
+) -> None:
     try:
         await request
     except HttpResponseError as error:
-        if not _gone(error):
+        if not _is_lease_lost(error):
             raise
         # Another instance took the message over when the lease had ended: it is theirs now.
-        log.warning("message.taken_over", extra=about(trigger, message))
+        log.warning("message.taken_over", extra=build_log_fields(trigger, message))
 
 
-def _gone(error: AzureError) -> bool:
+def _is_lease_lost(error: AzureError) -> bool:
     if isinstance(error, ResourceNotFoundError):
         return True
     # Equal to the text, though str() of this enumeration gives the member's name.
     return getattr(error, "error_code", "") in ("PopReceiptMismatch", "QueueBeingDeleted")
 
 
-def count(message: QueueMessage) -> int:
+def get_dequeue_count(message: QueueMessage) -> int:
     return int(message.dequeue_count or 0)
 
 
-def about(trigger: Trigger, message: QueueMessage) -> dict[str, object]:
-    return {**trigger.extra, "message_id": message.id, "dequeue_count": count(message)}
+def build_log_fields(trigger: Trigger, message: QueueMessage) -> dict[str, object]:
+    return {**trigger.extra, "message_id": message.id, "dequeue_count": get_dequeue_count(message)}
 
 
 async def pause(stopping: asyncio.Event, seconds: float) -> None:

@@ -16,12 +16,12 @@ class LineFormatter(logging.Formatter):
         clock = time.strftime("%H:%M:%S", time.gmtime(record.created))
         when = f"{clock}.{int(record.msecs):03d}"
         parts = [when, record.levelname, record.name, record.getMessage().replace("\n", "\\n")]
-        parts += [f"{k}={_value(v)}" for k, v in vars(record).items() if k not in _STANDARD]
+        parts += [f"{k}={_format_value(v)}" for k, v in vars(record).items() if k not in _STANDARD]
         line = " ".join(parts)
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
-def configure(level: str) -> None:
+def configure_logging(level: str) -> None:
     stderr = logging.StreamHandler(sys.stderr)
     stderr.setFormatter(LineFormatter())
     logging.basicConfig(level=level.upper(), handlers=[stderr], force=True)
@@ -29,6 +29,6 @@ def configure(level: str) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _value(value: object) -> str:
+def _format_value(value: object) -> str:
     text = str(value)
     return text if text and text.isprintable() and " " not in text else json.dumps(text)

@@ -29,28 +29,28 @@ def decode(text: str, is_base64: bool) -> bytes:
         raise Undecodable from error
 
 
-def trigger_value(message: QueueMessage, body: bytes, function: Function) -> Any:
+def build_trigger_value(message: QueueMessage, body: bytes, function: Function) -> Any:
     """What the Python worker makes of the message: its own converter, fed as the host feeds it."""
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
         raise Undecodable from error
     metadata = {
-        "Id": _json(message.id),
-        "DequeueCount": _json(message.dequeue_count),
-        "InsertionTime": _json(_iso(message.inserted_on)),
-        "ExpirationTime": _json(_iso(message.expires_on)),
-        "NextVisibleTime": _json(_iso(message.next_visible_on)),
-        "PopReceipt": _json(message.pop_receipt),
+        "Id": _encode_json(message.id),
+        "DequeueCount": _encode_json(message.dequeue_count),
+        "InsertionTime": _encode_json(_format_iso(message.inserted_on)),
+        "ExpirationTime": _encode_json(_format_iso(message.expires_on)),
+        "NextVisibleTime": _encode_json(_format_iso(message.next_visible_on)),
+        "PopReceipt": _encode_json(message.pop_receipt),
     }
     binary = str(function.trigger.get("dataType") or "").endswith(("BINARY", "2"))
     datum = meta.Datum(body, "bytes") if binary else meta.Datum(text, "string")
     return QueueMessageInConverter.decode(datum, trigger_metadata=metadata)
 
 
-def _iso(moment: datetime | None) -> str | None:
-    return moment.isoformat() if moment else None
+def _format_iso(instant: datetime | None) -> str | None:
+    return instant.isoformat() if instant else None
 
 
-def _json(value: object) -> meta.Datum:
+def _encode_json(value: object) -> meta.Datum:
     return meta.Datum(json.dumps(value), "json")

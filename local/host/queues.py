@@ -16,7 +16,7 @@ from azure.storage.queue import QueueMessage
 
 from local.host import leases
 from local.host.leases import Trigger
-from local.host.messages import Undecodable, decode, trigger_value
+from local.host.messages import Undecodable, build_trigger_value, decode
 
 log = logging.getLogger("local.host")
 
@@ -27,19 +27,19 @@ _random = SystemRandom()
 async def listen(trigger: Trigger, stopping: asyncio.Event, drain: float) -> None:
     """Run messages until stopping, then give running ones `drain` seconds to end."""
     running: set[asyncio.Task[None]] = set()
-    fruitless = 0
+    empty_polls = 0
     while not stopping.is_set():
         batch = await _receive(trigger)
-        fruitless = 0 if batch else fruitless + 1
+        empty_polls = 0 if batch else empty_polls + 1
         for message in batch:
-            task = asyncio.create_task(_guard(trigger, message))
+            task = asyncio.create_task(_process_safely(trigger, message))
             running.add(task)
             task.add_done_callback(running.discard)
         if batch:
-            await _room(running, trigger.options.new_batch_threshold, stopping)
+            await _wait_for_room(running, trigger.options.new_batch_threshold, stopping)
         else:
             await leases.pause(
-                stopping, poll_delay(fruitless, trigger.options.max_polling_interval)
+                stopping, compute_poll_delay(empty_polls, trigger.options.max_polling_interval)
             )
     if running:
         await asyncio.wait(running, timeout=drain)
@@ -49,12 +49,14 @@ async def listen(trigger: Trigger, stopping: asyncio.Event, drain: float) -> Non
     await asyncio.gather(*left, return_exceptions=True)
 
 
-def poll_delay(fruitless: int, longest: float) -> float:
+def compute_poll_delay(empty_polls: int, max_delay: float) -> float:
     """RandomizedExponentialBackoffStrategy.cs: 100 ms more than 100 ms doubling, give or take."""
-    if fruitless > 30:
-        return longest
-    grown: float = MINIMUM_POLL + _random.uniform(0.8, 1.2) * 2.0 ** (fruitless - 1) * MINIMUM_POLL
-    return min(grown, longest)
+    if empty_polls > 30:
+        return max_delay
+    delay: float = (
+        MINIMUM_POLL + _random.uniform(0.8, 1.2) * 2.0 ** (empty_polls - 1) * MINIMUM_POLL
+    )
+    return min(delay, max_delay)
 
 
 async def _receive(trigger: Trigger) -> list[QueueMessage]:
@@ -72,7 +74,9 @@ async def _receive(trigger: Trigger) -> list[QueueMessage]:
     return []
 
 
-async def _room(running: set[asyncio.Task[None]], threshold: int, stopping: asyncio.Event) -> None:
+async def _wait_for_room(
+    running: set[asyncio.Task[None]], threshold: int, stopping: asyncio.Event
+) -> None:
     """Wait for the number of running messages to fall to the threshold."""
     stop = asyncio.create_task(stopping.wait())
     try:
@@ -82,42 +86,47 @@ async def _room(running: set[asyncio.Task[None]], threshold: int, stopping: asyn
         stop.cancel()
 
 
-async def _guard(trigger: Trigger, message: QueueMessage) -> None:
+async def _process_safely(trigger: Trigger, message: QueueMessage) -> None:
     """A fault of the host or of storage leaves the message to its lease, and is told."""
     try:
         await _process(trigger, message)
     except Exception:
-        log.exception("message.left_to_lease", extra=leases.about(trigger, message))
+        log.exception("message.left_to_lease", extra=leases.build_log_fields(trigger, message))
 
 
 async def _process(trigger: Trigger, message: QueueMessage) -> None:
     options = trigger.options
-    if leases.count(message) > options.max_dequeue_count:
+    if leases.get_dequeue_count(message) > options.max_dequeue_count:
         await _park(trigger, message)
         return
     try:
-        value = trigger_value(message, decode(message.content, options.base64), trigger.function)
+        value = build_trigger_value(
+            message, decode(message.content, options.base64), trigger.function
+        )
     except Undecodable:
-        log.warning("message.undecodable", extra=leases.about(trigger, message))
+        log.warning("message.undecodable", extra=leases.build_log_fields(trigger, message))
         await _park(trigger, message)
         return
     done = asyncio.Event()
-    renewal = asyncio.create_task(leases.renew(trigger, message, done))
+    renewal = asyncio.create_task(leases.renew_lease(trigger, message, done))
     try:
-        ended = await trigger.worker.run(trigger.function, value)
+        result = await trigger.worker.run(trigger.function, value)
     except asyncio.CancelledError:
-        await leases.settle(renewal, done)
-        await leases.release(trigger, message, 0)
-        log.warning("message.released", extra=leases.about(trigger, message))
+        await leases.stop_renewal(renewal, done)
+        await leases.release_message(trigger, message, 0)
+        log.warning("message.released", extra=leases.build_log_fields(trigger, message))
         raise
-    await leases.settle(renewal, done)
-    if ended.succeeded:
+    await leases.stop_renewal(renewal, done)
+    if result.succeeded:
         deleting = trigger.queue.delete_message(message.id, message.pop_receipt)
-        await leases.unless_gone(deleting, trigger, message)
-    elif trigger.poison is not None and leases.count(message) >= options.max_dequeue_count:
+        await leases.ignore_lost_lease(deleting, trigger, message)
+    elif (
+        trigger.poison is not None
+        and leases.get_dequeue_count(message) >= options.max_dequeue_count
+    ):
         await _park(trigger, message)
     elif trigger.poison is not None:
-        await leases.release(trigger, message, options.visibility_timeout)
+        await leases.release_message(trigger, message, options.visibility_timeout)
 
 
 async def _park(trigger: Trigger, message: QueueMessage) -> None:
@@ -129,6 +138,6 @@ async def _park(trigger: Trigger, message: QueueMessage) -> None:
     except ResourceNotFoundError:
         await trigger.poison.create_queue()
         await trigger.poison.send_message(message.content)
-    log.warning("message.poisoned", extra=leases.about(trigger, message))
+    log.warning("message.poisoned", extra=leases.build_log_fields(trigger, message))
     deleting = trigger.queue.delete_message(message.id, message.pop_receipt)
-    await leases.unless_gone(deleting, trigger, message)
+    await leases.ignore_lost_lease(deleting, trigger, message)

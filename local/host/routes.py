@@ -44,7 +44,7 @@ class Segment:
     parts: tuple[str | Parameter, ...]
 
     @property
-    def only(self) -> Parameter | None:
+    def only_parameter(self) -> Parameter | None:
         first = self.parts[0] if len(self.parts) == 1 else None
         return first if isinstance(first, Parameter) else None
 
@@ -65,7 +65,7 @@ Template = tuple[Segment, ...]
 
 def parse(template: str) -> Template:
     """Raises ValueError for what ASP.NET or this host does not know."""
-    return tuple(_segment(text) for text in _split(template.strip("/"), "/") if text)
+    return tuple(_parse_segment(text) for text in _split(template.strip("/"), "/") if text)
 
 
 def match(template: Template, path: str) -> dict[str, str] | None:
@@ -74,7 +74,7 @@ def match(template: Template, path: str) -> dict[str, str] | None:
     texts = [] if texts == [""] else texts
     values: dict[str, str] = {}
     for position, segment in enumerate(template):
-        parameter = segment.only
+        parameter = segment.only_parameter
         if parameter and parameter.catch_all:
             rest = "/".join(texts[position:]) or parameter.default
             return {**values, parameter.name: rest} if rest else values
@@ -90,42 +90,42 @@ def match(template: Template, path: str) -> dict[str, str] | None:
     return values if len(texts) <= len(template) else None
 
 
-def overlap(one: Template, other: Template) -> bool:
+def can_overlap(left: Template, right: Template) -> bool:
     """Whether some path may fit both; two parameters are taken to."""
-    if not one or not other:
-        return all(_absent(segment) for segment in (*one, *other))
-    first, second = one[0], other[0]
-    if any(s.only and s.only.catch_all for s in (first, second)):
+    if not left or not right:
+        return all(_is_optional(segment) for segment in (*left, *right))
+    first, second = left[0], right[0]
+    if any(s.only_parameter and s.only_parameter.catch_all for s in (first, second)):
         return True
-    return _alike(first, second) and overlap(one[1:], other[1:])
+    return _can_match_same(first, second) and can_overlap(left[1:], right[1:])
 
 
-def hides(first: Template, second: Template) -> bool:
+def can_hide(earlier: Template, later: Template) -> bool:
     """Whether the first, taken first, may take what is meant for the second."""
-    return overlap(first, second) and not _is_closer(first, second)
+    return can_overlap(earlier, later) and not _is_more_specific(earlier, later)
 
 
-def _is_closer(one: Template, other: Template) -> bool:
+def _is_more_specific(left: Template, right: Template) -> bool:
     """Says more of the path than the other, where they first differ in that."""
-    for first, second in zip(one, other, strict=False):
-        if (mine := _weight(first)) != (theirs := _weight(second)):
+    for first, second in zip(left, right, strict=False):
+        if (mine := _compute_weight(first)) != (theirs := _compute_weight(second)):
             return mine > theirs
-    return len(one) > len(other)
+    return len(left) > len(right)
 
 
-def _weight(segment: Segment) -> int:
-    parameter = segment.only
+def _compute_weight(segment: Segment) -> int:
+    parameter = segment.only_parameter
     if parameter is None:
         return 3
     return 0 if parameter.catch_all else 1 + bool(parameter.constraints)
 
 
-def _absent(segment: Segment) -> bool:
-    found = segment.only
+def _is_optional(segment: Segment) -> bool:
+    found = segment.only_parameter
     return bool(found and (found.optional or found.catch_all or found.default is not None))
 
 
-def _alike(first: Segment, second: Segment) -> bool:
+def _can_match_same(first: Segment, second: Segment) -> bool:
     literal = next((s.parts[0] for s in (first, second) if isinstance(s.parts[0], str)), None)
     if literal is None or any(len(s.parts) > 1 for s in (first, second)):
         return True
@@ -137,15 +137,15 @@ def _decode(text: str) -> str:
     return unquote(re.sub("%2f", lambda found: "%25" + found[0][1:], text, flags=re.IGNORECASE))
 
 
-def _segment(text: str) -> Segment:
+def _parse_segment(text: str) -> Segment:
     parts: list[str | Parameter] = []
     for literal, inner in re.findall(r"((?:[^{}]|\{\{|\}\})+)|\{((?:[^{}]|\{\{|\}\})+)\}", text):
         raw = (literal or inner).replace("{{", "{").replace("}}", "}")
-        parts.append(raw if literal else _parameter(raw))
+        parts.append(raw if literal else _parse_parameter(raw))
     return Segment(tuple(parts))
 
 
-def _parameter(text: str) -> Parameter:
+def _parse_parameter(text: str) -> Parameter:
     head, *constraints = _split(text, ":")
     name, has_default, default = head.partition("=")
     bare = name.lstrip("*").rstrip("?")
@@ -155,11 +155,11 @@ def _parameter(text: str) -> Parameter:
         optional = name.endswith("?")
     if not bare.isidentifier():
         raise ValueError(f"route parameter {{{text}}} cannot be read")
-    checks = tuple(_constraint(constraint) for constraint in constraints)
+    checks = tuple(_parse_constraint(constraint) for constraint in constraints)
     return Parameter(bare, optional, name.startswith("*"), default if has_default else None, checks)
 
 
-def _constraint(text: str) -> Callable[[str], object]:
+def _parse_constraint(text: str) -> Callable[[str], object]:
     name, _, rest = text.partition("(")
     argument = rest.removesuffix(")")
     if name in _PLAIN and not rest:

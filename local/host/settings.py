@@ -49,7 +49,7 @@ class HostOptions:
 
 def read_local_settings(folder: Path, env: MutableMapping[str, str]) -> None:
     """Put the Values of local.settings.json into the environment; what is set already stays."""
-    settings = _json(folder / "local.settings.json")
+    settings = _read_json(folder / "local.settings.json")
     if settings.get("IsEncrypted"):
         raise CannotStart("local.settings.json is encrypted: run `func settings decrypt`")
     for name, value in settings.get("Values", {}).items():
@@ -58,18 +58,18 @@ def read_local_settings(folder: Path, env: MutableMapping[str, str]) -> None:
 
 def read_options(folder: Path, env: Mapping[str, str]) -> HostOptions:
     """The options of host.json, each overridable as AzureFunctionsJobHost__section__name."""
-    host = _lower(_json(folder / "host.json"))
+    host = _lower_keys(_read_json(folder / "host.json"))
     for name, value in env.items():
         if name.lower().startswith(OVERRIDE.lower()):
-            _set(host, name[len(OVERRIDE) :].lower().split("__"), value)
+            _set_nested(host, name[len(OVERRIDE) :].lower().split("__"), value)
     http = host.get("extensions", {}).get("http", {})
     return HostOptions(
         route_prefix=str(http.get("routeprefix", "api")).strip("/"),
-        function_timeout=_timeout(host.get("functiontimeout")),
+        function_timeout=_parse_timeout(host.get("functiontimeout")),
         body_limit=int(env.get("FUNCTIONS_REQUEST_BODY_SIZE_LIMIT", BODY_LIMIT)),
-        threads=_threads(env.get("PYTHON_THREADPOOL_THREAD_COUNT")),
+        threads=_parse_threads(env.get("PYTHON_THREADPOOL_THREAD_COUNT")),
         keys=parse_keys(env.get("HOST_FUNCTION_KEYS", "")),
-        queues=_queue_options(host.get("extensions", {}).get("queues", {}), env),
+        queues=_read_queue_options(host.get("extensions", {}).get("queues", {}), env),
     )
 
 
@@ -81,7 +81,7 @@ def parse_keys(text: str) -> dict[str, str]:
     return {name: key for name, _, key in pairs}
 
 
-def seconds(text: object, where: str) -> float:
+def parse_time_span(text: object, where: str) -> float:
     """A .NET time span, `[d.]hh:mm:ss[.f]`, in seconds."""
     match = _TIME_SPAN.fullmatch(str(text).strip())
     if match is None:
@@ -95,15 +95,15 @@ def seconds(text: object, where: str) -> float:
     return whole + float(fraction or 0)
 
 
-def resolve(text: str, env: Mapping[str, str]) -> str:
+def resolve_setting(text: str, env: Mapping[str, str]) -> str:
     """https://learn.microsoft.com/azure/azure-functions/functions-bindings-expressions-patterns"""
 
-    def value(match: re.Match[str]) -> str:
+    def look_up(match: re.Match[str]) -> str:
         if (found := env.get(match[1])) is None:
             raise CannotStart(f"set {match[1]}: a trigger names it as %{match[1]}%")
         return found
 
-    return re.sub(r"%([^%]+)%", value, text)
+    return re.sub(r"%([^%]+)%", look_up, text)
 
 
 def is_disabled(function: str, env: Mapping[str, str]) -> bool:
@@ -112,18 +112,18 @@ def is_disabled(function: str, env: Mapping[str, str]) -> bool:
     return any(env.get(name, "").lower() in ("1", "true") for name in names)
 
 
-def _queue_options(queues: Mapping[str, Any], env: Mapping[str, str]) -> QueueOptions:
+def _read_queue_options(queues: Mapping[str, Any], env: Mapping[str, str]) -> QueueOptions:
     batch = int(queues.get("batchsize", 16))
     if not 1 <= batch <= 32:
         raise CannotStart("host.json extensions.queues.batchSize: expected 1 to 32")
     options = QueueOptions(
         batch_size=batch,
         new_batch_threshold=int(queues.get("newbatchthreshold", batch // 2)),
-        visibility_timeout=seconds(
+        visibility_timeout=parse_time_span(
             queues.get("visibilitytimeout", "00:00:00"), "host.json visibilityTimeout"
         ),
         max_dequeue_count=int(queues.get("maxdequeuecount", 5)),
-        max_polling_interval=seconds(
+        max_polling_interval=parse_time_span(
             queues.get("maxpollinginterval", "00:00:02"), "host.json maxPollingInterval"
         ),
         base64=str(queues.get("messageencoding", "base64")).lower() == "base64",
@@ -134,19 +134,19 @@ def _queue_options(queues: Mapping[str, Any], env: Mapping[str, str]) -> QueueOp
     return options
 
 
-def _timeout(value: object) -> float | None:
+def _parse_timeout(value: object) -> float | None:
     # https://learn.microsoft.com/azure/azure-functions/functions-host-json#functiontimeout
     # -1 means no limit; without a value the plans other than Consumption allow 30 minutes.
     if value is None:
         return 1800.0
-    return None if str(value) == "-1" else seconds(value, "host.json functionTimeout")
+    return None if str(value) == "-1" else parse_time_span(value, "host.json functionTimeout")
 
 
-def _threads(value: str | None) -> int | None:
+def _parse_threads(value: str | None) -> int | None:
     return int(value) if value else None
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
@@ -158,14 +158,14 @@ def _json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _lower(value: Any) -> Any:
+def _lower_keys(value: Any) -> Any:
     """.NET configuration keys are case-insensitive."""
     if isinstance(value, dict):
-        return {name.lower(): _lower(inner) for name, inner in value.items()}
+        return {name.lower(): _lower_keys(inner) for name, inner in value.items()}
     return value
 
 
-def _set(host: dict[str, Any], path: list[str], value: str) -> None:
+def _set_nested(host: dict[str, Any], path: list[str], value: str) -> None:
     for name in path[:-1]:
         inner = host.get(name)
         host[name] = inner if isinstance(inner, dict) else {}

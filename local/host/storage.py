@@ -9,7 +9,7 @@ from typing import Any
 from azure.core.credentials_async import AsyncTokenCredential
 from azure.storage.queue.aio import QueueClient, QueueServiceClient
 
-from local.host.emulator import connection_string
+from local.host.emulator import build_connection_string
 from local.host.settings import CannotStart
 
 POISON = "-poison"
@@ -24,7 +24,7 @@ def open_service(connection: str, env: Mapping[str, str]) -> QueueServiceClient:
     for name in (f"AzureWebJobs{connection}", connection):
         if text := env.get(name):
             if text.rstrip(";").lower() == "usedevelopmentstorage=true":
-                text = connection_string(
+                text = build_connection_string(
                     int(env.get("AZURITE_BLOB_PORT", "10000")),
                     int(env.get("AZURITE_QUEUE_PORT", "10001")),
                     int(env.get("AZURITE_TABLE_PORT", "10002")),
@@ -35,9 +35,9 @@ def open_service(connection: str, env: Mapping[str, str]) -> QueueServiceClient:
                 raise CannotStart(f"{name} is not a storage connection string") from error
         if account := env.get(f"{name}__accountName"):
             uri = f"https://{account}.queue.core.windows.net"
-            return QueueServiceClient(uri, credential=_identity(name, env), **retry)
+            return QueueServiceClient(uri, credential=_build_credential(name, env), **retry)
         if uri := env.get(f"{name}__queueServiceUri", ""):
-            return QueueServiceClient(uri, credential=_identity(name, env), **retry)
+            return QueueServiceClient(uri, credential=_build_credential(name, env), **retry)
     raise CannotStart(
         f"set {connection} (a connection string), {connection}__accountName or "
         f"{connection}__queueServiceUri: a queue trigger reads from it"
@@ -54,7 +54,7 @@ def open_queues(service: QueueServiceClient, name: str) -> tuple[QueueClient, Qu
     return service.get_queue_client(name), service.get_queue_client(poison)
 
 
-def _identity(name: str, env: Mapping[str, str]) -> AsyncTokenCredential:
+def _build_credential(name: str, env: Mapping[str, str]) -> AsyncTokenCredential:
     # Imported here: it is slow to import, and a laptop rarely needs it.
     from azure.identity.aio import DefaultAzureCredential
 

@@ -14,42 +14,46 @@ from azure.functions.timer import TimerRequestConverter
 
 from local.host import cron
 from local.host.functions import Function
-from local.host.settings import CannotStart, resolve
+from local.host.settings import CannotStart, resolve_setting
 from local.host.worker import Worker
 
 
 def read_schedule(function: Function) -> cron.Schedule:
-    text = resolve(str(function.trigger["schedule"]), os.environ)
+    text = resolve_setting(str(function.trigger["schedule"]), os.environ)
     try:
         return cron.parse(text)
     except ValueError as error:
         raise CannotStart(f"{function.name}: {error}") from error
 
 
-async def tick(function: Function, worker: Worker, stopping: asyncio.Event, drain: float) -> None:
+async def run_on_schedule(
+    function: Function, worker: Worker, stopping: asyncio.Event, drain: float
+) -> None:
     """Run the function at each occurrence until stopping."""
     schedule = read_schedule(function)
     last: datetime | None = None
     if not function.trigger.get("runOnStartup"):
-        await _sleep_until(cron.next_after(schedule, datetime.now(UTC)), stopping)
+        await _sleep_until(cron.find_next(schedule, datetime.now(UTC)), stopping)
     while not stopping.is_set():
-        upcoming = cron.next_after(schedule, datetime.now(UTC))
-        run = asyncio.create_task(worker.run(function, _request(last, upcoming)))
-        await _until_stopping(run, stopping, drain)
+        upcoming = cron.find_next(schedule, datetime.now(UTC))
+        run = asyncio.create_task(worker.run(function, _build_timer_request(last, upcoming)))
+        await _wait_until_stopping(run, stopping, drain)
         last = datetime.now(UTC)
         # As TimerListener.cs of azure-webjobs-sdk-extensions, which plans the next run when the
         # last has ended: an occurrence that passed meanwhile is left out.
-        await _sleep_until(cron.next_after(schedule, last), stopping)
+        await _sleep_until(cron.find_next(schedule, last), stopping)
 
 
-async def _sleep_until(moment: datetime, stopping: asyncio.Event) -> None:
-    while not stopping.is_set() and (left := (moment - datetime.now(UTC)).total_seconds()) > 0:
+async def _sleep_until(instant: datetime, stopping: asyncio.Event) -> None:
+    while not stopping.is_set() and (left := (instant - datetime.now(UTC)).total_seconds()) > 0:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(left):
                 await stopping.wait()
 
 
-async def _until_stopping(run: asyncio.Task[Any], stopping: asyncio.Event, drain: float) -> None:
+async def _wait_until_stopping(
+    run: asyncio.Task[Any], stopping: asyncio.Event, drain: float
+) -> None:
     stop = asyncio.create_task(stopping.wait())
     await asyncio.wait({run, stop}, return_when=asyncio.FIRST_COMPLETED)
     stop.cancel()
@@ -58,7 +62,7 @@ async def _until_stopping(run: asyncio.Task[Any], stopping: asyncio.Event, drain
     await asyncio.gather(run, return_exceptions=True)
 
 
-def _request(last: datetime | None, upcoming: datetime) -> Any:
+def _build_timer_request(last: datetime | None, upcoming: datetime) -> Any:
     status = {
         "Last": (last or datetime.min.replace(tzinfo=UTC)).isoformat(),
         "Next": upcoming.isoformat(),

@@ -22,7 +22,7 @@ log = logging.getLogger("local.host")
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class InvocationResult:
     succeeded: bool
     value: Any = None
 
@@ -66,29 +66,29 @@ class Worker:
         self._threads = ThreadPoolExecutor(options.threads, thread_name_prefix="function")
         self._calls: set[Future[Any]] = set()
 
-    async def run(self, function: Function, argument: object) -> Ended:
+    async def run(self, function: Function, argument: object) -> InvocationResult:
         """Never raises but when cancelled: a failure is logged and told."""
         invocation, started = str(uuid.uuid4()), time.monotonic()
         extra: dict[str, object] = {"function": function.name, "invocation": invocation}
         limit = asyncio.timeout(self._timeout)
         try:
             async with limit:
-                value = await self._call(function, argument, invocation)
+                value = await self._call_function(function, argument, invocation)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task and task.cancelling():
                 raise
             log.exception("function.failed", extra=extra)
-            return Ended(False)
+            return InvocationResult(False)
         except Exception:
             event = "function.timed_out" if limit.expired() else "function.failed"
             log.exception(event, extra=extra)
-            return Ended(False)
+            return InvocationResult(False)
         extra["ms"] = round((time.monotonic() - started) * 1000)
         log.info("function.succeeded", extra=extra)
-        return Ended(True, value)
+        return InvocationResult(True, value)
 
-    async def _call(self, function: Function, argument: object, invocation: str) -> Any:
+    async def _call_function(self, function: Function, argument: object, invocation: str) -> Any:
         arguments = {function.argument: argument}
         if function.wants_context:
             arguments["context"] = Context(function.name, invocation)

@@ -27,8 +27,8 @@ from azure.storage.queue.aio import QueueClient, QueueServiceClient
 import function_app
 from integration.app import wiring
 from integration.core.model import Delivery, DeliveryRequest, Status
-from integration.journal.keys import new_delivery_id
-from integration.journal.store import Kept
+from integration.journal.keys import make_delivery_id
+from integration.journal.store import Payload
 from integration.queues.queue_sender import parse_work_item
 from local.dataverse.app import create_app
 from local.processes import PROJECT
@@ -159,8 +159,8 @@ async def worker(azurite: Running) -> AsyncIterator[Worker]:
         queues = await stack.enter_async_context(
             QueueServiceClient.from_connection_string(azurite.storage)
         )
-        parts = await asyncio.gather(*(wiring.parts() for _ in range(5)))
-        stack.push_async_callback(wiring.closed)
+        parts = await asyncio.gather(*(wiring.get_parts() for _ in range(5)))
+        stack.push_async_callback(wiring.close_parts)
         names = ("relay", "mirror", "external-events")
         clients = {name: queues.get_queue_client(name) for name in names}
         yield Worker(neighbour, clients, f"{rows}/api/data/v9.2/contacts", parts)
@@ -393,8 +393,8 @@ async def test_what_failed_again_and_again_is_parked(worker: Worker) -> None:
     assert outcome(parked, 202)["code"] == "incomplete"
     assert "failed repeatedly" in outcome(parked, 202)["diagnostics"]
     await function_app.mirror_poison(message(delivery=delivery, resource="Patient/p9"))
-    parts = await wiring.parts()
-    assert [row.action for row in await parts.journal.rows(delivery)] == ["parked"]
+    parts = await wiring.get_parts()
+    assert [row.action for row in await parts.journal.list_row_results(delivery)] == ["parked"]
     await worker.claims("relay")
 
 
@@ -671,13 +671,13 @@ async def test_parked_deliveries_are_replayed_by_reason(worker: Worker) -> None:
 @one_worker
 @pytest.mark.azurite
 async def test_housekeeping_forgets_what_is_over(worker: Worker) -> None:
-    parts = await wiring.parts()
+    parts = await wiring.get_parts()
     old = parts.now() - timedelta(days=31)
     fields = ("default", "k", "d", old, Status.DONE, "resource", 1, 2)
-    delivery = Delivery(new_delivery_id(old, 1), *fields, finished=old)
-    await parts.journal.keep(delivery, Kept(DeliveryRequest("POST"), b"{}"))
+    delivery = Delivery(make_delivery_id(old, 1), *fields, finished=old)
+    await parts.journal.add_delivery(delivery, Payload(DeliveryRequest("POST"), b"{}"))
     await function_app.housekeeping(timer=TimerRequest())
-    assert await parts.journal.delivery(delivery.id) is None
+    assert await parts.journal.get_delivery(delivery.id) is None
 
 
 # --- the list and health -----------------------------------------------------------------------

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from integration.app import error_handlers, responses
-from integration.core.errors import Issue, Misconfigured, Rejected, Unavailable, method_not_allowed
+from integration.core.errors import Issue, MethodNotAllowed, Misconfigured, Rejected, Unavailable
 from integration.core.model import Delivery, EntryResult, RowResult, Status
 from integration.intake.accept import Accepted
 from integration.intake.subscriptions import Acknowledged
@@ -82,7 +82,7 @@ async def test_a_refusal_is_an_operation_outcome_with_the_element(
 
 
 async def test_a_wrong_method_is_answered_with_the_right_ones() -> None:
-    response = await through_the_door(method_not_allowed("PUT", "DELETE"))
+    response = await through_the_door(MethodNotAllowed("PUT", "DELETE"))
     assert (response.status_code, response.headers["Allow"]) == (405, "PUT, DELETE")
 
 
@@ -139,7 +139,7 @@ async def test_a_queue_s_door_hands_on_no_text_of_a_fault() -> None:
 @pytest.mark.parametrize("kind", ["handshake", "heartbeat", "event-notification"])
 def test_a_notification_with_nothing_to_carry_is_answered_200(kind: str) -> None:
     """Else a subscription would not become active."""
-    response = responses.accepted(asked("https://host/api/fhir"), Acknowledged(kind))
+    response = responses.build_accepted(asked("https://host/api/fhir"), Acknowledged(kind))
     assert response.status_code == 200
     assert "Content-Location" not in response.headers
     (issue,) = json.loads(response.get_body())["issue"]
@@ -149,7 +149,7 @@ def test_a_notification_with_nothing_to_carry_is_answered_200(kind: str) -> None
 
 def test_an_accepted_delivery_is_told_where_to_ask() -> None:
     refused = (Issue("invalid", "line 2 is not JSON", "line 2"),)
-    response = responses.accepted(asked("https://host/api/fhir"), Accepted(ID, refused))
+    response = responses.build_accepted(asked("https://host/api/fhir"), Accepted(ID, refused))
     assert response.status_code == 202
     assert response.headers["Content-Location"] == f"https://host/api/deliveries/{ID}"
     assert [issue["severity"] for issue in read(response)["issue"]] == ["information", "error"]
@@ -168,7 +168,7 @@ def test_an_accepted_delivery_is_told_where_to_ask() -> None:
     ids=["accepted", "processing"],
 )
 def test_a_delivery_on_its_way_tells_its_progress(delivery: Delivery, progress: str) -> None:
-    response = responses.story(DeliveryStatus(delivery))
+    response = responses.build_delivery_status(DeliveryStatus(delivery))
     assert response.status_code == 202
     assert response.headers["X-Progress"] == progress
     assert int(response.headers["Retry-After"]) > 0
@@ -177,7 +177,7 @@ def test_a_delivery_on_its_way_tells_its_progress(delivery: Delivery, progress: 
 
 def test_a_parked_delivery_tells_why() -> None:
     parked = replace(DONE, status=Status.PARKED, reason="FHIR server: answered 500")
-    response = responses.story(DeliveryStatus(parked, [], []))
+    response = responses.build_delivery_status(DeliveryStatus(parked, [], []))
     assert response.status_code == 202
     assert "X-Progress" in response.headers
     assert "FHIR server: answered 500" in read(response)["issue"][0]["diagnostics"]
@@ -185,7 +185,7 @@ def test_a_parked_delivery_tells_why() -> None:
 
 def test_a_cancelled_delivery_is_no_longer_there() -> None:
     cancelled = replace(DONE, status=Status.CANCELLED)
-    response = responses.story(DeliveryStatus(cancelled, [EntryResult(0, 201)], []))
+    response = responses.build_delivery_status(DeliveryStatus(cancelled, [EntryResult(0, 201)], []))
     assert response.status_code == 404
     assert "cancelled" in read(response)["issue"][0]["diagnostics"]
 
@@ -196,7 +196,7 @@ def test_a_finished_delivery_is_its_response_bundle_in_the_sender_s_order() -> N
         EntryResult(0, 201, "urn:uuid:1", "Patient/p1/_history/1", 'W/"1"', "2026-03-02T00:00:00Z"),
         EntryResult(1, 422, issues=[issue]),
     ]
-    response = responses.story(DeliveryStatus(DONE, outcomes, []))
+    response = responses.build_delivery_status(DeliveryStatus(DONE, outcomes, []))
     assert (response.status_code, response.mimetype) == (200, "application/fhir+json")
     assert read(response) == {
         "resourceType": "Bundle",
@@ -223,7 +223,9 @@ def test_a_finished_delivery_is_its_response_bundle_in_the_sender_s_order() -> N
 
 @pytest.mark.parametrize("kind", ["batch", "resource", "ndjson"])
 def test_what_was_no_transaction_is_answered_as_a_batch(kind: str) -> None:
-    response = responses.story(DeliveryStatus(replace(DONE, kind=kind), [EntryResult(0, 204)], []))
+    response = responses.build_delivery_status(
+        DeliveryStatus(replace(DONE, kind=kind), [EntryResult(0, 204)], [])
+    )
     assert read(response)["type"] == "batch-response"
 
 
@@ -234,7 +236,9 @@ def test_lost_atomicity_and_unmapped_values_are_told_beside_what_the_server_said
         EntryResult(1, 201, location="Patient/p2/_history/1"),
     ]
     rows = [RowResult(ID, "Patient/p1", "contact", "k", "created", "1", ("lastname: cut",))]
-    body = read(responses.story(DeliveryStatus(replace(DONE, split=True), outcomes, rows)))
+    body = read(
+        responses.build_delivery_status(DeliveryStatus(replace(DONE, split=True), outcomes, rows))
+    )
     first, second = (each["response"] for each in body["entry"])
     told = [one["diagnostics"] for one in first["outcome"]["issue"]]
     assert told[0] == "said by the server"
@@ -245,7 +249,7 @@ def test_lost_atomicity_and_unmapped_values_are_told_beside_what_the_server_said
 
 
 def test_a_cancellation_is_answered_without_a_body() -> None:
-    response = responses.cancelled(DONE)
+    response = responses.build_cancelled(DONE)
     assert (response.status_code, response.get_body()) == (202, b"")
 
 
@@ -254,7 +258,7 @@ def test_a_cancellation_is_answered_without_a_body() -> None:
 
 def test_a_page_has_the_address_of_the_next_one() -> None:
     req = asked(status="done", _count="1", code="a-function-key")
-    response = responses.page(req, Page((DONE,), ID))
+    response = responses.build_delivery_page(req, Page((DONE,), ID))
     body = read(response)
     assert response.mimetype == "application/json"
     assert body["next"] == f"http://host/api/deliveries?status=done&_count=1&after={ID}"
@@ -265,7 +269,7 @@ def test_a_page_has_the_address_of_the_next_one() -> None:
 
 def test_the_address_of_the_next_page_keeps_what_was_asked() -> None:
     req = asked(reason="answered 503 & more", since="2026-03-02T01:15:00+05:30", code="a-key")
-    address = httpx.URL(read(responses.page(req, ReplayPage((DONE,), ID)))["next"])
+    address = httpx.URL(read(responses.build_delivery_page(req, ReplayPage((DONE,), ID)))["next"])
     assert dict(address.params) == {
         "reason": "answered 503 & more",
         "since": "2026-03-02T01:15:00+05:30",
@@ -274,28 +278,28 @@ def test_the_address_of_the_next_page_keeps_what_was_asked() -> None:
 
 
 def test_a_dry_run_is_asked_for_in_so_many_words() -> None:
-    assert not responses.dry_run(asked())
-    assert not responses.dry_run(asked(**{"dry-run": "false"}))
-    assert responses.dry_run(asked(**{"dry-run": "true"}))
+    assert not responses.is_dry_run(asked())
+    assert not responses.is_dry_run(asked(**{"dry-run": "false"}))
+    assert responses.is_dry_run(asked(**{"dry-run": "true"}))
     for other in ("1", "True", ""):
         with pytest.raises(Rejected, match="dry-run must be true or false"):
-            responses.dry_run(asked(**{"dry-run": other}))
+            responses.is_dry_run(asked(**{"dry-run": other}))
 
 
 def test_a_plan_is_told_as_json() -> None:
-    response = responses.plan({"kind": "batch"})
+    response = responses.build_plan({"kind": "batch"})
     assert (response.status_code, response.mimetype) == (200, "application/json")
     assert read(response) == {"kind": "batch"}
 
 
 def test_the_last_page_has_no_next_one() -> None:
-    assert "next" not in read(responses.page(asked(), Page((DONE,), None)))
+    assert "next" not in read(responses.build_delivery_page(asked(), Page((DONE,), None)))
 
 
 def test_health_is_an_answer_for_probes() -> None:
-    well = responses.health({"storage": "ok"})
+    well = responses.build_health({"storage": "ok"})
     assert (well.status_code, read(well)) == (200, {"status": "ok", "storage": "ok"})
-    ill = responses.health({"storage": "ok", "fhir": "answered 500"})
+    ill = responses.build_health({"storage": "ok", "fhir": "answered 500"})
     assert (ill.status_code, read(ill)["status"]) == (503, "degraded")
 
 
@@ -310,7 +314,7 @@ def test_a_request_is_handed_on_with_its_headers_in_lower_case() -> None:
         route_params={"type": "Patient", "id": "p1"},
         body=b"{}",
     )
-    ask = responses.ask(req)
+    ask = responses.build_incoming_request(req)
     assert (ask.method, ask.type, ask.id, ask.body) == ("PUT", "Patient", "p1", b"{}")
     assert ask.headers == {"content-type": "application/json", "if-match": 'W/"1"'}
 
@@ -318,4 +322,7 @@ def test_a_request_is_handed_on_with_its_headers_in_lower_case() -> None:
 @pytest.mark.parametrize("params", [{}, {"type": "", "id": ""}])
 def test_the_base_address_names_neither_type_nor_id(params: dict[str, str]) -> None:
     req = func.HttpRequest("POST", "http://host/api/fhir", route_params=params, body=b"{}")
-    assert (responses.ask(req).type, responses.ask(req).id) == (None, None)
+    assert (
+        responses.build_incoming_request(req).type,
+        responses.build_incoming_request(req).id,
+    ) == (None, None)

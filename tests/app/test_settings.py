@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from integration.app.settings import (
-    events_queue,
-    from_env,
-    housekeeping_schedule,
-    mirroring_from_env,
-    reading_from_env,
-    telemetry_destination,
-    tenant_from_env,
+    get_events_queue_binding,
+    get_housekeeping_schedule,
+    get_telemetry_destination,
+    read_dataverse_settings,
+    read_delivery_settings,
+    read_mirror_settings,
+    read_settings,
 )
 from integration.core.errors import Misconfigured
 
@@ -80,28 +80,28 @@ class Recording(Mapping[str, str]):
 
 def problem(**changes: str) -> str:
     with pytest.raises(Misconfigured) as caught:
-        from_env({**REQUIRED, **changes})
+        read_settings({**REQUIRED, **changes})
     return str(caught.value)
 
 
 def test_every_setting_that_is_read_is_in_the_sample_and_nothing_else_is() -> None:
     env = Recording(REQUIRED)
-    from_env(env)
-    telemetry_destination(env)
-    housekeeping_schedule(env)
-    events_queue(env)
+    read_settings(env)
+    get_telemetry_destination(env)
+    get_housekeeping_schedule(env)
+    get_events_queue_binding(env)
     read = {name for name in env.asked if not name.startswith("AzureWebJobsStorage__")}
     assert read == set(VALUES) - OF_THE_HOST
 
 
 def test_the_sample_states_the_defaults() -> None:
     required = {*REQUIRED, "FHIR_SCOPE", "DATAVERSE_SCOPE"}
-    assert from_env(VALUES) == from_env({name: VALUES[name] for name in required})
+    assert read_settings(VALUES) == read_settings({name: VALUES[name] for name in required})
 
 
 def test_every_gap_is_told_in_one_message() -> None:
     with pytest.raises(Misconfigured) as caught:
-        from_env({"MAX_AGE": "x", "OVER_LIMIT": "y", "FHIR_URL": "z"})
+        read_settings({"MAX_AGE": "x", "OVER_LIMIT": "y", "FHIR_URL": "z"})
     text = str(caught.value)
     for name in ("AzureWebJobsStorage", "DATAVERSE_URL", "MAX_AGE", "OVER_LIMIT", "FHIR_URL"):
         assert name in text
@@ -110,7 +110,7 @@ def test_every_gap_is_told_in_one_message() -> None:
 
 def test_a_gap_says_set_and_a_mistake_says_correct() -> None:
     with pytest.raises(Misconfigured, match=r"^set DATAVERSE_URL; correct MAX_AGE"):
-        from_env({**REQUIRED, "DATAVERSE_URL": " ", "MAX_AGE": "x"})
+        read_settings({**REQUIRED, "DATAVERSE_URL": " ", "MAX_AGE": "x"})
 
 
 @pytest.mark.parametrize(("name", "value", "wanted"), WRONG)
@@ -125,29 +125,29 @@ def test_a_wrong_value_is_not_repeated(name: str, value: str, _: str) -> None:
 
 @pytest.mark.parametrize("name", ["AZURE_CLIENT_ID", "SENDER_HEADER"])
 def test_an_empty_setting_is_an_absent_one(name: str) -> None:
-    assert from_env({**REQUIRED, name: "  "}) == from_env(REQUIRED)
+    assert read_settings({**REQUIRED, name: "  "}) == read_settings(REQUIRED)
 
 
 def test_addresses_lose_their_last_slash() -> None:
-    assert from_env(REQUIRED).fhir.url == "https://fhir.example.org/r4"
+    assert read_settings(REQUIRED).fhir.url == "https://fhir.example.org/r4"
 
 
 def test_a_scope_follows_from_the_address() -> None:
-    read = from_env(REQUIRED)
+    read = read_settings(REQUIRED)
     assert read.fhir.scope == "https://fhir.example.org/r4/.default"
     assert read.dataverse.scope == "https://org.example.org/.default"
 
 
 @pytest.mark.parametrize("none", ["none", "None", " NONE "])
 def test_a_scope_of_none_sends_no_token(none: str) -> None:
-    read = from_env({**REQUIRED, "FHIR_SCOPE": none})
+    read = read_settings({**REQUIRED, "FHIR_SCOPE": none})
     assert read.fhir.scope is None
     assert read.dataverse.scope is not None
 
 
 def test_a_scope_can_be_stated() -> None:
     stated = "https://other.example.org/.default"
-    assert from_env({**REQUIRED, "FHIR_SCOPE": stated}).fhir.scope == stated
+    assert read_settings({**REQUIRED, "FHIR_SCOPE": stated}).fhir.scope == stated
 
 
 def without_connection(**values: str) -> dict[str, str]:
@@ -156,7 +156,7 @@ def without_connection(**values: str) -> dict[str, str]:
 
 
 def test_storage_can_be_an_account_and_an_identity() -> None:
-    storage = from_env(without_connection(accountName="clinic")).storage
+    storage = read_settings(without_connection(accountName="clinic")).storage
     assert storage.connection is None
     assert storage.blob_url == "https://clinic.blob.core.windows.net"
     assert storage.queue_url == "https://clinic.queue.core.windows.net"
@@ -166,12 +166,12 @@ def test_storage_can_be_an_account_and_an_identity() -> None:
 def test_storage_can_be_three_addresses() -> None:
     services = {f"{name}ServiceUri": f"https://{name}.example.org" for name in ("blob", "queue")}
     env = without_connection(**services, tableServiceUri="https://table.example.org")
-    assert from_env(env).storage.table_url == "https://table.example.org"
+    assert read_settings(env).storage.table_url == "https://table.example.org"
 
 
 def test_an_address_of_storage_goes_before_the_account() -> None:
     env = without_connection(accountName="clinic", blobServiceUri="https://blob.example.org")
-    storage = from_env(env).storage
+    storage = read_settings(env).storage
     assert storage.blob_url == "https://blob.example.org"
     assert storage.queue_url == "https://clinic.queue.core.windows.net"
 
@@ -181,40 +181,40 @@ def test_two_addresses_of_three_are_not_enough() -> None:
         blobServiceUri="https://b.example", queueServiceUri="https://q.example"
     )
     with pytest.raises(Misconfigured, match=r"set AzureWebJobsStorage \(or "):
-        from_env(env)
+        read_settings(env)
 
 
 def test_telemetry_has_a_destination_only_when_one_is_set() -> None:
     name = "APPLICATIONINSIGHTS_CONNECTION_STRING"
-    assert telemetry_destination({}) is None
-    assert telemetry_destination({name: ""}) is None
-    assert telemetry_destination({name: "InstrumentationKey=0"}) == "InstrumentationKey=0"
+    assert get_telemetry_destination({}) is None
+    assert get_telemetry_destination({name: ""}) is None
+    assert get_telemetry_destination({name: "InstrumentationKey=0"}) == "InstrumentationKey=0"
 
 
 def test_a_delivery_can_be_read_without_any_neighbour() -> None:
-    assert reading_from_env({}) == from_env(REQUIRED).reading
+    assert read_delivery_settings({}) == read_settings(REQUIRED).deliveries
     changed = {"MESSAGES": "refuse", "UNIT_MAX_ENTRIES": "7"}
-    assert reading_from_env(changed) == from_env({**REQUIRED, **changed}).reading
+    assert read_delivery_settings(changed) == read_settings({**REQUIRED, **changed}).deliveries
     with pytest.raises(Misconfigured, match=r"^correct DOCUMENTS"):
-        reading_from_env({"DOCUMENTS": "burn"})
+        read_delivery_settings({"DOCUMENTS": "burn"})
 
 
 def test_the_maps_in_use_can_be_read_without_any_neighbour() -> None:
-    assert mirroring_from_env({}) == from_env(REQUIRED).mirroring
+    assert read_mirror_settings({}) == read_settings(REQUIRED).mirror
     with pytest.raises(Misconfigured, match=r"^correct MAP_SET"):
-        mirroring_from_env({"MAP_SET": "tidy"})
+        read_mirror_settings({"MAP_SET": "tidy"})
 
 
 def test_own_maps_are_in_a_folder_beside_the_doors() -> None:
-    assert mirroring_from_env({"MAPS": "our-maps"}).own_maps == SAMPLE.parent / "our-maps"
+    assert read_mirror_settings({"MAPS": "our-maps"}).maps_folder == SAMPLE.parent / "our-maps"
 
 
 def test_dataverse_can_be_reached_without_anything_else() -> None:
     stated = {"DATAVERSE_URL": "https://org.example.org", "AZURE_CLIENT_ID": "an-id"}
-    read, whole = tenant_from_env(stated), from_env({**REQUIRED, **stated})
+    read, whole = read_dataverse_settings(stated), read_settings({**REQUIRED, **stated})
     assert (read.dataverse, read.client_id) == (whole.dataverse, whole.client_id)
     with pytest.raises(Misconfigured, match=r"^set DATAVERSE_URL \("):
-        tenant_from_env({})
+        read_dataverse_settings({})
 
 
 @pytest.mark.parametrize(
@@ -228,8 +228,8 @@ def test_dataverse_can_be_reached_without_anything_else() -> None:
 def test_the_identity_is_that_of_storage_unless_another_is_named(
     named: dict[str, str], client: str | None
 ) -> None:
-    assert from_env({**REQUIRED, **named}).client_id == client
-    assert tenant_from_env({**REQUIRED, **named}).client_id == client
+    assert read_settings({**REQUIRED, **named}).client_id == client
+    assert read_dataverse_settings({**REQUIRED, **named}).client_id == client
 
 
 def test_a_mistake_in_what_several_neighbours_share_is_told_once() -> None:
@@ -238,25 +238,27 @@ def test_a_mistake_in_what_several_neighbours_share_is_told_once() -> None:
 
 def test_a_timer_names_its_setting_only_where_it_is_set() -> None:
     """The host does not start a timer whose setting is missing."""
-    assert housekeeping_schedule({"HOUSEKEEPING_SCHEDULE": "0 0 * * * *"}) == (
+    assert get_housekeeping_schedule({"HOUSEKEEPING_SCHEDULE": "0 0 * * * *"}) == (
         "%HOUSEKEEPING_SCHEDULE%"
     )
     for unset in ({}, {"HOUSEKEEPING_SCHEDULE": " "}):
-        assert housekeeping_schedule(unset) == VALUES["HOUSEKEEPING_SCHEDULE"]
+        assert get_housekeeping_schedule(unset) == VALUES["HOUSEKEEPING_SCHEDULE"]
 
 
 def test_the_queue_of_events_is_named_where_the_host_can_find_it() -> None:
-    assert events_queue({"FHIR_EVENTS_QUEUE": "changes"}) == "%FHIR_EVENTS_QUEUE%"
+    assert get_events_queue_binding({"FHIR_EVENTS_QUEUE": "changes"}) == "%FHIR_EVENTS_QUEUE%"
     for unset in ({}, {"FHIR_EVENTS_QUEUE": " "}):
-        assert events_queue(unset) == VALUES["FHIR_EVENTS_QUEUE"]
+        assert get_events_queue_binding(unset) == VALUES["FHIR_EVENTS_QUEUE"]
 
 
 def sources(addresses: str, scope: str = "") -> dict[str, str | None]:
-    return dict(from_env({**REQUIRED, "FETCH_FROM": addresses, "FETCH_SCOPE": scope}).fetch_from)
+    return dict(
+        read_settings({**REQUIRED, "FETCH_FROM": addresses, "FETCH_SCOPE": scope}).fetch_from
+    )
 
 
 def test_nothing_is_fetched_unless_an_address_is_named() -> None:
-    assert from_env(REQUIRED).fetch_from == {}
+    assert read_settings(REQUIRED).fetch_from == {}
 
 
 @pytest.mark.parametrize("scope", ["", "none", "None"])
@@ -294,17 +296,22 @@ def test_an_address_to_fetch_from_is_plain_and_safe(address: str) -> None:
 
 
 def test_the_healthcare_apis_fill_the_columns_of_one_set_of_maps_alone() -> None:
-    assert from_env({**REQUIRED, "MIRROR_TO": "healthcare-api"}).mirroring.to == "healthcare-api"
+    assert (
+        read_settings({**REQUIRED, "MIRROR_TO": "healthcare-api"}).mirror.target == "healthcare-api"
+    )
     wrong = problem(MIRROR_TO="healthcare-api", MAP_SET="plain")
     assert "MAP_SET (healthcare, where MIRROR_TO is healthcare-api)" in wrong
 
 
 def test_activity_is_noted_unless_it_is_kept_for_no_day() -> None:
-    assert from_env({**REQUIRED, "ACTIVITY_DAYS": "0"}).activity_days == 0
+    assert read_settings({**REQUIRED, "ACTIVITY_DAYS": "0"}).activity_days == 0
 
 
 def test_external_events_need_the_names_of_virtual_tables() -> None:
     wanted = {**REQUIRED, "EXTERNAL_EVENTS": "Observation, Condition"}
     with pytest.raises(Misconfigured, match="MAP_PREFIX"):
-        from_env(wanted)
-    assert from_env({**wanted, "MAP_PREFIX": "abc"}).feed.told == ("Observation", "Condition")
+        read_settings(wanted)
+    assert read_settings({**wanted, "MAP_PREFIX": "abc"}).feed.event_types == (
+        "Observation",
+        "Condition",
+    )

@@ -14,10 +14,10 @@ import httpx
 import pytest
 
 from integration.app import wiring
-from integration.app.http_clients import Caller
+from integration.app.http_clients import ClientContext
 from integration.app.http_clients import open_upstream as neighbour_of
-from integration.app.settings import Service, Settings, from_env
-from integration.core.activity import Activities
+from integration.app.settings import Settings, UpstreamSettings, read_settings
+from integration.core.activity import ActivityRecorder
 from integration.core.errors import Misconfigured
 from integration.core.http import BoundedClient, Upstream
 from integration.journal.keys import is_delivery_id
@@ -37,7 +37,7 @@ HEAVY = [
 
 
 def settings(**changes: str) -> Settings:
-    return from_env(
+    return read_settings(
         {
             "AzureWebJobsStorage": "UseDevelopmentStorage=true",
             "FHIR_URL": "https://fhir.example",
@@ -53,8 +53,10 @@ async def neighbour() -> AsyncIterator[Any]:
     async with AsyncExitStack() as stack:
 
         def built(scope: str | None = None) -> Upstream:
-            at = Service("https://fhir.example", scope, 7, 90)
-            return neighbour_of("FHIR server", at, Caller(object(), Activities(), stack))
+            at = UpstreamSettings("https://fhir.example", scope, 7, 90)
+            return neighbour_of(
+                "FHIR server", at, ClientContext(object(), ActivityRecorder(), stack)
+            )
 
         yield built
 
@@ -94,9 +96,7 @@ def test_a_door_opens_without_the_heavy_libraries() -> None:
 
 
 def test_a_worker_without_rows_to_write_needs_no_paths_of_maps(azurite: Running) -> None:
-    there = (
-        "import asyncio; from integration.app import wiring; parts = asyncio.run(wiring.parts())"
-    )
+    there = "import asyncio; from integration.app import wiring; parts = asyncio.run(wiring.get_parts())"
     storage = ["azure.data.tables", "azure.storage.blob"]
     assert loaded(there, **stated(azurite)) == storage
     assert loaded(f"{there}; assert parts.mirror is parts.mirror", **stated(azurite)) == [
@@ -112,9 +112,9 @@ def test_mirror_and_feed_share_the_maps_that_were_understood(azurite: Running) -
 import asyncio
 from integration.app import wiring
 
-parts = asyncio.run(wiring.parts())
+parts = asyncio.run(wiring.get_parts())
 mirrored = parts.mirror.maps["Observation"].attributes
-shown = parts.virtual_tables.shapes["Observation"].attributes["msemr_status"]
+shown = parts.virtual_tables.entity_types["Observation"].attributes["msemr_status"]
 assert parts.virtual_tables is parts.virtual_tables
 assert any(one is shown for one in mirrored)
 """
@@ -131,7 +131,7 @@ async def test_a_setting_of_the_maps_that_is_wrong_stops_every_door(
     monkeypatch.setenv("AzureWebJobsStorage", "UseDevelopmentStorage=true")
     monkeypatch.setenv("MAPS_ENABLED", "nobody")
     with pytest.raises(Misconfigured, match="there is no map nobody to enable"):
-        await wiring.parts()
+        await wiring.get_parts()
 
 
 async def test_a_misspelt_type_of_external_events_stops_every_door(
@@ -145,23 +145,23 @@ async def test_a_misspelt_type_of_external_events_stops_every_door(
     monkeypatch.setenv("EXTERNAL_EVENTS", "Observation,Observatoin,Patient")
     monkeypatch.setenv("MAP_PREFIX", "abc")
     with pytest.raises(Misconfigured, match="no virtual table is of Observatoin, Patient"):
-        await wiring.parts()
+        await wiring.get_parts()
 
 
 def test_a_laptop_needs_no_identity() -> None:
-    assert wiring.service_credential(settings(FHIR_SCOPE="none", DATAVERSE_SCOPE="none")) is None
+    assert wiring.build_credential(settings(FHIR_SCOPE="none", DATAVERSE_SCOPE="none")) is None
 
 
 @pytest.mark.parametrize("open_", ["FHIR_SCOPE", "DATAVERSE_SCOPE"])
 async def test_one_neighbour_that_wants_a_token_is_enough_for_an_identity(open_: str) -> None:
-    async with wiring.service_credential(settings(**{open_: "none"})) as credential:
+    async with wiring.build_credential(settings(**{open_: "none"})) as credential:
         assert hasattr(credential, "get_token")
 
 
 async def test_a_neighbour_is_asked_in_time_and_within_its_places(neighbour: Any) -> None:
     made: Upstream = neighbour()
     assert made.http.timeout == httpx.Timeout(90, connect=10)
-    assert made.limiter.limit.now == 7
+    assert made.limiter.limit.current == 7
     assert made.tokens is None
     assert made.base == "https://fhir.example"
 
@@ -200,7 +200,7 @@ async def test_a_source_that_wants_a_token_is_enough_for_an_identity(
 ) -> None:
     laptop = {"FHIR_SCOPE": "none", "DATAVERSE_SCOPE": "none"}
     async with AsyncExitStack() as stack:
-        credential = wiring.service_credential(settings(**laptop, **given))
+        credential = wiring.build_credential(settings(**laptop, **given))
         if credential is not None:
             await stack.enter_async_context(credential)
         assert (credential is not None) is identity
@@ -214,7 +214,7 @@ async def test_sources_are_asked_with_their_own_token_within_bounds_and_not_led_
         MAX_DELIVERY_BYTES="1000",
     )
     async with AsyncExitStack() as stack:
-        made = wiring.fetch_sources(chosen, Caller(object(), Activities(), stack))
+        made = wiring.open_sources(chosen, ClientContext(object(), ActivityRecorder(), stack))
         first, second = (
             made.upstreams[base] for base in ("https://a.example/fhir", "https://b.example")
         )
@@ -242,8 +242,8 @@ async def test_missing_settings_are_named_and_asked_for_again(
         monkeypatch.delenv(name, raising=False)
     for _ in range(2):
         with pytest.raises(Misconfigured, match=r"FHIR_URL, DATAVERSE_URL, AzureWebJobsStorage"):
-            await wiring.parts()
+            await wiring.get_parts()
     monkeypatch.setenv("FHIR_URL", "https://fhir.example")
     with pytest.raises(Misconfigured) as caught:
-        await wiring.parts()
+        await wiring.get_parts()
     assert "FHIR_URL" not in str(caught.value)

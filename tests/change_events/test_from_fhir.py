@@ -173,7 +173,7 @@ async def test_events_that_come_twice_and_late_leave_the_newest_state(route: Rou
     updated = event_grid("Microsoft.HealthcareApis.FhirResourceUpdated", resourceVersionId=2)
     await taken(route, updated, event_grid(), updated)
     for claim, _ in route.queued(MIRROR_QUEUE):
-        await mirroring.mirror(route.mirror, claim)
+        await mirroring.mirror_resource(route.mirror, claim)
     row = await route.dataverse_neighbour.contact()
     assert (row["gendercode"], row["msemr_azurefhirversion"]) == (2, "2")
     assert len(route.dataverse_neighbour.writes) == 1
@@ -203,11 +203,11 @@ async def test_rows_of_events_are_forgotten_after_the_retention(route: Route) ->
     route.neighbour.add(patient(id=ANNA))
     await taken(route, event_grid())
     ((claim, _),) = route.queued(MIRROR_QUEUE)
-    await mirroring.mirror(route.mirror, claim)
+    await mirroring.mirror_resource(route.mirror, claim)
     month = timedelta(days=30)
     ages = Ages(max_age=month, retention=month, activity=month)
     known, now = await route.known(claim.delivery), route.clock()
     assert choose_step(known, now + timedelta(days=29), ages) is None
     assert choose_step(known, now + timedelta(days=31), ages) is Step.FORGET
-    await route.journal.forget(claim.delivery)
-    assert await route.journal.rows(claim.delivery) == []
+    await route.journal.delete_delivery(claim.delivery)
+    assert await route.journal.list_row_results(claim.delivery) == []

@@ -19,11 +19,11 @@ from integration.change_events.to_dataverse import (
     list_virtual_tables,
     notify_dataverse,
 )
-from integration.core.http import Upstream, make_limiter
+from integration.core.http import Upstream, build_limiter
 from integration.core.model import Category, WorkItem
 from integration.dataverse.client import Dataverse
 from integration.mapping import files
-from integration.mapping.keys import primary_key
+from integration.mapping.keys import derive_primary_key
 from integration.provision import command
 from integration.queues.names import EXTERNAL_QUEUE
 from tests.builders import MARKER, Body, observation
@@ -74,7 +74,7 @@ class Flows:
 
     @property
     def external(self) -> ExternalEvents:
-        it, known = self.route, files.tables([files.decoded("observation.toml", MAP)])
+        it, known = self.route, files.list_tables([files.parse_map_file("observation.toml", MAP)])
         return ExternalEvents(
             it.outbox,
             it.fhir,
@@ -111,7 +111,7 @@ class Flows:
 def dataverse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataverseNeighbour]:
     """Set up by `python -m integration provision`, with events of the virtual table."""
     found, maps = DataverseNeighbour(), tmp_path_factory.mktemp("maps")
-    for path in (files.FOLDER / files.CLINICAL).glob("*.toml"):
+    for path in (files.MAPS_FOLDER / files.CLINICAL_SET).glob("*.toml"):
         (maps / path.name).write_text(f"enabled = false\n{path.read_text('utf-8')}", "utf-8")
     (maps / "observation.toml").write_text(MAP, "utf-8")
 
@@ -119,7 +119,7 @@ def dataverse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataverseNei
     async def opened() -> AsyncIterator[Dataverse]:
         transport = httpx.ASGITransport(app=found.app)
         async with httpx.AsyncClient(transport=transport) as http:
-            yield Dataverse(Upstream("Dataverse", "http://dataverse", http, make_limiter(4)))
+            yield Dataverse(Upstream("Dataverse", "http://dataverse", http, build_limiter(4)))
 
     parser = argparse.ArgumentParser()
     command.add_options(parser)
@@ -159,7 +159,7 @@ async def test_what_is_created_updated_and_deleted_is_told_as_such(flows: Flows)
 async def test_the_key_is_that_of_the_row_in_the_feed(flows: Flows) -> None:
     await flows.tell(flows.write("weight.1"))
     (found,) = await flows.heard()
-    assert found["id"] == primary_key("Observation", "weight.1")
+    assert found["id"] == derive_primary_key("Observation", "weight.1")
 
 
 async def test_claims_that_come_again_tell_nothing_again(flows: Flows) -> None:

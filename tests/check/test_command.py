@@ -24,7 +24,7 @@ from azure.storage.blob import (
 from azure.storage.queue import QueueServiceClient
 
 from integration.app import storage_clients
-from integration.app.settings import from_env
+from integration.app.settings import read_settings
 from integration.check import command, connections, remedies
 from integration.check.connections import Connections
 from integration.cli.main import main
@@ -49,7 +49,7 @@ Answer = Callable[[httpx.Request], httpx.Response | None]
 def maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One virtual table is as good as twenty."""
     folder = tmp_path_factory.mktemp("maps")
-    for path in (files.FOLDER / files.CLINICAL).glob("*.toml"):
+    for path in (files.MAPS_FOLDER / files.CLINICAL_SET).glob("*.toml"):
         (folder / path.name).write_text(f"enabled = false\n{path.read_text('utf-8')}", "utf-8")
     (folder / "observation.toml").write_text(OBSERVATION, "utf-8")
     return folder
@@ -70,8 +70,8 @@ def running(tmp_path_factory: pytest.TempPathFactory, maps: Path) -> Iterator[Ru
 
 async def _made(running: Running) -> None:
     async with AsyncExitStack() as stack:
-        settings = from_env({**running.settings()})
-        await storage_clients.opened(settings.storage, None, stack)
+        settings = read_settings({**running.settings()})
+        await storage_clients.open_stores(settings.storage, None, stack)
     with QueueServiceClient.from_connection_string(running.storage) as queues:
         queues.create_queue("fhir-events")
         for name in ("relay", "mirror", "external-events", "fhir-events"):
@@ -260,7 +260,7 @@ def test_storage_that_is_nowhere_fails_by_itself(env: pytest.MonkeyPatch) -> Non
     env.setenv("AzureWebJobsStorage", f"AccountName=x;AccountKey={KEY};{points}")
     told = check()
     assert told.status == 1
-    assert {mend(told, name) for name in told.failed} == {remedies.STORAGE_AWAY}
+    assert {mend(told, name) for name in told.failed} == {remedies.STORAGE_UNREACHABLE}
     assert told["clock of storage"][0] == "skipped"
     assert told["data routes"][0] == "skipped"
     assert told["Dataverse user"][0] == "ok"
@@ -320,7 +320,7 @@ def test_a_fhir_server_that_is_nowhere_fails_by_itself(env: pytest.MonkeyPatch) 
     env.setenv("FHIR_URL", NOWHERE)
     told = check()
     assert told.failed == ["FHIR metadata", "FHIR read", "FHIR write"]
-    assert mend(told, "FHIR read") == remedies.FHIR_AWAY
+    assert mend(told, "FHIR read") == remedies.FHIR_UNREACHABLE
 
 
 def test_an_address_that_is_another_service_s_is_told(
@@ -335,7 +335,7 @@ def test_an_address_that_is_another_service_s_is_told(
 def test_an_identity_that_may_not_write_is_told_its_role() -> None:
     told = check(of_fhir(refused("PUT", "/Basic/")))
     assert told.failed == ["FHIR write"]
-    assert mend(told, "FHIR write") == remedies.fhir_role(IDENTITY)
+    assert mend(told, "FHIR write") == remedies.suggest_fhir_role(IDENTITY)
     assert IDENTITY in mend(told, "FHIR write")
 
 
@@ -404,7 +404,7 @@ def test_what_this_identity_may_not_look_at_is_no_failure(part: str, name: str) 
     """The app does without these rights."""
     told = check(of_dataverse(refused("GET", part)))
     assert (told.status, told[name][0]) == (0, "skipped")
-    assert remedies.PROVISION_LOOK in told[name][1]
+    assert remedies.PROVISION_DRY_RUN in told[name][1]
 
 
 def test_columns_and_keys_that_are_lacking_are_named_with_the_line_of_the_map(

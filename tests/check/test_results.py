@@ -17,20 +17,20 @@ NOON = datetime(2026, 3, 2, 12, 0, 0, 900_000, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 
 
-def clock(date: str | None, ours: datetime, most: float = 60) -> report.Line:
-    return results.clock("clock", date, ours, ours + SECOND / 10, most)
+def clock(date: str | None, ours: datetime, most: float = 60) -> report.CheckResult:
+    return results.evaluate_clock("clock", date, ours, ours + SECOND / 10, most)
 
 
 def test_a_date_cut_to_the_second_of_an_answer_on_its_way_is_no_difference() -> None:
     line = clock("Mon, 02 Mar 2026 12:00:00 GMT", NOON)
-    assert (line.state, line.found) == (State.OK, "0 s apart")
+    assert (line.state, line.detail) == (State.OK, "0 s apart")
 
 
 @pytest.mark.parametrize(("late", "side"), [(300, "ahead of"), (-300, "behind")])
 def test_a_clock_that_is_wrong_is_told_with_its_side(late: int, side: str) -> None:
     line = clock("Mon, 02 Mar 2026 12:00:00 GMT", NOON + late * SECOND)
     assert line.state is State.FAILED
-    assert re.search(rf"is (299|300) s {side} it", line.found)
+    assert re.search(rf"is (299|300) s {side} it", line.detail)
     assert clock("Mon, 02 Mar 2026 12:00:00 GMT", NOON + late * SECOND, 301).state is State.OK
 
 
@@ -49,28 +49,28 @@ def test_an_answer_without_a_date_says_nothing_of_a_clock(date: str | None) -> N
     ],
 )
 def test_only_an_r4_server_is_the_right_one(status: int, body: Any, found: str | None) -> None:
-    line = results.capability("FHIR", status, body)
+    line = results.evaluate_metadata("FHIR", status, body)
     assert (line.state is State.OK) is (found is None)
-    assert (found or "4.0.1") in line.found
-    assert "Zaphkiel" not in line.found
+    assert (found or "4.0.1") in line.detail
+    assert "Zaphkiel" not in line.detail
 
 
 @pytest.mark.parametrize("status", [404, 410])
 def test_a_read_of_nothing_that_finds_nothing_was_allowed(status: int) -> None:
-    assert results.read("read", status).state is State.OK
+    assert results.evaluate_read("read", status).state is State.OK
 
 
 @pytest.mark.parametrize("status", [404, 412])
 def test_an_update_that_its_condition_refused_was_allowed(status: int) -> None:
-    assert results.write("write", status).state is State.OK
+    assert results.evaluate_write("write", status).state is State.OK
 
 
 @pytest.mark.parametrize("status", [200, 201, 400, 405, 500])
 def test_any_other_answer_is_not_what_was_wanted(status: int) -> None:
-    for verdict in (results.read, results.write):
+    for verdict in (results.evaluate_read, results.evaluate_write):
         line = verdict("it", status)
         assert line.state is State.FAILED
-        assert line.mend
+        assert line.remedy
 
 
 def held(name: str, depth: str = "Global") -> dict[str, str]:
@@ -80,31 +80,33 @@ def held(name: str, depth: str = "Global") -> dict[str, str]:
 def test_a_privilege_counts_for_the_whole_organisation_only_and_in_any_case() -> None:
     wanted = ["prvReadContact", "prvWriteContact"]
     both = [held("prvreadcontact"), held("prvWriteContact")]
-    assert results.privileges("it", wanted, both).state is State.OK
-    one = results.privileges("it", wanted, [both[0], held("prvWriteContact", "Local")])
-    assert one.found == "lacking prvWriteContact; 1 of them not for the whole organisation"
-    assert one.mend == remedies.PROVISION
+    assert results.evaluate_privileges("it", wanted, both).state is State.OK
+    one = results.evaluate_privileges("it", wanted, [both[0], held("prvWriteContact", "Local")])
+    assert one.detail == "lacking prvWriteContact; 1 of them not for the whole organisation"
+    assert one.remedy == remedies.PROVISION
 
 
 def test_a_key_must_be_there_and_its_index_ready() -> None:
     def there(state: str) -> list[dict[str, Any]]:
         return [{"KeyAttributes": ["b", "a"], "EntityKeyIndexStatus": state}]
 
-    assert results.keys("it", [("a", "b")], there("Active")).state is State.OK
-    assert results.keys("it", [("a", "b")], there("Failed")).found == "the index is Failed"
-    assert results.keys("it", [("a", "c")], there("Active")).found == "no key of a + c"
+    assert results.evaluate_keys("it", [("a", "b")], there("Active")).state is State.OK
+    assert (
+        results.evaluate_keys("it", [("a", "b")], there("Failed")).detail == "the index is Failed"
+    )
+    assert results.evaluate_keys("it", [("a", "c")], there("Active")).detail == "no key of a + c"
 
 
 def test_a_long_list_is_cut_and_says_so() -> None:
-    assert results.listed(map(str, range(10))).endswith("7 and 2 more")
+    assert results.abbreviate(map(str, range(10))).endswith("7 and 2 more")
 
 
 def test_each_check_is_one_line_and_a_failure_ends_with_its_mend() -> None:
-    told = report.table(
+    told = report.render_table(
         [
-            report.ok("a", "well"),
-            report.failed("longer", "not", "do this"),
-            report.skipped("b", "for a reason"),
+            report.report_ok("a", "well"),
+            report.report_failure("longer", "not", "do this"),
+            report.report_skip("b", "for a reason"),
         ]
     )
     assert told == [
@@ -120,9 +122,9 @@ def every_mend() -> list[str]:
         text for name, text in vars(remedies).items() if name.isupper() and isinstance(text, str)
     ]
     kinds = ("container", "queue", "table")
-    said += [remedies.made(kind, "name", "account") for kind in kinds]
-    said += [remedies.storage_role(kind, "account", None) for kind in kinds]
-    return [*said, remedies.fhir_role("id"), remedies.columns("abc")]
+    said += [remedies.suggest_create(kind, "name", "account") for kind in kinds]
+    said += [remedies.suggest_storage_role(kind, "account", None) for kind in kinds]
+    return [*said, remedies.suggest_fhir_role("id"), remedies.suggest_columns("abc")]
 
 
 def test_each_page_that_a_mend_names_is_there() -> None:

@@ -11,7 +11,15 @@ from typing import Any
 import httpx
 import pytest
 
-from integration.core.activity import FULL, About, Activities, about, category_of, doing, together
+from integration.core.activity import (
+    BATCH_SIZE,
+    ActivityContext,
+    ActivityRecorder,
+    add_activity_context,
+    categorize_status,
+    get_activity_context,
+    share_activity_contexts,
+)
 from integration.core.errors import Misconfigured, Rejected, Unavailable
 from integration.core.model import Activity, Category, Request, RowResult, WorkItem
 from integration.fhir.units import Limits
@@ -34,8 +42,10 @@ def told(route: Route) -> list[Told]:
 
 async def mirrored(route: Route, resource: Body) -> RowResult:
     identity = route.neighbour.add(resource)
-    await mirroring.mirror(route.mirror, WorkItem("d", resource=identity))
-    (row,) = [each for each in await route.journal.rows("d") if each.resource == identity]
+    await mirroring.mirror_resource(route.mirror, WorkItem("d", resource=identity))
+    (row,) = [
+        each for each in await route.journal.list_row_results("d") if each.resource == identity
+    ]
     return row
 
 
@@ -46,7 +56,7 @@ async def test_a_delivery_is_followed_to_its_row(route: Route) -> None:
     put = entry(patient(id="p1"), method="PUT", url="Patient/p1")
     delivery = await route.deliver(bundle(put))
     await route.carry_all(delivery)
-    await mirroring.mirror(route.mirror, WorkItem(delivery, resource="Patient/p1"))
+    await mirroring.mirror_resource(route.mirror, WorkItem(delivery, resource="Patient/p1"))
 
     assert [each for each in told(route) if each[1] != "metadata"] == [
         (FHIR, "write unit 0.0", "200"),
@@ -72,7 +82,7 @@ async def test_every_request_that_a_neighbour_heard_is_an_entry(route: Route) ->
     delivery = await route.deliver(bundle(*people, kind="batch"))
     await route.carry_all(delivery)
     for claim, _ in route.queued("mirror"):
-        await mirroring.mirror(route.mirror, claim)
+        await mirroring.mirror_resource(route.mirror, claim)
     calls = [each for each in route.activity.entries if each.action != "mirror"]
     assert len([each for each in calls if each.upstream == FHIR]) == len(route.neighbour.heard)
     heard = route.dataverse_neighbour.heard
@@ -82,7 +92,7 @@ async def test_every_request_that_a_neighbour_heard_is_an_entry(route: Route) ->
 async def test_questions_that_go_in_one_request_are_entries_of_all_who_asked(route: Route) -> None:
     identities = [route.neighbour.add(patient(id=f"p{n}")) for n in range(3)]
     claims = [WorkItem(f"d{n}", resource=identity) for n, identity in enumerate(identities)]
-    await asyncio.gather(*(mirroring.mirror(route.mirror, claim) for claim in claims))
+    await asyncio.gather(*(mirroring.mirror_resource(route.mirror, claim) for claim in claims))
     looked = [each for each in route.activity.entries if each.action == "look-up"]
     assert {(each.delivery, each.resource) for each in looked} == {
         (claim.delivery, claim.resource) for claim in claims
@@ -118,7 +128,7 @@ async def test_what_a_batch_refused_within_a_200_is_told(route: Route) -> None:
 
 async def test_a_race_that_was_lost_is_told(route: Route) -> None:
     identity = route.neighbour.add(patient(id="p1"))
-    await mirroring.mirror(route.mirror, WorkItem("d", resource=identity))
+    await mirroring.mirror_resource(route.mirror, WorkItem("d", resource=identity))
     row = await route.dataverse_neighbour.contact()
     route.neighbour.add(patient(id="p1", gender="male"))
 
@@ -126,7 +136,7 @@ async def test_a_race_that_was_lost_is_told(route: Route) -> None:
         await route.dataverse_neighbour.write(row["contactid"], jobtitle="by hand")
 
     route.dataverse_neighbour.will_be_preceded("PATCH", meddle)
-    await mirroring.mirror(route.mirror, WorkItem("d", resource=identity))
+    await mirroring.mirror_resource(route.mirror, WorkItem("d", resource=identity))
     updates = [each for each in route.activity.entries if each.action == "update"]
     assert [(each.status, each.category) for each in updates] == [
         ("412", "warning"),
@@ -137,7 +147,7 @@ async def test_a_race_that_was_lost_is_told(route: Route) -> None:
 async def test_a_neighbour_that_is_away_is_told_and_the_claim_put_back(route: Route) -> None:
     route.neighbour.down = 503
     identity = route.neighbour.add(patient(id="p1"))
-    await mirroring.mirror(route.mirror, WorkItem("d", resource=identity))
+    await mirroring.mirror_resource(route.mirror, WorkItem("d", resource=identity))
     calls = [each for each in route.activity.entries if each.action == "read"]
     assert [(each.status, each.category) for each in calls] == [("503", "warning")] * 3
     last = route.activity.entries[-1]
@@ -161,7 +171,7 @@ async def test_an_answer_that_never_came_is_told(
         raise error
 
     route.neighbour.script += [fail] * 3
-    async with route.activities.verb(delivery="d"):
+    async with route.activities.track(delivery="d"):
         with pytest.raises(type(error) if status == "given up" else Unavailable):
             await route.fhir.read("Patient/p1", "d")
     assert {each.status for each in route.activity.entries} == {status}
@@ -175,7 +185,7 @@ async def test_how_long_an_answer_took_is_told_without_the_wait_for_a_place(rout
 
     route.neighbour.add(patient(id="p1"))
     route.neighbour.will_wait_for(slow)
-    async with route.activities.verb():
+    async with route.activities.track():
         await route.fhir.read("Patient/p1", "d")
     assert [each.duration for each in route.activity.entries] == [1500]
 
@@ -189,7 +199,7 @@ async def test_a_row_that_was_given_up_on_is_told(route: Route) -> None:
 
 
 async def test_a_row_without_a_map_is_told_without_a_table(route: Route) -> None:
-    await mirroring.mirror(route.mirror, WorkItem("d", resource="Basic/b1"))
+    await mirroring.mirror_resource(route.mirror, WorkItem("d", resource="Basic/b1"))
     (back,) = route.activity.entries
     assert (back.status, back.category, back.table) == ("requeued", "error", None)
 
@@ -218,7 +228,7 @@ async def test_no_entry_names_a_patient(route: Route) -> None:
     for body in deliveries:
         await route.carry_all(await route.deliver(body))
     for claim, _ in route.queued("mirror"):
-        await mirroring.mirror(route.mirror, claim)
+        await mirroring.mirror_resource(route.mirror, claim)
     assert len(route.activity.entries) > 15
     assert MARKER not in repr(route.activity.entries)
     assert MARKER in repr(route.neighbour.heard)
@@ -241,26 +251,29 @@ async def test_no_entry_names_a_patient(route: Route) -> None:
 def test_the_category_follows_from_the_status(
     method: str, statuses: Sequence[int], category: Category
 ) -> None:
-    assert {category_of(status, method) for status in statuses} == {category}
+    assert {categorize_status(status, method) for status in statuses} == {category}
 
 
 # --- what is being done ------------------------------------------------------------------------
 
 
 async def test_what_is_done_is_known_inside_and_in_tasks_and_nowhere_else() -> None:
-    async def seen() -> About:
+    async def seen() -> ActivityContext:
         await asyncio.sleep(0)
-        return about()
+        return get_activity_context()
 
-    with doing(delivery="d"):
-        with doing(action="read"):
+    with add_activity_context(delivery="d"):
+        with add_activity_context(action="read"):
             first, second = await asyncio.gather(seen(), asyncio.create_task(seen()))
-        assert about() == About("d")
-    assert first == second == About("d", action="read")
-    assert about() == About()
-    with together([About("a"), About("b"), About("a")]), doing(action="look-up"):
-        assert about() == About("a", action="look-up")
-    assert about() == About()
+        assert get_activity_context() == ActivityContext("d")
+    assert first == second == ActivityContext("d", action="read")
+    assert get_activity_context() == ActivityContext()
+    with (
+        share_activity_contexts([ActivityContext("a"), ActivityContext("b"), ActivityContext("a")]),
+        add_activity_context(action="look-up"),
+    ):
+        assert get_activity_context() == ActivityContext("a", action="look-up")
+    assert get_activity_context() == ActivityContext()
 
 
 # --- when it is kept ---------------------------------------------------------------------------
@@ -291,11 +304,11 @@ class Worker:
         self.kept = Kept()
         self.seconds = 100.0
         now = lambda: START + timedelta(seconds=self.seconds)  # noqa: E731
-        self.activities = Activities(self.kept, now, lambda: self.seconds)
+        self.activities = ActivityRecorder(self.kept, now, lambda: self.seconds)
 
     def call(self, times: int = 1) -> None:
         for _ in range(times):
-            self.activities.call(FHIR, "GET", 200, 0.25)
+            self.activities.record_call(FHIR, "GET", 200, 0.25)
 
 
 @pytest.fixture
@@ -304,7 +317,7 @@ def worker() -> Worker:
 
 
 async def test_entries_are_kept_together_when_the_work_ends(worker: Worker) -> None:
-    async with worker.activities.verb(delivery="d"):
+    async with worker.activities.track(delivery="d"):
         worker.call(3)
         assert worker.kept.sizes == []
     assert worker.kept.sizes == [3]
@@ -322,7 +335,7 @@ async def test_entries_are_kept_together_when_the_work_ends(worker: Worker) -> N
 
 async def test_work_side_by_side_shares_one_operation(worker: Worker) -> None:
     async def work() -> None:
-        async with worker.activities.verb():
+        async with worker.activities.track():
             await asyncio.sleep(0)
             worker.call(2)
 
@@ -331,29 +344,29 @@ async def test_work_side_by_side_shares_one_operation(worker: Worker) -> None:
 
 
 async def test_many_entries_are_kept_before_the_work_ends(worker: Worker) -> None:
-    async with worker.activities.verb():
-        for _ in range(2 * FULL + 1):
+    async with worker.activities.track():
+        for _ in range(2 * BATCH_SIZE + 1):
             worker.call()
             await asyncio.sleep(0)
-        assert worker.kept.sizes[0] <= FULL + 1
+        assert worker.kept.sizes[0] <= BATCH_SIZE + 1
         assert len(worker.kept.sizes) == 2
-    assert sum(worker.kept.sizes) == 2 * FULL + 1
+    assert sum(worker.kept.sizes) == 2 * BATCH_SIZE + 1
 
 
 async def test_entries_do_not_wait_long_for_other_work_to_end(worker: Worker) -> None:
-    async with worker.activities.verb():
-        async with worker.activities.verb():
+    async with worker.activities.track():
+        async with worker.activities.track():
             worker.call()
         assert worker.kept.sizes == []
         worker.seconds += 6
-        async with worker.activities.verb():
+        async with worker.activities.track():
             pass
         assert worker.kept.sizes == [1]
 
 
 async def test_what_work_that_failed_has_done_is_kept(worker: Worker) -> None:
     async def work() -> None:
-        async with worker.activities.verb():
+        async with worker.activities.track():
             worker.call()
             raise Unavailable("order", "away")
 
@@ -370,28 +383,28 @@ async def test_a_log_that_fails_costs_no_work_and_is_told_once(
 ) -> None:
     worker.kept.trouble = trouble
     for _ in range(3):
-        async with worker.activities.verb():
+        async with worker.activities.track():
             worker.call(2)
     (record,) = caplog.records
     assert (record.levelno, record.message) == (logging.WARNING, "activity.dropped")
     assert record.__dict__["entries"] == 2
     assert MARKER not in told_by(caplog.records)
-    assert worker.activities.waiting == []
+    assert worker.activities.pending == []
 
     worker.kept.trouble = None
-    async with worker.activities.verb():
+    async with worker.activities.track():
         worker.call()
     worker.kept.trouble = trouble
-    async with worker.activities.verb():
+    async with worker.activities.track():
         worker.call()
     assert worker.kept.sizes == [1]
     assert len(caplog.records) == 2
 
 
 async def test_a_log_that_is_off_notes_nothing(route: Route) -> None:
-    route.activities.keep = None
+    route.activities.store = None
     await mirrored(route, patient(id="p1"))
-    assert route.activities.waiting == route.activity.entries == []
+    assert route.activities.pending == route.activity.entries == []
 
 
 # --- what is asked for -------------------------------------------------------------------------
@@ -456,6 +469,6 @@ async def test_what_the_log_cannot_be_asked_is_refused(params: Body, where: str 
 
 
 async def test_a_request_that_nobody_explained_is_told_by_its_method(route: Route) -> None:
-    async with route.activities.verb():
+    async with route.activities.track():
         await route.fhir.send(Request("GET", "metadata"), "d")
     assert told(route) == [(FHIR, "get", "200")]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from integration.core import decimal_json
-from tests.randomness import examples
+from tests.randomness import limit_examples
 
 NUMBERS = [
     "1.10",
@@ -65,7 +65,7 @@ def test_a_decimal_is_no_float() -> None:
     assert decimal_json.decode(b'{"value": 0.1}') == {"value": Decimal("0.1")}
 
 
-@examples(40)
+@limit_examples(40)
 @given(JSON)
 def test_what_is_written_can_be_read_again(value: Any) -> None:
     assert decimal_json.decode(decimal_json.encode(value)) == value
@@ -82,7 +82,7 @@ def test_a_number_beyond_any_decimal_is_refused_like_all_that_is_not_json() -> N
         decimal_json.decode(b'{"value": 1e99999999999999999999}')
 
 
-@examples(100)
+@limit_examples(100)
 @given(st.binary(max_size=20), st.binary(max_size=20))
 def test_bytes_of_any_kind_are_read_or_refused_without_a_quote(before: bytes, after: bytes) -> None:
     refusal = None
@@ -112,12 +112,12 @@ def nested(levels: int) -> Any:
 
 @pytest.mark.parametrize(("levels", "deep"), [(0, False), (1, False), (100, False), (101, True)])
 def test_depth_is_counted_in_containers(levels: int, deep: bool) -> None:
-    assert decimal_json.too_deep(nested(levels)) is deep
+    assert decimal_json.is_too_deep(nested(levels)) is deep
 
 
 def test_depth_is_that_of_the_deepest_branch() -> None:
-    assert decimal_json.too_deep({"flat": 1, "list": [1, nested(99)]}) is True
-    assert decimal_json.too_deep({"flat": 1, "list": [1, nested(98)]}) is False
+    assert decimal_json.is_too_deep({"flat": 1, "list": [1, nested(99)]}) is True
+    assert decimal_json.is_too_deep({"flat": 1, "list": [1, nested(98)]}) is False
 
 
 def test_raw_json_is_written_as_it_is() -> None:

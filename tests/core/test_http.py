@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from integration.core.errors import Misconfigured, Unavailable
-from integration.core.http import BoundedClient, Tokens, Upstream, make_limiter
+from integration.core.http import BoundedClient, TokenCache, Upstream, build_limiter
 from integration.core.model import Request
-from integration.core.rate_limiter import full
+from integration.core.rate_limiter import build_full_limit
 from tests.builders import MARKER
 from tests.conftest import told_by
 
@@ -98,7 +98,7 @@ async def near(far: Far) -> AsyncIterator[Upstream]:
             "FHIR server",
             "https://fhir.example/base",
             http,
-            make_limiter(3, far.clock, far.pause),
+            build_limiter(3, far.clock, far.pause),
             pause=far.pause,
             jitter=lambda: 1.0,
         )
@@ -106,9 +106,9 @@ async def near(far: Far) -> AsyncIterator[Upstream]:
 
 @pytest.fixture
 async def trusted(far: Far, credential: Credential) -> AsyncIterator[Upstream]:
-    tokens = Tokens(credential, "https://fhir.example/.default", credential.clock)
+    tokens = TokenCache(credential, "https://fhir.example/.default", credential.clock)
     async with httpx.AsyncClient(transport=httpx.MockTransport(far.hear)) as http:
-        room = make_limiter(32, far.clock, far.pause)
+        room = build_limiter(32, far.clock, far.pause)
         yield Upstream("FHIR server", "https://fhir.example", http, room, tokens, far.pause)
 
 
@@ -428,14 +428,14 @@ async def test_a_failed_request_gives_its_place_back(
     far.answers = [kind("failed")]
     await unavailable(near)
     assert near.limiter.under_way == 0
-    assert near.limiter.limit == full(3)
+    assert near.limiter.limit == build_full_limit(3)
 
 
 @pytest.mark.parametrize("status", [429, 503])
 async def test_a_neighbour_that_throttles_many_requests_at_once_is_asked_half_as_much(
     near: Upstream, far: Far, status: int
 ) -> None:
-    room = make_limiter(16, far.clock, far.pause)
+    room = build_limiter(16, far.clock, far.pause)
     near = replace(near, limiter=room)
     everybody_is_here, limits = asyncio.Barrier(16), []
 
@@ -443,7 +443,7 @@ async def test_a_neighbour_that_throttles_many_requests_at_once_is_asked_half_as
         if len(far.heard) <= 16:
             await everybody_is_here.wait()
             return httpx.Response(status)
-        limits.append((room.under_way, room.limit.now))
+        limits.append((room.under_way, room.limit.current))
         return httpx.Response(200)
 
     far.answers = [together]
@@ -456,7 +456,7 @@ async def test_a_neighbour_that_throttles_many_requests_at_once_is_asked_half_as
 async def test_an_answer_that_is_the_neighbour_s_own_trouble_changes_no_limit(
     near: Upstream, far: Far
 ) -> None:
-    near.limiter.throttled(0, None)
+    near.limiter.record_throttle(0, None)
     lowered = near.limiter.limit
     far.answers = [httpx.Response(500)]
     await near.send(SEARCH)
@@ -466,7 +466,7 @@ async def test_an_answer_that_is_the_neighbour_s_own_trouble_changes_no_limit(
 async def test_everybody_waits_as_long_as_the_neighbour_asked_one_to(
     near: Upstream, far: Far
 ) -> None:
-    near = replace(near, limiter=make_limiter(1, far.clock, far.pause))
+    near = replace(near, limiter=build_limiter(1, far.clock, far.pause))
     heard_at = []
 
     async def told() -> httpx.Response:

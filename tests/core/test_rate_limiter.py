@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from integration.core.http import Upstream, make_limiter
+from integration.core.http import Upstream, build_limiter
 from integration.core.model import Request
-from integration.core.rate_limiter import Closed, Limit, Limiter, full
+from integration.core.rate_limiter import ConcurrencyLimit, Limiter, LimiterClosed, build_full_limit
 from integration.dataverse.client import Dataverse
 
 # What happened to a limit: a success, a throttling (each of some round back), or advice.
@@ -25,13 +25,13 @@ EVENTS = st.lists(
 )
 
 
-def after(limit: Limit, events: list[tuple[str, int]]) -> list[Limit]:
+def after(limit: ConcurrencyLimit, events: list[tuple[str, int]]) -> list[ConcurrencyLimit]:
     """Every limit on the way."""
     found = [limit]
     for what, number in events:
         limit = found[-1]
         if what == "advice":
-            found.append(limit.advised(number))
+            found.append(limit.after_advice(number))
         elif what == "success":
             found.append(limit.after_success(limit.round - number))
         else:
@@ -61,7 +61,7 @@ def time() -> Time:
 
 
 def limiter(most: int, time: Time) -> Limiter:
-    return Limiter(full(most), 10.0, time, time.pause)
+    return Limiter(build_full_limit(most), 10.0, time, time.pause)
 
 
 async def settle() -> None:
@@ -96,7 +96,7 @@ class Work:
         assert self.tasks[name].cancelled()
 
     async def _run(self, name: str) -> None:
-        async with self.room.place():
+        async with self.room.acquire_slot():
             self.started.append(name)
             await self.told[name].wait()
 
@@ -108,28 +108,28 @@ class Work:
 def test_a_limit_stays_between_one_and_what_the_operator_allows(
     maximum: int, events: list[tuple[str, int]]
 ) -> None:
-    for limit in after(full(maximum), events):
-        assert 1 <= limit.now <= limit.ceiling <= limit.maximum == maximum
+    for limit in after(build_full_limit(maximum), events):
+        assert 1 <= limit.current <= limit.ceiling <= limit.maximum == maximum
 
 
 @given(st.integers(1, 64), EVENTS, st.integers(1, 64))
 def test_requests_of_one_round_that_are_throttled_together_count_once(
     maximum: int, events: list[tuple[str, int]], together: int
 ) -> None:
-    before = after(full(maximum), events)[-1]
+    before = after(build_full_limit(maximum), events)[-1]
     once = before.after_throttle(before.round)
     many = before
     for _ in range(together):
         many = many.after_throttle(before.round)
     assert many == once
-    assert once.now == max(1, before.now // 2)
+    assert once.current == max(1, before.current // 2)
 
 
 @given(st.integers(1, 64), EVENTS)
 def test_what_an_earlier_round_achieved_says_nothing(
     maximum: int, events: list[tuple[str, int]]
 ) -> None:
-    limit = after(full(maximum), events)[-1]
+    limit = after(build_full_limit(maximum), events)[-1]
     assert limit.after_success(limit.round - 1) == limit
     assert limit.after_throttle(limit.round - 1) == limit
 
@@ -138,34 +138,34 @@ def test_what_an_earlier_round_achieved_says_nothing(
 def test_a_limit_recovers_after_enough_successes_and_never_by_leaps(
     maximum: int, events: list[tuple[str, int]]
 ) -> None:
-    limit = after(full(maximum), events)[-1]
-    for _ in range(sum(range(limit.now, limit.ceiling))):
+    limit = after(build_full_limit(maximum), events)[-1]
+    for _ in range(sum(range(limit.current, limit.ceiling))):
         grown = limit.after_success(limit.round)
-        assert limit.now <= grown.now <= limit.now + 1
+        assert limit.current <= grown.current <= limit.current + 1
         limit = grown
-    assert limit.now == limit.ceiling
+    assert limit.current == limit.ceiling
 
 
 @given(st.integers(2, 64))
 def test_it_takes_a_full_window_of_successes_to_grow_by_one(maximum: int) -> None:
-    limit = full(maximum).after_throttle(0)
-    lowered = limit.now
+    limit = build_full_limit(maximum).after_throttle(0)
+    lowered = limit.current
     for _ in range(lowered - 1):
         limit = limit.after_success(1)
-        assert limit.now == lowered
-    assert limit.after_success(1).now == lowered + 1
+        assert limit.current == lowered
+    assert limit.after_success(1).current == lowered + 1
 
 
 @given(st.integers(1, 64), EVENTS, st.integers(0, 80))
 def test_advice_caps_a_limit_and_never_raises_it(
     maximum: int, events: list[tuple[str, int]], most: int
 ) -> None:
-    before = after(full(maximum), events)[-1]
-    advised = before.advised(most)
-    assert advised.now <= max(1, min(most, before.now))
+    before = after(build_full_limit(maximum), events)[-1]
+    advised = before.after_advice(most)
+    assert advised.current <= max(1, min(most, before.current))
     for _ in range(5000):
         advised = advised.after_success(advised.round)
-    assert advised.now == max(1, min(most, maximum))
+    assert advised.current == max(1, min(most, maximum))
 
 
 # --- the places --------------------------------------------------------------------------------
@@ -178,19 +178,19 @@ async def test_never_more_are_under_way_than_the_limit_of_that_moment(time: Time
 
     async def one(number: int) -> None:
         nonlocal most, throttled
-        async with room.place() as round_:
-            if room.under_way > room.limit.now:
+        async with room.acquire_slot() as round_:
+            if room.under_way > room.limit.current:
                 over.append(number)
             most = max(most, room.under_way)
             for _ in range(number % 5):
                 await asyncio.sleep(0)
             if number % 7 == 3:
                 throttled += 1
-                room.throttled(round_, 1.0)
+                room.record_throttle(round_, 1.0)
             elif number % 7 == 5:
                 raise ConnectionError
             else:
-                room.succeeded(round_)
+                room.record_success(round_)
 
     ends = await asyncio.gather(*(one(number) for number in range(40)), return_exceptions=True)
     assert over == []
@@ -203,7 +203,7 @@ async def test_after_a_fall_the_next_starts_only_when_enough_have_ended(time: Ti
     room = limiter(4, time)
     work = Work(room)
     await work.come("a", "b", "c", "d", "e")
-    room.throttled(0, None)
+    room.record_throttle(0, None)
     await work.end("a", "b")
     assert work.started == ["a", "b", "c", "d"]
     await work.end("c")
@@ -220,7 +220,7 @@ async def test_first_come_first_served(time: Time) -> None:
 
 async def test_nobody_overtakes_who_waits_while_closed(time: Time) -> None:
     room = limiter(2, time)
-    room.throttled(0, 3.0)
+    room.record_throttle(0, 3.0)
     work = Work(room)
     first = asyncio.create_task(work.come("first"))
     second = asyncio.create_task(work.come("second"))
@@ -277,8 +277,8 @@ async def test_who_is_cancelled_while_closed_leaves_the_pause_to_the_next(time: 
             await forever.wait()
         await time.pause(seconds)
 
-    room = Limiter(full(1), 10.0, time, first_for_ever)
-    room.throttled(0, 5.0)
+    room = Limiter(build_full_limit(1), 10.0, time, first_for_ever)
+    room.record_throttle(0, 5.0)
     work = Work(room)
     await work.come("a", "b")
     assert work.started == []
@@ -293,27 +293,27 @@ async def test_who_is_cancelled_while_closed_leaves_the_pause_to_the_next(time: 
 
 async def test_a_short_rest_is_waited_for(time: Time) -> None:
     room = limiter(4, time)
-    room.throttled(0, 10.0)
-    async with room.place():
+    room.record_throttle(0, 10.0)
+    async with room.acquire_slot():
         assert time.now == 50_010
 
 
 async def test_a_long_rest_is_told_at_once(time: Time) -> None:
     room = limiter(4, time)
-    room.throttled(0, 60.0)
+    room.record_throttle(0, 60.0)
     time.now += 20
-    with pytest.raises(Closed) as caught:
-        async with room.place():
+    with pytest.raises(LimiterClosed) as caught:
+        async with room.acquire_slot():
             raise AssertionError("it was closed")
     assert (caught.value.remaining, time.pauses) == (40, [])
 
 
 async def test_a_later_and_shorter_wish_does_not_open_earlier(time: Time) -> None:
     room = limiter(4, time)
-    room.throttled(0, 8.0)
-    room.throttled(0, 2.0)
-    room.throttled(0, None)
-    async with room.place():
+    room.record_throttle(0, 8.0)
+    room.record_throttle(0, 2.0)
+    room.record_throttle(0, None)
+    async with room.acquire_slot():
         assert time.now == 50_008
 
 
@@ -321,8 +321,8 @@ async def test_rests_that_overlap_are_one(time: Time) -> None:
     room = limiter(1, time)
     work = Work(room)
     await work.come("a", "b")
-    room.throttled(0, 6.0)
-    room.throttled(0, 8.0)
+    room.record_throttle(0, 6.0)
+    room.record_throttle(0, 8.0)
     await work.end("a")
     assert (work.started, time.pauses) == (["a", "b"], [8])
     await work.end("b")
@@ -334,13 +334,13 @@ async def test_rests_that_follow_each_other_are_not_waited_for_without_end(time:
     work = Work(room)
     await work.come("a", "b")
     for _ in range(3):
-        room.throttled(room.limit.round, 4.0)
+        room.record_throttle(room.limit.round, 4.0)
         time.now += 4
-    room.throttled(room.limit.round, 4.0)
+    room.record_throttle(room.limit.round, 4.0)
     await work.end("a")
-    with pytest.raises(Closed):
+    with pytest.raises(LimiterClosed):
         await work.tasks["b"]
-    async with room.place():  # who comes now has waited for none of them
+    async with room.acquire_slot():  # who comes now has waited for none of them
         assert time.pauses == [4]
 
 
@@ -351,25 +351,25 @@ async def test_a_rest_that_grows_while_it_is_waited_for_ends_for_the_whole_queue
 
     async def meanwhile(seconds: float) -> None:
         await time.pause(seconds)
-        room.throttled(room.limit.round, 30.0)
+        room.record_throttle(room.limit.round, 30.0)
 
     room.pause = meanwhile
-    room.throttled(0, 5.0)
+    room.record_throttle(0, 5.0)
 
     async def one() -> None:
-        async with room.place():
+        async with room.acquire_slot():
             raise AssertionError("it was closed")
 
     ends = await asyncio.gather(*(one() for _ in range(20)), return_exceptions=True)
-    assert {type(end) for end in ends} == {Closed}
+    assert {type(end) for end in ends} == {LimiterClosed}
     assert time.pauses == [5]
 
 
 async def test_no_wish_shuts_a_neighbour_out_for_ever(time: Time) -> None:
     room = limiter(4, time)
-    room.throttled(0, 1e9)
+    room.record_throttle(0, 1e9)
     time.now += 3600
-    async with room.place():
+    async with room.acquire_slot():
         assert time.pauses == []
 
 
@@ -398,18 +398,18 @@ async def test_dataverse_s_recommended_parallelism_caps_the_limit(
         return httpx.Response(200, headers={"x-ms-dop-hint": hint.encode()})
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(hear)) as http:
-        room = make_limiter(16, time, time.pause)
+        room = build_limiter(16, time, time.pause)
         dataverse = Dataverse(Upstream("Dataverse", "https://org.example", http, room))
         await dataverse.send(Request("GET", "contacts"), "d1")
-    assert room.limit.now == now
+    assert room.limit.current == now
 
 
 async def test_a_higher_recommendation_is_grown_into(time: Time) -> None:
     room = limiter(16, time)
-    room.advise(2)
-    room.advise(8)
-    assert room.limit.now == 2
+    room.set_advice(2)
+    room.set_advice(8)
+    assert room.limit.current == 2
     for _ in range(sum(range(2, 8))):
-        async with room.place() as round_:
-            room.succeeded(round_)
-    assert room.limit.now == 8
+        async with room.acquire_slot() as round_:
+            room.record_success(round_)
+    assert room.limit.current == 8

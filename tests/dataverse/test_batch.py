@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from integration.core.model import Response
-from integration.dataverse.batch import answers, change_set, questions
-from integration.dataverse.requests import Change, change, rows
+from integration.dataverse.batch import build_batch, build_change_set, parse_responses
+from integration.dataverse.requests import Change, build_change, build_row_query
 from local.dataverse.app import create_app
 from tests.dataverse.organization import Organization
 
 ROWS = [f"0b6d3d3e-9c4b-4a53-8f1f-00000000000{n}" for n in range(3)]
-ASKED = rows("contacts", ["contactid"], f"contactid eq {ROWS[0]}")
+ASKED = build_row_query("contacts", ["contactid"], f"contactid eq {ROWS[0]}")
 
 
 def created(row: str, **columns: object) -> Change:
@@ -23,8 +23,10 @@ def created(row: str, **columns: object) -> Change:
 async def said(*changes: Change) -> list[Response]:
     """What the stand-in for Dataverse answers, and what it has then."""
     async with Organization(create_app()) as organization:
-        done = answers(await organization.send(change_set([change(each) for each in changes])))
-        found = answers(await organization.send(questions([ASKED, ASKED])))
+        done = parse_responses(
+            await organization.send(build_change_set([build_change(each) for each in changes]))
+        )
+        found = parse_responses(await organization.send(build_batch([ASKED, ASKED])))
     return [*done, *found]
 
 
@@ -61,13 +63,13 @@ async def test_of_a_change_set_that_fails_nothing_is_done_and_the_error_is_told(
 )
 def test_what_is_no_answer_to_a_batch_is_not_taken_for_one(response: Response) -> None:
     with pytest.raises(ValueError, match=r"part|multipart"):
-        answers(response)
+        parse_responses(response)
 
 
 @given(st.lists(st.text(max_size=80), min_size=1, max_size=4))
 def test_no_content_can_end_its_part(texts: list[str]) -> None:
-    changes = [change(created(ROWS[0], description=text)) for text in texts]
-    sent = change_set(changes)
+    changes = [build_change(created(ROWS[0], description=text)) for text in texts]
+    sent = build_change_set(changes)
     body, outer = sent.body or b"", sent.headers["content-type"].partition("boundary=")[2]
     inner = body.partition(b"boundary=")[2].partition(b"\r\n")[0]
     assert body.count(b"--" + outer.encode()) == 2
@@ -75,4 +77,4 @@ def test_no_content_can_end_its_part(texts: list[str]) -> None:
 
 
 def test_the_same_requests_are_the_same_bytes() -> None:
-    assert questions([ASKED]) == questions([ASKED])
+    assert build_batch([ASKED]) == build_batch([ASKED])

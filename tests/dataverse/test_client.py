@@ -9,11 +9,11 @@ import httpx
 import pytest
 
 from integration.core.errors import Unavailable
-from integration.core.http import Upstream, make_limiter
+from integration.core.http import Upstream, build_limiter
 from integration.core.model import Response
-from integration.dataverse.client import Dataverse, rows
-from integration.dataverse.requests import Change, who_am_i
-from integration.dataverse.requests import rows as asked
+from integration.dataverse.client import Dataverse, parse_rows
+from integration.dataverse.requests import Change, build_who_am_i
+from integration.dataverse.requests import build_row_query as asked
 from local.dataverse.app import create_app
 
 ROWS = [f"0b6d3d3e-9c4b-4a53-8f1f-{number:012d}" for number in range(200)]
@@ -46,7 +46,7 @@ def told() -> Iterator[Told]:
 @pytest.fixture
 def dataverse(told: Told) -> Dataverse:
     http = httpx.AsyncClient(transport=told)
-    neighbour = Upstream("Dataverse", "http://dataverse", http, make_limiter(8), pause=_at_once)
+    neighbour = Upstream("Dataverse", "http://dataverse", http, build_limiter(8), pause=_at_once)
     return Dataverse(neighbour, {"x-option": "1"})
 
 
@@ -59,8 +59,8 @@ def question(row: str) -> list:
 
 
 async def test_a_question_alone_goes_as_it_is(told: Told, dataverse: Dataverse) -> None:
-    (answer,) = await dataverse.ask(question(ROWS[0]), "d")
-    assert rows(answer) == []
+    (answer,) = await dataverse.read(question(ROWS[0]), "d")
+    assert parse_rows(answer) == []
     assert [request.method for request in told.heard] == ["GET"]
 
 
@@ -68,36 +68,36 @@ async def test_what_many_ask_at_once_goes_in_few_requests_and_comes_back_to_each
     told: Told, dataverse: Dataverse
 ) -> None:
     for row in ROWS[::2]:
-        await dataverse.change([Change("PATCH", "contacts", row, {"lastname": "x"})], "d")
+        await dataverse.apply_changes([Change("PATCH", "contacts", row, {"lastname": "x"})], "d")
     told.heard.clear()
-    answers = await asyncio.gather(*(dataverse.ask(question(row), "d") for row in ROWS))
-    found = [[row["contactid"] for row in rows(answer)] for (answer,) in answers]
+    answers = await asyncio.gather(*(dataverse.read(question(row), "d") for row in ROWS))
+    found = [[row["contactid"] for row in parse_rows(answer)] for (answer,) in answers]
     assert found == [[row] if number % 2 == 0 else [] for number, row in enumerate(ROWS)]
     assert len(told.heard) <= 4
 
 
 async def test_one_refused_question_costs_no_other_its_answer(dataverse: Dataverse) -> None:
     wrong = asked("contacts", ["nosuchcolumn"], "contactid ne null")
-    answers = await dataverse.ask([*question(ROWS[0]), wrong, who_am_i()], "d")
+    answers = await dataverse.read([*question(ROWS[0]), wrong, build_who_am_i()], "d")
     assert [answer.status for answer in answers] == [200, 400, 200]
 
 
 async def test_trouble_is_heard_by_everybody_who_asked(told: Told, dataverse: Dataverse) -> None:
     told.script = [httpx.Response(500)] * 10
     both = asyncio.gather(
-        *(dataverse.ask(question(row), "d") for row in ROWS[:2]), return_exceptions=True
+        *(dataverse.read(question(row), "d") for row in ROWS[:2]), return_exceptions=True
     )
     assert all(isinstance(error, Unavailable) for error in await both)
     told.script.clear()
-    assert len(await dataverse.ask(question(ROWS[0]), "d")) == 1
+    assert len(await dataverse.read(question(ROWS[0]), "d")) == 1
 
 
 async def test_changes_carry_the_options_in_every_part(told: Told, dataverse: Dataverse) -> None:
     told.script = [httpx.Response(204), httpx.Response(500)]
     change = Change("PATCH", "contacts", ROWS[0], {"lastname": "x"})
-    await dataverse.change([change], "d")
+    await dataverse.apply_changes([change], "d")
     with pytest.raises(Unavailable):
-        await dataverse.change([change, change], "d")
+        await dataverse.apply_changes([change, change], "d")
     alone, together = told.heard
     assert alone.headers["x-option"] == together.headers["x-option"] == "1"
     assert together.content.count(b"x-option: 1") == 2
@@ -106,4 +106,4 @@ async def test_changes_carry_the_options_in_every_part(told: Told, dataverse: Da
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"values": []}'])
 def test_an_answer_that_broke_off_is_trouble_and_no_empty_list(body: bytes) -> None:
     with pytest.raises(Unavailable):
-        rows(Response(200, {}, body))
+        parse_rows(Response(200, {}, body))

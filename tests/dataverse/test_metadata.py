@@ -10,8 +10,8 @@ import pytest
 
 from integration.core import decimal_json
 from integration.core.model import Column
-from integration.dataverse.metadata import columns
-from integration.dataverse.requests import CASTS, columns_of
+from integration.dataverse.metadata import parse_columns
+from integration.dataverse.requests import CASTS, build_columns_query
 from tests.doubles import DataverseNeighbour
 
 
@@ -35,11 +35,11 @@ GENERAL = {
 
 
 def test_a_column_that_only_the_general_answer_names_has_no_limits() -> None:
-    assert columns([GENERAL])["contactid"] == Column("contactid", "Uniqueidentifier")
+    assert parse_columns([GENERAL])["contactid"] == Column("contactid", "Uniqueidentifier")
 
 
 def test_a_later_answer_adds_what_limits_a_column() -> None:
-    found = columns(
+    found = parse_columns(
         [
             GENERAL,
             {"value": [attribute("lastname", "String", MaxLength=50)]},
@@ -56,36 +56,39 @@ def test_a_later_answer_adds_what_limits_a_column() -> None:
 
 
 def test_a_type_that_a_later_answer_leaves_out_is_kept() -> None:
-    found = columns([GENERAL, {"value": [{"LogicalName": "lastname", "MaxLength": 50}]}])
+    found = parse_columns([GENERAL, {"value": [{"LogicalName": "lastname", "MaxLength": 50}]}])
     assert found["lastname"] == Column("lastname", "String", 50)
 
 
 def test_options_that_are_missing_or_empty_limit_nothing() -> None:
     for option_set in (None, {}, options()):
-        found = columns([{"value": [attribute("gendercode", "Picklist", OptionSet=option_set)]}])
+        found = parse_columns(
+            [{"value": [attribute("gendercode", "Picklist", OptionSet=option_set)]}]
+        )
         assert found["gendercode"].options is None
 
 
 def test_a_global_choice_is_one_too() -> None:
     shared = attribute("use", "Picklist", OptionSet=None, GlobalOptionSet=options(7, 8))
-    assert columns([{"value": [shared]}])["use"].options == frozenset({7, 8})
+    assert parse_columns([{"value": [shared]}])["use"].options == frozenset({7, 8})
 
 
 def test_days_and_moments_say_how_they_are_kept() -> None:
     day = attribute("born", "DateTime", Format="DateOnly", DateTimeBehavior={"Value": "UserLocal"})
-    found = columns([{"value": [day]}])["born"]
+    found = parse_columns([{"value": [day]}])["born"]
     assert (found.format, found.behavior) == ("DateOnly", "UserLocal")
 
 
 def test_the_format_of_a_text_is_no_format_of_a_day() -> None:
     assert (
-        columns([{"value": [attribute("mail", "String", Format="Email")]}])["mail"].format is None
+        parse_columns([{"value": [attribute("mail", "String", Format="Email")]}])["mail"].format
+        is None
     )
 
 
 def test_numbers_have_their_range() -> None:
     ranged = attribute("x", "Decimal", MinValue=Decimal("-0.5"), MaxValue=9, Precision=2)
-    found = columns([{"value": [ranged]}])["x"]
+    found = parse_columns([{"value": [ranged]}])["x"]
     assert (found.minimum, found.maximum, found.precision) == (Decimal("-0.5"), 9, 2)
 
 
@@ -100,19 +103,21 @@ def test_numbers_have_their_range() -> None:
 )
 def test_a_column_says_whether_it_must_be_filled(level: str, required: bool) -> None:
     given = attribute("x", "String", RequiredLevel={"Value": level})
-    assert columns([{"value": [given]}])["x"].required is required
+    assert parse_columns([{"value": [given]}])["x"].required is required
 
 
 def test_a_column_says_when_it_can_be_written() -> None:
     given = attribute("x", "String", IsValidForCreate=True, IsValidForUpdate=False)
-    found = columns([{"value": [given]}, {"value": [attribute("x", "String", MaxLength=9)]}])["x"]
+    found = parse_columns([{"value": [given]}, {"value": [attribute("x", "String", MaxLength=9)]}])[
+        "x"
+    ]
     assert (found.writable_on_create, found.writable_on_update) == (True, False)
 
 
 def test_a_lookup_knows_the_navigation_property_to_each_table() -> None:
     general = {"value": [attribute("parentcustomerid", "Customer"), attribute("x", "String")]}
     ways = {"value": [to("account"), to("contact"), {**to("x"), "ReferencingAttribute": "hidden"}]}
-    assert columns([general, ways])["parentcustomerid"].targets == {
+    assert parse_columns([general, ways])["parentcustomerid"].targets == {
         "account": "parentcustomerid_account",
         "contact": "parentcustomerid_contact",
     }
@@ -130,9 +135,11 @@ async def test_the_stand_in_tells_all_of_it(dataverse: DataverseNeighbour) -> No
     async with httpx.AsyncClient(transport=dataverse, base_url="http://dataverse") as http:
         found = {}
         for table in ("contact", "msemr_medicalidentifier"):
-            answers = [await http.get(f"/{columns_of(table, cast).path}") for cast in CASTS]
+            answers = [
+                await http.get(f"/{build_columns_query(table, cast).path}") for cast in CASTS
+            ]
             assert [answer.status_code for answer in answers] == [200] * len(CASTS)
-            found |= columns(decimal_json.decode(answer.content) for answer in answers)
+            found |= parse_columns(decimal_json.decode(answer.content) for answer in answers)
     assert found["birthdate"].behavior == "DateOnly"
     assert found["msemr_name1startdate"].behavior == "UserLocal"
     assert found["lastname"].required
@@ -146,4 +153,4 @@ async def test_the_stand_in_tells_all_of_it(dataverse: DataverseNeighbour) -> No
 
 
 def test_no_answers_are_no_columns() -> None:
-    assert columns([]) == {}
+    assert parse_columns([]) == {}

@@ -12,35 +12,35 @@ from integration.core.model import Request
 from integration.dataverse.requests import (
     CASTS,
     Change,
-    change,
-    columns_of,
-    literal,
-    rows,
-    who_am_i,
+    build_change,
+    build_columns_query,
+    build_row_query,
+    build_who_am_i,
+    quote_literal,
 )
 
 ROW = "0b6d3d3e-9c4b-4a53-8f1f-6f0f8a2f4c11"
 
 
 def create(**columns: object) -> Request:
-    return change(Change("PATCH", "contacts", ROW, columns, new=True))
+    return build_change(Change("PATCH", "contacts", ROW, columns, new=True))
 
 
 def update(**columns: object) -> Request:
-    return change(Change("PATCH", "contacts", ROW, columns, 'W/"7"'))
+    return build_change(Change("PATCH", "contacts", ROW, columns, 'W/"7"'))
 
 
 def by_id(value: str) -> Request:
-    return rows("contacts", ["contactid"], f"fhirid eq {literal(value)}", 3)
+    return build_row_query("contacts", ["contactid"], f"fhirid eq {quote_literal(value)}", 3)
 
 
 BUILT = [
     by_id("1"),
     create(lastname="Sampleton"),
     update(lastname="Sampleton"),
-    change(Change("DELETE", "contacts", ROW)),
-    who_am_i(),
-    *[columns_of("contact", cast) for cast in CASTS],
+    build_change(Change("DELETE", "contacts", ROW)),
+    build_who_am_i(),
+    *[build_columns_query("contact", cast) for cast in CASTS],
 ]
 
 
@@ -58,7 +58,7 @@ def test_every_request_is_relative_and_says_its_version_of_odata(request_: Reque
 
 
 def test_rows_are_asked_for_by_a_filter_with_the_columns_that_are_wanted() -> None:
-    asked = rows("contacts", ["contactid", "_parent_value"], "name eq 'a b'", 3)
+    asked = build_row_query("contacts", ["contactid", "_parent_value"], "name eq 'a b'", 3)
     assert (asked.method, asked.body) == ("GET", None)
     assert urlsplit(asked.path).path == "api/data/v9.2/contacts"
     wanted = {"$select": "contactid,_parent_value", "$filter": "name eq 'a b'", "$top": "3"}
@@ -79,7 +79,7 @@ def test_a_value_cannot_leave_its_quotes_nor_its_parameter(value: str) -> None:
     ("value", "text"), [("a", "'a'"), ("", "''"), ("'", "''''"), ("a'b", "'a''b'")]
 )
 def test_a_quote_in_a_literal_is_doubled(value: str, text: str) -> None:
-    assert literal(value) == text
+    assert quote_literal(value) == text
 
 
 def test_a_create_never_touches_a_row_that_is_there() -> None:
@@ -106,12 +106,12 @@ def test_requests_share_no_headers() -> None:
     first, second = update(), create()
     assert "if-match" in first.headers
     assert "if-match" not in second.headers
-    assert "if-match" not in who_am_i().headers
+    assert "if-match" not in build_who_am_i().headers
 
 
 @pytest.mark.parametrize("part", CASTS)
 def test_columns_are_asked_for_by_kind(part: str) -> None:
-    path = unquote(columns_of("contact", part).path)
+    path = unquote(build_columns_query("contact", part).path)
     stem = "api/data/v9.2/EntityDefinitions(LogicalName='contact')"
     assert path.startswith(f"{stem}/{part}?$select=")
 
@@ -134,19 +134,19 @@ def test_columns_are_asked_for_by_kind(part: str) -> None:
 )
 def test_columns_are_asked_for_with_what_limits_their_values(kind: str, wanted: str) -> None:
     part = f"Attributes/Microsoft.Dynamics.CRM.{kind}AttributeMetadata"
-    assert wanted in columns_of("contact", part).path
+    assert wanted in build_columns_query("contact", part).path
 
 
 def test_the_general_question_comes_first_and_asks_who_must_and_may_write() -> None:
-    path = columns_of("contact", next(iter(CASTS))).path
+    path = build_columns_query("contact", next(iter(CASTS))).path
     for name in ("AttributeType", "RequiredLevel", "IsValidForCreate", "IsValidForUpdate"):
         assert name in path
 
 
 def test_lookups_are_asked_where_they_lead() -> None:
-    path = columns_of("contact", "ManyToOneRelationships").path
+    path = build_columns_query("contact", "ManyToOneRelationships").path
     assert "ReferencingEntityNavigationPropertyName" in path
 
 
 def test_the_cheapest_request_reads_who_we_are() -> None:
-    assert (who_am_i().method, who_am_i().path) == ("GET", "api/data/v9.2/WhoAmI")
+    assert (build_who_am_i().method, build_who_am_i().path) == ("GET", "api/data/v9.2/WhoAmI")

@@ -9,7 +9,12 @@ from typing import Any
 import pytest
 
 from integration.core import decimal_json
-from integration.dataverse.upsert_bundle import Action, answer, notes, request
+from integration.dataverse.upsert_bundle import (
+    Action,
+    build_request,
+    describe_problems,
+    parse_response,
+)
 from tests.builders import MARKER
 
 ROW = "0b6d3d3e-9c4b-4a53-8f1f-6f0f8a2f4c11"
@@ -39,7 +44,7 @@ def said(*results: Json, fine: bool = False) -> bytes:
 
 
 def test_a_resource_goes_as_a_batch_response_in_text() -> None:
-    asked = request(PATIENT, "delivery 1")
+    asked = build_request(PATIENT, "delivery 1")
     assert (asked.method, asked.path) == ("POST", "api/data/v9.2/msind_UpsertBundle")
     assert asked.headers["odata-version"] == "4.0"
     sent = json.loads(asked.body or b"")
@@ -53,15 +58,15 @@ def test_a_resource_goes_as_a_batch_response_in_text() -> None:
 
 
 def test_decimals_keep_their_digits() -> None:
-    asked = request({**PATIENT, "extension": [{"valueDecimal": Decimal("1.10")}]}, "")
+    asked = build_request({**PATIENT, "extension": [{"valueDecimal": Decimal("1.10")}]}, "")
     assert '"valueDecimal":1.10}' in decimal_json.decode(asked.body or b"")["msind_JSON"]
 
 
 def test_all_went_well_only_where_every_row_says_so() -> None:
     root, child = result("contact", 0, 0), result("msemr_contactlink", 2, 0)
-    found = answer(said(root, child, fine=True), "Patient/p1")
-    assert found.fine
-    assert notes(found) == ()
+    found = parse_response(said(root, child, fine=True), "Patient/p1")
+    assert found.succeeded
+    assert describe_problems(found) == ()
     assert found.root is not None
     assert (found.root.row, found.root.action) == (ROW, Action.CREATED)
 
@@ -69,45 +74,47 @@ def test_all_went_well_only_where_every_row_says_so() -> None:
 @pytest.mark.parametrize(("status", "name"), [(1, "warning"), (2, "error"), (7, "error")])
 def test_a_row_may_be_written_though_its_children_were_not(status: int, name: str) -> None:
     child = result("msemr_contactlink", 2, status, msind_resultingrecordid=None)
-    found = answer(said(result("contact", 1, 2), child, child), "Patient/p1")
-    assert not found.fine
+    found = parse_response(said(result("contact", 1, 2), child, child), "Patient/p1")
+    assert not found.succeeded
     assert found.root is not None
     assert (found.root.row, found.root.action) == (ROW, Action.UPDATED)
-    assert notes(found) == ("contact: error", f"msemr_contactlink: {name}")
+    assert describe_problems(found) == ("contact: error", f"msemr_contactlink: {name}")
 
 
 def test_a_row_without_a_key_is_not_written() -> None:
     failed = result("contact", 0, 2)
     del failed["msind_resultingrecordid"]
-    found = answer(said(failed), "Patient/p1")
+    found = parse_response(said(failed), "Patient/p1")
     assert found.root is None
-    assert notes(found) == ("contact: error",)
+    assert describe_problems(found) == ("contact: error",)
 
 
 def test_a_child_s_row_is_never_taken_for_the_resource_s() -> None:
-    found = answer(said(result("msemr_contactlink", 2, 0), fine=True), "Patient/p1")
+    found = parse_response(said(result("msemr_contactlink", 2, 0), fine=True), "Patient/p1")
     assert found.root is None
 
 
 def test_an_answer_about_other_resources_says_nothing_of_this_one() -> None:
     other = result("contact", 0, 0, msind_fhirresourceid="p2")
-    found = answer(said(other, fine=True), "Patient/p1")
-    assert (found.root, found.fine) == (None, False)
-    assert "entity map" in notes(found)[0]
+    found = parse_response(said(other, fine=True), "Patient/p1")
+    assert (found.root, found.succeeded) == (None, False)
+    assert "entity map" in describe_problems(found)[0]
 
 
 def test_a_failure_that_no_row_tells_of_is_noted() -> None:
-    found = answer(said(result("contact", 0, 0)), "Patient/p1")
-    assert not found.fine
-    assert notes(found) == ("msind_UpsertBundle was not successful and does not say where",)
+    found = parse_response(said(result("contact", 0, 0)), "Patient/p1")
+    assert not found.succeeded
+    assert describe_problems(found) == (
+        "msind_UpsertBundle was not successful and does not say where",
+    )
 
 
 @pytest.mark.parametrize("table", [MARKER, f"contact {MARKER}", 7, None, "x" * 101])
 def test_notes_hold_names_of_tables_and_no_text(table: Any) -> None:
     row = {"msind_resultingrecordid": f"{MARKER}{ROW}"}
-    found = answer(said(result(table, 0, 2, **row)), "Patient/p1")
+    found = parse_response(said(result(table, 0, 2, **row)), "Patient/p1")
     assert found.root is None
-    assert notes(found) == ("a row: error",)
+    assert describe_problems(found) == ("a row: error",)
     assert MARKER not in repr(found)
 
 
@@ -116,4 +123,4 @@ def test_notes_hold_names_of_tables_and_no_text(table: Any) -> None:
 )
 def test_what_is_no_answer_is_none(body: bytes) -> None:
     with pytest.raises(ValueError, match=r"answer|JSON"):
-        answer(body, "Patient/p1")
+        parse_response(body, "Patient/p1")

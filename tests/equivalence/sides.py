@@ -14,14 +14,14 @@ from uuid import uuid4
 import httpx
 
 from integration.core.errors import Rejected
-from integration.core.http import Upstream, make_limiter
+from integration.core.http import Upstream, build_limiter
 from integration.core.model import EntryResult
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.intake.accept import Accepted, Intake, accept
 from integration.intake.http_request import IncomingRequest
 from integration.journal.guard_store import MemoryGuardStore
-from integration.journal.keys import new_delivery_id
+from integration.journal.keys import make_delivery_id
 from integration.journal.store import MemoryJournal
 from integration.journal.write_guard import WriteGuard
 from integration.queues.names import RELAY_QUEUE
@@ -113,7 +113,7 @@ async def relayed(side: Side, bundle: Sent, limits: Limits) -> Result:
     """The bytes through the real intake and the real relay, with storage in memory."""
     journal, outbox, ids = MemoryJournal(), MemoryQueueSender(), count(1)
     headers = {"content-type": f"application/fhir+{'ndjson' if bundle.kind == NDJSON else 'json'}"}
-    intake = Intake(journal, outbox, _now, lambda now: new_delivery_id(now, next(ids)), 50_000_000)
+    intake = Intake(journal, outbox, _now, lambda now: make_delivery_id(now, next(ids)), 50_000_000)
     try:
         accepted = await accept(intake, IncomingRequest("POST", None, None, headers, bundle.body))
     except Rejected as error:
@@ -121,10 +121,10 @@ async def relayed(side: Side, bundle: Sent, limits: Limits) -> Result:
     if not isinstance(accepted, Accepted):
         return Result(why="it brings nothing")
     await _carry(journal, outbox, side, limits)
-    delivery = await journal.delivery(accepted.delivery)
+    delivery = await journal.get_delivery(accepted.delivery)
     assert delivery is not None
     assert delivery.finished, delivery.reason
-    outcomes = await journal.outcomes(delivery.id)
+    outcomes = await journal.list_entry_results(delivery.id)
     assert [each.position for each in outcomes] == list(range(delivery.entries))
     return Result(
         [each.status for each in outcomes],
@@ -141,7 +141,7 @@ async def _nobody_follows() -> dict[str, str]:
 async def _carry(
     journal: MemoryJournal, outbox: MemoryQueueSender, side: Side, limits: Limits
 ) -> None:
-    fhir = FhirServer(Upstream("FHIR server", side.url, side.http, make_limiter(4)))
+    fhir = FhirServer(Upstream("FHIR server", side.url, side.http, build_limiter(4)))
     order = WriteGuard(
         MemoryGuardStore(),
         lease=220.0,

@@ -21,7 +21,7 @@ import pytest
 
 from integration.fhir.units import Limits
 from local.processes import PROJECT
-from local.samples import samples
+from local.samples import load_samples
 from local.services import free_ports, neighbours
 from tests.equivalence.graphs import picture
 from tests.equivalence.meaning import (
@@ -80,7 +80,7 @@ VERDICTS = (EQUAL, REFUSED, DIFFERENT)
 
 def bundles(group: str) -> list[Sent]:
     if group == SAMPLES:
-        return [sent(each.name, unpack(each.body)) for each in samples()]
+        return [sent(each.name, unpack(each.body)) for each in load_samples()]
     return [sent(str(path.relative_to(find_root())), read_body(path)) for path in list_files(group)]
 
 

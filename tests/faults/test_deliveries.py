@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from faults.deliveries import MARK, THING, Maker, Sent, Stream
-from faults.kinds import KINDS, some
+from faults.deliveries import MARKER_SYSTEM, TRACKED_SYSTEM, Delivery, DeliveryFactory, Stream
+from faults.kinds import KINDS, take_streams
 
-EVERY = [(kind, sent) for kind in KINDS for sent in kind(Maker("test"))]
+EVERY = [(kind, sent) for kind in KINDS for sent in kind(DeliveryFactory("test"))]
 
 
-def entries(sent: Sent) -> list[str]:
+def entries(sent: Delivery) -> list[str]:
     if sent.headers.get("content-type") == "application/fhir+ndjson":
         return sent.body.decode().splitlines()
     if sent.path:
@@ -22,7 +22,11 @@ def entries(sent: Sent) -> list[str]:
 
 def test_the_same_seed_sends_the_same_bytes_and_another_others() -> None:
     def bodies(seed: str) -> list[bytes]:
-        return [sent.body for stream in some(Maker(seed), len(KINDS) * 2) for sent in stream]
+        return [
+            sent.body
+            for stream in take_streams(DeliveryFactory(seed), len(KINDS) * 2)
+            for sent in stream
+        ]
 
     assert bodies("a") == bodies("a")
     assert bodies("a") != bodies("b")
@@ -32,21 +36,32 @@ def test_every_kind_is_sent_in_each_round() -> None:
     def names(stream: Stream) -> tuple[str, ...]:
         return tuple(sent.name for sent in stream)
 
-    expected = sorted(names(kind(Maker("x"))) for kind in KINDS)
-    assert sorted(names(stream) for stream in some(Maker("x"), len(KINDS))) == expected
+    expected = sorted(names(kind(DeliveryFactory("x"))) for kind in KINDS)
+    assert (
+        sorted(names(stream) for stream in take_streams(DeliveryFactory("x"), len(KINDS)))
+        == expected
+    )
 
 
 @pytest.mark.parametrize("sent", [sent for _, sent in EVERY], ids=lambda sent: sent.name)
-def test_each_entry_has_its_wish_and_each_resource_its_marks(sent: Sent) -> None:
+def test_each_entry_has_its_wish_and_each_resource_its_marks(sent: Delivery) -> None:
     texts = entries(sent)
-    assert len(texts) == len(sent.asked)
-    for text, asked in zip(texts, sent.asked, strict=True):
-        if asked.does == "deletes":
-            assert asked.thing.identity in f"{text} {sent.path.strip('/')}"
+    assert len(texts) == len(sent.intents)
+    for text, asked in zip(texts, sent.intents, strict=True):
+        if asked.action == "deletes":
+            assert asked.tracked.identity in f"{text} {sent.path.strip('/')}"
         else:
-            assert all(each in text for each in (THING, asked.thing.name, MARK, asked.mark))
+            assert all(
+                each in text
+                for each in (TRACKED_SYSTEM, asked.tracked.name, MARKER_SYSTEM, asked.marker)
+            )
 
 
 def test_no_two_entries_share_a_mark() -> None:
-    marks = [asked.mark for stream in some(Maker("x"), 50) for s in stream for asked in s.asked]
+    marks = [
+        asked.marker
+        for stream in take_streams(DeliveryFactory("x"), 50)
+        for s in stream
+        for asked in s.intents
+    ]
     assert len(set(marks)) == len(marks)

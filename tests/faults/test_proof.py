@@ -13,10 +13,10 @@ import pytest
 
 from faults import kinds, outage
 from faults.copies import Copies
-from faults.deliveries import Maker
+from faults.deliveries import DeliveryFactory
 from faults.judge import Report
 from faults.kills import Kills
-from faults.route import Route, client, opened
+from faults.route import Route, make_client, open_route
 from faults.weather import Weather
 from local.processes import PROJECT
 from local.services import Running, free_ports, neighbours
@@ -51,7 +51,7 @@ def running(folder: Path) -> Iterator[Running]:
 
 @pytest.fixture
 async def route(running: Running, folder: Path) -> AsyncIterator[Route]:
-    async with opened(running, folder, PROJECT) as it:
+    async with open_route(running, folder, PROJECT) as it:
         yield it
 
 
@@ -60,33 +60,37 @@ def report(route: Route) -> Report:
 
 
 async def test_hours_without_a_fhir_server_cost_time_and_no_entry(running: Running) -> None:
-    async with client() as http:
+    async with make_client() as http:
         found = Report(http, running, SEED)
-        await outage.endured(running, found, Maker("outage"), streams=8)
+        await outage.run_outage(running, found, DeliveryFactory("outage"), streams=8)
     assert found.tally.findings == []
     assert found.tally.counts["injected"] > 100
 
 
 async def test_troubled_neighbours_cost_time_and_no_entry(route: Route) -> None:
     found = report(route)
-    await Weather(route, found, Maker("storm")).storm(15, senders=4)
+    await Weather(route, found, DeliveryFactory("storm")).run_storm(15, senders=4)
     assert found.tally.findings == []
     assert found.tally.counts["injected"] >= 15
 
 
 async def test_messages_that_come_again_change_nothing(route: Route) -> None:
     found = report(route)
-    await Copies(route, found, Maker("copies")).shower(streams=2, each=2)
+    await Copies(route, found, DeliveryFactory("copies")).post_copies(streams=2, copies=2)
     assert found.tally.findings == []
     assert found.tally.counts["injected"] >= 4
 
 
 async def test_a_host_that_is_killed_again_and_again_loses_nothing(route: Route) -> None:
-    await route.mortal()
+    await route.shorten_leases()
     found = report(route)
     kills = Kills(route, found)
-    assert await kills.once(
-        [kinds.updates(Maker("one")), *kinds.some(Maker("other"), 2)], ["after:25", "before:9"]
+    assert await kills.run_with_kills(
+        [
+            kinds.make_updates(DeliveryFactory("one")),
+            *kinds.take_streams(DeliveryFactory("other"), 2),
+        ],
+        ["after:25", "before:9"],
     )
     assert found.tally.findings == []
     assert found.tally.counts["injected"] == 2

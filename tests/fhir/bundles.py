@@ -14,15 +14,15 @@ from integration.fhir.entries import Contents
 TYPES = ("Patient", "Observation", "Encounter")
 
 # Shapes of entries to which no link can point.
-FINDING = ("read", "search", "conditional-patch", "conditional-delete")
+UNLINKABLE = ("read", "search", "conditional-patch", "conditional-delete")
 
 
-def urn(number: int) -> str:
+def make_urn(number: int) -> str:
     """The placeholder that senders of these tests use for their entry `number`."""
     return f"urn:uuid:0b6d3d3e-9c4b-4a53-8f1f-{number:012d}"
 
 
-def resource(type_: str, links: list[str], padding: int, number: int) -> dict[str, Any]:
+def make_resource(type_: str, links: list[str], padding: int, number: int) -> dict[str, Any]:
     """A resource that refers to `links` and is `padding` bytes longer than it must be."""
     return {
         "resourceType": type_,
@@ -34,14 +34,17 @@ def resource(type_: str, links: list[str], padding: int, number: int) -> dict[st
 
 @st.composite
 def bundles(
-    draw: st.DrawFn, kind: str | None = None, most: int = 14, paddings: tuple[int, ...] = (0, 300)
+    draw: st.DrawFn,
+    kind: str | None = None,
+    max_entries: int = 14,
+    paddings: tuple[int, ...] = (0, 300),
 ) -> dict[str, Any]:
     """A sound batch or transaction: any methods, any graph of references, circles included."""
     kind = kind or draw(st.sampled_from(["transaction", "batch"]))
     shapes = ["create", "create", "update", "delete", "if-none-exist", "conditional-update"]
     shapes += ["patch", "read", "search", "conditional-patch"]
     shapes += ["conditional-delete"] if kind == "batch" else []
-    count = draw(st.integers(1, most))
+    count = draw(st.integers(1, max_entries))
     chosen = draw(st.lists(st.sampled_from(shapes), min_size=count, max_size=count))
     entries = []
     for number, shape in enumerate(chosen):
@@ -49,11 +52,11 @@ def bundles(
         # A batch may touch a resource again; a transaction must not.
         name = str(draw(st.integers(0, 3)) if kind == "batch" else number)
         targets = draw(st.lists(st.integers(0, count - 1), max_size=3, unique=True))
-        named = [target for target in targets if chosen[target] not in FINDING]
-        links = [urn(target) for target in named if target != number]
-        body = resource(type_, links, draw(st.sampled_from(paddings)), number)
+        named = [target for target in targets if chosen[target] not in UNLINKABLE]
+        links = [make_urn(target) for target in named if target != number]
+        body = make_resource(type_, links, draw(st.sampled_from(paddings)), number)
         if "patch" in shape:
-            body = patch_of(body)
+            body = make_patch(body)
         request = {
             "patch": {"method": "PATCH", "url": f"{type_}/{name}"},
             "read": {"method": draw(st.sampled_from(["GET", "HEAD"])), "url": f"{type_}/{name}"},
@@ -70,13 +73,13 @@ def bundles(
             },
             "conditional-update": {"method": "PUT", "url": f"{type_}?identifier={number}"},
         }[shape]
-        entry = {"fullUrl": urn(number), "request": request}
+        entry = {"fullUrl": make_urn(number), "request": request}
         bare = shape in ("delete", "conditional-delete", "read", "search")
         entries.append(entry if bare else {**entry, "resource": body})
     return {"resourceType": "Bundle", "type": kind, "entry": entries}
 
 
-def patch_of(body: dict[str, Any]) -> dict[str, Any]:
+def make_patch(body: dict[str, Any]) -> dict[str, Any]:
     """A FHIRPath patch that brings the same links."""
     return {**body, "resourceType": "Parameters", "parameter": [{"name": "operation"}]}
 
@@ -89,13 +92,13 @@ def collections(draw: st.DrawFn) -> dict[str, Any]:
     entries = [{"resource": {"resourceType": "MessageHeader"}}] if kind == "message" else []
     for number in range(len(entries), count + len(entries)):
         targets = draw(st.sets(st.integers(0, count - 1), max_size=3)) - {number}
-        links = [urn(target) for target in targets if target >= len(entries) or not entries]
+        links = [make_urn(target) for target in targets if target >= len(entries) or not entries]
         type_ = draw(st.sampled_from(TYPES))
-        body = resource(type_, [], draw(st.sampled_from([0, 300])), number)
+        body = make_resource(type_, [], draw(st.sampled_from([0, 300])), number)
         body["refers"] = [{"reference": link} for link in links]
         if draw(st.booleans()):
             body["id"] = str(draw(st.integers(0, 3)))
-        entries.append({"fullUrl": urn(number), "resource": body})
+        entries.append({"fullUrl": make_urn(number), "resource": body})
     return {"resourceType": "Bundle", "type": kind, "entry": entries}
 
 
@@ -106,7 +109,7 @@ def ndjson(draw: st.DrawFn) -> bytes:
     for number in range(draw(st.integers(1, 12))):
         type_, name = draw(st.sampled_from(TYPES)), draw(st.integers(0, 3))
         links = [f"{draw(st.sampled_from(TYPES))}/{n}" for n in draw(st.sets(st.integers(0, 3)))]
-        body = resource(type_, links, draw(st.sampled_from([0, 300])), number)
+        body = make_resource(type_, links, draw(st.sampled_from([0, 300])), number)
         if draw(st.booleans()):
             body["id"] = str(name)
         bad = number and draw(st.integers(0, 9)) == 0
@@ -114,12 +117,12 @@ def ndjson(draw: st.DrawFn) -> bytes:
     return b"\n".join(lines)
 
 
-def contents_of(bundle: dict[str, Any]) -> Contents:
+def read_contents(bundle: dict[str, Any]) -> Contents:
     """The bundle, read as the door reads it."""
     return read(json.dumps(bundle).encode(), DeliveryRequest("POST"))
 
 
-def lines_of(body: bytes) -> Contents:
+def read_lines(body: bytes) -> Contents:
     """The NDJSON, read as the door reads it."""
     return read(body, DeliveryRequest("POST", format="ndjson"))
 
@@ -127,10 +130,14 @@ def lines_of(body: bytes) -> Contents:
 def deliveries(kind: str | None = None) -> st.SearchStrategy[Contents]:
     """Whatever may be planned; of one kind, if one is named."""
     if kind in ("transaction", "batch"):
-        return bundles(kind).map(contents_of)
+        return bundles(kind).map(read_contents)
     if kind == "ndjson":
-        return ndjson().map(lines_of)
+        return ndjson().map(read_lines)
     if kind == "collection":
-        return collections().map(contents_of)
-    each = bundles().map(contents_of), ndjson().map(lines_of), collections().map(contents_of)
-    return st.one_of(*each)
+        return collections().map(read_contents)
+    strategies = (
+        bundles().map(read_contents),
+        ndjson().map(read_lines),
+        collections().map(read_contents),
+    )
+    return st.one_of(*strategies)

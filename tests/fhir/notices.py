@@ -12,7 +12,7 @@ SUBSCRIPTION = f"{HOME}/Subscription/s1"
 Event = tuple[int, str | None]
 
 
-def notification(
+def make_notification(
     *entries: dict[str, Any],
     version: str = "R4",
     kind: str = "event-notification",
@@ -22,10 +22,10 @@ def notification(
 ) -> dict[str, Any]:
     """`events`: the number and the focus of each."""
     since = max((number for number, _ in events), default=0) if since is None else since
-    made = _parameters if version == "R4" else _status
+    make_status = _make_parameters if version == "R4" else _make_status
     first = {
         "fullUrl": "urn:uuid:63c28e8a-f402-43e4-beb2-75b1c0f6833f",
-        "resource": made(kind, since, events, subscription),
+        "resource": make_status(kind, since, events, subscription),
         "request": {"method": "GET", "url": f"{subscription}/$status"},
         "response": {"status": "200"},
     }
@@ -33,7 +33,7 @@ def notification(
     return {"resourceType": "Bundle", "type": type_, "entry": [first, *entries]}
 
 
-def brought(resource: dict[str, Any], method: str = "PUT", **more: Any) -> dict[str, Any]:
+def make_full_entry(resource: dict[str, Any], method: str = "PUT", **more: Any) -> dict[str, Any]:
     """An entry with its resource."""
     identity = f"{resource['resourceType']}/{resource['id']}"
     url = resource["resourceType"] if method == "POST" else identity
@@ -41,18 +41,20 @@ def brought(resource: dict[str, Any], method: str = "PUT", **more: Any) -> dict[
     return {"fullUrl": f"{HOME}/{identity}", "resource": resource, "request": request, **more}
 
 
-def named(identity: str, method: str = "POST", home: str = HOME) -> dict[str, Any]:
+def make_named_entry(identity: str, method: str = "POST", home: str = HOME) -> dict[str, Any]:
     """An entry that names its resource, as payloads without content do."""
     url = identity.partition("/")[0] if method == "POST" else identity
     return {"fullUrl": f"{home}/{identity}", "request": {"method": method, "url": url}}
 
 
-def deleted(identity: str) -> dict[str, Any]:
-    return named(identity, "DELETE")
+def make_deletion(identity: str) -> dict[str, Any]:
+    return make_named_entry(identity, "DELETE")
 
 
-def _status(kind: str, since: int, events: tuple[Event, ...], subscription: str) -> dict[str, Any]:
-    told = [
+def _make_status(
+    kind: str, since: int, events: tuple[Event, ...], subscription: str
+) -> dict[str, Any]:
+    stated_events = [
         {"eventNumber": str(number), "focus": {"reference": focus}}
         if focus
         else {"eventNumber": str(number)}
@@ -64,11 +66,11 @@ def _status(kind: str, since: int, events: tuple[Event, ...], subscription: str)
         "type": kind,
         "eventsSinceSubscriptionStart": str(since),
         "subscription": {"reference": subscription},
-        **({"notificationEvent": told} if told else {}),
+        **({"notificationEvent": stated_events} if stated_events else {}),
     }
 
 
-def _parameters(
+def _make_parameters(
     kind: str, since: int, events: tuple[Event, ...], subscription: str
 ) -> dict[str, Any]:
     parameter: list[dict[str, Any]] = [

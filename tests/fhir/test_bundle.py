@@ -15,7 +15,7 @@ from integration.core.errors import Issue, Rejected
 from integration.core.model import DeliveryRequest
 from integration.fhir import bundle
 from integration.fhir.entries import MAX_ISSUES, Contents
-from tests.randomness import examples
+from tests.randomness import limit_examples
 
 POST = DeliveryRequest("POST")
 PATIENT = {"resourceType": "Patient"}
@@ -259,7 +259,7 @@ def test_a_transaction_takes_no_conditional_delete_and_a_batch_does() -> None:
     delete = entry("DELETE", "Patient?identifier=1")
     assert issue(as_bundle(delete, kind="transaction")).expression == "Bundle.entry[0].request.url"
     (found,) = read(as_bundle(delete)).entries
-    assert (found.id, found.query, found.conditional) == (None, "identifier=1", True)
+    assert (found.id, found.query, found.is_conditional) == (None, "identifier=1", True)
 
 
 READS = [
@@ -280,14 +280,14 @@ def test_a_read_names_no_resource_of_its_own(url: str, method: str, kind: str) -
     write = entry("PUT", "Patient/1", PATIENT)
     asked = entry(method, url, ifNoneMatch='W/"1"', ifModifiedSince="2024-05-06T07:08:09Z")
     found = read(as_bundle(write, asked, kind=kind)).entries[1]
-    assert (found.id, found.identity, found.conditional, found.linkable) == (
+    assert (found.id, found.identity, found.is_conditional, found.is_linkable) == (
         None,
         None,
         False,
         False,
     )
     assert found.if_modified_since == "2024-05-06T07:08:09Z"
-    whole = found.read if found.query is None else f"{found.read}?{found.query}"
+    whole = found.read_path if found.query is None else f"{found.read_path}?{found.query}"
     assert whole == url.removeprefix("/")
 
 
@@ -406,7 +406,7 @@ def test_a_delete_has_no_resource() -> None:
 def test_conditions_stay_with_their_entry() -> None:
     found = only(entry("PUT", "Patient/1", PATIENT, ifMatch='W/"3"', ifNoneMatch="*"))
     assert (found.if_match, found.if_none_match) == ('W/"3"', "*")
-    assert not found.conditional
+    assert not found.is_conditional
 
 
 @pytest.mark.parametrize(
@@ -415,12 +415,12 @@ def test_conditions_stay_with_their_entry() -> None:
 def test_a_conditional_create_keeps_its_query(condition: str) -> None:
     found = only(entry("POST", "Patient", PATIENT, ifNoneExist=condition))
     assert found.if_none_exist == "identifier=a|b"
-    assert found.conditional
+    assert found.is_conditional
 
 
 def test_a_conditional_update_keeps_its_query() -> None:
     found = only(entry("PUT", "Patient?identifier=a|b", PATIENT))
-    assert (found.id, found.query, found.conditional) == (None, "identifier=a|b", True)
+    assert (found.id, found.query, found.is_conditional) == (None, "identifier=a|b", True)
 
 
 def test_entries_keep_their_order_and_know_their_place() -> None:
@@ -545,7 +545,7 @@ def planted(shape: dict[str, Any], path: tuple[str, ...], value: Any) -> Any:
     return {**shape, head: planted(inner if isinstance(inner, dict) else {}, tuple(rest), value)}
 
 
-@examples(200)
+@limit_examples(200)
 @given(
     spoils=st.lists(st.tuples(SPOILS, VALUES), min_size=1, max_size=3),
     kind=st.sampled_from(["batch", "transaction", MARKER]),
@@ -570,7 +570,7 @@ def test_nothing_of_the_body_is_ever_quoted(
         assert error.__cause__ is None
 
 
-@examples(100)
+@limit_examples(100)
 @given(spoil=SPOILS, value=VALUES)
 def test_a_spoilt_entry_never_crashes_the_reader(spoil: tuple[str, ...], value: Any) -> None:
     good = entry("PUT", "Patient/1", PATIENT)

@@ -16,8 +16,8 @@ from integration.fhir.entries import Contents
 from integration.fhir.identity import Naming
 from integration.fhir.plan import Plan, plan
 from integration.fhir.units import Limits
-from tests.fhir.bundles import urn
-from tests.randomness import examples
+from tests.fhir.bundles import make_urn
+from tests.randomness import limit_examples
 
 NAMING = Naming("clinic", "key-1")
 MARKER = "Zzyzx"
@@ -76,9 +76,9 @@ def test_its_units_are_batches(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", WHOLE)
 def test_links_inside_follow_their_entries(kind: str) -> None:
-    links = [{"reference": urn(1)}, {"reference": "Patient/theirs"}]
+    links = [{"reference": make_urn(1)}, {"reference": "Patient/theirs"}]
     seen = {"resource": {"resourceType": "Observation", "refers": links}}
-    new = {"fullUrl": urn(1), "resource": patient()}
+    new = {"fullUrl": make_urn(1), "resource": patient()}
     known = {"fullUrl": "https://a.example/fhir/Patient/theirs", "resource": patient("theirs")}
     planned = plan(read(kind, *first(kind), seen, new, known), NAMING)
     sent = [each["resource"] for lane in planned.lanes for each in flat(lane)]
@@ -98,7 +98,7 @@ def flat(lane: Any) -> list[dict[str, Any]]:
 
 BAD = [
     ("no object", 7, "structure", ""),
-    ("no resource", {"fullUrl": urn(1)}, "required", ""),
+    ("no resource", {"fullUrl": make_urn(1)}, "required", ""),
     ("a resource that is text", {"resource": MARKER}, "structure", ".resource"),
     ("a resource of no type", {"resource": {"resourceType": MARKER}}, "value", ".resource.resourceType"),
     ("an id with a space", {"resource": patient(f"{MARKER} b")}, "value", ".resource.id"),
@@ -121,7 +121,7 @@ def test_a_bad_entry_is_refused_by_its_place_and_not_quoted(
 
 @pytest.mark.parametrize("kind", WHOLE)
 def test_a_full_url_may_occur_once(kind: str) -> None:
-    twice = {"fullUrl": urn(1), "resource": patient()}
+    twice = {"fullUrl": make_urn(1), "resource": patient()}
     assert {each.code for each in refusal(kind, *first(kind), twice, twice).issues} == {"duplicate"}
 
 
@@ -173,7 +173,7 @@ def test_an_outcome_that_no_search_told_is_sent_as_any_resource(kind: str) -> No
     ],
 )
 def test_a_next_page_is_noted_and_not_followed(link: Any, more: bool) -> None:
-    assert read("searchset", {"resource": patient("1")}, link=link).more is more
+    assert read("searchset", {"resource": patient("1")}, link=link).has_next_page is more
 
 
 # -- messages and documents -----------------------------------------------------------------------
@@ -205,9 +205,9 @@ def test_refusing_messages_refuses_nothing_else(kind: str) -> None:
 @pytest.mark.parametrize("identifier", ["d1", None])
 def test_a_document_is_kept_whole_and_unchanged(identifier: str | None) -> None:
     """Even what its entries say of each other, and of nothing that is there."""
-    start = first("document")[0]["resource"] | {"subject": {"reference": urn(1)}}
-    entries = [{"resource": start}, {"fullUrl": urn(1), "resource": patient()}]
-    lost = {"resource": {"resourceType": "Basic", "subject": {"reference": urn(9)}}}
+    start = first("document")[0]["resource"] | {"subject": {"reference": make_urn(1)}}
+    entries = [{"resource": start}, {"fullUrl": make_urn(1), "resource": patient()}]
+    lost = {"resource": {"resourceType": "Basic", "subject": {"reference": make_urn(9)}}}
     named = {"id": identifier} if identifier else {}
     contents = read("document", *entries, lost, policy=Policy(), **named)
     ((sent,),) = bodies(plan(contents, NAMING))
@@ -225,7 +225,7 @@ def test_a_document_can_be_kept_both_ways_and_then_the_bundle_comes_last() -> No
         (1, "Patient"),
         (2, "Bundle"),
     ]
-    assert found[2].where == found[2].element == "Bundle"
+    assert found[2].where == found[2].resource_path == "Bundle"
 
 
 # -- histories ------------------------------------------------------------------------------------
@@ -246,7 +246,7 @@ def positions(*entries: dict[str, Any], limits: Limits = Limits()) -> list[list[
     return [[entry.position for entry in unit.entries] for unit in lane.units]
 
 
-@examples(60)
+@limit_examples(60)
 @given(st.permutations(range(1, 13)), st.sampled_from([Limits(), Limits(entries=1)]))
 def test_versions_go_oldest_first_whatever_their_order(numbers: list[int], limits: Limits) -> None:
     units = positions(*(version(str(number)) for number in numbers), limits=limits)
@@ -274,7 +274,7 @@ def test_a_delete_takes_its_turn_by_what_was_answered() -> None:
 
 def test_a_version_that_cannot_be_sent_does_not_mix_up_the_others() -> None:
     lost = version("2")
-    lost["resource"]["link"] = [{"other": {"reference": urn(9)}}]
+    lost["resource"]["link"] = [{"other": {"reference": make_urn(9)}}]
     assert positions(version("3"), lost, version("1")) == [[2], [0]]
 
 

@@ -12,7 +12,7 @@ from integration.core.errors import Rejected
 from integration.core.model import DeliveryRequest
 from integration.fhir.bundle import read
 from integration.fhir.entries import MAX_ISSUES, Contents, Entry
-from tests.randomness import examples
+from tests.randomness import limit_examples
 
 NDJSON = DeliveryRequest("POST", format="ndjson")
 MARKER = "Zzyzx"
@@ -106,7 +106,7 @@ def test_ndjson_with_nothing_but_bad_lines_is_refused_whole() -> None:
     assert [issue.text[:7].strip() for issue in caught.value.issues[:2]] == ["line 1", "line 2"]
 
 
-@examples(100)
+@limit_examples(100)
 @given(st.lists(st.binary(max_size=12), min_size=1, max_size=4))
 def test_a_refused_line_is_never_quoted(parts: list[bytes]) -> None:
     bad = [part.replace(b"\n", b"") + MARKER.encode() for part in parts]
@@ -127,7 +127,7 @@ def test_a_refused_line_is_never_quoted(parts: list[bytes]) -> None:
 def test_an_entry_is_conditional_when_only_the_server_knows_its_resource(
     entry: Entry, conditional: bool
 ) -> None:
-    assert entry.conditional is conditional
+    assert entry.is_conditional is conditional
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,16 @@ import pytest
 from integration.core import decimal_json
 from integration.core.errors import Issue
 from integration.core.model import EntryResult, Response
-from integration.fhir.entry_results import CAP, MAX_FOUND, Answer, of_unit, refused
+from integration.fhir.entry_results import (
+    MAX_CONFLICT_ATTEMPTS,
+    MAX_RESOURCE_BYTES,
+    UnitResults,
+    read_response,
+    refuse,
+)
 from integration.fhir.issues import as_json
 from integration.fhir.units import Unit, UnitEntry
-from tests.fhir.bundles import urn
+from tests.fhir.bundles import make_urn
 
 
 def entry(
@@ -35,20 +41,20 @@ def bundle(*entries: Any) -> bytes:
 
 def answer(
     *entries: Any, status: int = 200, attempt: int = 0, of: int | None = None, **headers: str
-) -> Answer:
+) -> UnitResults:
     """What a server's answer means to a unit of as many entries, or of `of`."""
     asked = [entry(n) for n in range(len(entries) if of is None else of)]
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     unit = Unit("batch", tuple(asked))
-    return of_unit(unit, asked, Response(status, names, bundle(*entries)), attempt)
+    return read_response(unit, asked, Response(status, names, bundle(*entries)), attempt)
 
 
-def only(found: Answer) -> EntryResult:
+def only(found: UnitResults) -> EntryResult:
     (outcome,) = found.settled
     return outcome
 
 
-def left(found: Answer) -> list[int]:
+def left(found: UnitResults) -> list[int]:
     return [item.position for item in found.unfinished]
 
 
@@ -89,7 +95,7 @@ def test_an_answer_without_a_response_is_no_success(item: Any) -> None:
 
 @pytest.mark.parametrize(("status", "written"), [("200", True), ("201", True), ("204", True), ("304", True), ("400", False), ("404", False), ("412", False)])  # fmt: skip
 def test_an_entry_is_written_or_refused_by_its_status(status: str, written: bool) -> None:
-    assert only(answer(said(status))).written is written
+    assert only(answer(said(status))).is_written is written
 
 
 def test_entries_are_matched_by_their_place() -> None:
@@ -119,7 +125,7 @@ def test_answers_count_only_in_the_right_number_or_with_one_of_the_servers_own(
 )
 def test_an_answer_that_cannot_be_read_proves_nothing(body: bytes) -> None:
     asked = [entry(0), entry(1)]
-    found = of_unit(Unit("transaction", tuple(asked)), asked, Response(200, {}, body), 0)
+    found = read_response(Unit("transaction", tuple(asked)), asked, Response(200, {}, body), 0)
     assert found.settled == ()
     assert left(found) == [0, 1]
 
@@ -152,7 +158,10 @@ def test_an_entry_that_was_throttled_or_failed_is_left_for_later(status: str) ->
 
 
 @pytest.mark.parametrize("status", [408, 409])
-@pytest.mark.parametrize(("attempt", "settled"), [(0, False), (CAP - 1, False), (CAP, True)])
+@pytest.mark.parametrize(
+    ("attempt", "settled"),
+    [(0, False), (MAX_CONFLICT_ATTEMPTS - 1, False), (MAX_CONFLICT_ATTEMPTS, True)],
+)
 def test_conflicts_and_time_outs_are_tried_again_a_few_times(
     status: int, attempt: int, settled: bool
 ) -> None:
@@ -175,18 +184,20 @@ OUTCOME = decimal_json.encode({"resourceType": "OperationOutcome", "issue": ISSU
 @pytest.mark.parametrize("status", [400, 404, 405, 412, 413, 422])
 def test_a_refused_unit_refuses_every_entry_with_the_servers_issues(status: int) -> None:
     asked = [entry(0), entry(1)]
-    found = of_unit(Unit("transaction", tuple(asked)), asked, Response(status, {}, OUTCOME), 0)
+    found = read_response(
+        Unit("transaction", tuple(asked)), asked, Response(status, {}, OUTCOME), 0
+    )
     assert [(item.position, item.status, item.issues) for item in found.settled] == [
         (0, status, ISSUES),
         (1, status, ISSUES),
     ]
     assert found.unfinished == ()
-    assert not any(item.written for item in found.settled)
+    assert not any(item.is_written for item in found.settled)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b'{"issue":7}', b"[]"])
 def test_a_refusal_without_an_outcome_is_a_refusal(body: bytes) -> None:
-    found = of_unit(Unit("batch", (entry(0),)), [entry(0)], Response(400, {}, body), 0)
+    found = read_response(Unit("batch", (entry(0),)), [entry(0)], Response(400, {}, body), 0)
     assert only(found).issues is None
 
 
@@ -250,16 +261,16 @@ def test_an_outcome_in_the_place_of_the_resource_is_no_resource() -> None:
 
 
 def test_a_conditional_entry_lives_only_where_the_server_says() -> None:
-    asked = [entry(0, urn(0))]
+    asked = [entry(0, make_urn(0))]
     body = bundle(said("201"))
-    found = of_unit(Unit("batch", tuple(asked)), asked, Response(200, {}, body), 0)
+    found = read_response(Unit("batch", tuple(asked)), asked, Response(200, {}, body), 0)
     assert only(found).location is None
 
 
 def test_what_is_deleted_or_refused_lives_nowhere() -> None:
     asked = [entry(0, method="DELETE"), entry(1)]
     body = bundle(said("204"), said("422"))
-    found = of_unit(Unit("batch", tuple(asked)), asked, Response(200, {}, body), 0)
+    found = read_response(Unit("batch", tuple(asked)), asked, Response(200, {}, body), 0)
     assert [item.location for item in found.settled] == [None, None]
 
 
@@ -279,10 +290,10 @@ def test_issues_in_another_shape_are_none(outcome: Any) -> None:
 
 
 def test_an_entry_that_is_not_sent_says_why() -> None:
-    found = refused(entry(3), Issue("processing", "not sent"), 424)
+    found = refuse(entry(3), Issue("processing", "not sent"), 424)
     assert (found.position, found.status, found.full_url) == (3, 424, "urn:x:3")
     assert found.issues == [{"severity": "error", "code": "processing", "diagnostics": "not sent"}]
-    assert not found.written
+    assert not found.is_written
 
 
 def test_an_issue_with_a_place_states_it_as_a_list() -> None:
@@ -302,7 +313,7 @@ PLACEHOLDER = "urn:uuid:0b6d3d3e-9c4b-4a53-8f1f-000000000001"
 def read_as(method: str, answered: dict[str, Any]) -> EntryResult:
     asked = entry(0, PLACEHOLDER, method)
     response = Response(200, {}, bundle(answered))
-    return only(of_unit(Unit("batch", (asked,)), [asked], response, 0))
+    return only(read_response(Unit("batch", (asked,)), [asked], response, 0))
 
 
 def test_what_a_read_finds_is_kept_to_the_digit_and_writes_nothing() -> None:
@@ -324,7 +335,7 @@ def test_a_read_that_found_nothing_brings_none(status: str) -> None:
 
 
 def test_an_answer_that_is_too_large_is_told_and_not_kept() -> None:
-    large = {"resourceType": "Binary", "data": "x" * MAX_FOUND}
+    large = {"resourceType": "Binary", "data": "x" * MAX_RESOURCE_BYTES}
     found = read_as("GET", {"resource": large, **said()})
     assert (found.status, found.resource) == (200, None)
     assert found.issues is not None
@@ -337,6 +348,6 @@ def test_what_the_plan_had_to_note_is_told_with_the_outcome(status: int) -> None
     note = Issue("not-found", "names no entry", "Bundle.entry[0]", "warning")
     asked = replace(entry(0), notes=(note,), same=((1, None),))
     response = Response(status, {}, bundle(said("201")))
-    first, second = of_unit(Unit("batch", (asked,)), [asked], response, 0).settled
+    first, second = read_response(Unit("batch", (asked,)), [asked], response, 0).settled
     assert [told["severity"] for told in first.issues or ()] == ["warning"]
     assert second.issues is None

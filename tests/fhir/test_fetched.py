@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from integration.fhir.fetched import Fetched, below, kept, restored
-from tests.randomness import examples
+from integration.fhir.fetched import FetchedResponse, decode, encode, split_address
+from tests.randomness import limit_examples
 
 BASE = "https://home.example/fhir"
 BASES = ["https://other.example:8443", BASE]
@@ -24,7 +24,7 @@ BASES = ["https://other.example:8443", BASE]
     ],
 )
 def test_what_is_below_a_base_is_asked_there(address: str, path: str) -> None:
-    assert below(address, BASES) == (BASE, path)
+    assert split_address(address, BASES) == (BASE, path)
 
 
 HOSTILE = [
@@ -76,20 +76,20 @@ HOSTILE = [
 
 @pytest.mark.parametrize("address", HOSTILE)
 def test_every_other_address_is_never_asked(address: str) -> None:
-    assert below(address, BASES) is None
+    assert split_address(address, BASES) is None
 
 
 def test_without_a_base_nothing_is_asked() -> None:
-    assert below(f"{BASE}/Patient/1", []) is None
+    assert split_address(f"{BASE}/Patient/1", []) is None
 
 
-@examples(100)
+@limit_examples(100)
 @given(st.text(alphabet="./%2eE\\?#@:aP1 ", max_size=20))
 def test_whatever_follows_a_base_stays_below_it(rest: str) -> None:
     """As a client resolves it, whose view is the one that counts."""
     import httpx
 
-    found = below(f"{BASE}/{rest}", [BASE])
+    found = split_address(f"{BASE}/{rest}", [BASE])
     if found is not None:
         url = httpx.URL(f"{BASE}/{found[1]}")
         assert (url.scheme, url.host, url.port, url.userinfo) == (
@@ -101,6 +101,8 @@ def test_whatever_follows_a_base_stays_below_it(rest: str) -> None:
         assert url.path.startswith("/fhir/")
 
 
-@pytest.mark.parametrize("answer", [Fetched(200, b"{} 1"), Fetched(0), Fetched(404, b"")])
-def test_an_answer_survives_being_kept(answer: Fetched) -> None:
-    assert restored(kept(answer)) == answer
+@pytest.mark.parametrize(
+    "answer", [FetchedResponse(200, b"{} 1"), FetchedResponse(0), FetchedResponse(404, b"")]
+)
+def test_an_answer_survives_being_kept(answer: FetchedResponse) -> None:
+    assert decode(encode(answer)) == answer

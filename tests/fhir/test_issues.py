@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from integration.fhir.issues import of_outcome, translated
+from integration.fhir.issues import parse_outcome, translate
 
 # The unit holds the sender's entries 7 and 2, in this order.
 SENT = ["Bundle.entry[7]", "Bundle.entry[2]"]
@@ -17,12 +17,12 @@ def issue(**more: Any) -> dict[str, Any]:
 
 
 def test_a_position_in_the_unit_becomes_the_senders() -> None:
-    told = translated([issue(expression=["Bundle.entry[1].resource.code"])], SENT)
+    told = translate([issue(expression=["Bundle.entry[1].resource.code"])], SENT)
     assert told == [issue(expression=["Bundle.entry[2].resource.code"])]
 
 
 def test_a_position_in_a_text_becomes_the_senders_too() -> None:
-    told = translated([issue(diagnostics="Bundle.entry[0]: a code is missing")], SENT)
+    told = translate([issue(diagnostics="Bundle.entry[0]: a code is missing")], SENT)
     assert told == [issue(diagnostics="Bundle.entry[7]: a code is missing")]
 
 
@@ -39,18 +39,18 @@ def test_a_position_in_a_text_becomes_the_senders_too() -> None:
 def test_an_element_of_a_resource_is_named_from_the_bundle(
     said: str, where: str, expected: str
 ) -> None:
-    assert translated([issue(expression=[said])], [where], where) == [issue(expression=[expected])]
+    assert translate([issue(expression=[said])], [where], where) == [issue(expression=[expected])]
 
 
 def test_a_position_that_was_not_sent_stays_as_it_is() -> None:
-    told = translated([issue(expression=["Bundle.entry[9]"])], SENT)
+    told = translate([issue(expression=["Bundle.entry[9]"])], SENT)
     assert told == [issue(expression=["Bundle.entry[9]"])]
 
 
 def test_without_issues_there_is_nothing_to_translate() -> None:
-    assert translated(None, SENT) is None
+    assert translate(None, SENT) is None
 
 
 @pytest.mark.parametrize("outcome", [None, "no", {}, {"issue": None}, {"issue": ["no"]}])
 def test_what_is_no_outcome_has_no_issues(outcome: Any) -> None:
-    assert of_outcome(outcome) is None
+    assert parse_outcome(outcome) is None

@@ -15,21 +15,21 @@ from hypothesis import strategies as st
 from integration.core.errors import Rejected
 from integration.core.model import DeliveryRequest
 from integration.fhir import bundle
-from integration.fhir.fetched import NOT_ASKED, TOO_LARGE, Fetched
+from integration.fhir.fetched import NOT_FETCHED, TOO_LARGE, FetchedResponse
 from integration.fhir.identity import Naming
-from integration.fhir.notifications import Notification, with_fetched
+from integration.fhir.notifications import Notification, add_fetched
 from integration.fhir.plan import Plan, plan
-from integration.fhir.subscription_status import SubscriptionStatus, missed, told
+from integration.fhir.subscription_status import SubscriptionStatus, describe_gap, find_gap
 from tests.fhir.notices import (
     HOME,
     SUBSCRIPTION,
     VERSIONS,
-    brought,
-    deleted,
-    named,
-    notification,
+    make_deletion,
+    make_full_entry,
+    make_named_entry,
+    make_notification,
 )
-from tests.randomness import examples
+from tests.randomness import limit_examples
 
 MARKER = "Zzyzx"
 ANNA = {"resourceType": "Patient", "id": "anna"}
@@ -74,7 +74,7 @@ def planned(contents: Any) -> Plan:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_status_is_read_the_same_in_each_version_of_fhir(version: str) -> None:
     events = ((3, f"{HOME}/Patient/anna"), (4, None))
-    made = notification(version=version, events=events, since=9)
+    made = make_notification(version=version, events=events, since=9)
     assert read(made).status == SubscriptionStatus(
         "event-notification", SUBSCRIPTION, 9, (3, 4), (f"{HOME}/Patient/anna",)
     )
@@ -83,27 +83,27 @@ def test_the_status_is_read_the_same_in_each_version_of_fhir(version: str) -> No
 @pytest.mark.parametrize("kind", ["handshake", "heartbeat"])
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_handshake_and_a_heartbeat_bring_nothing(kind: str, version: str) -> None:
-    contents = read(notification(version=version, kind=kind, since=2))
-    assert (contents.status.type, contents.brings) == (kind, False)
+    contents = read(make_notification(version=version, kind=kind, since=2))
+    assert (contents.status.type, contents.has_content) == (kind, False)
     assert (contents.kind, sent(contents)) == ("notification", [])
 
 
 @pytest.mark.parametrize("kind", ["handshake", "heartbeat"])
 def test_what_a_heartbeat_brings_all_the_same_is_refused_and_not_lost(kind: str) -> None:
-    assert refusal(notification(brought(ANNA), kind=kind)).issues[0].code == "invalid"
+    assert refusal(make_notification(make_full_entry(ANNA), kind=kind)).issues[0].code == "invalid"
 
 
 @pytest.mark.parametrize("kind", ["query-status", "query-event"])
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_answer_to_a_query_is_refused_with_a_reason(kind: str, version: str) -> None:
-    error = refusal(notification(version=version, kind=kind))
+    error = refusal(make_notification(version=version, kind=kind))
     assert (error.status, error.issues[0].code) == (422, "not-supported")
     assert kind in error.issues[0].text
 
 
 def changed(**elements: Any) -> dict[str, Any]:
     """A notification whose status says something else."""
-    made = notification(version="R5")
+    made = make_notification(version="R5")
     made["entry"][0]["resource"] |= elements
     return made
 
@@ -132,7 +132,7 @@ def test_a_bad_status_is_refused_and_not_quoted(made: dict[str, Any], code: str)
     assert (found.code, found.expression) == (code, "Bundle.entry[0].resource")
 
 
-@examples(60)
+@limit_examples(60)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=5),
@@ -145,7 +145,7 @@ def test_a_bad_status_is_refused_and_not_quoted(made: dict[str, Any], code: str)
 )
 def test_a_status_of_any_shape_is_read_or_refused(shape: Any) -> None:
     for version, element in (("R4", "parameter"), ("R5", "notificationEvent")):
-        made = notification(version=version)
+        made = make_notification(version=version)
         made["entry"][0]["resource"][element] = shape
         with contextlib.suppress(Rejected):
             read(made)
@@ -168,24 +168,24 @@ def test_a_history_of_parameters_that_is_no_status_is_a_history() -> None:
 def test_a_resource_is_written_by_its_own_identity_whatever_was_done(
     version: str, method: str
 ) -> None:
-    contents = read(notification(brought(ANNA, method), version=version))
+    contents = read(make_notification(make_full_entry(ANNA, method), version=version))
     assert sent(contents) == [("PUT", "Patient/anna")]
     assert refused(planned(contents)) == {0: ("informational", "information")}
 
 
 def test_in_r5_an_entry_may_do_without_a_request() -> None:
     entry = {"fullUrl": f"{HOME}/Patient/anna", "resource": ANNA}
-    assert sent(read(notification(entry, version="R5"))) == [("PUT", "Patient/anna")]
+    assert sent(read(make_notification(entry, version="R5"))) == [("PUT", "Patient/anna")]
 
 
 def test_a_delete_deletes() -> None:
-    made = notification(deleted("Patient/anna"), brought({**ANNA, "id": "bert"}))
+    made = make_notification(make_deletion("Patient/anna"), make_full_entry({**ANNA, "id": "bert"}))
     assert sorted(sent(read(made))) == [("DELETE", "Patient/anna"), ("PUT", "Patient/bert")]
 
 
 def test_the_same_resource_again_is_written_oldest_first() -> None:
-    versions = [brought({**ANNA, "meta": {"versionId": str(n)}}) for n in (2, 3, 1)]
-    (lane,) = planned(read(notification(*versions))).lanes
+    versions = [make_full_entry({**ANNA, "meta": {"versionId": str(n)}}) for n in (2, 3, 1)]
+    (lane,) = planned(read(make_notification(*versions))).lanes
     assert [[entry.position for entry in unit.entries] for unit in lane.units] == [[3], [1], [2]]
 
 
@@ -203,13 +203,13 @@ BAD = [
 
 @pytest.mark.parametrize(("bad", "code"), [c[1:] for c in BAD], ids=[c[0] for c in BAD])
 def test_a_bad_entry_is_refused_by_its_place(bad: Any, code: str) -> None:
-    (found,) = refusal(notification(brought(ANNA), bad)).issues
+    (found,) = refusal(make_notification(make_full_entry(ANNA), bad)).issues
     assert found.code == code
     assert (found.expression or "").startswith("Bundle.entry[2]")
 
 
 def test_the_issues_are_bounded() -> None:
-    assert len(refusal(notification(*([7] * 1000))).issues) == 20
+    assert len(refusal(make_notification(*([7] * 1000))).issues) == 20
 
 
 # -- what it names --------------------------------------------------------------------------------
@@ -217,12 +217,12 @@ def test_the_issues_are_bounded() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_an_entry_without_a_resource_is_wanted_from_where_it_lives(version: str) -> None:
-    contents = read(notification(named("Patient/anna"), version=version))
-    assert contents.wanted == {1: f"{HOME}/Patient/anna"}
+    contents = read(make_notification(make_named_entry("Patient/anna"), version=version))
+    assert contents.urls_to_fetch == {1: f"{HOME}/Patient/anna"}
 
 
 def test_until_it_is_fetched_it_is_refused_by_the_name_of_the_setting() -> None:
-    contents = read(notification(named("Patient/anna")))
+    contents = read(make_notification(make_named_entry("Patient/anna")))
     ((_, _), (entry, issue)) = planned(contents).refused
     assert (entry.position, issue.severity, issue.code) == (1, "error", "not-supported")
     assert "FETCH_FROM" in issue.text
@@ -244,63 +244,65 @@ def test_a_name_without_a_full_url_lives_where_its_request_its_focus_or_the_subs
     entry: dict[str, Any], address: str
 ) -> None:
     events = ((1, "https://far.example/Patient/bert"),)
-    contents = read(notification(entry, version="R5", events=events))
-    assert contents.wanted[1] == address
+    contents = read(make_notification(entry, version="R5", events=events))
+    assert contents.urls_to_fetch[1] == address
 
 
 def test_a_focus_without_an_entry_is_wanted_after_the_sender_s_own_entries() -> None:
     events = ((1, f"{HOME}/Patient/anna"), (2, "Patient/bert"), (3, "Patient/bert/_history/2"))
-    contents = read(notification(brought(ANNA), events=events))
-    assert contents.wanted == {2: f"{HOME}/Patient/bert"}
+    contents = read(make_notification(make_full_entry(ANNA), events=events))
+    assert contents.urls_to_fetch == {2: f"{HOME}/Patient/bert"}
     assert [entry.position for entry in contents.entries] == [0, 1, 2]
 
 
 def test_the_focus_of_a_deleted_resource_is_not_wanted() -> None:
-    made = notification(deleted("Patient/anna"), events=((1, f"{HOME}/Patient/anna"),))
-    assert read(made).wanted == {}
+    made = make_notification(make_deletion("Patient/anna"), events=((1, f"{HOME}/Patient/anna"),))
+    assert read(made).urls_to_fetch == {}
 
 
 def test_a_focus_that_is_no_address_is_told_and_not_passed_over() -> None:
-    contents = read(notification(events=((1, f"urn:uuid:{MARKER}"),)))
+    contents = read(make_notification(events=((1, f"urn:uuid:{MARKER}"),)))
     assert refused(planned(contents))[1] == ("not-supported", "error")
-    assert contents.wanted == {}
+    assert contents.urls_to_fetch == {}
 
 
-FETCHED = Fetched(200, json.dumps({**ANNA, "active": True}).encode())
+FETCHED = FetchedResponse(200, json.dumps({**ANNA, "active": True}).encode())
 
 
 def test_what_was_fetched_is_written_in_place_of_its_name() -> None:
-    contents = with_fetched(read(notification(named("Patient/anna"))), {1: FETCHED})
+    contents = add_fetched(read(make_notification(make_named_entry("Patient/anna"))), {1: FETCHED})
     assert sent(contents) == [("PUT", "Patient/anna")]
     assert contents.entries[1].full_url == f"{HOME}/Patient/anna"
 
 
 @pytest.mark.parametrize("status", [404, 410])
 def test_what_is_deleted_by_now_is_told_and_not_written(status: int) -> None:
-    contents = with_fetched(read(notification(named("Patient/anna"))), {1: Fetched(status)})
+    contents = add_fetched(
+        read(make_notification(make_named_entry("Patient/anna"))), {1: FetchedResponse(status)}
+    )
     assert refused(planned(contents))[1] == ("deleted", "information")
 
 
 OTHER = [
-    Fetched(200, b'{"resourceType": "Patient", "id": "Zzyzx"}'),
-    Fetched(200, b'{"resourceType": "Group", "id": "anna"}'),
-    Fetched(200, b'{"resourceType": "Zzyzx", "id": "anna"}'),
-    Fetched(200, b'{"resourceType": "Bundle", "type": "searchset"}'),
-    Fetched(200, b"<html>Zzyzx</html>"),
-    Fetched(200, b"[" * 100_000),
-    Fetched(200),
-    Fetched(302),
-    Fetched(400),
-    Fetched(NOT_ASKED),
-    Fetched(TOO_LARGE),
+    FetchedResponse(200, b'{"resourceType": "Patient", "id": "Zzyzx"}'),
+    FetchedResponse(200, b'{"resourceType": "Group", "id": "anna"}'),
+    FetchedResponse(200, b'{"resourceType": "Zzyzx", "id": "anna"}'),
+    FetchedResponse(200, b'{"resourceType": "Bundle", "type": "searchset"}'),
+    FetchedResponse(200, b"<html>Zzyzx</html>"),
+    FetchedResponse(200, b"[" * 100_000),
+    FetchedResponse(200),
+    FetchedResponse(302),
+    FetchedResponse(400),
+    FetchedResponse(NOT_FETCHED),
+    FetchedResponse(TOO_LARGE),
 ]
 
 
 @pytest.mark.parametrize(
     "answer", OTHER, ids=lambda answer: f"{answer.status} {answer.body[:40]!r}"
 )
-def test_any_other_answer_is_refused_and_not_quoted(answer: Fetched) -> None:
-    contents = with_fetched(read(notification(named("Patient/anna"))), {1: answer})
+def test_any_other_answer_is_refused_and_not_quoted(answer: FetchedResponse) -> None:
+    contents = add_fetched(read(make_notification(make_named_entry("Patient/anna"))), {1: answer})
     found = planned(contents)
     assert refused(found)[1][1] == "error"
     assert sent(contents) == []
@@ -334,12 +336,12 @@ def status(kind: str, since: int | None, *numbers: int) -> SubscriptionStatus:
 def test_a_gap_is_what_lies_between_the_last_event_and_the_first_of_this(
     said: SubscriptionStatus, before: int, gap: tuple[int, int] | None
 ) -> None:
-    assert missed(said, before) == gap
+    assert find_gap(said, before) == gap
 
 
 def test_a_gap_is_told_in_words() -> None:
-    assert told((4, 6)) == "events 4 to 6 of the subscription were not received"
-    assert told((4, 4)) == "event 4 of the subscription was not received"
+    assert describe_gap((4, 6)) == "events 4 to 6 of the subscription were not received"
+    assert describe_gap((4, 4)) == "event 4 of the subscription was not received"
 
 
 # -- examples from elsewhere ----------------------------------------------------------------------
@@ -364,4 +366,4 @@ def test_examples_from_elsewhere_are_read(name: str, kind: str, wanted: int, ent
         pytest.skip("the folder has no notifications")
     contents = read(json.loads(found[0].read_bytes()))
     assert contents.status.type == kind
-    assert (len(contents.wanted), len(contents.entries)) == (wanted, entries)
+    assert (len(contents.urls_to_fetch), len(contents.entries)) == (wanted, entries)

@@ -18,8 +18,14 @@ from integration.fhir.entries import MAX_ISSUES, Contents, Entry
 from integration.fhir.identity import Naming
 from integration.fhir.plan import Plan, plan
 from integration.fhir.units import Lane, Limits, Unit, UnitEntry
-from tests.fhir.bundles import bundles, contents_of, deliveries, lines_of, urn
-from tests.randomness import examples
+from tests.fhir.bundles import (
+    bundles,
+    deliveries,
+    make_urn,
+    read_contents,
+    read_lines,
+)
+from tests.randomness import limit_examples
 
 NAMING = Naming("clinic", "key-1")
 SMALL = Limits(entries=5, bytes=3000)
@@ -88,20 +94,26 @@ def found(contents: Contents) -> dict[int, set[int]]:
     conditional delete or patch; before all else, what a conditional delete finds; and any delete
     before what else finds."""
     entries = [item for item in contents.entries if not item.refusal]
-    writes = [item for item in entries if item.read is None]
+    writes = [item for item in entries if item.read_path is None]
     before: dict[int, set[int]] = {item.position: set() for item in entries}
     for item in entries:
-        path = (item.read or "").split("/")
+        path = (item.read_path or "").split("/")
         for other in writes:
             alike = other.type == item.type
             named = other.id is not None and path[:2] == [other.type, other.id]
-            if item.read is not None and (len(path) == 1 or named or (alike and other.conditional)):
+            if item.read_path is not None and (
+                len(path) == 1 or named or (alike and other.is_conditional)
+            ):
                 before[item.position].add(other.position)
-            patches = other.method == "PATCH" and other.conditional
-            last = item.method == "PATCH" and item.conditional and not patches
-            first = other.method == "DELETE" and other.conditional
-            gone = other.method == "DELETE" and item.conditional
-            if item.read is None and alike and not (item.method == "DELETE" and item.conditional):
+            patches = other.method == "PATCH" and other.is_conditional
+            last = item.method == "PATCH" and item.is_conditional and not patches
+            first = other.method == "DELETE" and other.is_conditional
+            gone = other.method == "DELETE" and item.is_conditional
+            if (
+                item.read_path is None
+                and alike
+                and not (item.method == "DELETE" and item.is_conditional)
+            ):
                 before[item.position] |= {other.position} if last or first or gone else set()
     return {n: targets - {n} for n, targets in before.items()}
 
@@ -122,7 +134,7 @@ def parts(graph: dict[int, set[int]]) -> list[set[int]]:
 # -- for every delivery ---------------------------------------------------------------------------
 
 
-@examples(60)
+@limit_examples(60)
 @given(deliveries(), LIMITS)
 def test_every_entry_is_planned_once_or_refused(contents: Contents, limits: Limits) -> None:
     planned = plan(contents, NAMING, limits)
@@ -131,26 +143,28 @@ def test_every_entry_is_planned_once_or_refused(contents: Contents, limits: Limi
     assert sorted(found) == list(range(len(contents.entries)))
 
 
-@examples(60)
+@limit_examples(60)
 @given(deliveries(), LIMITS)
 def test_no_unit_is_above_the_limits(contents: Contents, limits: Limits) -> None:
     for lane in plan(contents, NAMING, limits).lanes:
         for unit in lane.units:
             same = {name: name for entry in unit.entries for name in entry.awaits}
-            request = units.request(unit, unit.entries, same)
+            request = units.build_request(unit, unit.entries, same)
             assert 0 < len(unit.entries) <= limits.entries
             assert len(request.body or b"") <= limits.bytes
 
 
-@examples(40)
+@limit_examples(40)
 @given(deliveries(), LIMITS)
 def test_the_same_contents_are_planned_the_same_again(contents: Contents, limits: Limits) -> None:
     first, second = plan(contents, NAMING, limits), plan(contents, NAMING, limits)
-    assert [units.kept(lane) for lane in first.lanes] == [units.kept(lane) for lane in second.lanes]
+    assert [units.encode_lane(lane) for lane in first.lanes] == [
+        units.encode_lane(lane) for lane in second.lanes
+    ]
     assert (first.refused, first.split) == (second.refused, second.split)
 
 
-@examples(60)
+@limit_examples(60)
 @given(deliveries(), LIMITS)
 def test_no_resource_is_in_a_unit_twice_nor_in_two_lanes(
     contents: Contents, limits: Limits
@@ -165,7 +179,7 @@ def test_no_resource_is_in_a_unit_twice_nor_in_two_lanes(
     assert all(len(numbers) == 1 for numbers in lanes.values())
 
 
-@examples(60)
+@limit_examples(60)
 @given(deliveries(), LIMITS)
 def test_a_resource_that_is_written_again_keeps_its_order(
     contents: Contents, limits: Limits
@@ -176,7 +190,7 @@ def test_a_resource_that_is_written_again_keeps_its_order(
         seen[entry.target] = entry.position
 
 
-@examples(60)
+@limit_examples(60)
 @given(deliveries(), LIMITS)
 def test_what_is_referred_to_goes_before_what_refers_to_it(
     contents: Contents, limits: Limits
@@ -191,7 +205,7 @@ def test_what_is_referred_to_goes_before_what_refers_to_it(
                 assert place[target][1] <= place[n][1]
 
 
-@examples(100)
+@limit_examples(100)
 @given(st.one_of(*map(deliveries, ("batch", "transaction"))), LIMITS)
 def test_what_finds_its_resource_by_itself_finds_what_one_server_would_let_it_find(
     contents: Contents, limits: Limits
@@ -207,13 +221,13 @@ def test_what_finds_its_resource_by_itself_finds_what_one_server_would_let_it_fi
                 assert place[earlier][1] <= place[n][1]
 
 
-@examples(60)
+@limit_examples(60)
 @given(st.one_of(*map(deliveries, ("batch", "transaction"))), LIMITS)
 def test_a_read_is_no_write_of_any_resource(contents: Contents, limits: Limits) -> None:
     for *_, entry in sent(plan(contents, NAMING, limits)):
         asked = contents.entries[entry.position]
-        assert entry.reads is (asked.read is not None)
-        if entry.reads:
+        assert entry.is_read is (asked.read_path is not None)
+        if entry.is_read:
             assert (entry.created, entry.source_version, entry.target[:9]) == (
                 False,
                 None,
@@ -223,10 +237,10 @@ def test_a_read_is_no_write_of_any_resource(contents: Contents, limits: Limits) 
 
 
 def address(entry: Entry) -> str:
-    return f"{entry.read}?{entry.query}" if entry.query else str(entry.read)
+    return f"{entry.read_path}?{entry.query}" if entry.query else str(entry.read_path)
 
 
-@examples(60)
+@limit_examples(60)
 @given(st.one_of(*map(deliveries, ("batch", "ndjson", "collection"))), LIMITS)
 def test_inside_a_batch_too_what_is_referred_to_goes_first(
     contents: Contents, limits: Limits
@@ -244,7 +258,7 @@ def test_inside_a_batch_too_what_is_referred_to_goes_first(
                     assert order[target] < order[n]
 
 
-@examples(60)
+@limit_examples(60)
 @given(deliveries(), LIMITS)
 def test_in_a_unit_deletes_go_first(contents: Contents, limits: Limits) -> None:
     for lane in plan(contents, NAMING, limits).lanes:
@@ -253,7 +267,7 @@ def test_in_a_unit_deletes_go_first(contents: Contents, limits: Limits) -> None:
             assert deletes == sorted(deletes, reverse=True)
 
 
-@examples(60)
+@limit_examples(60)
 @given(deliveries(), LIMITS)
 def test_what_awaits_an_answer_goes_after_it(contents: Contents, limits: Limits) -> None:
     planned = plan(contents, NAMING, limits)
@@ -277,7 +291,7 @@ def test_what_awaits_an_answer_goes_after_it(contents: Contents, limits: Limits)
                 assert home[name][1] < number + (unit.kind == "transaction")
 
 
-@examples(60)
+@limit_examples(60)
 @given(deliveries(), LIMITS)
 def test_every_reference_to_an_entry_says_its_target(contents: Contents, limits: Limits) -> None:
     planned = plan(contents, NAMING, limits)
@@ -292,18 +306,18 @@ def test_every_reference_to_an_entry_says_its_target(contents: Contents, limits:
                 assert new["reference"] == target[meant]
 
 
-@examples(60)
+@limit_examples(60)
 @given(deliveries(), LIMITS)
 def test_no_placeholder_of_the_sender_goes_out(contents: Contents, limits: Limits) -> None:
     for *_, entry in sent(plan(contents, NAMING, limits)):
         assert SENDERS not in bytes(entry.body).decode()
 
 
-@examples(40)
+@limit_examples(40)
 @given(bundles())
 def test_two_deliveries_with_the_same_placeholders_share_no_new_id(bundle: dict[str, Any]) -> None:
     def created(key: str) -> set[str]:
-        planned = plan(contents_of(bundle), Naming("clinic", key))
+        planned = plan(read_contents(bundle), Naming("clinic", key))
         return {
             entry.target for *_, entry in sent(planned) if "/" not in entry.target or entry.created
         }
@@ -312,19 +326,19 @@ def test_two_deliveries_with_the_same_placeholders_share_no_new_id(bundle: dict[
     assert created("key-1") == created("key-1")
 
 
-@examples(40)
+@limit_examples(40)
 @given(deliveries(), LIMITS)
 def test_a_lane_survives_being_kept(contents: Contents, limits: Limits) -> None:
     for lane in plan(contents, NAMING, limits).lanes:
-        assert units.restored(units.kept(lane)) == lane
+        assert units.decode_lane(units.encode_lane(lane)) == lane
 
 
-@examples(40)
+@limit_examples(40)
 @given(bundles(paddings=(0, 3000)))
 def test_an_entry_above_the_limit_is_refused_alone_in_a_batch_and_with_all_in_a_transaction(
     bundle: dict[str, Any],
 ) -> None:
-    planned = plan(contents_of(bundle), NAMING, SMALL)
+    planned = plan(read_contents(bundle), NAMING, SMALL)
     large = {n for n, item in enumerate(bundle["entry"]) if len(json.dumps(item)) > 3000}
     refused = {entry.position: issue for entry, issue in planned.refused}
     assert large == {n for n, issue in refused.items() if issue.code == "too-costly"}
@@ -339,7 +353,7 @@ def test_an_entry_above_the_limit_is_refused_alone_in_a_batch_and_with_all_in_a_
 # -- transactions ---------------------------------------------------------------------------------
 
 
-@examples(40)
+@limit_examples(40)
 @given(deliveries("transaction"))
 def test_a_transaction_within_the_limits_stays_one(contents: Contents) -> None:
     planned = plan(contents, NAMING)
@@ -350,7 +364,7 @@ def test_a_transaction_within_the_limits_stays_one(contents: Contents) -> None:
     assert all(inside.issuperset(entry.awaits) for entry in unit.entries)
 
 
-@examples(60)
+@limit_examples(60)
 @given(deliveries("transaction"), LIMITS)
 def test_a_transaction_is_split_exactly_when_it_needs_more_than_one_unit(
     contents: Contents, limits: Limits
@@ -359,7 +373,7 @@ def test_a_transaction_is_split_exactly_when_it_needs_more_than_one_unit(
     assert planned.split is (sum(len(lane.units) for lane in planned.lanes) > 1)
 
 
-@examples(60)
+@limit_examples(60)
 @given(deliveries("transaction"), LIMITS)
 def test_a_part_of_a_transaction_that_fits_stays_whole(contents: Contents, limits: Limits) -> None:
     planned = plan(contents, NAMING, limits)
@@ -371,7 +385,7 @@ def test_a_part_of_a_transaction_that_fits_stays_whole(contents: Contents, limit
             assert len({place[n] for n in part}) == 1
 
 
-@examples(60)
+@limit_examples(60)
 @given(deliveries("transaction"), LIMITS)
 def test_a_part_of_a_transaction_is_never_spread_over_lanes(
     contents: Contents, limits: Limits
@@ -381,7 +395,7 @@ def test_a_part_of_a_transaction_is_never_spread_over_lanes(
         assert len({place[n][0] for n in part}) == 1
 
 
-@examples(60)
+@limit_examples(60)
 @given(deliveries("transaction"), LIMITS)
 def test_a_lane_of_a_transaction_deletes_before_it_writes(
     contents: Contents, limits: Limits
@@ -392,7 +406,7 @@ def test_a_lane_of_a_transaction_deletes_before_it_writes(
         assert {unit.kind for unit in lane.units} == {"transaction"}
 
 
-@examples(40)
+@limit_examples(40)
 @given(deliveries("transaction"), LIMITS)
 def test_a_circle_that_fits_into_a_unit_is_not_torn(contents: Contents, limits: Limits) -> None:
     planned = plan(contents, NAMING, limits)
@@ -405,7 +419,7 @@ def test_a_circle_that_fits_into_a_unit_is_not_torn(contents: Contents, limits: 
             assert len({place[m] for m in knot}) == 1
 
 
-@examples(40)
+@limit_examples(40)
 @given(deliveries("transaction"), st.sampled_from([1, 3, 500]))
 def test_an_over_limit_transaction_is_refused_where_splitting_is_not_wanted(
     contents: Contents, entries: int
@@ -425,7 +439,7 @@ def test_an_over_limit_transaction_is_refused_where_splitting_is_not_wanted(
 # -- batches and NDJSON ---------------------------------------------------------------------------
 
 
-@examples(40)
+@limit_examples(40)
 @given(st.one_of(*map(deliveries, ("batch", "ndjson", "collection"))), LIMITS)
 def test_what_is_no_transaction_never_becomes_one(contents: Contents, limits: Limits) -> None:
     planned = plan(contents, NAMING, limits)
@@ -437,14 +451,14 @@ def test_what_is_no_transaction_never_becomes_one(contents: Contents, limits: Li
 
 
 def bundle_of(*entries: dict[str, Any], kind: str = "batch") -> Contents:
-    return contents_of({"resourceType": "Bundle", "type": kind, "entry": list(entries)})
+    return read_contents({"resourceType": "Bundle", "type": kind, "entry": list(entries)})
 
 
 def create(number: int, *links: str, **request: Any) -> dict[str, Any]:
     refers = [{"reference": link} for link in links]
     resource = {"resourceType": "Patient", "refers": refers}
     asked = {"method": "POST", "url": "Patient", **request}
-    return {"fullUrl": urn(number), "resource": resource, "request": asked}
+    return {"fullUrl": make_urn(number), "resource": resource, "request": asked}
 
 
 def only(contents: Contents) -> dict[str, Any]:
@@ -500,7 +514,7 @@ def test_a_delete_of_one_resource_names_that_resource() -> None:
 
 @pytest.mark.parametrize("kind", ["batch", "transaction"])
 def test_a_link_to_no_entry_of_the_bundle_is_refused(kind: str) -> None:
-    planned = plan(bundle_of(create(0), create(1, urn(9)), kind=kind), NAMING)
+    planned = plan(bundle_of(create(0), create(1, make_urn(9)), kind=kind), NAMING)
     issues = {entry.position: issue for entry, issue in planned.refused}
     assert issues[1].code == "not-found"
     assert issues[1].expression == "Bundle.entry[1]"
@@ -508,7 +522,7 @@ def test_a_link_to_no_entry_of_the_bundle_is_refused(kind: str) -> None:
 
 
 def test_one_refused_entry_refuses_its_whole_transaction_and_says_so() -> None:
-    bad = bundle_of(*[create(n) for n in range(30)], create(30, urn(99)), kind="transaction")
+    bad = bundle_of(*[create(n) for n in range(30)], create(30, make_urn(99)), kind="transaction")
     planned = plan(bad, NAMING)
     assert planned.lanes == ()
     codes = [issue.code for _, issue in planned.refused]
@@ -516,7 +530,7 @@ def test_one_refused_entry_refuses_its_whole_transaction_and_says_so() -> None:
 
 
 def test_the_reasons_of_a_refused_transaction_are_bounded() -> None:
-    bad = bundle_of(*[create(n, urn(999)) for n in range(50)], kind="transaction")
+    bad = bundle_of(*[create(n, make_urn(999)) for n in range(50)], kind="transaction")
     codes = [issue.code for _, issue in plan(bad, NAMING).refused]
     assert codes.count("not-found") == MAX_ISSUES
     assert len(codes) == 50
@@ -524,7 +538,7 @@ def test_the_reasons_of_a_refused_transaction_are_bounded() -> None:
 
 def test_a_link_that_is_no_reference_cannot_point_at_a_conditional_entry() -> None:
     conditional = create(0, ifNoneExist="identifier=1")
-    photo = {**create(1), "resource": {"resourceType": "Patient", "photo": [{"url": urn(0)}]}}
+    photo = {**create(1), "resource": {"resourceType": "Patient", "photo": [{"url": make_urn(0)}]}}
     planned = plan(bundle_of(conditional, photo), NAMING)
     assert [(entry.position, issue.code) for entry, issue in planned.refused] == [
         (1, "not-supported")
@@ -533,7 +547,10 @@ def test_a_link_that_is_no_reference_cannot_point_at_a_conditional_entry() -> No
 
 @pytest.mark.parametrize(
     "condition",
-    [{"ifNoneExist": f"subject={urn(0)}"}, {"method": "PUT", "url": f"Patient?subject={urn(0)}"}],
+    [
+        {"ifNoneExist": f"subject={make_urn(0)}"},
+        {"method": "PUT", "url": f"Patient?subject={make_urn(0)}"},
+    ],
 )
 def test_a_placeholder_in_a_condition_follows_its_entry(condition: dict[str, Any]) -> None:
     planned = plan(bundle_of(create(0), create(1, **condition)), NAMING)
@@ -546,14 +563,15 @@ def test_a_placeholder_in_a_condition_follows_its_entry(condition: dict[str, Any
 
 def test_a_batch_sends_a_conditional_entry_before_what_it_refers_to_in_a_circle() -> None:
     # The first awaits the answer to the second; the second knows the address of the first.
-    both = bundle_of(create(0, urn(1)), create(1, urn(0), ifNoneExist="identifier=1"))
+    both = bundle_of(create(0, make_urn(1)), create(1, make_urn(0), ifNoneExist="identifier=1"))
     (lane,) = plan(both, NAMING).lanes
     assert [[entry.position for entry in unit.entries] for unit in lane.units] == [[1], [0]]
 
 
 def test_two_entries_that_await_each_other_are_refused_with_that_reason() -> None:
     both = bundle_of(
-        create(0, urn(1), ifNoneExist="identifier=1"), create(1, urn(0), ifNoneExist="identifier=2")
+        create(0, make_urn(1), ifNoneExist="identifier=1"),
+        create(1, make_urn(0), ifNoneExist="identifier=2"),
     )
     planned = plan(both, NAMING)
     assert planned.lanes == ()
@@ -562,8 +580,8 @@ def test_two_entries_that_await_each_other_are_refused_with_that_reason() -> Non
 
 def test_a_transaction_resolves_entries_that_await_each_other_while_one_unit_holds_them() -> None:
     both = bundle_of(
-        create(0, urn(1), ifNoneExist="identifier=1"),
-        create(1, urn(0), ifNoneExist="identifier=2"),
+        create(0, make_urn(1), ifNoneExist="identifier=1"),
+        create(1, make_urn(0), ifNoneExist="identifier=2"),
         create(2),
         kind="transaction",
     )
@@ -575,8 +593,10 @@ def test_a_transaction_resolves_entries_that_await_each_other_while_one_unit_hol
 
 def test_a_circle_too_large_for_a_unit_is_cut_so_that_answers_come_in_time() -> None:
     # The first awaits the answer to the last; the others only refer to the one before.
-    circle = [create(0, urn(3)), create(1, urn(0)), create(2, urn(1))]
-    contents = bundle_of(*circle, create(3, urn(2), ifNoneExist="identifier=1"), kind="transaction")
+    circle = [create(0, make_urn(3)), create(1, make_urn(0)), create(2, make_urn(1))]
+    contents = bundle_of(
+        *circle, create(3, make_urn(2), ifNoneExist="identifier=1"), kind="transaction"
+    )
     (lane,) = plan(contents, NAMING, Limits(entries=2)).lanes
     unit_of = {e.position: n for n, unit in enumerate(lane.units) for e in unit.entries}
     assert len(lane.units) == 2
@@ -596,13 +616,13 @@ def test_a_transaction_of_exactly_the_limit_is_not_split() -> None:
 @pytest.mark.parametrize("digits", ["1.10", "0.00", "100.000", "1.0", "12345678901234567.890"])
 def test_a_decimal_keeps_its_digits_from_the_door_to_the_server(digits: str) -> None:
     line = f'{{"resourceType":"Observation","valueQuantity":{{"value":{digits}}}}}'
-    ((*_, unit, entry),) = sent(plan(lines_of(line.encode()), NAMING))
-    request = units.request(unit, [entry], {})
+    ((*_, unit, entry),) = sent(plan(read_lines(line.encode()), NAMING))
+    request = units.build_request(unit, [entry], {})
     assert f'"value":{digits}}}'.encode() in (request.body or b"")
 
 
 def test_a_delivery_of_one_resource_is_a_batch_of_one() -> None:
-    contents = contents_of({"resourceType": "Patient", "id": "1"})
+    contents = read_contents({"resourceType": "Patient", "id": "1"})
     (lane,) = plan(contents, NAMING).lanes
     assert lane == Lane(lane.units)
     assert [(unit.kind, len(unit.entries)) for unit in lane.units] == [("batch", 1)]
@@ -610,7 +630,7 @@ def test_a_delivery_of_one_resource_is_a_batch_of_one() -> None:
 
 def test_bad_lines_are_refused_and_the_others_go() -> None:
     good = b'{"resourceType":"Patient","id":"1"}'
-    planned = plan(lines_of(good + b"\nno JSON"), NAMING)
+    planned = plan(read_lines(good + b"\nno JSON"), NAMING)
     assert [entry.position for *_, entry in sent(planned)] == [0]
     assert [entry.where for entry, _ in planned.refused] == ["line 2"]
 

@@ -10,7 +10,7 @@ import pytest
 
 from integration.core import decimal_json
 from integration.core.model import EntryResult
-from integration.fhir.previous_attempt import Asked, matches, proven
+from integration.fhir.previous_attempt import UnconfirmedEntry, find_settled, list_matches
 from integration.fhir.units import UnitEntry
 
 TRIED = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()
@@ -24,11 +24,11 @@ def asked(
     resource: dict[str, Any] | None = None,
     *,
     created: bool = False,
-) -> Asked:
+) -> UnconfirmedEntry:
     raw = decimal_json.Raw(b"{}")
     where, name = f"Bundle.entry[{position}]", f"Patient/{position}"
     entry = UnitEntry(position, where, name, None, method, created, (), raw)
-    return Asked(entry, name, TRIED, resource)
+    return UnconfirmedEntry(entry, name, TRIED, resource)
 
 
 CREATED, UPDATED, DELETED = asked(0, created=True), asked(1, "PUT", OURS), asked(2, "DELETE")
@@ -46,13 +46,13 @@ def there(updated: str, **elements: Any) -> dict[str, Any]:
 
 
 def inquired(
-    *pairs: tuple[Asked, Any], whole: bool = False, repeat: bool = False
+    *pairs: tuple[UnconfirmedEntry, Any], whole: bool = False, repeat: bool = False
 ) -> dict[int, EntryResult] | None:
     ones, answers = [one for one, _ in pairs], [answer for _, answer in pairs]
-    return proven(ones, answers, atomic=whole, repeat=repeat)
+    return find_settled(ones, answers, atomic=whole, repeat=repeat)
 
 
-def only(one: Asked, answer: Any) -> EntryResult | None:
+def only(one: UnconfirmedEntry, answer: Any) -> EntryResult | None:
     found = inquired((one, answer))
     assert found is not None
     return found.get(one.entry.position)
@@ -65,7 +65,7 @@ def only(one: Asked, answer: Any) -> EntryResult | None:
 def test_a_create_that_was_there_once_is_done(status: str) -> None:
     found = only(CREATED, said(status))
     assert found is not None
-    assert (found.written, found.location) == (True, "Patient/0")
+    assert (found.is_written, found.location) == (True, "Patient/0")
 
 
 def test_a_create_that_is_not_there_is_to_be_sent() -> None:
@@ -87,7 +87,7 @@ def test_an_older_state_is_to_be_overwritten() -> None:
 def test_a_newer_state_or_one_of_unknown_age_is_left_alone(updated: str) -> None:
     found = only(UPDATED, there(updated, active=False))
     assert found is not None
-    assert (found.status, found.superseded, found.written) == (409, True, False)
+    assert (found.status, found.superseded, found.is_written) == (409, True, False)
 
 
 @pytest.mark.parametrize("status", ["404", "410"])
@@ -113,7 +113,7 @@ def test_a_patch_is_sent_again_only_where_nothing_has_changed_since() -> None:
     assert only(PATCHED, there(BEFORE)) is None
     unclear = only(PATCHED, there(AFTER))
     assert unclear is not None
-    assert unclear.written
+    assert unclear.is_written
     assert unclear.issues is not None
     assert unclear.issues[0]["severity"] == "warning"
 
@@ -205,22 +205,22 @@ def test_a_search_tells_what_it_found_and_not_what_it_includes() -> None:
         {"resource": {"resourceType": "OperationOutcome"}, "search": {"mode": "outcome"}},
     ]
     answer = said("200", {"resourceType": "Bundle", "entry": entries})
-    assert matches("Patient?identifier=x", answer) == ["Patient/a"]
+    assert list_matches("Patient?identifier=x", answer) == ["Patient/a"]
 
 
 def test_a_search_without_a_match_found_nothing() -> None:
-    assert matches("Patient?x=y", said("200", {"resourceType": "Bundle"})) == []
+    assert list_matches("Patient?x=y", said("200", {"resourceType": "Bundle"})) == []
 
 
 def test_a_search_that_the_server_refuses_is_refused_again_with_the_write() -> None:
-    assert matches("Patient?x=y", said("400")) == []
+    assert list_matches("Patient?x=y", said("400")) == []
 
 
 @pytest.mark.parametrize("status", ["401", "403", "408", "409", "429", "500", "", None])
 def test_a_search_that_failed_found_neither_something_nor_nothing(status: Any) -> None:
-    assert matches("Patient?x=y", said(status)) is None
+    assert list_matches("Patient?x=y", said(status)) is None
 
 
 def test_an_answer_without_a_bundle_is_none() -> None:
-    assert matches("Patient?x=y", said("200")) is None
-    assert matches("Patient?x=y", said("200", {"entry": "?"})) is None
+    assert list_matches("Patient?x=y", said("200")) is None
+    assert list_matches("Patient?x=y", said("200", {"entry": "?"})) is None

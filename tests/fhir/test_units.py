@@ -9,8 +9,16 @@ import pytest
 
 from integration.core import decimal_json
 from integration.core.model import Request
-from integration.fhir.units import Lane, Unit, UnitEntry, kept, reads, request, restored
-from tests.fhir.bundles import urn
+from integration.fhir.units import (
+    Lane,
+    Unit,
+    UnitEntry,
+    build_reads,
+    build_request,
+    decode_lane,
+    encode_lane,
+)
+from tests.fhir.bundles import make_urn
 
 
 def entry(position: int, body: dict[str, Any], awaits: tuple[str, ...] = ()) -> UnitEntry:
@@ -22,7 +30,9 @@ def entry(position: int, body: dict[str, Any], awaits: tuple[str, ...] = ()) -> 
 
 FIRST = entry(0, {"resource": {"id": "0"}, "request": {"method": "PUT", "url": "Patient/0"}})
 SECOND = entry(
-    1, {"resource": {"a": {"reference": urn(5)}, "b": [urn(5), urn(6)]}}, (urn(5), urn(6))
+    1,
+    {"resource": {"a": {"reference": make_urn(5)}, "b": [make_urn(5), make_urn(6)]}},
+    (make_urn(5), make_urn(6)),
 )
 UNIT = Unit("transaction", (FIRST, SECOND))
 
@@ -35,7 +45,7 @@ def sent(found: Request) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", ["batch", "transaction"])
 def test_a_unit_is_a_bundle_of_its_kind(kind: str) -> None:
-    found = request(Unit(kind, (FIRST,)), [FIRST], {})
+    found = build_request(Unit(kind, (FIRST,)), [FIRST], {})
     assert (found.method, found.path) == ("POST", "")
     assert sent(found) == {
         "resourceType": "Bundle",
@@ -45,14 +55,14 @@ def test_a_unit_is_a_bundle_of_its_kind(kind: str) -> None:
 
 
 def test_a_request_always_says_how_it_is_to_be_processed() -> None:
-    headers = request(UNIT, [FIRST], {}).headers
+    headers = build_request(UNIT, [FIRST], {}).headers
     assert headers["x-bundle-processing-logic"] == "sequential"
     assert headers["content-type"] == headers["accept"] == "application/fhir+json"
 
 
 def test_answers_take_the_place_of_placeholders_wherever_they_stand() -> None:
-    answers = {urn(5): "Patient/five", urn(6): "Group/six", urn(7): "Group/unasked"}
-    (found,) = sent(request(UNIT, [SECOND], answers))["entry"]
+    answers = {make_urn(5): "Patient/five", make_urn(6): "Group/six", make_urn(7): "Group/unasked"}
+    (found,) = sent(build_request(UNIT, [SECOND], answers))["entry"]
     assert found["resource"] == {
         "a": {"reference": "Patient/five"},
         "b": ["Patient/five", "Group/six"],
@@ -60,18 +70,18 @@ def test_answers_take_the_place_of_placeholders_wherever_they_stand() -> None:
 
 
 def test_only_the_entries_that_are_left_are_sent() -> None:
-    answers = {urn(5): "Patient/5", urn(6): "Patient/6"}
-    assert len(sent(request(UNIT, [SECOND], answers))["entry"]) == 1
-    assert len(sent(request(UNIT, [FIRST, SECOND], answers))["entry"]) == 2
+    answers = {make_urn(5): "Patient/5", make_urn(6): "Patient/6"}
+    assert len(sent(build_request(UNIT, [SECOND], answers))["entry"]) == 1
+    assert len(sent(build_request(UNIT, [FIRST, SECOND], answers))["entry"]) == 2
 
 
 def test_a_missing_answer_is_never_sent_as_a_placeholder() -> None:
     with pytest.raises(KeyError):
-        request(UNIT, [SECOND], {urn(5): "Patient/5"})
+        build_request(UNIT, [SECOND], {make_urn(5): "Patient/5"})
 
 
 def test_reads_are_a_batch_that_writes_nothing() -> None:
-    found = reads(["Patient/0", "Patient/1"])
+    found = build_reads(["Patient/0", "Patient/1"])
     assert sent(found) == {
         "resourceType": "Bundle",
         "type": "batch",
@@ -84,12 +94,14 @@ def test_reads_are_a_batch_that_writes_nothing() -> None:
 
 def test_a_lane_is_kept_and_restored_to_the_byte() -> None:
     raw = decimal_json.Raw(b'{"resource":{"value":1.10,"text":"\xc3\xbc"}}')
-    odd = UnitEntry(7, "Bundle.entry[7]", "Patient/7", urn(7), "DELETE", False, (urn(5),), raw)
+    odd = UnitEntry(
+        7, "Bundle.entry[7]", "Patient/7", make_urn(7), "DELETE", False, (make_urn(5),), raw
+    )
     lane = Lane((UNIT, Unit("batch", (odd,))))
-    again = restored(kept(lane))
-    assert kept(again) == kept(lane)
+    again = decode_lane(encode_lane(lane))
+    assert encode_lane(again) == encode_lane(lane)
     assert bytes(again.units[1].entries[0].body) == bytes(raw)
-    assert again.units[1].entries[0].awaits == (urn(5),)
+    assert again.units[1].entries[0].awaits == (make_urn(5),)
 
 
 def test_a_lane_knows_its_entries() -> None:

@@ -11,9 +11,9 @@ from dataclasses import replace
 import pytest
 
 from fuzz import trial
-from fuzz.cases import Case, case
-from fuzz.growth import SHAPES, growths
-from fuzz.trial import BROKEN, PLANNED, REJECTED, tried
+from fuzz.cases import Case, make_case
+from fuzz.growth import SHAPES, measure_growths
+from fuzz.trial import BROKEN, PLANNED, REJECTED, try_case
 from fuzz.values import MARKER
 from integration.core.errors import Issue, Rejected
 from integration.fhir.plan import Plan
@@ -25,32 +25,32 @@ CASES = 2000 * FACTOR
 
 def sound() -> Case:
     """The first that is planned."""
-    return next(made for made in map(each, range(CASES)) if tried(made).end == PLANNED)
+    return next(made for made in map(each, range(CASES)) if try_case(made).outcome == PLANNED)
 
 
 def each(number: int) -> Case:
-    return case(make_seed("tests"), number)
+    return make_case(make_seed("tests"), number)
 
 
 @pytest.mark.seeded
 def test_every_delivery_is_refused_or_planned() -> None:
-    verdicts = [tried(each(number)) for number in range(CASES)]
-    assert [verdict for verdict in verdicts if verdict.end == BROKEN] == []
+    verdicts = [try_case(each(number)) for number in range(CASES)]
+    assert [verdict for verdict in verdicts if verdict.outcome == BROKEN] == []
     # Both are worth a test only if both happen often.
     for end in (REJECTED, PLANNED):
-        assert sum(verdict.end == end for verdict in verdicts) > CASES / 5
+        assert sum(verdict.outcome == end for verdict in verdicts) > CASES / 5
 
 
 @pytest.mark.slow
 def test_every_shape_that_could_grow_is_refused_or_planned() -> None:
-    assert [(growth.name, growth.broken) for growth in growths([30]) if growth.broken] == []
+    assert [(growth.name, growth.broken) for growth in measure_growths([30]) if growth.broken] == []
     assert len(SHAPES) > 20
 
 
 def test_the_same_number_is_the_same_case_and_another_another() -> None:
     assert [each(number) for number in range(20)] == [each(number) for number in range(20)]
-    assert each(1).ask != each(2).ask
-    assert each(1).ask != case("other", 1).ask
+    assert each(1).request != each(2).request
+    assert each(1).request != make_case("other", 1).request
 
 
 def test_an_exception_that_is_no_refusal_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,13 +59,13 @@ def test_an_exception_that_is_no_refusal_is_found(monkeypatch: pytest.MonkeyPatc
 
     made = sound()
     monkeypatch.setattr(trial, "plan", broken)
-    assert tried(made).end == BROKEN
+    assert try_case(made).outcome == BROKEN
 
 
 def test_a_lost_entry_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     made = sound()
     monkeypatch.setattr(trial, "plan", lambda *_: Plan(()))
-    assert "an entry is lost" in tried(made).why
+    assert "an entry is lost" in try_case(made).why
 
 
 def test_a_value_in_an_issue_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +74,7 @@ def test_a_value_in_an_issue_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
     made = sound()
     monkeypatch.setattr(accept, "parse_contents", telling)
-    assert "quotes a value" in tried(made).why
+    assert "quotes a value" in try_case(made).why
 
 
 def test_a_value_in_the_log_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +84,7 @@ def test_a_value_in_the_log_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
     made = sound()
     monkeypatch.setattr(accept, "parse_contents", logging_it)
-    assert "the log quotes a value" in tried(made).why
+    assert "the log quotes a value" in try_case(made).why
 
 
 def test_a_refusal_that_blames_the_relay_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,4 +93,4 @@ def test_a_refusal_that_blames_the_relay_is_found(monkeypatch: pytest.MonkeyPatc
 
     made = replace(sound(), number=1)
     monkeypatch.setattr(accept, "parse_contents", blaming)
-    assert "a refusal is no 4xx" in tried(made).why
+    assert "a refusal is no 4xx" in try_case(made).why

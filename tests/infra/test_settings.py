@@ -73,21 +73,21 @@ def test_the_deployment_sets_every_setting_and_nothing_else() -> None:
 
 def test_the_app_reads_every_setting_of_the_deployment() -> None:
     env = Recording(REQUIRED)
-    settings.from_env(env)
-    settings.telemetry_destination(env)
-    settings.housekeeping_schedule(env)
-    settings.events_queue(env)
+    settings.read_settings(env)
+    settings.get_telemetry_destination(env)
+    settings.get_housekeeping_schedule(env)
+    settings.get_events_queue_binding(env)
     assert (DEFAULTS.keys() | DECIDED.keys()) - BY_IDENTITY <= set(env.asked)
 
 
 def test_the_deployment_states_the_defaults_of_the_app() -> None:
-    assert settings.from_env({**DEFAULTS, **REQUIRED}) == settings.from_env(REQUIRED)
+    assert settings.read_settings({**DEFAULTS, **REQUIRED}) == settings.read_settings(REQUIRED)
 
 
 def test_the_app_works_by_identity_with_what_the_deployment_decides() -> None:
     text = {name: said(value) for name, value in DECIDED.items()}
     text |= {"FHIR_URL": REQUIRED["FHIR_URL"], "DATAVERSE_URL": REQUIRED["DATAVERSE_URL"]}
-    read = settings.from_env({**DEFAULTS, **text})
+    read = settings.read_settings({**DEFAULTS, **text})
     assert read.storage.connection is None
     assert read.client_id == "identity.properties.clientId"
 
@@ -128,7 +128,7 @@ def test_every_container_queue_and_table_is_there_before_the_app_is() -> None:
     queues = [name for one in own for name in (one, f"{one}-poison")]
     events = ["eventsQueue", "${eventsQueue}-poison"]
     assert variable("modules/storage", "queues") == [*queues, *events]
-    assert said(variable("main", "eventsQueue")) == settings.events_queue({})
+    assert said(variable("main", "eventsQueue")) == settings.get_events_queue_binding({})
 
 
 def test_events_go_to_the_queue_of_the_app_and_wait_there_without_an_end() -> None:

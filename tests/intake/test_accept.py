@@ -39,11 +39,11 @@ class Fragile(MemoryJournal):
 
     breaks_at = ""
 
-    async def keep(self, *args: Any) -> None:
-        if self.breaks_at == "keep":
+    async def add_delivery(self, *args: Any) -> None:
+        if self.breaks_at == "add_delivery":
             self.breaks_at = ""
             raise Unavailable("storage", "ServiceRequestError")
-        await super().keep(*args)
+        await super().add_delivery(*args)
 
 
 async def refusal(route: Route, body: Any, **asked: Any) -> Rejected:
@@ -52,7 +52,7 @@ async def refusal(route: Route, body: Any, **asked: Any) -> Rejected:
         await route.ask(body, **asked)
     assert route.outbox.sent == []
     assert route.journal.deliveries == {}
-    assert route.journal.bodies == {}
+    assert route.journal.payloads == {}
     return caught.value
 
 
@@ -62,7 +62,7 @@ async def refusal(route: Route, body: Any, **asked: Any) -> Rejected:
 async def test_a_delivery_is_kept_byte_for_byte_and_queued_before_the_answer(route: Route) -> None:
     body = b' {"resourceType" : "Patient", "multipleBirthInteger": 1.10 } \n'
     accepted = await route.ask(body)
-    assert (await route.journal.kept(accepted.delivery)).body == body
+    assert (await route.journal.get_payload(accepted.delivery)).body == body
     assert route.outbox.sent == [(RELAY_QUEUE, WorkItem(accepted.delivery), 0)]
     known = await route.known(accepted.delivery)
     assert (known.status, known.kind, known.entries, known.bytes, known.accepted) == (
@@ -84,7 +84,7 @@ async def test_address_and_conditions_are_kept_beside_the_bytes(route: Route) ->
     headers = {"if-match": 'W/"3"', "if-none-exist": "identifier=a|b"}
     asked = {"method": "PUT", "type": "Patient", "id": "p1"}
     delivery = await route.deliver(patient(id="p1"), headers=headers, **asked)
-    received = (await route.journal.kept(delivery)).received
+    received = (await route.journal.get_payload(delivery)).request
     assert (received.method, received.type, received.id) == ("PUT", "Patient", "p1")
     assert (received.if_match, received.if_none_exist) == ('W/"3"', "identifier=a|b")
 
@@ -146,7 +146,7 @@ async def test_a_full_queue_is_told_to_the_sender_and_a_repeat_works(route: Rout
 
 async def test_bytes_that_cannot_be_kept_are_never_queued_and_a_repeat_works(route: Route) -> None:
     route.journal = Fragile()
-    route.journal.breaks_at = "keep"
+    route.journal.breaks_at = "add_delivery"
     with pytest.raises(Unavailable):
         await route.ask(patient())
     assert route.queued() == []
@@ -177,7 +177,7 @@ async def test_a_key_whose_delivery_was_not_carried_yet_is_queued_again(route: R
 
 async def test_a_try_that_broke_off_after_taking_its_key_is_taken_over(route: Route) -> None:
     route.journal = Fragile()
-    route.journal.breaks_at = "keep"
+    route.journal.breaks_at = "add_delivery"
     headers = {"idempotency-key": "k1"}
     with pytest.raises(Unavailable):
         await route.ask(patient(), headers=headers)
@@ -252,14 +252,14 @@ async def test_without_the_setting_a_sender_cannot_name_itself(route: Route) -> 
 async def test_gzip_is_undone_before_keeping(route: Route) -> None:
     body = json.dumps(patient()).encode()
     delivery = await route.deliver(gzip.compress(body), headers=GZIP)
-    assert (await route.journal.kept(delivery)).body == body
+    assert (await route.journal.get_payload(delivery)).body == body
 
 
 async def test_gzip_of_several_members_is_one_body(route: Route) -> None:
     body = json.dumps(patient()).encode()
     members = b"".join(gzip.compress(body[n : n + 20]) for n in range(0, len(body), 20))
     delivery = await route.deliver(members, headers=GZIP)
-    assert (await route.journal.kept(delivery)).body == body
+    assert (await route.journal.get_payload(delivery)).body == body
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ async def test_a_patch_is_taken_in_either_form(route: Route) -> None:
     asked = {"type": "Patient", "id": "p1", "method": "PATCH"}
     json_patch = {"content-type": "application/json-patch+json"}
     accepted = await route.ask(json.dumps([operation]).encode(), headers=json_patch, **asked)
-    kept = await route.journal.kept(accepted.delivery)
+    kept = await route.journal.get_payload(accepted.delivery)
     assert (kept.received.method, kept.received.format) == ("PATCH", "json-patch")
     fhirpath = {"resourceType": "Parameters", "parameter": [{"name": "operation"}]}
     accepted = await route.ask(fhirpath, **asked)
@@ -444,5 +444,5 @@ async def test_claim_row_and_log_hold_no_patient_data(
     assert "delivery.accepted" in caplog.messages
     assert MARKER not in told_by(caplog.records)
     # The bytes and their conditions are where they belong, so the search above can find it.
-    assert MARKER in repr(await route.journal.kept(delivery))
+    assert MARKER in repr(await route.journal.get_payload(delivery))
     assert MARKER in repr(replace(await route.known(delivery), reason=MARKER))

@@ -131,7 +131,7 @@ async def test_the_ids_of_a_dry_run_are_those_of_the_delivery(
     route.settings = {"sender_header": "X-Sender"}
     body = connected("Ids", 4)
     plan = await told(route, body, headers=headers)
-    assert (route.journal.deliveries, route.journal.keys, route.journal.bodies) == ({}, {}, {})
+    assert (route.journal.deliveries, route.journal.keys, route.journal.payloads) == ({}, {}, {})
 
     await route.carry(await route.deliver(body, headers=headers))
 

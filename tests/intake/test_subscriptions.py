@@ -16,18 +16,27 @@ from integration.journal.store import MemoryJournal
 from integration.queues.names import RELAY_QUEUE
 from tests.builders import MARKER, bundle, entry, patient
 from tests.conftest import Route, told_by
-from tests.fhir.notices import HOME, SUBSCRIPTION, VERSIONS, brought, named, notification
+from tests.fhir.notices import (
+    HOME,
+    SUBSCRIPTION,
+    VERSIONS,
+    make_full_entry,
+    make_named_entry,
+    make_notification,
+)
 
 ANNA = patient(id="anna")
 
 
 def event(*numbers: int, **more: Any) -> dict[str, Any]:
     """A notification of these events, with a resource."""
-    return notification(brought(ANNA), events=tuple((n, None) for n in numbers), **more)
+    return make_notification(
+        make_full_entry(ANNA), events=tuple((n, None) for n in numbers), **more
+    )
 
 
 def beat(count: int, **more: Any) -> dict[str, Any]:
-    return notification(kind="heartbeat", since=count, **more)
+    return make_notification(kind="heartbeat", since=count, **more)
 
 
 async def gap(route: Route, made: dict[str, Any], **asked: Any) -> str | None:
@@ -53,15 +62,15 @@ async def test_a_notification_without_resources_is_answered_and_not_queued(
     route: Route, kind: str, version: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    answer = await route.ask(notification(kind=kind, version=version))
+    answer = await route.ask(make_notification(kind=kind, version=version))
     assert answer == Acknowledged(kind)
-    assert (route.outbox.sent, route.journal.deliveries, route.journal.bodies) == ([], {}, {})
+    assert (route.outbox.sent, route.journal.deliveries, route.journal.payloads) == ([], {}, {})
     event = "notification.empty" if kind == "event-notification" else f"notification.{kind}"
     assert [record.message for record in caplog.records] == [event]
 
 
 async def test_a_handshake_leaves_no_trace(route: Route) -> None:
-    await route.ask(notification(kind="handshake", since=7))
+    await route.ask(make_notification(kind="handshake", since=7))
     assert route.journal.events == {}
 
 
@@ -71,13 +80,13 @@ async def test_a_handshake_needs_no_storage(route: Route, monkeypatch: pytest.Mo
 
     for name in ("newest_event", "note_event", "claim_key", "keep"):
         monkeypatch.setattr(MemoryJournal, name, away)
-    assert await route.ask(notification(kind="handshake")) == Acknowledged("handshake")
+    assert await route.ask(make_notification(kind="handshake")) == Acknowledged("handshake")
 
 
 @pytest.mark.parametrize("kind", ["query-status", "query-event"])
 async def test_the_answer_to_a_query_is_refused(route: Route, kind: str) -> None:
     with pytest.raises(Rejected) as caught:
-        await route.ask(notification(brought(ANNA), kind=kind))
+        await route.ask(make_notification(make_full_entry(ANNA), kind=kind))
     assert caught.value.status == 422
     assert route.outbox.sent == []
 
@@ -106,7 +115,9 @@ async def test_it_is_written_and_the_status_is_not(route: Route, version: str) -
 async def test_the_sender_is_told_what_is_left_out_but_not_yet_what_may_be_fetched(
     route: Route,
 ) -> None:
-    accepted = await route.ask(notification(named("Patient/bert"), brought(ANNA)))
+    accepted = await route.ask(
+        make_notification(make_named_entry("Patient/bert"), make_full_entry(ANNA))
+    )
     assert [issue.expression for issue in accepted.refused] == ["Bundle.entry[0]"]
 
 
@@ -158,7 +169,7 @@ async def test_an_event_without_content_counts(
     route: Route, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in (1, 2, 4):
-        await route.ask(notification(events=((number, None),)))
+        await route.ask(make_notification(events=((number, None),)))
     assert warnings(caplog) == [1]
 
 
@@ -205,7 +216,7 @@ async def test_nothing_of_a_notification_is_in_a_log(
     subscription = f"{HOME}/Subscription/{MARKER}"
     await route.ask(event(3, subscription=subscription))
     await route.ask(beat(9, subscription=subscription))
-    await route.ask(notification(kind="handshake", subscription=subscription))
+    await route.ask(make_notification(kind="handshake", subscription=subscription))
     assert len(caplog.records) == 5
     assert MARKER not in told_by(caplog.records)
     assert MARKER not in json.dumps([str(each) for each in route.journal.deliveries.values()])

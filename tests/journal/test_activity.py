@@ -12,9 +12,9 @@ import pytest
 from azure.data.tables.aio import TableServiceClient
 
 from integration.core.model import Activity, Category
-from integration.journal.activity import ActivityLog, MemoryActivityLog, Wanted
+from integration.journal.activity import ActivityFilter, ActivityLog, MemoryActivityLog
 from integration.journal.azure_activity import AzureActivityLog
-from integration.journal.keys import activity_key, activity_time
+from integration.journal.keys import build_activity_key, parse_activity_time
 from local.services import Running
 
 NOON = datetime(2026, 3, 2, 12, 0, 0, 123457, tzinfo=UTC)
@@ -33,7 +33,7 @@ FULL = Activity(
     1234,
 )
 BARE = Activity(NOON, Category.INFORMATION, "FHIR server", "read", "200")
-EVERYTHING = Wanted()
+EVERYTHING = ActivityFilter()
 
 
 @pytest.fixture(params=["memory", "table"])
@@ -50,12 +50,14 @@ def ago(entry: Activity, seconds: float, **changes: Any) -> Activity:
     return replace(entry, time=entry.time - timedelta(seconds=seconds), **changes)
 
 
-async def found(log: ActivityLog, wanted: Wanted = EVERYTHING, top: int = 100) -> list[Activity]:
+async def found(
+    log: ActivityLog, wanted: ActivityFilter = EVERYTHING, top: int = 100
+) -> list[Activity]:
     """Page by page, to the end."""
     seen: list[Activity] = []
     after = None
     while True:
-        page = await log.page(wanted, top, after)
+        page = await log.list_entries(wanted, top, after)
         assert len(page.entries) <= top
         seen += page.entries
         after = page.after
@@ -64,59 +66,59 @@ async def found(log: ActivityLog, wanted: Wanted = EVERYTHING, top: int = 100) -
 
 
 async def test_a_log_begins_empty(log: ActivityLog) -> None:
-    page = await log.page(EVERYTHING, 10, None)
+    page = await log.list_entries(EVERYTHING, 10, None)
     assert (page.entries, page.after) == ((), None)
-    await log.note([])
+    await log.add([])
     assert await found(log) == []
 
 
 @pytest.mark.parametrize("entry", [FULL, BARE])
 async def test_an_entry_is_found_as_it_was_noted(log: ActivityLog, entry: Activity) -> None:
-    await log.note([entry])
+    await log.add([entry])
     assert await found(log) == [entry]
 
 
 async def test_entries_are_found_newest_first_whoever_noted_them_when(log: ActivityLog) -> None:
     made = [ago(BARE, 40_000 * n, row=str(n)) for n in range(6)]  # of three days
-    await log.note([made[4], made[1], made[0]])
-    await log.note([made[5], made[2]])
-    await log.note([made[3]])
+    await log.add([made[4], made[1], made[0]])
+    await log.add([made[5], made[2]])
+    await log.add([made[3]])
     assert await found(log) == made
 
 
 async def test_of_entries_of_one_moment_the_last_is_found_first(log: ActivityLog) -> None:
     made = [replace(BARE, row=str(n)) for n in range(5)]
-    await log.note(made)
+    await log.add(made)
     assert await found(log) == made[::-1]
 
 
 async def test_the_same_twice_is_two_entries(log: ActivityLog) -> None:
-    await log.note([BARE, BARE])
-    await log.note([BARE])
+    await log.add([BARE, BARE])
+    await log.add([BARE])
     assert await found(log) == [BARE] * 3
 
 
 async def test_more_than_a_transaction_takes_is_noted_whole(log: ActivityLog) -> None:
     made = [ago(BARE, 700 * n, row=str(n)) for n in range(250)]  # of three days
-    await log.note(made)
+    await log.add(made)
     assert await found(log) == made
 
 
 @pytest.mark.parametrize("top", [1, 2, 3, 5, 6])
 async def test_pages_follow_each_other_without_gap_or_repeat(log: ActivityLog, top: int) -> None:
     made = [ago(BARE, 20_000 * n, status="200" if n % 2 else "500") for n in range(10)]
-    await log.note(made)
+    await log.add(made)
     assert await found(log, top=top) == made
     errors = [each for each in made if each.status == "500"]
-    assert await found(log, Wanted(status="500"), top) == errors
+    assert await found(log, ActivityFilter(status="500"), top) == errors
 
 
 async def test_what_is_noted_while_somebody_reads_moves_no_page(log: ActivityLog) -> None:
     made = [ago(BARE, n, row=str(n)) for n in range(4)]
-    await log.note(made)
-    first = await log.page(EVERYTHING, 2, None)
-    await log.note([ago(BARE, -5)])
-    second = await log.page(EVERYTHING, 2, first.after)
+    await log.add(made)
+    first = await log.list_entries(EVERYTHING, 2, None)
+    await log.add([ago(BARE, -5)])
+    second = await log.list_entries(EVERYTHING, 2, first.after)
     assert [*first.entries, *second.entries] == made
 
 
@@ -134,57 +136,61 @@ OTHER = replace(
 @pytest.mark.parametrize(
     "wanted",
     [
-        Wanted(category=Category.WARNING),
-        Wanted(upstream="Dataverse"),
-        Wanted(delivery=DELIVERY),
-        Wanted(resource="Patient/p1"),
-        Wanted(resource="Patient"),
-        Wanted(table="contact"),
-        Wanted(row=FULL.row),
-        Wanted(action="mirror"),
-        Wanted(action="mir"),
-        Wanted(status="created"),
-        Wanted(duration=1234),
-        Wanted(NOON, NOON, Category.WARNING, "Dataverse", DELIVERY, "Patient", "contact"),
+        ActivityFilter(category=Category.WARNING),
+        ActivityFilter(upstream="Dataverse"),
+        ActivityFilter(delivery=DELIVERY),
+        ActivityFilter(resource="Patient/p1"),
+        ActivityFilter(resource="Patient"),
+        ActivityFilter(table="contact"),
+        ActivityFilter(row=FULL.row),
+        ActivityFilter(action="mirror"),
+        ActivityFilter(action="mir"),
+        ActivityFilter(status="created"),
+        ActivityFilter(duration=1234),
+        ActivityFilter(NOON, NOON, Category.WARNING, "Dataverse", DELIVERY, "Patient", "contact"),
     ],
 )
-async def test_entries_are_found_by_each_of_their_fields(log: ActivityLog, wanted: Wanted) -> None:
-    await log.note([OTHER, FULL, BARE, OTHER])
+async def test_entries_are_found_by_each_of_their_fields(
+    log: ActivityLog, wanted: ActivityFilter
+) -> None:
+    await log.add([OTHER, FULL, BARE, OTHER])
     assert await found(log, wanted) == [FULL]
 
 
 @pytest.mark.parametrize(
     "wanted",
     [
-        Wanted(category=Category.ERROR),
-        Wanted(resource="Patient/p"),
-        Wanted(resource="Patient/"),
-        Wanted(resource="Pat"),
-        Wanted(action="irror"),
-        Wanted(status="create"),
-        Wanted(duration=1235),
-        Wanted(table="contact", status="200"),
-        Wanted(delivery="' or delivery ge '"),
-        Wanted(row="o'clock"),
+        ActivityFilter(category=Category.ERROR),
+        ActivityFilter(resource="Patient/p"),
+        ActivityFilter(resource="Patient/"),
+        ActivityFilter(resource="Pat"),
+        ActivityFilter(action="irror"),
+        ActivityFilter(status="create"),
+        ActivityFilter(duration=1235),
+        ActivityFilter(table="contact", status="200"),
+        ActivityFilter(delivery="' or delivery ge '"),
+        ActivityFilter(row="o'clock"),
     ],
 )
-async def test_what_does_not_match_is_not_found(log: ActivityLog, wanted: Wanted) -> None:
-    await log.note([FULL, BARE])
+async def test_what_does_not_match_is_not_found(log: ActivityLog, wanted: ActivityFilter) -> None:
+    await log.add([FULL, BARE])
     assert await found(log, wanted) == []
 
 
 async def test_entries_are_found_by_time_with_both_ends(log: ActivityLog) -> None:
     made = [ago(BARE, 30_000 * n, row=str(n)) for n in range(6)]
     tick = timedelta(microseconds=1)
-    await log.note(made)
+    await log.add(made)
     for first in range(6):
         for last in range(first, 6):
             until, since = made[first].time, made[last].time
-            assert await found(log, Wanted(since, until)) == made[first : last + 1]
-            assert await found(log, Wanted(since + tick, until)) == made[first:last]
-            assert await found(log, Wanted(since, until - tick)) == made[first + 1 : last + 1]
+            assert await found(log, ActivityFilter(since, until)) == made[first : last + 1]
+            assert await found(log, ActivityFilter(since + tick, until)) == made[first:last]
+            assert (
+                await found(log, ActivityFilter(since, until - tick)) == made[first + 1 : last + 1]
+            )
     there = NOON.astimezone(timezone(timedelta(hours=14)))
-    assert await found(log, Wanted(since=there)) == made[:1]
+    assert await found(log, ActivityFilter(since=there)) == made[:1]
 
 
 @pytest.mark.parametrize(
@@ -192,28 +198,28 @@ async def test_entries_are_found_by_time_with_both_ends(log: ActivityLog) -> Non
     ["", "x", "%%%", "é", *(base64.b64encode(b).decode() for b in (b"", b"\xff", b"[1]", b"{}"))],
 )
 async def test_no_page_goes_on_where_none_has_ended(log: ActivityLog, after: str) -> None:
-    await log.note([BARE])
+    await log.add([BARE])
     with pytest.raises(ValueError):  # noqa: PT011 - whatever finds it out
-        await log.page(EVERYTHING, 1, after)
+        await log.list_entries(EVERYTHING, 1, after)
 
 
 async def test_what_is_forgotten_are_whole_days_and_no_more_than_was_asked(
     log: ActivityLog,
 ) -> None:
     made = [ago(BARE, 8 * 3600 * n, row=str(n)) for n in range(9)]  # 2, 3, 3 and 1 of a day
-    await log.note(made)
-    assert await log.forget(NOON - timedelta(days=1), 2) == 2
+    await log.add(made)
+    assert await log.delete_before(NOON - timedelta(days=1), 2) == 2
     assert len(await found(log)) == 7
-    assert await log.forget(NOON - timedelta(days=1), 100) == 2
+    assert await log.delete_before(NOON - timedelta(days=1), 100) == 2
     assert await found(log) == made[:5]
-    assert await log.forget(NOON - timedelta(days=1), 100) == 0
-    assert await log.forget(NOON + timedelta(days=1), 100) == 5
+    assert await log.delete_before(NOON - timedelta(days=1), 100) == 0
+    assert await log.delete_before(NOON + timedelta(days=1), 100) == 5
     assert await found(log) == []
 
 
 async def test_more_is_forgotten_than_a_transaction_takes(log: ActivityLog) -> None:
-    await log.note([ago(BARE, n, row=str(n)) for n in range(250)])
-    assert await log.forget(NOON + timedelta(days=2), 10_000) == 250
+    await log.add([ago(BARE, n, row=str(n)) for n in range(250)])
+    assert await log.delete_before(NOON + timedelta(days=2), 10_000) == 250
     assert await found(log) == []
 
 
@@ -222,7 +228,7 @@ async def test_as_many_notes_are_kept_as_there_is_room_for(log: ActivityLog) -> 
     notes = tuple(
         f"msemr_medicalidentifier.msemr_value_{n}: längst zu lang 患者" for n in range(999)
     )
-    await log.note([ago(FULL, n, notes=notes) for n in range(100)])
+    await log.add([ago(FULL, n, notes=notes) for n in range(100)])
     for entry in await found(log):
         if entry.notes != notes:
             *kept, last = entry.notes
@@ -233,6 +239,6 @@ async def test_as_many_notes_are_kept_as_there_is_room_for(log: ActivityLog) -> 
 
 def test_a_key_tells_the_moment_and_sorts_the_newest_first() -> None:
     moments = [NOON + timedelta(microseconds=n) for n in (-86_400_000_000, -1, 0, 1, 10**12)]
-    keys = [activity_key(moment, 0, "token") for moment in moments]
+    keys = [build_activity_key(moment, 0, "token") for moment in moments]
     assert sorted(keys, reverse=True) == keys
-    assert [activity_time(row) for _, row in keys] == moments
+    assert [parse_activity_time(row) for _, row in keys] == moments

@@ -12,8 +12,8 @@ from azure.storage.blob.aio import BlobServiceClient
 from azure.storage.queue.aio import QueueServiceClient
 
 from integration.core.errors import Misconfigured
-from integration.journal.azure_errors import storage_errors
-from local.host.emulator import connection_string
+from integration.journal.azure_errors import translate_storage_errors
+from local.host.emulator import build_connection_string
 from tests.builders import MARKER
 
 Use = Callable[[str], Awaitable[object]]
@@ -36,7 +36,7 @@ async def storage() -> AsyncIterator[str]:
 
     async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        yield connection_string(port, port, port)
+        yield build_connection_string(port, port, port)
 
 
 async def use_blobs(storage: str) -> None:
@@ -57,7 +57,7 @@ async def use_tables(storage: str) -> None:
 @pytest.mark.parametrize("use", [use_blobs, use_queues, use_tables])
 async def test_storage_of_an_older_version_is_told_with_what_to_do(storage: str, use: Use) -> None:
     with pytest.raises(Misconfigured) as caught:
-        async with storage_errors():
+        async with translate_storage_errors():
             await use(storage)
     assert "(InvalidHeaderValue)" in str(caught.value)
     assert "--skipApiVersionCheck" in str(caught.value)

@@ -25,52 +25,55 @@ from integration.core.model import (
     WorkItem,
 )
 from integration.journal.azure_activity import AzureActivityLog
-from integration.journal.azure_store import TABLES, AzureJournal, opened
-from integration.journal.keys import new_delivery_id
-from integration.journal.store import Kept
+from integration.journal.azure_store import TABLES, AzureJournal, open_journal
+from integration.journal.keys import make_delivery_id
+from integration.journal.store import Payload
 from integration.mirror import mirror as mirroring
 from integration.queues.azure_queue import AzureQueueSender
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import parse_work_item
 from integration.relay import process as relaying
-from local.host.emulator import ACCOUNT, connection_string
+from local.host.emulator import ACCOUNT, build_connection_string
 from local.services import Running, free_ports
 from tests.builders import MARKER, bundle, entry, observation, patient
 from tests.conftest import Route
-from tests.fhir.notices import HOME, brought, notification
+from tests.fhir.notices import HOME, make_full_entry, make_notification
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
-ID = new_delivery_id(NOON, 1)
+ID = make_delivery_id(NOON, 1)
 DELIVERY = Delivery(ID, "default", "k", "d", NOON, Status.ACCEPTED, "batch", 1, 2)
 
 Work = Callable[[AzureJournal], Awaitable[object]]
 
 EVERYTHING: list[tuple[str, Work]] = [
     ("claim_key", lambda it: it.claim_key("north", "k", ID)),
-    ("keep", lambda it: it.keep(DELIVERY, Kept(DeliveryRequest("POST"), b"{}"))),
-    ("delivery", lambda it: it.delivery(ID)),
-    ("kept", lambda it: it.kept(ID)),
-    ("change", lambda it: it.change(ID, lanes=1)),
-    ("change if", lambda it: it.change(ID, only_if=frozenset(Status), lanes=1)),
-    ("claimant", lambda it: it.claimant("north", "k")),
-    ("scan", lambda it: anext(it.scan(frozenset(Status), None, NOON))),
-    ("forget", lambda it: it.forget(ID)),
-    ("lanes_left", lambda it: it.lanes_left(ID)),
-    ("begun", lambda it: it.begun(ID)),
-    ("page", lambda it: it.page(None, 10, None)),
-    ("keep_lane", lambda it: it.keep_lane(ID, 0, b"{}")),
-    ("lane", lambda it: it.lane(ID, 0)),
-    ("keep_fetched", lambda it: it.keep_fetched(ID, 1, b"200 {}")),
-    ("fetched", lambda it: it.fetched(ID, 1)),
-    ("newest_event", lambda it: it.newest_event("north", "Subscription/s")),
-    ("note_event", lambda it: it.note_event("north", "Subscription/s", 1)),
-    ("lane_done", lambda it: it.lane_done(ID, 0)),
-    ("begin", lambda it: it.begin(ID, 0, 0.0)),
-    ("note", lambda it: it.note(ID, 0, [EntryResult(0, 201)])),
-    ("outcomes", lambda it: it.outcomes(ID)),
-    ("outcomes of a lane", lambda it: it.outcomes(ID, 0)),
-    ("note_row", lambda it: it.note_row(RowResult(ID, "Patient/p", "contact", None, "absent"))),
-    ("rows", lambda it: it.rows(ID)),
+    ("keep", lambda it: it.add_delivery(DELIVERY, Payload(DeliveryRequest("POST"), b"{}"))),
+    ("delivery", lambda it: it.get_delivery(ID)),
+    ("kept", lambda it: it.get_payload(ID)),
+    ("change", lambda it: it.update_delivery(ID, lanes=1)),
+    ("change if", lambda it: it.update_delivery(ID, only_if=frozenset(Status), lanes=1)),
+    ("claimant", lambda it: it.find_delivery_by_key("north", "k")),
+    ("scan", lambda it: anext(it.scan_deliveries(frozenset(Status), None, NOON))),
+    ("forget", lambda it: it.delete_delivery(ID)),
+    ("lanes_left", lambda it: it.list_open_lanes(ID)),
+    ("begun", lambda it: it.has_begun(ID)),
+    ("page", lambda it: it.list_deliveries(None, 10, None)),
+    ("keep_lane", lambda it: it.save_lane(ID, 0, b"{}")),
+    ("lane", lambda it: it.get_lane(ID, 0)),
+    ("keep_fetched", lambda it: it.save_fetched(ID, 1, b"200 {}")),
+    ("fetched", lambda it: it.get_fetched(ID, 1)),
+    ("newest_event", lambda it: it.get_newest_event("north", "Subscription/s")),
+    ("note_event", lambda it: it.record_event("north", "Subscription/s", 1)),
+    ("lane_done", lambda it: it.finish_lane(ID, 0)),
+    ("begin", lambda it: it.begin_lane(ID, 0, 0.0)),
+    ("note", lambda it: it.add_entry_results(ID, 0, [EntryResult(0, 201)])),
+    ("outcomes", lambda it: it.list_entry_results(ID)),
+    ("outcomes of a lane", lambda it: it.list_entry_results(ID, 0)),
+    (
+        "note_row",
+        lambda it: it.record_row_result(RowResult(ID, "Patient/p", "contact", None, "absent")),
+    ),
+    ("rows", lambda it: it.list_row_results(ID)),
 ]
 
 
@@ -86,7 +89,7 @@ async def journal_at(connection: str) -> AsyncIterator[AzureJournal]:
 @pytest.fixture
 async def unreachable() -> AsyncIterator[AzureJournal]:
     ports = free_ports()
-    async for journal in journal_at(connection_string(ports.blob, ports.queue, ports.table)):
+    async for journal in journal_at(build_connection_string(ports.blob, ports.queue, ports.table)):
         yield journal
 
 
@@ -128,10 +131,10 @@ async def test_opening_the_journal_twice_is_as_good_as_once(azurite: Running) ->
     blobs = BlobServiceClient.from_connection_string(azurite.storage)
     tables = TableServiceClient.from_connection_string(azurite.storage)
     async with blobs, tables:
-        first = await opened(blobs, tables)
-        await first.keep(DELIVERY, Kept(DeliveryRequest("POST"), b"{}"))
-        second = await opened(blobs, tables)
-        assert await second.delivery(ID) == DELIVERY
+        first = await open_journal(blobs, tables)
+        await first.add_delivery(DELIVERY, Payload(DeliveryRequest("POST"), b"{}"))
+        second = await open_journal(blobs, tables)
+        assert await second.get_delivery(ID) == DELIVERY
 
 
 @pytest.mark.azurite
@@ -140,24 +143,26 @@ async def test_outcomes_are_appended_in_blocks_of_at_most_four_mebibytes(azurite
     blobs = BlobServiceClient.from_connection_string(azurite.storage)
     tables = TableServiceClient.from_connection_string(azurite.storage)
     async with blobs, tables:
-        journal = await opened(blobs, tables)
+        journal = await open_journal(blobs, tables)
         large = [{"diagnostics": "x" * 1_000_000}]
-        id_ = new_delivery_id(NOON, 2)
-        await journal.begin(id_, 0, 0.0)
-        await journal.note(id_, 0, [EntryResult(number, 422, issues=large) for number in range(9)])
-        blob = journal.container.get_blob_client(f"{id_}/outcomes/0")
+        id_ = make_delivery_id(NOON, 2)
+        await journal.begin_lane(id_, 0, 0.0)
+        await journal.add_entry_results(
+            id_, 0, [EntryResult(number, 422, issues=large) for number in range(9)]
+        )
+        blob = journal.container.get_blob_client(f"{id_}/results/0")
         properties = await blob.get_blob_properties()
         assert properties.append_blob_committed_block_count == 3
 
 
 async def test_a_journal_that_cannot_be_opened_is_unavailable() -> None:
     ports = free_ports()
-    nowhere = connection_string(ports.blob, ports.queue, ports.table)
+    nowhere = build_connection_string(ports.blob, ports.queue, ports.table)
     blobs = BlobServiceClient.from_connection_string(nowhere, retry_total=0)
     tables = TableServiceClient.from_connection_string(nowhere, retry_total=0)
     async with blobs, tables:
         with pytest.raises(IntegrationError) as caught:
-            await opened(blobs, tables)
+            await open_journal(blobs, tables)
     assert isinstance(caught.value, Unavailable)
 
 
@@ -175,7 +180,7 @@ async def test_tables_queues_and_names_of_blobs_hold_no_patient_data(
         names = [f"{namespace}{use}" for use in ("deliveries", "keys", "rows", "subs")]
         kept_in = [await tables.create_table(name) for name in names]
         log = await tables.create_table(f"{namespace}activity")
-        route.activities.keep = AzureActivityLog(log).note
+        route.activities.store = AzureActivityLog(log).add
         clients = {
             name: queues.get_queue_client(
                 f"{namespace}-{name}", message_encode_policy=TextBase64EncodePolicy()
@@ -197,8 +202,8 @@ async def test_tables_queues_and_names_of_blobs_hold_no_patient_data(
             ),
             headers={"idempotency-key": MARKER, "if-none-exist": MARKER},
         )
-        told = notification(
-            brought({**marked, "id": "p"}),
+        told = make_notification(
+            make_full_entry({**marked, "id": "p"}),
             events=((3, f"{HOME}/Patient/{MARKER}"),),
             subscription=f"{HOME}/Subscription/{MARKER}",
         )
@@ -208,8 +213,10 @@ async def test_tables_queues_and_names_of_blobs_hold_no_patient_data(
         messages = [each async for each in peeked(clients)]
         (person,) = route.neighbour.of("Patient")
         claim = WorkItem(accepted.delivery, resource=f"Patient/{person['id']}")
-        await mirroring.mirror(route.mirror, claim)
-        assert [row.action for row in await route.journal.rows(accepted.delivery)] == ["created"]
+        await mirroring.mirror_resource(route.mirror, claim)
+        assert [row.action for row in await route.journal.list_row_results(accepted.delivery)] == [
+            "created"
+        ]
         entities = [each for table in kept_in async for each in table.list_entities()]
         blob_names = [name async for name in container.list_blob_names()]
         activity = [each async for each in log.list_entities()]
@@ -220,7 +227,7 @@ async def test_tables_queues_and_names_of_blobs_hold_no_patient_data(
         for found in (entities, activity, messages, blob_names):
             assert MARKER not in repr(found)
         # The bytes are where they belong, so the searches above can find it.
-        assert MARKER in repr(await route.journal.kept(accepted.delivery))
+        assert MARKER in repr(await route.journal.get_payload(accepted.delivery))
         assert MARKER in json.dumps(await route.dataverse_neighbour.contacts())
 
 

@@ -16,8 +16,8 @@ from azure.storage.blob.aio import BlobServiceClient
 
 from integration.core.model import Delivery, DeliveryRequest, EntryResult, RowResult, Status
 from integration.journal.azure_store import AzureJournal
-from integration.journal.keys import new_delivery_id
-from integration.journal.store import NO_LANE, Journal, Kept, MemoryJournal
+from integration.journal.keys import make_delivery_id
+from integration.journal.store import NO_LANE, Journal, MemoryJournal, Payload
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
@@ -38,7 +38,7 @@ async def journal(request: pytest.FixtureRequest, namespace: str) -> AsyncIterat
 
 def made(moment: datetime = NOON, number: int = 0, **fields: Any) -> Delivery:
     values: dict[str, Any] = {
-        "id": new_delivery_id(moment, number),
+        "id": make_delivery_id(moment, number),
         "sender": "default",
         "key": "key",
         "digest": "digest",
@@ -51,13 +51,13 @@ def made(moment: datetime = NOON, number: int = 0, **fields: Any) -> Delivery:
     return Delivery(**{**values, **fields})
 
 
-def kept(body: bytes = b"{}", **received: Any) -> Kept:
-    return Kept(DeliveryRequest("POST", **received), body)
+def kept(body: bytes = b"{}", **received: Any) -> Payload:
+    return Payload(DeliveryRequest("POST", **received), body)
 
 
 async def keep(journal: Journal, *deliveries: Delivery) -> None:
     for each in deliveries:
-        await journal.keep(each, kept())
+        await journal.add_delivery(each, kept())
 
 
 # --- keys --------------------------------------------------------------------------------------
@@ -94,23 +94,23 @@ async def test_a_sender_may_be_called_anything(journal: Journal, sender: str) ->
 async def test_bytes_are_kept_exactly(journal: Journal) -> None:
     body = b'\x00\xff\r\n {"resourceType" : "Patient"} ' + gzip.compress(b"x") * 10
     one = made()
-    await journal.keep(one, kept(body))
-    assert (await journal.kept(one.id)).body == body
+    await journal.add_delivery(one, kept(body))
+    assert (await journal.get_payload(one.id)).body == body
 
 
 @pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # the SDK's own way
 async def test_many_bytes_are_kept_exactly(journal: Journal) -> None:
     one, body = made(), bytes(range(256)) * 20_000
-    await journal.keep(one, kept(body))
-    await journal.keep_lane(one.id, 0, body)
-    assert (await journal.kept(one.id)).body == body
-    assert await journal.lane(one.id, 0) == body
+    await journal.add_delivery(one, kept(body))
+    await journal.save_lane(one.id, 0, body)
+    assert (await journal.get_payload(one.id)).body == body
+    assert await journal.get_lane(one.id, 0) == body
 
 
 async def test_no_bytes_at_all_are_kept_too(journal: Journal) -> None:
     one = made()
-    await journal.keep(one, kept(b""))
-    assert (await journal.kept(one.id)).body == b""
+    await journal.add_delivery(one, kept(b""))
+    assert (await journal.get_payload(one.id)).body == b""
 
 
 async def test_what_was_asked_is_kept_with_the_bytes(journal: Journal) -> None:
@@ -118,39 +118,39 @@ async def test_what_was_asked_is_kept_with_the_bytes(journal: Journal) -> None:
     asked = DeliveryRequest(
         "PUT", "Patient", "p1", "ndjson", 'W/"1"', "*", "identifier=urn:mrn|7&name=Zoë"
     )
-    await journal.keep(one, Kept(asked, b"{}"))
-    assert (await journal.kept(one.id)).received == asked
+    await journal.add_delivery(one, Payload(asked, b"{}"))
+    assert (await journal.get_payload(one.id)).request == asked
 
 
 async def test_a_delivery_is_found_as_it_was_noted(journal: Journal) -> None:
     here = timezone(timedelta(hours=5, minutes=30))
     one = made(NOON.astimezone(here).replace(microsecond=123456), repeat=True, sender="Klinik Süd")
     await keep(journal, one)
-    assert await journal.delivery(one.id) == one
+    assert await journal.get_delivery(one.id) == one
 
 
 async def test_keeping_it_again_changes_nothing(journal: Journal) -> None:
     one = made()
-    await journal.keep(one, kept(b"first"))
-    await journal.change(one.id, status=Status.PROCESSING, lanes=3)
-    await journal.keep(replace(one, kind="other"), kept(b"second"))
-    found = await journal.delivery(one.id)
+    await journal.add_delivery(one, kept(b"first"))
+    await journal.update_delivery(one.id, status=Status.PROCESSING, lanes=3)
+    await journal.add_delivery(replace(one, kind="other"), kept(b"second"))
+    found = await journal.get_delivery(one.id)
     assert found == replace(one, status=Status.PROCESSING, lanes=3)
-    assert (await journal.kept(one.id)).body == b"first"
+    assert (await journal.get_payload(one.id)).body == b"first"
 
 
 async def test_a_delivery_that_is_not_there_is_none_and_its_bytes_an_error(
     journal: Journal,
 ) -> None:
-    unknown = new_delivery_id(NOON, 99)
-    assert await journal.delivery(unknown) is None
+    unknown = make_delivery_id(NOON, 99)
+    assert await journal.get_delivery(unknown) is None
     with pytest.raises(KeyError):
-        await journal.kept(unknown)
+        await journal.get_payload(unknown)
     with pytest.raises(KeyError):
-        await journal.lane(unknown, 0)
-    assert await journal.outcomes(unknown) == []
-    assert await journal.outcomes(unknown, 0) == []
-    assert list(await journal.rows(unknown)) == []
+        await journal.get_lane(unknown, 0)
+    assert await journal.list_entry_results(unknown) == []
+    assert await journal.list_entry_results(unknown, 0) == []
+    assert list(await journal.list_row_results(unknown)) == []
 
 
 async def test_a_change_overwrites_some_fields_and_leaves_the_others(journal: Journal) -> None:
@@ -166,18 +166,18 @@ async def test_a_change_overwrites_some_fields_and_leaves_the_others(journal: Jo
         "finished": NOON + timedelta(seconds=5),
         "reason": "because",
     }
-    await journal.change(one.id, **changes)
-    assert await journal.delivery(one.id) == replace(one, **changes)
-    assert await journal.delivery(other.id) == other
+    await journal.update_delivery(one.id, **changes)
+    assert await journal.get_delivery(one.id) == replace(one, **changes)
+    assert await journal.get_delivery(other.id) == other
 
 
 async def test_a_change_can_take_back_what_was_noted(journal: Journal) -> None:
     """As when a parked delivery is carried after all."""
     one = made()
     await keep(journal, one)
-    await journal.change(one.id, status=Status.PARKED, reason="too old")
-    await journal.change(one.id, status=Status.DONE, reason=None)
-    found = await journal.delivery(one.id)
+    await journal.update_delivery(one.id, status=Status.PARKED, reason="too old")
+    await journal.update_delivery(one.id, status=Status.DONE, reason=None)
+    found = await journal.get_delivery(one.id)
     assert found is not None
     assert not found.reason
 
@@ -185,16 +185,16 @@ async def test_a_change_can_take_back_what_was_noted(journal: Journal) -> None:
 async def test_a_change_can_depend_on_the_state_that_it_changes(journal: Journal) -> None:
     one = made()
     await keep(journal, one)
-    assert await journal.change(
+    assert await journal.update_delivery(
         one.id, only_if=frozenset({Status.ACCEPTED, Status.PARKED}), status=Status.CANCELLED
     )
-    assert not await journal.change(
+    assert not await journal.update_delivery(
         one.id, only_if=frozenset({Status.ACCEPTED}), status=Status.PROCESSING, lanes=3
     )
-    assert await journal.delivery(one.id) == replace(one, status=Status.CANCELLED)
-    nobody = new_delivery_id(NOON, 99)
-    assert not await journal.change(nobody, only_if=frozenset(Status), status=Status.DONE)
-    assert await journal.delivery(nobody) is None
+    assert await journal.get_delivery(one.id) == replace(one, status=Status.CANCELLED)
+    nobody = make_delivery_id(NOON, 99)
+    assert not await journal.update_delivery(nobody, only_if=frozenset(Status), status=Status.DONE)
+    assert await journal.get_delivery(nobody) is None
 
 
 async def test_of_many_that_change_a_state_at_once_one_does(journal: Journal) -> None:
@@ -202,23 +202,26 @@ async def test_of_many_that_change_a_state_at_once_one_does(journal: Journal) ->
     await keep(journal, one)
     parked = frozenset({Status.PARKED})
     done = await asyncio.gather(
-        *(journal.change(one.id, only_if=parked, status=Status.ACCEPTED) for _ in range(10))
+        *(
+            journal.update_delivery(one.id, only_if=parked, status=Status.ACCEPTED)
+            for _ in range(10)
+        )
     )
     assert sorted(done) == [False] * 9 + [True]
 
 
 async def test_who_took_a_key_can_be_asked_without_taking_it(journal: Journal) -> None:
-    assert await journal.claimant("north", "k1") is None
+    assert await journal.find_delivery_by_key("north", "k1") is None
     assert await journal.claim_key("north", "k1", "first") == "first"
-    assert await journal.claimant("north", "k1") == "first"
-    assert await journal.claimant("south", "k1") is None
+    assert await journal.find_delivery_by_key("north", "k1") == "first"
+    assert await journal.find_delivery_by_key("south", "k1") is None
 
 
 # --- what housekeeping asks --------------------------------------------------------------------
 
 
 async def ids_of(journal: Journal, *statuses: Status, **times: datetime) -> list[str]:
-    found = journal.scan(frozenset(statuses), times.get("since"), times.get("until"))
+    found = journal.scan_deliveries(frozenset(statuses), times.get("since"), times.get("until"))
     return [delivery.id async for delivery in found]
 
 
@@ -242,20 +245,20 @@ async def test_deliveries_are_found_by_state_and_time_the_newest_first(journal: 
 async def test_whether_anybody_has_begun_with_a_delivery(journal: Journal) -> None:
     lane, seen, early = (made(number=n) for n in range(3))
     await keep(journal, lane, seen, early)
-    assert not await journal.begun(lane.id)
-    await journal.keep_lane(lane.id, 0, b"{}")
-    await journal.begin(seen.id, 0, 0.0)
-    assert [await journal.begun(each.id) for each in (lane, seen, early)] == [True, True, False]
+    assert not await journal.has_begun(lane.id)
+    await journal.save_lane(lane.id, 0, b"{}")
+    await journal.begin_lane(seen.id, 0, 0.0)
+    assert [await journal.has_begun(each.id) for each in (lane, seen, early)] == [True, True, False]
 
 
 async def test_the_lanes_that_are_left(journal: Journal) -> None:
     one = made()
     await keep(journal, one)
-    await journal.change(one.id, lanes=10)
-    assert await journal.lanes_left(one.id) == list(range(10))
+    await journal.update_delivery(one.id, lanes=10)
+    assert await journal.list_open_lanes(one.id) == list(range(10))
     for lane in (0, 3, 9):
-        await journal.lane_done(one.id, lane)
-    assert await journal.lanes_left(one.id) == [1, 2, 4, 5, 6, 7, 8]
+        await journal.finish_lane(one.id, lane)
+    assert await journal.list_open_lanes(one.id) == [1, 2, 4, 5, 6, 7, 8]
 
 
 async def test_a_forgotten_delivery_leaves_its_key_and_nothing_else(journal: Journal) -> None:
@@ -263,29 +266,31 @@ async def test_a_forgotten_delivery_leaves_its_key_and_nothing_else(journal: Jou
     for each in (one, other):
         await journal.claim_key("north", each.id, each.id)
         await keep(journal, each)
-        await journal.change(each.id, lanes=2)
-        await journal.keep_lane(each.id, 1, b"lane")
-        await journal.lane_done(each.id, 1)
-        await journal.begin(each.id, 1, 0.0)
-        await journal.note(each.id, 1, [EntryResult(0, 201)])
-        await journal.keep_fetched(each.id, 1, b"fetched")
-        await journal.note_row(RowResult(each.id, "Patient/p1", "contact", "key", "created"))
+        await journal.update_delivery(each.id, lanes=2)
+        await journal.save_lane(each.id, 1, b"lane")
+        await journal.finish_lane(each.id, 1)
+        await journal.begin_lane(each.id, 1, 0.0)
+        await journal.add_entry_results(each.id, 1, [EntryResult(0, 201)])
+        await journal.save_fetched(each.id, 1, b"fetched")
+        await journal.record_row_result(
+            RowResult(each.id, "Patient/p1", "contact", "key", "created")
+        )
     for _ in range(2):
-        await journal.forget(one.id)
-        assert await journal.delivery(one.id) is None
+        await journal.delete_delivery(one.id)
+        assert await journal.get_delivery(one.id) is None
     with pytest.raises(KeyError):
-        await journal.kept(one.id)
+        await journal.get_payload(one.id)
     with pytest.raises(KeyError):
-        await journal.lane(one.id, 1)
-    assert await journal.outcomes(one.id) == []
-    assert list(await journal.rows(one.id)) == []
-    assert await journal.fetched(one.id, 1) is None
-    assert not await journal.begun(one.id)
-    assert await journal.claimant("north", one.id) == one.id
-    assert [each.status for each in await journal.outcomes(other.id)] == [201]
-    assert await journal.lane(other.id, 1) == b"lane"
-    assert await journal.fetched(other.id, 1) == b"fetched"
-    assert len(await journal.rows(other.id)) == 1
+        await journal.get_lane(one.id, 1)
+    assert await journal.list_entry_results(one.id) == []
+    assert list(await journal.list_row_results(one.id)) == []
+    assert await journal.get_fetched(one.id, 1) is None
+    assert not await journal.has_begun(one.id)
+    assert await journal.find_delivery_by_key("north", one.id) == one.id
+    assert [each.status for each in await journal.list_entry_results(other.id)] == [201]
+    assert await journal.get_lane(other.id, 1) == b"lane"
+    assert await journal.get_fetched(other.id, 1) == b"fetched"
+    assert len(await journal.list_row_results(other.id)) == 1
 
 
 # --- the list ----------------------------------------------------------------------------------
@@ -295,7 +300,7 @@ async def test_the_list_is_newest_first_over_several_days(journal: Journal) -> N
     hours = [0, 1, 11, 13, 30, 24 * 40, 24 * 400]
     made_then = [made(NOON - timedelta(hours=each)) for each in hours]
     await keep(journal, *made_then[::2], *made_then[1::2])
-    page = await journal.page(None, 50, None)
+    page = await journal.list_deliveries(None, 50, None)
     assert [each.id for each in page.deliveries] == [each.id for each in made_then]
     assert page.after is None
 
@@ -306,7 +311,7 @@ async def test_pages_follow_each_other_without_gap_or_repeat(journal: Journal) -
     seen: list[str] = []
     after = None
     for size in (3, 3, 1):
-        page = await journal.page(None, 3, after)
+        page = await journal.list_deliveries(None, 3, after)
         assert len(page.deliveries) == size
         seen += [each.id for each in page.deliveries]
         after = page.after
@@ -316,14 +321,14 @@ async def test_pages_follow_each_other_without_gap_or_repeat(journal: Journal) -
 
 async def test_a_page_that_is_just_full_is_the_last(journal: Journal) -> None:
     await keep(journal, *[made(number=number) for number in range(3)])
-    assert (await journal.page(None, 3, None)).after is None
-    assert (await journal.page(None, 2, None)).after is not None
+    assert (await journal.list_deliveries(None, 3, None)).after is None
+    assert (await journal.list_deliveries(None, 2, None)).after is not None
 
 
 async def test_deliveries_of_one_moment_are_paged_too(journal: Journal) -> None:
     await keep(journal, *[made(number=number) for number in range(5)])
-    first = await journal.page(None, 3, None)
-    rest = await journal.page(None, 3, first.after)
+    first = await journal.list_deliveries(None, 3, None)
+    rest = await journal.list_deliveries(None, 3, first.after)
     ids = [each.id for each in (*first.deliveries, *rest.deliveries)]
     assert ids == sorted(ids, reverse=True)
     assert len(set(ids)) == 5
@@ -331,9 +336,9 @@ async def test_deliveries_of_one_moment_are_paged_too(journal: Journal) -> None:
 
 async def test_what_comes_in_meanwhile_does_not_shift_the_pages(journal: Journal) -> None:
     await keep(journal, *[made(number=number) for number in range(4)])
-    first = await journal.page(None, 2, None)
+    first = await journal.list_deliveries(None, 2, None)
     await keep(journal, made(NOON + timedelta(days=1)))
-    rest = await journal.page(None, 2, first.after)
+    rest = await journal.list_deliveries(None, 2, first.after)
     assert not {each.id for each in rest.deliveries} & {each.id for each in first.deliveries}
     assert len(rest.deliveries) == 2
 
@@ -343,16 +348,16 @@ async def test_the_list_can_be_narrowed_to_a_status_across_days(journal: Journal
     await keep(journal, *made_then)
     parked = made_then[1::2]
     for each in parked:
-        await journal.change(each.id, status=Status.PARKED)
-    first = await journal.page(Status.PARKED, 2, None)
-    rest = await journal.page(Status.PARKED, 2, first.after)
+        await journal.update_delivery(each.id, status=Status.PARKED)
+    first = await journal.list_deliveries(Status.PARKED, 2, None)
+    rest = await journal.list_deliveries(Status.PARKED, 2, first.after)
     ids = [each.id for each in (*first.deliveries, *rest.deliveries)]
     assert ids == [each.id for each in parked]
     assert {each.status for each in first.deliveries} == {Status.PARKED}
 
 
 async def test_an_empty_journal_has_an_empty_page(journal: Journal) -> None:
-    page = await journal.page(None, 50, None)
+    page = await journal.list_deliveries(None, 50, None)
     assert (page.deliveries, page.after) == ((), None)
 
 
@@ -362,47 +367,47 @@ async def test_an_empty_journal_has_an_empty_page(journal: Journal) -> None:
 async def test_a_lane_is_kept_exactly_and_the_last_word_counts(journal: Journal) -> None:
     one = made()
     await keep(journal, one)
-    await journal.keep_lane(one.id, 0, b"first")
-    await journal.keep_lane(one.id, 0, b"\x00again")
-    await journal.keep_lane(one.id, 1, b"other")
-    assert await journal.lane(one.id, 0) == b"\x00again"
-    assert await journal.lane(one.id, 1) == b"other"
+    await journal.save_lane(one.id, 0, b"first")
+    await journal.save_lane(one.id, 0, b"\x00again")
+    await journal.save_lane(one.id, 1, b"other")
+    assert await journal.get_lane(one.id, 0) == b"\x00again"
+    assert await journal.get_lane(one.id, 1) == b"other"
 
 
 async def test_a_delivery_is_complete_with_its_last_lane(journal: Journal) -> None:
     one = made()
     await keep(journal, one)
-    await journal.change(one.id, lanes=3)
-    assert not await journal.lane_done(one.id, 2)
-    assert not await journal.lane_done(one.id, 0)
-    assert not await journal.lane_done(one.id, 2)
-    assert await journal.lane_done(one.id, 1)
-    assert await journal.lane_done(one.id, 0)
+    await journal.update_delivery(one.id, lanes=3)
+    assert not await journal.finish_lane(one.id, 2)
+    assert not await journal.finish_lane(one.id, 0)
+    assert not await journal.finish_lane(one.id, 2)
+    assert await journal.finish_lane(one.id, 1)
+    assert await journal.finish_lane(one.id, 0)
 
 
 async def test_of_lanes_that_end_together_exactly_one_is_the_last(journal: Journal) -> None:
     one = made()
     await keep(journal, one)
-    await journal.change(one.id, lanes=20)
-    last = await asyncio.gather(*(journal.lane_done(one.id, lane) for lane in range(20)))
+    await journal.update_delivery(one.id, lanes=20)
+    last = await asyncio.gather(*(journal.finish_lane(one.id, lane) for lane in range(20)))
     assert sum(last) == 1
 
 
 async def test_a_lane_s_number_may_be_high(journal: Journal) -> None:
     one = made()
     await keep(journal, one)
-    await journal.change(one.id, lanes=2)
-    assert not await journal.lane_done(one.id, 5000)
-    assert await journal.lane_done(one.id, 64)
+    await journal.update_delivery(one.id, lanes=2)
+    assert not await journal.finish_lane(one.id, 5000)
+    assert await journal.finish_lane(one.id, 64)
 
 
 async def test_finished_lanes_are_counted_once_and_change_nothing_else(journal: Journal) -> None:
     one = made()
     await keep(journal, one)
-    await journal.change(one.id, lanes=2, status=Status.PROCESSING)
+    await journal.update_delivery(one.id, lanes=2, status=Status.PROCESSING)
     for _ in range(2):
-        await journal.lane_done(one.id, 1)
-        found = await journal.delivery(one.id)
+        await journal.finish_lane(one.id, 1)
+        found = await journal.get_delivery(one.id)
         assert found == replace(one, lanes=2, lanes_done=1, status=Status.PROCESSING)
 
 
@@ -412,19 +417,19 @@ async def test_finished_lanes_are_counted_once_and_change_nothing_else(journal: 
 async def test_a_lane_knows_when_its_first_try_began(journal: Journal) -> None:
     one = made()
     await keep(journal, one)
-    assert await journal.begin(one.id, 0, 1.5) is None
-    assert await journal.begin(one.id, 0, 7.0) == 1.5
-    assert await journal.begin(one.id, 1, 8.0) is None
-    assert await journal.begin(one.id, NO_LANE, 9.0) is None
-    assert await journal.begin(one.id, 0, 10.0) == 1.5
+    assert await journal.begin_lane(one.id, 0, 1.5) is None
+    assert await journal.begin_lane(one.id, 0, 7.0) == 1.5
+    assert await journal.begin_lane(one.id, 1, 8.0) is None
+    assert await journal.begin_lane(one.id, NO_LANE, 9.0) is None
+    assert await journal.begin_lane(one.id, 0, 10.0) == 1.5
 
 
 async def test_beginning_again_keeps_what_was_noted(journal: Journal) -> None:
     one = made()
-    await journal.begin(one.id, 0, 0.0)
-    await journal.note(one.id, 0, [EntryResult(0, 201)])
-    await journal.begin(one.id, 0, 0.0)
-    assert await journal.outcomes(one.id, 0) == [EntryResult(0, 201)]
+    await journal.begin_lane(one.id, 0, 0.0)
+    await journal.add_entry_results(one.id, 0, [EntryResult(0, 201)])
+    await journal.begin_lane(one.id, 0, 0.0)
+    assert await journal.list_entry_results(one.id, 0) == [EntryResult(0, 201)]
 
 
 async def test_outcomes_come_back_whole_and_in_the_sender_s_order(journal: Journal) -> None:
@@ -441,44 +446,46 @@ async def test_outcomes_come_back_whole_and_in_the_sender_s_order(journal: Journ
         "0.1",
         resource='{"value": 1.10, "text": "\\n\u2028 ä"}\n',
     )
-    await journal.begin(one.id, 0, 0.0)
-    await journal.begin(one.id, 1, 0.0)
-    await journal.begin(one.id, NO_LANE, 0.0)
-    await journal.note(one.id, 1, [EntryResult(2, 201)])
-    await journal.note(one.id, 0, [whole, EntryResult(0, 204)])
-    await journal.note(one.id, NO_LANE, [EntryResult(1, 422)])
-    assert await journal.outcomes(one.id) == [
+    await journal.begin_lane(one.id, 0, 0.0)
+    await journal.begin_lane(one.id, 1, 0.0)
+    await journal.begin_lane(one.id, NO_LANE, 0.0)
+    await journal.add_entry_results(one.id, 1, [EntryResult(2, 201)])
+    await journal.add_entry_results(one.id, 0, [whole, EntryResult(0, 204)])
+    await journal.add_entry_results(one.id, NO_LANE, [EntryResult(1, 422)])
+    assert await journal.list_entry_results(one.id) == [
         EntryResult(0, 204),
         EntryResult(1, 422),
         EntryResult(2, 201),
         whole,
     ]
-    assert await journal.outcomes(one.id, 0) == [EntryResult(0, 204), whole]
-    assert await journal.outcomes(one.id, NO_LANE) == [EntryResult(1, 422)]
-    assert await journal.outcomes(one.id, 7) == []
+    assert await journal.list_entry_results(one.id, 0) == [EntryResult(0, 204), whole]
+    assert await journal.list_entry_results(one.id, NO_LANE) == [EntryResult(1, 422)]
+    assert await journal.list_entry_results(one.id, 7) == []
 
 
 async def test_the_first_note_of_an_entry_counts(journal: Journal) -> None:
     one = made()
-    await journal.begin(one.id, 0, 0.0)
-    await journal.note(one.id, 0, [EntryResult(0, 201), EntryResult(1, 422)])
-    await journal.note(one.id, 0, [EntryResult(0, 500), EntryResult(1, 201), EntryResult(2, 204)])
-    assert [each.status for each in await journal.outcomes(one.id)] == [201, 422, 204]
+    await journal.begin_lane(one.id, 0, 0.0)
+    await journal.add_entry_results(one.id, 0, [EntryResult(0, 201), EntryResult(1, 422)])
+    await journal.add_entry_results(
+        one.id, 0, [EntryResult(0, 500), EntryResult(1, 201), EntryResult(2, 204)]
+    )
+    assert [each.status for each in await journal.list_entry_results(one.id)] == [201, 422, 204]
 
 
 async def test_noting_nothing_is_no_trouble(journal: Journal) -> None:
     one = made()
-    await journal.begin(one.id, 0, 0.0)
-    await journal.note(one.id, 0, [])
-    assert await journal.outcomes(one.id, 0) == []
+    await journal.begin_lane(one.id, 0, 0.0)
+    await journal.add_entry_results(one.id, 0, [])
+    assert await journal.list_entry_results(one.id, 0) == []
 
 
 async def test_deliveries_do_not_share_outcomes(journal: Journal) -> None:
     one, other = made(), made(number=1)
     for each, status in ((one, 201), (other, 422)):
-        await journal.begin(each.id, 0, 0.0)
-        await journal.note(each.id, 0, [EntryResult(0, status)])
-    assert [each.status for each in await journal.outcomes(one.id)] == [201]
+        await journal.begin_lane(each.id, 0, 0.0)
+        await journal.add_entry_results(each.id, 0, [EntryResult(0, status)])
+    assert [each.status for each in await journal.list_entry_results(one.id)] == [201]
 
 
 @pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # the SDK's own way
@@ -486,9 +493,9 @@ async def test_outcomes_beyond_one_append_are_all_there(journal: Journal) -> Non
     one = made()
     issues = [{"severity": "error", "code": "invariant", "diagnostics": "x" * 50_000}]
     many = [EntryResult(position, 422, issues=issues) for position in range(100)]
-    await journal.begin(one.id, 0, 0.0)
-    await journal.note(one.id, 0, many)
-    assert await journal.outcomes(one.id, 0) == many
+    await journal.begin_lane(one.id, 0, 0.0)
+    await journal.add_entry_results(one.id, 0, many)
+    assert await journal.list_entry_results(one.id, 0) == many
 
 
 # --- what was fetched --------------------------------------------------------------------------
@@ -496,19 +503,19 @@ async def test_outcomes_beyond_one_append_are_all_there(journal: Journal) -> Non
 
 async def test_the_first_answer_that_is_kept_counts(journal: Journal) -> None:
     one = made()
-    assert await journal.fetched(one.id, 1) is None
-    assert await journal.keep_fetched(one.id, 1, b"200 {}") == b"200 {}"
-    assert await journal.keep_fetched(one.id, 1, b"404 ") == b"200 {}"
-    assert await journal.fetched(one.id, 1) == b"200 {}"
+    assert await journal.get_fetched(one.id, 1) is None
+    assert await journal.save_fetched(one.id, 1, b"200 {}") == b"200 {}"
+    assert await journal.save_fetched(one.id, 1, b"404 ") == b"200 {}"
+    assert await journal.get_fetched(one.id, 1) == b"200 {}"
 
 
 async def test_answers_are_kept_apart_by_number_and_delivery(journal: Journal) -> None:
     one, other = made(), made(number=1)
     for each, number in ((one, 1), (one, 2), (other, 1)):
-        await journal.keep_fetched(each.id, number, f"{each.id} {number}".encode())
-    assert await journal.fetched(one.id, 2) == f"{one.id} 2".encode()
-    assert await journal.fetched(other.id, 1) == f"{other.id} 1".encode()
-    assert await journal.fetched(other.id, 2) is None
+        await journal.save_fetched(each.id, number, f"{each.id} {number}".encode())
+    assert await journal.get_fetched(one.id, 2) == f"{one.id} 2".encode()
+    assert await journal.get_fetched(other.id, 1) == f"{other.id} 1".encode()
+    assert await journal.get_fetched(other.id, 2) is None
 
 
 # --- events of subscriptions -------------------------------------------------------------------
@@ -520,18 +527,18 @@ ODD = ("https://a.example/fhir/Subscription/1?a=b#c\\d", "Subscription/\u00e4\n"
 async def test_the_highest_event_of_a_subscription_is_known(
     journal: Journal, subscription: str
 ) -> None:
-    assert await journal.newest_event("lab", subscription) == 0
+    assert await journal.get_newest_event("lab", subscription) == 0
     for number in (3, 10**17, 4):
-        await journal.note_event("lab", subscription, number)
-    assert await journal.newest_event("lab", subscription) == 10**17
-    assert await journal.newest_event("ward", subscription) == 0
-    assert await journal.newest_event("lab", "another") == 0
+        await journal.record_event("lab", subscription, number)
+    assert await journal.get_newest_event("lab", subscription) == 10**17
+    assert await journal.get_newest_event("ward", subscription) == 0
+    assert await journal.get_newest_event("lab", "another") == 0
 
 
 async def test_of_events_that_come_together_the_highest_stays(journal: Journal) -> None:
     numbers = [5, 9, 1, 20, 7, 12, 3, 16]
-    await asyncio.gather(*(journal.note_event("lab", "s", number) for number in numbers))
-    assert await journal.newest_event("lab", "s") == 20
+    await asyncio.gather(*(journal.record_event("lab", "s", number) for number in numbers))
+    assert await journal.get_newest_event("lab", "s") == 20
 
 
 # --- rows --------------------------------------------------------------------------------------
@@ -543,12 +550,12 @@ async def test_a_later_note_of_a_row_replaces_the_earlier(journal: Journal) -> N
     later = RowResult(one.id, "Patient/p1", "contact", "key", "created", "2")
     other = RowResult(one.id, "Patient/P1", "contact", "other", "created", "1", ("ä: cut",))
     for each in (first, other, later):
-        await journal.note_row(each)
-    found = await journal.rows(one.id)
+        await journal.record_row_result(each)
+    found = await journal.list_row_results(one.id)
     assert sorted(found, key=lambda row: row.resource) == [other, later]
 
 
 async def test_deliveries_do_not_share_rows(journal: Journal) -> None:
     one, two = made(), made(number=1)
-    await journal.note_row(RowResult(one.id, "Patient/p1", "contact", "key", "created"))
-    assert list(await journal.rows(two.id)) == []
+    await journal.record_row_result(RowResult(one.id, "Patient/p1", "contact", "key", "created"))
+    assert list(await journal.list_row_results(two.id)) == []

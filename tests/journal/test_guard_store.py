@@ -22,7 +22,12 @@ def key(name: object) -> str:
 
 KEYS = [key(n) for n in range(60)]
 TURN = WriteLock(
-    holder="me", until=5.5, delivery=OLD, source_version="v:1", attempted_by=OLD, attempted_at=2.25
+    holder="me",
+    expires_at=5.5,
+    written_by=OLD,
+    source_version="v:1",
+    attempted_by=OLD,
+    attempted_at=2.25,
 )
 
 
@@ -92,22 +97,22 @@ async def test_a_race_lost_for_one_row_leaves_the_others_of_its_part_as_they_are
 
 
 async def test_what_no_kept_delivery_can_ask_for_is_forgotten(ledger: GuardStore) -> None:
-    free = WriteLock(delivery=OLD)
+    free = WriteLock(written_by=OLD)
     rows: dict[str, WriteLock] = {
         KEYS[0]: free,
-        KEYS[1]: WriteLock(delivery=NEW),
-        KEYS[2]: WriteLock(delivery=OLD, attempted_by=NEW),
-        KEYS[3]: WriteLock(delivery=OLD, holder="x", until=200.0),
+        KEYS[1]: WriteLock(written_by=NEW),
+        KEYS[2]: WriteLock(written_by=OLD, attempted_by=NEW),
+        KEYS[3]: WriteLock(written_by=OLD, holder="x", expires_at=200.0),
         KEYS[4]: WriteLock(),
     }
     await ledger.write(rows)
-    assert await ledger.forget(NEW, 100.0, 10) == 2
+    assert await ledger.delete_old(NEW, 100.0, 10) == 2
     assert set(await ledger.read(KEYS)) == set(KEYS[1:4])
 
 
 async def test_no_more_is_forgotten_than_was_asked(ledger: GuardStore) -> None:
-    await ledger.write(dict.fromkeys(KEYS[:5], WriteLock(delivery=OLD)))
-    assert await ledger.forget(NEW, 100.0, 3) == 3
+    await ledger.write(dict.fromkeys(KEYS[:5], WriteLock(written_by=OLD)))
+    assert await ledger.delete_old(NEW, 100.0, 3) == 3
     assert len(await ledger.read(KEYS)) == 2
 
 

@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 
 from integration.core.model import RowResult
 from integration.journal.keys import (
-    accepted_at,
-    days_between,
-    delivery_key,
+    build_after_filter,
+    build_days_filter,
+    build_delivery_key,
+    build_row_key,
     is_between,
     is_delivery_id,
-    new_delivery_id,
-    older_than,
-    row_key,
+    make_delivery_id,
+    parse_accepted_time,
 )
-from tests.randomness import examples, make_random
+from tests.randomness import limit_examples, make_random
 
 NOW = datetime(2024, 5, 6, 7, 8, 9, 123_000, tzinfo=UTC)
 # 1970 to 2200, in milliseconds, as ids keep them
@@ -28,46 +28,46 @@ MOMENTS = st.integers(0, 7_258_118_400_000).map(lambda ms: datetime.fromtimestam
 BITS = st.integers(0, (1 << 74) - 1)
 
 
-@examples(100)
+@limit_examples(100)
 @given(MOMENTS, BITS)
 def test_a_delivery_id_is_a_uuid_of_version_7(moment: datetime, bits: int) -> None:
-    id_ = new_delivery_id(moment, bits)
+    id_ = make_delivery_id(moment, bits)
     assert UUID(id_).version == 7
     assert is_delivery_id(id_)
 
 
 def test_a_delivery_id_begins_with_its_moment() -> None:
-    assert UUID(new_delivery_id(NOW, 0)).int >> 80 == int(NOW.timestamp() * 1000)
+    assert UUID(make_delivery_id(NOW, 0)).int >> 80 == int(NOW.timestamp() * 1000)
 
 
 def test_a_moment_is_the_same_in_every_time_zone() -> None:
     elsewhere = NOW.astimezone(timezone(timedelta(hours=-11)))
-    assert new_delivery_id(elsewhere, 5) == new_delivery_id(NOW, 5)
+    assert make_delivery_id(elsewhere, 5) == make_delivery_id(NOW, 5)
 
 
 def test_every_random_bit_counts() -> None:
-    ids = {new_delivery_id(NOW, 1 << bit) for bit in range(74)}
+    ids = {make_delivery_id(NOW, 1 << bit) for bit in range(74)}
     assert len(ids) == 74
 
 
 def test_more_random_bits_than_fit_do_not_touch_the_moment() -> None:
-    assert new_delivery_id(NOW, 1 << 74) == new_delivery_id(NOW, 0)
+    assert make_delivery_id(NOW, 1 << 74) == make_delivery_id(NOW, 0)
 
 
-@examples(100)
+@limit_examples(100)
 @given(st.lists(st.tuples(MOMENTS, BITS), min_size=2, max_size=6))
 def test_keys_sort_the_newest_first(made: list[tuple[datetime, int]]) -> None:
-    ids = sorted({new_delivery_id(*one) for one in made})
-    assert sorted(ids, key=delivery_key, reverse=True) == ids
+    ids = sorted({make_delivery_id(*one) for one in made})
+    assert sorted(ids, key=build_delivery_key, reverse=True) == ids
 
 
-@examples(100)
+@limit_examples(100)
 @given(MOMENTS, BITS)
 def test_a_partition_is_one_day_wherever_the_moment_falls(moment: datetime, bits: int) -> None:
     midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
-    partition, row = delivery_key(new_delivery_id(moment, bits))
-    assert partition == delivery_key(new_delivery_id(midnight, 0))[0]
-    assert partition > delivery_key(new_delivery_id(midnight + timedelta(days=1), 0))[0]
+    partition, row = build_delivery_key(make_delivery_id(moment, bits))
+    assert partition == build_delivery_key(make_delivery_id(midnight, 0))[0]
+    assert partition > build_delivery_key(make_delivery_id(midnight + timedelta(days=1), 0))[0]
     assert (len(partition), len(row)) == (5, 32)
 
 
@@ -78,11 +78,11 @@ def test_a_partition_is_one_day_wherever_the_moment_falls(moment: datetime, bits
         "7",
         "..",
         "0b6d3d3e-9c4b-4a53-8f1f-6f0f8a2f4c11",
-        new_delivery_id(NOW, 5).upper(),
-        f"{{{new_delivery_id(NOW, 5)}}}",
-        new_delivery_id(NOW, 5).replace("-", ""),
-        f"urn:uuid:{new_delivery_id(NOW, 5)}",
-        f"{new_delivery_id(NOW, 5)}\n",
+        make_delivery_id(NOW, 5).upper(),
+        f"{{{make_delivery_id(NOW, 5)}}}",
+        make_delivery_id(NOW, 5).replace("-", ""),
+        f"urn:uuid:{make_delivery_id(NOW, 5)}",
+        f"{make_delivery_id(NOW, 5)}\n",
         "x' or PartitionKey ne '",
     ],
 )
@@ -91,48 +91,48 @@ def test_what_we_could_not_have_made_is_no_delivery_id(text: str) -> None:
 
 
 def test_the_list_begins_with_everything() -> None:
-    assert older_than(None) == "PartitionKey ge ''"
+    assert build_after_filter(None) == "PartitionKey ge ''"
 
 
 def test_the_list_goes_on_below_the_last_one_shown() -> None:
-    last = new_delivery_id(NOW, 1 << 60)
-    day, row = delivery_key(last)
-    assert older_than(last) == (
+    last = make_delivery_id(NOW, 1 << 60)
+    day, row = build_delivery_key(last)
+    assert build_after_filter(last) == (
         f"PartitionKey gt '{day}' or (PartitionKey eq '{day}' and RowKey gt '{row}')"
     )
 
     def listed(id_: str) -> bool:
         """What that filter says of one delivery."""
-        key = delivery_key(id_)
+        key = build_delivery_key(id_)
         return key[0] > day or (key[0] == day and key[1] > row)
 
     dice = make_random(7)
     for _ in range(200):
         hours = dice.choice([-90, -30, -1, 0, 1, 30, 90])
-        other = new_delivery_id(NOW + timedelta(hours=hours), dice.getrandbits(74))
+        other = make_delivery_id(NOW + timedelta(hours=hours), dice.getrandbits(74))
         assert listed(other) is (other < last)
 
 
-@examples(100)
+@limit_examples(100)
 @given(MOMENTS, BITS)
 def test_the_moment_of_a_delivery_can_be_read_from_its_id(moment: datetime, bits: int) -> None:
     # An id keeps milliseconds, from a float: never a later moment, and at most one less.
-    lost = moment - accepted_at(new_delivery_id(moment, bits))
+    lost = moment - parse_accepted_time(make_delivery_id(moment, bits))
     assert timedelta(0) <= lost <= timedelta(milliseconds=1)
 
 
 def test_days_between_two_moments_are_a_range_of_partitions() -> None:
     def listed(id_: str, since: datetime | None, until: datetime | None) -> bool:
         """What that filter says of one delivery."""
-        key = f"'{delivery_key(id_)[0]}'"
-        bounds = days_between(since, until).split(" and ")
+        key = f"'{build_delivery_key(id_)[0]}'"
+        bounds = build_days_filter(since, until).split(" and ")
         newest, oldest = [bounds[0].split()[-1], *(each.split()[-1] for each in bounds[1:])], key
         return newest[0] <= key and all(oldest <= each for each in newest[1:])
 
     dice = make_random(7)
     for _ in range(300):
         at, since, until = (NOW + timedelta(hours=dice.randrange(-99, 99)) for _ in range(3))
-        id_ = new_delivery_id(at, dice.getrandbits(74))
+        id_ = make_delivery_id(at, dice.getrandbits(74))
         for bounds in ((None, None), (since, None), (None, until), (since, until)):
             if is_between(id_, *bounds):
                 assert listed(id_, *bounds)
@@ -141,7 +141,7 @@ def test_days_between_two_moments_are_a_range_of_partitions() -> None:
 
 
 def test_both_ends_of_a_time_belong_to_it() -> None:
-    id_ = new_delivery_id(NOW, 5)
+    id_ = make_delivery_id(NOW, 5)
     assert is_between(id_, NOW, NOW)
     assert not is_between(id_, NOW + timedelta(milliseconds=1), None)
     assert not is_between(id_, None, NOW - timedelta(milliseconds=1))
@@ -149,4 +149,4 @@ def test_both_ends_of_a_time_belong_to_it() -> None:
 
 def test_a_row_is_keyed_by_table_and_resource() -> None:
     outcome = RowResult("d", "Patient/a-1.b", "contact", None, "created")
-    assert row_key(outcome) == "contact Patient a-1.b"
+    assert build_row_key(outcome) == "contact Patient a-1.b"

@@ -50,7 +50,7 @@ async def test_what_is_carried_late_is_superseded_and_says_so(route: Route, kind
     assert family(route) == "second"
     assert route.neighbour.writes_of_each == {"Patient/p1": 1}
     (late,) = await route.outcomes(first)
-    assert (late.status, late.superseded, late.written) == (409, True, False)
+    assert (late.status, late.superseded, late.is_written) == (409, True, False)
     assert late.issues is not None
     assert "superseded" in late.issues[0]["diagnostics"]
     known = await route.known(first)
@@ -200,8 +200,8 @@ async def test_a_request_that_waited_for_a_place_until_its_turn_is_nearly_over_i
     delivery = await route.deliver(batch(update("late")))
     places = route.fhir.upstream.limiter
     async with AsyncExitStack() as full:
-        for _ in range(places.limit.now):
-            await full.enter_async_context(places.place())
+        for _ in range(places.limit.current):
+            await full.enter_async_context(places.acquire_slot())
         going = asyncio.ensure_future(route.carry(delivery))
         while not any(turn.holder for turn in route.ledger.locks.values()):
             await asyncio.sleep(0)
@@ -219,7 +219,7 @@ async def test_many_at_once_end_with_the_last(route: Route) -> None:
     await route.carry_all()
     assert family(route) == "5"
     outcomes = [await route.outcomes(delivery) for delivery in deliveries]
-    assert all(each.written or each.superseded for (each,) in outcomes)
+    assert all(each.is_written or each.superseded for (each,) in outcomes)
 
 
 async def test_a_second_claim_of_a_delivery_does_not_repeat_what_the_first_has_done(
@@ -510,15 +510,15 @@ async def test_a_superseded_patient_is_not_mirrored_again(route: Route) -> None:
     ("turn", "delivery", "stamp", "later"),
     [
         (WriteLock(), "b", None, False),
-        (WriteLock(delivery="a"), "b", None, False),
-        (WriteLock(delivery="c"), "b", None, True),
-        (WriteLock(delivery="b"), "b", None, False),
-        (WriteLock(delivery="a", source_version="v:2"), "b", "v:1", True),
-        (WriteLock(delivery="c", source_version="v:1"), "b", "v:2", False),
-        (WriteLock(delivery="c", source_version="v:1"), "b", "v:1", True),
-        (WriteLock(delivery="c", source_version="v:1"), "b", "u:2026", True),
-        (WriteLock(delivery="a", source_version="v:1"), "b", None, False),
-        (WriteLock(delivery="c"), "b", "v:9", True),
+        (WriteLock(written_by="a"), "b", None, False),
+        (WriteLock(written_by="c"), "b", None, True),
+        (WriteLock(written_by="b"), "b", None, False),
+        (WriteLock(written_by="a", source_version="v:2"), "b", "v:1", True),
+        (WriteLock(written_by="c", source_version="v:1"), "b", "v:2", False),
+        (WriteLock(written_by="c", source_version="v:1"), "b", "v:1", True),
+        (WriteLock(written_by="c", source_version="v:1"), "b", "u:2026", True),
+        (WriteLock(written_by="a", source_version="v:1"), "b", None, False),
+        (WriteLock(written_by="c"), "b", "v:9", True),
     ],
 )
 def test_what_is_later(turn: WriteLock, delivery: str, stamp: str | None, later: bool) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from integration.app.settings import from_env
-from local.access import fhir_headers
+from integration.app.settings import read_settings
+from local.access import build_fhir_headers
 from local.processes import PROJECT, Child
 from local.services import ADDRESS, Ports, Running, free_ports, neighbours, start_host
 from tests.journeys.route import Route
@@ -53,7 +53,7 @@ def parts(folder: Path, source_ports: Ports) -> Iterator[tuple[Running, Child]]:
 async def route(parts: tuple[Running, Child], folder: Path) -> AsyncIterator[Route]:
     running, host = parts
     async with httpx.AsyncClient(timeout=30) as http:
-        own = fhir_headers(from_env(running.settings()).fhir.scope)
+        own = build_fhir_headers(read_settings(running.settings()).fhir.scope)
         yield Route(running, host, http, folder, "FHIR_URL" not in os.environ, own)
 
 

@@ -11,7 +11,13 @@ from uuid import uuid4
 import pytest
 
 from local.services import ADDRESS, Ports, neighbours
-from tests.fhir.notices import VERSIONS, brought, deleted, named, notification
+from tests.fhir.notices import (
+    VERSIONS,
+    make_deletion,
+    make_full_entry,
+    make_named_entry,
+    make_notification,
+)
 from tests.journeys.route import Route, locations, patient, statuses
 
 pytestmark = [pytest.mark.live, pytest.mark.azurite]
@@ -55,7 +61,7 @@ async def test_a_handshake_is_answered_at_once_and_leaves_nothing(
     listed = f"{route.host.url}/api/deliveries?_count=1"
     before = (await route.http.get(listed)).json()["deliveries"]
     for kind in ("handshake", "heartbeat"):
-        answer = await route.send(notification(version=version, kind=kind, since=0))
+        answer = await route.send(make_notification(version=version, kind=kind, since=0))
         assert (answer.status_code, answer.json()["resourceType"]) == (200, "OperationOutcome")
     assert (await route.http.get(listed)).json()["deliveries"] == before
 
@@ -65,15 +71,18 @@ async def test_what_a_notification_brings_is_written_shown_and_deleted(
     route: Route, version: str
 ) -> None:
     anna, about = new_id(), subscription()
-    first = notification(
-        brought(patient("Lind", id=anna)), version=version, events=((1, None),), subscription=about
+    first = make_notification(
+        make_full_entry(patient("Lind", id=anna)),
+        version=version,
+        events=((1, None),),
+        subscription=about,
     )
     status, written = await route.deliver(first)
     assert (status["response"]["status"], written["response"]["status"]) == ("204", "201")
     assert (await route.contact(anna))["lastname"] == "Lind"
 
-    second = notification(
-        deleted(f"Patient/{anna}"), version=version, events=((2, None),), subscription=about
+    second = make_notification(
+        make_deletion(f"Patient/{anna}"), version=version, events=((2, None),), subscription=about
     )
     entries = await route.deliver(second)
     assert statuses(entries) == {"204"}
@@ -85,9 +94,9 @@ async def test_what_a_notification_names_is_fetched_from_its_server(
 ) -> None:
     anna, bert, gone = new_id(), new_id(), new_id()
     await has(route, source, anna, bert, name="Berg")
-    made = notification(
-        named(f"Patient/{anna}", home=source),
-        named(f"Patient/{gone}", home=source),
+    made = make_notification(
+        make_named_entry(f"Patient/{anna}", home=source),
+        make_named_entry(f"Patient/{gone}", home=source),
         events=((1, f"{source}/Patient/{bert}"),),
         subscription=subscription(),
     )
@@ -113,7 +122,7 @@ async def test_a_server_that_nobody_named_is_not_asked_and_the_sender_is_told(
         source.replace("127.0.0.1", "localhost"),
         source.replace("http://", "http://user@"),
     ]
-    made = notification(*(named(f"Patient/{anna}", home=home) for home in hostile))
+    made = make_notification(*(make_named_entry(f"Patient/{anna}", home=home) for home in hostile))
     _, *entries = await route.deliver(made)
     assert statuses(entries) == {"422"}
     assert all("FETCH_FROM" in issues(entry) for entry in entries)
@@ -127,15 +136,17 @@ async def test_a_server_in_trouble_is_asked_again_later(route: Route, source: st
     base = source.removesuffix("/fhir")
     answer = await route.http.post(f"{base}/control/faults", json=fault)
     assert answer.status_code == 200, answer.text
-    made = notification(named(f"Patient/{anna}", home=source), subscription=subscription())
+    made = make_notification(
+        make_named_entry(f"Patient/{anna}", home=source), subscription=subscription()
+    )
     entries = await route.deliver(made)
     assert [entry["response"]["status"] for entry in entries] == ["204", "201"]
 
 
 async def test_missed_events_are_told(route: Route) -> None:
-    about, anna = subscription(), brought(patient("Lind", id=new_id()))
+    about, anna = subscription(), make_full_entry(patient("Lind", id=new_id()))
     for number, told in ((1, ""), (4, "events 2 to 3"), (5, ""), (2, "")):
-        made = notification(anna, events=((number, None),), subscription=about)
+        made = make_notification(anna, events=((number, None),), subscription=about)
         first, _ = await route.deliver(made)
         assert told in issues(first)
         assert ("not received" in issues(first)) is bool(told)

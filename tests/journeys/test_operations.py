@@ -17,9 +17,9 @@ from azure.data.tables.aio import TableServiceClient
 from azure.storage.blob.aio import BlobServiceClient
 
 from integration.core.model import Delivery, DeliveryRequest, Status
-from integration.journal.azure_store import AzureJournal, opened
-from integration.journal.keys import new_delivery_id
-from integration.journal.store import Kept
+from integration.journal.azure_store import AzureJournal, open_journal
+from integration.journal.keys import make_delivery_id
+from integration.journal.store import Payload
 from tests.journeys.route import PATIENCE, Route, bundle, entry, locations, patient, statuses
 
 pytestmark = [pytest.mark.live, pytest.mark.azurite]
@@ -33,18 +33,18 @@ async def journal(route: Route) -> AsyncIterator[AzureJournal]:
         BlobServiceClient.from_connection_string(storage) as blobs,
         TableServiceClient.from_connection_string(storage) as tables,
     ):
-        yield await opened(blobs, tables)
+        yield await open_journal(blobs, tables)
 
 
 async def kept(journal: AzureJournal, body: Any, **fields: Any) -> str:
     """As a worker leaves it that dies after noting a delivery, before queueing it."""
     accepted = fields.pop("accepted")
-    id_, data = new_delivery_id(accepted, randbits(74)), msgspec.json.encode(body)
+    id_, data = make_delivery_id(accepted, randbits(74)), msgspec.json.encode(body)
     values = {"status": Status.ACCEPTED, "kind": body["type"], "entries": len(body["entry"])}
     delivery = Delivery(
         id_, "default", uuid4().hex, "d", accepted, **values | fields, bytes=len(data)
     )
-    await journal.keep(delivery, Kept(DeliveryRequest("POST"), data))
+    await journal.add_delivery(delivery, Payload(DeliveryRequest("POST"), data))
     return id_
 
 
@@ -82,7 +82,7 @@ async def test_a_delivery_that_is_over_is_forgotten_after_its_time(
 
     await followed(route, id_, 404)
     with pytest.raises(KeyError):
-        await journal.kept(id_)
+        await journal.get_payload(id_)
 
 
 async def test_what_has_taken_too_long_is_parked_and_replayed_by_its_reason(
@@ -92,7 +92,7 @@ async def test_what_has_taken_too_long_is_parked_and_replayed_by_its_reason(
     early = datetime.now(UTC) - timedelta(days=4)
     id_ = await kept(journal, body, accepted=early)
     async with asyncio.timeout(PATIENCE):
-        while (found := await journal.delivery(id_)) and found.status is not Status.PARKED:
+        while (found := await journal.get_delivery(id_)) and found.status is not Status.PARKED:
             await asyncio.sleep(0.05)
     address = f"{route.host.url}/api/deliveries/replay"
     params = {"reason": "MAX_AGE", "until": (early + timedelta(days=1)).isoformat()}

@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from integration.app.settings import from_env
-from local.access import fhir_headers
+from integration.app.settings import read_settings
+from local.access import build_fhir_headers
 from local.processes import PROJECT
 from local.services import free_ports, neighbours, start_host
 from tests.journeys.route import PATIENCE, Route
@@ -97,7 +97,7 @@ def provisioned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any,
 async def ward(provisioned: tuple[Any, Any, Path]) -> AsyncIterator[Route]:
     running, host, folder = provisioned
     async with httpx.AsyncClient(timeout=60) as http:
-        own = fhir_headers(from_env(running.settings()).fhir.scope)
+        own = build_fhir_headers(read_settings(running.settings()).fhir.scope)
         yield Route(running, host, http, folder, "FHIR_URL" not in os.environ, own)
 
 

@@ -116,7 +116,7 @@ def test_lookups_lead_to_tables_by_navigation_properties() -> None:
 
 
 def test_an_organizations_own_columns_join_the_tables_under_its_prefix() -> None:
-    catalog = tables.load(tables.additions(prefix="abc"))
+    catalog = tables.load(tables.read_additions(prefix="abc"))
     contact = catalog.by_name["contact"]
     assert contact.columns["abc_fhirid"].max_length == 64
     assert contact.navigations["abc_Patient"][1] == "contact"

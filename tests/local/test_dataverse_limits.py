@@ -11,7 +11,7 @@ import pytest
 
 from local.dataverse.app import create_app
 from local.dataverse.faults import Gate
-from local.dataverse.limits import Limits, operations
+from local.dataverse.limits import Limits, count_operations
 from local.dataverse.simulated import SimulatedLoop
 from local.dataverse.wire import Call
 
@@ -27,7 +27,9 @@ def simulated(
 
     async def main() -> Any:
         app: Gate = create_app(
-            limits=limits or Limits(), clock=asyncio.get_running_loop().time, takes=takes
+            limits=limits or Limits(),
+            clock=asyncio.get_running_loop().time,
+            execution_seconds=takes,
         )
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(app=app), base_url="http://dataverse/api/data/v9.2/"
@@ -156,7 +158,7 @@ def test_the_most_requests_that_ran_at_once_are_told() -> None:
 
 def test_the_limits_are_off_unless_they_are_asked_for() -> None:
     async def main() -> int:
-        app = create_app(takes=lambda call: 1.0)
+        app = create_app(execution_seconds=lambda call: 1.0)
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(
             transport=transport, base_url="http://dataverse/api/data/v9.2/"
@@ -180,4 +182,4 @@ def test_the_work_of_a_request_is_counted_in_its_operations(
     path: str, body: bytes, expected: int
 ) -> None:
     call = Call("POST", path, "", {}, body, "http://dataverse/api/data/v9.2")
-    assert operations(call) == expected
+    assert count_operations(call) == expected

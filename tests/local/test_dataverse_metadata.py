@@ -168,7 +168,7 @@ async def test_keys_tell_their_columns_and_whether_their_index_is_active(
 
 
 async def test_columns_of_ones_own_are_told_like_the_others() -> None:
-    app = create_app(additions=tables.additions(prefix="abc"))
+    app = create_app(additions=tables.read_additions(prefix="abc"))
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app=app), base_url="http://dataverse/api/data/v9.2/"
     ) as client:

@@ -16,7 +16,7 @@ import pytest
 
 from integration.core import decimal_json
 from local.processes import PROJECT, Child, Part
-from local.samples import LARGE, large_transaction, samples
+from local.samples import LARGE_ENTRIES, build_large_transaction, load_samples
 from local.services import VARIABLES, free_ports
 
 MODULES = PROJECT / "local/node_modules"
@@ -47,9 +47,9 @@ def demo(**changes: str) -> subprocess.CompletedProcess[str]:
 def sent() -> Counter[str]:
     """How many resources of each type the samples hold."""
     kinds: list[str] = []
-    for sample in samples():
+    for sample in load_samples():
         if sample.name == "large transaction":
-            entries = large_transaction(LARGE)["entry"]
+            entries = build_large_transaction(LARGE_ENTRIES)["entry"]
             resources = [entry["resource"] for entry in entries]
         elif sample.name.endswith(".ndjson"):
             resources = [decimal_json.decode(line) for line in sample.body.splitlines()]
@@ -72,7 +72,7 @@ def test_everything_arrives() -> None:
     expected = sent()
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stderr == ""
-    assert numbers(ended) == (len(samples()), expected.total(), expected["Patient"], 0)
+    assert numbers(ended) == (len(load_samples()), expected.total(), expected["Patient"], 0)
     for kind, number in expected.items():
         assert re.search(rf"^  {kind} +{number} +{number}$", ended.stdout, re.MULTILINE), kind
     ways = dict(
@@ -88,9 +88,9 @@ def test_everything_arrives() -> None:
 def test_a_refused_entry_makes_it_fail() -> None:
     """With splitting switched off, the large transaction is refused, entry by entry."""
     ended = demo(OVER_LIMIT="reject")
-    small = sent().total() - LARGE
+    small = sent().total() - LARGE_ENTRIES
     assert ended.returncode == 1
-    assert numbers(ended) == (len(samples()), small, sent()["Patient"] - 2, LARGE)
+    assert numbers(ended) == (len(load_samples()), small, sent()["Patient"] - 2, LARGE_ENTRIES)
     assert "OVER_LIMIT is reject" in ended.stdout
     assert "not all arrived; logs are in" in ended.stderr
 
@@ -133,6 +133,6 @@ def test_a_fhir_server_of_ones_own_is_used(tmp_path: Path) -> None:
         httpx.post(f"{url}/Patient", json={"resourceType": "Patient"}, headers=headers)
         ended = demo(FHIR_URL=url)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert numbers(ended) == (len(samples()), sent().total(), sent()["Patient"], 0)
+    assert numbers(ended) == (len(load_samples()), sent().total(), sent()["Patient"], 0)
     assert re.search(r"^  ehr-20417 +Beatriz Specimen .* 2$", ended.stdout, re.MULTILINE)
     assert "fhir is ready" not in ended.stdout

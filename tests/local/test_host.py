@@ -22,8 +22,14 @@ from azure.storage.queue import QueueClient, QueueServiceClient, aio
 from local.host import cron, leases, routes
 from local.host.functions import Function
 from local.host.leases import Trigger
-from local.host.queues import poll_delay
-from local.host.settings import CannotStart, HostOptions, QueueOptions, read_options, seconds
+from local.host.queues import compute_poll_delay
+from local.host.settings import (
+    CannotStart,
+    HostOptions,
+    QueueOptions,
+    parse_time_span,
+    read_options,
+)
 from local.host.worker import Worker
 from local.processes import PROJECT, Child
 from local.services import free_ports, neighbours, start_host
@@ -337,7 +343,7 @@ async def test_a_message_that_another_has_taken_over_is_left_to_it(
         (message,) = [each async for each in queue.receive_messages(visibility_timeout=30)]
         await queue.update_message(message.id, message.pop_receipt, visibility_timeout=30)
         deleting = queue.delete_message(message.id, message.pop_receipt)
-        await leases.unless_gone(deleting, trigger, message)
+        await leases.ignore_lost_lease(deleting, trigger, message)
     assert length(stage.queue) == 1
 
 
@@ -435,7 +441,7 @@ def test_a_trigger_the_host_does_not_know_is_named(tmp_path: Path) -> None:
 )
 def test_a_schedule_names_its_next_moment(expression: str, expected: str) -> None:
     now = datetime(2026, 2, 27, 10, 2, 3, 500, tzinfo=UTC)
-    moment = cron.next_after(cron.parse(expression), now)
+    moment = cron.find_next(cron.parse(expression), now)
     assert moment == datetime.fromisoformat(expected).replace(tzinfo=UTC)
 
 
@@ -478,7 +484,7 @@ def test_a_template_takes_what_asp_net_takes(
     ],
 )
 def test_routes_that_overlap_are_seen(one: str, other: str, expected: bool) -> None:
-    assert routes.overlap(routes.parse(one), routes.parse(other)) is expected
+    assert routes.can_overlap(routes.parse(one), routes.parse(other)) is expected
 
 
 @pytest.mark.parametrize(
@@ -494,20 +500,20 @@ def test_routes_that_overlap_are_seen(one: str, other: str, expected: bool) -> N
     ],
 )
 def test_a_route_that_hides_another_is_told(first: str, second: str, expected: bool) -> None:
-    assert routes.hides(routes.parse(first), routes.parse(second)) is expected
+    assert routes.can_hide(routes.parse(first), routes.parse(second)) is expected
 
 
 @pytest.mark.parametrize(
     ("text", "expected"), [("00:00:30", 30), ("1.02:00:00", 93_600), ("00:00:00.100", 0.1)]
 )
 def test_a_time_span_is_read(text: str, expected: float) -> None:
-    assert seconds(text, "here") == expected
+    assert parse_time_span(text, "here") == expected
 
 
 @pytest.mark.parametrize("text", ["24:00:00", "5", "00:61:00"])
 def test_a_time_span_that_misleads_is_refused(text: str) -> None:
     with pytest.raises(CannotStart, match=r"^here"):
-        seconds(text, "here")
+        parse_time_span(text, "here")
 
 
 def test_the_environment_overrides_host_json(tmp_path: Path) -> None:
@@ -518,5 +524,5 @@ def test_the_environment_overrides_host_json(tmp_path: Path) -> None:
 
 
 def test_polling_slows_down_to_the_longest_interval() -> None:
-    assert 0.15 < poll_delay(1, 60) < 0.25
-    assert poll_delay(40, 60) == 60
+    assert 0.15 < compute_poll_delay(1, 60) < 0.25
+    assert compute_poll_delay(40, 60) == 60

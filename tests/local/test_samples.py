@@ -16,9 +16,15 @@ from integration.core.model import DeliveryRequest
 from integration.fhir import bundle
 from integration.fhir.identity import Naming
 from integration.fhir.plan import plan
-from integration.fhir.validation import issues
+from integration.fhir.validation import find_issues
 from local.processes import PROJECT
-from local.samples import FOLDER, LARGE, large_transaction, samples, transaction
+from local.samples import (
+    FOLDER,
+    LARGE_ENTRIES,
+    build_large_transaction,
+    build_transaction,
+    load_samples,
+)
 from local.services import free_ports, neighbours
 
 NAMES = ["transaction.json", "batch-put.json", "patient.json", "patients.ndjson", "large"]
@@ -27,7 +33,7 @@ LINK = re.compile(rb'"reference":"([^"]+)"|href=\\"([^"\\]+)')
 
 def resources(name: str) -> list[dict[str, Any]]:
     if name == "large":
-        return [entry["resource"] for entry in large_transaction(LARGE)["entry"]]
+        return [entry["resource"] for entry in build_large_transaction(LARGE_ENTRIES)["entry"]]
     body = (FOLDER / name).read_bytes()
     if name.endswith(".ndjson"):
         return [decimal_json.decode(line) for line in body.splitlines()]
@@ -59,7 +65,7 @@ def fhir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_resource_is_valid_by_the_models(name: str) -> None:
-    found = [issue for resource in resources(name) for issue in issues(resource, name)]
+    found = [issue for resource in resources(name) for issue in find_issues(resource, name)]
     assert found == []
 
 
@@ -100,10 +106,10 @@ def test_every_patient_is_marked_as_test_data(name: str) -> None:
 
 def test_every_sample_is_listed_and_described() -> None:
     files = {path.name for path in FOLDER.iterdir()} - {"README.md"}
-    assert {sample.name for sample in samples()} == files | {"large transaction"}
+    assert {sample.name for sample in load_samples()} == files | {"large transaction"}
     readme = (FOLDER / "README.md").read_text("utf-8")
     assert [name for name in files if f"`{name}`" not in readme] == []
-    assert [sample.path for sample in samples() if sample.path not in readme] == []
+    assert [sample.path for sample in load_samples() if sample.path not in readme] == []
 
 
 def test_the_transaction_shows_what_its_readme_says() -> None:
@@ -125,7 +131,7 @@ def test_the_batch_refers_by_relative_references() -> None:
 
 @pytest.mark.parametrize("sizes", [[1], [2, 3], [4, 5], [13, 27, 1], [600, 200]])
 def test_a_made_transaction_has_parts_of_these_sizes(sizes: list[int]) -> None:
-    whole = transaction(sizes)
+    whole = build_transaction(sizes)
     assert len(whole["entry"]) == sum(sizes)
     assert links(whole) <= known_names(whole)
     kinds = Counter(entry["resource"]["resourceType"] for entry in whole["entry"])
@@ -133,7 +139,7 @@ def test_a_made_transaction_has_parts_of_these_sizes(sizes: list[int]) -> None:
 
 
 def test_the_large_transaction_is_split_with_one_part_over_the_limit() -> None:
-    body = decimal_json.encode(large_transaction(LARGE))
+    body = decimal_json.encode(build_large_transaction(LARGE_ENTRIES))
     planned = plan(bundle.read(body, DeliveryRequest("POST")), Naming("sender", "key"))
     assert planned.split
     sizes = [[len(unit.entries) for unit in lane.units] for lane in planned.lanes]
@@ -141,13 +147,13 @@ def test_the_large_transaction_is_split_with_one_part_over_the_limit() -> None:
 
 
 def test_the_same_arguments_make_the_same_transaction() -> None:
-    assert transaction([20, 20]) == transaction([20, 20])
-    assert transaction([20], seed="a") != transaction([20], seed="b")
+    assert build_transaction([20, 20]) == build_transaction([20, 20])
+    assert build_transaction([20], seed="a") != build_transaction([20], seed="b")
 
 
 @pytest.mark.parametrize("size", [1200, 4000])
 def test_an_entry_has_the_size_that_was_asked_for(size: int) -> None:
-    whole = transaction([50], entry_bytes=size)
+    whole = build_transaction([50], entry_bytes=size)
     sizes = [len(decimal_json.encode(entry)) for entry in whole["entry"]]
     assert max(sizes) <= size
     assert min(sizes) > size - 20

@@ -34,7 +34,7 @@ OF_A_CASE = {
 def common(map_: EntityMap, resource: Mapping[str, Any], tables: Tables) -> dict[str, Any]:
     """What every row of a map shows, so that no case need repeat it."""
     bare = {"resourceType": resource["resourceType"], "id": resource["id"]}
-    return filled(engine.apply(map_, bare, tables).columns)
+    return filled(engine.map_resource(map_, bare, tables).values)
 
 
 def filled(columns: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,10 +69,10 @@ def check_rows(file: Case, case: Case, map_: EntityMap, tables: Tables) -> None:
     resource, base = case["resource"], case.get("base")
     if "expectError" in case:
         with pytest.raises(Unmappable, match=case["expectError"]):
-            engine.apply(map_, resource, tables, base)
+            engine.map_resource(map_, resource, tables, base)
         return
-    mapped = engine.apply(map_, resource, tables, base)
-    shown, expected = filled(mapped.columns), {**common(map_, resource, tables), **case["expect"]}
+    mapped = engine.map_resource(map_, resource, tables, base)
+    shown, expected = filled(mapped.values), {**common(map_, resource, tables), **case["expect"]}
     assert about(file, shown) == about(file, expected)
     assert case["expect"].items() <= shown.items()
     notes = [note.partition(" @ ")[0] for note in mapped.notes]
@@ -80,7 +80,7 @@ def check_rows(file: Case, case: Case, map_: EntityMap, tables: Tables) -> None:
     assert subjects == case.get("expectNotes", [])
     children: dict[str, Rows] = {expand.table: [] for expand in map_.expands}
     for child in mapped.children:
-        children[child.map.table].append(filled(child.columns))
+        children[child.expand_map.table].append(filled(child.values))
     for table, rows in case.get("expectChildren", {}).items():
         assert children[table] == rows
     for table, count in case.get("expectCount", {}).items():

@@ -15,7 +15,7 @@ import pytest
 Resource = dict[str, Any]
 
 
-def resources(kinds: Collection[str]) -> list[Resource]:
+def load_resources(kinds: Collection[str]) -> list[Resource]:
     """Those of the kinds anywhere in the files, contained ones too: they have no rows, but shapes.
 
     Each gets an id of its own: what counts here is the shape, and many a bundle has none.

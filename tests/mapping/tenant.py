@@ -13,15 +13,17 @@ PREFIX = "new"
 
 
 @cache
-def all_columns() -> dict[str, dict[str, Column]]:
-    catalog = tables.load(tables.additions(prefix=PREFIX))
+def load_all_columns() -> dict[str, dict[str, Column]]:
+    catalog = tables.load(tables.read_additions(prefix=PREFIX))
     return {name: _columns(table) for name, table in catalog.by_name.items()}
 
 
 def _columns(table: tables.Table) -> dict[str, Column]:
     attributes = [
-        documents.attribute(table, column)
-        | (documents.choices(table, column) if column.type != "Boolean" else {})
+        documents.describe_attribute(table, column)
+        | (documents.describe_choices(table, column) if column.type != "Boolean" else {})
         for column in table.columns.values()
     ]
-    return metadata.columns([{"value": attributes}, {"value": documents.relationships(table)}])
+    return metadata.parse_columns(
+        [{"value": attributes}, {"value": documents.describe_relationships(table)}]
+    )

@@ -19,7 +19,7 @@ from integration.mapping import engine, load
 from integration.mapping.model import EntityMap
 from tests.mapping import casework
 from tests.mapping.casework import Case
-from tests.mapping.tenant import PREFIX, all_columns
+from tests.mapping.tenant import PREFIX, load_all_columns
 
 FOLDER = Path(__file__).parent / "cases"
 
@@ -30,7 +30,7 @@ IDS = [casework.title_of(file, case) for file, case in CASES]
 
 @cache
 def entity(set_: str, resource: str, enabled: tuple[str, ...]) -> EntityMap:
-    found = load.maps(set_, PREFIX, None, enabled)
+    found = load.load_maps(set_, PREFIX, None, enabled)
     assert found.broken == {}
     return found.entities[resource]
 
@@ -41,7 +41,7 @@ def entity_of(file: Case) -> EntityMap:
 
 @pytest.mark.parametrize(("file", "case"), CASES, ids=IDS)
 def test_a_resource_becomes_its_rows(file: Case, case: Case) -> None:
-    casework.check_rows(file, case, entity_of(file), all_columns())
+    casework.check_rows(file, case, entity_of(file), load_all_columns())
 
 
 @pytest.mark.parametrize(("file", "case"), CASES, ids=IDS)
@@ -50,10 +50,10 @@ def test_a_row_names_every_column_of_its_map_so_that_old_values_are_cleared(
 ) -> None:
     map_ = entity_of(file)
     if "expectError" not in case:
-        mapped = engine.apply(map_, case["resource"], all_columns(), case.get("base"))
-        assert {map_.key, *mapped.columns} == set(map_.columns)
+        mapped = engine.map_resource(map_, case["resource"], load_all_columns(), case.get("base"))
+        assert {map_.key, *mapped.values} == set(map_.columns)
         for child in mapped.children:
-            assert set(child.columns) == {one.column for one in child.map.attributes}
+            assert set(child.values) == {one.column for one in child.expand_map.attributes}
 
 
 def test_every_case_has_a_title_of_its_own_and_only_words_that_are_known() -> None:

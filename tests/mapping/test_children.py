@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from integration.core.model import Column
-from integration.mapping.engine import apply
-from integration.mapping.load import parse
-from integration.mapping.model import Concept, Lookup, Mapped
+from integration.mapping.engine import map_resource
+from integration.mapping.load import parse_map
+from integration.mapping.model import Concept, Lookup, MappedRows
 
 ROW = """resource = "Patient"
 [row]
@@ -37,7 +37,7 @@ NUMBER = {
 }
 
 
-def mapped(attributes: str, match: str = '["system", "value"]', **elements: Any) -> Mapped:
+def mapped(attributes: str, match: str = '["system", "value"]', **elements: Any) -> MappedRows:
     path = elements.pop("path", "identifier")
     text = f"""{ROW}[[expand]]
 path = "{path}"
@@ -48,7 +48,7 @@ parent = "patient"
 match = {match}
 {attributes}"""
     resource = {"resourceType": "Patient", "id": "1", **elements}
-    return apply(parse(text, "p.toml"), resource, {"contact": CONTACT, "number": NUMBER})
+    return map_resource(parse_map(text, "p.toml"), resource, {"contact": CONTACT, "number": NUMBER})
 
 
 def attribute(column: str, path: str, more: str = "") -> str:
@@ -58,11 +58,11 @@ def attribute(column: str, path: str, more: str = "") -> str:
 BOTH = attribute("system", "system") + attribute("value", "value", 'too_long = "omit"')
 
 
-def rows(found: Mapped) -> list[dict[str, Any]]:
-    return [dict(child.columns) for child in found.children]
+def rows(found: MappedRows) -> list[dict[str, Any]]:
+    return [dict(child.values) for child in found.children]
 
 
-def notes(found: Mapped) -> list[str]:
+def notes(found: MappedRows) -> list[str]:
     return [note.partition(" @ ")[0] for note in found.notes]
 
 
@@ -70,7 +70,7 @@ def test_each_item_is_a_row() -> None:
     found = mapped(BOTH, identifier=[{"system": "a", "value": "1"}, {"value": "2"}])
     assert rows(found) == [{"system": "a", "value": "1"}, {"system": None, "value": "2"}]
     assert found.notes == ()
-    assert {child.map.table for child in found.children} == {"number"}
+    assert {child.expand_map.table for child in found.children} == {"number"}
 
 
 def test_no_items_are_no_rows() -> None:
@@ -144,7 +144,7 @@ def test_lookups_and_concepts_of_items_are_values_too() -> None:
 
 def test_a_path_to_items_that_fails_costs_no_row() -> None:
     found = mapped(BOTH, path="identifier.value.join('-')", identifier=[{"value": 7}])
-    assert found.columns["gender"] is None
+    assert found.values["gender"] is None
     assert found.children == ()
     assert notes(found) == ["number: the path failed (TypeError)"]
 

@@ -21,8 +21,8 @@ from integration.fhir import validation
 from integration.mapping import engine, load
 from integration.mapping.model import AttributeMap, EntityMap, Kind, Lookup, Route
 from integration.mapping.write_back import apply
-from integration.mapping.write_back.inverse_paths import invertible
-from integration.virtual_tables.entity_type import shape
+from integration.mapping.write_back.inverse_paths import invert_path
+from integration.virtual_tables.entity_type import build_entity_type
 from local.processes import PROJECT
 from tests.mapping import casework, r4, real
 from tests.mapping.casework import Case, Tables
@@ -33,7 +33,7 @@ CASES = Path(__file__).parent / "cases/clinical"
 ENTITIES = {
     entity.resource: entity
     for path in sorted(MAPS.glob("*.toml"))
-    for entity in [load.parse(path.read_text("utf-8"), path.name)]
+    for entity in [load.parse_map(path.read_text("utf-8"), path.name)]
 }
 FILES = [json.loads(path.read_text("utf-8")) for path in sorted(CASES.glob("*.json"))]
 EACH = [(file, case) for file in FILES for case in file["tests"]]
@@ -45,7 +45,7 @@ def _ids(columns: Iterable[tuple[EntityMap, AttributeMap]]) -> list[str]:
 
 
 COLUMNS = [(entity, one) for entity in ENTITIES.values() for one in entity.attributes]
-SEARCHED = [(entity, one) for entity, one in COLUMNS if one.shown.search]
+SEARCHED = [(entity, one) for entity, one in COLUMNS if one.virtual_column.search]
 
 CHOICES = [(entity, one) for entity, one in COLUMNS if one.kind is Kind.CHOICE]
 
@@ -96,7 +96,7 @@ def tables(resource: str) -> Tables:
     """The columns that the feed has, and those that only the physical table has by the same rules."""
     entity = ENTITIES[resource]
     every = tuple(replace(one, route=None) for one in entity.attributes)
-    return {entity.table: shape(replace(entity, attributes=every)).columns}
+    return {entity.table: build_entity_type(replace(entity, attributes=every)).columns}
 
 
 # -- cases -----------------------------------------------------------------------------------------
@@ -143,16 +143,18 @@ def test_every_clinical_table_is_shown_by_the_feed_under_a_name_of_its_own(
 
 @each_map
 def test_every_lookup_that_the_feed_shows_says_where_it_leads(entity: EntityMap) -> None:
-    lookups = [one for one in entity.on(Route.VIRTUAL).attributes if one.kind is Kind.LOOKUP]
+    lookups = [
+        one for one in entity.select_route(Route.VIRTUAL).attributes if one.kind is Kind.LOOKUP
+    ]
     known = {*ENTITIES, "Patient", "Practitioner", "Organization"}
-    assert [one.column for one in lookups if one.shown.target not in known] == []
+    assert [one.column for one in lookups if one.virtual_column.target not in known] == []
 
 
 @each_map
 def test_every_column_that_may_be_written_leads_to_one_element(entity: EntityMap) -> None:
-    writable = [one for one in entity.attributes if one.shown.write]
+    writable = [one for one in entity.attributes if one.virtual_column.writable]
     assert writable
-    assert {one.column: apply.unwritable(entity, one) for one in writable} == dict.fromkeys(
+    assert {one.column: apply.explain_unwritable(entity, one) for one in writable} == dict.fromkeys(
         one.column for one in writable
     )
 
@@ -176,10 +178,12 @@ def test_a_new_resource_is_valid_with_what_the_map_says_and_the_least_that_a_use
     entity: EntityMap,
 ) -> None:
     changes = LEAST[entity.resource]
-    columns = shape(entity).columns
-    new = apply.created(entity, "1", changes, columns)
-    assert [*validation.issues(new, entity.resource)] == []
-    shown = engine.apply(entity.on(Route.VIRTUAL), new, {entity.table: columns}).columns
+    columns = build_entity_type(entity).columns
+    new = apply.create_resource(entity, "1", changes, columns)
+    assert [*validation.find_issues(new, entity.resource)] == []
+    shown = engine.map_resource(
+        entity.select_route(Route.VIRTUAL), new, {entity.table: columns}
+    ).values
     assert {name: _fed(shown[name]) for name in changes} == changes
     for name in changes:
         lacking = {other: value for other, value in changes.items() if other != name}
@@ -188,10 +192,10 @@ def test_a_new_resource_is_valid_with_what_the_map_says_and_the_least_that_a_use
 
 def _is_valid(entity: EntityMap, changes: apply.Changes, columns: apply.Columns) -> bool:
     try:
-        new = apply.created(entity, "1", changes, columns)
+        new = apply.create_resource(entity, "1", changes, columns)
     except Rejected:
         return False
-    return not [*validation.issues(new, entity.resource)]
+    return not [*validation.find_issues(new, entity.resource)]
 
 
 def _fed(value: object) -> object:
@@ -207,7 +211,7 @@ def _fed(value: object) -> object:
 def test_a_search_is_one_of_r4_that_covers_the_element_of_the_column(
     entity: EntityMap, one: AttributeMap
 ) -> None:
-    search = one.shown.search
+    search = one.virtual_column.search
     assert search is not None
     type_, covered = r4.search_parameters()[entity.resource, search.name]
     assert search.type == type_
@@ -221,7 +225,7 @@ def test_a_search_is_one_of_r4_that_covers_the_element_of_the_column(
         assert one.kind in (Kind.CHOICE, Kind.LOOKUP)
     if search.sorts:
         # An instant is whole: what is no whole instant would be elsewhere in FHIR's order.
-        steps = invertible(one.path or "", entity.resource)
+        steps = invert_path(one.path or "", entity.resource)
         assert steps is not None
         assert steps[-1].type == "instant"
 
@@ -246,9 +250,9 @@ def test_every_real_clinical_resource_becomes_a_row(entity: EntityMap) -> None:
     """Those of the folder that BUNDLES_DIR names. A path that fails would leave its column empty."""
     named: set[str] = set()
     # With no more than its type and the id that it was given here, it is no resource.
-    found = [each for each in real.resources([entity.resource]) if len(each) > 2]
+    found = [each for each in real.load_resources([entity.resource]) if len(each) > 2]
     for resource in found:
-        mapped = engine.apply(entity, resource, tables(entity.resource))
+        mapped = engine.map_resource(entity, resource, tables(entity.resource))
         assert [note for note in mapped.notes if "the path failed" in note] == []
-        named |= casework.filled(mapped.columns).keys()
+        named |= casework.filled(mapped.values).keys()
     assert not found or entity.name_column in named

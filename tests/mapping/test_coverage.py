@@ -19,8 +19,8 @@ PREFIX = "new"
 def _maps(set_: str) -> Iterator[EntityMap]:
     """Every map of the set, with what other files add to it; those of clinical resources, which
     both sets have, are in test_clinical."""
-    every = files.names(set_)
-    found = load.maps(set_, PREFIX, None, every)
+    every = files.list_map_names(set_)
+    found = load.load_maps(set_, PREFIX, None, every)
     assert found.broken == {}
     yield from (each for each in found.entities.values() if each.routes == (Route.DATAVERSE,))
 

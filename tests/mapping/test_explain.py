@@ -11,7 +11,7 @@ import pytest
 
 from integration.cli.main import main
 from integration.mapping import engine, files, load
-from integration.mapping.explain import assumed, explained
+from integration.mapping.explain import assume_columns, explain_rows
 
 PATIENT: dict[str, Any] = {
     "resourceType": "Patient",
@@ -33,15 +33,17 @@ def written(folder: Path, data: Any, name: str = "patient.json") -> str:
 
 @pytest.mark.parametrize("set_", ["healthcare", "plain"])
 def test_without_a_tenant_every_column_takes_what_its_map_gives(set_: str) -> None:
-    found = load.maps(set_, "new", None, files.names(set_))
+    found = load.load_maps(set_, "new", None, files.list_map_names(set_))
     for entity in found.entities.values():
-        mapped = engine.apply(entity, {"resourceType": entity.resource, "id": "1"}, assumed(entity))
-        assert {entity.key, *mapped.columns} == set(entity.columns)
+        mapped = engine.map_resource(
+            entity, {"resourceType": entity.resource, "id": "1"}, assume_columns(entity)
+        )
+        assert {entity.key, *mapped.values} == set(entity.columns)
 
 
 def test_each_line_tells_value_kind_path_and_line_of_the_map() -> None:
-    entity = load.shipped()["Patient"]
-    lines = list(explained(entity, engine.apply(entity, PATIENT, assumed(entity))))
+    entity = load.load_shipped_maps()["Patient"]
+    lines = list(explain_rows(entity, engine.map_resource(entity, PATIENT, assume_columns(entity))))
     assert lines[0] == "contact: Patient by patient.toml"
     (gender,) = [line for line in lines if line.startswith("  gendercode = ")]
     assert gender.startswith("  gendercode = 2    <- choice gender (patient.toml:")
@@ -55,9 +57,9 @@ def test_each_line_tells_value_kind_path_and_line_of_the_map() -> None:
 
 
 def test_columns_that_are_cleared_are_shown_where_that_is_wanted() -> None:
-    entity = load.shipped()["Patient"]
-    mapped = engine.apply(entity, PATIENT, assumed(entity))
-    lines = list(explained(entity, mapped, empty=True))
+    entity = load.load_shipped_maps()["Patient"]
+    mapped = engine.map_resource(entity, PATIENT, assume_columns(entity))
+    lines = list(explain_rows(entity, mapped, empty=True))
     assert any(line.startswith("  birthdate = -    <- date birthDate (") for line in lines)
 
 

@@ -6,23 +6,23 @@ from uuid import UUID
 
 import pytest
 
-from integration.mapping.keys import primary_key
+from integration.mapping.keys import derive_primary_key
 
 GUID = "0b6d3d3e-9c4b-4a53-8f1f-6f0f8a2f4c11"
 
 
 def test_an_id_that_is_a_guid_is_the_primary_key() -> None:
-    assert primary_key("Patient", GUID) == GUID
-    assert primary_key("Patient", GUID.upper()) == GUID
+    assert derive_primary_key("Patient", GUID) == GUID
+    assert derive_primary_key("Patient", GUID.upper()) == GUID
 
 
 @pytest.mark.parametrize("id_", ["1", GUID.replace("-", ""), f"{GUID}0", f"x{GUID}", "a" * 64])
 def test_any_other_id_gets_a_guid_that_is_always_the_same(id_: str) -> None:
-    key = primary_key("Patient", id_)
+    key = derive_primary_key("Patient", id_)
     assert UUID(key).version == 5
-    assert key == primary_key("Patient", id_)
-    assert key != primary_key("Practitioner", id_)
+    assert key == derive_primary_key("Patient", id_)
+    assert key != derive_primary_key("Practitioner", id_)
 
 
 def test_a_primary_key_is_the_same_for_ever() -> None:
-    assert primary_key("Patient", "1") == "af6999f6-06dd-5d21-9244-07ff5fbf5043"
+    assert derive_primary_key("Patient", "1") == "af6999f6-06dd-5d21-9244-07ff5fbf5043"

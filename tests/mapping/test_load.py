@@ -9,11 +9,19 @@ import pytest
 
 from integration.core.errors import Misconfigured
 from integration.mapping import files
-from integration.mapping.files import CLINICAL, FOLDER, names
-from integration.mapping.load import maps, parse, shipped, understood
-from integration.mapping.model import AttributeMap, EntityMap, Kind, LongId, Remove, Route, TooLong
-from integration.mapping.schema_mismatches import schema_mismatches
-from tests.mapping.tenant import PREFIX, all_columns
+from integration.mapping.files import CLINICAL_SET, MAPS_FOLDER, list_map_names
+from integration.mapping.load import build_maps, load_maps, load_shipped_maps, parse_map
+from integration.mapping.model import (
+    AttributeMap,
+    ChildRemoval,
+    EntityMap,
+    Kind,
+    LongId,
+    LongText,
+    Route,
+)
+from integration.mapping.schema_mismatches import find_schema_mismatches
+from tests.mapping.tenant import PREFIX, load_all_columns
 
 ROW = """
 resource = "Patient"
@@ -33,7 +41,7 @@ def attribute(text: str) -> str:
 
 def problems(text: str) -> str:
     with pytest.raises(Misconfigured) as caught:
-        parse(text, "patient.toml")
+        parse_map(text, "patient.toml")
     return str(caught.value)
 
 
@@ -41,41 +49,47 @@ def problems(text: str) -> str:
 
 
 def test_a_map_is_read_with_its_row() -> None:
-    entity = parse(attribute('column = "lastname"\npath = "name.family"'), "patient.toml")
+    entity = parse_map(attribute('column = "lastname"\npath = "name.family"'), "patient.toml")
     assert (entity.resource, entity.table, entity.entity_set) == ("Patient", "contact", "contacts")
     assert entity.columns == ["contactid", "fhirid", "version", "updated", "lastname"]
-    assert (entity.enabled, entity.long_id, entity.kind) == (True, LongId.REFUSE, None)
+    assert (entity.enabled, entity.long_id, entity.kind_value) == (True, LongId.REFUSE, None)
 
 
 def test_children_are_read_with_the_lines_they_come_from() -> None:
-    entity = parse(attribute(GOOD) + CHILD, "patient.toml")
+    entity = parse_map(attribute(GOOD) + CHILD, "patient.toml")
     (expand,) = entity.expands
-    assert (expand.parent, expand.match, expand.remove) == ("patient", ("value",), Remove.ALL)
-    assert (expand.where, expand.attributes[0].where) == ("patient.toml:15", "patient.toml:22")
-    assert entity.attributes[0].where == "patient.toml:11"
+    assert (expand.parent, expand.match, expand.remove) == ("patient", ("value",), ChildRemoval.ALL)
+    assert (expand.defined_at, expand.attributes[0].defined_at) == (
+        "patient.toml:15",
+        "patient.toml:22",
+    )
+    assert entity.attributes[0].defined_at == "patient.toml:11"
     assert entity.tables == ["contact", "identifier"]
 
 
 def test_the_kind_of_a_map_is_what_its_kind_column_always_says() -> None:
     text = attribute('column = "type"\nkind = "default"\ndefault = 7')
-    assert parse(text.replace("[row]", '[row]\nkind_column = "type"'), "patient.toml").kind == 7
+    assert (
+        parse_map(text.replace("[row]", '[row]\nkind_column = "type"'), "patient.toml").kind_value
+        == 7
+    )
 
 
 def test_an_attribute_is_copied_and_cut_unless_it_says_otherwise() -> None:
-    entity = parse(attribute('column = "lastname"\npath = "name.family"'), "patient.toml")
+    entity = parse_map(attribute('column = "lastname"\npath = "name.family"'), "patient.toml")
     assert entity.attributes == (AttributeMap("lastname", Kind.COPY, "name.family"),)
-    assert entity.attributes[0].too_long is TooLong.CUT
+    assert entity.attributes[0].too_long is LongText.CUT
 
 
 def test_an_option_may_stand_alone_or_in_a_list() -> None:
     text = 'column = "g"\npath = "gender"\nkind = "choice"\nchoices = { male = 1, other = [9, 3] }'
-    (found,) = parse(attribute(text), "patient.toml").attributes
+    (found,) = parse_map(attribute(text), "patient.toml").attributes
     assert found.choices == {"male": (1,), "other": (9, 3)}
 
 
 def test_variables_are_kept_in_their_order() -> None:
     text = ROW + '[variables]\nb = "name"\na = "%b.first()"\n'
-    entity = parse(f'{text}[[attribute]]\ncolumn = "x"\npath = "%a.family"', "patient.toml")
+    entity = parse_map(f'{text}[[attribute]]\ncolumn = "x"\npath = "%a.family"', "patient.toml")
     assert list(entity.variables) == ["b", "a"]
 
 
@@ -122,7 +136,7 @@ WRONG = [
     ("an unknown function", attribute('column = "x"\npath = "name.frist()"'), "x: not FHIRPath that a map may use: frist()"),
     ("a function of time", attribute('column = "x"\npath = "today()"'), "x: not FHIRPath that a map may use: today()"),
     ("a function that prints", attribute('column = "x"\npath = "name.trace(\'n\')"'), "x: not FHIRPath that a map may use: trace()"),
-    ("an unknown kind", attribute(f'{GOOD}\nkind = "copied"'), "x: kind must be one of copy, date, moment, choice, default, lookup, concept"),
+    ("an unknown kind", attribute(f'{GOOD}\nkind = "copied"'), "x: kind must be one of copy, date, datetime, choice, default, lookup, concept"),
     ("an unknown rule for long text", attribute(f'{GOOD}\ntoo_long = "fold"'), "x: too_long must be one of cut, omit"),
     ("an unknown rule for partial dates", attribute(f'{GOOD}\nkind = "date"\npartial = "guess"'), "x: partial must be one of omit, first, last"),
     ("a word of another kind", attribute(f'{GOOD}\npartial = "first"'), "x: partial is not for copy"),
@@ -219,111 +233,113 @@ def mirrored(entities: Mapping[str, EntityMap]) -> list[str]:
 
 
 def test_only_maps_that_are_enabled_are_in_use() -> None:
-    assert mirrored(maps("healthcare").entities) == mirrored(shipped()) == ["Patient"]
-    found = maps("healthcare", None, None, ["practitioner", "organization.toml"])
+    assert (
+        mirrored(load_maps("healthcare").entities) == mirrored(load_shipped_maps()) == ["Patient"]
+    )
+    found = load_maps("healthcare", None, None, ["practitioner", "organization.toml"])
     assert mirrored(found.entities) == ["Organization", "Patient", "Practitioner"]
 
 
 def test_a_map_that_nobody_has_cannot_be_enabled() -> None:
     with pytest.raises(Misconfigured, match="there is no map cook, nurse to enable"):
-        maps("healthcare", None, None, ["nurse", "cook"])
+        load_maps("healthcare", None, None, ["nurse", "cook"])
 
 
 def test_an_organisations_own_file_replaces_the_one_of_the_same_name(tmp_path: Path) -> None:
-    found = maps("healthcare", None, own(tmp_path, patient=attribute(GOOD)))
+    found = load_maps("healthcare", None, own(tmp_path, patient=attribute(GOOD)))
     assert [each.column for each in found.entities["Patient"].attributes] == ["x"]
     assert found.broken == {}
 
 
 def test_maps_that_are_not_in_use_are_known_for_the_sake_of_lookups() -> None:
-    found = maps("healthcare", PREFIX, enabled=["organization"])
-    every = maps("healthcare", PREFIX, enabled=names("healthcare"))
+    found = load_maps("healthcare", PREFIX, enabled=["organization"])
+    every = load_maps("healthcare", PREFIX, enabled=list_map_names("healthcare"))
     assert mirrored(found.entities) == ["Organization", "Patient"]
-    assert found.known.keys() == every.entities.keys() == every.known.keys()
-    assert found.known["Practitioner"].kind == every.entities["Practitioner"].kind
-    assert found.known["Patient"] is found.entities["Patient"]
+    assert found.available.keys() == every.entities.keys() == every.available.keys()
+    assert found.available["Practitioner"].kind_value == every.entities["Practitioner"].kind_value
+    assert found.available["Patient"] is found.entities["Patient"]
 
 
 def test_a_file_that_is_named_wants_the_prefix_too() -> None:
-    found = maps("healthcare", enabled=["us_core"])
+    found = load_maps("healthcare", enabled=["us_core"])
     assert found.broken == {"Patient": "us_core.toml:15: {prefix} is not set: set MAP_PREFIX"}
 
 
 def test_a_map_in_use_goes_before_an_idle_one_of_the_same_resource(tmp_path: Path) -> None:
     text = attribute(GOOD).replace('"Patient"', '"Practitioner"')
-    found = maps("healthcare", None, own(tmp_path, doctors=text))
+    found = load_maps("healthcare", None, own(tmp_path, doctors=text))
     assert found.broken == {}
-    assert found.known["Practitioner"].file == "doctors.toml"
+    assert found.available["Practitioner"].file == "doctors.toml"
 
 
 @pytest.mark.parametrize(
     "text", ["enabled = false\n", 'enabled = false\n[attribute]\npath = "{prefix}"']
 )
 def test_a_broken_map_that_is_not_in_use_stops_nothing(tmp_path: Path, text: str) -> None:
-    found = maps(
+    found = load_maps(
         "healthcare", None, own(tmp_path, practitioner=f'resource = "Practitioner"\n{text}')
     )
     assert found.broken == {}
-    assert "Practitioner" not in found.known
+    assert "Practitioner" not in found.available
 
 
 def test_what_is_in_use_is_told_before_any_map_is_understood(tmp_path: Path) -> None:
     broken = own(
         tmp_path, group="nothing", device='resource = "Device"', x='resource = "X"\nenabled = false'
     )
-    read = files.read("healthcare", None, broken, ["us_core"])
-    told = files.tables(read)
-    assert told.keys() - shipped().keys() == {"Group"}
+    read = files.read_map_files("healthcare", None, broken, ["us_core"])
+    told = files.list_tables(read)
+    assert told.keys() - load_shipped_maps().keys() == {"Group"}
     assert told["Group"].routes == told["Device"].routes == ("dataverse",)
     assert told["Observation"].routes == ("virtual", "dataverse")
-    found = understood(read)
+    found = build_maps(read)
     assert told.keys() == {*found.entities, *found.broken}
 
 
 def test_an_organisations_further_file_is_a_further_map(tmp_path: Path) -> None:
     group = attribute(GOOD).replace('"Patient"', '"Group"')
-    found = maps("healthcare", None, own(tmp_path, group=group))
+    found = load_maps("healthcare", None, own(tmp_path, group=group))
     assert mirrored(found.entities) == ["Group", "Patient"]
-    assert "group" in names("healthcare", tmp_path)
+    assert "group" in list_map_names("healthcare", tmp_path)
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match="own maps is not there"):
-        maps("healthcare", None, tmp_path / "none")
+        load_maps("healthcare", None, tmp_path / "none")
 
 
 def test_a_set_that_is_not_there_is_told() -> None:
     with pytest.raises(Misconfigured, match="no set of maps called vegetarian"):
-        maps("vegetarian")
+        load_maps("vegetarian")
 
 
 @pytest.mark.parametrize(
     "text", ['resource = "Group"\n[row', 'resource = "Group"\n', "nothing at all"]
 )
 def test_a_broken_map_stops_its_own_resource_and_no_other(tmp_path: Path, text: str) -> None:
-    found = maps("healthcare", None, own(tmp_path, group=text))
+    found = load_maps("healthcare", None, own(tmp_path, group=text))
     assert mirrored(found.entities) == ["Patient"]
     assert list(found.broken) == ["Group"]
     assert found.broken["Group"].startswith("group.toml:")
 
 
 def test_two_maps_of_one_resource_stop_it(tmp_path: Path) -> None:
-    found = maps("healthcare", None, own(tmp_path, patient2=attribute(GOOD)))
+    found = load_maps("healthcare", None, own(tmp_path, patient2=attribute(GOOD)))
     assert mirrored(found.entities) == []
     assert found.broken == {"Patient": "patient.toml and patient2.toml both map Patient"}
 
 
 def test_a_third_map_of_one_resource_stops_it_too(tmp_path: Path) -> None:
-    found = maps("healthcare", None, own(tmp_path, a=attribute(GOOD), b=attribute(GOOD)))
+    found = load_maps("healthcare", None, own(tmp_path, a=attribute(GOOD), b=attribute(GOOD)))
     assert mirrored(found.entities) == []
 
 
 def test_the_publishers_prefix_is_filled_in(tmp_path: Path) -> None:
     text = attribute('column = "{prefix}_x"\npath = "gender"')
     folder = own(tmp_path, patient=text)
-    (found,) = maps("healthcare", "contoso", folder).entities["Patient"].attributes
+    (found,) = load_maps("healthcare", "contoso", folder).entities["Patient"].attributes
     assert found.column == "contoso_x"
-    assert maps("healthcare", None, folder).broken == {
+    assert load_maps("healthcare", None, folder).broken == {
         "Patient": "patient.toml:12: {prefix} is not set: set MAP_PREFIX"
     }
 
@@ -334,11 +350,11 @@ ADDS = 'adds_to = "Patient"\n[[attribute]]\ncolumn = "y"\npath = "gender"\n'
 def test_a_file_may_add_to_a_map(tmp_path: Path) -> None:
     text = f'{ADDS}{CHILD}[variables]\nmore = "%v.first()"\n'
     base = f'{ROW}[variables]\nv = "name"\n[[attribute]]\n{GOOD}'
-    found = maps("healthcare", None, own(tmp_path, patient=base, more=text))
+    found = load_maps("healthcare", None, own(tmp_path, patient=base, more=text))
     assert found.broken == {}
     entity = found.entities["Patient"]
-    assert [each.where for each in entity.attributes] == ["patient.toml:12", "more.toml:2"]
-    assert [each.where for each in entity.expands] == ["more.toml:6"]
+    assert [each.defined_at for each in entity.attributes] == ["patient.toml:12", "more.toml:2"]
+    assert [each.defined_at for each in entity.expands] == ["more.toml:6"]
     assert list(entity.variables) == ["v", "more"]
     assert entity.file == "patient.toml, more.toml"
 
@@ -347,8 +363,8 @@ REST = '[rest]\nphoto = "photo"\n"contact.name" = "contact.name"\n'
 
 
 def test_a_map_says_what_it_has_no_columns_for() -> None:
-    entity = parse(f"{ROW}{REST}[[attribute]]\n{GOOD}", "patient.toml")
-    assert [(one.element, one.path, one.where) for one in entity.rest] == [
+    entity = parse_map(f"{ROW}{REST}[[attribute]]\n{GOOD}", "patient.toml")
+    assert [(one.element, one.path, one.defined_at) for one in entity.unmapped_elements] == [
         ("photo", "photo", "patient.toml:11"),
         ("contact.name", "contact.name", "patient.toml:12"),
     ]
@@ -358,8 +374,10 @@ def test_a_file_that_adds_columns_says_what_is_left_then(tmp_path: Path) -> None
     """Alone, it silences a note that nobody wants."""
     base = f"{ROW}{REST}[[attribute]]\n{GOOD}"
     text = 'adds_to = "Patient"\n[rest]\nphoto = "{}"\nlink = "link"\n'
-    found = maps("healthcare", None, own(tmp_path, patient=base, more=text))
-    assert [(one.element, one.where) for one in found.entities["Patient"].rest] == [
+    found = load_maps("healthcare", None, own(tmp_path, patient=base, more=text))
+    assert [
+        (one.element, one.defined_at) for one in found.entities["Patient"].unmapped_elements
+    ] == [
         ("contact.name", "patient.toml:12"),
         ("photo", "more.toml:3"),
         ("link", "more.toml:4"),
@@ -385,7 +403,7 @@ def test_an_addition_that_does_not_fit_stops_its_resource(
     tmp_path: Path, text: str, problem: str
 ) -> None:
     base = f'{ROW}[variables]\nv = "name"\n[[attribute]]\n{GOOD}'
-    found = maps("healthcare", None, own(tmp_path, patient=base, more=text))
+    found = load_maps("healthcare", None, own(tmp_path, patient=base, more=text))
     assert problem in "".join(found.broken.values())
 
 
@@ -393,7 +411,7 @@ def test_an_addition_that_does_not_fit_stops_its_resource(
 
 
 def every(set_: str) -> list[EntityMap]:
-    found = maps(set_, PREFIX, None, names(set_))
+    found = load_maps(set_, PREFIX, None, list_map_names(set_))
     assert found.broken == {}
     return [found.entities[name] for name in mirrored(found.entities)]
 
@@ -409,7 +427,7 @@ ATTRIBUTES = [
     ]
     for attribute in attributes
 ]
-NAMES = [f"{attribute.where} {table}.{attribute.column}" for table, attribute in ATTRIBUTES]
+NAMES = [f"{attribute.defined_at} {table}.{attribute.column}" for table, attribute in ATTRIBUTES]
 
 
 def test_every_set_maps_the_people_and_organisations_that_patients_refer_to() -> None:
@@ -418,14 +436,14 @@ def test_every_set_maps_the_people_and_organisations_that_patients_refer_to() ->
         assert mapped == {"Patient", "Practitioner", "RelatedPerson", "Organization"}
         stems = [
             each.stem
-            for name in (set_, CLINICAL)
-            for each in sorted((FOLDER / name).glob("*.toml"))
+            for name in (set_, CLINICAL_SET)
+            for each in sorted((MAPS_FOLDER / name).glob("*.toml"))
         ]
-        assert stems == names(set_)
+        assert stems == list_map_names(set_)
 
 
 def test_maps_are_read_once() -> None:
-    assert shipped() is shipped()
+    assert load_shipped_maps() is load_shipped_maps()
 
 
 @pytest.mark.parametrize(("set_", "entity"), MAPS, ids=MAP_IDS)
@@ -433,7 +451,11 @@ def test_a_map_fits_the_tables_of_the_stand_in(set_: str, entity: EntityMap) -> 
     # An organisation without the healthcare solution has no such column; the stand-in has both.
     both = "contact.msemr_contacttype is required"
     custom = (f"{PREFIX}_race", f"{PREFIX}_ethnicity", f"{PREFIX}_birthsex")
-    wrong = [each for each in schema_mismatches(entity, all_columns()) if not each.endswith(custom)]
+    wrong = [
+        each
+        for each in find_schema_mismatches(entity, load_all_columns())
+        if not each.endswith(custom)
+    ]
     assert [each for each in wrong if set_ == "healthcare" or both not in each] == []
 
 
@@ -444,4 +466,4 @@ def test_what_names_or_reaches_somebody_else_when_cut_is_never_cut(
     exact = ("number", "phone", "fax", "pager", "email", "postalcode", "identifier", "value")
     is_text = attribute.kind is Kind.COPY and table != "account"
     if is_text and any(word in attribute.column for word in exact):
-        assert attribute.too_long is TooLong.OMIT
+        assert attribute.too_long is LongText.OMIT

@@ -16,13 +16,13 @@ import pytest
 from integration.core import decimal_json
 from integration.core.model import Column
 from integration.mapping import engine, load
-from integration.mapping.concepts import CONCEPTS
-from integration.mapping.keys import primary_key
-from integration.mapping.model import Child, Concept, EntityMap, Lookup, Mapped
+from integration.mapping.concepts import CONCEPT_TABLE
+from integration.mapping.keys import derive_primary_key
+from integration.mapping.model import ChildRow, Concept, EntityMap, Lookup, MappedRows
 from local.dataverse import tables
 from local.dataverse.app import create_app
 from tests.mapping import real
-from tests.mapping.tenant import PREFIX, all_columns
+from tests.mapping.tenant import PREFIX, load_all_columns
 
 KINDS = ("Patient", "Practitioner", "RelatedPerson", "Organization")
 MAPS = {
@@ -33,14 +33,14 @@ MAPS = {
 
 @pytest.fixture(scope="module")
 def resources() -> list[real.Resource]:
-    found = real.resources(KINDS)
+    found = real.load_resources(KINDS)
     assert {each["resourceType"] for each in found} == {*KINDS}
     return found
 
 
 @pytest.fixture
 async def dataverse() -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(additions=tables.additions(prefix=PREFIX))
+    app = create_app(additions=tables.read_additions(prefix=PREFIX))
     address = "http://dataverse/api/data/v9.2/"
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=address) as http:
         yield http
@@ -48,7 +48,7 @@ async def dataverse() -> AsyncIterator[httpx.AsyncClient]:
 
 
 def _maps(set_: str) -> Mapping[str, EntityMap]:
-    found = load.maps(set_, PREFIX, None, MAPS[set_])
+    found = load.load_maps(set_, PREFIX, None, MAPS[set_])
     assert found.broken == {}
     assert found.entities.keys() >= {*KINDS}
     return found.entities
@@ -63,7 +63,7 @@ async def test_every_real_resource_becomes_rows_that_dataverse_takes(
     shapes = set()
     for resource in resources:
         entity = maps[resource["resourceType"]]
-        mapped = engine.apply(entity, resource, all_columns())
+        mapped = engine.map_resource(entity, resource, load_all_columns())
         shape = _shape(entity, mapped)
         if entity.resource in ("Patient", "RelatedPerson") or shape not in shapes:
             shapes.add(shape)
@@ -71,9 +71,9 @@ async def test_every_real_resource_becomes_rows_that_dataverse_takes(
     assert writer.rows > len(shapes)
 
 
-def _shape(entity: EntityMap, mapped: Mapped) -> Any:
+def _shape(entity: EntityMap, mapped: MappedRows) -> Any:
     """Which columns are filled, of the row and of its children."""
-    rows = [mapped.columns, *(child.columns for child in mapped.children)]
+    rows = [mapped.values, *(child.values for child in mapped.children)]
     filled = (frozenset(n for n, value in row.items() if value is not None) for row in rows)
     return entity.resource, frozenset(filled)
 
@@ -89,14 +89,14 @@ class _Writer:
     ) -> None:
         self.http = http
         self.maps = maps
-        self.columns = all_columns()
+        self.columns = load_all_columns()
         self.rows = 0
         self._there: set[str] = set()
 
-    async def write(self, entity: EntityMap, identifier: str, mapped: Mapped) -> None:
-        key = primary_key(entity.resource, identifier)
+    async def write(self, entity: EntityMap, identifier: str, mapped: MappedRows) -> None:
+        key = derive_primary_key(entity.resource, identifier)
         address = f"{entity.entity_set}({key})"
-        body = await self._body(entity.table, mapped.columns)
+        body = await self._body(entity.table, mapped.values)
         state = {name: body.pop(name) for name in ("statecode",) if name in body}
         await self._put(address, body)
         if state.get("statecode"):
@@ -104,12 +104,12 @@ class _Writer:
         for child in mapped.children:
             await self._write_child(entity, address, child)
 
-    async def _write_child(self, entity: EntityMap, parent: str, child: Child) -> None:
-        map_ = child.map
-        body = await self._body(map_.table, child.columns)
+    async def _write_child(self, entity: EntityMap, parent: str, child: ChildRow) -> None:
+        map_ = child.expand_map
+        body = await self._body(map_.table, child.values)
         column = self.columns[map_.table][map_.parent]
         body[f"{column.targets[entity.table]}@odata.bind"] = f"/{parent}"
-        match = decimal_json.encode([str(child.columns[name]) for name in map_.match])
+        match = decimal_json.encode([str(child.values[name]) for name in map_.match])
         key = uuid5(NAMESPACE_URL, f"{parent}/{map_.table}/{match.decode()}")
         await self._put(f"{map_.entity_set}({key})", body)
 
@@ -125,7 +125,7 @@ class _Writer:
                         body[f"{navigation}@odata.bind"] = f"/{address}"
                 case Concept():
                     address = await self._concept(value)
-                    body[f"{column.targets[CONCEPTS.table]}@odata.bind"] = f"/{address}"
+                    body[f"{column.targets[CONCEPT_TABLE.table]}@odata.bind"] = f"/{address}"
                 case None if column.targets:
                     pass  # nothing to clear in a new row
                 case _:
@@ -139,16 +139,16 @@ class _Writer:
         entity = self.maps.get(kind)
         if entity is None or entity.table not in column.targets:
             return None
-        address = f"{entity.entity_set}({primary_key(kind, identifier)})"
+        address = f"{entity.entity_set}({derive_primary_key(kind, identifier)})"
         if address not in self._there:
             await self._put(address, {entity.id_column: identifier[:38]})
         return column.targets[entity.table], address
 
     async def _concept(self, concept: Concept) -> str:
         key = uuid5(NAMESPACE_URL, f"{concept.type}/{concept.code}")
-        address = f"{CONCEPTS.entity_set}({key})"
+        address = f"{CONCEPT_TABLE.entity_set}({key})"
         if address not in self._there:
-            await self._put(address, CONCEPTS.columns(concept))
+            await self._put(address, CONCEPT_TABLE.build_row(concept))
         return address
 
     async def _put(self, address: str, body: Mapping[str, Any]) -> None:

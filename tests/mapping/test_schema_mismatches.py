@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from integration.core.model import Column
-from integration.mapping.load import parse
-from integration.mapping.schema_mismatches import schema_mismatches
+from integration.mapping.load import parse_map
+from integration.mapping.schema_mismatches import find_schema_mismatches
 
 MAP = """resource = "Patient"
 [row]
@@ -31,7 +31,7 @@ kind = "date"
 [[attribute]]
 column = "died"
 path = "deceased"
-kind = "moment"
+kind = "datetime"
 [[attribute]]
 column = "doctor"
 path = "generalPractitioner.first()"
@@ -52,7 +52,7 @@ match = ["value"]
 column = "value"
 path = "value"
 """
-ENTITY = parse(MAP, "patient.toml")
+ENTITY = parse_map(MAP, "patient.toml")
 CONTACT = {
     "contactid": Column("contactid", "Uniqueidentifier", required=True, enforced=True),
     "fhirid": Column("fhirid", "String", 64),
@@ -76,7 +76,7 @@ TABLES = {"contact": CONTACT, "number": NUMBER}
 
 
 def test_a_map_fits_tables_that_have_what_it_names() -> None:
-    assert schema_mismatches(ENTITY, TABLES) == []
+    assert find_schema_mismatches(ENTITY, TABLES) == []
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_map_fits_tables_that_have_what_it_names() -> None:
         ("gender", replace(CONTACT["gender"], options=frozenset({2})), "patient.toml:9: contact.gender has none of the options"),
         ("gender", replace(CONTACT["gender"], options=frozenset({1})), "patient.toml:9: contact.gender has no option for the default"),
         ("born", Column("born", "String"), "patient.toml:15: contact.born is of the type String, not for date"),
-        ("died", replace(CONTACT["died"], behavior="DateOnly"), "patient.toml:19: contact.died keeps days, not for moment"),
+        ("died", replace(CONTACT["died"], behavior="DateOnly"), "patient.toml:19: contact.died keeps days, not for datetime"),
         ("doctor", Column("doctor", "String"), "patient.toml:23: contact.doctor is of the type String, not for lookup"),
         ("doctor", Column("doctor", "Lookup"), "patient.toml:23: contact.doctor leads to no table"),
         ("language", CONTACT["doctor"], "patient.toml:27: contact.language is no lookup of msemr_codeableconcept"),
@@ -104,7 +104,7 @@ def test_what_the_row_lacks_is_told(column: str, instead: Column | None, misfit:
     columns = {name: one for name, one in CONTACT.items() if name != column}
     if instead is not None:
         columns[column] = instead
-    assert schema_mismatches(ENTITY, {**TABLES, "contact": columns}) == [misfit]
+    assert find_schema_mismatches(ENTITY, {**TABLES, "contact": columns}) == [misfit]
 
 
 @pytest.mark.parametrize(
@@ -122,11 +122,11 @@ def test_what_a_child_lacks_is_told(column: str, instead: Column | None, misfit:
     columns = {name: one for name, one in NUMBER.items() if name != column}
     if instead is not None:
         columns[column] = instead
-    assert schema_mismatches(ENTITY, {**TABLES, "number": columns}) == [misfit]
+    assert find_schema_mismatches(ENTITY, {**TABLES, "number": columns}) == [misfit]
 
 
 def test_tables_that_are_not_there_are_told() -> None:
-    assert schema_mismatches(ENTITY, {}) == [
+    assert find_schema_mismatches(ENTITY, {}) == [
         "patient.toml: the organisation has no table contact",
         "patient.toml: the organisation has no table number",
     ]
@@ -134,4 +134,7 @@ def test_tables_that_are_not_there_are_told() -> None:
 
 def test_a_required_column_that_nobody_can_write_wants_nothing() -> None:
     generated = Column("number", "String", required=True, enforced=True, writable_on_create=False)
-    assert schema_mismatches(ENTITY, {**TABLES, "contact": {**CONTACT, "number": generated}}) == []
+    assert (
+        find_schema_mismatches(ENTITY, {**TABLES, "contact": {**CONTACT, "number": generated}})
+        == []
+    )

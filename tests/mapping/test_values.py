@@ -9,7 +9,7 @@ import pytest
 
 from integration.core.errors import Unmappable
 from integration.core.model import Column
-from integration.mapping.model import AttributeMap, Concept, Kind, Lookup, Partial, TooLong
+from integration.mapping.model import AttributeMap, Concept, Kind, LongText, Lookup, PartialDate
 from integration.mapping.values import fitted
 
 BASE = "https://fhir.example/r4"
@@ -68,8 +68,8 @@ def test_characters_that_no_text_may_hold_are_left_out_and_noted() -> None:
 
 def test_text_that_must_not_be_cut_goes_whole_or_not_at_all() -> None:
     column = Column("a", "String", 3)
-    assert put(Kind.COPY, "abc", column, too_long=TooLong.OMIT) == ("abc", [])
-    found, notes = put(Kind.COPY, "abcd", column, too_long=TooLong.OMIT)
+    assert put(Kind.COPY, "abc", column, too_long=LongText.OMIT) == ("abc", [])
+    found, notes = put(Kind.COPY, "abcd", column, too_long=LongText.OMIT)
     assert (found, notes) == (None, ["longer than 3, left out"])
 
 
@@ -167,15 +167,15 @@ def test_a_day_is_the_same_day_for_every_reader(behavior: str | None, kept: str)
 @pytest.mark.parametrize(
     ("partial", "date", "day"),
     [
-        (Partial.FIRST, "1980", "1980-01-01"),
-        (Partial.LAST, "1980", "1980-12-31"),
-        (Partial.FIRST, "1980-02", "1980-02-01"),
-        (Partial.LAST, "1980-02", "1980-02-29"),
-        (Partial.LAST, "1981-12", "1981-12-31"),
+        (PartialDate.FIRST, "1980", "1980-01-01"),
+        (PartialDate.LAST, "1980", "1980-12-31"),
+        (PartialDate.FIRST, "1980-02", "1980-02-01"),
+        (PartialDate.LAST, "1980-02", "1980-02-29"),
+        (PartialDate.LAST, "1981-12", "1981-12-31"),
     ],
 )
 def test_a_partial_date_may_stand_for_its_first_or_last_day_and_that_is_noted(
-    partial: Partial, date: str, day: str
+    partial: PartialDate, date: str, day: str
 ) -> None:
     found = put(Kind.DATE, date, Column("a", "DateTime"), partial=partial)
     assert found == (day, [f"not a whole date, its {partial} day taken"])
@@ -198,14 +198,14 @@ def test_a_day_that_no_calendar_or_no_column_has_is_left_out(date: str, why: str
 @pytest.mark.parametrize(
     ("partial", "value", "moment", "notes"),
     [
-        (Partial.FIRST, "2024-05-06", "2024-05-06T00:00:00Z", 1),
-        (Partial.LAST, "2024-05-06", "2024-05-06T23:59:59Z", 1),
-        (Partial.LAST, "2024-02", "2024-02-29T23:59:59Z", 2),
-        (Partial.FIRST, "2024-05-06T07:08:09+02:00", "2024-05-06T05:08:09Z", 0),
+        (PartialDate.FIRST, "2024-05-06", "2024-05-06T00:00:00Z", 1),
+        (PartialDate.LAST, "2024-05-06", "2024-05-06T23:59:59Z", 1),
+        (PartialDate.LAST, "2024-02", "2024-02-29T23:59:59Z", 2),
+        (PartialDate.FIRST, "2024-05-06T07:08:09+02:00", "2024-05-06T05:08:09Z", 0),
     ],
 )
 def test_a_partial_moment_may_stand_for_its_first_or_last_second(
-    partial: Partial, value: str, moment: str, notes: int
+    partial: PartialDate, value: str, moment: str, notes: int
 ) -> None:
     found, noted = put(Kind.DATETIME, value, Column("a", "DateTime"), partial=partial)
     assert found == moment

@@ -251,10 +251,10 @@ PATIENTS = [
 @pytest.fixture
 async def plain(route: Route) -> AsyncIterator[Route]:
     """A route to an organisation without Cloud for Healthcare."""
-    dataverse = DataverseNeighbour(tables.additions())
+    dataverse = DataverseNeighbour(tables.read_additions())
     ends = (route.journal, route.outbox, route.ledger)
     async with routed(route.neighbour, dataverse, route.clock, *ends) as found:
-        found.maps = found.all_maps = load.shipped("plain", "new")
+        found.maps = found.all_maps = load.load_shipped_maps("plain", "new")
         yield found
     dataverse.app.close()
 
@@ -266,8 +266,8 @@ async def mirror(route: Route, elements: Mapping[str, Any]) -> RowResult:
 
 async def brought(route: Route) -> RowResult:
     """What was noted."""
-    await mirroring.mirror(route.mirror, WorkItem(DELIVERY, resource=f"Patient/{ID}"))
-    (noted,) = await route.journal.rows(DELIVERY)
+    await mirroring.mirror_resource(route.mirror, WorkItem(DELIVERY, resource=f"Patient/{ID}"))
+    (noted,) = await route.journal.list_row_results(DELIVERY)
     found: RowResult = noted
     return found
 
@@ -323,7 +323,7 @@ async def test_what_has_rows_of_its_own_is_not_noted(route: Route) -> None:
     links = [{"other": {"reference": f"Patient/{n}"}, "type": "seealso"} for n in range(5)]
     for n in range(5):
         resource = route.neighbour.add({"resourceType": "Patient", "id": str(n)})
-        await mirroring.mirror(route.mirror, WorkItem("others", resource=resource))
+        await mirroring.mirror_resource(route.mirror, WorkItem("others", resource=resource))
     numbers = [{"system": "urn:mrn", "value": str(n)} for n in range(5)]
     noted = await mirror(route, {"link": links, "identifier": numbers})
     assert noted.notes == ()
@@ -349,14 +349,14 @@ def adding(route: Route, folder: Path, text: str, *fixed: str) -> Maps:
     for wrong, right in zip(fixed[::2], fixed[1::2], strict=True):
         text = text.replace(wrong, right)
     (folder / "own.toml").write_text(text, "utf-8")
-    return load.maps("healthcare", None, folder)
+    return load.load_maps("healthcare", None, folder)
 
 
 async def put_back(route: Route, maps: Maps) -> str:
     """Why a patient waits for an operator."""
     resource = route.neighbour.add({"resourceType": "Patient", "id": ID})
-    it = replace(route.mirror, maps=maps.entities, broken=maps.broken)
-    await mirroring.mirror(it, WorkItem(DELIVERY, resource=resource))
+    it = replace(route.mirror, maps=maps.entities, broken_maps=maps.broken)
+    await mirroring.mirror_resource(it, WorkItem(DELIVERY, resource=resource))
     ((_, delay),) = route.queued(MIRROR_QUEUE)
     assert delay >= 600
     assert await route.dataverse_neighbour.contacts() == []
@@ -392,7 +392,7 @@ async def demanding(route: Route) -> AsyncIterator[Route]:
 
 
 async def test_a_required_column_that_no_map_fills_is_told_with_the_file(demanding: Route) -> None:
-    why = await put_back(demanding, load.maps("healthcare"))
+    why = await put_back(demanding, load.load_maps("healthcare"))
     assert why == "patient.toml: contact.new_ward is required, and no attribute fills it"
 
 

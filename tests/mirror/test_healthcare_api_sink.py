@@ -13,9 +13,9 @@ import pytest
 from integration.app import wiring
 from integration.core.model import RowResult, WorkItem
 from integration.dataverse import requests
-from integration.dataverse.client import rows as rows_of
+from integration.dataverse.client import parse_rows as rows_of
 from integration.dataverse.requests import Change
-from integration.mapping.load import shipped
+from integration.mapping.load import load_shipped_maps
 from integration.mapping.model import AttributeMap, Kind
 from integration.mirror import mirror as mirroring
 from integration.queues.names import MIRROR_QUEUE
@@ -42,13 +42,13 @@ def doctor() -> Body:
 
 async def hand_out(route: Route, claim: WorkItem) -> None:
     sink = wiring._sink("healthcare-api", route.web_api, route.order)
-    await mirroring.mirror(replace(route.mirror, sink=sink, maps=route.maps), claim)
+    await mirroring.mirror_resource(replace(route.mirror, sink=sink, maps=route.maps), claim)
 
 
 async def mirror(route: Route, resource: str, delivery: str = DELIVERY) -> RowResult | None:
     """What was noted of it last."""
     await hand_out(route, WorkItem(delivery, resource=resource))
-    noted = await route.journal.rows(delivery)
+    noted = await route.journal.list_row_results(delivery)
     return next((each for each in reversed(noted) if each.resource == resource), None)
 
 
@@ -66,15 +66,17 @@ def sent(route: Route) -> list[Heard]:
 
 
 async def children(route: Route) -> list[Body]:
-    question = requests.rows("msemr_medicalidentifiers", ["msemr_value"], "msemr_value ne null")
-    (answer,) = await route.dataverse.ask([question], DELIVERY)
+    question = requests.build_row_query(
+        "msemr_medicalidentifiers", ["msemr_value"], "msemr_value ne null"
+    )
+    (answer,) = await route.dataverse.read([question], DELIVERY)
     return rows_of(answer)
 
 
 async def test_only_the_setting_sends_resources_to_the_api(route: Route) -> None:
     sink = wiring._sink("web-api", route.web_api, route.order)
     claim = WorkItem(DELIVERY, resource=route.neighbour.add(anna()))
-    await mirroring.mirror(replace(route.mirror, sink=sink), claim)
+    await mirroring.mirror_resource(replace(route.mirror, sink=sink), claim)
     assert sent(route) == []
     assert (await route.dataverse_neighbour.contact())["lastname"] == MARKER
 
@@ -117,7 +119,7 @@ async def test_a_row_that_was_lost_is_brought_again(route: Route) -> None:
     noted = await mirror(route, route.neighbour.add(anna()))
     assert noted is not None
     lost = Change("DELETE", "contacts", noted.row or "")
-    await route.dataverse.change([lost], DELIVERY)
+    await route.dataverse.apply_changes([lost], DELIVERY)
     again = await mirror(route, f"Patient/{ANNA}")
     assert again is not None
     assert again.action == "created"
@@ -222,7 +224,7 @@ async def test_what_was_written_in_part_is_sent_again_by_the_next_claim(route: R
 
 
 async def test_a_type_without_an_entity_map_in_the_toolkit_is_refused(route: Route) -> None:
-    route.maps = {"Device": replace(shipped()["Patient"], resource="Device")}
+    route.maps = {"Device": replace(load_shipped_maps()["Patient"], resource="Device")}
     noted = await mirror(route, route.neighbour.add({"resourceType": "Device", "id": "1"}))
     assert noted is not None
     assert (noted.action, noted.row) == ("refused", None)
@@ -394,7 +396,7 @@ async def test_a_deleted_patient_s_contact_is_found_though_our_map_does_not_fit(
     route: Route,
 ) -> None:
     """The toolkit's maps have written it; ours says only how it is found."""
-    known = shipped()["Patient"]
+    known = load_shipped_maps()["Patient"]
     wanting = AttributeMap("msemr_nosuchcolumn", Kind.COPY, "gender")
     route.maps = {"Patient": replace(known, attributes=(*known.attributes, wanting))}
     resource = route.neighbour.add(anna())
@@ -408,7 +410,9 @@ async def test_a_deleted_patient_s_contact_is_found_though_our_map_does_not_fit(
 async def test_a_table_without_the_columns_that_find_a_row_is_for_an_operator(
     route: Route,
 ) -> None:
-    route.maps = {"Patient": replace(shipped()["Patient"], id_column="msemr_nosuchcolumn")}
+    route.maps = {
+        "Patient": replace(load_shipped_maps()["Patient"], id_column="msemr_nosuchcolumn")
+    }
     await mirror(route, "Patient/never-was")
     ((_, delay),) = route.queued(MIRROR_QUEUE)
     assert delay >= 600

@@ -19,7 +19,7 @@ from integration.queues.queue_sender import MemoryQueueSender
 from tests.builders import Body, patient
 from tests.conftest import Route, routed
 from tests.doubles import Clock, DataverseNeighbour, FhirNeighbour
-from tests.randomness import examples
+from tests.randomness import limit_examples
 
 WHO = "Patient/1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
 DELIVERY = "019caaee-c260-7000-8000-000000000001"
@@ -94,7 +94,7 @@ class Story:
 
     def claimed(self) -> None:
         claim = WorkItem(DELIVERY, resource=WHO)
-        self.working.add(asyncio.ensure_future(mirroring.mirror(self.route.mirror, claim)))
+        self.working.add(asyncio.ensure_future(mirroring.mirror_resource(self.route.mirror, claim)))
 
     async def settle(self) -> None:
         for _ in range(ROUNDS):
@@ -110,7 +110,7 @@ class Story:
             elif claims := [each for each in self.route.outbox.sent if each[0] == MIRROR_QUEUE]:
                 self.route.outbox.sent.remove(claims[0])
                 self.route.clock.later(claims[0][2])
-                task = mirroring.mirror(self.route.mirror, claims[0][1])
+                task = mirroring.mirror_resource(self.route.mirror, claims[0][1])
                 self.working.add(asyncio.ensure_future(task))
             elif all(task.done() for task in self.working):
                 await asyncio.gather(*self.working)
@@ -118,7 +118,7 @@ class Story:
         raise AssertionError("the claims never end")
 
 
-@examples(30)
+@limit_examples(30)
 @given(STEPS)
 def test_dataverse_ends_as_fhir_is_and_never_goes_back(steps: list[tuple[str, int]]) -> None:
     asyncio.run(_told(iter(steps)))

@@ -12,12 +12,12 @@ from functools import partial
 import pytest
 
 from integration.core.model import RowResult, WorkItem
-from integration.mapping.keys import primary_key
-from integration.mapping.load import shipped
+from integration.mapping.keys import derive_primary_key
+from integration.mapping.load import load_shipped_maps
 from integration.mapping.model import LongId
 from integration.mirror import healthcare_api_sink
 from integration.mirror import mirror as mirroring
-from integration.mirror.healthcare_api_sink import HealthcareApi
+from integration.mirror.healthcare_api_sink import HealthcareApiSink
 from integration.queues.names import MIRROR_QUEUE
 from tests.builders import MARKER, Body, patient
 from tests.conftest import Route
@@ -31,7 +31,7 @@ TOO_LONG = "the id is longer than the 38 characters of msemr_azurefhirid"
 
 def following(long_id: LongId, route: Route) -> Route:
     """The route, its map of patients having this rule."""
-    entity = replace(shipped()["Patient"], long_id=long_id)
+    entity = replace(load_shipped_maps()["Patient"], long_id=long_id)
     route.maps = {"Patient": entity}
     route.all_maps = {**route.all_maps, **route.maps}
     return route
@@ -39,8 +39,8 @@ def following(long_id: LongId, route: Route) -> Route:
 
 async def mirror(route: Route, resource: str) -> RowResult:
     """What was noted of it."""
-    await mirroring.mirror(route.mirror, WorkItem(DELIVERY, resource=resource))
-    noted = await route.journal.rows(DELIVERY)
+    await mirroring.mirror_resource(route.mirror, WorkItem(DELIVERY, resource=resource))
+    noted = await route.journal.list_row_results(DELIVERY)
     found: RowResult = [row for row in noted if row.resource == resource][-1]
     return found
 
@@ -92,7 +92,7 @@ async def test_an_id_of_as_many_characters_as_the_column_has_is_kept_whole(route
 async def test_the_key_of_the_row_stands_for_the_id(route: Route) -> None:
     resource = route.neighbour.add(patient(id=ONE, identifier=[NUMBER]))
     noted = await mirror(following(LongId.DIGEST, route), resource)
-    key = primary_key("Patient", ONE)
+    key = derive_primary_key("Patient", ONE)
     assert (noted.action, noted.row) == ("created", key)
     row = (await contacts(route))[key]
     assert (row["msemr_azurefhirid"], row["lastname"]) == (key, MARKER)
@@ -122,8 +122,8 @@ async def test_two_ids_that_dataverse_could_take_for_one_have_two_rows(
     for id_, gender in ((ONE, "female"), (other, "male")):
         await mirror(route, route.neighbour.add(patient(id=id_, gender=gender)))
     found = await contacts(route)
-    assert found[primary_key("Patient", ONE)]["gendercode"] == 2
-    assert found[primary_key("Patient", other)]["gendercode"] == 1
+    assert found[derive_primary_key("Patient", ONE)]["gendercode"] == 2
+    assert found[derive_primary_key("Patient", other)]["gendercode"] == 1
 
 
 async def test_links_lead_to_the_row_whichever_of_the_two_comes_first(route: Route) -> None:
@@ -132,16 +132,16 @@ async def test_links_lead_to_the_row_whichever_of_the_two_comes_first(route: Rou
     await mirror(route, route.neighbour.add(patient(id="new", link=[link])))
     await mirror(route, route.neighbour.add(patient(id=ONE)))
     for claim, _ in route.queued(MIRROR_QUEUE):
-        await mirroring.mirror(route.mirror, claim)
-    row = (await contacts(route))[primary_key("Patient", "new")]
-    assert row["_msemr_link1_value"] == primary_key("Patient", ONE)
+        await mirroring.mirror_resource(route.mirror, claim)
+    row = (await contacts(route))[derive_primary_key("Patient", "new")]
+    assert row["_msemr_link1_value"] == derive_primary_key("Patient", ONE)
 
 
 async def test_when_the_column_is_widened_the_row_gets_the_whole_id(route: Route) -> None:
     """As it would be found by then: the digest in a column that has room for the id."""
     table = route.dataverse_neighbour
     short = "ward-7.a"
-    key = primary_key("Patient", short)
+    key = derive_primary_key("Patient", short)
     await table.write(key, msemr_azurefhirid=key, msemr_contacttype=935000000)
     await mirror(following(LongId.DIGEST, route), route.neighbour.add(patient(id=short)))
     (row,) = (await contacts(route)).values()
@@ -157,11 +157,13 @@ async def test_what_the_toolkit_cannot_keep_is_refused_whatever_our_map_says(
 ) -> None:
     """There the organisation's own maps write the id."""
     following(rule, route)
-    sink = partial(healthcare_api_sink.bring, HealthcareApi(route.web_api, route.order))
+    sink = partial(
+        healthcare_api_sink.bring_up_to_date, HealthcareApiSink(route.web_api, route.order)
+    )
     it = replace(route.mirror, sink=sink)
     resource = route.neighbour.add(patient(id=ONE))
-    await mirroring.mirror(it, WorkItem(DELIVERY, resource=resource))
-    (noted,) = await route.journal.rows(DELIVERY)
+    await mirroring.mirror_resource(it, WorkItem(DELIVERY, resource=resource))
+    (noted,) = await route.journal.list_row_results(DELIVERY)
     assert (noted.action, noted.row) == ("refused", None)
     assert [note.partition(" @ ")[0] for note in noted.notes] == [TOO_LONG]
     assert await contacts(route) == {}

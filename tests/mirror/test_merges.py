@@ -44,15 +44,15 @@ def replacing() -> Body:
 async def mirror(route: Route, resource: Body) -> RowResult:
     """Write it to FHIR and mirror it, then all that this has woken: what was noted of it."""
     name = route.neighbour.add(resource)
-    await mirroring.mirror(route.mirror, WorkItem(DELIVERY, resource=name))
-    noted = [row for row in await route.journal.rows(DELIVERY) if row.resource == name]
+    await mirroring.mirror_resource(route.mirror, WorkItem(DELIVERY, resource=name))
+    noted = [row for row in await route.journal.list_row_results(DELIVERY) if row.resource == name]
     for _ in range(10):
         claims = [claim for claim, _ in route.queued(MIRROR_QUEUE)]
         route.outbox.sent.clear()
         if not claims:
             return noted[-1]
         for claim in claims:
-            await mirroring.mirror(route.mirror, claim)
+            await mirroring.mirror_resource(route.mirror, claim)
     raise AssertionError("patients wake each other for ever")
 
 
@@ -194,12 +194,12 @@ link = "link.where(type != 'replaced-by')"
 @pytest.fixture
 async def plain(route: Route) -> AsyncIterator[Route]:
     """A route to an organisation without them, with a lookup of its own."""
-    additions = tables.additions()
+    additions = tables.read_additions()
     additions["contact"]["columns"]["new_replacedby"] = REPLACED_BY
     dataverse = DataverseNeighbour(additions)
     ends = (route.journal, route.outbox, route.ledger)
     async with routed(route.neighbour, dataverse, route.clock, *ends) as found:
-        found.maps = found.all_maps = load.shipped("plain", "new")
+        found.maps = found.all_maps = load.load_shipped_maps("plain", "new")
         yield found
     dataverse.app.close()
 
@@ -221,7 +221,7 @@ async def test_an_organisation_can_have_a_column_of_its_own_for_the_replacement(
     plain: Route, tmp_path: Path
 ) -> None:
     (tmp_path / "merges.toml").write_text(ADDITION, "utf-8")
-    plain.maps = plain.all_maps = load.maps("plain", "new", tmp_path).entities
+    plain.maps = plain.all_maps = load.load_maps("plain", "new", tmp_path).entities
     noted = await mirror(plain, replaced())
     assert noted.notes == ("new_replacedby: the Patient is not in Dataverse yet",)
     await mirror(plain, patient(id=NEW))

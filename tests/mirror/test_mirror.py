@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 
 from integration.core.model import RowResult, WorkItem
-from integration.mapping.load import shipped
+from integration.mapping.load import load_shipped_maps
 from integration.mapping.model import AttributeMap, Kind
 from integration.mirror import mirror as mirroring
 from integration.queues.names import MIRROR_QUEUE
@@ -30,8 +30,8 @@ def anna(**elements: Any) -> Body:
 
 async def mirror(route: Route, resource: str, **claim: Any) -> RowResult | None:
     """What was noted."""
-    await mirroring.mirror(route.mirror, WorkItem(DELIVERY, resource=resource, **claim))
-    noted = await route.journal.rows(DELIVERY)
+    await mirroring.mirror_resource(route.mirror, WorkItem(DELIVERY, resource=resource, **claim))
+    noted = await route.journal.list_row_results(DELIVERY)
     return noted[0] if noted else None
 
 
@@ -76,7 +76,7 @@ async def test_two_patients_whose_ids_differ_in_case_do_not_share_a_row(route: R
     await mirror(route, route.neighbour.add(patient(id="WARD-7A", gender="male")))
     rows = await route.dataverse_neighbour.contacts()
     assert [row["gendercode"] for row in rows if row["msemr_azurefhirid"] == "ward-7a"] == [2]
-    actions = {row.resource: row.action for row in await route.journal.rows(DELIVERY)}
+    actions = {row.resource: row.action for row in await route.journal.list_row_results(DELIVERY)}
     assert actions["Patient/WARD-7A"] in ("created", "refused")
 
 
@@ -189,7 +189,7 @@ async def test_a_crowd_of_mirrors_ends_with_one_row_of_the_newest_state(route: R
 
     await asyncio.gather(*(one(number) for number in range(8)))
     for claim, _ in route.queued(MIRROR_QUEUE):
-        await mirroring.mirror(route.mirror, claim)
+        await mirroring.mirror_resource(route.mirror, claim)
     row = await route.dataverse_neighbour.contact()
     assert row["msemr_azurefhirversion"] == "9"
 
@@ -325,7 +325,7 @@ async def test_throttling_puts_the_claim_back_for_as_long_as_dataverse_says(
     assert await mirror(route, resource) is None
     ((claim, delay),) = route.queued(MIRROR_QUEUE)
     assert (claim.resource, claim.attempt, delay) == (resource, 1, 300)
-    await mirroring.mirror(route.mirror, claim)
+    await mirroring.mirror_resource(route.mirror, claim)
     assert (await route.dataverse_neighbour.contact())["lastname"] == MARKER
 
 
@@ -337,7 +337,7 @@ async def test_a_lost_connection_puts_the_claim_back_and_the_next_try_is_exact(
     route.dataverse_neighbour.will_fail(kind=kind, method="PATCH")
     await mirror(route, resource)
     ((claim, _),) = route.queued(MIRROR_QUEUE)
-    await mirroring.mirror(route.mirror, claim)
+    await mirroring.mirror_resource(route.mirror, claim)
     row = await route.dataverse_neighbour.contact()
     assert (row["lastname"], row["msemr_azurefhirversion"]) == (MARKER, "1")
 
@@ -352,11 +352,11 @@ async def test_a_fhir_server_that_is_down_puts_the_claim_back(route: Route) -> N
 async def test_a_missing_column_is_for_an_operator_and_waits_long(
     route: Route, caplog: pytest.LogCaptureFixture
 ) -> None:
-    known = shipped()["Patient"]
+    known = load_shipped_maps()["Patient"]
     wanting = AttributeMap("msemr_nosuchcolumn", Kind.COPY, "gender")
     wide = replace(known, attributes=(*known.attributes, wanting))
     claim = WorkItem(DELIVERY, resource=route.neighbour.add(anna()))
-    await mirroring.mirror(replace(route.mirror, maps={"Patient": wide}), claim)
+    await mirroring.mirror_resource(replace(route.mirror, maps={"Patient": wide}), claim)
     ((_, delay),) = route.queued(MIRROR_QUEUE)
     assert delay >= 600
     (record,) = [each for each in caplog.records if each.message == "row.requeued"]
@@ -379,7 +379,7 @@ async def test_only_age_parks_a_row_and_the_journal_says_why(route: Route) -> No
 async def test_a_claim_that_failed_again_and_again_is_parked(route: Route) -> None:
     claim = WorkItem(DELIVERY, resource=f"Patient/{ANNA}")
     await mirroring.park(route.mirror, claim, "mirroring failed repeatedly")
-    (noted,) = await route.journal.rows(DELIVERY)
+    (noted,) = await route.journal.list_row_results(DELIVERY)
     assert (noted.action, noted.notes) == ("parked", ("mirroring failed repeatedly",))
 
 
@@ -394,7 +394,7 @@ async def test_notes_and_logs_hold_no_patient_data(
         await mirror(route, resource)
     assert {"row.mirrored", "row.requeued"} <= {record.message for record in caplog.records}
     assert MARKER not in told_by(caplog.records)
-    assert MARKER not in repr(await route.journal.rows(DELIVERY))
+    assert MARKER not in repr(await route.journal.list_row_results(DELIVERY))
     assert MARKER not in repr(route.outbox.sent)
 
 

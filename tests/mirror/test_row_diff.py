@@ -37,8 +37,8 @@ async def mirror(route: Route, resource: Body) -> RowResult:
 
 
 async def again(route: Route, resource: str) -> RowResult:
-    await mirroring.mirror(route.mirror, WorkItem(DELIVERY, resource=resource))
-    noted = {row.resource: row for row in await route.journal.rows(DELIVERY)}
+    await mirroring.mirror_resource(route.mirror, WorkItem(DELIVERY, resource=resource))
+    noted = {row.resource: row for row in await route.journal.list_row_results(DELIVERY)}
     return noted[resource]
 
 
@@ -140,7 +140,7 @@ async def test_a_lookup_is_filled_when_its_target_arrives(route: Route) -> None:
 async def test_who_has_been_waited_for_is_not_waited_for_again(route: Route) -> None:
     await mirror(route, anna(**CARED))
     await mirror(route, GP)
-    assert await route.row_waits.of("Practitioner/gp") == []
+    assert await route.row_waits.list_waiting("Practitioner/gp") == []
     route.outbox.sent = [each for each in route.outbox.sent if each[0] != MIRROR_QUEUE]
     await mirror(route, GP | {"active": True})
     assert route.mirrored == []

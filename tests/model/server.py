@@ -180,7 +180,7 @@ class Server:
                 raise Refused(404, "nothing to patch")
             self.put(identity, {**current, "patched": _value(entry["resource"])})
             return self._said(200, identity)
-        new = {**replaced(entry["resource"], self._found), "id": _id(identity)}
+        new = {**replaced(entry["resource"], self._find), "id": _id(identity)}
         if method == "PUT" and _content(new) == _content(current):
             return self._said(200, identity)  # as Microsoft's does, and others
         self.put(identity, new)
@@ -196,7 +196,7 @@ class Server:
         if self.stored.pop(identity, None) is not None:
             self.versions[identity] += 1
 
-    def _found(self, link: str) -> str:
+    def _find(self, link: str) -> str:
         """A conditional reference: https://hl7.org/fhir/R4/http.html#trules"""
         type_, mark, query = link.partition("?")
         if not mark or ":" in type_:

@@ -16,7 +16,7 @@ from tests.model.carrying import planned
 from tests.model.deliveries import Sent, sent
 from tests.model.links import links_of, with_searches
 from tests.model.uncut import asked
-from tests.randomness import examples
+from tests.randomness import limit_examples
 
 SENDERS = ("urn:oid:", "urn:uuid:0b6d3d3e-9c4b", "urn:uuid:0B6D3D3E-9C4B")
 
@@ -42,7 +42,7 @@ def links(entry: UnitEntry) -> list[str]:
     return found
 
 
-@examples(150)
+@limit_examples(150)
 @given(sent())
 def test_a_plan_keeps_its_rules(it: Sent) -> None:
     its_plan = planned(it)
@@ -50,8 +50,8 @@ def test_a_plan_keeps_its_rules(it: Sent) -> None:
 
     # The same again, for the same bytes.
     again = planned(it)
-    assert [units.kept(lane) for lane in again.lanes] == [
-        units.kept(lane) for lane in its_plan.lanes
+    assert [units.encode_lane(lane) for lane in again.lanes] == [
+        units.encode_lane(lane) for lane in its_plan.lanes
     ]
     assert [entry for entry, _ in again.refused] == [entry for entry, _ in its_plan.refused]
 
@@ -64,7 +64,7 @@ def test_a_plan_keeps_its_rules(it: Sent) -> None:
     for lane in its_plan.lanes:
         for unit in lane.units:
             same = {name: name for entry in unit.entries for name in entry.awaits}
-            body = units.request(unit, unit.entries, same).body or b""
+            body = units.build_request(unit, unit.entries, same).body or b""
             assert 0 < len(unit.entries) <= it.limits.entries
             assert len(body) <= it.limits.bytes
 

@@ -21,13 +21,13 @@ import httpx
 
 from integration.core.http import Upstream
 from integration.core.model import WorkItem
-from integration.core.rate_limiter import Limiter, full
+from integration.core.rate_limiter import Limiter, build_full_limit
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.intake.accept import Intake, accept
 from integration.intake.http_request import IncomingRequest
 from integration.journal.guard_store import MemoryGuardStore
-from integration.journal.keys import new_delivery_id
+from integration.journal.keys import make_delivery_id
 from integration.journal.store import MemoryJournal
 from integration.journal.write_guard import WriteGuard
 from integration.operations.deliveries import get_status
@@ -129,7 +129,7 @@ class World:
     async def open(self) -> Any:
         transport = httpx.MockTransport(self._arrives)
         async with httpx.AsyncClient(transport=transport, trust_env=False) as http:
-            room = Limiter(full(16), inf, lambda: 0.0, _no_pause)
+            room = Limiter(build_full_limit(16), inf, lambda: 0.0, _no_pause)
             fhir = FhirServer(
                 Upstream("FHIR server", "http://fhir/fhir", http, room, pause=_no_pause)
             )
@@ -154,7 +154,7 @@ class World:
             self.journal,
             self.outbox,
             self.clock,
-            lambda now: new_delivery_id(now, next(self._ids)),
+            lambda now: make_delivery_id(now, next(self._ids)),
             max_bytes=10_000_000,
         )
         kind = "application/fhir+ndjson" if ndjson else "application/fhir+json"

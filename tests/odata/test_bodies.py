@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from integration.core.errors import Rejected
-from integration.odata.bodies import changed, created
+from integration.odata.bodies import parse_changes, parse_new_entity
 from integration.odata.model import EntityType, Property, Type
 from tests.odata.sets import KEY, MARKER, OBSERVATIONS, OTHER, refusal
 
 
 def read(body: str | dict[str, Any], *, as_text: bool = False) -> dict[str, Any]:
     text = body if isinstance(body, str) else json.dumps(body)
-    return changed(text.encode(), OBSERVATIONS, numbers_as_text=as_text)
+    return parse_changes(text.encode(), OBSERVATIONS, numbers_as_text=as_text)
 
 
 def refused(body: str | dict[str, Any], **options: Any) -> tuple[int, str, str | None]:
@@ -114,8 +114,8 @@ def test_a_column_that_cannot_be_written_is_refused_not_ignored() -> None:
 
 def test_a_key_may_be_chosen_for_what_is_created_and_is_ignored_in_a_change() -> None:
     body = json.dumps({"msemr_observationid": str(KEY), "code": "x"}).encode()
-    assert created(body, OBSERVATIONS) == {"msemr_observationid": KEY, "code": "x"}
-    assert changed(body, OBSERVATIONS) == {"code": "x"}
+    assert parse_new_entity(body, OBSERVATIONS) == {"msemr_observationid": KEY, "code": "x"}
+    assert parse_changes(body, OBSERVATIONS) == {"code": "x"}
     assert refused({"msemr_observationid": "x"})[2] == "msemr_observationid"
     assert refused({"msemr_observationid": None})[2] == "msemr_observationid"
 
@@ -151,7 +151,7 @@ def test_what_is_no_json_object_is_refused(body: str) -> None:
 
 def test_bytes_that_are_no_text_are_refused() -> None:
     for body in (b'{"code": "\xff"}', b"\xef\xbb\xbf{", b'{"code": "\\ud800"}'):
-        assert refusal(lambda body=body: changed(body, OBSERVATIONS)).status == 400
+        assert refusal(lambda body=body: parse_changes(body, OBSERVATIONS)).status == 400
 
 
 def test_deep_bodies_are_refused() -> None:
@@ -188,7 +188,7 @@ def test_a_decimal_is_taken_whole_or_refused(number: Decimal, precision: int, sc
     places = len(written.partition(".")[2])
     fits = digits <= precision and places <= scale
     try:
-        found = created(f'{{"n": {written}}}'.encode(), entity)
+        found = parse_new_entity(f'{{"n": {written}}}'.encode(), entity)
     except Rejected:
         assert not fits
     else:

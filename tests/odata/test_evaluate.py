@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from integration.odata.evaluate import evaluated, matches, ordering
+from integration.odata.evaluate import build_sort_key, evaluate, matches
 from integration.odata.expressions import Order
 from integration.odata.filter import parse
 from tests.odata.sets import OBSERVATIONS, ROW, ROWS, plain
@@ -19,7 +19,7 @@ KEY = OBSERVATIONS.key
 
 
 def value(text: str, **changed: Any) -> bool | None:
-    return evaluated(parse(text, OBSERVATIONS), {**ROW, **changed})
+    return evaluate(parse(text, OBSERVATIONS), {**ROW, **changed})
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_rows_are_ordered_as_a_comparison_of_two_says(
     order: list[Order], rows: list[dict[str, Any]]
 ) -> None:
     expected = sorted(rows, key=cmp_to_key(lambda one, other: compared(order, one, other)))
-    assert sorted(rows, key=ordering(order, KEY)) == expected
+    assert sorted(rows, key=build_sort_key(order, KEY)) == expected
 
 
 def names(*order: Order) -> list[str | None]:
@@ -155,7 +155,7 @@ def names(*order: Order) -> list[str | None]:
         {KEY: UUID(int=number), "description": text, "code": text}
         for number, text in enumerate(texts)
     ]
-    return [row["code"] for row in sorted(rows, key=ordering(order, KEY))]
+    return [row["code"] for row in sorted(rows, key=build_sort_key(order, KEY))]
 
 
 def test_null_comes_first_and_in_descending_order_last() -> None:

@@ -8,14 +8,14 @@ from integration.odata.headers import (
     Format,
     IfMatch,
     Preferences,
-    answer_headers,
+    build_headers,
     check_versions,
-    etag,
-    format_of,
-    if_match,
-    metadata_format,
-    numbers_as_text,
-    preferences,
+    format_etag,
+    has_numbers_as_text,
+    negotiate_format,
+    negotiate_metadata_format,
+    parse_if_match,
+    parse_preferences,
 )
 from tests.odata.sets import refusal
 
@@ -50,7 +50,7 @@ MINIMAL = Format()
 def test_the_format_is_what_the_client_likes_best(
     accept: str | None, option: str | None, expected: Format
 ) -> None:
-    assert format_of(accept, option) == expected
+    assert negotiate_format(accept, option) == expected
 
 
 @pytest.mark.parametrize(
@@ -65,16 +65,16 @@ def test_the_format_is_what_the_client_likes_best(
     ],
 )
 def test_what_is_not_json_is_not_acceptable(accept: str | None, option: str | None) -> None:
-    assert refusal(lambda: format_of(accept, option)).status == 406
+    assert refusal(lambda: negotiate_format(accept, option)).status == 406
 
 
 def test_a_format_tells_its_content_type() -> None:
     assert MINIMAL.content_type == "application/json;odata.metadata=minimal"
     full = Format("full", ieee754=True).content_type
     assert full == "application/json;odata.metadata=full;IEEE754Compatible=true"
-    assert format_of(full) == Format("full", ieee754=True)
-    assert answer_headers(full) == {"OData-Version": "4.0", "Content-Type": full}
-    assert answer_headers() == {"OData-Version": "4.0"}
+    assert negotiate_format(full) == Format("full", ieee754=True)
+    assert build_headers(full) == {"OData-Version": "4.0", "Content-Type": full}
+    assert build_headers() == {"OData-Version": "4.0"}
 
 
 @pytest.mark.parametrize(
@@ -94,12 +94,12 @@ def test_a_format_tells_its_content_type() -> None:
 def test_metadata_is_xml_unless_json_is_preferred(
     accept: str | None, option: str | None, most: str | None, expected: str
 ) -> None:
-    assert metadata_format(accept, option, most) == expected
+    assert negotiate_metadata_format(accept, option, most) == expected
 
 
 def test_metadata_comes_in_no_other_format() -> None:
-    assert refusal(lambda: metadata_format("text/html")).status == 406
-    assert refusal(lambda: metadata_format(None, "atom")).status == 406
+    assert refusal(lambda: negotiate_metadata_format("text/html")).status == 406
+    assert refusal(lambda: negotiate_metadata_format(None, "atom")).status == 406
 
 
 @pytest.mark.parametrize("most", [None, "4.0", "4.01", "5.0"])
@@ -140,40 +140,42 @@ def test_other_versions_are_refused(version: str | None, most: str | None, targe
     ],
 )
 def test_preferences_are_taken_where_understood(prefer: str | None, expected: Preferences) -> None:
-    assert preferences(prefer) == expected
+    assert parse_preferences(prefer) == expected
 
 
 def test_what_was_applied_is_told() -> None:
-    assert Preferences(500, True).applied(100) == "return=representation, odata.maxpagesize=100"
-    assert Preferences(500, False).applied() == "return=minimal"
-    assert Preferences().applied(100) is None
+    assert (
+        Preferences(500, True).format_applied(100) == "return=representation, odata.maxpagesize=100"
+    )
+    assert Preferences(500, False).format_applied() == "return=minimal"
+    assert Preferences().format_applied(100) is None
 
 
 def test_bodies_are_json() -> None:
-    assert not numbers_as_text("application/json")
-    assert not numbers_as_text("application/json; charset=utf-8;odata.metadata=minimal")
-    assert numbers_as_text("application/json;IEEE754Compatible=true")
+    assert not has_numbers_as_text("application/json")
+    assert not has_numbers_as_text("application/json; charset=utf-8;odata.metadata=minimal")
+    assert has_numbers_as_text("application/json;IEEE754Compatible=true")
     for name in (None, "", "text/plain", "application/xml"):
-        assert refusal(lambda name=name: numbers_as_text(name)).status == 415
+        assert refusal(lambda name=name: has_numbers_as_text(name)).status == 415
 
 
 def test_a_version_is_a_weak_entity_tag_and_back() -> None:
-    assert etag("7") == 'W/"7"'
-    wanted = if_match(etag("7"))
+    assert format_etag("7") == 'W/"7"'
+    wanted = parse_if_match(format_etag("7"))
     assert wanted == IfMatch(frozenset({"7"}))
-    assert wanted.takes("7")
-    assert not wanted.takes("8")
+    assert wanted.matches("7")
+    assert not wanted.matches("8")
 
 
 def test_if_match_takes_a_star_several_tags_and_strong_ones() -> None:
-    assert if_match(None) is None
-    star = if_match(" * ")
+    assert parse_if_match(None) is None
+    star = parse_if_match(" * ")
     assert star is not None
-    assert star.takes("anything")
-    assert if_match('W/"1", "2"') == IfMatch(frozenset({"1", "2"}))
+    assert star.matches("anything")
+    assert parse_if_match('W/"1", "2"') == IfMatch(frozenset({"1", "2"}))
 
 
 @pytest.mark.parametrize("header", ["", "1", 'W/1, "2"', '"1', "W/"])
 def test_an_if_match_of_another_form_is_refused(header: str) -> None:
-    refused = refusal(lambda: if_match(header))
+    refused = refusal(lambda: parse_if_match(header))
     assert (refused.status, refused.issues[0].expression) == (400, "If-Match")

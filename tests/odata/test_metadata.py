@@ -12,7 +12,7 @@ import xmlschema
 
 from integration.core import decimal_json
 from integration.odata.headers import Format
-from integration.odata.metadata import csdl_json, csdl_xml, service_document
+from integration.odata.metadata import build_csdl_json, build_csdl_xml, build_service_document
 from integration.odata.model import EntityType, Property, Type
 from tests.odata.sets import OBSERVATIONS, ROOT
 
@@ -40,14 +40,14 @@ def test_the_service_document_lists_the_sets() -> None:
         {"name": "msemr_locations", "kind": "EntitySet", "url": "msemr_locations"},
     ]
     head = {"@odata.context": f"{ROOT}$metadata"}
-    assert service_document(TYPES, ROOT, Format()) == {**head, "value": sets}
-    assert service_document(TYPES, ROOT, Format("none")) == {"value": sets}
+    assert build_service_document(TYPES, ROOT, Format()) == {**head, "value": sets}
+    assert build_service_document(TYPES, ROOT, Format("none")) == {"value": sets}
 
 
 @needs_schemas
 @pytest.mark.parametrize("types", [TYPES, [READ_ONLY], []])
 def test_the_xml_is_valid_by_the_schemas_of_odata(types: list[EntityType]) -> None:
-    edmx().validate(csdl_xml(types).decode())
+    edmx().validate(build_csdl_xml(types).decode())
 
 
 @needs_schemas
@@ -60,7 +60,7 @@ def test_the_json_is_valid_by_the_schema_of_odata(types: list[EntityType]) -> No
         "console.log(JSON.stringify(valid ? [] : validate.errors))"
     )
     command = ["node", "--input-type=commonjs", "-e", script]
-    wire = decimal_json.encode(csdl_json(types))
+    wire = decimal_json.encode(build_csdl_json(types))
     done = subprocess.run(
         command, cwd=LOCAL, input=wire, check=True, capture_output=True, timeout=60
     )
@@ -70,11 +70,11 @@ def test_the_json_is_valid_by_the_schema_of_odata(types: list[EntityType]) -> No
 @needs_schemas
 def test_both_say_the_same(tmp_path: Path) -> None:
     """What the makers' converter makes of the XML is the JSON."""
-    (tmp_path / "metadata.xml").write_bytes(csdl_xml(TYPES))
+    (tmp_path / "metadata.xml").write_bytes(build_csdl_xml(TYPES))
     command = ["node", str(CSDL / "lib" / "cli.js"), "metadata.xml"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=60)
     converted = json.loads((tmp_path / "metadata.json").read_text("utf-8"))
-    ours = json.loads(decimal_json.encode(csdl_json(TYPES)))
+    ours = json.loads(decimal_json.encode(build_csdl_json(TYPES)))
     # The XML is of 4.0, and the vocabularies it refers to are in XML.
     assert converted.pop("$Version") == "4.0"
     assert ours.pop("$Version") == "4.01"
@@ -86,7 +86,7 @@ def test_both_say_the_same(tmp_path: Path) -> None:
 
 
 def test_properties_tell_what_they_take() -> None:
-    found = csdl_json(TYPES)["FhirRelay"]["msemr_observation"]
+    found = build_csdl_json(TYPES)["FhirRelay"]["msemr_observation"]
     assert found["$Key"] == ["msemr_observationid"]
     assert found["msemr_observationid"] == {
         "$Type": "Edm.Guid",
@@ -103,7 +103,7 @@ def test_properties_tell_what_they_take() -> None:
 
 
 def test_sets_tell_what_can_be_done_with_them() -> None:
-    container = csdl_json(TYPES)["FhirRelay"]["Container"]
+    container = build_csdl_json(TYPES)["FhirRelay"]["Container"]
     written, read = container["msemr_observations"], container["msemr_locations"]
     assert written["@Org.OData.Capabilities.V1.UpdateRestrictions"] == {"Updatable": True}
     assert read["@Org.OData.Capabilities.V1.UpdateRestrictions"] == {"Updatable": False}

@@ -11,9 +11,9 @@ from hypothesis import given
 
 from integration.core import decimal_json
 from integration.core.errors import Issue
-from integration.odata.bodies import created
+from integration.odata.bodies import parse_new_entity
 from integration.odata.headers import Format
-from integration.odata.payload import address, collection, entity, error
+from integration.odata.payload import build_collection, build_entity, build_error, format_entity_url
 from tests.odata.sets import KEY, OBSERVATIONS, OTHER, ROOT, ROW, ROWS
 
 PLAIN = {
@@ -34,7 +34,7 @@ PLAIN = {
 def one(form: Format, **options: Any) -> dict[str, Any]:
     """As it goes over the wire."""
     found: dict[str, Any] = decimal_json.decode(
-        decimal_json.encode(entity(ROW, OBSERVATIONS, ROOT, form, **options))
+        decimal_json.encode(build_entity(ROW, OBSERVATIONS, ROOT, form, **options))
     )
     return found
 
@@ -72,7 +72,7 @@ def test_full_tells_address_and_types() -> None:
 
 
 def test_decimals_keep_their_digits_on_the_wire() -> None:
-    sent = decimal_json.encode(entity(ROW, OBSERVATIONS, ROOT, Format()))
+    sent = decimal_json.encode(build_entity(ROW, OBSERVATIONS, ROOT, Format()))
     assert b'"value":81.10,' in sent
 
 
@@ -87,7 +87,7 @@ def test_long_numbers_are_text_where_asked_for() -> None:
 
 def test_a_moment_is_written_in_utc_without_needless_digits() -> None:
     row = {**ROW, "issued": datetime(24, 1, 2, 3, tzinfo=UTC)}
-    assert entity(row, OBSERVATIONS, ROOT, Format())["issued"] == "0024-01-02T03:00:00Z"
+    assert build_entity(row, OBSERVATIONS, ROOT, Format())["issued"] == "0024-01-02T03:00:00Z"
 
 
 def test_a_selection_is_told_in_the_context() -> None:
@@ -102,7 +102,7 @@ def test_a_selection_is_told_in_the_context() -> None:
 def test_a_page_tells_count_rows_and_where_it_goes_on() -> None:
     link = f"{ROOT}msemr_observations?$skiptoken=x"
     rows = [(ROW, "7"), (ROW, None)]
-    page = collection(rows, OBSERVATIONS, ROOT, Format(), count=9, next_link=link)
+    page = build_collection(rows, OBSERVATIONS, ROOT, Format(), count=9, next_link=link)
     item = {name: page["value"][1][name] for name in PLAIN}
     assert page == {
         "@odata.context": f"{ROOT}$metadata#msemr_observations",
@@ -113,16 +113,16 @@ def test_a_page_tells_count_rows_and_where_it_goes_on() -> None:
 
 
 def test_a_page_without_metadata_still_tells_count_and_next() -> None:
-    page = collection([], OBSERVATIONS, ROOT, Format("none"), count=0, next_link="x")
+    page = build_collection([], OBSERVATIONS, ROOT, Format("none"), count=0, next_link="x")
     assert page == {"@odata.count": 0, "value": [], "@odata.nextLink": "x"}
-    assert collection([], OBSERVATIONS, ROOT, Format("none")) == {"value": []}
+    assert build_collection([], OBSERVATIONS, ROOT, Format("none")) == {"value": []}
 
 
 def test_an_error_tells_code_message_and_target() -> None:
-    assert error([Issue("invalid", "no such property", "code")]) == {
+    assert build_error([Issue("invalid", "no such property", "code")]) == {
         "error": {"code": "invalid", "message": "no such property", "target": "code"}
     }
-    several = error([Issue("invalid", "one"), Issue("required", "two", "b")])
+    several = build_error([Issue("invalid", "one"), Issue("required", "two", "b")])
     assert several["error"] == {
         "code": "invalid",
         "message": "one",
@@ -131,16 +131,16 @@ def test_an_error_tells_code_message_and_target() -> None:
 
 
 def test_an_address_is_absolute_or_relative() -> None:
-    assert address(OBSERVATIONS, KEY) == f"msemr_observations({KEY})"
-    assert address(OBSERVATIONS, KEY, ROOT) == f"{ROOT}msemr_observations({KEY})"
+    assert format_entity_url(OBSERVATIONS, KEY) == f"msemr_observations({KEY})"
+    assert format_entity_url(OBSERVATIONS, KEY, ROOT) == f"{ROOT}msemr_observations({KEY})"
 
 
 @given(ROWS)
 def test_what_is_sent_reads_back_as_it_was(row: dict[str, Any]) -> None:
     for form in (Format(), Format("full"), Format(ieee754=True)):
-        sent = entity(row, OBSERVATIONS, ROOT, form, version="1")
+        sent = build_entity(row, OBSERVATIONS, ROOT, form, version="1")
         json.loads(decimal_json.encode(sent))
         kept = {name: value for name, value in sent.items() if not name.startswith("allergy")}
         body = decimal_json.encode(kept)
         expected = {name: value for name, value in row.items() if name != "allergy"}
-        assert created(body, OBSERVATIONS, numbers_as_text=form.ieee754) == expected
+        assert parse_new_entity(body, OBSERVATIONS, numbers_as_text=form.ieee754) == expected

@@ -20,7 +20,7 @@ from integration.odata.addresses import (
     ServiceDocument,
 )
 from integration.odata.expressions import Order
-from integration.odata.query import MAX_LENGTH, Query, next_link, parse
+from integration.odata.query import MAX_LENGTH, Query, build_next_link, parse
 from tests.odata.sets import KEY, MARKER, OBSERVATIONS, refusal
 
 PROPERTY = OBSERVATIONS.by_name
@@ -45,11 +45,11 @@ def test_every_option_at_once_as_the_provider_sends_them() -> None:
     assert parse(text, ALL) == Query(
         filter=filters.parse("startswith(description,'O''B') and status eq 1", OBSERVATIONS),
         select=tuple(PROPERTY[name] for name in ("msemr_observationid", "code", "status")),
-        order=(Order(PROPERTY["issued"], descending=True), Order(PROPERTY["code"])),
+        order_by=(Order(PROPERTY["issued"], descending=True), Order(PROPERTY["code"])),
         top=51,
         skip=50,
         count=True,
-        token="ab+c",
+        skip_token="ab+c",
         format="json",
     )
 
@@ -65,8 +65,8 @@ def test_every_option_at_once_as_the_provider_sends_them() -> None:
         ("$count=TRUE", Query(count=True)),
         ("$select=*", Query()),
         ("$select=*,code", Query()),
-        ("$orderby=code+ASC", Query(order=(Order(PROPERTY["code"]),))),
-        ("$orderby=code,code desc", Query(order=(Order(PROPERTY["code"]),))),
+        ("$orderby=code+ASC", Query(order_by=(Order(PROPERTY["code"]),))),
+        ("$orderby=code,code desc", Query(order_by=(Order(PROPERTY["code"]),))),
         ("code=secret&x-ms=1&@p=1&&id=7", Query()),
         ("$filter=status+eq%091", Query(filter=filters.parse("status eq 1", OBSERVATIONS))),
         (
@@ -164,7 +164,7 @@ def options_of(link: str) -> dict[str, list[str]]:
 
 def test_the_next_page_is_asked_with_the_same_options_and_what_is_left_of_top() -> None:
     text = "$filter=code eq 'a%26b'&$skip=7&$top=100&$skiptoken=one&code=key&$COUNT=true"
-    link = next_link("https://relay.example/api/odata/msemr_observations", text, "t/wo&", 50)
+    link = build_next_link("https://relay.example/api/odata/msemr_observations", text, "t/wo&", 50)
     assert options_of(link) == {
         "$filter": ["code eq 'a&b'"],
         "$top": ["50"],
@@ -178,9 +178,13 @@ def test_a_next_link_means_what_was_asked(part: str, token: str) -> None:
     value = quote(part.replace("'", "''"), safe="", errors="replace")
     asked = f"$filter=contains(code,'{value}')&$orderby=code&x={value}"
     safe = token.encode("utf-8", "replace").decode()
-    link = next_link("https://relay.example/", asked, safe)
+    link = build_next_link("https://relay.example/", asked, safe)
     before, after = parse(asked, ALL), parse(urlsplit(link).query, ALL)
-    assert (after.filter, after.order, after.token) == (before.filter, before.order, safe)
+    assert (after.filter, after.order_by, after.skip_token) == (
+        before.filter,
+        before.order_by,
+        safe,
+    )
 
 
 def outcome(text: str, address: Any) -> int:

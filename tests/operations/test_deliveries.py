@@ -25,7 +25,7 @@ async def test_a_story_has_the_delivery_its_outcomes_and_its_rows(route: Route) 
     delivery = await route.deliver(bundle(entry(patient(id="p1"), method="PUT", url="Patient/p1")))
     assert not (await deliveries.get_status(route.journal, delivery)).results
     await route.carry(delivery)
-    await mirroring.mirror(route.mirror, WorkItem(delivery, resource="Patient/p1"))
+    await mirroring.mirror_resource(route.mirror, WorkItem(delivery, resource="Patient/p1"))
     story = await deliveries.get_status(route.journal, delivery)
     assert story.delivery.status is Status.DONE
     assert [each.location for each in story.results] == ["Patient/p1/_history/1"]
@@ -62,7 +62,7 @@ async def test_a_delivery_can_be_cancelled_until_it_is_done(route: Route) -> Non
 
 async def test_a_parked_delivery_can_be_cancelled(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(observation())))
-    await route.journal.change(delivery, status=Status.PARKED, reason="too old")
+    await route.journal.update_delivery(delivery, status=Status.PARKED, reason="too old")
     await deliveries.cancel(route.journal, delivery, route.clock.now)
     assert (await route.known(delivery)).status is Status.CANCELLED
 
@@ -115,7 +115,7 @@ async def test_a_sender_who_asks_too_early_costs_one_look_at_the_journal(route: 
     delivery = await route.deliver(patient())
 
     class OneLook:
-        delivery = route.journal.delivery
+        delivery = route.journal.get_delivery
 
     story = await deliveries.get_status(OneLook(), delivery)  # type: ignore[arg-type]
     assert story.delivery.status is Status.ACCEPTED
@@ -168,7 +168,7 @@ async def parked(route: Route, number: int, reason: str = "FHIR server: answered
     """Parked deliveries, half a day between them, the oldest first."""
     made = []
     for _ in range(number):
-        made.append(await route.deliver(patient(multipleBirthInteger=len(route.journal.bodies))))
+        made.append(await route.deliver(patient(multipleBirthInteger=len(route.journal.payloads))))
         await relaying.park(route.journal, WorkItem(made[-1]), reason)
         route.clock.later(DAY / 2)
     return made
@@ -242,10 +242,10 @@ async def test_a_dry_run_only_lists_what_would_be_replayed(route: Route) -> None
 
 async def test_what_somebody_cancels_meanwhile_is_not_replayed(route: Route) -> None:
     made = await parked(route, 2)
-    change = route.journal.change
+    change = route.journal.update_delivery
 
     class Cancelling:
-        scan = route.journal.scan
+        scan = route.journal.scan_deliveries
 
         async def change(self, id_: str, **changes: object) -> bool:
             if id_ == made[0]:
@@ -293,10 +293,10 @@ async def test_a_misspelt_parameter_replays_nothing() -> None:
 
 async def test_a_delivery_that_ends_meanwhile_is_not_cancelled(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
-    change = route.journal.change
+    change = route.journal.update_delivery
 
     class Ending:
-        delivery = route.journal.delivery
+        delivery = route.journal.get_delivery
 
         async def change(self, id_: str, **changes: object) -> bool:
             await route.carry(id_)

@@ -13,7 +13,7 @@ WELL = {"storage": "ok", "fhir": "ok", "dataverse": "ok"}
 
 
 class Broken(MemoryJournal):
-    async def page(self, *_: object) -> Page:
+    async def list_deliveries(self, *_: object) -> Page:
         raise Unavailable("storage", "ServiceRequestError")
 
 

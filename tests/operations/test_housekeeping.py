@@ -73,7 +73,7 @@ def test_what_is_due_follows_from_state_and_age(
 
 
 def test_the_age_of_a_replayed_delivery_counts_from_its_replay() -> None:
-    replayed = replace(DELIVERY, replayed=START + timedelta(days=20), looked=START)
+    replayed = replace(DELIVERY, replayed=START + timedelta(days=20), checked=START)
     assert choose_step(replayed, START + timedelta(days=20, minutes=9), AGES) is None
     assert choose_step(replayed, START + timedelta(days=20, minutes=10), AGES) is Step.QUEUE
     assert choose_step(replayed, START + timedelta(days=24), AGES) is Step.PARK
@@ -85,7 +85,7 @@ def test_the_pause_between_two_looks_doubles() -> None:
     while choose_step(delivery, moment, AGES) is not Step.PARK:
         moment += timedelta(minutes=10)
         if choose_step(delivery, moment, AGES) is Step.QUEUE:
-            delivery = replace(delivery, looked=moment)
+            delivery = replace(delivery, checked=moment)
             looks.append(moment - START)
     assert [look / timedelta(minutes=10) for look in looks] == [1, 2, 4, 8, 16, 32, 64, 128, 256]
 
@@ -113,7 +113,7 @@ async def test_a_delivery_that_was_begun_is_left_to_those_who_carry_it(route: Ro
     route.clock.later(HOUR)
     await swept(route)
     assert route.queued() == []
-    assert (await route.known(delivery)).looked == route.clock.now
+    assert (await route.known(delivery)).checked == route.clock.now
 
 
 async def test_lanes_whose_claims_were_lost_are_queued_again(route: Route) -> None:
@@ -134,8 +134,8 @@ async def test_lanes_whose_claims_were_lost_are_queued_again(route: Route) -> No
 async def test_a_delivery_that_lacks_only_its_end_comes_to_it(route: Route) -> None:
     delivery = await of_lanes(route, 2)
     for lane in range(2):
-        await route.journal.lane_done(delivery, lane)
-    await route.journal.change(delivery, looked=route.clock.now, looked_done=2)
+        await route.journal.finish_lane(delivery, lane)
+    await route.journal.update_delivery(delivery, checked=route.clock.now, lanes_done_at_check=2)
     route.clock.later(2 * HOUR)
     await swept(route)
     assert [claim.lane for claim, _ in route.queued()] == [0]
@@ -150,7 +150,7 @@ async def test_a_queue_that_takes_no_claim_is_tried_in_the_next_run(route: Route
     route.clock.later(HOUR)
     with pytest.raises(Unavailable):
         await sweep(keeping(route, Full()))
-    assert (await route.known(delivery)).looked is None
+    assert (await route.known(delivery)).checked is None
     await swept(route)
     assert route.queued() == [(WorkItem(delivery), 0)]
 
@@ -190,7 +190,7 @@ async def test_a_delivery_that_is_over_is_forgotten_with_all_that_was_kept_of_it
 ) -> None:
     delivery = await route.deliver(bundle(entry(patient(id="p1"), method="PUT", url="Patient/p1")))
     await route.carry(delivery)
-    await mirroring.mirror(route.mirror, WorkItem(delivery, resource="Patient/p1"))
+    await mirroring.mirror_resource(route.mirror, WorkItem(delivery, resource="Patient/p1"))
     stopped = await route.deliver(patient(active=True))
     await deliveries.cancel(route.journal, stopped, route.clock.now)
     route.clock.later(30 * DAY - 1)
@@ -203,9 +203,9 @@ async def test_a_delivery_that_is_over_is_forgotten_with_all_that_was_kept_of_it
             await deliveries.get_status(route.journal, id_)
         assert caught.value.status == 404
         with pytest.raises(KeyError):
-            await route.journal.kept(id_)
+            await route.journal.get_payload(id_)
     assert await route.outcomes(delivery) == []
-    assert await route.journal.rows(delivery) == []
+    assert await route.journal.list_row_results(delivery) == []
     assert "Patient/p1" in route.neighbour.stored
 
 
@@ -214,13 +214,13 @@ async def test_a_parked_delivery_is_never_forgotten(route: Route) -> None:
     await relaying.park(route.journal, WorkItem(delivery), "the FHIR server was away")
     route.clock.later(3000 * DAY)
     await swept(route)
-    assert (await route.journal.kept(delivery)).body
+    assert (await route.journal.get_payload(delivery)).body
     await deliveries.cancel(route.journal, delivery, route.clock.now)
     await swept(route)
     assert (await route.known(delivery)).status is Status.CANCELLED
     route.clock.later(30 * DAY)
     await swept(route)
-    assert await route.journal.delivery(delivery) is None
+    assert await route.journal.get_delivery(delivery) is None
 
 
 @pytest.mark.parametrize("headers", [{}, {"idempotency-key": "k1"}], ids=["bytes", "key"])
@@ -268,10 +268,10 @@ async def test_one_delivery_in_trouble_does_not_hold_up_the_others(route: Route)
     class Fragile(MemoryJournal):
         broken = ""
 
-        async def forget(self, id_: str) -> None:
+        async def delete_delivery(self, id_: str) -> None:
             if id_ == self.broken:
                 raise Unavailable("storage", "HttpResponseError")
-            await super().forget(id_)
+            await super().delete_delivery(id_)
 
     route.journal = Fragile()
     made = [await route.deliver(patient(multipleBirthInteger=number)) for number in range(3)]
@@ -337,7 +337,7 @@ async def test_activity_is_forgotten_by_whole_days_after_its_time(
     kept = [now, now - timedelta(days=7), now.replace(hour=0, minute=0) - timedelta(days=7)]
     entries = [Activity(each, Category.ERROR, "FHIR server", "read", "500") for each in kept]
     old = [replace(each, time=each.time - timedelta(days=1)) for each in entries[1:]]
-    await route.activity.note([*entries, *old])
+    await route.activity.add([*entries, *old])
 
     with caplog.at_level(logging.INFO):
         await swept(route)

@@ -14,13 +14,13 @@ from typing import Any
 import httpx
 import pytest
 
-from integration.core.http import Upstream, make_limiter
+from integration.core.http import Upstream, build_limiter
 from integration.dataverse.client import Dataverse
 from integration.mapping import files, load
 from integration.mapping.model import Route
 from integration.provision import command
 from local.dataverse.app import create_app
-from local.dataverse.faults import Fault, Gate, fault_of
+from local.dataverse.faults import Fault, Gate, parse_fault
 from tests.provision.test_virtual_tables import OBSERVATION
 
 KEY = "feed-key-Zaphkiel"
@@ -70,7 +70,7 @@ class Organisation:
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[Dataverse]:
         async with self._http() as http:
-            yield Dataverse(Upstream("Dataverse", "http://dataverse", http, make_limiter(4)))
+            yield Dataverse(Upstream("Dataverse", "http://dataverse", http, build_limiter(4)))
 
     @property
     def changes(self) -> list[tuple[str, str]]:
@@ -93,7 +93,7 @@ def env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
     monkeypatch.setenv("FEED_URL", FEED)
     monkeypatch.setenv("FEED_KEY", KEY)
     # One virtual table is as good as twenty, but for one test.
-    for path in (files.FOLDER / files.CLINICAL).glob("*.toml"):
+    for path in (files.MAPS_FOLDER / files.CLINICAL_SET).glob("*.toml"):
         (tmp_path / path.name).write_text(f"enabled = false\n{path.read_text('utf-8')}", "utf-8")
     (tmp_path / "observation.toml").write_text(OBSERVATION, "utf-8")
     monkeypatch.setenv("MAPS", str(tmp_path))
@@ -101,7 +101,7 @@ def env(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
 
 
 def fault(**wish: Any) -> Fault:
-    return fault_of({"kind": "status", **wish})
+    return parse_fault({"kind": "status", **wish})
 
 
 def made(said: list[str]) -> list[str]:
@@ -239,7 +239,11 @@ def test_every_shipped_map_that_may_be_virtual_has_a_virtual_table(
     env.delenv("MAPS")
     status, said = organisation.run()
     assert status == 0, said[-1]
-    shown = [each for each in load.shipped("plain", "abc").values() if Route.VIRTUAL in each.routes]
+    shown = [
+        each
+        for each in load.load_shipped_maps("plain", "abc").values()
+        if Route.VIRTUAL in each.routes
+    ]
     tables = [line for line in made(said) if line.startswith("virtual table ")]
     assert len(tables) == len(shown) >= 20
 

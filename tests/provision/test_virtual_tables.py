@@ -8,7 +8,7 @@ from integration.core.errors import Misconfigured
 from integration.mapping import load
 from integration.mapping.model import EntityMap
 from integration.provision.model import VirtualColumn, VirtualLookup
-from integration.provision.virtual_tables import virtual_table, virtual_tables
+from integration.provision.virtual_tables import build_virtual_table, build_virtual_tables
 
 OBSERVATION = """
 resource = "Observation"
@@ -49,7 +49,7 @@ type = "decimal"
 [[attribute]]
 column = "msemr_issued"
 path = "issued"
-kind = "moment"
+kind = "datetime"
 
 [[attribute]]
 column = "msemr_day"
@@ -74,25 +74,25 @@ kind = "default"
 default = 1
 """
 
-KNOWN = load.shipped()
+KNOWN = load.load_shipped_maps()
 
 
 @pytest.fixture
 def observation() -> EntityMap:
-    return load.parse(OBSERVATION, "observation.toml")
+    return load.parse_map(OBSERVATION, "observation.toml")
 
 
 def columns(entity: EntityMap) -> dict[str, VirtualColumn]:
-    table = virtual_table(entity, "abc", KNOWN)
+    table = build_virtual_table(entity, "abc", KNOWN)
     return {each.name: each for each in (table.name_column, *table.columns)}
 
 
 def test_its_names_are_the_publishers_and_its_external_names_the_feeds(
     observation: EntityMap,
 ) -> None:
-    table = virtual_table(observation, "abc", KNOWN)
+    table = build_virtual_table(observation, "abc", KNOWN)
     assert table.name == "abc_ve_observation"
-    assert (table.set, table.entity_type) == ("msemr_observations", "msemr_observation")
+    assert (table.entity_set, table.entity_type) == ("msemr_observations", "msemr_observation")
     assert (table.key, table.label) == ("msemr_observationid", "Observation")
     name = VirtualColumn("abc_description", "msemr_description", "Name", "String", 200)
     assert table.name_column == name
@@ -119,8 +119,8 @@ def test_a_column_has_the_type_in_which_the_feed_shows_it(
 
 
 def test_a_day_is_told_from_an_instant(observation: EntityMap) -> None:
-    assert columns(observation)["abc_day"].whole_day
-    assert not columns(observation)["abc_issued"].whole_day
+    assert columns(observation)["abc_day"].is_date_only
+    assert not columns(observation)["abc_issued"].is_date_only
 
 
 def test_an_option_is_named_by_the_first_code_that_means_it(observation: EntityMap) -> None:
@@ -138,20 +138,22 @@ def test_a_constant_is_no_column(observation: EntityMap) -> None:
 def test_a_lookup_leads_to_a_table_that_has_rows_and_one_that_does_not_is_left_out(
     observation: EntityMap,
 ) -> None:
-    table = virtual_table(observation, "abc", KNOWN)
+    table = build_virtual_table(observation, "abc", KNOWN)
     external = "_msemr_subjectpatient_value"
     assert table.lookups == (
         VirtualLookup("abc_subjectpatient", external, "Subjectpatient", "contact"),
     )
-    assert table.left_out == ("msemr_encounter",)
+    assert table.dropped_lookups == ("msemr_encounter",)
 
 
 def test_only_maps_that_may_be_virtual_have_a_virtual_table(observation: EntityMap) -> None:
     used = [KNOWN["Patient"], observation]
-    assert [each.name for each in virtual_tables(KNOWN, used, "abc")] == ["abc_ve_observation"]
+    assert [each.name for each in build_virtual_tables(KNOWN, used, "abc")] == [
+        "abc_ve_observation"
+    ]
 
 
 def test_a_choice_cannot_stand_for_a_row() -> None:
     text = OBSERVATION.replace('name_column = "msemr_description"', 'name_column = "msemr_status"')
     with pytest.raises(Misconfigured, match=r"observation\.toml: row\.name_column"):
-        virtual_table(load.parse(text, "observation.toml"), "abc", KNOWN)
+        build_virtual_table(load.parse_map(text, "observation.toml"), "abc", KNOWN)

@@ -14,45 +14,45 @@ import pytest
 
 from integration.core.errors import Misconfigured, Unavailable
 from integration.core.model import Column, WorkItem
-from integration.mapping.load import shipped
+from integration.mapping.load import load_shipped_maps
 from integration.mapping.model import LongId
 from integration.mirror import mirror as mirroring
 from integration.reconcile import command, walk
-from integration.reconcile.differences import Is, Settled, compare
-from integration.reconcile.walk import Page, Reconcile
+from integration.reconcile.differences import DifferenceKind, Repair, compare
+from integration.reconcile.walk import Page, ReconcileRun
 from tests.builders import MARKER, Body, patient
 from tests.conftest import Route, told_by
 
 RUN = "019caaee-c260-7000-8000-0000000000aa"
 ANNA = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
 THEIRS = "99999999-9999-4999-8999-999999999999"
-PATIENT = shipped()["Patient"]
+PATIENT = load_shipped_maps()["Patient"]
 
 
-def reconcile(route: Route, *, dry: bool = False) -> Reconcile:
-    return Reconcile(route.mirror, route.fhir, route.dataverse, RUN, route.wait, dry)
+def reconcile(route: Route, *, dry: bool = False) -> ReconcileRun:
+    return ReconcileRun(route.mirror, route.fhir, route.dataverse, RUN, route.wait, dry)
 
 
 async def pages(
     route: Route, since: str | None = None, *, dry: bool = False, deleted: bool = False
 ) -> list[Page]:
     it = reconcile(route, dry=dry)
-    walked = walk.left_over(it, PATIENT) if deleted else walk.resources(it, PATIENT, since)
+    walked = walk.walk_rows(it, PATIENT) if deleted else walk.walk_resources(it, PATIENT, since)
     return [page async for page in walked]
 
 
-async def settled(route: Route, since: str | None = None, **how: bool) -> list[Settled]:
-    return [each for page in await pages(route, since, **how) for each in page.settled]
+async def settled(route: Route, since: str | None = None, **how: bool) -> list[Repair]:
+    return [each for page in await pages(route, since, **how) for each in page.repairs]
 
 
-def found(differences: list[Settled]) -> dict[str, Is]:
-    return {each.difference.resource: each.difference.is_ for each in differences}
+def found(differences: list[Repair]) -> dict[str, DifferenceKind]:
+    return {each.difference.resource: each.difference.kind for each in differences}
 
 
 async def mirrored(route: Route, *resources: Body) -> None:
     for resource in resources:
         claim = WorkItem(RUN, resource=route.neighbour.add(resource))
-        await mirroring.mirror(route.mirror, claim)
+        await mirroring.mirror_resource(route.mirror, claim)
 
 
 # --- what differs ------------------------------------------------------------------------------
@@ -63,16 +63,21 @@ async def test_what_is_missing_or_behind_is_found_and_what_is_shown_is_not(route
     route.neighbour.add(patient(id="behind"))
     route.neighbour.add(patient(id="missing"))
     differences = await settled(route, dry=True)
-    assert found(differences) == {"Patient/behind": Is.BEHIND, "Patient/missing": Is.MISSING}
-    (behind,) = [each.difference for each in differences if each.difference.is_ is Is.BEHIND]
-    assert (behind.version, behind.shown) == ("2", "1")
+    assert found(differences) == {
+        "Patient/behind": DifferenceKind.BEHIND,
+        "Patient/missing": DifferenceKind.MISSING,
+    }
+    (behind,) = [
+        each.difference for each in differences if each.difference.kind is DifferenceKind.BEHIND
+    ]
+    assert (behind.fhir_version, behind.row_version) == ("2", "1")
 
 
 async def test_a_dry_run_changes_nothing(route: Route) -> None:
     route.neighbour.add(patient(id=ANNA))
-    assert [each.outcome for each in await settled(route, dry=True)] == [None]
+    assert [each.result for each in await settled(route, dry=True)] == [None]
     assert route.dataverse_neighbour.writes == []
-    assert await route.journal.rows(RUN) == []
+    assert await route.journal.list_row_results(RUN) == []
 
 
 async def test_what_differs_is_mended_and_a_second_run_finds_nothing(route: Route) -> None:
@@ -80,10 +85,10 @@ async def test_what_differs_is_mended_and_a_second_run_finds_nothing(route: Rout
     route.neighbour.add(patient(id="behind"))
     route.neighbour.add(patient(id=ANNA))
     differences = await settled(route)
-    assert {each.outcome.action for each in differences if each.outcome} == {"created", "updated"}
-    assert all(each.mended for each in differences)
+    assert {each.result.action for each in differences if each.result} == {"created", "updated"}
+    assert all(each.is_done for each in differences)
     assert await settled(route) == []
-    noted = {row.resource: row.action for row in await route.journal.rows(RUN)}
+    noted = {row.resource: row.action for row in await route.journal.list_row_results(RUN)}
     assert noted == {"Patient/behind": "updated", f"Patient/{ANNA}": "created"}
 
 
@@ -97,7 +102,7 @@ async def test_a_row_that_shows_a_later_version_than_was_searched_is_left(route:
 async def test_ids_that_differ_in_case_are_two_resources(route: Route) -> None:
     await mirrored(route, patient(id="ward-7a"))
     route.neighbour.add(patient(id="WARD-7A"))
-    assert found(await settled(route, dry=True)) == {"Patient/WARD-7A": Is.MISSING}
+    assert found(await settled(route, dry=True)) == {"Patient/WARD-7A": DifferenceKind.MISSING}
 
 
 async def test_what_the_mirror_refuses_is_told_with_its_reason(route: Route) -> None:
@@ -107,13 +112,13 @@ async def test_what_the_mirror_refuses_is_told_with_its_reason(route: Route) -> 
     route.neighbour.add(patient(id="x" * 64))
     differences = await settled(route)
     assert found(differences) == {
-        f"Patient/{ANNA}": Is.BEHIND,
-        f"Patient/{'x' * 64}": Is.MISSING,
+        f"Patient/{ANNA}": DifferenceKind.BEHIND,
+        f"Patient/{'x' * 64}": DifferenceKind.MISSING,
     }
-    assert not any(each.mended for each in differences)
-    notes = {each.difference.is_: each.cells[-1] for each in differences}
-    assert "merge" in notes[Is.BEHIND]
-    assert "longer" in notes[Is.MISSING]
+    assert not any(each.is_done for each in differences)
+    notes = {each.difference.kind: each.cells[-1] for each in differences}
+    assert "merge" in notes[DifferenceKind.BEHIND]
+    assert "longer" in notes[DifferenceKind.MISSING]
 
 
 def test_a_resource_that_several_rows_show_is_for_a_person() -> None:
@@ -122,7 +127,7 @@ def test_a_resource_that_several_rows_show_is_for_a_person() -> None:
     columns = {"msemr_azurefhirid": Column("msemr_azurefhirid", "String")}
     resource = {"id": "p1", "meta": {"versionId": "1"}}
     (only,) = compare(PATIENT, [resource], rows, columns)
-    assert (only.is_, only.row) == (Is.TWICE, None)
+    assert (only.kind, only.row) == (DifferenceKind.TWICE, None)
 
 
 async def test_a_practitioner_of_the_same_id_shows_no_patient(route: Route) -> None:
@@ -131,7 +136,7 @@ async def test_a_practitioner_of_the_same_id_shows_no_patient(route: Route) -> N
         THEIRS, msemr_azurefhirid="p1", msemr_azurefhirversion="1", msemr_contacttype=other
     )
     route.neighbour.add(patient(id="p1"))
-    assert found(await settled(route, dry=True)) == {"Patient/p1": Is.MISSING}
+    assert found(await settled(route, dry=True)) == {"Patient/p1": DifferenceKind.MISSING}
 
 
 # --- how it walks ------------------------------------------------------------------------------
@@ -142,8 +147,8 @@ async def test_every_page_is_looked_at_and_one_look_up_serves_many(route: Route)
     route.neighbour.page_size = 10
     route.dataverse_neighbour.heard.clear()
     found_ = await pages(route)
-    assert [page.looked for page in found_] == [10, 10, 5]
-    assert [each for page in found_ for each in page.settled] == []
+    assert [page.count for page in found_] == [10, 10, 5]
+    assert [each for page in found_ for each in page.repairs] == []
     asked = [each for each in route.dataverse_neighbour.heard if "$batch" in each.path]
     single = [each for each in route.dataverse_neighbour.heard if each.path.endswith("/contacts")]
     assert len(asked) + len(single) == 3
@@ -155,8 +160,8 @@ async def test_a_run_begins_at_a_moment_and_tells_how_far_it_is(route: Route) ->
     route.neighbour.add(patient(id="then"))
     moment = route.neighbour.stored["Patient/then"]["meta"]["lastUpdated"]
     (page,) = await pages(route, moment, dry=True)
-    assert found(list(page.settled)) == {"Patient/then": Is.MISSING}
-    assert page.until == moment
+    assert found(list(page.repairs)) == {"Patient/then": DifferenceKind.MISSING}
+    assert page.updated_until == moment
 
 
 @pytest.mark.parametrize(
@@ -182,7 +187,7 @@ async def test_trouble_of_a_neighbour_is_waited_for_and_costs_nothing(route: Rou
     route.dataverse_neighbour.will_fail(kind="throttle", retryAfter=300, method="PATCH")
     route.neighbour.add(patient(id=ANNA))
     (only,) = await settled(route)
-    assert only.mended
+    assert only.is_done
     assert route.waits == [2.0, 300]
 
 
@@ -206,9 +211,9 @@ async def test_the_row_of_a_deleted_patient_is_found_and_deactivated(route: Rout
     await mirrored(route, patient(id="there"), patient(id=ANNA))
     route.neighbour.delete(f"Patient/{ANNA}")
     (only,) = await settled(route, deleted=True)
-    assert (only.difference.is_, only.difference.row) == (Is.LEFT_OVER, ANNA)
-    assert only.outcome is not None
-    assert only.outcome.action == "deactivated"
+    assert (only.difference.kind, only.difference.row) == (DifferenceKind.LEFT_OVER, ANNA)
+    assert only.result is not None
+    assert only.result.action == "deactivated"
     assert await settled(route, deleted=True) == []
 
 
@@ -217,24 +222,29 @@ async def test_a_row_of_a_patient_that_never_was_here_is_told_and_left_alone(rou
     await route.dataverse_neighbour.write(THEIRS, msemr_azurefhirid="of-another", lastname="x")
     await route.dataverse_neighbour.write(ANNA, msemr_azurefhirid="no, id", lastname="x")
     differences = await settled(route, deleted=True)
-    assert found(differences) == {"Patient/of-another": Is.UNKNOWN, "Patient/no, id": Is.UNKNOWN}
-    assert [each.outcome for each in differences] == [None, None]
+    assert found(differences) == {
+        "Patient/of-another": DifferenceKind.UNKNOWN,
+        "Patient/no, id": DifferenceKind.UNKNOWN,
+    }
+    assert [each.result for each in differences] == [None, None]
     assert route.dataverse_neighbour.writes == []
 
 
 async def test_rows_are_looked_through_page_by_page(route: Route) -> None:
     await mirrored(route, *(patient(id=f"p{number}") for number in range(7)))
     route.neighbour.delete("Patient/p6")
-    it = replace(reconcile(route, dry=True), page=3, resources=2)
-    found_ = [page async for page in walk.left_over(it, PATIENT)]
-    assert [page.looked for page in found_] == [3, 3, 1]
-    assert found([each for page in found_ for each in page.settled]) == {"Patient/p6": Is.LEFT_OVER}
+    it = replace(reconcile(route, dry=True), page_size=3, ids_per_search=2)
+    found_ = [page async for page in walk.walk_rows(it, PATIENT)]
+    assert [page.count for page in found_] == [3, 3, 1]
+    assert found([each for page in found_ for each in page.repairs]) == {
+        "Patient/p6": DifferenceKind.LEFT_OVER
+    }
 
 
 async def test_rows_that_show_no_ids_cannot_be_traced_back(route: Route) -> None:
     digests = replace(PATIENT, long_id=LongId.DIGEST)
     with pytest.raises(Misconfigured, match="digests"):
-        await anext(walk.left_over(reconcile(route), digests))
+        await anext(walk.walk_rows(reconcile(route), digests))
 
 
 # --- as a command ------------------------------------------------------------------------------
@@ -255,7 +265,7 @@ class Terminal:
 
     async def run(self, *arguments: str) -> int:
         @asynccontextmanager
-        async def opened(dry: bool) -> AsyncIterator[Reconcile]:
+        async def opened(dry: bool) -> AsyncIterator[ReconcileRun]:
             yield reconcile(self.route, dry=dry)
 
         self.lines.clear()

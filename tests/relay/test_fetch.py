@@ -14,11 +14,17 @@ import pytest
 from integration.core.errors import Unavailable
 from integration.core.http import BoundedClient, Limiter, Upstream
 from integration.core.model import Status
-from integration.core.rate_limiter import full
+from integration.core.rate_limiter import build_full_limit
 from integration.relay.fetch import Sources
 from tests.builders import MARKER, patient
 from tests.conftest import Route
-from tests.fhir.notices import HOME, brought, deleted, named, notification
+from tests.fhir.notices import (
+    HOME,
+    make_deletion,
+    make_full_entry,
+    make_named_entry,
+    make_notification,
+)
 
 Body = dict[str, Any]
 
@@ -62,7 +68,7 @@ async def open_route(route: Route, source: Source) -> AsyncIterator[Route]:
         await asyncio.sleep(0)
 
     http = BoundedClient(MOST, transport=httpx.MockTransport(source.hear))
-    room = Limiter(full(4), 0, lambda: 0.0, pause)
+    room = Limiter(build_full_limit(4), 0, lambda: 0.0, pause)
     home = Upstream(f"source {HOME}", HOME, http, room, pause=pause, jitter=lambda: 0.5)
     route.sources = Sources({HOME: home}, max_pages=3, max_bytes=MOST)
     yield route
@@ -85,7 +91,7 @@ def page(number: int) -> str:
 
 async def test_a_named_resource_is_fetched_and_written(open_route: Route, source: Source) -> None:
     source.has("Patient/anna", patient(id="anna"))
-    delivery = await open_route.deliver(notification(named("Patient/anna")))
+    delivery = await open_route.deliver(make_notification(make_named_entry("Patient/anna")))
     await open_route.carry_all(delivery)
     assert await open_route.statuses(delivery) == [204, 201]
     assert list(open_route.neighbour.stored) == ["Patient/anna"]
@@ -99,7 +105,7 @@ async def test_a_focus_without_an_entry_is_counted_and_answered_last(
     open_route: Route, source: Source
 ) -> None:
     source.has("Patient/anna", patient(id="anna"))
-    made = notification(deleted("Patient/bert"), events=((1, f"{HOME}/Patient/anna"),))
+    made = make_notification(make_deletion("Patient/bert"), events=((1, f"{HOME}/Patient/anna"),))
     delivery = await open_route.deliver(made)
     await open_route.carry_all(delivery)
     assert (await open_route.known(delivery)).entries == 3
@@ -109,7 +115,7 @@ async def test_a_focus_without_an_entry_is_counted_and_answered_last(
 
 
 async def test_what_is_deleted_by_now_is_told_and_not_written(open_route: Route) -> None:
-    delivery = await open_route.deliver(notification(named("Patient/anna")))
+    delivery = await open_route.deliver(make_notification(make_named_entry("Patient/anna")))
     await open_route.carry_all(delivery)
     assert await open_route.statuses(delivery) == [204, 204]
     assert open_route.neighbour.stored == {}
@@ -117,7 +123,9 @@ async def test_what_is_deleted_by_now_is_told_and_not_written(open_route: Route)
 
 @pytest.mark.parametrize("home", ["https://evil.example/fhir", "http://home.example/fhir"])
 async def test_another_server_is_never_asked(open_route: Route, source: Source, home: str) -> None:
-    made = notification(named("Patient/anna", home=home), brought(patient(id="bert")))
+    made = make_notification(
+        make_named_entry("Patient/anna", home=home), make_full_entry(patient(id="bert"))
+    )
     delivery = await open_route.deliver(made)
     await open_route.carry_all(delivery)
     assert source.heard == []
@@ -127,7 +135,7 @@ async def test_another_server_is_never_asked(open_route: Route, source: Source, 
 
 
 async def test_with_no_base_named_nothing_is_asked(route: Route) -> None:
-    delivery = await route.deliver(notification(named("Patient/anna")))
+    delivery = await route.deliver(make_notification(make_named_entry("Patient/anna")))
     await route.carry_all(delivery)
     assert await route.statuses(delivery) == [204, 422]
 
@@ -136,7 +144,7 @@ async def test_a_redirect_is_never_followed(open_route: Route, source: Source) -
     away = httpx.Response(302, headers={"location": f"{HOME}/Patient/bert"})
     source.has("Patient/anna", away)
     source.has("Patient/bert", patient(id="anna"))
-    delivery = await open_route.deliver(notification(named("Patient/anna")))
+    delivery = await open_route.deliver(make_notification(make_named_entry("Patient/anna")))
     await open_route.carry_all(delivery)
     assert source.asked == ["Patient/anna"]
     assert await open_route.statuses(delivery) == [204, 422]
@@ -147,7 +155,7 @@ async def test_another_resource_than_was_asked_for_is_refused(
     open_route: Route, source: Source, other: Body
 ) -> None:
     source.has("Patient/anna", {**patient(id="anna"), **other})
-    delivery = await open_route.deliver(notification(named("Patient/anna")))
+    delivery = await open_route.deliver(make_notification(make_named_entry("Patient/anna")))
     await open_route.carry_all(delivery)
     assert await open_route.statuses(delivery) == [204, 422]
     assert open_route.neighbour.stored == {}
@@ -164,7 +172,7 @@ async def test_an_answer_without_end_is_read_no_further_than_the_bound(
     open_route: Route, source: Source
 ) -> None:
     source.has("Patient/anna", httpx.Response(200, content=endless()))
-    delivery = await open_route.deliver(notification(named("Patient/anna")))
+    delivery = await open_route.deliver(make_notification(make_named_entry("Patient/anna")))
     await open_route.carry_all(delivery)
     assert await open_route.statuses(delivery) == [204, 422]
     (issue,) = (await open_route.outcomes(delivery))[1].issues or []
@@ -177,7 +185,7 @@ async def test_all_that_is_fetched_for_a_delivery_is_bounded_together(
     for number in range(10):
         large = patient(id=f"p{number}", text={"div": "x" * (MOST // 3)})
         source.has(f"Patient/p{number}", large)
-    many = notification(*(named(f"Patient/p{number}") for number in range(10)))
+    many = make_notification(*(make_named_entry(f"Patient/p{number}") for number in range(10)))
     delivery = await open_route.deliver(many)
     await open_route.carry_all(delivery)
     # Some are under way at once, so that the bound may be passed by these, and by no more.
@@ -191,7 +199,7 @@ async def test_a_server_in_trouble_puts_the_delivery_back(
     open_route: Route, source: Source, status: int
 ) -> None:
     source.has("Patient/anna", *(httpx.Response(status) for _ in range(3)), patient(id="anna"))
-    delivery = await open_route.deliver(notification(named("Patient/anna")))
+    delivery = await open_route.deliver(make_notification(make_named_entry("Patient/anna")))
     await open_route.carry(delivery)
     ((claim, delay),) = open_route.queued()
     assert (claim.attempt, delay > 0) == (1, True)
@@ -207,7 +215,10 @@ async def test_a_claim_that_comes_again_plans_with_what_was_fetched_before(
     source.has("Patient/anna", patient(id="anna", gender="female"), patient(id="anna"))
     open_route.neighbour.down = 503
     delivery = await open_route.deliver(
-        notification(named("Patient/anna"), named("Patient/bert", home="https://far.example"))
+        make_notification(
+            make_named_entry("Patient/anna"),
+            make_named_entry("Patient/bert", home="https://far.example"),
+        )
     )
     await open_route.carry(delivery)
     far = replace(open_route.sources.upstreams[HOME], base="https://far.example")
@@ -352,8 +363,8 @@ async def test_storage_that_fails_while_keeping_leaves_nothing_planned(
     async def full_storage(*_: Any) -> bytes:
         raise Unavailable("storage", "ServiceRequestError")
 
-    delivery = await open_route.deliver(notification(named("Patient/anna")))
-    monkeypatch.setattr(type(open_route.journal), "keep_fetched", full_storage)
+    delivery = await open_route.deliver(make_notification(make_named_entry("Patient/anna")))
+    monkeypatch.setattr(type(open_route.journal), "save_fetched", full_storage)
     await open_route.carry(delivery)
     assert open_route.neighbour.stored == {}
     assert [claim.attempt for claim, _ in open_route.queued()] == [1]

@@ -387,7 +387,7 @@ async def test_the_mirror_is_claimed_before_the_outcome_is_noted(route: Route) -
     class Watching(MemoryQueueSender):
         async def send(self, queue: str, claim: WorkItem, delay: float = 0) -> None:
             if queue == MIRROR_QUEUE:
-                noted_at_claim.append(len(await journal.outcomes(claim.delivery)))
+                noted_at_claim.append(len(await journal.list_entry_results(claim.delivery)))
             await super().send(queue, claim, delay)
 
     route.outbox = Watching()

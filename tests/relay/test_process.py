@@ -362,8 +362,8 @@ async def test_a_cancelled_delivery_is_not_even_begun(route: Route) -> None:
 class CancelledMeanwhile(MemoryJournal):
     """Its sender cancels while the lanes are being kept."""
 
-    async def keep_lane(self, id_: str, lane: int, data: bytes) -> None:
-        await super().keep_lane(id_, lane, data)
+    async def save_lane(self, id_: str, lane: int, data: bytes) -> None:
+        await super().save_lane(id_, lane, data)
         if self.deliveries[id_].status is Status.ACCEPTED:
             await deliveries.cancel(self, id_, self.deliveries[id_].accepted)
 
@@ -508,10 +508,10 @@ async def test_a_worker_that_dies_anywhere_loses_nothing_and_doubles_nothing(
             while (new := route.take()) is not None:
                 waiting.append(new)
         script.clear()
-        known = await journal.delivery(delivery)
+        known = await journal.get_delivery(delivery)
         assert known is not None
         assert (known.status, known.written, known.refused) == (Status.DONE, entries, 0), at
-        assert len(await journal.outcomes(delivery)) == entries
+        assert len(await journal.list_entry_results(delivery)) == entries
         assert len(neighbour.stored) == entries, at
         assert set(neighbour.writes_of_each.values()) == {1}, at
         people = {f"Patient/{each['id']}" for each in neighbour.of("Patient")}

@@ -15,23 +15,23 @@ import httpx
 import pytest
 
 from integration.core import decimal_json
-from integration.core.http import Upstream, make_limiter
+from integration.core.http import Upstream, build_limiter
 from integration.fhir.client import FhirServer
-from integration.journal.data_routes import MemoryRoutes
+from integration.journal.data_routes import MemoryDataRouteStore
 from integration.journal.guard_store import MemoryGuardStore
-from integration.journal.keys import new_delivery_id
+from integration.journal.keys import make_delivery_id
 from integration.journal.row_keys import MemoryRowKeys
 from integration.journal.write_guard import WriteGuard
-from integration.mapping.files import Table
-from integration.mapping.load import shipped
+from integration.mapping.files import MappedTable
+from integration.mapping.load import load_shipped_maps
 from integration.mapping.model import Route
-from integration.virtual_tables.answer import VirtualTables, answer
+from integration.virtual_tables.answer import VirtualTables, answer_request
 from integration.virtual_tables.data_routes import DataRoutes
-from integration.virtual_tables.entity_type import MappedEntityType, shape
+from integration.virtual_tables.entity_type import MappedEntityType, build_entity_type
 from integration.virtual_tables.odata_request import ODataRequest, ODataResponse
-from integration.virtual_tables.read import Reading
-from integration.virtual_tables.row_keys import Keys
-from integration.virtual_tables.write import Writing
+from integration.virtual_tables.read import FeedReader
+from integration.virtual_tables.row_keys import RowKeyResolver
+from integration.virtual_tables.write import FeedWriter
 from local.services import free_ports, neighbours
 
 ROOT = "http://feed/api/odata/"
@@ -40,7 +40,9 @@ NAMESPACE = UUID(int=7)
 Json = dict[str, Any]
 
 SHAPES: Mapping[str, MappedEntityType] = {
-    name: shape(each) for name, each in shipped().items() if Route.VIRTUAL in each.routes
+    name: build_entity_type(each)
+    for name, each in load_shipped_maps().items()
+    if Route.VIRTUAL in each.routes
 }
 SETS = {each.type.set: each for each in SHAPES.values()}
 
@@ -52,7 +54,7 @@ class Feed:
     tables: VirtualTables
     fhir: httpx.AsyncClient
     row_keys: MemoryRowKeys
-    routes: MemoryRoutes
+    routes: MemoryDataRouteStore
     asked: list[httpx.Request] = field(default_factory=list)  # of the FHIR server
 
     async def ask(self, method: str, path: str, query: str = "", **more: Any) -> ODataResponse:
@@ -62,7 +64,7 @@ class Feed:
             told.setdefault("content-type", "application/json")
         text = decimal_json.encode(body) if body is not None else b""
         asked = ODataRequest(method, ROOT, path, quote(query, safe="=&$,():@/%'*"), told, text)
-        return await answer(self.tables, asked)
+        return await answer_request(self.tables, asked)
 
     async def get(self, path: str, query: str = "", **headers: str) -> Any:
         """The answer, decoded."""
@@ -76,7 +78,7 @@ class Feed:
             url = httpx.URL(link)
             own = url.query.decode()
             asked = ODataRequest("GET", ROOT, url.path.removeprefix("/api/odata/"), own, headers)
-            page = decimal_json.decode((await answer(self.tables, asked)).body)
+            page = decimal_json.decode((await answer_request(self.tables, asked)).body)
             rows += page["value"]
         return rows
 
@@ -122,14 +124,14 @@ async def feed(fhir_url: str) -> AsyncIterator[Feed]:
         ) as writing,
     ):
         await writing.post(fhir_url.removesuffix("/fhir") + "/control/reset")
-        fhir = FhirServer(Upstream("FHIR server", fhir_url, asking, make_limiter(16)))
-        kept, routes = MemoryRowKeys(), MemoryRoutes()
+        fhir = FhirServer(Upstream("FHIR server", fhir_url, asking, build_limiter(16)))
+        kept, routes = MemoryRowKeys(), MemoryDataRouteStore()
         yield Feed(made(fhir, kept, routes), writing, kept, routes, seen)
 
 
-def made(fhir: FhirServer, kept: MemoryRowKeys, routes: MemoryRoutes) -> VirtualTables:
+def made(fhir: FhirServer, kept: MemoryRowKeys, routes: MemoryDataRouteStore) -> VirtualTables:
     """The feed of all shipped maps."""
-    keys = Keys(kept, lambda type_: type_ not in SHAPES)
+    keys = RowKeyResolver(kept, lambda type_: type_ not in SHAPES)
     numbers = count(1)
     runs, tokens = count(1), count(1)
     order = WriteGuard(
@@ -141,18 +143,20 @@ def made(fhir: FhirServer, kept: MemoryRowKeys, routes: MemoryRoutes) -> Virtual
         jitter=lambda: 0.5,
     )
     tables = {
-        name: Table(name, each.entity.table, each.type.set, tuple(map(str, each.entity.routes)))
+        name: MappedTable(
+            name, each.entity.table, each.type.set, tuple(map(str, each.entity.routes))
+        )
         for name, each in SHAPES.items()
     }
     return VirtualTables(
-        DataRoutes(routes, tables, mirrors=True),
+        DataRoutes(routes, tables, is_mirroring=True),
         SHAPES,
-        Reading(fhir, keys, 2000),
-        Writing(
+        FeedReader(fhir, keys, 2000),
+        FeedWriter(
             fhir,
             keys,
             order,
-            lambda: new_delivery_id(datetime(2026, 3, 1, tzinfo=UTC), next(runs)),
+            lambda: make_delivery_id(datetime(2026, 3, 1, tzinfo=UTC), next(runs)),
             lambda: uuid5(NAMESPACE, str(next(numbers))),
         ),
         250,

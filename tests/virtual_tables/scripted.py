@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import httpx
 
-from integration.core.http import Upstream, make_limiter
+from integration.core.http import Upstream, build_limiter
 from integration.fhir.client import FhirServer
-from integration.journal.data_routes import MemoryRoutes
+from integration.journal.data_routes import MemoryDataRouteStore
 from integration.journal.row_keys import MemoryRowKeys
 from tests.virtual_tables.conftest import Feed, made
 
@@ -33,7 +33,7 @@ async def scripted(answer: Script, seconds: float = 25.0) -> AsyncIterator[Feed]
         return told if isinstance(told, httpx.Response) else await told
 
     async with httpx.AsyncClient(base_url=FHIR, transport=httpx.MockTransport(hear)) as http:
-        fhir = FhirServer(Upstream("FHIR server", FHIR, http, make_limiter(16), pause=_at_once))
-        kept, routes = MemoryRowKeys(), MemoryRoutes()
-        tables = replace(made(fhir, kept, routes), seconds=seconds)
+        fhir = FhirServer(Upstream("FHIR server", FHIR, http, build_limiter(16), pause=_at_once))
+        kept, routes = MemoryRowKeys(), MemoryDataRouteStore()
+        tables = replace(made(fhir, kept, routes), timeout=seconds)
         yield Feed(tables, http, kept, routes, seen)

@@ -11,23 +11,23 @@ from integration.app import wiring
 from integration.cli import main as commands
 from integration.core.errors import Misconfigured, Rejected
 from integration.core.model import WorkItem
-from integration.journal.data_routes import MemoryRoutes
+from integration.journal.data_routes import MemoryDataRouteStore
 from integration.journal.row_keys import MemoryRowKeys
 from integration.mapping import files
-from integration.mapping.files import Table
-from integration.mapping.load import parse
+from integration.mapping.files import MappedTable
+from integration.mapping.load import parse_map
 from integration.mapping.model import Route as DataRoute
 from integration.mirror import mirror as mirroring
 from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE
 from integration.relay import process as relaying
 from integration.relay.process import Relay
-from integration.virtual_tables.answer import VirtualTables, answer
-from integration.virtual_tables.data_routes import DataRoutes, choose, told
-from integration.virtual_tables.entity_type import shape
+from integration.virtual_tables.answer import VirtualTables, answer_request
+from integration.virtual_tables.data_routes import DataRoutes, change_routes, list_routes
+from integration.virtual_tables.entity_type import build_entity_type
 from integration.virtual_tables.odata_request import ODataRequest
-from integration.virtual_tables.read import Reading
-from integration.virtual_tables.row_keys import Keys
-from integration.virtual_tables.write import Writing
+from integration.virtual_tables.read import FeedReader
+from integration.virtual_tables.row_keys import RowKeyResolver
+from integration.virtual_tables.write import FeedWriter
 from local.services import Running
 from tests.builders import MARKER, Body, bundle, entry
 from tests.conftest import Route
@@ -35,10 +35,10 @@ from tests.conftest import Route
 DELIVERY = "019caaee-c260-7000-8000-000000000001"
 WARD = "6f1d0a1e-5b7e-4f0e-8a0b-0a1b2c3d4e5f"
 
-SHIPPED = files.tables(files.read("healthcare"))
+SHIPPED = files.list_tables(files.read_map_files("healthcare"))
 
 # One map that serves both routes, with a table that the stand-in has.
-WARDS = parse(
+WARDS = parse_map(
     """
 resource = "Location"
 
@@ -74,11 +74,11 @@ class Seconds:
 class Workers:
     """Data routes of workers that share one storage."""
 
-    kept: MemoryRoutes = field(default_factory=MemoryRoutes)
+    kept: MemoryDataRouteStore = field(default_factory=MemoryDataRouteStore)
     clock: Seconds = field(default_factory=Seconds)
 
     def one(self, **more: Any) -> DataRoutes:
-        given = {"tables": SHIPPED, "mirrors": True, **more}
+        given = {"tables": SHIPPED, "is_mirroring": True, **more}
         return DataRoutes(self.kept, clock=self.clock, **given)
 
 
@@ -91,7 +91,7 @@ def workers() -> Workers:
 
 
 async def test_a_table_goes_the_way_its_map_says_until_another_is_chosen(workers: Workers) -> None:
-    current = await workers.one().current()
+    current = await workers.one().get_routes()
     assert current["Patient"] == "dataverse"
     assert {route for name, route in current.items() if name != "Patient"} == {"virtual"}
     assert current.keys() == SHIPPED.keys()
@@ -101,43 +101,43 @@ async def test_what_was_chosen_is_kept_and_known_at_once_to_the_worker_that_was_
     workers: Workers,
 ) -> None:
     it = workers.one()
-    assert (await it.current())["Observation"] == "virtual"
-    await choose(it, {"Observation": "dataverse"})
-    assert (await it.current())["Observation"] == "dataverse"
-    assert (await it.current())["Condition"] == "virtual"
-    assert (await workers.one().current())["Observation"] == "dataverse"  # one that starts later
+    assert (await it.get_routes())["Observation"] == "virtual"
+    await change_routes(it, {"Observation": "dataverse"})
+    assert (await it.get_routes())["Observation"] == "dataverse"
+    assert (await it.get_routes())["Condition"] == "virtual"
+    assert (await workers.one().get_routes())["Observation"] == "dataverse"  # one that starts later
 
 
 async def test_a_choice_is_known_to_every_worker_after_fifteen_seconds(workers: Workers) -> None:
     one, other = workers.one(), workers.one()
-    await other.current()
-    await choose(one, {"Observation": "dataverse"})
+    await other.get_routes()
+    await change_routes(one, {"Observation": "dataverse"})
     workers.clock.now += 14.9
-    assert (await other.current())["Observation"] == "virtual"
+    assert (await other.get_routes())["Observation"] == "virtual"
     workers.clock.now += 0.1
-    assert (await other.current())["Observation"] == "dataverse"
+    assert (await other.get_routes())["Observation"] == "dataverse"
 
 
 async def test_storage_is_not_asked_for_each_request(workers: Workers) -> None:
     it = workers.one()
-    first = await it.current()
+    first = await it.get_routes()
     workers.clock.now += 14.9
-    assert await it.current() is first
+    assert await it.get_routes() is first
 
 
 async def test_a_choice_that_the_map_has_no_room_for_any_more_does_not_count(
     workers: Workers,
 ) -> None:
     """An upgrade, or an organisation's own map, may take a route away."""
-    await workers.kept.choose("Patient", "virtual")
-    await workers.kept.choose("Basic", "virtual")
-    current = await workers.one().current()
+    await workers.kept.set_route("Patient", "virtual")
+    await workers.kept.set_route("Basic", "virtual")
+    current = await workers.one().get_routes()
     assert current["Patient"] == "dataverse"
     assert "Basic" not in current
 
 
 async def test_every_table_is_told_with_its_route_and_those_it_may_have(workers: Workers) -> None:
-    listed = await told(workers.one())
+    listed = await list_routes(workers.one())
     assert [each["resource"] for each in listed] == sorted(SHIPPED)
     (found,) = [each for each in listed if each["resource"] == "Observation"]
     assert found == {
@@ -164,17 +164,17 @@ async def test_who_hears_of_a_change_follows_from_the_route(
     of_observations: str | None,
     of_conditions: str | None,
 ) -> None:
-    it = workers.one(mirrors=mirrors, told=frozenset({"Observation"}))
-    followed = await it.followed()
+    it = workers.one(is_mirroring=mirrors, event_types=frozenset({"Observation"}))
+    followed = await it.get_change_queues()
     assert followed.get("Patient") == of_patients
     assert followed.get("Observation") == of_observations
     assert followed.get("Condition") == of_conditions
 
 
 async def test_a_mirrored_table_has_no_external_events(workers: Workers) -> None:
-    it = workers.one(told=frozenset({"Observation"}))
-    await choose(it, {"Observation": "dataverse"})
-    assert (await it.followed())["Observation"] == MIRROR_QUEUE
+    it = workers.one(event_types=frozenset({"Observation"}))
+    await change_routes(it, {"Observation": "dataverse"})
+    assert (await it.get_change_queues())["Observation"] == MIRROR_QUEUE
 
 
 # --- choosing -------------------------------------------------------------------------------------
@@ -197,16 +197,16 @@ async def test_what_is_no_choice_is_refused_with_what_would_be_one(
     workers: Workers, asked: Any, said: str, where: str | None
 ) -> None:
     with pytest.raises(Rejected) as caught:
-        await choose(workers.one(), asked)
+        await change_routes(workers.one(), asked)
     (issue,) = caught.value.issues
     assert said in issue.text
     assert issue.expression == where
-    assert workers.kept.chosen == {}
+    assert workers.kept.routes == {}
 
 
 async def test_a_type_without_a_map_is_refused_without_quoting_it(workers: Workers) -> None:
     with pytest.raises(Rejected) as caught:
-        await choose(workers.one(), {MARKER: "virtual"})
+        await change_routes(workers.one(), {MARKER: "virtual"})
     (issue,) = caught.value.issues
     assert "there are AllergyIntolerance, " in issue.text
     assert MARKER not in f"{issue.text} {issue.expression}"
@@ -214,26 +214,26 @@ async def test_a_type_without_a_map_is_refused_without_quoting_it(workers: Worke
 
 async def test_nothing_can_be_mirrored_where_nothing_is(workers: Workers) -> None:
     with pytest.raises(Rejected) as caught:
-        await choose(workers.one(mirrors=False), {"Observation": "dataverse"})
+        await change_routes(workers.one(is_mirroring=False), {"Observation": "dataverse"})
     assert "MIRROR_TO is off" in caught.value.issues[0].text
 
 
 async def test_choices_are_taken_together_or_not_at_all(workers: Workers) -> None:
     asked = {"Observation": "dataverse", "Patient": "virtual", "Goal": "dataverse"}
     with pytest.raises(Rejected) as caught:
-        await choose(workers.one(), asked)
+        await change_routes(workers.one(), asked)
     assert [issue.expression for issue in caught.value.issues] == ["Patient", "Goal"]
-    assert workers.kept.chosen == {}
+    assert workers.kept.routes == {}
 
 
 async def test_the_answer_says_what_the_choice_means(workers: Workers) -> None:
     it = workers.one()
-    meant = await choose(it, {"Observation": "dataverse", "Condition": "virtual"})
+    meant = await change_routes(it, {"Observation": "dataverse", "Condition": "virtual"})
     assert meant["Condition"] == "virtual, as it was"
     assert "shown no more at /api/odata/" in meant["Observation"]
     assert "mirrored to msemr_observation" in meant["Observation"]
     assert "python -m integration reconcile --type Observation" in meant["Observation"]
-    back = await choose(it, {"Observation": "virtual"})
+    back = await change_routes(it, {"Observation": "virtual"})
     assert "mirrored no more" in back["Observation"]
     assert "shown as msemr_observations" in back["Observation"]
     assert "Rows of msemr_observation stay as they are" in back["Observation"]
@@ -241,8 +241,8 @@ async def test_the_answer_says_what_the_choice_means(workers: Workers) -> None:
 
 async def test_what_stays_as_it_was_is_not_kept_as_a_choice(workers: Workers) -> None:
     """So that the map goes on deciding."""
-    await choose(workers.one(), {"Observation": "virtual"})
-    assert workers.kept.chosen == {}
+    await change_routes(workers.one(), {"Observation": "virtual"})
+    assert workers.kept.routes == {}
 
 
 # --- what a switch does ---------------------------------------------------------------------------
@@ -259,15 +259,15 @@ class Wards:
     @property
     def relay(self) -> Relay:
         it = self.route.relay
-        return replace(it, context=replace(it.context, followed=self.data.followed))
+        return replace(it, context=replace(it.context, followed=self.data.get_change_queues))
 
     @property
     def feed(self) -> VirtualTables:
-        keys = Keys(self.row_keys, lambda type_: type_ == "Patient")
+        keys = RowKeyResolver(self.row_keys, lambda type_: type_ == "Patient")
         it, fhir = self.route, self.route.fhir
-        writing = Writing(fhir, keys, it.order, lambda: DELIVERY, lambda: pytest.fail("no POST"))
-        shapes = {"Location": shape(WARDS)}
-        return VirtualTables(self.data, shapes, Reading(fhir, keys, 100), writing, 10, 25.0)
+        writing = FeedWriter(fhir, keys, it.order, lambda: DELIVERY, lambda: pytest.fail("no POST"))
+        shapes = {"Location": build_entity_type(WARDS)}
+        return VirtualTables(self.data, shapes, FeedReader(fhir, keys, 100), writing, 10, 25.0)
 
     async def deliver(self, name: str) -> None:
         ward: Body = {"resourceType": "Location", "id": WARD, "name": name}
@@ -278,14 +278,14 @@ class Wards:
         """What becomes of each claim that is queued."""
         it = replace(
             self.route.mirror,
-            maps={"Location": WARDS.on(DataRoute.DATAVERSE)},
-            followed=self.data.followed,
+            maps={"Location": WARDS.select_route(DataRoute.DATAVERSE)},
+            change_queues=self.data.get_change_queues,
         )
         done = []
         for message in [each for each in self.route.outbox.sent if each[0] == MIRROR_QUEUE]:
             self.route.outbox.sent.remove(message)
-            await mirroring.mirror(it, message[1])
-            noted = await self.route.journal.rows(message[1].delivery)
+            await mirroring.mirror_resource(it, message[1])
+            noted = await self.route.journal.list_row_results(message[1].delivery)
             done += [row.action for row in noted]
         return done
 
@@ -295,13 +295,15 @@ class Wards:
 
     async def ask(self, path: str) -> int:
         return (
-            await answer(self.feed, ODataRequest("GET", "http://a/api/odata/", path, "", {}))
+            await answer_request(
+                self.feed, ODataRequest("GET", "http://a/api/odata/", path, "", {})
+            )
         ).status
 
 
 @pytest.fixture
 def wards(route: Route, workers: Workers) -> Wards:
-    table = Table("Location", "account", "accounts", ("dataverse", "virtual"))
+    table = MappedTable("Location", "account", "accounts", ("dataverse", "virtual"))
     route.all_maps = {**route.all_maps, "Location": WARDS}
     return Wards(route, workers.one(tables={"Location": table}))
 
@@ -319,7 +321,7 @@ async def test_a_mirrored_table_is_not_in_the_feed(wards: Wards) -> None:
 async def test_a_table_that_becomes_virtual_is_shown_and_no_longer_mirrored(wards: Wards) -> None:
     await wards.deliver("Ward 1")
     await wards.mirror()
-    await choose(wards.data, {"Location": "virtual"})
+    await change_routes(wards.data, {"Location": "virtual"})
     await wards.deliver("Ward 2")
     assert wards.route.mirrored == []
     assert await wards.rows() == ["Ward 1"]  # as it was
@@ -330,8 +332,8 @@ async def test_what_was_queued_before_a_table_became_virtual_is_left_and_noted(
     wards: Wards,
 ) -> None:
     await wards.deliver("Ward 1")
-    await choose(wards.data, {"Location": "virtual"})
-    assert await wards.mirror() == ["left"]
+    await change_routes(wards.data, {"Location": "virtual"})
+    assert await wards.mirror() == ["skipped"]
     assert await wards.rows() == []
     assert wards.route.mirrored == []
 
@@ -339,9 +341,9 @@ async def test_what_was_queued_before_a_table_became_virtual_is_left_and_noted(
 async def test_a_table_that_is_mirrored_again_leaves_the_feed_and_gets_its_changes(
     wards: Wards,
 ) -> None:
-    await choose(wards.data, {"Location": "virtual"})
+    await change_routes(wards.data, {"Location": "virtual"})
     await wards.deliver("Ward 1")
-    await choose(wards.data, {"Location": "dataverse"})
+    await change_routes(wards.data, {"Location": "dataverse"})
     await wards.deliver("Ward 2")
     assert await wards.mirror() == ["created"]
     assert await wards.rows() == ["Ward 2"]
@@ -366,12 +368,12 @@ def stated(azurite: Running, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPa
 @pytest.mark.azurite
 async def test_a_reconcile_looks_at_what_is_mirrored_and_nothing_else(stated: Any) -> None:
     async def reconciled() -> set[str]:
-        async with commands._reconcile(True) as it:
+        async with commands.open_reconcile(True) as it:
             return {*it.mirror.maps}
 
     async def chosen(route: str) -> None:
-        await choose((await wiring.parts()).routes, {"Observation": route})
-        await wiring.closed()
+        await change_routes((await wiring.get_parts()).data_routes, {"Observation": route})
+        await wiring.close_parts()
 
     assert await reconciled() == {"Patient"}
     await chosen("dataverse")
@@ -386,5 +388,5 @@ async def test_a_reconcile_looks_at_what_is_mirrored_and_nothing_else(stated: An
 async def test_where_nothing_is_mirrored_there_is_nothing_to_reconcile(stated: Any) -> None:
     stated.setenv("MIRROR_TO", "off")
     with pytest.raises(Misconfigured, match="nothing is mirrored"):
-        async with commands._reconcile(True):
+        async with commands.open_reconcile(True):
             pass

@@ -29,14 +29,14 @@ def table() -> Iterator[str]:
 
 
 def _contacts(of: MappedEntityType) -> list[str]:
-    return [one.column for one in of.attributes.values() if one.shown.target == "Patient"]
+    return [one.column for one in of.attributes.values() if one.virtual_column.target == "Patient"]
 
 
 def _searched(of: MappedEntityType) -> list[str]:
     return [
         one.column.removeprefix(PREFIX)
         for one in of.attributes.values()
-        if one.shown.search is not None and one.shown.target != "Patient"
+        if one.virtual_column.search is not None and one.virtual_column.target != "Patient"
     ]
 
 

@@ -12,9 +12,9 @@ import pytest
 from integration.core.errors import Rejected, Unavailable
 from integration.core.model import WorkItem
 from integration.journal.row_keys import MemoryRowKeys
-from integration.mapping.keys import primary_key
+from integration.mapping.keys import derive_primary_key
 from integration.mirror import mirror as mirroring
-from integration.virtual_tables.row_keys import Keys
+from integration.virtual_tables.row_keys import RowKeyResolver
 from tests.builders import observation, patient
 from tests.conftest import Route
 from tests.virtual_tables.conftest import Feed, made
@@ -36,16 +36,16 @@ class Kept(MemoryRowKeys):
     away: bool = False
     meanwhile: Callable[[], object] = dict  # what happens while it is asked
 
-    async def lead(self, type_: str, keys: Mapping[str, str]) -> None:
+    async def add_reverse(self, type_: str, keys: Mapping[str, str]) -> None:
         if self.away:
             raise Unavailable("storage", "away")
         self.led.append(frozenset(keys))
-        await MemoryRowKeys.lead(self, type_, keys)
+        await MemoryRowKeys.add_reverse(self, type_, keys)
 
-    async def keys(self, type_: str, ids: Collection[str]) -> Mapping[str, str]:
+    async def find_keys(self, type_: str, ids: Collection[str]) -> Mapping[str, str]:
         self.asked.append((type_, frozenset(ids)))
         self.meanwhile()
-        return await MemoryRowKeys.keys(self, type_, ids)
+        return await MemoryRowKeys.find_keys(self, type_, ids)
 
 
 class Seconds:
@@ -66,13 +66,15 @@ class Worker:
     most: int = 1000
 
     def __post_init__(self) -> None:
-        self.keys = Keys(self.kept, lambda type_: type_ == "Patient", self.clock, self.most)
+        self.keys = RowKeyResolver(
+            self.kept, lambda type_: type_ == "Patient", self.clock, self.most
+        )
 
     async def key(self, name: str) -> str:
-        return str((await self.keys.of([name]))[name])
+        return str((await self.keys.resolve_keys([name]))[name])
 
     async def id(self, type_: str, key: str) -> str:
-        return (await self.keys.ids(type_, [UUID(key)]))[UUID(key)]
+        return (await self.keys.resolve_ids(type_, [UUID(key)]))[UUID(key)]
 
 
 @pytest.fixture
@@ -91,7 +93,7 @@ async def test_an_id_that_is_a_guid_is_the_key_and_needs_no_way_back(worker: Wor
 
 async def test_another_id_has_a_key_that_leads_back_for_every_worker(worker: Worker) -> None:
     key = await worker.key("Observation/weight.1")
-    assert key == primary_key("Observation", "weight.1")
+    assert key == derive_primary_key("Observation", "weight.1")
     other = Worker(worker.kept)
     assert await other.id("Observation", key) == "weight.1"
     assert await other.id("Condition", key) == key  # a key of another type leads nowhere
@@ -114,22 +116,22 @@ async def test_no_key_is_told_before_its_way_back_is_kept(worker: Worker) -> Non
 
 async def test_a_way_back_is_kept_once_by_a_worker(worker: Worker) -> None:
     for _ in range(3):
-        await worker.keys.of(["Observation/a", "Observation/b", f"Observation/{WEIGHT}"])
+        await worker.keys.resolve_keys(["Observation/a", "Observation/b", f"Observation/{WEIGHT}"])
     assert worker.kept.led == [{"a", "b"}]
 
 
 async def test_rows_of_several_types_are_kept_type_by_type(worker: Worker) -> None:
-    await worker.keys.of(["Observation/1", "Condition/1"])
+    await worker.keys.resolve_keys(["Observation/1", "Condition/1"])
     for type_ in ("Observation", "Condition"):
-        assert await worker.id(type_, primary_key(type_, "1")) == "1"
-    assert primary_key("Observation", "1") != primary_key("Condition", "1")
+        assert await worker.id(type_, derive_primary_key(type_, "1")) == "1"
+    assert derive_primary_key("Observation", "1") != derive_primary_key("Condition", "1")
 
 
 # --- a contact that was there before --------------------------------------------------------------
 
 
 async def test_a_contact_with_a_key_of_its_own_is_known_both_ways(worker: Worker) -> None:
-    await worker.kept.note("Patient", {ANNA: THEIRS})
+    await worker.kept.add("Patient", {ANNA: THEIRS})
     assert await worker.key(f"Patient/{ANNA}") == THEIRS
     assert await worker.id("Patient", THEIRS) == ANNA
 
@@ -137,7 +139,9 @@ async def test_a_contact_with_a_key_of_its_own_is_known_both_ways(worker: Worker
 async def test_only_types_that_are_mirrored_may_have_rows_with_keys_of_their_own(
     worker: Worker,
 ) -> None:
-    await worker.keys.of([f"Patient/{ANNA}", f"Observation/{WEIGHT}", "Observation/weight.1"])
+    await worker.keys.resolve_keys(
+        [f"Patient/{ANNA}", f"Observation/{WEIGHT}", "Observation/weight.1"]
+    )
     assert worker.kept.asked == [("Patient", {ANNA})]
 
 
@@ -146,7 +150,7 @@ async def test_what_storage_says_of_a_contact_is_believed_for_half_a_minute(
 ) -> None:
     """The mirror may find another key at any time."""
     assert await worker.key(f"Patient/{ANNA}") == ANNA
-    await worker.kept.note("Patient", {ANNA: THEIRS})
+    await worker.kept.add("Patient", {ANNA: THEIRS})
     worker.clock.now += 29
     assert await worker.key(f"Patient/{ANNA}") == ANNA
     worker.clock.now += 1
@@ -157,7 +161,7 @@ async def test_what_storage_says_of_a_contact_is_believed_for_half_a_minute(
 async def test_a_key_that_a_worker_tells_leads_back_at_once_even_if_it_did_not_before(
     worker: Worker,
 ) -> None:
-    key = primary_key("Goal", "1")
+    key = derive_primary_key("Goal", "1")
     assert await worker.id("Goal", key) == key
     await worker.key("Goal/1")
     assert await worker.id("Goal", key) == "1"
@@ -167,21 +171,23 @@ async def test_what_a_worker_remembers_is_bounded() -> None:
     worker = Worker(most=10)
     for start in range(0, 100, 4):
         names = [f"{type_}/{n}" for type_ in ("Patient", "Goal") for n in range(start, start + 2)]
-        for name, key in (await worker.keys.of(names)).items():
+        for name, key in (await worker.keys.resolve_keys(names)).items():
             assert await worker.id(name.partition("/")[0], str(key)) == name.partition("/")[2]
         known = (worker.keys._noted, worker.keys._own.found, worker.keys._back.found)
         assert max(map(len, known)) <= 10
-    assert await worker.id("Goal", primary_key("Goal", "1")) == "1"  # forgotten here, kept there
+    assert (
+        await worker.id("Goal", derive_primary_key("Goal", "1")) == "1"
+    )  # forgotten here, kept there
 
 
 async def test_what_is_forgotten_while_storage_is_asked_is_told_all_the_same(
     worker: Worker,
 ) -> None:
     """Two requests at once; the second finds the memory full."""
-    await worker.kept.note("Patient", {ANNA: THEIRS, "p-2": WEIGHT})
+    await worker.kept.add("Patient", {ANNA: THEIRS, "p-2": WEIGHT})
     assert await worker.key(f"Patient/{ANNA}") == THEIRS
     worker.kept.meanwhile = worker.keys._own.found.clear
-    found = await worker.keys.of([f"Patient/{ANNA}", "Patient/p-2"])
+    found = await worker.keys.resolve_keys([f"Patient/{ANNA}", "Patient/p-2"])
     assert [*map(str, found.values())] == [THEIRS, WEIGHT]
 
 
@@ -189,39 +195,41 @@ async def test_what_is_forgotten_while_storage_is_asked_is_told_all_the_same(
 
 
 async def mirrored(route: Route, kept: MemoryRowKeys, name: str) -> None:
-    await mirroring.mirror(replace(route.mirror, row_keys=kept), WorkItem(DELIVERY, resource=name))
+    await mirroring.mirror_resource(
+        replace(route.mirror, row_keys=kept), WorkItem(DELIVERY, resource=name)
+    )
 
 
 async def test_the_mirror_notes_the_key_of_a_contact_that_others_made(route: Route) -> None:
     kept = MemoryRowKeys()
     await route.dataverse_neighbour.write(THEIRS, msemr_azurefhirid=ANNA)
     await mirrored(route, kept, route.neighbour.add(patient(id=ANNA)))
-    assert await kept.keys("Patient", [ANNA]) == {ANNA: THEIRS}
-    assert await kept.ids("Patient", [THEIRS]) == {THEIRS: ANNA}
+    assert await kept.find_keys("Patient", [ANNA]) == {ANNA: THEIRS}
+    assert await kept.find_ids("Patient", [THEIRS]) == {THEIRS: ANNA}
 
 
 async def test_the_mirror_notes_nothing_where_the_key_follows_from_the_id(route: Route) -> None:
     kept = MemoryRowKeys()
     await mirrored(route, kept, route.neighbour.add(patient(id=ANNA)))
-    assert (kept.noted, kept.back) == ({}, {})
+    assert (kept.keys_by_id, kept.ids_by_key) == ({}, {})
 
 
 async def test_a_contact_that_is_made_anew_takes_the_place_of_the_one_that_is_gone(
     route: Route,
 ) -> None:
     kept = MemoryRowKeys()
-    await kept.note("Patient", {ANNA: THEIRS})
+    await kept.add("Patient", {ANNA: THEIRS})
     await mirrored(route, kept, route.neighbour.add(patient(id=ANNA)))
-    assert await kept.keys("Patient", [ANNA]) == {ANNA: ANNA}
-    keys = Keys(kept, lambda _: True)
-    assert await keys.of([f"Patient/{ANNA}"]) == {f"Patient/{ANNA}": UUID(ANNA)}
+    assert await kept.find_keys("Patient", [ANNA]) == {ANNA: ANNA}
+    keys = RowKeyResolver(kept, lambda _: True)
+    assert await keys.resolve_keys([f"Patient/{ANNA}"]) == {f"Patient/{ANNA}": UUID(ANNA)}
 
 
 async def test_the_mirror_notes_the_way_back_from_a_key_that_it_derived(route: Route) -> None:
     kept = MemoryRowKeys()
     await mirrored(route, kept, route.neighbour.add(patient(id="mrn.7")))
-    assert await kept.ids("Patient", [primary_key("Patient", "mrn.7")]) == {
-        primary_key("Patient", "mrn.7"): "mrn.7"
+    assert await kept.find_ids("Patient", [derive_primary_key("Patient", "mrn.7")]) == {
+        derive_primary_key("Patient", "mrn.7"): "mrn.7"
     }
 
 
@@ -248,12 +256,12 @@ async def test_a_row_is_found_by_its_derived_key_by_another_worker_too(feed: Fee
     await feed.put(patient(id="p-1"), *weights("p-1"))
     (row,) = (await feed.get("msemr_observations"))["value"]
     key = row["msemr_observationid"]
-    assert key == primary_key("Observation", "of-p-1")
-    other = replace(feed, tables=made(feed.tables.reading.fhir, feed.row_keys, feed.routes))
+    assert key == derive_primary_key("Observation", "of-p-1")
+    other = replace(feed, tables=made(feed.tables.reader.fhir, feed.row_keys, feed.routes))
     assert (await other.get(f"msemr_observations({key})"))["msemr_azurefhirid"] == "of-p-1"
 
 
-@pytest.mark.parametrize("key", [WEIGHT, primary_key("Observation", "of-p-1")])
+@pytest.mark.parametrize("key", [WEIGHT, derive_primary_key("Observation", "of-p-1")])
 async def test_a_key_that_nobody_was_told_leads_to_nothing(feed: Feed, key: str) -> None:
     with pytest.raises(Rejected) as caught:
         await feed.ask("GET", f"msemr_observations({key})")
@@ -263,7 +271,7 @@ async def test_a_key_that_nobody_was_told_leads_to_nothing(feed: Feed, key: str)
 async def test_rows_are_filtered_by_the_keys_that_they_show(feed: Feed) -> None:
     await feed.put(patient(id="p-1"), *weights("p-1"))
     await feed.get("msemr_observations")
-    key = primary_key("Observation", "of-p-1")
+    key = derive_primary_key("Observation", "of-p-1")
     found = await feed.get("msemr_observations", f"$filter=msemr_observationid eq {key}")
     assert [row["msemr_azurefhirid"] for row in found["value"]] == ["of-p-1"]
     assert feed.asked[-1].url.params["_id"] == "of-p-1"
@@ -285,7 +293,7 @@ async def test_the_list_of_a_contact_that_others_made_shows_its_patient_s_rows(
     shown = {
         row["msemr_azurefhirid"]: row[PATIENT] for row in await feed.every("msemr_observations")
     }
-    assert shown == {f"of-{ANNA}": THEIRS, "of-p-2": primary_key("Patient", "p-2")}
+    assert shown == {f"of-{ANNA}": THEIRS, "of-p-2": derive_primary_key("Patient", "p-2")}
     found = await feed.get("msemr_observations", f"$filter={PATIENT} eq {THEIRS}")
     assert [row["msemr_azurefhirid"] for row in found["value"]] == [f"of-{ANNA}"]
     assert feed.asked[-1].url.params["patient"] == f"Patient/{ANNA}"
@@ -294,7 +302,7 @@ async def test_the_list_of_a_contact_that_others_made_shows_its_patient_s_rows(
 async def test_a_lookup_that_is_written_by_a_contact_s_key_refers_to_its_patient(
     feed: Feed,
 ) -> None:
-    await feed.row_keys.note("Patient", {"p-1": THEIRS})
+    await feed.row_keys.add("Patient", {"p-1": THEIRS})
     await feed.put(patient(id="p-1"))
     body = {PATIENT: THEIRS, "msemr_codetext": "Weight"}
     row = (await feed.ask("POST", "msemr_observations", body=body)).headers["Location"]
@@ -307,4 +315,4 @@ async def test_a_row_that_is_created_in_dataverse_has_the_id_of_its_key(feed: Fe
     body = {"msemr_observationid": WEIGHT, PATIENT: ANNA, "msemr_codetext": "Weight"}
     assert (await feed.ask("POST", "msemr_observations", body=body)).status == 201
     assert (await feed.stored(f"Observation/{WEIGHT}"))["id"] == WEIGHT
-    assert feed.row_keys.back == {}
+    assert feed.row_keys.ids_by_key == {}

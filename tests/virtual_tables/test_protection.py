@@ -46,7 +46,7 @@ async def refusal(asked: Any) -> Rejected:
 
 async def test_a_page_has_no_more_rows_than_the_setting_allows(feed: Feed) -> None:
     await feed.put(*(condition(n) for n in range(1, 31)))
-    feed.tables = replace(feed.tables, page=10)
+    feed.tables = replace(feed.tables, max_page_size=10)
     for asked in ({}, {"prefer": "odata.maxpagesize=100000"}):
         page = await feed.get(SET, "$top=25", **asked)
         assert len(page["value"]) == 10
@@ -70,7 +70,7 @@ async def test_what_would_look_at_too_many_resources_is_refused_and_says_why(
 ) -> None:
     server = Answers(1000, 10)
     async with scripted(server) as feed:
-        feed.tables = replace(feed.tables, reading=replace(feed.tables.reading, breadth=400))
+        feed.tables = replace(feed.tables, reader=replace(feed.tables.reader, max_scanned=400))
         refused = await refusal(feed.ask("GET", path, query))
     assert refused.status == 501
     assert why in str(refused)
@@ -106,8 +106,8 @@ class Answers:
 async def test_a_page_of_large_resources_ends_early_and_the_next_one_goes_on() -> None:
     server = Answers(60, 5_000)
     async with scripted(server) as feed:
-        reading = replace(feed.tables.reading, most_bytes=40_000)
-        feed.tables = replace(feed.tables, reading=reading)
+        reading = replace(feed.tables.reader, max_page_bytes=40_000)
+        feed.tables = replace(feed.tables, reader=reading)
         first = await feed.get(SET)
         assert 0 < len(first["value"]) < 60
         rows = await feed.every(SET)
@@ -123,8 +123,8 @@ async def test_a_page_of_large_resources_ends_early_and_the_next_one_goes_on() -
 
 async def test_a_few_large_resources_are_sorted_here_all_the_same() -> None:
     async with scripted(Answers(12, 5_000)) as feed:
-        reading = replace(feed.tables.reading, most_bytes=40_000)
-        feed.tables = replace(feed.tables, reading=reading)
+        reading = replace(feed.tables.reader, max_page_bytes=40_000)
+        feed.tables = replace(feed.tables, reader=reading)
         rows = await feed.every(SET, "$orderby=msemr_name desc&$count=true")
     assert [each["msemr_name"] for each in rows][:2] == ["Condition 9", "Condition 8"]
     assert len(rows) == 12
@@ -132,8 +132,8 @@ async def test_a_few_large_resources_are_sorted_here_all_the_same() -> None:
 
 async def test_a_resource_that_is_too_large_alone_is_refused() -> None:
     async with scripted(Answers(3, 50_000)) as feed:
-        reading = replace(feed.tables.reading, most_bytes=40_000)
-        feed.tables = replace(feed.tables, reading=reading)
+        reading = replace(feed.tables.reader, max_page_bytes=40_000)
+        feed.tables = replace(feed.tables, reader=reading)
         assert (await refusal(feed.ask("GET", SET))).status == 501
 
 
@@ -171,10 +171,10 @@ async def test_while_the_server_may_be_at_a_write_nobody_else_writes_the_resourc
     async with scripted(answer, seconds=0.5) as feed:
         with pytest.raises(Unavailable):
             await feed.ask("PATCH", ROW, body={"msemr_conditioncodetext": "x"})
-        ledger = feed.tables.writing.guard.store
+        ledger = feed.tables.writer.guard.store
         assert isinstance(ledger, MemoryGuardStore)
         (turn,) = ledger.locks.values()
-        assert (turn.until > 0, turn.holder != "") == (hangs_at == "PUT", hangs_at == "PUT")
+        assert (turn.expires_at > 0, turn.holder != "") == (hangs_at == "PUT", hangs_at == "PUT")
 
 
 _NO_JSON = b'{"resourceType": "Bundle", "entry": ['

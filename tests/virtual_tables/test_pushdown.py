@@ -13,13 +13,19 @@ from uuid import UUID
 
 import pytest
 
-from integration.fhir.search import address
-from integration.mapping.load import parse
+from integration.fhir.search import build_path
+from integration.mapping.load import parse_map
 from integration.odata import filter as filters
 from integration.odata import query
 from integration.odata.addresses import Collection
-from integration.virtual_tables.entity_type import MappedEntityType, shape
-from integration.virtual_tables.pushdown import Pushed, keys_in, pushed, sort, unsearched
+from integration.virtual_tables.entity_type import MappedEntityType, build_entity_type
+from integration.virtual_tables.pushdown import (
+    SearchPart,
+    build_search,
+    build_sort,
+    list_keys,
+    list_unsearched,
+)
 from tests.virtual_tables.conftest import SHAPES
 
 ANNA = UUID("1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11")
@@ -27,8 +33,8 @@ THEIRS = UUID("99999999-9999-4999-8999-999999999999")
 PATIENT = "_msemr_subjectpatient_value"
 
 # A table with one column for each rule, in which a text is at most 10 characters long.
-WARDS = shape(
-    parse(
+WARDS = build_entity_type(
+    parse_map(
         """
 resource = "Location"
 
@@ -103,7 +109,7 @@ exact = true
 [[attribute]]
 column = "since"
 path = "extension('urn:since').value"
-kind = "moment"
+kind = "datetime"
 search = "since"
 sort = true
 
@@ -143,11 +149,11 @@ def condition(text: str, of: MappedEntityType = WARDS) -> filters.Expression:
     return filters.parse(text, of.type)
 
 
-def told(found: Pushed, of: MappedEntityType = WARDS) -> tuple[str, str]:
-    search = unquote(address(of.resource, found.parameters)).partition("?")[2]
-    if found.nothing:
+def told(found: SearchPart, of: MappedEntityType = WARDS) -> tuple[str, str]:
+    search = unquote(build_path(of.resource, found.parameters)).partition("?")[2]
+    if found.is_empty:
         return search, "nothing"
-    if found.exact:
+    if found.is_exact:
         return search, "exact"
     return search, "narrowed" if search else "left"
 
@@ -286,21 +292,21 @@ NOT_PUSHED = [
     "case", [*EQUALITY, *BOUNDS, *PARTS, *TOGETHER, *NOT_PUSHED], ids=lambda case: case.filter[:60]
 )
 def test_a_filter_is_pushed_as_far_as_fhir_can_answer_it(case: Case) -> None:
-    assert told(pushed(condition(case.filter), WARDS, TARGETS)) == (case.search, case.how)
+    assert told(build_search(condition(case.filter), WARDS, TARGETS)) == (case.search, case.how)
 
 
 def test_no_filter_is_every_resource() -> None:
-    assert told(pushed(None, WARDS, {})) == ("", EXACT)
+    assert told(build_search(None, WARDS, {})) == ("", EXACT)
 
 
 def test_fifty_alternatives_have_room() -> None:
     values = ",".join(f"'{n}'" for n in range(50))
-    assert told(pushed(condition(f"number in ({values})"), WARDS, {}))[1] == NARROWED
+    assert told(build_search(condition(f"number in ({values})"), WARDS, {}))[1] == NARROWED
 
 
 def test_the_keys_that_a_condition_names_are_found_wherever_they_stand() -> None:
     text = f"not (_partof_value eq {ANNA}) or ({THEIRS} eq abc_wardid and status eq 1)"
-    assert keys_in(condition(text)) == {("_partof_value", ANNA), ("abc_wardid", THEIRS)}
+    assert list_keys(condition(text)) == {("_partof_value", ANNA), ("abc_wardid", THEIRS)}
 
 
 # --- the columns at fault -------------------------------------------------------------------------
@@ -316,7 +322,7 @@ def test_the_keys_that_a_condition_names_are_found_wherever_they_stand() -> None
     ],
 )
 def test_what_makes_a_query_broad_is_named(text: str, names: list[str]) -> None:
-    assert unsearched(condition(text), WARDS, TARGETS) == names
+    assert list_unsearched(condition(text), WARDS, TARGETS) == names
 
 
 # --- order ----------------------------------------------------------------------------------------
@@ -338,7 +344,7 @@ def test_an_order_is_fhir_s_where_the_map_says_that_it_is_the_same(
     order: str, sorted_by: str | None
 ) -> None:
     asked = query.parse(f"$orderby={order}", Collection(WARDS.type))
-    assert sort(asked.order, WARDS) == sorted_by
+    assert build_sort(asked.order_by, WARDS) == sorted_by
 
 
 # --- the tables that are shipped ------------------------------------------------------------------
@@ -361,16 +367,17 @@ SHIPPED = {
 def test_what_a_form_asks_of_a_shipped_table_is_one_search(type_: str) -> None:
     of, (text, search) = SHAPES[type_], SHIPPED[type_]
     parsed = condition(text, of)
-    targets: Mapping[tuple[str, UUID], str] = {pair: "p" for pair in keys_in(parsed)}
-    assert told(pushed(parsed, of, targets), of)[0] == search
+    targets: Mapping[tuple[str, UUID], str] = {pair: "p" for pair in list_keys(parsed)}
+    assert told(build_search(parsed, of, targets), of)[0] == search
 
 
 def by_patient(of: MappedEntityType) -> dict[str, str]:
     """How each lookup to a contact is searched."""
-    names = [name for name, one in of.attributes.items() if one.shown.target == "Patient"]
+    names = [name for name, one in of.attributes.items() if one.virtual_column.target == "Patient"]
     asked = {name: condition(f"{name} eq {ANNA}", of) for name in names}
     return {
-        name: told(pushed(parsed, of, {(name, ANNA): "p"}), of)[1] for name, parsed in asked.items()
+        name: told(build_search(parsed, of, {(name, ANNA): "p"}), of)[1]
+        for name, parsed in asked.items()
     }
 
 

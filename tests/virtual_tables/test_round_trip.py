@@ -22,9 +22,13 @@ from integration.core import decimal_json
 from integration.core.errors import Rejected
 from integration.fhir import validation
 from integration.mapping.model import AttributeMap, Kind, Lookup
-from integration.mapping.write_back.inverse_paths import Steps, invertible
+from integration.mapping.write_back.inverse_paths import Steps, invert_path
 from integration.odata.model import Value
-from integration.virtual_tables.entity_type import MappedEntityType, mapped, property_name
+from integration.virtual_tables.entity_type import (
+    MappedEntityType,
+    format_property_name,
+    map_resource,
+)
 from tests.mapping.test_clinical import LEAST
 from tests.randomness import FACTOR
 from tests.virtual_tables import rich
@@ -70,12 +74,12 @@ class Case:
 
     @property
     def name(self) -> str:
-        return property_name(self.one)
+        return format_property_name(self.one)
 
     @property
     def steps(self) -> Steps:
         entity = self.shape.entity
-        return invertible(self.one.path or "", entity.resource, entity.variables) or ()
+        return invert_path(self.one.path or "", entity.resource, entity.variables) or ()
 
     @property
     def told(self) -> str:
@@ -110,15 +114,15 @@ def _values(one: AttributeMap, type_: str) -> Iterator[tuple[Value, Any]]:
             literal = {"boolean": lambda code: code == "true"}.get(type_, str)
             yield from ((option, literal(code)) for option, code in [*first.items()][:2])
         case Kind.LOOKUP:
-            yield _KEY, f"{one.shown.target}/{_KEY}"
+            yield _KEY, f"{one.virtual_column.target}/{_KEY}"
         case _:
             yield from ((value, value) for value in _copied(one, type_))
 
 
 def _copied(one: AttributeMap, type_: str) -> list[Any]:
-    longest = one.shown.max_length
+    longest = one.virtual_column.max_length
     texts = ["it's\ta\n\u00fc\u4e2d", "x" * (longest % 2) + "\U0001f600" * (longest // 2)]
-    match one.shown.type:
+    match one.virtual_column.type:
         case "boolean":
             return [True, False]
         case "integer":
@@ -132,7 +136,7 @@ def _cases(it: MappedEntityType) -> Iterator[Case]:
     """One value of each column in turn, and null; with `make nightly` all values."""
     number = 0
     for one in it.entity.attributes:
-        if not one.shown.write:
+        if not one.virtual_column.writable:
             continue
         bare = Case(it, one, UUID(int=0), None, None)
         values = list(_values(one, bare.steps[-1].type))
@@ -148,7 +152,7 @@ def _resource(case: Case) -> Json:
     forms = {
         step.name.removesuffix(_form(step.name, other)): step.name
         for step in case.steps
-        for other in step.others
+        for other in step.other_names
     }
     made = rich.resource(case.shape.resource, str(case.key), forms)
     gone = [name for name in made if any(name.strip("_").startswith(n) for n in beside)]
@@ -184,8 +188,10 @@ def touched(steps: Steps) -> Iterator[Path]:
     names = tuple(step.name for step in steps)
     yield names
     for number, step in enumerate(steps, 1):
-        yield from ((*names[: number - 1], other) for other in step.others)
-        yield from ((*names[:number], *(each.name for each in one.steps)) for one in step.where)
+        yield from ((*names[: number - 1], other) for other in step.other_names)
+        yield from (
+            (*names[:number], *(each.name for each in one.steps)) for one in step.predicates
+        )
         if step.type in CONCEPTS and number < len(steps):
             yield names[:number]
 
@@ -243,11 +249,11 @@ async def _go_round(case: Case, feed: Feed) -> None:
         refused = error
     if refused:
         # Whose it is does not change, what FHIR requires is not cleared, nor one of several.
-        assert case.one.shown.fixed or case.value is None, (case.told, refused)
+        assert case.one.virtual_column.create_only or case.value is None, (case.told, refused)
         assert refused.status == 422, case.told
         assert await feed.stored(name) == before, case.told
         return
-    assert case.value is None or not case.one.shown.fixed, case.told
+    assert case.value is None or not case.one.virtual_column.create_only, case.told
     assert answer.status == 204, case.told
     after = await feed.stored(name)
     _check_rest(case, before, after)
@@ -292,11 +298,15 @@ async def test_every_digit_that_is_not_written_is_kept(it: MappedEntityType) -> 
             kept[request.url.path] = request.content
         return httpx.Response(200, content=kept[request.url.path])
 
-    column = next(one for one in it.entity.attributes if one.shown.write and not one.shown.fixed)
+    column = next(
+        one
+        for one in it.entity.attributes
+        if one.virtual_column.writable and not one.virtual_column.create_only
+    )
     value, _ = next(_values(column, Case(it, column, UUID(int=1), None, None).steps[-1].type))
     async with scripted(answer) as feed:
         path = f"{it.type.set}({UUID(int=1)})"
-        done = await feed.ask("PATCH", path, body={property_name(column): _json(value)})
+        done = await feed.ask("PATCH", path, body={format_property_name(column): _json(value)})
     assert done.status == 204
     (after,) = map(decimal_json.decode, kept.values())
     assert decimal_json.encode(after["extension"]).count(b'"valueDecimal":1.00') == 2
@@ -309,7 +319,7 @@ async def test_what_is_created_is_what_the_map_and_the_client_say(
 ) -> None:
     """The least that the map's cases know to be valid, and the server finds so, too."""
     least, named = LEAST[it.resource], {one.column: one for one in it.entity.attributes}
-    body = {property_name(named[column]): _posted(value) for column, value in least.items()}
+    body = {format_property_name(named[column]): _posted(value) for column, value in least.items()}
     answer = await feed.ask("POST", it.type.set, body=body)
     row = decimal_json.decode(answer.body)
     stored = await feed.stored(f"{it.resource}/{row[it.type.key]}")
@@ -323,7 +333,7 @@ async def test_what_is_created_is_what_the_map_and_the_client_say(
         if isinstance(value, Lookup):
             one = named[column]
             names = [step.name for step in Case(it, one, UUID(int=0), None, None).steps]
-            assert f"{one.shown.target}/{_KEY}" in _found(stored, [*names, "reference"])
+            assert f"{one.virtual_column.target}/{_KEY}" in _found(stored, [*names, "reference"])
     shown = await feed.get(f"{it.type.set}({row[it.type.key]})")
     assert {name: shown[name] for name in body} == body
 
@@ -346,7 +356,7 @@ def _posted(value: Any) -> Value:
 def test_the_resources_of_these_tests_are_valid_and_fill_what_the_maps_show() -> None:
     for it in SHAPES.values():
         made = decimal_json.decode(decimal_json.encode(rich.resource(it.resource, "1")))
-        assert list(validation.issues(made, it.resource)) == []
-        found = mapped(it, made, "http://fhir").columns
+        assert list(validation.find_issues(made, it.resource)) == []
+        found = map_resource(it, made, "http://fhir").values
         filled = [name for name, value in found.items() if value is not None]
         assert len(filled) > 0.5 * len(found), it.resource

@@ -13,7 +13,7 @@ import pytest
 
 from integration.core import decimal_json
 from integration.core.errors import Rejected
-from integration.journal.keys import new_delivery_id
+from integration.journal.keys import make_delivery_id
 from tests.builders import MARKER, Body, bundle, entry
 from tests.conftest import Route, told_by
 from tests.virtual_tables.conftest import Feed
@@ -121,13 +121,13 @@ async def test_an_editor_gives_up_when_others_never_stop() -> None:
 
 def beside(feed: Feed, route: Route) -> None:
     """The feed and the relay before one FHIR server, with one ledger of turns."""
-    route.fhir = feed.tables.reading.fhir
+    route.fhir = feed.tables.reader.fhir
     writing = replace(
-        feed.tables.writing,
+        feed.tables.writer,
         guard=route.order,
-        run=lambda: new_delivery_id(route.clock(), next(route._ids)),
+        new_run_id=lambda: make_delivery_id(route.clock(), next(route._ids)),
     )
-    feed.tables = replace(feed.tables, writing=writing)
+    feed.tables = replace(feed.tables, writer=writing)
 
 
 async def test_a_delivery_accepted_before_an_edit_does_not_undo_it(
@@ -144,7 +144,7 @@ async def test_a_delivery_accepted_before_an_edit_does_not_undo_it(
 
     await route.carry_all(late)
     (outcome,) = await route.outcomes(late)
-    assert (outcome.superseded, outcome.written) == (True, False)
+    assert (outcome.superseded, outcome.is_written) == (True, False)
     assert (await feed.stored(NAME))["code"] == {"text": "Asthma"}
 
     await route.carry_all(after)
@@ -205,7 +205,7 @@ async def test_what_is_shown_in_part_and_written_back_stays_whole(feed: Feed) ->
     before, row = await feed.stored(NAME), await feed.get(ROW)
     writable = {
         each.name
-        for each in feed.tables.shapes["Condition"].type.properties
+        for each in feed.tables.entity_types["Condition"].type.properties
         if each.writable and row[each.name] is not None
     }
     assert {"msemr_conditioncodetext", "msemr_onsetperiodenddate"} <= writable

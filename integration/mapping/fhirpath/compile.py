@@ -64,7 +64,7 @@ def plain(node: Node) -> Any:
 
 
 @cache
-def compiled(path: str) -> FhirPath:
+def compile_path(path: str) -> FhirPath:
     """The expression, to be called with a resource and %variables. Raises ValueError."""
     parsed = _parsed(path)
     tree = parsed["children"][0]

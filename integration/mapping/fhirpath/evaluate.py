@@ -9,7 +9,7 @@ from typing import Any
 from fhirpathpy.engine.nodes import ResourceNode
 
 from integration.core.errors import Unmappable
-from integration.mapping.fhirpath.compile import FhirPath, Node, compiled, plain
+from integration.mapping.fhirpath.compile import FhirPath, Node, compile_path, plain
 from integration.mapping.fhirpath.fast_path import shortcut
 from integration.mapping.fhirpath.fast_steps import Unusual
 from integration.mapping.fhirpath.short import COMPUTED, Short, Types
@@ -31,7 +31,7 @@ class _Shorts(dict[str, Short | None]):
         self._type, self._variables = type_, variables
 
     def __missing__(self, path: str) -> Short | None:
-        return self.setdefault(path, shortcut(compiled(path).tree, self._type, self._variables))
+        return self.setdefault(path, shortcut(compile_path(path).tree, self._type, self._variables))
 
 
 class _Plan(dict[str | None, _Shorts]):
@@ -92,7 +92,7 @@ class Evaluation:
         not even a reason: most columns of a row stay empty, and evaluating costs more."""
         if self._missing:
             return False
-        for name in compiled(path).needs or _ANYTHING:
+        for name in compile_path(path).needs or _ANYTHING:
             there = self._there.get(name)
             if there is None:
                 there = self._there[name] = self._is_there(name, self._root)
@@ -125,10 +125,10 @@ class Evaluation:
         its absence: https://hl7.org/fhir/R4/extension-data-absent-reason.html"""
         if not self._missing:
             return False
-        expression = compiled(path)
+        expression = compile_path(path)
         named = set(expression.elements)
         for name in expression.variables & self._paths.keys():
-            named |= compiled(self._paths[name]).elements
+            named |= compile_path(self._paths[name]).elements
         if not any(missing.startswith(name) for missing in self._missing for name in named):
             return False
         if self._marked is None:
@@ -156,7 +156,7 @@ class Evaluation:
 
     def _nodes(self, path: str, focus: Node) -> list[Node]:
         """By fhirpathpy."""
-        expression = compiled(path)
+        expression = compile_path(path)
         root = self._root if focus is None else focus
         if not self._may_find(expression, plain(root)):
             return []

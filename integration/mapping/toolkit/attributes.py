@@ -10,9 +10,9 @@ from typing import Any
 from integration.core import decimal_json
 from integration.mapping.model import AttributeMap, Kind
 from integration.mapping.toolkit.elements import is_primitive
-from integration.mapping.toolkit.json_path import NotRead
+from integration.mapping.toolkit.json_path import Unconvertible
 from integration.mapping.toolkit.rows import AttributeRow, Table, ValueRow
-from integration.mapping.toolkit.translate import Translated, quoted, translate
+from integration.mapping.toolkit.translate import TranslatedPath, quote, translate
 
 COPY, DEFAULT, MAPPED, REFERENCE, CONCEPT = range(440670000, 440670005)
 ACTIONS = {
@@ -27,19 +27,21 @@ COLUMN = re.compile(r"[a-z][a-z0-9_]{0,127}")
 
 _TEXTS = frozenset({"string", "memo", "nvarchar", "ntext"})
 _CHOICES = frozenset({"picklist", "state", "status", "optionset", "choice"})
-_TRUTHS = frozenset({"boolean", "bit", "twooptions"})
-_WHOLES = frozenset({"integer", "int", "bigint", "wholenumber"})
+_BOOLEANS = frozenset({"boolean", "bit", "twooptions"})
+_INTEGERS = frozenset({"integer", "int", "bigint", "wholenumber"})
 _LOOKUPS = frozenset({"lookup", "customer", "owner"})
-_WHOLE = re.compile(r"-?\d{1,18}", re.ASCII)
-_TRUTH = {"true": 1, "yes": 1, "1": 1, "false": 0, "no": 0, "0": 0}
+_INTEGER = re.compile(r"-?\d{1,18}", re.ASCII)
+_BOOLEAN_VALUES = {"true": 1, "yes": 1, "1": 1, "false": 0, "no": 0, "0": 0}
 
 # Tables whose DateTime columns all keep days (format date):
 # microsoft/CDM schemaDocuments/Healthcare, Contact.cdm.json and its like
-_OF_DAYS = frozenset({"contact", "account", "msemr_medicalidentifier", "msemr_relatedperson"})
+_DATE_ONLY_TABLES = frozenset(
+    {"contact", "account", "msemr_medicalidentifier", "msemr_relatedperson"}
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
+class ConvertedAttribute:
     """Our attribute map, and where its values may differ from the toolkit's."""
 
     map: AttributeMap
@@ -52,10 +54,10 @@ class Target:
 
     table: str
     type: str
-    known: Table | None
+    metadata: Table | None
 
 
-def action(row: AttributeRow) -> str:
+def describe_action(row: AttributeRow) -> str:
     """What a reader of the toolkit's forms calls it."""
     return ACTIONS.get(row.action or 0) or row.action_name or f"action {row.action}"
 
@@ -64,48 +66,50 @@ def is_expand(row: AttributeRow) -> bool:
     """The value of Expand is not published; its label, its expansion map and its column say it."""
     if row.action in ACTIONS:
         return False
-    said = row.action_name.lower().startswith("expan")
-    return said or bool(row.expansion) or row.column == "not applicable"
+    is_labelled = row.action_name.lower().startswith("expan")
+    return is_labelled or bool(row.expansion) or row.column == "not applicable"
 
 
-def selection(row: AttributeRow) -> str:
+def extract_json_path(row: AttributeRow) -> str:
     """The JSONPath of the element map. Raises NotRead."""
     text = row.element_map
     if not text.startswith("{"):
         if not text.startswith("$"):
-            raise NotRead("there is no element map" if not text else "the element map is no JSON")
+            raise Unconvertible(
+                "there is no element map" if not text else "the element map is no JSON"
+            )
         return text
-    selected = _element_map(row).get("s")
+    selected = _parse_element_map(row).get("s")
     if not isinstance(selected, str) or not selected.strip():
-        raise NotRead("the element map has no s")
+        raise Unconvertible("the element map has no s")
     return selected
 
 
 def has_template(row: AttributeRow) -> bool:
     """Whether the element map says what to create on writing back."""
     try:
-        return row.element_map.startswith("{") and "c" in _element_map(row)
-    except NotRead:
+        return row.element_map.startswith("{") and "c" in _parse_element_map(row)
+    except Unconvertible:
         return False
 
 
-def _element_map(row: AttributeRow) -> Mapping[str, Any]:
+def _parse_element_map(row: AttributeRow) -> Mapping[str, Any]:
     try:
         found = decimal_json.decode(row.element_map.encode("utf-8", "replace"))
     except decimal_json.Malformed as error:
-        raise NotRead(f"the element map is {error}") from None
+        raise Unconvertible(f"the element map is {error}") from None
     if not isinstance(found, dict):
-        raise NotRead("the element map is no JSON object")
+        raise Unconvertible("the element map is no JSON object")
     return found
 
 
-def carried(row: AttributeRow, target: Target) -> Carried:
+def convert_attribute(row: AttributeRow, target: Target) -> ConvertedAttribute:
     """Raises NotRead for what cannot be carried over."""
     if not COLUMN.fullmatch(row.column):
-        raise NotRead("the attribute name is no logical name of a column")
-    read = _READ.get(row.action or 0)
+        raise Unconvertible("the attribute name is no logical name of a column")
+    read = _CONVERTERS.get(row.action or 0)
     if read is None:
-        raise NotRead("the action type is not known")
+        raise Unconvertible("the action type is not known")
     found = read(row, target)
     if row.template:
         why = "it is marked as a template, the effect of which is not published"
@@ -113,50 +117,50 @@ def carried(row: AttributeRow, target: Target) -> Carried:
     return found
 
 
-def _translated(row: AttributeRow, target: Target) -> Translated:
-    found = translate(selection(row), target.type)
+def _translate_path(row: AttributeRow, target: Target) -> TranslatedPath:
+    found = translate(extract_json_path(row), target.type)
     if found.is_list:
         why = "JSONPath ends at a whole list; here its first item is taken"
         return replace(found, caveats=(*found.caveats, why))
     return found
 
 
-def _primitive(row: AttributeRow, target: Target) -> Translated:
-    found = _translated(row, target)
+def _translate_to_primitive(row: AttributeRow, target: Target) -> TranslatedPath:
+    found = _translate_path(row, target)
     if found.type and not is_primitive(found.type):
-        raise NotRead(f"the path ends at a whole {found.type}, no value")
+        raise Unconvertible(f"the path ends at a whole {found.type}, no value")
     return found
 
 
-def _type(row: AttributeRow) -> str:
+def _normalize_type(row: AttributeRow) -> str:
     return row.column_type.lower().replace(" ", "").removesuffix("type")
 
 
 # -- Copy Data -----------------------------------------------------------------------------------
 
 
-def _copied(row: AttributeRow, target: Target) -> Carried:
-    found, column = _primitive(row, target), _type(row)
+def _convert_copy(row: AttributeRow, target: Target) -> ConvertedAttribute:
+    found, column = _translate_to_primitive(row, target), _normalize_type(row)
     if column in _LOOKUPS:
-        raise NotRead("a lookup takes no copy of a value")
+        raise Unconvertible("a lookup takes no copy of a value")
     if column in _CHOICES and found.type not in ("integer", "positiveInt", "unsignedInt"):
-        raise NotRead("a choice takes no copy of a code: it would need Mapped Value")
+        raise Unconvertible("a choice takes no copy of a code: it would need Mapped Value")
     kind, caveats = Kind.COPY, found.caveats
     if column not in _TEXTS:
         if found.type == "date":
             kind = Kind.DATE
         elif found.type in ("dateTime", "instant"):
-            kind, more = _moment(row.column, target)
+            kind, more = _choose_date_kind(row.column, target)
             caveats += more
-    return Carried(AttributeMap(row.column, kind, found.path), caveats)
+    return ConvertedAttribute(AttributeMap(row.column, kind, found.path), caveats)
 
 
-def _moment(column: str, target: Target) -> tuple[Kind, tuple[str, ...]]:
+def _choose_date_kind(column: str, target: Target) -> tuple[Kind, tuple[str, ...]]:
     """Whether the column keeps days or instants: by the metadata, else by what is published."""
-    known = target.known
-    if known is not None and known.days is not None:
-        return (Kind.DATE if column in known.days else Kind.DATETIME), ()
-    if target.table in _OF_DAYS:
+    metadata = target.metadata
+    if metadata is not None and metadata.date_only is not None:
+        return (Kind.DATE if column in metadata.date_only else Kind.DATETIME), ()
+    if target.table in _DATE_ONLY_TABLES:
         return Kind.DATE, ()
     return Kind.DATETIME, (
         "taken for a column of instants, for which a day without a time is left out; "
@@ -167,105 +171,119 @@ def _moment(column: str, target: Target) -> tuple[Kind, tuple[str, ...]]:
 # -- Set Default Value ---------------------------------------------------------------------------
 
 
-def _constant(row: AttributeRow, target: Target) -> Carried:
-    said = list(dict.fromkeys(one.static or one.dataverse for one in row.values))
-    if len(said) != 1 or not said[0]:
-        raise NotRead("no single value is found for it in msind_attributevaluemap; "
+def _convert_default(row: AttributeRow, target: Target) -> ConvertedAttribute:
+    values = list(
+        dict.fromkeys(value_row.static or value_row.dataverse for value_row in row.values)
+    )
+    if len(values) != 1 or not values[0]:
+        raise Unconvertible("no single value is found for it in msind_attributevaluemap; "
                       "which column keeps it is not published: add it by hand")  # fmt: skip
-    value, column = said[0], _type(row)
+    value, column = values[0], _normalize_type(row)
     if column in _LOOKUPS:
-        raise NotRead("a lookup takes no constant")
+        raise Unconvertible("a lookup takes no constant")
     caveat = "the value is taken from its row of msind_attributevaluemap, which is not published"
-    if column in _TRUTHS:
-        if value.lower() not in _TRUTH:
-            raise NotRead("the default is neither yes nor no")
-        constant: Any = bool(_TRUTH[value.lower()])
-    elif column in _CHOICES | _WHOLES or (not column and row.values[0].label):
-        constant = _option(value)
+    if column in _BOOLEANS:
+        if value.lower() not in _BOOLEAN_VALUES:
+            raise Unconvertible("the default is neither yes nor no")
+        constant: Any = bool(_BOOLEAN_VALUES[value.lower()])
+    elif column in _CHOICES | _INTEGERS or (not column and row.values[0].label):
+        constant = _parse_integer(value)
         if constant is None:
-            raise NotRead("the default is no whole number, the column takes nothing else")
+            raise Unconvertible("the default is no whole number, the column takes nothing else")
     else:
         constant = value
-    return Carried(AttributeMap(row.column, Kind.DEFAULT, default=constant), (caveat,))
+    return ConvertedAttribute(AttributeMap(row.column, Kind.DEFAULT, default=constant), (caveat,))
 
 
 # -- Mapped Value --------------------------------------------------------------------------------
 
 
-def _chosen(row: AttributeRow, target: Target) -> Carried:
-    found = _primitive(row, target)
-    values = {(one.fhir.lower() if found.type == "boolean" else one.fhir): one
-              for one in reversed(row.values) if one.fhir}  # fmt: skip
+def _convert_mapped(row: AttributeRow, target: Target) -> ConvertedAttribute:
+    found = _translate_to_primitive(row, target)
+    values = {(value_row.fhir.lower() if found.type == "boolean" else value_row.fhir): value_row
+              for value_row in reversed(row.values) if value_row.fhir}  # fmt: skip
     if not values:
-        raise NotRead("it translates no values: there are no rows of msind_attributevaluemap")
+        raise Unconvertible("it translates no values: there are no rows of msind_attributevaluemap")
     caveats = found.caveats
-    if len({(one.fhir, one.dataverse) for one in row.values}) > len(values):
+    if len({(value_row.fhir, value_row.dataverse) for value_row in row.values}) > len(values):
         caveats += ("a code stands for two values; the first is taken",)
     chosen = {code: values[code] for code in sorted(values)}
-    if _type(row) in _TEXTS:
-        return Carried(AttributeMap(row.column, Kind.COPY, _spelt(found, chosen)), caveats)
-    options = {code: _choice(one, _type(row)) for code, one in chosen.items()}
+    if _normalize_type(row) in _TEXTS:
+        return ConvertedAttribute(
+            AttributeMap(row.column, Kind.COPY, _build_text_choice(found, chosen)), caveats
+        )
+    options = {
+        code: _parse_choice(value_row, _normalize_type(row)) for code, value_row in chosen.items()
+    }
     if None in options.values():
-        if _type(row):
-            raise NotRead("a value is no option of a choice: a whole number, or yes or no")
-        return Carried(AttributeMap(row.column, Kind.COPY, _spelt(found, chosen)), caveats)
+        if _normalize_type(row):
+            raise Unconvertible("a value is no option of a choice: a whole number, or yes or no")
+        return ConvertedAttribute(
+            AttributeMap(row.column, Kind.COPY, _build_text_choice(found, chosen)), caveats
+        )
     choices = {code: (option,) for code, option in options.items() if option is not None}
-    return Carried(AttributeMap(row.column, Kind.CHOICE, found.path, choices), caveats)
+    return ConvertedAttribute(AttributeMap(row.column, Kind.CHOICE, found.path, choices), caveats)
 
 
-def _spelt(found: Translated, values: Mapping[str, ValueRow]) -> str:
+def _build_text_choice(found: TranslatedPath, values: Mapping[str, ValueRow]) -> str:
     """FHIRPath that says the text for each code; nothing for another code."""
-    said = "{}"
-    for code, one in reversed([*values.items()]):
-        test = code if found.type == "boolean" else quoted(code)
-        said = f"iif($this = {test}, {quoted(one.dataverse)}, {said})"
-    return f"{found.path}.select({said})"
+    expression = "{}"
+    for code, value_row in reversed([*values.items()]):
+        test = code if found.type == "boolean" else quote(code)
+        expression = f"iif($this = {test}, {quote(value_row.dataverse)}, {expression})"
+    return f"{found.path}.select({expression})"
 
 
-def _choice(one: ValueRow, column: str) -> int | None:
-    if column in _TRUTHS or not _WHOLE.fullmatch(one.dataverse):
-        return _TRUTH.get(one.dataverse.lower()) if column not in _CHOICES else None
-    return _option(one.dataverse)
+def _parse_choice(value_row: ValueRow, column: str) -> int | None:
+    if column in _BOOLEANS or not _INTEGER.fullmatch(value_row.dataverse):
+        return _BOOLEAN_VALUES.get(value_row.dataverse.lower()) if column not in _CHOICES else None
+    return _parse_integer(value_row.dataverse)
 
 
-def _option(text: str) -> int | None:
-    return int(text) if _WHOLE.fullmatch(text) else None
+def _parse_integer(text: str) -> int | None:
+    return int(text) if _INTEGER.fullmatch(text) else None
 
 
 # -- FK Reference --------------------------------------------------------------------------------
 
 
-def _linked(row: AttributeRow, target: Target) -> Carried:
-    found = _translated(row, target)
+def _convert_reference(row: AttributeRow, target: Target) -> ConvertedAttribute:
+    found = _translate_path(row, target)
     literal = found.owner_type == "Reference" and found.last == "reference"
     if found.type != "Reference" and not literal:
-        raise NotRead("a lookup needs a path to a Reference")
+        raise Unconvertible("a lookup needs a path to a Reference")
     path = found.path
     if row.reference and found.targets != (row.reference,):
         # The element may lead to other types, which other columns show.
-        said = "$this" if literal else "reference"
-        kind = quoted(f"{row.reference}/"), quoted(f"/{row.reference}/")
-        path += f".where({said}.startsWith({kind[0]}) or {said}.contains({kind[1]}))"
-    return Carried(AttributeMap(row.column, Kind.LOOKUP, path), found.caveats)
+        text = "$this" if literal else "reference"
+        kind = quote(f"{row.reference}/"), quote(f"/{row.reference}/")
+        path += f".where({text}.startsWith({kind[0]}) or {text}.contains({kind[1]}))"
+    return ConvertedAttribute(AttributeMap(row.column, Kind.LOOKUP, path), found.caveats)
 
 
 # -- Lookup Codeable Concept ---------------------------------------------------------------------
 
 
-def _coded(row: AttributeRow, target: Target) -> Carried:
-    number = _option(row.concept_type)
+def _convert_concept(row: AttributeRow, target: Target) -> ConvertedAttribute:
+    number = _parse_integer(row.concept_type)
     if number is None:
-        raise NotRead("it has no codeable concept type value, a whole number")
-    found = _translated(row, target)
+        raise Unconvertible("it has no codeable concept type value, a whole number")
+    found = _translate_path(row, target)
     path, caveats = found.path, found.caveats
     if found.last == "code" and found.owner_type == "Coding":
         # The coding has the same code, and a display for the name of a new concept.
         path = found.owner
     elif found.type and found.type not in ("CodeableConcept", "Coding", "code"):
         if not is_primitive(found.type):
-            raise NotRead(f"a concept needs a code, the path ends at a {found.type}")
+            raise Unconvertible(f"a concept needs a code, the path ends at a {found.type}")
         caveats += (f"{found.last} is taken for the code of the concept",)
-    return Carried(AttributeMap(row.column, Kind.CONCEPT, path, concept=number), caveats)
+    return ConvertedAttribute(AttributeMap(row.column, Kind.CONCEPT, path, concept=number), caveats)
 
 
-_READ = {COPY: _copied, DEFAULT: _constant, MAPPED: _chosen, REFERENCE: _linked, CONCEPT: _coded}
+_CONVERTERS = {
+    COPY: _convert_copy,
+    DEFAULT: _convert_default,
+    MAPPED: _convert_mapped,
+    REFERENCE: _convert_reference,
+    CONCEPT: _convert_concept,
+}

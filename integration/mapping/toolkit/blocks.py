@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from integration.mapping.model import AttributeMap
 from integration.mapping.toolkit.attributes import (
     Target,
-    action,
-    carried,
+    convert_attribute,
+    describe_action,
+    extract_json_path,
     is_expand,
-    selection,
 )
-from integration.mapping.toolkit.findings import Fate, Finding
-from integration.mapping.toolkit.json_path import NotRead
+from integration.mapping.toolkit.findings import ConversionStatus, Finding
+from integration.mapping.toolkit.json_path import Unconvertible
 from integration.mapping.toolkit.rows import AttributeRow, Table
 from integration.mapping.toolkit.translate import translate
 
@@ -26,7 +26,7 @@ ID, VERSION, UPDATED = (
     "msemr_azurefhirversion",
     "msemr_azurefhirlastupdatedon",
 )
-_BOOKS = {ID: "id", VERSION: "meta.versionId", UPDATED: "meta.lastUpdated"}
+_VERSION_PATHS = {ID: "id", VERSION: "meta.versionId", UPDATED: "meta.lastUpdated"}
 
 _KEYS = {"msemr_appointmentemr": "activityid"}
 _PUBLISHED = re.compile(r"contact|account|msemr_\w+")
@@ -40,8 +40,8 @@ class Block:
     comment: tuple[str, ...]
 
 
-def blocks(
-    name: str, rows: Sequence[AttributeRow], target: Target, books: Collection[str]
+def convert_attributes(
+    name: str, rows: Sequence[AttributeRow], target: Target, managed_columns: Collection[str]
 ) -> tuple[list[Block], list[Finding]]:
     """Those that can be carried over, a column once, and what is to be told of each row.
 
@@ -52,45 +52,54 @@ def blocks(
     for row in rows:
         if is_expand(row):
             continue
-        fate, path, why = Fate.NOT, "", ["the column is mapped already, by a row above"]
+        fate, path, why = (
+            ConversionStatus.FAILED,
+            "",
+            ["the column is mapped already, by a row above"],
+        )
         if row.disabled or row.inactive:
-            fate, why = Fate.OFF, ["the attribute map is disabled"]
-        elif row.column in books:
-            fate, path, why = _kept_anyway(row, target)
+            fate, why = ConversionStatus.OFF, ["the attribute map is disabled"]
+        elif row.column in managed_columns:
+            fate, path, why = _check_managed_column(row, target)
         elif row.column not in kept:
             try:
-                found = carried(row, target)
-            except NotRead as problem:
+                found = convert_attribute(row, target)
+            except Unconvertible as problem:
                 why = [str(problem)]
             else:
-                fate = Fate.APPROXIMATE if found.caveats else Fate.EXACT
+                fate = ConversionStatus.APPROXIMATE if found.caveats else ConversionStatus.EXACT
                 path, why = found.map.path or "", list(found.caveats)
-                origin = f"From {row.name or row.id}: {action(row)} {source(row)}".rstrip()
+                action = f"{describe_action(row)} {describe_source(row)}"
+                origin = f"From {row.name or row.id}: {action}".rstrip()
                 kept[row.column] = Block(found.map, (origin, *why))
-        findings.append(told(name, target.table, row, fate, path, *why))
+        findings.append(make_finding(name, target.table, row, fate, path, *why))
     return list(kept.values()), findings
 
 
-def told(name: str, table: str, row: AttributeRow, fate: Fate, path: str, *why: str) -> Finding:
+def make_finding(
+    name: str, table: str, row: AttributeRow, fate: ConversionStatus, path: str, *why: str
+) -> Finding:
     """What became of a row of the entity map `name`."""
     column = table if is_expand(row) else f"{table}.{row.column}"
-    return Finding(name, column, action(row), source(row), fate, path, why, row.id)
+    return Finding(
+        name, column, describe_action(row), describe_source(row), fate, path, why, row.id
+    )
 
 
-def source(row: AttributeRow) -> str:
+def describe_source(row: AttributeRow) -> str:
     """The JSONPath, or what stands in its place."""
     try:
-        return selection(row)
-    except NotRead:
+        return extract_json_path(row)
+    except Unconvertible:
         return row.element_map
 
 
-def table(name: str, tables: Mapping[str, Table]) -> tuple[Table, list[str]]:
+def resolve_table(name: str, tables: Mapping[str, Table]) -> tuple[Table, list[str]]:
     """Its entity set and key, as the metadata says, as is published, or as Dataverse would name
     them; and what to tell of a guess."""
-    known = tables.get(name)
-    if known is not None:
-        return known, []
+    table = tables.get(name)
+    if table is not None:
+        return table, []
     key = _KEYS.get(name, f"{name}id")
     if _PUBLISHED.fullmatch(name):
         return Table(f"{name}s", key), []
@@ -100,12 +109,14 @@ def table(name: str, tables: Mapping[str, Table]) -> tuple[Table, list[str]]:
     return Table(many, key), [f"entity_set {many} and key {key} are guessed: check them"]
 
 
-def _kept_anyway(row: AttributeRow, target: Target) -> tuple[Fate, str, list[str]]:
+def _check_managed_column(
+    row: AttributeRow, target: Target
+) -> tuple[ConversionStatus, str, list[str]]:
     """A column that says which resource the row shows."""
     try:
-        path = translate(selection(row), target.type).path
-    except NotRead:
+        path = translate(extract_json_path(row), target.type).path
+    except Unconvertible:
         path = ""
-    if path and path == _BOOKS.get(row.column):
-        return Fate.EXACT, path, ["the relay fills it without a map"]
-    return Fate.NOT, "", ["the relay fills this column itself, from something else"]
+    if path and path == _VERSION_PATHS.get(row.column):
+        return ConversionStatus.EXACT, path, ["the relay fills it without a map"]
+    return ConversionStatus.FAILED, "", ["the relay fills this column itself, from something else"]

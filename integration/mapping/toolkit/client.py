@@ -13,12 +13,19 @@ from integration.core import decimal_json
 from integration.core.errors import Misconfigured
 from integration.core.model import Request, Response
 from integration.mapping.toolkit.attributes import COLUMN
-from integration.mapping.toolkit.rows import LABELS, TABLES, Later, Table, Toolkit, read
+from integration.mapping.toolkit.rows import (
+    LABELS,
+    TABLES,
+    NewerColumns,
+    Table,
+    Toolkit,
+    read_toolkit,
+)
 
 # Labels beside values: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query/select-columns#formatted-values
 _HEADERS = {"accept": "application/json", "odata-version": "4.0", "odata-maxversion": "4.0"}
 
-_MOST_PAGES = 1000
+_MAX_PAGES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,87 +35,95 @@ class Organisation:
     send: Callable[[Request], Awaitable[Response]]
     base: str
     api: str
-    page: int = 500  # rows
+    page_size: int = 500  # rows
 
-    async def ask(self, path: str) -> Mapping[str, Any] | None:
+    async def get(self, path: str) -> Mapping[str, Any] | None:
         """The answer to GET; None for 404."""
-        prefer = f'odata.include-annotations="*",odata.maxpagesize={self.page}'
+        prefer = f'odata.include-annotations="*",odata.maxpagesize={self.page_size}'
         headers = {**_HEADERS, "prefer": prefer}
         response = await self.send(Request("GET", f"{self.api}/{path}", headers=headers))
         if response.status == 404:
             return None
         if response.status != 200:
             raise Misconfigured(f"Dataverse answered {response.status} about the toolkit's tables")
-        answer = decimal_json.object_or_none(response.body)
+        answer = decimal_json.decode_object(response.body)
         if answer is None:
             raise Misconfigured("Dataverse answered what is no answer of its Web API")
         return answer
 
 
-async def toolkit(organisation: Organisation, later: Later) -> Toolkit:
+async def fetch_toolkit(organisation: Organisation, newer_columns: NewerColumns) -> Toolkit:
     """Everything that the organisation has. Raises Misconfigured where it has no toolkit."""
-    names = {table: await _named(organisation, table) for table in TABLES}
+    names = {table: await _fetch_table(organisation, table) for table in TABLES}
     missing = [table for table, named in names.items() if named is None]
     if missing:
         raise Misconfigured(f"the organisation has no table {', '.join(missing)}")
-    found, notes = await _labelled(organisation, later)
+    found, notes = await _find_newer_columns(organisation, newer_columns)
     rows = {
-        table: await _rows(organisation, named.entity_set)
+        table: await _fetch_rows(organisation, named.entity_set)
         for table, named in names.items()
         if named is not None
     }
-    kit = read(rows, found)
+    kit = read_toolkit(rows, found)
     tables: dict[str, Table] = {}
     for name in sorted({entity.table for entity in kit.entities if COLUMN.fullmatch(entity.table)}):
-        named = await _named(organisation, name)
+        named = await _fetch_table(organisation, name)
         if named is not None:
-            tables[name] = replace(named, days=await _days(organisation, name))
+            tables[name] = replace(
+                named, date_only=await _fetch_date_only_columns(organisation, name)
+            )
     return replace(kit, tables=tables, notes=(*kit.notes, *notes))
 
 
-async def _named(organisation: Organisation, table: str) -> Table | None:
+async def _fetch_table(organisation: Organisation, table: str) -> Table | None:
     select = "$select=LogicalName,EntitySetName,PrimaryIdAttribute"
-    answer = await organisation.ask(f"EntityDefinitions(LogicalName='{table}')?{select}")
+    answer = await organisation.get(f"EntityDefinitions(LogicalName='{table}')?{select}")
     return Table(answer["EntitySetName"], answer["PrimaryIdAttribute"]) if answer else None
 
 
-async def _days(organisation: Organisation, table: str) -> frozenset[str]:
+async def _fetch_date_only_columns(organisation: Organisation, table: str) -> frozenset[str]:
     """Columns that keep a day, whatever time goes with it."""
     cast = "Microsoft.Dynamics.CRM.DateTimeAttributeMetadata"
-    answer = await organisation.ask(
+    answer = await organisation.get(
         f"EntityDefinitions(LogicalName='{table}')/Attributes/{cast}?$select=LogicalName,Format"
     )
     columns = answer["value"] if answer else []
-    return frozenset(one["LogicalName"] for one in columns if one.get("Format") == "DateOnly")
+    return frozenset(
+        column["LogicalName"] for column in columns if column.get("Format") == "DateOnly"
+    )
 
 
-async def _labelled(organisation: Organisation, later: Later) -> tuple[Later, list[str]]:
+async def _find_newer_columns(
+    organisation: Organisation, newer_columns: NewerColumns
+) -> tuple[NewerColumns, list[str]]:
     """The columns whose logical names are not published, by their labels; what was said counts."""
     notes: list[str] = []
     for name, (table, label) in LABELS.items():
-        if getattr(later, name):
+        if getattr(newer_columns, name):
             continue
-        answer = await organisation.ask(
+        answer = await organisation.get(
             f"EntityDefinitions(LogicalName='{table}')/Attributes?$select=LogicalName,DisplayName"
         )
-        columns = [one for one in (answer or {}).get("value", ()) if _label(one) == label]
+        columns = [
+            column for column in (answer or {}).get("value", ()) if _read_label(column) == label
+        ]
         if len(columns) == 1:
-            later = replace(later, **{name: columns[0]["LogicalName"]})
+            newer_columns = replace(newer_columns, **{name: columns[0]["LogicalName"]})
             notes.append(f"{label} is {columns[0]['LogicalName']}, by its label")
-    return later, notes
+    return newer_columns, notes
 
 
-def _label(attribute: Mapping[str, Any]) -> str:
+def _read_label(attribute: Mapping[str, Any]) -> str:
     label = (attribute.get("DisplayName") or {}).get("UserLocalizedLabel") or {}
     return str(label.get("Label", ""))
 
 
-async def _rows(organisation: Organisation, entity_set: str) -> list[dict[str, Any]]:
+async def _fetch_rows(organisation: Organisation, entity_set: str) -> list[dict[str, Any]]:
     """All pages: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query/page-results"""
     found: list[dict[str, Any]] = []
     path, root = entity_set, f"{organisation.base}/{organisation.api}/"
-    for _ in range(_MOST_PAGES):
-        answer = await organisation.ask(path)
+    for _ in range(_MAX_PAGES):
+        answer = await organisation.get(path)
         if answer is None:
             raise Misconfigured(f"Dataverse has no {entity_set}")
         found += answer["value"]
@@ -119,4 +134,4 @@ async def _rows(organisation: Organisation, entity_set: str) -> list[dict[str, A
         if not str(following).startswith(root):
             raise Misconfigured("Dataverse named a next page that is not its own")
         path = str(following)[len(root) :]
-    raise Misconfigured(f"{entity_set} has more than {_MOST_PAGES} pages")
+    raise Misconfigured(f"{entity_set} has more than {_MAX_PAGES} pages")

@@ -27,7 +27,7 @@ class Element:
 @cache
 def is_resource(name: str) -> bool:
     """Whether R4 has a resource type of this name."""
-    model = _model(name)
+    model = _find_model(name)
     return (
         model is not None
         and "meta" in model.model_fields
@@ -41,18 +41,18 @@ def is_primitive(type_name: str) -> bool:
 
 
 @cache
-def child(parent: str, name: str) -> Element | None:
+def find_element(parent: str, name: str) -> Element | None:
     """The element that JSON calls `name`, or None when the type has no such element."""
-    model = _model(parent)
+    model = _find_model(parent)
     fields: dict[str, Any] = model.model_fields if model is not None else {}
     for key, field in fields.items():
         more = field.json_schema_extra or {}
         if (field.alias or key) == name and more.get("element_property"):
-            type_name, repeats = _typed(field.annotation)
+            type_name, repeats = _read_annotation(field.annotation)
             choice = more.get("one_of_many")
             if choice:
                 # JSON says valueCode, FHIRPath value: https://hl7.org/fhir/R4/fhirpath.html#polymorphism
-                type_name = _choice(name.removeprefix(choice))
+                type_name = _resolve_choice_type(name.removeprefix(choice))
                 step = f"{choice}.ofType({type_name})"
             else:
                 step = f"`{name}`" if name in _KEYWORDS else name
@@ -60,25 +60,27 @@ def child(parent: str, name: str) -> Element | None:
     return None
 
 
-def _choice(suffix: str) -> str:
-    return suffix if _model(suffix) is not None else suffix[0].lower() + suffix[1:]
+def _resolve_choice_type(suffix: str) -> str:
+    return suffix if _find_model(suffix) is not None else suffix[0].lower() + suffix[1:]
 
 
-def _model(name: str) -> Any:
+def _find_model(name: str) -> Any:
     try:
         return get_fhir_model_class(name)
     except (KeyError, ValueError, AttributeError):
         return None
 
 
-def _typed(annotation: Any) -> tuple[str | None, bool]:
+def _read_annotation(annotation: Any) -> tuple[str | None, bool]:
     """The FHIR type in `List[HumanNameType] | None`, `Annotated[str, Code()] | None` and so on."""
     if hasattr(annotation, "__metadata__"):
         name = type(annotation.__metadata__[0]).__name__
         return name[0].lower() + name[1:], False
-    inner = [one for one in get_args(annotation) if one is not type(None)]
+    inner = [argument for argument in get_args(annotation) if argument is not type(None)]
     if inner:
-        return _typed(inner[0])[0], get_origin(annotation) is list or _typed(inner[0])[1]
+        return _read_annotation(inner[0])[0], get_origin(annotation) is list or _read_annotation(
+            inner[0]
+        )[1]
     if annotation in _PLAIN:
         return _PLAIN[annotation], False
     name = getattr(annotation, "__name__", "").removesuffix("Type")

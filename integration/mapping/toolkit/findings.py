@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Fate(StrEnum):
+class ConversionStatus(StrEnum):
     """How a map was carried over."""
 
     EXACT = "exactly"  # where the toolkit writes a value, the relay writes the same
     APPROXIMATE = "approximately"
-    NOT = "not"
+    FAILED = "not"
     OFF = "not, off in the toolkit"
 
 
@@ -25,14 +25,14 @@ class Finding:
     column: str  # table.column; the table alone for the entity map itself
     action: str
     source: str  # its JSONPath
-    fate: Fate
+    status: ConversionStatus
     path: str = ""  # ours
-    why: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
     id: str = ""  # of its row
 
 
 @dataclass(frozen=True, slots=True)
-class Converted:
+class Conversion:
     """Files by name, and what to tell of them."""
 
     files: dict[str, str]
@@ -40,51 +40,59 @@ class Converted:
     notes: tuple[str, ...]
 
     @property
-    def whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether everything that is in use was carried over."""
-        return all(finding.fate is not Fate.NOT for finding in self.findings)
+        return all(finding.status is not ConversionStatus.FAILED for finding in self.findings)
 
 
-def summary(findings: Iterable[Finding]) -> str:
+def summarize(findings: Iterable[Finding]) -> str:
     """One line of counts."""
-    counted = Counter(finding.fate for finding in findings)
-    return " · ".join(f"{fate}: {counted[fate]}" for fate in Fate)
+    counted = Counter(finding.status for finding in findings)
+    return " · ".join(f"{fate}: {counted[fate]}" for fate in ConversionStatus)
 
 
-def as_text(converted: Converted) -> Iterator[str]:
+def as_text(converted: Conversion) -> Iterator[str]:
     """A table for a terminal: what needs a look first, the reasons below each."""
-    worst = sorted(converted.findings, key=lambda one: _WORST.index(one.fate))
-    width = max((len(one.column) for one in worst), default=0)
-    for one in worst:
-        yield _printable(f"{one.fate:<23}  {one.column:<{width}}  {one.path or one.source}")
-        yield from (_printable(f"{'':<23}    {why}") for why in one.why)
-    yield from (f"note: {_printable(note)}" for note in converted.notes)
+    worst = sorted(converted.findings, key=lambda one: _WORST_FIRST.index(one.status))
+    width = max((len(finding.column) for finding in worst), default=0)
+    for finding in worst:
+        yield _make_printable(
+            f"{finding.status:<23}  {finding.column:<{width}}  {finding.path or finding.source}"
+        )
+        yield from (_make_printable(f"{'':<23}    {why}") for why in finding.reasons)
+    yield from (f"note: {_make_printable(note)}" for note in converted.notes)
     yield from (f"file: {name}" for name in converted.files)
-    yield summary(converted.findings)
+    yield summarize(converted.findings)
 
 
-def as_markdown(converted: Converted) -> str:
+def as_markdown(converted: Conversion) -> str:
     """report.md: one section for each entity map."""
     lines = ["# What was carried over from the Data integration toolkit", ""]
-    lines += [summary(converted.findings), ""]
-    lines += [f"- {_cell(note)}" for note in (*converted.notes, *_EVERYWHERE)]
-    for name in dict.fromkeys(one.map for one in converted.findings):
-        lines += ["", f"## {_cell(name)}", ""]
+    lines += [summarize(converted.findings), ""]
+    lines += [f"- {_format_cell(note)}" for note in (*converted.notes, *_GENERAL_NOTES)]
+    for name in dict.fromkeys(finding.map for finding in converted.findings):
+        lines += ["", f"## {_format_cell(name)}", ""]
         lines += ["| column | action | toolkit | here | carried over | why |"]
         lines += ["|---|---|---|---|---|---|"]
-        own = (one for one in converted.findings if one.map == name)
+        findings = (finding for finding in converted.findings if finding.map == name)
         lines += [
-            f"| {_cell(one.column)} | {_cell(one.action)} | {_code(one.source)} | "
-            f"{_code(one.path)} | {one.fate} | {_cell('; '.join(one.why))} |"
-            for one in own
+            f"| {_format_cell(finding.column)} | {_format_cell(finding.action)} | "
+            f"{_format_code(finding.source)} | {_format_code(finding.path)} | "
+            f"{finding.status} | {_format_cell('; '.join(finding.reasons))} |"
+            for finding in findings
         ]
     return "\n".join(lines) + "\n"
 
 
-_WORST = (Fate.NOT, Fate.APPROXIMATE, Fate.OFF, Fate.EXACT)
+_WORST_FIRST = (
+    ConversionStatus.FAILED,
+    ConversionStatus.APPROXIMATE,
+    ConversionStatus.OFF,
+    ConversionStatus.EXACT,
+)
 
 # True of every map, so said once.
-_EVERYWHERE = (
+_GENERAL_NOTES = (
     "Exactly means: wherever the toolkit writes a value, the relay writes the same one. The "
     "toolkit's JSONPath is taken for Json.NET's SelectToken, since its plug-ins are .NET.",
     "Where a path finds several values, SelectToken fails; the relay takes the first, and says so "
@@ -97,17 +105,17 @@ _EVERYWHERE = (
 )
 
 
-def _printable(text: str) -> str:
+def _make_printable(text: str) -> str:
     """Names and paths come from outside; none may steer a terminal or a file."""
-    return "".join(one if one.isprintable() else " " for one in text)
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
-def _cell(text: str) -> str:
+def _format_cell(text: str) -> str:
     marks = {"|": "\\|", "<": "&lt;", "`": "\\`"}
-    return "".join(marks.get(one, one) for one in _printable(text))
+    return "".join(marks.get(character, character) for character in _make_printable(text))
 
 
-def _code(text: str) -> str:
+def _format_code(text: str) -> str:
     if not text:
         return ""
-    return f"`` {_printable(text).replace('|', chr(92) + '|').replace('``', '` `')} ``"
+    return f"`` {_make_printable(text).replace('|', chr(92) + '|').replace('``', '` `')} ``"

@@ -12,19 +12,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 # The column of the element map takes no more.
-MOST = 5000
-_DEEPEST = 20
+MAX_LENGTH = 5000
+_MAX_DEPTH = 20
 
 _SPACE = re.compile(r"\s*")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_\-]*")
-_WHOLE = re.compile(r"-?\d{1,9}")
+_INTEGER = re.compile(r"-?\d{1,9}")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _OPERATOR = re.compile(r"===|!==|==|!=|<>|<=|>=|<|>")
 _ALIASES = {"===": "==", "!==": "!=", "<>": "!="}
 _WORDS: dict[str, bool | None] = {"true": True, "false": False, "null": None}
 
 
-class NotRead(ValueError):
+class Unconvertible(ValueError):
     """Why an element map cannot be carried over."""
 
 
@@ -39,11 +39,11 @@ class Field:
 class Index:
     """`[0]`; -1 is `[-1:]`, the last one"""
 
-    at: int
+    position: int
 
 
 @dataclass(frozen=True, slots=True)
-class Every:
+class Wildcard:
     """`[*]`"""
 
 
@@ -78,170 +78,174 @@ class Number:
 
 
 @dataclass(frozen=True, slots=True)
-class Both:
+class And:
     """`… && …`"""
 
     tests: tuple[Test, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Either:
+class Or:
     """`… || …`; `mixed` when an `&&` beside it has no brackets of its own"""
 
     tests: tuple[Test, ...]
     mixed: bool
 
 
-Step = Field | Index | Every | Filter
+Step = Field | Index | Wildcard | Filter
 Path = tuple[Step, ...]
-Test = Exists | Compare | Both | Either
+Test = Exists | Compare | And | Or
 
 
 def parse(text: str) -> Path:
     """The steps from the root. Raises NotRead with the place and the reason."""
-    if len(text) > MOST:
-        raise NotRead(f"longer than {MOST} characters")
-    reader = _Reader(text.strip())
-    rooted = reader.takes("$")
-    path = reader.steps(bare=not rooted)
-    if reader.at < len(reader.text):
-        raise reader.trouble("nothing more was expected")
+    if len(text) > MAX_LENGTH:
+        raise Unconvertible(f"longer than {MAX_LENGTH} characters")
+    parser = _Parser(text.strip())
+    rooted = parser.accept("$")
+    path = parser.parse_steps(bare=not rooted)
+    if parser.position < len(parser.text):
+        raise parser.make_error("nothing more was expected")
     return path
 
 
-class _Reader:
+class _Parser:
     """Reads from left to right; `at` is where it is."""
 
     def __init__(self, text: str) -> None:
-        self.text, self.at, self.depth = text, 0, 0
+        self.text, self.position, self.depth = text, 0, 0
 
-    def trouble(self, why: str) -> NotRead:
-        return NotRead(f"character {self.at + 1}: {why}")
+    def make_error(self, why: str) -> Unconvertible:
+        return Unconvertible(f"character {self.position + 1}: {why}")
 
-    def takes(self, token: str) -> bool:
-        found = self.text.startswith(token, self.at)
-        self.at += len(token) if found else 0
+    def accept(self, token: str) -> bool:
+        found = self.text.startswith(token, self.position)
+        self.position += len(token) if found else 0
         return found
 
-    def wants(self, token: str) -> None:
-        self.space()
-        if not self.takes(token):
-            raise self.trouble(f"{token} was expected")
+    def expect(self, token: str) -> None:
+        self.skip_space()
+        if not self.accept(token):
+            raise self.make_error(f"{token} was expected")
 
     def match(self, pattern: re.Pattern[str]) -> str | None:
-        found = pattern.match(self.text, self.at)
-        self.at = found.end() if found else self.at
+        found = pattern.match(self.text, self.position)
+        self.position = found.end() if found else self.position
         return found[0] if found else None
 
-    def space(self) -> None:
+    def skip_space(self) -> None:
         self.match(_SPACE)
 
-    def steps(self, *, bare: bool) -> Path:
+    def parse_steps(self, *, bare: bool) -> Path:
         """`bare`: the first name may stand without its dot, as in `name[0]` and `@use`."""
         found: list[Step] = []
         name = self.match(_NAME) if bare else None
         if name:
             found.append(Field(name))
         while True:
-            if self.takes(".."):
-                raise self.trouble("`..` searches every level: name the element instead")
-            if self.takes("."):
-                found.append(self.field())
-            elif self.takes("["):
-                found.append(self.bracket())
+            if self.accept(".."):
+                raise self.make_error("`..` searches every level: name the element instead")
+            if self.accept("."):
+                found.append(self.parse_field())
+            elif self.accept("["):
+                found.append(self.parse_bracket())
             else:
                 return tuple(found)
 
-    def field(self) -> Field:
-        if self.takes("*"):
-            raise self.trouble("`.*` takes every element: name the element instead")
+    def parse_field(self) -> Field:
+        if self.accept("*"):
+            raise self.make_error("`.*` takes every element: name the element instead")
         name = self.match(_NAME)
         if name is None:
-            raise self.trouble("the name of an element was expected")
+            raise self.make_error("the name of an element was expected")
         return Field(name)
 
-    def bracket(self) -> Step:
-        self.space()
+    def parse_bracket(self) -> Step:
+        self.skip_space()
         step: Step
-        if self.takes("*"):
-            step = Every()
-        elif self.takes("?"):
-            step = Filter(self.deeper(self.either))
-        elif self.text.startswith(("'", '"'), self.at):
-            step = Field(self.quoted())
+        if self.accept("*"):
+            step = Wildcard()
+        elif self.accept("?"):
+            step = Filter(self.parse_nested(self.parse_or))
+        elif self.text.startswith(("'", '"'), self.position):
+            step = Field(self.parse_quoted())
         else:
-            step = self.index()
-        self.wants("]")
+            step = self.parse_index()
+        self.expect("]")
         return step
 
-    def index(self) -> Index:
-        number = self.match(_WHOLE)
-        self.space()
-        if number == "-1" and self.takes(":"):
+    def parse_index(self) -> Index:
+        number = self.match(_INTEGER)
+        self.skip_space()
+        if number == "-1" and self.accept(":"):
             return Index(-1)
-        if number is None or number.startswith("-") or self.text.startswith((":", ","), self.at):
-            raise self.trouble("one position was expected, as [0], or [-1:] for the last")
+        if (
+            number is None
+            or number.startswith("-")
+            or self.text.startswith((":", ","), self.position)
+        ):
+            raise self.make_error("one position was expected, as [0], or [-1:] for the last")
         return Index(int(number))
 
-    def deeper(self, read: Callable[[], Test]) -> Test:
+    def parse_nested(self, read: Callable[[], Test]) -> Test:
         self.depth += 1
-        if self.depth > _DEEPEST:
-            raise self.trouble("nested too deeply")
+        if self.depth > _MAX_DEPTH:
+            raise self.make_error("nested too deeply")
         found = read()
         self.depth -= 1
         return found
 
-    def either(self) -> Test:
-        tests = [self.both()]
-        while self.another("||"):
-            tests.append(self.both())
+    def parse_or(self) -> Test:
+        tests = [self.parse_and()]
+        while self.accept_operator("||"):
+            tests.append(self.parse_and())
         mixed = any(count > 1 for _, count in tests)
-        return tests[0][0] if len(tests) == 1 else Either(tuple(test for test, _ in tests), mixed)
+        return tests[0][0] if len(tests) == 1 else Or(tuple(test for test, _ in tests), mixed)
 
-    def both(self) -> tuple[Test, int]:
-        tests = [self.one()]
-        while self.another("&&"):
-            tests.append(self.one())
-        return (tests[0] if len(tests) == 1 else Both(tuple(tests))), len(tests)
+    def parse_and(self) -> tuple[Test, int]:
+        tests = [self.parse_term()]
+        while self.accept_operator("&&"):
+            tests.append(self.parse_term())
+        return (tests[0] if len(tests) == 1 else And(tuple(tests))), len(tests)
 
-    def another(self, operator: str) -> bool:
-        self.space()
-        return self.takes(operator)
+    def accept_operator(self, operator: str) -> bool:
+        self.skip_space()
+        return self.accept(operator)
 
-    def one(self) -> Test:
-        self.space()
-        if self.takes("("):
-            test = self.deeper(self.either)
-            self.wants(")")
+    def parse_term(self) -> Test:
+        self.skip_space()
+        if self.accept("("):
+            test = self.parse_nested(self.parse_or)
+            self.expect(")")
             return test
-        if not self.takes("@"):
-            raise self.trouble("@ was expected")
-        path = self.steps(bare=True)
-        self.space()
+        if not self.accept("@"):
+            raise self.make_error("@ was expected")
+        path = self.parse_steps(bare=True)
+        self.skip_space()
         operator = self.match(_OPERATOR)
         if operator is None:
             return Exists(path)
-        self.space()
-        return Compare(path, _ALIASES.get(operator, operator), self.value())
+        self.skip_space()
+        return Compare(path, _ALIASES.get(operator, operator), self.parse_value())
 
-    def value(self) -> str | bool | Number | None:
-        if self.text.startswith(("'", '"'), self.at):
-            return self.quoted()
+    def parse_value(self) -> str | bool | Number | None:
+        if self.text.startswith(("'", '"'), self.position):
+            return self.parse_quoted()
         number = self.match(_NUMBER)
         if number is not None:
             return Number(number)
         word = self.match(_NAME)
         if word not in _WORDS:
-            raise self.trouble("text in quotes, a number, true, false or null was expected")
+            raise self.make_error("text in quotes, a number, true, false or null was expected")
         return _WORDS[word]
 
-    def quoted(self) -> str:
-        quote, found = self.text[self.at], []
-        self.at += 1
-        while self.at < len(self.text) and self.text[self.at] != quote:
-            self.takes("\\")
-            found.append(self.text[self.at : self.at + 1])
-            self.at += 1
-        if not self.takes(quote):
-            raise self.trouble("a quote is not closed")
+    def parse_quoted(self) -> str:
+        quote, found = self.text[self.position], []
+        self.position += 1
+        while self.position < len(self.text) and self.text[self.position] != quote:
+            self.accept("\\")
+            found.append(self.text[self.position : self.position + 1])
+            self.position += 1
+        if not self.accept(quote):
+            raise self.make_error("a quote is not closed")
         return "".join(found)

@@ -8,17 +8,17 @@ from typing import Any
 
 from integration.core import decimal_json
 from integration.core.errors import Misconfigured
-from integration.mapping.load import parse
-from integration.mapping.toolkit.findings import Converted, as_markdown
+from integration.mapping.load import parse_map
+from integration.mapping.toolkit.findings import Conversion, as_markdown
 from integration.mapping.toolkit.rows import TABLES
 
 REPORT = "report.md"
 
 # Thousands of maps are some megabytes.
-_MOST = 200_000_000
+_MAX_BYTES = 200_000_000
 
 
-def rows(source: Path) -> dict[str, list[dict[str, Any]]]:
+def read_rows(source: Path) -> dict[str, list[dict[str, Any]]]:
     """By table: from one file with all tables, or from a folder with a file for each.
 
     A file is an object of tables, or a collection of the Web API, whose rows say by their primary
@@ -27,21 +27,21 @@ def rows(source: Path) -> dict[str, list[dict[str, Any]]]:
     files = sorted(source.glob("*.json")) if source.is_dir() else [source]
     found: dict[str, list[dict[str, Any]]] = {}
     for file in files:
-        for table, row in _rows(file):
+        for table, row in _read_file(file):
             found.setdefault(table, []).append(row)
     if not found:
         raise Misconfigured(f"{source.name}: there are no rows of {', '.join(TABLES)}")
     return found
 
 
-def write(converted: Converted, folder: Path) -> list[Path]:
+def write(converted: Conversion, folder: Path) -> list[Path]:
     """The maps and the report. Nothing is written over, and nothing that cannot be read back."""
     texts = {**converted.files, REPORT: as_markdown(converted)}
-    there = [name for name in texts if (folder / name).exists()]
-    if there:
-        raise Misconfigured(f"{', '.join(there)} is there already: name another folder by --to")
+    existing = [name for name in texts if (folder / name).exists()]
+    if existing:
+        raise Misconfigured(f"{', '.join(existing)} is there already: name another folder by --to")
     for name, text in converted.files.items():
-        parse(text, name)
+        parse_map(text, name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
@@ -51,20 +51,20 @@ def write(converted: Converted, folder: Path) -> list[Path]:
     return [folder / name for name in texts]
 
 
-def _rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, items in _tables(file).items():
+def _read_file(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, items in _read_tables(file).items():
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
             raise Misconfigured(f"{file.name}: {name} is no list of rows")
         for item in items:
-            table = name if name in TABLES else _told_by(item)
+            table = name if name in TABLES else _infer_table(item)
             if table:
                 yield table, item
 
 
-def _tables(file: Path) -> dict[str, Any]:
+def _read_tables(file: Path) -> dict[str, Any]:
     try:
-        if file.stat().st_size > _MOST:
-            raise Misconfigured(f"{file.name}: larger than {_MOST} bytes")
+        if file.stat().st_size > _MAX_BYTES:
+            raise Misconfigured(f"{file.name}: larger than {_MAX_BYTES} bytes")
         # Spreadsheets and PowerShell write a mark at the start.
         data = decimal_json.decode(file.read_bytes().removeprefix(b"\xef\xbb\xbf"))
     except OSError as error:
@@ -80,5 +80,5 @@ def _tables(file: Path) -> dict[str, Any]:
     return kept
 
 
-def _told_by(row: dict[str, Any]) -> str:
+def _infer_table(row: dict[str, Any]) -> str:
     return next((table for table in TABLES if f"{table}id" in row), "")

@@ -27,7 +27,7 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Later:
+class NewerColumns:
     """Logical names of the columns that came after 2023; "" where nobody said."""
 
     expand: str = ""  # entity map: Expand, yes or no
@@ -101,7 +101,7 @@ class Table:
 
     entity_set: str
     key: str
-    days: frozenset[str] | None = None  # DateTime columns that keep days; None: not known
+    date_only: frozenset[str] | None = None  # DateTime columns that keep days; None: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,132 +109,148 @@ class Toolkit:
     """All that was found, and the tables as far as they are known."""
 
     entities: tuple[EntityRow, ...]
-    later: Later
+    newer_columns: NewerColumns
     tables: Mapping[str, Table] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
-def later(given: Iterable[str]) -> Later:
+def parse_newer_columns(given: Iterable[str]) -> NewerColumns:
     """From `expand=msind_…`. Raises Misconfigured."""
-    known = [one.name for one in fields(Later)]
-    pairs = [each.partition("=")[::2] for each in given]
-    wrong = [name for name, column in pairs if name not in known or not column.strip()]
+    names = [one.name for one in fields(NewerColumns)]
+    pairs = [option.partition("=")[::2] for option in given]
+    wrong = [name for name, column in pairs if name not in names or not column.strip()]
     if wrong:
-        raise Misconfigured(f"--column takes {', '.join(f'{one}=…' for one in known)}")
-    return Later(**{name: column.strip().lower() for name, column in pairs})
+        raise Misconfigured(f"--column takes {', '.join(f'{one}=…' for one in names)}")
+    return NewerColumns(**{name: column.strip().lower() for name, column in pairs})
 
 
-def read(data: Mapping[str, Iterable[Row]], later: Later = Later()) -> Toolkit:
+def read_toolkit(
+    data: Mapping[str, Iterable[Row]], newer_columns: NewerColumns = NewerColumns()
+) -> Toolkit:
     """Rows by table, as the Web API gives them. Raises Misconfigured for others."""
     missing = [name for name in (ENTITY_MAP, ATTRIBUTE_MAP) if not data.get(name)]
     if missing:
         raise Misconfigured(f"there are no rows of {' or '.join(missing)}")
-    codes = {_id(row, RESOURCE): _text(row, "msind_code") for row in data.get(RESOURCE, ())}
+    codes = {
+        _read_id(row, RESOURCE): _read_text(row, "msind_code") for row in data.get(RESOURCE, ())
+    }
     values: dict[str, list[ValueRow]] = {}
     for row in data.get(VALUE_MAP, ()):
-        if not _inactive(row):
-            values.setdefault(_lookup(row, ATTRIBUTE_MAP), []).append(_value(row))
+        if not _is_inactive(row):
+            values.setdefault(_read_lookup(row, ATTRIBUTE_MAP), []).append(_read_value(row))
     attributes: dict[str, list[AttributeRow]] = {}
     for row in data[ATTRIBUTE_MAP]:
-        one = _attribute(row, codes, values, later)
+        one = _read_attribute(row, codes, values, newer_columns)
         attributes.setdefault(one.entity, []).append(one)
-    entities = tuple(_entity(row, codes, attributes, later) for row in data[ENTITY_MAP])
+    entities = tuple(
+        _read_entity(row, codes, attributes, newer_columns) for row in data[ENTITY_MAP]
+    )
     orphans = sum(map(len, attributes.values())) - sum(len(one.attributes) for one in entities)
     notes = (f"{orphans} attribute maps belong to no entity map that is here",) if orphans else ()
     ordered = sorted(entities, key=lambda one: (one.resource, one.disabled, one.name, one.id))
-    return Toolkit(tuple(ordered), later, notes=notes)
+    return Toolkit(tuple(ordered), newer_columns, notes=notes)
 
 
-def _entity(
-    row: Row, codes: Mapping[str, str], attributes: dict[str, list[AttributeRow]], later: Later
+def _read_entity(
+    row: Row,
+    codes: Mapping[str, str],
+    attributes: dict[str, list[AttributeRow]],
+    newer_columns: NewerColumns,
 ) -> EntityRow:
-    key = _id(row, ENTITY_MAP)
-    own = sorted(attributes.get(key, []), key=lambda one: (one.column, one.name, one.id))
+    key = _read_id(row, ENTITY_MAP)
+    rows = sorted(attributes.get(key, []), key=lambda one: (one.column, one.name, one.id))
     return EntityRow(
         id=key,
-        name=_text(row, "msind_name") or key,
-        table=_text(row, "msind_entityname").lower(),
-        resource=codes.get(_lookup(row, RESOURCE)) or _formatted(row, f"_{RESOURCE}_value"),
-        disabled=_flag(row, "msind_disabled"),
-        inactive=_inactive(row),
-        writeback=_flag(row, "msind_writeback"),
-        messages=_choices(row, "msind_supportedmessages"),
-        expand=bool(later.expand) and _flag(row, later.expand),
-        parent_link=_text(row, later.parent_link).lower() if later.parent_link else "",
-        attributes=tuple(own),
+        name=_read_text(row, "msind_name") or key,
+        table=_read_text(row, "msind_entityname").lower(),
+        resource=codes.get(_read_lookup(row, RESOURCE)) or _read_label(row, f"_{RESOURCE}_value"),
+        disabled=_read_flag(row, "msind_disabled"),
+        inactive=_is_inactive(row),
+        writeback=_read_flag(row, "msind_writeback"),
+        messages=_read_choices(row, "msind_supportedmessages"),
+        expand=bool(newer_columns.expand) and _read_flag(row, newer_columns.expand),
+        parent_link=_read_text(row, newer_columns.parent_link).lower()
+        if newer_columns.parent_link
+        else "",
+        attributes=tuple(rows),
     )
 
 
-def _attribute(
-    row: Row, codes: Mapping[str, str], values: Mapping[str, list[ValueRow]], later: Later
+def _read_attribute(
+    row: Row,
+    codes: Mapping[str, str],
+    values: Mapping[str, list[ValueRow]],
+    newer_columns: NewerColumns,
 ) -> AttributeRow:
-    key = _id(row, ATTRIBUTE_MAP)
+    key = _read_id(row, ATTRIBUTE_MAP)
     action = row.get("msind_actiontype")
     found = sorted(values.get(key, []), key=lambda one: (one.fhir, one.dataverse))
-    reference = _lookup(row, "msind_fhirresourcereference")
-    said = _formatted(row, "_msind_fhirresourcereference_value")
+    reference = _read_lookup(row, "msind_fhirresourcereference")
+    label = _read_label(row, "_msind_fhirresourcereference_value")
     return AttributeRow(
         id=key,
-        name=_text(row, "msind_name"),
-        entity=_lookup(row, ENTITY_MAP),
-        column=_text(row, "msind_cdsattributename").lower(),
-        column_type=_text(row, "msind_cdsattributetype"),
+        name=_read_text(row, "msind_name"),
+        entity=_read_lookup(row, ENTITY_MAP),
+        column=_read_text(row, "msind_cdsattributename").lower(),
+        column_type=_read_text(row, "msind_cdsattributetype"),
         action=action if type(action) is int else None,
-        action_name=_formatted(row, "msind_actiontype"),
-        concept_type=_text(row, "msind_codeableconcepttypevalue"),
-        element_map=_text(row, "msind_fhirelementmap"),
-        reference=(codes.get(reference) or said) if reference else "",
-        disabled=_flag(row, "msind_disabled"),
-        inactive=_inactive(row),
-        template=_flag(row, "msind_istemplate"),
-        expansion=_lookup(row, later.expansion_map) if later.expansion_map else "",
-        matching=bool(later.matching) and _flag(row, later.matching),
+        action_name=_read_label(row, "msind_actiontype"),
+        concept_type=_read_text(row, "msind_codeableconcepttypevalue"),
+        element_map=_read_text(row, "msind_fhirelementmap"),
+        reference=(codes.get(reference) or label) if reference else "",
+        disabled=_read_flag(row, "msind_disabled"),
+        inactive=_is_inactive(row),
+        template=_read_flag(row, "msind_istemplate"),
+        expansion=_read_lookup(row, newer_columns.expansion_map)
+        if newer_columns.expansion_map
+        else "",
+        matching=bool(newer_columns.matching) and _read_flag(row, newer_columns.matching),
         values=tuple(found),
     )
 
 
-def _value(row: Row) -> ValueRow:
+def _read_value(row: Row) -> ValueRow:
     return ValueRow(
-        _text(row, "msind_azurefhirvalue"),
-        _text(row, "msind_cdsvalue"),
-        _text(row, "msind_staticvalue"),
-        _text(row, "msind_optionsetlabel"),
+        _read_text(row, "msind_azurefhirvalue"),
+        _read_text(row, "msind_cdsvalue"),
+        _read_text(row, "msind_staticvalue"),
+        _read_text(row, "msind_optionsetlabel"),
     )
 
 
-def _id(row: Row, table: str) -> str:
-    key = _guid(row.get(f"{table}id"))
+def _read_id(row: Row, table: str) -> str:
+    key = _normalize_guid(row.get(f"{table}id"))
     if not key:
         raise Misconfigured(f"a row of {table} has no {table}id")
     return key
 
 
-def _lookup(row: Row, name: str) -> str:
-    return _guid(row.get(f"_{name}_value")) or _guid(row.get(name))
+def _read_lookup(row: Row, name: str) -> str:
+    return _normalize_guid(row.get(f"_{name}_value")) or _normalize_guid(row.get(name))
 
 
-def _guid(value: object) -> str:
+def _normalize_guid(value: object) -> str:
     return value.strip("{} ").lower() if isinstance(value, str) else ""
 
 
-def _formatted(row: Row, name: str) -> str:
-    return _text(row, f"{name}{_FORMATTED}")
+def _read_label(row: Row, name: str) -> str:
+    return _read_text(row, f"{name}{_FORMATTED}")
 
 
-def _text(row: Row, name: str) -> str:
+def _read_text(row: Row, name: str) -> str:
     value = row.get(name)
     return value.strip() if isinstance(value, str) else "" if value is None else str(value)
 
 
-def _flag(row: Row, name: str) -> bool:
+def _read_flag(row: Row, name: str) -> bool:
     return row.get(name) in (True, 1, "true", "True", "1", "Yes")
 
 
-def _inactive(row: Row) -> bool:
+def _is_inactive(row: Row) -> bool:
     return bool(row.get("statecode") == _INACTIVE)
 
 
-def _choices(row: Row, name: str) -> frozenset[int]:
+def _read_choices(row: Row, name: str) -> frozenset[int]:
     """A multi-select choice is text with commas."""
-    parts = _text(row, name).split(",")
+    parts = _read_text(row, name).split(",")
     return frozenset(int(part) for part in parts if part.strip().isdigit())

@@ -16,7 +16,7 @@ _WIDTH = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Children:
+class ExpandBlock:
     """An expand, its comment, and a comment for each of its attributes."""
 
     map: ExpandMap
@@ -24,59 +24,61 @@ class Children:
     comments: tuple[tuple[str, ...], ...]
 
 
-def rendered(
+def render(
     entity: EntityMap,
     heading: Sequence[str],
     comments: Sequence[Sequence[str]],
-    expands: Sequence[Children],
+    expands: Sequence[ExpandBlock],
 ) -> str:
     """`heading` and `comments`, one for each attribute, are for people to read."""
-    return "\n".join(_lines(entity, heading, comments, expands)) + "\n"
+    return "\n".join(_render_lines(entity, heading, comments, expands)) + "\n"
 
 
-def _lines(
+def _render_lines(
     entity: EntityMap,
     heading: Sequence[str],
     comments: Sequence[Sequence[str]],
-    expands: Sequence[Children],
+    expands: Sequence[ExpandBlock],
 ) -> Iterator[str]:
-    yield from _remarks(heading)
+    yield from _render_comments(heading)
     yield ""
-    yield f"resource = {_value(entity.resource)}"
+    yield f"resource = {_render_value(entity.resource)}"
     if not entity.enabled:
         yield "enabled = false # disabled in the toolkit; name this file in MAPS_ENABLED to use it"
     yield from ("", "[row]")
     for name in ("table", "entity_set", "key", "id_column", "version_column", "updated_column"):
-        yield f"{name} = {_value(getattr(entity, name))}"
+        yield f"{name} = {_render_value(getattr(entity, name))}"
     if entity.kind_column is not None:
-        yield f"kind_column = {_value(entity.kind_column)}"
+        yield f"kind_column = {_render_value(entity.kind_column)}"
     for attribute, comment in zip(entity.attributes, comments, strict=True):
-        yield from _attribute(attribute, comment, "attribute")
+        yield from _render_attribute(attribute, comment, "attribute")
     for expand in expands:
         yield ""
-        yield from _remarks(expand.comment)
+        yield from _render_comments(expand.comment)
         yield "[[expand]]"
         for name in ("path", "table", "entity_set", "key", "parent", "match", "remove"):
-            yield f"{name} = {_value(getattr(expand.map, name))}"
+            yield f"{name} = {_render_value(getattr(expand.map, name))}"
         for attribute, comment in zip(expand.map.attributes, expand.comments, strict=True):
-            yield from _attribute(attribute, comment, "expand.attribute")
+            yield from _render_attribute(attribute, comment, "expand.attribute")
 
 
-def _attribute(attribute: AttributeMap, comment: Sequence[str], block: str) -> Iterator[str]:
+def _render_attribute(attribute: AttributeMap, comment: Sequence[str], block: str) -> Iterator[str]:
     yield ""
-    yield from _remarks(comment)
+    yield from _render_comments(comment)
     yield f"[[{block}]]"
-    yield f"column = {_value(attribute.column)}"
+    yield f"column = {_render_value(attribute.column)}"
     if attribute.path is not None:
-        yield f"path = {_value(attribute.path)}"
+        yield f"path = {_render_value(attribute.path)}"
     if attribute.kind is not Kind.COPY:
-        yield f"kind = {_value(attribute.kind)}"
+        yield f"kind = {_render_value(attribute.kind)}"
     if attribute.concept is not None:
         yield f"concept = {attribute.concept}"
     if attribute.default is not None:
-        yield f"default = {_value(attribute.default)}"
+        yield f"default = {_render_value(attribute.default)}"
     if attribute.choices:
-        pairs = [f"{_key(code)} = {options[0]}" for code, options in attribute.choices.items()]
+        pairs = [
+            f"{_render_key(code)} = {options[0]}" for code, options in attribute.choices.items()
+        ]
         line = f"choices = {{ {', '.join(pairs)} }}"
         if len(line) <= _WIDTH:
             yield line
@@ -85,20 +87,20 @@ def _attribute(attribute: AttributeMap, comment: Sequence[str], block: str) -> I
             yield from pairs
 
 
-def _remarks(texts: Sequence[str]) -> Iterator[str]:
+def _render_comments(texts: Sequence[str]) -> Iterator[str]:
     """Names come from outside: nothing in a comment may end it."""
     for text in texts:
-        yield "# " + "".join(one if one.isprintable() else " " for one in text)
+        yield "# " + "".join(character if character.isprintable() else " " for character in text)
 
 
-def _value(value: Any) -> str:
+def _render_value(value: Any) -> str:
     """A TOML string takes what a JSON string does, but for the delete character:
     https://toml.io/en/v1.0.0#string"""
     if isinstance(value, tuple):
-        return f"[{', '.join(map(_value, value))}]"
-    said = str(value) if isinstance(value, str) else value
-    return msgspec.json.encode(said).decode().replace("\x7f", "\\u007F")
+        return f"[{', '.join(map(_render_value, value))}]"
+    plain = str(value) if isinstance(value, str) else value
+    return msgspec.json.encode(plain).decode().replace("\x7f", "\\u007F")
 
 
-def _key(text: str) -> str:
-    return text if _BARE.fullmatch(text) else _value(text)
+def _render_key(text: str) -> str:
+    return text if _BARE.fullmatch(text) else _render_value(text)

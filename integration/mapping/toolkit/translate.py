@@ -9,20 +9,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from integration.mapping.toolkit.elements import child, is_primitive
+from integration.mapping.toolkit.elements import find_element, is_primitive
 from integration.mapping.toolkit.json_path import (
-    Both,
+    And,
     Compare,
-    Either,
-    Every,
     Exists,
     Field,
     Filter,
     Index,
-    NotRead,
     Number,
+    Or,
     Path,
     Test,
+    Unconvertible,
+    Wildcard,
     parse,
 )
 
@@ -31,7 +31,7 @@ _NUMBERS = frozenset({"integer", "decimal", "positiveInt", "unsignedInt"})
 
 
 @dataclass(frozen=True, slots=True)
-class Translated:
+class TranslatedPath:
     """FHIRPath, and what is known of where it ends."""
 
     path: str
@@ -44,26 +44,26 @@ class Translated:
     last: str = ""  # the last element's name
 
 
-def translate(text: str, root: str | None) -> Translated:
+def translate(text: str, root: str | None) -> TranslatedPath:
     """`text` on a value of the type `root`. Raises NotRead where there is no equal in FHIRPath."""
-    trail = _Trail(root)
-    trail.walk(parse(text))
-    if not trail.parts:
-        raise NotRead("the path names no element")
-    return Translated(
-        ".".join(trail.parts),
-        trail.type,
-        trail.is_list,
-        trail.targets,
-        tuple(dict.fromkeys(trail.caveats)),
-        ".".join(trail.parts[:-1]),
-        trail.owner,
-        trail.last,
+    translator = _Translator(root)
+    translator.apply_steps(parse(text))
+    if not translator.parts:
+        raise Unconvertible("the path names no element")
+    return TranslatedPath(
+        ".".join(translator.parts),
+        translator.type,
+        translator.is_list,
+        translator.targets,
+        tuple(dict.fromkeys(translator.caveats)),
+        ".".join(translator.parts[:-1]),
+        translator.owner,
+        translator.last,
     )
 
 
 @dataclass(slots=True)
-class _Trail:
+class _Translator:
     """The way so far: its parts in FHIRPath, and what JSONPath holds in its hand there."""
 
     type: str | None
@@ -75,28 +75,30 @@ class _Trail:
     owner: str | None = None
     last: str = ""
 
-    def walk(self, path: Path) -> None:
+    def apply_steps(self, path: Path) -> None:
         for step in path:
             match step:
                 case Field(name):
-                    self.down(name)
+                    self.enter_element(name)
                 case Index(at):
-                    self.position(at)
-                case Every():
-                    self.items("[*]")
+                    self.take_position(at)
+                case Wildcard():
+                    self.take_items("[*]")
                 case Filter(test):
-                    self.items("a filter")
-                    self.parts.append(f"where({self.test(test)})")
+                    self.take_items("a filter")
+                    self.parts.append(f"where({self.render_test(test)})")
 
-    def down(self, name: str) -> None:
+    def enter_element(self, name: str) -> None:
         if name.startswith("_") or name == "resourceType":
-            raise NotRead(f"{name} is no element with a value")
+            raise Unconvertible(f"{name} is no element with a value")
         if self.is_list:
-            self.open(f"{self.last} is a list, in which JSONPath finds nothing without [0] or a "
-                      "filter; here all its items are looked at")  # fmt: skip
-        element = child(self.type, name) if self.type else None
+            self.flatten_list(
+                f"{self.last} is a list, in which JSONPath finds nothing without [0] or a "
+                "filter; here all its items are looked at"
+            )
+        element = find_element(self.type, name) if self.type else None
         if self.type and element is None:
-            raise NotRead(f"{self.type} has no element {name} in FHIR R4")
+            raise Unconvertible(f"{self.type} has no element {name} in FHIR R4")
         if element is None:
             self.caveats.append(f"the type of {name} is not known, so neither whether it repeats")
         self.owner, self.last = self.type, name
@@ -106,9 +108,9 @@ class _Trail:
             self.targets = element.targets if element else ()
         self.parts.append(element.step if element else name)
 
-    def position(self, at: int) -> None:
+    def take_position(self, at: int) -> None:
         if not self.parts:
-            raise NotRead("a position without an element")
+            raise Unconvertible("a position without an element")
         if not self.is_list:
             self.caveats.append(f"{self.last} is no list where [{at}] stands, so JSONPath finds "
                                 "nothing; here the position counts what is found")  # fmt: skip
@@ -121,78 +123,78 @@ class _Trail:
             self.many = False
         self.is_list = False
 
-    def items(self, what: str) -> None:
+    def take_items(self, what: str) -> None:
         if not self.parts:
-            raise NotRead(f"{what} without an element")
+            raise Unconvertible(f"{what} without an element")
         if not self.is_list:
             self.caveats.append(f"{self.last} is no list where {what} stands, so JSONPath finds "
                                 "nothing; here it is taken for a list of one")  # fmt: skip
         self.is_list, self.many = False, True
 
-    def open(self, why: str) -> None:
+    def flatten_list(self, why: str) -> None:
         self.caveats.append(why)
         self.is_list, self.many = False, True
 
-    def test(self, test: Test) -> str:
+    def render_test(self, test: Test) -> str:
         match test:
-            case Both(tests):
-                return " and ".join(self.inner(one) for one in tests)
-            case Either(tests, mixed):
+            case And(tests):
+                return " and ".join(self.render_operand(operand) for operand in tests)
+            case Or(tests, mixed):
                 if mixed:
                     self.caveats.append("&& and || without brackets: && is taken to bind first, "
                                         "Json.NET reads from left to right")  # fmt: skip
-                return " or ".join(self.inner(one) for one in tests)
+                return " or ".join(self.render_operand(operand) for operand in tests)
             case Exists(path):
-                return f"{self.below(path).text()}.exists()"
+                return f"{self.translate_below(path).text()}.exists()"
             case Compare():
-                return self.comparison(test)
+                return self.render_comparison(test)
 
-    def inner(self, test: Test) -> str:
-        said = self.test(test)
-        return f"({said})" if isinstance(test, Both | Either) else said
+    def render_operand(self, test: Test) -> str:
+        text = self.render_test(test)
+        return f"({text})" if isinstance(test, And | Or) else text
 
-    def below(self, path: Path) -> _Trail:
-        trail = _Trail(self.type)
-        trail.walk(path)
-        self.caveats += trail.caveats
-        return trail
+    def translate_below(self, path: Path) -> _Translator:
+        translator = _Translator(self.type)
+        translator.apply_steps(path)
+        self.caveats += translator.caveats
+        return translator
 
     def text(self) -> str:
         return ".".join(self.parts) or "$this"
 
-    def comparison(self, test: Compare) -> str:
-        found = self.below(test.path)
-        said, value = found.text(), test.value
+    def render_comparison(self, test: Compare) -> str:
+        found = self.translate_below(test.path)
+        text, value = found.text(), test.value
         if value is None:
             if test.operator != "!=":
-                raise NotRead("FHIR has no null to compare with")
-            return f"{said}.exists()"
+                raise Unconvertible("FHIR has no null to compare with")
+            return f"{text}.exists()"
         if test.operator not in ("==", "!="):
             if not isinstance(value, Number) or found.type not in _NUMBERS:
-                raise NotRead("only numbers can be told larger or smaller")
+                raise Unconvertible("only numbers can be told larger or smaller")
         elif found.type and not is_primitive(found.type):
-            raise NotRead(f"{said} is a {found.type}, no value to compare")
-        compared = f"{_OPERATORS[test.operator]} {_literal(value)}"
+            raise Unconvertible(f"{text} is a {found.type}, no value to compare")
+        compared = f"{_OPERATORS[test.operator]} {_render_literal(value)}"
         if found.is_list:
             self.caveats.append(f"{found.last} is a list, which equals nothing in JSONPath; here "
                                 "any of its items does")  # fmt: skip
         if found.many or found.is_list:
-            return f"{said}.where($this {compared}).exists()"
-        return f"{said} {compared}"
+            return f"{text}.where($this {compared}).exists()"
+        return f"{text} {compared}"
 
 
-def _literal(value: str | bool | Number) -> str:
+def _render_literal(value: str | bool | Number) -> str:
     """https://hl7.org/fhirpath/#literals"""
     if isinstance(value, Number):
         return value.text
     if isinstance(value, bool):
         return "true" if value else "false"
-    return quoted(value)
+    return quote(value)
 
 
-def quoted(text: str) -> str:
+def quote(text: str) -> str:
     """https://hl7.org/fhirpath/#string"""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    if any(ord(one) < 32 for one in escaped):
-        raise NotRead("a control character in a text")
+    if any(ord(character) < 32 for character in escaped):
+        raise Unconvertible("a control character in a text")
     return f"'{escaped}'"

@@ -18,14 +18,14 @@ from integration.mapping.model import AttributeMap, EntityMap, Kind, Lookup
 from integration.mapping.values import instant
 from integration.mapping.write_back import element_paths, synonyms
 from integration.mapping.write_back.element_paths import Draft, Written
-from integration.mapping.write_back.inverse_paths import Steps, invertible
+from integration.mapping.write_back.inverse_paths import Steps, invert_path
 from integration.mapping.write_back.values import fhir_value, takes
 
 Columns = Mapping[str, Column]
 Changes = Mapping[str, Any]
 
 
-def unwritable(entity: EntityMap, attribute: AttributeMap) -> str | None:
+def explain_unwritable(entity: EntityMap, attribute: AttributeMap) -> str | None:
     """Why a column can be written in no resource; None where it can."""
     if attribute.path is None or attribute.kind in (Kind.DEFAULT, Kind.CONCEPT):
         return f"what is of kind {attribute.kind} cannot be written"
@@ -33,12 +33,12 @@ def unwritable(entity: EntityMap, attribute: AttributeMap) -> str | None:
     if steps is None:
         return "the path does not lead to one element that can be written"
     if not takes(attribute, steps[-1].type):
-        kind = attribute.shown.type if attribute.kind is Kind.COPY else attribute.kind
+        kind = attribute.virtual_column.type if attribute.kind is Kind.COPY else attribute.kind
         return f"a column of {kind} cannot be written to an element of type {steps[-1].type}"
     return None
 
 
-def written(
+def write_columns(
     entity: EntityMap,
     resource: dict[str, Any],
     changes: Changes,
@@ -78,7 +78,7 @@ def written(
     return draft
 
 
-def created(
+def create_resource(
     entity: EntityMap,
     identifier: str,
     changes: Changes,
@@ -90,7 +90,7 @@ def created(
     constants: dict[str, Any] = element_paths.copied(dict(entity.create))
     new = {"resourceType": entity.resource, "id": identifier, **constants}
     given = {name: value for name, value in changes.items() if value is not None}
-    return written(entity, new, given, columns, base)
+    return write_columns(entity, new, given, columns, base)
 
 
 # -- columns -------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ class _Target:
 
     def _leads_to(self, resource: str) -> bool:
         """Whether the lookup is for resources of this type."""
-        return self.attribute.shown.target in (None, resource.partition("/")[0])
+        return self.attribute.virtual_column.target in (None, resource.partition("/")[0])
 
     def refused(
         self, problem: Unmappable, code: str = "business-rule", status: int = 422
@@ -160,7 +160,11 @@ def _targets(entity: EntityMap, changes: Changes, columns: Columns) -> list[_Tar
         if name not in changes:
             continue
         steps = _steps(entity, attribute)
-        if steps is None or not attribute.shown.write or unwritable(entity, attribute):
+        if (
+            steps is None
+            or not attribute.virtual_column.writable
+            or explain_unwritable(entity, attribute)
+        ):
             raise _read_only(entity, name)
         has_system = _has_system(entity, steps)
         targets.append(_Target(attribute, columns[name], steps, changes[name], has_system))
@@ -176,11 +180,11 @@ def _read_only(entity: EntityMap, name: str) -> Rejected:
 
 
 def _steps(entity: EntityMap, attribute: AttributeMap) -> Steps | None:
-    steps = invertible(attribute.path or "", entity.resource, entity.variables)
+    steps = invert_path(attribute.path or "", entity.resource, entity.variables)
     if steps and attribute.kind is Kind.LOOKUP:
         last = steps[-1]
         # A Reference is written whole: its display and its identifier are those of the old one.
-        if (last.parent, last.name) == ("Reference", "reference") and not last.item:
+        if (last.parent, last.name) == ("Reference", "reference") and not last.index:
             return steps[:-1]
     return steps
 
@@ -199,8 +203,8 @@ def _shown(
     some = tuple(each.attribute for each in targets)
     columns = {name: Column(name, "String") for name in entity.version_columns}
     columns |= {each.name: each.column for each in targets}
-    entity = replace(entity, attributes=some, expands=(), rest=())
-    return engine.apply(entity, resource, {entity.table: columns}, base).columns
+    entity = replace(entity, attributes=some, expands=(), unmapped_elements=())
+    return engine.map_resource(entity, resource, {entity.table: columns}, base).values
 
 
 def _check(targets: Iterable[_Target], shown: Mapping[str, Any]) -> None:

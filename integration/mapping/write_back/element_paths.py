@@ -79,8 +79,8 @@ def found(root: Any, steps: Steps) -> list[Place]:
     places: list[Place] = [()]
     for step in steps:
         places = [inner for place in places for inner in _inside(root, place, step)]
-        if step.item is not None:
-            places = places[step.item : step.item + 1]
+        if step.index is not None:
+            places = places[step.index : step.index + 1]
     return places
 
 
@@ -101,7 +101,7 @@ def _is_kept(value: Any, step: Step) -> bool:
     is_right = not isinstance(value, dict | list) if _is_value(step) else isinstance(value, dict)
     if not is_right:
         raise Unmappable(_SHAPE)
-    return all(_holds(value, condition) for condition in step.where)
+    return all(_holds(value, condition) for condition in step.predicates)
 
 
 def _holds(value: Any, condition: PathPredicate) -> bool:
@@ -139,7 +139,7 @@ def _says_something_else(value: Any, steps: Steps, there: int) -> bool:
     if not 0 < there < len(steps) or steps[there].type != "Coding":
         return False
     last = steps[there - 1]
-    if last.type != "CodeableConcept" or last.where or last.item is not None:
+    if last.type != "CodeableConcept" or last.predicates or last.index is not None:
         return False
     return rule(last).repeats and bool(value)
 
@@ -165,7 +165,7 @@ def _added(root: Draft, place: Place, step: Step) -> Place:
 
 def _agrees(value: Any, step: Step) -> bool:
     """Whether it may become what the conditions of its step say, by adding to it."""
-    return all(_holds(value, each) or not found(value, each.steps) for each in step.where)
+    return all(_holds(value, each) or not found(value, each.steps) for each in step.predicates)
 
 
 def _room(holder: Draft, step: Step) -> int:
@@ -184,7 +184,7 @@ def _room(holder: Draft, step: Step) -> int:
 
 def fill(value: Any, step: Step) -> None:
     """Make it what the conditions of its step say."""
-    for condition in step.where:
+    for condition in step.predicates:
         if condition.test == "=":
             place, _ = made(value, condition.steps)
             put(value, condition.steps, place, condition.literal)
@@ -200,7 +200,7 @@ def put(
     """`value` at a place that is `made`. An element that may have one of several types has another
     already: that is replaced only if it is `given_up`, (type, element), by the same change."""
     for holder, step, _ in _walked(root, steps, place):
-        for other in step.others:
+        for other in step.other_names:
             if holder.get(other) is not None and (step.parent, other) not in given_up:
                 raise Unmappable(f"there is {other}, which this would replace: clear it as well")
             holder.pop(other, None)
@@ -279,6 +279,6 @@ def _is_empty(value: Draft, step: Step) -> bool:
     if not value:
         return True
     said: Draft = {}
-    if step.where:
+    if step.predicates:
         fill(said, step)
     return value == said

@@ -34,9 +34,9 @@ class Step:
     parent: str
     name: str
     type: str
-    others: tuple[str, ...] = ()  # the forms that cannot be there beside it
-    where: tuple[PathPredicate, ...] = ()
-    item: int | None = None  # of all that are found by then
+    other_names: tuple[str, ...] = ()  # the forms that cannot be there beside it
+    predicates: tuple[PathPredicate, ...] = ()
+    index: int | None = None  # of all that are found by then
 
 
 Steps = tuple[Step, ...]
@@ -71,15 +71,15 @@ class _Chain:
         if not self.steps or self.choice:
             raise _NotOne
         last = self.steps[-1]
-        if last.item is not None:
+        if last.index is not None:
             if where or item:
                 raise _NotOne
             return self  # the first of one
-        last = replace(last, where=last.where + where, item=item)
+        last = replace(last, predicates=last.predicates + where, index=item)
         return replace(self, steps=(*self.steps[:-1], last))
 
 
-def invertible(
+def invert_path(
     path: str, resource: str, variables: Mapping[str, str] | None = None
 ) -> Steps | None:
     """The steps from a resource to the element that `path` shows; None where there is not one."""
@@ -188,7 +188,11 @@ def _conditions(tree: Tree, type_: str) -> tuple[PathPredicate, ...]:
 def _condition(tree: Tree, type_: str, test: str, literal: Tree) -> PathPredicate:
     chain = _chain(tree, _Chain(type_), {})
     found = PathPredicate(chain.steps, test, _literal(literal))
-    if chain.choice or not chain.steps or any(step.where or step.item for step in chain.steps):
+    if (
+        chain.choice
+        or not chain.steps
+        or any(step.predicates or step.index for step in chain.steps)
+    ):
         raise _NotOne
     fits: type = str
     if chain.type == "boolean" or chain.type in _INTEGERS:

@@ -66,4 +66,4 @@ def _keep(holder: Draft, names: Iterable[str], done: Written) -> None:
 
 def _said(steps: Iterable[Step]) -> set[str]:
     """The elements of which the path of the column says what they are."""
-    return {condition.steps[0].name for step in steps for condition in step.where}
+    return {condition.steps[0].name for step in steps for condition in step.predicates}

@@ -35,7 +35,7 @@ _ENDS: Mapping[str, Collection[str]] = {
 
 def takes(attribute: AttributeMap, type_: str) -> bool:
     """Whether an element of this type can be written from the column."""
-    kind = attribute.shown.type if attribute.kind is Kind.COPY else attribute.kind
+    kind = attribute.virtual_column.type if attribute.kind is Kind.COPY else attribute.kind
     return type_ in _ENDS.get(kind, ())
 
 
@@ -85,8 +85,8 @@ def _reference(attribute: AttributeMap, resource: str, targets: Collection[str])
     type_ = resource.partition("/")[0]
     if targets and type_ not in targets:
         raise Unmappable(f"FHIR allows no reference to {type_} here")
-    if attribute.shown.target not in (None, type_):
-        raise Unmappable(f"not a row of {attribute.shown.target}")
+    if attribute.virtual_column.target not in (None, type_):
+        raise Unmappable(f"not a row of {attribute.virtual_column.target}")
     return resource
 
 

@@ -18,15 +18,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from integration.core.errors import Unmappable
-from integration.mapping.fhirpath.compile import compiled, plain
+from integration.mapping.fhirpath.compile import compile_path, plain
 from integration.mapping.fhirpath.evaluate import Evaluation
 from integration.mapping.fhirpath.fast_path import shortcut
 from integration.mapping.fhirpath.short import Types
-from integration.mapping.files import names
-from integration.mapping.load import maps
+from integration.mapping.files import list_map_names
+from integration.mapping.load import load_maps
 from integration.mapping.model import AttributeMap
 from tests.mapping.tenant import PREFIX
-from tests.randomness import examples
+from tests.randomness import limit_examples
 
 
 @pytest.mark.parametrize(
@@ -52,11 +52,11 @@ from tests.randomness import examples
     ],
 )
 def test_it_is_told_without_what_a_path_finds_nothing(path: str, needs: set[str] | None) -> None:
-    assert compiled(path).needs == needs
+    assert compile_path(path).needs == needs
 
 
 def test_variables_and_elements_of_a_path_are_told() -> None:
-    path = compiled("%a.where(use = '%b').given | name.family")
+    path = compile_path("%a.where(use = '%b').given | name.family")
     assert path.variables == {"a"}
     assert path.elements == {"use", "given", "name", "family"}
 
@@ -116,11 +116,11 @@ class Paths:
 
 def shipped() -> Iterator[Paths]:
     for set_ in ("healthcare", "plain"):
-        for entity in maps(set_, PREFIX, None, names(set_)).entities.values():
+        for entity in load_maps(set_, PREFIX, None, list_map_names(set_)).entities.values():
             yield Paths(
                 entity.resource,
                 entity.variables,
-                (*paths_of(entity.attributes), *(rest.path for rest in entity.rest)),
+                (*paths_of(entity.attributes), *(rest.path for rest in entity.unmapped_elements)),
                 {expand.path: paths_of(expand.attributes) for expand in entity.expands},
             )
 
@@ -231,7 +231,7 @@ def test_every_path_of_the_shipped_maps_is_short(map_: Paths) -> None:
     types: dict[str, Types] = {"resource": frozenset({map_.resource})}
 
     def short(path: str, type_: str | None) -> Types:
-        found = shortcut(compiled(path).tree, type_, types)
+        found = shortcut(compile_path(path).tree, type_, types)
         is_long = LONG.search(path) is not None and map_.resource not in PEOPLE
         assert (found is None) is is_long, path
         return found.types if found else frozenset()
@@ -271,7 +271,7 @@ def agree(map_: Paths, resource: Any) -> None:
     known = {"resource": [root], "rootResource": [root]}
 
     def theirs(path: str, focus: Any = root) -> Callable[[], list[Any]]:
-        return lambda: compiled(path).nodes(focus, known)
+        return lambda: compile_path(path).nodes(focus, known)
 
     for name, path in map_.variables.items():
         try:
@@ -364,13 +364,13 @@ def places(node: Any) -> Iterator[tuple[Any, Any]]:
             yield from places(value)
 
 
-@examples(30)
+@limit_examples(30)
 @given(PATIENTS)
 def test_the_shortcut_finds_what_the_library_finds(patient: dict[str, Any]) -> None:
     agree_all(patient, *PEOPLE)
 
 
-@examples(80)
+@limit_examples(80)
 @given(PATIENTS, st.data())
 def test_so_it_does_in_a_resource_of_a_wrong_shape(patient: Any, data: st.DataObject) -> None:
     patient = copy.deepcopy(patient)

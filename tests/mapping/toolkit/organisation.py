@@ -11,15 +11,15 @@ from integration.mapping.toolkit.rows import (
     ENTITY_MAP,
     RESOURCE,
     VALUE_MAP,
-    Later,
+    NewerColumns,
     Toolkit,
-    read,
+    read_toolkit,
 )
 
 COPY, DEFAULT, MAPPED, REFERENCE, CONCEPT, EXPAND = range(440670000, 440670006)
 LABEL = "@OData.Community.Display.V1.FormattedValue"
 
-LATER = Later("msind_expand", "msind_parentlink", "msind_expansion", "msind_matching")
+LATER = NewerColumns("msind_expand", "msind_parentlink", "msind_expansion", "msind_matching")
 
 
 def key(name: str) -> str:
@@ -68,7 +68,7 @@ def value(owner: str, column: str, fhir: str, dataverse: str, **more: Any) -> di
 
 def one(*rows: dict[str, Any], values: tuple[dict[str, Any], ...] = ()) -> Toolkit:
     """A toolkit of one entity map, Patient, with these attribute maps."""
-    return read(
+    return read_toolkit(
         {
             RESOURCE: [resource("Patient"), resource("Practitioner"), resource("Organization")],
             ENTITY_MAP: [entity("Patient", "contact", "Patient")],

@@ -16,13 +16,13 @@ import pytest
 from integration.core.errors import Misconfigured
 from integration.core.http import Upstream
 from integration.core.model import Request, Response
-from integration.core.rate_limiter import Limiter, full
+from integration.core.rate_limiter import Limiter, build_full_limit
 from integration.dataverse.client import Dataverse
 from integration.dataverse.requests import API
 from integration.mapping.toolkit import client
 from integration.mapping.toolkit.client import Organisation
 from integration.mapping.toolkit.convert import convert
-from integration.mapping.toolkit.rows import TABLES, Later, read
+from integration.mapping.toolkit.rows import TABLES, NewerColumns, read_toolkit
 from local.dataverse import app, tables
 from tests.mapping.toolkit.organisation import (
     ATTRIBUTE_MAP,
@@ -119,7 +119,9 @@ async def neighbour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
         for table in (RESOURCE, ENTITY_MAP, ATTRIBUTE_MAP, VALUE_MAP):
             for row in rows[table]:
                 await _created(http, table, row)
-        yield Upstream("Dataverse", BASE, http, Limiter(full(4), math.inf, lambda: 0.0, _pause))
+        yield Upstream(
+            "Dataverse", BASE, http, Limiter(build_full_limit(4), math.inf, lambda: 0.0, _pause)
+        )
     gate.close()
 
 
@@ -148,49 +150,53 @@ def organisation(neighbour: Upstream) -> Organisation:
 
 
 async def test_the_organisation_tells_what_a_file_would(neighbour: Upstream) -> None:
-    there = await client.toolkit(organisation(neighbour), LATER)
+    there = await client.fetch_toolkit(organisation(neighbour), LATER)
     told = convert(there)
-    from_file = convert(read(whole(), LATER))
+    from_file = convert(read_toolkit(whole(), LATER))
     assert told.files == from_file.files
-    assert [(one.id, one.fate) for one in told.findings] == [
-        (one.id, one.fate) for one in from_file.findings
+    assert [(one.id, one.status) for one in told.findings] == [
+        (one.id, one.status) for one in from_file.findings
     ]
 
 
 async def test_columns_that_are_not_published_are_found_by_their_labels(
     neighbour: Upstream,
 ) -> None:
-    there = await client.toolkit(organisation(neighbour), Later())
-    assert there.later == LATER
+    there = await client.fetch_toolkit(organisation(neighbour), NewerColumns())
+    assert there.newer_columns == LATER
     assert "Expand is msind_expand, by its label" in there.notes
 
 
 async def test_a_column_that_was_named_counts_more_than_a_label(neighbour: Upstream) -> None:
-    there = await client.toolkit(organisation(neighbour), Later(matching="msind_other"))
-    assert there.later.matching == "msind_other"
+    there = await client.fetch_toolkit(
+        organisation(neighbour), NewerColumns(matching="msind_other")
+    )
+    assert there.newer_columns.matching == "msind_other"
 
 
 async def test_tables_have_the_names_of_the_metadata_and_their_days(neighbour: Upstream) -> None:
-    there = await client.toolkit(organisation(neighbour), LATER)
+    there = await client.fetch_toolkit(organisation(neighbour), LATER)
     assert "new_nurse" not in there.tables
     contact = there.tables["contact"]
     assert (contact.entity_set, contact.key) == ("contacts", "contactid")
-    assert contact.days is not None
-    assert "birthdate" in contact.days
-    assert "msemr_azurefhirlastupdatedon" not in contact.days
+    assert contact.date_only is not None
+    assert "birthdate" in contact.date_only
+    assert "msemr_azurefhirlastupdatedon" not in contact.date_only
 
 
 async def test_every_page_is_read(neighbour: Upstream) -> None:
-    there = await client.toolkit(replace(organisation(neighbour), page=2), LATER)
+    there = await client.fetch_toolkit(replace(organisation(neighbour), page_size=2), LATER)
     assert sum(len(one.attributes) for one in there.entities) == len(whole()[ATTRIBUTE_MAP])
 
 
 async def test_an_organisation_without_the_toolkit_says_so() -> None:
     gate = app.create_app()
     async with httpx.AsyncClient(transport=httpx.ASGITransport(gate), base_url=BASE) as http:
-        here = Upstream("Dataverse", BASE, http, Limiter(full(4), math.inf, lambda: 0.0, _pause))
+        here = Upstream(
+            "Dataverse", BASE, http, Limiter(build_full_limit(4), math.inf, lambda: 0.0, _pause)
+        )
         with pytest.raises(Misconfigured, match="the organisation has no table msind_"):
-            await client.toolkit(organisation(here), LATER)
+            await client.fetch_toolkit(organisation(here), LATER)
     gate.close()
 
 
@@ -205,7 +211,7 @@ async def test_a_next_page_elsewhere_is_not_asked_for() -> None:
         return Response(200, {}, json.dumps(body).encode())
 
     with pytest.raises(Misconfigured, match="not its own"):
-        await client.toolkit(Organisation(send, BASE, API), LATER)
+        await client.fetch_toolkit(Organisation(send, BASE, API), LATER)
     assert all(path.startswith(API) for path in asked)
 
 
@@ -214,7 +220,7 @@ async def test_another_answer_is_told_without_its_text() -> None:
         return Response(500, {}, b"secret")
 
     with pytest.raises(Misconfigured, match="answered 500 about the toolkit's tables"):
-        await client.toolkit(Organisation(send, BASE, API), LATER)
+        await client.fetch_toolkit(Organisation(send, BASE, API), LATER)
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]"])
@@ -223,4 +229,4 @@ async def test_what_is_no_answer_is_told_as_such(body: bytes) -> None:
         return Response(200, {}, body)
 
     with pytest.raises(Misconfigured, match="no answer of its Web API"):
-        await client.toolkit(Organisation(send, BASE, API), LATER)
+        await client.fetch_toolkit(Organisation(send, BASE, API), LATER)

@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 
 from integration.core.model import Column
-from integration.mapping.engine import apply
-from integration.mapping.load import parse
+from integration.mapping.engine import map_resource
+from integration.mapping.load import parse_map
 from integration.mapping.model import (
     AttributeMap,
+    ChildRemoval,
     Concept,
     EntityMap,
     ExpandMap,
     Kind,
     Lookup,
-    Remove,
 )
 from integration.mapping.toolkit.convert import convert
-from integration.mapping.toolkit.findings import Fate, Finding, as_markdown, as_text
-from integration.mapping.toolkit.rows import Later, Table, Toolkit, read
+from integration.mapping.toolkit.findings import ConversionStatus, Finding, as_markdown, as_text
+from integration.mapping.toolkit.rows import NewerColumns, Table, Toolkit, read_toolkit
 from tests.mapping.toolkit.organisation import (
     ATTRIBUTE_MAP,
     CONCEPT,
@@ -51,7 +51,7 @@ def outcome(
 ) -> tuple[AttributeMap | None, Finding]:
     """Our attribute map of the first row, and what is told of it."""
     converted = convert(one(*rows, ANCHOR, values=values))
-    maps = parse(converted.files["patient.toml"], "patient.toml").attributes
+    maps = parse_map(converted.files["patient.toml"], "patient.toml").attributes
     column = rows[0]["msind_cdsattributename"].lower()
     told = next(each for each in converted.findings if each.id == rows[0][f"{ATTRIBUTE_MAP}id"])
     return next((each for each in maps if each.column == column), None), told
@@ -60,12 +60,12 @@ def outcome(
 def refused(*rows: dict[str, Any], values: tuple[dict[str, Any], ...] = ()) -> str:
     found, told = outcome(*rows, values=values)
     assert found is None
-    assert told.fate is Fate.NOT
-    return "; ".join(told.why)
+    assert told.status is ConversionStatus.FAILED
+    return "; ".join(told.reasons)
 
 
 def patient(toolkit: Toolkit) -> EntityMap:
-    return parse(convert(toolkit).files["patient.toml"], "patient.toml")
+    return parse_map(convert(toolkit).files["patient.toml"], "patient.toml")
 
 
 # -- Copy Data -----------------------------------------------------------------------------------
@@ -74,7 +74,7 @@ def patient(toolkit: Toolkit) -> EntityMap:
 def test_a_copy_has_its_path_in_fhirpath() -> None:
     found, told = outcome(attribute("Patient", "LastName", "$.name[?(@.use=='usual')].family"))
     assert found == AttributeMap("lastname", Kind.COPY, "name.where(use = 'usual').family")
-    assert told.fate is Fate.EXACT
+    assert told.status is ConversionStatus.EXACT
 
 
 @pytest.mark.parametrize(
@@ -92,28 +92,28 @@ def test_a_date_becomes_a_day_unless_the_column_keeps_text(
 ) -> None:
     found, told = outcome(attribute("Patient", "c", path, msind_cdsattributetype=column_type))
     assert found is not None
-    assert (found.kind, told.fate) == (kind, Fate.EXACT)
+    assert (found.kind, told.status) == (kind, ConversionStatus.EXACT)
 
 
-def encounter(tables: dict[str, Table]) -> tuple[Kind, Fate]:
-    kit = read(
+def encounter(tables: dict[str, Table]) -> tuple[Kind, ConversionStatus]:
+    kit = read_toolkit(
         {
             RESOURCE: [resource("Encounter")],
             ENTITY_MAP: [entity("E", "msemr_encounter", "Encounter")],
             ATTRIBUTE_MAP: [attribute("E", "msemr_start", "$.period.start")],
         }
     )
-    converted = convert(Toolkit(kit.entities, kit.later, tables))
-    (found,) = parse(converted.files["encounter.toml"], "encounter.toml").attributes
-    return found.kind, converted.findings[-1].fate
+    converted = convert(Toolkit(kit.entities, kit.newer_columns, tables))
+    (found,) = parse_map(converted.files["encounter.toml"], "encounter.toml").attributes
+    return found.kind, converted.findings[-1].status
 
 
 def test_whether_another_table_keeps_days_is_what_its_metadata_say() -> None:
     days = {"msemr_encounter": Table("es", "id", frozenset({"msemr_start"}))}
     instants = {"msemr_encounter": Table("es", "id", frozenset())}
-    assert encounter(days) == (Kind.DATE, Fate.EXACT)
-    assert encounter(instants) == (Kind.DATETIME, Fate.EXACT)
-    assert encounter({}) == (Kind.DATETIME, Fate.APPROXIMATE)
+    assert encounter(days) == (Kind.DATE, ConversionStatus.EXACT)
+    assert encounter(instants) == (Kind.DATETIME, ConversionStatus.EXACT)
+    assert encounter({}) == (Kind.DATETIME, ConversionStatus.APPROXIMATE)
 
 
 def test_what_is_no_value_is_not_copied() -> None:
@@ -126,8 +126,8 @@ def test_what_is_no_value_is_not_copied() -> None:
 
 def test_a_path_that_ends_at_a_list_gives_its_first_item_approximately() -> None:
     _, told = outcome(attribute("Patient", "c", "$.name[0].given"))
-    assert told.fate is Fate.APPROXIMATE
-    assert "whole list" in told.why[0]
+    assert told.status is ConversionStatus.APPROXIMATE
+    assert "whole list" in told.reasons[0]
 
 
 # -- Set Default Value ---------------------------------------------------------------------------
@@ -149,7 +149,7 @@ def test_a_default_is_what_its_value_map_says(
     row = attribute("Patient", "c", None, DEFAULT, msind_cdsattributetype=column_type)
     found, told = outcome(row, values=(value("Patient", "c", "x", "", msind_staticvalue=said),))
     assert found == AttributeMap("c", Kind.DEFAULT, default=constant)
-    assert told.fate is Fate.APPROXIMATE
+    assert told.status is ConversionStatus.APPROXIMATE
 
 
 def test_a_default_that_is_not_there_is_not_guessed() -> None:
@@ -169,7 +169,7 @@ def gendered(column_type: str, *pairs: tuple[str, str]) -> tuple[AttributeMap | 
 def test_values_become_choices() -> None:
     found, told = gendered("Picklist", ("male", "1"), ("female", "2"))
     assert found == AttributeMap("c", Kind.CHOICE, "gender", {"female": (2,), "male": (1,)})
-    assert told.fate is Fate.EXACT
+    assert told.status is ConversionStatus.EXACT
 
 
 def test_many_choices_stand_below_each_other() -> None:
@@ -195,7 +195,7 @@ def test_the_truth_of_fhir_is_written_small() -> None:
 def test_texts_are_spelt_in_fhirpath() -> None:
     found, told = gendered("String", ("male", "Mr"), ("female", "it's Mrs"))
     assert found is not None
-    assert told.fate is Fate.EXACT
+    assert told.status is ConversionStatus.EXACT
     mapped = [found_text(found, gender) for gender in ("male", "female", "other")]
     assert mapped == ["Mr", "it's Mrs", None]
 
@@ -204,14 +204,16 @@ def found_text(attribute_map: AttributeMap, gender: str) -> object:
     text = convert(one(ANCHOR)).files["patient.toml"]
     text += f"\n[[attribute]]\ncolumn = 'c'\npath = {json.dumps(attribute_map.path)}\n"
     columns = {name: Column(name, "String") for name in ("c", "anchor")}
-    return apply(parse(text, "x"), {"id": "1", "gender": gender}, tables(columns)).columns["c"]
+    return map_resource(
+        parse_map(text, "x"), {"id": "1", "gender": gender}, tables(columns)
+    ).values["c"]
 
 
 def test_a_code_with_two_values_keeps_the_first_and_says_so() -> None:
     found, told = gendered("Picklist", ("male", "1"), ("male", "7"))
     assert found is not None
     assert found.choices == {"male": (1,)}
-    assert told.fate is Fate.APPROXIMATE
+    assert told.status is ConversionStatus.APPROXIMATE
 
 
 def test_values_that_no_choice_can_have_are_refused() -> None:
@@ -228,7 +230,7 @@ def test_a_reference_to_the_only_type_needs_no_filter() -> None:
                     _msind_fhirresourcereference_value=key("Organization"))  # fmt: skip
     found, told = outcome(row)
     assert found == AttributeMap("c", Kind.LOOKUP, "managingOrganization.reference")
-    assert told.fate is Fate.EXACT
+    assert told.status is ConversionStatus.EXACT
 
 
 @pytest.mark.parametrize("path", ["$.generalPractitioner[*].reference", "$.generalPractitioner"])
@@ -242,8 +244,8 @@ def test_a_reference_to_one_of_several_types_takes_that_type_alone(path: str) ->
         "generalPractitioner": [{"reference": link} for link in links],
     }
     columns = {"c": Column("c", "Lookup"), "anchor": Column("anchor", "String")}
-    mapped = apply(patient(kit), shown, tables(columns), "https://fhir.test")
-    assert mapped.columns["c"] == Lookup("Practitioner/2")
+    mapped = map_resource(patient(kit), shown, tables(columns), "https://fhir.test")
+    assert mapped.values["c"] == Lookup("Practitioner/2")
 
 
 def test_a_lookup_of_what_is_no_reference_is_refused() -> None:
@@ -264,7 +266,7 @@ def test_a_concept_keeps_the_coding_for_its_name(path: str, ours: str) -> None:
     row = attribute("Patient", "c", path, CONCEPT, msind_codeableconcepttypevalue="935000068")
     found, told = outcome(row)
     assert found == AttributeMap("c", Kind.CONCEPT, ours, concept=935000068)
-    assert told.fate is Fate.EXACT
+    assert told.status is ConversionStatus.EXACT
 
 
 def test_a_concept_without_its_type_is_refused() -> None:
@@ -278,7 +280,7 @@ def test_a_concept_without_its_type_is_refused() -> None:
 @pytest.mark.parametrize("off", [{"msind_disabled": True}, {"statecode": 1}])
 def test_what_is_off_stays_off(off: dict[str, Any]) -> None:
     found, told = outcome(attribute("Patient", "c", "$.gender", **off))
-    assert (found, told.fate) == (None, Fate.OFF)
+    assert (found, told.status) == (None, ConversionStatus.OFF)
 
 
 @pytest.mark.parametrize(
@@ -305,19 +307,19 @@ def test_a_column_is_mapped_once() -> None:
     second = attribute("Patient", "anchor", "$.gender", msind_name="z",
                        msind_updateserviceattributemapid=key("second"))  # fmt: skip
     kit = one(ANCHOR, second)
-    fates = [told.fate for told in convert(kit).findings if told.column == "contact.anchor"]
-    assert fates == [Fate.EXACT, Fate.NOT]
+    fates = [told.status for told in convert(kit).findings if told.column == "contact.anchor"]
+    assert fates == [ConversionStatus.EXACT, ConversionStatus.FAILED]
 
 
 def test_what_the_relay_fills_itself_has_no_map() -> None:
     found, told = outcome(attribute("Patient", "msemr_azurefhirid", "$.id"))
-    assert (found, told.fate) == (None, Fate.EXACT)
+    assert (found, told.status) == (None, ConversionStatus.EXACT)
     assert "itself" in refused(attribute("Patient", "contactid", "$.id"))
 
 
 def test_a_template_row_is_told_as_such() -> None:
     _, told = outcome(attribute("Patient", "c", "$.gender", msind_istemplate=True))
-    assert told.fate is Fate.APPROXIMATE
+    assert told.status is ConversionStatus.APPROXIMATE
 
 
 def test_an_unknown_action_is_refused() -> None:
@@ -336,14 +338,14 @@ def test_names_from_outside_stay_in_their_comment() -> None:
 # -- entity maps ---------------------------------------------------------------------------------
 
 
-def fates(toolkit: Toolkit) -> dict[tuple[str, str], Fate]:
-    return {(told.map, told.column): told.fate for told in convert(toolkit).findings}
+def fates(toolkit: Toolkit) -> dict[tuple[str, str], ConversionStatus]:
+    return {(told.map, told.column): told.status for told in convert(toolkit).findings}
 
 
 def test_a_map_that_is_disabled_is_written_and_not_enabled() -> None:
-    converted = convert(read(whole(), LATER))
-    assert not parse(converted.files["practitioner.toml"], "practitioner.toml").enabled
-    assert parse(converted.files["patient.toml"], "patient.toml").enabled
+    converted = convert(read_toolkit(whole(), LATER))
+    assert not parse_map(converted.files["practitioner.toml"], "practitioner.toml").enabled
+    assert parse_map(converted.files["patient.toml"], "patient.toml").enabled
 
 
 def test_a_resource_has_one_table() -> None:
@@ -356,10 +358,10 @@ def test_a_resource_has_one_table() -> None:
         ],
         ATTRIBUTE_MAP: [attribute(name, "c", "$.gender") for name in "ABC"],
     }
-    found = fates(read(rows))
-    assert found[("B", "contact")] is Fate.EXACT
-    assert found[("A", "account")] is Fate.OFF
-    assert found[("C", "new_person")] is found[("C", "new_person.c")] is Fate.NOT
+    found = fates(read_toolkit(rows))
+    assert found[("B", "contact")] is ConversionStatus.EXACT
+    assert found[("A", "account")] is ConversionStatus.OFF
+    assert found[("C", "new_person")] is found[("C", "new_person.c")] is ConversionStatus.FAILED
 
 
 def test_files_are_called_as_the_shipped_ones_are() -> None:
@@ -368,7 +370,7 @@ def test_files_are_called_as_the_shipped_ones_are() -> None:
         ENTITY_MAP: [entity("R", "msemr_relatedperson", "RelatedPerson")],
         ATTRIBUTE_MAP: [attribute("R", "c", "$.gender")],
     }
-    assert [*convert(read(rows)).files] == ["related_person.toml"]
+    assert [*convert(read_toolkit(rows)).files] == ["related_person.toml"]
 
 
 @pytest.mark.parametrize("code", ["Nurse", "../Patient", "HumanName", "", "Resource"])
@@ -378,9 +380,9 @@ def test_what_is_no_resource_has_no_file(code: str) -> None:
         ENTITY_MAP: [entity("X", "contact", code)],
         ATTRIBUTE_MAP: [attribute("X", "c", "$.gender")],
     }
-    converted = convert(read(rows))
+    converted = convert(read_toolkit(rows))
     assert converted.files == {}
-    assert not converted.whole
+    assert not converted.is_complete
 
 
 def test_the_names_of_a_table_of_their_own_are_guessed_and_told() -> None:
@@ -389,30 +391,30 @@ def test_the_names_of_a_table_of_their_own_are_guessed_and_told() -> None:
         ENTITY_MAP: [entity("P", "new_party", "Patient")],
         ATTRIBUTE_MAP: [attribute("P", "c", "$.gender")],
     }
-    kit = read(rows)
+    kit = read_toolkit(rows)
     guessed = patient(kit)
     assert (guessed.entity_set, guessed.key) == ("new_parties", "new_partyid")
-    assert fates(kit)[("P", "new_party")] is Fate.APPROXIMATE
-    known = Toolkit(kit.entities, kit.later, {"new_party": Table("new_partyset", "new_id")})
+    assert fates(kit)[("P", "new_party")] is ConversionStatus.APPROXIMATE
+    known = Toolkit(kit.entities, kit.newer_columns, {"new_party": Table("new_partyset", "new_id")})
     assert patient(known).entity_set == "new_partyset"
-    assert fates(known)[("P", "new_party")] is Fate.EXACT
+    assert fates(known)[("P", "new_party")] is ConversionStatus.EXACT
 
 
 def test_a_map_that_heeds_creates_alone_is_told() -> None:
     rows = whole()
     rows[ENTITY_MAP][0]["msind_supportedmessages"] = "440670000"
-    assert fates(read(rows, LATER))[("Patient", "contact")] is Fate.APPROXIMATE
+    assert fates(read_toolkit(rows, LATER))[("Patient", "contact")] is ConversionStatus.APPROXIMATE
 
 
 def test_every_row_is_told_of() -> None:
     rows = whole()
-    for later in (LATER, Later()):
-        told = {finding.id for finding in convert(read(rows, later)).findings}
+    for later in (LATER, NewerColumns()):
+        told = {finding.id for finding in convert(read_toolkit(rows, later)).findings}
         assert told >= {row[f"{ATTRIBUTE_MAP}id"] for row in rows[ATTRIBUTE_MAP]}
 
 
 def test_writing_back_is_told_of_once() -> None:
-    (note,) = convert(read(whole(), LATER)).notes
+    (note,) = convert(read_toolkit(whole(), LATER)).notes
     assert "1 entity maps have it enabled, 1 attribute maps have a template" in note
 
 
@@ -420,22 +422,24 @@ def test_writing_back_is_told_of_once() -> None:
 
 
 def test_an_expansion_becomes_children() -> None:
-    (found,) = patient(read(whole(), LATER)).expands
+    (found,) = patient(read_toolkit(whole(), LATER)).expands
     assert (found.path, found.table, found.parent) == (
         "identifier", "msemr_medicalidentifier", "msemr_patient",
     )  # fmt: skip
     assert found.match == ("msemr_identifiersystem", "msemr_value")
-    assert found.remove is Remove.OURS
+    assert found.remove is ChildRemoval.OURS
     assert [each.path for each in found.attributes] == ["system", "type.coding[0].code", "value"]
 
 
 @pytest.mark.parametrize("missing", ["expansion_map", "parent_link", "matching"])
 def test_an_expansion_whose_columns_are_not_known_says_which_to_name(missing: str) -> None:
-    names = {name: getattr(LATER, name) for name in Later.__slots__ if name != missing}
-    converted = convert(read(whole(), Later(**names)))
-    assert parse(converted.files["patient.toml"], "patient.toml").expands == ()
-    assert any(f"--column {missing}=…" in why for told in converted.findings for why in told.why)
-    assert not converted.whole
+    names = {name: getattr(LATER, name) for name in NewerColumns.__slots__ if name != missing}
+    converted = convert(read_toolkit(whole(), NewerColumns(**names)))
+    assert parse_map(converted.files["patient.toml"], "patient.toml").expands == ()
+    assert any(
+        f"--column {missing}=…" in why for told in converted.findings for why in told.reasons
+    )
+    assert not converted.is_complete
 
 
 def test_an_expansion_is_known_by_its_label_too() -> None:
@@ -443,7 +447,7 @@ def test_an_expansion_is_known_by_its_label_too() -> None:
     row = next(row for row in rows[ATTRIBUTE_MAP] if row["msind_actiontype"] == EXPAND)
     row[f"msind_actiontype{LABEL}"] = "Expand"
     row["msind_cdsattributename"] = "n/a"
-    assert len(patient(read(rows, LATER)).expands) == 1
+    assert len(patient(read_toolkit(rows, LATER)).expands) == 1
 
 
 def test_an_expansion_without_its_match_is_not_carried_over_in_part() -> None:
@@ -451,18 +455,18 @@ def test_an_expansion_without_its_match_is_not_carried_over_in_part() -> None:
     for row in rows[ATTRIBUTE_MAP]:
         if row["msind_cdsattributename"] == "msemr_value":
             row["msind_fhirelementmap"] = '{"s": "$..value"}'
-    kit = read(rows, LATER)
+    kit = read_toolkit(rows, LATER)
     assert patient(kit).expands == ()
     found = fates(kit)
-    assert found[("Identifiers", "msemr_medicalidentifier.msemr_type")] is Fate.NOT
+    assert found[("Identifiers", "msemr_medicalidentifier.msemr_type")] is ConversionStatus.FAILED
 
 
 def test_an_expansion_that_is_disabled_stays_off() -> None:
     rows = whole()
     rows[ENTITY_MAP][1]["msind_disabled"] = True
-    kit = read(rows, LATER)
+    kit = read_toolkit(rows, LATER)
     assert patient(kit).expands == ()
-    assert fates(kit)[("Patient", "msemr_medicalidentifier")] is Fate.OFF
+    assert fates(kit)[("Patient", "msemr_medicalidentifier")] is ConversionStatus.OFF
 
 
 # -- the whole -----------------------------------------------------------------------------------
@@ -494,8 +498,8 @@ def of(mapped: EntityMap | ExpandMap) -> dict[str, Column]:
 
 
 def test_a_patient_becomes_the_rows_that_the_toolkit_would_have_made() -> None:
-    entity_map = patient(read(whole(), LATER))
-    mapped = apply(
+    entity_map = patient(read_toolkit(whole(), LATER))
+    mapped = map_resource(
         entity_map,
         {
             "resourceType": "Patient",
@@ -512,7 +516,7 @@ def test_a_patient_becomes_the_rows_that_the_toolkit_would_have_made() -> None:
         },
         tables(of(entity_map)) | {expand.table: of(expand) for expand in entity_map.expands},
     )
-    assert {name: mapped.columns[name] for name in of(entity_map)} == {
+    assert {name: mapped.values[name] for name in of(entity_map)} == {
         "lastname": "Chalmers",
         "firstname": "Jim",
         "gendercode": 1,
@@ -522,14 +526,14 @@ def test_a_patient_becomes_the_rows_that_the_toolkit_would_have_made() -> None:
         "msemr_communication1language": Concept(935000068, "de", "German", None),
         "nickname": "Jim",
     }
-    assert [child.columns for child in mapped.children] == [
+    assert [child.values for child in mapped.children] == [
         {"msemr_identifiersystem": "urn:a", "msemr_value": "1", "msemr_type": 935000003},
         {"msemr_identifiersystem": "urn:b", "msemr_value": "2", "msemr_type": None},
     ]
 
 
 def test_the_report_has_a_line_for_each_map() -> None:
-    converted = convert(read(whole(), LATER))
+    converted = convert(read_toolkit(whole(), LATER))
     report = as_markdown(converted)
     lines = [line for line in report.splitlines() if line.startswith("| ")]
     assert len(lines) == len(converted.findings) + report.count("\n## ")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from integration.mapping.fhirpath.compile import compiled
-from integration.mapping.toolkit.json_path import NotRead, parse
+from integration.mapping.fhirpath.compile import compile_path
+from integration.mapping.toolkit.json_path import Unconvertible, parse
 from integration.mapping.toolkit.translate import translate
 
 
@@ -86,12 +86,12 @@ def test_it_is_said_in_the_words_of_fhirpath(path: str, fhir_path: str) -> None:
     ],
 )
 def test_what_has_no_equal_is_refused_with_the_reason(path: str, why: str) -> None:
-    with pytest.raises(NotRead, match=re.escape(why)):
+    with pytest.raises(Unconvertible, match=re.escape(why)):
         translate(path, "Patient")
 
 
 def test_a_refusal_names_the_place() -> None:
-    with pytest.raises(NotRead, match="character 8: one position"):
+    with pytest.raises(Unconvertible, match="character 8: one position"):
         parse("$.name[a]")
 
 
@@ -105,9 +105,9 @@ PIECES = st.sampled_from(
 def test_whatever_is_written_becomes_fhirpath_or_is_refused(text: str) -> None:
     try:
         said = translate(text, "Patient")
-    except NotRead:
+    except Unconvertible:
         return
-    compiled(said.path)
+    compile_path(said.path)
 
 
 @given(st.text(max_size=40))
@@ -115,7 +115,7 @@ def test_a_text_in_quotes_stays_the_text_that_it_is(text: str) -> None:
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     try:
         said = translate(f"$.name[?(@.family=='{escaped}')].family", "Patient").path
-    except NotRead:
+    except Unconvertible:
         assert any(ord(one) < 32 for one in text)
         return
-    assert compiled(said)({"name": [{"family": "other"}, {"family": text}]}, {}) == [text]
+    assert compile_path(said)({"name": [{"family": "other"}, {"family": text}]}, {}) == [text]

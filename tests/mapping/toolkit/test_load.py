@@ -10,12 +10,17 @@ import pytest
 
 from integration.cli import toolkit_command
 from integration.core.errors import Misconfigured, Unavailable
-from integration.mapping.load import maps
+from integration.mapping.load import load_maps
 from integration.mapping.toolkit import load
-from integration.mapping.toolkit.rows import Later, Toolkit, later, read
+from integration.mapping.toolkit.rows import (
+    NewerColumns,
+    Toolkit,
+    parse_newer_columns,
+    read_toolkit,
+)
 from tests.mapping.toolkit.organisation import ATTRIBUTE_MAP, ENTITY_MAP, LATER, key, whole
 
-COLUMNS = [f"--column={name}={getattr(LATER, name)}" for name in Later.__slots__]
+COLUMNS = [f"--column={name}={getattr(LATER, name)}" for name in NewerColumns.__slots__]
 
 
 def run(*arguments: str) -> tuple[int, list[str]]:
@@ -25,10 +30,10 @@ def run(*arguments: str) -> tuple[int, list[str]]:
     return toolkit_command.run(parser.parse_args(arguments), _organisation, said.append), said
 
 
-async def _organisation(named: Later) -> Toolkit:
-    if named == Later():
+async def _organisation(named: NewerColumns) -> Toolkit:
+    if named == NewerColumns():
         raise Unavailable("Dataverse", "did not answer in time")
-    return read(whole(), named)
+    return read_toolkit(whole(), named)
 
 
 @pytest.fixture
@@ -42,20 +47,20 @@ def export(tmp_path: Path) -> Path:
 
 
 def test_one_file_may_hold_all_tables(export: Path) -> None:
-    assert load.rows(export) == whole()
+    assert load.read_rows(export) == whole()
 
 
 def test_a_file_may_hold_collections_of_the_web_api(tmp_path: Path) -> None:
     path = tmp_path / "export.json"
     path.write_text(json.dumps({name: {"value": rows} for name, rows in whole().items()}))
-    assert load.rows(path) == whole()
+    assert load.read_rows(path) == whole()
 
 
 def test_a_folder_has_a_file_for_each_table_by_any_name(tmp_path: Path) -> None:
     for number, rows in enumerate(whole().values()):
         text = json.dumps({"@odata.context": "…", "value": rows})
         (tmp_path / f"page {number}.json").write_text("\ufeff" + text, "utf-8")
-    assert load.rows(tmp_path) == whole()
+    assert load.read_rows(tmp_path) == whole()
 
 
 @pytest.mark.parametrize(
@@ -72,24 +77,24 @@ def test_a_folder_has_a_file_for_each_table_by_any_name(tmp_path: Path) -> None:
 def test_what_is_no_export_is_refused(tmp_path: Path, text: str, why: str) -> None:
     (tmp_path / "export.json").write_text(text)
     with pytest.raises(Misconfigured, match=why):
-        load.rows(tmp_path / "export.json")
+        load.read_rows(tmp_path / "export.json")
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match=r"gone\.json: No such file"):
-        load.rows(tmp_path / "gone.json")
+        load.read_rows(tmp_path / "gone.json")
 
 
 def test_entity_maps_alone_are_not_enough() -> None:
     with pytest.raises(Misconfigured, match=ATTRIBUTE_MAP):
-        read({ENTITY_MAP: whole()[ENTITY_MAP]})
+        read_toolkit({ENTITY_MAP: whole()[ENTITY_MAP]})
 
 
 def test_a_row_without_its_key_is_refused() -> None:
     rows = whole()
     del rows[ENTITY_MAP][0][f"{ENTITY_MAP}id"]
     with pytest.raises(Misconfigured, match=f"a row of {ENTITY_MAP} has no {ENTITY_MAP}id"):
-        read(rows)
+        read_toolkit(rows)
 
 
 def test_keys_are_compared_whatever_their_spelling() -> None:
@@ -97,19 +102,19 @@ def test_keys_are_compared_whatever_their_spelling() -> None:
     for row in rows[ATTRIBUTE_MAP]:
         owner = row.pop("_msind_updateserviceentitymap_value")
         row["msind_updateserviceentitymap"] = "{" + owner.upper() + "}"
-    assert read(rows, LATER).entities == read(whole(), LATER).entities
+    assert read_toolkit(rows, LATER).entities == read_toolkit(whole(), LATER).entities
 
 
 def test_rows_of_no_map_are_told_of() -> None:
     rows = whole()
     rows[ATTRIBUTE_MAP][0]["_msind_updateserviceentitymap_value"] = key("gone")
-    assert read(rows).notes == ("1 attribute maps belong to no entity map that is here",)
+    assert read_toolkit(rows).notes == ("1 attribute maps belong to no entity map that is here",)
 
 
 @pytest.mark.parametrize("given", ["expand", "expand=", "other=msind_x"])
 def test_a_column_is_named_by_one_of_four_words(given: str) -> None:
     with pytest.raises(Misconfigured, match="--column takes expand=…, parent_link=…"):
-        later([given])
+        parse_newer_columns([given])
 
 
 # -- writing -------------------------------------------------------------------------------------
@@ -123,7 +128,7 @@ def test_the_command_writes_maps_that_the_relay_reads(export: Path, tmp_path: Pa
     assert {path.name for path in folder.iterdir()} == {
         "patient.toml", "practitioner.toml", "report.md",
     }  # fmt: skip
-    ours = maps("healthcare", own_folder=folder)
+    ours = load_maps("healthcare", own_folder=folder)
     assert "Patient" not in ours.broken
     assert len(ours.entities["Patient"].expands) == 1
     assert "Practitioner" not in ours.entities

@@ -12,8 +12,8 @@ import pytest
 from integration.core import decimal_json
 from integration.core.errors import Rejected
 from integration.mapping.model import Kind, Lookup
-from integration.mapping.write_back.apply import created, unwritable, written
-from integration.mapping.write_back.inverse_paths import invertible
+from integration.mapping.write_back.apply import create_resource, explain_unwritable, write_columns
+from integration.mapping.write_back.inverse_paths import invert_path
 from tests.mapping.write_back.writable import column, columns, entity
 
 SCT = "http://snomed.info/sct"
@@ -86,7 +86,7 @@ def changed(resource: dict[str, Any], /, **changes: Any) -> dict[str, Any]:
     """The resource after the write, which leaves the one that was given alone."""
     map_ = PATIENT if resource["resourceType"] == "Patient" else CONDITION
     before = decimal_json.encode(resource)
-    result = written(map_, resource, changes, columns(map_))
+    result = write_columns(map_, resource, changes, columns(map_))
     assert decimal_json.encode(resource) == before
     return result
 
@@ -272,11 +272,11 @@ def test_another_code_of_a_unit_is_another_unit() -> None:
 def test_a_condition_is_made_true_of_what_is_there_unless_it_says_something_else() -> None:
     map_ = entity("Condition", column("code", "onset.ofType(Age).where(system = 'urn:u').code"))
     there = condition(onsetAge={"value": 1})
-    new = written(map_, there, {"code": "a"}, columns(map_))
+    new = write_columns(map_, there, {"code": "a"}, columns(map_))
     assert new["onsetAge"] == {"value": 1, "system": "urn:u", "code": "a"}
     other = condition(onsetAge={"value": 1, "system": "urn:other", "code": "b"})
     with pytest.raises(Rejected, match="code: what is there is not what the column shows"):
-        written(map_, other, {"code": "a"}, columns(map_))
+        write_columns(map_, other, {"code": "a"}, columns(map_))
 
 
 def test_a_reference_is_written_whole() -> None:
@@ -387,9 +387,9 @@ def test_what_would_leave_a_required_element_empty_is_not_cleared() -> None:
     map_ = entity("Observation", column("code", "code.coding.code"), column("text", "code.text"))
     there = {"resourceType": "Observation", "id": "1", "code": {"coding": [{"code": "a"}]}}
     with pytest.raises(Rejected, match="code: FHIR requires the element") as caught:
-        written(map_, there, {"code": None}, columns(map_))
+        write_columns(map_, there, {"code": None}, columns(map_))
     assert caught.value.issues[0].expression == "Observation.code"
-    new = written(map_, there, {"code": None, "text": "t"}, columns(map_))
+    new = write_columns(map_, there, {"code": None, "text": "t"}, columns(map_))
     assert new["code"] == {"text": "t"}
 
 
@@ -404,7 +404,7 @@ def test_one_of_several_required_items_is_cleared() -> None:
     map_ = entity("AllergyIntolerance", column("second", "reaction.manifestation[1].text"))
     reaction = {"manifestation": [{"text": "a"}, {"text": "b"}]}
     there = {"resourceType": "AllergyIntolerance", "id": "1", "reaction": [reaction]}
-    new = written(map_, there, {"second": None}, columns(map_))
+    new = write_columns(map_, there, {"second": None}, columns(map_))
     assert new["reaction"] == [{"manifestation": [{"text": "a"}]}]
 
 
@@ -454,14 +454,14 @@ def test_a_new_resource_has_the_constants_of_its_map_and_what_was_written() -> N
     constant: Mapping[str, Any] = {"clinicalStatus": {"coding": [coding("active", STATUS)]}}
     map_ = entity("Condition", *CONDITION.attributes, create=constant)
     given = {"subject": Lookup("Patient/2"), "text": "t", "code": None, "status": None}
-    assert created(map_, "new", given, columns(map_)) == {
+    assert create_resource(map_, "new", given, columns(map_)) == {
         "resourceType": "Condition",
         "id": "new",
         **constant,
         "subject": {"reference": "Patient/2"},
         "code": {"text": "t"},
     }
-    other = created(map_, "new", {"status": 2}, columns(map_))
+    other = create_resource(map_, "new", {"status": 2}, columns(map_))
     assert other["clinicalStatus"] == {"coding": [coding("resolved", STATUS)]}
     assert constant == {"clinicalStatus": {"coding": [coding("active", STATUS)]}}
 
@@ -501,12 +501,12 @@ def test_a_new_resource_has_the_constants_of_its_map_and_what_was_written() -> N
 )
 def test_a_path_that_does_not_lead_to_one_element_cannot_be_written(path: str) -> None:
     map_ = entity("Patient", column("a", path), variables={"loop": "%loop.name"})
-    assert unwritable(map_, map_.attributes[0])
+    assert explain_unwritable(map_, map_.attributes[0])
 
 
 @pytest.mark.parametrize("path", ["Patient.gender", "(name.first()).family", "gender.first()"])
 def test_a_chain_may_be_written_in_several_ways(path: str) -> None:
-    assert invertible(path, "Patient")
+    assert invert_path(path, "Patient")
 
 
 @pytest.mark.parametrize(
@@ -528,4 +528,4 @@ def test_a_column_is_written_only_to_elements_of_its_type(
     path: str, kind: Kind, type_: str
 ) -> None:
     map_ = entity("Patient", column("a", path, kind, type_=type_))
-    assert unwritable(map_, map_.attributes[0])
+    assert explain_unwritable(map_, map_.attributes[0])

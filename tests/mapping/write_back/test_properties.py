@@ -18,9 +18,9 @@ from integration.core import decimal_json
 from integration.core.errors import Rejected
 from integration.mapping import engine, load, r4_elements
 from integration.mapping.model import AttributeMap, Kind, Lookup
-from integration.mapping.write_back.apply import written
-from integration.mapping.write_back.inverse_paths import PathPredicate, Steps, invertible
-from integration.virtual_tables.entity_type import MappedEntityType, shape
+from integration.mapping.write_back.apply import write_columns
+from integration.mapping.write_back.inverse_paths import PathPredicate, Steps, invert_path
+from integration.virtual_tables.entity_type import MappedEntityType, build_entity_type
 from local.processes import PROJECT
 from tests.mapping import real
 from tests.randomness import FACTOR, make_random
@@ -29,7 +29,7 @@ MAPS = sorted((PROJECT / "integration/mapping/maps/clinical").glob("*.toml"))
 SHAPES = {
     made.resource: made
     for path in MAPS
-    for made in [shape(load.parse(path.read_text(), path.name))]
+    for made in [build_entity_type(load.parse_map(path.read_text(), path.name))]
 }
 
 Resource = dict[str, Any]
@@ -95,8 +95,8 @@ def _literals(resource: str) -> tuple[str, ...]:
 
 
 def _conditions(one: AttributeMap) -> list[PathPredicate]:
-    steps = invertible(one.path or "", "")
-    return [condition for step in steps or () for condition in step.where]
+    steps = invert_path(one.path or "", "")
+    return [condition for step in steps or () for condition in step.predicates]
 
 
 def _object(
@@ -154,8 +154,8 @@ def _new(chance: Random, one: AttributeMap) -> Any:
         case Kind.CHOICE:
             return chance.choice([options[0] for options in one.choices.values()])
         case Kind.LOOKUP:
-            return Lookup(f"{one.shown.target or 'Patient'}/2")
-    return _VALUES.get(one.shown.type, _text)(chance)
+            return Lookup(f"{one.virtual_column.target or 'Patient'}/2")
+    return _VALUES.get(one.virtual_column.type, _text)(chance)
 
 
 Case = tuple[MappedEntityType, Resource, dict[str, Any]]
@@ -169,7 +169,7 @@ def _cases(kind: str) -> list[Case]:
 
 def _made(kind: str) -> Iterator[Case]:
     it = SHAPES[kind]
-    writable = [one for one in it.entity.attributes if one.shown.write]
+    writable = [one for one in it.entity.attributes if one.virtual_column.writable]
     for seed in range(CASES):
         chance = make_random(f"{kind} {seed}")
         some = chance.sample(writable, k=chance.randint(1, 3))
@@ -187,13 +187,15 @@ def _made(kind: str) -> Iterator[Case]:
 
 def _shown(it: MappedEntityType, resource: Resource) -> dict[str, Any]:
     """Each column, as the feed has it."""
-    columns = engine.apply(it.entity, resource, {it.entity.table: it.columns}).columns
+    columns = engine.map_resource(it.entity, resource, {it.entity.table: it.columns}).values
     return {one.column: _fed(one, columns[one.column]) for one in it.entity.attributes}
 
 
 def _fed(one: AttributeMap, value: Any) -> Any:
     if isinstance(value, Lookup):
-        return value if one.shown.target in (None, value.resource.partition("/")[0]) else None
+        return (
+            value if one.virtual_column.target in (None, value.resource.partition("/")[0]) else None
+        )
     if one.kind in (Kind.DATE, Kind.DATETIME) and value is not None:
         at = datetime.fromisoformat(value)
         return at if at.tzinfo else at.replace(tzinfo=UTC)
@@ -223,7 +225,7 @@ def _leaves(node: Any, path: Path = ()) -> Iterator[Leaf]:
 
 def _steps(resource: str, one: AttributeMap) -> Steps:
     map_ = SHAPES[resource].entity
-    return invertible(one.path or "", resource, map_.variables) or ()
+    return invert_path(one.path or "", resource, map_.variables) or ()
 
 
 def _touched(resource: str, one: AttributeMap) -> Iterator[Path]:
@@ -232,8 +234,8 @@ def _touched(resource: str, one: AttributeMap) -> Iterator[Path]:
     names = tuple(step.name for step in steps)
     yield names
     for number, step in enumerate(steps, 1):
-        yield from ((*names[: number - 1], other) for other in step.others)
-        for condition in step.where:
+        yield from ((*names[: number - 1], other) for other in step.other_names)
+        for condition in step.predicates:
             yield (*names[:number], *(inner.name for inner in condition.steps))
         if step.type in ("CodeableConcept", "Coding", "Quantity", "Age") and number < len(steps):
             yield names[:number]
@@ -248,7 +250,7 @@ def _written(it: MappedEntityType, resource: Resource, changes: dict[str, Any]) 
     before = decimal_json.encode(resource)
     new = None
     with suppress(Rejected):
-        new = written(it.entity, resource, changes, it.columns)
+        new = write_columns(it.entity, resource, changes, it.columns)
     assert decimal_json.encode(resource) == before
     return new
 
@@ -279,7 +281,7 @@ def test_what_was_written_is_read_and_nothing_else_has_changed(kind: str) -> Non
 def test_a_write_that_is_repeated_changes_nothing(kind: str) -> None:
     for it, resource, changes in _cases(kind):
         if new := _written(it, resource, changes):
-            again = written(it.entity, new, changes, it.columns)
+            again = write_columns(it.entity, new, changes, it.columns)
             assert decimal_json.encode(again) == decimal_json.encode(new), (resource, changes)
 
 
@@ -287,8 +289,12 @@ def test_a_write_that_is_repeated_changes_nothing(kind: str) -> None:
 def test_writing_what_is_shown_changes_nothing(kind: str) -> None:
     for it, resource, _ in _cases(kind):
         shown = _shown(it, resource)
-        same = {one.column: shown[one.column] for one in it.entity.attributes if one.shown.write}
-        assert written(it.entity, resource, same, it.columns) is resource
+        same = {
+            one.column: shown[one.column]
+            for one in it.entity.attributes
+            if one.virtual_column.writable
+        }
+        assert write_columns(it.entity, resource, same, it.columns) is resource
 
 
 @each_table
@@ -346,11 +352,17 @@ def _assert_read(it: MappedEntityType, new: Resource, changes: dict[str, Any]) -
 @each_table
 def test_a_real_resource_takes_what_it_shows_as_it_is(kind: str) -> None:
     it = SHAPES[kind]
-    shapes = {frozenset(path for path, _ in _leaves(one)): one for one in real.resources([kind])}
+    shapes = {
+        frozenset(path for path, _ in _leaves(one)): one for one in real.load_resources([kind])
+    }
     for each in shapes.values():
         resource = decimal_json.decode(json.dumps(each).encode())
         shown = _shown(it, resource)
-        same = {one.column: shown[one.column] for one in it.entity.attributes if one.shown.write}
-        assert written(it.entity, resource, same, it.columns) is resource
+        same = {
+            one.column: shown[one.column]
+            for one in it.entity.attributes
+            if one.virtual_column.writable
+        }
+        assert write_columns(it.entity, resource, same, it.columns) is resource
         for name, value in same.items():
-            assert written(it.entity, resource, {name: value}, it.columns) is resource
+            assert write_columns(it.entity, resource, {name: value}, it.columns) is resource

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from integration.core.model import Column
-from integration.mapping.model import AttributeMap, EntityMap, Kind, LongId, Shown
+from integration.mapping.model import AttributeMap, EntityMap, Kind, LongId, VirtualColumn
 
 _TYPES = {
     Kind.CHOICE: "Picklist",
@@ -28,8 +28,8 @@ def column(
     write: bool = True,
     **more: Any,
 ) -> AttributeMap:
-    shown = Shown(type_, max_length, target=target, write=write)
-    return AttributeMap(name, kind, path, shown=shown, **more)
+    shown = VirtualColumn(type_, max_length, target=target, writable=write)
+    return AttributeMap(name, kind, path, virtual_column=shown, **more)
 
 
 def entity(
@@ -64,10 +64,10 @@ def columns(map_: EntityMap) -> dict[str, Column]:
 def _column(one: AttributeMap) -> Column:
     if one.kind is not Kind.COPY:
         return Column(one.column, _TYPES.get(one.kind, "String"))
-    is_text = one.shown.type in ("string", "memo")
+    is_text = one.virtual_column.type in ("string", "memo")
     return Column(
         one.column,
-        one.shown.type.capitalize(),
-        one.shown.max_length if is_text else None,
-        precision=2 if one.shown.type == "decimal" else None,
+        one.virtual_column.type.capitalize(),
+        one.virtual_column.max_length if is_text else None,
+        precision=2 if one.virtual_column.type == "decimal" else None,
     )

@@ -9,36 +9,36 @@ from azure.data.tables import UpdateMode
 from azure.data.tables.aio import TableClient
 
 from integration.core.model import WorkItem
-from integration.journal.azure_errors import storage_errors
+from integration.journal.azure_errors import translate_storage_errors
 
-TABLE = "waits"
+TABLE = "pendinglookups"
 
 # What one request tells at most: https://learn.microsoft.com/rest/api/storageservices/query-timeout-and-pagination
-_PAGE = 1000
+_MAX_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class AzureWaits:
-    """See integration.journal.waits.Waits for what each method promises."""
+class AzurePendingLookups:
+    """See integration.journal.pending_lookups.Waits for what each method promises."""
 
     table: TableClient
 
-    async def add(self, target: str, claim: WorkItem) -> None:
+    async def add(self, target: str, item: WorkItem) -> None:
         entity = {
-            "PartitionKey": _key(target),
-            "RowKey": _key(claim.resource or ""),
-            "delivery": claim.delivery,
+            "PartitionKey": _encode_key(target),
+            "RowKey": _encode_key(item.resource or ""),
+            "delivery": item.delivery,
         }
-        async with storage_errors():
+        async with translate_storage_errors():
             await self.table.upsert_entity(entity, mode=UpdateMode.REPLACE)
 
-    async def of(self, target: str) -> Sequence[WorkItem]:
+    async def list_waiting(self, target: str) -> Sequence[WorkItem]:
         found: list[WorkItem] = []
-        async with storage_errors():
+        async with translate_storage_errors():
             pages = self.table.query_entities(
                 "PartitionKey eq @target",
-                parameters={"target": _key(target)},
-                results_per_page=_PAGE,
+                parameters={"target": _encode_key(target)},
+                results_per_page=_MAX_PAGE,
             ).by_page()
             async for page in pages:
                 async for entity in page:
@@ -47,11 +47,11 @@ class AzureWaits:
                 break
         return found
 
-    async def remove(self, target: str, claim: WorkItem) -> None:
-        async with storage_errors():
-            await self.table.delete_entity(_key(target), _key(claim.resource or ""))
+    async def remove(self, target: str, item: WorkItem) -> None:
+        async with translate_storage_errors():
+            await self.table.delete_entity(_encode_key(target), _encode_key(item.resource or ""))
 
 
-def _key(resource: str) -> str:
+def _encode_key(resource: str) -> str:
     """Type/id: a key of a table holds no slash, and no id holds a bar."""
     return resource.replace("/", "|")
