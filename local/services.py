@@ -77,7 +77,7 @@ class Running:
 
 
 @contextlib.contextmanager
-def neighbours(
+def run_services(
     ports: Ports,
     folder: Path,
     *,
@@ -127,14 +127,14 @@ def start_host(settings: Mapping[str, str], port: int, folder: Path, app: Path =
     return child
 
 
-def ports_from_env(env: Mapping[str, str] = os.environ) -> Ports:
+def read_ports(env: Mapping[str, str] = os.environ) -> Ports:
     given = {name: env[variable] for name, variable in VARIABLES.items() if env.get(variable)}
     if wrong := [VARIABLES[name] for name, value in given.items() if not value.isdecimal()]:
         raise CannotStart(f"set {', '.join(wrong)} to a port number")
     return Ports(**{name: int(value) for name, value in given.items()})
 
 
-def free_ports() -> Ports:
+def find_free_ports() -> Ports:
     """Ports that nothing listens on now, for a test of its own."""
     with contextlib.ExitStack() as stack:
         taken = [stack.enter_context(socket.socket()) for _ in fields(Ports)]

@@ -46,8 +46,8 @@ from integration.relay.fetch import NO_SOURCES, Sources
 from integration.relay.lane import LaneContext
 from integration.relay.process import Relay
 from local.processes import PROJECT
-from local.services import Running, free_ports, neighbours
-from tests.doubles import Clock, DataverseNeighbour, FhirNeighbour
+from local.services import Running, find_free_ports, run_services
+from tests.doubles import Clock, DataverseDouble, FhirDouble
 from tests.randomness import PROFILE, register_profiles
 
 register_profiles()
@@ -85,7 +85,11 @@ def every_map() -> dict[str, EntityMap]:
 
 def mirrored_maps() -> dict[str, EntityMap]:
     """Those of tables that nobody has to choose a route for to have them mirrored."""
-    return {name: each for name, each in load_shipped_maps().items() if each.routes[0] is DataRoute.DATAVERSE}
+    return {
+        name: each
+        for name, each in load_shipped_maps().items()
+        if each.routes[0] is DataRoute.DATAVERSE
+    }
 
 
 async def patients_followed() -> dict[str, str]:
@@ -98,11 +102,11 @@ class Route:
     """A delivery's route with doubles at both ends: intake, relay, mirror."""
 
     journal: Any
-    outbox: Any
-    ledger: Any
+    queue_sender: Any
+    guard_store: Any
     clock: Clock
-    neighbour: FhirNeighbour
-    dataverse_neighbour: DataverseNeighbour
+    fhir_double: FhirDouble
+    dataverse_double: DataverseDouble
     fhir: FhirServer
     dataverse: Dataverse
     activity: MemoryActivityLog
@@ -123,7 +127,7 @@ class Route:
     def intake(self) -> Intake:
         return Intake(
             self.journal,
-            self.outbox,
+            self.queue_sender,
             self.clock,
             lambda now: make_delivery_id(now, next(self._ids)),
             **{"max_bytes": 1_000_000, **self.settings},
@@ -132,7 +136,7 @@ class Route:
     @property
     def order(self) -> WriteGuard:
         return WriteGuard(
-            self.ledger,
+            self.guard_store,
             lease=LEASE,
             now=lambda: self.clock().timestamp(),
             token=lambda: f"token {next(self._tokens)}",
@@ -146,7 +150,9 @@ class Route:
 
     @property
     def relay(self) -> Relay:
-        carrier = LaneContext(self.journal, self.outbox, self.fhir, self.order, patients_followed)
+        carrier = LaneContext(
+            self.journal, self.queue_sender, self.fhir, self.order, patients_followed
+        )
         limits, age = self.limits, self.max_age
         return Relay(carrier, limits, self.clock, age, self.sources, self.activities)
 
@@ -154,7 +160,7 @@ class Route:
     def mirror(self) -> Mirror:
         return Mirror(
             self.journal,
-            self.outbox,
+            self.queue_sender,
             partial(web_api_sink.bring_up_to_date, self.web_api),
             self.maps,
             {},
@@ -165,7 +171,7 @@ class Route:
 
     @property
     def web_api(self) -> WebApiSink:
-        ends = (self.fhir, self.dataverse, self.row_waits, self.outbox)
+        ends = (self.fhir, self.dataverse, self.row_waits, self.queue_sender)
         return WebApiSink(*ends, self.all_maps, self.on_delete)
 
     async def ask(self, body: Any, **asked: Any) -> Accepted:
@@ -179,7 +185,7 @@ class Route:
     async def deliver(self, body: Any, **asked: Any) -> str:
         """Accepted, and its claim taken off the queue: the id of the delivery."""
         accepted = await self.ask(body, **asked)
-        self.outbox.sent.remove((RELAY_QUEUE, WorkItem(accepted.delivery), 0))
+        self.queue_sender.sent.remove((RELAY_QUEUE, WorkItem(accepted.delivery), 0))
         return accepted.delivery
 
     async def carry(self, delivery: str, **claim: Any) -> None:
@@ -198,14 +204,14 @@ class Route:
 
     def take(self) -> WorkItem | None:
         """The next claim for the relay."""
-        for message in self.outbox.sent:
+        for message in self.queue_sender.sent:
             if message[0] == RELAY_QUEUE:
-                self.outbox.sent.remove(message)
+                self.queue_sender.sent.remove(message)
                 return message[1]
         return None
 
     def queued(self, queue: str = RELAY_QUEUE) -> list[tuple[WorkItem, float]]:
-        return [(claim, delay) for name, claim, delay in self.outbox.sent if name == queue]
+        return [(claim, delay) for name, claim, delay in self.queue_sender.sent if name == queue]
 
     @property
     def mirrored(self) -> list[str]:
@@ -245,23 +251,23 @@ def journal() -> Journal:
 
 
 @pytest.fixture
-def outbox() -> MemoryQueueSender:
+def queue_sender() -> MemoryQueueSender:
     return MemoryQueueSender()
 
 
 @pytest.fixture
-def ledger() -> MemoryGuardStore:
+def guard_store() -> MemoryGuardStore:
     return MemoryGuardStore()
 
 
 @pytest.fixture
-def neighbour(clock: Clock) -> FhirNeighbour:
-    return FhirNeighbour(clock)
+def fhir_double(clock: Clock) -> FhirDouble:
+    return FhirDouble(clock)
 
 
 @pytest.fixture
-def dataverse() -> Iterator[DataverseNeighbour]:
-    found = DataverseNeighbour()
+def dataverse() -> Iterator[DataverseDouble]:
+    found = DataverseDouble()
     yield found
     found.app.close()
 
@@ -269,34 +275,34 @@ def dataverse() -> Iterator[DataverseNeighbour]:
 @pytest.fixture
 async def route(
     journal: Journal,
-    outbox: MemoryQueueSender,
-    ledger: MemoryGuardStore,
+    queue_sender: MemoryQueueSender,
+    guard_store: MemoryGuardStore,
     clock: Clock,
-    neighbour: FhirNeighbour,
-    dataverse: DataverseNeighbour,
+    fhir_double: FhirDouble,
+    dataverse: DataverseDouble,
 ) -> AsyncIterator[Route]:
-    async with routed(neighbour, dataverse, clock, journal, outbox, ledger) as found:
+    async with routed(fhir_double, dataverse, clock, journal, queue_sender, guard_store) as found:
         yield found
 
 
 @asynccontextmanager
 async def routed(
-    neighbour: FhirNeighbour,
+    fhir_double: FhirDouble,
     dataverse: httpx.AsyncBaseTransport,
     clock: Clock,
     journal: Any,
-    outbox: Any,
-    ledger: Any,
+    queue_sender: Any,
+    guard_store: Any,
     most: int = 4,
 ) -> AsyncIterator[Route]:
     """A route between these ends; up to `most` requests to each neighbour are under way."""
     started = clock.now
 
     def moment() -> float:
-        return (clock.now - started).total_seconds() + sum(neighbour.pauses)
+        return (clock.now - started).total_seconds() + sum(fhir_double.pauses)
 
     async def pause(seconds: float) -> None:
-        neighbour.pauses.append(seconds)
+        fhir_double.pauses.append(seconds)
 
     def reached(name: str, base: str, transport: httpx.AsyncBaseTransport) -> Upstream:
         http = httpx.AsyncClient(transport=transport)
@@ -308,14 +314,14 @@ async def routed(
 
     activity = MemoryActivityLog()
     activities = ActivityRecorder(activity.add, clock, moment)
-    fhir = reached("FHIR server", "http://fhir/fhir", httpx.MockTransport(neighbour.hear))
+    fhir = reached("FHIR server", "http://fhir/fhir", httpx.MockTransport(fhir_double.hear))
     rows = reached("Dataverse", "http://dataverse", dataverse)
     yield Route(
         journal,
-        outbox,
-        ledger,
+        queue_sender,
+        guard_store,
         clock,
-        neighbour,
+        fhir_double,
         dataverse,
         FhirServer(fhir),
         Dataverse(rows),
@@ -331,7 +337,9 @@ def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """The real storage emulator, on ports of its own."""
     if not (PROJECT / "local/node_modules/azurite").is_dir():
         pytest.skip("azurite is not installed: npm ci --prefix local")
-    with neighbours(free_ports(), tmp_path_factory.mktemp("azurite"), parts=("storage",)) as it:
+    with run_services(
+        find_free_ports(), tmp_path_factory.mktemp("azurite"), parts=("storage",)
+    ) as it:
         yield it
 
 

@@ -37,8 +37,8 @@ class Clock:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """One request, as a neighbour heard it."""
+class RecordedRequest:
+    """A request that a double received."""
 
     method: str
     path: str
@@ -55,7 +55,7 @@ class Heard:
         return self.method == "POST" and any(method != "GET" for method, _ in self.asked)
 
 
-class FhirNeighbour(Server):
+class FhirDouble(Server):
     """The model of a FHIR server behind a transport, which follows a script first where it has one.
 
     `refuses` are the types that it answers 422 to; while `down`, it answers that status to all.
@@ -64,7 +64,7 @@ class FhirNeighbour(Server):
     def __init__(self, clock: Clock) -> None:
         super().__init__(now=clock)
         self.down: int | None = None
-        self.heard: list[Heard] = []
+        self.received: list[RecordedRequest] = []
         self.script: list[Callable[[Handler, httpx.Request], Awaitable[httpx.Response]]] = []
         self.pauses: list[float] = []
 
@@ -130,9 +130,9 @@ class FhirNeighbour(Server):
     # -- what a test asks it ---------------------------------------------------------------------
 
     @property
-    def writes(self) -> list[Heard]:
+    def writes(self) -> list[RecordedRequest]:
         """The bundles that wrote, in order."""
-        return [each for each in self.heard if each.writes]
+        return [each for each in self.received if each.writes]
 
     @property
     def writes_of_each(self) -> dict[str, int]:
@@ -148,7 +148,7 @@ class FhirNeighbour(Server):
         content = await request.aread()
         body = json.loads(content) if content else None
         headers = {name.lower(): value for name, value in request.headers.items()}
-        self.heard.append(Heard(request.method, request.url.path, headers, body))
+        self.received.append(RecordedRequest(request.method, request.url.path, headers, body))
         if self.down:
             return httpx.Response(self.down)
         if self.script:
@@ -166,12 +166,12 @@ class FhirNeighbour(Server):
         return httpx.Response(status, json=body)
 
 
-class DataverseNeighbour(httpx.AsyncBaseTransport):
+class DataverseDouble(httpx.AsyncBaseTransport):
     """The stand-in for Dataverse, heard by a transport that can also step in between."""
 
     def __init__(self, additions: Additions | None = None) -> None:
         self.app = create_app(additions=additions, now=lambda: datetime(2026, 3, 2, tzinfo=UTC))
-        self.heard: list[Heard] = []
+        self.received: list[RecordedRequest] = []
         self.before: list[tuple[str, Callable[[], Awaitable[object]]]] = []
         self._asgi = httpx.ASGITransport(app=self.app)
         self._own = httpx.AsyncClient(
@@ -187,7 +187,7 @@ class DataverseNeighbour(httpx.AsyncBaseTransport):
         method = request.method
         if request.url.path.endswith("$batch"):
             method = "PATCH" if b"changeset_" in content else "GET"
-        self.heard.append(Heard(method, request.url.path, headers, body))
+        self.received.append(RecordedRequest(method, request.url.path, headers, body))
         if self.before and self.before[0][0] == method:
             await self.before.pop(0)[1]()
         return await self._asgi.handle_async_request(request)
@@ -201,8 +201,8 @@ class DataverseNeighbour(httpx.AsyncBaseTransport):
         self.app.faults.append(parse_fault(wish))
 
     @property
-    def writes(self) -> list[Heard]:
-        return [each for each in self.heard if each.method != "GET"]
+    def writes(self) -> list[RecordedRequest]:
+        return [each for each in self.received if each.method != "GET"]
 
     async def write(self, key: str, **columns: Any) -> None:
         """As if somebody else had written the contact."""

@@ -22,7 +22,7 @@ import pytest
 from integration.fhir.units import Limits
 from local.processes import PROJECT
 from local.samples import load_samples
-from local.services import free_ports, neighbours
+from local.services import find_free_ports, run_services
 from tests.equivalence.graphs import picture
 from tests.equivalence.meaning import (
     MOST,
@@ -93,7 +93,7 @@ def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
     """Two FHIR servers, alike and empty."""
     with ExitStack() as stack:
         started = (
-            neighbours(free_ports(), tmp_path_factory.mktemp("fhir"), parts=("fhir",))
+            run_services(find_free_ports(), tmp_path_factory.mktemp("fhir"), parts=("fhir",))
             for _ in range(2)
         )
         yield [stack.enter_context(each).fhir_url for each in started]

@@ -17,7 +17,7 @@ import pytest
 from integration.core import decimal_json
 from local.processes import PROJECT, Child, Part
 from local.samples import LARGE_ENTRIES, build_large_transaction, load_samples
-from local.services import VARIABLES, free_ports
+from local.services import VARIABLES, find_free_ports
 
 MODULES = PROJECT / "local/node_modules"
 MISSING = [name for name in ("azurite", "@medplum") if not (MODULES / name).is_dir()]
@@ -31,7 +31,7 @@ pytestmark = [
 
 
 def demo(**changes: str) -> subprocess.CompletedProcess[str]:
-    ports = {VARIABLES[name]: str(port) for name, port in asdict(free_ports()).items()}
+    ports = {VARIABLES[name]: str(port) for name, port in asdict(find_free_ports()).items()}
     env = {name: value for name, value in os.environ.items() if not name.startswith("FHIR_")}
     return subprocess.run(
         [sys.executable, "-m", "local.demo"],
@@ -108,7 +108,7 @@ def test_a_taken_port_is_named(part: str) -> None:
 
 @pytest.mark.slow
 def test_a_neighbour_that_does_not_answer_is_named() -> None:
-    ended = demo(FHIR_URL=f"http://127.0.0.1:{free_ports().fhir}/fhir")
+    ended = demo(FHIR_URL=f"http://127.0.0.1:{find_free_ports().fhir}/fhir")
     assert ended.returncode == 1
     assert re.fullmatch(r"demo: not all parts work: .*connection failed.*; see .*\n", ended.stderr)
 
@@ -116,7 +116,7 @@ def test_a_neighbour_that_does_not_answer_is_named() -> None:
 @pytest.mark.slow
 def test_a_fhir_server_of_ones_own_is_used(tmp_path: Path) -> None:
     """What was there before does not count."""
-    port = free_ports().fhir
+    port = find_free_ports().fhir
     part = Part(
         "fhir",
         ("node", str(PROJECT / "local/fhir/server.mjs")),

@@ -23,10 +23,10 @@ from local.services import (
     Ports,
     Running,
     check_ports,
-    free_ports,
+    find_free_ports,
     is_free,
-    neighbours,
-    ports_from_env,
+    read_ports,
+    run_services,
 )
 
 MODULES = PROJECT / "local/node_modules"
@@ -60,7 +60,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 def nested(folder: Path) -> Part:
     """A service whose child of its own is what answers, as npm starts node."""
-    port = free_ports().host
+    port = find_free_ports().host
     server = f"[sys.executable, '-m', 'http.server', '--bind', '127.0.0.1', '{port}']"
     text = f"import subprocess, sys; subprocess.run({server})"
     address = f"http://127.0.0.1:{port}/"
@@ -68,15 +68,15 @@ def nested(folder: Path) -> Part:
 
 
 def script(text: str, folder: Path) -> Part:
-    address = f"http://127.0.0.1:{free_ports().host}/"
+    address = f"http://127.0.0.1:{find_free_ports().host}/"
     return Part("clock", (sys.executable, "-c", text), {}, (address,), folder / "clock.log")
 
 
 @needs("azurite", "@medplum")
 def test_all_neighbours_answer_and_are_gone_afterwards(tmp_path: Path) -> None:
-    ports = free_ports()
+    ports = find_free_ports()
     told: list[str] = []
-    with neighbours(ports, tmp_path, tell=told.append) as running:
+    with run_services(ports, tmp_path, tell=told.append) as running:
         settings = running.settings()
         assert httpx.get(f"{settings['FHIR_URL']}/metadata").json()["fhirVersion"] == "4.0.1"
         assert httpx.get(f"{settings['DATAVERSE_URL']}/api/data/v9.2/WhoAmI").status_code < 500
@@ -87,7 +87,7 @@ def test_all_neighbours_answer_and_are_gone_afterwards(tmp_path: Path) -> None:
 
 @needs("azurite")
 def test_a_killed_neighbour_can_be_started_again(tmp_path: Path) -> None:
-    with neighbours(free_ports(), tmp_path, parts=["storage"]) as running:
+    with run_services(find_free_ports(), tmp_path, parts=["storage"]) as running:
         storage = running.parts["storage"]
         storage.kill()
         assert not storage.running
@@ -107,10 +107,10 @@ def test_one_that_fails_takes_the_others_along(
     node.write_text(f'#!/bin/sh\ncase "$1" in {refuses} esac\nexec "{shutil.which("node")}" "$@"\n')
     node.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    ports = free_ports()
+    ports = find_free_ports()
     with (
         pytest.raises(CannotStart, match=r"fhir ended before it answered(.|\n)*on purpose"),
-        neighbours(ports, tmp_path, parts=["storage", "fhir"]),
+        run_services(ports, tmp_path, parts=["storage", "fhir"]),
     ):
         pytest.fail("it must not come up")
     check_ports(ports, ["blob", "queue", "table"])
@@ -119,7 +119,7 @@ def test_one_that_fails_takes_the_others_along(
 def test_a_taken_port_is_named_with_its_variable(taken: int, tmp_path: Path) -> None:
     with (
         pytest.raises(CannotStart, match=rf"queue port {taken} is taken: set AZURITE_QUEUE_PORT"),
-        neighbours(Ports(queue=taken, blob=free_ports().blob), tmp_path, parts=["storage"]),
+        run_services(Ports(queue=taken, blob=find_free_ports().blob), tmp_path, parts=["storage"]),
     ):
         pytest.fail("it must not come up")
 
@@ -129,13 +129,13 @@ def test_each_taken_port_is_told(taken: int, name: str) -> None:
     with pytest.raises(
         CannotStart, match=rf"^{name} port {taken} is taken: set {VARIABLES[name]}$"
     ):
-        check_ports(replace(free_ports(), **{name: taken}), list(VARIABLES))
+        check_ports(replace(find_free_ports(), **{name: taken}), list(VARIABLES))
 
 
 def test_a_fhir_server_of_ones_own_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FHIR_URL", "https://fhir.example.org/r4")
     monkeypatch.setenv("FHIR_SCOPE", "https://fhir.example.org/.default")
-    with neighbours(free_ports(), tmp_path, parts=["fhir"]) as running:
+    with run_services(find_free_ports(), tmp_path, parts=["fhir"]) as running:
         assert running.parts == {}
         assert running.settings()["FHIR_URL"] == "https://fhir.example.org/r4"
         assert running.settings()["FHIR_SCOPE"] == "https://fhir.example.org/.default"
@@ -150,13 +150,13 @@ def test_the_settings_point_at_the_ports() -> None:
 
 
 def test_ports_come_from_the_environment() -> None:
-    assert ports_from_env({"FHIR_PORT": "9", "HOST_PORT": ""}) == Ports(fhir=9)
+    assert read_ports({"FHIR_PORT": "9", "HOST_PORT": ""}) == Ports(fhir=9)
     with pytest.raises(CannotStart, match="set DATAVERSE_PORT to a port number"):
-        ports_from_env({"DATAVERSE_PORT": "many"})
+        read_ports({"DATAVERSE_PORT": "many"})
 
 
 def test_free_ports_are_all_different() -> None:
-    assert len(set(astuple(free_ports()))) == 6
+    assert len(set(astuple(find_free_ports()))) == 6
 
 
 def test_a_part_that_ends_early_is_told_with_its_last_words(tmp_path: Path) -> None:
