@@ -145,7 +145,10 @@ def _build_row_filter(entity: EntityMap, key: str, identifier: str) -> str:
 
 
 def _build_concept_query(type_: int, code: str) -> Request:
-    condition = f"{CONCEPT_TABLE.type} eq {type_} and {CONCEPT_TABLE.code} eq {requests.quote_literal(code)}"
+    condition = (
+        f"{CONCEPT_TABLE.type} eq {type_} "
+        f"and {CONCEPT_TABLE.code} eq {requests.quote_literal(code)}"
+    )
     return requests.build_row_query(CONCEPT_TABLE.entity_set, [CONCEPT_TABLE.key], condition, 1)
 
 
