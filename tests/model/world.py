@@ -137,7 +137,7 @@ class World:
             outbox: Any = _Fragile(self.outbox, self)
             ledger: Any = _Fragile(self.ledger, self)
             order = WriteGuard(
-                ledger,
+                store=ledger,
                 lease=_LEASE,
                 now=lambda: self.now.timestamp(),
                 token=lambda: f"token {next(self._ids)}",
