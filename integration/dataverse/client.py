@@ -6,8 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import KW_ONLY, dataclass, field, replace
 
 from integration.core import activity, decimal_json
 from integration.core.activity import (
@@ -18,7 +17,7 @@ from integration.core.activity import (
 )
 from integration.core.errors import Misconfigured, Unavailable
 from integration.core.http import Upstream
-from integration.core.model import Column, Request, Response
+from integration.core.model import Columns, Request, Response, Row
 from integration.dataverse import batch, metadata, requests
 from integration.dataverse.requests import Change
 
@@ -43,8 +42,9 @@ class Dataverse:
 
     upstream: Upstream
     options: Mapping[str, str] = field(default_factory=dict)
+    _: KW_ONLY
     clock: Callable[[], float] = time.monotonic
-    _columns: dict[str, tuple[float, Mapping[str, Column]]] = field(default_factory=dict)
+    _columns: dict[str, tuple[float, Columns]] = field(default_factory=dict)
     _metadata_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _pending_reads: deque[_PendingRead] = field(default_factory=deque)
     _batches: set[asyncio.Task[None]] = field(default_factory=set)
@@ -164,7 +164,7 @@ class Dataverse:
         if hint.isascii() and hint.isdigit() and len(hint) <= 6:
             self.upstream.limiter.set_advice(int(hint))
 
-    async def get_columns(self, table: str) -> Mapping[str, Column]:
+    async def get_columns(self, table: str) -> Columns:
         """Return the columns of a table. Raises Misconfigured when there is no such table."""
         async with self._metadata_lock:
             cached = self._columns.get(table)
@@ -173,7 +173,7 @@ class Dataverse:
                 self._columns[table] = cached
             return cached[1]
 
-    async def _read_columns(self, table: str) -> Mapping[str, Column]:
+    async def _read_columns(self, table: str) -> Columns:
         queries = (requests.build_columns_query(table, cast) for cast in requests.CASTS)
         with add_activity_context(action="metadata", table=table):
             responses = await asyncio.gather(
@@ -233,10 +233,10 @@ def get_error_code(response: Response) -> str:
         return ""
 
 
-def parse_rows(response: Response) -> list[dict[str, Any]]:
+def parse_rows(response: Response) -> list[Row]:
     """Return the rows of a response. Raises Unavailable when it is not a whole collection."""
     try:
-        rows: list[dict[str, Any]] = decimal_json.decode(response.body)["value"]
+        rows: list[Row] = decimal_json.decode(response.body)["value"]
     except (decimal_json.Malformed, KeyError, TypeError):
         raise Unavailable("Dataverse", "the response is not a collection of rows") from None
     return rows

@@ -37,7 +37,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from enum import Enum
 from math import inf
 
@@ -75,6 +75,7 @@ class HeldLocks:
     delivery: str
     unit: str  # the same name in every attempt
     token: str  # another one in every attempt
+    _: KW_ONLY
     # By key of the resource:
     locks: dict[str, WriteLock] = field(default_factory=dict)
     previous: dict[str, WriteLock] = field(default_factory=dict)  # the rows before
