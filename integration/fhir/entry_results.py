@@ -58,7 +58,9 @@ def read_response(
 
 def refuse(entry: UnitEntry, issue: Issue, status: int) -> EntryResult:
     """An entry that is not sent, and why."""
-    return EntryResult(entry.position, status, entry.full_url, issues=[issues.as_json(issue)])
+    return EntryResult(
+        entry.position, status, full_url=entry.full_url, issues=[issues.as_json(issue)]
+    )
 
 
 def add_issue(result: EntryResult, issue: Issue) -> EntryResult:
@@ -92,7 +94,9 @@ def _read_failed_unit(
             for entry in entries
             for item in copy_to_duplicates(
                 entry,
-                EntryResult(entry.position, response.status, entry.full_url, issues=found_issues),
+                EntryResult(
+                    entry.position, response.status, full_url=entry.full_url, issues=found_issues
+                ),
             )
         )
     )

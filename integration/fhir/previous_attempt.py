@@ -130,7 +130,7 @@ def build_superseded_result(
     return EntryResult(
         entry.position,
         _CONFLICT,
-        entry.full_url,
+        full_url=entry.full_url,
         location=name,
         issues=[issues.as_json(issue)],
         superseded=True,
@@ -141,13 +141,15 @@ def _build_done_result(entry: UnconfirmedEntry, response: Any) -> EntryResult:
     """What somebody has deleted, or made again, since then is not ours to bring back."""
     unit_entry = entry.entry
     if unit_entry.method == "DELETE":
-        return EntryResult(unit_entry.position, 204, unit_entry.full_url)
+        return EntryResult(unit_entry.position, 204, full_url=unit_entry.full_url)
     result = (
         entry_results.read_entry_response(unit_entry, response)
         if entry_results.get_status(response) == 200
         else None
     )
-    return result or EntryResult(unit_entry.position, 200, unit_entry.full_url, location=entry.name)
+    return result or EntryResult(
+        unit_entry.position, 200, full_url=unit_entry.full_url, location=entry.name
+    )
 
 
 def _is_same(ours: Mapping[str, Any] | None, theirs: Any) -> bool:

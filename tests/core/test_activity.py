@@ -323,12 +323,12 @@ async def test_entries_are_kept_together_when_the_work_ends(worker: Worker) -> N
     assert worker.kept.sizes == [3]
     (entry_,) = set(worker.kept.groups[0])
     assert entry_ == Activity(
-        START + timedelta(seconds=100),
-        Category.INFORMATION,
-        FHIR,
-        "get",
-        "200",
-        "d",
+        time=START + timedelta(seconds=100),
+        category=Category.INFORMATION,
+        upstream=FHIR,
+        action="get",
+        status="200",
+        delivery="d",
         duration=250,
     )
 

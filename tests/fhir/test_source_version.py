@@ -108,6 +108,6 @@ def test_a_deletion_in_a_history_is_told_by_its_response() -> None:
 def test_what_the_relay_names_itself_needs_no_place() -> None:
     body = json.dumps({"resourceType": "Patient", "meta": {"versionId": "4"}}).encode()
     (lane,) = plan(
-        read(body, DeliveryRequest("POST", "Patient")), Naming("s", "k"), write_order="version"
+        read(body, DeliveryRequest("POST", type="Patient")), Naming("s", "k"), write_order="version"
     ).lanes
     assert [entry.source_version for unit in lane.units for entry in unit.entries] == [None]

@@ -23,7 +23,17 @@ from tests.conftest import DAY, Route, told_by
 MINUTE, HOUR = 60.0, 3600.0
 AGES = Ages(timedelta(days=3), timedelta(days=30), timedelta(days=7))
 START = datetime(2026, 3, 2, tzinfo=UTC)
-DELIVERY = Delivery("id", "north", "k", "d", START, Status.ACCEPTED, "batch", 1, 2)
+DELIVERY = Delivery(
+    id="id",
+    sender="north",
+    key="k",
+    digest="d",
+    accepted=START,
+    status=Status.ACCEPTED,
+    kind="batch",
+    entries=1,
+    bytes=2,
+)
 
 
 async def swept(route: Route) -> None:
@@ -337,7 +347,12 @@ async def test_activity_is_forgotten_by_whole_days_after_its_time(
 ) -> None:
     now = route.clock.now.astimezone(UTC)
     kept = [now, now - timedelta(days=7), now.replace(hour=0, minute=0) - timedelta(days=7)]
-    entries = [Activity(each, Category.ERROR, "FHIR server", "read", "500") for each in kept]
+    entries = [
+        Activity(
+            time=each, category=Category.ERROR, upstream="FHIR server", action="read", status="500"
+        )
+        for each in kept
+    ]
     old = [replace(each, time=each.time - timedelta(days=1)) for each in entries[1:]]
     await route.activity.add([*entries, *old])
 
