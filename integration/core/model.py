@@ -9,6 +9,9 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+# A FHIR resource as JSON. Shared between values, so it is copied before it is changed.
+FhirResource = dict[str, Any]
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
