@@ -40,21 +40,15 @@ def translate(
         return None
 
     def translate_text(text: Any) -> Any:
-        return (
-            _ENTRY.sub(lambda found: _replace_index(found, entry_paths), text)
-            if isinstance(text, str)
-            else text
-        )
+        if not isinstance(text, str):
+            return text
+        return _ENTRY.sub(lambda found: _replace_index(found, entry_paths), text)
 
     def translate_expression(expression: Any) -> Any:
         new = translate_text(expression)
-        relative = entry_path is not None and isinstance(new, str) and new[:1].isupper()
-        if (
-            relative
-            and entry_path
-            and entry_path.startswith("Bundle.")
-            and not new.startswith("Bundle.")
-        ):
+        if entry_path is None or not entry_path.startswith("Bundle.") or not isinstance(new, str):
+            return new
+        if new[:1].isupper() and not new.startswith("Bundle."):  # from the resource on
             return ".".join([f"{entry_path}.resource", *new.split(".")[1:]])
         return new
 

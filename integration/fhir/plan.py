@@ -96,7 +96,7 @@ def _refuse_all(
 
 def _refuse_too_large(contents: Contents, limits: Limits) -> tuple[Entry, Issue]:
     text = (
-        f"the transaction is above the FHIR server's {limits.entries} entries or {limits.bytes} "
-        "bytes, and OVER_LIMIT is reject"
+        f"the transaction has more than {limits.entries} entries or {limits.bytes} bytes, which is "
+        "the FHIR server's limit, and OVER_LIMIT is reject: send smaller transactions"
     )
     return contents.entries[0], Issue("too-costly", text, "Bundle")

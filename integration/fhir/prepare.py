@@ -59,7 +59,9 @@ def prepare(
             links -= {position}
             unit_entry = _build_unit_entry(rewritten, names[position], awaits, others, write_order)
             if len(unit_entry.body) + 1 + ENVELOPE > limits.bytes:
-                issue = Issue("too-costly", "larger than the FHIR server takes", entry.where)
+                issue = Issue(
+                    "too-costly", "the entry is larger than the FHIR server accepts", entry.where
+                )
         if issue is not None:
             refused += [(contents.entries[n], issue) for n in (position, *(n for n, _ in others))]
             continue
@@ -108,11 +110,8 @@ def _build_unit_entry(
     same: tuple[tuple[int, str | None], ...],
     write_order: str,
 ) -> UnitEntry:
-    entry, resource, is_conditional = (
-        rewritten.entry,
-        rewritten.resource,
-        rewritten.entry.is_conditional,
-    )
+    entry, resource = rewritten.entry, rewritten.resource
+    is_conditional = entry.is_conditional
     created = entry.method == "POST" and not is_conditional
     if created and resource is not None:
         resource = {**resource, "id": name.partition("/")[2]}

@@ -102,11 +102,8 @@ def _is_harmless_to_repeat(entry: UnconfirmedEntry, response: Any) -> bool:
 
 def _settle_entry(entry: UnconfirmedEntry, response: Any) -> EntryResult | None:
     """Return the result of an entry; None if it must be sent."""
-    unit_entry, status, current = (
-        entry.entry,
-        entry_results.get_status(response),
-        response.get("resource"),
-    )
+    unit_entry, current = entry.entry, response.get("resource")
+    status = entry_results.get_status(response)
     if unit_entry.created:
         return _build_done_result(entry, response) if status != 404 else None
     if status != 200:

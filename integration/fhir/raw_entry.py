@@ -67,7 +67,7 @@ class RawEntry:
         return url
 
     def get_header(self, name: str) -> str | None:
-        """Return a condition of the request: `ifMatch`, `ifNoneMatch` and the like."""
+        """Return an element of the request that stands for an HTTP header, such as `ifMatch`."""
         value = self.request.get(name) if self.request else None
         if value is not None and (not isinstance(value, str) or not value):
             self.refuse("value", f"{name} must be a string", f"request.{name}")

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from integration.core.errors import Misconfigured
+from integration.core.model import FhirResource
 
-Searchset = Mapping[str, Any]
+Searchset = Mapping[str, Any]  # a FHIR resource that is only read
 
 # https://hl7.org/fhir/R4/datatypes.html#id
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
@@ -21,11 +22,11 @@ def is_searchset(value: object) -> bool:
     entries, links = value.get("entry", []), value.get("link", [])
     if not (isinstance(entries, list) and isinstance(links, list)):
         return False
-    resources = (entry.get("resource", {}) for entry in entries if isinstance(entry, dict))
-    return all(isinstance(value_inside, dict) for value_inside in (*entries, *links, *resources))
+    resources = [entry.get("resource", {}) for entry in entries if isinstance(entry, dict)]
+    return all(isinstance(item, dict) for item in (*entries, *links, *resources))
 
 
-def list_matches(type_: str, searchset: Searchset) -> Iterator[dict[str, Any]]:
+def list_matches(type_: str, searchset: Searchset) -> Iterator[FhirResource]:
     """Yield the matches, without included resources and OperationOutcomes."""
     for entry in searchset.get("entry", ()):
         resource = entry.get("resource", {})

@@ -82,7 +82,7 @@ def test_every_node_is_in_one_part_and_in_one_knot(graph: Graph) -> None:
 
 @limit_examples(100)
 @given(graphs())
-def test_parts_and_knots_have_a_fixed_order(graph: Graph) -> None:
+def test_components_have_a_fixed_order(graph: Graph) -> None:
     for groups in (
         find_connected_components(graph, graph),
         find_strongly_connected_components(graph, graph),
