@@ -9,7 +9,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-# A FHIR resource as decoded JSON.
+# A FHIR resource as decoded JSON. It is shared between values, so copy it before you change it.
 FhirResource = dict[str, Any]
 
 # A row of Dataverse as the Web API returns it: values by column name, and annotations.
