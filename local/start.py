@@ -13,7 +13,7 @@ from types import FrameType
 from integration.cli.local_settings import FILE as SETTINGS
 from local.host.settings import CannotStart
 from local.processes import PROJECT, Child
-from local.services import Running, neighbours, ports_from_env, start_host
+from local.services import Running, read_ports, run_services, start_host
 from local.settings_file import keep_settings_file
 from local.storage_setup import create_storage
 
@@ -25,9 +25,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         with ExitStack() as stack:
-            ports = ports_from_env()
+            ports = read_ports()
             _print(f"starting; logs are in {FOLDER}")
-            running = stack.enter_context(neighbours(ports, FOLDER, tell=_print))
+            running = stack.enter_context(run_services(ports, FOLDER, tell=_print))
             asyncio.run(create_storage(running))
             settings = running.settings()
             host = stack.enter_context(start_host(settings, ports.host, FOLDER))

@@ -1,4 +1,4 @@
-"""`python -m integration check` asks real neighbours, tells each failure with its mend, and leaves
+"""`python -m integration check` asks real services, reports each failure with its remedy, and leaves
 nothing behind."""
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from integration.cli.main import main
 from integration.mapping import files
 from local.host.emulator import ACCOUNT, KEY
 from local.processes import PROJECT
-from local.services import Running, free_ports, neighbours
+from local.services import Running, find_free_ports, run_services
 from local.storage_setup import create_storage
 from tests.provision.test_virtual_tables import OBSERVATION
 
@@ -59,7 +59,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, maps: Path) -> Iterator[Ru
     """Every upstream as a deployment leaves it: storage made, Dataverse provisioned."""
     if not (PROJECT / "local/node_modules/azurite").is_dir():
         pytest.skip("azurite is not installed: npm ci --prefix local")
-    with neighbours(free_ports(), tmp_path_factory.mktemp("check")) as found:
+    with run_services(find_free_ports(), tmp_path_factory.mktemp("check")) as found:
         asyncio.run(create_storage(found))
         with pytest.MonkeyPatch.context() as env:
             stated(env, found, maps)

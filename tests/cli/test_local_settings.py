@@ -16,10 +16,10 @@ from integration.cli.local_settings import use_local_settings
 from integration.cli.main import main
 from integration.core.errors import Misconfigured
 from local.processes import PROJECT
-from local.services import Running, free_ports
+from local.services import Running, find_free_ports
 from local.settings_file import collect_settings, keep_settings_file
 
-SETTINGS = Running(free_ports()).settings()
+SETTINGS = Running(find_free_ports()).settings()
 
 
 @pytest.fixture

@@ -190,9 +190,9 @@ async def test_a_next_page_elsewhere_is_not_asked_for(route: Route, url: str) ->
 
 
 async def test_an_upstream_that_is_down_is_waited_for_and_costs_nothing(route: Route) -> None:
-    route.neighbour.will_answer(500)
-    route.dataverse_neighbour.will_fail(kind="throttle", retryAfter=300, method="PATCH")
-    route.neighbour.put(patient(id=ANNA))
+    route.fhir_double.will_answer(500)
+    route.dataverse_double.will_fail(kind="throttle", retryAfter=300, method="PATCH")
+    route.fhir_double.add(patient(id=ANNA))
     (only,) = await settled(route)
     assert only.is_done
     assert route.waits == [2.0, 300]
