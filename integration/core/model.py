@@ -196,3 +196,12 @@ class Column:
     enforced: bool = False  # by the platform
     writable_on_create: bool = True
     writable_on_update: bool = True
+
+
+Columns = Mapping[str, Column]  # of a table, by name
+
+Tables = Mapping[str, Columns]  # by the table's logical name
+
+Row = dict[str, Any]  # a Dataverse row as the Web API has it
+
+FhirResource = dict[str, Any]
