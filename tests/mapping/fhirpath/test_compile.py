@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from integration.core.errors import Unmappable
-from integration.mapping.fhirpath.compile import compile_path, plain
+from integration.mapping.fhirpath.compile import compile_path
 from integration.mapping.fhirpath.evaluate import Evaluation
-from integration.mapping.fhirpath.fast_path import shortcut
-from integration.mapping.fhirpath.short import Types
+from integration.mapping.fhirpath.fast_path import TypeNames, build_fast_path
+from integration.mapping.fhirpath.library import unwrap_node
 from integration.mapping.files import list_map_names
 from integration.mapping.load import load_maps
 from integration.mapping.model import AttributeMap
@@ -62,7 +62,7 @@ def test_variables_and_elements_of_a_path_are_told() -> None:
 
 def test_what_a_condition_finds_false_does_not_hold() -> None:
     patient = {"communication": [{"preferred": False}, {"preferred": True}, {}]}
-    found = Evaluation({}, patient, []).values("communication.where(preferred)")
+    found = Evaluation({}, patient, []).find_values("communication.where(preferred)")
     assert found == [{"preferred": True}]
 
 
@@ -70,8 +70,8 @@ def test_types_reach_through_variables() -> None:
     extension = [{"url": "u", "valueCode": "F"}]
     patient = {"resourceType": "Patient", "id": "1", "extension": extension}
     found = Evaluation({"mine": "extension.where(url = 'u')"}, patient, [])
-    assert found.values("%mine.value.ofType(code)") == ["F"]
-    assert found.values("%mine.value.ofType(boolean)") == []
+    assert found.find_values("%mine.value.ofType(code)") == ["F"]
+    assert found.find_values("%mine.value.ofType(boolean)") == []
 
 
 def test_types_reach_through_variables_where_the_library_is_needed() -> None:
@@ -79,25 +79,25 @@ def test_types_reach_through_variables_where_the_library_is_needed() -> None:
     patient = {"resourceType": "Patient", "id": "1", "extension": extension}
     variables = {"mine": "extension.where(url = 'u')", "said": "%mine.value", "up": "%said.upper()"}
     found = Evaluation(variables, patient, [])
-    assert found.values("%mine.value.ofType(code).count()") == [1]
-    assert found.values("%said.ofType(code)") == ["F"]
-    assert found.values("%said.ofType(boolean)") == []
-    assert found.values("%up.length()") == [1]
+    assert found.find_values("%mine.value.ofType(code).count()") == [1]
+    assert found.find_values("%said.ofType(code)") == ["F"]
+    assert found.find_values("%said.ofType(boolean)") == []
+    assert found.find_values("%up.length()") == [1]
 
 
 def test_what_claims_to_be_a_resource_has_the_elements_of_that_resource() -> None:
     name = {"resourceType": "Observation", "family": "a", "valueString": "b"}
     found = Evaluation({"mine": "name"}, {"resourceType": "Patient", "name": [name]}, [])
-    assert found.values("name.value") == found.values("%mine.value") == ["b"]
-    assert found.values("name.family") == found.values("%mine.family") == ["a"]
+    assert found.find_values("name.value") == found.find_values("%mine.value") == ["b"]
+    assert found.find_values("name.family") == found.find_values("%mine.family") == ["a"]
 
 
 def test_of_a_contained_resource_types_are_known() -> None:
     contained = [{"resourceType": "Observation", "id": "1", "valueString": "b"}]
     patient = {"resourceType": "Patient", "contained": contained, "deceasedBoolean": True}
     found = Evaluation({}, patient, [])
-    assert found.values("contained.value") == ["b"]
-    assert found.values("deceased") == [True]
+    assert found.find_values("contained.value") == ["b"]
+    assert found.find_values("deceased") == [True]
 
 
 # -- the shortcut --------------------------------------------------------------------------------
@@ -113,23 +113,23 @@ class Paths:
     of_items: Mapping[str, tuple[str, ...]]
 
 
-def shipped() -> Iterator[Paths]:
+def list_shipped_paths() -> Iterator[Paths]:
     for set_ in ("healthcare", "plain"):
         for entity in load_maps(set_, PREFIX, None, list_map_names(set_)).entities.values():
             yield Paths(
                 entity.resource,
                 entity.variables,
-                (*paths_of(entity.attributes), *(rest.path for rest in entity.unmapped_elements)),
-                {expand.path: paths_of(expand.attributes) for expand in entity.expands},
+                (*list_paths(entity.attributes), *(rest.path for rest in entity.unmapped_elements)),
+                {expand.path: list_paths(expand.attributes) for expand in entity.expands},
             )
 
 
-def paths_of(attributes: Iterable[AttributeMap]) -> tuple[str, ...]:
+def list_paths(attributes: Iterable[AttributeMap]) -> tuple[str, ...]:
     return tuple(attribute.path for attribute in attributes if attribute.path)
 
 
 SHIPPED: list[Paths] = []
-for map_ in shipped():
+for map_ in list_shipped_paths():
     if map_ not in SHIPPED:  # the clinical maps are in every set
         SHIPPED.append(map_)
 # Their maps ask for what a patient has, too: names, telecom, addresses, identifiers.
@@ -188,6 +188,7 @@ OURS = Paths(
         "%said.code",
         "%said.ofType(string)",
         "%text",
+        "name.given.join()",
         "%text | name.family",
         "%text.upper()",
         "%fails",
@@ -222,16 +223,16 @@ OURS = Paths(
 
 
 # What has no shortcut; no map of people needs it.
-LONG = re.compile(r"toString\(\)|\blength\.")
+UNSUPPORTED = re.compile(r"toString\(\)|\blength\.")
 
 
 @pytest.mark.parametrize("map_", SHIPPED, ids=lambda map_: map_.resource)
 def test_every_path_of_the_shipped_maps_is_short(map_: Paths) -> None:
-    types: dict[str, Types] = {"resource": frozenset({map_.resource})}
+    types: dict[str, TypeNames] = {"resource": frozenset({map_.resource})}
 
-    def short(path: str, type_: str | None) -> Types:
-        found = shortcut(compile_path(path).tree, type_, types)
-        is_long = LONG.search(path) is not None and map_.resource not in PEOPLE
+    def short(path: str, type_: str | None) -> TypeNames:
+        found = build_fast_path(compile_path(path).tree, type_, types)
+        is_long = UNSUPPORTED.search(path) is not None and map_.resource not in PEOPLE
         assert (found is None) is is_long, path
         return found.types if found else frozenset()
 
@@ -249,67 +250,71 @@ def test_every_path_of_the_shipped_maps_is_short(map_: Paths) -> None:
 Found = list[tuple[Any, Any]] | str
 
 
-def told(find: Callable[[], list[Any]]) -> Found:
+def describe_found(find: Callable[[], list[Any]]) -> Found:
     """Values and types; of what fails, how."""
     try:
-        return [(plain(node), getattr(node, "path", None)) for node in find()]
+        return [(unwrap_node(node), getattr(node, "path", None)) for node in find()]
     except Unmappable as problem:
         return problem.why
     except Exception as error:
-        return f"the path failed ({type(error).__name__})"
+        return f"the path could not be evaluated ({type(error).__name__})"
 
 
-def values(found: Found) -> Any:
+def list_values(found: Found) -> Any:
     return found if isinstance(found, str) else [value for value, _ in found]
 
 
-def agree(map_: Paths, resource: Any) -> None:
+def assert_agree(map_: Paths, resource: Any) -> None:
     """What we find is what the library finds, given nothing but the values."""
     ours = Evaluation(map_.variables, resource, [])
-    (root,) = ours.values("%resource")
-    known = {"resource": [root], "rootResource": [root]}
+    (root,) = ours.find_values("%resource")
+    variables = {"resource": [root], "rootResource": [root]}
 
     def theirs(path: str, focus: Any = root) -> Callable[[], list[Any]]:
-        return lambda: compile_path(path).nodes(focus, known)
+        return lambda: compile_path(path).find_nodes(focus, variables)
 
     for name, path in map_.variables.items():
         try:
-            known[name] = theirs(path)()
+            variables[name] = theirs(path)()
         except Exception:
-            known[name] = []
+            variables[name] = []
     for path in (*map_.variables.values(), *map_.paths, *map_.of_items):
-        found = told(theirs(path))
-        assert told(partial(ours.nodes, path)) == found, path
-        assert values(told(partial(ours.values, path))) == values(found), path
+        found = describe_found(theirs(path))
+        assert describe_found(partial(ours.find_nodes, path)) == found, path
+        assert list_values(describe_found(partial(ours.find_values, path))) == list_values(found), (
+            path
+        )
     for items, paths in map_.of_items.items():
-        if isinstance(told(theirs(items)), str):
+        if isinstance(describe_found(theirs(items)), str):
             continue
-        for item, same in zip(ours.nodes(items), theirs(items)(), strict=True):
+        for item, same in zip(ours.find_nodes(items), theirs(items)(), strict=True):
             for path in paths:
-                found = values(told(theirs(path, same)))
-                assert values(told(partial(ours.values, path, item))) == found, (items, path)
+                found = list_values(describe_found(theirs(path, same)))
+                assert (
+                    list_values(describe_found(partial(ours.find_values, path, item))) == found
+                ), (items, path)
 
 
-def agree_all(resource: Any, *types: str) -> None:
+def assert_all_agree(resource: Any, *types: str) -> None:
     """In the maps of these types."""
     for map_ in (*SHIPPED, OURS):
         if map_ is OURS or map_.resource in types:
-            agree(map_, resource)
+            assert_agree(map_, resource)
 
 
 WORDS = st.sampled_from(["usual", "official", "old", "home", "a", "b", "MR", "u", "2024"])
 TEXTS = st.one_of(WORDS, st.text(max_size=2))
 
 
-def some(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+def optional_list(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.lists(st.fixed_dictionaries({}, optional=fields), max_size=3)
 
 
 PERIOD = st.fixed_dictionaries({}, optional={"start": TEXTS, "end": TEXTS})
 CODED = st.fixed_dictionaries(
-    {}, optional={"coding": some(system=TEXTS, code=TEXTS, display=TEXTS), "text": TEXTS}
+    {}, optional={"coding": optional_list(system=TEXTS, code=TEXTS, display=TEXTS), "text": TEXTS}
 )
-NAMES = some(
+NAMES = optional_list(
     use=WORDS,
     family=TEXTS,
     given=st.lists(TEXTS, max_size=3),
@@ -317,7 +322,7 @@ NAMES = some(
     text=TEXTS,
     period=PERIOD,
 )
-EXTENSIONS = some(
+EXTENSIONS = optional_list(
     url=st.just("u"), valueString=TEXTS, valueCoding=st.fixed_dictionaries({"code": TEXTS})
 ).filter(lambda items: all("url" in item for item in items))
 PATIENTS = st.fixed_dictionaries(
@@ -329,17 +334,21 @@ PATIENTS = st.fixed_dictionaries(
         "deceasedBoolean": st.booleans(),
         "deceasedDateTime": st.sampled_from(["2024-01-01", "2024"]),
         "name": NAMES,
-        "telecom": some(
+        "telecom": optional_list(
             system=WORDS, use=WORDS, value=TEXTS, rank=st.integers(1, 3), period=PERIOD
         ),
-        "address": some(use=WORDS, line=st.lists(TEXTS, max_size=3), city=TEXTS, period=PERIOD),
-        "identifier": some(use=WORDS, system=TEXTS, value=TEXTS, type=CODED, period=PERIOD),
-        "contact": some(relationship=st.lists(CODED, max_size=2), period=PERIOD),
-        "communication": some(language=CODED, preferred=st.booleans()),
+        "address": optional_list(
+            use=WORDS, line=st.lists(TEXTS, max_size=3), city=TEXTS, period=PERIOD
+        ),
+        "identifier": optional_list(
+            use=WORDS, system=TEXTS, value=TEXTS, type=CODED, period=PERIOD
+        ),
+        "contact": optional_list(relationship=st.lists(CODED, max_size=2), period=PERIOD),
+        "communication": optional_list(language=CODED, preferred=st.booleans()),
         "extension": EXTENSIONS,
         "maritalStatus": CODED,
         "multipleBirthInteger": st.integers(),
-        "generalPractitioner": some(reference=WORDS),
+        "generalPractitioner": optional_list(reference=WORDS),
     },
 )
 
@@ -353,20 +362,20 @@ ODD: st.SearchStrategy[Any] = st.sampled_from(
 )
 
 
-def places(node: Any) -> Iterator[tuple[Any, Any]]:
+def list_places(node: Any) -> Iterator[tuple[Any, Any]]:
     """Everything in a resource but its type, as a container and a key."""
     items = node.items() if isinstance(node, dict) else enumerate(node)
     for key, value in items:
         if key != "resourceType":
             yield node, key
         if isinstance(value, dict | list):
-            yield from places(value)
+            yield from list_places(value)
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(PATIENTS)
 def test_the_shortcut_finds_what_the_library_finds(patient: dict[str, Any]) -> None:
-    agree_all(patient, *PEOPLE)
+    assert_all_agree(patient, *PEOPLE)
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
@@ -374,13 +383,13 @@ def test_the_shortcut_finds_what_the_library_finds(patient: dict[str, Any]) -> N
 def test_so_it_does_in_a_resource_of_a_wrong_shape(patient: Any, data: st.DataObject) -> None:
     patient = copy.deepcopy(patient)
     for _ in range(data.draw(st.integers(1, 3))):
-        if found := list(places(patient)):
+        if found := list(list_places(patient)):
             container, key = data.draw(st.sampled_from(found))
             container[key] = copy.deepcopy(data.draw(ODD))
-    agree_all(patient, "Patient")
+    assert_all_agree(patient, "Patient")
 
 
-def resources() -> Iterator[dict[str, Any]]:
+def load_resources() -> Iterator[dict[str, Any]]:
     for path in sorted(Path(os.environ["BUNDLES_DIR"]).rglob("*.json")):
         try:
             bundle = json.loads(path.read_text("utf-8"))
@@ -394,9 +403,9 @@ def resources() -> Iterator[dict[str, Any]]:
 
 @pytest.mark.skipif("BUNDLES_DIR" not in os.environ, reason="BUNDLES_DIR names no real bundles")
 def test_the_shortcut_finds_what_the_library_finds_in_real_resources() -> None:
-    most = Counter(dict.fromkeys((map_.resource for map_ in SHIPPED), 6)) + Counter(Patient=40)
-    for resource in resources():
+    limits = Counter(dict.fromkeys((map_.resource for map_ in SHIPPED), 6)) + Counter(Patient=40)
+    for resource in load_resources():
         type_ = resource["resourceType"]
-        if most[type_]:
-            most[type_] -= 1
-            agree_all(resource, type_)
+        if limits[type_]:
+            limits[type_] -= 1
+            assert_all_agree(resource, type_)
