@@ -10,7 +10,7 @@ from uuid import UUID, uuid5
 from integration.core import decimal_json
 from integration.core.model import Column
 from integration.dataverse.requests import Change
-from integration.mapping import engine
+from integration.mapping import values
 from integration.mapping.concepts import CONCEPT_TABLE
 from integration.mapping.model import (
     ChildRemoval,
@@ -271,7 +271,7 @@ def _is_same(ours: Any, theirs: Any) -> bool:
     """Dataverse keeps no empty text, and numbers by their value."""
     if isinstance(ours, str) and isinstance(theirs, str):
         return ours == theirs or (
-            engine.is_datetime_text(ours) and engine.is_same_datetime(ours, theirs)
+            values.is_datetime_text(ours) and values.is_same_datetime(ours, theirs)
         )
     return bool(ours == theirs) and isinstance(ours, bool) is isinstance(theirs, bool)
 

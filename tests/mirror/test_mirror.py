@@ -271,7 +271,7 @@ async def test_long_values_are_cut_or_left_out_and_noted_without_them(route: Rou
     assert sorted(re.split(r", | @ ", note)[0] for note in noted.notes) == [
         "lastname: longer than 50",
         "msemr_medicalidentifier.msemr_value: longer than 250",
-        "msemr_medicalidentifier: left out without msemr_value",
+        "msemr_medicalidentifier: a row without msemr_value was left out",
         "msemr_medicalrecordnumber: longer than 256",
     ]
     assert MARKER not in repr(noted)
@@ -352,7 +352,7 @@ async def test_a_missing_column_is_for_an_operator_and_waits_long(
     route: Route, caplog: pytest.LogCaptureFixture
 ) -> None:
     known = load_shipped_maps()["Patient"]
-    wanting = AttributeMap("msemr_nosuchcolumn", Kind.COPY, "gender")
+    wanting = AttributeMap(column="msemr_nosuchcolumn", kind=Kind.COPY, path="gender")
     wide = replace(known, attributes=(*known.attributes, wanting))
     claim = WorkItem(DELIVERY, resource=route.neighbour.put(anna()))
     await mirroring.mirror_resource(replace(route.mirror, maps={"Patient": wide}), claim)

@@ -91,14 +91,14 @@ def _convert_children(
     if not match or not {one.map.column for one in kept}.issuperset(match):
         raise Unconvertible("the columns that are used in record matching are not all carried over")
     ours = ExpandMap(
-        items.path,
-        child.table,
-        named.entity_set,
-        named.key,
-        child.parent_link,
-        match,
-        ChildRemoval.OURS,
-        tuple(one.map for one in kept),
+        path=items.path,
+        table=child.table,
+        entity_set=named.entity_set,
+        key=named.key,
+        parent=child.parent_link,
+        match=match,
+        remove=ChildRemoval.OURS,
+        attributes=tuple(one.map for one in kept),
     )
     origin = f"From {child.name}: {describe_source(row)}"
     comments = tuple(one.comment for one in kept)
