@@ -11,7 +11,7 @@ from types import FrameType
 
 from local.host.settings import CannotStart
 from local.processes import PROJECT, Child
-from local.services import Running, neighbours, ports_from_env, start_host
+from local.services import Running, read_ports, run_services, start_host
 
 FOLDER = PROJECT / ".local"
 EXAMPLE = '{"resourceType": "Patient", "name": [{"family": "Sample", "given": ["Anna"]}]}'
@@ -21,9 +21,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         with ExitStack() as stack:
-            ports = ports_from_env()
+            ports = read_ports()
             _print(f"starting; logs are in {FOLDER}")
-            running = stack.enter_context(neighbours(ports, FOLDER, tell=_print))
+            running = stack.enter_context(run_services(ports, FOLDER, tell=_print))
             host = stack.enter_context(start_host(running.settings(), ports.host, FOLDER))
             _print_addresses(running, host)
             ended = _wait_for_end([*running.parts.values(), host])

@@ -20,7 +20,8 @@ from integration.intake.accept import Accepted
 from integration.intake.subscriptions import Acknowledged
 from integration.journal.store import Page
 from integration.operations.deliveries import DeliveryStatus, ReplayPage
-from tests.conftest import MARKER, told_by
+from tests.builders import MARKER
+from tests.conftest import told_by
 
 ID = "019caaee-c260-7000-8000-000000000001"
 DONE = Delivery(

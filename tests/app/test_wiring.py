@@ -14,8 +14,7 @@ import httpx
 import pytest
 
 from integration.app import wiring
-from integration.app.http_clients import ClientContext
-from integration.app.http_clients import open_upstream as neighbour_of
+from integration.app.http_clients import ClientContext, open_upstream
 from integration.app.settings import Settings, UpstreamSettings, read_settings
 from integration.core.activity import ActivityRecorder
 from integration.core.errors import Misconfigured
@@ -48,13 +47,13 @@ def settings(**changes: str) -> Settings:
 
 
 @pytest.fixture
-async def neighbour() -> AsyncIterator[Any]:
+async def upstream() -> AsyncIterator[Any]:
     """A neighbour as the app builds it, from a scope and a credential."""
     async with AsyncExitStack() as stack:
 
         def built(scope: str | None = None) -> Upstream:
             at = UpstreamSettings("https://fhir.example", scope, 7, 90)
-            return neighbour_of(
+            return open_upstream(
                 "FHIR server", at, ClientContext(object(), ActivityRecorder(), stack)
             )
 
@@ -158,25 +157,25 @@ async def test_one_neighbour_that_wants_a_token_is_enough_for_an_identity(open_:
         assert hasattr(credential, "get_token")
 
 
-async def test_a_neighbour_is_asked_in_time_and_within_its_places(neighbour: Any) -> None:
-    made: Upstream = neighbour()
+async def test_a_neighbour_is_asked_in_time_and_within_its_places(upstream: Any) -> None:
+    made: Upstream = upstream()
     assert made.http.timeout == httpx.Timeout(90, connect=10)
     assert made.limiter.limit.current == 7
     assert made.tokens is None
     assert made.base == "https://fhir.example"
 
 
-async def test_a_neighbour_with_a_scope_gets_tokens(neighbour: Any) -> None:
-    assert neighbour("https://fhir.example/.default").tokens is not None
+async def test_a_neighbour_with_a_scope_gets_tokens(upstream: Any) -> None:
+    assert upstream("https://fhir.example/.default").tokens is not None
 
 
-async def test_a_neighbour_s_cookies_are_not_kept(neighbour: Any) -> None:
+async def test_a_neighbour_s_cookies_are_not_kept(upstream: Any) -> None:
     """Dataverse's affinity cookie would send all requests to one of its servers."""
-    made: Upstream = neighbour()
-    heard: list[httpx.Request] = []
+    made: Upstream = upstream()
+    received: list[httpx.Request] = []
 
     async def hear(request: httpx.Request) -> httpx.Response:
-        heard.append(request)
+        received.append(request)
         return httpx.Response(200, headers={"set-cookie": "ARRAffinity=1; Path=/"})
 
     async with httpx.AsyncClient(
@@ -184,11 +183,11 @@ async def test_a_neighbour_s_cookies_are_not_kept(neighbour: Any) -> None:
     ) as http:
         await http.get("https://fhir.example/1")
         await http.get("https://fhir.example/2")
-    assert "cookie" not in heard[1].headers
+    assert "cookie" not in received[1].headers
 
 
-async def test_a_neighbour_s_redirects_are_not_followed(neighbour: Any) -> None:
-    assert neighbour().http.follow_redirects is False
+async def test_a_neighbour_s_redirects_are_not_followed(upstream: Any) -> None:
+    assert upstream().http.follow_redirects is False
 
 
 @pytest.mark.parametrize(

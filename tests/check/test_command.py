@@ -31,7 +31,7 @@ from integration.cli.main import main
 from integration.mapping import files
 from local.host.emulator import ACCOUNT, KEY
 from local.processes import PROJECT
-from local.services import Running, free_ports, neighbours
+from local.services import Running, find_free_ports, run_services
 from tests.provision.test_virtual_tables import OBSERVATION
 
 FEED = "https://app.example.org/api/odata/"
@@ -60,7 +60,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, maps: Path) -> Iterator[Ru
     """Every neighbour as a deployment leaves it: storage made, Dataverse provisioned."""
     if not (PROJECT / "local/node_modules/azurite").is_dir():
         pytest.skip("azurite is not installed: npm ci --prefix local")
-    with neighbours(free_ports(), tmp_path_factory.mktemp("check")) as found:
+    with run_services(find_free_ports(), tmp_path_factory.mktemp("check")) as found:
         asyncio.run(_made(found))
         with pytest.MonkeyPatch.context() as env:
             stated(env, found, maps)
@@ -124,8 +124,8 @@ def refused(method: str, part: str, status: int = 403) -> Answer:
     )
 
 
-def plugged(neighbour: Any, answer: Answer) -> Any:
-    return replace(neighbour, http=httpx.AsyncClient(transport=Between(answer)))
+def plugged(upstream: Any, answer: Answer) -> Any:
+    return replace(upstream, http=httpx.AsyncClient(transport=Between(answer)))
 
 
 class Told(dict[str, tuple[str, str]]):
@@ -150,9 +150,9 @@ def check(*changes: Callable[[Connections], Connections], feed: Answer = feed) -
             for change in changes:
                 ends = change(ends)
             yield ends
-            for neighbour in (ends.fhir.upstream, ends.dataverse.upstream, ends.feed):
-                if neighbour is not None:
-                    await neighbour.http.aclose()
+            for upstream in (ends.fhir.upstream, ends.dataverse.upstream, ends.feed):
+                if upstream is not None:
+                    await upstream.http.aclose()
 
     parser = argparse.ArgumentParser()
     command.add_options(parser)

@@ -11,7 +11,7 @@ import pytest
 
 from integration.cli.main import main
 from local.processes import PROJECT
-from local.services import free_ports, neighbours
+from local.services import find_free_ports, run_services
 
 PATIENT = {
     "resourceType": "Patient",
@@ -30,7 +30,7 @@ NAMES = [
 @pytest.fixture(scope="module")
 def dataverse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("dataverse")
-    with neighbours(free_ports(), folder, parts=("dataverse",)) as running:
+    with run_services(find_free_ports(), folder, parts=("dataverse",)) as running:
         yield running.dataverse_url
 
 
@@ -137,7 +137,7 @@ def test_without_an_address_of_dataverse_that_is_what_is_asked_for(
 def test_an_organisation_that_does_not_answer_is_told(
     env: pytest.MonkeyPatch, file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    env.setenv("DATAVERSE_URL", f"http://127.0.0.1:{free_ports().dataverse}")
+    env.setenv("DATAVERSE_URL", f"http://127.0.0.1:{find_free_ports().dataverse}")
     env.setenv("DATAVERSE_SCOPE", "none")
     assert main(["map", file, "--check"]) == 2
     assert told(capsys) == ["Dataverse: connection failed (ConnectError)"]

@@ -12,7 +12,7 @@ from integration.core import decimal_json
 from integration.core.model import Column
 from integration.dataverse.metadata import parse_columns
 from integration.dataverse.requests import CASTS, build_columns_query
-from tests.conftest import DataverseNeighbour
+from tests.doubles import DataverseDouble
 
 
 def attribute(name: str, type_: str | None, **details: Any) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def to(table: str) -> dict[str, Any]:
     }
 
 
-async def test_the_stand_in_tells_all_of_it(dataverse: DataverseNeighbour) -> None:
+async def test_the_stand_in_tells_all_of_it(dataverse: DataverseDouble) -> None:
     async with httpx.AsyncClient(transport=dataverse, base_url="http://dataverse") as http:
         found = {}
         for table in ("contact", "msemr_medicalidentifier"):

@@ -15,7 +15,7 @@ from integration.dataverse.upsert_bundle import (
     describe_problems,
     parse_response,
 )
-from tests.conftest import MARKER
+from tests.builders import MARKER
 
 ROW = "0b6d3d3e-9c4b-4a53-8f1f-6f0f8a2f4c11"
 PATIENT = {"resourceType": "Patient", "id": "p1"}

@@ -15,7 +15,7 @@ from integration.core.errors import Issue, Rejected
 from integration.core.model import DeliveryRequest
 from integration.fhir import bundle
 from integration.fhir.entries import MAX_ISSUES, Contents
-from tests.fhir.bundles import limit_examples
+from tests.randomness import limit_examples
 
 POST = DeliveryRequest("POST")
 PATIENT = {"resourceType": "Patient"}

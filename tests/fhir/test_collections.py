@@ -16,7 +16,8 @@ from integration.fhir.entries import Contents
 from integration.fhir.identity import Naming
 from integration.fhir.plan import Plan, plan
 from integration.fhir.units import Limits
-from tests.fhir.bundles import limit_examples, make_urn
+from tests.fhir.bundles import make_urn
+from tests.randomness import limit_examples
 
 NAMING = Naming("clinic", "key-1")
 MARKER = "Zzyzx"

@@ -12,7 +12,7 @@ from integration.core.errors import Rejected
 from integration.core.model import DeliveryRequest
 from integration.fhir.bundle import read
 from integration.fhir.entries import MAX_ISSUES, Contents, Entry
-from tests.fhir.bundles import limit_examples
+from tests.randomness import limit_examples
 
 NDJSON = DeliveryRequest("POST", format="ndjson")
 MARKER = "Zzyzx"

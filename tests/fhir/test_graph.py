@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from integration.fhir.graph import find_connected_components, find_strongly_connected_components
-from tests.fhir.bundles import limit_examples
+from tests.randomness import limit_examples
 
 Graph = dict[int, list[int]]
 

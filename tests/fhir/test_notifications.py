@@ -20,7 +20,6 @@ from integration.fhir.identity import Naming
 from integration.fhir.notifications import Notification, add_fetched
 from integration.fhir.plan import Plan, plan
 from integration.fhir.subscription_status import SubscriptionStatus, describe_gap, find_gap
-from tests.fhir.bundles import limit_examples
 from tests.fhir.notices import (
     HOME,
     SUBSCRIPTION,
@@ -30,6 +29,7 @@ from tests.fhir.notices import (
     make_named_entry,
     make_notification,
 )
+from tests.randomness import limit_examples
 
 MARKER = "Zzyzx"
 ANNA = {"resourceType": "Patient", "id": "anna"}

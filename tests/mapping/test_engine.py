@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from integration.core.errors import Unmappable
@@ -17,6 +17,7 @@ from integration.mapping.keys import derive_primary_key, fit_fhir_id
 from integration.mapping.load import load_maps, load_shipped_maps, parse_map
 from integration.mapping.model import Concept, Lookup, MappedRows
 from tests.mapping.tenant import load_all_columns
+from tests.randomness import limit_examples
 
 MARKER = "Zzyzx"
 
@@ -461,11 +462,7 @@ PATIENTS = st.fixed_dictionaries(
 )
 
 
-@settings(
-    max_examples=80,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+@limit_examples(80)
 @given(PATIENTS)
 def test_no_note_holds_anything_of_the_patient(patient: dict[str, Any]) -> None:
     entity = load_shipped_maps()["Patient"]
@@ -507,7 +504,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@limit_examples(150)
 @given(st.dictionaries(NAMES, JSON, max_size=8), st.sampled_from(["healthcare", "plain"]))
 def test_whatever_a_resource_looks_like_it_has_a_row(elements: dict[str, Any], set_: str) -> None:
     entity = load_maps(set_, "new").entities["Patient"]

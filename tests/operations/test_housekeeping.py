@@ -17,7 +17,8 @@ from integration.mirror import mirror as mirroring
 from integration.operations import deliveries, housekeeping
 from integration.operations.housekeeping import Ages, Housekeeping, Step, choose_step, sweep
 from integration.relay import process as relaying
-from tests.conftest import DAY, MARKER, Route, bundle, entry, patient, told_by
+from tests.builders import MARKER, bundle, entry, patient
+from tests.conftest import DAY, Route, told_by
 
 MINUTE, HOUR = 60.0, 3600.0
 AGES = Ages(timedelta(days=3), timedelta(days=30), timedelta(days=7))
@@ -26,11 +27,13 @@ DELIVERY = Delivery("id", "north", "k", "d", START, Status.ACCEPTED, "batch", 1,
 
 
 async def swept(route: Route) -> None:
-    await sweep(keeping(route, route.outbox))
+    await sweep(keeping(route, route.queue_sender))
 
 
-def keeping(route: Route, outbox: Any) -> Housekeeping:
-    return Housekeeping(route.journal, route.ledger, outbox, route.activity, route.clock, AGES)
+def keeping(route: Route, queue_sender: Any) -> Housekeeping:
+    return Housekeeping(
+        route.journal, route.guard_store, queue_sender, route.activity, route.clock, AGES
+    )
 
 
 async def of_lanes(route: Route, number: int = 4) -> str:
@@ -40,7 +43,7 @@ async def of_lanes(route: Route, number: int = 4) -> str:
     delivery = await route.deliver(bundle(*people, kind="batch"))
     await route.carry(delivery)
     assert (await route.known(delivery)).status is Status.PROCESSING
-    route.outbox.sent.clear()
+    route.queue_sender.sent.clear()
     return delivery
 
 
@@ -106,9 +109,9 @@ async def test_a_delivery_that_was_kept_and_never_queued_is_queued(route: Route)
 
 async def test_a_delivery_that_was_begun_is_left_to_those_who_carry_it(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
-    route.neighbour.down = 500
+    route.fhir_double.down = 500
     await route.carry(delivery)
-    route.outbox.sent.clear()
+    route.queue_sender.sent.clear()
     route.clock.later(HOUR)
     await swept(route)
     assert route.queued() == []
@@ -127,7 +130,7 @@ async def test_lanes_whose_claims_were_lost_are_queued_again(route: Route) -> No
     await route.carry_all()
     known = await route.known(delivery)
     assert (known.status, known.written) == (Status.DONE, 4)
-    assert set(route.neighbour.versions.values()) == {1}
+    assert set(route.fhir_double.writes_of_each.values()) == {1}
 
 
 async def test_a_delivery_that_lacks_only_its_end_comes_to_it(route: Route) -> None:
@@ -176,7 +179,7 @@ async def test_a_parked_delivery_that_is_replayed_has_its_whole_time_again(route
     delivery = await route.deliver(bundle(entry(patient())))
     await relaying.park(route.journal, WorkItem(delivery), "the FHIR server was away")
     route.clock.later(20 * DAY)
-    await deliveries.replay(route.journal, route.outbox, delivery, route.clock.now)
+    await deliveries.replay(route.journal, route.queue_sender, delivery, route.clock.now)
     await swept(route)
     assert (await route.known(delivery)).status is Status.ACCEPTED
 
@@ -205,7 +208,7 @@ async def test_a_delivery_that_is_over_is_forgotten_with_all_that_was_kept_of_it
             await route.journal.get_payload(id_)
     assert await route.outcomes(delivery) == []
     assert await route.journal.list_row_results(delivery) == []
-    assert "Patient/p1" in route.neighbour.stored
+    assert "Patient/p1" in route.fhir_double.stored
 
 
 async def test_a_parked_delivery_is_never_forgotten(route: Route) -> None:
@@ -229,8 +232,8 @@ async def test_a_repeat_of_what_was_forgotten_overwrites_nothing(
     """It is a delivery of its own, in the order of now, that looks before it writes."""
     first = await route.deliver(bundle(entry(patient())), headers=headers)
     await route.carry(first)
-    (person,) = route.neighbour.of("Patient")
-    route.neighbour.put({**person, "active": False})  # somebody else, since
+    (person,) = route.fhir_double.of("Patient")
+    route.fhir_double.add({**person, "active": False})  # somebody else, since
     route.clock.later(31 * DAY)
     await swept(route)
 
@@ -239,7 +242,7 @@ async def test_a_repeat_of_what_was_forgotten_overwrites_nothing(
     await route.carry(again)
 
     assert (await route.known(again)).status is Status.DONE
-    (person,) = route.neighbour.of("Patient")
+    (person,) = route.fhir_double.of("Patient")
     assert person["active"] is False
 
 
@@ -310,9 +313,9 @@ async def test_the_turns_that_no_kept_delivery_asks_for_are_forgotten(route: Rou
     await updated(route, "old")
     route.clock.later(31 * DAY)
     await updated(route, "young")
-    assert len(route.ledger.locks) == 2
+    assert len(route.guard_store.locks) == 2
     await swept(route)
-    assert len(route.ledger.locks) == 1
+    assert len(route.guard_store.locks) == 1
 
 
 async def test_the_turns_that_a_parked_delivery_may_ask_for_are_kept(route: Route) -> None:
@@ -324,7 +327,7 @@ async def test_the_turns_that_a_parked_delivery_may_ask_for_are_kept(route: Rout
     await updated(route, "p")
     route.clock.later(31 * DAY)
     await swept(route)
-    await deliveries.replay(route.journal, route.outbox, late, route.clock.now)
+    await deliveries.replay(route.journal, route.queue_sender, late, route.clock.now)
     await route.carry_all()
     assert await route.statuses(late) == [409]
 

@@ -37,7 +37,7 @@ class Organisation:
 
     def __init__(self, app: Gate) -> None:
         self.app = app
-        self.heard: list[tuple[str, str]] = []
+        self.received: list[tuple[str, str]] = []
         self.prompts: list[str] = []
 
     def run(self, *options: str) -> tuple[int, list[str]]:
@@ -62,7 +62,7 @@ class Organisation:
 
     def _http(self) -> httpx.AsyncClient:
         async def note(request: httpx.Request) -> None:
-            self.heard.append((request.method, request.url.path))
+            self.received.append((request.method, request.url.path))
 
         transport = httpx.ASGITransport(app=self.app)
         return httpx.AsyncClient(transport=transport, event_hooks={"request": [note]})
@@ -74,7 +74,7 @@ class Organisation:
 
     @property
     def changes(self) -> list[tuple[str, str]]:
-        return [each for each in self.heard if each[0] != "GET"]
+        return [each for each in self.received if each[0] != "GET"]
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_an_organisation_that_has_nothing_gets_everything(organisation: Organisa
 
 def test_a_second_run_finds_everything_and_changes_nothing(organisation: Organisation) -> None:
     _, first = organisation.run()
-    organisation.heard.clear()
+    organisation.received.clear()
     status, again = organisation.run()
     assert organisation.changes == []
     assert (status, counts(again)["made"]) == (0, 0)
@@ -154,7 +154,7 @@ def test_a_run_that_was_broken_off_is_gone_on_with(organisation: Organisation) -
     assert said[-1].startswith("ended: lookup abc_subjectpatient of abc_ve_observation")
     _, went_on = organisation.run()
     assert counts(went_on)["made"] > 0
-    organisation.heard.clear()
+    organisation.received.clear()
     organisation.run()
     assert organisation.changes == []
 
@@ -164,7 +164,7 @@ def test_a_dry_run_tells_every_request_and_sends_none(organisation: Organisation
     assert organisation.changes == []
     assert status == 0
     requests = [line.strip() for line in told if re.match(r"  (POST|PUT|PATCH) ", line)]
-    organisation.heard.clear()
+    organisation.received.clear()
     _, said = organisation.run()
     assert len(requests) == len(organisation.changes) == counts(told)["would-make"]
     # What needs an id that is not there yet has a word in its place.
@@ -309,7 +309,7 @@ def test_nothing_is_changed_that_somebody_has_made_otherwise(
     organisation.run()
     changed = OBSERVATION.replace('type = "decimal"', 'type = "integer"')
     (tmp_path / "observation.toml").write_text(changed, "utf-8")
-    organisation.heard.clear()
+    organisation.received.clear()
     status, said = organisation.run()
     assert (status, organisation.changes) == (1, [])
     expected = "look:  column abc_value of abc_ve_observation is of type Decimal, not Integer"
@@ -382,7 +382,7 @@ def test_a_setting_that_is_wrong_ends_it_before_anything_is_asked(
 ) -> None:
     env.setenv(setting, value)
     status, said = organisation.run()
-    assert (status, organisation.heard) == (2, [])
+    assert (status, organisation.received) == (2, [])
     assert words in said[-1]
 
 

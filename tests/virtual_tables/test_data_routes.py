@@ -29,7 +29,8 @@ from integration.virtual_tables.read import FeedReader
 from integration.virtual_tables.row_keys import RowKeyResolver
 from integration.virtual_tables.write import FeedWriter
 from local.services import Running
-from tests.conftest import MARKER, Body, Route, bundle, entry
+from tests.builders import MARKER, Body, bundle, entry
+from tests.conftest import Route
 
 DELIVERY = "019caaee-c260-7000-8000-000000000001"
 WARD = "6f1d0a1e-5b7e-4f0e-8a0b-0a1b2c3d4e5f"
@@ -281,8 +282,8 @@ class Wards:
             change_queues=self.data.get_change_queues,
         )
         done = []
-        for message in [each for each in self.route.outbox.sent if each[0] == MIRROR_QUEUE]:
-            self.route.outbox.sent.remove(message)
+        for message in [each for each in self.route.queue_sender.sent if each[0] == MIRROR_QUEUE]:
+            self.route.queue_sender.sent.remove(message)
             await mirroring.mirror_resource(it, message[1])
             noted = await self.route.journal.list_row_results(message[1].delivery)
             done += [row.action for row in noted]
@@ -290,7 +291,7 @@ class Wards:
 
     async def rows(self) -> list[str]:
         """As the mirror has brought them."""
-        return [row["name"] for row in await self.route.dataverse_neighbour.rows("accounts")]
+        return [row["name"] for row in await self.route.dataverse_double.rows("accounts")]
 
     async def ask(self, path: str) -> int:
         return (

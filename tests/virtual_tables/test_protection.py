@@ -16,7 +16,8 @@ import pytest
 from integration.core import decimal_json
 from integration.core.errors import Misconfigured, Rejected, Unavailable
 from integration.journal.guard_store import MemoryGuardStore
-from tests.conftest import MARKER, told_by
+from tests.builders import MARKER
+from tests.conftest import told_by
 from tests.virtual_tables.conftest import Feed, Json
 from tests.virtual_tables.scripted import FHIR, scripted
 
@@ -170,9 +171,9 @@ async def test_while_the_server_may_be_at_a_write_nobody_else_writes_the_resourc
     async with scripted(answer, seconds=0.5) as feed:
         with pytest.raises(Unavailable):
             await feed.ask("PATCH", ROW, body={"msemr_conditioncodetext": "x"})
-        ledger = feed.tables.writer.guard.store
-        assert isinstance(ledger, MemoryGuardStore)
-        (turn,) = ledger.locks.values()
+        guard_store = feed.tables.writer.guard.store
+        assert isinstance(guard_store, MemoryGuardStore)
+        (turn,) = guard_store.locks.values()
         assert (turn.expires_at > 0, turn.holder != "") == (hangs_at == "PUT", hangs_at == "PUT")
 
 

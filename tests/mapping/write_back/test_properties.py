@@ -24,6 +24,7 @@ from integration.mapping.write_back.inverse_paths import PathPredicate, Steps, i
 from integration.virtual_tables.entity_type import MappedEntityType, build_entity_type
 from local.processes import PROJECT
 from tests.mapping import real
+from tests.randomness import FACTOR, make_random
 
 MAPS = sorted((PROJECT / "integration/mapping/maps/clinical").glob("*.toml"))
 SHAPES = {
@@ -36,7 +37,7 @@ Resource = dict[str, Any]
 Path = tuple[str, ...]
 Leaf = tuple[Path, bytes]
 
-CASES = 25  # of each table
+CASES = 25 * FACTOR  # of each table
 
 each_table = pytest.mark.parametrize("kind", sorted(SHAPES))
 
@@ -177,7 +178,7 @@ def _draw_cases(kind: str) -> Iterator[Case]:
         if attribute.virtual_column.writable
     ]
     for seed in range(CASES):
-        chance = Random(f"{kind} {seed}")
+        chance = make_random(f"{kind} {seed}")
         some = chance.sample(writable, k=chance.randint(1, 3))
         changes = {
             attribute.column: _draw_column_value(chance, attribute)
@@ -338,7 +339,7 @@ def test_what_was_made_can_be_cleared_again(kind: str) -> None:
 def test_resources_of_any_shape_are_written_or_refused(kind: str) -> None:
     counts = Counter[bool]()
     for number, (entity_type, resource, changes) in enumerate(_list_cases(kind)):
-        chance, resource = Random(f"shape {kind} {number}"), dict(resource)
+        chance, resource = make_random(f"shape {kind} {number}"), dict(resource)
         named = {attribute.column: attribute for attribute in entity_type.entity.attributes}
         for name in changes:
             for step in _find_steps(kind, named[name])[:1]:
