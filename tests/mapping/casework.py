@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 
 from integration.core.errors import Unmappable
-from integration.core.model import Column
+from integration.core.model import Row, Tables
 from integration.mapping import engine
 from integration.mapping.model import AttributeMap, Concept, EntityMap, Kind, Lookup
 
 Case = dict[str, Any]
-Tables = Mapping[str, Mapping[str, Column]]
-Rows = list[dict[str, Any]]
+Rows = list[Row]
 
 FILE_KEYS = {"title", "set", "map", "enabled", "about", "tests"}
 CASE_KEYS = {

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from integration.core.errors import Rejected
-from integration.core.model import Columns
+from integration.core.model import Columns, Tables
 from integration.fhir import validation
 from integration.mapping import engine, load
 from integration.mapping.model import AttributeMap, EntityMap, Kind, Lookup, Route
@@ -26,7 +26,7 @@ from integration.mapping.write_back.inverse_paths import invert_path
 from integration.virtual_tables.entity_type import build_entity_type
 from local.processes import PROJECT
 from tests.mapping import casework, r4, real
-from tests.mapping.casework import Case, Tables
+from tests.mapping.casework import Case
 
 MAPS = PROJECT / "integration/mapping/maps/clinical"
 CASES = Path(__file__).parent / "cases/clinical"
@@ -132,7 +132,7 @@ def _collect_expected(entity: EntityMap) -> dict[str, casework.Rows]:
 
 
 @each_map
-def test_every_clinical_table_is_shown_by_the_feed_under_a_name_of_its_own(
+def test_every_clinical_table_has_names_of_its_own(
     entity: EntityMap,
 ) -> None:
     assert entity.routes[0] is Route.VIRTUAL
@@ -143,7 +143,7 @@ def test_every_clinical_table_is_shown_by_the_feed_under_a_name_of_its_own(
 
 
 @each_map
-def test_every_lookup_that_the_feed_shows_says_where_it_leads(entity: EntityMap) -> None:
+def test_every_lookup_of_a_virtual_table_says_where_it_leads(entity: EntityMap) -> None:
     lookups = [
         attribute
         for attribute in entity.select_route(Route.VIRTUAL).attributes

@@ -109,7 +109,7 @@ def test_a_number_stays_a_number_in_a_column_of_numbers() -> None:
     assert get_value(count) == 2
 
 
-def test_a_truth_stays_one_in_a_column_of_truths() -> None:
+def test_a_boolean_stays_one_in_a_boolean_column() -> None:
     assert get_value(map_patient('path = "active"', Column("a", "Boolean"), active=False)) is False
 
 
@@ -229,7 +229,7 @@ def test_a_constant_is_written_whatever_the_resource_says() -> None:
     assert get_value(map_patient('kind = "default"\ndefault = 7', Column("a", "Picklist"))) == 7
 
 
-# -- dates and moments ---------------------------------------------------------------------------
+# -- dates and instants --------------------------------------------------------------------------
 
 DAY = 'path = "birthDate"\nkind = "date"'
 MOMENT = 'path = "deceased"\nkind = "datetime"'
@@ -244,7 +244,7 @@ def test_a_date_is_the_day_that_is_written(date: str, day: str) -> None:
 
 
 @pytest.mark.parametrize("date", ["1980", "1980-05"])
-def test_a_date_that_is_not_whole_is_noted_and_not_mapped(date: str) -> None:
+def test_a_date_that_is_incomplete_is_noted_and_not_mapped(date: str) -> None:
     found = map_patient(DAY, Column("a", "DateTime"), birthDate=date)
     assert found.values["a"] is None
     assert get_note(found) == "a: the date is incomplete"
@@ -265,21 +265,21 @@ def test_what_is_no_date_is_noted_and_not_mapped(date: str) -> None:
         ("2024-05-06T23:00:00-11:00", "2024-05-07T10:00:00Z"),
     ],
 )
-def test_a_moment_is_stored_in_utc(instant: str, utc: str) -> None:
+def test_an_instant_is_stored_in_utc(instant: str, utc: str) -> None:
     assert get_value(map_patient(MOMENT, Column("a", "DateTime"), deceasedDateTime=instant)) == utc
 
 
 @pytest.mark.parametrize(
     "instant", ["2024", "2024-05", "2024-05-06", "2024-05-06T07:08:09", "soon"]
 )
-def test_a_moment_that_is_not_whole_is_noted(instant: str) -> None:
+def test_an_instant_that_is_incomplete_is_noted(instant: str) -> None:
     found = map_patient(MOMENT, Column("a", "DateTime"), deceasedDateTime=instant)
     assert found.values["a"] is None
     assert get_note(found).startswith("a: ")
     assert "instant" in get_note(found)
 
 
-def test_a_moment_before_all_calendars_is_noted() -> None:
+def test_an_instant_before_all_calendars_is_noted() -> None:
     found = map_patient(
         MOMENT, Column("a", "DateTime"), deceasedDateTime="0001-01-01T00:00:00+14:00"
     )

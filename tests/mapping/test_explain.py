@@ -83,7 +83,7 @@ def test_a_bundle_is_shown_resource_by_resource(
     assert "contact: Practitioner by practitioner.toml" in output
 
 
-def test_own_maps_are_tried_and_what_is_broken_in_them_is_told(
+def test_own_maps_are_tried_and_what_is_broken_in_them_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "group.toml").write_text('resource = "Group"', "utf-8")
@@ -93,20 +93,24 @@ def test_own_maps_are_tried_and_what_is_broken_in_them_is_told(
 
 
 @pytest.mark.parametrize("data", [{"resourceType": "Group", "id": "1"}, [], "text", {"entry": [7]}])
-def test_what_no_map_is_for_is_told(
+def test_what_no_map_is_for_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], data: Any
 ) -> None:
     assert main(["map", write_file(tmp_path, data)]) == 2
     assert "no resource was mapped" in capsys.readouterr().out
 
 
-def test_a_file_that_is_no_json_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_no_json_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "x.json").write_text("{", "utf-8")
     assert main(["map", str(tmp_path / "x.json")]) == 2
     assert main(["map", str(tmp_path / "none.json")]) == 2
     assert "x.json: JSON that ends too early" in capsys.readouterr().out
 
 
-def test_a_map_that_nobody_has_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_map_that_nobody_has_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["map", write_file(tmp_path, PATIENT), "--enable", "nobody"]) == 2
     assert "there is no map nobody" in capsys.readouterr().out

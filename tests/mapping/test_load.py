@@ -127,7 +127,7 @@ WRONG = [
     ("a key that is no text", write_attribute(GOOD).replace('"contactid"', "7"), "row.key must be text in quotes"),
     ("an unknown word for the row", write_attribute(GOOD).replace("[row]", "[row]\nid = 1"), "patient.toml:3: row.id is no key of [row]; the keys are create, "),
     ("an unknown word for the map", f"sets = 1\n{write_attribute(GOOD)}", "patient.toml:1: sets is no key of a map; the keys are attribute, "),
-    ("a switch that is no truth", f'enabled = "no"\n{write_attribute(GOOD)}', "patient.toml:1: enabled must be true or false"),
+    ("a switch that is no boolean", f'enabled = "no"\n{write_attribute(GOOD)}', "patient.toml:1: enabled must be true or false"),
     ("an unknown rule for long ids", write_attribute(GOOD).replace("[row]", '[row]\nlong_id = "cut"'), "long_id must be one of refuse, digest"),
     ("a kind column that is no constant", write_attribute(GOOD).replace("[row]", '[row]\nkind_column = "x"'), "patient.toml:3: row.kind_column must name a column of kind default"),
     ("no attribute", ROW, "the map has no [[attribute]]; add at least one"),
@@ -179,7 +179,7 @@ WRONG = [
 @pytest.mark.parametrize(
     ("text", "problem"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG]
 )
-def test_what_is_wrong_in_a_map_is_said(text: str, problem: str) -> None:
+def test_what_is_wrong_in_a_map_is_reported(text: str, problem: str) -> None:
     assert problem in catch_problems(text)
 
 
@@ -203,16 +203,16 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("text", [case[1] for case in SHAPES], ids=[case[0] for case in SHAPES])
-def test_a_map_in_another_shape_is_an_operators_business_too(text: str) -> None:
+def test_a_map_in_another_shape_is_reported_too(text: str) -> None:
     assert catch_problems(text).startswith("patient.toml:")
 
 
 @pytest.mark.parametrize("column", ["contactid", "fhirid", "version", "updated"])
-def test_a_column_that_keeps_the_books_is_not_mapped(column: str) -> None:
+def test_a_column_that_says_which_resource_a_row_shows_is_not_mapped(column: str) -> None:
     assert column in catch_problems(write_attribute(f'column = "{column}"\npath = "gender"'))
 
 
-def test_all_problems_are_told_together() -> None:
+def test_all_problems_are_reported_together() -> None:
     text = '[row]\ntable = "contact"\n[[attribute]]\ncolumn = "x"\n[[attribute]]\npath = "("'
     problems = catch_problems(text)
     for problem in (
@@ -300,7 +300,7 @@ def test_a_broken_map_that_is_not_in_use_stops_nothing(tmp_path: Path, text: str
     assert "Practitioner" not in found.available
 
 
-def test_what_is_in_use_is_told_before_any_map_is_understood(tmp_path: Path) -> None:
+def test_what_is_in_use_is_reported_before_any_map_is_understood(tmp_path: Path) -> None:
     broken = write_own_maps(
         tmp_path, group="nothing", device='resource = "Device"', x='resource = "X"\nenabled = false'
     )
@@ -320,12 +320,12 @@ def test_an_organisations_further_file_is_a_further_map(tmp_path: Path) -> None:
     assert "group" in list_map_names("healthcare", tmp_path)
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_reported(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match="own maps does not exist"):
         load_maps("healthcare", None, tmp_path / "none")
 
 
-def test_a_set_that_is_not_there_is_told() -> None:
+def test_a_set_that_is_not_there_is_reported() -> None:
     with pytest.raises(Misconfigured, match="no set of maps called vegetarian"):
         load_maps("vegetarian")
 

@@ -100,7 +100,7 @@ def test_a_map_fits_tables_that_have_what_it_names() -> None:
         ("nickname", Column("nickname", "String", required=True, enforced=True), "patient.toml: contact.nickname is required, and no attribute fills it"),
     ],
 )  # fmt: skip
-def test_what_the_row_lacks_is_told(column: str, instead: Column | None, misfit: str) -> None:
+def test_what_the_row_lacks_is_reported(column: str, instead: Column | None, misfit: str) -> None:
     columns = {name: column_ for name, column_ in CONTACT.items() if name != column}
     if instead is not None:
         columns[column] = instead
@@ -118,14 +118,14 @@ def test_what_the_row_lacks_is_told(column: str, instead: Column | None, misfit:
         ("name", Column("name", "String", required=True, enforced=True), "patient.toml:32: number.name is required, and no attribute fills it"),
     ],
 )  # fmt: skip
-def test_what_a_child_lacks_is_told(column: str, instead: Column | None, misfit: str) -> None:
+def test_what_a_child_lacks_is_reported(column: str, instead: Column | None, misfit: str) -> None:
     columns = {name: column_ for name, column_ in NUMBER.items() if name != column}
     if instead is not None:
         columns[column] = instead
     assert find_schema_mismatches(ENTITY, {**TABLES, "number": columns}) == [misfit]
 
 
-def test_tables_that_are_not_there_are_told() -> None:
+def test_tables_that_are_not_there_are_reported() -> None:
     assert find_schema_mismatches(ENTITY, {}) == [
         "patient.toml: the organisation has no table contact",
         "patient.toml: the organisation has no table number",

@@ -79,16 +79,16 @@ def test_text_that_must_not_be_cut_goes_whole_or_not_at_all() -> None:
     assert (found, notes) == (None, ["the text is longer than 3 characters and was left out"])
 
 
-# -- truths and numbers --------------------------------------------------------------------------
+# -- booleans and numbers -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("value", "truth"), [(True, True), ("true", True), ("false", False)])
-def test_a_truth_is_one(value: Any, truth: bool) -> None:
+def test_a_boolean_is_one(value: Any, truth: bool) -> None:
     assert convert(Kind.COPY, value, Column("a", "Boolean")) == (truth, [])
 
 
 @pytest.mark.parametrize("value", ["yes", 1, "", Decimal("0")])
-def test_what_is_no_truth_is_none(value: Any) -> None:
+def test_what_is_no_boolean_is_refused(value: Any) -> None:
     assert (
         catch_reason(Kind.COPY, value, Column("a", "Boolean"))
         == "the value is neither true nor false"
@@ -135,7 +135,7 @@ def test_a_number_outside_the_range_of_its_column_is_left_out(value: int, fits: 
 @pytest.mark.parametrize(
     "value",
     ["two", True, Decimal("NaN"), Decimal("1E+999999999"), 10**5000, "1E+999999999"],
-    ids=["words", "a truth", "nothing", "too great", "too long", "too great in words"],
+    ids=["words", "a boolean", "nothing", "too great", "too long", "too great in words"],
 )
 @pytest.mark.parametrize("type_", ["Integer", "Decimal"])
 def test_what_is_no_number_that_fits_anywhere_is_left_out(value: Any, type_: str) -> None:
@@ -223,7 +223,7 @@ def test_a_day_that_no_calendar_or_no_column_has_is_left_out(date: str, why: str
         (PartialDate.FIRST, "2024-05-06T07:08:09+02:00", "2024-05-06T05:08:09Z", 0),
     ],
 )
-def test_a_partial_moment_may_stand_for_its_first_or_last_second(
+def test_a_partial_instant_may_stand_for_its_first_or_last_second(
     partial: PartialDate, value: str, moment: str, notes: int
 ) -> None:
     found, noted = convert(Kind.DATETIME, value, Column("a", "DateTime"), partial=partial)

@@ -322,7 +322,7 @@ def test_a_reference_is_found_by_the_type_in_it() -> None:
 # -- days, moments, numbers, truths --------------------------------------------------------------
 
 
-def test_a_day_is_that_of_the_moment_in_utc() -> None:
+def test_a_day_is_that_of_the_instant_in_utc() -> None:
     moment = datetime(2020, 5, 6, 1, tzinfo=timezone(timedelta(hours=2)))
     assert write(build_patient(), birth=moment)["birthDate"] == "2020-05-05"
     resource = build_condition(onsetDateTime="2020-05-05T23:30:00-08:00")
@@ -331,14 +331,14 @@ def test_a_day_is_that_of_the_moment_in_utc() -> None:
     assert new["onsetDateTime"] == "2020-05-07"
 
 
-def test_a_moment_has_fractions_only_when_there_are() -> None:
+def test_an_instant_has_fractions_only_when_there_are() -> None:
     at = datetime.fromisoformat("2020-05-06T01:02:03.040Z")
     assert write(build_condition(), recorded=at)["recordedDate"] == "2020-05-06T01:02:03.040Z"
     whole = at.replace(microsecond=0)
     assert write(build_condition(), recorded=whole)["recordedDate"] == "2020-05-06T01:02:03Z"
 
 
-def test_truths_and_numbers_are_written_as_such() -> None:
+def test_booleans_and_numbers_are_written_as_such() -> None:
     assert write(build_patient(), living=False, births=2) == build_patient(
         active=False, multipleBirthInteger=2
     )
@@ -379,7 +379,7 @@ def test_a_number_that_the_column_cannot_hold_is_refused(number: str) -> None:
     assert "onsetage: " in catch_refusal(build_condition(), 400, onsetage=Decimal(number))
 
 
-def test_a_moment_before_the_calendar_of_dataverse_is_refused() -> None:
+def test_an_instant_before_the_calendar_of_dataverse_is_refused() -> None:
     assert "recorded: " in catch_refusal(
         build_condition(), recorded=datetime(1700, 1, 1, tzinfo=UTC)
     )
