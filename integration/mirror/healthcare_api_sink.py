@@ -4,7 +4,7 @@ toolkit, make them of what FHIR has.
 The API writes whatever it is given, without a condition: of two that send one resource, the slower
 could leave the older state. So each takes its turn first, and reads FHIR only then; the row of
 the turn keeps what was sent last, so that a claim that comes twice writes once.
-docs/decisions/0009-the-healthcare-apis-take-turns.md says what follows from it.
+docs/decisions/0009-the-healthcare-apis-and-write-locks.md says what follows from it.
 """
 
 from __future__ import annotations
