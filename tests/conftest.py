@@ -454,10 +454,10 @@ class Route:
     @property
     def intake(self) -> Intake:
         return Intake(
-            self.journal,
-            self.outbox,
-            self.clock,
-            lambda now: make_delivery_id(now, next(self._ids)),
+            journal=self.journal,
+            queue=self.outbox,
+            now=self.clock,
+            new_id=lambda now: make_delivery_id(now, next(self._ids)),
             **{"max_bytes": 1_000_000, **self.settings},
         )
 
@@ -478,9 +478,22 @@ class Route:
 
     @property
     def relay(self) -> Relay:
-        carrier = LaneContext(self.journal, self.outbox, self.fhir, self.order, patients_followed)
+        carrier = LaneContext(
+            journal=self.journal,
+            queue=self.outbox,
+            fhir=self.fhir,
+            guard=self.order,
+            change_queues=patients_followed,
+        )
         limits, age = self.limits, self.max_age
-        return Relay(carrier, limits, self.clock, age, self.sources, self.activities)
+        return Relay(
+            context=carrier,
+            limits=limits,
+            now=self.clock,
+            max_age=age,
+            sources=self.sources,
+            activities=self.activities,
+        )
 
     @property
     def mirror(self) -> Mirror:

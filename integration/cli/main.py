@@ -102,7 +102,9 @@ def _run_plan(file: Path, reading: DeliverySettings, limits: Limits, *, as_json:
     if body is None:
         return 2
     media = "application/fhir+ndjson" if ".ndjson" in file.suffixes else "application/fhir+json"
-    ask = IncomingRequest("POST", None, None, {"content-type": media}, body)
+    ask = IncomingRequest(
+        method="POST", type=None, id=None, headers={"content-type": media}, body=body
+    )
     try:
         preview = asyncio.run(dry_run.plan_delivery(_build_intake(reading), limits, ask))
     except Rejected as error:
@@ -142,12 +144,12 @@ async def _fetch_tables(names: Iterable[str]) -> Tables:
 def _build_intake(reading: DeliverySettings) -> Intake:
     """The app's own door, with a journal that has seen nothing."""
     return Intake(
-        MemoryJournal(),
-        MemoryQueueSender(),
-        lambda: datetime.now(UTC),
-        lambda now: make_delivery_id(now, 0),
-        reading.max_delivery_bytes,
-        reading.validate,
+        journal=MemoryJournal(),
+        queue=MemoryQueueSender(),
+        now=lambda: datetime.now(UTC),
+        new_id=lambda now: make_delivery_id(now, 0),
+        max_bytes=reading.max_delivery_bytes,
+        validate=reading.validate,
         policy=Policy(reading.messages, reading.documents, reading.dangling),
     )
 
