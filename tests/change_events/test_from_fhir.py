@@ -64,7 +64,13 @@ def cloud_event(type_: str = CREATED, **changes: Any) -> Body:
 
 
 def events(route: Route, base: str = f"https://{OURS}") -> Events:
-    return Events(route.journal, route.outbox, patients_followed, base, route.clock)
+    return Events(
+        journal=route.journal,
+        queue=route.outbox,
+        change_queues=patients_followed,
+        fhir_url=base,
+        now=route.clock,
+    )
 
 
 async def taken(route: Route, *messages: Any, base: str = f"https://{OURS}") -> list[str]:

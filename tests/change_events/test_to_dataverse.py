@@ -74,14 +74,14 @@ class Flows:
     def external(self) -> ExternalEvents:
         it, known = self.route, files.list_tables([files.parse_map_file("observation.toml", MAP)])
         return ExternalEvents(
-            it.outbox,
-            it.fhir,
-            it.dataverse,
-            it.order,
-            list_virtual_tables(known, self.prefix),
-            it.clock,
-            it.max_age,
-            it.activities,
+            queue=it.outbox,
+            fhir=it.fhir,
+            dataverse=it.dataverse,
+            guard=it.order,
+            tables=list_virtual_tables(known, self.prefix),
+            now=it.clock,
+            max_age=it.max_age,
+            activities=it.activities,
         )
 
     def write(self, id_: str = WEIGHT, **elements: Any) -> str:

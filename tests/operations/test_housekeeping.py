@@ -30,7 +30,14 @@ async def swept(route: Route) -> None:
 
 
 def keeping(route: Route, outbox: Any) -> Housekeeping:
-    return Housekeeping(route.journal, route.ledger, outbox, route.activity, route.clock, AGES)
+    return Housekeeping(
+        journal=route.journal,
+        guard_store=route.ledger,
+        queue=outbox,
+        activity=route.activity,
+        now=route.clock,
+        ages=AGES,
+    )
 
 
 async def of_lanes(route: Route, number: int = 4) -> str:
