@@ -216,7 +216,7 @@ async def _send(
         if response.status == 200:
             _log_refusals(attempt, results.settled)
     await _settle(attempt, results.settled, matches)
-    if preflight.guarded:
+    if preflight.is_guarded:
         created = map_created(entries, results.settled)
         await write_guard.record_writes(context.guard, delivery, created)
     if results.unfinished:

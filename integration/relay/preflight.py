@@ -31,7 +31,7 @@ class Preflight:
     locks: HeldLocks
 
     @property
-    def guarded(self) -> bool:
+    def is_guarded(self) -> bool:
         """Whether the write guard orders the writes of this delivery."""
         return self.delivery.write_order != UNGUARDED
 
@@ -43,11 +43,11 @@ class Preflight:
         Return the matched `Type/id` by entry position. Raises Unavailable when a lock is not free
         or a search is not answered: without its answer nothing may be written.
         """
-        if self.guarded:
+        if self.is_guarded:
             await write_guard.acquire(self.guard, self.locks, self._list_writes(entries))
         conditional = [entry for entry in entries if self._is_searched(entry, followed_types)]
         matches = await self._search_matches(conditional)
-        if self.guarded and matches:
+        if self.is_guarded and matches:
             writes = _list_matched_writes(conditional, matches)
             await write_guard.acquire(self.guard, self.locks, writes)
         return matches
@@ -63,7 +63,7 @@ class Preflight:
         `matches`: the `Type/id` that conditions matched, by position. `written`: whether an entry
         was written, by position.
         """
-        if self.guarded and entries:
+        if self.is_guarded and entries:
             conditional = [entry for entry in entries if entry.position in matches]
             writes = [*self._list_writes(entries), *_list_matched_writes(conditional, matches)]
             await write_guard.release_previous(self.guard, self.locks, writes, written)
@@ -133,7 +133,7 @@ class Preflight:
         if entry.condition is None or entry.method == "POST":
             return False
         type_ = entry.condition.partition("?")[0]
-        return self.guarded or (entry.method == "DELETE" and type_ in followed_types)
+        return self.is_guarded or (entry.method == "DELETE" and type_ in followed_types)
 
     def _list_writes(self, entries: Sequence[UnitEntry]) -> list[Write]:
         """One write for each resource that a sender can name."""
@@ -165,7 +165,7 @@ class Preflight:
             return None  # harmless to repeat as it is
         if entry.created and self.delivery.repeat:
             return previous_start or 0.0  # an earlier delivery of the same bytes has the same ids
-        if entry.created or not self.guarded:
+        if entry.created or not self.is_guarded:
             return previous_start
         return self.locks.attempted_at.get(entry.position)
 

@@ -47,7 +47,7 @@ def picture(stored: Mapping[str, Body], chosen: Collection[str]) -> Counter[str]
 def linked(node: Any, link: Callable[[str], str]) -> Any:
     """The same JSON with its links passed through `link`, those in narrative too."""
 
-    def one(name: str, value: Any) -> Any:
+    def rewrite(name: str, value: Any) -> Any:
         if isinstance(value, str) and name in LINKS:
             return link(value)
         if isinstance(value, str) and name == "div":
@@ -55,8 +55,8 @@ def linked(node: Any, link: Callable[[str], str]) -> Any:
         return linked(value, link)
 
     if isinstance(node, dict):
-        return {name: one(name, value) for name, value in node.items()}
-    return [linked(each, link) for each in node] if isinstance(node, list) else node
+        return {name: rewrite(name, value) for name, value in node.items()}
+    return [linked(item, link) for item in node] if isinstance(node, list) else node
 
 
 def _led(link: str, colours: Mapping[str, str]) -> str:

@@ -82,7 +82,7 @@ def by_identity(kind: str, entry: Body, index: Index) -> tuple[str, Body] | int:
     outcome = type_ == "OperationOutcome" or entry.get("search", {}).get("mode") == "outcome"
     if status or (kind == "searchset" and outcome):
         return 204
-    urns = [each for each in _references(resource) if each[:4].lower() == "urn:"]
+    urns = [link for link in _references(resource) if link[:4].lower() == "urn:"]
     lost = any(index.meant(urn, entry) is None for urn in urns)
     # A bundle inside has entries of its own, and a line of NDJSON has no others beside it.
     if type_ is None or (lost and type_ != "Bundle" and kind != NDJSON):
@@ -166,8 +166,8 @@ def following(
             return name + meant[1]
 
         # The canonical url of a definition is its name, and no link.
-        own = {"url": resource.pop("url")} if "url" in resource else {}
-        followed[place] = linked(resource, link) | own
+        canonical = {"url": resource.pop("url")} if "url" in resource else {}
+        followed[place] = linked(resource, link) | canonical
     return followed, count
 
 
@@ -204,8 +204,8 @@ def _references(node: Any) -> Iterator[str]:
             yield node["reference"]
         node = list(node.values())
     if isinstance(node, list):
-        for each in node:
-            yield from _references(each)
+        for child in node:
+            yield from _references(child)
 
 
 def _folded(url: str) -> str:

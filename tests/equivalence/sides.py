@@ -71,21 +71,25 @@ class Side:
         await self._control("POST", "reset")
 
     async def stored(self) -> Stored:
-        told = (await self._control("GET", "stats")).json()
-        pages = await asyncio.gather(*(self._all(kind) for kind in told["byType"]))
-        found = {f"{each['resourceType']}/{each['id']}": each for page in pages for each in page}
-        assert len(found) == told["resources"]
-        return Stored(found, told["versions"])
+        stats = (await self._control("GET", "stats")).json()
+        pages = await asyncio.gather(*(self._all(kind) for kind in stats["byType"]))
+        found = {
+            f"{resource['resourceType']}/{resource['id']}": resource
+            for page in pages
+            for resource in page
+        }
+        assert len(found) == stats["resources"]
+        return Stored(found, stats["versions"])
 
     async def post(self, body: bytes) -> Result:
         """A bundle, unsplit."""
         answer = await self.http.post(self.url, content=body, headers=_JSON)
         if answer.status_code != 200:
             return Result(why=answer.text)
-        said = [each["response"] for each in answer.json()["entry"]]
+        said = [response["response"] for response in answer.json()["entry"]]
         return Result(
-            [int(each["status"][:3]) for each in said],
-            [_identity(each.get("location")) for each in said],
+            [int(response["status"][:3]) for response in said],
+            [_identity(response.get("location")) for response in said],
         )
 
     async def write(self, address: str, resource: Body) -> Result:
@@ -101,7 +105,7 @@ class Side:
         while url:
             page = (await self.http.get(url)).json()
             found += [entry["resource"] for entry in page.get("entry", [])]
-            url = next((each["url"] for each in page["link"] if each["relation"] == "next"), "")
+            url = next((link["url"] for link in page["link"] if link["relation"] == "next"), "")
         return found
 
     async def _control(self, method: str, what: str) -> httpx.Response:
@@ -111,11 +115,11 @@ class Side:
 
 async def relayed(side: Side, bundle: Sent, limits: Limits) -> Result:
     """The bytes through the real intake and the real relay, with storage in memory."""
-    journal, outbox, ids = MemoryJournal(), MemoryQueueSender(), count(1)
+    journal, queue, ids = MemoryJournal(), MemoryQueueSender(), count(1)
     headers = {"content-type": f"application/fhir+{'ndjson' if bundle.kind == NDJSON else 'json'}"}
     intake = Intake(
         journal=journal,
-        queue=outbox,
+        queue=queue,
         now=_now,
         new_id=lambda now: make_delivery_id(now, next(ids)),
         max_bytes=50_000_000,
@@ -129,15 +133,15 @@ async def relayed(side: Side, bundle: Sent, limits: Limits) -> Result:
         return Result(why=" ".join(issue.text for issue in error.issues))
     if not isinstance(accepted, Accepted):
         return Result(why="it brings nothing")
-    await _carry(journal, outbox, side, limits)
+    await _process_all(journal, queue, side, limits)
     delivery = await journal.get_delivery(accepted.delivery)
     assert delivery is not None
     assert delivery.finished, delivery.reason
     outcomes = await journal.list_entry_results(delivery.id)
-    assert [each.position for each in outcomes] == list(range(delivery.entries))
+    assert [result.position for result in outcomes] == list(range(delivery.entries))
     return Result(
-        [each.status for each in outcomes],
-        [_identity(each.location) for each in outcomes],
+        [result.status for result in outcomes],
+        [_identity(result.location) for result in outcomes],
         _why(outcomes),
         delivery.split,
     )
@@ -147,11 +151,11 @@ async def _nobody_follows() -> dict[str, str]:
     return {}
 
 
-async def _carry(
-    journal: MemoryJournal, outbox: MemoryQueueSender, side: Side, limits: Limits
+async def _process_all(
+    journal: MemoryJournal, queue: MemoryQueueSender, side: Side, limits: Limits
 ) -> None:
     fhir = FhirServer(Upstream("FHIR server", side.url, side.http, build_limiter(4)))
-    order = WriteGuard(
+    guard = WriteGuard(
         MemoryGuardStore(),
         lease=220.0,
         now=lambda: _now().timestamp(),
@@ -159,25 +163,25 @@ async def _carry(
         pause=asyncio.sleep,
         jitter=lambda: 0.5,
     )
-    carrier = LaneContext(
-        journal=journal, queue=outbox, fhir=fhir, guard=order, change_queues=_nobody_follows
+    context = LaneContext(
+        journal=journal, queue=queue, fhir=fhir, guard=guard, change_queues=_nobody_follows
     )
-    worker = Relay(context=carrier, limits=limits, now=_now, max_age=inf)
-    for claim in _claims(outbox):
-        assert claim.attempt < 3, "the FHIR server is in trouble"
-        await process.process(worker, claim)
+    worker = Relay(context=context, limits=limits, now=_now, max_age=inf)
+    for item in _take_items(queue):
+        assert item.attempt < 3, "the FHIR server is in trouble"
+        await process.process(worker, item)
 
 
-def _claims(outbox: MemoryQueueSender) -> Iterator[Any]:
-    while outbox.sent:
-        queue, claim, _ = outbox.sent.pop(0)
-        assert queue == RELAY_QUEUE
-        yield claim
+def _take_items(queue: MemoryQueueSender) -> Iterator[Any]:
+    while queue.sent:
+        name, item, _ = queue.sent.pop(0)
+        assert name == RELAY_QUEUE
+        yield item
 
 
 def _why(outcomes: Sequence[EntryResult]) -> str:
-    told = [issue for each in outcomes if each.status >= 300 for issue in each.issues or ()]
-    return " ".join(str(issue.get("diagnostics")) for issue in told[:3])
+    found = [issue for result in outcomes if result.status >= 300 for issue in result.issues or ()]
+    return " ".join(str(issue.get("diagnostics")) for issue in found[:3])
 
 
 def _identity(location: str | None) -> str | None:

@@ -82,7 +82,7 @@ VERDICTS = (EQUAL, REFUSED, DIFFERENT)
 def bundles() -> list[Sent]:
     folder = os.environ.get("BUNDLES_DIR")
     if not folder:
-        return [_sent(each.name, each.body) for each in load_samples()]
+        return [_sent(sample.name, sample.body) for sample in load_samples()]
     endings = (".json", ".fhir", ".ndjson", ".gz")
     paths = sorted(path for path in Path(folder).rglob("*") if path.name.endswith(endings))
     assert paths, f"BUNDLES_DIR={folder} holds no bundles"
@@ -101,7 +101,7 @@ def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
             neighbours(free_ports(), tmp_path_factory.mktemp("fhir"), parts=("fhir",))
             for _ in range(2)
         )
-        yield [stack.enter_context(each).fhir_url for each in started]
+        yield [stack.enter_context(service).fhir_url for service in started]
 
 
 @pytest.fixture
@@ -116,12 +116,12 @@ async def test_what_the_relay_has_split_is_what_the_unsplit_bundle_would_have_le
     sides: tuple[Side, Side],
 ) -> None:
     tally, everything = Tally(), bundles()
-    together = [each for each in everything if each.refers or each.serves]
+    together = [bundle for bundle in everything if bundle.refers or bundle.serves]
     for bundle in everything:
         if bundle not in together:
             await _alone(tally, bundle, *sides)
     # What serves others goes first.
-    await _together(tally, sorted(together, key=lambda each: each.refers), *sides)
+    await _together(tally, sorted(together, key=lambda bundle: bundle.refers), *sides)
     print(f"equivalence: bundles={len(everything)} {tally}")  # noqa: T201 -- shown with -s
     assert tally.different == []
     assert sum(tally.counts[verdict] for verdict in VERDICTS) == len(everything)
@@ -160,9 +160,9 @@ async def _together(tally: Tally, everything: Sequence[Sent], behind: Side, plai
         expected.append(result)
         tally.counts.update((how, "among others"))
     found, wanted = await behind.stored(), await plain.stored()
-    for bundle, one, other in zip(everything, results, expected, strict=True):
-        verdict = REFUSED if one.refused and other.refused else EQUAL
-        tally.found(bundle, verdict if _alike(one, other) else DIFFERENT)
+    for bundle, result, other in zip(everything, results, expected, strict=True):
+        verdict = REFUSED if result.refused and other.refused else EQUAL
+        tally.found(bundle, verdict if _alike(result, other) else DIFFERENT)
     verdict, *why = _compared(everything, results, expected, found, wanted)
     if everything and verdict != EQUAL:
         tally.different.append(f"what refers to others: {', '.join(why)}")
@@ -198,14 +198,16 @@ def _compared(
     wanted: Stored,
 ) -> list[str]:
     """The verdict, and what else is to be told of it."""
-    if all(one.refused and other.refused for one, other in zip(results, expected, strict=True)):
+    if all(
+        result.refused and other.refused for result, other in zip(results, expected, strict=True)
+    ):
         kept = found.resources or wanted.resources
         return [DIFFERENT, "refused, but not wholly"] if kept else [REFUSED]
-    if not all(_alike(one, other) for one, other in zip(results, expected, strict=True)):
+    if not all(_alike(result, other) for result, other in zip(results, expected, strict=True)):
         return [DIFFERENT, "in what was said of the entries"]
     if found.versions != wanted.versions:
         return [DIFFERENT, "in the number of versions"]
-    names = chosen([entry for each in everything for entry in each.entries])
+    names = chosen([entry for bundle in everything for entry in bundle.entries])
     sought = picture(found.resources, names)
     if sought == picture(wanted.resources, names):
         return [EQUAL]
@@ -219,6 +221,6 @@ def _compared(
     return [DIFFERENT, "in what is stored"]
 
 
-def _alike(one: Result, other: Result) -> bool:
+def _alike(first: Result, second: Result) -> bool:
     """Whether the same was said of each entry; nothing is, where the door refused them all."""
-    return one.statuses == other.statuses or (one.refused and other.refused)
+    return first.statuses == second.statuses or (first.refused and second.refused)

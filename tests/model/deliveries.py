@@ -44,7 +44,7 @@ KINDS = ("transaction", "transaction", "transaction", "batch", "batch", "collect
 
 
 @dataclass(frozen=True)
-class Sent:
+class SentDelivery:
     """What a sender sends, and the limits under which the relay has to carry it."""
 
     kind: str
@@ -55,9 +55,9 @@ class Sent:
     @property
     def body(self) -> bytes:
         """The bytes; `padding` says how long a text is, so that examples stay readable."""
-        entries = [_padded(each) for each in self.entries]
+        entries = [_pad(entry) for entry in self.entries]
         if self.ndjson:
-            return b"\n".join(json.dumps(each["resource"]).encode() for each in entries)
+            return b"\n".join(json.dumps(entry["resource"]).encode() for entry in entries)
         bundle = {"resourceType": "Bundle", "type": self.kind, "entry": entries}
         return json.dumps(bundle).encode()
 
@@ -106,7 +106,7 @@ def limits() -> st.SearchStrategy[Limits]:
 
 
 @st.composite
-def held(draw: st.DrawFn) -> tuple[Body, ...]:
+def stored_resources(draw: st.DrawFn) -> tuple[Body, ...]:
     """What is there already: some of it is found by the searches that deliveries hold."""
     found = []
     for number in range(draw(st.integers(0, 3))):
@@ -118,32 +118,40 @@ def held(draw: st.DrawFn) -> tuple[Body, ...]:
 
 
 @st.composite
-def sent(draw: st.DrawFn) -> Sent:
+def deliveries(draw: st.DrawFn) -> SentDelivery:
     """A delivery to a server that holds something."""
-    return draw(_sent(draw(st.sampled_from((*KINDS, "ndjson"))), draw(limits()), draw(held())))
+    return draw(
+        _delivery(
+            draw(st.sampled_from((*KINDS, "ndjson"))), draw(limits()), draw(stored_resources())
+        )
+    )
 
 
 @st.composite
-def two_sent(draw: st.DrawFn) -> tuple[Sent, Sent]:
+def delivery_pairs(draw: st.DrawFn) -> tuple[SentDelivery, SentDelivery]:
     """Two deliveries, one after the other, that write some of the same resources, whole."""
-    small, before, kind = draw(limits()), draw(held()), st.sampled_from((*KINDS, "ndjson"))
-    first, second = (_sent(draw(kind), small, before, tag, WHOLE) for tag in ("A", "B"))
+    small, before, kind = (
+        draw(limits()),
+        draw(stored_resources()),
+        st.sampled_from((*KINDS, "ndjson")),
+    )
+    first, second = (_delivery(draw(kind), small, before, tag, WHOLE) for tag in ("A", "B"))
     return draw(first), draw(second)
 
 
 @st.composite
-def _sent(
+def _delivery(
     draw: st.DrawFn,
     kind: str,
     limits: Limits,
     before: tuple[Body, ...],
     tag: str = "",
     shapes: dict[str, int] = SHAPES,
-) -> Sent:
+) -> SentDelivery:
     drafts = [draw(_draft(number, kind, shapes)) for number in range(draw(st.integers(1, 8)))]
     if kind == "transaction":
         drafts = list({draft.identity: draft for draft in drafts}.values())
-    _sensible(kind, drafts, before)
+    _make_sensible(kind, drafts, before)
     for draft in drafts:
         if draft.shape == "patch" or draft.shape in FINDING:
             continue
@@ -155,10 +163,10 @@ def _sent(
             draft.refers.append(draw(_outside()))
     bare = shapes is WHOLE
     entries = [draw(_entry(kind, draft, tag, bare)) for draft in drafts]
-    return Sent(kind, entries, limits, before)
+    return SentDelivery(kind, entries, limits, before)
 
 
-def _padded(entry: Body) -> Body:
+def _pad(entry: Body) -> Body:
     resource = entry.get("resource", {})
     if "padding" not in resource:
         return entry
@@ -197,7 +205,7 @@ def _full_url(draft: _Draft, kind: str) -> st.SearchStrategy[str | None]:
     return st.sampled_from([urn, urn, oid, f"{HOME}{draft.type}/x{draft.number}", None])
 
 
-def _sensible(kind: str, drafts: list[_Draft], before: tuple[Body, ...]) -> None:
+def _make_sensible(kind: str, drafts: list[_Draft], before: tuple[Body, ...]) -> None:
     """In a batch nothing says what a search finds that others of the batch touch, so senders with
     their wits about them leave that be. In a transaction deletes come before searches; that an
     update could come between a search and its answer is left out here, too."""
@@ -207,15 +215,18 @@ def _sensible(kind: str, drafts: list[_Draft], before: tuple[Body, ...]) -> None
     apart = (*first, "read", "search")
     plain = [draft for draft in drafts if not draft.searches and draft.shape not in apart]
     touched = {draft.identity for draft in plain}
-    found = {(each["resourceType"], f"{each['resourceType']}/{each['id']}") for each in before}
+    found = {
+        (resource["resourceType"], f"{resource['resourceType']}/{resource['id']}")
+        for resource in before
+    }
     shapes: dict[tuple[str, str], str] = {}
     for draft in drafts:
         if not draft.searches:
             continue
         if any(type_ == draft.type and identity in touched for type_, identity in found):
             draft.key = f"new-{draft.number}"
-        one = shapes.setdefault((draft.type, draft.key), draft.shape)
-        if kind == "batch" and one != draft.shape:
+        shape = shapes.setdefault((draft.type, draft.key), draft.shape)
+        if kind == "batch" and shape != draft.shape:
             draft.key = f"new-{draft.number}"
 
 
@@ -273,8 +284,8 @@ def _entry(draw: st.DrawFn, kind: str, draft: _Draft, tag: str, bare: bool) -> B
     if request["method"] == "PATCH":
         found["resource"] = _patch(draft, mark)
     elif request["method"] in ("POST", "PUT"):
-        own = draft.shape in ("update", "update known")
-        found["resource"] = {**resource, "id": draft.name} if own else resource
+        has_id = draft.shape in ("update", "update known")
+        found["resource"] = {**resource, "id": draft.name} if has_id else resource
     if draft.full_url:
         found["fullUrl"] = draft.full_url
     return found

@@ -15,7 +15,7 @@ Body = dict[str, Any]
 _RESTFUL = re.compile(r"(https?://.*/)?([A-Z][A-Za-z]+/[A-Za-z0-9.-]+)(/_history/[^#]+)?")
 
 
-def entry_named(link: str, container: Body, entries: Sequence[Body]) -> int | None:
+def find_entry(link: str, container: Body, entries: Sequence[Body]) -> int | None:
     """The position of the entry that `link`, found in `container`, means.
 
     Only a history repeats a fullUrl, and then it is one resource all the same.
@@ -23,7 +23,9 @@ def entry_named(link: str, container: Body, entries: Sequence[Body]) -> int | No
     link = link.partition("#")[0]
 
     def at(url: str) -> int | None:
-        return next((n for n, each in enumerate(entries) if _alike(each.get("fullUrl"), url)), None)
+        return next(
+            (n for n, entry in enumerate(entries) if _is_same_url(entry.get("fullUrl"), url)), None
+        )
 
     if link.startswith("urn:"):
         return at(link)
@@ -37,35 +39,37 @@ def entry_named(link: str, container: Body, entries: Sequence[Body]) -> int | No
         if found is not None:
             return found
         # The specification says nothing of a container without an address: the one entry it fits.
-        fitting = [n for n, each in enumerate(entries) if identity_of(each) == identity]
+        fitting = [n for n, entry in enumerate(entries) if get_identity(entry) == identity]
         return fitting[0] if len(fitting) == 1 else None
     return at(root + identity)
 
 
-def identity_of(entry: Body) -> str | None:
+def get_identity(entry: Body) -> str | None:
     """Type/id as the sender knows it."""
     url = entry["request"]["url"]
     if entry["request"]["method"] in ("GET", "HEAD"):
         return None
     if "/" in url:
         return str(url)
-    own = entry.get("resource", {}).get("id")
-    return f"{url.partition('?')[0]}/{own}" if own else None
+    id_ = entry.get("resource", {}).get("id")
+    return f"{url.partition('?')[0]}/{id_}" if id_ else None
 
 
-def suffix_of(link: str) -> str:
+def get_suffix(link: str) -> str:
     """The version and fragment, which stay when the rest is replaced."""
     link, mark, fragment = link.partition("#")
     version = re.search(r"/_history/.*", link)
     return (version[0] if version else "") + mark + fragment
 
 
-def replaced(resource: Body, new: Callable[[str], str]) -> Body:
+def replace_links(resource: Body, new: Callable[[str], str]) -> Body:
     """The resource with each of its links passed through `new`; these are all that the
     deliveries of these tests have. Canonicals and text are no links."""
     found = dict(resource)
     if "refers" in found:
-        found["refers"] = [{"reference": new(each["reference"])} for each in found["refers"]]
+        found["refers"] = [
+            {"reference": new(reference["reference"])} for reference in found["refers"]
+        ]
     if "attachment" in found:
         found["attachment"] = {"url": new(found["attachment"]["url"])}
     if "text" in found:
@@ -74,18 +78,18 @@ def replaced(resource: Body, new: Callable[[str], str]) -> Body:
     return found
 
 
-def links_of(resource: Body) -> list[str]:
+def list_links(resource: Body) -> list[str]:
     found: list[str] = []
 
     def seen(link: str) -> str:
         found.append(link)
         return link
 
-    replaced(resource, seen)
+    replace_links(resource, seen)
     return found
 
 
-def with_searches(entry: Body, new: Callable[[str], str]) -> Body:
+def replace_search_links(entry: Body, new: Callable[[str], str]) -> Body:
     """The entry with the placeholders in its searches replaced."""
     request = dict(entry["request"])
     url, mark, query = request["url"].partition("?")
@@ -98,14 +102,14 @@ def with_searches(entry: Body, new: Callable[[str], str]) -> Body:
 
 def _in_query(query: str, new: Callable[[str], str]) -> str:
     """A search with the placeholders in it replaced; they may be percent-encoded."""
-    pairs = [each.split("=", 1) for each in query.split("&")]
+    pairs = [pair.split("=", 1) for pair in query.split("&")]
     return "&".join(
         f"{name}={new(unquote(value)) if unquote(value).startswith('urn:') else value}"
         for name, value in pairs
     )
 
 
-def _alike(full_url: str | None, link: str) -> bool:
+def _is_same_url(full_url: str | None, link: str) -> bool:
     if full_url is None:
         return False
     if link.lower().startswith("urn:uuid:"):

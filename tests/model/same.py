@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tests.model.links import replaced
+from tests.model.links import replace_links
 
 Body = dict[str, Any]
 
@@ -15,7 +15,7 @@ Body = dict[str, Any]
 _CHOSEN = re.compile(r"[A-Za-z]+/(known|own)-\d")
 
 
-def picture(stored: Mapping[str, Body]) -> list[str]:
+def describe_state(stored: Mapping[str, Body]) -> list[str]:
     """Every resource, by its chosen id or by its mark, each link by what it leads to.
 
     A resource that was made twice shows twice, so pictures that are equal pair the ids off.
@@ -32,7 +32,7 @@ def picture(stored: Mapping[str, Body]) -> list[str]:
         return name(parsed[1]) + parsed[2] if parsed else written
 
     return sorted(
-        f"{name(identity)}: {json.dumps(replaced(_plain(resource), link), sort_keys=True)}"
+        f"{name(identity)}: {json.dumps(replace_links(_plain(resource), link), sort_keys=True)}"
         for identity, resource in stored.items()
     )
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
-from tests.model.links import entry_named, replaced, suffix_of, with_searches
+from tests.model.links import find_entry, get_suffix, replace_links, replace_search_links
 
 Body = dict[str, Any]
 
@@ -100,12 +100,12 @@ class Server:
             return names[n]
 
         def linked(link: str, n: int) -> str:
-            target = entry_named(link, entries[n], entries)
-            return link if target is None else name(target) + suffix_of(link)
+            target = find_entry(link, entries[n], entries)
+            return link if target is None else name(target) + get_suffix(link)
 
         def asked(n: int) -> Body:
             """The entry with the links in its searches replaced."""
-            return with_searches(entries[n], lambda link: linked(link, n))
+            return replace_search_links(entries[n], lambda link: linked(link, n))
 
         for n in deletes:
             said[n] = self.done(entries[n], name(n))
@@ -114,13 +114,13 @@ class Server:
         hits = {n for n in hits if name(n) in self.stored}
         again = {n for n in others for m in others if m < n and _one_create(asked(m), asked(n))}
         touched = [name(n) for n in [*deletes, *others] if n not in hits | again]
-        touched = [each for each in touched if each]
+        touched = [target for target in touched if target]
         if len(set(touched)) < len(touched):
             raise Refused(400, TWICE)
         for n in others:
             entry = asked(n)
             if "resource" in entry:
-                new = replaced(entry["resource"], lambda link, n=n: linked(link, n))
+                new = replace_links(entry["resource"], lambda link, n=n: linked(link, n))
                 entry = {**entry, "resource": new}
             said[n] = self.done(entry, name(n))
         for n in reads:
@@ -177,7 +177,7 @@ class Server:
                 raise Refused(404, "nothing to patch")
             self.put(identity, {**current, "patched": _value(entry["resource"])})
             return self._said(200, identity)
-        new = {**replaced(entry["resource"], self._find), "id": _id(identity)}
+        new = {**replace_links(entry["resource"], self._find), "id": _id(identity)}
         if method == "PUT" and _content(new) == _content(current):
             return self._said(200, identity)  # as Microsoft's does, and others
         self.put(identity, new)
@@ -216,7 +216,7 @@ class Server:
         path, mark, query = url.partition("?")
         if mark or "/" not in path:
             found = [self.stored[name] for name in self.search(path, query)]
-            entry = [{"resource": each, "search": {"mode": "match"}} for each in found]
+            entry = [{"resource": resource, "search": {"mode": "match"}} for resource in found]
             kind = {"resourceType": "Bundle", "type": "searchset", "total": len(found)}
             return 200, {**kind, "entry": entry} if found else kind
         if path in self.stored:
@@ -248,9 +248,11 @@ class Server:
         return f'W/"{found["meta"]["versionId"]}"' if found else None
 
 
-def _one_create(one: Body, other: Body) -> bool:
+def _one_create(first: Body, second: Body) -> bool:
     """Two entries with the very same conditional create are one resource."""
-    both = [(each["request"]["url"], each["request"].get("ifNoneExist")) for each in (one, other)]
+    both = [
+        (entry["request"]["url"], entry["request"].get("ifNoneExist")) for entry in (first, second)
+    ]
     return bool(both[0][1]) and both[0] == both[1]
 
 
@@ -260,9 +262,9 @@ def _id(identity: str) -> str:
 
 def _has(resource: Body, name: str, value: str) -> bool:
     if name == "identifier":
-        return any(each["value"] == value for each in resource.get("identifier", []))
+        return any(item["value"] == value for item in resource.get("identifier", []))
     assert name == "refers", "a search that these tests do not know"
-    return any(each["reference"] == value for each in resource.get("refers", []))
+    return any(item["reference"] == value for item in resource.get("refers", []))
 
 
 def _value(patch: Body) -> Any:

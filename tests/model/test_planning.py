@@ -12,11 +12,11 @@ from hypothesis import given
 from integration.fhir import units
 from integration.fhir.plan import Plan
 from integration.fhir.units import Unit, UnitEntry
-from tests.model.carrying import planned
 from tests.model.conftest import EXPLORED
-from tests.model.deliveries import Sent, sent
-from tests.model.links import links_of, with_searches
-from tests.model.uncut import asked
+from tests.model.deliveries import SentDelivery, deliveries
+from tests.model.links import list_links, replace_search_links
+from tests.model.processing import make_plan
+from tests.model.uncut import parse_delivery
 
 SENDERS = ("urn:oid:", "urn:uuid:0b6d3d3e-9c4b", "urn:uuid:0B6D3D3E-9C4B")
 
@@ -32,24 +32,24 @@ def each(its_plan: Plan) -> Iterator[tuple[int, int, Unit, UnitEntry]]:
 def links(entry: UnitEntry) -> list[str]:
     """Every link in what is sent, also those in its searches."""
     body: dict[str, Any] = json.loads(bytes(entry.body))
-    found = links_of(body.get("resource", {}))
+    found = list_links(body.get("resource", {}))
 
     def seen(link: str) -> str:
         found.append(link)
         return link
 
-    with_searches(body, seen)
+    replace_search_links(body, seen)
     return found
 
 
 @EXPLORED
-@given(sent())
-def test_a_plan_keeps_its_rules(it: Sent) -> None:
-    its_plan = planned(it)
+@given(deliveries())
+def test_a_plan_keeps_its_rules(delivery: SentDelivery) -> None:
+    its_plan = make_plan(delivery)
     every = list(each(its_plan))
 
     # The same again, for the same bytes.
-    again = planned(it)
+    again = make_plan(delivery)
     assert [units.encode_lane(lane) for lane in again.lanes] == [
         units.encode_lane(lane) for lane in its_plan.lanes
     ]
@@ -58,15 +58,17 @@ def test_a_plan_keeps_its_rules(it: Sent) -> None:
     # Every entry goes once, or is refused.
     positions = [n for *_, entry in every for n in entry.positions]
     positions += [entry.position for entry, _ in its_plan.refused]
-    assert sorted(positions) == list(range(len(asked(it.body, it.ndjson).entries)))
+    assert sorted(positions) == list(
+        range(len(parse_delivery(delivery.body, delivery.ndjson).entries))
+    )
 
     # No unit is above the limits; what it awaits is put in, and is as long as what stood for it.
     for lane in its_plan.lanes:
         for unit in lane.units:
             same = {name: name for entry in unit.entries for name in entry.awaits}
             body = units.build_request(unit, unit.entries, same).body or b""
-            assert 0 < len(unit.entries) <= it.limits.entries
-            assert len(body) <= it.limits.bytes
+            assert 0 < len(unit.entries) <= delivery.limits.entries
+            assert len(body) <= delivery.limits.bytes
 
     # A resource is in one lane, and once in a unit.
     lanes, places = defaultdict(set), set()
@@ -80,9 +82,9 @@ def test_a_plan_keeps_its_rules(it: Sent) -> None:
     ours = {entry.target: (number, index) for number, index, _, entry in every}
     for number, index, unit, entry in every:
         found = [link for link in links(entry) if link.startswith("urn:")]
-        assert it.ndjson or not [link for link in found if link.startswith(SENDERS)]
+        assert delivery.ndjson or not [link for link in found if link.startswith(SENDERS)]
         # One of ours is answered by an earlier unit, or by the server inside a transaction.
-        for link in found if not it.ndjson else []:
+        for link in found if not delivery.ndjson else []:
             place = ours.get(link.partition("#")[0])
             if unit.kind == "transaction" and place == (number, index):
                 continue

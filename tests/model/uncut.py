@@ -12,14 +12,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.model.links import entry_named, links_of, replaced, suffix_of, with_searches
+from tests.model.links import (
+    find_entry,
+    get_suffix,
+    list_links,
+    replace_links,
+    replace_search_links,
+)
 from tests.model.server import TWICE, Refused, Server
 
 Body = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestedDelivery:
     """A delivery as requests, in the sender's order; `turns`: the order in which they are meant."""
 
     kind: str
@@ -31,26 +37,28 @@ class Asked:
         return self.kind == "transaction"
 
 
-def asked(body: bytes, ndjson: bool = False) -> Asked:
+def parse_delivery(body: bytes, ndjson: bool = False) -> RequestedDelivery:
     """What a delivery asks for."""
     if ndjson:
-        lines = [_kept({"resource": json.loads(line)}) for line in body.splitlines()]
-        return Asked("ndjson", tuple(lines), tuple(range(len(lines))))
+        lines = [_make_request({"resource": json.loads(line)}) for line in body.splitlines()]
+        return RequestedDelivery("ndjson", tuple(lines), tuple(range(len(lines))))
     bundle = json.loads(body)
     kind, entries = bundle["type"], bundle["entry"]
     turns: Sequence[int] = range(len(entries))
     if kind == "history":
         # Newest first: https://hl7.org/fhir/R4/http.html#history
-        return Asked(kind, tuple(_version(each) for each in entries), tuple(reversed(turns)))
+        return RequestedDelivery(
+            kind, tuple(_make_version_request(entry) for entry in entries), tuple(reversed(turns))
+        )
     if kind not in ("batch", "transaction"):
-        entries = [_kept(each) for each in entries]
+        entries = [_make_request(entry) for entry in entries]
     if kind == "batch":
-        turns = sorted(turns, key=lambda n: _batch_rank(entries[n]))
-    return Asked(kind, tuple(entries), tuple(turns))
+        turns = sorted(turns, key=lambda n: _rank_in_batch(entries[n]))
+    return RequestedDelivery(kind, tuple(entries), tuple(turns))
 
 
 @dataclass(frozen=True)
-class End:
+class Expected:
     """The status of each entry; `twice`: refused, because searches led to one resource twice."""
 
     statuses: list[int]
@@ -61,41 +69,43 @@ class End:
         return any(status >= 300 for status in self.statuses)
 
 
-def done(server: Server, wanted: Asked, left_out: frozenset[int] = frozenset()) -> End:
+def run_whole(
+    server: Server, wanted: RequestedDelivery, left_out: frozenset[int] = frozenset()
+) -> Expected:
     """Do it; the end of it. `left_out` are refused without being tried."""
     if wanted.atomic and left_out:
-        return End([422] * len(wanted.entries))
+        return Expected([422] * len(wanted.entries))
     if not wanted.atomic:
-        return End(_each(server, wanted, left_out))
+        return Expected(_run_each(server, wanted, left_out))
     try:
         said = server.transaction(wanted.entries)
     except Refused as refused:
-        return End([refused.status] * len(wanted.entries), twice=str(refused) == TWICE)
-    return End([int(each["response"]["status"]) for each in said])
+        return Expected([refused.status] * len(wanted.entries), twice=str(refused) == TWICE)
+    return Expected([int(entry["response"]["status"]) for entry in said])
 
 
-def conditional(entry: Body) -> bool:
+def is_conditional(entry: Body) -> bool:
     """Only the server can say which resource it is."""
     request = entry["request"]
     writes = request["method"] not in ("GET", "HEAD")
     return "ifNoneExist" in request or (writes and "?" in request["url"])
 
 
-def targets(wanted: Asked, n: int) -> set[int]:
+def find_targets(wanted: RequestedDelivery, n: int) -> set[int]:
     """The entries that entry n refers to, in its resource and its searches."""
     entry = wanted.entries[n]
-    found: list[str] = links_of(entry.get("resource", {}))
+    found: list[str] = list_links(entry.get("resource", {}))
 
     def seen(link: str) -> str:
         found.append(link)
         return link
 
-    with_searches(entry, seen)
-    named = {entry_named(link, entry, wanted.entries) for link in found}
-    return {each for each in named if each is not None}
+    replace_search_links(entry, seen)
+    named = {find_entry(link, entry, wanted.entries) for link in found}
+    return {target for target in named if target is not None}
 
 
-def _batch_rank(entry: Body) -> int:
+def _rank_in_batch(entry: Body) -> int:
     """What finds and deletes comes first, what finds and patches last, then what reads."""
     request = entry["request"]
     if request["method"] in ("GET", "HEAD"):
@@ -103,7 +113,7 @@ def _batch_rank(entry: Body) -> int:
     return {"DELETE": 0, "PATCH": 2}.get(request["method"], 1) if "?" in request["url"] else 1
 
 
-def _kept(entry: Body) -> Body:
+def _make_request(entry: Body) -> Body:
     resource = entry["resource"]
     url = resource["resourceType"]
     request = {"method": "POST", "url": url}
@@ -112,18 +122,20 @@ def _kept(entry: Body) -> Body:
     return {**entry, "request": request}
 
 
-def _version(entry: Body) -> Body:
+def _make_version_request(entry: Body) -> Body:
     if entry["request"]["method"] == "DELETE":
         return entry
-    return _kept({name: value for name, value in entry.items() if name != "request"})
+    return _make_request({name: value for name, value in entry.items() if name != "request"})
 
 
-def _each(server: Server, wanted: Asked, left_out: frozenset[int]) -> list[int]:
+def _run_each(server: Server, wanted: RequestedDelivery, left_out: frozenset[int]) -> list[int]:
     """Each for itself, but after those that only the server can name and that it refers to."""
     entries = wanted.entries
     status: dict[int, int] = dict.fromkeys(left_out, 422)
-    names = {n: server.decided(each) for n, each in enumerate(entries) if not conditional(each)}
-    speaker = speakers(wanted)
+    names = {
+        n: server.decided(entry) for n, entry in enumerate(entries) if not is_conditional(entry)
+    }
+    speaker = find_canonical_entries(wanted)
     open_: set[int] = set()  # in a circle, which only a transaction can have, names come first
 
     def run(n: int) -> int:
@@ -134,19 +146,21 @@ def _each(server: Server, wanted: Asked, left_out: frozenset[int]) -> list[int]:
             names[n] = names.get(speaker[n], "")
             return status[n]
         open_.add(n)
-        named = {m for m in targets(wanted, n) if conditional(entries[m]) and speaker[m] != n}
+        named = {
+            m for m in find_targets(wanted, n) if is_conditional(entries[m]) and speaker[m] != n
+        }
         for m in named & open_ - status.keys():
             names[m] = names.get(m) or server.decided(entries[m])
         named -= open_ - status.keys()
         if any(run(m) >= 300 for m in sorted(named)):
             status[n] = 424
             return 424
-        entry = with_searches(entries[n], lambda link: linked(link, n))
+        entry = replace_search_links(entries[n], lambda link: linked(link, n))
         try:
             names.setdefault(n, "")
             names[n] = names[n] or server.decided(entry)
             if "resource" in entry:
-                resource = replaced(entry["resource"], lambda link: linked(link, n))
+                resource = replace_links(entry["resource"], lambda link: linked(link, n))
                 entry = {**entry, "resource": resource}
             status[n] = int(server.done(entry, names[n])["response"]["status"])
         except Refused as refused:
@@ -154,18 +168,18 @@ def _each(server: Server, wanted: Asked, left_out: frozenset[int]) -> list[int]:
         return status[n]
 
     def linked(link: str, n: int) -> str:
-        target = entry_named(link, entries[n], entries)
-        return link if target is None else names.get(speaker[target], "nowhere") + suffix_of(link)
+        target = find_entry(link, entries[n], entries)
+        return link if target is None else names.get(speaker[target], "nowhere") + get_suffix(link)
 
     for n in wanted.turns:
         run(n)
     return [status[n] for n in range(len(entries))]
 
 
-def speakers(wanted: Asked) -> list[int]:
+def find_canonical_entries(wanted: RequestedDelivery) -> list[int]:
     """Which entry speaks for each: itself, or the first with the very same conditional create."""
     first: dict[tuple[str, str], int] = {}
-    requests = [(n, each["request"]) for n, each in enumerate(wanted.entries)]
+    requests = [(n, entry["request"]) for n, entry in enumerate(wanted.entries)]
     return [
         first.setdefault((request["url"], request["ifNoneExist"]), n)
         if "ifNoneExist" in request
@@ -174,11 +188,11 @@ def speakers(wanted: Asked) -> list[int]:
     ]
 
 
-def circles(wanted: Asked) -> frozenset[int]:
+def find_cycles(wanted: RequestedDelivery) -> frozenset[int]:
     """Conditional entries that wait for themselves, by way of conditional entries alone."""
-    speaker = speakers(wanted)
+    speaker = find_canonical_entries(wanted)
     waits = {
-        n: {speaker[m] for m in targets(wanted, n) if conditional(wanted.entries[m])}
+        n: {speaker[m] for m in find_targets(wanted, n) if is_conditional(wanted.entries[m])}
         for n in set(speaker)
     }
 
@@ -190,16 +204,16 @@ def circles(wanted: Asked) -> frozenset[int]:
             left.extend(fresh)
         return seen
 
-    return frozenset(n for n, each in enumerate(speaker) if each in reach(each))
+    return frozenset(n for n, entry in enumerate(speaker) if entry in reach(entry))
 
 
-def done_in_part(server: Server, wanted: Asked, part: frozenset[int]) -> None:
+def run_in_part(server: Server, wanted: RequestedDelivery, part: frozenset[int]) -> None:
     """Some entries of a transaction, each for itself; links to the others lead nowhere."""
-    alone = Asked("batch", wanted.entries, _as_a_transaction(wanted))
-    _each(server, alone, frozenset(range(len(wanted.entries))) - part)
+    alone = RequestedDelivery("batch", wanted.entries, _order_as_transaction(wanted))
+    _run_each(server, alone, frozenset(range(len(wanted.entries))) - part)
 
 
-def _as_a_transaction(wanted: Asked) -> tuple[int, ...]:
+def _order_as_transaction(wanted: RequestedDelivery) -> tuple[int, ...]:
     rank = {"DELETE": 0, "POST": 1}
-    methods = [each["request"]["method"] for each in wanted.entries]
+    methods = [entry["request"]["method"] for entry in wanted.entries]
     return tuple(sorted(wanted.turns, key=lambda n: rank.get(methods[n], 2)))
