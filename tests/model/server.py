@@ -177,7 +177,7 @@ class Server:
                 raise Refused(404, "nothing to patch")
             self.put(identity, {**current, "patched": _value(entry["resource"])})
             return self._said(200, identity)
-        new = {**replace_links(entry["resource"], self._find), "id": _id(identity)}
+        new = {**replace_links(entry["resource"], self._resolve_link), "id": _id(identity)}
         if method == "PUT" and _content(new) == _content(current):
             return self._said(200, identity)  # as Microsoft's does, and others
         self.put(identity, new)
@@ -189,7 +189,7 @@ class Server:
         meta["lastUpdated"] = self.now().isoformat()
         self.stored[identity] = {**deepcopy(resource), "meta": meta}
 
-    def _found(self, link: str) -> str:
+    def _resolve_link(self, link: str) -> str:
         """A conditional reference: https://hl7.org/fhir/R4/http.html#trules"""
         type_, mark, query = link.partition("?")
         if not mark or ":" in type_:
