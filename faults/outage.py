@@ -179,17 +179,19 @@ async def open_parts(
             queues,
             journal,
             Intake(
-                journal,
-                sender,
-                clock.now,
-                lambda now: make_delivery_id(now, next(ids)),
+                journal=journal,
+                queue=sender,
+                now=clock.now,
+                new_id=lambda now: make_delivery_id(now, next(ids)),
                 max_bytes=1_000_000,
             ),
             Relay(
-                LaneContext(journal, sender, fhir, guard, find_queues),
-                Limits(10),
-                clock.now,
-                MAX_AGE,
+                context=LaneContext(
+                    journal=journal, queue=sender, fhir=fhir, guard=guard, change_queues=find_queues
+                ),
+                limits=Limits(10),
+                now=clock.now,
+                max_age=MAX_AGE,
             ),
             Mirror(
                 journal=journal,
@@ -235,7 +237,13 @@ async def run_outage(running: Running, report: Report, maker: DeliveryFactory, s
 async def _accept(parts: RelayParts, sent: Delivery) -> AcceptedDelivery:
     kind, _, identifier = sent.path.strip("/").partition("/")
     headers = {"content-type": "application/fhir+json", **sent.headers}
-    request = IncomingRequest(sent.method, kind or None, identifier or None, headers, sent.body)
+    request = IncomingRequest(
+        method=sent.method,
+        type=kind or None,
+        id=identifier or None,
+        headers=headers,
+        body=sent.body,
+    )
     accepted = await accept(parts.intake, request)
     assert isinstance(accepted, Accepted)
     return AcceptedDelivery(sent, accepted.delivery, None)

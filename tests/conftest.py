@@ -124,10 +124,10 @@ class Route:
     @property
     def intake(self) -> Intake:
         return Intake(
-            self.journal,
-            self.queue_sender,
-            self.clock,
-            lambda now: make_delivery_id(now, next(self._ids)),
+            journal=self.journal,
+            queue=self.queue_sender,
+            now=self.clock,
+            new_id=lambda now: make_delivery_id(now, next(self._ids)),
             **{"max_bytes": 1_000_000, **self.settings},
         )
 
@@ -149,10 +149,21 @@ class Route:
     @property
     def relay(self) -> Relay:
         carrier = LaneContext(
-            self.journal, self.queue_sender, self.fhir, self.order, patients_followed
+            journal=self.journal,
+            queue=self.queue_sender,
+            fhir=self.fhir,
+            guard=self.order,
+            change_queues=patients_followed,
         )
         limits, age = self.limits, self.max_age
-        return Relay(carrier, limits, self.clock, age, self.sources, self.activities)
+        return Relay(
+            context=carrier,
+            limits=limits,
+            now=self.clock,
+            max_age=age,
+            sources=self.sources,
+            activities=self.activities,
+        )
 
     @property
     def mirror(self) -> Mirror:
