@@ -1,6 +1,6 @@
-"""What a developer would write for the patient's map, column by column: the baseline of mapping.
+"""Map a Patient with hand-written code: the baseline for the mapping engine.
 
-The same columns, without what makes a map safe: no lengths, no notes, no value that does not fit.
+It fills the same columns, but checks no lengths or types and reports nothing unmapped.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Json = dict[str, Any]
 
 
 def map_patient(patient: Json) -> tuple[Json, list[Json]]:
-    """The contact, and its identifiers and links."""
+    """Return the contact row and its child rows (identifiers, then links)."""
     meta = patient.get("meta", {})
     row: Json = {
         "msemr_azurefhirid": patient["id"],

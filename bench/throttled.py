@@ -1,7 +1,7 @@
-"""Many patients at once, and a Dataverse that throttles as the real one does, in simulated time.
+"""Mirror many patients to a Dataverse that throttles like the real one, in simulated time.
 
-The mirror, its limiter and the stand-in are the real ones; storage and the FHIR server answer at
-once, so that nothing but Dataverse's limits holds the patients up.
+The mirror, its rate limiter and the Dataverse stand-in are the real ones. Storage and the FHIR
+server take no time, so only Dataverse's limits delay the patients.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from local.dataverse.limits import Limits
 from local.dataverse.simulated import SimulatedLoop
 from local.dataverse.wire import Call
 
-WORKERS = 16  # messages that one instance works on at once: host.json
+WORKERS = 16  # messages that one instance processes at once: host.json
 CONCURRENCY = 16
 READ, WRITE = 0.05, 0.15  # seconds that a request takes
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -45,8 +45,8 @@ START = datetime(2026, 3, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """What it took until every patient had its contact: requests that were served and that were
-    refused, and seconds of simulated time."""
+    """The cost until every patient had its contact: requests served and refused, and simulated
+    seconds."""
 
     contacts: int
     parked: int
@@ -55,20 +55,20 @@ class Arrival:
     seconds: float
 
     def compute_rate(self, limits: Limits) -> float:
-        """The shortest time in which the limits let so many requests through, over the time it
-        took: a window's requests go at once, the next when those have left the window."""
+        """Return the shortest time that the limits allow for the served requests, over the time
+        taken. A full window may go at once; the next starts when the window has passed."""
         windows = ceil(self.served / limits.requests) - 1
         return windows * limits.window / self.seconds
 
 
 def measure_arrival(patients: int, limits: Limits) -> Arrival:
-    """Bring so many new patients to Dataverse, each with a claim of its own."""
+    """Mirror new patients to Dataverse, one work item for each."""
     with asyncio.Runner(loop_factory=SimulatedLoop) as runner:
         return runner.run(_measure_arrival(patients, limits))
 
 
 def measure_requests(patients: int, workers: int) -> tuple[float, float, float]:
-    """Requests for each patient, by so many workers: new, changed, and told of without a change."""
+    """Return the Dataverse requests per patient when it is new, changed, and unchanged."""
     with asyncio.Runner(loop_factory=SimulatedLoop) as runner:
         return runner.run(_measure_rounds(patients, workers))
 
@@ -155,7 +155,7 @@ async def _process_items(
     clock: Callable[[], float],
     workers: int,
 ) -> None:
-    """As the queue hands them out: when they are due, to so many at once."""
+    """Process work items when they are due, at most `workers` at once, until none is left."""
     heapq.heapify(work_items)
     numbers, busy = count(len(work_items)), set[asyncio.Task[None]]()
     while work_items or busy:
@@ -201,7 +201,7 @@ def _answer_patient(request: httpx.Request, version: int) -> httpx.Response:
 
 
 def make_patient(identifier: str) -> dict[str, Any]:
-    """One with what most patients have."""
+    """Return a Patient with the elements that most patients have."""
     return {
         "resourceType": "Patient",
         "id": identifier,

@@ -1,4 +1,4 @@
-"""Small deliveries of every kind that the relay takes, as streams. Pure."""
+"""Build a small stream of every kind of delivery that the relay accepts. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from integration.core import decimal_json
 
 
 def generate_streams(factory: DeliveryFactory) -> Iterator[Stream]:
-    """Without end, of all kinds in turn, in an order of chance."""
+    """Yield streams of all kinds without end, shuffled in each round."""
     kinds = list(KINDS)
     while True:
         factory.random.shuffle(kinds)
@@ -33,7 +33,7 @@ def take_streams(factory: DeliveryFactory, number: int) -> list[Stream]:
 def make_chart(
     factory: DeliveryFactory, size: int, does: str = "sets"
 ) -> tuple[list[EntryIntent], list[Json]]:
-    """A patient and what refers to it, all by placeholders."""
+    """Return a patient and resources that refer to it by `urn:uuid:` placeholders."""
     who, where = factory.make_guid(), factory.make_guid()
     patient, clinic = (
         factory.make_intent(does, factory.make_resource("Patient")),
@@ -57,7 +57,7 @@ def make_transaction(factory: DeliveryFactory) -> Stream:
 
 
 def make_keyed(factory: DeliveryFactory) -> Stream:
-    """Sent twice with one key."""
+    """A transaction, sent twice with one idempotency key."""
     intents, entries = make_chart(factory, 4)
     key = {"idempotency-key": factory.make_guid()}
     body = build_bundle("transaction", entries)
@@ -75,13 +75,13 @@ def make_repeated(factory: DeliveryFactory) -> Stream:
 
 
 def make_large(factory: DeliveryFactory) -> Stream:
-    """Above the limit, and all of one piece."""
+    """A transaction over the entry limit whose entries are all connected."""
     intents, entries = make_chart(factory, 14)
     return [Delivery("split transaction", build_bundle("transaction", entries), tuple(intents))]
 
 
 def make_parts(factory: DeliveryFactory) -> Stream:
-    """Above the limit, in pieces that do not know each other."""
+    """A transaction over the entry limit, in parts that do not refer to each other."""
     intents: list[EntryIntent] = []
     entries = []
     for _ in range(4):
@@ -97,7 +97,7 @@ def make_parts(factory: DeliveryFactory) -> Stream:
 
 
 def make_batch(factory: DeliveryFactory) -> Stream:
-    """Creates, updates, a conditional update; then deletes of some of it."""
+    """Creates, updates and a conditional update; then deletes of two of these resources."""
     patient, observation = (
         factory.make_resource("Patient", given=True),
         factory.make_resource("Observation", given=True),
@@ -126,7 +126,7 @@ def make_batch(factory: DeliveryFactory) -> Stream:
 
 
 def make_updates(factory: DeliveryFactory) -> Stream:
-    """One patient again and again, each time as a single resource."""
+    """Four writes of one patient, each as a single resource."""
     thing = factory.make_resource("Patient", given=True)
     path = f"/{thing.identity}"
     stream = []
@@ -139,7 +139,7 @@ def make_updates(factory: DeliveryFactory) -> Stream:
 
 
 def make_corrections(factory: DeliveryFactory) -> Stream:
-    """The same two resources in a transaction, again in one, in a batch, in one above the limit."""
+    """The same two resources in two transactions, a batch and a transaction over the limit."""
     things = [
         factory.make_resource("Patient", given=True),
         factory.make_resource("Observation", given=True),
@@ -162,7 +162,7 @@ def make_corrections(factory: DeliveryFactory) -> Stream:
 
 
 def make_conditional(factory: DeliveryFactory) -> Stream:
-    """A single conditional create of what others ask for too."""
+    """A single conditional create of a resource that other streams create, too."""
     intent = factory.make_intent("ensures", factory.make_clinic())
     body = decimal_json.encode(build_resource(intent))
     headers = {"if-none-exist": intent.tracked.query}
@@ -170,7 +170,7 @@ def make_conditional(factory: DeliveryFactory) -> Stream:
 
 
 def make_lines(factory: DeliveryFactory) -> Stream:
-    """NDJSON, of which the third line is broken."""
+    """NDJSON with a broken third line."""
     intents = [
         factory.make_intent("sets", factory.make_resource("Patient", given=True)),
         factory.make_intent("sets", factory.make_resource("Patient")),
@@ -197,7 +197,7 @@ def make_collection(factory: DeliveryFactory) -> Stream:
 
 
 def make_history(factory: DeliveryFactory) -> Stream:
-    """Three versions of a patient, the newest first."""
+    """A history bundle with three versions of a patient, newest first."""
     thing = factory.make_resource("Patient", given=True)
     intents = [factory.make_intent("sets", thing, turn) for turn in (3, 2, 1)]
     entries = [build_entry(intent, meta={"versionId": str(intent.sequence)}) for intent in intents]
@@ -205,7 +205,7 @@ def make_history(factory: DeliveryFactory) -> Stream:
 
 
 def make_wrong(factory: DeliveryFactory) -> Stream:
-    """A batch in which one entry is wrong, and a transaction of the same kind."""
+    """A batch and a transaction, each with one invalid entry."""
     good = [factory.make_intent("sets", factory.make_resource("Patient")) for _ in range(2)]
     bad = factory.make_intent("fails", factory.make_resource("Patient"))
     entries = [build_entry(good[0]), build_entry(bad, gender="wrong"), build_entry(good[1])]

@@ -1,4 +1,4 @@
-"""Sound deliveries to begin with, one of each kind at least."""
+"""Valid deliveries to start from, at least one of each kind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Body = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """A delivery as its sender means it; `body` is not packed."""
+    """A delivery before mutation; `body` is not compressed."""
 
     name: str
     body: bytes
@@ -34,7 +34,7 @@ class Seed:
 
 
 def load_seeds() -> list[Seed]:
-    """The samples, one of every kind, and what BUNDLES_DIR holds; always in the same order."""
+    """Return the samples, one of every kind, and the files of BUNDLES_DIR, in a fixed order."""
     return [
         *_read_samples(),
         *_read_kinds(),
@@ -53,7 +53,7 @@ def _read_samples() -> Iterator[Seed]:
 
 
 def _read_kinds() -> Iterator[Seed]:
-    """Those of the faults have conditions, parts, deletes and repeats."""
+    """Yield the deliveries of `faults`: conditional, split, deleting and repeated ones."""
     for kind in KINDS:
         for sent in kind(DeliveryFactory("fuzz")):
             address = tuple(part for part in sent.path.split("/") if part)

@@ -1,7 +1,7 @@
-"""What `msind_UpsertBundle` makes of a resource, by maps of its own: enough to be read back.
+"""Map a FHIR resource to rows for `msind_UpsertBundle`.
 
-The maps that Microsoft ships are not published, so these are examples and no more. They stay
-clear of what the healthcare APIs say of themselves: children by identifier and link.
+Microsoft's own maps are not published, so these are small examples. Only the documented parts are
+faithful: child rows for identifiers and links.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def _map_links(resource: Values) -> list[Child]:
 
 
 def _list_references(value: Any) -> list[str]:
-    """Every literal reference, but those to resources contained in this one."""
+    """List every literal reference except those to contained resources."""
     if isinstance(value, list):
         return [reference for item in value for reference in _list_references(item)]
     if not isinstance(value, dict):

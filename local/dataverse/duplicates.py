@@ -1,4 +1,4 @@
-"""Duplicate detection: only where a request asks for it, by the organization's published rules.
+"""Duplicate detection by the organization's published rules, only if the request asks for it.
 
 https://learn.microsoft.com/power-apps/developer/data-platform/webapi/manage-duplicate-detection-create-update
 """
@@ -13,7 +13,7 @@ from local.dataverse.world import World
 
 
 def check_duplicates(world: World, table: Table, row_id: str, values: Values) -> None:
-    """Raises when another row is equal in all columns of a rule. Empty columns match nothing."""
+    """Raise Refusal if another row is equal in all columns of a rule. Null matches nothing."""
     if not world.parameters.detect_duplicates:
         return
     for rule in world.organization.duplicates.get(table.name, ()):

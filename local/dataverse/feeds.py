@@ -1,4 +1,4 @@
-"""Where the rows of virtual tables are, and how a data source has them asked for."""
+"""Send requests to the feeds of virtual tables, as their data sources configure it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from local.dataverse.world import World
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """That of one table, by its data source."""
+    """The feed of one virtual table."""
 
     http: httpx.AsyncClient
     address: str
@@ -30,7 +30,7 @@ class Feed:
     async def send(
         self, method: str, url: str, query: Mapping[str, str] | None = None, body: Any = None
     ) -> httpx.Response:
-        """The feed's answer; without one, or with an error, the refusal that says so."""
+        """Send a request to the feed. Raises Refusal if it fails, except for 404 and 410."""
         parameters = {**(query or {}), **self.query}
         address = (
             f"{url}?{urlencode(parameters, quote_via=quote, safe='$,()')}" if parameters else url
@@ -55,7 +55,7 @@ class Feed:
 
 
 class Feeds:
-    """All of them, with one client, which is made when it is needed."""
+    """Opens feeds. All share one HTTP client, which is created at first use."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None) -> None:
         self._transport = transport

@@ -31,7 +31,7 @@ class Schedule:
 
 
 def parse(expression: str) -> Schedule:
-    """Raises ValueError naming the field that cannot be read."""
+    """Parse a schedule. Raises ValueError that names the invalid field."""
     parts = expression.split()
     if len(parts) == 5:
         parts.insert(0, "0")
@@ -41,7 +41,10 @@ def parse(expression: str) -> Schedule:
 
 
 def find_next(schedule: Schedule, after: datetime) -> datetime:
-    """The first occurrence after the moment. A day must fit both day and day of week."""
+    """Return the first occurrence after this time. A day must match both day and day of week.
+
+    Raises ValueError if there is none.
+    """
     start = after.replace(microsecond=0) + timedelta(seconds=1)
     for offset in range(366 * 9):  # 29 February comes at least once in nine years
         day = start.date() + timedelta(days=offset)

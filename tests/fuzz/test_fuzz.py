@@ -90,4 +90,4 @@ def test_a_refusal_that_blames_the_relay_is_found(monkeypatch: pytest.MonkeyPatc
 
     made = replace(sound(), number=1)
     monkeypatch.setattr(accept, "parse_contents", blaming)
-    assert "a refusal is no 4xx" in try_case(made).why
+    assert "a rejection is no 4xx" in try_case(made).why
