@@ -65,7 +65,9 @@ async def main() -> int:
             with start_host(settings, running.ports.host, folder) as host:
                 async with httpx.AsyncClient(timeout=300) as http:
                     process, log = psutil.Process(host.pid), folder / "storage.log"
-                    route = MeasuredRoute(http, running, host.url, process, log)
+                    route = MeasuredRoute(
+                        http=http, running=running, host=host.url, process=process, log=log
+                    )
                     await _measure_throughput(route)
                     await _measure_memory(route)
                     await _measure_write_guard(route)

@@ -84,13 +84,27 @@ def _set_names(row: Json, names: list[Json]) -> None:
     row["nickname"] = next(iter(nick.get("given", [])), nick.get("text"))
     row["msemr_name1use"] = NAME_USES.get(name.get("use", ""))
     _set_period(row, name, "msemr_name1startdate", "msemr_name1enddate")
-    _set_named(row, names, "official", "msemr_name2", "msemr_name2startdate", "msemr_name2enddate")
     _set_named(
-        row, names, "temp", "msemr_name3", "msemr_name3namestartdate", "msemr_name3nameenddate"
+        row,
+        names,
+        "official",
+        column="msemr_name2",
+        start="msemr_name2startdate",
+        end="msemr_name2enddate",
+    )
+    _set_named(
+        row,
+        names,
+        "temp",
+        column="msemr_name3",
+        start="msemr_name3namestartdate",
+        end="msemr_name3nameenddate",
     )
 
 
-def _set_named(row: Json, names: list[Json], use: str, column: str, start: str, end: str) -> None:
+def _set_named(
+    row: Json, names: list[Json], use: str, *, column: str, start: str, end: str
+) -> None:
     name = next((name for name in names if name.get("use") == use), {})
     prefix, given, suffix = (name.get(part, []) for part in ("prefix", "given", "suffix"))
     family = [name["family"]] if "family" in name else []

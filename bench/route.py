@@ -25,7 +25,7 @@ HEADERS = {"content-type": "application/fhir+json"}
 SENDER_HEADER = "x-sender"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredRoute:
     """The running services: the host's address and process, and the storage emulator's log."""
 

@@ -43,7 +43,7 @@ READ, WRITE = 0.05, 0.15  # seconds that a request takes
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
     """The cost until every patient had its contact: requests served and refused, and simulated
     seconds."""
@@ -90,7 +90,7 @@ async def _measure_rounds(patients: int, workers: int) -> tuple[float, float, fl
     return new, changed, unchanged
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Route:
     mirror: Mirror
     sender: MemoryQueueSender
@@ -113,7 +113,9 @@ async def _measure_arrival(patients: int, limits: Limits) -> Arrival:
         parked = sum(row.action not in ("created", "updated", "unchanged") for row in rows)
         contacts = len({row.row for row in rows if row.row})
         served, refused = route.request_counts["served"], route.request_counts["refused"]
-        return Arrival(contacts, parked, served, refused, route.clock())
+        return Arrival(
+            contacts=contacts, parked=parked, served=served, refused=refused, seconds=route.clock()
+        )
 
 
 @asynccontextmanager
@@ -144,7 +146,13 @@ async def _open_route(
     mirror = Mirror(
         journal, sender, sink, maps, {}, lambda: START + _to_timedelta(loop.time()), inf
     )
-    yield _Route(mirror, sender, journal, request_counts, loop.time)
+    yield _Route(
+        mirror=mirror,
+        sender=sender,
+        journal=journal,
+        request_counts=request_counts,
+        clock=loop.time,
+    )
     app.close()
 
 

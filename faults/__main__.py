@@ -42,7 +42,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = arguments.logs or Path(name)
         options = ScenarioOptions(
-            arguments.number, arguments.seed, arguments.app.resolve(), folder, time.time()
+            number=arguments.number,
+            seed=arguments.seed,
+            app=arguments.app.resolve(),
+            folder=folder,
+            started=time.time(),
         )
         tally = _run_concurrently(chapters, options)
     print(f"{tally.counts['superseded']} entries were superseded by a later one, and reported so")

@@ -25,7 +25,7 @@ from local.services import free_ports, neighbours
 _STORM, _COPIES, _RANDOM_KILLS, _OUTAGE = 0.4, 0.25, 0.01, 0.02
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScenarioOptions:
     """The options of a run. `started` is the time.time() at which the whole run started."""
 
@@ -53,7 +53,9 @@ async def _run_scenario(name: str, options: ScenarioOptions) -> Tally:
     folder = options.folder / name
     with neighbours(free_ports(), folder) as running:
         async with open_route(running, folder, options.app, proxied=name == "storm") as route:
-            report = Report(route.http, running, options.seed, print_progress)
+            report = Report(
+                http=route.http, running=running, seed=options.seed, print_line=print_progress
+            )
             await SCENARIOS[name](route, report, options)
     return report.tally
 

@@ -46,7 +46,7 @@ class EntryIntent:
     sequence: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """One delivery. The sender sends it `times` times, whatever the response."""
 

@@ -15,7 +15,7 @@ from local.services import Running
 _MAX_SHOWN = 10  # findings printed of each kind
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Report:
     """All findings of a scenario. `print_line` prints progress; `seed` reproduces the run."""
 

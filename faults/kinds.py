@@ -53,7 +53,11 @@ def make_chart(
 
 def make_transaction(factory: DeliveryFactory) -> Stream:
     intents, entries = make_chart(factory, 5)
-    return [Delivery("transaction", build_bundle("transaction", entries), tuple(intents))]
+    return [
+        Delivery(
+            name="transaction", body=build_bundle("transaction", entries), intents=tuple(intents)
+        )
+    ]
 
 
 def make_keyed(factory: DeliveryFactory) -> Stream:
@@ -61,7 +65,11 @@ def make_keyed(factory: DeliveryFactory) -> Stream:
     intents, entries = make_chart(factory, 4)
     key = {"idempotency-key": factory.make_guid()}
     body = build_bundle("transaction", entries)
-    return [Delivery("transaction with a key", body, tuple(intents), headers=key, times=2)]
+    return [
+        Delivery(
+            name="transaction with a key", body=body, intents=tuple(intents), headers=key, times=2
+        )
+    ]
 
 
 def make_repeated(factory: DeliveryFactory) -> Stream:
@@ -69,7 +77,10 @@ def make_repeated(factory: DeliveryFactory) -> Stream:
     intent = factory.make_intent("sets", factory.make_resource("Patient"))
     return [
         Delivery(
-            "the same bytes twice", build_bundle("batch", [build_entry(intent)]), (intent,), times=2
+            name="the same bytes twice",
+            body=build_bundle("batch", [build_entry(intent)]),
+            intents=(intent,),
+            times=2,
         )
     ]
 
@@ -77,7 +88,13 @@ def make_repeated(factory: DeliveryFactory) -> Stream:
 def make_large(factory: DeliveryFactory) -> Stream:
     """A transaction over the entry limit whose entries are all connected."""
     intents, entries = make_chart(factory, 14)
-    return [Delivery("split transaction", build_bundle("transaction", entries), tuple(intents))]
+    return [
+        Delivery(
+            name="split transaction",
+            body=build_bundle("transaction", entries),
+            intents=tuple(intents),
+        )
+    ]
 
 
 def make_parts(factory: DeliveryFactory) -> Stream:
@@ -92,7 +109,11 @@ def make_parts(factory: DeliveryFactory) -> Stream:
         entries += [build_entry(intent, subject=f"urn:uuid:{who}") for intent in rest]
         intents += [patient, *rest]
     return [
-        Delivery("fanned-out transaction", build_bundle("transaction", entries), tuple(intents))
+        Delivery(
+            name="fanned-out transaction",
+            body=build_bundle("transaction", entries),
+            intents=tuple(intents),
+        )
     ]
 
 
@@ -116,11 +137,11 @@ def make_batch(factory: DeliveryFactory) -> Stream:
     new = factory.make_intent("sets", factory.make_resource("Patient"))
     then = [*deletions, new]
     return [
-        Delivery("batch", build_bundle("batch", entries), tuple(intents)),
+        Delivery(name="batch", body=build_bundle("batch", entries), intents=tuple(intents)),
         Delivery(
-            "batch that deletes",
-            build_bundle("batch", [build_entry(intent) for intent in then]),
-            tuple(then),
+            name="batch that deletes",
+            body=build_bundle("batch", [build_entry(intent) for intent in then]),
+            intents=tuple(then),
         ),
     ]
 
@@ -134,7 +155,9 @@ def make_updates(factory: DeliveryFactory) -> Stream:
         intent = factory.make_intent("deletes" if number == 2 else "sets", thing)
         body = b"" if intent.action == "deletes" else decimal_json.encode(build_resource(intent))
         method = "DELETE" if intent.action == "deletes" else "PUT"
-        stream.append(Delivery("single resource", body, (intent,), method, path))
+        stream.append(
+            Delivery(name="single resource", body=body, intents=(intent,), method=method, path=path)
+        )
     return stream
 
 
@@ -156,7 +179,11 @@ def make_corrections(factory: DeliveryFactory) -> Stream:
             *(build_entry(intent, subject=subject) for intent in intents[1:]),
         ]
         stream.append(
-            Delivery(f"correction by {kind}", build_bundle(kind, entries), tuple(intents))
+            Delivery(
+                name=f"correction by {kind}",
+                body=build_bundle(kind, entries),
+                intents=tuple(intents),
+            )
         )
     return stream
 
@@ -166,7 +193,15 @@ def make_conditional(factory: DeliveryFactory) -> Stream:
     intent = factory.make_intent("ensures", factory.make_clinic())
     body = decimal_json.encode(build_resource(intent))
     headers = {"if-none-exist": intent.tracked.query}
-    return [Delivery("conditional create", body, (intent,), path="/Organization", headers=headers)]
+    return [
+        Delivery(
+            name="conditional create",
+            body=body,
+            intents=(intent,),
+            path="/Organization",
+            headers=headers,
+        )
+    ]
 
 
 def make_lines(factory: DeliveryFactory) -> Stream:
@@ -180,7 +215,9 @@ def make_lines(factory: DeliveryFactory) -> Stream:
     texts = [decimal_json.encode(build_resource(intent)) for intent in intents]
     texts[2] = texts[2][:-1]
     headers = {"content-type": "application/fhir+ndjson"}
-    return [Delivery("ndjson", b"\n".join(texts), tuple(intents), headers=headers)]
+    return [
+        Delivery(name="ndjson", body=b"\n".join(texts), intents=tuple(intents), headers=headers)
+    ]
 
 
 def make_collection(factory: DeliveryFactory) -> Stream:
@@ -189,9 +226,9 @@ def make_collection(factory: DeliveryFactory) -> Stream:
     ]
     return [
         Delivery(
-            "collection",
-            build_bundle("collection", [{"resource": build_resource(a)} for a in intents]),
-            tuple(intents),
+            name="collection",
+            body=build_bundle("collection", [{"resource": build_resource(a)} for a in intents]),
+            intents=tuple(intents),
         )
     ]
 
@@ -201,7 +238,7 @@ def make_history(factory: DeliveryFactory) -> Stream:
     thing = factory.make_resource("Patient", given=True)
     intents = [factory.make_intent("sets", thing, turn) for turn in (3, 2, 1)]
     entries = [build_entry(intent, meta={"versionId": str(intent.sequence)}) for intent in intents]
-    return [Delivery("history", build_bundle("history", entries), tuple(intents))]
+    return [Delivery(name="history", body=build_bundle("history", entries), intents=tuple(intents))]
 
 
 def make_wrong(factory: DeliveryFactory) -> Stream:
@@ -213,9 +250,13 @@ def make_wrong(factory: DeliveryFactory) -> Stream:
     whole = [build_entry(lost[0]), build_entry(lost[1], gender="wrong")]
     return [
         Delivery(
-            "batch with a wrong entry", build_bundle("batch", entries), (good[0], bad, good[1])
+            name="batch with a wrong entry",
+            body=build_bundle("batch", entries),
+            intents=(good[0], bad, good[1]),
         ),
-        Delivery("wrong transaction", build_bundle("transaction", whole), tuple(lost)),
+        Delivery(
+            name="wrong transaction", body=build_bundle("transaction", whole), intents=tuple(lost)
+        ),
     ]
 
 

@@ -90,7 +90,7 @@ class Queues:
         return queue, work_item
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class OutageTransport(httpx.AsyncBaseTransport):
     """Passes requests on to a real server, but fails them in several ways during the outage."""
 
@@ -118,7 +118,7 @@ class OutageTransport(httpx.AsyncBaseTransport):
         await self.inner.aclose()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RelayParts:
     """Intake, relay and mirror as the app builds them, with the simulated clock and queues."""
 
@@ -179,23 +179,23 @@ async def open_parts(
             lambda: 0.5,
         )
         yield RelayParts(
-            clock,
-            queues,
-            journal,
-            Intake(
+            clock=clock,
+            queues=queues,
+            journal=journal,
+            intake=Intake(
                 journal,
                 sender,
                 clock.now,
                 lambda now: make_delivery_id(now, next(ids)),
                 max_bytes=1_000_000,
             ),
-            Relay(
+            relay=Relay(
                 LaneContext(journal, sender, fhir, guard, find_queues),
                 Limits(10),
                 clock.now,
                 MAX_AGE,
             ),
-            Mirror(
+            mirror=Mirror(
                 journal,
                 sender,
                 partial(
@@ -213,7 +213,7 @@ async def open_parts(
 async def run_outage(running: Running, report: Report, maker: DeliveryFactory, streams: int) -> str:
     """Send streams before, during and after the outage; judge them and return a summary."""
     clock = Clock()
-    transport = OutageTransport(clock, 60.0, 60.0 + HOURS * HOUR)
+    transport = OutageTransport(clock=clock, begin=60.0, end=60.0 + HOURS * HOUR)
     async with open_parts(running, transport, clock) as parts:
         accepted = []
         for stream in kinds.take_streams(maker, streams):

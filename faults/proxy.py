@@ -23,7 +23,7 @@ KINDS = ("500", "503", "reset", "lost-reply")
 _HOP = {b"connection", b"keep-alive", b"transfer-encoding", b"date", b"server"}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Proxy:
     """One server for each storage service. Each request takes the next of `faults`. Queue polls
     take none: nothing waits for them."""
@@ -37,7 +37,7 @@ class Proxy:
     @classmethod
     @contextlib.asynccontextmanager
     async def open(cls, upstream: tuple[int, ...]) -> AsyncIterator[Proxy]:
-        proxy = cls(upstream)
+        proxy = cls(upstream=upstream)
         limits = httpx.Limits(
             max_connections=200, max_keepalive_connections=100, keepalive_expiry=2
         )

@@ -48,7 +48,7 @@ SETTINGS = {
 }
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Route:
     """The running services, the host that can be killed, and the storage proxy."""
 
@@ -217,7 +217,9 @@ async def open_route(
         http = await stack.enter_async_context(make_client())
         queues = QueueServiceClient.from_connection_string(running.storage)
         await stack.enter_async_context(queues)
-        route = Route(running, host, http, queues, proxy, kill_file)
+        route = Route(
+            running=running, host=host, http=http, queues=queues, proxy=proxy, kill_file=kill_file
+        )
         await route.wait_until_ready()
         yield route
 

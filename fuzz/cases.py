@@ -31,7 +31,7 @@ _LIMITS = (
 _LINES = 30
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """A request and the configuration of its receiver. `fetched` is the body that a server
     returns when the relay fetches something for this delivery."""
@@ -73,7 +73,16 @@ def make_case(seed: str, number: int) -> Case:
     write_order = random.choice(("arrival", "lastUpdated", "version", "off"))
     validate = random.random() < 0.05 and len(body) < 20_000
     limits = random.choice(_LIMITS)
-    return Case(number, drawn.name, request, limits, policy, write_order, validate, fetched)
+    return Case(
+        number=number,
+        name=drawn.name,
+        request=request,
+        limits=limits,
+        policy=policy,
+        write_order=write_order,
+        validate=validate,
+        fetched=fetched,
+    )
 
 
 @cache

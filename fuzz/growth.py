@@ -90,7 +90,15 @@ def _build_case(name: str, body: bytes) -> Case:
         headers["content-encoding"] = "gzip"
     request = IncomingRequest("POST", None, None, headers, body)
     return Case(
-        1, name, request, Limits(), DEFAULT_POLICY, "version", False, b"", max_bytes=50_000_000
+        number=1,
+        name=name,
+        request=request,
+        limits=Limits(),
+        policy=DEFAULT_POLICY,
+        write_order="version",
+        validate=False,
+        fetched=b"",
+        max_bytes=50_000_000,
     )
 
 
@@ -156,7 +164,7 @@ def _make_self_searches(n: int) -> bytes:
     return _encode_bundle("batch", made)
 
 
-def _make_requests(n: int, *requests: Body) -> bytes:
+def _make_requests(n: int, requests: Sequence[Body]) -> bytes:
     entries = [
         {"request": {name: value.format(k) for name, value in request.items()}}
         for k in range(n)
@@ -220,10 +228,10 @@ SHAPES: dict[str, Callable[[int], bytes]] = {
         "batch", [_make_entry(k, _make_patient(), ifNoneExist="identifier=1") for k in range(n)]
     ),
     "what searches its own type": _make_self_searches,
-    "writes of one resource": lambda n: _make_requests(n, _SAME),
-    "writes and reads": lambda n: _make_requests(n, _PUT, _GET, _SEARCH),
+    "writes of one resource": lambda n: _make_requests(n, [_SAME]),
+    "writes and reads": lambda n: _make_requests(n, [_PUT, _GET, _SEARCH]),
     "conditions, deletes and reads": lambda n: _make_requests(
-        n, _PATCH, _DELETE, _SEARCH, _GET, _PUT
+        n, [_PATCH, _DELETE, _SEARCH, _GET, _PUT]
     ),
     "versions of one resource": _make_history,
     "one fullUrl, many times": lambda n: _encode_bundle(

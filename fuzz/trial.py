@@ -39,7 +39,7 @@ _NOW = datetime(2026, 3, 2, tzinfo=UTC)
 _PREVIEWS = 5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CaseResult:
     """The result of a case. `why`: the status of a rejection, the kind of contents, or an error."""
 
@@ -76,7 +76,13 @@ def try_case(case: Case) -> CaseResult:
         outcome, why = BROKEN, _describe_error(error)
     finally:
         logger.removeHandler(log)
-    return CaseResult(case.number, outcome, why, case.size, time.process_time() - started)
+    return CaseResult(
+        number=case.number,
+        outcome=outcome,
+        why=why,
+        size=case.size,
+        seconds=time.process_time() - started,
+    )
 
 
 async def _accept_and_plan(case: Case) -> tuple[str, str]:

@@ -40,7 +40,7 @@ _MEASURES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """One request to send: `path` is relative to the host's address, `body` is sent as it is."""
 
@@ -63,12 +63,20 @@ def load_samples() -> tuple[Sample, ...]:
     large = gzip.compress(decimal_json.encode(build_large_transaction(LARGE_ENTRIES)), mtime=0)
     return (
         Sample(
-            "transaction.json", _count_entries(transaction), transaction, headers=_IDEMPOTENCY_KEY
+            name="transaction.json",
+            entries=_count_entries(transaction),
+            body=transaction,
+            headers=_IDEMPOTENCY_KEY,
         ),
-        Sample("batch-put.json", _count_entries(batch), batch),
-        Sample("patient.json", 1, patient, "PUT", address),
-        Sample("patients.ndjson", lines.count(b"\n"), lines, content_type=_LINES),
-        Sample("large transaction", LARGE_ENTRIES, large, headers={"content-encoding": "gzip"}),
+        Sample(name="batch-put.json", entries=_count_entries(batch), body=batch),
+        Sample(name="patient.json", entries=1, body=patient, method="PUT", path=address),
+        Sample(name="patients.ndjson", entries=lines.count(b"\n"), body=lines, content_type=_LINES),
+        Sample(
+            name="large transaction",
+            entries=LARGE_ENTRIES,
+            body=large,
+            headers={"content-encoding": "gzip"},
+        ),
     )
 
 

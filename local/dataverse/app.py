@@ -49,7 +49,13 @@ def create_app(
     not the network.
     """
     catalog = tables.load(additions)
-    world = World(catalog, Store(database), now, new_id, organization or Organization())
+    world = World(
+        catalog=catalog,
+        store=Store(database),
+        now=now,
+        new_id=new_id,
+        organization=organization or Organization(),
+    )
     initial_definitions = dict(catalog.data)
     setup.initialize(world)
     protection = Protection(limits, clock)

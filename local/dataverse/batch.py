@@ -170,7 +170,14 @@ def _parse_request(outer: Call, part: Part) -> Request:
     if path == "$batch":
         raise refusals.bad_query("A batch cannot contain another batch.")
     return Request(
-        Call(method, path, query, {**inherited, **headers}, body, outer.root),
+        Call(
+            method=method,
+            path=path,
+            query=query,
+            headers={**inherited, **headers},
+            body=body,
+            root=outer.root,
+        ),
         part.headers.get("content-id"),
     )
 

@@ -22,5 +22,10 @@ def check_duplicates(world: World, table: Table, row_id: str, values: Values) ->
             continue
         where = " AND ".join(f"{build_path(table.columns[name])} = ?" for name in rule)
         parameters = [*(fold(value) for value in rule_values), row_id]
-        if world.store.find(table, Slice(f"{where} AND id <> ?", parameters, "id", 1, 0)):
+        if world.store.find(
+            table,
+            Slice(
+                where=f"{where} AND id <> ?", parameters=parameters, order="id", limit=1, offset=0
+            ),
+        ):
             raise refusals.duplicate()

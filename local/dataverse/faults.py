@@ -19,7 +19,7 @@ from local.dataverse.wire import Refusal, Reply
 KINDS = frozenset({"status", "slow", "reset", "lost-reply", "throttle", "broken"})
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Fault:
     kind: str
     remaining: int = 1

@@ -16,7 +16,7 @@ from local.dataverse.tables import Table
 from local.dataverse.world import World
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Feed:
     """The feed of one virtual table."""
 
@@ -77,7 +77,14 @@ class Feeds:
         address = row.values["msdyn_uri"].rstrip("/")
         collection = f"{address}/{table.external.collection}"
         timeout = float(row.values.get("msdyn_timeout") or 120)
-        return Feed(self._http, address, collection, headers, query, timeout)
+        return Feed(
+            http=self._http,
+            address=address,
+            collection=collection,
+            headers=headers,
+            query=query,
+            timeout=timeout,
+        )
 
     async def aclose(self) -> None:
         if self._http is not None:

@@ -20,7 +20,7 @@ CONCURRENT = "0x80072326"
 CONCURRENT_RETRY_SECONDS = 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Microsoft's default limits. `dop` is the parallelism that responses recommend."""
 

@@ -46,16 +46,23 @@ def read_rows(store: Store, call: Call, table: Table) -> Reply:
     options = call.options
     check_options(options, OPTIONS)
     chosen = parse_select(table, options)
-    where = _compile_where(table, options)
+    where, parameters = _compile_where(table, options)
     size, number, preferred = parse_page(call)
     top = parse_integer("$top", options["$top"]) if "$top" in options else None
     start = (number - 1) * size
     room = size if top is None else min(size, max(top - start, 0))
-    matching = store.find(table, Slice(*where, _compile_order(table, options), room + 1, start))
+    window = Slice(
+        where=where,
+        parameters=parameters,
+        order=_compile_order(table, options),
+        limit=room + 1,
+        offset=start,
+    )
+    matching = store.find(table, window)
     rows = matching[:room]
     document: dict[str, Any] = {"@odata.context": _build_context(call, table, chosen)}
     if options.get("$count") == "true":
-        document["@odata.count"] = min(store.count(table, *where), PAGE_SIZE)
+        document["@odata.count"] = min(store.count(table, where, parameters), PAGE_SIZE)
     annotations = find_annotations(call)
     document["value"] = [format_row(table, row, chosen, annotations) for row in rows]
     if len(matching) > room and (top is None or start + room < top):

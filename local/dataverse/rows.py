@@ -53,7 +53,7 @@ class Row:
         return f'W/"{self.version}"'
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Slice:
     """A compiled query: a condition with bound parameters, an order, a limit and an offset."""
 

@@ -174,7 +174,7 @@ def _find_roles(world: World, user: str) -> list[Values]:
 def _list_user_privileges(world: World, user: str) -> Iterator[Values]:
     """https://learn.microsoft.com/power-apps/developer/data-platform/webapi/reference/retrieveuserprivileges
     The caller has all privileges, except those that the organisation grants by name."""
-    window = Slice("1", [], "id", 5000, 0)
+    window = Slice(where="1", parameters=[], order="id", limit=5000, offset=0)
     found = world.store.find(world.catalog.by_name["privilege"], window)
     names = {row.id: str(row.values["name"]) for row in found}
     if user == USER:
@@ -198,7 +198,7 @@ def _require_row(world: World, name: str, row_id: str) -> None:
 
 def _find_rows(world: World, name: str, **equal: Any) -> list[Values]:
     where = " AND ".join(f"fold(json_extract(body, '$.{name}')) = fold(?)" for name in equal)
-    window = Slice(where, list(equal.values()), "id", 5000, 0)
+    window = Slice(where=where, parameters=list(equal.values()), order="id", limit=5000, offset=0)
     return [row.values for row in world.store.find(world.catalog.by_name[name], window)]
 
 

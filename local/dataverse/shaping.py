@@ -43,11 +43,11 @@ def change_definition(world: World, call: Call, body: Body) -> Reply:
     table = definitions.find_table(world.catalog, segment.key)
     below = addresses.parse_segment(segment.rest)
     match call.method, below.name, below.key:
-        case "POST", "Attributes", None:
+        case ["POST", "Attributes", None]:
             return _define(world, call, *_build_column(world, call, table, body))
-        case "POST", "Keys", None:
+        case ["POST", "Keys", None]:
             return _define(world, call, *_build_key(world, call, table, body))
-        case "PUT", "Attributes", str(key):
+        case ["PUT", "Attributes", str(key)]:
             return _define(world, call, *_change_external_name(world, table, key, body))
     raise refusals.not_offered(f"{call.method} of {segment.rest or 'a table'}")
 
@@ -94,7 +94,7 @@ def _find_prefixes(world: World, solution: str | None) -> set[str]:
 
 
 def _select_all(where: str, *parameters: Any) -> Slice:
-    return Slice(where, list(parameters), "id", 5000, 0)
+    return Slice(where=where, parameters=list(parameters), order="id", limit=5000, offset=0)
 
 
 def _build_table(world: World, call: Call, body: Body) -> tuple[dict[str, Any], str]:

@@ -65,7 +65,7 @@ class Key:
     columns: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
     name: str
     type: str
@@ -116,7 +116,7 @@ class External:
     collection: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Table:
     name: str
     entity_set: str

@@ -220,7 +220,9 @@ def _find_by_fhir_id(run: _BundleRun, table: str, fhir_id: str) -> Row | None:
 
 def _find_equal(world: World, table: Table, values: Values) -> Iterator[Row]:
     where = " AND ".join(f"json_extract(body, '$.\"{name}\"') IS ?" for name in values)
-    yield from world.store.find(table, Slice(where, list(values.values()), "id", 1, 0))
+    yield from world.store.find(
+        table, Slice(where=where, parameters=list(values.values()), order="id", limit=1, offset=0)
+    )
 
 
 def _build_result(kind: str, identifier: Any, table: str | None) -> Values:

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, unquote
 PREFERENCE = re.compile(r'(?:"[^"]*"|[^",])+')
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One request below /api/data/v9.x, sent alone or in a batch."""
 

@@ -13,7 +13,7 @@ from local.dataverse.rows import Store
 from local.dataverse.tables import Catalog
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """Tables, rows, clock and ids of the organization, and the parameters of this request."""
 

@@ -82,7 +82,11 @@ async def _open_triggers(
             services[connection] = await stack.enter_async_context(service)
         name = _resolve_setting(function.trigger, "queueName").lower()
         queue, poison = storage.open_queues(services[connection], name)
-        triggers.append(leases.Trigger(function, queue, poison, options.queues, worker))
+        triggers.append(
+            leases.Trigger(
+                function=function, queue=queue, poison=poison, options=options.queues, worker=worker
+            )
+        )
     return triggers
 
 

@@ -20,7 +20,7 @@ _FIELDS = (
 _ITEM = re.compile(r"(?:(\*)|(\w+)(?:-(\w+))?)(?:/(\d+))?")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
     seconds: tuple[int, ...]
     minutes: tuple[int, ...]
@@ -37,7 +37,11 @@ def parse(expression: str) -> Schedule:
         parts.insert(0, "0")
     if len(parts) != 6:
         raise ValueError(f"schedule {expression!r}: expected five or six fields")
-    return Schedule(*(_parse_field(*pair) for pair in zip(parts, _FIELDS, strict=True)))
+    fields = (_parse_field(*pair) for pair in zip(parts, _FIELDS, strict=True))
+    seconds, minutes, hours, days, months, weekdays = fields
+    return Schedule(
+        seconds=seconds, minutes=minutes, hours=hours, days=days, months=months, weekdays=weekdays
+    )
 
 
 def find_next(schedule: Schedule, after: datetime) -> datetime:

@@ -18,7 +18,7 @@ from local.host.settings import CannotStart, is_disabled
 SUPPORTED = ("httpTrigger", "queueTrigger", "timerTrigger")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Function:
     name: str
     kind: str
@@ -70,4 +70,11 @@ def _read_function(declared: Any) -> Function:
     parameters = set(inspect.signature(call).parameters)
     if parameters - {"context"} != {argument}:
         raise CannotStart(f"{name}: expected the parameter {argument}, found {sorted(parameters)}")
-    return Function(name, kind, argument, trigger, call, "context" in parameters)
+    return Function(
+        name=name,
+        kind=kind,
+        argument=argument,
+        trigger=trigger,
+        call=call,
+        wants_context="context" in parameters,
+    )

@@ -28,7 +28,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     function: Function
     text: str
@@ -117,7 +117,11 @@ def _build_route(function: Function, prefix: str) -> Route:
     except ValueError as error:
         raise CannotStart(f"{function.name}: {error}") from error
     return Route(
-        function, text, template, frozenset(methods), getattr(level, "value", str(level)).lower()
+        function=function,
+        text=text,
+        template=template,
+        methods=frozenset(methods),
+        level=getattr(level, "value", str(level)).lower(),
     )
 
 

@@ -20,7 +20,7 @@ from local.host.worker import Worker
 log = logging.getLogger("local.host")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trigger:
     """A function and its queue. Without a poison queue, a failed message waits for its lease."""
 

@@ -27,7 +27,7 @@ _SIZED: dict[str, Callable[[str, list[int]], bool]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
     name: str
     optional: bool
@@ -156,7 +156,13 @@ def _parse_parameter(text: str) -> Parameter:
     if not bare.isidentifier():
         raise ValueError(f"route parameter {{{text}}} cannot be read")
     checks = tuple(_parse_constraint(constraint) for constraint in constraints)
-    return Parameter(bare, optional, name.startswith("*"), default if has_default else None, checks)
+    return Parameter(
+        name=bare,
+        optional=optional,
+        catch_all=name.startswith("*"),
+        default=default if has_default else None,
+        constraints=checks,
+    )
 
 
 def _parse_constraint(text: str) -> Callable[[str], object]:

@@ -21,7 +21,7 @@ class CannotStart(Exception):
     """The host cannot start until the app, its settings or the machine are changed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QueueOptions:
     """https://learn.microsoft.com/azure/azure-functions/functions-bindings-storage-queue#hostjson-settings"""
 
@@ -37,7 +37,7 @@ class QueueOptions:
     lease: float = 600.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HostOptions:
     route_prefix: str = "api"
     function_timeout: float | None = 1800.0

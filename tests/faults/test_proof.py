@@ -55,12 +55,12 @@ async def route(running: Running, folder: Path) -> AsyncIterator[Route]:
 
 
 def report(route: Route) -> Report:
-    return Report(route.http, route.running, SEED)
+    return Report(http=route.http, running=route.running, seed=SEED)
 
 
 async def test_hours_without_a_fhir_server_cost_time_and_no_entry(running: Running) -> None:
     async with make_client() as http:
-        found = Report(http, running, SEED)
+        found = Report(http=http, running=running, seed=SEED)
         await outage.run_outage(running, found, DeliveryFactory("outage"), streams=8)
     assert found.tally.findings == []
     assert found.tally.counts["injected"] > 100

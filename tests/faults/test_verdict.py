@@ -26,7 +26,9 @@ def told(
 ) -> AcceptedDelivery:
     given = [EntryAnswer(200)] * len(asked) if answers is None else answers
     return AcceptedDelivery(
-        Delivery("batch", b"", tuple(asked)), f"http://host/deliveries/{id_}", given
+        Delivery(name="batch", body=b"", intents=tuple(asked)),
+        f"http://host/deliveries/{id_}",
+        given,
     )
 
 

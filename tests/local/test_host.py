@@ -337,9 +337,22 @@ async def test_a_message_that_another_has_taken_over_is_left_to_it(
 ) -> None:
     stage.send("one")
     name = stage.queue.queue_name
-    function = Function(name, "queueTrigger", "message", {}, print, False)
+    function = Function(
+        name=name,
+        kind="queueTrigger",
+        argument="message",
+        trigger={},
+        call=print,
+        wants_context=False,
+    )
     async with aio.QueueClient.from_connection_string(storage, name) as queue:
-        trigger = Trigger(function, queue, None, QueueOptions(), Worker(HostOptions()))
+        trigger = Trigger(
+            function=function,
+            queue=queue,
+            poison=None,
+            options=QueueOptions(),
+            worker=Worker(HostOptions()),
+        )
         (message,) = [each async for each in queue.receive_messages(visibility_timeout=30)]
         await queue.update_message(message.id, message.pop_receipt, visibility_timeout=30)
         deleting = queue.delete_message(message.id, message.pop_receipt)
