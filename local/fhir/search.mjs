@@ -160,7 +160,8 @@ function matches(resource, filter) {
       return references.some((reference) => actual.has(reference));
     }
     case 'string':
-      return convertToSearchableStrings(found).some((actual) => expected.some((text) => sameString(actual, text, operator)));
+      return convertToSearchableStrings(found)
+        .some((actual) => expected.some((text) => sameString(actual, text, operator)));
     default:
       return matchesSearchRequest(resource, { resourceType: type, filters: [filter] });
   }

@@ -64,7 +64,8 @@ function sendResult(response, base, { status, version, resource }, fault, method
   const text = status === 204 || status === 304 ? undefined : (version?.json ?? JSON.stringify(resource));
   const location = version && !version.deleted && method !== 'GET'
     && { Location: `${base}/${version.type}/${version.id}/_history/${version.number}` };
-  const versionHeaders = version && { ETag: version.etag, 'Last-Modified': new Date(version.lastUpdated).toUTCString() };
+  const versionHeaders = version
+    && { ETag: version.etag, 'Last-Modified': new Date(version.lastUpdated).toUTCString() };
   send(response, status, { ...location, ...versionHeaders, ...retryHeaders(fault) }, text, fault);
 }
 
