@@ -33,7 +33,7 @@ _SHORT_PAUSE = 0.05
 
 _QUEUES = ("relay", "mirror", "relay-poison", "mirror-poison")
 
-# The text in the response bundle for a row that waits for an operator.
+# The reason of a parked row in the response bundle, as function_app.py words it.
 _PARKED_ROW = "mirroring failed repeatedly"
 
 # Small units and short waits.
