@@ -1,9 +1,9 @@
-"""Frozen values that travel between folders."""
+"""Values that are shared by several folders. All are immutable."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -12,19 +12,22 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request to a neighbour; `path` is relative to the neighbour's base address. An
-    answer may have `most` bytes; None: as many as it likes."""
+    """An HTTP request to an upstream.
+
+    `path` is relative to the upstream's base URL. `max_bytes`: of the response; None: no limit.
+    """
 
     method: str
     path: str
     body: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    _: KW_ONLY
     max_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What a neighbour answered. Header names are lower case."""
+    """The response of an upstream. Header names are lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -32,7 +35,7 @@ class Response:
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds, from either header: `x-ms-retry-after-ms` is Microsoft's, and finer."""
+        """Return seconds, from either header: `x-ms-retry-after-ms` is Microsoft's, and finer."""
         for name, scale in (("x-ms-retry-after-ms", 0.001), ("retry-after", 1.0)):
             value = self.headers.get(name, "").strip()
             if value.isascii() and value.isdigit() and len(value) <= 9:
@@ -54,26 +57,27 @@ DEFAULT_POLICY = Policy()
 
 @dataclass(frozen=True, slots=True)
 class DeliveryRequest:
-    """What a sender asked for, apart from the bytes: kept beside them, for the relay to read."""
+    """A sender's request apart from its body: stored beside the body, for the relay to read."""
 
     method: str  # POST, PUT, PATCH or DELETE
     type: str | None = None  # the resource type in the address; None for /api/fhir itself
     id: str | None = None
     format: str = "json"  # json, json-patch or ndjson
+    _: KW_ONLY
     if_match: str | None = None
     if_none_match: str | None = None
     if_none_exist: str | None = None
-    policy: Policy = DEFAULT_POLICY  # as it was when the delivery was accepted
+    policy: Policy = DEFAULT_POLICY  # at the time when the delivery was accepted
 
 
 class Status(StrEnum):
-    """Where a delivery is on its way."""
+    """The state of a delivery."""
 
-    ACCEPTED = "accepted"  # kept and queued
-    PROCESSING = "processing"  # fanned out: its lanes are queued one by one
+    ACCEPTED = "accepted"  # stored and queued
+    PROCESSING = "processing"  # its lanes are queued one by one
     DONE = "done"  # every entry is written or refused
     CANCELLED = "cancelled"  # by its sender
-    PARKED = "parked"  # given up on; waits for an operator
+    PARKED = "parked"  # not tried again until an operator replays it
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,7 @@ class Delivery:
     key: str  # what its ids are derived from: see integration.intake
     digest: str  # of its bytes and its address
     accepted: datetime
+    _: KW_ONLY
     status: Status
     kind: str  # the type of the bundle, or resource or ndjson
     entries: int
@@ -110,34 +115,36 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class EntryResult:
-    """What became of one entry at the FHIR server, or why it was not sent."""
+    """The result of one entry at the FHIR server, or why it was not sent."""
 
     position: int
     status: int
     full_url: str | None = None
+    _: KW_ONLY
     location: str | None = None  # Type/id/_history/version
     etag: str | None = None
     last_modified: str | None = None
     issues: list[dict[str, Any]] | None = None  # OperationOutcome.issue
-    unit: str | None = None  # lane.number of the unit that carried it
+    unit: str | None = None  # lane.number of the unit that the entry was sent in
     superseded: bool = False  # not sent, or not again: a later write of the resource stands
     resource: str | None = None  # what a read found, as JSON text: decoded, it would lose digits
 
     @property
     def is_written(self) -> bool:
-        """Done as asked; else refused."""
+        """Whether the server did what was requested; else it refused."""
         return 200 <= self.status < 300 or self.status == 304
 
 
 @dataclass(frozen=True, slots=True)
 class RowResult:
-    """What became of one resource at Dataverse. Codes and element paths only, no values."""
+    """The result of mirroring one resource. Codes and element paths only, no values."""
 
     delivery: str
     resource: str  # Type/id
     table: str
     row: str | None  # the primary key
-    action: str  # created, updated, unchanged, deactivated, refused, absent, skipped
+    action: str  # created, updated, unchanged, deactivated, refused, absent, left
+    _: KW_ONLY
     version: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -152,13 +159,14 @@ class Category(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """A call to a neighbour, or what came of several. Holds no patient data."""
+    """A call to an upstream, or the result of several. Holds no patient data."""
 
     time: datetime
     category: Category
     upstream: str
     action: str  # read, look-up, write unit 0.1, create, update, mirror, …
     status: str  # of HTTP, or a word: unreachable, unchanged, refused, …
+    _: KW_ONLY
     delivery: str | None = None
     resource: str | None = None  # Type/id
     table: str | None = None
@@ -172,6 +180,7 @@ class WorkItem:
     """A queue message: which work waits in the journal, never the work itself."""
 
     delivery: str
+    _: KW_ONLY
     lane: int | None = None  # relay: one lane of a fanned-out delivery
     resource: str | None = None  # mirror: Type/id
     attempt: int = 0
@@ -180,11 +189,12 @@ class WorkItem:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """What the tenant's metadata says of a column."""
+    """A column of a table, as the tenant's metadata describes it."""
 
     name: str
     type: str  # Dataverse's AttributeType: String, Memo, Picklist, State, DateTime, Lookup, …
     max_length: int | None = None
+    _: KW_ONLY
     options: frozenset[int] | None = None
     targets: Mapping[str, str] = field(default_factory=dict)  # table -> navigation property
     format: str | None = None  # of a DateTime: DateOnly or DateAndTime

@@ -144,7 +144,7 @@ async def test_a_misspelt_type_of_external_events_stops_every_door(
     monkeypatch.setenv("AzureWebJobsStorage", "UseDevelopmentStorage=true")
     monkeypatch.setenv("EXTERNAL_EVENTS", "Observation,Observatoin,Patient")
     monkeypatch.setenv("MAP_PREFIX", "abc")
-    with pytest.raises(Misconfigured, match="no virtual table is of Observatoin, Patient"):
+    with pytest.raises(Misconfigured, match="there is no virtual table of Observatoin, Patient"):
         await wiring.get_parts()
 
 
@@ -229,7 +229,7 @@ def test_the_clock_is_in_utc_and_ids_are_deliveries() -> None:
     now = wiring.utc_now()
     assert now.tzinfo is UTC
     assert abs((now - datetime.now(UTC)).total_seconds()) < 5
-    ids = {wiring._new_id(now) for _ in range(100)}
+    ids = {wiring.new_delivery_id(now) for _ in range(100)}
     assert len(ids) == 100
     assert all(is_delivery_id(id_) for id_ in ids)
 

@@ -264,14 +264,20 @@ async def test_what_is_done_is_known_inside_and_in_tasks_and_nowhere_else() -> N
     with add_activity_context(delivery="d"):
         with add_activity_context(action="read"):
             first, second = await asyncio.gather(seen(), asyncio.create_task(seen()))
-        assert get_activity_context() == ActivityContext("d")
-    assert first == second == ActivityContext("d", action="read")
+        assert get_activity_context() == ActivityContext(delivery="d")
+    assert first == second == ActivityContext(delivery="d", action="read")
     assert get_activity_context() == ActivityContext()
     with (
-        share_activity_contexts([ActivityContext("a"), ActivityContext("b"), ActivityContext("a")]),
+        share_activity_contexts(
+            [
+                ActivityContext(delivery="a"),
+                ActivityContext(delivery="b"),
+                ActivityContext(delivery="a"),
+            ]
+        ),
         add_activity_context(action="look-up"),
     ):
-        assert get_activity_context() == ActivityContext("a", action="look-up")
+        assert get_activity_context() == ActivityContext(delivery="a", action="look-up")
     assert get_activity_context() == ActivityContext()
 
 
@@ -327,7 +333,7 @@ async def test_entries_are_kept_together_when_the_work_ends(worker: Worker) -> N
         FHIR,
         "get",
         "200",
-        "d",
+        delivery="d",
         duration=250,
     )
 

@@ -108,7 +108,9 @@ async def trusted(far: Far, credential: Credential) -> AsyncIterator[Upstream]:
     tokens = TokenCache(credential, "https://fhir.example/.default", credential.clock)
     async with httpx.AsyncClient(transport=httpx.MockTransport(far.hear)) as http:
         room = build_limiter(32, far.clock, far.pause)
-        yield Upstream("FHIR server", "https://fhir.example", http, room, tokens, far.pause)
+        yield Upstream(
+            "FHIR server", "https://fhir.example", http, room, tokens=tokens, pause=far.pause
+        )
 
 
 async def unavailable(near: Upstream, request: Request = SEARCH) -> Unavailable:

@@ -63,7 +63,14 @@ class Feed:
         if body is not None:
             told.setdefault("content-type", "application/json")
         text = decimal_json.encode(body) if body is not None else b""
-        asked = ODataRequest(method, ROOT, path, quote(query, safe="=&$,():@/%'*"), told, text)
+        asked = ODataRequest(
+            method=method,
+            root=ROOT,
+            path=path,
+            query=quote(query, safe="=&$,():@/%'*"),
+            headers=told,
+            body=text,
+        )
         return await answer_request(self.tables, asked)
 
     async def get(self, path: str, query: str = "", **headers: str) -> Any:
@@ -77,7 +84,8 @@ class Feed:
         while link := page.get("@odata.nextLink"):
             url = httpx.URL(link)
             own = url.query.decode()
-            asked = ODataRequest("GET", ROOT, url.path.removeprefix("/api/odata/"), own, headers)
+            path = url.path.removeprefix("/api/odata/")
+            asked = ODataRequest(method="GET", root=ROOT, path=path, query=own, headers=headers)
             page = decimal_json.decode((await answer_request(self.tables, asked)).body)
             rows += page["value"]
         return rows
@@ -149,16 +157,16 @@ def made(fhir: FhirServer, kept: MemoryRowKeys, routes: MemoryDataRouteStore) ->
         for name, each in SHAPES.items()
     }
     return VirtualTables(
-        DataRoutes(routes, tables, is_mirroring=True),
-        SHAPES,
-        FeedReader(fhir, keys, 2000),
-        FeedWriter(
-            fhir,
-            keys,
-            order,
-            lambda: make_delivery_id(datetime(2026, 3, 1, tzinfo=UTC), next(runs)),
-            lambda: uuid5(NAMESPACE, str(next(numbers))),
+        data_routes=DataRoutes(store=routes, tables=tables, is_mirroring=True),
+        entity_types=SHAPES,
+        reader=FeedReader(fhir, keys, 2000),
+        writer=FeedWriter(
+            fhir=fhir,
+            keys=keys,
+            guard=order,
+            new_run_id=lambda: make_delivery_id(datetime(2026, 3, 1, tzinfo=UTC), next(runs)),
+            new_key=lambda: uuid5(NAMESPACE, str(next(numbers))),
         ),
-        250,
-        25.0,
+        max_page_size=250,
+        timeout=25.0,
     )

@@ -78,7 +78,7 @@ class Workers:
 
     def one(self, **more: Any) -> DataRoutes:
         given = {"tables": SHIPPED, "is_mirroring": True, **more}
-        return DataRoutes(self.kept, clock=self.clock, **given)
+        return DataRoutes(store=self.kept, clock=self.clock, **given)
 
 
 @pytest.fixture
@@ -182,14 +182,14 @@ async def test_a_mirrored_table_has_no_external_events(workers: Workers) -> None
 @pytest.mark.parametrize(
     ("asked", "said", "where"),
     [
-        (None, "say routes by resource type", None),
-        ({}, "say routes by resource type", None),
-        (["Observation"], "say routes by resource type", None),
+        (None, "send routes by resource type", None),
+        ({}, "send routes by resource type", None),
+        (["Observation"], "send routes by resource type", None),
         ({"Observation": "feed"}, "the route is dataverse or virtual", "Observation"),
         ({"Observation": None}, "the route is dataverse or virtual", "Observation"),
         ({"Observation": ["virtual"]}, "the route is dataverse or virtual", "Observation"),
-        ({"Patient": "virtual"}, "the map of Patient is for dataverse alone", "Patient"),
-        ({"Goal": "dataverse"}, "the map of Goal is for virtual alone", "Goal"),
+        ({"Patient": "virtual"}, "the map of Patient allows only the route dataverse", "Patient"),
+        ({"Goal": "dataverse"}, "the map of Goal allows only the route virtual", "Goal"),
     ],
 )
 async def test_what_is_no_choice_is_refused_with_what_would_be_one(
@@ -228,12 +228,12 @@ async def test_choices_are_taken_together_or_not_at_all(workers: Workers) -> Non
 async def test_the_answer_says_what_the_choice_means(workers: Workers) -> None:
     it = workers.one()
     meant = await change_routes(it, {"Observation": "dataverse", "Condition": "virtual"})
-    assert meant["Condition"] == "virtual, as it was"
-    assert "shown no more at /api/odata/" in meant["Observation"]
+    assert meant["Condition"] == "virtual, unchanged"
+    assert "no longer shown at /api/odata/" in meant["Observation"]
     assert "mirrored to msemr_observation" in meant["Observation"]
     assert "python -m integration reconcile --type Observation" in meant["Observation"]
     back = await change_routes(it, {"Observation": "virtual"})
-    assert "mirrored no more" in back["Observation"]
+    assert "no longer mirrored" in back["Observation"]
     assert "shown as msemr_observations" in back["Observation"]
     assert "Rows of msemr_observation stay as they are" in back["Observation"]
 
@@ -258,15 +258,28 @@ class Wards:
     @property
     def relay(self) -> Relay:
         it = self.route.relay
-        return replace(it, context=replace(it.context, followed=self.data.get_change_queues))
+        return replace(it, context=replace(it.context, change_queues=self.data.get_change_queues))
 
     @property
     def feed(self) -> VirtualTables:
         keys = RowKeyResolver(self.row_keys, lambda type_: type_ == "Patient")
         it, fhir = self.route, self.route.fhir
-        writing = FeedWriter(fhir, keys, it.order, lambda: DELIVERY, lambda: pytest.fail("no POST"))
+        writing = FeedWriter(
+            fhir=fhir,
+            keys=keys,
+            guard=it.order,
+            new_run_id=lambda: DELIVERY,
+            new_key=lambda: pytest.fail("no POST"),
+        )
         shapes = {"Location": build_entity_type(WARDS)}
-        return VirtualTables(self.data, shapes, FeedReader(fhir, keys, 100), writing, 10, 25.0)
+        return VirtualTables(
+            data_routes=self.data,
+            entity_types=shapes,
+            reader=FeedReader(fhir, keys, 100),
+            writer=writing,
+            max_page_size=10,
+            timeout=25.0,
+        )
 
     async def deliver(self, name: str) -> None:
         ward: Body = {"resourceType": "Location", "id": WARD, "name": name}
@@ -295,7 +308,10 @@ class Wards:
     async def ask(self, path: str) -> int:
         return (
             await answer_request(
-                self.feed, ODataRequest("GET", "http://a/api/odata/", path, "", {})
+                self.feed,
+                ODataRequest(
+                    method="GET", root="http://a/api/odata/", path=path, query="", headers={}
+                ),
             )
         ).status
 

@@ -172,7 +172,7 @@ async def test_what_a_worker_remembers_is_bounded() -> None:
         names = [f"{type_}/{n}" for type_ in ("Patient", "Goal") for n in range(start, start + 2)]
         for name, key in (await worker.keys.resolve_keys(names)).items():
             assert await worker.id(name.partition("/")[0], str(key)) == name.partition("/")[2]
-        known = (worker.keys._noted, worker.keys._own.found, worker.keys._back.found)
+        known = (worker.keys._recorded, worker.keys._keys.entries, worker.keys._ids.entries)
         assert max(map(len, known)) <= 10
     assert (
         await worker.id("Goal", derive_primary_key("Goal", "1")) == "1"
@@ -185,7 +185,7 @@ async def test_what_is_forgotten_while_storage_is_asked_is_told_all_the_same(
     """Two requests at once; the second finds the memory full."""
     await worker.kept.add("Patient", {ANNA: THEIRS, "p-2": WEIGHT})
     assert await worker.key(f"Patient/{ANNA}") == THEIRS
-    worker.kept.meanwhile = worker.keys._own.found.clear
+    worker.kept.meanwhile = worker.keys._keys.entries.clear
     found = await worker.keys.resolve_keys([f"Patient/{ANNA}", "Patient/p-2"])
     assert [*map(str, found.values())] == [THEIRS, WEIGHT]
 
@@ -241,7 +241,7 @@ async def test_a_key_that_could_not_be_kept_is_mirrored_again(route: Route) -> N
     ((claim, _),) = [(claim, delay) for queue, claim, delay in route.outbox.sent]
     kept.away = False
     await mirrored(route, kept, claim.resource)
-    assert await kept.keys("Patient", [ANNA]) == {ANNA: THEIRS}
+    assert await kept.find_keys("Patient", [ANNA]) == {ANNA: THEIRS}
 
 
 # --- in the feed ----------------------------------------------------------------------------------
