@@ -173,5 +173,7 @@ async def _send_action(
 def _record_drop(
     events: ExternalEvents, item: WorkItem, table: str | None, status: str, reason: str
 ) -> None:
-    about = ActivityContext(item.delivery, item.resource, table, None, "tell")
+    about = ActivityContext(
+        delivery=item.delivery, resource=item.resource, table=table, row=None, action="tell"
+    )
     events.activities.record(Category.ERROR, "Dataverse", status, about, notes=(reason,))

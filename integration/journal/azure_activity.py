@@ -141,12 +141,12 @@ def _from_entity(entity: Mapping[str, Any]) -> Activity:
         entity["upstream"],
         entity["action"],
         entity["status"],
-        get("delivery"),
-        get("resource"),
-        get("table"),
-        get("row"),
-        tuple(entity["notes"].splitlines()),
-        entity["duration"],
+        delivery=get("delivery"),
+        resource=get("resource"),
+        table=get("table"),
+        row=get("row"),
+        notes=tuple(entity["notes"].splitlines()),
+        duration=entity["duration"],
     )
 
 

@@ -18,6 +18,15 @@ async def add_synthetic_delivery(
 ) -> None:
     """It has no bytes and no entries. Repeating it changes nothing."""
     delivery = Delivery(
-        id_, _NO_SENDER, id_, "", began, Status.DONE, kind, entries=0, bytes=0, finished=ended
+        id_,
+        _NO_SENDER,
+        id_,
+        "",
+        began,
+        status=Status.DONE,
+        kind=kind,
+        entries=0,
+        bytes=0,
+        finished=ended,
     )
     await journal.add_delivery(delivery, Payload(DeliveryRequest("POST"), b""))

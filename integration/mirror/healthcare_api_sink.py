@@ -69,7 +69,7 @@ class _Subject:
         self, action: str, row: str | None, version: str | None, *notes: str
     ) -> RowResult:
         delivery, table = self.item.delivery, self.entity.table
-        return RowResult(delivery, self.resource, table, row, action, version, notes)
+        return RowResult(delivery, self.resource, table, row, action, version=version, notes=notes)
 
 
 async def bring_up_to_date(sink: HealthcareApiSink, entity: EntityMap, item: WorkItem) -> RowResult:

@@ -98,7 +98,7 @@ async def _mirror_or_requeue(mirror: Mirror, item: WorkItem) -> None:
             attempt=item.attempt,
             reason=str(error),
         )
-        requeued = RowResult(*_get_identity(mirror, item), None, "requeued", None, (str(error),))
+        requeued = RowResult(*_get_identity(mirror, item), None, "requeued", notes=(str(error),))
         _record_activity(mirror, requeued, began, isinstance(error, Misconfigured))
         await mirror.queue.send(MIRROR_QUEUE, retry.item, retry.delay)
         return
@@ -121,7 +121,7 @@ async def _record_result(mirror: Mirror, result: RowResult, began: datetime) -> 
 async def park(mirror: Mirror, item: WorkItem, reason: str) -> None:
     """Give up on a row until an operator looks at it."""
     log_event("row.parked", delivery=item.delivery, resource=item.resource, reason=reason)
-    parked = RowResult(*_get_identity(mirror, item), None, "parked", None, (reason,))
+    parked = RowResult(*_get_identity(mirror, item), None, "parked", notes=(reason,))
     async with mirror.activities.track():
         _record_activity(mirror, parked, mirror.now(), error=True)
         await mirror.journal.record_row_result(parked)
@@ -135,7 +135,11 @@ def _record_activity(mirror: Mirror, result: RowResult, began: datetime, error: 
         "Dataverse",
         result.action,
         ActivityContext(
-            result.delivery, result.resource, result.table or None, result.row, "mirror"
+            delivery=result.delivery,
+            resource=result.resource,
+            table=result.table or None,
+            row=result.row,
+            action="mirror",
         ),
         notes=result.notes,
         seconds=(mirror.now() - began).total_seconds(),

@@ -45,7 +45,7 @@ class Subject:
         self, action: str, key: str | None = None, version: str | None = None, *notes: str
     ) -> RowResult:
         table, delivery = self.entity.table, self.item.delivery
-        return RowResult(delivery, self.resource, table, key, action, version, notes)
+        return RowResult(delivery, self.resource, table, key, action, version=version, notes=notes)
 
 
 async def find_existing_rows(

@@ -25,12 +25,12 @@ FULL = Activity(
     "Dataverse",
     "mirror",
     "created",
-    DELIVERY,
-    "Patient/p1",
-    "contact",
-    "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11",
-    ("gendercode: not in the choices @ patient.toml:57", "birthdate: not a whole date"),
-    1234,
+    delivery=DELIVERY,
+    resource="Patient/p1",
+    table="contact",
+    row="1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11",
+    notes=("gendercode: not in the choices @ patient.toml:57", "birthdate: not a whole date"),
+    duration=1234,
 )
 BARE = Activity(NOON, Category.INFORMATION, "FHIR server", "read", "200")
 EVERYTHING = ActivityFilter()

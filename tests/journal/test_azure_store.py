@@ -40,7 +40,9 @@ from tests.fhir.notices import HOME, make_full_entry, make_notification
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 ID = make_delivery_id(NOON, 1)
-DELIVERY = Delivery(ID, "default", "k", "d", NOON, Status.ACCEPTED, "batch", 1, 2)
+DELIVERY = Delivery(
+    ID, "default", "k", "d", NOON, status=Status.ACCEPTED, kind="batch", entries=1, bytes=2
+)
 
 Work = Callable[[AzureJournal], Awaitable[object]]
 

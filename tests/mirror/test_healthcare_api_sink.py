@@ -88,7 +88,9 @@ async def test_a_patient_is_sent_as_fhir_has_it_and_becomes_a_contact(route: Rou
     row = await route.dataverse_neighbour.contact()
     assert (row["lastname"], row["msemr_azurefhirid"]) == (MARKER, ANNA)
     assert [each["msemr_value"] for each in await children(route)] == ["1"]
-    assert noted == RowResult(DELIVERY, resource, "contact", row["contactid"], "created", "1")
+    assert noted == RowResult(
+        DELIVERY, resource, "contact", row["contactid"], "created", version="1"
+    )
     (heard,) = sent(route)
     assert heard.body["msind_BundleTag"] == DELIVERY
     assert heard.headers["x-ms-client-request-id"] == DELIVERY

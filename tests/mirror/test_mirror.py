@@ -49,7 +49,7 @@ async def test_a_contact_s_key_is_the_fhir_id_where_that_is_a_guid(route: Route)
     assert row["contactid"] == row["msemr_azurefhirid"] == ANNA
     assert row["lastname"] == MARKER
     assert row["msemr_azurefhirversion"] == "1"
-    assert noted == RowResult(DELIVERY, f"Patient/{ANNA}", "contact", ANNA, "created", "1")
+    assert noted == RowResult(DELIVERY, f"Patient/{ANNA}", "contact", ANNA, "created", version="1")
 
 
 async def test_another_id_gives_the_same_guid_every_time(route: Route) -> None:

@@ -22,7 +22,9 @@ from tests.conftest import DAY, MARKER, Route, bundle, entry, patient, told_by
 MINUTE, HOUR = 60.0, 3600.0
 AGES = Ages(timedelta(days=3), timedelta(days=30), timedelta(days=7))
 START = datetime(2026, 3, 2, tzinfo=UTC)
-DELIVERY = Delivery("id", "north", "k", "d", START, Status.ACCEPTED, "batch", 1, 2)
+DELIVERY = Delivery(
+    "id", "north", "k", "d", START, status=Status.ACCEPTED, kind="batch", entries=1, bytes=2
+)
 
 
 async def swept(route: Route) -> None:

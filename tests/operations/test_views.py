@@ -26,12 +26,20 @@ DELIVERY = Delivery(
     units=3,
 )
 WRITTEN = EntryResult(
-    0, 201, "urn:a", "Patient/1/_history/2", 'W/"2"', "2024-05-06T07:08:09Z", unit="0.0"
+    0,
+    201,
+    "urn:a",
+    location="Patient/1/_history/2",
+    etag='W/"2"',
+    last_modified="2024-05-06T07:08:09Z",
+    unit="0.0",
 )
 REFUSED = EntryResult(
     1, 422, None, issues=[{"severity": "error", "code": "value", "diagnostics": "no"}]
 )
-ROW = RowResult(DELIVERY.id, "Patient/1", "contact", "k", "created", "2", ("suffix: cut @ name",))
+ROW = RowResult(
+    DELIVERY.id, "Patient/1", "contact", "k", "created", version="2", notes=("suffix: cut @ name",)
+)
 
 
 def shown(

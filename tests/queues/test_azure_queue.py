@@ -20,7 +20,13 @@ from integration.queues.queue_sender import parse_work_item
 from local.host.emulator import ACCOUNT, build_connection_string
 from local.services import Running, free_ports
 
-WHOLE = WorkItem("019caaee-c260-7000-8000-000000000001", 3, "Patient/p1", 2, 1772412300.25)
+WHOLE = WorkItem(
+    "019caaee-c260-7000-8000-000000000001",
+    lane=3,
+    resource="Patient/p1",
+    attempt=2,
+    since=1772412300.25,
+)
 
 
 def client(connection: str, name: str, **options: Any) -> QueueClient:
