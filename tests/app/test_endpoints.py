@@ -1,4 +1,4 @@
-"""The doors, called as the host calls them: real storage, neighbours over real HTTP, one worker."""
+"""The endpoints and triggers, called as the host calls them: real storage, upstreams over real HTTP, one worker."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ DOCUMENTED = re.compile(
     r"\| `(\w+)` \| (http|http, anonymous|queue|timer) \| `([^`]+)` \| ([A-Z, ]*)\|"
 )
 
-# What each door is asked about to see which methods it takes. Of the feed, the `path`.
+# What each endpoint is asked about to see which methods it takes. Of the feed, the `path`.
 ADDRESSES: dict[str, list[dict[str, str]]] = {
     "intake": [{}, {"type": "Patient"}, {"type": "Patient", "id": "p1"}],
     "delivery": [{"id": UNKNOWN}],
@@ -79,7 +79,7 @@ ADDRESSES: dict[str, list[dict[str, str]]] = {
 
 
 @functools.cache
-def doors() -> list[Any]:
+def list_functions() -> list[Any]:
     """The SDK gives them once only."""
     return list(function_app.app.get_functions())
 
@@ -95,9 +95,9 @@ def documented() -> list[tuple[str, str, str, list[str]]]:
 
 @dataclass
 class Worker:
-    """One worker and its neighbours."""
+    """One worker and its upstreams."""
 
-    neighbour: FhirNeighbour
+    fhir: FhirNeighbour
     queues: dict[str, QueueClient]
     contacts: str
     parts: list[wiring.Parts]
@@ -128,14 +128,14 @@ async def serve(app: Any, stack: contextlib.AsyncExitStack) -> str:
     return f"http://127.0.0.1:{port}"
 
 
-def over_http(neighbour: FhirNeighbour) -> Any:
+def over_http(fhir: FhirNeighbour) -> Any:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         body, more = b"", True
         while more:
             message = await receive()
             body, more = body + message.get("body", b""), message.get("more_body", False)
         url = f"http://fhir{scope['path']}?{scope['query_string'].decode()}"
-        answer = await neighbour.hear(httpx.Request(scope["method"], url, content=body))
+        answer = await fhir.hear(httpx.Request(scope["method"], url, content=body))
         start = {"type": "http.response.start", "status": answer.status_code}
         await send({**start, "headers": [(b"content-type", FHIR_JSON.encode())]})
         await send({"type": "http.response.body", "body": answer.content})
@@ -145,14 +145,14 @@ def over_http(neighbour: FhirNeighbour) -> Any:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def worker(azurite: Running) -> AsyncIterator[Worker]:
-    neighbour = FhirNeighbour(Clock())
+    fhir = FhirNeighbour(Clock())
     async with contextlib.AsyncExitStack() as stack:
         dataverse = create_app()
         stack.callback(dataverse.close)
         rows = await serve(dataverse, stack)
         settings = {
             "AzureWebJobsStorage": azurite.storage,
-            "FHIR_URL": f"{await serve(over_http(neighbour), stack)}/fhir",
+            "FHIR_URL": f"{await serve(over_http(fhir), stack)}/fhir",
             "FHIR_SCOPE": "none",
             "DATAVERSE_URL": rows,
             "DATAVERSE_SCOPE": "none",
@@ -170,17 +170,17 @@ async def worker(azurite: Running) -> AsyncIterator[Worker]:
         stack.push_async_callback(wiring.close_parts)
         names = ("relay", "mirror", "external-events")
         clients = {name: queues.get_queue_client(name) for name in names}
-        yield Worker(neighbour, clients, f"{rows}/api/data/v9.2/contacts", parts)
+        yield Worker(fhir, clients, f"{rows}/api/data/v9.2/contacts", parts)
 
 
 async def knock(
-    door: Any, method: str, path: str, body: Any = b"", **given: Any
+    function: Any, method: str, path: str, body: Any = b"", **given: Any
 ) -> func.HttpResponse:
-    """Call a door as the host does: `route_params`, `params`, `headers`."""
+    """Call a function as the host does: `route_params`, `params`, `headers`."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     values: dict[str, Any] = {"route_params": {}, "params": {}, "headers": {}, **given}
     req = func.HttpRequest(method, f"http://host/api/{path}", body=content, **values)
-    return await door(req)
+    return await function(req)
 
 
 async def post(body: Any, **headers: str) -> func.HttpResponse:
@@ -220,30 +220,30 @@ def delivery_of(response: func.HttpResponse) -> str:
     return str(id_)
 
 
-def test_the_doors_are_those_of_docs_http() -> None:
+def test_the_endpoints_are_those_of_docs_http() -> None:
     found = []
-    for door in doors():
-        trigger = door.get_trigger()
+    for function in list_functions():
+        trigger = function.get_trigger()
         if trigger.type == "queueTrigger":
-            found.append((door.get_function_name(), "queue", trigger.queue_name))
+            found.append((function.get_function_name(), "queue", trigger.queue_name))
         elif trigger.type == "timerTrigger":
-            found.append((door.get_function_name(), "timer", trigger.schedule))
+            found.append((function.get_function_name(), "timer", trigger.schedule))
         else:
             assert trigger.type == "httpTrigger"
             kinds = {"function": "http", "anonymous": "http, anonymous"}
             kind = kinds[trigger.auth_level.value]
-            found.append((door.get_function_name(), kind, trigger.route))
+            found.append((function.get_function_name(), kind, trigger.route))
     assert sorted(found) == sorted((name, trigger, at) for name, trigger, at, _ in documented())
 
 
-def test_every_method_has_a_door_so_that_a_wrong_one_is_told_the_right_ones() -> None:
-    for door in doors():
-        trigger = door.get_trigger()
-        if trigger.type == "httpTrigger" and door.get_function_name() != "health":
+def test_every_method_has_a_endpoint_so_that_a_wrong_one_is_told_the_right_ones() -> None:
+    for function in list_functions():
+        trigger = function.get_trigger()
+        if trigger.type == "httpTrigger" and function.get_function_name() != "health":
             assert sorted(str(method.value) for method in trigger.methods) == ANY
 
 
-def test_every_queue_has_a_door_for_what_failed_again_and_again() -> None:
+def test_every_queue_has_a_endpoint_for_what_failed_again_and_again() -> None:
     queues = {at for _, trigger, at, _ in documented() if trigger == "queue"}
     named = ("relay", "mirror", "fhir-events", "external-events")
     assert queues == {*named, *(f"{name}-poison" for name in named)}
@@ -252,8 +252,8 @@ def test_every_queue_has_a_door_for_what_failed_again_and_again() -> None:
 @one_worker
 @pytest.mark.azurite
 @pytest.mark.parametrize("name", ADDRESSES)
-async def test_a_door_takes_the_methods_of_docs_http(worker: Worker, name: str) -> None:
-    (methods,) = [methods for door, _, _, methods in documented() if door == name]
+async def test_a_endpoint_takes_the_methods_of_docs_http(worker: Worker, name: str) -> None:
+    (methods,) = [methods for function, _, _, methods in documented() if function == name]
     taken = set()
     for method in ANY:
         for address in ADDRESSES[name]:
@@ -277,7 +277,7 @@ async def test_requests_that_come_first_together_share_one_set_of_clients(worker
 
 @one_worker
 @pytest.mark.azurite
-async def test_a_delivery_goes_through_all_doors(worker: Worker) -> None:
+async def test_a_delivery_goes_through_all_endpoints(worker: Worker) -> None:
     accepted = await post(bundle(entry(patient(id=ANNA), method="PUT", url=f"Patient/{ANNA}")))
     delivery = delivery_of(accepted)
     assert outcome(accepted, 202)["severity"] == "information"
@@ -305,14 +305,14 @@ async def test_a_delivery_goes_through_all_doors(worker: Worker) -> None:
 
 @one_worker
 @pytest.mark.azurite
-@pytest.mark.parametrize("door", ["events", "events_poison"])
+@pytest.mark.parametrize("function", ["events", "events_poison"])
 async def test_what_others_change_is_mirrored_as_a_delivery_of_its_own(
-    worker: Worker, door: str
+    worker: Worker, function: str
 ) -> None:
     data = {"resourceType": "Patient", "resourceFhirId": "p9", "resourceVersionId": 1}
     event = {"specversion": "1.0", "type": "Microsoft.HealthcareApis.FhirResourceCreated"}
     body = json.dumps({**event, "data": data}).encode()
-    await getattr(function_app, door)(func.QueueMessage(body=body))
+    await getattr(function_app, function)(func.QueueMessage(body=body))
     (claim,) = await worker.claims("mirror")
     assert claim.resource == "Patient/p9"
     told = await ask(claim.delivery)
@@ -321,7 +321,7 @@ async def test_what_others_change_is_mirrored_as_a_delivery_of_its_own(
 
 @one_worker
 @pytest.mark.azurite
-async def test_what_was_said_to_the_neighbours_is_listed_page_by_page(worker: Worker) -> None:
+async def test_what_was_said_to_the_upstreams_is_listed_page_by_page(worker: Worker) -> None:
     delivery = delivery_of(await post(patient(id="p7")))
     await function_app.relay(message(delivery=delivery))
     await function_app.mirror(message(delivery=delivery, resource="Patient/p7"))
@@ -361,10 +361,10 @@ async def test_a_resource_goes_in_by_its_own_address(worker: Worker) -> None:
     put = await knock(function_app.intake, "PUT", path, patient(), **given)
     delivery = delivery_of(put)
     await function_app.relay(message(delivery=delivery))
-    assert "Patient/p1" in worker.neighbour.stored
+    assert "Patient/p1" in worker.fhir.stored
     gone = await knock(function_app.intake, "DELETE", path, route_params=params)
     await function_app.relay(message(delivery=delivery_of(gone)))
-    assert "Patient/p1" not in worker.neighbour.stored
+    assert "Patient/p1" not in worker.fhir.stored
     assert [claim.resource for claim in await worker.claims("mirror")] == ["Patient/p1"] * 2
     await worker.claims("relay")
 
@@ -376,9 +376,9 @@ async def test_a_cancelled_delivery_is_no_longer_there(worker: Worker) -> None:
     cancelled = await ask(delivery, "DELETE")
     assert (cancelled.status_code, cancelled.get_body()) == (202, b"")
     assert outcome(await ask(delivery), 404)["code"] == "not-found"
-    before = len(worker.neighbour.heard)
+    before = len(worker.fhir.heard)
     await function_app.relay(message(delivery=delivery))
-    assert len(worker.neighbour.heard) == before
+    assert len(worker.fhir.heard) == before
     await worker.claims("relay")
 
 
@@ -407,14 +407,14 @@ async def test_what_failed_again_and_again_is_parked(worker: Worker) -> None:
 
 @one_worker
 @pytest.mark.azurite
-async def test_trouble_of_a_neighbour_puts_the_claim_on_the_queue_again(worker: Worker) -> None:
+async def test_trouble_of_an_upstream_puts_the_claim_on_the_queue_again(worker: Worker) -> None:
     delivery = delivery_of(await post(patient(active=False)))
     await worker.claims("relay")
-    worker.neighbour.down = 500
+    worker.fhir.down = 500
     try:
         await function_app.relay(message(delivery=delivery))
     finally:
-        worker.neighbour.down = None
+        worker.fhir.down = None
     properties = await worker.queues["relay"].get_queue_properties()
     assert properties.approximate_message_count == 1
     await worker.queues["relay"].clear_messages()
@@ -423,9 +423,9 @@ async def test_trouble_of_a_neighbour_puts_the_claim_on_the_queue_again(worker: 
 @one_worker
 @pytest.mark.azurite
 async def test_a_message_that_is_no_claim_fails_without_quoting_it(worker: Worker) -> None:
-    for door in (function_app.relay, function_app.mirror):
+    for function in (function_app.relay, function_app.mirror):
         with pytest.raises(RuntimeError) as caught:
-            await door(func.QueueMessage(body=f'{{"delivery": ["{MARKER}"]}}'.encode()))
+            await function(func.QueueMessage(body=f'{{"delivery": ["{MARKER}"]}}'.encode()))
         assert MARKER not in str(caught.value)
         assert caught.value.__cause__ is None
         assert caught.value.__suppress_context__
@@ -457,7 +457,7 @@ def odata_error(response: func.HttpResponse, status: int) -> Any:
 @pytest.mark.azurite
 async def test_the_feed_shows_what_the_fhir_server_holds(worker: Worker) -> None:
     about = observation("Patient/p1", id=ANNA)
-    worker.neighbour.put(about)
+    worker.fhir.put(about)
     listed_ = await feed("msemr_observations")
     assert (listed_.status_code, listed_.headers["OData-Version"]) == (200, "4.0")
     assert listed_.mimetype.startswith("application/json")
@@ -516,11 +516,11 @@ async def test_a_method_that_the_feed_does_not_take_is_told_those_that_it_does(
 async def test_a_fhir_server_in_trouble_is_an_error_of_odata(
     worker: Worker, down: int, status: int
 ) -> None:
-    worker.neighbour.down = down
+    worker.fhir.down = down
     try:
         response = await feed("msemr_observations")
     finally:
-        worker.neighbour.down = None
+        worker.fhir.down = None
     error = odata_error(response, status)
     assert MARKER not in json.dumps(error)
     if status == 503:
@@ -604,7 +604,7 @@ async def test_a_refusal_is_an_operation_outcome_and_queues_nothing(
 @one_worker
 @pytest.mark.azurite
 @pytest.mark.parametrize(
-    ("door", "method", "route", "allowed"),
+    ("function", "method", "route", "allowed"),
     [
         ("intake", "GET", {}, "POST"),
         ("intake", "POST", {"type": "Patient", "id": "p1"}, "PUT, PATCH, DELETE"),
@@ -614,9 +614,9 @@ async def test_a_refusal_is_an_operation_outcome_and_queues_nothing(
     ],
 )
 async def test_a_wrong_method_is_told_the_right_ones(
-    worker: Worker, door: str, method: str, route: dict[str, str], allowed: str
+    worker: Worker, function: str, method: str, route: dict[str, str], allowed: str
 ) -> None:
-    response = await knock(getattr(function_app, door), method, "any", route_params=route)
+    response = await knock(getattr(function_app, function), method, "any", route_params=route)
     assert outcome(response, 405)["code"] == "not-supported"
     assert response.headers["Allow"] == allowed
 
@@ -727,7 +727,7 @@ async def test_what_the_list_cannot_be_asked_is_refused(
 
 @one_worker
 @pytest.mark.azurite
-async def test_health_tells_of_every_neighbour_when_it_is_asked_deeply(worker: Worker) -> None:
+async def test_health_tells_of_every_upstream_when_it_is_asked_deeply(worker: Worker) -> None:
     async def asked(**params: str) -> tuple[int, Any]:
         response = await knock(function_app.health, "GET", "health", params=params)
         return response.status_code, read(response)
@@ -735,14 +735,14 @@ async def test_health_tells_of_every_neighbour_when_it_is_asked_deeply(worker: W
     well = {"status": "ok", "storage": "ok", "fhir": "ok", "dataverse": "ok"}
     assert await asked() == (200, {"status": "ok"})
     assert await asked(deep="1") == (200, well)
-    worker.neighbour.down = 500
+    worker.fhir.down = 500
     try:
         status, body = await asked(deep="1")
         assert (status, body["status"], body["storage"]) == (503, "degraded", "ok")
         assert "500" in body["fhir"]
         assert (await asked())[0] == 200
     finally:
-        worker.neighbour.down = None
+        worker.fhir.down = None
 
 
 # --- a worker that cannot start ----------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Settings become clients, once, and as the neighbours need them."""
+"""Settings become clients, once, and as the upstreams need them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ import httpx
 import pytest
 
 from integration.app import wiring
-from integration.app.http_clients import ClientContext
-from integration.app.http_clients import open_upstream as neighbour_of
+from integration.app.http_clients import ClientContext, open_upstream
 from integration.app.settings import Settings, UpstreamSettings, read_settings
 from integration.core.activity import ActivityRecorder
 from integration.core.errors import Misconfigured
@@ -48,13 +47,13 @@ def settings(**changes: str) -> Settings:
 
 
 @pytest.fixture
-async def neighbour() -> AsyncIterator[Any]:
-    """A neighbour as the app builds it, from a scope and a credential."""
+async def build_upstream() -> AsyncIterator[Any]:
+    """An upstream as the app builds it, from a scope and a credential."""
     async with AsyncExitStack() as stack:
 
         def built(scope: str | None = None) -> Upstream:
             at = UpstreamSettings("https://fhir.example", scope, 7, 90)
-            return neighbour_of(
+            return open_upstream(
                 "FHIR server", at, ClientContext(object(), ActivityRecorder(), stack)
             )
 
@@ -80,7 +79,7 @@ def loaded(code: str, **env: str) -> list[str]:
 
 
 def stated(azurite: Running) -> dict[str, str]:
-    """Settings of an app that has storage, and neighbours that are not there."""
+    """Settings of an app that has storage, and upstreams that are not there."""
     return {
         "AzureWebJobsStorage": azurite.storage,
         "FHIR_URL": "http://127.0.0.1:1/fhir",
@@ -90,7 +89,7 @@ def stated(azurite: Running) -> dict[str, str]:
     }
 
 
-def test_a_door_opens_without_the_heavy_libraries() -> None:
+def test_a_endpoint_opens_without_the_heavy_libraries() -> None:
     """A cold start is paid by whoever sends first; what storage needs comes with the first use."""
     assert loaded("import function_app") == []
 
@@ -121,7 +120,7 @@ assert any(one is shown for one in mirrored)
     assert "fhirpathpy" in loaded(code, **stated(azurite))
 
 
-async def test_a_setting_of_the_maps_that_is_wrong_stops_every_door(
+async def test_a_setting_of_the_maps_that_is_wrong_stops_every_endpoint(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Else changes would be queued that nobody can mirror."""
@@ -134,7 +133,7 @@ async def test_a_setting_of_the_maps_that_is_wrong_stops_every_door(
         await wiring.get_parts()
 
 
-async def test_a_misspelt_type_of_external_events_stops_every_door(
+async def test_a_misspelt_type_of_external_events_stops_every_endpoint(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Else nobody would ever hear of it, and nobody would know why."""
@@ -153,26 +152,26 @@ def test_a_laptop_needs_no_identity() -> None:
 
 
 @pytest.mark.parametrize("open_", ["FHIR_SCOPE", "DATAVERSE_SCOPE"])
-async def test_one_neighbour_that_wants_a_token_is_enough_for_an_identity(open_: str) -> None:
+async def test_one_upstream_that_wants_a_token_is_enough_for_an_identity(open_: str) -> None:
     async with wiring.build_credential(settings(**{open_: "none"})) as credential:
         assert hasattr(credential, "get_token")
 
 
-async def test_a_neighbour_is_asked_in_time_and_within_its_places(neighbour: Any) -> None:
-    made: Upstream = neighbour()
+async def test_an_upstream_is_asked_in_time_and_within_its_places(build_upstream: Any) -> None:
+    made: Upstream = build_upstream()
     assert made.http.timeout == httpx.Timeout(90, connect=10)
     assert made.limiter.limit.current == 7
     assert made.tokens is None
     assert made.base == "https://fhir.example"
 
 
-async def test_a_neighbour_with_a_scope_gets_tokens(neighbour: Any) -> None:
-    assert neighbour("https://fhir.example/.default").tokens is not None
+async def test_an_upstream_with_a_scope_gets_tokens(build_upstream: Any) -> None:
+    assert build_upstream("https://fhir.example/.default").tokens is not None
 
 
-async def test_a_neighbour_s_cookies_are_not_kept(neighbour: Any) -> None:
+async def test_an_upstream_s_cookies_are_not_kept(build_upstream: Any) -> None:
     """Dataverse's affinity cookie would send all requests to one of its servers."""
-    made: Upstream = neighbour()
+    made: Upstream = build_upstream()
     heard: list[httpx.Request] = []
 
     async def hear(request: httpx.Request) -> httpx.Response:
@@ -187,8 +186,8 @@ async def test_a_neighbour_s_cookies_are_not_kept(neighbour: Any) -> None:
     assert "cookie" not in heard[1].headers
 
 
-async def test_a_neighbour_s_redirects_are_not_followed(neighbour: Any) -> None:
-    assert neighbour().http.follow_redirects is False
+async def test_an_upstream_s_redirects_are_not_followed(build_upstream: Any) -> None:
+    assert build_upstream().http.follow_redirects is False
 
 
 @pytest.mark.parametrize(

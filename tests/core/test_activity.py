@@ -1,4 +1,4 @@
-"""What is said to the neighbours, and what comes of it, is in the activity log, and no patient is."""
+"""What is said to the upstreams, and what comes of it, is in the activity log, and no patient is."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Told = tuple[str, str, str]
 
 
 def told(route: Route) -> list[Told]:
-    """(neighbour, action, status) of each entry that is kept, the oldest first."""
+    """(upstream, action, status) of each entry that is kept, the oldest first."""
     return [(each.upstream, each.action, each.status) for each in route.activity.entries]
 
 
@@ -74,7 +74,7 @@ async def test_a_delivery_is_followed_to_its_row(route: Route) -> None:
     assert (create.table, create.row) == (result.table, result.row) == ("contact", row)
 
 
-async def test_every_request_that_a_neighbour_heard_is_an_entry(route: Route) -> None:
+async def test_every_request_that_an_upstream_heard_is_an_entry(route: Route) -> None:
     """One for each resource that asked, where they share a request."""
     route.limits = Limits(entries=2)
     people = [entry(patient(id=f"p{n}"), method="PUT", url=f"Patient/p{n}") for n in range(5)]
@@ -143,7 +143,7 @@ async def test_a_race_that_was_lost_is_told(route: Route) -> None:
     ]
 
 
-async def test_a_neighbour_that_is_away_is_told_and_the_claim_put_back(route: Route) -> None:
+async def test_an_upstream_that_is_away_is_told_and_the_claim_requeued(route: Route) -> None:
     route.neighbour.down = 503
     identity = route.neighbour.put(patient(id="p1"))
     await mirroring.mirror_resource(route.mirror, WorkItem("d", resource=identity))
@@ -203,7 +203,7 @@ async def test_a_row_without_a_map_is_told_without_a_table(route: Route) -> None
     assert (back.status, back.category, back.table) == ("requeued", "error", None)
 
 
-async def test_a_look_at_the_neighbours_is_told(route: Route) -> None:
+async def test_a_look_at_the_upstreams_is_told(route: Route) -> None:
     await health.check_upstreams(route.journal, route.fhir, route.dataverse)
     await route.activities.flush()
     assert sorted(told(route)) == [(DATAVERSE, "health", "200"), (FHIR, "health", "200")]

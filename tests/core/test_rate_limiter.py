@@ -1,4 +1,4 @@
-"""A neighbour that throttles is asked less, one that wants a rest is left alone, nobody jumps the queue."""
+"""An upstream that throttles is asked less, one that wants a rest is left alone, nobody jumps the queue."""
 
 from __future__ import annotations
 
@@ -371,7 +371,7 @@ async def test_a_rest_that_grows_while_it_is_waited_for_ends_for_the_whole_queue
     assert time.pauses == [5]
 
 
-async def test_no_wish_shuts_a_neighbour_out_for_ever(time: Time) -> None:
+async def test_no_wish_shuts_an_upstream_out_for_ever(time: Time) -> None:
     room = limiter(4, time)
     room.record_throttle(0, 1e9)
     time.now += 3600

@@ -49,7 +49,7 @@ ROW: dict[str, Any] = {
     "value": Decimal("81.10"),
     "ratio": None,
     "final": True,
-    "issued": datetime(2024, 2, 29, 23, 59, 59, 120000, UTC),
+    "issued": datetime.fromisoformat("2024-02-29T23:59:59.120000+00:00"),
     "_patient_value": OTHER,
     "allergy": None,
 }

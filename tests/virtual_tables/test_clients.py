@@ -1,4 +1,4 @@
-"""Clients of OData that others have written read and write the feed, through the real doors."""
+"""Clients of OData that others have written read and write the feed, through the real endpoints."""
 
 from __future__ import annotations
 

@@ -170,10 +170,10 @@ async def test_while_the_server_may_be_at_a_write_nobody_else_writes_the_resourc
     async with scripted(answer, seconds=0.5) as feed:
         with pytest.raises(Unavailable):
             await feed.ask("PATCH", ROW, body={"msemr_conditioncodetext": "x"})
-        ledger = feed.tables.writer.guard.store
-        assert isinstance(ledger, MemoryGuardStore)
-        (turn,) = ledger.locks.values()
-        assert (turn.expires_at > 0, turn.holder != "") == (hangs_at == "PUT", hangs_at == "PUT")
+        store = feed.tables.writer.guard.store
+        assert isinstance(store, MemoryGuardStore)
+        (lock,) = store.locks.values()
+        assert (lock.expires_at > 0, lock.holder != "") == (hangs_at == "PUT", hangs_at == "PUT")
 
 
 _NO_JSON = b'{"resourceType": "Bundle", "entry": ['

@@ -95,7 +95,7 @@ _TEXTS: dict[str, list[str]] = {
     "canonical": ["http://sample.example/c|1.0"],
 }
 _NUMBERS = {"decimal": [Decimal("7.50"), Decimal("-0.001"), Decimal(12)]}
-_MOMENTS = [datetime(1948, 2, 29, 23, 59, 58, tzinfo=UTC), datetime(2031, 1, 1, tzinfo=UTC)]
+_MOMENTS = [datetime.fromisoformat("1948-02-29T23:59:58+00:00"), datetime(2031, 1, 1, tzinfo=UTC)]
 _KEY = UUID(int=1 << 96)
 
 
