@@ -269,7 +269,7 @@ async def test_a_endpoint_takes_the_methods_of_docs_http(worker: Worker, name: s
 @one_worker
 @pytest.mark.azurite
 async def test_requests_that_come_first_together_share_one_set_of_clients(worker: Worker) -> None:
-    assert len({id(each) for each in worker.parts}) == 1
+    assert len({id(item) for item in worker.parts}) == 1
 
 
 # --- a whole story -----------------------------------------------------------------------------
@@ -315,8 +315,8 @@ async def test_what_others_change_is_mirrored_as_a_delivery_of_its_own(
     await getattr(function_app, function)(func.QueueMessage(body=body))
     (claim,) = await worker.claims("mirror")
     assert claim.resource == "Patient/p9"
-    told = await ask(claim.delivery)
-    assert (told.status_code, read(told)["entry"]) == (200, [])
+    reported = await ask(claim.delivery)
+    assert (reported.status_code, read(reported)["entry"]) == (200, [])
 
 
 @one_worker
@@ -465,8 +465,8 @@ async def test_the_feed_shows_what_the_fhir_server_holds(worker: Worker) -> None
     assert body["@odata.context"] == "http://host/api/odata/$metadata#msemr_observations"
     (row,) = body["value"]
     assert (row["msemr_observationid"], row["msemr_codetext"]) == (ANNA, MARKER)
-    one = await feed(f"msemr_observations({ANNA})")
-    assert (one.status_code, one.headers["ETag"]) == (200, 'W/"1"')
+    candidate = await feed(f"msemr_observations({ANNA})")
+    assert (candidate.status_code, candidate.headers["ETag"]) == (200, 'W/"1"')
     assert read(await feed(""))["@odata.context"] == "http://host/api/odata/$metadata"
     described = await feed("$metadata")
     assert described.mimetype == "application/xml"
@@ -532,7 +532,7 @@ async def test_a_fhir_server_in_trouble_is_an_error_of_odata(
 async def test_a_table_is_switched_from_the_feed_to_the_mirror_and_back(worker: Worker) -> None:
     async def route_of(type_: str) -> str:
         found = read(await knock(function_app.data_routes, "GET", "data-routes"))["routes"]
-        (route,) = [each["route"] for each in found if each["resource"] == type_]
+        (route,) = [item["route"] for item in found if item["resource"] == type_]
         return str(route)
 
     assert await route_of("Observation") == "virtual"
@@ -572,8 +572,10 @@ async def test_a_change_of_what_is_shown_is_told_by_a_queue_of_its_own(worker: W
     await worker.queues["external-events"].clear_messages()
     await function_app.external_poison(message(delivery=delivery, resource=claim.resource))
     params = {"delivery": delivery, "action": "tell"}
-    told = read(await knock(function_app.activity, "GET", "activity", params=params))["activity"]
-    assert [each["status"] for each in told] == ["dropped"]
+    reported = read(await knock(function_app.activity, "GET", "activity", params=params))[
+        "activity"
+    ]
+    assert [item["status"] for item in reported] == ["dropped"]
 
 
 # --- refusals ----------------------------------------------------------------------------------
@@ -667,7 +669,7 @@ async def test_parked_deliveries_are_replayed_by_reason(worker: Worker) -> None:
 
     params = {"reason": "failed repeatedly", "_count": "500"}
     dry = await asked(**params, **{"dry-run": "true"})
-    assert delivery in [each["id"] for each in dry["deliveries"]]
+    assert delivery in [item["id"] for item in dry["deliveries"]]
     assert await worker.claims("relay") == []
     assert await asked(**params) == dry
     assert delivery in [claim.delivery for claim in await worker.claims("relay")]
@@ -710,7 +712,7 @@ async def test_the_list_leads_from_page_to_page(worker: Worker) -> None:
     while params:
         body = read(await listed(**params))
         assert len(body["deliveries"]) <= 2
-        seen += [each["id"] for each in body["deliveries"]]
+        seen += [item["id"] for item in body["deliveries"]]
         params = dict(httpx.URL(body["next"]).params) if "next" in body else None
     assert seen[:3] == made[::-1]
     assert len(seen) == len(set(seen))

@@ -85,12 +85,12 @@ async def test_a_wrong_method_is_answered_with_the_right_ones() -> None:
     assert (response.status_code, response.headers["Allow"]) == (405, "PUT, DELETE")
 
 
-@pytest.mark.parametrize(("wish", "told"), [(None, "30"), (0.2, "1"), (90, "90")])
+@pytest.mark.parametrize(("wish", "reported"), [(None, "30"), (0.2, "1"), (90, "90")])
 async def test_trouble_of_an_upstream_asks_the_sender_to_try_again(
-    wish: float | None, told: str
+    wish: float | None, reported: str
 ) -> None:
     response = await answer_error(Unavailable("storage", "ServiceRequestError", wish))
-    assert (response.status_code, response.headers["Retry-After"]) == (503, told)
+    assert (response.status_code, response.headers["Retry-After"]) == (503, reported)
     assert read(response)["issue"][0]["code"] == "transient"
     assert "ServiceRequestError" not in response.get_body().decode()
 
@@ -136,7 +136,7 @@ async def test_a_queue_s_endpoint_hands_on_no_text_of_a_fault() -> None:
 
 
 @pytest.mark.parametrize("kind", ["handshake", "heartbeat", "event-notification"])
-def test_a_notification_with_nothing_to_carry_is_answered_200(kind: str) -> None:
+def test_a_notification_with_nothing_to_process_is_answered_200(kind: str) -> None:
     """Else a subscription would not become active."""
     response = responses.build_accepted(asked("https://host/api/fhir"), Acknowledged(kind))
     assert response.status_code == 200
@@ -249,11 +249,11 @@ def test_lost_atomicity_and_unmapped_values_are_told_beside_what_the_server_said
     body = read(
         responses.build_delivery_status(DeliveryStatus(replace(DONE, split=True), outcomes, rows))
     )
-    first, second = (each["response"] for each in body["entry"])
-    told = [one["diagnostics"] for one in first["outcome"]["issue"]]
-    assert told[0] == "said by the server"
-    assert any("lastname: cut" in text for text in told)
-    assert any("3 units" in text for text in told)
+    first, second = (item["response"] for item in body["entry"])
+    reported = [entry["diagnostics"] for entry in first["outcome"]["issue"]]
+    assert reported[0] == "said by the server"
+    assert any("lastname: cut" in text for text in reported)
+    assert any("3 units" in text for text in reported)
     assert "outcome" not in second
     assert len(issue) == 3
 

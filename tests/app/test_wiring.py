@@ -62,11 +62,11 @@ async def build_upstream() -> AsyncIterator[Any]:
 
 def loaded(code: str, **env: str) -> list[str]:
     """Which of the heavy libraries a new process has after this."""
-    told = (
+    reported = (
         f"\nimport json, sys; print(json.dumps([name for name in {HEAVY} if name in sys.modules]))"
     )
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", f"{code}{told}"],
+        [sys.executable, "-W", "ignore", "-c", f"{code}{reported}"],
         cwd=PROJECT,
         env=env,
         capture_output=True,
@@ -95,10 +95,10 @@ def test_a_endpoint_opens_without_the_heavy_libraries() -> None:
 
 
 def test_a_worker_without_rows_to_write_needs_no_paths_of_maps(azurite: Running) -> None:
-    there = "import asyncio; from integration.app import wiring; parts = asyncio.run(wiring.get_parts())"
+    place = "import asyncio; from integration.app import wiring; parts = asyncio.run(wiring.get_parts())"
     storage = ["azure.data.tables", "azure.storage.blob"]
-    assert loaded(there, **stated(azurite)) == storage
-    assert loaded(f"{there}; assert parts.mirror is parts.mirror", **stated(azurite)) == [
+    assert loaded(place, **stated(azurite)) == storage
+    assert loaded(f"{place}; assert parts.mirror is parts.mirror", **stated(azurite)) == [
         *storage,
         "antlr4",
         "fhirpathpy",
@@ -219,9 +219,9 @@ async def test_sources_are_asked_with_their_own_token_within_bounds_and_not_led_
         )
         assert (made.max_pages, made.max_bytes) == (7, 1000)
         assert (first.tokens, second.tokens is None) == (None, False)
-        for each in (first, second):
-            assert isinstance(each.http, BoundedClient)
-            assert each.http.follow_redirects is False
+        for item in (first, second):
+            assert isinstance(item.http, BoundedClient)
+            assert item.http.follow_redirects is False
 
 
 def test_the_clock_is_in_utc_and_ids_are_deliveries() -> None:

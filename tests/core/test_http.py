@@ -395,12 +395,12 @@ async def test_no_fresh_token_after_a_refusal_is_unavailable_too(
 async def test_no_more_requests_are_under_way_than_there_are_places(
     near: Upstream, far: Far
 ) -> None:
-    under_way, most = 0, 0
+    under_way, limit = 0, 0
 
     async def slowly() -> httpx.Response:
-        nonlocal under_way, most
+        nonlocal under_way, limit
         under_way += 1
-        most = max(most, under_way)
+        limit = max(limit, under_way)
         for _ in range(5):
             await asyncio.sleep(0)
         under_way -= 1
@@ -408,7 +408,7 @@ async def test_no_more_requests_are_under_way_than_there_are_places(
 
     far.answers = [slowly]
     await asyncio.gather(*(near.send(SEARCH) for _ in range(12)))
-    assert most == 3
+    assert limit == 3
 
 
 async def test_a_pause_takes_no_place(near: Upstream, far: Far) -> None:

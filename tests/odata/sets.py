@@ -160,7 +160,7 @@ def memberships(draw: st.DrawFn) -> Case:
     name = draw(st.sampled_from(list(VALUES)))
     values = draw(st.lists(st.none() | VALUES[name], max_size=3))
     text = f"{name} in ({', '.join(literal(value) for value in values)})"
-    return text, lambda row: plain(name, row[name]) in [plain(name, each) for each in values]
+    return text, lambda row: plain(name, row[name]) in [plain(name, item) for item in values]
 
 
 @st.composite

@@ -161,8 +161,8 @@ def test_deep_bodies_are_refused() -> None:
 
 
 def test_no_value_is_ever_repeated() -> None:
-    for each in OBSERVATIONS.properties:
-        refusal(lambda name=each.name: read({name: [MARKER]}))
+    for item in OBSERVATIONS.properties:
+        refusal(lambda name=item.name: read({name: [MARKER]}))
     refusal(lambda: read({"description": MARKER * 3}))
     refusal(lambda: read('{"code": "' + MARKER))
 

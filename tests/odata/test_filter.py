@@ -116,9 +116,9 @@ def test_a_constant_on_the_left_is_turned_to_the_right(text: str, turned: str) -
 
 
 def test_operators_bind_as_odata_says() -> None:
-    one, two, three = equals("status", 1), equals("status", 2), equals("status", 3)
-    assert said("status eq 1 or status eq 2 and status eq 3") == Or((one, And((two, three))))
-    assert said("(status eq 1 or status eq 2) and status eq 3") == And((Or((one, two)), three))
+    entry, two, three = equals("status", 1), equals("status", 2), equals("status", 3)
+    assert said("status eq 1 or status eq 2 and status eq 3") == Or((entry, And((two, three))))
+    assert said("(status eq 1 or status eq 2) and status eq 3") == And((Or((entry, two)), three))
     assert said("not final eq true") == Is(Not(Truth(Field(PROPERTY["final"]))), True)
     assert said("not status in (1)") == Not(In(Field(PROPERTY["status"]), (1,)))
     assert said("status lt 1 eq true") == Is(

@@ -62,11 +62,11 @@ class Worker:
 
     kept: Kept = field(default_factory=Kept)
     clock: Seconds = field(default_factory=Seconds)
-    most: int = 1000
+    limit: int = 1000
 
     def __post_init__(self) -> None:
         self.keys = RowKeyResolver(
-            self.kept, lambda type_: type_ == "Patient", self.clock, self.most
+            self.kept, lambda type_: type_ == "Patient", self.clock, self.limit
         )
 
     async def key(self, name: str) -> str:
@@ -167,7 +167,7 @@ async def test_a_key_that_a_worker_tells_leads_back_at_once_even_if_it_did_not_b
 
 
 async def test_what_a_worker_remembers_is_bounded() -> None:
-    worker = Worker(most=10)
+    worker = Worker(limit=10)
     for start in range(0, 100, 4):
         names = [f"{type_}/{n}" for type_ in ("Patient", "Goal") for n in range(start, start + 2)]
         for name, key in (await worker.keys.resolve_keys(names)).items():

@@ -379,7 +379,9 @@ def test_what_a_form_asks_of_a_shipped_table_is_one_search(type_: str) -> None:
 
 def by_patient(of: MappedEntityType) -> dict[str, str]:
     """How each lookup to a contact is searched."""
-    names = [name for name, one in of.attributes.items() if one.virtual_column.target == "Patient"]
+    names = [
+        name for name, entry in of.attributes.items() if entry.virtual_column.target == "Patient"
+    ]
     asked = {name: condition(f"{name} eq {ANNA}", of) for name in names}
     return {
         name: describe(plan(parsed, of, {(name, ANNA): "p"}))[1] for name, parsed in asked.items()
