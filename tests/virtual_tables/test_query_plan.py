@@ -331,6 +331,34 @@ def test_what_makes_a_query_broad_is_named(text: str, names: tuple[str, ...]) ->
     assert plan(condition(text)).unsearched == names
 
 
+@pytest.mark.parametrize(
+    ("options", "is_gathered", "reasons"),
+    [
+        ("$filter=plain eq 'x'", False, ["plain"]),
+        ("$skip=5000", False, ["$skip"]),
+        ("$orderby=since", False, ["$skip"]),
+        ("$orderby=name,day", True, ["$orderby by name", "$orderby by day"]),
+        ("$filter=plain eq 'x'&$orderby=name", True, ["plain"]),
+        ("$filter=1 eq 2&$count=true", True, ["$count"]),
+        ("$filter=status eq 1&$count=true", False, ["$skip"]),
+    ],
+)
+def test_a_plan_says_whether_it_gathers_and_what_makes_it_cost_much(
+    options: str, is_gathered: bool, reasons: list[str]
+) -> None:
+    asked = query.parse(options.replace(" ", "%20"), Collection(WARDS.type))
+    found = plan_query(asked, split_filter(asked.filter), WARDS, TARGETS)
+    assert (found.is_gathered, found.cost_reasons) == (is_gathered, reasons)
+
+
+def test_a_plan_maps_only_the_properties_that_it_needs() -> None:
+    options = "$filter=plain%20eq%20'x'&$orderby=name&$select=number"
+    asked = query.parse(options, Collection(WARDS.type))
+    found = plan_query(asked, split_filter(asked.filter), WARDS, TARGETS)
+    assert set(found.scanned_type.attributes) == {"plain", "name"}
+    assert set(found.shown_type.attributes) == {"number"}
+
+
 # --- order ----------------------------------------------------------------------------------------
 
 
