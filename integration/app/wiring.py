@@ -55,7 +55,7 @@ if TYPE_CHECKING:  # these import the mapping engine, which takes long to load
     from integration.mirror.web_api_sink import WebApiSink
     from integration.virtual_tables.answer import VirtualTables
 
-# The SDKs log every request at INFO, which nobody reads and which costs money.
+# The SDKs log every request at INFO, which costs money and helps nobody.
 logging.getLogger("azure").setLevel(logging.WARNING)
 
 # Concurrent requests of one worker to a sender's server.

@@ -86,7 +86,7 @@ class Delivery:
 
     id: str
     sender: str
-    key: str  # what its ids are derived from: see integration.intake
+    key: str  # ids are derived from it: see integration.intake
     digest: str  # of its bytes and its address
     accepted: datetime
     _: KW_ONLY
@@ -94,7 +94,7 @@ class Delivery:
     kind: str  # the type of the bundle, or resource or ndjson
     entries: int
     bytes: int
-    # what makes a write later than another: arrival, lastUpdated, version; off: nothing does
+    # what decides which of two writes is later: arrival, lastUpdated, version, or off
     write_order: str = "arrival"
     repeat: bool = False  # the same bytes were accepted before
     lanes: int = 0
@@ -103,14 +103,14 @@ class Delivery:
     refused: int = 0
     superseded: int = 0
     units: int = 0
-    split: bool = False  # a transaction that could not stay one
-    more: bool = False  # it names a next page, which was not followed
+    split: bool = False  # a transaction that was not sent as one
+    more: bool = False  # it has a next page that was not followed
     gap: str | None = None  # the events of its subscription that were missing before it
     finished: datetime | None = None  # done or cancelled
     reason: str | None = None  # why it is parked
     replayed: datetime | None = None  # by an operator; its age counts from here
-    checked: datetime | None = None  # when housekeeping last looked whether it goes on
-    lanes_done_at_check: int = 0  # and how many lanes were done then
+    checked: datetime | None = None  # when housekeeping last checked its progress
+    lanes_done_at_check: int = 0  # lanes that were done at that time
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +126,8 @@ class EntryResult:
     last_modified: str | None = None
     issues: list[dict[str, Any]] | None = None  # OperationOutcome.issue
     unit: str | None = None  # lane.number of the unit that the entry was sent in
-    superseded: bool = False  # not sent, or not again: a later write of the resource stands
-    resource: str | None = None  # what a read found, as JSON text: decoded, it would lose digits
+    superseded: bool = False  # not sent, or not again, because of a later write
+    resource: str | None = None  # what a read found, as JSON text, which keeps all digits
 
     @property
     def is_written(self) -> bool:
@@ -153,7 +153,7 @@ class Category(StrEnum):
     """How much an entry of the activity log matters."""
 
     INFORMATION = "information"
-    WARNING = "warning"  # it is tried again, or something was left out
+    WARNING = "warning"  # tried again, or incomplete
     ERROR = "error"
 
 
@@ -171,7 +171,7 @@ class Activity:
     resource: str | None = None  # Type/id
     table: str | None = None
     row: str | None = None  # the primary key
-    notes: tuple[str, ...] = ()  # what was not mapped, and why: codes and element paths
+    notes: tuple[str, ...] = ()  # what was not mapped and why: codes and element paths
     duration: int = 0  # milliseconds
 
 

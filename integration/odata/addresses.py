@@ -88,7 +88,7 @@ def _parse_key(text: str, entity: EntityType) -> UUID:
 
 
 def _build_path_error(rest: str, entity: EntityType) -> Rejected:
-    """Build the error for what follows a set or an entity: OData defines it, or nobody does."""
+    """Build the error for a path below a set or an entity: 501 if OData defines it, else 404."""
     name = rest.partition("/")[0]
     if name.startswith("$") or name in entity.by_name:
         return NotSupported(f"only $count is offered below {entity.set}; use $select")
