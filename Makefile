@@ -1,12 +1,15 @@
 # Every command prepares what it needs; a second run finds it ready.
 PYTHON ?= python3
 BIN := .venv/bin
-# The tests of one file share their neighbours, so they stay together.
-TESTS := $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+# Half of the time of a test is waiting for a service, so there are more workers than cores.
+WORKERS := $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() + 1, 4))')
+# The tests of one file share the services that they start, so they stay together.
+TESTS := $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+SEED ?= $(shell date +%s)
 READY := .venv/ready local/node_modules/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo start plan reconcile test check scan format bench faults fuzz clean
+.PHONY: help install demo start plan reconcile test check nightly scan format bench faults fuzz clean
 
 help: ## Show this
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -25,10 +28,10 @@ plan: $(READY) ## Print what the relay would send for FILE=bundle.json, without 
 reconcile: $(READY) ## Find and mend rows that differ from FHIR, by the settings in the environment; ARGS=--dry-run looks only
 	@$(BIN)/python -m integration reconcile $(ARGS)
 
-test: $(READY) ## Run the tests, against the real storage emulator and the real FHIR server
-	@$(TESTS)
+test: $(READY) ## Run what a change needs, against the real storage emulator and the real FHIR server
+	@$(TESTS) -m "not slow"
 
-check: $(READY) ## Format, lint, types, Bicep and tests, as CI does
+check: $(READY) ## Format, lint, types, Bicep and all tests, as CI does
 	@echo "== format"; $(BIN)/ruff format --check .
 	@echo "== lint"; $(BIN)/ruff check .
 	@echo "== types"; $(BIN)/mypy
@@ -47,6 +50,12 @@ bench: $(READY) ## Measure the route against a bare client, on this machine
 
 faults: $(READY) ## Kill, starve and confuse the route some thousand times, and count what became of each entry
 	@$(BIN)/python -m faults
+
+nightly: $(READY) ## Look for what the usual cases do not show: new random ones, ten times as many; SEED=... repeats a run
+	@echo "== seed $(SEED)"
+	@TEST_SEED=$(SEED) $(TESTS) -m "hypothesis or seeded" --hypothesis-seed=$(SEED)
+	@$(BIN)/python -m faults --seed $(SEED)
+	@$(BIN)/python -m fuzz --seed $(SEED)
 
 fuzz: $(READY) ## Send the door some 60,000 hostile deliveries, and count what became of them
 	@$(BIN)/python -m fuzz

@@ -22,7 +22,7 @@ from bench import feed, mapping, planning, scale, throttled, write_guard
 from bench.route import HEADERS, SENDER_HEADER, MeasuredRoute, deliver_all, encode, post_units
 from bench.watch import count_storage_operations, watch_peak_memory
 from local.samples import build_transaction
-from local.services import free_ports, neighbours, start_host
+from local.services import find_free_ports, run_services, start_host
 
 ROUNDS = 3
 DELIVERIES = 40
@@ -57,7 +57,7 @@ async def main() -> int:
     await asyncio.to_thread(_measure_throttled)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with neighbours(free_ports(), folder, access_log=True, tell=print) as running:
+        with run_services(find_free_ports(), folder, access_log=True, tell=print) as running:
             settings = {**running.settings(), **SETTINGS}
             with start_host(settings, running.ports.host, folder) as host:
                 async with httpx.AsyncClient(timeout=300) as http:

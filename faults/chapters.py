@@ -19,7 +19,7 @@ from faults.kills import Kills
 from faults.route import Route, open_route
 from faults.verdict import Tally
 from faults.weather import Weather
-from local.services import free_ports, neighbours
+from local.services import find_free_ports, run_services
 
 # Of a whole run; the rest are kills at every request, and the outage.
 _STORM, _COPIES, _RANDOM_KILLS, _OUTAGE = 0.4, 0.25, 0.01, 0.02
@@ -51,7 +51,7 @@ async def _run_scenario(name: str, options: ScenarioOptions) -> Tally:
         print(f"{time.time() - options.started:6.0f} s  {name}: {text}", flush=True)
 
     folder = options.folder / name
-    with neighbours(free_ports(), folder) as running:
+    with run_services(find_free_ports(), folder) as running:
         async with open_route(running, folder, options.app, proxied=name == "storm") as route:
             report = Report(route.http, running, options.seed, print_progress)
             await SCENARIOS[name](route, report, options)

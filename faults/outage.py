@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from itertools import count
 
 import httpx
@@ -31,7 +30,7 @@ from integration.journal.pending_lookups import MemoryPendingLookups
 from integration.journal.store import MemoryJournal
 from integration.journal.write_guard import WriteGuard
 from integration.mapping.load import load_shipped_maps
-from integration.mirror import mirror, web_api_sink
+from integration.mirror import mirror
 from integration.mirror.mirror import Mirror
 from integration.mirror.web_api_sink import WebApiSink
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
@@ -168,12 +167,12 @@ async def open_parts(
             return queues_by_type
 
         guard = WriteGuard(
-            MemoryGuardStore(),
-            LEASE,
-            lambda: clock.now().timestamp(),
-            lambda: f"token {next(tokens)}",
-            clock.advance,
-            lambda: 0.5,
+            store=MemoryGuardStore(),
+            lease=LEASE,
+            now=lambda: clock.now().timestamp(),
+            token=lambda: f"token {next(tokens)}",
+            pause=clock.advance,
+            jitter=lambda: 0.5,
         )
         yield RelayParts(
             clock,
@@ -193,16 +192,19 @@ async def open_parts(
                 MAX_AGE,
             ),
             Mirror(
-                journal,
-                sender,
-                partial(
-                    web_api_sink.bring_up_to_date,
-                    WebApiSink(fhir, dataverse, MemoryPendingLookups(), sender, maps),
+                journal=journal,
+                queue=sender,
+                sink=WebApiSink(
+                    fhir=fhir,
+                    dataverse=dataverse,
+                    pending_lookups=MemoryPendingLookups(),
+                    queue=sender,
+                    all_maps=maps,
                 ),
-                maps,
-                {},
-                clock.now,
-                MAX_AGE,
+                maps=maps,
+                broken_maps={},
+                now=clock.now,
+                max_age=MAX_AGE,
             ),
         )
 

@@ -24,7 +24,7 @@ from local.access import build_fhir_headers
 from local.host.settings import CannotStart
 from local.processes import PROJECT, Child
 from local.samples import Sample, load_samples
-from local.services import Running, neighbours, ports_from_env, start_host
+from local.services import Running, read_ports, run_services, start_host
 
 FOLDER = PROJECT / ".local" / "demo"
 DELIVERY_SECONDS = 120.0
@@ -64,9 +64,9 @@ def main() -> int:
     begun = time.monotonic()
     try:
         with ExitStack() as stack:
-            ports = ports_from_env()
+            ports = read_ports()
             _print(f"starting; logs are in {folder}")
-            running = stack.enter_context(neighbours(ports, folder, tell=_print))
+            running = stack.enter_context(run_services(ports, folder, tell=_print))
             # No function keys: whoever sends the samples has none.
             settings = {**running.settings(), "HOST_FUNCTION_KEYS": ""}
             host = stack.enter_context(start_host(settings, ports.host, folder))

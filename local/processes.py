@@ -1,11 +1,17 @@
-"""A part of the laptop as a child process: started, waited for, ended by its id."""
+"""A part of the laptop as a child process: started, waited for, ended by its id.
+
+No part outlives the process that started it, however that dies: see `local/watchdog.py`.
+"""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +23,8 @@ from local.host.settings import CannotStart
 
 PROJECT = Path(__file__).resolve().parent.parent
 STOP_SECONDS = 35.0  # the host drains for 30
+
+_WATCHDOG = Path(__file__).with_name("watchdog.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +38,49 @@ class Part:
     log: Path
     folder: Path = PROJECT
     patience: float = 60.0  # seconds until it has to answer
+
+
+class _Watchdog:
+    """A process that kills the process groups it was told of as soon as this process has died.
+
+    The parent-death signal of Linux would not do: it follows the thread that started a process,
+    and does not reach what that process has started itself.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self._lock = threading.Lock()
+
+    def watch(self, group: int) -> None:
+        self._write(f"+{group}\n")
+
+    def forget(self, group: int) -> None:
+        self._write(f"-{group}\n")
+
+    def _write(self, line: str) -> None:
+        with self._lock:
+            if self._process is None:
+                self._process = self._start()
+                atexit.register(self._process.communicate)  # closes the pipe and waits
+            pipe = self._process.stdin
+            assert pipe is not None
+            # Without a watchdog, the parts still end when they are told to.
+            with contextlib.suppress(BrokenPipeError):
+                pipe.write(line)
+                pipe.flush()
+
+    def _start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", str(_WATCHDOG)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,  # so that Ctrl-C in the terminal does not end it first
+        )
+
+
+_watchdog = _Watchdog()
 
 
 class Child:
@@ -79,6 +130,7 @@ class Child:
                 stderr=log,
                 start_new_session=True,
             )
+        _watchdog.watch(self._process.pid)
 
     def wait(self) -> None:
         """Until it answers; ends it when it does not."""
@@ -103,6 +155,7 @@ class Child:
         self._signal(signal.SIGKILL)
         if self._process is not None:
             self._process.wait()
+            _watchdog.forget(self._process.pid)
             self._process = None
 
     def last_lines(self, number: int = 20) -> str:

@@ -77,7 +77,7 @@ class Running:
 
 
 @contextlib.contextmanager
-def neighbours(
+def run_services(
     ports: Ports,
     folder: Path,
     *,
@@ -127,14 +127,14 @@ def start_host(settings: Mapping[str, str], port: int, folder: Path, app: Path =
     return child
 
 
-def ports_from_env(env: Mapping[str, str] = os.environ) -> Ports:
+def read_ports(env: Mapping[str, str] = os.environ) -> Ports:
     given = {name: env[variable] for name, variable in VARIABLES.items() if env.get(variable)}
     if wrong := [VARIABLES[name] for name, value in given.items() if not value.isdecimal()]:
         raise CannotStart(f"set {', '.join(wrong)} to a port number")
     return Ports(**{name: int(value) for name, value in given.items()})
 
 
-def free_ports() -> Ports:
+def find_free_ports() -> Ports:
     """Ports that nothing listens on now, for a test of its own."""
     with contextlib.ExitStack() as stack:
         taken = [stack.enter_context(socket.socket()) for _ in fields(Ports)]
@@ -145,7 +145,7 @@ def free_ports() -> Ports:
 
 def check_ports(ports: Ports, names: Collection[str]) -> None:
     """Raises CannotStart naming each port that is taken, and the variable that changes it."""
-    taken = [name for name in names if not _is_free(getattr(ports, name))]
+    taken = [name for name in names if not is_free(getattr(ports, name))]
     if taken:
         told = "; ".join(
             f"{name} port {getattr(ports, name)} is taken: set {VARIABLES[name]}" for name in taken
@@ -186,7 +186,8 @@ def _node(script: Path) -> str:
     return node
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Whether a server could listen on this port now."""
     with socket.socket() as probe:
         # As the servers do: a port in TIME_WAIT counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

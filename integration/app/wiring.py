@@ -40,7 +40,8 @@ from integration.journal.store import Journal
 from integration.journal.write_guard import WriteGuard
 from integration.mapping import files
 from integration.mapping.files import MapFile, MappedTable
-from integration.mirror.mirror import Mirror, RowSink
+from integration.mirror.mirror import Mirror
+from integration.mirror.row_sink import RowSink
 from integration.operations.housekeeping import Ages, Housekeeping
 from integration.queues.queue_sender import QueueSender
 from integration.relay.fetch import Sources
@@ -418,10 +419,9 @@ def build_external_events(shared: SharedParts) -> ExternalEvents:
 
 
 def choose_sink(target: str, web_api: WebApiSink, guard: WriteGuard) -> RowSink:
-    """Choose the function that writes the rows of a resource, by the setting MIRROR_TO."""
-    from integration.mirror import healthcare_api_sink, web_api_sink
+    """Choose what writes the rows of a resource, by the setting MIRROR_TO."""
+    from integration.mirror import healthcare_api_sink
 
     if target == "healthcare-api":
-        sink = healthcare_api_sink.HealthcareApiSink(web_api, guard)
-        return partial(healthcare_api_sink.bring_up_to_date, sink)
-    return partial(web_api_sink.bring_up_to_date, web_api)
+        return healthcare_api_sink.HealthcareApiSink(web_api, guard)
+    return web_api

@@ -9,6 +9,12 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+# A FHIR resource as decoded JSON. It is shared between values, so copy it before you change it.
+FhirResource = dict[str, Any]
+
+# A row of Dataverse as the Web API returns it: values by column name, and annotations.
+Row = dict[str, Any]
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -60,10 +66,10 @@ class DeliveryRequest:
     """A sender's request apart from its body: stored beside the body, for the relay to read."""
 
     method: str  # POST, PUT, PATCH or DELETE
+    _: KW_ONLY
     type: str | None = None  # the resource type in the address; None for /api/fhir itself
     id: str | None = None
     format: str = "json"  # json, json-patch or ndjson
-    _: KW_ONLY
     if_match: str | None = None
     if_none_match: str | None = None
     if_none_exist: str | None = None
@@ -80,7 +86,7 @@ class Status(StrEnum):
     PARKED = "parked"  # not tried again until an operator replays it
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """One accepted HTTP request, as the journal lists it. Holds no patient data."""
 
@@ -89,7 +95,6 @@ class Delivery:
     key: str  # ids are derived from it: see integration.intake
     digest: str  # of its bytes and its address
     accepted: datetime
-    _: KW_ONLY
     status: Status
     kind: str  # the type of the bundle, or resource or ndjson
     entries: int
@@ -119,8 +124,8 @@ class EntryResult:
 
     position: int
     status: int
-    full_url: str | None = None
     _: KW_ONLY
+    full_url: str | None = None
     location: str | None = None  # Type/id/_history/version
     etag: str | None = None
     last_modified: str | None = None
@@ -135,7 +140,7 @@ class EntryResult:
         return 200 <= self.status < 300 or self.status == 304
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RowResult:
     """The result of mirroring one resource. Codes and element paths only, no values."""
 
@@ -144,7 +149,6 @@ class RowResult:
     table: str
     row: str | None  # the primary key
     action: str  # created, updated, unchanged, deactivated, refused, absent, left
-    _: KW_ONLY
     version: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -157,7 +161,7 @@ class Category(StrEnum):
     ERROR = "error"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Activity:
     """A call to an upstream, or the result of several. Holds no patient data."""
 
@@ -166,7 +170,6 @@ class Activity:
     upstream: str
     action: str  # read, look-up, write unit 0.1, create, update, mirror, …
     status: str  # of HTTP, or a word: unreachable, unchanged, refused, …
-    _: KW_ONLY
     delivery: str | None = None
     resource: str | None = None  # Type/id
     table: str | None = None
@@ -193,8 +196,8 @@ class Column:
 
     name: str
     type: str  # Dataverse's AttributeType: String, Memo, Picklist, State, DateTime, Lookup, …
-    max_length: int | None = None
     _: KW_ONLY
+    max_length: int | None = None
     options: frozenset[int] | None = None
     targets: Mapping[str, str] = field(default_factory=dict)  # table -> navigation property
     format: str | None = None  # of a DateTime: DateOnly or DateAndTime
@@ -206,3 +209,8 @@ class Column:
     enforced: bool = False  # by the platform
     writable_on_create: bool = True
     writable_on_update: bool = True
+
+
+# The columns of a table by name, and those of several tables by the table's name.
+Columns = Mapping[str, Column]
+Tables = Mapping[str, Columns]

@@ -196,9 +196,9 @@ async def find_activity(activity: ActivityLog, params: Mapping[str, str]) -> Act
     if not duration.isascii() or not duration.isdigit() or len(duration) > 9:
         raise Rejected(Issue("value", "duration must be milliseconds", "duration"))
     activity_filter = ActivityFilter(
-        _parse_datetime(params, "since"),
-        _parse_datetime(params, "until"),
-        Category(category) if category else None,
+        since=_parse_datetime(params, "since"),
+        until=_parse_datetime(params, "until"),
+        category=Category(category) if category else None,
         duration=int(duration) or None,
         **{name: params[name] for name in _EXACT_FILTERS if params.get(name)},
     )

@@ -180,7 +180,11 @@ async def find_already_applied(
             identities = {**preflight.identities, entry.target: name}  # it may refer to itself
             candidates.append(
                 UnconfirmedEntry(
-                    entry, name, since, _build_resource(entry, identities), versions.get(name)
+                    entry=entry,
+                    name=name,
+                    attempted_at=since,
+                    resource=_build_resource(entry, identities),
+                    delivery_version=versions.get(name),
                 )
             )
     if not candidates:

@@ -135,7 +135,10 @@ async def _make_plan(relay: Relay, delivery: Delivery) -> tuple[Delivery, Plan]:
 async def _record_refused(relay: Relay, delivery: Delivery, made_plan: Plan) -> list[EntryResult]:
     refused = [
         EntryResult(
-            entry.position, _choose_status(issue), entry.full_url, issues=[issues.as_json(issue)]
+            entry.position,
+            _choose_status(issue),
+            full_url=entry.full_url,
+            issues=[issues.as_json(issue)],
         )
         for entry, issue in made_plan.refused
     ]

@@ -96,8 +96,8 @@ def build_entity_type(entity: EntityMap) -> MappedEntityType:
         Property(updated_column, Type.DATE_TIME_OFFSET),
     )
     columns = {
-        id_column: Column(id_column, "String", _MAX_ID_LENGTH),
-        version_column: Column(version_column, "String", _MAX_ID_LENGTH),
+        id_column: Column(id_column, "String", max_length=_MAX_ID_LENGTH),
+        version_column: Column(version_column, "String", max_length=_MAX_ID_LENGTH),
         updated_column: Column(updated_column, "DateTime"),
         **{attribute.column: _build_column(attribute) for attribute in attributes},
     }
@@ -164,7 +164,9 @@ def _build_column(attribute: AttributeMap) -> Column:
             is_text = attribute.virtual_column.type in ("string", "memo")
             max_length = attribute.virtual_column.max_length if is_text else None
             return Column(
-                attribute.column, _COLUMN_TYPES[attribute.virtual_column.type], max_length
+                attribute.column,
+                _COLUMN_TYPES[attribute.virtual_column.type],
+                max_length=max_length,
             )
         case Kind.CHOICE:
             return Column(attribute.column, "Picklist")

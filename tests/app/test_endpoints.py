@@ -32,17 +32,10 @@ from integration.journal.store import Payload
 from integration.queues.queue_sender import parse_work_item
 from local.dataverse.app import create_app
 from local.processes import PROJECT
-from local.services import Running, free_ports
-from tests.conftest import (
-    FHIR_JSON,
-    MARKER,
-    Clock,
-    FhirNeighbour,
-    bundle,
-    entry,
-    observation,
-    patient,
-)
+from local.services import Running, find_free_ports
+from tests.builders import MARKER, bundle, entry, observation, patient
+from tests.conftest import FHIR_JSON
+from tests.doubles import Clock, FhirDouble
 
 # The clients of a worker live in one event loop.
 one_worker = pytest.mark.asyncio(loop_scope="module")
@@ -97,7 +90,7 @@ def documented() -> list[tuple[str, str, str, list[str]]]:
 class Worker:
     """One worker and its upstreams."""
 
-    fhir: FhirNeighbour
+    fhir_double: FhirDouble
     queues: dict[str, QueueClient]
     contacts: str
     parts: list[wiring.Parts]
@@ -113,7 +106,7 @@ class Worker:
 
 async def serve(app: Any, stack: contextlib.AsyncExitStack) -> str:
     """The app on a port of its own, until the stack is unwound."""
-    port = free_ports().host
+    port = find_free_ports().host
     config = uvicorn.Config(app, "127.0.0.1", port, log_level="error", lifespan="off", ws="none")
     server = uvicorn.Server(config)
     running = asyncio.create_task(server.serve())
@@ -128,14 +121,14 @@ async def serve(app: Any, stack: contextlib.AsyncExitStack) -> str:
     return f"http://127.0.0.1:{port}"
 
 
-def over_http(fhir: FhirNeighbour) -> Any:
+def over_http(fhir_double: FhirDouble) -> Any:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         body, more = b"", True
         while more:
             message = await receive()
             body, more = body + message.get("body", b""), message.get("more_body", False)
         url = f"http://fhir{scope['path']}?{scope['query_string'].decode()}"
-        answer = await fhir.hear(httpx.Request(scope["method"], url, content=body))
+        answer = await fhir_double.hear(httpx.Request(scope["method"], url, content=body))
         start = {"type": "http.response.start", "status": answer.status_code}
         await send({**start, "headers": [(b"content-type", FHIR_JSON.encode())]})
         await send({"type": "http.response.body", "body": answer.content})
@@ -145,14 +138,14 @@ def over_http(fhir: FhirNeighbour) -> Any:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def worker(azurite: Running) -> AsyncIterator[Worker]:
-    fhir = FhirNeighbour(Clock())
+    fhir_double = FhirDouble(Clock())
     async with contextlib.AsyncExitStack() as stack:
         dataverse = create_app()
         stack.callback(dataverse.close)
         rows = await serve(dataverse, stack)
         settings = {
             "AzureWebJobsStorage": azurite.storage,
-            "FHIR_URL": f"{await serve(over_http(fhir), stack)}/fhir",
+            "FHIR_URL": f"{await serve(over_http(fhir_double), stack)}/fhir",
             "FHIR_SCOPE": "none",
             "DATAVERSE_URL": rows,
             "DATAVERSE_SCOPE": "none",
@@ -170,7 +163,7 @@ async def worker(azurite: Running) -> AsyncIterator[Worker]:
         stack.push_async_callback(wiring.close_parts)
         names = ("relay", "mirror", "external-events")
         clients = {name: queues.get_queue_client(name) for name in names}
-        yield Worker(fhir, clients, f"{rows}/api/data/v9.2/contacts", parts)
+        yield Worker(fhir_double, clients, f"{rows}/api/data/v9.2/contacts", parts)
 
 
 async def knock(
@@ -361,10 +354,10 @@ async def test_a_resource_goes_in_by_its_own_address(worker: Worker) -> None:
     put = await knock(function_app.intake, "PUT", path, patient(), **given)
     delivery = delivery_of(put)
     await function_app.relay(message(delivery=delivery))
-    assert "Patient/p1" in worker.fhir.stored
+    assert "Patient/p1" in worker.fhir_double.stored
     gone = await knock(function_app.intake, "DELETE", path, route_params=params)
     await function_app.relay(message(delivery=delivery_of(gone)))
-    assert "Patient/p1" not in worker.fhir.stored
+    assert "Patient/p1" not in worker.fhir_double.stored
     assert [claim.resource for claim in await worker.claims("mirror")] == ["Patient/p1"] * 2
     await worker.claims("relay")
 
@@ -376,9 +369,9 @@ async def test_a_cancelled_delivery_is_no_longer_there(worker: Worker) -> None:
     cancelled = await ask(delivery, "DELETE")
     assert (cancelled.status_code, cancelled.get_body()) == (202, b"")
     assert outcome(await ask(delivery), 404)["code"] == "not-found"
-    before = len(worker.fhir.heard)
+    before = len(worker.fhir_double.received)
     await function_app.relay(message(delivery=delivery))
-    assert len(worker.fhir.heard) == before
+    assert len(worker.fhir_double.received) == before
     await worker.claims("relay")
 
 
@@ -410,11 +403,11 @@ async def test_what_failed_again_and_again_is_parked(worker: Worker) -> None:
 async def test_trouble_of_an_upstream_puts_the_claim_on_the_queue_again(worker: Worker) -> None:
     delivery = delivery_of(await post(patient(active=False)))
     await worker.claims("relay")
-    worker.fhir.down = 500
+    worker.fhir_double.down = 500
     try:
         await function_app.relay(message(delivery=delivery))
     finally:
-        worker.fhir.down = None
+        worker.fhir_double.down = None
     properties = await worker.queues["relay"].get_queue_properties()
     assert properties.approximate_message_count == 1
     await worker.queues["relay"].clear_messages()
@@ -457,7 +450,7 @@ def odata_error(response: func.HttpResponse, status: int) -> Any:
 @pytest.mark.azurite
 async def test_the_feed_shows_what_the_fhir_server_holds(worker: Worker) -> None:
     about = observation("Patient/p1", id=ANNA)
-    worker.fhir.put(about)
+    worker.fhir_double.add(about)
     listed_ = await feed("msemr_observations")
     assert (listed_.status_code, listed_.headers["OData-Version"]) == (200, "4.0")
     assert listed_.mimetype.startswith("application/json")
@@ -516,11 +509,11 @@ async def test_a_method_that_the_feed_does_not_take_is_told_those_that_it_does(
 async def test_a_fhir_server_in_trouble_is_an_error_of_odata(
     worker: Worker, down: int, status: int
 ) -> None:
-    worker.fhir.down = down
+    worker.fhir_double.down = down
     try:
         response = await feed("msemr_observations")
     finally:
-        worker.fhir.down = None
+        worker.fhir_double.down = None
     error = odata_error(response, status)
     assert MARKER not in json.dumps(error)
     if status == 503:
@@ -683,11 +676,11 @@ async def test_housekeeping_forgets_what_is_over(worker: Worker) -> None:
     parts = await wiring.get_parts()
     old = parts.now() - timedelta(days=31)
     delivery = Delivery(
-        make_delivery_id(old, 1),
-        "default",
-        "k",
-        "d",
-        old,
+        id=make_delivery_id(old, 1),
+        sender="default",
+        key="k",
+        digest="d",
+        accepted=old,
         status=Status.DONE,
         kind="resource",
         entries=1,
@@ -737,14 +730,14 @@ async def test_health_tells_of_every_upstream_when_it_is_asked_deeply(worker: Wo
     well = {"status": "ok", "storage": "ok", "fhir": "ok", "dataverse": "ok"}
     assert await asked() == (200, {"status": "ok"})
     assert await asked(deep="1") == (200, well)
-    worker.fhir.down = 500
+    worker.fhir_double.down = 500
     try:
         status, body = await asked(deep="1")
         assert (status, body["status"], body["storage"]) == (503, "degraded", "ok")
         assert "500" in body["fhir"]
         assert (await asked())[0] == 200
     finally:
-        worker.fhir.down = None
+        worker.fhir_double.down = None
 
 
 # --- a worker that cannot start ----------------------------------------------------------------

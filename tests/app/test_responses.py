@@ -20,7 +20,8 @@ from integration.intake.accept import Accepted
 from integration.intake.subscriptions import Acknowledged
 from integration.journal.store import Page
 from integration.operations.deliveries import DeliveryStatus, ReplayPage
-from tests.conftest import MARKER, told_by
+from tests.builders import MARKER
+from tests.conftest import told_by
 
 ID = "019caaee-c260-7000-8000-000000000001"
 DONE = Delivery(
@@ -195,7 +196,7 @@ def test_a_finished_delivery_is_its_response_bundle_in_the_sender_s_order() -> N
         EntryResult(
             0,
             201,
-            "urn:uuid:1",
+            full_url="urn:uuid:1",
             location="Patient/p1/_history/1",
             etag='W/"1"',
             last_modified="2026-03-02T00:00:00Z",
@@ -243,7 +244,13 @@ def test_lost_atomicity_and_unmapped_values_are_told_beside_what_the_server_said
     ]
     rows = [
         RowResult(
-            ID, "Patient/p1", "contact", "k", "created", version="1", notes=("lastname: cut",)
+            delivery=ID,
+            resource="Patient/p1",
+            table="contact",
+            row="k",
+            action="created",
+            version="1",
+            notes=("lastname: cut",),
         )
     ]
     body = read(

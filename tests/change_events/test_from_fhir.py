@@ -16,7 +16,8 @@ from integration.mirror import mirror as mirroring
 from integration.operations import deliveries
 from integration.operations.housekeeping import Ages, Step, choose_step
 from integration.queues.names import MIRROR_QUEUE
-from tests.conftest import MARKER, Body, Route, patient, patients_followed, told_by
+from tests.builders import MARKER, Body, patient
+from tests.conftest import Route, patients_followed, told_by
 
 ANNA = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
 OURS = "ward-fhir.fhir.azurehealthcareapis.com"
@@ -64,7 +65,7 @@ def cloud_event(type_: str = CREATED, **changes: Any) -> Body:
 
 
 def events(route: Route, base: str = f"https://{OURS}") -> Events:
-    return Events(route.journal, route.outbox, patients_followed, base, route.clock)
+    return Events(route.journal, route.queue_sender, patients_followed, base, route.clock)
 
 
 async def taken(route: Route, *messages: Any, base: str = f"https://{OURS}") -> list[str]:
@@ -167,15 +168,15 @@ async def test_the_log_names_the_type_of_a_dropped_event_and_nothing_else(
 
 
 async def test_events_that_come_twice_and_late_leave_the_newest_state(route: Route) -> None:
-    route.neighbour.put(patient(id=ANNA, gender="male"))
-    route.neighbour.put(patient(id=ANNA, gender="female"))
+    route.fhir_double.add(patient(id=ANNA, gender="male"))
+    route.fhir_double.add(patient(id=ANNA, gender="female"))
     updated = event_grid("Microsoft.HealthcareApis.FhirResourceUpdated", resourceVersionId=2)
     await taken(route, updated, event_grid(), updated)
     for claim, _ in route.queued(MIRROR_QUEUE):
         await mirroring.mirror_resource(route.mirror, claim)
-    row = await route.dataverse_neighbour.contact()
+    row = await route.dataverse_double.contact()
     assert (row["gendercode"], row["msemr_azurefhirversion"]) == (2, "2")
-    assert len(route.dataverse_neighbour.writes) == 1
+    assert len(route.dataverse_double.writes) == 1
 
 
 async def test_the_events_of_an_hour_are_one_delivery_for_every_worker(route: Route) -> None:
@@ -192,14 +193,14 @@ async def test_the_events_of_an_hour_are_one_delivery_for_every_worker(route: Ro
 
 async def test_rows_of_events_that_were_parked_can_be_replayed(route: Route) -> None:
     await taken(route, event_grid())
-    claim = route.outbox.sent.pop()[1]
+    claim = route.queue_sender.sent.pop()[1]
     await mirroring.park(route.mirror, claim, "mirroring failed repeatedly")
-    await deliveries.replay(route.journal, route.outbox, claim.delivery, route.clock())
+    await deliveries.replay(route.journal, route.queue_sender, claim.delivery, route.clock())
     assert route.queued(MIRROR_QUEUE) == [(WorkItem(claim.delivery, resource=claim.resource), 0)]
 
 
 async def test_rows_of_events_are_forgotten_after_the_retention(route: Route) -> None:
-    route.neighbour.put(patient(id=ANNA))
+    route.fhir_double.add(patient(id=ANNA))
     await taken(route, event_grid())
     ((claim, _),) = route.queued(MIRROR_QUEUE)
     await mirroring.mirror_resource(route.mirror, claim)

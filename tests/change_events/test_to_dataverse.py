@@ -26,7 +26,9 @@ from integration.mapping import files
 from integration.mapping.keys import derive_primary_key
 from integration.provision import command
 from integration.queues.names import EXTERNAL_QUEUE
-from tests.conftest import MARKER, Body, DataverseNeighbour, Route, observation, told_by
+from tests.builders import MARKER, Body, observation
+from tests.conftest import Route, told_by
+from tests.doubles import DataverseDouble
 
 WEIGHT = "6f1d0a1e-5b7e-4f0e-8a0b-0a1b2c3d4e5f"
 RESOURCE = f"Observation/{WEIGHT}"
@@ -74,7 +76,7 @@ class Flows:
     def external(self) -> ExternalEvents:
         it, known = self.route, files.list_tables([files.parse_map_file("observation.toml", MAP)])
         return ExternalEvents(
-            it.outbox,
+            it.queue_sender,
             it.fhir,
             it.dataverse,
             it.order,
@@ -85,20 +87,20 @@ class Flows:
         )
 
     def write(self, id_: str = WEIGHT, **elements: Any) -> str:
-        return self.route.neighbour.put(observation(id=id_, **elements))
+        return self.route.fhir_double.add(observation(id=id_, **elements))
 
     async def tell(self, resource: str = RESOURCE, delivery: str = DELIVERY, **claim: Any) -> None:
         await notify_dataverse(self.external, WorkItem(delivery, resource=resource, **claim))
 
-    async def heard(self) -> list[Body]:
-        transport = httpx.ASGITransport(app=self.route.dataverse_neighbour.app)
+    async def received(self) -> list[Body]:
+        transport = httpx.ASGITransport(app=self.route.dataverse_double.app)
         async with httpx.AsyncClient(transport=transport) as http:
             found: list[Body] = (await http.get("http://dataverse/control/events")).json()
         return found[self.before :]
 
     async def actions(self) -> list[str]:
         """The last word of each."""
-        return [each["action"].removeprefix("OnExternal") for each in await self.heard()]
+        return [each["action"].removeprefix("OnExternal") for each in await self.received()]
 
     @property
     def put_back(self) -> list[tuple[WorkItem, float]]:
@@ -106,9 +108,9 @@ class Flows:
 
 
 @pytest.fixture(scope="module")
-def dataverse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataverseNeighbour]:
+def dataverse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataverseDouble]:
     """Set up by `python -m integration provision`, with events of the virtual table."""
-    found, maps = DataverseNeighbour(), tmp_path_factory.mktemp("maps")
+    found, maps = DataverseDouble(), tmp_path_factory.mktemp("maps")
     for path in (files.MAPS_FOLDER / files.CLINICAL_SET).glob("*.toml"):
         (maps / path.name).write_text(f"enabled = false\n{path.read_text('utf-8')}", "utf-8")
     (maps / "observation.toml").write_text(MAP, "utf-8")
@@ -132,9 +134,9 @@ def dataverse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataverseNei
 
 @pytest.fixture
 async def flows(route: Route) -> Flows:
-    route.dataverse_neighbour.heard.clear()
+    route.dataverse_double.received.clear()
     made = Flows(route)
-    made.before = len(await made.heard())
+    made.before = len(await made.received())
     return made
 
 
@@ -146,17 +148,17 @@ async def test_what_is_created_updated_and_deleted_is_told_as_such(flows: Flows)
     await flows.tell()
     flows.write(status="amended")
     await flows.tell()
-    flows.route.neighbour.delete(RESOURCE)
+    flows.route.fhir_double.delete(RESOURCE)
     await flows.tell()
     assert await flows.actions() == ["Created", "Updated", "Deleted"]
-    assert {each["id"] for each in await flows.heard()} == {WEIGHT}
-    assert {each["table"] for each in await flows.heard()} == {"abc_ve_observation"}
+    assert {each["id"] for each in await flows.received()} == {WEIGHT}
+    assert {each["table"] for each in await flows.received()} == {"abc_ve_observation"}
     assert flows.put_back == []
 
 
 async def test_the_key_is_that_of_the_row_in_the_feed(flows: Flows) -> None:
     await flows.tell(flows.write("weight.1"))
-    (found,) = await flows.heard()
+    (found,) = await flows.received()
     assert found["id"] == derive_primary_key("Observation", "weight.1")
 
 
@@ -165,7 +167,7 @@ async def test_claims_that_come_again_tell_nothing_again(flows: Flows) -> None:
     for delivery in (DELIVERY, DELIVERY, LATER):
         await flows.tell(delivery=delivery)
     assert await flows.actions() == ["Created"]
-    flows.route.neighbour.delete(RESOURCE)
+    flows.route.fhir_double.delete(RESOURCE)
     for _ in range(2):
         await flows.tell()
     assert await flows.actions() == ["Created", "Deleted"]
@@ -184,7 +186,7 @@ async def test_claims_in_any_order_tell_the_state_that_there_is(flows: Flows) ->
 async def test_what_comes_back_after_its_deletion_is_created(flows: Flows) -> None:
     flows.write()
     await flows.tell()
-    flows.route.neighbour.delete(RESOURCE)
+    flows.route.fhir_double.delete(RESOURCE)
     await flows.tell()
     flows.write()
     await flows.tell()
@@ -201,7 +203,7 @@ async def test_a_resource_that_was_there_before_anything_was_told_is_updated(flo
 async def test_two_workers_with_claims_of_one_resource_tell_it_once(flows: Flows) -> None:
     """The second meets the first while that looks at the state, and comes back later."""
     flows.write()
-    flows.route.neighbour.will_wait_for(lambda: flows.tell(delivery=LATER))
+    flows.route.fhir_double.will_wait_for(lambda: flows.tell(delivery=LATER))
     await flows.tell()
     assert await flows.actions() == ["Created"]
     ((claim, _),) = flows.put_back
@@ -218,7 +220,7 @@ async def test_a_state_that_changes_while_it_is_told_is_told_by_the_next_claim(
     async def changed() -> None:
         flows.write(status="amended")
 
-    flows.route.neighbour.will_wait_for(changed)
+    flows.route.fhir_double.will_wait_for(changed)
     await flows.tell()
     await flows.tell()  # the claim of that change
     assert await flows.actions() == ["Created", "Updated"]
@@ -230,12 +232,12 @@ async def test_a_state_that_changes_while_it_is_told_is_told_by_the_next_claim(
 async def test_an_answer_that_is_lost_is_asked_for_again(flows: Flows) -> None:
     """At least once: a flow may hear twice of what Dataverse has taken without saying so."""
     flows.write()
-    organisation = flows.route.dataverse_neighbour
+    organisation = flows.route.dataverse_double
     transport = httpx.ASGITransport(app=organisation.app)
 
     async def lost() -> None:
         async with httpx.AsyncClient(transport=transport) as http:
-            sent = organisation.heard[-1]
+            sent = organisation.received[-1]
             await http.post(f"http://dataverse{sent.path}", json=sent.body)
         raise httpx.ReadError("connection lost")
 
@@ -251,7 +253,7 @@ async def test_an_answer_that_is_lost_is_asked_for_again(flows: Flows) -> None:
 @pytest.mark.parametrize("wish", [{"status": 500}, {"status": 503, "next": 3}])
 async def test_what_dataverse_does_not_take_is_told_later(flows: Flows, wish: Any) -> None:
     flows.write()
-    flows.route.dataverse_neighbour.will_fail(kind="status", **wish)
+    flows.route.dataverse_double.will_fail(kind="status", **wish)
     await flows.tell()
     assert await flows.actions() == []
     ((claim, _),) = flows.put_back
@@ -262,9 +264,9 @@ async def test_what_dataverse_does_not_take_is_told_later(flows: Flows, wish: An
 @pytest.mark.parametrize("status", [429, 500, 503])
 async def test_while_the_fhir_server_is_away_nothing_is_told(flows: Flows, status: int) -> None:
     flows.write()
-    flows.route.neighbour.down = status
+    flows.route.fhir_double.down = status
     await flows.tell()
-    flows.route.neighbour.down = None
+    flows.route.fhir_double.down = None
     assert await flows.actions() == []
     ((claim, _),) = flows.put_back
     await notify_dataverse(flows.external, claim)
@@ -273,7 +275,7 @@ async def test_while_the_fhir_server_is_away_nothing_is_told(flows: Flows, statu
 
 async def test_throttling_is_waited_for_as_long_as_dataverse_says(flows: Flows) -> None:
     flows.write()
-    flows.route.dataverse_neighbour.will_fail(kind="throttle", retryAfter=300)
+    flows.route.dataverse_double.will_fail(kind="throttle", retryAfter=300)
     await flows.tell()
     ((_, delay),) = flows.put_back
     assert delay == 300
@@ -308,7 +310,7 @@ async def test_what_cannot_be_told_for_days_is_dropped_and_said_so(
     flows: Flows, caplog: pytest.LogCaptureFixture
 ) -> None:
     flows.write()
-    flows.route.dataverse_neighbour.will_fail(kind="status", status=500)
+    flows.route.dataverse_double.will_fail(kind="status", status=500)
     since = (flows.route.clock() - timedelta(days=4)).timestamp()
     await flows.tell(attempt=9, since=since)
     assert flows.put_back == []
@@ -336,18 +338,20 @@ async def test_dataverse_is_told_the_key_and_nothing_else(
     caplog.set_level(logging.DEBUG)
     flows.write()
     await flows.tell()
-    (request,) = [each for each in flows.route.dataverse_neighbour.heard if each.method == "POST"]
+    (request,) = [each for each in flows.route.dataverse_double.received if each.method == "POST"]
     assert request.body == {
         "Target": {
             "@odata.type": "Microsoft.Dynamics.CRM.abc_ve_observation",
             "abc_ve_observationid": WEIGHT,
         }
     }
-    assert (await flows.heard())[0]["columns"] == []
-    flows.route.dataverse_neighbour.will_fail(kind="status", status=400)
+    assert (await flows.received())[0]["columns"] == []
+    flows.route.dataverse_double.will_fail(kind="status", status=400)
     flows.write(status="amended")
     await flows.tell()
-    kept = repr((flows.route.activity.entries, flows.route.outbox.sent, flows.route.ledger.locks))
+    kept = repr(
+        (flows.route.activity.entries, flows.route.queue_sender.sent, flows.route.guard_store.locks)
+    )
     assert MARKER not in kept + told_by(caplog.records)
 
 

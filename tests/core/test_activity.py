@@ -26,7 +26,8 @@ from integration.fhir.units import Limits
 from integration.journal.activity import MemoryActivityLog
 from integration.mirror import mirror as mirroring
 from integration.operations import deliveries, health
-from tests.conftest import MARKER, Body, Route, bundle, entry, observation, patient, told_by
+from tests.builders import MARKER, Body, bundle, entry, observation, patient
+from tests.conftest import Route, told_by
 
 FHIR, DATAVERSE = "FHIR server", "Dataverse"
 START = datetime(2026, 3, 2, tzinfo=UTC)
@@ -40,7 +41,7 @@ def told(route: Route) -> list[Told]:
 
 
 async def mirrored(route: Route, resource: Body) -> RowResult:
-    identity = route.neighbour.put(resource)
+    identity = route.fhir_double.add(resource)
     await mirroring.mirror_resource(route.mirror, WorkItem("d", resource=identity))
     (row,) = [
         item for item in await route.journal.list_row_results("d") if item.resource == identity
@@ -69,13 +70,13 @@ async def test_a_delivery_is_followed_to_its_row(route: Route) -> None:
     assert {item.delivery for item in entries} == {delivery}
     assert {item.resource for item in entries} == {"Patient/p1"}
     assert {item.category for item in entries} == {Category.INFORMATION}
-    row = (await route.dataverse_neighbour.contact())["contactid"]
+    row = (await route.dataverse_double.contact())["contactid"]
     create, result = (item for item in entries if item.action in ("create", "mirror"))
     assert (create.table, create.row) == (result.table, result.row) == ("contact", row)
 
 
 async def test_every_request_that_an_upstream_heard_is_an_entry(route: Route) -> None:
-    """One for each resource that asked, where they share a request."""
+    """One for item resource that asked, where they share a request."""
     route.limits = Limits(entries=2)
     people = [entry(patient(id=f"p{n}"), method="PUT", url=f"Patient/p{n}") for n in range(5)]
     delivery = await route.deliver(bundle(*people, kind="batch"))
@@ -83,13 +84,13 @@ async def test_every_request_that_an_upstream_heard_is_an_entry(route: Route) ->
     for claim, _ in route.queued("mirror"):
         await mirroring.mirror_resource(route.mirror, claim)
     calls = [item for item in route.activity.entries if item.action != "mirror"]
-    assert len([item for item in calls if item.upstream == FHIR]) == len(route.neighbour.heard)
-    heard = route.dataverse_neighbour.heard
+    assert len([item for item in calls if item.upstream == FHIR]) == len(route.fhir_double.received)
+    heard = route.dataverse_double.received
     assert len([item for item in calls if item.upstream == DATAVERSE]) == len(heard)
 
 
 async def test_questions_that_go_in_one_request_are_entries_of_all_who_asked(route: Route) -> None:
-    identities = [route.neighbour.put(patient(id=f"p{n}")) for n in range(3)]
+    identities = [route.fhir_double.add(patient(id=f"p{n}")) for n in range(3)]
     claims = [WorkItem(f"d{n}", resource=identity) for n, identity in enumerate(identities)]
     await asyncio.gather(*(mirroring.mirror_resource(route.mirror, claim) for claim in claims))
     looked = [item for item in route.activity.entries if item.action == "look-up"]
@@ -116,7 +117,7 @@ async def test_what_was_not_mapped_is_told_with_its_reason(route: Route) -> None
 
 
 async def test_what_a_batch_refused_within_a_200_is_told(route: Route) -> None:
-    route.neighbour.refuses = {"Observation"}
+    route.fhir_double.refuses = {"Observation"}
     entries = [entry(patient()), entry(observation()), entry(observation())]
     await route.carry(await route.deliver(bundle(*entries, kind="batch")))
     sent, refused = route.activity.entries
@@ -126,15 +127,15 @@ async def test_what_a_batch_refused_within_a_200_is_told(route: Route) -> None:
 
 
 async def test_a_race_that_was_lost_is_told(route: Route) -> None:
-    identity = route.neighbour.put(patient(id="p1"))
+    identity = route.fhir_double.add(patient(id="p1"))
     await mirroring.mirror_resource(route.mirror, WorkItem("d", resource=identity))
-    row = await route.dataverse_neighbour.contact()
-    route.neighbour.put(patient(id="p1", gender="male"))
+    row = await route.dataverse_double.contact()
+    route.fhir_double.add(patient(id="p1", gender="male"))
 
     async def meddle() -> None:
-        await route.dataverse_neighbour.write(row["contactid"], jobtitle="by hand")
+        await route.dataverse_double.write(row["contactid"], jobtitle="by hand")
 
-    route.dataverse_neighbour.will_be_preceded("PATCH", meddle)
+    route.dataverse_double.will_be_preceded("PATCH", meddle)
     await mirroring.mirror_resource(route.mirror, WorkItem("d", resource=identity))
     updates = [item for item in route.activity.entries if item.action == "update"]
     assert [(item.status, item.category) for item in updates] == [
@@ -143,9 +144,9 @@ async def test_a_race_that_was_lost_is_told(route: Route) -> None:
     ]
 
 
-async def test_an_upstream_that_is_away_is_told_and_the_claim_requeued(route: Route) -> None:
-    route.neighbour.down = 503
-    identity = route.neighbour.put(patient(id="p1"))
+async def test_an_upstream_that_is_away_is_recorded_and_the_item_requeued(route: Route) -> None:
+    route.fhir_double.down = 503
+    identity = route.fhir_double.add(patient(id="p1"))
     await mirroring.mirror_resource(route.mirror, WorkItem("d", resource=identity))
     calls = [item for item in route.activity.entries if item.action == "read"]
     assert [(item.status, item.category) for item in calls] == [("503", "warning")] * 3
@@ -169,7 +170,7 @@ async def test_an_answer_that_never_came_is_told(
     async def fail(*_: Any) -> httpx.Response:
         raise error
 
-    route.neighbour.script += [fail] * 3
+    route.fhir_double.script += [fail] * 3
     async with route.activities.track(delivery="d"):
         with pytest.raises(type(error) if status == "given up" else Unavailable):
             await route.fhir.read("Patient/p1", "d")
@@ -182,8 +183,8 @@ async def test_how_long_an_answer_took_is_told_without_the_wait_for_a_place(rout
     async def slow() -> None:
         route.clock.later(1.5)
 
-    route.neighbour.put(patient(id="p1"))
-    route.neighbour.will_wait_for(slow)
+    route.fhir_double.add(patient(id="p1"))
+    route.fhir_double.will_wait_for(slow)
     async with route.activities.track():
         await route.fhir.read("Patient/p1", "d")
     assert [item.duration for item in route.activity.entries] == [1500]
@@ -211,7 +212,7 @@ async def test_a_look_at_the_upstreams_is_told(route: Route) -> None:
 
 async def test_no_entry_names_a_patient(route: Route) -> None:
     """Identifiers in conditions, names in bodies, values that do not fit: none is noted."""
-    route.neighbour.refuses = {"Location"}
+    route.fhir_double.refuses = {"Location"}
     marked = patient(identifier=[{"system": "urn:mrn", "value": MARKER}], gender=MARKER)
     found = {"method": "PUT", "url": f"Patient?identifier=urn:mrn|{MARKER}"}
     deliveries = [
@@ -230,7 +231,7 @@ async def test_no_entry_names_a_patient(route: Route) -> None:
         await mirroring.mirror_resource(route.mirror, claim)
     assert len(route.activity.entries) > 15
     assert MARKER not in repr(route.activity.entries)
-    assert MARKER in repr(route.neighbour.heard)
+    assert MARKER in repr(route.fhir_double.received)
 
 
 # --- what is thought of a status ---------------------------------------------------------------
@@ -328,11 +329,11 @@ async def test_entries_are_kept_together_when_the_work_ends(worker: Worker) -> N
     assert worker.kept.sizes == [3]
     (entry_,) = set(worker.kept.groups[0])
     assert entry_ == Activity(
-        START + timedelta(seconds=100),
-        Category.INFORMATION,
-        FHIR,
-        "get",
-        "200",
+        time=START + timedelta(seconds=100),
+        category=Category.INFORMATION,
+        upstream=FHIR,
+        action="get",
+        status="200",
         delivery="d",
         duration=250,
     )

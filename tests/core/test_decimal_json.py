@@ -7,10 +7,11 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from integration.core import decimal_json
+from tests.randomness import limit_examples
 
 NUMBERS = [
     "1.10",
@@ -64,7 +65,7 @@ def test_a_decimal_is_no_float() -> None:
     assert decimal_json.decode(b'{"value": 0.1}') == {"value": Decimal("0.1")}
 
 
-@settings(max_examples=40, deadline=None)
+@limit_examples(40)
 @given(JSON)
 def test_what_is_written_can_be_read_again(value: Any) -> None:
     assert decimal_json.decode(decimal_json.encode(value)) == value
@@ -81,7 +82,7 @@ def test_a_number_beyond_any_decimal_is_refused_like_all_that_is_not_json() -> N
         decimal_json.decode(b'{"value": 1e99999999999999999999}')
 
 
-@settings(max_examples=100, deadline=None)
+@limit_examples(100)
 @given(st.binary(max_size=20), st.binary(max_size=20))
 def test_bytes_of_any_kind_are_read_or_refused_without_a_quote(before: bytes, after: bytes) -> None:
     refusal = None

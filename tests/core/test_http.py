@@ -16,7 +16,8 @@ from integration.core.errors import Misconfigured, Unavailable
 from integration.core.http import BoundedClient, TokenCache, Upstream, build_limiter
 from integration.core.model import Request
 from integration.core.rate_limiter import build_full_limit
-from tests.conftest import MARKER, told_by
+from tests.builders import MARKER
+from tests.conftest import told_by
 
 Answer = httpx.Response | Exception | Callable[[], Awaitable[httpx.Response]]
 
@@ -58,11 +59,11 @@ class Far:
     def __init__(self) -> None:
         self.now = 1000.0
         self.answers: list[Answer] = [httpx.Response(200, content=b"{}")]
-        self.heard: list[httpx.Request] = []
+        self.received: list[httpx.Request] = []
         self.pauses: list[float] = []
 
     async def hear(self, request: httpx.Request) -> httpx.Response:
-        self.heard.append(request)
+        self.received.append(request)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
@@ -77,7 +78,7 @@ class Far:
 
     @property
     def tokens(self) -> list[str | None]:
-        return [request.headers.get("authorization") for request in self.heard]
+        return [request.headers.get("authorization") for request in self.received]
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ async def unavailable(near: Upstream, request: Request = SEARCH) -> Unavailable:
 async def test_a_request_goes_out_as_it_was_built(near: Upstream, far: Far) -> None:
     far.answers = [httpx.Response(201, content=b"said", headers={"ETag": 'W/"1"'})]
     response = await near.send(Request("PUT", "Patient/p1", b"bytes", {"if-match": 'W/"0"'}))
-    (heard,) = far.heard
+    (heard,) = far.received
     assert (heard.method, str(heard.url)) == ("PUT", "https://fhir.example/base/Patient/p1")
     assert heard.content == b"bytes"
     assert heard.headers["if-match"] == 'W/"0"'
@@ -135,7 +136,7 @@ async def test_a_request_goes_out_as_it_was_built(near: Upstream, far: Far) -> N
 
 async def test_a_request_without_a_path_goes_to_the_base_address(near: Upstream, far: Far) -> None:
     await near.send(Request("POST", "", b"{}"))
-    assert str(far.heard[0].url) == "https://fhir.example/base"
+    assert str(far.received[0].url) == "https://fhir.example/base"
 
 
 @pytest.mark.parametrize("status", [200, 204, 301, 400, 404, 409, 412, 422, 500, 502])
@@ -144,14 +145,14 @@ async def test_what_an_upstream_answers_is_for_the_caller_to_judge(
 ) -> None:
     far.answers = [httpx.Response(status, headers={"location": "https://elsewhere.example/"})]
     assert (await near.send(SEARCH)).status == status
-    assert len(far.heard) == 1
+    assert len(far.received) == 1
 
 
 async def test_redirects_are_not_followed(trusted: Upstream, far: Far) -> None:
     """A token must not go where an upstream points."""
     far.answers = [httpx.Response(307, headers={"location": "https://elsewhere.example/"})]
     await trusted.send(SEARCH)
-    assert {request.url.host for request in far.heard} == {"fhir.example"}
+    assert {request.url.host for request in far.received} == {"fhir.example"}
 
 
 # --- throttling --------------------------------------------------------------------------------
@@ -169,7 +170,7 @@ async def test_a_long_wait_goes_back_to_the_queue_at_once(near: Upstream, far: F
     error = await unavailable(near)
     assert (error.why, error.retry_after) == ("answered 429", 120)
     assert far.pauses == []
-    assert len(far.heard) == 1
+    assert len(far.received) == 1
 
 
 async def test_the_finer_header_wins(near: Upstream, far: Far) -> None:
@@ -207,8 +208,8 @@ async def test_a_wait_that_is_no_number_is_replaced_by_a_growing_one(
 async def test_throttling_that_lasts_is_told_with_the_last_wish(near: Upstream, far: Far) -> None:
     far.answers = [httpx.Response(503, headers={"retry-after": "3"})]
     assert (await unavailable(near)).retry_after == 3
-    assert 1 < len(far.heard) < 10
-    assert len(far.pauses) == len(far.heard) - 1
+    assert 1 < len(far.received) < 10
+    assert len(far.pauses) == len(far.received) - 1
 
 
 # --- lost connections --------------------------------------------------------------------------
@@ -264,7 +265,7 @@ async def test_tries_are_counted_over_all_kinds_of_trouble(near: Upstream, far: 
         httpx.Response(200),
     ]
     await unavailable(near)
-    assert len(far.heard) == 3
+    assert len(far.received) == 3
 
 
 @pytest.mark.parametrize(
@@ -283,14 +284,14 @@ async def test_what_may_have_arrived_is_not_sent_twice(
 ) -> None:
     far.answers = [kind("lost"), httpx.Response(200)]
     await unavailable(near, Request("POST", "", b"{}"))
-    assert (len(far.heard), far.pauses) == (1, [])
+    assert (len(far.received), far.pauses) == (1, [])
 
 
 async def test_a_lost_reply_is_not_followed_by_a_second_request(near: Upstream, far: Far) -> None:
     """The upstream may have done as asked: only the caller knows how to find out."""
     far.answers = [httpx.ReadError("lost"), httpx.Response(200)]
     await unavailable(near, Request("POST", "", b"{}"))
-    assert len(far.heard) == 1
+    assert len(far.received) == 1
 
 
 async def test_no_log_record_holds_an_address(
@@ -334,7 +335,7 @@ async def test_a_second_refusal_is_for_an_operator(trusted: Upstream, far: Far) 
     far.answers = [httpx.Response(401)]
     with pytest.raises(Misconfigured, match="FHIR server answered 401") as caught:
         await trusted.send(SEARCH)
-    assert len(far.heard) == 2
+    assert len(far.received) == 2
     assert MARKER not in str(caught.value)
 
 
@@ -345,7 +346,7 @@ async def test_a_missing_role_is_for_an_operator_at_once(
     far.answers = [httpx.Response(status)]
     with pytest.raises(Misconfigured, match=str(status)):
         await near.send(SEARCH)
-    assert len(far.heard) == 1
+    assert len(far.received) == 1
 
 
 async def test_many_requests_refused_at_once_ask_for_one_fresh_token(
@@ -355,7 +356,7 @@ async def test_many_requests_refused_at_once_ask_for_one_fresh_token(
     everybody_is_here = asyncio.Barrier(10)
 
     async def together() -> httpx.Response:
-        if len(far.heard) <= 10:
+        if len(far.received) <= 10:
             await everybody_is_here.wait()
             return httpx.Response(401)
         return httpx.Response(200)
@@ -371,7 +372,7 @@ async def test_no_token_is_unavailable_and_told_without_details(
     credential.broken = True
     error = await unavailable(trusted)
     assert MARKER not in "".join(traceback.format_exception(error))
-    assert far.heard == []
+    assert far.received == []
 
 
 async def test_no_fresh_token_after_a_refusal_is_unavailable_too(
@@ -441,7 +442,7 @@ async def test_an_upstream_that_throttles_many_requests_at_once_is_asked_half_as
     everybody_is_here, limits = asyncio.Barrier(16), []
 
     async def together() -> httpx.Response:
-        if len(far.heard) <= 16:
+        if len(far.received) <= 16:
             await everybody_is_here.wait()
             return httpx.Response(status)
         limits.append((room.under_way, room.limit.current))
@@ -492,7 +493,7 @@ async def test_while_an_upstream_wants_a_long_rest_nothing_is_sent_to_it(
     assert error.retry_after == 90
     assert error.upstream == "FHIR server"
     assert MARKER not in "".join(traceback.format_exception(error))
-    assert (len(far.heard), far.pauses) == (1, [])
+    assert (len(far.received), far.pauses) == (1, [])
     far.now += 85
     assert (await near.send(SEARCH)).status == 200
     assert far.pauses == [5]

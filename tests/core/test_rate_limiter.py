@@ -6,7 +6,7 @@ import asyncio
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from integration.core.http import Upstream, build_limiter
@@ -104,7 +104,6 @@ class Work:
 # --- the limit, which only computes ------------------------------------------------------------
 
 
-@settings(deadline=None)
 @given(st.integers(1, 64), EVENTS)
 def test_a_limit_stays_between_one_and_what_the_operator_allows(
     maximum: int, events: list[tuple[str, int]]
@@ -113,7 +112,6 @@ def test_a_limit_stays_between_one_and_what_the_operator_allows(
         assert 1 <= limit.current <= limit.ceiling <= limit.maximum == maximum
 
 
-@settings(deadline=None)
 @given(st.integers(1, 64), EVENTS, st.integers(1, 64))
 def test_requests_of_one_round_that_are_throttled_together_count_once(
     maximum: int, events: list[tuple[str, int]], together: int
@@ -127,7 +125,6 @@ def test_requests_of_one_round_that_are_throttled_together_count_once(
     assert once.current == max(1, before.current // 2)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 64), EVENTS)
 def test_what_an_earlier_round_achieved_says_nothing(
     maximum: int, events: list[tuple[str, int]]
@@ -137,7 +134,6 @@ def test_what_an_earlier_round_achieved_says_nothing(
     assert limit.after_throttle(limit.round - 1) == limit
 
 
-@settings(deadline=None)
 @given(st.integers(1, 64), EVENTS)
 def test_a_limit_recovers_after_enough_successes_and_never_by_leaps(
     maximum: int, events: list[tuple[str, int]]
@@ -150,7 +146,6 @@ def test_a_limit_recovers_after_enough_successes_and_never_by_leaps(
     assert limit.current == limit.ceiling
 
 
-@settings(deadline=None)
 @given(st.integers(2, 64))
 def test_it_takes_a_full_window_of_successes_to_grow_by_one(maximum: int) -> None:
     limit = build_full_limit(maximum).after_throttle(0)
@@ -161,7 +156,6 @@ def test_it_takes_a_full_window_of_successes_to_grow_by_one(maximum: int) -> Non
     assert limit.after_success(1).current == lowered + 1
 
 
-@settings(deadline=None)
 @given(st.integers(1, 64), EVENTS, st.integers(0, 80))
 def test_advice_caps_a_limit_and_never_raises_it(
     maximum: int, events: list[tuple[str, int]], max_count: int

@@ -16,7 +16,7 @@ class Organization:
     def __init__(self, app: Any) -> None:
         transport = httpx.ASGITransport(app=app)
         self._http = httpx.AsyncClient(transport=transport, base_url="http://dataverse/")
-        self.heard: list[Request] = []
+        self.received: list[Request] = []
 
     async def __aenter__(self) -> Self:
         return self
@@ -30,7 +30,7 @@ class Organization:
         await self._http.aclose()
 
     async def send(self, request: Request) -> Response:
-        self.heard.append(request)
+        self.received.append(request)
         answer = await self._http.request(
             request.method, request.path, content=request.body, headers=dict(request.headers)
         )

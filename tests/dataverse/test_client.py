@@ -24,13 +24,13 @@ class Told(httpx.AsyncBaseTransport):
 
     def __init__(self) -> None:
         self.app = create_app()
-        self.heard: list[httpx.Request] = []
+        self.received: list[httpx.Request] = []
         self.script: list[httpx.Response] = []
         self._inner = httpx.ASGITransport(app=self.app)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         await request.aread()
-        self.heard.append(request)
+        self.received.append(request)
         return (
             self.script.pop(0) if self.script else await self._inner.handle_async_request(request)
         )
@@ -46,8 +46,8 @@ def told() -> Iterator[Told]:
 @pytest.fixture
 def dataverse(told: Told) -> Dataverse:
     http = httpx.AsyncClient(transport=told)
-    neighbour = Upstream("Dataverse", "http://dataverse", http, build_limiter(8), pause=_at_once)
-    return Dataverse(neighbour, {"x-option": "1"})
+    upstream = Upstream("Dataverse", "http://dataverse", http, build_limiter(8), pause=_at_once)
+    return Dataverse(upstream, {"x-option": "1"})
 
 
 async def _at_once(seconds: float) -> None:
@@ -61,19 +61,21 @@ def question(row: str) -> list:
 async def test_a_question_alone_goes_as_it_is(told: Told, dataverse: Dataverse) -> None:
     (answer,) = await dataverse.read(question(ROWS[0]), "d")
     assert parse_rows(answer) == []
-    assert [request.method for request in told.heard] == ["GET"]
+    assert [request.method for request in told.received] == ["GET"]
 
 
 async def test_what_many_ask_at_once_goes_in_few_requests_and_comes_back_to_each(
     told: Told, dataverse: Dataverse
 ) -> None:
     for row in ROWS[::2]:
-        await dataverse.apply_changes([Change("PATCH", "contacts", row, {"lastname": "x"})], "d")
-    told.heard.clear()
+        await dataverse.apply_changes(
+            [Change(method="PATCH", entity_set="contacts", key=row, columns={"lastname": "x"})], "d"
+        )
+    told.received.clear()
     answers = await asyncio.gather(*(dataverse.read(question(row), "d") for row in ROWS))
     found = [[row["contactid"] for row in parse_rows(answer)] for (answer,) in answers]
     assert found == [[row] if number % 2 == 0 else [] for number, row in enumerate(ROWS)]
-    assert len(told.heard) <= 4
+    assert len(told.received) <= 4
 
 
 async def test_one_refused_question_costs_no_other_its_answer(dataverse: Dataverse) -> None:
@@ -94,11 +96,11 @@ async def test_trouble_is_heard_by_everybody_who_asked(told: Told, dataverse: Da
 
 async def test_changes_carry_the_options_in_every_part(told: Told, dataverse: Dataverse) -> None:
     told.script = [httpx.Response(204), httpx.Response(500)]
-    change = Change("PATCH", "contacts", ROWS[0], {"lastname": "x"})
+    change = Change(method="PATCH", entity_set="contacts", key=ROWS[0], columns={"lastname": "x"})
     await dataverse.apply_changes([change], "d")
     with pytest.raises(Unavailable):
         await dataverse.apply_changes([change, change], "d")
-    alone, together = told.heard
+    alone, together = told.received
     assert alone.headers["x-option"] == together.headers["x-option"] == "1"
     assert together.content.count(b"x-option: 1") == 2
 

@@ -12,7 +12,7 @@ from integration.core import decimal_json
 from integration.core.model import Column
 from integration.dataverse.metadata import parse_columns
 from integration.dataverse.requests import CASTS, build_columns_query
-from tests.conftest import DataverseNeighbour
+from tests.doubles import DataverseDouble
 
 
 def attribute(name: str, type_: str | None, **details: Any) -> dict[str, Any]:
@@ -48,8 +48,8 @@ def test_a_later_answer_adds_what_limits_a_column() -> None:
             {"value": [attribute("statecode", "State", OptionSet=options(0, 1))]},
         ]
     )
-    assert found["lastname"] == Column("lastname", "String", 50)
-    assert found["description"] == Column("description", "Memo", 2000)
+    assert found["lastname"] == Column("lastname", "String", max_length=50)
+    assert found["description"] == Column("description", "Memo", max_length=2000)
     assert found["gendercode"] == Column("gendercode", "Picklist", options=frozenset({1, 2}))
     assert found["statecode"] == Column("statecode", "State", options=frozenset({0, 1}))
     assert len(found) == 5
@@ -57,7 +57,7 @@ def test_a_later_answer_adds_what_limits_a_column() -> None:
 
 def test_a_type_that_a_later_answer_leaves_out_is_kept() -> None:
     found = parse_columns([GENERAL, {"value": [{"LogicalName": "lastname", "MaxLength": 50}]}])
-    assert found["lastname"] == Column("lastname", "String", 50)
+    assert found["lastname"] == Column("lastname", "String", max_length=50)
 
 
 def test_options_that_are_missing_or_empty_limit_nothing() -> None:
@@ -131,7 +131,7 @@ def to(table: str) -> dict[str, Any]:
     }
 
 
-async def test_the_stand_in_tells_all_of_it(dataverse: DataverseNeighbour) -> None:
+async def test_the_stand_in_tells_all_of_it(dataverse: DataverseDouble) -> None:
     async with httpx.AsyncClient(transport=dataverse, base_url="http://dataverse") as http:
         found = {}
         for table in ("contact", "msemr_medicalidentifier"):

@@ -111,16 +111,18 @@ class Side:
 
 async def relayed(side: Side, bundle: Sent, limits: Limits) -> Result:
     """The bytes through the real intake and the real relay, with storage in memory."""
-    journal, outbox, ids = MemoryJournal(), MemoryQueueSender(), count(1)
+    journal, queue_sender, ids = MemoryJournal(), MemoryQueueSender(), count(1)
     headers = {"content-type": f"application/fhir+{'ndjson' if bundle.kind == NDJSON else 'json'}"}
-    intake = Intake(journal, outbox, _now, lambda now: make_delivery_id(now, next(ids)), 50_000_000)
+    intake = Intake(
+        journal, queue_sender, _now, lambda now: make_delivery_id(now, next(ids)), 50_000_000
+    )
     try:
         accepted = await accept(intake, IncomingRequest("POST", None, None, headers, bundle.body))
     except Rejected as error:
         return Result(why=" ".join(issue.text for issue in error.issues))
     if not isinstance(accepted, Accepted):
         return Result(why="it brings nothing")
-    await _carry(journal, outbox, side, limits)
+    await _carry(journal, queue_sender, side, limits)
     delivery = await journal.get_delivery(accepted.delivery)
     assert delivery is not None
     assert delivery.finished, delivery.reason
@@ -139,27 +141,27 @@ async def _nobody_follows() -> dict[str, str]:
 
 
 async def _carry(
-    journal: MemoryJournal, outbox: MemoryQueueSender, side: Side, limits: Limits
+    journal: MemoryJournal, queue_sender: MemoryQueueSender, side: Side, limits: Limits
 ) -> None:
     fhir = FhirServer(Upstream("FHIR server", side.url, side.http, build_limiter(4)))
     order = WriteGuard(
-        MemoryGuardStore(),
+        store=MemoryGuardStore(),
         lease=220.0,
         now=lambda: _now().timestamp(),
         token=lambda: str(uuid4()),
         pause=asyncio.sleep,
         jitter=lambda: 0.5,
     )
-    carrier = LaneContext(journal, outbox, fhir, order, _nobody_follows)
+    carrier = LaneContext(journal, queue_sender, fhir, order, _nobody_follows)
     worker = Relay(carrier, limits, _now, inf)
-    for claim in _claims(outbox):
+    for claim in _claims(queue_sender):
         assert claim.attempt < 3, "the FHIR server is in trouble"
         await process.process(worker, claim)
 
 
-def _claims(outbox: MemoryQueueSender) -> Iterator[Any]:
-    while outbox.sent:
-        queue, claim, _ = outbox.sent.pop(0)
+def _claims(queue_sender: MemoryQueueSender) -> Iterator[Any]:
+    while queue_sender.sent:
+        queue, claim, _ = queue_sender.sent.pop(0)
         assert queue == RELAY_QUEUE
         yield claim
 

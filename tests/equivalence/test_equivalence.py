@@ -4,19 +4,17 @@ Each bundle goes through the relay to one server, and plainly to another that is
 must hold the same resources, which refer to each other in the same way, whatever their ids, and
 the same must have been said of each entry.
 
-Bundles come from the folder that BUNDLES_DIR names, else from samples/. What no FHIR server takes
+Bundles come from samples/, and from the folder that BUNDLES_DIR names. What no FHIR server takes
 as a request, and what is above its limits, is asked of it as the specification means it.
 """
 
 from __future__ import annotations
 
-import gzip
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import httpx
 import pytest
@@ -24,7 +22,7 @@ import pytest
 from integration.fhir.units import Limits
 from local.processes import PROJECT
 from local.samples import load_samples
-from local.services import free_ports, neighbours
+from local.services import find_free_ports, run_services
 from tests.equivalence.graphs import picture
 from tests.equivalence.meaning import (
     MOST,
@@ -39,6 +37,7 @@ from tests.equivalence.meaning import (
     sent,
 )
 from tests.equivalence.sides import Result, Side, Stored, relayed
+from tests.real_bundles import find_root, list_files, list_groups, read_body, unpack
 
 pytestmark = [
     pytest.mark.live,
@@ -79,18 +78,14 @@ DIFFERENT = "different"
 VERDICTS = (EQUAL, REFUSED, DIFFERENT)
 
 
-def bundles() -> list[Sent]:
-    folder = os.environ.get("BUNDLES_DIR")
-    if not folder:
-        return [_sent(each.name, each.body) for each in load_samples()]
-    endings = (".json", ".fhir", ".ndjson", ".gz")
-    paths = sorted(path for path in Path(folder).rglob("*") if path.name.endswith(endings))
-    assert paths, f"BUNDLES_DIR={folder} holds no bundles"
-    return [_sent(str(path.relative_to(folder)), path.read_bytes()) for path in paths]
+def bundles(group: str) -> list[Sent]:
+    if group == SAMPLES:
+        return [sent(each.name, unpack(each.body)) for each in load_samples()]
+    return [sent(str(path.relative_to(find_root())), read_body(path)) for path in list_files(group)]
 
 
-def _sent(name: str, body: bytes) -> Sent:
-    return sent(name, gzip.decompress(body) if body.startswith(b"\x1f\x8b") else body)
+SAMPLES = "samples"
+GROUPS = [SAMPLES, *list_groups()]
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +93,7 @@ def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
     """Two FHIR servers, alike and empty."""
     with ExitStack() as stack:
         started = (
-            neighbours(free_ports(), tmp_path_factory.mktemp("fhir"), parts=("fhir",))
+            run_services(find_free_ports(), tmp_path_factory.mktemp("fhir"), parts=("fhir",))
             for _ in range(2)
         )
         yield [stack.enter_context(each).fhir_url for each in started]
@@ -112,20 +107,45 @@ async def sides(urls: list[str]) -> AsyncIterator[tuple[Side, Side]]:
         yield behind, plain
 
 
+@pytest.mark.parametrize("group", GROUPS)
 async def test_what_the_relay_has_split_is_what_the_unsplit_bundle_would_have_left(
+    group: str, sides: tuple[Side, Side]
+) -> None:
+    tally = Tally()
+    alone = [each for each in bundles(group) if not is_among_others(each)]
+    for bundle in alone:
+        await _alone(tally, bundle, *sides)
+    _check(tally, len(alone))
+    if group == SAMPLES:  # none of them is refused
+        assert tally.counts[EQUAL] == len(alone) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("BUNDLES_DIR" not in os.environ, reason="BUNDLES_DIR names no folder")
+async def test_so_is_what_bundles_have_left_that_refer_to_one_another(
     sides: tuple[Side, Side],
 ) -> None:
-    tally, everything = Tally(), bundles()
-    together = [each for each in everything if each.refers or each.serves]
-    for bundle in everything:
-        if bundle not in together:
-            await _alone(tally, bundle, *sides)
+    tally = Tally()
+    together = [
+        each
+        for group in list_groups()
+        for each in bundles(group.values[0])
+        if is_among_others(each)
+    ]
     # What serves others goes first.
     await _together(tally, sorted(together, key=lambda each: each.refers), *sides)
-    print(f"equivalence: bundles={len(everything)} {tally}")  # noqa: T201 -- shown with -s
+    _check(tally, len(together))
+
+
+def is_among_others(bundle: Sent) -> bool:
+    """Whether it can be compared only together with others."""
+    return bundle.refers or bundle.serves
+
+
+def _check(tally: Tally, number: int) -> None:
+    print(f"equivalence: bundles={number} {tally}")  # noqa: T201 -- shown with -s
     assert tally.different == []
-    assert sum(tally.counts[verdict] for verdict in VERDICTS) == len(everything)
-    assert tally.counts[EQUAL] > 0
+    assert sum(tally.counts[verdict] for verdict in VERDICTS) == number
 
 
 async def _alone(tally: Tally, bundle: Sent, behind: Side, plain: Side) -> None:

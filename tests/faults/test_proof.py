@@ -19,9 +19,10 @@ from faults.kills import Kills
 from faults.route import Route, make_client, open_route
 from faults.weather import Weather
 from local.processes import PROJECT
-from local.services import Running, free_ports, neighbours
+from local.services import Running, find_free_ports, run_services
 
 pytestmark = [
+    pytest.mark.slow,  # tests/journeys/test_trouble.py has one fault of each kind
     pytest.mark.live,
     pytest.mark.azurite,
     pytest.mark.skipif(
@@ -44,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def running(folder: Path) -> Iterator[Running]:
-    with neighbours(free_ports(), folder) as it:
+    with run_services(find_free_ports(), folder) as it:
         yield it
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from integration.core.model import DeliveryRequest
@@ -17,12 +15,6 @@ TYPES = ("Patient", "Observation", "Encounter")
 
 # Shapes of entries to which no link can point.
 UNLINKABLE = ("read", "search", "conditional-patch", "conditional-delete")
-
-
-def limit_examples(examples: int) -> Callable[..., Any]:
-    """Settings for a shared machine: so many examples, and no clock."""
-    slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
-    return settings(max_examples=examples, deadline=None, suppress_health_check=slow)
 
 
 def make_urn(number: int) -> str:
@@ -126,12 +118,12 @@ def ndjson(draw: st.DrawFn) -> bytes:
 
 
 def read_contents(bundle: dict[str, Any]) -> Contents:
-    """The bundle, read as the door reads it."""
+    """The bundle, read as intake reads it."""
     return read(json.dumps(bundle).encode(), DeliveryRequest("POST"))
 
 
 def read_lines(body: bytes) -> Contents:
-    """The NDJSON, read as the door reads it."""
+    """The NDJSON, read as intake reads it."""
     return read(body, DeliveryRequest("POST", format="ndjson"))
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from integration.fhir.fetched import FetchedResponse, decode, encode, split_address
-from tests.fhir.bundles import limit_examples
+from tests.randomness import limit_examples
 
 BASE = "https://home.example/fhir"
 BASES = ["https://other.example:8443", BASE]

@@ -18,8 +18,9 @@ from fuzz.values import MARKER
 from integration.core.errors import Issue, Rejected
 from integration.fhir.plan import Plan
 from integration.intake import accept
+from tests.randomness import FACTOR, make_seed
 
-CASES = 2000
+CASES = 2000 * FACTOR
 
 
 def sound() -> Case:
@@ -28,9 +29,10 @@ def sound() -> Case:
 
 
 def each(number: int) -> Case:
-    return make_case("tests", number)
+    return make_case(make_seed("tests"), number)
 
 
+@pytest.mark.seeded
 def test_every_delivery_is_refused_or_planned() -> None:
     verdicts = [try_case(each(number)) for number in range(CASES)]
     assert [verdict for verdict in verdicts if verdict.outcome == BROKEN] == []
@@ -39,6 +41,7 @@ def test_every_delivery_is_refused_or_planned() -> None:
         assert sum(verdict.outcome == end for verdict in verdicts) > CASES / 5
 
 
+@pytest.mark.slow
 def test_every_shape_that_could_grow_is_refused_or_planned() -> None:
     assert [(growth.name, growth.broken) for growth in measure_growths([30]) if growth.broken] == []
     assert len(SHAPES) > 20

@@ -17,7 +17,8 @@ from integration.core.model import Status, WorkItem
 from integration.journal.store import MemoryJournal
 from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import MemoryQueueSender
-from tests.conftest import MARKER, Route, bundle, entry, observation, patient, told_by
+from tests.builders import MARKER, bundle, entry, observation, patient
+from tests.conftest import Route, told_by
 
 GZIP = {"content-encoding": "gzip"}
 
@@ -49,7 +50,7 @@ async def refusal(route: Route, body: Any, **asked: Any) -> Rejected:
     """What the sender is told; and that nothing of it stayed."""
     with pytest.raises(Rejected) as caught:
         await route.ask(body, **asked)
-    assert route.outbox.sent == []
+    assert route.queue_sender.sent == []
     assert route.journal.deliveries == {}
     assert route.journal.payloads == {}
     return caught.value
@@ -62,7 +63,7 @@ async def test_a_delivery_is_kept_byte_for_byte_and_queued_before_the_answer(rou
     body = b' {"resourceType" : "Patient", "multipleBirthInteger": 1.10 } \n'
     accepted = await route.ask(body)
     assert (await route.journal.get_payload(accepted.delivery)).body == body
-    assert route.outbox.sent == [(RELAY_QUEUE, WorkItem(accepted.delivery), 0)]
+    assert route.queue_sender.sent == [(RELAY_QUEUE, WorkItem(accepted.delivery), 0)]
     known = await route.known(accepted.delivery)
     assert (known.status, known.kind, known.entries, known.bytes, known.accepted) == (
         Status.ACCEPTED,
@@ -135,10 +136,10 @@ async def test_ndjson_without_one_good_line_is_refused(route: Route) -> None:
 
 
 async def test_a_full_queue_is_told_to_the_sender_and_a_repeat_works(route: Route) -> None:
-    route.outbox = FullQueue()
+    route.queue_sender = FullQueue()
     with pytest.raises(Unavailable):
         await route.ask(patient())
-    route.outbox.full = False
+    route.queue_sender.full = False
     accepted = await route.ask(patient())
     assert route.queued() == [(WorkItem(accepted.delivery), 0)]
 
@@ -438,7 +439,7 @@ async def test_claim_row_and_log_hold_no_patient_data(
     delivery = await route.deliver(patient(), type="Patient", headers=headers)
     await route.ask(patient(), type="Patient", headers=headers)
     assert MARKER not in repr(await route.known(delivery))
-    assert MARKER not in repr(route.outbox.sent)
+    assert MARKER not in repr(route.queue_sender.sent)
     assert MARKER not in repr(route.journal.keys)
     assert "delivery.accepted" in caplog.messages
     assert MARKER not in told_by(caplog.records)

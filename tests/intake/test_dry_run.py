@@ -116,7 +116,7 @@ async def told(route: Route, body: Any, **asked: Any) -> dict[str, Any]:
         body=body if isinstance(body, bytes) else json.dumps(body).encode(),
     )
     found = await plan_delivery(route.intake, route.limits, ask)
-    assert route.outbox.sent == []
+    assert route.queue_sender.sent == []
     return found
 
 
@@ -136,7 +136,7 @@ async def test_the_ids_of_a_dry_run_are_those_of_the_delivery(
     await route.carry(await route.deliver(body, headers=headers))
 
     planned = {each["request"]["url"] for each in entries_of(plan)}
-    assert planned == set(route.neighbour.stored)
+    assert planned == set(route.fhir_double.stored)
     assert all(each["created"] for each in entries_of(plan))
 
 

@@ -14,7 +14,8 @@ from integration.intake.accept import Accepted
 from integration.intake.subscriptions import Acknowledged
 from integration.journal.store import MemoryJournal
 from integration.queues.names import RELAY_QUEUE
-from tests.conftest import MARKER, Route, bundle, entry, patient, told_by
+from tests.builders import MARKER, bundle, entry, patient
+from tests.conftest import Route, told_by
 from tests.fhir.notices import (
     HOME,
     SUBSCRIPTION,
@@ -63,7 +64,11 @@ async def test_a_notification_without_resources_is_answered_and_not_queued(
     caplog.set_level(logging.INFO)
     answer = await route.ask(make_notification(kind=kind, version=version))
     assert answer == Acknowledged(kind)
-    assert (route.outbox.sent, route.journal.deliveries, route.journal.payloads) == ([], {}, {})
+    assert (route.queue_sender.sent, route.journal.deliveries, route.journal.payloads) == (
+        [],
+        {},
+        {},
+    )
     event = "notification.empty" if kind == "event-notification" else f"notification.{kind}"
     assert [record.message for record in caplog.records] == [event]
 
@@ -87,7 +92,7 @@ async def test_the_answer_to_a_query_is_refused(route: Route, kind: str) -> None
     with pytest.raises(Rejected) as caught:
         await route.ask(make_notification(make_full_entry(ANNA), kind=kind))
     assert caught.value.status == 422
-    assert route.outbox.sent == []
+    assert route.queue_sender.sent == []
 
 
 # --- what is carried ---------------------------------------------------------------------------
@@ -96,7 +101,7 @@ async def test_the_answer_to_a_query_is_refused(route: Route, kind: str) -> None
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_what_an_event_brings_is_kept_and_queued(route: Route, version: str) -> None:
     accepted = await route.ask(event(1, version=version))
-    assert route.outbox.sent == [(RELAY_QUEUE, WorkItem(accepted.delivery), 0)]
+    assert route.queue_sender.sent == [(RELAY_QUEUE, WorkItem(accepted.delivery), 0)]
     known = await route.known(accepted.delivery)
     assert (known.kind, known.entries, known.gap) == ("notification", 2, None)
 
@@ -105,7 +110,7 @@ async def test_what_an_event_brings_is_kept_and_queued(route: Route, version: st
 async def test_it_is_written_and_the_status_is_not(route: Route, version: str) -> None:
     delivery = await route.deliver(event(1, version=version))
     await route.carry_all(delivery)
-    assert list(route.neighbour.stored) == ["Patient/anna"]
+    assert list(route.fhir_double.stored) == ["Patient/anna"]
     assert await route.statuses(delivery) == [204, 201]
     (issue,) = (await route.outcomes(delivery))[0].issues or []
     assert issue["severity"] == "information"
@@ -125,7 +130,7 @@ async def test_the_same_notification_again_is_carried_again_and_writes_nothing_a
 ) -> None:
     for _ in range(3):
         await route.carry_all(await route.deliver(event(1)))
-    assert list(route.neighbour.stored) == ["Patient/anna"]
+    assert list(route.fhir_double.stored) == ["Patient/anna"]
 
 
 # --- gaps --------------------------------------------------------------------------------------
@@ -196,7 +201,7 @@ async def test_a_repeat_after_a_broken_try_is_told_of_the_same_gap(
         raise Unavailable("storage", "ServiceRequestError")
 
     with monkeypatch.context() as broken:
-        broken.setattr(type(route.outbox), "send", away)
+        broken.setattr(type(route.queue_sender), "send", away)
         with pytest.raises(Unavailable):
             await route.ask(event(3))
     assert await gap(route, event(3)) == "events 1 to 2 of the subscription were not received"

@@ -14,7 +14,7 @@ from azure.storage.queue.aio import QueueServiceClient
 from integration.core.errors import Misconfigured
 from integration.journal.azure_errors import translate_storage_errors
 from local.host.emulator import build_connection_string
-from tests.conftest import MARKER
+from tests.builders import MARKER
 
 Use = Callable[[str], Awaitable[object]]
 

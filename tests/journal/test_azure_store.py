@@ -34,14 +34,23 @@ from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import parse_work_item
 from integration.relay import process as relaying
 from local.host.emulator import ACCOUNT, build_connection_string
-from local.services import Running, free_ports
-from tests.conftest import MARKER, Route, bundle, entry, observation, patient
+from local.services import Running, find_free_ports
+from tests.builders import MARKER, bundle, entry, observation, patient
+from tests.conftest import Route
 from tests.fhir.notices import HOME, make_full_entry, make_notification
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 ID = make_delivery_id(NOON, 1)
 DELIVERY = Delivery(
-    ID, "default", "k", "d", NOON, status=Status.ACCEPTED, kind="batch", entries=1, bytes=2
+    id=ID,
+    sender="default",
+    key="k",
+    digest="d",
+    accepted=NOON,
+    status=Status.ACCEPTED,
+    kind="batch",
+    entries=1,
+    bytes=2,
 )
 
 Work = Callable[[AzureJournal], Awaitable[object]]
@@ -72,7 +81,9 @@ EVERYTHING: list[tuple[str, Work]] = [
     ("outcomes of a lane", lambda it: it.list_entry_results(ID, 0)),
     (
         "note_row",
-        lambda it: it.record_row_result(RowResult(ID, "Patient/p", "contact", None, "absent")),
+        lambda it: it.record_row_result(
+            RowResult(delivery=ID, resource="Patient/p", table="contact", row=None, action="absent")
+        ),
     ),
     ("rows", lambda it: it.list_row_results(ID)),
 ]
@@ -89,7 +100,7 @@ async def journal_at(connection: str) -> AsyncIterator[AzureJournal]:
 
 @pytest.fixture
 async def unreachable() -> AsyncIterator[AzureJournal]:
-    ports = free_ports()
+    ports = find_free_ports()
     async for journal in journal_at(build_connection_string(ports.blob, ports.queue, ports.table)):
         yield journal
 
@@ -157,7 +168,7 @@ async def test_outcomes_are_appended_in_blocks_of_at_most_four_mebibytes(azurite
 
 
 async def test_a_journal_that_cannot_be_opened_is_unavailable() -> None:
-    ports = free_ports()
+    ports = find_free_ports()
     nowhere = build_connection_string(ports.blob, ports.queue, ports.table)
     blobs = BlobServiceClient.from_connection_string(nowhere, retry_total=0)
     tables = TableServiceClient.from_connection_string(nowhere, retry_total=0)
@@ -191,7 +202,7 @@ async def test_tables_queues_and_names_of_blobs_hold_no_patient_data(
         for client in clients.values():
             await client.create_queue()
         route.journal = AzureJournal(container, *kept_in)
-        route.outbox = AzureQueueSender(clients.__getitem__)
+        route.queue_sender = AzureQueueSender(clients.__getitem__)
         maybe = {"ifNoneExist": f"identifier=urn:mrn|{MARKER}"}
         marked = patient(identifier=[{"value": MARKER}], gender=MARKER, text={"div": MARKER})
         accepted = await route.ask(
@@ -209,10 +220,10 @@ async def test_tables_queues_and_names_of_blobs_hold_no_patient_data(
             subscription=f"{HOME}/Subscription/{MARKER}",
         )
         await route.ask(told, headers={"idempotency-key": MARKER * 2})
-        route.neighbour.refuses = {"Location"}
+        route.fhir_double.refuses = {"Location"}
         await relaying.process(route.relay, WorkItem(accepted.delivery))
         messages = [each async for each in peeked(clients)]
-        (person,) = route.neighbour.of("Patient")
+        (person,) = route.fhir_double.of("Patient")
         claim = WorkItem(accepted.delivery, resource=f"Patient/{person['id']}")
         await mirroring.mirror_resource(route.mirror, claim)
         assert [row.action for row in await route.journal.list_row_results(accepted.delivery)] == [
@@ -229,7 +240,7 @@ async def test_tables_queues_and_names_of_blobs_hold_no_patient_data(
             assert MARKER not in repr(found)
         # The bytes are where they belong, so the searches above can find it.
         assert MARKER in repr(await route.journal.get_payload(accepted.delivery))
-        assert MARKER in json.dumps(await route.dataverse_neighbour.contacts())
+        assert MARKER in json.dumps(await route.dataverse_double.contacts())
 
 
 async def peeked(clients: dict[str, Any]) -> AsyncIterator[WorkItem]:

@@ -32,7 +32,7 @@ TURN = WriteLock(
 
 
 @pytest.fixture(params=["memory", "table"])
-async def ledger(request: pytest.FixtureRequest, namespace: str) -> AsyncIterator[GuardStore]:
+async def guard_store(request: pytest.FixtureRequest, namespace: str) -> AsyncIterator[GuardStore]:
     if request.param == "memory":
         yield MemoryGuardStore()
         return
@@ -46,57 +46,59 @@ def plain(turns: dict[str, WriteLock]) -> dict[str, WriteLock]:
     return {name: replace(turn, etag=None) for name, turn in turns.items()}
 
 
-async def test_what_was_never_written_is_not_there(ledger: GuardStore) -> None:
-    assert await ledger.read(KEYS) == {}
-    assert await ledger.read([]) == {}
+async def test_what_was_never_written_is_not_there(guard_store: GuardStore) -> None:
+    assert await guard_store.read(KEYS) == {}
+    assert await guard_store.read([]) == {}
 
 
 @pytest.mark.parametrize("number", [1, 2, 60])
-async def test_what_is_written_is_read_again(ledger: GuardStore, number: int) -> None:
+async def test_what_is_written_is_read_again(guard_store: GuardStore, number: int) -> None:
     wanted = dict.fromkeys(KEYS[:number], TURN)
-    written = await ledger.write(wanted)
+    written = await guard_store.write(wanted)
     assert plain(written) == wanted
-    assert await ledger.read(KEYS) == written
+    assert await guard_store.read(KEYS) == written
 
 
-async def test_a_turn_without_a_stamp_has_none_again(ledger: GuardStore) -> None:
-    await ledger.write({KEYS[0]: replace(TURN, source_version=None)})
-    assert (await ledger.read(KEYS[:1]))[KEYS[0]].source_version is None
+async def test_a_turn_without_a_stamp_has_none_again(guard_store: GuardStore) -> None:
+    await guard_store.write({KEYS[0]: replace(TURN, source_version=None)})
+    assert (await guard_store.read(KEYS[:1]))[KEYS[0]].source_version is None
 
 
 @pytest.mark.parametrize("number", [1, 60])
 async def test_only_the_first_of_two_who_found_nothing_writes(
-    ledger: GuardStore, number: int
+    guard_store: GuardStore, number: int
 ) -> None:
-    await ledger.write(dict.fromkeys(KEYS[:number], TURN))
-    assert await ledger.write(dict.fromkeys(KEYS[:number], replace(TURN, holder="other"))) == {}
-    assert {turn.holder for turn in (await ledger.read(KEYS)).values()} == {"me"}
+    await guard_store.write(dict.fromkeys(KEYS[:number], TURN))
+    assert (
+        await guard_store.write(dict.fromkeys(KEYS[:number], replace(TURN, holder="other"))) == {}
+    )
+    assert {turn.holder for turn in (await guard_store.read(KEYS)).values()} == {"me"}
 
 
 @pytest.mark.parametrize("number", [1, 60])
 async def test_only_the_first_of_two_who_read_the_same_writes(
-    ledger: GuardStore, number: int
+    guard_store: GuardStore, number: int
 ) -> None:
-    read = await ledger.write(dict.fromkeys(KEYS[:number], TURN))
+    read = await guard_store.write(dict.fromkeys(KEYS[:number], TURN))
     first = {name: replace(turn, holder="first") for name, turn in read.items()}
     second = {name: replace(turn, holder="second") for name, turn in read.items()}
-    assert len(await ledger.write(first)) == number
-    assert await ledger.write(second) == {}
-    assert {turn.holder for turn in (await ledger.read(KEYS)).values()} == {"first"}
+    assert len(await guard_store.write(first)) == number
+    assert await guard_store.write(second) == {}
+    assert {turn.holder for turn in (await guard_store.read(KEYS)).values()} == {"first"}
 
 
 async def test_a_race_lost_for_one_row_leaves_the_others_of_its_part_as_they_are(
-    ledger: GuardStore,
+    guard_store: GuardStore,
 ) -> None:
     """What is told as written is written, and what is not told is not."""
-    await ledger.write({KEYS[0]: TURN})
-    written = await ledger.write(dict.fromkeys(KEYS, replace(TURN, holder="late")))
+    await guard_store.write({KEYS[0]: TURN})
+    written = await guard_store.write(dict.fromkeys(KEYS, replace(TURN, holder="late")))
     assert KEYS[0] not in written
-    held = {name for name, turn in (await ledger.read(KEYS)).items() if turn.holder == "late"}
+    held = {name for name, turn in (await guard_store.read(KEYS)).items() if turn.holder == "late"}
     assert held == set(written)
 
 
-async def test_what_no_kept_delivery_can_ask_for_is_forgotten(ledger: GuardStore) -> None:
+async def test_what_no_kept_delivery_can_ask_for_is_forgotten(guard_store: GuardStore) -> None:
     free = WriteLock(written_by=OLD)
     rows: dict[str, WriteLock] = {
         KEYS[0]: free,
@@ -105,20 +107,20 @@ async def test_what_no_kept_delivery_can_ask_for_is_forgotten(ledger: GuardStore
         KEYS[3]: WriteLock(written_by=OLD, holder="x", expires_at=200.0),
         KEYS[4]: WriteLock(),
     }
-    await ledger.write(rows)
-    assert await ledger.delete_old(NEW, 100.0, 10) == 2
-    assert set(await ledger.read(KEYS)) == set(KEYS[1:4])
+    await guard_store.write(rows)
+    assert await guard_store.delete_old(NEW, 100.0, 10) == 2
+    assert set(await guard_store.read(KEYS)) == set(KEYS[1:4])
 
 
-async def test_no_more_is_forgotten_than_was_asked(ledger: GuardStore) -> None:
-    await ledger.write(dict.fromkeys(KEYS[:5], WriteLock(written_by=OLD)))
-    assert await ledger.delete_old(NEW, 100.0, 3) == 3
-    assert len(await ledger.read(KEYS)) == 2
+async def test_no_more_is_forgotten_than_was_asked(guard_store: GuardStore) -> None:
+    await guard_store.write(dict.fromkeys(KEYS[:5], WriteLock(written_by=OLD)))
+    assert await guard_store.delete_old(NEW, 100.0, 3) == 3
+    assert len(await guard_store.read(KEYS)) == 2
 
 
-async def test_the_rows_of_a_large_unit_are_written_at_once(ledger: GuardStore) -> None:
+async def test_the_rows_of_a_large_unit_are_written_at_once(guard_store: GuardStore) -> None:
     """In sixteen parts, each within what one entity group transaction takes."""
     keys = [key(n) for n in range(500)]
     assert len({name[:1] for name in keys}) == 16
-    written = await ledger.write(dict.fromkeys(keys, TURN))
+    written = await guard_store.write(dict.fromkeys(keys, TURN))
     assert len(written) == 500

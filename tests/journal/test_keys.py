@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from integration.core.model import RowResult
@@ -21,6 +20,7 @@ from integration.journal.keys import (
     make_delivery_id,
     parse_accepted_time,
 )
+from tests.randomness import limit_examples, make_random
 
 NOW = datetime(2024, 5, 6, 7, 8, 9, 123_000, tzinfo=UTC)
 # 1970 to 2200, in milliseconds, as ids keep them
@@ -28,7 +28,7 @@ MOMENTS = st.integers(0, 7_258_118_400_000).map(lambda ms: datetime.fromtimestam
 BITS = st.integers(0, (1 << 74) - 1)
 
 
-@settings(max_examples=100, deadline=None)
+@limit_examples(100)
 @given(MOMENTS, BITS)
 def test_a_delivery_id_is_a_uuid_of_version_7(moment: datetime, bits: int) -> None:
     id_ = make_delivery_id(moment, bits)
@@ -54,14 +54,14 @@ def test_more_random_bits_than_fit_do_not_touch_the_moment() -> None:
     assert make_delivery_id(NOW, 1 << 74) == make_delivery_id(NOW, 0)
 
 
-@settings(max_examples=100, deadline=None)
+@limit_examples(100)
 @given(st.lists(st.tuples(MOMENTS, BITS), min_size=2, max_size=6))
 def test_keys_sort_the_newest_first(made: list[tuple[datetime, int]]) -> None:
     ids = sorted({make_delivery_id(*one) for one in made})
     assert sorted(ids, key=build_delivery_key, reverse=True) == ids
 
 
-@settings(max_examples=100, deadline=None)
+@limit_examples(100)
 @given(MOMENTS, BITS)
 def test_a_partition_is_one_day_wherever_the_moment_falls(moment: datetime, bits: int) -> None:
     midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
@@ -106,14 +106,14 @@ def test_the_list_goes_on_below_the_last_one_shown() -> None:
         key = build_delivery_key(id_)
         return key[0] > day or (key[0] == day and key[1] > row)
 
-    dice = random.Random(7)
+    dice = make_random(7)
     for _ in range(200):
         hours = dice.choice([-90, -30, -1, 0, 1, 30, 90])
         other = make_delivery_id(NOW + timedelta(hours=hours), dice.getrandbits(74))
         assert listed(other) is (other < last)
 
 
-@settings(max_examples=100, deadline=None)
+@limit_examples(100)
 @given(MOMENTS, BITS)
 def test_the_moment_of_a_delivery_can_be_read_from_its_id(moment: datetime, bits: int) -> None:
     # An id keeps milliseconds, from a float: never a later moment, and at most one less.
@@ -129,7 +129,7 @@ def test_days_between_two_moments_are_a_range_of_partitions() -> None:
         newest, oldest = [bounds[0].split()[-1], *(each.split()[-1] for each in bounds[1:])], key
         return newest[0] <= key and all(oldest <= each for each in newest[1:])
 
-    dice = random.Random(7)
+    dice = make_random(7)
     for _ in range(300):
         at, since, until = (NOW + timedelta(hours=dice.randrange(-99, 99)) for _ in range(3))
         id_ = make_delivery_id(at, dice.getrandbits(74))
@@ -148,5 +148,7 @@ def test_both_ends_of_a_time_belong_to_it() -> None:
 
 
 def test_a_row_is_keyed_by_table_and_resource() -> None:
-    outcome = RowResult("d", "Patient/a-1.b", "contact", None, "created")
+    outcome = RowResult(
+        delivery="d", resource="Patient/a-1.b", table="contact", row=None, action="created"
+    )
     assert build_row_key(outcome) == "contact Patient a-1.b"

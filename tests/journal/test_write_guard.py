@@ -16,7 +16,8 @@ from integration.journal.guard_store import MemoryGuardStore, WriteLock
 from integration.journal.write_guard import is_later
 from integration.queues.names import MIRROR_QUEUE
 from integration.relay import process
-from tests.conftest import LEASE, Body, Route, bundle, entry, observation, patient
+from tests.builders import Body, batch, bundle, entry, observation, patient
+from tests.conftest import LEASE, Route
 
 URN = "urn:uuid:00000000-0000-4000-8000-000000000001"
 BY_NUMBER = "Patient?identifier=urn:mrn|7"
@@ -32,12 +33,8 @@ def named(family: str, **elements: Any) -> Body:
     }
 
 
-def batch(*entries: Body) -> Body:
-    return bundle(*entries, kind="batch")
-
-
 def family(route: Route, identity: str = "Patient/p1") -> str:
-    found: str = route.neighbour.stored[identity]["name"][0]["family"]
+    found: str = route.fhir_double.stored[identity]["name"][0]["family"]
     return found
 
 
@@ -51,7 +48,7 @@ async def test_what_is_carried_late_is_superseded_and_says_so(route: Route, kind
     await route.carry_all(second)
     await route.carry_all(first)
     assert family(route) == "second"
-    assert route.neighbour.versions == {"Patient/p1": 1}
+    assert route.fhir_double.writes_of_each == {"Patient/p1": 1}
     (late,) = await route.outcomes(first)
     assert (late.status, late.superseded, late.is_written) == (409, True, False)
     assert late.issues is not None
@@ -64,7 +61,7 @@ async def test_in_their_order_both_are_written(route: Route) -> None:
     for name in ("first", "second"):
         await route.carry_all(await route.deliver(batch(update(name))))
     assert family(route) == "second"
-    assert route.neighbour.versions == {"Patient/p1": 2}
+    assert route.fhir_double.writes_of_each == {"Patient/p1": 2}
 
 
 async def test_the_rest_of_a_superseded_transaction_is_written(route: Route) -> None:
@@ -78,21 +75,21 @@ async def test_the_rest_of_a_superseded_transaction_is_written(route: Route) -> 
 
 
 async def test_a_late_update_does_not_bring_back_what_was_deleted(route: Route) -> None:
-    route.neighbour.put(named("before", id="p1"))
+    route.fhir_double.add(named("before", id="p1"))
     first = await route.deliver(batch(update("first")))
     second = await route.deliver(None or b"", method="DELETE", type="Patient", id="p1")
     await route.carry_all(second)
     await route.carry_all(first)
-    assert route.neighbour.stored == {}
+    assert route.fhir_double.stored == {}
     assert await route.statuses(first) == [409]
 
 
 async def test_a_refused_write_supersedes_nothing(route: Route) -> None:
     first = await route.deliver(batch(update("first")))
     second = await route.deliver(batch(update("second")))
-    route.neighbour.refuses = {"Patient"}
+    route.fhir_double.refuses = {"Patient"}
     await route.carry_all(second)
-    route.neighbour.refuses = set()
+    route.fhir_double.refuses = set()
     await route.carry_all(first)
     assert await route.statuses(second) == [422]
     assert family(route) == "first"
@@ -101,14 +98,14 @@ async def test_a_refused_write_supersedes_nothing(route: Route) -> None:
 async def test_what_both_create_is_nobody_else_s(route: Route) -> None:
     """New resources need no turn: no storage operation is spent on them."""
     await route.carry_all(await route.deliver(bundle(entry(patient()), entry(observation()))))
-    assert route.ledger.locks == {}
+    assert route.guard_store.locks == {}
 
 
 async def test_no_identifier_is_kept_with_the_turns(route: Route) -> None:
     changed = entry(named("x"), method="PUT", url=BY_NUMBER)
     await route.carry_all(await route.deliver(batch(changed, update("y"))))
-    assert route.ledger.locks
-    told = repr(route.ledger.locks)
+    assert route.guard_store.locks
+    told = repr(route.guard_store.locks)
     assert "p1" not in told
     assert "mrn" not in told
 
@@ -119,7 +116,7 @@ async def test_without_the_guard_the_last_to_arrive_wins(route: Route) -> None:
     await route.carry_all(await route.deliver(batch(update("second"))))
     await route.carry_all(first)
     assert family(route) == "first"
-    assert route.ledger.locks == {}
+    assert route.guard_store.locks == {}
 
 
 # --- two at the same time ------------------------------------------------------------------------
@@ -133,9 +130,9 @@ async def test_two_deliveries_never_write_a_resource_at_the_same_time(route: Rou
     async def meanwhile() -> None:
         await process.process(route.relay, WorkItem(second))
 
-    route.neighbour.will_wait_for(meanwhile)
+    route.fhir_double.will_wait_for(meanwhile)
     await route.carry(first)
-    assert [len(each.asked) for each in route.neighbour.writes] == [1]
+    assert [len(each.asked) for each in route.fhir_double.writes] == [1]
     assert route.waits
     await route.carry_all()
     assert family(route) == "second"
@@ -147,10 +144,10 @@ async def test_a_lost_answer_makes_others_wait_until_the_server_must_have_ended(
 ) -> None:
     first = await route.deliver(batch(update("first")))
     second = await route.deliver(batch(update("second")))
-    route.neighbour.will_lose_the_reply()
+    route.fhir_double.will_lose_the_reply()
     await route.carry(first)
     await route.carry(second)
-    assert len(route.neighbour.writes) == 1
+    assert len(route.fhir_double.writes) == 1
     route.clock.later(LEASE)
     await route.carry(second)
     assert family(route) == "second"
@@ -161,20 +158,20 @@ async def test_a_lost_answer_makes_others_wait_until_the_server_must_have_ended(
 
 async def test_the_next_try_of_the_same_delivery_does_not_wait(route: Route) -> None:
     first = await route.deliver(batch(update("first")))
-    route.neighbour.will_lose_the_reply()
+    route.fhir_double.will_lose_the_reply()
     await route.carry(first)
     await route.carry_all()
     assert (await route.known(first)).status is Status.DONE
     assert route.waits == []
-    assert route.neighbour.versions == {"Patient/p1": 1}
+    assert route.fhir_double.writes_of_each == {"Patient/p1": 1}
 
 
 async def test_after_such_a_try_others_still_wait_for_the_lost_one(route: Route) -> None:
     first = await route.deliver(batch(update("first")))
     second = await route.deliver(batch(update("second")))
-    route.neighbour.will_lose_the_reply()
+    route.fhir_double.will_lose_the_reply()
     await route.carry(first)
-    route.outbox.sent.clear()
+    route.queue_sender.sent.clear()
     await route.carry(first, attempt=1)
     await route.carry(second)
     assert await route.outcomes(second) == []
@@ -186,9 +183,9 @@ async def test_after_such_a_try_others_still_wait_for_the_lost_one(route: Route)
 async def test_a_server_that_was_never_reached_keeps_nobody_waiting(route: Route) -> None:
     first = await route.deliver(batch(update("first")))
     second = await route.deliver(batch(update("second")))
-    route.neighbour.down = 503
+    route.fhir_double.down = 503
     await route.carry(first)
-    route.neighbour.down = None
+    route.fhir_double.down = None
     await route.carry(second)
     assert route.waits == []
     assert await route.statuses(second) == [201]
@@ -206,12 +203,12 @@ async def test_a_request_that_waited_for_a_place_until_its_turn_is_nearly_over_i
         for _ in range(places.limit.current):
             await full.enter_async_context(places.acquire_slot())
         going = asyncio.ensure_future(route.carry(delivery))
-        while not any(turn.holder for turn in route.ledger.locks.values()):
+        while not any(turn.holder for turn in route.guard_store.locks.values()):
             await asyncio.sleep(0)
         route.clock.later(LEASE / 2)
     await going
-    assert route.neighbour.writes == []
-    assert [turn.holder for turn in route.ledger.locks.values()] == [""]
+    assert route.fhir_double.writes == []
+    assert [turn.holder for turn in route.guard_store.locks.values()] == [""]
     await route.carry_all()
     assert family(route) == "late"
 
@@ -245,11 +242,11 @@ async def test_a_second_claim_of_a_delivery_does_not_repeat_what_the_first_has_d
     async def meanwhile() -> None:
         await asyncio.wait({second, blocked}, return_when=asyncio.FIRST_COMPLETED)
 
-    route.neighbour.will_wait_for(meanwhile)
+    route.fhir_double.will_wait_for(meanwhile)
     await route.carry(delivery)
     done.set()
     await asyncio.gather(second, blocked)
-    assert route.neighbour.versions == {"Patient/p1": 2}
+    assert route.fhir_double.writes_of_each == {"Patient/p1": 2}
     assert family(route) == "newer"
     assert await route.statuses(delivery) == [201, 200]
 
@@ -277,10 +274,10 @@ async def test_two_conditional_creates_at_once_make_one_resource(route: Route) -
         await process.process(route.relay, WorkItem(deliveries[1]))
 
     # The server has looked, found nothing, and writes only now.
-    route.neighbour.will_wait_for(meanwhile)
+    route.fhir_double.will_wait_for(meanwhile)
     await route.carry(deliveries[0])
     await route.carry_all()
-    assert len(route.neighbour.of("Patient")) == 1
+    assert len(route.fhir_double.of("Patient")) == 1
     assert (await route.statuses(deliveries[1]))[0] == 200
 
 
@@ -291,7 +288,7 @@ async def test_a_late_conditional_update_is_superseded_by_its_condition(route: R
     first = await route.deliver(conditional("first"))
     await route.carry_all(await route.deliver(conditional("second")))
     await route.carry_all(first)
-    (person,) = route.neighbour.of("Patient")
+    (person,) = route.fhir_double.of("Patient")
     assert person["name"][0]["family"] == "second"
     (late,) = await route.outcomes(first)
     assert (late.superseded, late.location) == (True, f"Patient/{person['id']}")
@@ -310,7 +307,7 @@ async def test_a_late_conditional_update_is_superseded_by_a_write_of_what_it_fin
 async def test_a_late_write_is_superseded_by_a_conditional_update_that_found_it(
     route: Route,
 ) -> None:
-    route.neighbour.put(named("before", id="p1"))
+    route.fhir_double.add(named("before", id="p1"))
     first = await route.deliver(batch(update("first")))
     second = await route.deliver(
         batch(entry(named("second", id="p1"), method="PUT", url=BY_NUMBER))
@@ -328,18 +325,18 @@ async def test_what_refers_to_a_superseded_conditional_entry_is_written(route: R
     await route.carry_all(await route.deliver(batch(update("second"))))
     await route.carry_all(first)
     assert family(route) == "second"
-    (seen,) = route.neighbour.of("Observation")
+    (seen,) = route.fhir_double.of("Observation")
     assert seen["subject"]["reference"] == "Patient/p1"
     assert await route.statuses(first) == [409, 201]
 
 
 async def test_a_search_that_failed_is_no_leave_to_write(route: Route) -> None:
     delivery = await route.deliver(batch(entry(named("x"), method="PUT", url=BY_NUMBER)))
-    route.neighbour.will_answer(
+    route.fhir_double.will_answer(
         200, {"resourceType": "Bundle", "entry": [{"response": {"status": "500"}}]}
     )
     await route.carry(delivery)
-    assert route.neighbour.writes == []
+    assert route.fhir_double.writes == []
     await route.carry_all()
     assert await route.statuses(delivery) == [201]
 
@@ -350,7 +347,7 @@ async def test_a_search_that_failed_is_no_leave_to_write(route: Route) -> None:
 async def lost(route: Route, *entries: Body, kind: str = "batch") -> str:
     """A delivery whose first try was done, and its answer lost."""
     delivery = await route.deliver(bundle(*entries, kind=kind))
-    route.neighbour.will_lose_the_reply()
+    route.fhir_double.will_lose_the_reply()
     await route.carry(delivery)
     route.clock.later(1)
     return delivery
@@ -358,17 +355,17 @@ async def lost(route: Route, *entries: Body, kind: str = "batch") -> str:
 
 @pytest.mark.parametrize("kind", ["batch", "transaction"])
 async def test_an_update_that_is_there_is_not_written_again(route: Route, kind: str) -> None:
-    route.neighbour.put(named("before", id="p1"))
+    route.fhir_double.add(named("before", id="p1"))
     delivery = await lost(route, update("ours"), kind=kind)
     await route.carry_all()
     assert await route.statuses(delivery) == [200]
-    assert route.neighbour.versions == {"Patient/p1": 2}
-    assert len(route.neighbour.writes) == 1
+    assert route.fhir_double.writes_of_each == {"Patient/p1": 2}
+    assert len(route.fhir_double.writes) == 1
 
 
 async def test_what_somebody_changed_since_the_lost_try_is_left_alone(route: Route) -> None:
     delivery = await lost(route, update("ours"))
-    route.neighbour.put(named("theirs", id="p1"))
+    route.fhir_double.add(named("theirs", id="p1"))
     await route.carry_all()
     assert family(route) == "theirs"
     (seen,) = await route.outcomes(delivery)
@@ -376,12 +373,12 @@ async def test_what_somebody_changed_since_the_lost_try_is_left_alone(route: Rou
 
 
 async def test_what_somebody_changed_before_the_lost_try_is_overwritten(route: Route) -> None:
-    route.neighbour.put(named("theirs", id="p1"))
+    route.fhir_double.add(named("theirs", id="p1"))
     route.clock.later(1)
     delivery = await route.deliver(batch(update("ours")))
-    route.neighbour.down = 500  # the try did nothing
+    route.fhir_double.down = 500  # the try did nothing
     await route.carry(delivery)
-    route.neighbour.down = None
+    route.fhir_double.down = None
     await route.carry_all()
     assert family(route) == "ours"
 
@@ -389,13 +386,13 @@ async def test_what_somebody_changed_before_the_lost_try_is_overwritten(route: R
 async def test_an_own_earlier_write_that_is_noted_stands_in_nobody_s_way(route: Route) -> None:
     """The worker died between noting the first of two writes and giving its turn back."""
     delivery = await route.deliver(batch(update("older"), update("newer")))
-    route.neighbour.will_do_as_asked()
-    route.neighbour.will_answer(500)
+    route.fhir_double.will_do_as_asked()
+    route.fhir_double.will_answer(500)
     await route.carry(delivery)
     assert family(route) == "older"
-    (key,) = route.ledger.locks
-    row = route.ledger.locks[key]
-    route.ledger.locks[key] = replace(row, attempted_by=f"{delivery} 0.0", attempted_at=0.0)
+    (key,) = route.guard_store.locks
+    row = route.guard_store.locks[key]
+    route.guard_store.locks[key] = replace(row, attempted_by=f"{delivery} 0.0", attempted_at=0.0)
     await route.carry_all()
     assert family(route) == "newer"
     assert await route.statuses(delivery) == [201, 200]
@@ -406,10 +403,10 @@ async def test_an_own_earlier_write_is_nobody_s_change_whatever_the_server_s_clo
 ) -> None:
     """The server's clock is ahead, so its last update seems to come after the second try began."""
     delivery = await route.deliver(batch(update("older"), update("newer")))
-    route.neighbour.will_do_as_asked()
-    route.neighbour.will_answer(500)
+    route.fhir_double.will_do_as_asked()
+    route.fhir_double.will_answer(500)
     await route.carry(delivery)
-    meta = route.neighbour.stored["Patient/p1"]["meta"]
+    meta = route.fhir_double.stored["Patient/p1"]["meta"]
     meta["lastUpdated"] = (route.clock() + timedelta(hours=1)).isoformat()
     await route.carry_all()
     assert family(route) == "newer"
@@ -421,11 +418,11 @@ async def test_a_lost_transaction_is_known_by_what_its_placeholders_led_to(route
     weight = observation(URN, id="o1")
     sent = bundle(found, entry(weight, method="PUT", url="Observation/o1"))
     delivery = await route.deliver(sent)
-    route.neighbour.will_lose_the_reply()
+    route.fhir_double.will_lose_the_reply()
     await route.carry(delivery)
     await route.carry_all()
     assert await route.statuses(delivery) == [200, 200]
-    assert [len(each.asked) for each in route.neighbour.writes] == [2, 1]
+    assert [len(each.asked) for each in route.fhir_double.writes] == [2, 1]
 
 
 async def test_a_delete_of_what_was_not_there_yet_is_not_undone_by_the_earlier_update(
@@ -437,11 +434,11 @@ async def test_a_delete_of_what_was_not_there_yet_is_not_undone_by_the_earlier_u
     write = MemoryGuardStore.write
 
     async def dies(
-        ledger: MemoryGuardStore, turns: Mapping[str, WriteLock]
+        guard_store: MemoryGuardStore, turns: Mapping[str, WriteLock]
     ) -> dict[str, WriteLock]:
         if any(not turn.holder for turn in turns.values()):
             raise asyncio.CancelledError
-        return await write(ledger, turns)
+        return await write(guard_store, turns)
 
     with monkeypatch.context() as patched:
         patched.setattr(MemoryGuardStore, "write", dies)
@@ -451,40 +448,40 @@ async def test_a_delete_of_what_was_not_there_yet_is_not_undone_by_the_earlier_u
 
     route.clock.later(LEASE)
     await route.carry(first)
-    assert route.neighbour.stored == {}
+    assert route.fhir_double.stored == {}
     await route.carry(second)
     assert (await route.known(second)).status is Status.DONE
     await route.carry_all()
-    assert route.neighbour.stored == {}
+    assert route.fhir_double.stored == {}
     assert await route.statuses(first) == [409]
 
 
 async def test_a_transaction_that_was_done_stays_done_whatever_was_changed(route: Route) -> None:
     other = entry(patient(id="p2"), method="PUT", url="Patient/p2")
     delivery = await lost(route, update("ours"), other, kind="transaction")
-    route.neighbour.put(named("theirs", id="p1"))
+    route.fhir_double.add(named("theirs", id="p1"))
     await route.carry_all()
     assert family(route) == "theirs"
     assert await route.statuses(delivery) == [200, 200]
-    assert len(route.neighbour.writes) == 1
+    assert len(route.fhir_double.writes) == 1
 
 
 async def test_a_delete_is_not_repeated_on_what_came_back(route: Route) -> None:
-    route.neighbour.put(named("before", id="p1"))
+    route.fhir_double.add(named("before", id="p1"))
     delivery = await route.deliver(b"", method="DELETE", type="Patient", id="p1")
-    route.neighbour.will_lose_the_reply()
+    route.fhir_double.will_lose_the_reply()
     await route.carry(delivery)
     route.clock.later(1)
-    route.neighbour.put(named("again", id="p1"))
+    route.fhir_double.add(named("again", id="p1"))
     await route.carry_all()
     assert family(route) == "again"
     assert await route.statuses(delivery) == [409]
 
 
 async def test_a_delete_that_was_done_is_done(route: Route) -> None:
-    route.neighbour.put(named("before", id="p1"))
+    route.fhir_double.add(named("before", id="p1"))
     delivery = await route.deliver(b"", method="DELETE", type="Patient", id="p1")
-    route.neighbour.will_lose_the_reply()
+    route.fhir_double.will_lose_the_reply()
     await route.carry(delivery)
     await route.carry_all()
     assert await route.statuses(delivery) == [204]
@@ -493,7 +490,7 @@ async def test_a_delete_that_was_done_is_done(route: Route) -> None:
 async def test_without_the_guard_a_retry_looks_as_well(route: Route) -> None:
     route.settings = {"write_orders": {"": "off"}}
     await lost(route, update("ours"))
-    route.neighbour.put(named("theirs", id="p1"))
+    route.fhir_double.add(named("theirs", id="p1"))
     await route.carry_all()
     assert family(route) == "theirs"
 
@@ -501,9 +498,9 @@ async def test_without_the_guard_a_retry_looks_as_well(route: Route) -> None:
 async def test_a_superseded_patient_is_not_mirrored_again(route: Route) -> None:
     first = await route.deliver(batch(update("first")))
     await route.carry_all(await route.deliver(batch(update("second"))))
-    route.outbox.sent.clear()
+    route.queue_sender.sent.clear()
     await route.carry_all(first)
-    assert [name for name, *_ in route.outbox.sent if name == MIRROR_QUEUE] == []
+    assert [name for name, *_ in route.queue_sender.sent if name == MIRROR_QUEUE] == []
 
 
 # --- the order by the source's own word ----------------------------------------------------------
@@ -545,23 +542,23 @@ async def test_a_conditional_reference_finds_what_comes_with_it(route: Route, ki
     delivery = await route.deliver(referring(kind))
     await route.carry_all(delivery)
     assert await route.statuses(delivery) == [201, 201]
-    (person,), (seen,) = route.neighbour.of("Patient"), route.neighbour.of("Observation")
+    (person,), (seen,) = route.fhir_double.of("Patient"), route.fhir_double.of("Observation")
     assert seen["subject"]["reference"] == f"Patient/{person['id']}"
 
 
 async def test_a_second_match_on_the_server_refuses_a_conditional_reference(route: Route) -> None:
-    route.neighbour.put(named("theirs", id="other"))
+    route.fhir_double.add(named("theirs", id="other"))
     delivery = await route.deliver(referring("transaction"))
     await route.carry_all(delivery)
     assert await route.statuses(delivery) == [424, 412]
-    assert route.neighbour.writes == []
+    assert route.fhir_double.writes == []
 
 
 async def test_a_retry_is_not_disturbed_by_its_own_match(route: Route) -> None:
     delivery = await route.deliver(referring("batch"))
-    route.neighbour.will_do_as_asked()
-    route.neighbour.will_lose_the_reply()
+    route.fhir_double.will_do_as_asked()
+    route.fhir_double.will_lose_the_reply()
     await route.carry(delivery)
     await route.carry_all()
     assert [status // 100 for status in await route.statuses(delivery)] == [2, 2]
-    assert len(route.neighbour.of("Patient")) == 1
+    assert len(route.fhir_double.of("Patient")) == 1

@@ -12,7 +12,7 @@ import pytest
 from integration.app.settings import read_settings
 from local.access import build_fhir_headers
 from local.processes import PROJECT, Child
-from local.services import ADDRESS, Ports, Running, free_ports, neighbours, start_host
+from local.services import ADDRESS, Ports, Running, find_free_ports, run_services, start_host
 from tests.journeys.route import Route
 
 # A killed host's messages come back after this many seconds.
@@ -27,15 +27,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def source_ports() -> Ports:
     """Where the FHIR server of a sender is, for the journeys that start one."""
-    return free_ports()
+    return find_free_ports()
 
 
 @pytest.fixture(scope="session")
 def parts(folder: Path, source_ports: Ports) -> Iterator[tuple[Running, Child]]:
     if not (PROJECT / "local/node_modules/azurite").exists():
         pytest.skip("local/node_modules is missing: run make test")
-    ports = free_ports()
-    with neighbours(ports, folder) as running:
+    ports = find_free_ports()
+    with run_services(ports, folder) as running:
         settings = {
             **running.settings(),
             "FETCH_FROM": f"http://{ADDRESS}:{source_ports.fhir}/fhir",

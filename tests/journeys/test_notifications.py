@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from local.services import ADDRESS, Ports, neighbours
+from local.services import ADDRESS, Ports, run_services
 from tests.fhir.notices import (
     VERSIONS,
     make_deletion,
@@ -28,7 +28,7 @@ def source(source_ports: Ports, folder: Path) -> Iterator[str]:
     """The FHIR server of a sender: its base address, which the relay may fetch from."""
     if "FHIR_URL" in os.environ:
         pytest.skip("FHIR_URL names the server, and no second one is started")
-    with neighbours(source_ports, folder / "source", parts=("fhir",)):
+    with run_services(source_ports, folder / "source", parts=("fhir",)):
         yield f"http://{ADDRESS}:{source_ports.fhir}/fhir"
 
 

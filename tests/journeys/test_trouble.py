@@ -24,7 +24,7 @@ from tests.journeys.route import (
 pytestmark = [pytest.mark.live, pytest.mark.azurite]
 
 
-@pytest.mark.parametrize("kind", ["slow", "lost-reply"])
+@pytest.mark.parametrize("kind", [pytest.param("slow", marks=pytest.mark.slow), "lost-reply"])
 async def test_a_host_killed_in_the_middle_carries_on_where_it_was(
     faulty: Route, kind: str
 ) -> None:

@@ -17,7 +17,7 @@ import pytest
 from integration.app.settings import read_settings
 from local.access import build_fhir_headers
 from local.processes import PROJECT
-from local.services import free_ports, neighbours, start_host
+from local.services import find_free_ports, run_services, start_host
 from tests.journeys.route import PATIENCE, Route
 
 PATIENT = "7b1f0000-0000-4000-8000-000000000001"
@@ -67,8 +67,8 @@ def provisioned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any,
     """The route with a Dataverse that has been told of the feed by the command."""
     if not (PROJECT / "local/node_modules/azurite").exists():
         pytest.skip("local/node_modules is missing: run make test")
-    folder, ports = tmp_path_factory.mktemp("virtual"), free_ports()
-    with neighbours(ports, folder) as running:
+    folder, ports = tmp_path_factory.mktemp("virtual"), find_free_ports()
+    with run_services(ports, folder) as running:
         settings = {
             **running.settings(),
             "HOST_USE_FUNC": "0",

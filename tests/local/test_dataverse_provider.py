@@ -33,17 +33,17 @@ class Feed(httpx.AsyncBaseTransport):
     """Answers as it is told to, and remembers what it was asked."""
 
     def __init__(self) -> None:
-        self.heard: list[httpx.Request] = []
+        self.received: list[httpx.Request] = []
         self.answer: Answer = lambda request: httpx.Response(200, json={"value": []})
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         await request.aread()
-        self.heard.append(request)
+        self.received.append(request)
         return self.answer(request)
 
     @property
     def query(self) -> dict[str, str]:
-        return dict(self.heard[-1].url.params)
+        return dict(self.received[-1].url.params)
 
     def says(self, document: Any, status: int = 200) -> None:
         self.answer = lambda request: httpx.Response(status, json=document)
@@ -100,8 +100,8 @@ async def test_a_row_has_dataverses_names_and_the_feeds_values(
     assert (row["abc_name"], row["abc_status"]) == ("Cough", 1)
     assert row["abc_onset"] == "2026-03-02T10:00:00Z"
     assert row["_abc_subject_value"] == CONTACT
-    assert feed.heard[-1].url.path == "/api/odata/msemr_conditions"
-    assert feed.heard[-1].headers["x-functions-key"] == "key"
+    assert feed.received[-1].url.path == "/api/odata/msemr_conditions"
+    assert feed.received[-1].headers["x-functions-key"] == "key"
 
 
 async def test_choices_and_lookups_are_annotated_as_those_of_other_tables(
@@ -160,7 +160,7 @@ async def test_a_query_that_the_table_cannot_answer_is_not_asked_of_the_feed(
     dataverse: Client, feed: Feed, query: str
 ) -> None:
     await dataverse.refused("GET", f"{TABLE}?{query}")
-    assert feed.heard == []
+    assert feed.received == []
 
 
 def paged(page: int) -> Answer:
@@ -201,7 +201,7 @@ async def test_a_next_page_elsewhere_is_not_followed(dataverse: Client, feed: Fe
     link = "https://elsewhere.example.org/api/odata/msemr_conditions"
     feed.says({"value": [entity()], "@odata.nextLink": link})
     assert (await dataverse.refused("GET", TABLE)).startswith("0x80040265")
-    assert [each.url.host for each in feed.heard] == ["feed.example.org"]
+    assert [each.url.host for each in feed.received] == ["feed.example.org"]
 
 
 @pytest.mark.parametrize("status", [400, 401, 412, 429, 500, 501, 503])
@@ -261,7 +261,7 @@ async def test_a_new_row_is_written_at_the_feed_and_has_the_feeds_key(
     }
     answer = await dataverse.send("POST", TABLE, body)
     assert answer.headers["odata-entityid"].endswith(f"{TABLE}({ID})")
-    (request,) = feed.heard
+    (request,) = feed.received
     assert (request.method, request.url.path) == ("POST", "/api/odata/msemr_conditions")
     assert json.loads(request.content) == {
         "msemr_name": "Cough",
@@ -273,11 +273,11 @@ async def test_a_new_row_is_written_at_the_feed_and_has_the_feeds_key(
 async def test_a_change_and_a_removal_are_the_feeds(dataverse: Client, feed: Feed) -> None:
     feed.answer = lambda request: httpx.Response(204)
     await dataverse.send("PATCH", f"{TABLE}({ID})", {"abc_status": 2, "abc_name": None})
-    (change,) = feed.heard
+    (change,) = feed.received
     assert (change.method, str(change.url)) == ("PATCH", f"{FEED}/msemr_conditions({ID})")
     assert json.loads(change.content) == {"msemr_status": 2, "msemr_name": None}
     await dataverse.send("DELETE", f"{TABLE}({ID})")
-    assert (feed.heard[-1].method, feed.heard[-1].content) == ("DELETE", b"")
+    assert (feed.received[-1].method, feed.received[-1].content) == ("DELETE", b"")
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ async def test_a_value_that_the_column_cannot_take_does_not_reach_the_feed(
     dataverse: Client, feed: Feed, body: dict[str, Any]
 ) -> None:
     await dataverse.refused("POST", TABLE, body)
-    assert feed.heard == []
+    assert feed.received == []
 
 
 async def test_virtual_rows_do_not_travel_in_a_batch(dataverse: Client, feed: Feed) -> None:
@@ -302,4 +302,4 @@ async def test_virtual_rows_do_not_travel_in_a_batch(dataverse: Client, feed: Fe
         "$batch", content=part, headers={"content-type": "multipart/mixed; boundary=b"}
     )
     assert b"HTTP/1.1 501" in answer.content
-    assert feed.heard == []
+    assert feed.received == []

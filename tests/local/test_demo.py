@@ -17,7 +17,7 @@ import pytest
 from integration.core import decimal_json
 from local.processes import PROJECT, Child, Part
 from local.samples import LARGE_ENTRIES, build_large_transaction, load_samples
-from local.services import VARIABLES, free_ports
+from local.services import VARIABLES, find_free_ports
 
 MODULES = PROJECT / "local/node_modules"
 MISSING = [name for name in ("azurite", "@medplum") if not (MODULES / name).is_dir()]
@@ -31,7 +31,7 @@ pytestmark = [
 
 
 def demo(**changes: str) -> subprocess.CompletedProcess[str]:
-    ports = {VARIABLES[name]: str(port) for name, port in asdict(free_ports()).items()}
+    ports = {VARIABLES[name]: str(port) for name, port in asdict(find_free_ports()).items()}
     env = {name: value for name, value in os.environ.items() if not name.startswith("FHIR_")}
     return subprocess.run(
         [sys.executable, "-m", "local.demo"],
@@ -84,6 +84,7 @@ def test_everything_arrives() -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_refused_entry_makes_it_fail() -> None:
     """With splitting switched off, the large transaction is refused, entry by entry."""
     ended = demo(OVER_LIMIT="reject")
@@ -94,7 +95,7 @@ def test_a_refused_entry_makes_it_fail() -> None:
     assert "not all arrived; logs are in" in ended.stderr
 
 
-@pytest.mark.parametrize("part", ["blob", "fhir", "dataverse", "host"])
+@pytest.mark.parametrize("part", ["blob", "host"])
 def test_a_taken_port_is_named(part: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -105,15 +106,17 @@ def test_a_taken_port_is_named(part: str) -> None:
     assert ended.stderr == f"demo: {part} port {port} is taken: set {VARIABLES[part]}\n"
 
 
+@pytest.mark.slow
 def test_a_neighbour_that_does_not_answer_is_named() -> None:
-    ended = demo(FHIR_URL=f"http://127.0.0.1:{free_ports().fhir}/fhir")
+    ended = demo(FHIR_URL=f"http://127.0.0.1:{find_free_ports().fhir}/fhir")
     assert ended.returncode == 1
     assert re.fullmatch(r"demo: not all parts work: .*connection failed.*; see .*\n", ended.stderr)
 
 
+@pytest.mark.slow
 def test_a_fhir_server_of_ones_own_is_used(tmp_path: Path) -> None:
     """What was there before does not count."""
-    port = free_ports().fhir
+    port = find_free_ports().fhir
     part = Part(
         "fhir",
         ("node", str(PROJECT / "local/fhir/server.mjs")),

@@ -32,7 +32,7 @@ from local.host.settings import (
 )
 from local.host.worker import Worker
 from local.processes import PROJECT, Child
-from local.services import free_ports, neighbours, start_host
+from local.services import find_free_ports, run_services, start_host
 
 SAMPLE = Path(__file__).parent / "sample_app"
 GUID = "0b6d3d3e-9c4b-4a53-8f1f-6f0f8a2f4c11"
@@ -72,7 +72,9 @@ class Stage:
 
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with neighbours(free_ports(), tmp_path_factory.mktemp("storage"), parts=["storage"]) as running:
+    with run_services(
+        find_free_ports(), tmp_path_factory.mktemp("storage"), parts=["storage"]
+    ) as running:
         yield running.settings()["AzureWebJobsStorage"]
 
 
@@ -89,7 +91,7 @@ def stage(storage: str, tmp_path: Path) -> Iterator[Stage]:
             "HOST_FUNCTION_KEYS": "",
             "AzureWebJobs__yearly__Disabled": "true",
         }
-        host = start_host({**own, **settings}, free_ports().host, tmp_path, SAMPLE)
+        host = start_host({**own, **settings}, find_free_ports().host, tmp_path, SAMPLE)
         return stack.enter_context(host)
 
     with ExitStack() as stack:
@@ -176,7 +178,7 @@ def shared(storage: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
         "FUNCTIONS_REQUEST_BODY_SIZE_LIMIT": "1000",
         "AzureFunctionsJobHost__functionTimeout": "00:00:01",
     }
-    with start_host(settings, free_ports().host, folder, SAMPLE) as host:
+    with start_host(settings, find_free_ports().host, folder, SAMPLE) as host:
         yield host.url
 
 
@@ -412,7 +414,7 @@ def test_a_missing_connection_is_told_before_the_start(stage: Stage) -> None:
 
 def test_an_app_without_the_file_does_not_start(tmp_path: Path) -> None:
     with pytest.raises(CannotStart, match=r"no function_app\.py"):
-        start_host({"HOST_USE_FUNC": "0"}, free_ports().host, tmp_path, tmp_path)
+        start_host({"HOST_USE_FUNC": "0"}, find_free_ports().host, tmp_path, tmp_path)
 
 
 def test_a_trigger_the_host_does_not_know_is_named(tmp_path: Path) -> None:
@@ -423,7 +425,7 @@ def test_a_trigger_the_host_does_not_know_is_named(tmp_path: Path) -> None:
         "def filed(blob: func.InputStream) -> None: ...\n"
     )
     with pytest.raises(CannotStart, match="filed: blobTrigger is not supported"):
-        start_host({"HOST_USE_FUNC": "0"}, free_ports().host, tmp_path, tmp_path)
+        start_host({"HOST_USE_FUNC": "0"}, find_free_ports().host, tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from local.samples import (
     build_transaction,
     load_samples,
 )
-from local.services import free_ports, neighbours
+from local.services import find_free_ports, run_services
 
 NAMES = ["transaction.json", "batch-put.json", "patient.json", "patients.ndjson", "large"]
 LINK = re.compile(rb'"reference":"([^"]+)"|href=\\"([^"\\]+)')
@@ -59,7 +59,7 @@ def fhir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("FHIR_URL", raising=False)
         folder = tmp_path_factory.mktemp("fhir")
-        with neighbours(free_ports(), folder, parts=["fhir"]) as running:
+        with run_services(find_free_ports(), folder, parts=["fhir"]) as running:
             yield running.fhir_url
 
 

@@ -24,15 +24,15 @@ column = "gender"
 path = "gender"
 """
 CONTACT = {
-    "fhirid": Column("fhirid", "String", 64),
-    "version": Column("version", "String", 50),
+    "fhirid": Column("fhirid", "String", max_length=64),
+    "version": Column("version", "String", max_length=50),
     "updated": Column("updated", "DateTime"),
     "gender": Column("gender", "String"),
 }
 NUMBER = {
-    "system": Column("system", "String", 20),
-    "value": Column("value", "String", 10, required=True),
-    "other": Column("other", "String", 50),
+    "system": Column("system", "String", max_length=20),
+    "value": Column("value", "String", max_length=10, required=True),
+    "other": Column("other", "String", max_length=50),
     "link": Column("link", "Lookup", targets={"account": "L"}),
 }
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from integration.core.errors import Unmappable
@@ -22,6 +22,7 @@ from integration.mapping.keys import derive_primary_key, fit_fhir_id
 from integration.mapping.load import load_maps, load_shipped_maps, parse_map
 from integration.mapping.model import Concept, Lookup, MappedRows
 from tests.mapping.tenant import load_all_columns
+from tests.randomness import limit_examples
 
 MARKER = "Zzyzx"
 
@@ -38,8 +39,8 @@ updated_column = "updated"
 MAP = parse_map(f'{ROW}[[attribute]]\ncolumn = "a"\npath = "gender"', "map.toml")
 
 COLUMNS = {
-    "fhirid": Column("fhirid", "String", 10),
-    "version": Column("version", "String", 50),
+    "fhirid": Column("fhirid", "String", max_length=10),
+    "version": Column("version", "String", max_length=50),
     "updated": Column("updated", "DateTime"),
 }
 
@@ -63,7 +64,7 @@ def note(found: MappedRows) -> str:
     return text.partition(" @ ")[0]
 
 
-TEXT = Column("a", "String", 5)
+TEXT = Column("a", "String", max_length=5)
 NAME = 'path = "name.family"'
 
 
@@ -359,7 +360,7 @@ def test_an_element_that_comes_in_two_forms_is_noted(
 def test_a_column_that_dataverse_demands_is_noted_where_it_stays_empty(
     gender: Any, notes: tuple[str, ...]
 ) -> None:
-    column = Column("a", "String", 5, required=True, enforced=True)
+    column = Column("a", "String", max_length=5, required=True, enforced=True)
     assert mapped('path = "gender"', column, gender=gender).notes == notes
 
 
@@ -393,7 +394,9 @@ def test_an_id_that_does_not_fit_may_be_told_by_the_key_of_the_row() -> None:
     entity = parse_map(
         f'{ROW}long_id = "digest"\n[[attribute]]\ncolumn = "a"\npath = "gender"', "m.toml"
     )
-    columns = {"contact": {**COLUMNS, "fhirid": Column("fhirid", "String", 38), "a": TEXT}}
+    columns = {
+        "contact": {**COLUMNS, "fhirid": Column("fhirid", "String", max_length=38), "a": TEXT}
+    }
     for id_, shown in [("a" * 38, "a" * 38), ("a" * 39, derive_primary_key("Patient", "a" * 39))]:
         found = map_resource(entity, {"resourceType": "Patient", "id": id_}, columns)
         assert found.values["fhirid"] == shown
@@ -501,11 +504,7 @@ PATIENTS = st.fixed_dictionaries(
 )
 
 
-@settings(
-    max_examples=80,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+@limit_examples(80)
 @given(PATIENTS)
 def test_no_note_holds_anything_of_the_patient(patient: dict[str, Any]) -> None:
     entity = load_shipped_maps()["Patient"]
@@ -545,7 +544,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@limit_examples(150)
 @given(st.dictionaries(NAMES, JSON, max_size=8), st.sampled_from(["healthcare", "plain"]))
 def test_whatever_a_resource_looks_like_it_has_a_row(elements: dict[str, Any], set_: str) -> None:
     entity = load_maps(set_, "new").entities["Patient"]

@@ -46,7 +46,7 @@ def why_not(kind: Kind, value: Any, column: Column, base: str | None = None, **r
     ],
 )
 def test_whatever_is_copied_into_text_reads_as_fhir_writes_it(value: Any, text: str) -> None:
-    assert put(Kind.COPY, value, Column("a", "String", 10)) == (text, [])
+    assert put(Kind.COPY, value, Column("a", "String", max_length=10)) == (text, [])
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_whatever_is_copied_into_text_reads_as_fhir_writes_it(value: Any, text: 
 def test_text_is_measured_and_cut_as_dataverse_counts_and_never_inside_a_character(
     text: str, longest: int, kept: str
 ) -> None:
-    found, notes = put(Kind.COPY, text, Column("a", "String", longest))
+    found, notes = put(Kind.COPY, text, Column("a", "String", max_length=longest))
     assert found == kept
     assert notes == ([] if kept == text else [f"longer than {longest}, cut"])
 
@@ -67,7 +67,7 @@ def test_characters_that_no_text_may_hold_are_left_out_and_noted() -> None:
 
 
 def test_text_that_must_not_be_cut_goes_whole_or_not_at_all() -> None:
-    column = Column("a", "String", 3)
+    column = Column("a", "String", max_length=3)
     assert put(Kind.COPY, "abc", column, too_long=LongText.OMIT) == ("abc", [])
     found, notes = put(Kind.COPY, "abcd", column, too_long=LongText.OMIT)
     assert (found, notes) == (None, ["longer than 3, left out"])

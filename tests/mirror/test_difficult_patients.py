@@ -17,7 +17,8 @@ from integration.mapping.load import Maps
 from integration.mirror import mirror as mirroring
 from integration.queues.names import MIRROR_QUEUE
 from local.dataverse import tables
-from tests.conftest import DataverseNeighbour, Route, routed
+from tests.conftest import Route, routed
+from tests.doubles import DataverseDouble
 
 ID = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
 DELIVERY = "019caaee-c260-7000-8000-000000000001"
@@ -250,16 +251,16 @@ PATIENTS = [
 @pytest.fixture
 async def plain(route: Route) -> AsyncIterator[Route]:
     """A route to an organisation without Cloud for Healthcare."""
-    dataverse = DataverseNeighbour(tables.read_additions())
-    ends = (route.journal, route.outbox, route.ledger)
-    async with routed(route.neighbour, dataverse, route.clock, *ends) as found:
+    dataverse = DataverseDouble(tables.read_additions())
+    ends = (route.journal, route.queue_sender, route.guard_store)
+    async with routed(route.fhir_double, dataverse, route.clock, *ends) as found:
         found.maps = found.all_maps = load.load_shipped_maps("plain", "new")
         yield found
     dataverse.app.close()
 
 
 async def mirror(route: Route, elements: Mapping[str, Any]) -> RowResult:
-    route.neighbour.put({"resourceType": "Patient", "id": ID, **elements})
+    route.fhir_double.add({"resourceType": "Patient", "id": ID, **elements})
     return await brought(route)
 
 
@@ -282,13 +283,13 @@ async def test_a_difficult_patient_has_its_contact_and_its_notes(
 ) -> None:
     noted = await mirror(route, one.elements)
     assert noted.action == "created"
-    row = await route.dataverse_neighbour.contact()
+    row = await route.dataverse_double.contact()
     assert {name: row[name] for name in one.columns} == one.columns
     assert sorted(bare(noted.notes)) == sorted(one.notes)
-    written = len(route.dataverse_neighbour.writes)
+    written = len(route.dataverse_double.writes)
     again = await brought(route)
     assert again.action == "unchanged", "what was cut or left out is no difference"
-    assert len(route.dataverse_neighbour.writes) == written
+    assert len(route.dataverse_double.writes) == written
 
 
 async def test_one_after_the_other_they_have_a_contact_without_the_healthcare_columns_too(
@@ -298,7 +299,7 @@ async def test_one_after_the_other_they_have_a_contact_without_the_healthcare_co
     for one in PATIENTS:
         noted = await mirror(plain, one.elements)
         assert noted.action in ("created", "updated"), one.title
-        row = await plain.dataverse_neighbour.contact()
+        row = await plain.dataverse_double.contact()
         shared = {name: value for name, value in one.columns.items() if "msemr" not in name}
         assert {name: row[name] for name in shared} == shared, one.title
 
@@ -311,22 +312,22 @@ async def test_two_hundred_identifiers_are_rows_and_of_fifty_addresses_three_hav
     homes = [{"use": uses[n % 3], "city": f"Town {n}"} for n in range(50)]
     noted = await mirror(route, {"identifier": numbers, "address": homes})
     assert bare(noted.notes) == [f"address: 47 {MORE}"]
-    row = await route.dataverse_neighbour.contact()
+    row = await route.dataverse_double.contact()
     cities = [row[f"address{n}_city"] for n in (1, 2, 3)]
     assert cities == ["Town 0", "Town 1", "Town 2"]
-    rows = await route.dataverse_neighbour.rows("msemr_medicalidentifiers")
+    rows = await route.dataverse_double.rows("msemr_medicalidentifiers")
     assert sorted(int(each["msemr_value"]) for each in rows) == list(range(200))
 
 
 async def test_what_has_rows_of_its_own_is_not_noted(route: Route) -> None:
     links = [{"other": {"reference": f"Patient/{n}"}, "type": "seealso"} for n in range(5)]
     for n in range(5):
-        resource = route.neighbour.put({"resourceType": "Patient", "id": str(n)})
+        resource = route.fhir_double.add({"resourceType": "Patient", "id": str(n)})
         await mirroring.mirror_resource(route.mirror, WorkItem("others", resource=resource))
     numbers = [{"system": "urn:mrn", "value": str(n)} for n in range(5)]
     noted = await mirror(route, {"link": links, "identifier": numbers})
     assert noted.notes == ()
-    assert len(await route.dataverse_neighbour.rows("msemr_contactlinks")) == 5
+    assert len(await route.dataverse_double.rows("msemr_contactlinks")) == 5
 
 
 # --- maps that do not fit ------------------------------------------------------------------------
@@ -353,12 +354,12 @@ def adding(route: Route, folder: Path, text: str, *fixed: str) -> Maps:
 
 async def put_back(route: Route, maps: Maps) -> str:
     """Why a patient waits for an operator."""
-    resource = route.neighbour.put({"resourceType": "Patient", "id": ID})
+    resource = route.fhir_double.add({"resourceType": "Patient", "id": ID})
     it = replace(route.mirror, maps=maps.entities, broken_maps=maps.broken)
     await mirroring.mirror_resource(it, WorkItem(DELIVERY, resource=resource))
     ((_, delay),) = route.queued(MIRROR_QUEUE)
     assert delay >= 600
-    assert await route.dataverse_neighbour.contacts() == []
+    assert await route.dataverse_double.contacts() == []
     (noted,) = [each for each in route.activity.entries if each.status == "requeued"]
     return "; ".join(noted.notes)
 
@@ -383,9 +384,9 @@ WARD = 'adds_to = "Patient"\n[[attribute]]\ncolumn = "new_ward"\npath = "languag
 async def demanding(route: Route) -> AsyncIterator[Route]:
     """An organisation with a column that must be filled."""
     columns = {"new_ward": {**REQUIRED, "required": "systemrequired"}}
-    dataverse = DataverseNeighbour({"contact": {"columns": columns}})
-    ends = (route.journal, route.outbox, route.ledger)
-    async with routed(route.neighbour, dataverse, route.clock, *ends) as found:
+    dataverse = DataverseDouble({"contact": {"columns": columns}})
+    ends = (route.journal, route.queue_sender, route.guard_store)
+    async with routed(route.fhir_double, dataverse, route.clock, *ends) as found:
         yield found
     dataverse.app.close()
 
@@ -400,7 +401,7 @@ async def test_a_required_column_without_a_value_is_told_with_file_and_line(
 ) -> None:
     """Dataverse answers with a code, and does not say which column."""
     demanding.maps = adding(demanding, tmp_path, WARD).entities
-    demanding.dataverse_neighbour.will_fail(
+    demanding.dataverse_double.will_fail(
         kind="status", status=400, code="0x80040203", method="PATCH"
     )
     noted = await mirror(demanding, {})
@@ -411,5 +412,5 @@ async def test_a_required_column_without_a_value_is_told_with_file_and_line(
             "answered 400 0x80040203",
         ),
     )
-    demanding.neighbour.delete(f"Patient/{ID}")
+    demanding.fhir_double.delete(f"Patient/{ID}")
     assert (await mirror(demanding, {"language": "de"})).notes == ()

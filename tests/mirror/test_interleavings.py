@@ -16,8 +16,10 @@ from integration.journal.store import MemoryJournal
 from integration.mirror import mirror as mirroring
 from integration.queues.names import MIRROR_QUEUE
 from integration.queues.queue_sender import MemoryQueueSender
-from tests.conftest import Body, Clock, DataverseNeighbour, FhirNeighbour, Route, patient, routed
-from tests.fhir.bundles import limit_examples
+from tests.builders import Body, patient
+from tests.conftest import Route, routed
+from tests.doubles import Clock, DataverseDouble, FhirDouble
+from tests.randomness import limit_examples
 
 WHO = "Patient/1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
 DELIVERY = "019caaee-c260-7000-8000-000000000001"
@@ -45,7 +47,7 @@ STEPS = st.lists(
 class Gated(httpx.AsyncBaseTransport):
     """Requests wait until they are let through; each may be lost, or its answer."""
 
-    def __init__(self, inner: DataverseNeighbour) -> None:
+    def __init__(self, inner: DataverseDouble) -> None:
         self.inner = inner
         self.waiting: list[asyncio.Future[str]] = []
         self.states: list[tuple[int, list[str]]] = []  # (version, identifiers) after each request
@@ -86,8 +88,8 @@ class Story:
             identifier=[{"system": "urn:mrn", "value": number} for number in numbers],
             active=bool(chosen % 2),
         )
-        self.route.neighbour.put(resource)
-        version = int(self.route.neighbour.stored[WHO]["meta"]["versionId"])
+        self.route.fhir_double.add(resource)
+        version = int(self.route.fhir_double.stored[WHO]["meta"]["versionId"])
         self.versions[version] = numbers
 
     def claimed(self) -> None:
@@ -105,8 +107,10 @@ class Story:
             await self.settle()
             if self.gate.waiting:
                 self.gate.waiting.pop(0).set_result("well")
-            elif claims := [each for each in self.route.outbox.sent if each[0] == MIRROR_QUEUE]:
-                self.route.outbox.sent.remove(claims[0])
+            elif claims := [
+                each for each in self.route.queue_sender.sent if each[0] == MIRROR_QUEUE
+            ]:
+                self.route.queue_sender.sent.remove(claims[0])
                 self.route.clock.later(claims[0][2])
                 task = mirroring.mirror_resource(self.route.mirror, claims[0][1])
                 self.working.add(asyncio.ensure_future(task))
@@ -123,17 +127,17 @@ def test_dataverse_ends_as_fhir_is_and_never_goes_back(steps: list[tuple[str, in
 
 
 async def _told(steps: Iterator[tuple[str, int]]) -> None:
-    clock, dataverse = Clock(), DataverseNeighbour()
+    clock, dataverse = Clock(), DataverseDouble()
     gate = Gated(dataverse)
     ends = (MemoryJournal(), MemoryQueueSender(), MemoryGuardStore())
-    async with routed(FhirNeighbour(clock), gate, clock, *ends, most=50) as route:
+    async with routed(FhirDouble(clock), gate, clock, *ends, most=50) as route:
         story = Story(route, gate)
         for what, number in steps:
             clock.later(1)
             if what == "written":
                 story.written(number)
-            elif what == "deleted" and WHO in route.neighbour.stored:
-                route.neighbour.delete(WHO)
+            elif what == "deleted" and WHO in route.fhir_double.stored:
+                route.fhir_double.delete(WHO)
             elif what == "claimed":
                 story.claimed()
             elif gate.waiting:
@@ -150,8 +154,8 @@ async def _told(steps: Iterator[tuple[str, int]]) -> None:
     dataverse.app.close()
 
 
-async def _ends(route: Route, dataverse: DataverseNeighbour) -> None:
-    now: Body | None = route.neighbour.stored.get(WHO)
+async def _ends(route: Route, dataverse: DataverseDouble) -> None:
+    now: Body | None = route.fhir_double.stored.get(WHO)
     rows = await dataverse.contacts()
     if now is None:
         assert all(row["statecode"] == 1 for row in rows)

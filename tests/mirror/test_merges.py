@@ -17,7 +17,9 @@ from integration.mapping import load
 from integration.mirror import mirror as mirroring
 from integration.queues.names import MIRROR_QUEUE
 from local.dataverse import tables
-from tests.conftest import Body, DataverseNeighbour, Route, patient, routed
+from tests.builders import Body, patient
+from tests.conftest import Route, routed
+from tests.doubles import DataverseDouble
 
 OLD = "0a4f2c9d-3f5b-4c0e-8f52-5b1f7a9b2d01"
 NEW = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
@@ -41,12 +43,12 @@ def replacing() -> Body:
 
 async def mirror(route: Route, resource: Body) -> RowResult:
     """Write it to FHIR and mirror it, then all that this has woken: what was noted of it."""
-    name = route.neighbour.put(resource)
+    name = route.fhir_double.add(resource)
     await mirroring.mirror_resource(route.mirror, WorkItem(DELIVERY, resource=name))
     noted = [row for row in await route.journal.list_row_results(DELIVERY) if row.resource == name]
     for _ in range(10):
         claims = [claim for claim, _ in route.queued(MIRROR_QUEUE)]
-        route.outbox.sent.clear()
+        route.queue_sender.sent.clear()
         if not claims:
             return noted[-1]
         for claim in claims:
@@ -55,7 +57,7 @@ async def mirror(route: Route, resource: Body) -> RowResult:
 
 
 async def contact(route: Route, key: str) -> Body:
-    (row,) = [row for row in await route.dataverse_neighbour.contacts() if row["contactid"] == key]
+    (row,) = [row for row in await route.dataverse_double.contacts() if row["contactid"] == key]
     return row
 
 
@@ -65,25 +67,25 @@ def state(row: Body) -> tuple[int, int]:
 
 async def links(route: Route) -> list[tuple[str, str, str]]:
     """(contact, kind, contact) of every row of links."""
-    concepts = await route.dataverse_neighbour.rows("msemr_codeableconcepts")
+    concepts = await route.dataverse_double.rows("msemr_codeableconcepts")
     codes = {each["msemr_codeableconceptid"]: each["msemr_code"] for each in concepts}
     return sorted(
         (row["_msemr_patient_value"], codes[row["_msemr_linktype_value"]], row["_msemr_link_value"])
-        for row in await route.dataverse_neighbour.rows("msemr_contactlinks")
+        for row in await route.dataverse_double.rows("msemr_contactlinks")
     )
 
 
 async def test_a_patient_that_was_replaced_is_inactive_and_leads_to_the_other(route: Route) -> None:
     await mirror(route, patient(id=NEW))
     await mirror(route, patient(id=OLD))
-    before = len(route.dataverse_neighbour.writes)
+    before = len(route.dataverse_double.writes)
     noted = await mirror(route, replaced())
     row = await contact(route, OLD)
     assert (state(row), row["_msemr_link1_value"]) == (INACTIVE, NEW)
     assert await links(route) == [(OLD, "replaced-by", NEW)]
     assert state(await contact(route, NEW)) == ACTIVE
     assert (noted.action, noted.notes) == ("updated", ())
-    assert len(route.dataverse_neighbour.writes) == before + 1, "row and link change together"
+    assert len(route.dataverse_double.writes) == before + 1, "row and link change together"
 
 
 async def test_a_patient_may_arrive_when_it_was_replaced_already(route: Route) -> None:
@@ -194,9 +196,9 @@ async def plain(route: Route) -> AsyncIterator[Route]:
     """A route to an organisation without them, with a lookup of its own."""
     additions = tables.read_additions()
     additions["contact"]["columns"]["new_replacedby"] = REPLACED_BY
-    dataverse = DataverseNeighbour(additions)
-    ends = (route.journal, route.outbox, route.ledger)
-    async with routed(route.neighbour, dataverse, route.clock, *ends) as found:
+    dataverse = DataverseDouble(additions)
+    ends = (route.journal, route.queue_sender, route.guard_store)
+    async with routed(route.fhir_double, dataverse, route.clock, *ends) as found:
         found.maps = found.all_maps = load.load_shipped_maps("plain", "new")
         yield found
     dataverse.app.close()

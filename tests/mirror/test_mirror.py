@@ -16,7 +16,8 @@ from integration.mapping.load import load_shipped_maps
 from integration.mapping.model import AttributeMap, Kind
 from integration.mirror import mirror as mirroring
 from integration.queues.names import MIRROR_QUEUE
-from tests.conftest import MARKER, Body, Route, patient, told_by
+from tests.builders import MARKER, Body, patient
+from tests.conftest import Route, told_by
 
 ANNA = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
 THEIRS = "99999999-9999-4999-8999-999999999999"
@@ -36,20 +37,27 @@ async def mirror(route: Route, resource: str, **claim: Any) -> RowResult | None:
 
 async def shown(route: Route, resource: Body) -> Body:
     """Write it to FHIR, mirror it: the contact, the only one."""
-    await mirror(route, route.neighbour.put(resource))
-    return await route.dataverse_neighbour.contact()
+    await mirror(route, route.fhir_double.add(resource))
+    return await route.dataverse_double.contact()
 
 
 # --- which row ---------------------------------------------------------------------------------
 
 
 async def test_a_contact_s_key_is_the_fhir_id_where_that_is_a_guid(route: Route) -> None:
-    noted = await mirror(route, route.neighbour.put(anna()))
-    row = await route.dataverse_neighbour.contact()
+    noted = await mirror(route, route.fhir_double.add(anna()))
+    row = await route.dataverse_double.contact()
     assert row["contactid"] == row["msemr_azurefhirid"] == ANNA
     assert row["lastname"] == MARKER
     assert row["msemr_azurefhirversion"] == "1"
-    assert noted == RowResult(DELIVERY, f"Patient/{ANNA}", "contact", ANNA, "created", version="1")
+    assert noted == RowResult(
+        delivery=DELIVERY,
+        resource=f"Patient/{ANNA}",
+        table="contact",
+        row=ANNA,
+        action="created",
+        version="1",
+    )
 
 
 async def test_another_id_gives_the_same_guid_every_time(route: Route) -> None:
@@ -62,7 +70,7 @@ async def test_another_id_gives_the_same_guid_every_time(route: Route) -> None:
 
 
 async def test_a_row_that_others_made_is_found_by_its_fhir_id_and_updated(route: Route) -> None:
-    await route.dataverse_neighbour.write(THEIRS, msemr_azurefhirid=ANNA, jobtitle="kept")
+    await route.dataverse_double.write(THEIRS, msemr_azurefhirid=ANNA, jobtitle="kept")
     row = await shown(route, anna())
     assert (row["contactid"], row["lastname"]) == (THEIRS, MARKER)
     assert row["jobtitle"] == "kept"
@@ -70,30 +78,30 @@ async def test_a_row_that_others_made_is_found_by_its_fhir_id_and_updated(route:
 
 async def test_two_patients_whose_ids_differ_in_case_do_not_share_a_row(route: Route) -> None:
     """FHIR ids are case sensitive, Dataverse's text is not."""
-    await mirror(route, route.neighbour.put(patient(id="ward-7a", gender="female")))
-    route.neighbour.put(patient(id="WARD-7A", gender="male"))
-    await mirror(route, route.neighbour.put(patient(id="WARD-7A", gender="male")))
-    rows = await route.dataverse_neighbour.contacts()
+    await mirror(route, route.fhir_double.add(patient(id="ward-7a", gender="female")))
+    route.fhir_double.add(patient(id="WARD-7A", gender="male"))
+    await mirror(route, route.fhir_double.add(patient(id="WARD-7A", gender="male")))
+    rows = await route.dataverse_double.contacts()
     assert [row["gendercode"] for row in rows if row["msemr_azurefhirid"] == "ward-7a"] == [2]
     actions = {row.resource: row.action for row in await route.journal.list_row_results(DELIVERY)}
     assert actions["Patient/WARD-7A"] in ("created", "refused")
 
 
 async def test_two_rows_of_one_patient_are_for_a_person_to_merge(route: Route) -> None:
-    await route.dataverse_neighbour.write(ANNA, lastname="one")
-    await route.dataverse_neighbour.write(THEIRS, msemr_azurefhirid=ANNA, lastname="two")
-    noted = await mirror(route, route.neighbour.put(anna()))
+    await route.dataverse_double.write(ANNA, lastname="one")
+    await route.dataverse_double.write(THEIRS, msemr_azurefhirid=ANNA, lastname="two")
+    noted = await mirror(route, route.fhir_double.add(anna()))
     assert noted is not None
     assert noted.action == "refused"
     assert "merge" in noted.notes[0]
-    assert route.dataverse_neighbour.writes == []
+    assert route.dataverse_double.writes == []
 
 
 async def test_a_resource_that_is_nowhere_is_noted_as_absent(route: Route) -> None:
     noted = await mirror(route, "Patient/never-was")
     assert noted is not None
     assert (noted.action, noted.row) == ("absent", None)
-    assert await route.dataverse_neighbour.contacts() == []
+    assert await route.dataverse_double.contacts() == []
 
 
 # --- which state -------------------------------------------------------------------------------
@@ -107,24 +115,24 @@ async def test_a_newer_version_is_shown(route: Route) -> None:
 
 async def test_the_same_version_writes_nothing(route: Route) -> None:
     await shown(route, anna())
-    written = len(route.dataverse_neighbour.writes)
+    written = len(route.dataverse_double.writes)
     noted = await mirror(route, f"Patient/{ANNA}")
     assert noted is not None
     assert (noted.action, noted.row) == ("unchanged", ANNA)
-    assert len(route.dataverse_neighbour.writes) == written
+    assert len(route.dataverse_double.writes) == written
 
 
 async def test_an_older_version_writes_nothing(route: Route) -> None:
     """The ninth is older than the tenth, also where both are text."""
-    await route.dataverse_neighbour.write(
+    await route.dataverse_double.write(
         ANNA, msemr_azurefhirid=ANNA, msemr_azurefhirversion="10", lastname="later"
     )
     for _ in range(9):
-        route.neighbour.put(anna())
+        route.fhir_double.add(anna())
     noted = await mirror(route, f"Patient/{ANNA}")
     assert noted is not None
     assert noted.action == "unchanged"
-    assert (await route.dataverse_neighbour.contact())["lastname"] == "later"
+    assert (await route.dataverse_double.contact())["lastname"] == "later"
 
 
 async def test_what_fhir_no_longer_says_is_cleared(route: Route) -> None:
@@ -136,9 +144,9 @@ async def test_a_row_that_changed_meanwhile_is_read_again(route: Route) -> None:
     await shown(route, anna())
 
     async def others_write() -> None:
-        await route.dataverse_neighbour.write(ANNA, jobtitle="by hand")
+        await route.dataverse_double.write(ANNA, jobtitle="by hand")
 
-    route.dataverse_neighbour.will_be_preceded("PATCH", others_write)
+    route.dataverse_double.will_be_preceded("PATCH", others_write)
     row = await shown(route, anna(gender="female"))
     assert (row["gendercode"], row["jobtitle"]) == (2, "by hand")
 
@@ -148,48 +156,48 @@ async def test_a_row_that_never_rests_is_put_back(route: Route) -> None:
     for number in range(20):
 
         async def others_write(number: int = number) -> None:
-            await route.dataverse_neighbour.write(ANNA, jobtitle=f"by hand {number}")
+            await route.dataverse_double.write(ANNA, jobtitle=f"by hand {number}")
 
-        route.dataverse_neighbour.will_be_preceded("PATCH", others_write)
-    await mirror(route, route.neighbour.put(anna(gender="female")))
+        route.dataverse_double.will_be_preceded("PATCH", others_write)
+    await mirror(route, route.fhir_double.add(anna(gender="female")))
     ((claim, _),) = route.queued(MIRROR_QUEUE)
     assert (claim.resource, claim.attempt) == (f"Patient/{ANNA}", 1)
 
 
 async def test_a_row_that_appears_meanwhile_is_updated(route: Route) -> None:
     async def others_create() -> None:
-        await route.dataverse_neighbour.write(ANNA, msemr_azurefhirid=ANNA, jobtitle="by hand")
+        await route.dataverse_double.write(ANNA, msemr_azurefhirid=ANNA, jobtitle="by hand")
 
-    route.dataverse_neighbour.will_be_preceded("PATCH", others_create)
+    route.dataverse_double.will_be_preceded("PATCH", others_create)
     row = await shown(route, anna())
     assert (row["lastname"], row["jobtitle"]) == (MARKER, "by hand")
 
 
 async def test_two_mirrors_at_once_end_with_the_newer_state(route: Route) -> None:
     """The slower one has read the older state, and writes last."""
-    resource = route.neighbour.put(anna(gender="male"))
+    resource = route.fhir_double.add(anna(gender="male"))
 
     async def meanwhile() -> None:
-        route.neighbour.put(anna(gender="female"))
+        route.fhir_double.add(anna(gender="female"))
         await mirror(route, resource)
 
-    route.dataverse_neighbour.will_be_preceded("PATCH", meanwhile)
+    route.dataverse_double.will_be_preceded("PATCH", meanwhile)
     await mirror(route, resource)
-    row = await route.dataverse_neighbour.contact()
+    row = await route.dataverse_double.contact()
     assert (row["gendercode"], row["msemr_azurefhirversion"]) == (2, "2")
 
 
 async def test_a_crowd_of_mirrors_ends_with_one_row_of_the_newest_state(route: Route) -> None:
-    resource = route.neighbour.put(anna())
+    resource = route.fhir_double.add(anna())
 
     async def one(number: int) -> None:
-        route.neighbour.put(anna(multipleBirthInteger=number))
+        route.fhir_double.add(anna(multipleBirthInteger=number))
         await mirror(route, resource)
 
     await asyncio.gather(*(one(number) for number in range(8)))
     for claim, _ in route.queued(MIRROR_QUEUE):
         await mirroring.mirror_resource(route.mirror, claim)
-    row = await route.dataverse_neighbour.contact()
+    row = await route.dataverse_double.contact()
     assert row["msemr_azurefhirversion"] == "9"
 
 
@@ -198,9 +206,9 @@ async def test_a_crowd_of_mirrors_ends_with_one_row_of_the_newest_state(route: R
 
 async def test_a_deleted_patient_s_contact_is_deactivated_and_kept(route: Route) -> None:
     await shown(route, anna())
-    route.neighbour.delete(f"Patient/{ANNA}")
+    route.fhir_double.delete(f"Patient/{ANNA}")
     noted = await mirror(route, f"Patient/{ANNA}")
-    row = await route.dataverse_neighbour.contact()
+    row = await route.dataverse_double.contact()
     assert (row["statecode"], row["statuscode"], row["lastname"]) == (1, 2, MARKER)
     assert noted is not None
     assert noted.action == "deactivated"
@@ -212,10 +220,10 @@ async def test_a_deleted_patient_s_contact_is_deactivated_and_kept(route: Route)
 async def test_a_patient_that_comes_back_is_active_again(route: Route) -> None:
     await shown(route, anna())
     resource = f"Patient/{ANNA}"
-    last = route.neighbour.stored[resource]
-    route.neighbour.delete(resource)
+    last = route.fhir_double.stored[resource]
+    route.fhir_double.delete(resource)
     await mirror(route, resource)
-    route.neighbour.stored[resource] = last
+    route.fhir_double.stored[resource] = last
     assert (await shown(route, anna()))["statecode"] == 0
 
 
@@ -232,25 +240,25 @@ async def test_a_patient_put_out_of_use_becomes_inactive_and_back(route: Route) 
 
 
 async def test_a_row_is_born_active_and_put_out_of_use_in_one_change(route: Route) -> None:
-    await mirror(route, route.neighbour.put(anna(active=False)))
-    (write,) = route.dataverse_neighbour.writes
+    await mirror(route, route.fhir_double.add(anna(active=False)))
+    (write,) = route.dataverse_double.writes
     assert write.path.endswith("$batch")
-    assert (await route.dataverse_neighbour.contact())["statecode"] == 1
+    assert (await route.dataverse_double.contact())["statecode"] == 1
 
 
 async def test_a_patient_deleted_while_its_contact_is_made_does_not_stay_active(
     route: Route,
 ) -> None:
     """The deletion's own claim finds no row yet, and comes only once."""
-    resource = route.neighbour.put(anna())
+    resource = route.fhir_double.add(anna())
 
     async def deleted() -> None:
-        route.neighbour.delete(resource)
+        route.fhir_double.delete(resource)
         await mirror(route, resource)
 
-    route.dataverse_neighbour.will_be_preceded("PATCH", deleted)
+    route.dataverse_double.will_be_preceded("PATCH", deleted)
     await mirror(route, resource)
-    assert (await route.dataverse_neighbour.contact())["statecode"] == 1
+    assert (await route.dataverse_double.contact())["statecode"] == 1
 
 
 # --- values that do not fit --------------------------------------------------------------------
@@ -260,9 +268,9 @@ async def test_long_values_are_cut_or_left_out_and_noted_without_them(route: Rou
     number = {"type": {"coding": [{"code": "MR"}]}, "value": MARKER * 40}
     name = {"family": MARKER * 10, "given": ["Anna"]}
     noted = await mirror(
-        route, route.neighbour.put(patient(id=ANNA, name=[name], identifier=[number]))
+        route, route.fhir_double.add(patient(id=ANNA, name=[name], identifier=[number]))
     )
-    row = await route.dataverse_neighbour.contact()
+    row = await route.dataverse_double.contact()
     assert row["lastname"] == (MARKER * 10)[:50]
     assert row["firstname"] == "Anna"
     assert row["msemr_medicalrecordnumber"] is None
@@ -278,8 +286,8 @@ async def test_long_values_are_cut_or_left_out_and_noted_without_them(route: Rou
 
 
 async def test_a_value_without_an_option_costs_only_its_column(route: Route) -> None:
-    noted = await mirror(route, route.neighbour.put(anna(gender=MARKER, birthDate="1980")))
-    row = await route.dataverse_neighbour.contact()
+    noted = await mirror(route, route.fhir_double.add(anna(gender=MARKER, birthDate="1980")))
+    row = await route.dataverse_double.contact()
     assert (row["gendercode"], row["birthdate"], row["lastname"]) == (None, None, MARKER)
     assert noted is not None
     assert [note.partition(":")[0] for note in noted.notes] == ["gendercode", "birthdate"]
@@ -287,20 +295,18 @@ async def test_a_value_without_an_option_costs_only_its_column(route: Route) -> 
 
 
 async def test_an_id_that_does_not_fit_its_column_is_refused(route: Route) -> None:
-    noted = await mirror(route, route.neighbour.put(patient(id="x" * 64)))
+    noted = await mirror(route, route.fhir_double.add(patient(id="x" * 64)))
     assert noted is not None
     assert noted.action == "refused"
-    assert await route.dataverse_neighbour.contacts() == []
+    assert await route.dataverse_double.contacts() == []
 
 
 # --- trouble -----------------------------------------------------------------------------------
 
 
 async def test_what_dataverse_refuses_is_noted_with_its_code_alone(route: Route) -> None:
-    resource = route.neighbour.put(anna())
-    route.dataverse_neighbour.will_fail(
-        kind="status", status=400, code="0x80048408", method="PATCH"
-    )
+    resource = route.fhir_double.add(anna())
+    route.dataverse_double.will_fail(kind="status", status=400, code="0x80048408", method="PATCH")
     noted = await mirror(route, resource)
     assert noted is not None
     assert (noted.action, noted.notes) == ("refused", ("answered 400 0x80048408",))
@@ -319,33 +325,33 @@ async def test_what_dataverse_refuses_is_noted_with_its_code_alone(route: Route)
 async def test_throttling_puts_the_claim_back_for_as_long_as_dataverse_says(
     route: Route, method: str, wish: dict[str, Any]
 ) -> None:
-    resource = route.neighbour.put(anna())
-    route.dataverse_neighbour.will_fail(method=method, **wish)
+    resource = route.fhir_double.add(anna())
+    route.dataverse_double.will_fail(method=method, **wish)
     assert await mirror(route, resource) is None
     ((claim, delay),) = route.queued(MIRROR_QUEUE)
     assert (claim.resource, claim.attempt, delay) == (resource, 1, 300)
     await mirroring.mirror_resource(route.mirror, claim)
-    assert (await route.dataverse_neighbour.contact())["lastname"] == MARKER
+    assert (await route.dataverse_double.contact())["lastname"] == MARKER
 
 
 @pytest.mark.parametrize("kind", ["reset", "lost-reply"])
 async def test_a_lost_connection_puts_the_claim_back_and_the_next_try_is_exact(
     route: Route, kind: str
 ) -> None:
-    resource = route.neighbour.put(anna())
-    route.dataverse_neighbour.will_fail(kind=kind, method="PATCH")
+    resource = route.fhir_double.add(anna())
+    route.dataverse_double.will_fail(kind=kind, method="PATCH")
     await mirror(route, resource)
     ((claim, _),) = route.queued(MIRROR_QUEUE)
     await mirroring.mirror_resource(route.mirror, claim)
-    row = await route.dataverse_neighbour.contact()
+    row = await route.dataverse_double.contact()
     assert (row["lastname"], row["msemr_azurefhirversion"]) == (MARKER, "1")
 
 
 async def test_a_fhir_server_that_is_down_puts_the_claim_back(route: Route) -> None:
-    route.neighbour.down = 500
+    route.fhir_double.down = 500
     assert await mirror(route, f"Patient/{ANNA}") is None
     assert len(route.queued(MIRROR_QUEUE)) == 1
-    assert await route.dataverse_neighbour.contacts() == []
+    assert await route.dataverse_double.contacts() == []
 
 
 async def test_a_missing_column_is_for_an_operator_and_waits_long(
@@ -354,18 +360,18 @@ async def test_a_missing_column_is_for_an_operator_and_waits_long(
     known = load_shipped_maps()["Patient"]
     wanting = AttributeMap("msemr_nosuchcolumn", Kind.COPY, "gender")
     wide = replace(known, attributes=(*known.attributes, wanting))
-    claim = WorkItem(DELIVERY, resource=route.neighbour.put(anna()))
+    claim = WorkItem(DELIVERY, resource=route.fhir_double.add(anna()))
     await mirroring.mirror_resource(replace(route.mirror, maps={"Patient": wide}), claim)
     ((_, delay),) = route.queued(MIRROR_QUEUE)
     assert delay >= 600
     (record,) = [each for each in caplog.records if each.message == "row.requeued"]
     assert record.levelno == logging.ERROR
     assert "msemr_nosuchcolumn" in vars(record)["reason"]
-    assert await route.dataverse_neighbour.contacts() == []
+    assert await route.dataverse_double.contacts() == []
 
 
 async def test_only_age_parks_a_row_and_the_journal_says_why(route: Route) -> None:
-    route.neighbour.down = 500
+    route.fhir_double.down = 500
     first_failed = route.clock.now.timestamp()
     route.clock.later(route.max_age)
     noted = await mirror(route, f"Patient/{ANNA}", attempt=9, since=first_failed)
@@ -386,15 +392,15 @@ async def test_notes_and_logs_hold_no_patient_data(
     route: Route, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    resource = route.neighbour.put(anna(gender=MARKER, birthDate=MARKER, active=MARKER))
+    resource = route.fhir_double.add(anna(gender=MARKER, birthDate=MARKER, active=MARKER))
     for step in ({"kind": "status", "status": 400}, {"kind": "reset"}, None):
         if step:
-            route.dataverse_neighbour.will_fail(method="PATCH", **step)
+            route.dataverse_double.will_fail(method="PATCH", **step)
         await mirror(route, resource)
     assert {"row.mirrored", "row.requeued"} <= {record.message for record in caplog.records}
     assert MARKER not in told_by(caplog.records)
     assert MARKER not in repr(await route.journal.list_row_results(DELIVERY))
-    assert MARKER not in repr(route.outbox.sent)
+    assert MARKER not in repr(route.queue_sender.sent)
 
 
 async def test_a_resource_that_no_path_can_read_is_told_without_its_values(
@@ -403,7 +409,7 @@ async def test_a_resource_that_no_path_can_read_is_told_without_its_values(
     """The evaluator raises what Python raises, and its text may quote a value."""
     caplog.set_level(logging.DEBUG)
     odd = anna(telecom=[{"system": "phone", "value": "1", "rank": {"odd": MARKER}}])
-    noted = await mirror(route, route.neighbour.put(odd))
+    noted = await mirror(route, route.fhir_double.add(odd))
     assert noted is not None
     assert MARKER not in repr(noted)
     assert MARKER not in told_by(caplog.records)
@@ -411,6 +417,6 @@ async def test_a_resource_that_no_path_can_read_is_told_without_its_values(
 
 async def test_dataverse_is_told_which_delivery_it_was(route: Route) -> None:
     await shown(route, anna())
-    (written,) = route.dataverse_neighbour.writes
+    (written,) = route.dataverse_double.writes
     assert written.headers["x-ms-client-request-id"] == DELIVERY
     assert written.headers["if-none-match"] == "*"

@@ -9,7 +9,8 @@ import pytest
 from integration.core.model import RowResult, WorkItem
 from integration.mirror import mirror as mirroring
 from integration.queues.names import MIRROR_QUEUE
-from tests.conftest import Body, Route, every_map, patient
+from tests.builders import Body, patient
+from tests.conftest import Route, every_map
 
 ANNA = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
 DELIVERY = "019caaee-c260-7000-8000-000000000001"
@@ -32,7 +33,7 @@ def number(value: str, system: str = "urn:mrn") -> Body:
 
 async def mirror(route: Route, resource: Body) -> RowResult:
     """Written to FHIR, then mirrored: what was noted."""
-    return await again(route, route.neighbour.put(resource))
+    return await again(route, route.fhir_double.add(resource))
 
 
 async def again(route: Route, resource: str) -> RowResult:
@@ -42,7 +43,7 @@ async def again(route: Route, resource: str) -> RowResult:
 
 
 async def numbers(route: Route) -> list[tuple[str, str]]:
-    rows = await route.dataverse_neighbour.rows("msemr_medicalidentifiers")
+    rows = await route.dataverse_double.rows("msemr_medicalidentifiers")
     return sorted((row["msemr_identifiersystem"], row["msemr_value"]) for row in rows)
 
 
@@ -52,7 +53,7 @@ async def numbers(route: Route) -> list[tuple[str, str]]:
 async def test_each_identifier_is_a_row_of_its_own(route: Route) -> None:
     await mirror(route, anna(identifier=[number("1"), number("2"), number("1", "urn:other")]))
     assert await numbers(route) == [("urn:mrn", "1"), ("urn:mrn", "2"), ("urn:other", "1")]
-    (row, *_) = await route.dataverse_neighbour.rows("msemr_medicalidentifiers")
+    (row, *_) = await route.dataverse_double.rows("msemr_medicalidentifiers")
     assert row["_msemr_assignee_value"] == ANNA
 
 
@@ -78,39 +79,39 @@ async def test_children_are_added_changed_and_removed_with_their_row(route: Rout
 
 async def test_a_row_and_its_children_are_written_in_one_request(route: Route) -> None:
     await mirror(route, anna(identifier=[number(str(n)) for n in range(200)]))
-    assert len(route.dataverse_neighbour.writes) == 1
+    assert len(route.dataverse_double.writes) == 1
     assert len(await children(route)) == 200
 
 
 async def test_what_is_the_same_is_not_written(route: Route) -> None:
     resource = anna(identifier=[number("1")], gender="female", birthDate="1980-02-29")
     await mirror(route, resource)
-    writes = len(route.dataverse_neighbour.writes)
+    writes = len(route.dataverse_double.writes)
     assert (await again(route, f"Patient/{ANNA}")).action == "unchanged"
-    assert len(route.dataverse_neighbour.writes) == writes
+    assert len(route.dataverse_double.writes) == writes
 
 
 async def test_only_the_columns_that_differ_are_written(route: Route) -> None:
     await mirror(route, anna(gender="female", birthDate="1980-02-29"))
     await mirror(route, anna(gender="female", birthDate="1980-02-28"))
-    body = route.dataverse_neighbour.writes[-1].body
+    body = route.dataverse_double.writes[-1].body
     assert sorted(body) == ["birthdate", "msemr_azurefhirversion"]
 
 
 async def test_a_child_that_dataverse_refuses_does_not_cost_the_row(route: Route) -> None:
     async def refused() -> None:
         for path in ("$batch", "msemr_medicalidentifiers"):
-            route.dataverse_neighbour.will_fail(kind="status", status=400, path=path)
+            route.dataverse_double.will_fail(kind="status", status=400, path=path)
 
-    route.dataverse_neighbour.will_be_preceded("PATCH", refused)
+    route.dataverse_double.will_be_preceded("PATCH", refused)
     noted = await mirror(route, anna(identifier=[number("1")]))
-    assert (await route.dataverse_neighbour.contact())["contactid"] == ANNA
+    assert (await route.dataverse_double.contact())["contactid"] == ANNA
     assert noted.action == "created"
     assert any("msemr_medicalidentifiers: answered 400" in note for note in noted.notes)
 
 
 async def children(route: Route) -> list[Body]:
-    return await route.dataverse_neighbour.rows("msemr_medicalidentifiers")
+    return await route.dataverse_double.rows("msemr_medicalidentifiers")
 
 
 # -- lookups --------------------------------------------------------------------------------------
@@ -140,7 +141,7 @@ async def test_who_has_been_waited_for_is_not_waited_for_again(route: Route) -> 
     await mirror(route, anna(**CARED))
     await mirror(route, GP)
     assert await route.row_waits.list_waiting("Practitioner/gp") == []
-    route.outbox.sent = [each for each in route.outbox.sent if each[0] != MIRROR_QUEUE]
+    route.queue_sender.sent = [each for each in route.queue_sender.sent if each[0] != MIRROR_QUEUE]
     await mirror(route, GP | {"active": True})
     assert route.mirrored == []
 
@@ -159,12 +160,12 @@ async def test_where_a_key_lets_one_row_have_an_id_the_second_resource_is_refuse
     await mirror(route, patient(id="7", gender="female"))
     noted = await mirror(route, GP | {"id": "7"})
     assert noted.action == "refused"
-    assert "lets one row have this FHIR id" in noted.notes[0]
-    assert (await route.dataverse_neighbour.contact())["gendercode"] == 2
+    assert "allows one row per FHIR id" in noted.notes[0]
+    assert (await route.dataverse_double.contact())["gendercode"] == 2
 
 
 async def contact_of(route: Route, key: str) -> Body:
-    rows = await route.dataverse_neighbour.contacts()
+    rows = await route.dataverse_double.contacts()
     return next(row for row in rows if row["contactid"] == key)
 
 
@@ -173,7 +174,7 @@ async def test_a_lookup_to_a_type_that_its_column_does_not_take_is_noted(route: 
     await mirror(route, clinic)
     noted = await mirror(route, anna(generalPractitioner=[{"reference": "Organization/clinic"}]))
     assert noted.action == "created"
-    assert "msemr_generalpractioner: the column takes no row of account" in noted.notes
+    assert "msemr_generalpractioner: the column does not accept rows of account" in noted.notes
 
 
 # -- codeable concepts ----------------------------------------------------------------------------
@@ -184,9 +185,9 @@ SPEAKS = {"communication": [{"language": {"coding": [{"code": "de", "display": "
 async def test_a_concept_is_made_once_and_found_again(route: Route) -> None:
     await mirror(route, anna(**SPEAKS))
     await mirror(route, patient(id="other", **SPEAKS))
-    (concept,) = await route.dataverse_neighbour.rows("msemr_codeableconcepts")
+    (concept,) = await route.dataverse_double.rows("msemr_codeableconcepts")
     assert (concept["msemr_code"], concept["msemr_name"]) == ("de", "German")
-    for row in await route.dataverse_neighbour.contacts():
+    for row in await route.dataverse_double.contacts():
         lookup = row["_msemr_communication1language_value"]
         assert lookup == concept["msemr_codeableconceptid"]
 
@@ -200,8 +201,8 @@ async def test_what_happens_to_the_row_of_a_deleted_patient_is_a_setting(
 ) -> None:
     route.on_delete = rule
     await mirror(route, anna(identifier=[number("1")]))
-    route.neighbour.delete(f"Patient/{ANNA}")
+    route.fhir_double.delete(f"Patient/{ANNA}")
     await again(route, f"Patient/{ANNA}")
-    rows = await route.dataverse_neighbour.contacts()
+    rows = await route.dataverse_double.contacts()
     assert (len(rows), len(await children(route))) == (left, left)
     assert [row["statecode"] for row in rows] == ([1] if rule == "deactivate" else [0] * left)

@@ -61,17 +61,29 @@ def suffix_of(link: str) -> str:
 
 
 def replaced(resource: Body, new: Callable[[str], str]) -> Body:
-    """The resource with each of its links passed through `new`; these are all that the
-    deliveries of these tests have. Canonicals and text are no links."""
-    found = dict(resource)
-    if "refers" in found:
-        found["refers"] = [{"reference": new(each["reference"])} for each in found["refers"]]
-    if "attachment" in found:
-        found["attachment"] = {"url": new(found["attachment"]["url"])}
-    if "text" in found:
-        before, link, after = re.split(r"(?<=href=\")(.*?)(?=\")", found["text"]["div"])
-        found["text"] = {"div": before + new(link) + after}
+    """The resource with each of its links passed through `new`: references, addresses of
+    attachments, and those in the narrative. Canonicals and other text are no links."""
+    found = _replaced(resource, new)
+    if "div" in resource.get("text", {}):
+        before, *rest = re.split(r"(?<=href=\")(.*?)(?=\")", resource["text"]["div"])
+        div = before + "".join(new(part) if n % 2 == 0 else part for n, part in enumerate(rest))
+        found["text"] = {**resource["text"], "div": div}
     return found
+
+
+def _replaced(node: Any, new: Callable[[str], str], name: str = "") -> Any:
+    match node:
+        case dict():
+            return {key: _replaced(value, new, _place(name, key)) for key, value in node.items()}
+        case list():
+            return [_replaced(each, new, name) for each in node]
+        case str() if name in ("reference", "attachment.url"):
+            return new(node)
+    return node
+
+
+def _place(name: str, key: str) -> str:
+    return "attachment.url" if name.endswith("ttachment") and key == "url" else key
 
 
 def links_of(resource: Body) -> list[str]:

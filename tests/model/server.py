@@ -10,7 +10,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from tests.model.links import entry_named, replaced, suffix_of, with_searches
 
@@ -41,6 +41,8 @@ class Server:
     stored: dict[str, Body] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
     mixed: Callable[[Sequence[int]], Sequence[int]] = tuple
+    refuses: set[str] = field(default_factory=set)  # types of resources
+    page_size: int = 1000
     given: int = 0
     now: Callable[[], datetime] = lambda: datetime(2026, 3, 1, 10, tzinfo=UTC)
 
@@ -164,13 +166,14 @@ class Server:
         if request.get("ifMatch") and request["ifMatch"] != self._etag(identity):
             raise Refused(412, "another version")
         if method == "DELETE":
-            if current is not None:
-                del self.stored[identity]
-                self.versions[identity] += 1
+            self.delete(identity)
             return {"response": {"status": "204"}}
         if method == "POST" and request.get("ifNoneExist") and current is not None:
             return self._said(200, identity)
-        if entry["resource"].get("refused"):
+        if (
+            entry["resource"].get("refused")
+            or entry["resource"].get("resourceType") in self.refuses
+        ):
             raise Refused(422, "a rule of the server")
         if method == "PATCH":
             if current is None:
@@ -186,10 +189,14 @@ class Server:
     def put(self, identity: str, resource: Body) -> None:
         version = self.versions[identity] = self.versions.get(identity, 0) + 1
         meta = {**resource.get("meta", {}), "versionId": str(version)}
-        meta["lastUpdated"] = self.now().isoformat()
+        meta["lastUpdated"] = self.now().astimezone(UTC).isoformat(timespec="milliseconds")
         self.stored[identity] = {**deepcopy(resource), "meta": meta}
 
-    def _found(self, link: str) -> str:
+    def delete(self, identity: str) -> None:
+        if self.stored.pop(identity, None) is not None:
+            self.versions[identity] += 1
+
+    def _find(self, link: str) -> str:
         """A conditional reference: https://hl7.org/fhir/R4/http.html#trules"""
         type_, mark, query = link.partition("?")
         if not mark or ":" in type_:
@@ -202,26 +209,45 @@ class Server:
     def search(self, type_: str, query: str) -> list[str]:
         """Every condition holds; `_count` and the like are no conditions."""
         wanted = [pair for pair in parse_qsl(query) if not pair[0].startswith("_")]
-        ids = [value for name, value in parse_qsl(query) if name == "_id"]
+        wanted = [pair for pair in wanted if pair[0] != "ct"]
+        ids = [value.split(",") for name, value in parse_qsl(query) if name == "_id"]
+        since = [value for name, value in parse_qsl(query) if name == "_lastUpdated"]
         return [
             identity
             for identity, resource in self.stored.items()
             if identity.startswith(f"{type_}/")
             and all(_has(resource, *pair) for pair in wanted)
-            and all(_id(identity) == value for value in ids)
+            and all(_id(identity) in values for values in ids)
+            and all(_is_since(resource, value) for value in since)
         ]
 
     def get(self, url: str) -> tuple[int, Body]:
         """GET [base]/url"""
         path, mark, query = url.partition("?")
         if mark or "/" not in path:
-            found = [self.stored[name] for name in self.search(path, query)]
-            entry = [{"resource": each, "search": {"mode": "match"}} for each in found]
-            kind = {"resourceType": "Bundle", "type": "searchset", "total": len(found)}
-            return 200, {**kind, "entry": entry} if found else kind
+            return self._searched(path, query)
         if path in self.stored:
             return 200, self.stored[path]
         return (410 if path in self.versions else 404), _outcome(Refused(404, "not there"))
+
+    def _searched(self, type_: str, query: str) -> tuple[int, Body]:
+        """In the order of the last update where `_sort` says so, a page at a time."""
+        params = dict(parse_qsl(query))
+        if params.get("_sort", "_lastUpdated") != "_lastUpdated":
+            return 400, _outcome(Refused(400, "an order that these tests do not know"))
+        found = [self.stored[name] for name in self.search(type_, query)]
+        if "_sort" in params:
+            found.sort(key=lambda each: str(each["meta"]["lastUpdated"]))
+        start = int(params.get("ct", 0))
+        size = min(int(params.get("_count", self.page_size)), self.page_size)
+        searchset: Body = {"resourceType": "Bundle", "type": "searchset", "total": len(found)}
+        if len(found) > start + size:
+            query = urlencode({**params, "ct": str(start + size)})
+            link = {"relation": "next", "url": f"http://fhir/fhir/{type_}?{query}"}
+            searchset["link"] = [link]
+        if page := found[start : start + size]:
+            searchset["entry"] = [{"resource": each, "search": {"mode": "match"}} for each in page]
+        return 200, searchset
 
     def read(self, url: str) -> Body:
         status, resource = self.get(url)
@@ -260,9 +286,23 @@ def _id(identity: str) -> str:
 
 def _has(resource: Body, name: str, value: str) -> bool:
     if name == "identifier":
-        return any(each["value"] == value for each in resource.get("identifier", []))
+        system, mark, value = value.rpartition("|")
+        return any(
+            each.get("value") == value and (not mark or each.get("system", "") == system)
+            for each in resource.get("identifier", [])
+        )
+    if name == "name":
+        return any(each.get("family") == value for each in resource.get("name", []))
     assert name == "refers", "a search that these tests do not know"
     return any(each["reference"] == value for each in resource.get("refers", []))
+
+
+def _is_since(resource: Body, value: str) -> bool:
+    """Whether it was updated then or later, by `ge` and a moment."""
+    assert value.startswith("ge"), "a search that these tests do not know"
+    since = datetime.fromisoformat(value[2:])
+    since = since if since.tzinfo else since.replace(tzinfo=UTC)
+    return datetime.fromisoformat(resource["meta"]["lastUpdated"]) >= since
 
 
 def _value(patch: Body) -> Any:

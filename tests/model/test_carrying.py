@@ -10,25 +10,25 @@ from hypothesis import strategies as st
 from integration.fhir.plan import Plan
 from tests.model import uncut
 from tests.model.carrying import carried, carried_together, mixing, planned
-from tests.model.conftest import EXPLORED
 from tests.model.deliveries import Sent, sent, two_sent
 from tests.model.same import picture
 from tests.model.server import Server
 from tests.model.uncut import Asked, End
 from tests.model.world import Script, World
+from tests.randomness import limit_examples
 
 SCRIPTS = st.one_of(st.binary(max_size=20), st.binary(min_size=40, max_size=120))
 BEFORE = {f"before {number}" for number in range(3)}
 SEEDS = st.integers(0, 7)
 
 
-@EXPLORED
+@limit_examples(150)
 @given(sent(), SCRIPTS, SEEDS)
 def test_what_is_cut_up_comes_out_as_if_it_were_whole(it: Sent, script: bytes, seed: int) -> None:
     check(it, script, seed, trouble=False)
 
 
-@EXPLORED
+@limit_examples(150)
 @given(sent(), SCRIPTS, SEEDS)
 def test_whatever_goes_wrong_on_the_way_it_comes_out_the_same(
     it: Sent, script: bytes, seed: int
@@ -36,7 +36,7 @@ def test_whatever_goes_wrong_on_the_way_it_comes_out_the_same(
     check(it, script, seed, trouble=True)
 
 
-@EXPLORED
+@limit_examples(150)
 @given(two_sent(), SCRIPTS)
 def test_two_deliveries_side_by_side_end_as_one_after_the_other(
     both: tuple[Sent, Sent], script: bytes

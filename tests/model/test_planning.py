@@ -13,10 +13,10 @@ from integration.fhir import units
 from integration.fhir.plan import Plan
 from integration.fhir.units import Unit, UnitEntry
 from tests.model.carrying import planned
-from tests.model.conftest import EXPLORED
 from tests.model.deliveries import Sent, sent
 from tests.model.links import links_of, with_searches
 from tests.model.uncut import asked
+from tests.randomness import limit_examples
 
 SENDERS = ("urn:oid:", "urn:uuid:0b6d3d3e-9c4b", "urn:uuid:0B6D3D3E-9C4B")
 
@@ -42,7 +42,7 @@ def links(entry: UnitEntry) -> list[str]:
     return found
 
 
-@EXPLORED
+@limit_examples(150)
 @given(sent())
 def test_a_plan_keeps_its_rules(it: Sent) -> None:
     its_plan = planned(it)

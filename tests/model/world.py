@@ -111,8 +111,8 @@ class World:
     workers: int = 3
     happened: Counter[str] = field(default_factory=Counter)
     journal: MemoryJournal = field(default_factory=MemoryJournal)
-    outbox: MemoryQueueSender = field(default_factory=MemoryQueueSender)
-    ledger: MemoryGuardStore = field(default_factory=MemoryGuardStore)
+    queue_sender: MemoryQueueSender = field(default_factory=MemoryQueueSender)
+    guard_store: MemoryGuardStore = field(default_factory=MemoryGuardStore)
     now: datetime = datetime(2026, 3, 2, 1, 15, tzinfo=UTC)
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
     _arrived: list[datetime] = field(default_factory=list)
@@ -134,17 +134,17 @@ class World:
                 Upstream("FHIR server", "http://fhir/fhir", http, room, pause=_no_pause)
             )
             journal: Any = _Fragile(self.journal, self)
-            outbox: Any = _Fragile(self.outbox, self)
-            ledger: Any = _Fragile(self.ledger, self)
+            queue_sender: Any = _Fragile(self.queue_sender, self)
+            guard_store: Any = _Fragile(self.guard_store, self)
             order = WriteGuard(
-                ledger,
+                store=guard_store,
                 lease=_LEASE,
                 now=lambda: self.now.timestamp(),
                 token=lambda: f"token {next(self._ids)}",
                 pause=_no_pause,
                 jitter=lambda: 0.5,
             )
-            carrier = LaneContext(journal, outbox, fhir, order, patients_followed)
+            carrier = LaneContext(journal, queue_sender, fhir, order, patients_followed)
             self._relay = Relay(carrier, self.limits, self.clock, inf)
             yield self
 
@@ -152,7 +152,7 @@ class World:
         """As a sender gives it in at the door. Raises Rejected."""
         intake = Intake(
             self.journal,
-            self.outbox,
+            self.queue_sender,
             self.clock,
             lambda now: make_delivery_id(now, next(self._ids)),
             max_bytes=10_000_000,
@@ -171,13 +171,13 @@ class World:
                 error = task.exception()
                 if isinstance(error, Crash):
                     self.happened["a worker died"] += 1
-                    self.outbox.sent.append((RELAY_QUEUE, claim, 0))  # its message comes back
+                    self.queue_sender.sent.append((RELAY_QUEUE, claim, 0))  # its message comes back
                 elif error is not None:
                     raise error
-            queued = [message for message in self.outbox.sent if message[0] == RELAY_QUEUE]
-            steps: list[Any] = list(self._pending_reads)
-            if self._pending_reads and self.now - self._arrived[0] > _PATIENCE:
-                steps = [self._pending_reads[0]]
+            queued = [message for message in self.queue_sender.sent if message[0] == RELAY_QUEUE]
+            steps: list[Any] = list(self._waiting)
+            if self._waiting and self.now - self._arrived[0] > _PATIENCE:
+                steps = [self._waiting[0]]
             elif len(running) < self.workers:
                 steps += queued
             if not steps:
@@ -185,14 +185,14 @@ class World:
             step = self.script.choose(steps)
             self.now += _STEP
             if isinstance(step, asyncio.Future):
-                place = self._pending_reads.index(step)
-                del self._pending_reads[place], self._arrived[place]
+                place = self._waiting.index(step)
+                del self._waiting[place], self._arrived[place]
                 step.set_result(None)
                 continue
             if self.trouble and self.script.choose([False] * 9 + [True]):
                 self.happened["a message came twice"] += 1
             else:
-                self.outbox.sent.remove(step)
+                self.queue_sender.sent.remove(step)
             running[asyncio.ensure_future(self._work(step[1]))] = step[1]
         raise AssertionError("the work never ends")
 
@@ -221,13 +221,13 @@ class World:
         before, idle = None, 0
         while idle < _IDLE:
             await asyncio.sleep(0)
-            now = [task.done() for task in running], len(self._pending_reads), len(self.outbox.sent)
+            now = [task.done() for task in running], len(self._waiting), len(self.queue_sender.sent)
             idle = idle + 1 if now == before else 0
             before = now
 
     async def _arrives(self, request: httpx.Request) -> httpx.Response:
         turn = asyncio.get_running_loop().create_future()
-        self._pending_reads.append(turn)
+        self._waiting.append(turn)
         self._arrived.append(self.now)
         await turn
         fate = self.script.choose([WELL] * 8 + list(TROUBLE)) if self.trouble else WELL

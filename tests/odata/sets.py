@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -138,8 +138,8 @@ def plain(name: str, value: Any) -> Any:
 
 
 @st.composite
-def comparisons(draw: st.DrawFn) -> Case:
-    name = draw(st.sampled_from(list(VALUES)))
+def comparisons(draw: st.DrawFn, names: Sequence[str]) -> Case:
+    name = draw(st.sampled_from(names))
     other = draw(st.sampled_from([None, *NUMBERS])) if name in NUMBERS else None
     value = draw(st.none() | VALUES[name])
     operator = draw(st.sampled_from(list(COMPARISONS)))
@@ -156,16 +156,16 @@ def comparisons(draw: st.DrawFn) -> Case:
 
 
 @st.composite
-def memberships(draw: st.DrawFn) -> Case:
-    name = draw(st.sampled_from(list(VALUES)))
-    values = draw(st.lists(st.none() | VALUES[name], max_size=3))
+def memberships(draw: st.DrawFn, names: Sequence[str], fewest: int) -> Case:
+    name = draw(st.sampled_from(names))
+    values = draw(st.lists(st.none() | VALUES[name], min_size=fewest, max_size=3))
     text = f"{name} in ({', '.join(literal(value) for value in values)})"
     return text, lambda row: plain(name, row[name]) in [plain(name, item) for item in values]
 
 
 @st.composite
-def parts(draw: st.DrawFn) -> Case:
-    name = draw(st.sampled_from(TEXTS))
+def parts(draw: st.DrawFn, names: Sequence[str]) -> Case:
+    name = draw(st.sampled_from([name for name in TEXTS if name in names]))
     function = draw(st.sampled_from(list(PARTS)))
     part = draw(_texts)
     lowered = draw(st.booleans())
@@ -211,19 +211,21 @@ def _or(cases: list[Case]) -> Case:
     return " or ".join(f"({text})" for text, _ in cases), either
 
 
-LEAVES = st.one_of(
-    comparisons(),
-    memberships(),
-    parts(),
-    st.just(("final", lambda row: row["final"])),
-)
-CASES: st.SearchStrategy[Case] = st.recursive(
-    LEAVES,
-    lambda inner: st.one_of(
-        inner.map(_not),
-        st.tuples(inner, st.booleans()).map(lambda pair: _is(*pair)),
-        st.lists(inner, min_size=2, max_size=3).map(_and),
-        st.lists(inner, min_size=2, max_size=3).map(_or),
-    ),
-    max_leaves=6,
-)
+def filters(names: Sequence[str] = tuple(VALUES), fewest: int = 0) -> st.SearchStrategy[Case]:
+    """Filters of these properties, whose lists have at least so many members."""
+    leaves = st.one_of(
+        comparisons(names),
+        memberships(names, fewest),
+        parts(names),
+        st.just(("final", lambda row: row["final"])),
+    )
+    return st.recursive(
+        leaves,
+        lambda inner: st.one_of(
+            inner.map(_not),
+            st.tuples(inner, st.booleans()).map(lambda pair: _is(*pair)),
+            st.lists(inner, min_size=2, max_size=3).map(_and),
+            st.lists(inner, min_size=2, max_size=3).map(_or),
+        ),
+        max_leaves=6,
+    )

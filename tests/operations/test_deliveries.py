@@ -9,7 +9,8 @@ from integration.core.model import Status, WorkItem
 from integration.mirror import mirror as mirroring
 from integration.operations import deliveries
 from integration.relay import process as relaying
-from tests.conftest import DAY, Route, bundle, entry, observation, patient
+from tests.builders import bundle, entry, observation, patient
+from tests.conftest import DAY, Route
 
 UNKNOWN = "019caaee-c260-7000-8000-0000000fffff"
 
@@ -124,9 +125,9 @@ async def test_a_parked_delivery_is_replayed_with_its_id_and_ids(route: Route) -
     delivery = await route.deliver(bundle(entry(patient())))
     await relaying.park(route.journal, WorkItem(delivery), "the FHIR server was away")
 
-    await deliveries.replay(route.journal, route.outbox, delivery, route.clock.now)
+    await deliveries.replay(route.journal, route.queue_sender, delivery, route.clock.now)
     assert (await route.known(delivery)).status is Status.ACCEPTED
-    assert route.outbox.sent[-1] == ("relay", WorkItem(delivery), 0)
+    assert route.queue_sender.sent[-1] == ("relay", WorkItem(delivery), 0)
     await route.carry(delivery)
 
     known = await route.known(delivery)
@@ -137,26 +138,26 @@ async def test_rows_that_were_given_up_on_are_replayed(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient(id="p1"), method="PUT", url="Patient/p1")))
     await route.carry(delivery)
     assert (
-        await told(deliveries.replay(route.journal, route.outbox, delivery, route.clock.now))
+        await told(deliveries.replay(route.journal, route.queue_sender, delivery, route.clock.now))
     ).status == 409
     await mirroring.park(route.mirror, WorkItem(delivery, resource="Patient/p1"), "no answer")
 
-    await deliveries.replay(route.journal, route.outbox, delivery, route.clock.now)
+    await deliveries.replay(route.journal, route.queue_sender, delivery, route.clock.now)
 
-    assert route.outbox.sent[-1] == ("mirror", WorkItem(delivery, resource="Patient/p1"), 0)
+    assert route.queue_sender.sent[-1] == ("mirror", WorkItem(delivery, resource="Patient/p1"), 0)
 
 
 async def test_what_is_on_its_way_or_cancelled_is_not_replayed(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
     assert (
-        await told(deliveries.replay(route.journal, route.outbox, delivery, route.clock.now))
+        await told(deliveries.replay(route.journal, route.queue_sender, delivery, route.clock.now))
     ).status == 409
     await deliveries.cancel(route.journal, delivery, route.clock.now)
     assert (
-        await told(deliveries.replay(route.journal, route.outbox, delivery, route.clock.now))
+        await told(deliveries.replay(route.journal, route.queue_sender, delivery, route.clock.now))
     ).status == 409
     assert (
-        await told(deliveries.replay(route.journal, route.outbox, UNKNOWN, route.clock.now))
+        await told(deliveries.replay(route.journal, route.queue_sender, UNKNOWN, route.clock.now))
     ).status == 404
 
 
@@ -177,7 +178,7 @@ async def replayed(route: Route, *, dry: bool = False, **params: str) -> tuple[l
     named = {name.replace("_run", "-run"): value for name, value in params.items()}
     result = await deliveries.replay_all(
         route.journal,
-        route.outbox,
+        route.queue_sender,
         deliveries.parse_replay_filter(named),
         route.clock.now,
         dry_run=dry,
@@ -254,7 +255,7 @@ async def test_what_somebody_cancels_meanwhile_is_not_replayed(route: Route) -> 
 
     result = await deliveries.replay_all(
         Cancelling(),  # type: ignore[arg-type]
-        route.outbox,
+        route.queue_sender,
         deliveries.ReplayFilter(),
         route.clock.now,
         dry_run=False,

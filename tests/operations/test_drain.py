@@ -23,7 +23,7 @@ class Door(HTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.heard: list[tuple[str, str]] = []
+        self.received: list[tuple[str, str]] = []
         self.away = False
 
 
@@ -33,7 +33,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"])).decode()
         assert (self.path, self.headers["x-functions-key"]) == ("/api/fhir", KEY)
-        self.server.heard.append((self.headers["idempotency-key"], body))
+        self.server.received.append((self.headers["idempotency-key"], body))
         self.send_response(503 if self.server.away else 422 if body == "wrong" else 202)
         self.end_headers()
         self.wfile.write(b'{"resourceType": "OperationOutcome"}')
@@ -83,7 +83,7 @@ def names(folder: Path) -> list[str]:
 def test_every_bundle_is_sent_once_the_oldest_first(folder: Path, door: Door) -> None:
     done = drain(folder, door)
     assert done.returncode == 0, done.stderr
-    assert door.heard == [
+    assert door.received == [
         ("drain/c.json", "first"),
         ("drain/b.json", "wrong"),
         ("drain/a b.json", "third"),
@@ -99,11 +99,11 @@ def test_trouble_ends_it_and_a_second_run_sends_the_same_keys(folder: Path, door
     done = drain(folder, door)
     assert done.returncode == 1
     assert "c.json: answered 503" in done.stderr
-    assert [key for key, _ in door.heard] == ["drain/c.json"]
+    assert [key for key, _ in door.received] == ["drain/c.json"]
     assert len(names(folder / "backlog")) == 4
     door.away = False
     assert drain(folder, door).returncode == 0
-    assert [key for key, _ in door.heard][:2] == ["drain/c.json", "drain/c.json"]
+    assert [key for key, _ in door.received][:2] == ["drain/c.json", "drain/c.json"]
     assert names(folder / "sent") == ["a b.json", "c.json"]
 
 

@@ -23,7 +23,7 @@ async def test_all_is_well_when_everyone_answers(route: Route) -> None:
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500, 503])
 async def test_a_fhir_server_in_trouble_is_named_with_its_answer(route: Route, status: int) -> None:
-    route.neighbour.down = status
+    route.fhir_double.down = status
     states = dict(await check_upstreams(route.journal, route.fhir, route.dataverse))
     assert str(status) in states.pop("fhir")
     assert states == {"storage": "ok", "dataverse": "ok"}
@@ -33,7 +33,7 @@ async def test_a_fhir_server_in_trouble_is_named_with_its_answer(route: Route, s
     "wish", [{"kind": "status", "status": 404}, {"kind": "reset"}, {"kind": "throttle"}]
 )
 async def test_dataverse_in_trouble_is_named(route: Route, wish: dict[str, object]) -> None:
-    route.dataverse_neighbour.will_fail(path="WhoAmI", next=5, **wish)
+    route.dataverse_double.will_fail(path="WhoAmI", next=5, **wish)
     states = dict(await check_upstreams(route.journal, route.fhir, route.dataverse))
     assert states.pop("dataverse") != "ok"
     assert states == {"storage": "ok", "fhir": "ok"}
@@ -46,7 +46,7 @@ async def test_storage_in_trouble_is_named(route: Route) -> None:
 
 
 async def test_addresses_stay_out_of_the_answer(route: Route) -> None:
-    route.neighbour.down = 500
-    route.dataverse_neighbour.will_fail(kind="reset", next=5)
+    route.fhir_double.down = 500
+    route.dataverse_double.will_fail(kind="reset", next=5)
     states = await check_upstreams(Broken(), route.fhir, route.dataverse)
     assert "http" not in " ".join(states.values())

@@ -17,22 +17,33 @@ from integration.mirror import mirror as mirroring
 from integration.operations import deliveries, housekeeping
 from integration.operations.housekeeping import Ages, Housekeeping, Step, choose_step, sweep
 from integration.relay import process as relaying
-from tests.conftest import DAY, MARKER, Route, bundle, entry, patient, told_by
+from tests.builders import MARKER, bundle, entry, patient
+from tests.conftest import DAY, Route, told_by
 
 MINUTE, HOUR = 60.0, 3600.0
 AGES = Ages(timedelta(days=3), timedelta(days=30), timedelta(days=7))
 START = datetime(2026, 3, 2, tzinfo=UTC)
 DELIVERY = Delivery(
-    "id", "north", "k", "d", START, status=Status.ACCEPTED, kind="batch", entries=1, bytes=2
+    id="id",
+    sender="north",
+    key="k",
+    digest="d",
+    accepted=START,
+    status=Status.ACCEPTED,
+    kind="batch",
+    entries=1,
+    bytes=2,
 )
 
 
 async def swept(route: Route) -> None:
-    await sweep(keeping(route, route.outbox))
+    await sweep(keeping(route, route.queue_sender))
 
 
-def keeping(route: Route, outbox: Any) -> Housekeeping:
-    return Housekeeping(route.journal, route.ledger, outbox, route.activity, route.clock, AGES)
+def keeping(route: Route, queue_sender: Any) -> Housekeeping:
+    return Housekeeping(
+        route.journal, route.guard_store, queue_sender, route.activity, route.clock, AGES
+    )
 
 
 async def of_lanes(route: Route, number: int = 4) -> str:
@@ -42,7 +53,7 @@ async def of_lanes(route: Route, number: int = 4) -> str:
     delivery = await route.deliver(bundle(*people, kind="batch"))
     await route.carry(delivery)
     assert (await route.known(delivery)).status is Status.PROCESSING
-    route.outbox.sent.clear()
+    route.queue_sender.sent.clear()
     return delivery
 
 
@@ -108,9 +119,9 @@ async def test_a_delivery_that_was_kept_and_never_queued_is_queued(route: Route)
 
 async def test_a_delivery_that_was_begun_is_left_to_those_who_carry_it(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
-    route.neighbour.down = 500
+    route.fhir_double.down = 500
     await route.carry(delivery)
-    route.outbox.sent.clear()
+    route.queue_sender.sent.clear()
     route.clock.later(HOUR)
     await swept(route)
     assert route.queued() == []
@@ -129,7 +140,7 @@ async def test_lanes_whose_claims_were_lost_are_queued_again(route: Route) -> No
     await route.carry_all()
     known = await route.known(delivery)
     assert (known.status, known.written) == (Status.DONE, 4)
-    assert set(route.neighbour.versions.values()) == {1}
+    assert set(route.fhir_double.writes_of_each.values()) == {1}
 
 
 async def test_a_delivery_that_lacks_only_its_end_comes_to_it(route: Route) -> None:
@@ -178,7 +189,7 @@ async def test_a_parked_delivery_that_is_replayed_has_its_whole_time_again(route
     delivery = await route.deliver(bundle(entry(patient())))
     await relaying.park(route.journal, WorkItem(delivery), "the FHIR server was away")
     route.clock.later(20 * DAY)
-    await deliveries.replay(route.journal, route.outbox, delivery, route.clock.now)
+    await deliveries.replay(route.journal, route.queue_sender, delivery, route.clock.now)
     await swept(route)
     assert (await route.known(delivery)).status is Status.ACCEPTED
 
@@ -207,7 +218,7 @@ async def test_a_delivery_that_is_over_is_forgotten_with_all_that_was_kept_of_it
             await route.journal.get_payload(id_)
     assert await route.outcomes(delivery) == []
     assert await route.journal.list_row_results(delivery) == []
-    assert "Patient/p1" in route.neighbour.stored
+    assert "Patient/p1" in route.fhir_double.stored
 
 
 async def test_a_parked_delivery_is_never_forgotten(route: Route) -> None:
@@ -231,8 +242,8 @@ async def test_a_repeat_of_what_was_forgotten_overwrites_nothing(
     """It is a delivery of its own, in the order of now, that looks before it writes."""
     first = await route.deliver(bundle(entry(patient())), headers=headers)
     await route.carry(first)
-    (person,) = route.neighbour.of("Patient")
-    route.neighbour.put({**person, "active": False})  # somebody else, since
+    (person,) = route.fhir_double.of("Patient")
+    route.fhir_double.add({**person, "active": False})  # somebody else, since
     route.clock.later(31 * DAY)
     await swept(route)
 
@@ -241,7 +252,7 @@ async def test_a_repeat_of_what_was_forgotten_overwrites_nothing(
     await route.carry(again)
 
     assert (await route.known(again)).status is Status.DONE
-    (person,) = route.neighbour.of("Patient")
+    (person,) = route.fhir_double.of("Patient")
     assert person["active"] is False
 
 
@@ -312,9 +323,9 @@ async def test_the_turns_that_no_kept_delivery_asks_for_are_forgotten(route: Rou
     await updated(route, "old")
     route.clock.later(31 * DAY)
     await updated(route, "young")
-    assert len(route.ledger.locks) == 2
+    assert len(route.guard_store.locks) == 2
     await swept(route)
-    assert len(route.ledger.locks) == 1
+    assert len(route.guard_store.locks) == 1
 
 
 async def test_the_turns_that_a_parked_delivery_may_ask_for_are_kept(route: Route) -> None:
@@ -326,7 +337,7 @@ async def test_the_turns_that_a_parked_delivery_may_ask_for_are_kept(route: Rout
     await updated(route, "p")
     route.clock.later(31 * DAY)
     await swept(route)
-    await deliveries.replay(route.journal, route.outbox, late, route.clock.now)
+    await deliveries.replay(route.journal, route.queue_sender, late, route.clock.now)
     await route.carry_all()
     assert await route.statuses(late) == [409]
 
@@ -336,7 +347,12 @@ async def test_activity_is_forgotten_by_whole_days_after_its_time(
 ) -> None:
     now = route.clock.now.astimezone(UTC)
     kept = [now, now - timedelta(days=7), now.replace(hour=0, minute=0) - timedelta(days=7)]
-    entries = [Activity(each, Category.ERROR, "FHIR server", "read", "500") for each in kept]
+    entries = [
+        Activity(
+            time=each, category=Category.ERROR, upstream="FHIR server", action="read", status="500"
+        )
+        for each in kept
+    ]
     old = [replace(each, time=each.time - timedelta(days=1)) for each in entries[1:]]
     await route.activity.add([*entries, *old])
 

@@ -28,17 +28,23 @@ DELIVERY = Delivery(
 WRITTEN = EntryResult(
     0,
     201,
-    "urn:a",
+    full_url="urn:a",
     location="Patient/1/_history/2",
     etag='W/"2"',
     last_modified="2024-05-06T07:08:09Z",
     unit="0.0",
 )
 REFUSED = EntryResult(
-    1, 422, None, issues=[{"severity": "error", "code": "value", "diagnostics": "no"}]
+    1, 422, full_url=None, issues=[{"severity": "error", "code": "value", "diagnostics": "no"}]
 )
 ROW = RowResult(
-    DELIVERY.id, "Patient/1", "contact", "k", "created", version="2", notes=("suffix: cut @ name",)
+    delivery=DELIVERY.id,
+    resource="Patient/1",
+    table="contact",
+    row="k",
+    action="created",
+    version="2",
+    notes=("suffix: cut @ name",),
 )
 
 

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.package.conftest import PACKAGES, PROJECT, published
 
 # Indexes as the worker does, without anything of this environment: no site-packages, no variables.
@@ -44,6 +46,7 @@ def size(*folders: Path) -> float:
     return sum(file.stat().st_size for file in files if "__pycache__" not in file.parts) / 1e6
 
 
+@pytest.mark.slow  # it installs every package once more
 def test_the_package_indexes_every_function_with_its_own_packages_alone(app: Path) -> None:
     found = index(app)
     assert set(found["functions"]) == declared()

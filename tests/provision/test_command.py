@@ -37,7 +37,7 @@ class Organisation:
 
     def __init__(self, app: Gate) -> None:
         self.app = app
-        self.heard: list[tuple[str, str]] = []
+        self.received: list[tuple[str, str]] = []
         self.prompts: list[str] = []
 
     def run(self, *options: str) -> tuple[int, list[str]]:
@@ -45,7 +45,7 @@ class Organisation:
         command.add_options(parser)
         said: list[str] = []
         chosen = parser.parse_args(options)
-        return command.run(chosen, self._opened, self._prompt, said.append), said
+        return command.run(chosen, said.append, self._opened, self._prompt), said
 
     def get(self, path: str) -> Any:
         async def asked() -> httpx.Response:
@@ -62,7 +62,7 @@ class Organisation:
 
     def _http(self) -> httpx.AsyncClient:
         async def note(request: httpx.Request) -> None:
-            self.heard.append((request.method, request.url.path))
+            self.received.append((request.method, request.url.path))
 
         transport = httpx.ASGITransport(app=self.app)
         return httpx.AsyncClient(transport=transport, event_hooks={"request": [note]})
@@ -74,7 +74,7 @@ class Organisation:
 
     @property
     def changes(self) -> list[tuple[str, str]]:
-        return [each for each in self.heard if each[0] != "GET"]
+        return [each for each in self.received if each[0] != "GET"]
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def counts(said: list[str]) -> dict[str, int]:
 def test_an_organisation_that_has_nothing_gets_everything(organisation: Organisation) -> None:
     status, said = organisation.run()
     assert status == 0, said
-    assert counts(said)["there"] == 0
+    assert counts(said)["exists"] == 0
     pieces = " | ".join(made(said))
     for piece in (
         "publisher with the prefix abc",
@@ -139,22 +139,22 @@ def test_an_organisation_that_has_nothing_gets_everything(organisation: Organisa
 
 def test_a_second_run_finds_everything_and_changes_nothing(organisation: Organisation) -> None:
     _, first = organisation.run()
-    organisation.heard.clear()
+    organisation.received.clear()
     status, again = organisation.run()
     assert organisation.changes == []
     assert (status, counts(again)["made"]) == (0, 0)
     # The publication is not something that is there.
-    assert counts(again)["there"] == counts(first)["made"] - 1
+    assert counts(again)["exists"] == counts(first)["made"] - 1
 
 
 def test_a_run_that_was_broken_off_is_gone_on_with(organisation: Organisation) -> None:
     organisation.app.faults.append(fault(method="POST", path="RelationshipDefinitions", status=400))
     status, said = organisation.run()
     assert status == 2
-    assert said[-1].startswith("ended: lookup abc_subjectpatient of abc_ve_observation")
+    assert said[-1].startswith("stopped: lookup abc_subjectpatient of abc_ve_observation")
     _, went_on = organisation.run()
     assert counts(went_on)["made"] > 0
-    organisation.heard.clear()
+    organisation.received.clear()
     organisation.run()
     assert organisation.changes == []
 
@@ -164,7 +164,7 @@ def test_a_dry_run_tells_every_request_and_sends_none(organisation: Organisation
     assert organisation.changes == []
     assert status == 0
     requests = [line.strip() for line in told if re.match(r"  (POST|PUT|PATCH) ", line)]
-    organisation.heard.clear()
+    organisation.received.clear()
     _, said = organisation.run()
     assert len(requests) == len(organisation.changes) == counts(told)["would-make"]
     # What needs an id that is not there yet has a word in its place.
@@ -300,7 +300,7 @@ def test_a_column_that_no_file_describes_is_for_a_person(
     (tmp_path / "eyes.toml").write_text(more, "utf-8")
     status, said = organisation.run()
     assert status == 1
-    assert any(line.startswith("look:  contact.abc_eyes is lacking") for line in said)
+    assert any(line.startswith("to do:  column abc_eyes of contact is missing") for line in said)
 
 
 def test_nothing_is_changed_that_somebody_has_made_otherwise(
@@ -309,10 +309,10 @@ def test_nothing_is_changed_that_somebody_has_made_otherwise(
     organisation.run()
     changed = OBSERVATION.replace('type = "decimal"', 'type = "integer"')
     (tmp_path / "observation.toml").write_text(changed, "utf-8")
-    organisation.heard.clear()
+    organisation.received.clear()
     status, said = organisation.run()
     assert (status, organisation.changes) == (1, [])
-    expected = "look:  column abc_value of abc_ve_observation is of type Decimal, not Integer"
+    expected = "to do:  column abc_value of abc_ve_observation is of type Decimal, not Integer"
     assert expected in said
 
 
@@ -362,7 +362,7 @@ def test_without_an_address_of_the_feed_there_are_no_virtual_tables(
     env.delenv("FEED_URL")
     status, said = organisation.run()
     assert status == 1
-    assert any(line.startswith("look:  no virtual tables") for line in said)
+    assert any(line.startswith("to do:  virtual tables were not added") for line in said)
     assert not [line for line in made(said) if "virtual" in line or "data source" in line]
     assert any("column abc_fhirid of contact" in line for line in made(said))
 
@@ -382,7 +382,7 @@ def test_a_setting_that_is_wrong_ends_it_before_anything_is_asked(
 ) -> None:
     env.setenv(setting, value)
     status, said = organisation.run()
-    assert (status, organisation.heard) == (2, [])
+    assert (status, organisation.received) == (2, [])
     assert words in said[-1]
 
 

@@ -18,7 +18,7 @@ from integration.core.model import WorkItem
 from integration.queues.azure_queue import AzureQueueSender
 from integration.queues.queue_sender import parse_work_item
 from local.host.emulator import ACCOUNT, build_connection_string
-from local.services import Running, free_ports
+from local.services import Running, find_free_ports
 
 WHOLE = WorkItem(
     "019caaee-c260-7000-8000-000000000001",
@@ -78,7 +78,7 @@ async def test_a_claim_does_not_expire_before_its_delivery_may(queue: QueueClien
 
 
 async def test_a_queue_that_is_down_is_unavailable_and_told_without_its_address() -> None:
-    ports = free_ports()
+    ports = find_free_ports()
     nowhere = build_connection_string(ports.blob, ports.queue, ports.table)
     async with client(nowhere, "relay", retry_total=0) as queue:
         with pytest.raises(Unavailable) as caught:

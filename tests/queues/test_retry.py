@@ -94,10 +94,10 @@ def test_what_is_no_claim_is_not_read_as_one(body: bytes) -> None:
 
 
 async def test_the_double_keeps_claims_in_the_order_they_were_sent() -> None:
-    outbox = MemoryQueueSender()
-    await outbox.send("relay", WorkItem("a"))
-    await outbox.send("mirror", WorkItem("b", resource="Patient/1"), 2.5)
-    assert outbox.sent == [
+    queue_sender = MemoryQueueSender()
+    await queue_sender.send("relay", WorkItem("a"))
+    await queue_sender.send("mirror", WorkItem("b", resource="Patient/1"), 2.5)
+    assert queue_sender.sent == [
         ("relay", WorkItem("a"), 0),
         ("mirror", WorkItem("b", resource="Patient/1"), 2.5),
     ]

@@ -20,7 +20,8 @@ from integration.mirror import mirror as mirroring
 from integration.reconcile import command, walk
 from integration.reconcile.differences import DifferenceKind, Repair, compare
 from integration.reconcile.walk import Page, ReconcileRun
-from tests.conftest import MARKER, Body, Route, patient, told_by
+from tests.builders import MARKER, Body, patient
+from tests.conftest import Route, told_by
 
 RUN = "019caaee-c260-7000-8000-0000000000aa"
 ANNA = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
@@ -29,7 +30,14 @@ PATIENT = load_shipped_maps()["Patient"]
 
 
 def reconcile(route: Route, *, dry: bool = False) -> ReconcileRun:
-    return ReconcileRun(route.mirror, route.fhir, route.dataverse, RUN, route.wait, dry)
+    return ReconcileRun(
+        mirror=route.mirror,
+        fhir=route.fhir,
+        dataverse=route.dataverse,
+        id=RUN,
+        sleep=route.wait,
+        dry_run=dry,
+    )
 
 
 async def pages(
@@ -50,7 +58,7 @@ def found(differences: list[Repair]) -> dict[str, DifferenceKind]:
 
 async def mirrored(route: Route, *resources: Body) -> None:
     for resource in resources:
-        claim = WorkItem(RUN, resource=route.neighbour.put(resource))
+        claim = WorkItem(RUN, resource=route.fhir_double.add(resource))
         await mirroring.mirror_resource(route.mirror, claim)
 
 
@@ -59,8 +67,8 @@ async def mirrored(route: Route, *resources: Body) -> None:
 
 async def test_what_is_missing_or_behind_is_found_and_what_is_shown_is_not(route: Route) -> None:
     await mirrored(route, patient(id="same"), patient(id="behind"))
-    route.neighbour.put(patient(id="behind"))
-    route.neighbour.put(patient(id="missing"))
+    route.fhir_double.add(patient(id="behind"))
+    route.fhir_double.add(patient(id="missing"))
     differences = await settled(route, dry=True)
     assert found(differences) == {
         "Patient/behind": DifferenceKind.BEHIND,
@@ -73,16 +81,16 @@ async def test_what_is_missing_or_behind_is_found_and_what_is_shown_is_not(route
 
 
 async def test_a_dry_run_changes_nothing(route: Route) -> None:
-    route.neighbour.put(patient(id=ANNA))
+    route.fhir_double.add(patient(id=ANNA))
     assert [each.result for each in await settled(route, dry=True)] == [None]
-    assert route.dataverse_neighbour.writes == []
+    assert route.dataverse_double.writes == []
     assert await route.journal.list_row_results(RUN) == []
 
 
 async def test_what_differs_is_mended_and_a_second_run_finds_nothing(route: Route) -> None:
     await mirrored(route, patient(id="behind"))
-    route.neighbour.put(patient(id="behind"))
-    route.neighbour.put(patient(id=ANNA))
+    route.fhir_double.add(patient(id="behind"))
+    route.fhir_double.add(patient(id=ANNA))
     differences = await settled(route)
     assert {each.result.action for each in differences if each.result} == {"created", "updated"}
     assert all(each.is_done for each in differences)
@@ -94,21 +102,21 @@ async def test_what_differs_is_mended_and_a_second_run_finds_nothing(route: Rout
 async def test_a_row_that_shows_a_later_version_than_was_searched_is_left(route: Route) -> None:
     """FHIR has moved on since the page was read, and so has the mirror."""
     await mirrored(route, patient(id=ANNA), patient(id=ANNA))
-    route.neighbour.stored[f"Patient/{ANNA}"]["meta"]["versionId"] = "1"
+    route.fhir_double.stored[f"Patient/{ANNA}"]["meta"]["versionId"] = "1"
     assert await settled(route) == []
 
 
 async def test_ids_that_differ_in_case_are_two_resources(route: Route) -> None:
     await mirrored(route, patient(id="ward-7a"))
-    route.neighbour.put(patient(id="WARD-7A"))
+    route.fhir_double.add(patient(id="WARD-7A"))
     assert found(await settled(route, dry=True)) == {"Patient/WARD-7A": DifferenceKind.MISSING}
 
 
 async def test_what_the_mirror_refuses_is_told_with_its_reason(route: Route) -> None:
-    await route.dataverse_neighbour.write(ANNA, lastname="one")
-    await route.dataverse_neighbour.write(THEIRS, msemr_azurefhirid=ANNA, lastname="two")
-    route.neighbour.put(patient(id=ANNA))
-    route.neighbour.put(patient(id="x" * 64))
+    await route.dataverse_double.write(ANNA, lastname="one")
+    await route.dataverse_double.write(THEIRS, msemr_azurefhirid=ANNA, lastname="two")
+    route.fhir_double.add(patient(id=ANNA))
+    route.fhir_double.add(patient(id="x" * 64))
     differences = await settled(route)
     assert found(differences) == {
         f"Patient/{ANNA}": DifferenceKind.BEHIND,
@@ -131,10 +139,10 @@ def test_a_resource_that_several_rows_show_is_for_a_person() -> None:
 
 async def test_a_practitioner_of_the_same_id_shows_no_patient(route: Route) -> None:
     other = 935000001
-    await route.dataverse_neighbour.write(
+    await route.dataverse_double.write(
         THEIRS, msemr_azurefhirid="p1", msemr_azurefhirversion="1", msemr_contacttype=other
     )
-    route.neighbour.put(patient(id="p1"))
+    route.fhir_double.add(patient(id="p1"))
     assert found(await settled(route, dry=True)) == {"Patient/p1": DifferenceKind.MISSING}
 
 
@@ -143,21 +151,21 @@ async def test_a_practitioner_of_the_same_id_shows_no_patient(route: Route) -> N
 
 async def test_every_page_is_looked_at_and_one_look_up_serves_many(route: Route) -> None:
     await mirrored(route, *(patient(id=f"p{number}") for number in range(25)))
-    route.neighbour.page_size = 10
-    route.dataverse_neighbour.heard.clear()
+    route.fhir_double.page_size = 10
+    route.dataverse_double.received.clear()
     found_ = await pages(route)
     assert [page.count for page in found_] == [10, 10, 5]
     assert [each for page in found_ for each in page.repairs] == []
-    asked = [each for each in route.dataverse_neighbour.heard if "$batch" in each.path]
-    single = [each for each in route.dataverse_neighbour.heard if each.path.endswith("/contacts")]
+    asked = [each for each in route.dataverse_double.received if "$batch" in each.path]
+    single = [each for each in route.dataverse_double.received if each.path.endswith("/contacts")]
     assert len(asked) + len(single) == 3
 
 
 async def test_a_run_begins_at_a_moment_and_tells_how_far_it_is(route: Route) -> None:
-    route.neighbour.put(patient(id="before"))
+    route.fhir_double.add(patient(id="before"))
     route.clock.later(3600)
-    route.neighbour.put(patient(id="then"))
-    moment = route.neighbour.stored["Patient/then"]["meta"]["lastUpdated"]
+    route.fhir_double.add(patient(id="then"))
+    moment = route.fhir_double.stored["Patient/then"]["meta"]["lastUpdated"]
     (page,) = await pages(route, moment, dry=True)
     assert found(list(page.repairs)) == {"Patient/then": DifferenceKind.MISSING}
     assert page.updated_until == moment
@@ -173,32 +181,32 @@ async def test_a_run_begins_at_a_moment_and_tells_how_far_it_is(route: Route) ->
     ],
 )
 async def test_a_next_page_elsewhere_is_not_asked_for(route: Route, url: str) -> None:
-    route.neighbour.put(patient(id=ANNA))
+    route.fhir_double.add(patient(id=ANNA))
     link = [{"relation": "next", "url": url}]
-    route.neighbour.will_say(lambda searchset: searchset.update(link=link))
+    route.fhir_double.will_say(lambda searchset: searchset.update(link=link))
     with pytest.raises(Misconfigured, match="next page"):
         await pages(route, dry=True)
-    assert len(route.neighbour.heard) == 1
+    assert len(route.fhir_double.received) == 1
 
 
-async def test_trouble_of_a_neighbour_is_waited_for_and_costs_nothing(route: Route) -> None:
-    route.neighbour.will_answer(500)
-    route.dataverse_neighbour.will_fail(kind="throttle", retryAfter=300, method="PATCH")
-    route.neighbour.put(patient(id=ANNA))
+async def test_an_upstream_that_is_down_is_waited_for_and_costs_nothing(route: Route) -> None:
+    route.fhir_double.will_answer(500)
+    route.dataverse_double.will_fail(kind="throttle", retryAfter=300, method="PATCH")
+    route.fhir_double.add(patient(id=ANNA))
     (only,) = await settled(route)
     assert only.is_done
     assert route.waits == [2.0, 300]
 
 
 async def test_trouble_that_lasts_ends_the_run(route: Route) -> None:
-    route.neighbour.down = 500
+    route.fhir_double.down = 500
     with pytest.raises(Unavailable):
         await pages(route)
     assert 3600 - 900 <= sum(route.waits) <= 3600
 
 
 async def test_a_search_that_the_server_does_not_take_is_for_an_operator(route: Route) -> None:
-    route.neighbour.will_answer(400)
+    route.fhir_double.will_answer(400)
     with pytest.raises(Misconfigured, match="answered 400"):
         await pages(route)
 
@@ -208,7 +216,7 @@ async def test_a_search_that_the_server_does_not_take_is_for_an_operator(route: 
 
 async def test_the_row_of_a_deleted_patient_is_found_and_deactivated(route: Route) -> None:
     await mirrored(route, patient(id="there"), patient(id=ANNA))
-    route.neighbour.delete(f"Patient/{ANNA}")
+    route.fhir_double.delete(f"Patient/{ANNA}")
     (only,) = await settled(route, deleted=True)
     assert (only.difference.kind, only.difference.row) == (DifferenceKind.LEFT_OVER, ANNA)
     assert only.result is not None
@@ -218,20 +226,20 @@ async def test_the_row_of_a_deleted_patient_is_found_and_deactivated(route: Rout
 
 async def test_a_row_of_a_patient_that_never_was_here_is_told_and_left_alone(route: Route) -> None:
     """Two FHIR servers may fill one organisation."""
-    await route.dataverse_neighbour.write(THEIRS, msemr_azurefhirid="of-another", lastname="x")
-    await route.dataverse_neighbour.write(ANNA, msemr_azurefhirid="no, id", lastname="x")
+    await route.dataverse_double.write(THEIRS, msemr_azurefhirid="of-another", lastname="x")
+    await route.dataverse_double.write(ANNA, msemr_azurefhirid="no, id", lastname="x")
     differences = await settled(route, deleted=True)
     assert found(differences) == {
         "Patient/of-another": DifferenceKind.UNKNOWN,
         "Patient/no, id": DifferenceKind.UNKNOWN,
     }
     assert [each.result for each in differences] == [None, None]
-    assert route.dataverse_neighbour.writes == []
+    assert route.dataverse_double.writes == []
 
 
 async def test_rows_are_looked_through_page_by_page(route: Route) -> None:
     await mirrored(route, *(patient(id=f"p{number}") for number in range(7)))
-    route.neighbour.delete("Patient/p6")
+    route.fhir_double.delete("Patient/p6")
     it = replace(reconcile(route, dry=True), page_size=3, ids_per_search=2)
     found_ = [page async for page in walk.walk_rows(it, PATIENT)]
     assert [page.count for page in found_] == [3, 3, 1]
@@ -268,7 +276,7 @@ class Terminal:
             yield reconcile(self.route, dry=dry)
 
         self.lines.clear()
-        return await command.run(options(*arguments), opened, self.lines.append)
+        return await command.reconcile(options(*arguments), self.lines.append, opened)
 
 
 @pytest.fixture
@@ -280,11 +288,11 @@ async def test_the_status_says_whether_anything_differs_at_the_end(
     route: Route, terminal: Terminal
 ) -> None:
     assert await terminal.run() == 0
-    route.neighbour.put(patient(id=ANNA))
+    route.fhir_double.add(patient(id=ANNA))
     assert await terminal.run("--dry-run") == 1
     assert await terminal.run() == 0
     assert terminal.lines[-1].split() == ["Patient", "1", "1", "0", "0", "0", "0", "1"]
-    route.neighbour.put(patient(id="x" * 64))
+    route.fhir_double.add(patient(id="x" * 64))
     assert await terminal.run() == 1
 
 
@@ -293,7 +301,7 @@ async def test_a_report_holds_every_difference_and_no_patient_data(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     for number in range(30):
-        route.neighbour.put(patient(id=f"p{number}", gender=MARKER))
+        route.fhir_double.add(patient(id=f"p{number}", gender=MARKER))
     file = tmp_path / "report.csv"
     assert await terminal.run("--dry-run", "--report", str(file)) == 1
     assert len([line for line in terminal.lines if "missing" in line]) == 21
@@ -301,7 +309,7 @@ async def test_a_report_holds_every_difference_and_no_patient_data(
     with file.open(newline="") as lines:
         rows = list(csv.DictReader(lines))
     assert {row["resource"] for row in rows} == {f"Patient/p{number}" for number in range(30)}
-    assert {(row["is"], row["became"]) for row in rows} == {("missing", "created")}
+    assert {(row["difference"], row["action"]) for row in rows} == {("missing", "created")}
     assert all("gendercode" in row["notes"] for row in rows)
     told = file.read_text() + "".join(terminal.lines) + told_by(caplog.records)
     assert MARKER not in told
@@ -311,21 +319,21 @@ async def test_a_run_that_ended_early_goes_on_where_it_was(
     route: Route, terminal: Terminal, tmp_path: Path
 ) -> None:
     for number in range(4):
-        route.neighbour.put(patient(id=f"p{number}"))
+        route.fhir_double.add(patient(id=f"p{number}"))
         route.clock.later(60)
-    route.neighbour.page_size = 2
-    route.neighbour.will_do_as_asked()
+    route.fhir_double.page_size = 2
+    route.fhir_double.will_do_as_asked()
     for _ in range(4):  # each row is read before and after it is made
-        route.neighbour.will_do_as_asked()
-    route.neighbour.will_answer(400)
+        route.fhir_double.will_do_as_asked()
+    route.fhir_double.will_answer(400)
     state, report = tmp_path / "state", tmp_path / "report.csv"
     go = ("--resume", str(state), "--report", str(report))
     assert await terminal.run(*go) == 2
     assert "answered 400" in terminal.lines[0]
-    assert len(await route.dataverse_neighbour.contacts()) == 2
+    assert len(await route.dataverse_double.contacts()) == 2
     assert await terminal.run(*go) == 0
     assert not state.exists()
-    assert len(await route.dataverse_neighbour.contacts()) == 4
+    assert len(await route.dataverse_double.contacts()) == 4
     resources = [line.partition(",")[0] for line in report.read_text().splitlines()]
     assert resources == ["resource", *(f"Patient/p{number}" for number in range(4))]
 
@@ -340,14 +348,14 @@ async def test_a_run_does_not_go_on_from_one_that_was_asked_something_else(
     state.write_text(MARKER)
     assert await terminal.run("--resume", str(state)) == 2
     assert MARKER not in terminal.lines[0]
-    assert route.neighbour.heard == []
+    assert route.fhir_double.received == []
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--since", "yesterday"], "--since"),
-        (["--type", "Basic"], "no map of Basic"),
+        (["--type", "Basic"], "Basic is not mirrored"),
         (["--report", "/no/such/folder/report.csv"], "No such file"),
     ],
 )
@@ -356,4 +364,4 @@ async def test_what_cannot_be_done_is_said_before_anything_is(
 ) -> None:
     assert await terminal.run(*arguments) == 2
     assert said in terminal.lines[0]
-    assert route.neighbour.heard == []
+    assert route.fhir_double.received == []

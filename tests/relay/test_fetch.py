@@ -16,7 +16,8 @@ from integration.core.http import BoundedClient, Limiter, Upstream
 from integration.core.model import Status
 from integration.core.rate_limiter import build_full_limit
 from integration.relay.fetch import Sources
-from tests.conftest import MARKER, Route, patient
+from tests.builders import MARKER, patient
+from tests.conftest import Route
 from tests.fhir.notices import (
     HOME,
     make_deletion,
@@ -35,10 +36,10 @@ class Source:
     """The server of a sender: answers by address, in the order of its answers."""
 
     answers: dict[str, list[httpx.Response]] = field(default_factory=dict)
-    heard: list[httpx.Request] = field(default_factory=list)
+    received: list[httpx.Request] = field(default_factory=list)
 
     async def hear(self, request: httpx.Request) -> httpx.Response:
-        self.heard.append(request)
+        self.received.append(request)
         answers = self.answers.get(str(request.url), [])
         return answers.pop(0) if answers else httpx.Response(404)
 
@@ -51,7 +52,7 @@ class Source:
 
     @property
     def asked(self) -> list[str]:
-        return [str(request.url).removeprefix(f"{HOME}/") for request in self.heard]
+        return [str(request.url).removeprefix(f"{HOME}/") for request in self.received]
 
 
 @pytest.fixture
@@ -93,9 +94,9 @@ async def test_a_named_resource_is_fetched_and_written(open_route: Route, source
     delivery = await open_route.deliver(make_notification(make_named_entry("Patient/anna")))
     await open_route.carry_all(delivery)
     assert await open_route.statuses(delivery) == [204, 201]
-    assert list(open_route.neighbour.stored) == ["Patient/anna"]
+    assert list(open_route.fhir_double.stored) == ["Patient/anna"]
     assert open_route.mirrored == ["Patient/anna"]
-    (request,) = source.heard
+    (request,) = source.received
     assert (request.method, request.headers["accept"]) == ("GET", "application/fhir+json")
     assert "authorization" not in request.headers
 
@@ -117,7 +118,7 @@ async def test_what_is_deleted_by_now_is_told_and_not_written(open_route: Route)
     delivery = await open_route.deliver(make_notification(make_named_entry("Patient/anna")))
     await open_route.carry_all(delivery)
     assert await open_route.statuses(delivery) == [204, 204]
-    assert open_route.neighbour.stored == {}
+    assert open_route.fhir_double.stored == {}
 
 
 @pytest.mark.parametrize("home", ["https://evil.example/fhir", "http://home.example/fhir"])
@@ -127,7 +128,7 @@ async def test_another_server_is_never_asked(open_route: Route, source: Source, 
     )
     delivery = await open_route.deliver(made)
     await open_route.carry_all(delivery)
-    assert source.heard == []
+    assert source.received == []
     assert await open_route.statuses(delivery) == [204, 422, 201]
     (issue,) = (await open_route.outcomes(delivery))[1].issues or []
     assert "FETCH_FROM" in issue["diagnostics"]
@@ -157,7 +158,7 @@ async def test_another_resource_than_was_asked_for_is_refused(
     delivery = await open_route.deliver(make_notification(make_named_entry("Patient/anna")))
     await open_route.carry_all(delivery)
     assert await open_route.statuses(delivery) == [204, 422]
-    assert open_route.neighbour.stored == {}
+    assert open_route.fhir_double.stored == {}
 
 
 async def endless() -> AsyncIterator[bytes]:
@@ -188,7 +189,7 @@ async def test_all_that_is_fetched_for_a_delivery_is_bounded_together(
     delivery = await open_route.deliver(many)
     await open_route.carry_all(delivery)
     # Some are under way at once, so that the bound may be passed by these, and by no more.
-    assert 2 <= len(open_route.neighbour.stored) <= 6
+    assert 2 <= len(open_route.fhir_double.stored) <= 6
     statuses = await open_route.statuses(delivery)
     assert {status for status in statuses if status not in (201, 204)} == {422}
 
@@ -212,7 +213,7 @@ async def test_a_claim_that_comes_again_plans_with_what_was_fetched_before(
 ) -> None:
     """Whatever the server and the settings say by then."""
     source.has("Patient/anna", patient(id="anna", gender="female"), patient(id="anna"))
-    open_route.neighbour.down = 503
+    open_route.fhir_double.down = 503
     delivery = await open_route.deliver(
         make_notification(
             make_named_entry("Patient/anna"),
@@ -222,10 +223,10 @@ async def test_a_claim_that_comes_again_plans_with_what_was_fetched_before(
     await open_route.carry(delivery)
     far = replace(open_route.sources.upstreams[HOME], base="https://far.example")
     open_route.sources = replace(open_route.sources, upstreams={"https://far.example": far})
-    open_route.neighbour.down = None
+    open_route.fhir_double.down = None
     await open_route.carry_all()
-    assert len(source.heard) == 1
-    assert open_route.neighbour.stored["Patient/anna"]["gender"] == "female"
+    assert len(source.received) == 1
+    assert open_route.fhir_double.stored["Patient/anna"]["gender"] == "female"
     assert await open_route.statuses(delivery) == [204, 201, 422]
 
 
@@ -278,7 +279,7 @@ async def test_a_page_elsewhere_is_noted_and_not_followed(
     link = [{"relation": "next", "url": following}]
     delivery = await open_route.deliver({**found("p1"), "link": link})
     await open_route.carry_all(delivery)
-    assert source.heard == []
+    assert source.received == []
     assert (await open_route.known(delivery)).more
 
 
@@ -336,7 +337,7 @@ async def test_trouble_with_a_page_keeps_the_pages_before_it(
     source.has("Patient?page=3", *(httpx.Response(503) for _ in range(3)), found("p3"))
     delivery = await open_route.deliver(found("p1", following=page(2)))
     await open_route.carry(delivery)
-    assert open_route.neighbour.stored == {}
+    assert open_route.fhir_double.stored == {}
     await open_route.carry_all()
     assert source.asked.count("Patient?page=2") == 1
     assert await open_route.statuses(delivery) == [201, 201, 201]
@@ -365,5 +366,5 @@ async def test_storage_that_fails_while_keeping_leaves_nothing_planned(
     delivery = await open_route.deliver(make_notification(make_named_entry("Patient/anna")))
     monkeypatch.setattr(type(open_route.journal), "save_fetched", full_storage)
     await open_route.carry(delivery)
-    assert open_route.neighbour.stored == {}
+    assert open_route.fhir_double.stored == {}
     assert [claim.attempt for claim, _ in open_route.queued()] == [1]

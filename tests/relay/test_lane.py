@@ -10,7 +10,8 @@ from integration.core.model import Status, WorkItem
 from integration.fhir.units import Limits
 from integration.queues.names import MIRROR_QUEUE
 from integration.queues.queue_sender import MemoryQueueSender
-from tests.conftest import Body, Route, bundle, entry, observation, patient
+from tests.builders import Body, batch, bundle, entry, observation, patient
+from tests.conftest import Route
 
 URL = "urn:uuid:00000000-0000-4000-8000-000000000001"
 OTHER = "urn:uuid:00000000-0000-4000-8000-000000000002"
@@ -19,10 +20,6 @@ MAYBE = {"ifNoneExist": "identifier=urn:mrn|7"}
 
 def numbered(**elements: Any) -> Body:
     return patient(identifier=[{"system": "urn:mrn", "value": "7"}], **elements)
-
-
-def batch(*entries: Body) -> Body:
-    return bundle(*entries, kind="batch")
 
 
 # --- what the server says about single entries -------------------------------------------------
@@ -34,23 +31,23 @@ async def test_an_entry_that_was_throttled_inside_a_200_goes_again_alone(route: 
     def throttled(said: Body) -> None:
         said["entry"][1] = {"response": {"status": "429"}}
 
-    route.neighbour.will_say(throttled)
+    route.fhir_double.will_say(throttled)
     await route.carry(delivery)
     assert len(await route.outcomes(delivery)) == 2
     assert (await route.known(delivery)).status is Status.ACCEPTED
     # The server said 429 and wrote nothing.
-    (written,) = route.neighbour.of("Observation")
-    route.neighbour.stored.pop(f"Observation/{written['id']}")
+    (written,) = route.fhir_double.of("Observation")
+    route.fhir_double.forget(f"Observation/{written['id']}")
     await route.carry_all()
     assert await route.statuses(delivery) == [201, 201, 201]
-    assert [len(each.asked) for each in route.neighbour.writes] == [3, 1]
-    assert set(route.neighbour.versions.values()) == {1}
+    assert [len(each.asked) for each in route.fhir_double.writes] == [3, 1]
+    assert set(route.fhir_double.writes_of_each.values()) == {1}
 
 
 async def test_the_wait_of_a_throttled_entry_is_the_server_s_own(route: Route) -> None:
     delivery = await route.deliver(batch(entry(patient())))
     body = {"resourceType": "Bundle", "entry": [{"response": {"status": "429"}}]}
-    route.neighbour.will_answer(200, body, {"x-ms-retry-after-ms": "42000", "retry-after": "7"})
+    route.fhir_double.will_answer(200, body, {"x-ms-retry-after-ms": "42000", "retry-after": "7"})
     await route.carry(delivery)
     assert [delay for _, delay in route.queued()] == [42]
 
@@ -59,7 +56,7 @@ async def test_the_wait_of_a_throttled_entry_is_the_server_s_own(route: Route) -
 async def test_an_entry_in_passing_trouble_is_not_settled(route: Route, status: str) -> None:
     delivery = await route.deliver(batch(entry(patient())))
     body = {"resourceType": "Bundle", "entry": [{"response": {"status": status}}]}
-    route.neighbour.will_answer(200, body)
+    route.fhir_double.will_answer(200, body)
     await route.carry(delivery)
     assert await route.outcomes(delivery) == []
     await route.carry_all()
@@ -70,13 +67,13 @@ async def test_a_conflict_that_never_passes_ends_as_refused(route: Route) -> Non
     update = entry(patient(id="p1"), method="PUT", url="Patient/p1")
     delivery = await route.deliver(batch(update))
     body = {"resourceType": "Bundle", "entry": [{"response": {"status": "409"}}]}
-    route.neighbour.will_answer(200, body)
+    route.fhir_double.will_answer(200, body)
     for _ in range(20):
-        route.neighbour.will_do_as_asked()  # looks first, from the second try on
-        route.neighbour.will_answer(200, body)
+        route.fhir_double.will_do_as_asked()  # looks first, from the second try on
+        route.fhir_double.will_answer(200, body)
     await route.carry_all(delivery)
     assert await route.statuses(delivery) == [409]
-    assert 1 < len(route.neighbour.writes) < 20
+    assert 1 < len(route.fhir_double.writes) < 20
 
 
 @pytest.mark.parametrize(
@@ -94,7 +91,7 @@ async def test_a_conflict_that_never_passes_ends_as_refused(route: Route) -> Non
 )
 async def test_an_answer_that_cannot_be_matched_proves_nothing(route: Route, answer: Any) -> None:
     delivery = await route.deliver(batch(entry(patient()), entry(observation())))
-    route.neighbour.will_answer(200, answer)
+    route.fhir_double.will_answer(200, answer)
     await route.carry(delivery)
     assert await route.outcomes(delivery) == []
     assert len(route.queued()) == 1
@@ -103,25 +100,25 @@ async def test_an_answer_that_cannot_be_matched_proves_nothing(route: Route, ans
 
 
 async def test_a_refused_entry_does_not_stop_the_others_of_a_batch(route: Route) -> None:
-    route.neighbour.refuses = {"Observation"}
+    route.fhir_double.refuses = {"Observation"}
     delivery = await route.deliver(batch(entry(patient()), entry(observation()), entry(patient())))
     await route.carry(delivery)
     assert await route.statuses(delivery) == [201, 422, 201]
     issues = (await route.outcomes(delivery))[1].issues
     assert issues is not None
-    assert issues[0]["diagnostics"] == "said by the FHIR server"
+    assert issues[0]["diagnostics"] == "a rule of the server"
     known = await route.known(delivery)
     assert (known.status, known.written, known.refused) == (Status.DONE, 2, 1)
 
 
 async def test_a_transaction_that_is_refused_whole_is_done_with_the_reasons(route: Route) -> None:
-    route.neighbour.refuses = {"Observation"}
+    route.fhir_double.refuses = {"Observation"}
     delivery = await route.deliver(bundle(entry(patient()), entry(observation())))
     await route.carry(delivery)
     assert await route.statuses(delivery) == [422, 422]
     for each in await route.outcomes(delivery):
         assert each.issues is not None
-        assert each.issues[0]["diagnostics"] == "said by the FHIR server"
+        assert each.issues[0]["diagnostics"] == "a rule of the server"
     assert (await route.known(delivery)).status is Status.DONE
     assert route.queued() == []
     assert route.mirrored == []
@@ -134,24 +131,24 @@ async def test_a_create_whose_reply_was_lost_is_looked_for_and_not_written_again
     route: Route,
 ) -> None:
     delivery = await route.deliver(bundle(entry(patient(), URL), entry(observation(URL))))
-    route.neighbour.will_lose_the_reply()
+    route.fhir_double.will_lose_the_reply()
     await route.carry(delivery)
     assert await route.outcomes(delivery) == []
     await route.carry_all()
     assert (await route.known(delivery)).status is Status.DONE
     assert await route.statuses(delivery) == [200, 200]
-    assert len(route.neighbour.writes) == 1
-    assert set(route.neighbour.versions.values()) == {1}
+    assert len(route.fhir_double.writes) == 1
+    assert set(route.fhir_double.writes_of_each.values()) == {1}
 
 
 async def test_what_others_changed_since_is_not_undone(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
-    route.neighbour.will_lose_the_reply()
+    route.fhir_double.will_lose_the_reply()
     await route.carry(delivery)
-    (person,) = route.neighbour.of("Patient")
-    route.neighbour.put({**person, "active": False})
+    (person,) = route.fhir_double.of("Patient")
+    route.fhir_double.add({**person, "active": False})
     await route.carry_all()
-    (person,) = route.neighbour.of("Patient")
+    (person,) = route.fhir_double.of("Patient")
     assert person["active"] is False
     outcome = (await route.outcomes(delivery))[0]
     assert outcome.location == f"Patient/{person['id']}/_history/2"
@@ -159,11 +156,11 @@ async def test_what_others_changed_since_is_not_undone(route: Route) -> None:
 
 async def test_what_others_deleted_since_is_not_brought_back(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
-    route.neighbour.will_lose_the_reply()
+    route.fhir_double.will_lose_the_reply()
     await route.carry(delivery)
-    route.neighbour.delete(f"Patient/{route.neighbour.of('Patient')[0]['id']}")
+    route.fhir_double.delete(f"Patient/{route.fhir_double.of('Patient')[0]['id']}")
     await route.carry_all()
-    assert route.neighbour.of("Patient") == []
+    assert route.fhir_double.of("Patient") == []
     assert (await route.known(delivery)).status is Status.DONE
 
 
@@ -183,42 +180,42 @@ async def test_a_look_up_without_an_answer_is_no_leave_to_write(
     route: Route, failure: tuple[int, Any]
 ) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
-    route.neighbour.will_lose_the_reply()
+    route.fhir_double.will_lose_the_reply()
     await route.carry(delivery)
-    (person,) = route.neighbour.of("Patient")
-    route.neighbour.put({**person, "active": False})
-    route.neighbour.will_answer(*failure)
+    (person,) = route.fhir_double.of("Patient")
+    route.fhir_double.add({**person, "active": False})
+    route.fhir_double.will_answer(*failure)
     await route.carry_all()
-    (person,) = route.neighbour.of("Patient")
+    (person,) = route.fhir_double.of("Patient")
     assert person["active"] is False
     assert (await route.known(delivery)).status is Status.DONE
 
 
 async def test_a_request_that_never_arrived_is_sent_again(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
-    route.neighbour.will_answer(500)
+    route.fhir_double.will_answer(500)
     await route.carry_all(delivery)
     assert await route.statuses(delivery) == [201]
-    assert set(route.neighbour.versions.values()) == {1}
+    assert set(route.fhir_double.writes_of_each.values()) == {1}
 
 
 async def test_the_first_try_does_not_look_before_it_writes(route: Route) -> None:
     await route.carry(await route.deliver(bundle(entry(patient()))))
-    assert len(route.neighbour.heard) == 1
+    assert len(route.fhir_double.received) == 1
 
 
 async def test_a_repeat_looks_before_it_writes(route: Route) -> None:
     body = bundle(entry(patient(), URL), entry(observation(URL)))
     first = await route.deliver(body)
     await route.carry(first)
-    (person,) = route.neighbour.of("Patient")
-    route.neighbour.put({**person, "active": False})
+    (person,) = route.fhir_double.of("Patient")
+    route.fhir_double.add({**person, "active": False})
     second = await route.deliver(body)
     await route.carry(second)
-    assert len(route.neighbour.writes) == 1
-    assert len(route.neighbour.stored) == 2
+    assert len(route.fhir_double.writes) == 1
+    assert len(route.fhir_double.stored) == 2
     assert await route.statuses(second) == [200, 200]
-    assert route.neighbour.of("Patient")[0]["active"] is False
+    assert route.fhir_double.of("Patient")[0]["active"] is False
 
 
 async def test_a_repeat_of_what_never_arrived_is_written(route: Route) -> None:
@@ -233,13 +230,13 @@ async def test_only_what_is_left_of_a_batch_goes_again(route: Route) -> None:
     """The second half of the answer was lost with the worker: its first half is noted."""
     route.limits = Limits(entries=1)
     delivery = await route.deliver(batch(entry(patient(), URL), entry(observation(URL))))
-    route.neighbour.will_do_as_asked()
-    route.neighbour.will_answer(500)
+    route.fhir_double.will_do_as_asked()
+    route.fhir_double.will_answer(500)
     await route.carry(delivery)
     assert [each.position for each in await route.outcomes(delivery)] == [0]
     await route.carry_all()
     assert await route.statuses(delivery) == [201, 201]
-    assert set(route.neighbour.versions.values()) == {1}
+    assert set(route.fhir_double.writes_of_each.values()) == {1}
 
 
 # --- conditional entries -----------------------------------------------------------------------
@@ -250,13 +247,13 @@ async def test_the_result_of_a_conditional_create_is_put_into_later_units(
     route: Route, known: bool
 ) -> None:
     if known:
-        route.neighbour.put(numbered(id="known-1"))
+        route.fhir_double.add(numbered(id="known-1"))
     delivery = await route.deliver(batch(entry(numbered(), URL, **MAYBE), entry(observation(URL))))
     await route.carry(delivery)
-    (person,) = route.neighbour.of("Patient")
-    (seen,) = route.neighbour.of("Observation")
+    (person,) = route.fhir_double.of("Patient")
+    (seen,) = route.fhir_double.of("Observation")
     assert seen["subject"]["reference"] == f"Patient/{person['id']}"
-    assert len(route.neighbour.writes) == 2
+    assert len(route.fhir_double.writes) == 2
     assert await route.statuses(delivery) == [200 if known else 201, 201]
 
 
@@ -272,23 +269,23 @@ async def test_all_results_that_an_entry_waits_for_are_put_in(route: Route) -> N
             entry(place, OTHER, ifNoneExist="identifier=w7"),
         )
     )
-    route.neighbour.will_do_as_asked()
-    route.neighbour.will_answer(500)
+    route.fhir_double.will_do_as_asked()
+    route.fhir_double.will_answer(500)
     await route.carry_all(delivery)
-    (person,), (ward,) = route.neighbour.of("Patient"), route.neighbour.of("Location")
-    (written,) = route.neighbour.of("Observation")
+    (person,), (ward,) = route.fhir_double.of("Patient"), route.fhir_double.of("Location")
+    (written,) = route.fhir_double.of("Observation")
     assert written["subject"]["reference"] == f"Patient/{person['id']}"
     assert written["performer"][0]["reference"] == f"Location/{ward['id']}"
 
 
 async def test_a_later_try_still_knows_what_a_conditional_create_has_found(route: Route) -> None:
     delivery = await route.deliver(batch(entry(numbered(), URL, **MAYBE), entry(observation(URL))))
-    route.neighbour.will_do_as_asked()
-    route.neighbour.will_answer(500)
+    route.fhir_double.will_do_as_asked()
+    route.fhir_double.will_answer(500)
     await route.carry(delivery)
-    assert route.neighbour.of("Observation") == []
+    assert route.fhir_double.of("Observation") == []
     await route.carry_all()
-    (person,), (seen,) = route.neighbour.of("Patient"), route.neighbour.of("Observation")
+    (person,), (seen,) = route.fhir_double.of("Patient"), route.fhir_double.of("Observation")
     assert seen["subject"]["reference"] == f"Patient/{person['id']}"
 
 
@@ -296,33 +293,33 @@ async def test_a_conditional_create_whose_reply_was_lost_creates_nothing_more(
     route: Route,
 ) -> None:
     delivery = await route.deliver(batch(entry(numbered(), URL, **MAYBE), entry(observation(URL))))
-    route.neighbour.will_lose_the_reply()
+    route.fhir_double.will_lose_the_reply()
     await route.carry_all(delivery)
-    assert len(route.neighbour.of("Patient")) == 1
-    assert len(route.neighbour.of("Observation")) == 1
-    assert set(route.neighbour.versions.values()) == {1}
+    assert len(route.fhir_double.of("Patient")) == 1
+    assert len(route.fhir_double.of("Observation")) == 1
+    assert set(route.fhir_double.writes_of_each.values()) == {1}
 
 
 async def test_a_transaction_s_lost_reply_leaves_only_its_conditions_to_be_asked_again(
     route: Route,
 ) -> None:
     delivery = await route.deliver(bundle(entry(numbered(), URL, **MAYBE), entry(observation(URL))))
-    route.neighbour.will_lose_the_reply()
+    route.fhir_double.will_lose_the_reply()
     await route.carry_all(delivery)
     assert await route.statuses(delivery) == [200, 200]
-    assert len(route.neighbour.of("Patient")) == len(route.neighbour.of("Observation")) == 1
-    assert set(route.neighbour.versions.values()) == {1}
+    assert len(route.fhir_double.of("Patient")) == len(route.fhir_double.of("Observation")) == 1
+    assert set(route.fhir_double.writes_of_each.values()) == {1}
 
 
 async def test_what_refers_to_a_refused_conditional_entry_is_not_sent(route: Route) -> None:
-    route.neighbour.put(numbered(id="one"))
-    route.neighbour.put(numbered(id="two"))
+    route.fhir_double.add(numbered(id="one"))
+    route.fhir_double.add(numbered(id="two"))
     delivery = await route.deliver(
         batch(entry(numbered(), URL, **MAYBE), entry(observation(URL), OTHER), entry(observation()))
     )
     await route.carry_all(delivery)
     assert await route.statuses(delivery) == [412, 424, 201]
-    assert len(route.neighbour.of("Observation")) == 1
+    assert len(route.fhir_double.of("Observation")) == 1
     issues = (await route.outcomes(delivery))[1].issues
     assert issues is not None
     assert "refused" in issues[0]["diagnostics"]
@@ -333,7 +330,7 @@ async def test_what_refers_to_a_refused_conditional_entry_is_not_sent(route: Rou
 
 async def test_a_refused_part_of_a_split_transaction_stops_the_later_ones(route: Route) -> None:
     route.limits = Limits(entries=1)
-    route.neighbour.refuses = {"Observation"}
+    route.fhir_double.refuses = {"Observation"}
     report = {
         "resourceType": "DiagnosticReport",
         "status": "final",
@@ -345,7 +342,7 @@ async def test_a_refused_part_of_a_split_transaction_stops_the_later_ones(route:
     )
     await route.carry_all(delivery)
     assert await route.statuses(delivery) == [424, 422, 201]
-    assert route.neighbour.of("DiagnosticReport") == []
+    assert route.fhir_double.of("DiagnosticReport") == []
     known = await route.known(delivery)
     assert (known.split, known.units, known.written, known.refused) == (True, 3, 1, 2)
 
@@ -356,7 +353,7 @@ async def test_a_refused_part_of_a_split_transaction_stops_the_later_ones(route:
 async def test_only_written_entries_of_mirrored_types_are_claimed_for_the_mirror(
     route: Route,
 ) -> None:
-    route.neighbour.refuses = {"Observation"}
+    route.fhir_double.refuses = {"Observation"}
     kept = entry(patient(id="p1"), method="PUT", url="Patient/p1")
     gone = {"request": {"method": "DELETE", "url": "Patient/p2"}}
     stale = entry(patient(id="p3"), method="PUT", url="Patient/p3", ifMatch='W/"9"')
@@ -368,18 +365,18 @@ async def test_only_written_entries_of_mirrored_types_are_claimed_for_the_mirror
 
 
 async def test_the_mirror_is_claimed_for_what_a_condition_has_found(route: Route) -> None:
-    route.neighbour.put(numbered(id="known-1"))
+    route.fhir_double.add(numbered(id="known-1"))
     await route.carry(await route.deliver(batch(entry(numbered(), URL, **MAYBE))))
     assert route.mirrored == ["Patient/known-1"]
 
 
 async def test_what_an_earlier_try_wrote_is_claimed_for_the_mirror_too(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
-    route.neighbour.will_lose_the_reply()
+    route.fhir_double.will_lose_the_reply()
     await route.carry(delivery)
     assert route.mirrored == []
     await route.carry_all()
-    (person,) = route.neighbour.of("Patient")
+    (person,) = route.fhir_double.of("Patient")
     assert route.mirrored == [f"Patient/{person['id']}"]
 
 
@@ -393,7 +390,7 @@ async def test_the_mirror_is_claimed_before_the_outcome_is_noted(route: Route) -
                 noted_at_claim.append(len(await journal.list_entry_results(claim.delivery)))
             await super().send(queue, claim, delay)
 
-    route.outbox = Watching()
+    route.queue_sender = Watching()
     delivery = await route.deliver(bundle(entry(patient())))
     await route.carry(delivery)
     assert noted_at_claim == [0]

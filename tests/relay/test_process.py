@@ -15,15 +15,8 @@ from integration.journal.store import MemoryJournal
 from integration.operations import deliveries
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.relay import process as relaying
-from tests.conftest import (
-    MARKER,
-    Route,
-    bundle,
-    entry,
-    observation,
-    patient,
-    told_by,
-)
+from tests.builders import MARKER, bundle, entry, observation, patient
+from tests.conftest import Route, told_by
 
 MAYBE = {"ifNoneExist": "identifier=urn:mrn|7"}
 
@@ -50,12 +43,12 @@ async def test_a_delivery_of_one_lane_is_carried_at_once_and_is_done(route: Rout
     assert (known.status, known.written, known.refused) == (Status.DONE, 2, 0)
     assert (known.lanes, known.units, known.split) == (1, 1, False)
     assert known.finished == route.clock.now
-    assert len(route.neighbour.of("Patient")) == len(route.neighbour.of("Observation")) == 1
+    assert len(route.fhir_double.of("Patient")) == len(route.fhir_double.of("Observation")) == 1
 
 
 async def test_references_follow_the_ids_that_were_given(route: Route) -> None:
     await route.carry(await route.deliver(families(1)))
-    (person,), (seen,) = route.neighbour.of("Patient"), route.neighbour.of("Observation")
+    (person,), (seen,) = route.fhir_double.of("Patient"), route.fhir_double.of("Observation")
     assert seen["subject"]["reference"] == f"Patient/{person['id']}"
 
 
@@ -66,7 +59,7 @@ async def test_outcomes_are_noted_at_the_sender_s_positions(route: Route) -> Non
     new = entry(observation(), "urn:uuid:00000000-0000-4000-8000-000000000001")
     delivery = await route.deliver(bundle(kept, new, gone))
     await route.carry(delivery)
-    assert [method for method, _ in route.neighbour.heard[0].asked] == ["DELETE", "PUT", "PUT"]
+    assert [method for method, _ in route.fhir_double.received[0].asked] == ["DELETE", "PUT", "PUT"]
     outcomes = await route.outcomes(delivery)
     assert [each.status for each in outcomes] == [201, 201, 204]
     assert outcomes[0].location == "Patient/p1/_history/1"
@@ -78,7 +71,9 @@ async def test_outcomes_are_noted_at_the_sender_s_positions(route: Route) -> Non
 async def test_the_delivery_is_named_in_every_request_to_the_fhir_server(route: Route) -> None:
     delivery = await route.deliver(families(1))
     await route.carry(delivery)
-    assert {each.headers["x-ms-client-request-id"] for each in route.neighbour.heard} == {delivery}
+    assert {each.headers["x-ms-client-request-id"] for each in route.fhir_double.received} == {
+        delivery
+    }
 
 
 async def test_lines_that_cannot_be_read_are_refused_and_counted(route: Route) -> None:
@@ -98,7 +93,7 @@ async def test_a_transaction_that_cannot_be_sent_whole_is_refused_whole(route: R
     await route.carry(delivery)
     assert await route.statuses(delivery) == [422, 422, 422]
     assert (await route.known(delivery)).status is Status.DONE
-    assert route.neighbour.heard == []
+    assert route.fhir_double.received == []
 
 
 async def test_a_transaction_above_the_limit_is_refused_where_the_setting_says_so(
@@ -108,7 +103,7 @@ async def test_a_transaction_above_the_limit_is_refused_where_the_setting_says_s
     delivery = await route.deliver(families(2))
     await route.carry_all(delivery)
     assert await route.statuses(delivery) == [422] * 4
-    assert route.neighbour.heard == []
+    assert route.fhir_double.received == []
 
 
 # --- bundles of other types --------------------------------------------------------------------
@@ -125,7 +120,7 @@ async def test_a_collection_is_carried_by_the_identities_in_it(route: Route, kin
     await route.carry_all(delivery)
     assert (await route.known(delivery)).kind == kind
     assert await route.statuses(delivery) == [201, 201]
-    assert [each["id"] for each in route.neighbour.of("Patient")] == ["p1"]
+    assert [each["id"] for each in route.fhir_double.of("Patient")] == ["p1"]
     assert route.mirrored == ["Patient/p1"]
 
 
@@ -141,7 +136,7 @@ async def test_what_is_left_out_of_a_search_is_told_and_not_sent(route: Route) -
         "information",
         "left out: search outcome",
     )
-    assert list(route.neighbour.stored) == ["Patient/p1"]
+    assert list(route.fhir_double.stored) == ["Patient/p1"]
     assert (await route.known(delivery)).more
 
 
@@ -153,15 +148,15 @@ async def test_a_history_ends_with_its_newest_version(route: Route) -> None:
     delivery = await route.deliver(bundle(*map(version, (3, 10, 2)), kind="history"))
     await route.carry_all(delivery)
     assert await route.statuses(delivery) == [200, 200, 201]
-    assert route.neighbour.stored["Patient/p1"]["gender"] == "g10"
-    assert route.neighbour.versions == {"Patient/p1": 3}
+    assert route.fhir_double.stored["Patient/p1"]["gender"] == "g10"
+    assert route.fhir_double.writes_of_each == {"Patient/p1": 3}
 
 
 async def test_a_message_is_carried_with_its_header(route: Route) -> None:
     header = {"resourceType": "MessageHeader", "id": "m1"}
     delivery = await route.deliver(loose(header, patient(id="p1"), kind="message"))
     await route.carry_all(delivery)
-    assert set(route.neighbour.stored) == {"MessageHeader/m1", "Patient/p1"}
+    assert set(route.fhir_double.stored) == {"MessageHeader/m1", "Patient/p1"}
 
 
 @pytest.mark.parametrize(
@@ -182,7 +177,7 @@ async def test_a_document_is_carried_as_the_policy_at_the_door_said(
     )
     route.settings["policy"] = Policy(messages="refuse", documents="resources")
     await route.carry_all(delivery)
-    assert {name.partition("/")[0] for name in route.neighbour.stored} == types
+    assert {name.partition("/")[0] for name in route.fhir_double.stored} == types
     known = await route.known(delivery)
     assert (known.entries, known.written) == (len(types), len(types))
 
@@ -194,7 +189,7 @@ async def test_several_lanes_fan_out_with_a_claim_each(route: Route) -> None:
     route.limits = Limits(entries=2)
     delivery = await route.deliver(families(3))
     await route.carry(delivery)
-    assert route.neighbour.heard == []
+    assert route.fhir_double.received == []
     assert route.queued() == [(WorkItem(delivery, lane=lane), 0) for lane in range(3)]
     known = await route.known(delivery)
     assert (known.status, known.lanes, known.units) == (Status.PROCESSING, 3, 3)
@@ -214,18 +209,18 @@ async def test_the_last_lane_finishes_the_delivery_whatever_the_order(
         await route.carry(delivery, lane=lane)
     known = await route.known(delivery)
     assert (known.status, known.written, known.lanes, known.units) == (Status.DONE, 6, 3, 3)
-    assert len(route.neighbour.writes) == 3
-    assert set(route.neighbour.versions.values()) == {1}
+    assert len(route.fhir_double.writes) == 3
+    assert set(route.fhir_double.writes_of_each.values()) == {1}
 
 
 async def test_a_lane_in_trouble_does_not_hold_up_the_others(route: Route) -> None:
     route.limits = Limits(entries=2)
     delivery = await route.deliver(families(2))
     await route.carry(delivery)
-    route.neighbour.will_answer(500)
+    route.fhir_double.will_answer(500)
     await route.carry(delivery, lane=0)
     await route.carry(delivery, lane=1)
-    assert len(route.neighbour.stored) == 2
+    assert len(route.fhir_double.stored) == 2
     assert (await route.known(delivery)).status is Status.PROCESSING
     await route.carry_all()
     assert (await route.known(delivery)).status is Status.DONE
@@ -237,8 +232,8 @@ async def test_a_fan_out_that_broke_off_is_done_again(route: Route) -> None:
     await route.carry(delivery)
     await route.carry_all(delivery)
     assert (await route.known(delivery)).status is Status.DONE
-    assert len(route.neighbour.stored) == 6
-    assert set(route.neighbour.versions.values()) == {1}
+    assert len(route.fhir_double.stored) == 6
+    assert set(route.fhir_double.writes_of_each.values()) == {1}
 
 
 async def test_bad_lines_count_when_the_lanes_are_many(route: Route) -> None:
@@ -257,11 +252,11 @@ async def test_bad_lines_count_when_the_lanes_are_many(route: Route) -> None:
 async def test_a_claim_for_a_finished_delivery_sends_nothing(route: Route) -> None:
     delivery = await route.deliver(families(1))
     await route.carry(delivery)
-    heard = len(route.neighbour.heard)
+    heard = len(route.fhir_double.received)
     before = await route.known(delivery)
     route.clock.later(60)
     await route.carry(delivery)
-    assert len(route.neighbour.heard) == heard
+    assert len(route.fhir_double.received) == heard
     assert await route.known(delivery) == before
 
 
@@ -277,23 +272,23 @@ async def test_a_claim_without_a_delivery_is_an_error_to_be_seen(route: Route) -
 async def test_trouble_puts_the_claim_back_with_growing_delay(route: Route) -> None:
     delivery = await route.deliver(families(1))
     claim, delays = WorkItem(delivery), []
-    route.neighbour.down = 500
+    route.fhir_double.down = 500
     for _ in range(4):
         await relaying.process(route.relay, claim)
         ((claim, delay),) = route.queued()
-        route.outbox.sent.clear()
+        route.queue_sender.sent.clear()
         delays.append(delay)
         route.clock.later(delay)
     assert delays == sorted(set(delays))
     assert claim.attempt == 4
-    route.neighbour.down = None
+    route.fhir_double.down = None
     await relaying.process(route.relay, claim)
     assert (await route.known(delivery)).status is Status.DONE
 
 
 async def test_the_server_s_own_wish_to_wait_is_obeyed(route: Route) -> None:
     delivery = await route.deliver(families(1))
-    route.neighbour.will_answer(429, headers={"retry-after": "77"})
+    route.fhir_double.will_answer(429, headers={"retry-after": "77"})
     await route.carry(delivery)
     assert [delay for _, delay in route.queued()] == [77]
 
@@ -303,7 +298,7 @@ async def test_a_missing_role_is_put_back_long_and_loud(
     route: Route, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
     delivery = await route.deliver(families(1))
-    route.neighbour.will_answer(status)
+    route.fhir_double.will_answer(status)
     await route.carry(delivery)
     ((claim, delay),) = route.queued()
     assert claim.delivery == delivery
@@ -317,9 +312,9 @@ async def test_only_age_parks_a_delivery_and_says_why(route: Route) -> None:
     route.max_age = 3600
     delivery = await route.deliver(families(1))
     claim, tries = WorkItem(delivery), 0
-    route.neighbour.down = 500
+    route.fhir_double.down = 500
     while (await route.known(delivery)).status is Status.ACCEPTED:
-        route.outbox.sent.clear()
+        route.queue_sender.sent.clear()
         await relaying.process(route.relay, claim)
         for again, delay in route.queued():
             claim = again
@@ -349,11 +344,11 @@ async def test_a_cancelled_delivery_sends_no_further_unit(route: Route) -> None:
     url = "urn:uuid:00000000-0000-4000-8000-000000000001"
     chain = bundle(entry(patient(), url), entry(observation(url)))
     delivery = await route.deliver(chain)
-    route.neighbour.will_wait_for(
+    route.fhir_double.will_wait_for(
         lambda: deliveries.cancel(route.journal, delivery, route.clock.now)
     )
     await route.carry(delivery)
-    assert len(route.neighbour.writes) == 1
+    assert len(route.fhir_double.writes) == 1
     assert (await route.known(delivery)).status is Status.CANCELLED
     assert len(await route.outcomes(delivery)) == 1
     assert route.queued() == []
@@ -363,7 +358,7 @@ async def test_a_cancelled_delivery_is_not_even_begun(route: Route) -> None:
     delivery = await route.deliver(families(1))
     await deliveries.cancel(route.journal, delivery, route.clock.now)
     await route.carry(delivery)
-    assert route.neighbour.heard == []
+    assert route.fhir_double.received == []
 
 
 class CancelledMeanwhile(MemoryJournal):
@@ -381,7 +376,7 @@ async def test_a_delivery_cancelled_while_it_fans_out_stays_cancelled(route: Rou
     delivery = await route.deliver(families(3))
     await route.carry_all(delivery)
     assert (await route.known(delivery)).status is Status.CANCELLED
-    assert route.neighbour.heard == []
+    assert route.fhir_double.received == []
 
 
 async def test_a_late_failure_does_not_park_what_is_done(route: Route) -> None:
@@ -400,9 +395,9 @@ async def test_claims_rows_and_logs_hold_no_patient_data(
     caplog.set_level(logging.DEBUG)
     marked = entry(patient(), ifNoneExist=f"identifier=urn:mrn|{MARKER}")
     delivery = await route.deliver(bundle(marked, *family(1)))
-    route.neighbour.will_answer(500, {"issue": MARKER})
+    route.fhir_double.will_answer(500, {"issue": MARKER})
     await route.carry(delivery)
-    assert MARKER not in repr(route.outbox.sent)
+    assert MARKER not in repr(route.queue_sender.sent)
     await route.carry_all()
     assert MARKER not in repr(await route.known(delivery))
     told = [record for record in caplog.records if record.name.startswith("integration")]
@@ -480,19 +475,19 @@ async def test_a_worker_that_dies_anywhere_loses_nothing_and_doubles_nothing(
     route: Route, body: Callable[[], Any], limits: Limits, entries: int, error: Exception
 ) -> None:
     route.limits = limits
-    journal, outbox, script = route.journal, route.outbox, route.neighbour.script
+    journal, queue_sender, script = route.journal, route.queue_sender, route.fhir_double.script
     at, deaths = 0, 0
     while True:
         at += 1
-        route.journal, route.outbox = journal, outbox
+        route.journal, route.queue_sender = journal, queue_sender
         route.clock.later(60)
-        outbox.sent.clear()
-        neighbour = route.neighbour
-        neighbour.stored.clear()
+        queue_sender.sent.clear()
+        fhir_double = route.fhir_double
+        fhir_double.stored.clear()
         # The same bytes would be a repeat; another key makes another delivery.
         delivery = await route.deliver(body(), headers={"idempotency-key": str(at)})
         fuse = Fuse(at, error)
-        route.journal, route.outbox = Fused(journal, fuse), Fused(outbox, fuse)
+        route.journal, route.queue_sender = Fused(journal, fuse), Fused(queue_sender, fuse)
 
         async def through(work: Any, request: Any, fuse: Fuse = fuse) -> Any:
             try:
@@ -519,10 +514,12 @@ async def test_a_worker_that_dies_anywhere_loses_nothing_and_doubles_nothing(
         assert known is not None
         assert (known.status, known.written, known.refused) == (Status.DONE, entries, 0), at
         assert len(await journal.list_entry_results(delivery)) == entries
-        assert len(neighbour.stored) == entries, at
-        assert set(neighbour.versions.values()) == {1}, at
-        people = {f"Patient/{each['id']}" for each in neighbour.of("Patient")}
-        assert {claim.resource for name, claim, _ in outbox.sent if name == MIRROR_QUEUE} == people
+        assert len(fhir_double.stored) == entries, at
+        assert set(fhir_double.writes_of_each.values()) == {1}, at
+        people = {f"Patient/{each['id']}" for each in fhir_double.of("Patient")}
+        assert {
+            claim.resource for name, claim, _ in queue_sender.sent if name == MIRROR_QUEUE
+        } == people
         if fuse.steps < at:
             break
     assert at > 10
@@ -535,8 +532,8 @@ async def test_a_claim_that_cannot_be_put_back_stays_with_the_queue(route: Route
             raise Unavailable("storage", "queue: ServiceRequestError")
 
     delivery = await route.deliver(families(1))
-    route.outbox = Full()
-    route.neighbour.will_answer(500)
+    route.queue_sender = Full()
+    route.fhir_double.will_answer(500)
     with pytest.raises(Unavailable):
         await route.carry(delivery)
     assert RELAY_QUEUE == "relay"

@@ -32,7 +32,7 @@ from integration.virtual_tables.odata_request import ODataRequest, ODataResponse
 from integration.virtual_tables.read import FeedReader
 from integration.virtual_tables.row_keys import RowKeyResolver
 from integration.virtual_tables.write import FeedWriter
-from local.services import free_ports, neighbours
+from local.services import find_free_ports, run_services
 
 ROOT = "http://feed/api/odata/"
 NAMESPACE = UUID(int=7)
@@ -115,7 +115,9 @@ def _url(resource: Json) -> str:
 
 @pytest.fixture(scope="session")
 def fhir_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with neighbours(free_ports(), tmp_path_factory.mktemp("fhir"), parts=("fhir",)) as running:
+    with run_services(
+        find_free_ports(), tmp_path_factory.mktemp("fhir"), parts=("fhir",)
+    ) as running:
         yield running.fhir_url
 
 
@@ -145,7 +147,7 @@ def made(fhir: FhirServer, kept: MemoryRowKeys, routes: MemoryDataRouteStore) ->
     numbers = count(1)
     runs, tokens = count(1), count(1)
     order = WriteGuard(
-        MemoryGuardStore(),
+        store=MemoryGuardStore(),
         lease=60.0,
         now=lambda: 0.0,
         token=lambda: f"token {next(tokens)}",

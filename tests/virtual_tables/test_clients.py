@@ -18,7 +18,7 @@ from odata import ODataService
 from odata.exceptions import NoResultsFound, ODataError
 
 from local.processes import PROJECT
-from local.services import free_ports, neighbours, start_host
+from local.services import find_free_ports, run_services, start_host
 
 KEY = "what/Dataverse-sends=="
 PATIENT = str(UUID(int=1))
@@ -65,8 +65,8 @@ class Served:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     if not (PROJECT / "local/node_modules/azurite").exists():
         pytest.skip("local/node_modules is missing: run make test")
-    folder, ports = tmp_path_factory.mktemp("served"), free_ports()
-    with neighbours(ports, folder, parts=("storage", "fhir")) as running:
+    folder, ports = tmp_path_factory.mktemp("served"), find_free_ports()
+    with run_services(ports, folder, parts=("storage", "fhir")) as running:
         settings = {
             **running.settings(),
             "FEED_PAGE": str(PAGE),

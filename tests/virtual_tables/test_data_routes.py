@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from integration.app import wiring
-from integration.cli import main as commands
 from integration.core.errors import Misconfigured, Rejected
 from integration.core.model import WorkItem
 from integration.journal.data_routes import MemoryDataRouteStore
@@ -19,6 +18,7 @@ from integration.mapping.load import parse_map
 from integration.mapping.model import Route as DataRoute
 from integration.mirror import mirror as mirroring
 from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE
+from integration.reconcile import command
 from integration.relay import process as relaying
 from integration.relay.process import Relay
 from integration.virtual_tables.answer import VirtualTables, answer_request
@@ -29,7 +29,8 @@ from integration.virtual_tables.read import FeedReader
 from integration.virtual_tables.row_keys import RowKeyResolver
 from integration.virtual_tables.write import FeedWriter
 from local.services import Running
-from tests.conftest import MARKER, Body, Route, bundle, entry
+from tests.builders import MARKER, Body, bundle, entry
+from tests.conftest import Route
 
 DELIVERY = "019caaee-c260-7000-8000-000000000001"
 WARD = "6f1d0a1e-5b7e-4f0e-8a0b-0a1b2c3d4e5f"
@@ -296,8 +297,8 @@ class Wards:
             change_queues=self.data.get_change_queues,
         )
         done = []
-        for message in [item for item in self.route.outbox.sent if item[0] == MIRROR_QUEUE]:
-            self.route.outbox.sent.remove(message)
+        for message in [item for item in self.route.queue_sender.sent if item[0] == MIRROR_QUEUE]:
+            self.route.queue_sender.sent.remove(message)
             await mirroring.mirror_resource(mirror, message[1])
             noted = await self.route.journal.list_row_results(message[1].delivery)
             done += [row.action for row in noted]
@@ -305,7 +306,7 @@ class Wards:
 
     async def rows(self) -> list[str]:
         """As the mirror has brought them."""
-        return [row["name"] for row in await self.route.dataverse_neighbour.rows("accounts")]
+        return [row["name"] for row in await self.route.dataverse_double.rows("accounts")]
 
     async def ask(self, path: str) -> int:
         return (
@@ -385,7 +386,7 @@ def stated(azurite: Running, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPa
 @pytest.mark.azurite
 async def test_a_reconcile_looks_at_what_is_mirrored_and_nothing_else(stated: Any) -> None:
     async def reconciled() -> set[str]:
-        async with commands.open_reconcile(True) as reconcile:
+        async with command.open_reconcile(True) as reconcile:
             return {*reconcile.mirror.maps}
 
     async def chosen(route: str) -> None:
@@ -405,5 +406,5 @@ async def test_a_reconcile_looks_at_what_is_mirrored_and_nothing_else(stated: An
 async def test_where_nothing_is_mirrored_there_is_nothing_to_reconcile(stated: Any) -> None:
     stated.setenv("MIRROR_TO", "off")
     with pytest.raises(Misconfigured, match="nothing is mirrored"):
-        async with commands.open_reconcile(True):
+        async with command.open_reconcile(True):
             pass

@@ -1,11 +1,10 @@
 """Whatever is asked, the feed answers what evaluating it on every row would.
 
-Some hundred random queries in the usual run; FEED_QUERIES names another number.
+The queries are random: see `tests/randomness.py`.
 """
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,11 +12,13 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import pytest
+
 from integration.odata.model import EntityType, Property, Type
+from tests.randomness import FACTOR, make_random
 from tests.virtual_tables.conftest import SHAPES, Feed, Json
 
-QUERIES = int(os.environ.get("FEED_QUERIES", "400"))
-SEED = int(os.environ.get("FEED_SEED", "1"))
+QUERIES = 400 * FACTOR
 
 TYPES = ("Observation", "Condition", "Encounter", "Location", "Immunization", "Task")
 
@@ -349,8 +350,9 @@ async def _check(feed: Feed, r: random.Random, type_: EntityType, rows: Sequence
     assert [_rank(row, order) for row in shown] == [_rank(row, order) for row in expected], text
 
 
+@pytest.mark.seeded
 async def test_random_queries_are_answered_as_by_evaluating_them_on_every_row(feed: Feed) -> None:
-    r = random.Random(SEED)
+    r = make_random(1)
     await feed.put(*resources(r))
     types = [SHAPES[name].type for name in TYPES]
     rows = {

@@ -15,7 +15,8 @@ from integration.journal.row_keys import MemoryRowKeys
 from integration.mapping.keys import derive_primary_key
 from integration.mirror import mirror as mirroring
 from integration.virtual_tables.row_keys import RowKeyResolver
-from tests.conftest import Route, observation, patient
+from tests.builders import observation, patient
+from tests.conftest import Route
 from tests.virtual_tables.conftest import Feed, made
 
 ANNA = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
@@ -201,15 +202,15 @@ async def mirrored(route: Route, kept: MemoryRowKeys, name: str) -> None:
 
 async def test_the_mirror_notes_the_key_of_a_contact_that_others_made(route: Route) -> None:
     kept = MemoryRowKeys()
-    await route.dataverse_neighbour.write(THEIRS, msemr_azurefhirid=ANNA)
-    await mirrored(route, kept, route.neighbour.put(patient(id=ANNA)))
+    await route.dataverse_double.write(THEIRS, msemr_azurefhirid=ANNA)
+    await mirrored(route, kept, route.fhir_double.add(patient(id=ANNA)))
     assert await kept.find_keys("Patient", [ANNA]) == {ANNA: THEIRS}
     assert await kept.find_ids("Patient", [THEIRS]) == {THEIRS: ANNA}
 
 
 async def test_the_mirror_notes_nothing_where_the_key_follows_from_the_id(route: Route) -> None:
     kept = MemoryRowKeys()
-    await mirrored(route, kept, route.neighbour.put(patient(id=ANNA)))
+    await mirrored(route, kept, route.fhir_double.add(patient(id=ANNA)))
     assert (kept.keys_by_id, kept.ids_by_key) == ({}, {})
 
 
@@ -218,7 +219,7 @@ async def test_a_contact_that_is_made_anew_takes_the_place_of_the_one_that_is_go
 ) -> None:
     kept = MemoryRowKeys()
     await kept.add("Patient", {ANNA: THEIRS})
-    await mirrored(route, kept, route.neighbour.put(patient(id=ANNA)))
+    await mirrored(route, kept, route.fhir_double.add(patient(id=ANNA)))
     assert await kept.find_keys("Patient", [ANNA]) == {ANNA: ANNA}
     keys = RowKeyResolver(kept, lambda _: True)
     assert await keys.resolve_keys([f"Patient/{ANNA}"]) == {f"Patient/{ANNA}": UUID(ANNA)}
@@ -226,7 +227,7 @@ async def test_a_contact_that_is_made_anew_takes_the_place_of_the_one_that_is_go
 
 async def test_the_mirror_notes_the_way_back_from_a_key_that_it_derived(route: Route) -> None:
     kept = MemoryRowKeys()
-    await mirrored(route, kept, route.neighbour.put(patient(id="mrn.7")))
+    await mirrored(route, kept, route.fhir_double.add(patient(id="mrn.7")))
     assert await kept.find_ids("Patient", [derive_primary_key("Patient", "mrn.7")]) == {
         derive_primary_key("Patient", "mrn.7"): "mrn.7"
     }
@@ -235,10 +236,10 @@ async def test_the_mirror_notes_the_way_back_from_a_key_that_it_derived(route: R
 async def test_a_key_that_could_not_be_kept_is_mirrored_again(route: Route) -> None:
     """Else lookups to this contact would be wrong until its next change."""
     kept = Kept(away=True)
-    await route.dataverse_neighbour.write(THEIRS, msemr_azurefhirid=ANNA)
-    name = route.neighbour.put(patient(id=ANNA))
+    await route.dataverse_double.write(THEIRS, msemr_azurefhirid=ANNA)
+    name = route.fhir_double.add(patient(id=ANNA))
     await mirrored(route, kept, name)
-    ((claim, _),) = [(claim, delay) for queue, claim, delay in route.outbox.sent]
+    ((claim, _),) = [(claim, delay) for queue, claim, delay in route.queue_sender.sent]
     kept.away = False
     await mirrored(route, kept, claim.resource)
     assert await kept.find_keys("Patient", [ANNA]) == {ANNA: THEIRS}
@@ -286,8 +287,8 @@ async def test_the_related_list_of_a_contact_is_a_search_by_patient(feed: Feed) 
 async def test_the_list_of_a_contact_that_others_made_shows_its_patient_s_rows(
     route: Route, feed: Feed
 ) -> None:
-    await route.dataverse_neighbour.write(THEIRS, msemr_azurefhirid=ANNA)
-    await mirrored(route, feed.row_keys, route.neighbour.put(patient(id=ANNA)))
+    await route.dataverse_double.write(THEIRS, msemr_azurefhirid=ANNA)
+    await mirrored(route, feed.row_keys, route.fhir_double.add(patient(id=ANNA)))
     await feed.put(patient(id=ANNA), patient(id="p-2"), *weights(ANNA, "p-2"))
     shown = {
         row["msemr_azurefhirid"]: row[PATIENT] for row in await feed.every("msemr_observations")

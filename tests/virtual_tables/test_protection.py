@@ -16,7 +16,8 @@ import pytest
 from integration.core import decimal_json
 from integration.core.errors import Misconfigured, Rejected, Unavailable
 from integration.journal.guard_store import MemoryGuardStore
-from tests.conftest import MARKER, told_by
+from tests.builders import MARKER
+from tests.conftest import told_by
 from tests.virtual_tables.conftest import Feed, Json
 from tests.virtual_tables.scripted import FHIR, scripted
 

@@ -14,7 +14,8 @@ import pytest
 from integration.core import decimal_json
 from integration.core.errors import Rejected
 from integration.journal.keys import make_delivery_id
-from tests.conftest import MARKER, Body, Route, bundle, entry, told_by
+from tests.builders import MARKER, Body, bundle, entry
+from tests.conftest import Route, told_by
 from tests.virtual_tables.conftest import Feed
 from tests.virtual_tables.scripted import scripted
 

@@ -1,4 +1,4 @@
-"""What FHIR says of an element: its type, whether it repeats, how FHIRPath calls it. Pure."""
+"""Look up elements of FHIR R4: type, whether it repeats, its name in FHIRPath. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, get_args, get_origin
 
 from fhir.resources.R4B import get_fhir_model_class
 
-# https://hl7.org/fhirpath/#keywords, as far as elements are called so
+# Keywords that are also names of elements: https://hl7.org/fhirpath/#keywords
 _KEYWORDS = frozenset("and as contains div implies in is mod or xor true false".split())
 
 _PLAIN = {bool: "boolean", str: "string", int: "integer"}
@@ -16,9 +16,9 @@ _PLAIN = {bool: "boolean", str: "string", int: "integer"}
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """One step down: `type` None is any resource or any type."""
+    """An element. `type` None: it may be of any type."""
 
-    step: str  # FHIRPath
+    step: str  # in FHIRPath
     type: str | None
     repeats: bool
     targets: tuple[str, ...] = ()  # of a reference
@@ -26,7 +26,7 @@ class Element:
 
 @cache
 def is_resource(name: str) -> bool:
-    """Whether R4 has a resource type of this name."""
+    """Tell whether R4 has a resource type of this name."""
     model = _find_model(name)
     return (
         model is not None
@@ -42,7 +42,7 @@ def is_primitive(type_name: str) -> bool:
 
 @cache
 def find_element(parent: str, name: str) -> Element | None:
-    """The element that JSON calls `name`, or None when the type has no such element."""
+    """Return the element with this name in JSON; None if the type `parent` has none."""
     model = _find_model(parent)
     fields: dict[str, Any] = model.model_fields if model is not None else {}
     for key, field in fields.items():
@@ -51,7 +51,7 @@ def find_element(parent: str, name: str) -> Element | None:
             type_name, repeats = _read_annotation(field.annotation)
             choice = more.get("one_of_many")
             if choice:
-                # JSON says valueCode, FHIRPath value: https://hl7.org/fhir/R4/fhirpath.html#polymorphism
+                # valueCode in JSON is value in FHIRPath: https://hl7.org/fhir/R4/fhirpath.html#polymorphism
                 type_name = _resolve_choice_type(name.removeprefix(choice))
                 step = f"{choice}.ofType({type_name})"
             else:
@@ -72,7 +72,10 @@ def _find_model(name: str) -> Any:
 
 
 def _read_annotation(annotation: Any) -> tuple[str | None, bool]:
-    """The FHIR type in `List[HumanNameType] | None`, `Annotated[str, Code()] | None` and so on."""
+    """Return the FHIR type, and whether it repeats, of a field's annotation.
+
+    It is `List[HumanNameType] | None`, `Annotated[str, Code()] | None` and so on.
+    """
     if hasattr(annotation, "__metadata__"):
         name = type(annotation.__metadata__[0]).__name__
         return name[0].lower() + name[1:], False

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from integration.core.errors import Unmappable
@@ -26,6 +26,7 @@ from integration.mapping.files import list_map_names
 from integration.mapping.load import load_maps
 from integration.mapping.model import AttributeMap
 from tests.mapping.tenant import PREFIX
+from tests.randomness import limit_examples
 
 
 @pytest.mark.parametrize(
@@ -363,13 +364,13 @@ def places(node: Any) -> Iterator[tuple[Any, Any]]:
             yield from places(value)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@limit_examples(30)
 @given(PATIENTS)
 def test_the_shortcut_finds_what_the_library_finds(patient: dict[str, Any]) -> None:
     agree_all(patient, *PEOPLE)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@limit_examples(80)
 @given(PATIENTS, st.data())
 def test_so_it_does_in_a_resource_of_a_wrong_shape(patient: Any, data: st.DataObject) -> None:
     patient = copy.deepcopy(patient)

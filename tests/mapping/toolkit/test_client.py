@@ -105,7 +105,7 @@ def bare(name: str) -> str:
 
 
 @pytest.fixture
-async def neighbour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Upstream]:
+async def upstream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Upstream]:
     """The stand-in, with the tables and the rows of the invented organisation."""
     for path in tables.FOLDER.glob("*.json"):
         (tmp_path / path.name).write_text(path.read_text("utf-8"), "utf-8")
@@ -140,17 +140,17 @@ async def _created(http: httpx.AsyncClient, table: str, row: dict[str, Any]) -> 
     assert answer.status_code == 204, answer.text
 
 
-def organisation(neighbour: Upstream) -> Organisation:
-    dataverse = Dataverse(neighbour)
+def organisation(upstream: Upstream) -> Organisation:
+    dataverse = Dataverse(upstream)
 
     async def send(request: Request) -> Response:
         return await dataverse.send(request, "toolkit")
 
-    return Organisation(send, neighbour.base, API)
+    return Organisation(send, upstream.base, API)
 
 
-async def test_the_organisation_tells_what_a_file_would(neighbour: Upstream) -> None:
-    there = await client.fetch_toolkit(organisation(neighbour), LATER)
+async def test_the_organisation_tells_what_a_file_would(upstream: Upstream) -> None:
+    there = await client.fetch_toolkit(organisation(upstream), LATER)
     told = convert(there)
     from_file = convert(read_toolkit(whole(), LATER))
     assert told.files == from_file.files
@@ -160,22 +160,20 @@ async def test_the_organisation_tells_what_a_file_would(neighbour: Upstream) -> 
 
 
 async def test_columns_that_are_not_published_are_found_by_their_labels(
-    neighbour: Upstream,
+    upstream: Upstream,
 ) -> None:
-    there = await client.fetch_toolkit(organisation(neighbour), NewerColumns())
+    there = await client.fetch_toolkit(organisation(upstream), NewerColumns())
     assert there.newer_columns == LATER
     assert "Expand is msind_expand, by its label" in there.notes
 
 
-async def test_a_column_that_was_named_counts_more_than_a_label(neighbour: Upstream) -> None:
-    there = await client.fetch_toolkit(
-        organisation(neighbour), NewerColumns(matching="msind_other")
-    )
+async def test_a_column_that_was_named_counts_more_than_a_label(upstream: Upstream) -> None:
+    there = await client.fetch_toolkit(organisation(upstream), NewerColumns(matching="msind_other"))
     assert there.newer_columns.matching == "msind_other"
 
 
-async def test_tables_have_the_names_of_the_metadata_and_their_days(neighbour: Upstream) -> None:
-    there = await client.fetch_toolkit(organisation(neighbour), LATER)
+async def test_tables_have_the_names_of_the_metadata_and_their_days(upstream: Upstream) -> None:
+    there = await client.fetch_toolkit(organisation(upstream), LATER)
     assert "new_nurse" not in there.tables
     contact = there.tables["contact"]
     assert (contact.entity_set, contact.key) == ("contacts", "contactid")
@@ -184,8 +182,8 @@ async def test_tables_have_the_names_of_the_metadata_and_their_days(neighbour: U
     assert "msemr_azurefhirlastupdatedon" not in contact.date_only
 
 
-async def test_every_page_is_read(neighbour: Upstream) -> None:
-    there = await client.fetch_toolkit(replace(organisation(neighbour), page_size=2), LATER)
+async def test_every_page_is_read(upstream: Upstream) -> None:
+    there = await client.fetch_toolkit(replace(organisation(upstream), page_size=2), LATER)
     assert sum(len(one.attributes) for one in there.entities) == len(whole()[ATTRIBUTE_MAP])
 
 
@@ -210,7 +208,7 @@ async def test_a_next_page_elsewhere_is_not_asked_for() -> None:
             body = {"EntitySetName": "rows", "PrimaryIdAttribute": "id", "value": []}
         return Response(200, {}, json.dumps(body).encode())
 
-    with pytest.raises(Misconfigured, match="not its own"):
+    with pytest.raises(Misconfigured, match="not below its own"):
         await client.fetch_toolkit(Organisation(send, BASE, API), LATER)
     assert all(path.startswith(API) for path in asked)
 
@@ -219,7 +217,7 @@ async def test_another_answer_is_told_without_its_text() -> None:
     async def send(_: Request) -> Response:
         return Response(500, {}, b"secret")
 
-    with pytest.raises(Misconfigured, match="answered 500 about the toolkit's tables"):
+    with pytest.raises(Misconfigured, match="answered 500 to a request for the toolkit's tables"):
         await client.fetch_toolkit(Organisation(send, BASE, API), LATER)
 
 
@@ -228,5 +226,5 @@ async def test_what_is_no_answer_is_told_as_such(body: bytes) -> None:
     async def send(_: Request) -> Response:
         return Response(200, {}, body)
 
-    with pytest.raises(Misconfigured, match="no answer of its Web API"):
+    with pytest.raises(Misconfigured, match="something else than JSON"):
         await client.fetch_toolkit(Organisation(send, BASE, API), LATER)

@@ -219,7 +219,7 @@ def test_a_code_with_two_values_keeps_the_first_and_says_so() -> None:
 def test_values_that_no_choice_can_have_are_refused() -> None:
     row = attribute("Patient", "c", "$.gender", MAPPED, msind_cdsattributetype="Picklist")
     assert "no rows" in refused(row)
-    assert "no option" in refused(row, values=(value("Patient", "c", "male", "Mr"),))
+    assert "not an option" in refused(row, values=(value("Patient", "c", "male", "Mr"),))
 
 
 # -- FK Reference, Lookup Codeable Concept -------------------------------------------------------
@@ -288,10 +288,10 @@ def test_what_is_off_stays_off(off: dict[str, Any]) -> None:
     [
         (None, "no element map"),
         ("", "no element map"),
-        ("{", "the element map is JSON that ends too early"),
-        ('{"c": {}}', "no s"),
-        ('{"s": 1}', "no s"),
-        ("name[0].family", "no JSON"),
+        ("{", "its element map is JSON that ends too early"),
+        ('{"c": {}}', "no path (s)"),
+        ('{"s": 1}', "no path (s)"),
+        ("name[0].family", "not JSON"),
     ],
 )
 def test_an_element_map_that_cannot_be_read_says_why(element_map: str | None, why: str) -> None:

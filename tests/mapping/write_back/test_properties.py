@@ -23,6 +23,7 @@ from integration.mapping.write_back.inverse_paths import PathPredicate, Steps, i
 from integration.virtual_tables.entity_type import MappedEntityType, build_entity_type
 from local.processes import PROJECT
 from tests.mapping import real
+from tests.randomness import FACTOR, make_random
 
 MAPS = sorted((PROJECT / "integration/mapping/maps/clinical").glob("*.toml"))
 SHAPES = {
@@ -35,7 +36,7 @@ Resource = dict[str, Any]
 Path = tuple[str, ...]
 Leaf = tuple[Path, bytes]
 
-CASES = 25  # of each table
+CASES = 25 * FACTOR  # of each table
 
 each_table = pytest.mark.parametrize("kind", sorted(SHAPES))
 
@@ -170,7 +171,7 @@ def _made(kind: str) -> Iterator[Case]:
     it = SHAPES[kind]
     writable = [one for one in it.entity.attributes if one.virtual_column.writable]
     for seed in range(CASES):
-        chance = Random(f"{kind} {seed}")
+        chance = make_random(f"{kind} {seed}")
         some = chance.sample(writable, k=chance.randint(1, 3))
         changes = {one.column: _new(chance, one) if chance.random() < 0.7 else None for one in some}
         filled = [_steps(kind, one)[0].name for one in some if chance.random() < 0.7]
@@ -312,7 +313,7 @@ def test_what_was_made_can_be_cleared_again(kind: str) -> None:
 def test_resources_of_any_shape_are_written_or_refused(kind: str) -> None:
     counts = Counter[bool]()
     for number, (it, resource, changes) in enumerate(_cases(kind)):
-        chance, resource = Random(f"shape {kind} {number}"), dict(resource)
+        chance, resource = make_random(f"shape {kind} {number}"), dict(resource)
         named = {one.column: one for one in it.entity.attributes}
         for name in changes:
             for step in _steps(kind, named[name])[:1]:

@@ -68,6 +68,6 @@ def _column(one: AttributeMap) -> Column:
     return Column(
         one.column,
         one.virtual_column.type.capitalize(),
-        one.virtual_column.max_length if is_text else None,
+        max_length=one.virtual_column.max_length if is_text else None,
         precision=2 if one.virtual_column.type == "decimal" else None,
     )
