@@ -56,6 +56,7 @@ PURE_MODULES = {
     "virtual_tables.entity_type",
     "virtual_tables.odata_request",
     "virtual_tables.pushdown",
+    "virtual_tables.query_plan",
 }
 
 # Everything that a pure module may import from outside; names where only those will do.

@@ -1,1 +1,1 @@
-"""Settings become parts; requests and results become HTTP; errors become replies."""
+"""Build the parts from the settings; convert requests, results and errors from and to HTTP."""

@@ -1,4 +1,4 @@
-"""Errors of endpoints and triggers: as HTTP, or as exceptions that the host may log."""
+"""Convert errors of endpoints to HTTP, and those of triggers to exceptions that are safe to log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Endpoint = Callable[[func.HttpRequest], Awaitable[func.HttpResponse]]
 ErrorResponse = Callable[[int, Sequence[Issue], Mapping[str, str]], func.HttpResponse]
 Bindings = ParamSpec("Bindings")
 
-# Seconds, where the upstream named none.
+# Seconds, where the upstream stated none.
 _RETRY_AFTER = 30.0
 
 
@@ -34,7 +34,7 @@ def odata_endpoint(work: Endpoint) -> Endpoint:
 
 
 def trigger(work: Callable[Bindings, Awaitable[None]]) -> Callable[Bindings, Awaitable[None]]:
-    """Let no exception of a queue or timer trigger pass as it is: the host logs its whole chain."""
+    """Replace the exceptions of a queue or timer trigger, because the host logs the whole chain."""
 
     @functools.wraps(work)
     async def run(*args: Bindings.args, **kwargs: Bindings.kwargs) -> None:
@@ -47,7 +47,7 @@ def trigger(work: Callable[Bindings, Awaitable[None]]) -> Callable[Bindings, Awa
 
 
 def describe_error(error: BaseException) -> str:
-    """Say what failed and where, without the exception's text, which may quote a patient."""
+    """Describe what failed and where, without the exception's text, which may quote a patient."""
     if isinstance(error, IntegrationError):
         return f"{type(error).__name__}: {error}"
     frames = traceback.extract_tb(error.__traceback__)
@@ -66,13 +66,13 @@ def _answer_errors(work: Endpoint, respond: ErrorResponse) -> Endpoint:
         except Unavailable as error:
             log_event("request.unavailable", reason=str(error))
             wait = math.ceil(error.retry_after or _RETRY_AFTER)
-            text = "not done, because a service behind this app does not answer: try again later"
+            text = "a service that this app needs does not respond: send the request again later"
             return respond(503, [Issue("transient", text)], {"Retry-After": str(wait)})
         except Misconfigured as error:
             log_event("request.misconfigured", reason=str(error))
             return respond(500, [Issue("exception", str(error))], {})
         except Exception as error:
             log_event("request.failed", error=describe_error(error))
-            return respond(500, [Issue("exception", "the app failed; its log says where")], {})
+            return respond(500, [Issue("exception", "the app failed; the log names the place")], {})
 
     return answer

@@ -1,4 +1,4 @@
-"""Settings become clients of the neighbours that speak HTTP, and the identity that asks them."""
+"""Build the clients of upstreams that are reached over HTTP, and the credential they use."""
 
 from __future__ import annotations
 
@@ -18,49 +18,49 @@ from integration.core.http import BoundedClient, TokenCache, Upstream, build_lim
 
 @dataclass(frozen=True, slots=True)
 class ClientContext:
-    """Who asks the neighbours, where that is noted, and what closes their clients."""
+    """What all clients share. `exit_stack` closes them."""
 
     credential: Any
     activities: ActivityRecorder
     exit_stack: AsyncExitStack
 
 
-def open_credential(client_id: str | None, open_: AsyncExitStack) -> Any:
-    """One identity for all neighbours: a user-assigned one by `client_id`, or what is there."""
+def open_credential(client_id: str | None, exit_stack: AsyncExitStack) -> Any:
+    """Open the credential for all upstreams: a user-assigned identity by `client_id`, or the
+    default one."""
     from azure.identity.aio import DefaultAzureCredential
 
-    found = DefaultAzureCredential(managed_identity_client_id=client_id)
-    open_.push_async_callback(found.close)
-    return found
+    credential = DefaultAzureCredential(managed_identity_client_id=client_id)
+    exit_stack.push_async_callback(credential.close)
+    return credential
 
 
 def open_upstream(
-    name: str, service: UpstreamSettings, caller: ClientContext, max_bytes: int | None = None
+    name: str, service: UpstreamSettings, context: ClientContext, max_bytes: int | None = None
 ) -> Upstream:
-    """A neighbour; of one with `max_bytes`, longer answers are cut."""
+    """Open the client of an upstream. With `max_bytes`, longer responses are cut off."""
     client = partial(BoundedClient, max_bytes) if max_bytes else httpx.AsyncClient
-    most = service.concurrency
+    concurrency = service.concurrency
     http = client(
-        verify=_tls(),
+        verify=_load_tls_context(),
         timeout=httpx.Timeout(service.timeout, connect=10.0),
-        limits=httpx.Limits(max_connections=most, max_keepalive_connections=most),
+        limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
         # Requests spread over Dataverse's servers only without its affinity cookie:
         # https://learn.microsoft.com/power-apps/developer/data-platform/send-parallel-requests
-        cookies=_no_cookies(),
+        cookies=_refuse_cookies(),
         follow_redirects=False,
     )
-    caller.exit_stack.push_async_callback(http.aclose)
-    tokens = TokenCache(caller.credential, service.scope) if service.scope else None
-    return Upstream(
-        name, service.url, http, build_limiter(most), tokens, activities=caller.activities
-    )
+    context.exit_stack.push_async_callback(http.aclose)
+    tokens = TokenCache(context.credential, service.scope) if service.scope else None
+    limiter = build_limiter(concurrency)
+    return Upstream(name, service.url, http, limiter, tokens=tokens, activities=context.activities)
 
 
 @cache
-def _tls() -> SSLContext:
-    """Shared, since to read all authorities' certificates takes long."""
+def _load_tls_context() -> SSLContext:
+    """Load the certificates of all authorities once, since that takes long."""
     return httpx.create_ssl_context()
 
 
-def _no_cookies() -> CookieJar:
+def _refuse_cookies() -> CookieJar:
     return CookieJar(DefaultCookiePolicy(allowed_domains=[]))

@@ -1,4 +1,4 @@
-"""The one module that reads the environment. Every setting is in local.settings.sample.json."""
+"""Read the settings from the environment. Every setting is in local.settings.sample.json."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 
 from integration.core.errors import Misconfigured
 
-_EVENTS = "fhir-events"
+_EVENTS_QUEUE = "fhir-events"
 
 _STORAGE = "AzureWebJobsStorage"
 
 # The folder of function_app.py, to which MAPS is relative.
 _ROOT = Path(__file__).parents[2]
 
-# What `UseDevelopmentStorage=true` means; the Python SDK does not know it. The key is the same
-# for everybody: https://learn.microsoft.com/azure/storage/common/storage-use-azurite
+# What `UseDevelopmentStorage=true` means, which the Python SDK does not support. The key is no
+# secret: https://learn.microsoft.com/azure/storage/common/storage-use-azurite
 _EMULATOR = (
     "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey=Eby8vdM02xNOcqFlqUwJPLl"
     "mEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==;"
@@ -27,9 +27,9 @@ _EMULATOR = (
     "TableEndpoint=http://127.0.0.1:10002/devstoreaccount1"
 )
 
-# A neighbour beyond this machine is asked over TLS only. No user, no query, no folder tricks:
-# what is fetched is compared with it character by character.
-_SOURCE = re.compile(
+# Another machine is reached over TLS only. No user, no query and no `..`: URLs are compared with
+# these addresses character by character.
+_SOURCE_ADDRESS = re.compile(
     r"(?:https://[A-Za-z0-9.\-]+|http://(?:127\.0\.0\.1|localhost))(?::\d{1,5})?"
     r"(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9._~\-]+)*"
 )
@@ -37,7 +37,7 @@ _SOURCE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class StorageSettings:
-    """Where the journal and the queues are: a connection string, or addresses and an identity."""
+    """The account of the journal and the queues: a connection string, or URLs and an identity."""
 
     connection: str | None
     blob_url: str
@@ -47,17 +47,17 @@ class StorageSettings:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamSettings:
-    """How a neighbour that speaks HTTP is reached; without a `scope` no token is sent."""
+    """How an upstream is reached over HTTP. Without a `scope` no token is sent."""
 
     url: str
     scope: str | None
-    concurrency: int  # the most requests under way
+    concurrency: int  # requests at the same time, at most
     timeout: int
 
 
 @dataclass(frozen=True, slots=True)
 class DataverseSettings:
-    """Dataverse alone, for a command that needs nothing else."""
+    """How Dataverse is reached, for a command that needs nothing else."""
 
     dataverse: UpstreamSettings
     client_id: str | None
@@ -65,16 +65,16 @@ class DataverseSettings:
 
 @dataclass(frozen=True, slots=True)
 class ProvisionSettings:
-    """What Dataverse is to know of this app: where the feed is, its key, and the app's identity."""
+    """What Dataverse is set up with: the feed's URL and key, and this app's identity."""
 
     feed_url: str | None
     feed_key: str | None = field(repr=False)
     client_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeliverySettings:
-    """How a delivery is read and planned, whatever the neighbours are."""
+    """How deliveries are read and planned."""
 
     max_delivery_bytes: int
     validate: bool
@@ -86,9 +86,9 @@ class DeliverySettings:
     dangling: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MirrorSettings:
-    """How resources become rows. `enabled` names maps that are used only where they are named."""
+    """How resources are mirrored. `enabled_maps`: maps that are used only if they are named."""
 
     target: str
     map_set: str
@@ -96,22 +96,22 @@ class MirrorSettings:
     maps_folder: Path | None
     enabled_maps: tuple[str, ...]
     on_delete: str
-    change_headers: Mapping[str, str]  # headers of every change
+    change_headers: Mapping[str, str]  # of every change
 
 
 @dataclass(frozen=True, slots=True)
 class FeedSettings:
-    """How virtual tables are read. `told`: the resource types of whose changes flows hear."""
+    """How virtual tables are read. `event_types`: resource types whose changes become events."""
 
-    page_size: int  # rows, at most
+    page_size: int  # rows of a page, at most
     max_scanned: int  # resources that one request may look at
     timeout: int
     event_types: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What an operator decides. Sizes in bytes, times in seconds."""
+    """The settings of the app. Sizes in bytes, times in seconds."""
 
     storage: StorageSettings
     fhir: UpstreamSettings
@@ -121,16 +121,16 @@ class Settings:
     deliveries: DeliverySettings
     mirror: MirrorSettings
     feed: FeedSettings
-    write_order: Mapping[str, str]  # by sender; "" for all others
+    write_order: Mapping[str, str]  # by sender; "": of all others
     max_age: int
     retention_days: int
-    activity_days: int  # 0: no activity is noted
+    activity_days: int  # 0: no activity is recorded
     fetch_from: Mapping[str, str | None]  # the token scope of each base address
     fetch_pages: int
 
 
 class EnvReader:
-    """Collects what is missing or wrong instead of stopping at the first."""
+    """Reads variables and collects all that are missing or wrong, for one error in the end."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self.env = env
@@ -149,17 +149,17 @@ class EnvReader:
         return (value or "").rstrip("/")
 
     def read_scope(self, name: str, url: str) -> str | None:
-        """The token scope; `none` sends no token, for a neighbour on a laptop."""
+        """Read a token scope. `none`: send no token, for a service on a laptop."""
         value = self.read_optional(name) or f"{url}/.default"
         return None if value.lower() == "none" else value
 
     def read_sources(self, name: str, scope: str) -> dict[str, str | None]:
-        """Base addresses, and the token scope of each, in their order; `none` is for all."""
+        """Read base URLs, and the token scope of each in the same order, or one `none` for all."""
         bases = self.read_list(name)
-        if not all(_SOURCE.fullmatch(base) for base in bases):
+        if not all(_SOURCE_ADDRESS.fullmatch(base) for base in bases):
             self.wrong.append(f"{name} (addresses that start with https://, by commas)")
-        stated = self.read_list(scope) or ["none"]
-        scopes = [None if each.lower() == "none" else each for each in stated]
+        stated_scopes = self.read_list(scope) or ["none"]
+        scopes = [None if scope_.lower() == "none" else scope_ for scope_ in stated_scopes]
         scopes = scopes * len(bases) if scopes == [None] else scopes
         if len(scopes) != len(bases):
             self.wrong.append(f"{scope} (none, or one for each address of {name}, by commas)")
@@ -169,26 +169,28 @@ class EnvReader:
         parts = (self.read_optional(name) or "").split(",")
         return [part.strip().rstrip("/") for part in parts if part.strip()]
 
-    def read_number(self, name: str, default: int, most: int | None = None, least: int = 1) -> int:
+    def read_number(
+        self, name: str, default: int, maximum: int | None = None, minimum: int = 1
+    ) -> int:
         value = self.read_optional(name)
         if value is None:
             return default
         number = int(value) if value.isascii() and value.isdigit() else -1
-        if number < least or (most is not None and number > most):
-            wanted = f"from {least} to {most}" if most else "above 0"
-            self.wrong.append(f"{name} (a whole number {wanted})")
+        if number < minimum or (maximum is not None and number > maximum):
+            allowed = f"from {minimum} to {maximum}" if maximum else "above 0"
+            self.wrong.append(f"{name} (a whole number {allowed})")
             return default
         return number
 
     def read_choice(self, name: str, choices: tuple[str, ...]) -> str:
-        """The first choice is the default."""
+        """Read one of `choices`, of which the first is the default."""
         value = self.read_optional(name) or choices[0]
         if value not in choices:
             self.wrong.append(f"{name} (one of {', '.join(choices)})")
         return value
 
     def read_by_sender(self, name: str, choices: tuple[str, ...]) -> dict[str, str]:
-        """`arrival, lab=version`: a choice for everybody, and others for senders by name."""
+        """Read `arrival, lab=version`: a choice for all senders, and others for named senders."""
         chosen = {"": choices[0]}
         for part in (self.read_optional(name) or choices[0]).split(","):
             sender, _, value = part.strip().rpartition("=")
@@ -198,6 +200,7 @@ class EnvReader:
         return chosen
 
     def check(self) -> None:
+        """Raise Misconfigured if anything is missing or wrong."""
         parts = []
         if self.missing:
             parts.append(f"set {', '.join(self.missing)}")
@@ -208,24 +211,24 @@ class EnvReader:
 
 
 def read_settings(env: Mapping[str, str] = os.environ) -> Settings:
-    """Read everything at once, so that one message names all that is missing or wrong."""
+    """Read all settings. Raises Misconfigured that names all that is missing or wrong."""
     reader = EnvReader(env)
-    timeout = _timeout(reader)
+    timeout = _read_timeout(reader)
     settings = Settings(
-        fhir=_service(reader, "FHIR", timeout),
-        dataverse=_service(reader, "DATAVERSE", timeout),
-        storage=_storage(reader),
-        client_id=_client_id(reader),
+        fhir=_read_upstream(reader, "FHIR", timeout),
+        dataverse=_read_upstream(reader, "DATAVERSE", timeout),
+        storage=_read_storage(reader),
+        client_id=_read_client_id(reader),
         sender_header=reader.read_optional("SENDER_HEADER"),
-        deliveries=_reading(reader),
-        mirror=_mirroring(reader),
-        feed=_feed(reader),
+        deliveries=_read_deliveries(reader),
+        mirror=_read_mirror(reader),
+        feed=_read_feed(reader),
         write_order=reader.read_by_sender(
             "WRITE_ORDER", ("arrival", "lastUpdated", "version", "off")
         ),
         max_age=reader.read_number("MAX_AGE", 3 * 24 * 3600),
-        retention_days=reader.read_number("RETENTION_DAYS", 30, most=3650),
-        activity_days=reader.read_number("ACTIVITY_DAYS", 30, least=0, most=3650),
+        retention_days=reader.read_number("RETENTION_DAYS", 30, maximum=3650),
+        activity_days=reader.read_number("ACTIVITY_DAYS", 30, minimum=0, maximum=3650),
         fetch_from=reader.read_sources("FETCH_FROM", "FETCH_SCOPE"),
         fetch_pages=reader.read_number("FETCH_PAGES", 100),
     )
@@ -236,75 +239,80 @@ def read_settings(env: Mapping[str, str] = os.environ) -> Settings:
 
 
 def read_delivery_settings(env: Mapping[str, str] = os.environ) -> DeliverySettings:
-    """The part that needs no neighbour."""
+    """Read the settings of deliveries, which need no upstream. Raises Misconfigured."""
     reader = EnvReader(env)
-    reading = _reading(reader)
+    settings = _read_deliveries(reader)
     reader.check()
-    return reading
+    return settings
 
 
 def read_mirror_settings(env: Mapping[str, str] = os.environ) -> MirrorSettings:
-    """The part that says which maps are in use."""
+    """Read the settings of the mirror, with the maps in use. Raises Misconfigured."""
     reader = EnvReader(env)
-    mirroring = _mirroring(reader)
+    settings = _read_mirror(reader)
     reader.check()
-    return mirroring
+    return settings
 
 
 def read_dataverse_settings(env: Mapping[str, str] = os.environ) -> DataverseSettings:
-    """The part that reaches Dataverse."""
+    """Read how Dataverse is reached. Raises Misconfigured."""
     reader = EnvReader(env)
-    tenant = DataverseSettings(_service(reader, "DATAVERSE", _timeout(reader)), _client_id(reader))
+    settings = DataverseSettings(
+        _read_upstream(reader, "DATAVERSE", _read_timeout(reader)), _read_client_id(reader)
+    )
     reader.check()
-    return tenant
+    return settings
 
 
 def read_provision_settings(env: Mapping[str, str] = os.environ) -> ProvisionSettings:
-    """The part that Dataverse is set up with."""
+    """Read what Dataverse is set up with."""
     reader = EnvReader(env)
     key = reader.read_optional("FEED_KEY")
-    return ProvisionSettings(reader.read_optional("FEED_URL"), key, _client_id(reader))
+    return ProvisionSettings(reader.read_optional("FEED_URL"), key, _read_client_id(reader))
 
 
 def get_housekeeping_schedule(env: Mapping[str, str] = os.environ) -> str:
-    """How a timer names its schedule. Read by itself, because triggers are declared before
-    anything can be missing; the host cannot start a timer whose setting is not there:
-    https://learn.microsoft.com/azure/azure-functions/functions-bindings-expressions-patterns"""
+    """Return the schedule as a timer trigger states it.
+
+    It is read separately, because triggers are declared before any setting can be reported as
+    missing; the host cannot start a timer whose setting does not exist:
+    https://learn.microsoft.com/azure/azure-functions/functions-bindings-expressions-patterns
+    """
     name = "HOUSEKEEPING_SCHEDULE"
     return f"%{name}%" if env.get(name, "").strip() else "0 */10 * * * *"
 
 
 def get_events_queue_binding(env: Mapping[str, str] = os.environ) -> str:
-    """How a trigger names the queue of the FHIR service's events, for the same reason."""
-    return "%FHIR_EVENTS_QUEUE%" if env.get("FHIR_EVENTS_QUEUE", "").strip() else _EVENTS
+    """Return the queue of the FHIR service's events as a trigger states it, for the same reason."""
+    return "%FHIR_EVENTS_QUEUE%" if env.get("FHIR_EVENTS_QUEUE", "").strip() else _EVENTS_QUEUE
 
 
 def get_events_queue(env: Mapping[str, str] = os.environ) -> str:
-    """Its name, for who is no trigger."""
-    return env.get("FHIR_EVENTS_QUEUE", "").strip() or _EVENTS
+    """Return the name of the queue of the FHIR service's events."""
+    return env.get("FHIR_EVENTS_QUEUE", "").strip() or _EVENTS_QUEUE
 
 
 def get_telemetry_destination(env: Mapping[str, str] = os.environ) -> str | None:
-    """Read by itself, because it is wanted before anything can be missing."""
+    """Return where telemetry is sent; read separately, since it is needed first of all."""
     return env.get("APPLICATIONINSIGHTS_CONNECTION_STRING") or None
 
 
-def _service(reader: EnvReader, name: str, timeout: int) -> UpstreamSettings:
+def _read_upstream(reader: EnvReader, name: str, timeout: int) -> UpstreamSettings:
     url, scope = reader.read_url(f"{name}_URL"), f"{name}_SCOPE"
     concurrency = reader.read_number(f"{name}_CONCURRENCY", 16)
     return UpstreamSettings(url, reader.read_scope(scope, url), concurrency, timeout)
 
 
-def _timeout(reader: EnvReader) -> int:
-    # The FHIR service gives a bundle 100 s before it answers 408 itself.
+def _read_timeout(reader: EnvReader) -> int:
+    # The FHIR service spends up to 100 s on a bundle before it responds with 408.
     return reader.read_number("UPSTREAM_TIMEOUT", 110)
 
 
-def _client_id(reader: EnvReader) -> str | None:
+def _read_client_id(reader: EnvReader) -> str | None:
     return reader.read_optional("AZURE_CLIENT_ID") or reader.read_optional(f"{_STORAGE}__clientId")
 
 
-def _reading(reader: EnvReader) -> DeliverySettings:
+def _read_deliveries(reader: EnvReader) -> DeliverySettings:
     return DeliverySettings(
         max_delivery_bytes=reader.read_number("MAX_DELIVERY_BYTES", 50_000_000),
         validate=reader.read_choice("VALIDATE", ("off", "on")) == "on",
@@ -318,34 +326,34 @@ def _reading(reader: EnvReader) -> DeliverySettings:
     )
 
 
-def _feed(reader: EnvReader) -> FeedSettings:
+def _read_feed(reader: EnvReader) -> FeedSettings:
     return FeedSettings(
-        page_size=reader.read_number("FEED_PAGE", 250, most=1000),
-        max_scanned=reader.read_number("FEED_MAX_SCANNED", 2000, most=50_000),
+        page_size=reader.read_number("FEED_PAGE", 250, maximum=1000),
+        max_scanned=reader.read_number("FEED_MAX_SCANNED", 2000, maximum=50_000),
         # The provider waits 30 s: https://learn.microsoft.com/power-apps/maker/data-platform/virtual-entity-odata-provider-requirements
-        timeout=reader.read_number("FEED_TIMEOUT", 25, most=110),
+        timeout=reader.read_number("FEED_TIMEOUT", 25, maximum=110),
         event_types=tuple(reader.read_list("EXTERNAL_EVENTS")),
     )
 
 
-def _mirroring(reader: EnvReader) -> MirrorSettings:
-    to = reader.read_choice("MIRROR_TO", ("web-api", "healthcare-api", "off"))
+def _read_mirror(reader: EnvReader) -> MirrorSettings:
+    target = reader.read_choice("MIRROR_TO", ("web-api", "healthcare-api", "off"))
     map_set = reader.read_choice("MAP_SET", ("healthcare", "plain"))
-    if to == "healthcare-api" and map_set != "healthcare":
-        # The rows of deleted resources are found by the columns that the API fills.
+    if target == "healthcare-api" and map_set != "healthcare":
+        # The rows of deleted resources are found by columns that only the API fills.
         reader.wrong.append("MAP_SET (healthcare, where MIRROR_TO is healthcare-api)")
     return MirrorSettings(
-        target=to,
+        target=target,
         map_set=map_set,
         map_prefix=reader.read_optional("MAP_PREFIX"),
-        maps_folder=_ROOT / own if (own := reader.read_optional("MAPS")) else None,
+        maps_folder=_ROOT / folder if (folder := reader.read_optional("MAPS")) else None,
         enabled_maps=tuple(reader.read_list("MAPS_ENABLED")),
         on_delete=reader.read_choice("ON_DELETE", ("deactivate", "delete", "leave")),
-        change_headers=dict(_options(reader)),
+        change_headers=dict(_read_change_headers(reader)),
     )
 
 
-def _options(reader: EnvReader) -> Iterator[tuple[str, str]]:
+def _read_change_headers(reader: EnvReader) -> Iterator[tuple[str, str]]:
     """https://learn.microsoft.com/power-apps/developer/data-platform/bypass-custom-business-logic
     https://learn.microsoft.com/power-apps/developer/data-platform/impersonate-another-user
     """
@@ -359,18 +367,18 @@ def _options(reader: EnvReader) -> Iterator[tuple[str, str]]:
         yield "callerobjectid", user
 
 
-def _storage(reader: EnvReader) -> StorageSettings:
+def _read_storage(reader: EnvReader) -> StorageSettings:
     """https://learn.microsoft.com/azure/azure-functions/functions-reference#connecting-to-host-storage-with-an-identity"""
     connection = reader.read_optional(_STORAGE)
     if connection and connection.rstrip(";").lower() == "usedevelopmentstorage=true":
         connection = _EMULATOR
     account = reader.read_optional(f"{_STORAGE}__accountName")
 
-    def address(service: str) -> str:
+    def read_address(service: str) -> str:
         explicit = reader.read_optional(f"{_STORAGE}__{service}ServiceUri")
         return explicit or (f"https://{account}.{service}.core.windows.net" if account else "")
 
-    blob, queue, table = address("blob"), address("queue"), address("table")
+    blob, queue, table = read_address("blob"), read_address("queue"), read_address("table")
     if not connection and not (blob and queue and table):
         reader.missing.append(f"{_STORAGE} (or {_STORAGE}__accountName)")
     return StorageSettings(connection, blob, queue, table)

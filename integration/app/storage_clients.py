@@ -1,4 +1,4 @@
-"""Settings become the journal and the queues of a storage account."""
+"""Open the journal and the queues of a storage account."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from integration.queues.azure_queue import AzureQueueSender
 from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender
 
-# The storage SDK waits 15 s before its first retry: a sender would have given up. Longer trouble
-# is for the sender to repeat, or for the queue.
-_PROMPT: Any = {"initial_backoff": 1, "increment_base": 2, "random_jitter_range": 1}
+# By default the storage SDK waits 15 s before its first retry, when a sender has given up. After
+# longer failures the sender sends again, or the queue does.
+_RETRY_OPTIONS: Any = {"initial_backoff": 1, "increment_base": 2, "random_jitter_range": 1}
 
 
 CONTAINER = azure_blobs.CONTAINER
@@ -50,16 +50,16 @@ TABLES = (
 
 @dataclass(frozen=True, slots=True)
 class StorageClients:
-    """The three services of an account, with nothing asked of them yet."""
+    """The clients of an account's three services. They have sent nothing yet."""
 
     blobs: BlobServiceClient
     queues: QueueServiceClient
     tables: TableServiceClient
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stores:
-    """What a storage account keeps for the app."""
+    """What a storage account stores for the app."""
 
     journal: Journal
     queue: QueueSender
@@ -71,36 +71,40 @@ class Stores:
 
 
 def open_clients(
-    storage: StorageSettings, credential: Any, open_: AsyncExitStack, **options: Any
+    storage: StorageSettings, credential: Any, exit_stack: AsyncExitStack, **options: Any
 ) -> StorageClients:
-    """Clients, which `open_` closes; `options` are of the SDK, for all three."""
-    of_two = {**_PROMPT, **options}
+    """Open the clients, which `exit_stack` closes. `options`: of the SDK, for all three."""
+    retry_options = {**_RETRY_OPTIONS, **options}
     if storage.connection:
-        blobs = BlobServiceClient.from_connection_string(storage.connection, **of_two)
-        queues = QueueServiceClient.from_connection_string(storage.connection, **of_two)
+        blobs = BlobServiceClient.from_connection_string(storage.connection, **retry_options)
+        queues = QueueServiceClient.from_connection_string(storage.connection, **retry_options)
         tables = TableServiceClient.from_connection_string(storage.connection, **options)
     else:
-        blobs = BlobServiceClient(storage.blob_url, credential, **of_two)
-        queues = QueueServiceClient(storage.queue_url, credential, **of_two)
+        blobs = BlobServiceClient(storage.blob_url, credential, **retry_options)
+        queues = QueueServiceClient(storage.queue_url, credential, **retry_options)
         tables = TableServiceClient(storage.table_url, credential=credential, **options)
     for service in (blobs, queues, tables):
-        open_.push_async_callback(service.close)
+        exit_stack.push_async_callback(service.close)
     return StorageClients(blobs, queues, tables)
 
 
-def build_queue_client(there: StorageClients, name: str) -> QueueClient:
+def build_queue_client(clients: StorageClients, name: str) -> QueueClient:
     # The queue trigger expects base64, unless host.json says otherwise.
-    return there.queues.get_queue_client(name, message_encode_policy=TextBase64EncodePolicy())
+    return clients.queues.get_queue_client(name, message_encode_policy=TextBase64EncodePolicy())
 
 
-async def open_stores(storage: StorageSettings, credential: Any, open_: AsyncExitStack) -> Stores:
-    """All of it, made where it is not; `open_` closes the clients. Raises Unavailable or
-    Misconfigured."""
-    there = open_clients(storage, credential, open_)
-    blobs, tables = there.blobs, there.tables
+async def open_stores(
+    storage: StorageSettings, credential: Any, exit_stack: AsyncExitStack
+) -> Stores:
+    """Open all stores and queues, and create those that do not exist.
+
+    `exit_stack` closes their clients. Raises Unavailable or Misconfigured.
+    """
+    clients = open_clients(storage, credential, exit_stack)
+    blobs, tables = clients.blobs, clients.tables
     names = (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE)
-    clients = {name: build_queue_client(there, name) for name in names}
-    journal, (ledger, waits, activity, row_keys, routes), _ = await asyncio.gather(
+    queues = {name: build_queue_client(clients, name) for name in names}
+    journal, (guard, waits, activity, row_keys, data_routes), _ = await asyncio.gather(
         azure_store.open_journal(blobs, tables),
         asyncio.gather(
             open_table(tables, azure_guard_store.TABLE),
@@ -109,22 +113,22 @@ async def open_stores(storage: StorageSettings, credential: Any, open_: AsyncExi
             open_table(tables, azure_row_keys.TABLE),
             open_table(tables, azure_data_routes.TABLE),
         ),
-        asyncio.gather(*(_queue(queue) for queue in clients.values())),
+        asyncio.gather(*(_ensure_queue(queue) for queue in queues.values())),
     )
     return Stores(
-        journal,
-        AzureQueueSender(clients.__getitem__),
-        azure_guard_store.AzureGuardStore(ledger),
-        azure_pending_lookups.AzurePendingLookups(waits),
-        azure_activity.AzureActivityLog(activity),
-        azure_row_keys.AzureRowKeys(row_keys),
-        azure_data_routes.AzureDataRouteStore(routes),
+        journal=journal,
+        queue=AzureQueueSender(queues.__getitem__),
+        guard_store=azure_guard_store.AzureGuardStore(guard),
+        waits=azure_pending_lookups.AzurePendingLookups(waits),
+        activity=azure_activity.AzureActivityLog(activity),
+        row_keys=azure_row_keys.AzureRowKeys(row_keys),
+        data_routes=azure_data_routes.AzureDataRouteStore(data_routes),
     )
 
 
-async def _queue(queue: QueueClient) -> None:
+async def _ensure_queue(queue: QueueClient) -> None:
     async with translate_storage_errors():
         try:
             await queue.create_queue()
         except ResourceExistsError:
-            pass  # as in every start but the first
+            pass  # as at every start but the first

@@ -1,4 +1,4 @@
-"""Traces and logs to Application Insights, where it is set up."""
+"""Send traces and logs to Application Insights, if it is configured."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import logging
 
 from integration.app import settings
 
-# Addresses can hold a search by identifier, so no client is traced by its address. The events of
-# this app are enough: docs/operations.md lists them.
+# A URL can have a search by identifier, so no client's requests are traced. The log events of this
+# app are enough: docs/operations.md lists them.
 _UNTRACED = ("azure_sdk", "httpx", "requests", "urllib", "urllib3")
 
 
 def start_telemetry() -> None:
-    """Export this app's own log events. Does nothing, and costs nothing, without a destination."""
+    """Export this app's own log events. Without a destination it does nothing."""
     if settings.get_telemetry_destination() is None:
         return
     from azure.monitor.opentelemetry import configure_azure_monitor

@@ -1,4 +1,7 @@
-"""Settings become clients, once per worker, at the first use. The only module that builds any."""
+"""Build the parts of the app from its settings: once per worker, at the first use.
+
+No other module builds clients.
+"""
 
 from __future__ import annotations
 
@@ -46,23 +49,23 @@ from integration.relay.lane import LaneContext
 from integration.relay.process import Relay
 from integration.virtual_tables.data_routes import VIRTUAL, DataRoutes
 
-if TYPE_CHECKING:  # they know the paths of maps, which take long to learn
+if TYPE_CHECKING:  # these import the mapping engine, which takes long to load
     from integration.app.storage_clients import Stores
     from integration.change_events.to_dataverse import ExternalEvents
     from integration.mapping.load import Maps
     from integration.mirror.web_api_sink import WebApiSink
     from integration.virtual_tables.answer import VirtualTables
 
-# The SDKs log every request at INFO: cost without a use here.
+# The SDKs log every request at INFO, which costs money and helps nobody.
 logging.getLogger("azure").setLevel(logging.WARNING)
 
-# Requests to the server of a sender that one worker has under way.
-_AT_A_SOURCE = 4
+# Concurrent requests of one worker to a sender's server.
+_SOURCE_CONCURRENCY = 4
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What the doors hand to the verbs."""
+    """What endpoints and triggers hand to the verbs."""
 
     journal: Journal
     queue: QueueSender
@@ -77,210 +80,163 @@ class Parts:
     now: Callable[[], datetime]
     _mirror: Callable[[], Mirror]
     _virtual_tables: Callable[[], VirtualTables]
-    _external: Callable[[], ExternalEvents]
+    _external_events: Callable[[], ExternalEvents]
 
     @property
     def mirror(self) -> Mirror:
-        """Built at its first use: to understand its maps takes longer than all the rest."""
+        """Built at its first use, because its maps take longer to load than everything else."""
         return self._mirror()
 
     @property
     def virtual_tables(self) -> VirtualTables:
-        """Likewise."""
+        """Built at its first use, for the same reason."""
         return self._virtual_tables()
 
     @property
     def external_events(self) -> ExternalEvents:
-        return self._external()
+        """Built at its first use, for the same reason."""
+        return self._external_events()
 
 
 _parts: Parts | None = None
 _building = asyncio.Lock()
-_open = AsyncExitStack()  # the clients of the parts
+_exit_stack = AsyncExitStack()  # closes the clients of the parts
 
 
 async def get_parts() -> Parts:
-    """The parts of this worker. Raises Misconfigured naming every setting that is missing."""
+    """Return the parts of this worker. Raises Misconfigured that names every missing setting."""
     global _parts
     if _parts is None:
         async with _building:
             if _parts is None:
-                _parts = await _built(read_settings())
+                _parts = await _build_parts(read_settings())
     return _parts
 
 
 async def close_parts() -> None:
-    """For a process that goes on without its parts, or ends with a word; a worker just ends."""
+    """Close all clients, for a process that goes on without its parts. A worker just ends."""
     global _parts
     _parts = None
-    await _open.aclose()
+    await _exit_stack.aclose()
 
 
 @asynccontextmanager
 async def open_dataverse() -> AsyncIterator[Dataverse]:
-    """Dataverse alone, for a command that needs nothing else. Raises Misconfigured."""
-    tenant = read_dataverse_settings()
-    async with AsyncExitStack() as open_:
-        asking = open_credential(tenant.client_id, open_) if tenant.dataverse.scope else None
-        caller = ClientContext(asking, ActivityRecorder(), open_)
-        yield Dataverse(open_upstream("Dataverse", tenant.dataverse, caller))
+    """Open Dataverse alone, for a command that needs nothing else. Raises Misconfigured."""
+    settings = read_dataverse_settings()
+    async with AsyncExitStack() as exit_stack:
+        needs_token = settings.dataverse.scope is not None
+        credential = open_credential(settings.client_id, exit_stack) if needs_token else None
+        context = ClientContext(credential, ActivityRecorder(), exit_stack)
+        yield Dataverse(open_upstream("Dataverse", settings.dataverse, context))
 
 
-async def _built(settings: Settings) -> Parts:
-    from integration.app import (
-        storage_clients,  # with its SDKs, which no import of the doors should wait for
-    )
+async def _build_parts(settings: Settings) -> Parts:
+    # Imported here with its SDKs, so that declaring the functions does not wait for them.
+    from integration.app import storage_clients
 
-    read = _files(settings.mirror)
-    tables, told = files.list_tables(read), settings.feed.event_types
-    _check(told, tables)
-    asking = build_credential(settings)
-    there = await storage_clients.open_stores(settings.storage, asking, _open)
-    activities = ActivityRecorder(there.activity.add if settings.activity_days else None, utc_now)
-    _open.push_async_callback(activities.flush)
-    caller = ClientContext(asking, activities, _open)
-    fhir = FhirServer(open_upstream("FHIR server", settings.fhir, caller))
-    dataverse = Dataverse(
-        open_upstream("Dataverse", settings.dataverse, caller), settings.mirror.change_headers
+    map_files = _read_map_files(settings.mirror)
+    tables = files.list_tables(map_files)
+    _check_event_types(settings.feed.event_types, tables)
+    credential = build_credential(settings)
+    stores = await storage_clients.open_stores(settings.storage, credential, _exit_stack)
+    activities = ActivityRecorder(stores.activity.add if settings.activity_days else None, utc_now)
+    _exit_stack.push_async_callback(activities.flush)
+    context = ClientContext(credential, activities, _exit_stack)
+    shared = SharedParts(
+        settings=settings,
+        stores=stores,
+        fhir=FhirServer(open_upstream("FHIR server", settings.fhir, context)),
+        dataverse=Dataverse(
+            open_upstream("Dataverse", settings.dataverse, context), settings.mirror.change_headers
+        ),
+        guard=_build_write_guard(settings, stores),
+        data_routes=DataRoutes(
+            store=stores.data_routes,
+            tables=tables,
+            is_mirroring=settings.mirror.target != "off",
+            event_types=frozenset(settings.feed.event_types),
+        ),
+        activities=activities,
+        load_maps=build_maps_loader(map_files),
+        now=utc_now,
+        new_id=new_delivery_id,
     )
-    # A third to start the request, a third to wait for it; and the FHIR server may be busy with it
-    # for as long again.
-    lease = 3.0 * settings.fhir.timeout
-    order = WriteGuard(
-        store=there.guard_store,
-        lease=lease,
-        now=time.time,
-        token=_token,
-        pause=asyncio.sleep,
-        jitter=random.random,
-    )
-    routes = DataRoutes(there.data_routes, tables, settings.mirror.target != "off", frozenset(told))
-    worker = SharedParts(
-        settings,
-        there,
-        fhir,
-        dataverse,
-        order,
-        routes,
-        activities,
-        build_maps_loader(read),
-        utc_now,
-        _new_id,
-    )
-    reading, max_age = settings.deliveries, float(settings.max_age)
     return Parts(
-        there.journal,
-        there.queue,
-        fhir,
-        dataverse,
-        Intake(
-            journal=there.journal,
-            queue=there.queue,
-            now=utc_now,
-            new_id=_new_id,
-            max_bytes=reading.max_delivery_bytes,
-            validate=reading.validate,
-            sender_header=settings.sender_header,
-            policy=Policy(reading.messages, reading.documents, reading.dangling),
-            write_orders=settings.write_order,
-        ),
-        Relay(
-            context=LaneContext(
-                journal=there.journal,
-                queue=there.queue,
-                fhir=fhir,
-                guard=order,
-                change_queues=routes.get_change_queues,
-            ),
-            limits=Limits(reading.unit_max_entries, reading.unit_max_bytes, reading.over_limit),
-            now=utc_now,
-            max_age=max_age,
-            sources=open_sources(settings, caller),
-            activities=activities,
-        ),
-        Events(
-            journal=there.journal,
-            queue=there.queue,
-            change_queues=routes.get_change_queues,
+        journal=stores.journal,
+        queue=stores.queue,
+        fhir=shared.fhir,
+        dataverse=shared.dataverse,
+        intake=_build_intake(shared),
+        relay=_build_relay(shared, open_sources(settings, context)),
+        change_events=Events(
+            journal=stores.journal,
+            queue=stores.queue,
+            change_queues=shared.data_routes.get_change_queues,
             fhir_url=settings.fhir.url,
             now=utc_now,
         ),
-        Housekeeping(
-            journal=there.journal,
-            guard_store=there.guard_store,
-            queue=there.queue,
-            activity=there.activity,
-            now=utc_now,
-            ages=Ages(
-                timedelta(seconds=settings.max_age),
-                timedelta(days=settings.retention_days),
-                timedelta(days=settings.activity_days),
-            ),
-        ),
-        there.activity,
-        routes,
-        utc_now,
-        cache(partial(build_mirror, worker)),
-        cache(partial(build_virtual_tables, worker)),
-        cache(partial(build_external_events, worker)),
+        housekeeping=_build_housekeeping(shared),
+        activity=stores.activity,
+        data_routes=shared.data_routes,
+        now=utc_now,
+        _mirror=cache(partial(build_mirror, shared)),
+        _virtual_tables=cache(partial(build_virtual_tables, shared)),
+        _external_events=cache(partial(build_external_events, shared)),
     )
 
 
-def _files(mirroring: MirrorSettings) -> list[MapFile]:
-    chosen = (
-        mirroring.map_set,
-        mirroring.map_prefix,
-        mirroring.maps_folder,
-        mirroring.enabled_maps,
+def _read_map_files(mirror: MirrorSettings) -> list[MapFile]:
+    return files.read_map_files(
+        mirror.map_set, mirror.map_prefix, mirror.maps_folder, mirror.enabled_maps
     )
-    return files.read_map_files(*chosen)
 
 
-def _check(told: Iterable[str], tables: Mapping[str, MappedTable]) -> None:
-    """Else a misspelt type would never be heard of."""
+def _check_event_types(event_types: Iterable[str], tables: Mapping[str, MappedTable]) -> None:
+    """Raise Misconfigured for a type without a virtual table: it may be misspelt."""
     virtual = {name for name, table in tables.items() if VIRTUAL in table.routes}
-    if strangers := sorted({*told} - virtual):
-        raise Misconfigured(f"EXTERNAL_EVENTS: no virtual table is of {', '.join(strangers)}")
+    if unknown := sorted({*event_types} - virtual):
+        raise Misconfigured(f"EXTERNAL_EVENTS: there is no virtual table of {', '.join(unknown)}")
 
 
 def utc_now() -> datetime:
+    """Return the time in UTC."""
     return datetime.now(UTC)
 
 
-def _new_id(now: datetime) -> str:
+def new_delivery_id(now: datetime) -> str:
+    """Make a new id of a delivery that was accepted at `now`."""
     return make_delivery_id(now, secrets.randbits(74))
 
 
-def _token() -> str:
+def _make_token() -> str:
     return secrets.token_hex(8)
 
 
-def build_credential(settings: Settings, open_: AsyncExitStack = _open) -> Any:
-    """One for all neighbours; none where only a laptop's neighbours are named."""
+def build_credential(settings: Settings, exit_stack: AsyncExitStack = _exit_stack) -> Any:
+    """Build the credential for all upstreams. None: only services on a laptop are configured."""
     scopes = (settings.fhir.scope, settings.dataverse.scope, *settings.fetch_from.values())
     if settings.storage.connection and not any(scopes):
         return None
-    return open_credential(settings.client_id, open_)
+    return open_credential(settings.client_id, exit_stack)
 
 
-def open_sources(settings: Settings, caller: ClientContext) -> Sources:
-    """The servers of senders from which something may be fetched."""
-    most, timeout = settings.deliveries.max_delivery_bytes, settings.fhir.timeout
-    neighbours = {
-        base: open_upstream(
-            f"source {base}", UpstreamSettings(base, scope, _AT_A_SOURCE, timeout), caller, most
-        )
-        for base, scope in settings.fetch_from.items()
-    }
-    return Sources(neighbours, settings.fetch_pages, most)
+def open_sources(settings: Settings, context: ClientContext) -> Sources:
+    """Open the senders' servers that resources may be fetched from."""
+    max_bytes, timeout = settings.deliveries.max_delivery_bytes, settings.fhir.timeout
+    upstreams = {}
+    for base, scope in settings.fetch_from.items():
+        upstream = UpstreamSettings(base, scope, _SOURCE_CONCURRENCY, timeout)
+        upstreams[base] = open_upstream(f"source {base}", upstream, context, max_bytes)
+    return Sources(upstreams, settings.fetch_pages, max_bytes)
 
 
-# -- parts that know the paths of maps, built at their first use -------------------------------
+# -- parts of a worker -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SharedParts:
-    """What they are made of. `maps` are understood once, whoever asks first."""
+    """What several parts are made of. `load_maps` loads the maps at its first call."""
 
     settings: Settings
     stores: Stores
@@ -289,57 +245,130 @@ class SharedParts:
     guard: WriteGuard
     data_routes: DataRoutes
     activities: ActivityRecorder
-    maps: Callable[[], Maps]
+    load_maps: Callable[[], Maps]
     now: Callable[[], datetime]
     new_id: Callable[[datetime], str]
 
+    @property
+    def max_age(self) -> float:
+        """Seconds after which work is parked."""
+        return float(self.settings.max_age)
 
-def build_maps_loader(read: Iterable[MapFile]) -> Callable[[], Maps]:
-    """What the files say, once it is asked for."""
+
+def _build_write_guard(settings: Settings, stores: Stores) -> WriteGuard:
+    return WriteGuard(
+        store=stores.guard_store,
+        # A third to start the request and a third to wait for it; the FHIR server may go on with it
+        # for as long again.
+        lease=3.0 * settings.fhir.timeout,
+        now=time.time,
+        token=_make_token,
+        pause=asyncio.sleep,
+        jitter=random.random,
+    )
+
+
+def _build_intake(shared: SharedParts) -> Intake:
+    settings = shared.settings
+    deliveries = settings.deliveries
+    return Intake(
+        journal=shared.stores.journal,
+        queue=shared.stores.queue,
+        now=shared.now,
+        new_id=shared.new_id,
+        max_bytes=deliveries.max_delivery_bytes,
+        validate=deliveries.validate,
+        sender_header=settings.sender_header,
+        policy=Policy(deliveries.messages, deliveries.documents, deliveries.dangling),
+        write_orders=settings.write_order,
+    )
+
+
+def _build_relay(shared: SharedParts, sources: Sources) -> Relay:
+    deliveries = shared.settings.deliveries
+    return Relay(
+        context=LaneContext(
+            journal=shared.stores.journal,
+            queue=shared.stores.queue,
+            fhir=shared.fhir,
+            guard=shared.guard,
+            change_queues=shared.data_routes.get_change_queues,
+        ),
+        limits=Limits(
+            deliveries.unit_max_entries, deliveries.unit_max_bytes, deliveries.over_limit
+        ),
+        now=shared.now,
+        max_age=shared.max_age,
+        sources=sources,
+        activities=shared.activities,
+    )
+
+
+def _build_housekeeping(shared: SharedParts) -> Housekeeping:
+    settings, stores = shared.settings, shared.stores
+    return Housekeeping(
+        journal=stores.journal,
+        guard_store=stores.guard_store,
+        queue=stores.queue,
+        activity=stores.activity,
+        now=shared.now,
+        ages=Ages(
+            max_age=timedelta(seconds=settings.max_age),
+            retention=timedelta(days=settings.retention_days),
+            activity=timedelta(days=settings.activity_days),
+        ),
+    )
+
+
+# -- parts that need the maps, built at their first use --------------------------------------------
+
+
+def build_maps_loader(map_files: Iterable[MapFile]) -> Callable[[], Maps]:
+    """Build a function that loads the maps at its first call."""
 
     @cache
-    def maps() -> Maps:
+    def load_maps() -> Maps:
         from integration.mapping import load
 
-        return load.build_maps(read)
+        return load.build_maps(map_files)
 
-    return maps
+    return load_maps
 
 
-def build_mirror(it: SharedParts) -> Mirror:
-    """Brings the rows of every map that has a table for them."""
+def build_mirror(shared: SharedParts) -> Mirror:
+    """Build the mirror of every map that has a table for its rows."""
     from integration.mapping.model import Route
     from integration.mirror.web_api_sink import WebApiSink
 
-    maps, to, there = it.maps(), it.settings.mirror, it.stores
-    rows = WebApiSink(
-        fhir=it.fhir,
-        dataverse=it.dataverse,
-        pending_lookups=there.waits,
-        queue=there.queue,
+    maps, settings, stores = shared.load_maps(), shared.settings.mirror, shared.stores
+    web_api = WebApiSink(
+        fhir=shared.fhir,
+        dataverse=shared.dataverse,
+        pending_lookups=stores.waits,
+        queue=stores.queue,
         all_maps=maps.available,
-        on_delete=to.on_delete,
+        on_delete=settings.on_delete,
     )
     return Mirror(
-        journal=there.journal,
-        queue=there.queue,
-        sink=_sink(to.target, rows, it.guard),
+        journal=stores.journal,
+        queue=stores.queue,
+        sink=choose_sink(settings.target, web_api, shared.guard),
         maps={
             name: entity.select_route(Route.DATAVERSE)
             for name, entity in maps.entities.items()
             if Route.DATAVERSE in entity.routes
         },
         broken_maps=maps.broken,
-        now=it.now,
-        max_age=float(it.settings.max_age),
-        activities=it.activities,
-        change_queues=it.data_routes.get_change_queues,
-        row_keys=there.row_keys,
+        now=shared.now,
+        max_age=shared.max_age,
+        activities=shared.activities,
+        change_queues=shared.data_routes.get_change_queues,
+        row_keys=stores.row_keys,
     )
 
 
-def build_virtual_tables(it: SharedParts) -> VirtualTables:
-    """Shows every map that may be virtual."""
+def build_virtual_tables(shared: SharedParts) -> VirtualTables:
+    """Build the feed of every map that may be virtual."""
     from integration.mapping.model import Route
     from integration.virtual_tables.answer import VirtualTables
     from integration.virtual_tables.entity_type import build_entity_type
@@ -347,42 +376,52 @@ def build_virtual_tables(it: SharedParts) -> VirtualTables:
     from integration.virtual_tables.row_keys import RowKeyResolver
     from integration.virtual_tables.write import FeedWriter
 
-    maps = it.maps().entities.values()
-    shapes = {one.resource: build_entity_type(one) for one in maps if Route.VIRTUAL in one.routes}
-    keys = RowKeyResolver(it.stores.row_keys, lambda type_: type_ not in shapes)
-    feed = it.settings.feed
+    entity_types = {
+        entity.resource: build_entity_type(entity)
+        for entity in shared.load_maps().entities.values()
+        if Route.VIRTUAL in entity.routes
+    }
+    keys = RowKeyResolver(shared.stores.row_keys, lambda type_: type_ not in entity_types)
+    feed = shared.settings.feed
     return VirtualTables(
-        it.data_routes,
-        shapes,
-        FeedReader(it.fhir, keys, feed.max_scanned),
-        FeedWriter(it.fhir, keys, it.guard, lambda: it.new_id(it.now()), uuid4),
-        feed.page_size,
-        float(feed.timeout),
+        data_routes=shared.data_routes,
+        entity_types=entity_types,
+        reader=FeedReader(shared.fhir, keys, feed.max_scanned),
+        writer=FeedWriter(
+            fhir=shared.fhir,
+            keys=keys,
+            guard=shared.guard,
+            new_run_id=lambda: shared.new_id(shared.now()),
+            new_key=uuid4,
+        ),
+        max_page_size=feed.page_size,
+        timeout=float(feed.timeout),
     )
 
 
-def build_external_events(it: SharedParts) -> ExternalEvents:
-    """Raises Misconfigured where nobody could have made the virtual tables."""
+def build_external_events(shared: SharedParts) -> ExternalEvents:
+    """Build what tells Dataverse of changes. Raises Misconfigured without MAP_PREFIX."""
     from integration.change_events.to_dataverse import ExternalEvents, list_virtual_tables
 
-    prefix = it.settings.mirror.map_prefix
+    prefix = shared.settings.mirror.map_prefix
     if prefix is None:
         raise Misconfigured("set MAP_PREFIX: EXTERNAL_EVENTS needs the names of virtual tables")
     return ExternalEvents(
-        queue=it.stores.queue,
-        fhir=it.fhir,
-        dataverse=it.dataverse,
-        guard=it.guard,
-        tables=list_virtual_tables(it.data_routes.tables, prefix),
-        now=it.now,
-        max_age=float(it.settings.max_age),
-        activities=it.activities,
+        queue=shared.stores.queue,
+        fhir=shared.fhir,
+        dataverse=shared.dataverse,
+        guard=shared.guard,
+        tables=list_virtual_tables(shared.data_routes.tables, prefix),
+        now=shared.now,
+        max_age=shared.max_age,
+        activities=shared.activities,
     )
 
 
-def _sink(to: str, rows: WebApiSink, order: WriteGuard) -> RowSink:
+def choose_sink(target: str, web_api: WebApiSink, guard: WriteGuard) -> RowSink:
+    """Choose what writes the rows of a resource, by the setting MIRROR_TO."""
     from integration.mirror import healthcare_api_sink
 
-    if to == "healthcare-api":
-        return healthcare_api_sink.HealthcareApiSink(rows, order)
-    return rows
+    if target == "healthcare-api":
+        return healthcare_api_sink.HealthcareApiSink(web_api, guard)
+    return web_api

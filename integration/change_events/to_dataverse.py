@@ -105,7 +105,9 @@ async def drop_notification(events: ExternalEvents, item: WorkItem, reason: str)
     table = events.tables.get((item.resource or "").partition("/")[0])
     name = table.table if table else None
     async with events.activities.track(delivery=item.delivery, resource=item.resource):
-        about = ActivityContext(item.delivery, item.resource, name, None, "tell")
+        about = ActivityContext(
+            delivery=item.delivery, resource=item.resource, table=name, action="tell"
+        )
         events.activities.record(Category.ERROR, "Dataverse", "dropped", about, notes=(reason,))
 
 

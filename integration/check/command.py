@@ -80,7 +80,12 @@ async def check_all(connections: Connections) -> list[CheckResult]:
     table_of_routes = connections.storage.tables.get_table_client(azure_data_routes.TABLE)
     route_store = azure_data_routes.AzureDataRouteStore(table_of_routes)
     event_types = frozenset(connections.settings.feed.event_types)
-    routes = DataRoutes(route_store, files.list_tables(read), used.target != "off", event_types)
+    routes = DataRoutes(
+        store=route_store,
+        tables=files.list_tables(read),
+        is_mirroring=used.target != "off",
+        event_types=event_types,
+    )
     chosen, routes_result = await _check_data_routes(routes)
     mirrored = _select_mirrored(maps, chosen, to=used.target)
     virtual = _name_virtual_tables(maps, chosen, used.map_prefix)

@@ -1,1 +1,1 @@
-"""What every other folder stands on: values, errors, HTTP, JSON, limits, the activity log."""
+"""What every other folder uses: values, errors, HTTP, JSON, rate limits, the activity log."""

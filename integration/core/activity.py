@@ -1,9 +1,9 @@
-"""What is being done and for whom, so that every call to a neighbour is told: the activity log.
+"""Record every call to an upstream in the activity log, with what it was made for.
 
-A verb says once for which delivery and resource it works, a client what it asks, and the transport,
-where every exchange ends, makes the entry. What they say travels in a context variable: as an
-argument it would pass through layers and sinks that have no use for it. It follows tasks by itself;
-who sends one request for several of them says so (`together`).
+A verb states once which delivery and resource it works on, a client states its action, and
+core/http records the entry when the call ends. The context travels in a context variable: as an
+argument it would pass through many functions that do not use it. Tasks inherit it. A client that
+sends one request for several contexts names them with `share_activity_contexts`.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from integration.core.errors import IntegrationError
 from integration.core.log_events import log_event
 from integration.core.model import Activity, Category
 
-# As many entries as one transaction of a table takes.
+# One transaction of a table takes up to 100 entities.
 BATCH_SIZE = 100
 
-# Seconds that an entry waits for others while this worker has work, and that keeping may take.
-_PATIENCE = 5.0
+# Seconds that an entry waits for others while the worker is busy, and that storing may take.
+_MAX_WAIT = 5.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ActivityContext:
-    """What a call is for. Ids and names of tables, no patient data."""
+    """What a call is made for. Ids and names of tables, no patient data."""
 
     delivery: str | None = None
     resource: str | None = None  # Type/id
@@ -38,127 +38,136 @@ class ActivityContext:
     action: str | None = None
 
 
-_abouts: ContextVar[tuple[ActivityContext, ...]] = ContextVar(
+_contexts: ContextVar[tuple[ActivityContext, ...]] = ContextVar(
     "abouts", default=(ActivityContext(),)
 )
 
 
 def get_activity_context() -> ActivityContext:
-    """What is being done."""
-    return _abouts.get()[0]
+    """Return what is being worked on."""
+    return _contexts.get()[0]
 
 
 @contextmanager
-def add_activity_context(**what: str | None) -> Iterator[None]:
-    """Say more of what is done inside: see About."""
-    token = _abouts.set(tuple(replace(each, **what) for each in _abouts.get()))
+def add_activity_context(**fields: str | None) -> Iterator[None]:
+    """Set fields of ActivityContext for the calls inside."""
+    token = _contexts.set(tuple(replace(context, **fields) for context in _contexts.get()))
     try:
         yield
     finally:
-        _abouts.reset(token)
+        _contexts.reset(token)
 
 
 @contextmanager
-def share_activity_contexts(abouts: Iterable[ActivityContext]) -> Iterator[None]:
-    """What is sent inside is sent for all of these, and is an entry of each."""
-    token = _abouts.set(tuple(dict.fromkeys(abouts)))
+def share_activity_contexts(contexts: Iterable[ActivityContext]) -> Iterator[None]:
+    """Record each call inside once for every one of these contexts."""
+    token = _contexts.set(tuple(dict.fromkeys(contexts)))
     try:
         yield
     finally:
-        _abouts.reset(token)
+        _contexts.reset(token)
 
 
 def categorize_status(status: int, method: str = "POST") -> Category:
-    """What to think of an HTTP status; `warning`: it is tried again, or is so by now. Pure."""
+    """Categorize an HTTP status. Pure.
+
+    `warning`: the call is tried again, or the upstream is already in the requested state.
+    """
     if status < 400 or (method == "GET" and status in (404, 410)):
         return Category.INFORMATION
-    # Deleted, changed or written meanwhile, and asked too much.
+    # 404 to 412: somebody else deleted, changed or wrote it; 408, 429, 503: too much to do.
     return Category.WARNING if status in (404, 408, 409, 410, 412, 429, 503) else Category.ERROR
 
 
 @dataclass(slots=True)
 class ActivityRecorder:
-    """The entries of a worker that are not kept yet. Without `keep` the log is off.
+    """Collects the entries of a worker and stores them in batches. Without `store` the log is off.
 
-    They are kept when `FULL` have come together, and when no verb is under way any more: many
-    verbs at once share one storage operation. What a worker that is killed had not kept is lost.
+    Entries are stored when `BATCH_SIZE` are pending and when no verb is running any more, so that
+    concurrent verbs share one storage operation. A worker that is killed loses its pending entries.
     """
 
     store: Callable[[Sequence[Activity]], Awaitable[None]] | None = None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     clock: Callable[[], float] = time.monotonic
     pending: list[Activity] = field(default_factory=list)
-    _since: float = 0.0  # when the first of those that wait came
-    _under_way: int = 0
-    _in_trouble: bool = False
-    _keeping: set[asyncio.Task[None]] = field(default_factory=set)
+    _pending_since: float = 0.0  # when the first pending entry was recorded
+    _running: int = 0
+    _is_failing: bool = False
+    _flushes: set[asyncio.Task[None]] = field(default_factory=set)
 
     @asynccontextmanager
-    async def track(self, **what: str | None) -> AsyncIterator[None]:
-        """One piece of work, and what it is about."""
-        self._under_way += 1
+    async def track(self, **fields: str | None) -> AsyncIterator[None]:
+        """Run one piece of work whose calls have these fields of ActivityContext."""
+        self._running += 1
         try:
-            with add_activity_context(**what):
+            with add_activity_context(**fields):
                 yield
         finally:
-            self._under_way -= 1
-            if not self._under_way or self.clock() - self._since > _PATIENCE:
+            self._running -= 1
+            if not self._running or self.clock() - self._pending_since > _MAX_WAIT:
                 await self.flush()
 
     def record_call(self, upstream: str, method: str, status: int | str, seconds: float) -> None:
-        """An exchange with a neighbour: the status of its answer, or why there is none."""
-        heard = categorize_status(status, method) if isinstance(status, int) else Category.ERROR
-        for each in _abouts.get():
-            self.record(heard, upstream, str(status), each, method.lower(), seconds=seconds)
+        """Record a call: the status of the response, or a word for why there is none."""
+        category = categorize_status(status, method) if isinstance(status, int) else Category.ERROR
+        for context in _contexts.get():
+            self.record(
+                category, upstream, str(status), context, action=method.lower(), seconds=seconds
+            )
 
     def record(
         self,
         category: Category,
         upstream: str,
         status: str,
-        about: ActivityContext,
+        context: ActivityContext,
+        *,
         action: str = "",
         notes: tuple[str, ...] = (),
         seconds: float = 0.0,
     ) -> None:
-        """One entry; `action` is for what does not say its own."""
+        """Record one entry. `action` is used where the context has none."""
         if self.store is None:
             return
         if not self.pending:
-            self._since = self.clock()
+            self._pending_since = self.clock()
         self.pending.append(
             Activity(
                 time=self.now(),
                 category=category,
                 upstream=upstream,
-                action=about.action or action,
+                action=context.action or action,
                 status=status,
-                delivery=about.delivery,
-                resource=about.resource,
-                table=about.table,
-                row=about.row,
+                delivery=context.delivery,
+                resource=context.resource,
+                table=context.table,
+                row=context.row,
                 notes=notes,
                 duration=round(seconds * 1000),
             )
         )
         if len(self.pending) >= BATCH_SIZE:
-            keeping = asyncio.create_task(self.flush())
-            self._keeping.add(keeping)
-            keeping.add_done_callback(self._keeping.discard)
+            flush = asyncio.create_task(self.flush())
+            self._flushes.add(flush)
+            flush.add_done_callback(self._flushes.discard)
 
     async def flush(self) -> None:
-        """Keep what waits. What the log cannot take costs no work: it is dropped, which is told
-        once."""
+        """Store the pending entries.
+
+        Entries that cannot be stored are dropped, since the work they describe is done. A warning
+        is logged for the first of several failures.
+        """
         entries, self.pending = self.pending, []
         if self.store is None or not entries:
             return
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_MAX_WAIT):
                 await self.store(entries)
-        except Exception as error:  # the work is done, whatever becomes of its log
-            if not self._in_trouble:
+        except Exception as error:  # a failing log must not fail the work
+            if not self._is_failing:
                 reason = str(error) if isinstance(error, IntegrationError) else type(error).__name__
                 log_event("activity.dropped", entries=len(entries), reason=reason)
-            self._in_trouble = True
+            self._is_failing = True
         else:
-            self._in_trouble = False
+            self._is_failing = False

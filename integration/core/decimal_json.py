@@ -2,7 +2,7 @@
 
 FHIR gives meaning to the precision of a decimal: 1.10 is not 1.1
 (https://hl7.org/fhir/R4/datatypes.html#decimal). A float would lose it, so decimals are
-`decimal.Decimal` from the door to the FHIR server.
+`decimal.Decimal` from the endpoint to the FHIR server.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_DEPTH = 100
 
 
 class Malformed(ValueError):
-    """Not JSON, or nested too deeply. The text says why and where, and quotes nothing."""
+    """Not JSON, or nested too deeply. The text says why and where, without quoting the JSON."""
 
 
 def decode(data: bytes) -> Any:
@@ -37,11 +37,11 @@ def decode(data: bytes) -> Any:
     except InvalidOperation:
         raise Malformed("JSON with a number beyond any decimal") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Malformed(_why(error, data)) from None
+        raise Malformed(_explain(error, data)) from None
 
 
 def decode_object(data: bytes) -> dict[str, Any] | None:
-    """The JSON object; None for what is none, or no JSON."""
+    """Parse a JSON object. None: the data is not JSON, or not an object."""
     try:
         found = decode(data)
     except Malformed:
@@ -50,12 +50,12 @@ def decode_object(data: bytes) -> dict[str, Any] | None:
 
 
 def encode(value: Any) -> bytes:
-    """Serialise; a `Raw` inside is written as it is."""
+    """Serialise to JSON. A `Raw` inside is written as it is."""
     return _encoder.encode(value)
 
 
 def is_too_deep(value: Any, limit: int = MAX_DEPTH) -> bool:
-    """Whether containers are nested more than `limit` levels. Linear, and no recursion."""
+    """Whether containers are nested more than `limit` levels. Linear, without recursion."""
     level = [value] if isinstance(value, dict | list) else []
     for _ in range(limit):
         if not level:
@@ -69,7 +69,7 @@ def is_too_deep(value: Any, limit: int = MAX_DEPTH) -> bool:
     return bool(level)
 
 
-def _why(error: Exception, data: bytes) -> str:
+def _explain(error: Exception, data: bytes) -> str:
     if isinstance(error, UnicodeDecodeError) or "utf-8" in str(error).lower():
         return "not UTF-8"
     position = re.search(r"\(byte (\d+)\)", str(error))

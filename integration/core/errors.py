@@ -1,10 +1,10 @@
-"""What went wrong, grouped by what to do next.
+"""Errors, grouped by what to do next.
 
 IntegrationError
   Rejected        the sender must change the request     4xx + OperationOutcome, never retried
-  Unmappable      this element or row cannot be mapped   noted in the journal, the rest goes on
-  Unavailable     a neighbour is down or throttling      503 + Retry-After; put back with a delay
-  Misconfigured   an operator must act                   500; put back with a long delay, loud
+  Unmappable      this element or row cannot be mapped   recorded in the journal, the rest goes on
+  Unavailable     an upstream is down or throttling      503 + Retry-After; requeued with a delay
+  Misconfigured   an operator must act                   500; requeued with a long delay, an error
 
 Texts name the element, never its value: a value is patient data.
 """
@@ -29,8 +29,10 @@ class IntegrationError(Exception):
 
 
 class Rejected(IntegrationError):
-    """The sender must change the request. `status` is the HTTP status the door answers;
-    `allowed` are the methods that the address takes, with 405."""
+    """The sender must change the request.
+
+    `status`: of the HTTP response; `allowed`: with 405, the methods that the address has.
+    """
 
     def __init__(self, *issues: Issue, status: int = 400, allowed: tuple[str, ...] = ()) -> None:
         super().__init__("; ".join(issue.text for issue in issues))
@@ -39,14 +41,16 @@ class Rejected(IntegrationError):
         self.allowed = allowed
 
 
-def MethodNotAllowed(*allowed: str) -> Rejected:
-    """405 for an address that takes other methods."""
-    text = f"this address takes {' and '.join(allowed)}"
-    return Rejected(Issue("not-supported", text), status=405, allowed=allowed)
+class MethodNotAllowed(Rejected):
+    """405: the address has other methods."""
+
+    def __init__(self, *allowed: str) -> None:
+        text = f"this address takes {' and '.join(allowed)}"
+        super().__init__(Issue("not-supported", text), status=405, allowed=allowed)
 
 
 class Unmappable(IntegrationError):
-    """One element, or one row, cannot be brought into Dataverse."""
+    """One element, or one row, cannot be mapped to Dataverse."""
 
     def __init__(self, why: str, where: str | None = None) -> None:
         super().__init__(f"{why} @ {where}" if where else why)
@@ -55,8 +59,11 @@ class Unmappable(IntegrationError):
 
 
 class Unavailable(IntegrationError):
-    """A neighbour is down or throttling. `retry_after` is in seconds, as the neighbour said;
-    `unheard`: it may be doing what was asked all the same."""
+    """An upstream is down or throttling.
+
+    `retry_after`: seconds, as the upstream stated; `is_outcome_unknown`: the upstream may have done
+    what was requested.
+    """
 
     def __init__(
         self,
@@ -74,7 +81,7 @@ class Unavailable(IntegrationError):
 
 
 class ResponseTooLarge(Unavailable):
-    """A neighbour's answer has more bytes than were wanted: ask for less."""
+    """The response of an upstream has more bytes than requested: request less."""
 
 
 class Misconfigured(IntegrationError):

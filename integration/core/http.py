@@ -1,4 +1,4 @@
-"""The one module that speaks HTTP: token, time limit, throttling, short retries, redaction."""
+"""Send HTTP requests to upstreams: tokens, time limits, throttling, short retries, redaction."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Protocol
 
 import httpx
@@ -20,24 +20,24 @@ from integration.core.rate_limiter import Limiter, LimiterClosed, build_full_lim
 # httpx logs every address at INFO; a search query can hold an identifier of a patient.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
-# What is worth waiting for inside one call; longer trouble goes back to the queue.
-_PATIENCE = 10.0
-_TRIES = 3
-_PAUSE = 0.5
+# Seconds that one call waits, at most. Work that would have to wait longer is requeued.
+_MAX_WAIT = 10.0
+_MAX_ATTEMPTS = 3
+_BASE_DELAY = 0.5
 
-_THROTTLED = (429, 503)
+_THROTTLE_STATUSES = (429, 503)
 
-# Nothing has been sent yet when one of these is raised.
-_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+# When one of these is raised, nothing has been sent yet.
+_CONNECT_ERRORS = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
-_OF_THE_BODY = ("content-encoding", "content-length", "transfer-encoding")
+_BODY_HEADERS = ("content-encoding", "content-length", "transfer-encoding")
 
-# A token is renewed this long before it ends, so that none ends on its way.
-_RENEW = 300.0
+# Seconds before its end that a token is renewed, so that it does not expire on its way.
+_RENEW_BEFORE = 300.0
 
 
 class AccessToken(Protocol):
-    """What azure.identity hands out; `expires_on` in seconds since 1970."""
+    """A token of azure.identity; `expires_on` in seconds since 1970."""
 
     @property
     def token(self) -> str: ...
@@ -46,75 +46,81 @@ class AccessToken(Protocol):
 
 
 class Credential(Protocol):
-    """The part of azure.identity.aio that is needed here."""
+    """The part of a credential of azure.identity.aio that is used here."""
 
     async def get_token(self, *scopes: str) -> AccessToken: ...
 
 
 class TokenCache:
-    """A token for one scope, reused until shortly before it ends, asked for once at a time."""
+    """Caches the token for one scope until shortly before it expires."""
 
     def __init__(
         self, credential: Credential, scope: str, clock: Callable[[], float] = time.time
     ) -> None:
         self._credential, self._scope, self._clock = credential, scope, clock
-        self._held: AccessToken | None = None
+        self._token: AccessToken | None = None
         self._lock = asyncio.Lock()
 
     async def get(self, refused: str | None = None) -> str:
-        """A token that is not `refused`, the one a neighbour has just answered 401 to."""
+        """Return a token other than `refused`, which an upstream has just answered with 401."""
         async with self._lock:
-            held = self._held
-            if held is None or held.token == refused or held.expires_on - self._clock() < _RENEW:
-                held = self._held = await self._credential.get_token(self._scope)
-            return held.token
+            token = self._token
+            if (
+                token is None
+                or token.token == refused
+                or token.expires_on - self._clock() < _RENEW_BEFORE
+            ):
+                token = self._token = await self._credential.get_token(self._scope)
+            return token.token
 
 
 class BoundedClient(httpx.AsyncClient):
-    """Reads no more of an answer than shows that it has more than `most` bytes."""
+    """Reads a response up to the first byte that exceeds `max_bytes`, and drops the rest."""
 
-    def __init__(self, most: int, **options: Any) -> None:
+    def __init__(self, max_bytes: int, **options: Any) -> None:
         super().__init__(**options)
-        self._most = most
+        self._max_bytes = max_bytes
 
     async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
-        answer = await super().send(request, **{**options, "stream": True})
+        response = await super().send(request, **{**options, "stream": True})
         body = bytearray()
         try:
-            async for piece in answer.aiter_bytes():
+            async for piece in response.aiter_bytes():
                 body += piece
-                if len(body) > self._most:
+                if len(body) > self._max_bytes:
                     break
         finally:
-            await answer.aclose()
-        # The body is decoded, and may be cut off.
-        headers = [(n, v) for n, v in answer.headers.multi_items() if n not in _OF_THE_BODY]
+            await response.aclose()
+        # The headers of the body do not fit: it is decoded, and may be cut off.
+        headers = [(n, v) for n, v in response.headers.multi_items() if n not in _BODY_HEADERS]
         return httpx.Response(
-            answer.status_code, headers=headers, content=bytes(body), request=request
+            response.status_code, headers=headers, content=bytes(body), request=request
         )
 
 
-class _NotReached(Unavailable):
-    """The neighbour has certainly seen nothing of the request."""
+class _ConnectionFailed(Unavailable):
+    """The upstream cannot have received the request."""
 
 
 def build_limiter(
-    most: int,
+    maximum: int,
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> Limiter:
-    """Room for up to `most` requests under way to one neighbour, shared by a worker."""
-    return Limiter(build_full_limit(most), _PATIENCE, clock, pause)
+    """Build a limiter for up to `maximum` concurrent requests of a worker to one upstream."""
+    limit = build_full_limit(maximum)
+    return Limiter(limit=limit, max_wait=_MAX_WAIT, clock=clock, pause=pause)
 
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """One service reached over HTTP. `send` gives an answer or raises; it never guesses."""
+    """A service that is reached over HTTP. `pause` and `jitter` are for retries."""
 
     name: str
     base: str
     http: httpx.AsyncClient
     limiter: Limiter
+    _: KW_ONLY
     tokens: TokenCache | None = None
     pause: Callable[[float], Awaitable[object]] = asyncio.sleep
     jitter: Callable[[], float] = field(default=random.random)
@@ -123,43 +129,47 @@ class Upstream:
     async def send(
         self, request: Request, before_send: Callable[[], object] = lambda: None
     ) -> Response:
-        """Send once; again only where the neighbour has certainly done nothing.
+        """Send a request; send it again only where the upstream cannot have done anything.
 
-        Raises Unavailable for a lost connection, a time-out, 429 and 503 that last, TooLong for
-        more than `request.most` bytes, and Misconfigured for 401 and 403. Every other answer is
-        the caller's to judge. `still` is asked when a place is free, which may be long after: it
-        raises when it is too late.
+        `before_send` is called when there is a free slot, which may take long: it raises where the
+        request must not be sent any more. Returns every response but those that raise Unavailable
+        (429 and 503 that last; also a lost connection and a time-out), ResponseTooLarge (more than
+        `request.max_bytes`) or Misconfigured (401, 403).
         """
         attempt = 1
         while True:
             try:
-                response = await self._once(request, before_send)
-            except _NotReached as error:
-                trouble: Unavailable = error
+                response = await self._send_authorised(request, before_send)
+            except _ConnectionFailed as error:
+                failure: Unavailable = error
             else:
-                if response.status not in _THROTTLED:
+                if response.status not in _THROTTLE_STATUSES:
                     return response
                 why = f"answered {response.status}"
-                trouble = Unavailable(self.name, why, response.retry_after)
-            if attempt == _TRIES or (trouble.retry_after or 0) > _PATIENCE:
-                raise trouble
-            # A wait that the neighbour named closes its places: the next try waits there.
-            if not trouble.retry_after:
-                await self.pause(self._backoff(attempt))
+                failure = Unavailable(self.name, why, response.retry_after)
+            if attempt == _MAX_ATTEMPTS or (failure.retry_after or 0) > _MAX_WAIT:
+                raise failure
+            # A pause that the upstream named closes the limiter: the next attempt waits there.
+            if not failure.retry_after:
+                await self.pause(self._compute_backoff(attempt))
             attempt += 1
 
-    async def _once(self, request: Request, before_send: Callable[[], object]) -> Response:
-        token = await self._token(None)
-        response = await self._authorised(request, token, before_send)
+    async def _send_authorised(
+        self, request: Request, before_send: Callable[[], object]
+    ) -> Response:
+        token = await self._get_token(None)
+        response = await self._send_with_token(request, token, before_send)
         if response.status == 401 and token is not None:
-            response = await self._authorised(request, await self._token(token), before_send)
+            response = await self._send_with_token(
+                request, await self._get_token(token), before_send
+            )
         if response.status in (401, 403):
             raise Misconfigured(
                 f"{self.name} answered {response.status}: give this app's identity its role there"
             )
         return response
 
-    async def _authorised(
+    async def _send_with_token(
         self, request: Request, token: str | None, before_send: Callable[[], object]
     ) -> Response:
         headers = dict(request.headers)
@@ -168,24 +178,26 @@ class Upstream:
         try:
             async with self.limiter.acquire_slot() as round_:
                 before_send()
-                response = await self._exchanged(request, headers)
-                self._learn(response, round_)
+                response = await self._exchange(request, headers)
+                self._inform_limiter(response, round_)
         except LimiterClosed as closed:
             raise Unavailable(self.name, "asked for a pause", closed.remaining) from None
         return response
 
-    async def _exchanged(self, request: Request, headers: dict[str, str]) -> Response:
-        """One request over the wire, and its entry in the activity log, whatever comes of it."""
+    async def _exchange(self, request: Request, headers: dict[str, str]) -> Response:
+        """Send one request, and record it in the activity log whether it succeeds or not."""
         url = f"{self.base}/{request.path}" if request.path else self.base
-        began = self.limiter.clock()
+        started = self.limiter.clock()
         status: int | str = "given up"
         try:
-            answer = await self._answered(request, url, headers)
-            status = answer.status
-        # `from None`: the text of these may hold the address, and with it a query.
-        except _NOT_SENT as error:
+            response = await self._read_response(request, url, headers)
+            status = response.status
+        # `from None`: the texts of these errors may have the URL, and with it a query.
+        except _CONNECT_ERRORS as error:
             status = "unreachable"
-            raise _NotReached(self.name, f"connection failed ({type(error).__name__})") from None
+            raise _ConnectionFailed(
+                self.name, f"connection failed ({type(error).__name__})"
+            ) from None
         except httpx.TimeoutException:
             status = "not in time"
             raise Unavailable(
@@ -197,32 +209,32 @@ class Upstream:
             raise Unavailable(self.name, why, is_outcome_unknown=True) from None
         finally:
             self.activities.record_call(
-                self.name, request.method, status, self.limiter.clock() - began
+                self.name, request.method, status, self.limiter.clock() - started
             )
-        return answer
+        return response
 
-    async def _answered(self, request: Request, url: str, headers: dict[str, str]) -> Response:
+    async def _read_response(self, request: Request, url: str, headers: dict[str, str]) -> Response:
         body = bytearray()
         async with self.http.stream(
             request.method, url, content=request.body, headers=headers
-        ) as answer:
-            async for piece in answer.aiter_bytes():
+        ) as response:
+            async for piece in response.aiter_bytes():
                 body += piece
                 if request.max_bytes is not None and len(body) > request.max_bytes:
                     raise ResponseTooLarge(
-                        self.name, f"an answer of more than {request.max_bytes:,} bytes"
+                        self.name, f"a response of more than {request.max_bytes:,} bytes"
                     )
-        told = {name.lower(): value for name, value in answer.headers.items()}
-        return Response(answer.status_code, told, bytes(body))
+        lowered = {name.lower(): value for name, value in response.headers.items()}
+        return Response(response.status_code, lowered, bytes(body))
 
-    def _learn(self, response: Response, round_: int) -> None:
-        """Before its place is free, so that the next request starts under what was learnt."""
-        if response.status in _THROTTLED:
+    def _inform_limiter(self, response: Response, round_: int) -> None:
+        """Update the limit before the slot is released, so that it holds for the next request."""
+        if response.status in _THROTTLE_STATUSES:
             self.limiter.record_throttle(round_, response.retry_after)
         elif response.status < 500:
             self.limiter.record_success(round_)
 
-    async def _token(self, refused: str | None) -> str | None:
+    async def _get_token(self, refused: str | None) -> str | None:
         if self.tokens is None:
             return None
         try:
@@ -231,6 +243,6 @@ class Upstream:
             # azure.identity has one error class for "no identity here" and for an outage.
             raise Unavailable(self.name, f"no token ({type(error).__name__})") from None
 
-    def _backoff(self, attempt: int) -> float:
-        """Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/"""
-        return self.jitter() * min(_PAUSE * float(2**attempt), _PATIENCE)
+    def _compute_backoff(self, attempt: int) -> float:
+        # Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+        return self.jitter() * min(_BASE_DELAY * float(2**attempt), _MAX_WAIT)

@@ -1,4 +1,4 @@
-"""Frozen values that travel between folders."""
+"""Values that are shared by several folders. All are immutable."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request to a neighbour; `path` is relative to the neighbour's base address. An
-    answer may have `most` bytes; None: as many as it likes."""
+    """An HTTP request to an upstream.
+
+    `path` is relative to the upstream's base URL. `max_bytes`: of the response; None: no limit.
+    """
 
     method: str
     path: str
     body: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    _: KW_ONLY
     max_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What a neighbour answered. Header names are lower case."""
+    """The response of an upstream. Header names are lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -38,7 +41,7 @@ class Response:
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds, from either header: `x-ms-retry-after-ms` is Microsoft's, and finer."""
+        """Return seconds, from either header: `x-ms-retry-after-ms` is Microsoft's, and finer."""
         for name, scale in (("x-ms-retry-after-ms", 0.001), ("retry-after", 1.0)):
             value = self.headers.get(name, "").strip()
             if value.isascii() and value.isdigit() and len(value) <= 9:
@@ -60,7 +63,7 @@ DEFAULT_POLICY = Policy()
 
 @dataclass(frozen=True, slots=True)
 class DeliveryRequest:
-    """What a sender asked for, apart from the bytes: kept beside them, for the relay to read."""
+    """A sender's request apart from its body: stored beside the body, for the relay to read."""
 
     method: str  # POST, PUT, PATCH or DELETE
     _: KW_ONLY
@@ -70,17 +73,17 @@ class DeliveryRequest:
     if_match: str | None = None
     if_none_match: str | None = None
     if_none_exist: str | None = None
-    policy: Policy = DEFAULT_POLICY  # as it was when the delivery was accepted
+    policy: Policy = DEFAULT_POLICY  # at the time when the delivery was accepted
 
 
 class Status(StrEnum):
-    """Where a delivery is on its way."""
+    """The state of a delivery."""
 
-    ACCEPTED = "accepted"  # kept and queued
-    PROCESSING = "processing"  # fanned out: its lanes are queued one by one
+    ACCEPTED = "accepted"  # stored and queued
+    PROCESSING = "processing"  # its lanes are queued one by one
     DONE = "done"  # every entry is written or refused
     CANCELLED = "cancelled"  # by its sender
-    PARKED = "parked"  # given up on; waits for an operator
+    PARKED = "parked"  # not tried again until an operator replays it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,14 +92,14 @@ class Delivery:
 
     id: str
     sender: str
-    key: str  # what its ids are derived from: see integration.intake
+    key: str  # ids are derived from it: see integration.intake
     digest: str  # of its bytes and its address
     accepted: datetime
     status: Status
     kind: str  # the type of the bundle, or resource or ndjson
     entries: int
     bytes: int
-    # what makes a write later than another: arrival, lastUpdated, version; off: nothing does
+    # what decides which of two writes is later: arrival, lastUpdated, version, or off
     write_order: str = "arrival"
     repeat: bool = False  # the same bytes were accepted before
     lanes: int = 0
@@ -105,19 +108,19 @@ class Delivery:
     refused: int = 0
     superseded: int = 0
     units: int = 0
-    split: bool = False  # a transaction that could not stay one
-    more: bool = False  # it names a next page, which was not followed
+    split: bool = False  # a transaction that was not sent as one
+    more: bool = False  # it has a next page that was not followed
     gap: str | None = None  # the events of its subscription that were missing before it
     finished: datetime | None = None  # done or cancelled
     reason: str | None = None  # why it is parked
     replayed: datetime | None = None  # by an operator; its age counts from here
-    checked: datetime | None = None  # when housekeeping last looked whether it goes on
-    lanes_done_at_check: int = 0  # and how many lanes were done then
+    checked: datetime | None = None  # when housekeeping last checked its progress
+    lanes_done_at_check: int = 0  # lanes that were done at that time
 
 
 @dataclass(frozen=True, slots=True)
 class EntryResult:
-    """What became of one entry at the FHIR server, or why it was not sent."""
+    """The result of one entry at the FHIR server, or why it was not sent."""
 
     position: int
     status: int
@@ -127,25 +130,25 @@ class EntryResult:
     etag: str | None = None
     last_modified: str | None = None
     issues: list[dict[str, Any]] | None = None  # OperationOutcome.issue
-    unit: str | None = None  # lane.number of the unit that carried it
-    superseded: bool = False  # not sent, or not again: a later write of the resource stands
-    resource: str | None = None  # what a read found, as JSON text: decoded, it would lose digits
+    unit: str | None = None  # lane.number of the unit that the entry was sent in
+    superseded: bool = False  # not sent, or not again, because of a later write
+    resource: str | None = None  # what a read found, as JSON text, which keeps all digits
 
     @property
     def is_written(self) -> bool:
-        """Done as asked; else refused."""
+        """Whether the server did what was requested; else it refused."""
         return 200 <= self.status < 300 or self.status == 304
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowResult:
-    """What became of one resource at Dataverse. Codes and element paths only, no values."""
+    """The result of mirroring one resource. Codes and element paths only, no values."""
 
     delivery: str
     resource: str  # Type/id
     table: str
     row: str | None  # the primary key
-    action: str  # created, updated, unchanged, deactivated, refused, absent, skipped
+    action: str  # created, updated, unchanged, deactivated, refused, absent, left
     version: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -154,13 +157,13 @@ class Category(StrEnum):
     """How much an entry of the activity log matters."""
 
     INFORMATION = "information"
-    WARNING = "warning"  # it is tried again, or something was left out
+    WARNING = "warning"  # tried again, or incomplete
     ERROR = "error"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Activity:
-    """A call to a neighbour, or what came of several. Holds no patient data."""
+    """A call to an upstream, or the result of several. Holds no patient data."""
 
     time: datetime
     category: Category
@@ -171,7 +174,7 @@ class Activity:
     resource: str | None = None  # Type/id
     table: str | None = None
     row: str | None = None  # the primary key
-    notes: tuple[str, ...] = ()  # what was not mapped, and why: codes and element paths
+    notes: tuple[str, ...] = ()  # what was not mapped and why: codes and element paths
     duration: int = 0  # milliseconds
 
 
@@ -189,7 +192,7 @@ class WorkItem:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """What the tenant's metadata says of a column."""
+    """A column of a table, as the tenant's metadata describes it."""
 
     name: str
     type: str  # Dataverse's AttributeType: String, Memo, Picklist, State, DateTime, Lookup, …

@@ -160,7 +160,11 @@ def _record_activity(mirror: Mirror, result: RowResult, began: datetime, *, erro
         "Dataverse",
         result.action,
         ActivityContext(
-            result.delivery, result.resource, result.table or None, result.row, "mirror"
+            delivery=result.delivery,
+            resource=result.resource,
+            table=result.table or None,
+            row=result.row,
+            action="mirror",
         ),
         notes=result.notes,
         seconds=(mirror.now() - began).total_seconds(),

@@ -1,1 +1,1 @@
-"""OData 4.0 as the feed speaks it: what is asked, what it means on rows, how it is answered."""
+"""OData 4.0 as the feed offers it: parse requests, evaluate filters, build payloads. Pure."""

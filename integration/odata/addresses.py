@@ -1,4 +1,4 @@
-"""What an address below the feed's root stands for. Pure.
+"""Parse the path of a request below the feed's root. Pure.
 
 https://docs.oasis-open.org/odata/odata/v4.01/os/part2-url-conventions/odata-v4.01-os-part2-url-conventions.html#sec_ResourcePath
 """
@@ -35,14 +35,14 @@ class Collection:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """How many entities of a set there are."""
+    """The number of entities of a set."""
 
     entity: EntityType
 
 
 @dataclass(frozen=True, slots=True)
 class Entity:
-    """One entity by its key."""
+    """An entity by its key."""
 
     entity: EntityType
     key: UUID
@@ -53,40 +53,43 @@ Address = ServiceDocument | Metadata | Collection | Count | Entity
 _SET = re.compile(r"(?P<set>[^\W\d]\w{0,127})(?:\((?P<key>[^()]*)\))?")
 _KEY = re.compile(rf"(?:(?P<name>[^\W\d]\w{{0,127}})=)?(?P<guid>{literals.GUID})")
 
-_NOT_OFFERED = frozenset({"$batch", "$entity", "$all", "$root", "$crossjoin"})
+_NOT_SUPPORTED = frozenset({"$batch", "$entity", "$all", "$root", "$crossjoin"})
 
 
 def parse(path: str, sets: Mapping[str, EntityType]) -> Address:
-    """`path` is what follows the root, decoded; `sets` are the entity types by their sets' names.
-    Raises Rejected: 400, 404, 501."""
+    """Parse a path.
+
+    `path`: what follows the root, decoded; `sets`: the entity types by the names of their sets.
+    Raises Rejected: 400, 404, 501.
+    """
     first, _, rest = path.strip("/").partition("/")
     if rest == "" and first in ("", "$metadata"):
         return Metadata() if first else ServiceDocument()
-    if first.partition("(")[0] in _NOT_OFFERED:
+    if first.partition("(")[0] in _NOT_SUPPORTED:
         raise NotSupported(f"{first.partition('(')[0]} is not offered")
     found = _SET.fullmatch(first)
     entity = sets.get(found["set"]) if found else None
     if found is None or entity is None:
-        raise NotFound("no such entity set; the service document lists those there are")
+        raise NotFound("no such entity set; the service document lists all entity sets")
     if rest == "$count" and found["key"] is None:
         return Count(entity)
     if rest:
-        raise _beyond(rest, entity)
-    return (
-        Collection(entity) if found["key"] is None else Entity(entity, _key(found["key"], entity))
-    )
+        raise _build_path_error(rest, entity)
+    if found["key"] is None:
+        return Collection(entity)
+    return Entity(entity, _parse_key(found["key"], entity))
 
 
-def _key(text: str, entity: EntityType) -> UUID:
+def _parse_key(text: str, entity: EntityType) -> UUID:
     match = _KEY.fullmatch(text.strip())
     if match is None or match["name"] not in (None, entity.key):
         raise BadRequest(f"the key of {entity.set} is one Edm.Guid without quotes", entity.key)
     return literals.parse_guid(match["guid"])
 
 
-def _beyond(rest: str, entity: EntityType) -> Rejected:
-    """Below a set or an entity there is only what OData defines and this feed does not offer."""
+def _build_path_error(rest: str, entity: EntityType) -> Rejected:
+    """Build the error for a path below a set or an entity: 501 if OData defines it, else 404."""
     name = rest.partition("/")[0]
     if name.startswith("$") or name in entity.by_name:
-        return NotSupported(f"nothing but $count is offered below {entity.set}; use $select")
+        return NotSupported(f"only $count is offered below {entity.set}; use $select")
     return NotFound(f"{entity.set} has nothing of that name")

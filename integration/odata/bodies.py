@@ -1,7 +1,7 @@
-"""What a client writes, checked against the entity type. Pure.
+"""Parse the bodies of creates and changes, and check them against the entity type. Pure.
 
-A value for a column that cannot be written is refused, not dropped as OData would have it for
-computed properties: whoever entered it would believe it kept.
+A value for a column that cannot be written is refused, not dropped as OData has it for computed
+properties: the user who entered it would believe that it was saved.
 """
 
 from __future__ import annotations
@@ -22,60 +22,60 @@ _T = TypeVar("_T")
 _MAX_DEPTH = 10
 _RANGES = {Type.INT32: 2**31, Type.INT64: 2**63}
 
-# Control information that says what to do, and so cannot be ignored.
-_ORDERS = frozenset({"odata.bind", "bind", "odata.removed", "removed", "odata.delta", "delta"})
+# Control information that instructs the server, and so cannot be ignored.
+_INSTRUCTIONS = frozenset(
+    {"odata.bind", "bind", "odata.removed", "removed", "odata.delta", "delta"}
+)
 
 
 def parse_new_entity(
     body: bytes, entity: EntityType, *, numbers_as_text: bool = False
 ) -> dict[str, Value]:
-    """The values of a new entity; the client may have chosen its key. Raises Rejected."""
-    return _values(body, entity, numbers_as_text)
+    """Parse the values of a new entity, of which the key may be one. Raises Rejected."""
+    return _parse_values(body, entity, numbers_as_text)
 
 
 def parse_changes(
     body: bytes, entity: EntityType, *, numbers_as_text: bool = False
 ) -> dict[str, Value]:
-    """The values that are to change. A key in it is ignored, as OData says: the address has it.
+    """Parse the values to change. A key in the body is ignored, since the address has it:
     https://docs.oasis-open.org/odata/odata/v4.0/errata03/os/complete/part1-protocol/odata-v4.0-errata03-os-part1-protocol-complete.html#_Toc453752300
     Raises Rejected."""
-    values = _values(body, entity, numbers_as_text)
+    values = _parse_values(body, entity, numbers_as_text)
     values.pop(entity.key, None)
     return values
 
 
-def _values(body: bytes, entity: EntityType, numbers_as_text: bool) -> dict[str, Value]:
+def _parse_values(body: bytes, entity: EntityType, numbers_as_text: bool) -> dict[str, Value]:
     return {
-        name: _value(value, _writable(name, entity), numbers_as_text)
-        for name, value in _stated(body).items()
-        if not _is_control(name)
+        name: _parse_value(value, _find_writable_property(name, entity), numbers_as_text)
+        for name, value in _decode_body(body).items()
+        if not _is_annotation(name)
     }
 
 
-def _stated(body: bytes) -> Mapping[str, Any]:
+def _decode_body(body: bytes) -> Mapping[str, Any]:
     try:
         stated = decimal_json.decode(body)
     except Malformed as error:
         raise BadRequest(f"the body is {error}") from None
     if not isinstance(stated, dict):
-        raise BadRequest("the body is no JSON object")
+        raise BadRequest("the body is not a JSON object")
     if decimal_json.is_too_deep(stated, _MAX_DEPTH):
         raise BadRequest(f"the body is nested more than {_MAX_DEPTH} levels deep")
     return stated
 
 
-def _is_control(name: str) -> bool:
-    """Control information and annotations are ignored, but for what orders something.
+def _is_annotation(name: str) -> bool:
+    """Whether it is control information or an annotation, which are ignored but for instructions.
     https://docs.oasis-open.org/odata/odata-json-format/v4.0/errata03/os/odata-json-format-v4.0-errata03-os-complete.html#_Toc453766619"""
     _, sign, term = name.partition("@")
-    if sign and term.lower() in _ORDERS:
-        raise NotSupported(
-            f"@{term.lower()} is not offered; a lookup is written by its own property"
-        )
+    if sign and term.lower() in _INSTRUCTIONS:
+        raise NotSupported(f"@{term.lower()} is not offered; write a lookup by its own property")
     return bool(sign)
 
 
-def _writable(name: str, entity: EntityType) -> Property:
+def _find_writable_property(name: str, entity: EntityType) -> Property:
     found = entity.by_name.get(name)
     if found is None:
         raise UnknownProperty(name, entity.set)
@@ -84,82 +84,91 @@ def _writable(name: str, entity: EntityType) -> Property:
     return found
 
 
-def _value(value: Any, of: Property, numbers_as_text: bool) -> Value:
+def _parse_value(value: Any, property_: Property, numbers_as_text: bool) -> Value:
     if value is None:
-        if not of.nullable:
-            raise BadRequest(f"{of.name} cannot be null", of.name)
+        if not property_.nullable:
+            raise BadRequest(f"{property_.name} cannot be null", property_.name)
         return None
-    return _READ[of.type](value, of, numbers_as_text)
+    return _PARSERS[property_.type](value, property_, numbers_as_text)
 
 
-def _string(value: Any, of: Property, _: bool) -> str:
+def _parse_string(value: Any, property_: Property, _: bool) -> str:
     if not isinstance(value, str):
-        raise _unlike(of)
-    if of.max_length is not None and len(value) > of.max_length:
-        raise BadRequest(f"{of.name} takes up to {of.max_length} characters", of.name)
+        raise _build_type_error(property_)
+    if property_.max_length is not None and len(value) > property_.max_length:
+        raise BadRequest(
+            f"{property_.name} takes up to {property_.max_length} characters", property_.name
+        )
     return value
 
 
-def _boolean(value: Any, of: Property, _: bool) -> bool:
+def _parse_boolean(value: Any, property_: Property, _: bool) -> bool:
     if not isinstance(value, bool):
-        raise _unlike(of)
+        raise _build_type_error(property_)
     return value
 
 
-def _integer(value: Any, of: Property, as_text: bool) -> int:
-    number = _number(value, of, as_text and of.type == Type.INT64)
+def _parse_integer(value: Any, property_: Property, as_text: bool) -> int:
+    number = _parse_number(value, property_, as_text and property_.type == Type.INT64)
     if not isinstance(number, int):
-        raise _unlike(of)
-    if not -_RANGES[of.type] <= number < _RANGES[of.type]:
-        raise BadRequest(f"{of.name} is beyond {of.type}", of.name)
+        raise _build_type_error(property_)
+    if not -_RANGES[property_.type] <= number < _RANGES[property_.type]:
+        raise BadRequest(f"{property_.name} is beyond {property_.type}", property_.name)
     return number
 
 
-def _decimal(value: Any, of: Property, as_text: bool) -> Decimal:
-    number = Decimal(_number(value, of, as_text))
+def _parse_decimal(value: Any, property_: Property, as_text: bool) -> Decimal:
+    number = Decimal(_parse_number(value, property_, as_text))
     _, digits, exponent = number.as_tuple()
     places = max(0, -exponent) if isinstance(exponent, int) else 0
-    # A number with an exponent beyond reason has as many digits.
+    # A number with a huge exponent has that many digits.
     whole = number.adjusted() + 1
-    if of.scale is not None and places > of.scale:
-        raise BadRequest(f"{of.name} takes up to {of.scale} decimal places", of.name)
-    if of.precision is not None and max(len(digits), whole, whole + places) > of.precision:
-        raise BadRequest(f"{of.name} takes up to {of.precision} digits", of.name)
+    if property_.scale is not None and places > property_.scale:
+        raise BadRequest(
+            f"{property_.name} takes up to {property_.scale} decimal places", property_.name
+        )
+    if (
+        property_.precision is not None
+        and max(len(digits), whole, whole + places) > property_.precision
+    ):
+        raise BadRequest(
+            f"{property_.name} takes up to {property_.precision} digits", property_.name
+        )
     return number
 
 
-def _number(value: Any, of: Property, as_text: bool) -> int | Decimal:
+def _parse_number(value: Any, property_: Property, as_text: bool) -> int | Decimal:
     if isinstance(value, str) and as_text:
-        return _read(literals.parse_number, value, of)
+        return _parse_text(literals.parse_number, value, property_)
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
-        raise _unlike(of)
+        raise _build_type_error(property_)
     return value
 
 
-def _text_of(reader: Callable[[str], Value]) -> Callable[[Any, Property, bool], Value]:
-    def read(value: Any, of: Property, _: bool) -> Value:
-        return _read(reader, value, of)
+def _build_text_parser(parse: Callable[[str], Value]) -> Callable[[Any, Property, bool], Value]:
+    def parse_value(value: Any, property_: Property, _: bool) -> Value:
+        return _parse_text(parse, value, property_)
 
-    return read
+    return parse_value
 
 
-def _read(reader: Callable[[str], _T], value: Any, of: Property) -> _T:
+def _parse_text(parse: Callable[[str], _T], value: Any, property_: Property) -> _T:
     try:
-        return reader(value)
+        return parse(value)
     except (ValueError, TypeError):
-        raise _unlike(of) from None
+        raise _build_type_error(property_) from None
 
 
-def _unlike(of: Property) -> Rejected:
-    return BadRequest(f"{of.name} is {of.type}", of.name)
+def _build_type_error(property_: Property) -> Rejected:
+    return BadRequest(f"{property_.name} is {property_.type}", property_.name)
 
 
-_READ: dict[Type, Callable[[Any, Property, bool], Value]] = {
-    Type.STRING: _string,
-    Type.BOOLEAN: _boolean,
-    Type.INT32: _integer,
-    Type.INT64: _integer,
-    Type.DECIMAL: _decimal,
-    Type.DATE_TIME_OFFSET: _text_of(literals.parse_datetime),
-    Type.GUID: _text_of(literals.parse_guid),
+_PARSERS: dict[Type, Callable[[Any, Property, bool], Value]] = {
+    Type.STRING: _parse_string,
+    Type.BOOLEAN: _parse_boolean,
+    Type.INT32: _parse_integer,
+    Type.INT64: _parse_integer,
+    Type.DECIMAL: _parse_decimal,
+    Type.DATE_TIME_OFFSET: _build_text_parser(literals.parse_datetime),
+    Type.GUID: _build_text_parser(literals.parse_guid),
 }

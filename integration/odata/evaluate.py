@@ -1,8 +1,8 @@
-"""A condition on a row, and the order of rows. Pure.
+"""Evaluate a condition on a row, and sort rows. Pure.
 
-Comparisons are true or false, with null too; functions of null are null; and, or and not know
-three values: https://docs.oasis-open.org/odata/odata/v4.01/os/part2-url-conventions/odata-v4.01-os-part2-url-conventions.html#sec_LogicalOperators
-Text is compared without regard to case, as Dataverse does, but for columns of codes.
+Comparisons are true or false, with null too; functions of null are null; and, or and not have three
+values: https://docs.oasis-open.org/odata/odata/v4.01/os/part2-url-conventions/odata-v4.01-os-part2-url-conventions.html#sec_LogicalOperators
+Text is compared without regard to case, as Dataverse does, except in columns of codes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from integration.odata.expressions import (
 )
 from integration.odata.model import EntityValues, Value
 
-_HOLDS: dict[Operator, Callable[[Any, Any], bool]] = {
+_COMPARISONS: dict[Operator, Callable[[Any, Any], bool]] = {
     "eq": lambda left, right: left == right,
     "ne": lambda left, right: left != right,
     "lt": lambda left, right: left < right,
@@ -38,34 +38,34 @@ _HOLDS: dict[Operator, Callable[[Any, Any], bool]] = {
 }
 
 
-def matches(expression: Expression | None, row: EntityValues) -> bool:
-    """Whether the row belongs to the result; every row does where there is no filter."""
-    return expression is None or evaluate(expression, row) is True
+def matches(expression: Expression | None, values: EntityValues) -> bool:
+    """Whether the row satisfies the condition. Without a condition every row does."""
+    return expression is None or evaluate(expression, values) is True
 
 
 def evaluate(expression: Expression, row: EntityValues) -> bool | None:
-    """True, false, or None for null."""
+    """Evaluate a condition on a row: True, False, or None for null."""
     match expression:
         case And(parts):
-            return _all(evaluate(part, row) for part in parts)
+            return _evaluate_all(evaluate(part, row) for part in parts)
         case Or(parts):
-            return _negated(_all(_negated(evaluate(part, row)) for part in parts))
+            return _negate(_evaluate_all(_negate(evaluate(part, row)) for part in parts))
         case Not(part):
-            return _negated(evaluate(part, row))
+            return _negate(evaluate(part, row))
         case Is(part, value):
             return evaluate(part, row) is value
         case Truth(operand):
-            return _value(operand, row)  # type: ignore[return-value]  # the parser saw to it
+            return _get_value(operand, row)  # type: ignore[return-value]  # the parser checked it
         case Compare(operator, left, right):
-            fold = _folding(left, right)
-            return _compared(operator, fold(_value(left, row)), fold(_value(right, row)))
+            fold = _choose_fold(left, right)
+            return _compare(operator, fold(_get_value(left, row)), fold(_get_value(right, row)))
         case In(operand, values):
-            fold = _folding(operand)
-            own = fold(_value(operand, row))
-            return any(_compared("eq", own, fold(value)) for value in values)
+            fold = _choose_fold(operand)
+            member = fold(_get_value(operand, row))
+            return any(_compare("eq", member, fold(value)) for value in values)
         case Match(function, text, part):
-            fold = _folding(text, part)
-            whole, piece = fold(_value(text, row)), fold(_value(part, row))
+            fold = _choose_fold(text, part)
+            whole, piece = fold(_get_value(text, row)), fold(_get_value(part, row))
             if whole is None or piece is None:
                 return None
             return bool(
@@ -74,16 +74,19 @@ def evaluate(expression: Expression, row: EntityValues) -> bool | None:
 
 
 def build_sort_key(order: Sequence[Order], key: str) -> Callable[[EntityValues], tuple[Any, ...]]:
-    """A key to sort rows by: null first (last in descending order), ties by the entity's key."""
+    """Build the key function that sorts rows.
 
-    def place(row: EntityValues) -> tuple[Any, ...]:
-        return (*(_rank(row[each.property.name], each) for each in order), row[key])
+    Null comes first (last in descending order); ties are broken by the entity's key.
+    """
 
-    return place
+    def sort_key(row: EntityValues) -> tuple[Any, ...]:
+        return (*(_build_rank(row[item.property.name], item) for item in order), row[key])
+
+    return sort_key
 
 
-class _Down:
-    """What is greater comes first."""
+class _Descending:
+    """Reverses the order of ranks."""
 
     __slots__ = ("rank",)
 
@@ -91,20 +94,20 @@ class _Down:
         self.rank = rank
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Down) and self.rank == other.rank
+        return isinstance(other, _Descending) and self.rank == other.rank
 
-    def __lt__(self, other: _Down) -> bool:
+    def __lt__(self, other: _Descending) -> bool:
         return other.rank < self.rank
 
 
-def _rank(value: Value, by: Order) -> Any:
-    fold = _kept if by.property.case_sensitive else _folded
+def _build_rank(value: Value, by: Order) -> Any:
+    fold = _keep_case if by.property.case_sensitive else _fold_case
     rank = (value is not None, fold(value))
-    return _Down(rank) if by.descending else rank
+    return _Descending(rank) if by.descending else rank
 
 
-def _all(parts: Any) -> bool | None:
-    """False if one is, else null if one is."""
+def _evaluate_all(parts: Any) -> bool | None:
+    """Evaluate `and`: False if one part is False, else None if one is None."""
     null = False
     for part in parts:
         if part is False:
@@ -113,18 +116,18 @@ def _all(parts: Any) -> bool | None:
     return None if null else True
 
 
-def _negated(value: bool | None) -> bool | None:
+def _negate(value: bool | None) -> bool | None:
     return None if value is None else not value
 
 
-def _compared(operator: Operator, left: Any, right: Any) -> bool:
+def _compare(operator: Operator, left: Any, right: Any) -> bool:
     if left is None or right is None:
         both = left is None and right is None
         return both if operator == "eq" else not both if operator == "ne" else False
-    return _HOLDS[operator](left, right)
+    return _COMPARISONS[operator](left, right)
 
 
-def _value(operand: Operand, row: EntityValues) -> Value:
+def _get_value(operand: Operand, row: EntityValues) -> Value:
     if isinstance(operand, Constant):
         return operand.value
     value = row[operand.property.name]
@@ -133,14 +136,14 @@ def _value(operand: Operand, row: EntityValues) -> Value:
     return value.lower() if operand.case == "lower" else value.upper()
 
 
-def _folding(*operands: Operand) -> Callable[[Value], Any]:
-    fields = (each.property for each in operands if isinstance(each, Field))
-    return _kept if any(each.case_sensitive for each in fields) else _folded
+def _choose_fold(*operands: Operand) -> Callable[[Value], Any]:
+    properties = (operand.property for operand in operands if isinstance(operand, Field))
+    return _keep_case if any(property_.case_sensitive for property_ in properties) else _fold_case
 
 
-def _kept(value: Value) -> Value:
+def _keep_case(value: Value) -> Value:
     return value
 
 
-def _folded(value: Value) -> Value:
+def _fold_case(value: Value) -> Value:
     return value.lower() if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""The conditions of $filter, typed: every property is known, every comparison makes sense. Pure."""
+"""The conditions of $filter, typed: every property exists, every comparison is allowed. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Function = Literal["contains", "startswith", "endswith"]
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """The value of a property; `case` is what tolower or toupper make of it."""
+    """The value of a property; `case`: as tolower or toupper change it."""
 
     property: Property
     case: Literal["as is", "lower", "upper"] = "as is"
@@ -31,7 +31,7 @@ Operand = Field | Constant
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """If one operand is a constant, it is the right one. True or false, with null too."""
+    """A comparison. A constant is always the right operand. True or false, with null too."""
 
     operator: Operator
     left: Operand
@@ -48,7 +48,7 @@ class In:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A part of a text; null where the text or the part is."""
+    """Whether a text has a part; null where the text or the part is null."""
 
     function: Function
     text: Operand
@@ -57,7 +57,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """A Boolean property, or a Boolean literal, as the condition itself."""
+    """A Boolean property or literal that is a condition by itself."""
 
     operand: Operand
 

@@ -1,4 +1,4 @@
-"""The headers of OData: formats, versions, preferences, entity tags. Pure.
+"""Parse and build the headers of OData: formats, versions, preferences, ETags. Pure.
 
 https://docs.oasis-open.org/odata/odata/v4.0/errata03/os/complete/part1-protocol/odata-v4.0-errata03-os-part1-protocol-complete.html#_Toc453752221
 """
@@ -23,7 +23,7 @@ _TAG = re.compile(r'(?:W/)?"([^"]*)"')
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How much is said about the values, and whether long numbers are written as text."""
+    """A JSON format: the amount of metadata, and whether long numbers are written as text."""
 
     metadata: Literal["minimal", "full", "none"] = "minimal"
     ieee754: bool = False
@@ -36,24 +36,24 @@ class Format:
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """What Prefer asks for; `representation`: None where nothing was said."""
+    """The preferences of a request. `representation`: None if the request states none."""
 
     page_size: int | None = None
     representation: bool | None = None
 
     def format_applied(self, page_size: int | None = None) -> str | None:
-        """Preference-Applied, with the page size that was kept to."""
-        said = []
+        """Format Preference-Applied, with the page size that was used."""
+        applied = []
         if self.representation is not None:
-            said.append(f"return={'representation' if self.representation else 'minimal'}")
+            applied.append(f"return={'representation' if self.representation else 'minimal'}")
         if self.page_size is not None and page_size is not None:
-            said.append(f"odata.maxpagesize={page_size}")
-        return ", ".join(said) or None
+            applied.append(f"odata.maxpagesize={page_size}")
+        return ", ".join(applied) or None
 
 
 @dataclass(frozen=True, slots=True)
 class IfMatch:
-    """The versions that a change is meant for; None for any that exists."""
+    """The versions that a change is for; None: any that exists."""
 
     versions: frozenset[str] | None
 
@@ -62,50 +62,53 @@ class IfMatch:
 
 
 def build_headers(content_type: str | None = None) -> dict[str, str]:
+    """Build the headers that every response has."""
     headers = {"OData-Version": "4.0"}
     return {**headers, "Content-Type": content_type} if content_type else headers
 
 
-def check_versions(version: str | None, most: str | None) -> None:
-    """OData-Version and OData-MaxVersion of a request."""
+def check_versions(version: str | None, max_version: str | None) -> None:
+    """Check OData-Version and OData-MaxVersion of a request. Raises Rejected."""
     if version is not None and version.strip() not in _VERSIONS:
-        raise BadRequest("OData-Version: this feed speaks 4.0", "OData-Version")
-    if most is not None and not re.fullmatch(r"(?:[4-9]|[1-9][0-9])\.[0-9]{1,2}", most.strip()):
-        raise BadRequest("OData-MaxVersion: this feed speaks 4.0", "OData-MaxVersion")
+        raise BadRequest("this feed offers OData-Version 4.0", "OData-Version")
+    if max_version is not None and not re.fullmatch(
+        r"(?:[4-9]|[1-9][0-9])\.[0-9]{1,2}", max_version.strip()
+    ):
+        raise BadRequest("this feed offers OData-MaxVersion 4.0", "OData-MaxVersion")
 
 
 def negotiate_format(accept: str | None, option: str | None = None) -> Format:
-    """The format of an answer; $format goes before Accept. Raises Rejected: 406."""
-    for name, parameters in _acceptable(accept, option):
+    """Choose the format of a response; $format goes before Accept. Raises Rejected: 406."""
+    for name, parameters in _list_media_ranges(accept, option):
         metadata = parameters.get("odata.metadata") or parameters.get("metadata") or "minimal"
         if name in (JSON, "application/*", "*/*") and metadata in ("minimal", "full", "none"):
             return Format(metadata, parameters.get("ieee754compatible") == "true")  # type: ignore[arg-type]
-    raise NotAcceptable(f"this feed answers in {JSON}")
+    raise NotAcceptable(f"this feed responds in {JSON}")
 
 
 def negotiate_metadata_format(
-    accept: str | None, option: str | None = None, most: str | None = None
+    accept: str | None, option: str | None = None, max_version: str | None = None
 ) -> Literal["xml", "json"]:
-    """The format of $metadata. CSDL JSON is of OData 4.01: who knows 4.0 alone gets XML."""
-    only_xml = most is not None and most.strip() == "4.0" and option is None
-    for name, _ in _acceptable(accept, option):
+    """Choose the format of $metadata. CSDL JSON is of OData 4.01: clients of 4.0 get XML."""
+    only_xml = max_version is not None and max_version.strip() == "4.0" and option is None
+    for name, _ in _list_media_ranges(accept, option):
         if name in (XML, "application/*", "*/*") or only_xml:
             return "xml"
         if name == JSON:
             return "json"
-    raise NotAcceptable(f"$metadata comes in {XML} and {JSON}")
+    raise NotAcceptable(f"$metadata is available in {XML} and {JSON}")
 
 
 def has_numbers_as_text(content_type: str | None) -> bool:
     """Whether a body writes long numbers as text. Raises Rejected: 415 for what is not JSON."""
-    name, parameters = _media_range(content_type or "")
+    name, parameters = _parse_media_range(content_type or "")
     if name != JSON:
-        raise Rejected(Issue("not-supported", f"bodies are {JSON}"), status=415)
+        raise Rejected(Issue("not-supported", f"bodies must be {JSON}"), status=415)
     return parameters.get("ieee754compatible") == "true"
 
 
 def parse_preferences(prefer: str | None) -> Preferences:
-    """https://www.rfc-editor.org/rfc/rfc7240#section-2 -- what is not understood is ignored."""
+    """Parse Prefer; unknown preferences are ignored: https://www.rfc-editor.org/rfc/rfc7240#section-2"""
     size: int | None = None
     representation: bool | None = None
     for item in (prefer or "").split(","):
@@ -119,12 +122,12 @@ def parse_preferences(prefer: str | None) -> Preferences:
 
 
 def format_etag(version: str) -> str:
-    """Weak: one version can be written in more than one format."""
+    """Format a weak ETag, since a version can be written in more than one format."""
     return f'W/"{version}"'
 
 
 def parse_if_match(header: str | None) -> IfMatch | None:
-    """None without the header. Raises Rejected."""
+    """Parse If-Match or If-None-Match. None without the header. Raises Rejected."""
     if header is None:
         return None
     if header.strip() == "*":
@@ -135,24 +138,26 @@ def parse_if_match(header: str | None) -> IfMatch | None:
     return IfMatch(frozenset(tag[1] for tag in tags if tag))
 
 
-def _acceptable(accept: str | None, option: str | None) -> Iterator[tuple[str, dict[str, str]]]:
-    """Media ranges with their parameters, the dearest first."""
+def _list_media_ranges(
+    accept: str | None, option: str | None
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the media ranges with their parameters, in order of preference."""
     if option is not None:
-        name, parameters = _media_range(option)
+        name, parameters = _parse_media_range(option)
         yield _NAMES.get(name, name), parameters
         return
-    ranges = [_media_range(each) for each in (accept or "*/*").split(",")]
-    weighed = [(_quality(each[1].get("q", "1")), each) for each in ranges]
-    for quality, each in sorted(weighed, key=lambda pair: -pair[0]):
+    ranges = [_parse_media_range(range_) for range_ in (accept or "*/*").split(",")]
+    weighed = [(_parse_quality(range_[1].get("q", "1")), range_) for range_ in ranges]
+    for quality, range_ in sorted(weighed, key=lambda pair: -pair[0]):
         if quality > 0:
-            yield each
+            yield range_
 
 
-def _media_range(text: str) -> tuple[str, dict[str, str]]:
+def _parse_media_range(text: str) -> tuple[str, dict[str, str]]:
     name, *parameters = (part.strip().lower() for part in text.split(";"))
     pairs = (parameter.partition("=") for parameter in parameters)
     return name, {key.strip(): value.strip().strip('"') for key, _, value in pairs}
 
 
-def _quality(text: str) -> float:
+def _parse_quality(text: str) -> float:
     return float(text) if re.fullmatch(r"[01](?:\.[0-9]{0,3})?", text) else 1.0

@@ -1,4 +1,4 @@
-"""Primitive values as OData writes them, in addresses and in JSON. Pure.
+"""Parse primitive values as OData writes them, in URLs and in JSON. Pure.
 
 https://docs.oasis-open.org/odata/odata/v4.01/os/abnf/odata-abnf-construction-rules.txt
 """
@@ -19,23 +19,25 @@ NUMBER = r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 STRING = r"'(?:[^']|'')*'"
 
 _GUID = re.compile(GUID)
-_MOMENT = re.compile(DATETIME)
+_DATETIME = re.compile(DATETIME)
 _NUMBER = re.compile(NUMBER)
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 
 
 def parse_guid(text: str) -> UUID:
-    """Raises ValueError."""
+    """Parse an Edm.Guid. Raises ValueError."""
     if not _GUID.fullmatch(text):
-        raise ValueError("no Edm.Guid")
+        raise ValueError("not an Edm.Guid")
     return UUID(text)
 
 
 def parse_datetime(text: str) -> datetime:
-    """An Edm.DateTimeOffset in UTC, cut to microseconds: .NET writes a seventh digit, in its
-    largest date too. Raises ValueError."""
-    if not _MOMENT.fullmatch(text):
-        raise ValueError("no Edm.DateTimeOffset")
+    """Parse an Edm.DateTimeOffset, to UTC and microseconds. Raises ValueError.
+
+    A seventh digit, which .NET writes even in its largest date, is cut off.
+    """
+    if not _DATETIME.fullmatch(text):
+        raise ValueError("not an Edm.DateTimeOffset")
     try:
         return datetime.fromisoformat(text.upper()).astimezone(UTC)
     except OverflowError:
@@ -43,16 +45,16 @@ def parse_datetime(text: str) -> datetime:
 
 
 def parse_date(text: str) -> datetime:
-    """An Edm.Date as the moment that a date is shown as in the feed. Raises ValueError."""
+    """Parse an Edm.Date, to its midnight in UTC as the feed shows dates. Raises ValueError."""
     return parse_datetime(f"{text}T00:00:00Z")
 
 
 def parse_number(text: str) -> int | Decimal:
-    """Exact, whatever its size. Raises ValueError."""
+    """Parse a number exactly, whatever its size. Raises ValueError."""
     if _INTEGER.fullmatch(text):
         return int(text)
     if not _NUMBER.fullmatch(text):
-        raise ValueError("no number")
+        raise ValueError("not a number")
     try:
         return Decimal(text)
     except InvalidOperation:
@@ -60,5 +62,5 @@ def parse_number(text: str) -> int | Decimal:
 
 
 def parse_string(text: str) -> str:
-    """What stands between the quotes; a quote in it is doubled."""
+    """Remove the quotes. A quote in the text is doubled."""
     return text[1:-1].replace("''", "'")

@@ -1,4 +1,4 @@
-"""The service document, and $metadata as CSDL XML 4.0 and CSDL JSON 4.01. Pure.
+"""Build the service document, and $metadata as CSDL XML 4.0 and CSDL JSON 4.01. Pure.
 
 https://docs.oasis-open.org/odata/odata-csdl-xml/v4.01/odata-csdl-xml-v4.01.html
 https://docs.oasis-open.org/odata/odata-csdl-json/v4.01/odata-csdl-json-v4.01.html
@@ -17,11 +17,11 @@ from integration.odata.model import NAMESPACE, EntityType, Property, Type
 Annotations = Mapping[str, Any]
 
 _CONTAINER = "Container"
-# Terms are named in full: there are clients that know no aliases.
+# Terms have their full names, because some clients do not support aliases.
 _CORE, _CAPABILITIES = "Org.OData.Core.V1", "Org.OData.Capabilities.V1"
 _VOCABULARY_ROOT = "https://oasis-tcs.github.io/odata-vocabularies/vocabularies/"
 
-_OF_CONTAINER: Annotations = {
+_CONTAINER_ANNOTATIONS: Annotations = {
     f"{_CAPABILITIES}.BatchSupported": False,
     f"{_CAPABILITIES}.FilterFunctions": [
         "contains",
@@ -33,20 +33,25 @@ _OF_CONTAINER: Annotations = {
 }
 
 
-def build_service_document(types: Iterable[EntityType], root: str, form: Format) -> dict[str, Any]:
-    """Which entity sets there are."""
-    sets = [{"name": each.set, "kind": "EntitySet", "url": each.set} for each in types]
-    head = {} if form.metadata == "none" else {"@odata.context": f"{root}$metadata"}
+def build_service_document(
+    types: Iterable[EntityType], root: str, format_: Format
+) -> dict[str, Any]:
+    """Build the list of entity sets."""
+    sets = [{"name": type_.set, "kind": "EntitySet", "url": type_.set} for type_ in types]
+    head = {} if format_.metadata == "none" else {"@odata.context": f"{root}$metadata"}
     return {**head, "value": sets}
 
 
 def build_csdl_json(types: Sequence[EntityType]) -> dict[str, Any]:
-    """What is the default there is left out. A container is not without entity sets."""
-    container: dict[str, Any] = {"$Kind": "EntityContainer", **_as_json(_OF_CONTAINER)}
-    for each in types:
-        kind = {"$Collection": True, "$Type": f"{NAMESPACE}.{each.name}"}
-        container[each.set] = {**kind, **_as_json(_of_set(each))}
-    schema: dict[str, Any] = {each.name: _type_as_json(each) for each in types}
+    """Build CSDL JSON without default values. There is no container without entity sets."""
+    container: dict[str, Any] = {
+        "$Kind": "EntityContainer",
+        **_build_annotations(_CONTAINER_ANNOTATIONS),
+    }
+    for type_ in types:
+        kind = {"$Collection": True, "$Type": f"{NAMESPACE}.{type_.name}"}
+        container[type_.set] = {**kind, **_build_annotations(_list_set_annotations(type_))}
+    schema: dict[str, Any] = {type_.name: _build_type(type_) for type_ in types}
     return {
         "$Version": "4.01",
         **({"$EntityContainer": f"{NAMESPACE}.{_CONTAINER}"} if types else {}),
@@ -59,6 +64,7 @@ def build_csdl_json(types: Sequence[EntityType]) -> dict[str, Any]:
 
 
 def build_csdl_xml(types: Sequence[EntityType]) -> bytes:
+    """Build CSDL XML."""
     edmx = Element("edmx:Edmx", Version="4.0")
     edmx.set("xmlns:edmx", "http://docs.oasis-open.org/odata/ns/edmx")
     for name in (_CORE, _CAPABILITIES):
@@ -67,17 +73,17 @@ def build_csdl_xml(types: Sequence[EntityType]) -> bytes:
     services = SubElement(edmx, "edmx:DataServices")
     schema = SubElement(services, "Schema", Namespace=NAMESPACE)
     schema.set("xmlns", "http://docs.oasis-open.org/odata/ns/edm")
-    for each in types:
-        _add_type(schema, each)
+    for type_ in types:
+        _add_type(schema, type_)
     if types:
         _add_container(schema, types)
     indent(edmx)
     return bytes(tostring(edmx, "utf-8", xml_declaration=True))
 
 
-def _of_set(entity: EntityType) -> Annotations:
+def _list_set_annotations(entity: EntityType) -> Annotations:
     return {
-        # Entities have ETags; what goes into them is not among their properties.
+        # Entities have ETags, which are not made of their properties.
         f"{_CORE}.OptimisticConcurrency": [],
         f"{_CAPABILITIES}.FilterRestrictions": {"Filterable": True},
         f"{_CAPABILITIES}.SortRestrictions": {"Sortable": True},
@@ -89,77 +95,88 @@ def _of_set(entity: EntityType) -> Annotations:
     }
 
 
-def _of_property(each: Property, entity: EntityType) -> Annotations:
-    if each.name == entity.key:
+def _list_property_annotations(property_: Property, entity: EntityType) -> Annotations:
+    if property_.name == entity.key:
         return {f"{_CORE}.Immutable": True}
-    return {} if each.writable else {f"{_CORE}.Computed": True}
+    return {} if property_.writable else {f"{_CORE}.Computed": True}
 
 
-def _facets(each: Property) -> dict[str, int | str]:
-    """Length and digits. A moment has none after its second by default, a decimal none at all."""
-    if each.type == Type.STRING:
-        return {} if each.max_length is None else {"MaxLength": each.max_length}
-    if each.type == Type.DATE_TIME_OFFSET:
+def _list_facets(property_: Property) -> dict[str, int | str]:
+    """List length and digits. By default a datetime has no fractional seconds, a decimal no
+    fractional digits."""
+    if property_.type == Type.STRING:
+        return {} if property_.max_length is None else {"MaxLength": property_.max_length}
+    if property_.type == Type.DATE_TIME_OFFSET:
         return {"Precision": 6}
-    if each.type == Type.DECIMAL:
-        precision = {} if each.precision is None else {"Precision": each.precision}
-        return {**precision, "Scale": "variable" if each.scale is None else each.scale}
+    if property_.type == Type.DECIMAL:
+        precision = {} if property_.precision is None else {"Precision": property_.precision}
+        return {**precision, "Scale": "variable" if property_.scale is None else property_.scale}
     return {}
 
 
-def _type_as_json(entity: EntityType) -> dict[str, Any]:
+def _build_type(entity: EntityType) -> dict[str, Any]:
     return {
         "$Kind": "EntityType",
         "$Key": [entity.key],
-        **{each.name: _property_as_json(each, entity) for each in entity.properties},
+        **{property_.name: _build_property(property_, entity) for property_ in entity.properties},
     }
 
 
-def _property_as_json(each: Property, entity: EntityType) -> dict[str, Any]:
+def _build_property(property_: Property, entity: EntityType) -> dict[str, Any]:
     return {
-        **({} if each.type == Type.STRING else {"$Type": str(each.type)}),
-        **({"$Nullable": True} if each.nullable else {}),
-        **{f"${name}": value for name, value in _facets(each).items() if value != "variable"},
-        **_as_json(_of_property(each, entity)),
+        **({} if property_.type == Type.STRING else {"$Type": str(property_.type)}),
+        **({"$Nullable": True} if property_.nullable else {}),
+        **{
+            f"${name}": value
+            for name, value in _list_facets(property_).items()
+            if value != "variable"
+        },
+        **_build_annotations(_list_property_annotations(property_, entity)),
     }
 
 
-def _as_json(annotations: Annotations) -> dict[str, Any]:
+def _build_annotations(annotations: Annotations) -> dict[str, Any]:
     return {f"@{term}": value for term, value in annotations.items()}
 
 
 def _add_type(schema: Element, entity: EntityType) -> None:
-    shape = SubElement(schema, "EntityType", Name=entity.name)
-    SubElement(SubElement(shape, "Key"), "PropertyRef", Name=entity.key)
-    for each in entity.properties:
-        facets = {name: str(value) for name, value in _facets(each).items()}
-        nullable = {} if each.nullable else {"Nullable": "false"}
-        attributes = {"Name": each.name, "Type": str(each.type), **nullable, **facets}
-        _annotate(SubElement(shape, "Property", attributes), _of_property(each, entity))
+    element = SubElement(schema, "EntityType", Name=entity.name)
+    SubElement(SubElement(element, "Key"), "PropertyRef", Name=entity.key)
+    for property_ in entity.properties:
+        facets = {name: str(value) for name, value in _list_facets(property_).items()}
+        nullable = {} if property_.nullable else {"Nullable": "false"}
+        attributes = {"Name": property_.name, "Type": str(property_.type), **nullable, **facets}
+        _annotate(
+            SubElement(element, "Property", attributes),
+            _list_property_annotations(property_, entity),
+        )
 
 
 def _add_container(schema: Element, types: Sequence[EntityType]) -> None:
     container = SubElement(schema, "EntityContainer", Name=_CONTAINER)
-    for each in types:
-        kind = f"{NAMESPACE}.{each.name}"
-        _annotate(SubElement(container, "EntitySet", Name=each.set, EntityType=kind), _of_set(each))
-    _annotate(container, _OF_CONTAINER)
+    for type_ in types:
+        kind = f"{NAMESPACE}.{type_.name}"
+        _annotate(
+            SubElement(container, "EntitySet", Name=type_.set, EntityType=kind),
+            _list_set_annotations(type_),
+        )
+    _annotate(container, _CONTAINER_ANNOTATIONS)
 
 
 def _annotate(element: Element, annotations: Annotations) -> None:
     for term, value in annotations.items():
         annotation = SubElement(element, "Annotation", Term=term)
         if isinstance(value, bool):
-            annotation.set("Bool", _xml(value))
+            annotation.set("Bool", _format_boolean(value))
         elif isinstance(value, Mapping):
             record = SubElement(annotation, "Record")
             for name, inner in value.items():
-                SubElement(record, "PropertyValue", Property=name, Bool=_xml(inner))
+                SubElement(record, "PropertyValue", Property=name, Bool=_format_boolean(inner))
         else:
             items = SubElement(annotation, "Collection")
             for text in value:
                 SubElement(items, "String").text = text
 
 
-def _xml(value: bool) -> str:
+def _format_boolean(value: bool) -> str:
     return "true" if value else "false"

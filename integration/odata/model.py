@@ -1,9 +1,9 @@
-"""What an entity type has, and the values of its rows. Pure."""
+"""Entity types, and the values of their entities. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -17,7 +17,7 @@ EntityValues = Mapping[str, Value]
 
 
 class Type(StrEnum):
-    """The primitive types that Dataverse's provider knows and FHIR needs.
+    """The primitive types that Dataverse's provider supports and FHIR needs.
 
     https://learn.microsoft.com/power-apps/maker/data-platform/virtual-entity-odata-provider-requirements
     """
@@ -33,13 +33,14 @@ class Type(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Property:
-    """One property. `precision` and `scale` bound the digits of a decimal; None: as many as come.
+    """A property. `precision` and `scale` limit the digits of a decimal; None: no limit.
 
     Text is compared without regard to case, as Dataverse does, unless `case_sensitive`.
     """
 
     name: str
     type: Type = Type.STRING
+    _: KW_ONLY
     nullable: bool = True
     max_length: int | None = None
     precision: int | None = None
@@ -50,7 +51,7 @@ class Property:
 
 @dataclass(frozen=True, slots=True)
 class EntityType:
-    """One entity type and its set. `key` names the property that is the key, an Edm.Guid."""
+    """An entity type and its set. `key`: the name of the key property, which is an Edm.Guid."""
 
     name: str
     set: str
@@ -59,7 +60,7 @@ class EntityType:
     by_name: Mapping[str, Property] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        by_name = {each.name: each for each in self.properties}
+        by_name = {property_.name: property_ for property_ in self.properties}
         object.__setattr__(self, "by_name", by_name)
         if by_name[self.key].type != Type.GUID or by_name[self.key].nullable:
             raise ValueError(f"{self.name}.{self.key} is the key: Edm.Guid, never null")
@@ -67,4 +68,4 @@ class EntityType:
     @property
     def is_writable(self) -> bool:
         """Whether entities can be created, changed and deleted."""
-        return any(each.writable for each in self.properties)
+        return any(property_.writable for property_ in self.properties)

@@ -1,7 +1,7 @@
-"""Entities, collections and errors as OData's JSON. Pure.
+"""Build OData's JSON of entities, collections and errors. Pure.
 
 https://docs.oasis-open.org/odata/odata-json-format/v4.0/errata03/os/odata-json-format-v4.0-errata03-os-complete.html
-`root` is the absolute address of the feed, with a slash at its end.
+`root` is the absolute URL of the feed, with a slash at its end.
 """
 
 from __future__ import annotations
@@ -18,99 +18,106 @@ from integration.odata.model import NAMESPACE, EntityType, EntityValues, Propert
 
 Json = dict[str, Any]
 
-# Numbers that a double cannot hold: text where IEEE754Compatible is asked for.
+# Numbers that a double cannot hold: text where the client wants IEEE754Compatible.
 _LONG = frozenset({Type.INT64, Type.DECIMAL})
-# What a reader sees by itself: "Primitive values" in the format's section on odata.type.
+# Types that JSON itself shows: "Primitive values" in the format's section on odata.type.
 _SELF_EVIDENT = frozenset({Type.STRING, Type.BOOLEAN})
 
 
 def build_entity(
-    row: EntityValues,
-    of: EntityType,
+    values: EntityValues,
+    entity_type: EntityType,
     root: str,
-    form: Format,
+    format_: Format,
     *,
     select: Sequence[Property] | None = None,
     version: str | None = None,
 ) -> Json:
-    """One entity by itself."""
-    context = f"{root}$metadata#{of.set}{_selected(select)}/$entity"
-    head = {} if form.metadata == "none" else {"@odata.context": context}
-    return {**head, **_item(row, of, root, form, select, version)}
+    """Build the payload of a single entity."""
+    context = f"{root}$metadata#{entity_type.set}{_format_select(select)}/$entity"
+    head = {} if format_.metadata == "none" else {"@odata.context": context}
+    return {
+        **head,
+        **_build_item(values, entity_type, root, format_, select=select, version=version),
+    }
 
 
 def build_collection(
     rows: Iterable[tuple[EntityValues, str | None]],
-    of: EntityType,
+    entity_type: EntityType,
     root: str,
-    form: Format,
+    format_: Format,
     *,
     select: Sequence[Property] | None = None,
     count: int | None = None,
     next_link: str | None = None,
 ) -> Json:
-    """A page of rows, each with its version."""
-    shape: Json = {}
-    if form.metadata != "none":
-        shape["@odata.context"] = f"{root}$metadata#{of.set}{_selected(select)}"
+    """Build the payload of a page of rows, each with its version."""
+    body: Json = {}
+    if format_.metadata != "none":
+        body["@odata.context"] = f"{root}$metadata#{entity_type.set}{_format_select(select)}"
     if count is not None:
-        shape["@odata.count"] = str(count) if form.ieee754 else count
-    shape["value"] = [_item(row, of, root, form, select, version) for row, version in rows]
+        body["@odata.count"] = str(count) if format_.ieee754 else count
+    body["value"] = [
+        _build_item(values, entity_type, root, format_, select=select, version=version)
+        for values, version in rows
+    ]
     if next_link is not None:
-        shape["@odata.nextLink"] = next_link
-    return shape
+        body["@odata.nextLink"] = next_link
+    return body
 
 
 def build_error(issues: Sequence[Issue]) -> Json:
-    """https://docs.oasis-open.org/odata/odata-json-format/v4.0/errata03/os/odata-json-format-v4.0-errata03-os-complete.html#_Toc453766668"""
-    first, *others = (_told(issue) for issue in issues)
+    """Build the payload of an error: https://docs.oasis-open.org/odata/odata-json-format/v4.0/errata03/os/odata-json-format-v4.0-errata03-os-complete.html#_Toc453766668"""
+    first, *others = (_build_error_detail(issue) for issue in issues)
     return {"error": {**first, "details": others} if others else first}
 
 
-def format_entity_url(of: EntityType, key: UUID, root: str = "") -> str:
-    """The address of an entity, for Location and @odata.id."""
-    return f"{root}{of.set}({key})"
+def format_entity_url(entity_type: EntityType, key: UUID, root: str = "") -> str:
+    """Format the URL of an entity, for Location and @odata.id."""
+    return f"{root}{entity_type.set}({key})"
 
 
-def _told(issue: Issue) -> Json:
-    shape = {"code": issue.code, "message": issue.text}
-    return {**shape, "target": issue.expression} if issue.expression else shape
+def _build_error_detail(issue: Issue) -> Json:
+    detail = {"code": issue.code, "message": issue.text}
+    return {**detail, "target": issue.expression} if issue.expression else detail
 
 
-def _selected(select: Sequence[Property] | None) -> str:
-    return "" if select is None else f"({','.join(each.name for each in select)})"
+def _format_select(select: Sequence[Property] | None) -> str:
+    return "" if select is None else f"({','.join(property_.name for property_ in select)})"
 
 
-def _item(
-    row: EntityValues,
-    of: EntityType,
+def _build_item(
+    values: EntityValues,
+    entity_type: EntityType,
     root: str,
-    form: Format,
+    format_: Format,
+    *,
     select: Sequence[Property] | None,
     version: str | None,
 ) -> Json:
-    shape: Json = {}
-    full = form.metadata == "full"
-    if full:
-        own = format_entity_url(of, row[of.key], root)  # type: ignore[arg-type]  # a key is a GUID
-        shape |= {"@odata.type": f"#{NAMESPACE}.{of.name}", "@odata.id": own}
-    if version is not None and form.metadata != "none":
-        shape["@odata.etag"] = format_etag(version)
-    if full:
-        shape["@odata.editLink"] = shape["@odata.id"]
-    for each in of.properties if select is None else select:
-        value = row[each.name]
-        if full and value is not None and each.type not in _SELF_EVIDENT:
-            shape[f"{each.name}@odata.type"] = f"#{each.type.removeprefix('Edm.')}"
-        shape[each.name] = _written(value, each.type, form)
-    return shape
+    item: Json = {}
+    is_full = format_.metadata == "full"
+    if is_full:
+        url = format_entity_url(entity_type, values[entity_type.key], root)  # type: ignore[arg-type]  # a key is a GUID
+        item |= {"@odata.type": f"#{NAMESPACE}.{entity_type.name}", "@odata.id": url}
+    if version is not None and format_.metadata != "none":
+        item["@odata.etag"] = format_etag(version)
+    if is_full:
+        item["@odata.editLink"] = item["@odata.id"]
+    for property_ in entity_type.properties if select is None else select:
+        value = values[property_.name]
+        if is_full and value is not None and property_.type not in _SELF_EVIDENT:
+            item[f"{property_.name}@odata.type"] = f"#{property_.type.removeprefix('Edm.')}"
+        item[property_.name] = _format_value(value, property_.type, format_)
+    return item
 
 
-def _written(value: Value, kind: Type, form: Format) -> Any:
+def _format_value(value: Value, kind: Type, format_: Format) -> Any:
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
     if isinstance(value, UUID):
         return str(value)
-    if form.ieee754 and kind in _LONG and isinstance(value, int | Decimal):
+    if format_.ieee754 and kind in _LONG and isinstance(value, int | Decimal):
         return str(value)
     return value

@@ -1,7 +1,8 @@
-"""What the feed refuses, and how OData says so. Pure.
+"""What the feed refuses, as OData reports it. Pure.
 
 https://docs.oasis-open.org/odata/odata/v4.0/errata03/os/complete/part1-protocol/odata-v4.0-errata03-os-part1-protocol-complete.html#_Toc453752247
-Texts name properties and options, and where in an option; never a value, which is patient data.
+Texts name properties and options, and the position in an option; never a value, since values are
+patient data.
 """
 
 from __future__ import annotations
@@ -15,28 +16,43 @@ _IDENTIFIER = re.compile(r"[^\W\d]\w{0,127}")
 
 
 def is_name(text: str) -> bool:
-    """Whether a property could have this name; anything else is not repeated to anybody."""
+    """Whether a property could have this name. Any other text must not be repeated to a client."""
     return _IDENTIFIER.fullmatch(text) is not None
 
 
-def BadRequest(text: str, target: str | None = None) -> Rejected:
-    return Rejected(Issue("invalid", text, target))
+class BadRequest(Rejected):
+    """400: the request is not valid OData, or does not fit the entity type."""
+
+    def __init__(self, text: str, target: str | None = None) -> None:
+        super().__init__(Issue("invalid", text, target))
 
 
-def NotSupported(text: str, target: str | None = None) -> Rejected:
-    """Defined by OData, and not built."""
-    return Rejected(Issue("not-supported", text, target), status=501)
+class UnknownProperty(BadRequest):
+    """400: the entity type has no such property."""
+
+    def __init__(self, name: str, set_name: str, target: str | None = None) -> None:
+        if is_name(name):
+            super().__init__(f"{set_name} has no property {name}", name)
+        else:
+            super().__init__(f"something that is no property name of {set_name}", target)
 
 
-def NotFound(text: str) -> Rejected:
-    return Rejected(Issue("not-found", text), status=404)
+class NotFound(Rejected):
+    """404."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(Issue("not-found", text), status=404)
 
 
-def NotAcceptable(text: str) -> Rejected:
-    return Rejected(Issue("not-supported", text), status=406)
+class NotAcceptable(Rejected):
+    """406: the feed has none of the formats that the client accepts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(Issue("not-supported", text), status=406)
 
 
-def UnknownProperty(name: str, set_name: str, target: str | None = None) -> Rejected:
-    if not is_name(name):
-        return BadRequest(f"something that is no property name of {set_name}", target)
-    return BadRequest(f"{set_name} has no property {name}", name)
+class NotSupported(Rejected):
+    """501: OData defines it, and the feed does not offer it."""
+
+    def __init__(self, text: str, target: str | None = None) -> None:
+        super().__init__(Issue("not-supported", text, target), status=501)

@@ -1,11 +1,13 @@
-"""VERB answer: one OData request from FHIR, reading and writing. Nothing is copied.
+"""VERB answer_request: respond to one OData request from FHIR, reading and writing. No copies.
 
-shape      what an entity map is in the feed: its type, and a resource as its row; pure
-pushdown   what of a $filter FHIR can search for; pure
-row_keys   which row shows a resource, and the way back
-pages      what a search finds, in pieces that a worker can hold
-marks      where the next page goes on; pure
-read       entities, collections, counts
-write      creating, changing, deleting
-answer     which of these an address and a method ask for
+answer        which operation an address and a method ask for
+query_plan    how the rows of a query are read: what FHIR searches for, what is evaluated here; pure
+pushdown      the FHIR search for one part of a $filter; pure
+read          entities, collections, counts
+write         create, change, delete
+entity_type   an entity map as an entity type, and a resource as the values of its row; pure
+row_keys      the key of a resource's row, and the resource of a key
+fhir_pages    pages of a search that are small enough for a worker to hold many
+skip_token    the position at which the next page begins; pure
+data_routes   whether a table's rows come from the mirror or from here
 """

@@ -1,16 +1,16 @@
-"""One OData request, and what it is answered."""
+"""Respond to one OData request: address and method decide which operation handles it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from integration.core import decimal_json
 from integration.core.activity import add_activity_context
 from integration.core.errors import Issue, MethodNotAllowed, Rejected, Unavailable
-from integration.odata import addresses, bodies, headers, metadata, payload, query
+from integration.odata import addresses, bodies, headers, metadata, payload
 from integration.odata.addresses import (
     Address,
     Collection,
@@ -20,8 +20,8 @@ from integration.odata.addresses import (
     ServiceDocument,
 )
 from integration.odata.headers import Format, Preferences
-from integration.odata.model import EntityType, EntityValues
-from integration.odata.query import Query
+from integration.odata.model import EntityType
+from integration.odata.query import Query, build_next_link, parse
 from integration.virtual_tables import read, write
 from integration.virtual_tables.data_routes import DataRoutes
 from integration.virtual_tables.entity_type import MappedEntityType
@@ -29,29 +29,14 @@ from integration.virtual_tables.odata_request import ODataRequest, ODataResponse
 from integration.virtual_tables.read import FeedReader
 from integration.virtual_tables.write import FeedWriter
 
-_METHODS: Mapping[type[Address], tuple[str, ...]] = {
-    ServiceDocument: ("GET",),
-    Metadata: ("GET",),
-    Collection: ("GET", "POST"),
-    Count: ("GET",),
-    Entity: ("GET", "PATCH", "DELETE"),
-}
 
-
-# What the activity log calls the requests to the FHIR server.
-_DOING: Mapping[tuple[type[Address], str], str] = {
-    (Collection, "GET"): "search",
-    (Count, "GET"): "count",
-    (Collection, "POST"): "create",
-    (Entity, "PATCH"): "change",
-    (Entity, "DELETE"): "delete",
-}
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VirtualTables:
-    """What answering needs. `shapes` by resource type; `page`: rows of a page, at most; `seconds`
-    that an answer may take: the provider waits 30."""
+    """What the feed needs.
+
+    `entity_types` by resource type; `max_page_size` in rows; `timeout`: seconds that a response may
+    take, which must be less than the 30 that the provider waits.
+    """
 
     data_routes: DataRoutes
     entity_types: Mapping[str, MappedEntityType]
@@ -61,199 +46,236 @@ class VirtualTables:
     timeout: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """What a request turned out to mean."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Call:
+    """A request, parsed. `entity_types`: all that the feed shows; `target`: that of the address."""
 
-    asked: ODataRequest
-    address: Address
+    request: ODataRequest
     query: Query
-    form: Format
-    prefer: Preferences
-    shape: MappedEntityType | None
+    format: Format
+    preferences: Preferences
+    entity_types: Sequence[EntityType]
+    target: MappedEntityType | None
+
+    @property
+    def entity_type(self) -> MappedEntityType:
+        """The entity type of an address that names an entity set."""
+        assert self.target is not None
+        return self.target
 
 
-async def answer_request(it: VirtualTables, asked: ODataRequest) -> ODataResponse:
-    """Raises Rejected, Unavailable or Misconfigured."""
+async def answer_request(tables: VirtualTables, request: ODataRequest) -> ODataResponse:
+    """Respond to a request. Raises Rejected, Unavailable or Misconfigured."""
     try:
-        async with asyncio.timeout(it.timeout):
-            return await _answer(it, asked)
+        async with asyncio.timeout(tables.timeout):
+            return await _answer(tables, request)
     except TimeoutError:
-        why = f"no answer within {it.timeout:g} seconds"
-        raise Unavailable(it.reader.fhir.upstream.name, why) from None
+        why = f"no answer within {tables.timeout:g} seconds"
+        raise Unavailable(tables.reader.fhir.upstream.name, why) from None
 
 
-async def _answer(it: VirtualTables, asked: ODataRequest) -> ODataResponse:
+async def _answer(tables: VirtualTables, request: ODataRequest) -> ODataResponse:
     headers.check_versions(
-        asked.headers.get("odata-version"), asked.headers.get("odata-maxversion")
+        request.headers.get("odata-version"), request.headers.get("odata-maxversion")
     )
-    virtual = await it.data_routes.list_virtual_types()
-    shapes = {shape.type.set: shape for name, shape in it.entity_types.items() if name in virtual}
-    types = {name: shape.type for name, shape in shapes.items()}
-    address = addresses.parse(asked.path, types)
-    if asked.method not in _METHODS[type(address)]:
-        raise MethodNotAllowed(*_METHODS[type(address)])
-    request = _read(asked, address, shapes)
-    table = request.shape.entity.table if request.shape else None
-    with add_activity_context(action=_DOING.get((type(address), asked.method)), table=table):
-        return await _done(it, request, list(types.values()))
+    virtual = await tables.data_routes.list_virtual_types()
+    sets = {
+        entity_type.type.set: entity_type
+        for name, entity_type in tables.entity_types.items()
+        if name in virtual
+    }
+    address = addresses.parse(request.path, {name: shown.type for name, shown in sets.items()})
+    operations = _OPERATIONS[type(address)]
+    if request.method not in operations:
+        raise MethodNotAllowed(*operations)
+    operation = operations[request.method]
+    call = _parse_call(request, address, sets)
+    table = call.target.entity.table if call.target else None
+    with add_activity_context(action=operation.action, table=table):
+        return await operation.handle(tables, call, address)
 
 
-async def _done(it: VirtualTables, request: _Request, types: Sequence[EntityType]) -> ODataResponse:
-    address, asked = request.address, request.asked
-    match address, asked.method:
-        case ServiceDocument(), _:
-            return _json(metadata.build_service_document(types, asked.root, request.form), request)
-        case Metadata(), _:
-            return _metadata(types, request)
-        case Collection(), "GET":
-            return await _collection(it, request)
-        case Collection(), _:
-            return await _created(it, request)
-        case Count(), _:
-            return await _count(it, request)
-        case Entity(), "GET":
-            return await _entity(it, request)
-        case Entity(), "PATCH":
-            return await _changed(it, request)
-    return await _deleted(it, request)
-
-
-def _read(
-    asked: ODataRequest, address: Address, shapes: Mapping[str, MappedEntityType]
-) -> _Request:
-    options = query.parse(asked.query, address)
-    accept = asked.headers.get("accept")
-    form = (
-        Format()
-        if isinstance(address, Metadata | Count)
-        else headers.negotiate_format(accept, options.format)
-    )
-    of = getattr(address, "entity", None)
-    shape = shapes[of.set] if of is not None else None
-    return _Request(
-        asked, address, options, form, headers.parse_preferences(asked.headers.get("prefer")), shape
+def _parse_call(
+    request: ODataRequest, address: Address, sets: Mapping[str, MappedEntityType]
+) -> _Call:
+    options = parse(request.query, address)
+    has_format = not isinstance(address, Metadata | Count)
+    accept = request.headers.get("accept")
+    named = getattr(address, "entity", None)
+    return _Call(
+        request=request,
+        query=options,
+        format=headers.negotiate_format(accept, options.format) if has_format else Format(),
+        preferences=headers.parse_preferences(request.headers.get("prefer")),
+        entity_types=[entity_type.type for entity_type in sets.values()],
+        target=None if named is None else sets[named.set],
     )
 
 
-def _metadata(types: Sequence[EntityType], request: _Request) -> ODataResponse:
-    asked = request.asked.headers
-    form = headers.negotiate_metadata_format(
-        asked.get("accept"), request.query.format, asked.get("odata-maxversion")
+# -- the feed itself -------------------------------------------------------------------------------
+
+
+async def _show_service_document(
+    tables: VirtualTables, call: _Call, address: ServiceDocument
+) -> ODataResponse:
+    document = metadata.build_service_document(call.entity_types, call.request.root, call.format)
+    return _respond_json(document, call)
+
+
+async def _show_metadata(tables: VirtualTables, call: _Call, address: Metadata) -> ODataResponse:
+    stated = call.request.headers
+    format_ = headers.negotiate_metadata_format(
+        stated.get("accept"), call.query.format, stated.get("odata-maxversion")
     )
-    if form == "xml":
-        return ODataResponse(
-            200, headers.build_headers(headers.XML), metadata.build_csdl_xml(types)
-        )
-    body = decimal_json.encode(metadata.build_csdl_json(types))
+    if format_ == "xml":
+        xml = metadata.build_csdl_xml(call.entity_types)
+        return ODataResponse(200, headers.build_headers(headers.XML), xml)
+    body = decimal_json.encode(metadata.build_csdl_json(call.entity_types))
     return ODataResponse(200, headers.build_headers(headers.JSON), body)
 
 
-async def _collection(it: VirtualTables, request: _Request) -> ODataResponse:
-    shape = _shape(request)
-    wished = request.prefer.page_size
-    size = min(wished, it.max_page_size) if wished else it.max_page_size
-    page = await read.read_collection(it.reader, shape, request.query, size, it.writer.new_run_id())
+# -- reading ---------------------------------------------------------------------------------------
+
+
+async def _read_collection(
+    tables: VirtualTables, call: _Call, address: Collection
+) -> ODataResponse:
+    root, type_, query = call.request.root, call.entity_type.type, call.query
+    size = min(call.preferences.page_size or tables.max_page_size, tables.max_page_size)
+    run_id = tables.writer.new_run_id()
+    page = await read.read_page(tables.reader, call.entity_type, query, size, run_id)
     next_link = None
     if page.token is not None:
-        top = request.query.top
-        left = None if top is None else top - len(page.rows)
-        own = f"{request.asked.root}{shape.type.set}"
-        next_link = query.build_next_link(own, request.asked.query, page.token, left)
+        top = None if query.top is None else query.top - len(page.rows)
+        next_link = build_next_link(f"{root}{type_.set}", call.request.query, page.token, top)
     body = payload.build_collection(
         page.rows,
-        shape.type,
-        request.asked.root,
-        request.form,
-        select=request.query.select,
+        type_,
+        root,
+        call.format,
+        select=query.select,
         count=page.count,
         next_link=next_link,
     )
-    return _json(body, request, applied=request.prefer.format_applied(size))
+    return _respond_json(body, call, size)
 
 
-async def _count(it: VirtualTables, request: _Request) -> ODataResponse:
+async def _count_collection(tables: VirtualTables, call: _Call, address: Count) -> ODataResponse:
     """https://docs.oasis-open.org/odata/odata/v4.01/os/part2-url-conventions/odata-v4.01-os-part2-url-conventions.html#sec_AddressingtheCountofaCollection"""
-    shape = _shape(request)
-    number = await read.count_rows(it.reader, shape, request.query.filter, it.writer.new_run_id())
-    return ODataResponse(200, headers.build_headers("text/plain"), str(number).encode())
+    run_id = tables.writer.new_run_id()
+    count = await read.count_rows(tables.reader, call.entity_type, call.query, run_id)
+    return ODataResponse(200, headers.build_headers("text/plain"), str(count).encode())
 
 
-async def _entity(it: VirtualTables, request: _Request) -> ODataResponse:
-    shape, address = _shape(request), request.address
-    assert isinstance(address, Entity)
-    resource = await read.read_entity(it.reader, shape, address.key, it.writer.new_run_id())
+async def _read_entity(tables: VirtualTables, call: _Call, address: Entity) -> ODataResponse:
+    run_id = tables.writer.new_run_id()
+    resource = await read.read_entity(tables.reader, call.entity_type, address.key, run_id)
     if resource is None:
         raise Rejected(Issue("not-found", "there is no entity with this key"), status=404)
-    known = headers.parse_if_match(request.asked.headers.get("if-none-match"))
-    if known is not None and known.matches(_version(resource)):
-        return ODataResponse(
-            304, {**headers.build_headers(), "ETag": headers.format_etag(_version(resource))}
-        )
-    return await _one(it, request, resource, 200)
+    cached = headers.parse_if_match(call.request.headers.get("if-none-match"))
+    version = _get_version(resource)
+    if cached is not None and cached.matches(version):
+        etag = {"ETag": headers.format_etag(version)}
+        return ODataResponse(304, {**headers.build_headers(), **etag})
+    return await _respond_entity(tables, call, resource, 200)
 
 
-async def _created(it: VirtualTables, request: _Request) -> ODataResponse:
-    shape, asked = _shape(request), request.asked
-    as_text = headers.has_numbers_as_text(asked.headers.get("content-type"))
-    values = bodies.parse_new_entity(asked.body, shape.type, numbers_as_text=as_text)
-    resource = await write.create(it.writer, shape, values)
-    return await _one(it, request, resource, 201)
+# -- writing ---------------------------------------------------------------------------------------
 
 
-async def _changed(it: VirtualTables, request: _Request) -> ODataResponse:
-    shape, asked, address = _shape(request), request.asked, request.address
-    assert isinstance(address, Entity)
-    as_text = headers.has_numbers_as_text(asked.headers.get("content-type"))
-    values = bodies.parse_changes(asked.body, shape.type, numbers_as_text=as_text)
-    condition = headers.parse_if_match(asked.headers.get("if-match"))
-    resource = await write.change(it.writer, shape, address.key, values, condition)
-    return await _one(it, request, resource, 200)
+async def _create_entity(tables: VirtualTables, call: _Call, address: Collection) -> ODataResponse:
+    values = bodies.parse_new_entity(
+        call.request.body, call.entity_type.type, numbers_as_text=_has_numbers_as_text(call)
+    )
+    resource = await write.create(tables.writer, call.entity_type, values)
+    return await _respond_entity(tables, call, resource, 201)
 
 
-async def _deleted(it: VirtualTables, request: _Request) -> ODataResponse:
-    shape, address = _shape(request), request.address
-    assert isinstance(address, Entity)
-    condition = headers.parse_if_match(request.asked.headers.get("if-match"))
-    await write.delete(it.writer, shape, address.key, condition)
+async def _change_entity(tables: VirtualTables, call: _Call, address: Entity) -> ODataResponse:
+    values = bodies.parse_changes(
+        call.request.body, call.entity_type.type, numbers_as_text=_has_numbers_as_text(call)
+    )
+    condition = headers.parse_if_match(call.request.headers.get("if-match"))
+    resource = await write.change(tables.writer, call.entity_type, address.key, values, condition)
+    return await _respond_entity(tables, call, resource, 200)
+
+
+async def _delete_entity(tables: VirtualTables, call: _Call, address: Entity) -> ODataResponse:
+    condition = headers.parse_if_match(call.request.headers.get("if-match"))
+    await write.delete(tables.writer, call.entity_type, address.key, condition)
     return ODataResponse(204)
 
 
-async def _one(
-    it: VirtualTables, request: _Request, resource: Mapping[str, Any], status: int
+def _has_numbers_as_text(call: _Call) -> bool:
+    return headers.has_numbers_as_text(call.request.headers.get("content-type"))
+
+
+# -- responses -------------------------------------------------------------------------------------
+
+
+async def _respond_entity(
+    tables: VirtualTables, call: _Call, resource: Mapping[str, Any], status: int
 ) -> ODataResponse:
-    """An entity; after a write only where it is wanted: always after a create, else by Prefer."""
-    shape, root = _shape(request), request.asked.root
-    (row,) = await read.build_rows(it.reader, shape, [resource])
-    version = _version(resource)
-    told = {"ETag": headers.format_etag(version)}
+    """Respond with an entity.
+
+    After a write the body is sent only where the client wants it: after a create unless Prefer says
+    `return=minimal`, after a change only if it says `return=representation`.
+    """
+    type_, root = call.entity_type.type, call.request.root
+    (values,) = await read.build_rows(tables.reader, call.entity_type, [resource])
+    version = _get_version(resource)
+    stated = {"ETag": headers.format_etag(version)}
     if status == 201:
-        own = payload.format_entity_url(shape.type, row[shape.type.key], root)  # type: ignore[arg-type]
-        told |= {"Location": own, "OData-EntityId": own}
-    wanted = request.prefer.representation
-    is_silent = wanted is False if status == 201 else request.asked.method != "GET" and not wanted
-    if applied := request.prefer.format_applied():
-        told["Preference-Applied"] = applied
-    if is_silent:
-        return ODataResponse(204, {**headers.build_headers(), **told})
-    shown: EntityValues = row
+        url = payload.format_entity_url(type_, values[type_.key], root)  # type: ignore[arg-type]
+        stated |= {"Location": url, "OData-EntityId": url}
+    if applied := call.preferences.format_applied():
+        stated["Preference-Applied"] = applied
+    if not _wants_body(call, status):
+        return ODataResponse(204, {**headers.build_headers(), **stated})
     body = payload.build_entity(
-        shown, shape.type, root, request.form, select=request.query.select, version=version
+        values, type_, root, call.format, select=call.query.select, version=version
     )
-    made = _json(body, request)
-    return ODataResponse(status, {**made.headers, **told}, made.body)
+    response = _respond_json(body, call)
+    return ODataResponse(status, {**response.headers, **stated}, response.body)
 
 
-def _json(body: Any, request: _Request, applied: str | None = None) -> ODataResponse:
-    said = {"Preference-Applied": applied} if applied else {}
-    told = {**headers.build_headers(request.form.content_type), **said}
-    return ODataResponse(200, told, decimal_json.encode(body))
+def _wants_body(call: _Call, status: int) -> bool:
+    if status == 201:
+        return call.preferences.representation is not False
+    return call.request.method == "GET" or bool(call.preferences.representation)
 
 
-def _shape(request: _Request) -> MappedEntityType:
-    assert request.shape is not None  # the address names an entity set
-    return request.shape
+def _respond_json(body: Any, call: _Call, page_size: int | None = None) -> ODataResponse:
+    """Respond with JSON. `page_size`: the rows of a page, where Prefer may have named them."""
+    applied = None if page_size is None else call.preferences.format_applied(page_size)
+    stated = {"Preference-Applied": applied} if applied else {}
+    all_headers = {**headers.build_headers(call.format.content_type), **stated}
+    return ODataResponse(200, all_headers, decimal_json.encode(body))
 
 
-def _version(resource: Mapping[str, Any]) -> str:
+def _get_version(resource: Mapping[str, Any]) -> str:
     return str(resource.get("meta", {}).get("versionId", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class _Operation:
+    """`action`: what the activity log calls the requests to the FHIR server."""
+
+    handle: Callable[[VirtualTables, _Call, Any], Awaitable[ODataResponse]]
+    action: str | None = None
+
+
+_OPERATIONS: Mapping[type[Address], Mapping[str, _Operation]] = {
+    ServiceDocument: {"GET": _Operation(_show_service_document)},
+    Metadata: {"GET": _Operation(_show_metadata)},
+    Collection: {
+        "GET": _Operation(_read_collection, "search"),
+        "POST": _Operation(_create_entity, "create"),
+    },
+    Count: {"GET": _Operation(_count_collection, "count")},
+    Entity: {
+        "GET": _Operation(_read_entity),
+        "PATCH": _Operation(_change_entity, "change"),
+        "DELETE": _Operation(_delete_entity, "delete"),
+    },
+}

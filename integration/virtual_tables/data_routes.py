@@ -1,7 +1,7 @@
-"""VERB choose: whether Dataverse has a table's rows from the mirror or from the feed.
+"""Choose whether the rows of a table come from the mirror or from the feed.
 
-Choosing moves and deletes nothing. Rows that the mirror wrote stay where they are; a reconcile
-brings up to date what was not mirrored for a while.
+A change of the route moves and deletes nothing. Rows that the mirror wrote stay where they are; a
+reconcile updates those that were not mirrored for a while.
 """
 
 from __future__ import annotations
@@ -18,58 +18,61 @@ from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE
 
 DATAVERSE, VIRTUAL = "dataverse", "virtual"
 
-# A choice is known to every worker after so many seconds.
-_AGE = 15.0
+# Every worker uses a changed route after this many seconds.
+_CACHE_SECONDS = 15.0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class DataRoutes:
-    """What choosing needs. `tables` of the maps in use, by resource type; `mirrors`: whether there
-    is a mirror; `told`: the types of whose changes flows are to hear."""
+    """The data routes in use.
+
+    `tables`: those of the maps in use, by resource type. `event_types`: the resource types whose
+    changes Dataverse is told of as external events.
+    """
 
     store: DataRouteStore
     tables: Mapping[str, MappedTable]
     is_mirroring: bool
     event_types: frozenset[str] = frozenset()
     clock: Callable[[], float] = time.monotonic
-    _known: Mapping[str, str] = field(default_factory=dict)
-    _until: float = 0.0
+    _cached: Mapping[str, str] = field(default_factory=dict)
+    _cached_until: float = 0.0
 
     async def get_routes(self) -> Mapping[str, str]:
-        """The route of every resource type that has a map. Raises Unavailable."""
-        if not self._known or self.clock() >= self._until:
+        """Return the route of every resource type that has a map. Raises Unavailable."""
+        if not self._cached or self.clock() >= self._cached_until:
             chosen = await self.store.list_routes()
-            self._known = {
+            self._cached = {
                 name: chosen[name] if chosen.get(name) in table.routes else table.routes[0]
                 for name, table in self.tables.items()
             }
-            self._until = self.clock() + _AGE
-        return self._known
+            self._cached_until = self.clock() + _CACHE_SECONDS
+        return self._cached
 
     async def get_change_queues(self) -> Mapping[str, str]:
-        """By resource type, the queue that hears of each change."""
-        return {name: queue for name, route in (await self.get_routes()).items()
-                if (queue := self._queue(name, route))}  # fmt: skip
+        """Return the queue that is told of each change, by resource type."""
+        routes = await self.get_routes()
+        queues = {name: self._choose_queue(name, route) for name, route in routes.items()}
+        return {name: queue for name, queue in queues.items() if queue is not None}
 
     async def list_virtual_types(self) -> frozenset[str]:
-        """The resource types that the feed shows."""
-        return frozenset(
-            name for name, route in (await self.get_routes()).items() if route == VIRTUAL
-        )
+        """Return the resource types that the feed shows."""
+        routes = await self.get_routes()
+        return frozenset(name for name, route in routes.items() if route == VIRTUAL)
 
-    def _queue(self, name: str, route: str) -> str | None:
+    def _choose_queue(self, name: str, route: str) -> str | None:
         if route == DATAVERSE:
             return MIRROR_QUEUE if self.is_mirroring else None
         return EXTERNAL_QUEUE if name in self.event_types else None
 
     def clear_cache(self) -> None:
-        """Ask again at the next use."""
-        self._until = 0.0
+        """Ask the store again at the next use."""
+        self._cached_until = 0.0
 
 
-async def list_routes(it: DataRoutes) -> list[dict[str, Any]]:
-    """Every table with its route and those that it may have."""
-    current = await it.get_routes()
+async def list_routes(routes: DataRoutes) -> list[dict[str, Any]]:
+    """List every table with its route and the routes that it may have."""
+    current = await routes.get_routes()
     return [
         {
             "resource": name,
@@ -78,57 +81,61 @@ async def list_routes(it: DataRoutes) -> list[dict[str, Any]]:
             "route": current[name],
             "possible": list(table.routes),
         }
-        for name, table in sorted(it.tables.items())
+        for name, table in sorted(routes.tables.items())
     ]
 
 
-async def change_routes(it: DataRoutes, asked: Any) -> dict[str, str]:
-    """Take `asked`, routes by resource type: all or none. What it means, by resource type.
+async def change_routes(routes: DataRoutes, requested: Any) -> dict[str, str]:
+    """Change the routes to `requested`, routes by resource type: all of them or none.
 
-    Raises Rejected for what is no such choice.
+    Returns what each change means, by resource type. Raises Rejected for routes that are not valid.
     """
-    if not isinstance(asked, dict) or not asked:
-        raise Rejected(
-            Issue("structure", 'say routes by resource type: {"Observation": "virtual"}')
-        )
-    problems = [problem for name, route in asked.items() if (problem := _problem(it, name, route))]
+    if not isinstance(requested, dict) or not requested:
+        text = 'send routes by resource type: {"Observation": "virtual"}'
+        raise Rejected(Issue("structure", text))
+    found = [_find_problem(routes, name, route) for name, route in requested.items()]
+    problems = [problem for problem in found if problem is not None]
     if problems:
         raise Rejected(*problems)
-    it.clear_cache()
-    current = await it.get_routes()
-    meant = {name: _meaning(it, name, current[name], route) for name, route in asked.items()}
-    for name, route in asked.items():
+    routes.clear_cache()
+    current = await routes.get_routes()
+    meanings = {
+        name: _describe_change(routes, name, current[name], route)
+        for name, route in requested.items()
+    }
+    for name, route in requested.items():
         if current[name] != route:
-            await it.store.set_route(name, route)
-    it.clear_cache()
-    return meant
+            await routes.store.set_route(name, route)
+    routes.clear_cache()
+    return meanings
 
 
-def _problem(it: DataRoutes, name: str, route: object) -> Issue | None:
-    table = it.tables.get(name)
+def _find_problem(routes: DataRoutes, name: str, route: object) -> Issue | None:
+    table = routes.tables.get(name)
     if table is None:
-        known = ", ".join(sorted(it.tables))
-        return Issue("not-found", f"no map in use is of that resource type; there are {known}")
+        known = ", ".join(sorted(routes.tables))
+        return Issue("not-found", f"no map in use is for that resource type; there are {known}")
     if route not in (DATAVERSE, VIRTUAL):
         return Issue("value", f"the route is {DATAVERSE} or {VIRTUAL}", name)
     if route not in table.routes:
-        return Issue("business-rule", f"the map of {name} is for {table.routes[0]} alone", name)
-    if route == DATAVERSE and not it.is_mirroring:
-        return Issue("business-rule", "nothing is mirrored: MIRROR_TO is off", name)
+        text = f"the map of {name} allows only the route {table.routes[0]}"
+        return Issue("business-rule", text, name)
+    if route == DATAVERSE and not routes.is_mirroring:
+        return Issue("business-rule", "nothing is mirrored, because MIRROR_TO is off", name)
     return None
 
 
-def _meaning(it: DataRoutes, name: str, before: str, route: str) -> str:
-    table = it.tables[name]
+def _describe_change(routes: DataRoutes, name: str, before: str, route: str) -> str:
+    table = routes.tables[name]
     if route == before:
-        return f"{route}, as it was"
+        return f"{route}, unchanged"
     if route == VIRTUAL:
         return (
-            f"mirrored no more; shown as {table.entity_set} at /api/odata/. Rows of {table.table} "
-            "stay as they are, and become old: hide or delete them"
+            f"no longer mirrored; shown as {table.entity_set} at /api/odata/. The rows of "
+            f"{table.table} stay as they are and become outdated: hide or delete them"
         )
     return (
-        f"shown no more at /api/odata/; each change from now on is mirrored to {table.table}. For "
-        f"what was there before: python -m integration reconcile --type {name} reads every {name} "
-        "of the FHIR server and writes the rows that are missing or behind"
+        f"no longer shown at /api/odata/; each change from now on is mirrored to {table.table}. "
+        f"For earlier changes, run: python -m integration reconcile --type {name}. It reads every "
+        f"{name} of the FHIR server and writes the rows that are missing or outdated"
     )

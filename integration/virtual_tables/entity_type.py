@@ -1,6 +1,6 @@
-"""An entity map in the feed: its entity type, and a resource as its row. Pure.
+"""An entity map in the feed: its entity type, and a resource as the values of its row. Pure.
 
-The provider knows neither days nor times alone: a day is its midnight in UTC.
+Dataverse's provider has neither dates nor times alone: a date becomes its midnight in UTC.
 https://learn.microsoft.com/power-apps/maker/data-platform/virtual-entity-odata-provider-requirements
 """
 
@@ -27,16 +27,16 @@ from integration.mapping.model import (
 from integration.odata.model import EntityType, EntityValues, Property, Type, Value
 
 # https://hl7.org/fhir/R4/datatypes.html#id
-_LONGEST_ID = 64
+_MAX_ID_LENGTH = 64
 
-_COLUMNS = {
+_COLUMN_TYPES = {
     "string": "String",
     "memo": "Memo",
     "integer": "Integer",
     "decimal": "Decimal",
     "boolean": "Boolean",
 }
-_COPIED = {
+_COPY_TYPES = {
     "string": Type.STRING,
     "memo": Type.STRING,
     "integer": Type.INT32,
@@ -54,7 +54,7 @@ _TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class MappedEntityType:
-    """A virtual table. `attributes` by the names of their properties."""
+    """A virtual table: the entity type, and the map that fills it. `attributes` by property."""
 
     entity: EntityMap
     type: EntityType
@@ -67,73 +67,88 @@ class MappedEntityType:
         return self.entity.resource
 
     def select(self, properties: Collection[str] | None) -> MappedEntityType:
-        """The table with these properties alone, and those of every row; None: with all."""
+        """Reduce the table to these properties and those that every row has. None: keep all."""
         if properties is None:
             return self
-        kept = {name: one for name, one in self.attributes.items() if name in properties}
-        entity = replace(self.entity, attributes=tuple(kept.values()), unmapped_elements=())
-        return replace(self, entity=entity, attributes=kept)
+        selected = {
+            name: attribute for name, attribute in self.attributes.items() if name in properties
+        }
+        entity = replace(self.entity, attributes=tuple(selected.values()), unmapped_elements=())
+        return replace(self, entity=entity, attributes=selected)
 
 
 def build_entity_type(entity: EntityMap) -> MappedEntityType:
-    """What the feed shows of an entity map: no children, no constants."""
+    """Build what the feed shows of an entity map: no child tables and no constants."""
     entity = entity.select_route(Route.VIRTUAL)
-    shown = tuple(one for one in entity.attributes if one.kind is not Kind.DEFAULT)
-    entity = replace(entity, attributes=shown, expands=(), unmapped_elements=(), kind_column=None)
-    named = {format_property_name(one): one for one in shown}
+    attributes = tuple(
+        attribute for attribute in entity.attributes if attribute.kind is not Kind.DEFAULT
+    )
+    entity = replace(
+        entity, attributes=attributes, expands=(), unmapped_elements=(), kind_column=None
+    )
+    by_property = {format_property_name(attribute): attribute for attribute in attributes}
     id_column, version_column, updated_column = entity.version_columns
     properties = (
         Property(entity.key, Type.GUID, nullable=False),
-        *(_property(name, one) for name, one in named.items()),
-        Property(id_column, max_length=_LONGEST_ID, case_sensitive=True),
-        Property(version_column, max_length=_LONGEST_ID, case_sensitive=True),
+        *(_build_property(name, attribute) for name, attribute in by_property.items()),
+        Property(id_column, max_length=_MAX_ID_LENGTH, case_sensitive=True),
+        Property(version_column, max_length=_MAX_ID_LENGTH, case_sensitive=True),
         Property(updated_column, Type.DATE_TIME_OFFSET),
     )
     columns = {
-        id_column: Column(id_column, "String", max_length=_LONGEST_ID),
-        version_column: Column(version_column, "String", max_length=_LONGEST_ID),
+        id_column: Column(id_column, "String", max_length=_MAX_ID_LENGTH),
+        version_column: Column(version_column, "String", max_length=_MAX_ID_LENGTH),
         updated_column: Column(updated_column, "DateTime"),
-        **{one.column: _column(one) for one in shown},
+        **{attribute.column: _build_column(attribute) for attribute in attributes},
     }
     type_ = EntityType(entity.table, entity.entity_set, entity.key, properties)
-    return MappedEntityType(entity, type_, columns, named)
+    return MappedEntityType(entity, type_, columns, by_property)
 
 
-def format_property_name(one: AttributeMap) -> str:
-    """As Dataverse's own feed names lookups: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/web-api-properties#lookup-properties"""
-    return f"_{one.column}_value" if one.kind is Kind.LOOKUP else one.column
+def format_property_name(attribute: AttributeMap) -> str:
+    """Name the property as Dataverse's own feed does: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/web-api-properties#lookup-properties"""
+    return f"_{attribute.column}_value" if attribute.kind is Kind.LOOKUP else attribute.column
 
 
-def map_resource(it: MappedEntityType, resource: Mapping[str, Any], base: str) -> MappedRows:
-    """What the map makes of a resource. Raises Unmappable for one without an id."""
-    return engine.map_resource(it.entity, resource, {it.entity.table: it.columns}, base)
+def map_resource(
+    entity_type: MappedEntityType, resource: Mapping[str, Any], base: str
+) -> MappedRows:
+    """Map a resource to columns. Raises Unmappable for a resource without an id."""
+    entity = entity_type.entity
+    return engine.map_resource(entity, resource, {entity.table: entity_type.columns}, base)
 
 
-def list_lookups(it: MappedEntityType, found: MappedRows) -> set[str]:
-    """Type/id of what its lookups point at."""
-    values = (_link(one, found.values[one.column]) for one in it.attributes.values())
-    return {value for value in values if value is not None}
+def list_lookups(entity_type: MappedEntityType, mapped: MappedRows) -> set[str]:
+    """Return `Type/id` of each resource that a lookup of the row refers to."""
+    targets = (
+        _find_target(attribute, mapped.values[attribute.column])
+        for attribute in entity_type.attributes.values()
+    )
+    return {target for target in targets if target is not None}
 
 
 def build_values(
-    it: MappedEntityType, name: str, found: MappedRows, keys: Mapping[str, UUID]
+    entity_type: MappedEntityType, name: str, mapped: MappedRows, keys: Mapping[str, UUID]
 ) -> EntityValues:
-    """The row that shows the resource Type/id; `keys` of it, and of what its lookups point at."""
-    id_column, version_column, updated_column = it.entity.version_columns
-    shown: dict[str, Value] = {
-        it.entity.key: keys[name],
+    """Build the row of the resource `name`, `Type/id`.
+
+    `keys`: by `Type/id`, the key of its own row and of the row of each resource in its lookups.
+    """
+    id_column, version_column, updated_column = entity_type.entity.version_columns
+    values: dict[str, Value] = {
+        entity_type.entity.key: keys[name],
         id_column: name.partition("/")[2],
-        version_column: found.values[version_column],
-        updated_column: _moment(found.values[updated_column]),
+        version_column: mapped.values[version_column],
+        updated_column: _parse_datetime(mapped.values[updated_column]),
     }
-    for property_, one in it.attributes.items():
-        shown[property_] = _value(one, found.values[one.column], keys)
-    return shown
+    for property_, attribute in entity_type.attributes.items():
+        values[property_] = _convert_value(attribute, mapped.values[attribute.column], keys)
+    return values
 
 
-def _property(name: str, one: AttributeMap) -> Property:
-    shown = one.virtual_column
-    type_ = _COPIED[shown.type] if one.kind is Kind.COPY else _TYPES[one.kind]
+def _build_property(name: str, attribute: AttributeMap) -> Property:
+    shown = attribute.virtual_column
+    type_ = _COPY_TYPES[shown.type] if attribute.kind is Kind.COPY else _TYPES[attribute.kind]
     return Property(
         name,
         type_,
@@ -143,45 +158,46 @@ def _property(name: str, one: AttributeMap) -> Property:
     )
 
 
-def _column(one: AttributeMap) -> Column:
-    match one.kind:
+def _build_column(attribute: AttributeMap) -> Column:
+    match attribute.kind:
         case Kind.COPY:
-            longest = (
-                one.virtual_column.max_length
-                if one.virtual_column.type in ("string", "memo")
-                else None
+            is_text = attribute.virtual_column.type in ("string", "memo")
+            max_length = attribute.virtual_column.max_length if is_text else None
+            return Column(
+                attribute.column,
+                _COLUMN_TYPES[attribute.virtual_column.type],
+                max_length=max_length,
             )
-            return Column(one.column, _COLUMNS[one.virtual_column.type], max_length=longest)
         case Kind.CHOICE:
-            return Column(one.column, "Picklist")
+            return Column(attribute.column, "Picklist")
         case Kind.DATE | Kind.DATETIME:
-            return Column(one.column, "DateTime")
-    return Column(one.column, "Lookup")
+            return Column(attribute.column, "DateTime")
+    return Column(attribute.column, "Lookup")
 
 
-def _value(one: AttributeMap, value: Any, keys: Mapping[str, UUID]) -> Value:
-    match one.kind:
+def _convert_value(attribute: AttributeMap, value: Any, keys: Mapping[str, UUID]) -> Value:
+    match attribute.kind:
         case Kind.LOOKUP:
-            link = _link(one, value)
-            return None if link is None else keys[link]
+            target = _find_target(attribute, value)
+            return None if target is None else keys[target]
         case Kind.DATE | Kind.DATETIME:
-            return _moment(value)
+            return _parse_datetime(value)
         case Kind.CONCEPT:
             return value.name if isinstance(value, Concept) else None
-    found: Value = value
-    return found
+    converted: Value = value
+    return converted
 
 
-def _link(one: AttributeMap, value: Any) -> str | None:
-    """What the lookup points at, if it is of the type that the lookup is for."""
+def _find_target(attribute: AttributeMap, value: Any) -> str | None:
+    """Return `Type/id` that a lookup refers to, if the lookup is for resources of that type."""
     if not isinstance(value, Lookup):
         return None
-    target = one.virtual_column.target
-    return value.resource if target in (None, value.resource.partition("/")[0]) else None
+    type_ = attribute.virtual_column.target
+    return value.resource if type_ in (None, value.resource.partition("/")[0]) else None
 
 
-def _moment(text: str | None) -> datetime | None:
+def _parse_datetime(text: str | None) -> datetime | None:
     if text is None:
         return None
-    moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    parsed = datetime.fromisoformat(text)
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""Pages of FHIR searches, of no more bytes than a worker can hold of many at once."""
+"""Fetch pages of FHIR searches that are small enough for a worker to hold many at once."""
 
 from __future__ import annotations
 
@@ -6,40 +6,47 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from integration.core.errors import Rejected, ResponseTooLarge
+from integration.core.errors import ResponseTooLarge
 from integration.fhir.client import FhirServer
 from integration.odata.refusals import NotSupported
 
-# Else a server leaves out what it does not know of a search, and finds too much or counts wrongly.
+# Without it a server ignores search parameters that it does not know, and finds or counts too many.
 # https://learn.microsoft.com/azure/healthcare-apis/fhir/overview-of-search
 STRICT = {"prefer": "handling=strict"}
 
-# Pages of large resources that are gathered for one request, at most.
+# Shrunk pages that are read while rows are gathered, at most.
 MAX_SHRUNK_PAGES = 8
 
-# Of a page that has more, so many times fewer resources are asked for.
-_FEWER = 4
+# A page that is too large is requested again with this many times fewer resources.
+_SHRINK_FACTOR = 4
 _COUNT = re.compile(r"(?<=[?&]_count=)[0-9]{1,4}(?=&|$)")
 
 
 async def fetch_page(
-    fhir: FhirServer, path: str, size: int, most: int, run: str
+    fhir: FhirServer, path: str, size: int, max_bytes: int, run_id: str
 ) -> tuple[str, Mapping[str, Any], bool]:
-    """A page of a search in up to `most` bytes, its address, and whether it has fewer resources
-    than `size` because they are large. Raises Rejected, 501, for one that is too large alone."""
+    """Fetch a page of a search in up to `max_bytes`.
+
+    Returns its path, the searchset, and whether it was shrunk: it has fewer than `size` resources,
+    because they are large. Raises Rejected, 501, for a single resource that is too large.
+    """
     while True:
         count = _COUNT.search(path)
-        asked = int(count[0]) if count else size
+        requested = int(count[0]) if count else size
         try:
-            found = await fhir.search(path, run, STRICT, most)
+            searchset = await fhir.search(path, run_id, STRICT, max_bytes)
         except ResponseTooLarge:
-            if count is None or asked <= 1:
+            if count is None or requested <= 1:
                 raise build_too_large_error() from None
-            path = _COUNT.sub(str(max(1, asked // _FEWER)), path)
+            path = _COUNT.sub(str(max(1, requested // _SHRINK_FACTOR)), path)
         else:
-            return path, found, asked < size
+            return path, searchset, requested < size
 
 
-def build_too_large_error() -> Rejected:
-    text = "the resources are too large to look at them all: narrow it down, or ask for fewer rows"
+def build_too_large_error() -> NotSupported:
+    """Build the refusal of a query that would have to look at too many large resources."""
+    text = (
+        "the resources are too large to look at all of them: narrow the query down, or request "
+        "fewer rows"
+    )
     return NotSupported(text, "$filter")

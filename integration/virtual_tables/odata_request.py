@@ -1,4 +1,4 @@
-"""A request to the feed and its answer, as values. Pure."""
+"""A request to the feed and the response to it, as values. Pure."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from integration.odata import headers
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ODataRequest:
-    """A request. `root`: the absolute address of the feed, with a slash at its end; `path`: what
-    follows it, decoded; `query`: as it came; header names are lower case."""
+    """A request to the feed.
+
+    `root`: the absolute URL of the feed, with a slash at its end; `path`: what follows it, decoded;
+    `query`: as it was sent; names of `headers` are lower case.
+    """
 
     method: str
     root: str
@@ -23,7 +26,7 @@ class ODataRequest:
 
 @dataclass(frozen=True, slots=True)
 class ODataResponse:
-    """`headers` with the content type, where there is content."""
+    """A response of the feed. `headers` have the content type, where there is content."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=headers.build_headers)

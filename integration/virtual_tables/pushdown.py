@@ -1,14 +1,14 @@
-"""What of a $filter FHIR can search for. Pure.
+"""Build the FHIR search for one part of a $filter. Pure.
 
-A search only narrows: it finds every resource whose row fulfils the condition, and mostly more.
-The whole condition is evaluated again on what it finds, so that an answer never depends on how a
-FHIR server compares; only the work does. What has no search narrows nothing.
+A search only narrows: it finds every resource whose row satisfies the condition, and usually more.
+The whole condition is evaluated again on what the search finds, so that the response never depends
+on how a FHIR server compares values. A condition without a search narrows nothing.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import cast
@@ -17,272 +17,220 @@ from uuid import UUID
 from integration.fhir.search import Parameters, escape, join_or
 from integration.mapping.model import AttributeMap, Kind, Search, SearchType
 from integration.odata.expressions import (
-    And,
     Compare,
     Constant,
     Expression,
     Field,
     In,
     Match,
-    Operand,
     Or,
-    Order,
     Truth,
 )
 from integration.odata.model import Value
 from integration.virtual_tables.entity_type import MappedEntityType
 
-# A day with no time zone may be a day earlier or later, and a partial date is its first or last.
+# A date without a time zone may be a day earlier or later; a partial date is its first or last day.
 _DAY = timedelta(days=1)
-# What rows show is cut to the second.
+# Rows show datetimes cut to the second.
 _SECOND = timedelta(seconds=1)
 
 # https://hl7.org/fhir/R4/datatypes.html#id
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 
-# More alternatives make an address that servers refuse.
-_MOST_VALUES = 50
+# More alternatives make a URL that servers refuse.
+_MAX_VALUES = 50
 
-# Type and id by property and key: what lookups in a condition point at.
-Targets = Mapping[tuple[str, UUID], str]
+# By property and key: the id of the resource whose row has that key.
+TargetIds = Mapping[tuple[str, UUID], str]
 
 
 @dataclass(frozen=True, slots=True)
 class SearchPart:
-    """`exact`: what it finds is the answer, and nothing else. `nothing`: no row can fulfil it."""
+    """The search for one part of a filter.
+
+    `is_exact`: it finds the rows that satisfy the part and no others. `is_empty`: no row can
+    satisfy the part.
+    """
 
     parameters: Parameters = ()
     is_exact: bool = True
     is_empty: bool = False
 
 
-_LEFT = SearchPart(is_exact=False)
-_NOTHING = SearchPart(is_empty=True)
+_NOT_SEARCHABLE = SearchPart(is_exact=False)
+_EMPTY = SearchPart(is_empty=True)
 
 
 def build_search(
-    condition: Expression | None, shape: MappedEntityType, targets: Targets
+    condition: Expression, entity_type: MappedEntityType, target_ids: TargetIds
 ) -> SearchPart:
-    """The search for what fulfils `condition`, as far as there is one."""
-    parts = [_pushed(part, shape, targets) for part in _conjuncts(condition)]
-    return SearchPart(
-        tuple(dict.fromkeys(each for part in parts for each in part.parameters)),
-        all(part.is_exact for part in parts),
-        any(part.is_empty for part in parts),
-    )
+    """Build the search that finds every row that satisfies `condition`.
 
-
-def list_keys(condition: Expression | None) -> set[tuple[str, UUID]]:
-    """Every property of GUIDs with a value that the condition compares it with."""
-    found: set[tuple[str, UUID]] = set()
-    for name, values in _compared(condition):
-        found |= {(name, value) for value in values if isinstance(value, UUID)}
-    return found
-
-
-def list_properties(condition: Expression | None) -> set[str]:
-    """Every property that the condition names."""
-    return {name for name, _ in _compared(condition)}
-
-
-def list_unsearched(
-    condition: Expression | None, shape: MappedEntityType, targets: Targets
-) -> list[str]:
-    """The properties of the parts for which there is no exact search: why a query costs much."""
-    parts = (part for part in _conjuncts(condition) if not _pushed(part, shape, targets).is_exact)
-    return sorted({name for part in parts for name, _ in _compared(part)})
-
-
-def build_sort(order: tuple[Order, ...], shape: MappedEntityType) -> str | None:
-    """The value of _sort that brings rows into this order, if there is one."""
-    if len(order) != 1:
-        return None
-    (by,) = order
-    if by.property.name == shape.entity.updated_column:
-        name = "_lastUpdated"
-    else:
-        attribute = shape.attributes.get(by.property.name)
-        search = attribute.virtual_column.search if attribute else None
-        if search is None or not search.sorts:
-            return None
-        name = search.name
-    return f"-{name}" if by.descending else name
-
-
-def _conjuncts(condition: Expression | None) -> tuple[Expression, ...]:
-    if condition is None:
-        return ()
-    return condition.parts if isinstance(condition, And) else (condition,)
-
-
-def _pushed(part: Expression, shape: MappedEntityType, targets: Targets) -> SearchPart:
-    match part:
+    `target_ids` has every key that `condition` names.
+    """
+    match condition:
         case Or(parts):
-            alternatives = _alternatives(parts)
-            return _LEFT if alternatives is None else _equal(*alternatives, shape, targets)
-        case In(Field(known, "as is"), values):
-            return _equal(known.name, values, shape, targets)
-        case Compare("eq", Field(known, "as is"), Constant(value)):
-            return _equal(known.name, (value,), shape, targets)
-        case Truth(Field(known, "as is")):
-            return _equal(known.name, (True,), shape, targets)
-        case Compare(operator, Field(known, "as is"), Constant(datetime() as moment)):
-            return _bounded(operator, known.name, moment, shape)
-        case Match(_, Field(known), Constant(str() as text)):
-            return _containing(known.name, text, shape)
-    return _LEFT
+            alternatives = _merge_alternatives(parts)
+            if alternatives is None:
+                return _NOT_SEARCHABLE
+            name, values = alternatives
+            return _search_equal(name, values, entity_type, target_ids)
+        case In(Field(property_, "as is"), values):
+            return _search_equal(property_.name, values, entity_type, target_ids)
+        case Compare("eq", Field(property_, "as is"), Constant(value)):
+            return _search_equal(property_.name, (value,), entity_type, target_ids)
+        case Truth(Field(property_, "as is")):
+            return _search_equal(property_.name, (True,), entity_type, target_ids)
+        case Compare(operator, Field(property_, "as is"), Constant(datetime() as limit)):
+            return _search_bound(operator, property_.name, limit, entity_type)
+        case Match(_, Field(property_), Constant(str() as text)):
+            return _search_text(property_.name, text, entity_type)
+    return _NOT_SEARCHABLE
 
 
-def _alternatives(parts: tuple[Expression, ...]) -> tuple[str, tuple[Value, ...]] | None:
-    """a eq 1 or a eq 2 or a in (3,4): one property, and its values."""
+def _merge_alternatives(
+    conditions: tuple[Expression, ...],
+) -> tuple[str, tuple[Value, ...]] | None:
+    """Merge `a eq 1 or a eq 2 or a in (3,4)` into the one property and its values."""
     names, values = set(), []
-    for part in parts:
-        match part:
-            case Compare("eq", Field(known, "as is"), Constant(value)):
-                names.add(known.name)
+    for condition in conditions:
+        match condition:
+            case Compare("eq", Field(property_, "as is"), Constant(value)):
+                names.add(property_.name)
                 values.append(value)
-            case In(Field(known, "as is"), several):
-                names.add(known.name)
-                values += several
+            case In(Field(property_, "as is"), members):
+                names.add(property_.name)
+                values += members
             case _:
                 return None
     return (names.pop(), tuple(values)) if len(names) == 1 else None
 
 
-def _equal(
-    name: str, values: tuple[Value, ...], shape: MappedEntityType, targets: Targets
+def _search_equal(
+    name: str, values: tuple[Value, ...], entity_type: MappedEntityType, target_ids: TargetIds
 ) -> SearchPart:
-    """Rows where the property has one of the values."""
-    if any(value is None for value in values) or not 0 < len(values) <= _MOST_VALUES:
-        return _LEFT
-    entity = shape.entity
+    """Search for rows in which the property has one of the values."""
+    if any(value is None for value in values) or not 0 < len(values) <= _MAX_VALUES:
+        return _NOT_SEARCHABLE
+    entity = entity_type.entity
     if name == entity.key:
-        ids = [targets[name, cast("UUID", value)] for value in values]
+        ids = [target_ids[name, cast("UUID", value)] for value in values]
         return SearchPart((("_id", join_or(ids)),))
     if name == entity.id_column:
         ids = [str(value) for value in values if _ID.fullmatch(str(value))]
-        return SearchPart((("_id", join_or(ids)),)) if ids else _NOTHING
+        return SearchPart((("_id", join_or(ids)),)) if ids else _EMPTY
     if name == entity.updated_column:
-        moments = cast("tuple[datetime, ...]", values)
-        return _between("_lastUpdated", min(moments), max(moments), _SECOND)
-    attribute = shape.attributes.get(name)
-    search = attribute.virtual_column.search if attribute else None
+        datetimes = cast("tuple[datetime, ...]", values)
+        return _build_range("_lastUpdated", min(datetimes), max(datetimes), _SECOND)
+    attribute, search = _find_search(name, entity_type)
     if attribute is None or search is None:
-        return _LEFT
-    return _searched(attribute, search, name, values, targets)
-
-
-def _searched(
-    attribute: AttributeMap,
-    search: Search,
-    name: str,
-    values: tuple[Value, ...],
-    targets: Targets,
-) -> SearchPart:
+        return _NOT_SEARCHABLE
     match attribute.kind:
         case Kind.CHOICE:
-            if attribute.default in values:
-                return _LEFT  # rows of resources that have no such element
-            codes = [code for code, options in attribute.choices.items() if {*options} & {*values}]
-            return SearchPart(((search.name, join_or(codes)),), search.exact) if codes else _NOTHING
+            return _search_choice(attribute, search, values)
         case Kind.LOOKUP:
-            type_ = attribute.virtual_column.target
-            if type_ is None:
-                return _LEFT
-            named = [f"{type_}/{targets[name, cast('UUID', value)]}" for value in values]
-            return SearchPart(((search.name, join_or(named)),), search.exact)
+            return _search_lookup(name, attribute, search, values, target_ids)
         case Kind.DATE | Kind.DATETIME:
-            moments = cast("tuple[datetime, ...]", values)
-            return _between(search.name, min(moments), max(moments), _DAY)
-    return _copied(attribute, search, values)
+            datetimes = cast("tuple[datetime, ...]", values)
+            return _build_range(search.name, min(datetimes), max(datetimes), _DAY)
+    return _search_copy(attribute, search, values)
 
 
-def _copied(attribute: AttributeMap, search: Search, values: tuple[Value, ...]) -> SearchPart:
+def _find_search(
+    name: str, entity_type: MappedEntityType
+) -> tuple[AttributeMap | None, Search | None]:
+    attribute = entity_type.attributes.get(name)
+    return attribute, attribute.virtual_column.search if attribute else None
+
+
+def _search_choice(
+    attribute: AttributeMap, search: Search, values: tuple[Value, ...]
+) -> SearchPart:
     if attribute.default in values:
-        return _LEFT
+        return _NOT_SEARCHABLE  # resources without the element have the default, too
+    codes = [code for code, options in attribute.choices.items() if {*options} & {*values}]
+    return SearchPart(((search.name, join_or(codes)),), search.exact) if codes else _EMPTY
+
+
+def _search_lookup(
+    name: str,
+    attribute: AttributeMap,
+    search: Search,
+    values: tuple[Value, ...],
+    target_ids: TargetIds,
+) -> SearchPart:
+    type_ = attribute.virtual_column.target
+    if type_ is None:
+        return _NOT_SEARCHABLE
+    references = [f"{type_}/{target_ids[name, cast('UUID', value)]}" for value in values]
+    return SearchPart(((search.name, join_or(references)),), search.exact)
+
+
+def _search_copy(attribute: AttributeMap, search: Search, values: tuple[Value, ...]) -> SearchPart:
+    if attribute.default in values:
+        return _NOT_SEARCHABLE
     if attribute.virtual_column.type == "boolean":
-        return SearchPart(
-            ((search.name, join_or(str(one).lower() for one in values)),), search.exact
-        )
-    texts = [one for one in values if isinstance(one, str)]
-    if len(texts) != len(values) or not all(_is_plain(one, attribute) for one in texts):
-        return _LEFT
+        texts = [str(value).lower() for value in values]
+        return SearchPart(((search.name, join_or(texts)),), search.exact)
+    texts = [value for value in values if isinstance(value, str)]
+    if len(texts) != len(values) or not all(_is_plain(text, attribute) for text in texts):
+        return _NOT_SEARCHABLE
     if search.type is SearchType.TOKEN:
         return SearchPart(((search.name, join_or(texts)),), search.exact)
     if search.type is SearchType.STRING:
         return SearchPart(((f"{search.name}:contains", join_or(texts)),), is_exact=False)
-    return _LEFT
+    return _NOT_SEARCHABLE
 
 
 def _is_plain(text: str, attribute: AttributeMap) -> bool:
-    """Whether a server finds it as it is shown: a longer text was cut, blanks may have been left
-    out, and how letters beyond ASCII are compared is each server's own affair."""
+    """Whether a server finds the text as the row shows it.
+
+    A longer text was cut, blanks may have been trimmed, and each server compares letters beyond
+    ASCII in its own way.
+    """
     return bool(text.strip()) and text.isascii() and len(text) < attribute.virtual_column.max_length
 
 
-def _bounded(operator: str, name: str, moment: datetime, shape: MappedEntityType) -> SearchPart:
-    """Rows after or before a moment."""
+def _search_bound(
+    operator: str, name: str, limit: datetime, entity_type: MappedEntityType
+) -> SearchPart:
+    """Search for rows after or before a datetime."""
     if operator not in ("gt", "ge", "lt", "le"):
-        return _LEFT
-    if name == shape.entity.updated_column:
-        return _bound("_lastUpdated", operator, moment, _SECOND)
-    attribute = shape.attributes.get(name)
-    search = attribute.virtual_column.search if attribute else None
+        return _NOT_SEARCHABLE
+    if name == entity_type.entity.updated_column:
+        return _build_bound("_lastUpdated", operator, limit, _SECOND)
+    _, search = _find_search(name, entity_type)
     if search is None or search.type is not SearchType.DATE:
-        return _LEFT
-    return _bound(search.name, operator, moment, _DAY)
+        return _NOT_SEARCHABLE
+    return _build_bound(search.name, operator, limit, _DAY)
 
 
-def _bound(name: str, operator: str, moment: datetime, slack: timedelta) -> SearchPart:
-    after = operator in ("gt", "ge")
+def _build_bound(parameter: str, operator: str, limit: datetime, slack: timedelta) -> SearchPart:
+    is_lower = operator in ("gt", "ge")
     try:
-        limit = moment - slack if after else moment + slack
+        widened = limit - slack if is_lower else limit + slack
     except OverflowError:
-        return _LEFT
-    return SearchPart(((name, f"{'ge' if after else 'le'}{_text(limit, slack)}"),), is_exact=False)
+        return _NOT_SEARCHABLE
+    value = f"{'ge' if is_lower else 'le'}{_format_limit(widened, slack)}"
+    return SearchPart(((parameter, value),), is_exact=False)
 
 
-def _between(name: str, first: datetime, last: datetime, slack: timedelta) -> SearchPart:
-    lower, upper = _bound(name, "ge", first, slack), _bound(name, "le", last, slack)
+def _build_range(parameter: str, first: datetime, last: datetime, slack: timedelta) -> SearchPart:
+    lower = _build_bound(parameter, "ge", first, slack)
+    upper = _build_bound(parameter, "le", last, slack)
     return SearchPart(lower.parameters + upper.parameters, is_exact=False)
 
 
-def _text(moment: datetime, slack: timedelta) -> str:
-    there = moment.astimezone(UTC)
-    return there.date().isoformat() if slack >= _DAY else there.strftime("%Y-%m-%dT%H:%M:%SZ")
+def _format_limit(limit: datetime, slack: timedelta) -> str:
+    utc = limit.astimezone(UTC)
+    return utc.date().isoformat() if slack >= _DAY else utc.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _containing(name: str, text: str, shape: MappedEntityType) -> SearchPart:
-    attribute = shape.attributes.get(name)
-    search = attribute.virtual_column.search if attribute else None
+def _search_text(name: str, text: str, entity_type: MappedEntityType) -> SearchPart:
+    """Search for rows whose text contains, starts or ends with `text`."""
+    attribute, search = _find_search(name, entity_type)
     if attribute is None or search is None or search.type is not SearchType.STRING:
-        return _LEFT
+        return _NOT_SEARCHABLE
     if attribute.kind is not Kind.COPY or not _is_plain(text, attribute) or text != text.strip():
-        return _LEFT
+        return _NOT_SEARCHABLE
     return SearchPart(((f"{search.name}:contains", escape(text)),), is_exact=False)
-
-
-def _compared(condition: Expression | None) -> Iterator[tuple[str, tuple[Value, ...]]]:
-    """The properties of a condition, each with the values that it is compared with."""
-    match condition:
-        case None:
-            return
-        case And(parts) | Or(parts):
-            for part in parts:
-                yield from _compared(part)
-        case In(operand, values):
-            yield from ((name, values) for name in _names(operand))
-        case Compare(_, left, right):
-            for one, other in ((left, right), (right, left)):
-                value = (other.value,) if isinstance(other, Constant) else ()
-                yield from ((name, value) for name in _names(one))
-        case Match(_, one, other):
-            yield from ((name, ()) for each in (one, other) for name in _names(each))
-        case Truth(operand):
-            yield from ((name, ()) for name in _names(operand))
-        case _:  # Not, Is
-            yield from _compared(condition.part)
-
-
-def _names(operand: Operand) -> tuple[str, ...]:
-    return (operand.property.name,) if isinstance(operand, Field) else ()

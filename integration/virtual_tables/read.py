@@ -1,50 +1,52 @@
-"""Entities, collections and counts of the feed, from FHIR as it is now.
+"""Read entities, collections and counts of the feed from FHIR as it is now.
 
-A collection is streamed where the search puts resources into the order that is asked for, or none
-is: the server's pages are walked until the page is full. Otherwise everything that the search finds
-is gathered, up to a bound, and sorted here. What would go beyond the bound is refused: a part of
-the result, or one in a wrong order, would be taken for the whole.
+A collection is streamed where FHIR sorts it as requested, or no order is requested: the server's
+pages are read until the page of rows is full. Otherwise everything that the search finds is
+gathered, up to a limit, and sorted here. What would go beyond the limit is refused: a client would
+take a part of the result, or a result in a wrong order, for the whole.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from integration.core.errors import Rejected, Unavailable
+from integration.core.errors import Unavailable
 from integration.fhir.client import FhirServer
-from integration.fhir.search import Parameters, build_path
+from integration.fhir.search import build_path
 from integration.fhir.searchset import find_next_path, list_matches
-from integration.odata.evaluate import build_sort_key
-from integration.odata.evaluate import matches as fulfils
-from integration.odata.expressions import Expression, Order
+from integration.odata import evaluate
 from integration.odata.model import EntityValues
 from integration.odata.query import Query
 from integration.odata.refusals import NotSupported
-from integration.virtual_tables import fhir_pages, pushdown, skip_token
+from integration.virtual_tables import fhir_pages, skip_token
 from integration.virtual_tables.entity_type import (
     MappedEntityType,
     build_values,
     list_lookups,
     map_resource,
 )
-from integration.virtual_tables.pushdown import SearchPart, Targets
+from integration.virtual_tables.pushdown import TargetIds
+from integration.virtual_tables.query_plan import FilterPart, QueryPlan, plan_query, split_filter
 from integration.virtual_tables.row_keys import RowKeyResolver
 from integration.virtual_tables.skip_token import PageCursor
 
 Resource = Mapping[str, Any]
 
-# Resources that one search of a gathering brings; the service gives 1,000 at most.
-_TOGETHER = 250
+# Resources that one search brings while rows are gathered; the FHIR service gives 1,000 at most.
+_BATCH_SIZE = 250
 
 
 @dataclass(frozen=True, slots=True)
 class FeedReader:
-    """What reading needs. `breadth`: resources that one request may look at; `most_bytes` of a
-    page of the FHIR server: a worker holds those of many requests at once."""
+    """What reading needs.
+
+    `max_scanned`: resources that one request may look at. `max_page_bytes`: of a page of the FHIR
+    server, since a worker holds the pages of many requests at once.
+    """
 
     fhir: FhirServer
     keys: RowKeyResolver
@@ -54,7 +56,7 @@ class FeedReader:
 
 @dataclass(frozen=True, slots=True)
 class RowPage:
-    """Rows, each with its version; `token` leads to what comes next."""
+    """Rows, each with its version; `token` leads to the next page."""
 
     rows: Sequence[tuple[EntityValues, str | None]]
     count: int | None = None
@@ -62,228 +64,242 @@ class RowPage:
 
 
 async def read_entity(
-    it: FeedReader, shape: MappedEntityType, key: UUID, run: str
+    reader: FeedReader, entity_type: MappedEntityType, key: UUID, run_id: str
 ) -> Resource | None:
-    """The resource that the row with this key shows, if there is one."""
-    ids = await it.keys.resolve_ids(shape.resource, [key])
-    return await it.fhir.read(f"{shape.resource}/{ids[key]}", run)
+    """Return the resource whose row has this key. None: there is no such resource."""
+    ids = await reader.keys.resolve_ids(entity_type.resource, [key])
+    return await reader.fhir.read(f"{entity_type.resource}/{ids[key]}", run_id)
 
 
 async def build_rows(
-    it: FeedReader, shape: MappedEntityType, resources: Sequence[Resource]
+    reader: FeedReader, entity_type: MappedEntityType, resources: Sequence[Resource]
 ) -> list[EntityValues]:
-    """Their rows. Resources without a row of their own (no id) are refused: Unmappable."""
-    base = it.fhir.upstream.base
-    found = {
-        f"{shape.resource}/{each['id']}": map_resource(shape, each, base) for each in resources
+    """Map resources to their rows. Raises Unmappable for a resource without an id."""
+    base = reader.fhir.upstream.base
+    mapped = {
+        f"{entity_type.resource}/{resource['id']}": map_resource(entity_type, resource, base)
+        for resource in resources
     }
-    named = {*found, *(name for each in found.values() for name in list_lookups(shape, each))}
-    keys = await it.keys.resolve_keys(named)
-    return [build_values(shape, name, each, keys) for name, each in found.items()]
+    targets = (name for found in mapped.values() for name in list_lookups(entity_type, found))
+    keys = await reader.keys.resolve_keys({*mapped, *targets})
+    return [build_values(entity_type, name, found, keys) for name, found in mapped.items()]
 
 
-async def read_collection(
-    it: FeedReader, shape: MappedEntityType, query: Query, size: int, run: str
+async def read_page(
+    reader: FeedReader, entity_type: MappedEntityType, query: Query, size: int, run_id: str
 ) -> RowPage:
-    """A page of up to `size` rows. Raises Rejected, Unavailable, Misconfigured."""
-    targets = await _targets(it, shape, query.filter)
-    pushed = pushdown.build_search(query.filter, shape, targets)
-    if pushed.is_empty:
+    """Read a page of up to `size` rows. Raises Rejected, Unavailable, Misconfigured."""
+    plan = await _plan(reader, entity_type, query)
+    if plan.is_empty:
         return RowPage((), 0 if query.count else None)
-    mark = skip_token.parse_token(query.skip_token, shape.resource)
-    sorted_by = pushdown.build_sort(query.order_by, shape)
-    if (query.count and not pushed.is_exact) or (query.order_by and not sorted_by):
-        return await _gathered(it, shape, query, pushed, targets, mark, size, run)
+    cursor = skip_token.parse_token(query.skip_token, entity_type.resource)
+    if plan.is_gathered:
+        return await _gather_page(reader, plan, cursor, size, run_id)
     page, count = await asyncio.gather(
-        _streamed(it, shape, query, pushed, sorted_by, mark, size, run),
-        _count(it, shape, pushed, run) if query.count else _none(),
+        _stream_page(reader, plan, cursor, size, run_id),
+        _count_found(reader, plan, run_id) if query.count else _count_nothing(),
     )
-    return RowPage(page.rows, count, page.token)
+    return replace(page, count=count)
 
 
 async def count_rows(
-    it: FeedReader, shape: MappedEntityType, condition: Expression | None, run: str
+    reader: FeedReader, entity_type: MappedEntityType, query: Query, run_id: str
 ) -> int:
-    """How many rows fulfil the condition."""
-    targets = await _targets(it, shape, condition)
-    pushed = pushdown.build_search(condition, shape, targets)
-    if pushed.is_empty:
+    """Count the rows that satisfy the filter of `query`."""
+    plan = await _plan(reader, entity_type, replace(query, count=True))
+    if plan.is_empty:
         return 0
-    if pushed.is_exact:
-        return await _count(it, shape, pushed, run)
-    narrow = shape.select(_needed(condition, ()))
-    why = _why(condition, (), shape, targets)
-    found = _searched(it, narrow, pushed.parameters, why, run)
-    return sum([fulfils(condition, each) async for _, each in found])
+    if plan.is_exact:
+        return await _count_found(reader, plan, run_id)
+    return sum([1 async for _ in _gather_matches(reader, plan, run_id)])
 
 
-async def _streamed(
-    it: FeedReader,
-    shape: MappedEntityType,
-    query: Query,
-    pushed: SearchPart,
-    sorted_by: str | None,
-    mark: PageCursor | None,
-    size: int,
-    run: str,
+async def _plan(reader: FeedReader, entity_type: MappedEntityType, query: Query) -> QueryPlan:
+    parts = split_filter(query.filter)
+    target_ids = await _resolve_targets(reader, entity_type, parts)
+    return plan_query(query, parts, entity_type, target_ids)
+
+
+async def _resolve_targets(
+    reader: FeedReader, entity_type: MappedEntityType, parts: Sequence[FilterPart]
+) -> TargetIds:
+    """Find the ids of the resources whose rows have the keys that a filter names."""
+    pairs_by_type: dict[str, set[tuple[str, UUID]]] = {}
+    for name, key in {pair for part in parts for pair in part.keys}:
+        attribute = entity_type.attributes.get(name)
+        type_ = entity_type.resource if attribute is None else attribute.virtual_column.target
+        if type_ is not None:
+            pairs_by_type.setdefault(type_, set()).add((name, key))
+    target_ids: dict[tuple[str, UUID], str] = {}
+    for type_, pairs in pairs_by_type.items():
+        ids = await reader.keys.resolve_ids(type_, {key for _, key in pairs})
+        target_ids |= {(name, key): ids[key] for name, key in pairs}
+    return target_ids
+
+
+# -- streamed: the search is in the order of the response ------------------------------------------
+
+
+async def _stream_page(
+    reader: FeedReader, plan: QueryPlan, cursor: PageCursor | None, size: int, run_id: str
 ) -> RowPage:
-    wanted = size if query.top is None else min(size, query.top)
+    """Read pages of the search until the page of rows is full."""
+    wanted = _limit_rows(plan, size)
     if wanted == 0:
         return RowPage(())
-    needed = _needed(query.filter, ())
-    # Where most of what is found is shown, it is mapped once; else what is not shown only in part.
-    narrow = _selected(shape, query, needed) if pushed.is_exact else shape.select(needed)
-    skip = 0 if mark else query.skip
-    batch = wanted if pushed.is_exact and not skip else max(wanted, _TOGETHER)
-    order = (("_sort", sorted_by),) if sorted_by else ()
-    first = build_path(shape.resource, (*pushed.parameters, *order, ("_count", str(batch))))
-    path: str | None = mark.path if mark and mark.path else first
-    told, looked = (mark.position if mark else 0), 0
-    chosen: list[tuple[Resource, EntityValues | None]] = []
+    skip = 0 if cursor else plan.query.skip
+    batch = wanted if plan.is_exact and not skip else max(wanted, _BATCH_SIZE)
+    path: str | None = cursor.path if cursor and cursor.path else _build_path(plan, batch)
+    start = cursor.position if cursor else 0
+    scanned = 0
+    chosen: list[tuple[Resource, EntityValues]] = []
     while path is not None:
-        path, searchset, fewer = await fhir_pages.fetch_page(
-            it.fhir, path, batch, it.max_page_bytes, run
-        )
-        found = list(list_matches(shape.resource, searchset))
-        after = find_next_path(searchset, it.fhir.upstream.name, it.fhir.upstream.base)
-        shown = await build_rows(it, narrow, found)
-        for number, each in enumerate(shown[told:], told + 1):
-            looked += 1
-            if not fulfils(query.filter, each):
+        page = await _fetch_page(reader, plan, path, batch, run_id)
+        rows = await build_rows(reader, plan.scanned_type, page.resources)
+        for position, values in enumerate(rows[start:], start):
+            scanned += 1
+            if not evaluate.matches(plan.query.filter, values):
                 continue
             if skip:
                 skip -= 1
                 continue
-            chosen.append((found[number - 1], each if pushed.is_exact else None))
+            chosen.append((page.resources[position], values))
             if len(chosen) == wanted:
-                here = PageCursor(path, number) if number < len(found) else PageCursor(after, 0)
-                more = here.path is not None and wanted != query.top
-                return await _page(it, shape, query, chosen, here if more else None)
-        if (looked > it.max_scanned or fewer) and after is not None:
-            if chosen:  # what was found goes out, and the next page goes on behind it
-                return await _page(it, shape, query, chosen, PageCursor(after, 0))
-            if looked > it.max_scanned:
-                raise _too_broad(it, pushdown.list_unsearched(query.filter, shape, {}) or ["$skip"])
-        path, told = after, max(0, told - len(found))
-    return await _page(it, shape, query, chosen, None)
+                next_cursor = None if wanted == plan.query.top else page.find_cursor(position + 1)
+                return await _build_streamed(reader, plan, chosen, next_cursor)
+        if page.next_path is not None and (page.is_shrunk or scanned > reader.max_scanned):
+            if chosen:  # respond with what was found; the next page goes on behind it
+                return await _build_streamed(reader, plan, chosen, PageCursor(page.next_path, 0))
+            if scanned > reader.max_scanned:
+                raise _build_too_broad_error(reader, plan)
+        path, start = page.next_path, max(0, start - len(page.resources))
+    return await _build_streamed(reader, plan, chosen, None)
 
 
-async def _gathered(
-    it: FeedReader,
-    shape: MappedEntityType,
-    query: Query,
-    pushed: SearchPart,
-    targets: Targets,
-    mark: PageCursor | None,
-    size: int,
-    run: str,
+async def _build_streamed(
+    reader: FeedReader,
+    plan: QueryPlan,
+    chosen: Sequence[tuple[Resource, EntityValues]],
+    next_cursor: PageCursor | None,
 ) -> RowPage:
-    narrow = shape.select(_needed(query.filter, query.order_by))
-    why = _why(query.filter, query.order_by, shape, targets)
-    found = [
-        (each, resource)
-        async for resource, each in _searched(it, narrow, pushed.parameters, why, run)
-        if fulfils(query.filter, each)
-    ]
-    place = build_sort_key(query.order_by, shape.entity.key)
-    found.sort(key=lambda pair: place(pair[0]))
-    start = mark.position if mark else query.skip
-    wanted = size if query.top is None else min(size, query.top)
-    chosen = [(resource, None) for _, resource in found[start : start + wanted]]
-    more = start + wanted < len(found) and wanted != query.top
-    page = await _page(
-        it, shape, query, chosen, PageCursor(None, start + wanted) if more and wanted else None
-    )
-    return RowPage(page.rows, len(found) if query.count else None, page.token)
+    resources = [resource for resource, _ in chosen]
+    if plan.is_exact:  # what was scanned has all that is shown
+        return _build_page(resources, [values for _, values in chosen], next_cursor)
+    rows = await build_rows(reader, plan.shown_type, resources)
+    return _build_page(resources, rows, next_cursor)
 
 
-async def _searched(
-    it: FeedReader, narrow: MappedEntityType, parameters: Parameters, why: list[str], run: str
+# -- gathered: everything is read before the first row is known ------------------------------------
+
+
+async def _gather_page(
+    reader: FeedReader, plan: QueryPlan, cursor: PageCursor | None, size: int, run_id: str
+) -> RowPage:
+    """Read everything that satisfies the filter, and sort it here."""
+    found = [pair async for pair in _gather_matches(reader, plan, run_id)]
+    sort_key = evaluate.build_sort_key(plan.query.order_by, plan.scanned_type.entity.key)
+    found.sort(key=lambda pair: sort_key(pair[1]))
+    start = cursor.position if cursor else plan.query.skip
+    wanted = _limit_rows(plan, size)
+    end = start + wanted
+    has_more = end < len(found) and wanted not in (0, plan.query.top)
+    resources = [resource for resource, _ in found[start:end]]
+    rows = await build_rows(reader, plan.shown_type, resources)
+    page = _build_page(resources, rows, PageCursor(None, end) if has_more else None)
+    return replace(page, count=len(found) if plan.query.count else None)
+
+
+async def _gather_matches(
+    reader: FeedReader, plan: QueryPlan, run_id: str
 ) -> AsyncIterator[tuple[Resource, EntityValues]]:
-    """Everything that a search finds, with the columns that matter. Raises Rejected, 501."""
-    path: str | None = build_path(narrow.resource, (*parameters, ("_count", str(_TOGETHER))))
-    looked, large = 0, 0
+    """Yield every resource that satisfies the filter, with the values that were scanned.
+
+    Raises Rejected, 501, where there are too many to look at, or they are too large.
+    """
+    path: str | None = _build_path(plan, _BATCH_SIZE, is_sorted=False)
+    scanned, shrunk = 0, 0
     while path is not None:
-        path, searchset, fewer = await fhir_pages.fetch_page(
-            it.fhir, path, _TOGETHER, it.max_page_bytes, run
-        )
-        found = list(list_matches(narrow.resource, searchset))
-        path = find_next_path(searchset, it.fhir.upstream.name, it.fhir.upstream.base)
-        looked, large = looked + len(found), large + fewer
-        if looked > it.max_scanned or (looked == it.max_scanned and path is not None):
-            raise _too_broad(it, why)
-        if large >= fhir_pages.MAX_SHRUNK_PAGES and path is not None:
+        page = await _fetch_page(reader, plan, path, _BATCH_SIZE, run_id)
+        path = page.next_path
+        scanned, shrunk = scanned + len(page.resources), shrunk + page.is_shrunk
+        if scanned > reader.max_scanned or (scanned == reader.max_scanned and path is not None):
+            raise _build_too_broad_error(reader, plan)
+        if shrunk >= fhir_pages.MAX_SHRUNK_PAGES and path is not None:
             raise fhir_pages.build_too_large_error()
-        for pair in zip(found, await build_rows(it, narrow, found), strict=True):
-            yield pair
+        rows = await build_rows(reader, plan.scanned_type, page.resources)
+        for resource, values in zip(page.resources, rows, strict=True):
+            if evaluate.matches(plan.query.filter, values):
+                yield resource, values
 
 
-async def _count(it: FeedReader, shape: MappedEntityType, pushed: SearchPart, run: str) -> int:
-    """https://hl7.org/fhir/R4/search.html#summary"""
-    path = build_path(shape.resource, (*pushed.parameters, ("_summary", "count")))
-    total = (await it.fhir.search(path, run, fhir_pages.STRICT)).get("total")
+# -- both ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _FhirPage:
+    """A page of a search; `is_shrunk`: it has few resources, because they are large."""
+
+    path: str
+    resources: Sequence[Resource]
+    next_path: str | None
+    is_shrunk: bool
+
+    def find_cursor(self, position: int) -> PageCursor | None:
+        """Find where the resource at `position`, or else the next page, begins."""
+        if position < len(self.resources):
+            return PageCursor(self.path, position)
+        return None if self.next_path is None else PageCursor(self.next_path, 0)
+
+
+def _build_path(plan: QueryPlan, batch: int, *, is_sorted: bool = True) -> str:
+    sort = (("_sort", plan.sort),) if plan.sort and is_sorted else ()
+    parameters = (*plan.parameters, *sort, ("_count", str(batch)))
+    return build_path(plan.scanned_type.resource, parameters)
+
+
+async def _fetch_page(
+    reader: FeedReader, plan: QueryPlan, path: str, batch: int, run_id: str
+) -> _FhirPage:
+    path, searchset, is_shrunk = await fhir_pages.fetch_page(
+        reader.fhir, path, batch, reader.max_page_bytes, run_id
+    )
+    upstream = reader.fhir.upstream
+    resources = list(list_matches(plan.scanned_type.resource, searchset))
+    return _FhirPage(
+        path, resources, find_next_path(searchset, upstream.name, upstream.base), is_shrunk
+    )
+
+
+def _limit_rows(plan: QueryPlan, size: int) -> int:
+    return size if plan.query.top is None else min(size, plan.query.top)
+
+
+def _build_page(
+    resources: Sequence[Resource], rows: Sequence[EntityValues], next_cursor: PageCursor | None
+) -> RowPage:
+    versions = (resource.get("meta", {}).get("versionId") for resource in resources)
+    token = None if next_cursor is None else skip_token.format_token(next_cursor)
+    return RowPage(tuple(zip(rows, versions, strict=True)), token=token)
+
+
+async def _count_found(reader: FeedReader, plan: QueryPlan, run_id: str) -> int:
+    """Let the server count: https://hl7.org/fhir/R4/search.html#summary"""
+    path = build_path(plan.scanned_type.resource, (*plan.parameters, ("_summary", "count")))
+    searchset = await reader.fhir.search(path, run_id, fhir_pages.STRICT)
+    total = searchset.get("total")
     if not isinstance(total, int):
-        raise Unavailable(it.fhir.upstream.name, "a count was answered without a number")
+        raise Unavailable(reader.fhir.upstream.name, "a count was answered without a number")
     return total
 
 
-async def _none() -> None:
+async def _count_nothing() -> None:
     return None
 
 
-async def _page(
-    it: FeedReader,
-    shape: MappedEntityType,
-    query: Query,
-    chosen: Sequence[tuple[Resource, EntityValues | None]],
-    mark: PageCursor | None,
-) -> RowPage:
-    """`chosen` with their rows, where they are whole already."""
-    resources = [resource for resource, _ in chosen]
-    whole = [row for _, row in chosen if row is not None]
-    shown = whole or await build_rows(it, _selected(shape, query, ()), resources)
-    versions = (each.get("meta", {}).get("versionId") for each in resources)
-    token = None if mark is None else skip_token.format_token(mark)
-    return RowPage(tuple(zip(shown, versions, strict=True)), token=token)
-
-
-def _selected(shape: MappedEntityType, query: Query, more: Collection[str]) -> MappedEntityType:
-    if query.select is None:
-        return shape
-    return shape.select({*more, *(each.name for each in query.select)})
-
-
-async def _targets(
-    it: FeedReader, shape: MappedEntityType, condition: Expression | None
-) -> Targets:
-    """The resources whose rows have the keys that a condition names."""
-    found: dict[tuple[str, UUID], str] = {}
-    by_type: dict[str, set[tuple[str, UUID]]] = {}
-    for name, key in pushdown.list_keys(condition):
-        attribute = shape.attributes.get(name)
-        type_ = shape.resource if attribute is None else attribute.virtual_column.target
-        if type_ is not None:
-            by_type.setdefault(type_, set()).add((name, key))
-    for type_, pairs in by_type.items():
-        ids = await it.keys.resolve_ids(type_, {key for _, key in pairs})
-        found |= {(name, key): ids[key] for name, key in pairs}
-    return found
-
-
-def _needed(condition: Expression | None, order: Sequence[Order]) -> Collection[str]:
-    return {*pushdown.list_properties(condition), *(each.property.name for each in order)}
-
-
-def _why(
-    condition: Expression | None, order: Sequence[Order], shape: MappedEntityType, targets: Targets
-) -> list[str]:
-    names = pushdown.list_unsearched(condition, shape, targets)
-    return names or [f"$orderby by {each.property.name}" for each in order] or ["$count"]
-
-
-def _too_broad(it: FeedReader, why: Sequence[str]) -> Rejected:
+def _build_too_broad_error(reader: FeedReader, plan: QueryPlan) -> NotSupported:
     return NotSupported(
-        f"FHIR has no search that answers this ({', '.join(why)}), and there are more than "
-        f"{it.max_scanned:,} resources to look at: narrow it down, by the patient for example",
+        f"FHIR has no search that answers this ({', '.join(plan.cost_reasons)}), and there are "
+        f"more than {reader.max_scanned:,} resources to look at: narrow it down, by the patient "
+        "for example",
         "$filter",
     )

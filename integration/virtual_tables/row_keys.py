@@ -1,8 +1,8 @@
-"""Which row shows a resource, and the way back, as one worker knows it.
+"""Find the key of a resource's row, and the resource of a key, with a cache for one worker.
 
-A key is the resource's id where that is a GUID, else derived from it. Whoever has seen a derived
-key may ask by it, so the way back is noted before the key is told. A contact may have another key,
-which the mirror has noted.
+The key is the resource's id where that is a GUID, else it is derived from the id. A client may
+query by a derived key that it has seen, so the id of a derived key is stored before the key is
+shown. A contact may have another key, which the mirror has stored.
 """
 
 from __future__ import annotations
@@ -15,85 +15,98 @@ from uuid import UUID
 from integration.journal.row_keys import RowKeys
 from integration.mapping.keys import derive_primary_key
 
-# What a worker remembers, at most; and for how many seconds that nothing is noted.
-_MOST = 20_000
-_AGE = 30.0
+# Entries of one cache, at most, and seconds that an entry is used.
+_MAX_ENTRIES = 20_000
+_CACHE_SECONDS = 30.0
 
-# Asks the storage: what is noted under these names, of one resource type.
-_Ask = Callable[[str, Collection[str]], Awaitable[Mapping[str, str]]]
+# Reads from the store what it has for these names, of one resource type.
+_Load = Callable[[str, Collection[str]], Awaitable[Mapping[str, str]]]
 
 
 @dataclass(slots=True)
-class _Known:
-    """What was asked before, by resource type and name; nothing noted is asked again later."""
+class _Cache:
+    """What the store answered, by resource type and name; "" where it had nothing."""
 
-    ask: _Ask
+    load: _Load
     clock: Callable[[], float]
-    most: int
-    found: dict[tuple[str, str], tuple[str, float]] = field(default_factory=dict)
+    max_entries: int
+    entries: dict[tuple[str, str], tuple[str, float]] = field(default_factory=dict)
 
     async def get(self, type_: str, names: Collection[str]) -> dict[str, str]:
-        """What is noted. What was known before the storage is asked is read before, too: others
-        forget meanwhile."""
+        """Return what the store has for these names.
+
+        Cached values are taken before the store is read, because other tasks may clear the cache
+        meanwhile.
+        """
         now = self.clock()
-        known = {name: self.found.get((type_, name), ("", 0.0)) for name in names}
-        values = {name: value for name, (value, until) in known.items() if until > now}
-        new = [name for name in known if name not in values]
-        if new:
-            noted = await self.ask(type_, new)
-            values |= {name: noted.get(name, "") for name in new}
-            if len(self.found) + len(new) > self.most:
-                self.found.clear()
-            self.found |= {(type_, name): (values[name], now + _AGE) for name in new}
+        cached = {name: self.entries.get((type_, name), ("", 0.0)) for name in names}
+        values = {name: value for name, (value, until) in cached.items() if until > now}
+        missing = [name for name in cached if name not in values]
+        if missing:
+            loaded = await self.load(type_, missing)
+            values |= {name: loaded.get(name, "") for name in missing}
+            if len(self.entries) + len(missing) > self.max_entries:
+                self.entries.clear()
+            self.entries |= {
+                (type_, name): (values[name], now + _CACHE_SECONDS) for name in missing
+            }
         return {name: value for name, value in values.items() if value}
 
 
 class RowKeyResolver:
-    """`mirrored`: whether rows of a resource type may have been there before this app came."""
+    """Finds keys and ids.
+
+    `is_mirrored`: whether the mirror may have stored keys for the rows of a resource type.
+    """
 
     def __init__(
         self,
-        kept: RowKeys,
-        mirrored: Callable[[str], bool],
+        store: RowKeys,
+        is_mirrored: Callable[[str], bool],
         clock: Callable[[], float] = time.monotonic,
-        most: int = _MOST,
+        max_entries: int = _MAX_ENTRIES,
     ) -> None:
-        self._most = most
-        self._kept, self._mirrored = kept, mirrored
-        self._own = _Known(kept.find_keys, clock, most)
-        self._back = _Known(kept.find_ids, clock, most)
-        self._noted: set[str] = set()
+        self._max_entries = max_entries
+        self._store, self._is_mirrored = store, is_mirrored
+        self._keys = _Cache(store.find_keys, clock, max_entries)
+        self._ids = _Cache(store.find_ids, clock, max_entries)
+        self._recorded: set[str] = set()
 
     async def resolve_keys(self, resources: Collection[str]) -> Mapping[str, UUID]:
-        """The keys of Type/id, each with its way back noted. Raises Unavailable."""
-        found: dict[str, UUID] = {}
-        for type_, ids in _by_type(resources).items():
-            own = await self._own.get(type_, ids) if self._mirrored(type_) else {}
-            keys = {id_: own.get(id_) or derive_primary_key(type_, id_) for id_ in ids}
-            await self._lead(type_, {id_: key for id_, key in keys.items() if key != id_})
-            found |= {f"{type_}/{id_}": UUID(key) for id_, key in keys.items()}
-        return found
+        """Return the keys of the rows of `Type/id`, and store the ids of derived keys.
+
+        Raises Unavailable.
+        """
+        resolved: dict[str, UUID] = {}
+        for type_, ids in _group_by_type(resources).items():
+            recorded = await self._keys.get(type_, ids) if self._is_mirrored(type_) else {}
+            keys = {id_: recorded.get(id_) or derive_primary_key(type_, id_) for id_ in ids}
+            await self._record_ids(type_, {id_: key for id_, key in keys.items() if key != id_})
+            resolved |= {f"{type_}/{id_}": UUID(key) for id_, key in keys.items()}
+        return resolved
 
     async def resolve_ids(self, type_: str, keys: Iterable[UUID]) -> Mapping[UUID, str]:
-        """The ids of the resources whose rows have these keys, whether there are any or not."""
+        """Return the ids that resources with these keys have, whether they exist or not."""
         texts = {str(key): key for key in keys}
-        led = await self._back.get(type_, texts)
-        return {key: led.get(text, text) for text, key in texts.items()}
+        recorded = await self._ids.get(type_, texts)
+        return {key: recorded.get(text, text) for text, key in texts.items()}
 
-    async def _lead(self, type_: str, keys: Mapping[str, str]) -> None:
-        new = {id_: key for id_, key in keys.items() if f"{type_}/{id_} {key}" not in self._noted}
+    async def _record_ids(self, type_: str, keys: Mapping[str, str]) -> None:
+        new = {
+            id_: key for id_, key in keys.items() if f"{type_}/{id_} {key}" not in self._recorded
+        }
         if new:
-            await self._kept.add_reverse(type_, new)
+            await self._store.add_reverse(type_, new)
             for key in new.values():
-                self._back.found.pop((type_, key), None)
-            if len(self._noted) + len(new) > self._most:
-                self._noted.clear()
-            self._noted.update(f"{type_}/{id_} {key}" for id_, key in new.items())
+                self._ids.entries.pop((type_, key), None)
+            if len(self._recorded) + len(new) > self._max_entries:
+                self._recorded.clear()
+            self._recorded.update(f"{type_}/{id_} {key}" for id_, key in new.items())
 
 
-def _by_type(resources: Iterable[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+def _group_by_type(resources: Iterable[str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
     for name in resources:
         type_, _, id_ = name.partition("/")
-        found.setdefault(type_, []).append(id_)
-    return found
+        groups.setdefault(type_, []).append(id_)
+    return groups

@@ -1,9 +1,9 @@
-"""Creating, changing and deleting in FHIR what a row of the feed shows.
+"""Create, change and delete the resource in FHIR that a row of the feed shows.
 
-A change is made to the resource as it is, on the condition that nobody has changed it since it was
-read. A client that named a version hears of a conflict; for one that did not, the change is made
-again to what the other has left, so that neither is lost. A change takes its turn like that of a
-delivery, and so none that was accepted before can undo it later.
+A change is applied to the current resource, on the condition that nobody changes it in between. If
+somebody does, a client that named a version gets a conflict; for any other client the change is
+applied again to the new version, so that neither change is lost. A change takes a write lock as a
+delivery does, so that no delivery that was accepted earlier can undo it later.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from integration.virtual_tables.row_keys import RowKeyResolver
 
 Resource = dict[str, Any]
 
-# How often a change is made again to what others have left, in one request.
-_TRIES = 4
+# How often one request applies its change to a new version of the resource.
+_MAX_ATTEMPTS = 4
 
 _HEADERS = {
     "accept": "application/fhir+json",
     "content-type": "application/fhir+json",
     "prefer": "return=representation",
 }
-_GONE = (404, 410)
-_CONFLICT = (409, 412)
+_GONE_STATUSES = (404, 410)
+_CONFLICT_STATUSES = (409, 412)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FeedWriter:
-    """What writing needs. `run` makes an id that sorts by time, as those of deliveries do."""
+    """What writing needs. `new_run_id` makes an id that sorts by time, as ids of deliveries do."""
 
     fhir: FhirServer
     keys: RowKeyResolver
@@ -54,191 +54,211 @@ class FeedWriter:
     new_key: Callable[[], UUID]
 
 
-async def create(it: FeedWriter, shape: MappedEntityType, values: Mapping[str, Value]) -> Resource:
-    """A new resource; its id is the key of its row. Raises Rejected."""
-    run, chosen = it.new_run_id(), values.get(shape.entity.key)
-    key = chosen if isinstance(chosen, UUID) else it.new_key()
-    given = {name: value for name, value in values.items() if name != shape.entity.key}
-    changes = await _changes(it, shape, given)
-    base, name = it.fhir.upstream.base, f"{shape.resource}/{key}"
-    new = apply.create_resource(shape.entity, str(key), changes, shape.columns, base)
-    _check({}, new)
-    async with _turn(it, name, run) as turn:
-        if isinstance(chosen, UUID) and await it.fhir.read(name, run) is not None:
+async def create(
+    writer: FeedWriter, entity_type: MappedEntityType, values: Mapping[str, Value]
+) -> Resource:
+    """Create a resource whose id is the key of its row, and return it as it was stored.
+
+    Raises Rejected: 409 where the client chose a key that is in use, 422.
+    """
+    run_id, requested_key = writer.new_run_id(), values.get(entity_type.entity.key)
+    key = requested_key if isinstance(requested_key, UUID) else writer.new_key()
+    given = {name: value for name, value in values.items() if name != entity_type.entity.key}
+    changes = await _convert_changes(writer, entity_type, given)
+    base, name = writer.fhir.upstream.base, f"{entity_type.resource}/{key}"
+    new = apply.create_resource(entity_type.entity, str(key), changes, entity_type.columns, base)
+    _check_valid({}, new)
+    async with _lock_resource(writer, name, run_id) as attempt:
+        if isinstance(requested_key, UUID) and await writer.fhir.read(name, run_id) is not None:
             raise Rejected(Issue("duplicate", "there is an entity with this key"), status=409)
-        turn.sent = True
-        answer = await _put(it, name, new, run)
-        turn.done(answer)
-    return _stored(it, answer)
+        attempt.is_sent = True
+        response = await _put(writer, name, new, run_id)
+        attempt.record_response(response)
+    return _parse_stored(writer, response)
 
 
 async def change(
-    it: FeedWriter,
-    shape: MappedEntityType,
+    writer: FeedWriter,
+    entity_type: MappedEntityType,
     key: UUID,
     values: Mapping[str, Value],
     condition: IfMatch | None,
 ) -> Resource:
-    """The resource after it. Raises Rejected: 404, 412, 422."""
-    run, name = it.new_run_id(), await _name(it, shape, key)
-    changes = await _changes(it, shape, values)
+    """Change the properties in `values`, and return the resource as it was stored.
+
+    Raises Rejected: 404, 409, 412, 422.
+    """
+    run_id, name = writer.new_run_id(), await _resolve_name(writer, entity_type, key)
+    changes = await _convert_changes(writer, entity_type, values)
     fixed = {
-        one.column: changes[one.column]
-        for one in shape.attributes.values()
-        if one.virtual_column.create_only and one.column in changes
+        attribute.column: changes[attribute.column]
+        for attribute in entity_type.attributes.values()
+        if attribute.virtual_column.create_only and attribute.column in changes
     }
-    base = it.fhir.upstream.base
-    async with _turn(it, name, run) as turn:
-        for _ in range(_TRIES):
-            found = await _read(it, name, condition, run)
-            if apply.write_columns(shape.entity, found, fixed, shape.columns, base) is not found:
-                raise _fixed(sorted(fixed))
-            new = apply.write_columns(shape.entity, found, changes, shape.columns, base)
-            if new is found:
-                return found
-            _check(found, new)
-            turn.sent = True
-            answer = await _put(it, name, new, run, _version(found))
-            if answer.status in _CONFLICT and condition is None:
+
+    def write_values(resource: Resource, columns: Mapping[str, Any]) -> Resource:
+        base = writer.fhir.upstream.base
+        return apply.write_columns(entity_type.entity, resource, columns, entity_type.columns, base)
+
+    async with _lock_resource(writer, name, run_id) as attempt:
+        for _ in range(_MAX_ATTEMPTS):
+            current = await _read_current(writer, name, condition, run_id)
+            if write_values(current, fixed) is not current:
+                raise _build_fixed_column_error(sorted(fixed))
+            new = write_values(current, changes)
+            if new is current:
+                return current
+            _check_valid(current, new)
+            attempt.is_sent = True
+            response = await _put(writer, name, new, run_id, _get_version(current))
+            if response.status in _CONFLICT_STATUSES and condition is None:
                 continue
-            if answer.status in _CONFLICT:
-                raise _conflict()
-            turn.done(answer)
-            return _stored(it, answer)
-    raise Rejected(Issue("conflict", "others were changing it all the time: try again"), status=409)
+            if response.status in _CONFLICT_STATUSES:
+                raise _build_conflict_error()
+            attempt.record_response(response)
+            return _parse_stored(writer, response)
+    text = "others kept changing the resource while it was written: send the change again"
+    raise Rejected(Issue("conflict", text), status=409)
 
 
 async def delete(
-    it: FeedWriter, shape: MappedEntityType, key: UUID, condition: IfMatch | None
+    writer: FeedWriter, entity_type: MappedEntityType, key: UUID, condition: IfMatch | None
 ) -> None:
-    """Raises Rejected: 404, 412."""
-    run, name = it.new_run_id(), await _name(it, shape, key)
-    async with _turn(it, name, run) as turn:
-        found = await _read(it, name, condition, run)
+    """Delete the resource of the row with this key. Raises Rejected: 404, 412."""
+    run_id, name = writer.new_run_id(), await _resolve_name(writer, entity_type, key)
+    async with _lock_resource(writer, name, run_id) as attempt:
+        current = await _read_current(writer, name, condition, run_id)
         headers = {"accept": "application/fhir+json"}
         if condition is not None:
-            headers["if-match"] = f'W/"{_version(found)}"'
-        turn.sent = True
-        answer = await it.fhir.send(Request("DELETE", name, headers=headers), run)
-        if answer.status in _CONFLICT:
-            raise _conflict()
-        if answer.status not in (200, 202, 204, *_GONE):
-            raise _refused(it, answer)
-        turn.done(answer)
+            headers["if-match"] = f'W/"{_get_version(current)}"'
+        attempt.is_sent = True
+        response = await writer.fhir.send(Request("DELETE", name, headers=headers), run_id)
+        if response.status in _CONFLICT_STATUSES:
+            raise _build_conflict_error()
+        if response.status not in (200, 202, 204, *_GONE_STATUSES):
+            raise _build_write_error(writer, response)
+        attempt.record_response(response)
 
 
 @dataclass(slots=True)
-class _Turn:
-    """How far a write has come. `sent`: the server may be at it, whoever has given up waiting."""
+class _WriteAttempt:
+    """How far a write has come. `is_sent`: the server may be working on it."""
 
-    sent: bool = False
+    is_sent: bool = False
     settled: dict[int, bool] = field(default_factory=dict)
 
-    def done(self, answer: Response) -> None:
-        self.settled[0] = answer.status < 300
+    def record_response(self, response: Response) -> None:
+        self.settled[0] = response.status < 300
 
 
 @asynccontextmanager
-async def _turn(it: FeedWriter, name: str, run: str) -> AsyncIterator[_Turn]:
-    """Nobody else writes the resource meanwhile, and no earlier delivery afterwards."""
-    taken = HeldLocks(run, "feed", it.guard.token())
-    await write_guard.acquire(it.guard, taken, [Write(name, (0,))])
-    turn, fate = _Turn(), SendState.NOT_SENT
+async def _lock_resource(
+    writer: FeedWriter, name: str, run_id: str
+) -> AsyncIterator[_WriteAttempt]:
+    """Hold the write lock of the resource `name`.
+
+    Nobody else writes it meanwhile, and no earlier delivery afterwards.
+    """
+    locks = HeldLocks(run_id, "feed", writer.guard.token())
+    await write_guard.acquire(writer.guard, locks, [Write(name, (0,))])
+    attempt, state = _WriteAttempt(), SendState.NOT_SENT
     try:
-        if taken.superseded:
-            raise _conflict()
-        yield turn
-        fate = SendState.ANSWERED
+        if locks.superseded:
+            raise _build_conflict_error()
+        yield attempt
+        state = SendState.ANSWERED
     except (Unavailable, asyncio.CancelledError) as error:
-        # Cancelled: the time that an answer may take is over.
-        heard = isinstance(error, Unavailable) and not error.is_outcome_unknown
-        if turn.sent:
-            fate = SendState.ANSWERED if heard else SendState.UNANSWERED
+        # Cancelled: the response has taken longer than it may.
+        is_outcome_known = isinstance(error, Unavailable) and not error.is_outcome_unknown
+        if attempt.is_sent:
+            state = SendState.ANSWERED if is_outcome_known else SendState.UNANSWERED
         raise
     finally:
-        await write_guard.release(it.guard, taken, turn.settled, fate)
+        await write_guard.release(writer.guard, locks, attempt.settled, state)
 
 
-async def _name(it: FeedWriter, shape: MappedEntityType, key: UUID) -> str:
-    ids = await it.keys.resolve_ids(shape.resource, [key])
-    return f"{shape.resource}/{ids[key]}"
+async def _resolve_name(writer: FeedWriter, entity_type: MappedEntityType, key: UUID) -> str:
+    ids = await writer.keys.resolve_ids(entity_type.resource, [key])
+    return f"{entity_type.resource}/{ids[key]}"
 
 
-async def _read(it: FeedWriter, name: str, condition: IfMatch | None, run: str) -> Resource:
-    found = await it.fhir.read(name, run)
-    if found is None:
+async def _read_current(
+    writer: FeedWriter, name: str, condition: IfMatch | None, run_id: str
+) -> Resource:
+    current = await writer.fhir.read(name, run_id)
+    if current is None:
         raise Rejected(Issue("not-found", "there is no entity with this key"), status=404)
-    if condition is not None and not condition.matches(_version(found)):
-        raise _conflict()
-    return found
+    if condition is not None and not condition.matches(_get_version(current)):
+        raise _build_conflict_error()
+    return current
 
 
 async def _put(
-    it: FeedWriter, name: str, resource: Resource, run: str, version: str | None = None
+    writer: FeedWriter, name: str, resource: Resource, run_id: str, version: str | None = None
 ) -> Response:
     condition = {"if-match": f'W/"{version}"'} if version is not None else {}
     body = decimal_json.encode(resource)
-    answer = await it.fhir.send(Request("PUT", name, body, {**_HEADERS, **condition}), run)
-    if answer.status >= 300 and answer.status not in _CONFLICT:
-        raise _refused(it, answer)
-    return answer
+    response = await writer.fhir.send(Request("PUT", name, body, {**_HEADERS, **condition}), run_id)
+    if response.status >= 300 and response.status not in _CONFLICT_STATUSES:
+        raise _build_write_error(writer, response)
+    return response
 
 
-async def _changes(
-    it: FeedWriter, shape: MappedEntityType, values: Mapping[str, Value]
+async def _convert_changes(
+    writer: FeedWriter, entity_type: MappedEntityType, values: Mapping[str, Value]
 ) -> dict[str, Any]:
-    """By column, as attribute maps write them."""
+    """Convert the values of properties to values of columns, as attribute maps write them."""
     changes: dict[str, Any] = {}
     for name, value in values.items():
-        attribute = shape.attributes[name]
+        attribute = entity_type.attributes[name]
         if attribute.kind is Kind.LOOKUP and isinstance(value, UUID):
             type_ = attribute.virtual_column.target or ""
-            ids = await it.keys.resolve_ids(type_, [value])
+            ids = await writer.keys.resolve_ids(type_, [value])
             changes[attribute.column] = Lookup(f"{type_}/{ids[value]}")
         else:
             changes[attribute.column] = value
     return changes
 
 
-def _check(before: Resource, after: Resource) -> None:
-    """Raises Rejected for what is not valid FHIR and was not so before."""
-    known = {(each.text, each.expression) for each in _issues(before)} if before else set()
-    new = [each for each in _issues(after) if (each.text, each.expression) not in known]
-    if new:
-        raise Rejected(*new, status=422)
+def _check_valid(before: Resource, after: Resource) -> None:
+    """Raise Rejected for what is not valid FHIR in `after` and was valid in `before`."""
+    earlier = _list_issues(before) if before else []
+    known = {(issue.text, issue.expression) for issue in earlier}
+    added = [issue for issue in _list_issues(after) if (issue.text, issue.expression) not in known]
+    if added:
+        raise Rejected(*added, status=422)
 
 
-def _issues(resource: Resource) -> list[Issue]:
+def _list_issues(resource: Resource) -> list[Issue]:
     return list(validation.find_issues(resource, str(resource["resourceType"])))
 
 
-def _stored(it: FeedWriter, answer: Response) -> Resource:
-    stored = decimal_json.decode_object(answer.body)
+def _parse_stored(writer: FeedWriter, response: Response) -> Resource:
+    stored = decimal_json.decode_object(response.body)
     if stored is None or "id" not in stored:
-        raise Unavailable(it.fhir.upstream.name, "a write was answered without the resource")
+        raise Unavailable(writer.fhir.upstream.name, "a write was answered without the resource")
     return stored
 
 
-def _version(resource: Mapping[str, Any]) -> str:
+def _get_version(resource: Mapping[str, Any]) -> str:
     return str(resource.get("meta", {}).get("versionId", ""))
 
 
-def _fixed(columns: Sequence[str]) -> Rejected:
-    text = f"{', '.join(columns)}: whose it is is said when it is created, and never changed"
+def _build_fixed_column_error(columns: Sequence[str]) -> Rejected:
+    text = f"{', '.join(columns)}: can be set only when the row is created"
     return Rejected(Issue("business-rule", text), status=422)
 
 
-def _conflict() -> Rejected:
-    return Rejected(
-        Issue("conflict", "somebody has changed it since: read it again", "If-Match"), status=412
-    )
+def _build_conflict_error() -> Rejected:
+    text = "somebody has changed the resource since it was read: read it again"
+    return Rejected(Issue("conflict", text, "If-Match"), status=412)
 
 
-def _refused(it: FeedWriter, answer: Response) -> Exception:
-    """What the server says of it may quote the patient."""
-    if answer.status in (400, 422):
-        issue = Issue("processing", f"the FHIR server refused the resource ({answer.status})")
+def _build_write_error(writer: FeedWriter, response: Response) -> Exception:
+    """Build the error for a response, without the server's text, which may quote the patient."""
+    if response.status in (400, 422):
+        issue = Issue("processing", f"the FHIR server refused the resource ({response.status})")
         return Rejected(issue, status=422)
-    if answer.status >= 500 or answer.status in (408, 424):
-        return Unavailable(it.fhir.upstream.name, f"a write was answered {answer.status}")
-    return Misconfigured(f"{it.fhir.upstream.name}: a write was answered {answer.status}")
+    if response.status >= 500 or response.status in (408, 424):
+        return Unavailable(writer.fhir.upstream.name, f"a write was answered {response.status}")
+    return Misconfigured(f"{writer.fhir.upstream.name}: a write was answered {response.status}")

@@ -1,4 +1,4 @@
-"""The doors, called as the host calls them: real storage, neighbours over real HTTP, one worker."""
+"""The endpoints and triggers, called as the host calls them: real storage, upstreams over real HTTP, one worker."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ DOCUMENTED = re.compile(
     r"\| `(\w+)` \| (http|http, anonymous|queue|timer) \| `([^`]+)` \| ([A-Z, ]*)\|"
 )
 
-# What each door is asked about to see which methods it takes. Of the feed, the `path`.
+# What each endpoint is asked about to see which methods it takes. Of the feed, the `path`.
 ADDRESSES: dict[str, list[dict[str, str]]] = {
     "intake": [{}, {"type": "Patient"}, {"type": "Patient", "id": "p1"}],
     "delivery": [{"id": UNKNOWN}],
@@ -72,7 +72,7 @@ ADDRESSES: dict[str, list[dict[str, str]]] = {
 
 
 @functools.cache
-def doors() -> list[Any]:
+def list_functions() -> list[Any]:
     """The SDK gives them once only."""
     return list(function_app.app.get_functions())
 
@@ -88,7 +88,7 @@ def documented() -> list[tuple[str, str, str, list[str]]]:
 
 @dataclass
 class Worker:
-    """One worker and its neighbours."""
+    """One worker and its upstreams."""
 
     fhir_double: FhirDouble
     queues: dict[str, QueueClient]
@@ -167,13 +167,13 @@ async def worker(azurite: Running) -> AsyncIterator[Worker]:
 
 
 async def knock(
-    door: Any, method: str, path: str, body: Any = b"", **given: Any
+    function: Any, method: str, path: str, body: Any = b"", **given: Any
 ) -> func.HttpResponse:
-    """Call a door as the host does: `route_params`, `params`, `headers`."""
+    """Call a function as the host does: `route_params`, `params`, `headers`."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     values: dict[str, Any] = {"route_params": {}, "params": {}, "headers": {}, **given}
     req = func.HttpRequest(method, f"http://host/api/{path}", body=content, **values)
-    return await door(req)
+    return await function(req)
 
 
 async def post(body: Any, **headers: str) -> func.HttpResponse:
@@ -213,30 +213,30 @@ def delivery_of(response: func.HttpResponse) -> str:
     return str(id_)
 
 
-def test_the_doors_are_those_of_docs_http() -> None:
+def test_the_endpoints_are_those_of_docs_http() -> None:
     found = []
-    for door in doors():
-        trigger = door.get_trigger()
+    for function in list_functions():
+        trigger = function.get_trigger()
         if trigger.type == "queueTrigger":
-            found.append((door.get_function_name(), "queue", trigger.queue_name))
+            found.append((function.get_function_name(), "queue", trigger.queue_name))
         elif trigger.type == "timerTrigger":
-            found.append((door.get_function_name(), "timer", trigger.schedule))
+            found.append((function.get_function_name(), "timer", trigger.schedule))
         else:
             assert trigger.type == "httpTrigger"
             kinds = {"function": "http", "anonymous": "http, anonymous"}
             kind = kinds[trigger.auth_level.value]
-            found.append((door.get_function_name(), kind, trigger.route))
+            found.append((function.get_function_name(), kind, trigger.route))
     assert sorted(found) == sorted((name, trigger, at) for name, trigger, at, _ in documented())
 
 
-def test_every_method_has_a_door_so_that_a_wrong_one_is_told_the_right_ones() -> None:
-    for door in doors():
-        trigger = door.get_trigger()
-        if trigger.type == "httpTrigger" and door.get_function_name() != "health":
+def test_every_method_has_a_endpoint_so_that_a_wrong_one_is_told_the_right_ones() -> None:
+    for function in list_functions():
+        trigger = function.get_trigger()
+        if trigger.type == "httpTrigger" and function.get_function_name() != "health":
             assert sorted(str(method.value) for method in trigger.methods) == ANY
 
 
-def test_every_queue_has_a_door_for_what_failed_again_and_again() -> None:
+def test_every_queue_has_a_endpoint_for_what_failed_again_and_again() -> None:
     queues = {at for _, trigger, at, _ in documented() if trigger == "queue"}
     named = ("relay", "mirror", "fhir-events", "external-events")
     assert queues == {*named, *(f"{name}-poison" for name in named)}
@@ -245,8 +245,8 @@ def test_every_queue_has_a_door_for_what_failed_again_and_again() -> None:
 @one_worker
 @pytest.mark.azurite
 @pytest.mark.parametrize("name", ADDRESSES)
-async def test_a_door_takes_the_methods_of_docs_http(worker: Worker, name: str) -> None:
-    (methods,) = [methods for door, _, _, methods in documented() if door == name]
+async def test_a_endpoint_takes_the_methods_of_docs_http(worker: Worker, name: str) -> None:
+    (methods,) = [methods for function, _, _, methods in documented() if function == name]
     taken = set()
     for method in ANY:
         for address in ADDRESSES[name]:
@@ -262,7 +262,7 @@ async def test_a_door_takes_the_methods_of_docs_http(worker: Worker, name: str) 
 @one_worker
 @pytest.mark.azurite
 async def test_requests_that_come_first_together_share_one_set_of_clients(worker: Worker) -> None:
-    assert len({id(each) for each in worker.parts}) == 1
+    assert len({id(item) for item in worker.parts}) == 1
 
 
 # --- a whole story -----------------------------------------------------------------------------
@@ -270,7 +270,7 @@ async def test_requests_that_come_first_together_share_one_set_of_clients(worker
 
 @one_worker
 @pytest.mark.azurite
-async def test_a_delivery_goes_through_all_doors(worker: Worker) -> None:
+async def test_a_delivery_goes_through_all_endpoints(worker: Worker) -> None:
     accepted = await post(bundle(entry(patient(id=ANNA), method="PUT", url=f"Patient/{ANNA}")))
     delivery = delivery_of(accepted)
     assert outcome(accepted, 202)["severity"] == "information"
@@ -298,23 +298,23 @@ async def test_a_delivery_goes_through_all_doors(worker: Worker) -> None:
 
 @one_worker
 @pytest.mark.azurite
-@pytest.mark.parametrize("door", ["events", "events_poison"])
+@pytest.mark.parametrize("function", ["events", "events_poison"])
 async def test_what_others_change_is_mirrored_as_a_delivery_of_its_own(
-    worker: Worker, door: str
+    worker: Worker, function: str
 ) -> None:
     data = {"resourceType": "Patient", "resourceFhirId": "p9", "resourceVersionId": 1}
     event = {"specversion": "1.0", "type": "Microsoft.HealthcareApis.FhirResourceCreated"}
     body = json.dumps({**event, "data": data}).encode()
-    await getattr(function_app, door)(func.QueueMessage(body=body))
+    await getattr(function_app, function)(func.QueueMessage(body=body))
     (claim,) = await worker.claims("mirror")
     assert claim.resource == "Patient/p9"
-    told = await ask(claim.delivery)
-    assert (told.status_code, read(told)["entry"]) == (200, [])
+    reported = await ask(claim.delivery)
+    assert (reported.status_code, read(reported)["entry"]) == (200, [])
 
 
 @one_worker
 @pytest.mark.azurite
-async def test_what_was_said_to_the_neighbours_is_listed_page_by_page(worker: Worker) -> None:
+async def test_what_was_said_to_the_upstreams_is_listed_page_by_page(worker: Worker) -> None:
     delivery = delivery_of(await post(patient(id="p7")))
     await function_app.relay(message(delivery=delivery))
     await function_app.mirror(message(delivery=delivery, resource="Patient/p7"))
@@ -400,7 +400,7 @@ async def test_what_failed_again_and_again_is_parked(worker: Worker) -> None:
 
 @one_worker
 @pytest.mark.azurite
-async def test_trouble_of_a_neighbour_puts_the_claim_on_the_queue_again(worker: Worker) -> None:
+async def test_trouble_of_an_upstream_puts_the_claim_on_the_queue_again(worker: Worker) -> None:
     delivery = delivery_of(await post(patient(active=False)))
     await worker.claims("relay")
     worker.fhir_double.down = 500
@@ -416,9 +416,9 @@ async def test_trouble_of_a_neighbour_puts_the_claim_on_the_queue_again(worker: 
 @one_worker
 @pytest.mark.azurite
 async def test_a_message_that_is_no_claim_fails_without_quoting_it(worker: Worker) -> None:
-    for door in (function_app.relay, function_app.mirror):
+    for function in (function_app.relay, function_app.mirror):
         with pytest.raises(RuntimeError) as caught:
-            await door(func.QueueMessage(body=f'{{"delivery": ["{MARKER}"]}}'.encode()))
+            await function(func.QueueMessage(body=f'{{"delivery": ["{MARKER}"]}}'.encode()))
         assert MARKER not in str(caught.value)
         assert caught.value.__cause__ is None
         assert caught.value.__suppress_context__
@@ -458,8 +458,8 @@ async def test_the_feed_shows_what_the_fhir_server_holds(worker: Worker) -> None
     assert body["@odata.context"] == "http://host/api/odata/$metadata#msemr_observations"
     (row,) = body["value"]
     assert (row["msemr_observationid"], row["msemr_codetext"]) == (ANNA, MARKER)
-    one = await feed(f"msemr_observations({ANNA})")
-    assert (one.status_code, one.headers["ETag"]) == (200, 'W/"1"')
+    candidate = await feed(f"msemr_observations({ANNA})")
+    assert (candidate.status_code, candidate.headers["ETag"]) == (200, 'W/"1"')
     assert read(await feed(""))["@odata.context"] == "http://host/api/odata/$metadata"
     described = await feed("$metadata")
     assert described.mimetype == "application/xml"
@@ -525,7 +525,7 @@ async def test_a_fhir_server_in_trouble_is_an_error_of_odata(
 async def test_a_table_is_switched_from_the_feed_to_the_mirror_and_back(worker: Worker) -> None:
     async def route_of(type_: str) -> str:
         found = read(await knock(function_app.data_routes, "GET", "data-routes"))["routes"]
-        (route,) = [each["route"] for each in found if each["resource"] == type_]
+        (route,) = [item["route"] for item in found if item["resource"] == type_]
         return str(route)
 
     assert await route_of("Observation") == "virtual"
@@ -565,8 +565,10 @@ async def test_a_change_of_what_is_shown_is_told_by_a_queue_of_its_own(worker: W
     await worker.queues["external-events"].clear_messages()
     await function_app.external_poison(message(delivery=delivery, resource=claim.resource))
     params = {"delivery": delivery, "action": "tell"}
-    told = read(await knock(function_app.activity, "GET", "activity", params=params))["activity"]
-    assert [each["status"] for each in told] == ["dropped"]
+    reported = read(await knock(function_app.activity, "GET", "activity", params=params))[
+        "activity"
+    ]
+    assert [item["status"] for item in reported] == ["dropped"]
 
 
 # --- refusals ----------------------------------------------------------------------------------
@@ -597,7 +599,7 @@ async def test_a_refusal_is_an_operation_outcome_and_queues_nothing(
 @one_worker
 @pytest.mark.azurite
 @pytest.mark.parametrize(
-    ("door", "method", "route", "allowed"),
+    ("function", "method", "route", "allowed"),
     [
         ("intake", "GET", {}, "POST"),
         ("intake", "POST", {"type": "Patient", "id": "p1"}, "PUT, PATCH, DELETE"),
@@ -607,9 +609,9 @@ async def test_a_refusal_is_an_operation_outcome_and_queues_nothing(
     ],
 )
 async def test_a_wrong_method_is_told_the_right_ones(
-    worker: Worker, door: str, method: str, route: dict[str, str], allowed: str
+    worker: Worker, function: str, method: str, route: dict[str, str], allowed: str
 ) -> None:
-    response = await knock(getattr(function_app, door), method, "any", route_params=route)
+    response = await knock(getattr(function_app, function), method, "any", route_params=route)
     assert outcome(response, 405)["code"] == "not-supported"
     assert response.headers["Allow"] == allowed
 
@@ -660,7 +662,7 @@ async def test_parked_deliveries_are_replayed_by_reason(worker: Worker) -> None:
 
     params = {"reason": "failed repeatedly", "_count": "500"}
     dry = await asked(**params, **{"dry-run": "true"})
-    assert delivery in [each["id"] for each in dry["deliveries"]]
+    assert delivery in [item["id"] for item in dry["deliveries"]]
     assert await worker.claims("relay") == []
     assert await asked(**params) == dry
     assert delivery in [claim.delivery for claim in await worker.claims("relay")]
@@ -703,7 +705,7 @@ async def test_the_list_leads_from_page_to_page(worker: Worker) -> None:
     while params:
         body = read(await listed(**params))
         assert len(body["deliveries"]) <= 2
-        seen += [each["id"] for each in body["deliveries"]]
+        seen += [item["id"] for item in body["deliveries"]]
         params = dict(httpx.URL(body["next"]).params) if "next" in body else None
     assert seen[:3] == made[::-1]
     assert len(seen) == len(set(seen))
@@ -720,7 +722,7 @@ async def test_what_the_list_cannot_be_asked_is_refused(
 
 @one_worker
 @pytest.mark.azurite
-async def test_health_tells_of_every_neighbour_when_it_is_asked_deeply(worker: Worker) -> None:
+async def test_health_tells_of_every_upstream_when_it_is_asked_deeply(worker: Worker) -> None:
     async def asked(**params: str) -> tuple[int, Any]:
         response = await knock(function_app.health, "GET", "health", params=params)
         return response.status_code, read(response)

@@ -49,12 +49,12 @@ def read(response: func.HttpResponse) -> Any:
     return json.loads(response.get_body())
 
 
-async def through_the_door(error: Exception) -> func.HttpResponse:
+async def answer_error(error: Exception) -> func.HttpResponse:
     @error_handlers.endpoint
-    async def door(_: func.HttpRequest) -> func.HttpResponse:
+    async def function(_: func.HttpRequest) -> func.HttpResponse:
         raise error
 
-    return await door(asked())
+    return await function(asked())
 
 
 # --- errors ------------------------------------------------------------------------------------
@@ -64,7 +64,7 @@ async def test_a_refusal_is_an_operation_outcome_with_the_element(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     issue = Issue("required", "the bundle has no type", "Bundle.type")
-    response = await through_the_door(Rejected(issue, status=422))
+    response = await answer_error(Rejected(issue, status=422))
     assert response.status_code == 422
     assert response.mimetype == "application/fhir+json"
     assert read(response) == {
@@ -82,22 +82,22 @@ async def test_a_refusal_is_an_operation_outcome_with_the_element(
 
 
 async def test_a_wrong_method_is_answered_with_the_right_ones() -> None:
-    response = await through_the_door(MethodNotAllowed("PUT", "DELETE"))
+    response = await answer_error(MethodNotAllowed("PUT", "DELETE"))
     assert (response.status_code, response.headers["Allow"]) == (405, "PUT, DELETE")
 
 
-@pytest.mark.parametrize(("wish", "told"), [(None, "30"), (0.2, "1"), (90, "90")])
-async def test_trouble_of_a_neighbour_asks_the_sender_to_try_again(
-    wish: float | None, told: str
+@pytest.mark.parametrize(("wish", "reported"), [(None, "30"), (0.2, "1"), (90, "90")])
+async def test_trouble_of_an_upstream_asks_the_sender_to_try_again(
+    wish: float | None, reported: str
 ) -> None:
-    response = await through_the_door(Unavailable("storage", "ServiceRequestError", wish))
-    assert (response.status_code, response.headers["Retry-After"]) == (503, told)
+    response = await answer_error(Unavailable("storage", "ServiceRequestError", wish))
+    assert (response.status_code, response.headers["Retry-After"]) == (503, reported)
     assert read(response)["issue"][0]["code"] == "transient"
     assert "ServiceRequestError" not in response.get_body().decode()
 
 
 async def test_a_missing_setting_is_told_and_logged(caplog: pytest.LogCaptureFixture) -> None:
-    response = await through_the_door(Misconfigured("set FHIR_URL"))
+    response = await answer_error(Misconfigured("set FHIR_URL"))
     assert response.status_code == 500
     assert "FHIR_URL" in read(response)["issue"][0]["diagnostics"]
     (record,) = caplog.records
@@ -107,7 +107,7 @@ async def test_a_missing_setting_is_told_and_logged(caplog: pytest.LogCaptureFix
 async def test_a_fault_of_our_own_is_told_without_its_text(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    response = await through_the_door(ValueError(f"not a date: {MARKER}"))
+    response = await answer_error(ValueError(f"not a date: {MARKER}"))
     assert response.status_code == 500
     assert read(response)["resourceType"] == "OperationOutcome"
     assert MARKER not in response.get_body().decode()
@@ -116,18 +116,18 @@ async def test_a_fault_of_our_own_is_told_without_its_text(
     assert MARKER not in told_by([record])
 
 
-async def test_a_queue_s_door_hands_on_no_text_of_a_fault() -> None:
+async def test_a_queue_s_endpoint_hands_on_no_text_of_a_fault() -> None:
     """The host logs an exception with everything that is chained to it."""
 
     @error_handlers.trigger
-    async def door(_: func.QueueMessage) -> None:
+    async def function(_: func.QueueMessage) -> None:
         try:
             raise KeyError(MARKER)
         except KeyError as error:
             raise ValueError(MARKER) from error
 
     with pytest.raises(RuntimeError) as caught:
-        await door(func.QueueMessage(body=b"{}"))
+        await function(func.QueueMessage(body=b"{}"))
     shown = "".join(traceback.format_exception(caught.value))
     assert MARKER not in shown
     assert "ValueError at test_responses.py:" in str(caught.value)
@@ -137,7 +137,7 @@ async def test_a_queue_s_door_hands_on_no_text_of_a_fault() -> None:
 
 
 @pytest.mark.parametrize("kind", ["handshake", "heartbeat", "event-notification"])
-def test_a_notification_with_nothing_to_carry_is_answered_200(kind: str) -> None:
+def test_a_notification_with_nothing_to_process_is_answered_200(kind: str) -> None:
     """Else a subscription would not become active."""
     response = responses.build_accepted(asked("https://host/api/fhir"), Acknowledged(kind))
     assert response.status_code == 200
@@ -256,11 +256,11 @@ def test_lost_atomicity_and_unmapped_values_are_told_beside_what_the_server_said
     body = read(
         responses.build_delivery_status(DeliveryStatus(replace(DONE, split=True), outcomes, rows))
     )
-    first, second = (each["response"] for each in body["entry"])
-    told = [one["diagnostics"] for one in first["outcome"]["issue"]]
-    assert told[0] == "said by the server"
-    assert any("lastname: cut" in text for text in told)
-    assert any("3 units" in text for text in told)
+    first, second = (item["response"] for item in body["entry"])
+    reported = [entry["diagnostics"] for entry in first["outcome"]["issue"]]
+    assert reported[0] == "said by the server"
+    assert any("lastname: cut" in text for text in reported)
+    assert any("3 units" in text for text in reported)
     assert "outcome" not in second
     assert len(issue) == 3
 

@@ -191,7 +191,7 @@ def test_telemetry_has_a_destination_only_when_one_is_set() -> None:
     assert get_telemetry_destination({name: "InstrumentationKey=0"}) == "InstrumentationKey=0"
 
 
-def test_a_delivery_can_be_read_without_any_neighbour() -> None:
+def test_a_delivery_can_be_read_without_any_upstream() -> None:
     assert read_delivery_settings({}) == read_settings(REQUIRED).deliveries
     changed = {"MESSAGES": "refuse", "UNIT_MAX_ENTRIES": "7"}
     assert read_delivery_settings(changed) == read_settings({**REQUIRED, **changed}).deliveries
@@ -199,13 +199,13 @@ def test_a_delivery_can_be_read_without_any_neighbour() -> None:
         read_delivery_settings({"DOCUMENTS": "burn"})
 
 
-def test_the_maps_in_use_can_be_read_without_any_neighbour() -> None:
+def test_the_maps_in_use_can_be_read_without_any_upstream() -> None:
     assert read_mirror_settings({}) == read_settings(REQUIRED).mirror
     with pytest.raises(Misconfigured, match=r"^correct MAP_SET"):
         read_mirror_settings({"MAP_SET": "tidy"})
 
 
-def test_own_maps_are_in_a_folder_beside_the_doors() -> None:
+def test_own_maps_are_in_a_folder_beside_the_endpoints() -> None:
     assert read_mirror_settings({"MAPS": "our-maps"}).maps_folder == SAMPLE.parent / "our-maps"
 
 
@@ -232,7 +232,7 @@ def test_the_identity_is_that_of_storage_unless_another_is_named(
     assert read_dataverse_settings({**REQUIRED, **named}).client_id == client
 
 
-def test_a_mistake_in_what_several_neighbours_share_is_told_once() -> None:
+def test_a_mistake_in_what_several_upstreams_share_is_told_once() -> None:
     assert problem(UPSTREAM_TIMEOUT="soon").count("UPSTREAM_TIMEOUT") == 1
 
 

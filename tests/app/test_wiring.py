@@ -1,4 +1,4 @@
-"""Settings become clients, once, and as the neighbours need them."""
+"""Settings become clients, once, and as the upstreams need them."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def settings(**changes: str) -> Settings:
 
 
 @pytest.fixture
-async def upstream() -> AsyncIterator[Any]:
-    """A neighbour as the app builds it, from a scope and a credential."""
+async def build_upstream() -> AsyncIterator[Any]:
+    """An upstream as the app builds it, from a scope and a credential."""
     async with AsyncExitStack() as stack:
 
         def built(scope: str | None = None) -> Upstream:
@@ -62,11 +62,11 @@ async def upstream() -> AsyncIterator[Any]:
 
 def loaded(code: str, **env: str) -> list[str]:
     """Which of the heavy libraries a new process has after this."""
-    told = (
+    reported = (
         f"\nimport json, sys; print(json.dumps([name for name in {HEAVY} if name in sys.modules]))"
     )
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", f"{code}{told}"],
+        [sys.executable, "-W", "ignore", "-c", f"{code}{reported}"],
         cwd=PROJECT,
         env=env,
         capture_output=True,
@@ -79,7 +79,7 @@ def loaded(code: str, **env: str) -> list[str]:
 
 
 def stated(azurite: Running) -> dict[str, str]:
-    """Settings of an app that has storage, and neighbours that are not there."""
+    """Settings of an app that has storage, and upstreams that are not there."""
     return {
         "AzureWebJobsStorage": azurite.storage,
         "FHIR_URL": "http://127.0.0.1:1/fhir",
@@ -89,16 +89,16 @@ def stated(azurite: Running) -> dict[str, str]:
     }
 
 
-def test_a_door_opens_without_the_heavy_libraries() -> None:
+def test_a_endpoint_opens_without_the_heavy_libraries() -> None:
     """A cold start is paid by whoever sends first; what storage needs comes with the first use."""
     assert loaded("import function_app") == []
 
 
 def test_a_worker_without_rows_to_write_needs_no_paths_of_maps(azurite: Running) -> None:
-    there = "import asyncio; from integration.app import wiring; parts = asyncio.run(wiring.get_parts())"
+    place = "import asyncio; from integration.app import wiring; parts = asyncio.run(wiring.get_parts())"
     storage = ["azure.data.tables", "azure.storage.blob"]
-    assert loaded(there, **stated(azurite)) == storage
-    assert loaded(f"{there}; assert parts.mirror is parts.mirror", **stated(azurite)) == [
+    assert loaded(place, **stated(azurite)) == storage
+    assert loaded(f"{place}; assert parts.mirror is parts.mirror", **stated(azurite)) == [
         *storage,
         "antlr4",
         "fhirpathpy",
@@ -120,7 +120,7 @@ assert any(one is shown for one in mirrored)
     assert "fhirpathpy" in loaded(code, **stated(azurite))
 
 
-async def test_a_setting_of_the_maps_that_is_wrong_stops_every_door(
+async def test_a_setting_of_the_maps_that_is_wrong_stops_every_endpoint(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Else changes would be queued that nobody can mirror."""
@@ -133,7 +133,7 @@ async def test_a_setting_of_the_maps_that_is_wrong_stops_every_door(
         await wiring.get_parts()
 
 
-async def test_a_misspelt_type_of_external_events_stops_every_door(
+async def test_a_misspelt_type_of_external_events_stops_every_endpoint(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Else nobody would ever hear of it, and nobody would know why."""
@@ -143,7 +143,7 @@ async def test_a_misspelt_type_of_external_events_stops_every_door(
     monkeypatch.setenv("AzureWebJobsStorage", "UseDevelopmentStorage=true")
     monkeypatch.setenv("EXTERNAL_EVENTS", "Observation,Observatoin,Patient")
     monkeypatch.setenv("MAP_PREFIX", "abc")
-    with pytest.raises(Misconfigured, match="no virtual table is of Observatoin, Patient"):
+    with pytest.raises(Misconfigured, match="there is no virtual table of Observatoin, Patient"):
         await wiring.get_parts()
 
 
@@ -152,26 +152,26 @@ def test_a_laptop_needs_no_identity() -> None:
 
 
 @pytest.mark.parametrize("open_", ["FHIR_SCOPE", "DATAVERSE_SCOPE"])
-async def test_one_neighbour_that_wants_a_token_is_enough_for_an_identity(open_: str) -> None:
+async def test_one_upstream_that_wants_a_token_is_enough_for_an_identity(open_: str) -> None:
     async with wiring.build_credential(settings(**{open_: "none"})) as credential:
         assert hasattr(credential, "get_token")
 
 
-async def test_a_neighbour_is_asked_in_time_and_within_its_places(upstream: Any) -> None:
-    made: Upstream = upstream()
+async def test_an_upstream_is_asked_in_time_and_within_its_places(build_upstream: Any) -> None:
+    made: Upstream = build_upstream()
     assert made.http.timeout == httpx.Timeout(90, connect=10)
     assert made.limiter.limit.current == 7
     assert made.tokens is None
     assert made.base == "https://fhir.example"
 
 
-async def test_a_neighbour_with_a_scope_gets_tokens(upstream: Any) -> None:
-    assert upstream("https://fhir.example/.default").tokens is not None
+async def test_an_upstream_with_a_scope_gets_tokens(build_upstream: Any) -> None:
+    assert build_upstream("https://fhir.example/.default").tokens is not None
 
 
-async def test_a_neighbour_s_cookies_are_not_kept(upstream: Any) -> None:
+async def test_an_upstream_s_cookies_are_not_kept(build_upstream: Any) -> None:
     """Dataverse's affinity cookie would send all requests to one of its servers."""
-    made: Upstream = upstream()
+    made: Upstream = build_upstream()
     received: list[httpx.Request] = []
 
     async def hear(request: httpx.Request) -> httpx.Response:
@@ -186,8 +186,8 @@ async def test_a_neighbour_s_cookies_are_not_kept(upstream: Any) -> None:
     assert "cookie" not in received[1].headers
 
 
-async def test_a_neighbour_s_redirects_are_not_followed(upstream: Any) -> None:
-    assert upstream().http.follow_redirects is False
+async def test_an_upstream_s_redirects_are_not_followed(build_upstream: Any) -> None:
+    assert build_upstream().http.follow_redirects is False
 
 
 @pytest.mark.parametrize(
@@ -219,16 +219,16 @@ async def test_sources_are_asked_with_their_own_token_within_bounds_and_not_led_
         )
         assert (made.max_pages, made.max_bytes) == (7, 1000)
         assert (first.tokens, second.tokens is None) == (None, False)
-        for each in (first, second):
-            assert isinstance(each.http, BoundedClient)
-            assert each.http.follow_redirects is False
+        for item in (first, second):
+            assert isinstance(item.http, BoundedClient)
+            assert item.http.follow_redirects is False
 
 
 def test_the_clock_is_in_utc_and_ids_are_deliveries() -> None:
     now = wiring.utc_now()
     assert now.tzinfo is UTC
     assert abs((now - datetime.now(UTC)).total_seconds()) < 5
-    ids = {wiring._new_id(now) for _ in range(100)}
+    ids = {wiring.new_delivery_id(now) for _ in range(100)}
     assert len(ids) == 100
     assert all(is_delivery_id(id_) for id_ in ids)
 

@@ -1,4 +1,4 @@
-"""What is said to the neighbours, and what comes of it, is in the activity log, and no patient is."""
+"""What is said to the upstreams, and what comes of it, is in the activity log, and no patient is."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ Told = tuple[str, str, str]
 
 
 def told(route: Route) -> list[Told]:
-    """(neighbour, action, status) of each entry that is kept, the oldest first."""
-    return [(each.upstream, each.action, each.status) for each in route.activity.entries]
+    """(upstream, action, status) of each entry that is kept, the oldest first."""
+    return [(item.upstream, item.action, item.status) for item in route.activity.entries]
 
 
 async def mirrored(route: Route, resource: Body) -> RowResult:
     identity = route.fhir_double.add(resource)
     await mirroring.mirror_resource(route.mirror, WorkItem("d", resource=identity))
     (row,) = [
-        each for each in await route.journal.list_row_results("d") if each.resource == identity
+        item for item in await route.journal.list_row_results("d") if item.resource == identity
     ]
     return row
 
@@ -58,7 +58,7 @@ async def test_a_delivery_is_followed_to_its_row(route: Route) -> None:
     await route.carry_all(delivery)
     await mirroring.mirror_resource(route.mirror, WorkItem(delivery, resource="Patient/p1"))
 
-    assert [each for each in told(route) if each[1] != "metadata"] == [
+    assert [item for item in told(route) if item[1] != "metadata"] == [
         (FHIR, "write unit 0.0", "200"),
         (FHIR, "read", "200"),
         (DATAVERSE, "look-up", "200"),
@@ -67,38 +67,38 @@ async def test_a_delivery_is_followed_to_its_row(route: Route) -> None:
         (DATAVERSE, "mirror", "created"),
     ]
     entries = route.activity.entries
-    assert {each.delivery for each in entries} == {delivery}
-    assert {each.resource for each in entries} == {"Patient/p1"}
-    assert {each.category for each in entries} == {Category.INFORMATION}
+    assert {item.delivery for item in entries} == {delivery}
+    assert {item.resource for item in entries} == {"Patient/p1"}
+    assert {item.category for item in entries} == {Category.INFORMATION}
     row = (await route.dataverse_double.contact())["contactid"]
-    create, result = (each for each in entries if each.action in ("create", "mirror"))
+    create, result = (item for item in entries if item.action in ("create", "mirror"))
     assert (create.table, create.row) == (result.table, result.row) == ("contact", row)
 
 
-async def test_every_request_that_a_neighbour_heard_is_an_entry(route: Route) -> None:
-    """One for each resource that asked, where they share a request."""
+async def test_every_request_that_an_upstream_heard_is_an_entry(route: Route) -> None:
+    """One for item resource that asked, where they share a request."""
     route.limits = Limits(entries=2)
     people = [entry(patient(id=f"p{n}"), method="PUT", url=f"Patient/p{n}") for n in range(5)]
     delivery = await route.deliver(bundle(*people, kind="batch"))
     await route.carry_all(delivery)
     for claim, _ in route.queued("mirror"):
         await mirroring.mirror_resource(route.mirror, claim)
-    calls = [each for each in route.activity.entries if each.action != "mirror"]
-    assert len([each for each in calls if each.upstream == FHIR]) == len(route.fhir_double.received)
+    calls = [item for item in route.activity.entries if item.action != "mirror"]
+    assert len([item for item in calls if item.upstream == FHIR]) == len(route.fhir_double.received)
     heard = route.dataverse_double.received
-    assert len([each for each in calls if each.upstream == DATAVERSE]) == len(heard)
+    assert len([item for item in calls if item.upstream == DATAVERSE]) == len(heard)
 
 
 async def test_questions_that_go_in_one_request_are_entries_of_all_who_asked(route: Route) -> None:
     identities = [route.fhir_double.add(patient(id=f"p{n}")) for n in range(3)]
     claims = [WorkItem(f"d{n}", resource=identity) for n, identity in enumerate(identities)]
     await asyncio.gather(*(mirroring.mirror_resource(route.mirror, claim) for claim in claims))
-    looked = [each for each in route.activity.entries if each.action == "look-up"]
-    assert {(each.delivery, each.resource) for each in looked} == {
+    looked = [item for item in route.activity.entries if item.action == "look-up"]
+    assert {(item.delivery, item.resource) for item in looked} == {
         (claim.delivery, claim.resource) for claim in claims
     }
-    created = [each for each in route.activity.entries if each.action == "create"]
-    assert sorted(str(each.resource) for each in created) == identities
+    created = [item for item in route.activity.entries if item.action == "create"]
+    assert sorted(str(item.resource) for item in created) == identities
 
 
 async def test_a_unit_of_several_resources_names_none(route: Route) -> None:
@@ -137,19 +137,19 @@ async def test_a_race_that_was_lost_is_told(route: Route) -> None:
 
     route.dataverse_double.will_be_preceded("PATCH", meddle)
     await mirroring.mirror_resource(route.mirror, WorkItem("d", resource=identity))
-    updates = [each for each in route.activity.entries if each.action == "update"]
-    assert [(each.status, each.category) for each in updates] == [
+    updates = [item for item in route.activity.entries if item.action == "update"]
+    assert [(item.status, item.category) for item in updates] == [
         ("412", "warning"),
         ("204", "information"),
     ]
 
 
-async def test_a_neighbour_that_is_away_is_told_and_the_claim_put_back(route: Route) -> None:
+async def test_an_upstream_that_is_away_is_recorded_and_the_item_requeued(route: Route) -> None:
     route.fhir_double.down = 503
     identity = route.fhir_double.add(patient(id="p1"))
     await mirroring.mirror_resource(route.mirror, WorkItem("d", resource=identity))
-    calls = [each for each in route.activity.entries if each.action == "read"]
-    assert [(each.status, each.category) for each in calls] == [("503", "warning")] * 3
+    calls = [item for item in route.activity.entries if item.action == "read"]
+    assert [(item.status, item.category) for item in calls] == [("503", "warning")] * 3
     last = route.activity.entries[-1]
     assert (last.action, last.status, last.category) == ("mirror", "requeued", "warning")
     assert last.notes == ("FHIR server: answered 503",)
@@ -174,8 +174,8 @@ async def test_an_answer_that_never_came_is_told(
     async with route.activities.track(delivery="d"):
         with pytest.raises(type(error) if status == "given up" else Unavailable):
             await route.fhir.read("Patient/p1", "d")
-    assert {each.status for each in route.activity.entries} == {status}
-    assert {each.category for each in route.activity.entries} == {Category.ERROR}
+    assert {item.status for item in route.activity.entries} == {status}
+    assert {item.category for item in route.activity.entries} == {Category.ERROR}
     assert MARKER not in repr(route.activity.entries)
 
 
@@ -187,7 +187,7 @@ async def test_how_long_an_answer_took_is_told_without_the_wait_for_a_place(rout
     route.fhir_double.will_wait_for(slow)
     async with route.activities.track():
         await route.fhir.read("Patient/p1", "d")
-    assert [each.duration for each in route.activity.entries] == [1500]
+    assert [item.duration for item in route.activity.entries] == [1500]
 
 
 async def test_a_row_that_was_given_up_on_is_told(route: Route) -> None:
@@ -204,7 +204,7 @@ async def test_a_row_without_a_map_is_told_without_a_table(route: Route) -> None
     assert (back.status, back.category, back.table) == ("requeued", "error", None)
 
 
-async def test_a_look_at_the_neighbours_is_told(route: Route) -> None:
+async def test_a_look_at_the_upstreams_is_told(route: Route) -> None:
     await health.check_upstreams(route.journal, route.fhir, route.dataverse)
     await route.activities.flush()
     assert sorted(told(route)) == [(DATAVERSE, "health", "200"), (FHIR, "health", "200")]
@@ -265,14 +265,20 @@ async def test_what_is_done_is_known_inside_and_in_tasks_and_nowhere_else() -> N
     with add_activity_context(delivery="d"):
         with add_activity_context(action="read"):
             first, second = await asyncio.gather(seen(), asyncio.create_task(seen()))
-        assert get_activity_context() == ActivityContext("d")
-    assert first == second == ActivityContext("d", action="read")
+        assert get_activity_context() == ActivityContext(delivery="d")
+    assert first == second == ActivityContext(delivery="d", action="read")
     assert get_activity_context() == ActivityContext()
     with (
-        share_activity_contexts([ActivityContext("a"), ActivityContext("b"), ActivityContext("a")]),
+        share_activity_contexts(
+            [
+                ActivityContext(delivery="a"),
+                ActivityContext(delivery="b"),
+                ActivityContext(delivery="a"),
+            ]
+        ),
         add_activity_context(action="look-up"),
     ):
-        assert get_activity_context() == ActivityContext("a", action="look-up")
+        assert get_activity_context() == ActivityContext(delivery="a", action="look-up")
     assert get_activity_context() == ActivityContext()
 
 
@@ -415,8 +421,8 @@ async def test_entries_are_chosen_by_the_query_parameters(route: Route) -> None:
     await mirrored(route, patient(id="p2", birthDate="1980"))
     everything = len(route.activity.entries)
     day = route.clock.now.astimezone(UTC).date().isoformat()
-    (row,) = {str(each.row) for each in route.activity.entries if each.status == "created"} - {
-        str(each.row) for each in route.activity.entries if each.resource == "Patient/p1"
+    (row,) = {str(item.row) for item in route.activity.entries if item.status == "created"} - {
+        str(item.row) for item in route.activity.entries if item.resource == "Patient/p1"
     }
     asked: list[tuple[Body, int]] = [
         ({"_count": "500"}, everything),

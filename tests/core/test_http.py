@@ -1,4 +1,4 @@
-"""Everything that is said to a neighbour goes through here: once, in time, and with a token."""
+"""Everything that is said to an upstream goes through here: once, in time, and with a token."""
 
 from __future__ import annotations
 
@@ -109,7 +109,9 @@ async def trusted(far: Far, credential: Credential) -> AsyncIterator[Upstream]:
     tokens = TokenCache(credential, "https://fhir.example/.default", credential.clock)
     async with httpx.AsyncClient(transport=httpx.MockTransport(far.hear)) as http:
         room = build_limiter(32, far.clock, far.pause)
-        yield Upstream("FHIR server", "https://fhir.example", http, room, tokens, far.pause)
+        yield Upstream(
+            "FHIR server", "https://fhir.example", http, room, tokens=tokens, pause=far.pause
+        )
 
 
 async def unavailable(near: Upstream, request: Request = SEARCH) -> Unavailable:
@@ -138,7 +140,7 @@ async def test_a_request_without_a_path_goes_to_the_base_address(near: Upstream,
 
 
 @pytest.mark.parametrize("status", [200, 204, 301, 400, 404, 409, 412, 422, 500, 502])
-async def test_what_a_neighbour_answers_is_for_the_caller_to_judge(
+async def test_what_an_upstream_answers_is_for_the_caller_to_judge(
     near: Upstream, far: Far, status: int
 ) -> None:
     far.answers = [httpx.Response(status, headers={"location": "https://elsewhere.example/"})]
@@ -147,7 +149,7 @@ async def test_what_a_neighbour_answers_is_for_the_caller_to_judge(
 
 
 async def test_redirects_are_not_followed(trusted: Upstream, far: Far) -> None:
-    """A token must not go where a neighbour points."""
+    """A token must not go where an upstream points."""
     far.answers = [httpx.Response(307, headers={"location": "https://elsewhere.example/"})]
     await trusted.send(SEARCH)
     assert {request.url.host for request in far.received} == {"fhir.example"}
@@ -286,7 +288,7 @@ async def test_what_may_have_arrived_is_not_sent_twice(
 
 
 async def test_a_lost_reply_is_not_followed_by_a_second_request(near: Upstream, far: Far) -> None:
-    """The neighbour may have done as asked: only the caller knows how to find out."""
+    """The upstream may have done as asked: only the caller knows how to find out."""
     far.answers = [httpx.ReadError("lost"), httpx.Response(200)]
     await unavailable(near, Request("POST", "", b"{}"))
     assert len(far.received) == 1
@@ -394,12 +396,12 @@ async def test_no_fresh_token_after_a_refusal_is_unavailable_too(
 async def test_no_more_requests_are_under_way_than_there_are_places(
     near: Upstream, far: Far
 ) -> None:
-    under_way, most = 0, 0
+    under_way, limit = 0, 0
 
     async def slowly() -> httpx.Response:
-        nonlocal under_way, most
+        nonlocal under_way, limit
         under_way += 1
-        most = max(most, under_way)
+        limit = max(limit, under_way)
         for _ in range(5):
             await asyncio.sleep(0)
         under_way -= 1
@@ -407,7 +409,7 @@ async def test_no_more_requests_are_under_way_than_there_are_places(
 
     far.answers = [slowly]
     await asyncio.gather(*(near.send(SEARCH) for _ in range(12)))
-    assert most == 3
+    assert limit == 3
 
 
 async def test_a_pause_takes_no_place(near: Upstream, far: Far) -> None:
@@ -432,7 +434,7 @@ async def test_a_failed_request_gives_its_place_back(
 
 
 @pytest.mark.parametrize("status", [429, 503])
-async def test_a_neighbour_that_throttles_many_requests_at_once_is_asked_half_as_much(
+async def test_an_upstream_that_throttles_many_requests_at_once_is_asked_half_as_much(
     near: Upstream, far: Far, status: int
 ) -> None:
     room = build_limiter(16, far.clock, far.pause)
@@ -453,7 +455,7 @@ async def test_a_neighbour_that_throttles_many_requests_at_once_is_asked_half_as
     assert all(under_way <= now for under_way, now in limits)
 
 
-async def test_an_answer_that_is_the_neighbour_s_own_trouble_changes_no_limit(
+async def test_an_answer_that_is_the_upstream_s_own_trouble_changes_no_limit(
     near: Upstream, far: Far
 ) -> None:
     near.limiter.record_throttle(0, None)
@@ -463,7 +465,7 @@ async def test_an_answer_that_is_the_neighbour_s_own_trouble_changes_no_limit(
     assert near.limiter.limit == lowered
 
 
-async def test_everybody_waits_as_long_as_the_neighbour_asked_one_to(
+async def test_everybody_waits_as_long_as_the_upstream_asked_one_to(
     near: Upstream, far: Far
 ) -> None:
     near = replace(near, limiter=build_limiter(1, far.clock, far.pause))
@@ -481,7 +483,7 @@ async def test_everybody_waits_as_long_as_the_neighbour_asked_one_to(
     assert far.pauses == [4]
 
 
-async def test_while_a_neighbour_wants_a_long_rest_nothing_is_sent_to_it(
+async def test_while_an_upstream_wants_a_long_rest_nothing_is_sent_to_it(
     near: Upstream, far: Far
 ) -> None:
     far.answers = [httpx.Response(429, headers={"retry-after": "120"}), httpx.Response(200)]

@@ -1,4 +1,4 @@
-"""A neighbour that throttles is asked less, one that wants a rest is left alone, nobody jumps the queue."""
+"""An upstream that throttles is asked less, one that wants a rest is left alone, nobody jumps the queue."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def time() -> Time:
     return Time()
 
 
-def limiter(most: int, time: Time) -> Limiter:
-    return Limiter(build_full_limit(most), 10.0, time, time.pause)
+def limiter(max_count: int, time: Time) -> Limiter:
+    return Limiter(build_full_limit(max_count), 10.0, time, time.pause)
 
 
 async def settle() -> None:
@@ -158,14 +158,14 @@ def test_it_takes_a_full_window_of_successes_to_grow_by_one(maximum: int) -> Non
 
 @given(st.integers(1, 64), EVENTS, st.integers(0, 80))
 def test_advice_caps_a_limit_and_never_raises_it(
-    maximum: int, events: list[tuple[str, int]], most: int
+    maximum: int, events: list[tuple[str, int]], max_count: int
 ) -> None:
     before = after(build_full_limit(maximum), events)[-1]
-    advised = before.after_advice(most)
-    assert advised.current <= max(1, min(most, before.current))
+    advised = before.after_advice(max_count)
+    assert advised.current <= max(1, min(max_count, before.current))
     for _ in range(5000):
         advised = advised.after_success(advised.round)
-    assert advised.current == max(1, min(most, maximum))
+    assert advised.current == max(1, min(max_count, maximum))
 
 
 # --- the places --------------------------------------------------------------------------------
@@ -174,14 +174,14 @@ def test_advice_caps_a_limit_and_never_raises_it(
 async def test_never_more_are_under_way_than_the_limit_of_that_moment(time: Time) -> None:
     """Forty requests, some of them throttled, some failing."""
     room = limiter(8, time)
-    over, most, throttled = [], 0, 0
+    over, max_count, throttled = [], 0, 0
 
     async def one(number: int) -> None:
-        nonlocal most, throttled
+        nonlocal max_count, throttled
         async with room.acquire_slot() as round_:
             if room.under_way > room.limit.current:
                 over.append(number)
-            most = max(most, room.under_way)
+            max_count = max(max_count, room.under_way)
             for _ in range(number % 5):
                 await asyncio.sleep(0)
             if number % 7 == 3:
@@ -194,7 +194,7 @@ async def test_never_more_are_under_way_than_the_limit_of_that_moment(time: Time
 
     ends = await asyncio.gather(*(one(number) for number in range(40)), return_exceptions=True)
     assert over == []
-    assert (most, throttled) == (8, 6)
+    assert (max_count, throttled) == (8, 6)
     assert sum(end is None for end in ends) == 35
     assert room.under_way == 0
 
@@ -365,7 +365,7 @@ async def test_a_rest_that_grows_while_it_is_waited_for_ends_for_the_whole_queue
     assert time.pauses == [5]
 
 
-async def test_no_wish_shuts_a_neighbour_out_for_ever(time: Time) -> None:
+async def test_no_wish_shuts_an_upstream_out_for_ever(time: Time) -> None:
     room = limiter(4, time)
     room.record_throttle(0, 1e9)
     time.now += 3600

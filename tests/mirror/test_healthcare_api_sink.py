@@ -41,7 +41,7 @@ def doctor() -> Body:
 
 
 async def hand_out(route: Route, claim: WorkItem) -> None:
-    sink = wiring._sink("healthcare-api", route.web_api, route.order)
+    sink = wiring.choose_sink("healthcare-api", route.web_api, route.order)
     await mirroring.mirror_resource(replace(route.mirror, sink=sink, maps=route.maps), claim)
 
 
@@ -74,7 +74,7 @@ async def children(route: Route) -> list[Body]:
 
 
 async def test_only_the_setting_sends_resources_to_the_api(route: Route) -> None:
-    sink = wiring._sink("web-api", route.web_api, route.order)
+    sink = wiring.choose_sink("web-api", route.web_api, route.order)
     claim = WorkItem(DELIVERY, resource=route.fhir_double.add(anna()))
     await mirroring.mirror_resource(replace(route.mirror, sink=sink), claim)
     assert sent(route) == []

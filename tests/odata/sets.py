@@ -49,7 +49,7 @@ ROW: dict[str, Any] = {
     "value": Decimal("81.10"),
     "ratio": None,
     "final": True,
-    "issued": datetime(2024, 2, 29, 23, 59, 59, 120000, UTC),
+    "issued": datetime.fromisoformat("2024-02-29T23:59:59.120000+00:00"),
     "_patient_value": OTHER,
     "allergy": None,
 }
@@ -160,7 +160,7 @@ def memberships(draw: st.DrawFn, names: Sequence[str], fewest: int) -> Case:
     name = draw(st.sampled_from(names))
     values = draw(st.lists(st.none() | VALUES[name], min_size=fewest, max_size=3))
     text = f"{name} in ({', '.join(literal(value) for value in values)})"
-    return text, lambda row: plain(name, row[name]) in [plain(name, each) for each in values]
+    return text, lambda row: plain(name, row[name]) in [plain(name, item) for item in values]
 
 
 @st.composite

@@ -129,15 +129,15 @@ ORDERS = st.lists(
 )
 
 
-def compared(order: list[Order], one: dict[str, Any], other: dict[str, Any]) -> int:
+def compared(order: list[Order], entry: dict[str, Any], other: dict[str, Any]) -> int:
     """As the standard says it: property by property, null lower than anything else."""
-    for each in [*order, Order(OBSERVATIONS.by_name[KEY])]:
-        a, b = one[each.property.name], other[each.property.name]
-        a, b = (plain(each.property.name, x) for x in (a, b))
+    for item in [*order, Order(OBSERVATIONS.by_name[KEY])]:
+        a, b = entry[item.property.name], other[item.property.name]
+        a, b = (plain(item.property.name, x) for x in (a, b))
         if a == b:
             continue
         less = a is None or (b is not None and a < b)
-        return -1 if less != each.descending else 1
+        return -1 if less != item.descending else 1
     return 0
 
 
@@ -145,7 +145,7 @@ def compared(order: list[Order], one: dict[str, Any], other: dict[str, Any]) -> 
 def test_rows_are_ordered_as_a_comparison_of_two_says(
     order: list[Order], rows: list[dict[str, Any]]
 ) -> None:
-    expected = sorted(rows, key=cmp_to_key(lambda one, other: compared(order, one, other)))
+    expected = sorted(rows, key=cmp_to_key(lambda entry, other: compared(order, entry, other)))
     assert sorted(rows, key=build_sort_key(order, KEY)) == expected
 
 

@@ -78,7 +78,7 @@ def test_a_format_tells_its_content_type() -> None:
 
 
 @pytest.mark.parametrize(
-    ("accept", "option", "most", "expected"),
+    ("accept", "option", "max_version", "expected"),
     [
         (None, None, None, "xml"),
         ("*/*", None, None, "xml"),
@@ -92,9 +92,9 @@ def test_a_format_tells_its_content_type() -> None:
     ],
 )
 def test_metadata_is_xml_unless_json_is_preferred(
-    accept: str | None, option: str | None, most: str | None, expected: str
+    accept: str | None, option: str | None, max_version: str | None, expected: str
 ) -> None:
-    assert negotiate_metadata_format(accept, option, most) == expected
+    assert negotiate_metadata_format(accept, option, max_version) == expected
 
 
 def test_metadata_comes_in_no_other_format() -> None:
@@ -102,14 +102,14 @@ def test_metadata_comes_in_no_other_format() -> None:
     assert refusal(lambda: negotiate_metadata_format(None, "atom")).status == 406
 
 
-@pytest.mark.parametrize("most", [None, "4.0", "4.01", "5.0"])
+@pytest.mark.parametrize("max_version", [None, "4.0", "4.01", "5.0"])
 @pytest.mark.parametrize("version", [None, "4.0", " 4.01 "])
-def test_versions_from_4_0_on_are_spoken(version: str | None, most: str | None) -> None:
-    check_versions(version, most)
+def test_versions_from_4_0_on_are_spoken(version: str | None, max_version: str | None) -> None:
+    check_versions(version, max_version)
 
 
 @pytest.mark.parametrize(
-    ("version", "most", "target"),
+    ("version", "max_version", "target"),
     [
         ("3.0", None, "OData-Version"),
         ("5.0", None, "OData-Version"),
@@ -118,8 +118,10 @@ def test_versions_from_4_0_on_are_spoken(version: str | None, most: str | None) 
         (None, "x", "OData-MaxVersion"),
     ],
 )
-def test_other_versions_are_refused(version: str | None, most: str | None, target: str) -> None:
-    refused = refusal(lambda: check_versions(version, most))
+def test_other_versions_are_refused(
+    version: str | None, max_version: str | None, target: str
+) -> None:
+    refused = refusal(lambda: check_versions(version, max_version))
     assert (refused.status, refused.issues[0].expression) == (400, target)
 
 

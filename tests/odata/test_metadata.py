@@ -107,9 +107,9 @@ def test_sets_tell_what_can_be_done_with_them() -> None:
     written, read = container["msemr_observations"], container["msemr_locations"]
     assert written["@Org.OData.Capabilities.V1.UpdateRestrictions"] == {"Updatable": True}
     assert read["@Org.OData.Capabilities.V1.UpdateRestrictions"] == {"Updatable": False}
-    for each in (written, read):
-        assert each["@Org.OData.Capabilities.V1.ExpandRestrictions"] == {"Expandable": False}
-        assert each["@Org.OData.Core.V1.OptimisticConcurrency"] == []
+    for item in (written, read):
+        assert item["@Org.OData.Capabilities.V1.ExpandRestrictions"] == {"Expandable": False}
+        assert item["@Org.OData.Core.V1.OptimisticConcurrency"] == []
 
 
 def test_a_type_without_a_guid_for_a_key_is_a_mistake() -> None:

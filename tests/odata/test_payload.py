@@ -53,13 +53,13 @@ def test_none_tells_nothing_but_values() -> None:
 
 def test_full_tells_address_and_types() -> None:
     found = one(Format("full"), version="7")
-    own = f"{ROOT}msemr_observations({KEY})"
+    own_values = f"{ROOT}msemr_observations({KEY})"
     assert {name: value for name, value in found.items() if name not in PLAIN} == {
         "@odata.context": f"{ROOT}$metadata#msemr_observations/$entity",
         "@odata.type": "#FhirRelay.msemr_observation",
-        "@odata.id": own,
+        "@odata.id": own_values,
         "@odata.etag": 'W/"7"',
-        "@odata.editLink": own,
+        "@odata.editLink": own_values,
         "msemr_observationid@odata.type": "#Guid",
         "status@odata.type": "#Int32",
         "big@odata.type": "#Int64",

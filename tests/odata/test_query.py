@@ -83,7 +83,7 @@ def test_options_come_with_and_without_dollar_in_any_case_among_strangers(
 
 def test_a_selection_has_the_key_and_the_order_of_the_type() -> None:
     found = parse("$select=status, code,status", ALL).select
-    assert [each.name for each in found or ()] == ["msemr_observationid", "code", "status"]
+    assert [entry.name for entry in found or ()] == ["msemr_observationid", "code", "status"]
 
 
 @pytest.mark.parametrize(

@@ -40,11 +40,11 @@ NAMESPACE = UUID(int=7)
 Json = dict[str, Any]
 
 SHAPES: Mapping[str, MappedEntityType] = {
-    name: build_entity_type(each)
-    for name, each in load_shipped_maps().items()
-    if Route.VIRTUAL in each.routes
+    name: build_entity_type(item)
+    for name, item in load_shipped_maps().items()
+    if Route.VIRTUAL in item.routes
 }
-SETS = {each.type.set: each for each in SHAPES.values()}
+SETS = {item.type.set: item for item in SHAPES.values()}
 
 
 @dataclass
@@ -59,11 +59,18 @@ class Feed:
 
     async def ask(self, method: str, path: str, query: str = "", **more: Any) -> ODataResponse:
         body, headers = more.pop("body", None), more
-        told = {name.replace("_", "-"): value for name, value in headers.items()}
+        given_headers = {name.replace("_", "-"): value for name, value in headers.items()}
         if body is not None:
-            told.setdefault("content-type", "application/json")
+            given_headers.setdefault("content-type", "application/json")
         text = decimal_json.encode(body) if body is not None else b""
-        asked = ODataRequest(method, ROOT, path, quote(query, safe="=&$,():@/%'*"), told, text)
+        asked = ODataRequest(
+            method=method,
+            root=ROOT,
+            path=path,
+            query=quote(query, safe="=&$,():@/%'*"),
+            headers=given_headers,
+            body=text,
+        )
         return await answer_request(self.tables, asked)
 
     async def get(self, path: str, query: str = "", **headers: str) -> Any:
@@ -76,8 +83,11 @@ class Feed:
         rows = list(page["value"])
         while link := page.get("@odata.nextLink"):
             url = httpx.URL(link)
-            own = url.query.decode()
-            asked = ODataRequest("GET", ROOT, url.path.removeprefix("/api/odata/"), own, headers)
+            own_values = url.query.decode()
+            path = url.path.removeprefix("/api/odata/")
+            asked = ODataRequest(
+                method="GET", root=ROOT, path=path, query=own_values, headers=headers
+            )
             page = decimal_json.decode((await answer_request(self.tables, asked)).body)
             rows += page["value"]
         return rows
@@ -86,12 +96,12 @@ class Feed:
         """Resources into the FHIR server, some at a time."""
         for start in range(0, len(resources), 100):
             entries = [
-                {"resource": each, "request": {"method": "PUT", "url": _url(each)}}
-                for each in resources[start : start + 100]
+                {"resource": item, "request": {"method": "PUT", "url": _url(item)}}
+                for item in resources[start : start + 100]
             ]
             bundle = {"resourceType": "Bundle", "type": "batch", "entry": entries}
             found = (await self.fhir.post("", content=decimal_json.encode(bundle))).json()
-            assert all(one["response"]["status"][0] == "2" for one in found["entry"]), found
+            assert all(entry["response"]["status"][0] == "2" for entry in found["entry"]), found
 
     async def stored(self, name: str) -> Json:
         """Type/id as the FHIR server has it."""
@@ -146,21 +156,21 @@ def made(fhir: FhirServer, kept: MemoryRowKeys, routes: MemoryDataRouteStore) ->
     )
     tables = {
         name: MappedTable(
-            name, each.entity.table, each.type.set, tuple(map(str, each.entity.routes))
+            name, item.entity.table, item.type.set, tuple(map(str, item.entity.routes))
         )
-        for name, each in SHAPES.items()
+        for name, item in SHAPES.items()
     }
     return VirtualTables(
-        DataRoutes(routes, tables, is_mirroring=True),
-        SHAPES,
-        FeedReader(fhir, keys, 2000),
-        FeedWriter(
-            fhir,
-            keys,
-            order,
-            lambda: make_delivery_id(datetime(2026, 3, 1, tzinfo=UTC), next(runs)),
-            lambda: uuid5(NAMESPACE, str(next(numbers))),
+        data_routes=DataRoutes(store=routes, tables=tables, is_mirroring=True),
+        entity_types=SHAPES,
+        reader=FeedReader(fhir, keys, 2000),
+        writer=FeedWriter(
+            fhir=fhir,
+            keys=keys,
+            guard=order,
+            new_run_id=lambda: make_delivery_id(datetime(2026, 3, 1, tzinfo=UTC), next(runs)),
+            new_key=lambda: uuid5(NAMESPACE, str(next(numbers))),
         ),
-        250,
-        25.0,
+        max_page_size=250,
+        timeout=25.0,
     )

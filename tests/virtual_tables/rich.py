@@ -62,13 +62,13 @@ def resource(type_: str, id_: str, forms: Mapping[str, str] | None = None) -> Js
 def _object(model: Any, depth: int, forms: Mapping[str, str]) -> Json:
     made: Json = {}
     names = dict(_fields(model))
-    chosen = {one: name for one, name in forms.items() if name in names}
+    chosen = {entry: name for entry, name in forms.items() if name in names}
     for name, field in names.items():
         more = field.json_schema_extra or {}
         left_out = _LEFT_OUT_OF.get(model.__name__, {"text"} if depth == 1 else set())
         if {name, more.get("one_of_many")} & left_out:
             continue
-        if (one := more.get("one_of_many")) and chosen.setdefault(one, name) != name:
+        if (entry := more.get("one_of_many")) and chosen.setdefault(entry, name) != name:
             continue
         value = _CODES.get(name) or _value(field, depth, more, forms)
         if value is None:
@@ -93,7 +93,7 @@ def _extension(name: str) -> Json:
 @cache
 def _fields(model: Any) -> tuple[tuple[str, Any], ...]:
     named = ((field.alias or key, field) for key, field in model.model_fields.items())
-    return tuple(each for each in named if each[0] not in _LEFT_OUT and each[0][0] != "_")
+    return tuple(item for item in named if item[0] not in _LEFT_OUT and item[0][0] != "_")
 
 
 def _value(field: Any, depth: int, more: Mapping[str, Any], forms: Mapping[str, str]) -> Any:
@@ -132,8 +132,8 @@ def _parts(annotation: Any) -> Iterator[Any]:
     if hasattr(annotation, "__metadata__"):
         yield from annotation.__metadata__
     if args := get_args(annotation):
-        for each in args:
-            yield from _parts(each)
+        for item in args:
+            yield from _parts(item)
     yield annotation
 
 

@@ -29,8 +29,8 @@ async def scripted(answer: Script, seconds: float = 25.0) -> AsyncIterator[Feed]
 
     async def hear(request: httpx.Request) -> httpx.Response:
         seen.append(request)
-        told = answer(request)
-        return told if isinstance(told, httpx.Response) else await told
+        reported = answer(request)
+        return reported if isinstance(reported, httpx.Response) else await reported
 
     async with httpx.AsyncClient(base_url=FHIR, transport=httpx.MockTransport(hear)) as http:
         fhir = FhirServer(Upstream("FHIR server", FHIR, http, build_limiter(16), pause=_at_once))

@@ -1,4 +1,4 @@
-"""Clients of OData that others have written read and write the feed, through the real doors."""
+"""Clients of OData that others have written read and write the feed, through the real endpoints."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NODE_PARTS = [
 ]
 
 needs_node = pytest.mark.skipif(
-    shutil.which("node") is None or not all(each.exists() for each in NODE_PARTS),
+    shutil.which("node") is None or not all(item.exists() for item in NODE_PARTS),
     reason="local/node_modules lacks the clients: run make test",
 )
 
@@ -46,9 +46,16 @@ class Served:
 
     def ask(self, script: str) -> dict[str, Any]:
         """What a client in JavaScript saw."""
-        told = {"root": self.root, "key": KEY, "row": str(UUID(int=100)), "patient": PATIENT}
+        given_headers = {
+            "root": self.root,
+            "key": KEY,
+            "row": str(UUID(int=100)),
+            "patient": PATIENT,
+        }
         command = ["node", "--no-deprecation", str(HERE / script)]
-        done = subprocess.run(command, input=json.dumps(told), capture_output=True, text=True)
+        done = subprocess.run(
+            command, input=json.dumps(given_headers), capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         found: dict[str, Any] = json.loads(done.stdout)
         return found
@@ -120,9 +127,9 @@ def test_python_reads(service: ODataService) -> None:
     query = service.query(known)
 
     def where(condition: Any) -> set[str]:
-        return {each.msemr_codetext for each in query.filter(condition).all()}
+        return {item.msemr_codetext for item in query.filter(condition).all()}
 
-    assert {each.msemr_codetext for each in query.all()} == {f"Weight {n}" for n in range(ROWS)}
+    assert {item.msemr_codetext for item in query.all()} == {f"Weight {n}" for n in range(ROWS)}
     assert query.get(str(UUID(int=103))).msemr_codetext == "Weight 3"
     assert where(known.msemr_codetext == "weight 3") == {"Weight 3"}
     assert where(known.msemr_codetext.endswith("4")) == {"Weight 4", "Weight 14", "Weight 24"}
@@ -138,9 +145,9 @@ def test_python_reads(service: ODataService) -> None:
         "Weight 9",
     }
     newest = query.order_by(known.msemr_effectivedate.desc()).offset(1).limit(2).all()
-    assert [each.msemr_codetext for each in newest] == ["Weight 23", "Weight 22"]
+    assert [item.msemr_codetext for item in newest] == ["Weight 23", "Weight 22"]
     only = query.select(known.msemr_codetext).filter(known.msemr_codetext == "Weight 8").all()
-    assert [each["msemr_codetext"] for each in only] == ["Weight 8"]
+    assert [item["msemr_codetext"] for item in only] == ["Weight 8"]
 
 
 def test_python_writes(service: ODataService, served: Served) -> None:
@@ -228,7 +235,7 @@ def test_javascript_follows_pages_and_builds_conditions(served: Served) -> None:
     assert found["starting"] == PAGE  # of eleven
     assert sorted(found["since"]) == ["Weight 22", "Weight 23", "Weight 24"]
     assert found["missing"] == ["Weight 0"]
-    assert [each["msemr_codetext"] for each in found["chosen"]] == ["Weight 23", "Weight 22"]
+    assert [item["msemr_codetext"] for item in found["chosen"]] == ["Weight 23", "Weight 22"]
     assert found["counted"] == 4
     assert "belongs in parentheses" in found["misbuilt"]["message"]
     assert found["unknown"]["target"] == "nothing"

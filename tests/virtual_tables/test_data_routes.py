@@ -79,7 +79,7 @@ class Workers:
 
     def one(self, **more: Any) -> DataRoutes:
         given = {"tables": SHIPPED, "is_mirroring": True, **more}
-        return DataRoutes(self.kept, clock=self.clock, **given)
+        return DataRoutes(store=self.kept, clock=self.clock, **given)
 
 
 @pytest.fixture
@@ -100,18 +100,18 @@ async def test_a_table_goes_the_way_its_map_says_until_another_is_chosen(workers
 async def test_what_was_chosen_is_kept_and_known_at_once_to_the_worker_that_was_told(
     workers: Workers,
 ) -> None:
-    it = workers.one()
-    assert (await it.get_routes())["Observation"] == "virtual"
-    await change_routes(it, {"Observation": "dataverse"})
-    assert (await it.get_routes())["Observation"] == "dataverse"
-    assert (await it.get_routes())["Condition"] == "virtual"
+    routes = workers.one()
+    assert (await routes.get_routes())["Observation"] == "virtual"
+    await change_routes(routes, {"Observation": "dataverse"})
+    assert (await routes.get_routes())["Observation"] == "dataverse"
+    assert (await routes.get_routes())["Condition"] == "virtual"
     assert (await workers.one().get_routes())["Observation"] == "dataverse"  # one that starts later
 
 
 async def test_a_choice_is_known_to_every_worker_after_fifteen_seconds(workers: Workers) -> None:
-    one, other = workers.one(), workers.one()
+    candidate, other = workers.one(), workers.one()
     await other.get_routes()
-    await change_routes(one, {"Observation": "dataverse"})
+    await change_routes(candidate, {"Observation": "dataverse"})
     workers.clock.now += 14.9
     assert (await other.get_routes())["Observation"] == "virtual"
     workers.clock.now += 0.1
@@ -119,10 +119,10 @@ async def test_a_choice_is_known_to_every_worker_after_fifteen_seconds(workers: 
 
 
 async def test_storage_is_not_asked_for_each_request(workers: Workers) -> None:
-    it = workers.one()
-    first = await it.get_routes()
+    routes = workers.one()
+    first = await routes.get_routes()
     workers.clock.now += 14.9
-    assert await it.get_routes() is first
+    assert await routes.get_routes() is first
 
 
 async def test_a_choice_that_the_map_has_no_room_for_any_more_does_not_count(
@@ -138,8 +138,8 @@ async def test_a_choice_that_the_map_has_no_room_for_any_more_does_not_count(
 
 async def test_every_table_is_told_with_its_route_and_those_it_may_have(workers: Workers) -> None:
     listed = await list_routes(workers.one())
-    assert [each["resource"] for each in listed] == sorted(SHIPPED)
-    (found,) = [each for each in listed if each["resource"] == "Observation"]
+    assert [item["resource"] for item in listed] == sorted(SHIPPED)
+    (found,) = [item for item in listed if item["resource"] == "Observation"]
     assert found == {
         "resource": "Observation",
         "table": "msemr_observation",
@@ -164,17 +164,17 @@ async def test_who_hears_of_a_change_follows_from_the_route(
     of_observations: str | None,
     of_conditions: str | None,
 ) -> None:
-    it = workers.one(is_mirroring=mirrors, event_types=frozenset({"Observation"}))
-    followed = await it.get_change_queues()
+    routes = workers.one(is_mirroring=mirrors, event_types=frozenset({"Observation"}))
+    followed = await routes.get_change_queues()
     assert followed.get("Patient") == of_patients
     assert followed.get("Observation") == of_observations
     assert followed.get("Condition") == of_conditions
 
 
 async def test_a_mirrored_table_has_no_external_events(workers: Workers) -> None:
-    it = workers.one(event_types=frozenset({"Observation"}))
-    await change_routes(it, {"Observation": "dataverse"})
-    assert (await it.get_change_queues())["Observation"] == MIRROR_QUEUE
+    routes = workers.one(event_types=frozenset({"Observation"}))
+    await change_routes(routes, {"Observation": "dataverse"})
+    assert (await routes.get_change_queues())["Observation"] == MIRROR_QUEUE
 
 
 # --- choosing -------------------------------------------------------------------------------------
@@ -183,14 +183,14 @@ async def test_a_mirrored_table_has_no_external_events(workers: Workers) -> None
 @pytest.mark.parametrize(
     ("asked", "said", "where"),
     [
-        (None, "say routes by resource type", None),
-        ({}, "say routes by resource type", None),
-        (["Observation"], "say routes by resource type", None),
+        (None, "send routes by resource type", None),
+        ({}, "send routes by resource type", None),
+        (["Observation"], "send routes by resource type", None),
         ({"Observation": "feed"}, "the route is dataverse or virtual", "Observation"),
         ({"Observation": None}, "the route is dataverse or virtual", "Observation"),
         ({"Observation": ["virtual"]}, "the route is dataverse or virtual", "Observation"),
-        ({"Patient": "virtual"}, "the map of Patient is for dataverse alone", "Patient"),
-        ({"Goal": "dataverse"}, "the map of Goal is for virtual alone", "Goal"),
+        ({"Patient": "virtual"}, "the map of Patient allows only the route dataverse", "Patient"),
+        ({"Goal": "dataverse"}, "the map of Goal allows only the route virtual", "Goal"),
     ],
 )
 async def test_what_is_no_choice_is_refused_with_what_would_be_one(
@@ -227,16 +227,16 @@ async def test_choices_are_taken_together_or_not_at_all(workers: Workers) -> Non
 
 
 async def test_the_answer_says_what_the_choice_means(workers: Workers) -> None:
-    it = workers.one()
-    meant = await change_routes(it, {"Observation": "dataverse", "Condition": "virtual"})
-    assert meant["Condition"] == "virtual, as it was"
-    assert "shown no more at /api/odata/" in meant["Observation"]
+    routes = workers.one()
+    meant = await change_routes(routes, {"Observation": "dataverse", "Condition": "virtual"})
+    assert meant["Condition"] == "virtual, unchanged"
+    assert "no longer shown at /api/odata/" in meant["Observation"]
     assert "mirrored to msemr_observation" in meant["Observation"]
     assert "python -m integration reconcile --type Observation" in meant["Observation"]
-    back = await change_routes(it, {"Observation": "virtual"})
-    assert "mirrored no more" in back["Observation"]
+    back = await change_routes(routes, {"Observation": "virtual"})
+    assert "no longer mirrored" in back["Observation"]
     assert "shown as msemr_observations" in back["Observation"]
-    assert "Rows of msemr_observation stay as they are" in back["Observation"]
+    assert "rows of msemr_observation stay as they are" in back["Observation"]
 
 
 async def test_what_stays_as_it_was_is_not_kept_as_a_choice(workers: Workers) -> None:
@@ -258,16 +258,31 @@ class Wards:
 
     @property
     def relay(self) -> Relay:
-        it = self.route.relay
-        return replace(it, context=replace(it.context, followed=self.data.get_change_queues))
+        relay = self.route.relay
+        return replace(
+            relay, context=replace(relay.context, change_queues=self.data.get_change_queues)
+        )
 
     @property
     def feed(self) -> VirtualTables:
         keys = RowKeyResolver(self.row_keys, lambda type_: type_ == "Patient")
-        it, fhir = self.route, self.route.fhir
-        writing = FeedWriter(fhir, keys, it.order, lambda: DELIVERY, lambda: pytest.fail("no POST"))
+        route, fhir = self.route, self.route.fhir
+        writing = FeedWriter(
+            fhir=fhir,
+            keys=keys,
+            guard=route.order,
+            new_run_id=lambda: DELIVERY,
+            new_key=lambda: pytest.fail("no POST"),
+        )
         shapes = {"Location": build_entity_type(WARDS)}
-        return VirtualTables(self.data, shapes, FeedReader(fhir, keys, 100), writing, 10, 25.0)
+        return VirtualTables(
+            data_routes=self.data,
+            entity_types=shapes,
+            reader=FeedReader(fhir, keys, 100),
+            writer=writing,
+            max_page_size=10,
+            timeout=25.0,
+        )
 
     async def deliver(self, name: str) -> None:
         ward: Body = {"resourceType": "Location", "id": WARD, "name": name}
@@ -276,15 +291,15 @@ class Wards:
 
     async def mirror(self) -> list[str]:
         """What becomes of each claim that is queued."""
-        it = replace(
+        mirror = replace(
             self.route.mirror,
             maps={"Location": WARDS.select_route(DataRoute.DATAVERSE)},
             change_queues=self.data.get_change_queues,
         )
         done = []
-        for message in [each for each in self.route.queue_sender.sent if each[0] == MIRROR_QUEUE]:
+        for message in [item for item in self.route.queue_sender.sent if item[0] == MIRROR_QUEUE]:
             self.route.queue_sender.sent.remove(message)
-            await mirroring.mirror_resource(it, message[1])
+            await mirroring.mirror_resource(mirror, message[1])
             noted = await self.route.journal.list_row_results(message[1].delivery)
             done += [row.action for row in noted]
         return done
@@ -296,7 +311,10 @@ class Wards:
     async def ask(self, path: str) -> int:
         return (
             await answer_request(
-                self.feed, ODataRequest("GET", "http://a/api/odata/", path, "", {})
+                self.feed,
+                ODataRequest(
+                    method="GET", root="http://a/api/odata/", path=path, query="", headers={}
+                ),
             )
         ).status
 
@@ -368,8 +386,8 @@ def stated(azurite: Running, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPa
 @pytest.mark.azurite
 async def test_a_reconcile_looks_at_what_is_mirrored_and_nothing_else(stated: Any) -> None:
     async def reconciled() -> set[str]:
-        async with command.open_reconcile(True) as it:
-            return {*it.mirror.maps}
+        async with command.open_reconcile(True) as reconcile:
+            return {*reconcile.mirror.maps}
 
     async def chosen(route: str) -> None:
         await change_routes((await wiring.get_parts()).data_routes, {"Observation": route})

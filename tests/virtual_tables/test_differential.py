@@ -185,10 +185,10 @@ def _fold(known: Property, value: Any) -> Any:
 
 def _value(r: random.Random, known: Property, rows: Sequence[Row]) -> Any:
     """Mostly one that is there, or close to it."""
-    there = [row[known.name] for row in rows if row[known.name] is not None]
-    if r.random() < 0.1 or not there:
+    place = [row[known.name] for row in rows if row[known.name] is not None]
+    if r.random() < 0.1 or not place:
         return None
-    value = r.choice(there)
+    value = r.choice(place)
     match known.type:
         case Type.STRING if r.random() < 0.3:
             return value.swapcase()
@@ -222,12 +222,14 @@ def _comparison(r: random.Random, type_: EntityType, rows: Sequence[Row]) -> Que
     )
 
 
-def _compared(operator: str, one: Any, other: Any) -> bool:
+def _compared(operator: str, entry: Any, other: Any) -> bool:
     if operator in ("eq", "ne"):
-        return (one == other) is (operator == "eq")
-    if one is None or other is None:
+        return (entry == other) is (operator == "eq")
+    if entry is None or other is None:
         return False
-    return {"lt": one < other, "le": one <= other, "gt": one > other, "ge": one >= other}[operator]
+    return {"lt": entry < other, "le": entry <= other, "gt": entry > other, "ge": entry >= other}[
+        operator
+    ]
 
 
 def _match(r: random.Random, known: Property, rows: Sequence[Row]) -> Query:
@@ -252,25 +254,25 @@ def _condition_of(r: random.Random, type_: EntityType, rows: Sequence[Row], dept
     kind = r.randrange(8) if depth else 7
     if kind > 3:
         return _comparison(r, type_, rows)
-    one = _condition_of(r, type_, rows, depth - 1)
+    entry = _condition_of(r, type_, rows, depth - 1)
     if kind == 0:
-        return Query(f"not ({one.text})", lambda row: _not(one.holds(row)))
+        return Query(f"not ({entry.text})", lambda row: _not(entry.holds(row)))
     other = _condition_of(r, type_, rows, depth - 1)
     if kind == 1:
-        either = f"({one.text}) or ({other.text})"
-        return Query(either, lambda row: _or(one.holds(row), other.holds(row)))
-    both = f"({one.text}) and ({other.text})"
-    return Query(both, lambda row: _not(_or(_not(one.holds(row)), _not(other.holds(row)))))
+        either = f"({entry.text}) or ({other.text})"
+        return Query(either, lambda row: _or(entry.holds(row), other.holds(row)))
+    both = f"({entry.text}) and ({other.text})"
+    return Query(both, lambda row: _not(_or(_not(entry.holds(row)), _not(other.holds(row)))))
 
 
 def _not(value: bool | None) -> bool | None:
     return None if value is None else not value
 
 
-def _or(one: bool | None, other: bool | None) -> bool | None:
-    if one or other:
+def _or(entry: bool | None, other: bool | None) -> bool | None:
+    if entry or other:
         return True
-    return None if one is None or other is None else False
+    return None if entry is None or other is None else False
 
 
 # -- asking -----------------------------------------------------------------------------------------
@@ -308,7 +310,7 @@ def _sorted(rows: Sequence[Row], order: Sequence[tuple[Property, bool]]) -> list
 
 
 def _comparable(rank: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple((there, value if there else 0) for there, value in rank)
+    return tuple((place, value if place else 0) for place, value in rank)
 
 
 async def _check(feed: Feed, r: random.Random, type_: EntityType, rows: Sequence[Row]) -> None:
@@ -339,7 +341,7 @@ async def _check(feed: Feed, r: random.Random, type_: EntityType, rows: Sequence
     if counted:
         first = await feed.get(type_.set, text, **sized)
         assert first["@odata.count"] == len(wanted), text
-    shown = [_read(type_, each) for each in await feed.every(type_.set, text, **sized)]
+    shown = [_read(type_, item) for item in await feed.every(type_.set, text, **sized)]
     by_key = {row[type_.key]: row for row in wanted}
     assert len({row[type_.key] for row in shown}) == len(shown), text
     assert all(by_key.get(row[type_.key]) == row for row in shown), text

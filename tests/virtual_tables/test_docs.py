@@ -17,26 +17,28 @@ PREFIX = "msemr_"
 
 def table() -> Iterator[str]:
     """The rows as they should be."""
-    for name, each in sorted(SHAPES.items()):
+    for name, item in sorted(SHAPES.items()):
         cells = (
             name,
-            f"`{each.type.set}`",
-            "yes" if Route.DATAVERSE in each.entity.routes else "",
-            ", ".join(f"`{column}`" for column in _contacts(each)),
-            ", ".join(_searched(each)),
+            f"`{item.type.set}`",
+            "yes" if Route.DATAVERSE in item.entity.routes else "",
+            ", ".join(f"`{column}`" for column in _contacts(item)),
+            ", ".join(_searched(item)),
         )
         yield f"| {' | '.join(cells)} |"
 
 
 def _contacts(of: MappedEntityType) -> list[str]:
-    return [one.column for one in of.attributes.values() if one.virtual_column.target == "Patient"]
+    return [
+        entry.column for entry in of.attributes.values() if entry.virtual_column.target == "Patient"
+    ]
 
 
 def _searched(of: MappedEntityType) -> list[str]:
     return [
-        one.column.removeprefix(PREFIX)
-        for one in of.attributes.values()
-        if one.virtual_column.search is not None and one.virtual_column.target != "Patient"
+        entry.column.removeprefix(PREFIX)
+        for entry in of.attributes.values()
+        if entry.virtual_column.search is not None and entry.virtual_column.target != "Patient"
     ]
 
 

@@ -63,11 +63,11 @@ class Worker:
 
     kept: Kept = field(default_factory=Kept)
     clock: Seconds = field(default_factory=Seconds)
-    most: int = 1000
+    limit: int = 1000
 
     def __post_init__(self) -> None:
         self.keys = RowKeyResolver(
-            self.kept, lambda type_: type_ == "Patient", self.clock, self.most
+            self.kept, lambda type_: type_ == "Patient", self.clock, self.limit
         )
 
     async def key(self, name: str) -> str:
@@ -168,12 +168,12 @@ async def test_a_key_that_a_worker_tells_leads_back_at_once_even_if_it_did_not_b
 
 
 async def test_what_a_worker_remembers_is_bounded() -> None:
-    worker = Worker(most=10)
+    worker = Worker(limit=10)
     for start in range(0, 100, 4):
         names = [f"{type_}/{n}" for type_ in ("Patient", "Goal") for n in range(start, start + 2)]
         for name, key in (await worker.keys.resolve_keys(names)).items():
             assert await worker.id(name.partition("/")[0], str(key)) == name.partition("/")[2]
-        known = (worker.keys._noted, worker.keys._own.found, worker.keys._back.found)
+        known = (worker.keys._recorded, worker.keys._keys.entries, worker.keys._ids.entries)
         assert max(map(len, known)) <= 10
     assert (
         await worker.id("Goal", derive_primary_key("Goal", "1")) == "1"
@@ -186,7 +186,7 @@ async def test_what_is_forgotten_while_storage_is_asked_is_told_all_the_same(
     """Two requests at once; the second finds the memory full."""
     await worker.kept.add("Patient", {ANNA: THEIRS, "p-2": WEIGHT})
     assert await worker.key(f"Patient/{ANNA}") == THEIRS
-    worker.kept.meanwhile = worker.keys._own.found.clear
+    worker.kept.meanwhile = worker.keys._keys.entries.clear
     found = await worker.keys.resolve_keys([f"Patient/{ANNA}", "Patient/p-2"])
     assert [*map(str, found.values())] == [THEIRS, WEIGHT]
 
@@ -242,7 +242,7 @@ async def test_a_key_that_could_not_be_kept_is_mirrored_again(route: Route) -> N
     ((claim, _),) = [(claim, delay) for queue, claim, delay in route.queue_sender.sent]
     kept.away = False
     await mirrored(route, kept, claim.resource)
-    assert await kept.keys("Patient", [ANNA]) == {ANNA: THEIRS}
+    assert await kept.find_keys("Patient", [ANNA]) == {ANNA: THEIRS}
 
 
 # --- in the feed ----------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ class Answers:
         if first + many < len(self.resources):
             url = request.url.copy_set_param("ct", str(first + many))
             link = [{"relation": "next", "url": str(url)}]
-        entries = [{"resource": each} for each in some]
+        entries = [{"resource": item} for item in some]
         body = decimal_json.encode({"resourceType": "Bundle", "entry": entries, "link": link})
         self.fetched.append(0)
         return httpx.Response(200, content=self._pieces(body))
@@ -111,9 +111,9 @@ async def test_a_page_of_large_resources_ends_early_and_the_next_one_goes_on() -
         first = await feed.get(SET)
         assert 0 < len(first["value"]) < 60
         rows = await feed.every(SET)
-        assert [each["msemr_name"] for each in rows] == [f"Condition {n}" for n in range(1, 61)]
+        assert [item["msemr_name"] for item in rows] == [f"Condition {n}" for n in range(1, 61)]
         some = await feed.every(SET, "$top=20&$skip=10")
-        assert [each["msemr_name"] for each in some] == [f"Condition {n}" for n in range(11, 31)]
+        assert [item["msemr_name"] for item in some] == [f"Condition {n}" for n in range(11, 31)]
         assert max(server.fetched) <= 41_000
 
         refused = await refusal(feed.ask("GET", SET, "$orderby=msemr_name"))
@@ -126,7 +126,7 @@ async def test_a_few_large_resources_are_sorted_here_all_the_same() -> None:
         reading = replace(feed.tables.reader, max_page_bytes=40_000)
         feed.tables = replace(feed.tables, reader=reading)
         rows = await feed.every(SET, "$orderby=msemr_name desc&$count=true")
-    assert [each["msemr_name"] for each in rows][:2] == ["Condition 9", "Condition 8"]
+    assert [item["msemr_name"] for item in rows][:2] == ["Condition 9", "Condition 8"]
     assert len(rows) == 12
 
 
@@ -171,10 +171,10 @@ async def test_while_the_server_may_be_at_a_write_nobody_else_writes_the_resourc
     async with scripted(answer, seconds=0.5) as feed:
         with pytest.raises(Unavailable):
             await feed.ask("PATCH", ROW, body={"msemr_conditioncodetext": "x"})
-        guard_store = feed.tables.writer.guard.store
-        assert isinstance(guard_store, MemoryGuardStore)
-        (turn,) = guard_store.locks.values()
-        assert (turn.expires_at > 0, turn.holder != "") == (hangs_at == "PUT", hangs_at == "PUT")
+        store = feed.tables.writer.guard.store
+        assert isinstance(store, MemoryGuardStore)
+        (lock,) = store.locks.values()
+        assert (lock.expires_at > 0, lock.holder != "") == (hangs_at == "PUT", hangs_at == "PUT")
 
 
 _NO_JSON = b'{"resourceType": "Bundle", "entry": ['
@@ -303,4 +303,4 @@ async def test_a_forged_token_shows_no_more_than_the_condition_allows(feed: Feed
         rows = (await feed.get(SET, asked))["value"]
     except Misconfigured:
         return  # this server takes no _include
-    assert [each["msemr_name"] for each in rows] == ["Condition 2"]
+    assert [item["msemr_name"] for item in rows] == ["Condition 2"]

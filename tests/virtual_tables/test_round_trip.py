@@ -67,23 +67,23 @@ class Case:
     """A value for a column of a resource of its own. `fhir` is how FHIR writes it."""
 
     shape: MappedEntityType
-    one: AttributeMap
+    candidate: AttributeMap
     key: UUID
     value: Value
     fhir: Any
 
     @property
     def name(self) -> str:
-        return format_property_name(self.one)
+        return format_property_name(self.candidate)
 
     @property
     def steps(self) -> Steps:
         entity = self.shape.entity
-        return invert_path(self.one.path or "", entity.resource, entity.variables) or ()
+        return invert_path(self.candidate.path or "", entity.resource, entity.variables) or ()
 
     @property
     def told(self) -> str:
-        return f"{self.shape.resource}.{self.one.column} = {self.value!r}"
+        return f"{self.shape.resource}.{self.candidate.column} = {self.value!r}"
 
 
 # -- values ----------------------------------------------------------------------------------------
@@ -95,13 +95,13 @@ _TEXTS: dict[str, list[str]] = {
     "canonical": ["http://sample.example/c|1.0"],
 }
 _NUMBERS = {"decimal": [Decimal("7.50"), Decimal("-0.001"), Decimal(12)]}
-_MOMENTS = [datetime(1948, 2, 29, 23, 59, 58, tzinfo=UTC), datetime(2031, 1, 1, tzinfo=UTC)]
+_MOMENTS = [datetime.fromisoformat("1948-02-29T23:59:58+00:00"), datetime(2031, 1, 1, tzinfo=UTC)]
 _KEY = UUID(int=1 << 96)
 
 
-def _values(one: AttributeMap, type_: str) -> Iterator[tuple[Value, Any]]:
+def _values(candidate: AttributeMap, type_: str) -> Iterator[tuple[Value, Any]]:
     """Values of a column, each as FHIR writes it."""
-    match one.kind:
+    match candidate.kind:
         case Kind.DATE:
             days = (at.replace(hour=0, minute=0, second=0) for at in _MOMENTS)
             yield from ((day, day.date().isoformat()) for day in days)
@@ -109,20 +109,20 @@ def _values(one: AttributeMap, type_: str) -> Iterator[tuple[Value, Any]]:
             yield from ((at, at.strftime("%Y-%m-%dT%H:%M:%SZ")) for at in _MOMENTS)
         case Kind.CHOICE:
             first: dict[int, str] = {}
-            for code, options in one.choices.items():
+            for code, options in candidate.choices.items():
                 first.setdefault(options[0], code)
             literal = {"boolean": lambda code: code == "true"}.get(type_, str)
             yield from ((option, literal(code)) for option, code in [*first.items()][:2])
         case Kind.LOOKUP:
-            yield _KEY, f"{one.virtual_column.target}/{_KEY}"
+            yield _KEY, f"{candidate.virtual_column.target}/{_KEY}"
         case _:
-            yield from ((value, value) for value in _copied(one, type_))
+            yield from ((value, value) for value in _copied(candidate, type_))
 
 
-def _copied(one: AttributeMap, type_: str) -> list[Any]:
-    longest = one.virtual_column.max_length
+def _copied(candidate: AttributeMap, type_: str) -> list[Any]:
+    longest = candidate.virtual_column.max_length
     texts = ["it's\ta\n\u00fc\u4e2d", "x" * (longest % 2) + "\U0001f600" * (longest // 2)]
-    match one.virtual_column.type:
+    match candidate.virtual_column.type:
         case "boolean":
             return [True, False]
         case "integer":
@@ -132,23 +132,23 @@ def _copied(one: AttributeMap, type_: str) -> list[Any]:
     return _TEXTS.get(type_, texts)
 
 
-def _cases(it: MappedEntityType) -> Iterator[Case]:
+def _cases(entity_type: MappedEntityType) -> Iterator[Case]:
     """One value of each column in turn, and null; with `make nightly` all values."""
     number = 0
-    for one in it.entity.attributes:
-        if not one.virtual_column.writable:
+    for candidate in entity_type.entity.attributes:
+        if not candidate.virtual_column.writable:
             continue
-        bare = Case(it, one, UUID(int=0), None, None)
-        values = list(_values(one, bare.steps[-1].type))
+        bare = Case(entity_type, candidate, UUID(int=0), None, None)
+        values = list(_values(candidate, bare.steps[-1].type))
         some = values if NIGHTLY else [values[number // 2 % len(values)]]
         for value, fhir in [*some, (None, None)]:
             number += 1
-            yield Case(it, one, UUID(int=number), value, fhir)
+            yield Case(entity_type, candidate, UUID(int=number), value, fhir)
 
 
 def _resource(case: Case) -> Json:
     """With the form of an element that the column shows."""
-    beside = BESIDE.get(f"{case.shape.resource}.{case.one.column}", {})
+    beside = BESIDE.get(f"{case.shape.resource}.{case.candidate.column}", {})
     forms = {
         step.name.removesuffix(_form(step.name, other)): step.name
         for step in case.steps
@@ -190,7 +190,8 @@ def touched(steps: Steps) -> Iterator[Path]:
     for number, step in enumerate(steps, 1):
         yield from ((*names[: number - 1], other) for other in step.other_names)
         yield from (
-            (*names[:number], *(each.name for each in one.steps)) for one in step.predicates
+            (*names[:number], *(entry.name for entry in candidate.steps))
+            for candidate in step.predicates
         )
         if step.type in CONCEPTS and number < len(steps):
             yield names[:number]
@@ -201,8 +202,8 @@ def _check_rest(case: Case, before: Json, after: Json) -> None:
     places = list(touched(case.steps))
     roots = {place[0] for place in places}
     kept = [
-        {n: v for n, v in one.items() if n.removeprefix("_") not in {*roots, "meta"}}
-        for one in (before, after)
+        {n: v for n, v in candidate.items() if n.removeprefix("_") not in {*roots, "meta"}}
+        for candidate in (before, after)
     ]
     assert decimal_json.encode(kept[0]) == decimal_json.encode(kept[1]), case.told
     old, new = (
@@ -216,19 +217,23 @@ def _found(node: Any, names: Iterable[str]) -> list[Any]:
     """What FHIR has where a path leads."""
     found = [node]
     for name in names:
-        values = (each[name] for each in found if isinstance(each, dict) and name in each)
-        found = [one for each in values for one in (each if isinstance(each, list) else [each])]
+        values = (entry[name] for entry in found if isinstance(entry, dict) and name in entry)
+        found = [
+            candidate
+            for entry in values
+            for candidate in (entry if isinstance(entry, list) else [entry])
+        ]
     return found
 
 
 # -- round trips -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("it", SHAPES.values(), ids=list(SHAPES))
+@pytest.mark.parametrize("entity_type", SHAPES.values(), ids=list(SHAPES))
 async def test_every_column_goes_round_and_nothing_else_moves(
-    it: MappedEntityType, feed: Feed
+    entity_type: MappedEntityType, feed: Feed
 ) -> None:
-    cases = list(_cases(it))
+    cases = list(_cases(entity_type))
     await feed.put(*map(_resource, cases))
     places = asyncio.Semaphore(4)  # more would wait for one another, as long as an answer may take
 
@@ -249,17 +254,17 @@ async def _go_round(case: Case, feed: Feed) -> None:
         refused = error
     if refused:
         # Whose it is does not change, what FHIR requires is not cleared, nor one of several.
-        assert case.one.virtual_column.create_only or case.value is None, (case.told, refused)
+        assert case.candidate.virtual_column.create_only or case.value is None, (case.told, refused)
         assert refused.status == 422, case.told
         assert await feed.stored(name) == before, case.told
         return
-    assert case.value is None or not case.one.virtual_column.create_only, case.told
+    assert case.value is None or not case.candidate.virtual_column.create_only, case.told
     assert answer.status == 204, case.told
     after = await feed.stored(name)
     _check_rest(case, before, after)
     shown = (await feed.get(path, f"$select={case.name}"))[case.name]
     if case.value is None:
-        assert shown in (None, case.one.default), case.told
+        assert shown in (None, case.candidate.default), case.told
         return
     assert _read(shown, case.value) == case.value, case.told
     names = [step.name for step in case.steps]
@@ -285,13 +290,13 @@ def _read(shown: Any, value: Value) -> Any:
     return shown
 
 
-@pytest.mark.parametrize("it", SHAPES.values(), ids=list(SHAPES))
-async def test_every_digit_that_is_not_written_is_kept(it: MappedEntityType) -> None:
+@pytest.mark.parametrize("entity_type", SHAPES.values(), ids=list(SHAPES))
+async def test_every_digit_that_is_not_written_is_kept(entity_type: MappedEntityType) -> None:
     """By a server that keeps the digits of decimals, as FHIR has it: the laptop's does not."""
     kept: dict[str, bytes] = {}
-    resource = rich.resource(it.resource, str(UUID(int=1)))
+    resource = rich.resource(entity_type.resource, str(UUID(int=1)))
     resource["meta"] = {"versionId": "1"}
-    kept[f"/{it.resource}/{UUID(int=1)}"] = decimal_json.encode(resource)
+    kept[f"/{entity_type.resource}/{UUID(int=1)}"] = decimal_json.encode(resource)
 
     def answer(request: httpx.Request) -> httpx.Response:
         if request.method == "PUT":
@@ -299,49 +304,66 @@ async def test_every_digit_that_is_not_written_is_kept(it: MappedEntityType) -> 
         return httpx.Response(200, content=kept[request.url.path])
 
     column = next(
-        one
-        for one in it.entity.attributes
-        if one.virtual_column.writable and not one.virtual_column.create_only
+        candidate
+        for candidate in entity_type.entity.attributes
+        if candidate.virtual_column.writable and not candidate.virtual_column.create_only
     )
-    value, _ = next(_values(column, Case(it, column, UUID(int=1), None, None).steps[-1].type))
+    value, _ = next(
+        _values(column, Case(entity_type, column, UUID(int=1), None, None).steps[-1].type)
+    )
     async with scripted(answer) as feed:
-        path = f"{it.type.set}({UUID(int=1)})"
+        path = f"{entity_type.type.set}({UUID(int=1)})"
         done = await feed.ask("PATCH", path, body={format_property_name(column): _json(value)})
     assert done.status == 204
     (after,) = map(decimal_json.decode, kept.values())
     assert decimal_json.encode(after["extension"]).count(b'"valueDecimal":1.00') == 2
-    _check_rest(Case(it, column, UUID(int=1), value, None), resource, after)
+    _check_rest(Case(entity_type, column, UUID(int=1), value, None), resource, after)
 
 
-@pytest.mark.parametrize("it", SHAPES.values(), ids=list(SHAPES))
+@pytest.mark.parametrize("entity_type", SHAPES.values(), ids=list(SHAPES))
 async def test_what_is_created_is_what_the_map_and_the_client_say(
-    it: MappedEntityType, feed: Feed
+    entity_type: MappedEntityType, feed: Feed
 ) -> None:
     """The least that the map's cases know to be valid, and the server finds so, too."""
-    least, named = LEAST[it.resource], {one.column: one for one in it.entity.attributes}
+    least, named = (
+        LEAST[entity_type.resource],
+        {candidate.column: candidate for candidate in entity_type.entity.attributes},
+    )
     body = {format_property_name(named[column]): _posted(value) for column, value in least.items()}
-    answer = await feed.ask("POST", it.type.set, body=body)
+    answer = await feed.ask("POST", entity_type.type.set, body=body)
     row = decimal_json.decode(answer.body)
-    stored = await feed.stored(f"{it.resource}/{row[it.type.key]}")
+    stored = await feed.stored(f"{entity_type.resource}/{row[entity_type.type.key]}")
     assert answer.status == 201
-    assert {name: stored[name] for name in it.entity.create if name not in _roots(it, least)} == {
-        name: value for name, value in it.entity.create.items() if name not in _roots(it, least)
+    assert {
+        name: stored[name]
+        for name in entity_type.entity.create
+        if name not in _roots(entity_type, least)
+    } == {
+        name: value
+        for name, value in entity_type.entity.create.items()
+        if name not in _roots(entity_type, least)
     }
-    known = {"resourceType", "id", "meta", *it.entity.create, *_roots(it, least)}
+    known = {"resourceType", "id", "meta", *entity_type.entity.create, *_roots(entity_type, least)}
     assert stored.keys() <= known
     for column, value in least.items():
         if isinstance(value, Lookup):
-            one = named[column]
-            names = [step.name for step in Case(it, one, UUID(int=0), None, None).steps]
-            assert f"{one.virtual_column.target}/{_KEY}" in _found(stored, [*names, "reference"])
-    shown = await feed.get(f"{it.type.set}({row[it.type.key]})")
+            candidate = named[column]
+            names = [
+                step.name for step in Case(entity_type, candidate, UUID(int=0), None, None).steps
+            ]
+            assert f"{candidate.virtual_column.target}/{_KEY}" in _found(
+                stored, [*names, "reference"]
+            )
+    shown = await feed.get(f"{entity_type.type.set}({row[entity_type.type.key]})")
     assert {name: shown[name] for name in body} == body
 
 
-def _roots(it: MappedEntityType, columns: Iterable[str]) -> set[str]:
+def _roots(entity_type: MappedEntityType, columns: Iterable[str]) -> set[str]:
     """The elements of the resource that columns lead into."""
-    named = {one.column: one for one in it.entity.attributes}
-    return {Case(it, named[name], UUID(int=0), None, None).steps[0].name for name in columns}
+    named = {candidate.column: candidate for candidate in entity_type.entity.attributes}
+    return {
+        Case(entity_type, named[name], UUID(int=0), None, None).steps[0].name for name in columns
+    }
 
 
 def _posted(value: Any) -> Value:
@@ -354,9 +376,9 @@ def _posted(value: Any) -> Value:
 
 
 def test_the_resources_of_these_tests_are_valid_and_fill_what_the_maps_show() -> None:
-    for it in SHAPES.values():
-        made = decimal_json.decode(decimal_json.encode(rich.resource(it.resource, "1")))
-        assert list(validation.find_issues(made, it.resource)) == []
-        found = map_resource(it, made, "http://fhir").values
+    for entity_type in SHAPES.values():
+        made = decimal_json.decode(decimal_json.encode(rich.resource(entity_type.resource, "1")))
+        assert list(validation.find_issues(made, entity_type.resource)) == []
+        found = map_resource(entity_type, made, "http://fhir").values
         filled = [name for name, value in found.items() if value is not None]
-        assert len(filled) > 0.5 * len(found), it.resource
+        assert len(filled) > 0.5 * len(found), entity_type.resource

@@ -56,7 +56,7 @@ async def test_two_editors_of_different_columns_lose_nothing(feed: Feed) -> None
         feed.ask("PATCH", ROW, body={"msemr_conditioncodetext": "Whooping cough"}),
         feed.ask("PATCH", ROW, body={"msemr_note": "since Monday"}),
     )
-    assert [each.status for each in answers] == [204, 204]
+    assert [item.status for item in answers] == [204, 204]
     stored = await feed.stored(NAME)
     assert stored["code"] == {"text": "Whooping cough"}
     assert stored["note"] == [{"text": "since Monday"}]
@@ -71,7 +71,7 @@ async def test_of_two_editors_who_name_the_version_one_hears_of_the_other(feed: 
         feed.ask("PATCH", ROW, body={"msemr_note": "since Monday"}, if_match=seen),
         return_exceptions=True,
     )
-    (lost,) = [each for each in answers if isinstance(each, Rejected)]
+    (lost,) = [item for item in answers if isinstance(item, Rejected)]
     assert (lost.status, lost.issues[0].code) == (412, "conflict")
     assert (await feed.stored(NAME))["meta"]["versionId"] == "2"
 
@@ -94,7 +94,7 @@ async def test_what_others_write_at_the_fhir_server_meanwhile_is_kept() -> None:
     async with scripted(answer) as feed:
         done = await feed.ask("PATCH", ROW, body={"msemr_conditioncodetext": "Asthma"})
         assert done.status == 204
-        assert [each.get("note") for each in puts] == [None, [{"text": "from elsewhere"}]]
+        assert [item.get("note") for item in puts] == [None, [{"text": "from elsewhere"}]]
         assert puts[-1]["code"] == {"text": "Asthma"}
 
         puts.clear()
@@ -187,7 +187,7 @@ async def test_a_client_may_choose_the_key_once(feed: Feed) -> None:
 async def test_what_is_not_valid_is_not_created(feed: Feed) -> None:
     lacking = await refusal(feed.ask("POST", "msemr_conditions", body={"msemr_note": MARKER}))
     assert lacking.status == 422
-    assert "Condition.subject" in {each.expression for each in lacking.issues}
+    assert "Condition.subject" in {item.expression for item in lacking.issues}
     assert [request for request in feed.asked if request.method != "GET"] == []
 
 
@@ -204,9 +204,9 @@ async def test_what_is_shown_in_part_and_written_back_stays_whole(feed: Feed) ->
     await feed.put(whole)
     before, row = await feed.stored(NAME), await feed.get(ROW)
     writable = {
-        each.name
-        for each in feed.tables.entity_types["Condition"].type.properties
-        if each.writable and row[each.name] is not None
+        item.name
+        for item in feed.tables.entity_types["Condition"].type.properties
+        if item.writable and row[item.name] is not None
     }
     assert {"msemr_conditioncodetext", "msemr_onsetperiodenddate"} <= writable
     same = {name: row[name] for name in writable}
@@ -291,11 +291,13 @@ async def test_a_refusal_names_the_column_and_no_value(
     await feed.put(cough())
     refused = await refusal(feed.ask("PATCH", ROW, body=body))
     assert refused.status == status
-    told = [f"{each.text} {each.expression}" for each in refused.issues]
+    reported = [f"{item.text} {item.expression}" for item in refused.issues]
     (name,) = body
-    assert name == MARKER or any(name.strip("_").removesuffix("_value") in each for each in told)
+    assert name == MARKER or any(
+        name.strip("_").removesuffix("_value") in item for item in reported
+    )
     assert (await feed.stored(NAME))["meta"]["versionId"] == "1"
-    assert MARKER not in told_by([each for each in caplog.records if each.name != "asyncio"])
+    assert MARKER not in told_by([item for item in caplog.records if item.name != "asyncio"])
 
 
 async def test_what_the_fhir_server_says_of_a_refusal_is_not_repeated(

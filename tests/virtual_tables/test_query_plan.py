@@ -19,13 +19,7 @@ from integration.odata import filter as filters
 from integration.odata import query
 from integration.odata.addresses import Collection
 from integration.virtual_tables.entity_type import MappedEntityType, build_entity_type
-from integration.virtual_tables.pushdown import (
-    SearchPart,
-    build_search,
-    build_sort,
-    list_keys,
-    list_unsearched,
-)
+from integration.virtual_tables.query_plan import QueryPlan, plan_query, split_filter
 from tests.virtual_tables.conftest import SHAPES
 
 ANNA = UUID("1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11")
@@ -149,8 +143,20 @@ def condition(text: str, of: MappedEntityType = WARDS) -> filters.Expression:
     return filters.parse(text, of.type)
 
 
-def told(found: SearchPart, of: MappedEntityType = WARDS) -> tuple[str, str]:
-    search = unquote(build_path(of.resource, found.parameters)).partition("?")[2]
+def list_keys(parsed: filters.Expression) -> set[tuple[str, UUID]]:
+    return {pair for part in split_filter(parsed) for pair in part.keys}
+
+
+def plan(
+    parsed: filters.Expression | None,
+    of: MappedEntityType = WARDS,
+    target_ids: Mapping[tuple[str, UUID], str] = TARGETS,
+) -> QueryPlan:
+    return plan_query(query.Query(filter=parsed), split_filter(parsed), of, target_ids)
+
+
+def describe(found: QueryPlan) -> tuple[str, str]:
+    search = unquote(build_path(found.shown_type.resource, found.parameters)).partition("?")[2]
     if found.is_empty:
         return search, "nothing"
     if found.is_exact:
@@ -292,16 +298,16 @@ NOT_PUSHED = [
     "case", [*EQUALITY, *BOUNDS, *PARTS, *TOGETHER, *NOT_PUSHED], ids=lambda case: case.filter[:60]
 )
 def test_a_filter_is_pushed_as_far_as_fhir_can_answer_it(case: Case) -> None:
-    assert told(build_search(condition(case.filter), WARDS, TARGETS)) == (case.search, case.how)
+    assert describe(plan(condition(case.filter))) == (case.search, case.how)
 
 
 def test_no_filter_is_every_resource() -> None:
-    assert told(build_search(None, WARDS, {})) == ("", EXACT)
+    assert describe(plan(None)) == ("", EXACT)
 
 
 def test_fifty_alternatives_have_room() -> None:
     values = ",".join(f"'{n}'" for n in range(50))
-    assert told(build_search(condition(f"number in ({values})"), WARDS, {}))[1] == NARROWED
+    assert describe(plan(condition(f"number in ({values})")))[1] == NARROWED
 
 
 def test_the_keys_that_a_condition_names_are_found_wherever_they_stand() -> None:
@@ -315,14 +321,42 @@ def test_the_keys_that_a_condition_names_are_found_wherever_they_stand() -> None
 @pytest.mark.parametrize(
     ("text", "names"),
     [
-        ("status eq 1", []),
-        ("status eq 1 and plain eq 'x'", ["plain"]),
-        ("plain eq 'x' or beds gt 3", ["beds", "plain"]),
-        ("name eq null and open", ["name"]),
+        ("status eq 1", ()),
+        ("status eq 1 and plain eq 'x'", ("plain",)),
+        ("plain eq 'x' or beds gt 3", ("beds", "plain")),
+        ("name eq null and open", ("name",)),
     ],
 )
-def test_what_makes_a_query_broad_is_named(text: str, names: list[str]) -> None:
-    assert list_unsearched(condition(text), WARDS, TARGETS) == names
+def test_what_makes_a_query_broad_is_named(text: str, names: tuple[str, ...]) -> None:
+    assert plan(condition(text)).unsearched == names
+
+
+@pytest.mark.parametrize(
+    ("options", "is_gathered", "reasons"),
+    [
+        ("$filter=plain eq 'x'", False, ["plain"]),
+        ("$skip=5000", False, ["$skip"]),
+        ("$orderby=since", False, ["$skip"]),
+        ("$orderby=name,day", True, ["$orderby by name", "$orderby by day"]),
+        ("$filter=plain eq 'x'&$orderby=name", True, ["plain"]),
+        ("$filter=1 eq 2&$count=true", True, ["$count"]),
+        ("$filter=status eq 1&$count=true", False, ["$skip"]),
+    ],
+)
+def test_a_plan_says_whether_it_gathers_and_what_makes_it_cost_much(
+    options: str, is_gathered: bool, reasons: list[str]
+) -> None:
+    asked = query.parse(options.replace(" ", "%20"), Collection(WARDS.type))
+    found = plan_query(asked, split_filter(asked.filter), WARDS, TARGETS)
+    assert (found.is_gathered, found.cost_reasons) == (is_gathered, reasons)
+
+
+def test_a_plan_maps_only_the_properties_that_it_needs() -> None:
+    options = "$filter=plain%20eq%20'x'&$orderby=name&$select=number"
+    asked = query.parse(options, Collection(WARDS.type))
+    found = plan_query(asked, split_filter(asked.filter), WARDS, TARGETS)
+    assert set(found.scanned_type.attributes) == {"plain", "name"}
+    assert set(found.shown_type.attributes) == {"number"}
 
 
 # --- order ----------------------------------------------------------------------------------------
@@ -344,7 +378,7 @@ def test_an_order_is_fhir_s_where_the_map_says_that_it_is_the_same(
     order: str, sorted_by: str | None
 ) -> None:
     asked = query.parse(f"$orderby={order}", Collection(WARDS.type))
-    assert build_sort(asked.order_by, WARDS) == sorted_by
+    assert plan_query(asked, (), WARDS, {}).sort == sorted_by
 
 
 # --- the tables that are shipped ------------------------------------------------------------------
@@ -368,16 +402,17 @@ def test_what_a_form_asks_of_a_shipped_table_is_one_search(type_: str) -> None:
     of, (text, search) = SHAPES[type_], SHIPPED[type_]
     parsed = condition(text, of)
     targets: Mapping[tuple[str, UUID], str] = {pair: "p" for pair in list_keys(parsed)}
-    assert told(build_search(parsed, of, targets), of)[0] == search
+    assert describe(plan(parsed, of, targets))[0] == search
 
 
 def by_patient(of: MappedEntityType) -> dict[str, str]:
     """How each lookup to a contact is searched."""
-    names = [name for name, one in of.attributes.items() if one.virtual_column.target == "Patient"]
+    names = [
+        name for name, entry in of.attributes.items() if entry.virtual_column.target == "Patient"
+    ]
     asked = {name: condition(f"{name} eq {ANNA}", of) for name in names}
     return {
-        name: told(build_search(parsed, of, {(name, ANNA): "p"}), of)[1]
-        for name, parsed in asked.items()
+        name: describe(plan(parsed, of, {(name, ANNA): "p"}))[1] for name, parsed in asked.items()
     }
 
 
