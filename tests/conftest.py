@@ -148,7 +148,7 @@ class Route:
 
     @property
     def relay(self) -> Relay:
-        carrier = LaneContext(
+        context = LaneContext(
             journal=self.journal,
             queue=self.queue_sender,
             fhir=self.fhir,
@@ -157,7 +157,7 @@ class Route:
         )
         limits, age = self.limits, self.max_age
         return Relay(
-            context=carrier,
+            context=context,
             limits=limits,
             now=self.clock,
             max_age=age,
@@ -203,13 +203,13 @@ class Route:
         self.queue_sender.sent.remove((RELAY_QUEUE, WorkItem(accepted.delivery), 0))
         return accepted.delivery
 
-    async def carry(self, delivery: str, **claim: Any) -> None:
+    async def process(self, delivery: str, **claim: Any) -> None:
         await process.process(self.relay, WorkItem(delivery, **claim))
 
-    async def carry_all(self, delivery: str | None = None) -> None:
+    async def process_all(self, delivery: str | None = None) -> None:
         """As the queue does it: hand out claims, whatever their delay, until none is left."""
         if delivery is not None:
-            await self.carry(delivery)
+            await self.process(delivery)
         for _ in range(1000):
             claim = self.take()
             if claim is None:
@@ -296,7 +296,14 @@ async def route(
     fhir_double: FhirDouble,
     dataverse: DataverseDouble,
 ) -> AsyncIterator[Route]:
-    async with routed(fhir_double, dataverse, clock, journal, queue_sender, guard_store) as found:
+    async with routed(
+        fhir_double=fhir_double,
+        dataverse=dataverse,
+        clock=clock,
+        journal=journal,
+        queue_sender=queue_sender,
+        guard_store=guard_store,
+    ) as found:
         yield found
 
 
@@ -305,6 +312,7 @@ async def routed(
     fhir_double: FhirDouble,
     dataverse: httpx.AsyncBaseTransport,
     clock: Clock,
+    *,
     journal: Any,
     queue_sender: Any,
     guard_store: Any,
@@ -332,16 +340,16 @@ async def routed(
     fhir = reached("FHIR server", "http://fhir/fhir", httpx.MockTransport(fhir_double.hear))
     rows = reached("Dataverse", "http://dataverse", dataverse)
     yield Route(
-        journal,
-        queue_sender,
-        guard_store,
-        clock,
-        fhir_double,
-        dataverse,
-        FhirServer(fhir),
-        Dataverse(rows),
-        activity,
-        activities,
+        journal=journal,
+        queue_sender=queue_sender,
+        guard_store=guard_store,
+        clock=clock,
+        fhir_double=fhir_double,
+        dataverse_double=dataverse,
+        fhir=FhirServer(fhir),
+        dataverse=Dataverse(rows),
+        activity=activity,
+        activities=activities,
     )
     await fhir.http.aclose()
     await rows.http.aclose()

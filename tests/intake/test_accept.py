@@ -161,7 +161,7 @@ async def test_a_repeated_key_returns_the_first_delivery_and_queues_nothing(
 ) -> None:
     headers = {"idempotency-key": "k1"}
     first = await route.deliver(patient(), headers=headers)
-    await route.carry(first)
+    await route.process(first)
     again = await route.ask(patient(), headers=headers)
     assert again.delivery == first
     assert route.queued() == []
@@ -189,7 +189,7 @@ async def test_a_request_that_broke_off_after_taking_its_key_is_finished_by_a_re
     accepted = await route.ask(patient(), headers=headers)
     assert accepted.delivery == taken
     assert route.queued() == [(WorkItem(taken), 0)]
-    await route.carry_all()
+    await route.process_all()
     assert (await route.known(taken)).status is Status.DONE
 
 

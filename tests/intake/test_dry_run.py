@@ -133,7 +133,7 @@ async def test_the_ids_of_a_dry_run_are_those_of_the_delivery(
     plan = await plan_request(route, body, headers=headers)
     assert (route.journal.deliveries, route.journal.keys, route.journal.payloads) == ({}, {}, {})
 
-    await route.carry(await route.deliver(body, headers=headers))
+    await route.process(await route.deliver(body, headers=headers))
 
     planned = {item["request"]["url"] for item in entries_of(plan)}
     assert planned == set(route.fhir_double.stored)

@@ -111,7 +111,7 @@ async def test_a_notification_with_a_resource_is_kept_and_queued(
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_the_resource_is_written_and_the_status_is_not(route: Route, version: str) -> None:
     delivery = await route.deliver(event(1, version=version))
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     assert list(route.fhir_double.stored) == ["Patient/anna"]
     assert await route.statuses(delivery) == [204, 201]
     (issue,) = (await route.outcomes(delivery))[0].issues or []
@@ -131,7 +131,7 @@ async def test_a_repeated_notification_is_processed_again_and_writes_nothing_ane
     route: Route,
 ) -> None:
     for _ in range(3):
-        await route.carry_all(await route.deliver(event(1)))
+        await route.process_all(await route.deliver(event(1)))
     assert list(route.fhir_double.stored) == ["Patient/anna"]
 
 
@@ -183,7 +183,7 @@ async def test_a_late_or_repeated_event_is_processed_and_is_no_gap(
     route: Route, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in (1, 4, 2, 3, 3, 5):
-        await route.carry_all(await route.deliver(event(number)))
+        await route.process_all(await route.deliver(event(number)))
     assert warnings(caplog) == [2]
     assert route.journal.events == {("default", SUBSCRIPTION): 5}
 

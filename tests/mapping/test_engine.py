@@ -34,8 +34,8 @@ updated_column = "updated"
 MAP = parse_map(f'{ROW}[[attribute]]\ncolumn = "a"\npath = "gender"', "map.toml")
 
 COLUMNS = {
-    "fhirid": Column("fhirid", "String", 10),
-    "version": Column("version", "String", 50),
+    "fhirid": Column("fhirid", "String", max_length=10),
+    "version": Column("version", "String", max_length=50),
     "updated": Column("updated", "DateTime"),
 }
 
@@ -59,7 +59,7 @@ def get_note(found: MappedRows) -> str:
     return text.partition(" @ ")[0]
 
 
-TEXT = Column("a", "String", 5)
+TEXT = Column("a", "String", max_length=5)
 NAME = 'path = "name.family"'
 
 
@@ -374,7 +374,7 @@ def test_an_element_that_comes_in_two_forms_is_noted(
 def test_a_column_that_dataverse_demands_is_noted_where_it_stays_empty(
     gender: Any, notes: tuple[str, ...]
 ) -> None:
-    column = Column("a", "String", 5, required=True, enforced=True)
+    column = Column("a", "String", max_length=5, required=True, enforced=True)
     assert map_patient('path = "gender"', column, gender=gender).notes == notes
 
 
@@ -408,7 +408,9 @@ def test_an_id_that_does_not_fit_may_be_told_by_the_key_of_the_row() -> None:
     entity = parse_map(
         f'{ROW}long_id = "digest"\n[[attribute]]\ncolumn = "a"\npath = "gender"', "m.toml"
     )
-    columns = {"contact": {**COLUMNS, "fhirid": Column("fhirid", "String", 38), "a": TEXT}}
+    columns = {
+        "contact": {**COLUMNS, "fhirid": Column("fhirid", "String", max_length=38), "a": TEXT}
+    }
     for id_, shown in [("a" * 38, "a" * 38), ("a" * 39, derive_primary_key("Patient", "a" * 39))]:
         found = map_resource(entity, {"resourceType": "Patient", "id": id_}, columns)
         assert found.values["fhirid"] == shown

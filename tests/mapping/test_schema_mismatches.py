@@ -55,8 +55,8 @@ path = "value"
 ENTITY = parse_map(MAP, "patient.toml")
 CONTACT = {
     "contactid": Column("contactid", "Uniqueidentifier", required=True, enforced=True),
-    "fhirid": Column("fhirid", "String", 64),
-    "version": Column("version", "String", 50),
+    "fhirid": Column("fhirid", "String", max_length=64),
+    "version": Column("version", "String", max_length=50),
     "updated": Column("updated", "DateTime"),
     "gender": Column("gender", "Picklist", options=frozenset({1, 2})),
     "born": Column("born", "DateTime", behavior="DateOnly"),
@@ -70,7 +70,7 @@ NUMBER = {
     "patient": Column(
         "patient", "Lookup", targets={"contact": "Patient"}, required=True, enforced=True
     ),
-    "value": Column("value", "String", 250, required=True, enforced=True),
+    "value": Column("value", "String", max_length=250, required=True, enforced=True),
 }
 TABLES = {"contact": CONTACT, "number": NUMBER}
 
@@ -85,7 +85,7 @@ def test_a_map_fits_tables_that_have_what_it_names() -> None:
         ("fhirid", None, "patient.toml: contact has no column fhirid"),
         ("contactid", None, "patient.toml: contact has no column contactid"),
         ("fhirid", Column("fhirid", "Integer"), "patient.toml: contact.fhirid is of the type Integer; it must be Memo or String"),
-        ("fhirid", Column("fhirid", "String", 35), "patient.toml: contact.fhirid holds 35 characters, but a GUID has 36"),
+        ("fhirid", Column("fhirid", "String", max_length=35), "patient.toml: contact.fhirid holds 35 characters, but a GUID has 36"),
         ("updated", Column("updated", "String"), "patient.toml: contact.updated is of the type String; it must be DateTime"),
         ("gender", None, "patient.toml:9: contact has no column gender"),
         ("gender", Column("gender", "String"), "patient.toml:9: contact.gender is of the type String, which kind choice cannot fill"),

@@ -50,7 +50,7 @@ def catch_reason(
     ],
 )
 def test_whatever_is_copied_into_text_reads_as_fhir_writes_it(value: Any, text: str) -> None:
-    assert convert(Kind.COPY, value, Column("a", "String", 10)) == (text, [])
+    assert convert(Kind.COPY, value, Column("a", "String", max_length=10)) == (text, [])
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_whatever_is_copied_into_text_reads_as_fhir_writes_it(value: Any, text: 
 def test_text_is_measured_and_cut_as_dataverse_counts_and_never_inside_a_character(
     text: str, longest: int, kept: str
 ) -> None:
-    found, notes = convert(Kind.COPY, text, Column("a", "String", longest))
+    found, notes = convert(Kind.COPY, text, Column("a", "String", max_length=longest))
     assert found == kept
     assert notes == (
         [] if kept == text else [f"the text is longer than {longest} characters and was cut"]
@@ -73,7 +73,7 @@ def test_characters_that_no_text_may_hold_are_left_out_and_noted() -> None:
 
 
 def test_text_that_must_not_be_cut_goes_whole_or_not_at_all() -> None:
-    column = Column("a", "String", 3)
+    column = Column("a", "String", max_length=3)
     assert convert(Kind.COPY, "abc", column, too_long=LongText.OMIT) == ("abc", [])
     found, notes = convert(Kind.COPY, "abcd", column, too_long=LongText.OMIT)
     assert (found, notes) == (None, ["the text is longer than 3 characters and was left out"])

@@ -252,8 +252,12 @@ PATIENTS = [
 async def plain(route: Route) -> AsyncIterator[Route]:
     """A route to an organisation without Cloud for Healthcare."""
     dataverse = DataverseDouble(tables.read_additions())
-    ends = (route.journal, route.queue_sender, route.guard_store)
-    async with routed(route.fhir_double, dataverse, route.clock, *ends) as found:
+    ends = {
+        "journal": route.journal,
+        "queue_sender": route.queue_sender,
+        "guard_store": route.guard_store,
+    }
+    async with routed(route.fhir_double, dataverse, route.clock, **ends) as found:
         found.maps = found.all_maps = load.load_shipped_maps("plain", "new")
         yield found
     dataverse.app.close()
@@ -352,7 +356,7 @@ def adding(route: Route, folder: Path, text: str, *fixed: str) -> Maps:
     return load.load_maps("healthcare", None, folder)
 
 
-async def put_back(route: Route, maps: Maps) -> str:
+async def requeued(route: Route, maps: Maps) -> str:
     """Why a patient waits for an operator."""
     resource = route.fhir_double.add({"resourceType": "Patient", "id": ID})
     it = replace(route.mirror, maps=maps.entities, broken_maps=maps.broken)
@@ -365,7 +369,7 @@ async def put_back(route: Route, maps: Maps) -> str:
 
 
 async def test_a_broken_map_is_told_with_its_file_and_line(route: Route, tmp_path: Path) -> None:
-    why = await put_back(route, adding(route, tmp_path, ADDITION))
+    why = await requeued(route, adding(route, tmp_path, ADDITION))
     assert why == "own.toml:7: jobtitle: FHIRPath has no function frist()"
 
 
@@ -373,7 +377,7 @@ async def test_a_column_that_the_tenant_lacks_is_told_with_file_and_line(
     route: Route, tmp_path: Path
 ) -> None:
     maps = adding(route, tmp_path, ADDITION, "frist", "first")
-    assert await put_back(route, maps) == "own.toml:3: contact has no column msemr_nosuchcolumn"
+    assert await requeued(route, maps) == "own.toml:3: contact has no column msemr_nosuchcolumn"
 
 
 REQUIRED = {"type": "String", "schemaName": "new_Ward", "label": "Ward", "maxLength": 20}
@@ -385,14 +389,18 @@ async def demanding(route: Route) -> AsyncIterator[Route]:
     """An organisation with a column that must be filled."""
     columns = {"new_ward": {**REQUIRED, "required": "systemrequired"}}
     dataverse = DataverseDouble({"contact": {"columns": columns}})
-    ends = (route.journal, route.queue_sender, route.guard_store)
-    async with routed(route.fhir_double, dataverse, route.clock, *ends) as found:
+    ends = {
+        "journal": route.journal,
+        "queue_sender": route.queue_sender,
+        "guard_store": route.guard_store,
+    }
+    async with routed(route.fhir_double, dataverse, route.clock, **ends) as found:
         yield found
     dataverse.app.close()
 
 
 async def test_a_required_column_that_no_map_fills_is_told_with_the_file(demanding: Route) -> None:
-    why = await put_back(demanding, load.load_maps("healthcare"))
+    why = await requeued(demanding, load.load_maps("healthcare"))
     assert why == "patient.toml: contact.new_ward is required, and no attribute fills it"
 
 

@@ -151,7 +151,7 @@ async def test_a_row_that_changed_meanwhile_is_read_again(route: Route) -> None:
     assert (row["gendercode"], row["jobtitle"]) == (2, "by hand")
 
 
-async def test_a_row_that_never_rests_is_put_back(route: Route) -> None:
+async def test_a_row_that_never_rests_is_requeued(route: Route) -> None:
     await shown(route, anna())
     for number in range(20):
 

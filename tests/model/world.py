@@ -144,8 +144,8 @@ class World:
                 pause=_no_pause,
                 jitter=lambda: 0.5,
             )
-            carrier = LaneContext(journal, queue_sender, fhir, order, patients_followed)
-            self._relay = Relay(carrier, self.limits, self.clock, inf)
+            context = LaneContext(journal, queue_sender, fhir, order, patients_followed)
+            self._relay = Relay(context, self.limits, self.clock, inf)
             yield self
 
     async def accepts(self, body: bytes, ndjson: bool) -> str:

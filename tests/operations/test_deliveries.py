@@ -24,7 +24,7 @@ async def told(work: object) -> Rejected:
 async def test_a_status_report_has_the_delivery_its_results_and_its_rows(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient(id="p1"), method="PUT", url="Patient/p1")))
     assert not (await deliveries.get_status(route.journal, delivery)).results
-    await route.carry(delivery)
+    await route.process(delivery)
     await mirroring.mirror_resource(route.mirror, WorkItem(delivery, resource="Patient/p1"))
     story = await deliveries.get_status(route.journal, delivery)
     assert story.delivery.status is Status.DONE
@@ -55,7 +55,7 @@ async def test_a_delivery_can_be_cancelled_until_it_is_done(route: Route) -> Non
     await deliveries.cancel(route.journal, delivery, route.clock.now)
     assert (await route.known(delivery)).status is Status.CANCELLED
     other = await route.deliver(bundle(entry(patient())))
-    await route.carry(other)
+    await route.process(other)
     assert (await told(deliveries.cancel(route.journal, other, route.clock.now))).status == 409
     assert (await route.known(other)).status is Status.DONE
 
@@ -84,7 +84,7 @@ async def test_the_list_is_read_page_by_page_newest_first(route: Route) -> None:
 
 async def test_the_list_can_be_narrowed_to_a_status(route: Route) -> None:
     first, second = [await route.deliver(patient()) for _ in range(2)]
-    await route.carry(first)
+    await route.process(first)
     for status, found in (("done", [first]), ("accepted", [second]), ("parked", [])):
         page = await deliveries.list_deliveries(route.journal, status, "50", None)
         assert [delivery.id for delivery in page.deliveries] == found
@@ -128,7 +128,7 @@ async def test_a_replayed_delivery_keeps_its_ids(route: Route) -> None:
     await deliveries.replay(route.journal, route.queue_sender, delivery, route.clock.now)
     assert (await route.known(delivery)).status is Status.ACCEPTED
     assert route.queue_sender.sent[-1] == ("relay", WorkItem(delivery), 0)
-    await route.carry(delivery)
+    await route.process(delivery)
 
     known = await route.known(delivery)
     assert (known.status, known.reason, known.written) == (Status.DONE, None, 1)
@@ -136,7 +136,7 @@ async def test_a_replayed_delivery_keeps_its_ids(route: Route) -> None:
 
 async def test_parked_rows_are_replayed(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient(id="p1"), method="PUT", url="Patient/p1")))
-    await route.carry(delivery)
+    await route.process(delivery)
     assert (
         await told(deliveries.replay(route.journal, route.queue_sender, delivery, route.clock.now))
     ).status == 409
@@ -299,7 +299,7 @@ async def test_a_delivery_that_ends_meanwhile_is_not_cancelled(route: Route) -> 
         get_delivery = route.journal.get_delivery
 
         async def update_delivery(self, id_: str, **changes: object) -> bool:
-            await route.carry(id_)
+            await route.process(id_)
             done: bool = await update_delivery(id_, **changes)
             return done
 

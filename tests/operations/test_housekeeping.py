@@ -56,7 +56,7 @@ async def of_lanes(route: Route, number: int = 4) -> str:
     route.limits = Limits(entries=1)
     people = [entry(patient(id=f"p{n}"), method="PUT", url=f"Patient/p{n}") for n in range(number)]
     delivery = await route.deliver(bundle(*people, kind="batch"))
-    await route.carry(delivery)
+    await route.process(delivery)
     assert (await route.known(delivery)).status is Status.PROCESSING
     route.queue_sender.sent.clear()
     return delivery
@@ -118,14 +118,14 @@ async def test_a_delivery_that_was_kept_and_never_queued_is_queued(route: Route)
     await swept(route)
     await swept(route)
     assert route.queued() == [(WorkItem(delivery), 0)]
-    await route.carry_all()
+    await route.process_all()
     assert (await route.known(delivery)).status is Status.DONE
 
 
 async def test_a_delivery_that_was_begun_is_left_to_its_worker(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
     route.fhir_double.down = 500
-    await route.carry(delivery)
+    await route.process(delivery)
     route.queue_sender.sent.clear()
     route.clock.later(HOUR)
     await swept(route)
@@ -136,13 +136,13 @@ async def test_a_delivery_that_was_begun_is_left_to_its_worker(route: Route) -> 
 async def test_lanes_whose_work_items_were_lost_are_queued_again(route: Route) -> None:
     delivery = await of_lanes(route, 4)
     route.clock.later(HOUR)
-    await route.carry(delivery, lane=1)
+    await route.process(delivery, lane=1)
     await swept(route)
     assert route.queued() == []  # one was done since
     route.clock.later(HOUR)
     await swept(route)
     assert [claim.lane for claim, _ in route.queued()] == [0, 2, 3]
-    await route.carry_all()
+    await route.process_all()
     known = await route.known(delivery)
     assert (known.status, known.written) == (Status.DONE, 4)
     assert set(route.fhir_double.writes_of_each.values()) == {1}
@@ -206,7 +206,7 @@ async def test_a_delivery_that_is_over_is_deleted_with_all_that_was_kept_of_it(
     route: Route,
 ) -> None:
     delivery = await route.deliver(bundle(entry(patient(id="p1"), method="PUT", url="Patient/p1")))
-    await route.carry(delivery)
+    await route.process(delivery)
     await mirroring.mirror_resource(route.mirror, WorkItem(delivery, resource="Patient/p1"))
     stopped = await route.deliver(patient(active=True))
     await deliveries.cancel(route.journal, stopped, route.clock.now)
@@ -246,7 +246,7 @@ async def test_a_repeat_of_a_deleted_delivery_overwrites_nothing(
 ) -> None:
     """It is a new delivery, later than all others, that looks before it writes."""
     first = await route.deliver(bundle(entry(patient())), headers=headers)
-    await route.carry(first)
+    await route.process(first)
     (person,) = route.fhir_double.of("Patient")
     route.fhir_double.add({**person, "active": False})  # somebody else, since
     route.clock.later(31 * DAY)
@@ -254,7 +254,7 @@ async def test_a_repeat_of_a_deleted_delivery_overwrites_nothing(
 
     again = await route.deliver(bundle(entry(patient())), headers=headers)
     assert again > first
-    await route.carry(again)
+    await route.process(again)
 
     assert (await route.known(again)).status is Status.DONE
     (person,) = route.fhir_double.of("Patient")
@@ -269,7 +269,7 @@ async def test_a_run_is_limited_and_the_next_one_continues(
 ) -> None:
     monkeypatch.setattr(housekeeping, "MAX_DELIVERIES", 2)
     for number in range(5):
-        await route.carry(await route.deliver(patient(multipleBirthInteger=number)))
+        await route.process(await route.deliver(patient(multipleBirthInteger=number)))
     route.clock.later(30 * DAY)
     caplog.set_level(logging.INFO)
     left = []
@@ -293,7 +293,7 @@ async def test_a_failing_delivery_does_not_hold_up_the_others(route: Route) -> N
     route.journal = Fragile()
     made = [await route.deliver(patient(multipleBirthInteger=number)) for number in range(3)]
     for delivery in made:
-        await route.carry(delivery)
+        await route.process(delivery)
     route.journal.broken = made[1]
     route.clock.later(30 * DAY)
     with pytest.raises(Unavailable):
@@ -320,7 +320,7 @@ async def test_a_run_logs_what_it_did_and_names_nobody(
 async def updated(route: Route, name: str) -> str:
     body = bundle(entry(patient(id=name), method="PUT", url=f"Patient/{name}"), kind="batch")
     delivery = await route.deliver(body)
-    await route.carry(delivery)
+    await route.process(delivery)
     return delivery
 
 
@@ -343,7 +343,7 @@ async def test_write_locks_that_a_parked_delivery_may_need_are_kept(route: Route
     route.clock.later(31 * DAY)
     await swept(route)
     await deliveries.replay(route.journal, route.queue_sender, late, route.clock.now)
-    await route.carry_all()
+    await route.process_all()
     assert await route.statuses(late) == [409]
 
 
@@ -352,7 +352,12 @@ async def test_activity_is_deleted_by_whole_days_after_its_time(
 ) -> None:
     now = route.clock.now.astimezone(UTC)
     kept = [now, now - timedelta(days=7), now.replace(hour=0, minute=0) - timedelta(days=7)]
-    entries = [Activity(entry, Category.ERROR, "FHIR server", "read", "500") for entry in kept]
+    entries = [
+        Activity(
+            time=entry, category=Category.ERROR, upstream="FHIR server", action="read", status="500"
+        )
+        for entry in kept
+    ]
     old = [replace(entry, time=entry.time - timedelta(days=1)) for entry in entries[1:]]
     await route.activity.add([*entries, *old])
 

@@ -94,7 +94,7 @@ async def test_a_resource_that_is_only_named_is_fetched_and_written(
 ) -> None:
     source.has("Patient/anna", patient(id="anna"))
     delivery = await open_route.deliver(make_notification(make_named_entry("Patient/anna")))
-    await open_route.carry_all(delivery)
+    await open_route.process_all(delivery)
     assert await open_route.statuses(delivery) == [204, 201]
     assert list(open_route.fhir_double.stored) == ["Patient/anna"]
     assert open_route.mirrored == ["Patient/anna"]
@@ -109,7 +109,7 @@ async def test_a_focus_without_an_entry_is_counted_and_has_the_last_result(
     source.has("Patient/anna", patient(id="anna"))
     made = make_notification(make_deletion("Patient/bert"), events=((1, f"{HOME}/Patient/anna"),))
     delivery = await open_route.deliver(made)
-    await open_route.carry_all(delivery)
+    await open_route.process_all(delivery)
     assert (await open_route.known(delivery)).entries == 3
     outcomes = await open_route.outcomes(delivery)
     assert [item.position for item in outcomes] == [0, 1, 2]
@@ -120,7 +120,7 @@ async def test_a_resource_that_is_deleted_by_now_is_reported_and_not_written(
     open_route: Route,
 ) -> None:
     delivery = await open_route.deliver(make_notification(make_named_entry("Patient/anna")))
-    await open_route.carry_all(delivery)
+    await open_route.process_all(delivery)
     assert await open_route.statuses(delivery) == [204, 204]
     assert open_route.fhir_double.stored == {}
 
@@ -133,7 +133,7 @@ async def test_a_server_that_is_not_allowed_gets_no_request(
         make_named_entry("Patient/anna", home=home), make_full_entry(patient(id="bert"))
     )
     delivery = await open_route.deliver(made)
-    await open_route.carry_all(delivery)
+    await open_route.process_all(delivery)
     assert source.received == []
     assert await open_route.statuses(delivery) == [204, 422, 201]
     (issue,) = (await open_route.outcomes(delivery))[1].issues or []
@@ -142,7 +142,7 @@ async def test_a_server_that_is_not_allowed_gets_no_request(
 
 async def test_without_an_allowed_base_nothing_is_fetched(route: Route) -> None:
     delivery = await route.deliver(make_notification(make_named_entry("Patient/anna")))
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     assert await route.statuses(delivery) == [204, 422]
 
 
@@ -151,7 +151,7 @@ async def test_a_redirect_is_never_followed(open_route: Route, source: Source) -
     source.has("Patient/anna", away)
     source.has("Patient/bert", patient(id="anna"))
     delivery = await open_route.deliver(make_notification(make_named_entry("Patient/anna")))
-    await open_route.carry_all(delivery)
+    await open_route.process_all(delivery)
     assert source.asked == ["Patient/anna"]
     assert await open_route.statuses(delivery) == [204, 422]
 
@@ -162,7 +162,7 @@ async def test_a_response_with_another_resource_is_refused(
 ) -> None:
     source.has("Patient/anna", {**patient(id="anna"), **other})
     delivery = await open_route.deliver(make_notification(make_named_entry("Patient/anna")))
-    await open_route.carry_all(delivery)
+    await open_route.process_all(delivery)
     assert await open_route.statuses(delivery) == [204, 422]
     assert open_route.fhir_double.stored == {}
 
@@ -179,7 +179,7 @@ async def test_an_endless_response_is_read_only_up_to_the_limit(
 ) -> None:
     source.has("Patient/anna", httpx.Response(200, content=endless()))
     delivery = await open_route.deliver(make_notification(make_named_entry("Patient/anna")))
-    await open_route.carry_all(delivery)
+    await open_route.process_all(delivery)
     assert await open_route.statuses(delivery) == [204, 422]
     (issue,) = (await open_route.outcomes(delivery))[1].issues or []
     assert (issue["code"], "MAX_DELIVERY_BYTES" in issue["diagnostics"]) == ("too-long", True)
@@ -193,7 +193,7 @@ async def test_one_limit_holds_for_all_that_is_fetched_for_a_delivery(
         source.has(f"Patient/p{number}", large)
     many = make_notification(*(make_named_entry(f"Patient/p{number}") for number in range(10)))
     delivery = await open_route.deliver(many)
-    await open_route.carry_all(delivery)
+    await open_route.process_all(delivery)
     # Requests that run at the same time may exceed the limit; no later one is sent.
     assert 2 <= len(open_route.fhir_double.stored) <= 6
     statuses = await open_route.statuses(delivery)
@@ -206,11 +206,11 @@ async def test_a_failing_server_requeues_the_delivery(
 ) -> None:
     source.has("Patient/anna", *(httpx.Response(status) for _ in range(3)), patient(id="anna"))
     delivery = await open_route.deliver(make_notification(make_named_entry("Patient/anna")))
-    await open_route.carry(delivery)
+    await open_route.process(delivery)
     ((claim, delay),) = open_route.queued()
     assert (claim.attempt, delay > 0) == (1, True)
     assert await open_route.outcomes(delivery) == []
-    await open_route.carry_all()
+    await open_route.process_all()
     assert await open_route.statuses(delivery) == [204, 201]
 
 
@@ -226,11 +226,11 @@ async def test_a_repeated_work_item_plans_with_what_was_fetched_before(
             make_named_entry("Patient/bert", home="https://far.example"),
         )
     )
-    await open_route.carry(delivery)
+    await open_route.process(delivery)
     far = replace(open_route.sources.upstreams[HOME], base="https://far.example")
     open_route.sources = replace(open_route.sources, upstreams={"https://far.example": far})
     open_route.fhir_double.down = None
-    await open_route.carry_all()
+    await open_route.process_all()
     assert len(source.received) == 1
     assert open_route.fhir_double.stored["Patient/anna"]["gender"] == "female"
     assert await open_route.statuses(delivery) == [204, 201, 422]
@@ -245,7 +245,7 @@ async def test_further_pages_are_fetched_and_their_results_follow_the_sender_s_o
     source.has("Patient?page=2", found("p3", following=page(3)))
     source.has("Patient?page=3", found("p4", "p5"))
     delivery = await open_route.deliver(found("p1", "p2", following=page(2)))
-    await open_route.carry_all(delivery)
+    await open_route.process_all(delivery)
     assert [
         (item.location or "").partition("/_history")[0]
         for item in await open_route.outcomes(delivery)
@@ -260,7 +260,7 @@ async def test_the_number_of_pages_is_limited_and_the_rest_is_reported(
     for number in range(2, 10):
         source.has(f"Patient?page={number}", found(f"p{number}", following=page(number + 1)))
     delivery = await open_route.deliver(found("p1", following=page(2)))
-    await open_route.carry_all(delivery)
+    await open_route.process_all(delivery)
     assert source.asked == [f"Patient?page={n}" for n in (2, 3, 4)]
     known = await open_route.known(delivery)
     assert (known.entries, known.more) == (4, True)
@@ -271,7 +271,7 @@ async def test_pages_that_link_in_a_circle_are_fetched_once(
 ) -> None:
     source.has("Patient?page=2", found("p2", following=page(2)), found("p2", following=page(2)))
     delivery = await open_route.deliver(found("p1", following=page(2)))
-    await open_route.carry_all(delivery)
+    await open_route.process_all(delivery)
     assert source.asked == ["Patient?page=2"]
     assert (await open_route.known(delivery)).more
 
@@ -284,7 +284,7 @@ async def test_a_page_on_another_server_is_reported_and_not_fetched(
 ) -> None:
     link = [{"relation": "next", "url": following}]
     delivery = await open_route.deliver({**found("p1"), "link": link})
-    await open_route.carry_all(delivery)
+    await open_route.process_all(delivery)
     assert source.received == []
     assert (await open_route.known(delivery)).more
 
@@ -294,7 +294,7 @@ async def test_a_page_on_another_server_after_a_page_on_this_one_is_not_fetched(
 ) -> None:
     source.has("Patient?page=2", found("p2", following="https://evil.example/fhir/Patient"))
     delivery = await open_route.deliver(found("p1", following=page(2)))
-    await open_route.carry_all(delivery)
+    await open_route.process_all(delivery)
     assert source.asked == ["Patient?page=2"]
     known = await open_route.known(delivery)
     assert (known.entries, known.more) == (2, True)
@@ -316,7 +316,7 @@ async def test_a_page_that_cannot_be_read_is_reported_and_the_rest_is_written(
 ) -> None:
     source.has("Patient?page=2", answer)
     delivery = await open_route.deliver(found("p1", following=page(2)))
-    await open_route.carry_all(delivery)
+    await open_route.process_all(delivery)
     assert await open_route.statuses(delivery) == [201, 422]
     (issue,) = (await open_route.outcomes(delivery))[1].issues or []
     assert issue["severity"] == "error"
@@ -331,7 +331,7 @@ async def test_a_bad_entry_of_a_page_is_refused_alone(open_route: Route, source:
     bad["entry"].append(hint)
     source.has("Patient?page=2", bad)
     delivery = await open_route.deliver(found("p1", following=page(2)))
-    await open_route.carry_all(delivery)
+    await open_route.process_all(delivery)
     assert await open_route.statuses(delivery) == [201, 422, 201, 204]
     assert MARKER not in json.dumps((await open_route.outcomes(delivery))[1].issues)
 
@@ -342,9 +342,9 @@ async def test_a_page_that_fails_for_now_keeps_the_pages_before_it(
     source.has("Patient?page=2", found("p2", following=page(3)))
     source.has("Patient?page=3", *(httpx.Response(503) for _ in range(3)), found("p3"))
     delivery = await open_route.deliver(found("p1", following=page(2)))
-    await open_route.carry(delivery)
+    await open_route.process(delivery)
     assert open_route.fhir_double.stored == {}
-    await open_route.carry_all()
+    await open_route.process_all()
     assert source.asked.count("Patient?page=2") == 1
     assert await open_route.statuses(delivery) == [201, 201, 201]
 
@@ -355,7 +355,7 @@ async def test_nothing_that_is_fetched_is_in_a_log(
     caplog.set_level("DEBUG")
     source.has("Patient?page=2", found(MARKER))
     delivery = await open_route.deliver(found("p1", following=page(2)))
-    await open_route.carry_all(delivery)
+    await open_route.process_all(delivery)
     ours = [record for record in caplog.records if record.name.startswith("integration")]
     assert MARKER not in "".join(repr(vars(record)) for record in ours)
     assert (await open_route.known(delivery)).status is Status.DONE
@@ -371,6 +371,6 @@ async def test_when_a_response_cannot_be_stored_nothing_is_planned(
 
     delivery = await open_route.deliver(make_notification(make_named_entry("Patient/anna")))
     monkeypatch.setattr(type(open_route.journal), "save_fetched", full_storage)
-    await open_route.carry(delivery)
+    await open_route.process(delivery)
     assert open_route.fhir_double.stored == {}
     assert [claim.attempt for claim, _ in open_route.queued()] == [1]

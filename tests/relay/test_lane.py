@@ -32,13 +32,13 @@ async def test_an_entry_that_was_throttled_inside_a_200_is_sent_again_alone(rout
         said["entry"][1] = {"response": {"status": "429"}}
 
     route.fhir_double.will_say(throttled)
-    await route.carry(delivery)
+    await route.process(delivery)
     assert len(await route.outcomes(delivery)) == 2
     assert (await route.known(delivery)).status is Status.ACCEPTED
     # The server said 429 and wrote nothing.
     (written,) = route.fhir_double.of("Observation")
     route.fhir_double.forget(f"Observation/{written['id']}")
-    await route.carry_all()
+    await route.process_all()
     assert await route.statuses(delivery) == [201, 201, 201]
     assert [len(request.asked) for request in route.fhir_double.writes] == [3, 1]
     assert set(route.fhir_double.writes_of_each.values()) == {1}
@@ -48,7 +48,7 @@ async def test_a_throttled_entry_waits_as_long_as_the_server_says(route: Route) 
     delivery = await route.deliver(batch(entry(patient())))
     body = {"resourceType": "Bundle", "entry": [{"response": {"status": "429"}}]}
     route.fhir_double.will_answer(200, body, {"x-ms-retry-after-ms": "42000", "retry-after": "7"})
-    await route.carry(delivery)
+    await route.process(delivery)
     assert [delay for _, delay in route.queued()] == [42]
 
 
@@ -57,9 +57,9 @@ async def test_an_entry_that_fails_for_now_is_not_settled(route: Route, status: 
     delivery = await route.deliver(batch(entry(patient())))
     body = {"resourceType": "Bundle", "entry": [{"response": {"status": status}}]}
     route.fhir_double.will_answer(200, body)
-    await route.carry(delivery)
+    await route.process(delivery)
     assert await route.outcomes(delivery) == []
-    await route.carry_all()
+    await route.process_all()
     assert await route.statuses(delivery) == [201]
 
 
@@ -71,7 +71,7 @@ async def test_a_conflict_that_never_ends_is_refused(route: Route) -> None:
     for _ in range(20):
         route.fhir_double.will_do_as_asked()  # the look-up, from the second attempt on
         route.fhir_double.will_answer(200, body)
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     assert await route.statuses(delivery) == [409]
     assert 1 < len(route.fhir_double.writes) < 20
 
@@ -92,17 +92,17 @@ async def test_a_conflict_that_never_ends_is_refused(route: Route) -> None:
 async def test_a_response_that_cannot_be_matched_settles_nothing(route: Route, answer: Any) -> None:
     delivery = await route.deliver(batch(entry(patient()), entry(observation())))
     route.fhir_double.will_answer(200, answer)
-    await route.carry(delivery)
+    await route.process(delivery)
     assert await route.outcomes(delivery) == []
     assert len(route.queued()) == 1
-    await route.carry_all()
+    await route.process_all()
     assert await route.statuses(delivery) == [201, 201]
 
 
 async def test_a_refused_entry_does_not_stop_the_others_of_a_batch(route: Route) -> None:
     route.fhir_double.refuses = {"Observation"}
     delivery = await route.deliver(batch(entry(patient()), entry(observation()), entry(patient())))
-    await route.carry(delivery)
+    await route.process(delivery)
     assert await route.statuses(delivery) == [201, 422, 201]
     issues = (await route.outcomes(delivery))[1].issues
     assert issues is not None
@@ -114,7 +114,7 @@ async def test_a_refused_entry_does_not_stop_the_others_of_a_batch(route: Route)
 async def test_a_transaction_that_is_refused_is_done_with_the_reasons(route: Route) -> None:
     route.fhir_double.refuses = {"Observation"}
     delivery = await route.deliver(bundle(entry(patient()), entry(observation())))
-    await route.carry(delivery)
+    await route.process(delivery)
     assert await route.statuses(delivery) == [422, 422]
     for result in await route.outcomes(delivery):
         assert result.issues is not None
@@ -132,9 +132,9 @@ async def test_a_create_whose_response_was_lost_is_looked_up_and_not_written_aga
 ) -> None:
     delivery = await route.deliver(bundle(entry(patient(), URL), entry(observation(URL))))
     route.fhir_double.will_lose_the_reply()
-    await route.carry(delivery)
+    await route.process(delivery)
     assert await route.outcomes(delivery) == []
-    await route.carry_all()
+    await route.process_all()
     assert (await route.known(delivery)).status is Status.DONE
     assert await route.statuses(delivery) == [200, 200]
     assert len(route.fhir_double.writes) == 1
@@ -144,10 +144,10 @@ async def test_a_create_whose_response_was_lost_is_looked_up_and_not_written_aga
 async def test_what_others_changed_since_is_not_undone(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
     route.fhir_double.will_lose_the_reply()
-    await route.carry(delivery)
+    await route.process(delivery)
     (person,) = route.fhir_double.of("Patient")
     route.fhir_double.add({**person, "active": False})
-    await route.carry_all()
+    await route.process_all()
     (person,) = route.fhir_double.of("Patient")
     assert person["active"] is False
     outcome = (await route.outcomes(delivery))[0]
@@ -157,9 +157,9 @@ async def test_what_others_changed_since_is_not_undone(route: Route) -> None:
 async def test_what_others_deleted_since_is_not_brought_back(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
     route.fhir_double.will_lose_the_reply()
-    await route.carry(delivery)
+    await route.process(delivery)
     route.fhir_double.forget(f"Patient/{route.fhir_double.of('Patient')[0]['id']}")
-    await route.carry_all()
+    await route.process_all()
     assert route.fhir_double.of("Patient") == []
     assert (await route.known(delivery)).status is Status.DONE
 
@@ -181,11 +181,11 @@ async def test_nothing_is_written_while_a_look_up_has_no_answer(
 ) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
     route.fhir_double.will_lose_the_reply()
-    await route.carry(delivery)
+    await route.process(delivery)
     (person,) = route.fhir_double.of("Patient")
     route.fhir_double.add({**person, "active": False})
     route.fhir_double.will_answer(*failure)
-    await route.carry_all()
+    await route.process_all()
     (person,) = route.fhir_double.of("Patient")
     assert person["active"] is False
     assert (await route.known(delivery)).status is Status.DONE
@@ -194,24 +194,24 @@ async def test_nothing_is_written_while_a_look_up_has_no_answer(
 async def test_a_request_that_never_arrived_is_sent_again(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
     route.fhir_double.will_answer(500)
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     assert await route.statuses(delivery) == [201]
     assert set(route.fhir_double.writes_of_each.values()) == {1}
 
 
 async def test_the_first_attempt_does_not_look_before_it_writes(route: Route) -> None:
-    await route.carry(await route.deliver(bundle(entry(patient()))))
+    await route.process(await route.deliver(bundle(entry(patient()))))
     assert len(route.fhir_double.received) == 1
 
 
 async def test_a_repeat_looks_before_it_writes(route: Route) -> None:
     body = bundle(entry(patient(), URL), entry(observation(URL)))
     first = await route.deliver(body)
-    await route.carry(first)
+    await route.process(first)
     (person,) = route.fhir_double.of("Patient")
     route.fhir_double.add({**person, "active": False})
     second = await route.deliver(body)
-    await route.carry(second)
+    await route.process(second)
     assert len(route.fhir_double.writes) == 1
     assert len(route.fhir_double.stored) == 2
     assert await route.statuses(second) == [200, 200]
@@ -222,7 +222,7 @@ async def test_a_repeat_of_what_never_arrived_is_written(route: Route) -> None:
     body = bundle(entry(patient()))
     await route.deliver(body)
     second = await route.deliver(body)
-    await route.carry(second)
+    await route.process(second)
     assert await route.statuses(second) == [201]
 
 
@@ -232,9 +232,9 @@ async def test_only_the_unsettled_entries_of_a_batch_are_sent_again(route: Route
     delivery = await route.deliver(batch(entry(patient(), URL), entry(observation(URL))))
     route.fhir_double.will_do_as_asked()
     route.fhir_double.will_answer(500)
-    await route.carry(delivery)
+    await route.process(delivery)
     assert [result.position for result in await route.outcomes(delivery)] == [0]
-    await route.carry_all()
+    await route.process_all()
     assert await route.statuses(delivery) == [201, 201]
     assert set(route.fhir_double.writes_of_each.values()) == {1}
 
@@ -249,7 +249,7 @@ async def test_later_units_refer_to_the_result_of_a_conditional_create(
     if known:
         route.fhir_double.add(numbered(id="known-1"))
     delivery = await route.deliver(batch(entry(numbered(), URL, **MAYBE), entry(observation(URL))))
-    await route.carry(delivery)
+    await route.process(delivery)
     (person,) = route.fhir_double.of("Patient")
     (seen,) = route.fhir_double.of("Observation")
     assert seen["subject"]["reference"] == f"Patient/{person['id']}"
@@ -271,7 +271,7 @@ async def test_an_entry_refers_to_all_the_results_that_it_waits_for(route: Route
     )
     route.fhir_double.will_do_as_asked()
     route.fhir_double.will_answer(500)
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     (person,), (ward,) = route.fhir_double.of("Patient"), route.fhir_double.of("Location")
     (written,) = route.fhir_double.of("Observation")
     assert written["subject"]["reference"] == f"Patient/{person['id']}"
@@ -282,9 +282,9 @@ async def test_a_later_attempt_knows_what_a_conditional_create_has_matched(route
     delivery = await route.deliver(batch(entry(numbered(), URL, **MAYBE), entry(observation(URL))))
     route.fhir_double.will_do_as_asked()
     route.fhir_double.will_answer(500)
-    await route.carry(delivery)
+    await route.process(delivery)
     assert route.fhir_double.of("Observation") == []
-    await route.carry_all()
+    await route.process_all()
     (person,), (seen,) = route.fhir_double.of("Patient"), route.fhir_double.of("Observation")
     assert seen["subject"]["reference"] == f"Patient/{person['id']}"
 
@@ -294,7 +294,7 @@ async def test_a_conditional_create_whose_response_was_lost_creates_nothing_more
 ) -> None:
     delivery = await route.deliver(batch(entry(numbered(), URL, **MAYBE), entry(observation(URL))))
     route.fhir_double.will_lose_the_reply()
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     assert len(route.fhir_double.of("Patient")) == 1
     assert len(route.fhir_double.of("Observation")) == 1
     assert set(route.fhir_double.writes_of_each.values()) == {1}
@@ -305,7 +305,7 @@ async def test_after_a_transaction_s_lost_response_only_its_conditional_entries_
 ) -> None:
     delivery = await route.deliver(bundle(entry(numbered(), URL, **MAYBE), entry(observation(URL))))
     route.fhir_double.will_lose_the_reply()
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     assert await route.statuses(delivery) == [200, 200]
     assert len(route.fhir_double.of("Patient")) == len(route.fhir_double.of("Observation")) == 1
     assert set(route.fhir_double.writes_of_each.values()) == {1}
@@ -317,7 +317,7 @@ async def test_what_refers_to_a_refused_conditional_entry_is_not_sent(route: Rou
     delivery = await route.deliver(
         batch(entry(numbered(), URL, **MAYBE), entry(observation(URL), OTHER), entry(observation()))
     )
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     assert await route.statuses(delivery) == [412, 424, 201]
     assert len(route.fhir_double.of("Observation")) == 1
     issues = (await route.outcomes(delivery))[1].issues
@@ -340,7 +340,7 @@ async def test_a_refused_part_of_a_split_transaction_stops_the_later_ones(route:
     delivery = await route.deliver(
         bundle(entry(report), entry(observation(URL), OTHER), entry(patient(), URL))
     )
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     assert await route.statuses(delivery) == [424, 422, 201]
     assert route.fhir_double.of("DiagnosticReport") == []
     known = await route.known(delivery)
@@ -359,23 +359,23 @@ async def test_only_written_entries_of_mirrored_types_are_queued_for_the_mirror(
     stale = entry(patient(id="p3"), method="PUT", url="Patient/p3", ifMatch='W/"9"')
     place = entry({"resourceType": "Location", "name": "Ward 7"})
     delivery = await route.deliver(batch(kept, gone, stale, place, entry(observation())))
-    await route.carry(delivery)
+    await route.process(delivery)
     assert await route.statuses(delivery) == [201, 204, 412, 201, 422]
     assert route.mirrored == ["Patient/p1", "Patient/p2"]
 
 
 async def test_what_a_condition_has_matched_is_queued_for_the_mirror(route: Route) -> None:
     route.fhir_double.add(numbered(id="known-1"))
-    await route.carry(await route.deliver(batch(entry(numbered(), URL, **MAYBE))))
+    await route.process(await route.deliver(batch(entry(numbered(), URL, **MAYBE))))
     assert route.mirrored == ["Patient/known-1"]
 
 
 async def test_what_an_earlier_attempt_wrote_is_queued_for_the_mirror_too(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
     route.fhir_double.will_lose_the_reply()
-    await route.carry(delivery)
+    await route.process(delivery)
     assert route.mirrored == []
-    await route.carry_all()
+    await route.process_all()
     (person,) = route.fhir_double.of("Patient")
     assert route.mirrored == [f"Patient/{person['id']}"]
 
@@ -392,6 +392,6 @@ async def test_the_mirror_is_queued_before_the_result_is_recorded(route: Route) 
 
     route.queue_sender = Watching()
     delivery = await route.deliver(bundle(entry(patient())))
-    await route.carry(delivery)
+    await route.process(delivery)
     assert noted_at_claim == [0]
     assert await route.statuses(delivery) == [201]

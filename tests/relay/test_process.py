@@ -37,7 +37,7 @@ def families(number: int, kind: str = "transaction") -> dict[str, Any]:
 async def test_a_delivery_of_one_lane_is_processed_at_once_and_is_done(route: Route) -> None:
     delivery = await route.deliver(families(1))
     route.clock.later(5)
-    await route.carry(delivery)
+    await route.process(delivery)
     assert route.queued() == []
     known = await route.known(delivery)
     assert (known.status, known.written, known.refused) == (Status.DONE, 2, 0)
@@ -47,7 +47,7 @@ async def test_a_delivery_of_one_lane_is_processed_at_once_and_is_done(route: Ro
 
 
 async def test_references_lead_to_the_new_ids(route: Route) -> None:
-    await route.carry(await route.deliver(families(1)))
+    await route.process(await route.deliver(families(1)))
     (person,), (seen,) = route.fhir_double.of("Patient"), route.fhir_double.of("Observation")
     assert seen["subject"]["reference"] == f"Patient/{person['id']}"
 
@@ -58,7 +58,7 @@ async def test_results_are_recorded_at_the_sender_s_positions(route: Route) -> N
     gone = {"request": {"method": "DELETE", "url": "Observation/o1"}}
     new = entry(observation(), "urn:uuid:00000000-0000-4000-8000-000000000001")
     delivery = await route.deliver(bundle(kept, new, gone))
-    await route.carry(delivery)
+    await route.process(delivery)
     assert [method for method, _ in route.fhir_double.received[0].asked] == ["DELETE", "PUT", "PUT"]
     outcomes = await route.outcomes(delivery)
     assert [result.status for result in outcomes] == [201, 201, 204]
@@ -70,7 +70,7 @@ async def test_results_are_recorded_at_the_sender_s_positions(route: Route) -> N
 
 async def test_the_delivery_is_named_in_every_request_to_the_fhir_server(route: Route) -> None:
     delivery = await route.deliver(families(1))
-    await route.carry(delivery)
+    await route.process(delivery)
     assert {request.headers["x-ms-client-request-id"] for request in route.fhir_double.heard} == {
         delivery
     }
@@ -80,7 +80,7 @@ async def test_lines_that_cannot_be_read_are_refused_and_counted(route: Route) -
     headers = {"content-type": "application/fhir+ndjson"}
     lines = b'{"resourceType": "Patient", "id": "p1"}\n{\n{"resourceType": "Patient", "id": "p2"}'
     delivery = await route.deliver(lines, headers=headers)
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     known = await route.known(delivery)
     assert (known.status, known.written, known.refused) == (Status.DONE, 2, 1)
     assert await route.statuses(delivery) == [201, 422, 201]
@@ -90,7 +90,7 @@ async def test_lines_that_cannot_be_read_are_refused_and_counted(route: Route) -
 async def test_a_transaction_that_cannot_be_sent_whole_is_refused_whole(route: Route) -> None:
     lost = observation("urn:uuid:00000000-0000-4000-8000-00000000dead")
     delivery = await route.deliver(bundle(*family(0), entry(lost)))
-    await route.carry(delivery)
+    await route.process(delivery)
     assert await route.statuses(delivery) == [422, 422, 422]
     assert (await route.known(delivery)).status is Status.DONE
     assert route.fhir_double.received == []
@@ -101,7 +101,7 @@ async def test_a_transaction_above_the_limit_is_refused_where_the_setting_says_s
 ) -> None:
     route.limits = Limits(entries=2, over="reject")
     delivery = await route.deliver(families(2))
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     assert await route.statuses(delivery) == [422] * 4
     assert route.fhir_double.received == []
 
@@ -119,7 +119,7 @@ async def test_the_resources_of_a_collection_are_written_under_their_own_ids(
     route: Route, kind: str
 ) -> None:
     delivery = await route.deliver(loose(patient(id="p1"), observation("Patient/p1"), kind=kind))
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     assert (await route.known(delivery)).kind == kind
     assert await route.statuses(delivery) == [201, 201]
     assert [resource["id"] for resource in route.fhir_double.of("Patient")] == ["p1"]
@@ -131,7 +131,7 @@ async def test_what_is_left_out_of_a_searchset_is_reported_and_not_sent(route: R
     found = loose(hint, patient(id="p1"), kind="searchset")
     found["link"] = [{"relation": "next", "url": "https://a.example/fhir?page=2"}]
     delivery = await route.deliver(found)
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     assert await route.statuses(delivery) == [204, 201]
     (issue,) = (await route.outcomes(delivery))[0].issues or []
     assert (issue["severity"], issue["diagnostics"]) == (
@@ -148,7 +148,7 @@ async def test_a_history_ends_with_its_newest_version(route: Route) -> None:
         return entry(resource, "https://a.example/Patient/p1", method="PUT", url="Patient/p1")
 
     delivery = await route.deliver(bundle(*map(version, (3, 10, 2)), kind="history"))
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     assert await route.statuses(delivery) == [200, 200, 201]
     assert route.fhir_double.stored["Patient/p1"]["gender"] == "g10"
     assert route.fhir_double.writes_of_each == {"Patient/p1": 3}
@@ -157,7 +157,7 @@ async def test_a_history_ends_with_its_newest_version(route: Route) -> None:
 async def test_a_message_is_written_with_its_header(route: Route) -> None:
     header = {"resourceType": "MessageHeader", "id": "m1"}
     delivery = await route.deliver(loose(header, patient(id="p1"), kind="message"))
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     assert set(route.fhir_double.stored) == {"MessageHeader/m1", "Patient/p1"}
 
 
@@ -178,7 +178,7 @@ async def test_a_document_is_processed_by_the_policy_of_when_it_was_accepted(
         loose({"resourceType": "Composition"}, patient(), kind="document")
     )
     route.settings["policy"] = Policy(messages="refuse", documents="resources")
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     assert {name.partition("/")[0] for name in route.fhir_double.stored} == types
     known = await route.known(delivery)
     assert (known.entries, known.written) == (len(types), len(types))
@@ -190,7 +190,7 @@ async def test_a_document_is_processed_by_the_policy_of_when_it_was_accepted(
 async def test_several_lanes_fan_out_with_a_work_item_each(route: Route) -> None:
     route.limits = Limits(entries=2)
     delivery = await route.deliver(families(3))
-    await route.carry(delivery)
+    await route.process(delivery)
     assert route.fhir_double.received == []
     assert route.queued() == [(WorkItem(delivery, lane=lane), 0) for lane in range(3)]
     known = await route.known(delivery)
@@ -204,11 +204,11 @@ async def test_the_last_lane_finishes_the_delivery_whatever_the_order(
 ) -> None:
     route.limits = Limits(entries=2)
     delivery = await route.deliver(families(3))
-    await route.carry(delivery)
+    await route.process(delivery)
     for number, lane in enumerate(order):
         everything = set(order[:number]) == {0, 1, 2}
         assert ((await route.known(delivery)).status is Status.DONE) == everything
-        await route.carry(delivery, lane=lane)
+        await route.process(delivery, lane=lane)
     known = await route.known(delivery)
     assert (known.status, known.written, known.lanes, known.units) == (Status.DONE, 6, 3, 3)
     assert len(route.fhir_double.writes) == 3
@@ -218,21 +218,21 @@ async def test_the_last_lane_finishes_the_delivery_whatever_the_order(
 async def test_a_failing_lane_does_not_hold_up_the_others(route: Route) -> None:
     route.limits = Limits(entries=2)
     delivery = await route.deliver(families(2))
-    await route.carry(delivery)
+    await route.process(delivery)
     route.fhir_double.will_answer(500)
-    await route.carry(delivery, lane=0)
-    await route.carry(delivery, lane=1)
+    await route.process(delivery, lane=0)
+    await route.process(delivery, lane=1)
     assert len(route.fhir_double.stored) == 2
     assert (await route.known(delivery)).status is Status.PROCESSING
-    await route.carry_all()
+    await route.process_all()
     assert (await route.known(delivery)).status is Status.DONE
 
 
 async def test_a_fan_out_that_broke_off_is_repeated(route: Route) -> None:
     route.limits = Limits(entries=2)
     delivery = await route.deliver(families(3))
-    await route.carry(delivery)
-    await route.carry_all(delivery)
+    await route.process(delivery)
+    await route.process_all(delivery)
     assert (await route.known(delivery)).status is Status.DONE
     assert len(route.fhir_double.stored) == 6
     assert set(route.fhir_double.writes_of_each.values()) == {1}
@@ -243,7 +243,7 @@ async def test_bad_lines_count_when_the_lanes_are_many(route: Route) -> None:
     headers = {"content-type": "application/fhir+ndjson"}
     lines = b'{"resourceType": "Patient", "id": "p1"}\n{\n{"resourceType": "Patient", "id": "p2"}'
     delivery = await route.deliver(lines, headers=headers)
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     known = await route.known(delivery)
     assert (known.status, known.written, known.refused, known.lanes) == (Status.DONE, 2, 1, 2)
 
@@ -253,11 +253,11 @@ async def test_bad_lines_count_when_the_lanes_are_many(route: Route) -> None:
 
 async def test_a_work_item_for_a_finished_delivery_sends_nothing(route: Route) -> None:
     delivery = await route.deliver(families(1))
-    await route.carry(delivery)
+    await route.process(delivery)
     heard = len(route.fhir_double.received)
     before = await route.known(delivery)
     route.clock.later(60)
-    await route.carry(delivery)
+    await route.process(delivery)
     assert len(route.fhir_double.received) == heard
     assert await route.known(delivery) == before
 
@@ -265,7 +265,7 @@ async def test_a_work_item_for_a_finished_delivery_sends_nothing(route: Route) -
 async def test_a_work_item_without_a_delivery_is_an_error(route: Route) -> None:
     unknown = route.intake.new_id(route.clock.now)
     with pytest.raises(LookupError):
-        await route.carry(unknown)
+        await route.process(unknown)
 
 
 # --- failures -----------------------------------------------------------------------------------
@@ -291,7 +291,7 @@ async def test_a_failure_requeues_the_work_item_with_growing_delay(route: Route)
 async def test_the_delay_is_as_long_as_the_server_asks_for(route: Route) -> None:
     delivery = await route.deliver(families(1))
     route.fhir_double.will_answer(429, headers={"retry-after": "77"})
-    await route.carry(delivery)
+    await route.process(delivery)
     assert [delay for _, delay in route.queued()] == [77]
 
 
@@ -301,7 +301,7 @@ async def test_a_missing_role_requeues_with_a_long_delay_and_an_error(
 ) -> None:
     delivery = await route.deliver(families(1))
     route.fhir_double.will_answer(status)
-    await route.carry(delivery)
+    await route.process(delivery)
     ((claim, delay),) = route.queued()
     assert claim.delivery == delivery
     assert delay >= 600
@@ -336,7 +336,7 @@ async def test_a_parked_delivery_is_processed_when_its_work_item_is_queued_again
     delivery = await route.deliver(families(1))
     await relaying.park(route.journal, WorkItem(delivery), "processing failed repeatedly")
     assert (await route.known(delivery)).reason == "processing failed repeatedly"
-    await route.carry(delivery)
+    await route.process(delivery)
     known = await route.known(delivery)
     assert (known.status, known.reason) == (Status.DONE, None)
 
@@ -349,7 +349,7 @@ async def test_a_cancelled_delivery_sends_no_further_unit(route: Route) -> None:
     route.fhir_double.will_wait_for(
         lambda: deliveries.cancel(route.journal, delivery, route.clock.now)
     )
-    await route.carry(delivery)
+    await route.process(delivery)
     assert len(route.fhir_double.writes) == 1
     assert (await route.known(delivery)).status is Status.CANCELLED
     assert len(await route.outcomes(delivery)) == 1
@@ -359,7 +359,7 @@ async def test_a_cancelled_delivery_sends_no_further_unit(route: Route) -> None:
 async def test_a_cancelled_delivery_is_not_begun(route: Route) -> None:
     delivery = await route.deliver(families(1))
     await deliveries.cancel(route.journal, delivery, route.clock.now)
-    await route.carry(delivery)
+    await route.process(delivery)
     assert route.fhir_double.received == []
 
 
@@ -376,14 +376,14 @@ async def test_a_delivery_cancelled_while_it_fans_out_stays_cancelled(route: Rou
     route.journal = CancelledMeanwhile()
     route.limits = Limits(entries=2)
     delivery = await route.deliver(families(3))
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     assert (await route.known(delivery)).status is Status.CANCELLED
     assert route.fhir_double.received == []
 
 
 async def test_a_late_failure_does_not_park_what_is_done(route: Route) -> None:
     delivery = await route.deliver(families(1))
-    await route.carry(delivery)
+    await route.process(delivery)
     await relaying.park(route.journal, WorkItem(delivery), "processing failed repeatedly")
     assert (await route.known(delivery)).status is Status.DONE
 
@@ -398,9 +398,9 @@ async def test_work_items_deliveries_and_logs_hold_no_patient_data(
     marked = entry(patient(), ifNoneExist=f"identifier=urn:mrn|{MARKER}")
     delivery = await route.deliver(bundle(marked, *family(1)))
     route.fhir_double.will_answer(500, {"issue": MARKER})
-    await route.carry(delivery)
+    await route.process(delivery)
     assert MARKER not in repr(route.queue_sender.sent)
-    await route.carry_all()
+    await route.process_all()
     assert MARKER not in repr(await route.known(delivery))
     ours = [record for record in caplog.records if record.name.startswith("integration")]
     assert {"delivery.done", "delivery.requeued"} <= {record.message for record in ours}
@@ -537,5 +537,5 @@ async def test_a_work_item_that_cannot_be_requeued_stays_in_the_queue(route: Rou
     route.queue_sender = Full()
     route.fhir_double.will_answer(500)
     with pytest.raises(Unavailable):
-        await route.carry(delivery)
+        await route.process(delivery)
     assert RELAY_QUEUE == "relay"

@@ -69,6 +69,6 @@ def _build_column(attribute: AttributeMap) -> Column:
     return Column(
         attribute.column,
         attribute.virtual_column.type.capitalize(),
-        attribute.virtual_column.max_length if is_text else None,
+        max_length=attribute.virtual_column.max_length if is_text else None,
         precision=2 if attribute.virtual_column.type == "decimal" else None,
     )
