@@ -45,6 +45,7 @@ from integration.relay.lane import LaneContext
 from integration.relay.process import Relay
 from local.processes import PROJECT
 from local.services import Running, find_free_ports, run_services
+from tests import house
 from tests.doubles import Clock, DataverseDouble, FhirDouble
 from tests.randomness import PROFILE, register_profiles
 
@@ -68,6 +69,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             rank = 2
         ranks[item.path] = min(rank, ranks.get(item.path, rank))
     items.sort(key=lambda item: ranks[item.path])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the house rules count, whatever was run."""
+    terminalreporter.section("house")
+    for line in house.figures():
+        terminalreporter.write_line(line)
 
 
 FHIR_JSON = "application/fhir+json"
@@ -289,6 +297,7 @@ def dataverse() -> Iterator[DataverseDouble]:
 
 @pytest.fixture
 async def route(
+    *,
     journal: Journal,
     queue_sender: MemoryQueueSender,
     guard_store: MemoryGuardStore,
