@@ -175,7 +175,7 @@ async def test_a_neighbour_s_cookies_are_not_kept(upstream: Any) -> None:
     received: list[httpx.Request] = []
 
     async def hear(request: httpx.Request) -> httpx.Response:
-        heard.append(request)
+        received.append(request)
         return httpx.Response(200, headers={"set-cookie": "ARRAffinity=1; Path=/"})
 
     async with httpx.AsyncClient(
@@ -183,7 +183,7 @@ async def test_a_neighbour_s_cookies_are_not_kept(upstream: Any) -> None:
     ) as http:
         await http.get("https://fhir.example/1")
         await http.get("https://fhir.example/2")
-    assert "cookie" not in heard[1].headers
+    assert "cookie" not in received[1].headers
 
 
 async def test_a_neighbour_s_redirects_are_not_followed(upstream: Any) -> None:
