@@ -1,4 +1,4 @@
-"""The doors of the relay, in the order in which a delivery meets them. No logic lives here."""
+"""The endpoints and triggers, in the order in which a delivery passes them. They hold no logic."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from integration.core.errors import MethodNotAllowed
 from integration.intake.accept import accept
 from integration.intake.dry_run import plan_delivery
 from integration.mirror import mirror as mirroring
+from integration.operations import activity as activity_log
 from integration.operations import deliveries as tracking
 from integration.operations import health as health_check
 from integration.operations.housekeeping import sweep
@@ -24,7 +25,7 @@ telemetry.start_telemetry()
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
 
-# Every method has a door, so that a wrong one gets an OperationOutcome and not an empty 404.
+# Each endpoint takes every method, so that a wrong one gets an OperationOutcome, not an empty 404.
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 STORAGE = "AzureWebJobsStorage"
 
@@ -32,7 +33,7 @@ STORAGE = "AzureWebJobsStorage"
 @app.route("fhir/{type?}/{id?}", methods=METHODS)
 @endpoint
 async def intake(req: func.HttpRequest) -> func.HttpResponse:
-    """Keep a delivery, queue its claim check, answer 202. With ?dry-run=true, tell its plan."""
+    """Keep and queue a delivery, answer 202. With ?dry-run=true, only return its plan."""
     parts = await wiring.get_parts()
     if responses.is_dry_run(req):
         planned = await plan_delivery(
@@ -47,7 +48,7 @@ async def intake(req: func.HttpRequest) -> func.HttpResponse:
 @app.queue_trigger("msg", RELAY_QUEUE, STORAGE)
 @trigger
 async def relay(msg: func.QueueMessage) -> None:
-    """Carry a delivery, or one lane of it, to the FHIR server."""
+    """Write a delivery, or one lane of it, to the FHIR server."""
     parts = await wiring.get_parts()
     await relaying.process(parts.relay, parse_work_item(msg.get_body()))
 
@@ -55,7 +56,7 @@ async def relay(msg: func.QueueMessage) -> None:
 @app.queue_trigger("msg", f"{RELAY_QUEUE}-poison", STORAGE)
 @trigger
 async def relay_poison(msg: func.QueueMessage) -> None:
-    """Park a delivery whose claim failed again and again."""
+    """Park a delivery whose work item failed repeatedly."""
     parts = await wiring.get_parts()
     await relaying.park(
         parts.journal, parse_work_item(msg.get_body()), "processing failed repeatedly"
@@ -65,7 +66,7 @@ async def relay_poison(msg: func.QueueMessage) -> None:
 @app.queue_trigger("msg", MIRROR_QUEUE, STORAGE)
 @trigger
 async def mirror(msg: func.QueueMessage) -> None:
-    """Bring one resource's row in Dataverse up to date with FHIR."""
+    """Bring the rows of one resource in Dataverse up to date with FHIR."""
     parts = await wiring.get_parts()
     await mirroring.mirror_resource(parts.mirror, parse_work_item(msg.get_body()))
 
@@ -73,7 +74,7 @@ async def mirror(msg: func.QueueMessage) -> None:
 @app.queue_trigger("msg", f"{MIRROR_QUEUE}-poison", STORAGE)
 @trigger
 async def mirror_poison(msg: func.QueueMessage) -> None:
-    """Park a row whose claim failed again and again."""
+    """Park a row whose work item failed repeatedly."""
     parts = await wiring.get_parts()
     await mirroring.park(
         parts.mirror, parse_work_item(msg.get_body()), "mirroring failed repeatedly"
@@ -83,7 +84,7 @@ async def mirror_poison(msg: func.QueueMessage) -> None:
 @app.queue_trigger("msg", settings.get_events_queue_binding(), STORAGE)
 @trigger
 async def events(msg: func.QueueMessage) -> None:
-    """Queue the mirroring of what somebody else changed at the FHIR server."""
+    """Queue what others have changed at the FHIR server for the mirror."""
     parts = await wiring.get_parts()
     await eventing.queue_changes(parts.change_events, msg.get_body())
 
@@ -91,7 +92,7 @@ async def events(msg: func.QueueMessage) -> None:
 @app.queue_trigger("msg", f"{settings.get_events_queue_binding()}-poison", STORAGE)
 @trigger
 async def events_poison(msg: func.QueueMessage) -> None:
-    """The same later, after trouble with storage. What cannot be read stays in this queue."""
+    """The same, once storage answers again. A message that cannot be read stays in this queue."""
     parts = await wiring.get_parts()
     await eventing.queue_changes(parts.change_events, msg.get_body())
 
@@ -99,7 +100,7 @@ async def events_poison(msg: func.QueueMessage) -> None:
 @app.queue_trigger("msg", EXTERNAL_QUEUE, STORAGE)
 @trigger
 async def external(msg: func.QueueMessage) -> None:
-    """Tell Dataverse that what a virtual table shows has changed."""
+    """Report to Dataverse that a resource in a virtual table has changed."""
     parts = await wiring.get_parts()
     await to_dataverse.notify_dataverse(parts.external_events, parse_work_item(msg.get_body()))
 
@@ -107,17 +108,17 @@ async def external(msg: func.QueueMessage) -> None:
 @app.queue_trigger("msg", f"{EXTERNAL_QUEUE}-poison", STORAGE)
 @trigger
 async def external_poison(msg: func.QueueMessage) -> None:
-    """Give up on telling what failed again and again."""
+    """Give up on a report whose work item failed repeatedly."""
     parts = await wiring.get_parts()
     await to_dataverse.drop_notification(
-        parts.external_events, parse_work_item(msg.get_body()), "telling failed repeatedly"
+        parts.external_events, parse_work_item(msg.get_body()), "notifying failed repeatedly"
     )
 
 
 @app.route("odata/{*path}", methods=METHODS)
 @odata_endpoint
 async def odata(req: func.HttpRequest) -> func.HttpResponse:
-    """The feed of the virtual tables."""
+    """Answer the OData requests of the virtual tables."""
     from integration.virtual_tables.answer import answer_request
 
     parts = await wiring.get_parts()
@@ -129,7 +130,7 @@ async def odata(req: func.HttpRequest) -> func.HttpResponse:
 @app.route("data-routes", methods=METHODS)
 @endpoint
 async def data_routes(req: func.HttpRequest) -> func.HttpResponse:
-    """Whether Dataverse has a table's rows from the mirror or from the feed. PATCH changes it."""
+    """Return where the rows of each table come from, FHIR or Dataverse. PATCH changes it."""
     parts = await wiring.get_parts()
     match req.method:
         case "GET":
@@ -146,7 +147,7 @@ async def data_routes(req: func.HttpRequest) -> func.HttpResponse:
 @app.route("deliveries/{id:guid}", methods=METHODS)
 @endpoint
 async def delivery(req: func.HttpRequest) -> func.HttpResponse:
-    """What became of a delivery: progress, then its response bundle. DELETE cancels it."""
+    """Return the progress of a delivery, at the end its response bundle. DELETE cancels it."""
     parts = await wiring.get_parts()
     match req.method:
         case "GET":
@@ -162,7 +163,7 @@ async def delivery(req: func.HttpRequest) -> func.HttpResponse:
 @app.route("deliveries/{id}/replay", methods=METHODS)
 @endpoint
 async def replay(req: func.HttpRequest) -> func.HttpResponse:
-    """Queue again what was given up on, after an operator has mended the cause."""
+    """Queue a parked delivery, or its parked and refused rows, again once the cause is fixed."""
     parts = await wiring.get_parts()
     if req.method != "POST":
         raise MethodNotAllowed("POST")
@@ -175,42 +176,43 @@ async def replay(req: func.HttpRequest) -> func.HttpResponse:
 @app.route("deliveries/replay", methods=METHODS)
 @endpoint
 async def replay_all(req: func.HttpRequest) -> func.HttpResponse:
-    """The same for all parked deliveries that match. With ?dry-run=true, list them."""
+    """Queue all parked deliveries that match again. With ?dry-run=true, only list them."""
     parts = await wiring.get_parts()
     if req.method != "POST":
         raise MethodNotAllowed("POST")
     chosen, dry = tracking.parse_replay_filter(req.params), responses.is_dry_run(req)
-    asked = (parts.journal, parts.queue, chosen, parts.now())
-    return responses.build_delivery_page(req, await tracking.replay_all(*asked, dry_run=dry))
+    page = await tracking.replay_all(parts.journal, parts.queue, chosen, parts.now(), dry_run=dry)
+    return responses.build_delivery_page(req, page)
 
 
 @app.route("deliveries", methods=METHODS)
 @endpoint
 async def deliveries(req: func.HttpRequest) -> func.HttpResponse:
-    """The deliveries, newest first."""
+    """List the deliveries, newest first."""
     parts = await wiring.get_parts()
     if req.method != "GET":
         raise MethodNotAllowed("GET")
-    asked = (req.params.get("status"), req.params.get("_count", "50"), req.params.get("after"))
-    return responses.build_delivery_page(req, await tracking.list_deliveries(parts.journal, *asked))
+    status, count = req.params.get("status"), req.params.get("_count", "50")
+    page = await tracking.list_deliveries(parts.journal, status, count, req.params.get("after"))
+    return responses.build_delivery_page(req, page)
 
 
 @app.route("activity", methods=METHODS)
 @endpoint
 async def activity(req: func.HttpRequest) -> func.HttpResponse:
-    """What was said to the neighbours, and what came of it, newest first."""
+    """List the requests to upstreams and what came of them, newest first."""
     parts = await wiring.get_parts()
     if req.method != "GET":
         raise MethodNotAllowed("GET")
     return responses.build_activity_page(
-        req, await tracking.find_activity(parts.activity, req.params)
+        req, await activity_log.find_activity(parts.activity, req.params)
     )
 
 
 @app.route("health", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
 @endpoint
 async def health(req: func.HttpRequest) -> func.HttpResponse:
-    """Alive; with ?deep=1, whether every neighbour answers."""
+    """Return whether the app is alive; with ?deep=1, whether every upstream answers."""
     if req.params.get("deep") != "1":
         return responses.build_health({})
     parts = await wiring.get_parts()
@@ -222,6 +224,6 @@ async def health(req: func.HttpRequest) -> func.HttpResponse:
 @app.timer_trigger(arg_name="timer", schedule=settings.get_housekeeping_schedule())
 @trigger
 async def housekeeping(timer: func.TimerRequest) -> None:
-    """Queue what was lost, park what takes too long, forget what is over."""
+    """Queue lost work again, park what takes too long, delete what is over."""
     parts = await wiring.get_parts()
     await sweep(parts.housekeeping)

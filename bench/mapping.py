@@ -9,9 +9,10 @@ from typing import Any
 
 from bench import by_hand
 from bench.throttled import make_patient
+from integration.core.model import Columns
 from integration.dataverse import metadata
 from integration.mapping import load
-from integration.mapping.engine import Columns, map_resource
+from integration.mapping.engine import map_resource
 from local.dataverse import metadata as documents
 from local.dataverse import tables
 

@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from itertools import count
 from math import ceil, inf
 from typing import Any
@@ -28,7 +27,6 @@ from integration.journal.pending_lookups import MemoryPendingLookups
 from integration.journal.store import MemoryJournal
 from integration.mapping import load
 from integration.mirror import mirror as mirroring
-from integration.mirror import web_api_sink
 from integration.mirror.mirror import Mirror
 from integration.mirror.web_api_sink import WebApiSink
 from integration.queues.queue_sender import MemoryQueueSender
@@ -137,12 +135,21 @@ async def _open_route(
         _make_upstream("Dataverse", httpx.MockTransport(count_request), loop.time)
     )
     maps = load.load_shipped_maps()
-    sink = partial(
-        web_api_sink.bring_up_to_date,
-        WebApiSink(fhir, dataverse, MemoryPendingLookups(), sender, maps),
+    sink = WebApiSink(
+        fhir=fhir,
+        dataverse=dataverse,
+        pending_lookups=MemoryPendingLookups(),
+        queue=sender,
+        all_maps=maps,
     )
     mirror = Mirror(
-        journal, sender, sink, maps, {}, lambda: START + _to_timedelta(loop.time()), inf
+        journal=journal,
+        queue=sender,
+        sink=sink,
+        maps=maps,
+        broken_maps={},
+        now=lambda: START + _to_timedelta(loop.time()),
+        max_age=inf,
     )
     yield _Route(mirror, sender, journal, request_counts, loop.time)
     app.close()

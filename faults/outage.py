@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from itertools import count
 
 import httpx
@@ -31,7 +30,7 @@ from integration.journal.pending_lookups import MemoryPendingLookups
 from integration.journal.store import MemoryJournal
 from integration.journal.write_guard import WriteGuard
 from integration.mapping.load import load_shipped_maps
-from integration.mirror import mirror, web_api_sink
+from integration.mirror import mirror
 from integration.mirror.mirror import Mirror
 from integration.mirror.web_api_sink import WebApiSink
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
@@ -168,41 +167,46 @@ async def open_parts(
             return queues_by_type
 
         guard = WriteGuard(
-            MemoryGuardStore(),
-            LEASE,
-            lambda: clock.now().timestamp(),
-            lambda: f"token {next(tokens)}",
-            clock.advance,
-            lambda: 0.5,
+            store=MemoryGuardStore(),
+            lease=LEASE,
+            now=lambda: clock.now().timestamp(),
+            token=lambda: f"token {next(tokens)}",
+            pause=clock.advance,
+            jitter=lambda: 0.5,
         )
         yield RelayParts(
             clock,
             queues,
             journal,
             Intake(
-                journal,
-                sender,
-                clock.now,
-                lambda now: make_delivery_id(now, next(ids)),
+                journal=journal,
+                queue=sender,
+                now=clock.now,
+                new_id=lambda now: make_delivery_id(now, next(ids)),
                 max_bytes=1_000_000,
             ),
             Relay(
-                LaneContext(journal, sender, fhir, guard, find_queues),
-                Limits(10),
-                clock.now,
-                MAX_AGE,
+                context=LaneContext(
+                    journal=journal, queue=sender, fhir=fhir, guard=guard, change_queues=find_queues
+                ),
+                limits=Limits(10),
+                now=clock.now,
+                max_age=MAX_AGE,
             ),
             Mirror(
-                journal,
-                sender,
-                partial(
-                    web_api_sink.bring_up_to_date,
-                    WebApiSink(fhir, dataverse, MemoryPendingLookups(), sender, maps),
+                journal=journal,
+                queue=sender,
+                sink=WebApiSink(
+                    fhir=fhir,
+                    dataverse=dataverse,
+                    pending_lookups=MemoryPendingLookups(),
+                    queue=sender,
+                    all_maps=maps,
                 ),
-                maps,
-                {},
-                clock.now,
-                MAX_AGE,
+                maps=maps,
+                broken_maps={},
+                now=clock.now,
+                max_age=MAX_AGE,
             ),
         )
 
@@ -233,7 +237,13 @@ async def run_outage(running: Running, report: Report, maker: DeliveryFactory, s
 async def _accept(parts: RelayParts, sent: Delivery) -> AcceptedDelivery:
     kind, _, identifier = sent.path.strip("/").partition("/")
     headers = {"content-type": "application/fhir+json", **sent.headers}
-    request = IncomingRequest(sent.method, kind or None, identifier or None, headers, sent.body)
+    request = IncomingRequest(
+        method=sent.method,
+        type=kind or None,
+        id=identifier or None,
+        headers=headers,
+        body=sent.body,
+    )
     accepted = await accept(parts.intake, request)
     assert isinstance(accepted, Accepted)
     return AcceptedDelivery(sent, accepted.delivery, None)

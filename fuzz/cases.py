@@ -87,7 +87,9 @@ def _split_seeds() -> tuple[Sequence[Seed], Sequence[Seed]]:
 def _is_sound(seed: Seed) -> bool:
     type_, id_ = (*seed.address, None, None)[:2]
     try:
-        bundle.read(seed.body, DeliveryRequest(seed.method, type_, id_, FORMATS[seed.media]))
+        bundle.read(
+            seed.body, DeliveryRequest(seed.method, type=type_, id=id_, format=FORMATS[seed.media])
+        )
     except Rejected:
         return False
     return True

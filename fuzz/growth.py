@@ -88,7 +88,7 @@ def _build_case(name: str, body: bytes) -> Case:
     headers = {"content-type": LINES if name.startswith("lines") else JSON}
     if body.startswith(b"\x1f\x8b"):
         headers["content-encoding"] = "gzip"
-    request = IncomingRequest("POST", None, None, headers, body)
+    request = IncomingRequest(method="POST", type=None, id=None, headers=headers, body=body)
     return Case(
         1, name, request, Limits(), DEFAULT_POLICY, "version", False, b"", max_bytes=50_000_000
     )

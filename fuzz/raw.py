@@ -95,4 +95,4 @@ def build_request(seed: Seed, body: bytes, random: Random, max_bytes: int) -> In
             headers[name] = make_text(random)
     if random.random() < 0.01:
         headers["content-encoding"] = random.choice(("br", "gzip, gzip", make_text(random)))
-    return IncomingRequest(method, type_, id_, headers, body)
+    return IncomingRequest(method=method, type=type_, id=id_, headers=headers, body=body)

@@ -82,12 +82,12 @@ def try_case(case: Case) -> CaseResult:
 async def _accept_and_plan(case: Case) -> tuple[str, str]:
     journal, sender, ids = MemoryJournal(), MemoryQueueSender(), count(1)
     intake = Intake(
-        journal,
-        sender,
-        lambda: _NOW,
-        lambda now: make_delivery_id(now, next(ids)),
-        case.max_bytes,
-        case.validate,
+        journal=journal,
+        queue=sender,
+        now=lambda: _NOW,
+        new_id=lambda now: make_delivery_id(now, next(ids)),
+        max_bytes=case.max_bytes,
+        validate=case.validate,
         policy=case.policy,
         write_orders={"": case.write_order},
     )

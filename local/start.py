@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -9,9 +10,12 @@ import time
 from contextlib import ExitStack
 from types import FrameType
 
+from integration.cli.local_settings import FILE as SETTINGS
 from local.host.settings import CannotStart
 from local.processes import PROJECT, Child
 from local.services import Running, read_ports, run_services, start_host
+from local.settings_file import keep_settings_file
+from local.storage_setup import create_storage
 
 FOLDER = PROJECT / ".local"
 EXAMPLE = '{"resourceType": "Patient", "name": [{"family": "Sample", "given": ["Anna"]}]}'
@@ -24,7 +28,10 @@ def main() -> int:
             ports = read_ports()
             _print(f"starting; logs are in {FOLDER}")
             running = stack.enter_context(run_services(ports, FOLDER, tell=_print))
-            host = stack.enter_context(start_host(running.settings(), ports.host, FOLDER))
+            asyncio.run(create_storage(running))
+            settings = running.settings()
+            host = stack.enter_context(start_host(settings, ports.host, FOLDER))
+            stack.enter_context(keep_settings_file(SETTINGS, settings))
             _print_addresses(running, host)
             ended = _wait_for_end([*running.parts.values(), host])
             _print(f"{ended.part.name} ended; {ended.part.log} ends:\n{ended.last_lines()}")
@@ -59,6 +66,9 @@ def _print_addresses(running: Running, host: Child) -> None:
         _print("  add -H 'x-functions-key: KEY' below, a key of HOST_FUNCTION_KEYS")
     _print(f"  curl -i -H 'content-type: application/fhir+json' \\\n    -d '{EXAMPLE}' \\")
     _print(f"    {host.url}/api/fhir/Patient\n")
+    _print("commands with --local use what runs here, for example in another terminal:")
+    _print("  .venv/bin/python -m integration check --local")
+    _print("  .venv/bin/python -m integration reconcile --local --dry-run\n")
     _print("Ctrl-C ends everything")
 
 

@@ -6,7 +6,6 @@ import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import count
 from math import inf
 from pathlib import Path
@@ -36,7 +35,6 @@ from integration.mapping import load
 from integration.mapping.load import load_shipped_maps
 from integration.mapping.model import EntityMap
 from integration.mapping.model import Route as DataRoute
-from integration.mirror import web_api_sink
 from integration.mirror.mirror import Mirror
 from integration.mirror.web_api_sink import WebApiSink
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
@@ -126,17 +124,17 @@ class Route:
     @property
     def intake(self) -> Intake:
         return Intake(
-            self.journal,
-            self.queue_sender,
-            self.clock,
-            lambda now: make_delivery_id(now, next(self._ids)),
+            journal=self.journal,
+            queue=self.queue_sender,
+            now=self.clock,
+            new_id=lambda now: make_delivery_id(now, next(self._ids)),
             **{"max_bytes": 1_000_000, **self.settings},
         )
 
     @property
     def order(self) -> WriteGuard:
         return WriteGuard(
-            self.guard_store,
+            store=self.guard_store,
             lease=LEASE,
             now=lambda: self.clock().timestamp(),
             token=lambda: f"token {next(self._tokens)}",
@@ -151,28 +149,45 @@ class Route:
     @property
     def relay(self) -> Relay:
         carrier = LaneContext(
-            self.journal, self.queue_sender, self.fhir, self.order, patients_followed
+            journal=self.journal,
+            queue=self.queue_sender,
+            fhir=self.fhir,
+            guard=self.order,
+            change_queues=patients_followed,
         )
         limits, age = self.limits, self.max_age
-        return Relay(carrier, limits, self.clock, age, self.sources, self.activities)
+        return Relay(
+            context=carrier,
+            limits=limits,
+            now=self.clock,
+            max_age=age,
+            sources=self.sources,
+            activities=self.activities,
+        )
 
     @property
     def mirror(self) -> Mirror:
         return Mirror(
-            self.journal,
-            self.queue_sender,
-            partial(web_api_sink.bring_up_to_date, self.web_api),
-            self.maps,
-            {},
-            self.clock,
-            self.max_age,
-            self.activities,
+            journal=self.journal,
+            queue=self.queue_sender,
+            sink=self.web_api,
+            maps=self.maps,
+            broken_maps={},
+            now=self.clock,
+            max_age=self.max_age,
+            activities=self.activities,
         )
 
     @property
     def web_api(self) -> WebApiSink:
-        ends = (self.fhir, self.dataverse, self.row_waits, self.queue_sender)
-        return WebApiSink(*ends, self.all_maps, self.on_delete)
+        return WebApiSink(
+            fhir=self.fhir,
+            dataverse=self.dataverse,
+            pending_lookups=self.row_waits,
+            queue=self.queue_sender,
+            all_maps=self.all_maps,
+            on_delete=self.on_delete,
+        )
 
     async def ask(self, body: Any, **asked: Any) -> Accepted:
         """What a sender does: `headers`, `method`, `type` and `id` as it likes."""

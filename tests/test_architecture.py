@@ -100,7 +100,8 @@ KNOWN_BY = [
     ("fhirpathpy", {"mapping.fhirpath.*"}),
     ("antlr4", {"mapping.fhirpath.*"}),
     ("httpx", {"core.http", "app.http_clients"}),
-    ("os", {"app.settings"}),
+    # The one reads the environment, the other fills it for --local.
+    ("os", {"app.settings", "cli.local_settings"}),
 ]
 
 

@@ -37,7 +37,8 @@ from integration.journal.store import Journal
 from integration.journal.write_guard import WriteGuard
 from integration.mapping import files
 from integration.mapping.files import MapFile, MappedTable
-from integration.mirror.mirror import Mirror, RowSink
+from integration.mirror.mirror import Mirror
+from integration.mirror.row_sink import RowSink
 from integration.operations.housekeeping import Ages, Housekeeping
 from integration.queues.queue_sender import QueueSender
 from integration.relay.fetch import Sources
@@ -145,7 +146,14 @@ async def _built(settings: Settings) -> Parts:
     # A third to start the request, a third to wait for it; and the FHIR server may be busy with it
     # for as long again.
     lease = 3.0 * settings.fhir.timeout
-    order = WriteGuard(there.guard_store, lease, time.time, _token, asyncio.sleep, random.random)
+    order = WriteGuard(
+        store=there.guard_store,
+        lease=lease,
+        now=time.time,
+        token=_token,
+        pause=asyncio.sleep,
+        jitter=random.random,
+    )
     routes = DataRoutes(there.data_routes, tables, settings.mirror.target != "off", frozenset(told))
     worker = SharedParts(
         settings,
@@ -166,32 +174,44 @@ async def _built(settings: Settings) -> Parts:
         fhir,
         dataverse,
         Intake(
-            there.journal,
-            there.queue,
-            utc_now,
-            _new_id,
-            reading.max_delivery_bytes,
-            reading.validate,
-            settings.sender_header,
-            Policy(reading.messages, reading.documents, reading.dangling),
+            journal=there.journal,
+            queue=there.queue,
+            now=utc_now,
+            new_id=_new_id,
+            max_bytes=reading.max_delivery_bytes,
+            validate=reading.validate,
+            sender_header=settings.sender_header,
+            policy=Policy(reading.messages, reading.documents, reading.dangling),
             write_orders=settings.write_order,
         ),
         Relay(
-            LaneContext(there.journal, there.queue, fhir, order, routes.get_change_queues),
-            Limits(reading.unit_max_entries, reading.unit_max_bytes, reading.over_limit),
-            utc_now,
-            max_age,
-            open_sources(settings, caller),
-            activities,
+            context=LaneContext(
+                journal=there.journal,
+                queue=there.queue,
+                fhir=fhir,
+                guard=order,
+                change_queues=routes.get_change_queues,
+            ),
+            limits=Limits(reading.unit_max_entries, reading.unit_max_bytes, reading.over_limit),
+            now=utc_now,
+            max_age=max_age,
+            sources=open_sources(settings, caller),
+            activities=activities,
         ),
-        Events(there.journal, there.queue, routes.get_change_queues, settings.fhir.url, utc_now),
+        Events(
+            journal=there.journal,
+            queue=there.queue,
+            change_queues=routes.get_change_queues,
+            fhir_url=settings.fhir.url,
+            now=utc_now,
+        ),
         Housekeeping(
-            there.journal,
-            there.guard_store,
-            there.queue,
-            there.activity,
-            utc_now,
-            Ages(
+            journal=there.journal,
+            guard_store=there.guard_store,
+            queue=there.queue,
+            activity=there.activity,
+            now=utc_now,
+            ages=Ages(
                 timedelta(seconds=settings.max_age),
                 timedelta(days=settings.retention_days),
                 timedelta(days=settings.activity_days),
@@ -292,22 +312,29 @@ def build_mirror(it: SharedParts) -> Mirror:
     from integration.mirror.web_api_sink import WebApiSink
 
     maps, to, there = it.maps(), it.settings.mirror, it.stores
-    rows = WebApiSink(it.fhir, it.dataverse, there.waits, there.queue, maps.available, to.on_delete)
+    rows = WebApiSink(
+        fhir=it.fhir,
+        dataverse=it.dataverse,
+        pending_lookups=there.waits,
+        queue=there.queue,
+        all_maps=maps.available,
+        on_delete=to.on_delete,
+    )
     return Mirror(
-        there.journal,
-        there.queue,
-        _sink(to.target, rows, it.guard),
-        {
+        journal=there.journal,
+        queue=there.queue,
+        sink=_sink(to.target, rows, it.guard),
+        maps={
             name: entity.select_route(Route.DATAVERSE)
             for name, entity in maps.entities.items()
             if Route.DATAVERSE in entity.routes
         },
-        maps.broken,
-        it.now,
-        float(it.settings.max_age),
-        it.activities,
-        it.data_routes.get_change_queues,
-        there.row_keys,
+        broken_maps=maps.broken,
+        now=it.now,
+        max_age=float(it.settings.max_age),
+        activities=it.activities,
+        change_queues=it.data_routes.get_change_queues,
+        row_keys=there.row_keys,
     )
 
 
@@ -342,22 +369,20 @@ def build_external_events(it: SharedParts) -> ExternalEvents:
     if prefix is None:
         raise Misconfigured("set MAP_PREFIX: EXTERNAL_EVENTS needs the names of virtual tables")
     return ExternalEvents(
-        it.stores.queue,
-        it.fhir,
-        it.dataverse,
-        it.guard,
-        list_virtual_tables(it.data_routes.tables, prefix),
-        it.now,
-        float(it.settings.max_age),
-        it.activities,
+        queue=it.stores.queue,
+        fhir=it.fhir,
+        dataverse=it.dataverse,
+        guard=it.guard,
+        tables=list_virtual_tables(it.data_routes.tables, prefix),
+        now=it.now,
+        max_age=float(it.settings.max_age),
+        activities=it.activities,
     )
 
 
 def _sink(to: str, rows: WebApiSink, order: WriteGuard) -> RowSink:
-    from integration.mirror import healthcare_api_sink, web_api_sink
+    from integration.mirror import healthcare_api_sink
 
     if to == "healthcare-api":
-        return partial(
-            healthcare_api_sink.bring_up_to_date, healthcare_api_sink.HealthcareApiSink(rows, order)
-        )
-    return partial(web_api_sink.bring_up_to_date, rows)
+        return healthcare_api_sink.HealthcareApiSink(rows, order)
+    return rows

@@ -1,15 +1,15 @@
-"""VERB check: may this identity do at every neighbour what the app does there?
+"""VERB check: can the app's identity reach and use every service as the app will?
 
-lines      a line of the table, and the table
-mends      for each failure, the command or the page that mends it
-verdicts   what an answer means
-ends       the neighbours, with nothing asked of any yet
-attempts   work becomes a line, whatever comes of it
-storage    container, queues, tables
-fhir       metadata, read, write, clock
-rows       Dataverse: user, privileges, columns, keys
-shown      Dataverse: virtual tables, data source, external events; the feed
-command    `python -m integration check`
+report          the result of one check, and the table of all
+results         what a response says about the service
+remedies        for each failure, the command or the page that helps
+connections     the clients of the services
+runner          run one check, whatever happens
+storage         container, queues, tables, clock
+fhir            metadata, read, write, clock; the servers of senders
+dataverse       user, privileges, columns, keys, clock
+virtual_tables  virtual tables, data source, external events; the feed
+command         `python -m integration check`
 
-Nothing stays behind: what is written is deleted at once, or refused by a condition.
+Nothing is left behind: what a check writes is deleted at once, or refused by a condition.
 """

@@ -1,4 +1,4 @@
-"""`python -m integration check`: does the app's identity reach all that the app needs?"""
+"""`python -m integration check`: can this identity reach and use every service, as the app will?"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from integration.check import dataverse, fhir, remedies, virtual_tables
-from integration.check.connections import Connections
+from integration.check.connections import Connections, open_connections
 from integration.check.report import (
     CheckResult,
     has_no_failure,
@@ -27,27 +27,37 @@ from integration.virtual_tables.data_routes import DATAVERSE, VIRTUAL, DataRoute
 _ROUTES, _MAPS, _IDENTITY = "data routes", "maps", "identity"
 _STORAGE_SCOPE = "https://storage.azure.com/.default"
 
+# Prints one line on the terminal.
+PrintLine = Callable[[str], object]
+
+# Opens the clients of all services. The argument: seconds that clocks may differ.
 OpenConnections = Callable[[float], AbstractAsyncContextManager[Connections]]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What the command takes. Whom it asks, the settings say."""
+    """Declare the options. What is checked, the settings say."""
     parser.add_argument(
-        "--skew", type=float, default=60.0, metavar="SECONDS", help="that a clock may be wrong"
+        "--skew",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="how much the clocks of the services may differ from this machine's (by default 60)",
     )
 
 
 def run(
-    chosen: argparse.Namespace, open_connections: OpenConnections, say: Callable[[str], object]
+    chosen: argparse.Namespace,
+    print_line: PrintLine,
+    open_connections: OpenConnections = open_connections,
 ) -> int:
-    """0 when all is well, 1 when something is not, 2 when settings are missing."""
+    """Return 0 if no check failed, 1 if one did, 2 if a setting is missing or wrong."""
     try:
         results = asyncio.run(_open_and_check(open_connections(chosen.skew)))
     except IntegrationError as error:
-        say(str(error))
+        print_line(str(error))
         return 2
     for line in render_table(results):
-        say(line)
+        print_line(line)
     return 0 if has_no_failure(results) else 1
 
 
@@ -57,8 +67,11 @@ async def _open_and_check(opening: AbstractAsyncContextManager[Connections]) -> 
 
 
 async def check_all(connections: Connections) -> list[CheckResult]:
-    """The whole table, in the order of a delivery's way. Raises Misconfigured for a setting."""
-    from integration.check import storage  # with its SDKs
+    """Run every check; the results are in the order of a delivery's way through the services.
+
+    Raises Misconfigured if a setting or an entity map is wrong.
+    """
+    from integration.check import storage  # its SDKs are slow to import
     from integration.journal import azure_data_routes
 
     used = connections.settings.mirror
@@ -72,52 +85,58 @@ async def check_all(connections: Connections) -> list[CheckResult]:
     mirrored = _select_mirrored(maps, chosen, to=used.target)
     virtual = _name_virtual_tables(maps, chosen, used.map_prefix)
     event_tables = [table for name, table in virtual.items() if name in event_types]
-    parts = await asyncio.gather(
-        _check_identity(connections),
-        storage.check_storage(connections),
-        fhir.check_fhir(connections),
-        dataverse.check_dataverse(connections, maps, mirrored, event_tables),
-        virtual_tables.check_virtual_tables(connections, virtual, event_tables),
-        fhir.check_sources(connections),
+    identity = await _check_identity(connections)
+    services, tables = await asyncio.gather(
+        asyncio.gather(storage.check_storage(connections), fhir.check_fhir(connections)),
+        asyncio.gather(
+            dataverse.check_dataverse(connections, maps, mirrored, event_tables),
+            virtual_tables.check_virtual_tables(connections, virtual, event_tables),
+            fhir.check_sources(connections),
+        ),
     )
-    identity, stored, server, tables, feed, sources = parts
-    return [identity, *stored, *server, _check_maps(maps), routes_result, *tables, *feed, *sources]
+    return [
+        identity,
+        *(result for results in services for result in results),
+        *(_check_maps(maps), routes_result),
+        *(result for results in tables for result in results),
+    ]
 
 
 async def _check_identity(connections: Connections) -> CheckResult:
-    """Asked for first, so that one without a token is not taken for one without a role."""
+    """Get a token for each service. Otherwise a missing token would look like a missing role."""
     settings = connections.settings
     scopes = [settings.fhir.scope, settings.dataverse.scope, *settings.fetch_from.values()]
     required = {scope for scope in scopes if scope}
     if settings.storage.connection is None:
         required.add(_STORAGE_SCOPE)
     if connections.credential is None or not required:
-        return report_skip(_IDENTITY, "no neighbour of these settings wants a token")
+        return report_skip(_IDENTITY, "no service of these settings requires a token")
     for scope in sorted(required):
         try:
             await connections.credential.get_token(scope)
-        except Exception as error:  # one class of theirs for all there is
+        except Exception as error:  # azure.identity raises one class for every cause
             found = f"no token for {scope} ({type(error).__name__})"
             return report_failure(_IDENTITY, found, remedies.IDENTITY)
-    return report_ok(_IDENTITY, f"has tokens for {len(required)} neighbours")
+    return report_ok(_IDENTITY, f"has tokens for {len(required)} services")
 
 
 def _check_maps(maps: Maps) -> CheckResult:
     if maps.broken:
         broken = "; ".join(maps.broken.values())
-        return report_failure(_MAPS, broken, "mend the map: docs/mapping.md")
+        return report_failure(_MAPS, broken, "correct the map: docs/mapping.md")
     return report_ok(_MAPS, f"{len(maps.entities)} in use")
 
 
 async def _check_data_routes(routes: DataRoutes) -> tuple[Mapping[str, str], CheckResult]:
-    """Where they cannot be read, the maps' own count for the lines that follow."""
+    """Return the data route of each table, and the result. If their table cannot be read,
+    return the defaults of the maps."""
     chosen = {name: entity.routes[0] for name, entity in routes.tables.items()}
 
     try:
         stored = await routes.store.list_routes()
         chosen.update(await routes.get_routes())
     except IntegrationError:
-        return chosen, report_skip(_ROUTES, "see table routes")
+        return chosen, report_skip(_ROUTES, "they cannot be read: see the check of their table")
     strangers = sorted(stored.keys() - chosen.keys())
     if strangers:
         found = f"chosen for {', '.join(strangers)}, of which no map is in use"
@@ -137,7 +156,7 @@ def _select_mirrored(maps: Maps, chosen: Mapping[str, str], *, to: str) -> Seque
 def _name_virtual_tables(
     maps: Maps, chosen: Mapping[str, str], prefix: str | None
 ) -> dict[str, str]:
-    """The virtual table of each resource type that the feed shows."""
+    """Return the virtual table of each resource type whose data route is FHIR."""
     return {
         name: build_table_name(entity.table, prefix)
         for name, entity in maps.entities.items()

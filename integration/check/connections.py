@@ -1,4 +1,4 @@
-"""The neighbours, with nothing asked of any yet."""
+"""The clients of all services, opened without a request to any."""
 
 from __future__ import annotations
 
@@ -22,17 +22,20 @@ from integration.core.http import Upstream
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 
-if TYPE_CHECKING:  # with its SDKs, which no import of the doors should wait for
+if TYPE_CHECKING:  # its SDKs are slow to import
     from integration.app.storage_clients import StorageClients
 
 
-# Bytes of the feed's metadata that a check reads.
+# The largest metadata of the feed that a check reads, in bytes.
 _MAX_FEED_BYTES = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Connections:
-    """`credential` is None where no neighbour wants a token; `feed` where FEED_URL is not set."""
+    """The settings, and the clients of what they name.
+
+    `credential` is None if no service requires a token, `feed` if FEED_URL is not set.
+    """
 
     settings: Settings
     events_queue: str
@@ -44,12 +47,12 @@ class Connections:
     feed_key: str | None = field(repr=False)
     credential: Any
     now: Callable[[], datetime]
-    max_skew: float = 60.0  # seconds that a clock may be wrong
+    max_skew: float = 60.0  # seconds that clocks may differ
 
 
 @asynccontextmanager
 async def open_connections(max_skew: float) -> AsyncIterator[Connections]:
-    """Every neighbour, each for itself, with nothing made or asked of it. Raises Misconfigured."""
+    """Open the clients of every service; none is created or asked. Raises Misconfigured."""
     from integration.app import storage_clients
 
     settings, provisioning = read_settings(), read_provision_settings()
@@ -60,15 +63,17 @@ async def open_connections(max_skew: float) -> AsyncIterator[Connections]:
             provisioning.feed_url.rstrip("/"), None, 1, 30
         )
         yield Connections(
-            settings,
-            get_events_queue(),
-            storage_clients.open_clients(settings.storage, credential, stack, retry_total=0),
-            FhirServer(open_upstream("FHIR server", settings.fhir, caller)),
-            Dataverse(open_upstream("Dataverse", settings.dataverse, caller)),
-            wiring.open_sources(settings, caller).upstreams,
-            open_upstream("the feed", feed, caller, _MAX_FEED_BYTES) if feed else None,
-            provisioning.feed_key,
-            credential,
-            wiring.utc_now,
-            max_skew,
+            settings=settings,
+            events_queue=get_events_queue(),
+            storage=storage_clients.open_clients(
+                settings.storage, credential, stack, retry_total=0
+            ),
+            fhir=FhirServer(open_upstream("FHIR server", settings.fhir, caller)),
+            dataverse=Dataverse(open_upstream("Dataverse", settings.dataverse, caller)),
+            sources=wiring.open_sources(settings, caller).upstreams,
+            feed=open_upstream("the feed", feed, caller, _MAX_FEED_BYTES) if feed else None,
+            feed_key=provisioning.feed_key,
+            credential=credential,
+            now=wiring.utc_now,
+            max_skew=max_skew,
         )

@@ -1,4 +1,4 @@
-"""Dataverse: who this is there, what it may do, and whether the tables are as the maps want."""
+"""Check Dataverse: the user of this identity, its privileges, and the tables that maps write."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from integration.provision.records import list_privilege_names
 _CHECK = "check"
 _USER, _PRIVILEGES = "Dataverse user", "Dataverse privileges"
 
-# To know a table takes a dozen requests, and there may be forty tables.
+# Seconds. To read the columns of a table takes a dozen requests, and there may be forty tables.
 _COLUMNS_TIMEOUT = 120.0
 
 
 async def check_dataverse(
     connections: Connections, maps: Maps, mirrored: Sequence[EntityMap], event_tables: list[str]
 ) -> list[CheckResult]:
-    """`told`: virtual tables of whose changes Dataverse hears."""
+    """`event_tables`: the virtual tables whose changes the app sends to Dataverse."""
     used = connections.settings.mirror
     custom_tables = provision.build_custom_tables(
         mirrored, used.map_set, used.map_prefix or "", keys=False
@@ -88,7 +88,7 @@ async def send(connections: Connections, request: Request) -> Response:
 
 
 async def fetch_json(connections: Connections, path: str) -> dict[str, Any] | None:
-    """None where there is no such thing. Raises Misconfigured for what is no answer."""
+    """Get JSON from the Web API; None for 404. Raises Misconfigured for any other response."""
     headers = {"accept": "application/json", "odata-version": "4.0", "odata-maxversion": "4.0"}
     answer = await send(connections, Request("GET", f"{API}/{path}", headers=headers))
     if answer.status == 404:
@@ -96,14 +96,16 @@ async def fetch_json(connections: Connections, path: str) -> dict[str, Any] | No
     body = decimal_json.decode_object(answer.body) if answer.status == 200 else None
     if body is None:
         what = path.partition("?")[0].partition("(")[0]
-        raise Misconfigured(f"Dataverse answered {answer.status} about {what}")
+        raise Misconfigured(f"Dataverse answered {answer.status} to a request for {what}")
     return body
 
 
 async def _check_user(connections: Connections) -> CheckResult:
     answer = await fetch_json(connections, "WhoAmI")
     if answer is None or "UserId" not in answer:
-        return report_failure(_USER, "WhoAmI is not known there", remedies.DATAVERSE_UNREACHABLE)
+        return report_failure(
+            _USER, "it does not answer WhoAmI, as Dataverse does", remedies.DATAVERSE_UNREACHABLE
+        )
     return report_ok(_USER, str(answer["UserId"]))
 
 
@@ -122,7 +124,9 @@ async def _check_privileges(
     path = f"systemusers({user})/Microsoft.Dynamics.CRM.RetrieveUserPrivileges()"
     held = (await fetch_json(connections, path) or {}).get("RolePrivileges", [])
     if held and not any(privilege.get("PrivilegeName") for privilege in held):
-        return report_skip(_PRIVILEGES, f"Dataverse names none: {remedies.PROVISION_DRY_RUN}")
+        return report_skip(
+            _PRIVILEGES, f"Dataverse does not name them: {remedies.PROVISION_DRY_RUN}"
+        )
     return results.evaluate_privileges(
         _PRIVILEGES, list_privilege_names(role, schemas).values(), held
     )
@@ -137,14 +141,16 @@ async def _check_columns(
 ) -> CheckResult:
     name = _name_columns_check(entity)
     if by_toolkit:
-        return report_skip(name, "MIRROR_TO is healthcare-api: the toolkit's own maps write them")
+        return report_skip(
+            name, "MIRROR_TO is healthcare-api, so the toolkit's own maps write them"
+        )
     on = entity.select_route(Route.DATAVERSE)
     tables = {table: await connections.dataverse.get_columns(table) for table in on.tables}
     wrong = find_schema_mismatches(on, tables)
     if wrong:
         mend = remedies.suggest_columns(connections.settings.mirror.map_prefix)
         return report_failure(name, results.abbreviate(wrong), mend)
-    return report_ok(name, f"as the map wants them, in {', '.join(on.tables)}")
+    return report_ok(name, f"all that the map writes, in {', '.join(on.tables)}")
 
 
 def _name_keys_check(table: str) -> str:

@@ -1,4 +1,4 @@
-"""The FHIR server, and the servers of senders."""
+"""Check the FHIR server, and the servers of senders that deliveries are fetched from."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def check_fhir(connections: Connections) -> list[CheckResult]:
 
 
 async def check_sources(connections: Connections) -> list[CheckResult]:
-    """What it says of itself; a server that has no such page answers all the same."""
+    """Ask each for its metadata. Any answer below 500 will do: not every server has the page."""
 
     async def check_source(name: str, source: Upstream) -> CheckResult:
         response = await source.send(Request("GET", "metadata", headers=_JSON))
@@ -71,12 +71,12 @@ async def _check_read(connections: Connections) -> CheckResult:
 
 
 async def _read_missing_patient(connections: Connections) -> Response:
-    """Metadata is open to everybody; a read, even of nothing, is not."""
+    """Read a patient that does not exist. Unlike metadata, a read needs a token."""
     return await _send(connections, Request("GET", f"Patient/{uuid4()}", headers=_JSON))
 
 
 async def _check_write(connections: Connections) -> CheckResult:
-    """Of a Basic, which nobody mirrors. A server that takes it has it taken away again."""
+    """Try to update a Basic, which is never mirrored. If the server accepts it, delete it again."""
     identity = str(uuid4())
     body = {"resourceType": "Basic", "id": identity, "code": {"text": "check"}}
     headers = {**_JSON, "content-type": "application/fhir+json", "if-match": 'W/"1"'}

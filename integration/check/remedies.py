@@ -1,4 +1,4 @@
-"""For each failure, the command or the page that mends it. Pure."""
+"""For each failure, the command or the page that helps. Pure."""
 
 from __future__ import annotations
 
@@ -8,26 +8,31 @@ _ROLES = {
     "table": "Storage Table Data Contributor",
 }
 
-SETTINGS = "docs/operations.md tells every setting"
-IDENTITY = "az login, or run where the identity of AZURE_CLIENT_ID is: docs/deploying.md"
-STORAGE_UNREACHABLE = (
-    "look at AzureWebJobsStorage__accountName; a private account is reached from its network alone"
+SETTINGS = "docs/operations.md lists every setting"
+IDENTITY = (
+    "run az login, or run this where the identity of AZURE_CLIENT_ID is available: "
+    "docs/deploying.md"
 )
-FHIR_UNREACHABLE = "look at FHIR_URL; a private service is reached from its network alone"
-DATAVERSE_UNREACHABLE = "look at DATAVERSE_URL: https://<organisation>.crm<region>.dynamics.com"
-PROVISION = "python -m integration provision, as an admin: docs/provision.md"
-PROVISION_DRY_RUN = "an admin sees it by python -m integration provision --dry-run"
-CLOCK = "set the clock of this machine by a time server (w32tm /resync, chronyc makestep)"
-VERSIONS = "name a FHIR R4 server in FHIR_URL"
-CONDITIONS = "a server must heed it: docs/decisions/0006-the-order-of-deliveries.md"
-FEED = "look at FEED_URL, and that the app is published: func azure functionapp publish <app>"
-FEED_KEY = "set FEED_KEY to a key of the function odata, then python -m integration provision"
-SOURCE = "look at FETCH_FROM and FETCH_SCOPE: docs/operations.md"
-ROUTES = "name their maps in MAPS_ENABLED: docs/mapping.md"
+STORAGE_UNREACHABLE = (
+    "check AzureWebJobsStorage__accountName; a private account is reached only from its network"
+)
+FHIR_UNREACHABLE = "check FHIR_URL; a private service is reached only from its network"
+DATAVERSE_UNREACHABLE = "check DATAVERSE_URL: https://<organisation>.crm<region>.dynamics.com"
+PROVISION = "run python -m integration provision as an admin: docs/provision.md"
+PROVISION_DRY_RUN = "an admin can see it with python -m integration provision --dry-run"
+CLOCK = "set this machine's clock by a time server (w32tm /resync, chronyc makestep)"
+VERSIONS = "set FHIR_URL to a FHIR R4 server"
+CONDITIONS = (
+    "the relay needs a server that honours it: docs/decisions/0006-the-order-of-deliveries.md"
+)
+FEED = "check FEED_URL, and publish the app: func azure functionapp publish <app>"
+FEED_KEY = "set FEED_KEY to a key of the function odata, and run python -m integration provision"
+SOURCE = "check FETCH_FROM and FETCH_SCOPE: docs/operations.md"
+ROUTES = "add their maps to MAPS_ENABLED: docs/mapping.md"
 
 
 def suggest_create(kind: str, name: str, account: str) -> str:
-    """A container, queue or table that is not there."""
+    """Return the command that creates a container, queue or table."""
     return f"az storage {kind} create --auth-mode login --account-name {account} --name {name}"
 
 
@@ -41,8 +46,8 @@ def suggest_fhir_role(client_id: str | None) -> str:
 
 
 def suggest_columns(prefix: str | None) -> str:
-    """Columns of the publisher's own are made; others belong to a solution of somebody else's."""
-    prefixed = f"those that begin with {prefix}_: {PROVISION}; " if prefix else ""
+    """Provisioning adds columns with the publisher's prefix. Others belong to other solutions."""
+    prefixed = f"those that start with {prefix}_: {PROVISION}; " if prefix else ""
     return f"{prefixed}others: choose MAP_SET, or change the map: docs/mapping.md"
 
 

@@ -1,4 +1,4 @@
-"""A line of the table, and the table. Pure."""
+"""The result of one check, and the table of all results. Pure."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One check. `found` holds no secret and nothing of a patient; `mend` is of a failure."""
+    """The result of one check. `detail` holds no secret and no patient data."""
 
     name: str
     state: State
     detail: str
-    remedy: str = ""
+    remedy: str = ""  # of a failure: what to do
 
 
 def report_ok(name: str, found: str) -> CheckResult:
@@ -36,7 +36,7 @@ def report_skip(name: str, why: str) -> CheckResult:
 
 
 def render_table(results: Sequence[CheckResult]) -> list[str]:
-    """One line of text for each, and one that counts them."""
+    """Return a line of text for each result, and a last one that counts them."""
     width = max((len(line.name) for line in results), default=0)
     lines = [
         f"{result.name:<{width}}  {result.state:<7}  {result.detail}{_format_remedy(result)}"

@@ -1,4 +1,4 @@
-"""Work becomes a line, whatever comes of it."""
+"""Run one check: whatever happens, it becomes one result."""
 
 from __future__ import annotations
 
@@ -23,17 +23,20 @@ async def run_check(
     if_refused: str | None,
     max_seconds: float = _TIMEOUT,
 ) -> CheckResult:
-    """`away`, `refused`: what mends either. With `refused` None the app itself needs no such right:
-    what this identity may not look at is for somebody else to look at."""
+    """Await `work` and return its result; return a failure if the service does not answer.
+
+    `if_unreachable` and `if_refused` are the remedies. With `if_refused` None the app itself does
+    not need the right, so a refusal only skips the check.
+    """
     try:
         async with asyncio.timeout(max_seconds):
             return await work
     except TimeoutError:
-        return report_failure(name, f"no answer in {max_seconds:.0f} s", if_unreachable)
+        return report_failure(name, f"did not answer within {max_seconds:.0f} s", if_unreachable)
     except Misconfigured as error:
         if if_refused is None:
             return report_skip(
-                name, f"this identity may not look at it: {remedies.PROVISION_DRY_RUN}"
+                name, f"this identity has no right to see it: {remedies.PROVISION_DRY_RUN}"
             )
         return report_failure(name, str(error), if_refused)
     except Unavailable as error:
@@ -47,7 +50,7 @@ async def run_check(
 async def check_clock(
     connections: Connections, name: str, fetch: Callable[[], Awaitable[Response]]
 ) -> CheckResult:
-    """How far the neighbour's clock is from ours. That it does not answer is told elsewhere."""
+    """Compare a service's clock with ours. That it does not answer, another check reports."""
     before = connections.now()
     try:
         async with asyncio.timeout(_TIMEOUT):

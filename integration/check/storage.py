@@ -1,4 +1,4 @@
-"""Storage: what the app and its host do there, done once to something of no meaning."""
+"""Check storage: do once what the app and its host do there, with a harmless item."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE
 
 _APP_QUEUES = (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE)
 
-# Hidden for nearly all its life: if it could not be deleted, no trigger would see it either.
+# Seconds. The message is invisible nearly as long as it lives: even if it cannot be deleted, no
+# trigger sees it.
 _HIDDEN_SECONDS, _LIFETIME_SECONDS = 59, 60
 
 _CONTENT = b"check"
 
 
 async def check_storage(connections: Connections) -> list[CheckResult]:
-    """A line for the container, for each queue and each table, and for the clock."""
+    """Check the container, each queue, each table, and the clock."""
     queues = [
         queue
         for name in (*_APP_QUEUES, connections.events_queue)
@@ -60,7 +61,7 @@ async def _check_part(
             if error.why != "ResourceNotFoundError":
                 raise
             return report_failure(
-                title, "is not there", remedies.suggest_create(kind, name, account)
+                title, "does not exist", remedies.suggest_create(kind, name, account)
             )
 
     role = remedies.suggest_storage_role(kind, account, connections.settings.client_id)
@@ -76,11 +77,15 @@ async def _use_container(connections: Connections) -> str:
         found = await (await blob.download_blob()).readall()
     finally:
         await blob.delete_blob()
-    return "written, read, deleted" if found == _CONTENT else "written, deleted; read otherwise"
+    return (
+        "written, read, deleted"
+        if found == _CONTENT
+        else "written, deleted; but other bytes were read"
+    )
 
 
 async def _use_queue(connections: Connections, name: str) -> str:
-    """The events' queue and those of what failed are filled by others."""
+    """Send to the app's own queues. The others are filled by others, so only look into those."""
     queue = build_queue_client(connections.storage, name)
     await queue.peek_messages()
     if name not in _APP_QUEUES:
@@ -89,11 +94,11 @@ async def _use_queue(connections: Connections, name: str) -> str:
         "check", visibility_timeout=_HIDDEN_SECONDS, time_to_live=_LIFETIME_SECONDS
     )
     await queue.delete_message(sent.id, sent.pop_receipt)
-    return "peeked; sent to, and taken back"
+    return "peeked; a message was sent and deleted"
 
 
 async def _use_table(connections: Connections, name: str) -> str:
-    """To delete what is not there takes the right to, and leaves nothing."""
+    """Deleting a missing entity needs the right to write, and changes nothing."""
     table = connections.storage.tables.get_table_client(name)
     nothing = table.query_entities("PartitionKey eq 'check'", results_per_page=1)
     _ = [entity async for entity in nothing]

@@ -1,4 +1,4 @@
-"""What Dataverse shows from FHIR: virtual tables, their data source and events, and the feed."""
+"""Check what Dataverse shows from FHIR: virtual tables, data source, external events, the feed."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ _TABLES, _SOURCE, _EVENTS, _FEED = "virtual tables", "data source", "external ev
 async def check_virtual_tables(
     connections: Connections, tables_by_type: Mapping[str, str], event_tables: Collection[str]
 ) -> list[CheckResult]:
-    """`named`: the virtual table of each resource type that is shown; `told`: the tables of whose
-    changes Dataverse hears."""
+    """`tables_by_type`: the virtual table of each resource type that has one.
+
+    `event_tables`: those whose changes the app sends to Dataverse.
+    """
     if connections.feed is None:
-        why = "FEED_URL is not set, so no virtual tables are looked for"
+        why = "FEED_URL is not set, so virtual tables are not checked"
         return [report_skip(name, why) for name in (_TABLES, _SOURCE, _EVENTS, _FEED)]
     away = remedies.DATAVERSE_UNREACHABLE
     prefix = connections.settings.mirror.map_prefix
     if prefix is None:
         unnamed = report_failure(
-            _TABLES, "MAP_PREFIX is not set: they have no names", remedies.SETTINGS
+            _TABLES, "MAP_PREFIX is not set, and their names start with it", remedies.SETTINGS
         )
         return [unnamed, await _run_feed_check(connections.feed, connections.feed_key)]
     return list(
@@ -63,10 +65,10 @@ async def _check_tables(connections: Connections, tables_by_type: Mapping[str, s
     found = {
         table: await _fetch_definition(connections, table) for table in tables_by_type.values()
     }
-    lacking = [table for table, definition in found.items() if definition is None]
-    if lacking:
+    missing = [table for table, definition in found.items() if definition is None]
+    if missing:
         return report_failure(
-            _TABLES, f"there is no {results.abbreviate(lacking)}", remedies.PROVISION
+            _TABLES, f"missing: {results.abbreviate(missing)}", remedies.PROVISION
         )
     other = [
         table
@@ -81,23 +83,23 @@ async def _check_tables(connections: Connections, tables_by_type: Mapping[str, s
 
 
 async def _check_data_source(connections: Connections, feed: Upstream) -> CheckResult:
-    """The key of it is not asked for."""
+    """Read its address, and not its key."""
     selected = f"{records.SOURCE}?$select={records.SOURCE_KEY},msdyn_name,msdyn_uri"
     found = records.find_data_source(
         (await fetch_json(connections, selected) or {}).get("value", ())
     )
     if found is None:
         return report_failure(
-            _SOURCE, f"there is no data source {records.SOURCE_NAME}", remedies.PROVISION
+            _SOURCE, f"the data source {records.SOURCE_NAME} does not exist", remedies.PROVISION
         )
     if str(found.get("msdyn_uri")).rstrip("/") != feed.base:
-        return report_failure(_SOURCE, "its address is not FEED_URL", remedies.PROVISION)
-    return report_ok(_SOURCE, f"{records.SOURCE_NAME}, of FEED_URL")
+        return report_failure(_SOURCE, "its address differs from FEED_URL", remedies.PROVISION)
+    return report_ok(_SOURCE, f"{records.SOURCE_NAME}, with the address FEED_URL")
 
 
 async def _check_events(connections: Connections, event_tables: Collection[str]) -> CheckResult:
     if not event_tables:
-        return report_skip(_EVENTS, "EXTERNAL_EVENTS names no type")
+        return report_skip(_EVENTS, "EXTERNAL_EVENTS is not set")
     columns = ",".join(("_extensionofrecordid_value", *records.EVENTS))
     answer = await fetch_json(connections, f"virtualentitymetadatas?$select={columns}") or {}
     on = {row.get("_extensionofrecordid_value") for row in answer.get("value", ())
@@ -124,16 +126,14 @@ async def _run_feed_check(feed: Upstream, key: str | None) -> CheckResult:
 
 
 async def _check_feed(feed: Upstream, key: str | None) -> CheckResult:
-    """Without a key it is enough that the door asks for one."""
+    """Get the feed's metadata. Without FEED_KEY it is enough that the endpoint requires a key."""
     headers = {"x-functions-key": key} if key else {}
     try:
         answer = await feed.send(Request("GET", "$metadata", headers=headers))
     except Misconfigured:
         if key is None:
-            return report_ok(
-                _FEED, "there, and asks for a key; with FEED_KEY set more is looked at"
-            )
-        return report_failure(_FEED, "FEED_KEY is none of its keys", remedies.FEED_KEY)
+            return report_ok(_FEED, "answers, and requires a key; set FEED_KEY to check more")
+        return report_failure(_FEED, "FEED_KEY is not one of its keys", remedies.FEED_KEY)
     if answer.status != 200 or b"Edmx" not in answer.body[:200]:
-        return report_failure(_FEED, f"answered {answer.status}, and no metadata", remedies.FEED)
+        return report_failure(_FEED, f"answered {answer.status}, without metadata", remedies.FEED)
     return report_ok(_FEED, "answers with its metadata")

@@ -1,1 +1,1 @@
-"""The commands of `python -m integration` that need no folder of their own."""
+"""The commands of `python -m integration`, but for those with a folder of their own."""

@@ -1,4 +1,4 @@
-"""`python -m integration map FILE`: the rows that resources would become, and why."""
+"""`python -m integration map FILE`: show the rows that the entity maps make, and why."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from integration.app.settings import read_mirror_settings
+from integration.cli.terminal import PrintLine, open_dataverse, read_file
 from integration.core import decimal_json
 from integration.core.errors import IntegrationError, Unmappable
 from integration.core.model import Column
@@ -19,62 +20,77 @@ from integration.mapping.schema_mismatches import find_schema_mismatches
 
 Tables = Mapping[str, Mapping[str, Column]]
 
-# Reads the columns of these tables in the organisation that the settings name.
+# Reads the columns of these tables from the organisation of the settings.
 FetchTables = Callable[[Iterable[str]], Coroutine[Any, Any, Tables]]
 
-# For a look at the maps before the publisher has a prefix.
+# Stands for the publisher's prefix while none is chosen.
 _PREFIX = "new"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What the command takes. Which maps are in use the settings say, where no option does."""
-    parser.add_argument("file", type=Path, help="a resource or a bundle; .gz too")
-    parser.add_argument("--set", choices=("healthcare", "plain"), help="instead of MAP_SET")
-    parser.add_argument("--prefix", help="the publisher's, for {prefix}, instead of MAP_PREFIX")
-    parser.add_argument("--maps", type=Path, help="the folder of own maps, instead of MAPS")
+    """Declare the options. Maps that no option names come from the settings."""
+    parser.add_argument("file", type=Path, help="a resource or a bundle; may end with .gz")
+    parser.add_argument("--set", choices=("healthcare", "plain"), help="the set of maps (MAP_SET)")
+    parser.add_argument("--prefix", help="the publisher's prefix, for {prefix} (MAP_PREFIX)")
+    parser.add_argument("--maps", type=Path, help="the folder of your own maps (MAPS)")
     parser.add_argument(
-        "--enable", action="append", help="a map, by its file name, instead of MAPS_ENABLED"
+        "--enable", action="append", help="a map to use, by its file name (MAPS_ENABLED)"
     )
-    parser.add_argument("--base", help="the FHIR server's address in absolute references")
-    parser.add_argument("--empty", action="store_true", help="columns too that are cleared")
-    parser.add_argument("--check", action="store_true", help="by the tables of DATAVERSE_URL")
+    parser.add_argument(
+        "--base", help="the FHIR server's address, for absolute references to its resources"
+    )
+    parser.add_argument("--empty", action="store_true", help="show columns that are cleared, too")
+    parser.add_argument(
+        "--check", action="store_true", help="compare the maps with the tables of DATAVERSE_URL"
+    )
+
+
+async def fetch_tables(names: Iterable[str]) -> Tables:
+    """Read the columns of tables from the organisation of the settings. Raises Misconfigured."""
+    async with open_dataverse() as dataverse:
+        return {name: await dataverse.get_columns(name) for name in names}
 
 
 def run(
-    chosen: argparse.Namespace, body: bytes, fetch_tables: FetchTables, say: Callable[[str], object]
+    chosen: argparse.Namespace, print_line: PrintLine, fetch_tables: FetchTables = fetch_tables
 ) -> int:
-    """0 when everything is mapped, 1 when something is not or a map does not fit, 2 when there is
-    nothing to map."""
+    """Return 0 if everything was mapped, 1 if some of it was not, 2 if nothing was."""
     try:
+        body = read_file(chosen.file)
         maps = _load_maps(chosen)
-        resources = [*_list_resources(decimal_json.decode(body))]
-        used = _select_maps(maps, resources)
-        names = {name for entity in used.values() for name in entity.tables}
+        resources = list(_list_resources(decimal_json.decode(body)))
+        entities = _select_maps(maps, resources)
+        names = {name for entity in entities.values() for name in entity.tables}
         tables = asyncio.run(fetch_tables(sorted(names))) if chosen.check else {}
     except decimal_json.Malformed as error:
-        say(f"{chosen.file.name}: {error}")
+        print_line(f"{chosen.file.name}: {error}")
         return 2
     except IntegrationError as error:
-        say(str(error))
+        print_line(str(error))
         return 2
-    wrong = {kind: find_schema_mismatches(each, tables) for kind, each in used.items() if tables}
-    misfit = [problem for problems in wrong.values() for problem in problems]
+    mismatches = {
+        kind: find_schema_mismatches(entity, tables) for kind, entity in entities.items() if tables
+    }
     for problem in maps.broken.values():
-        say(f"broken: {problem}")
-    for problem in misfit:
-        say(f"misfit: {problem}")
-    if not used:
-        say(f"{chosen.file.name}: no resource was mapped")
+        print_line(f"broken: {problem}")
+    for problems in mismatches.values():
+        for problem in problems:
+            print_line(f"mismatch: {problem}")
+    if not entities:
+        print_line(
+            f"{chosen.file.name}: no resource was mapped, because no entity map in use makes rows "
+            "from these types"
+        )
         return 2
-    whole = not (maps.broken or misfit)
-    for each in resources:
-        entity = used.get(str(each.get("resourceType")))
-        if entity is not None and not wrong.get(entity.resource):
-            lines, noted = _explain_row(entity, each, tables, chosen)
-            whole &= not noted
+    is_complete = not maps.broken and not any(mismatches.values())
+    for resource in resources:
+        entity = entities.get(str(resource.get("resourceType")))
+        if entity is not None and not mismatches.get(entity.resource):
+            lines, has_notes = _explain_row(entity, resource, tables, chosen)
+            is_complete &= not has_notes
             for line in lines:
-                say(line)
-    return 0 if whole else 1
+                print_line(line)
+    return 0 if is_complete else 1
 
 
 def _load_maps(chosen: argparse.Namespace) -> Maps:
@@ -90,19 +106,19 @@ def _load_maps(chosen: argparse.Namespace) -> Maps:
 
 
 def _select_maps(maps: Maps, resources: Iterable[Mapping[str, Any]]) -> dict[str, EntityMap]:
-    """The maps of these resources, where rows may come of them."""
-    types = {kind for each in resources if isinstance(kind := each.get("resourceType"), str)}
+    """Return, by resource type, the maps that make rows from these resources."""
+    types = {str(resource.get("resourceType")) for resource in resources}
     return {
-        kind: each
-        for kind, each in maps.entities.items()
-        if kind in types and Route.DATAVERSE in each.routes
+        kind: entity
+        for kind, entity in maps.entities.items()
+        if kind in types and Route.DATAVERSE in entity.routes
     }
 
 
 def _explain_row(
     entity: EntityMap, resource: Mapping[str, Any], tables: Tables, chosen: argparse.Namespace
 ) -> tuple[Iterable[str], bool]:
-    """What to say of it, and whether anything was noted."""
+    """Return the lines to print, and whether something of the resource was not mapped."""
     try:
         mapped = engine.map_resource(
             entity, resource, tables or explain.assume_columns(entity), chosen.base
@@ -115,5 +131,5 @@ def _explain_row(
 def _list_resources(data: Any) -> Iterator[dict[str, Any]]:
     entries = data.get("entry", []) if isinstance(data, dict) else []
     found = [item.get("resource") for item in entries if isinstance(item, dict)] or [data]
-    # One that is created gets its id on the way.
+    # A resource to be created has no id yet; the relay gives it one.
     return ({"id": "not-yet", **item} for item in found if isinstance(item, dict))

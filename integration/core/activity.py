@@ -128,17 +128,17 @@ class ActivityRecorder:
             self._since = self.clock()
         self.pending.append(
             Activity(
-                self.now(),
-                category,
-                upstream,
-                about.action or action,
-                status,
-                about.delivery,
-                about.resource,
-                about.table,
-                about.row,
-                notes,
-                round(seconds * 1000),
+                time=self.now(),
+                category=category,
+                upstream=upstream,
+                action=about.action or action,
+                status=status,
+                delivery=about.delivery,
+                resource=about.resource,
+                table=about.table,
+                row=about.row,
+                notes=notes,
+                duration=round(seconds * 1000),
             )
         )
         if len(self.pending) >= BATCH_SIZE:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
+
+# A FHIR resource as decoded JSON. It is shared between values, so copy it before you change it.
+FhirResource = dict[str, Any]
+
+# A row of Dataverse as the Web API returns it: values by column name, and annotations.
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,7 @@ class DeliveryRequest:
     """What a sender asked for, apart from the bytes: kept beside them, for the relay to read."""
 
     method: str  # POST, PUT, PATCH or DELETE
+    _: KW_ONLY
     type: str | None = None  # the resource type in the address; None for /api/fhir itself
     id: str | None = None
     format: str = "json"  # json, json-patch or ndjson
@@ -76,7 +83,7 @@ class Status(StrEnum):
     PARKED = "parked"  # given up on; waits for an operator
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """One accepted HTTP request, as the journal lists it. Holds no patient data."""
 
@@ -114,6 +121,7 @@ class EntryResult:
 
     position: int
     status: int
+    _: KW_ONLY
     full_url: str | None = None
     location: str | None = None  # Type/id/_history/version
     etag: str | None = None
@@ -129,7 +137,7 @@ class EntryResult:
         return 200 <= self.status < 300 or self.status == 304
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RowResult:
     """What became of one resource at Dataverse. Codes and element paths only, no values."""
 
@@ -150,7 +158,7 @@ class Category(StrEnum):
     ERROR = "error"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Activity:
     """A call to a neighbour, or what came of several. Holds no patient data."""
 
@@ -172,6 +180,7 @@ class WorkItem:
     """A queue message: which work waits in the journal, never the work itself."""
 
     delivery: str
+    _: KW_ONLY
     lane: int | None = None  # relay: one lane of a fanned-out delivery
     resource: str | None = None  # mirror: Type/id
     attempt: int = 0
@@ -184,6 +193,7 @@ class Column:
 
     name: str
     type: str  # Dataverse's AttributeType: String, Memo, Picklist, State, DateTime, Lookup, …
+    _: KW_ONLY
     max_length: int | None = None
     options: frozenset[int] | None = None
     targets: Mapping[str, str] = field(default_factory=dict)  # table -> navigation property
@@ -196,3 +206,8 @@ class Column:
     enforced: bool = False  # by the platform
     writable_on_create: bool = True
     writable_on_update: bool = True
+
+
+# The columns of a table by name, and those of several tables by the table's name.
+Columns = Mapping[str, Column]
+Tables = Mapping[str, Columns]

@@ -1,1 +1,1 @@
-"""Dataverse: its requests, its metadata, its answers. Only client sends."""
+"""Dataverse: its requests, metadata and responses. Only `client` sends anything."""

@@ -1,4 +1,4 @@
-"""Several requests in one HTTP request, and their answers. Pure.
+"""Several requests in one HTTP request, and their responses. Pure.
 
 https://learn.microsoft.com/power-apps/developer/data-platform/webapi/execute-batch-operations-using-web-api
 """
@@ -14,19 +14,19 @@ from email.policy import HTTP
 from integration.core.model import Request, Response
 from integration.dataverse.requests import API
 
-# More would be answered with an error as a whole.
+# Dataverse refuses a batch of more requests as a whole.
 MAX_REQUESTS = 1000
 
 _HEADERS = {"accept": "application/json", "odata-version": "4.0", "odata-maxversion": "4.0"}
 
 
 def build_batch(requests: Sequence[Request]) -> Request:
-    """Requests that change nothing, each answered for itself."""
+    """Return a batch of requests that change nothing. Each is answered by itself."""
     return _build_request(map(_encode_part, requests), {"prefer": "odata.continue-on-error"})
 
 
 def build_change_set(changes: Sequence[Request]) -> Request:
-    """All of these changes, in this order, or none of them."""
+    """Return a batch that applies all of these changes, in this order, or none of them."""
     boundary = _derive_boundary(b"changeset", changes)
     parts = (
         _encode_part(change, b"Content-ID: %d\r\n" % number)
@@ -36,9 +36,9 @@ def build_change_set(changes: Sequence[Request]) -> Request:
 
 
 def parse_responses(response: Response) -> list[Response]:
-    """The answer to each request, in their order; one alone when a change set failed.
+    """Return the response to each request, in their order; a single one when a change set failed.
 
-    Raises ValueError for what is no such answer.
+    Raises ValueError when the response is not that of a batch.
     """
     content_type = response.headers.get("content-type", "")
     if not content_type.startswith("multipart/mixed"):
@@ -80,7 +80,7 @@ def _encode_part(request: Request, more: bytes = b"") -> bytes:
 
 
 def _derive_boundary(kind: bytes, parts: Sequence[bytes | Request]) -> bytes:
-    """One that no part can hold: it follows from what they are."""
+    """Return a boundary that no part can contain: a digest of the parts."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part if isinstance(part, bytes) else _encode_part(part))
@@ -88,11 +88,11 @@ def _derive_boundary(kind: bytes, parts: Sequence[bytes | Request]) -> bytes:
 
 
 def _iterate_responses(message: Message) -> Iterator[Response]:
-    """Of all parts, those of change sets included."""
+    """Iterate over all parts, those of change sets included."""
     parts = [part for part in message.walk() if not part.is_multipart()]
     for part in parts:
         if part.get_content_type() != "application/http":
-            raise ValueError("a part that is no answer")
+            raise ValueError("a part is not application/http")
         payload = part.get_payload(decode=True)
         yield _parse_response(payload if isinstance(payload, bytes) else b"")
 
@@ -102,7 +102,7 @@ def _parse_response(payload: bytes) -> Response:
     line, *fields = head.decode("latin-1").split("\r\n")
     version, _, status = line.partition(" ")
     if not separator or not version.startswith("HTTP/") or not status[:3].isdigit():
-        raise ValueError("a part without a status")
+        raise ValueError("a part has no status line")
     pairs = (field.partition(":") for field in fields)
     headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
     return Response(int(status[:3]), headers, body)

@@ -1,4 +1,4 @@
-"""Dataverse as a neighbour: the one module of this folder that sends."""
+"""The client of Dataverse's Web API: the only module of this folder that sends anything."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import KW_ONLY, dataclass, field, replace
 
 from integration.core import activity, decimal_json
 from integration.core.activity import (
@@ -18,32 +17,34 @@ from integration.core.activity import (
 )
 from integration.core.errors import Misconfigured, Unavailable
 from integration.core.http import Upstream
-from integration.core.model import Column, Request, Response
+from integration.core.model import Columns, Request, Response, Row
 from integration.dataverse import batch, metadata, requests
 from integration.dataverse.requests import Change
 
-# An admin who widens a column waits no longer than this, in seconds.
+# Seconds for which the columns of a table are remembered: an admin who changes a column waits no
+# longer for this app to notice.
 _METADATA_AGE = 600.0
 
-# Who stands before Dataverse has waited long enough; Dataverse itself may go on.
+# A gateway in front of Dataverse has stopped waiting. Dataverse itself may still be at work.
 _GATEWAY_TIMEOUTS = (408, 502, 504)
 
-# Questions that go in one request, at most; and requests of questions under way at once.
+# The most reads in one batch, and the most batches of reads under way at once.
 _MAX_READS_PER_BATCH = 100
 _MAX_BATCHES = 4
 
 
 @dataclass(slots=True)
 class Dataverse:
-    """One organisation's Web API; remembers the columns of its tables for a while.
+    """The Web API of one organisation. Remembers the columns of its tables for a while.
 
-    `options` are headers that go with every change.
+    `options`: headers that are sent with every change.
     """
 
     upstream: Upstream
     options: Mapping[str, str] = field(default_factory=dict)
+    _: KW_ONLY
     clock: Callable[[], float] = time.monotonic
-    _columns: dict[str, tuple[float, Mapping[str, Column]]] = field(default_factory=dict)
+    _columns: dict[str, tuple[float, Columns]] = field(default_factory=dict)
     _metadata_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     _pending_reads: deque[_PendingRead] = field(default_factory=deque)
     _batches: set[asyncio.Task[None]] = field(default_factory=set)
@@ -51,20 +52,27 @@ class Dataverse:
     async def send(
         self, request: Request, correlation: str, before_send: Callable[[], object] = lambda: None
     ) -> Response:
-        """Send, so that the delivery can be found again in Dataverse's own logs."""
+        """Send a request. `correlation`: the delivery's id, by which Dataverse's own logs find the
+        request. `before_send`: called when the request may start, which it may prevent by raising.
+
+        Raises Unavailable when Dataverse does not answer, is in trouble, or throttles.
+        """
         headers = {**request.headers, "x-ms-client-request-id": correlation}
         request = Request(request.method, request.path, request.body, headers)
         response = await self.upstream.send(request, before_send)
         self._apply_parallelism_hint(response.headers.get("x-ms-dop-hint", ""))
         return self._raise_if_unavailable(response)
 
-    async def read(self, requests_: Sequence[Request], correlation: str) -> list[Response]:
-        """The answers to reads. What is asked while others are under way goes together with what
-        everybody else asks then, in one request."""
+    async def read(self, queries: Sequence[Request], correlation: str) -> list[Response]:
+        """Send requests that change nothing, and return their responses. Reads of several callers
+        are sent in one batch while other batches are under way.
+
+        Raises Unavailable as `send` does.
+        """
         with add_activity_context(action="look-up"):
             reads = [
-                _PendingRead(read, correlation, activity.get_activity_context())
-                for read in requests_
+                _PendingRead(query, correlation, activity.get_activity_context())
+                for query in queries
             ]
         self._pending_reads.extend(reads)
         if len(self._batches) < _MAX_BATCHES:
@@ -74,53 +82,52 @@ class Dataverse:
         return list(await asyncio.gather(*(read.response for read in reads)))
 
     async def apply_changes(self, changes: Sequence[Change], correlation: str) -> Response:
-        """All of the changes or none: the answer to the one that failed, or to the last."""
-        requests_ = [
-            _add_headers(requests.build_change(change), self.options) for change in changes
-        ]
+        """Apply all of these changes, or none. Return the response to the one that failed, else to
+        the first. Raises Unavailable as `send` does."""
+        parts = [_add_headers(requests.build_change(change), self.options) for change in changes]
         with add_activity_context(**_describe_changes(changes)):
-            if len(requests_) == 1:
-                return await self.send(requests_[0], correlation)
-            # A part inherits the caller from the whole, and no other header.
-            change_set = _add_headers(batch.build_change_set(requests_), self.options)
+            if len(parts) == 1:
+                return await self.send(parts[0], correlation)
+            # A part inherits no header of the whole but the caller.
+            change_set = _add_headers(batch.build_change_set(parts), self.options)
             whole = await self.send(change_set, correlation)
             responses = self._parse_parts(whole)
             failed = [response for response in responses if response.status >= 400]
-            if not failed and len(responses) != len(requests_):
-                raise Unavailable(self.upstream.name, "a change set was answered in part")
+            if not failed and len(responses) != len(parts):
+                raise Unavailable(self.upstream.name, "the response to a change set lacks parts")
             if failed and whole.status < 400:
                 self._record_failure(failed[0], activity.get_activity_context())
         return self._raise_if_unavailable((failed or responses)[0])
 
     async def _send_pending_reads(self) -> None:
-        await asyncio.sleep(0)  # what is ready now may ask, too
+        await asyncio.sleep(0)  # let callers that are ready add their reads
         while self._pending_reads:
             count = min(len(self._pending_reads), _MAX_READS_PER_BATCH)
             reads = [self._pending_reads.popleft() for _ in range(count)]
             try:
                 results: Sequence[Response | Exception] = await self._send_reads(reads)
-            except Exception as error:  # whoever asked has to hear it
+            except Exception as error:  # each caller gets it
                 results = [error] * count
             for read, result in zip(reads, results, strict=True):
                 _set_result(read.response, result)
 
     async def _send_reads(self, reads: Sequence[_PendingRead]) -> list[Response | Exception]:
-        with share_activity_contexts(read.about for read in reads):
+        with share_activity_contexts(read.context for read in reads):
             if len(reads) == 1:
                 return [await self.send(reads[0].request, reads[0].correlation)]
             batched = batch.build_batch([read.request for read in reads])
             responses = self._parse_parts(await self.send(batched, reads[0].correlation))
         if len(responses) != len(reads):
-            raise Unavailable(self.upstream.name, "a batch was answered in part")
+            raise Unavailable(self.upstream.name, "the response to a batch lacks parts")
         for read, response in zip(reads, responses, strict=True):
             if response.status >= 400:
-                self._record_failure(response, read.about)
+                self._record_failure(response, read.context)
         return [self._find_error(response) or response for response in responses]
 
-    def _record_failure(self, response: Response, about: ActivityContext) -> None:
-        """A part of a batch that is answered 200 as a whole."""
+    def _record_failure(self, response: Response, context: ActivityContext) -> None:
+        """Record the failure of a part: the batch as a whole was answered 200."""
         activities, category = self.upstream.activities, categorize_status(response.status)
-        activities.record(category, self.upstream.name, str(response.status), about)
+        activities.record(category, self.upstream.name, str(response.status), context)
 
     def _parse_parts(self, response: Response) -> list[Response]:
         try:
@@ -128,7 +135,9 @@ class Dataverse:
         except ValueError:
             if response.status >= 400:
                 return [response]
-            raise Unavailable(self.upstream.name, "a batch was not answered as one") from None
+            raise Unavailable(
+                self.upstream.name, "the response to a batch is not multipart"
+            ) from None
 
     def _raise_if_unavailable(self, response: Response) -> Response:
         error = self._find_error(response)
@@ -137,24 +146,26 @@ class Dataverse:
         return response
 
     def _find_error(self, response: Response) -> Unavailable | None:
-        """429 in a part of a batch; the transport knows that of a whole request."""
+        """Return Unavailable for a response that says so. The transport does this for a whole
+        request, but not for the parts of a batch."""
         if response.status >= 500 or response.status in (408, 429):
             why = f"answered {response.status}"
-            unheard = response.status in _GATEWAY_TIMEOUTS
+            unknown = response.status in _GATEWAY_TIMEOUTS
             return Unavailable(
-                self.upstream.name, why, response.retry_after, is_outcome_unknown=unheard
+                self.upstream.name, why, response.retry_after, is_outcome_unknown=unknown
             )
         return None
 
     def _apply_parallelism_hint(self, hint: str) -> None:
-        """The recommended degree of parallelism:
+        """Pass the recommended degree of parallelism on to the rate limiter.
+
         https://learn.microsoft.com/power-apps/developer/data-platform/send-parallel-requests
         """
         if hint.isascii() and hint.isdigit() and len(hint) <= 6:
             self.upstream.limiter.set_advice(int(hint))
 
-    async def get_columns(self, table: str) -> Mapping[str, Column]:
-        """The table's columns. Raises Misconfigured where the organisation has no such table."""
+    async def get_columns(self, table: str) -> Columns:
+        """Return the columns of a table. Raises Misconfigured when there is no such table."""
         async with self._metadata_lock:
             cached = self._columns.get(table)
             if cached is None or self.clock() - cached[0] > _METADATA_AGE:
@@ -162,7 +173,7 @@ class Dataverse:
                 self._columns[table] = cached
             return cached[1]
 
-    async def _read_columns(self, table: str) -> Mapping[str, Column]:
+    async def _read_columns(self, table: str) -> Columns:
         queries = (requests.build_columns_query(table, cast) for cast in requests.CASTS)
         with add_activity_context(action="metadata", table=table):
             responses = await asyncio.gather(
@@ -171,7 +182,7 @@ class Dataverse:
         for response in responses:
             if response.status != 200:
                 raise Misconfigured(
-                    f"{self.upstream.name} answered {response.status} about table {table}"
+                    f"{self.upstream.name} answered {response.status} about the columns of {table}"
                 )
         return metadata.parse_columns(decimal_json.decode(response.body) for response in responses)
 
@@ -180,14 +191,14 @@ class Dataverse:
 class _PendingRead:
     request: Request
     correlation: str
-    about: ActivityContext
+    context: ActivityContext
     response: asyncio.Future[Response] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
 
 
 def _set_result(future: asyncio.Future[Response], result: Response | Exception) -> None:
-    if future.done():  # who asked has given up
+    if future.done():  # the caller has given up
         return
     if isinstance(result, Exception):
         future.set_exception(result)
@@ -196,13 +207,14 @@ def _set_result(future: asyncio.Future[Response], result: Response | Exception) 
 
 
 def _describe_changes(changes: Sequence[Change]) -> dict[str, str]:
-    """What the activity log tells of them: the row's own change among them has a condition."""
+    """Return what the activity log says of these changes. The change of the row itself, as opposed
+    to those of its children, is the one with a condition."""
     row_change = next(
-        (change for change in changes if change.new or change.etag is not None), changes[0]
+        (change for change in changes if change.only_new or change.etag is not None), changes[0]
     )
     if row_change.method == "DELETE":
         return {"action": "delete", "row": row_change.key}
-    return {"action": "create" if row_change.new else "update", "row": row_change.key}
+    return {"action": "create" if row_change.only_new else "update", "row": row_change.key}
 
 
 def _add_headers(request: Request, headers: Mapping[str, str]) -> Request:
@@ -210,7 +222,7 @@ def _add_headers(request: Request, headers: Mapping[str, str]) -> Request:
 
 
 def get_error_code(response: Response) -> str:
-    """Dataverse's own code; its message may quote a value, so it goes no further.
+    """Return Dataverse's error code; "" when there is none. Its message may quote a value.
 
     https://learn.microsoft.com/power-apps/developer/data-platform/webapi/compose-http-requests-handle-errors
     """
@@ -221,10 +233,10 @@ def get_error_code(response: Response) -> str:
         return ""
 
 
-def parse_rows(response: Response) -> list[dict[str, Any]]:
-    """The rows of a collection. Raises Unavailable for an answer that broke off."""
+def parse_rows(response: Response) -> list[Row]:
+    """Return the rows of a response. Raises Unavailable when it is not a whole collection."""
     try:
-        rows: list[dict[str, Any]] = decimal_json.decode(response.body)["value"]
+        rows: list[Row] = decimal_json.decode(response.body)["value"]
     except (decimal_json.Malformed, KeyError, TypeError):
-        raise Unavailable("Dataverse", "an answer is not the collection it should be") from None
+        raise Unavailable("Dataverse", "the response is not a collection of rows") from None
     return rows

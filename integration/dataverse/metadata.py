@@ -1,4 +1,4 @@
-"""What a table's columns take, from EntityDefinitions. Pure."""
+"""Parsing of EntityDefinitions: which values the columns of a table accept. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ _REQUIRED = frozenset({"ApplicationRequired", _ENFORCED})
 
 
 def parse_columns(responses: Iterable[Mapping[str, Any]]) -> dict[str, Column]:
-    """The columns by name, from the answers to `requests.columns_of`, the general one first."""
+    """Return the columns by name. `responses`: the bodies of the responses to the queries of
+    `requests.build_columns_query`, in the order of `requests.CASTS`."""
     details_by_name: dict[str, Details] = {}
     for response in responses:
         for item in response["value"]:
@@ -34,7 +35,7 @@ def parse_columns(responses: Iterable[Mapping[str, Any]]) -> dict[str, Column]:
 
 
 def _parse_details(attribute: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    """What one answer says of a column; None where it says nothing.
+    """Iterate over the details of a column in one response. None: the response does not say.
 
     https://learn.microsoft.com/power-apps/developer/data-platform/webapi/reference/attributemetadata
     """
@@ -56,7 +57,7 @@ def _parse_details(attribute: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
 
 
 def _parse_options(attribute: Mapping[str, Any]) -> frozenset[int] | None:
-    """A column has a choice of its own, or shares a global one."""
+    """Return the values of a choice: the column has its own option set, or shares a global one."""
     sets = (attribute.get("OptionSet") or {}, attribute.get("GlobalOptionSet") or {})
     options = (option["Value"] for option_set in sets for option in option_set.get("Options", ()))
     return frozenset(options) or None

@@ -1,4 +1,4 @@
-"""Requests to the Dataverse Web API, built and not sent. Pure.
+"""Requests to the Dataverse Web API. Pure: `client` sends them.
 
 https://learn.microsoft.com/power-apps/developer/data-platform/webapi/overview
 """
@@ -22,29 +22,30 @@ _HEADERS = {
     "odata-maxversion": "4.0",
 }
 
-# A lookup to one of several tables is only known by its annotation.
+# A lookup may point at one of several tables: only its annotation says which.
 _ANNOTATED = {"prefer": 'odata.include-annotations="Microsoft.Dynamics.CRM.lookuplogicalname"'}
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One row to be written or deleted. `etag`: only if nobody has changed it since; `new`: only
-    if it is not there yet. Otherwise it is written whether it is there or not."""
+    """A row to be written or deleted. `etag`: only if nobody has changed the row since. `only_new`:
+    only if there is no such row. With neither, the row is updated, or created."""
 
     method: str  # PATCH or DELETE
     entity_set: str
     key: str
     columns: Mapping[str, Any] | None = None
     etag: str | None = None
-    new: bool = False
+    only_new: bool = False
 
 
 def build_change(change: Change) -> Request:
-    """Answered 412 when the row is another than was expected, 404 when an expected one is gone.
+    """Return the request of a change. Dataverse answers 412 when its condition does not hold, and
+    404 when the row does not exist.
 
     https://learn.microsoft.com/power-apps/developer/data-platform/use-upsert-insert-update-record
     """
-    condition = {"if-none-match": "*"} if change.new else {}
+    condition = {"if-none-match": "*"} if change.only_new else {}
     if change.etag is not None:
         condition = {"if-match": change.etag}
     body = None if change.columns is None else decimal_json.encode(change.columns)
@@ -53,14 +54,18 @@ def build_change(change: Change) -> Request:
 
 
 def build_action(name: str, parameters: Mapping[str, Any]) -> Request:
-    """https://learn.microsoft.com/power-apps/developer/data-platform/webapi/use-web-api-actions"""
+    """Return the call of an action.
+
+    https://learn.microsoft.com/power-apps/developer/data-platform/webapi/use-web-api-actions
+    """
     return Request("POST", f"{API}/{name}", decimal_json.encode(parameters), _HEADERS)
 
 
 def build_row_query(
     entity_set: str, columns: Iterable[str], condition: str, top: int | None = None
 ) -> Request:
-    """The rows for which `condition`, an OData filter, holds; lookups say which table they mean."""
+    """Return a query for the rows that meet `condition`, an OData filter. Lookups are annotated
+    with the table that they point at."""
     query = {"$select": ",".join(columns), "$filter": condition}
     if top is not None:
         query["$top"] = str(top)
@@ -69,7 +74,7 @@ def build_row_query(
 
 
 def build_columns_query(table: str, part: str) -> Request:
-    """The columns of a table of one kind, with what limits their values; or where lookups lead.
+    """Return a query for the columns of a table. `part`: a key of CASTS.
 
     https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query-metadata-web-api
     """
@@ -88,7 +93,7 @@ def _build_cast(kind: str) -> str:
     return f"Attributes/Microsoft.Dynamics.CRM.{kind}AttributeMetadata"
 
 
-# What is asked to know the columns of a table, the general question first.
+# The queries that together describe the columns of a table, the general one first.
 CASTS = {
     "Attributes": (
         "$select=LogicalName,AttributeType,RequiredLevel,IsValidForCreate,IsValidForUpdate"
@@ -111,11 +116,14 @@ CASTS = {
 
 
 def build_who_am_i() -> Request:
-    """The cheapest request that proves address, token and application user."""
+    """Return the cheapest request that proves address, token and application user."""
     return Request("GET", f"{API}/WhoAmI", headers=_HEADERS)
 
 
 def quote_literal(value: str) -> str:
-    """https://docs.oasis-open.org/odata/odata/v4.01/odata-v4.01-part2-url-conventions.html#sec_PrimitiveLiterals"""
+    """Return a text as an OData literal.
+
+    https://docs.oasis-open.org/odata/odata/v4.01/odata-v4.01-part2-url-conventions.html#sec_PrimitiveLiterals
+    """
     doubled = value.replace("'", "''")
     return f"'{doubled}'"

@@ -1,5 +1,7 @@
-"""`msind_UpsertBundle` of the Dataverse healthcare APIs: a resource in, rows written by the maps of
-the data integration toolkit, a result for each row. Pure.
+"""The action `msind_UpsertBundle` of the Dataverse healthcare APIs. Pure.
+
+It takes a resource, writes its rows by the maps of the data integration toolkit, and returns a
+result for each row.
 
 https://learn.microsoft.com/dynamics365/industry/healthcare/use-dataverse-healthcare-apis
 """
@@ -18,13 +20,13 @@ from integration.dataverse import requests
 
 NAME = "msind_UpsertBundle"
 
-# What a note may repeat: the name of a table, never a text.
+# A note may repeat the name of a table, never a text of the response.
 _TABLE = re.compile(r"[a-z][a-z0-9_]{0,99}")
 _GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Action(IntEnum):
-    """Of which kind a row is, and what was done to it."""
+    """What was done to a row."""
 
     CREATED = 935000000
     UPDATED = 935000001
@@ -32,7 +34,7 @@ class Action(IntEnum):
 
 
 class Status(IntEnum):
-    """How it went."""
+    """Whether that succeeded."""
 
     SUCCESS = 935000000
     WARNING = 935000001
@@ -41,7 +43,8 @@ class Status(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One row. `table`: "" where the answer does not say; `row`: its key, if it is written."""
+    """The result of one row. `table`: "" if the response does not say. `row`: its key, if it was
+    written."""
 
     table: str
     row: str | None
@@ -51,20 +54,21 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class UpsertResponse:
-    """What was said of a resource's rows. `fine`: all went well, without a warning."""
+    """The results of a resource's rows. `succeeded`: all of them, without a warning."""
 
     results: tuple[Result, ...]
     succeeded: bool
 
     @property
     def root(self) -> Result | None:
-        """The resource's own row, though its children may have failed; None: it is not written."""
+        """The row of the resource itself, even if its children failed; None: it was not written."""
         roots = (result for result in self.results if result.action is not Action.EXPANDED)
         return next((result for result in roots if result.row), None)
 
 
 def build_request(resource: Mapping[str, Any], tag: str) -> Request:
-    """The resource as a batch-response of one entry; `tag` is shown in the toolkit's logs."""
+    """Return the request: the resource as a batch-response of one entry. The toolkit's logs show
+    `tag`."""
     bundle = {
         "resourceType": "Bundle",
         "type": "batch-response",
@@ -75,13 +79,13 @@ def build_request(resource: Mapping[str, Any], tag: str) -> Request:
 
 
 def parse_response(body: bytes, resource: str) -> UpsertResponse:
-    """What became of Type/id. Raises ValueError for what is no such answer.
+    """Return the results of `resource`, as `Type/id`. Its texts are ignored: they may quote values.
 
-    Its texts are not read: they may quote values.
+    Raises ValueError when the response is not as documented.
     """
     content = decimal_json.decode(body)
     if not (isinstance(content, dict) and isinstance(content.get("msind_Results"), list)):
-        raise ValueError(f"no answer of {NAME}")
+        raise ValueError(f"not a response of {NAME}")
     results = tuple(
         _parse_result(result) for result in content["msind_Results"] if _is_about(result, resource)
     )
@@ -93,16 +97,16 @@ def parse_response(body: bytes, resource: str) -> UpsertResponse:
 
 
 def describe_problems(response: UpsertResponse) -> tuple[str, ...]:
-    """What did not go well: tables and how it went, once for many rows alike."""
+    """Return what did not succeed: tables and statuses, each combination once."""
     if not response.results:
-        return (f"{NAME} says nothing of it: is the entity map of its type enabled there?",)
+        return (f"{NAME} returned no result: is the entity map of its type enabled there?",)
     problems = [
         f"{result.table or 'a row'}: {result.status.name.lower()}"
         for result in response.results
         if result.status is not Status.SUCCESS
     ]
     if not (problems or response.succeeded):
-        problems = [f"{NAME} was not successful and does not say where"]
+        problems = [f"{NAME} did not succeed and does not say for which row"]
     return tuple(dict.fromkeys(problems))
 
 
@@ -124,6 +128,6 @@ def _parse_result(reported: Mapping[str, Any]) -> Result:
         table if isinstance(table, str) and _TABLE.fullmatch(table) else "",
         key if _GUID.fullmatch(key) else None,
         Action(action) if action in list(Action) else None,
-        # What nobody knows is no success.
+        # An unknown status is no success.
         Status(status) if status in list(Status) else Status.ERROR,
     )

@@ -1,7 +1,7 @@
-"""Names of virtual tables and their columns, from those of the tables that they stand for. Pure.
+"""Names of virtual tables and their columns, derived from those of the tables they stand for. Pure.
 
-`msemr_observation` becomes `{prefix}_ve_observation`, as Microsoft's own are `msemr_ve_…`: a name
-with somebody else's prefix can be made by nobody else.
+`msemr_observation` becomes `{prefix}_ve_observation`, as Microsoft's own are `msemr_ve_…`. The
+prefix has to be that of the own publisher: Dataverse lets nobody create a name with another one.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ _MICROSOFT = "msemr_"
 
 
 def build_table_name(table: str, prefix: str) -> str:
-    """Of the virtual table."""
+    """Return the name of the virtual table."""
     return f"{prefix}_ve_{_strip_prefix(table, prefix)}"
 
 
 def build_entity_set(table: str) -> str:
-    """Of a virtual table, by its name: said when it is made, so that nobody has to ask for it."""
+    """Return the entity set of a virtual table. Provisioning sets it, so it need not be read."""
     return f"{table}s"
 
 
 def build_column_name(column: str, prefix: str) -> str:
-    """Of a column of it, or of a lookup."""
+    """Return the name of a column of the virtual table, or of a lookup."""
     return f"{prefix}_{_strip_prefix(column, prefix)}"
 
 

@@ -1,45 +1,52 @@
-"""The FHIR server as a neighbour: the one module of this folder that sends."""
+"""The client of the FHIR server: the only module of this folder that sends."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from integration.core import decimal_json
 from integration.core.activity import add_activity_context
 from integration.core.errors import Misconfigured, Unavailable
 from integration.core.http import Upstream
-from integration.core.model import Request, Response
+from integration.core.model import FhirResource, Request, Response
 from integration.fhir.searchset import is_searchset
 
 
 @dataclass(frozen=True, slots=True)
 class FhirServer:
-    """https://hl7.org/fhir/R4/http.html"""
+    """Sends to the FHIR server: https://hl7.org/fhir/R4/http.html"""
 
     upstream: Upstream
 
     async def send(
         self, request: Request, delivery: str, before_send: Callable[[], object] = lambda: None
     ) -> Response:
-        """Send, so that the delivery can be found again in the server's own logs."""
+        """Send a request, with the delivery's id for the server's own logs.
+
+        `before_send` is called when the rate limiter lets the request go; it may raise.
+        """
         headers = {**request.headers, "x-ms-client-request-id": delivery}
         return await self.upstream.send(replace(request, headers=headers), before_send)
 
-    async def read(self, identity: str, delivery: str) -> dict[str, Any] | None:
-        """The current state of Type/id; None when it is deleted, or never was."""
+    async def read(self, identity: str, delivery: str) -> FhirResource | None:
+        """Return the current state of Type/id; None if it is deleted or never existed.
+
+        Raises Unavailable for any other answer.
+        """
         headers = {"accept": "application/fhir+json"}
         with add_activity_context(action="read", resource=identity):
             response = await self.send(Request("GET", identity, headers=headers), delivery)
         if response.status in (404, 410):
             return None
         if response.status != 200:
-            raise Unavailable(self.upstream.name, f"a read was answered {response.status}")
+            raise Unavailable(self.upstream.name, f"a read returned status {response.status}")
         try:
-            resource: dict[str, Any] = decimal_json.decode(response.body)
+            resource: FhirResource = decimal_json.decode(response.body)
         except decimal_json.Malformed:
-            raise Unavailable(self.upstream.name, "a read was answered with no JSON") from None
+            raise Unavailable(
+                self.upstream.name, "a read returned something other than JSON"
+            ) from None
         return resource
 
     async def search(
@@ -48,24 +55,27 @@ class FhirServer:
         correlation: str,
         headers: Mapping[str, str] | None = None,
         max_bytes: int | None = None,
-    ) -> dict[str, Any]:
-        """A searchset. Raises TooLong for one of more than `most` bytes, Unavailable, or
-        Misconfigured where the server takes no such search.
-        Of an answer no more is told than its status: it may repeat what was searched for."""
+    ) -> FhirResource:
+        """Return one page of a searchset.
+
+        Raises TooLong for a page of more than `max_bytes`, Unavailable, or Misconfigured if the
+        server refuses the search. Errors quote nothing of the response but its status, since it
+        may repeat the values that were searched for.
+        """
         headers = {"accept": "application/fhir+json", **(headers or {})}
         name = self.upstream.name
         response = await self.send(
             Request("GET", path, headers=headers, max_bytes=max_bytes), correlation
         )
         if response.status >= 500 or response.status == 408:
-            raise Unavailable(name, f"a search was answered {response.status}")
+            raise Unavailable(name, f"a search returned status {response.status}")
         if response.status != 200:
-            raise Misconfigured(f"{name}: a search was answered {response.status}")
+            raise Misconfigured(f"{name}: a search returned status {response.status}")
         try:
             searchset = decimal_json.decode(response.body)
         except decimal_json.Malformed:
             searchset = None
         if not is_searchset(searchset):
-            raise Unavailable(name, "a page was no searchset")
-        page: dict[str, Any] = searchset
+            raise Unavailable(name, "a search returned something other than a searchset")
+        page: FhirResource = searchset
         return page

@@ -1,7 +1,7 @@
-"""Conditional references: which entry of the delivery does `Type?query` mean, if any? Pure.
+"""Conditional references: which entry of the delivery does `Type?query` match, if any? Pure.
 
 https://hl7.org/fhir/R4/http.html#trules -- the reference means the one match of its search; none
-or several are an error. What the delivery itself brings, no server can know before.
+or several are an error. The server cannot know yet what the delivery itself creates.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from urllib.parse import parse_qsl
 from integration.fhir.entries import Entry
 from integration.fhir.grammar import is_type
 
-# A search as its server sees it: percent-encoding and the order of parameters say nothing.
+# (type, parameters in order): percent-encoding and the order of parameters make no difference.
 Search = tuple[str, tuple[tuple[str, str], ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class SearchIndex:
-    """The entries of one delivery by the search that finds them, and by type and identifier."""
+    """The positions of entries by the search that finds them, and by type and identifier."""
 
     by_search: dict[Search, int]
     by_value: dict[tuple[str, str], list[int]]
@@ -28,7 +28,7 @@ class SearchIndex:
 
 
 def build_index(entries: Iterable[Entry]) -> SearchIndex:
-    """Look-up tables over the creates and updates."""
+    """Return look-up tables over the creates and updates of a delivery."""
     by_search: dict[Search, int] = {}
     by_value: dict[tuple[str, str], list[int]] = defaultdict(list)
     by_identifier: dict[tuple[str, str | None, str], list[int]] = defaultdict(list)
@@ -45,23 +45,24 @@ def build_index(entries: Iterable[Entry]) -> SearchIndex:
 
 
 def parse_reference(reference: str) -> tuple[str, str] | None:
-    """(type, query) of a conditional reference."""
+    """Return (type, query) of a conditional reference; None for any other reference."""
     type_, mark, query = reference.partition("?")
     return (type_, query) if mark and query and is_type(type_) else None
 
 
 def parse_search(type_: str, query: str) -> Search:
-    """What `Type?query` asks, however it is written."""
+    """Parse `Type?query`, however it is written."""
     return type_, tuple(sorted(parse_qsl(query, keep_blank_values=True)))
 
 
 def find_same_search(search: Search, index: SearchIndex) -> int | None:
-    """The entry that is found by this very search: it is that resource by definition."""
+    """Return the position of the entry whose own condition is this search."""
     return index.by_search.get(search)
 
 
 def find_matches(search: Search, index: SearchIndex) -> list[int] | None:
-    """The entries with the identifier that is searched for; None for any other search.
+    """Return the positions of the entries with the identifier that is searched for; None for any
+    other search.
 
     https://hl7.org/fhir/R4/search.html#token: system|value, |value for no system, or value alone.
     """

@@ -1,12 +1,12 @@
-"""What the FHIR server's answer says about each entry of a unit. Pure.
+"""From the FHIR server's response to the result of each entry of a unit. Pure.
 
-An entry is settled when it is written or refused for good; the rest is to be tried again, alone.
+An entry is settled when it is written or refused for good. The others are sent again, without it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,20 +15,22 @@ from integration.core.errors import Issue
 from integration.core.model import EntryResult, Response
 from integration.fhir import issues
 from integration.fhir.grammar import parse_literal
+from integration.fhir.json_objects import get_object
 from integration.fhir.units import Unit, UnitEntry
 
-# Conflicts and time-outs pass by themselves, but some never do (a validation error was once
-# answered 408): https://github.com/microsoft/fhir-server/pull/5582
-_GIVEN_UP = (408, 409)
+# Most conflicts and time-outs pass by themselves. Some never do (a validation error was once
+# answered 408), so they are final after some attempts: https://github.com/microsoft/fhir-server/pull/5582
+_TRANSIENT_AT_FIRST = (408, 409)
 MAX_CONFLICT_ATTEMPTS = 5
 
-# Bytes of an answer to a read that are kept: the journal is no copy of the FHIR server.
+# The largest resource of a read that is kept: the journal is no copy of the FHIR server.
 MAX_RESOURCE_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class UnitResults:
-    """`settled` is for good; `unfinished` waits `retry_after` seconds, if the server named any."""
+    """The results of one request. `unfinished` entries are sent again after `retry_after` seconds,
+    if the server named any."""
 
     settled: tuple[EntryResult, ...]
     unfinished: tuple[UnitEntry, ...] = ()
@@ -38,12 +40,15 @@ class UnitResults:
 def read_response(
     unit: Unit, entries: Sequence[UnitEntry], response: Response, attempt: int
 ) -> UnitResults:
-    """The answer to `units.request(unit, entries)`, matched by position and checked by count."""
+    """Return the results of `units.build_request(unit, entries)`, matched by position.
+
+    `attempt` counts the earlier attempts; see MAX_CONFLICT_ATTEMPTS.
+    """
     if response.status != 200:
         return _read_failed_unit(entries, response, attempt)
     responses = parse_response_entries(response)
     if responses is None or not len(entries) <= len(responses) <= len(entries) + 1:
-        # A server may append one entry of its own; fewer, or an unreadable answer, proves nothing.
+        # A server may append one entry of its own. Fewer, or an unreadable body, prove nothing.
         return UnitResults((), tuple(entries))
     settled: list[EntryResult] = []
     unfinished: list[UnitEntry] = []
@@ -57,18 +62,23 @@ def read_response(
 
 
 def refuse(entry: UnitEntry, issue: Issue, status: int) -> EntryResult:
-    """An entry that is not sent, and why."""
-    return EntryResult(entry.position, status, entry.full_url, issues=[issues.as_json(issue)])
+    """Return the result of an entry that is not sent."""
+    return EntryResult(
+        position=entry.position,
+        status=status,
+        full_url=entry.full_url,
+        issues=[issues.as_json(issue)],
+    )
 
 
 def add_issue(result: EntryResult, issue: Issue) -> EntryResult:
-    """The outcome with one more issue."""
+    """Return the result with one more issue."""
     return replace(result, issues=[*(result.issues or ()), issues.as_json(issue)])
 
 
 def copy_to_duplicates(entry: UnitEntry, result: EntryResult) -> list[EntryResult]:
-    """The outcome, and that of every entry that asks for the same conditional create: to those,
-    the resource was there already."""
+    """Return the result, and that of each entry with the same conditional create. For those, the
+    resource existed already."""
     status = 200 if result.status == 201 else result.status
     duplicates = (replace(result, position=n, full_url=url, status=status) for n, url in entry.same)
     with_notes = result
@@ -80,8 +90,8 @@ def copy_to_duplicates(entry: UnitEntry, result: EntryResult) -> list[EntryResul
 def _read_failed_unit(
     entries: Sequence[UnitEntry], response: Response, attempt: int
 ) -> UnitResults:
-    """The unit was refused, or failed, as a whole."""
-    # A gateway may answer 204 or 302; only a bundle with 200 says that anything was written.
+    """Return the results of a unit that was refused, or failed, as a whole."""
+    # A gateway may answer 204 or 302. Only a bundle with status 200 says that anything was written.
     if response.status < 400 or _is_transient(response.status, attempt):
         return UnitResults((), tuple(entries), response.retry_after)
     found_issues = issues.parse_outcome(_parse(response.body))
@@ -92,32 +102,37 @@ def _read_failed_unit(
             for entry in entries
             for item in copy_to_duplicates(
                 entry,
-                EntryResult(entry.position, response.status, entry.full_url, issues=found_issues),
+                EntryResult(
+                    position=entry.position,
+                    status=response.status,
+                    full_url=entry.full_url,
+                    issues=found_issues,
+                ),
             )
         )
     )
 
 
 def _is_transient(status: int, attempt: int) -> bool:
-    # 401 and 403 are for an operator to mend, and no fault of the entry.
+    # 401 and 403 are for an operator to fix; the entry is not at fault.
     is_transient = status in (401, 403, 429) or status >= 500
-    return is_transient or (status in _GIVEN_UP and attempt < MAX_CONFLICT_ATTEMPTS)
+    return is_transient or (status in _TRANSIENT_AT_FIRST and attempt < MAX_CONFLICT_ATTEMPTS)
 
 
 def parse_response_entries(response: Response) -> list[Any] | None:
-    """The entries of a response bundle; None when it is none, or not whole."""
+    """Return the entries of a response bundle; None if the response is no such bundle."""
     bundle = _parse(response.body) if response.status == 200 else None
     entries = bundle.get("entry") if isinstance(bundle, dict) else None
     return entries if isinstance(entries, list) else None
 
 
 def read_entry_response(entry: UnitEntry, entry_response: Any) -> EntryResult | None:
-    """One entry's answer; None when the answer cannot be read: that is no success."""
+    """Return the result of one entry; None if its response is unreadable, which is no success."""
     status = get_status(entry_response)
     if status is None:
         return None
     response, resource = entry_response["response"], entry_response.get("resource")
-    meta = _get_meta(resource)
+    meta = get_object(resource, "meta")
     location = None if entry.is_read else _parse_location(response.get("location"))
     writes = entry.method != "DELETE" and not entry.is_read
     if location is None and 200 <= status < 300 and writes:
@@ -136,11 +151,11 @@ def read_entry_response(entry: UnitEntry, entry_response: Any) -> EntryResult | 
 
 
 def _add_resource(result: EntryResult, resource: Any) -> EntryResult:
-    """What a read found, as it was answered."""
+    """Add the resource that a read has returned."""
     content = decimal_json.encode(resource)
     if len(content) > MAX_RESOURCE_BYTES:
         text = (
-            f"above {MAX_RESOURCE_BYTES} bytes, which is more than is kept: "
+            f"the resource has more than {MAX_RESOURCE_BYTES} bytes and is not kept: "
             "read it from the FHIR server"
         )
         return add_issue(result, Issue("too-long", text, severity="warning"))
@@ -148,7 +163,7 @@ def _add_resource(result: EntryResult, resource: Any) -> EntryResult:
 
 
 def get_status(entry_response: Any) -> int | None:
-    """The status of one entry of a response bundle."""
+    """Return the status of one entry of a response bundle; None if it states none."""
     response = entry_response.get("response") if isinstance(entry_response, dict) else None
     return _parse_status(response.get("status")) if isinstance(response, dict) else None
 
@@ -163,23 +178,18 @@ def _parse_status(value: Any) -> int | None:
 def _parse_location(value: Any) -> str | None:
     """Type/id/_history/version, without the server's address."""
     parsed = parse_literal(value) if isinstance(value, str) else None
-    return f"{parsed[1]}{parsed[2]}" if parsed else None
+    return f"{parsed.identity}{parsed.version}" if parsed else None
 
 
 def _build_location(resource: Any) -> str | None:
     if not isinstance(resource, dict) or resource.get("resourceType") == "OperationOutcome":
         return None
     identity = f"{resource.get('resourceType')}/{resource.get('id')}"
-    version = _get_text(_get_meta(resource).get("versionId"))
+    version = _get_text(get_object(resource, "meta").get("versionId"))
     return _parse_location(f"{identity}/_history/{version}" if version else identity)
 
 
-def _get_meta(resource: Any) -> dict[str, Any]:
-    meta = resource.get("meta") if isinstance(resource, dict) else None
-    return meta if isinstance(meta, dict) else {}
-
-
-def _build_etag(meta: Any) -> str | None:
+def _build_etag(meta: Mapping[str, Any]) -> str | None:
     version = _get_text(meta.get("versionId"))
     return f'W/"{version}"' if version else None
 

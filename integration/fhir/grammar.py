@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 # https://hl7.org/fhir/R4/datatypes.html#id -- the FHIR service refuses anything else in a path.
 # A path would swallow `.` and `..` (https://www.rfc-editor.org/rfc/rfc3986#section-5.2.4).
@@ -59,13 +60,23 @@ def is_type(value: object) -> bool:
 
 
 def fold_url(url: str) -> str:
-    """UUIDs compare without regard to case: https://www.rfc-editor.org/rfc/rfc4122#section-3"""
+    """Return a url for comparison. The case of a UUID does not count:
+    https://www.rfc-editor.org/rfc/rfc4122#section-3"""
     return url.lower() if url[:9].lower() == "urn:uuid:" else url
 
 
-def parse_literal(reference: str) -> tuple[str, str, str] | None:
-    """(root or "", Type/id, /_history/version or "") of a literal reference, else None."""
+class LiteralReference(NamedTuple):
+    """A reference to a resource by its id: https://hl7.org/fhir/R4/references.html#literal"""
+
+    root: str  # the server's base address with a slash at its end, or empty
+    identity: str  # Type/id
+    version: str  # /_history/version, or empty
+
+
+def parse_literal(reference: str) -> LiteralReference | None:
+    """Parse a literal reference; None for any other text."""
     match = _LITERAL.fullmatch(reference)
     if match is None or match["type"] not in RESOURCE_TYPES:
         return None
-    return match["root"] or "", f"{match['type']}/{match['id']}", match["version"] or ""
+    identity = f"{match['type']}/{match['id']}"
+    return LiteralReference(match["root"] or "", identity, match["version"] or "")

@@ -1,7 +1,7 @@
-"""Two questions about entries that refer to each other: what hangs together, in which order? Pure.
+"""Components of a graph of entries that refer to each other. Pure.
 
-Nodes are positions; `edges[n]` are the nodes that n refers to. Nothing here recurses: a delivery
-may hold a chain of 100,000 entries.
+Nodes are positions; `edges[n]` are the nodes that n refers to. No function is recursive, since a
+delivery may hold a chain of 100,000 entries.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ Edges = Mapping[int, Sequence[int]]
 
 
 def find_connected_components(nodes: Iterable[int], edges: Edges) -> list[list[int]]:
-    """The groups that share no edge, each in ascending order, by their first node."""
+    """Return the groups of nodes without an edge between them, each in ascending order, by their
+    first node."""
     parent = {node: node for node in nodes}
 
     def find_root(node: int) -> int:
@@ -24,7 +25,7 @@ def find_connected_components(nodes: Iterable[int], edges: Edges) -> list[list[i
     for node, targets in edges.items():
         for target in targets:
             first, second = find_root(node), find_root(target)
-            # The smaller one is the root, so that a part is known by its first node.
+            # The smaller one is the root, so that a group is named by its first node.
             if first < second:
                 parent[second] = first
             elif second < first:
@@ -36,7 +37,7 @@ def find_connected_components(nodes: Iterable[int], edges: Edges) -> list[list[i
 
 
 def find_strongly_connected_components(nodes: Iterable[int], edges: Edges) -> list[list[int]]:
-    """Strongly connected components, referenced before referencing.
+    """Return the strongly connected components, referenced before referencing.
 
     Tarjan's algorithm (https://doi.org/10.1137/0201010) with its stack made explicit.
     """

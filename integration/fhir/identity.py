@@ -1,4 +1,4 @@
-"""Which id a created resource gets: the same for the same bytes, and for nothing else. Pure."""
+"""The id of a created resource: the same whenever the same delivery is processed. Pure."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ from uuid import UUID, uuid5
 
 from integration.fhir.entries import Entry
 
-# A namespace of our own: https://www.rfc-editor.org/rfc/rfc4122#section-4.3
+# This app's own namespace: https://www.rfc-editor.org/rfc/rfc4122#section-4.3
 _NAMESPACE = UUID("5f0c1d4e-3c5b-5b57-9f43-0d7c2a9b8e11")
 
 _PLACEHOLDER = "urn:uuid:"
 
-# What every placeholder looks like, and nothing longer or shorter.
+# Matches every placeholder of this app, and nothing longer or shorter.
 PLACEHOLDER = re.compile(rb"urn:uuid:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """From what ids are derived. Never from a urn:uuid alone: some interfaces send the same
-    placeholder in every message, and one patient would be written over another."""
+    """What ids are derived from, besides the entry. A urn:uuid alone is not enough: some interfaces
+    send the same placeholder in every message, and one patient would overwrite another."""
 
     sender: str
     key: str
 
 
 def derive_id(naming: Naming, entry: Entry) -> str:
-    """The id of what `entry` creates: UUIDv5 of sender, delivery key and fullUrl or position."""
+    """Return the id of the resource that `entry` creates: a UUIDv5 of sender, delivery key
+    and fullUrl, or position where there is none."""
     return str(_derive_uuid(naming, entry, "id"))
 
 
 def derive_placeholder(naming: Naming, entry: Entry) -> str:
-    """A urn for an entry whose id only the server can say, unlike any a sender could send."""
+    """Return a urn for an entry whose id only the server can say. No sender can guess it."""
     return f"{_PLACEHOLDER}{_derive_uuid(naming, entry, 'placeholder')}"
 
 

@@ -1,4 +1,4 @@
-"""OperationOutcome issues: ours as JSON, the FHIR server's as the sender can read them. Pure."""
+"""OperationOutcome issues: from this app, and from the FHIR server. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ENTRY = re.compile(r"Bundle\.entry\[(\d+)\]")
 
 
 def as_json(issue: Issue) -> dict[str, Any]:
-    """https://hl7.org/fhir/R4/operationoutcome.html"""
+    """Return an OperationOutcome.issue: https://hl7.org/fhir/R4/operationoutcome.html"""
     value: dict[str, Any] = {
         "severity": issue.severity,
         "code": issue.code,
@@ -22,7 +22,7 @@ def as_json(issue: Issue) -> dict[str, Any]:
 
 
 def parse_outcome(outcome: Any) -> list[dict[str, Any]] | None:
-    """The issues of an OperationOutcome; None for anything else."""
+    """Return the issues of an OperationOutcome; None for anything else."""
     issues = outcome.get("issue") if isinstance(outcome, dict) else None
     is_well_formed = isinstance(issues, list) and all(isinstance(issue, dict) for issue in issues)
     return issues if is_well_formed else None
@@ -31,30 +31,24 @@ def parse_outcome(outcome: Any) -> list[dict[str, Any]] | None:
 def translate(
     issues: list[dict[str, Any]] | None, entry_paths: Sequence[str], entry_path: str | None = None
 ) -> list[dict[str, Any]] | None:
-    """The same issues, pointing into the sender's delivery instead of the unit.
+    """Return the issues with paths into the sender's delivery instead of into the unit.
 
-    `sent`: where the sender has the entries of the unit, in the unit's order. `own`: where it has
-    the one entry that the issues are about, if the server has answered about one.
+    `entry_paths`: the paths of the unit's entries in the delivery, in the unit's order.
+    `entry_path`: the path of the entry that the issues are about, if it is one.
     """
     if issues is None:
         return None
 
     def translate_text(text: Any) -> Any:
-        return (
-            _ENTRY.sub(lambda found: _replace_index(found, entry_paths), text)
-            if isinstance(text, str)
-            else text
-        )
+        if not isinstance(text, str):
+            return text
+        return _ENTRY.sub(lambda found: _replace_index(found, entry_paths), text)
 
     def translate_expression(expression: Any) -> Any:
         new = translate_text(expression)
-        relative = entry_path is not None and isinstance(new, str) and new[:1].isupper()
-        if (
-            relative
-            and entry_path
-            and entry_path.startswith("Bundle.")
-            and not new.startswith("Bundle.")
-        ):
+        if entry_path is None or not entry_path.startswith("Bundle.") or not isinstance(new, str):
+            return new
+        if new[:1].isupper() and not new.startswith("Bundle."):  # from the resource on
             return ".".join([f"{entry_path}.resource", *new.split(".")[1:]])
         return new
 

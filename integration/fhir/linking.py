@@ -1,69 +1,73 @@
-"""An entry with its links following the entries that they mean. Pure."""
+"""Rewrite the links of entries, so that they point at the resources that are written. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
 
 from integration.core.errors import Issue
+from integration.core.model import FhirResource
 from integration.fhir import criteria, references
 from integration.fhir.entries import Contents, Entry
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class RewrittenEntry:
-    """What of an entry its links change; `problem` says why it cannot be sent."""
+    """The parts of an entry that may hold links. `problem` says why it cannot be sent."""
 
     entry: Entry
-    resource: dict[str, Any] | None
+    resource: FhirResource | None
     query: str | None
     if_none_exist: str | None
     links: set[int] = field(default_factory=set)  # the entries that it refers to
     searches: set[str] = field(default_factory=set)  # types in which the server is to search
-    sole: dict[tuple[str, str], None] = field(default_factory=dict)
+    sole: dict[tuple[str, str], None] = field(default_factory=dict)  # see UnitEntry.sole
     notes: list[Issue] = field(default_factory=list)
     problem: Issue | None = None
 
     @property
     def condition(self) -> str | None:
-        """The search by which the server finds the resource of a conditional entry."""
+        """Return the search by which the server finds the resource of a conditional entry."""
         query = self.if_none_exist if self.query is None else self.query
         return f"{self.entry.type}?{query}" if self.entry.is_conditional else None
 
     def refuse(self, code: str, text: str) -> None:
-        """The first reason stands."""
+        """Set the problem, unless there is an earlier one."""
         self.problem = self.problem or Issue(code, text, self.entry.where)
 
 
 class Linker:
-    """Links the entries of one delivery; `names[position]` is what links to an entry will say."""
+    """Rewrites the links of one delivery's entries. `names[position]` is what a link to the entry
+    becomes: its Type/id, or a placeholder."""
 
     def __init__(self, contents: Contents, names: Sequence[str]) -> None:
         self.contents = contents
         self.names = names
         entries = [entry for entry in contents.entries if not entry.refusal]
         self.link_index = references.build_index(entry for entry in entries if entry.is_linkable)
-        self.get_search_index = known = cache(lambda: criteria.build_index(entries))
-        # A delivery may search for the same as often as it has entries that match.
-        self.find_matches = cache(
-            lambda asked: _name_matches(criteria.find_matches(asked, known()), names)
-        )
-        # What links with a scheme mean, whoever names them: most are named again and again, above
-        # all the patient and the urls of extensions.
+        self.get_search_index = cache(lambda: criteria.build_index(entries))
+        # Cached: a delivery may hold the same search once for each entry that matches.
+        self.find_matches = cache(self._find_matches)
+        # Links with a scheme point at the same entry wherever they stand, and most occur again and
+        # again: the patient, and the urls of extensions.
         self.resolved_links: dict[str, tuple[int, str] | None] = {}
 
     def rewrite_entry(self, entry: Entry) -> RewrittenEntry:
-        """The entry with its links rewritten."""
-        rewritten = RewrittenEntry(entry, entry.resource, entry.query, entry.if_none_exist)
+        """Return the entry with its links rewritten."""
+        rewritten = RewrittenEntry(
+            entry=entry,
+            resource=entry.resource,
+            query=entry.query,
+            if_none_exist=entry.if_none_exist,
+        )
         if entry.method == "DELETE" and entry.query is None:
             return rewritten
 
         def rewrite_link(element: str, value: str) -> str:
             return self._rewrite_link(rewritten, element, value)
 
-        # A bundle inside is kept as it is: what it says of its own entries is its own affair.
+        # A bundle inside stays as it is: its links mean its own entries.
         if entry.resource is not None and entry.resource["resourceType"] != "Bundle":
             rewritten.resource = references.rewrite_resource(entry.resource, rewrite_link)
         if entry.query:
@@ -108,13 +112,14 @@ class Linker:
         if self.contents.dangling == "refuse":
             rewritten.refuse("not-found", text)
         elif not rewritten.notes:
-            text = f"{text}, and is left as it came"
+            text = f"{text}; it is sent unchanged"
             rewritten.notes.append(Issue("not-found", text, rewritten.entry.where, "warning"))
 
     def _rewrite_conditional(
         self, rewritten: RewrittenEntry, reference: str, type_: str, query: str
     ) -> str:
-        """https://hl7.org/fhir/R4/http.html#trules: a conditional reference means one match."""
+        """Rewrite `Type?query`, which means the one match of its search:
+        https://hl7.org/fhir/R4/http.html#trules"""
         search = criteria.parse_search(type_, query)
         position = criteria.find_same_search(search, self.get_search_index())
         if position is not None:
@@ -137,7 +142,7 @@ class Linker:
 
         return f"{type_}?{references.rewrite_query(query, rewrite_link)}"
 
-
-def _name_matches(matches: Sequence[int] | None, names: Sequence[str]) -> dict[str, int] | None:
-    """The entries that a search finds, by what links to them will say."""
-    return None if matches is None else {names[n]: n for n in reversed(matches)}
+    def _find_matches(self, search: criteria.Search) -> dict[str, int] | None:
+        """Return the positions of the entries that a search finds, by their names."""
+        positions = criteria.find_matches(search, self.get_search_index())
+        return None if positions is None else {self.names[n]: n for n in reversed(positions)}

@@ -1,4 +1,4 @@
-"""Prepared entries in units within the server's limits, in an order that works. Pure."""
+"""Pack prepared entries into units within the server's limits, in an order that works. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ORDER = {"DELETE": 0, "POST": 1, "PUT": 2, "PATCH": 3, "GET": 4, "HEAD": 5}
 
 
 def find_edges(items: Mapping[int, PreparedEntry]) -> dict[int, tuple[int, ...]]:
-    """What each refers to, among these."""
+    """Return the entries that each must come after, among these."""
     return {
         position: tuple(n for n in item.after if n in items) for position, item in items.items()
     }
@@ -32,7 +32,7 @@ def _measure(items: Iterable[PreparedEntry]) -> int:
 def pack_groups(
     groups: Iterable[list[PreparedEntry]], limits: Limits
 ) -> Iterator[list[PreparedEntry]]:
-    """Small groups travel together, up to what one unit holds; a large one travels alone."""
+    """Join small groups, up to what one unit can hold. A group that is larger stays alone."""
     current: list[PreparedEntry] = []
     count, size = 0, ENVELOPE
     for group in groups:
@@ -47,9 +47,11 @@ def pack_groups(
 
 
 def pack_in_dependency_order(items: Sequence[PreparedEntry], limits: Limits) -> Iterator[Unit]:
-    """Units of a transaction that does not fit: deletes first, reads last, referenced
-    before referencing; entries that refer to each other in a circle stay together where a unit
-    can hold them."""
+    """Yield the units of a transaction that does not fit into one.
+
+    Deletes come first, reads last, referenced entries before those that refer to them. Entries that
+    refer to each other in a cycle stay together if a unit can hold them.
+    """
     by_position = {item.entry.position: item for item in items}
     components = graph.find_strongly_connected_components(by_position, find_edges(by_position))
     ordered = [[by_position[n] for n in component] for component in components]
@@ -76,8 +78,11 @@ def _split_components(
 
 
 def pack_in_levels(items: Sequence[PreparedEntry], limits: Limits) -> Iterator[Unit]:
-    """Units of independent entries: what needs another's answer, or writes the same resource
-    again, goes into a later unit; referenced before referencing otherwise."""
+    """Yield the units of independent entries.
+
+    An entry that needs the result of another, or writes its resource again, goes into a later unit.
+    Otherwise referenced entries come before those that refer to them.
+    """
     by_position = {item.entry.position: item for item in items}
     edges = find_edges(by_position)
     level: dict[int, int] = {}
@@ -98,7 +103,8 @@ def pack_in_levels(items: Sequence[PreparedEntry], limits: Limits) -> Iterator[U
 
 
 def group_by_waiting(items: Sequence[PreparedEntry]) -> list[list[PreparedEntry]]:
-    """What must wait, after what it waits for; together only what waits for each other."""
+    """Return groups of entries, each after those that it waits for. Only entries that wait for each
+    other share a group."""
     if _can_share_units(items):
         return [[item] for item in items]
     by_position = {item.entry.position: item for item in items}
@@ -113,22 +119,21 @@ def group_by_waiting(items: Sequence[PreparedEntry]) -> list[list[PreparedEntry]
 
 
 def _can_share_units(items: Sequence[PreparedEntry]) -> bool:
-    """As in most deliveries: nothing awaits an answer, and no resource comes twice."""
+    """Whether no entry waits for another. So it is in most deliveries."""
     if any(item.unit_entry.awaits or item.waits for item in items):
         return False
     return len({item.resource_key for item in items}) == len(items)
 
 
 def is_cycle(component: Sequence[PreparedEntry]) -> bool:
-    """Whether entries wait for each other, or one for itself."""
+    """Whether entries of a group wait for each other, or one for itself."""
     return len(component) > 1 or component[0].unit_entry.target in component[0].unit_entry.awaits
 
 
 def _find_must_wait(item: PreparedEntry) -> Callable[[PreparedEntry], bool]:
-    """Which earlier entries must be in an earlier unit than this one."""
-    awaits = frozenset(
-        item.unit_entry.awaits
-    )  # as many as its links: a search for each is quadratic
+    """Return the predicate that tells which entries must be in an earlier unit than this one."""
+    # A set, since there may be as many as links: searching a tuple would be quadratic.
+    awaits = frozenset(item.unit_entry.awaits)
 
     def must_wait(earlier: PreparedEntry) -> bool:
         same = item.resource_key == earlier.resource_key
@@ -139,7 +144,7 @@ def _find_must_wait(item: PreparedEntry) -> Callable[[PreparedEntry], bool]:
 
 
 def build_unit(kind: str, items: Sequence[PreparedEntry]) -> Unit:
-    """One unit, in FHIR's order."""
+    """Build one unit, its entries in FHIR's order of methods."""
     return Unit(kind, tuple(item.unit_entry for item in sorted(items, key=_get_method_rank)))
 
 

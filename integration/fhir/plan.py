@@ -1,8 +1,8 @@
-"""Which requests carry a delivery to the FHIR server, and in which order? Pure.
+"""Plan a delivery: which requests go to the FHIR server, and in which order. Pure.
 
-The same contents and naming give the same plan, so a message that is seen twice plans the same
-work again. Creates become `PUT Type/id` with ids of ours, and every link follows; conditional
-entries stay conditional, and what refers to them waits for the server's answer.
+The same contents and naming give the same plan, so a queue message that comes twice plans the same
+work. Creates become `PUT Type/id` with ids of this app, and every link to them is rewritten.
+Conditional entries stay conditional, and what refers to them waits for the server's response.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from integration.fhir.units import Lane, Limits
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Lanes may go side by side; `refused` never go. `split`: a transaction lost its atomicity."""
+    """Lanes are independent of each other; `refused` entries are never sent. `split`: a transaction
+    lost its atomicity."""
 
     lanes: tuple[Lane, ...]
     refused: tuple[tuple[Entry, Issue], ...] = ()
@@ -31,8 +32,10 @@ class Plan:
 def plan(
     contents: Contents, naming: Naming, limits: Limits = Limits(), write_order: str = "arrival"
 ) -> Plan:
-    """Raises nothing: what cannot be sent is in `refused`. `order`: what tells which of two writes
-    of a resource is the later one; see `stamps`."""
+    """Return the plan of a delivery. Raises nothing: what cannot be sent is in `refused`.
+
+    `write_order` is the setting WRITE_ORDER; see `source_version`.
+    """
     atomic = contents.kind == "transaction"
     prepared, refused = prepare(contents, naming, limits, write_order)
     if atomic and refused:
@@ -70,8 +73,8 @@ def plan(
 def _refuse_cycles(
     contents: Contents, prepared: Sequence[PreparedEntry], limits: Limits, *, atomic: bool
 ) -> list[tuple[Entry, Issue]]:
-    """Conditional entries that await each other, or themselves, where no transaction can hold
-    them: only inside one does the server itself follow their placeholders."""
+    """Refuse conditional entries that refer to each other, or to themselves, unless one transaction
+    can hold them: only inside one does the server resolve their placeholders."""
     text = "conditional entries that refer to each other need one transaction within the limits"
     return [
         (contents.entries[n], Issue("processing", text, contents.entries[n].where))
@@ -85,7 +88,7 @@ def _refuse_cycles(
 def _refuse_all(
     contents: Contents, refused: Sequence[tuple[Entry, Issue]]
 ) -> tuple[tuple[Entry, Issue], ...]:
-    """https://hl7.org/fhir/R4/http.html#transaction: one refused entry refuses them all."""
+    """Refuse all entries, as https://hl7.org/fhir/R4/http.html#transaction demands if one is."""
     reasons = {entry.position: issue for entry, issue in refused[:MAX_ISSUES]}
     other = Issue("processing", "not sent: another entry of the transaction was refused")
     return tuple((entry, reasons.get(entry.position, other)) for entry in contents.entries)
@@ -93,7 +96,7 @@ def _refuse_all(
 
 def _refuse_too_large(contents: Contents, limits: Limits) -> tuple[Entry, Issue]:
     text = (
-        f"the transaction is above the FHIR server's {limits.entries} entries or {limits.bytes} "
-        "bytes, and OVER_LIMIT is reject"
+        f"the transaction has more than {limits.entries} entries or {limits.bytes} bytes, which is "
+        "the FHIR server's limit, and OVER_LIMIT is reject: send smaller transactions"
     )
     return contents.entries[0], Issue("too-costly", text, "Bundle")

@@ -1,4 +1,4 @@
-"""Each entry as it will be sent: its id settled, its links rewritten, serialised. Pure."""
+"""Prepare entries for sending: give ids, rewrite links, serialise. Pure."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ from integration.fhir.source_version import derive_source_version
 from integration.fhir.units import ENVELOPE, Limits, UnitEntry
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedEntry:
-    """An entry as it will be sent, and which others it refers to or must come after."""
+    """An entry as it will be sent, and the positions of those that must be sent before it."""
 
     entry: Entry
     unit_entry: UnitEntry
     after: tuple[int, ...]
-    waits: frozenset[int] = frozenset()  # of these, which must be in an earlier unit
+    waits: frozenset[int] = frozenset()  # those of `after` that must be in an earlier unit
     searches: frozenset[str] = frozenset()  # the types in which its references search
 
     @property
     def resource_key(self) -> str:
-        """The same for entries that are about the same resource, as far as can be seen here."""
+        """Return a key that entries of the same resource share, as far as it is known here."""
         return self.unit_entry.condition or self.unit_entry.target
 
 
 def prepare(
     contents: Contents, naming: Naming, limits: Limits, write_order: str
 ) -> tuple[list[PreparedEntry], list[tuple[Entry, Issue]]]:
-    """What can be sent, in the sender's order, and what cannot, with the reason."""
+    """Return the entries that can be sent, in the order of writing, and those that cannot with the
+    reason."""
     canonical = _find_canonical_entries(contents.entries)
     names = [_name_target(contents.entries[n], naming) for n in canonical]
     linker = Linker(contents, names)
@@ -58,22 +59,27 @@ def prepare(
             links -= {position}
             unit_entry = _build_unit_entry(rewritten, names[position], awaits, others, write_order)
             if len(unit_entry.body) + 1 + ENVELOPE > limits.bytes:
-                issue = Issue("too-costly", "larger than the FHIR server takes", entry.where)
+                issue = Issue(
+                    "too-costly", "the entry is larger than the FHIR server accepts", entry.where
+                )
         if issue is not None:
             refused += [(contents.entries[n], issue) for n in (position, *(n for n, _ in others))]
             continue
         prepared.append(
             PreparedEntry(
-                entry, unit_entry, tuple(sorted(links)), searches=frozenset(rewritten.searches)
+                entry=entry,
+                unit_entry=unit_entry,
+                after=tuple(sorted(links)),
+                searches=frozenset(rewritten.searches),
             )
         )
     return prepared, refused
 
 
 def _find_canonical_entries(entries: Sequence[Entry]) -> list[int]:
-    """Which entry speaks for each: itself, or the first with the very same conditional create.
+    """Return the canonical entry of each: itself, or the first with the same conditional create.
 
-    Two of them are one resource: https://github.com/hapifhir/hapi-fhir/issues/2933
+    Two of them create one resource: https://github.com/hapifhir/hapi-fhir/issues/2933
     """
     first: dict[tuple[str, str], int] = {}
     return [
@@ -89,7 +95,7 @@ def _get_write_position(entry: Entry) -> int:
 
 
 def _name_target(entry: Entry, naming: Naming) -> str:
-    """What links to this entry will say."""
+    """Return what a link to this entry becomes."""
     if entry.refusal:
         return ""
     if entry.is_conditional or entry.read_path is not None:
@@ -104,11 +110,8 @@ def _build_unit_entry(
     same: tuple[tuple[int, str | None], ...],
     write_order: str,
 ) -> UnitEntry:
-    entry, resource, is_conditional = (
-        rewritten.entry,
-        rewritten.resource,
-        rewritten.entry.is_conditional,
-    )
+    entry, resource = rewritten.entry, rewritten.resource
+    is_conditional = entry.is_conditional
     created = entry.method == "POST" and not is_conditional
     if created and resource is not None:
         resource = {**resource, "id": name.partition("/")[2]}

@@ -1,7 +1,7 @@
-"""What an earlier try has done already: what to ask the server, what its answer proves. Pure.
+"""Find out what an earlier attempt has already done, from the server's current state. Pure.
 
-A try whose answer was lost is never repeated blindly: somebody may have changed since what it
-wrote, and that stays.
+An attempt whose response was lost is never repeated blindly: somebody may have changed the resource
+since, and that change must stay.
 """
 
 from __future__ import annotations
@@ -14,55 +14,54 @@ from decimal import Decimal
 from typing import Any, TypeGuard
 
 from integration.core.errors import Issue
-from integration.core.model import EntryResult
+from integration.core.model import EntryResult, FhirResource
 from integration.fhir import entry_results, issues
 from integration.fhir.identity import PLACEHOLDER
+from integration.fhir.json_objects import get_object
 from integration.fhir.units import UnitEntry
 
 _CONFLICT = 409
 
 _NUMBERS = (int, float, Decimal)
 
-# Answers that say nothing of the question.
+# Statuses that do not answer the question.
 _INCONCLUSIVE = (401, 403, 408, 409, 429)
 
 SUPERSEDED = Issue(
     "conflict",
-    "superseded: changed since this write was first tried, and left as it is",
+    "superseded: the resource has changed since this write was first sent; it was not sent again",
     severity="warning",
 )
 _UNCLEAR = Issue(
     "incomplete",
-    "the answer to the patch was lost; the resource has changed since it was sent",
+    "the response to the patch was lost, and the resource has changed since it was sent",
     severity="warning",
 )
 
-# What servers add to a resource, or keep of its last version.
+# Elements of meta that servers set.
 _META = {"versionId", "lastUpdated"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UnconfirmedEntry:
-    """One entry of which an earlier try's end is not known."""
+    """An entry that an earlier attempt may have written."""
 
     entry: UnitEntry
     name: str  # Type/id
-    attempted_at: float  # when that try began, seconds since 1970
-    resource: dict[str, Any] | None  # as it was sent
-    delivery_version: str | None = (
-        None  # the version that an earlier entry of the delivery has made of it
-    )
+    attempted_at: float  # when that attempt began, seconds since 1970
+    resource: FhirResource | None  # as it was sent
+    delivery_version: str | None = None  # that an earlier entry of the delivery has written
 
 
 def find_settled(
     unconfirmed: Sequence[UnconfirmedEntry], responses: Sequence[Any], *, atomic: bool, repeat: bool
 ) -> dict[int, EntryResult] | None:
-    """The answers to `units.reads` of their names: which need not, or must not, be sent?
+    """Return the results, by position, of entries that need not or must not be sent again.
 
-    `atomic`: they went in one transaction, so one that is certainly ours proves them all, and
-    without one none was done. `repeat`: the same bytes were carried before, with the same ids.
-    None when the server has not said of every one that it is there, or is not: that is no leave
-    to write.
+    `responses` are the entries of the response to `units.build_reads` of their names. `atomic`:
+    they were sent in one transaction, so that one that was certainly written proves all, and
+    without one none was written. `repeat`: the same bytes were processed before, with the same ids.
+    None if the server has not answered for every entry whether it exists: then nothing may be sent.
     """
     pairs = list(zip(unconfirmed, responses, strict=False))
     if any(entry_results.get_status(response) not in (200, 404, 410) for _, response in pairs):
@@ -80,7 +79,7 @@ def find_settled(
 
 
 def _is_ours(entry: UnconfirmedEntry, response: Any, repeat: bool) -> bool:
-    """Whether only this try of the entry can have made it so."""
+    """Whether only the earlier attempt of this entry can have written the current state."""
     status = entry_results.get_status(response)
     if entry.entry.created:
         return status != 404 and not repeat  # nobody else knows the id
@@ -93,7 +92,8 @@ def _is_ours(entry: UnconfirmedEntry, response: Any, repeat: bool) -> bool:
 
 
 def _is_harmless_to_repeat(entry: UnconfirmedEntry, response: Any) -> bool:
-    """As it was wanted, but perhaps before the try: to be sent with the rest, and harmless."""
+    """Whether the current state is the requested one, but may be older than the attempt: the entry
+    is sent with the rest of its transaction, which changes nothing."""
     if entry.entry.created:
         return False
     is_gone = entry_results.get_status(response) != 200
@@ -101,12 +101,9 @@ def _is_harmless_to_repeat(entry: UnconfirmedEntry, response: Any) -> bool:
 
 
 def _settle_entry(entry: UnconfirmedEntry, response: Any) -> EntryResult | None:
-    """None: it must be sent."""
-    unit_entry, status, current = (
-        entry.entry,
-        entry_results.get_status(response),
-        response.get("resource"),
-    )
+    """Return the result of an entry; None if it must be sent."""
+    unit_entry, current = entry.entry, response.get("resource")
+    status = entry_results.get_status(response)
     if unit_entry.created:
         return _build_done_result(entry, response) if status != 404 else None
     if status != 200:
@@ -126,11 +123,12 @@ def _settle_entry(entry: UnconfirmedEntry, response: Any) -> EntryResult | None:
 def build_superseded_result(
     entry: UnitEntry, name: str | None, issue: Issue = SUPERSEDED
 ) -> EntryResult:
-    """An entry that is not sent, because a later write stands; `name`: of what."""
+    """Return the result of an entry that is not sent because a later write stands. `name` is its
+    Type/id, if known."""
     return EntryResult(
-        entry.position,
-        _CONFLICT,
-        entry.full_url,
+        position=entry.position,
+        status=_CONFLICT,
+        full_url=entry.full_url,
         location=name,
         issues=[issues.as_json(issue)],
         superseded=True,
@@ -138,20 +136,24 @@ def build_superseded_result(
 
 
 def _build_done_result(entry: UnconfirmedEntry, response: Any) -> EntryResult:
-    """What somebody has deleted, or made again, since then is not ours to bring back."""
+    """Return the result of an entry that was written, even if the resource has been deleted or
+    created again since: that change stays."""
     unit_entry = entry.entry
     if unit_entry.method == "DELETE":
-        return EntryResult(unit_entry.position, 204, unit_entry.full_url)
+        return EntryResult(position=unit_entry.position, status=204, full_url=unit_entry.full_url)
     result = (
         entry_results.read_entry_response(unit_entry, response)
         if entry_results.get_status(response) == 200
         else None
     )
-    return result or EntryResult(unit_entry.position, 200, unit_entry.full_url, location=entry.name)
+    return result or EntryResult(
+        position=unit_entry.position, status=200, full_url=unit_entry.full_url, location=entry.name
+    )
 
 
 def _is_same(ours: Mapping[str, Any] | None, theirs: Any) -> bool:
-    """Apart from what a server adds. It may keep its own id for a conditional update."""
+    """Whether two states are equal, apart from what a server sets. For a conditional update it may
+    keep its own id."""
     if ours is None or not isinstance(theirs, dict):
         return False
     left = {name: value for name, value in ours.items() if name not in ("id", "meta")}
@@ -164,7 +166,8 @@ def _is_same(ours: Mapping[str, Any] | None, theirs: Any) -> bool:
 
 
 def _has_meta(ours: Any, theirs: Any) -> bool:
-    """Tags and the like are added to those that are there: https://hl7.org/fhir/R4/http.html#update"""
+    """Whether `theirs` holds all of `ours`: a server adds tags and the like to existing ones.
+    https://hl7.org/fhir/R4/http.html#update"""
     required = {n: v for n, v in ours.items() if n not in _META} if isinstance(ours, dict) else {}
     present = theirs if isinstance(theirs, dict) else {}
     return all(
@@ -176,8 +179,8 @@ def _has_meta(ours: Any, theirs: Any) -> bool:
 
 
 def _is_alike(ours: Any, theirs: Any) -> bool:
-    """Numbers by their value, since not every server keeps every digit; and where a transaction
-    left a placeholder for the server to follow, whatever it has led to."""
+    """Whether two JSON values are equal. Numbers compare by value, since not every server keeps all
+    digits; a placeholder that the server resolves equals any Type/id."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         return ours.keys() == theirs.keys() and all(
             _is_alike(value, theirs[name]) for name, value in ours.items()
@@ -185,7 +188,7 @@ def _is_alike(ours: Any, theirs: Any) -> bool:
     if isinstance(ours, list) and isinstance(theirs, list):
         return len(ours) == len(theirs) and all(map(_is_alike, ours, theirs))
     if isinstance(ours, str) and isinstance(theirs, str):
-        return ours == theirs or _is_followed_placeholder(ours, theirs)
+        return ours == theirs or _is_resolved_placeholder(ours, theirs)
     if isinstance(ours, bool) or isinstance(theirs, bool):
         return ours is theirs
     if isinstance(ours, _NUMBERS) and isinstance(theirs, _NUMBERS):
@@ -200,21 +203,19 @@ def _is_equal(ours: int | float | Decimal, theirs: int | float | Decimal) -> boo
         return ours == theirs
 
 
-def _is_followed_placeholder(ours: str, theirs: str) -> bool:
+def _is_resolved_placeholder(ours: str, theirs: str) -> bool:
     around = PLACEHOLDER.split(ours.encode())
     pattern = rb"[A-Za-z]+/[A-Za-z0-9.-]+".join(map(re.escape, around))
     return len(around) > 1 and re.fullmatch(pattern, theirs.encode()) is not None
 
 
 def _get_version(resource: Any) -> Any:
-    meta = resource.get("meta") if isinstance(resource, dict) else None
-    return meta.get("versionId") if isinstance(meta, dict) else None
+    return get_object(resource, "meta").get("versionId")
 
 
 def _is_newer(current: Any, since: float) -> bool:
-    """Whether it was written after the try began. One that does not say when may have been."""
-    meta = current.get("meta") if isinstance(current, dict) else None
-    stated = meta.get("lastUpdated") if isinstance(meta, dict) else None
+    """Whether the resource was written after the attempt began, or does not state its time."""
+    stated = get_object(current, "meta").get("lastUpdated")
     try:
         updated = datetime.fromisoformat(stated) if isinstance(stated, str) else None
     except ValueError:
@@ -225,9 +226,9 @@ def _is_newer(current: Any, since: float) -> bool:
 
 
 def list_matches(query: str, response: Any) -> list[str] | None:
-    """Type/id of what a search found, without what it includes; None: it was not answered.
+    """Return the Type/id of a search's matches; None if the search was not answered.
 
-    A search that the server refuses finds nothing: it will refuse the condition as well.
+    A search that the server refuses has no matches: it will refuse the condition as well.
     """
     status = entry_results.get_status(response)
     if status is not None and 400 <= status < 500 and status not in _INCONCLUSIVE:

@@ -1,4 +1,4 @@
-"""How far a lane has come, and what becomes of entries that cannot go. Pure."""
+"""The progress of a lane: which entries are settled, and which can no longer be sent. Pure."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _FAILED_DEPENDENCY = 424
 
 @dataclass(slots=True)
 class Progress:
-    """What is settled; the journal holds the same."""
+    """The results of a lane so far, as the journal holds them too."""
 
     settled: dict[int, EntryResult] = field(default_factory=dict)
     identities: dict[str, str] = field(default_factory=dict)  # Type/id by placeholder
     broken: bool = False  # a part of a split transaction was refused
 
     def record(self, unit: Unit, results: Iterable[EntryResult]) -> None:
-        """Outcomes of the unit are settled."""
+        """Record results of the unit."""
         names = map_targets(unit)
         for item in results:
             self.settled[item.position] = item
@@ -34,16 +34,16 @@ class Progress:
                 self.broken = True
 
     def list_unsettled(self, unit: Unit) -> list[UnitEntry]:
-        """Its entries that are not settled."""
+        """Return the entries of the unit without a result."""
         return [entry for entry in unit.entries if entry.position not in self.settled]
 
     def map_written(self, unit: Unit) -> dict[int, bool]:
-        """Of its settled entries: whether the server holds what they say."""
+        """Return, by position, whether each settled entry of the unit was written."""
         settled = {n: self.settled.get(n) for entry in unit.entries for n in entry.positions}
         return {n: item.is_written for n, item in settled.items() if item is not None}
 
     def refuse_blocked(self, unit: Unit) -> list[EntryResult]:
-        """Entries that cannot go because of what became of earlier ones."""
+        """Return the results of entries that cannot be sent, because earlier ones were refused."""
         todo = self.list_unsettled(unit)
         if self.broken and unit.kind == "transaction":
             return refuse_dependents(
@@ -56,7 +56,8 @@ class Progress:
         return refuse_dependents(todo if unit.kind == "transaction" and blocked else blocked, text)
 
     def refuse_ambiguous(self, unit: Unit, ambiguous: Sequence[UnitEntry]) -> list[EntryResult]:
-        """Refused as the server itself would; a transaction is refused with them."""
+        """Return the results of entries whose conditional references have several matches. They are
+        refused as the server would refuse them; a transaction is refused with them."""
         issue = Issue("multiple-matches", "a conditional reference has more than one match")
         refused = _refuse(ambiguous, issue, _PRECONDITION_FAILED)
         if not (ambiguous and unit.kind == "transaction"):
@@ -68,24 +69,24 @@ class Progress:
 
 
 def map_targets(unit: Unit) -> dict[int, str]:
-    """What each of its entries writes, by position."""
+    """Return the target of each entry of the unit, by position."""
     return {n: entry.target for entry in unit.entries for n in entry.positions}
 
 
 def get_identity(item: EntryResult, target: str) -> str:
-    """Type/id of what was written."""
+    """Return the Type/id that was written."""
     return (item.location or target).partition("/_history/")[0]
 
 
 def refuse_dependents(entries: Iterable[UnitEntry], text: str) -> list[EntryResult]:
-    """Refused because of what became of others."""
+    """Return the results of entries that are refused because others were."""
     return _refuse(entries, Issue("processing", text), _FAILED_DEPENDENCY)
 
 
 def map_created(
     entries: Sequence[UnitEntry], results: Sequence[EntryResult]
 ) -> dict[str, str | None]:
-    """What conditional entries have created: the stamp by Type/id."""
+    """Return the source version, by Type/id, of the resources that conditional entries created."""
     conditional = {entry.position: entry for entry in entries if entry.condition}
     return {
         get_identity(item, ""): conditional[item.position].source_version

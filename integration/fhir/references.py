@@ -1,8 +1,8 @@
-"""Which entry does a link mean, and the same resource with its links rewritten. Pure.
+"""Links of a resource: find the entry that each points at, and rewrite it. Pure.
 
 Links are found by structure, never by text: `Reference.reference`, elements of type uri, url, oid
 and uuid, and links in the narrative (https://hl7.org/fhir/R4/http.html#transaction, "replace").
-Canonicals, identifiers and text are left alone.
+Canonicals, identifiers and text stay as they are.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
+from integration.core.model import FhirResource
 from integration.fhir.entries import Entry
 from integration.fhir.grammar import fold_url, parse_literal
 
-# Elements of R4 whose type is uri, url, oid or uuid and which hold a link. Left out on purpose:
-# those that name a thing (system, implicitRules, meta.profile, code) and those for definitions.
+# Elements of R4 whose type is uri, url, oid or uuid and which hold a link. Left out on
+# purpose: those that name a thing (system, implicitRules, meta.profile, code), and those for
+# definitions.
 # tests/fhir/test_references.py holds this list against the definitions of R4.
 URI_ELEMENTS = frozenset(
     """
@@ -48,20 +50,20 @@ URI_PARAMETERS = frozenset(
     """.split()
 )
 
-# (element name, value) -> the value to write, the very same object when nothing changes
+# (element name, value) -> the value to write; the same object if nothing changes
 RewriteLink = Callable[[str, str], str]
 
 
 @dataclass(frozen=True, slots=True)
 class LinkIndex:
-    """The entries of one delivery by what links may call them."""
+    """The positions of entries by fullUrl and by Type/id."""
 
     by_url: dict[str, int]
     by_identity: dict[str, list[int]]
 
 
 def build_index(entries: Iterable[Entry]) -> LinkIndex:
-    """Look-up tables over full urls and over Type/id."""
+    """Return look-up tables over the entries of a delivery."""
     by_url: dict[str, int] = {}
     by_identity: dict[str, list[int]] = {}
     for entry in entries:
@@ -73,7 +75,7 @@ def build_index(entries: Iterable[Entry]) -> LinkIndex:
 
 
 def resolve(link: str, container: Entry, index: LinkIndex) -> tuple[int, str] | None:
-    """The position of the entry that `link` means and the suffix to keep, or None.
+    """Return the position of the entry that `link` points at and the suffix to keep, or None.
 
     https://hl7.org/fhir/R4/bundle.html#references; what the specification leaves open (a relative
     link inside an entry whose fullUrl is a urn, or absent) goes to the one entry of that identity.
@@ -97,8 +99,8 @@ def resolve(link: str, container: Entry, index: LinkIndex) -> tuple[int, str] | 
 
 def _resolve_relative(identity: str, container: Entry, index: LinkIndex) -> int | None:
     home = parse_literal(container.full_url) if container.full_url else None
-    if home and home[0]:
-        position = index.by_url.get(home[0] + identity)
+    if home and home.root:
+        position = index.by_url.get(home.root + identity)
         if position is not None:
             return position
     candidates = index.by_identity.get(identity, ())
@@ -106,24 +108,24 @@ def _resolve_relative(identity: str, container: Entry, index: LinkIndex) -> int 
 
 
 def rewrite_query(query: str, link: RewriteLink) -> str:
-    """A search with its placeholders passed through `link`; they may be percent-encoded."""
+    """Return a search with its placeholders rewritten by `link`. They may be percent-encoded."""
     if _URN.search(query) is None:
         return query
     return "&".join(_rewrite_parameter(part, link) for part in query.split("&"))
 
 
-def rewrite_resource(resource: dict[str, Any], link: RewriteLink) -> dict[str, Any]:
-    """The resource with its links rewritten. Its own canonical url is its name, not a link."""
-    new: dict[str, Any] = rewrite_links(resource, link)
+def rewrite_resource(resource: FhirResource, link: RewriteLink) -> FhirResource:
+    """Return the resource with its links rewritten. Its own canonical url is a name, not a link."""
+    new: FhirResource = rewrite_links(resource, link)
     name = resource.get("url")
     return {**new, "url": name} if new.get("url") is not name else new
 
 
 def rewrite_links(node: Any, link: RewriteLink, element: str = "") -> Any:
-    """The same JSON with every link passed through `link`; untouched parts are shared, not copied.
+    """Return the JSON with every link rewritten by `link`. Unchanged parts are shared, not copied.
 
-    Recursive: callers have refused what is nested beyond exact_json.MAX_DEPTH. Most of the time
-    of a plan is spent here, so it asks first what is asked most often.
+    Recursive: callers refuse what is nested beyond decimal_json.MAX_DEPTH. Planning spends most of
+    its time here, so the most frequent cases are tested first.
     """
     changed: Any = None
     if type(node) is dict:
@@ -164,8 +166,8 @@ def _rewrite_urn(urn: str, link: RewriteLink) -> str:
 
 
 def _rewrite_narrative(div: str, link: RewriteLink) -> str:
-    # A link is an attribute. Most narratives have none but their namespace, and to look for one
-    # character costs a fraction of looking for a word, in what is most of the text of a bundle.
+    # A link is an attribute. Most narratives have no attribute but their namespace, and to search
+    # for one character is far cheaper than for a word, in what is most of the text of a bundle.
     if div.find("=", len(_XHTML) if div.startswith(_XHTML) else 0) < 0:
         return div
     if "href" not in div and "src" not in div:

@@ -1,17 +1,16 @@
-"""Entry.request: what does an entry of a bundle ask for? Pure."""
+"""Entries of a batch or transaction: what does `Bundle.entry.request` ask for? Pure."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
 from urllib.parse import parse_qsl
 
-from integration.core.errors import Issue, Rejected
+from integration.core.model import FhirResource
 from integration.fhir import patches
-from integration.fhir.entries import Entry, check_inner_resource, parse_condition, set_id
+from integration.fhir.entries import Entry
 from integration.fhir.grammar import is_id, is_type
-
-METHODS = ("POST", "PUT", "DELETE", "PATCH", "GET", "HEAD")
+from integration.fhir.raw_entry import RawEntry
+from integration.fhir.resources import check_inner_resource, parse_condition, set_id
 
 _READS = ("GET", "HEAD")
 
@@ -26,154 +25,109 @@ _NO_CRITERIA = re.compile(
 )
 
 
-def read_batch_entry(position: int, value: Any) -> Entry:
-    """The entry of a batch: https://hl7.org/fhir/R4/bundle.html#invs"""
-    where, value = check_entry(position, value)
-    request = get_request(value, where)
-    method = get_method(request, where)
-    type_, path, query = _parse_url(method, request.get("url"), f"{where}.request.url")
-    identifier = None if method in _READS else path.partition("/")[2] or None
-    none_exist = _get_text(request, "ifNoneExist", where)
+def read_batch_entry(raw: RawEntry) -> Entry:
+    """Read an entry of a batch: https://hl7.org/fhir/R4/bundle.html#invs"""
+    method = raw.get_method()
+    type_, path, query = _parse_url(raw, method)
+    is_read = method in _READS
+    identifier = None if is_read else path.partition("/")[2] or None
+    none_exist = raw.get_header("ifNoneExist")
     if none_exist is not None and method != "POST":
-        text = "ifNoneExist belongs to a create"
-        raise Rejected(Issue("value", text, f"{where}.request.ifNoneExist"))
+        raw.refuse("value", "ifNoneExist belongs to a create", "request.ifNoneExist")
     return Entry(
-        position,
-        where,
-        method,
-        type_,
-        identifier,
-        query,
-        _read_resource(value, method, type_, identifier, where),
-        get_full_url(value, where),
-        if_match=_get_text(request, "ifMatch", where),
-        if_none_match=_get_text(request, "ifNoneMatch", where),
-        if_none_exist=parse_condition(none_exist, type_, f"{where}.request.ifNoneExist"),
-        if_modified_since=_get_text(request, "ifModifiedSince", where),
-        read_path=path if method in _READS else None,
+        position=raw.position,
+        where=raw.where,
+        method=method,
+        type=type_,
+        id=identifier,
+        query=query,
+        resource=_read_resource(raw, method, type_, identifier),
+        full_url=raw.get_full_url(),
+        if_match=raw.get_header("ifMatch"),
+        if_none_match=raw.get_header("ifNoneMatch"),
+        if_none_exist=none_exist
+        and parse_condition(none_exist, type_, f"{raw.where}.request.ifNoneExist"),
+        if_modified_since=raw.get_header("ifModifiedSince"),
+        read_path=path if is_read else None,
     )
 
 
-def read_transaction_entry(position: int, value: Any) -> Entry:
-    """The entry of a transaction."""
-    entry = read_batch_entry(position, value)
+def read_transaction_entry(raw: RawEntry) -> Entry:
+    """Read an entry of a transaction."""
+    entry = read_batch_entry(raw)
     if entry.method == "DELETE" and entry.is_conditional:
         text = (
             "the FHIR server takes no conditional delete in a transaction: "
             "send it in a batch, or delete by id"
         )
-        raise Rejected(Issue("not-supported", text, f"{entry.where}.request.url"), status=422)
+        raw.refuse("not-supported", text, "request.url")
     return entry
 
 
-def check_entry(position: int, value: Any) -> tuple[str, dict[str, Any]]:
-    """Where it stands, and itself: a JSON object."""
-    where = f"Bundle.entry[{position}]"
-    if not isinstance(value, dict):
-        raise Rejected(Issue("structure", "an entry must be a JSON object", where))
-    return where, value
-
-
-def get_request(value: dict[str, Any], where: str) -> dict[str, Any]:
-    """bdl-3: https://hl7.org/fhir/R4/bundle.html#invs"""
-    request = value.get("request")
-    if not isinstance(request, dict):
-        text = "an entry of a batch, transaction or history needs a request"
-        raise Rejected(Issue("required", text, where))
-    return request
-
-
-def get_full_url(value: dict[str, Any], where: str) -> str | None:
-    """What links inside the bundle may call the entry."""
-    full_url = value.get("fullUrl")
-    if full_url is not None and not isinstance(full_url, str):
-        raise Rejected(Issue("value", "fullUrl must be a string", f"{where}.fullUrl"))
-    return full_url
-
-
-def get_method(request: dict[str, Any], where: str) -> str:
-    """One of FHIR's methods, whether carried or not."""
-    method = request.get("method")
-    if not isinstance(method, str) or method not in METHODS:
-        text = f"method must be one of {', '.join(METHODS)}"
-        raise Rejected(Issue("value", text, f"{where}.request.method"))
-    return method
-
-
-def _parse_url(method: str, url: Any, where: str) -> tuple[str, str, str | None]:
-    """(type, path, query) of request.url, which is relative to the FHIR server's base."""
-    if not isinstance(url, str) or not url:
-        raise Rejected(Issue("required", "request.url is missing", where))
+def _parse_url(raw: RawEntry, method: str) -> tuple[str, str, str | None]:
+    """Return (type, path, query) of request.url, which is relative to the FHIR server's base."""
+    url, element = raw.get_url(), "request.url"
     if len(url) > _MAX_URL or not url.isprintable():
         text = f"request.url must be plain text of at most {_MAX_URL} characters"
-        raise Rejected(Issue("too-long", text, where))
+        raw.refuse("too-long", text, element)
     path, mark, query = url.removeprefix("/").partition("?")
     type_, *rest = path.split("/")
     if "://" in path or url.startswith("//") or ".." in rest or "%" in path or "\\" in path:
         text = "request.url must be relative to the FHIR server: Type or Type/id"
-        raise Rejected(Issue("value", text, where))
+        raw.refuse("value", text, element)
     if not is_type(type_):
-        raise Rejected(Issue("value", "request.url names no resource type of FHIR R4", where))
+        raw.refuse("value", "request.url names no resource type of FHIR R4", element)
     if any(part.startswith("$") for part in rest) or "_search" in rest:
-        text = "operations are not carried, nor searches by POST"
-        raise Rejected(Issue("not-supported", text, where), status=422)
+        raw.refuse("not-supported", "operations and searches by POST are not supported", element)
     if method in _READS:
-        _check_read(rest, where)
+        problem = _find_read_problem(rest)
     else:
-        _check_write(method, rest, query if mark else None, where)
+        problem = _find_write_problem(method, rest, query if mark else None)
+    if problem is not None:
+        raw.refuse("value", problem, element)
     return type_, path, query or None
 
 
-def _check_read(rest: list[str], where: str) -> None:
+def _find_read_problem(rest: list[str]) -> str | None:
     """https://hl7.org/fhir/R4/http.html#3.1.0 -- search, read, vread, and the history of one."""
-    named = rest[:1] + rest[2:3]
-    if len(rest) > 3 or rest[1:2] not in ([], ["_history"]) or not all(map(is_id, named)):
-        text = "a read is of Type?query, Type/id, Type/id/_history or Type/id/_history/version"
-        raise Rejected(Issue("value", text, where))
+    identifiers = rest[:1] + rest[2:3]
+    is_read = len(rest) <= 3 and rest[1:2] in ([], ["_history"]) and all(map(is_id, identifiers))
+    text = "a read is of Type?query, Type/id, Type/id/_history or Type/id/_history/version"
+    return None if is_read else text
 
 
-def _check_write(method: str, rest: list[str], query: str | None, where: str) -> None:
+def _find_write_problem(method: str, rest: list[str], query: str | None) -> str | None:
+    """`query` is None where the url has no question mark."""
     if len(rest) > 1 or not all(map(is_id, rest)):
-        text = "request.url must be Type or Type/id, an id 1 to 64 letters, digits, - and ."
-        raise Rejected(Issue("value", text, where))
-    if method == "POST" and (rest or query is not None):
-        text = "a create is POST Type; conditions belong in ifNoneExist"
-        raise Rejected(Issue("value", text, where))
+        return "request.url must be Type or Type/id, an id 1 to 64 letters, digits, - and ."
     if method == "POST":
-        return
+        is_create = not rest and query is None
+        return None if is_create else "a create is POST Type; conditions belong in ifNoneExist"
     if (not rest) == (not query) or (rest and query is not None):
-        text = f"{method} wants Type/id or Type?query, and no parameters beside an id"
-        raise Rejected(Issue("value", text, where))
+        return f"{method} needs Type/id or Type?query, and no parameters beside an id"
     if query and method != "PUT" and not _has_criterion(query):
-        text = f"{method} Type?query needs a criterion: this would be every resource of the type"
-        raise Rejected(Issue("value", text, where))
+        return f"{method} Type?query needs a criterion: this would be every resource of the type"
+    return None
 
 
 def _has_criterion(query: str) -> bool:
-    """Whether every parameter is a criterion or control, and one at least a criterion."""
+    """Whether at least one parameter is a criterion, and each criterion has a name and value."""
     parameters = parse_qsl(query, keep_blank_values=True)
     criteria = [pair for pair in parameters if not _NO_CRITERIA.fullmatch(pair[0])]
     return bool(criteria) and all(name and value for name, value in criteria)
 
 
 def _read_resource(
-    value: dict[str, Any], method: str, type_: str, identifier: str | None, where: str
-) -> dict[str, Any] | None:
+    raw: RawEntry, method: str, type_: str, identifier: str | None
+) -> FhirResource | None:
     if method not in ("POST", "PUT", "PATCH"):
         return None
-    if "resource" not in value:
-        raise Rejected(Issue("required", f"{method} needs a resource", where))
-    where = f"{where}.resource"
-    resource = check_inner_resource(value["resource"], where)
+    if "resource" not in raw.value:
+        raw.refuse("required", f"{method} needs a resource")
+    where = f"{raw.where}.resource"
+    resource = check_inner_resource(raw.value["resource"], where)
     if method == "PATCH":
         return patches.check_patch(resource, where)
     if resource["resourceType"] != type_:
-        raise Rejected(Issue("invalid", "resourceType differs from the type in request.url", where))
+        raw.refuse("invalid", "resourceType differs from the type in request.url", "resource")
     return set_id(resource, identifier, f"{where}.id") if identifier else resource
-
-
-def _get_text(request: dict[str, Any], name: str, where: str) -> str | None:
-    value = request.get(name)
-    if value is not None and (not isinstance(value, str) or not value):
-        raise Rejected(Issue("value", f"{name} must be a string", f"{where}.request.{name}"))
-    return value

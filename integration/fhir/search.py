@@ -1,4 +1,4 @@
-"""The address of a search: https://hl7.org/fhir/R4/search.html. Pure."""
+"""Build the path of a FHIR search: https://hl7.org/fhir/R4/search.html. Pure."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _SPECIAL = re.compile(r"[\\$,|]")
 
 
 def escape(value: str) -> str:
-    """A value that stands for itself alone."""
+    """Escape a value, so that it is searched for literally."""
     return _SPECIAL.sub(lambda match: f"\\{match[0]}", value)
 
 
 def join_or(values: Iterable[str]) -> str:
-    """One of these: each is escaped."""
+    """Return a value that matches any of these. Each is escaped."""
     return ",".join(map(escape, values))
 
 
 def build_path(type_: str, parameters: Iterable[tuple[str, str]]) -> str:
-    """Relative to the server's."""
+    """Return the path of a search, relative to the FHIR server's base address."""
     text = "&".join(
         f"{quote(name, safe=':')}={quote(value, safe='')}" for name, value in parameters
     )

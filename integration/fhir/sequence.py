@@ -1,8 +1,8 @@
-"""What must come before what, besides what entries refer to. Pure.
+"""The order that entries need besides their references. Pure.
 
-A server takes a bundle's deletes first, then creates, updates and patches, and reads last
-(https://hl7.org/fhir/R4/http.html#trules); in several units it must come out the same. What comes
-after many entries does so through the one before it that does, so that edges stay few.
+A server processes a bundle's deletes first, then creates, updates and patches, and reads last
+(https://hl7.org/fhir/R4/http.html#trules). In several units the result must be the same. Entries
+that must all come after the same many entries are chained, so that edges stay few.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ _ByType = Mapping[str, Sequence[PreparedEntry]]
 
 @dataclass(frozen=True, slots=True)
 class _Edges:
-    """By position: what else must come before, and what of that not in the same unit."""
+    """By position: what the entry comes after, and for which of that it waits: an earlier unit."""
 
     after: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
     waits: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
 
 
 def order_entries(items: Sequence[PreparedEntry], *, atomic: bool) -> list[PreparedEntry]:
-    """The same entries, each with all that it must come after."""
+    """Return the entries, each with all positions that it must come after."""
     edges = _Edges()
     writes: dict[str, list[PreparedEntry]] = defaultdict(list)
     last: dict[str, int] = {}
     for item in items:
         if item.unit_entry.is_read:
             continue
-        # The same resource again (a batch, NDJSON): later entries come after earlier ones.
+        # A batch or NDJSON may write a resource again: later entries come after earlier ones.
         position, resource = item.entry.position, item.resource_key
         if resource in last:
             edges.after[position].add(last[resource])
@@ -51,16 +51,19 @@ def order_entries(items: Sequence[PreparedEntry], *, atomic: bool) -> list[Prepa
 
 def _add_edges(item: PreparedEntry, edges: _Edges, atomic: bool) -> PreparedEntry:
     position = item.entry.position
-    # Inside a transaction the server itself knows what it is about to write.
+    # Inside a transaction the server knows what it is about to write.
     waits = frozenset() if atomic else frozenset(edges.waits.get(position, ()))
     after = {*item.after, *edges.after[position]} - {position}
     return replace(item, after=tuple(sorted(after)), waits=waits)
 
 
 def _order_conditional(group: Sequence[PreparedEntry], edges: _Edges) -> None:
-    """Conditional deletes come before all else that writes the type, conditional patches after:
-    which of the others they find, only the server knows. What is found or made by a condition
-    comes after all deletes, since it must not be what is deleted then."""
+    """Order the writes of one type around its conditional ones.
+
+    Conditional deletes come before all other writes of the type and conditional patches after them,
+    since only the server knows which resources they match. Other conditional entries come after all
+    deletes: they must not match a resource that is deleted then.
+    """
     finders = [item for item in group if item.entry.is_conditional]
     deletes = _list_positions(item for item in finders if item.unit_entry.method == "DELETE")
     patches = _list_positions(item for item in finders if item.unit_entry.method == "PATCH")
@@ -85,8 +88,11 @@ def _order_conditional(group: Sequence[PreparedEntry], edges: _Edges) -> None:
 
 
 def _order_searches(items: Sequence[PreparedEntry], writes: _ByType, edges: _Edges) -> None:
-    """What refers to "the one that is found" waits until all that may be found is written; of
-    what itself refers so, only for what the sender put before it, or no order would serve both."""
+    """Make entries with conditional references wait for everything that these may match.
+
+    Of entries that have such references themselves, they wait only for earlier ones, else two of
+    them could wait for each other.
+    """
     last: dict[str, int] = {}
     new: dict[str, list[int]] = defaultdict(list)  # entries that search, since the last of them
     for item in items:
@@ -111,7 +117,7 @@ def _order_searches(items: Sequence[PreparedEntry], writes: _ByType, edges: _Edg
 def _order_reads(
     items: Sequence[PreparedEntry], writes: _ByType, last: Mapping[str, int], edges: _Edges
 ) -> None:
-    """A read by id comes after what may write that resource, a search after all that writes: it
+    """Make a read by id come after what may write that resource, and a search after all writes: it
     may follow references into any type."""
     finders = {
         type_: _list_positions(item for item in group if item.entry.is_conditional)
@@ -127,7 +133,7 @@ def _order_reads(
         before = finders.get(type_, []) if rest else everything
         same_resource = {last[identity]} if identity in last else set()
         chain = chains[type_ if rest else ""]
-        # In a batch, a server may take the entries of a unit in any order.
+        # In a batch, a server may process the entries of a unit in any order.
         edges.waits[position] |= same_resource | (set() if chain else set(before))
         edges.after[position] |= same_resource | set(chain[-1:] or before)
         if before:

@@ -1,4 +1,4 @@
-"""Where a write stands among all writes of its resource, if its source says. Pure."""
+"""The place of a write among all writes of its resource, if its source states it. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from integration.fhir.entries import Entry
 
-# Servers write up to seven digits of a second, and Python keeps six.
+# Servers write up to seven digits of a second; Python keeps six.
 _FRACTION = re.compile(r"[.,](\d{1,9})\d*")
 _DIGITS = 9
 
@@ -15,10 +15,11 @@ _VERSION_DIGITS = 20
 
 
 def derive_source_version(entry: Entry, write_order: str) -> str | None:
-    """Text whose order is that of the writes: "arrival" and "off" ask nothing of the source.
+    """Return a text that sorts as the writes do; None if the source states none.
 
-    https://hl7.org/fhir/R4/resource-definitions.html#Meta.versionId: whole numbers by convention
-    alone, so that other versions stand nowhere.
+    `write_order` is the setting WRITE_ORDER; "arrival" and "off" do not use the source.
+    https://hl7.org/fhir/R4/resource-definitions.html#Meta.versionId: versions are whole numbers by
+    convention only, and others cannot be compared.
     """
     meta = (entry.resource or {}).get("meta") if entry.method != "PATCH" else None
     known_meta = meta if isinstance(meta, dict) else {}
@@ -33,7 +34,8 @@ def derive_source_version(entry: Entry, write_order: str) -> str | None:
 
 
 def normalize_instant(instant: object) -> str | None:
-    """An instant in UTC, every digit in its place."""
+    """Return a FHIR instant in UTC, with nine digits of a second, so that it sorts as text; None if
+    it is no instant."""
     try:
         read = datetime.fromisoformat(instant) if isinstance(instant, str) else None
         if read is None or read.tzinfo is None:

@@ -1,4 +1,4 @@
-"""The status of a subscription, with which each of its notifications begins. Pure.
+"""The status of a subscription: the first entry of each of its notifications. Pure.
 
 https://hl7.org/fhir/R5/subscriptionstatus.html; R4 has Parameters instead:
 https://hl7.org/fhir/uv/subscriptions-backport/STU1.1/StructureDefinition-backport-subscription-status-r4.html
@@ -9,48 +9,50 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from integration.core.errors import Issue, Rejected
+from integration.core.model import FhirResource
+from integration.fhir.entries import refuse
 
 _STATUS = "Bundle.entry[0].resource"
 _QUERY_TYPES = ("query-status", "query-event")
 _TYPES = ("event-notification", "handshake", "heartbeat", *_QUERY_TYPES)
 
-# Far above any count, far below what a table or an address could not hold.
+# Above any real count, and small enough for a table and an address.
 _MAX_DIGITS = 18
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SubscriptionStatus:
-    """What a notification says of its subscription."""
+    """What a notification states about its subscription."""
 
     type: str
     subscription: str
     event_count: int | None  # since the subscription began
-    event_numbers: tuple[int, ...]  # of the events that it tells of
+    event_numbers: tuple[int, ...]  # of the events in this notification
     focuses: tuple[str, ...]
 
     @property
     def first_event(self) -> int | None:
-        """The first event that it tells of; of a heartbeat, the one that will come next."""
+        """Return the first event of this notification; for a heartbeat, the one that comes next."""
         if self.type == "heartbeat":
             return None if self.event_count is None else self.event_count + 1
         return min(self.event_numbers, default=self.event_count)
 
     @property
     def last_event(self) -> int:
-        """The last event that has happened, as far as it says."""
+        """Return the last event that has happened, as far as the notification states it."""
         return max(self.event_numbers, default=self.event_count or 0)
 
 
 def find_gap(status: SubscriptionStatus, last_received: int) -> tuple[int, int] | None:
-    """The events between `before`, the last that was heard of, and this notification."""
+    """Return the first and last event that are missing between `last_received` and this
+    notification; None if none are."""
     if status.first_event is None or status.first_event <= last_received + 1:
         return None
     return last_received + 1, status.first_event - 1
 
 
 def describe_gap(gap: tuple[int, int]) -> str:
-    """A gap in words."""
+    """Return a gap in words."""
     first, last = gap
     if first == last:
         return f"event {first} of the subscription was not received"
@@ -58,39 +60,38 @@ def describe_gap(gap: tuple[int, int]) -> str:
 
 
 def read(value: Any) -> SubscriptionStatus:
-    """The status in the first entry. Raises Rejected."""
+    """Read the status in the first entry of a notification. Raises Rejected."""
     resource = value.get("resource") if isinstance(value, dict) else None
     kind = resource.get("resourceType") if isinstance(resource, dict) else None
     if not isinstance(resource, dict) or kind not in ("SubscriptionStatus", "Parameters"):
         text = "a notification begins with the status of its subscription"
-        raise Rejected(Issue("invalid", text, _STATUS))
+        refuse("invalid", text, _STATUS)
     status = _convert_parameters(resource) if kind == "Parameters" else resource
     type_, subscription = status.get("type"), _get_reference(status.get("subscription"))
     if type_ not in _TYPES:
         text = f"the type of a notification must be one of {', '.join(_TYPES)}"
-        raise Rejected(Issue("value", text, _STATUS))
+        refuse("value", text, _STATUS)
     if type_ in _QUERY_TYPES:
-        text = f"a {type_} is the answer to a question; only what a subscription sends is taken"
-        raise Rejected(Issue("not-supported", text, _STATUS), status=422)
+        text = f"a {type_} is the response to a query; only notifications are accepted"
+        refuse("not-supported", text, _STATUS, status=422)
     if not subscription:
-        text = "the status does not say of which subscription it is"
-        raise Rejected(Issue("required", text, _STATUS))
+        refuse("required", "the status does not name its subscription", _STATUS)
     listed = status.get("notificationEvent")
     listed = listed if isinstance(listed, list) else []
     events = [event for event in listed if isinstance(event, dict)]
     numbers = (_parse_count(event.get("eventNumber"), "the number of an event") for event in events)
     focuses = (_get_reference(event.get("focus")) for event in events)
     return SubscriptionStatus(
-        str(type_),
-        subscription,
-        _parse_count(status.get("eventsSinceSubscriptionStart"), "the count of events"),
-        tuple(number for number in numbers if number is not None),
-        tuple(focus for focus in focuses if focus),
+        type=str(type_),
+        subscription=subscription,
+        event_count=_parse_count(status.get("eventsSinceSubscriptionStart"), "the count of events"),
+        event_numbers=tuple(number for number in numbers if number is not None),
+        focuses=tuple(focus for focus in focuses if focus),
     )
 
 
-def _convert_parameters(resource: dict[str, Any]) -> dict[str, Any]:
-    """In the shape of the resource."""
+def _convert_parameters(resource: FhirResource) -> dict[str, Any]:
+    """Return the Parameters of R4 in the form of R5's SubscriptionStatus."""
     parts = _list_parts(resource.get("parameter"))
     values = dict(parts)
     events = [
@@ -110,7 +111,7 @@ def _convert_parameters(resource: dict[str, Any]) -> dict[str, Any]:
 
 
 def _list_parts(listed: Any) -> list[tuple[str, Any]]:
-    """(name, value) of each parameter; the value of one that has parts are these."""
+    """Return (name, value) of each parameter. The value of a parameter with parts is their list."""
     return [
         (str(item.get("name")), _list_parts(item["part"]) if "part" in item else _get_value(item))
         for item in (listed if isinstance(listed, list) else [])
@@ -128,10 +129,11 @@ def _get_reference(value: Any) -> str | None:
 
 
 def _parse_count(value: Any, name: str) -> int | None:
-    """An integer64 is a string in JSON: https://hl7.org/fhir/R5/json.html#primitive"""
+    """Parse a count; R5's integer64 is a string in JSON:
+    https://hl7.org/fhir/R5/json.html#primitive"""
     text = str(value) if isinstance(value, str | int) else ""
     if value is None:
         return None
     if not text.isascii() or not text.isdigit() or len(text) > _MAX_DIGITS:
-        raise Rejected(Issue("value", f"{name} must be a whole number", _STATUS))
+        refuse("value", f"{name} must be a whole number", _STATUS)
     return int(text)

@@ -1,4 +1,4 @@
-"""What one HTTP request to the FHIR server carries, as it is kept and as it is sent. Pure."""
+"""Units: the requests to the FHIR server, as the journal keeps them and as they are sent. Pure."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from integration.core.errors import Issue
 from integration.core.model import Request
 from integration.fhir.identity import PLACEHOLDER
 
-# https://learn.microsoft.com/azure/healthcare-apis/fhir/rest-api-capabilities: the default differs
-# between pages and code, so it is always stated.
+# https://learn.microsoft.com/azure/healthcare-apis/fhir/rest-api-capabilities: the
+# documented default differs from the code's, so the header is always sent.
 _HEADERS = {
     "content-type": "application/fhir+json",
     "accept": "application/fhir+json",
@@ -27,46 +27,47 @@ ENVELOPE = 200
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the FHIR server takes in one request, and what to do with a transaction above it."""
+    """The FHIR server's limits for one request, and what to do with a larger transaction."""
 
     entries: int = 500
     bytes: int = 28_000_000
     over: str = "split"  # or reject
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UnitEntry:
-    """One entry, serialised. `target` is its Type/id, or a placeholder when only the server can
-    say; `awaits` are placeholders in it, each for the answer to another entry."""
+    """One entry of a unit, serialised.
+
+    `target` is its Type/id, or a placeholder where only the server can say the id. `awaits` are the
+    placeholders in `body`; each is filled with the identity that another entry gets.
+    """
 
     position: int
-    where: str  # how an issue names it to the sender
+    where: str  # how an issue names the entry to the sender
     target: str
     full_url: str | None
-    method: str  # as it is sent: a create of ours is a PUT
-    created: bool  # its id is ours, so nobody else can have written it
+    method: str  # as it is sent: a create with an id of this app is a PUT
+    created: bool  # this app gave the id, so nobody else can have written the resource
     awaits: tuple[str, ...]
     body: decimal_json.Raw
     # Type?query by which the server finds a conditional entry's resource; may hold placeholders
     condition: str | None = None
-    source_version: str | None = (
-        None  # where it stands among all writes of its resource, if the source says
-    )
-    # (position, full url) of later entries that ask for the very same conditional create
+    source_version: str | None = None  # its place among the writes of its resource, if stated
+    # (position, full url) of later entries with the same conditional create
     same: tuple[tuple[int, str | None], ...] = ()
-    # (Type?query, target): before it goes, the server must know no match but that target, which
-    # may be a placeholder too: the entry refers to the one match, and the delivery brings one
+    # (Type?query, target) of each conditional reference that matches an entry of the delivery.
+    # The server must not have another match when the entry is sent. A target may be a placeholder
     sole: tuple[tuple[str, str], ...] = ()
-    notes: tuple[Issue, ...] = ()  # what its outcome must tell besides
+    notes: tuple[Issue, ...] = ()  # issues to add to its result
 
     @property
     def positions(self) -> list[int]:
-        """Every entry of the sender that it answers for."""
+        """Return the positions of all entries that its result is for."""
         return [self.position, *(position for position, _ in self.same)]
 
     @property
     def is_read(self) -> bool:
-        """It changes nothing."""
+        """Whether it changes nothing."""
         return self.method in ("GET", "HEAD")
 
 
@@ -80,13 +81,13 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """Units that go one after the other."""
+    """Units that are sent one after the other."""
 
     units: tuple[Unit, ...]
 
     @property
     def positions(self) -> list[int]:
-        """The entries of the lane."""
+        """Return the positions of the lane's entries."""
         return [n for unit in self.units for entry in unit.entries for n in entry.positions]
 
 
@@ -94,20 +95,23 @@ _decoder = msgspec.json.Decoder(Lane)
 
 
 def encode_lane(lane: Lane) -> bytes:
-    """A lane as the journal keeps it."""
+    """Serialise a lane for the journal."""
     return decimal_json.encode(lane)
 
 
 def decode_lane(data: bytes) -> Lane:
-    """What `kept` gave."""
+    """Parse what `encode_lane` returned."""
     return _decoder.decode(data)
 
 
 def build_request(
     unit: Unit, entries: Sequence[UnitEntry], identities: Mapping[str, str]
 ) -> Request:
-    """The request for these entries of a unit; `answers` are Type/id by placeholder. Inside a
-    transaction the server itself follows the placeholders of what is sent with it."""
+    """Build the request for these entries of a unit. `identities` are Type/id by placeholder.
+
+    Raises KeyError if one is missing. Inside a transaction the server itself resolves the
+    placeholders of entries that are sent together.
+    """
     inside = {entry.target for entry in entries} if unit.kind == "transaction" else set()
     bodies = [_fill_entry(entry, inside, identities) for entry in entries]
     bundle = {"resourceType": "Bundle", "type": unit.kind, "entry": bodies}
@@ -118,26 +122,25 @@ def _fill_entry(
     entry: UnitEntry, inside: Container[str], identities: Mapping[str, str]
 ) -> decimal_json.Raw:
     awaits = [name for name in entry.awaits if name not in inside]
-    return (
-        decimal_json.Raw(fill_placeholders(bytes(entry.body), awaits, identities))
-        if awaits
-        else entry.body
-    )
+    if not awaits:
+        return entry.body
+    return decimal_json.Raw(fill_placeholders(bytes(entry.body), awaits, identities))
 
 
 def build_reads(addresses: Sequence[str]) -> Request:
-    """A batch of reads and searches, relative to the server's base."""
+    """Build a batch of reads and searches, with addresses relative to the server's base."""
     entries = [{"request": {"method": "GET", "url": address}} for address in addresses]
     bundle = {"resourceType": "Bundle", "type": "batch", "entry": entries}
     return Request("POST", "", decimal_json.encode(bundle), _HEADERS)
 
 
 def fill_placeholders(text: bytes, awaits: Iterable[str], identities: Mapping[str, str]) -> bytes:
-    """Text replacement is safe here, and only here: no sender can know our placeholders."""
+    """Replace the placeholders by Type/id.
+
+    Text replacement is safe only here, since no sender can guess the placeholders of this app.
+    """
     replacements = {name.encode(): identities[name].encode() for name in awaits}
-    # Once through the text, however many they are.
-    return (
-        PLACEHOLDER.sub(lambda name: replacements.get(name[0], name[0]), text)
-        if replacements
-        else text
-    )
+    if not replacements:
+        return text
+    # One pass over the text, however many there are.
+    return PLACEHOLDER.sub(lambda name: replacements.get(name[0], name[0]), text)

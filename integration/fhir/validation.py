@@ -1,4 +1,4 @@
-"""Is a resource valid FHIR? Pure, slow and strict: where the setting or a write asks for it."""
+"""Full validation of a resource. Pure. Slow, so only where a setting or a write demands it."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 from integration.core.errors import Issue
 from integration.fhir.grammar import is_type
 
-# What no element could be called is the sender's own text, which may hold anything; its parent is
-# named instead. https://hl7.org/fhir/R4/elementdefinition.html#def (eld-19, eld-20)
+# A name that no element can have is text of the sender and may hold anything. Its parent is named
+# instead. https://hl7.org/fhir/R4/elementdefinition.html#def (eld-19, eld-20)
 _ELEMENT = re.compile(r"_?[a-z][A-Za-z0-9]{0,63}")
 
 
 def find_issues(resource: Mapping[str, Any], where: str) -> Iterator[Issue]:
-    """What fhir.resources finds wrong. It knows R4B, which is R4 for nearly every resource; the
+    """Yield what fhir.resources finds wrong. It knows R4B, which equals R4 for nearly every type;
     types that it lacks are left to the FHIR server."""
-    # Hundreds of model files: imported only where a resource is validated.
+    # Imported here, since they load hundreds of model files.
     from fhir.resources.R4B import get_fhir_model_class
     from pydantic import ValidationError
 
-    # Those inside too: what the library does not know there it does not report, it breaks.
+    # Inner resources too: the library fails, and does not report, on a type it does not know.
     types = list(_list_types(resource))
     if not all(map(is_type, types)):
-        text = "a resource inside has a resourceType that is none of FHIR R4"
+        text = "an inner resource has a resourceType that is not one of FHIR R4"
         yield Issue("value", text, where)
         return
     try:
@@ -34,7 +34,7 @@ def find_issues(resource: Mapping[str, Any], where: str) -> Iterator[Issue]:
     try:
         model.model_validate(resource)
     except ValidationError as error:
-        # Neither `msg` nor `input` goes on: both can quote a value.
+        # `msg` and `input` are left out: both can quote a value.
         for problem in error.errors(include_url=False, include_context=False, include_input=False):
             path = "".join(
                 f"[{part}]" if isinstance(part, int) else f".{part}"
@@ -45,7 +45,7 @@ def find_issues(resource: Mapping[str, Any], where: str) -> Iterator[Issue]:
 
 
 def _list_types(node: Any) -> Iterator[object]:
-    """Every resourceType, the outermost first. Recursive: depth has been bounded before."""
+    """Yield every resourceType, the outermost first. Recursive: depth was checked before."""
     if isinstance(node, Mapping):
         if "resourceType" in node:
             yield node["resourceType"]

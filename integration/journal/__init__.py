@@ -1,1 +1,1 @@
-"""The durable record of deliveries and outcomes: checkpoint, status and log in one."""
+"""The durable record of deliveries, results and API activity; and the write guard."""

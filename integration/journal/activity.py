@@ -1,4 +1,4 @@
-"""What the activity log promises, and the in-memory double that keeps the same promises."""
+"""The activity log: its contract, and an implementation in memory for tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from integration.journal.keys import build_activity_key, get_day_partition
 
 @dataclass(frozen=True, slots=True)
 class ActivityFilter:
-    """Which entries are asked for: all these must hold."""
+    """Which entries to list: those for which all of these hold; None: any."""
 
     since: datetime | None = None
     until: datetime | None = None
@@ -24,15 +24,15 @@ class ActivityFilter:
     resource: str | None = None  # Type/id, or all of a Type
     table: str | None = None
     row: str | None = None
-    action: str | None = None  # how it begins
+    action: str | None = None  # its first characters
     status: str | None = None
-    duration: int | None = None  # milliseconds, at least
+    duration: int | None = None  # at least so many milliseconds
 
 
 @dataclass(frozen=True, slots=True)
 class ActivityPage:
-    """Entries, newest first; `after` continues the list, None at its end. A page may have fewer
-    entries than there is room for, or none, and yet be continued: looking took too long."""
+    """Entries, newest first. `after`: where the next page begins; None: there is no more. A page
+    may be short, or empty, and have a next one: the search is cut off when it takes too long."""
 
     entries: tuple[Activity, ...]
     after: str | None
@@ -42,26 +42,28 @@ class ActivityLog(Protocol):
     """Every method raises Unavailable when the storage does not answer."""
 
     async def add(self, entries: Sequence[Activity]) -> None:
-        """Add entries, in the order in which they came."""
+        """Add entries, the oldest first."""
 
     async def list_entries(
         self, criteria: ActivityFilter, limit: int, after: str | None
     ) -> ActivityPage:
-        """Entries, newest first. Raises ValueError for an `after` that no page has given."""
+        """Return up to `limit` entries, newest first, from `after` on. Raises ValueError for an
+        `after` that no page has returned."""
 
     async def delete_before(self, before: datetime, limit: int) -> int:
-        """Remove up to `most` entries of the whole days before this moment's. How many."""
+        """Delete up to `limit` entries of the days before that of `before`. Return how many were
+        deleted."""
 
 
 @dataclass(slots=True)
 class MemoryActivityLog:
-    """The double: the same contract in a list."""
+    """The same contract in a list, for tests."""
 
     records: list[tuple[str, str, Activity]] = field(default_factory=list)
 
     @property
     def entries(self) -> list[Activity]:
-        """All of them, the oldest first."""
+        """Return all entries, the oldest first."""
         return [entry for _, _, entry in reversed(self.records)]
 
     async def add(self, entries: Sequence[Activity]) -> None:
@@ -77,7 +79,7 @@ class MemoryActivityLog:
     ) -> ActivityPage:
         keys = [row for _, row, _ in self.records]
         if after is not None and after not in keys:
-            raise ValueError("no page has given this")
+            raise ValueError("no page has returned this position")
         found = [
             (row, entry)
             for _, row, entry in self.records
@@ -94,7 +96,7 @@ class MemoryActivityLog:
 
 
 def matches(entry: Activity, criteria: ActivityFilter) -> bool:
-    """Whether an entry is asked for. Pure."""
+    """Whether an entry meets all criteria. Pure."""
     equal_fields = ("category", "upstream", "delivery", "table", "row", "status")
     return (
         (criteria.since is None or entry.time >= criteria.since)

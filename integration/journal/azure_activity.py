@@ -1,7 +1,7 @@
 """The activity log in a table of Azure Storage.
 
-A partition for each day, the newest first in it: a page is a range of keys, whose other conditions
-the table checks on the way, and what is forgotten is forgotten by whole days.
+Each day is a partition, with the newest entry first. A page is a range of keys; the table checks
+the other conditions on the way. Old entries are deleted by whole days.
 https://learn.microsoft.com/azure/storage/tables/table-storage-design-patterns#log-tail-pattern
 """
 
@@ -32,7 +32,7 @@ TABLE = "activity"
 _MAX_ENTITIES = 100
 _MAX_NOTES_LENGTH = 4000  # characters of one entry
 
-# Requests that one page may cost. Each looks through what a table gets through in five seconds:
+# Requests that one page may cost. In each, the table searches for five seconds at most:
 # https://learn.microsoft.com/rest/api/storageservices/query-timeout-and-pagination
 _MAX_REQUESTS = 10
 _MAX_PAGE = 1000  # entities in one answer
@@ -45,14 +45,14 @@ class AzureActivityLog:
     table: TableClient
 
     async def add(self, entries: Sequence[Activity]) -> None:
-        token = secrets.token_hex(4)  # other workers note at the same time
+        token = secrets.token_hex(4)  # other workers add entries at the same time
         found = [_to_entity(entry, number, token) for number, entry in enumerate(entries)]
         async with translate_storage_errors():
             for group in _split_into_transactions(found):
                 await self._upsert(group)
 
     async def _upsert(self, entities: Sequence[dict[str, Any]]) -> None:
-        # Upserts, since a request may be repeated whose answer was lost.
+        # Upserts, since the SDK repeats a request whose answer was lost.
         if len(entities) == 1:
             await self.table.upsert_entity(entities[0], mode=UpdateMode.REPLACE)
             return
@@ -98,7 +98,7 @@ class AzureActivityLog:
         return count
 
     async def _delete(self, entities: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether they are; else another instance is at it."""
+        """Delete these entities. Return False when another instance is deleting them."""
         try:
             await self.table.submit_transaction([("delete", entity) for entity in entities])
         except (ResourceNotFoundError, TableTransactionError) as error:
@@ -109,7 +109,7 @@ class AzureActivityLog:
 
 
 def _split_into_transactions(entities: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """What may go in one transaction: entities of one partition."""
+    """Split into what one transaction takes: entities of one partition, up to its limit."""
     for _, group in groupby(entities, lambda entity: entity["PartitionKey"]):
         part = list(group)
         for start in range(0, len(part), _MAX_ENTITIES):
@@ -125,7 +125,7 @@ def _to_entity(entry: Activity, number: int, token: str) -> dict[str, Any]:
 
 
 def _join_notes(notes: Sequence[str]) -> str:
-    """One to a line, as many as there is room for; the rest is in the delivery's answer."""
+    """Join the notes by line breaks, as many as fit. All of them are in the delivery's response."""
     text = "\n".join(notes)
     if len(text) <= _MAX_NOTES_LENGTH:
         return text
@@ -136,22 +136,22 @@ def _join_notes(notes: Sequence[str]) -> str:
 def _from_entity(entity: Mapping[str, Any]) -> Activity:
     get = entity.get
     return Activity(
-        parse_activity_time(entity["RowKey"]),
-        Category(entity["category"]),
-        entity["upstream"],
-        entity["action"],
-        entity["status"],
-        get("delivery"),
-        get("resource"),
-        get("table"),
-        get("row"),
-        tuple(entity["notes"].splitlines()),
-        entity["duration"],
+        time=parse_activity_time(entity["RowKey"]),
+        category=Category(entity["category"]),
+        upstream=entity["upstream"],
+        action=entity["action"],
+        status=entity["status"],
+        delivery=get("delivery"),
+        resource=get("resource"),
+        table=get("table"),
+        row=get("row"),
+        notes=tuple(entity["notes"].splitlines()),
+        duration=entity["duration"],
     )
 
 
 def _build_query(criteria: ActivityFilter) -> tuple[str, dict[str, Any]]:
-    """The OData filter, and its parameters, which the SDK quotes."""
+    """Return the OData filter and its parameters, which the SDK quotes."""
     conditions, parameters = ["PartitionKey ge ''"], dict[str, Any]()
 
     def add(condition: str, value: Any) -> None:
@@ -185,12 +185,12 @@ def _build_query(criteria: ActivityFilter) -> tuple[str, dict[str, Any]]:
 
 
 def _encode_position(position: Mapping[str, str | None]) -> str:
-    """Where the table goes on, in its own words."""
+    """Return the table's continuation token as text for an address."""
     return base64.urlsafe_b64encode(json.dumps(position).encode()).decode()
 
 
 def _decode_position(after: str) -> dict[str, str | None]:
     position = json.loads(base64.b64decode(after.encode(), altchars=b"-_", validate=True))
     if not isinstance(position, dict) or position.keys() != {"PartitionKey", "RowKey"}:
-        raise ValueError("no page has given this")
+        raise ValueError("no page has returned this position")
     return position

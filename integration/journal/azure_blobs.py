@@ -1,4 +1,4 @@
-"""What of a delivery is in blobs: whatever a patient could be known by."""
+"""The part of the journal that is in blobs: all that could identify a patient."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ _request_decoder = msgspec.json.Decoder(DeliveryRequest)
 
 @dataclass(frozen=True, slots=True)
 class AzureBlobs:
-    """See integration.journal.store.Journal for what each method promises."""
+    """See integration.journal.store.Journal for the contract of each method."""
 
     container: ContainerClient
 
     async def save_payload(self, id_: str, payload: Payload) -> None:
-        """The part of `keep` that is in blobs."""
+        """Do the part of `add_delivery` that is in blobs."""
         request = base64.b64encode(msgspec.json.encode(payload.request)).decode()
         blob = self.container.get_blob_client(f"{id_}/payload")
         async with translate_storage_errors():
             try:
                 await blob.upload_blob(payload.body, metadata={"request": request})
             except ResourceExistsError:
-                pass  # an earlier try kept the same bytes
+                pass  # an earlier attempt saved the same bytes
 
     async def get_payload(self, id_: str) -> Payload:
         async with translate_storage_errors():
@@ -110,7 +110,7 @@ class AzureBlobs:
         return keep_first_by_position([_result_decoder.decode(line) for line in lines])
 
     async def delete_blobs(self, id_: str) -> None:
-        """The part of `forget` that is in blobs."""
+        """Do the part of `delete_delivery` that is in blobs."""
         async with translate_storage_errors():
             async for name in self.container.list_blob_names(name_starts_with=f"{id_}/"):
                 await _delete_if_exists(self.container.delete_blob(name))
@@ -124,13 +124,13 @@ class AzureBlobs:
 
 
 async def open_container(blobs: BlobServiceClient) -> ContainerClient:
-    """The container, made where it is not. Raises Unavailable or Misconfigured."""
+    """Return the container; create it if there is none. Raises Unavailable or Misconfigured."""
     container = blobs.get_container_client(CONTAINER)
     async with translate_storage_errors():
         try:
             await container.create_container()
         except ResourceExistsError:
-            pass  # as in every start but the first
+            pass  # it is created at the first start only
     return container
 
 
@@ -155,4 +155,4 @@ async def _delete_if_exists(deletion: Awaitable[object]) -> None:
     try:
         await deletion
     except ResourceNotFoundError:
-        pass  # another worker is at it too
+        pass  # another worker has deleted it

@@ -1,4 +1,4 @@
-"""The chosen data routes in an Azure table: one partition, a row for each resource type."""
+"""The data routes in an Azure table: one partition, one row for each resource type."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PARTITION = "route"
 
 @dataclass(frozen=True, slots=True)
 class AzureDataRouteStore:
-    """See integration.journal.data_routes.KeptRoutes for what each method promises."""
+    """See integration.journal.data_routes.DataRouteStore for the contract of each method."""
 
     table: TableClient
 

@@ -1,4 +1,4 @@
-"""Every failure of the storage SDKs, as what to do next."""
+"""Errors of the storage SDKs, as this app's own errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from integration.core.errors import Misconfigured, Unavailable
 
 @asynccontextmanager
 async def translate_storage_errors() -> AsyncIterator[None]:
-    """Raises Unavailable or Misconfigured instead. `from None`: addresses stay out of it."""
+    """Raise Unavailable or Misconfigured instead of an error of the SDK.
+
+    They have no cause (`from None`): the SDK's texts hold addresses.
+    """
     try:
         yield
     except AzureError as error:
@@ -29,12 +32,12 @@ async def translate_storage_errors() -> AsyncIterator[None]:
                 "--skipApiVersionCheck beside a newer SDK"
             ) from None
         if status == 413:
-            raise  # a mistake of ours: to be seen, not to be tried again for days
+            raise  # a defect of this app: it must be seen, and trying again does not help
         raise Unavailable("storage", type(error).__name__) from None
 
 
 def _get_code(error: AzureError) -> str:
-    """The service's own word for it; its message may quote what was sent.
+    """Return the service's error code. Its message may quote what was sent.
 
     https://learn.microsoft.com/rest/api/storageservices/status-and-error-codes2
     """

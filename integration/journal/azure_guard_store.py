@@ -1,7 +1,7 @@
-"""The ledger in a table of Azure Storage.
+"""The guard store in a table of Azure Storage.
 
-Sixteen partitions, so that the rows of a large unit go in few entity group transactions, and one
-account's limit is reached before a partition's:
+There are sixteen partitions. The rows of a large unit go in few entity group transactions, and the
+account's limit is reached before that of a partition:
 https://learn.microsoft.com/rest/api/storageservices/performing-entity-group-transactions
 https://learn.microsoft.com/azure/storage/tables/scalability-targets
 """
@@ -33,13 +33,13 @@ TABLE = "writelocks"
 _MAX_KEYS = 14
 _MAX_ENTITIES = 100
 
-# What an operation of a transaction fails with when another was quicker.
+# How an operation of a transaction fails when another writer was quicker.
 _LOST_RACE_STATUSES = (404, 409, 412)
 
 
 @dataclass(frozen=True, slots=True)
 class AzureGuardStore:
-    """See integration.journal.guard_store.Ledger for what each method promises."""
+    """See integration.journal.guard_store.GuardStore for the contract of each method."""
 
     table: TableClient
 
@@ -64,7 +64,7 @@ class AzureGuardStore:
         count = 0
         async with translate_storage_errors():
             query = self.table.query_entities(
-                "delivery lt @before and attempted_by lt @before", parameters={"before": before}
+                "written_by lt @before and attempted_by lt @before", parameters={"before": before}
             )
             async for entity in query:
                 if count == limit:
@@ -82,11 +82,11 @@ class AzureGuardStore:
                 match_condition=MatchConditions.IfNotModified,
             )
         except (ResourceModifiedError, ResourceNotFoundError):
-            return False  # it is in use again, or gone
+            return False  # it is in use again, or deleted
         return True
 
     async def _read_partition(self, keys: Sequence[str]) -> dict[str, WriteLock]:
-        """Of one partition."""
+        """Read rows of one partition."""
         if len(keys) == 1:
             try:
                 entity = await self.table.get_entity(_get_partition(keys[0]), keys[0])
@@ -101,7 +101,7 @@ class AzureGuardStore:
         }
 
     async def _write_partition(self, locks: Mapping[str, WriteLock]) -> dict[str, WriteLock]:
-        """Of one partition: all or none."""
+        """Write rows of one partition: all or none."""
         operations = [_build_operation(key, lock) for key, lock in locks.items()]
         try:
             if len(operations) == 1:
@@ -157,7 +157,7 @@ def _get_partition(key: str) -> str:
 
 
 def _split_by_partition(keys: Iterable[str], limit: int) -> Iterator[list[str]]:
-    """The keys of each partition, up to `most` at once."""
+    """Split into keys of one partition, up to `limit` of them."""
     for _, group in groupby(sorted(keys), _get_partition):
         part = list(group)
         for start in range(0, len(part), limit):

@@ -1,4 +1,4 @@
-"""The waits in an Azure table: a partition for each resource that is waited for."""
+"""The pending lookups in an Azure table: one partition for each resource that is waited for."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from integration.journal.azure_errors import translate_storage_errors
 
 TABLE = "pendinglookups"
 
-# What one request tells at most: https://learn.microsoft.com/rest/api/storageservices/query-timeout-and-pagination
+# The most entities of one answer: https://learn.microsoft.com/rest/api/storageservices/query-timeout-and-pagination
 _MAX_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class AzurePendingLookups:
-    """See integration.journal.pending_lookups.Waits for what each method promises."""
+    """See integration.journal.pending_lookups.PendingLookups for the contract of each method."""
 
     table: TableClient
 
@@ -53,5 +53,5 @@ class AzurePendingLookups:
 
 
 def _encode_key(resource: str) -> str:
-    """Type/id: a key of a table holds no slash, and no id holds a bar."""
+    """Return `Type/id` as a key: it may hold no slash, and no id holds a bar."""
     return resource.replace("/", "|")

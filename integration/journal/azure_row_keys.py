@@ -1,4 +1,4 @@
-"""The keys of rows in an Azure table: a partition for each type and direction."""
+"""The keys of rows in an Azure table: one partition for each resource type and direction."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ T = TypeVar("T")
 _MAX_NAMES = 14
 _MAX_ENTITIES = 100
 
-# What an id or a GUID is made of: it needs no quoting. https://hl7.org/fhir/R4/datatypes.html#id
+# The characters of an id or a GUID: they need no quoting. https://hl7.org/fhir/R4/datatypes.html#id
 _NAME = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
 class AzureRowKeys:
-    """See integration.journal.row_keys.RowKeys for what each method promises."""
+    """See integration.journal.row_keys.RowKeys for the contract of each method."""
 
     table: TableClient
 
     async def add(self, type_: str, keys: Mapping[str, str]) -> None:
-        # The way back first: a key that somebody has seen must lead to its resource.
+        # Reverse first: a key that a client has seen must lead to its resource.
         await self.add_reverse(type_, keys)
         await self._upsert([_to_entity(type_, "id", id_, key) for id_, key in keys.items()])
 

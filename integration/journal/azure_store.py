@@ -1,6 +1,6 @@
-"""The journal on Azure Storage: bytes and outcomes in blobs, the list of deliveries in tables.
+"""The journal on Azure Storage: bytes and results in blobs, the list of deliveries in tables.
 
-Tables and queues hold ids, counts and states; whatever a patient could be known by is in blobs.
+Tables and queues hold ids, counts and states. All that could identify a patient is in blobs.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ TABLES = ("deliveries", "deliverykeys", "rows", "subscriptions")
 
 @dataclass(frozen=True, slots=True)
 class AzureJournal(AzureBlobs):
-    """See integration.journal.store.Journal for what each method promises."""
+    """See integration.journal.store.Journal for the contract of each method."""
 
     deliveries: TableClient
     keys: TableClient
@@ -70,7 +70,7 @@ class AzureJournal(AzureBlobs):
             try:
                 await self.deliveries.create_entity(entities.to_entity(delivery), **RETRY_WRITES)
             except ResourceExistsError:
-                pass  # an earlier try noted it
+                pass  # an earlier attempt has added it
 
     async def get_delivery(self, id_: str) -> Delivery | None:
         partition, row = build_delivery_key(id_)
@@ -86,7 +86,7 @@ class AzureJournal(AzureBlobs):
         partition, row = build_delivery_key(id_)
         entity = {"PartitionKey": partition, "RowKey": row, **entities.to_properties(changes)}
         if "reason" in changes and changes["reason"] is None:
-            entity["reason"] = ""  # a merge cannot take a property away
+            entity["reason"] = ""  # a merge cannot remove a property
         unchanged: dict[str, Any] = {}
         async with translate_storage_errors():
             while True:
@@ -103,7 +103,7 @@ class AzureJournal(AzureBlobs):
                         entity, mode=UpdateMode.MERGE, **unchanged, **RETRY_WRITES
                     )
                 except ResourceModifiedError:
-                    continue  # somebody was quicker: look again
+                    continue  # another writer was quicker: read it again
                 return True
 
     async def list_deliveries(self, status: Status | None, limit: int, after: str | None) -> Page:
@@ -141,7 +141,7 @@ class AzureJournal(AzureBlobs):
             )
             async for entity in rows:
                 await self.row_results.delete_entity(id_, entity["RowKey"])
-            # Last, so that what broke off before is found again.
+            # Last, so that a deletion that breaks off before is found and repeated.
             await self.deliveries.delete_entity(partition, row)
 
     async def get_newest_event(self, sender: str, subscription: str) -> int:
@@ -153,7 +153,7 @@ class AzureJournal(AzureBlobs):
             "PartitionKey": entities.hash_key(sender),
             "RowKey": entities.hash_key(subscription),
         }
-        # As text: a number of a table has 32 bits.
+        # As text: a whole number of a table has 32 bits.
         entity = {**keys, "newest": str(number)}
         while True:
             current = await self._read_subscription(sender, subscription)
@@ -175,7 +175,7 @@ class AzureJournal(AzureBlobs):
             return
 
     async def finish_lane(self, id_: str, lane: int) -> bool:
-        """One bit a lane, set with If-Match, so that lanes that end together all count."""
+        """Set the bit of the lane with If-Match, so that no lane is lost that ends meanwhile."""
         partition, row = build_delivery_key(id_)
         async with translate_storage_errors():
             while True:
@@ -228,7 +228,7 @@ class AzureJournal(AzureBlobs):
 
 
 async def open_journal(blobs: BlobServiceClient, tables: TableServiceClient) -> AzureJournal:
-    """The journal in this storage account, its container and tables made where they are not."""
+    """Return the journal of a storage account. Create its container and tables if missing."""
     open_tables = (azure_tables.open_table(tables, name) for name in TABLES)
     container, found = await asyncio.gather(
         azure_blobs.open_container(blobs), asyncio.gather(*open_tables)

@@ -1,4 +1,4 @@
-"""The data routes that an operator has chosen, by resource type; the maps say the others."""
+"""The data routes that an operator has chosen. The maps have the routes of all other types."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ class DataRouteStore(Protocol):
     """Every method raises Unavailable when the storage does not answer."""
 
     async def list_routes(self) -> Mapping[str, str]:
-        """Routes by resource type."""
+        """Return the chosen routes by resource type."""
 
     async def set_route(self, type_: str, route: str) -> None:
-        """From now on. Repeating it changes nothing."""
+        """Choose the route of a resource type. Repeating it changes nothing."""
 
 
 @dataclass(slots=True)
 class MemoryDataRouteStore:
-    """The double: the same contract in a dictionary."""
+    """The same contract in a dictionary, for tests."""
 
     routes: dict[str, str] = field(default_factory=dict)
 

@@ -1,4 +1,4 @@
-"""A delivery as an entity of a table, and back. Pure."""
+"""Conversion of a delivery to an entity of a table, and back. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def to_entity(delivery: Delivery) -> dict[str, Any]:
 
 
 def to_properties(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as a table holds them; a table has no null."""
+    """Return values as a table holds them. A table has no null, so leave those out."""
     return {
         name: str(value) if isinstance(value, Status) else value
         for name, value in values.items()
@@ -39,5 +39,8 @@ def from_entity(entity: Mapping[str, Any]) -> Delivery:
 
 
 def hash_key(text: str) -> str:
-    """https://learn.microsoft.com/rest/api/storageservices/understanding-the-table-service-data-model"""
+    """Return a key without the characters that a key may not hold.
+
+    https://learn.microsoft.com/rest/api/storageservices/understanding-the-table-service-data-model
+    """
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,7 +1,8 @@
-"""Whose turn it is to write a resource, and who has written it last.
+"""Where the write guard keeps its locks: one row for each resource that senders can name.
 
-One row for each resource that senders name themselves, under a digest: no identifier of a patient
-is in it. docs/decisions/0006-the-order-of-deliveries.md says why, and what it costs.
+A row outlives its lock. It says who may write the resource now, which delivery wrote it last, and
+whose attempt may still be at work. Rows are keyed by a digest, so that they hold no identifier of
+a patient. docs/decisions/0006-the-order-of-deliveries.md says why there is a guard.
 """
 
 from __future__ import annotations
@@ -11,36 +12,44 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WriteLock:
-    """One resource's row. Moments in seconds since 1970; deliveries by id, which sort by time."""
+    """The row of one resource. Times are seconds since 1970.
 
-    holder: str = ""  # who may write it now
-    expires_at: float = 0.0  # and nobody else before this moment
-    written_by: str = ""  # the last that has written it
-    source_version: str | None = None  # what the source said of the order of that write
-    attempted_by: str = ""  # "delivery unit" whose write is under way, or ended without an answer
-    attempted_at: float = 0.0  # when that was first tried
-    etag: str | None = None  # None: there is no such row yet
+    `holder` is empty while the lock is free. Else it is the token of the unit that holds the lock,
+    or, after an answer was lost, the id of the delivery that alone may acquire it again. A lock
+    that has expired is free, whatever its holder.
+
+    Delivery ids sort by the time of acceptance, so that ids say which delivery is later.
+    """
+
+    holder: str = ""
+    expires_at: float = 0.0
+    written_by: str = ""  # the delivery that wrote the resource last
+    source_version: str | None = None  # where the source places that write among others, if it does
+    attempted_by: str = ""  # "delivery unit" whose attempt has no known end
+    attempted_at: float = 0.0  # when that unit first attempted it
+    etag: str | None = None  # None: the row does not exist yet
 
 
 class GuardStore(Protocol):
     """Every method raises Unavailable when the storage does not answer."""
 
     async def read(self, keys: Sequence[str]) -> dict[str, WriteLock]:
-        """The rows that exist."""
+        """Return the rows that exist."""
 
     async def write(self, locks: Mapping[str, WriteLock]) -> dict[str, WriteLock]:
-        """Write each row if nobody has since it was read. Those that are written, with new etags;
-        the rest is as others have left it."""
+        """Write each row if nobody has written it since it was read. Return the rows that were
+        written, with their new etags."""
 
     async def delete_old(self, before: str, now: float, limit: int) -> int:
-        """Remove up to `most` free rows last written by deliveries before this id. How many."""
+        """Delete up to `limit` free rows that only deliveries before this id have written or
+        attempted. Return how many were deleted."""
 
 
 @dataclass(slots=True)
 class MemoryGuardStore:
-    """The double: the same contract in a dictionary."""
+    """The same contract in a dictionary, for tests."""
 
     locks: dict[str, WriteLock] = field(default_factory=dict)
     writes: int = 0
@@ -65,5 +74,5 @@ class MemoryGuardStore:
 
 
 def is_old(lock: WriteLock, before: str, now: float) -> bool:
-    """Whether no delivery that is still kept can ask for it. Pure."""
+    """Whether no delivery that is still kept can need this row. Pure."""
     return lock.written_by < before and lock.attempted_by < before and lock.expires_at < now

@@ -1,4 +1,4 @@
-"""How deliveries are keyed in a table, so that the newest come first. Pure."""
+"""Keys of the tables of the journal, made so that the newest come first. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def make_delivery_id(now: datetime, random_bits: int) -> str:
-    """A UUIDv7: it begins with the moment of acceptance, so ids sort as deliveries came.
+    """Return a new delivery id: a UUIDv7. It begins with the time, so ids sort by acceptance.
 
     https://www.rfc-editor.org/rfc/rfc9562#name-uuid-version-7
     """
@@ -27,7 +27,7 @@ def make_delivery_id(now: datetime, random_bits: int) -> str:
 
 
 def is_delivery_id(text: str) -> bool:
-    """Whether `delivery_id` could have made it."""
+    """Whether `make_delivery_id` could have made it."""
     try:
         return str(UUID(text)) == text and UUID(text).version == 7
     except ValueError:
@@ -35,19 +35,19 @@ def is_delivery_id(text: str) -> bool:
 
 
 def parse_accepted_time(id_: str) -> datetime:
-    """The moment that `delivery_id` made it from."""
+    """Return the time at which a delivery was accepted, from its id."""
     return _EPOCH + timedelta(milliseconds=UUID(id_).int >> 80)
 
 
 def build_delivery_key(id_: str) -> tuple[str, str]:
-    """(PartitionKey, RowKey): a partition a day, newest first; the id alone gives both."""
+    """Return PartitionKey and RowKey of a delivery: a partition for each day, newest first."""
     value = UUID(id_).int
     day = (value >> 80) // _DAY_LENGTH
     return f"{_LAST_DAY - day:05d}", f"{value ^ _ALL_BITS:032x}"
 
 
 def build_after_filter(after: str | None) -> str:
-    """The OData filter for deliveries before `after`; keys are digits and need no quoting."""
+    """Return the OData filter for deliveries older than `after`. Keys need no quoting."""
     if after is None:
         return "PartitionKey ge ''"
     partition, row = build_delivery_key(after)
@@ -56,26 +56,27 @@ def build_after_filter(after: str | None) -> str:
 
 
 def build_days_filter(since: datetime | None, until: datetime | None) -> str:
-    """The OData filter for the whole days that hold these moments: a range of partitions, which a
-    table reads without looking at others."""
+    """Return the OData filter for the days from `since` to `until`: a range of partitions, so that
+    the table reads no others."""
     newest = f"PartitionKey ge '{get_day_partition(until)}'" if until else "PartitionKey ge ''"
     return f"{newest} and PartitionKey le '{get_day_partition(since)}'" if since else newest
 
 
 def is_between(id_: str, since: datetime | None, until: datetime | None) -> bool:
-    """Whether a delivery was accepted in this time, both ends included."""
+    """Whether a delivery was accepted from `since` to `until`, both included."""
     moment = parse_accepted_time(id_)
     return (since is None or since <= moment) and (until is None or moment <= until)
 
 
 def build_row_key(result: RowResult) -> str:
-    """One note for each resource and table; a key may hold no slash."""
+    """Return the RowKey of a row result: one for each table and resource. It may hold no slash."""
     return f"{result.table} {result.resource.replace('/', ' ')}"
 
 
 def build_activity_key(time: datetime, number: int | None, token: str = "") -> tuple[str, str]:
-    """(PartitionKey, RowKey) of an entry of the activity log: a partition a day, newest first, and
-    of one moment the highest `number` first. None: where the entries of that moment begin."""
+    """Return PartitionKey and RowKey of an entry of the activity log: a partition for each day,
+    newest first; of entries of one time, the highest `number` first. `number` None: return where
+    the entries of that time begin."""
     microseconds = (time - _EPOCH) // timedelta(microseconds=1)
     row = f"{_LAST_MOMENT - microseconds:014x}"
     return get_day_partition(
@@ -84,10 +85,10 @@ def build_activity_key(time: datetime, number: int | None, token: str = "") -> t
 
 
 def parse_activity_time(row: str) -> datetime:
-    """The moment that `activity_key` made it from."""
+    """Return the time of an entry of the activity log, from its RowKey."""
     return _EPOCH + timedelta(microseconds=_LAST_MOMENT - int(row[:14], 16))
 
 
 def get_day_partition(moment: datetime) -> str:
-    """The partition of a moment's day, in UTC."""
+    """Return the PartitionKey of a day, in UTC."""
     return build_delivery_key(make_delivery_id(moment, 0))[0]

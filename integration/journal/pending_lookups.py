@@ -1,4 +1,4 @@
-"""Which resources have a lookup that is empty until another resource has its row."""
+"""Lookups that stay empty until another resource has its row: who waits for which resource."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from integration.core.model import WorkItem
 
 
 class PendingLookups(Protocol):
-    """Every method raises Unavailable when the storage does not answer. Resources as Type/id."""
+    """Every method raises Unavailable when the storage does not answer. `target` is `Type/id`."""
 
     async def add(self, target: str, item: WorkItem) -> None:
-        """The resource of this claim waits for `target`. Repeating it changes nothing."""
+        """Record that `item.resource` waits for the row of `target`. Repeating it changes
+        nothing."""
 
     async def list_waiting(self, target: str) -> Sequence[WorkItem]:
-        """Who waits for it: as many as one request tells, which is 1,000 or all."""
+        """Return the work items that wait for `target`: all, or the first 1,000."""
 
     async def remove(self, target: str, item: WorkItem) -> None:
-        """It waits no longer. Repeating it changes nothing."""
+        """Record that `item.resource` waits no longer. Repeating it changes nothing."""
 
 
 @dataclass(slots=True)
 class MemoryPendingLookups:
-    """The double: the same contract in a dictionary."""
+    """The same contract in a dictionary, for tests."""
 
     items: dict[str, dict[str, WorkItem]] = field(default_factory=lambda: defaultdict(dict))
 

@@ -1,7 +1,7 @@
-"""Which row shows a resource, and which resource a row shows, where neither follows from the other.
+"""The key of the row that shows a resource, and back, where one does not follow from the other.
 
-A row's key is a GUID. It is the resource's id where that is one; else it is derived from the id,
-and nothing leads back. And a row that was there before this app came has the key that it had.
+A row's key is a GUID. It is the resource's id where that is a GUID. Else it is derived from the id,
+which cannot be reversed. And a row that another app has created has a key of its own.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ class RowKeys(Protocol):
     """Every method raises Unavailable when the storage does not answer."""
 
     async def add(self, type_: str, keys: Mapping[str, str]) -> None:
-        """Keys by id, of resources of one type: both ways. Repeating it changes nothing."""
+        """Record keys by id, of resources of one type, for both directions. Repeating it changes
+        nothing."""
 
     async def add_reverse(self, type_: str, keys: Mapping[str, str]) -> None:
-        """The way back alone, from keys that follow from the ids."""
+        """Record for the direction from key to id alone: these keys follow from the ids."""
 
     async def find_keys(self, type_: str, ids: Collection[str]) -> Mapping[str, str]:
-        """Those that were noted, by id."""
+        """Return the recorded keys of these ids, by id."""
 
     async def find_ids(self, type_: str, keys: Collection[str]) -> Mapping[str, str]:
-        """The other way round."""
+        """Return the recorded ids of these keys, by key."""
 
 
 @dataclass(slots=True)
 class MemoryRowKeys:
-    """The double: the same contract in dictionaries."""
+    """The same contract in dictionaries, for tests."""
 
     keys_by_id: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     ids_by_key: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))

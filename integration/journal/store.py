@@ -1,4 +1,4 @@
-"""What the journal promises, and the in-memory double that keeps the same promises."""
+"""The journal: its contract, and an implementation in memory for tests."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, Protocol
 from integration.core.model import Delivery, DeliveryRequest, EntryResult, RowResult, Status
 from integration.journal.keys import is_between
 
-# Outcomes of entries that no lane carries.
+# The lane of results of entries that are in no lane.
 NO_LANE = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """A delivery's bytes and what was asked with them."""
+    """The bytes of a delivery, and the request that they came with."""
 
     request: DeliveryRequest
     body: bytes
@@ -24,7 +24,7 @@ class Payload:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Deliveries, newest first; `after` continues the list, None at its end."""
+    """Deliveries, newest first. `after`: where the next page begins; None: there is no more."""
 
     deliveries: tuple[Delivery, ...]
     after: str | None
@@ -34,86 +34,87 @@ class Journal(Protocol):
     """Every method raises Unavailable when the storage does not answer."""
 
     async def claim_key(self, sender: str, key: str, delivery: str) -> str:
-        """Take a delivery key, once and for all: the id of the first delivery that took it."""
+        """Claim a delivery key for good. Return the id of the first delivery that claimed it."""
 
     async def find_delivery_by_key(self, sender: str, key: str) -> str | None:
-        """The delivery that took this key, without taking it."""
+        """Return the id of the delivery that has claimed this key, if any."""
 
     async def add_delivery(self, delivery: Delivery, payload: Payload) -> None:
-        """Store the bytes and the delivery. Repeating it changes nothing."""
+        """Add a delivery and its bytes. Repeating it changes nothing."""
 
     async def get_delivery(self, id_: str) -> Delivery | None:
-        """The delivery as last noted."""
+        """Return the delivery; None when there is none with this id."""
 
     async def get_payload(self, id_: str) -> Payload:
-        """The bytes. Raises KeyError when they are gone."""
+        """Return the bytes of a delivery. Raises KeyError when they are deleted."""
 
     async def update_delivery(
         self, id_: str, only_if: frozenset[Status] | None = None, **changes: Any
     ) -> bool:
-        """Overwrite some fields of a delivery; with `only_if`, unless its status is another, or it
-        is gone. Whether it was done."""
+        """Set some fields of a delivery. With `only_if`, only if it exists and has one of these
+        statuses. Return whether the fields were set."""
 
     async def list_deliveries(self, status: Status | None, limit: int, after: str | None) -> Page:
-        """Deliveries, newest first."""
+        """Return up to `limit` deliveries, newest first, from `after` on."""
 
     def scan_deliveries(
         self, statuses: frozenset[Status], since: datetime | None, until: datetime | None
     ) -> AsyncIterator[Delivery]:
-        """The deliveries accepted in this time, both ends included, that are in one of these
-        states, newest first, however many they are."""
+        """Iterate over all deliveries with one of these statuses that were accepted from `since`
+        to `until`, both included, newest first."""
 
     async def delete_delivery(self, id_: str) -> None:
-        """Remove a delivery: its bytes, lanes, outcomes, rows, and at last itself. Its key stays
-        taken. Repeating it finishes what broke off."""
+        """Delete a delivery: its bytes, lanes and results, and at last itself. Its key stays
+        claimed. Repeating it completes a deletion that broke off."""
 
     async def save_lane(self, id_: str, lane: int, data: bytes) -> None:
-        """Store one prepared lane of a fanned-out delivery."""
+        """Save a planned lane of a delivery whose lanes are queued one by one."""
 
     async def get_lane(self, id_: str, lane: int) -> bytes:
-        """A prepared lane. Raises KeyError when it is gone."""
+        """Return a saved lane. Raises KeyError when it is deleted."""
 
     async def save_fetched(self, id_: str, number: int, data: bytes) -> bytes:
-        """Store an answer that was fetched for a delivery. The first that is kept counts, and is
-        given back."""
+        """Save an answer that was fetched for a delivery, unless one is saved already. Return the
+        saved one."""
 
     async def get_fetched(self, id_: str, number: int) -> bytes | None:
-        """What was fetched, if it was."""
+        """Return what was fetched; None when nothing is saved under this number."""
 
     async def get_newest_event(self, sender: str, subscription: str) -> int:
-        """The highest number of an event that was noted of a subscription; 0 without any."""
+        """Return the highest recorded event number of a subscription; 0 without any."""
 
     async def record_event(self, sender: str, subscription: str, number: int) -> None:
-        """Note an event by its number; a lower one than is known changes nothing."""
+        """Record an event number. One that is not higher than the recorded one changes nothing."""
 
     async def finish_lane(self, id_: str, lane: int) -> bool:
-        """Note that a lane is finished; whether all lanes of the delivery now are."""
+        """Record that a lane is finished. Return whether all lanes of the delivery are."""
 
     async def list_open_lanes(self, id_: str) -> list[int]:
-        """The lanes that are not finished."""
+        """Return the lanes that are not finished."""
 
     async def begin_lane(self, id_: str, lane: int, now: float) -> float | None:
-        """Note that a lane is about to be carried. When the first try began, in seconds since
-        1970; None: this is the first."""
+        """Record that processing of a lane begins at `now`, in seconds since 1970. Return when the
+        first attempt began; None: this is the first."""
 
     async def has_begun(self, id_: str) -> bool:
-        """Whether anything was stored for a delivery beside its bytes: the relay has seen it."""
+        """Whether the relay has begun a delivery: more than its bytes is saved."""
 
     async def add_entry_results(self, id_: str, lane: int, results: Sequence[EntryResult]) -> None:
-        """Append outcomes. Must follow `begin` of the same lane."""
+        """Append results of entries. Call `begin_lane` of the same lane before."""
 
     async def list_entry_results(self, id_: str, lane: int | None = None) -> list[EntryResult]:
-        """What was noted, of one lane or of all; the first note of an entry counts."""
+        """Return the results of one lane, or of all lanes, by position: the first of each
+        entry."""
 
     async def record_row_result(self, result: RowResult) -> None:
-        """What became of one resource at Dataverse; a later note replaces an earlier one."""
+        """Record the result of one resource at Dataverse. It replaces an earlier one."""
 
     async def list_row_results(self, id_: str) -> Sequence[RowResult]:
-        """The rows of a delivery."""
+        """Return the results of the rows of a delivery."""
 
 
 def keep_first_by_position(results: Sequence[EntryResult]) -> list[EntryResult]:
-    """By position; a repeated try cannot change what was settled before."""
+    """Return the first result of each entry, by position: a later attempt cannot change it."""
     found: dict[int, EntryResult] = {}
     for result in results:
         found.setdefault(result.position, result)
@@ -122,7 +123,7 @@ def keep_first_by_position(results: Sequence[EntryResult]) -> list[EntryResult]:
 
 @dataclass(slots=True)
 class MemoryJournal:
-    """The double: the same contract in dictionaries."""
+    """The same contract in dictionaries, for tests."""
 
     keys: dict[tuple[str, str], str] = field(default_factory=dict)
     deliveries: dict[str, Delivery] = field(default_factory=dict)

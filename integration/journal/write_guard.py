@@ -1,67 +1,101 @@
-"""Each resource has one writer at a time, and no earlier delivery writes it after a later one.
+"""The write guard: one writer per resource at a time, and no write of an earlier delivery after
+that of a later one.
 
-Only for what senders name themselves: nobody else knows the id of what a delivery creates.
-docs/decisions/0006-the-order-of-deliveries.md says why it is done so, and what it costs.
+Deliveries A and B, accepted in this order, update one Patient. Workers die, answers get lost, and
+queues do not keep order; still the state of B must stand in the end. So each unit of a delivery,
+which is one request to the FHIR server, locks the resources that it writes:
+
+1. `acquire` locks all of them, or none. An entry whose resource a later delivery has written is
+   *superseded*: it must not be sent. An entry whose resource was attempted before, with an unknown
+   end, is in `attempted_at`: the relay first asks the FHIR server what that attempt achieved.
+2. `ensure_time_left` is the last check before the request goes.
+3. `release` records which entries were written, and frees the locks.
+
+A lock is a lease: it ends by itself when the worker that holds it dies. The lease lasts three times
+as long as the FHIR server may take to answer. A request starts in its first third or not at all;
+the answer may take the second; and the server may be busy in the third with a request that nobody
+waits for any more.
+
+How far the request got decides what `release` does with entries that have no result (SendState):
+
+- NOT_SENT: the row becomes what it was, as if the unit had never tried.
+- ANSWERED: the lock is free; `attempted_by` stays, so that the next attempt asks first.
+- UNANSWERED: the request may still be at work. The lock stays until its lease ends, and until then
+  only the same delivery can acquire it.
+
+`attempted_by` names the unit from the moment it locks the resource until its result is known. It
+outlives a worker that dies in between: the next attempt of that unit finds itself there, and knows
+that it may have written already. A later delivery overwrites it, since its own write comes last
+anyway. An earlier delivery that finds a later one there has to wait for that one's result.
+
+The guard covers what senders can name: `Type/id`, and the query of a conditional write. Nobody
+else knows the id of a resource that a delivery creates, so that needs no lock.
+docs/decisions/0006-the-order-of-deliveries.md says what else was considered, and what this costs.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from enum import Enum
 from math import inf
 
 from integration.core.errors import Unavailable
 from integration.journal.guard_store import GuardStore, WriteLock
 
-# How long a unit waits for another to end, in seconds, before its claim goes back to the queue.
+# Pauses in seconds before a unit tries again to acquire locks that others hold. After the last one
+# its work item goes back to the queue.
 _RETRY_DELAYS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A write that needs its turn. `name`: Type/id, or the Type?query of a conditional one."""
+    """A write that needs a lock. `name`: `Type/id`, or the `Type?query` of a conditional write.
+    `positions`: of the entries that write it."""
 
     name: str
     positions: tuple[int, ...]
-    source_version: str | None = None  # what the source says of its place in order
-    ordered: bool = True  # False: it must be alone, but is neither earlier nor later than others
+    source_version: str | None = None  # where the source places the write among others, if it does
+    ordered: bool = True  # False: the write needs the lock, but supersedes nothing, and vice versa
 
 
 class SendState(Enum):
-    """How far a unit has come when its turns end."""
+    """How far the request of a unit got: see the module's text."""
 
     NOT_SENT = "not sent"
     ANSWERED = "answered"
-    UNANSWERED = "unheard"  # the FHIR server may be at it still
+    UNANSWERED = "unanswered"
 
 
 @dataclass(slots=True)
 class HeldLocks:
-    """The turns that one unit of a delivery holds, by key, and what their rows told."""
+    """The locks that one attempt of a unit holds, and what it learned when it acquired them."""
 
     delivery: str
-    unit: str  # its name, the same in every try
-    token: str
+    unit: str  # the same name in every attempt
+    token: str  # another one in every attempt
+    _: KW_ONLY
+    # By key of the resource:
     locks: dict[str, WriteLock] = field(default_factory=dict)
-    previous: dict[str, WriteLock] = field(default_factory=dict)  # as they were
+    previous: dict[str, WriteLock] = field(default_factory=dict)  # the rows before
     writes: dict[str, Write] = field(default_factory=dict)
-    superseded: set[int] = field(default_factory=set)  # positions
-    # when a try whose end is not known began, by position: seconds since 1970
-    attempted_at: dict[int, float] = field(default_factory=dict)
-    later_deliveries: set[str] = field(default_factory=set)  # later deliveries that tried, by id
+    # By position of the entry:
+    superseded: set[int] = field(default_factory=set)  # a later delivery has written the resource
+    attempted_at: dict[int, float] = field(default_factory=dict)  # first attempt, end unknown
+    # Ids of later deliveries that have attempted to write one of the resources:
+    later_deliveries: set[str] = field(default_factory=set)
 
     @property
     def attempted_by(self) -> str:
-        """As rows name it: an earlier unit of the delivery may have written the resource too."""
+        """The unit as rows name it. The delivery alone would not do: another of its units may have
+        written the resource, too."""
         return f"{self.delivery} {self.unit}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WriteGuard:
-    """What taking turns needs. `now` in seconds since 1970; `lease` in seconds, longer than the
-    FHIR server can be busy with a request whose answer was lost."""
+    """What the guard needs. `lease`: seconds, see the module's text. `now`: seconds since 1970."""
 
     store: GuardStore
     lease: float
@@ -72,10 +106,14 @@ class WriteGuard:
 
 
 async def acquire(guard: WriteGuard, held: HeldLocks, writes: Sequence[Write]) -> None:
-    """Add the turns of `writes`. Raises Unavailable, holding none, while others hold one."""
+    """Lock the resources of `writes`, and add the locks to `held`.
+
+    Wait some seconds for locks that others hold. Raises Unavailable when one is still held then;
+    in that case no lock is held any more, not even those that `held` had before.
+    """
     required = {_hash_name(write.name): write for write in writes}
     required = {key: write for key, write in required.items() if key not in held.writes}
-    # Holding some while waiting for more would let two units wait for each other.
+    # Two units that hold locks while they wait for more could wait for each other.
     delays = () if held.locks else _RETRY_DELAYS
     for delay in (*delays, None):
         if not required or await _try_acquire(guard, held, required):
@@ -83,18 +121,91 @@ async def acquire(guard: WriteGuard, held: HeldLocks, writes: Sequence[Write]) -
         await release(guard, held, {}, SendState.NOT_SENT)
         if delay is not None:
             await guard.pause(delay * (0.5 + guard.jitter()))
-    raise Unavailable("order", "another delivery is writing the same resource")
+    raise Unavailable("write guard", "another delivery is writing the same resource")
 
 
 def ensure_time_left(guard: WriteGuard, held: HeldLocks) -> None:
-    """Raises Unavailable when a turn has too little left for a request that starts only now: it
-    may be waited for, and the server busy with it for as long again."""
+    """Check that a request may start now: two thirds of each lease must be left.
+
+    Raises Unavailable when less is left.
+    """
     expires_at = min((lock.expires_at for lock in held.locks.values()), default=inf)
     if expires_at - guard.now() < guard.lease * 2 / 3:
-        raise Unavailable("order", "the turn was nearly over before the request could start")
+        raise Unavailable("write guard", "the lock had too little time left to start the request")
+
+
+async def release(
+    guard: WriteGuard,
+    held: HeldLocks,
+    written: Mapping[int, bool],
+    state: SendState = SendState.ANSWERED,
+) -> None:
+    """Release all locks, and empty `held`.
+
+    `written`: by position of each entry that has a result, whether the entry was written. `state`:
+    how far the request got, for the entries that have none.
+    """
+    now = guard.now()
+    released = {
+        key: _build_released_lock(held, key, written=written, state=state, now=now)
+        for key in held.locks
+    }
+    for by_key in (held.locks, held.previous, held.writes):
+        by_key.clear()
+    for findings in (held.superseded, held.attempted_at, held.later_deliveries):
+        findings.clear()
+    if released:
+        await guard.store.write(released)
+
+
+async def release_previous(
+    guard: WriteGuard, held: HeldLocks, writes: Sequence[Write], written: Mapping[int, bool]
+) -> None:
+    """Release what an earlier attempt of this unit left locked: it recorded the results of
+    `writes`, and died before it released them. Leave the locks of others alone."""
+    existing = await guard.store.read([_hash_name(write.name) for write in writes])
+    unreleased = {key for key, lock in existing.items() if lock.attempted_by == held.attempted_by}
+    remaining = [write for write in writes if _hash_name(write.name) in unreleased]
+    if remaining:
+        await acquire(guard, held, remaining)
+        await release(guard, held, written)
+
+
+async def record_writes(
+    guard: WriteGuard, delivery: str, source_versions: Mapping[str, str | None]
+) -> None:
+    """Record that `delivery` has written resources that only the response has named: source
+    versions by `Type/id`. They were not locked; a later writer's record stays."""
+    if not source_versions:
+        return
+    by_key = {_hash_name(name): version for name, version in source_versions.items()}
+    existing = await guard.store.read(list(by_key))
+    locks = {key: existing.get(key, WriteLock()) for key in by_key}
+    # A row that another writes in between is lost to a writer who has found this very write.
+    await guard.store.write(
+        {
+            key: replace(locks[key], written_by=delivery, source_version=version)
+            for key, version in by_key.items()
+            if not is_later(locks[key], delivery, version)
+        }
+    )
+
+
+def is_later(lock: WriteLock, delivery: str, source_version: str | None) -> bool:
+    """Whether the last write of a resource is later than one of `delivery`. Pure.
+
+    The source versions decide where both writes have one of the same kind, else the order in which
+    the deliveries were accepted. The first letter of a source version is its kind.
+    """
+    last = lock.source_version
+    if last and source_version and last[0] == source_version[0] and last != source_version:
+        return last > source_version
+    return lock.written_by > delivery
 
 
 async def _try_acquire(guard: WriteGuard, held: HeldLocks, required: Mapping[str, Write]) -> bool:
+    """Lock all of these resources but those that are superseded. Return False when another holds
+    one, or was quicker; then some may be in `held` all the same."""
     existing = await guard.store.read(list(required))
     now = guard.now()
     acquired: dict[str, WriteLock] = {}
@@ -106,126 +217,49 @@ async def _try_acquire(guard: WriteGuard, held: HeldLocks, required: Mapping[str
         if write.ordered and is_later(lock, held.delivery, write.source_version):
             held.superseded.update(write.positions)
             continue
-        # A later delivery does not care how an earlier one ended; the others have to look.
-        if (
-            lock.attempted_by == held.attempted_by
-            or _get_delivery(lock.attempted_by) > held.delivery
-        ):
+        attempting = _get_delivery(lock.attempted_by)
+        if lock.attempted_by == held.attempted_by or attempting > held.delivery:
+            # An attempt of this unit, or of a later delivery: its end must be found out first.
             held.attempted_at |= dict.fromkeys(write.positions, lock.attempted_at)
-            held.later_deliveries.update({_get_delivery(lock.attempted_by)} - {held.delivery})
+            held.later_deliveries.update({attempting} - {held.delivery})
         else:
             lock = replace(lock, attempted_by=held.attempted_by, attempted_at=now)
         acquired[key] = replace(lock, holder=held.token, expires_at=now + guard.lease)
-    written = await guard.store.write(acquired)
-    held.locks |= written
-    return len(written) == len(acquired)
-
-
-async def release(
-    guard: WriteGuard,
-    held: HeldLocks,
-    written: Mapping[int, bool],
-    state: SendState = SendState.ANSWERED,
-) -> None:
-    """End the turns. `written`: for each position that is settled, whether it was."""
-    now = guard.now()
-    released = {
-        key: _build_released_lock(held, key, lock, written, state, now)
-        for key, lock in held.locks.items()
-    }
-    for by_key in (held.locks, held.previous, held.writes):
-        by_key.clear()
-    for notes in (held.superseded, held.attempted_at, held.later_deliveries):
-        notes.clear()
-    if released:
-        await guard.store.write(released)
-
-
-async def release_previous(
-    guard: WriteGuard, held: HeldLocks, writes: Sequence[Write], written: Mapping[int, bool]
-) -> None:
-    """Give back the turns of an earlier try of this unit that noted its outcomes, and no more."""
-    existing = await guard.store.read([_hash_name(write.name) for write in writes])
-    unreleased = {key for key, lock in existing.items() if lock.attempted_by == held.attempted_by}
-    remaining = [write for write in writes if _hash_name(write.name) in unreleased]
-    if remaining:
-        await acquire(guard, held, remaining)
-        await release(guard, held, written)
+    stored = await guard.store.write(acquired)
+    held.locks |= stored
+    return len(stored) == len(acquired)
 
 
 def _build_released_lock(
-    held: HeldLocks,
-    key: str,
-    lock: WriteLock,
-    written: Mapping[int, bool],
-    state: SendState,
-    now: float,
+    held: HeldLocks, key: str, *, written: Mapping[int, bool], state: SendState, now: float
 ) -> WriteLock:
-    write, previous = held.writes[key], held.previous[key]
-    settled = [written[n] for n in write.positions if n in written]
-    if len(settled) < len(write.positions) and state is SendState.UNANSWERED:
-        return replace(lock, holder=held.delivery)  # until its lease ends; only it may try again
-    # An own earlier try may still be under way: others have to wait for its end.
-    in_flight = previous.holder == held.delivery and previous.expires_at > now
-    released = (
-        replace(lock, holder=previous.holder, expires_at=previous.expires_at)
-        if in_flight
-        else _clear_holder(lock)
-    )
-    if len(settled) < len(write.positions):
-        not_sent = state is SendState.NOT_SENT
-        return (
-            replace(
-                released, attempted_by=previous.attempted_by, attempted_at=previous.attempted_at
-            )
-            if not_sent
-            else released
+    lock, previous, write = held.locks[key], held.previous[key], held.writes[key]
+    results = [written[position] for position in write.positions if position in written]
+    settled = len(results) == len(write.positions)
+    if not settled and state is SendState.UNANSWERED:
+        # Until the lease ends only this delivery may acquire it.
+        return replace(lock, holder=held.delivery)
+    if previous.holder == held.delivery and previous.expires_at > now:
+        # A request of an earlier attempt may still be at work: others wait until that lease ends.
+        released = replace(lock, holder=previous.holder, expires_at=previous.expires_at)
+    else:
+        released = replace(lock, holder="", expires_at=0.0)
+    if not settled:
+        if state is not SendState.NOT_SENT:
+            return released
+        return replace(
+            released, attempted_by=previous.attempted_by, attempted_at=previous.attempted_at
         )
-    # What another has tried stays to be looked at, unless this write has come after it.
-    if any(settled) or lock.attempted_by == held.attempted_by:
+    # A refused write says nothing about the attempt of a later delivery: that stays.
+    if any(results) or lock.attempted_by == held.attempted_by:
         released = replace(released, attempted_by="", attempted_at=0.0)
-    if not (any(settled) and write.ordered):
-        return released
-    return replace(released, written_by=held.delivery, source_version=write.source_version)
+    if any(results) and write.ordered:
+        return replace(released, written_by=held.delivery, source_version=write.source_version)
+    return released
 
 
 def _get_delivery(attempted_by: str) -> str:
     return attempted_by.partition(" ")[0]
-
-
-def _clear_holder(lock: WriteLock) -> WriteLock:
-    return replace(lock, holder="", expires_at=0.0)
-
-
-async def record_writes(
-    guard: WriteGuard, delivery: str, source_versions: Mapping[str, str | None]
-) -> None:
-    """Note who has written what only the answer named: the stamp by Type/id."""
-    if not source_versions:
-        return
-    by_key = {_hash_name(name): source_version for name, source_version in source_versions.items()}
-    existing = await guard.store.read(list(by_key))
-    updated = {
-        key: replace(
-            existing.get(key, WriteLock()), written_by=delivery, source_version=source_version
-        )
-        for key, source_version in by_key.items()
-        if not is_later(existing.get(key, WriteLock()), delivery, source_version)
-    }
-    # A row that is lost to another now belongs to a writer who has found this very write.
-    await guard.store.write(updated)
-
-
-def is_later(lock: WriteLock, delivery: str, source_version: str | None) -> bool:
-    """Whether the last write of a resource comes after one of `delivery` in order. Pure."""
-    if (
-        lock.source_version
-        and source_version
-        and lock.source_version[0] == source_version[0]
-        and lock.source_version != source_version
-    ):
-        return lock.source_version > source_version
-    return lock.written_by > delivery
 
 
 def _hash_name(name: str) -> str:

@@ -1,12 +1,15 @@
-"""VERB mirror: one resource's current state in FHIR becomes its rows in Dataverse.
+"""VERB mirror: make the rows of one resource show its current state in FHIR.
 
-Level-triggered: a claim says that something changed, never what. So claims may come twice, late
-or in any order, and no older state can replace a newer one.
+The mirror is level-triggered: a work item says that a resource changed, never how. Work items may
+come twice, late or in any order, and still no older state replaces a newer one.
+
+A work item goes from here to a row sink. The sink reads the resource from FHIR, asks Dataverse for
+its rows (`row_lookup`), plans what to change (`row_diff`) and writes that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,18 +21,19 @@ from integration.core.model import Category, RowResult, WorkItem
 from integration.journal.row_keys import MemoryRowKeys, RowKeys
 from integration.journal.store import Journal
 from integration.mapping.model import EntityMap
+from integration.mirror.row_sink import RowSink
 from integration.queues.names import MIRROR_QUEUE
 from integration.queues.queue_sender import ChangeQueues, QueueSender
 from integration.queues.retry import plan_retry
 
-# Brings the rows of a claim's resource up to date. Raises Unavailable or Misconfigured.
-RowSink = Callable[[EntityMap, WorkItem], Awaitable[RowResult]]
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Mirror:
-    """What mirroring needs. `maps` by resource type, and the reasons of those that are `broken`;
-    `max_age` in seconds."""
+    """What mirroring needs.
+
+    `maps`: the entity maps in use, by resource type. `broken_maps`: why the others cannot be used,
+    by resource type. `max_age`: seconds after which a failing work item is parked.
+    """
 
     journal: Journal
     queue: QueueSender
@@ -44,69 +48,100 @@ class Mirror:
 
 
 async def mirror_resource(mirror: Mirror, item: WorkItem) -> None:
-    """Bring the rows of `claim.resource` up to date. A neighbour's trouble puts the claim back."""
+    """Bring the rows of `item.resource` up to date and record the result.
+
+    When a service is unavailable or an operator must act, requeue the item; park it once it is
+    older than `max_age`.
+    """
     async with _begin_activity(mirror, item):
-        await _mirror_or_requeue(mirror, item)
+        began = mirror.now()
+        try:
+            if await _is_mirrored(mirror, item):
+                result = await _write_rows(mirror, item)
+            else:  # it was queued before its table became a virtual one
+                await _skip(mirror, item)
+                return
+        except (Unavailable, Misconfigured) as error:
+            await _requeue_or_park(mirror, item, error, began)
+            return
+        await _record_result(mirror, result, began)
 
 
 async def mirror_or_raise(mirror: Mirror, item: WorkItem) -> RowResult:
-    """The same for who waits for it. Raises Unavailable or Misconfigured."""
-    began = mirror.now()
+    """Bring the rows up to date for a caller that waits for the result.
+
+    Raises Unavailable or Misconfigured instead of requeueing the item.
+    """
     async with _begin_activity(mirror, item):
-        result = await _bring_up_to_date(mirror, item)
+        began = mirror.now()
+        result = await _write_rows(mirror, item)
         await _record_result(mirror, result, began)
     return result
 
 
-async def _bring_up_to_date(mirror: Mirror, item: WorkItem) -> RowResult:
-    """A row's key that is not the resource's id is noted: lookups of virtual rows point at it.
-    Before the outcome, so that what fails is done again."""
-    result = await mirror.sink(_get_entity_map(mirror, item), item)
-    type_, _, id_ = result.resource.partition("/")
-    existing: Mapping[str, str] = {}
-    if result.row == id_ and result.action == "created":  # in the place of one that others made?
-        existing = await mirror.row_keys.find_keys(type_, [id_])
-    if result.row is not None and (result.row != id_ or existing):
-        await mirror.row_keys.add(type_, {id_: result.row})
+async def park(mirror: Mirror, item: WorkItem, reason: str) -> None:
+    """Give up on the rows of `item.resource` until an operator looks at them."""
+    log_event("row.parked", delivery=item.delivery, resource=item.resource, reason=reason)
+    result = _build_result(mirror, item, "parked", reason)
+    async with mirror.activities.track():
+        _record_activity(mirror, result, mirror.now(), error=True)
+        await mirror.journal.record_row_result(result)
+
+
+async def _is_mirrored(mirror: Mirror, item: WorkItem) -> bool:
+    if mirror.change_queues is None:
+        return True
+    queues = await mirror.change_queues()
+    return queues.get(_get_type(item)) == MIRROR_QUEUE
+
+
+async def _write_rows(mirror: Mirror, item: WorkItem) -> RowResult:
+    result = await mirror.sink.bring_up_to_date(_get_entity_map(mirror, item), item)
+    # Before the result is recorded: if this fails, the work item comes again and repeats it.
+    await _record_row_key(mirror, result)
     return result
 
 
-async def _mirror_or_requeue(mirror: Mirror, item: WorkItem) -> None:
-    began = mirror.now()
-    try:
-        if (
-            mirror.change_queues is not None
-            and (await mirror.change_queues()).get(_get_type(item)) != MIRROR_QUEUE
-        ):
-            # Queued before its table became a virtual one.
-            log_event("row.skipped", delivery=item.delivery, resource=item.resource)
-            await mirror.journal.record_row_result(
-                RowResult(*_get_identity(mirror, item), None, "skipped")
-            )
-            return
-        result = await _bring_up_to_date(mirror, item)
-    except (Unavailable, Misconfigured) as error:
-        retry = plan_retry(item, error, mirror.now(), mirror.max_age)
-        if retry.delay is None:
-            await park(mirror, item, str(error))
-            return
-        log_event(
-            "row.requeued",
-            error,
-            delivery=item.delivery,
-            resource=item.resource,
-            attempt=item.attempt,
-            reason=str(error),
-        )
-        requeued = RowResult(*_get_identity(mirror, item), None, "requeued", None, (str(error),))
-        _record_activity(mirror, requeued, began, isinstance(error, Misconfigured))
-        await mirror.queue.send(MIRROR_QUEUE, retry.item, retry.delay)
+async def _record_row_key(mirror: Mirror, result: RowResult) -> None:
+    """Record a key that is not the resource's id: lookups of virtual tables point at it."""
+    type_, _, id_ = result.resource.partition("/")
+    if result.row is None:
         return
-    await _record_result(mirror, result, began)
+    replaces_another = False
+    if result.row == id_ and result.action == "created":
+        # It may replace a row that another app had created under a key of its own.
+        replaces_another = bool(await mirror.row_keys.find_keys(type_, [id_]))
+    if result.row != id_ or replaces_another:
+        await mirror.row_keys.add(type_, {id_: result.row})
+
+
+async def _skip(mirror: Mirror, item: WorkItem) -> None:
+    log_event("row.skipped", delivery=item.delivery, resource=item.resource)
+    await mirror.journal.record_row_result(_build_result(mirror, item, "skipped"))
+
+
+async def _requeue_or_park(
+    mirror: Mirror, item: WorkItem, error: Unavailable | Misconfigured, began: datetime
+) -> None:
+    retry = plan_retry(item, error, mirror.now(), mirror.max_age)
+    if retry.delay is None:
+        await park(mirror, item, str(error))
+        return
+    log_event(
+        "row.requeued",
+        error,
+        delivery=item.delivery,
+        resource=item.resource,
+        attempt=item.attempt,
+        reason=str(error),
+    )
+    result = _build_result(mirror, item, "requeued", str(error))
+    _record_activity(mirror, result, began, error=isinstance(error, Misconfigured))
+    await mirror.queue.send(MIRROR_QUEUE, retry.item, retry.delay)
 
 
 async def _record_result(mirror: Mirror, result: RowResult, began: datetime) -> None:
-    _record_activity(mirror, result, began, result.action == "refused")
+    _record_activity(mirror, result, began, error=result.action == "refused")
     await mirror.journal.record_row_result(result)
     log_event(
         "row.mirrored",
@@ -118,17 +153,7 @@ async def _record_result(mirror: Mirror, result: RowResult, began: datetime) -> 
     )
 
 
-async def park(mirror: Mirror, item: WorkItem, reason: str) -> None:
-    """Give up on a row until an operator looks at it."""
-    log_event("row.parked", delivery=item.delivery, resource=item.resource, reason=reason)
-    parked = RowResult(*_get_identity(mirror, item), None, "parked", None, (reason,))
-    async with mirror.activities.track():
-        _record_activity(mirror, parked, mirror.now(), error=True)
-        await mirror.journal.record_row_result(parked)
-
-
-def _record_activity(mirror: Mirror, result: RowResult, began: datetime, error: bool) -> None:
-    """What came of it, in the activity log."""
+def _record_activity(mirror: Mirror, result: RowResult, began: datetime, *, error: bool) -> None:
     category = Category.WARNING if result.notes else Category.INFORMATION
     mirror.activities.record(
         Category.ERROR if error else category,
@@ -147,8 +172,16 @@ def _begin_activity(mirror: Mirror, item: WorkItem) -> AbstractAsyncContextManag
     return mirror.activities.track(delivery=item.delivery, resource=item.resource, table=table)
 
 
-def _get_identity(mirror: Mirror, item: WorkItem) -> tuple[str, str, str]:
-    return item.delivery, item.resource or "", _get_table(mirror, item)
+def _build_result(mirror: Mirror, item: WorkItem, action: str, *notes: str) -> RowResult:
+    """Return the result of an item that did not get as far as a row."""
+    return RowResult(
+        delivery=item.delivery,
+        resource=item.resource or "",
+        table=_get_table(mirror, item),
+        row=None,
+        action=action,
+        notes=notes,
+    )
 
 
 def _get_table(mirror: Mirror, item: WorkItem) -> str:
@@ -157,7 +190,7 @@ def _get_table(mirror: Mirror, item: WorkItem) -> str:
 
 
 def _get_entity_map(mirror: Mirror, item: WorkItem) -> EntityMap:
-    """A map that is broken, or was taken away, stops its own table until it is mended."""
+    """Raises Misconfigured for a map that is broken or not in use: it stops its own table only."""
     type_ = _get_type(item)
     if type_ not in mirror.maps:
         raise Misconfigured(mirror.broken_maps.get(type_, f"no map of {type_} is in use"))

@@ -1,4 +1,4 @@
-"""The rows that a resource should be, the rows that are there, and the changes between. Pure."""
+"""The plan of changes: which rows a resource should have, which it has, and what to write. Pure."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from integration.core import decimal_json
-from integration.core.model import Column
+from integration.core.model import Column, Columns, Row, Tables
 from integration.dataverse.requests import Change
-from integration.mapping import engine
+from integration.mapping import values
 from integration.mapping.concepts import CONCEPT_TABLE
 from integration.mapping.model import (
     ChildRemoval,
@@ -22,27 +22,24 @@ from integration.mapping.model import (
     MappedRows,
 )
 
-Tables = Mapping[str, Mapping[str, Column]]
-Row = Mapping[str, Any]
-
 _STATE = {"statecode", "statuscode"}
 
-# A namespace of our own; rows are found by it for ever, so it never changes.
+# The namespace of the keys that this app derives. Rows are found by it, so it must never change.
 _NAMESPACE = UUID("5a1d4f0c-6f0e-5b7b-8d39-0d8a52c4e1b7")
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a resource of some type has its row: what a lookup needs to point at it."""
+    """Where the rows of a resource type are: what a lookup needs to point at one."""
 
     table: str
     entity_set: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExistingRows:
-    """What Dataverse holds. `keys` of rows by Type/id, `concepts` by type and code, `children` by
-    the position of their map among the expands."""
+    """What Dataverse has. `keys`: of the rows that lookups point at, by `Type/id`. `concepts`: keys
+    by type and code. `children`: by the position of their map among the expand maps."""
 
     row: Row | None = None
     keys: Mapping[str, str] = field(default_factory=dict)
@@ -50,10 +47,11 @@ class ExistingRows:
     children: Mapping[int, Sequence[Row]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChangePlan:
-    """`changes` in an order that works, the row's own among them as `row` counts. `missing`:
-    Type/id of what lookups should point at and has no row yet."""
+    """The changes, in an order that Dataverse accepts. `row_position`: which of them writes the
+    row itself. `missing`: `Type/id` of each resource that a lookup points at and that has no row
+    yet."""
 
     changes: tuple[Change, ...]
     row_position: int
@@ -61,122 +59,75 @@ class ChangePlan:
     missing: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class _LookupBinding:
-    """A lookup that is set."""
-
-    navigation: str
-    entity_set: str
-    key: str
-
-
-@dataclass(slots=True)
-class _Planner:
-    """Values on their way to columns, and what comes up on the way."""
-
-    targets: Mapping[str, Target]
-    tables: Tables
-    existing: ExistingRows
-    concepts: dict[str, Change] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    missing: set[str] = field(default_factory=set)
-
-    def resolve(self, table: str, columns: Row) -> dict[str, Any]:
-        """Links and concepts become rows; None where there is none."""
-        return {name: self._resolve_value(table, name, value) for name, value in columns.items()}
-
-    def _resolve_value(self, table: str, name: str, value: Any) -> Any:
-        if isinstance(value, Concept):
-            return self._bind(
-                table,
-                name,
-                CONCEPT_TABLE.table,
-                CONCEPT_TABLE.entity_set,
-                self._find_concept_key(value),
-            )
-        if not isinstance(value, Lookup):
-            return value
-        type_ = value.resource.partition("/")[0]
-        target, key = self.targets.get(type_), self.existing.keys.get(value.resource)
-        if target is None:
-            self.notes.append(f"{name}: no map says where a {type_} is")
-            return None
-        if key is None:
-            self.notes.append(f"{name}: the {type_} is not in Dataverse yet")
-            self.missing.add(value.resource)
-            return None
-        return self._bind(table, name, target.table, target.entity_set, key)
-
-    def _bind(self, table: str, name: str, target: str, entity_set: str, key: str) -> Any:
-        navigation = (self.tables[table][name].targets or {}).get(target)
-        if navigation is None:
-            self.notes.append(f"{name}: the column takes no row of {target}")
-            return None
-        return _LookupBinding(navigation, entity_set, key)
-
-    def _find_concept_key(self, concept: Concept) -> str:
-        key = self.existing.concepts.get((concept.type, concept.code))
-        if key is None:
-            key = derive_key("concept", concept.type, concept.code)
-            columns = CONCEPT_TABLE.build_row(concept)
-            self.concepts[key] = Change("PATCH", CONCEPT_TABLE.entity_set, key, columns)
-        return key
-
-
 def plan_changes(
     entity: EntityMap,
     key: str,
     mapped: MappedRows,
     existing: ExistingRows,
+    *,
     targets: Mapping[str, Target],
     tables: Tables,
 ) -> ChangePlan:
-    """What has to change so that the rows are as mapped; nothing where they are. `key`: of the
-    row, where there is none yet."""
+    """Return what has to be written so that the rows are as mapped: no change where they are.
+
+    `key`: of the row, if it is to be created. `targets`: by resource type.
+    """
     planner = _Planner(targets, tables, existing)
     if existing.row is not None:
         key = str(existing.row[entity.key])
     row_changes = list(_plan_row_changes(planner, entity, key, mapped.values))
     child_changes = [
         change
-        for number, expand in enumerate(entity.expands)
+        for position, expand in enumerate(entity.expands)
         for change in _plan_child_changes(
             planner,
-            entity,
+            _Parent(entity, key),
             expand,
-            key,
             [child for child in mapped.children if child.expand_map is expand],
-            existing.children.get(number, ()),
+            existing.children.get(position, ()),
         )
     ]
     if child_changes and not row_changes and existing.row is not None:
-        # The row guards its children: who comes later finds another etag.
+        # Write the row, too: its new etag fails whoever planned child changes from the old state.
         version = {entity.version_column: mapped.values[entity.version_column]}
         row_changes = [
-            Change("PATCH", entity.entity_set, key, version, existing.row["@odata.etag"])
+            Change(
+                method="PATCH",
+                entity_set=entity.entity_set,
+                key=key,
+                columns=version,
+                etag=existing.row["@odata.etag"],
+            )
         ]
     concept_changes = tuple(planner.concepts.values())
     changes = (*concept_changes, *row_changes, *child_changes) if row_changes else ()
     return ChangePlan(
-        changes, len(concept_changes), tuple(planner.notes), frozenset(planner.missing)
+        changes=changes,
+        row_position=len(concept_changes),
+        notes=tuple(planner.notes),
+        missing=frozenset(planner.missing),
     )
 
 
 def find_lookups(mapped: MappedRows) -> set[str]:
-    """Type/id of everything that lookups point at."""
+    """Return `Type/id` of every resource that a lookup points at."""
     return {value.resource for value in _iterate_values(mapped) if isinstance(value, Lookup)}
 
 
 def find_concepts(mapped: MappedRows) -> set[tuple[int, str]]:
-    """Type and code of every concept that is referred to."""
-    return {
-        (value.type, value.code) for value in _iterate_values(mapped) if isinstance(value, Concept)
-    }
+    """Return type and code of every concept that a lookup points at."""
+    values = _iterate_values(mapped)
+    return {(value.type, value.code) for value in values if isinstance(value, Concept)}
 
 
 def derive_key(*parts: Any) -> str:
-    """A primary key that follows from what the row is, so that a repeat makes no second one."""
+    """Return a primary key that follows from what the row is: writing it twice makes one row."""
     return str(uuid5(_NAMESPACE, decimal_json.encode(parts).decode()))
+
+
+def select_columns(names: Iterable[str], columns: Columns) -> list[str]:
+    """Return these columns as a query selects them: a lookup is read under another name."""
+    return [f"_{name}_value" if columns[name].targets else name for name in dict.fromkeys(names)]
 
 
 def _iterate_values(mapped: MappedRows) -> Iterator[Any]:
@@ -185,109 +136,209 @@ def _iterate_values(mapped: MappedRows) -> Iterator[Any]:
         yield from child.values.values()
 
 
+# -- mapped values to column values ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _LookupBinding:
+    """The value of a lookup column that points at a row."""
+
+    navigation: str
+    entity_set: str
+    key: str
+
+
+@dataclass(slots=True)
+class _Planner:
+    """Turns mapped values into column values. Collects the concepts to create, notes, and the
+    resources that have no row yet."""
+
+    targets: Mapping[str, Target]
+    tables: Tables
+    existing: ExistingRows
+    concepts: dict[str, Change] = field(default_factory=dict)  # by key
+    notes: list[str] = field(default_factory=list)
+    missing: set[str] = field(default_factory=set)
+
+    def resolve(self, table: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Replace lookups and concepts by bindings; by None where there is no row to point at."""
+        return {name: self._resolve_value(table, name, value) for name, value in values.items()}
+
+    def _resolve_value(self, table: str, name: str, value: Any) -> Any:
+        if isinstance(value, Concept):
+            concepts = Target(CONCEPT_TABLE.table, CONCEPT_TABLE.entity_set)
+            return self._bind(table, name, concepts, self._get_concept_key(value))
+        if not isinstance(value, Lookup):
+            return value
+        type_ = value.resource.partition("/")[0]
+        target, key = self.targets.get(type_), self.existing.keys.get(value.resource)
+        if target is None:
+            self.notes.append(f"{name}: no entity map says which table has the rows of {type_}")
+            return None
+        if key is None:
+            self.notes.append(f"{name}: the {type_} is not in Dataverse yet")
+            self.missing.add(value.resource)
+            return None
+        return self._bind(table, name, target, key)
+
+    def _bind(self, table: str, name: str, target: Target, key: str) -> _LookupBinding | None:
+        navigation = (self.tables[table][name].targets or {}).get(target.table)
+        if navigation is None:
+            self.notes.append(f"{name}: the column does not accept rows of {target.table}")
+            return None
+        return _LookupBinding(navigation, target.entity_set, key)
+
+    def _get_concept_key(self, concept: Concept) -> str:
+        """Return the key of the concept's row. Plan to create the row if there is none."""
+        key = self.existing.concepts.get((concept.type, concept.code))
+        if key is None:
+            key = derive_key("concept", concept.type, concept.code)
+            self.concepts[key] = Change(
+                method="PATCH",
+                entity_set=CONCEPT_TABLE.entity_set,
+                key=key,
+                columns=CONCEPT_TABLE.build_row(concept),
+            )
+        return key
+
+
+# -- the row --------------------------------------------------------------------------------------
+
+
 def _plan_row_changes(
-    planner: _Planner, entity: EntityMap, key: str, values: Row
+    planner: _Planner, entity: EntityMap, key: str, values: Mapping[str, Any]
 ) -> Iterator[Change]:
-    columns = planner.tables[entity.table]
+    columns, row = planner.tables[entity.table], planner.existing.row
     resolved = planner.resolve(entity.table, values)
-    row = planner.existing.row
     if row is None:
         initial = {name: value for name, value in resolved.items() if name not in _STATE}
-        yield Change("PATCH", entity.entity_set, key, _build_body(initial, columns, {}), new=True)
+        body = _build_body(initial, columns)
+        yield Change(
+            method="PATCH", entity_set=entity.entity_set, key=key, columns=body, only_new=True
+        )
+        # Dataverse creates each row as active, whatever the request says.
         state = {name: value for name, value in resolved.items() if name in _STATE}
-        # A row is born active, whatever is asked for.
         if state.get("statecode") not in (None, 0):
-            yield Change("PATCH", entity.entity_set, key, state)
+            yield Change(method="PATCH", entity_set=entity.entity_set, key=key, columns=state)
         return
     differences = _find_differences(resolved, row)
     if differences:
-        body = _build_body(differences, columns, row)
-        yield Change("PATCH", entity.entity_set, key, body, row["@odata.etag"])
+        yield Change(
+            method="PATCH",
+            entity_set=entity.entity_set,
+            key=key,
+            columns=_build_body(differences, columns, row),
+            etag=row["@odata.etag"],
+        )
+
+
+# -- its children ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Parent:
+    """The row that child rows belong to."""
+
+    entity: EntityMap
+    key: str
 
 
 def _plan_child_changes(
     planner: _Planner,
-    entity: EntityMap,
+    parent: _Parent,
     expand: ExpandMap,
-    parent: str,
     children: Sequence[ChildRow],
     existing: Sequence[Row],
 ) -> Iterator[Change]:
     columns = planner.tables[expand.table]
-    navigation = (columns[expand.parent].targets or {}).get(entity.table, expand.parent)
-    by_key = {row_[expand.key]: row_ for row_ in existing}
+    targets = columns[expand.parent].targets or {}
+    navigation = targets.get(parent.entity.table, expand.parent)
+    by_key = {row[expand.key]: row for row in existing}
     by_match: dict[str, Row] = {}
-    for row_ in existing:
-        by_match.setdefault(
-            _encode_match(expand, {n: _get_column_value(row_, n) for n in expand.match}), row_
-        )
+    for row in existing:
+        by_match.setdefault(_encode_row_match(expand, row), row)
     kept: set[str] = set()
     for child in children:
         resolved = planner.resolve(expand.table, child.values)
-        match = _encode_match(expand, {n: _get_plain_value(resolved.get(n)) for n in expand.match})
         if any(_is_unresolved(child, resolved, name) for name in expand.match):
-            continue  # it would be another row as soon as its lookup is filled; noted
-        key = derive_key(parent, expand.table, match)
-        row = by_match.get(match, by_key.get(key))
-        if row is not None and row[expand.key] in kept:
-            continue  # two items are one row only after their lookups have been followed
-        kept.add(row[expand.key] if row is not None else key)
-        if row is None:
-            body = _build_body(resolved, columns, {})
-            body[f"{navigation}@odata.bind"] = f"{entity.entity_set}({parent})"
-            yield Change("PATCH", expand.entity_set, key, body)
-        elif differences := _find_differences(resolved, row):
+            continue  # a row of it now would be another one once its lookup is filled; noted
+        match = _encode_match(expand, {n: _to_plain(resolved.get(n)) for n in expand.match})
+        key = derive_key(parent.key, expand.table, match)
+        found = by_match.get(match, by_key.get(key))
+        if found is not None and found[expand.key] in kept:
+            continue  # two items that turn out to be one row, now that their lookups are resolved
+        if found is None:
+            kept.add(key)
+            body = _build_body(resolved, columns)
+            body[f"{navigation}@odata.bind"] = f"{parent.entity.entity_set}({parent.key})"
+            yield Change(method="PATCH", entity_set=expand.entity_set, key=key, columns=body)
+            continue
+        kept.add(found[expand.key])
+        if differences := _find_differences(resolved, found):
             yield Change(
-                "PATCH", expand.entity_set, row[expand.key], _build_body(differences, columns, row)
+                method="PATCH",
+                entity_set=expand.entity_set,
+                key=found[expand.key],
+                columns=_build_body(differences, columns, found),
             )
-    for row_ in existing:
-        if row_[expand.key] not in kept and _is_removable(expand, parent, row_):
-            yield Change("DELETE", expand.entity_set, row_[expand.key])
+    for row in existing:
+        if row[expand.key] not in kept and _is_removable(expand, parent.key, row):
+            yield Change(method="DELETE", entity_set=expand.entity_set, key=row[expand.key])
 
 
-def _is_unresolved(child: ChildRow, resolved: Row, name: str) -> bool:
+def _is_unresolved(child: ChildRow, resolved: Mapping[str, Any], name: str) -> bool:
     return isinstance(child.values.get(name), Lookup) and resolved.get(name) is None
 
 
 def _is_removable(expand: ExpandMap, parent: str, row: Row) -> bool:
-    match = _encode_match(expand, {name: _get_column_value(row, name) for name in expand.match})
-    ours = row[expand.key] == derive_key(parent, expand.table, match)
+    ours = row[expand.key] == derive_key(parent, expand.table, _encode_row_match(expand, row))
     return expand.remove is ChildRemoval.ALL or (expand.remove is ChildRemoval.OURS and ours)
 
 
-def _encode_match(expand: ExpandMap, values: Row) -> str:
+def _encode_row_match(expand: ExpandMap, row: Row) -> str:
+    return _encode_match(expand, {name: _get_column_value(row, name) for name in expand.match})
+
+
+def _encode_match(expand: ExpandMap, values: Mapping[str, Any]) -> str:
+    """Return the columns that tell one child from another as one text."""
     return decimal_json.encode([values[name] for name in expand.match]).decode()
 
 
-def _find_differences(resolved: Row, row: Row) -> dict[str, Any]:
+# -- comparing and writing values -----------------------------------------------------------------
+
+
+def _find_differences(resolved: Mapping[str, Any], row: Row) -> dict[str, Any]:
     return {
-        n: value
-        for n, value in resolved.items()
-        if not _is_same(_get_plain_value(value), _get_column_value(row, n))
+        name: value
+        for name, value in resolved.items()
+        if not _is_same(_to_plain(value), _get_column_value(row, name))
     }
 
 
-def _is_same(ours: Any, theirs: Any) -> bool:
+def _is_same(mapped: Any, current: Any) -> bool:
     """Dataverse keeps no empty text, and numbers by their value."""
-    if isinstance(ours, str) and isinstance(theirs, str):
-        return ours == theirs or (
-            engine.is_datetime_text(ours) and engine.is_same_datetime(ours, theirs)
-        )
-    return bool(ours == theirs) and isinstance(ours, bool) is isinstance(theirs, bool)
+    if isinstance(mapped, str) and isinstance(current, str):
+        same_datetime = values.is_datetime_text(mapped) and values.is_same_datetime(mapped, current)
+        return mapped == current or same_datetime
+    return bool(mapped == current) and isinstance(mapped, bool) is isinstance(current, bool)
 
 
-def _get_plain_value(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
+    """Return a resolved value as a row shows it."""
     return value.key if isinstance(value, _LookupBinding) else value
 
 
 def _get_column_value(row: Row, name: str) -> Any:
-    """A lookup shows under a name of its own."""
+    """A row shows a lookup under another name."""
     return row.get(f"_{name}_value") if f"_{name}_value" in row else row.get(name)
 
 
-def _build_body(values: Row, columns: Mapping[str, Column], row: Row) -> dict[str, Any]:
-    """As the Web API takes it: a lookup by its navigation property.
+def _build_body(
+    values: Mapping[str, Any], columns: Columns, row: Row | None = None
+) -> dict[str, Any]:
+    """Return the body of a write: it sets a lookup by its navigation property.
 
+    `row`: as it is now; None: it is being created.
     https://learn.microsoft.com/power-apps/developer/data-platform/webapi/associate-disassociate-entities-using-web-api
     """
     body: dict[str, Any] = {}
@@ -303,12 +354,7 @@ def _build_body(values: Row, columns: Mapping[str, Column], row: Row) -> dict[st
 
 
 def _find_navigation(column: Column, row: Row) -> str:
-    """Of a lookup that may lead to several tables: the one to the table it leads to now."""
+    """Return the navigation property to the table that the lookup points at now, of several."""
     targets = column.targets or {}
     current = str(row.get(f"_{column.name}_value@Microsoft.Dynamics.CRM.lookuplogicalname"))
     return targets.get(current) or next(iter(targets.values()))
-
-
-def select_columns(names: Iterable[str], columns: Mapping[str, Column]) -> list[str]:
-    """These columns as a read names them."""
-    return [f"_{name}_value" if columns[name].targets else name for name in dict.fromkeys(names)]

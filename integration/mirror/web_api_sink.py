@@ -1,7 +1,8 @@
-"""Rows through the Web API: what Dataverse has is read, what differs is written, at once.
+"""The row sink that writes through the Web API: it reads the rows, compares, and writes what
+differs.
 
-One request reads the row, its children and what its lookups point at; one change set writes what
-differs, so that a row never shows a version without the children of that version.
+One request reads the row, its children and the rows that its lookups point at. One change set
+writes what differs: a row never shows a version without the children of that version.
 """
 
 from __future__ import annotations
@@ -11,24 +12,26 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from integration.core.errors import Misconfigured, Unavailable, Unmappable
-from integration.core.model import Response, RowResult, WorkItem
+from integration.core.model import FhirResource, Response, Row, RowResult, WorkItem
 from integration.dataverse.client import Dataverse, get_error_code
 from integration.dataverse.requests import Change
 from integration.fhir.client import FhirServer
 from integration.journal.pending_lookups import PendingLookups
 from integration.mapping import engine
 from integration.mapping.model import EntityMap, MappedRows
+from integration.mapping.row_version import is_newer
 from integration.mapping.schema_mismatches import find_schema_mismatches
 from integration.mirror import row_diff, row_lookup
-from integration.mirror.row_diff import ChangePlan, ExistingRows, Tables, Target
-from integration.mirror.row_lookup import Subject
+from integration.mirror.row_diff import ChangePlan, ExistingRows, Target
+from integration.mirror.row_sink import MirrorJob
 from integration.queues.names import MIRROR_QUEUE
 from integration.queues.queue_sender import QueueSender
 
-# Lost races against other writers of one row, before the claim goes back to the queue.
+# How often a row is tried when others write it at the same time, before the work item goes back
+# to the queue.
 _MAX_ATTEMPTS = 5
 
-# DuplicateRecordEntityKey: an alternate key of the table has the value already.
+# DuplicateRecordEntityKey: another row has this value of an alternate key.
 # https://learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes
 _DUPLICATE_KEY = "0x80060892"
 
@@ -36,10 +39,19 @@ _DUPLICATE_KEY = "0x80060892"
 _INACTIVE = {"statecode": 1, "statuscode": 2}
 
 
-@dataclass(frozen=True, slots=True)
+class _DuplicateKeyError(Exception):
+    """Another row has the FHIR id: it was created just now, or is of another resource type."""
+
+
+# One attempt; None: FHIR or Dataverse has changed meanwhile, so try again.
+_Attempt = Callable[[MirrorJob], Awaitable[RowResult | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WebApiSink:
-    """What writing rows needs. `known`: the maps of all types, those too that are not mirrored,
-    since lookups may point at their rows. `on_delete`: deactivate, delete or leave."""
+    """The sink, and what it needs. `all_maps`: by resource type, also those that are not mirrored,
+    since lookups may point at their rows. `on_delete`: what becomes of the row of a deleted
+    resource: `deactivate`, `delete` or `leave`."""
 
     fhir: FhirServer
     dataverse: Dataverse
@@ -48,214 +60,205 @@ class WebApiSink:
     all_maps: Mapping[str, EntityMap]
     on_delete: str = "deactivate"
 
-    @property
-    def targets(self) -> dict[str, Target]:
-        """Where the rows of each type are."""
+    async def bring_up_to_date(self, entity: EntityMap, item: WorkItem) -> RowResult:
+        """Make the rows show `item.resource` as FHIR has it now: see RowSink."""
+        tables = {name: await self.dataverse.get_columns(name) for name in entity.tables}
+        mismatches = find_schema_mismatches(entity, tables)
+        if mismatches:
+            raise Misconfigured("; ".join(mismatches))
+        return await self._retry_lost_races(MirrorJob(entity, item, tables), self._try_to_write)
+
+    async def remove_row(self, entity: EntityMap, item: WorkItem) -> RowResult:
+        """Do what `on_delete` says with the row of a deleted resource, whoever has written the row.
+        Raises as `bring_up_to_date` does."""
+        job = await self._build_reduced_job(entity, item)
+        return await self._retry_lost_races(job, self._try_to_remove)
+
+    async def find_row(self, entity: EntityMap, item: WorkItem) -> Row | None:
+        """Return the row of a resource, whoever has written it. Raises as `bring_up_to_date` does,
+        and Unmappable when it cannot be told from others."""
+        return await row_lookup.find_row(
+            self.dataverse, await self._build_reduced_job(entity, item)
+        )
+
+    async def queue_waiting(self, resource: str) -> None:
+        """Queue the resources that have an empty lookup until `resource`, as `Type/id`, has its
+        row."""
+        for item in await self.pending_lookups.list_waiting(resource):
+            await self.queue.send(MIRROR_QUEUE, item)
+            await self.pending_lookups.remove(resource, item)
+
+    async def _build_reduced_job(self, entity: EntityMap, item: WorkItem) -> MirrorJob:
+        """Return a job with so much of the map as finds the rows: the rest of it need not fit the
+        tables. Raises Misconfigured when a column of that is missing."""
+        attributes = tuple(a for a in entity.attributes if a.column == entity.kind_column)
+        children = entity.expands if self.on_delete == "delete" else ()
+        expands = tuple(replace(expand, attributes=()) for expand in children)
+        reduced = replace(entity, attributes=attributes, expands=expands)
+        tables = {name: await self.dataverse.get_columns(name) for name in reduced.tables}
+        missing = {*reduced.columns, "statecode"} - tables[reduced.table].keys()
+        if missing:
+            raise Misconfigured(f"{reduced.table} has no column {', '.join(sorted(missing))}")
+        return MirrorJob(reduced, item, tables)
+
+    async def _retry_lost_races(self, job: MirrorJob, attempt: _Attempt) -> RowResult:
+        duplicate = False
+        for _ in range(_MAX_ATTEMPTS):
+            try:
+                result = await attempt(job)
+            except Unmappable as problem:
+                return job.build_result("refused", notes=(str(problem),))
+            except _DuplicateKeyError:
+                duplicate = True
+                continue
+            if result is not None:
+                return result
+        if duplicate:
+            table = job.entity.table
+            why = f"an alternate key of {table} allows one row per FHIR id, and another row has it"
+            return job.build_result("refused", notes=(why,))
+        raise Unavailable(self.dataverse.upstream.name, "other writers kept changing the row")
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    async def _try_to_write(self, job: MirrorJob) -> RowResult | None:
+        """Read both sides, write what differs. None: one of them has changed meanwhile."""
+        resource = await self.fhir.read(job.reference, job.item.delivery)
+        if resource is None:
+            return await self._try_to_remove(job)
+        mapped = engine.map_resource(job.entity, resource, job.tables, self.fhir.upstream.base)
+        existing = await row_lookup.find_existing_rows(self.dataverse, self.all_maps, job, mapped)
+        if existing.row is not None and _is_older(job.entity, resource, existing.row):
+            return _build_unchanged_result(job, existing.row)
+        plan = row_diff.plan_changes(
+            job.entity, job.key, mapped, existing, targets=self._list_targets(), tables=job.tables
+        )
+        if plan.missing and await self._add_pending_lookups(job, plan.missing):
+            return None
+        result = await self._write_changes(job, existing, plan, mapped)
+        if result is None:
+            return None
+        return replace(result, notes=(*mapped.notes, *plan.notes, *result.notes))
+
+    def _list_targets(self) -> dict[str, Target]:
         return {
             type_: Target(entity.table, entity.entity_set)
             for type_, entity in self.all_maps.items()
         }
 
+    async def _add_pending_lookups(self, job: MirrorJob, missing: Iterable[str]) -> bool:
+        """Record that this resource is to be mirrored again when these resources have their rows.
+        Return whether one of them has got its row before that was recorded."""
+        targets = sorted(missing)
+        for target in targets:
+            await self.pending_lookups.add(target, job.item)
+        return await row_lookup.has_any_row(self.dataverse, self.all_maps, job, targets)
 
-class _DuplicateKeyError(Exception):
-    """Another row has the FHIR id: one that was made just now, or of another resource type."""
+    async def _write_changes(
+        self, job: MirrorJob, existing: ExistingRows, plan: ChangePlan, mapped: MappedRows
+    ) -> RowResult | None:
+        if not plan.changes:
+            # Whoever created the row may have died before it queued those that wait for it.
+            await self.queue_waiting(job.reference)
+            return _build_unchanged_result(job, existing.row or {})
+        notes: tuple[str, ...] = ()
+        response = await self.dataverse.apply_changes(plan.changes, job.item.delivery)
+        if response.status >= 400 and response.status not in (404, 412) and len(plan.changes) > 1:
+            response, notes = await self._write_one_by_one(job, plan)
+        if response.status == 412 and get_error_code(response) == _DUPLICATE_KEY:
+            raise _DuplicateKeyError
+        if response.status in (404, 412):
+            return None
+        if response.status >= 400:
+            return job.build_result("refused", notes=(describe_refusal(response),))
+        version = mapped.values.get(job.entity.version_column)
+        if existing.row is not None:
+            await self.queue_waiting(job.reference)
+            key = existing.row[job.entity.key]
+            return job.build_result("updated", row=key, version=version, notes=notes)
+        # If the resource was deleted meanwhile, its deletion found no row to deactivate.
+        if await self.fhir.read(job.reference, job.item.delivery) is None:
+            return None
+        await self.queue_waiting(job.reference)
+        return job.build_result("created", row=job.key, version=version, notes=notes)
 
+    async def _write_one_by_one(
+        self, job: MirrorJob, plan: ChangePlan
+    ) -> tuple[Response, tuple[str, ...]]:
+        """Write each change alone, so that a refused child does not cost the row. Return the
+        response to the change of the row, and notes about the others."""
+        row_response: Response | None = None
+        notes: list[str] = []
+        for position, change in enumerate(plan.changes):
+            response = await self.dataverse.apply_changes([change], job.item.delivery)
+            if position == plan.row_position:
+                row_response = response
+                if response.status >= 400:
+                    break
+            elif response.status >= 400:
+                notes.append(f"{change.entity_set}: {describe_refusal(response)}")
+        if row_response is None:
+            raise Unavailable(self.dataverse.upstream.name, "the row was not written")
+        return row_response, tuple(dict.fromkeys(notes))
 
-# One try; None when either side has moved on meanwhile.
-_Attempt = Callable[[WebApiSink, Subject], Awaitable[RowResult | None]]
+    # -- deleted resources ------------------------------------------------------------------------
 
+    async def _try_to_remove(self, job: MirrorJob) -> RowResult | None:
+        """Do what `on_delete` says. None: the row has changed meanwhile."""
+        entity = job.entity
+        row = await row_lookup.find_row(self.dataverse, job)
+        if row is None:
+            return job.build_result("absent")
+        key, etag = row[entity.key], row["@odata.etag"]
+        inactive = row.get("statecode") == _INACTIVE["statecode"]
+        if self.on_delete == "leave" or (self.on_delete == "deactivate" and inactive):
+            return job.build_result("unchanged", row=key)
+        if self.on_delete == "delete":
+            changes = [
+                *await self._plan_child_deletions(job, key),
+                Change(method="DELETE", entity_set=entity.entity_set, key=key, etag=etag),
+            ]
+        else:
+            changes = [
+                Change(
+                    method="PATCH",
+                    entity_set=entity.entity_set,
+                    key=key,
+                    columns=_INACTIVE,
+                    etag=etag,
+                )
+            ]
+        response = await self.dataverse.apply_changes(changes, job.item.delivery)
+        if response.status in (404, 412):
+            return None
+        if response.status >= 400:
+            return job.build_result("refused", notes=(describe_refusal(response),))
+        action = "deleted" if self.on_delete == "delete" else "deactivated"
+        return job.build_result(action, row=key)
 
-async def bring_up_to_date(sink: WebApiSink, entity: EntityMap, item: WorkItem) -> RowResult:
-    """The rows of `claim.resource` as FHIR has it now. Raises Unavailable or Misconfigured."""
-    return await _retry_lost_races(
-        sink, Subject(entity, item, await _read_tables(sink, entity)), _try_once
-    )
-
-
-async def remove_row(sink: WebApiSink, entity: EntityMap, item: WorkItem) -> RowResult:
-    """The row of a resource that FHIR no longer has, as `on_delete` says, though others have
-    written it. Raises as `bring` does."""
-    return await _retry_lost_races(
-        sink, await _build_reduced_subject(sink, entity, item), _try_remove_row
-    )
-
-
-async def find_row(sink: WebApiSink, entity: EntityMap, item: WorkItem) -> Mapping[str, Any] | None:
-    """The row of a resource, which others have written. Raises as `bring` does, and Unmappable."""
-    subject = await _build_reduced_subject(sink, entity, item)
-    return await row_lookup.find_row(sink.dataverse, subject)
-
-
-async def _build_reduced_subject(sink: WebApiSink, entity: EntityMap, item: WorkItem) -> Subject:
-    """Of the map, only what finds the rows has to fit the tables."""
-    kind_attributes = tuple(
-        attribute for attribute in entity.attributes if attribute.column == entity.kind_column
-    )
-    children = entity.expands if sink.on_delete == "delete" else ()
-    expands = tuple(replace(attribute, attributes=()) for attribute in children)
-    reduced = replace(entity, attributes=kind_attributes, expands=expands)
-    tables = {name: await sink.dataverse.get_columns(name) for name in reduced.tables}
-    missing = {*reduced.columns, "statecode"} - tables[reduced.table].keys()
-    if missing:
-        raise Misconfigured(f"{reduced.table} has no column {', '.join(sorted(missing))}")
-    return Subject(reduced, item, tables)
-
-
-async def _retry_lost_races(sink: WebApiSink, subject: Subject, attempt: _Attempt) -> RowResult:
-    """Again while others win the races for the row."""
-    entity, duplicate = subject.entity, False
-    for _ in range(_MAX_ATTEMPTS):
-        try:
-            result = await attempt(sink, subject)
-        except Unmappable as problem:
-            return subject.build_result("refused", None, None, str(problem))
-        except _DuplicateKeyError:
-            duplicate = True
-            continue
-        if result is not None:
-            return result
-    if duplicate:
-        why = f"a key of {entity.table} lets one row have this FHIR id, and another has it"
-        return subject.build_result("refused", None, None, why)
-    raise Unavailable(sink.dataverse.upstream.name, "the row keeps changing")
-
-
-async def _read_tables(sink: WebApiSink, entity: EntityMap) -> Tables:
-    tables = {name: await sink.dataverse.get_columns(name) for name in entity.tables}
-    mismatches = find_schema_mismatches(entity, tables)
-    if mismatches:
-        raise Misconfigured("; ".join(mismatches))
-    return tables
-
-
-async def _try_once(sink: WebApiSink, subject: Subject) -> RowResult | None:
-    """From both sides as they are now; None when either has moved on meanwhile."""
-    entity = subject.entity
-    resource = await sink.fhir.read(subject.resource, subject.item.delivery)
-    if resource is None:
-        return await _try_remove_row(sink, subject)
-    base = sink.fhir.upstream.base
-    mapped = engine.map_resource(entity, resource, subject.tables, base)
-    existing = await row_lookup.find_existing_rows(sink.dataverse, sink.all_maps, subject, mapped)
-    if existing.row is not None and _is_older(entity, resource, existing.row):
-        return _build_unchanged_result(subject, existing.row)
-    plan = row_diff.plan_changes(
-        entity, subject.key, mapped, existing, sink.targets, subject.tables
-    )
-    if plan.missing and await _add_pending_lookups(sink, subject, plan.missing):
-        return None
-    result = await _write_changes(sink, subject, existing, plan, mapped)
-    return replace(result, notes=(*mapped.notes, *plan.notes, *result.notes)) if result else None
-
-
-def _is_older(entity: EntityMap, resource: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    row_version = row.get(entity.version_column)
-    same = row_version is not None and row_version == resource.get("meta", {}).get("versionId")
-    return not same and not engine.is_newer(entity, resource, row)
-
-
-# -- writing --------------------------------------------------------------------------------------
+    async def _plan_child_deletions(self, job: MirrorJob, key: str) -> list[Change]:
+        children = await row_lookup.find_children(self.dataverse, job, key)
+        return [
+            Change(method="DELETE", entity_set=expand.entity_set, key=child[expand.key])
+            for expand, rows in zip(job.entity.expands, children, strict=True)
+            for child in rows
+        ]
 
 
-async def _add_pending_lookups(sink: WebApiSink, subject: Subject, missing: Iterable[str]) -> bool:
-    """Note that this resource waits for others, so that it is mirrored again when they come.
-    Whether one has come before that was noted."""
-    targets = sorted(missing)
-    for target in targets:
-        await sink.pending_lookups.add(target, subject.item)
-    return await row_lookup.has_any_row(sink.dataverse, sink.all_maps, subject, targets)
-
-
-async def _write_changes(
-    sink: WebApiSink, subject: Subject, existing: ExistingRows, plan: ChangePlan, mapped: MappedRows
-) -> RowResult | None:
-    entity = subject.entity
-    if not plan.changes:
-        # Whoever made the row may have died before it told those who wait.
-        await queue_waiting(sink, subject.resource)
-        return _build_unchanged_result(subject, existing.row or {})
-    notes: tuple[str, ...] = ()
-    response = await sink.dataverse.apply_changes(plan.changes, subject.item.delivery)
-    if response.status >= 400 and response.status not in (404, 412) and len(plan.changes) > 1:
-        response, notes = await _write_one_by_one(sink, subject, plan)
-    if response.status == 412 and get_error_code(response) == _DUPLICATE_KEY:
-        raise _DuplicateKeyError
-    if response.status in (404, 412):
-        return None
-    if response.status >= 400:
-        return subject.build_result("refused", None, None, _describe_refusal(response))
-    version = mapped.values.get(entity.version_column)
-    if existing.row is not None:
-        await queue_waiting(sink, subject.resource)
-        return subject.build_result("updated", existing.row[entity.key], version, *notes)
-    # A delete in between has found no row to deactivate.
-    if await sink.fhir.read(subject.resource, subject.item.delivery) is None:
-        return None
-    await queue_waiting(sink, subject.resource)
-    return subject.build_result("created", subject.key, version, *notes)
-
-
-async def _write_one_by_one(
-    sink: WebApiSink, subject: Subject, plan: ChangePlan
-) -> tuple[Response, tuple[str, ...]]:
-    """One refused child must not cost the row: the answer to the row's own change, and notes."""
-    row_response: Response | None = None
-    notes: list[str] = []
-    for number, change in enumerate(plan.changes):
-        response = await sink.dataverse.apply_changes([change], subject.item.delivery)
-        if number == plan.row_position:
-            row_response = response
-            if response.status >= 400:
-                break
-        elif response.status >= 400:
-            notes.append(f"{change.entity_set}: {_describe_refusal(response)}")
-    if row_response is None:
-        raise Unavailable(sink.dataverse.upstream.name, "the row was not written")
-    return row_response, tuple(dict.fromkeys(notes))
-
-
-async def queue_waiting(sink: WebApiSink, resource: str) -> None:
-    """Who waits for the row of Type/id is mirrored again."""
-    for item in await sink.pending_lookups.list_waiting(resource):
-        await sink.queue.send(MIRROR_QUEUE, item)
-        await sink.pending_lookups.remove(resource, item)
-
-
-def _build_unchanged_result(subject: Subject, row: Mapping[str, Any]) -> RowResult:
-    entity = subject.entity
-    return subject.build_result("unchanged", row.get(entity.key), row.get(entity.version_column))
-
-
-def _describe_refusal(response: Response) -> str:
+def describe_refusal(response: Response) -> str:
+    """Return the status and Dataverse's error code; its message may quote a value."""
     return f"answered {response.status} {get_error_code(response)}".strip()
 
 
-# -- deleted --------------------------------------------------------------------------------------
+def _is_older(entity: EntityMap, resource: FhirResource, row: Mapping[str, Any]) -> bool:
+    """Whether what was read from FHIR is older than what the row shows."""
+    row_version = row.get(entity.version_column)
+    same = row_version is not None and row_version == resource.get("meta", {}).get("versionId")
+    return not same and not is_newer(entity, resource, row)
 
 
-async def _try_remove_row(sink: WebApiSink, subject: Subject) -> RowResult | None:
-    """Deleted in FHIR."""
-    entity = subject.entity
-    row = await row_lookup.find_row(sink.dataverse, subject)
-    if row is None:
-        return subject.build_result("absent")
-    key, etag = row[entity.key], row["@odata.etag"]
-    if sink.on_delete == "leave" or (
-        sink.on_delete == "deactivate" and row.get("statecode") == _INACTIVE["statecode"]
-    ):
-        return subject.build_result("unchanged", key)
-    changes = [Change("PATCH", entity.entity_set, key, _INACTIVE, etag)]
-    if sink.on_delete == "delete":
-        children = await row_lookup.find_children(sink.dataverse, subject, key)
-        changes = [
-            Change("DELETE", expand.entity_set, child[expand.key])
-            for expand, rows in zip(entity.expands, children, strict=True)
-            for child in rows
-        ]
-        changes.append(Change("DELETE", entity.entity_set, key, etag=etag))
-    response = await sink.dataverse.apply_changes(changes, subject.item.delivery)
-    if response.status in (404, 412):
-        return None
-    if response.status >= 400:
-        return subject.build_result("refused", None, None, _describe_refusal(response))
-    return subject.build_result("deleted" if sink.on_delete == "delete" else "deactivated", key)
+def _build_unchanged_result(job: MirrorJob, row: Mapping[str, Any]) -> RowResult:
+    entity = job.entity
+    return job.build_result(
+        "unchanged", row=row.get(entity.key), version=row.get(entity.version_column)
+    )

@@ -1,11 +1,11 @@
-"""VERB provision: Dataverse gets what the relay needs of it. It adds, and undoes nothing.
+"""VERB provision: add to Dataverse what the relay needs there. Nothing is changed back or removed.
 
-model      what is wanted, and the steps towards it
-shown      the virtual table of an entity map
-wanted     all that the settings ask for
-shapes     tables, columns, keys and relationships as the Web API takes them
-rows       publisher, solution, data source, events, role and user: what is lacking of them
-tables     columns and virtual tables: what is lacking of them
-client     asks for what is there, and sends the steps
-command    `python -m integration provision`
+model           what the relay needs, and the steps to get there
+virtual_tables  the virtual table of an entity map
+load            all that the settings require
+definitions     tables, columns, keys and relationships in the form of the Web API
+records         steps for publisher, solution, data source, external events, role and user
+tables          steps for columns, keys and virtual tables
+client          read what exists, and send the steps
+command         `python -m integration provision`
 """

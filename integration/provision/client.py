@@ -1,4 +1,4 @@
-"""What an organisation has, asked for stage by stage; and the steps, sent."""
+"""Read what an organisation has, stage by stage, and send the steps."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _HEADERS = {
     "accept": "application/json",
     "odata-version": "4.0",
     "odata-maxversion": "4.0",
-    # What was made a moment ago may not be in every server's memory yet:
+    # Without it, a server may answer from a cache that does not know yet what we just added:
     # https://learn.microsoft.com/power-apps/developer/data-platform/webapi/compose-http-requests-handle-errors#other-headers
     "consistency": "Strong",
 }
 
-# A filter that names more privileges makes an address too long.
+# A filter with more names makes the address too long.
 _PRIVILEGES_PER_FILTER = 25
 
 _MAX_ERROR_LENGTH = 500
@@ -34,14 +34,14 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """The organisation. `key` is the feed's; without one a data source is not looked into."""
+    """A Dataverse organisation. Without `feed_key`, the key of a data source is not compared."""
 
     send_request: Callable[[Request], Awaitable[Response]]
-    base: str  # of the Web API
+    base: str  # the address of the organisation
     feed_key: str | None = None
 
     async def get(self, path: str) -> Row | None:
-        """None where there is no such thing."""
+        """Get JSON from the Web API; None for 404. Raises Misconfigured for other responses."""
         response = await self.send_request(Request("GET", f"{API}/{path}", headers=_HEADERS))
         if response.status == 404:
             return None
@@ -49,25 +49,28 @@ class Tenant:
             raise Misconfigured(f"{path.partition('?')[0]}: {self._describe_error(response)}")
         answer = decimal_json.decode_object(response.body)
         if answer is None:
-            raise Misconfigured("Dataverse answered what is no answer of its Web API")
+            raise Misconfigured(
+                "Dataverse answered with something else than JSON: check DATAVERSE_URL"
+            )
         return answer
 
     async def fetch_rows(
         self, entity_set: str, columns: Iterable[str], condition: str = ""
     ) -> list[Row]:
-        """There are few of what is asked for here: never a page that is full."""
+        """Get rows. What is read here has few rows, so there is never a second page."""
         path = f"{entity_set}?$select={','.join(columns)}"
         answer = await self.get(path + (f"&$filter={quote(condition)}" if condition else ""))
         if answer is None:
-            raise Misconfigured(f"the organisation has no {entity_set}")
+            raise Misconfigured(f"the organisation has no table with the set {entity_set}")
         found: list[Row] = answer["value"]
         return found
 
     async def send(self, step: Step) -> None:
-        """Raises Misconfigured with what Dataverse said against it."""
+        """Send the request of a step. Raises Misconfigured with Dataverse's reason to refuse it."""
         if "<the id of" in step.path + decimal_json.encode(step.body).decode():
             raise Misconfigured(
-                f"{step.description}: Dataverse does not show yet what it needs: run again"
+                f"{step.description}: Dataverse does not show yet what an earlier step added: "
+                "run this command again in a minute"
             )
         if SECRET in step.body.values() and self.feed_key is None:
             raise Misconfigured("set FEED_KEY to a function key of the app")
@@ -85,8 +88,10 @@ class Tenant:
             raise Misconfigured(f"{step.description}: {self._describe_error(response)}")
 
     def _describe_error(self, response: Response) -> str:
-        """Definitions are no patient data, so what Dataverse says of them may be told; it may
-        quote what it refuses, the key with it."""
+        """Return Dataverse's error, which is about definitions and so holds no patient data.
+
+        It may quote the key, which is removed.
+        """
         try:
             error = decimal_json.decode(response.body)["error"]
             reported = f": {error['code']} {error['message']}"
@@ -97,8 +102,10 @@ class Tenant:
 
 
 async def plan_stages(tenant: Tenant, requirements: Requirements) -> AsyncIterator[Iterable[Item]]:
-    """What each stage has and lacks. The next one is asked for when the steps of the one before
-    are sent, or told in a dry run."""
+    """Yield the items of each stage.
+
+    The caller sends the steps of a stage before it asks for the next one, which reads the result.
+    """
     yield records.plan_publisher(requirements, await _fetch_publishers(tenant, requirements))
     owner = _get_id(
         records.find_publisher(await _fetch_publishers(tenant, requirements)), "publisherid"
@@ -179,9 +186,9 @@ async def _fetch_publishers(tenant: Tenant, requirements: Requirements) -> list[
 
 
 async def _find_provider(tenant: Tenant) -> str:
-    """The stock OData v4 provider, by the table of its data sources; and that table as we know it.
+    """Return the id of Dataverse's own OData v4 provider, found by the table of its data sources.
 
-    Raises Misconfigured where the organisation has another one.
+    Raises Misconfigured if the organisation has none, or one whose data sources differ.
     """
     path = f"EntityDefinitions(LogicalName='{records.SOURCE}')/Attributes?$select=LogicalName"
     answer = await tenant.get(path)
@@ -190,8 +197,8 @@ async def _find_provider(tenant: Tenant) -> str:
     found = await tenant.fetch_rows("entitydataproviders", columns, condition)
     if answer is None or not found:
         raise Misconfigured(
-            f"the organisation has no OData v4 data provider (table {records.SOURCE}): it is part "
-            "of every Dataverse database, so ask Microsoft for it"
+            f"the organisation has no OData v4 data provider (table {records.SOURCE}). It is part "
+            "of every Dataverse database: ask Microsoft's support"
         )
     names = {column["LogicalName"] for column in answer["value"]}
     missing = [name for name in records.SOURCE_COLUMNS if name not in names]
@@ -204,8 +211,10 @@ async def _find_provider(tenant: Tenant) -> str:
 
 
 async def _fetch_sources(tenant: Tenant) -> list[Row]:
-    """All: whether a table that is virtual itself can be filtered is not said. The key is never
-    handed on; one that is not known cannot be compared."""
+    """Read all data sources: that their table, a virtual one, can be filtered is not documented.
+
+    The key is replaced: by SECRET if it equals ours, or if we have none to compare it with.
+    """
     found = await tenant.fetch_rows(records.SOURCE, (records.SOURCE_KEY, *records.SOURCE_COLUMNS))
     column = records.SECRET_COLUMN
     return [
@@ -232,11 +241,11 @@ async def _fetch_table(tenant: Tenant, name: str) -> ExistingTable | None:
         key = definition["PrimaryIdAttribute"]
         primary = await tenant.get(f"{path}/Attributes(LogicalName='{key}')/{cast}")
     return ExistingTable(
-        definition["MetadataId"],
-        {one["LogicalName"]: one for one in (columns or {}).get("value", ())},
-        tuple(frozenset(one["KeyAttributes"]) for one in (keys or {}).get("value", ())),
-        definition,
-        primary or {},
+        id=definition["MetadataId"],
+        columns={column["LogicalName"]: column for column in (columns or {}).get("value", ())},
+        keys=tuple(frozenset(key["KeyAttributes"]) for key in (keys or {}).get("value", ())),
+        definition=definition,
+        primary=primary or {},
     )
 
 
@@ -244,12 +253,14 @@ async def _find_business_unit(tenant: Tenant, name: str | None) -> str:
     condition = f"name eq {quote_literal(name)}" if name else "_parentbusinessunitid_value eq null"
     found = await tenant.fetch_rows("businessunits", ("businessunitid", "name"), condition)
     if not found:
-        raise Misconfigured(f"there is no business unit {name or 'at the root'}")
+        raise Misconfigured(
+            f"the organisation has no business unit {name or 'at the root'}: check --business-unit"
+        )
     return str(found[0]["businessunitid"])
 
 
 async def _fetch_schema_names(tenant: Tenant, names: Iterable[str]) -> dict[str, str]:
-    """Schema names, by which privileges are named; none of a table that is not there yet."""
+    """Read the schema names of tables, which name privileges. Leave out missing tables."""
     found = {}
     for name in names:
         answer = await tenant.get(f"EntityDefinitions(LogicalName='{name}')?$select=SchemaName")

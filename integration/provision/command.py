@@ -1,4 +1,4 @@
-"""`python -m integration provision`: Dataverse gets what the relay needs of it."""
+"""`python -m integration provision`: add to Dataverse what the relay needs there."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from getpass import getpass
 
 from integration.app.settings import read_mirror_settings, read_provision_settings
 from integration.core.errors import IntegrationError, Misconfigured
@@ -29,47 +30,77 @@ from integration.provision.model import (
 
 _SOLUTION = "FhirRelay"
 
-# What changes a definition, and has to be published.
+# Paths of requests that change a definition. The change is visible only once it is published.
 _DEFINING = ("EntityDefinitions", "RelationshipDefinitions")
 
-_WORDS: Mapping[type[Item], str] = {Existing: "there", ManualTask: "look", Unsupported: "left out"}
+_WORDS: Mapping[type[Item], str] = {
+    Existing: "exists",
+    ManualTask: "to do",
+    Unsupported: "left out",
+}
 
 _GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
 _FEED_ADDRESS = re.compile(r"https://\S+|http://(127\.0\.0\.1|localhost)[:/]\S+")
 
-Say = Callable[[str], object]
+# Prints one line on the terminal.
+PrintLine = Callable[[str], object]
+
+# Asks the person at the terminal for a secret.
+Prompt = Callable[[str], str]
+
 OpenDataverse = Callable[[], AbstractAsyncContextManager[Dataverse]]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What the command takes. What the maps are the settings say."""
-    parser.add_argument("--dry-run", action="store_true", help="print every request, send none")
-    parser.add_argument("--feed", help="the address of /api/odata/, instead of FEED_URL")
+    """Declare the options. Which maps are in use, the settings say."""
     parser.add_argument(
-        "--paging", choices=("server", "client"), default="server", help="of the data source"
+        "--dry-run", action="store_true", help="print every request that would change something"
     )
-    parser.add_argument("--identity", help="client id of the app's, instead of AZURE_CLIENT_ID")
-    parser.add_argument("--business-unit", help="by name; else the root one")
-    parser.add_argument("--solution", default=_SOLUTION, help="its unique name")
+    parser.add_argument("--feed", help="the address of the app's /api/odata/ (FEED_URL)")
+    parser.add_argument(
+        "--paging",
+        choices=("server", "client"),
+        default="server",
+        help="the paging mode of the data source (by default server)",
+    )
+    parser.add_argument("--identity", help="the client id of the app's identity (AZURE_CLIENT_ID)")
+    parser.add_argument(
+        "--business-unit", metavar="NAME", help="of the app's user and role; by default the root"
+    )
+    parser.add_argument(
+        "--solution",
+        metavar="NAME",
+        default=_SOLUTION,
+        help=f"the unique name of the solution for what is added (by default {_SOLUTION})",
+    )
     parser.add_argument(
         "--mirrored",
         action="append",
         default=[],
         metavar="TYPE",
-        help="a resource type that is mirrored, though its table is virtual by default",
+        help="a resource type to mirror although its table is virtual by default; may be repeated",
     )
     parser.add_argument(
-        "--keys", action="store_true", help="alternate keys on Microsoft's columns, too"
+        "--keys", action="store_true", help="also add alternate keys on Microsoft's columns"
     )
+
+
+@asynccontextmanager
+async def open_dataverse() -> AsyncIterator[Dataverse]:
+    """Connect to the organisation of the settings. Raises Misconfigured."""
+    from integration.app import wiring  # slow to import
+
+    async with wiring.open_dataverse() as dataverse:
+        yield dataverse
 
 
 def run(
     chosen: argparse.Namespace,
-    open_dataverse: OpenDataverse,
-    prompt: Callable[[str], str],
-    say: Say,
+    print_line: PrintLine,
+    open_dataverse: OpenDataverse = open_dataverse,
+    prompt: Prompt = getpass,
 ) -> int:
-    """0 when everything is there, 1 when a person has to look at something, 2 when it ended."""
+    """Return 0 if everything is there, 1 if a person has something to do, 2 if the run failed."""
     try:
         settings = read_provision_settings()
         requirements = _read_requirements(
@@ -77,39 +108,49 @@ def run(
         )
         key = settings.feed_key
         if key is None and requirements.feed is not None and not chosen.dry_run:
-            key = prompt("a function key of the app, for the feed: ").strip() or None
-        counts = asyncio.run(_provision(requirements, key, open_dataverse, say, dry=chosen.dry_run))
+            key = prompt("A function key of the app, for the feed (not shown): ").strip() or None
+        counts = asyncio.run(
+            _provision(requirements, key, open_dataverse, print_line, dry_run=chosen.dry_run)
+        )
     except IntegrationError as error:
-        say(f"ended: {error}")
+        print_line(f"stopped: {error}")
         return 2
     made = "would-make" if chosen.dry_run else "made"
-    summary = f"{made}={counts['step']} there={counts['there']} look={counts['look']}"
-    say(f"provision: {summary}")
-    return 1 if counts["look"] else 0
+    print_line(
+        f"provision: {made}={counts['made']} exists={counts['exists']} to-do={counts['to do']}"
+    )
+    return 1 if counts["to do"] else 0
 
 
 def _read_requirements(
     chosen: argparse.Namespace, address: str | None, identity: str | None
 ) -> Requirements:
     if address is not None and not _FEED_ADDRESS.fullmatch(address):
-        raise Misconfigured("the feed's address must start with https://")
+        raise Misconfigured("the feed's address (FEED_URL or --feed) must start with https://")
     if identity is not None and not _GUID.fullmatch(identity):
-        raise Misconfigured("the client id of the app's identity is a GUID")
-    feed = None if address is None else Feed(f"{address.rstrip('/')}/", chosen.paging)
-    unit = chosen.business_unit
-    used = read_mirror_settings()
-    more = {"keys": chosen.keys, "also": tuple(chosen.mirrored)}
-    return load.build_requirements(used, feed, chosen.solution, identity, unit, **more)
+        raise Misconfigured(
+            "the client id of the app's identity (AZURE_CLIENT_ID or --identity) must be a GUID"
+        )
+    return load.build_requirements(
+        read_mirror_settings(),
+        feed=None if address is None else Feed(f"{address.rstrip('/')}/", chosen.paging),
+        solution=chosen.solution,
+        identity=identity,
+        business_unit=chosen.business_unit,
+        keys=chosen.keys,
+        also_mirrored=tuple(chosen.mirrored),
+    )
 
 
 async def _provision(
     requirements: Requirements,
     key: str | None,
     open_dataverse: OpenDataverse,
-    say: Say,
+    print_line: PrintLine,
     *,
-    dry: bool,
+    dry_run: bool,
 ) -> Counter[str]:
+    """Send the steps, or print them in a dry run. Return how many items of each kind there were."""
     counts = Counter[str]()
     async with open_dataverse() as dataverse:
 
@@ -117,40 +158,44 @@ async def _provision(
             return await dataverse.send(request, "provision")
 
         tenant = Tenant(send_request, dataverse.upstream.base, key)
-        defined = False
+        has_changed_definitions = False
 
         async def handle(item: Item) -> None:
-            nonlocal defined
-            if isinstance(item, Step):
-                counts["step"] += 1
-                defined |= item.path.startswith(_DEFINING)
-                if dry:
-                    _print_step(item, tenant, say)
-                else:
-                    await tenant.send(item)
-                    say(f"made:  {item.description}")
-            else:
+            nonlocal has_changed_definitions
+            if not isinstance(item, Step):
                 word = _WORDS[type(item)]
                 counts[word] += 1
-                say(f"{word}:  {item.description}")
+                print_line(f"{word}:  {item.description}")
+                return
+            counts["made"] += 1
+            has_changed_definitions |= item.path.startswith(_DEFINING)
+            if dry_run:
+                _print_step(item, tenant, print_line)
+            else:
+                await tenant.send(item)
+                print_line(f"made:  {item.description}")
 
         if requirements.feed is None:
             await handle(
-                ManualTask("no virtual tables: set FEED_URL, or say --feed, and have maps of them")
+                ManualTask(
+                    "virtual tables were not added: set FEED_URL or give --feed, and use maps "
+                    "that have them"
+                )
             )
         async for items in client.plan_stages(tenant, requirements):
             for item in items:
                 await handle(item)
-        for item in records.plan_publication(requirements.changed_tables if defined else ()):
+        changed = requirements.changed_tables if has_changed_definitions else ()
+        for item in records.plan_publication(changed):
             await handle(item)
     return counts
 
 
-def _print_step(step: Step, tenant: Tenant, say: Say) -> None:
-    """The key is not in a step, so it cannot be printed."""
-    say(f"would make:  {step.description}")
-    say(f"  {step.method} {tenant.base}/{API}/{step.path}")
+def _print_step(step: Step, tenant: Tenant, print_line: PrintLine) -> None:
+    """Print the request of a step. Its body has a placeholder in place of the feed's key."""
+    print_line(f"would make:  {step.description}")
+    print_line(f"  {step.method} {tenant.base}/{API}/{step.path}")
     if step.solution is not None:
-        say(f"  MSCRM.SolutionUniqueName: {step.solution}")
+        print_line(f"  MSCRM.SolutionUniqueName: {step.solution}")
     for line in json.dumps(step.body, indent=2, ensure_ascii=False).splitlines():
-        say(f"  {line}")
+        print_line(f"  {line}")

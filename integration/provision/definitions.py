@@ -1,4 +1,4 @@
-"""Definitions of tables, columns, keys and relationships, as the Web API takes them. Pure.
+"""Build definitions of tables, columns, keys and relationships for the Web API. Pure.
 
 https://learn.microsoft.com/power-apps/developer/data-platform/webapi/create-update-entity-definitions-using-web-api
 https://learn.microsoft.com/power-apps/developer/data-platform/virtual-entities/api-considerations-ve
@@ -23,8 +23,8 @@ _LANGUAGE = 1033
 
 _MANAGED_OFF = {"Value": False, "CanBeChanged": False}
 
-# Without these, each of them switched on by default, a virtual table is refused. That the page
-# above says "always false" of them does not mean that they are.
+# Dataverse refuses a virtual table with any of these on, and each is on by default, although the
+# page above says "always false".
 _NEVER_VIRTUAL = {
     "ChangeTrackingEnabled": False,
     "CanChangeTrackingBeEnabled": _MANAGED_OFF,
@@ -37,19 +37,19 @@ _NEVER_VIRTUAL = {
     "IsBusinessProcessEnabled": False,
 }
 
-# A contact that is deleted must not reach into clinical data: with RemoveLink, the default,
-# Dataverse would write to every row that points at it.
+# Deleting a contact must not change clinical data. With RemoveLink, the default, Dataverse would
+# write to every row that points at the contact.
 _NO_CASCADE = dict.fromkeys(
     ("Assign", "Delete", "Merge", "Reparent", "Share", "Unshare"), "NoCascade"
 )
 _UNLINKED = {**_NO_CASCADE, "Delete": "RemoveLink"}
 
-# What Dataverse takes; the feed's own bounds are narrower.
+# The widest that Dataverse accepts; the feed's own bounds are narrower.
 _DECIMALS = {"MinValue": -100000000000, "MaxValue": 100000000000, "Precision": 10}
 
 
 def build_label(text: str) -> Mapping[str, Any]:
-    """In the base language of most organisations; others show it as it is."""
+    """Build a label in English, which organisations with another base language show as it is."""
     return {
         "@odata.type": f"{_CRM}Label",
         "LocalizedLabels": [
@@ -59,7 +59,7 @@ def build_label(text: str) -> Mapping[str, Any]:
 
 
 def build_virtual_table(table: VirtualTable, provider: str, source: str) -> dict[str, Any]:
-    """With its primary name column; the others follow one by one."""
+    """Build a virtual table with its primary name column. Other columns are added one by one."""
     return {
         "@odata.type": f"{_CRM}EntityMetadata",
         "SchemaName": table.name,
@@ -81,7 +81,7 @@ def build_virtual_table(table: VirtualTable, provider: str, source: str) -> dict
 
 
 def build_virtual_column(column: VirtualColumn) -> dict[str, Any]:
-    """Reads and writes go by `ExternalName`."""
+    """Build a column of a virtual table. Dataverse reads and writes it by its `ExternalName`."""
     return {
         **_build_column(column.type, column.name, column.label),
         "ExternalName": column.external_name,
@@ -90,7 +90,7 @@ def build_virtual_column(column: VirtualColumn) -> dict[str, Any]:
 
 
 def build_custom_column(column: CustomColumn) -> dict[str, Any]:
-    """A column of a table that has rows. Lookups are `lookup` of them."""
+    """Build a column of a table with rows of its own, but for lookups."""
     details: dict[str, Any] = {}
     if column.type == "String":
         details = {"MaxLength": column.max_length, "FormatName": {"Value": "Text"}}
@@ -104,14 +104,17 @@ def build_custom_column(column: CustomColumn) -> dict[str, Any]:
 
 
 def build_custom_lookup(table: str, column: CustomColumn, target: str) -> dict[str, Any]:
-    """A lookup is made with its relationship."""
+    """Build a lookup: a relationship, which the lookup column is part of."""
     lookup = _build_column("Lookup", column.schema_name, column.label)
     return _build_relationship(table, column.name, target, lookup, _UNLINKED)
 
 
 def build_virtual_lookup(table: str, virtual_lookup: VirtualLookup) -> dict[str, Any]:
-    """That NoCascade is taken for Delete where the referencing table is virtual is not said
-    anywhere: an organisation that refuses it says so."""
+    """Build a lookup from a virtual table.
+
+    That NoCascade is allowed for Delete there is not documented; an organisation that refuses it
+    says so.
+    """
     lookup = {
         **_build_column("Lookup", virtual_lookup.name, virtual_lookup.label),
         "ExternalName": virtual_lookup.external_name,
@@ -132,8 +135,9 @@ def build_key(key: CustomKey) -> dict[str, Any]:
 
 
 def build_primary_key(found: Mapping[str, Any], external: str) -> dict[str, Any]:
-    """Dataverse makes the primary key by itself, and without an external name; a column is
-    updated by its whole definition.
+    """Build the update that gives the primary key its external name.
+
+    Dataverse adds the key without one. An update takes the whole definition.
 
     https://learn.microsoft.com/power-apps/developer/data-platform/webapi/create-update-column-definitions-using-web-api
     """
@@ -171,9 +175,9 @@ def _build_details(column: VirtualColumn) -> dict[str, Any]:
             kind = {"@odata.type": f"{_CRM}OptionSetMetadata", "IsGlobal": False}
             return {"OptionSet": {**kind, "OptionSetType": "Picklist", "Options": options}}
         case "DateTime":
-            # The feed tells a day as its midnight in UTC; by UserLocal it would be shown as the
-            # day before to whoever is west of it. DateOnly is for Edm.Date, which the provider
-            # does not know. Not tried on an organisation.
+            # The feed sends a day as its midnight in UTC; with UserLocal, users west of it would
+            # see the day before. DateOnly needs Edm.Date, which the provider does not know. Not
+            # tried on an organisation.
             behavior = "TimeZoneIndependent" if column.is_date_only else "UserLocal"
             shown = "DateOnly" if column.is_date_only else "DateAndTime"
             return {"Format": shown, "DateTimeBehavior": {"Value": behavior}}
@@ -192,7 +196,7 @@ def _build_relationship(
     menu = {"Behavior": "UseCollectionName", "Group": "Details", "Order": 10000}
     return {
         "@odata.type": f"{_CRM}OneToManyRelationshipMetadata",
-        # up to 100 characters
+        # Dataverse allows 100 characters.
         "SchemaName": f"{prefix}_{target}_{table.removeprefix(prefix + '_')}_{column}"[:100],
         "ReferencedEntity": target,
         "ReferencedAttribute": f"{target}id",

@@ -1,4 +1,4 @@
-"""What is wanted, from the maps in use and the files of this folder: columns, keys and the role."""
+"""What the relay needs in Dataverse, by the maps in use and the files of this folder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FOLDER = Path(__file__).parent
 # https://learn.microsoft.com/power-apps/maker/data-platform/create-solution#solution-publisher
 _PREFIX = re.compile(r"(?!mscrm)[a-z][a-z0-9]{1,7}")
 
-# The headers of changes that a privilege goes with, by the setting.
+# The headers that a setting adds to changes. Each needs a privilege, which role.toml names.
 _HEADERS = {
     "BYPASS_LOGIC": "mscrm.bypassbusinesslogicexecution",
     "IMPERSONATE": "callerobjectid",
@@ -41,26 +41,29 @@ Data = Mapping[str, Any]
 
 def build_requirements(
     settings: MirrorSettings,
+    *,
     feed: Feed | None,
     solution: str,
     identity: str | None,
-    unit: str | None,
-    *,
+    business_unit: str | None,
     keys: bool = False,
-    also: Collection[str] = (),
+    also_mirrored: Collection[str] = (),
 ) -> Requirements:
-    """`keys`: alternate keys on Microsoft's own columns, too; `also`: resource types that are
-    mirrored though their tables are virtual by default. Raises Misconfigured."""
+    """Return all that is needed for the maps in use.
+
+    `keys`: alternate keys on Microsoft's own columns, too. `also_mirrored`: resource types that are
+    mirrored although their tables are virtual by default. Raises Misconfigured.
+    """
     prefix = settings.map_prefix or ""
     if not _PREFIX.fullmatch(prefix):
         raise Misconfigured(
-            "set MAP_PREFIX to the publisher's prefix: 2 to 8 small letters and digits, a letter "
-            "first, and not mscrm"
+            "set MAP_PREFIX to the publisher's prefix: 2 to 8 lower-case letters and digits, "
+            "beginning with a letter, and not with mscrm"
         )
     maps = load.load_maps(settings.map_set, prefix, settings.maps_folder, settings.enabled_maps)
     if maps.broken:
         raise Misconfigured("; ".join(maps.broken.values()))
-    mirrored = [] if settings.target == "off" else list(_select_mirrored(maps, also))
+    mirrored = [] if settings.target == "off" else list(_select_mirrored(maps, also_mirrored))
     virtual = build_virtual_tables(maps.available, maps.entities.values(), prefix) if feed else ()
     return Requirements(
         prefix=prefix,
@@ -70,7 +73,7 @@ def build_requirements(
         feed=feed if virtual else None,
         role=build_role(settings, maps, mirrored, [table.name for table in virtual]),
         identity=identity,
-        business_unit=unit,
+        business_unit=business_unit,
     )
 
 
@@ -78,7 +81,7 @@ def _select_mirrored(maps: Maps, also: Collection[str]) -> Iterator[EntityMap]:
     for name in also:
         entity = maps.entities.get(name)
         if entity is None or Route.DATAVERSE not in entity.routes:
-            raise Misconfigured(f"no map in use mirrors {name}")
+            raise Misconfigured(f"--mirrored {name}: no map in use writes rows of it")
     for name, entity in maps.entities.items():
         if entity.routes[0] is Route.DATAVERSE or name in also:
             yield entity
@@ -87,7 +90,7 @@ def _select_mirrored(maps: Maps, also: Collection[str]) -> Iterator[EntityMap]:
 def build_custom_tables(
     mirrored: Iterable[EntityMap], set_: str, prefix: str, *, keys: bool = False
 ) -> tuple[CustomTable, ...]:
-    """Columns with the publisher's prefix that the maps write, and keys of their tables."""
+    """Return the columns with the publisher's prefix that the maps write, and the tables' keys."""
     described = read_descriptions(set_, prefix)
     named: dict[str, dict[str, None]] = {}
     for entity in mirrored:
@@ -106,7 +109,7 @@ def build_custom_tables(
 
 
 def read_descriptions(set_: str, prefix: str) -> Mapping[str, Data]:
-    """The columns and keys that a set of maps needs, by table."""
+    """Read the definitions of the columns and keys that a set of maps needs, by table."""
     text = (FOLDER / f"custom/{set_}.json").read_text("utf-8")
     found: dict[str, Data] = json.loads(text.replace("{prefix}", prefix))
     return found
@@ -117,31 +120,35 @@ def _build_custom_table(
 ) -> CustomTable:
     columns = described.get("columns", {})
     prefixed = [name for name in named if name.startswith(f"{prefix}_")]
-    wanted_keys = described.get("keys", ()) if keys else ()
+    required_keys = described.get("keys", ()) if keys else ()
     return CustomTable(
         table,
         tuple(_build_column(name, columns[name]) for name in prefixed if name in columns),
-        tuple(CustomKey(key["name"], tuple(key["columns"])) for key in wanted_keys),
+        tuple(CustomKey(key["name"], tuple(key["columns"])) for key in required_keys),
         tuple(name for name in prefixed if name not in columns),
     )
 
 
 def _build_column(name: str, data: Data) -> CustomColumn:
     return CustomColumn(
-        name,
-        data["schemaName"],
-        data["label"],
-        data["type"],
-        data.get("maxLength", 100),
-        data.get("format", ""),
-        data.get("behavior", ""),
-        next(iter(data.get("targets", ())), None),
+        name=name,
+        schema_name=data["schemaName"],
+        label=data["label"],
+        type=data["type"],
+        max_length=data.get("maxLength", 100),
+        format=data.get("format", ""),
+        behavior=data.get("behavior", ""),
+        target=next(iter(data.get("targets", ())), None),
     )
 
 
 def build_role(
     settings: MirrorSettings, maps: Maps, mirrored: Iterable[EntityMap], virtual: Iterable[str]
 ) -> Role:
+    """Return the role of the app's user, with the fewest privileges that do.
+
+    `virtual`: the virtual tables whose changes the app sends to Dataverse.
+    """
     data = tomllib.loads((FOLDER / "role.toml").read_text("utf-8"))
     kinds, tables = data["tables"], dict[str, dict[str, None]]()
     for table, kind in (
@@ -160,15 +167,18 @@ def build_role(
 def _list_role_kinds(
     settings: MirrorSettings, maps: Maps, mirrored: Iterable[EntityMap]
 ) -> Iterator[tuple[str, str]]:
+    """Yield each table, and which of role.toml's lists of privileges it needs."""
     for entity in mirrored:
         on = entity.select_route(Route.DATAVERSE)
         yield on.table, "row"
         if settings.on_delete == "delete":
             yield on.table, "deleted"
         yield from ((expand.table, "child") for expand in on.expands)
-        attributes = [*on.attributes, *(one for each in on.expands for one in each.attributes)]
-        if any(one.kind is Kind.CONCEPT for one in attributes):
+        expanded = (attribute for expand in on.expands for attribute in expand.attributes)
+        kinds = {attribute.kind for attribute in (*on.attributes, *expanded)}
+        if Kind.CONCEPT in kinds:
             yield CONCEPT_TABLE.table, "concept"
-        if any(one.kind is Kind.LOOKUP for one in attributes):
-            known = [each for each in maps.available.values() if each.routes[0] is Route.DATAVERSE]
-            yield from ((each.table, "target") for each in known)
+        if Kind.LOOKUP in kinds:
+            for target in maps.available.values():
+                if target.routes[0] is Route.DATAVERSE:
+                    yield target.table, "target"

@@ -1,4 +1,4 @@
-"""What is wanted of an organisation, and the steps towards it, as values. Pure."""
+"""What the relay needs in Dataverse, and the steps to get there, as values. Pure."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 Body = Mapping[str, Any]
 
-# Stands in a step's body, and wherever one is told, for the feed's key; it is put in on sending.
+# A placeholder for the feed's key, in bodies and in what is printed. Sending replaces it.
 SECRET = "***"  # noqa: S105
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VirtualColumn:
-    """One column; `external` is the feed's property. `type` is that of Dataverse's metadata."""
+    """A column of a virtual table. `type` is a type of Dataverse's metadata."""
 
     name: str
-    external_name: str
+    external_name: str  # the property of the feed
     label: str
     type: str = "String"
     max_length: int = 100
@@ -27,7 +27,7 @@ class VirtualColumn:
 
 @dataclass(frozen=True, slots=True)
 class VirtualLookup:
-    """A lookup to a table that has rows."""
+    """A lookup from a virtual table to a table with rows of its own."""
 
     name: str
     external_name: str
@@ -35,9 +35,9 @@ class VirtualLookup:
     target: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VirtualTable:
-    """A virtual table; `set`, `entity_type` and `key` are the feed's names."""
+    """A virtual table. `entity_set`, `entity_type` and `key` are the feed's names."""
 
     name: str
     entity_set: str
@@ -47,12 +47,12 @@ class VirtualTable:
     name_column: VirtualColumn
     columns: tuple[VirtualColumn, ...]
     lookups: tuple[VirtualLookup, ...] = ()
-    dropped_lookups: tuple[str, ...] = ()  # lookups that Dataverse cannot have
+    dropped_lookups: tuple[str, ...] = ()  # lookups that Dataverse does not allow
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CustomColumn:
-    """A column of a table that has rows, for the mirror."""
+    """A column that the mirror writes, of a table with rows of its own."""
 
     name: str
     schema_name: str
@@ -74,17 +74,17 @@ class CustomKey:
 
 @dataclass(frozen=True, slots=True)
 class CustomTable:
-    """What the mirror needs of one table that it does not have by itself."""
+    """What the mirror needs of a table beyond what it has by default."""
 
     table: str
     columns: tuple[CustomColumn, ...]
     keys: tuple[CustomKey, ...]
-    undescribed: tuple[str, ...] = ()  # columns that maps name, and nobody describes
+    undescribed: tuple[str, ...] = ()  # columns that maps write and no file defines
 
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """How Dataverse reaches the feed."""
+    """How Dataverse reaches the feed of the virtual tables."""
 
     address: str
     paging: str = "server"  # or client
@@ -93,16 +93,16 @@ class Feed:
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What the app's user may do: by table, and on the platform as a whole."""
+    """The security role of the app's user: verbs by table, and privileges of the platform."""
 
     name: str
     tables: Mapping[str, tuple[str, ...]]
     platform: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Requirements:
-    """Everything. `identity` is the client id of the app's identity; None: no user is made."""
+    """All that the relay needs in Dataverse."""
 
     prefix: str
     solution: str
@@ -110,46 +110,46 @@ class Requirements:
     virtual_tables: tuple[VirtualTable, ...]
     feed: Feed | None
     role: Role
-    identity: str | None = None
-    business_unit: str | None = None  # its name; None: the root one
+    identity: str | None = None  # client id of the app's identity; None: no user is added
+    business_unit: str | None = None  # by name; None: the root business unit
 
     @property
     def changed_tables(self) -> tuple[str, ...]:
-        """The tables whose definitions this may change."""
+        """List the tables whose definitions may change."""
         return (
-            *(one.table for one in self.custom_tables),
-            *(one.name for one in self.virtual_tables),
+            *(table.table for table in self.custom_tables),
+            *(table.name for table in self.virtual_tables),
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One request that makes something."""
+    """One request that adds or changes something."""
 
     description: str
     method: str
     path: str
     body: Body = field(default_factory=dict)
-    solution: str | None = None  # which the piece goes into
+    solution: str | None = None  # the solution that the new component becomes part of
 
 
 @dataclass(frozen=True, slots=True)
 class Existing:
-    """Something that is there already."""
+    """Something that exists already."""
 
     description: str
 
 
 @dataclass(frozen=True, slots=True)
 class ManualTask:
-    """Something for a person to look at."""
+    """Something that a person has to look at, or to do by hand."""
 
     description: str
 
 
 @dataclass(frozen=True, slots=True)
 class Unsupported:
-    """Something that Dataverse cannot have."""
+    """Something that Dataverse does not allow."""
 
     description: str
 
@@ -158,5 +158,5 @@ Item = Step | Existing | ManualTask | Unsupported
 
 
 def make_placeholder(what: str) -> str:
-    """Stands, in a dry run, for an id that there will be once the steps before are done."""
+    """Return what stands in a dry run for an id that an earlier step would create."""
     return f"<the id of {what}>"

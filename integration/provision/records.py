@@ -1,6 +1,6 @@
-"""Publisher, solution, data source, events, role and user: what is lacking of them. Pure.
+"""Plan the steps for publisher, solution, data source, external events, role and user. Pure.
 
-Each function gets the rows that are there, as the Web API tells them.
+Each function gets the rows that exist, as the Web API returns them, and yields what is missing.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from integration.provision.model import (
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
 
-# The table of the stock provider's data sources, and the columns of it that are filled:
+# The table of the data sources of Dataverse's own OData v4 provider, and the columns we write:
 # https://learn.microsoft.com/power-apps/developer/data-platform/reference/entities/msdyn_odatav4ds
-# That the request parameters are numbered from 1 and a header is one with `is…header` true is from
-# there; how the paging mode and its older sibling go together is not said, so both say the same.
+# It says that request parameters are numbered from 1, and that `is…header` true makes one a header.
+# It does not say how pagination mode and pagination type work together, so we set both alike.
 SOURCE = "msdyn_odatav4ds"
 SOURCE_KEY = "msdyn_odatav4dsid"
 SOURCE_COLUMNS = (
@@ -45,7 +45,7 @@ SOURCE_COLUMNS = (
 SECRET_COLUMN = "msdyn_parameter1value"  # noqa: S105
 SOURCE_NAME = "FHIR relay"
 
-# The header by which a function app knows its callers:
+# The header with a function key:
 # https://learn.microsoft.com/azure/azure-functions/function-keys-how-to
 _KEY_HEADER = "x-functions-key"
 
@@ -53,20 +53,31 @@ EVENTS = ("isonexternalcreatedenabled", "isonexternalupdatedenabled", "isonexter
 
 
 def plan_publisher(requirements: Requirements, publishers: Rows) -> Iterator[Item]:
-    """One with the prefix; where several have it, the first that may be used."""
+    """Plan a publisher with the prefix. If several have it, use the first that is not read-only.
+
+    Raises Misconfigured if all are read-only.
+    """
     found = find_publisher(publishers)
     if found is not None:
         yield Existing(f"publisher {found['uniquename']}, with the prefix {requirements.prefix}")
         return
     if publishers:
-        raise Misconfigured(f"the publisher with the prefix {requirements.prefix} is read-only")
+        raise Misconfigured(
+            f"the publisher with the prefix {requirements.prefix} is read-only: set MAP_PREFIX to "
+            "the prefix of another"
+        )
     body = {
         "uniquename": f"{requirements.prefix}_fhir_relay",
         "friendlyname": "FHIR relay",
         "customizationprefix": requirements.prefix,
         "customizationoptionvalueprefix": derive_option_prefix(requirements.prefix),
     }
-    yield Step(f"publisher with the prefix {requirements.prefix}", "POST", "publishers", body)
+    yield Step(
+        description=f"publisher with the prefix {requirements.prefix}",
+        method="POST",
+        path="publishers",
+        body=body,
+    )
 
 
 def find_publisher(publishers: Rows) -> Row | None:
@@ -74,7 +85,7 @@ def find_publisher(publishers: Rows) -> Row | None:
 
 
 def derive_option_prefix(prefix: str) -> int:
-    """A number from 10,000 to 99,999, the same for the same prefix."""
+    """Return a number from 10,000 to 99,999 that depends only on the prefix."""
     digest = hashlib.sha256(prefix.encode()).digest()
     return 10_000 + int.from_bytes(digest[:4]) % 90_000
 
@@ -82,7 +93,7 @@ def derive_option_prefix(prefix: str) -> int:
 def plan_solution(
     requirements: Requirements, solutions: Rows, publisher: str | None
 ) -> Iterator[Item]:
-    """Raises Misconfigured where nothing can go into the one that is there."""
+    """Plan the solution. Raises Misconfigured if nothing can be added to the existing one."""
     what = f"solution {requirements.solution}"
     if not solutions:
         owner = publisher or make_placeholder("the publisher")
@@ -92,23 +103,25 @@ def plan_solution(
             "version": "1.0.0.0",
             "publisherid@odata.bind": f"/publishers({owner})",
         }
-        yield Step(what, "POST", "solutions", body)
+        yield Step(description=what, method="POST", path="solutions", body=body)
         return
     found = solutions[0]
     if found.get("ismanaged"):
-        raise Misconfigured(f"{what} is managed, so nothing can be added to it: name another")
+        raise Misconfigured(
+            f"{what} is managed, so nothing can be added to it: name another one with --solution"
+        )
     if publisher is not None and found.get("_publisherid_value") != publisher:
         raise Misconfigured(
             f"{what} is of another publisher than the one with the prefix {requirements.prefix}: "
-            "name another solution, or set MAP_PREFIX to that publisher's prefix"
+            "name another one with --solution, or set MAP_PREFIX to that publisher's prefix"
         )
     yield Existing(what)
 
 
 def plan_data_source(feed: Feed, sources: Rows) -> Iterator[Item]:
-    """`sources` show the key as SECRET where it is the one that is wanted.
+    """Plan the data source. In `sources`, SECRET stands for the key if it is the right one.
 
-    Not put into the solution: a key should not travel in what is exported.
+    The data source is not added to the solution: an exported solution should hold no key.
     """
     body = {
         "msdyn_name": SOURCE_NAME,
@@ -116,7 +129,7 @@ def plan_data_source(feed: Feed, sources: Rows) -> Iterator[Item]:
         "msdyn_timeout": feed.timeout,
         "msdyn_paginationtype": int(feed.paging == "server"),
         "msdyn_paginationmode": feed.paging == "server",
-        # Each list would have the FHIR server count all that there is.
+        # With it, each list would make the FHIR server count all resources of the type.
         "msdyn_returninlinecount": False,
         "msdyn_isparameter1header": True,
         "msdyn_parameter1name": _KEY_HEADER,
@@ -124,12 +137,19 @@ def plan_data_source(feed: Feed, sources: Rows) -> Iterator[Item]:
     }
     found = find_data_source(sources)
     if found is None:
-        yield Step(f"data source {SOURCE_NAME}, for {feed.address}", "POST", SOURCE, body)
+        yield Step(
+            description=f"data source {SOURCE_NAME}, for {feed.address}",
+            method="POST",
+            path=SOURCE,
+            body=body,
+        )
         return
     other = {name: value for name, value in body.items() if found.get(name) != value}
     if other:
         what = f"data source {SOURCE_NAME}: {', '.join(other)}"
-        yield Step(what, "PATCH", f"{SOURCE}({found[SOURCE_KEY]})", other)
+        yield Step(
+            description=what, method="PATCH", path=f"{SOURCE}({found[SOURCE_KEY]})", body=other
+        )
     else:
         yield Existing(f"data source {SOURCE_NAME}, for {feed.address}")
 
@@ -141,7 +161,7 @@ def find_data_source(sources: Rows) -> Row | None:
 def plan_events(
     requirements: Requirements, ids: Mapping[str, str | None], rows: Rows
 ) -> Iterator[Item]:
-    """By the MetadataId of each virtual table.
+    """Plan external events of each virtual table. `ids`: the MetadataId of each table.
 
     https://learn.microsoft.com/power-apps/developer/data-platform/virtual-entities/enable-virtual-table-event-support
     """
@@ -158,10 +178,16 @@ def plan_events(
                 **on,
                 "extensionofrecordid@odata.bind": f"entities({record})",
             }
-            yield Step(what, "POST", "virtualentitymetadatas", body, requirements.solution)
+            yield Step(
+                description=what,
+                method="POST",
+                path="virtualentitymetadatas",
+                body=body,
+                solution=requirements.solution,
+            )
         elif not all(found.get(name) for name in EVENTS):
             path = f"virtualentitymetadatas({found['virtualentitymetadataid']})"
-            yield Step(what, "PATCH", path, on)
+            yield Step(description=what, method="PATCH", path=path, body=on)
         else:
             yield Existing(what)
 
@@ -172,13 +198,17 @@ def plan_role(requirements: Requirements, unit: str, roles: Rows) -> Iterator[It
         yield Existing(what)
         return
     body = {"name": requirements.role.name, "businessunitid@odata.bind": f"/businessunits({unit})"}
-    yield Step(what, "POST", "roles", body, requirements.solution)
+    yield Step(
+        description=what, method="POST", path="roles", body=body, solution=requirements.solution
+    )
 
 
 def plan_user(requirements: Requirements, unit: str, users: Rows) -> Iterator[Item]:
     """https://learn.microsoft.com/power-platform/admin/manage-application-users"""
     if requirements.identity is None:
-        yield ManualTask("no application user: set AZURE_CLIENT_ID, or say --identity")
+        yield ManualTask(
+            "the application user was not added: set AZURE_CLIENT_ID, or give --identity"
+        )
         return
     what = f"application user of {requirements.identity}"
     if not users:
@@ -186,16 +216,19 @@ def plan_user(requirements: Requirements, unit: str, users: Rows) -> Iterator[It
             "applicationid": requirements.identity,
             "businessunitid@odata.bind": f"/businessunits({unit})",
         }
-        yield Step(what, "POST", "systemusers", body)
+        yield Step(description=what, method="POST", path="systemusers", body=body)
     elif users[0].get("isdisabled"):
-        yield ManualTask(f"{what} is disabled")
+        yield ManualTask(f"{what} is disabled: enable it")
     else:
         yield Existing(what)
 
 
 def list_privilege_names(role: Role, schemas: Mapping[str, str]) -> dict[str, str]:
-    """What is granted, by the names that privileges have in lower case: `prvRead` and the schema
-    name of the table. Dataverse names them so; no page promises it."""
+    """List the privileges of the role, by their names in lower case.
+
+    A privilege is named `prv`, the verb and the table's schema name. Dataverse does so, although no
+    page of its documentation promises it.
+    """
     return {name.lower(): name for name in (*role.platform, *_list_table_privileges(role, schemas))}
 
 
@@ -211,12 +244,14 @@ def plan_privileges(
     role_id: str | None,
     granted: frozenset[str],
 ) -> Iterator[Item]:
-    """`known`: privileges' ids by name in lower case; `granted`: ids that the role has.
+    """Plan the privileges of the role.
+
+    `privilege_ids`: ids by name in lower case. `granted`: the ids that the role has.
 
     https://learn.microsoft.com/power-apps/developer/data-platform/webapi/reference/addprivilegesrole
     """
     names = list_privilege_names(requirements.role, schemas)
-    # In a dry run a table may not be there yet, and its privileges neither.
+    # In a dry run a virtual table may not exist yet, and neither do its privileges.
     new = [table.name for table in requirements.virtual_tables if table.name not in schemas]
     coming = {low: make_placeholder(names[low]) for low in names if low.endswith(tuple(new))}
     ids = {**coming, **privilege_ids}
@@ -234,9 +269,11 @@ def plan_privileges(
         role = role_id or make_placeholder("the role")
         path = f"roles({role})/Microsoft.Dynamics.CRM.AddPrivilegesRole"
         what = f"{len(missing)} privileges of role {requirements.role.name}"
-        yield Step(what, "POST", path, body)
+        yield Step(description=what, method="POST", path=path, body=body)
     if unknown:
-        yield ManualTask(f"the organisation has no privilege {', '.join(unknown)}")
+        yield ManualTask(
+            f"the organisation has no privilege {', '.join(unknown)}, which the role needs"
+        )
 
 
 def plan_assignment(
@@ -253,7 +290,9 @@ def plan_assignment(
         role or make_placeholder("the role"),
     )
     path = f"systemusers({who})/systemuserroles_association/$ref"
-    yield Step(what, "POST", path, {"@odata.id": f"{base}/roles({which})"})
+    yield Step(
+        description=what, method="POST", path=path, body={"@odata.id": f"{base}/roles({which})"}
+    )
 
 
 def plan_publication(tables: Sequence[str]) -> Iterator[Item]:
@@ -261,4 +300,9 @@ def plan_publication(tables: Sequence[str]) -> Iterator[Item]:
     if tables:
         listed = "".join(f"<entity>{name}</entity>" for name in tables)
         xml = f"<importexportxml><entities>{listed}</entities></importexportxml>"
-        yield Step("publication of the changes", "POST", "PublishXml", {"ParameterXml": xml})
+        yield Step(
+            description="publication of the changes",
+            method="POST",
+            path="PublishXml",
+            body={"ParameterXml": xml},
+        )

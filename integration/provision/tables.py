@@ -1,7 +1,4 @@
-"""Columns, keys and virtual tables: what is lacking of them. Pure.
-
-`Known` is what the organisation's metadata says of a table: None where there is no such table.
-"""
+"""Plan the steps for columns, keys and virtual tables. Pure."""
 
 from __future__ import annotations
 
@@ -28,27 +25,30 @@ from integration.provision.model import (
 _DEFINITIONS = "EntityDefinitions"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExistingTable:
-    """A table as it is: its columns by name, with type and external name; its keys' columns."""
+    """A table as the organisation's metadata describes it."""
 
     id: str
-    columns: Mapping[str, Mapping[str, Any]]
-    keys: tuple[frozenset[str], ...] = ()
+    columns: Mapping[str, Mapping[str, Any]]  # type and external name, by logical name
+    keys: tuple[frozenset[str], ...] = ()  # the columns of each
     definition: Mapping[str, Any] = field(default_factory=dict)
-    primary: Mapping[str, Any] = field(default_factory=dict)  # the primary key, whole
+    primary: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # the whole definition of the primary key
 
 
+# By name; None: the organisation has no such table.
 Tables = Mapping[str, ExistingTable | None]
 
 
 def plan_custom_tables(requirements: Requirements, tables: Tables) -> Iterator[Item]:
-    """What the mirror needs of tables that have rows."""
+    """Plan what the mirror needs of tables with rows of their own."""
     for custom_table in requirements.custom_tables:
         existing = tables[custom_table.table]
         if existing is None:
             yield ManualTask(
-                f"there is no table {custom_table.table}, for which columns are wanted"
+                f"table {custom_table.table} does not exist, and maps write columns of it"
             )
         else:
             yield from _plan_custom_table(custom_table, existing, requirements.solution)
@@ -62,8 +62,8 @@ def _plan_custom_table(
     for name in custom_table.undescribed:
         if name not in existing.columns:
             yield ManualTask(
-                f"{custom_table.table}.{name} is lacking, and no file says its type: "
-                "make it by hand"
+                f"column {name} of {custom_table.table} is missing, and no file defines its type: "
+                "add it by hand"
             )
     for key in custom_table.keys:
         what = f"alternate key {key.name} of {custom_table.table} ({', '.join(key.columns)})"
@@ -71,7 +71,13 @@ def _plan_custom_table(
         if frozenset(key.columns) in existing.keys:
             yield Existing(what)
         else:
-            yield Step(what, "POST", path, definitions.build_key(key), solution)
+            yield Step(
+                description=what,
+                method="POST",
+                path=path,
+                body=definitions.build_key(key),
+                solution=solution,
+            )
 
 
 def _plan_custom_column(
@@ -83,16 +89,28 @@ def _plan_custom_column(
         yield from _compare_column(what, existing.columns[column.name], column.type)
     elif column.target is not None:
         body = definitions.build_custom_lookup(table, column, column.target)
-        yield Step(f"{what}, to {column.target}", "POST", "RelationshipDefinitions", body, solution)
+        yield Step(
+            description=f"{what}, to {column.target}",
+            method="POST",
+            path="RelationshipDefinitions",
+            body=body,
+            solution=solution,
+        )
     else:
         path = f"{_DEFINITIONS}(LogicalName='{table}')/Attributes"
-        yield Step(what, "POST", path, definitions.build_custom_column(column), solution)
+        yield Step(
+            description=what,
+            method="POST",
+            path=path,
+            body=definitions.build_custom_column(column),
+            solution=solution,
+        )
 
 
 def plan_virtual_tables(
     requirements: Requirements, tables: Tables, provider: str | None, source: str | None
 ) -> Iterator[Item]:
-    """The tables themselves; a column is made once its table is there."""
+    """Plan the virtual tables, without columns: those follow when the tables exist."""
     for table in requirements.virtual_tables:
         existing = tables[table.name]
         what = f"virtual table {table.name}, of {table.entity_set}"
@@ -102,7 +120,13 @@ def plan_virtual_tables(
                 provider or make_placeholder("the data provider"),
                 source or make_placeholder("the data source"),
             )
-            yield Step(what, "POST", _DEFINITIONS, body, requirements.solution)
+            yield Step(
+                description=what,
+                method="POST",
+                path=_DEFINITIONS,
+                body=body,
+                solution=requirements.solution,
+            )
             continue
         yield Existing(what)
         required = {
@@ -113,13 +137,15 @@ def plan_virtual_tables(
         }
         other = [name for name, value in required.items() if existing.definition.get(name) != value]
         if other:
-            yield ManualTask(f"{table.name} has another {', '.join(other)} than is wanted")
+            yield ManualTask(
+                f"virtual table {table.name} differs in {', '.join(other)}: correct or delete it"
+            )
 
 
 def plan_virtual_columns(requirements: Requirements, tables: Tables) -> Iterator[Item]:
-    """Of every virtual table: what its primary key is in the feed, its columns and lookups."""
+    """Plan, for every virtual table, the external name of its primary key, columns and lookups."""
     for table in requirements.virtual_tables:
-        existing = tables[table.name] or ExistingTable(make_placeholder(table.name), {})
+        existing = tables[table.name] or ExistingTable(id=make_placeholder(table.name), columns={})
         yield from _plan_primary_key(table, existing, requirements.solution)
         for column in table.columns:
             yield from _plan_virtual_column(table.name, column, existing, requirements.solution)
@@ -128,13 +154,22 @@ def plan_virtual_columns(requirements: Requirements, tables: Tables) -> Iterator
             found = existing.columns.get(lookup.name)
             if found is None:
                 body = definitions.build_virtual_lookup(table.name, lookup)
-                yield Step(what, "POST", "RelationshipDefinitions", body, requirements.solution)
+                yield Step(
+                    description=what,
+                    method="POST",
+                    path="RelationshipDefinitions",
+                    body=body,
+                    solution=requirements.solution,
+                )
                 continue
             yield Existing(what)
             yield from _compare_column(what, found, "Lookup", lookup.external_name)
         if table.dropped_lookups:
             lost = ", ".join(table.dropped_lookups)
-            yield Unsupported(f"lookups of {table.name} to tables that are virtual, too: {lost}")
+            yield Unsupported(
+                f"lookups of {table.name} to other virtual tables, which Dataverse does not allow: "
+                f"{lost}"
+            )
 
 
 def _plan_primary_key(
@@ -148,7 +183,11 @@ def _plan_primary_key(
             f"{_DEFINITIONS}(LogicalName='{table.name}')/Attributes(LogicalName='{table.name}id')"
         )
         yield Step(
-            what, "PUT", path, definitions.build_primary_key(existing.primary, table.key), solution
+            description=what,
+            method="PUT",
+            path=path,
+            body=definitions.build_primary_key(existing.primary, table.key),
+            solution=solution,
         )
 
 
@@ -159,7 +198,13 @@ def _plan_virtual_column(
     found = existing.columns.get(column.name)
     if found is None:
         path = f"{_DEFINITIONS}(LogicalName='{table}')/Attributes"
-        yield Step(what, "POST", path, definitions.build_virtual_column(column), solution)
+        yield Step(
+            description=what,
+            method="POST",
+            path=path,
+            body=definitions.build_virtual_column(column),
+            solution=solution,
+        )
         return
     yield Existing(what)
     yield from _compare_column(what, found, column.type, column.external_name)
@@ -168,7 +213,7 @@ def _plan_virtual_column(
 def _compare_column(
     what: str, found: Mapping[str, Any], type_: str, external: str | None = None
 ) -> Iterator[ManualTask]:
-    """Nothing is changed that somebody may have wanted so; what does not fit is told."""
+    """Report what differs. It is not changed, because somebody may have chosen it."""
     if found.get("AttributeType") != type_:
         yield ManualTask(f"{what} is of type {found.get('AttributeType')}, not {type_}")
     if external is not None and found.get("ExternalName") != external:

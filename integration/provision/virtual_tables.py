@@ -1,7 +1,7 @@
-"""The virtual table of an entity map: what the feed shows, as columns. Pure.
+"""Build the virtual table of an entity map: a column for each property of the feed. Pure.
 
-The provider knows no Edm.Date: days and instants are DateTimeOffset. Between two virtual tables
-there are no lookups.
+The provider does not know Edm.Date, so days and instants are DateTimeOffset. Dataverse allows no
+lookup between two virtual tables.
 https://learn.microsoft.com/power-apps/maker/data-platform/virtual-entity-odata-provider-requirements
 https://learn.microsoft.com/power-apps/developer/data-platform/virtual-entities/api-considerations-ve
 """
@@ -24,14 +24,17 @@ _COLUMN_TYPES = {
     "boolean": "Boolean",
 }
 
-# The longest text that is no memo.
+# The longest text of a column that is no memo.
 _MAX_STRING = 4000
 
 
 def build_virtual_tables(
     maps: Mapping[str, EntityMap], used: Iterable[EntityMap], prefix: str
 ) -> tuple[VirtualTable, ...]:
-    """Of every map in use that may be virtual; `known`: where lookups may lead."""
+    """Build the virtual table of every map in use that may have one.
+
+    `maps`: all maps by resource type, the targets of lookups.
+    """
     shown = [entity for entity in used if Route.VIRTUAL in entity.routes]
     return tuple(build_virtual_table(entity, prefix, maps) for entity in shown)
 
@@ -39,20 +42,28 @@ def build_virtual_tables(
 def build_virtual_table(
     entity: EntityMap, prefix: str, maps: Mapping[str, EntityMap]
 ) -> VirtualTable:
-    """Raises Misconfigured where nothing can stand for a row."""
+    """Build a virtual table. Raises Misconfigured if no column can be its primary name."""
     attributes = [
-        one for one in entity.select_route(Route.VIRTUAL).attributes if one.kind is not Kind.DEFAULT
+        attribute
+        for attribute in entity.select_route(Route.VIRTUAL).attributes
+        if attribute.kind is not Kind.DEFAULT
     ]
-    columns = [_build_column(one, prefix) for one in attributes if one.kind is not Kind.LOOKUP]
-    named = [one for one in columns if one.external_name == entity.name_column]
-    if not named or named[0].type != "String":
+    columns = [
+        _build_column(attribute, prefix)
+        for attribute in attributes
+        if attribute.kind is not Kind.LOOKUP
+    ]
+    name_column = next(
+        (column for column in columns if column.external_name == entity.name_column), None
+    )
+    if name_column is None or name_column.type != "String":
         raise Misconfigured(f"{entity.file}: row.name_column must be a column of text")
     lookups = tuple(_build_lookups(attributes, prefix, maps))
-    led = {one.external_name for one in lookups}
-    lost = [
-        one.column
-        for one in attributes
-        if one.kind is Kind.LOOKUP and f"_{one.column}_value" not in led
+    looked_up = {lookup.external_name for lookup in lookups}
+    dropped = [
+        attribute.column
+        for attribute in attributes
+        if attribute.kind is Kind.LOOKUP and f"_{attribute.column}_value" not in looked_up
     ]
     return VirtualTable(
         name=build_table_name(entity.table, prefix),
@@ -60,13 +71,13 @@ def build_virtual_table(
         entity_type=entity.table,
         key=entity.key,
         label=_split_words(entity.resource),
-        name_column=named[0],
+        name_column=name_column,
         columns=(
-            *(one for one in columns if one is not named[0]),
+            *(column for column in columns if column is not name_column),
             *_build_version_columns(entity, prefix),
         ),
         lookups=lookups,
-        dropped_lookups=tuple(lost),
+        dropped_lookups=tuple(dropped),
     )
 
 
@@ -79,19 +90,41 @@ def _build_column(attribute: AttributeMap, prefix: str) -> VirtualColumn:
     match attribute.kind:
         case Kind.CHOICE:
             return VirtualColumn(
-                name, attribute.column, text, "Picklist", options=_build_options(attribute)
+                name=name,
+                external_name=attribute.column,
+                label=text,
+                type="Picklist",
+                options=_build_options(attribute),
             )
         case Kind.DATE | Kind.DATETIME:
             whole = attribute.kind is Kind.DATE
-            return VirtualColumn(name, attribute.column, text, "DateTime", is_date_only=whole)
+            return VirtualColumn(
+                name=name,
+                external_name=attribute.column,
+                label=text,
+                type="DateTime",
+                is_date_only=whole,
+            )
         case Kind.CONCEPT:
-            return VirtualColumn(name, attribute.column, text, "String", length)
+            return VirtualColumn(
+                name=name,
+                external_name=attribute.column,
+                label=text,
+                type="String",
+                max_length=length,
+            )
     kind = _COLUMN_TYPES[attribute.virtual_column.type]
-    return VirtualColumn(name, attribute.column, text, kind, min(length, _MAX_STRING))
+    return VirtualColumn(
+        name=name,
+        external_name=attribute.column,
+        label=text,
+        type=kind,
+        max_length=min(length, _MAX_STRING),
+    )
 
 
 def _build_options(attribute: AttributeMap) -> tuple[tuple[int, str], ...]:
-    """A code may have several options, and an option several codes, of which the first names it."""
+    """List options and labels. If several codes mean an option, the first gives its label."""
     options: dict[int, str] = {}
     for code, values in attribute.choices.items():
         for value in values:
@@ -117,19 +150,29 @@ def _build_lookups(
 
 
 def _build_version_columns(entity: EntityMap, prefix: str) -> Iterator[VirtualColumn]:
-    """Which resource a row shows, and which version of it; read only in the feed."""
+    """Build the columns that say which resource a row shows, and which version: read-only."""
     if entity.id_column:
         yield VirtualColumn(
-            build_column_name(entity.id_column, prefix), entity.id_column, "FHIR ID", max_length=64
+            name=build_column_name(entity.id_column, prefix),
+            external_name=entity.id_column,
+            label="FHIR ID",
+            max_length=64,
         )
     if entity.version_column:
         yield VirtualColumn(
-            build_column_name(entity.version_column, prefix), entity.version_column, "FHIR Version",
+            name=build_column_name(entity.version_column, prefix),
+            external_name=entity.version_column,
+            label="FHIR Version",
             max_length=64,
-        )  # fmt: skip
+        )
     if entity.updated_column:
         name = build_column_name(entity.updated_column, prefix)
-        yield VirtualColumn(name, entity.updated_column, "FHIR Last Updated", "DateTime")
+        yield VirtualColumn(
+            name=name,
+            external_name=entity.updated_column,
+            label="FHIR Last Updated",
+            type="DateTime",
+        )
 
 
 def _make_label(column: str, prefix: str) -> str:
@@ -137,6 +180,6 @@ def _make_label(column: str, prefix: str) -> str:
 
 
 def _split_words(text: str) -> str:
-    """`AllergyIntolerance`, `entered-in-error`: words with a capital at the beginning."""
+    """Make a label of a name, as `Entered in error` of `entered-in-error`."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).replace("-", " ").replace("_", " ").strip()
     return (spaced[:1].upper() + spaced[1:]) or text

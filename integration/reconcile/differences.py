@@ -1,4 +1,4 @@
-"""What FHIR has against what rows show. Ids and versions only. Pure."""
+"""Compare the resources in FHIR with their rows: ids and versions only. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from integration.core import decimal_json
 from integration.core.errors import Unmappable
 from integration.core.model import Column, RowResult
-from integration.mapping import engine
+from integration.mapping import row_version
 from integration.mapping.keys import fit_fhir_id
 from integration.mapping.model import EntityMap
 
@@ -23,34 +23,34 @@ ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 
 
 class DifferenceKind(StrEnum):
-    """How a row differs."""
+    """How a row differs from its resource."""
 
     MISSING = "missing"
     BEHIND = "behind"
-    TWICE = "shown twice"  # for a person to merge
+    TWICE = "shown twice"  # by several rows: a person has to merge them
     LEFT_OVER = "left over"  # the resource was deleted
-    UNKNOWN = "unknown"  # the FHIR server never had the resource, or has forgotten it
+    UNKNOWN = "unknown"  # the FHIR server has never had the resource, or no longer knows of it
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One resource, the row that shows it if there is one, and the version of each."""
+    """A resource whose row is missing or wrong."""
 
     resource: str  # Type/id
     kind: DifferenceKind
-    row: str | None = None
+    row: str | None = None  # the primary key, if exactly one row shows the resource
     fhir_version: str | None = None
     row_version: str | None = None
 
     @property
     def is_repairable(self) -> bool:
-        """An unknown resource may be one of another FHIR server: its row is left alone."""
+        """False for an unknown resource: it may be one of another FHIR server."""
         return self.kind is not DifferenceKind.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """A difference and what became of it; None: nothing was tried."""
+    """A difference, and the result of mirroring the resource again; None if that was not tried."""
 
     difference: Difference
     result: RowResult | None = None
@@ -61,19 +61,20 @@ class Repair:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """As a line of a report; see HEADINGS."""
+        """The cells of its line in a report, as HEADINGS names them."""
         difference, result = self.difference, self.result
-        notes = "; ".join(result.notes) if result else ""
-        values = (
-            difference.row,
-            difference.fhir_version,
-            difference.row_version,
+        return (
+            difference.resource,
+            difference.kind,
+            difference.row or "",
+            difference.fhir_version or "",
+            difference.row_version or "",
             result.action if result else "",
+            "; ".join(result.notes) if result else "",
         )
-        return (difference.resource, difference.kind, *(value or "" for value in values), notes)
 
 
-HEADINGS = ("resource", "is", "row", "version", "shown", "became", "notes")
+HEADINGS = ("resource", "difference", "row", "fhir_version", "row_version", "action", "notes")
 
 
 def compare(
@@ -82,24 +83,27 @@ def compare(
     rows: Iterable[Row],
     columns: Mapping[str, Column],
 ) -> Iterator[Difference]:
-    """The resources, of which id and meta are known, that no row shows as they are."""
+    """Yield the resources whose row is missing, behind, or not the only one.
+
+    `resources` need only id and meta. `columns` are those of the table in this organisation.
+    """
     by_id: defaultdict[Any, list[Row]] = defaultdict(list)
     for row in rows:
         if entity.has_kind_of(row):
             by_id[row[entity.id_column]].append(row)
     for resource in resources:
-        # By the exact id: Dataverse finds it in other letter case, too, FHIR does not.
+        # Dataverse's filter ignores the case of letters, but FHIR ids differ by it.
         found = by_id.get(to_row_id(entity, resource["id"], columns), [])
         kind = _classify(entity, resource, found)
         if kind is None:
             continue
         row = found[0] if len(found) == 1 else {}
         yield Difference(
-            f"{entity.resource}/{resource['id']}",
-            kind,
-            row.get(entity.key),
-            resource.get("meta", {}).get("versionId"),
-            row.get(entity.version_column),
+            resource=f"{entity.resource}/{resource['id']}",
+            kind=kind,
+            row=row.get(entity.key),
+            fhir_version=resource.get("meta", {}).get("versionId"),
+            row_version=row.get(entity.version_column),
         )
 
 
@@ -114,13 +118,13 @@ def _classify(
     if row[entity.version_column] == resource.get("meta", {}).get("versionId"):
         return None
     try:
-        return DifferenceKind.BEHIND if engine.is_newer(entity, resource, row) else None
-    except Unmappable:  # a time that cannot be read: the mirror decides, and says why
+        return DifferenceKind.BEHIND if row_version.is_newer(entity, resource, row) else None
+    except Unmappable:  # a time that cannot be parsed: the mirror decides, and records why
         return DifferenceKind.BEHIND
 
 
 def to_row_id(entity: EntityMap, identifier: str, columns: Mapping[str, Column]) -> str | None:
-    """What a row would show; None where the map refuses an id of this length."""
+    """Return the id as a row keeps it; None if the map refuses an id of this length."""
     try:
         return fit_fhir_id(entity, identifier, columns)
     except Unmappable:
@@ -128,7 +132,7 @@ def to_row_id(entity: EntityMap, identifier: str, columns: Mapping[str, Column])
 
 
 def list_columns(entity: EntityMap) -> list[str]:
-    """The columns that comparing needs."""
+    """List the columns that a comparison needs."""
     kind = [entity.kind_column] if entity.kind_column else []
     return [entity.key, entity.id_column, entity.version_column, entity.updated_column, *kind]
 
@@ -140,10 +144,13 @@ def build_in_filter(column: str, values: Iterable[str]) -> str:
 
 
 def render_table(counts: Mapping[str, Counter[str]]) -> Iterator[str]:
-    """Lines of text: a row for each resource type."""
-    names = ("looked at", *DifferenceKind, "mended")
+    """Yield the lines of a table: headings, then a line for each resource type."""
+    names = ("compared", *DifferenceKind, "repaired")
     heads = ("", *names)
-    lines = [heads, *((kind, *(f"{of[n]:,}" for n in names)) for kind, of in counts.items())]
+    lines = [
+        heads,
+        *((title, *(f"{count[name]:,}" for name in names)) for title, count in counts.items()),
+    ]
     widths = [max(len(line[place]) for line in lines) for place in range(len(heads))]
     for first, *others in lines:
         cells = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))

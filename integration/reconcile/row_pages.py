@@ -1,4 +1,4 @@
-"""One page of rows, and the way to the next."""
+"""Parse one page of rows, and build the request for the next one."""
 
 from __future__ import annotations
 
@@ -11,35 +11,30 @@ from integration.core.errors import Misconfigured, Unavailable
 from integration.core.model import Request, Response
 from integration.dataverse.client import Dataverse
 
-Page = Mapping[str, Any]
+RowPage = Mapping[str, Any]
 
 
-def parse_page(dataverse: Dataverse, response: Response) -> Page:
-    """The answer to a question for rows."""
+def parse_page(dataverse: Dataverse, response: Response) -> RowPage:
+    """Return a page of rows. Raises Misconfigured or Unavailable if the response is none."""
     name = dataverse.upstream.name
     if response.status != 200:
-        raise Misconfigured(f"{name}: a look-up was answered {response.status}")
-    return _decode(name, response)
+        raise Misconfigured(f"{name} answered a request for rows with {response.status}")
+    page = decimal_json.decode_object(response.body)
+    if page is None:
+        raise Unavailable(name, "answered a request for rows with something else than JSON")
+    return page
 
 
-def build_next_request(dataverse: Dataverse, request: Request, page: Page) -> Request | None:
-    """https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query/page-results"""
+def build_next_request(dataverse: Dataverse, request: Request, page: RowPage) -> Request | None:
+    """Build the request for the page after `page`; None if it is the last one.
+
+    https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query/page-results
+    Raises Misconfigured for an address elsewhere: the token would go there, too.
+    """
     url = page.get("@odata.nextLink")
     if url is None:
         return None
-    upstream = dataverse.upstream
-    return replace(request, path=_make_relative(upstream.name, upstream.base, str(url)))
-
-
-def _make_relative(name: str, base: str, url: str) -> str:
-    """The address relative to the neighbour's. The token goes with it, so it goes nowhere else."""
-    if not url.startswith((f"{base}/", f"{base}?")):
-        raise Misconfigured(f"{name} named a next page that is not below its own address")
-    return url[len(base) :].removeprefix("/")
-
-
-def _decode(name: str, response: Response) -> dict[str, Any]:
-    decoded = decimal_json.decode_object(response.body)
-    if decoded is None:
-        raise Unavailable(name, "a page was no JSON object")
-    return decoded
+    name, base = dataverse.upstream.name, dataverse.upstream.base
+    if not str(url).startswith((f"{base}/", f"{base}?")):
+        raise Misconfigured(f"{name} gave a next page whose address is not below its own")
+    return replace(request, path=str(url)[len(base) :].removeprefix("/"))

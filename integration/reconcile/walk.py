@@ -1,7 +1,7 @@
-"""Through FHIR by the time of the last update, or through the rows, a page at a time.
+"""Go through FHIR in the order of the last update, or through the rows, page by page.
 
-What changes on the way is met later or was changed by a mirror of its own; nothing is skipped,
-since a later update moves a resource towards the end.
+A resource that changes meanwhile moves towards the end, so no page is missed: it is compared later,
+or its own change has been mirrored by then.
 """
 
 from __future__ import annotations
@@ -37,47 +37,49 @@ from integration.reconcile.differences import (
 # https://learn.microsoft.com/azure/healthcare-apis/fhir/fhir-features-supported
 _PAGE_SIZE = 1000
 
-# Ids in one address: about 9,000 and 4,000 characters.
+# Ids in one address, which gets about 9,000 and 4,000 characters long.
 _IDS_PER_FILTER = 200
 _IDS_PER_SEARCH = 100
 
-# Rows that are mirrored side by side; how many requests there are is the limiters' business.
+# Rows repaired at the same time. The rate limiters bound the requests.
 _CONCURRENT_REPAIRS = 64
 
-# Seconds that a neighbour's trouble may last, before the run ends.
+# Seconds to wait for an upstream that is down or throttling, before the run stops.
 _MAX_WAIT = 3600.0
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReconcileRun:
-    """What reconciling needs. `run`: the delivery under which its rows are noted; `dry`: look,
-    and change nothing."""
+    """What a run works with. `id` is the delivery under which it is recorded in the journal."""
 
     mirror: Mirror
     fhir: FhirServer
     dataverse: Dataverse
     id: str
     sleep: Callable[[float], Awaitable[object]]
-    dry_run: bool = False
+    dry_run: bool = False  # find differences, and change nothing
     page_size: int = _PAGE_SIZE
     ids_per_search: int = _IDS_PER_SEARCH
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """How many were looked at, what differed, and up to which update FHIR has been seen."""
+    """How many resources or rows were compared, and what differed."""
 
     count: int
     repairs: Sequence[Repair]
-    updated_until: str | None = None
+    updated_until: str | None = None  # meta.lastUpdated of the last resource of the page
 
 
 async def walk_resources(
     run: ReconcileRun, entity: EntityMap, since: str | None
 ) -> AsyncIterator[Page]:
-    """Every resource that was updated since then. Raises Unavailable or Misconfigured."""
+    """Compare and repair every resource updated since then, a FHIR date or time.
+
+    Raises Unavailable or Misconfigured.
+    """
     after = f"_lastUpdated=ge{quote(since)}&" if since else ""
     path: str | None = (
         f"{entity.resource}?{after}_sort=_lastUpdated&_count={run.page_size}&_elements=id,meta"
@@ -92,19 +94,24 @@ async def walk_resources(
 
 
 async def walk_rows(run: ReconcileRun, entity: EntityMap) -> AsyncIterator[Page]:
-    """Every active row that shows a resource. Raises Unavailable or Misconfigured."""
+    """Find active rows whose resource FHIR no longer has, and repair them.
+
+    Raises Unavailable or Misconfigured.
+    """
     if entity.long_id is LongId.DIGEST:
-        # What such a row shows may be no id at all, and would be taken for that of nobody.
-        raise Misconfigured(f"{entity.file}: rows that show digests of ids cannot be traced back")
+        # A digest is no id of FHIR: its resource would look as if it had never existed.
+        raise Misconfigured(
+            f"{entity.file}: the rows keep digests of long ids (row.long_id), so --deleted cannot "
+            "find their resources"
+        )
     condition = f"{entity.id_column} ne null and statecode eq 0"
     first = requests.build_row_query(entity.entity_set, list_columns(entity), condition)
     request: Request | None = replace(
         first, headers={**first.headers, "prefer": f"odata.maxpagesize={run.page_size}"}
     )
     while request is not None:
-        page = row_pages.parse_page(
-            run.dataverse, await _retry_while_unavailable(run, _prepare_send(run, request))
-        )
+        response = await _retry_while_unavailable(run, _prepare_send(run, request))
+        page = row_pages.parse_page(run.dataverse, response)
         rows = [row for row in page["value"] if entity.has_kind_of(row)]
         left_over = await asyncio.gather(
             *(_find_left_over(run, entity, some) for some in _split(rows, run.ids_per_search))
@@ -121,61 +128,65 @@ async def _find_differences(
     run: ReconcileRun, entity: EntityMap, found: Sequence[dict[str, Any]]
 ) -> list[Difference]:
     columns = await _retry_while_unavailable(run, lambda: run.dataverse.get_columns(entity.table))
-    row_ids = (to_row_id(entity, row_id["id"], columns) for row_id in found)
+    row_ids = (to_row_id(entity, resource["id"], columns) for resource in found)
     ids = list(dict.fromkeys(row_id for row_id in row_ids if row_id is not None))
+    names = list_columns(entity)
     lookups = [
-        requests.build_row_query(
-            entity.entity_set, list_columns(entity), build_in_filter(entity.id_column, some)
-        )
+        requests.build_row_query(entity.entity_set, names, build_in_filter(entity.id_column, some))
         for some in _split(ids, _IDS_PER_FILTER)
     ]
     if not lookups:
         return list(compare(entity, found, (), columns))
     responses = await _retry_while_unavailable(run, lambda: run.dataverse.read(lookups, run.id))
-    rows = [
-        row for answer in responses for row in row_pages.parse_page(run.dataverse, answer)["value"]
-    ]
-    return list(compare(entity, found, rows, columns))
+    pages = [row_pages.parse_page(run.dataverse, response) for response in responses]
+    return list(compare(entity, found, [row for page in pages for row in page["value"]], columns))
 
 
 async def _find_left_over(
     run: ReconcileRun, entity: EntityMap, rows: Sequence[Row]
 ) -> list[Difference]:
-    """The rows whose resource is not there any more."""
+    """Find the rows whose resource the FHIR server does not have."""
     ids = sorted({str(row[entity.id_column]) for row in rows})
-    ids = [row_id for row_id in ids if ID.fullmatch(row_id)]
+    ids = [identifier for identifier in ids if ID.fullmatch(identifier)]
     query = f"{entity.resource}?_id={','.join(ids)}&_elements=id&_count={run.ids_per_search}"
     matched = list_matches(entity.resource, await _search(run, query)) if ids else ()
-    existing = {row_id["id"] for row_id in matched}
+    existing = {resource["id"] for resource in matched}
     found = []
     for row in rows:
         identifier = str(row[entity.id_column])
         if identifier in existing:
             continue
         resource = f"{entity.resource}/{identifier}"
-        kind = (
-            await _classify_missing(run, resource)
-            if ID.fullmatch(identifier)
-            else DifferenceKind.UNKNOWN
-        )
+        kind: DifferenceKind | None = DifferenceKind.UNKNOWN
+        if ID.fullmatch(identifier):
+            kind = await _classify_missing(run, resource)
         if kind is not None:
-            shown = row[entity.version_column]
-            found.append(Difference(resource, kind, row[entity.key], None, shown))
+            found.append(
+                Difference(
+                    resource=resource,
+                    kind=kind,
+                    row=row[entity.key],
+                    row_version=row[entity.version_column],
+                )
+            )
     return found
 
 
 async def _classify_missing(run: ReconcileRun, resource: str) -> DifferenceKind | None:
-    """https://hl7.org/fhir/R4/http.html#delete: 410 says that it was here."""
+    """Tell a deleted resource (410) from one that never was here (404); None: it exists after all.
+
+    https://hl7.org/fhir/R4/http.html#delete
+    """
     response = await _retry_while_unavailable(
         run, lambda: run.fhir.send(Request("GET", resource), run.id)
     )
     kinds = {200: None, 404: DifferenceKind.UNKNOWN, 410: DifferenceKind.LEFT_OVER}
     if response.status not in kinds:
-        raise Misconfigured(f"{run.fhir.upstream.name}: a read was answered {response.status}")
+        raise Misconfigured(f"{run.fhir.upstream.name} answered a read with {response.status}")
     return kinds[response.status]
 
 
-# -- mending --------------------------------------------------------------------------------------
+# -- repairing ------------------------------------------------------------------------------------
 
 
 async def _repair_all(run: ReconcileRun, differences: Sequence[Difference]) -> list[Repair]:
@@ -186,10 +197,8 @@ async def _repair_all(run: ReconcileRun, differences: Sequence[Difference]) -> l
             return Repair(difference)
         item = WorkItem(run.id, resource=difference.resource)
         async with slots:
-            return Repair(
-                difference,
-                await _retry_while_unavailable(run, lambda: mirror_or_raise(run.mirror, item)),
-            )
+            result = await _retry_while_unavailable(run, lambda: mirror_or_raise(run.mirror, item))
+        return Repair(difference, result)
 
     return list(await asyncio.gather(*(repair(difference) for difference in differences)))
 
@@ -203,7 +212,7 @@ def _prepare_send(run: ReconcileRun, request: Request) -> Callable[[], Awaitable
 
 
 async def _retry_while_unavailable(run: ReconcileRun, work: Callable[[], Awaitable[T]]) -> T:
-    """Again after a neighbour's trouble, as the queue would have done it."""
+    """Do the work again while an upstream is unavailable, with the delays that the queue uses."""
     item = WorkItem(run.id)
     while True:
         try:

@@ -90,8 +90,8 @@ def build_entity_type(entity: EntityMap) -> MappedEntityType:
         Property(updated_column, Type.DATE_TIME_OFFSET),
     )
     columns = {
-        id_column: Column(id_column, "String", _LONGEST_ID),
-        version_column: Column(version_column, "String", _LONGEST_ID),
+        id_column: Column(id_column, "String", max_length=_LONGEST_ID),
+        version_column: Column(version_column, "String", max_length=_LONGEST_ID),
         updated_column: Column(updated_column, "DateTime"),
         **{one.column: _column(one) for one in shown},
     }
@@ -151,7 +151,7 @@ def _column(one: AttributeMap) -> Column:
                 if one.virtual_column.type in ("string", "memo")
                 else None
             )
-            return Column(one.column, _COLUMNS[one.virtual_column.type], longest)
+            return Column(one.column, _COLUMNS[one.virtual_column.type], max_length=longest)
         case Kind.CHOICE:
             return Column(one.column, "Picklist")
         case Kind.DATE | Kind.DATETIME:

@@ -673,8 +673,18 @@ async def test_parked_deliveries_are_replayed_by_reason(worker: Worker) -> None:
 async def test_housekeeping_forgets_what_is_over(worker: Worker) -> None:
     parts = await wiring.get_parts()
     old = parts.now() - timedelta(days=31)
-    fields = ("default", "k", "d", old, Status.DONE, "resource", 1, 2)
-    delivery = Delivery(make_delivery_id(old, 1), *fields, finished=old)
+    delivery = Delivery(
+        id=make_delivery_id(old, 1),
+        sender="default",
+        key="k",
+        digest="d",
+        accepted=old,
+        status=Status.DONE,
+        kind="resource",
+        entries=1,
+        bytes=2,
+        finished=old,
+    )
     await parts.journal.add_delivery(delivery, Payload(DeliveryRequest("POST"), b"{}"))
     await function_app.housekeeping(timer=TimerRequest())
     assert await parts.journal.get_delivery(delivery.id) is None

@@ -193,7 +193,14 @@ def test_a_cancelled_delivery_is_no_longer_there() -> None:
 def test_a_finished_delivery_is_its_response_bundle_in_the_sender_s_order() -> None:
     issue = {"severity": "error", "code": "invariant", "diagnostics": "no"}
     outcomes = [
-        EntryResult(0, 201, "urn:uuid:1", "Patient/p1/_history/1", 'W/"1"', "2026-03-02T00:00:00Z"),
+        EntryResult(
+            0,
+            201,
+            full_url="urn:uuid:1",
+            location="Patient/p1/_history/1",
+            etag='W/"1"',
+            last_modified="2026-03-02T00:00:00Z",
+        ),
         EntryResult(1, 422, issues=[issue]),
     ]
     response = responses.build_delivery_status(DeliveryStatus(DONE, outcomes, []))
@@ -235,7 +242,17 @@ def test_lost_atomicity_and_unmapped_values_are_told_beside_what_the_server_said
         EntryResult(0, 201, location="Patient/p1/_history/1", issues=[issue]),
         EntryResult(1, 201, location="Patient/p2/_history/1"),
     ]
-    rows = [RowResult(ID, "Patient/p1", "contact", "k", "created", "1", ("lastname: cut",))]
+    rows = [
+        RowResult(
+            delivery=ID,
+            resource="Patient/p1",
+            table="contact",
+            row="k",
+            action="created",
+            version="1",
+            notes=("lastname: cut",),
+        )
+    ]
     body = read(
         responses.build_delivery_status(DeliveryStatus(replace(DONE, split=True), outcomes, rows))
     )

@@ -1,4 +1,4 @@
-"""`python -m integration check` asks real neighbours, tells each failure with its mend, and leaves
+"""`python -m integration check` asks real services, reports each failure with its remedy, and leaves
 nothing behind."""
 
 from __future__ import annotations
@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,8 +23,6 @@ from azure.storage.blob import (
 )
 from azure.storage.queue import QueueServiceClient
 
-from integration.app import storage_clients
-from integration.app.settings import read_settings
 from integration.check import command, connections, remedies
 from integration.check.connections import Connections
 from integration.cli.main import main
@@ -32,6 +30,7 @@ from integration.mapping import files
 from local.host.emulator import ACCOUNT, KEY
 from local.processes import PROJECT
 from local.services import Running, find_free_ports, run_services
+from local.storage_setup import create_storage
 from tests.provision.test_virtual_tables import OBSERVATION
 
 FEED = "https://app.example.org/api/odata/"
@@ -57,25 +56,15 @@ def maps(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, maps: Path) -> Iterator[Running]:
-    """Every neighbour as a deployment leaves it: storage made, Dataverse provisioned."""
+    """Every upstream as a deployment leaves it: storage made, Dataverse provisioned."""
     if not (PROJECT / "local/node_modules/azurite").is_dir():
         pytest.skip("azurite is not installed: npm ci --prefix local")
     with run_services(find_free_ports(), tmp_path_factory.mktemp("check")) as found:
-        asyncio.run(_made(found))
+        asyncio.run(create_storage(found))
         with pytest.MonkeyPatch.context() as env:
             stated(env, found, maps)
             assert main(["provision"]) == 0
         yield found
-
-
-async def _made(running: Running) -> None:
-    async with AsyncExitStack() as stack:
-        settings = read_settings({**running.settings()})
-        await storage_clients.open_stores(settings.storage, None, stack)
-    with QueueServiceClient.from_connection_string(running.storage) as queues:
-        queues.create_queue("fhir-events")
-        for name in ("relay", "mirror", "external-events", "fhir-events"):
-            queues.create_queue(f"{name}-poison")
 
 
 def stated(env: pytest.MonkeyPatch, running: Running, maps: Path) -> None:
@@ -140,7 +129,7 @@ class Told(dict[str, tuple[str, str]]):
 
 
 def check(*changes: Callable[[Connections], Connections], feed: Answer = feed) -> Told:
-    """What the command says, with a neighbour of the settings changed on the way."""
+    """What the command says, with an upstream of the settings changed on the way."""
 
     @asynccontextmanager
     async def opened(skew: float) -> AsyncIterator[Connections]:
@@ -158,7 +147,7 @@ def check(*changes: Callable[[Connections], Connections], feed: Answer = feed) -
     command.add_options(parser)
     said: list[str] = []
     told = Told()
-    told.status = command.run(parser.parse_args([]), opened, said.append)
+    told.status = command.run(parser.parse_args([]), said.append, opened)
     told.text = "\n".join(said)
     for line in said[:-1]:
         name, state, *rest = line.split("  ", 1)[0], *line.split("  ", 1)[1].split(maxsplit=1)
@@ -205,7 +194,7 @@ def test_a_deployment_that_is_whole_is_told_so(env: pytest.MonkeyPatch) -> None:
     told = check()
     assert (told.status, told.failed) == (0, [])
     for name in (
-        *("container deliveries", "queue relay", "queue fhir-events-poison", "table routes"),
+        *("container deliveries", "queue relay", "queue fhir-events-poison", "table dataroutes"),
         *("clock of storage", "FHIR metadata", "FHIR read", "FHIR write", "clock of FHIR"),
         *("maps", "data routes", "Dataverse user", "clock of Dataverse", "Dataverse privileges"),
         *("columns for Patient", "virtual tables", "data source", "external events", "feed"),
@@ -214,7 +203,7 @@ def test_a_deployment_that_is_whole_is_told_so(env: pytest.MonkeyPatch) -> None:
     assert told["data routes"][1] == "mirrored: Patient; virtual: 1; chosen: 0"
 
 
-def test_the_command_says_the_same_of_the_neighbours_that_it_finds_by_its_settings(
+def test_the_command_says_the_same_of_the_services_that_it_finds_by_its_settings(
     env: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     env.delenv("FEED_URL")
@@ -305,7 +294,7 @@ def test_a_route_that_was_chosen_for_what_has_no_map_is_told(
     env: pytest.MonkeyPatch, running: Running
 ) -> None:
     with TableServiceClient.from_connection_string(running.storage) as tables:
-        routes = tables.get_table_client("routes")
+        routes = tables.get_table_client("dataroutes")
         routes.create_entity({"PartitionKey": "route", "RowKey": "Group", "route": "virtual"})
         told = check()
         routes.delete_entity("route", "Group")
@@ -328,7 +317,7 @@ def test_an_address_that_is_another_service_s_is_told(
 ) -> None:
     env.setenv("FHIR_URL", running.dataverse_url)
     told = check()
-    assert "no CapabilityStatement" in told["FHIR metadata"][1]
+    assert "without a CapabilityStatement" in told["FHIR metadata"][1]
 
 
 @pytest.mark.usefixtures("env")
@@ -392,7 +381,7 @@ def test_a_privilege_that_a_setting_wants_and_nobody_gave_is_named(
     env.setenv("BYPASS_LOGIC", "CustomSync")
     told = check(of_dataverse(without_bypass))
     assert told.failed == ["Dataverse privileges"]
-    assert told["Dataverse privileges"][1].startswith("lacking prvBypassCustomBusinessLogic =>")
+    assert told["Dataverse privileges"][1].startswith("missing: prvBypassCustomBusinessLogic =>")
 
 
 @pytest.mark.usefixtures("env")
@@ -415,7 +404,7 @@ def test_columns_and_keys_that_are_lacking_are_named_with_the_line_of_the_map(
     assert told.failed == ["columns for Patient", "alternate keys of contact"]
     assert "patient.toml: contact has no column abc_fhirid" in told["columns for Patient"][1]
     assert "python -m integration provision" in mend(told, "columns for Patient")
-    assert told["alternate keys of contact"][1].startswith("no key of abc_fhirid")
+    assert told["alternate keys of contact"][1].startswith("missing: a key of abc_fhirid")
 
 
 def test_a_broken_map_is_told_and_the_rest_goes_on(
@@ -459,7 +448,7 @@ def test_a_feed_whose_key_is_another_is_told_and_one_without_a_key_is_only_knock
     env.delenv("FEED_KEY")
     assert check()["feed"] == (
         "ok",
-        "there, and asks for a key; with FEED_KEY set more is looked at",
+        "answers, and requires a key; set FEED_KEY to check more",
     )
 
 
@@ -474,7 +463,7 @@ def test_a_feed_that_is_not_published_is_told() -> None:
 
 
 @pytest.mark.usefixtures("env")
-def test_a_clock_that_is_an_hour_ahead_is_told_by_every_neighbour() -> None:
+def test_a_clock_that_is_an_hour_ahead_is_told_by_every_service() -> None:
     told = check(lambda ends: replace(ends, now=lambda: datetime.now(UTC) + timedelta(hours=1)))
     assert told.failed == ["clock of storage", "clock of FHIR", "clock of Dataverse"]
     assert {mend(told, name) for name in told.failed} == {remedies.CLOCK}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from integration.check.report import State
 from integration.cli.main import main
 from local.processes import PROJECT
 
-NOON = datetime(2026, 3, 2, 12, 0, 0, 900_000, tzinfo=UTC)
+NOON = datetime.fromisoformat("2026-03-02T12:00:00.900+00:00")
 SECOND = timedelta(seconds=1)
 
 
@@ -44,7 +44,7 @@ def test_an_answer_without_a_date_says_nothing_of_a_clock(date: str | None) -> N
     [
         (200, {"resourceType": "CapabilityStatement", "fhirVersion": "4.0.1"}, None),
         (200, {"resourceType": "CapabilityStatement", "fhirVersion": "5.0.0"}, "fhirVersion 5.0.0"),
-        (200, {"resourceType": "Patient", "id": "Zaphkiel"}, "no CapabilityStatement"),
+        (200, {"resourceType": "Patient", "id": "Zaphkiel"}, "without a CapabilityStatement"),
         (404, None, "answered 404"),
     ],
 )
@@ -82,7 +82,10 @@ def test_a_privilege_counts_for_the_whole_organisation_only_and_in_any_case() ->
     both = [held("prvreadcontact"), held("prvWriteContact")]
     assert results.evaluate_privileges("it", wanted, both).state is State.OK
     one = results.evaluate_privileges("it", wanted, [both[0], held("prvWriteContact", "Local")])
-    assert one.detail == "lacking prvWriteContact; 1 of them not for the whole organisation"
+    assert (
+        one.detail
+        == "missing: prvWriteContact; 1 of them granted, but not for the whole organisation"
+    )
     assert one.remedy == remedies.PROVISION
 
 
@@ -92,9 +95,13 @@ def test_a_key_must_be_there_and_its_index_ready() -> None:
 
     assert results.evaluate_keys("it", [("a", "b")], there("Active")).state is State.OK
     assert (
-        results.evaluate_keys("it", [("a", "b")], there("Failed")).detail == "the index is Failed"
+        results.evaluate_keys("it", [("a", "b")], there("Failed")).detail
+        == "not active: its index is Failed"
     )
-    assert results.evaluate_keys("it", [("a", "c")], there("Active")).detail == "no key of a + c"
+    assert (
+        results.evaluate_keys("it", [("a", "c")], there("Active")).detail
+        == "missing: a key of a + c"
+    )
 
 
 def test_a_long_list_is_cut_and_says_so() -> None:

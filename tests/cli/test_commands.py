@@ -36,7 +36,7 @@ def dataverse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def env(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """An environment that says nothing of any neighbour."""
+    """An environment that says nothing of any service."""
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
@@ -77,9 +77,7 @@ def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 
 @pytest.mark.usefixtures("env")
-def test_rows_are_shown_without_any_neighbour(
-    file: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rows_are_shown_without_any_service(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["map", file]) == 0
     assert "contact: Patient by patient.toml" in told(capsys)
 
@@ -100,7 +98,7 @@ def test_maps_that_agree_with_the_organisation_are_silent(
     file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["map", file, "--check"]) == 0
-    assert not [line for line in told(capsys) if line.startswith(("misfit", "broken", "note"))]
+    assert not [line for line in told(capsys) if line.startswith(("mismatch", "broken", "note"))]
 
 
 @pytest.mark.usefixtures("tenant")
@@ -108,7 +106,7 @@ def test_a_column_that_the_organisation_lacks_is_told_with_its_line(
     file: str, own: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["map", file, "--maps", str(own), "--check"]) == 1
-    assert told(capsys) == ["misfit: eyes.toml:3: contact has no column contoso_eyes"]
+    assert told(capsys) == ["mismatch: eyes.toml:3: contact has no column contoso_eyes"]
     assert main(["map", file, "--maps", str(own)]) == 0
 
 
@@ -120,8 +118,8 @@ def test_a_map_that_does_not_fit_hides_no_other(
     both = {"resourceType": "Bundle", "entry": [{"resource": PATIENT}, {"resource": other}]}
     asked = ["--maps", str(own), "--enable", "organization", "--check"]
     assert main(["map", written(tmp_path, both), *asked]) == 1
-    misfit, shown, *_ = told(capsys)
-    assert misfit == "misfit: eyes.toml:3: contact has no column contoso_eyes"
+    mismatch, shown, *_ = told(capsys)
+    assert mismatch == "mismatch: eyes.toml:3: contact has no column contoso_eyes"
     assert shown == "account: Organization by organization.toml"
 
 
@@ -160,7 +158,7 @@ def test_the_maps_that_are_shown_are_those_of_the_settings(
     assert main(["map", written(tmp_path, doctor), *asked]) == 2  # as options say, and no setting
 
 
-def test_own_maps_are_found_beside_the_doors(
+def test_own_maps_are_found_beside_the_app(
     env: pytest.MonkeyPatch, file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     env.chdir(Path(file).parent)

@@ -25,9 +25,9 @@ from integration.core.model import Activity, Category, Request, RowResult, WorkI
 from integration.fhir.units import Limits
 from integration.journal.activity import MemoryActivityLog
 from integration.mirror import mirror as mirroring
-from integration.operations import deliveries, health
-from tests.builders import MARKER, Body, bundle, entry, observation, patient
-from tests.conftest import Route, told_by
+from integration.operations import activity as activity_log
+from integration.operations import health
+from tests.conftest import MARKER, Body, Route, bundle, entry, observation, patient, told_by
 
 FHIR, DATAVERSE = "FHIR server", "Dataverse"
 START = datetime(2026, 3, 2, tzinfo=UTC)
@@ -323,12 +323,12 @@ async def test_entries_are_kept_together_when_the_work_ends(worker: Worker) -> N
     assert worker.kept.sizes == [3]
     (entry_,) = set(worker.kept.groups[0])
     assert entry_ == Activity(
-        START + timedelta(seconds=100),
-        Category.INFORMATION,
-        FHIR,
-        "get",
-        "200",
-        "d",
+        time=START + timedelta(seconds=100),
+        category=Category.INFORMATION,
+        upstream=FHIR,
+        action="get",
+        status="200",
+        delivery="d",
         duration=250,
     )
 
@@ -432,15 +432,15 @@ async def test_entries_are_chosen_by_the_query_parameters(route: Route) -> None:
         ({"duration": "1"}, 0),
     ]
     for params, number in asked:
-        page = await deliveries.find_activity(route.activity, params)
+        page = await activity_log.find_activity(route.activity, params)
         assert (len(page.entries), page.after) == (number, None), params
 
 
 async def test_pages_are_as_long_as_was_asked(route: Route) -> None:
     await mirrored(route, patient(id="p1"))
-    first = await deliveries.find_activity(route.activity, {"_count": "2"})
+    first = await activity_log.find_activity(route.activity, {"_count": "2"})
     assert len(first.entries) == 2
-    second = await deliveries.find_activity(
+    second = await activity_log.find_activity(
         route.activity, {"_count": "2", "after": str(first.after)}
     )
     newest = route.activity.entries[::-1]
@@ -464,7 +464,7 @@ async def test_pages_are_as_long_as_was_asked(route: Route) -> None:
 )
 async def test_what_the_log_cannot_be_asked_is_refused(params: Body, where: str | None) -> None:
     with pytest.raises(Rejected) as caught:
-        await deliveries.find_activity(MemoryActivityLog(), params)
+        await activity_log.find_activity(MemoryActivityLog(), params)
     assert (caught.value.status, caught.value.issues[0].expression) == (400, where)
 
 

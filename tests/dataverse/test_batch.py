@@ -17,7 +17,13 @@ ASKED = build_row_query("contacts", ["contactid"], f"contactid eq {ROWS[0]}")
 
 
 def created(row: str, **columns: object) -> Change:
-    return Change("PATCH", "contacts", row, {"lastname": "Sampleton", **columns}, new=True)
+    return Change(
+        method="PATCH",
+        entity_set="contacts",
+        key=row,
+        columns={"lastname": "Sampleton", **columns},
+        only_new=True,
+    )
 
 
 async def said(*changes: Change) -> list[Response]:
@@ -31,7 +37,10 @@ async def said(*changes: Change) -> list[Response]:
 
 
 async def test_a_change_set_is_answered_part_by_part() -> None:
-    made = [created(ROWS[0]), Change("PATCH", "contacts", ROWS[0], {"firstname": "Ö"})]
+    made = [
+        created(ROWS[0]),
+        Change(method="PATCH", entity_set="contacts", key=ROWS[0], columns={"firstname": "Ö"}),
+    ]
     first, second, found, again = await said(*made)
     assert (first.status, second.status, found.status) == (204, 204, 200)
     assert found.body == again.body

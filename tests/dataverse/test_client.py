@@ -68,7 +68,9 @@ async def test_what_many_ask_at_once_goes_in_few_requests_and_comes_back_to_each
     told: Told, dataverse: Dataverse
 ) -> None:
     for row in ROWS[::2]:
-        await dataverse.apply_changes([Change("PATCH", "contacts", row, {"lastname": "x"})], "d")
+        await dataverse.apply_changes(
+            [Change(method="PATCH", entity_set="contacts", key=row, columns={"lastname": "x"})], "d"
+        )
     told.received.clear()
     answers = await asyncio.gather(*(dataverse.read(question(row), "d") for row in ROWS))
     found = [[row["contactid"] for row in parse_rows(answer)] for (answer,) in answers]
@@ -94,7 +96,7 @@ async def test_trouble_is_heard_by_everybody_who_asked(told: Told, dataverse: Da
 
 async def test_changes_carry_the_options_in_every_part(told: Told, dataverse: Dataverse) -> None:
     told.script = [httpx.Response(204), httpx.Response(500)]
-    change = Change("PATCH", "contacts", ROWS[0], {"lastname": "x"})
+    change = Change(method="PATCH", entity_set="contacts", key=ROWS[0], columns={"lastname": "x"})
     await dataverse.apply_changes([change], "d")
     with pytest.raises(Unavailable):
         await dataverse.apply_changes([change, change], "d")

@@ -48,8 +48,8 @@ def test_a_later_answer_adds_what_limits_a_column() -> None:
             {"value": [attribute("statecode", "State", OptionSet=options(0, 1))]},
         ]
     )
-    assert found["lastname"] == Column("lastname", "String", 50)
-    assert found["description"] == Column("description", "Memo", 2000)
+    assert found["lastname"] == Column("lastname", "String", max_length=50)
+    assert found["description"] == Column("description", "Memo", max_length=2000)
     assert found["gendercode"] == Column("gendercode", "Picklist", options=frozenset({1, 2}))
     assert found["statecode"] == Column("statecode", "State", options=frozenset({0, 1}))
     assert len(found) == 5
@@ -57,7 +57,7 @@ def test_a_later_answer_adds_what_limits_a_column() -> None:
 
 def test_a_type_that_a_later_answer_leaves_out_is_kept() -> None:
     found = parse_columns([GENERAL, {"value": [{"LogicalName": "lastname", "MaxLength": 50}]}])
-    assert found["lastname"] == Column("lastname", "String", 50)
+    assert found["lastname"] == Column("lastname", "String", max_length=50)
 
 
 def test_options_that_are_missing_or_empty_limit_nothing() -> None:

@@ -23,11 +23,15 @@ ROW = "0b6d3d3e-9c4b-4a53-8f1f-6f0f8a2f4c11"
 
 
 def create(**columns: object) -> Request:
-    return build_change(Change("PATCH", "contacts", ROW, columns, new=True))
+    return build_change(
+        Change(method="PATCH", entity_set="contacts", key=ROW, columns=columns, only_new=True)
+    )
 
 
 def update(**columns: object) -> Request:
-    return build_change(Change("PATCH", "contacts", ROW, columns, 'W/"7"'))
+    return build_change(
+        Change(method="PATCH", entity_set="contacts", key=ROW, columns=columns, etag='W/"7"')
+    )
 
 
 def by_id(value: str) -> Request:
@@ -38,7 +42,7 @@ BUILT = [
     by_id("1"),
     create(lastname="Sampleton"),
     update(lastname="Sampleton"),
-    build_change(Change("DELETE", "contacts", ROW)),
+    build_change(Change(method="DELETE", entity_set="contacts", key=ROW)),
     build_who_am_i(),
     *[build_columns_query("contact", cast) for cast in CASTS],
 ]

@@ -105,7 +105,7 @@ def test_a_failure_that_no_row_tells_of_is_noted() -> None:
     found = parse_response(said(result("contact", 0, 0)), "Patient/p1")
     assert not found.succeeded
     assert describe_problems(found) == (
-        "msind_UpsertBundle was not successful and does not say where",
+        "msind_UpsertBundle did not succeed and does not say for which row",
     )
 
 
@@ -122,5 +122,5 @@ def test_notes_hold_names_of_tables_and_no_text(table: Any) -> None:
     "body", [b"", b"[]", b"{}", b'{"msind_Results": {}}', said(result("contact", 0, 0))[:-9]]
 )
 def test_what_is_no_answer_is_none(body: bytes) -> None:
-    with pytest.raises(ValueError, match=r"answer|JSON"):
+    with pytest.raises(ValueError, match=r"response|JSON"):
         parse_response(body, "Patient/p1")

@@ -145,7 +145,7 @@ async def _carry(
 ) -> None:
     fhir = FhirServer(Upstream("FHIR server", side.url, side.http, build_limiter(4)))
     order = WriteGuard(
-        MemoryGuardStore(),
+        store=MemoryGuardStore(),
         lease=220.0,
         now=lambda: _now().timestamp(),
         token=lambda: str(uuid4()),

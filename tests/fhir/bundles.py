@@ -118,12 +118,12 @@ def ndjson(draw: st.DrawFn) -> bytes:
 
 
 def read_contents(bundle: dict[str, Any]) -> Contents:
-    """The bundle, read as the door reads it."""
+    """The bundle, read as intake reads it."""
     return read(json.dumps(bundle).encode(), DeliveryRequest("POST"))
 
 
 def read_lines(body: bytes) -> Contents:
-    """The NDJSON, read as the door reads it."""
+    """The NDJSON, read as intake reads it."""
     return read(body, DeliveryRequest("POST", format="ndjson"))
 
 

@@ -39,7 +39,7 @@ def read(body: Any, received: DeliveryRequest = POST) -> Contents:
     return bundle.read(data, received)
 
 
-def refusal(body: Any, received: DeliveryRequest = POST) -> Rejected:
+def catch_refusal(body: Any, received: DeliveryRequest = POST) -> Rejected:
     with pytest.raises(Rejected) as caught:
         read(body, received)
     return caught.value
@@ -47,7 +47,7 @@ def refusal(body: Any, received: DeliveryRequest = POST) -> Rejected:
 
 def issue(body: Any, received: DeliveryRequest = POST) -> Issue:
     """The only issue."""
-    (found,) = refusal(body, received).issues
+    (found,) = catch_refusal(body, received).issues
     return found
 
 
@@ -79,7 +79,7 @@ def test_a_body_that_is_no_resource_is_refused(body: Any, code: str, text: str) 
     found = issue(body)
     assert found.code == code
     assert text in found.text
-    assert refusal(body).status == 400
+    assert catch_refusal(body).status == 400
 
 
 @pytest.mark.parametrize("body", [case[1] for case in BODIES], ids=[case[0] for case in BODIES])
@@ -134,7 +134,7 @@ NOT_CARRIED = [
 
 @pytest.mark.parametrize("kind", NOT_CARRIED)
 def test_a_bundle_of_another_type_is_refused_by_its_type(kind: Any) -> None:
-    error = refusal(as_bundle(entry("POST", "Patient", PATIENT), kind=kind))
+    error = catch_refusal(as_bundle(entry("POST", "Patient", PATIENT), kind=kind))
     assert error.status == 422
     assert error.issues[0].code == "not-supported"
     assert error.issues[0].expression == "Bundle.type"
@@ -278,8 +278,8 @@ READS = [
 @pytest.mark.parametrize("url", READS)
 def test_a_read_names_no_resource_of_its_own(url: str, method: str, kind: str) -> None:
     write = entry("PUT", "Patient/1", PATIENT)
-    asked = entry(method, url, ifNoneMatch='W/"1"', ifModifiedSince="2024-05-06T07:08:09Z")
-    found = read(as_bundle(write, asked, kind=kind)).entries[1]
+    requested = entry(method, url, ifNoneMatch='W/"1"', ifModifiedSince="2024-05-06T07:08:09Z")
+    found = read(as_bundle(write, requested, kind=kind)).entries[1]
     assert (found.id, found.identity, found.is_conditional, found.is_linkable) == (
         None,
         None,
@@ -299,8 +299,8 @@ def test_a_patch_document_is_not_the_resource_that_it_changes() -> None:
 
 
 def test_a_json_patch_over_http_travels_in_a_binary() -> None:
-    asked = DeliveryRequest("PATCH", "Patient", "1", "json-patch", if_match='W/"3"')
-    (found,) = read(b'[{"op":"remove","path":"/name"}]', asked).entries
+    requested = DeliveryRequest("PATCH", "Patient", "1", "json-patch", if_match='W/"3"')
+    (found,) = read(b'[{"op":"remove","path":"/name"}]', requested).entries
     assert (found.method, found.identity, found.if_match) == ("PATCH", "Patient/1", 'W/"3"')
     assert found.resource == {**BINARY, "data": "W3sib3AiOiJyZW1vdmUiLCJwYXRoIjoiL25hbWUifV0="}
 
@@ -308,7 +308,7 @@ def test_a_json_patch_over_http_travels_in_a_binary() -> None:
 def test_a_fhirpath_patch_over_http_is_parameters() -> None:
     (found,) = read(PATCH, DeliveryRequest("PATCH", "Patient", "1")).entries
     assert found.resource == PATCH
-    assert refusal(PATIENT, DeliveryRequest("PATCH", "Patient", "1")).status == 422
+    assert catch_refusal(PATIENT, DeliveryRequest("PATCH", "Patient", "1")).status == 422
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"{}", b"[]", b"[7]", b"[" * 9000])
@@ -318,14 +318,14 @@ def test_a_json_patch_that_is_none_is_refused(body: bytes) -> None:
 
 def test_all_bad_entries_are_reported_together() -> None:
     bad = as_bundle(entry("PUT", "x", PATIENT), entry("POST", "Patient", PATIENT), 7)
-    assert [found.expression for found in refusal(bad).issues] == [
+    assert [found.expression for found in catch_refusal(bad).issues] == [
         "Bundle.entry[0].request.url",
         "Bundle.entry[2]",
     ]
 
 
 def test_the_issues_of_a_large_bundle_are_bounded() -> None:
-    assert len(refusal(as_bundle(*[7] * 10_000)).issues) == MAX_ISSUES
+    assert len(catch_refusal(as_bundle(*[7] * 10_000)).issues) == MAX_ISSUES
 
 
 # -- duplicates ----------------------------------------------------------------------------------
@@ -338,7 +338,7 @@ def with_url(full_url: str, position: int) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", ["batch", "transaction"])
 def test_a_full_url_may_occur_once(kind: str) -> None:
     same = "urn:uuid:0b6d3d3e-9c4b-4a53-8f1f-6f0f8a2f4c11"
-    error = refusal(
+    error = catch_refusal(
         as_bundle(with_url(same, 0), with_url("urn:x", 1), with_url(same, 2), kind=kind)
     )
     assert [(found.code, found.expression) for found in error.issues] == [
@@ -350,12 +350,14 @@ def test_a_full_url_may_occur_once(kind: str) -> None:
 def test_two_writings_of_one_uuid_are_one_full_url() -> None:
     uuid = "0b6d3d3e-9c4b-4a53-8f1f-6f0f8a2f4c11"
     both = with_url(f"urn:uuid:{uuid}", 0), with_url(f"urn:uuid:{uuid.upper()}", 1)
-    assert {found.code for found in refusal(as_bundle(*both)).issues} == {"duplicate"}
+    assert {found.code for found in catch_refusal(as_bundle(*both)).issues} == {"duplicate"}
 
 
 def test_a_transaction_must_not_touch_a_resource_twice() -> None:
     twice = as_bundle(entry("DELETE", "Patient/1"), entry("PUT", "Patient/1", PATIENT))
-    assert [found.expression for found in refusal({**twice, "type": "transaction"}).issues] == [
+    assert [
+        found.expression for found in catch_refusal({**twice, "type": "transaction"}).issues
+    ] == [
         "Bundle.entry[0].request.url",
         "Bundle.entry[1].request.url",
     ]
@@ -374,37 +376,37 @@ def test_the_same_id_of_two_types_is_no_duplicate() -> None:
 # -- what a good entry becomes -------------------------------------------------------------------
 
 
-def only(shape: dict[str, Any]) -> Any:
+def read_one(shape: dict[str, Any]) -> Any:
     (found,) = read(as_bundle(shape)).entries
     return found
 
 
 def test_an_update_gives_the_resource_the_id_of_its_address() -> None:
-    found = only(entry("PUT", "Patient/1", PATIENT))
+    found = read_one(entry("PUT", "Patient/1", PATIENT))
     assert found.resource == {"resourceType": "Patient", "id": "1"}
     assert found.id == "1"
 
 
 def test_an_update_keeps_an_id_that_agrees() -> None:
-    assert only(entry("PUT", "Patient/1", {**PATIENT, "id": "1"})).resource["id"] == "1"
+    assert read_one(entry("PUT", "Patient/1", {**PATIENT, "id": "1"})).resource["id"] == "1"
 
 
 def test_a_slash_before_the_address_does_no_harm() -> None:
-    assert only(entry("PUT", "/Patient/1", PATIENT)).id == "1"
+    assert read_one(entry("PUT", "/Patient/1", PATIENT)).id == "1"
 
 
 def test_a_create_has_no_id_yet() -> None:
-    found = only(entry("POST", "Patient", {**PATIENT, "id": "theirs"}))
+    found = read_one(entry("POST", "Patient", {**PATIENT, "id": "theirs"}))
     assert (found.method, found.type, found.id) == ("POST", "Patient", None)
     assert found.identity == "Patient/theirs"
 
 
 def test_a_delete_has_no_resource() -> None:
-    assert only(entry("DELETE", "Patient/1", PATIENT)).resource is None
+    assert read_one(entry("DELETE", "Patient/1", PATIENT)).resource is None
 
 
 def test_conditions_stay_with_their_entry() -> None:
-    found = only(entry("PUT", "Patient/1", PATIENT, ifMatch='W/"3"', ifNoneMatch="*"))
+    found = read_one(entry("PUT", "Patient/1", PATIENT, ifMatch='W/"3"', ifNoneMatch="*"))
     assert (found.if_match, found.if_none_match) == ('W/"3"', "*")
     assert not found.is_conditional
 
@@ -413,13 +415,13 @@ def test_conditions_stay_with_their_entry() -> None:
     "condition", ["identifier=a|b", "?identifier=a|b", "Patient?identifier=a|b"]
 )
 def test_a_conditional_create_keeps_its_query(condition: str) -> None:
-    found = only(entry("POST", "Patient", PATIENT, ifNoneExist=condition))
+    found = read_one(entry("POST", "Patient", PATIENT, ifNoneExist=condition))
     assert found.if_none_exist == "identifier=a|b"
     assert found.is_conditional
 
 
 def test_a_conditional_update_keeps_its_query() -> None:
-    found = only(entry("PUT", "Patient?identifier=a|b", PATIENT))
+    found = read_one(entry("PUT", "Patient?identifier=a|b", PATIENT))
     assert (found.id, found.query, found.is_conditional) == (None, "identifier=a|b", True)
 
 
@@ -537,12 +539,12 @@ VALUES = st.sampled_from(
 )
 
 
-def planted(shape: dict[str, Any], path: tuple[str, ...], value: Any) -> Any:
+def plant(shape: dict[str, Any], path: tuple[str, ...], value: Any) -> Any:
     if not path:
         return value
     head, *rest = path
     inner = shape.get(head, {})
-    return {**shape, head: planted(inner if isinstance(inner, dict) else {}, tuple(rest), value)}
+    return {**shape, head: plant(inner if isinstance(inner, dict) else {}, tuple(rest), value)}
 
 
 @limit_examples(200)
@@ -556,7 +558,7 @@ def test_nothing_of_the_body_is_ever_quoted(
     spoils: list[tuple[tuple[str, ...], Any]], kind: str, cut: int | None, junk: bytes
 ) -> None:
     good = entry("PUT", "Patient/1", {**PATIENT, "name": [{"family": MARKER}]})
-    body = json.dumps(as_bundle(*[planted(good, *spoil) for spoil in spoils], kind=kind)).encode()
+    body = json.dumps(as_bundle(*[plant(good, *spoil) for spoil in spoils], kind=kind)).encode()
     if cut is not None:
         body = body[:cut] + junk
     error = None
@@ -575,7 +577,7 @@ def test_nothing_of_the_body_is_ever_quoted(
 def test_a_spoilt_entry_never_crashes_the_reader(spoil: tuple[str, ...], value: Any) -> None:
     good = entry("PUT", "Patient/1", PATIENT)
     try:
-        contents = read(as_bundle(planted(good, spoil, value)))
+        contents = read(as_bundle(plant(good, spoil, value)))
     except Rejected:
         return
     assert len(contents.entries) == 1

@@ -1,127 +1,27 @@
-"""NDJSON by its lines; and what an entry knows of itself."""
+"""What an entry states about its resource."""
 
 from __future__ import annotations
 
-import json
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from integration.core.errors import Rejected
-from integration.core.model import DeliveryRequest
-from integration.fhir.bundle import read
-from integration.fhir.entries import MAX_ISSUES, Contents, Entry
-from tests.randomness import limit_examples
-
-NDJSON = DeliveryRequest("POST", format="ndjson")
-MARKER = "Zzyzx"
-
-
-def line(identifier: str | None = None, **elements: object) -> bytes:
-    resource = {"resourceType": "Patient", **elements}
-    return json.dumps({**resource, "id": identifier} if identifier else resource).encode()
-
-
-def lines(*parts: bytes, end: bytes = b"\n") -> Contents:
-    return read(end.join(parts), NDJSON)
-
-
-def test_each_line_is_a_resource_by_its_own_identity() -> None:
-    contents = lines(line("a"), line("b"), line())
-    assert contents.kind == "ndjson"
-    assert [(item.method, item.id) for item in contents.entries] == [
-        ("PUT", "a"),
-        ("PUT", "b"),
-        ("POST", None),
-    ]
-
-
-def test_a_bad_line_is_refused_by_its_number_and_costs_its_neighbours_nothing() -> None:
-    first, bad, last = lines(line("a"), b'{"resourceType":', line("b")).entries
-    assert (first.refusal, last.refusal) == (None, None)
-    assert bad.refusal is not None
-    assert bad.refusal.text.startswith("line 2")
-    assert bad.position == 1
-
-
-BAD_LINES = [
-    (b"no JSON", "invalid"),
-    (b'{"resourceType": "Patient"', "invalid"),
-    (b'{"resourceType": "Patient", "id": "\xff"}', "invalid"),
-    (b"\xef\xbb\xbf" + line("a"), "invalid"),
-    (b"[1]", "structure"),
-    (b'{"id": "a"}', "required"),
-    (b'{"resourceType": "Patiant"}', "value"),
-    (line("a b"), "value"),
-    (line(".."), "value"),
-    (line("a" * 65), "value"),
-    (b'{"resourceType":"Patient","id":7}', "value"),
-    (b'{"resourceType":"Patient","a":' + b"[" * 120 + b"]" * 120 + b"}", "too-long"),
-    (b'{"resourceType":"Patient","a":' + b"[" * 100_000, "invalid"),
-]
-
-
-@pytest.mark.parametrize(("bad", "code"), BAD_LINES)
-def test_a_bad_line_says_what_is_wrong(bad: bytes, code: str) -> None:
-    refused = lines(line("a"), bad).entries[1].refusal
-    assert refused is not None
-    assert refused.code == code
-    assert refused.text.startswith("line 2")
-    assert "is the " not in refused.text
-
-
-def test_a_place_inside_a_line_is_its_column() -> None:
-    refused = lines(line("a"), b'{"resourceType": }').entries[1].refusal
-    assert refused is not None
-    assert refused.text == "line 2 is not JSON: column 18"
-
-
-def test_blank_lines_are_skipped_but_counted() -> None:
-    entries = lines(b"", line("a"), b"  ", b"no JSON", b"").entries
-    assert [item.position for item in entries] == [0, 1]
-    assert entries[1].refusal is not None
-    assert entries[1].refusal.text.startswith("line 4")
-
-
-def test_lines_may_end_as_on_windows() -> None:
-    entries = lines(line("a"), line("b"), b"", end=b"\r\n").entries
-    assert [item.id for item in entries] == ["a", "b"]
-
-
-def test_the_last_line_needs_no_end() -> None:
-    assert len(lines(line("a"), line("b")).entries) == 2
-
-
-@pytest.mark.parametrize("body", [b"", b"\n\n", b" \r\n"])
-def test_ndjson_without_a_resource_is_refused(body: bytes) -> None:
-    with pytest.raises(Rejected, match="holds no resource"):
-        read(body, NDJSON)
-
-
-def test_ndjson_with_nothing_but_bad_lines_is_refused_whole() -> None:
-    with pytest.raises(Rejected) as caught:
-        lines(*[b"no JSON"] * 50)
-    assert len(caught.value.issues) == MAX_ISSUES
-    assert [issue.text[:7].strip() for issue in caught.value.issues[:2]] == ["line 1", "line 2"]
-
-
-@limit_examples(100)
-@given(st.lists(st.binary(max_size=12), min_size=1, max_size=4))
-def test_a_refused_line_is_never_quoted(parts: list[bytes]) -> None:
-    bad = [part.replace(b"\n", b"") + MARKER.encode() for part in parts]
-    entries = lines(line("a"), *bad).entries
-    assert len(entries) == len(bad) + 1
-    assert all(item.refusal and MARKER not in repr(item.refusal) for item in entries[1:])
+from integration.fhir.entries import Entry
 
 
 @pytest.mark.parametrize(
     ("entry", "conditional"),
     [
-        (Entry(0, "", "POST", "Patient"), False),
-        (Entry(0, "", "PUT", "Patient", "1", if_match='W/"1"'), False),
-        (Entry(0, "", "POST", "Patient", if_none_exist="identifier=1"), True),
-        (Entry(0, "", "PUT", "Patient", query="identifier=1"), True),
+        (Entry(position=0, where="", method="POST", type="Patient"), False),
+        (
+            Entry(position=0, where="", method="PUT", type="Patient", id="1", if_match='W/"1"'),
+            False,
+        ),
+        (
+            Entry(
+                position=0, where="", method="POST", type="Patient", if_none_exist="identifier=1"
+            ),
+            True,
+        ),
+        (Entry(position=0, where="", method="PUT", type="Patient", query="identifier=1"), True),
     ],
 )
 def test_an_entry_is_conditional_when_only_the_server_knows_its_resource(
@@ -133,10 +33,13 @@ def test_an_entry_is_conditional_when_only_the_server_knows_its_resource(
 @pytest.mark.parametrize(
     ("entry", "identity"),
     [
-        (Entry(0, "", "PUT", "Patient", "1"), "Patient/1"),
-        (Entry(0, "", "POST", "Patient", resource={"id": "theirs"}), "Patient/theirs"),
-        (Entry(0, "", "POST", "Patient", resource={}), None),
-        (Entry(0, "", "DELETE", "Patient", "1"), "Patient/1"),
+        (Entry(position=0, where="", method="PUT", type="Patient", id="1"), "Patient/1"),
+        (
+            Entry(position=0, where="", method="POST", type="Patient", resource={"id": "theirs"}),
+            "Patient/theirs",
+        ),
+        (Entry(position=0, where="", method="POST", type="Patient", resource={}), None),
+        (Entry(position=0, where="", method="DELETE", type="Patient", id="1"), "Patient/1"),
     ],
 )
 def test_an_entry_is_known_by_the_id_that_its_sender_gave(

@@ -50,8 +50,8 @@ def test_two_nodes_are_in_one_part_exactly_when_edges_join_them(graph: Graph) ->
 def test_two_nodes_are_in_one_knot_exactly_when_each_refers_to_the_other(graph: Graph) -> None:
     knot_of = {
         n: number
-        for number, knot in enumerate(find_strongly_connected_components(graph, graph))
-        for n in knot
+        for number, component in enumerate(find_strongly_connected_components(graph, graph))
+        for n in component
     }
     for first, second in combinations(graph, 2):
         circle = second in reach(graph, first) and first in reach(graph, second)
@@ -63,8 +63,8 @@ def test_two_nodes_are_in_one_knot_exactly_when_each_refers_to_the_other(graph: 
 def test_what_is_referred_to_comes_before_what_refers_to_it(graph: Graph) -> None:
     knot_of = {
         n: number
-        for number, knot in enumerate(find_strongly_connected_components(graph, graph))
-        for n in knot
+        for number, component in enumerate(find_strongly_connected_components(graph, graph))
+        for n in component
     }
     assert all(knot_of[target] <= knot_of[n] for n in graph for target in graph[n])
 
@@ -76,13 +76,13 @@ def test_every_node_is_in_one_part_and_in_one_knot(graph: Graph) -> None:
         graph
     )
     assert sorted(
-        n for knot in find_strongly_connected_components(graph, graph) for n in knot
+        n for component in find_strongly_connected_components(graph, graph) for n in component
     ) == sorted(graph)
 
 
 @limit_examples(100)
 @given(graphs())
-def test_parts_and_knots_have_a_fixed_order(graph: Graph) -> None:
+def test_components_have_a_fixed_order(graph: Graph) -> None:
     for groups in (
         find_connected_components(graph, graph),
         find_strongly_connected_components(graph, graph),

@@ -11,7 +11,7 @@ from integration.fhir.identity import Naming, derive_id, derive_placeholder
 from tests.fhir.bundles import make_urn
 
 NAMING = Naming("clinic", "key-1")
-ENTRY = Entry(0, "", "POST", "Patient", full_url=make_urn(1))
+ENTRY = Entry(position=0, where="", method="POST", type="Patient", full_url=make_urn(1))
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,14 @@ def test_ids_and_placeholders_are_uuids_of_version_5(made: object) -> None:
 
 
 def test_the_same_entry_of_the_same_delivery_gets_the_same_id() -> None:
-    again = Entry(0, "elsewhere", "POST", "Patient", full_url=make_urn(1), resource={"a": 1})
+    again = Entry(
+        position=0,
+        where="elsewhere",
+        method="POST",
+        type="Patient",
+        full_url=make_urn(1),
+        resource={"a": 1},
+    )
     assert derive_id(NAMING, again) == derive_id(NAMING, ENTRY)
 
 
@@ -38,8 +45,8 @@ def test_an_id_is_the_same_for_ever() -> None:
     [
         (Naming("clinic", "key-2"), ENTRY),
         (Naming("other", "key-1"), ENTRY),
-        (NAMING, Entry(0, "", "POST", "Patient", full_url=make_urn(2))),
-        (NAMING, Entry(0, "", "POST", "Patient")),
+        (NAMING, Entry(position=0, where="", method="POST", type="Patient", full_url=make_urn(2))),
+        (NAMING, Entry(position=0, where="", method="POST", type="Patient")),
     ],
 )
 def test_another_delivery_sender_or_entry_gets_another_id(naming: Naming, entry: Entry) -> None:
@@ -47,18 +54,23 @@ def test_another_delivery_sender_or_entry_gets_another_id(naming: Naming, entry:
 
 
 def test_an_entry_without_a_full_url_is_known_by_its_position() -> None:
-    ids = {derive_id(NAMING, Entry(n, "", "POST", "Patient")) for n in range(5)}
+    ids = {
+        derive_id(NAMING, Entry(position=n, where="", method="POST", type="Patient"))
+        for n in range(5)
+    }
     assert len(ids) == 5
 
 
 def test_a_full_url_goes_before_the_position() -> None:
-    moved = Entry(7, "", "POST", "Patient", full_url=make_urn(1))
+    moved = Entry(position=7, where="", method="POST", type="Patient", full_url=make_urn(1))
     assert derive_id(NAMING, moved) == derive_id(NAMING, ENTRY)
 
 
 def test_a_full_url_that_looks_like_a_position_is_none() -> None:
-    tricky = Entry(7, "", "POST", "Patient", full_url="position 3")
-    assert derive_id(NAMING, tricky) != derive_id(NAMING, Entry(3, "", "POST", "Patient"))
+    tricky = Entry(position=7, where="", method="POST", type="Patient", full_url="position 3")
+    assert derive_id(NAMING, tricky) != derive_id(
+        NAMING, Entry(position=3, where="", method="POST", type="Patient")
+    )
 
 
 def test_a_placeholder_is_no_id_and_none_of_the_senders() -> None:

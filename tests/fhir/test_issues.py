@@ -17,17 +17,17 @@ def issue(**more: Any) -> dict[str, Any]:
 
 
 def test_a_position_in_the_unit_becomes_the_senders() -> None:
-    told = translate([issue(expression=["Bundle.entry[1].resource.code"])], SENT)
-    assert told == [issue(expression=["Bundle.entry[2].resource.code"])]
+    reported = translate([issue(expression=["Bundle.entry[1].resource.code"])], SENT)
+    assert reported == [issue(expression=["Bundle.entry[2].resource.code"])]
 
 
 def test_a_position_in_a_text_becomes_the_senders_too() -> None:
-    told = translate([issue(diagnostics="Bundle.entry[0]: a code is missing")], SENT)
-    assert told == [issue(diagnostics="Bundle.entry[7]: a code is missing")]
+    reported = translate([issue(diagnostics="Bundle.entry[0]: a code is missing")], SENT)
+    assert reported == [issue(diagnostics="Bundle.entry[7]: a code is missing")]
 
 
 @pytest.mark.parametrize(
-    ("said", "where", "expected"),
+    ("stated", "where", "expected"),
     [
         ("Patient.gender", "Bundle.entry[7]", "Bundle.entry[7].resource.gender"),
         ("Patient", "Bundle.entry[7]", "Bundle.entry[7].resource"),
@@ -37,14 +37,14 @@ def test_a_position_in_a_text_becomes_the_senders_too() -> None:
     ],
 )
 def test_an_element_of_a_resource_is_named_from_the_bundle(
-    said: str, where: str, expected: str
+    stated: str, where: str, expected: str
 ) -> None:
-    assert translate([issue(expression=[said])], [where], where) == [issue(expression=[expected])]
+    assert translate([issue(expression=[stated])], [where], where) == [issue(expression=[expected])]
 
 
 def test_a_position_that_was_not_sent_stays_as_it_is() -> None:
-    told = translate([issue(expression=["Bundle.entry[9]"])], SENT)
-    assert told == [issue(expression=["Bundle.entry[9]"])]
+    reported = translate([issue(expression=["Bundle.entry[9]"])], SENT)
+    assert reported == [issue(expression=["Bundle.entry[9]"])]
 
 
 def test_without_issues_there_is_nothing_to_translate() -> None:

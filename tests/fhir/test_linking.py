@@ -31,26 +31,28 @@ def observation(reference: str) -> dict[str, Any]:
 
 
 def patient(
-    *identifiers: dict[str, str], number: int | None = None, **asked: Any
+    *identifiers: dict[str, str], number: int | None = None, **requested: Any
 ) -> dict[str, Any]:
-    return entry({"resourceType": "Patient", "identifier": list(identifiers)}, number, **asked)
+    return entry({"resourceType": "Patient", "identifier": list(identifiers)}, number, **requested)
 
 
-def planned(*entries: dict[str, Any], kind: str = "transaction", dangling: str = "refuse") -> Plan:
+def plan_bundle(
+    *entries: dict[str, Any], kind: str = "transaction", dangling: str = "refuse"
+) -> Plan:
     contents = read_contents({"resourceType": "Bundle", "type": kind, "entry": list(entries)})
     return plan(replace(contents, dangling=dangling), NAMING)
 
 
-def sent(found: Plan) -> dict[int, UnitEntry]:
+def map_sent(found: Plan) -> dict[int, UnitEntry]:
     every = (e for lane in found.lanes for unit in lane.units for e in unit.entries)
     return {item.position: item for item in every}
 
 
-def subject(item: UnitEntry) -> str:
+def get_subject(item: UnitEntry) -> str:
     return str(body(item)["resource"]["subject"]["reference"])
 
 
-def unit_of(found: Plan) -> dict[int, int]:
+def map_units(found: Plan) -> dict[int, int]:
     (lane,) = found.lanes
     return {e.position: n for n, unit in enumerate(lane.units) for e in unit.entries}
 
@@ -71,13 +73,13 @@ SAME = [
 def test_the_search_of_a_conditional_entry_means_that_entry(
     method: str, condition: str, query: str
 ) -> None:
-    asked = (
+    requested = (
         {"ifNoneExist": condition}
         if method == "POST"
         else {"method": "PUT", "url": f"Patient?{condition}"}
     )
-    found = sent(planned(observation(f"Patient?{query}"), patient(**asked)))
-    assert subject(found[0]) == found[1].target
+    found = map_sent(plan_bundle(observation(f"Patient?{query}"), patient(**requested)))
+    assert get_subject(found[0]) == found[1].target
     assert found[0].awaits == (found[1].target,)
     assert found[0].sole == ()
 
@@ -86,13 +88,15 @@ def test_the_search_of_a_conditional_entry_means_that_entry(
     "query", ["identifier=a|2", "identifier=b|1", "name=a", "identifier=a|1&x=y"]
 )
 def test_another_search_does_not_mean_it(query: str) -> None:
-    found = sent(planned(observation(f"Patient?{query}"), patient(ifNoneExist="identifier=a|1")))
-    assert subject(found[0]) == f"Patient?{query}"
+    found = map_sent(
+        plan_bundle(observation(f"Patient?{query}"), patient(ifNoneExist="identifier=a|1"))
+    )
+    assert get_subject(found[0]) == f"Patient?{query}"
 
 
 def test_the_search_of_another_type_does_not_mean_it() -> None:
-    found = sent(planned(observation("Group?name=x"), patient(ifNoneExist="name=x")))
-    assert subject(found[0]) == "Group?name=x"
+    found = map_sent(plan_bundle(observation("Group?name=x"), patient(ifNoneExist="name=x")))
+    assert get_subject(found[0]) == "Group?name=x"
 
 
 ONE = {"system": MRN, "value": "1"}
@@ -114,19 +118,19 @@ TOKENS = [
 @pytest.mark.parametrize(("query", "matches"), TOKENS)
 def test_an_identifier_means_the_one_entry_that_brings_it(query: str, matches: bool) -> None:
     reference = f"Patient?{query}"
-    found = sent(planned(observation(reference), patient(ONE)))
-    assert subject(found[0]) == (found[1].target if matches else reference)
+    found = map_sent(plan_bundle(observation(reference), patient(ONE)))
+    assert get_subject(found[0]) == (found[1].target if matches else reference)
     # The server may know another match, which would be an error: it is asked before.
     assert found[0].sole == (((reference, found[1].target),) if matches else ())
 
 
 def test_a_value_without_a_system_is_an_identifier_too() -> None:
-    found = sent(planned(observation("Patient?identifier=|1"), patient({"value": "1"})))
-    assert subject(found[0]) == found[1].target
+    found = map_sent(plan_bundle(observation("Patient?identifier=|1"), patient({"value": "1"})))
+    assert get_subject(found[0]) == found[1].target
 
 
 def test_an_identifier_that_two_entries_bring_is_refused() -> None:
-    refused = planned(observation("Patient?identifier=1"), patient(ONE), patient(ONE)).refused
+    refused = plan_bundle(observation("Patient?identifier=1"), patient(ONE), patient(ONE)).refused
     codes = {item.position: issue.code for item, issue in refused}
     assert codes[0] == "multiple-matches"
     assert refused[0][1].expression == "Bundle.entry[0]"
@@ -135,25 +139,25 @@ def test_an_identifier_that_two_entries_bring_is_refused() -> None:
 
 def test_two_writes_of_one_resource_are_one_match() -> None:
     twice = [patient(ONE, method="PUT", url="Patient/p") for _ in range(2)]
-    found = sent(planned(observation("Patient?identifier=1"), *twice, kind="batch"))
-    assert subject(found[0]) == "Patient/p"
+    found = map_sent(plan_bundle(observation("Patient?identifier=1"), *twice, kind="batch"))
+    assert get_subject(found[0]) == "Patient/p"
 
 
 def test_what_is_deleted_or_only_read_is_no_match() -> None:
     gone = {"request": {"method": "DELETE", "url": "Patient/p"}, "resource": {"identifier": [ONE]}}
-    found = sent(planned(observation("Patient?identifier=1"), gone))
-    assert subject(found[0]) == "Patient?identifier=1"
+    found = map_sent(plan_bundle(observation("Patient?identifier=1"), gone))
+    assert get_subject(found[0]) == "Patient?identifier=1"
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_in_a_batch_a_search_waits_for_what_it_may_find(order: tuple[int, int]) -> None:
     both = [observation("Patient?name=x"), patient()]
-    units = unit_of(planned(*(both[n] for n in order), kind="batch"))
+    units = map_units(plan_bundle(*(both[n] for n in order), kind="batch"))
     assert units[order.index(1)] < units[order.index(0)]
 
 
 def test_in_a_transaction_the_server_resolves_it() -> None:
-    units = unit_of(planned(observation("Patient?name=x"), patient()))
+    units = map_units(plan_bundle(observation("Patient?name=x"), patient()))
     assert set(units.values()) == {0}
 
 
@@ -166,14 +170,14 @@ def test_a_search_for_what_the_delivery_does_not_write_waits_for_nothing() -> No
 def test_entries_that_search_for_each_other_go_in_the_senders_order() -> None:
     part_of = {"partOf": {"reference": "Organization?name=x"}}
     many = [entry({"resourceType": "Organization", **part_of}) for _ in range(3)]
-    found = planned(*many, kind="batch")
+    found = plan_bundle(*many, kind="batch")
     assert found.refused == ()
-    assert unit_of(found) == {0: 0, 1: 1, 2: 2}
+    assert map_units(found) == {0: 0, 1: 1, 2: 2}
 
 
 def test_many_searches_go_into_few_units_and_cost_few_edges() -> None:
     many = [observation("Patient?name=x") for _ in range(3000)] + [patient() for _ in range(3000)]
-    (lane,) = planned(*many, kind="batch").lanes
+    (lane,) = plan_bundle(*many, kind="batch").lanes
     assert [len(unit.entries) for unit in lane.units] == [500] * 12
 
 
@@ -184,13 +188,13 @@ def test_a_placeholder_inside_a_conditional_reference_follows_its_entry() -> Non
             "result": [{"reference": f"Observation?subject={make_urn(1)}"}],
         }
     )
-    found = sent(planned(report, patient(number=1)))
+    found = map_sent(plan_bundle(report, patient(number=1)))
     reference = body(found[0])["resource"]["result"][0]["reference"]
     assert reference == f"Observation?subject={found[1].target}"
 
 
 def test_what_an_entry_needs_is_kept_with_its_lane() -> None:
-    (lane,) = planned(
+    (lane,) = plan_bundle(
         observation("Patient?identifier=1"), patient(ONE), observation(make_urn(9)), dangling="note"
     ).lanes
     assert units.decode_lane(units.encode_lane(lane)) == lane
@@ -203,7 +207,7 @@ def test_a_link_inside_a_patch_follows_its_entry() -> None:
     value = {"name": "value", "valueReference": {"reference": make_urn(1)}}
     document = {"resourceType": "Parameters", "parameter": [{"name": "operation", "part": [value]}]}
     patch = entry(document, method="PATCH", url="Observation/o")
-    found = sent(planned(patch, patient(number=1)))
+    found = map_sent(plan_bundle(patch, patient(number=1)))
     part = body(found[0])["resource"]["parameter"][0]["part"][0]
     assert part["valueReference"]["reference"] == found[1].target
     assert (found[0].method, found[0].target, found[0].created) == ("PATCH", "Observation/o", False)
@@ -212,7 +216,7 @@ def test_a_link_inside_a_patch_follows_its_entry() -> None:
 def test_nothing_can_refer_to_what_a_patch_finds_by_a_search() -> None:
     document = {"resourceType": "Parameters", "parameter": [{"name": "operation"}]}
     patch = entry(document, 1, "PATCH", url="Patient?name=x")
-    assert planned(patch, observation(make_urn(1))).refused
+    assert plan_bundle(patch, observation(make_urn(1))).refused
 
 
 # -- placeholders that name no entry --------------------------------------------------------------
@@ -233,7 +237,7 @@ DANGLING = [
 
 @pytest.mark.parametrize("bad", DANGLING)
 def test_a_placeholder_that_names_no_entry_is_refused(bad: dict[str, Any]) -> None:
-    found = planned(bad, kind="batch")
+    found = plan_bundle(bad, kind="batch")
     assert found.lanes == ()
     ((_, issue),) = found.refused
     assert (issue.code, issue.expression) == ("not-found", "Bundle.entry[0]")
@@ -241,7 +245,7 @@ def test_a_placeholder_that_names_no_entry_is_refused(bad: dict[str, Any]) -> No
 
 @pytest.mark.parametrize("bad", DANGLING)
 def test_or_it_is_sent_as_it_came_and_never_in_silence(bad: dict[str, Any]) -> None:
-    found = sent(planned(bad, kind="batch", dangling="note"))
+    found = map_sent(plan_bundle(bad, kind="batch", dangling="note"))
     (note,) = found[0].notes
     assert (note.severity, note.code, note.expression) == (
         "warning",
@@ -266,6 +270,6 @@ NO_LINKS = [
 
 @pytest.mark.parametrize("query", NO_LINKS)
 def test_a_urn_that_is_an_identifier_or_its_system_is_no_placeholder(query: str) -> None:
-    found = sent(planned(patient(ifNoneExist=query)))
+    found = map_sent(plan_bundle(patient(ifNoneExist=query)))
     assert body(found[0])["request"]["ifNoneExist"] == query
     assert found[0].notes == ()

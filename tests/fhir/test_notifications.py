@@ -41,14 +41,14 @@ def read(made: dict[str, Any]) -> Notification:
     return contents
 
 
-def refusal(made: dict[str, Any]) -> Rejected:
+def catch_refusal(made: dict[str, Any]) -> Rejected:
     with pytest.raises(Rejected) as caught:
         read(made)
     assert MARKER not in repr(caught.value.issues)
     return caught.value
 
 
-def sent(contents: Any) -> list[tuple[str, str]]:
+def list_sent(contents: Any) -> list[tuple[str, str]]:
     """(method, url) of each write, unit by unit."""
     planned = plan(contents, Naming("clinic", "key-1"))
     bodies = [
@@ -60,11 +60,11 @@ def sent(contents: Any) -> list[tuple[str, str]]:
     return [(body["method"], body["url"]) for body in bodies]
 
 
-def refused(planned: Plan) -> dict[int, tuple[str, str]]:
+def map_refused(planned: Plan) -> dict[int, tuple[str, str]]:
     return {entry.position: (issue.code, issue.severity) for entry, issue in planned.refused}
 
 
-def planned(contents: Any) -> Plan:
+def plan_contents(contents: Any) -> Plan:
     return plan(contents, Naming("clinic", "key-1"))
 
 
@@ -76,7 +76,11 @@ def test_the_status_is_read_the_same_in_each_version_of_fhir(version: str) -> No
     events = ((3, f"{HOME}/Patient/anna"), (4, None))
     made = make_notification(version=version, events=events, since=9)
     assert read(made).status == SubscriptionStatus(
-        "event-notification", SUBSCRIPTION, 9, (3, 4), (f"{HOME}/Patient/anna",)
+        type="event-notification",
+        subscription=SUBSCRIPTION,
+        event_count=9,
+        event_numbers=(3, 4),
+        focuses=(f"{HOME}/Patient/anna",),
     )
 
 
@@ -85,23 +89,26 @@ def test_the_status_is_read_the_same_in_each_version_of_fhir(version: str) -> No
 def test_a_handshake_and_a_heartbeat_bring_nothing(kind: str, version: str) -> None:
     contents = read(make_notification(version=version, kind=kind, since=2))
     assert (contents.status.type, contents.has_content) == (kind, False)
-    assert (contents.kind, sent(contents)) == ("notification", [])
+    assert (contents.kind, list_sent(contents)) == ("notification", [])
 
 
 @pytest.mark.parametrize("kind", ["handshake", "heartbeat"])
 def test_what_a_heartbeat_brings_all_the_same_is_refused_and_not_lost(kind: str) -> None:
-    assert refusal(make_notification(make_full_entry(ANNA), kind=kind)).issues[0].code == "invalid"
+    assert (
+        catch_refusal(make_notification(make_full_entry(ANNA), kind=kind)).issues[0].code
+        == "invalid"
+    )
 
 
 @pytest.mark.parametrize("kind", ["query-status", "query-event"])
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_answer_to_a_query_is_refused_with_a_reason(kind: str, version: str) -> None:
-    error = refusal(make_notification(version=version, kind=kind))
+    error = catch_refusal(make_notification(version=version, kind=kind))
     assert (error.status, error.issues[0].code) == (422, "not-supported")
     assert kind in error.issues[0].text
 
 
-def changed(**elements: Any) -> dict[str, Any]:
+def make_changed(**elements: Any) -> dict[str, Any]:
     """A notification whose status says something else."""
     made = make_notification(version="R5")
     made["entry"][0]["resource"] |= elements
@@ -109,17 +116,17 @@ def changed(**elements: Any) -> dict[str, Any]:
 
 
 BAD_STATUS = [
-    ("another type", changed(type=MARKER), "value"),
-    ("no type", changed(type=None), "value"),
-    ("a type that is a list", changed(type=[MARKER]), "value"),
-    ("no subscription", changed(subscription=None), "required"),
-    ("a subscription that is text", changed(subscription=MARKER), "required"),
-    ("a count that is text", changed(eventsSinceSubscriptionStart=MARKER), "value"),
-    ("a count below nought", changed(eventsSinceSubscriptionStart=-1), "value"),
-    ("a count beyond all", changed(eventsSinceSubscriptionStart="9" * 19), "value"),
-    ("a count that is an object", changed(eventsSinceSubscriptionStart={"a": MARKER}), "value"),
-    ("a number that is text", changed(notificationEvent=[{"eventNumber": MARKER}]), "value"),
-    ("another resource", changed(resourceType="Patient"), "invalid"),
+    ("another type", make_changed(type=MARKER), "value"),
+    ("no type", make_changed(type=None), "value"),
+    ("a type that is a list", make_changed(type=[MARKER]), "value"),
+    ("no subscription", make_changed(subscription=None), "required"),
+    ("a subscription that is text", make_changed(subscription=MARKER), "required"),
+    ("a count that is text", make_changed(eventsSinceSubscriptionStart=MARKER), "value"),
+    ("a count below nought", make_changed(eventsSinceSubscriptionStart=-1), "value"),
+    ("a count beyond all", make_changed(eventsSinceSubscriptionStart="9" * 19), "value"),
+    ("a count that is an object", make_changed(eventsSinceSubscriptionStart={"a": MARKER}), "value"),
+    ("a number that is text", make_changed(notificationEvent=[{"eventNumber": MARKER}]), "value"),
+    ("another resource", make_changed(resourceType="Patient"), "invalid"),
     ("no status at all", {"resourceType": "Bundle", "type": "subscription-notification", "entry": [7]}, "invalid"),
 ]  # fmt: skip
 
@@ -128,7 +135,7 @@ BAD_STATUS = [
     ("made", "code"), [case[1:] for case in BAD_STATUS], ids=[case[0] for case in BAD_STATUS]
 )
 def test_a_bad_status_is_refused_and_not_quoted(made: dict[str, Any], code: str) -> None:
-    (found,) = refusal(made).issues
+    (found,) = catch_refusal(made).issues
     assert (found.code, found.expression) == (code, "Bundle.entry[0].resource")
 
 
@@ -169,23 +176,23 @@ def test_a_resource_is_written_by_its_own_identity_whatever_was_done(
     version: str, method: str
 ) -> None:
     contents = read(make_notification(make_full_entry(ANNA, method), version=version))
-    assert sent(contents) == [("PUT", "Patient/anna")]
-    assert refused(planned(contents)) == {0: ("informational", "information")}
+    assert list_sent(contents) == [("PUT", "Patient/anna")]
+    assert map_refused(plan_contents(contents)) == {0: ("informational", "information")}
 
 
 def test_in_r5_an_entry_may_do_without_a_request() -> None:
     entry = {"fullUrl": f"{HOME}/Patient/anna", "resource": ANNA}
-    assert sent(read(make_notification(entry, version="R5"))) == [("PUT", "Patient/anna")]
+    assert list_sent(read(make_notification(entry, version="R5"))) == [("PUT", "Patient/anna")]
 
 
 def test_a_delete_deletes() -> None:
     made = make_notification(make_deletion("Patient/anna"), make_full_entry({**ANNA, "id": "bert"}))
-    assert sorted(sent(read(made))) == [("DELETE", "Patient/anna"), ("PUT", "Patient/bert")]
+    assert sorted(list_sent(read(made))) == [("DELETE", "Patient/anna"), ("PUT", "Patient/bert")]
 
 
 def test_the_same_resource_again_is_written_oldest_first() -> None:
     versions = [make_full_entry({**ANNA, "meta": {"versionId": str(n)}}) for n in (2, 3, 1)]
-    (lane,) = planned(read(make_notification(*versions))).lanes
+    (lane,) = plan_contents(read(make_notification(*versions))).lanes
     assert [[entry.position for entry in unit.entries] for unit in lane.units] == [[3], [1], [2]]
 
 
@@ -203,13 +210,13 @@ BAD = [
 
 @pytest.mark.parametrize(("bad", "code"), [c[1:] for c in BAD], ids=[c[0] for c in BAD])
 def test_a_bad_entry_is_refused_by_its_place(bad: Any, code: str) -> None:
-    (found,) = refusal(make_notification(make_full_entry(ANNA), bad)).issues
+    (found,) = catch_refusal(make_notification(make_full_entry(ANNA), bad)).issues
     assert found.code == code
     assert (found.expression or "").startswith("Bundle.entry[2]")
 
 
 def test_the_issues_are_bounded() -> None:
-    assert len(refusal(make_notification(*([7] * 1000))).issues) == 20
+    assert len(catch_refusal(make_notification(*([7] * 1000))).issues) == 20
 
 
 # -- what it names --------------------------------------------------------------------------------
@@ -223,7 +230,7 @@ def test_an_entry_without_a_resource_is_wanted_from_where_it_lives(version: str)
 
 def test_until_it_is_fetched_it_is_refused_by_the_name_of_the_setting() -> None:
     contents = read(make_notification(make_named_entry("Patient/anna")))
-    ((_, _), (entry, issue)) = planned(contents).refused
+    ((_, _), (entry, issue)) = plan_contents(contents).refused
     assert (entry.position, issue.severity, issue.code) == (1, "error", "not-supported")
     assert "FETCH_FROM" in issue.text
 
@@ -262,7 +269,7 @@ def test_the_focus_of_a_deleted_resource_is_not_wanted() -> None:
 
 def test_a_focus_that_is_no_address_is_told_and_not_passed_over() -> None:
     contents = read(make_notification(events=((1, f"urn:uuid:{MARKER}"),)))
-    assert refused(planned(contents))[1] == ("not-supported", "error")
+    assert map_refused(plan_contents(contents))[1] == ("not-supported", "error")
     assert contents.urls_to_fetch == {}
 
 
@@ -271,7 +278,7 @@ FETCHED = FetchedResponse(200, json.dumps({**ANNA, "active": True}).encode())
 
 def test_what_was_fetched_is_written_in_place_of_its_name() -> None:
     contents = add_fetched(read(make_notification(make_named_entry("Patient/anna"))), {1: FETCHED})
-    assert sent(contents) == [("PUT", "Patient/anna")]
+    assert list_sent(contents) == [("PUT", "Patient/anna")]
     assert contents.entries[1].full_url == f"{HOME}/Patient/anna"
 
 
@@ -280,7 +287,7 @@ def test_what_is_deleted_by_now_is_told_and_not_written(status: int) -> None:
     contents = add_fetched(
         read(make_notification(make_named_entry("Patient/anna"))), {1: FetchedResponse(status)}
     )
-    assert refused(planned(contents))[1] == ("deleted", "information")
+    assert map_refused(plan_contents(contents))[1] == ("deleted", "information")
 
 
 OTHER = [
@@ -303,9 +310,9 @@ OTHER = [
 )
 def test_any_other_answer_is_refused_and_not_quoted(answer: FetchedResponse) -> None:
     contents = add_fetched(read(make_notification(make_named_entry("Patient/anna"))), {1: answer})
-    found = planned(contents)
-    assert refused(found)[1][1] == "error"
-    assert sent(contents) == []
+    found = plan_contents(contents)
+    assert map_refused(found)[1][1] == "error"
+    assert list_sent(contents) == []
     assert MARKER not in repr([issue for _, issue in found.refused])
 
 
@@ -313,11 +320,17 @@ def test_any_other_answer_is_refused_and_not_quoted(answer: FetchedResponse) -> 
 
 
 def status(kind: str, since: int | None, *numbers: int) -> SubscriptionStatus:
-    return SubscriptionStatus(kind, "Subscription/s1", since, numbers, ())
+    return SubscriptionStatus(
+        type=kind,
+        subscription="Subscription/s1",
+        event_count=since,
+        event_numbers=numbers,
+        focuses=(),
+    )
 
 
 @pytest.mark.parametrize(
-    ("said", "before", "gap"),
+    ("stated", "before", "gap"),
     [
         (status("event-notification", 7, 7), 3, (4, 6)),
         (status("event-notification", 9, 6, 5), 3, (4, 4)),
@@ -334,9 +347,9 @@ def status(kind: str, since: int | None, *numbers: int) -> SubscriptionStatus:
     ],
 )
 def test_a_gap_is_what_lies_between_the_last_event_and_the_first_of_this(
-    said: SubscriptionStatus, before: int, gap: tuple[int, int] | None
+    stated: SubscriptionStatus, before: int, gap: tuple[int, int] | None
 ) -> None:
-    assert find_gap(said, before) == gap
+    assert find_gap(stated, before) == gap
 
 
 def test_a_gap_is_told_in_words() -> None:
@@ -348,7 +361,7 @@ def test_a_gap_is_told_in_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "wanted", "entries"),
+    ("name", "kind", "expected", "entries"),
     [
         ("handshake", "handshake", 0, 1),
         ("heartbeat", "heartbeat", 0, 1),
@@ -357,7 +370,9 @@ def test_a_gap_is_told_in_words() -> None:
         ("full_resource_notification", "event-notification", 0, 2),
     ],
 )
-def test_examples_from_elsewhere_are_read(name: str, kind: str, wanted: int, entries: int) -> None:
+def test_examples_from_elsewhere_are_read(
+    name: str, kind: str, expected: int, entries: int
+) -> None:
     folder = os.environ.get("BUNDLES_DIR")
     if not folder:
         pytest.skip("BUNDLES_DIR names no folder of bundles")
@@ -366,4 +381,4 @@ def test_examples_from_elsewhere_are_read(name: str, kind: str, wanted: int, ent
         pytest.skip("the folder has no notifications")
     contents = read(json.loads(found[0].read_bytes()))
     assert contents.status.type == kind
-    assert (len(contents.urls_to_fetch), len(contents.entries)) == (wanted, entries)
+    assert (len(contents.urls_to_fetch), len(contents.entries)) == (expected, entries)

@@ -1,4 +1,4 @@
-"""Which requests carry a delivery, and in which order? What holds for every delivery, first."""
+"""Which requests a delivery becomes, and in which order. First what holds for every delivery."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SENDERS = "0b6d3d3e-9c4b-4a53-8f1f"  # what every placeholder of the sender hold
 ENVELOPE = 200  # bytes that the plan leaves for the bundle around the entries
 
 
-def sent(planned: Plan) -> Iterator[tuple[int, int, Unit, UnitEntry]]:
+def list_sent(planned: Plan) -> Iterator[tuple[int, int, Unit, UnitEntry]]:
     """(lane, unit, unit, entry) of everything that goes, in the order it goes."""
     for lane_number, lane in enumerate(planned.lanes):
         for unit_number, unit in enumerate(lane.units):
@@ -47,12 +47,12 @@ def body(entry: UnitEntry) -> dict[str, Any]:
     return found
 
 
-def places(planned: Plan) -> dict[int, tuple[int, int]]:
+def map_places(planned: Plan) -> dict[int, tuple[int, int]]:
     """(lane, unit) of each entry."""
-    return {entry.position: (lane, unit) for lane, unit, _, entry in sent(planned)}
+    return {entry.position: (lane, unit) for lane, unit, _, entry in list_sent(planned)}
 
 
-def edges(contents: Contents) -> dict[int, set[int]]:
+def find_edges(contents: Contents) -> dict[int, set[int]]:
     """Which entries each entry refers to, found without the code under test."""
     named: defaultdict[str, list[int]] = defaultdict(list)
     for item in contents.entries:
@@ -78,18 +78,18 @@ def reach(graph: dict[int, set[int]], start: int) -> set[int]:
     return seen
 
 
-def with_order(contents: Contents, planned: Plan) -> dict[int, set[int]]:
+def add_order(contents: Contents, planned: Plan) -> dict[int, set[int]]:
     """The edges, and those from each entry to the one before it of the same resource."""
-    graph = {n: set(targets) for n, targets in edges(contents).items()}
+    graph = {n: set(targets) for n, targets in find_edges(contents).items()}
     last: dict[str, int] = {}
-    for entry in sorted((entry for *_, entry in sent(planned)), key=lambda e: e.position):
+    for entry in sorted((entry for *_, entry in list_sent(planned)), key=lambda e: e.position):
         if entry.target in last:
             graph[entry.position].add(last[entry.target])
         last[entry.target] = entry.position
     return graph
 
 
-def found(contents: Contents) -> dict[int, set[int]]:
+def find_order(contents: Contents) -> dict[int, set[int]]:
     """Which writes must be done before an entry that finds its resource by itself: a read, or a
     conditional delete or patch; before all else, what a conditional delete finds; and any delete
     before what else finds."""
@@ -118,13 +118,13 @@ def found(contents: Contents) -> dict[int, set[int]]:
     return {n: targets - {n} for n, targets in before.items()}
 
 
-def with_found(contents: Contents) -> dict[int, set[int]]:
+def add_found(contents: Contents) -> dict[int, set[int]]:
     """The edges, and what must come before what finds."""
-    before = found(contents)
-    return {n: targets | before[n] for n, targets in edges(contents).items()}
+    before = find_order(contents)
+    return {n: targets | before[n] for n, targets in find_edges(contents).items()}
 
 
-def parts(graph: dict[int, set[int]]) -> list[set[int]]:
+def find_parts(graph: dict[int, set[int]]) -> list[set[int]]:
     """The groups that share no edge."""
     both = {n: targets | {m for m in graph if n in graph[m]} for n, targets in graph.items()}
     groups = {frozenset(reach(both, n) | {n}) for n in graph}
@@ -138,7 +138,7 @@ def parts(graph: dict[int, set[int]]) -> list[set[int]]:
 @given(deliveries(), LIMITS)
 def test_every_entry_is_planned_once_or_refused(contents: Contents, limits: Limits) -> None:
     planned = plan(contents, NAMING, limits)
-    found = [entry.position for *_, entry in sent(planned)]
+    found = [entry.position for *_, entry in list_sent(planned)]
     found += [entry.position for entry, _ in planned.refused]
     assert sorted(found) == list(range(len(contents.entries)))
 
@@ -185,7 +185,7 @@ def test_a_resource_that_is_written_again_keeps_its_order(
     contents: Contents, limits: Limits
 ) -> None:
     seen: dict[str, int] = {}
-    for *_, entry in sent(plan(contents, NAMING, limits)):
+    for *_, entry in list_sent(plan(contents, NAMING, limits)):
         assert seen.get(entry.target, -1) < entry.position
         seen[entry.target] = entry.position
 
@@ -196,8 +196,8 @@ def test_what_is_referred_to_goes_before_what_refers_to_it(
     contents: Contents, limits: Limits
 ) -> None:
     planned = plan(contents, NAMING, limits)
-    graph, place = with_order(contents, planned), places(planned)
-    deletes = {entry.position for *_, entry in sent(planned) if entry.method == "DELETE"}
+    graph, place = add_order(contents, planned), map_places(planned)
+    deletes = {entry.position for *_, entry in list_sent(planned) if entry.method == "DELETE"}
     for n in place:
         for target in graph[n] & place.keys() - deletes:
             if n not in reach(graph, target):
@@ -212,7 +212,7 @@ def test_what_finds_its_resource_by_itself_finds_what_one_server_would_let_it_fi
 ) -> None:
     # Inside a unit the server keeps this order by itself: deletes first, patches late, reads last.
     planned = plan(contents, NAMING, limits)
-    place, before, graph = places(planned), found(contents), with_order(contents, planned)
+    place, before, graph = map_places(planned), find_order(contents), add_order(contents, planned)
     for n in place:
         for earlier in before[n] & place.keys():
             assert place[earlier][0] == place[n][0]
@@ -224,16 +224,18 @@ def test_what_finds_its_resource_by_itself_finds_what_one_server_would_let_it_fi
 @limit_examples(60)
 @given(st.one_of(*map(deliveries, ("batch", "transaction"))), LIMITS)
 def test_a_read_is_no_write_of_any_resource(contents: Contents, limits: Limits) -> None:
-    for *_, entry in sent(plan(contents, NAMING, limits)):
-        asked = contents.entries[entry.position]
-        assert entry.is_read is (asked.read_path is not None)
+    for *_, entry in list_sent(plan(contents, NAMING, limits)):
+        requested = contents.entries[entry.position]
+        assert entry.is_read is (requested.read_path is not None)
         if entry.is_read:
             assert (entry.created, entry.source_version, entry.target[:9]) == (
                 False,
                 None,
                 "urn:uuid:",
             )
-            assert body(entry) == {"request": {"method": asked.method, "url": address(asked)}}
+            assert body(entry) == {
+                "request": {"method": requested.method, "url": address(requested)}
+            }
 
 
 def address(entry: Entry) -> str:
@@ -247,7 +249,7 @@ def test_inside_a_batch_too_what_is_referred_to_goes_first(
 ) -> None:
     # The server takes requests of one method in their order; methods have an order of their own.
     planned = plan(contents, NAMING, limits)
-    graph = with_order(contents, planned)
+    graph = add_order(contents, planned)
     for lane in planned.lanes:
         flat = [entry for unit in lane.units for entry in unit.entries]
         order = {entry.position: number for number, entry in enumerate(flat)}
@@ -271,8 +273,8 @@ def test_in_a_unit_deletes_go_first(contents: Contents, limits: Limits) -> None:
 @given(deliveries(), LIMITS)
 def test_what_awaits_an_answer_goes_after_it(contents: Contents, limits: Limits) -> None:
     planned = plan(contents, NAMING, limits)
-    home = {entry.target: (lane, unit) for lane, unit, _, entry in sent(planned)}
-    waits = {entry.target: set(entry.awaits) for *_, entry in sent(planned)}
+    home = {entry.target: (lane, unit) for lane, unit, _, entry in list_sent(planned)}
+    waits = {entry.target: set(entry.awaits) for *_, entry in list_sent(planned)}
 
     def circle(name: str) -> bool:
         """Whether two answers wait for each other: no order could serve both."""
@@ -283,7 +285,7 @@ def test_what_awaits_an_answer_goes_after_it(contents: Contents, limits: Limits)
             left.extend(fresh)
         return name in seen
 
-    for lane, number, unit, entry in sent(planned):
+    for lane, number, unit, entry in list_sent(planned):
         for name in set(entry.awaits) & home.keys():
             if not circle(name):
                 assert home[name][0] == lane
@@ -295,21 +297,21 @@ def test_what_awaits_an_answer_goes_after_it(contents: Contents, limits: Limits)
 @given(deliveries(), LIMITS)
 def test_every_reference_to_an_entry_says_its_target(contents: Contents, limits: Limits) -> None:
     planned = plan(contents, NAMING, limits)
-    target = {entry.position: entry.target for *_, entry in sent(planned)}
+    target = {entry.position: entry.target for *_, entry in list_sent(planned)}
     by_url = {item.full_url: item.position for item in contents.entries}
-    for *_, entry in sent(planned):
-        said = body(entry).get("resource", {}).get("refers", [])
-        asked = (contents.entries[entry.position].resource or {}).get("refers", [])
-        for new, old in zip(said, asked, strict=True):
-            meant = by_url.get(old["reference"])
-            if meant in target:
-                assert new["reference"] == target[meant]
+    for *_, entry in list_sent(planned):
+        stated = body(entry).get("resource", {}).get("refers", [])
+        requested = (contents.entries[entry.position].resource or {}).get("refers", [])
+        for new, old in zip(stated, requested, strict=True):
+            resolved = by_url.get(old["reference"])
+            if resolved in target:
+                assert new["reference"] == target[resolved]
 
 
 @limit_examples(60)
 @given(deliveries(), LIMITS)
 def test_no_placeholder_of_the_sender_goes_out(contents: Contents, limits: Limits) -> None:
-    for *_, entry in sent(plan(contents, NAMING, limits)):
+    for *_, entry in list_sent(plan(contents, NAMING, limits)):
         assert SENDERS not in bytes(entry.body).decode()
 
 
@@ -319,7 +321,9 @@ def test_two_deliveries_with_the_same_placeholders_share_no_new_id(bundle: dict[
     def created(key: str) -> set[str]:
         planned = plan(read_contents(bundle), Naming("clinic", key))
         return {
-            entry.target for *_, entry in sent(planned) if "/" not in entry.target or entry.created
+            entry.target
+            for *_, entry in list_sent(planned)
+            if "/" not in entry.target or entry.created
         }
 
     assert created("key-1").isdisjoint(created("key-2"))
@@ -377,9 +381,9 @@ def test_a_transaction_is_split_exactly_when_it_needs_more_than_one_unit(
 @given(deliveries("transaction"), LIMITS)
 def test_a_part_of_a_transaction_that_fits_stays_whole(contents: Contents, limits: Limits) -> None:
     planned = plan(contents, NAMING, limits)
-    place = places(planned)
-    size = {entry.position: len(bytes(entry.body)) + 1 for *_, entry in sent(planned)}
-    for part in parts(with_found(contents)) if planned.lanes else ():
+    place = map_places(planned)
+    size = {entry.position: len(bytes(entry.body)) + 1 for *_, entry in list_sent(planned)}
+    for part in find_parts(add_found(contents)) if planned.lanes else ():
         small = len(part) <= limits.entries
         if small and sum(size[n] for n in part) + ENVELOPE <= limits.bytes:
             assert len({place[n] for n in part}) == 1
@@ -390,8 +394,8 @@ def test_a_part_of_a_transaction_that_fits_stays_whole(contents: Contents, limit
 def test_a_part_of_a_transaction_is_never_spread_over_lanes(
     contents: Contents, limits: Limits
 ) -> None:
-    place = places(plan(contents, NAMING, limits))
-    for part in parts(with_found(contents)) if place else ():
+    place = map_places(plan(contents, NAMING, limits))
+    for part in find_parts(add_found(contents)) if place else ():
         assert len({place[n][0] for n in part}) == 1
 
 
@@ -410,13 +414,13 @@ def test_a_lane_of_a_transaction_deletes_before_it_writes(
 @given(deliveries("transaction"), LIMITS)
 def test_a_circle_that_fits_into_a_unit_is_not_torn(contents: Contents, limits: Limits) -> None:
     planned = plan(contents, NAMING, limits)
-    graph, place = edges(contents), places(planned)
-    size = {entry.position: len(bytes(entry.body)) + 1 for *_, entry in sent(planned)}
+    graph, place = find_edges(contents), map_places(planned)
+    size = {entry.position: len(bytes(entry.body)) + 1 for *_, entry in list_sent(planned)}
     for n in graph if place else ():
-        knot = {m for m in reach(graph, n) if n in reach(graph, m)} | {n}
-        small = len(knot) <= limits.entries
-        if small and sum(size[m] for m in knot) + ENVELOPE <= limits.bytes:
-            assert len({place[m] for m in knot}) == 1
+        component = {m for m in reach(graph, n) if n in reach(graph, m)} | {n}
+        small = len(component) <= limits.entries
+        if small and sum(size[m] for m in component) + ENVELOPE <= limits.bytes:
+            assert len({place[m] for m in component}) == 1
 
 
 @limit_examples(40)
@@ -457,17 +461,17 @@ def bundle_of(*entries: dict[str, Any], kind: str = "batch") -> Contents:
 def create(number: int, *links: str, **request: Any) -> dict[str, Any]:
     refers = [{"reference": link} for link in links]
     resource = {"resourceType": "Patient", "refers": refers}
-    asked = {"method": "POST", "url": "Patient", **request}
-    return {"fullUrl": make_urn(number), "resource": resource, "request": asked}
+    requested = {"method": "POST", "url": "Patient", **request}
+    return {"fullUrl": make_urn(number), "resource": resource, "request": requested}
 
 
-def only(contents: Contents) -> dict[str, Any]:
-    ((*_, entry),) = sent(plan(contents, NAMING))
+def get_only(contents: Contents) -> dict[str, Any]:
+    ((*_, entry),) = list_sent(plan(contents, NAMING))
     return body(entry)
 
 
 def test_a_create_is_sent_as_an_update_with_an_id_of_ours() -> None:
-    ((*_, entry),) = sent(plan(bundle_of(create(0)), NAMING))
+    ((*_, entry),) = list_sent(plan(bundle_of(create(0)), NAMING))
     request, resource = body(entry)["request"], body(entry)["resource"]
     assert request == {"method": "PUT", "url": entry.target}
     assert f"Patient/{resource['id']}" == entry.target
@@ -477,13 +481,13 @@ def test_a_create_is_sent_as_an_update_with_an_id_of_ours() -> None:
 def test_the_id_that_a_created_resource_came_with_is_replaced() -> None:
     theirs = create(0)
     theirs["resource"]["id"] = "theirs"
-    assert only(bundle_of(theirs))["resource"]["id"] != "theirs"
+    assert get_only(bundle_of(theirs))["resource"]["id"] != "theirs"
 
 
 def test_an_update_keeps_its_id_and_its_condition() -> None:
     request = {"method": "PUT", "url": "Patient/1", "ifMatch": 'W/"2"'}
     update = {"resource": {"resourceType": "Patient"}, "request": request}
-    assert only(bundle_of(update)) == {
+    assert get_only(bundle_of(update)) == {
         "resource": {"resourceType": "Patient", "id": "1"},
         "request": request,
     }
@@ -491,24 +495,26 @@ def test_an_update_keeps_its_id_and_its_condition() -> None:
 
 def test_a_delete_is_sent_without_a_resource() -> None:
     request = {"method": "DELETE", "url": "Patient/1"}
-    assert only(bundle_of({"request": request})) == {"request": request}
+    assert get_only(bundle_of({"request": request})) == {"request": request}
 
 
 def test_a_conditional_create_stays_one() -> None:
-    found = only(bundle_of(create(0, ifNoneExist="identifier=1")))
+    found = get_only(bundle_of(create(0, ifNoneExist="identifier=1")))
     assert found["request"] == {"method": "POST", "url": "Patient", "ifNoneExist": "identifier=1"}
     assert found["fullUrl"].startswith("urn:uuid:")
     assert "id" not in found["resource"]
 
 
 def test_a_conditional_update_stays_one() -> None:
-    found = only(bundle_of(create(0, method="PUT", url="Patient?identifier=1")))
+    found = get_only(bundle_of(create(0, method="PUT", url="Patient?identifier=1")))
     assert found["request"] == {"method": "PUT", "url": "Patient?identifier=1"}
 
 
 def test_a_delete_of_one_resource_names_that_resource() -> None:
     for kind in ("batch", "transaction"):
-        found = only(bundle_of({"request": {"method": "DELETE", "url": "Patient/1"}}, kind=kind))
+        found = get_only(
+            bundle_of({"request": {"method": "DELETE", "url": "Patient/1"}}, kind=kind)
+        )
         assert found["request"]["url"] == "Patient/1"
 
 
@@ -555,8 +561,8 @@ def test_a_link_that_is_no_reference_cannot_point_at_a_conditional_entry() -> No
 def test_a_placeholder_in_a_condition_follows_its_entry(condition: dict[str, Any]) -> None:
     planned = plan(bundle_of(create(0), create(1, **condition)), NAMING)
     assert planned.refused == ()
-    target = {entry.position: entry.target for *_, entry in sent(planned)}
-    bodies = {entry.position: bytes(entry.body).decode() for *_, entry in sent(planned)}
+    target = {entry.position: entry.target for *_, entry in list_sent(planned)}
+    bodies = {entry.position: bytes(entry.body).decode() for *_, entry in list_sent(planned)}
     assert SENDERS not in bodies[1]
     assert f"subject={target[0]}" in bodies[1]
 
@@ -605,7 +611,7 @@ def test_a_circle_too_large_for_a_unit_is_cut_so_that_answers_come_in_time() -> 
 
 def test_a_transaction_of_exactly_the_limit_is_not_split() -> None:
     contents = bundle_of(create(0), kind="transaction")
-    ((*_, entry),) = sent(plan(contents, NAMING))
+    ((*_, entry),) = list_sent(plan(contents, NAMING))
     size = len(bytes(entry.body))
     for spare in range(ENVELOPE - 2, ENVELOPE + 3):
         planned = plan(contents, NAMING, Limits(bytes=size + spare))
@@ -614,9 +620,9 @@ def test_a_transaction_of_exactly_the_limit_is_not_split() -> None:
 
 
 @pytest.mark.parametrize("digits", ["1.10", "0.00", "100.000", "1.0", "12345678901234567.890"])
-def test_a_decimal_keeps_its_digits_from_the_door_to_the_server(digits: str) -> None:
+def test_a_decimal_keeps_its_digits_from_the_request_to_the_server(digits: str) -> None:
     line = f'{{"resourceType":"Observation","valueQuantity":{{"value":{digits}}}}}'
-    ((*_, unit, entry),) = sent(plan(read_lines(line.encode()), NAMING))
+    ((*_, unit, entry),) = list_sent(plan(read_lines(line.encode()), NAMING))
     request = units.build_request(unit, [entry], {})
     assert f'"value":{digits}}}'.encode() in (request.body or b"")
 
@@ -631,7 +637,7 @@ def test_a_delivery_of_one_resource_is_a_batch_of_one() -> None:
 def test_bad_lines_are_refused_and_the_others_go() -> None:
     good = b'{"resourceType":"Patient","id":"1"}'
     planned = plan(read_lines(good + b"\nno JSON"), NAMING)
-    assert [entry.position for *_, entry in sent(planned)] == [0]
+    assert [entry.position for *_, entry in list_sent(planned)] == [0]
     assert [entry.where for entry, _ in planned.refused] == ["line 2"]
 
 

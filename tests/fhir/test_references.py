@@ -30,11 +30,18 @@ ROOT = "https://a.example/r4/"
 
 
 def entry(position: int, type_: str, id_: str | None, full_url: str | None = None) -> Entry:
-    return Entry(position, "", "PUT", type_, id_, full_url=full_url)
+    return Entry(position=position, where="", method="PUT", type=type_, id=id_, full_url=full_url)
 
 
 PATIENT = entry(0, "Patient", "1", f"{ROOT}Patient/1")
-CREATED = Entry(1, "", "POST", "Practitioner", resource={"id": "2"}, full_url=make_urn(1))
+CREATED = Entry(
+    position=1,
+    where="",
+    method="POST",
+    type="Practitioner",
+    resource={"id": "2"},
+    full_url=make_urn(1),
+)
 IN_URN = entry(2, "Observation", None, make_urn(2))
 ELSEWHERE = entry(3, "Patient", "1", "https://b.example/Patient/1")
 NAMELESS = entry(4, "Group", "4")
@@ -71,12 +78,12 @@ RULES = [
 
 
 @pytest.mark.parametrize(
-    ("link", "container", "meant"), [rule[1:] for rule in RULES], ids=[rule[0] for rule in RULES]
+    ("link", "container", "resolved"), [rule[1:] for rule in RULES], ids=[rule[0] for rule in RULES]
 )
 def test_a_link_means_the_entry_that_the_specification_says(
-    link: str, container: Entry, meant: tuple[int, str] | None
+    link: str, container: Entry, resolved: tuple[int, str] | None
 ) -> None:
-    assert resolve(link, container, KNOWN) == meant
+    assert resolve(link, container, KNOWN) == resolved
 
 
 def test_a_placeholder_in_capitals_is_met_by_one_in_small_letters() -> None:
@@ -97,12 +104,12 @@ def test_a_link_never_means_a_longer_id_that_begins_alike() -> None:
 OLD, NEW = make_urn(1), "Practitioner/new"
 
 
-def linked(resource: dict[str, Any]) -> dict[str, Any]:
+def rewrite(resource: dict[str, Any]) -> dict[str, Any]:
     """The resource with every link to OLD, or to a part of it after '#', pointing at NEW."""
-    known: LinkIndex = build_index([CREATED])
+    existing: LinkIndex = build_index([CREATED])
 
     def link(_: str, value: str) -> str:
-        found = resolve(value, NAMELESS, known)
+        found = resolve(value, NAMELESS, existing)
         return value if found is None else NEW + found[1]
 
     return rewrite_resource(resource, link)
@@ -132,8 +139,8 @@ LINKS = [
 
 @pytest.mark.parametrize("resource", LINKS)
 def test_a_link_is_rewritten_wherever_it_stands(resource: dict[str, Any]) -> None:
-    wanted = json.loads(json.dumps(resource).replace(OLD, NEW))
-    assert linked(resource) == wanted
+    expected = json.loads(json.dumps(resource).replace(OLD, NEW))
+    assert rewrite(resource) == expected
 
 
 TEXTS = [
@@ -164,31 +171,31 @@ TEXTS = [
 
 @pytest.mark.parametrize("resource", TEXTS)
 def test_what_is_no_link_is_left_alone(resource: dict[str, Any]) -> None:
-    assert linked(resource) is resource
+    assert rewrite(resource) is resource
 
 
 def test_a_link_keeps_the_part_after_the_hash() -> None:
     div = f'<div><a href="{OLD}#part">x</a><a href="#here">y</a></div>'
-    wanted = f'<div><a href="{NEW}#part">x</a><a href="#here">y</a></div>'
-    assert linked({"text": {"div": div}}) == {"text": {"div": wanted}}
+    expected = f'<div><a href="{NEW}#part">x</a><a href="#here">y</a></div>'
+    assert rewrite({"text": {"div": div}}) == {"text": {"div": expected}}
 
 
 @pytest.mark.parametrize("part", ["<a ", "<a href=", "<a href='", "<img src", "<a href =  "])
 def test_a_narrative_of_tags_that_never_close_is_read_once(part: str) -> None:
     # Once from each tag would take an hour.
     div = f"href={part * 300_000}"
-    assert linked({"text": {"div": div}}) == {"text": {"div": div}}
+    assert rewrite({"text": {"div": div}}) == {"text": {"div": div}}
 
 
 def test_a_definition_keeps_its_own_url_while_its_links_follow() -> None:
     resource = {"resourceType": "Measure", "url": OLD, "relatedArtifact": [{"url": OLD}]}
-    assert linked(resource) == {**resource, "relatedArtifact": [{"url": NEW}]}
+    assert rewrite(resource) == {**resource, "relatedArtifact": [{"url": NEW}]}
 
 
 def test_what_is_not_touched_is_shared_and_not_copied() -> None:
     name, subject = [{"family": "Placeholder"}], {"reference": OLD}
     resource = {"resourceType": "Observation", "name": name, "subject": subject}
-    new = linked(resource)
+    new = rewrite(resource)
     assert new["name"] is name
     assert subject == {"reference": OLD}
     assert resource["subject"] is subject
@@ -206,7 +213,7 @@ def test_what_is_not_touched_is_shared_and_not_copied() -> None:
     ).map(lambda value: {"resourceType": "Basic", "extension": value})
 )
 def test_a_resource_without_links_to_entries_comes_back_as_itself(resource: dict[str, Any]) -> None:
-    assert linked(resource) is resource
+    assert rewrite(resource) is resource
 
 
 # -- the elements of R4 ---------------------------------------------------------------------------
@@ -237,7 +244,7 @@ NOT_R4 = {"project"}
 
 
 @pytest.fixture(scope="module")
-def defined() -> dict[str, set[str]]:
+def definitions() -> dict[str, set[str]]:
     """The types of each element of R4, by its name in JSON."""
     if not DEFINITIONS.is_dir():
         pytest.skip("the definitions of R4 are not installed: npm ci --prefix local")
@@ -252,19 +259,21 @@ def defined() -> dict[str, set[str]]:
     return found
 
 
-def test_every_link_element_is_a_link_in_r4(defined: dict[str, set[str]]) -> None:
-    strangers = {name for name in URI_ELEMENTS if not defined[name] & LINKING}
+def test_every_link_element_is_a_link_in_r4(definitions: dict[str, set[str]]) -> None:
+    strangers = {name for name in URI_ELEMENTS if not definitions[name] & LINKING}
     assert strangers == set()
 
 
-def test_every_uri_of_r4_is_a_link_or_left_out_for_a_reason(defined: dict[str, set[str]]) -> None:
-    uris = {name for name, types in defined.items() if types & LINKING}
+def test_every_uri_of_r4_is_a_link_or_left_out_for_a_reason(
+    definitions: dict[str, set[str]],
+) -> None:
+    uris = {name for name, types in definitions.items() if types & LINKING}
     stated = {name for names in LEFT_OUT.values() for name in names.split()}
     assert uris - NOT_R4 - URI_ELEMENTS == stated
 
 
 def test_no_search_parameter_that_refers_is_taken_for_another(
-    defined: dict[str, set[str]],
+    definitions: dict[str, set[str]],
 ) -> None:
     bundle = json.loads((DEFINITIONS / "search-parameters.json").read_text("utf-8"))
     parameters = [item["resource"] for item in bundle["entry"]]
@@ -273,6 +282,6 @@ def test_no_search_parameter_that_refers_is_taken_for_another(
     assert {"subject", "patient", "organization"} <= referring
 
 
-def test_canonicals_are_no_links(defined: dict[str, set[str]]) -> None:
-    only_canonical = {name for name, types in defined.items() if types == {"canonical"}}
+def test_canonicals_are_no_links(definitions: dict[str, set[str]]) -> None:
+    only_canonical = {name for name, types in definitions.items() if types == {"canonical"}}
     assert only_canonical & URI_ELEMENTS == set()

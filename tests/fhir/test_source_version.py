@@ -17,7 +17,14 @@ from integration.fhir.source_version import derive_source_version
 
 
 def put(**meta: Any) -> Entry:
-    return Entry(0, "", "PUT", "Patient", "1", resource={"resourceType": "Patient", "meta": meta})
+    return Entry(
+        position=0,
+        where="",
+        method="PUT",
+        type="Patient",
+        id="1",
+        resource={"resourceType": "Patient", "meta": meta},
+    )
 
 
 RISING = [
@@ -37,7 +44,7 @@ def test_the_order_of_stamps_is_the_order_of_time() -> None:
         derive_source_version(put(lastUpdated=moment), "lastUpdated") or "" for moment in RISING
     ]
     assert all(earlier < later for earlier, later in pairwise(stamps))
-    assert len({len(each) for each in stamps}) == 1
+    assert len({len(item) for item in stamps}) == 1
 
 
 def test_one_moment_has_one_stamp() -> None:
@@ -76,14 +83,19 @@ def test_where_the_source_is_not_asked_there_is_no_stamp(order: str) -> None:
 
 @pytest.mark.parametrize("meta", [None, [], "x"])
 def test_a_meta_that_is_none_says_nothing(meta: Any) -> None:
-    entry = Entry(0, "", "PUT", "Patient", "1", resource={"meta": meta})
+    entry = Entry(
+        position=0, where="", method="PUT", type="Patient", id="1", resource={"meta": meta}
+    )
     assert derive_source_version(entry, "version") is None
 
 
 def test_a_patch_document_says_nothing_of_its_resource() -> None:
     document = {"resourceType": "Parameters", "meta": {"versionId": "1"}}
     assert (
-        derive_source_version(Entry(0, "", "PATCH", "Patient", "1", resource=document), "version")
+        derive_source_version(
+            Entry(position=0, where="", method="PATCH", type="Patient", id="1", resource=document),
+            "version",
+        )
         is None
     )
 
@@ -96,18 +108,18 @@ def test_a_deletion_in_a_history_is_told_by_its_response() -> None:
     }
     bundle = {"resourceType": "Bundle", "type": "history", "entry": [gone]}
     contents = read(json.dumps(bundle).encode(), DeliveryRequest("POST"))
-    for order, told in [
+    for order, reported in [
         ("version", "v:00000000000000000003"),
         ("lastUpdated", "u:2024-01-01T00:00:00.000000000Z"),
         ("arrival", None),
     ]:
         (lane,) = plan(contents, Naming("s", "k"), write_order=order).lanes
-        assert [entry.source_version for unit in lane.units for entry in unit.entries] == [told]
+        assert [entry.source_version for unit in lane.units for entry in unit.entries] == [reported]
 
 
 def test_what_the_relay_names_itself_needs_no_place() -> None:
     body = json.dumps({"resourceType": "Patient", "meta": {"versionId": "4"}}).encode()
     (lane,) = plan(
-        read(body, DeliveryRequest("POST", "Patient")), Naming("s", "k"), write_order="version"
+        read(body, DeliveryRequest("POST", type="Patient")), Naming("s", "k"), write_order="version"
     ).lanes
     assert [entry.source_version for unit in lane.units for entry in unit.entries] == [None]

@@ -24,7 +24,14 @@ from tests.fhir.bundles import make_urn
 def entry(position: int, body: dict[str, Any], awaits: tuple[str, ...] = ()) -> UnitEntry:
     raw = decimal_json.Raw(decimal_json.encode(body))
     return UnitEntry(
-        position, f"Bundle.entry[{position}]", f"Patient/{position}", None, "PUT", True, awaits, raw
+        position=position,
+        where=f"Bundle.entry[{position}]",
+        target=f"Patient/{position}",
+        full_url=None,
+        method="PUT",
+        created=True,
+        awaits=awaits,
+        body=raw,
     )
 
 
@@ -37,7 +44,7 @@ SECOND = entry(
 UNIT = Unit("transaction", (FIRST, SECOND))
 
 
-def sent(found: Request) -> dict[str, Any]:
+def parse_body(found: Request) -> dict[str, Any]:
     assert found.body is not None
     bundle: dict[str, Any] = json.loads(found.body)
     return bundle
@@ -47,7 +54,7 @@ def sent(found: Request) -> dict[str, Any]:
 def test_a_unit_is_a_bundle_of_its_kind(kind: str) -> None:
     found = build_request(Unit(kind, (FIRST,)), [FIRST], {})
     assert (found.method, found.path) == ("POST", "")
-    assert sent(found) == {
+    assert parse_body(found) == {
         "resourceType": "Bundle",
         "type": kind,
         "entry": [{"resource": {"id": "0"}, "request": {"method": "PUT", "url": "Patient/0"}}],
@@ -62,7 +69,7 @@ def test_a_request_always_says_how_it_is_to_be_processed() -> None:
 
 def test_answers_take_the_place_of_placeholders_wherever_they_stand() -> None:
     answers = {make_urn(5): "Patient/five", make_urn(6): "Group/six", make_urn(7): "Group/unasked"}
-    (found,) = sent(build_request(UNIT, [SECOND], answers))["entry"]
+    (found,) = parse_body(build_request(UNIT, [SECOND], answers))["entry"]
     assert found["resource"] == {
         "a": {"reference": "Patient/five"},
         "b": ["Patient/five", "Group/six"],
@@ -71,8 +78,8 @@ def test_answers_take_the_place_of_placeholders_wherever_they_stand() -> None:
 
 def test_only_the_entries_that_are_left_are_sent() -> None:
     answers = {make_urn(5): "Patient/5", make_urn(6): "Patient/6"}
-    assert len(sent(build_request(UNIT, [SECOND], answers))["entry"]) == 1
-    assert len(sent(build_request(UNIT, [FIRST, SECOND], answers))["entry"]) == 2
+    assert len(parse_body(build_request(UNIT, [SECOND], answers))["entry"]) == 1
+    assert len(parse_body(build_request(UNIT, [FIRST, SECOND], answers))["entry"]) == 2
 
 
 def test_a_missing_answer_is_never_sent_as_a_placeholder() -> None:
@@ -82,7 +89,7 @@ def test_a_missing_answer_is_never_sent_as_a_placeholder() -> None:
 
 def test_reads_are_a_batch_that_writes_nothing() -> None:
     found = build_reads(["Patient/0", "Patient/1"])
-    assert sent(found) == {
+    assert parse_body(found) == {
         "resourceType": "Bundle",
         "type": "batch",
         "entry": [
@@ -95,7 +102,14 @@ def test_reads_are_a_batch_that_writes_nothing() -> None:
 def test_a_lane_is_kept_and_restored_to_the_byte() -> None:
     raw = decimal_json.Raw(b'{"resource":{"value":1.10,"text":"\xc3\xbc"}}')
     odd = UnitEntry(
-        7, "Bundle.entry[7]", "Patient/7", make_urn(7), "DELETE", False, (make_urn(5),), raw
+        position=7,
+        where="Bundle.entry[7]",
+        target="Patient/7",
+        full_url=make_urn(7),
+        method="DELETE",
+        created=False,
+        awaits=(make_urn(5),),
+        body=raw,
     )
     lane = Lane((UNIT, Unit("batch", (odd,))))
     again = decode_lane(encode_lane(lane))

@@ -20,19 +20,21 @@ from local.services import Running
 NOON = datetime(2026, 3, 2, 12, 0, 0, 123457, tzinfo=UTC)
 DELIVERY = "019a0000-0000-7000-8000-000000000000"
 FULL = Activity(
-    NOON,
-    Category.WARNING,
-    "Dataverse",
-    "mirror",
-    "created",
-    DELIVERY,
-    "Patient/p1",
-    "contact",
-    "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11",
-    ("gendercode: not in the choices @ patient.toml:57", "birthdate: not a whole date"),
-    1234,
+    time=NOON,
+    category=Category.WARNING,
+    upstream="Dataverse",
+    action="mirror",
+    status="created",
+    delivery=DELIVERY,
+    resource="Patient/p1",
+    table="contact",
+    row="1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11",
+    notes=("gendercode: not in the choices @ patient.toml:57", "birthdate: not a whole date"),
+    duration=1234,
 )
-BARE = Activity(NOON, Category.INFORMATION, "FHIR server", "read", "200")
+BARE = Activity(
+    time=NOON, category=Category.INFORMATION, upstream="FHIR server", action="read", status="200"
+)
 EVERYTHING = ActivityFilter()
 
 
@@ -147,7 +149,15 @@ OTHER = replace(
         ActivityFilter(action="mir"),
         ActivityFilter(status="created"),
         ActivityFilter(duration=1234),
-        ActivityFilter(NOON, NOON, Category.WARNING, "Dataverse", DELIVERY, "Patient", "contact"),
+        ActivityFilter(
+            since=NOON,
+            until=NOON,
+            category=Category.WARNING,
+            upstream="Dataverse",
+            delivery=DELIVERY,
+            resource="Patient",
+            table="contact",
+        ),
     ],
 )
 async def test_entries_are_found_by_each_of_their_fields(
@@ -184,10 +194,16 @@ async def test_entries_are_found_by_time_with_both_ends(log: ActivityLog) -> Non
     for first in range(6):
         for last in range(first, 6):
             until, since = made[first].time, made[last].time
-            assert await found(log, ActivityFilter(since, until)) == made[first : last + 1]
-            assert await found(log, ActivityFilter(since + tick, until)) == made[first:last]
             assert (
-                await found(log, ActivityFilter(since, until - tick)) == made[first + 1 : last + 1]
+                await found(log, ActivityFilter(since=since, until=until)) == made[first : last + 1]
+            )
+            assert (
+                await found(log, ActivityFilter(since=since + tick, until=until))
+                == made[first:last]
+            )
+            assert (
+                await found(log, ActivityFilter(since=since, until=until - tick))
+                == made[first + 1 : last + 1]
             )
     there = NOON.astimezone(timezone(timedelta(hours=14)))
     assert await found(log, ActivityFilter(since=there)) == made[:1]

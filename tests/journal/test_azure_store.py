@@ -41,7 +41,17 @@ from tests.fhir.notices import HOME, make_full_entry, make_notification
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 ID = make_delivery_id(NOON, 1)
-DELIVERY = Delivery(ID, "default", "k", "d", NOON, Status.ACCEPTED, "batch", 1, 2)
+DELIVERY = Delivery(
+    id=ID,
+    sender="default",
+    key="k",
+    digest="d",
+    accepted=NOON,
+    status=Status.ACCEPTED,
+    kind="batch",
+    entries=1,
+    bytes=2,
+)
 
 Work = Callable[[AzureJournal], Awaitable[object]]
 
@@ -71,7 +81,9 @@ EVERYTHING: list[tuple[str, Work]] = [
     ("outcomes of a lane", lambda it: it.list_entry_results(ID, 0)),
     (
         "note_row",
-        lambda it: it.record_row_result(RowResult(ID, "Patient/p", "contact", None, "absent")),
+        lambda it: it.record_row_result(
+            RowResult(delivery=ID, resource="Patient/p", table="contact", row=None, action="absent")
+        ),
     ),
     ("rows", lambda it: it.list_row_results(ID)),
 ]

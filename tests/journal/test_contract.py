@@ -116,7 +116,13 @@ async def test_no_bytes_at_all_are_kept_too(journal: Journal) -> None:
 async def test_what_was_asked_is_kept_with_the_bytes(journal: Journal) -> None:
     one = made()
     asked = DeliveryRequest(
-        "PUT", "Patient", "p1", "ndjson", 'W/"1"', "*", "identifier=urn:mrn|7&name=Zoë"
+        "PUT",
+        type="Patient",
+        id="p1",
+        format="ndjson",
+        if_match='W/"1"',
+        if_none_match="*",
+        if_none_exist="identifier=urn:mrn|7&name=Zoë",
     )
     await journal.add_delivery(one, Payload(asked, b"{}"))
     assert (await journal.get_payload(one.id)).request == asked
@@ -273,7 +279,13 @@ async def test_a_forgotten_delivery_leaves_its_key_and_nothing_else(journal: Jou
         await journal.add_entry_results(each.id, 1, [EntryResult(0, 201)])
         await journal.save_fetched(each.id, 1, b"fetched")
         await journal.record_row_result(
-            RowResult(each.id, "Patient/p1", "contact", "key", "created")
+            RowResult(
+                delivery=each.id,
+                resource="Patient/p1",
+                table="contact",
+                row="key",
+                action="created",
+            )
         )
     for _ in range(2):
         await journal.delete_delivery(one.id)
@@ -438,12 +450,12 @@ async def test_outcomes_come_back_whole_and_in_the_sender_s_order(journal: Journ
     whole = EntryResult(
         3,
         422,
-        "urn:uuid:1",
-        "Patient/p/_history/1",
-        'W/"1"',
-        "2026-03-02T12:00:00Z",
-        [issue],
-        "0.1",
+        full_url="urn:uuid:1",
+        location="Patient/p/_history/1",
+        etag='W/"1"',
+        last_modified="2026-03-02T12:00:00Z",
+        issues=[issue],
+        unit="0.1",
         resource='{"value": 1.10, "text": "\\n\u2028 ä"}\n',
     )
     await journal.begin_lane(one.id, 0, 0.0)
@@ -546,9 +558,32 @@ async def test_of_events_that_come_together_the_highest_stays(journal: Journal) 
 
 async def test_a_later_note_of_a_row_replaces_the_earlier(journal: Journal) -> None:
     one = made()
-    first = RowResult(one.id, "Patient/p1", "contact", None, "refused", None, ("answered 400",))
-    later = RowResult(one.id, "Patient/p1", "contact", "key", "created", "2")
-    other = RowResult(one.id, "Patient/P1", "contact", "other", "created", "1", ("ä: cut",))
+    first = RowResult(
+        delivery=one.id,
+        resource="Patient/p1",
+        table="contact",
+        row=None,
+        action="refused",
+        version=None,
+        notes=("answered 400",),
+    )
+    later = RowResult(
+        delivery=one.id,
+        resource="Patient/p1",
+        table="contact",
+        row="key",
+        action="created",
+        version="2",
+    )
+    other = RowResult(
+        delivery=one.id,
+        resource="Patient/P1",
+        table="contact",
+        row="other",
+        action="created",
+        version="1",
+        notes=("ä: cut",),
+    )
     for each in (first, other, later):
         await journal.record_row_result(each)
     found = await journal.list_row_results(one.id)
@@ -557,5 +592,9 @@ async def test_a_later_note_of_a_row_replaces_the_earlier(journal: Journal) -> N
 
 async def test_deliveries_do_not_share_rows(journal: Journal) -> None:
     one, two = made(), made(number=1)
-    await journal.record_row_result(RowResult(one.id, "Patient/p1", "contact", "key", "created"))
+    await journal.record_row_result(
+        RowResult(
+            delivery=one.id, resource="Patient/p1", table="contact", row="key", action="created"
+        )
+    )
     assert list(await journal.list_row_results(two.id)) == []

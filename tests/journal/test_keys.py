@@ -148,5 +148,7 @@ def test_both_ends_of_a_time_belong_to_it() -> None:
 
 
 def test_a_row_is_keyed_by_table_and_resource() -> None:
-    outcome = RowResult("d", "Patient/a-1.b", "contact", None, "created")
+    outcome = RowResult(
+        delivery="d", resource="Patient/a-1.b", table="contact", row=None, action="created"
+    )
     assert build_row_key(outcome) == "contact Patient a-1.b"

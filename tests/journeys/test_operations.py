@@ -42,7 +42,13 @@ async def kept(journal: AzureJournal, body: Any, **fields: Any) -> str:
     id_, data = make_delivery_id(accepted, randbits(74)), msgspec.json.encode(body)
     values = {"status": Status.ACCEPTED, "kind": body["type"], "entries": len(body["entry"])}
     delivery = Delivery(
-        id_, "default", uuid4().hex, "d", accepted, **values | fields, bytes=len(data)
+        id=id_,
+        sender="default",
+        key=uuid4().hex,
+        digest="d",
+        accepted=accepted,
+        **values | fields,
+        bytes=len(data),
     )
     await journal.add_delivery(delivery, Payload(DeliveryRequest("POST"), data))
     return id_

@@ -90,7 +90,14 @@ async def test_a_patient_is_sent_as_fhir_has_it_and_becomes_a_contact(route: Rou
     row = await route.dataverse_double.contact()
     assert (row["lastname"], row["msemr_azurefhirid"]) == (MARKER, ANNA)
     assert [each["msemr_value"] for each in await children(route)] == ["1"]
-    assert noted == RowResult(DELIVERY, resource, "contact", row["contactid"], "created", "1")
+    assert noted == RowResult(
+        delivery=DELIVERY,
+        resource=resource,
+        table="contact",
+        row=row["contactid"],
+        action="created",
+        version="1",
+    )
     (heard,) = sent(route)
     assert heard.body["msind_BundleTag"] == DELIVERY
     assert heard.headers["x-ms-client-request-id"] == DELIVERY
@@ -118,7 +125,7 @@ async def test_the_same_version_is_sent_once(route: Route) -> None:
 async def test_a_row_that_was_lost_is_brought_again(route: Route) -> None:
     noted = await mirror(route, route.fhir_double.add(anna()))
     assert noted is not None
-    lost = Change("DELETE", "contacts", noted.row or "")
+    lost = Change(method="DELETE", entity_set="contacts", key=noted.row or "")
     await route.dataverse.apply_changes([lost], DELIVERY)
     again = await mirror(route, f"Patient/{ANNA}")
     assert again is not None
@@ -397,7 +404,7 @@ async def test_a_deleted_patient_s_contact_is_found_though_our_map_does_not_fit(
 ) -> None:
     """The toolkit's maps have written it; ours says only how it is found."""
     known = load_shipped_maps()["Patient"]
-    wanting = AttributeMap("msemr_nosuchcolumn", Kind.COPY, "gender")
+    wanting = AttributeMap(column="msemr_nosuchcolumn", kind=Kind.COPY, path="gender")
     route.maps = {"Patient": replace(known, attributes=(*known.attributes, wanting))}
     resource = route.fhir_double.add(anna())
     await mirror(route, resource)

@@ -7,7 +7,6 @@ https://hl7.org/fhir/R4/datatypes.html#id
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 import pytest
 
@@ -15,7 +14,6 @@ from integration.core.model import RowResult, WorkItem
 from integration.mapping.keys import derive_primary_key
 from integration.mapping.load import load_shipped_maps
 from integration.mapping.model import LongId
-from integration.mirror import healthcare_api_sink
 from integration.mirror import mirror as mirroring
 from integration.mirror.healthcare_api_sink import HealthcareApiSink
 from integration.queues.names import MIRROR_QUEUE
@@ -157,9 +155,7 @@ async def test_what_the_toolkit_cannot_keep_is_refused_whatever_our_map_says(
 ) -> None:
     """There the organisation's own maps write the id."""
     following(rule, route)
-    sink = partial(
-        healthcare_api_sink.bring_up_to_date, HealthcareApiSink(route.web_api, route.order)
-    )
+    sink = HealthcareApiSink(route.web_api, route.order)
     it = replace(route.mirror, sink=sink)
     resource = route.fhir_double.add(patient(id=ONE))
     await mirroring.mirror_resource(it, WorkItem(DELIVERY, resource=resource))

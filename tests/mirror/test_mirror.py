@@ -50,7 +50,14 @@ async def test_a_contact_s_key_is_the_fhir_id_where_that_is_a_guid(route: Route)
     assert row["contactid"] == row["msemr_azurefhirid"] == ANNA
     assert row["lastname"] == MARKER
     assert row["msemr_azurefhirversion"] == "1"
-    assert noted == RowResult(DELIVERY, f"Patient/{ANNA}", "contact", ANNA, "created", "1")
+    assert noted == RowResult(
+        delivery=DELIVERY,
+        resource=f"Patient/{ANNA}",
+        table="contact",
+        row=ANNA,
+        action="created",
+        version="1",
+    )
 
 
 async def test_another_id_gives_the_same_guid_every_time(route: Route) -> None:
@@ -269,11 +276,11 @@ async def test_long_values_are_cut_or_left_out_and_noted_without_them(route: Rou
     assert row["msemr_medicalrecordnumber"] is None
     assert noted is not None
     assert noted.action == "created"
-    assert sorted(re.split(r", | @ ", note)[0] for note in noted.notes) == [
-        "lastname: longer than 50",
-        "msemr_medicalidentifier.msemr_value: longer than 250",
-        "msemr_medicalidentifier: left out without msemr_value",
-        "msemr_medicalrecordnumber: longer than 256",
+    assert sorted(re.split(r" and was | @ ", note)[0] for note in noted.notes) == [
+        "lastname: the text is longer than 50 characters",
+        "msemr_medicalidentifier.msemr_value: the text is longer than 250 characters",
+        "msemr_medicalidentifier: a row without msemr_value was left out",
+        "msemr_medicalrecordnumber: the text is longer than 256 characters",
     ]
     assert MARKER not in repr(noted)
 
@@ -351,7 +358,7 @@ async def test_a_missing_column_is_for_an_operator_and_waits_long(
     route: Route, caplog: pytest.LogCaptureFixture
 ) -> None:
     known = load_shipped_maps()["Patient"]
-    wanting = AttributeMap("msemr_nosuchcolumn", Kind.COPY, "gender")
+    wanting = AttributeMap(column="msemr_nosuchcolumn", kind=Kind.COPY, path="gender")
     wide = replace(known, attributes=(*known.attributes, wanting))
     claim = WorkItem(DELIVERY, resource=route.fhir_double.add(anna()))
     await mirroring.mirror_resource(replace(route.mirror, maps={"Patient": wide}), claim)

@@ -160,7 +160,7 @@ async def test_where_a_key_lets_one_row_have_an_id_the_second_resource_is_refuse
     await mirror(route, patient(id="7", gender="female"))
     noted = await mirror(route, GP | {"id": "7"})
     assert noted.action == "refused"
-    assert "lets one row have this FHIR id" in noted.notes[0]
+    assert "allows one row per FHIR id" in noted.notes[0]
     assert (await route.dataverse_double.contact())["gendercode"] == 2
 
 
@@ -174,7 +174,7 @@ async def test_a_lookup_to_a_type_that_its_column_does_not_take_is_noted(route: 
     await mirror(route, clinic)
     noted = await mirror(route, anna(generalPractitioner=[{"reference": "Organization/clinic"}]))
     assert noted.action == "created"
-    assert "msemr_generalpractioner: the column takes no row of account" in noted.notes
+    assert "msemr_generalpractioner: the column does not accept rows of account" in noted.notes
 
 
 # -- codeable concepts ----------------------------------------------------------------------------

@@ -137,7 +137,7 @@ class World:
             queue_sender: Any = _Fragile(self.queue_sender, self)
             guard_store: Any = _Fragile(self.guard_store, self)
             order = WriteGuard(
-                guard_store,
+                store=guard_store,
                 lease=_LEASE,
                 now=lambda: self.now.timestamp(),
                 token=lambda: f"token {next(self._ids)}",

@@ -1,4 +1,4 @@
-"""What was lost on its way is queued again, what takes too long is parked, what is over goes."""
+"""Lost work is queued again, what takes too long is parked, what is over is deleted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,17 @@ from tests.conftest import DAY, Route, told_by
 MINUTE, HOUR = 60.0, 3600.0
 AGES = Ages(timedelta(days=3), timedelta(days=30), timedelta(days=7))
 START = datetime(2026, 3, 2, tzinfo=UTC)
-DELIVERY = Delivery("id", "north", "k", "d", START, Status.ACCEPTED, "batch", 1, 2)
+DELIVERY = Delivery(
+    id="id",
+    sender="north",
+    key="k",
+    digest="d",
+    accepted=START,
+    status=Status.ACCEPTED,
+    kind="batch",
+    entries=1,
+    bytes=2,
+)
 
 
 async def swept(route: Route) -> None:
@@ -32,12 +42,17 @@ async def swept(route: Route) -> None:
 
 def keeping(route: Route, queue_sender: Any) -> Housekeeping:
     return Housekeeping(
-        route.journal, route.guard_store, queue_sender, route.activity, route.clock, AGES
+        journal=route.journal,
+        guard_store=route.guard_store,
+        queue=queue_sender,
+        activity=route.activity,
+        now=route.clock,
+        ages=AGES,
     )
 
 
 async def of_lanes(route: Route, number: int = 4) -> str:
-    """A delivery that has fanned out, and whose claims are lost."""
+    """Return a delivery that has fanned out, and whose work items are lost."""
     route.limits = Limits(entries=1)
     people = [entry(patient(id=f"p{n}"), method="PUT", url=f"Patient/p{n}") for n in range(number)]
     delivery = await route.deliver(bundle(*people, kind="batch"))
@@ -81,8 +96,8 @@ def test_the_age_of_a_replayed_delivery_counts_from_its_replay() -> None:
     assert choose_step(replayed, START + timedelta(days=24), AGES) is Step.PARK
 
 
-def test_the_pause_between_two_looks_doubles() -> None:
-    """A long queue, or a neighbour that is away for days, gets few claims that it does not need."""
+def test_the_time_between_two_checks_doubles() -> None:
+    """A long queue, or an upstream that is down for days, causes few needless work items."""
     delivery, looks, moment = DELIVERY, [], START
     while choose_step(delivery, moment, AGES) is not Step.PARK:
         moment += timedelta(minutes=10)
@@ -92,7 +107,7 @@ def test_the_pause_between_two_looks_doubles() -> None:
     assert [look / timedelta(minutes=10) for look in looks] == [1, 2, 4, 8, 16, 32, 64, 128, 256]
 
 
-# --- what was lost -----------------------------------------------------------------------------
+# --- lost work --------------------------------------------------------------------------------
 
 
 async def test_a_delivery_that_was_kept_and_never_queued_is_queued(route: Route) -> None:
@@ -107,7 +122,7 @@ async def test_a_delivery_that_was_kept_and_never_queued_is_queued(route: Route)
     assert (await route.known(delivery)).status is Status.DONE
 
 
-async def test_a_delivery_that_was_begun_is_left_to_those_who_carry_it(route: Route) -> None:
+async def test_a_delivery_that_was_begun_is_left_to_its_worker(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
     route.fhir_double.down = 500
     await route.carry(delivery)
@@ -118,7 +133,7 @@ async def test_a_delivery_that_was_begun_is_left_to_those_who_carry_it(route: Ro
     assert (await route.known(delivery)).checked == route.clock.now
 
 
-async def test_lanes_whose_claims_were_lost_are_queued_again(route: Route) -> None:
+async def test_lanes_whose_work_items_were_lost_are_queued_again(route: Route) -> None:
     delivery = await of_lanes(route, 4)
     route.clock.later(HOUR)
     await route.carry(delivery, lane=1)
@@ -133,7 +148,7 @@ async def test_lanes_whose_claims_were_lost_are_queued_again(route: Route) -> No
     assert set(route.fhir_double.writes_of_each.values()) == {1}
 
 
-async def test_a_delivery_that_lacks_only_its_end_comes_to_it(route: Route) -> None:
+async def test_a_delivery_whose_lanes_are_all_done_is_finished(route: Route) -> None:
     delivery = await of_lanes(route, 2)
     for lane in range(2):
         await route.journal.finish_lane(delivery, lane)
@@ -143,7 +158,7 @@ async def test_a_delivery_that_lacks_only_its_end_comes_to_it(route: Route) -> N
     assert [claim.lane for claim, _ in route.queued()] == [0]
 
 
-async def test_a_queue_that_takes_no_claim_is_tried_in_the_next_run(route: Route) -> None:
+async def test_a_queue_that_fails_is_tried_again_in_the_next_run(route: Route) -> None:
     class Full:
         async def send(self, *_: object) -> None:
             raise Unavailable("storage", "queue: ServiceRequestError")
@@ -160,7 +175,7 @@ async def test_a_queue_that_takes_no_claim_is_tried_in_the_next_run(route: Route
 # --- what takes too long -----------------------------------------------------------------------
 
 
-async def test_what_takes_longer_than_its_age_is_parked_aloud(
+async def test_what_takes_longer_than_max_age_is_parked_with_an_error(
     route: Route, caplog: pytest.LogCaptureFixture
 ) -> None:
     accepted, carrying = await route.deliver(patient(active=True)), await of_lanes(route)
@@ -175,7 +190,7 @@ async def test_what_takes_longer_than_its_age_is_parked_aloud(
     assert route.queued() == []
 
 
-async def test_a_parked_delivery_that_is_replayed_has_its_whole_time_again(route: Route) -> None:
+async def test_a_replayed_delivery_has_its_whole_time_again(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
     await relaying.park(route.journal, WorkItem(delivery), "the FHIR server was away")
     route.clock.later(20 * DAY)
@@ -187,7 +202,7 @@ async def test_a_parked_delivery_that_is_replayed_has_its_whole_time_again(route
 # --- what is over ------------------------------------------------------------------------------
 
 
-async def test_a_delivery_that_is_over_is_forgotten_with_all_that_was_kept_of_it(
+async def test_a_delivery_that_is_over_is_deleted_with_all_that_was_kept_of_it(
     route: Route,
 ) -> None:
     delivery = await route.deliver(bundle(entry(patient(id="p1"), method="PUT", url="Patient/p1")))
@@ -211,7 +226,7 @@ async def test_a_delivery_that_is_over_is_forgotten_with_all_that_was_kept_of_it
     assert "Patient/p1" in route.fhir_double.stored
 
 
-async def test_a_parked_delivery_is_never_forgotten(route: Route) -> None:
+async def test_a_parked_delivery_is_never_deleted(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
     await relaying.park(route.journal, WorkItem(delivery), "the FHIR server was away")
     route.clock.later(3000 * DAY)
@@ -226,10 +241,10 @@ async def test_a_parked_delivery_is_never_forgotten(route: Route) -> None:
 
 
 @pytest.mark.parametrize("headers", [{}, {"idempotency-key": "k1"}], ids=["bytes", "key"])
-async def test_a_repeat_of_what_was_forgotten_overwrites_nothing(
+async def test_a_repeat_of_a_deleted_delivery_overwrites_nothing(
     route: Route, headers: dict[str, str]
 ) -> None:
-    """It is a delivery of its own, in the order of now, that looks before it writes."""
+    """It is a new delivery, later than all others, that looks before it writes."""
     first = await route.deliver(bundle(entry(patient())), headers=headers)
     await route.carry(first)
     (person,) = route.fhir_double.of("Patient")
@@ -249,7 +264,7 @@ async def test_a_repeat_of_what_was_forgotten_overwrites_nothing(
 # --- a run -------------------------------------------------------------------------------------
 
 
-async def test_a_run_is_bounded_and_the_next_one_goes_on(
+async def test_a_run_is_limited_and_the_next_one_continues(
     route: Route, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(housekeeping, "MAX_DELIVERIES", 2)
@@ -266,7 +281,7 @@ async def test_a_run_is_bounded_and_the_next_one_goes_on(
     assert [(run.forgotten, run.more) for run in runs] == [(2, True), (2, True), (1, False)]
 
 
-async def test_one_delivery_in_trouble_does_not_hold_up_the_others(route: Route) -> None:
+async def test_a_failing_delivery_does_not_hold_up_the_others(route: Route) -> None:
     class Fragile(MemoryJournal):
         broken = ""
 
@@ -286,7 +301,7 @@ async def test_one_delivery_in_trouble_does_not_hold_up_the_others(route: Route)
     assert list(route.journal.deliveries) == [made[1]]
 
 
-async def test_a_run_says_what_it_did_and_names_nobody(
+async def test_a_run_logs_what_it_did_and_names_nobody(
     route: Route, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -299,7 +314,7 @@ async def test_a_run_says_what_it_did_and_names_nobody(
     assert MARKER not in told_by(caplog.records)
 
 
-# --- the turns of resources ----------------------------------------------------------------------
+# --- write locks ---------------------------------------------------------------------------------
 
 
 async def updated(route: Route, name: str) -> str:
@@ -309,7 +324,7 @@ async def updated(route: Route, name: str) -> str:
     return delivery
 
 
-async def test_the_turns_that_no_kept_delivery_asks_for_are_forgotten(route: Route) -> None:
+async def test_write_locks_that_no_kept_delivery_needs_are_deleted(route: Route) -> None:
     await updated(route, "old")
     route.clock.later(31 * DAY)
     await updated(route, "young")
@@ -318,7 +333,7 @@ async def test_the_turns_that_no_kept_delivery_asks_for_are_forgotten(route: Rou
     assert len(route.guard_store.locks) == 1
 
 
-async def test_the_turns_that_a_parked_delivery_may_ask_for_are_kept(route: Route) -> None:
+async def test_write_locks_that_a_parked_delivery_may_need_are_kept(route: Route) -> None:
     late = await route.deliver(
         bundle(entry(patient(id="p"), method="PUT", url="Patient/p"), kind="batch")
     )
@@ -332,17 +347,17 @@ async def test_the_turns_that_a_parked_delivery_may_ask_for_are_kept(route: Rout
     assert await route.statuses(late) == [409]
 
 
-async def test_activity_is_forgotten_by_whole_days_after_its_time(
+async def test_activity_is_deleted_by_whole_days_after_its_time(
     route: Route, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = route.clock.now.astimezone(UTC)
     kept = [now, now - timedelta(days=7), now.replace(hour=0, minute=0) - timedelta(days=7)]
-    entries = [Activity(each, Category.ERROR, "FHIR server", "read", "500") for each in kept]
-    old = [replace(each, time=each.time - timedelta(days=1)) for each in entries[1:]]
+    entries = [Activity(entry, Category.ERROR, "FHIR server", "read", "500") for entry in kept]
+    old = [replace(entry, time=entry.time - timedelta(days=1)) for entry in entries[1:]]
     await route.activity.add([*entries, *old])
 
     with caplog.at_level(logging.INFO):
         await swept(route)
 
-    assert {each.time for each in route.activity.entries} == set(kept)
+    assert {entry.time for entry in route.activity.entries} == set(kept)
     assert caplog.records[-1].__dict__["activity"] == 2

@@ -45,7 +45,7 @@ class Organisation:
         command.add_options(parser)
         said: list[str] = []
         chosen = parser.parse_args(options)
-        return command.run(chosen, self._opened, self._prompt, said.append), said
+        return command.run(chosen, said.append, self._opened, self._prompt), said
 
     def get(self, path: str) -> Any:
         async def asked() -> httpx.Response:
@@ -115,7 +115,7 @@ def counts(said: list[str]) -> dict[str, int]:
 def test_an_organisation_that_has_nothing_gets_everything(organisation: Organisation) -> None:
     status, said = organisation.run()
     assert status == 0, said
-    assert counts(said)["there"] == 0
+    assert counts(said)["exists"] == 0
     pieces = " | ".join(made(said))
     for piece in (
         "publisher with the prefix abc",
@@ -144,14 +144,14 @@ def test_a_second_run_finds_everything_and_changes_nothing(organisation: Organis
     assert organisation.changes == []
     assert (status, counts(again)["made"]) == (0, 0)
     # The publication is not something that is there.
-    assert counts(again)["there"] == counts(first)["made"] - 1
+    assert counts(again)["exists"] == counts(first)["made"] - 1
 
 
 def test_a_run_that_was_broken_off_is_gone_on_with(organisation: Organisation) -> None:
     organisation.app.faults.append(fault(method="POST", path="RelationshipDefinitions", status=400))
     status, said = organisation.run()
     assert status == 2
-    assert said[-1].startswith("ended: lookup abc_subjectpatient of abc_ve_observation")
+    assert said[-1].startswith("stopped: lookup abc_subjectpatient of abc_ve_observation")
     _, went_on = organisation.run()
     assert counts(went_on)["made"] > 0
     organisation.received.clear()
@@ -300,7 +300,7 @@ def test_a_column_that_no_file_describes_is_for_a_person(
     (tmp_path / "eyes.toml").write_text(more, "utf-8")
     status, said = organisation.run()
     assert status == 1
-    assert any(line.startswith("look:  contact.abc_eyes is lacking") for line in said)
+    assert any(line.startswith("to do:  column abc_eyes of contact is missing") for line in said)
 
 
 def test_nothing_is_changed_that_somebody_has_made_otherwise(
@@ -312,7 +312,7 @@ def test_nothing_is_changed_that_somebody_has_made_otherwise(
     organisation.received.clear()
     status, said = organisation.run()
     assert (status, organisation.changes) == (1, [])
-    expected = "look:  column abc_value of abc_ve_observation is of type Decimal, not Integer"
+    expected = "to do:  column abc_value of abc_ve_observation is of type Decimal, not Integer"
     assert expected in said
 
 
@@ -362,7 +362,7 @@ def test_without_an_address_of_the_feed_there_are_no_virtual_tables(
     env.delenv("FEED_URL")
     status, said = organisation.run()
     assert status == 1
-    assert any(line.startswith("look:  no virtual tables") for line in said)
+    assert any(line.startswith("to do:  virtual tables were not added") for line in said)
     assert not [line for line in made(said) if "virtual" in line or "data source" in line]
     assert any("column abc_fhirid of contact" in line for line in made(said))
 

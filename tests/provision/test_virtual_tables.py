@@ -94,7 +94,13 @@ def test_its_names_are_the_publishers_and_its_external_names_the_feeds(
     assert table.name == "abc_ve_observation"
     assert (table.entity_set, table.entity_type) == ("msemr_observations", "msemr_observation")
     assert (table.key, table.label) == ("msemr_observationid", "Observation")
-    name = VirtualColumn("abc_description", "msemr_description", "Name", "String", 200)
+    name = VirtualColumn(
+        name="abc_description",
+        external_name="msemr_description",
+        label="Name",
+        type="String",
+        max_length=200,
+    )
     assert table.name_column == name
     assert name not in table.columns
 

@@ -30,7 +30,14 @@ PATIENT = load_shipped_maps()["Patient"]
 
 
 def reconcile(route: Route, *, dry: bool = False) -> ReconcileRun:
-    return ReconcileRun(route.mirror, route.fhir, route.dataverse, RUN, route.wait, dry)
+    return ReconcileRun(
+        mirror=route.mirror,
+        fhir=route.fhir,
+        dataverse=route.dataverse,
+        id=RUN,
+        sleep=route.wait,
+        dry_run=dry,
+    )
 
 
 async def pages(
@@ -182,7 +189,7 @@ async def test_a_next_page_elsewhere_is_not_asked_for(route: Route, url: str) ->
     assert len(route.fhir_double.received) == 1
 
 
-async def test_trouble_of_a_neighbour_is_waited_for_and_costs_nothing(route: Route) -> None:
+async def test_an_upstream_that_is_down_is_waited_for_and_costs_nothing(route: Route) -> None:
     route.fhir_double.will_answer(500)
     route.dataverse_double.will_fail(kind="throttle", retryAfter=300, method="PATCH")
     route.fhir_double.add(patient(id=ANNA))
@@ -269,7 +276,7 @@ class Terminal:
             yield reconcile(self.route, dry=dry)
 
         self.lines.clear()
-        return await command.run(options(*arguments), opened, self.lines.append)
+        return await command.reconcile(options(*arguments), self.lines.append, opened)
 
 
 @pytest.fixture
@@ -302,7 +309,7 @@ async def test_a_report_holds_every_difference_and_no_patient_data(
     with file.open(newline="") as lines:
         rows = list(csv.DictReader(lines))
     assert {row["resource"] for row in rows} == {f"Patient/p{number}" for number in range(30)}
-    assert {(row["is"], row["became"]) for row in rows} == {("missing", "created")}
+    assert {(row["difference"], row["action"]) for row in rows} == {("missing", "created")}
     assert all("gendercode" in row["notes"] for row in rows)
     told = file.read_text() + "".join(terminal.lines) + told_by(caplog.records)
     assert MARKER not in told
@@ -348,7 +355,7 @@ async def test_a_run_does_not_go_on_from_one_that_was_asked_something_else(
     ("arguments", "said"),
     [
         (["--since", "yesterday"], "--since"),
-        (["--type", "Basic"], "no map of Basic"),
+        (["--type", "Basic"], "Basic is not mirrored"),
         (["--report", "/no/such/folder/report.csv"], "No such file"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A lane goes unit by unit; what is settled stays settled, and the rest is tried again, alone."""
+"""A lane is written unit by unit. Settled entries stay settled; only the rest is tried again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def numbered(**elements: Any) -> Body:
 # --- what the server says about single entries -------------------------------------------------
 
 
-async def test_an_entry_that_was_throttled_inside_a_200_goes_again_alone(route: Route) -> None:
+async def test_an_entry_that_was_throttled_inside_a_200_is_sent_again_alone(route: Route) -> None:
     delivery = await route.deliver(batch(entry(patient()), entry(observation()), entry(patient())))
 
     def throttled(said: Body) -> None:
@@ -40,11 +40,11 @@ async def test_an_entry_that_was_throttled_inside_a_200_goes_again_alone(route: 
     route.fhir_double.forget(f"Observation/{written['id']}")
     await route.carry_all()
     assert await route.statuses(delivery) == [201, 201, 201]
-    assert [len(each.asked) for each in route.fhir_double.writes] == [3, 1]
+    assert [len(request.asked) for request in route.fhir_double.writes] == [3, 1]
     assert set(route.fhir_double.writes_of_each.values()) == {1}
 
 
-async def test_the_wait_of_a_throttled_entry_is_the_server_s_own(route: Route) -> None:
+async def test_a_throttled_entry_waits_as_long_as_the_server_says(route: Route) -> None:
     delivery = await route.deliver(batch(entry(patient())))
     body = {"resourceType": "Bundle", "entry": [{"response": {"status": "429"}}]}
     route.fhir_double.will_answer(200, body, {"x-ms-retry-after-ms": "42000", "retry-after": "7"})
@@ -53,7 +53,7 @@ async def test_the_wait_of_a_throttled_entry_is_the_server_s_own(route: Route) -
 
 
 @pytest.mark.parametrize("status", ["500", "503 Service Unavailable", "408", "409", "429"])
-async def test_an_entry_in_passing_trouble_is_not_settled(route: Route, status: str) -> None:
+async def test_an_entry_that_fails_for_now_is_not_settled(route: Route, status: str) -> None:
     delivery = await route.deliver(batch(entry(patient())))
     body = {"resourceType": "Bundle", "entry": [{"response": {"status": status}}]}
     route.fhir_double.will_answer(200, body)
@@ -63,13 +63,13 @@ async def test_an_entry_in_passing_trouble_is_not_settled(route: Route, status: 
     assert await route.statuses(delivery) == [201]
 
 
-async def test_a_conflict_that_never_passes_ends_as_refused(route: Route) -> None:
+async def test_a_conflict_that_never_ends_is_refused(route: Route) -> None:
     update = entry(patient(id="p1"), method="PUT", url="Patient/p1")
     delivery = await route.deliver(batch(update))
     body = {"resourceType": "Bundle", "entry": [{"response": {"status": "409"}}]}
     route.fhir_double.will_answer(200, body)
     for _ in range(20):
-        route.fhir_double.will_do_as_asked()  # looks first, from the second try on
+        route.fhir_double.will_do_as_asked()  # the look-up, from the second attempt on
         route.fhir_double.will_answer(200, body)
     await route.carry_all(delivery)
     assert await route.statuses(delivery) == [409]
@@ -87,9 +87,9 @@ async def test_a_conflict_that_never_passes_ends_as_refused(route: Route) -> Non
         {"resourceType": "Bundle", "entry": [{"response": {"status": "200"}}]},
         {"resourceType": "Bundle", "entry": [{"response": {"status": "200"}}] * 4},
     ],
-    ids=["broken", "a list", "a page", "no entries", "none", "too few", "too many"],
+    ids=["cut off", "a list", "HTML", "no entries", "an empty list", "too few", "too many"],
 )
-async def test_an_answer_that_cannot_be_matched_proves_nothing(route: Route, answer: Any) -> None:
+async def test_a_response_that_cannot_be_matched_settles_nothing(route: Route, answer: Any) -> None:
     delivery = await route.deliver(batch(entry(patient()), entry(observation())))
     route.fhir_double.will_answer(200, answer)
     await route.carry(delivery)
@@ -111,23 +111,23 @@ async def test_a_refused_entry_does_not_stop_the_others_of_a_batch(route: Route)
     assert (known.status, known.written, known.refused) == (Status.DONE, 2, 1)
 
 
-async def test_a_transaction_that_is_refused_whole_is_done_with_the_reasons(route: Route) -> None:
+async def test_a_transaction_that_is_refused_is_done_with_the_reasons(route: Route) -> None:
     route.fhir_double.refuses = {"Observation"}
     delivery = await route.deliver(bundle(entry(patient()), entry(observation())))
     await route.carry(delivery)
     assert await route.statuses(delivery) == [422, 422]
-    for each in await route.outcomes(delivery):
-        assert each.issues is not None
-        assert each.issues[0]["diagnostics"] == "a rule of the server"
+    for result in await route.outcomes(delivery):
+        assert result.issues is not None
+        assert result.issues[0]["diagnostics"] == "said by the FHIR server"
     assert (await route.known(delivery)).status is Status.DONE
     assert route.queued() == []
     assert route.mirrored == []
 
 
-# --- a reply that was lost ---------------------------------------------------------------------
+# --- a lost response ---------------------------------------------------------------------------
 
 
-async def test_a_create_whose_reply_was_lost_is_looked_for_and_not_written_again(
+async def test_a_create_whose_response_was_lost_is_looked_up_and_not_written_again(
     route: Route,
 ) -> None:
     delivery = await route.deliver(bundle(entry(patient(), URL), entry(observation(URL))))
@@ -158,7 +158,7 @@ async def test_what_others_deleted_since_is_not_brought_back(route: Route) -> No
     delivery = await route.deliver(bundle(entry(patient())))
     route.fhir_double.will_lose_the_reply()
     await route.carry(delivery)
-    route.fhir_double.delete(f"Patient/{route.fhir_double.of('Patient')[0]['id']}")
+    route.fhir_double.forget(f"Patient/{route.fhir_double.of('Patient')[0]['id']}")
     await route.carry_all()
     assert route.fhir_double.of("Patient") == []
     assert (await route.known(delivery)).status is Status.DONE
@@ -174,9 +174,9 @@ async def test_what_others_deleted_since_is_not_brought_back(route: Route) -> No
         (200, {"resourceType": "Bundle", "entry": []}),
         (200, b"{"),
     ],
-    ids=["500", "408", "429 inside", "503 inside", "nothing said", "broken"],
+    ids=["500", "408", "429 inside", "503 inside", "no entries", "cut off"],
 )
-async def test_a_look_up_without_an_answer_is_no_leave_to_write(
+async def test_nothing_is_written_while_a_look_up_has_no_answer(
     route: Route, failure: tuple[int, Any]
 ) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
@@ -199,7 +199,7 @@ async def test_a_request_that_never_arrived_is_sent_again(route: Route) -> None:
     assert set(route.fhir_double.writes_of_each.values()) == {1}
 
 
-async def test_the_first_try_does_not_look_before_it_writes(route: Route) -> None:
+async def test_the_first_attempt_does_not_look_before_it_writes(route: Route) -> None:
     await route.carry(await route.deliver(bundle(entry(patient()))))
     assert len(route.fhir_double.received) == 1
 
@@ -226,14 +226,14 @@ async def test_a_repeat_of_what_never_arrived_is_written(route: Route) -> None:
     assert await route.statuses(second) == [201]
 
 
-async def test_only_what_is_left_of_a_batch_goes_again(route: Route) -> None:
-    """The second half of the answer was lost with the worker: its first half is noted."""
+async def test_only_the_unsettled_entries_of_a_batch_are_sent_again(route: Route) -> None:
+    """The first unit is recorded; the second one failed."""
     route.limits = Limits(entries=1)
     delivery = await route.deliver(batch(entry(patient(), URL), entry(observation(URL))))
     route.fhir_double.will_do_as_asked()
     route.fhir_double.will_answer(500)
     await route.carry(delivery)
-    assert [each.position for each in await route.outcomes(delivery)] == [0]
+    assert [result.position for result in await route.outcomes(delivery)] == [0]
     await route.carry_all()
     assert await route.statuses(delivery) == [201, 201]
     assert set(route.fhir_double.writes_of_each.values()) == {1}
@@ -243,7 +243,7 @@ async def test_only_what_is_left_of_a_batch_goes_again(route: Route) -> None:
 
 
 @pytest.mark.parametrize("known", [True, False])
-async def test_the_result_of_a_conditional_create_is_put_into_later_units(
+async def test_later_units_refer_to_the_result_of_a_conditional_create(
     route: Route, known: bool
 ) -> None:
     if known:
@@ -257,8 +257,8 @@ async def test_the_result_of_a_conditional_create_is_put_into_later_units(
     assert await route.statuses(delivery) == [200 if known else 201, 201]
 
 
-async def test_all_results_that_an_entry_waits_for_are_put_in(route: Route) -> None:
-    """They may come from different units, and from an earlier try."""
+async def test_an_entry_refers_to_all_the_results_that_it_waits_for(route: Route) -> None:
+    """They may come from different units, and from an earlier attempt."""
     route.limits = Limits(entries=1)
     place = {"resourceType": "Location", "identifier": [{"value": "w7"}]}
     seen = {**observation(URL), "performer": [{"reference": OTHER}]}
@@ -278,7 +278,7 @@ async def test_all_results_that_an_entry_waits_for_are_put_in(route: Route) -> N
     assert written["performer"][0]["reference"] == f"Location/{ward['id']}"
 
 
-async def test_a_later_try_still_knows_what_a_conditional_create_has_found(route: Route) -> None:
+async def test_a_later_attempt_knows_what_a_conditional_create_has_matched(route: Route) -> None:
     delivery = await route.deliver(batch(entry(numbered(), URL, **MAYBE), entry(observation(URL))))
     route.fhir_double.will_do_as_asked()
     route.fhir_double.will_answer(500)
@@ -289,7 +289,7 @@ async def test_a_later_try_still_knows_what_a_conditional_create_has_found(route
     assert seen["subject"]["reference"] == f"Patient/{person['id']}"
 
 
-async def test_a_conditional_create_whose_reply_was_lost_creates_nothing_more(
+async def test_a_conditional_create_whose_response_was_lost_creates_nothing_more(
     route: Route,
 ) -> None:
     delivery = await route.deliver(batch(entry(numbered(), URL, **MAYBE), entry(observation(URL))))
@@ -300,7 +300,7 @@ async def test_a_conditional_create_whose_reply_was_lost_creates_nothing_more(
     assert set(route.fhir_double.writes_of_each.values()) == {1}
 
 
-async def test_a_transaction_s_lost_reply_leaves_only_its_conditions_to_be_asked_again(
+async def test_after_a_transaction_s_lost_response_only_its_conditional_entries_are_sent_again(
     route: Route,
 ) -> None:
     delivery = await route.deliver(bundle(entry(numbered(), URL, **MAYBE), entry(observation(URL))))
@@ -347,10 +347,10 @@ async def test_a_refused_part_of_a_split_transaction_stops_the_later_ones(route:
     assert (known.split, known.units, known.written, known.refused) == (True, 3, 1, 2)
 
 
-# --- the mirror's claims -----------------------------------------------------------------------
+# --- work items for the mirror -----------------------------------------------------------------
 
 
-async def test_only_written_entries_of_mirrored_types_are_claimed_for_the_mirror(
+async def test_only_written_entries_of_mirrored_types_are_queued_for_the_mirror(
     route: Route,
 ) -> None:
     route.fhir_double.refuses = {"Observation"}
@@ -364,13 +364,13 @@ async def test_only_written_entries_of_mirrored_types_are_claimed_for_the_mirror
     assert route.mirrored == ["Patient/p1", "Patient/p2"]
 
 
-async def test_the_mirror_is_claimed_for_what_a_condition_has_found(route: Route) -> None:
+async def test_what_a_condition_has_matched_is_queued_for_the_mirror(route: Route) -> None:
     route.fhir_double.add(numbered(id="known-1"))
     await route.carry(await route.deliver(batch(entry(numbered(), URL, **MAYBE))))
     assert route.mirrored == ["Patient/known-1"]
 
 
-async def test_what_an_earlier_try_wrote_is_claimed_for_the_mirror_too(route: Route) -> None:
+async def test_what_an_earlier_attempt_wrote_is_queued_for_the_mirror_too(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
     route.fhir_double.will_lose_the_reply()
     await route.carry(delivery)
@@ -380,7 +380,7 @@ async def test_what_an_earlier_try_wrote_is_claimed_for_the_mirror_too(route: Ro
     assert route.mirrored == [f"Patient/{person['id']}"]
 
 
-async def test_the_mirror_is_claimed_before_the_outcome_is_noted(route: Route) -> None:
+async def test_the_mirror_is_queued_before_the_result_is_recorded(route: Route) -> None:
     journal = route.journal
     noted_at_claim: list[int] = []
 

@@ -137,7 +137,7 @@ def made(fhir: FhirServer, kept: MemoryRowKeys, routes: MemoryDataRouteStore) ->
     numbers = count(1)
     runs, tokens = count(1), count(1)
     order = WriteGuard(
-        MemoryGuardStore(),
+        store=MemoryGuardStore(),
         lease=60.0,
         now=lambda: 0.0,
         token=lambda: f"token {next(tokens)}",

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from integration.app import wiring
-from integration.cli import main as commands
 from integration.core.errors import Misconfigured, Rejected
 from integration.core.model import WorkItem
 from integration.journal.data_routes import MemoryDataRouteStore
@@ -19,6 +18,7 @@ from integration.mapping.load import parse_map
 from integration.mapping.model import Route as DataRoute
 from integration.mirror import mirror as mirroring
 from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE
+from integration.reconcile import command
 from integration.relay import process as relaying
 from integration.relay.process import Relay
 from integration.virtual_tables.answer import VirtualTables, answer_request
@@ -368,7 +368,7 @@ def stated(azurite: Running, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPa
 @pytest.mark.azurite
 async def test_a_reconcile_looks_at_what_is_mirrored_and_nothing_else(stated: Any) -> None:
     async def reconciled() -> set[str]:
-        async with commands.open_reconcile(True) as it:
+        async with command.open_reconcile(True) as it:
             return {*it.mirror.maps}
 
     async def chosen(route: str) -> None:
@@ -388,5 +388,5 @@ async def test_a_reconcile_looks_at_what_is_mirrored_and_nothing_else(stated: An
 async def test_where_nothing_is_mirrored_there_is_nothing_to_reconcile(stated: Any) -> None:
     stated.setenv("MIRROR_TO", "off")
     with pytest.raises(Misconfigured, match="nothing is mirrored"):
-        async with commands.open_reconcile(True):
+        async with command.open_reconcile(True):
             pass

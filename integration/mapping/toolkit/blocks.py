@@ -1,4 +1,4 @@
-"""The attribute maps of one table become the attributes of a block of ours. Pure."""
+"""Convert the attribute maps of one table. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from integration.mapping.toolkit.json_path import Unconvertible
 from integration.mapping.toolkit.rows import AttributeRow, Table
 from integration.mapping.toolkit.translate import translate
 
-# The bookkeeping columns of the healthcare tables, and the path of each:
+# The columns of the healthcare tables that the relay fills itself, and the path of each:
 # microsoft/CDM schemaDocuments/Healthcare/AzureAPIforFHIRsupport/SyncAgentCDMUpdates
 ID, VERSION, UPDATED = (
     "msemr_azurefhirid",
@@ -34,7 +34,7 @@ _PUBLISHED = re.compile(r"contact|account|msemr_\w+")
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One attribute map of ours, and the comment above it."""
+    """An attribute map of ours, and the lines of the comment above it."""
 
     map: AttributeMap
     comment: tuple[str, ...]
@@ -43,51 +43,61 @@ class Block:
 def convert_attributes(
     name: str, rows: Sequence[AttributeRow], target: Target, managed_columns: Collection[str]
 ) -> tuple[list[Block], list[Finding]]:
-    """Those that can be carried over, a column once, and what is to be told of each row.
+    """Convert what can be, each column once. Return a finding for every row but expansions.
 
-    `name` is the entity map's; `books` are columns that the relay fills by itself.
+    `name` is the entity map's. `managed_columns` are those that the relay fills itself.
     """
     kept: dict[str, Block] = {}
     findings: list[Finding] = []
     for row in rows:
         if is_expand(row):
             continue
-        fate, path, why = (
-            ConversionStatus.FAILED,
-            "",
-            ["the column is mapped already, by a row above"],
-        )
+        status, path = ConversionStatus.FAILED, ""
+        reasons = ["a row above already maps the column"]
         if row.disabled or row.inactive:
-            fate, why = ConversionStatus.OFF, ["the attribute map is disabled"]
+            status, reasons = ConversionStatus.OFF, ["the attribute map is disabled"]
         elif row.column in managed_columns:
-            fate, path, why = _check_managed_column(row, target)
+            status, path, reasons = _check_managed_column(row, target)
         elif row.column not in kept:
             try:
                 found = convert_attribute(row, target)
             except Unconvertible as problem:
-                why = [str(problem)]
+                reasons = [str(problem)]
             else:
-                fate = ConversionStatus.APPROXIMATE if found.caveats else ConversionStatus.EXACT
-                path, why = found.map.path or "", list(found.caveats)
+                status = ConversionStatus.APPROXIMATE if found.caveats else ConversionStatus.EXACT
+                path, reasons = found.map.path or "", list(found.caveats)
                 action = f"{describe_action(row)} {describe_source(row)}"
                 origin = f"From {row.name or row.id}: {action}".rstrip()
-                kept[row.column] = Block(found.map, (origin, *why))
-        findings.append(make_finding(name, target.table, row, fate, path, *why))
+                kept[row.column] = Block(found.map, (origin, *reasons))
+        findings.append(make_finding(name, target.table, row, status, path=path, reasons=reasons))
     return list(kept.values()), findings
 
 
 def make_finding(
-    name: str, table: str, row: AttributeRow, fate: ConversionStatus, path: str, *why: str
+    name: str,
+    table: str,
+    row: AttributeRow,
+    status: ConversionStatus,
+    *,
+    path: str = "",
+    reasons: Sequence[str] = (),
 ) -> Finding:
-    """What became of a row of the entity map `name`."""
+    """Build the finding of a row of the entity map `name`."""
     column = table if is_expand(row) else f"{table}.{row.column}"
     return Finding(
-        name, column, describe_action(row), describe_source(row), fate, path, why, row.id
+        map=name,
+        column=column,
+        action=describe_action(row),
+        source=describe_source(row),
+        status=status,
+        path=path,
+        reasons=tuple(reasons),
+        id=row.id,
     )
 
 
 def describe_source(row: AttributeRow) -> str:
-    """The JSONPath, or what stands in its place."""
+    """Return the JSONPath, or whatever the element map holds instead."""
     try:
         return extract_json_path(row)
     except Unconvertible:
@@ -95,8 +105,10 @@ def describe_source(row: AttributeRow) -> str:
 
 
 def resolve_table(name: str, tables: Mapping[str, Table]) -> tuple[Table, list[str]]:
-    """Its entity set and key, as the metadata says, as is published, or as Dataverse would name
-    them; and what to tell of a guess."""
+    """Return the table's entity set and key, and a caveat if they are guessed.
+
+    They come from metadata, from Microsoft's schema, or from how Dataverse names them by default.
+    """
     table = tables.get(name)
     if table is not None:
         return table, []
@@ -106,17 +118,17 @@ def resolve_table(name: str, tables: Mapping[str, Table]) -> tuple[Table, list[s
     many = f"{name}es" if name.endswith(("s", "x", "ch", "sh")) else f"{name}s"
     if re.search(r"[^aeiou]y$", name):
         many = f"{name[:-1]}ies"
-    return Table(many, key), [f"entity_set {many} and key {key} are guessed: check them"]
+    return Table(many, key), [f"entity_set {many} and key {key} are guesses: check them"]
 
 
 def _check_managed_column(
     row: AttributeRow, target: Target
 ) -> tuple[ConversionStatus, str, list[str]]:
-    """A column that says which resource the row shows."""
+    """Tell whether the relay fills the column with what the toolkit's path finds."""
     try:
         path = translate(extract_json_path(row), target.type).path
     except Unconvertible:
         path = ""
     if path and path == _VERSION_PATHS.get(row.column):
-        return ConversionStatus.EXACT, path, ["the relay fills it without a map"]
-    return ConversionStatus.FAILED, "", ["the relay fills this column itself, from something else"]
+        return ConversionStatus.EXACT, path, ["the relay fills it itself"]
+    return ConversionStatus.FAILED, "", ["the relay fills this column itself, with another value"]

@@ -1,4 +1,4 @@
-"""Rows of the toolkit, and what the metadata says of its tables, from the organisation itself.
+"""Read the toolkit's rows, and the metadata of the tables that they name, from an organisation.
 
 The Web API: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query-data-web-api
 """
@@ -38,22 +38,26 @@ class Organisation:
     page_size: int = 500  # rows
 
     async def get(self, path: str) -> Mapping[str, Any] | None:
-        """The answer to GET; None for 404."""
+        """Get JSON from the Web API; None for 404. Raises Misconfigured for other responses."""
         prefer = f'odata.include-annotations="*",odata.maxpagesize={self.page_size}'
         headers = {**_HEADERS, "prefer": prefer}
         response = await self.send(Request("GET", f"{self.api}/{path}", headers=headers))
         if response.status == 404:
             return None
         if response.status != 200:
-            raise Misconfigured(f"Dataverse answered {response.status} about the toolkit's tables")
+            raise Misconfigured(
+                f"Dataverse answered {response.status} to a request for the toolkit's tables"
+            )
         answer = decimal_json.decode_object(response.body)
         if answer is None:
-            raise Misconfigured("Dataverse answered what is no answer of its Web API")
+            raise Misconfigured(
+                "Dataverse answered with something else than JSON: check DATAVERSE_URL"
+            )
         return answer
 
 
 async def fetch_toolkit(organisation: Organisation, newer_columns: NewerColumns) -> Toolkit:
-    """Everything that the organisation has. Raises Misconfigured where it has no toolkit."""
+    """Read everything. Raises Misconfigured if the organisation has no toolkit."""
     names = {table: await _fetch_table(organisation, table) for table in TABLES}
     missing = [table for table, named in names.items() if named is None]
     if missing:
@@ -82,7 +86,7 @@ async def _fetch_table(organisation: Organisation, table: str) -> Table | None:
 
 
 async def _fetch_date_only_columns(organisation: Organisation, table: str) -> frozenset[str]:
-    """Columns that keep a day, whatever time goes with it."""
+    """Read which DateTime columns have the format DateOnly."""
     cast = "Microsoft.Dynamics.CRM.DateTimeAttributeMetadata"
     answer = await organisation.get(
         f"EntityDefinitions(LogicalName='{table}')/Attributes/{cast}?$select=LogicalName,Format"
@@ -96,7 +100,7 @@ async def _fetch_date_only_columns(organisation: Organisation, table: str) -> fr
 async def _find_newer_columns(
     organisation: Organisation, newer_columns: NewerColumns
 ) -> tuple[NewerColumns, list[str]]:
-    """The columns whose logical names are not published, by their labels; what was said counts."""
+    """Find columns without a published name by their labels, unless an option has named them."""
     notes: list[str] = []
     for name, (table, label) in LABELS.items():
         if getattr(newer_columns, name):
@@ -119,7 +123,7 @@ def _read_label(attribute: Mapping[str, Any]) -> str:
 
 
 async def _fetch_rows(organisation: Organisation, entity_set: str) -> list[dict[str, Any]]:
-    """All pages: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query/page-results"""
+    """Read all pages: https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query/page-results"""
     found: list[dict[str, Any]] = []
     path, root = entity_set, f"{organisation.base}/{organisation.api}/"
     for _ in range(_MAX_PAGES):
@@ -130,8 +134,8 @@ async def _fetch_rows(organisation: Organisation, entity_set: str) -> list[dict[
         following = answer.get("@odata.nextLink")
         if following is None:
             return found
-        # The token goes with it, so it goes nowhere else.
+        # The request carries our token, so it must go nowhere else.
         if not str(following).startswith(root):
-            raise Misconfigured("Dataverse named a next page that is not its own")
+            raise Misconfigured("Dataverse gave a next page whose address is not below its own")
         path = str(following)[len(root) :]
     raise Misconfigured(f"{entity_set} has more than {_MAX_PAGES} pages")

@@ -1,4 +1,4 @@
-"""The toolkit's entity maps become files of ours, with what is to be told of each map. Pure."""
+"""Convert the toolkit's entity maps to files, with a finding for each map. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from integration.mapping.toolkit.findings import Conversion, ConversionStatus, F
 from integration.mapping.toolkit.rows import EntityRow, Toolkit
 from integration.mapping.toolkit.toml import ExpandBlock, render
 
-# Tables without bookkeeping columns; their rows can only be children.
+# Tables without the columns that the relay fills itself, so their rows can only be children.
 _CHILDREN = frozenset(
     "msemr_medicalidentifier msemr_contactlink msemr_codeableconcept "
     "msemr_careteamparticipantrole msemr_episodeofcare".split()
@@ -32,13 +32,13 @@ _CREATE_AND_UPDATE = frozenset({440670000, 440670001})
 
 
 def convert(toolkit: Toolkit) -> Conversion:
-    """Every map becomes part of a file, or a reason why not."""
+    """Convert every map that can be; the findings say why others cannot."""
     maps = {entity.id: entity for entity in toolkit.entities}
     expansions = _find_expansions(toolkit)
     first: dict[str, EntityRow] = {}
     for entity in toolkit.entities:
         if not _find_obstacle(entity, toolkit) and entity.id not in expansions:
-            # They are ordered: one that is enabled comes before one that is not.
+            # Enabled maps come before disabled ones.
             first.setdefault(entity.resource, entity)
     files: dict[str, str] = {}
     findings: list[Finding] = []
@@ -48,14 +48,16 @@ def convert(toolkit: Toolkit) -> Conversion:
         why = _find_obstacle(entity, toolkit)
         chosen = first.get(entity.resource)
         if not why and chosen is not None and chosen is not entity:
-            why = f"the relay has one table for each resource, the one of {chosen.name}"
+            why = (
+                f"the relay writes one table for each resource type, and took the map {chosen.name}"
+            )
         if why:
-            fate = (
+            status = (
                 ConversionStatus.OFF
                 if entity.disabled or entity.inactive
                 else ConversionStatus.FAILED
             )
-            findings.append(_make_entity_finding(entity, fate, why))
+            findings.append(_make_entity_finding(entity, status, why))
             continue
         text, more = _convert_entity(toolkit, maps, entity)
         findings += more
@@ -66,25 +68,25 @@ def convert(toolkit: Toolkit) -> Conversion:
 
 
 def make_file_name(resource: str) -> str:
-    """The shipped maps are called so; one of the same name takes its place."""
+    """Name the file as the shipped map of the resource, which it then replaces."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", resource).lower() + ".toml"
 
 
 def _find_expansions(toolkit: Toolkit) -> set[str]:
-    """The ids of the entity maps whose rows are children."""
+    """Return the ids of the entity maps whose rows are children."""
     rows = (row for entity in toolkit.entities for row in entity.attributes)
     named = {row.expansion for row in rows if is_expand(row)}
     return {entity.id for entity in toolkit.entities if entity.expand or entity.id in named}
 
 
 def _find_obstacle(entity: EntityRow, toolkit: Toolkit) -> str:
-    """Why there is no file for it; "" where there can be one."""
+    """Say why the map cannot have a file of its own; "" if it can."""
     if entity.inactive:
         return "the entity map is deactivated"
     if not is_resource(entity.resource):
-        return "its FHIR resource is no resource type of R4"
+        return "its FHIR resource is not a resource type of R4"
     if not COLUMN.fullmatch(entity.table):
-        return "its entity name is no logical name of a table"
+        return "its entity name is not the logical name of a table"
     if entity.table in _CHILDREN:
         missing = describe_missing_columns(toolkit.newer_columns, "expand", "expansion_map")
         return f"rows of {entity.table} can only be children; {missing or 'nothing expands it'}"
@@ -101,7 +103,7 @@ def _convert_entity(
     if not kept:
         return None, [
             _make_entity_finding(
-                entity, ConversionStatus.FAILED, "none of its attribute maps can be carried over"
+                entity, ConversionStatus.FAILED, "none of its attribute maps could be converted"
             )
         ]
     expands: list[ExpandBlock] = []
@@ -111,7 +113,7 @@ def _convert_entity(
             findings += more
             expands += [found] if found else []
     if entity.messages and entity.messages != _CREATE_AND_UPDATE:
-        why.append("the toolkit heeds only one of create and update, the relay heeds both")
+        why.append("the toolkit mirrors only one of create and update, the relay both")
     ours = EntityMap(
         resource=entity.resource,
         table=entity.table,
@@ -140,35 +142,43 @@ def _convert_entity(
 
 
 def _find_kind_column(kept: Iterable[Block]) -> str | None:
-    """Patients and practitioners share a table; a constant of theirs tells them apart."""
+    """Return the column whose constant tells patients from practitioners, which share a table."""
     found = [block.map.column for block in kept if block.map.kind is Kind.DEFAULT]
     return "msemr_contacttype" if "msemr_contacttype" in found else None
 
 
-def _make_entity_finding(entity: EntityRow, fate: ConversionStatus, *why: str) -> Finding:
-    return Finding(entity.name, entity.table, "entity map", entity.resource, fate, "", why)
+def _make_entity_finding(entity: EntityRow, status: ConversionStatus, *why: str) -> Finding:
+    return Finding(
+        map=entity.name,
+        column=entity.table,
+        action="entity map",
+        source=entity.resource,
+        status=status,
+        path="",
+        reasons=why,
+    )
 
 
 def _find_unreported(toolkit: Toolkit, findings: Iterable[Finding]) -> Iterator[Finding]:
-    """No row without a word: those of maps that are not carried over as a whole."""
+    """Yield findings for the rows of maps that were not converted at all."""
     reported = {finding.id for finding in findings}
     for entity in toolkit.entities:
         for row in entity.attributes:
             if row.id not in reported:
                 off = row.disabled or row.inactive or entity.disabled or entity.inactive
-                fate = ConversionStatus.OFF if off else ConversionStatus.FAILED
-                why = "its entity map is not carried over"
-                yield make_finding(entity.name, entity.table, row, fate, "", why)
+                status = ConversionStatus.OFF if off else ConversionStatus.FAILED
+                reasons = ["its entity map was not converted"]
+                yield make_finding(entity.name, entity.table, row, status, reasons=reasons)
 
 
 def _list_notes(toolkit: Toolkit) -> Iterator[str]:
-    """What has no place in our maps, because the relay does it otherwise."""
+    """Report what our maps do not hold, because the relay does it in another way."""
     rows = [row for entity in toolkit.entities for row in entity.attributes]
     templates = sum(has_template(row) for row in rows)
     writing = sum(entity.writeback for entity in toolkit.entities)
     if templates or writing:
         yield (
-            f"Writing back is not carried over: {writing} entity maps have it enabled, {templates} "
-            "attribute maps have a template (c). The feed for virtual tables writes to FHIR by "
+            f"Writing back was not converted: {writing} entity maps have it enabled, {templates} "
+            "attribute maps have a template (c). The feed of the virtual tables writes to FHIR by "
             "paths of its own."
         )

@@ -1,4 +1,4 @@
-"""What became of each of the organisation's maps, and why. Pure."""
+"""Report what became of each of the organisation's maps, and why. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import StrEnum
 
 
 class ConversionStatus(StrEnum):
-    """How a map was carried over."""
+    """How a map was converted."""
 
     EXACT = "exactly"  # where the toolkit writes a value, the relay writes the same
     APPROXIMATE = "approximately"
@@ -17,23 +17,23 @@ class ConversionStatus(StrEnum):
     OFF = "not, off in the toolkit"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One map of the toolkit."""
+    """What became of one map of the toolkit."""
 
     map: str  # the entity map's name
     column: str  # table.column; the table alone for the entity map itself
     action: str
     source: str  # its JSONPath
     status: ConversionStatus
-    path: str = ""  # ours
+    path: str = ""  # the FHIRPath of ours
     reasons: tuple[str, ...] = ()
     id: str = ""  # of its row
 
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """Files by name, and what to tell of them."""
+    """The files by name, and what to report."""
 
     files: dict[str, str]
     findings: tuple[Finding, ...]
@@ -41,19 +41,19 @@ class Conversion:
 
     @property
     def is_complete(self) -> bool:
-        """Whether everything that is in use was carried over."""
+        """Tell whether everything that is in use was converted."""
         return all(finding.status is not ConversionStatus.FAILED for finding in self.findings)
 
 
 def summarize(findings: Iterable[Finding]) -> str:
-    """One line of counts."""
+    """Return one line of counts."""
     counted = Counter(finding.status for finding in findings)
     return " · ".join(f"{fate}: {counted[fate]}" for fate in ConversionStatus)
 
 
 def as_text(converted: Conversion) -> Iterator[str]:
-    """A table for a terminal: what needs a look first, the reasons below each."""
-    worst = sorted(converted.findings, key=lambda one: _WORST_FIRST.index(one.status))
+    """Yield the lines for a terminal: what needs attention first, with the reasons below."""
+    worst = sorted(converted.findings, key=lambda finding: _WORST_FIRST.index(finding.status))
     width = max((len(finding.column) for finding in worst), default=0)
     for finding in worst:
         yield _make_printable(
@@ -66,13 +66,13 @@ def as_text(converted: Conversion) -> Iterator[str]:
 
 
 def as_markdown(converted: Conversion) -> str:
-    """report.md: one section for each entity map."""
-    lines = ["# What was carried over from the Data integration toolkit", ""]
+    """Return report.md, with a section for each entity map."""
+    lines = ["# What was converted from the Data integration toolkit", ""]
     lines += [summarize(converted.findings), ""]
     lines += [f"- {_format_cell(note)}" for note in (*converted.notes, *_GENERAL_NOTES)]
     for name in dict.fromkeys(finding.map for finding in converted.findings):
         lines += ["", f"## {_format_cell(name)}", ""]
-        lines += ["| column | action | toolkit | here | carried over | why |"]
+        lines += ["| column | action | toolkit | here | converted | why |"]
         lines += ["|---|---|---|---|---|---|"]
         findings = (finding for finding in converted.findings if finding.map == name)
         lines += [
@@ -91,22 +91,21 @@ _WORST_FIRST = (
     ConversionStatus.EXACT,
 )
 
-# True of every map, so said once.
+# What is true of every map.
 _GENERAL_NOTES = (
-    "Exactly means: wherever the toolkit writes a value, the relay writes the same one. The "
-    "toolkit's JSONPath is taken for Json.NET's SelectToken, since its plug-ins are .NET.",
-    "Where a path finds several values, SelectToken fails; the relay takes the first, and says so "
-    "in the outcome of the entry.",
-    "Where the resource has no value, the relay clears the column: what is gone in FHIR is gone "
+    "Exactly means: wherever the toolkit writes a value, the relay writes the same one. We assume "
+    "that the toolkit's JSONPath is Json.NET's SelectToken, because its plug-ins are .NET.",
+    "If a path finds several values, SelectToken fails; the relay takes the first, and adds a note "
+    "to the result of the entry.",
+    "If the resource has no value, the relay clears the column: what is removed in FHIR is removed "
     "in Dataverse, too.",
     "A lookup whose resource has no row stays empty; the toolkit then writes nothing at all.",
-    "Places in a list that hold nothing (null) do not count as positions here; in JSONPath they "
-    "do.",
+    "Empty positions in a list (null) do not count here; in JSONPath they do.",
 )
 
 
 def _make_printable(text: str) -> str:
-    """Names and paths come from outside; none may steer a terminal or a file."""
+    """Replace control characters: names and paths come from outside."""
     return "".join(character if character.isprintable() else " " for character in text)
 
 

@@ -1,7 +1,7 @@
-"""JSONPath as the toolkit's element maps use it, read into a small tree. Pure.
+"""Parse JSONPath as the toolkit's element maps use it. Pure.
 
-The toolkit's plug-ins are .NET, where JSONPath is Json.NET's SelectToken; what it takes is taken
-here: https://www.newtonsoft.com/json/help/html/QueryJsonSelectTokenJsonPath.htm
+The toolkit's plug-ins are .NET, where JSONPath is Json.NET's SelectToken; the same is accepted:
+https://www.newtonsoft.com/json/help/html/QueryJsonSelectTokenJsonPath.htm
 Its documentation leaves the dot out of some filters (`@use`), which Json.NET takes, too.
 """
 
@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# The column of the element map takes no more.
+# Characters that the column of the element map holds.
 MAX_LENGTH = 5000
 _MAX_DEPTH = 20
 
@@ -25,7 +25,7 @@ _WORDS: dict[str, bool | None] = {"true": True, "false": False, "null": None}
 
 
 class Unconvertible(ValueError):
-    """Why an element map cannot be carried over."""
+    """The reason why a map of the toolkit cannot be converted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """`[0]`; -1 is `[-1:]`, the last one"""
+    """`[0]`; -1 is `[-1:]`, the last item"""
 
     position: int
 
@@ -86,7 +86,7 @@ class And:
 
 @dataclass(frozen=True, slots=True)
 class Or:
-    """`… || …`; `mixed` when an `&&` beside it has no brackets of its own"""
+    """`… || …`; `mixed`: it has an `&&` beside it without brackets"""
 
     tests: tuple[Test, ...]
     mixed: bool
@@ -98,7 +98,7 @@ Test = Exists | Compare | And | Or
 
 
 def parse(text: str) -> Path:
-    """The steps from the root. Raises NotRead with the place and the reason."""
+    """Parse the steps from the root. Raises Unconvertible with the place and the reason."""
     if len(text) > MAX_LENGTH:
         raise Unconvertible(f"longer than {MAX_LENGTH} characters")
     parser = _Parser(text.strip())
@@ -110,7 +110,7 @@ def parse(text: str) -> Path:
 
 
 class _Parser:
-    """Reads from left to right; `at` is where it is."""
+    """Parses from left to right; `position` is that of the next character."""
 
     def __init__(self, text: str) -> None:
         self.text, self.position, self.depth = text, 0, 0
@@ -137,7 +137,7 @@ class _Parser:
         self.match(_SPACE)
 
     def parse_steps(self, *, bare: bool) -> Path:
-        """`bare`: the first name may stand without its dot, as in `name[0]` and `@use`."""
+        """`bare`: the first name needs no dot before it, as in `name[0]` and `@use`."""
         found: list[Step] = []
         name = self.match(_NAME) if bare else None
         if name:

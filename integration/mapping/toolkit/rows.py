@@ -1,7 +1,7 @@
-"""The toolkit's own tables as values: entity maps, attribute maps, value maps, resources. Pure.
+"""Rows of the toolkit's tables as values: entity maps, attribute maps, value maps. Pure.
 
 Columns: microsoft/CDM, schemaDocuments/Healthcare/AzureAPIforFHIRsupport/SyncAgentCommon. Columns
-that came later have no published logical name: `Later` says how an organisation calls them.
+that were added later have no published logical name: `NewerColumns` holds an organisation's names.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class NewerColumns:
-    """Logical names of the columns that came after 2023; "" where nobody said."""
+    """Logical names of columns added after 2023; "" if unknown."""
 
     expand: str = ""  # entity map: Expand, yes or no
     parent_link: str = ""  # entity map: Parent Link Attribute
@@ -46,9 +46,9 @@ LABELS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttributeRow:
-    """One row of msind_updateserviceattributemap, with the values that it translates."""
+    """One row of msind_updateserviceattributemap, with the values that it maps."""
 
     id: str
     name: str
@@ -78,7 +78,7 @@ class ValueRow:
     label: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EntityRow:
     """One row of msind_updateserviceentitymap, with its attribute maps."""
 
@@ -97,16 +97,18 @@ class EntityRow:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What the organisation's metadata says of a table that a map writes."""
+    """Metadata of a table that a map writes."""
 
     entity_set: str
     key: str
-    date_only: frozenset[str] | None = None  # DateTime columns that keep days; None: not known
+    date_only: frozenset[str] | None = (
+        None  # DateTime columns of the format DateOnly; None: unknown
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Toolkit:
-    """All that was found, and the tables as far as they are known."""
+    """All entity maps, and metadata of the tables that they write, if known."""
 
     entities: tuple[EntityRow, ...]
     newer_columns: NewerColumns
@@ -115,19 +117,19 @@ class Toolkit:
 
 
 def parse_newer_columns(given: Iterable[str]) -> NewerColumns:
-    """From `expand=msind_…`. Raises Misconfigured."""
-    names = [one.name for one in fields(NewerColumns)]
+    """Parse options such as `expand=msind_…`. Raises Misconfigured."""
+    names = [column.name for column in fields(NewerColumns)]
     pairs = [option.partition("=")[::2] for option in given]
     wrong = [name for name, column in pairs if name not in names or not column.strip()]
     if wrong:
-        raise Misconfigured(f"--column takes {', '.join(f'{one}=…' for one in names)}")
+        raise Misconfigured(f"--column takes {', '.join(f'{name}=…' for name in names)}")
     return NewerColumns(**{name: column.strip().lower() for name, column in pairs})
 
 
 def read_toolkit(
     data: Mapping[str, Iterable[Row]], newer_columns: NewerColumns = NewerColumns()
 ) -> Toolkit:
-    """Rows by table, as the Web API gives them. Raises Misconfigured for others."""
+    """Build the toolkit from rows by table, as the Web API returns them. Raises Misconfigured."""
     missing = [name for name in (ENTITY_MAP, ATTRIBUTE_MAP) if not data.get(name)]
     if missing:
         raise Misconfigured(f"there are no rows of {' or '.join(missing)}")
@@ -140,14 +142,20 @@ def read_toolkit(
             values.setdefault(_read_lookup(row, ATTRIBUTE_MAP), []).append(_read_value(row))
     attributes: dict[str, list[AttributeRow]] = {}
     for row in data[ATTRIBUTE_MAP]:
-        one = _read_attribute(row, codes, values, newer_columns)
-        attributes.setdefault(one.entity, []).append(one)
+        attribute = _read_attribute(row, codes, values, newer_columns)
+        attributes.setdefault(attribute.entity, []).append(attribute)
     entities = tuple(
         _read_entity(row, codes, attributes, newer_columns) for row in data[ENTITY_MAP]
     )
-    orphans = sum(map(len, attributes.values())) - sum(len(one.attributes) for one in entities)
-    notes = (f"{orphans} attribute maps belong to no entity map that is here",) if orphans else ()
-    ordered = sorted(entities, key=lambda one: (one.resource, one.disabled, one.name, one.id))
+    orphans = sum(map(len, attributes.values())) - sum(
+        len(entity.attributes) for entity in entities
+    )
+    notes = (
+        (f"{orphans} attribute maps belong to an entity map that is missing",) if orphans else ()
+    )
+    ordered = sorted(
+        entities, key=lambda entity: (entity.resource, entity.disabled, entity.name, entity.id)
+    )
     return Toolkit(tuple(ordered), newer_columns, notes=notes)
 
 
@@ -158,7 +166,7 @@ def _read_entity(
     newer_columns: NewerColumns,
 ) -> EntityRow:
     key = _read_id(row, ENTITY_MAP)
-    rows = sorted(attributes.get(key, []), key=lambda one: (one.column, one.name, one.id))
+    rows = sorted(attributes.get(key, []), key=lambda row: (row.column, row.name, row.id))
     return EntityRow(
         id=key,
         name=_read_text(row, "msind_name") or key,
@@ -184,7 +192,7 @@ def _read_attribute(
 ) -> AttributeRow:
     key = _read_id(row, ATTRIBUTE_MAP)
     action = row.get("msind_actiontype")
-    found = sorted(values.get(key, []), key=lambda one: (one.fhir, one.dataverse))
+    found = sorted(values.get(key, []), key=lambda row: (row.fhir, row.dataverse))
     reference = _read_lookup(row, "msind_fhirresourcereference")
     label = _read_label(row, "_msind_fhirresourcereference_value")
     return AttributeRow(
@@ -251,6 +259,6 @@ def _is_inactive(row: Row) -> bool:
 
 
 def _read_choices(row: Row, name: str) -> frozenset[int]:
-    """A multi-select choice is text with commas."""
+    """Parse a multi-select choice, which the Web API returns as text with commas."""
     parts = _read_text(row, name).split(",")
     return frozenset(int(part) for part in parts if part.strip().isdigit())

@@ -1,4 +1,4 @@
-"""An entity map as the text of its file, for people to read on. Pure."""
+"""Render an entity map as TOML with comments, for people to edit. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WIDTH = 100
 
 @dataclass(frozen=True, slots=True)
 class ExpandBlock:
-    """An expand, its comment, and a comment for each of its attributes."""
+    """An expand with its comment, and the comments of its attributes."""
 
     map: ExpandMap
     comment: tuple[str, ...]
@@ -30,7 +30,7 @@ def render(
     comments: Sequence[Sequence[str]],
     expands: Sequence[ExpandBlock],
 ) -> str:
-    """`heading` and `comments`, one for each attribute, are for people to read."""
+    """Render a file. `heading` is the comment at the top; `comments` has one for each attribute."""
     return "\n".join(_render_lines(entity, heading, comments, expands)) + "\n"
 
 
@@ -88,13 +88,13 @@ def _render_attribute(attribute: AttributeMap, comment: Sequence[str], block: st
 
 
 def _render_comments(texts: Sequence[str]) -> Iterator[str]:
-    """Names come from outside: nothing in a comment may end it."""
+    """Render comments. Names come from outside, so no character may end the line."""
     for text in texts:
         yield "# " + "".join(character if character.isprintable() else " " for character in text)
 
 
 def _render_value(value: Any) -> str:
-    """A TOML string takes what a JSON string does, but for the delete character:
+    """Render a value. A TOML string may hold what a JSON string does, but for the character DEL:
     https://toml.io/en/v1.0.0#string"""
     if isinstance(value, tuple):
         return f"[{', '.join(map(_render_value, value))}]"

@@ -1,8 +1,8 @@
-"""From the toolkit's JSONPath to FHIRPath that finds the same values. Pure.
+"""Translate the toolkit's JSONPath to FHIRPath that finds the same values. Pure.
 
-Where the two differ: JSONPath knows lists, FHIRPath flattens them. Json.NET finds nothing below a
-list without a position or a filter, applies a position to each list by itself, and takes several
-matches for an error; FHIRPath goes on from all items at once.
+The two differ in lists, which FHIRPath flattens. Json.NET finds nothing below a list without a
+position or a filter, applies a position to each list separately, and fails on several matches;
+FHIRPath continues with all items at once.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _OPERATORS = {"==": "=", "!=": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 _NUMBERS = frozenset({"integer", "decimal", "positiveInt", "unsignedInt"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TranslatedPath:
-    """FHIRPath, and what is known of where it ends."""
+    """FHIRPath, and what is known about the element at its end."""
 
     path: str
-    type: str | None  # None: not known
+    type: str | None  # None: unknown
     is_list: bool  # JSONPath ends at a whole list
     targets: tuple[str, ...]  # of a reference
     caveats: tuple[str, ...]  # where values can differ, and why
@@ -45,26 +45,29 @@ class TranslatedPath:
 
 
 def translate(text: str, root: str | None) -> TranslatedPath:
-    """`text` on a value of the type `root`. Raises NotRead where there is no equal in FHIRPath."""
-    translator = _Translator(root)
+    """Translate JSONPath that starts at a value of the type `root`; None: an unknown type.
+
+    Raises Unconvertible if FHIRPath has no equivalent.
+    """
+    translator = _Translator(type=root)
     translator.apply_steps(parse(text))
     if not translator.parts:
-        raise Unconvertible("the path names no element")
+        raise Unconvertible("its path names no element")
     return TranslatedPath(
-        ".".join(translator.parts),
-        translator.type,
-        translator.is_list,
-        translator.targets,
-        tuple(dict.fromkeys(translator.caveats)),
-        ".".join(translator.parts[:-1]),
-        translator.owner,
-        translator.last,
+        path=".".join(translator.parts),
+        type=translator.type,
+        is_list=translator.is_list,
+        targets=translator.targets,
+        caveats=tuple(dict.fromkeys(translator.caveats)),
+        owner=".".join(translator.parts[:-1]),
+        owner_type=translator.owner,
+        last=translator.last,
     )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Translator:
-    """The way so far: its parts in FHIRPath, and what JSONPath holds in its hand there."""
+    """The path translated so far, and what JSONPath has found there."""
 
     type: str | None
     parts: list[str] = field(default_factory=list)
@@ -90,17 +93,17 @@ class _Translator:
 
     def enter_element(self, name: str) -> None:
         if name.startswith("_") or name == "resourceType":
-            raise Unconvertible(f"{name} is no element with a value")
+            raise Unconvertible(f"{name} is not an element with a value")
         if self.is_list:
             self.flatten_list(
                 f"{self.last} is a list, in which JSONPath finds nothing without [0] or a "
-                "filter; here all its items are looked at"
+                "filter; the relay searches all its items"
             )
         element = find_element(self.type, name) if self.type else None
         if self.type and element is None:
             raise Unconvertible(f"{self.type} has no element {name} in FHIR R4")
         if element is None:
-            self.caveats.append(f"the type of {name} is not known, so neither whether it repeats")
+            self.caveats.append(f"the type of {name} is unknown, and so is whether it repeats")
         self.owner, self.last = self.type, name
         self.type = element.type if element else None
         self.is_list = element.repeats if element else False
@@ -112,11 +115,13 @@ class _Translator:
         if not self.parts:
             raise Unconvertible("a position without an element")
         if not self.is_list:
-            self.caveats.append(f"{self.last} is no list where [{at}] stands, so JSONPath finds "
-                                "nothing; here the position counts what is found")  # fmt: skip
+            self.caveats.append(
+                f"{self.last} is no list where [{at}] stands, so JSONPath finds nothing; the relay "
+                "counts all values that it finds"
+            )
         end = ".last()" if at == -1 else f"[{at}]"
         if self.is_list and self.many:
-            # A position in each list, not in all of them together.
+            # The position counts in each list separately.
             self.parts[-1] = f"select({self.parts[-1]}{end})"
         else:
             self.parts[-1] += end
@@ -127,8 +132,10 @@ class _Translator:
         if not self.parts:
             raise Unconvertible(f"{what} without an element")
         if not self.is_list:
-            self.caveats.append(f"{self.last} is no list where {what} stands, so JSONPath finds "
-                                "nothing; here it is taken for a list of one")  # fmt: skip
+            self.caveats.append(
+                f"{self.last} is no list where {what} stands, so JSONPath finds nothing; the relay "
+                "treats it as a list of one item"
+            )
         self.is_list, self.many = False, True
 
     def flatten_list(self, why: str) -> None:
@@ -141,11 +148,13 @@ class _Translator:
                 return " and ".join(self.render_operand(operand) for operand in tests)
             case Or(tests, mixed):
                 if mixed:
-                    self.caveats.append("&& and || without brackets: && is taken to bind first, "
-                                        "Json.NET reads from left to right")  # fmt: skip
+                    self.caveats.append(
+                        "&& and || without brackets: in the relay && binds first, Json.NET reads "
+                        "from left to right"
+                    )
                 return " or ".join(self.render_operand(operand) for operand in tests)
             case Exists(path):
-                return f"{self.translate_below(path).text()}.exists()"
+                return f"{self.translate_below(path).render()}.exists()"
             case Compare():
                 return self.render_comparison(test)
 
@@ -154,30 +163,32 @@ class _Translator:
         return f"({text})" if isinstance(test, And | Or) else text
 
     def translate_below(self, path: Path) -> _Translator:
-        translator = _Translator(self.type)
+        translator = _Translator(type=self.type)
         translator.apply_steps(path)
         self.caveats += translator.caveats
         return translator
 
-    def text(self) -> str:
+    def render(self) -> str:
         return ".".join(self.parts) or "$this"
 
     def render_comparison(self, test: Compare) -> str:
         found = self.translate_below(test.path)
-        text, value = found.text(), test.value
+        text, value = found.render(), test.value
         if value is None:
             if test.operator != "!=":
                 raise Unconvertible("FHIR has no null to compare with")
             return f"{text}.exists()"
         if test.operator not in ("==", "!="):
             if not isinstance(value, Number) or found.type not in _NUMBERS:
-                raise Unconvertible("only numbers can be told larger or smaller")
+                raise Unconvertible("only numbers can be compared by < and >")
         elif found.type and not is_primitive(found.type):
-            raise Unconvertible(f"{text} is a {found.type}, no value to compare")
+            raise Unconvertible(f"{text} is a {found.type}, which is no value to compare")
         compared = f"{_OPERATORS[test.operator]} {_render_literal(value)}"
         if found.is_list:
-            self.caveats.append(f"{found.last} is a list, which equals nothing in JSONPath; here "
-                                "any of its items does")  # fmt: skip
+            self.caveats.append(
+                f"{found.last} is a list, which equals nothing in JSONPath; in the relay one "
+                "equal item is enough"
+            )
         if found.many or found.is_list:
             return f"{text}.where($this {compared}).exists()"
         return f"{text} {compared}"

@@ -79,7 +79,7 @@ def test_it_is_said_in_the_words_of_fhirpath(path: str, fhir_path: str) -> None:
         ("$._birthDate.extension[0].valueDateTime", "_birthDate"),
         ("$.name[?(@.use==null)].family", "no null"),
         ("$.name[?(@.use>'a')].family", "only numbers"),
-        ("$.name[?(@.period=='2001')].family", "a Period, no value"),
+        ("$.name[?(@.period=='2001')].family", "a Period, which is no value"),
         ("$[0]", "a position without an element"),
         ("$.a" + "[?(@.a" * 30, "nested too deeply"),
         ("$." + "a" * 6000, "longer than"),

@@ -27,7 +27,7 @@ def run(*arguments: str) -> tuple[int, list[str]]:
     parser = argparse.ArgumentParser()
     toolkit_command.add_options(parser)
     said: list[str] = []
-    return toolkit_command.run(parser.parse_args(arguments), _organisation, said.append), said
+    return toolkit_command.run(parser.parse_args(arguments), said.append, _organisation), said
 
 
 async def _organisation(named: NewerColumns) -> Toolkit:
@@ -67,9 +67,9 @@ def test_a_folder_has_a_file_for_each_table_by_any_name(tmp_path: Path) -> None:
     ("text", "why"),
     [
         ("{", "JSON that ends too early"),
-        ("[]", "not an object of tables"),
-        ('{"value": 1}', "value is no list of rows"),
-        ('{"value": [1]}', "value is no list of rows"),
+        ("[]", "not an object with tables"),
+        ('{"value": 1}', "value is not a list of rows"),
+        ('{"value": [1]}', "value is not a list of rows"),
         ("{}", "there are no rows"),
         ('{"value": [{"contactid": "1"}]}', "there are no rows"),
     ],
@@ -108,7 +108,7 @@ def test_keys_are_compared_whatever_their_spelling() -> None:
 def test_rows_of_no_map_are_told_of() -> None:
     rows = whole()
     rows[ATTRIBUTE_MAP][0]["_msind_updateserviceentitymap_value"] = key("gone")
-    assert read_toolkit(rows).notes == ("1 attribute maps belong to no entity map that is here",)
+    assert read_toolkit(rows).notes == ("1 attribute maps belong to an entity map that is missing",)
 
 
 @pytest.mark.parametrize("given", ["expand", "expand=", "other=msind_x"])
@@ -147,7 +147,7 @@ def test_the_command_is_content_when_nothing_in_use_is_lost(export: Path, tmp_pa
 def test_nothing_is_written_over(export: Path, tmp_path: Path) -> None:
     (tmp_path / "report.md").write_text("mine")
     status, said = run(str(export), "--to", str(tmp_path))
-    assert (status, said) == (2, ["report.md is there already: name another folder by --to"])
+    assert (status, said) == (2, ["report.md already exists: name another folder with --to"])
     assert (tmp_path / "report.md").read_text() == "mine"
     assert not (tmp_path / "patient.toml").exists()
 

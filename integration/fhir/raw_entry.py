@@ -1,0 +1,101 @@
+"""One `Bundle.entry` as it was sent: each element is checked where it is read. Pure.
+
+https://hl7.org/fhir/R4/bundle-definitions.html#Bundle.entry
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from integration.core.errors import Issue, Rejected
+from integration.core.model import FhirResource
+from integration.fhir.entries import MAX_ISSUES, Entry, refuse
+from integration.fhir.resources import check_inner_resource
+
+METHODS = ("POST", "PUT", "DELETE", "PATCH", "GET", "HEAD")
+
+
+@dataclass(slots=True)
+class RawEntry:
+    """An entry that has not been interpreted yet.
+
+    The methods return one element. They raise Rejected, with the element's path, when it is
+    missing or wrong.
+    """
+
+    position: int
+    where: str
+    value: FhirResource
+    request: Mapping[str, Any] | None  # None where `value` has none, or it is no JSON object
+
+    def refuse(self, code: str, text: str, element: str = "") -> NoReturn:
+        """Raise Rejected for `element`, a path below the entry, or for the entry itself."""
+        refuse(code, text, f"{self.where}.{element}" if element else self.where)
+
+    def get_full_url(self) -> str | None:
+        """Return fullUrl: what links inside the bundle may call the entry."""
+        full_url = self.value.get("fullUrl")
+        if full_url is not None and not isinstance(full_url, str):
+            self.refuse("value", "fullUrl must be a string", "fullUrl")
+        return full_url
+
+    def get_resource(self) -> FhirResource:
+        """Return the resource of an entry that must have one."""
+        if "resource" not in self.value:
+            self.refuse("required", "the entry holds no resource")
+        return check_inner_resource(self.value["resource"], f"{self.where}.resource")
+
+    def get_method(self) -> str:
+        """Return request.method: one of FHIR's methods, whether this app sends it or not.
+
+        bdl-3 of https://hl7.org/fhir/R4/bundle.html#invs demands the request.
+        """
+        if self.request is None:
+            self.refuse("required", "an entry of a batch, transaction or history needs a request")
+        method = self.request.get("method")
+        if not isinstance(method, str) or method not in METHODS:
+            self.refuse("value", f"method must be one of {', '.join(METHODS)}", "request.method")
+        return method
+
+    def get_url(self) -> str:
+        """Return request.url, which is not empty."""
+        url = self.request.get("url") if self.request else None
+        if not isinstance(url, str) or not url:
+            self.refuse("required", "request.url is missing", "request.url")
+        return url
+
+    def get_header(self, name: str) -> str | None:
+        """Return an element of the request that stands for an HTTP header, such as `ifMatch`."""
+        value = self.request.get(name) if self.request else None
+        if value is not None and (not isinstance(value, str) or not value):
+            self.refuse("value", f"{name} must be a string", f"request.{name}")
+        return value
+
+
+def open_entry(position: int, where: str, value: Any) -> RawEntry:
+    """Return the entry for reading. Raises Rejected if it is no JSON object."""
+    if not isinstance(value, dict):
+        refuse("structure", "an entry must be a JSON object", where)
+    request = value.get("request")
+    return RawEntry(position, where, value, request if isinstance(request, dict) else None)
+
+
+def read_entries(
+    numbered: Iterable[tuple[int, Any]], read_entry: Callable[[RawEntry], Entry]
+) -> tuple[list[Entry], list[Issue]]:
+    """Read the entries of a bundle. Return those that are sound, and the issues of the others.
+
+    Stops at MAX_ISSUES, since the bundle is refused anyway.
+    """
+    entries: list[Entry] = []
+    issues: list[Issue] = []
+    for position, value in numbered:
+        try:
+            entries.append(read_entry(open_entry(position, f"Bundle.entry[{position}]", value)))
+        except Rejected as error:
+            issues.extend(error.issues)
+            if len(issues) >= MAX_ISSUES:
+                break
+    return entries, issues

@@ -1,0 +1,138 @@
+"""Checks of one resource, wherever it comes from, and deliveries without a bundle. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from integration.core import decimal_json
+from integration.core.errors import Issue, Rejected
+from integration.core.model import DeliveryRequest, FhirResource
+from integration.fhir.entries import MAX_ISSUES, Contents, Entry, refuse, refuse_alone
+from integration.fhir.grammar import is_id, is_type
+
+
+def decode_body(body: bytes) -> Any:
+    """Parse the JSON of a request's body. Raises Rejected."""
+    try:
+        return decimal_json.decode(body)
+    except decimal_json.Malformed as error:
+        raise Rejected(Issue("invalid", f"the body is {error}")) from None
+
+
+def check_resource(value: Any, expression: str | None) -> FhirResource:
+    """Return a JSON object that names an R4 resource type and is not nested beyond reason."""
+    resource = check_inner_resource(value, expression)
+    if decimal_json.is_too_deep(resource):
+        text = f"nested more than {decimal_json.MAX_DEPTH} levels deep"
+        refuse("too-long", text, expression)
+    return resource
+
+
+def check_inner_resource(value: Any, expression: str | None) -> FhirResource:
+    """Check a resource inside one that was checked, and so cannot be nested deeper."""
+    if not isinstance(value, dict):
+        refuse("structure", "a resource must be a JSON object", expression)
+    if "resourceType" not in value:
+        refuse("required", "not FHIR: resourceType is missing", expression)
+    if not is_type(value["resourceType"]):
+        where = f"{expression}.resourceType" if expression else "resourceType"
+        refuse("value", "resourceType is not a resource type of FHIR R4", where)
+    return value
+
+
+def check_id(resource: FhirResource, expression: str) -> str | None:
+    """Return the resource's own id, None if it has none. Raises Rejected if FHIR forbids it."""
+    stated = resource.get("id")
+    if stated is not None and not is_id(stated):
+        refuse("value", "an id is 1 to 64 letters, digits, - and .", f"{expression}.id")
+    return stated
+
+
+def set_id(resource: FhirResource, identifier: str, expression: str) -> FhirResource:
+    """Return the resource with the id of its address. Raises Rejected if it states another."""
+    stated = resource.get("id")
+    if stated is not None and stated != identifier:
+        refuse("invalid", "the id differs from the id in the address", expression)
+    return resource if stated else {**resource, "id": identifier}
+
+
+def parse_condition(value: str | None, type_: str, expression: str | None = None) -> str | None:
+    """Return the query of an If-None-Exist. FHIR wants the query alone; many senders put `Type?`
+    before it."""
+    path, mark, query = (value or "").partition("?")
+    if not mark:
+        return value
+    if path not in ("", type_) or not query:
+        text = "the condition of a create must be a query over its own type"
+        refuse("value", text, expression)
+    return query
+
+
+def make_entry(
+    position: int, where: str, resource: FhirResource, *, element: str, full_url: str | None = None
+) -> Entry:
+    """Return the write of a resource by its own identity: an update if it has an id, else a
+    create. `element` is the resource's path. Raises Rejected if FHIR forbids the id."""
+    identifier = check_id(resource, element)
+    return Entry(
+        position=position,
+        where=where,
+        method="PUT" if identifier else "POST",
+        type=resource["resourceType"],
+        id=identifier,
+        resource=resource,
+        full_url=full_url,
+    )
+
+
+def read_resource(resource: FhirResource, received: DeliveryRequest) -> Contents:
+    """Read a delivery that is one resource, or its DELETE, addressed as FHIR's interactions are:
+    https://hl7.org/fhir/R4/http.html"""
+    kind, identifier = received.type or resource["resourceType"], received.id
+    if received.type is None:
+        # A webhook that sends a bare resource to the base address means that resource.
+        identifier = check_id(resource, kind)
+        if received.if_none_exist is not None:
+            identifier = None  # a conditional create, whatever id the resource came with
+    method = "PUT" if identifier and received.method == "POST" else received.method
+    if method == "PUT":
+        resource = set_id(resource, identifier or "", f"{kind}.id")
+    entry = Entry(
+        position=0,
+        where=kind,
+        method=method,
+        type=kind,
+        id=identifier,
+        resource=resource if method != "DELETE" else None,
+        if_match=received.if_match,
+        if_none_match=received.if_none_match,
+        if_none_exist=parse_condition(received.if_none_exist, kind) if method == "POST" else None,
+    )
+    return Contents("resource", (entry,))
+
+
+def read_ndjson(body: bytes) -> Contents:
+    """Read NDJSON: one resource a line, each by its own identity. A bad line refuses only itself.
+
+    Raises Rejected if no line is sound.
+    """
+    lines = [line for line in enumerate(body.split(b"\n"), 1) if line[1].strip()]
+    entries = tuple(_read_line(position, *line) for position, line in enumerate(lines))
+    if not entries:
+        refuse("invalid", "the NDJSON holds no resource; send one on each line")
+    issues = [entry.refusal for entry in entries if entry.refusal]
+    if len(issues) == len(entries):
+        raise Rejected(*issues[:MAX_ISSUES])
+    return Contents("ndjson", entries)
+
+
+def _read_line(position: int, number: int, line: bytes) -> Entry:
+    where = f"line {number}"
+    try:
+        resource = check_resource(decimal_json.decode(line), where)
+        return make_entry(position, where, resource, element=where)
+    except decimal_json.Malformed as error:
+        refusal = Issue("invalid", f"line {number} is {error}".replace("line 1, ", ""), where)
+    except Rejected as error:
+        refusal = Issue(error.issues[0].code, f"line {number}: {error}", error.issues[0].expression)
+    return refuse_alone(position, where, refusal)
