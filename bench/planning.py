@@ -11,8 +11,8 @@ import orjson
 from bench.route import encode
 from integration.core.model import DeliveryRequest
 from integration.fhir import bundle
-from integration.fhir.identity import Naming
 from integration.fhir.plan import plan
+from integration.fhir.resource_ids import Naming
 from local.samples import build_transaction
 
 ENTRIES = 1100

@@ -15,8 +15,8 @@ from integration.app.settings import read_settings
 from integration.core import decimal_json
 from integration.core.model import DeliveryRequest, Request
 from integration.fhir import bundle, units
-from integration.fhir.identity import Naming
 from integration.fhir.plan import plan
+from integration.fhir.resource_ids import Naming
 from local.access import build_fhir_headers
 from local.services import Running
 

@@ -28,9 +28,9 @@ from integration.fhir.units import Limits
 from integration.intake.accept import Accepted, Intake, accept
 from integration.intake.http_request import IncomingRequest
 from integration.journal.guard_store import MemoryGuardStore
-from integration.journal.keys import make_delivery_id
 from integration.journal.pending_lookups import MemoryPendingLookups
 from integration.journal.store import MemoryJournal
+from integration.journal.table_keys import make_delivery_id
 from integration.journal.write_guard import WriteGuard
 from integration.mapping.load import load_shipped_maps
 from integration.mirror import mirror

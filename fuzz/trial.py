@@ -21,14 +21,14 @@ from integration.fhir import bundle, collections, notifications, units
 from integration.fhir.collections import PagedContents
 from integration.fhir.entries import Contents
 from integration.fhir.fetched import FetchedResponse
-from integration.fhir.identity import Naming
 from integration.fhir.notifications import Notification
 from integration.fhir.plan import Plan, plan
+from integration.fhir.resource_ids import Naming
 from integration.fhir.units import Lane, Limits, Unit
 from integration.intake import dry_run
 from integration.intake.accept import Accepted, Intake, accept
-from integration.journal.keys import make_delivery_id
 from integration.journal.store import MemoryJournal
+from integration.journal.table_keys import make_delivery_id
 from integration.queues.queue_sender import MemoryQueueSender
 
 REJECTED, PLANNED, BROKEN = "rejected", "planned", "broken"

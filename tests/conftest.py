@@ -16,7 +16,7 @@ import httpx
 import pytest
 from hypothesis import settings
 
-from integration.core.activity import ActivityRecorder
+from integration.core.activity_recorder import ActivityRecorder
 from integration.core.http import Upstream
 from integration.core.model import Delivery, EntryResult, WorkItem
 from integration.core.rate_limiter import Limiter, build_full_limit
@@ -25,11 +25,11 @@ from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.intake.accept import Accepted, Intake, accept
 from integration.intake.http_request import IncomingRequest
-from integration.journal.activity import MemoryActivityLog
+from integration.journal.activity_log import MemoryActivityLog
 from integration.journal.guard_store import MemoryGuardStore
-from integration.journal.keys import make_delivery_id
 from integration.journal.pending_lookups import MemoryPendingLookups
 from integration.journal.store import Journal, MemoryJournal
+from integration.journal.table_keys import make_delivery_id
 from integration.journal.write_guard import WriteGuard
 from integration.mapping import load
 from integration.mapping.load import load_shipped_maps

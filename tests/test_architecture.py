@@ -50,7 +50,7 @@ PURE_MODULES = {
     "core.decimal_json",
     "core.errors",
     "core.model",
-    "journal.keys",
+    "journal.table_keys",
     "operations.views",
     "queues.names",
     "virtual_tables.entity_type",

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from integration.app.settings import UpstreamSettings
-from integration.core.activity import ActivityRecorder
+from integration.core.activity_recorder import ActivityRecorder
 from integration.core.http import BoundedClient, TokenCache, Upstream, build_limiter
 
 

@@ -11,11 +11,11 @@ import msgspec
 
 from integration.core.errors import Issue, Rejected
 from integration.core.model import Delivery, Status
-from integration.fhir.issues import as_json
+from integration.fhir.operation_outcome import as_json
 from integration.intake.accept import Accepted
 from integration.intake.http_request import IncomingRequest
 from integration.intake.subscriptions import Acknowledged
-from integration.journal.activity import ActivityPage
+from integration.journal.activity_log import ActivityPage
 from integration.journal.store import Page
 from integration.odata import headers as odata_headers
 from integration.odata import payload

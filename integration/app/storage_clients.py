@@ -23,7 +23,7 @@ from integration.journal import (
     azure_row_keys,
     azure_store,
 )
-from integration.journal.activity import ActivityLog
+from integration.journal.activity_log import ActivityLog
 from integration.journal.azure_errors import translate_storage_errors
 from integration.journal.azure_tables import open_table
 from integration.journal.data_routes import DataRouteStore

@@ -27,16 +27,16 @@ from integration.app.settings import (
     read_settings,
 )
 from integration.change_events.from_fhir import Events
-from integration.core.activity import ActivityRecorder
+from integration.core.activity_recorder import ActivityRecorder
 from integration.core.errors import Misconfigured
 from integration.core.model import Policy
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.intake.accept import Intake
-from integration.journal.activity import ActivityLog
-from integration.journal.keys import make_delivery_id
+from integration.journal.activity_log import ActivityLog
 from integration.journal.store import Journal
+from integration.journal.table_keys import make_delivery_id
 from integration.journal.write_guard import WriteGuard
 from integration.mapping import files
 from integration.mapping.files import MapFile, MappedTable

@@ -18,8 +18,8 @@ import msgspec
 from integration.core.log_events import log_event
 from integration.core.model import WorkItem
 from integration.journal import synthetic_deliveries
-from integration.journal.keys import make_delivery_id
 from integration.journal.store import Journal
+from integration.journal.table_keys import make_delivery_id
 from integration.queues.queue_sender import ChangeQueues, QueueSender
 
 KIND = "events"

@@ -12,18 +12,22 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
-from integration.core.activity import ActivityContext, ActivityRecorder, add_activity_context
+from integration.core.activity_recorder import (
+    ActivityContext,
+    ActivityRecorder,
+    add_activity_context,
+)
 from integration.core.errors import Misconfigured, Unavailable
 from integration.core.log_events import log_event
 from integration.core.model import Category, WorkItem
 from integration.dataverse import requests
 from integration.dataverse.client import Dataverse, get_error_code
-from integration.dataverse.virtual import build_entity_set, build_table_name
+from integration.dataverse.virtual_table_names import build_entity_set, build_table_name
 from integration.fhir.client import FhirServer
 from integration.journal import write_guard
 from integration.journal.write_guard import HeldLocks, Write, WriteGuard
 from integration.mapping.files import MappedTable
-from integration.mapping.keys import derive_primary_key
+from integration.mapping.primary_keys import derive_primary_key
 from integration.queues.names import EXTERNAL_QUEUE
 from integration.queues.queue_sender import QueueSender
 from integration.queues.retry import plan_retry

@@ -18,7 +18,7 @@ from integration.check.report import (
     report_skip,
 )
 from integration.core.errors import IntegrationError
-from integration.dataverse.virtual import build_table_name
+from integration.dataverse.virtual_table_names import build_table_name
 from integration.mapping import files, load
 from integration.mapping.load import Maps
 from integration.mapping.model import EntityMap, Route

@@ -17,7 +17,7 @@ from integration.app.settings import (
     read_provision_settings,
     read_settings,
 )
-from integration.core.activity import ActivityRecorder
+from integration.core.activity_recorder import ActivityRecorder
 from integration.core.http import Upstream
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer

@@ -11,7 +11,7 @@ from integration.check.connections import Connections
 from integration.check.report import CheckResult, report_failure, report_ok, report_skip
 from integration.check.runner import check_clock, run_check
 from integration.core import decimal_json
-from integration.core.activity import add_activity_context
+from integration.core.activity_recorder import add_activity_context
 from integration.core.errors import Misconfigured
 from integration.core.model import Request, Response
 from integration.dataverse import requests

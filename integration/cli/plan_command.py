@@ -17,8 +17,8 @@ from integration.fhir.units import Limits
 from integration.intake import dry_run
 from integration.intake.accept import Intake
 from integration.intake.http_request import IncomingRequest
-from integration.journal.keys import make_delivery_id
 from integration.journal.store import MemoryJournal
+from integration.journal.table_keys import make_delivery_id
 from integration.queues.queue_sender import MemoryQueueSender
 
 

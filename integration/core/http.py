@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import httpx
 
-from integration.core.activity import ActivityRecorder
+from integration.core.activity_recorder import ActivityRecorder
 from integration.core.errors import Misconfigured, ResponseTooLarge, Unavailable
 from integration.core.model import Request, Response
 from integration.core.rate_limiter import Limiter, LimiterClosed, build_full_limit

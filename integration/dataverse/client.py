@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 
-from integration.core import activity, decimal_json
-from integration.core.activity import (
+from integration.core import activity_recorder, decimal_json
+from integration.core.activity_recorder import (
     ActivityContext,
     add_activity_context,
     categorize_status,
@@ -71,7 +71,7 @@ class Dataverse:
         """
         with add_activity_context(action="look-up"):
             reads = [
-                _PendingRead(query, correlation, activity.get_activity_context())
+                _PendingRead(query, correlation, activity_recorder.get_activity_context())
                 for query in queries
             ]
         self._pending_reads.extend(reads)
@@ -96,7 +96,7 @@ class Dataverse:
             if not failed and len(responses) != len(parts):
                 raise Unavailable(self.upstream.name, "the response to a change set lacks parts")
             if failed and whole.status < 400:
-                self._record_failure(failed[0], activity.get_activity_context())
+                self._record_failure(failed[0], activity_recorder.get_activity_context())
         return self._raise_if_unavailable((failed or responses)[0])
 
     async def _send_pending_reads(self) -> None:

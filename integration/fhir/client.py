@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from integration.core import decimal_json
-from integration.core.activity import add_activity_context
+from integration.core.activity_recorder import add_activity_context
 from integration.core.errors import Misconfigured, Unavailable
 from integration.core.http import Upstream
 from integration.core.model import FhirResource, Request, Response

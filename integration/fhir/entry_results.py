@@ -13,7 +13,7 @@ from typing import Any
 from integration.core import decimal_json
 from integration.core.errors import Issue
 from integration.core.model import EntryResult, Response
-from integration.fhir import issues
+from integration.fhir import operation_outcome
 from integration.fhir.grammar import parse_literal
 from integration.fhir.json_objects import get_object
 from integration.fhir.units import Unit, UnitEntry
@@ -67,13 +67,13 @@ def refuse(entry: UnitEntry, issue: Issue, status: int) -> EntryResult:
         position=entry.position,
         status=status,
         full_url=entry.full_url,
-        issues=[issues.as_json(issue)],
+        issues=[operation_outcome.as_json(issue)],
     )
 
 
 def add_issue(result: EntryResult, issue: Issue) -> EntryResult:
     """Return the result with one more issue."""
-    return replace(result, issues=[*(result.issues or ()), issues.as_json(issue)])
+    return replace(result, issues=[*(result.issues or ()), operation_outcome.as_json(issue)])
 
 
 def copy_to_duplicates(entry: UnitEntry, result: EntryResult) -> list[EntryResult]:
@@ -94,8 +94,8 @@ def _read_failed_unit(
     # A gateway may answer 204 or 302. Only a bundle with status 200 says that anything was written.
     if response.status < 400 or _is_transient(response.status, attempt):
         return UnitResults((), tuple(entries), response.retry_after)
-    found_issues = issues.parse_outcome(_parse(response.body))
-    found_issues = issues.translate(found_issues, [entry.where for entry in entries])
+    found_issues = operation_outcome.parse_outcome(_parse(response.body))
+    found_issues = operation_outcome.translate(found_issues, [entry.where for entry in entries])
     return UnitResults(
         tuple(
             item
@@ -137,7 +137,7 @@ def read_entry_response(entry: UnitEntry, entry_response: Any) -> EntryResult | 
     writes = entry.method != "DELETE" and not entry.is_read
     if location is None and 200 <= status < 300 and writes:
         location = _build_location(resource) or (entry.target if "/" in entry.target else None)
-    found_issues = issues.parse_outcome(response.get("outcome"))
+    found_issues = operation_outcome.parse_outcome(response.get("outcome"))
     result = EntryResult(
         position=entry.position,
         status=status,
@@ -145,7 +145,7 @@ def read_entry_response(entry: UnitEntry, entry_response: Any) -> EntryResult | 
         location=location,
         etag=_get_text(response.get("etag")) or _build_etag(meta),
         last_modified=_get_text(response.get("lastModified")) or _get_text(meta.get("lastUpdated")),
-        issues=issues.translate(found_issues, [entry.where], entry.where),
+        issues=operation_outcome.translate(found_issues, [entry.where], entry.where),
     )
     return _add_resource(result, resource) if entry.method == "GET" and status == 200 else result
 

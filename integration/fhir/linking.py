@@ -8,7 +8,7 @@ from functools import cache
 
 from integration.core.errors import Issue
 from integration.core.model import FhirResource
-from integration.fhir import criteria, references
+from integration.fhir import conditional_references, references
 from integration.fhir.entries import Contents, Entry
 
 
@@ -46,7 +46,7 @@ class Linker:
         self.names = names
         entries = [entry for entry in contents.entries if not entry.refusal]
         self.link_index = references.build_index(entry for entry in entries if entry.is_linkable)
-        self.get_search_index = cache(lambda: criteria.build_index(entries))
+        self.get_search_index = cache(lambda: conditional_references.build_index(entries))
         # Cached: a delivery may hold the same search once for each entry that matches.
         self.find_matches = cache(self._find_matches)
         # Links with a scheme point at the same entry wherever they stand, and most occur again and
@@ -81,7 +81,7 @@ class Linker:
         if target is None and element not in ("reference", "query"):
             return value
         if target is None and element == "reference":
-            search = criteria.parse_reference(value)
+            search = conditional_references.parse_reference(value)
             if search:
                 return self._rewrite_conditional(rewritten, value, *search)
         if target is not None:
@@ -120,8 +120,8 @@ class Linker:
     ) -> str:
         """Rewrite `Type?query`, which means the one match of its search:
         https://hl7.org/fhir/R4/http.html#trules"""
-        search = criteria.parse_search(type_, query)
-        position = criteria.find_same_search(search, self.get_search_index())
+        search = conditional_references.parse_search(type_, query)
+        position = conditional_references.find_same_search(search, self.get_search_index())
         if position is not None:
             rewritten.links.add(position)
             return self.names[position]
@@ -142,7 +142,7 @@ class Linker:
 
         return f"{type_}?{references.rewrite_query(query, rewrite_link)}"
 
-    def _find_matches(self, search: criteria.Search) -> dict[str, int] | None:
+    def _find_matches(self, search: conditional_references.Search) -> dict[str, int] | None:
         """Return the positions of the entries that a search finds, by their names."""
-        positions = criteria.find_matches(search, self.get_search_index())
+        positions = conditional_references.find_matches(search, self.get_search_index())
         return None if positions is None else {self.names[n]: n for n in reversed(positions)}

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from integration.core.errors import Issue
 from integration.fhir import graph, packing
 from integration.fhir.entries import MAX_ISSUES, Contents, Entry
-from integration.fhir.identity import Naming
 from integration.fhir.prepare import PreparedEntry, prepare
+from integration.fhir.resource_ids import Naming
 from integration.fhir.sequence import order_entries
 from integration.fhir.units import Lane, Limits
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from integration.core import decimal_json
 from integration.core.errors import Issue
-from integration.fhir import identity
+from integration.fhir import resource_ids
 from integration.fhir.entries import Contents, Entry
-from integration.fhir.identity import Naming
 from integration.fhir.linking import Linker, RewrittenEntry
+from integration.fhir.resource_ids import Naming
 from integration.fhir.source_version import derive_source_version
 from integration.fhir.units import ENVELOPE, Limits, UnitEntry
 
@@ -99,8 +99,8 @@ def _name_target(entry: Entry, naming: Naming) -> str:
     if entry.refusal:
         return ""
     if entry.is_conditional or entry.read_path is not None:
-        return identity.derive_placeholder(naming, entry)
-    return f"{entry.type}/{entry.id or identity.derive_id(naming, entry)}"
+        return resource_ids.derive_placeholder(naming, entry)
+    return f"{entry.type}/{entry.id or resource_ids.derive_id(naming, entry)}"
 
 
 def _build_unit_entry(

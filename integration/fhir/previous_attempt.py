@@ -15,9 +15,9 @@ from typing import Any, TypeGuard
 
 from integration.core.errors import Issue
 from integration.core.model import EntryResult, FhirResource
-from integration.fhir import entry_results, issues
-from integration.fhir.identity import PLACEHOLDER
+from integration.fhir import entry_results, operation_outcome
 from integration.fhir.json_objects import get_object
+from integration.fhir.resource_ids import PLACEHOLDER
 from integration.fhir.units import UnitEntry
 
 _CONFLICT = 409
@@ -130,7 +130,7 @@ def build_superseded_result(
         status=_CONFLICT,
         full_url=entry.full_url,
         location=name,
-        issues=[issues.as_json(issue)],
+        issues=[operation_outcome.as_json(issue)],
         superseded=True,
     )
 

@@ -10,7 +10,7 @@ import msgspec
 from integration.core import decimal_json
 from integration.core.errors import Issue
 from integration.core.model import Request
-from integration.fhir.identity import PLACEHOLDER
+from integration.fhir.resource_ids import PLACEHOLDER
 
 # https://learn.microsoft.com/azure/healthcare-apis/fhir/rest-api-capabilities: the
 # documented default differs from the code's, so the header is always sent.

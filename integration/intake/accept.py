@@ -27,8 +27,8 @@ from integration.fhir.notifications import Notification
 from integration.intake import http_request, subscriptions
 from integration.intake.http_request import IncomingRequest, ParsedRequest
 from integration.intake.subscriptions import Acknowledged
-from integration.journal.keys import parse_accepted_time
 from integration.journal.store import Journal, Payload
+from integration.journal.table_keys import parse_accepted_time
 from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender
 

@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 
 from integration.core.offload import offload
-from integration.fhir import issues
+from integration.fhir import operation_outcome
 from integration.fhir.entries import Contents
-from integration.fhir.identity import Naming
 from integration.fhir.notifications import Notification
 from integration.fhir.plan import Plan, plan
+from integration.fhir.resource_ids import Naming
 from integration.fhir.units import Lane, Limits, Unit, UnitEntry
 from integration.intake.accept import CheckedRequest, Intake, check_request, find_earlier
 from integration.intake.http_request import IncomingRequest
@@ -71,7 +71,7 @@ def as_json(contents: Contents, made_plan: Plan) -> dict[str, Any]:
         "entries": len(contents.entries),
         "lanes": [_describe_lane(lane, positions) for lane in made_plan.lanes],
         "refused": [
-            {"position": entry.position, "where": entry.where, **issues.as_json(issue)}
+            {"position": entry.position, "where": entry.where, **operation_outcome.as_json(issue)}
             for entry, issue in made_plan.refused
             if entry.position not in to_fetch
         ],

@@ -21,9 +21,13 @@ from azure.data.tables import TableTransactionError, UpdateMode
 from azure.data.tables.aio import TableClient
 
 from integration.core.model import Activity, Category
-from integration.journal.activity import ActivityFilter, ActivityPage
+from integration.journal.activity_log import ActivityFilter, ActivityPage
 from integration.journal.azure_errors import translate_storage_errors
-from integration.journal.keys import build_activity_key, get_day_partition, parse_activity_time
+from integration.journal.table_keys import (
+    build_activity_key,
+    get_day_partition,
+    parse_activity_time,
+)
 
 TABLE = "activity"
 
@@ -40,7 +44,7 @@ _MAX_PAGE = 1000  # entities in one answer
 
 @dataclass(frozen=True, slots=True)
 class AzureActivityLog:
-    """See integration.journal.activity.ActivityLog for what each method promises."""
+    """See integration.journal.activity_log.ActivityLog for what each method promises."""
 
     table: TableClient
 

@@ -22,18 +22,18 @@ from azure.data.tables.aio import TableClient, TableServiceClient
 from azure.storage.blob.aio import BlobServiceClient
 
 from integration.core.model import Delivery, RowResult, Status
-from integration.journal import azure_blobs, azure_tables, entities
+from integration.journal import azure_blobs, azure_tables, delivery_entity
 from integration.journal.azure_blobs import AzureBlobs
 from integration.journal.azure_errors import translate_storage_errors
 from integration.journal.azure_tables import RETRY_WRITES, match_etag
-from integration.journal.keys import (
+from integration.journal.store import Page, Payload
+from integration.journal.table_keys import (
     build_after_filter,
     build_days_filter,
     build_delivery_key,
     build_row_key,
     is_between,
 )
-from integration.journal.store import Page, Payload
 
 TABLES = ("deliveries", "deliverykeys", "rows", "subscriptions")
 
@@ -48,7 +48,11 @@ class AzureJournal(AzureBlobs):
     subscriptions: TableClient
 
     async def claim_key(self, sender: str, key: str, delivery: str) -> str:
-        entity = {"PartitionKey": entities.hash_key(sender), "RowKey": key, "delivery": delivery}
+        entity = {
+            "PartitionKey": delivery_entity.hash_key(sender),
+            "RowKey": key,
+            "delivery": delivery,
+        }
         async with translate_storage_errors():
             try:
                 await self.keys.create_entity(entity, **RETRY_WRITES)
@@ -60,7 +64,9 @@ class AzureJournal(AzureBlobs):
     async def find_delivery_by_key(self, sender: str, key: str) -> str | None:
         async with translate_storage_errors():
             try:
-                return str((await self.keys.get_entity(entities.hash_key(sender), key))["delivery"])
+                return str(
+                    (await self.keys.get_entity(delivery_entity.hash_key(sender), key))["delivery"]
+                )
             except ResourceNotFoundError:
                 return None
 
@@ -68,7 +74,9 @@ class AzureJournal(AzureBlobs):
         await self.save_payload(delivery.id, payload)
         async with translate_storage_errors():
             try:
-                await self.deliveries.create_entity(entities.to_entity(delivery), **RETRY_WRITES)
+                await self.deliveries.create_entity(
+                    delivery_entity.to_entity(delivery), **RETRY_WRITES
+                )
             except ResourceExistsError:
                 pass  # an earlier attempt has added it
 
@@ -76,7 +84,7 @@ class AzureJournal(AzureBlobs):
         partition, row = build_delivery_key(id_)
         async with translate_storage_errors():
             try:
-                return entities.from_entity(await self.deliveries.get_entity(partition, row))
+                return delivery_entity.from_entity(await self.deliveries.get_entity(partition, row))
             except ResourceNotFoundError:
                 return None
 
@@ -84,7 +92,11 @@ class AzureJournal(AzureBlobs):
         self, id_: str, only_if: frozenset[Status] | None = None, **changes: Any
     ) -> bool:
         partition, row = build_delivery_key(id_)
-        entity = {"PartitionKey": partition, "RowKey": row, **entities.to_properties(changes)}
+        entity = {
+            "PartitionKey": partition,
+            "RowKey": row,
+            **delivery_entity.to_properties(changes),
+        }
         if "reason" in changes and changes["reason"] is None:
             entity["reason"] = ""  # a merge cannot remove a property
         unchanged: dict[str, Any] = {}
@@ -115,7 +127,7 @@ class AzureJournal(AzureBlobs):
             async for entity in self.deliveries.query_entities(
                 query, results_per_page=min(limit + 1, 1000)
             ):
-                found.append(entities.from_entity(entity))
+                found.append(delivery_entity.from_entity(entity))
                 if len(found) > limit:
                     break
         page = found[:limit]
@@ -128,7 +140,7 @@ class AzureJournal(AzureBlobs):
         query = f"{build_days_filter(since, until)} and ({condition})"
         async with translate_storage_errors():
             async for entity in self.deliveries.query_entities(query):
-                delivery = entities.from_entity(entity)
+                delivery = delivery_entity.from_entity(entity)
                 if is_between(delivery.id, since, until):
                     yield delivery
 
@@ -150,8 +162,8 @@ class AzureJournal(AzureBlobs):
 
     async def record_event(self, sender: str, subscription: str, number: int) -> None:
         keys = {
-            "PartitionKey": entities.hash_key(sender),
-            "RowKey": entities.hash_key(subscription),
+            "PartitionKey": delivery_entity.hash_key(sender),
+            "RowKey": delivery_entity.hash_key(subscription),
         }
         # As text: a whole number of a table has 32 bits.
         entity = {**keys, "newest": str(number)}
@@ -219,7 +231,7 @@ class AzureJournal(AzureBlobs):
             ]
 
     async def _read_subscription(self, sender: str, subscription: str) -> TableEntity | None:
-        keys = entities.hash_key(sender), entities.hash_key(subscription)
+        keys = delivery_entity.hash_key(sender), delivery_entity.hash_key(subscription)
         async with translate_storage_errors():
             try:
                 return await self.subscriptions.get_entity(*keys)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from integration.core.model import Delivery, DeliveryRequest, EntryResult, RowResult, Status
-from integration.journal.keys import is_between
+from integration.journal.table_keys import is_between
 
 # The lane of results of entries that are in no lane.
 NO_LANE = -1

@@ -13,8 +13,8 @@ from typing import Any
 from integration.core.errors import Unmappable
 from integration.core.model import Column, Columns, Tables
 from integration.mapping.fhirpath.evaluate import Evaluation
-from integration.mapping.keys import fit_fhir_id
 from integration.mapping.model import AttributeMap, ChildRow, EntityMap, ExpandMap, MappedRows
+from integration.mapping.primary_keys import fit_fhir_id
 from integration.mapping.unmapped import find_missing_required, find_unmapped
 from integration.mapping.values import clean_text, convert_value, format_utc, parse_instant
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from integration.core.errors import Misconfigured
 from integration.mapping import files
-from integration.mapping.check import (
+from integration.mapping.check_map_file import (
     DEFAULT_SEARCH_TYPES,
     EXPAND_KEYS,
     MAX_LENGTH,

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 
-from integration.core.activity import add_activity_context
+from integration.core.activity_recorder import add_activity_context
 from integration.core.errors import Misconfigured, Unavailable, Unmappable
 from integration.core.model import FhirResource, RowResult, WorkItem
 from integration.dataverse import upsert_bundle
@@ -23,8 +23,8 @@ from integration.fhir import references, source_version
 from integration.fhir.grammar import parse_literal
 from integration.journal import write_guard
 from integration.journal.write_guard import HeldLocks, Write, WriteGuard
-from integration.mapping.keys import fit_fhir_id
 from integration.mapping.model import EntityMap, LongId
+from integration.mapping.primary_keys import fit_fhir_id
 from integration.mirror.row_sink import MirrorJob
 from integration.mirror.web_api_sink import WebApiSink, describe_refusal
 

@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from integration.core.activity import ActivityContext, ActivityRecorder
+from integration.core.activity_recorder import ActivityContext, ActivityRecorder
 from integration.core.errors import Misconfigured, Unavailable
 from integration.core.log_events import log_event
 from integration.core.model import Category, RowResult, WorkItem

@@ -13,8 +13,8 @@ from integration.core.model import Request, Row
 from integration.dataverse import requests
 from integration.dataverse.client import Dataverse, get_error_code, parse_rows
 from integration.mapping.concepts import CONCEPT_TABLE
-from integration.mapping.keys import derive_primary_key, fit_fhir_id
 from integration.mapping.model import EntityMap, MappedRows
+from integration.mapping.primary_keys import derive_primary_key, fit_fhir_id
 from integration.mirror import row_diff
 from integration.mirror.row_diff import ExistingRows
 from integration.mirror.row_sink import MirrorJob

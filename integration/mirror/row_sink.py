@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from integration.core.model import RowResult, Tables, WorkItem
-from integration.mapping.keys import derive_primary_key
 from integration.mapping.model import EntityMap
+from integration.mapping.primary_keys import derive_primary_key
 
 
 class RowSink(Protocol):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from integration.core.errors import Issue, Rejected
 from integration.core.model import Category
-from integration.journal.activity import ActivityFilter, ActivityLog, ActivityPage
+from integration.journal.activity_log import ActivityFilter, ActivityLog, ActivityPage
 from integration.operations import query_parameters
 
 # The query parameters whose value must be that of the entry.

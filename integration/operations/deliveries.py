@@ -11,8 +11,8 @@ from datetime import datetime
 from integration.core.errors import Issue, Rejected
 from integration.core.log_events import log_event
 from integration.core.model import Delivery, EntryResult, RowResult, Status, WorkItem
-from integration.journal.keys import is_delivery_id
 from integration.journal.store import Journal, Page
+from integration.journal.table_keys import is_delivery_id
 from integration.operations import query_parameters
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Mapping
 
-from integration.core.activity import add_activity_context
+from integration.core.activity_recorder import add_activity_context
 from integration.core.errors import IntegrationError, Unavailable
 from integration.core.model import Request, Response
 from integration.dataverse import requests

@@ -15,10 +15,10 @@ from enum import StrEnum
 
 from integration.core.log_events import log_event
 from integration.core.model import Delivery, Status, WorkItem
-from integration.journal.activity import ActivityLog
+from integration.journal.activity_log import ActivityLog
 from integration.journal.guard_store import GuardStore
-from integration.journal.keys import make_delivery_id
 from integration.journal.store import Journal
+from integration.journal.table_keys import make_delivery_id
 from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender
 

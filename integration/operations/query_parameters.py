@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from integration.core.errors import Issue, Rejected
-from integration.journal.keys import is_delivery_id
+from integration.journal.table_keys import is_delivery_id
 
 DEFAULT_COUNT = "50"
 _MAX_COUNT = 500

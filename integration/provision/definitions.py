@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from integration.dataverse.virtual import build_entity_set
+from integration.dataverse.virtual_table_names import build_entity_set
 from integration.provision.model import (
     CustomColumn,
     CustomKey,

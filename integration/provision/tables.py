@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from integration.dataverse.virtual import build_entity_set
+from integration.dataverse.virtual_table_names import build_entity_set
 from integration.provision import definitions
 from integration.provision.model import (
     CustomColumn,

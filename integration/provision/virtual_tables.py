@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from integration.core.errors import Misconfigured
-from integration.dataverse.virtual import build_column_name, build_table_name
+from integration.dataverse.virtual_table_names import build_column_name, build_table_name
 from integration.mapping.model import AttributeMap, EntityMap, Kind, Route
 from integration.provision.model import VirtualColumn, VirtualLookup, VirtualTable
 

@@ -13,8 +13,8 @@ from integration.core import decimal_json
 from integration.core.errors import Unmappable
 from integration.core.model import Column, RowResult
 from integration.mapping import row_version
-from integration.mapping.keys import fit_fhir_id
 from integration.mapping.model import EntityMap
+from integration.mapping.primary_keys import fit_fhir_id
 
 Row = Mapping[str, Any]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 
-from integration.core.activity import add_activity_context
+from integration.core.activity_recorder import add_activity_context
 from integration.core.errors import Unavailable
 from integration.core.http import Upstream
 from integration.core.model import Request

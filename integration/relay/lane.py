@@ -11,7 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from integration.core.activity import add_activity_context, categorize_status, get_activity_context
+from integration.core.activity_recorder import (
+    add_activity_context,
+    categorize_status,
+    get_activity_context,
+)
 from integration.core.errors import Issue, Misconfigured, Unavailable
 from integration.core.model import Category, Delivery, EntryResult, Status, WorkItem
 from integration.fhir import entry_results, previous_attempt, units

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from integration.core import decimal_json
-from integration.core.activity import add_activity_context
+from integration.core.activity_recorder import add_activity_context
 from integration.core.errors import Unavailable
 from integration.core.model import Delivery, EntryResult
 from integration.fhir import entry_results, previous_attempt, units

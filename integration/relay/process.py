@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
-from integration.core.activity import ActivityRecorder
+from integration.core.activity_recorder import ActivityRecorder
 from integration.core.errors import Issue, Misconfigured, Unavailable
 from integration.core.log_events import log_event
 from integration.core.model import Delivery, EntryResult, Status, WorkItem
 from integration.core.offload import offload
-from integration.fhir import issues, units
-from integration.fhir.identity import Naming
+from integration.fhir import operation_outcome, units
 from integration.fhir.plan import Plan, plan
+from integration.fhir.resource_ids import Naming
 from integration.fhir.units import Lane, Limits
 from integration.journal.store import NO_LANE, Journal
 from integration.queues.names import RELAY_QUEUE
@@ -159,7 +159,7 @@ async def _record_refused(
             entry.position,
             _choose_status(issue),
             full_url=entry.full_url,
-            issues=[issues.as_json(issue)],
+            issues=[operation_outcome.as_json(issue)],
         )
         for entry, issue in delivery_plan.refused
     ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from integration.core import decimal_json
-from integration.core.activity import add_activity_context
+from integration.core.activity_recorder import add_activity_context
 from integration.core.errors import Issue, MethodNotAllowed, Rejected, Unavailable
 from integration.odata import addresses, bodies, headers, metadata, payload
 from integration.odata.addresses import (

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from integration.journal.row_keys import RowKeys
-from integration.mapping.keys import derive_primary_key
+from integration.mapping.primary_keys import derive_primary_key
 
 # Entries of one cache, at most, and seconds that an entry is used.
 _MAX_ENTRIES = 20_000

@@ -27,8 +27,8 @@ from azure.storage.queue.aio import QueueClient, QueueServiceClient
 import function_app
 from integration.app import wiring
 from integration.core.model import Delivery, DeliveryRequest, Status
-from integration.journal.keys import make_delivery_id
 from integration.journal.store import Payload
+from integration.journal.table_keys import make_delivery_id
 from integration.queues.queue_sender import parse_work_item
 from local.dataverse.app import create_app
 from local.processes import PROJECT

@@ -16,10 +16,10 @@ import pytest
 from integration.app import wiring
 from integration.app.http_clients import ClientContext, open_upstream
 from integration.app.settings import Settings, UpstreamSettings, read_settings
-from integration.core.activity import ActivityRecorder
+from integration.core.activity_recorder import ActivityRecorder
 from integration.core.errors import Misconfigured
 from integration.core.http import BoundedClient, Upstream
-from integration.journal.keys import is_delivery_id
+from integration.journal.table_keys import is_delivery_id
 from local.processes import PROJECT
 from local.services import Running
 

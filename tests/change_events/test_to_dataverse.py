@@ -23,7 +23,7 @@ from integration.core.http import Upstream, build_limiter
 from integration.core.model import Category, WorkItem
 from integration.dataverse.client import Dataverse
 from integration.mapping import files
-from integration.mapping.keys import derive_primary_key
+from integration.mapping.primary_keys import derive_primary_key
 from integration.provision import command
 from integration.queues.names import EXTERNAL_QUEUE
 from tests.builders import MARKER, Body, observation

@@ -11,8 +11,8 @@ from integration.core.errors import Rejected
 from integration.core.model import DeliveryRequest, Policy
 from integration.fhir import bundle
 from integration.fhir.entries import Contents
-from integration.fhir.identity import Naming
 from integration.fhir.plan import Plan, plan
+from integration.fhir.resource_ids import Naming
 from tests.fhir.bundles import make_urn
 
 NAMING = Naming("clinic", "key-1")

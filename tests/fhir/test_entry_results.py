@@ -17,7 +17,7 @@ from integration.fhir.entry_results import (
     read_response,
     refuse,
 )
-from integration.fhir.issues import as_json
+from integration.fhir.operation_outcome import as_json
 from integration.fhir.units import Unit, UnitEntry
 from tests.fhir.bundles import make_urn
 

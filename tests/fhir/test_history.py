@@ -13,8 +13,8 @@ from integration.core.errors import Rejected
 from integration.core.model import DeliveryRequest
 from integration.fhir import bundle
 from integration.fhir.entries import Contents
-from integration.fhir.identity import Naming
 from integration.fhir.plan import Plan, plan
+from integration.fhir.resource_ids import Naming
 from integration.fhir.units import Limits
 from tests.fhir.bundles import make_urn
 from tests.randomness import limit_examples

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from integration.fhir import units
-from integration.fhir.identity import Naming
 from integration.fhir.plan import Plan, plan
+from integration.fhir.resource_ids import Naming
 from integration.fhir.units import Limits, UnitEntry
 from tests.fhir.bundles import make_urn, read_contents
 from tests.fhir.test_plan import body

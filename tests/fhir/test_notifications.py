@@ -16,9 +16,9 @@ from integration.core.errors import Rejected
 from integration.core.model import DeliveryRequest
 from integration.fhir import bundle
 from integration.fhir.fetched import NOT_FETCHED, TOO_LARGE, FetchedResponse
-from integration.fhir.identity import Naming
 from integration.fhir.notifications import Notification, add_fetched
 from integration.fhir.plan import Plan, plan
+from integration.fhir.resource_ids import Naming
 from integration.fhir.subscription_status import SubscriptionStatus, describe_gap, find_gap
 from tests.fhir.notices import (
     HOME,

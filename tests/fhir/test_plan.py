@@ -15,8 +15,8 @@ from integration.core import decimal_json
 from integration.core.model import DeliveryRequest
 from integration.fhir import bundle, units
 from integration.fhir.entries import MAX_ISSUES, Contents, Entry
-from integration.fhir.identity import Naming
 from integration.fhir.plan import Plan, plan
+from integration.fhir.resource_ids import Naming
 from integration.fhir.units import Lane, Limits, Unit, UnitEntry
 from tests.fhir.bundles import (
     bundles,

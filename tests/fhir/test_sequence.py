@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from integration.fhir.identity import Naming
 from integration.fhir.plan import plan
+from integration.fhir.resource_ids import Naming
 from integration.fhir.units import Limits
 from tests.fhir.bundles import read_contents
 

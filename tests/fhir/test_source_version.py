@@ -11,8 +11,8 @@ import pytest
 from integration.core.model import DeliveryRequest
 from integration.fhir.bundle import read
 from integration.fhir.entries import Entry
-from integration.fhir.identity import Naming
 from integration.fhir.plan import plan
+from integration.fhir.resource_ids import Naming
 from integration.fhir.source_version import derive_source_version
 
 

@@ -26,8 +26,8 @@ from integration.core.model import (
 )
 from integration.journal.azure_activity import AzureActivityLog
 from integration.journal.azure_store import TABLES, AzureJournal, open_journal
-from integration.journal.keys import make_delivery_id
 from integration.journal.store import Payload
+from integration.journal.table_keys import make_delivery_id
 from integration.mirror import mirror as mirroring
 from integration.queues.azure_queue import AzureQueueSender
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE

@@ -16,8 +16,8 @@ from azure.storage.blob.aio import BlobServiceClient
 
 from integration.core.model import Delivery, DeliveryRequest, EntryResult, RowResult, Status
 from integration.journal.azure_store import AzureJournal
-from integration.journal.keys import make_delivery_id
 from integration.journal.store import NO_LANE, Journal, MemoryJournal, Payload
+from integration.journal.table_keys import make_delivery_id
 
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 

@@ -18,8 +18,8 @@ from azure.storage.blob.aio import BlobServiceClient
 
 from integration.core.model import Delivery, DeliveryRequest, Status
 from integration.journal.azure_store import AzureJournal, open_journal
-from integration.journal.keys import make_delivery_id
 from integration.journal.store import Payload
+from integration.journal.table_keys import make_delivery_id
 from tests.journeys.route import PATIENCE, Route, bundle, entry, locations, patient, statuses
 
 pytestmark = [pytest.mark.live, pytest.mark.azurite]

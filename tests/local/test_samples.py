@@ -14,8 +14,8 @@ import pytest
 from integration.core import decimal_json
 from integration.core.model import DeliveryRequest
 from integration.fhir import bundle
-from integration.fhir.identity import Naming
 from integration.fhir.plan import plan
+from integration.fhir.resource_ids import Naming
 from integration.fhir.validation import find_issues
 from local.processes import PROJECT
 from local.samples import (

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from integration.core.errors import Unmappable
 from integration.core.model import Column
 from integration.mapping.engine import map_resource
-from integration.mapping.keys import derive_primary_key, fit_fhir_id
 from integration.mapping.load import load_maps, load_shipped_maps, parse_map
 from integration.mapping.model import Concept, Lookup, MappedRows
+from integration.mapping.primary_keys import derive_primary_key, fit_fhir_id
 from tests.mapping.tenant import load_all_columns
 from tests.randomness import limit_examples
 

@@ -17,8 +17,8 @@ from integration.core import decimal_json
 from integration.core.model import Column
 from integration.mapping import engine, load
 from integration.mapping.concepts import CONCEPT_TABLE
-from integration.mapping.keys import derive_primary_key
 from integration.mapping.model import ChildRow, Concept, EntityMap, Lookup, MappedRows
+from integration.mapping.primary_keys import derive_primary_key
 from local.dataverse import tables
 from local.dataverse.app import create_app
 from tests.mapping import real

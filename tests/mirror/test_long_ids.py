@@ -11,9 +11,9 @@ from dataclasses import replace
 import pytest
 
 from integration.core.model import RowResult, WorkItem
-from integration.mapping.keys import derive_primary_key
 from integration.mapping.load import load_shipped_maps
 from integration.mapping.model import LongId
+from integration.mapping.primary_keys import derive_primary_key
 from integration.mirror import mirror as mirroring
 from integration.mirror.healthcare_api_sink import HealthcareApiSink
 from integration.queues.names import MIRROR_QUEUE

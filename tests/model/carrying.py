@@ -7,8 +7,8 @@ from random import Random
 
 from integration.core.model import DeliveryRequest
 from integration.fhir import bundle
-from integration.fhir.identity import Naming
 from integration.fhir.plan import Plan, plan
+from integration.fhir.resource_ids import Naming
 from tests.model.deliveries import Sent
 from tests.model.uncut import Asked
 from tests.model.world import World

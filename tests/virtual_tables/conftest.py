@@ -19,8 +19,8 @@ from integration.core.http import Upstream, build_limiter
 from integration.fhir.client import FhirServer
 from integration.journal.data_routes import MemoryDataRouteStore
 from integration.journal.guard_store import MemoryGuardStore
-from integration.journal.keys import make_delivery_id
 from integration.journal.row_keys import MemoryRowKeys
+from integration.journal.table_keys import make_delivery_id
 from integration.journal.write_guard import WriteGuard
 from integration.mapping.files import MappedTable
 from integration.mapping.load import load_shipped_maps

@@ -12,7 +12,7 @@ import pytest
 from integration.core.errors import Rejected, Unavailable
 from integration.core.model import WorkItem
 from integration.journal.row_keys import MemoryRowKeys
-from integration.mapping.keys import derive_primary_key
+from integration.mapping.primary_keys import derive_primary_key
 from integration.mirror import mirror as mirroring
 from integration.virtual_tables.row_keys import RowKeyResolver
 from tests.builders import observation, patient

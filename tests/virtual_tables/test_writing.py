@@ -13,7 +13,7 @@ import pytest
 
 from integration.core import decimal_json
 from integration.core.errors import Rejected
-from integration.journal.keys import make_delivery_id
+from integration.journal.table_keys import make_delivery_id
 from tests.builders import MARKER, Body, bundle, entry
 from tests.conftest import Route, told_by
 from tests.virtual_tables.conftest import Feed

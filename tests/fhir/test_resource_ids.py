@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from integration.fhir.entries import Entry
-from integration.fhir.identity import Naming, derive_id, derive_placeholder
+from integration.fhir.resource_ids import Naming, derive_id, derive_placeholder
 from tests.fhir.bundles import make_urn
 
 NAMING = Naming("clinic", "key-1")

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from integration.core.activity import (
+from integration.core.activity_recorder import (
     BATCH_SIZE,
     ActivityContext,
     ActivityRecorder,
@@ -23,7 +23,7 @@ from integration.core.activity import (
 from integration.core.errors import Misconfigured, Rejected, Unavailable
 from integration.core.model import Activity, Category, Request, RowResult, WorkItem
 from integration.fhir.units import Limits
-from integration.journal.activity import MemoryActivityLog
+from integration.journal.activity_log import MemoryActivityLog
 from integration.mirror import mirror as mirroring
 from integration.operations import activity as activity_log
 from integration.operations import health

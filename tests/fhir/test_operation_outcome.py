@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from integration.fhir.issues import parse_outcome, translate
+from integration.fhir.operation_outcome import parse_outcome, translate
 
 # The unit holds the sender's entries 7 and 2, in this order.
 SENT = ["Bundle.entry[7]", "Bundle.entry[2]"]

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from integration.mapping.keys import derive_primary_key
+from integration.mapping.primary_keys import derive_primary_key
 
 GUID = "0b6d3d3e-9c4b-4a53-8f1f-6f0f8a2f4c11"
 

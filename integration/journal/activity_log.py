@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Protocol
 
 from integration.core.model import Activity, Category
-from integration.journal.keys import build_activity_key, get_day_partition
+from integration.journal.table_keys import build_activity_key, get_day_partition
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ import pytest
 from azure.data.tables.aio import TableServiceClient
 
 from integration.core.model import Activity, Category
-from integration.journal.activity import ActivityFilter, ActivityLog, MemoryActivityLog
+from integration.journal.activity_log import ActivityFilter, ActivityLog, MemoryActivityLog
 from integration.journal.azure_activity import AzureActivityLog
-from integration.journal.keys import build_activity_key, parse_activity_time
+from integration.journal.table_keys import build_activity_key, parse_activity_time
 from local.services import Running
 
 NOON = datetime(2026, 3, 2, 12, 0, 0, 123457, tzinfo=UTC)

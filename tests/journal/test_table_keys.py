@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from integration.core.model import RowResult
-from integration.journal.keys import (
+from integration.journal.table_keys import (
     build_after_filter,
     build_days_filter,
     build_delivery_key,

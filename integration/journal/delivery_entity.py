@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from integration.core.model import Delivery, Status
-from integration.journal.keys import build_delivery_key
+from integration.journal.table_keys import build_delivery_key
 
 
 def to_entity(delivery: Delivery) -> dict[str, Any]:
