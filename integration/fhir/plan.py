@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from integration.core.errors import Issue
-from integration.fhir import graph, packing
+from integration.fhir import graph, split_into_units
 from integration.fhir.entries import MAX_ISSUES, Contents, Entry
 from integration.fhir.prepare import PreparedEntry, prepare
 from integration.fhir.resource_ids import Naming
@@ -40,8 +40,10 @@ def plan(
     prepared, refused = prepare(contents, naming, limits, write_order)
     if atomic and refused:
         return Plan((), _refuse_all(contents, refused))
-    if atomic and packing.fits(prepared, limits):
-        return Plan((Lane((packing.build_unit("transaction", prepared),)),) if prepared else ())
+    if atomic and split_into_units.fits(prepared, limits):
+        return Plan(
+            (Lane((split_into_units.build_unit("transaction", prepared),)),) if prepared else ()
+        )
     if atomic and limits.over == "reject":
         return Plan((), _refuse_all(contents, [_refuse_too_large(contents, limits)]))
     prepared = order_entries(prepared, atomic=atomic)
@@ -56,17 +58,17 @@ def plan(
     }
     groups = [
         [nodes[n] for n in part]
-        for part in graph.find_connected_components(nodes, packing.find_edges(nodes))
+        for part in graph.find_connected_components(nodes, split_into_units.find_edges(nodes))
     ]
     lanes, split = [], False
-    for group in packing.pack_groups(groups, limits):
-        if atomic and packing.fits(group, limits):
-            lanes.append(Lane((packing.build_unit("transaction", group),)))
+    for group in split_into_units.pack_groups(groups, limits):
+        if atomic and split_into_units.fits(group, limits):
+            lanes.append(Lane((split_into_units.build_unit("transaction", group),)))
         elif atomic:
             split = True
-            lanes.append(Lane(tuple(packing.pack_in_dependency_order(group, limits))))
+            lanes.append(Lane(tuple(split_into_units.pack_in_dependency_order(group, limits))))
         else:
-            lanes.append(Lane(tuple(packing.pack_in_levels(group, limits))))
+            lanes.append(Lane(tuple(split_into_units.pack_in_levels(group, limits))))
     return Plan(tuple(lanes), tuple(refused), split or (atomic and len(lanes) > 1))
 
 
@@ -78,8 +80,9 @@ def _refuse_cycles(
     text = "conditional entries that refer to each other need one transaction within the limits"
     return [
         (contents.entries[n], Issue("processing", text, contents.entries[n].where))
-        for component in packing.group_by_waiting(prepared)
-        if packing.is_cycle(component) and not (atomic and packing.fits(component, limits))
+        for component in split_into_units.group_by_waiting(prepared)
+        if split_into_units.is_cycle(component)
+        and not (atomic and split_into_units.fits(component, limits))
         for item in component
         for n in item.unit_entry.positions
     ]
