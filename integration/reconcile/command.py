@@ -264,7 +264,7 @@ def _select_maps(mirror: Mirror, types: list[str] | None) -> list[EntityMap]:
 def _explain_not_mirrored(resource_type: str) -> str:
     return (
         f"{resource_type} is not mirrored: no map of it is in use (MAPS_ENABLED), or its table is "
-        "virtual (GET /api/routes shows which are)"
+        "virtual (GET /api/data-routes shows which are)"
     )
 
 
