@@ -14,6 +14,7 @@ from integration.intake.dry_run import plan_delivery
 from integration.mirror.mirror import mirror_resource
 from integration.mirror.mirror import park as park_row
 from integration.operations import deliveries as operations
+from integration.operations.activity import find_activity
 from integration.operations.health import check_upstreams
 from integration.operations.housekeeping import sweep
 from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE
@@ -201,7 +202,7 @@ async def activity(req: func.HttpRequest) -> func.HttpResponse:
     parts = await wiring.get_parts()
     if req.method != "GET":
         raise MethodNotAllowed("GET")
-    page = await operations.find_activity(parts.activity, req.params)
+    page = await find_activity(parts.activity, req.params)
     return responses.build_activity_page(req, page)
 
 

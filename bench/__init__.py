@@ -1,1 +1,1 @@
-"""Measurements of the route on this machine, each against a named baseline in the same run."""
+"""Measure the relay on this machine. Each result is a ratio to a baseline of the same run."""

@@ -1,13 +1,14 @@
-"""`python -m bench`: the route against a bare client that posts the same units.
+"""`python -m bench`: compare the relay with a bare client that posts the same units.
 
-The baseline, `bare client`, is asyncio and httpx alone: it has the units ready-made and posts
-them to the same FHIR server, as many at once as the relay may. So the ratio is what keeping,
-queueing, planning, noting and mirroring cost. Rounds alternate, and each figure is a median.
+The bare client is asyncio and httpx alone. It plans the units beforehand and posts them to the
+same FHIR server with the same concurrency. The ratio is therefore the cost of storing, queueing,
+planning, recording and mirroring. Rounds alternate; each result is a median.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import statistics
 import sys
 import tempfile
@@ -42,7 +43,7 @@ SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Seconds of wall and processor for the same number of resources."""
+    """Wall seconds of both clients and processor seconds of the host, for the same resources."""
 
     bare: float
     relay: float
@@ -50,6 +51,8 @@ class Round:
 
 
 async def main() -> int:
+    # Thousands of rows are throttled and requeued on purpose: only errors are worth a line.
+    logging.getLogger("integration").setLevel(logging.ERROR)
     _print_result("planning_over_json", planning.compare_with_json())
     each_second, times = mapping.compare_with_by_hand()
     _print_result("patients_mapped_per_second", each_second)
@@ -62,7 +65,9 @@ async def main() -> int:
             with start_host(settings, running.ports.host, folder) as host:
                 async with httpx.AsyncClient(timeout=300) as http:
                     process, log = psutil.Process(host.pid), folder / "storage.log"
-                    route = MeasuredRoute(http, running, host.url, process, log)
+                    route = MeasuredRoute(
+                        http=http, running=running, host=host.url, process=process, log=log
+                    )
                     await _measure_throughput(route)
                     await _measure_memory(route)
                     await _measure_write_guard(route)
@@ -72,7 +77,7 @@ async def main() -> int:
 
 
 def _measure_throttled() -> None:
-    """New patients one by one, under a tenth of Dataverse's limit of requests."""
+    """Mirror new patients one by one, under a tenth of Dataverse's request limit."""
     limits = throttled.Limits(requests=600)
     arrived = throttled.measure_arrival(THROTTLED, limits)
     assert (arrived.contacts, arrived.parked) == (THROTTLED, 0)
@@ -106,7 +111,7 @@ async def _measure_throughput(route: MeasuredRoute) -> None:
 
 
 async def _count_operations(route: MeasuredRoute) -> float:
-    """For a delivery of one unit and one patient, nobody asking what became of it."""
+    """Return the storage operations of a delivery with one unit and one patient, without polls."""
 
     async def count_contacts() -> int:
         stats = await route.http.get(f"{route.running.dataverse_url}/control/stats")
@@ -118,7 +123,7 @@ async def _count_operations(route: MeasuredRoute) -> float:
     async with asyncio.timeout(60):
         while await count_contacts() < before + DELIVERIES:
             await asyncio.sleep(0.1)
-    await asyncio.sleep(2)  # for the last notes and the deletion of the last messages
+    await asyncio.sleep(2)  # until the last results are recorded and the last messages deleted
     return (count_storage_operations(route.log) - counted) / DELIVERIES
 
 
@@ -127,7 +132,7 @@ async def _measure_memory(route: MeasuredRoute) -> None:
     async with watch_peak_memory(route.process) as peak:
         await deliver_all(route, [large])
     _print_result("peak_memory_over_body_size", peak.grown / len(large))
-    print(f"  ({peak.grown / 1e6:.0f} MB above rest, for a body of {len(large) / 1e6:.0f} MB)")
+    print(f"  ({peak.grown / 1e6:.0f} MB more than at rest, body of {len(large) / 1e6:.0f} MB)")
 
 
 async def _measure_write_guard(route: MeasuredRoute) -> None:
@@ -142,7 +147,7 @@ async def _measure_scale(route: MeasuredRoute) -> None:
         first = first or cpu
         _print_result(f"cpu_seconds_per_1000_resources_of_{size}", cpu)
         _print_result(f"cpu_of_{size}_over_{scale.SIZES[0]}", cpu / first)
-        print(f"  ({wall:.2f} s of wall for 1,000 resources)")
+        print(f"  ({wall:.2f} wall seconds for 1,000 resources)")
 
 
 async def _measure_related_lists(route: MeasuredRoute) -> None:

@@ -1,6 +1,6 @@
-"""What a developer would write for the patient's map, column by column: the baseline of mapping.
+"""Map a Patient with hand-written code: the baseline for the mapping engine.
 
-The same columns, without what makes a map safe: no lengths, no notes, no value that does not fit.
+It fills the same columns, but checks no lengths or types and reports nothing unmapped.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Json = dict[str, Any]
 
 
 def map_patient(patient: Json) -> tuple[Json, list[Json]]:
-    """The contact, and its identifiers and links."""
+    """Return the contact row and its child rows (identifiers, then links)."""
     meta = patient.get("meta", {})
     row: Json = {
         "msemr_azurefhirid": patient["id"],
@@ -84,13 +84,27 @@ def _set_names(row: Json, names: list[Json]) -> None:
     row["nickname"] = next(iter(nick.get("given", [])), nick.get("text"))
     row["msemr_name1use"] = NAME_USES.get(name.get("use", ""))
     _set_period(row, name, "msemr_name1startdate", "msemr_name1enddate")
-    _set_named(row, names, "official", "msemr_name2", "msemr_name2startdate", "msemr_name2enddate")
     _set_named(
-        row, names, "temp", "msemr_name3", "msemr_name3namestartdate", "msemr_name3nameenddate"
+        row,
+        names,
+        "official",
+        column="msemr_name2",
+        start="msemr_name2startdate",
+        end="msemr_name2enddate",
+    )
+    _set_named(
+        row,
+        names,
+        "temp",
+        column="msemr_name3",
+        start="msemr_name3namestartdate",
+        end="msemr_name3nameenddate",
     )
 
 
-def _set_named(row: Json, names: list[Json], use: str, column: str, start: str, end: str) -> None:
+def _set_named(
+    row: Json, names: list[Json], use: str, *, column: str, start: str, end: str
+) -> None:
     name = next((name for name in names if name.get("use") == use), {})
     prefix, given, suffix = (name.get(part, []) for part in ("prefix", "given", "suffix"))
     family = [name["family"]] if "family" in name else []

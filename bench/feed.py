@@ -1,7 +1,7 @@
-"""The related lists of a patient, as virtual tables and as the same searches done directly.
+"""Compare a patient's related lists as virtual tables with the same searches in FHIR.
 
-The first page of each of the twenty tables, with 1,000 observations of that patient and 100,000
-resources in the server. The baseline asks the FHIR server itself for the same resources, as many.
+Reads the first page of each of the twenty tables. The server holds 100,000 resources, 1,000 of
+them Observations of this patient. The baseline searches the FHIR server for the same resources.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ _BATCH_SIZE = 500
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Milliseconds: of the feed, and of the same search done directly."""
+    """Milliseconds of each request to the feed, and of the same search in FHIR."""
 
     feed: list[float]
     direct: list[float]
 
     def compute_ratio(self, share: float) -> float:
-        """The feed's over the other, at so many hundredths."""
+        """Return feed time over direct time at this quantile (0.95 is the 95th percentile)."""
         return compute_quantile(self.feed, share) / compute_quantile(self.direct, share)
 
 
 async def measure_related_lists(http: httpx.AsyncClient, fhir: str, feed: str) -> Times:
-    """Fill the server, and ask both ways in turns."""
+    """Fill the FHIR server, then time both requests alternately."""
     entity_types = [
         build_entity_type(entity_type)
         for entity_type in load_shipped_maps().values()
@@ -73,9 +73,9 @@ async def measure_related_lists(http: httpx.AsyncClient, fhir: str, feed: str) -
 
 
 def _build_addresses(entity_type: MappedEntityType) -> tuple[str, str]:
-    """The search of a patient's resources, and the query for their rows that a list sends."""
+    """Return the FHIR search for a patient's resources and the OData query for their rows."""
     patient = _find_patient_column(entity_type)
-    if patient is None:  # places belong to nobody
+    if patient is None:  # a Location has no patient
         search, condition = f"{entity_type.resource}?_count={PAGE}", ""
     else:
         name, parameter = patient
@@ -109,7 +109,7 @@ def compute_quantile(times: list[float], share: float) -> float:
     return statistics.quantiles(times, n=100)[round(share * 100) - 1]
 
 
-# -- what the server holds -------------------------------------------------------------------------
+# -- contents of the FHIR server -------------------------------------------------------------------
 
 
 async def _fill(http: httpx.AsyncClient, fhir: str, entity_types: list[MappedEntityType]) -> None:
@@ -156,7 +156,7 @@ def _generate_resources(entity_types: list[MappedEntityType]) -> Iterator[dict[s
 
 
 def _make_resource(r: random.Random, type_: str, patient: str, number: int) -> dict[str, Any]:
-    """The least that is valid, with what lists show."""
+    """Return a minimal valid resource with the elements that lists show."""
     subject = {"reference": f"Patient/{patient}"}
     concept = {
         "coding": [{"system": "http://loinc.org", "code": str(r.randrange(99))}],

@@ -1,4 +1,4 @@
-"""Planning against the least that anyone must do with a bundle: parse it, and write it again."""
+"""Compare planning with the minimum for any bundle: parse the JSON and write it again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROUNDS = 9
 
 
 def compare_with_json() -> float:
-    """Seconds to read and plan one large transaction over those of orjson's loads and dumps."""
+    """Return the time to read and plan a large transaction over orjson's loads and dumps."""
     body = encode(build_transaction([ENTRIES], entry_bytes=ENTRY_BYTES, seed="planning"))
     naming = Naming("bench", "planning")
 

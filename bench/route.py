@@ -1,4 +1,4 @@
-"""What every measurement of the route needs: deliveries sent, and a bare client beside it."""
+"""Send deliveries to the relay, and the same units to the FHIR server by a bare client."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ HEADERS = {"content-type": "application/fhir+json"}
 SENDER_HEADER = "x-sender"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredRoute:
-    """A route that runs: the host's address and process, and the storage emulator's log."""
+    """The running services: the host's address and process, and the storage emulator's log."""
 
     http: httpx.AsyncClient
     running: Running
@@ -36,7 +36,7 @@ class MeasuredRoute:
     log: Path
 
     def read_cpu_seconds(self) -> float:
-        """Seconds of processor that the host has used."""
+        """Return the processor seconds that the host has used so far."""
         times = self.process.cpu_times()
         return float(times.user + times.system)
 
@@ -44,14 +44,14 @@ class MeasuredRoute:
 async def deliver_all(
     route: MeasuredRoute, bodies: Sequence[bytes], *, sender: str = "", status: str = "201"
 ) -> float:
-    """Seconds from the first byte sent to the last delivery done."""
+    """Return the seconds from the first byte sent until the last delivery is done."""
 
     async def deliver(body: bytes) -> None:
         headers = {**HEADERS, SENDER_HEADER: sender}
         answer = await route.http.post(f"{route.host}/api/fhir", content=body, headers=headers)
         assert answer.status_code == 202, answer.text
         while True:
-            # A host that is busy for seconds ends idle connections, perhaps this very moment.
+            # A busy host may close an idle connection just as it is used again.
             status = await route.http.get(
                 answer.headers["content-location"], headers={"connection": "close"}
             )
@@ -67,7 +67,7 @@ async def deliver_all(
 
 
 async def post_units(route: MeasuredRoute, bodies: Sequence[bytes]) -> float:
-    """Seconds for the units of these deliveries, planned beforehand."""
+    """Return the seconds to post the units of these deliveries; they are planned beforehand."""
     places = asyncio.Semaphore(CONCURRENCY)
     requests = [
         units.build_request(unit, unit.entries, {})
@@ -93,5 +93,5 @@ async def post_units(route: MeasuredRoute, bodies: Sequence[bytes]) -> float:
 
 
 def encode(bundle_: object) -> bytes:
-    """A bundle as it goes over the wire."""
+    """Return the bundle as JSON."""
     return decimal_json.encode(bundle_)

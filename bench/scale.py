@@ -1,4 +1,4 @@
-"""Whether a resource costs the same in a small delivery and in a very large one."""
+"""Measure whether a resource costs the same in a small delivery and in a very large one."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from bench.route import MeasuredRoute, deliver_all, encode
 from local.samples import build_transaction
 
 SIZES = (100, 1_000, 10_000, 100_000)
-PATIENT = 50  # entries that hang together
+PATIENT = 50  # entries of one patient, which refer to each other
 ENTRY_BYTES = 400
-RESOURCES_PER_SIZE = 20_000  # resources at each size, in as many deliveries as that takes
+RESOURCES_PER_SIZE = 20_000  # spread over as many deliveries as needed
 MAX_BYTES = 120_000_000
 
 
 async def measure_costs(route: MeasuredRoute) -> AsyncIterator[tuple[int, float, float]]:
-    """(entries, seconds of processor, seconds of wall) for 1,000 resources at each size."""
+    """Yield (entries, processor seconds, wall seconds) for 1,000 resources at each size."""
     for size in SIZES:
         number = max(1, RESOURCES_PER_SIZE // size)
         bodies = [

@@ -1,7 +1,7 @@
-"""Many patients at once, and a Dataverse that throttles as the real one does, in simulated time.
+"""Mirror many patients to a Dataverse that throttles like the real one, in simulated time.
 
-The mirror, its limiter and the stand-in are the real ones; storage and the FHIR server answer at
-once, so that nothing but Dataverse's limits holds the patients up.
+The mirror, its rate limiter and the Dataverse stand-in are the real ones. Storage and the FHIR
+server take no time, so only Dataverse's limits delay the patients.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from local.dataverse.limits import Limits
 from local.dataverse.simulated import SimulatedLoop
 from local.dataverse.wire import Call
 
-WORKERS = 16  # messages that one instance works on at once: host.json
+WORKERS = 16  # messages that one instance processes at once: host.json
 CONCURRENCY = 16
 READ, WRITE = 0.05, 0.15  # seconds that a request takes
 START = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
-    """What it took until every patient had its contact: requests that were served and that were
-    refused, and seconds of simulated time."""
+    """The cost until every patient had its contact: requests served and refused, and simulated
+    seconds."""
 
     contacts: int
     parked: int
@@ -53,20 +53,20 @@ class Arrival:
     seconds: float
 
     def compute_rate(self, limits: Limits) -> float:
-        """The shortest time in which the limits let so many requests through, over the time it
-        took: a window's requests go at once, the next when those have left the window."""
+        """Return the shortest time that the limits allow for the served requests, over the time
+        taken. A full window may go at once; the next starts when the window has passed."""
         windows = ceil(self.served / limits.requests) - 1
         return windows * limits.window / self.seconds
 
 
 def measure_arrival(patients: int, limits: Limits) -> Arrival:
-    """Bring so many new patients to Dataverse, each with a claim of its own."""
+    """Mirror new patients to Dataverse, one work item for each."""
     with asyncio.Runner(loop_factory=SimulatedLoop) as runner:
         return runner.run(_measure_arrival(patients, limits))
 
 
 def measure_requests(patients: int, workers: int) -> tuple[float, float, float]:
-    """Requests for each patient, by so many workers: new, changed, and told of without a change."""
+    """Return the Dataverse requests per patient when it is new, changed, and unchanged."""
     with asyncio.Runner(loop_factory=SimulatedLoop) as runner:
         return runner.run(_measure_rounds(patients, workers))
 
@@ -88,7 +88,7 @@ async def _measure_rounds(patients: int, workers: int) -> tuple[float, float, fl
     return new, changed, unchanged
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Route:
     mirror: Mirror
     sender: MemoryQueueSender
@@ -111,7 +111,9 @@ async def _measure_arrival(patients: int, limits: Limits) -> Arrival:
         parked = sum(row.action not in ("created", "updated", "unchanged") for row in rows)
         contacts = len({row.row for row in rows if row.row})
         served, refused = route.request_counts["served"], route.request_counts["refused"]
-        return Arrival(contacts, parked, served, refused, route.clock())
+        return Arrival(
+            contacts=contacts, parked=parked, served=served, refused=refused, seconds=route.clock()
+        )
 
 
 @asynccontextmanager
@@ -151,7 +153,13 @@ async def _open_route(
         now=lambda: START + _to_timedelta(loop.time()),
         max_age=inf,
     )
-    yield _Route(mirror, sender, journal, request_counts, loop.time)
+    yield _Route(
+        mirror=mirror,
+        sender=sender,
+        journal=journal,
+        request_counts=request_counts,
+        clock=loop.time,
+    )
     app.close()
 
 
@@ -162,7 +170,7 @@ async def _process_items(
     clock: Callable[[], float],
     workers: int,
 ) -> None:
-    """As the queue hands them out: when they are due, to so many at once."""
+    """Process work items when they are due, at most `workers` at once, until none is left."""
     heapq.heapify(work_items)
     numbers, busy = count(len(work_items)), set[asyncio.Task[None]]()
     while work_items or busy:
@@ -208,7 +216,7 @@ def _answer_patient(request: httpx.Request, version: int) -> httpx.Response:
 
 
 def make_patient(identifier: str) -> dict[str, Any]:
-    """One with what most patients have."""
+    """Return a Patient with the elements that most patients have."""
     return {
         "resourceType": "Patient",
         "id": identifier,

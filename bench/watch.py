@@ -1,4 +1,4 @@
-"""What a process and the storage emulator did, seen from outside."""
+"""Observe a process's memory and the storage emulator's requests from outside."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from pathlib import Path
 
 import psutil
 
-# An empty queue is asked again and again, whether or not anything is delivered; a status poll is
-# the sender's.
+# Queues are polled whether or not anything is delivered, so polls are not counted.
 _POLL = re.compile(r'"GET [^"]*/messages\?[^"]*numofmessages')
 _REQUEST = re.compile(r'"(GET|PUT|POST|DELETE|MERGE|PATCH|HEAD) ')
 
 
 def count_storage_operations(log: Path) -> int:
-    """Requests to the emulator so far, those for messages left out."""
+    """Return the number of requests to the emulator so far, without queue polls."""
     lines = log.read_text("utf-8", "replace").splitlines()
     return sum(1 for line in lines if _REQUEST.search(line) and not _POLL.search(line))
 
 
 @dataclass(slots=True)
 class Peak:
-    """Bytes of resident memory at rest and at most."""
+    """Bytes of resident memory at rest and at the highest point."""
 
     rest: int
     highest: int
@@ -37,7 +36,7 @@ class Peak:
 
 @asynccontextmanager
 async def watch_peak_memory(process: psutil.Process) -> AsyncIterator[Peak]:
-    """Watch the process while the block runs, every few milliseconds."""
+    """Sample the process's memory every 5 ms while the block runs."""
     rest = process.memory_info().rss
     peak = Peak(rest, rest)
 

@@ -1,4 +1,4 @@
-"""What the order of deliveries costs: the same updates with the guard, and without it."""
+"""Measure the cost of the write guard: the same updates with and without it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ UNGUARDED = "unguarded"  # as the WRITE_ORDER of the bench says
 
 
 async def measure_cost(route: MeasuredRoute) -> tuple[float, float]:
-    """Seconds with the guard over those without; storage operations that it adds to a delivery
-    with one update."""
+    """Return the time with the guard over the time without it, and the storage operations that it
+    adds to a delivery with one update."""
     ratios = []
     for number in range(ROUNDS):
         without = await deliver_all(
@@ -31,13 +31,13 @@ async def measure_cost(route: MeasuredRoute) -> tuple[float, float]:
 
 
 async def _count_operations(route: MeasuredRoute, sender: str) -> float:
-    """For a delivery that updates one resource, nobody asking what became of it."""
+    """Return the storage operations of a delivery that updates one resource, without polls."""
     counted = count_storage_operations(route.log)
     for number in range(DELIVERIES):
         body = encode(_make_observation(f"one-{sender}-{number}"))
         headers = {**HEADERS, SENDER_HEADER: sender}
         await route.http.post(f"{route.host}/api/fhir", content=body, headers=headers)
-    await asyncio.sleep(6)  # until the last is done, and its message deleted
+    await asyncio.sleep(6)  # until the last delivery is done and its message deleted
     return (count_storage_operations(route.log) - counted) / DELIVERIES
 
 

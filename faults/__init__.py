@@ -1,12 +1,12 @@
-"""Proof of what is promised: faults on the whole route, and what became of every entry.
+"""Fault injection: break every service on the route, then check what became of each entry.
 
-chapters     its parts, side by side
-deliveries   what is sent, and what it asks for; kinds has one of every kind
-route        the parts that run, and a sender who does not give up
-kills        the host killed at each request that leaves it
-weather      neighbours that throttle, fail, hang up and answer nonsense; proxy does it to storage
-copies       queue messages that come twice, out of order and side by side
+chapters     the scenarios, which run concurrently
+deliveries   builds deliveries and states the intent of each entry; kinds has one of every kind
+route        the running services, and a sender that retries until it is accepted
+kills        kills the host at each request that it sends
+weather      makes FHIR and Dataverse throttle, fail, hang up and answer nonsense; proxy: storage
+copies       posts queue messages twice, out of order and concurrently
 outage       hours without a FHIR server, in simulated time
-truth        what the FHIR server and Dataverse hold in the end, read from them
-verdict      what that says of each entry
+truth        reads what the FHIR server and Dataverse hold in the end
+verdict      compares that with the intent of each entry
 """

@@ -1,6 +1,7 @@
-"""`python -m faults [--number N] [--seed S] [--app FOLDER]`: the proof, on this machine.
+"""`python -m faults [--number N] [--seed S] [--app FOLDER]`: inject faults on this machine.
 
-Its last line counts what became of every entry; the exit status is 0 only if no harm was done.
+The last line counts the results of all entries. The exit status is 0 only if no entry was lost,
+doubled, stale or unexplained.
 """
 
 from __future__ import annotations
@@ -27,28 +28,34 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
     parser.add_argument("--number", type=int, default=os.environ.get("FAULTS", _DEFAULT_NUMBER))
     parser.add_argument("--seed", default=os.environ.get("FAULTS_SEED", "1"))
-    parser.add_argument("--only", choices=[*SCENARIOS], action="append", help="a part of the proof")
+    parser.add_argument(
+        "--only", choices=[*SCENARIOS], action="append", help="run this scenario alone"
+    )
     parser.add_argument("--app", type=Path, default=PROJECT, help="the folder of function_app.py")
-    parser.add_argument("--logs", type=Path, help="a folder for logs; else they are not kept")
+    parser.add_argument("--logs", type=Path, help="keep the logs in this folder")
     arguments = parser.parse_args()
     if os.environ.get("FHIR_URL"):
-        print("cannot start: unset FHIR_URL, whose server cannot be told to misbehave")
+        print("cannot start: unset FHIR_URL; faults need the local FHIR server")
         return 2
     chapters = arguments.only or [*SCENARIOS]
     print(f"seed {arguments.seed}, {arguments.number} faults: {', '.join(chapters)}", flush=True)
     with tempfile.TemporaryDirectory() as name:
         folder = arguments.logs or Path(name)
         options = ScenarioOptions(
-            arguments.number, arguments.seed, arguments.app.resolve(), folder, time.time()
+            number=arguments.number,
+            seed=arguments.seed,
+            app=arguments.app.resolve(),
+            folder=folder,
+            started=time.time(),
         )
         tally = _run_concurrently(chapters, options)
-    print(f"{tally.counts['superseded']} entries came after a later one, and were told so")
+    print(f"{tally.counts['superseded']} entries were superseded by a later one, and reported so")
     print(tally, flush=True)
     return 0 if tally.is_harmless else 1
 
 
 def _run_concurrently(chapters: Sequence[str], options: ScenarioOptions) -> Tally:
-    """Each in a process of its own, with neighbours of its own: most of the time is waiting."""
+    """Run each scenario in its own process with its own services: most of the time is waiting."""
     tally = Tally()
     with ProcessPoolExecutor(_PROCESSES, mp_context=get_context("spawn")) as processes:
         futures = [processes.submit(run_scenario, name, options) for name in chapters]

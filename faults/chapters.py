@@ -1,4 +1,4 @@
-"""The parts of the proof, each with neighbours and a host of its own."""
+"""The scenarios, each with its own services and host."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from faults.verdict import Tally
 from faults.weather import Weather
 from local.services import find_free_ports, run_services
 
-# Of a whole run; the rest are kills at every request, and the outage.
+# Shares of all faults. Kills at every request are not limited by the number.
 _STORM, _COPIES, _RANDOM_KILLS, _OUTAGE = 0.4, 0.25, 0.01, 0.02
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScenarioOptions:
-    """What a part of the proof is asked for. `begun`: when the whole was, as time.time() has it."""
+    """The options of a run. `started` is the time.time() at which the whole run started."""
 
     number: int
     seed: str
@@ -37,12 +37,12 @@ class ScenarioOptions:
 
 
 def run_scenario(name: str, options: ScenarioOptions) -> Tally:
-    # The relay's own log of what is done to it goes to the host's file, or nowhere.
+    # The faults fill the relay's log. The host writes it to a file; here it is dropped.
     logging.getLogger("integration").addHandler(logging.NullHandler())
     try:
         return asyncio.run(_run_scenario(name, options))
     except Exception:
-        traceback.print_exc()  # now: the others go on for minutes
+        traceback.print_exc()  # at once: the other scenarios go on for minutes
         raise
 
 
@@ -53,7 +53,9 @@ async def _run_scenario(name: str, options: ScenarioOptions) -> Tally:
     folder = options.folder / name
     with run_services(find_free_ports(), folder) as running:
         async with open_route(running, folder, options.app, proxied=name == "storm") as route:
-            report = Report(route.http, running, options.seed, print_progress)
+            report = Report(
+                http=route.http, running=running, seed=options.seed, print_line=print_progress
+            )
             await SCENARIOS[name](route, report, options)
     return report.tally
 
@@ -67,7 +69,7 @@ async def _run_outage(route: Route, report: Report, options: ScenarioOptions) ->
 async def _run_storm(route: Route, report: Report, options: ScenarioOptions) -> None:
     weather = Weather(route, report, DeliveryFactory(f"storm-{options.seed}"))
     await weather.run_storm(round(options.number * _STORM))
-    report.print_progress(f"{len(weather.kinds)} kinds of trouble")
+    report.print_progress(f"{len(weather.kinds)} kinds of faults")
 
 
 async def _run_copies(route: Route, report: Report, options: ScenarioOptions) -> None:

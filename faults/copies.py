@@ -1,4 +1,4 @@
-"""Queue messages that come twice, out of their order, and side by side."""
+"""Post queue messages twice, out of order and concurrently."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from faults.verdict import AcceptedDelivery
 from integration.core import decimal_json
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 
-_MAX_DELAY = 3  # seconds until a copy is seen
+_MAX_DELAY = 3  # seconds until a copy becomes visible
 
 
 class Copies:
-    """Posts again what the relay has queued, while it works on it and after."""
+    """Posts copies of the relay's queue messages while it processes them and afterwards."""
 
     def __init__(self, route: Route, report: Report, maker: DeliveryFactory) -> None:
         self.route, self.report, self.maker = route, report, maker
         self.posted = 0
 
     async def post_copies(self, streams: int, copies: int) -> None:
-        """`each` copies of every claim of a delivery, and of every lane and patient of it."""
+        """Post copies of every delivery's message, and of those of its lanes and patients."""
         self.posted = 0
-        # A server that takes its time, so that copies are under way at once.
+        # A slow server, so that several copies are processed at the same time.
         await self.route.inject_fault(
             "fhir", kind="slow", delayMs=150, next=streams * 2, method="POST"
         )
@@ -44,7 +44,7 @@ class Copies:
         await self.report.judge(accepted, where, injected=self.posted)
 
     async def _send_with_copies(self, stream: Any, copies: int) -> list[AcceptedDelivery]:
-        """A stream, the claims of which are copied as soon as they are queued."""
+        """Send a stream and copy each delivery's message as soon as it is queued."""
         accepted: list[AcceptedDelivery] = []
         for delivery in stream:
             new = await self.route.send([delivery])
@@ -56,7 +56,7 @@ class Copies:
         return accepted
 
     async def _post_late_copies(self, accepted: list[AcceptedDelivery]) -> None:
-        """Copies of what is done: of the delivery, of its lanes, and of its patients' mirroring."""
+        """Copy the messages of finished deliveries, of their lanes and of their patients."""
         for item in accepted:
             await self._post_message(RELAY_QUEUE, _build_work_item(item))
             answer = await self.route.http.get(item.address)

@@ -1,7 +1,7 @@
-"""What is sent, each entry marked so that it is found again. Pure.
+"""Build deliveries whose entries can be found again. Pure.
 
-A thing is what an entry is about: one resource, whoever gives it its id. Its identifier is in
-every version of it; a second identifier, the mark, tells which entry wrote the version.
+Every version of a tracked resource carries two identifiers: one names the resource, whoever
+assigns its id; the other, the marker, names the entry that wrote the version.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class TrackedResource:
-    """One resource; `identity` is Type/id where the sender gives it."""
+    """One resource. `identity` is Type/id if the sender assigns the id."""
 
     type: str
     name: str
@@ -36,8 +36,9 @@ class TrackedResource:
 
 @dataclass(frozen=True, slots=True)
 class EntryIntent:
-    """What one entry wants: `sets` a state, `ensures` that there is one, `deletes`, or `fails`,
-    because it, or what it depends on, is wrong. `turn` orders the entries about one thing."""
+    """What one entry must achieve. `action`: `sets` a state, `ensures` that the resource exists,
+    `deletes` it, or `fails`, because the entry or one it depends on is invalid. `sequence` orders
+    the entries of one resource within a delivery."""
 
     action: str
     tracked: TrackedResource
@@ -45,9 +46,9 @@ class EntryIntent:
     sequence: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """One delivery. `times`: how often the sender sends it, whatever the answer."""
+    """One delivery. The sender sends it `times` times, whatever the response."""
 
     name: str
     body: bytes
@@ -58,12 +59,12 @@ class Delivery:
     times: int = 1
 
 
-# Deliveries that one sender sends one after the other, each once the last is accepted.
+# Deliveries of one sender, in order: each is sent when the one before is accepted.
 Stream = Sequence[Delivery]
 
 
 class DeliveryFactory:
-    """Makes things, ids and wishes; the same for the same seed."""
+    """Makes tracked resources, ids and intents. The same seed makes the same ones."""
 
     def __init__(self, seed: str) -> None:
         self.seed = seed
@@ -81,12 +82,12 @@ class DeliveryFactory:
         return EntryIntent(action, tracked, f"{tracked.name}.{next(self._numbers)}", sequence)
 
     def make_clinic(self) -> TrackedResource:
-        """One of a few that many deliveries ask for."""
+        """Return one of three organizations that many deliveries share."""
         return TrackedResource("Organization", f"{self.seed}-clinic-{self.random.randrange(3)}")
 
 
 def build_resource(intent: EntryIntent, subject: str | None = None, **more: Any) -> Json:
-    """The resource in the state that the entry wants."""
+    """Return the resource in the state that the entry sets."""
     tracked = intent.tracked
     document: Json = {"resourceType": tracked.type}
     if tracked.identity:
@@ -107,7 +108,7 @@ def build_resource(intent: EntryIntent, subject: str | None = None, **more: Any)
 
 
 def build_entry(intent: EntryIntent, full_url: str | None = None, **content: Any) -> Json:
-    """As a batch or a transaction asks for it: a create, or by the identity that is given."""
+    """Return the bundle entry: a create, or an update or delete if the sender assigns the id."""
     tracked = intent.tracked
     if intent.action == "deletes":
         return {"request": {"method": "DELETE", "url": tracked.identity}}

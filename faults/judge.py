@@ -1,4 +1,4 @@
-"""Judges what was sent, adds it up and tells what was found."""
+"""Check deliveries against the servers, add up the results and print what is wrong."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from faults import truth
 from faults.verdict import AcceptedDelivery, Finding, Tally, judge_deliveries
 from local.services import Running
 
-_MAX_SHOWN = 10  # of one kind of harm
+_MAX_SHOWN = 10  # findings printed of each kind
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Report:
-    """All that was found. `print_line` shows progress; `seed` repeats the run."""
+    """All findings of a scenario. `print_line` prints progress; `seed` reproduces the run."""
 
     http: httpx.AsyncClient
     running: Running
@@ -33,12 +33,12 @@ class Report:
         self.print_line(f"{text}; so far {str(self.tally).removeprefix('faults: ')}")
 
     def record_stuck_work(self, stuck: str | None) -> None:
-        """Work that has got stuck in a queue."""
+        """Record work that is stuck in a queue, if any."""
         if stuck:
             self._add_tally(Tally(findings=[Finding("unexplained", f"seed {self.seed}", stuck)]), 1)
 
     async def judge(self, accepted: Sequence[AcceptedDelivery], where: str, injected: int) -> Tally:
-        """Hold what the relay told of these deliveries against what the servers hold."""
+        """Compare the relay's response bundles with what the servers hold."""
         tracked = [intent.tracked for item in accepted for intent in item.sent.intents]
         held = await truth.read_resources(self.http, self.running.fhir_url, tracked)
         identities = {item.identities[0] for item in held.values() if item.identities}

@@ -1,4 +1,4 @@
-"""The host killed before or after each request that leaves it, then started again."""
+"""Kill the host before or after each request that it sends; it restarts at once."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from faults.verdict import AcceptedDelivery
 from local.host.emulator import ACCOUNT
 
 _SIDES = ("before", "after")
-# In an address: ids, and the keys of a table's entity.
+# Ids and table keys in a URL.
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\(.*\)|\d+$")
 
-_PROGRESS_EVERY = 20  # kills between two lines of progress
-_CHECK_SECONDS = 0.05  # seconds between looks at the host
+_PROGRESS_EVERY = 20  # kills between two lines of output
+_CHECK_SECONDS = 0.05  # seconds between checks of the host
 
 
 @dataclass(slots=True)
 class Kills:
-    """What was asked of the host while it was killed, and at which requests."""
+    """Sends deliveries to a host that is killed, and counts the requests at which it was."""
 
     route: Route
     report: judge.Report
@@ -33,7 +33,7 @@ class Kills:
     async def kill_on_both_sides(
         self, maker: DeliveryFactory, kind: Callable[[DeliveryFactory], Stream]
     ) -> None:
-        """Before and after each, from the first request of this kind of delivery to its last."""
+        """Kill before and after every request that this kind of delivery causes."""
         number = 1
         while any(
             [await self.run_with_kills([kind(maker)], [f"{side}:{number}"]) for side in _SIDES]
@@ -43,13 +43,13 @@ class Kills:
     async def kill_on_alternating_sides(
         self, maker: DeliveryFactory, kind: Callable[[DeliveryFactory], Stream]
     ) -> None:
-        """Before the one and after the next: enough for what does the same several times."""
+        """Kill before one request and after the next: enough if requests repeat."""
         number = 1
         while await self.run_with_kills([kind(maker)], [f"{_SIDES[number % 2]}:{number}"]):
             number += 1
 
     async def kill_at_random(self, maker: DeliveryFactory, streams: int, max_request: int) -> None:
-        """Several deliveries under way; killed, and killed again while they are taken up."""
+        """Process several deliveries at once; kill the host three times at random requests."""
         orders = [
             f"{maker.random.choice(_SIDES)}:{maker.random.randint(1, max_request)}"
             for _ in range(3)
@@ -57,7 +57,7 @@ class Kills:
         await self.run_with_kills(kinds.take_streams(maker, streams), orders)
 
     async def run_with_kills(self, streams: Sequence[Stream], orders: Sequence[str]) -> bool:
-        """Whether the host was killed at least once, all is told and judged either way."""
+        """Send the streams, kill by the orders and judge. Return whether the host was killed."""
         waiting = list(orders)
         killed: list[str] = []
         self._arm_next(waiting)
@@ -74,8 +74,8 @@ class Kills:
         return bool(killed)
 
     async def _send_all(self, streams: Sequence[Stream]) -> list[AcceptedDelivery]:
-        """Until the queues are empty. Nobody asks how far it is before: that would be counted
-        too. The host may die of its very last request, so it is watched to the end."""
+        """Send the streams and wait until the queues are empty. No status is polled before that:
+        a poll would be counted as a request. The host may be killed at its very last request."""
         sent = await asyncio.gather(*(self.route.send(stream) for stream in streams))
         self.report.record_stuck_work(await self.route.wait_until_idle())
         self.route.disarm()

@@ -1,4 +1,4 @@
-"""Small deliveries of every kind that the relay takes, as streams. Pure."""
+"""Build a small stream of every kind of delivery that the relay accepts. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from integration.core import decimal_json
 
 
 def generate_streams(factory: DeliveryFactory) -> Iterator[Stream]:
-    """Without end, of all kinds in turn, in an order of chance."""
+    """Yield streams of all kinds without end, shuffled in each round."""
     kinds = list(KINDS)
     while True:
         factory.random.shuffle(kinds)
@@ -33,7 +33,7 @@ def take_streams(factory: DeliveryFactory, number: int) -> list[Stream]:
 def make_chart(
     factory: DeliveryFactory, size: int, does: str = "sets"
 ) -> tuple[list[EntryIntent], list[Json]]:
-    """A patient and what refers to it, all by placeholders."""
+    """Return a patient and resources that refer to it by `urn:uuid:` placeholders."""
     who, where = factory.make_guid(), factory.make_guid()
     patient, clinic = (
         factory.make_intent(does, factory.make_resource("Patient")),
@@ -53,15 +53,23 @@ def make_chart(
 
 def make_transaction(factory: DeliveryFactory) -> Stream:
     intents, entries = make_chart(factory, 5)
-    return [Delivery("transaction", build_bundle("transaction", entries), tuple(intents))]
+    return [
+        Delivery(
+            name="transaction", body=build_bundle("transaction", entries), intents=tuple(intents)
+        )
+    ]
 
 
 def make_keyed(factory: DeliveryFactory) -> Stream:
-    """Sent twice with one key."""
+    """A transaction, sent twice with one idempotency key."""
     intents, entries = make_chart(factory, 4)
     key = {"idempotency-key": factory.make_guid()}
     body = build_bundle("transaction", entries)
-    return [Delivery("transaction with a key", body, tuple(intents), headers=key, times=2)]
+    return [
+        Delivery(
+            name="transaction with a key", body=body, intents=tuple(intents), headers=key, times=2
+        )
+    ]
 
 
 def make_repeated(factory: DeliveryFactory) -> Stream:
@@ -69,19 +77,28 @@ def make_repeated(factory: DeliveryFactory) -> Stream:
     intent = factory.make_intent("sets", factory.make_resource("Patient"))
     return [
         Delivery(
-            "the same bytes twice", build_bundle("batch", [build_entry(intent)]), (intent,), times=2
+            name="the same bytes twice",
+            body=build_bundle("batch", [build_entry(intent)]),
+            intents=(intent,),
+            times=2,
         )
     ]
 
 
 def make_large(factory: DeliveryFactory) -> Stream:
-    """Above the limit, and all of one piece."""
+    """A transaction over the entry limit whose entries are all connected."""
     intents, entries = make_chart(factory, 14)
-    return [Delivery("split transaction", build_bundle("transaction", entries), tuple(intents))]
+    return [
+        Delivery(
+            name="split transaction",
+            body=build_bundle("transaction", entries),
+            intents=tuple(intents),
+        )
+    ]
 
 
 def make_parts(factory: DeliveryFactory) -> Stream:
-    """Above the limit, in pieces that do not know each other."""
+    """A transaction over the entry limit, in parts that do not refer to each other."""
     intents: list[EntryIntent] = []
     entries = []
     for _ in range(4):
@@ -92,12 +109,16 @@ def make_parts(factory: DeliveryFactory) -> Stream:
         entries += [build_entry(intent, subject=f"urn:uuid:{who}") for intent in rest]
         intents += [patient, *rest]
     return [
-        Delivery("fanned-out transaction", build_bundle("transaction", entries), tuple(intents))
+        Delivery(
+            name="fanned-out transaction",
+            body=build_bundle("transaction", entries),
+            intents=tuple(intents),
+        )
     ]
 
 
 def make_batch(factory: DeliveryFactory) -> Stream:
-    """Creates, updates, a conditional update; then deletes of some of it."""
+    """Creates, updates and a conditional update; then deletes of two of these resources."""
     patient, observation = (
         factory.make_resource("Patient", given=True),
         factory.make_resource("Observation", given=True),
@@ -116,17 +137,17 @@ def make_batch(factory: DeliveryFactory) -> Stream:
     new = factory.make_intent("sets", factory.make_resource("Patient"))
     then = [*deletions, new]
     return [
-        Delivery("batch", build_bundle("batch", entries), tuple(intents)),
+        Delivery(name="batch", body=build_bundle("batch", entries), intents=tuple(intents)),
         Delivery(
-            "batch that deletes",
-            build_bundle("batch", [build_entry(intent) for intent in then]),
-            tuple(then),
+            name="batch that deletes",
+            body=build_bundle("batch", [build_entry(intent) for intent in then]),
+            intents=tuple(then),
         ),
     ]
 
 
 def make_updates(factory: DeliveryFactory) -> Stream:
-    """One patient again and again, each time as a single resource."""
+    """Four writes of one patient, each as a single resource."""
     thing = factory.make_resource("Patient", given=True)
     path = f"/{thing.identity}"
     stream = []
@@ -134,12 +155,14 @@ def make_updates(factory: DeliveryFactory) -> Stream:
         intent = factory.make_intent("deletes" if number == 2 else "sets", thing)
         body = b"" if intent.action == "deletes" else decimal_json.encode(build_resource(intent))
         method = "DELETE" if intent.action == "deletes" else "PUT"
-        stream.append(Delivery("single resource", body, (intent,), method, path))
+        stream.append(
+            Delivery(name="single resource", body=body, intents=(intent,), method=method, path=path)
+        )
     return stream
 
 
 def make_corrections(factory: DeliveryFactory) -> Stream:
-    """The same two resources in a transaction, again in one, in a batch, in one above the limit."""
+    """The same two resources in two transactions, a batch and a transaction over the limit."""
     things = [
         factory.make_resource("Patient", given=True),
         factory.make_resource("Observation", given=True),
@@ -156,21 +179,33 @@ def make_corrections(factory: DeliveryFactory) -> Stream:
             *(build_entry(intent, subject=subject) for intent in intents[1:]),
         ]
         stream.append(
-            Delivery(f"correction by {kind}", build_bundle(kind, entries), tuple(intents))
+            Delivery(
+                name=f"correction by {kind}",
+                body=build_bundle(kind, entries),
+                intents=tuple(intents),
+            )
         )
     return stream
 
 
 def make_conditional(factory: DeliveryFactory) -> Stream:
-    """A single conditional create of what others ask for too."""
+    """A single conditional create of a resource that other streams create, too."""
     intent = factory.make_intent("ensures", factory.make_clinic())
     body = decimal_json.encode(build_resource(intent))
     headers = {"if-none-exist": intent.tracked.query}
-    return [Delivery("conditional create", body, (intent,), path="/Organization", headers=headers)]
+    return [
+        Delivery(
+            name="conditional create",
+            body=body,
+            intents=(intent,),
+            path="/Organization",
+            headers=headers,
+        )
+    ]
 
 
 def make_lines(factory: DeliveryFactory) -> Stream:
-    """NDJSON, of which the third line is broken."""
+    """NDJSON with a broken third line."""
     intents = [
         factory.make_intent("sets", factory.make_resource("Patient", given=True)),
         factory.make_intent("sets", factory.make_resource("Patient")),
@@ -180,7 +215,9 @@ def make_lines(factory: DeliveryFactory) -> Stream:
     texts = [decimal_json.encode(build_resource(intent)) for intent in intents]
     texts[2] = texts[2][:-1]
     headers = {"content-type": "application/fhir+ndjson"}
-    return [Delivery("ndjson", b"\n".join(texts), tuple(intents), headers=headers)]
+    return [
+        Delivery(name="ndjson", body=b"\n".join(texts), intents=tuple(intents), headers=headers)
+    ]
 
 
 def make_collection(factory: DeliveryFactory) -> Stream:
@@ -189,23 +226,23 @@ def make_collection(factory: DeliveryFactory) -> Stream:
     ]
     return [
         Delivery(
-            "collection",
-            build_bundle("collection", [{"resource": build_resource(a)} for a in intents]),
-            tuple(intents),
+            name="collection",
+            body=build_bundle("collection", [{"resource": build_resource(a)} for a in intents]),
+            intents=tuple(intents),
         )
     ]
 
 
 def make_history(factory: DeliveryFactory) -> Stream:
-    """Three versions of a patient, the newest first."""
+    """A history bundle with three versions of a patient, newest first."""
     thing = factory.make_resource("Patient", given=True)
     intents = [factory.make_intent("sets", thing, turn) for turn in (3, 2, 1)]
     entries = [build_entry(intent, meta={"versionId": str(intent.sequence)}) for intent in intents]
-    return [Delivery("history", build_bundle("history", entries), tuple(intents))]
+    return [Delivery(name="history", body=build_bundle("history", entries), intents=tuple(intents))]
 
 
 def make_wrong(factory: DeliveryFactory) -> Stream:
-    """A batch in which one entry is wrong, and a transaction of the same kind."""
+    """A batch and a transaction, each with one invalid entry."""
     good = [factory.make_intent("sets", factory.make_resource("Patient")) for _ in range(2)]
     bad = factory.make_intent("fails", factory.make_resource("Patient"))
     entries = [build_entry(good[0]), build_entry(bad, gender="wrong"), build_entry(good[1])]
@@ -213,9 +250,13 @@ def make_wrong(factory: DeliveryFactory) -> Stream:
     whole = [build_entry(lost[0]), build_entry(lost[1], gender="wrong")]
     return [
         Delivery(
-            "batch with a wrong entry", build_bundle("batch", entries), (good[0], bad, good[1])
+            name="batch with a wrong entry",
+            body=build_bundle("batch", entries),
+            intents=(good[0], bad, good[1]),
         ),
-        Delivery("wrong transaction", build_bundle("transaction", whole), tuple(lost)),
+        Delivery(
+            name="wrong transaction", body=build_bundle("transaction", whole), intents=tuple(lost)
+        ),
     ]
 
 

@@ -1,5 +1,8 @@
-"""Hours without a FHIR server, in simulated time: the verbs themselves, a clock that obeys, and
-queues that hand out each claim when it is due."""
+"""Hours without a FHIR server, in simulated time.
+
+Calls intake, relay and mirror directly, with a simulated clock and queues in memory that return
+each work item when it is due.
+"""
 
 from __future__ import annotations
 
@@ -41,16 +44,16 @@ from integration.relay.process import Relay
 from local.services import Running
 
 HOUR = 3600.0
-HOURS = 2  # that the outage lasts
+HOURS = 2  # length of the outage
 MAX_AGE = 72 * HOUR
-LEASE = 330.0  # of a turn, as by default
+LEASE = 330.0  # seconds of a write lock, as by default
 
-# 2, 4, 8 … 900 seconds: in two hours a claim comes back less often than this.
+# Delays of 2, 4, 8 … 900 seconds: in two hours a work item is retried less often than this.
 MAX_ATTEMPTS = 20
 
 
 class Clock:
-    """Begins now, since servers stamp what they write, and goes on only when it is told to."""
+    """A clock that starts now, as the servers' clocks do, and moves only by `advance`."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -68,7 +71,7 @@ class Clock:
 
 @dataclass(slots=True)
 class Queues:
-    """An outbox whose claims come out when they are due, the earliest first."""
+    """A queue sender in memory. `take` returns the work item that is due first."""
 
     clock: Clock
     waiting: list[tuple[float, int, str, WorkItem]] = field(default_factory=list)
@@ -86,9 +89,9 @@ class Queues:
         return queue, work_item
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class OutageTransport(httpx.AsyncBaseTransport):
-    """In front of a real server: for a while nobody answers, in one of several ways."""
+    """Passes requests on to a real server, but fails them in several ways during the outage."""
 
     clock: Clock
     begin: float
@@ -114,9 +117,9 @@ class OutageTransport(httpx.AsyncBaseTransport):
         await self.inner.aclose()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RelayParts:
-    """What the doors would be handed."""
+    """Intake, relay and mirror as the app builds them, with the simulated clock and queues."""
 
     clock: Clock
     queues: Queues
@@ -126,7 +129,7 @@ class RelayParts:
     mirror: Mirror
 
     async def run_until(self, until: float | None = None) -> None:
-        """Hand out claims until none is left, or none is due before `until`."""
+        """Process work items until none is left, or none is due before `until`."""
         queues = self.queues
         while queues.waiting and (until is None or queues.waiting[0][0] <= until):
             queue, work_item = queues.take()
@@ -142,7 +145,7 @@ class RelayParts:
 async def open_parts(
     running: Running, transport: OutageTransport, clock: Clock
 ) -> AsyncIterator[RelayParts]:
-    """Journal and queues in memory; the FHIR server and Dataverse are the real ones beyond."""
+    """Build the parts: journal and queues in memory, with the running FHIR server and Dataverse."""
     journal, queues, ids, tokens = MemoryJournal(), Queues(clock), count(1), count(1)
     sender: QueueSender = queues
 
@@ -175,23 +178,25 @@ async def open_parts(
             jitter=lambda: 0.5,
         )
         yield RelayParts(
-            clock,
-            queues,
-            journal,
-            Intake(
-                journal,
-                sender,
-                clock.now,
-                lambda now: make_delivery_id(now, next(ids)),
+            clock=clock,
+            queues=queues,
+            journal=journal,
+            intake=Intake(
+                journal=journal,
+                queue=sender,
+                now=clock.now,
+                new_id=lambda now: make_delivery_id(now, next(ids)),
                 max_bytes=1_000_000,
             ),
-            Relay(
-                LaneContext(journal, sender, fhir, guard, find_queues),
-                Limits(10),
-                clock.now,
-                MAX_AGE,
+            relay=Relay(
+                context=LaneContext(
+                    journal=journal, queue=sender, fhir=fhir, guard=guard, change_queues=find_queues
+                ),
+                limits=Limits(10),
+                now=clock.now,
+                max_age=MAX_AGE,
             ),
-            Mirror(
+            mirror=Mirror(
                 journal=journal,
                 queue=sender,
                 sink=WebApiSink(
@@ -210,9 +215,9 @@ async def open_parts(
 
 
 async def run_outage(running: Running, report: Report, maker: DeliveryFactory, streams: int) -> str:
-    """Streams that come before, during and after an outage. How it went."""
+    """Send streams before, during and after the outage; judge them and return a summary."""
     clock = Clock()
-    transport = OutageTransport(clock, 60.0, 60.0 + HOURS * HOUR)
+    transport = OutageTransport(clock=clock, begin=60.0, end=60.0 + HOURS * HOUR)
     async with open_parts(running, transport, clock) as parts:
         accepted = []
         for stream in kinds.take_streams(maker, streams):
@@ -226,16 +231,21 @@ async def run_outage(running: Running, report: Report, maker: DeliveryFactory, s
     where = f"outage of {HOURS} hours, {streams} streams"
     await report.judge(outcomes, where, injected=transport.refused)
     if max_attempts > MAX_ATTEMPTS:
-        report.record_stuck_work(f"{where}: a claim was tried {max_attempts} times")
-    return (
-        f"{transport.refused} requests refused in {HOURS} hours, a claim tried {max_attempts} times"
-    )
+        report.record_stuck_work(f"{where}: a work item was tried {max_attempts} times")
+    tries = f"a work item tried {max_attempts} times"
+    return f"{transport.refused} requests refused in {HOURS} hours, {tries}"
 
 
 async def _accept(parts: RelayParts, sent: Delivery) -> AcceptedDelivery:
     kind, _, identifier = sent.path.strip("/").partition("/")
     headers = {"content-type": "application/fhir+json", **sent.headers}
-    request = IncomingRequest(sent.method, kind or None, identifier or None, headers, sent.body)
+    request = IncomingRequest(
+        method=sent.method,
+        type=kind or None,
+        id=identifier or None,
+        headers=headers,
+        body=sent.body,
+    )
     accepted = await accept(parts.intake, request)
     assert isinstance(accepted, Accepted)
     return AcceptedDelivery(sent, accepted.delivery, None)

@@ -1,4 +1,4 @@
-"""Storage behind a proxy that can fail: 500, 503, a connection that breaks before or after."""
+"""A proxy for storage that injects faults: 500, 503, or a connection lost before or after."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from local.dataverse.faults import break_connection
 ADDRESS = "127.0.0.1"
 KINDS = ("500", "503", "reset", "lost-reply")
 
-# Of one connection, never of the message.
+# Hop-by-hop headers, and those that the server sets itself.
 _HOP = {b"connection", b"keep-alive", b"transfer-encoding", b"date", b"server"}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Proxy:
-    """One server for each of storage's services. The next request meets the next of `faults`,
-    but for the polling of queues, which nobody waits for."""
+    """One server for each storage service. Each request takes the next of `faults`. Queue polls
+    take none: nothing waits for them."""
 
     upstream: tuple[int, ...]
     ports: tuple[int, ...] = ()
@@ -37,7 +37,7 @@ class Proxy:
     @classmethod
     @contextlib.asynccontextmanager
     async def open(cls, upstream: tuple[int, ...]) -> AsyncIterator[Proxy]:
-        proxy = cls(upstream)
+        proxy = cls(upstream=upstream)
         limits = httpx.Limits(
             max_connections=200, max_keepalive_connections=100, keepalive_expiry=2
         )
@@ -82,7 +82,7 @@ class _App:
         try:
             async with contextlib.aclosing(await self.http.send(request, stream=True)) as answer:
                 body = b"".join([part async for part in answer.aiter_raw()])
-        except httpx.TransportError:  # an idle connection has ended under the request
+        except httpx.TransportError:  # storage closed an idle connection
             fault = "lost-reply"
         if fault == "lost-reply":
             await break_connection(scope, receive)

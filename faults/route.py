@@ -1,4 +1,4 @@
-"""The parts that run, a sender who does not give up, and the end of all work."""
+"""The running services, a sender that retries until it is accepted, and the end of all work."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from local.services import Running, start_host
 
 T = TypeVar("T")
 
-# Seconds; work that takes longer has got stuck. A neighbour that throttles is asked less, and
-# what was put back waits behind what is new.
+# Seconds after which work counts as stuck. A throttling service gets fewer requests, and requeued
+# work waits behind new work.
 PATIENCE = 900.0
 _PAUSE = 0.2
 _MAX_PAUSE = 2.0
@@ -33,10 +33,10 @@ _SHORT_PAUSE = 0.05
 
 _QUEUES = ("relay", "mirror", "relay-poison", "mirror-poison")
 
-# What the response bundle says of a row that waits for an operator.
+# The reason of a parked row in the response bundle, as function_app.py words it.
 _PARKED_ROW = "mirroring failed repeatedly"
 
-# Small and prompt: a unit is ten entries.
+# Small units and short waits.
 SETTINGS = {
     "UNIT_MAX_ENTRIES": "10",
     "UPSTREAM_TIMEOUT": "4",
@@ -48,9 +48,9 @@ SETTINGS = {
 }
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Route:
-    """The neighbours, the host that can be killed, and the storage's proxy."""
+    """The running services, the host that can be killed, and the storage proxy."""
 
     running: Running
     host: Child
@@ -62,7 +62,7 @@ class Route:
     # -- the host --------------------------------------------------------------------------------
 
     def arm(self, order: str) -> None:
-        """End the host at a request that it is going to send, if any: see local.host.kill."""
+        """Have the host killed at the request that `order` names, if any: see local.host.kill."""
         self.kill_file.with_suffix(NOTE).unlink(missing_ok=True)
         self.kill_file.write_text(order, "utf-8")
 
@@ -71,12 +71,12 @@ class Route:
 
     @property
     def killed_at(self) -> str | None:
-        """The request at which the host has ended."""
+        """The request at which the host was killed, if it was."""
         note = self.kill_file.with_suffix(NOTE)
         return note.read_text("utf-8") if note.exists() else None
 
     async def shorten_leases(self) -> None:
-        """From now on, a dead host's messages and turns come back after a second or two."""
+        """Restart the host with leases of one second, so that work of a killed host resumes."""
         settings = {**self.host.part.env, "HOST_LEASE_SECONDS": "1", "UPSTREAM_TIMEOUT": "1"}
         self.host.kill()
         self.host.part = replace(self.host.part, env=settings)
@@ -84,10 +84,10 @@ class Route:
         await self.wait_until_ready()
 
     async def wait_until_ready(self) -> None:
-        """Once the host answers again, and has built its clients."""
+        """Wait until the host answers and has built its clients."""
         while True:
             if not self.host.running:
-                raise RuntimeError(f"the host has ended by itself:\n{self.host.last_lines()}")
+                raise RuntimeError(f"the host ended without a kill:\n{self.host.last_lines()}")
             with contextlib.suppress(httpx.TransportError):
                 await self.http.get(f"{self.host.url}/api/deliveries?_count=1")
                 return
@@ -96,7 +96,7 @@ class Route:
     # -- the sender ------------------------------------------------------------------------------
 
     async def send(self, stream: Stream) -> list[AcceptedDelivery]:
-        """Each delivery once the last is accepted. See `wait_for_outcomes` for the end."""
+        """Send each delivery when the one before is accepted. Use `wait_for_outcomes` later."""
         accepted = []
         for delivery in stream:
             addresses = [await self._send_until_accepted(delivery) for _ in range(delivery.times)]
@@ -106,7 +106,7 @@ class Route:
         return accepted
 
     async def _send_until_accepted(self, delivery: Delivery) -> str:
-        """The address of the delivery. A sender repeats until it hears 202."""
+        """Repeat the request until it is accepted with 202. Return the delivery's address."""
         headers = {"content-type": "application/fhir+json", **delivery.headers}
         url = f"{self.host.url}/api/fhir{delivery.path}"
         until = time.monotonic() + PATIENCE
@@ -118,15 +118,15 @@ class Route:
                 if answer.status_code == 202:
                     return answer.headers["content-location"]
                 if answer.status_code < 500:
-                    raise RuntimeError(f"{delivery.name}: the door answered {answer.text}")
+                    raise RuntimeError(f"{delivery.name}: intake answered {answer.text}")
             await asyncio.sleep(_PAUSE)
         raise RuntimeError(f"{delivery.name}: never accepted")
 
     async def wait_for_outcomes(
         self, accepted: Iterable[AcceptedDelivery], patience: float = PATIENCE
     ) -> list[AcceptedDelivery]:
-        """How each delivery ended, once they all have, or the patience has. Who asks is the
-        operator too: replays what is parked."""
+        """Wait until all deliveries are done, at most `patience` seconds. Replay parked ones, as
+        an operator would."""
         until = time.monotonic() + patience
         return await gather_limited(
             [self._wait_for_outcome(delivery, until) for delivery in accepted]
@@ -141,7 +141,7 @@ class Route:
                 if is_over and _PARKED_ROW not in answer.text:
                     return replace(accepted, answers=_read_answers(answer.json()))
                 state = f"{answer.status_code} {answer.headers.get('x-progress')} {answer.text}"
-                # Parked by a host that has died with it time and again, or could not keep it.
+                # Parked because the host was killed with it several times, or storage failed.
                 if is_over or "parked" in state:
                     await self.http.post(f"{accepted.address}/replay")
             await asyncio.sleep(pause)
@@ -151,7 +151,7 @@ class Route:
     # -- the queues ------------------------------------------------------------------------------
 
     async def wait_until_idle(self, patience: float = PATIENCE) -> str | None:
-        """Wait until no message is left, seen or unseen; else what is left."""
+        """Wait until the queues hold no message, visible or not. Return what is left, if any."""
         until = time.monotonic() + patience
         while left := [count for count in await self.count_messages() if count[1]]:
             if time.monotonic() > until:
@@ -160,7 +160,7 @@ class Route:
         return None
 
     async def count_messages(self) -> list[tuple[str, int]]:
-        """How many messages each queue holds."""
+        """Return the number of messages in each queue."""
 
         async def count_queue(name: str) -> tuple[str, int]:
             try:
@@ -171,11 +171,11 @@ class Route:
 
         return [await count_queue(name) for name in _QUEUES]
 
-    # -- the neighbours --------------------------------------------------------------------------
+    # -- the services ----------------------------------------------------------------------------
 
     @property
     def control_urls(self) -> Mapping[str, str]:
-        """Where each neighbour obeys."""
+        """The address of each service's control API."""
         fhir = self.running.fhir_url.removesuffix("/fhir")
         return {"fhir": f"{fhir}/control", "dataverse": f"{self.running.dataverse_url}/control"}
 
@@ -189,13 +189,13 @@ class Route:
             (await self.http.delete(f"{base}/faults")).raise_for_status()
 
     async def count_injected(self) -> int:
-        """How many faults the neighbours have had so far."""
+        """Return the number of faults injected so far."""
         stats = [await self.http.get(f"{base}/stats") for base in self.control_urls.values()]
         return self.proxy.injected + sum(int(response.json()["faults"]) for response in stats)
 
 
 def make_client() -> httpx.AsyncClient:
-    """For the sender and the judge. No connection twice: an idle one may end under a request."""
+    """Return a client that uses no connection twice: an idle one may be closed under a request."""
     limits = httpx.Limits(max_connections=100, max_keepalive_connections=0)
     return httpx.AsyncClient(timeout=60, limits=limits, trust_env=False)
 
@@ -204,7 +204,7 @@ def make_client() -> httpx.AsyncClient:
 async def open_route(
     running: Running, folder: Path, app: Path, *, proxied: bool = True
 ) -> AsyncIterator[Route]:
-    """A host of its own in front of these neighbours, its storage behind the proxy if need be."""
+    """Start a host that uses these services, with its storage behind the proxy if `proxied`."""
     kill_file = folder / "kill"
     ports = running.ports
     async with contextlib.AsyncExitStack() as stack:
@@ -217,7 +217,9 @@ async def open_route(
         http = await stack.enter_async_context(make_client())
         queues = QueueServiceClient.from_connection_string(running.storage)
         await stack.enter_async_context(queues)
-        route = Route(running, host, http, queues, proxy, kill_file)
+        route = Route(
+            running=running, host=host, http=http, queues=queues, proxy=proxy, kill_file=kill_file
+        )
         await route.wait_until_ready()
         yield route
 
@@ -230,7 +232,7 @@ def _read_answers(bundle: Mapping[str, Any]) -> list[EntryAnswer]:
 
 
 async def gather_limited(work: Sequence[Awaitable[T]], limit: int = 32) -> list[T]:
-    """Some at a time, in order."""
+    """Await all, at most `limit` at once. Return the results in order."""
     semaphore = asyncio.Semaphore(limit)
 
     async def run(awaitable: Awaitable[T]) -> T:

@@ -1,4 +1,4 @@
-"""What the FHIR server and Dataverse hold, read from them, never from the relay."""
+"""Read what the FHIR server and Dataverse hold, from them and never from the relay."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _READS_PER_BATCH = 200  # reads in one batch
 async def read_resources(
     http: httpx.AsyncClient, fhir_url: str, things: Iterable[TrackedResource]
 ) -> dict[TrackedResource, StoredResource]:
-    """Each thing as the FHIR server has it: found by its identifier, then its whole history."""
+    """Find each resource by its identifier, then read its whole history."""
     tracked = list(dict.fromkeys(things))
     searches = [f"{t.type}?identifier={quote(t.query.partition('=')[2])}" for t in tracked]
     found = [
@@ -39,7 +39,7 @@ async def read_resources(
 async def read_contacts(
     http: httpx.AsyncClient, dataverse_url: str, identities: Iterable[str]
 ) -> dict[str, StoredContact]:
-    """What Dataverse shows of each patient."""
+    """Return the contact of each patient, by Type/id."""
     patients = [identity for identity in identities if identity.startswith("Patient/")]
     found = await gather_limited(
         [_read_contact(http, dataverse_url, identity) for identity in patients]
@@ -48,7 +48,7 @@ async def read_contacts(
 
 
 async def _read_batch(http: httpx.AsyncClient, url: str, addresses: Sequence[str]) -> list[Any]:
-    """The resource that each read gives, or None."""
+    """Read these addresses in batches. Return each resource, or None."""
     answers: list[Any] = []
     for start in range(0, len(addresses), _READS_PER_BATCH):
         chunk = addresses[start : start + _READS_PER_BATCH]
@@ -62,7 +62,7 @@ async def _read_batch(http: httpx.AsyncClient, url: str, addresses: Sequence[str
 
 
 def _list_identities(tracked: TrackedResource, searchset: Mapping[str, Any]) -> tuple[str, ...]:
-    """What exists; where nothing does, the resource that may have existed."""
+    """Return the Type/id of each match; without one, the id that the sender assigned, if any."""
     found = [f"{tracked.type}/{entry['resource']['id']}" for entry in searchset.get("entry", ())]
     if not found and tracked.identity:
         found = [tracked.identity]
@@ -70,7 +70,7 @@ def _list_identities(tracked: TrackedResource, searchset: Mapping[str, Any]) -> 
 
 
 def _list_states(history: Mapping[str, Any] | None) -> tuple[tuple[str, str | None], ...]:
-    """(version, mark), oldest first; a history is newest first."""
+    """Return (version, marker) of each version, oldest first."""
     entries = history.get("entry", ()) if history and history["resourceType"] == "Bundle" else ()
     newest_first = [
         (entry["response"]["etag"].strip('W/"'), _find_marker(entry.get("resource")))

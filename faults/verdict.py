@@ -1,6 +1,6 @@
-"""What became of each entry, judged by what the servers hold. Pure.
+"""Judge each entry by what the servers hold. Pure.
 
-Nothing here believes the relay: what its answer says is held against the world.
+The relay's response is never trusted: it is compared with the servers' contents.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ HARM = ("lost", "doubled", "stale", "unexplained")
 
 @dataclass(frozen=True, slots=True)
 class EntryAnswer:
-    """A response bundle's word about one entry."""
+    """The response bundle's status for one entry, and its issues as text."""
 
     status: int
-    issues: str = ""  # its issues
+    issues: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptedDelivery:
-    """An accepted delivery; `answers` is None when it did not end, and `state` says how."""
+    """An accepted delivery. `answers` is None if it never finished; `state` then says why."""
 
     sent: Delivery
     address: str
@@ -33,14 +33,14 @@ class AcceptedDelivery:
 
     @property
     def name(self) -> str:
-        """What it is, and its id: where the log and the journal tell of it."""
+        """Kind and delivery id, as in the log and the journal."""
         return f"{self.sent.name} {self.address.rpartition('/')[2]}"
 
 
 @dataclass(frozen=True, slots=True)
 class StoredResource:
-    """What the FHIR server holds of a thing: the resources that exist, and all states of one,
-    oldest first: (version, mark), the mark None for a deletion."""
+    """A tracked resource in the FHIR server: the resources found, and the versions of the first,
+    oldest first, as (version, marker). The marker of a deletion is None."""
 
     identities: tuple[str, ...]
     states: tuple[tuple[str, str | None], ...] = ()
@@ -48,8 +48,8 @@ class StoredResource:
 
 @dataclass(frozen=True, slots=True)
 class StoredContact:
-    """What Dataverse shows of a patient: how many contacts; of the one, the version, whether it
-    is active, and all versions that it has shown."""
+    """A patient's contact in Dataverse: how many rows there are and, if it is one, its FHIR
+    version, whether it is active, and all versions that it has had."""
 
     number: int
     version: str | None = None
@@ -59,7 +59,7 @@ class StoredContact:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Harm done; `where` is what would reproduce it."""
+    """One violation. `where` says how to reproduce it."""
 
     harm: str
     where: str
@@ -68,7 +68,7 @@ class Finding:
 
 @dataclass(slots=True)
 class Tally:
-    """The sum of many judgements."""
+    """Counts and findings of many deliveries."""
 
     counts: Counter[str] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
@@ -88,11 +88,11 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class _Write:
-    """One entry about a thing, in the order in which the sender wanted them."""
+    """One entry of a tracked resource."""
 
     intent: EntryIntent
     delivery: AcceptedDelivery
-    outcome: str  # written, refused, superseded, or nothing that is known
+    outcome: str  # written, refused, superseded or unknown
 
 
 def judge_deliveries(
@@ -101,7 +101,7 @@ def judge_deliveries(
     rows: Mapping[str, StoredContact],
     where: str,
 ) -> Tally:
-    """The deliveries of some streams, in the order of their acceptance within each stream."""
+    """Judge deliveries. Those of one stream must be in the order of their acceptance."""
     tally = Tally()
     writes: dict[TrackedResource, list[_Write]] = defaultdict(list)
     for delivery in accepted:
@@ -136,7 +136,9 @@ def _judge_answers(
     tally.counts["entries"] += len(intents)
     if answers is None:
         tally.counts["unexplained"] += len(intents) - 1
-        _record_finding(tally, "unexplained", place, f"the delivery did not end: {accepted.state}")
+        _record_finding(
+            tally, "unexplained", place, f"the delivery did not finish: {accepted.state}"
+        )
     elif len(answers) != len(intents):
         what = f"{len(answers)} answers for {len(intents)} entries"
         _record_finding(tally, "unexplained", place, what)
@@ -149,7 +151,9 @@ def _judge_answers(
             what = f"entry {number} was refused without cause: {answer.status} {answer.issues}"
             _record_finding(tally, "unexplained", place, what)
         if outcome == "written" and intent.action == "fails":
-            _record_finding(tally, "unexplained", place, f"entry {number} is wrong and was written")
+            _record_finding(
+                tally, "unexplained", place, f"entry {number} is invalid and was written"
+            )
 
 
 def _classify(answer: EntryAnswer | None) -> str:
@@ -163,7 +167,7 @@ def _classify(answer: EntryAnswer | None) -> str:
 def _find_resource_harm(
     tracked: TrackedResource, writes: Sequence[_Write], held: StoredResource
 ) -> Iterable[tuple[str, str]]:
-    """What the FHIR server's history of a thing says against its writes."""
+    """Compare a resource's history with its writes. Yield (harm, description)."""
     if len(held.identities) > 1:
         yield "doubled", f"{len(held.identities)} resources"
         return
@@ -172,30 +176,29 @@ def _find_resource_harm(
         if len(markers) > 1:
             yield "doubled", f"{len(markers)} versions of a conditional create"
         if not markers and any(write.outcome == "written" for write in writes):
-            yield "lost", "said to be written, and not there"
+            yield "lost", "reported as written, but does not exist"
         return
-    # A key for each state; deletions of one thing are told apart by their place only.
+    # The marker of each write; a deletion has none.
     expected = [None if w.intent.action == "deletes" else w.intent.marker for w in writes]
     for place, (write, marker) in enumerate(zip(writes, expected, strict=True)):
-        # A deletion of what is not there yet makes no version; what was sent before must stay out.
+        # Deleting a missing resource makes no version, but earlier writes must not appear later.
         exists = marker in markers or (marker is None and not set(expected[:place]) & set(markers))
         if write.outcome == "written" and not exists:
             harm = "stale" if marker is None else "lost"
-            yield harm, "said to be written, and in no version"
+            yield harm, "reported as written, but in no version"
         if write.outcome == "refused" and marker is not None and exists:
-            yield "unexplained", "said to be refused, and written"
+            yield "unexplained", "reported as refused, but written"
         if write.outcome == "superseded" and write is writes[-1]:
-            yield "unexplained", "said to be superseded, and nothing came after it"
+            yield "unexplained", "reported as superseded, but no later write exists"
     present = [marker for marker in markers if marker is not None]
     if len(set(present)) < len(present):
-        yield "stale", f"a state came back: {_describe_states(markers, expected)}"
+        yield "stale", f"an earlier state returned: {_describe_states(markers, expected)}"
     elif not _is_in_order(markers, expected):
         yield "stale", f"an earlier state after a later one: {_describe_states(markers, expected)}"
 
 
 def _is_in_order(markers: Sequence[str | None], expected: Sequence[str | None]) -> bool:
-    """Whether the states are the wanted ones, in their order, some perhaps left out, and the last
-    that was wanted and is there at all is the last."""
+    """Whether the markers are a subsequence of the expected ones."""
     place = 0
     for marker in markers:
         while place < len(expected) and expected[place] != marker:
@@ -207,7 +210,7 @@ def _is_in_order(markers: Sequence[str | None], expected: Sequence[str | None]) 
 
 
 def _describe_states(markers: Sequence[str | None], expected: Sequence[str | None]) -> str:
-    """States by their place in the order that the sender wanted."""
+    """Describe each state by its position in the order of the writes."""
     numbers = {marker: str(n) for n, marker in enumerate(expected) if marker is not None}
     return ", ".join("deleted" if m is None else numbers.get(m, "?") for m in markers)
 
@@ -215,7 +218,7 @@ def _describe_states(markers: Sequence[str | None], expected: Sequence[str | Non
 def _find_contact_harm(
     tracked: TrackedResource, held: StoredResource, rows: Mapping[str, StoredContact]
 ) -> Iterable[tuple[str, str]]:
-    """What Dataverse shows against what the FHIR server holds."""
+    """Compare a patient's contact with the patient. Yield (harm, description)."""
     if tracked.type != "Patient" or not held.identities or not held.states:
         return
     row = rows.get(held.identities[0], StoredContact(0))
@@ -231,4 +234,4 @@ def _find_contact_harm(
         yield "stale", f"the contact shows version {row.version} of {version}"
     numbers = [int(version) for version in row.versions]
     if numbers != sorted(numbers):
-        yield "stale", f"the contact went back: {numbers}"
+        yield "stale", f"the contact returned to an earlier version: {numbers}"

@@ -1,4 +1,4 @@
-"""Neighbours that throttle, fail, hang up, lose their answers and answer nonsense, at random."""
+"""Make the services throttle, fail, hang up, lose responses and answer nonsense, at random."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from faults.route import Route
 from faults.verdict import AcceptedDelivery
 
 _SENDERS = 24
-_MAX_PENDING = 16  # faults that are not met yet
-_MAX_GAP = 0.06  # seconds between two faults, at most
-_PROGRESS_EVERY = 100  # faults between two lines of progress
+_MAX_PENDING = 16  # faults that no request has met yet
+_MAX_GAP = 0.06  # seconds between two faults
+_PROGRESS_EVERY = 100  # faults between two lines of output
 _SERVICES = ("fhir",) * 4 + ("storage",) * 4 + ("dataverse",)
-_IN_A_ROW = (1, 1, 1, 2, 3)  # two are waited out inside one call, three are not
+_IN_A_ROW = (1, 1, 1, 2, 3)  # a client retries two of them within one call, but not three
 
 _BOTH: Sequence[dict[str, Any]] = ({}, {"retryAfter": 1})
 
@@ -54,14 +54,14 @@ DATAVERSE: Sequence[dict[str, Any]] = (
 
 
 class Weather:
-    """Brings faults, a few at a time, while senders send."""
+    """Injects faults, a few at a time, while senders send deliveries."""
 
     def __init__(self, route: Route, report: Report, maker: DeliveryFactory) -> None:
         self.route, self.report, self.maker = route, report, maker
         self.kinds: Counter[str] = Counter()
 
     async def run_storm(self, faults: int, senders: int = _SENDERS) -> None:
-        """As many faults as are wanted; then fair weather, until all that was sent has ended."""
+        """Inject this many faults, then none, until all deliveries are done. Then judge them."""
         before = await self.route.count_injected()
         injecting = asyncio.create_task(self._inject_faults(before, faults))
         streams = kinds.generate_streams(self.maker)
@@ -78,7 +78,8 @@ class Weather:
         await self.report.judge(accepted, f"storm of {met} faults", met)
 
     async def _inject_faults(self, before: int, faults: int) -> None:
-        """Few wait at once to be met, or one request would meet them all."""
+        """Inject faults until enough were met. Few are pending at once, or one request would meet
+        them all."""
         requested = printed = 0
         random = self.maker.random
         while (met := await self.route.count_injected() - before) < faults:

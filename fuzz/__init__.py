@@ -1,10 +1,10 @@
-"""Hostile deliveries: whatever the bytes, the door refuses them or they are planned.
+"""Fuzzing: whatever the bytes of a delivery, intake rejects it or it is planned.
 
-seeds     sound deliveries, real ones where BUNDLES_DIR names some
-values    what does harm in the place of a value
-tree      harm to the structure of a delivery
-raw       harm to its bytes, and around them
-cases     one delivery from a number: the same number, the same bytes
-trial     one delivery through the door and the plan, and what must be true of both
-growth    shapes that would take more than linear time, if anything did
+seeds     valid deliveries to start from, with real ones if BUNDLES_DIR names a folder
+values    hostile values
+tree      mutates the structure of a delivery
+raw       mutates its bytes, its compression and the request
+cases     makes one case from a number: the same number, the same bytes
+trial     runs one case through intake and planning, and checks both
+growth    inputs of growing size that could take more than linear time
 """

@@ -1,6 +1,7 @@
-"""`python -m fuzz [--cases N] [--seed S] [--case NUMBER]`: hostile deliveries, on this machine.
+"""`python -m fuzz [--cases N] [--seed S] [--case NUMBER]`: fuzz intake and planning.
 
-Its last line counts how they ended; the exit status is 0 only if none did harm.
+The last line counts the results. The exit status is 0 only if no case raised an unexpected
+exception or took too long.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from fuzz.cases import make_case
 from fuzz.growth import measure_growths
 from fuzz.trial import BROKEN, PLANNED, REJECTED, CaseResult, try_case
 
-# Cases that one process takes at once; together they take seconds, not minutes.
+# Cases that one task runs; together they take seconds, not minutes.
 _CASES_PER_TASK = 100
 _PATIENCE = 120.0
 
-# What counts as slow: so many times the usual time for a byte, and more than a pause of the
-# machine. What only seems slow is tried again, alone.
+# A case is slow if it takes this many times the median time per byte, plus a pause of the machine.
+# Slow cases are run again alone, to be sure.
 _SLOW_RATIO = 30
 _PAUSE = 0.1
 _REPEATS = 3
@@ -37,8 +38,8 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=os.environ.get("FUZZ_CASES", "60000"))
     parser.add_argument("--seed", default=os.environ.get("FUZZ_SEED", "1"))
     parser.add_argument("--processes", type=int, default=os.environ.get("FUZZ_PROCESSES", "2"))
-    parser.add_argument("--case", type=int, help="try this one alone")
-    parser.add_argument("--body", type=Path, help="with --case: where to write what was sent")
+    parser.add_argument("--case", type=int, help="run this case alone")
+    parser.add_argument("--body", type=Path, help="with --case: write the body to this file")
     arguments = parser.parse_args()
     if arguments.case is not None:
         return _run_one(arguments.seed, arguments.case, arguments.body)
@@ -74,8 +75,8 @@ def _run_all(seed: str, cases: int, processes: int) -> Iterator[tuple[list[CaseR
 
 
 def _run_range(seed: str, start: int, end: int) -> tuple[list[CaseResult], int]:
-    """The verdicts, and the most memory that this process ever took, in bytes."""
-    faulthandler.dump_traceback_later(_PATIENCE, exit=True)  # says where it hangs
+    """Return the results, and the peak memory of this process in bytes."""
+    faulthandler.dump_traceback_later(_PATIENCE, exit=True)  # prints where it hangs
     results = [try_case(make_case(seed, number)) for number in range(start, end)]
     faulthandler.cancel_dump_traceback_later()
     return results, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -84,7 +85,7 @@ def _run_range(seed: str, start: int, end: int) -> tuple[list[CaseResult], int]:
 def _find_slow(seed: str, results: Sequence[CaseResult]) -> Iterator[CaseResult]:
     usual = statistics.median(result.seconds / result.size for result in results)
     largest = max(result.seconds for result in results)
-    print(f"usually {usual * 1e6:.2f} s for a megabyte; the longest case took {largest:.2f} s")
+    print(f"median: {usual * 1e6:.2f} s for a megabyte; the longest case took {largest:.2f} s")
     for result in results:
         bound = _PAUSE + _SLOW_RATIO * usual * result.size
         if result.seconds > bound:

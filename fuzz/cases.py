@@ -1,4 +1,4 @@
-"""One delivery from a number. The same seed and number make the same bytes, wherever."""
+"""Make one case from a number. The same seed and number make the same bytes on any machine."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _LIMITS = (
     Limits(entries=4, over="reject"),
 )
 
-# So many lines of NDJSON at most, but rarely all.
+# The most lines of NDJSON in one case.
 _LINES = 30
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A delivery and how its receiver is set up. `more`: what a server answers a fetch with;
-    `size`: of the work that it asks for, in bytes."""
+    """A request and the configuration of its receiver. `fetched` is the body that a server
+    returns when the relay fetches something for this delivery."""
 
     number: int
     name: str
@@ -48,7 +48,7 @@ class Case:
 
     @property
     def size(self) -> int:
-        """At least a kilobyte, so that what every delivery costs is no matter."""
+        """The bytes to be processed. A kilobyte is added for the fixed cost of any delivery."""
         is_compressed = "content-encoding" in self.request.headers
         return (
             1000
@@ -59,7 +59,7 @@ class Case:
 
 
 def make_case(seed: str, number: int) -> Case:
-    """The case of this number."""
+    """Make the case of this number."""
     random = Random(f"{seed}/{number}")
     drawn = _draw_seed(random)
     body = _mutate(drawn, random)
@@ -73,12 +73,21 @@ def make_case(seed: str, number: int) -> Case:
     write_order = random.choice(("arrival", "lastUpdated", "version", "off"))
     validate = random.random() < 0.05 and len(body) < 20_000
     limits = random.choice(_LIMITS)
-    return Case(number, drawn.name, request, limits, policy, write_order, validate, fetched)
+    return Case(
+        number=number,
+        name=drawn.name,
+        request=request,
+        limits=limits,
+        policy=policy,
+        write_order=write_order,
+        validate=validate,
+        fetched=fetched,
+    )
 
 
 @cache
 def _split_seeds() -> tuple[Sequence[Seed], Sequence[Seed]]:
-    """Those that are taken as they are, and the others."""
+    """Return the seeds that can be read, and the others."""
     everything = load_seeds()
     sound = [seed for seed in everything if _is_sound(seed)]
     return sound, [seed for seed in everything if seed not in sound]
@@ -96,7 +105,7 @@ def _is_sound(seed: Seed) -> bool:
 
 
 def _draw_seed(random: Random) -> Seed:
-    """One that is taken as it is, mostly: the others have less to say."""
+    """Draw a seed, mostly one that can be read: the others exercise less."""
     sound, unsound = _split_seeds()
     return random.choice(unsound if unsound and random.random() < 0.1 else sound)
 
@@ -112,7 +121,7 @@ def _mutate(seed: Seed, random: Random) -> bytes:
 
 
 def _mutate_tree(body: bytes, random: Random) -> bytes:
-    """Some are no JSON from the beginning, or harmed beyond reading."""
+    """Mutate JSON. A body that is not JSON stays as it is."""
     try:
         root = json.loads(body)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Shapes that would take more than linear time, if anything did: each in growing sizes."""
+"""Measure how time grows with size, for inputs that could take more than linear time."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from integration.core.model import DEFAULT_POLICY
 from integration.fhir.units import Limits
 from integration.intake.http_request import IncomingRequest
 
-# Of a shape, in parts.
+# Sizes of a shape, in parts.
 SIZES = (250, 1_000, 4_000, 16_000)
 
-# Linear is 1: by how much more than its bytes the time of a shape may grow in one step. What takes
-# no time is not looked at.
+# How much faster than its bytes the time of a shape may grow in one step (linear is 1). Times
+# below the floor are not compared.
 _MAX_RATIO = 2.5
 _FLOOR, _MIN_SECONDS = 0.2, 0.01
 
-# A size is left out where the one before took so long already.
+# Larger sizes are skipped if one took this many seconds.
 _MAX_SECONDS = 1.5
 
 Body = dict[str, Any]
@@ -33,7 +33,7 @@ Body = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """A shape of so many parts and bytes, and how long it took."""
+    """The result for a shape with this many parts and bytes."""
 
     parts: int
     size: int
@@ -46,19 +46,19 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """A shape in its sizes."""
+    """The measurements of a shape, smallest first."""
 
     name: str
     steps: Sequence[Measurement]
 
     @property
     def broken(self) -> list[str]:
-        """What went wrong otherwise."""
+        """The errors of cases that raised an unexpected exception."""
         return [step.result.why for step in self.steps if step.result.outcome == BROKEN]
 
     @property
     def is_superlinear(self) -> bool:
-        """Whether the time grew by far more than the bytes, in one of the steps."""
+        """Whether the time grew much faster than the bytes in one of the steps."""
         return any(
             after.seconds
             > max(_FLOOR, _MAX_RATIO * max(before.seconds, _MIN_SECONDS) * after.size / before.size)
@@ -67,18 +67,18 @@ class Growth:
 
     def __str__(self) -> str:
         times = " ".join(f"{step.parts}={step.seconds:.3f}" for step in self.steps)
-        problems = "too fast; " * self.is_superlinear + "; ".join(self.broken)
+        problems = "grows too fast; " * self.is_superlinear + "; ".join(self.broken)
         return f"growth of {self.name} (parts=seconds): {times} {problems}".rstrip()
 
 
 def measure_growths(sizes: Sequence[int] = SIZES) -> Iterator[Growth]:
-    """Every shape in these sizes."""
+    """Measure every shape in these sizes."""
     for name, shape in SHAPES.items():
         steps: list[Measurement] = []
         for parts in sizes:
             if steps and steps[-1].seconds > _MAX_SECONDS:
                 break
-            gc.collect()  # what the last one has left is not this one's time
+            gc.collect()  # collecting the last case's garbage must not count as this one's time
             body = shape(parts)
             steps.append(Measurement(parts, len(body), try_case(_build_case(name, body))))
         yield Growth(name, steps)
@@ -88,9 +88,17 @@ def _build_case(name: str, body: bytes) -> Case:
     headers = {"content-type": LINES if name.startswith("lines") else JSON}
     if body.startswith(b"\x1f\x8b"):
         headers["content-encoding"] = "gzip"
-    request = IncomingRequest("POST", None, None, headers, body)
+    request = IncomingRequest(method="POST", type=None, id=None, headers=headers, body=body)
     return Case(
-        1, name, request, Limits(), DEFAULT_POLICY, "version", False, b"", max_bytes=50_000_000
+        number=1,
+        name=name,
+        request=request,
+        limits=Limits(),
+        policy=DEFAULT_POLICY,
+        write_order="version",
+        validate=False,
+        fetched=b"",
+        max_bytes=50_000_000,
     )
 
 
@@ -137,14 +145,14 @@ def _make_chain(n: int, kind: str = "transaction") -> bytes:
 def _make_searches(
     n: int, query: Callable[[int], str], kind: str = "batch", same: str = "1"
 ) -> bytes:
-    """Creates with one identifier, and as many references that search for it."""
+    """Return creates with one identifier, and as many references that search for it."""
     patients = [_make_entry(k, _make_patient(identifier=[{"value": same}])) for k in range(n)]
     seen = [_make_entry(n + k, _make_list([f"Patient?{query(k)}"])) for k in range(n)]
     return _encode_bundle(kind, [*patients, *seen])
 
 
 def _make_conditional_list(n: int, kind: str) -> bytes:
-    """A list of what only the server can say."""
+    """Return conditional creates, and a list that refers to all of them."""
     found = [_make_entry(k, _make_patient(), ifNoneExist=f"identifier={k}") for k in range(n)]
     return _encode_bundle(
         kind, [*found, _make_entry(n, _make_list([_make_urn(k) for k in range(n)]))]
@@ -156,7 +164,7 @@ def _make_self_searches(n: int) -> bytes:
     return _encode_bundle("batch", made)
 
 
-def _make_requests(n: int, *requests: Body) -> bytes:
+def _make_requests(n: int, requests: Sequence[Body]) -> bytes:
     entries = [
         {"request": {name: value.format(k) for name, value in request.items()}}
         for k in range(n)
@@ -220,10 +228,10 @@ SHAPES: dict[str, Callable[[int], bytes]] = {
         "batch", [_make_entry(k, _make_patient(), ifNoneExist="identifier=1") for k in range(n)]
     ),
     "what searches its own type": _make_self_searches,
-    "writes of one resource": lambda n: _make_requests(n, _SAME),
-    "writes and reads": lambda n: _make_requests(n, _PUT, _GET, _SEARCH),
+    "writes of one resource": lambda n: _make_requests(n, [_SAME]),
+    "writes and reads": lambda n: _make_requests(n, [_PUT, _GET, _SEARCH]),
     "conditions, deletes and reads": lambda n: _make_requests(
-        n, _PATCH, _DELETE, _SEARCH, _GET, _PUT
+        n, [_PATCH, _DELETE, _SEARCH, _GET, _PUT]
     ),
     "versions of one resource": _make_history,
     "one fullUrl, many times": lambda n: _encode_bundle(

@@ -1,4 +1,4 @@
-"""Harm to the bytes of a delivery, to how they are packed, and to the request around them."""
+"""Mutate the bytes of a delivery, its compression, and the request around it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MEDIA = (
 
 
 def mutate_bytes(body: bytes, random: Random) -> bytes:
-    """The bytes with one harm done to them."""
+    """Return the bytes with one mutation."""
     start, end = sorted(random.randrange(len(body) + 1) for _ in range(2))
     kind = random.randrange(11)
     if kind == 0:
@@ -52,7 +52,7 @@ def mutate_bytes(body: bytes, random: Random) -> bytes:
 
 
 def compress(body: bytes, random: Random, max_bytes: int) -> bytes:
-    """As gzip, sound or not."""
+    """Compress the bytes as gzip, valid or not."""
     kind = random.randrange(9)
     whole = gzip.compress(body, 1, mtime=0)
     if kind == 0:
@@ -78,7 +78,7 @@ def _build_bomb(filling: bytes, size: int) -> bytes:
 
 
 def build_request(seed: Seed, body: bytes, random: Random, max_bytes: int) -> IncomingRequest:
-    """The request; one of eight is odd in more than its body."""
+    """Build the request. One of eight has more unusual parts than its body."""
     headers = {"content-type": seed.media}
     method, (type_, id_) = seed.method, (*seed.address, None, None)[:2]
     if random.random() < 0.12:
@@ -95,4 +95,4 @@ def build_request(seed: Seed, body: bytes, random: Random, max_bytes: int) -> In
             headers[name] = make_text(random)
     if random.random() < 0.01:
         headers["content-encoding"] = random.choice(("br", "gzip, gzip", make_text(random)))
-    return IncomingRequest(method, type_, id_, headers, body)
+    return IncomingRequest(method=method, type=type_, id=id_, headers=headers, body=body)

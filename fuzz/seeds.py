@@ -1,4 +1,4 @@
-"""Sound deliveries to begin with, one of each kind at least."""
+"""Valid deliveries to start from, at least one of each kind."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ FORMATS = {JSON: "json", LINES: "ndjson", JSON_PATCH: "json-patch"}
 Body = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Seed:
-    """A delivery as its sender means it; `body` is not packed."""
+    """A delivery before mutation; `body` is not compressed."""
 
     name: str
     body: bytes
@@ -34,7 +34,7 @@ class Seed:
 
 
 def load_seeds() -> list[Seed]:
-    """The samples, one of every kind, and what BUNDLES_DIR holds; always in the same order."""
+    """Return the samples, one of every kind, and the files of BUNDLES_DIR, in a fixed order."""
     return [
         *_read_samples(),
         *_read_kinds(),
@@ -48,17 +48,27 @@ def _read_samples() -> Iterator[Seed]:
         address = tuple(sample.path.removeprefix("/api/fhir").strip("/").split("/"))
         body = _decompress(sample.body)
         yield Seed(
-            sample.name, body, sample.content_type, sample.method, address if address[0] else ()
+            name=sample.name,
+            body=body,
+            media=sample.content_type,
+            method=sample.method,
+            address=address if address[0] else (),
         )
 
 
 def _read_kinds() -> Iterator[Seed]:
-    """Those of the faults have conditions, parts, deletes and repeats."""
+    """Yield the deliveries of `faults`: conditional, split, deleting and repeated ones."""
     for kind in KINDS:
         for sent in kind(DeliveryFactory("fuzz")):
             address = tuple(part for part in sent.path.split("/") if part)
             media = sent.headers.get("content-type", JSON)
-            yield Seed(sent.name, _decompress(sent.body), media, sent.method, address)
+            yield Seed(
+                name=sent.name,
+                body=_decompress(sent.body),
+                media=media,
+                method=sent.method,
+                address=address,
+            )
 
 
 def _read_folder(folder: str | None) -> Iterator[Seed]:
@@ -66,7 +76,7 @@ def _read_folder(folder: str | None) -> Iterator[Seed]:
     for path in sorted(Path(folder).rglob("*")) if folder else ():
         if path.name.endswith(endings):
             media = LINES if ".ndjson" in path.suffixes else JSON
-            yield Seed(path.name, _decompress(path.read_bytes()), media)
+            yield Seed(name=path.name, body=_decompress(path.read_bytes()), media=media)
 
 
 def _decompress(body: bytes) -> bytes:
@@ -117,9 +127,15 @@ def _build_own() -> Iterator[Seed]:
     operations = [{"op": "replace", "path": "/active", "value": True}]
     patch = {"resourceType": "Parameters", "parameter": [{"name": "operation", "part": []}]}
     address = ("Patient", "p1")
-    yield Seed("patch", json.dumps(patch).encode(), method="PATCH", address=address)
-    yield Seed("json patch", json.dumps(operations).encode(), JSON_PATCH, "PATCH", address)
-    yield Seed("delete", b"", method="DELETE", address=address)
+    yield Seed(name="patch", body=json.dumps(patch).encode(), method="PATCH", address=address)
+    yield Seed(
+        name="json patch",
+        body=json.dumps(operations).encode(),
+        media=JSON_PATCH,
+        method="PATCH",
+        address=address,
+    )
+    yield Seed(name="delete", body=b"", method="DELETE", address=address)
 
 
 def _build_notifications(base: str, patient: Body) -> Iterator[Seed]:
@@ -180,4 +196,4 @@ def _wrap_resource(resource: Body) -> Body:
 
 def _build_bundle(kind: str, *entries: Body, **more: Any) -> Seed:
     bundle = {"resourceType": "Bundle", "type": kind, "entry": entries, **more}
-    return Seed(kind, json.dumps(bundle).encode())
+    return Seed(name=kind, body=json.dumps(bundle).encode())

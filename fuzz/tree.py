@@ -1,4 +1,4 @@
-"""Harm to the structure of a delivery."""
+"""Mutate the structure of a JSON delivery."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 from fuzz.values import MARKER, NAMES, make_text, make_token
 
-# What is written into the text in the end, since a tree cannot hold it.
+# Placeholders for text that a tree cannot hold: broken tokens and repeated keys.
 _RAW, _TWIN = "\x02raw{}\x02", "\x02twin{}\x02"
 
-# So much of a tree is looked at, and so many entries of a bundle are kept: large ones are rare.
+# Limits of the places visited in a tree and of the entries kept in a bundle: large ones are rare.
 _PLACES = 4000
 _ENTRIES = 30
 
@@ -21,7 +21,7 @@ Place = tuple[Any, Any]  # a container, and the key or index in it
 
 
 class MutatedTree:
-    """A tree under harm, and the texts that take the place of some of its values."""
+    """A tree under mutation, and the raw texts that replace some of its values."""
 
     def __init__(self, root: Node, random: Random) -> None:
         self.holder: list[Node] = [root]
@@ -30,7 +30,7 @@ class MutatedTree:
         self.twins = 0
 
     def mutate(self, times: int) -> bytes:
-        """The text of the tree, with the marker in some values, and harmed so many times."""
+        """Add the marker to some values, mutate the tree this many times, and return its text."""
         if self.random.random() < 0.95:
             _thin(self.holder[0], self.random)
         places = list(_list_places(self.holder))
@@ -42,17 +42,17 @@ class MutatedTree:
         return self._render().encode("utf-8", "surrogatepass")
 
     def add_token(self) -> str:
-        """What stands in the tree for a text that is no value."""
+        """Return a placeholder for raw text, which may not be valid JSON."""
         self.raw.append(make_token(self.random))
         return _RAW.format(len(self.raw) - 1)
 
     def add_twin(self, key: str) -> str:
-        """The same key, and another one for the tree."""
+        """Return a key that becomes `key` again in the text, so that it appears twice."""
         self.twins += 1
         return key + _TWIN.format(self.twins)
 
     def _add_markers(self, places: list[Place]) -> None:
-        """Values that are text get the marker: without any harm too, it must come to no issue."""
+        """Add the marker to some strings. It must never appear in an issue."""
         texts = [place for place in places if isinstance(_get(place), str)]
         for place in self.random.sample(texts, min(len(texts), self.random.randrange(6))):
             _set(place, str(_get(place)) + MARKER)
@@ -71,7 +71,7 @@ class MutatedTree:
 
 
 def _thin(root: Node, random: Random) -> None:
-    """Few entries of many, so that many cases fit into the time."""
+    """Keep few entries of a large bundle, so that more cases fit into the time."""
     entries = root.get("entry") if isinstance(root, dict) else None
     if isinstance(entries, list) and len(entries) > _ENTRIES:
         begin = random.randrange(len(entries) - _ENTRIES)
@@ -79,7 +79,7 @@ def _thin(root: Node, random: Random) -> None:
 
 
 def _list_places(holder: list[Node]) -> Iterator[Place]:
-    """Breadth first: the envelope before what is in it."""
+    """Yield the places of the tree breadth first: the envelope before its contents."""
     level: list[Place] = [(holder, 0)]
     count = 0
     while level:
@@ -102,7 +102,7 @@ def _get(place: Place) -> Node:
     try:
         return container[key]
     except (KeyError, IndexError):
-        return None  # an earlier harm has taken it away
+        return None  # an earlier mutation has removed it
 
 
 def _set(place: Place, value: Node) -> None:
@@ -130,7 +130,7 @@ def _replace_with_text(tree: MutatedTree, place: Place, places: list[Place]) -> 
 
 
 def _double(tree: MutatedTree, place: Place, places: list[Place]) -> None:
-    """The same again: an element of a list, or a key with another value."""
+    """Repeat an element of a list, or a key with another value."""
     container, key = place
     if isinstance(container, dict):
         container[tree.add_twin(str(key))] = (
@@ -149,7 +149,7 @@ def _swap(tree: MutatedTree, place: Place, places: list[Place]) -> None:
 
 
 def _graft(tree: MutatedTree, place: Place, places: list[Place]) -> None:
-    """What stands elsewhere stands here too."""
+    """Copy the value of another place."""
     found = _get(tree.random.choice(places))
     if _is_small(found):
         _set(place, _copy(found))
@@ -195,7 +195,7 @@ def _is_small(node: Node) -> bool:
 
 
 def _copy(node: Node) -> Node:
-    """Nothing may end up within itself."""
+    """Copy a value, so that no node contains itself."""
     return json.loads(json.dumps(node)) if isinstance(node, dict | list) else node
 
 

@@ -1,4 +1,4 @@
-"""One delivery through the door and the plan, and what must be true of both."""
+"""Run one case through intake and planning, and check what must be true of both."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ REJECTED, PLANNED, BROKEN = "rejected", "planned", "broken"
 
 _NOW = datetime(2026, 3, 2, tzinfo=UTC)
 
-# The preview is a plan of its own: it is asked for in one of so many cases.
+# One of this many cases is also previewed, which plans it once more.
 _PREVIEWS = 5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CaseResult:
-    """How a case ended. `why`: the status of a rejection, or where and why it broke."""
+    """The result of a case. `why`: the status of a rejection, the kind of contents, or an error."""
 
     number: int
     outcome: str
@@ -51,7 +51,7 @@ class CaseResult:
 
 
 class _Log(logging.Handler):
-    """All that is logged."""
+    """Keeps all log records as text."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class _Log(logging.Handler):
 
 
 def try_case(case: Case) -> CaseResult:
-    """Raises nothing."""
+    """Run the case. Raises nothing: an unexpected exception is the result BROKEN."""
     log = _Log()
     logger = logging.getLogger("integration")
     logger.addHandler(log)
@@ -76,18 +76,24 @@ def try_case(case: Case) -> CaseResult:
         outcome, why = BROKEN, _describe_error(error)
     finally:
         logger.removeHandler(log)
-    return CaseResult(case.number, outcome, why, case.size, time.process_time() - started)
+    return CaseResult(
+        number=case.number,
+        outcome=outcome,
+        why=why,
+        size=case.size,
+        seconds=time.process_time() - started,
+    )
 
 
 async def _accept_and_plan(case: Case) -> tuple[str, str]:
     journal, sender, ids = MemoryJournal(), MemoryQueueSender(), count(1)
     intake = Intake(
-        journal,
-        sender,
-        lambda: _NOW,
-        lambda now: make_delivery_id(now, next(ids)),
-        case.max_bytes,
-        case.validate,
+        journal=journal,
+        queue=sender,
+        now=lambda: _NOW,
+        new_id=lambda now: make_delivery_id(now, next(ids)),
+        max_bytes=case.max_bytes,
+        validate=case.validate,
         policy=case.policy,
         write_orders={"": case.write_order},
     )
@@ -100,7 +106,7 @@ async def _accept_and_plan(case: Case) -> tuple[str, str]:
         assert not sender.sent, "a refused delivery is queued"
         return REJECTED, str(error.status)
     if not isinstance(accepted, Accepted):
-        return PLANNED, "it brings nothing"
+        return PLANNED, "nothing to do"
     _check_issues(accepted.refused)
     delivery, received = (
         await journal.get_delivery(accepted.delivery),
@@ -125,7 +131,7 @@ async def _check_preview(intake: Intake, case: Case) -> None:
 
 
 def _add_fetched(contents: Contents, more: bytes) -> Contents:
-    """With what a server would have answered, if it were asked."""
+    """Add the resources or the page that a server would have returned."""
     answer = FetchedResponse(200, more)
     if isinstance(contents, Notification) and contents.urls_to_fetch:
         return notifications.add_fetched(contents, dict.fromkeys(contents.urls_to_fetch, answer))
@@ -141,7 +147,9 @@ def _check_plan(contents: Contents, planned: Plan, limits: Limits) -> None:
     assert sorted([*refused, *sent]) == list(range(len(contents.entries))), "an entry is lost"
     _check_issues(issue for _, issue in planned.refused)
     for lane in planned.lanes:
-        assert units.decode_lane(units.encode_lane(lane)) == lane, "a lane is kept as another"
+        assert units.decode_lane(units.encode_lane(lane)) == lane, (
+            "a lane changes when it is stored"
+        )
         _check_lane(lane, limits)
 
 
@@ -151,7 +159,7 @@ def _check_lane(lane: Lane, limits: Limits) -> None:
         _check_issues(issue for entry in unit.entries for issue in entry.notes)
         inside = {entry.target for entry in unit.entries} if unit.kind == "transaction" else set()
         awaited = {name for entry in unit.entries for name in entry.awaits} - inside
-        assert awaited <= sent, "an answer is awaited before it is asked for"
+        assert awaited <= sent, "a unit awaits a result of a later one"
         _check_request(unit, limits, dict.fromkeys(awaited, "Patient/found"))
         sent |= {entry.target for entry in unit.entries}
 
@@ -163,19 +171,19 @@ def _check_request(unit: Unit, limits: Limits, answers: dict[str, str]) -> None:
     bundle = decimal_json.decode(body)
     assert [len(bundle["entry"]), bundle["type"]] == [len(unit.entries), unit.kind]
     for entry in bundle["entry"]:
-        assert _is_address(entry["request"]["url"]), "an address leads elsewhere"
+        assert _is_address(entry["request"]["url"]), "a URL leads elsewhere"
 
 
 def _is_address(url: str) -> bool:
-    """Below the FHIR server's base, whatever a client or a server makes of it."""
+    """Whether the URL stays below the FHIR server's base, however it is resolved."""
     path = url.partition("?")[0]
     safe = all(c.isascii() and (c.isalnum() or c in "-._$/") for c in path)
     return safe and path[:1].isupper() and not {"", ".", ".."} & set(path.split("/"))
 
 
 def _check_refusal(error: Rejected) -> None:
-    assert 400 <= error.status < 500, "a refusal is no 4xx"
-    assert error.issues, "a refusal says nothing"
+    assert 400 <= error.status < 500, "a rejection is no 4xx"
+    assert error.issues, "a rejection has no issue"
     _check_issues(error.issues)
     _check_no_marker("the exception", traceback.format_exception(error))
     inner: BaseException | None = error
@@ -197,7 +205,7 @@ def _check_no_marker(what: str, texts: Iterable[str]) -> None:
 
 
 def _describe_error(error: Exception) -> str:
-    """Which error, and where it was raised, ours and the relay's."""
+    """Name the error and the three innermost places where it was raised."""
     frames = traceback.extract_tb(error.__traceback__)
     places = [f"{frame.filename.rpartition('/')[2]}:{frame.lineno}" for frame in frames[-3:]]
     return f"{type(error).__name__} {str(error)[:80]!r} at {' > '.join(places)}"

@@ -1,14 +1,14 @@
-"""What does harm in the place of a value. Each is text of JSON, so that it may be no JSON."""
+"""Hostile values, as JSON text: some are not valid JSON."""
 
 from __future__ import annotations
 
 import json
 from random import Random
 
-# Stands for everything a patient could be known by: in no issue, no error and no log.
+# Stands for patient data: it must appear in no issue, no error and no log.
 MARKER = "Tzaphqiel-9137"
 
-# Names that the relay looks at, and so the places where harm is likely.
+# Names that the relay reads, where a mutation is most likely to matter.
 NAMES = tuple(
     """
     address contained contentType data div entry etag eventNumber events-since-subscription-start
@@ -135,7 +135,7 @@ _BROKEN = (
 
 
 def make_token(random: Random) -> str:
-    """Text of JSON, or nearly."""
+    """Return JSON text, mostly valid."""
     drawn = random.random()
     if drawn < 0.5:
         return json.dumps(make_text(random), ensure_ascii=True)
@@ -151,7 +151,7 @@ def make_token(random: Random) -> str:
 
 
 def make_text(random: Random) -> str:
-    """A string, mostly with the marker."""
+    """Return a string, mostly with the marker."""
     drawn = random.random()
     found = random.choice(_TEXTS)
     if drawn < 0.2:

@@ -1,1 +1,1 @@
-"""Stand-ins for the neighbours, so that everything runs on a laptop."""
+"""The services that the app needs, for a laptop: storage, FHIR, Dataverse and a host."""

@@ -1,4 +1,4 @@
-"""How demo, journeys and bench reach a FHIR server of one's own."""
+"""Request headers for the FHIR server, with a token if it needs one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from local.host.settings import CannotStart
 
 
 def build_fhir_headers(scope: str | None) -> dict[str, str]:
-    """For the FHIR server: one's own may ask for a token, the local one does not."""
+    """Return request headers for the FHIR server. With a scope, they carry a token.
+
+    Raises CannotStart if no token can be had.
+    """
     if scope is None:
         return {"content-type": "application/fhir+json"}
     from azure.core.exceptions import ClientAuthenticationError

@@ -1,4 +1,4 @@
-"""`python -m local.demo`: the samples through the whole route on this laptop, and what arrived."""
+"""`python -m local.demo`: send the samples, and print what reached FHIR and Dataverse."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DELIVERY_SECONDS = 120.0
 CONTACT_SECONDS = 30.0
 PAUSE = 0.1
 READS_PER_BATCH = 200  # resources read from FHIR with one request
-# The columns of a contact that say which patient it shows, in which version.
+# The columns of a contact that hold the patient's FHIR id and version.
 _ID, _VERSION = "msemr_azurefhirid", "msemr_azurefhirversion"
 
 Json = dict[str, Any]
@@ -40,7 +40,7 @@ Contacts = Mapping[str, Sequence[Json]]  # by the patient's id
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A sample that was sent, and the answer to each of its entries once it is done."""
+    """A sample that was sent, and the response to each of its entries once it is done."""
 
     sample: Sample
     address: str | None  # None: it was not accepted
@@ -48,7 +48,7 @@ class Delivery:
 
     @property
     def written(self) -> list[str]:
-        """Type/id of what is in FHIR, by the response bundle."""
+        """Type/id of each resource that the response bundle reports as written."""
         locations = [answer["location"] for answer in self.answers or () if _is_written(answer)]
         return [place.partition("/_history/")[0] for place in locations]
 
@@ -79,7 +79,7 @@ def main() -> int:
     except httpx.TransportError as error:
         where = f"{error.request.url.scheme}://{error.request.url.netloc.decode()}"
         return _report_failure(
-            f"{where} gave no answer ({type(error).__name__}); logs are in {folder}"
+            f"{where} did not respond ({type(error).__name__}); logs are in {folder}"
         )
     code = _report_failure(f"not all arrived; logs are in {folder}") if failed else 0
     if not failed:
@@ -89,14 +89,14 @@ def main() -> int:
 
 
 async def _run_demo(settings: Mapping[str, str], running: Running, host: Child) -> tuple[int, str]:
-    """How much failed, and the last line."""
+    """Run the demo. Return the number of failures and the last line to print."""
     options = read_settings({**os.environ, **settings})
     host_http = httpx.AsyncClient(timeout=60.0, trust_env=False)
     fhir = httpx.AsyncClient(timeout=110.0, headers=build_fhir_headers(options.fhir.scope))
     async with host_http, fhir:
         health = await host_http.get(f"{host.url}/api/health?deep=1")
         if health.status_code != 200:
-            raise CannotStart(f"not all parts work: {health.text}; see {host.part.log}")
+            raise CannotStart(f"the health check failed: {health.text}; see {host.part.log}")
         _print("deliveries          entries")
         sent = await asyncio.gather(
             *(_send(host_http, host.url, sample) for sample in load_samples())
@@ -129,7 +129,7 @@ async def _send(http: httpx.AsyncClient, host: str, sample: Sample) -> Delivery:
 
 
 async def _wait_for_delivery(http: httpx.AsyncClient, delivery: Delivery, end: float) -> Delivery:
-    """Poll until it is done, telling on one line how far it is."""
+    """Poll the delivery until it is done. Print its progress on one line."""
     if delivery.address is None:
         return delivery
     sample, last_progress = delivery.sample, ""
@@ -151,12 +151,12 @@ async def _wait_for_delivery(http: httpx.AsyncClient, delivery: Delivery, end: f
         if progress.startswith("parked") or answer.status_code == 404:
             break
         await asyncio.sleep(PAUSE)
-    _print("given up on")
+    _print("not done in time")
     return delivery
 
 
 async def _describe_split(http: httpx.AsyncClient, address: str) -> str:
-    """Whether a transaction is still one."""
+    """Return a text that says whether a transaction was split; empty for other kinds."""
     listing, _, id_ = address.rpartition("/")
     listed = (await http.get(listing)).json().get("deliveries", [])
     item: Json = next((item for item in listed if item["id"] == id_), {})
@@ -168,7 +168,7 @@ async def _describe_split(http: httpx.AsyncClient, address: str) -> str:
 async def _read_versions(
     http: httpx.AsyncClient, url: str, identities: Sequence[str]
 ) -> dict[str, str]:
-    """The version of each that the FHIR server has, by Type/id."""
+    """Return the version of each resource that exists in FHIR, by Type/id."""
     found: dict[str, str] = {}
     for start in range(0, len(identities), READS_PER_BATCH):
         requested = identities[start : start + READS_PER_BATCH]
@@ -187,7 +187,7 @@ async def _read_versions(
 async def _wait_for_contacts(
     http: httpx.AsyncClient, url: str, patients: Mapping[str, str]
 ) -> Contacts:
-    """The rows that show the patients; what there is when the time is up."""
+    """Wait until each patient has its contact, at most CONTACT_SECONDS. Return the contacts."""
     end = time.monotonic() + CONTACT_SECONDS
     while True:
         contacts = await _read_contacts(http, url, patients)
@@ -204,7 +204,7 @@ async def _read_contacts(http: httpx.AsyncClient, url: str, patients: Iterable[s
     headers = {"prefer": 'odata.include-annotations="*"'}
     answer = await http.get(f"{url}/api/data/v9.2/contacts", params=query, headers=headers)
     if answer.status_code != 200:
-        raise CannotStart(f"Dataverse answered {answer.status_code} about its contacts")
+        raise CannotStart(f"Dataverse answered {answer.status_code} to a query of contacts")
     return {id_: [row for row in answer.json()["value"] if row[_ID] == id_] for id_ in patients}
 
 
@@ -213,7 +213,7 @@ def _is_written(answer: Json) -> bool:
 
 
 def _is_shown(contacts: Contacts, patient: str, version: str) -> bool:
-    """Exactly one row, of the version that FHIR has."""
+    """Whether the patient has exactly one contact, of the version in FHIR."""
     return [row[_VERSION] for row in contacts[patient]] == [version]
 
 

@@ -1,6 +1,6 @@
-"""The samples as they are sent, and transactions of any size, the same for the same arguments.
+"""The samples, and transactions of any size; the same arguments give the same bytes.
 
-`python -m local.samples 800` writes such a transaction to the standard output.
+`python -m local.samples 800` writes a transaction of 800 entries to the standard output.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from integration.core import decimal_json
 
 FOLDER = Path(__file__).resolve().parent.parent / "samples"
 
-# Above the 500 entries that a FHIR server takes at once: one part of 600, one of 200.
+# More than the 500 entries that a FHIR server takes at once: one part of 600, one of 200.
 LARGE_ENTRIES = 800
 
 _LINES = "application/fhir+ndjson"
-# Sent again with this key, a delivery is the same delivery.
+# A delivery that is sent again with this key is recognised as the same one.
 _IDEMPOTENCY_KEY = {"idempotency-key": "samples/transaction.json"}
 
 _NAMESPACE = UUID("c1b8e4a2-9d57-5a3e-8f60-7a1d2b3c4e5f")
@@ -40,9 +40,9 @@ _MEASURES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One delivery to send: `path` is below the host's address, `body` as it goes over the wire."""
+    """One request to send: `path` is relative to the host's address, `body` is sent as it is."""
 
     name: str
     entries: int
@@ -54,7 +54,7 @@ class Sample:
 
 
 def load_samples() -> tuple[Sample, ...]:
-    """Every sample, the large one last."""
+    """Return every sample, the large one last."""
     transaction, batch, patient, lines = (
         (FOLDER / name).read_bytes()
         for name in ("transaction.json", "batch-put.json", "patient.json", "patients.ndjson")
@@ -63,19 +63,27 @@ def load_samples() -> tuple[Sample, ...]:
     large = gzip.compress(decimal_json.encode(build_large_transaction(LARGE_ENTRIES)), mtime=0)
     return (
         Sample(
-            "transaction.json", _count_entries(transaction), transaction, headers=_IDEMPOTENCY_KEY
+            name="transaction.json",
+            entries=_count_entries(transaction),
+            body=transaction,
+            headers=_IDEMPOTENCY_KEY,
         ),
-        Sample("batch-put.json", _count_entries(batch), batch),
-        Sample("patient.json", 1, patient, "PUT", address),
-        Sample("patients.ndjson", lines.count(b"\n"), lines, content_type=_LINES),
-        Sample("large transaction", LARGE_ENTRIES, large, headers={"content-encoding": "gzip"}),
+        Sample(name="batch-put.json", entries=_count_entries(batch), body=batch),
+        Sample(name="patient.json", entries=1, body=patient, method="PUT", path=address),
+        Sample(name="patients.ndjson", entries=lines.count(b"\n"), body=lines, content_type=_LINES),
+        Sample(
+            name="large transaction",
+            entries=LARGE_ENTRIES,
+            body=large,
+            headers={"content-encoding": "gzip"},
+        ),
     )
 
 
 def build_large_transaction(
     entries: int, *, entry_bytes: int = 1200, seed: str = "samples"
 ) -> dict[str, Any]:
-    """Two patients who share nothing: one with three quarters of the entries, one with the rest."""
+    """Build a transaction of two unconnected patients: one has three quarters of the entries."""
     sizes = [entries - entries // 4, entries // 4]
     return build_transaction(sizes, entry_bytes=entry_bytes, seed=seed)
 
@@ -83,8 +91,8 @@ def build_large_transaction(
 def build_transaction(
     sizes: Sequence[int], *, entry_bytes: int = 1200, seed: str = "samples"
 ) -> dict[str, Any]:
-    """One patient for each size, with as many entries, all connected with each other and with no
-    other patient's. An entry is filled up with narrative to `entry_bytes`, if it is smaller."""
+    """Build a transaction with one patient for each size, with as many entries that refer to each
+    other and to no other patient's. Smaller entries are padded with narrative to `entry_bytes`."""
     entries = [
         _pad_entry(_build_entry(_EntryKey(seed, part, position)), entry_bytes)
         for part, size in enumerate(sizes)
@@ -95,7 +103,7 @@ def build_transaction(
 
 @dataclass(frozen=True, slots=True)
 class _EntryKey:
-    """Which entry of which patient; all that an entry says follows from it."""
+    """Identifies an entry: which patient, which position. Its content is derived from this."""
 
     seed: str
     part: int
@@ -103,7 +111,7 @@ class _EntryKey:
 
     @property
     def encounter_position(self) -> int:
-        """The position of the encounter that the entry belongs to."""
+        """The position of this entry's encounter."""
         return self.position - (self.position - len(_SHARED)) % len(_VISIT)
 
     def make_urn(self, position: int) -> str:
@@ -119,7 +127,7 @@ class _EntryKey:
         }
 
     def derive_number(self, below: int) -> int:
-        """A number that looks like chance."""
+        """Derive a pseudo-random number from the key."""
         return UUID(self.make_urn(self.position)).int % below
 
     def derive_day(self) -> str:
@@ -264,7 +272,7 @@ _SHARED: tuple[Callable[[_EntryKey], dict[str, Any]], ...] = (
     _build_practitioner,
     _build_organization,
 )
-# Links point at the first two of a visit by their place.
+# References point to the first two of a visit by their position.
 _VISIT = (
     _build_encounter,
     _build_condition,

@@ -57,8 +57,8 @@ class Running:
 
     @property
     def fhir_url(self) -> str:
-        own = os.environ.get("FHIR_URL", "").rstrip("/")
-        return own or f"http://{ADDRESS}:{self.ports.fhir}/fhir"
+        given = os.environ.get("FHIR_URL", "").rstrip("/")
+        return given or f"http://{ADDRESS}:{self.ports.fhir}/fhir"
 
     @property
     def dataverse_url(self) -> str:
@@ -66,11 +66,11 @@ class Running:
 
     def settings(self) -> dict[str, str]:
         """The app settings that point at these neighbours."""
-        own = os.environ.get("FHIR_SCOPE", "none") if os.environ.get("FHIR_URL") else "none"
+        scope = os.environ.get("FHIR_SCOPE", "none") if os.environ.get("FHIR_URL") else "none"
         return {
             "AzureWebJobsStorage": self.storage,
             "FHIR_URL": self.fhir_url,
-            "FHIR_SCOPE": own,
+            "FHIR_SCOPE": scope,
             "DATAVERSE_URL": self.dataverse_url,
             "DATAVERSE_SCOPE": "none",
         }
@@ -114,14 +114,21 @@ def start_host(settings: Mapping[str, str], port: int, folder: Path, app: Path =
         command = [tools, "start", "--port", str(port)]
         ready, where = f"{base}/admin/host/status", app
         # Core Tools looks for a Python of its own unless told which.
-        own = {
+        of_core_tools = {
             "FUNCTIONS_WORKER_RUNTIME": "python",
             "languageWorkers__python__defaultExecutablePath": sys.executable,
         }
     else:
         command = [sys.executable, "-m", "local.host", "--app", str(app), "--port", str(port)]
-        ready, where, own = f"{base}/admin/host/ping", PROJECT, {}
-    part = Part("host", tuple(command), {**own, **settings}, (ready,), folder / "host.log", where)
+        ready, where, of_core_tools = f"{base}/admin/host/ping", PROJECT, {}
+    part = Part(
+        name="host",
+        command=tuple(command),
+        env={**of_core_tools, **settings},
+        ready=(ready,),
+        log=folder / "host.log",
+        folder=where,
+    )
     child = Child(part)
     child.start()
     return child
@@ -137,20 +144,20 @@ def read_ports(env: Mapping[str, str] = os.environ) -> Ports:
 def find_free_ports() -> Ports:
     """Ports that nothing listens on now, for a test of its own."""
     with contextlib.ExitStack() as stack:
-        taken = [stack.enter_context(socket.socket()) for _ in fields(Ports)]
-        for each in taken:
-            each.bind((ADDRESS, 0))
-        return Ports(*(each.getsockname()[1] for each in taken))
+        sockets = [stack.enter_context(socket.socket()) for _ in fields(Ports)]
+        for taken_socket in sockets:
+            taken_socket.bind((ADDRESS, 0))
+        return Ports(*(taken_socket.getsockname()[1] for taken_socket in sockets))
 
 
 def check_ports(ports: Ports, names: Collection[str]) -> None:
     """Raises CannotStart naming each port that is taken, and the variable that changes it."""
     taken = [name for name in names if not is_free(getattr(ports, name))]
     if taken:
-        told = "; ".join(
+        text = "; ".join(
             f"{name} port {getattr(ports, name)} is taken: set {VARIABLES[name]}" for name in taken
         )
-        raise CannotStart(told)
+        raise CannotStart(text)
 
 
 def _part(name: str, ports: Ports, folder: Path, access_log: bool) -> Part:

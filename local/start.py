@@ -1,4 +1,4 @@
-"""`python -m local.start`: everything on this laptop, until Ctrl-C."""
+"""`python -m local.start`: run all services on this laptop until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def main() -> int:
             stack.enter_context(keep_settings_file(SETTINGS, settings))
             _print_addresses(running, host)
             ended = _wait_for_end([*running.parts.values(), host])
-            _print(f"{ended.part.name} ended; {ended.part.log} ends:\n{ended.last_lines()}")
+            _print(f"{ended.part.name} stopped; {ended.part.log} ends with:\n{ended.last_lines()}")
             return 1
     except KeyboardInterrupt:
         _print("stopped")
@@ -45,7 +45,7 @@ def main() -> int:
 
 
 def _wait_for_end(children: list[Child]) -> Child:
-    """The first to end by itself."""
+    """Wait until one of the processes ends by itself, and return it."""
     while True:
         for child in children:
             if not child.running:
@@ -57,19 +57,19 @@ def _print_addresses(running: Running, host: Child) -> None:
     ports = running.ports
     _print("ready\n")
     _print(f"  functions  {host.url}/api")
-    _print(f"  feed       {host.url}/api/odata/")
+    _print(f"  OData feed {host.url}/api/odata/")
     _print(f"  FHIR       {running.fhir_url}")
     _print(f"  Dataverse  {running.dataverse_url}/api/data/v9.2")
     _print(f"  storage    blob {ports.blob}, queue {ports.queue}, table {ports.table} (Azurite)")
     _print(f"  log        tail -f {host.part.log}\n")
     if os.environ.get("HOST_FUNCTION_KEYS"):
-        _print("  add -H 'x-functions-key: KEY' below, a key of HOST_FUNCTION_KEYS")
+        _print("  add -H 'x-functions-key: KEY' to the request, with a key of HOST_FUNCTION_KEYS")
     _print(f"  curl -i -H 'content-type: application/fhir+json' \\\n    -d '{EXAMPLE}' \\")
     _print(f"    {host.url}/api/fhir/Patient\n")
     _print("commands with --local use what runs here, for example in another terminal:")
     _print("  .venv/bin/python -m integration check --local")
     _print("  .venv/bin/python -m integration reconcile --local --dry-run\n")
-    _print("Ctrl-C ends everything")
+    _print("press Ctrl-C to stop everything")
 
 
 def _print(text: str) -> None:

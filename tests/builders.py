@@ -29,12 +29,13 @@ def entry(
 ) -> Body:
     """Return an entry: a create, unless the method or the rest of the request says something else.
 
-    The address is the type of the resource, with its id where the method is not POST.
+    The address is the type of the resource, with its id where it has one and the method is not POST.
     """
     if url is None:
         assert resource is not None
         url = resource["resourceType"]
-        url = url if method == "POST" else f"{url}/{resource['id']}"
+        if method != "POST" and "id" in resource:
+            url = f"{url}/{resource['id']}"
     made: Body = {"fullUrl": full_url} if full_url else {}
     if resource is not None:
         made["resource"] = resource

@@ -45,6 +45,7 @@ from integration.relay.lane import LaneContext
 from integration.relay.process import Relay
 from local.processes import PROJECT
 from local.services import Running, find_free_ports, run_services
+from tests import house
 from tests.doubles import Clock, DataverseDouble, FhirDouble
 from tests.randomness import PROFILE, register_profiles
 
@@ -68,6 +69,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             rank = 2
         ranks[item.path] = min(rank, ranks.get(item.path, rank))
     items.sort(key=lambda item: ranks[item.path])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the house rules count, whatever was run."""
+    terminalreporter.section("house")
+    for line in house.figures():
+        terminalreporter.write_line(line)
 
 
 FHIR_JSON = "application/fhir+json"
@@ -124,10 +132,10 @@ class Route:
     @property
     def intake(self) -> Intake:
         return Intake(
-            self.journal,
-            self.queue_sender,
-            self.clock,
-            lambda now: make_delivery_id(now, next(self._ids)),
+            journal=self.journal,
+            queue=self.queue_sender,
+            now=self.clock,
+            new_id=lambda now: make_delivery_id(now, next(self._ids)),
             **{"max_bytes": 1_000_000, **self.settings},
         )
 
@@ -148,11 +156,22 @@ class Route:
 
     @property
     def relay(self) -> Relay:
-        carrier = LaneContext(
-            self.journal, self.queue_sender, self.fhir, self.order, patients_followed
+        context = LaneContext(
+            journal=self.journal,
+            queue=self.queue_sender,
+            fhir=self.fhir,
+            guard=self.order,
+            change_queues=patients_followed,
         )
         limits, age = self.limits, self.max_age
-        return Relay(carrier, limits, self.clock, age, self.sources, self.activities)
+        return Relay(
+            context=context,
+            limits=limits,
+            now=self.clock,
+            max_age=age,
+            sources=self.sources,
+            activities=self.activities,
+        )
 
     @property
     def mirror(self) -> Mirror:
@@ -192,13 +211,13 @@ class Route:
         self.queue_sender.sent.remove((RELAY_QUEUE, WorkItem(accepted.delivery), 0))
         return accepted.delivery
 
-    async def carry(self, delivery: str, **claim: Any) -> None:
+    async def process(self, delivery: str, **claim: Any) -> None:
         await process.process(self.relay, WorkItem(delivery, **claim))
 
-    async def carry_all(self, delivery: str | None = None) -> None:
+    async def process_all(self, delivery: str | None = None) -> None:
         """As the queue does it: hand out claims, whatever their delay, until none is left."""
         if delivery is not None:
-            await self.carry(delivery)
+            await self.process(delivery)
         for _ in range(1000):
             claim = self.take()
             if claim is None:
@@ -278,6 +297,7 @@ def dataverse() -> Iterator[DataverseDouble]:
 
 @pytest.fixture
 async def route(
+    *,
     journal: Journal,
     queue_sender: MemoryQueueSender,
     guard_store: MemoryGuardStore,
@@ -285,7 +305,14 @@ async def route(
     fhir_double: FhirDouble,
     dataverse: DataverseDouble,
 ) -> AsyncIterator[Route]:
-    async with routed(fhir_double, dataverse, clock, journal, queue_sender, guard_store) as found:
+    async with routed(
+        fhir_double=fhir_double,
+        dataverse=dataverse,
+        clock=clock,
+        journal=journal,
+        queue_sender=queue_sender,
+        guard_store=guard_store,
+    ) as found:
         yield found
 
 
@@ -294,6 +321,7 @@ async def routed(
     fhir_double: FhirDouble,
     dataverse: httpx.AsyncBaseTransport,
     clock: Clock,
+    *,
     journal: Any,
     queue_sender: Any,
     guard_store: Any,
@@ -321,16 +349,16 @@ async def routed(
     fhir = reached("FHIR server", "http://fhir/fhir", httpx.MockTransport(fhir_double.hear))
     rows = reached("Dataverse", "http://dataverse", dataverse)
     yield Route(
-        journal,
-        queue_sender,
-        guard_store,
-        clock,
-        fhir_double,
-        dataverse,
-        FhirServer(fhir),
-        Dataverse(rows),
-        activity,
-        activities,
+        journal=journal,
+        queue_sender=queue_sender,
+        guard_store=guard_store,
+        clock=clock,
+        fhir_double=fhir_double,
+        dataverse_double=dataverse,
+        fhir=FhirServer(fhir),
+        dataverse=Dataverse(rows),
+        activity=activity,
+        activities=activities,
     )
     await fhir.http.aclose()
     await rows.http.aclose()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 PROJECT = Path(__file__).parent.parent
 PACKAGE = PROJECT / "integration"
+ALL_FOLDERS = ("integration", "local", "bench", "faults", "fuzz", "tests")
 
 # The most arguments that a call may give by position.
 MAX_POSITIONAL = 5
@@ -62,6 +63,11 @@ def sources(*folders: str) -> tuple[Path, ...]:
     """The Python files below these folders, but what Node has installed."""
     found = (path for folder in folders for path in (PROJECT / folder).rglob("*.py"))
     return tuple(sorted(path for path in found if "node_modules" not in path.parts))
+
+
+def all_sources() -> tuple[Path, ...]:
+    """Those of the app, of what runs it on a laptop, of its measurements and its tests."""
+    return sources(*ALL_FOLDERS)
 
 
 @cache
@@ -141,14 +147,35 @@ def named_by_participles() -> tuple[list[str], int]:
     return [name for name in names if is_participle(name.rpartition(".")[2])], len(names)
 
 
+@cache
+def takers_of_many() -> frozenset[str]:
+    """The functions that take any number of the same thing, and those whose order everybody knows."""
+    own = (
+        node.name
+        for path in all_sources()
+        for node in functions(path)
+        if node.args.vararg is not None
+    )
+    return frozenset({*own, "datetime"})
+
+
 def positional_calls() -> list[str]:
     """Calls with more arguments by position than a reader can tell apart."""
     return [
         f"{path.relative_to(PROJECT)}:{node.lineno}"
-        for path in sources("integration", "local", "bench", "faults", "fuzz", "tests")
+        for path in all_sources()
         for node in ast.walk(tree(path))
-        if isinstance(node, ast.Call) and len(node.args) > MAX_POSITIONAL
+        if isinstance(node, ast.Call)
+        and len(node.args) > MAX_POSITIONAL
+        and _name_of_callee(node) not in takers_of_many()
     ]
+
+
+def _name_of_callee(call: ast.Call) -> str:
+    match call.func:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+    return ""
 
 
 def identifiers(path: Path) -> Iterator[tuple[str, int]]:
@@ -174,7 +201,7 @@ def banned_names() -> list[str]:
     return sorted(
         {
             f"{path.relative_to(PROJECT)}:{line}: {name}"
-            for path in sources("integration", "local", "bench", "faults", "fuzz", "tests")
+            for path in all_sources()
             for name, line in identifiers(path)
             if (name in VAGUE and not _is_test(path)) or pattern.search(_words(name))
         }
@@ -184,7 +211,7 @@ def banned_names() -> list[str]:
 def private_imports() -> list[str]:
     """Where a module uses a name that another module keeps to itself."""
     found = []
-    for path in (*sources("integration", "local", "bench", "faults", "fuzz", "tests"),):
+    for path in all_sources():
         imported: set[str] = set()
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.ImportFrom):

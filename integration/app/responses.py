@@ -33,11 +33,11 @@ _POLL_AGAIN = "1"
 def build_incoming_request(req: func.HttpRequest) -> IncomingRequest:
     """Build what intake needs of the request."""
     return IncomingRequest(
-        req.method,
-        req.route_params.get("type") or None,
-        req.route_params.get("id") or None,
-        {name.lower(): value for name, value in req.headers.items()},
-        req.get_body(),
+        method=req.method,
+        type=req.route_params.get("type") or None,
+        id=req.route_params.get("id") or None,
+        headers={name.lower(): value for name, value in req.headers.items()},
+        body=req.get_body(),
     )
 
 

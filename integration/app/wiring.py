@@ -264,7 +264,7 @@ def _build_write_guard(settings: Settings, stores: Stores) -> WriteGuard:
         now=time.time,
         token=_make_token,
         pause=asyncio.sleep,
-        jitter=random.random,
+        jitter=random.random,  # noqa: S311 -- spreads retries, no secret
     )
 
 

@@ -1,1 +1,1 @@
-"""Changes from FHIR, whoever made them, and changes told to Dataverse."""
+"""VERBS queue_changes and notify_dataverse: changes reported by FHIR, and to Dataverse."""

@@ -1,7 +1,7 @@
-"""VERB take: what changed at the FHIR server without this app's doing reaches Dataverse, too.
+"""VERB queue_changes: what others change at the FHIR server reaches Dataverse, too.
 
-The service tells of changes through Event Grid: at least once, in any order, and never what has
-changed. The mirror needs no more, since it looks at the current state: a repeat costs it a look.
+The service reports changes through Event Grid: at least once, in any order, and without saying what
+has changed. The mirror needs no more, since it reads the current state; a repeat costs one read.
 https://learn.microsoft.com/azure/healthcare-apis/events/events-message-structure
 """
 
@@ -25,24 +25,25 @@ from integration.queues.queue_sender import ChangeQueues, QueueSender
 KIND = "events"
 
 _CHANGE_TYPES = frozenset(
-    f"Microsoft.HealthcareApis.FhirResource{what}" for what in ("Created", "Updated", "Deleted")
+    f"Microsoft.HealthcareApis.FhirResource{change}" for change in ("Created", "Updated", "Deleted")
 )
 
 # https://hl7.org/fhir/R4/datatypes.html#id
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 
-# A name that can be told without telling anything else.
+# The types of events that may be logged.
 _SAFE_NAME = re.compile(r"[A-Za-z0-9.\-]{1,100}")
 
-# The clouds' own addresses; behind another one, a gateway's, no account can be told from another.
+# The hosts of the service in each cloud. Behind another host, such as a gateway, the account of an
+# event cannot be compared.
 _SERVICE_HOST = re.compile(r".+\.azurehealthcareapis\.(?:com|us|cn)")
 
-# Rows are noted under the hour in which their events came, so that no list grows without end.
+# The row results of one hour belong to one delivery, so that none of them grows without end.
 _HOUR = timedelta(hours=1)
 
 
 class UnreadableEvent(ValueError):
-    """No event. The text quotes nothing of it."""
+    """A message that is not an event. The text quotes nothing of it."""
 
 
 class _EventData(msgspec.Struct):
@@ -71,22 +72,23 @@ _event_decoder = msgspec.json.Decoder(_Event | list[_Event])
 _data_decoder = msgspec.json.Decoder(_EventData)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Events:
-    """What taking events needs. `base`: the address of the FHIR server."""
+    """What queueing changes needs. `fhir_url`: the base address of the FHIR server."""
 
     journal: Journal
     queue: QueueSender
     change_queues: ChangeQueues
     fhir_url: str
     now: Callable[[], datetime]
-    recorded_hours: set[str] = field(
-        default_factory=set
-    )  # the hour that this worker has noted last
+    recorded_hours: set[str] = field(default_factory=set)  # the last one that this worker recorded
 
 
 async def queue_changes(events: Events, body: bytes) -> None:
-    """Queue what has to be done about what changed. Raises Unreadable for what is no event."""
+    """Queue the resources that have changed according to a message, which may hold many events.
+
+    Raises UnreadableEvent when a part of the message is not an event.
+    """
     change_queues = await events.change_queues()
     resources = dict.fromkeys(_find_changes(events, body, change_queues))
     if not resources:
@@ -99,24 +101,17 @@ async def queue_changes(events: Events, body: bytes) -> None:
 
 
 def _find_changes(events: Events, body: bytes, followed_types: Collection[str]) -> Iterator[str]:
-    """Type/id of the resources that are followed, of all that a message tells of."""
+    """Yield `Type/id` of the changed resources that a table shows."""
     for event in _parse_events(body):
+        type_ = _get_safe_name(event)
         if event.name not in _CHANGE_TYPES:
-            log_event(
-                "fhir_event.dropped",
-                type=_get_safe_name(event),
-                reason="no change of a FHIR resource",
-            )
+            log_event("fhir_event.dropped", type=type_, reason="not a change of a FHIR resource")
             continue
         data = _parse_data(event)
         if not _is_our_service(data.account, events.fhir_url):
-            log_event(
-                "fhir_event.dropped", type=_get_safe_name(event), reason="of another FHIR service"
-            )
+            log_event("fhir_event.dropped", type=type_, reason="of another FHIR service")
         elif data.resource_type not in followed_types:
-            log_event(
-                "fhir_event.ignored", type=_get_safe_name(event), reason="no table shows its type"
-            )
+            log_event("fhir_event.ignored", type=type_, reason="no table shows its type")
         else:
             yield f"{data.resource_type}/{data.resource_id}"
 
@@ -126,10 +121,10 @@ def _parse_events(body: bytes) -> list[_Event]:
         decoded = _event_decoder.decode(body)
     # `from None`: the text of these may quote the message.
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise UnreadableEvent("no JSON of Event Grid or CloudEvents") from None
+        raise UnreadableEvent("the message is not JSON of Event Grid or CloudEvents") from None
     events = decoded if isinstance(decoded, list) else [decoded]
     if not all(event.name for event in events):
-        raise UnreadableEvent("an event without a type")
+        raise UnreadableEvent("the message has an event without a type")
     return events
 
 
@@ -137,25 +132,25 @@ def _parse_data(event: _Event) -> _EventData:
     try:
         data = _data_decoder.decode(event.data)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise UnreadableEvent("an event whose data names no resource") from None
+        raise UnreadableEvent("the message has an event that names no resource") from None
     if not _ID.fullmatch(data.resource_id):
-        raise UnreadableEvent("an event whose resourceFhirId is no id")
+        raise UnreadableEvent("the message has an event whose resourceFhirId is not an id")
     return data
 
 
 def _is_our_service(account: str, fhir_url: str) -> bool:
-    """Several services of a workspace may tell one queue of their changes."""
+    """Whether an event is of our FHIR server. Other services of its workspace may report theirs."""
     host = urlsplit(fhir_url).hostname or ""
     return not account or not _SERVICE_HOST.fullmatch(host) or account.lower() == host
 
 
 def _get_safe_name(event: _Event) -> str:
-    """The type of an event, where it can be logged without repeating what a stranger wrote."""
+    """Return the type of an event for the log. A text that a stranger may have written is `?`."""
     return event.name if _SAFE_NAME.fullmatch(event.name) else "?"
 
 
 async def _ensure_hourly_delivery(events: Events) -> str:
-    """The delivery that stands for the events of this hour, the same in every worker."""
+    """Return the synthetic delivery for the events of this hour, the same in every worker."""
     hour = events.now().astimezone(UTC).replace(minute=0, second=0, microsecond=0)
     id_ = make_delivery_id(hour, 0)
     if id_ not in events.recorded_hours:

@@ -1,7 +1,7 @@
-"""VERB tell: Dataverse hears that a resource that it shows in a virtual table has changed in FHIR.
+"""VERB notify_dataverse: report a changed resource that Dataverse shows in a virtual table.
 
-Dataverse cannot see such a change; without being told, no flow and no plug-in runs. A claim says
-that something changed, never what: this looks at the current state, and tells each state once.
+Dataverse cannot see such a change. Without a report, no flow and no plug-in runs. A work item says
+that something changed, never what: the current state is read, and each state is reported once.
 https://learn.microsoft.com/power-apps/developer/data-platform/virtual-entities/enable-virtual-table-event-support
 """
 
@@ -28,6 +28,7 @@ from integration.queues.names import EXTERNAL_QUEUE
 from integration.queues.queue_sender import QueueSender
 from integration.queues.retry import plan_retry
 
+# The state of a resource is its version, or this.
 _DELETED = "deleted"
 
 # The first version of a resource, where versions are counted, as Azure does.
@@ -36,32 +37,17 @@ _FIRST_VERSION = "1"
 
 @dataclass(frozen=True, slots=True)
 class VirtualTable:
-    """A virtual table as Dataverse knows it, and how a resource's id becomes its key."""
+    """A virtual table as Dataverse knows it. `make_key` turns a resource's id into a row's key."""
 
     table: str
     entity_set: str
-    key_column: str  # the column
+    key_column: str
     make_key: Callable[[str], str]
 
 
-def list_virtual_tables(maps: Mapping[str, MappedTable], prefix: str) -> dict[str, VirtualTable]:
-    """Of every map that may be virtual, as provisioning names it. Pure."""
-    return {
-        name: _build_virtual_table(name, build_table_name(table.table, prefix))
-        for name, table in maps.items()
-        if "virtual" in table.routes
-    }
-
-
-def _build_virtual_table(resource: str, table: str) -> VirtualTable:
-    return VirtualTable(
-        table, build_entity_set(table), f"{table}id", partial(derive_primary_key, resource)
-    )
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExternalEvents:
-    """What telling needs. `tables` by resource type; `max_age` in seconds."""
+    """What notifying needs. `tables` by resource type; `max_age` in seconds."""
 
     queue: QueueSender
     fhir: FhirServer
@@ -73,14 +59,29 @@ class ExternalEvents:
     activities: ActivityRecorder = field(default_factory=ActivityRecorder)
 
 
+def list_virtual_tables(maps: Mapping[str, MappedTable], prefix: str) -> dict[str, VirtualTable]:
+    """Return the virtual tables by resource type, with the names that provisioning gives. Pure."""
+    return {
+        name: _make_virtual_table(name, build_table_name(table.table, prefix))
+        for name, table in maps.items()
+        if "virtual" in table.routes
+    }
+
+
+def _make_virtual_table(resource: str, table: str) -> VirtualTable:
+    return VirtualTable(
+        table, build_entity_set(table), f"{table}id", partial(derive_primary_key, resource)
+    )
+
+
 async def notify_dataverse(events: ExternalEvents, item: WorkItem) -> None:
-    """Tell Dataverse of `claim.resource` as it is now. Trouble puts the claim back."""
+    """Report `item.resource` as it is now. If an upstream fails, requeue or drop the work item."""
     table = events.tables.get((item.resource or "").partition("/")[0])
     name = table.table if table else None
     async with events.activities.track(delivery=item.delivery, resource=item.resource, table=name):
         try:
             if table is None:
-                raise Misconfigured("no virtual table is known of that resource type")
+                raise Misconfigured("no virtual table shows resources of that type")
             action = await _notify_once(events, table, item)
             log_event(
                 "external_event.sent",
@@ -89,23 +90,11 @@ async def notify_dataverse(events: ExternalEvents, item: WorkItem) -> None:
                 action=action,
             )
         except (Unavailable, Misconfigured) as error:
-            retry = plan_retry(item, error, events.now(), events.max_age)
-            if retry.delay is None:
-                await drop_notification(events, item, str(error))
-                return
-            log_event(
-                "external_event.requeued",
-                error,
-                delivery=item.delivery,
-                resource=item.resource,
-                attempt=item.attempt,
-                reason=str(error),
-            )
-            await events.queue.send(EXTERNAL_QUEUE, retry.item, retry.delay)
+            await _requeue_or_drop(events, item, error)
 
 
 async def drop_notification(events: ExternalEvents, item: WorkItem, reason: str) -> None:
-    """Give up on telling; the record itself is in FHIR and shown as it is."""
+    """Give up on reporting a change. The resource itself is in FHIR, and shown as it is."""
     log_event(
         "external_event.dropped",
         delivery=item.delivery,
@@ -116,11 +105,35 @@ async def drop_notification(events: ExternalEvents, item: WorkItem, reason: str)
     table = events.tables.get((item.resource or "").partition("/")[0])
     name = table.table if table else None
     async with events.activities.track(delivery=item.delivery, resource=item.resource):
-        _record_drop(events, item, name, "dropped", reason)
+        about = ActivityContext(
+            delivery=item.delivery, resource=item.resource, table=name, action="tell"
+        )
+        events.activities.record(Category.ERROR, "Dataverse", "dropped", about, notes=(reason,))
+
+
+async def _requeue_or_drop(
+    events: ExternalEvents, item: WorkItem, error: Unavailable | Misconfigured
+) -> None:
+    retry = plan_retry(item, error, events.now(), events.max_age)
+    if retry.delay is None:
+        await drop_notification(events, item, str(error))
+        return
+    log_event(
+        "external_event.requeued",
+        error,
+        delivery=item.delivery,
+        resource=item.resource,
+        attempt=item.attempt,
+        reason=str(error),
+    )
+    await events.queue.send(EXTERNAL_QUEUE, retry.item, retry.delay)
 
 
 async def _notify_once(events: ExternalEvents, table: VirtualTable, item: WorkItem) -> str:
-    """What Dataverse was told. One teller at a time: two would tell the same."""
+    """Report the current state under a lock. Return the action, or that there was nothing new.
+
+    Without the lock, two workers would report the same state.
+    """
     resource = item.resource or ""
     locks = HeldLocks(item.delivery, "tell", events.guard.token())
     write = Write(f"tell {resource}", (0,), ordered=False)
@@ -135,13 +148,14 @@ async def _notify_once(events: ExternalEvents, table: VirtualTable, item: WorkIt
     except (Unavailable, Misconfigured):
         await write_guard.release(events.guard, locks, {})
         raise
-    locks.writes = dict.fromkeys(locks.writes, replace(write, source_version=state, ordered=True))
+    reported = replace(write, source_version=state, ordered=True)
+    locks.writes = dict.fromkeys(locks.writes, reported)
     await write_guard.release(events.guard, locks, {0: action is not None})
     return action or "nothing new"
 
 
 def _choose_action(last_state: str | None, state: str) -> str | None:
-    """What to call, when `last` is the state that was told last."""
+    """Return the action for `state`, where `last_state` was reported last. None: nothing is new."""
     if state == last_state:
         return None
     if state == _DELETED:
@@ -154,26 +168,17 @@ def _choose_action(last_state: str | None, state: str) -> str | None:
 async def _send_action(
     events: ExternalEvents, table: VirtualTable, resource: str, action: str, delivery: str
 ) -> None:
-    """The key alone: who hears of it reads the row, so no copy of it stays in Dataverse's jobs."""
+    """Send the key alone. A flow reads the row by it, so no copy stays in Dataverse's jobs."""
     key = table.make_key(resource.partition("/")[2])
     target = {"@odata.type": f"Microsoft.Dynamics.CRM.{table.table}", table.key_column: key}
     path = f"{table.entity_set}/Microsoft.Dynamics.CRM.{action}"
     with add_activity_context(action=action, row=key):
-        answer = await events.dataverse.send(
+        response = await events.dataverse.send(
             requests.build_action(path, {"Target": target}), delivery
         )
-    if answer.status >= 400:
+    if response.status >= 400:
         raise Misconfigured(
             f"{events.dataverse.upstream.name} refused {action} of {table.table} "
-            f"({answer.status} {get_error_code(answer)}): "
-            "is the table provisioned with its events on?"
+            f"({response.status} {get_error_code(response)}); check that the table is provisioned "
+            "with its events on"
         )
-
-
-def _record_drop(
-    events: ExternalEvents, item: WorkItem, table: str | None, status: str, reason: str
-) -> None:
-    about = ActivityContext(
-        delivery=item.delivery, resource=item.resource, table=table, row=None, action="tell"
-    )
-    events.activities.record(Category.ERROR, "Dataverse", status, about, notes=(reason,))

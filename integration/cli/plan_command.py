@@ -74,7 +74,9 @@ def _build_limits(chosen: argparse.Namespace, settings: DeliverySettings) -> Lim
 
 def _build_request(file: Path, body: bytes) -> IncomingRequest:
     media = "application/fhir+ndjson" if ".ndjson" in file.suffixes else "application/fhir+json"
-    return IncomingRequest("POST", None, None, {"content-type": media}, body)
+    return IncomingRequest(
+        method="POST", type=None, id=None, headers={"content-type": media}, body=body
+    )
 
 
 def _build_intake(settings: DeliverySettings) -> Intake:

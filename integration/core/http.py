@@ -123,7 +123,9 @@ class Upstream:
     _: KW_ONLY
     tokens: TokenCache | None = None
     pause: Callable[[float], Awaitable[object]] = asyncio.sleep
-    jitter: Callable[[], float] = field(default=random.random)
+    jitter: Callable[[], float] = field(
+        default=random.random  # noqa: S311 -- spreads retries, no secret
+    )
     activities: ActivityRecorder = field(default_factory=ActivityRecorder)
 
     async def send(

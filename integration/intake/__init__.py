@@ -1,1 +1,1 @@
-"""VERB accept: who sends, is it sound, keep its bytes, queue it, answer."""
+"""VERBS accept and plan_delivery: check what a sender sends, then keep and queue it, or plan it."""

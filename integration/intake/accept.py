@@ -1,4 +1,4 @@
-"""VERB accept: check a delivery, keep its exact bytes, queue its claim check."""
+"""VERB accept: check a delivery, keep its exact bytes, queue a work item for it."""
 
 from __future__ import annotations
 
@@ -25,29 +25,30 @@ from integration.fhir import bundle, validation
 from integration.fhir.entries import MAX_ISSUES, Contents
 from integration.fhir.notifications import Notification
 from integration.intake import http_request, subscriptions
-from integration.intake.http_request import IncomingRequest
+from integration.intake.http_request import IncomingRequest, ParsedRequest
 from integration.intake.subscriptions import Acknowledged
 from integration.journal.keys import parse_accepted_time
 from integration.journal.store import Journal, Payload
 from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender
 
-# A delivery that is gone after a day was forgotten, not broken off: its id, which is its place in
-# the order of deliveries, is not to be used again.
+# How long a repeat may finish a delivery that broke off before it was kept. A delivery that is
+# missing after that time was deleted by housekeeping. Its id is also its place in the order of
+# deliveries, so it is not used again.
 _TAKEOVER_PERIOD = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A delivery that is kept and queued; `refused` are lines of NDJSON that will not be."""
+    """A delivery that is kept and queued. `refused`: the lines of NDJSON that will not be sent."""
 
     delivery: str
     refused: tuple[Issue, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Intake:
-    """What accepting needs. `new_id` makes a delivery id from the moment of acceptance."""
+    """What accepting needs. `new_id` makes a delivery id from the time of acceptance."""
 
     journal: Journal
     queue: QueueSender
@@ -62,78 +63,52 @@ class Intake:
 
 @dataclass(frozen=True, slots=True)
 class CheckedRequest:
-    """A delivery that may come in; nothing of it is kept or queued yet."""
+    """A delivery that may be accepted. Nothing of it is kept or queued yet."""
 
     delivery: Delivery
-    kept: Payload
+    payload: Payload
     contents: Contents
-    repeatable: bool  # no Idempotency-Key: the same bytes may be meant again
+    repeatable: bool  # it has no Idempotency-Key, so its sender may mean the same bytes again
 
 
 async def accept(intake: Intake, request: IncomingRequest) -> Accepted | Acknowledged:
-    """Raises Rejected with nothing queued, or Unavailable so that the sender tries again."""
+    """Check, keep and queue a delivery. A notification without resources is only acknowledged.
+
+    Raises Rejected, with nothing queued, or Unavailable, so that the sender tries again.
+    """
     checked = await check_request(intake, request)
-    if not isinstance(checked.contents, Notification):
+    contents, delivery = checked.contents, checked.delivery
+    if not isinstance(contents, Notification):
         return await _keep_and_queue(intake, checked)
-    gap = await subscriptions.find_gap(
-        intake.journal, checked.delivery.sender, checked.contents.status
-    )
-    if not checked.contents.has_content:
+    gap = await subscriptions.find_gap(intake.journal, delivery.sender, contents.status)
+    if not contents.has_content:
         return await subscriptions.acknowledge(intake.journal, gap)
-    delivery = replace(checked.delivery, gap=gap.text)
-    accepted = await _keep_and_queue(intake, replace(checked, delivery=delivery))
+    checked = replace(checked, delivery=replace(delivery, gap=gap.text))
+    accepted = await _keep_and_queue(intake, checked)
     await subscriptions.record_gap(intake.journal, gap, accepted.delivery)
     return accepted
 
 
 async def check_request(intake: Intake, request: IncomingRequest) -> CheckedRequest:
-    """All that can be said of a request without the journal. Raises Rejected."""
-    received = http_request.parse_request(request)
-    body = http_request.decode_body(request, intake.max_bytes)
-    # The relay reads it as the door did, whatever the settings are by then.
-    delivery_request = replace(received, policy=intake.policy)
+    """Check all that can be checked without the journal. Raises Rejected."""
+    parsed = http_request.parse_request(request, intake.max_bytes, intake.sender_header)
+    body = parsed.body
+    # The policy is kept with the bytes: the relay parses them the same way, whatever the settings
+    # are by then.
+    delivery_request = replace(parsed.request, policy=intake.policy)
     contents = await offload(
         len(body), lambda: parse_contents(body, delivery_request, intake.validate)
     )
-    idempotency_key = http_request.get_header(request, "idempotency-key")
-    digest = _compute_digest(msgspec.json.encode(received), body)
-    now = intake.now()
-    sender = http_request.get_sender(request, intake.sender_header)
-    delivery = Delivery(
-        id=intake.new_id(now),
-        sender=sender,
-        key=_compute_digest(b"key", idempotency_key.encode()) if idempotency_key else digest,
-        digest=digest,
-        accepted=now,
-        status=Status.ACCEPTED,
-        kind=contents.kind,
-        entries=len(contents.entries),
-        bytes=len(body),
-        write_order=intake.write_orders.get(sender, intake.write_orders[""]),
-        more=contents.has_next_page,
-    )
     return CheckedRequest(
-        delivery, Payload(delivery_request, body), contents, repeatable=not idempotency_key
+        _make_delivery(intake, parsed, contents),
+        Payload(delivery_request, body),
+        contents,
+        repeatable=parsed.idempotency_key is None,
     )
-
-
-async def find_earlier(journal: Journal, checked: CheckedRequest, first_id: str) -> Delivery | None:
-    """The delivery that took the key of this one, if it is known and this is its repeat.
-
-    Raises Rejected when an Idempotency-Key came before with something else.
-    """
-    delivery = await journal.get_delivery(first_id)
-    if (
-        delivery is not None
-        and not checked.repeatable
-        and delivery.digest != checked.delivery.digest
-    ):
-        text = "this Idempotency-Key came before with another body; use a new key"
-        raise Rejected(Issue("conflict", text), status=422)
-    return delivery
 
 
 def parse_contents(body: bytes, request: DeliveryRequest, validate: bool) -> Contents:
+    """Parse the entries of a delivery and, if `validate`, their resources. Raises Rejected."""
     contents = bundle.read(body, request)
     if validate:
         all_issues = (
@@ -148,26 +123,52 @@ def parse_contents(body: bytes, request: DeliveryRequest, validate: bool) -> Con
     return contents
 
 
+def _make_delivery(intake: Intake, parsed: ParsedRequest, contents: Contents) -> Delivery:
+    now = intake.now()
+    digest = _compute_digest(msgspec.json.encode(parsed.request), parsed.body)
+    key = digest
+    if parsed.idempotency_key is not None:
+        key = _compute_digest(b"key", parsed.idempotency_key.encode())
+    return Delivery(
+        id=intake.new_id(now),
+        sender=parsed.sender,
+        key=key,
+        digest=digest,
+        accepted=now,
+        status=Status.ACCEPTED,
+        kind=contents.kind,
+        entries=len(contents.entries),
+        bytes=len(parsed.body),
+        write_order=intake.write_orders.get(parsed.sender, intake.write_orders[""]),
+        more=contents.has_next_page,
+    )
+
+
+async def find_earlier(journal: Journal, checked: CheckedRequest, first_id: str) -> Delivery | None:
+    """Return the delivery `first_id`, which has taken the key of this one. None: it is gone.
+
+    Raises Rejected when an Idempotency-Key was used before for another request.
+    """
+    delivery = await journal.get_delivery(first_id)
+    if (
+        delivery is not None
+        and not checked.repeatable
+        and delivery.digest != checked.delivery.digest
+    ):
+        text = "this Idempotency-Key was used before for another request; use a new key"
+        raise Rejected(Issue("conflict", text), status=422)
+    return delivery
+
+
 async def _keep_and_queue(intake: Intake, checked: CheckedRequest) -> Accepted:
-    """Key, bytes, row, queue, in this order: a crash between any two is mended by a repeat."""
-    delivery, journal = checked.delivery, intake.journal
-    first_id = await journal.claim_key(delivery.sender, delivery.key, delivery.id)
-    if first_id != delivery.id and not checked.repeatable:
-        earlier = await find_earlier(journal, checked, first_id)
-        if earlier is not None and earlier.status is not Status.ACCEPTED:
-            return Accepted(first_id)
-        if (
-            earlier is not None
-            or delivery.accepted - parse_accepted_time(first_id) < _TAKEOVER_PERIOD
-        ):
-            delivery = replace(
-                delivery, id=first_id
-            )  # its first try may have ended before the queue
-    if first_id != delivery.id:
-        # The same bytes may be meant again (A, B, A), so they are carried again, with the same
-        # ids; `repeat` makes the relay look before it writes.
-        delivery = replace(delivery, repeat=True)
-    await journal.add_delivery(delivery, checked.kept)
+    """Store the key, the bytes and the delivery, then queue it.
+
+    In this order: wherever a worker ends in between, a repeat of the request finishes the rest.
+    """
+    delivery = await _take_key(intake.journal, checked)
+    if delivery.status is not Status.ACCEPTED:
+        return Accepted(delivery.id)
+    await intake.journal.add_delivery(delivery, checked.payload)
     await intake.queue.send(RELAY_QUEUE, WorkItem(delivery.id))
     log_event(
         "delivery.accepted",
@@ -180,8 +181,29 @@ async def _keep_and_queue(intake: Intake, checked: CheckedRequest) -> Accepted:
     return Accepted(delivery.id, tuple(_list_refusals(checked.contents)))
 
 
+async def _take_key(journal: Journal, checked: CheckedRequest) -> Delivery:
+    """Take the delivery's key. Return the delivery to keep, or an earlier one that has begun."""
+    delivery = checked.delivery
+    first_id = await journal.claim_key(delivery.sender, delivery.key, delivery.id)
+    if first_id == delivery.id:
+        return delivery
+    if not checked.repeatable:
+        earlier = await find_earlier(journal, checked, first_id)
+        if earlier is not None and earlier.status is not Status.ACCEPTED:
+            return earlier
+        # The first request may have ended before it reached the queue.
+        if (
+            earlier is not None
+            or delivery.accepted - parse_accepted_time(first_id) < _TAKEOVER_PERIOD
+        ):
+            return replace(delivery, id=first_id)
+    # A sender may mean the same bytes again (A, B, A), so they are processed again, with the same
+    # resource ids. `repeat` makes the relay look before it writes.
+    return replace(delivery, repeat=True)
+
+
 def _list_refusals(contents: Contents) -> Iterator[Issue]:
-    """What is not sent, whatever happens; what is to be fetched may still come."""
+    """Yield why entries will not be sent. What is yet to be fetched may still be."""
     to_fetch = contents.urls_to_fetch if isinstance(contents, Notification) else {}
     for entry in contents.entries:
         if entry.refusal and entry.position not in to_fetch:

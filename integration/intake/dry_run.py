@@ -1,7 +1,7 @@
-"""VERB preview: what would become of a delivery, without keeping, queueing or sending it.
+"""VERB plan_delivery: what would become of a delivery, without keeping, queueing or sending it.
 
-The plan is the one that the relay would make, ids included. It is the sender's own request told
-back, so it may hold the queries in it; it belongs in an answer and in no log.
+The plan is the one that the relay would make, ids included. It repeats the sender's own request and
+may contain its queries, so it belongs in a response and in no log.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from integration.intake.accept import CheckedRequest, Intake, check_request, fin
 from integration.intake.http_request import IncomingRequest
 
 _ATOMICITY = (
-    "atomicity: the transaction is above the FHIR server's limits and goes in several units, so a "
-    "part of it can be refused while others are written"
+    "atomicity: the transaction exceeds the FHIR server's limits and will be sent in several "
+    "units, so some of its entries may be refused while others are written"
 )
-_PAGES = "pages: further ones are no part of this plan; they come only from below FETCH_FROM"
+_PAGES = "pages: further pages are not in this plan; they are fetched only from below FETCH_FROM"
 
 
 @dataclass(frozen=True, slots=True)
 class _SentEntry:
-    """An entry of a unit, as far as it is told."""
+    """An entry of a unit as it is sent, without its resource."""
 
     request: dict[str, str]
 
@@ -40,7 +40,7 @@ _sent_entry_decoder = msgspec.json.Decoder(_SentEntry)
 
 
 async def plan_delivery(intake: Intake, limits: Limits, request: IncomingRequest) -> dict[str, Any]:
-    """The plan as JSON. Raises what accepting would raise."""
+    """Return the plan as JSON. Raises what accepting the request would raise."""
     checked = await check_request(intake, request)
     delivery = checked.delivery
     first_id = await intake.journal.find_delivery_by_key(delivery.sender, delivery.key)
@@ -57,7 +57,7 @@ def _make_plan(checked: CheckedRequest, limits: Limits) -> dict[str, Any]:
 
 
 def as_json(contents: Contents, made_plan: Plan) -> dict[str, Any]:
-    """Lanes, units and entries; what would be refused and what lost. Pure."""
+    """Return lanes, units and entries, what would be refused, and what would be lost. Pure."""
     positions = {
         entry.target: entry.position
         for lane in made_plan.lanes
@@ -75,7 +75,7 @@ def as_json(contents: Contents, made_plan: Plan) -> dict[str, Any]:
             for entry, issue in made_plan.refused
             if entry.position not in to_fetch
         ],
-        "toFetch": [{"position": n, "address": address} for n, address in sorted(to_fetch.items())],
+        "toFetch": [{"position": n, "address": url} for n, url in sorted(to_fetch.items())],
         "lost": lost,
     }
 
@@ -93,21 +93,21 @@ def _describe_unit(unit: Unit, positions: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _describe_entry(entry: UnitEntry, positions: Mapping[str, int]) -> dict[str, Any]:
-    """`request` is as it is sent, but that a placeholder stands where an answer is awaited."""
+    """Describe an entry. In `request` a placeholder stands for each id that is not known yet."""
     fields: dict[str, Any] = {
         "position": entry.position,
         "where": entry.where,
         "request": _sent_entry_decoder.decode(entry.body).request,
         "created": entry.created,
         "waitsFor": [positions[name] for name in entry.awaits if name in positions],
-        "blocked": not positions.keys() >= set(entry.awaits),  # by a refused one
+        "blocked": not positions.keys() >= set(entry.awaits),  # it waits for a refused entry
         "answersFor": [position for position, _ in entry.same],
     }
     return {name: value for name, value in fields.items() if value is not False and value != []}
 
 
 def as_text(planned: Mapping[str, Any]) -> Iterator[str]:
-    """The same for a terminal: a line for each unit and each refusal. Pure."""
+    """Yield the plan for a terminal: a line for each unit and each refusal. Pure."""
     lanes = planned["lanes"]
     units = sum(len(lane["units"]) for lane in lanes)
     yield f"{planned['kind']}: entries={planned['entries']} lanes={len(lanes)} units={units}"
@@ -118,8 +118,8 @@ def as_text(planned: Mapping[str, Any]) -> Iterator[str]:
             waiting = sum("waitsFor" in entry for entry in entries)
             yield (
                 f"  lane {number}, unit {index}: {unit['kind']} of {len(entries)} entries, "
-                f"{unit['bytes']} bytes; {created} created with ids of ours, "
-                f"{waiting} await an answer"
+                f"{unit['bytes']} bytes; {created} created with ids of the relay, "
+                f"{waiting} wait for the id of another entry"
             )
     for entry in planned["toFetch"]:
         yield f"to fetch, if FETCH_FROM allows it: entry {entry['position']}"

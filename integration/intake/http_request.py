@@ -1,4 +1,4 @@
-"""What a request asks for, by address and headers, and its body without any encoding."""
+"""Parse the HTTP request of a sender: its address, its headers and the encoding of its body."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ _FORMATS = {
     JSON_PATCH: "json-patch",
 }
 
-# A header may become part of a request to the FHIR server, or of the blob's metadata.
+# A header may become part of a request to the FHIR server, or of a blob's metadata.
 _MAX_HEADER = 1000
 
-_ALLOWED_METHODS = {  # by what the address names
+_ALLOWED_METHODS = {  # by whether the address has a resource type, and an id
     (False, False): ("POST",),
     (True, False): ("POST",),
     (True, True): ("PUT", "PATCH", "DELETE"),
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IncomingRequest:
-    """An HTTP request as it came. Header names are lower case."""
+    """An HTTP request as it arrived. `type` and `id` are from the address. Header names are lower
+    case."""
 
     method: str
     type: str | None
@@ -42,41 +43,63 @@ class IncomingRequest:
     body: bytes
 
 
-def parse_request(request: IncomingRequest) -> DeliveryRequest:
-    """What is asked, once the address and the headers are in order."""
+@dataclass(frozen=True, slots=True)
+class ParsedRequest:
+    """A request whose address and headers are in order. `body` is without content encoding."""
+
+    request: DeliveryRequest
+    body: bytes
+    sender: str
+    idempotency_key: str | None
+
+
+def parse_request(
+    request: IncomingRequest, max_bytes: int, sender_header: str | None
+) -> ParsedRequest:
+    """Parse all of a request but the content of its body.
+
+    `sender_header` names the header in which a gateway or Easy Auth, in front of this app, tells
+    who sends. Raises Rejected.
+    """
+    delivery_request = _parse_delivery_request(request)
+    body = _decode_body(request, max_bytes)
+    sender = _get_header(request, sender_header.lower()) if sender_header else None
+    key = _get_header(request, "idempotency-key")
+    return ParsedRequest(delivery_request, body, sender or "default", key)
+
+
+def _parse_delivery_request(request: IncomingRequest) -> DeliveryRequest:
     allowed = _ALLOWED_METHODS[request.type is not None, request.id is not None]
     if request.method not in allowed:
         raise MethodNotAllowed(*allowed)
     if request.type is not None and not is_type(request.type):
-        raise Rejected(
-            Issue("not-found", "the address names no resource type of FHIR R4"), status=404
-        )
+        text = "the address names no resource type of FHIR R4"
+        raise Rejected(Issue("not-found", text), status=404)
     if request.id is not None and not is_id(request.id):
-        raise Rejected(
-            Issue("value", "the id in the address must be 1 to 64 letters, digits, - and .")
-        )
+        text = "the id in the address must have 1 to 64 characters: letters, digits, - and ."
+        raise Rejected(Issue("value", text))
     format_ = "json" if request.method == "DELETE" else _parse_format(request)
     if format_ == "json-patch" and request.method != "PATCH":
-        raise Rejected(Issue("not-supported", f"{JSON_PATCH} goes with PATCH alone"), status=415)
+        raise Rejected(Issue("not-supported", f"send {JSON_PATCH} only with PATCH"), status=415)
     if format_ == "ndjson" and request.type is not None:
-        raise Rejected(
-            Issue("not-supported", "NDJSON goes to the base address, /api/fhir"), status=415
-        )
+        text = "send NDJSON to /api/fhir, without a resource type in the address"
+        raise Rejected(Issue("not-supported", text), status=415)
     return DeliveryRequest(
         method=request.method,
         type=request.type,
         id=request.id,
         format=format_,
-        if_match=get_header(request, "if-match"),
-        if_none_match=get_header(request, "if-none-match"),
-        if_none_exist=get_header(request, "if-none-exist"),
+        if_match=_get_header(request, "if-match"),
+        if_none_match=_get_header(request, "if-none-match"),
+        if_none_exist=_get_header(request, "if-none-exist"),
     )
 
 
 def _parse_format(request: IncomingRequest) -> str:
-    media, *parameters = (
-        part.strip().lower() for part in _require_content_type(request).split(";")
-    )
+    content_type = _get_header(request, "content-type")
+    if content_type is None:
+        raise Rejected(Issue("required", "the Content-Type header is missing"), status=415)
+    media, *parameters = (part.strip().lower() for part in content_type.split(";"))
     charsets = [
         part.partition("=")[2].strip('"') for part in parameters if part.startswith("charset=")
     ]
@@ -86,35 +109,27 @@ def _parse_format(request: IncomingRequest) -> str:
     return _FORMATS[media]
 
 
-def _require_content_type(request: IncomingRequest) -> str:
-    value = get_header(request, "content-type")
-    if value is None:
-        raise Rejected(Issue("required", "the Content-Type header is missing"), status=415)
-    return value
-
-
-def decode_body(request: IncomingRequest, max_bytes: int) -> bytes:
-    """The body without its content encoding, never more than `max_bytes` of it in memory."""
-    encoding = (get_header(request, "content-encoding") or "identity").lower()
+def _decode_body(request: IncomingRequest, max_bytes: int) -> bytes:
+    """Remove the content encoding, with never more than `max_bytes` of the body in memory."""
+    encoding = (_get_header(request, "content-encoding") or "identity").lower()
     if encoding not in ("identity", "gzip"):
-        raise Rejected(Issue("not-supported", "send the body as it is, or with gzip"), status=415)
+        text = "send the body without Content-Encoding, or with gzip"
+        raise Rejected(Issue("not-supported", text), status=415)
     try:
         body = decompress(request.body, max_bytes) if encoding == "gzip" else request.body
     except zlib.error:
-        raise Rejected(Issue("invalid", "the body is not gzip, as Content-Encoding says")) from None
+        text = "the body is not valid gzip, but Content-Encoding says that it is"
+        raise Rejected(Issue("invalid", text)) from None
     if len(body) > max_bytes:
-        text = f"larger than the {max_bytes} bytes that are taken at once; send it in parts"
+        text = f"the body is larger than {max_bytes} bytes; send it in parts"
         raise Rejected(Issue("too-long", text), status=413)
     return body
 
 
-def get_sender(request: IncomingRequest, sender_header: str | None) -> str:
-    """Who sends, as a gateway or Easy Auth in front of this app has found out."""
-    return (get_header(request, sender_header.lower()) if sender_header else None) or "default"
-
-
-def get_header(request: IncomingRequest, name: str) -> str | None:
+def _get_header(request: IncomingRequest, name: str) -> str | None:
+    """Return a header without surrounding blanks. None: it is missing or empty."""
     value = request.headers.get(name, "").strip()
     if len(value) > _MAX_HEADER or not value.isprintable():
-        raise Rejected(Issue("too-long", f"the header {name} is too long, or not plain text"))
+        text = f"the header {name} is longer than {_MAX_HEADER} characters, or not plain text"
+        raise Rejected(Issue("too-long", text))
     return value or None

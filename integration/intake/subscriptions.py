@@ -1,4 +1,4 @@
-"""What is heard of a subscription besides resources: that it begins, lives, or missed something.
+"""What a notification says of its subscription: that it begins, is alive, or missed events.
 
 https://hl7.org/fhir/uv/subscriptions-backport/STU1.1/notifications.html
 """
@@ -12,7 +12,7 @@ from integration.fhir import subscription_status
 from integration.fhir.subscription_status import SubscriptionStatus
 from integration.journal.store import Journal
 
-_EVENTS = {
+_LOG_EVENTS = {
     "handshake": "notification.handshake",
     "heartbeat": "notification.heartbeat",
     "event-notification": "notification.empty",
@@ -21,14 +21,14 @@ _EVENTS = {
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """A notification that brings nothing to carry: 200, and nothing is kept of it."""
+    """A notification without resources: it is answered with 200, and nothing of it is kept."""
 
-    notification_type: str  # the type of the notification
+    notification_type: str
 
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionGap:
-    """Where a notification stands among those of its subscription, before it is noted."""
+    """The events that are missing before a notification. `missed`: the first and the last one."""
 
     sender: str
     status: SubscriptionStatus
@@ -36,12 +36,15 @@ class SubscriptionGap:
 
     @property
     def text(self) -> str | None:
-        """The events that were missed, in words."""
+        """The missing events in words. None: there are none."""
         return subscription_status.describe_gap(self.missed) if self.missed else None
 
 
 async def find_gap(journal: Journal, sender: str, status: SubscriptionStatus) -> SubscriptionGap:
-    """Changes nothing, so that a sender who has to repeat is told of the same gap."""
+    """Find the events that are missing before a notification.
+
+    Changes nothing, so that a request that fails and is repeated finds the same gap.
+    """
     if status.type == "handshake":
         return SubscriptionGap(sender, status, None)
     newest = await journal.get_newest_event(sender, status.subscription)
@@ -49,7 +52,7 @@ async def find_gap(journal: Journal, sender: str, status: SubscriptionStatus) ->
 
 
 async def record_gap(journal: Journal, gap: SubscriptionGap, delivery: str | None) -> None:
-    """Tell of a gap, once: from here on what was missed counts as known."""
+    """Log a gap and record the notification's last event, so that a gap is logged once."""
     if gap.missed:
         first, last = gap.missed
         log_event("notification.gap", delivery=delivery, missed=last - first + 1)
@@ -58,8 +61,8 @@ async def record_gap(journal: Journal, gap: SubscriptionGap, delivery: str | Non
 
 
 async def acknowledge(journal: Journal, gap: SubscriptionGap) -> Acknowledged:
-    """A notification that brings nothing."""
-    log_event(_EVENTS[gap.status.type])
+    """Acknowledge a notification without resources."""
+    log_event(_LOG_EVENTS[gap.status.type])
     if gap.status.type != "handshake":
         await record_gap(journal, gap, None)
     return Acknowledged(gap.status.type)

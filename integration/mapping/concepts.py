@@ -1,18 +1,18 @@
 """The table of codeable concepts: one row for each type and code. Pure.
 
-It has no column for the code system (reference: the Common Data Model's healthcare schema), so type
-and code are all that tells two concepts apart.
+It has no column for the code system (reference: the Common Data Model's healthcare schema), so only
+type and code tell two concepts apart.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
+from integration.core.model import Row
 from integration.mapping.model import Concept
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConceptTable:
     """Names, as the healthcare solution has them."""
 
@@ -22,8 +22,8 @@ class ConceptTable:
     type: str = "msemr_type"
     code: str = "msemr_code"
 
-    def build_row(self, concept: Concept) -> dict[str, Any]:
-        """A row of it."""
+    def build_row(self, concept: Concept) -> Row:
+        """Return the row of a concept, without its key."""
         return {
             self.type: concept.type,
             self.code: concept.code,

@@ -1,6 +1,6 @@
-"""Why each column of a row has its value, as text for an admin. Pure.
+"""Explains why each column of a row has its value, as text for an admin. Pure.
 
-The text holds what the resource holds: it is for the eyes of whoever has the resource.
+The text contains the resource's values: show it only to whoever has the resource.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from integration.core import decimal_json
 from integration.core.model import Column
 from integration.mapping.model import AttributeMap, Concept, EntityMap, Kind, Lookup, MappedRows
 
-# What is taken for granted of a column where nobody has asked the tenant.
-_ASSUMED = {
+# Without a tenant's metadata, a column is taken to be one that suits the kind of its attribute.
+_ASSUMED_COLUMNS = {
     Kind.COPY: Column("", "String"),
     Kind.DATE: Column("", "DateTime"),
     Kind.DATETIME: Column("", "DateTime"),
@@ -26,40 +26,43 @@ _ASSUMED = {
 
 
 def assume_columns(entity: EntityMap) -> dict[str, dict[str, Column]]:
-    """Tables that take whatever the map gives them."""
+    """Return tables whose columns take whatever the map gives them."""
     tables: dict[str, dict[str, Column]] = {name: {} for name in entity.tables}
     blocks = [(entity.table, entity.attributes)]
     blocks += [(expand.table, expand.attributes) for expand in entity.expands]
     for table, attributes in blocks:
-        tables[table] |= {one.column: _ASSUMED[one.kind] for one in attributes}
-    text, moment = _ASSUMED[Kind.COPY], _ASSUMED[Kind.DATETIME]
-    books = zip(entity.version_columns, (text, text, moment), strict=True)
-    return {**tables, entity.table: {**tables[entity.table], **dict(books)}}
+        tables[table] |= {item.column: _ASSUMED_COLUMNS[item.kind] for item in attributes}
+    text, instant = _ASSUMED_COLUMNS[Kind.COPY], _ASSUMED_COLUMNS[Kind.DATETIME]
+    version_columns = zip(entity.version_columns, (text, text, instant), strict=True)
+    return {**tables, entity.table: {**tables[entity.table], **dict(version_columns)}}
 
 
 def explain_rows(entity: EntityMap, mapped: MappedRows, *, empty: bool = False) -> Iterator[str]:
-    """The rows, a line for each column: value, kind, path and line of the map; then the notes.
-    `empty`: those columns too that are cleared."""
+    """Yield a line for each column, with its value, kind, path and line of the map, and one for
+    each note. `empty` includes the columns that are cleared."""
     yield f"{entity.table}: {entity.resource} by {entity.file}"
-    yield from (f"  {name} = {_shown(mapped.values[name])}" for name in entity.version_columns)
-    yield from _columns(entity.attributes, mapped.values, empty=empty)
+    for name in entity.version_columns:
+        yield f"  {name} = {_format_value(mapped.values[name])}"
+    yield from _explain_columns(entity.attributes, mapped.values, empty=empty)
     for child in mapped.children:
-        yield f"{child.expand_map.table}: {child.expand_map.path} ({child.expand_map.defined_at})"
-        yield from _columns(child.expand_map.attributes, child.values, empty=empty)
+        expand = child.expand_map
+        yield f"{expand.table}: {expand.path} ({expand.defined_at})"
+        yield from _explain_columns(expand.attributes, child.values, empty=empty)
     yield from (f"note: {note}" for note in mapped.notes)
 
 
-def _columns(
-    attributes: tuple[AttributeMap, ...], columns: Mapping[str, Any], *, empty: bool
+def _explain_columns(
+    attributes: tuple[AttributeMap, ...], values: Mapping[str, Any], *, empty: bool
 ) -> Iterator[str]:
-    for one in attributes:
-        value = columns[one.column]
+    for attribute in attributes:
+        value = values[attribute.column]
         if value is not None or empty:
-            why = f"{one.kind} {one.path}" if one.path else str(one.kind)
-            yield f"  {one.column} = {_shown(value)}    <- {why} ({one.defined_at})"
+            source = f"{attribute.kind} {attribute.path}" if attribute.path else attribute.kind
+            formatted = _format_value(value)
+            yield f"  {attribute.column} = {formatted}    <- {source} ({attribute.defined_at})"
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     match value:
         case None:
             return "-"

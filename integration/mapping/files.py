@@ -1,7 +1,7 @@
-"""The files of maps, and which of them are in use, without a look at what they map.
+"""Reads the files of maps, and tells which are in use without looking at what they map.
 
-So a worker whose mirror has nothing to do yet knows what is mirrored: to understand the paths of a
-map takes a hundred times as long as to read it.
+So a worker whose mirror has nothing to do yet knows what is mirrored: compiling the paths of a map
+takes a hundred times as long as reading it.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from integration.core.errors import Misconfigured
 
 MAPS_FOLDER = Path(__file__).parent / "maps"
 
-# What every set has, for the resources around a patient.
+# The maps of the resources around a patient, which every set has.
 CLINICAL_SET = "clinical"
 
 TomlTable = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MapFile:
-    """A file of a map, or of additions to one; `problem` where nothing can be read from it."""
+    """The file of a map, or of additions to one. `problem`: why nothing can be read from it."""
 
     name: str
     text: str
@@ -35,14 +35,19 @@ class MapFile:
 
     @property
     def resource(self) -> str:
-        """What it maps, even where it is no TOML: by its text, else by its name."""
-        said = re.search(r'^\s*(?:resource|adds_to)\s*=\s*["\'](\w+)["\']', self.text, re.M)
-        return said[1] if said else _stem(self.name).title().replace("_", "")
+        """The resource type that it maps. Of a file that is no TOML: by its text, else its name."""
+        match = re.search(r'^\s*(?:resource|adds_to)\s*=\s*["\'](\w+)["\']', self.text, re.M)
+        return match[1] if match else _get_stem(self.name).title().replace("_", "")
+
+    @property
+    def adds_to_map(self) -> bool:
+        """Whether it adds to the map in another file."""
+        return "adds_to" in self.data
 
 
 @dataclass(frozen=True, slots=True)
 class MappedTable:
-    """What a resource type may become in Dataverse; the first of the routes is the default."""
+    """The table of a resource type, and its possible routes, the default first."""
 
     resource: str
     table: str
@@ -56,14 +61,17 @@ def read_map_files(
     own_folder: Path | None = None,
     enabled: Collection[str] = (),
 ) -> list[MapFile]:
-    """Every file of the set and of the organisation. `prefix` is the publisher's, for {prefix};
-    files in `own_folder` replace those of the same name; `enabled` names files that are used only
-    where they are named. Raises Misconfigured for a setting."""
-    paths = _paths(set_, own_folder)
-    named = {_stem(name) for name in enabled}
-    strangers = sorted(named - {_stem(name) for name in paths})
-    if strangers:
-        raise Misconfigured(f"there is no map {', '.join(strangers)} to enable")
+    """Read every file of a set of maps, and of an organisation's own folder.
+
+    `prefix` is the publisher's, for {prefix}. A file in `own_folder` replaces the one of the same
+    name. `enabled` names files that are not in use otherwise. Raises Misconfigured for a wrong
+    setting.
+    """
+    paths = _find_paths(set_, own_folder)
+    named = {_get_stem(name) for name in enabled}
+    unknown = sorted(named - {_get_stem(name) for name in paths})
+    if unknown:
+        raise Misconfigured(f"there is no map {', '.join(unknown)} to enable")
     texts = {name: path.read_text("utf-8") for name, path in paths.items()}
     return [
         parse_map_file(name, text.replace("{prefix}", prefix) if prefix else text, named)
@@ -71,49 +79,50 @@ def read_map_files(
     ]
 
 
-def list_tables(files: Iterable[MapFile]) -> dict[str, MappedTable]:
-    """By resource type, of the maps in use; of a broken one, what can be read."""
-    found: dict[str, MappedTable] = {}
-    for file in files:
+def list_tables(map_files: Iterable[MapFile]) -> dict[str, MappedTable]:
+    """Return the tables of the maps in use by resource type; of a broken map, what can be read."""
+    tables: dict[str, MappedTable] = {}
+    for file in map_files:
         row = file.data.get("row")
-        if file.in_use and "adds_to" not in file.data:
+        if file.in_use and not file.adds_to_map:
             row = row if isinstance(row, dict) else {}
-            said = row.get("routes")
-            routes = tuple(map(str, said)) if isinstance(said, list) and said else ("dataverse",)
+            given = row.get("routes")
+            routes = tuple(map(str, given)) if isinstance(given, list) and given else ("dataverse",)
             table, entity_set = str(row.get("table", "")), str(row.get("entity_set", ""))
-            found[file.resource] = MappedTable(file.resource, table, entity_set, routes)
-    return found
+            tables[file.resource] = MappedTable(file.resource, table, entity_set, routes)
+    return tables
 
 
 def list_map_names(set_: str, own_folder: Path | None = None) -> list[str]:
-    """Every file of the set and of the organisation, by the names that enable them."""
-    return [_stem(name) for name in _paths(set_, own_folder)]
+    """Return the names by which the files of a set and of an organisation can be enabled."""
+    return [_get_stem(name) for name in _find_paths(set_, own_folder)]
 
 
 def parse_map_file(name: str, text: str, enabled: Collection[str] = ()) -> MapFile:
-    """A file by its text. One that cannot be read may be in use."""
+    """Parse the text of a file. One that is no TOML counts as in use, so that somebody sees it."""
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        return MapFile(name, text, problem=f"{name}: {error}")
-    in_use = bool(data.get("enabled", True)) or _stem(name) in enabled
+        return MapFile(name=name, text=text, problem=f"{name}: not valid TOML: {error}")
+    in_use = bool(data.get("enabled", True)) or _get_stem(name) in enabled
     lines = enumerate(text.splitlines(), 1)
-    wants = [n for n, line in lines if "{prefix}" in line and not line.lstrip().startswith("#")]
-    problem = f"{name}:{wants[0]}: {{prefix}} is not set: set MAP_PREFIX" if wants else None
-    return MapFile(name, text, data, problem, in_use)
+    unset = [n for n, line in lines if "{prefix}" in line and not line.lstrip().startswith("#")]
+    problem = f"{name}:{unset[0]}: {{prefix}} is not set: set MAP_PREFIX" if unset else None
+    return MapFile(name=name, text=text, data=data, problem=problem, in_use=in_use)
 
 
-def _stem(name: str) -> str:
+def _get_stem(name: str) -> str:
     return name.removesuffix(".toml")
 
 
-def _paths(set_: str, own_folder: Path | None) -> dict[str, Path]:
+def _find_paths(set_: str, own_folder: Path | None) -> dict[str, Path]:
+    """Return the paths of files by their names."""
     paths = {path.name: path for path in sorted((MAPS_FOLDER / set_).glob("*.toml"))}
     if not paths:
         raise Misconfigured(f"there is no set of maps called {set_}")
     paths |= {path.name: path for path in sorted((MAPS_FOLDER / CLINICAL_SET).glob("*.toml"))}
     if own_folder is not None:
         if not own_folder.is_dir():
-            raise Misconfigured("the folder of the organisation's own maps is not there")
+            raise Misconfigured("the folder of the organisation's own maps does not exist")
         paths |= {path.name: path for path in sorted(own_folder.glob("*.toml"))}
     return paths

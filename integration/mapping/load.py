@@ -1,4 +1,4 @@
-"""Maps from TOML files: those of a set, with an organisation's own in their place."""
+"""Loads maps from TOML files: those of a set, with an organisation's own in their place."""
 
 from __future__ import annotations
 
@@ -10,8 +10,16 @@ from pathlib import Path
 
 from integration.core.errors import Misconfigured
 from integration.mapping import files
-from integration.mapping.check import EXPAND, ROW, Lines, listed, problems
-from integration.mapping.check_shown import CREATE, LONGEST, SEARCHED
+from integration.mapping.check import (
+    DEFAULT_SEARCH_TYPES,
+    EXPAND_KEYS,
+    MAX_LENGTH,
+    ROW_KEYS,
+    WRITE_ON_CREATE,
+    BlockLines,
+    as_list,
+    check_map_file,
+)
 from integration.mapping.files import MapFile, TomlTable
 from integration.mapping.model import (
     AttributeMap,
@@ -26,18 +34,20 @@ from integration.mapping.model import (
     Search,
     SearchType,
     UnmappedElement,
-    VirtualColumn,
+    VirtualColumnOptions,
 )
 from integration.mapping.write_back.apply import explain_unwritable
+
+_DEFAULT_MAX_LENGTH = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Maps:
-    """By resource type; a type whose map is broken has its reason instead. `known`: those too that
-    are not in use, since lookups may point at rows that others bring."""
+    """Maps by resource type."""
 
-    entities: Mapping[str, EntityMap]
-    broken: Mapping[str, str]
+    entities: Mapping[str, EntityMap]  # in use
+    broken: Mapping[str, str]  # in use, but wrong: what is wrong, by resource type
+    # In use or not: a lookup may point at a row that someone else writes.
     available: Mapping[str, EntityMap]
 
 
@@ -47,176 +57,199 @@ def load_maps(
     own_folder: Path | None = None,
     enabled: Collection[str] = (),
 ) -> Maps:
-    """The maps in use: see integration.mapping.files.read. Raises Misconfigured for a setting."""
+    """Load the maps of a set; the arguments are those of `files.read_map_files`. Raises
+    Misconfigured for a wrong setting; a wrong map is among the `broken` ones."""
     return build_maps(files.read_map_files(set_, prefix, own_folder, enabled))
 
 
-def build_maps(read: Iterable[MapFile]) -> Maps:
-    """What the files say. A map that is wrong stops its own table and no other."""
-    read = list(read)
+def build_maps(map_files: Iterable[MapFile]) -> Maps:
+    """Build the maps of these files. A map that is wrong stops its own table and no other."""
+    map_files = list(map_files)
+    in_use = [file for file in map_files if file.in_use]
     entities: dict[str, EntityMap] = {}
     broken: dict[str, str] = {}
-    for file in (each for each in read if each.in_use and "adds_to" not in each.data):
-        try:
-            entity = _entity(file)
-            if entity.resource in entities:
-                other = entities.pop(entity.resource).file
-                raise Misconfigured(f"{other} and {file.name} both map {entity.resource}")
-            entities[entity.resource] = entity
-        except Misconfigured as problem:
-            _break(file.resource, str(problem), entities, broken)
-    for file in (each for each in read if each.in_use and "adds_to" in each.data):
-        try:
-            entity = entities.get(file.resource) or _no_base(file)
-            entities[entity.resource] = _added(entity, file)
-        except Misconfigured as problem:
-            _break(file.resource, str(problem), entities, broken)
+    for file in in_use:
+        if not file.adds_to_map:
+            try:
+                entity = _build_entity_map(file)
+                if entity.resource in entities:
+                    other = entities.pop(entity.resource).file
+                    raise Misconfigured(
+                        f"{other} and {file.name} both map {entity.resource}: remove one of them"
+                    )
+                entities[entity.resource] = entity
+            except Misconfigured as problem:
+                _record_broken(file.resource, str(problem), entities, broken)
+    for file in in_use:
+        if file.adds_to_map:
+            try:
+                entities[file.resource] = _extend_entity_map(entities.get(file.resource), file)
+            except Misconfigured as problem:
+                _record_broken(file.resource, str(problem), entities, broken)
     for resource in broken:
         entities.pop(resource, None)
-    return Maps(entities, broken, {**_idle(read), **entities})
+    return Maps(entities, broken, {**_build_unused_maps(map_files), **entities})
 
 
 @cache
 def load_shipped_maps(
     set_: str = "healthcare", prefix: str | None = None
 ) -> Mapping[str, EntityMap]:
-    """The maps that a set has enabled. Raises Misconfigured."""
-    found = load_maps(set_, prefix)
-    if found.broken:
-        raise Misconfigured("; ".join(found.broken.values()))
-    return found.entities
+    """Load the maps that are enabled in a set as it is shipped. Raises Misconfigured."""
+    maps = load_maps(set_, prefix)
+    if maps.broken:
+        raise Misconfigured("; ".join(maps.broken.values()))
+    return maps.entities
 
 
 def parse_map(text: str, name: str) -> EntityMap:
-    """One entity map. Raises Misconfigured with everything that is wrong in the file."""
-    return _entity(files.parse_map_file(name, text))
+    """Parse one entity map from the text of its file. Raises Misconfigured with everything that is
+    wrong in it."""
+    return _build_entity_map(files.parse_map_file(name, text))
 
 
-def _idle(read: Iterable[MapFile]) -> dict[str, EntityMap]:
-    idle: dict[str, EntityMap] = {}
-    for file in read:
-        if not file.in_use and "adds_to" not in file.data:
-            with suppress(Misconfigured):  # what is wrong is told once it is used
-                idle[file.resource] = _entity(file)
-    return idle
+def _build_unused_maps(map_files: Iterable[MapFile]) -> dict[str, EntityMap]:
+    unused: dict[str, EntityMap] = {}
+    for file in map_files:
+        if not file.in_use and not file.adds_to_map:
+            with suppress(Misconfigured):  # reported once the map is used
+                unused[file.resource] = _build_entity_map(file)
+    return unused
 
 
-def _break(
+def _record_broken(
     resource: str, problem: str, entities: dict[str, EntityMap], broken: dict[str, str]
 ) -> None:
     entities.pop(resource, None)
     broken[resource] = f"{broken[resource]}; {problem}" if resource in broken else problem
 
 
-def _entity(file: MapFile) -> EntityMap:
-    _refuse([file.problem] if file.problem else [])
-    data, lines = file.data, Lines(file.text, file.name)
-    _refuse([*problems(data, lines)])
+def _raise_problems(problems: list[str]) -> None:
+    if problems:
+        raise Misconfigured("; ".join(problems))
+
+
+def _build_entity_map(file: MapFile) -> EntityMap:
+    _raise_problems([file.problem] if file.problem else [])
+    data, lines = file.data, BlockLines(file.text, file.name)
+    _raise_problems([*check_map_file(data, lines)])
     row = data["row"]
     entity = EntityMap(
         resource=data["resource"],
-        **{field: row[field] for field in ROW},
+        **{key: row[key] for key in ROW_KEYS},
         kind_column=row.get("kind_column"),
         long_id=LongId(row.get("long_id", LongId.REFUSE)),
         variables=data.get("variables", {}),
-        attributes=_attributes(data["attribute"], lines, "attribute"),
-        expands=_expands(data, lines),
+        attributes=_build_attribute_maps(data["attribute"], lines, "attribute"),
+        expands=_build_expand_maps(data, lines),
         enabled=data.get("enabled", True),
         file=file.name,
-        unmapped_elements=_rest(data, lines),
+        unmapped_elements=_build_unmapped_elements(data, lines),
         routes=tuple(map(Route, row.get("routes", [Route.DATAVERSE]))),
         name_column=row.get("name_column"),
         create=row.get("create", {}),
     )
-    _refuse([*_unwritable(entity)])
+    _raise_problems([*_find_unwritable(entity)])
     return entity
 
 
-def _unwritable(entity: EntityMap) -> Iterator[str]:
-    for one in entity.attributes:
-        if one.virtual_column.writable and (why := explain_unwritable(entity, one)):
-            yield f"{one.defined_at}: {one.column}: {why}"
+def _find_unwritable(entity: EntityMap) -> Iterator[str]:
+    for attribute in entity.attributes:
+        if attribute.virtual_column.writable and (why := explain_unwritable(entity, attribute)):
+            yield f"{attribute.defined_at}: {attribute.column}: {why}; remove write"
 
 
-def _added(entity: EntityMap, file: MapFile) -> EntityMap:
-    """The map with what another file adds to it."""
-    _refuse([file.problem] if file.problem else [])
-    data, lines = file.data, Lines(file.text, file.name)
-    _refuse([*problems(data, lines, entity.variables)])
-    attributes = _attributes(data.get("attribute", []), lines, "attribute")
-    rest = _rest(data, lines)
-    taken, more = set(entity.columns), {one.element for one in rest}
-    _refuse(
-        [f"{one.defined_at}: {one.column}: {entity.file} maps the column already"
-         for one in attributes if one.column in taken]
+def _extend_entity_map(entity: EntityMap | None, file: MapFile) -> EntityMap:
+    """Return the map with what another file adds to it."""
+    if entity is None:
+        raise Misconfigured(
+            f"{file.name}: there is no map of {file.resource} that it could add to: enable one, or "
+            "disable this file"
+        )
+    _raise_problems([file.problem] if file.problem else [])
+    data, lines = file.data, BlockLines(file.text, file.name)
+    _raise_problems([*check_map_file(data, lines, entity.variables)])
+    attributes = _build_attribute_maps(data.get("attribute", []), lines, "attribute")
+    unmapped = _build_unmapped_elements(data, lines)
+    mapped, replaced = set(entity.columns), {item.element for item in unmapped}
+    _raise_problems(
+        [f"{item.defined_at}: {item.column}: {entity.file} maps the column already; remove it here"
+         for item in attributes if item.column in mapped]
     )  # fmt: skip
+    kept = [item for item in entity.unmapped_elements if item.element not in replaced]
     return replace(
         entity,
         variables={**entity.variables, **data.get("variables", {})},
         attributes=entity.attributes + attributes,
-        expands=entity.expands + _expands(data, lines),
+        expands=entity.expands + _build_expand_maps(data, lines),
         file=f"{entity.file}, {file.name}",
-        # Who adds columns knows what is left.
-        unmapped_elements=(
-            *(one for one in entity.unmapped_elements if one.element not in more),
-            *rest,
-        ),
+        # With the columns it adds, a file knows best what is left of an element.
+        unmapped_elements=(*kept, *unmapped),
     )
 
 
-def _no_base(file: MapFile) -> EntityMap:
-    raise Misconfigured(f"{file.name}: there is no map of {file.resource} to add to")
-
-
-def _refuse(found: list[str]) -> None:
-    if found:
-        raise Misconfigured("; ".join(found))
-
-
-def _rest(data: TomlTable, lines: Lines) -> tuple[UnmappedElement, ...]:
+def _build_unmapped_elements(data: TomlTable, lines: BlockLines) -> tuple[UnmappedElement, ...]:
     rest: dict[str, str] = data.get("rest", {})
-    return tuple(UnmappedElement(name, path, lines.of("rest", name)) for name, path in rest.items())
+    return tuple(
+        UnmappedElement(element, path, lines.locate("rest", element))
+        for element, path in rest.items()
+    )
 
 
-def _expands(data: TomlTable, lines: Lines) -> tuple[ExpandMap, ...]:
+def _build_expand_maps(data: TomlTable, lines: BlockLines) -> tuple[ExpandMap, ...]:
     return tuple(
         ExpandMap(
-            **{field: item[field] for field in EXPAND},
+            **{key: item[key] for key in EXPAND_KEYS},
             match=tuple(item["match"]),
             remove=ChildRemoval(item.get("remove", ChildRemoval.ALL)),
-            attributes=_attributes(item["attribute"], lines, "expand", number),
-            defined_at=lines.of("expand", number),
+            attributes=_build_attribute_maps(item["attribute"], lines, "expand", number),
+            defined_at=lines.locate("expand", number),
         )
         for number, item in enumerate(data.get("expand", []), 1)
     )
 
 
-def _attributes(items: list[TomlTable], lines: Lines, *block: object) -> tuple[AttributeMap, ...]:
+def _build_attribute_maps(
+    items: list[TomlTable], lines: BlockLines, *block: object
+) -> tuple[AttributeMap, ...]:
     return tuple(
         AttributeMap(
             column=item["column"],
             kind=Kind(item.get("kind", Kind.COPY)),
             path=item.get("path"),
-            choices={code: tuple(listed(value)) for code, value in item.get("choices", {}).items()},
+            choices={
+                code: tuple(as_list(value)) for code, value in item.get("choices", {}).items()
+            },
             default=item.get("default"),
             too_long=LongText(item.get("too_long", LongText.CUT)),
             partial=PartialDate(item.get("partial", PartialDate.OMIT)),
             concept=item.get("concept"),
             route=Route(item["route"]) if "route" in item else None,
-            virtual_column=_shown(item),
-            defined_at=lines.of(*block, number),
+            virtual_column=_build_virtual_column(item),
+            defined_at=lines.locate(*block, number),
         )
         for number, item in enumerate(items, 1)
     )
 
 
-def _shown(item: TomlTable) -> VirtualColumn:
+def _build_virtual_column(item: TomlTable) -> VirtualColumnOptions:
     kind, type_ = Kind(item.get("kind", Kind.COPY)), item.get("type", "string")
     search = None
     if "search" in item:
-        searched = SearchType(item.get("search_type", SEARCHED[kind]))
-        search = Search(item["search"], searched, item.get("exact", False), item.get("sort", False))
-    longest = item.get("max_length", LONGEST if type_ == "memo" else 100)
-    label, target = item.get("label", ""), item.get("target")
+        search = Search(
+            item["search"],
+            SearchType(item.get("search_type", DEFAULT_SEARCH_TYPES[kind])),
+            exact=item.get("exact", False),
+            sorts=item.get("sort", False),
+        )
+    default_max_length = MAX_LENGTH if type_ == "memo" else _DEFAULT_MAX_LENGTH
     write = item.get("write", False)
-    return VirtualColumn(type_, longest, label, target, search, bool(write), write == CREATE)
+    return VirtualColumnOptions(
+        type=type_,
+        max_length=item.get("max_length", default_max_length),
+        label=item.get("label", ""),
+        target=item.get("target"),
+        search=search,
+        writable=bool(write),
+        create_only=write == WRITE_ON_CREATE,
+    )

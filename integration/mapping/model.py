@@ -9,15 +9,15 @@ from typing import Any
 
 
 class Kind(StrEnum):
-    """How a value gets from an element into a column."""
+    """How the value of an element becomes the value of a column."""
 
-    COPY = "copy"  # text, numbers, booleans as they are
-    DATE = "date"  # a whole day
+    COPY = "copy"  # text, numbers and booleans as they are
+    DATE = "date"  # a day
     DATETIME = "datetime"  # an instant; stored in UTC
     CHOICE = "choice"  # a code becomes an option value
     DEFAULT = "default"  # a constant, whatever the resource says
-    LOOKUP = "lookup"  # a reference becomes the row of the resource
-    CONCEPT = "concept"  # a code becomes a row of the codeable concepts
+    LOOKUP = "lookup"  # a reference becomes a lookup of the row that shows the resource
+    CONCEPT = "concept"  # a code becomes a lookup of a row of the codeable concepts
 
 
 class LongText(StrEnum):
@@ -28,10 +28,10 @@ class LongText(StrEnum):
 
 
 class PartialDate(StrEnum):
-    """What to do with a date that says no day: 1980, 1980-05."""
+    """What to do with a date that has no day: 1980, 1980-05."""
 
     OMIT = "omit"
-    FIRST = "first"  # its first day
+    FIRST = "first"  # take its first day
     LAST = "last"
 
 
@@ -39,38 +39,38 @@ class LongId(StrEnum):
     """What to do with a FHIR id that is longer than its column. It is never cut."""
 
     REFUSE = "refuse"
-    DIGEST = "digest"  # the row's key stands for it, a GUID derived from it
+    DIGEST = "digest"  # write the row's primary key instead, a GUID derived from the id
 
 
 class Route(StrEnum):
-    """Where Dataverse has the rows of a table from."""
+    """Where the rows of a table come from."""
 
-    DATAVERSE = "dataverse"  # the mirror writes them
-    VIRTUAL = "virtual"  # the feed shows them, from FHIR
+    DATAVERSE = "dataverse"  # Dataverse's own rows, which the mirror writes
+    VIRTUAL = "virtual"  # FHIR; the OData endpoint answers for the virtual table
 
 
 class SearchType(StrEnum):
-    """Of a search parameter: https://hl7.org/fhir/R4/search.html#ptypes"""
+    """The type of a search parameter: https://hl7.org/fhir/R4/search.html#ptypes"""
 
     STRING = "string"
-    TOKEN = "token"  # noqa: S105
+    TOKEN = "token"  # noqa: S105  # no password
     DATE = "date"
     REFERENCE = "reference"
     NUMBER = "number"
 
 
 class ChildRemoval(StrEnum):
-    """Which child rows go that the resource no longer has."""
+    """Which child rows to delete when the resource no longer has their items."""
 
     ALL = "all"
-    OURS = "ours"  # whose key is the one that we would have derived
+    OURS = "ours"  # rows whose primary key is the one that the mirror derives
     NEVER = "never"
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """The search parameter that finds every resource whose column has a value; and more, unless it
-    is `exact`. `sorts`: it puts resources into the order of the column, too."""
+    """The search parameter that finds every resource whose column has a value. It may find others,
+    too, unless it is `exact`. With `sorts`, `_sort` orders resources as the column does."""
 
     name: str
     type: SearchType
@@ -78,37 +78,37 @@ class Search:
     sorts: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class VirtualColumn:
-    """What the feed and a virtual table say of a column, beside its kind."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VirtualColumnOptions:
+    """What the virtual table has to know of a column, beside its kind."""
 
-    type: str = "string"  # of what is copied: string, memo, integer, decimal, boolean
+    type: str = "string"  # where a value is copied: string, memo, integer, decimal or boolean
     max_length: int = 100
     label: str = ""
     target: str | None = None  # the resource type that a lookup points at
     search: Search | None = None
     writable: bool = False
-    create_only: bool = False  # written when a resource is created, and never again
+    create_only: bool = False  # writable only when the resource is created
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttributeMap:
     """One column and where its value comes from."""
 
     column: str
     kind: Kind
     path: str | None = None  # FHIRPath; None for a constant
-    choices: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # best first
+    choices: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # options, best first
     default: Any = None  # when the element is absent, or does not fit
     too_long: LongText = LongText.CUT
     partial: PartialDate = PartialDate.OMIT
-    concept: int | None = None  # the msemr_type of the concept
-    route: Route | None = None  # the one route that it is for; None: each
-    virtual_column: VirtualColumn = VirtualColumn()
+    concept: int | None = None  # the concept's msemr_type
+    route: Route | None = None  # the only route that has the column; None: every route
+    virtual_column: VirtualColumnOptions = VirtualColumnOptions()
     defined_at: str = field(default="", compare=False)  # file:line
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExpandMap:
     """A repeating element whose items are rows of their own, children of the resource's row."""
 
@@ -116,30 +116,31 @@ class ExpandMap:
     table: str
     entity_set: str
     key: str
-    parent: str  # the child's lookup to the row of the resource
-    match: tuple[str, ...]  # equal in these columns is the same row
+    parent: str  # the child's lookup of the resource's row
+    match: tuple[str, ...]  # two rows that are equal in these columns are the same row
     remove: ChildRemoval
     attributes: tuple[AttributeMap, ...]
-    defined_at: str = field(default="", compare=False)
+    defined_at: str = field(default="", compare=False)  # file:line
 
 
 @dataclass(frozen=True, slots=True)
 class UnmappedElement:
-    """What a map has no columns for: how many items `path` finds is noted."""
+    """What a map has no columns for: a note tells how many items `path` finds."""
 
     element: str
     path: str
-    defined_at: str = field(default="", compare=False)
+    defined_at: str = field(default="", compare=False)  # file:line
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EntityMap:
-    """One resource type and its table. The bookkeeping columns say which version a row shows."""
+    """One resource type and its table."""
 
     resource: str
     table: str
     entity_set: str
     key: str
+    # The version columns: which version of which resource a row shows.
     id_column: str
     version_column: str
     updated_column: str
@@ -151,30 +152,31 @@ class EntityMap:
     enabled: bool
     file: str = field(compare=False)
     unmapped_elements: tuple[UnmappedElement, ...] = ()
-    routes: tuple[Route, ...] = (Route.DATAVERSE,)  # which it may have, the default first
-    name_column: str | None = None  # what stands for a row of the virtual table
-    create: Mapping[str, Any] = field(default_factory=dict)  # elements of what is created there
+    routes: tuple[Route, ...] = (Route.DATAVERSE,)  # possible ones, the default first
+    name_column: str | None = None  # the primary name column of the virtual table
+    create: Mapping[str, Any] = field(default_factory=dict)  # elements of every new resource
 
     def select_route(self, route: Route) -> EntityMap:
-        """The map with the attributes of one route."""
-        kept = tuple(one for one in self.attributes if one.route in (None, route))
-        return self if len(kept) == len(self.attributes) else replace(self, attributes=kept)
+        """Return the map with the attributes of one route."""
+        attributes = tuple(item for item in self.attributes if item.route in (None, route))
+        if len(attributes) == len(self.attributes):
+            return self
+        return replace(self, attributes=attributes)
 
     @property
     def version_columns(self) -> tuple[str, str, str]:
-        """The bookkeeping columns: id, version, last update."""
+        """The columns of id, version and last update."""
         return self.id_column, self.version_column, self.updated_column
 
     @property
     def kind_value(self) -> Any:
-        """What the kind column says of rows of this map."""
-        return next(
-            (one.default for one in self.attributes if one.column == self.kind_column), None
-        )
+        """The value of the kind column in every row of this map."""
+        kinds = (item.default for item in self.attributes if item.column == self.kind_column)
+        return next(kinds, None)
 
     def has_kind_of(self, row: Mapping[str, Any]) -> bool:
-        """Whether a row of the table is of this map's resource type, as far as it says: patients
-        and practitioners may share a table, and an id."""
+        """Whether a row of the table may show this map's resource type: patients and practitioners
+        may share a table, and an id."""
         return self.kind_column is None or row.get(self.kind_column) in (None, self.kind_value)
 
     @property
@@ -201,7 +203,7 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class Concept:
-    """The value of a lookup of codeable concepts; type and code say which one."""
+    """The value of a lookup of codeable concepts. Type and code identify the concept."""
 
     type: int
     code: str
@@ -211,7 +213,7 @@ class Concept:
 
 @dataclass(frozen=True, slots=True)
 class ChildRow:
-    """A child row as it should be; the parent's lookup is not among its columns."""
+    """A child row as it should be, without the lookup of its parent."""
 
     expand_map: ExpandMap
     values: Mapping[str, Any]
@@ -219,8 +221,8 @@ class ChildRow:
 
 @dataclass(frozen=True, slots=True)
 class MappedRows:
-    """Rows as they should be: each value a JSON scalar, None where the column is cleared, a Link
-    or a Concept. Notes say what could not be brought over: where and why, no values."""
+    """Rows as they should be. A value is a JSON scalar, a Lookup, a Concept, or None to clear the
+    column. The notes say what could not be mapped, where and why, without values."""
 
     values: Mapping[str, Any]
     children: tuple[ChildRow, ...]

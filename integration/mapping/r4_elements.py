@@ -1,27 +1,32 @@
-"""What FHIR R4 says of an element: its type, its forms, whether it repeats or must be there. Pure.
+"""What FHIR R4 says of an element: its type, its names in JSON, whether it repeats or is required.
+Pure.
 
 A type is FHIR's own name, or the path of an element that has elements of its own: Coding,
 Observation.component. What is needed when a map is read comes from fhirpathpy's model, which is in
-memory by then; the rest from fhir.resources, whose models are imported when something is written.
+memory by then; the rest from fhir.resources, whose models are imported when they are first needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, get_args, get_origin
 
-from fhirpathpy.models import models
+from integration.mapping.fhirpath.library import R4_MODEL
 
-_R4: Mapping[str, Any] = models["r4"]
-_TYPES: Mapping[str, str] = _R4["path2Type"]
-_FORMS: Mapping[str, list[str]] = _R4["choiceTypePaths"]
-_ELSEWHERE: Mapping[str, str] = _R4["pathsDefinedElsewhere"]
+_TYPES: Mapping[str, str] = R4_MODEL["path2Type"]
+_CHOICE_TYPES: Mapping[str, list[str]] = R4_MODEL["choiceTypePaths"]
+_DEFINED_ELSEWHERE: Mapping[str, str] = R4_MODEL["pathsDefinedElsewhere"]
 
-# JSON names the type with the element, valueQuantity: no element of FHIRPath is called so.
-_FORM_NAMES = frozenset(f"{path}{form}" for path, forms in _FORMS.items() for form in forms)
-_WITH_ELEMENTS = frozenset(path.rpartition(".")[0] for path in (*_TYPES, *_FORMS))
+# JSON names an element that has one of several types with its type, valueQuantity; FHIRPath says
+# value: https://hl7.org/fhir/R4/fhirpath.html#polymorphism
+_CHOICES_BY_JSON_PATH = {
+    f"{path}{type_}": (path.rpartition(".")[2], _TYPES[f"{path}{type_}"])
+    for path, types in _CHOICE_TYPES.items()
+    for type_ in types
+}
+_WITH_ELEMENTS = frozenset(path.rpartition(".")[0] for path in (*_TYPES, *_CHOICE_TYPES))
 
 
 def is_primitive(type_: str) -> bool:
@@ -29,46 +34,83 @@ def is_primitive(type_: str) -> bool:
     return type_[:1].islower()
 
 
-def type_of(parent: str, name: str) -> str | None:
-    """None where `parent` has no such element, or one that has several types."""
+def is_value(type_: str) -> bool:
+    """Whether JSON has one value for it: a primitive, or one of FHIRPath's own types, which FHIR
+    gives to `url` of an Extension."""
+    return is_primitive(type_) or type_.startswith("System.")
+
+
+def is_resource(type_: str) -> bool:
+    """Whether R4 has a resource type of this name."""
+    return f"{type_}.meta" in _TYPES and type_ not in ("Resource", "DomainResource")
+
+
+def find_type(parent: str, name: str) -> str | None:
+    """Return the type of an element by its name in FHIRPath. None where `parent` has no such
+    element, or one that has several types."""
     if name == "extension" and not is_primitive(parent):
         return "Extension"
-    path = _path(parent, name)
-    if path in _FORM_NAMES:
+    path = _resolve_path(parent, name)
+    if path in _CHOICES_BY_JSON_PATH:
         return None
     return _TYPES.get(path) or (path if path in _WITH_ELEMENTS else None)
 
 
-def forms(parent: str, name: str) -> dict[str, str]:
-    """Of an element that has several types, what JSON calls it by each type:
+def find_json_type(parent: str, name: str) -> str:
+    """Return the type of an element by its name in JSON: of valueQuantity, Quantity. Its path where
+    it has elements of its own, or is unknown."""
+    if name == "extension":
+        return "Extension"
+    path = _resolve_path(parent, name)
+    return _TYPES.get(path, path)
+
+
+def find_choice_names(parent: str, name: str) -> dict[str, str]:
+    """Return the names in JSON, by type, of an element that has one of several types; else nothing.
     https://hl7.org/fhir/R4/formats.html#choice"""
-    path = _path(parent, name)
-    return {_TYPES.get(path + form, form): f"{name}{form}" for form in _FORMS.get(path, ())}
+    path = _resolve_path(parent, name)
+    return {_TYPES[path + type_]: f"{name}{type_}" for type_ in _CHOICE_TYPES.get(path, ())}
 
 
-def _path(parent: str, name: str) -> str:
-    return _ELSEWHERE.get(f"{parent}.{name}", f"{parent}.{name}")
+def find_choice(parent: str, json_name: str) -> tuple[str, str] | None:
+    """Return element and type of a name in JSON, of valueQuantity (value, Quantity); None where the
+    element has but one type."""
+    return _CHOICES_BY_JSON_PATH.get(_resolve_path(parent, json_name))
+
+
+def list_choices(parent: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield each element of `parent` that has one of several types, with its names in JSON."""
+    for path, types in _CHOICE_TYPES.items():
+        owner, _, name = path.rpartition(".")
+        if owner == parent:
+            yield name, tuple(f"{name}{type_}" for type_ in types)
+
+
+def _resolve_path(parent: str, name: str) -> str:
+    """Return the path that defines the element: some are defined where another one is."""
+    return _DEFINED_ELSEWHERE.get(f"{parent}.{name}", f"{parent}.{name}")
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """What else is to be known of an element before it is written."""
+class ElementRule:
+    """How often an element may occur, and what it may refer to."""
 
     repeats: bool
     required: bool
-    targets: tuple[str, ...]  # of a Reference; none: any
+    targets: tuple[str, ...]  # resource types that a Reference may point at; empty: all
 
 
 @cache
-def rule(parent: str, name: str) -> Rule | None:
-    """Of an element by its name in JSON. None where fhir.resources, which knows R4B, has none."""
-    field = _fields(parent).get(name)
+def find_rule(parent: str, name: str) -> ElementRule | None:
+    """Return the rule of an element by its name in JSON. None where R4B, which is what
+    fhir.resources knows, has no such element."""
+    field = _find_fields(parent).get(name)
     if field is None:
         return None
     more = field.json_schema_extra or {}
     required = ("element_required", "one_of_many_required")
     targets = tuple(more.get("enum_reference_types", ()))
-    return Rule(
+    return ElementRule(
         repeats=_is_list(field.annotation),
         required=field.is_required() or any(more.get(key) for key in required),
         targets=() if "Resource" in targets else targets,
@@ -76,8 +118,8 @@ def rule(parent: str, name: str) -> Rule | None:
 
 
 @cache
-def _fields(type_: str) -> Mapping[str, Any]:
-    """The fields of a type's model, by the names that JSON has for them."""
+def _find_fields(type_: str) -> Mapping[str, Any]:
+    """Return the fields of a type's model by their names in JSON."""
     from fhir.resources.R4B import get_fhir_model_class
 
     outer, *names = type_.split(".")
@@ -86,22 +128,23 @@ def _fields(type_: str) -> Mapping[str, Any]:
     except (KeyError, ValueError):
         return {}
     for name in names:
-        field = _named(model).get(name)
+        field = _index_fields(model).get(name)
         if field is None:
             return {}
-        model = _model(field.annotation)
-    return _named(model)
+        model = _get_model(field.annotation)
+    return _index_fields(model)
 
 
-def _named(model: Any) -> dict[str, Any]:
+def _index_fields(model: Any) -> dict[str, Any]:
     return {field.alias or key: field for key, field in model.model_fields.items()}
 
 
-def _model(annotation: Any) -> Any:
-    """The model in `List[ObservationComponentType] | None`."""
+def _get_model(annotation: Any) -> Any:
+    """Return the model in `List[ObservationComponentType] | None`."""
     if get_model := getattr(annotation, "get_model_klass", None):
         return get_model()
-    return next(_model(one) for one in get_args(annotation) if one is not type(None))
+    arguments = get_args(annotation)
+    return next(_get_model(argument) for argument in arguments if argument is not type(None))
 
 
 def _is_list(annotation: Any) -> bool:

@@ -10,7 +10,7 @@ from uuid import UUID, uuid5
 from integration.core import decimal_json
 from integration.core.model import Column, Columns, Row, Tables
 from integration.dataverse.requests import Change
-from integration.mapping import engine
+from integration.mapping import values
 from integration.mapping.concepts import CONCEPT_TABLE
 from integration.mapping.model import (
     ChildRemoval,
@@ -318,7 +318,7 @@ def _find_differences(resolved: Mapping[str, Any], row: Row) -> dict[str, Any]:
 def _is_same(mapped: Any, current: Any) -> bool:
     """Dataverse keeps no empty text, and numbers by their value."""
     if isinstance(mapped, str) and isinstance(current, str):
-        same_datetime = engine.is_datetime_text(mapped) and engine.is_same_datetime(mapped, current)
+        same_datetime = values.is_datetime_text(mapped) and values.is_same_datetime(mapped, current)
         return mapped == current or same_datetime
     return bool(mapped == current) and isinstance(mapped, bool) is isinstance(current, bool)
 

@@ -19,6 +19,7 @@ from integration.fhir.client import FhirServer
 from integration.journal.pending_lookups import PendingLookups
 from integration.mapping import engine
 from integration.mapping.model import EntityMap, MappedRows
+from integration.mapping.row_version import is_newer
 from integration.mapping.schema_mismatches import find_schema_mismatches
 from integration.mirror import row_diff, row_lookup
 from integration.mirror.row_diff import ChangePlan, ExistingRows, Target
@@ -253,7 +254,7 @@ def _is_older(entity: EntityMap, resource: FhirResource, row: Mapping[str, Any])
     """Whether what was read from FHIR is older than what the row shows."""
     row_version = row.get(entity.version_column)
     same = row_version is not None and row_version == resource.get("meta", {}).get("versionId")
-    return not same and not engine.is_newer(entity, resource, row)
+    return not same and not is_newer(entity, resource, row)
 
 
 def _build_unchanged_result(job: MirrorJob, row: Mapping[str, Any]) -> RowResult:

@@ -1,1 +1,1 @@
-"""For senders and operators: what became of deliveries, replay, health, housekeeping."""
+"""For senders and operators: the status of deliveries, replay, activity, health, housekeeping."""

@@ -1,4 +1,4 @@
-"""VERB check: does every neighbour answer?"""
+"""VERB check_upstreams: whether storage, the FHIR server and Dataverse answer."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 from integration.journal.store import Journal
 
-_TIMEOUT = 10.0
+_TIMEOUT = 10.0  # seconds
 
 
 async def check_upstreams(
     journal: Journal, fhir: FhirServer, dataverse: Dataverse
 ) -> Mapping[str, str]:
-    """`ok`, or what is wrong, by neighbour."""
+    """Return `ok` or what is wrong, by name: storage, fhir and dataverse."""
     names = ("storage", "fhir", "dataverse")
     metadata = Request("GET", "metadata", headers={"accept": "application/fhir+json"})
     with add_activity_context(action="health"):

@@ -1,8 +1,8 @@
-"""VERB sweep: queue what was lost on its way, park what takes too long, forget what is over.
+"""VERB sweep: queue lost work again, park what takes too long, delete what is over.
 
-What it does twice, or in two instances at the same time, does no harm: a claim for what is settled
-sends nothing, a state is changed only from the one that was seen, and a delivery that is half
-forgotten is found again.
+A step that runs twice, or in two instances at the same time, does no harm: a work item for settled
+entries sends nothing, a status is changed only from the one that was seen, and a delivery that is
+half deleted is found again.
 """
 
 from __future__ import annotations
@@ -22,49 +22,49 @@ from integration.journal.store import Journal
 from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender
 
-# The most deliveries that one run acts on, of those on their way and of those that are over.
+# The most deliveries that one run acts on: of the active ones, and of those that are over.
 MAX_DELIVERIES = 1000
 
-# The most entries of the activity log that one run removes: a hundred transactions.
+# The most entries of the activity log that one run deletes: a hundred transactions.
 MAX_ACTIVITY = 10_000
 
 # Deliveries that are worked on at the same time.
 _MAX_CONCURRENT = 16
 
-# Carrying begins within seconds; a lane takes minutes.
+# Processing begins within seconds, and a lane takes minutes.
 _START_TIMEOUT = timedelta(minutes=10)
 _PROGRESS_TIMEOUT = timedelta(hours=1)
 
-# How much longer than its claims a delivery may take: they may wait in the queue, too.
+# How much longer than its work items a delivery may take: they may have to wait in the queue.
 _GRACE = timedelta(hours=1)
 
 _ACTIVE = frozenset({Status.ACCEPTED, Status.PROCESSING})
 _ENDED = frozenset({Status.DONE, Status.CANCELLED})
 
-_TOO_OLD = "not done within MAX_AGE and an hour: mend what held it up, then replay it"
+_TOO_OLD = "not done within MAX_AGE plus one hour; fix what held it up, then replay it"
 
 
 class Step(StrEnum):
-    """What a delivery needs. Parked ones need nothing: they wait for an operator."""
+    """What housekeeping does with a delivery. A parked one waits for an operator."""
 
-    QUEUE = "queued"  # again, unless it goes on
+    QUEUE = "queued"  # again, unless it makes progress
     PARK = "parked"
     FORGET = "forgotten"
 
 
 @dataclass(frozen=True, slots=True)
 class Ages:
-    """How long a delivery may take, how long it is kept when it is over, and how long the entries
-    of the activity log are."""
+    """How long a delivery may take, how long it is kept afterwards, and how long entries of the
+    activity log are kept."""
 
     max_age: timedelta
     retention: timedelta
     activity: timedelta
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Housekeeping:
-    """What sweeping needs."""
+    """What housekeeping needs."""
 
     journal: Journal
     guard_store: GuardStore
@@ -75,7 +75,7 @@ class Housekeeping:
 
 
 def choose_step(delivery: Delivery, now: datetime, ages: Ages) -> Step | None:
-    """What is to be done with a delivery at this moment. Pure."""
+    """Return what to do with a delivery now. Pure."""
     if delivery.status in _ENDED:
         ended = delivery.finished or delivery.accepted
         return Step.FORGET if now - ended >= ages.retention else None
@@ -85,19 +85,21 @@ def choose_step(delivery: Delivery, now: datetime, ages: Ages) -> Step | None:
     if now - started > ages.max_age + _GRACE:
         return Step.PARK
     timeout = _START_TIMEOUT if delivery.status is Status.ACCEPTED else _PROGRESS_TIMEOUT
-    last_look = max(started, delivery.checked or started)
-    # Each time twice as long: what waits in a long queue must not make it longer and longer.
-    return Step.QUEUE if now - last_look >= max(timeout, last_look - started) else None
+    last_check = max(started, delivery.checked or started)
+    # Wait twice as long each time: deliveries in a long queue must not make it longer and longer.
+    return Step.QUEUE if now - last_check >= max(timeout, last_check - started) else None
 
 
 async def sweep(housekeeping: Housekeeping) -> None:
-    """One run; what is left over is for the next. Raises the first error, after all was tried."""
+    """Do one run. What is left over is for the next one.
+
+    Raises the first error, after every step was tried.
+    """
     now = housekeeping.now()
     active, more_active = await _find_due(housekeeping, _ACTIVE, now, now - _START_TIMEOUT)
-    # Nothing is over before it was accepted, so younger days are not looked through.
-    ended, more_ended = await _find_due(
-        housekeeping, _ENDED, now, now - housekeeping.ages.retention
-    )
+    # No delivery ends before it is accepted, so younger ones need not be read.
+    retention = housekeeping.ages.retention
+    ended, more_ended = await _find_due(housekeeping, _ENDED, now, now - retention)
     semaphore = asyncio.Semaphore(_MAX_CONCURRENT)
 
     async def run_step(delivery: Delivery, step: Step) -> Step | None:
@@ -108,10 +110,9 @@ async def sweep(housekeeping: Housekeeping) -> None:
         *(run_step(*due) for due in (*active, *ended)), return_exceptions=True
     )
     failed = [result for result in results if isinstance(result, BaseException)]
-    locks = await _forget_locks(housekeeping, now)
-    activity = await housekeeping.activity.delete_before(
-        now - housekeeping.ages.activity, MAX_ACTIVITY
-    )
+    locks = await _delete_old_locks(housekeeping, now)
+    oldest = now - housekeeping.ages.activity
+    activity = await housekeeping.activity.delete_before(oldest, MAX_ACTIVITY)
     log_event(
         "housekeeping.done",
         queued=results.count(Step.QUEUE),
@@ -126,21 +127,23 @@ async def sweep(housekeeping: Housekeeping) -> None:
         raise failed[0]
 
 
-async def _forget_locks(housekeeping: Housekeeping, now: datetime) -> int:
-    """Those that no delivery asks for any more: parked ones may be replayed, however old."""
+async def _delete_old_locks(housekeeping: Housekeeping, now: datetime) -> int:
+    """Delete the write locks that no kept delivery needs.
+
+    A parked delivery may be replayed at any age.
+    """
     oldest = now - housekeeping.ages.retention
     needed = frozenset({Status.PARKED, *_ACTIVE})
     async for delivery in housekeeping.journal.scan_deliveries(needed, None, oldest):
         oldest = min(oldest, delivery.accepted)
-    return await housekeeping.guard_store.delete_old(
-        make_delivery_id(oldest, 0), now.timestamp(), MAX_DELIVERIES
-    )
+    before = make_delivery_id(oldest, 0)
+    return await housekeeping.guard_store.delete_old(before, now.timestamp(), MAX_DELIVERIES)
 
 
 async def _find_due(
     housekeeping: Housekeeping, statuses: frozenset[Status], now: datetime, until: datetime
 ) -> tuple[list[tuple[Delivery, Step]], bool]:
-    """What is due, up to a bound, and whether there is more."""
+    """Return the deliveries that need a step, up to the limit, and whether there are more."""
     due: list[tuple[Delivery, Step]] = []
     async for delivery in housekeeping.journal.scan_deliveries(statuses, None, until):
         step = choose_step(delivery, now, housekeeping.ages)
@@ -155,7 +158,7 @@ async def _find_due(
 async def _run_step(
     housekeeping: Housekeeping, delivery: Delivery, step: Step, now: datetime
 ) -> Step | None:
-    """Do what is due; None where nothing was to be done after all."""
+    """Return the step, or None when there was nothing to do after all."""
     match step:
         case Step.FORGET:
             await housekeeping.journal.delete_delivery(delivery.id)
@@ -167,17 +170,16 @@ async def _run_step(
 
 
 async def _park(housekeeping: Housekeeping, delivery: Delivery) -> bool:
-    parked = await housekeeping.journal.update_delivery(
+    is_parked = await housekeeping.journal.update_delivery(
         delivery.id, only_if=_ACTIVE, status=Status.PARKED, reason=_TOO_OLD
     )
-    if parked:
+    if is_parked:
         log_event("delivery.parked", delivery=delivery.id, lane=None, attempt=0, reason=_TOO_OLD)
-    return parked
+    return is_parked
 
 
 async def _requeue(housekeeping: Housekeeping, delivery: Delivery, now: datetime) -> bool:
-    """Queue again what does not go on, then note the look: if this ends in between, it is queued
-    once more."""
+    """Queue the lost work of a delivery again. Return whether there was any."""
     items = await _list_lost_items(housekeeping.journal, delivery)
     for item in items:
         await housekeeping.queue.send(RELAY_QUEUE, item)
@@ -188,6 +190,7 @@ async def _requeue(housekeeping: Housekeeping, delivery: Delivery, now: datetime
             status=delivery.status,
             work_items=len(items),
         )
+    # Recorded last: if this ends before, the work is queued once more.
     await housekeeping.journal.update_delivery(
         delivery.id,
         only_if=frozenset({delivery.status}),
@@ -198,11 +201,11 @@ async def _requeue(housekeeping: Housekeeping, delivery: Delivery, now: datetime
 
 
 async def _list_lost_items(journal: Journal, delivery: Delivery) -> list[WorkItem]:
-    """The claims that may have been lost. What has begun is put back by who carries it."""
+    """Return the work items that may be lost. A worker requeues what it has begun by itself."""
     if delivery.status is Status.ACCEPTED:
         return [] if await journal.has_begun(delivery.id) else [WorkItem(delivery.id)]
     if delivery.lanes_done != delivery.lanes_done_at_check:
         return []
-    # With all lanes done, only the end is missing: any lane finds that out.
+    # When all lanes are done, only the end of the delivery is missing: any lane finds that out.
     lanes = await journal.list_open_lanes(delivery.id) or [0]
     return [WorkItem(delivery.id, lane=lane) for lane in lanes]

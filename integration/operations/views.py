@@ -1,4 +1,4 @@
-"""What a sender, an operator and a page are shown of a delivery. Pure."""
+"""Describe a delivery as JSON, for senders, operators and pages. Pure."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from integration.core.model import Activity, Delivery, EntryResult, RowResult, S
 
 
 def describe_delivery(delivery: Delivery) -> dict[str, Any]:
-    """One delivery as the list shows it."""
+    """Return a delivery as the list of deliveries shows it."""
     return {name: value for name, value in asdict(delivery).items() if value is not None}
 
 
 def describe_activity(entry: Activity) -> dict[str, Any]:
-    """One entry of the activity log."""
+    """Return an entry of the activity log."""
     return {name: value for name, value in asdict(entry).items() if value not in (None, ())}
 
 
 def describe_progress(delivery: Delivery) -> str:
-    """https://hl7.org/fhir/R4/async.html: a text of at most 100 characters."""
+    """Return a text of at most 100 characters: https://hl7.org/fhir/R4/async.html"""
     if delivery.status is Status.PROCESSING:
         return f"processing: {delivery.lanes_done} of {delivery.lanes} lanes done"
     return f"{delivery.status}: {delivery.entries} entries"
@@ -30,12 +30,13 @@ def describe_progress(delivery: Delivery) -> str:
 def build_response_bundle(
     delivery: Delivery, results: Iterable[EntryResult], rows: Sequence[RowResult]
 ) -> dict[str, Any]:
-    """The answer to the delivery: one entry for each of the sender's, in the sender's order."""
+    """Build the response to a delivery: one entry for each of the sender's, in the same order."""
     by_resource = {row.resource: row for row in rows}
-    entries = [_build_entry(item, by_resource) for item in results]
+    entries = [_build_entry(result, by_resource) for result in results]
     if delivery.split and entries:
         text = (
-            f"the transaction was above the FHIR server's limits and went in {delivery.units} units"
+            "the transaction exceeded the FHIR server's limits and was sent in "
+            f"{delivery.units} units"
         )
         _add_issue(entries[0], "informational", text)
     if delivery.gap and entries:
@@ -46,20 +47,21 @@ def build_response_bundle(
     return {"resourceType": "Bundle", "type": f"{kind}-response", "entry": entries}
 
 
-def _build_entry(item: EntryResult, rows: dict[str, RowResult]) -> dict[str, Any]:
+def _build_entry(result: EntryResult, rows: dict[str, RowResult]) -> dict[str, Any]:
     response = {
-        "status": str(item.status),
-        "location": item.location,
-        "etag": item.etag,
-        "lastModified": item.last_modified,
+        "status": str(result.status),
+        "location": result.location,
+        "etag": result.etag,
+        "lastModified": result.last_modified,
     }
-    entry: dict[str, Any] = {"fullUrl": item.full_url} if item.full_url else {}
-    if item.resource is not None:
-        entry["resource"] = decimal_json.Raw(item.resource.encode())
+    entry: dict[str, Any] = {"fullUrl": result.full_url} if result.full_url else {}
+    if result.resource is not None:
+        entry["resource"] = decimal_json.Raw(result.resource.encode())
     entry["response"] = {name: value for name, value in response.items() if value is not None}
-    if item.issues:
-        entry["response"]["outcome"] = {"resourceType": "OperationOutcome", "issue": item.issues}
-    row = rows.get((item.location or "").partition("/_history/")[0])
+    if result.issues:
+        outcome = {"resourceType": "OperationOutcome", "issue": result.issues}
+        entry["response"]["outcome"] = outcome
+    row = rows.get((result.location or "").partition("/_history/")[0])
     for note in row.notes if row else ():
         _add_issue(entry, "incomplete", f"{row.table if row else ''} row: {note}")
     return entry

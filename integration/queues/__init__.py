@@ -1,1 +1,1 @@
-"""Queues: what a message says, which queue hears of what, and when something is tried again."""
+"""Queues: what a message says, how it is sent, and when failed work is tried again."""

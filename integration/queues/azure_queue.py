@@ -1,4 +1,4 @@
-"""The queue sender on Azure Storage queues."""
+"""The queue sender for Azure Storage queues."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from integration.journal.azure_errors import translate_storage_errors
 
 @dataclass(frozen=True, slots=True)
 class AzureQueueSender:
-    """Azure Storage queues. `queue_client` opens one by name: wiring knows how."""
+    """Sends work items to Azure Storage queues. `queue_client` opens the queue of a name."""
 
     queue_client: Callable[[str], Any]
 

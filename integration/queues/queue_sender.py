@@ -1,4 +1,4 @@
-"""Where claims are queued, and when a claim that failed comes back. The queue sender is here."""
+"""The queue sender: what it promises, its messages, and the in-memory double."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import msgspec
 
 from integration.core.model import WorkItem
 
-# By resource type, the queue that hears of each change.
+# Returns the queue that receives each change of a resource, by resource type.
 ChangeQueues = Callable[[], Awaitable[Mapping[str, str]]]
 
 _item_decoder = msgspec.json.Decoder(WorkItem)
 
 
 class QueueSender(Protocol):
-    """Queues claims. Raises Unavailable when the queue cannot take one."""
+    """Sends work items. Raises Unavailable when the queue does not accept one."""
 
     async def send(self, queue: str, item: WorkItem, delay: float = 0) -> None:
-        """Queue `claim`, invisible for `delay` seconds."""
+        """Send `item` to the queue. It stays invisible for `delay` seconds."""
 
 
 def parse_work_item(body: bytes) -> WorkItem:
-    """The claim in a queue message. Raises msgspec.DecodeError for what is no claim."""
+    """Parse a queue message. Raises msgspec.DecodeError when it is not a work item."""
     return _item_decoder.decode(body)
 
 
 @dataclass(slots=True)
 class MemoryQueueSender:
-    """The double: claims in a list, in the order they were sent."""
+    """The in-memory double: (queue, item, delay) in the order of sending."""
 
     sent: list[tuple[str, WorkItem, float]] = field(default_factory=list)
 

@@ -1,4 +1,4 @@
-"""When a claim that failed comes back. Pure."""
+"""When failed work is tried again. Pure."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ from datetime import datetime
 from integration.core.errors import IntegrationError, Misconfigured, Unavailable
 from integration.core.model import WorkItem
 
-# Doubled at each attempt, up to the longest; the longest is also the pause for an operator.
+# In seconds. The delay doubles with each attempt up to the longest one. Work that waits for an
+# operator gets the longest one at once.
 _FIRST_DELAY = 2.0
 _LONGEST_DELAY = 15 * 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """A failed claim, to be tried again after `delay` seconds; None: given up on, park it."""
+    """A failed work item for its next attempt, `delay` seconds from now. None: give up."""
 
     item: WorkItem
     delay: float | None
 
 
 def plan_retry(item: WorkItem, error: IntegrationError, now: datetime, max_age: float) -> Retry:
-    """When a claim comes back after `error`. Pure.
+    """Return when to try `item` again after `error`.
 
-    The delay grows; a neighbour's own wish is obeyed; only age ends it, never a count.
+    The delay grows with each attempt and is never shorter than the upstream asked for. Only an age
+    above `max_age` seconds since the first failure ends the retries, never their number.
     """
     since = item.since if item.since is not None else now.timestamp()
     delay = min(_FIRST_DELAY * 2 ** min(item.attempt, 16), _LONGEST_DELAY)

@@ -12,7 +12,7 @@ from typing import Any
 from integration.core import decimal_json
 from integration.core.errors import Unmappable
 from integration.core.model import Column, RowResult
-from integration.mapping import engine
+from integration.mapping import row_version
 from integration.mapping.keys import fit_fhir_id
 from integration.mapping.model import EntityMap
 
@@ -118,7 +118,7 @@ def _classify(
     if row[entity.version_column] == resource.get("meta", {}).get("versionId"):
         return None
     try:
-        return DifferenceKind.BEHIND if engine.is_newer(entity, resource, row) else None
+        return DifferenceKind.BEHIND if row_version.is_newer(entity, resource, row) else None
     except Unmappable:  # a time that cannot be parsed: the mirror decides, and records why
         return DifferenceKind.BEHIND
 

@@ -1,1 +1,1 @@
-"""VERB process: plan a delivery, write each unit to the FHIR server, note every result."""
+"""VERB process: plan a delivery, write each unit to the FHIR server, record every result."""

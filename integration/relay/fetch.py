@@ -1,8 +1,9 @@
-"""What a delivery names without bringing it: fetched, and kept before anything is planned.
+"""Fetch what a delivery refers to but does not contain, and store it before it is planned.
 
-Addresses are the sender's choice, so only those below a base that the operator has named are
-asked (FETCH_FROM). Every answer is kept, a refusal to ask too: a claim that comes again plans the
-same work, whatever the settings and the server say by then.
+The sender chooses the addresses, so only those below a base that the operator has named in
+FETCH_FROM are requested. Every response is stored, and so is the decision to send no request: when
+the work item is processed again, the plan is the same, whatever the settings and the server say by
+then.
 """
 
 from __future__ import annotations
@@ -25,20 +26,20 @@ from integration.fhir.fetched import NOT_FETCHED, TOO_LARGE, FetchedResponse
 from integration.fhir.notifications import Notification
 from integration.journal.store import Journal, Payload
 
-# Not packed: what is small on its way may be beyond all bounds when it is unfolded.
+# No compression: a small response could unpack to more than fits into memory.
 _HEADERS = {"accept": "application/fhir+json", "accept-encoding": "identity"}
 
-# Answers that are waited for at once; each may be as large as a delivery.
+# Requests that run at the same time. Each response may be as large as a delivery.
 _MAX_CONCURRENT = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """From where to fetch, by base address, and how much for one delivery."""
+    """The servers to fetch from, by base address, and the limits for one delivery."""
 
     upstreams: Mapping[str, Upstream] = field(default_factory=dict)
-    max_pages: int = 100  # after the sender's own
-    max_bytes: int = 50_000_000  # as of a delivery itself
+    max_pages: int = 100  # besides the page that the sender posted
+    max_bytes: int = 50_000_000  # all responses together
 
 
 NO_SOURCES = Sources()
@@ -46,7 +47,7 @@ NO_SOURCES = Sources()
 
 @dataclass(slots=True)
 class _FetchJob:
-    """For one delivery: what may still come."""
+    """The fetches of one delivery. `bytes_left` counts down from the limit."""
 
     sources: Sources
     journal: Journal
@@ -55,19 +56,19 @@ class _FetchJob:
 
 
 async def read_contents(
-    sources: Sources, journal: Journal, delivery: str, kept: Payload
+    sources: Sources, journal: Journal, delivery: str, payload: Payload
 ) -> tuple[Contents, int]:
-    """The delivery taken apart, with what was fetched for it, and how many bytes both are.
+    """Parse a delivery and fetch what it refers to. Return both, and their size in bytes.
 
-    Raises Unavailable when a server is in trouble; what came before that is kept.
+    Raises Unavailable when a server fails; what was fetched before that stays stored.
     """
-    parsed = await offload(len(kept.body), lambda: bundle.read(kept.body, kept.request))
+    parsed = await offload(len(payload.body), lambda: bundle.read(payload.body, payload.request))
     job = _FetchJob(sources, journal, delivery, sources.max_bytes)
     if isinstance(parsed, Notification) and parsed.urls_to_fetch:
         parsed = await _fetch_resources(job, parsed)
     elif isinstance(parsed, PagedContents):
         parsed = await _fetch_pages(job, parsed)
-    return parsed, len(kept.body) + sources.max_bytes - job.bytes_left
+    return parsed, len(payload.body) + sources.max_bytes - job.bytes_left
 
 
 async def _fetch_resources(job: _FetchJob, notification: Notification) -> Contents:
@@ -77,11 +78,10 @@ async def _fetch_resources(job: _FetchJob, notification: Notification) -> Conten
         async with semaphore:
             return position, await _load_or_fetch(job, position, address)
 
-    answers = dict(
-        await asyncio.gather(*(fetch(*wanted) for wanted in notification.urls_to_fetch.items()))
-    )
-    size = sum(len(answer.body) for answer in answers.values())
-    return await offload(size, lambda: notifications.add_fetched(notification, answers))
+    urls = notification.urls_to_fetch.items()
+    responses = dict(await asyncio.gather(*(fetch(position, url) for position, url in urls)))
+    size = sum(len(response.body) for response in responses.values())
+    return await offload(size, lambda: notifications.add_fetched(notification, responses))
 
 
 async def _fetch_pages(job: _FetchJob, first_page: PagedContents) -> Contents:
@@ -91,25 +91,25 @@ async def _fetch_pages(job: _FetchJob, first_page: PagedContents) -> Contents:
             break
         is_excess = address in seen or number > job.sources.max_pages + 1
         seen.add(address)
-        answer = await _load_or_fetch(job, number, "" if is_excess else address)
-        if answer.status == NOT_FETCHED:
+        response = await _load_or_fetch(job, number, "" if is_excess else address)
+        if response.status == NOT_FETCHED:
             break
-        parse_page = partial(collections.read_further_page, number, len(entries), answer)
-        page = await offload(len(answer.body), parse_page)
+        read_page = partial(collections.read_further_page, number, len(entries), response)
+        page = await offload(len(response.body), read_page)
         entries += page.entries
         address = page.next_url
     return replace(first_page, entries=tuple(entries), has_next_page=address is not None)
 
 
 async def _load_or_fetch(job: _FetchJob, number: int, address: str) -> FetchedResponse:
-    """What was kept under this number, else what the address answers now."""
+    """Return the response stored under this number. If there is none, fetch and store it."""
     data = await job.journal.get_fetched(job.delivery, number)
     if data is None:
         encoded = fetched.encode(await _fetch(job, address))
         data = await job.journal.save_fetched(job.delivery, number, encoded)
-    answer = fetched.decode(data)
-    job.bytes_left -= len(answer.body)
-    return answer
+    response = fetched.decode(data)
+    job.bytes_left -= len(response.body)
+    return response
 
 
 async def _fetch(job: _FetchJob, address: str) -> FetchedResponse:
@@ -123,7 +123,7 @@ async def _fetch(job: _FetchJob, address: str) -> FetchedResponse:
     with add_activity_context(action="fetch"):
         response = await upstreams[base].send(Request("GET", path, headers=_HEADERS))
     if response.status == 408 or response.status >= 500:
-        reason = f"a fetch was answered {response.status}"
+        reason = f"the server answered a fetch with status {response.status}"
         raise Unavailable(upstreams[base].name, reason, response.retry_after)
     if len(response.body) > job.bytes_left:
         return FetchedResponse(TOO_LARGE)

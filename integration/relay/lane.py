@@ -1,4 +1,7 @@
-"""One lane to the FHIR server, unit by unit, noting every outcome before the next unit goes."""
+"""Process one lane: write its units to the FHIR server, one after the other.
+
+The results of a unit are recorded before the next unit is sent.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,7 @@ from integration.journal import write_guard
 from integration.journal.store import Journal
 from integration.journal.write_guard import HeldLocks, SendState, WriteGuard
 from integration.queues.queue_sender import ChangeQueues, QueueSender
-from integration.relay import preflight
-from integration.relay.preflight import Preflight
+from integration.relay.preflight import Preflight, get_target
 
 _SUPERSEDED = Issue(
     "conflict",
@@ -30,9 +32,9 @@ _SUPERSEDED = Issue(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LaneContext:
-    """What carrying a lane needs. `followed`: who hears of what is written."""
+    """What processing a lane needs. `change_queues`: which queue receives each change."""
 
     journal: Journal
     queue: QueueSender
@@ -43,7 +45,8 @@ class LaneContext:
 
 @dataclass(slots=True, kw_only=True)
 class _LaneRun(Progress):
-    """The progress of one lane, and who carries it. `began`: an earlier try of it did."""
+    """The progress of one lane. `previous_start`: when an earlier run of it began, in seconds since
+    1970."""
 
     context: LaneContext
     delivery: Delivery
@@ -52,12 +55,23 @@ class _LaneRun(Progress):
     previous_start: float | None
 
 
+@dataclass(slots=True, kw_only=True)
+class UnitAttempt:
+    """One attempt to write a unit. `name`: `lane.number` of the unit."""
+
+    progress: _LaneRun
+    unit: Unit
+    name: str
+    locks: HeldLocks
+    send_state: SendState = SendState.NOT_SENT
+
+
 async def process_lane(
     context: LaneContext, delivery: Delivery, lane: Lane, item: WorkItem
 ) -> list[EntryResult] | None:
-    """The outcomes of the lane, all noted; None when the delivery was cancelled on the way.
+    """Write the lane. Return the results of its entries, or None when the delivery was cancelled.
 
-    Raises Unavailable when entries are left to be tried again; what is settled stays settled.
+    Raises Unavailable when some entries must be tried again. The others stay settled.
     """
     number = item.lane or 0
     previous_start = await context.journal.begin_lane(delivery.id, number, context.guard.now())
@@ -68,50 +82,62 @@ async def process_lane(
         attempt_number=item.attempt,
         previous_start=previous_start,
     )
-    recorded = (
-        []
-        if previous_start is None
-        else await context.journal.list_entry_results(delivery.id, number)
-    )
-    by_position = {item.position: item for item in recorded}
-    started = [unit for unit in lane.units if any(n in by_position for n in map_targets(unit))]
+    recorded = {}
+    if previous_start is not None:
+        results = await context.journal.list_entry_results(delivery.id, number)
+        recorded = {result.position: result for result in results}
+    started = [unit for unit in lane.units if recorded.keys() & map_targets(unit).keys()]
     for index, unit in enumerate(lane.units):
-        progress.record(unit, [by_position[n] for n in map_targets(unit) if n in by_position])
+        name = f"{number}.{index}"
+        progress.record(unit, [recorded[n] for n in map_targets(unit) if n in recorded])
         if started and unit is started[-1]:
-            await _release_previous_locks(progress, unit, f"{number}.{index}")
+            await _release_previous_locks(progress, unit, name)
         if not progress.list_unsettled(unit):
             continue
         if index and await _is_cancelled(context, delivery):
             return None
-        await _send_unit(progress, unit, f"{number}.{index}")
+        await _write_unit(progress, unit, name)
     return [progress.settled[position] for position in lane.positions]
 
 
-async def _send_unit(progress: _LaneRun, unit: Unit, name: str) -> None:
-    """Settle every entry of the unit, or raise Unavailable with the rest left over."""
-    context = progress.context
-    await _settle(progress, unit, name, progress.refuse_blocked(unit))
-    locks = HeldLocks(progress.delivery.id, name, context.guard.token())
-    attempt = UnitAttempt(progress, unit, name, locks)
+async def _write_unit(progress: _LaneRun, unit: Unit, name: str) -> None:
+    """Settle every entry of the unit. Raises Unavailable when some must be tried again."""
+    attempt = _begin_attempt(progress, unit, name)
+    guard, locks = progress.context.guard, attempt.locks
+    await _settle(attempt, progress.refuse_blocked(unit))
     try:
         await _attempt_unit(attempt)
     except (Unavailable, Misconfigured) as error:
-        is_unheard = isinstance(error, Unavailable) and error.is_outcome_unknown
-        if attempt.send_state is SendState.UNANSWERED and not is_unheard:
+        is_unanswered = isinstance(error, Unavailable) and error.is_outcome_unknown
+        if attempt.send_state is SendState.UNANSWERED and not is_unanswered:
             attempt.send_state = SendState.ANSWERED
-        await write_guard.release(
-            context.guard, locks, progress.map_written(unit), attempt.send_state
-        )
+        await write_guard.release(guard, locks, progress.map_written(unit), attempt.send_state)
         raise
-    await write_guard.release(context.guard, locks, progress.map_written(unit))
+    await write_guard.release(guard, locks, progress.map_written(unit))
+
+
+def _begin_attempt(progress: _LaneRun, unit: Unit, name: str) -> UnitAttempt:
+    locks = HeldLocks(progress.delivery.id, name, progress.context.guard.token())
+    return UnitAttempt(progress=progress, unit=unit, name=name, locks=locks)
+
+
+def _make_preflight(attempt: UnitAttempt) -> Preflight:
+    progress = attempt.progress
+    return Preflight(
+        fhir=progress.context.fhir,
+        guard=progress.context.guard,
+        delivery=progress.delivery,
+        identities=progress.identities,
+        locks=attempt.locks,
+    )
 
 
 async def _release_previous_locks(progress: _LaneRun, unit: Unit, name: str) -> None:
-    """An earlier try may have ended between noting what it did and giving back its turns. Others
-    cannot tell by looking: a delete of what was not there leaves no trace on the server."""
-    context, delivery = progress.context, progress.delivery
-    checks = Preflight(context.fhir, context.guard, delivery, progress.identities)
-    locks = HeldLocks(delivery.id, name, context.guard.token())
+    """Release the locks of an earlier attempt that recorded its results and then ended.
+
+    Other deliveries cannot find out by looking at the server: a delete of a resource that did not
+    exist leaves no trace there.
+    """
     unsettled = progress.list_unsettled(unit)
     entries = [entry for entry in unit.entries if entry not in unsettled]
     matches = {
@@ -119,14 +145,49 @@ async def _release_previous_locks(progress: _LaneRun, unit: Unit, name: str) -> 
         for entry in entries
         if entry.condition and entry.method != "POST" and progress.settled[entry.position].location
     }
-    await preflight.release_previous_locks(
-        checks, locks, entries, matches, progress.map_written(unit)
+    preflight = _make_preflight(_begin_attempt(progress, unit, name))
+    await preflight.release_previous_locks(entries, matches, progress.map_written(unit))
+
+
+async def _attempt_unit(attempt: UnitAttempt) -> None:
+    """Settle what needs no request, then send the rest."""
+    progress, unit = attempt.progress, attempt.unit
+    preflight = _make_preflight(attempt)
+    change_queues = await progress.context.change_queues()
+    matches = await preflight.acquire_locks(progress.list_unsettled(unit), change_queues)
+    await _load_results_of_others(attempt)
+    await _settle(attempt, _find_superseded(attempt, matches))
+    await _ensure_later_deliveries_ended(attempt)
+    already_applied = await preflight.find_already_applied(
+        unit,
+        progress.list_unsettled(unit),
+        matches,
+        previous_start=progress.previous_start,
+        settled=progress.settled.values(),
     )
+    await _settle(attempt, already_applied)
+    ambiguous = await preflight.find_ambiguous(progress.list_unsettled(unit))
+    await _settle(attempt, progress.refuse_ambiguous(unit, ambiguous))
+    entries = progress.list_unsettled(unit)
+    if entries:
+        await _send(attempt, preflight, entries, matches)
+
+
+async def _load_results_of_others(attempt: UnitAttempt) -> None:
+    """Record what another worker with the same lane has settled while this one waited for locks."""
+    progress, unit = attempt.progress, attempt.unit
+    delivery = progress.delivery.id
+    if any(lock.written_by == delivery for lock in attempt.locks.previous.values()):
+        results = await progress.context.journal.list_entry_results(delivery, progress.lane)
+        positions = map_targets(unit)
+        progress.record(unit, [result for result in results if result.position in positions])
 
 
 async def _ensure_later_deliveries_ended(attempt: UnitAttempt) -> None:
-    """Raises Unavailable while a later delivery that tried the same is on its way: whether it has
-    written is for it to find out."""
+    """Raise Unavailable while a later delivery attempts the same write.
+
+    Only that delivery can find out whether its write has happened.
+    """
     journal = attempt.progress.context.journal
     for delivery_id in sorted(attempt.locks.later_deliveries):
         later = await journal.get_delivery(delivery_id)
@@ -134,124 +195,86 @@ async def _ensure_later_deliveries_ended(attempt: UnitAttempt) -> None:
             raise Unavailable("order", "a later delivery has begun to write the same resource")
 
 
-@dataclass(slots=True)
-class UnitAttempt:
-    """One unit on its way to the server."""
-
-    progress: _LaneRun
-    unit: Unit
-    name: str
-    locks: HeldLocks
-    send_state: SendState = SendState.NOT_SENT
-
-
-async def _attempt_unit(attempt: UnitAttempt) -> None:
-    progress, unit, locks = attempt.progress, attempt.unit, attempt.locks
-    context, delivery = progress.context, progress.delivery
-    checks = Preflight(context.fhir, context.guard, delivery, progress.identities)
-    change_queues = await context.change_queues()
-    matches = await preflight.acquire_locks(
-        checks, locks, progress.list_unsettled(unit), change_queues
-    )
-    # Perhaps by another claim of this lane, while the turn was waited for.
-    if any(lock.written_by == delivery.id for lock in locks.previous.values()):
-        recorded = await context.journal.list_entry_results(delivery.id, progress.lane)
-        positions = {n for entry in unit.entries for n in entry.positions}
-        progress.record(unit, [item for item in recorded if item.position in positions])
-    await _settle(progress, unit, attempt.name, _find_superseded(attempt, matches))
-    await _ensure_later_deliveries_ended(attempt)
-    settled = progress.settled.values()
-    already_applied = await preflight.find_already_applied(
-        checks,
-        unit,
-        progress.list_unsettled(unit),
-        locks,
-        matches,
-        progress.previous_start,
-        settled,
-    )
-    await _settle(progress, unit, attempt.name, already_applied)
-    ambiguous = await preflight.find_ambiguous(checks, progress.list_unsettled(unit))
-    await _settle(progress, unit, attempt.name, progress.refuse_ambiguous(unit, ambiguous))
-    todo = progress.list_unsettled(unit)
-    if not todo:
-        return
+async def _send(
+    attempt: UnitAttempt,
+    preflight: Preflight,
+    entries: Sequence[UnitEntry],
+    matches: Mapping[int, Sequence[str]],
+) -> None:
+    """Send these entries in one request. Raises Unavailable when the server did not finish them."""
+    progress, unit, context = attempt.progress, attempt.unit, attempt.progress.context
+    delivery = progress.delivery.id
     attempt.send_state = SendState.UNANSWERED
-    ensure_time_left = partial(write_guard.ensure_time_left, context.guard, locks)
-    request = units.build_request(unit, todo, progress.identities)
+    ensure_time_left = partial(write_guard.ensure_time_left, context.guard, attempt.locks)
+    request = units.build_request(unit, entries, progress.identities)
     with add_activity_context(
-        action=f"write unit {attempt.name}", resource=_get_single_target(todo)
+        action=f"write unit {attempt.name}", resource=_get_single_target(entries)
     ):
-        response = await context.fhir.send(request, delivery.id, ensure_time_left)
+        response = await context.fhir.send(request, delivery, ensure_time_left)
         attempt.send_state = SendState.ANSWERED
-        unit_results = entry_results.read_response(unit, todo, response, progress.attempt_number)
+        results = entry_results.read_response(unit, entries, response, progress.attempt_number)
         if response.status == 200:
-            _record_refusals(attempt, unit_results.settled)
-    await _settle(progress, unit, attempt.name, unit_results.settled, matches)
-    if checks.guarded:
-        await write_guard.record_writes(
-            context.guard, delivery.id, map_created(todo, unit_results.settled)
-        )
-    if unit_results.unfinished:
-        reason = f"{len(unit_results.unfinished)} of {len(todo)} entries are unfinished"
-        raise Unavailable(context.fhir.upstream.name, reason, unit_results.retry_after)
+            _log_refusals(attempt, results.settled)
+    await _settle(attempt, results.settled, matches)
+    if preflight.is_guarded:
+        created = map_created(entries, results.settled)
+        await write_guard.record_writes(context.guard, delivery, created)
+    if results.unfinished:
+        reason = f"the server did not finish {len(results.unfinished)} of {len(entries)} entries"
+        raise Unavailable(context.fhir.upstream.name, reason, results.retry_after)
 
 
 async def _settle(
-    progress: _LaneRun,
-    unit: Unit,
-    name: str,
+    attempt: UnitAttempt,
     results: Sequence[EntryResult],
     matches: Mapping[int, Sequence[str]] | None = None,
 ) -> None:
-    """Queue who follows first, then note: a crash between repeats that, which is harmless."""
+    """Queue the changes that others follow, then record the results.
+
+    In this order, since a worker that ends in between only queues the changes once more.
+    """
     if not results:
         return
-    context, delivery = progress.context, progress.delivery
-    targets_by_position = map_targets(unit)
-    written = [item for item in results if item.is_written]
-    changed = {get_identity(item, targets_by_position[item.position]) for item in written}
-    changed.update(
-        resource for item in written for resource in (matches or {}).get(item.position, ())
-    )
-    change_queues = await context.change_queues()
-    queues = {
-        resource: change_queues.get(resource.partition("/")[0]) for resource in sorted(changed)
-    }
+    progress, context = attempt.progress, attempt.progress.context
+    delivery = progress.delivery.id
+    targets = map_targets(attempt.unit)
+    written = [result for result in results if result.is_written]
+    changed = {get_identity(result, targets[result.position]) for result in written}
+    for result in written:
+        changed.update((matches or {}).get(result.position, ()))
+    queues = await context.change_queues()
+    followed = [name for name in sorted(changed) if name.partition("/")[0] in queues]
     await asyncio.gather(
         *(
-            context.queue.send(queue, WorkItem(delivery.id, resource=resource))
-            for resource, queue in queues.items()
-            if queue is not None
+            context.queue.send(queues[name.partition("/")[0]], WorkItem(delivery, resource=name))
+            for name in followed
         )
     )
-    with_unit = [replace(item, unit=name) for item in results]
-    await context.journal.add_entry_results(delivery.id, progress.lane, with_unit)
-    progress.record(unit, with_unit)
+    with_unit = [replace(result, unit=attempt.name) for result in results]
+    await context.journal.add_entry_results(delivery, progress.lane, with_unit)
+    progress.record(attempt.unit, with_unit)
 
 
 def _find_superseded(
     attempt: UnitAttempt, matches: Mapping[int, Sequence[str]]
 ) -> list[EntryResult]:
-    """Writes that come after a later one of the same resource."""
+    """Return results for the entries whose resource a later delivery has written."""
     return [
-        previous_attempt.build_superseded_result(
-            entry, preflight.get_target(entry, matches), _SUPERSEDED
-        )
+        previous_attempt.build_superseded_result(entry, get_target(entry, matches), _SUPERSEDED)
         for entry in attempt.progress.list_unsettled(attempt.unit)
         if entry.position in attempt.locks.superseded
     ]
 
 
 def _get_single_target(entries: Sequence[UnitEntry]) -> str | None:
-    """Type/id of what is written, if that is one resource and the server need not say which."""
+    """Return `Type/id` if the entries write one resource whose id is known."""
     type_, _, id_ = entries[0].target.partition("/") if len(entries) == 1 else ("", "", "")
     return entries[0].target if is_type(type_) and is_id(id_) else None
 
 
-def _record_refusals(attempt: UnitAttempt, results: Sequence[EntryResult]) -> None:
-    """In the activity log: a batch is answered 200, whatever is in it."""
-    statuses = sorted(Counter(item.status for item in results if not item.is_written).items())
+def _log_refusals(attempt: UnitAttempt, results: Sequence[EntryResult]) -> None:
+    """Add the refused entries to the activity log: a batch is answered with 200 in any case."""
+    statuses = sorted(Counter(result.status for result in results if not result.is_written).items())
     if statuses:
         upstream = attempt.progress.context.fhir.upstream
         notes = tuple(f"{status}: {count} of {len(results)}" for status, count in statuses)

@@ -1,5 +1,4 @@
-"""What is found out before a unit goes: whose turn it is, what its conditions find, and what an
-earlier try has done."""
+"""What is asked before a unit is sent: locks, conditions, and what an earlier attempt has done."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ from typing import Any
 from integration.core import decimal_json
 from integration.core.activity import add_activity_context
 from integration.core.errors import Unavailable
-from integration.core.model import Delivery, EntryResult, Response
+from integration.core.model import Delivery, EntryResult
 from integration.fhir import entry_results, previous_attempt, units
 from integration.fhir.client import FhirServer
 from integration.fhir.previous_attempt import UnconfirmedEntry
@@ -18,84 +17,184 @@ from integration.fhir.units import Unit, UnitEntry
 from integration.journal import write_guard
 from integration.journal.write_guard import HeldLocks, Write, WriteGuard
 
-UNGUARDED = "off"
+UNGUARDED = "off"  # a WRITE_ORDER by which no write is later than another
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Preflight:
-    """Asks on behalf of one delivery. `answers` are Type/id by placeholder, as far as known."""
+    """The questions before one attempt of a unit. `identities`: `Type/id` by placeholder."""
 
     fhir: FhirServer
     guard: WriteGuard
     delivery: Delivery
     identities: Mapping[str, str]
+    locks: HeldLocks
 
     @property
-    def guarded(self) -> bool:
+    def is_guarded(self) -> bool:
+        """Whether the write guard orders the writes of this delivery."""
         return self.delivery.write_order != UNGUARDED
 
+    async def acquire_locks(
+        self, entries: Sequence[UnitEntry], followed_types: Collection[str]
+    ) -> dict[int, list[str]]:
+        """Acquire write locks for the entries and for the resources that their conditions match.
 
-async def acquire_locks(
-    preflight: Preflight,
-    locks: HeldLocks,
-    entries: Sequence[UnitEntry],
-    followed_types: Collection[str],
-) -> dict[int, list[str]]:
-    """Hold the turns of these entries, and of what their conditions find: Type/id by position.
+        Return the matched `Type/id` by entry position. Raises Unavailable when a lock is not free
+        or a search is not answered: without its answer nothing may be written.
+        """
+        if self.is_guarded:
+            await write_guard.acquire(self.guard, self.locks, self._list_writes(entries))
+        conditional = [entry for entry in entries if self._is_searched(entry, followed_types)]
+        matches = await self._search_matches(conditional)
+        if self.is_guarded and matches:
+            writes = _list_matched_writes(conditional, matches)
+            await write_guard.acquire(self.guard, self.locks, writes)
+        return matches
 
-    Raises Unavailable when a turn is not free, or a search is not answered: a look-up that failed
-    is no leave to write.
-    """
-    if preflight.guarded:
-        await write_guard.acquire(
-            preflight.guard, locks, _list_writes(entries, preflight.identities)
+    async def release_previous_locks(
+        self,
+        entries: Sequence[UnitEntry],
+        matches: Mapping[int, Sequence[str]],
+        written: Mapping[int, bool],
+    ) -> None:
+        """Release what an earlier attempt still holds for these settled entries.
+
+        `matches`: the `Type/id` that conditions matched, by position. `written`: whether an entry
+        was written, by position.
+        """
+        if self.is_guarded and entries:
+            conditional = [entry for entry in entries if entry.position in matches]
+            writes = [*self._list_writes(entries), *_list_matched_writes(conditional, matches)]
+            await write_guard.release_previous(self.guard, self.locks, writes, written)
+
+    async def find_ambiguous(self, entries: Sequence[UnitEntry]) -> list[UnitEntry]:
+        """Return the entries with a conditional reference that has a second match on the server.
+
+        The first match is a resource of the delivery itself. FHIR demands exactly one:
+        https://hl7.org/fhir/R4/http.html#trules
+        """
+        pairs = sorted({pair for entry in entries for pair in entry.sole})
+        if not pairs:
+            return []
+        responses = await self._look_up([f"{query}&_elements=id&_count=2" for query, _ in pairs])
+        ambiguous: set[tuple[str, str]] = set()
+        for (query, target), response in zip(pairs, responses, strict=False):
+            names = previous_attempt.list_matches(query, response)
+            if names is None:
+                raise self._make_lookup_error()
+            expected = target if "/" in target else self.identities.get(target)
+            # The single match may be the one that a condition of the unit will match.
+            if len(names) > 1 or (expected and set(names) - {expected}):
+                ambiguous.add((query, target))
+        return [entry for entry in entries if ambiguous.intersection(entry.sole)]
+
+    async def find_already_applied(
+        self,
+        unit: Unit,
+        entries: Sequence[UnitEntry],
+        matches: Mapping[int, Sequence[str]],
+        *,
+        previous_start: float | None,
+        settled: Iterable[EntryResult],
+    ) -> list[EntryResult]:
+        """Return results for the entries that an earlier attempt has written.
+
+        They need not, and some must not, be sent again. `previous_start`: when an earlier run of
+        the lane began, in seconds since 1970. `settled`: the results of the lane so far.
+        """
+        versions = {
+            name: version
+            for result in settled
+            for name, _, version in [(result.location or "").partition("/_history/")]
+            if result.is_written and version
+        }
+        unconfirmed: list[UnconfirmedEntry] = []
+        for entry in entries:
+            start = self._find_previous_start(entry, previous_start)
+            name = get_target(entry, matches)
+            if start is not None and name is not None:
+                resource = _build_resource(entry, {**self.identities, entry.target: name})
+                unconfirmed.append(
+                    UnconfirmedEntry(
+                        entry=entry,
+                        name=name,
+                        attempted_at=start,
+                        resource=resource,
+                        delivery_version=versions.get(name),
+                    )
+                )
+        if not unconfirmed:
+            return []
+        states = await self._look_up([candidate.name for candidate in unconfirmed])
+        results = previous_attempt.find_settled(
+            unconfirmed, states, atomic=unit.kind == "transaction", repeat=self.delivery.repeat
         )
-    conditional = [
-        entry for entry in entries if _has_to_be_searched(entry, preflight.guarded, followed_types)
-    ]
-    matches = await _search_matches(preflight, conditional)
-    if preflight.guarded and matches:
-        await write_guard.acquire(
-            preflight.guard, locks, _list_matched_writes(conditional, matches)
-        )
-    return matches
+        if results is None:
+            raise self._make_lookup_error()
+        return list(results.values())
+
+    def _is_searched(self, entry: UnitEntry, followed_types: Collection[str]) -> bool:
+        """Whether to search what a condition matches. A conditional create changes no match."""
+        if entry.condition is None or entry.method == "POST":
+            return False
+        type_ = entry.condition.partition("?")[0]
+        return self.is_guarded or (entry.method == "DELETE" and type_ in followed_types)
+
+    def _list_writes(self, entries: Sequence[UnitEntry]) -> list[Write]:
+        """One write for each resource that a sender can name."""
+        writes: dict[str, Write] = {}
+        for entry in entries:
+            if entry.is_read or entry.created:
+                continue
+            name = _fill_condition(entry, self.identities) if entry.condition else entry.target
+            _add_write(writes, name, entry, ordered=entry.method != "POST")
+        return list(writes.values())
+
+    async def _search_matches(self, entries: Sequence[UnitEntry]) -> dict[int, list[str]]:
+        if not entries:
+            return {}
+        queries = [_fill_condition(entry, self.identities) for entry in entries]
+        searches = [f"{query}&_elements=id&_count=100" for query in queries]
+        responses = await self._look_up(searches)
+        matches: dict[int, list[str]] = {}
+        for entry, query, response in zip(entries, queries, responses, strict=False):
+            names = previous_attempt.list_matches(query, response)
+            if names is None:
+                raise self._make_lookup_error()
+            matches[entry.position] = names
+        return matches
+
+    def _find_previous_start(self, entry: UnitEntry, previous_start: float | None) -> float | None:
+        """Return when an unfinished attempt at this entry began. None: there is none."""
+        if entry.is_read or (entry.condition and entry.method == "POST"):
+            return None  # harmless to repeat as it is
+        if entry.created and self.delivery.repeat:
+            return previous_start or 0.0  # an earlier delivery of the same bytes has the same ids
+        if entry.created or not self.is_guarded:
+            return previous_start
+        return self.locks.attempted_at.get(entry.position)
+
+    async def _look_up(self, addresses: Sequence[str]) -> list[Any]:
+        """Read these addresses in one batch. Return the entries of the response."""
+        with add_activity_context(action="look-up"):
+            response = await self.fhir.send(units.build_reads(addresses), self.delivery.id)
+        entries = entry_results.parse_response_entries(response)
+        if entries is None or len(entries) < len(addresses):
+            raise self._make_lookup_error(response.retry_after)
+        return entries
+
+    def _make_lookup_error(self, retry_after: float | None = None) -> Unavailable:
+        name = self.fhir.upstream.name
+        return Unavailable(name, "a look-up was not answered", retry_after)
 
 
-async def release_previous_locks(
-    preflight: Preflight,
-    locks: HeldLocks,
-    entries: Sequence[UnitEntry],
-    matches: Mapping[int, Sequence[str]],
-    written: Mapping[int, bool],
-) -> None:
-    """Give back what an earlier try of these settled entries still holds: it ended in between.
-    `written` by position, and Type/id of what conditions found."""
-    if preflight.guarded and entries:
-        conditional = [entry for entry in entries if entry.position in matches]
-        writes = [
-            *_list_writes(entries, preflight.identities),
-            *_list_matched_writes(conditional, matches),
-        ]
-        await write_guard.release_previous(preflight.guard, locks, writes, written)
-
-
-def _has_to_be_searched(entry: UnitEntry, guarded: bool, followed_types: Collection[str]) -> bool:
-    """A conditional create leaves alone what it finds; the others change it."""
-    if entry.condition is None or entry.method == "POST":
-        return False
-    type_ = entry.condition.partition("?")[0]
-    return guarded or (entry.method == "DELETE" and type_ in followed_types)
-
-
-def _list_writes(entries: Sequence[UnitEntry], identities: Mapping[str, str]) -> list[Write]:
-    """One for each resource that senders can name."""
-    writes: dict[str, Write] = {}
-    for entry in entries:
-        if entry.is_read or entry.created:
-            continue
-        name = _fill_condition(entry, identities) if entry.condition else entry.target
-        _add_write(writes, name, entry, ordered=entry.method != "POST")
-    return list(writes.values())
+def get_target(entry: UnitEntry, matches: Mapping[int, Sequence[str]]) -> str | None:
+    """Return the `Type/id` that an entry writes. None: not known, or more than one."""
+    if entry.condition is None:
+        return entry.target
+    names = matches.get(entry.position, ())
+    return names[0] if len(names) == 1 else None
 
 
 def _list_matched_writes(
@@ -114,131 +213,19 @@ def _add_write(writes: dict[str, Write], name: str, entry: UnitEntry, *, ordered
 
 
 def _fill_condition(entry: UnitEntry, identities: Mapping[str, str]) -> str:
-    placeholders = [name for name in entry.awaits if name in identities]
-    return units.fill_placeholders(
-        (entry.condition or "").encode(), placeholders, identities
-    ).decode()
-
-
-async def _search_matches(
-    preflight: Preflight, entries: Sequence[UnitEntry]
-) -> dict[int, list[str]]:
-    if not entries:
-        return {}
-    queries = [_fill_condition(entry, preflight.identities) for entry in entries]
-    answers = await _look_up(preflight, [f"{query}&_elements=id&_count=100" for query in queries])
-    matches: dict[int, list[str]] = {}
-    for entry, query, answer in zip(entries, queries, answers, strict=False):
-        names = previous_attempt.list_matches(query, answer)
-        if names is None:
-            raise _make_lookup_error(preflight)
-        matches[entry.position] = names
-    return matches
-
-
-async def find_ambiguous(preflight: Preflight, entries: Sequence[UnitEntry]) -> list[UnitEntry]:
-    """Entries with a conditional reference to one of the delivery's own resources, of which the
-    server knows another match: https://hl7.org/fhir/R4/http.html#trules demands exactly one."""
-    pairs = sorted({pair for entry in entries for pair in entry.sole})
-    if not pairs:
-        return []
-    answers = await _look_up(preflight, [f"{query}&_elements=id&_count=2" for query, _ in pairs])
-    ambiguous_pairs: set[tuple[str, str]] = set()
-    for (query, target), answer in zip(pairs, answers, strict=False):
-        names = previous_attempt.list_matches(query, answer)
-        if names is None:
-            raise _make_lookup_error(preflight)
-        expected = target if "/" in target else preflight.identities.get(target)
-        # The one match may be what a condition will find: only a second one is one too many.
-        if len(names) > 1 or (expected and set(names) - {expected}):
-            ambiguous_pairs.add((query, target))
-    return [entry for entry in entries if ambiguous_pairs.intersection(entry.sole)]
-
-
-async def find_already_applied(
-    preflight: Preflight,
-    unit: Unit,
-    entries: Sequence[UnitEntry],
-    locks: HeldLocks,
-    matches: Mapping[int, Sequence[str]],
-    previous_start: float | None,
-    settled: Iterable[EntryResult],
-) -> list[EntryResult]:
-    """What need not or must not be sent, because an earlier try has done it. `began`: when an
-    earlier try of the lane did, in seconds since 1970; `settled`: what it has come to so far."""
-    versions = {
-        name: version
-        for item in settled
-        for name, _, version in [(item.location or "").partition("/_history/")]
-        if item.is_written and version
-    }
-    candidates: list[UnconfirmedEntry] = []
-    for entry in entries:
-        since = _find_unsettled_start(preflight, entry, locks, previous_start)
-        name = get_target(entry, matches)
-        if since is not None and name is not None:
-            identities = {**preflight.identities, entry.target: name}  # it may refer to itself
-            candidates.append(
-                UnconfirmedEntry(
-                    entry=entry,
-                    name=name,
-                    attempted_at=since,
-                    resource=_build_resource(entry, identities),
-                    delivery_version=versions.get(name),
-                )
-            )
-    if not candidates:
-        return []
-    states = await _look_up(preflight, [candidate.name for candidate in candidates])
-    results = previous_attempt.find_settled(
-        candidates, states, atomic=unit.kind == "transaction", repeat=preflight.delivery.repeat
-    )
-    if results is None:
-        raise _make_lookup_error(preflight)
-    return list(results.values())
-
-
-def _find_unsettled_start(
-    preflight: Preflight, entry: UnitEntry, locks: HeldLocks, previous_start: float | None
-) -> float | None:
-    """When a try of this entry began whose end is not known; None: there was none."""
-    if entry.is_read or (entry.condition and entry.method == "POST"):
-        return None  # to be repeated as it is
-    if entry.created and preflight.delivery.repeat:
-        return previous_start or 0.0  # the same bytes, before, had the same ids
-    if entry.created or not preflight.guarded:
-        return previous_start
-    return locks.attempted_at.get(entry.position)
-
-
-def get_target(entry: UnitEntry, matches: Mapping[int, Sequence[str]]) -> str | None:
-    """Type/id of what it writes, where that is known."""
-    if entry.condition is None:
-        return entry.target
-    matched = matches.get(entry.position, ())
-    return matched[0] if len(matched) == 1 else None
+    condition = (entry.condition or "").encode()
+    return _fill_placeholders(condition, entry, identities).decode()
 
 
 def _build_resource(entry: UnitEntry, identities: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return the resource that an update sends. Its references may lead to itself."""
     if entry.method != "PUT":
         return None
-    placeholders = [name for name in entry.awaits if name in identities]
-    body = decimal_json.decode(units.fill_placeholders(bytes(entry.body), placeholders, identities))
+    body = decimal_json.decode(_fill_placeholders(bytes(entry.body), entry, identities))
     resource: dict[str, Any] = body["resource"]
     return resource
 
 
-async def _look_up(preflight: Preflight, addresses: Sequence[str]) -> list[Any]:
-    with add_activity_context(action="look-up"):
-        response: Response = await preflight.fhir.send(
-            units.build_reads(addresses), preflight.delivery.id
-        )
-    answers = entry_results.parse_response_entries(response)
-    if answers is None or len(answers) < len(addresses):
-        raise _make_lookup_error(preflight, response.retry_after)
-    return answers
-
-
-def _make_lookup_error(preflight: Preflight, retry_after: float | None = None) -> Unavailable:
-    name = preflight.fhir.upstream.name
-    return Unavailable(name, "a look-up was not answered", retry_after)
+def _fill_placeholders(text: bytes, entry: UnitEntry, identities: Mapping[str, str]) -> bytes:
+    placeholders = [name for name in entry.awaits if name in identities]
+    return units.fill_placeholders(text, placeholders, identities)

@@ -1,4 +1,4 @@
-"""VERB carry: plan a delivery, write each unit to the FHIR server, note every outcome."""
+"""VERB process: plan a delivery, write each unit to the FHIR server, record every result."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from integration.relay import fetch
 from integration.relay.fetch import NO_SOURCES, Sources
 from integration.relay.lane import LaneContext, process_lane
 
-# A delivery that has ended, as done, parked or cancelled, is not brought back by a late claim.
+# A late work item does not bring back a delivery that is done, parked or cancelled.
 _ACTIVE = frozenset({Status.ACCEPTED, Status.PROCESSING})
 
-# Storage operations of one delivery that may be under way at once.
+# Storage operations of one delivery that run at the same time.
 _MAX_CONCURRENT = 16
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Relay:
-    """What carrying needs. Ages in seconds."""
+    """What processing needs. `max_age` in seconds: an older work item is parked."""
 
     context: LaneContext
     limits: Limits
@@ -53,32 +53,20 @@ class Relay:
 
 
 async def process(relay: Relay, item: WorkItem) -> None:
-    """Carry a delivery, or one lane of it. Trouble of a neighbour puts the claim back."""
+    """Process a delivery, or one lane of it. If an upstream fails, requeue or park it.
+
+    Raises LookupError when the journal does not know the delivery, and Unavailable when the work
+    item cannot be requeued.
+    """
     async with relay.activities.track(delivery=item.delivery):
-        await _process_or_requeue(relay, item)
-
-
-async def _process_or_requeue(relay: Relay, item: WorkItem) -> None:
-    try:
-        await _process_item(relay, item)
-    except (Unavailable, Misconfigured) as error:
-        retry = plan_retry(item, error, relay.now(), relay.max_age)
-        if retry.delay is None:
-            await park(relay.journal, item, str(error))
-        else:
-            log_event(
-                "delivery.requeued",
-                error,
-                delivery=item.delivery,
-                lane=item.lane,
-                attempt=item.attempt,
-                reason=str(error),
-            )
-            await relay.queue.send(RELAY_QUEUE, retry.item, retry.delay)
+        try:
+            await _process_item(relay, item)
+        except (Unavailable, Misconfigured) as error:
+            await _requeue_or_park(relay, item, error)
 
 
 async def park(journal: Journal, item: WorkItem, reason: str) -> None:
-    """Give up on a delivery until an operator looks at it. Nothing of it is lost."""
+    """Give up on a delivery until an operator replays it. Nothing of it is lost."""
     log_event(
         "delivery.parked",
         delivery=item.delivery,
@@ -91,6 +79,24 @@ async def park(journal: Journal, item: WorkItem, reason: str) -> None:
     )
 
 
+async def _requeue_or_park(
+    relay: Relay, item: WorkItem, error: Unavailable | Misconfigured
+) -> None:
+    retry = plan_retry(item, error, relay.now(), relay.max_age)
+    if retry.delay is None:
+        await park(relay.journal, item, str(error))
+        return
+    log_event(
+        "delivery.requeued",
+        error,
+        delivery=item.delivery,
+        lane=item.lane,
+        attempt=item.attempt,
+        reason=str(error),
+    )
+    await relay.queue.send(RELAY_QUEUE, retry.item, retry.delay)
+
+
 async def _process_item(relay: Relay, item: WorkItem) -> None:
     delivery = await relay.journal.get_delivery(item.delivery)
     if delivery is None:
@@ -98,41 +104,56 @@ async def _process_item(relay: Relay, item: WorkItem) -> None:
     if delivery.status in (Status.DONE, Status.CANCELLED):
         return
     if item.lane is not None:
-        lane = units.decode_lane(await relay.journal.get_lane(delivery.id, item.lane))
-        results = await process_lane(relay.context, delivery, lane, item)
-        if results is not None and await relay.journal.finish_lane(delivery.id, item.lane):
-            await _finish(relay, delivery, await relay.journal.list_entry_results(delivery.id))
-        return
-    delivery, made_plan = await _make_plan(relay, delivery)
-    refused = await _record_refused(relay, delivery, made_plan)
+        await _process_queued_lane(relay, delivery, item, item.lane)
+    else:
+        await _process_delivery(relay, delivery, item)
+
+
+async def _process_queued_lane(
+    relay: Relay, delivery: Delivery, item: WorkItem, number: int
+) -> None:
+    """Process a lane that was stored by a fan-out. The last lane finishes the delivery."""
+    lane = units.decode_lane(await relay.journal.get_lane(delivery.id, number))
+    results = await process_lane(relay.context, delivery, lane, item)
+    if results is not None and await relay.journal.finish_lane(delivery.id, number):
+        await _finish(relay, delivery, await relay.journal.list_entry_results(delivery.id))
+
+
+async def _process_delivery(relay: Relay, delivery: Delivery, item: WorkItem) -> None:
+    """Plan a delivery. Process its one lane, or queue each of its lanes."""
+    delivery, delivery_plan = await _make_plan(relay, delivery)
+    refused = await _record_refused(relay, delivery, delivery_plan)
+    lanes = delivery_plan.lanes
     delivery = replace(
         delivery,
-        lanes=len(made_plan.lanes),
-        units=sum(len(lane.units) for lane in made_plan.lanes),
-        split=made_plan.split,
+        lanes=len(lanes),
+        units=sum(len(lane.units) for lane in lanes),
+        split=delivery_plan.split,
     )
-    if len(made_plan.lanes) > 1:
-        await _fan_out(relay, delivery, made_plan.lanes)
+    if len(lanes) > 1:
+        await _fan_out(relay, delivery, lanes)
         return
-    lane = made_plan.lanes[0] if made_plan.lanes else Lane(())
-    results = await process_lane(relay.context, delivery, lane, item)
+    results = await process_lane(relay.context, delivery, lanes[0] if lanes else Lane(()), item)
     if results is not None:
         await _finish(relay, delivery, [*refused, *results])
 
 
 async def _make_plan(relay: Relay, delivery: Delivery) -> tuple[Delivery, Plan]:
-    """The plan, and the delivery with what was fetched for it counted in."""
-    kept = await relay.journal.get_payload(delivery.id)
-    contents, size = await fetch.read_contents(relay.sources, relay.journal, delivery.id, kept)
+    """Return the plan, and the delivery with the entries that were fetched for it."""
+    payload = await relay.journal.get_payload(delivery.id)
+    contents, size = await fetch.read_contents(relay.sources, relay.journal, delivery.id, payload)
     counted = replace(delivery, entries=len(contents.entries), more=contents.has_next_page)
     if counted != delivery:
         await relay.journal.update_delivery(delivery.id, entries=counted.entries, more=counted.more)
     naming = Naming(delivery.sender, delivery.key)
-    run_plan = partial(plan, contents, naming, relay.limits, delivery.write_order)
-    return counted, await offload(size, run_plan)
+    make_plan = partial(plan, contents, naming, relay.limits, delivery.write_order)
+    return counted, await offload(size, make_plan)
 
 
-async def _record_refused(relay: Relay, delivery: Delivery, made_plan: Plan) -> list[EntryResult]:
+async def _record_refused(
+    relay: Relay, delivery: Delivery, delivery_plan: Plan
+) -> list[EntryResult]:
+    """Record the entries that the plan leaves out. Return their results."""
     refused = [
         EntryResult(
             entry.position,
@@ -140,7 +161,7 @@ async def _record_refused(relay: Relay, delivery: Delivery, made_plan: Plan) -> 
             full_url=entry.full_url,
             issues=[issues.as_json(issue)],
         )
-        for entry, issue in made_plan.refused
+        for entry, issue in delivery_plan.refused
     ]
     if refused:
         await relay.journal.begin_lane(delivery.id, NO_LANE, relay.now().timestamp())
@@ -149,15 +170,15 @@ async def _record_refused(relay: Relay, delivery: Delivery, made_plan: Plan) -> 
 
 
 def _choose_status(issue: Issue) -> int:
-    """The status of an entry that stays here: refused, or left out as it should be."""
+    """Return the status of an entry that is not sent: left out as it should be, or refused."""
     return 204 if issue.severity == "information" else 422
 
 
 async def _fan_out(relay: Relay, delivery: Delivery, lanes: Sequence[Lane]) -> None:
-    """One message for each lane, so that the work spreads over instances."""
+    """Store the lanes and queue a work item for each, so that the work spreads over instances."""
     semaphore = asyncio.Semaphore(_MAX_CONCURRENT)
 
-    async def keep_lane(number: int, lane: Lane) -> None:
+    async def save_lane(number: int, lane: Lane) -> None:
         async with semaphore:
             await relay.journal.save_lane(delivery.id, number, units.encode_lane(lane))
 
@@ -165,7 +186,7 @@ async def _fan_out(relay: Relay, delivery: Delivery, lanes: Sequence[Lane]) -> N
         async with semaphore:
             await relay.queue.send(RELAY_QUEUE, WorkItem(delivery.id, lane=number))
 
-    await asyncio.gather(*(keep_lane(number, lane) for number, lane in enumerate(lanes)))
+    await asyncio.gather(*(save_lane(number, lane) for number, lane in enumerate(lanes)))
     is_active = await relay.journal.update_delivery(
         delivery.id,
         only_if=_ACTIVE,
@@ -174,14 +195,13 @@ async def _fan_out(relay: Relay, delivery: Delivery, lanes: Sequence[Lane]) -> N
         units=delivery.units,
         split=delivery.split,
     )
-    if not is_active:
-        return
-    await asyncio.gather(*(queue_lane(number) for number in range(len(lanes))))
+    if is_active:
+        await asyncio.gather(*(queue_lane(number) for number in range(len(lanes))))
 
 
 async def _finish(relay: Relay, delivery: Delivery, results: Sequence[EntryResult]) -> None:
-    written = sum(item.is_written for item in results)
-    superseded = sum(item.superseded for item in results)
+    written = sum(result.is_written for result in results)
+    superseded = sum(result.superseded for result in results)
     await relay.journal.update_delivery(
         delivery.id,
         status=Status.DONE,

@@ -1,10 +1,10 @@
-"""`python -m local.dataverse`: serve the stand-in on the loopback interface.
+"""`python -m local.dataverse`: serve the Dataverse stand-in on the loopback interface.
 
-DATAVERSE_PORT (8090) is the port, DATAVERSE_DB (in memory) a file that keeps the rows.
-DATAVERSE_COLUMNS is a file of columns that the organization has of its own, such as
+DATAVERSE_PORT (8090) is the port, DATAVERSE_DB a file for the rows (in memory by default).
+DATAVERSE_COLUMNS is a file of the organization's custom columns, such as
 integration/provision/custom/plain.json, and DATAVERSE_PREFIX (new) the publisher's prefix in it.
-DATAVERSE_LIMITS=on throttles as Dataverse does. With DATAVERSE_CERTIFICATE and DATAVERSE_KEY, two
-PEM files, it speaks TLS.
+DATAVERSE_LIMITS=on throttles like Dataverse. DATAVERSE_CERTIFICATE and DATAVERSE_KEY, two PEM
+files, switch TLS on.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from local.dataverse.limits import Limits
 
 
 class Breakable(H11Protocol):
-    """Lets the app reach its connection, so that a fault can drop it."""
+    """Gives the app access to its connection, so that a fault can drop it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

@@ -1,4 +1,4 @@
-"""Which row a URL or an `@odata.bind` value means.
+"""Parse the row address in a URL or an `@odata.bind` value.
 
 https://learn.microsoft.com/power-apps/developer/data-platform/use-alternate-key-reference-record
 """
@@ -15,7 +15,7 @@ from local.dataverse.rows import Store
 from local.dataverse.tables import Catalog, Column, Key, Table
 from local.dataverse.wire import Refusal
 
-# Values with one of these cannot be used in a key of a URL, encoded or not:
+# Key values with one of these characters cannot be used in a URL, encoded or not:
 # https://learn.microsoft.com/power-apps/developer/data-platform/define-alternate-keys-entity
 UNUSABLE_IN_KEY = frozenset("/<>*%&:\\?+")
 
@@ -25,7 +25,7 @@ GUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """`contacts(msemr_azurefhirid='x')/rest`, taken apart."""
+    """The parts of `contacts(msemr_azurefhirid='x')/rest`."""
 
     name: str
     key: str | None
@@ -34,7 +34,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A row, by primary key or by an alternate key, whether it exists or not."""
+    """The primary key or alternate key of a row, which may not exist."""
 
     table: Table
     id: str | None
@@ -53,7 +53,7 @@ class Address:
 
 
 def parse_segment(resource: str) -> Segment:
-    """The first segment of a path. A bracket inside a quoted key value closes nothing."""
+    """Parse the first segment of a path. A bracket inside a quoted value does not close the key."""
     name = re.match(r"[^(/]*", resource)
     end = name.end() if name else 0
     if end == len(resource) or resource[end] == "/":
@@ -79,7 +79,7 @@ def find_table(catalog: Catalog, entity_set: str) -> Table:
 
 
 def parse_address(table: Table, text: str) -> Address:
-    """The key in the brackets: a bare GUID, the primary key by name, or an alternate key."""
+    """Parse the key in brackets: a bare GUID, the primary key by name, or an alternate key."""
     if is_guid(text.strip()):
         return Address(table, normalize_guid(text.strip()), None, {})
     pairs = _parse_pairs(table, text)

@@ -1,4 +1,4 @@
-"""The ASGI app: HTTP in, calls to the router, HTTP out."""
+"""The ASGI app: parse HTTP requests, call the router, build HTTP responses."""
 
 from __future__ import annotations
 
@@ -42,14 +42,20 @@ def create_app(
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     feed: httpx.AsyncBaseTransport | None = None,
 ) -> Gate:
-    """The app, with its own store. `database` is a file, or `:memory:`.
+    """Create the app with its own store. `database` is a file, or `:memory:`.
 
-    `additions` are the organization's own columns. `limits` throttle, on `clock`; each call takes
-    the execution time that `takes` says, and lets it pass by `sleep`: all in seconds. `feed` is how
-    the feeds of virtual tables are reached, if not over the network.
+    `additions` are the organization's custom columns. `limits` throttle by `clock`; each call
+    sleeps for its `execution_seconds`. `feed` is the transport to the feeds of virtual tables, if
+    not the network.
     """
     catalog = tables.load(additions)
-    world = World(catalog, Store(database), now, new_id, organization or Organization())
+    world = World(
+        catalog=catalog,
+        store=Store(database),
+        now=now,
+        new_id=new_id,
+        organization=organization or Organization(),
+    )
     initial_definitions = dict(catalog.data)
     setup.initialize(world)
     protection = Protection(limits, clock)
@@ -111,7 +117,7 @@ def _answer(world: World, version: str, call: Call) -> Reply:
 
 
 async def _read_call(request: Request) -> Call:
-    """The path stays encoded until its keys are read, or an encoded slash would split it."""
+    """Read the call. Its path stays encoded until keys are parsed: they may hold a slash."""
     prefix = f"/api/data/{request.path_params['version']}"
     raw_path = request.scope.get("raw_path") or request.scope["path"].encode()
     return Call(

@@ -1,4 +1,4 @@
-"""`$batch`: many requests in one, in order; change sets are atomic.
+"""`$batch`: run many requests in order; change sets are atomic.
 
 https://learn.microsoft.com/power-apps/developer/data-platform/webapi/execute-batch-operations-using-web-api
 """
@@ -21,7 +21,7 @@ MAX_REQUESTS = 1000
 CRLF = b"\r\n"
 BOUNDARY = re.compile(r'boundary=(?:"([^"]+)"|([^";\s]+))', re.IGNORECASE)
 ROOT = re.compile(r"^(?:https?://[^/]+)?/?api/data/v9\.\d+/")
-# Who acts is said for the whole batch; what is asked of an operation is said with it.
+# Impersonation headers apply to the whole batch, all other headers to one operation.
 INHERITED = ("callerobjectid", "mscrmcallerid")
 REFERENCE = re.compile(r"/?\$(\w+)")
 
@@ -71,7 +71,7 @@ def _run_request(world: World, request: Request) -> tuple[int, bytes]:
 
 
 def _run_change_set(world: World, change_set: ChangeSet) -> tuple[int, bytes]:
-    """All of it or nothing; the reply of a failed one is the error alone."""
+    """Run all requests or none. The reply to a failed change set is the error alone."""
     log: deque[dict[str, object]] = deque()
     addresses: dict[str, str] = {}
     parts: list[bytes] = []
@@ -96,7 +96,7 @@ def _run_change_set(world: World, change_set: ChangeSet) -> tuple[int, bytes]:
 
 
 class _ChangeSetFailed(Exception):
-    """Leaves the transaction, so that it rolls back."""
+    """Raised to roll the transaction back."""
 
     def __init__(self, reply: Reply, content_id: str | None) -> None:
         super().__init__(reply.status)
@@ -140,7 +140,7 @@ def _parse_parts(content_type: str, body: bytes) -> list[Part]:
     delimiter = b"--" + (match[1] or match[2]).encode()
     _, *sections = (CRLF + body).split(CRLF + delimiter)
     if not sections or not sections[-1].startswith(b"--"):
-        # Lines that end in LF alone are not seen as lines, so the boundary is never found:
+        # Lines must end in CRLF; with LF alone the boundary is never found:
         # https://learn.microsoft.com/troubleshoot/power-platform/power-apps/dataverse/web-api-client-errors
         raise refusals.bad_payload("$batch", "Stream was not readable.")
     return [
@@ -170,13 +170,20 @@ def _parse_request(outer: Call, part: Part) -> Request:
     if path == "$batch":
         raise refusals.bad_query("A batch cannot contain another batch.")
     return Request(
-        Call(method, path, query, {**inherited, **headers}, body, outer.root),
+        Call(
+            method=method,
+            path=path,
+            query=query,
+            headers={**inherited, **headers},
+            body=body,
+            root=outer.root,
+        ),
         part.headers.get("content-id"),
     )
 
 
 def _resolve_references(call: Call, addresses: dict[str, str]) -> Call:
-    """`$1` in the URL or as a reference in the body means the row made under Content-ID 1."""
+    """Replace `$1` in the URL or in references of the body by the row created as Content-ID 1."""
 
     def resolve(reference: re.Match[str]) -> str:
         if reference[1] not in addresses:

@@ -1,4 +1,4 @@
-"""CreateMultiple, UpdateMultiple, UpsertMultiple: many rows of one table, all or none.
+"""CreateMultiple, UpdateMultiple, UpsertMultiple: write many rows of one table, all or none.
 
 https://learn.microsoft.com/power-apps/developer/data-platform/bulk-operations
 """
@@ -62,7 +62,7 @@ ACTIONS: dict[str, Callable[[World, Table, Address | None, Values], Written]] = 
 
 
 def _parse_target_address(table: Table, target: Values) -> Address | None:
-    """`@odata.id` names the row by key, the primary id in the body names it by id."""
+    """Return the row's address: by key from `@odata.id`, or by the primary id in the body."""
     if str(target.get("@odata.type")).lstrip("#") != f"{NAMESPACE}{table.name}":
         raise refusals.bad_payload(
             table.entity_set, "Each item of 'Targets' must state its type in '@odata.type'."

@@ -1,7 +1,7 @@
-"""What `msind_UpsertBundle` makes of a resource, by maps of its own: enough to be read back.
+"""Map a FHIR resource to rows for `msind_UpsertBundle`.
 
-The maps that Microsoft ships are not published, so these are examples and no more. They stay
-clear of what the healthcare APIs say of themselves: children by identifier and link.
+Microsoft's own maps are not published, so these are small examples. Only the documented parts are
+faithful: child rows for identifiers and links.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LINK_TYPE = 935000071  # of codeable concepts
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Child:
     element: str
     table: str
@@ -37,7 +37,7 @@ class Child:
     concepts: dict[str, tuple[int, str]] = field(default_factory=dict)  # navigation -> type, code
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MappedResource:
     table: str
     fhir_id: str
@@ -59,12 +59,12 @@ def map_resource(resource: Values) -> MappedResource:
     root = {name: value for name, value in resource.items() if name not in ("identifier", "link")}
     children = [*_map_identifiers(resource), *_map_links(resource)] if kind == "Patient" else []
     return MappedResource(
-        TABLES[kind],
-        resource["id"],
-        {**version_columns, **columns},
-        links,
-        _list_references(root),
-        children,
+        table=TABLES[kind],
+        fhir_id=resource["id"],
+        columns={**version_columns, **columns},
+        links=links,
+        references=_list_references(root),
+        children=children,
     )
 
 
@@ -120,11 +120,11 @@ _MAPPERS = {
 def _map_identifiers(resource: Values) -> list[Child]:
     return [
         Child(
-            "Patient.identifier",
-            "msemr_medicalidentifier",
-            "msemr_Assignee",
-            ("msemr_identifiersystem", "msemr_value"),
-            {
+            element="Patient.identifier",
+            table="msemr_medicalidentifier",
+            parent="msemr_Assignee",
+            match=("msemr_identifiersystem", "msemr_value"),
+            columns={
                 "msemr_identifiersystem": identifier.get("system"),
                 "msemr_value": identifier.get("value"),
                 "msemr_type": _find_identifier_type(identifier),
@@ -142,20 +142,20 @@ def _find_identifier_type(identifier: Values) -> int | None:
 def _map_links(resource: Values) -> list[Child]:
     return [
         Child(
-            "Patient.link",
-            "msemr_contactlink",
-            "msemr_Patient",
-            ("msemr_name",),
-            {"msemr_name": f"{link['type']} {link['other']['reference']}"[:100]},
-            {"msemr_Link@odata.bind": link["other"]["reference"]},
-            {"msemr_LinkType": (LINK_TYPE, link["type"])},
+            element="Patient.link",
+            table="msemr_contactlink",
+            parent="msemr_Patient",
+            match=("msemr_name",),
+            columns={"msemr_name": f"{link['type']} {link['other']['reference']}"[:100]},
+            links={"msemr_Link@odata.bind": link["other"]["reference"]},
+            concepts={"msemr_LinkType": (LINK_TYPE, link["type"])},
         )
         for link in resource.get("link", [])
     ]
 
 
 def _list_references(value: Any) -> list[str]:
-    """Every literal reference, but those to resources contained in this one."""
+    """List every literal reference except those to contained resources."""
     if isinstance(value, list):
         return [reference for item in value for reference in _list_references(item)]
     if not isinstance(value, dict):

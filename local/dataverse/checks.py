@@ -1,4 +1,4 @@
-"""A payload, checked against the columns as the Web API checks it, becomes values to store."""
+"""Check a payload against the table's columns, as the Web API does, and return stored values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ INSTANT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2
 
 
 def parse_values(table: Table, payload: Values, resolve: Resolve) -> Values:
-    """Everything the payload sets, by property name. Nothing is written when one part is wrong."""
+    """Parse the payload to values by property name. Raises Refusal if any part is wrong."""
     values: Values = {}
     for name, given in payload.items():
         if name.endswith("@odata.bind"):
@@ -55,7 +55,7 @@ def _parse_column(table: Table, column: Column, given: Any) -> Values:
 
 
 def _parse_bind(table: Table, navigation: str, given: Any, resolve: Resolve) -> Values:
-    """`<navigation property>@odata.bind`: case sensitive, and null disassociates.
+    """Parse `<navigation property>@odata.bind`: case sensitive; null disassociates.
 
     https://learn.microsoft.com/power-apps/developer/data-platform/webapi/associate-disassociate-entities-using-web-api
     """
@@ -86,7 +86,7 @@ def _parse_bind(table: Table, navigation: str, given: Any, resolve: Resolve) -> 
 
 
 def _parse_navigation(table: Table, navigation: str, given: Any) -> Values:
-    """A navigation property by itself: null disassociates, an object would be a deep insert."""
+    """Parse a navigation property without bind: null disassociates, a deep insert is refused."""
     if given is None:
         column, _ = table.navigations[navigation]
         return {} if column.read_only else _build_lookup(column, None, None)
@@ -176,7 +176,7 @@ def _check_range(table: Table, column: Column, given: float, *, whole: bool) -> 
 
 
 def _round_decimal(column: Column, given: float) -> float:
-    """Places beyond the column's precision are lost, without a word."""
+    """Round to the column's precision, as Dataverse does silently."""
     if column.precision is None:
         return given
     place = Decimal(1).scaleb(-column.precision)
@@ -209,5 +209,5 @@ def parse_instant(text: str) -> datetime:
 
 
 def format_instant(instant: datetime) -> str:
-    """Dataverse keeps whole seconds: the fraction is gone when the row is read back."""
+    """Format an instant in whole seconds: Dataverse drops the fraction."""
     return instant.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

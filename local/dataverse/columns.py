@@ -1,4 +1,4 @@
-"""The definition of a new column, checked as Dataverse checks it, as a file of tables/ has it."""
+"""Check the definition of a new column as Dataverse does; return it in the form of tables/."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Body = Mapping[str, Any]
 
 
 def parse_column(body: Body, *, virtual: bool) -> tuple[str, dict[str, Any]]:
-    """Name and definition. `target` is in the body of a lookup, which has a relationship."""
+    """Return the column's name and definition. Only the body of a lookup has a `target`."""
     kind = str(body.get("@odata.type")).removeprefix("#").removeprefix(PREFIX)
     type_ = kind.removesuffix("AttributeMetadata")
     schema = body.get("SchemaName")

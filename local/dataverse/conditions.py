@@ -1,4 +1,4 @@
-"""A parsed `$filter` becomes an SQL condition over the rows' documents, every value bound."""
+"""Compile a parsed `$filter` to an SQL condition over the rows' documents; values are bound."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Sql = tuple[str, list[Any]]
 OPERATORS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 EVERYTHING: Sql = ("1", [])
 
-# Which literals OData lets meet which property type.
+# The kinds of literals that can be compared with each property type.
 LITERAL_KINDS = {
     "Edm.String": {"string"},
     "Edm.Int32": {"number"},
@@ -50,7 +50,7 @@ def compile_condition(table: Table, node: Node) -> Sql:
 
 
 def build_path(column: Column) -> str:
-    """Where the property sits in the document. The name comes from a table, not from a caller."""
+    """Return the SQL expression of the property. Its name comes from the table, not the caller."""
     expression = f"json_extract(body, '$.\"{column.property_name}\"')"
     return f"fold({expression})" if column.edm == "Edm.String" else expression
 
@@ -68,7 +68,7 @@ def _find_column(table: Table, name: Name) -> Column:
 
 
 def _find_in_column(table: Table, name: Name) -> Column:
-    """The `In` function takes the column's name, also for a lookup."""
+    """Find the column of an `In` function, which takes the column's name even for a lookup."""
     return table.columns.get(name.name) or find_property(table, name.name)
 
 
@@ -85,7 +85,7 @@ def _compile_comparison(table: Table, node: Compare) -> Sql:
             raise refusals.bad_query("null can only be compared with eq and ne.")
         return f"{build_path(column)} IS {'NOT ' if node.operator == 'ne' else ''}NULL", []
     if node.operator == "eq":
-        # Never null, as the one below; and unlike that one it can be looked up in an index.
+        # Never null, like the comparison below, but unlike it this can use an index.
         return f"{build_path(column)} IS ?", [_bind_literal(column, right)]
     return _format_comparison(node.operator, build_path(column), "?"), [
         _bind_literal(column, right)
@@ -93,7 +93,7 @@ def _compile_comparison(table: Table, node: Compare) -> Sql:
 
 
 def _format_comparison(operator: str, left: str, right: str) -> str:
-    """`ne` also finds rows without a value, and `not` is the exact complement."""
+    """Format a comparison. `ne` also matches rows without a value; `not` is the complement."""
     if operator == "eq":
         return f"COALESCE({left} = {right}, 0)"
     if operator == "ne":
@@ -124,7 +124,7 @@ def _convert_text(column: Column, text: str) -> Any:
 
 
 def _encode_value(column: Column, value: Any) -> Any:
-    """The literal in the form in which rows keep such a value."""
+    """Return the value in the form in which rows store it."""
     if column.edm == "Edm.String":
         return value.casefold()
     if column.edm == "Edm.Guid":

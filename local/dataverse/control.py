@@ -1,16 +1,16 @@
-"""The control API: faults, statistics, recent writes and the history of a row, for tests.
+"""The control API for tests: faults, statistics, recent writes and the history of a row.
 
 POST   /control/faults   {"kind": "status" | "slow" | "reset" | "lost-reply" | "broken"
                           | "throttle",
                           "next": N, "status", "code", "retryAfter", "delayMs", "method", "path"}
-DELETE /control/faults   forget them
+DELETE /control/faults   remove all faults
 GET    /control/stats    calls, faults and throttled calls so far, and rows by table
 GET    /control/writes   ?last=N, oldest first
 GET    /control/history  ?table=contact&id=…, every state of one row, oldest first
-GET    /control/events   what virtual tables have heard from outside, oldest first
-POST   /control/reset    no rows, no faults, no calls, no definitions but those of the beginning
+GET    /control/events   calls of OnExternal… actions of virtual tables, oldest first
+POST   /control/reset    remove rows, faults and counts; restore the initial definitions
 
-It tells values only in `history`, which is what proves that no older state was ever shown.
+Only `history` shows values of rows: it proves that no older state was ever written.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Queries of table definitions: paths below EntityDefinitions, $select, $filter and $expand."""
+"""Read table definitions: paths below EntityDefinitions with $select, $filter and $expand."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read_definitions(catalog: Catalog, call: Call) -> Reply:
 
 
 def find_table(catalog: Catalog, key: str) -> Table:
-    """Metadata speaks of logical names, with an error of its own for one that is not there."""
+    """Find a table by LogicalName or MetadataId. Raises Refusal with the metadata API's errors."""
     match = BY_NAME.fullmatch(key)
     for table in catalog.by_name.values():
         if (match and match[1] == table.name) or metadata.describe_table(table)[
@@ -99,7 +99,7 @@ def find_columns(table: Table, key: str | None) -> list[Column]:
 def _build_attribute(
     table: Table, column: Column, cast: str | None, options: dict[str, str]
 ) -> Document:
-    """Without a cast only what all attributes share can be selected, and nothing expanded."""
+    """Build an attribute. Without a cast, only common properties can be selected or expanded."""
     document = metadata.describe_attribute(table, column)
     sets = _parse_expand(options, OPTION_SETS if cast else ())
     choices = metadata.describe_choices(table, column)
@@ -141,7 +141,7 @@ def _reply_many(
 
 
 def _project(type_name: str, document: Document, options: dict[str, str]) -> Document:
-    """The selected properties, and those that `$expand` has added."""
+    """Return the selected properties, and those that `$expand` added."""
     expanded = {name: document[name] for name in OPTION_SETS if name in document}
     plain = {name: value for name, value in document.items() if name not in expanded}
     return {**_select(type_name, plain, options), **expanded}
@@ -184,7 +184,7 @@ def _is_match(type_name: str, document: Document, node: Node) -> bool:
 
 
 def _read_property(type_name: str, document: Document, name: str) -> Any:
-    """`RequiredLevel/Value` reaches into a complex property."""
+    """Read a property; `RequiredLevel/Value` is a path into a complex one."""
     first, _, second = name.partition("/")
     if first not in document:
         raise refusals.no_property(first, type_name)
@@ -192,7 +192,7 @@ def _read_property(type_name: str, document: Document, name: str) -> Any:
 
 
 def _parse_expand(options: dict[str, str], offered: tuple[str, ...]) -> dict[str, dict[str, str]]:
-    """`Attributes($select=A,B;$filter=…),Keys` as each collection with its own options."""
+    """Parse `Attributes($select=A,B;$filter=…),Keys` to the options of each collection."""
     expanded: dict[str, dict[str, str]] = {}
     rest = options.get("$expand", "").strip()
     while rest:

@@ -1,4 +1,4 @@
-"""Duplicate detection: only where a request asks for it, by the organization's published rules.
+"""Duplicate detection by the organization's published rules, only if the request asks for it.
 
 https://learn.microsoft.com/power-apps/developer/data-platform/webapi/manage-duplicate-detection-create-update
 """
@@ -13,7 +13,7 @@ from local.dataverse.world import World
 
 
 def check_duplicates(world: World, table: Table, row_id: str, values: Values) -> None:
-    """Raises when another row is equal in all columns of a rule. Empty columns match nothing."""
+    """Raise Refusal if another row is equal in all columns of a rule. Null matches nothing."""
     if not world.parameters.detect_duplicates:
         return
     for rule in world.organization.duplicates.get(table.name, ()):
@@ -22,5 +22,10 @@ def check_duplicates(world: World, table: Table, row_id: str, values: Values) ->
             continue
         where = " AND ".join(f"{build_path(table.columns[name])} = ?" for name in rule)
         parameters = [*(fold(value) for value in rule_values), row_id]
-        if world.store.find(table, Slice(f"{where} AND id <> ?", parameters, "id", 1, 0)):
+        if world.store.find(
+            table,
+            Slice(
+                where=f"{where} AND id <> ?", parameters=parameters, order="id", limit=1, offset=0
+            ),
+        ):
             raise refusals.duplicate()

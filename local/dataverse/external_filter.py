@@ -1,4 +1,4 @@
-"""A parsed `$filter` becomes text again, in the names of a virtual table's feed."""
+"""Write a parsed `$filter` as text again, with the property names of a virtual table's feed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _render_operand(table: Table, column: Column, right: Name | Literal) -> str:
             return _quote(right.value)
         case "bool":
             return str(right.value).lower()
-        case "date":  # the feed has moments only
+        case "date":  # the feed has no dates, only date-times
             return f"{right.value}T00:00:00Z"
     return str(right.value)
 

@@ -1,4 +1,4 @@
-"""Faults on demand: throttling, errors, slowness and lost connections, for the next N calls."""
+"""Inject faults into the next N calls: throttling, errors, delays and lost connections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from local.dataverse.wire import Refusal, Reply
 KINDS = frozenset({"status", "slow", "reset", "lost-reply", "throttle", "broken"})
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Fault:
     kind: str
     remaining: int = 1
@@ -45,7 +45,7 @@ class Fault:
 
 
 def parse_fault(document: dict[str, Any]) -> Fault:
-    """The control API's JSON. A wrong wish is a ValueError that says what is wrong."""
+    """Parse a fault from the control API's JSON. Raises ValueError that names the mistake."""
     kind = document.get("kind")
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(sorted(KINDS))}")
@@ -71,11 +71,11 @@ FIELDS = {
 
 
 class Gate:
-    """Stands before the app: the first fault that meets a call is used up by it."""
+    """Wraps the app. Each call takes the first fault that matches it."""
 
     def __init__(self, app: ASGIApp, close: Callable[[], None]) -> None:
         self._app = app
-        self.close = close  # ends the app's hold on its database
+        self.close = close  # closes the app's database
         self.faults: list[Fault] = []
         self.requests = 0
         self.injected = 0
@@ -118,11 +118,11 @@ async def _send(reply: Reply, send: Send) -> None:
 
 
 async def _discard(_message: Message) -> None:
-    """The work was done; nobody hears of it."""
+    """Drop a message of the response: the call was executed, but the reply is lost."""
 
 
 def _halve_body(send: Send) -> Send:
-    """Half of the JSON, as if it were all."""
+    """Send only half of the JSON, with a matching length."""
 
     async def send_half(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -1,4 +1,4 @@
-"""Where the rows of virtual tables are, and how a data source has them asked for."""
+"""Send requests to the feeds of virtual tables, as their data sources configure it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from local.dataverse.tables import Table
 from local.dataverse.world import World
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Feed:
-    """That of one table, by its data source."""
+    """The feed of one virtual table."""
 
     http: httpx.AsyncClient
     address: str
@@ -30,7 +30,7 @@ class Feed:
     async def send(
         self, method: str, url: str, query: Mapping[str, str] | None = None, body: Any = None
     ) -> httpx.Response:
-        """The feed's answer; without one, or with an error, the refusal that says so."""
+        """Send a request to the feed. Raises Refusal if it fails, except for 404 and 410."""
         parameters = {**(query or {}), **self.query}
         address = (
             f"{url}?{urlencode(parameters, quote_via=quote, safe='$,()')}" if parameters else url
@@ -55,7 +55,7 @@ class Feed:
 
 
 class Feeds:
-    """All of them, with one client, which is made when it is needed."""
+    """Opens feeds. All share one HTTP client, which is created at first use."""
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None) -> None:
         self._transport = transport
@@ -77,7 +77,14 @@ class Feeds:
         address = row.values["msdyn_uri"].rstrip("/")
         collection = f"{address}/{table.external.collection}"
         timeout = float(row.values.get("msdyn_timeout") or 120)
-        return Feed(self._http, address, collection, headers, query, timeout)
+        return Feed(
+            http=self._http,
+            address=address,
+            collection=collection,
+            headers=headers,
+            query=query,
+            timeout=timeout,
+        )
 
     async def aclose(self) -> None:
         if self._http is not None:

@@ -1,4 +1,4 @@
-"""`$filter`: text -> tree -> SQL with bound parameters.
+"""Parse `$filter` to a tree.
 
 https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query/filter-rows
 """
@@ -111,7 +111,7 @@ def _build_syntax_error(position: int) -> Refusal:
 
 
 class _Parser:
-    """Recursive descent: or, and, not, then a bracket, a function or a comparison."""
+    """Recursive descent: or, and, not, then brackets, a function or a comparison."""
 
     def __init__(self, tokens: list[Token]) -> None:
         self._tokens = tokens
@@ -166,9 +166,9 @@ class _Parser:
         return Function(function, name, text)
 
     def _parse_in(self) -> Node:
-        """`In(PropertyName='x',PropertyValues=['a','b'])`: every value is quoted, of any type.
+        """Parse `In(PropertyName='x',PropertyValues=['a','b'])`: values of all types are quoted.
 
-        Microsoft's own Python client writes "a"; what an escape means in there, nobody says.
+        Microsoft's own Python client writes "a"; how quotes are escaped there is not documented.
         """
         for text in ("(", "PropertyName", "="):
             self._expect(text)

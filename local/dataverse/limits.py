@@ -1,4 +1,4 @@
-"""Service protection limits: how much one user may ask of one web server within five minutes.
+"""Service protection limits: what one user may request from one web server in five minutes.
 
 https://learn.microsoft.com/power-apps/developer/data-platform/api-limits
 """
@@ -16,13 +16,13 @@ REQUESTS = "0x80072322"
 TIME = "0x80072321"
 CONCURRENT = "0x80072326"
 
-# For a request too many at once; how long Dataverse says then is not published.
+# Retry-After for too many concurrent requests; Dataverse's own value is not published.
 CONCURRENT_RETRY_SECONDS = 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Microsoft's default values; `dop` is the parallelism that answers recommend."""
+    """Microsoft's default limits. `dop` is the parallelism that responses recommend."""
 
     requests: int = 6000
     seconds: float = 1200.0  # of execution, all requests together
@@ -46,7 +46,7 @@ DEFAULT_LIMITS = Limits()
 
 
 class Protection:
-    """Counts on the clock it is given. Without limits it counts nothing and admits everything."""
+    """Counts requests and execution time by `clock`. Without limits it admits everything."""
 
     def __init__(self, limits: Limits | None, clock: Callable[[], float]) -> None:
         self.limits = limits
@@ -62,9 +62,9 @@ class Protection:
         self._seconds = 0.0
 
     def admit(self) -> Reply | None:
-        """A refusal, or nothing: then the request runs until `finish`.
+        """Return a refusal, or None: then the request runs until `finish`.
 
-        A refused request counts as sent, so that who does not wait, waits longer.
+        A refused request counts too, so that a client that does not wait has to wait longer.
         """
         if self.limits is not None:
             self._drop_expired(self.limits)
@@ -105,7 +105,7 @@ class Protection:
             self._seconds -= self._spent.popleft()[1]
 
     def _compute_requests_wait(self, limits: Limits) -> float:
-        """Until one more request would be within the limit."""
+        """Return the seconds until one more request is within the limit."""
         return self._sent[len(self._sent) - limits.requests] + limits.window - self._clock()
 
     def _compute_time_wait(self, limits: Limits) -> float:
@@ -123,7 +123,7 @@ class Protection:
 
 
 def count_operations(call: Call) -> int:
-    """How many rows' work a call is: the parts of a batch, the targets of a bulk action."""
+    """Return the number of rows in a call: parts of a batch or targets of a bulk action."""
     if call.resource == "$batch":
         return max(call.body.count(b" HTTP/1.1\r\n"), 1)
     if call.resource.endswith("Multiple"):

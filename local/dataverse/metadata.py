@@ -1,4 +1,4 @@
-"""Table definitions, as `EntityDefinitions` shows them.
+"""Describe tables, columns, keys and relationships as `EntityDefinitions` does.
 
 https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query-metadata-web-api
 """
@@ -18,9 +18,9 @@ REQUIREMENT_LEVELS = {
     "required": "ApplicationRequired",
     "systemrequired": "SystemRequired",
 }
-# The metadata type of an attribute, where it is not simply the column's own type.
+# The metadata type of an attribute, where it differs from the column's type.
 ATTRIBUTE_TYPES = {"Uniqueidentifier": "UniqueIdentifier", "Owner": "Lookup", "Customer": "Lookup"}
-# Every kind there is, whether this table has such a column or not:
+# All attribute types, used or not:
 # https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query-metadata-web-api
 ALL_ATTRIBUTE_TYPES = frozenset(
     f"Microsoft.Dynamics.CRM.{kind}AttributeMetadata"
@@ -95,7 +95,7 @@ def find_attribute_type(column: Column) -> str:
 
 
 def describe_choices(table: Table, column: Column) -> Document:
-    """What `$expand` adds. A column of a global choice has that one, and no choice of its own."""
+    """Return the option sets that `$expand` adds. A column has a global or a local one."""
     if column.type == "Boolean":
         return {"OptionSet": _describe_two_options(table, column), "GlobalOptionSet": None}
     if not column.options:
@@ -126,7 +126,7 @@ def describe_key(table: Table, key: Key) -> Document:
 
 
 def describe_relationships(table: Table) -> list[Document]:
-    """Many-to-one: which navigation property of this table leads to which other table."""
+    """Describe the many-to-one relationships: navigation properties to other tables."""
     return [
         {
             "MetadataId": make_id(table.name, "relationship", navigation),
@@ -147,7 +147,7 @@ def describe_relationships(table: Table) -> list[Document]:
 
 
 def _is_custom(column: Column) -> bool:
-    """A publisher's prefix is in lower case; stock schema names are not."""
+    """Whether the schema name has a publisher's prefix, which is in lower case."""
     prefix, separator, _ = column.schema_name.partition("_")
     return bool(separator) and prefix.islower()
 
@@ -182,7 +182,7 @@ def _describe_limits(column: Column, low: int | None, high: int | None) -> Docum
 
 
 def _find_precision(column: Column) -> int:
-    """Where no source tells: as many places as Dataverse gives a new column of the type."""
+    """Return the column's decimal places, or Dataverse's default for a new column."""
     defaults = {"Decimal": 2, "Double": 5, "Money": 2}
     return defaults[column.type] if column.precision is None else column.precision
 

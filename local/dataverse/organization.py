@@ -1,4 +1,4 @@
-"""The organization, its users, and what a request asks of it beyond the row: optional parameters.
+"""The organization, its users, and the optional parameters of a request.
 
 https://learn.microsoft.com/power-apps/developer/data-platform/optional-parameters
 https://learn.microsoft.com/power-apps/developer/data-platform/webapi/impersonate-another-user-web-api
@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from local.dataverse import refusals
 from local.dataverse.addresses import is_guid, normalize_guid
 
-# The caller, its business unit and its organization, as WhoAmI tells them.
+# The caller, its business unit and its organization, as WhoAmI returns them.
 USER = "5f1c2f0e-7a4b-4c0e-9d55-0a1b2c3d4e01"
 BUSINESS_UNIT = "5f1c2f0e-7a4b-4c0e-9d55-0a1b2c3d4e02"
 ORGANIZATION = "5f1c2f0e-7a4b-4c0e-9d55-0a1b2c3d4e03"
 
-# Somebody to act for: the object id in Entra, and the user that it is in Dataverse.
+# A user to impersonate: the object id in Entra, and the user id in Dataverse.
 NURSE = "5f1c2f0e-7a4b-4c0e-9d55-0a1b2c3d4e11"
 NURSE_USER = "5f1c2f0e-7a4b-4c0e-9d55-0a1b2c3d4e12"
 
@@ -28,7 +28,7 @@ ACT_FOR = "prvActOnBehalfOfAnotherUser"
 
 @dataclass(frozen=True, slots=True)
 class Organization:
-    """What differs between tenants. `duplicates`: by table, the columns of each published rule."""
+    """What differs between tenants. `duplicates`: the columns of each published rule, by table."""
 
     privileges: frozenset[str] = frozenset({BYPASS, BYPASS_PLUGINS, ACT_FOR})
     users: Mapping[str, str] = field(default_factory=lambda: {NURSE: NURSE_USER})
@@ -41,17 +41,17 @@ class Organization:
 class OptionalParameters:
     """The optional parameters of one request, checked."""
 
-    user: str = USER  # who the row says wrote it
+    user: str = USER  # the user shown as the row's author
     detect_duplicates: bool = False
     bypass: tuple[str, ...] = ()
 
     @property
     def on_behalf(self) -> str | None:
-        """The user who really wrote it, if it was for another."""
+        """The calling user, if it impersonates another."""
         return USER if self.user != USER else None
 
     def as_log_entry(self) -> dict[str, object]:
-        """For the list of recent writes: only what is out of the ordinary."""
+        """Return the parameters that differ from the defaults, for the list of recent writes."""
         entry: dict[str, object] = {"user": self.user} if self.on_behalf else {}
         if self.bypass:
             entry["bypass"] = list(self.bypass)
@@ -64,7 +64,7 @@ DEFAULT_PARAMETERS = OptionalParameters()
 
 
 def parse_parameters(organization: Organization, headers: Mapping[str, str]) -> OptionalParameters:
-    """Header names are lower case. A wish that is not granted refuses the whole request."""
+    """Parse the headers (names in lower case). Raises Refusal for one that is not allowed."""
     return OptionalParameters(
         _find_user(organization, headers),
         _parse_flag(headers, "mscrm.suppressduplicatedetection") is False,
@@ -73,7 +73,7 @@ def parse_parameters(organization: Organization, headers: Mapping[str, str]) -> 
 
 
 def _find_user(organization: Organization, headers: Mapping[str, str]) -> str:
-    """`CallerObjectId` is the id in Entra, the older `MSCRMCallerID` the one in Dataverse."""
+    """Return the user to act as: `CallerObjectId` is an Entra id, `MSCRMCallerID` a user id."""
     by_object_id, by_user = headers.get("callerobjectid"), headers.get("mscrmcallerid")
     given = by_object_id or by_user
     if not given:

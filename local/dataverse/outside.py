@@ -1,4 +1,4 @@
-"""OnExternalCreated, OnExternalUpdated, OnExternalDeleted: a virtual table hears of a change.
+"""OnExternalCreated, OnExternalUpdated, OnExternalDeleted: report changes of virtual rows.
 
 https://learn.microsoft.com/power-apps/developer/data-platform/virtual-entities/enable-virtual-table-event-support
 """
@@ -24,7 +24,7 @@ ACTIONS = {
 
 
 def record_event(world: World, call: Call, table: Table, action: str, body: Values) -> Reply:
-    """An action that is not switched on is not there at all."""
+    """Record the event. Raises Refusal 404 if the table has not enabled it."""
     if call.method != "POST" or not setup.is_event_enabled(world, table, ACTIONS[action]):
         raise refusals.no_resource(action)
     target: Any = body.get("Target")

@@ -1,8 +1,8 @@
-"""The OData v4 data provider: rows of virtual tables, read and written at their feed.
+"""The OData v4 data provider: read and write rows of virtual tables at their feed.
 
 https://learn.microsoft.com/power-apps/maker/data-platform/virtual-entity-odata-provider-requirements
-Microsoft publishes neither the requests that its provider sends nor how it words errors. This one
-sends what OData 4.0 says; what the feed answers to a mistake becomes one error without details.
+Microsoft documents neither its provider's requests nor its error texts. This one sends OData 4.0
+requests and turns every error of the feed into one error without details.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from local.dataverse.tables import Column, Table
 from local.dataverse.wire import Call, Refusal, Reply
 from local.dataverse.world import World
 
-# Whatever a feed says of its size, so many pages are read for one of Dataverse's.
+# The most pages of a feed that are read for one page of Dataverse.
 MAX_PAGES = 1000
 
 
 def find_virtual_table(world: World, call: Call) -> Table | None:
-    """The virtual table whose rows a call is about; None where another part answers it."""
+    """Return the virtual table whose rows the call addresses, or None."""
     try:
         segment = addresses.parse_segment(call.resource)
     except Refusal:
@@ -96,7 +96,7 @@ async def _read_rows(
     *,
     with_count: bool,
 ) -> tuple[list[Row], int | None]:
-    """What is in the window, however the feed cuts it into pages."""
+    """Read the rows of the window, over as many pages of the feed as needed."""
     start, number = window
     query = {"$select": _build_select(table, chosen), "$top": str(number)}
     if start:
@@ -115,7 +115,7 @@ async def _read_rows(
             break
         url = str(httpx.URL(f"{feed.address}/").join(next_link))
         if not url.startswith(f"{feed.address}/"):
-            raise refusals.feed_failed()  # the key goes nowhere else
+            raise refusals.feed_failed()  # the function key is sent to no other address
         document = _read_document(await feed.send("GET", url))
         rows += document["value"]
     return [_from_feed(table, row) for row in rows[:number]], count
@@ -172,7 +172,7 @@ def _read_document(response: httpx.Response) -> Values:
 
 
 def _map_columns(table: Table) -> dict[str, Column]:
-    """By the feed's names. A column without one is never asked for."""
+    """Return the columns by external name. A column without one is never read."""
     return {column.external: column for column in table.columns.values() if column.external}
 
 
@@ -199,7 +199,7 @@ def _find_external_name(table: Table, name: str) -> str:
 
 
 def _to_feed(table: Table, values: Values) -> Values:
-    """Dataverse's names become the feed's."""
+    """Convert values from Dataverse's property names to the feed's."""
     return {
         column.external: values[column.property_name]
         for column in table.columns.values()
@@ -208,7 +208,7 @@ def _to_feed(table: Table, values: Values) -> Values:
 
 
 def _from_feed(table: Table, document: Values) -> Row:
-    """A row as Dataverse shows it. Only a row with its key is one."""
+    """Convert a document of the feed to a row. Raises Refusal if its key is missing."""
     values: Values = {}
     for external, column in _map_columns(table).items():
         value = document.get(external)

@@ -1,4 +1,4 @@
-"""Reading rows: one by its address, or many by query options."""
+"""Read one row by its address, or many by query options."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from local.dataverse.rows import Row, Slice, Store, Values
 from local.dataverse.tables import Table
 from local.dataverse.wire import Call, Reply
 
-PAGE_SIZE = 5000  # most rows in one answer, and the most that $count tells
+PAGE_SIZE = 5000  # the most rows in one response, and the highest $count
 OPTIONS = frozenset({"$select", "$filter", "$top", "$orderby", "$count", "$skiptoken"})
 NOT_OFFERED = frozenset(
     ("$expand", "$apply", "$search", "fetchXml", "savedQuery", "userQuery", "sql", "partitionId")
@@ -39,23 +39,30 @@ def read_row(store: Store, call: Call, address: Address) -> Reply:
 
 
 def read_rows(store: Store, call: Call, table: Table) -> Reply:
-    """A page of rows, with a link to the next one.
+    """Return a page of rows, with a link to the next page.
 
     https://learn.microsoft.com/power-apps/developer/data-platform/webapi/query/page-results
     """
     options = call.options
     check_options(options, OPTIONS)
     chosen = parse_select(table, options)
-    where = _compile_where(table, options)
+    where, parameters = _compile_where(table, options)
     size, number, preferred = parse_page(call)
     top = parse_integer("$top", options["$top"]) if "$top" in options else None
     start = (number - 1) * size
     room = size if top is None else min(size, max(top - start, 0))
-    matching = store.find(table, Slice(*where, _compile_order(table, options), room + 1, start))
+    window = Slice(
+        where=where,
+        parameters=parameters,
+        order=_compile_order(table, options),
+        limit=room + 1,
+        offset=start,
+    )
+    matching = store.find(table, window)
     rows = matching[:room]
     document: dict[str, Any] = {"@odata.context": _build_context(call, table, chosen)}
     if options.get("$count") == "true":
-        document["@odata.count"] = min(store.count(table, *where), PAGE_SIZE)
+        document["@odata.count"] = min(store.count(table, where, parameters), PAGE_SIZE)
     annotations = find_annotations(call)
     document["value"] = [format_row(table, row, chosen, annotations) for row in rows]
     if len(matching) > room and (top is None or start + room < top):
@@ -107,7 +114,7 @@ def _compile_order(table: Table, options: Mapping[str, str]) -> str:
 
 
 def parse_page(call: Call) -> tuple[int, int, bool]:
-    """Page size, page number, and whether the caller asked for a size."""
+    """Return the page size, the page number, and whether the caller requested the size."""
     cookie = COOKIE.fullmatch(call.options.get("$skiptoken", ""))
     if "$skiptoken" in call.options and cookie is None:
         raise refusals.bad_query("Malformed XML in the paging cookie.")
@@ -116,7 +123,7 @@ def parse_page(call: Call) -> tuple[int, int, bool]:
     size = int(requested) if preferred and requested else PAGE_SIZE
     if cookie is None:
         return size, 1, preferred
-    # The link keeps its page size, so a page is never cut anew in the middle of a reading.
+    # The next link keeps its page size, so that no rows are skipped or repeated.
     return min(max(int(cookie[2]), 1), PAGE_SIZE), max(int(cookie[1]), 1), preferred
 
 
@@ -149,7 +156,7 @@ def _build_context(call: Call, table: Table, chosen: list[str] | None) -> str:
 
 
 def find_annotations(call: Call) -> frozenset[str]:
-    """Which are preferred: by name, by `Some.Namespace.*`, or all by `*`.
+    """Return the requested annotations: by name, by `Some.Namespace.*`, or all by `*`.
 
     https://learn.microsoft.com/power-apps/developer/data-platform/webapi/compose-http-requests-handle-errors#prefer-header
     """
@@ -164,7 +171,7 @@ def find_annotations(call: Call) -> frozenset[str]:
 def format_row(
     table: Table, row: Row, chosen: list[str] | None, annotations: frozenset[str]
 ) -> Values:
-    """The id always comes along. Annotations of lookups and choices only when preferred."""
+    """Return the row as JSON. It always has the id; annotations only if they are requested."""
     names = table.properties if chosen is None else {*chosen, table.primary_id}
     document: Values = {"@odata.etag": row.etag}
     for name in sorted(names):

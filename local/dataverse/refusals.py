@@ -1,4 +1,4 @@
-"""Every way in which Dataverse says no, with its status, code and wording.
+"""Every error of Dataverse that the stand-in returns, with its status, code and text.
 
 Names of the codes: https://learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes
 Client errors: https://learn.microsoft.com/troubleshoot/power-platform/power-apps/dataverse/web-api-client-errors
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from local.dataverse.wire import Refusal
 
-QUERY = "0x80060888"  # what the OData layer gives to a URL or payload it cannot follow
+QUERY = "0x80060888"  # the OData layer's code for an invalid URL or payload
 PAYLOAD = "0x80048d19"
 
 
@@ -25,7 +25,7 @@ def no_method(method: str) -> Refusal:
 
 
 def not_offered(what: str) -> Refusal:
-    """Dataverse can do it, the stand-in cannot: never answered as if it were the sender's error."""
+    """Dataverse can do this, the stand-in cannot: never a 4xx, which would blame the sender."""
     return Refusal(501, "0x80040216", f"This stand-in does not offer {what}.")
 
 
@@ -76,7 +76,7 @@ def too_long(table: str, column: str, limit: int) -> Refusal:
 
 
 def outside_choice(table: str, column: str, value: int, accepted: list[int]) -> Refusal:
-    """Dataverse quotes the value here, so a caller that logs messages leaks; so do we."""
+    """Dataverse quotes the value here, so the stand-in does: a caller must not log the text."""
     return Refusal(
         400,
         "0x8004431a",
@@ -139,7 +139,7 @@ def duplicate() -> Refusal:
 
 
 def plug_in_failed(message: str) -> Refusal:
-    """What a custom API throws by itself."""
+    """An error that a custom API throws."""
     return Refusal(400, "0x80040265", message)
 
 
@@ -185,7 +185,7 @@ def no_table(name: str) -> Refusal:
 
 
 def table_exists() -> Refusal:
-    """The name is InvalidSchemaName; its code is not certain, so the general one stands for it."""
+    """InvalidSchemaName. Its code is not certain, so the general one is used."""
     return bad_argument(
         "An entity with the specified name already exists. Please specify a unique name."
     )
@@ -198,14 +198,14 @@ def column_exists(table: str, name: str) -> Refusal:
 
 
 def bad_prefix(schema: str) -> Refusal:
-    """The code is not certain, so the general one stands for it."""
+    """The code is not certain, so the general one is used."""
     return bad_argument(
         f"Schema name '{schema}' does not start with the customization prefix of the publisher."
     )
 
 
 def feed_failed() -> Refusal:
-    """What the feed said is in the plug-in trace log alone. The code is that of any plug-in."""
+    """The feed's error is only in the plug-in trace log. The code is that of any plug-in."""
     return plug_in_failed("An error occurred when accessing the external data source.")
 
 

@@ -1,4 +1,4 @@
-"""Which part of the Web API a call means, and the reply it gets."""
+"""Route a call to its part of the Web API and return the reply."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from local.dataverse.wire import Call, Refusal, Reply
 from local.dataverse.world import World
 from local.dataverse.writes import Condition, Written
 
-# Actions and collections of the service itself that clients ask for.
+# Actions and functions that clients call and the stand-in does not offer.
 UNBOUND = frozenset(("BulkDelete", "msind_RetrieveBundle", "RetrieveMetadataChanges"))
 DEFINITIONS = ("EntityDefinitions", "RelationshipDefinitions")
 CREATE_MULTIPLE = f"{bulk.NAMESPACE}CreateMultiple"
@@ -152,7 +152,7 @@ def _answer_row(world: World, call: Call, address: addresses.Address) -> Reply:
 def _reply_written(
     world: World, call: Call, table: Table, written: Written, chosen: list[str] | None
 ) -> Reply:
-    """204 with the row's address, or the row itself when `return=representation` is preferred."""
+    """Reply 204 with the row's address, or the row if `return=representation` is preferred."""
     _log_write(world, call, table, written.row, created=written.created)
     headers = {"OData-EntityId": f"{call.root}/{table.entity_set}({written.row.id})"}
     if written.created:

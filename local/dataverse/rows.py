@@ -1,7 +1,7 @@
-"""The store: rows, their alternate keys and their history, in SQLite.
+"""Store rows, their alternate keys and their history in SQLite.
 
-A row is one JSON document, so a table is data and needs no DDL. Every write takes the next
-number of one global version counter, as Dataverse's row version does.
+A row is a JSON document, so tables need no DDL. Every write takes the next number of one global
+version counter, like Dataverse's row version.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS counter (version INTEGER);
 INSERT INTO counter SELECT 1000000 WHERE NOT EXISTS (SELECT 1 FROM counter);
 """
 
-# What rows are looked up by, thousands of times, as conditions.path writes it.
+# Indexed expressions for frequent lookups, exactly as conditions.build_path writes them.
 INDEXED = (
     "json_extract(body, '$.\"contactid\"')",
     "fold(json_extract(body, '$.\"msemr_azurefhirid\"'))",
@@ -53,9 +53,9 @@ class Row:
         return f'W/"{self.version}"'
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Slice:
-    """A compiled query: a condition and an order, both with bound parameters, and a window."""
+    """A compiled query: a condition with bound parameters, an order, a limit and an offset."""
 
     where: str
     parameters: list[Any]
@@ -65,7 +65,7 @@ class Slice:
 
 
 class Store:
-    """One connection. Writes happen inside `transaction`, which nests by savepoints."""
+    """One SQLite connection. `transaction` nests by savepoints."""
 
     def __init__(self, database: str) -> None:
         self._db = sqlite3.connect(database, isolation_level=None, check_same_thread=False)
@@ -79,7 +79,7 @@ class Store:
         self._depth = 0
 
     def _make_indexes(self) -> None:
-        """And the statistics without which none is used: of a large table, few rows in each place.
+        """Create the indexes, with statistics of a large table: without them none is used.
         https://sqlite.org/fileformat2.html#stat1tab"""
         self._db.execute("ANALYZE")
         self._db.execute("DELETE FROM sqlite_stat1")
@@ -134,7 +134,7 @@ class Store:
         return int(self._db.execute(sql, [table.name, *parameters]).fetchone()[0])
 
     def put(self, table: Table, row_id: str, values: Values, action: str) -> Row:
-        """Write the whole row; a key value that another row holds is refused."""
+        """Write the whole row. Raises Refusal if another row has the same key value."""
         with self.transaction():
             row = Row(row_id, self._next_version(), values)
             stored = {**values, "versionnumber": row.version}
@@ -149,7 +149,7 @@ class Store:
         return Row(row_id, row.version, stored)
 
     def seed(self, table: Table, rows: Mapping[str, Values]) -> None:
-        """Rows that are there by themselves, without a history; what is kept already stays."""
+        """Insert built-in rows without history, unless they exist."""
         version = self._next_version()
         self._db.executemany(
             "INSERT OR IGNORE INTO rows VALUES (?, ?, ?, ?)",
@@ -168,7 +168,7 @@ class Store:
             self._record_history(table, deleted, "delete", "{}")
 
     def find_referring(self, table: Table, row_id: str) -> list[Row]:
-        """Rows of the table that name the id anywhere; the caller looks at the columns."""
+        """Return rows of the table that contain the id anywhere; the caller checks the columns."""
         sql = "SELECT id, version, body FROM rows WHERE tbl = ? AND instr(body, ?) > 0"
         return [_read_row(found) for found in self._db.execute(sql, (table.name, row_id))]
 
@@ -183,7 +183,7 @@ class Store:
         return dict(self._db.execute("SELECT tbl, COUNT(*) FROM rows GROUP BY tbl").fetchall())
 
     def define(self, name: str, data: dict[str, Any]) -> None:
-        """Keep the definition of a table that is not, or no longer, as a file says."""
+        """Store the definition of a table that differs from the files, or has none."""
         body = json.dumps(data)
         self._db.execute("INSERT OR REPLACE INTO definitions VALUES (?, ?)", (name, body))
 
@@ -192,7 +192,7 @@ class Store:
         return [json.loads(body) for (body,) in found]
 
     def clear(self) -> None:
-        """Forget all rows. Versions go on growing: an etag never means two states."""
+        """Delete everything except the version counter: an etag never names two states."""
         with self.transaction():
             self._db.execute("DELETE FROM definitions")
             self._db.execute("DELETE FROM rows")
@@ -208,7 +208,7 @@ class Store:
             "DELETE FROM alternate_keys WHERE tbl = ? AND id = ?", (table.name, row_id)
         )
         for key in table.keys:
-            # A row without a value has no entry in the key's index, so many rows may lack one.
+            # A row without a value is not in the key's index, so many rows may have none.
             if any(values.get(name) is None for name in table.key_properties(key)):
                 continue
             try:

@@ -1,6 +1,6 @@
-"""What is there before an organisation is set up, and what its set-up rows have to fit.
+"""The initial rows of a new organisation, and the rules for its set-up tables.
 
-The tables of tables/setup/: publishers, solutions, data providers and sources, roles, users.
+These are the tables of tables/setup/: publishers, solutions, data providers, roles, users.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from local.dataverse.tables import SETUP, Table
 from local.dataverse.wire import Call, Reply
 from local.dataverse.world import World
 
-# The stock OData v4 provider. Which id it has is for an organisation to say.
+# The stock OData v4 provider. Its id differs between organisations.
 PROVIDER = "5f1c2f0e-7a4b-4c0e-9d55-0a1b2c3d4e21"
 SOURCE = "msdyn_odatav4ds"
 
@@ -48,7 +48,7 @@ PUBLISH = ("PublishXml", "PublishAllXml")
 
 @cache
 def read_files() -> tuple[dict[str, Any], ...]:
-    """The tables that this is about."""
+    """Return the definitions of the set-up tables."""
     return tuple(json.loads(path.read_text("utf-8")) for path in sorted(SETUP.glob("*.json")))
 
 
@@ -57,7 +57,7 @@ def list_table_names() -> frozenset[str]:
 
 
 def initialize(world: World) -> None:
-    """An organisation as it is when it is new, but for what the store has kept of it."""
+    """Create the initial tables and rows, unless the store has them already."""
     for data in read_files():
         world.catalog.define(data)
     for data in world.store.read_definitions():
@@ -73,7 +73,7 @@ def initialize(world: World) -> None:
 
 
 def reset(world: World, definitions: dict[str, dict[str, Any]]) -> None:
-    """As new: `definitions` are those of the beginning, by table."""
+    """Restore the initial definitions, by table, and the initial rows."""
     for name in world.catalog.data.keys() - definitions.keys():
         world.catalog.remove(name)
     for data in definitions.values():
@@ -82,7 +82,7 @@ def reset(world: World, definitions: dict[str, dict[str, Any]]) -> None:
 
 
 def check_row(world: World, table: Table, values: Values) -> None:
-    """A new row of a set-up table."""
+    """Check a new row of a set-up table. Raises Refusal."""
     for name in REQUIRED.get(table.name, ()):
         if values.get(name) is None:
             raise refusals.bad_argument(f"Required field '{name}' is missing.")
@@ -106,7 +106,7 @@ def check_row(world: World, table: Table, values: Values) -> None:
 
 
 def is_event_enabled(world: World, table: Table, flag: str) -> bool:
-    """Whether a virtual table's metadata has switched an event on."""
+    """Return whether the virtual table's metadata has enabled this event."""
     settings = _find_rows(
         world, "virtualentitymetadata", _extensionofrecordid_value=metadata.make_id(table.name)
     )
@@ -114,7 +114,7 @@ def is_event_enabled(world: World, table: Table, flag: str) -> bool:
 
 
 def answer(world: World, call: Call, body: Any) -> Reply | None:
-    """Actions and functions without a table of their own; None for what is none of them."""
+    """Answer the unbound actions and functions of set-up; None for other calls."""
     segment = addresses.parse_segment(call.resource)
     if segment.name in PUBLISH and call.method == "POST":
         if segment.name == "PublishXml" and "<importexportxml>" not in str(
@@ -133,7 +133,7 @@ def answer(world: World, call: Call, body: Any) -> Reply | None:
 
 
 def answer_bound(world: World, call: Call, address: Address, rest: str, body: Any) -> Reply | None:
-    """What is bound to a role or a user; None for what is not."""
+    """Answer calls bound to a role or a user; None for other calls."""
     row_id = address.find(world.store)
     if address.table.name == "role" and rest == ADD_PRIVILEGES and call.method == "POST":
         if row_id is None:
@@ -173,8 +173,8 @@ def _find_roles(world: World, user: str) -> list[Values]:
 
 def _list_user_privileges(world: World, user: str) -> Iterator[Values]:
     """https://learn.microsoft.com/power-apps/developer/data-platform/webapi/reference/retrieveuserprivileges
-    The caller may do everything, but for what the organisation grants by name."""
-    window = Slice("1", [], "id", 5000, 0)
+    The caller has all privileges, except those that the organisation grants by name."""
+    window = Slice(where="1", parameters=[], order="id", limit=5000, offset=0)
     found = world.store.find(world.catalog.by_name["privilege"], window)
     names = {row.id: str(row.values["name"]) for row in found}
     if user == USER:
@@ -198,7 +198,7 @@ def _require_row(world: World, name: str, row_id: str) -> None:
 
 def _find_rows(world: World, name: str, **equal: Any) -> list[Values]:
     where = " AND ".join(f"fold(json_extract(body, '$.{name}')) = fold(?)" for name in equal)
-    window = Slice(where, list(equal.values()), "id", 5000, 0)
+    window = Slice(where=where, parameters=list(equal.values()), order="id", limit=5000, offset=0)
     return [row.values for row in world.store.find(world.catalog.by_name[name], window)]
 
 

@@ -1,4 +1,4 @@
-"""Changing definitions: virtual tables, columns, alternate keys, relationships.
+"""Change definitions: virtual tables, columns, alternate keys, relationships.
 
 https://learn.microsoft.com/power-apps/developer/data-platform/webapi/create-update-entity-definitions-using-web-api
 https://learn.microsoft.com/power-apps/developer/data-platform/virtual-entities/api-considerations-ve
@@ -20,11 +20,11 @@ from local.dataverse.world import World
 
 NAME = re.compile(r"([a-z][a-z0-9]{1,7})_[A-Za-z][A-Za-z0-9_]*")
 
-# What assumes rows in the database, and is on unless it is said to be off.
+# Features that need rows in the database and are on unless switched off.
 ON_BY_DEFAULT = ("CanChangeTrackingBeEnabled", "CanCreateCharts")
 NEVER = ("ChangeTrackingEnabled", "IsActivity", "HasActivities", "HasNotes", "IsAvailableOffline")
 
-# A table whose provider is not chosen yet.
+# The provider of a table for which none is chosen yet.
 NO_PROVIDER = "7015a531-cc0d-4537-b5f2-c882a1eb65ad"
 
 KEY_TYPES = frozenset(("Decimal", "Integer", "String", "DateTime", "Lookup", "Picklist"))
@@ -34,7 +34,7 @@ Body = Mapping[str, Any]
 
 
 def change_definition(world: World, call: Call, body: Body) -> Reply:
-    """One change of the definitions, as if it were published at once."""
+    """Change a definition; it is published at once."""
     segment = addresses.parse_segment(call.resource)
     if segment.name == "RelationshipDefinitions":
         return _define(world, call, *_build_relationship(world, call, body))
@@ -43,11 +43,11 @@ def change_definition(world: World, call: Call, body: Body) -> Reply:
     table = definitions.find_table(world.catalog, segment.key)
     below = addresses.parse_segment(segment.rest)
     match call.method, below.name, below.key:
-        case "POST", "Attributes", None:
+        case ["POST", "Attributes", None]:
             return _define(world, call, *_build_column(world, call, table, body))
-        case "POST", "Keys", None:
+        case ["POST", "Keys", None]:
             return _define(world, call, *_build_key(world, call, table, body))
-        case "PUT", "Attributes", str(key):
+        case ["PUT", "Attributes", str(key)]:
             return _define(world, call, *_change_external_name(world, table, key, body))
     raise refusals.not_offered(f"{call.method} of {segment.rest or 'a table'}")
 
@@ -60,7 +60,7 @@ def _define(world: World, call: Call, data: dict[str, Any], address: str) -> Rep
 
 
 def list_privileges(table: Table) -> dict[str, Values]:
-    """Each table has its own, by its schema name."""
+    """Return the table's privileges, named by its schema name."""
     schema = metadata.describe_table(table)["SchemaName"]
     return {
         metadata.make_id(table.name, "privilege", verb): {"name": f"prv{verb}{schema}"}
@@ -69,7 +69,7 @@ def list_privileges(table: Table) -> dict[str, Values]:
 
 
 def _check_schema_name(world: World, call: Call, schema: Any) -> str:
-    """The schema name: a publisher, that of the solution if one is named, has its prefix."""
+    """Check that the schema name has a publisher's prefix: the solution's, if one is named."""
     match = NAME.fullmatch(schema) if isinstance(schema, str) else None
     if match is None:
         raise refusals.bad_argument("The SchemaName must be a customization prefix, _ and a name.")
@@ -94,7 +94,7 @@ def _find_prefixes(world: World, solution: str | None) -> set[str]:
 
 
 def _select_all(where: str, *parameters: Any) -> Slice:
-    return Slice(where, list(parameters), "id", 5000, 0)
+    return Slice(where=where, parameters=list(parameters), order="id", limit=5000, offset=0)
 
 
 def _build_table(world: World, call: Call, body: Body) -> tuple[dict[str, Any], str]:
@@ -191,7 +191,7 @@ def _add_column(
 def _change_external_name(
     world: World, table: Table, key: str, body: Body
 ) -> tuple[dict[str, Any], str]:
-    """A PUT replaces the definition; here only the external name of a column can change."""
+    """Change the external name of a column: nothing else can be changed here."""
     (column,) = definitions.find_columns(table, key)
     if table.external is None:
         raise refusals.not_offered("updating the columns of tables that have rows")

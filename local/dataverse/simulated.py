@@ -1,7 +1,7 @@
-"""An event loop whose time is simulated: it leaps to the next thing due instead of waiting for it.
+"""An event loop with simulated time: instead of waiting, it moves its clock to the next timer.
 
-So that five minutes of limits, or an hour of waiting, take as long as their computing does. For
-work within one process: nothing on a socket is waited for.
+Hours of waiting then take only the time of their computing. It serves work within one process: it
+never waits for a socket.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class _SimulatedSelector(selectors.SelectSelector):
-    """Tells the loop of no event, and how long the loop would have waited for one."""
+    """Never waits: adds up the time that the loop would have waited."""
 
     elapsed = 0.0
 
@@ -24,7 +24,7 @@ class _SimulatedSelector(selectors.SelectSelector):
 
 
 class SimulatedLoop(asyncio.SelectorEventLoop):
-    """`asyncio.Runner(loop_factory=SimulatedLoop)`; `loop.time` is the clock that fits it."""
+    """Use as `asyncio.Runner(loop_factory=SimulatedLoop)`; `loop.time` is its clock."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._simulated = _SimulatedSelector()

@@ -1,14 +1,14 @@
-"""The tables of the stand-in. Each is one JSON file under tables/; a new file is a new table.
+"""The tables of the stand-in. Each is a JSON file under tables/; a new file is a new table.
 
-A column states `type`, `schemaName` and `label`, and where they apply: `required` (none if absent),
+A column states `type`, `schemaName` and `label`, and if they apply: `required` (none if absent),
 `maxLength`, `min`, `max`, `precision`, `format`, `behavior`, `options` (a status option names its
 `state`), `globalChoice`, `targets`, `navigation` (target table -> navigation property; a lookup
 without one cannot be bound), `readOnly`, `composedOf`, `cascadeDelete` (RemoveLink if absent),
 `external` (the property of a virtual table's feed). A virtual table states its own `external`.
 
-`Additions` are what an organisation has of its own: columns and alternate keys of these tables.
-Those of PLAIN are for an organisation without Cloud for Healthcare. What tables/setup/ has is there
-to be filled when an organisation is set up.
+`Additions` are an organisation's custom columns and alternate keys of these tables. PLAIN has those
+for an organisation without Cloud for Healthcare. The tables of tables/setup/ are filled when an
+organisation is set up.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Key:
     columns: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
     name: str
     type: str
@@ -93,7 +93,7 @@ class Column:
 
     @property
     def property_name(self) -> str:
-        """A lookup is read as `_column_value`.
+        """The name in the Web API: a lookup is read as `_column_value`.
 
         https://learn.microsoft.com/power-apps/developer/data-platform/webapi/web-api-properties
         """
@@ -108,7 +108,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class External:
-    """Where the rows of a virtual table are: a provider, its data source, and the names there."""
+    """The data provider of a virtual table, its data source, and the table's names there."""
 
     provider: str
     source: str | None
@@ -116,7 +116,7 @@ class External:
     collection: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Table:
     name: str
     entity_set: str
@@ -131,18 +131,18 @@ class Table:
 
     @cached_property
     def properties(self) -> dict[str, Column]:
-        """By the name rows carry. A type discriminator (EntityName) is metadata, not a property."""
+        """Columns by property name. A type discriminator (EntityName) is not a property."""
         columns = (column for column in self.columns.values() if column.type != "EntityName")
         return {column.property_name: column for column in columns}
 
     @cached_property
     def composed_columns(self) -> tuple[Column, ...]:
-        """Columns that the platform writes from others, such as a full name."""
+        """Columns that the platform composes from others, such as a full name."""
         return tuple(column for column in self.columns.values() if column.composed_of)
 
     @cached_property
     def navigations(self) -> dict[str, tuple[Column, str]]:
-        """Navigation property, case sensitive -> its column and the table it points at."""
+        """Column and target table by navigation property (case sensitive)."""
         return {
             navigation: (column, target)
             for column in self.columns.values()
@@ -155,14 +155,14 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """The tables as they are now; `data` is what defines each, as a file would write it."""
+    """The current tables. `data` holds their definitions in the form of the files."""
 
     by_name: dict[str, Table] = field(default_factory=dict)
     by_set: dict[str, Table] = field(default_factory=dict)
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def define(self, data: dict[str, Any]) -> Table:
-        """A new table, or the new definition of one."""
+        """Add a table, or replace its definition."""
         table = _parse_table(data)
         self.by_name[table.name] = self.by_set[table.entity_set] = table
         self.data[table.name] = data
@@ -184,7 +184,7 @@ def load(additions: Additions | None = None, folder: Path = FOLDER) -> Catalog:
 
 
 def read_additions(path: Path = PLAIN, prefix: str = "new") -> dict[str, Any]:
-    """A file of columns and keys, in which `{prefix}` is the publisher's."""
+    """Read a file of columns and keys; `{prefix}` in it becomes the publisher's prefix."""
     document: dict[str, Any] = json.loads(path.read_text("utf-8").replace("{prefix}", prefix))
     return document
 

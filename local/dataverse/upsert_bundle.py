@@ -1,5 +1,7 @@
-"""`msind_UpsertBundle` of the Dataverse healthcare APIs: a FHIR bundle in, rows written, a result
-for each row. Its maps are few and fixed (see bundle_rows); the envelope is Microsoft's:
+"""`msind_UpsertBundle` of the Dataverse healthcare APIs: write rows from a FHIR bundle.
+
+The response has a result for each row. The maps are few and fixed (see bundle_rows); the envelope
+is Microsoft's:
 https://learn.microsoft.com/dynamics365/industry/healthcare/use-dataverse-healthcare-apis
 """
 
@@ -37,7 +39,7 @@ class _BundleRun:
 
 
 def upsert_bundle(world: World, payload: Values) -> tuple[Values, WrittenRows]:
-    """The answer, and the rows that were written. An entry that fails fails alone."""
+    """Return the response and the rows written. A failed entry does not affect the others."""
     resources, urns = _read_resources(payload)
     run = _BundleRun(world, urns)
     for resource in resources:
@@ -82,7 +84,7 @@ def _read_resources(payload: Values) -> tuple[list[Values], dict[str, str]]:
 
 
 def _upsert_resource(run: _BundleRun, resource: Values) -> None:
-    """The root row and, by its own results, the rows expanded from it."""
+    """Write the root row and its child rows, each with a result of its own."""
     kind, identifier = str(resource.get("resourceType")), resource.get("id")
     result = _build_result(kind, identifier, bundle_rows.TABLES.get(kind))
     run.results.append(result)
@@ -140,7 +142,7 @@ def _write_row(run: _BundleRun, table: Table, found: Row | None, payload: Values
 def _write_child(
     run: _BundleRun, root: Values, rows: MappedResource, child: bundle_rows.Child
 ) -> str | None:
-    """One child row. What went wrong, if something did: the parent is written all the same."""
+    """Write a child row. Return the error, if any; the parent row stays written."""
     result = _build_result(
         root["msind_fhirresourcetype"], root["msind_fhirresourceid"], child.table
     )
@@ -169,7 +171,7 @@ def _write_child(
             found = _find_child(run, table, child, root["msind_resultingrecordid"])
             written = _write_row(run, table, found, payload)
     except Refusal as refusal:
-        del run.written[before:]  # a concept made for this row alone is gone with it
+        del run.written[before:]  # the concept created for this row was rolled back with it
         _fail(result, f"{child.element}: {refusal.message}")
         return str(result["msind_requeststatusdetail"])
     run.written.append((table, written))
@@ -178,14 +180,14 @@ def _write_child(
 
 
 def _find_child(run: _BundleRun, table: Table, child: bundle_rows.Child, parent: str) -> Row | None:
-    """The columns used in record matching, below the same parent."""
+    """Find the child row of this parent with the same matching columns."""
     parent_column = table.navigations[child.parent][0].property_name
     values = {parent_column: parent, **{name: child.columns.get(name) for name in child.match}}
     return next(_find_equal(run.world, table, values), None)
 
 
 def _find_or_create_concept(run: _BundleRun, kind: int, code: str) -> str:
-    """A codeable concept that is missing is made."""
+    """Return the id of the codeable concept; create it if it is missing."""
     table = run.world.catalog.by_name["msemr_codeableconcept"]
     values: Values = {"msemr_type": kind, "msemr_code": code}
     found = next(_find_equal(run.world, table, values), None)
@@ -204,7 +206,7 @@ def _resolve_reference(run: _BundleRun, reference: str) -> str:
 
 
 def _find_reference(run: _BundleRun, reference: str) -> str | None:
-    """`/contacts(…)` of a `Type/id` or of a urn within the bundle."""
+    """Return `/contacts(…)` for a `Type/id` or a urn within the bundle, or None."""
     kind, _, identifier = run.urns.get(reference, reference).partition("/")
     table = bundle_rows.TABLES.get(kind)
     row = _find_by_fhir_id(run, table, identifier) if table else None
@@ -218,7 +220,9 @@ def _find_by_fhir_id(run: _BundleRun, table: str, fhir_id: str) -> Row | None:
 
 def _find_equal(world: World, table: Table, values: Values) -> Iterator[Row]:
     where = " AND ".join(f"json_extract(body, '$.\"{name}\"') IS ?" for name in values)
-    yield from world.store.find(table, Slice(where, list(values.values()), "id", 1, 0))
+    yield from world.store.find(
+        table, Slice(where=where, parameters=list(values.values()), order="id", limit=1, offset=0)
+    )
 
 
 def _build_result(kind: str, identifier: Any, table: str | None) -> Values:

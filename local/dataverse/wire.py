@@ -1,4 +1,4 @@
-"""What travels between the modules: one call, one reply, and the refusal that becomes a reply."""
+"""The values that modules exchange: a call, its reply, and the refusal that becomes a reply."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-# Between commas, but for those in quotes.
+# A preference: text between commas, except commas in quotes.
 PREFERENCE = re.compile(r'(?:"[^"]*"|[^",])+')
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One request below /api/data/v9.x, sent alone or as a part of a batch."""
+    """One request below /api/data/v9.x, sent alone or in a batch."""
 
     method: str
     path: str  # below the root, still percent-encoded
@@ -34,7 +34,7 @@ class Call:
 
     @property
     def preferences(self) -> dict[str, str]:
-        """`Prefer: return=representation, odata.maxpagesize=2` as a mapping."""
+        """The header `Prefer: return=representation, odata.maxpagesize=2` as a mapping."""
         preferences = (
             preference.strip() for preference in PREFERENCE.findall(self.headers.get("prefer", ""))
         )
@@ -44,7 +44,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer: a JSON document, or raw bytes with their own content type, or nothing."""
+    """A response: a JSON document, or raw bytes with their own content type, or nothing."""
 
     status: int
     document: Any = None
@@ -66,7 +66,7 @@ class Reply:
 
 
 class Refusal(Exception):
-    """Dataverse says no: a status, a code and a message."""
+    """An error response of Dataverse: a status, a code and a message."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)

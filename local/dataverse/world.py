@@ -1,4 +1,4 @@
-"""What every request needs at hand."""
+"""The state that every request needs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from local.dataverse.rows import Store
 from local.dataverse.tables import Catalog
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """The tables, the rows, a clock, a source of ids; and the wishes of the request at hand."""
+    """Tables, rows, clock and ids of the organization, and the parameters of this request."""
 
     catalog: Catalog
     store: Store

@@ -1,4 +1,4 @@
-"""Create, upsert, update and delete: what happens to a row, in one transaction each."""
+"""Create, upsert, update and delete rows, each in one transaction."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Condition:
 
     @classmethod
     def from_headers(cls, headers: Mapping[str, str]) -> Condition:
-        # Microsoft's own samples send `If-None-Match: null` and mean no condition by it.
+        # Microsoft's own samples send `If-None-Match: null`, which means no condition.
         conditions = {name: value for name, value in headers.items() if value.strip() != "null"}
         return cls(conditions.get("if-match"), conditions.get("if-none-match"))
 
@@ -69,7 +69,7 @@ def upsert(world: World, address: Address, payload: Values, condition: Condition
     values = parse_values(address.table, payload, make_resolver(world))
     if row is not None:
         return _update(world, address, row, values)
-    # On create the key columns of the body are used instead of those of the URL.
+    # On create, key columns in the body take precedence over those in the URL.
     values = {**address.key_values, **values}
     new_id = values.get(address.table.primary_id) or address.id or world.new_id()
     if world.store.get(address.table, new_id):
@@ -97,7 +97,7 @@ def disassociate(world: World, address: Address, navigation: str) -> Written:
 
 def make_resolver(world: World) -> Callable[[str], tuple[str, str]]:
     def resolve(url: str) -> tuple[str, str]:
-        """`/accounts(…)`, `accounts(…)` or the full URL: the row must exist."""
+        """Resolve `/accounts(…)`, `accounts(…)` or the full URL. The row must exist."""
         _, _, below = url.rpartition("/api/data/")
         path = below.partition("/")[2] if below != url else url.lstrip("/")
         segment = addresses.parse_segment(path)
@@ -116,7 +116,7 @@ def make_resolver(world: World) -> Callable[[str], tuple[str, str]]:
 
 
 def _find_definition(world: World, key: str) -> str:
-    """A table as a row of the tables, by its MetadataId."""
+    """Return the MetadataId of the table with this key. Raises Refusal if there is none."""
     ids = (metadata.describe_table(table)["MetadataId"] for table in world.catalog.by_name.values())
     found = next((table_id for table_id in ids if table_id == key.lower()), None)
     if found is None:
@@ -149,7 +149,7 @@ def _insert(world: World, table: Table, row_id: str, values: Values) -> Written:
 
 def _update(world: World, address: Address, row: Row, values: Values) -> Written:
     table = address.table
-    # On update the key columns that found the row are ignored in the body.
+    # On update, the key columns of the URL are ignored in the body.
     fixed = {table.primary_id, *address.key_values}
     changes = {name: value for name, value in values.items() if name not in fixed}
     changes.update(_resolve_status(table, row.values, changes))
@@ -164,7 +164,7 @@ def _update(world: World, address: Address, row: Row, values: Values) -> Written
 
 
 def _resolve_status(table: Table, current: Values, values: Values) -> Values:
-    """A state without a status takes the state's default; a pair must belong together.
+    """Return statecode and statuscode. A state without a status gets the state's default status.
 
     https://learn.microsoft.com/power-apps/developer/data-platform/webapi/update-delete-entities-using-web-api
     """
@@ -188,7 +188,7 @@ def _compose_columns(table: Table, values: Values) -> Values:
 
 
 def _remove_links(world: World, target: str, row_id: str) -> None:
-    """Lookups to a deleted row become empty, as cascade delete `RemoveLink` says."""
+    """Clear lookups to a deleted row, as cascade delete `RemoveLink` does."""
     for table in world.catalog.by_name.values():
         names = [
             column.property_name

@@ -1,10 +1,10 @@
-// Batch and transaction: https://hl7.org/fhir/R4/http.html#transaction, with the limits and habits of the Azure server.
+// Batch and transaction: https://hl7.org/fhir/R4/http.html#transaction, with the limits and behaviour of Azure.
 
 import { randomUUID } from 'node:crypto';
-import { onlyMatch, resolveConditionalReferences } from './conditional.mjs';
+import { findSingleMatch, resolveConditionalReferences } from './conditional.mjs';
 import { interact, locate } from './interactions.mjs';
 import { FhirError } from './outcome.mjs';
-import { withReferences } from './references.mjs';
+import { rewriteReferences } from './references.mjs';
 
 // https://learn.microsoft.com/azure/healthcare-apis/fhir/fhir-features-supported
 const MAX_ENTRIES = 500;
@@ -12,9 +12,9 @@ const MAX_ENTRIES = 500;
 const ORDER = ['DELETE', 'POST', 'PUT', 'PATCH', 'GET', 'HEAD'];
 const LOGICS = ['parallel', 'sequential'];
 const REQUEST = 'Bundle.entry.request';
-const PROCESSES = new Map([['batch', batch], ['transaction', transaction]]);
+const PROCESSES = new Map([['batch', processBatch], ['transaction', processTransaction]]);
 
-/** The response bundle; `fault(index)` is a refusal that a test wants for that entry, and `headers` the request's. */
+/** Returns the response bundle. `fault(index)` is the refusal injected for that entry, if any. */
 export function processBundle(context, bundle, headers, fault) {
   const process = PROCESSES.get(bundle?.type);
   if (bundle?.resourceType !== 'Bundle' || !process) {
@@ -37,8 +37,8 @@ export function processBundle(context, bundle, headers, fault) {
   return { resourceType: 'Bundle', id: randomUUID(), type: `${bundle.type}-response`, entry };
 }
 
-/** Each entry for itself. After a 429 Azure answers 429 to all entries still to come, without executing them. */
-function batch(context, requests, fault) {
+/** Executes each entry independently. After a 429, Azure answers 429 to all later entries without executing them. */
+function processBatch(context, requests, fault) {
   const prepared = requests.map((request) => attempt(() => prepare(context, request)));
   const results = [];
   let throttled;
@@ -53,29 +53,29 @@ function batch(context, requests, fault) {
   return results;
 }
 
-/** All entries or none. Identities and references are settled before the first write. */
-function transaction(context, requests, fault) {
+/** Executes all entries or none. Ids and references are resolved before the first write. */
+function processTransaction(context, requests, fault) {
   const targets = new Set();
   const placeholders = new Map();
-  const settled = requests.map((request, index) => at(index, () => {
+  const resolved = requests.map((request, index) => runEntry(index, () => {
     const refusal = fault(index);
     if (refusal) throw refusal;
-    return settle(context, prepare(context, request), targets, placeholders);
+    return resolveTarget(context, prepare(context, request), targets, placeholders);
   }));
-  return context.store.atomically(() => {
+  return context.store.runAtomically(() => {
     const results = [];
     for (const index of executionOrder(requests)) {
-      const { match, ...request } = settled[index];
-      const body = request.body && withReferences(request.body, (reference) => placeholders.get(reference));
+      const { match, ...request } = resolved[index];
+      const body = request.body && rewriteReferences(request.body, (reference) => placeholders.get(reference));
       results[index] = match
         ? { status: 200, version: match }
-        : at(index, () => interact(context, { ...request, body }));
+        : runEntry(index, () => interact(context, { ...request, body }));
     }
     return results;
   });
 }
 
-/** Checks what both kinds of bundle refuse, and resolves conditional references against what is stored now. */
+/** Checks what both kinds of bundle refuse, and resolves conditional references against the current contents. */
 function prepare({ store }, request) {
   const { method, url, body } = request;
   if (!ORDER.includes(method)) throw new FhirError(400, 'The entry has no valid request.method.', `${REQUEST}.method`);
@@ -85,10 +85,10 @@ function prepare({ store }, request) {
 }
 
 /**
- * Settles which resource an entry of a transaction is about, so that no two are about the same one, and what its
- * fullUrl stands for. Only the fullUrl of a create and of a conditional update stands for something on Azure.
+ * Resolves the resource of a transaction's entry and the meaning of its fullUrl, and refuses a second entry for the
+ * same resource. On Azure only the fullUrl of a create or a conditional update can be referred to.
  */
-function settle({ store }, request, targets, placeholders) {
+function resolveTarget({ store }, request, targets, placeholders) {
   const { method, headers, body, fullUrl } = request;
   const { type, id, url } = locate(method, request.url);
   if (method === 'GET' || method === 'HEAD') return request;
@@ -96,18 +96,18 @@ function settle({ store }, request, targets, placeholders) {
   if (!id && method === 'DELETE') throw new FhirError(400, 'A conditional delete cannot be an entry of a transaction.');
 
   const criteria = method === 'POST' ? headers['if-none-exist'] : url.search.slice(1);
-  const match = !id && (criteria || method !== 'POST') ? onlyMatch(store, type, criteria) : undefined;
-  const settledId = id ?? match?.id ?? ((method === 'PUT' && body?.id) || randomUUID());
+  const match = !id && (criteria || method !== 'POST') ? findSingleMatch(store, type, criteria) : undefined;
+  const resolvedId = id ?? match?.id ?? ((method === 'PUT' && body?.id) || randomUUID());
 
-  claim(targets, `${type}/${settledId}`);
-  if (criteria && !id && !match) claim(targets, `${type}?${criteria}`);
-  if (!id && fullUrl && method !== 'PATCH') placeholders.set(fullUrl, `${type}/${settledId}`);
-  if (method === 'POST') return { ...request, headers: {}, id: settledId, match };
-  if (method === 'PUT' && !id) return conditionalPut(request, type, settledId, match);
+  addTarget(targets, `${type}/${resolvedId}`);
+  if (criteria && !id && !match) addTarget(targets, `${type}?${criteria}`);
+  if (!id && fullUrl && method !== 'PATCH') placeholders.set(fullUrl, `${type}/${resolvedId}`);
+  if (method === 'POST') return { ...request, headers: {}, id: resolvedId, match };
+  if (method === 'PUT' && !id) return toPut(request, type, resolvedId, match);
   return request;
 }
 
-function conditionalPut(request, type, id, match) {
+function toPut(request, type, id, match) {
   const { body } = request;
   if (match && body?.id && body.id !== id) {
     throw new FhirError(400, 'The id of the body must be that of the match.', `${type}.id`);
@@ -115,7 +115,7 @@ function conditionalPut(request, type, id, match) {
   return { ...request, url: `${type}/${id}`, body: { ...body, id } };
 }
 
-function claim(targets, target) {
+function addTarget(targets, target) {
   if (targets.has(target)) {
     throw new FhirError(400, 'A resource may appear only once in a transaction.', `${REQUEST}.url`);
   }
@@ -138,13 +138,13 @@ function toRequest(base, entry) {
       'if-modified-since': ifModifiedSince,
       'if-none-exist': ifNoneExist,
     },
-    body: method === 'PATCH' ? patchOf(entry.resource) : entry?.resource,
+    body: method === 'PATCH' ? parsePatch(entry.resource) : entry?.resource,
     fullUrl: entry?.fullUrl,
   };
 }
 
-/** In a bundle a JSON Patch travels in a Binary: https://hl7.org/fhir/R4/http.html#patch */
-function patchOf(resource) {
+/** In a bundle a JSON Patch is the data of a Binary: https://hl7.org/fhir/R4/http.html#patch */
+function parsePatch(resource) {
   if (resource?.resourceType !== 'Binary' || resource.contentType !== 'application/json-patch+json') return resource;
   try {
     return JSON.parse(Buffer.from(resource.data ?? '', 'base64').toString());
@@ -175,7 +175,7 @@ function attempt(work) {
   }
 }
 
-function at(index, work) {
+function runEntry(index, work) {
   const result = attempt(work);
   if (result instanceof FhirError) throw result.within(index);
   return result;

@@ -1,4 +1,4 @@
-// What R4 says a resource may hold, and whether one keeps to it: https://hl7.org/fhir/R4/validation.html
+// Validates resources against the definitions of R4: https://hl7.org/fhir/R4/validation.html
 
 import {
   OperationOutcomeError, indexSearchParameterBundle, indexStructureDefinitionBundle, isResourceType, validateResource,
@@ -12,10 +12,10 @@ indexSearchParameterBundle(readJson('fhir/r4/search-parameters.json'));
 const schema = readJson('fhir/r4/fhir.schema.json').definitions;
 
 export const RESOURCE_TYPES = Object.keys(schema).filter((name) => isResourceType(name)).sort();
-const known = new Set(RESOURCE_TYPES);
+const supportedTypes = new Set(RESOURCE_TYPES);
 
-/** What R4 says of an element: its type, and whether there may be several; undefined if there is none. */
-export function elementOf(type, name) {
+/** Returns an element's type and whether it is a list; undefined if R4 does not define it. */
+export function describeElement(type, name) {
   const properties = schema[type]?.properties ?? {};
   if (typeof name !== 'string' || !Object.hasOwn(properties, name)) return undefined;
   const isList = properties[name].type === 'array';
@@ -24,7 +24,7 @@ export function elementOf(type, name) {
 }
 
 export function requireType(type) {
-  if (!known.has(type)) throw new FhirError(404, `Resource type '${type}' is not supported.`);
+  if (!supportedTypes.has(type)) throw new FhirError(404, `Resource type '${type}' is not supported.`);
 }
 
 export function requireId(id) {
@@ -34,18 +34,18 @@ export function requireId(id) {
   }
 }
 
-/** Refuses with 400 what is no valid resource of this type. */
+/** Throws 400 unless the value is a valid resource of this type. */
 export function requireValid(type, resource) {
   if (resource === null || typeof resource !== 'object' || Array.isArray(resource)) {
     throw new FhirError(400, `The body must be a ${type}.`);
   }
   if (resource.resourceType !== type) throw new FhirError(400, `The body is no ${type}.`, `${type}.resourceType`);
-  let issues = structureIssues(resource);
-  if (!issues.some(isError)) issues = [...schemaIssues(resource, type, type)];
+  let issues = validateStructure(resource);
+  if (!issues.some(isError)) issues = [...validateSchema(resource, type, type)];
   if (issues.some(isError)) throw new FhirError(400, issues);
 }
 
-function structureIssues(resource) {
+function validateStructure(resource) {
   try {
     return validateResource(resource);
   } catch (error) {
@@ -55,10 +55,10 @@ function structureIssues(resource) {
 }
 
 /**
- * What the library leaves unchecked but the JSON schema of R4 tells: the codes of required bindings (Patient.gender,
- * Observation.status, …), single values for lists and the JSON type of primitive values.
+ * Checks by the JSON schema of R4 what the library does not check: codes of required bindings (Patient.gender,
+ * Observation.status, …), single values for lists, and the JSON type of primitive values.
  */
-function* schemaIssues(value, definition, path) {
+function* validateSchema(value, definition, path) {
   const { properties, type } = schema[definition] ?? {};
   const isObject = typeof value === 'object' && !Array.isArray(value);
   if (properties ? !isObject : type && typeof value !== type) {
@@ -71,20 +71,20 @@ function* schemaIssues(value, definition, path) {
     if (property.type === 'array' && Array.isArray(child)) {
       for (const [i, item] of child.entries()) {
         // null stands for a primitive value that has only extensions: https://hl7.org/fhir/R4/json.html#null
-        if (item !== null) yield* propertyIssues(item, property.items, `${place}[${i}]`);
+        if (item !== null) yield* validateProperty(item, property.items, `${place}[${i}]`);
       }
     } else if (property.type === 'array') {
       yield* new FhirError(400, `${place} must be an array.`, place).issues;
     } else {
-      yield* propertyIssues(child, property, place);
+      yield* validateProperty(child, property, place);
     }
   }
 }
 
-function* propertyIssues(value, { enum: codes, $ref }, place) {
+function* validateProperty(value, { enum: codes, $ref }, place) {
   if (codes && !codes.includes(value)) {
     yield* new FhirError(400, `${place} is no code of the required value set.`, place).issues;
   }
   const definition = $ref?.split('/').at(-1);
-  if (definition) yield* schemaIssues(value, definition === 'ResourceList' ? value.resourceType : definition, place);
+  if (definition) yield* validateSchema(value, definition === 'ResourceList' ? value.resourceType : definition, place);
 }

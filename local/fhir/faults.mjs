@@ -1,67 +1,70 @@
-// Failures on demand, so that a test can see what a client makes of them.
+// Injects faults on demand, so that a test can see how a client handles them.
 
 import { STATUS_CODES } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { FhirError } from './outcome.mjs';
 
 const KINDS = ['status', 'slow', 'cutoff', 'broken', 'reset', 'lost-reply'];
-// What is done as asked, and answered with a bundle that is not what it should be.
+// The bundle is executed, but the response bundle is wrong.
 const BUNDLE_KINDS = ['missing-entry', 'extra-entry', 'status-text'];
 
 export class Faults {
   #queue = [];
-  met = 0;
+  injected = 0;
 
   /**
-   * For the `next` requests (of this `method`, below this `path`, if given): `kind` 'status' answers `status` and
-   * `retryAfter`, 'slow' waits `delayMs` first, 'cutoff' ends the connection in the middle of the body, 'broken' sends
-   * half of the JSON as if it were all, 'reset' ends the connection unanswered and undone, 'lost-reply' unanswered but
-   * done. `retryHeader` is the one header that tells `retryAfter`: without it, both do. With `scope` 'entry' a bundle's
-   * `entries`, or a `fraction` of them, answer the status, and the others are carried out. Of a bundle that is carried
-   * out, 'missing-entry' leaves the last answer out, 'extra-entry' adds one, and 'status-text' adds text to each status.
+   * Adds a fault for the `next` requests (of this `method`, below this `path`, if given). By `kind`:
+   * 'status' answers `status` and `retryAfter`; 'slow' waits `delayMs` first; 'cutoff' closes the connection in the
+   * middle of the body; 'broken' sends half of the JSON with a matching length; 'reset' closes the connection before
+   * the request is executed, 'lost-reply' afterwards. `retryHeader` is the only header with `retryAfter`; without it
+   * both headers are sent. With `scope` 'entry', a bundle's `entries`, or a `fraction` of them, get the status and the
+   * others are executed. In a response bundle, 'missing-entry' omits the last entry, 'extra-entry' adds one, and
+   * 'status-text' adds text to each status.
    */
   add(fault) {
     const { next = 1, kind = 'status', status = 503, scope = 'request' } = fault;
-    const known = BUNDLE_KINDS.includes(kind)
+    const supported = BUNDLE_KINDS.includes(kind)
       || (KINDS.includes(kind) && (scope === 'request' || (scope === 'entry' && kind === 'status')));
-    if (!known || !(next > 0) || !(status >= 400 && status < 600)) throw new FhirError(400, 'This fault is not known.');
-    this.#queue.push({ ...fault, kind, status, scope, left: next });
+    if (!supported || !(next > 0) || !(status >= 400 && status < 600)) {
+      throw new FhirError(400, 'This fault is not supported.');
+    }
+    this.#queue.push({ ...fault, kind, status, scope, remaining: next });
   }
 
   clear() {
     this.#queue = [];
   }
 
-  /** The fault that this request meets, if any; path is relative to the base. */
+  /** Takes the first fault that matches the request, if any; `path` is relative to the base. */
   take(method, path) {
     const isBundle = method === 'POST' && path === '';
-    const fault = this.#queue.find((one) => (
-      (!one.method || one.method === method)
-      && (!one.path || path.startsWith(one.path))
-      && ((one.scope === 'request' && !BUNDLE_KINDS.includes(one.kind)) || isBundle)
+    const fault = this.#queue.find((candidate) => (
+      (!candidate.method || candidate.method === method)
+      && (!candidate.path || path.startsWith(candidate.path))
+      && ((candidate.scope === 'request' && !BUNDLE_KINDS.includes(candidate.kind)) || isBundle)
     ));
-    if (fault) this.met += 1;
-    if (fault && --fault.left === 0) this.#queue.splice(this.#queue.indexOf(fault), 1);
+    if (fault) this.injected += 1;
+    if (fault && --fault.remaining === 0) this.#queue.splice(this.#queue.indexOf(fault), 1);
     return fault;
   }
 }
 
-/** What the fault does before the work: it may refuse, wait, or return true when there is to be no answer at all. */
-export async function before(fault) {
+/** Applies the fault before the request is executed: refuses, waits, or returns true to reset the connection. */
+export async function applyBefore(fault) {
   if (fault?.kind === 'slow') await sleep(fault.delayMs ?? 0);
   if (fault?.kind === 'status' && fault.scope === 'request') throw refusal(fault);
   return fault?.kind === 'reset';
 }
 
-/** For each index of a bundle the refusal that this fault wants, or undefined. */
-export function entryRefusals(fault) {
+/** Returns a function from an entry's index to the refusal that the fault causes there, or undefined. */
+export function refuseEntries(fault) {
   if (fault?.scope !== 'entry') return () => undefined;
   const { entries, fraction = 0 } = fault;
   const spread = (index) => Math.floor((index + 1) * fraction) > Math.floor(index * fraction);
   return (index) => ((entries ? entries.includes(index) : spread(index)) ? refusal(fault) : undefined);
 }
 
-/** Both headers, as Azure sends them when it throttles, also on the 200 around a throttled entry. */
+/** Returns both headers that Azure sends when it throttles, also on the 200 around a throttled entry. */
 export function retryHeaders(fault) {
   if (!fault?.retryAfter) return {};
   const headers = {
@@ -70,22 +73,22 @@ export function retryHeaders(fault) {
   return fault.retryHeader ? { [fault.retryHeader]: headers[fault.retryHeader] } : headers;
 }
 
-/** The response bundle as the fault has it told. */
-export function distorted(fault, bundle) {
+/** Returns the response bundle as the fault changes it. */
+export function distortBundle(fault, bundle) {
   switch (fault?.kind) {
     case 'missing-entry':
       return { ...bundle, entry: bundle.entry.slice(0, -1) };
     case 'extra-entry':
       return { ...bundle, entry: [...bundle.entry, { response: { status: '200' } }] };
     case 'status-text':
-      return { ...bundle, entry: bundle.entry.map(withText) };
+      return { ...bundle, entry: bundle.entry.map(addStatusText) };
     default:
       return bundle;
   }
 }
 
-/** As other servers tell a status: "400 Bad Request". */
-function withText(entry) {
+/** Writes the status as some servers do: "400 Bad Request". */
+function addStatusText(entry) {
   const { status } = entry.response;
   return { ...entry, response: { ...entry.response, status: `${status} ${STATUS_CODES[status]}` } };
 }

@@ -1,4 +1,4 @@
-// Requests in, responses out.
+// Reads request bodies and sends responses.
 
 import { promisify } from 'node:util';
 import { gunzip } from 'node:zlib';
@@ -8,7 +8,7 @@ import { FhirError } from './outcome.mjs';
 const MAX_BODY = 28 * 1024 * 1024;
 const unzip = promisify(gunzip);
 
-/** The body as bytes, unzipped. One that is too large is read to its end all the same, so that the answer is seen. */
+/** Returns the body, decompressed. A body that is too large is read to its end, so that the client gets the 413. */
 export async function readBody(request) {
   const chunks = [];
   let size = 0;
@@ -16,28 +16,28 @@ export async function readBody(request) {
     size += chunk.length;
     if (size <= MAX_BODY) chunks.push(chunk);
   }
-  if (size > MAX_BODY) throw tooLarge();
+  if (size > MAX_BODY) throw refuseSize();
   const body = Buffer.concat(chunks);
   switch (request.headers['content-encoding'] ?? 'identity') {
     case 'identity': return body;
-    case 'gzip': return unzipped(body);
+    case 'gzip': return decompress(body);
     default: throw new FhirError(415, 'Only the content encoding gzip is supported.');
   }
 }
 
-async function unzipped(body) {
+async function decompress(body) {
   try {
     return await unzip(body, { maxOutputLength: MAX_BODY });
   } catch (error) {
-    throw error.code === 'ERR_BUFFER_TOO_LARGE' ? tooLarge() : new FhirError(400, 'The body is no valid gzip.');
+    throw error.code === 'ERR_BUFFER_TOO_LARGE' ? refuseSize() : new FhirError(400, 'The body is not valid gzip.');
   }
 }
 
-function tooLarge() {
-  return new FhirError(413, `A request body may have ${MAX_BODY} bytes.`);
+function refuseSize() {
+  return new FhirError(413, `A request body may have at most ${MAX_BODY} bytes.`);
 }
 
-/** JSON becomes a value, a form its parameters, and nothing undefined. */
+/** Returns the value of a JSON body, the parameters of a form, or undefined for an empty body. */
 export function parseBody(bytes, contentType = '') {
   if (!bytes.length) return undefined;
   const [mediaType] = contentType.toLowerCase().split(';');
@@ -52,11 +52,11 @@ export function parseJson(bytes) {
   try {
     return JSON.parse(bytes.toString());
   } catch {
-    throw new FhirError(400, 'The body is no valid JSON.');
+    throw new FhirError(400, 'The body is not valid JSON.');
   }
 }
 
-/** Sends JSON text; `fault` may end the connection instead, cut the body off or break it. */
+/** Sends JSON text. A fault may reset the connection, cut the body off, or send half of it. */
 export function send(response, status, headers, text, fault) {
   if (fault?.kind === 'lost-reply') return response.socket.resetAndDestroy();
   const whole = Buffer.from(text ?? '');

@@ -1,12 +1,12 @@
-// What one request does to one resource: https://hl7.org/fhir/R4/http.html
+// The interactions with one resource: https://hl7.org/fhir/R4/http.html
 // Every handler takes the context { store, base }, the parameters of its route and the request, and returns
-// { status, version } or { status, resource }, or throws a FhirError. All of it is synchronous, so a request is atomic.
+// { status, version } or { status, resource }, or throws a FhirError. Handlers are synchronous, so a request is atomic.
 
 import { randomUUID } from 'node:crypto';
 import { deepEquals } from '@medplum/core';
 import { Router } from '@medplum/fhir-router';
 import { applyPatch } from 'rfc6902';
-import { onlyMatch } from './conditional.mjs';
+import { findSingleMatch } from './conditional.mjs';
 import { requireId, requireType, requireValid } from './definitions.mjs';
 import { FhirError } from './outcome.mjs';
 import { applyParameters } from './patch.mjs';
@@ -16,7 +16,7 @@ const router = new Router();
 for (const method of ['GET', 'HEAD']) {
   router.add(method, ':type', search);
   router.add(method, ':type/:id', read);
-  router.add(method, ':type/:id/_history', history);
+  router.add(method, ':type/:id/_history', readHistory);
   router.add(method, ':type/:id/_history/:number', readVersion);
 }
 router.add('POST', ':type/_search', search);
@@ -28,14 +28,14 @@ router.add('PATCH', ':type', conditionalPatch);
 router.add('DELETE', ':type/:id', remove);
 router.add('DELETE', ':type', conditionalRemove);
 
-/** Carries out { method, url, headers, body, id }; url is relative to the base, id the one that a create shall use. */
+/** Executes { method, url, headers, body, id }. The URL is relative to the base; a create uses this id, if given. */
 export function interact(context, request) {
   const { type, id, url, route } = locate(request.method, request.url);
   if (!route) throw new FhirError(405, `${request.method} is not supported here.`);
   return route.handler(context, { ...route.params, type, id }, { ...request, params: url.searchParams });
 }
 
-/** What a request line names: the resource type, the id if there is one, and the criteria. */
+/** Parses a request line: the resource type, the id if there is one, the criteria and the route. */
 export function locate(method, relative) {
   const url = new URL(`http://localhost/${relative}`);
   const [type = '', id] = url.pathname.slice(1).split('/');
@@ -49,38 +49,38 @@ function search({ store, base }, { type }, { params }) {
 }
 
 function read({ store }, { type, id }, { headers }) {
-  const version = existing(store, type, id);
-  return { status: isNews(version, headers) ? 200 : 304, version };
+  const version = requireExisting(store, type, id);
+  return { status: isModified(version, headers) ? 200 : 304, version };
 }
 
-/** https://hl7.org/fhir/R4/http.html#cread: a condition on the version counts before one on the time. */
-function isNews(version, headers) {
+/** https://hl7.org/fhir/R4/http.html#cread: If-None-Match takes precedence over If-Modified-Since. */
+function isModified(version, headers) {
   if (headers['if-none-match']) return headers['if-none-match'] !== version.etag;
   const since = Date.parse(headers['if-modified-since'] ?? '');
   return Number.isNaN(since) || Date.parse(version.lastUpdated) > since;
 }
 
 function readVersion({ store }, { type, id, number }) {
-  const version = store.versions(type, id).find((one) => String(one.number) === number);
+  const version = store.versions(type, id).find((candidate) => String(candidate.number) === number);
   if (!version) throw new FhirError(404, `${type} '${id}' has no version '${number}'.`);
   if (version.deleted) throw new FhirError(410, `Version '${number}' of ${type} '${id}' is its deletion.`);
   return { status: 200, version };
 }
 
 /** https://hl7.org/fhir/R4/http.html#history */
-function history({ store, base }, { type, id }) {
+function readHistory({ store, base }, { type, id }) {
   const versions = store.versions(type, id).toReversed();
-  if (!versions.length) throw new FhirError(404, `${type} '${id}' is not known.`);
+  if (!versions.length) throw new FhirError(404, `${type} '${id}' does not exist.`);
   const entry = versions.map((version) => ({
     fullUrl: `${base}/${type}/${id}`,
     ...(!version.deleted && { resource: version.resource }),
     request: { method: version.method, url: version.method === 'POST' ? type : `${type}/${id}` },
-    response: { status: statusOf(version), etag: version.etag, lastModified: version.lastUpdated },
+    response: { status: findStatus(version), etag: version.etag, lastModified: version.lastUpdated },
   }));
   return { status: 200, resource: { resourceType: 'Bundle', type: 'history', total: entry.length, entry } };
 }
 
-function statusOf(version) {
+function findStatus(version) {
   if (version.deleted) return '204';
   return version.number === 1 ? '201' : '200';
 }
@@ -88,7 +88,7 @@ function statusOf(version) {
 /** An id in the body is ignored: https://hl7.org/fhir/R4/http.html#create */
 function create({ store }, { type }, { headers, body, id = randomUUID() }) {
   requireValid(type, body);
-  const match = headers['if-none-exist'] && onlyMatch(store, type, headers['if-none-exist']);
+  const match = headers['if-none-exist'] && findSingleMatch(store, type, headers['if-none-exist']);
   if (match) return { status: 200, version: match };
   return { status: 201, version: store.write('POST', type, id, body) };
 }
@@ -108,7 +108,7 @@ function update({ store }, { type, id }, { method, headers, body }) {
 /** https://hl7.org/fhir/R4/http.html#cond-update */
 function conditionalUpdate(context, { type }, request) {
   const { body, params } = request;
-  const match = onlyMatch(context.store, type, params);
+  const match = findSingleMatch(context.store, type, params);
   if (match && body?.id && body.id !== match.id) {
     throw new FhirError(400, 'The id of the body must be that of the match.', `${type}.id`);
   }
@@ -119,20 +119,20 @@ function conditionalUpdate(context, { type }, request) {
 
 /** JSON Patch, or Parameters with a FHIRPath patch: https://hl7.org/fhir/R4/http.html#patch */
 function patch(context, { type, id }, request) {
-  const resource = patched(existing(context.store, type, id).resource, request.body);
+  const resource = applyDocument(requireExisting(context.store, type, id).resource, request.body);
   return update(context, { type, id }, { ...request, body: resource });
 }
 
-function patched(resource, document) {
+function applyDocument(resource, document) {
   if (document?.resourceType === 'Parameters') return applyParameters(resource, document);
-  if (!Array.isArray(document)) throw new FhirError(400, 'The body is no patch.');
+  if (!Array.isArray(document)) throw new FhirError(400, 'The body is not a patch.');
   const failed = applyPatch(resource, document).find(Boolean);
   if (failed) throw new FhirError(400, `The patch cannot be applied: ${failed.name}.`);
   return resource;
 }
 
 function conditionalPatch(context, { type }, request) {
-  const match = onlyMatch(context.store, type, request.params);
+  const match = findSingleMatch(context.store, type, request.params);
   if (!match) throw new FhirError(404, `No ${type} fulfils the criteria.`);
   return patch(context, { type, id: match.id }, request);
 }
@@ -146,13 +146,13 @@ function remove({ store }, { type, id }, { headers }) {
 }
 
 function conditionalRemove(context, { type }, request) {
-  const match = onlyMatch(context.store, type, request.params);
+  const match = findSingleMatch(context.store, type, request.params);
   return match ? remove(context, { type, id: match.id }, request) : { status: 204 };
 }
 
-function existing(store, type, id) {
+function requireExisting(store, type, id) {
   const version = store.current(type, id);
-  if (!version) throw new FhirError(404, `${type} '${id}' is not known.`);
+  if (!version) throw new FhirError(404, `${type} '${id}' does not exist.`);
   if (version.deleted) throw new FhirError(410, `${type} '${id}' was deleted.`);
   return version;
 }
@@ -164,11 +164,11 @@ function requireMatch(current, ifMatch) {
   if (ifMatch !== current.etag) throw new FhirError(412, `The version is ${current.etag}, not the one in If-Match.`);
 }
 
-/** A PUT that changes nothing makes no version on Azure, whatever version and time the body claims. */
+/** On Azure a PUT that changes nothing makes no version, whatever versionId and lastUpdated the body has. */
 function sameContent(a, b) {
-  return deepEquals(content(a), content(b));
+  return deepEquals(removeVersion(a), removeVersion(b));
 }
 
-function content({ meta: { versionId, lastUpdated, ...meta } = {}, ...rest }) {
+function removeVersion({ meta: { versionId, lastUpdated, ...meta } = {}, ...rest }) {
   return { meta, ...rest };
 }

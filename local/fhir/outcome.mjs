@@ -1,4 +1,4 @@
-// Refusals, and how FHIR tells them: https://hl7.org/fhir/R4/operationoutcome.html
+// Errors as FHIR reports them: https://hl7.org/fhir/R4/operationoutcome.html
 
 const CODES = {
   400: 'invalid', 404: 'not-found', 405: 'not-supported', 408: 'timeout', 409: 'conflict', 410: 'deleted',
@@ -8,9 +8,9 @@ const CODES = {
 export const isError = ({ severity }) => severity === 'error' || severity === 'fatal';
 
 export class FhirError extends Error {
-  /** A refusal with an HTTP status; `details` is a sentence, or the issues that a validation found. */
+  /** An error with an HTTP status. `details` is a sentence, or the issues of a validation. */
   constructor(status, details, expression) {
-    const issues = Array.isArray(details) ? details : [issue(status, details, expression)];
+    const issues = Array.isArray(details) ? details : [buildIssue(status, details, expression)];
     super(issues[0].details.text);
     this.status = status;
     this.issues = issues;
@@ -20,19 +20,19 @@ export class FhirError extends Error {
     return { resourceType: 'OperationOutcome', issue: this.issues };
   }
 
-  /** The same refusal, told of the bundle entry that caused it: only its errors, since one of them ended the whole. */
+  /** Returns the same error for a bundle entry. It has only the issues of severity error: they failed the bundle. */
   within(index) {
     const place = `Bundle.entry[${index}]`;
-    const issues = this.issues.filter(isError).map((one) => ({
-      ...one,
-      expression: [place, ...(one.expression ?? [])],
-      diagnostics: `${place}: ${one.details.text}`,
+    const issues = this.issues.filter(isError).map((issue) => ({
+      ...issue,
+      expression: [place, ...(issue.expression ?? [])],
+      diagnostics: `${place}: ${issue.details.text}`,
     }));
     return new FhirError(this.status, issues);
   }
 }
 
-function issue(status, text, expression) {
+function buildIssue(status, text, expression) {
   return {
     severity: 'error',
     code: CODES[status] ?? 'exception',

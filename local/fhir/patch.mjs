@@ -1,16 +1,16 @@
-// FHIRPath patch: https://hl7.org/fhir/R4/fhirpatch.html. Paths are elements, [n] and where(…): what senders write.
+// FHIRPath Patch: https://hl7.org/fhir/R4/fhirpatch.html. A path may have elements, [n] and where(…).
 
 import { evalFhirPath } from '@medplum/core';
-import { elementOf } from './definitions.mjs';
+import { describeElement } from './definitions.mjs';
 import { FhirError } from './outcome.mjs';
 
 const STEP = /^(?:\.?([A-Za-z_]\w*)(?!\w*\()|\[(\d+)\]|\.where\(((?:[^()']|'[^']*')*)\))/;
 
-/** The resource changed by the operations, one after the other. */
+/** Applies the operations to the resource, in order. */
 export function applyParameters(resource, { parameter = [] }) {
   for (const { name, part = [] } of parameter) {
     if (name !== 'operation') throw refusal("A parameter of a patch is named 'operation'.");
-    const parts = Object.fromEntries(part.map((one) => [one.name, one]));
+    const parts = Object.fromEntries(part.map((item) => [item.name, item]));
     const apply = OPERATIONS[parts.type?.valueCode];
     if (!apply || !parts.path?.valueString) throw refusal('An operation needs a known type and a path.');
     apply(resource, parts.path.valueString, parts);
@@ -20,16 +20,16 @@ export function applyParameters(resource, { parameter = [] }) {
 
 const OPERATIONS = {
   add(resource, path, { name, value }) {
-    const { value: owner, type } = only(resource, path);
+    const { value: owner, type } = findSingle(resource, path);
     const element = name?.valueString;
-    const { isList, type: own } = elementOf(type, element) ?? unknown(element);
-    if (isList) (owner[element] ??= []).push(valueOf(value, own));
-    else owner[element] = valueOf(value, own);
+    const { isList, type: elementType } = describeElement(type, element) ?? refuseElement(element);
+    if (isList) (owner[element] ??= []).push(readValue(value, elementType));
+    else owner[element] = readValue(value, elementType);
   },
 
   insert(resource, path, { value, index }) {
-    const { list, type } = listAt(resource, path);
-    list.splice(place(index, list.length), 0, valueOf(value, type));
+    const { list, type } = findList(resource, path);
+    list.splice(readIndex(index, list.length), 0, readValue(value, type));
   },
 
   delete(resource, path) {
@@ -39,18 +39,18 @@ const OPERATIONS = {
   },
 
   replace(resource, path, { value }) {
-    const { holder, key, type } = only(resource, path);
-    holder[key] = valueOf(value, type);
+    const { holder, key, type } = findSingle(resource, path);
+    holder[key] = readValue(value, type);
   },
 
   move(resource, path, { source, destination }) {
-    const { list } = listAt(resource, path);
-    const [moved] = list.splice(place(source, list.length - 1), 1);
-    list.splice(place(destination, list.length), 0, moved);
+    const { list } = findList(resource, path);
+    const [moved] = list.splice(readIndex(source, list.length - 1), 1);
+    list.splice(readIndex(destination, list.length), 0, moved);
   },
 };
 
-/** Every element at the path: its value and type, and where it is held. */
+/** Returns every element at the path: its value and type, and the object or list that holds it. */
 function find(resource, path) {
   let rest = path;
   let found;
@@ -58,16 +58,16 @@ function find(resource, path) {
     const [text, name, index, criterion] = STEP.exec(rest) ?? [];
     if (!text) throw refusal('The path of an operation is not understood.');
     rest = rest.slice(text.length);
-    if (!found) found = name === resource.resourceType ? [{ value: resource, type: name }] : unknown(name);
-    else if (name) found = found.flatMap((one) => [...children(one, name)]);
+    if (!found) found = name === resource.resourceType ? [{ value: resource, type: name }] : refuseElement(name);
+    else if (name) found = found.flatMap((parent) => [...listChildren(parent, name)]);
     else if (index) found = found.slice(Number(index), Number(index) + 1);
     else found = found.filter(({ value }) => evalFhirPath(criterion, value)[0] === true);
   }
   return found ?? [];
 }
 
-function* children({ value: owner, type }, name) {
-  const element = elementOf(type, name) ?? unknown(name);
+function* listChildren({ value: owner, type }, name) {
+  const element = describeElement(type, name) ?? refuseElement(name);
   const value = owner[name];
   if (Array.isArray(value)) {
     for (const [key, item] of value.entries()) {
@@ -78,13 +78,13 @@ function* children({ value: owner, type }, name) {
   }
 }
 
-function only(resource, path) {
+function findSingle(resource, path) {
   const found = find(resource, path);
-  if (found.length !== 1) throw refusal(`The path of an operation has ${found.length} matches, not one.`);
+  if (found.length !== 1) throw refusal(`The path of an operation has ${found.length} matches; it must have one.`);
   return found[0];
 }
 
-function listAt(resource, path) {
+function findList(resource, path) {
   const [first] = find(resource, path);
   if (!Array.isArray(first?.holder)) throw refusal('The path of an operation names no list.');
   return { list: first.holder, type: first.type };
@@ -96,27 +96,27 @@ function remove({ holder, key, owner, name }) {
   if (owner && !holder.length) delete owner[name];
 }
 
-/** value[x], or parts for a type that no value[x] has. */
-function valueOf(parameter, type) {
+/** Reads value[x], or builds the value from parts for a type without a value[x]. */
+function readValue(parameter, type) {
   const [, value] = Object.entries(parameter ?? {}).find(([key]) => key.startsWith('value')) ?? [];
   if (value !== undefined) return value;
   if (!parameter?.part) throw refusal('An operation needs a value.');
-  const made = {};
+  const result = {};
   for (const part of parameter.part) {
-    const { isList, type: own } = elementOf(type, part.name) ?? unknown(part.name);
-    if (isList) (made[part.name] ??= []).push(valueOf(part, own));
-    else made[part.name] = valueOf(part, own);
+    const { isList, type: partType } = describeElement(type, part.name) ?? refuseElement(part.name);
+    if (isList) (result[part.name] ??= []).push(readValue(part, partType));
+    else result[part.name] = readValue(part, partType);
   }
-  return made;
+  return result;
 }
 
-function place(index, most) {
+function readIndex(index, max) {
   const value = index?.valueInteger;
-  if (!Number.isInteger(value) || value < 0 || value > most) throw refusal('An index is outside its list.');
+  if (!Number.isInteger(value) || value < 0 || value > max) throw refusal('An index is outside its list.');
   return value;
 }
 
-function unknown(element) {
+function refuseElement(element) {
   throw refusal(`There is no element '${element}' at the path of an operation.`);
 }
 

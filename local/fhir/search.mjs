@@ -20,7 +20,7 @@ const MODIFIERS = {
   uri: ['missing'],
 };
 
-/** The searchset for `Type?params`; a further page is reached by the `next` link, whose `ct` is opaque as on Azure. */
+/** Returns the searchset for `Type?params`. The `next` link leads to the next page; its `ct` is opaque as on Azure. */
 export function searchset(store, base, type, params) {
   const { filters, sortRules } = parse(type, params);
   const count = pageSize(params);
@@ -55,8 +55,8 @@ export function searchset(store, base, type, params) {
   };
 }
 
-/** The existing resources that fulfil conditional criteria: https://hl7.org/fhir/R4/http.html#ccreate */
-export function matchesOf(store, type, criteria) {
+/** Returns at most two existing resources that match the criteria: https://hl7.org/fhir/R4/http.html#ccreate */
+export function findMatches(store, type, criteria) {
   const { filters } = parse(type, new URLSearchParams(criteria));
   if (!filters) throw new FhirError(412, 'The criteria of a conditional operation are not selective enough.');
   return [...take(find(store, type, filters), 2)];
@@ -111,7 +111,7 @@ function* find(store, type, filters = []) {
   }
 }
 
-/** As few versions as the store's index allows: the filters then decide. */
+/** Returns versions that may match, as few as the store's index allows. */
 function candidates(store, type, filters) {
   let fewest;
   for (const filter of filters) {
@@ -126,12 +126,12 @@ function indexedIds(store, type, { code, operator, value }) {
   const parameter = getSearchParameter(type, code);
   const values = splitSearchOnComma(value);
   if (code === '_id') return new Set(values);
-  if (code === 'identifier' && values.every((one) => !one.endsWith('|'))) {
-    return new Set(values.flatMap((one) => [...store.indexed(type, 'identifier', token(one).value)]));
+  if (code === 'identifier' && values.every((text) => !text.endsWith('|'))) {
+    return new Set(values.flatMap((text) => [...store.findIds(type, 'identifier', parseToken(text).value)]));
   }
   if (parameter.type === 'reference' && !holdsCanonicals(type, parameter)) {
-    const wanted = values.flatMap((one) => literals(parameter, one));
-    return new Set(wanted.flatMap((one) => [...store.indexed(type, 'reference', one)]));
+    const references = values.flatMap((text) => toReferences(parameter, text));
+    return new Set(references.flatMap((reference) => [...store.findIds(type, 'reference', reference)]));
   }
   return undefined;
 }
@@ -147,18 +147,21 @@ function matches(resource, filter) {
   const parameter = getSearchParameter(type, code);
   const found = valuesOf(resource, parameter);
   if (operator === 'missing') return (found.length === 0) === (value === 'true');
-  const wanted = splitSearchOnComma(value);
+  const expected = splitSearchOnComma(value);
   switch (parameter.type) {
     case 'token': {
       const tokens = code === '_id' ? [{ value: resource.id }] : convertToSearchableTokens(found);
-      return wanted.some((one) => tokens.some((actual) => sameToken(token(one), actual))) !== (operator === 'not');
+      const isMatch = expected.some((text) => tokens.some((actual) => sameToken(parseToken(text), actual)));
+      return isMatch !== (operator === 'not');
     }
     case 'reference': {
       const actual = new Set(convertToSearchableReferences(found));
-      return wanted.flatMap((one) => literals(parameter, one)).some((one) => actual.has(one));
+      const references = expected.flatMap((text) => toReferences(parameter, text));
+      return references.some((reference) => actual.has(reference));
     }
     case 'string':
-      return convertToSearchableStrings(found).some((text) => wanted.some((one) => sameString(text, one, operator)));
+      return convertToSearchableStrings(found)
+        .some((actual) => expected.some((text) => sameString(actual, text, operator)));
     default:
       return matchesSearchRequest(resource, { resourceType: type, filters: [filter] });
   }
@@ -170,26 +173,26 @@ function valuesOf(resource, parameter) {
 }
 
 /** `system|code`, `|code`, `system|` or `code`: https://hl7.org/fhir/R4/search.html#token */
-function token(text) {
+function parseToken(text) {
   const bar = text.indexOf('|');
   return bar < 0 ? { value: text } : { system: text.slice(0, bar), value: text.slice(bar + 1) };
 }
 
-/** Azure compares codes and identifiers with regard to case, the library without. */
-function sameToken(wanted, actual) {
-  if (wanted.system !== undefined && wanted.system !== (actual.system ?? '')) return false;
-  return wanted.value === actual.value || (wanted.value === '' && Boolean(wanted.system));
+/** Compares tokens with regard to case, as Azure does; the library ignores case. */
+function sameToken(expected, actual) {
+  if (expected.system !== undefined && expected.system !== (actual.system ?? '')) return false;
+  return expected.value === actual.value || (expected.value === '' && Boolean(expected.system));
 }
 
 /** `patient=x` is short for `patient=Patient/x`: https://hl7.org/fhir/R4/search.html#reference */
-function literals(parameter, value) {
+function toReferences(parameter, value) {
   return /[/:]/.test(value) ? [value] : (parameter.target ?? []).map((type) => `${type}/${value}`);
 }
 
 /** Without a modifier a string matches from the start of a word: https://hl7.org/fhir/R4/search.html#string */
-function sameString(actual, wanted, operator) {
-  if (operator === 'exact') return actual === wanted;
-  const [text, part] = [actual.toLowerCase(), wanted.toLowerCase()];
+function sameString(actual, expected, operator) {
+  if (operator === 'exact') return actual === expected;
+  const [text, part] = [actual.toLowerCase(), expected.toLowerCase()];
   return operator === 'contains' ? text.includes(part) : ` ${text}`.includes(` ${part}`);
 }
 

@@ -1,18 +1,18 @@
 // The FHIR R4 server of the laptop: `node local/fhir/server.mjs`, on 127.0.0.1, port FHIR_PORT (8080; 0: a free one).
-// It answers like Azure Health Data Services below /fhir, and below /control it obeys a test.
+// Below /fhir it answers like Azure Health Data Services; /control is an API for tests.
 
 import { createServer } from 'node:http';
 import { processBundle } from './bundle.mjs';
 import { capabilityStatement } from './capability.mjs';
 import { resolveConditionalReferences } from './conditional.mjs';
-import { Faults, before, distorted, entryRefusals, retryHeaders } from './faults.mjs';
+import { Faults, applyBefore, distortBundle, refuseEntries, retryHeaders } from './faults.mjs';
 import { parseBody, parseJson, readBody, send } from './http.mjs';
 import { interact } from './interactions.mjs';
 import { FhirError } from './outcome.mjs';
 import { Store } from './store.mjs';
 
 const BASE_PATH = '/fhir';
-const REMEMBERED = 1000;
+const MAX_RECENT = 1000;
 
 const store = new Store();
 const faults = new Faults();
@@ -22,12 +22,12 @@ let recent = [];
 const server = createServer(async (request, response) => {
   const url = new URL(request.url, 'http://localhost');
   const isFhir = url.pathname === BASE_PATH || url.pathname.startsWith(`${BASE_PATH}/`);
-  if (isFhir) response.on('close', () => remember(request.method, url.pathname, response));
+  if (isFhir) response.on('close', () => recordRequest(request.method, url.pathname, response));
   try {
     await (isFhir ? answerFhir(request, response, url) : answerControl(request, response, url));
   } catch (error) {
-    if (request.destroyed && !request.complete) return; // the client went away in the middle of its request
-    const refusal = error instanceof FhirError ? error : unexpected(error);
+    if (request.destroyed && !request.complete) return; // the client disconnected during its request
+    const refusal = error instanceof FhirError ? error : logUnexpected(error);
     send(response, refusal.status, refusal.headers, JSON.stringify(refusal.outcome));
   }
 });
@@ -37,10 +37,10 @@ async function answerFhir(request, response, url) {
   const bytes = await readBody(request);
   const fault = faults.take(request.method, path);
   try {
-    if (await before(fault)) return response.socket.resetAndDestroy();
+    if (await applyBefore(fault)) return response.socket.resetAndDestroy();
     const context = { store, base: `http://${request.headers.host}${BASE_PATH}` };
     const body = parseBody(bytes, request.headers['content-type']);
-    const result = carryOut(context, request, path, url.search, body, fault);
+    const result = execute(context, request, path, url.search, body, fault);
     return sendResult(response, context.base, result, fault, request.method);
   } catch (error) {
     if (error instanceof FhirError) error.headers = retryHeaders(fault);
@@ -48,11 +48,11 @@ async function answerFhir(request, response, url) {
   }
 }
 
-function carryOut(context, { method, headers }, path, search, body, fault) {
+function execute(context, { method, headers }, path, search, body, fault) {
   if (path === '') {
     if (method !== 'POST') throw new FhirError(405, `${method} is not supported here.`);
-    const bundle = processBundle(context, body, headers, entryRefusals(fault));
-    return { status: 200, resource: distorted(fault, bundle) };
+    const bundle = processBundle(context, body, headers, refuseEntries(fault));
+    return { status: 200, resource: distortBundle(fault, bundle) };
   }
   if (path === 'metadata' && method === 'GET') return { status: 200, resource: capabilityStatement(context.base) };
   if (body instanceof URLSearchParams) return interact(context, { method, url: `${path}?${body}`, headers });
@@ -64,8 +64,9 @@ function sendResult(response, base, { status, version, resource }, fault, method
   const text = status === 204 || status === 304 ? undefined : (version?.json ?? JSON.stringify(resource));
   const location = version && !version.deleted && method !== 'GET'
     && { Location: `${base}/${version.type}/${version.id}/_history/${version.number}` };
-  const stamp = version && { ETag: version.etag, 'Last-Modified': new Date(version.lastUpdated).toUTCString() };
-  send(response, status, { ...location, ...stamp, ...retryHeaders(fault) }, text, fault);
+  const versionHeaders = version
+    && { ETag: version.etag, 'Last-Modified': new Date(version.lastUpdated).toUTCString() };
+  send(response, status, { ...location, ...versionHeaders, ...retryHeaders(fault) }, text, fault);
 }
 
 async function answerControl(request, response, url) {
@@ -80,35 +81,35 @@ async function answerControl(request, response, url) {
       faults.clear();
       return reply({});
     case 'GET /control/stats':
-      return reply({ requests, faults: faults.met, ...store.counts() });
+      return reply({ requests, faults: faults.injected, ...store.countResources() });
     case 'GET /control/requests':
-      return reply(recent.slice(-Number(url.searchParams.get('last') ?? REMEMBERED)));
+      return reply(recent.slice(-Number(url.searchParams.get('last') ?? MAX_RECENT)));
     case 'POST /control/reset':
       store.clear();
       faults.clear();
-      faults.met = 0;
+      faults.injected = 0;
       requests = 0;
       recent = [];
       return reply({});
     default:
-      throw new FhirError(404, 'There is nothing here.');
+      throw new FhirError(404, 'This address does not exist.');
   }
 }
 
-/** Method, path and status only: a query may hold patient data. A request that was not answered has the status 0. */
-function remember(method, path, { headersSent, statusCode }) {
+/** Records method, path and status only: a query may hold patient data. Status 0 means unanswered. */
+function recordRequest(method, path, { headersSent, statusCode }) {
   requests += 1;
   recent.push({ method, path, status: headersSent ? statusCode : 0 });
-  if (recent.length > REMEMBERED) recent.shift();
+  if (recent.length > MAX_RECENT) recent.shift();
 }
 
-function unexpected(error) {
+function logUnexpected(error) {
   console.error(error);
   return new FhirError(500, 'The server failed.');
 }
 
 for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => process.exit(0));
-// longer than clients keep idle connections, so that none is closed under a request
+// Longer than clients keep idle connections, so that none is closed while a request is sent.
 server.keepAliveTimeout = 120_000;
 server.listen(Number(process.env.FHIR_PORT ?? 8080), '127.0.0.1', () => {
   console.log(`FHIR server ready at http://127.0.0.1:${server.address().port}${BASE_PATH}`);

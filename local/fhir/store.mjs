@@ -1,9 +1,8 @@
-// Resources and all their versions, in memory. The library's MemoryRepository looks at every resource of a type for
-// each search, names versions by UUID and cannot roll back; this store numbers them, undoes them, finds them by
-// identifier and by reference, and keeps each as the JSON text it is answered with: small, and not to be changed by
-// accident.
+// Stores resources and all their versions in memory. The library's MemoryRepository scans all resources of a type for
+// each search, names versions by UUID and cannot roll back. This store numbers versions, rolls them back, and indexes
+// resources by identifier and reference. Each version is kept as JSON text, which is small and cannot be changed.
 
-import { references } from './references.mjs';
+import { listReferences } from './references.mjs';
 
 /** One version; a deletion is a version without JSON. */
 class Version {
@@ -13,7 +12,7 @@ class Version {
     this.number = number;
     this.method = method;
     this.lastUpdated = new Date().toISOString();
-    this.json = resource && JSON.stringify(stamped(resource, id, String(number), this.lastUpdated));
+    this.json = resource && JSON.stringify(withMeta(resource, id, String(number), this.lastUpdated));
   }
 
   get deleted() {
@@ -29,7 +28,7 @@ class Version {
   }
 }
 
-function stamped({ resourceType, id: _, meta, ...content }, id, versionId, lastUpdated) {
+function withMeta({ resourceType, id: _, meta, ...content }, id, versionId, lastUpdated) {
   return { resourceType, id, meta: { ...meta, versionId, lastUpdated }, ...content };
 }
 
@@ -42,12 +41,12 @@ export class Store {
     return this.#types.get(type)?.get(id) ?? [];
   }
 
-  /** The newest version, which may be a deletion. */
+  /** Returns the newest version, which may be a deletion. */
   current(type, id) {
     return this.versions(type, id).at(-1);
   }
 
-  /** The newest version of a resource that exists now. */
+  /** Returns the newest version of a resource, or undefined if it does not exist or is deleted. */
   live(type, id) {
     const version = this.current(type, id);
     return version?.deleted ? undefined : version;
@@ -60,8 +59,8 @@ export class Store {
     }
   }
 
-  /** Ids of the resources that may have this value: kind is 'identifier' (without system) or 'reference'. */
-  indexed(type, kind, value) {
+  /** Returns ids of resources that may have this value. `kind` is 'identifier' (without system) or 'reference'. */
+  findIds(type, kind, value) {
     return this.#index.get(`${type} ${kind} ${value}`) ?? [];
   }
 
@@ -72,15 +71,15 @@ export class Store {
     if (!ids.has(id)) ids.set(id, []);
     const versions = ids.get(id);
     const version = new Version(type, id, versions.length + 1, method, resource);
-    this.#forget(versions.at(-1));
+    this.#removeFromIndex(versions.at(-1));
     versions.push(version);
-    this.#remember(version);
+    this.#addToIndex(version);
     this.#written?.push(version);
     return version;
   }
 
-  /** Does the work wholly or, when it throws, not at all: versions, deletions and the index are put back. */
-  atomically(work) {
+  /** Runs the work in a transaction: if it throws, versions, deletions and the index are rolled back. */
+  runAtomically(work) {
     this.#written = [];
     try {
       return work();
@@ -97,7 +96,7 @@ export class Store {
     this.#index.clear();
   }
 
-  counts() {
+  countResources() {
     const byType = {};
     let resources = 0;
     let versions = 0;
@@ -113,20 +112,20 @@ export class Store {
   #undo(version) {
     const ids = this.#types.get(version.type);
     const versions = ids.get(version.id);
-    this.#forget(versions.pop());
-    if (versions.length) this.#remember(versions.at(-1));
+    this.#removeFromIndex(versions.pop());
+    if (versions.length) this.#addToIndex(versions.at(-1));
     else ids.delete(version.id);
   }
 
-  #remember(version) {
-    for (const key of indexKeys(version)) {
+  #addToIndex(version) {
+    for (const key of listIndexKeys(version)) {
       if (!this.#index.has(key)) this.#index.set(key, new Set());
       this.#index.get(key).add(version.id);
     }
   }
 
-  #forget(version) {
-    for (const key of indexKeys(version)) {
+  #removeFromIndex(version) {
+    for (const key of listIndexKeys(version)) {
       const ids = this.#index.get(key);
       ids.delete(version.id);
       if (!ids.size) this.#index.delete(key);
@@ -134,11 +133,11 @@ export class Store {
   }
 }
 
-function indexKeys(version) {
+function listIndexKeys(version) {
   const keys = new Set();
   if (!version || version.deleted) return keys;
   const { type, resource } = version;
   for (const identifier of [resource.identifier ?? []].flat()) keys.add(`${type} identifier ${identifier.value}`);
-  for (const { reference } of references(resource)) keys.add(`${type} reference ${reference}`);
+  for (const { reference } of listReferences(resource)) keys.add(`${type} reference ${reference}`);
   return keys;
 }

@@ -1,4 +1,4 @@
-"""A running host: one server, one listener per queue trigger, one clock per timer."""
+"""Run the host: one HTTP server, one listener per queue trigger, one task per timer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ADDRESS = "127.0.0.1"
 
 
 class Server(uvicorn.Server):
-    """uvicorn, but signals are the host's."""
+    """A uvicorn server that leaves signals to the host."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -34,7 +34,10 @@ class Server(uvicorn.Server):
 
 
 async def run(functions: Sequence[Function], options: HostOptions, port: int) -> bool:
-    """Serve until SIGTERM or SIGINT, then drain. Whether every thread has ended."""
+    """Serve until SIGTERM or SIGINT, then drain. Return whether every thread has ended.
+
+    Raises CannotStart if a trigger or the port cannot be used.
+    """
     worker = Worker(options)
     stopping = asyncio.Event()
     routes = http.read_routes(functions, options.route_prefix)
@@ -79,7 +82,11 @@ async def _open_triggers(
             services[connection] = await stack.enter_async_context(service)
         name = _resolve_setting(function.trigger, "queueName").lower()
         queue, poison = storage.open_queues(services[connection], name)
-        triggers.append(leases.Trigger(function, queue, poison, options.queues, worker))
+        triggers.append(
+            leases.Trigger(
+                function=function, queue=queue, poison=poison, options=options.queues, worker=worker
+            )
+        )
     return triggers
 
 
@@ -101,7 +108,7 @@ def _build_server(app: http.App) -> Server:
 
 
 def _listen(port: int) -> socket.socket:
-    # asyncio turns Nagle off only where the protocol is named; with it on, replies take 40 ms.
+    # asyncio disables Nagle's algorithm only if the protocol is named; else replies take 40 ms.
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

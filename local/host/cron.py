@@ -20,7 +20,7 @@ _FIELDS = (
 _ITEM = re.compile(r"(?:(\*)|(\w+)(?:-(\w+))?)(?:/(\d+))?")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
     seconds: tuple[int, ...]
     minutes: tuple[int, ...]
@@ -31,17 +31,24 @@ class Schedule:
 
 
 def parse(expression: str) -> Schedule:
-    """Raises ValueError naming the field that cannot be read."""
+    """Parse a schedule. Raises ValueError that names the invalid field."""
     parts = expression.split()
     if len(parts) == 5:
         parts.insert(0, "0")
     if len(parts) != 6:
         raise ValueError(f"schedule {expression!r}: expected five or six fields")
-    return Schedule(*(_parse_field(*pair) for pair in zip(parts, _FIELDS, strict=True)))
+    fields = (_parse_field(*pair) for pair in zip(parts, _FIELDS, strict=True))
+    seconds, minutes, hours, days, months, weekdays = fields
+    return Schedule(
+        seconds=seconds, minutes=minutes, hours=hours, days=days, months=months, weekdays=weekdays
+    )
 
 
 def find_next(schedule: Schedule, after: datetime) -> datetime:
-    """The first occurrence after the moment. A day must fit both day and day of week."""
+    """Return the first occurrence after this time. A day must match both day and day of week.
+
+    Raises ValueError if there is none.
+    """
     start = after.replace(microsecond=0) + timedelta(seconds=1)
     for offset in range(366 * 9):  # 29 February comes at least once in nine years
         day = start.date() + timedelta(days=offset)

@@ -1,4 +1,4 @@
-"""The connection string of Azurite. Pure."""
+"""Build the connection string of Azurite. Pure."""
 
 from __future__ import annotations
 

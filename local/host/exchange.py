@@ -1,4 +1,4 @@
-"""Between ASGI and azure.functions: the request a function is given, the reply it gave. Pure."""
+"""Convert ASGI requests to azure.functions, and a function's result to ASGI messages. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ class Reply:
 
 
 def read_headers(scope: Mapping[str, Any]) -> dict[str, str]:
-    """Lower-case names, repeated ones joined: GrpcMessageConversionExtensions.cs ToRpcHttp."""
+    """Return headers by lower-case name, repeated ones joined, as ToRpcHttp does in
+    GrpcMessageConversionExtensions.cs of azure-functions-host."""
     headers: dict[str, str] = {}
     for name, value in scope["headers"]:
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
@@ -28,7 +29,8 @@ def read_headers(scope: Mapping[str, Any]) -> dict[str, str]:
 
 
 def read_query(scope: Mapping[str, Any]) -> dict[str, str]:
-    """Names match without case, repeated ones are joined, empty ones dropped: ToRpcHttp again."""
+    """Return query parameters: names ignore case, repeated values are joined, empty ones dropped,
+    as ToRpcHttp does."""
     query: dict[str, str] = {}
     names: dict[str, str] = {}
     pairs = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
@@ -39,7 +41,7 @@ def read_query(scope: Mapping[str, Any]) -> dict[str, str]:
 
 
 def build_request(scope: Mapping[str, Any], values: Mapping[str, str], body: bytes) -> Any:
-    """The HttpRequest that the Python worker builds: its own converter, fed as the host does."""
+    """Build the HttpRequest with the Python worker's own converter, fed as the host feeds it."""
     received = read_headers(scope)
     suffix = f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else ""
     url = f"{scope['scheme']}://{received.get('host', '')}{scope['raw_path'].decode()}{suffix}"
@@ -72,7 +74,7 @@ def build_reply(value: object) -> Reply:
 
 
 def build_messages(answer: Reply, method: str) -> list[dict[str, Any]]:
-    """The ASGI messages of a reply. The server counts the bytes, whatever the function said."""
+    """Return the ASGI messages of a reply. The content length is the host's, not the function's."""
     framing = (b"content-length", b"transfer-encoding")
     headers = [(name, value) for name, value in answer.headers if name not in framing]
     body = answer.body

@@ -1,4 +1,4 @@
-"""What function_app.py declares, read the way the Python worker indexes it."""
+"""Read the functions that function_app.py declares, as the Python worker indexes them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from local.host.settings import CannotStart, is_disabled
 SUPPORTED = ("httpTrigger", "queueTrigger", "timerTrigger")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Function:
     name: str
     kind: str
@@ -33,7 +33,10 @@ class Function:
 
 
 def load_functions(folder: Path) -> list[Function]:
-    """Import function_app.py from the folder. In order of name, as Azure maps their routes."""
+    """Import function_app.py from the folder. Return its functions by name, as Azure maps routes.
+
+    Raises CannotStart for a function that this host cannot run.
+    """
     if not (folder / "function_app.py").is_file():
         raise CannotStart(f"no function_app.py in {folder}")
     os.chdir(folder)
@@ -67,4 +70,11 @@ def _read_function(declared: Any) -> Function:
     parameters = set(inspect.signature(call).parameters)
     if parameters - {"context"} != {argument}:
         raise CannotStart(f"{name}: expected the parameter {argument}, found {sorted(parameters)}")
-    return Function(name, kind, argument, trigger, call, "context" in parameters)
+    return Function(
+        name=name,
+        kind=kind,
+        argument=argument,
+        trigger=trigger,
+        call=call,
+        wants_context="context" in parameters,
+    )

@@ -1,4 +1,4 @@
-"""HTTP triggers as an ASGI app: match a route, check the key, bound the body, run, reply."""
+"""HTTP triggers as an ASGI app: match a route, check the key, limit the body, run, reply."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from local.host.worker import Worker
 
 log = logging.getLogger("local.host")
 
-# Kestrel reads on for up to five seconds, so that a sender hears the 413 instead of a reset.
+# Kestrel reads on for up to five seconds, so that a sender gets the 413 instead of a reset.
 DRAIN_SECONDS = 5.0
 PING = "/admin/host/ping"
 
@@ -28,7 +28,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     function: Function
     text: str
@@ -45,11 +45,11 @@ class TooLarge(Exception):
 
 
 class ClientDisconnected(Exception):
-    """The caller left before the whole body had come."""
+    """The client disconnected before it had sent the whole body."""
 
 
 def read_routes(functions: Iterable[Function], prefix: str) -> list[Route]:
-    """The routes in the order given; the first that fits is taken."""
+    """Return the routes in the order of the functions; the first that matches is used."""
     found = [_build_route(f, prefix) for f in functions if f.kind == "httpTrigger"]
     for first, second in combinations(found, 2):
         methods = not first.methods or not second.methods or first.methods & second.methods
@@ -117,13 +117,17 @@ def _build_route(function: Function, prefix: str) -> Route:
     except ValueError as error:
         raise CannotStart(f"{function.name}: {error}") from error
     return Route(
-        function, text, template, frozenset(methods), getattr(level, "value", str(level)).lower()
+        function=function,
+        text=text,
+        template=template,
+        methods=frozenset(methods),
+        level=getattr(level, "value", str(level)).lower(),
     )
 
 
 def _is_allowed(route: Route, key: str | None, keys: Mapping[str, str]) -> bool:
     """https://learn.microsoft.com/azure/azure-functions/function-keys-how-to -- without keys,
-    like `func start`, every caller is let in. `function/name` is a key of that function alone."""
+    every caller is allowed, as by `func start`. `function/name` is a key of that function only."""
     if route.level == "anonymous" or not keys:
         return True
     function_prefix = f"{route.function.name}/"

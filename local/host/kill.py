@@ -1,9 +1,9 @@
-"""Ends the host at the n-th request that leaves it, as a lost machine would: nothing cleans up.
+"""Kill the host at the n-th request that it sends, like a lost machine: nothing cleans up.
 
-HOST_KILL names a file. `before:17` in it ends the host before its 17th request from then on is
-sent, `after:17` once that is answered; new content begins a new count. What was under way then
-is noted beside the file, the order is taken out of it, and the next host starts at once. Reads of
-a queue do not count: how many there are is chance.
+HOST_KILL names a file. `before:17` in it kills the host before it sends its 17th request from then
+on, `after:17` when that is answered. New content starts a new count. The request is recorded
+beside the file, the file is emptied, and the next host starts at once. Queue reads do not count:
+their number is random.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _LAZY_MODULES = (
 
 
 def run_until_not_killed(env: Mapping[str, str], run: Callable[[], int]) -> int:
-    """Run the host; with the variable set, one after the other, until one ends otherwise.
+    """Run the host. With HOST_KILL set, run hosts until one ends without being killed.
 
-    Each is a fork of a process that has imported what a host needs and done nothing else: it
-    knows nothing of the one before, and starts within a moment.
+    Each is a fork of a process that has only imported modules, so it starts fast and shares no
+    state with the one before.
     """
     if not env.get(VARIABLE):
         return run()
@@ -41,7 +41,10 @@ def run_until_not_killed(env: Mapping[str, str], run: Callable[[], int]) -> int:
         if host == 0:
             _watch_requests(RequestCounter(Path(env[VARIABLE])))
             return run()
-        for number in (signal.SIGTERM, signal.SIGINT):  # of the whole group: it ends, then we do
+        for number in (
+            signal.SIGTERM,
+            signal.SIGINT,
+        ):  # sent to the whole group: the host ends first
             signal.signal(number, signal.SIG_IGN)
         _, status = os.waitpid(host, 0)
         if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
@@ -49,21 +52,21 @@ def run_until_not_killed(env: Mapping[str, str], run: Callable[[], int]) -> int:
 
 
 def _import_lazy_modules() -> None:
-    """What an app imports no earlier than its first call."""
+    """Import modules that an app imports only at its first call."""
     for name in _LAZY_MODULES:
         importlib.import_module(name)
 
 
 @dataclass(slots=True)
 class RequestCounter:
-    """Counts requests, and ends the process at the one that the file names."""
+    """Counts requests, and kills the process at the one that the file names."""
 
     file: Path
     instruction: str = ""
     sent: int = 0
 
     def count_request(self) -> int:
-        """The number of the request that is about to leave."""
+        """Return the number of the request that is about to be sent."""
         instruction = self.file.read_text("utf-8") if self.file.exists() else ""
         if instruction != self.instruction:
             self.instruction, self.sent = instruction, 0
@@ -78,7 +81,7 @@ class RequestCounter:
 
 
 def _watch_requests(watch: RequestCounter) -> None:
-    """All that this process sends from now on."""
+    """Count every request that this process sends from now on."""
     import httpx
     from azure.core.pipeline.transport import AioHttpTransport
 
@@ -87,7 +90,7 @@ def _watch_requests(watch: RequestCounter) -> None:
 
 
 def _wrap_send(client: Any, watch: RequestCounter) -> None:
-    """httpx and the storage SDK both send by `send(request)`."""
+    """Wrap the client's `send(request)`, which httpx and the storage SDK both have."""
     send = client.send
 
     async def send_watched(self: Any, request: Any, **options: Any) -> Any:

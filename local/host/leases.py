@@ -1,4 +1,4 @@
-"""The lease of one queue message: kept up while its function runs, given back or let go."""
+"""The lease of a queue message: renewed while its function runs, then released."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from local.host.worker import Worker
 log = logging.getLogger("local.host")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trigger:
-    """One function and its queue. Without a poison queue, a failed message waits for its lease."""
+    """A function and its queue. Without a poison queue, a failed message waits for its lease."""
 
     function: Function
     queue: QueueClient
@@ -36,7 +36,7 @@ class Trigger:
 
 
 async def stop_renewal(renewal: asyncio.Task[None], done: asyncio.Event) -> None:
-    # Not cancelled: a renewal half way would change the pop receipt without us knowing it.
+    # Not cancelled: a renewal in progress would change the pop receipt without our knowing it.
     done.set()
     await renewal
 
@@ -57,7 +57,7 @@ async def renew_lease(trigger: Trigger, message: QueueMessage, done: asyncio.Eve
             if _is_lease_lost(error):
                 log.warning("lease.lost", extra=build_log_fields(trigger, message))
                 return
-            # LinearSpeedupStrategy.cs: hurry after a failure
+            # LinearSpeedupStrategy.cs: retry sooner after a failure
             interval = max(interval / 2, 0.5)
             log.warning("lease.not_renewed", extra=build_log_fields(trigger, message))
 
@@ -77,7 +77,7 @@ async def ignore_lost_lease(
     except HttpResponseError as error:
         if not _is_lease_lost(error):
             raise
-        # Another instance took the message over when the lease had ended: it is theirs now.
+        # The lease expired and another instance took the message.
         log.warning("message.taken_over", extra=build_log_fields(trigger, message))
 
 

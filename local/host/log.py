@@ -1,4 +1,4 @@
-"""Logging to stderr: one line per record, the `extra` fields as key=value; a traceback follows."""
+"""Log to stderr: one line per record, `extra` fields as key=value, then the traceback if any."""
 
 from __future__ import annotations
 

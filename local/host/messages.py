@@ -1,4 +1,4 @@
-"""The text of a queue message, and the QueueMessage that a function is given. Pure."""
+"""Decode a queue message and build the QueueMessage for a function. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from local.host.functions import Function
 
 
 class Undecodable(Exception):
-    """The text is not what messageEncoding says."""
+    """The text does not have the encoding that messageEncoding states."""
 
 
 def decode(text: str, is_base64: bool) -> bytes:
@@ -30,7 +30,10 @@ def decode(text: str, is_base64: bool) -> bytes:
 
 
 def build_trigger_value(message: QueueMessage, body: bytes, function: Function) -> Any:
-    """What the Python worker makes of the message: its own converter, fed as the host feeds it."""
+    """Build the value with the Python worker's own converter, fed as the host feeds it.
+
+    Raises Undecodable if the body is not UTF-8.
+    """
     try:
         text = body.decode()
     except UnicodeDecodeError as error:

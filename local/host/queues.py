@@ -1,4 +1,4 @@
-"""Queue triggers: poll, lease, run, then delete, put back or park, as the WebJobs extension does.
+"""Queue triggers: poll, lease, run, then delete, release or poison, like the WebJobs extension.
 
 The rules are those of QueueListener.cs and QueueProcessor.cs in
 https://github.com/Azure/azure-sdk-for-net/tree/main/sdk/storage (Extensions.Storage.*).
@@ -25,7 +25,7 @@ _random = SystemRandom()
 
 
 async def listen(trigger: Trigger, stopping: asyncio.Event, drain: float) -> None:
-    """Run messages until stopping, then give running ones `drain` seconds to end."""
+    """Process messages until stopping, then give running ones `drain` seconds to end."""
     running: set[asyncio.Task[None]] = set()
     empty_polls = 0
     while not stopping.is_set():
@@ -50,7 +50,7 @@ async def listen(trigger: Trigger, stopping: asyncio.Event, drain: float) -> Non
 
 
 def compute_poll_delay(empty_polls: int, max_delay: float) -> float:
-    """RandomizedExponentialBackoffStrategy.cs: 100 ms more than 100 ms doubling, give or take."""
+    """Return the seconds until the next poll: RandomizedExponentialBackoffStrategy.cs."""
     if empty_polls > 30:
         return max_delay
     delay: float = (
@@ -87,7 +87,7 @@ async def _wait_for_room(
 
 
 async def _process_safely(trigger: Trigger, message: QueueMessage) -> None:
-    """A fault of the host or of storage leaves the message to its lease, and is told."""
+    """Process the message. On a fault of the host or of storage, log it; the lease expires."""
     try:
         await _process(trigger, message)
     except Exception:
@@ -130,7 +130,7 @@ async def _process(trigger: Trigger, message: QueueMessage) -> None:
 
 
 async def _park(trigger: Trigger, message: QueueMessage) -> None:
-    """Copy to the poison queue, then delete. The text is copied as it came."""
+    """Copy the message unchanged to the poison queue, then delete it."""
     if trigger.poison is None:
         return
     try:

@@ -1,4 +1,4 @@
-"""ASP.NET route templates: parse, match a path, see whether two can match the same path. Pure."""
+"""ASP.NET route templates: parse, match a path, find templates that overlap. Pure."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SIZED: dict[str, Callable[[str, list[int]], bool]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
     name: str
     optional: bool
@@ -64,12 +64,12 @@ Template = tuple[Segment, ...]
 
 
 def parse(template: str) -> Template:
-    """Raises ValueError for what ASP.NET or this host does not know."""
+    """Parse a template. Raises ValueError for syntax that ASP.NET or this host does not know."""
     return tuple(_parse_segment(text) for text in _split(template.strip("/"), "/") if text)
 
 
 def match(template: Template, path: str) -> dict[str, str] | None:
-    """The route parameters when the raw path fits, else None. Absent optional ones are left out."""
+    """Return the route parameters if the raw path matches, else None. Absent ones are left out."""
     texts = [_decode(text) for text in path.removeprefix("/").removesuffix("/").split("/")]
     texts = [] if texts == [""] else texts
     values: dict[str, str] = {}
@@ -91,7 +91,7 @@ def match(template: Template, path: str) -> dict[str, str] | None:
 
 
 def can_overlap(left: Template, right: Template) -> bool:
-    """Whether some path may fit both; two parameters are taken to."""
+    """Whether some path may match both. Two parameters count as overlapping."""
     if not left or not right:
         return all(_is_optional(segment) for segment in (*left, *right))
     first, second = left[0], right[0]
@@ -101,12 +101,12 @@ def can_overlap(left: Template, right: Template) -> bool:
 
 
 def can_hide(earlier: Template, later: Template) -> bool:
-    """Whether the first, taken first, may take what is meant for the second."""
+    """Whether the earlier template may match paths meant for the later one."""
     return can_overlap(earlier, later) and not _is_more_specific(earlier, later)
 
 
 def _is_more_specific(left: Template, right: Template) -> bool:
-    """Says more of the path than the other, where they first differ in that."""
+    """Whether the left template is more specific where the two first differ."""
     for first, second in zip(left, right, strict=False):
         if (mine := _compute_weight(first)) != (theirs := _compute_weight(second)):
             return mine > theirs
@@ -133,7 +133,7 @@ def _can_match_same(first: Segment, second: Segment) -> bool:
 
 
 def _decode(text: str) -> str:
-    # Kestrel decodes a path but leaves %2F alone: https://github.com/dotnet/aspnetcore/issues/11544
+    # Kestrel decodes a path except for %2F: https://github.com/dotnet/aspnetcore/issues/11544
     return unquote(re.sub("%2f", lambda found: "%25" + found[0][1:], text, flags=re.IGNORECASE))
 
 
@@ -156,7 +156,13 @@ def _parse_parameter(text: str) -> Parameter:
     if not bare.isidentifier():
         raise ValueError(f"route parameter {{{text}}} cannot be read")
     checks = tuple(_parse_constraint(constraint) for constraint in constraints)
-    return Parameter(bare, optional, name.startswith("*"), default if has_default else None, checks)
+    return Parameter(
+        name=bare,
+        optional=optional,
+        catch_all=name.startswith("*"),
+        default=default if has_default else None,
+        constraints=checks,
+    )
 
 
 def _parse_constraint(text: str) -> Callable[[str], object]:

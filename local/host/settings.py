@@ -1,4 +1,4 @@
-"""What configures a host: host.json, local.settings.json and the environment, read once."""
+"""Read the host's configuration: host.json, local.settings.json and the environment."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _TIME_SPAN = re.compile(r"(?:(\d+)\.)?(\d{1,2}):(\d{1,2})(?::(\d{1,2})(\.\d+)?)?
 
 
 class CannotStart(Exception):
-    """The app, its settings or the machine must change before the host can run."""
+    """The host cannot start until the app, its settings or the machine are changed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QueueOptions:
     """https://learn.microsoft.com/azure/azure-functions/functions-bindings-storage-queue#hostjson-settings"""
 
@@ -37,7 +37,7 @@ class QueueOptions:
     lease: float = 600.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HostOptions:
     route_prefix: str = "api"
     function_timeout: float | None = 1800.0
@@ -48,7 +48,7 @@ class HostOptions:
 
 
 def read_local_settings(folder: Path, env: MutableMapping[str, str]) -> None:
-    """Put the Values of local.settings.json into the environment; what is set already stays."""
+    """Add the Values of local.settings.json to the environment; existing variables stay."""
     settings = _read_json(folder / "local.settings.json")
     if settings.get("IsEncrypted"):
         raise CannotStart("local.settings.json is encrypted: run `func settings decrypt`")
@@ -57,7 +57,10 @@ def read_local_settings(folder: Path, env: MutableMapping[str, str]) -> None:
 
 
 def read_options(folder: Path, env: Mapping[str, str]) -> HostOptions:
-    """The options of host.json, each overridable as AzureFunctionsJobHost__section__name."""
+    """Read host.json. Each value can be overridden as AzureFunctionsJobHost__section__name.
+
+    Raises CannotStart for an invalid value.
+    """
     host = _lower_keys(_read_json(folder / "host.json"))
     for name, value in env.items():
         if name.lower().startswith(OVERRIDE.lower()):
@@ -74,7 +77,7 @@ def read_options(folder: Path, env: Mapping[str, str]) -> HostOptions:
 
 
 def parse_keys(text: str) -> dict[str, str]:
-    """`name=key;name=key`. Keys may hold an equals sign: the real ones are base64-like."""
+    """Parse `name=key;name=key`. Keys may contain an equals sign: real ones are base64-like."""
     pairs = [part.strip().partition("=") for part in text.split(";") if part.strip()]
     if broken := [name for name, _, key in pairs if not name or not key]:
         raise CannotStart(f"HOST_FUNCTION_KEYS: {broken[0] or 'a part'} is not name=key")
@@ -82,12 +85,12 @@ def parse_keys(text: str) -> dict[str, str]:
 
 
 def parse_time_span(text: object, where: str) -> float:
-    """A .NET time span, `[d.]hh:mm:ss[.f]`, in seconds."""
+    """Parse a .NET time span, `[d.]hh:mm:ss[.f]`, to seconds."""
     match = _TIME_SPAN.fullmatch(str(text).strip())
     if match is None:
         raise CannotStart(f"{where}: expected a time span like 00:00:30")
     days, hours, minutes, secs, fraction = match.groups()
-    # .NET reads 24:00:00 as twenty-four days, which nobody means:
+    # .NET reads 24:00:00 as twenty-four days, which is hardly meant:
     # https://learn.microsoft.com/dotnet/api/system.timespan.parse
     if int(hours) > 23 or int(minutes) > 59 or int(secs or 0) > 59:
         raise CannotStart(f"{where}: write 1.00:00:00 for a day; hours end at 23")

@@ -1,4 +1,4 @@
-"""Queue clients from the app setting that a trigger's `connection` names."""
+"""Open queue clients by the app setting that a trigger's `connection` names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _QUEUE_NAME = re.compile(r"(?=.{3,63}$)[a-z0-9]+(-[a-z0-9]+)*")
 
 def open_service(connection: str, env: Mapping[str, str]) -> QueueServiceClient:
     """https://learn.microsoft.com/azure/azure-functions/functions-reference#connections"""
-    # A storage that is away is asked again soon: the listener has its own, longer patience.
+    # Few and short retries: the listener polls again anyway.
     retry: dict[str, Any] = {"initial_backoff": 1, "increment_base": 2, "retry_total": 2}
     for name in (f"AzureWebJobs{connection}", connection):
         if text := env.get(name):
@@ -45,7 +45,7 @@ def open_service(connection: str, env: Mapping[str, str]) -> QueueServiceClient:
 
 
 def open_queues(service: QueueServiceClient, name: str) -> tuple[QueueClient, QueueClient | None]:
-    """A queue and its poison queue: QueueListenerFactory.cs CreatePoisonQueueReference."""
+    """Open a queue and its poison queue: QueueListenerFactory.cs CreatePoisonQueueReference."""
     if not _QUEUE_NAME.fullmatch(name):
         raise CannotStart(f"{name!r} is not a queue name")
     poison = name + POISON

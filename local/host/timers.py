@@ -1,4 +1,4 @@
-"""Timer triggers: run at the times of the schedule, in UTC, never two runs of one at a time."""
+"""Timer triggers: run by the schedule, in UTC, never two runs of a function at once."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ async def run_on_schedule(
         run = asyncio.create_task(worker.run(function, _build_timer_request(last, upcoming)))
         await _wait_until_stopping(run, stopping, drain)
         last = datetime.now(UTC)
-        # As TimerListener.cs of azure-webjobs-sdk-extensions, which plans the next run when the
-        # last has ended: an occurrence that passed meanwhile is left out.
+        # Like TimerListener.cs of azure-webjobs-sdk-extensions, which schedules the next run when
+        # the last has ended: an occurrence that passed meanwhile is skipped.
         await _sleep_until(cron.find_next(schedule, last), stopping)
 
 

@@ -1,4 +1,4 @@
-"""Runs one function: async ones on the loop, others in a thread pool, each within the timeout."""
+"""Run functions: async ones on the loop, others in a thread pool, all within the timeout."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class InvocationResult:
 
 
 class Context(func.Context):
-    """What a function sees of its invocation when it has a parameter named context."""
+    """The invocation context, for functions with a parameter named context."""
 
     def __init__(self, function: str, invocation: str) -> None:
         self._function = function
@@ -67,7 +67,7 @@ class Worker:
         self._calls: set[Future[Any]] = set()
 
     async def run(self, function: Function, argument: object) -> InvocationResult:
-        """Never raises but when cancelled: a failure is logged and told."""
+        """Run the function. A failure is logged and returned; only cancellation is raised."""
         invocation, started = str(uuid.uuid4()), time.monotonic()
         extra: dict[str, object] = {"function": function.name, "invocation": invocation}
         limit = asyncio.timeout(self._timeout)
@@ -101,6 +101,6 @@ class Worker:
         return await asyncio.wrap_future(call)
 
     def close(self) -> bool:
-        """Whether every thread is done. One that is not cannot be stopped, only left behind."""
+        """Return whether every thread is done. A running one cannot be stopped."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         return not self._calls

@@ -1,4 +1,4 @@
-"""What somebody else changes at the FHIR server is mirrored, however its events come."""
+"""What others change at the FHIR server is mirrored, in whatever order its events arrive."""
 
 from __future__ import annotations
 
@@ -65,11 +65,17 @@ def cloud_event(type_: str = CREATED, **changes: Any) -> Body:
 
 
 def events(route: Route, base: str = f"https://{OURS}") -> Events:
-    return Events(route.journal, route.queue_sender, patients_followed, base, route.clock)
+    return Events(
+        journal=route.journal,
+        queue=route.queue_sender,
+        change_queues=patients_followed,
+        fhir_url=base,
+        now=route.clock,
+    )
 
 
 async def taken(route: Route, *messages: Any, base: str = f"https://{OURS}") -> list[str]:
-    """What is to be mirrored after these messages."""
+    """Return what is queued for the mirror after these messages."""
     it = events(route, base)
     for message in messages:
         await queue_changes(
@@ -78,7 +84,7 @@ async def taken(route: Route, *messages: Any, base: str = f"https://{OURS}") -> 
     return route.mirrored
 
 
-# --- what is an event of ours ------------------------------------------------------------------
+# --- which events count -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("schema", [event_grid, cloud_event])
@@ -90,7 +96,7 @@ async def test_a_change_of_a_mirrored_type_is_mirrored(
     assert await taken(route, event) == [f"Patient/{ANNA}"]
 
 
-async def test_a_message_may_bring_several_events(route: Route) -> None:
+async def test_a_message_may_hold_several_events(route: Route) -> None:
     several = [event_grid(), cloud_event(resourceFhirId="p2"), event_grid()]
     assert await taken(route, several) == [f"Patient/{ANNA}", "Patient/p2"]
 
@@ -117,9 +123,9 @@ async def test_what_is_not_for_the_mirror_is_dropped(route: Route, event: Body) 
         (OURS, "https://gateway.example/fhir"),
         ("", f"https://{OURS}"),
     ],
-    ids=["letter case", "a gateway's address", "not told"],
+    ids=["letter case", "a gateway's address", "no account"],
 )
-async def test_an_event_is_ours_unless_it_is_told_that_it_is_not(
+async def test_an_event_counts_unless_it_is_of_another_service(
     route: Route, account: str, base: str
 ) -> None:
     event = event_grid(resourceFhirAccount=account)
@@ -143,7 +149,7 @@ async def test_an_event_is_ours_unless_it_is_told_that_it_is_not(
         event_grid(resourceFhirId=7),
     ],
 )
-async def test_what_is_no_event_is_refused_as_a_whole_without_being_quoted(
+async def test_a_message_that_is_no_event_is_refused_as_a_whole_and_not_quoted(
     route: Route, message: Any
 ) -> None:
     """The host then keeps it in the poison queue."""
@@ -159,15 +165,17 @@ async def test_the_log_names_the_type_of_a_dropped_event_and_nothing_else(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     await taken(route, event_grid("Odd.Type", x=MARKER), cloud_event(f"{MARKER} {MARKER}"))
-    told = [vars(each)["type"] for each in caplog.records if each.message == "fhir_event.dropped"]
-    assert told == ["Odd.Type", "?"]
+    types = [
+        vars(record)["type"] for record in caplog.records if record.message == "fhir_event.dropped"
+    ]
+    assert types == ["Odd.Type", "?"]
     assert MARKER not in told_by(caplog.records)
 
 
-# --- what becomes of it ------------------------------------------------------------------------
+# --- what becomes of them ----------------------------------------------------------------------
 
 
-async def test_events_that_come_twice_and_late_leave_the_newest_state(route: Route) -> None:
+async def test_events_that_arrive_twice_or_late_leave_the_newest_state(route: Route) -> None:
     route.fhir_double.add(patient(id=ANNA, gender="male"))
     route.fhir_double.add(patient(id=ANNA, gender="female"))
     updated = event_grid("Microsoft.HealthcareApis.FhirResourceUpdated", resourceVersionId=2)
@@ -199,7 +207,7 @@ async def test_rows_of_events_that_were_parked_can_be_replayed(route: Route) -> 
     assert route.queued(MIRROR_QUEUE) == [(WorkItem(claim.delivery, resource=claim.resource), 0)]
 
 
-async def test_rows_of_events_are_forgotten_after_the_retention(route: Route) -> None:
+async def test_rows_of_events_are_deleted_after_the_retention(route: Route) -> None:
     route.fhir_double.add(patient(id=ANNA))
     await taken(route, event_grid())
     ((claim, _),) = route.queued(MIRROR_QUEUE)

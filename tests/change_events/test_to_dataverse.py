@@ -1,4 +1,4 @@
-"""Dataverse hears once of each state of what it shows in a virtual table, and never its values."""
+"""Each state of a resource in a virtual table is reported to Dataverse once, without values."""
 
 from __future__ import annotations
 
@@ -66,24 +66,27 @@ SETTINGS = {
 
 @dataclass
 class Flows:
-    """What tells Dataverse, and what Dataverse has heard."""
+    """What notifies Dataverse, and what Dataverse has received."""
 
     route: Route
     prefix: str = "abc"
-    before: int = 0  # told by earlier tests
+    before: int = 0  # reported by earlier tests
 
     @property
     def external(self) -> ExternalEvents:
-        it, known = self.route, files.list_tables([files.parse_map_file("observation.toml", MAP)])
+        route, known = (
+            self.route,
+            files.list_tables([files.parse_map_file("observation.toml", MAP)]),
+        )
         return ExternalEvents(
-            it.queue_sender,
-            it.fhir,
-            it.dataverse,
-            it.order,
-            list_virtual_tables(known, self.prefix),
-            it.clock,
-            it.max_age,
-            it.activities,
+            queue=route.queue_sender,
+            fhir=route.fhir,
+            dataverse=route.dataverse,
+            guard=route.order,
+            tables=list_virtual_tables(known, self.prefix),
+            now=route.clock,
+            max_age=route.max_age,
+            activities=route.activities,
         )
 
     def write(self, id_: str = WEIGHT, **elements: Any) -> str:
@@ -100,10 +103,10 @@ class Flows:
 
     async def actions(self) -> list[str]:
         """The last word of each."""
-        return [each["action"].removeprefix("OnExternal") for each in await self.received()]
+        return [event["action"].removeprefix("OnExternal") for event in await self.heard()]
 
     @property
-    def put_back(self) -> list[tuple[WorkItem, float]]:
+    def requeued(self) -> list[tuple[WorkItem, float]]:
         return self.route.queued(EXTERNAL_QUEUE)
 
 
@@ -143,17 +146,17 @@ async def flows(route: Route) -> Flows:
 # --- each change, once ----------------------------------------------------------------------------
 
 
-async def test_what_is_created_updated_and_deleted_is_told_as_such(flows: Flows) -> None:
+async def test_a_create_an_update_and_a_delete_are_reported_as_such(flows: Flows) -> None:
     flows.write()
     await flows.tell()
     flows.write(status="amended")
     await flows.tell()
-    flows.route.fhir_double.delete(RESOURCE)
+    flows.route.fhir_double.forget(RESOURCE)
     await flows.tell()
     assert await flows.actions() == ["Created", "Updated", "Deleted"]
-    assert {each["id"] for each in await flows.received()} == {WEIGHT}
-    assert {each["table"] for each in await flows.received()} == {"abc_ve_observation"}
-    assert flows.put_back == []
+    assert {event["id"] for event in await flows.heard()} == {WEIGHT}
+    assert {event["table"] for event in await flows.heard()} == {"abc_ve_observation"}
+    assert flows.requeued == []
 
 
 async def test_the_key_is_that_of_the_row_in_the_feed(flows: Flows) -> None:
@@ -162,18 +165,18 @@ async def test_the_key_is_that_of_the_row_in_the_feed(flows: Flows) -> None:
     assert found["id"] == derive_primary_key("Observation", "weight.1")
 
 
-async def test_claims_that_come_again_tell_nothing_again(flows: Flows) -> None:
+async def test_repeated_work_items_report_nothing_again(flows: Flows) -> None:
     flows.write()
     for delivery in (DELIVERY, DELIVERY, LATER):
         await flows.tell(delivery=delivery)
     assert await flows.actions() == ["Created"]
-    flows.route.fhir_double.delete(RESOURCE)
+    flows.route.fhir_double.forget(RESOURCE)
     for _ in range(2):
         await flows.tell()
     assert await flows.actions() == ["Created", "Deleted"]
 
 
-async def test_claims_in_any_order_tell_the_state_that_there_is(flows: Flows) -> None:
+async def test_work_items_in_any_order_report_the_current_state(flows: Flows) -> None:
     flows.write()
     await flows.tell()
     flows.write()
@@ -183,36 +186,40 @@ async def test_claims_in_any_order_tell_the_state_that_there_is(flows: Flows) ->
     assert await flows.actions() == ["Created", "Updated"]
 
 
-async def test_what_comes_back_after_its_deletion_is_created(flows: Flows) -> None:
+async def test_a_resource_that_is_written_after_its_deletion_is_reported_as_created(
+    flows: Flows,
+) -> None:
     flows.write()
     await flows.tell()
-    flows.route.fhir_double.delete(RESOURCE)
+    flows.route.fhir_double.forget(RESOURCE)
     await flows.tell()
     flows.write()
     await flows.tell()
     assert await flows.actions() == ["Created", "Deleted", "Created"]
 
 
-async def test_a_resource_that_was_there_before_anything_was_told_is_updated(flows: Flows) -> None:
+async def test_a_resource_that_existed_before_the_first_report_is_reported_as_updated(
+    flows: Flows,
+) -> None:
     flows.write()
     flows.write()
     await flows.tell()
     assert await flows.actions() == ["Updated"]
 
 
-async def test_two_workers_with_claims_of_one_resource_tell_it_once(flows: Flows) -> None:
-    """The second meets the first while that looks at the state, and comes back later."""
+async def test_two_workers_with_the_same_resource_report_it_once(flows: Flows) -> None:
+    """The second one starts while the first one reads the state, and is requeued."""
     flows.write()
     flows.route.fhir_double.will_wait_for(lambda: flows.tell(delivery=LATER))
     await flows.tell()
     assert await flows.actions() == ["Created"]
-    ((claim, _),) = flows.put_back
+    ((claim, _),) = flows.requeued
     assert claim.delivery == LATER
     await notify_dataverse(flows.external, claim)
     assert await flows.actions() == ["Created"]
 
 
-async def test_a_state_that_changes_while_it_is_told_is_told_by_the_next_claim(
+async def test_a_change_during_a_report_is_reported_by_the_next_work_item(
     flows: Flows,
 ) -> None:
     flows.write()
@@ -226,11 +233,11 @@ async def test_a_state_that_changes_while_it_is_told_is_told_by_the_next_claim(
     assert await flows.actions() == ["Created", "Updated"]
 
 
-# --- trouble --------------------------------------------------------------------------------------
+# --- failures --------------------------------------------------------------------------------------
 
 
-async def test_an_answer_that_is_lost_is_asked_for_again(flows: Flows) -> None:
-    """At least once: a flow may hear twice of what Dataverse has taken without saying so."""
+async def test_a_report_whose_response_is_lost_is_sent_again(flows: Flows) -> None:
+    """At least once: a flow may run twice when Dataverse's response is lost."""
     flows.write()
     organisation = flows.route.dataverse_double
     transport = httpx.ASGITransport(app=organisation.app)
@@ -243,7 +250,7 @@ async def test_an_answer_that_is_lost_is_asked_for_again(flows: Flows) -> None:
 
     organisation.will_be_preceded("POST", lost)
     await flows.tell()
-    ((claim, delay),) = flows.put_back
+    ((claim, delay),) = flows.requeued
     assert (claim.resource, claim.attempt) == (RESOURCE, 1)
     assert delay > 0
     await notify_dataverse(flows.external, claim)
@@ -251,46 +258,46 @@ async def test_an_answer_that_is_lost_is_asked_for_again(flows: Flows) -> None:
 
 
 @pytest.mark.parametrize("wish", [{"status": 500}, {"status": 503, "next": 3}])
-async def test_what_dataverse_does_not_take_is_told_later(flows: Flows, wish: Any) -> None:
+async def test_what_dataverse_does_not_accept_is_reported_later(flows: Flows, wish: Any) -> None:
     flows.write()
     flows.route.dataverse_double.will_fail(kind="status", **wish)
     await flows.tell()
     assert await flows.actions() == []
-    ((claim, _),) = flows.put_back
+    ((claim, _),) = flows.requeued
     await notify_dataverse(flows.external, claim)
     assert await flows.actions() == ["Created"]
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-async def test_while_the_fhir_server_is_away_nothing_is_told(flows: Flows, status: int) -> None:
+async def test_while_the_fhir_server_is_down_nothing_is_reported(flows: Flows, status: int) -> None:
     flows.write()
     flows.route.fhir_double.down = status
     await flows.tell()
     flows.route.fhir_double.down = None
     assert await flows.actions() == []
-    ((claim, _),) = flows.put_back
+    ((claim, _),) = flows.requeued
     await notify_dataverse(flows.external, claim)
     assert await flows.actions() == ["Created"]
 
 
-async def test_throttling_is_waited_for_as_long_as_dataverse_says(flows: Flows) -> None:
+async def test_a_throttled_report_waits_as_long_as_dataverse_says(flows: Flows) -> None:
     flows.write()
     flows.route.dataverse_double.will_fail(kind="throttle", retryAfter=300)
     await flows.tell()
-    ((_, delay),) = flows.put_back
+    ((_, delay),) = flows.requeued
     assert delay == 300
 
 
-async def test_events_that_are_not_switched_on_are_loud_and_wait(
+async def test_events_that_are_not_switched_on_are_logged_as_errors_and_requeued(
     flows: Flows, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The organisation was set up with another prefix, or not at all."""
+    """The organisation was provisioned with another prefix, or not at all."""
     flows.prefix = "xyz"
     flows.write()
     await flows.tell()
-    ((claim, delay),) = flows.put_back
+    ((claim, delay),) = flows.requeued
     assert delay == 900
-    (record,) = [each for each in caplog.records if each.message == "external_event.requeued"]
+    (record,) = [record for record in caplog.records if record.message == "external_event.requeued"]
     assert record.levelno == logging.ERROR
     reason = vars(record)["reason"]
     assert "refused OnExternalCreated of xyz_ve_observation (404" in reason
@@ -298,47 +305,49 @@ async def test_events_that_are_not_switched_on_are_loud_and_wait(
     assert claim.attempt == 1
 
 
-async def test_a_type_without_a_virtual_table_is_for_an_operator(
+async def test_a_type_without_a_virtual_table_is_logged_as_an_error_and_requeued(
     flows: Flows, caplog: pytest.LogCaptureFixture
 ) -> None:
     await flows.tell("Basic/1")
-    assert [each.levelno for each in caplog.records] == [logging.ERROR]
-    assert len(flows.put_back) == 1
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    assert len(flows.requeued) == 1
 
 
-async def test_what_cannot_be_told_for_days_is_dropped_and_said_so(
+async def test_what_cannot_be_reported_for_days_is_dropped_and_recorded(
     flows: Flows, caplog: pytest.LogCaptureFixture
 ) -> None:
     flows.write()
     flows.route.dataverse_double.will_fail(kind="status", status=500)
     since = (flows.route.clock() - timedelta(days=4)).timestamp()
     await flows.tell(attempt=9, since=since)
-    assert flows.put_back == []
-    assert "external_event.dropped" in [each.message for each in caplog.records]
+    assert flows.requeued == []
+    assert "external_event.dropped" in [record.message for record in caplog.records]
     last = flows.route.activity.entries[-1]
     assert (last.action, last.status, last.category) == ("tell", "dropped", Category.ERROR)
     assert (last.resource, last.table) == (RESOURCE, "abc_ve_observation")
 
 
-async def test_what_failed_again_and_again_is_dropped_and_noted(flows: Flows) -> None:
+async def test_what_failed_repeatedly_is_dropped_and_recorded(flows: Flows) -> None:
     await drop_notification(
-        flows.external, WorkItem(DELIVERY, resource=RESOURCE), "telling failed repeatedly"
+        flows.external, WorkItem(DELIVERY, resource=RESOURCE), "notifying failed repeatedly"
     )
     (last,) = flows.route.activity.entries
-    assert (last.status, last.notes) == ("dropped", ("telling failed repeatedly",))
+    assert (last.status, last.notes) == ("dropped", ("notifying failed repeatedly",))
 
 
 # --- no values ------------------------------------------------------------------------------------
 
 
-async def test_dataverse_is_told_the_key_and_nothing_else(
+async def test_dataverse_gets_the_key_and_nothing_else(
     flows: Flows, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The jobs of a flow are kept for weeks; whoever runs one reads the row by its key."""
+    """The jobs of a flow are kept for weeks. A flow reads the row by its key."""
     caplog.set_level(logging.DEBUG)
     flows.write()
     await flows.tell()
-    (request,) = [each for each in flows.route.dataverse_double.received if each.method == "POST"]
+    (request,) = [
+        request for request in flows.route.dataverse_double.heard if request.method == "POST"
+    ]
     assert request.body == {
         "Target": {
             "@odata.type": "Microsoft.Dynamics.CRM.abc_ve_observation",
@@ -355,9 +364,11 @@ async def test_dataverse_is_told_the_key_and_nothing_else(
     assert MARKER not in kept + told_by(caplog.records)
 
 
-async def test_who_was_told_is_in_the_activity_log(flows: Flows) -> None:
+async def test_a_report_is_in_the_activity_log(flows: Flows) -> None:
     flows.write()
     await flows.tell()
-    (entry,) = [each for each in flows.route.activity.entries if each.upstream == "Dataverse"]
+    (entry,) = [
+        activity for activity in flows.route.activity.entries if activity.upstream == "Dataverse"
+    ]
     assert (entry.action, entry.row) == ("OnExternalCreated", WEIGHT)
     assert (entry.resource, entry.table) == (RESOURCE, "abc_ve_observation")

@@ -25,7 +25,8 @@ from integration.core.model import Activity, Category, Request, RowResult, WorkI
 from integration.fhir.units import Limits
 from integration.journal.activity import MemoryActivityLog
 from integration.mirror import mirror as mirroring
-from integration.operations import deliveries, health
+from integration.operations import activity as activity_log
+from integration.operations import health
 from tests.builders import MARKER, Body, bundle, entry, observation, patient
 from tests.conftest import Route, told_by
 
@@ -55,7 +56,7 @@ async def mirrored(route: Route, resource: Body) -> RowResult:
 async def test_a_delivery_is_followed_to_its_row(route: Route) -> None:
     put = entry(patient(id="p1"), method="PUT", url="Patient/p1")
     delivery = await route.deliver(bundle(put))
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     await mirroring.mirror_resource(route.mirror, WorkItem(delivery, resource="Patient/p1"))
 
     assert [item for item in told(route) if item[1] != "metadata"] == [
@@ -80,7 +81,7 @@ async def test_every_request_that_an_upstream_heard_is_an_entry(route: Route) ->
     route.limits = Limits(entries=2)
     people = [entry(patient(id=f"p{n}"), method="PUT", url=f"Patient/p{n}") for n in range(5)]
     delivery = await route.deliver(bundle(*people, kind="batch"))
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     for claim, _ in route.queued("mirror"):
         await mirroring.mirror_resource(route.mirror, claim)
     calls = [item for item in route.activity.entries if item.action != "mirror"]
@@ -103,7 +104,7 @@ async def test_questions_that_go_in_one_request_are_entries_of_all_who_asked(rou
 
 async def test_a_unit_of_several_resources_names_none(route: Route) -> None:
     entries = [entry(patient()), entry(observation())]
-    await route.carry(await route.deliver(bundle(*entries)))
+    await route.process(await route.deliver(bundle(*entries)))
     (written,) = route.activity.entries
     assert (written.action, written.resource) == ("write unit 0.0", None)
 
@@ -119,7 +120,7 @@ async def test_what_was_not_mapped_is_told_with_its_reason(route: Route) -> None
 async def test_what_a_batch_refused_within_a_200_is_told(route: Route) -> None:
     route.fhir_double.refuses = {"Observation"}
     entries = [entry(patient()), entry(observation()), entry(observation())]
-    await route.carry(await route.deliver(bundle(*entries, kind="batch")))
+    await route.process(await route.deliver(bundle(*entries, kind="batch")))
     sent, refused = route.activity.entries
     assert (sent.status, refused.status, refused.category) == ("200", "refused", "error")
     assert refused.action == sent.action == "write unit 0.0"
@@ -226,7 +227,7 @@ async def test_no_entry_names_a_patient(route: Route) -> None:
         bundle({"request": {"method": "DELETE", "url": f"Patient?name={MARKER}"}}, kind="batch"),
     ]
     for body in deliveries:
-        await route.carry_all(await route.deliver(body))
+        await route.process_all(await route.deliver(body))
     for claim, _ in route.queued("mirror"):
         await mirroring.mirror_resource(route.mirror, claim)
     assert len(route.activity.entries) > 15
@@ -438,15 +439,15 @@ async def test_entries_are_chosen_by_the_query_parameters(route: Route) -> None:
         ({"duration": "1"}, 0),
     ]
     for params, number in asked:
-        page = await deliveries.find_activity(route.activity, params)
+        page = await activity_log.find_activity(route.activity, params)
         assert (len(page.entries), page.after) == (number, None), params
 
 
 async def test_pages_are_as_long_as_was_asked(route: Route) -> None:
     await mirrored(route, patient(id="p1"))
-    first = await deliveries.find_activity(route.activity, {"_count": "2"})
+    first = await activity_log.find_activity(route.activity, {"_count": "2"})
     assert len(first.entries) == 2
-    second = await deliveries.find_activity(
+    second = await activity_log.find_activity(
         route.activity, {"_count": "2", "after": str(first.after)}
     )
     newest = route.activity.entries[::-1]
@@ -470,7 +471,7 @@ async def test_pages_are_as_long_as_was_asked(route: Route) -> None:
 )
 async def test_what_the_log_cannot_be_asked_is_refused(params: Body, where: str | None) -> None:
     with pytest.raises(Rejected) as caught:
-        await deliveries.find_activity(MemoryActivityLog(), params)
+        await activity_log.find_activity(MemoryActivityLog(), params)
     assert (caught.value.status, caught.value.issues[0].expression) == (400, where)
 
 

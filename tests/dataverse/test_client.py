@@ -94,7 +94,7 @@ async def test_trouble_is_heard_by_everybody_who_asked(told: Told, dataverse: Da
     assert len(await dataverse.read(question(ROWS[0]), "d")) == 1
 
 
-async def test_changes_carry_the_options_in_every_part(told: Told, dataverse: Dataverse) -> None:
+async def test_changes_have_the_options_in_every_part(told: Told, dataverse: Dataverse) -> None:
     told.script = [httpx.Response(204), httpx.Response(500)]
     change = Change(method="PATCH", entity_set="contacts", key=ROWS[0], columns={"lastname": "x"})
     await dataverse.apply_changes([change], "d")

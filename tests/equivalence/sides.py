@@ -114,10 +114,17 @@ async def relayed(side: Side, bundle: Sent, limits: Limits) -> Result:
     journal, queue_sender, ids = MemoryJournal(), MemoryQueueSender(), count(1)
     headers = {"content-type": f"application/fhir+{'ndjson' if bundle.kind == NDJSON else 'json'}"}
     intake = Intake(
-        journal, queue_sender, _now, lambda now: make_delivery_id(now, next(ids)), 50_000_000
+        journal=journal,
+        queue=queue_sender,
+        now=_now,
+        new_id=lambda now: make_delivery_id(now, next(ids)),
+        max_bytes=50_000_000,
     )
     try:
-        accepted = await accept(intake, IncomingRequest("POST", None, None, headers, bundle.body))
+        accepted = await accept(
+            intake,
+            IncomingRequest(method="POST", type=None, id=None, headers=headers, body=bundle.body),
+        )
     except Rejected as error:
         return Result(why=" ".join(issue.text for issue in error.issues))
     if not isinstance(accepted, Accepted):
@@ -152,8 +159,14 @@ async def _carry(
         pause=asyncio.sleep,
         jitter=lambda: 0.5,
     )
-    carrier = LaneContext(journal, queue_sender, fhir, order, _nobody_follows)
-    worker = Relay(carrier, limits, _now, inf)
+    carrier = LaneContext(
+        journal=journal,
+        queue=queue_sender,
+        fhir=fhir,
+        guard=order,
+        change_queues=_nobody_follows,
+    )
+    worker = Relay(context=carrier, limits=limits, now=_now, max_age=inf)
     for claim in _claims(queue_sender):
         assert claim.attempt < 3, "the FHIR server is in trouble"
         await process.process(worker, claim)

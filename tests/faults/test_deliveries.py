@@ -12,12 +12,12 @@ from faults.kinds import KINDS, take_streams
 EVERY = [(kind, sent) for kind in KINDS for sent in kind(DeliveryFactory("test"))]
 
 
-def entries(sent: Delivery) -> list[str]:
+def split_entries(sent: Delivery) -> list[str]:
     if sent.headers.get("content-type") == "application/fhir+ndjson":
         return sent.body.decode().splitlines()
     if sent.path:
         return [sent.body.decode()]
-    return [json.dumps(each) for each in json.loads(sent.body)["entry"]]
+    return [json.dumps(item) for item in json.loads(sent.body)["entry"]]
 
 
 def test_the_same_seed_sends_the_same_bytes_and_another_others() -> None:
@@ -44,24 +44,24 @@ def test_every_kind_is_sent_in_each_round() -> None:
 
 
 @pytest.mark.parametrize("sent", [sent for _, sent in EVERY], ids=lambda sent: sent.name)
-def test_each_entry_has_its_wish_and_each_resource_its_marks(sent: Delivery) -> None:
-    texts = entries(sent)
+def test_each_entry_has_its_intent_and_each_resource_its_identifiers(sent: Delivery) -> None:
+    texts = split_entries(sent)
     assert len(texts) == len(sent.intents)
-    for text, asked in zip(texts, sent.intents, strict=True):
-        if asked.action == "deletes":
-            assert asked.tracked.identity in f"{text} {sent.path.strip('/')}"
+    for text, intent in zip(texts, sent.intents, strict=True):
+        if intent.action == "deletes":
+            assert intent.tracked.identity in f"{text} {sent.path.strip('/')}"
         else:
             assert all(
-                each in text
-                for each in (TRACKED_SYSTEM, asked.tracked.name, MARKER_SYSTEM, asked.marker)
+                value in text
+                for value in (TRACKED_SYSTEM, intent.tracked.name, MARKER_SYSTEM, intent.marker)
             )
 
 
-def test_no_two_entries_share_a_mark() -> None:
-    marks = [
-        asked.marker
+def test_no_two_entries_share_a_marker() -> None:
+    markers = [
+        intent.marker
         for stream in take_streams(DeliveryFactory("x"), 50)
         for s in stream
-        for asked in s.intents
+        for intent in s.intents
     ]
-    assert len(set(marks)) == len(marks)
+    assert len(set(markers)) == len(markers)

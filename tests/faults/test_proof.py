@@ -51,31 +51,31 @@ def running(folder: Path) -> Iterator[Running]:
 
 @pytest.fixture
 async def route(running: Running, folder: Path) -> AsyncIterator[Route]:
-    async with open_route(running, folder, PROJECT) as it:
-        yield it
+    async with open_route(running, folder, PROJECT) as opened:
+        yield opened
 
 
-def report(route: Route) -> Report:
-    return Report(route.http, route.running, SEED)
+def make_report(route: Route) -> Report:
+    return Report(http=route.http, running=route.running, seed=SEED)
 
 
 async def test_hours_without_a_fhir_server_cost_time_and_no_entry(running: Running) -> None:
     async with make_client() as http:
-        found = Report(http, running, SEED)
+        found = Report(http=http, running=running, seed=SEED)
         await outage.run_outage(running, found, DeliveryFactory("outage"), streams=8)
     assert found.tally.findings == []
     assert found.tally.counts["injected"] > 100
 
 
-async def test_troubled_neighbours_cost_time_and_no_entry(route: Route) -> None:
-    found = report(route)
+async def test_failing_services_cost_time_and_no_entry(route: Route) -> None:
+    found = make_report(route)
     await Weather(route, found, DeliveryFactory("storm")).run_storm(15, senders=4)
     assert found.tally.findings == []
     assert found.tally.counts["injected"] >= 15
 
 
 async def test_messages_that_come_again_change_nothing(route: Route) -> None:
-    found = report(route)
+    found = make_report(route)
     await Copies(route, found, DeliveryFactory("copies")).post_copies(streams=2, copies=2)
     assert found.tally.findings == []
     assert found.tally.counts["injected"] >= 4
@@ -83,7 +83,7 @@ async def test_messages_that_come_again_change_nothing(route: Route) -> None:
 
 async def test_a_host_that_is_killed_again_and_again_loses_nothing(route: Route) -> None:
     await route.shorten_leases()
-    found = report(route)
+    found = make_report(route)
     kills = Kills(route, found)
     assert await kills.run_with_kills(
         [

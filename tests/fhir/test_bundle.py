@@ -299,21 +299,28 @@ def test_a_patch_document_is_not_the_resource_that_it_changes() -> None:
 
 
 def test_a_json_patch_over_http_travels_in_a_binary() -> None:
-    requested = DeliveryRequest("PATCH", "Patient", "1", "json-patch", if_match='W/"3"')
+    requested = DeliveryRequest(
+        "PATCH", type="Patient", id="1", format="json-patch", if_match='W/"3"'
+    )
     (found,) = read(b'[{"op":"remove","path":"/name"}]', requested).entries
     assert (found.method, found.identity, found.if_match) == ("PATCH", "Patient/1", 'W/"3"')
     assert found.resource == {**BINARY, "data": "W3sib3AiOiJyZW1vdmUiLCJwYXRoIjoiL25hbWUifV0="}
 
 
 def test_a_fhirpath_patch_over_http_is_parameters() -> None:
-    (found,) = read(PATCH, DeliveryRequest("PATCH", "Patient", "1")).entries
+    (found,) = read(PATCH, DeliveryRequest("PATCH", type="Patient", id="1")).entries
     assert found.resource == PATCH
-    assert catch_refusal(PATIENT, DeliveryRequest("PATCH", "Patient", "1")).status == 422
+    assert catch_refusal(PATIENT, DeliveryRequest("PATCH", type="Patient", id="1")).status == 422
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"{}", b"[]", b"[7]", b"[" * 9000])
 def test_a_json_patch_that_is_none_is_refused(body: bytes) -> None:
-    assert issue(body, DeliveryRequest("PATCH", "Patient", "1", "json-patch")).expression is None
+    assert (
+        issue(
+            body, DeliveryRequest("PATCH", type="Patient", id="1", format="json-patch")
+        ).expression
+        is None
+    )
 
 
 def test_all_bad_entries_are_reported_together() -> None:
@@ -440,14 +447,14 @@ def test_entries_keep_their_order_and_know_their_place() -> None:
 @pytest.mark.parametrize(
     ("body", "received", "expression"),
     [
-        (OBSERVATION, DeliveryRequest("PUT", "Patient", "1"), "resourceType"),
+        (OBSERVATION, DeliveryRequest("PUT", type="Patient", id="1"), "resourceType"),
         (
             as_bundle(entry("DELETE", "Patient/1")),
-            DeliveryRequest("POST", "Patient"),
+            DeliveryRequest("POST", type="Patient"),
             "resourceType",
         ),
-        ({**PATIENT, "id": "2"}, DeliveryRequest("PUT", "Patient", "1"), "Patient.id"),
-        ({**PATIENT, "id": None}, DeliveryRequest("PUT", "Patient", "1"), None),
+        ({**PATIENT, "id": "2"}, DeliveryRequest("PUT", type="Patient", id="1"), "Patient.id"),
+        ({**PATIENT, "id": None}, DeliveryRequest("PUT", type="Patient", id="1"), None),
         ({**PATIENT, "id": "a b"}, POST, "Patient.id"),
         ({**PATIENT, "id": "a" * 65}, POST, "Patient.id"),
         ({**PATIENT, "id": 7}, POST, "Patient.id"),
@@ -464,12 +471,12 @@ def test_a_resource_agrees_with_its_address(
 
 
 def test_a_put_without_an_id_in_the_resource_gets_the_id_of_its_address() -> None:
-    (found,) = read(PATIENT, DeliveryRequest("PUT", "Patient", "1")).entries
+    (found,) = read(PATIENT, DeliveryRequest("PUT", type="Patient", id="1")).entries
     assert found.resource == {"resourceType": "Patient", "id": "1"}
 
 
 def test_a_post_to_a_type_creates_whatever_id_the_resource_has() -> None:
-    (found,) = read({**PATIENT, "id": "theirs"}, DeliveryRequest("POST", "Patient")).entries
+    (found,) = read({**PATIENT, "id": "theirs"}, DeliveryRequest("POST", type="Patient")).entries
     assert (found.method, found.id) == ("POST", None)
 
 
@@ -484,7 +491,7 @@ def test_a_resource_at_the_base_address_without_an_id_is_created() -> None:
 
 
 def test_a_delete_needs_no_body() -> None:
-    contents = read(b"", DeliveryRequest("DELETE", "Patient", "1", if_match='W/"2"'))
+    contents = read(b"", DeliveryRequest("DELETE", type="Patient", id="1", if_match='W/"2"'))
     (found,) = contents.entries
     assert (found.method, found.id, found.resource) == ("DELETE", "1", None)
     assert found.if_match == 'W/"2"'
@@ -493,14 +500,15 @@ def test_a_delete_needs_no_body() -> None:
 
 @pytest.mark.parametrize("header", ["identifier=1", "?identifier=1", "Patient?identifier=1"])
 def test_a_conditional_create_by_header_stays_conditional(header: str) -> None:
-    (found,) = read(PATIENT, DeliveryRequest("POST", "Patient", if_none_exist=header)).entries
+    (found,) = read(PATIENT, DeliveryRequest("POST", type="Patient", if_none_exist=header)).entries
     assert found.if_none_exist == "identifier=1"
 
 
 @pytest.mark.parametrize("header", ["Group?identifier=1", "Patient?"])
 def test_a_condition_over_another_type_is_refused(header: str) -> None:
     assert (
-        issue(PATIENT, DeliveryRequest("POST", "Patient", if_none_exist=header)).expression is None
+        issue(PATIENT, DeliveryRequest("POST", type="Patient", if_none_exist=header)).expression
+        is None
     )
 
 

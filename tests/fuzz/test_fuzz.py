@@ -23,22 +23,24 @@ from tests.randomness import FACTOR, make_seed
 CASES = 2000 * FACTOR
 
 
-def sound() -> Case:
+def find_planned_case() -> Case:
     """The first that is planned."""
-    return next(made for made in map(each, range(CASES)) if try_case(made).outcome == PLANNED)
+    return next(
+        made for made in map(make_test_case, range(CASES)) if try_case(made).outcome == PLANNED
+    )
 
 
-def each(number: int) -> Case:
+def make_test_case(number: int) -> Case:
     return make_case(make_seed("tests"), number)
 
 
 @pytest.mark.seeded
 def test_every_delivery_is_refused_or_planned() -> None:
-    verdicts = [try_case(each(number)) for number in range(CASES)]
-    assert [verdict for verdict in verdicts if verdict.outcome == BROKEN] == []
+    results = [try_case(make_test_case(number)) for number in range(CASES)]
+    assert [result for result in results if result.outcome == BROKEN] == []
     # Both are worth a test only if both happen often.
     for end in (REJECTED, PLANNED):
-        assert sum(verdict.outcome == end for verdict in verdicts) > CASES / 5
+        assert sum(result.outcome == end for result in results) > CASES / 5
 
 
 @pytest.mark.slow
@@ -48,22 +50,24 @@ def test_every_shape_that_could_grow_is_refused_or_planned() -> None:
 
 
 def test_the_same_number_is_the_same_case_and_another_another() -> None:
-    assert [each(number) for number in range(20)] == [each(number) for number in range(20)]
-    assert each(1).request != each(2).request
-    assert each(1).request != make_case("other", 1).request
+    assert [make_test_case(number) for number in range(20)] == [
+        make_test_case(number) for number in range(20)
+    ]
+    assert make_test_case(1).request != make_test_case(2).request
+    assert make_test_case(1).request != make_case("other", 1).request
 
 
 def test_an_exception_that_is_no_refusal_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> Plan:
         raise KeyError("p1")
 
-    made = sound()
+    made = find_planned_case()
     monkeypatch.setattr(trial, "plan", broken)
     assert try_case(made).outcome == BROKEN
 
 
 def test_a_lost_entry_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = sound()
+    made = find_planned_case()
     monkeypatch.setattr(trial, "plan", lambda *_: Plan(()))
     assert "an entry is lost" in try_case(made).why
 
@@ -72,7 +76,7 @@ def test_a_value_in_an_issue_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def telling(*_: object) -> None:
         raise Rejected(Issue("value", f"{MARKER} is no date"))
 
-    made = sound()
+    made = find_planned_case()
     monkeypatch.setattr(accept, "parse_contents", telling)
     assert "quotes a value" in try_case(made).why
 
@@ -82,7 +86,7 @@ def test_a_value_in_the_log_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         logging.getLogger("integration.intake").info("read %s", MARKER)
         raise Rejected(Issue("value", "not a date"))
 
-    made = sound()
+    made = find_planned_case()
     monkeypatch.setattr(accept, "parse_contents", logging_it)
     assert "the log quotes a value" in try_case(made).why
 
@@ -91,6 +95,6 @@ def test_a_refusal_that_blames_the_relay_is_found(monkeypatch: pytest.MonkeyPatc
     def blaming(*_: object) -> None:
         raise Rejected(Issue("exception", "not now"), status=500)
 
-    made = replace(sound(), number=1)
+    made = replace(find_planned_case(), number=1)
     monkeypatch.setattr(accept, "parse_contents", blaming)
-    assert "a refusal is no 4xx" in try_case(made).why
+    assert "a rejection is no 4xx" in try_case(made).why

@@ -107,7 +107,7 @@ def test_nothing_is_opened_by_a_key() -> None:
     assert all_["app.ftp.allow"] == all_["app.scm.allow"] == "False"
 
 
-def test_the_doors_speak_tls_and_nothing_older() -> None:
+def test_the_endpoints_speak_tls_and_nothing_older() -> None:
     all_ = stated()
     assert all_["app.app.httpsOnly"] == "True"
     assert all_["app.app.siteConfig.minTlsVersion"] == "1.2"
@@ -117,7 +117,7 @@ def test_the_doors_speak_tls_and_nothing_older() -> None:
     assert all_["storage.account.supportsHttpsTrafficOnly"] == "True"
 
 
-def test_no_web_page_may_call_the_doors_unless_one_is_named() -> None:
+def test_no_web_page_may_call_the_endpoints_unless_one_is_named() -> None:
     assert stated()["app.app.siteConfig.cors.allowedOrigins"] == "allowedOrigins"
     assert parsed(INFRA / "main.bicep")["parameters"]["allowedOrigins"]["default"] == []
 

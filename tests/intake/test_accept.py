@@ -1,4 +1,4 @@
-"""A delivery is checked, kept and queued before its sender hears that it was accepted."""
+"""A delivery is checked, kept and queued before its sender gets the response."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GZIP = {"content-encoding": "gzip"}
 
 
 class FullQueue(MemoryQueueSender):
-    """Takes no claim until it is told to."""
+    """Accepts no work item while it is full."""
 
     full = True
 
@@ -35,7 +35,7 @@ class FullQueue(MemoryQueueSender):
 
 
 class Fragile(MemoryJournal):
-    """Breaks off once, at the step that it is told."""
+    """Fails once, at the chosen step."""
 
     breaks_at = ""
 
@@ -47,7 +47,7 @@ class Fragile(MemoryJournal):
 
 
 async def refusal(route: Route, body: Any, **asked: Any) -> Rejected:
-    """What the sender is told; and that nothing of it stayed."""
+    """Return the error that the sender gets, and check that nothing of the request was kept."""
     with pytest.raises(Rejected) as caught:
         await route.ask(body, **asked)
     assert route.queue_sender.sent == []
@@ -59,7 +59,9 @@ async def refusal(route: Route, body: Any, **asked: Any) -> Rejected:
 # --- what is accepted --------------------------------------------------------------------------
 
 
-async def test_a_delivery_is_kept_byte_for_byte_and_queued_before_the_answer(route: Route) -> None:
+async def test_a_delivery_is_kept_byte_for_byte_and_queued_before_the_response(
+    route: Route,
+) -> None:
     body = b' {"resourceType" : "Patient", "multipleBirthInteger": 1.10 } \n'
     accepted = await route.ask(body)
     assert (await route.journal.get_payload(accepted.delivery)).body == body
@@ -74,7 +76,7 @@ async def test_a_delivery_is_kept_byte_for_byte_and_queued_before_the_answer(rou
     )
 
 
-async def test_the_bundle_s_kind_and_count_are_noted(route: Route) -> None:
+async def test_the_bundle_s_type_and_count_are_recorded(route: Route) -> None:
     two = bundle(entry(patient()), entry(observation()), kind="batch")
     known = await route.known(await route.deliver(two))
     assert (known.kind, known.entries) == ("batch", 2)
@@ -104,20 +106,20 @@ async def test_a_delete_needs_neither_body_nor_content_type(route: Route) -> Non
         'application/fhir+json; fhirVersion=4.0; charset="utf-8"',
     ],
 )
-async def test_json_is_taken_under_each_of_its_names(route: Route, content_type: str) -> None:
+async def test_json_is_accepted_under_each_of_its_names(route: Route, content_type: str) -> None:
     await route.deliver(patient(), headers={"content-type": content_type})
 
 
 @pytest.mark.parametrize(
     "content_type", ["application/fhir+ndjson", "application/ndjson", "application/x-ndjson"]
 )
-async def test_ndjson_is_taken_under_each_of_its_names(route: Route, content_type: str) -> None:
+async def test_ndjson_is_accepted_under_each_of_its_names(route: Route, content_type: str) -> None:
     lines = b"\n".join(json.dumps(patient(id=f"p{n}")).encode() for n in range(3))
     known = await route.known(await route.deliver(lines, headers={"content-type": content_type}))
     assert (known.kind, known.entries) == ("ndjson", 3)
 
 
-async def test_bad_lines_of_ndjson_are_listed_and_the_good_ones_taken(route: Route) -> None:
+async def test_bad_lines_of_ndjson_are_listed_and_the_good_ones_accepted(route: Route) -> None:
     lines = [json.dumps(patient(id="p1")), '{"resourceType": "Patient"', "", '{"a": 1}']
     headers = {"content-type": "application/fhir+ndjson"}
     accepted = await route.ask("\n".join(lines).encode(), headers=headers)
@@ -128,14 +130,14 @@ async def test_bad_lines_of_ndjson_are_listed_and_the_good_ones_taken(route: Rou
 
 async def test_ndjson_without_one_good_line_is_refused(route: Route) -> None:
     headers = {"content-type": "application/fhir+ndjson"}
-    told = await refusal(route, b"{\n[]\n", headers=headers)
-    assert [issue.expression for issue in told.issues] == ["line 1", "line 2"]
+    error = await refusal(route, b"{\n[]\n", headers=headers)
+    assert [issue.expression for issue in error.issues] == ["line 1", "line 2"]
 
 
-# --- senders that come again -------------------------------------------------------------------
+# --- repeated requests -------------------------------------------------------------------------
 
 
-async def test_a_full_queue_is_told_to_the_sender_and_a_repeat_works(route: Route) -> None:
+async def test_a_full_queue_is_reported_to_the_sender_and_a_repeat_works(route: Route) -> None:
     route.queue_sender = FullQueue()
     with pytest.raises(Unavailable):
         await route.ask(patient())
@@ -154,20 +156,20 @@ async def test_bytes_that_cannot_be_kept_are_never_queued_and_a_repeat_works(rou
     assert route.queued() == [(WorkItem(accepted.delivery), 0)]
 
 
-async def test_a_key_seen_before_answers_the_first_delivery_and_queues_nothing(
+async def test_a_repeated_key_returns_the_first_delivery_and_queues_nothing(
     route: Route,
 ) -> None:
     headers = {"idempotency-key": "k1"}
     first = await route.deliver(patient(), headers=headers)
-    await route.carry(first)
+    await route.process(first)
     again = await route.ask(patient(), headers=headers)
     assert again.delivery == first
     assert route.queued() == []
     assert list(route.journal.deliveries) == [first]
 
 
-async def test_a_key_whose_delivery_was_not_carried_yet_is_queued_again(route: Route) -> None:
-    """Its first try may have ended between the journal and the queue."""
+async def test_a_repeated_key_of_a_delivery_that_waits_is_queued_again(route: Route) -> None:
+    """The first request may have ended between the journal and the queue."""
     headers = {"idempotency-key": "k1"}
     first = await route.deliver(patient(), headers=headers)
     again = await route.ask(patient(), headers=headers)
@@ -175,7 +177,9 @@ async def test_a_key_whose_delivery_was_not_carried_yet_is_queued_again(route: R
     assert route.queued() == [(WorkItem(first), 0)]
 
 
-async def test_a_try_that_broke_off_after_taking_its_key_is_taken_over(route: Route) -> None:
+async def test_a_request_that_broke_off_after_taking_its_key_is_finished_by_a_repeat(
+    route: Route,
+) -> None:
     route.journal = Fragile()
     route.journal.breaks_at = "add_delivery"
     headers = {"idempotency-key": "k1"}
@@ -185,7 +189,7 @@ async def test_a_try_that_broke_off_after_taking_its_key_is_taken_over(route: Ro
     accepted = await route.ask(patient(), headers=headers)
     assert accepted.delivery == taken
     assert route.queued() == [(WorkItem(taken), 0)]
-    await route.carry_all()
+    await route.process_all()
     assert (await route.known(taken)).status is Status.DONE
 
 
@@ -198,7 +202,7 @@ async def test_a_try_that_broke_off_after_taking_its_key_is_taken_over(route: Ro
     ],
     ids=["another body", "another address", "another condition"],
 )
-async def test_a_key_cannot_be_used_for_anything_else(
+async def test_a_key_cannot_be_used_for_another_request(
     route: Route, body: Any, asked: dict[str, Any]
 ) -> None:
     await route.deliver(patient(), headers={"idempotency-key": "k1"})
@@ -209,7 +213,7 @@ async def test_a_key_cannot_be_used_for_anything_else(
     assert route.queued() == []
 
 
-async def test_the_same_bytes_make_a_second_delivery_that_is_marked_as_a_repeat(
+async def test_the_same_bytes_make_a_second_delivery_marked_as_a_repeat(
     route: Route,
 ) -> None:
     first = await route.known(await route.deliver(patient()))
@@ -227,9 +231,9 @@ async def test_the_same_bytes_at_another_address_are_no_repeat(route: Route) -> 
 
 async def test_two_senders_may_use_the_same_key(route: Route) -> None:
     route.settings = {"sender_header": "X-Sender"}
-    one = {"idempotency-key": "k1", "x-sender": "north"}
-    first = await route.deliver(patient(), headers=one)
-    second = await route.deliver(patient(active=True), headers={**one, "x-sender": "south"})
+    headers = {"idempotency-key": "k1", "x-sender": "north"}
+    first = await route.deliver(patient(), headers=headers)
+    second = await route.deliver(patient(active=True), headers={**headers, "x-sender": "south"})
     assert first != second
 
 
@@ -249,7 +253,7 @@ async def test_without_the_setting_a_sender_cannot_name_itself(route: Route) -> 
 # --- gzip --------------------------------------------------------------------------------------
 
 
-async def test_gzip_is_undone_before_keeping(route: Route) -> None:
+async def test_gzip_is_unpacked_before_the_delivery_is_kept(route: Route) -> None:
     body = json.dumps(patient()).encode()
     delivery = await route.deliver(gzip.compress(body), headers=GZIP)
     assert (await route.journal.get_payload(delivery)).body == body
@@ -275,27 +279,27 @@ async def test_what_is_not_gzip_is_refused(route: Route, damaged: bytes) -> None
     assert (await refusal(route, damaged, headers=GZIP)).status == 400
 
 
-async def test_a_bomb_takes_no_more_memory_than_a_delivery_may(route: Route) -> None:
+async def test_a_gzip_bomb_takes_no_more_memory_than_a_delivery_may(route: Route) -> None:
     route.settings = {"max_bytes": 100_000}
     bomb = gzip.compress(bytes(64_000_000))
     tracemalloc.start()
     try:
-        told = await refusal(route, bomb, headers=GZIP)
+        error = await refusal(route, bomb, headers=GZIP)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert told.status == 413
+    assert error.status == 413
     assert peak < 2_000_000
 
 
-async def test_a_bomb_of_many_members_is_bounded_as_a_whole(route: Route) -> None:
+async def test_the_limit_holds_for_all_gzip_members_together(route: Route) -> None:
     route.settings = {"max_bytes": 100_000}
-    told = await refusal(route, gzip.compress(bytes(60_000)) * 2, headers=GZIP)
-    assert told.status == 413
+    error = await refusal(route, gzip.compress(bytes(60_000)) * 2, headers=GZIP)
+    assert error.status == 413
 
 
-async def test_many_empty_members_cost_time_in_proportion(route: Route) -> None:
-    """Twenty bytes each: a large delivery may hold millions, and all others wait meanwhile."""
+async def test_many_empty_gzip_members_take_time_in_proportion(route: Route) -> None:
+    """They have twenty bytes each, so a large delivery may hold millions while all others wait."""
     route.settings = {"max_bytes": 50_000_000}
 
     async def seconds(members: int) -> float:
@@ -325,7 +329,7 @@ async def test_many_empty_members_cost_time_in_proportion(route: Route) -> None:
     ],
     ids=str,
 )
-async def test_headers_that_cannot_be_honoured_are_refused(
+async def test_unsupported_headers_are_refused(
     route: Route, headers: dict[str, Any], status: int
 ) -> None:
     assert (await refusal(route, patient(), headers=headers)).status == status
@@ -342,29 +346,29 @@ async def test_headers_that_cannot_be_honoured_are_refused(
         ("Patient", "p1", "POST", ("PUT", "PATCH", "DELETE")),
     ],
 )
-async def test_a_wrong_method_is_told_what_the_address_takes(
+async def test_a_wrong_method_gets_the_methods_that_are_allowed(
     route: Route, type_: str | None, id_: str | None, method: str, allowed: tuple[str, ...]
 ) -> None:
-    told = await refusal(route, patient(), type=type_, id=id_, method=method)
-    assert (told.status, told.allowed) == (405, allowed)
+    error = await refusal(route, patient(), type=type_, id=id_, method=method)
+    assert (error.status, error.allowed) == (405, allowed)
 
 
-async def test_a_patch_is_taken_in_either_form(route: Route) -> None:
+async def test_a_patch_is_accepted_in_either_form(route: Route) -> None:
     operation = {"op": "remove", "path": "/name"}
     asked = {"type": "Patient", "id": "p1", "method": "PATCH"}
     json_patch = {"content-type": "application/json-patch+json"}
     accepted = await route.ask(json.dumps([operation]).encode(), headers=json_patch, **asked)
     kept = await route.journal.get_payload(accepted.delivery)
-    assert (kept.received.method, kept.received.format) == ("PATCH", "json-patch")
+    assert (kept.request.method, kept.request.format) == ("PATCH", "json-patch")
     fhirpath = {"resourceType": "Parameters", "parameter": [{"name": "operation"}]}
     accepted = await route.ask(fhirpath, **asked)
     assert (await route.known(accepted.delivery)).entries == 1
 
 
-async def test_a_json_patch_belongs_to_a_patch(route: Route) -> None:
+async def test_a_json_patch_is_accepted_only_with_patch(route: Route) -> None:
     headers = {"content-type": "application/json-patch+json"}
-    told = await refusal(route, b"[]", type="Patient", id="p1", method="PUT", headers=headers)
-    assert told.status == 415
+    error = await refusal(route, b"[]", type="Patient", id="p1", method="PUT", headers=headers)
+    assert error.status == 415
 
 
 async def test_an_unknown_type_is_not_found(route: Route) -> None:
@@ -381,7 +385,7 @@ async def test_ndjson_at_the_address_of_a_type_is_refused(route: Route) -> None:
     assert (await refusal(route, patient(), headers=headers, type="Patient")).status == 415
 
 
-async def test_more_bytes_than_the_setting_are_refused_and_as_many_are_taken(
+async def test_as_many_bytes_as_the_setting_are_accepted_and_more_are_refused(
     route: Route,
 ) -> None:
     body = json.dumps(patient()).encode()
@@ -398,14 +402,14 @@ async def test_what_is_not_fhir_json_is_refused(route: Route, body: bytes) -> No
     assert (await refusal(route, body)).status == 400
 
 
-async def test_validation_at_the_door_names_elements_and_no_values(route: Route) -> None:
+async def test_validation_names_elements_and_no_values(route: Route) -> None:
     route.settings = {"validate": True}
     wrong = patient(birthDate=MARKER, active=MARKER)
-    told = await refusal(route, bundle(entry(observation()), entry(wrong)))
-    assert told.status == 422
+    error = await refusal(route, bundle(entry(observation()), entry(wrong)))
+    assert error.status == 422
     where = "Bundle.entry[1].resource"
-    assert {issue.expression for issue in told.issues} == {f"{where}.birthDate", f"{where}.active"}
-    assert MARKER not in str(told)
+    assert {issue.expression for issue in error.issues} == {f"{where}.birthDate", f"{where}.active"}
+    assert MARKER not in str(error)
 
 
 async def test_validation_is_off_unless_the_setting_says_on(route: Route) -> None:
@@ -418,16 +422,16 @@ async def test_a_refusal_quotes_nothing_of_the_body(
     caplog.set_level(logging.DEBUG, "integration")
     wrong = {"resourceType": MARKER, "id": MARKER, "type": MARKER}
     for body in (wrong, bundle(wrong), bundle(entry(patient(), method=MARKER)), {"x": wrong}):
-        told = await refusal(route, body)
-        assert MARKER not in repr(told.issues)
-        assert told.__cause__ is None
+        error = await refusal(route, body)
+        assert MARKER not in repr(error.issues)
+        assert error.__cause__ is None
     assert MARKER not in told_by(caplog.records)
 
 
-# --- what the claim, the row and the log may hold ----------------------------------------------
+# --- what is in the queue, the journal and the log ---------------------------------------------
 
 
-async def test_claim_row_and_log_hold_no_patient_data(
+async def test_work_item_delivery_and_log_hold_no_patient_data(
     route: Route, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "integration")
@@ -443,6 +447,6 @@ async def test_claim_row_and_log_hold_no_patient_data(
     assert MARKER not in repr(route.journal.keys)
     assert "delivery.accepted" in caplog.messages
     assert MARKER not in told_by(caplog.records)
-    # The bytes and their conditions are where they belong, so the search above can find it.
+    # The marker is in the payload, and the search would find it elsewhere.
     assert MARKER in repr(await route.journal.get_payload(delivery))
     assert MARKER in repr(replace(await route.known(delivery), reason=MARKER))

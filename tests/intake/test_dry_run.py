@@ -1,4 +1,4 @@
-"""What would be sent, without sending it: as JSON and on a terminal."""
+"""A dry run returns what would be sent, as JSON and on a terminal, and sends nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def written(tmp_path: Path) -> Iterator[Any]:
     return write
 
 
-def test_a_plan_tells_lanes_units_and_sizes(
+def test_a_plan_shows_lanes_units_and_sizes(
     written: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["plan", written("whole.json", connected("Whole", 3))]) == 0
@@ -42,7 +42,7 @@ def test_a_plan_tells_lanes_units_and_sizes(
     assert "3 created" in unit
 
 
-def test_a_plan_tells_what_would_be_lost(written: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_shows_what_would_be_lost(written: Any, capsys: pytest.CaptureFixture[str]) -> None:
     file = written("large.json.gz", connected("Large", 12))
 
     assert main(["plan", file, "--max-entries", "5"]) == 0
@@ -51,7 +51,7 @@ def test_a_plan_tells_what_would_be_lost(written: Any, capsys: pytest.CaptureFix
     assert "refused: Bundle.entry[0]" in capsys.readouterr().out
 
 
-def test_a_plan_tells_what_would_be_refused(
+def test_a_plan_shows_what_would_be_refused(
     written: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dangling = bundle("batch", entry(patient("Fine")), entry(observation("urn:uuid:nowhere")))
@@ -84,7 +84,7 @@ def test_no_name_of_a_patient_is_shown(written: Any, capsys: pytest.CaptureFixtu
     assert "Zzyzx" not in capsys.readouterr().out
 
 
-def test_settings_are_obeyed_and_no_neighbour_is_asked_for(
+def test_settings_apply_and_no_upstream_is_needed(
     written: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("FHIR_URL", raising=False)
@@ -108,7 +108,7 @@ def test_settings_are_obeyed_and_no_neighbour_is_asked_for(
 # --- dry run -----------------------------------------------------------------------------------
 
 
-async def told(route: Route, body: Any, **asked: Any) -> dict[str, Any]:
+async def plan_request(route: Route, body: Any, **asked: Any) -> dict[str, Any]:
     headers = {"content-type": "application/fhir+json", **asked.pop("headers", {})}
     ask = IncomingRequest(
         **{"method": "POST", "type": None, "id": None, **asked},
@@ -121,7 +121,7 @@ async def told(route: Route, body: Any, **asked: Any) -> dict[str, Any]:
 
 
 def entries_of(plan: dict[str, Any]) -> list[dict[str, Any]]:
-    return [each for lane in plan["lanes"] for unit in lane["units"] for each in unit["entries"]]
+    return [entry for lane in plan["lanes"] for unit in lane["units"] for entry in unit["entries"]]
 
 
 @pytest.mark.parametrize("headers", [{}, {"idempotency-key": "k1"}, {"x-sender": "north"}])
@@ -130,22 +130,22 @@ async def test_the_ids_of_a_dry_run_are_those_of_the_delivery(
 ) -> None:
     route.settings = {"sender_header": "X-Sender"}
     body = connected("Ids", 4)
-    plan = await told(route, body, headers=headers)
+    plan = await plan_request(route, body, headers=headers)
     assert (route.journal.deliveries, route.journal.keys, route.journal.payloads) == ({}, {}, {})
 
-    await route.carry(await route.deliver(body, headers=headers))
+    await route.process(await route.deliver(body, headers=headers))
 
-    planned = {each["request"]["url"] for each in entries_of(plan)}
+    planned = {item["request"]["url"] for item in entries_of(plan)}
     assert planned == set(route.fhir_double.stored)
-    assert all(each["created"] for each in entries_of(plan))
+    assert all(item["created"] for item in entries_of(plan))
 
 
-async def test_a_dry_run_tells_how_an_entry_is_conditional_and_what_waits_for_it(
+async def test_a_dry_run_shows_how_an_entry_is_conditional_and_what_waits_for_it(
     route: Route,
 ) -> None:
     organization, condition = clinic("7")
     who = "urn:uuid:33333333-3333-4333-8333-333333333333"
-    plan = await told(
+    plan = await plan_request(
         route,
         bundle(
             "batch",
@@ -162,11 +162,11 @@ async def test_a_dry_run_tells_how_an_entry_is_conditional_and_what_waits_for_it
     assert (plan["kind"], plan["entries"], plan["lost"], plan["refused"]) == ("batch", 3, [], [])
 
 
-async def test_a_dry_run_tells_what_is_refused_and_what_waits_in_vain(route: Route) -> None:
+async def test_a_dry_run_shows_what_is_refused_and_what_is_blocked_by_it(route: Route) -> None:
     who = "urn:uuid:33333333-3333-4333-8333-333333333333"
     organization, condition = clinic("7")
     broken = organization | {"partOf": {"reference": "urn:uuid:nowhere"}}
-    plan = await told(
+    plan = await plan_request(
         route,
         bundle(
             "batch",
@@ -177,44 +177,44 @@ async def test_a_dry_run_tells_what_is_refused_and_what_waits_in_vain(route: Rou
     (refused,) = plan["refused"]
     assert (refused["position"], refused["where"]) == (0, "Bundle.entry[0]")
     assert (refused["severity"], refused["code"]) == ("error", "not-found")
-    assert [each["blocked"] for each in entries_of(plan)] == [True]
+    assert [item["blocked"] for item in entries_of(plan)] == [True]
 
 
-async def test_a_dry_run_tells_what_is_lost(route: Route) -> None:
+async def test_a_dry_run_shows_what_is_lost(route: Route) -> None:
     route.limits = Limits(entries=5)
-    (lost,) = (await told(route, connected("Large", 12)))["lost"]
+    (lost,) = (await plan_request(route, connected("Large", 12)))["lost"]
     assert lost.startswith("atomicity")
     found = bundle("searchset", {"resource": patient("P", id="p1")})
     found["link"] = [{"relation": "next", "url": "http://elsewhere/2"}]
-    (lost,) = (await told(route, found))["lost"]
+    (lost,) = (await plan_request(route, found))["lost"]
     assert lost.startswith("pages")
 
 
-async def test_a_dry_run_takes_what_the_door_takes(route: Route) -> None:
+async def test_a_dry_run_accepts_what_the_endpoint_accepts(route: Route) -> None:
     lines = b'{"resourceType":"Patient","id":"p1"}\n{\n'
-    plan = await told(route, lines, headers={"content-type": "application/fhir+ndjson"})
-    assert [each["request"]["url"] for each in entries_of(plan)] == ["Patient/p1"]
-    assert [each["where"] for each in plan["refused"]] == ["line 2"]
-    gone = await told(route, b"", method="DELETE", type="Patient", id="p1")
+    plan = await plan_request(route, lines, headers={"content-type": "application/fhir+ndjson"})
+    assert [item["request"]["url"] for item in entries_of(plan)] == ["Patient/p1"]
+    assert [item["where"] for item in plan["refused"]] == ["line 2"]
+    gone = await plan_request(route, b"", method="DELETE", type="Patient", id="p1")
     assert entries_of(gone)[0]["request"] == {"method": "DELETE", "url": "Patient/p1"}
     with pytest.raises(Rejected) as caught:
-        await told(route, b"{")
+        await plan_request(route, b"{")
     assert caught.value.status == 400
 
 
-async def test_a_dry_run_tells_that_a_delivery_came_before(route: Route) -> None:
+async def test_a_dry_run_shows_that_a_delivery_is_a_repeat(route: Route) -> None:
     body, headers = connected("Again", 2), {"idempotency-key": "k1"}
-    assert "repeats" not in await told(route, body, headers=headers)
+    assert "repeats" not in await plan_request(route, body, headers=headers)
     first = await route.deliver(body, headers=headers)
-    assert (await told(route, body, headers=headers))["repeats"] == first
+    assert (await plan_request(route, body, headers=headers))["repeats"] == first
     with pytest.raises(Rejected) as caught:
-        await told(route, connected("Other", 2), headers=headers)
+        await plan_request(route, connected("Other", 2), headers=headers)
     assert caught.value.status == 422
 
 
-def test_the_terminal_and_the_door_tell_the_same(
+def test_the_terminal_and_the_endpoint_show_the_same(
     written: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["plan", written("whole.json", connected("Same", 3)), "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert [each["position"] for each in entries_of(plan)] == [0, 1, 2]
+    assert [item["position"] for item in entries_of(plan)] == [0, 1, 2]

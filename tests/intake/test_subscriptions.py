@@ -1,4 +1,4 @@
-"""Notifications at the door: answered at once, counted, and carried where they bring something."""
+"""Notifications are answered at once, counted, and processed where they have resources."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def beat(count: int, **more: Any) -> dict[str, Any]:
 
 
 async def gap(route: Route, made: dict[str, Any], **asked: Any) -> str | None:
-    """What is noted as missing before this notification."""
+    """Return what is recorded as missing before this notification."""
     accepted = await route.ask(made, **asked)
     assert isinstance(accepted, Accepted)
     return (await route.known(accepted.delivery)).gap
@@ -53,7 +53,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[int]:
     return [int(vars(record)["missed"]) for record in found]
 
 
-# --- what is not carried -----------------------------------------------------------------------
+# --- without resources -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -82,7 +82,7 @@ async def test_a_handshake_needs_no_storage(route: Route, monkeypatch: pytest.Mo
     async def away(*_: Any) -> Any:
         raise Unavailable("storage", "ServiceRequestError")
 
-    for name in ("newest_event", "note_event", "claim_key", "keep"):
+    for name in ("get_newest_event", "record_event", "claim_key", "add_delivery"):
         monkeypatch.setattr(MemoryJournal, name, away)
     assert await route.ask(make_notification(kind="handshake")) == Acknowledged("handshake")
 
@@ -95,11 +95,13 @@ async def test_the_answer_to_a_query_is_refused(route: Route, kind: str) -> None
     assert route.queue_sender.sent == []
 
 
-# --- what is carried ---------------------------------------------------------------------------
+# --- with resources ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_what_an_event_brings_is_kept_and_queued(route: Route, version: str) -> None:
+async def test_a_notification_with_a_resource_is_kept_and_queued(
+    route: Route, version: str
+) -> None:
     accepted = await route.ask(event(1, version=version))
     assert route.queue_sender.sent == [(RELAY_QUEUE, WorkItem(accepted.delivery), 0)]
     known = await route.known(accepted.delivery)
@@ -107,16 +109,16 @@ async def test_what_an_event_brings_is_kept_and_queued(route: Route, version: st
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_it_is_written_and_the_status_is_not(route: Route, version: str) -> None:
+async def test_the_resource_is_written_and_the_status_is_not(route: Route, version: str) -> None:
     delivery = await route.deliver(event(1, version=version))
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     assert list(route.fhir_double.stored) == ["Patient/anna"]
     assert await route.statuses(delivery) == [204, 201]
     (issue,) = (await route.outcomes(delivery))[0].issues or []
     assert issue["severity"] == "information"
 
 
-async def test_the_sender_is_told_what_is_left_out_but_not_yet_what_may_be_fetched(
+async def test_the_sender_sees_what_is_left_out_but_not_yet_what_may_be_fetched(
     route: Route,
 ) -> None:
     accepted = await route.ask(
@@ -125,11 +127,11 @@ async def test_the_sender_is_told_what_is_left_out_but_not_yet_what_may_be_fetch
     assert [issue.expression for issue in accepted.refused] == ["Bundle.entry[0]"]
 
 
-async def test_the_same_notification_again_is_carried_again_and_writes_nothing_anew(
+async def test_a_repeated_notification_is_processed_again_and_writes_nothing_anew(
     route: Route,
 ) -> None:
     for _ in range(3):
-        await route.carry_all(await route.deliver(event(1)))
+        await route.process_all(await route.deliver(event(1)))
     assert list(route.fhir_double.stored) == ["Patient/anna"]
 
 
@@ -145,7 +147,7 @@ async def test_events_one_after_the_other_leave_no_gap(
     assert warnings(caplog) == []
 
 
-async def test_a_gap_is_noted_with_the_delivery_and_told_once(
+async def test_a_gap_is_recorded_with_the_delivery_and_logged_once(
     route: Route, caplog: pytest.LogCaptureFixture
 ) -> None:
     await route.ask(event(3, 2, 1))
@@ -154,13 +156,13 @@ async def test_a_gap_is_noted_with_the_delivery_and_told_once(
     assert warnings(caplog) == [3]
 
 
-async def test_the_first_that_is_heard_of_a_subscription_tells_what_came_before(
+async def test_the_first_notification_of_a_subscription_shows_what_came_before(
     route: Route,
 ) -> None:
     assert await gap(route, event(2)) == "event 1 of the subscription was not received"
 
 
-async def test_a_heartbeat_tells_of_a_gap_as_well(
+async def test_a_heartbeat_shows_a_gap_as_well(
     route: Route, caplog: pytest.LogCaptureFixture
 ) -> None:
     await route.ask(event(1))
@@ -177,11 +179,11 @@ async def test_an_event_without_content_counts(
     assert warnings(caplog) == [1]
 
 
-async def test_a_late_or_repeated_event_is_carried_and_is_no_gap(
+async def test_a_late_or_repeated_event_is_processed_and_is_no_gap(
     route: Route, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in (1, 4, 2, 3, 3, 5):
-        await route.carry_all(await route.deliver(event(number)))
+        await route.process_all(await route.deliver(event(number)))
     assert warnings(caplog) == [2]
     assert route.journal.events == {("default", SUBSCRIPTION): 5}
 
@@ -194,7 +196,7 @@ async def test_subscriptions_and_senders_are_counted_apart(route: Route) -> None
             assert await gap(route, made, headers={"x-sender": sender}) is None
 
 
-async def test_a_repeat_after_a_broken_try_is_told_of_the_same_gap(
+async def test_a_repeat_after_a_failed_request_has_the_same_gap(
     route: Route, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def away(*_: Any) -> None:
@@ -207,7 +209,7 @@ async def test_a_repeat_after_a_broken_try_is_told_of_the_same_gap(
     assert await gap(route, event(3)) == "events 1 to 2 of the subscription were not received"
 
 
-async def test_a_transaction_is_never_taken_for_a_notification(route: Route) -> None:
+async def test_a_transaction_is_never_read_as_a_notification(route: Route) -> None:
     made = bundle(entry({"resourceType": "Parameters"}), entry(ANNA))
     accepted = await route.ask(made)
     assert (await route.known(accepted.delivery)).kind == "transaction"
@@ -223,4 +225,6 @@ async def test_nothing_of_a_notification_is_in_a_log(
     await route.ask(make_notification(kind="handshake", subscription=subscription))
     assert len(caplog.records) == 5
     assert MARKER not in told_by(caplog.records)
-    assert MARKER not in json.dumps([str(each) for each in route.journal.deliveries.values()])
+    assert MARKER not in json.dumps(
+        [str(delivery) for delivery in route.journal.deliveries.values()]
+    )

@@ -45,8 +45,8 @@ def family(route: Route, identity: str = "Patient/p1") -> str:
 async def test_what_is_carried_late_is_superseded_and_says_so(route: Route, kind: str) -> None:
     first = await route.deliver(bundle(update("first"), kind=kind))
     second = await route.deliver(bundle(update("second"), kind=kind))
-    await route.carry_all(second)
-    await route.carry_all(first)
+    await route.process_all(second)
+    await route.process_all(first)
     assert family(route) == "second"
     assert route.fhir_double.writes_of_each == {"Patient/p1": 1}
     (late,) = await route.outcomes(first)
@@ -59,7 +59,7 @@ async def test_what_is_carried_late_is_superseded_and_says_so(route: Route, kind
 
 async def test_in_their_order_both_are_written(route: Route) -> None:
     for name in ("first", "second"):
-        await route.carry_all(await route.deliver(batch(update(name))))
+        await route.process_all(await route.deliver(batch(update(name))))
     assert family(route) == "second"
     assert route.fhir_double.writes_of_each == {"Patient/p1": 2}
 
@@ -68,8 +68,8 @@ async def test_the_rest_of_a_superseded_transaction_is_written(route: Route) -> 
     first = await route.deliver(
         bundle(update("first"), entry(observation("Patient/p1"), URN), entry(observation()))
     )
-    await route.carry_all(await route.deliver(batch(update("second"))))
-    await route.carry_all(first)
+    await route.process_all(await route.deliver(batch(update("second"))))
+    await route.process_all(first)
     assert family(route) == "second"
     assert await route.statuses(first) == [409, 201, 201]
 
@@ -78,8 +78,8 @@ async def test_a_late_update_does_not_bring_back_what_was_deleted(route: Route) 
     route.fhir_double.add(named("before", id="p1"))
     first = await route.deliver(batch(update("first")))
     second = await route.deliver(None or b"", method="DELETE", type="Patient", id="p1")
-    await route.carry_all(second)
-    await route.carry_all(first)
+    await route.process_all(second)
+    await route.process_all(first)
     assert route.fhir_double.stored == {}
     assert await route.statuses(first) == [409]
 
@@ -88,22 +88,22 @@ async def test_a_refused_write_supersedes_nothing(route: Route) -> None:
     first = await route.deliver(batch(update("first")))
     second = await route.deliver(batch(update("second")))
     route.fhir_double.refuses = {"Patient"}
-    await route.carry_all(second)
+    await route.process_all(second)
     route.fhir_double.refuses = set()
-    await route.carry_all(first)
+    await route.process_all(first)
     assert await route.statuses(second) == [422]
     assert family(route) == "first"
 
 
 async def test_what_both_create_is_nobody_else_s(route: Route) -> None:
     """New resources need no turn: no storage operation is spent on them."""
-    await route.carry_all(await route.deliver(bundle(entry(patient()), entry(observation()))))
+    await route.process_all(await route.deliver(bundle(entry(patient()), entry(observation()))))
     assert route.guard_store.locks == {}
 
 
 async def test_no_identifier_is_kept_with_the_turns(route: Route) -> None:
     changed = entry(named("x"), method="PUT", url=BY_NUMBER)
-    await route.carry_all(await route.deliver(batch(changed, update("y"))))
+    await route.process_all(await route.deliver(batch(changed, update("y"))))
     assert route.guard_store.locks
     told = repr(route.guard_store.locks)
     assert "p1" not in told
@@ -113,8 +113,8 @@ async def test_no_identifier_is_kept_with_the_turns(route: Route) -> None:
 async def test_without_the_guard_the_last_to_arrive_wins(route: Route) -> None:
     route.settings = {"write_orders": {"": "off"}}
     first = await route.deliver(batch(update("first")))
-    await route.carry_all(await route.deliver(batch(update("second"))))
-    await route.carry_all(first)
+    await route.process_all(await route.deliver(batch(update("second"))))
+    await route.process_all(first)
     assert family(route) == "first"
     assert route.guard_store.locks == {}
 
@@ -131,10 +131,10 @@ async def test_two_deliveries_never_write_a_resource_at_the_same_time(route: Rou
         await process.process(route.relay, WorkItem(second))
 
     route.fhir_double.will_wait_for(meanwhile)
-    await route.carry(first)
+    await route.process(first)
     assert [len(each.asked) for each in route.fhir_double.writes] == [1]
     assert route.waits
-    await route.carry_all()
+    await route.process_all()
     assert family(route) == "second"
     assert await route.statuses(second) == [200]
 
@@ -145,13 +145,13 @@ async def test_a_lost_answer_makes_others_wait_until_the_server_must_have_ended(
     first = await route.deliver(batch(update("first")))
     second = await route.deliver(batch(update("second")))
     route.fhir_double.will_lose_the_reply()
-    await route.carry(first)
-    await route.carry(second)
+    await route.process(first)
+    await route.process(second)
     assert len(route.fhir_double.writes) == 1
     route.clock.later(LEASE)
-    await route.carry(second)
+    await route.process(second)
     assert family(route) == "second"
-    await route.carry_all()
+    await route.process_all()
     assert family(route) == "second"
     assert await route.statuses(first) == [409]
 
@@ -159,8 +159,8 @@ async def test_a_lost_answer_makes_others_wait_until_the_server_must_have_ended(
 async def test_the_next_try_of_the_same_delivery_does_not_wait(route: Route) -> None:
     first = await route.deliver(batch(update("first")))
     route.fhir_double.will_lose_the_reply()
-    await route.carry(first)
-    await route.carry_all()
+    await route.process(first)
+    await route.process_all()
     assert (await route.known(first)).status is Status.DONE
     assert route.waits == []
     assert route.fhir_double.writes_of_each == {"Patient/p1": 1}
@@ -170,13 +170,13 @@ async def test_after_such_a_try_others_still_wait_for_the_lost_one(route: Route)
     first = await route.deliver(batch(update("first")))
     second = await route.deliver(batch(update("second")))
     route.fhir_double.will_lose_the_reply()
-    await route.carry(first)
+    await route.process(first)
     route.queue_sender.sent.clear()
-    await route.carry(first, attempt=1)
-    await route.carry(second)
+    await route.process(first, attempt=1)
+    await route.process(second)
     assert await route.outcomes(second) == []
     route.clock.later(LEASE)
-    await route.carry(second, attempt=1)
+    await route.process(second, attempt=1)
     assert family(route) == "second"
 
 
@@ -184,12 +184,12 @@ async def test_a_server_that_was_never_reached_keeps_nobody_waiting(route: Route
     first = await route.deliver(batch(update("first")))
     second = await route.deliver(batch(update("second")))
     route.fhir_double.down = 503
-    await route.carry(first)
+    await route.process(first)
     route.fhir_double.down = None
-    await route.carry(second)
+    await route.process(second)
     assert route.waits == []
     assert await route.statuses(second) == [201]
-    await route.carry_all()
+    await route.process_all()
     assert family(route) == "second"
 
 
@@ -202,21 +202,21 @@ async def test_a_request_that_waited_for_a_place_until_its_turn_is_nearly_over_i
     async with AsyncExitStack() as full:
         for _ in range(places.limit.current):
             await full.enter_async_context(places.acquire_slot())
-        going = asyncio.ensure_future(route.carry(delivery))
+        going = asyncio.ensure_future(route.process(delivery))
         while not any(turn.holder for turn in route.guard_store.locks.values()):
             await asyncio.sleep(0)
         route.clock.later(LEASE / 2)
     await going
     assert route.fhir_double.writes == []
     assert [turn.holder for turn in route.guard_store.locks.values()] == [""]
-    await route.carry_all()
+    await route.process_all()
     assert family(route) == "late"
 
 
 async def test_many_at_once_end_with_the_last(route: Route) -> None:
     deliveries = [await route.deliver(batch(update(str(n)))) for n in range(6)]
-    await asyncio.gather(*(route.carry(delivery) for delivery in reversed(deliveries)))
-    await route.carry_all()
+    await asyncio.gather(*(route.process(delivery) for delivery in reversed(deliveries)))
+    await route.process_all()
     assert family(route) == "5"
     outcomes = [await route.outcomes(delivery) for delivery in deliveries]
     assert all(each.is_written or each.superseded for (each,) in outcomes)
@@ -233,9 +233,9 @@ async def test_a_second_claim_of_a_delivery_does_not_repeat_what_the_first_has_d
         waiting.set()
         await done.wait()
 
-    carrier = replace(route.relay.context, guard=replace(route.order, pause=pause))
+    context = replace(route.relay.context, guard=replace(route.order, pause=pause))
     second = asyncio.ensure_future(
-        process.process(replace(route.relay, context=carrier), WorkItem(delivery))
+        process.process(replace(route.relay, context=context), WorkItem(delivery))
     )
     blocked = asyncio.ensure_future(waiting.wait())
 
@@ -243,7 +243,7 @@ async def test_a_second_claim_of_a_delivery_does_not_repeat_what_the_first_has_d
         await asyncio.wait({second, blocked}, return_when=asyncio.FIRST_COMPLETED)
 
     route.fhir_double.will_wait_for(meanwhile)
-    await route.carry(delivery)
+    await route.process(delivery)
     done.set()
     await asyncio.gather(second, blocked)
     assert route.fhir_double.writes_of_each == {"Patient/p1": 2}
@@ -257,8 +257,8 @@ async def test_units_that_want_each_other_s_resources_do_not_lock_each_other(
     one = entry(patient(id="a"), method="PUT", url="Patient/a")
     other = entry(patient(id="b"), method="PUT", url="Patient/b")
     deliveries = [await route.deliver(batch(*pair)) for pair in ((one, other), (other, one)) * 3]
-    await asyncio.gather(*(route.carry(delivery) for delivery in deliveries))
-    await route.carry_all()
+    await asyncio.gather(*(route.process(delivery) for delivery in deliveries))
+    await route.process_all()
     for delivery in deliveries:
         assert (await route.known(delivery)).status is Status.DONE
 
@@ -275,8 +275,8 @@ async def test_two_conditional_creates_at_once_make_one_resource(route: Route) -
 
     # The server has looked, found nothing, and writes only now.
     route.fhir_double.will_wait_for(meanwhile)
-    await route.carry(deliveries[0])
-    await route.carry_all()
+    await route.process(deliveries[0])
+    await route.process_all()
     assert len(route.fhir_double.of("Patient")) == 1
     assert (await route.statuses(deliveries[1]))[0] == 200
 
@@ -286,8 +286,8 @@ async def test_a_late_conditional_update_is_superseded_by_its_condition(route: R
         return batch(entry(named(name), method="PUT", url=BY_NUMBER))
 
     first = await route.deliver(conditional("first"))
-    await route.carry_all(await route.deliver(conditional("second")))
-    await route.carry_all(first)
+    await route.process_all(await route.deliver(conditional("second")))
+    await route.process_all(first)
     (person,) = route.fhir_double.of("Patient")
     assert person["name"][0]["family"] == "second"
     (late,) = await route.outcomes(first)
@@ -298,8 +298,8 @@ async def test_a_late_conditional_update_is_superseded_by_a_write_of_what_it_fin
     route: Route,
 ) -> None:
     first = await route.deliver(batch(entry(named("first"), method="PUT", url=BY_NUMBER)))
-    await route.carry_all(await route.deliver(batch(update("second"))))
-    await route.carry_all(first)
+    await route.process_all(await route.deliver(batch(update("second"))))
+    await route.process_all(first)
     assert family(route) == "second"
     assert await route.statuses(first) == [409]
 
@@ -312,8 +312,8 @@ async def test_a_late_write_is_superseded_by_a_conditional_update_that_found_it(
     second = await route.deliver(
         batch(entry(named("second", id="p1"), method="PUT", url=BY_NUMBER))
     )
-    await route.carry_all(second)
-    await route.carry_all(first)
+    await route.process_all(second)
+    await route.process_all(first)
     assert family(route) == "second"
 
 
@@ -322,8 +322,8 @@ async def test_what_refers_to_a_superseded_conditional_entry_is_written(route: R
     first = await route.deliver(
         bundle(entry(named("first"), url, method="PUT", url=BY_NUMBER), entry(observation(url)))
     )
-    await route.carry_all(await route.deliver(batch(update("second"))))
-    await route.carry_all(first)
+    await route.process_all(await route.deliver(batch(update("second"))))
+    await route.process_all(first)
     assert family(route) == "second"
     (seen,) = route.fhir_double.of("Observation")
     assert seen["subject"]["reference"] == "Patient/p1"
@@ -335,9 +335,9 @@ async def test_a_search_that_failed_is_no_leave_to_write(route: Route) -> None:
     route.fhir_double.will_answer(
         200, {"resourceType": "Bundle", "entry": [{"response": {"status": "500"}}]}
     )
-    await route.carry(delivery)
+    await route.process(delivery)
     assert route.fhir_double.writes == []
-    await route.carry_all()
+    await route.process_all()
     assert await route.statuses(delivery) == [201]
 
 
@@ -348,7 +348,7 @@ async def lost(route: Route, *entries: Body, kind: str = "batch") -> str:
     """A delivery whose first try was done, and its answer lost."""
     delivery = await route.deliver(bundle(*entries, kind=kind))
     route.fhir_double.will_lose_the_reply()
-    await route.carry(delivery)
+    await route.process(delivery)
     route.clock.later(1)
     return delivery
 
@@ -357,7 +357,7 @@ async def lost(route: Route, *entries: Body, kind: str = "batch") -> str:
 async def test_an_update_that_is_there_is_not_written_again(route: Route, kind: str) -> None:
     route.fhir_double.add(named("before", id="p1"))
     delivery = await lost(route, update("ours"), kind=kind)
-    await route.carry_all()
+    await route.process_all()
     assert await route.statuses(delivery) == [200]
     assert route.fhir_double.writes_of_each == {"Patient/p1": 2}
     assert len(route.fhir_double.writes) == 1
@@ -366,7 +366,7 @@ async def test_an_update_that_is_there_is_not_written_again(route: Route, kind: 
 async def test_what_somebody_changed_since_the_lost_try_is_left_alone(route: Route) -> None:
     delivery = await lost(route, update("ours"))
     route.fhir_double.add(named("theirs", id="p1"))
-    await route.carry_all()
+    await route.process_all()
     assert family(route) == "theirs"
     (seen,) = await route.outcomes(delivery)
     assert (seen.status, seen.superseded) == (409, True)
@@ -377,9 +377,9 @@ async def test_what_somebody_changed_before_the_lost_try_is_overwritten(route: R
     route.clock.later(1)
     delivery = await route.deliver(batch(update("ours")))
     route.fhir_double.down = 500  # the try did nothing
-    await route.carry(delivery)
+    await route.process(delivery)
     route.fhir_double.down = None
-    await route.carry_all()
+    await route.process_all()
     assert family(route) == "ours"
 
 
@@ -388,12 +388,12 @@ async def test_an_own_earlier_write_that_is_noted_stands_in_nobody_s_way(route: 
     delivery = await route.deliver(batch(update("older"), update("newer")))
     route.fhir_double.will_do_as_asked()
     route.fhir_double.will_answer(500)
-    await route.carry(delivery)
+    await route.process(delivery)
     assert family(route) == "older"
     (key,) = route.guard_store.locks
     row = route.guard_store.locks[key]
     route.guard_store.locks[key] = replace(row, attempted_by=f"{delivery} 0.0", attempted_at=0.0)
-    await route.carry_all()
+    await route.process_all()
     assert family(route) == "newer"
     assert await route.statuses(delivery) == [201, 200]
 
@@ -405,10 +405,10 @@ async def test_an_own_earlier_write_is_nobody_s_change_whatever_the_server_s_clo
     delivery = await route.deliver(batch(update("older"), update("newer")))
     route.fhir_double.will_do_as_asked()
     route.fhir_double.will_answer(500)
-    await route.carry(delivery)
+    await route.process(delivery)
     meta = route.fhir_double.stored["Patient/p1"]["meta"]
     meta["lastUpdated"] = (route.clock() + timedelta(hours=1)).isoformat()
-    await route.carry_all()
+    await route.process_all()
     assert family(route) == "newer"
     assert await route.statuses(delivery) == [201, 200]
 
@@ -419,8 +419,8 @@ async def test_a_lost_transaction_is_known_by_what_its_placeholders_led_to(route
     sent = bundle(found, entry(weight, method="PUT", url="Observation/o1"))
     delivery = await route.deliver(sent)
     route.fhir_double.will_lose_the_reply()
-    await route.carry(delivery)
-    await route.carry_all()
+    await route.process(delivery)
+    await route.process_all()
     assert await route.statuses(delivery) == [200, 200]
     assert [len(each.asked) for each in route.fhir_double.writes] == [2, 1]
 
@@ -443,15 +443,15 @@ async def test_a_delete_of_what_was_not_there_yet_is_not_undone_by_the_earlier_u
     with monkeypatch.context() as patched:
         patched.setattr(MemoryGuardStore, "write", dies)
         with pytest.raises(asyncio.CancelledError):
-            await route.carry(second)
+            await route.process(second)
     assert await route.statuses(second) == [204]
 
     route.clock.later(LEASE)
-    await route.carry(first)
+    await route.process(first)
     assert route.fhir_double.stored == {}
-    await route.carry(second)
+    await route.process(second)
     assert (await route.known(second)).status is Status.DONE
-    await route.carry_all()
+    await route.process_all()
     assert route.fhir_double.stored == {}
     assert await route.statuses(first) == [409]
 
@@ -460,7 +460,7 @@ async def test_a_transaction_that_was_done_stays_done_whatever_was_changed(route
     other = entry(patient(id="p2"), method="PUT", url="Patient/p2")
     delivery = await lost(route, update("ours"), other, kind="transaction")
     route.fhir_double.add(named("theirs", id="p1"))
-    await route.carry_all()
+    await route.process_all()
     assert family(route) == "theirs"
     assert await route.statuses(delivery) == [200, 200]
     assert len(route.fhir_double.writes) == 1
@@ -470,10 +470,10 @@ async def test_a_delete_is_not_repeated_on_what_came_back(route: Route) -> None:
     route.fhir_double.add(named("before", id="p1"))
     delivery = await route.deliver(b"", method="DELETE", type="Patient", id="p1")
     route.fhir_double.will_lose_the_reply()
-    await route.carry(delivery)
+    await route.process(delivery)
     route.clock.later(1)
     route.fhir_double.add(named("again", id="p1"))
-    await route.carry_all()
+    await route.process_all()
     assert family(route) == "again"
     assert await route.statuses(delivery) == [409]
 
@@ -482,8 +482,8 @@ async def test_a_delete_that_was_done_is_done(route: Route) -> None:
     route.fhir_double.add(named("before", id="p1"))
     delivery = await route.deliver(b"", method="DELETE", type="Patient", id="p1")
     route.fhir_double.will_lose_the_reply()
-    await route.carry(delivery)
-    await route.carry_all()
+    await route.process(delivery)
+    await route.process_all()
     assert await route.statuses(delivery) == [204]
 
 
@@ -491,15 +491,15 @@ async def test_without_the_guard_a_retry_looks_as_well(route: Route) -> None:
     route.settings = {"write_orders": {"": "off"}}
     await lost(route, update("ours"))
     route.fhir_double.add(named("theirs", id="p1"))
-    await route.carry_all()
+    await route.process_all()
     assert family(route) == "theirs"
 
 
 async def test_a_superseded_patient_is_not_mirrored_again(route: Route) -> None:
     first = await route.deliver(batch(update("first")))
-    await route.carry_all(await route.deliver(batch(update("second"))))
+    await route.process_all(await route.deliver(batch(update("second"))))
     route.queue_sender.sent.clear()
-    await route.carry_all(first)
+    await route.process_all(first)
     assert [name for name, *_ in route.queue_sender.sent if name == MIRROR_QUEUE] == []
 
 
@@ -540,7 +540,7 @@ def referring(kind: str) -> Body:
 @pytest.mark.parametrize("kind", ["batch", "transaction"])
 async def test_a_conditional_reference_finds_what_comes_with_it(route: Route, kind: str) -> None:
     delivery = await route.deliver(referring(kind))
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     assert await route.statuses(delivery) == [201, 201]
     (person,), (seen,) = route.fhir_double.of("Patient"), route.fhir_double.of("Observation")
     assert seen["subject"]["reference"] == f"Patient/{person['id']}"
@@ -549,7 +549,7 @@ async def test_a_conditional_reference_finds_what_comes_with_it(route: Route, ki
 async def test_a_second_match_on_the_server_refuses_a_conditional_reference(route: Route) -> None:
     route.fhir_double.add(named("theirs", id="other"))
     delivery = await route.deliver(referring("transaction"))
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     assert await route.statuses(delivery) == [424, 412]
     assert route.fhir_double.writes == []
 
@@ -558,7 +558,7 @@ async def test_a_retry_is_not_disturbed_by_its_own_match(route: Route) -> None:
     delivery = await route.deliver(referring("batch"))
     route.fhir_double.will_do_as_asked()
     route.fhir_double.will_lose_the_reply()
-    await route.carry(delivery)
-    await route.carry_all()
+    await route.process(delivery)
+    await route.process_all()
     assert [status // 100 for status in await route.statuses(delivery)] == [2, 2]
     assert len(route.fhir_double.of("Patient")) == 1

@@ -54,7 +54,14 @@ async def route(parts: tuple[Running, Child], folder: Path) -> AsyncIterator[Rou
     running, host = parts
     async with httpx.AsyncClient(timeout=30) as http:
         own = build_fhir_headers(read_settings(running.settings()).fhir.scope)
-        yield Route(running, host, http, folder, "FHIR_URL" not in os.environ, own)
+        yield Route(
+            running=running,
+            host=host,
+            http=http,
+            folder=folder,
+            local_fhir="FHIR_URL" not in os.environ,
+            own=own,
+        )
 
 
 @pytest.fixture

@@ -189,7 +189,7 @@ BAD: list[tuple[str, bytes, dict[str, str], int, str]] = [
     ("what", "body", "headers", "status", "code"), BAD, ids=[b[0] for b in BAD]
 )
 async def test_bad_input_gets_an_outcome_that_helps_and_nothing_is_queued(
-    route: Route, what: str, body: bytes, headers: dict[str, str], status: int, code: str
+    *, route: Route, what: str, body: bytes, headers: dict[str, str], status: int, code: str
 ) -> None:
     base = f"{route.host.url}/api/deliveries?_count=1"
     newest = (await route.http.get(base)).json()["deliveries"]

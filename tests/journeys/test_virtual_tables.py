@@ -98,7 +98,14 @@ async def ward(provisioned: tuple[Any, Any, Path]) -> AsyncIterator[Route]:
     running, host, folder = provisioned
     async with httpx.AsyncClient(timeout=60) as http:
         own = build_fhir_headers(read_settings(running.settings()).fhir.scope)
-        yield Route(running, host, http, folder, "FHIR_URL" not in os.environ, own)
+        yield Route(
+            running=running,
+            host=host,
+            http=http,
+            folder=folder,
+            local_fhir="FHIR_URL" not in os.environ,
+            own=own,
+        )
 
 
 class Staff:

@@ -70,8 +70,8 @@ def test_a_table_has_the_columns_that_the_sources_describe(
     table: Table, schema: dict[str, Any]
 ) -> None:
     facts = schema["tables"][table.name]
-    told = {name for name in facts["columns"] if (table.name, name) not in LEFT_OUT}
-    assert table.columns.keys() - ADDED == told - ADDED
+    described = {name for name in facts["columns"] if (table.name, name) not in LEFT_OUT}
+    assert table.columns.keys() - ADDED == described - ADDED
     assert (table.entity_set, table.primary_id, table.primary_name) == (
         facts["entitySet"],
         facts["primaryId"],
@@ -86,10 +86,10 @@ def test_every_column_is_what_the_sources_say_it_is(table: Table, schema: dict[s
     for name, fact in schema["tables"][table.name]["columns"].items():
         if (table.name, name) in LEFT_OUT:
             continue
-        column, said = table.columns[name], stated(schema, fact)
+        column, expected = table.columns[name], stated(schema, fact)
         wrong = {
             part: (offered(column, part), value)
-            for part, value in said.items()
+            for part, value in expected.items()
             if offered(column, part) != value
         }
         if wrong:

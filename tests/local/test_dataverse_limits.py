@@ -181,5 +181,12 @@ def test_the_limits_are_off_unless_they_are_asked_for() -> None:
 def test_the_work_of_a_request_is_counted_in_its_operations(
     path: str, body: bytes, expected: int
 ) -> None:
-    call = Call("POST", path, "", {}, body, "http://dataverse/api/data/v9.2")
+    call = Call(
+        method="POST",
+        path=path,
+        query="",
+        headers={},
+        body=body,
+        root="http://dataverse/api/data/v9.2",
+    )
     assert count_operations(call) == expected

@@ -31,7 +31,7 @@ async def attributes(
     place = f"EntityDefinitions(LogicalName='{table}')/Attributes"
     answer = await client.get(f"{place}{f'/Microsoft.Dynamics.CRM.{cast}' if cast else ''}?{query}")
     assert answer.status_code == 200, answer.text
-    return {each["LogicalName"]: each for each in answer.json()["value"]}
+    return {item["LogicalName"]: item for item in answer.json()["value"]}
 
 
 async def test_every_column_says_whether_it_is_required_and_when_it_may_be_written(
@@ -153,7 +153,7 @@ async def test_relationships_tell_the_navigation_property_of_a_lookup_for_each_t
         f"EntityDefinitions(LogicalName='contact')/ManyToOneRelationships?$select={names}"
     )
     assert answer.status_code == 200, answer.text
-    found = {tuple(each[name] for name in names.split(",")) for each in answer.json()["value"]}
+    found = {tuple(item[name] for name in names.split(",")) for item in answer.json()["value"]}
     assert ("msemr_generalpractioner", "contact", "msemr_GeneralPractioner") in found
     assert ("parentcustomerid", "account", "parentcustomerid_account") in found
     assert ("parentcustomerid", "contact", "parentcustomerid_contact") in found

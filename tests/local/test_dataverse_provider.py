@@ -33,17 +33,17 @@ class Feed(httpx.AsyncBaseTransport):
     """Answers as it is told to, and remembers what it was asked."""
 
     def __init__(self) -> None:
-        self.received: list[httpx.Request] = []
+        self.requests: list[httpx.Request] = []
         self.answer: Answer = lambda request: httpx.Response(200, json={"value": []})
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         await request.aread()
-        self.received.append(request)
+        self.requests.append(request)
         return self.answer(request)
 
     @property
     def query(self) -> dict[str, str]:
-        return dict(self.received[-1].url.params)
+        return dict(self.requests[-1].url.params)
 
     def says(self, document: Any, status: int = 200) -> None:
         self.answer = lambda request: httpx.Response(status, json=document)
@@ -100,8 +100,8 @@ async def test_a_row_has_dataverses_names_and_the_feeds_values(
     assert (row["abc_name"], row["abc_status"]) == ("Cough", 1)
     assert row["abc_onset"] == "2026-03-02T10:00:00Z"
     assert row["_abc_subject_value"] == CONTACT
-    assert feed.received[-1].url.path == "/api/odata/msemr_conditions"
-    assert feed.received[-1].headers["x-functions-key"] == "key"
+    assert feed.requests[-1].url.path == "/api/odata/msemr_conditions"
+    assert feed.requests[-1].headers["x-functions-key"] == "key"
 
 
 async def test_choices_and_lookups_are_annotated_as_those_of_other_tables(
@@ -118,7 +118,7 @@ async def test_choices_and_lookups_are_annotated_as_those_of_other_tables(
 
 
 @pytest.mark.parametrize(
-    ("asked", "sent"),
+    ("condition", "sent"),
     [
         (f"_abc_subject_value eq {CONTACT}", f"_msemr_subject_value eq {CONTACT}"),
         ("abc_status eq 1 and abc_name ne null", "(msemr_status eq 1 and msemr_name ne null)"),
@@ -135,9 +135,9 @@ async def test_choices_and_lookups_are_annotated_as_those_of_other_tables(
     ],
 )
 async def test_a_filter_is_asked_of_the_feed_in_its_own_names(
-    dataverse: Client, feed: Feed, asked: str, sent: str
+    dataverse: Client, feed: Feed, condition: str, sent: str
 ) -> None:
-    await dataverse.get(f"{TABLE}?$filter={asked}")
+    await dataverse.get(f"{TABLE}?$filter={condition}")
     assert feed.query["$filter"] == sent
 
 
@@ -160,7 +160,7 @@ async def test_a_query_that_the_table_cannot_answer_is_not_asked_of_the_feed(
     dataverse: Client, feed: Feed, query: str
 ) -> None:
     await dataverse.refused("GET", f"{TABLE}?{query}")
-    assert feed.received == []
+    assert feed.requests == []
 
 
 def paged(page: int) -> Answer:
@@ -170,8 +170,8 @@ def paged(page: int) -> Answer:
     def answer(request: httpx.Request) -> httpx.Response:
         query = request.url.params
         start = int(query.get("$skiptoken", query.get("$skip", "0")))
-        wanted = int(query.get("$top", "99")) if "$skiptoken" not in query else 99
-        shown = every[start : start + min(page, wanted)]
+        requested = int(query.get("$top", "99")) if "$skiptoken" not in query else 99
+        shown = every[start : start + min(page, requested)]
         more = {}
         if len(shown) == page and start + page < len(every):
             more = {"@odata.nextLink": f"msemr_conditions?$skiptoken={start + page}"}
@@ -201,7 +201,7 @@ async def test_a_next_page_elsewhere_is_not_followed(dataverse: Client, feed: Fe
     link = "https://elsewhere.example.org/api/odata/msemr_conditions"
     feed.says({"value": [entity()], "@odata.nextLink": link})
     assert (await dataverse.refused("GET", TABLE)).startswith("0x80040265")
-    assert [each.url.host for each in feed.received] == ["feed.example.org"]
+    assert [request.url.host for request in feed.requests] == ["feed.example.org"]
 
 
 @pytest.mark.parametrize("status", [400, 401, 412, 429, 500, 501, 503])
@@ -209,9 +209,9 @@ async def test_what_the_feed_says_against_a_request_is_an_error_without_details(
     dataverse: Client, feed: Feed, status: int
 ) -> None:
     feed.says({"error": {"code": "x", "message": "Zaphkiel"}}, status)
-    said = await dataverse.refused("GET", f"{TABLE}({ID})")
-    assert said.startswith("0x80040265")
-    assert "Zaphkiel" not in said
+    error = await dataverse.refused("GET", f"{TABLE}({ID})")
+    assert error.startswith("0x80040265")
+    assert "Zaphkiel" not in error
 
 
 async def test_a_feed_that_cannot_be_reached_is_the_same_error(
@@ -261,7 +261,7 @@ async def test_a_new_row_is_written_at_the_feed_and_has_the_feeds_key(
     }
     answer = await dataverse.send("POST", TABLE, body)
     assert answer.headers["odata-entityid"].endswith(f"{TABLE}({ID})")
-    (request,) = feed.received
+    (request,) = feed.requests
     assert (request.method, request.url.path) == ("POST", "/api/odata/msemr_conditions")
     assert json.loads(request.content) == {
         "msemr_name": "Cough",
@@ -273,11 +273,11 @@ async def test_a_new_row_is_written_at_the_feed_and_has_the_feeds_key(
 async def test_a_change_and_a_removal_are_the_feeds(dataverse: Client, feed: Feed) -> None:
     feed.answer = lambda request: httpx.Response(204)
     await dataverse.send("PATCH", f"{TABLE}({ID})", {"abc_status": 2, "abc_name": None})
-    (change,) = feed.received
+    (change,) = feed.requests
     assert (change.method, str(change.url)) == ("PATCH", f"{FEED}/msemr_conditions({ID})")
     assert json.loads(change.content) == {"msemr_status": 2, "msemr_name": None}
     await dataverse.send("DELETE", f"{TABLE}({ID})")
-    assert (feed.received[-1].method, feed.received[-1].content) == ("DELETE", b"")
+    assert (feed.requests[-1].method, feed.requests[-1].content) == ("DELETE", b"")
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ async def test_a_value_that_the_column_cannot_take_does_not_reach_the_feed(
     dataverse: Client, feed: Feed, body: dict[str, Any]
 ) -> None:
     await dataverse.refused("POST", TABLE, body)
-    assert feed.received == []
+    assert feed.requests == []
 
 
 async def test_virtual_rows_do_not_travel_in_a_batch(dataverse: Client, feed: Feed) -> None:
@@ -302,4 +302,4 @@ async def test_virtual_rows_do_not_travel_in_a_batch(dataverse: Client, feed: Fe
         "$batch", content=part, headers={"content-type": "multipart/mixed; boundary=b"}
     )
     assert b"HTTP/1.1 501" in answer.content
-    assert feed.received == []
+    assert feed.requests == []

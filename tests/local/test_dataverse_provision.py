@@ -48,9 +48,9 @@ def label(text: str) -> dict[str, Any]:
 
 
 def column(type_: str, name: str, external: str | None = None, **more: Any) -> dict[str, Any]:
-    said = {} if external is None else {"ExternalName": external}
+    document = {} if external is None else {"ExternalName": external}
     kind = f"{CRM}{type_}AttributeMetadata"
-    return {"@odata.type": kind, "SchemaName": name, "DisplayName": label(name), **said, **more}
+    return {"@odata.type": kind, "SchemaName": name, "DisplayName": label(name), **document, **more}
 
 
 def virtual(source: str | None, **more: Any) -> dict[str, Any]:
@@ -147,7 +147,7 @@ async def test_what_is_made_is_what_the_metadata_tells(prepared: Client) -> None
     assert table["IsOptimisticConcurrencyEnabled"] is False
     cast = f"{COLUMNS}/{CRM}PicklistAttributeMetadata?$select=LogicalName&$expand=OptionSet"
     (found,) = (await prepared.get(cast))["value"]
-    assert [each["Value"] for each in found["OptionSet"]["Options"]] == [1, 2]
+    assert [item["Value"] for item in found["OptionSet"]["Options"]] == [1, 2]
     path = "EntityDefinitions(LogicalName='abc_ve_condition')/ManyToOneRelationships"
     (leads,) = (await prepared.get(path))["value"]
     assert leads["ReferencingEntityNavigationPropertyName"] == "abc_subject"
@@ -161,8 +161,8 @@ async def test_a_new_column_of_a_table_that_has_rows_can_be_written(dataverse: C
     await dataverse.send("POST", "contacts", {"lastname": "A", "abc_ward": "7"})
     (row,) = (await dataverse.get("contacts?$select=abc_ward"))["value"]
     assert row["abc_ward"] == "7"
-    said = await dataverse.refused("POST", "contacts", {"lastname": "B", "abc_ward": "7" * 11})
-    assert "exceeded the maximum allowed length" in said
+    response = await dataverse.refused("POST", "contacts", {"lastname": "B", "abc_ward": "7" * 11})
+    assert "exceeded the maximum allowed length" in response
 
 
 async def test_a_new_key_finds_a_row_and_keeps_others_from_its_value(dataverse: Client) -> None:
@@ -173,14 +173,14 @@ async def test_a_new_key_finds_a_row_and_keeps_others_from_its_value(dataverse: 
     )
     await dataverse.send("PATCH", "contacts(abc_no='1')", {"lastname": "A"})
     assert (await dataverse.get("contacts(abc_no='1')"))["lastname"] == "A"
-    said = await dataverse.refused("POST", "contacts", {"lastname": "B", "abc_no": "1"})
-    assert said.startswith("0x80060892")
+    error = await dataverse.refused("POST", "contacts", {"lastname": "B", "abc_no": "1"})
+    assert error.startswith("0x80060892")
 
 
 async def test_a_prefix_without_a_publisher_makes_nothing(dataverse: Client) -> None:
     text = column("String", "abc_ward", MaxLength=10)
-    said = await dataverse.refused("POST", f"{CONTACT}/Attributes", text)
-    assert "customization prefix" in said
+    error = await dataverse.refused("POST", f"{CONTACT}/Attributes", text)
+    assert "customization prefix" in error
 
 
 async def test_a_solution_takes_only_pieces_of_its_own_publisher(prepared: Client) -> None:
@@ -189,8 +189,8 @@ async def test_a_solution_takes_only_pieces_of_its_own_publisher(prepared: Clien
     text = column("String", "xyz_ward", MaxLength=10)
     path = f"{CONTACT}/Attributes"
     assert "prefix" in await prepared.refused("POST", path, text, mscrm_solutionuniquename="Relay")
-    said = await prepared.refused("POST", path, text, mscrm_solutionuniquename="Nowhere")
-    assert "does not exist" in said
+    error = await prepared.refused("POST", path, text, mscrm_solutionuniquename="Nowhere")
+    assert "does not exist" in error
     await prepared.send("POST", path, text)
 
 
@@ -201,8 +201,8 @@ async def test_a_table_or_a_column_is_not_made_twice(prepared: Client) -> None:
     twice = column("String", "abc_name", "other", MaxLength=5)
     assert (await prepared.refused("POST", COLUMNS, twice)).startswith("0x80047013")
     await prepared.send("POST", "RelationshipDefinitions", lookup())
-    said = await prepared.refused("POST", "RelationshipDefinitions", lookup())
-    assert said.startswith("0x80047013")
+    error = await prepared.refused("POST", "RelationshipDefinitions", lookup())
+    assert error.startswith("0x80047013")
 
 
 @pytest.mark.parametrize(
@@ -272,8 +272,8 @@ async def test_a_virtual_table_has_no_alternate_keys(prepared: Client) -> None:
 async def test_a_lookup_is_refused_that_leads_nowhere(
     prepared: Client, change: dict[str, Any], words: str
 ) -> None:
-    said = await prepared.refused("POST", "RelationshipDefinitions", lookup() | change)
-    assert words in said
+    error = await prepared.refused("POST", "RelationshipDefinitions", lookup() | change)
+    assert words in error
 
 
 # --- rows of the set-up -------------------------------------------------------------------------
@@ -332,9 +332,9 @@ async def test_an_event_is_heard_where_it_is_switched_on(prepared: Client) -> No
     await prepared.refused("POST", created, {"Target": {"abc_ve_conditionid": IDENTITY}})
     await prepared.refused("POST", created, {"Target": {**target, "abc_nothing": 1}})
     await prepared.refused("POST", created, {"Target": {"@odata.type": f"{CRM}abc_ve_condition"}})
-    heard = (await prepared.http.get("http://dataverse/control/events")).json()
-    said = {"action": "OnExternalCreated", "table": "abc_ve_condition", "id": IDENTITY}
-    assert heard == [{**said, "columns": ["abc_name"]}]
+    events = (await prepared.http.get("http://dataverse/control/events")).json()
+    error = {"action": "OnExternalCreated", "table": "abc_ve_condition", "id": IDENTITY}
+    assert events == [{**error, "columns": ["abc_name"]}]
 
 
 async def test_a_role_grants_and_a_user_holds_it(dataverse: Client) -> None:
@@ -348,16 +348,16 @@ async def test_a_role_grants_and_a_user_holds_it(dataverse: Client) -> None:
     (privilege,) = (await dataverse.get(named))["value"]
     granted = f"RetrieveRolePrivilegesRole(RoleId={role['roleid']})"
     assert (await dataverse.get(granted))["RolePrivileges"] == []
-    each = {"PrivilegeId": privilege["privilegeid"], "Depth": "3"}
+    item = {"PrivilegeId": privilege["privilegeid"], "Depth": "3"}
     path = f"roles({role['roleid']})/{CRM}AddPrivilegesRole"
-    await dataverse.send("POST", path, {"Privileges": [each]})
-    await dataverse.refused("POST", path, {"Privileges": [{**each, "PrivilegeId": IDENTITY}]})
+    await dataverse.send("POST", path, {"Privileges": [item]})
+    await dataverse.refused("POST", path, {"Privileges": [{**item, "PrivilegeId": IDENTITY}]})
     (found,) = (await dataverse.get(granted))["RolePrivileges"]
     assert found == {"PrivilegeId": privilege["privilegeid"], "Depth": "Global"}
     held = f"systemusers({user['systemuserid']})/systemuserroles_association"
     body = {"@odata.id": f"http://dataverse/api/data/v9.2/roles({role['roleid']})"}
     await dataverse.send("POST", f"{held}/$ref", body)
-    assert [each["roleid"] for each in (await dataverse.get(held))["value"]] == [role["roleid"]]
+    assert [item["roleid"] for item in (await dataverse.get(held))["value"]] == [role["roleid"]]
 
 
 async def test_changes_are_published(dataverse: Client) -> None:
@@ -382,11 +382,11 @@ async def test_definitions_outlive_the_stand_in_with_its_rows_and_go_with_a_rese
                 text = column("String", "abc_ward", MaxLength=10)
                 await client.send("POST", f"{CONTACT}/Attributes", text)
             names = [
-                each["LogicalName"] for each in (await client.get(f"{CONTACT}/Attributes"))["value"]
+                item["LogicalName"] for item in (await client.get(f"{CONTACT}/Attributes"))["value"]
             ]
             assert ("abc_ward" in names) is (turn != "gone")
             if turn == "kept":
                 await http.post("http://dataverse/control/reset")
                 again = (await client.get(f"{CONTACT}/Attributes"))["value"]
-                assert "abc_ward" not in [each["LogicalName"] for each in again]
+                assert "abc_ward" not in [item["LogicalName"] for item in again]
         app.close()

@@ -159,13 +159,15 @@ async def test_nobody_can_be_acted_for_whom_the_organization_does_not_know(
 
 
 async def test_a_duplicate_is_refused_only_where_that_is_asked_for(dataverse: Client) -> None:
-    asked = {"MSCRM.SuppressDuplicateDetection": "false"}
+    detection = {"MSCRM.SuppressDuplicateDetection": "false"}
     same = {"emailaddress1": "Ahl@example.org"}
-    assert (await dataverse.patch(f"contacts({ANNA})", json=same, headers=asked)).status_code == 204
-    again = await dataverse.patch(f"contacts({ANNA})", json=same, headers=asked)
+    assert (
+        await dataverse.patch(f"contacts({ANNA})", json=same, headers=detection)
+    ).status_code == 204
+    again = await dataverse.patch(f"contacts({ANNA})", json=same, headers=detection)
     assert again.status_code == 204, "a row is no duplicate of itself"
     other = {"emailaddress1": "ahl@EXAMPLE.org"}
-    refused = await dataverse.patch(f"contacts({BERT})", json=other, headers=asked)
+    refused = await dataverse.patch(f"contacts({BERT})", json=other, headers=detection)
     assert code(refused, 412) == "0x80040333"
     assert (await dataverse.patch(f"contacts({BERT})", json=other)).status_code == 204
 
@@ -204,7 +206,7 @@ async def test_a_lookup_is_bound_read_filtered_and_cleared(dataverse: Client) ->
         f"{inside}(PropertyName='_new_child_value',PropertyValues=[\"{BERT}\"])",
     ):
         answer = await dataverse.get("contacts", params={"$filter": condition})
-        assert [each["contactid"] for each in answer.json()["value"]] == [ANNA]
+        assert [item["contactid"] for item in answer.json()["value"]] == [ANNA]
     cleared = {"new_Child@odata.bind": None}
     assert (await dataverse.patch(f"contacts({ANNA})", json=cleared)).status_code == 204
     assert (await row(dataverse))["_new_child_value"] is None
@@ -260,12 +262,12 @@ async def test_create_multiple_answers_with_the_ids_and_update_multiple_with_not
 ) -> None:
     made = await many(dataverse, "CreateMultiple", {"lastname": "A"}, {"lastname": "B"})
     assert made.status_code == 200, made.text
-    one, two = made.json()["Ids"]
+    first_id, two = made.json()["Ids"]
     changed = await many(
-        dataverse, "UpdateMultiple", {"contactid": one, "lastname": "C"}, {"contactid": two}
+        dataverse, "UpdateMultiple", {"contactid": first_id, "lastname": "C"}, {"contactid": two}
     )
     assert (changed.status_code, changed.content) == (204, b"")
-    assert (await row(dataverse, one))["lastname"] == "C"
+    assert (await row(dataverse, first_id))["lastname"] == "C"
 
 
 async def test_update_multiple_creates_nothing_and_is_one_transaction(dataverse: Client) -> None:
@@ -287,7 +289,7 @@ async def test_delete_multiple_is_for_other_kinds_of_tables(dataverse: Client) -
 
 def batch(*parts: str, change_set: bool = True) -> dict[str, Any]:
     def lines(boundary: str, content: list[str]) -> str:
-        return "".join(f"--{boundary}\r\n{one}\r\n" for one in content) + f"--{boundary}--\r\n"
+        return "".join(f"--{boundary}\r\n{item}\r\n" for item in content) + f"--{boundary}--\r\n"
 
     content = list(parts)
     if change_set:
@@ -301,7 +303,7 @@ def batch(*parts: str, change_set: bool = True) -> dict[str, Any]:
 
 def part(line: str, body: str, number: int, *headers: str) -> str:
     head = "Content-Type: application/http\r\nContent-Transfer-Encoding: binary\r\n"
-    inner = "".join(f"{each}\r\n" for each in ("Content-Type: application/json", *headers))
+    inner = "".join(f"{header}\r\n" for header in ("Content-Type: application/json", *headers))
     return f"{head}Content-ID: {number}\r\n\r\n{line} HTTP/1.1\r\n{inner}\r\n{body}"
 
 

@@ -142,7 +142,8 @@ async def test_every_text_column_for_a_patient_has_the_length_dataverse_gives_it
 ) -> None:
     url = CASTS + "StringAttributeMetadata?$select=LogicalName,MaxLength"
     found = {
-        one["LogicalName"]: one["MaxLength"] for one in (await dataverse.get(url)).json()["value"]
+        item["LogicalName"]: item["MaxLength"]
+        for item in (await dataverse.get(url)).json()["value"]
     }
     assert {name: found.get(name) for name in LENGTHS} == LENGTHS
 
@@ -150,8 +151,8 @@ async def test_every_text_column_for_a_patient_has_the_length_dataverse_gives_it
 async def test_every_other_column_for_a_patient_has_its_type(dataverse: httpx.AsyncClient) -> None:
     url = "EntityDefinitions(LogicalName='contact')/Attributes?$select=LogicalName,AttributeType"
     found = {
-        one["LogicalName"]: one["AttributeType"]
-        for one in (await dataverse.get(url)).json()["value"]
+        item["LogicalName"]: item["AttributeType"]
+        for item in (await dataverse.get(url)).json()["value"]
     }
     assert {name: found.get(name) for name in OTHER_COLUMNS} == OTHER_COLUMNS
 
@@ -169,7 +170,7 @@ async def test_a_table_shows_its_names_attributes_and_keys_in_one_query(
     table = response.json()
     assert table["EntitySetName"] == "contacts"
     assert (table["PrimaryIdAttribute"], table["PrimaryNameAttribute"]) == ("contactid", "fullname")
-    assert [one["LogicalName"] for one in table["Attributes"]] == ["statecode"]
+    assert [item["LogicalName"] for item in table["Attributes"]] == ["statecode"]
     assert table["Attributes"][0]["RequiredLevel"]["Value"] == "SystemRequired"
     assert table["Keys"][0]["KeyAttributes"] == ["msemr_azurefhirid"]
     assert table["Keys"][0]["EntityKeyIndexStatus"] == "Active"
@@ -184,7 +185,7 @@ async def test_a_choice_shows_its_options_and_a_global_one_shows_them_apart(
         CASTS + "PicklistAttributeMetadata?$select=LogicalName"
         "&$expand=OptionSet($select=Options),GlobalOptionSet"
     )
-    found = {one["LogicalName"]: one for one in (await dataverse.get(url)).json()["value"]}
+    found = {item["LogicalName"]: item for item in (await dataverse.get(url)).json()["value"]}
     gender = {
         option["Label"]["UserLocalizedLabel"]["Label"]: option["Value"]
         for option in found["gendercode"]["OptionSet"]["Options"]
@@ -230,9 +231,9 @@ async def test_state_status_and_yes_no_columns_show_their_options(
         url = CASTS.replace("/Microsoft.Dynamics.CRM.", key) + f"{cast}AttributeMetadata"
         return (await dataverse.get(url, params={"$expand": "OptionSet"})).json()["OptionSet"]
 
-    assert [one["Value"] for one in (await options("State", "statecode"))["Options"]] == [0, 1]
+    assert [item["Value"] for item in (await options("State", "statecode"))["Options"]] == [0, 1]
     status = (await options("Status", "statuscode"))["Options"]
-    assert [(one["Value"], one["State"]) for one in status] == [(1, 0), (2, 1)]
+    assert [(item["Value"], item["State"]) for item in status] == [(1, 0), (2, 1)]
     assert (await options("Boolean", "msemr_animal"))["TrueOption"]["Value"] == 1
 
 
@@ -241,10 +242,10 @@ async def test_navigation_properties_are_found_among_the_relationships(
 ) -> None:
     url = "EntityDefinitions(LogicalName='contact')/ManyToOneRelationships"
     found = {
-        (one["ReferencingAttribute"], one["ReferencedEntity"]): one[
+        (item["ReferencingAttribute"], item["ReferencedEntity"]): item[
             "ReferencingEntityNavigationPropertyName"
         ]
-        for one in (await dataverse.get(url)).json()["value"]
+        for item in (await dataverse.get(url)).json()["value"]
     }
     assert found["msemr_managingorganization", "account"] == "msemr_ManagingOrganization"
     assert found["parentcustomerid", "contact"] == "parentcustomerid_contact"
@@ -314,7 +315,7 @@ async def test_an_upsert_creates_and_then_updates_and_says_so_when_asked(
     first = await dataverse.patch(url, json={"lastname": "Ahl"}, headers=REPRESENTATION)
     second = await dataverse.patch(url, json={"firstname": "Anna"}, headers=REPRESENTATION)
     third = await dataverse.patch(url, json={"nickname": "A"})
-    assert [one.status_code for one in (first, second, third)] == [201, 200, 204]
+    assert [item.status_code for item in (first, second, third)] == [201, 200, 204]
     assert second.json()["fullname"] == "Anna Ahl"
     assert first.json()["versionnumber"] < second.json()["versionnumber"]
     assert third.headers["OData-EntityId"] == f"http://dataverse/api/data/v9.2/{url}"
@@ -752,15 +753,15 @@ async def test_unknown_places_and_methods_are_refused(dataverse: httpx.AsyncClie
 
 
 def part(request: str, body: Any = None, content_id: str | None = None) -> str:
-    marks = f"Content-ID: {content_id}\r\n" if content_id else ""
-    head = "Content-Type: application/http\r\nContent-Transfer-Encoding: binary\r\n" + marks
+    id_header = f"Content-ID: {content_id}\r\n" if content_id else ""
+    head = "Content-Type: application/http\r\nContent-Transfer-Encoding: binary\r\n" + id_header
     inner = "" if body is None else "Content-Type: application/json\r\n"
     text = "" if body is None else json.dumps(body)
     return f"{head}\r\n{request} HTTP/1.1\r\n{inner}\r\n{text}"
 
 
 def multipart(boundary: str, parts: list[str]) -> str:
-    return "".join(f"--{boundary}\r\n{one}\r\n" for one in parts) + f"--{boundary}--\r\n"
+    return "".join(f"--{boundary}\r\n{item}\r\n" for item in parts) + f"--{boundary}--\r\n"
 
 
 def change_set(*parts: str) -> str:

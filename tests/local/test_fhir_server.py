@@ -83,7 +83,7 @@ async def send(fhir, kind, *entries, status=200):
 
 
 def statuses(reply):
-    return [one["response"]["status"] for one in reply["entry"]]
+    return [item["response"]["status"] for item in reply["entry"]]
 
 
 def is_outcome(response, status):
@@ -98,7 +98,7 @@ async def test_the_server_describes_itself(fhir, server):
     statement = (await fhir.get("/metadata")).json()
     assert statement["resourceType"] == "CapabilityStatement"
     assert statement["fhirVersion"] == "4.0.1"
-    assert "Patient" in {one["type"] for one in statement["rest"][0]["resource"]}
+    assert "Patient" in {item["type"] for item in statement["rest"][0]["resource"]}
     assert (await fhir.get(server + "/health")).status_code == 200
 
 
@@ -216,14 +216,14 @@ async def test_every_version_can_be_read(fhir):
     assert is_outcome(await fhir.get("/Patient/a/_history/4"), 404)
     history = (await fhir.get("/Patient/a/_history")).json()
     assert (history["type"], history["total"]) == ("history", 3)
-    assert [one["request"]["method"] for one in history["entry"]] == ["PUT", "DELETE", "PUT"]
+    assert [item["request"]["method"] for item in history["entry"]] == ["PUT", "DELETE", "PUT"]
 
 
 def operation(kind, path, **parts):
     """One operation of a FHIRPath patch."""
-    told = [{"name": "type", "valueCode": kind}, {"name": "path", "valueString": path}]
-    told += [{"name": name, **value} for name, value in parts.items()]
-    return {"name": "operation", "part": told}
+    parameters = [{"name": "type", "valueCode": kind}, {"name": "path", "valueString": path}]
+    parameters += [{"name": name, **value} for name, value in parts.items()]
+    return {"name": "operation", "part": parameters}
 
 
 async def test_a_fhirpath_patch_changes_a_resource(fhir):
@@ -318,8 +318,8 @@ async def test_a_read_in_a_bundle_may_ask_for_news_alone_and_a_head_has_no_body(
     ]
     reply = await send(fhir, "batch", *reads)
     answers = reply["entry"]
-    assert [one["response"]["status"] for one in answers] == ["304", "200", "200"]
-    assert ["resource" in one for one in answers] == [False, True, False]
+    assert [item["response"]["status"] for item in answers] == ["304", "200", "200"]
+    assert ["resource" in item for item in answers] == [False, True, False]
 
 
 async def test_a_json_patch_changes_a_resource_and_no_other_patch_is_known(fhir):
@@ -428,7 +428,7 @@ async def ward(fhir):
 async def ids(fhir, search):
     response = await fhir.get(search)
     assert response.status_code == 200, response.text
-    return [one["resource"]["id"] for one in response.json().get("entry", [])]
+    return [item["resource"]["id"] for item in response.json().get("entry", [])]
 
 
 @pytest.mark.parametrize(
@@ -465,7 +465,7 @@ async def test_a_search_sorts(fhir, ward):
 async def test_a_search_may_be_posted(fhir, ward):
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     found = await fhir.post("/Patient/_search", content="identifier=M1", headers=form)
-    assert [one["resource"]["id"] for one in found.json()["entry"]] == ["a"]
+    assert [item["resource"]["id"] for item in found.json()["entry"]] == ["a"]
 
 
 async def test_a_search_tells_the_total_only_when_asked(fhir, ward):
@@ -480,7 +480,7 @@ async def test_following_the_next_links_finds_everything_once(fhir, ward):
     found, url = [], "/Patient?_count=2"
     while url:
         page = (await fhir.get(url)).json()
-        found += [one["resource"]["id"] for one in page["entry"]]
+        found += [item["resource"]["id"] for item in page["entry"]]
         url = next((link["url"] for link in page["link"] if link["relation"] == "next"), None)
     assert found == ["a", "b", "c"]
 
@@ -590,7 +590,7 @@ async def test_a_transaction_resolves_the_placeholders_of_creates_and_conditiona
     assert reply["type"] == "transaction-response"
     assert statuses(reply) == ["201", "201", "201", "200", "201", "201", "201", "201", "201"]
     created = "Patient/" + reply["entry"][1]["resource"]["id"]
-    found = [one["resource"]["subject"]["reference"] for one in reply["entry"][::2]]
+    found = [item["resource"]["subject"]["reference"] for item in reply["entry"][::2]]
     assert found == [created, "Patient/known", "Patient/b", "urn:uuid:put", "urn:uuid:NEW"]
     assert reply["entry"][0]["resource"]["code"]["text"] == "urn:uuid:new"
 
@@ -729,19 +729,21 @@ async def test_an_answer_can_be_broken_or_slow(fhir, fault):
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "answered"),
     [
         ("missing-entry", ["201"]),
         ("extra-entry", ["201", "400", "200"]),
         ("status-text", ["201 Created", "400 Bad Request"]),
     ],
 )
-async def test_a_bundle_can_be_carried_out_and_answered_wrongly(fhir, fault, server, kind, told):
+async def test_a_bundle_can_be_carried_out_and_answered_wrongly(
+    fhir, fault, server, kind, answered
+):
     await fault(kind=kind)
     assert (await fhir.get("/Patient")).status_code == 200
     wrong = entry("PUT", "Patient/b", patient("b", gender="wrong"))
     body = await send(fhir, "batch", entry("PUT", "Patient/a", patient("a")), wrong)
-    assert statuses(body) == told
+    assert statuses(body) == answered
     assert await ids(fhir, "/Patient") == ["a"]
     assert (await fhir.get(server + "/control/stats")).json()["faults"] == 1
 

@@ -83,7 +83,7 @@ def stage(storage: str, tmp_path: Path) -> Iterator[Stage]:
     name = f"work-{uuid.uuid4().hex[:8]}"
 
     def start(**settings: str) -> Child:
-        own = {
+        child_settings = {
             "AzureWebJobsStorage": storage,
             "SAMPLE_QUEUE": name,
             "SAMPLE_NOTES": str(tmp_path / "notes"),
@@ -91,7 +91,7 @@ def stage(storage: str, tmp_path: Path) -> Iterator[Stage]:
             "HOST_FUNCTION_KEYS": "",
             "AzureWebJobs__yearly__Disabled": "true",
         }
-        host = start_host({**own, **settings}, find_free_ports().host, tmp_path, SAMPLE)
+        host = start_host({**child_settings, **settings}, find_free_ports().host, tmp_path, SAMPLE)
         return stack.enter_context(host)
 
     with ExitStack() as stack:
@@ -101,9 +101,9 @@ def stage(storage: str, tmp_path: Path) -> Iterator[Stage]:
         yield Stage(tmp_path, queue, poison, start)
 
 
-def eventually(claim: Callable[[], object], patience: float = PATIENCE) -> None:
+def eventually(condition: Callable[[], object], patience: float = PATIENCE) -> None:
     end = time.monotonic() + patience
-    while not claim():
+    while not condition():
         assert time.monotonic() < end, "it did not come true in time"
         time.sleep(0.05)
 
@@ -322,7 +322,7 @@ def test_a_host_can_be_killed_before_or_after_a_request_and_is_followed_by_anoth
     eventually(lambda: note.exists() and length(stage.queue) == 0)
     assert note.read_text().startswith(f"{side} DELETE ")
     again = ["two"] if side == "before" else []
-    assert [each["name"] for each in stage.notes("ended")] == ["one", "two", *again]
+    assert [item["name"] for item in stage.notes("ended")] == ["one", "two", *again]
     assert host.running
 
 
@@ -339,10 +339,23 @@ async def test_a_message_that_another_has_taken_over_is_left_to_it(
 ) -> None:
     stage.send("one")
     name = stage.queue.queue_name
-    function = Function(name, "queueTrigger", "message", {}, print, False)
+    function = Function(
+        name=name,
+        kind="queueTrigger",
+        argument="message",
+        trigger={},
+        call=print,
+        wants_context=False,
+    )
     async with aio.QueueClient.from_connection_string(storage, name) as queue:
-        trigger = Trigger(function, queue, None, QueueOptions(), Worker(HostOptions()))
-        (message,) = [each async for each in queue.receive_messages(visibility_timeout=30)]
+        trigger = Trigger(
+            function=function,
+            queue=queue,
+            poison=None,
+            options=QueueOptions(),
+            worker=Worker(HostOptions()),
+        )
+        (message,) = [item async for item in queue.receive_messages(visibility_timeout=30)]
         await queue.update_message(message.id, message.pop_receipt, visibility_timeout=30)
         deleting = queue.delete_message(message.id, message.pop_receipt)
         await leases.ignore_lost_lease(deleting, trigger, message)
@@ -367,11 +380,11 @@ def test_no_more_run_at_once_than_batch_and_threshold(stage: Stage) -> None:
         stage.send(f"message {number}", seconds=0.2)
     stage.start()
     eventually(lambda: len(stage.notes("ended")) == 8)
-    running, most = 0, 0
+    running, highest = 0, 0
     for line in (stage.folder / "notes").read_text().splitlines():
         running += 1 if json.loads(line)["event"] == "started" else -1
-        most = max(most, running)
-    assert 2 <= most <= 3  # host.json of the sample: a batch of 2, a new one when 1 is left
+        highest = max(highest, running)
+    assert 2 <= highest <= 3  # host.json of the sample: a batch of 2, a new one when 1 is left
 
 
 @needs_azurite
@@ -443,8 +456,8 @@ def test_a_trigger_the_host_does_not_know_is_named(tmp_path: Path) -> None:
 )
 def test_a_schedule_names_its_next_moment(expression: str, expected: str) -> None:
     now = datetime(2026, 2, 27, 10, 2, 3, 500, tzinfo=UTC)
-    moment = cron.find_next(cron.parse(expression), now)
-    assert moment == datetime.fromisoformat(expected).replace(tzinfo=UTC)
+    instant = cron.find_next(cron.parse(expression), now)
+    assert instant == datetime.fromisoformat(expected).replace(tzinfo=UTC)
 
 
 @pytest.mark.parametrize("expression", ["", "* * *", "60 * * * * *", "0 0 0 0 * *", "0 0 x * * *"])
@@ -475,7 +488,7 @@ def test_a_template_takes_what_asp_net_takes(
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "expected"),
+    ("left", "right", "expected"),
     [
         ("a/{x}", "a/list", True),
         ("a/{x:int}", "a/list", False),
@@ -485,8 +498,8 @@ def test_a_template_takes_what_asp_net_takes(
         ("a/b", "a/c", False),
     ],
 )
-def test_routes_that_overlap_are_seen(one: str, other: str, expected: bool) -> None:
-    assert routes.can_overlap(routes.parse(one), routes.parse(other)) is expected
+def test_routes_that_overlap_are_seen(left: str, right: str, expected: bool) -> None:
+    assert routes.can_overlap(routes.parse(left), routes.parse(right)) is expected
 
 
 @pytest.mark.parametrize(

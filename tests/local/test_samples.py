@@ -75,8 +75,8 @@ def test_every_resource_is_valid_by_the_fhir_server(name: str, fhir: str) -> Non
     all_ = resources(name)
     for start in range(0, len(all_), 400):
         entries = [
-            {"resource": each, "request": {"method": "POST", "url": each["resourceType"]}}
-            for each in all_[start : start + 400]
+            {"resource": item, "request": {"method": "POST", "url": item["resourceType"]}}
+            for item in all_[start : start + 400]
         ]
         answer = post(fhir, {"resourceType": "Bundle", "type": "batch", "entry": entries})
         assert [entry["response"]["status"] for entry in answer["entry"]] == ["201"] * len(entries)
@@ -98,9 +98,9 @@ def post(fhir: str, body: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_patient_is_marked_as_test_data(name: str) -> None:
-    patients = [each for each in resources(name) if each["resourceType"] == "Patient"]
-    marks = [mark["code"] for each in patients for mark in each["meta"]["security"]]
-    assert marks == ["HTEST"] * len(patients)
+    patients = [item for item in resources(name) if item["resourceType"] == "Patient"]
+    labels = [label["code"] for item in patients for label in item["meta"]["security"]]
+    assert labels == ["HTEST"] * len(patients)
     assert patients
 
 

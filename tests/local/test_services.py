@@ -64,7 +64,14 @@ def nested(folder: Path) -> Part:
     server = f"[sys.executable, '-m', 'http.server', '--bind', '127.0.0.1', '{port}']"
     text = f"import subprocess, sys; subprocess.run({server})"
     address = f"http://127.0.0.1:{port}/"
-    return Part("nest", (sys.executable, "-c", text), {}, (address,), folder / "log", folder)
+    return Part(
+        name="nest",
+        command=(sys.executable, "-c", text),
+        env={},
+        ready=(address,),
+        log=folder / "log",
+        folder=folder,
+    )
 
 
 def script(text: str, folder: Path) -> Part:
@@ -73,7 +80,7 @@ def script(text: str, folder: Path) -> Part:
 
 
 @needs("azurite", "@medplum")
-def test_all_neighbours_answer_and_are_gone_afterwards(tmp_path: Path) -> None:
+def test_all_services_answer_and_are_gone_afterwards(tmp_path: Path) -> None:
     ports = find_free_ports()
     told: list[str] = []
     with run_services(ports, tmp_path, tell=told.append) as running:
@@ -86,7 +93,7 @@ def test_all_neighbours_answer_and_are_gone_afterwards(tmp_path: Path) -> None:
 
 
 @needs("azurite")
-def test_a_killed_neighbour_can_be_started_again(tmp_path: Path) -> None:
+def test_a_killed_service_can_be_started_again(tmp_path: Path) -> None:
     with run_services(find_free_ports(), tmp_path, parts=["storage"]) as running:
         storage = running.parts["storage"]
         storage.kill()

@@ -10,16 +10,15 @@ from typing import Any
 import pytest
 
 from integration.core.errors import Unmappable
-from integration.core.model import Column
+from integration.core.model import Row, Tables
 from integration.mapping import engine
 from integration.mapping.model import AttributeMap, Concept, EntityMap, Kind, Lookup
 
 Case = dict[str, Any]
-Tables = Mapping[str, Mapping[str, Column]]
-Rows = list[dict[str, Any]]
+Rows = list[Row]
 
-OF_A_FILE = {"title", "set", "map", "enabled", "about", "tests"}
-OF_A_CASE = {
+FILE_KEYS = {"title", "set", "map", "enabled", "about", "tests"}
+CASE_KEYS = {
     "title",
     "base",
     "resource",
@@ -31,13 +30,15 @@ OF_A_CASE = {
 }
 
 
-def common(map_: EntityMap, resource: Mapping[str, Any], tables: Tables) -> dict[str, Any]:
+def map_bare_resource(
+    map_: EntityMap, resource: Mapping[str, Any], tables: Tables
+) -> dict[str, Any]:
     """What every row of a map shows, so that no case need repeat it."""
     bare = {"resourceType": resource["resourceType"], "id": resource["id"]}
-    return filled(engine.map_resource(map_, bare, tables).values)
+    return drop_empty(engine.map_resource(map_, bare, tables).values)
 
 
-def filled(columns: Mapping[str, Any]) -> dict[str, Any]:
+def drop_empty(columns: Mapping[str, Any]) -> dict[str, Any]:
     """The columns that hold something, lookups and concepts as a case writes them."""
     return {name: _as_json(value) for name, value in columns.items() if value is not None}
 
@@ -56,12 +57,12 @@ def _as_json(value: Any) -> Any:
     return value
 
 
-def is_about(file: Case, name: str) -> bool:
+def is_selected(file: Case, name: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in file.get("about", ["*"]))
 
 
-def about(file: Case, columns: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in columns.items() if is_about(file, name)}
+def select_columns(file: Case, columns: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in columns.items() if is_selected(file, name)}
 
 
 def check_rows(file: Case, case: Case, map_: EntityMap, tables: Tables) -> None:
@@ -72,40 +73,43 @@ def check_rows(file: Case, case: Case, map_: EntityMap, tables: Tables) -> None:
             engine.map_resource(map_, resource, tables, base)
         return
     mapped = engine.map_resource(map_, resource, tables, base)
-    shown, expected = filled(mapped.values), {**common(map_, resource, tables), **case["expect"]}
-    assert about(file, shown) == about(file, expected)
+    shown, expected = (
+        drop_empty(mapped.values),
+        {**map_bare_resource(map_, resource, tables), **case["expect"]},
+    )
+    assert select_columns(file, shown) == select_columns(file, expected)
     assert case["expect"].items() <= shown.items()
     notes = [note.partition(" @ ")[0] for note in mapped.notes]
-    subjects = [note for note in notes if is_about(file, note.partition(":")[0])]
+    subjects = [note for note in notes if is_selected(file, note.partition(":")[0])]
     assert subjects == case.get("expectNotes", [])
     children: dict[str, Rows] = {expand.table: [] for expand in map_.expands}
     for child in mapped.children:
-        children[child.expand_map.table].append(filled(child.values))
+        children[child.expand_map.table].append(drop_empty(child.values))
     for table, rows in case.get("expectChildren", {}).items():
         assert children[table] == rows
     for table, count in case.get("expectCount", {}).items():
         assert len(children[table]) == count
 
 
-def check_words(files: Iterable[Case]) -> None:
+def check_keys(files: Iterable[Case]) -> None:
     """Every case has a title of its own and only words that are known."""
     files = list(files)
-    titles = [title_of(file, case) for file in files for case in file["tests"]]
+    titles = [format_title(file, case) for file in files for case in file["tests"]]
     assert len(titles) == len(set(titles))
-    assert [file["title"] for file in files if not file.keys() <= OF_A_FILE] == []
+    assert [file["title"] for file in files if not file.keys() <= FILE_KEYS] == []
     for case in (case for file in files for case in file["tests"]):
-        assert case.keys() <= OF_A_CASE, case["title"]
+        assert case.keys() <= CASE_KEYS, case["title"]
         assert ("expect" in case) != ("expectError" in case), case["title"]
 
 
-def title_of(file: Case, case: Case) -> str:
+def format_title(file: Case, case: Case) -> str:
     return f"{file['title']}: {case['title']}"
 
 
 # -- what the cases of a map cover -----------------------------------------------------------------
 
 
-def expected_rows(entity: EntityMap, files: Iterable[Case]) -> dict[str, Rows]:
+def collect_expected_rows(entity: EntityMap, files: Iterable[Case]) -> dict[str, Rows]:
     """What cases expect of a map, by table."""
     expected: dict[str, Rows] = {table: [] for table in entity.tables}
     for case in (case for file in files for case in file["tests"]):
@@ -117,31 +121,33 @@ def expected_rows(entity: EntityMap, files: Iterable[Case]) -> dict[str, Rows]:
 
 def check_columns(entity: EntityMap, expected: Mapping[str, Rows]) -> None:
     """The cases fill every column of the map."""
-    for table, attributes in _blocks(entity):
+    for table, attributes in _list_blocks(entity):
         named = {name for row in expected[table] for name in row}
         # A constant needs no case: every row has it.
-        mapped = {each.column for each in attributes if each.kind is not Kind.DEFAULT}
+        mapped = {
+            attribute.column for attribute in attributes if attribute.kind is not Kind.DEFAULT
+        }
         assert mapped - named == set(), table
 
 
 def check_options(entity: EntityMap, expected: Mapping[str, Rows]) -> None:
     """The cases show every option that the map knows. The columns that share their choices, such as
     three telephones, share their cases."""
-    for table, attributes in _blocks(entity):
-        known: dict[str, set[int]] = {}
+    for table, attributes in _list_blocks(entity):
+        options_by_choices: dict[str, set[int]] = {}
         seen: dict[str, set[Any]] = {}
-        for each in attributes:
-            if each.kind is Kind.CHOICE:
-                same = json.dumps(each.choices, sort_keys=True)
-                known[same] = {options[0] for options in each.choices.values()}
-                seen.setdefault(same, {each.default}).update(
-                    row.get(each.column) for row in expected[table]
+        for attribute in attributes:
+            if attribute.kind is Kind.CHOICE:
+                same = json.dumps(attribute.choices, sort_keys=True)
+                options_by_choices[same] = {options[0] for options in attribute.choices.values()}
+                seen.setdefault(same, {attribute.default}).update(
+                    row.get(attribute.column) for row in expected[table]
                 )
-        for same, options in known.items():
+        for same, options in options_by_choices.items():
             assert options - seen[same] == set(), f"{table}: {same}"
 
 
-def _blocks(entity: EntityMap) -> Iterator[tuple[str, tuple[AttributeMap, ...]]]:
+def _list_blocks(entity: EntityMap) -> Iterator[tuple[str, tuple[AttributeMap, ...]]]:
     yield entity.table, entity.attributes
     for expand in entity.expands:
         yield expand.table, expand.attributes

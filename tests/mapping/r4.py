@@ -64,54 +64,57 @@ class _Bundle(msgspec.Struct):
     entry: list[_Entry]
 
 
-def _definitions(name: str) -> list[_Resource]:
+def _load_definitions(name: str) -> list[_Resource]:
     bundle = msgspec.json.decode(Path(FOLDER / name).read_bytes(), type=_Bundle)
     return [entry.resource for entry in bundle.entry]
 
 
 @cache
-def required_codes() -> dict[Chain, frozenset[str]]:
+def load_required_codes() -> dict[Chain, frozenset[str]]:
     """The codes that an element may have and no others, by the resource type and its elements."""
-    known = {one.url: one for one in _definitions("valuesets.json")}
+    by_url = {definition.url: definition for definition in _load_definitions("valuesets.json")}
     return {
-        tuple(element.path.split(".")): frozenset(_codes(element.binding.valueSet, known))
-        for definition in _definitions("profiles-resources.json")
+        tuple(element.path.split(".")): frozenset(_collect_codes(element.binding.valueSet, by_url))
+        for definition in _load_definitions("profiles-resources.json")
         for element in definition.snapshot.element
         if element.binding
         and element.binding.strength == "required"
-        and element.binding.valueSet.partition("|")[0] in known
+        and element.binding.valueSet.partition("|")[0] in by_url
     }
 
 
-def _codes(url: str, known: dict[str, _Resource]) -> set[str]:
+def _collect_codes(url: str, by_url: dict[str, _Resource]) -> set[str]:
     found: set[str] = set()
-    for include in known[url.partition("|")[0]].compose.include:
+    for include in by_url[url.partition("|")[0]].compose.include:
         concepts = include.concept
-        if not concepts and include.system in known:
-            concepts = known[include.system].concept
-        found |= _below(concepts)
+        if not concepts and include.system in by_url:
+            concepts = by_url[include.system].concept
+        found |= _collect_concept_codes(concepts)
         for other in include.valueSet:
-            found |= _codes(other, known)
+            found |= _collect_codes(other, by_url)
     return found
 
 
-def _below(concepts: list[_Concept]) -> set[str]:
-    found = {one.code for one in concepts}
-    return found.union(*(_below(one.concept) for one in concepts))
+def _collect_concept_codes(concepts: list[_Concept]) -> set[str]:
+    found = {concept.code for concept in concepts}
+    return found.union(*(_collect_concept_codes(concept.concept) for concept in concepts))
 
 
 @cache
-def search_parameters() -> dict[tuple[str, str], tuple[str, tuple[Chain, ...]]]:
+def load_search_parameters() -> dict[tuple[str, str], tuple[str, tuple[Chain, ...]]]:
     """By resource type and name: the type, and the elements that it is about."""
     found: dict[tuple[str, str], tuple[str, tuple[Chain, ...]]] = {}
-    for one in _definitions("search-parameters.json"):
-        for resource in one.base:
-            paths = [path for path in one.expression.split("|") if f"{resource}." in path]
-            found[resource, one.code] = (str(one.type), tuple(elements(path)[1:] for path in paths))
+    for parameter in _load_definitions("search-parameters.json"):
+        for resource in parameter.base:
+            paths = [path for path in parameter.expression.split("|") if f"{resource}." in path]
+            found[resource, parameter.code] = (
+                str(parameter.type),
+                tuple(strip_functions(path)[1:] for path in paths),
+            )
     return found
 
 
-def elements(path: str) -> Chain:
+def strip_functions(path: str) -> Chain:
     """The elements of a chain, without what chooses among their items and types."""
     calls = r"\.?\b(where|ofType|as|first|exists|contains|resolve)\([^()]*\)"
     while (shorter := re.sub(calls, "", path)) != path:

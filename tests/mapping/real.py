@@ -22,26 +22,26 @@ def load_resources(kinds: Collection[str]) -> list[Resource]:
     """
     if not os.environ.get("BUNDLES_DIR"):
         pytest.skip("BUNDLES_DIR names no folder of bundles")
-    found = [each for kind in kinds for each in _by_kind().get(kind, ())]
-    return [{**each, "id": f"r-{number}"} for number, each in enumerate(found)]
+    found = [resource for kind in kinds for resource in _load_by_kind().get(kind, ())]
+    return [{**resource, "id": f"r-{number}"} for number, resource in enumerate(found)]
 
 
 @cache
-def _by_kind() -> dict[str, list[Resource]]:
+def _load_by_kind() -> dict[str, list[Resource]]:
     found: dict[str, list[Resource]] = {}
-    for path in _files():
-        for each in _resources(_documents(path)):
-            found.setdefault(each["resourceType"], []).append(each)
+    for path in _find_files():
+        for resource in _find_resources(_load_documents(path)):
+            found.setdefault(resource["resourceType"], []).append(resource)
     return found
 
 
-def _files() -> Iterator[Path]:
+def _find_files() -> Iterator[Path]:
     endings = (".json", ".fhir", ".ndjson", ".json.gz")
     folder = Path(os.environ["BUNDLES_DIR"])
     yield from sorted(path for path in folder.rglob("*") if path.name.endswith(endings))
 
 
-def _documents(path: Path) -> list[Any]:
+def _load_documents(path: Path) -> list[Any]:
     data = path.read_bytes()
     text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8", "replace")
     parts = text.splitlines() if path.suffix == ".ndjson" else [text]
@@ -51,12 +51,12 @@ def _documents(path: Path) -> list[Any]:
         return []  # some are there to be refused at the door
 
 
-def _resources(node: Any) -> Iterator[Resource]:
+def _find_resources(node: Any) -> Iterator[Resource]:
     if isinstance(node, dict):
         if isinstance(node.get("resourceType"), str):
             yield node
         for value in node.values():
-            yield from _resources(value)
+            yield from _find_resources(value)
     elif isinstance(node, list):
         for item in node:
-            yield from _resources(item)
+            yield from _find_resources(item)

@@ -15,10 +15,10 @@ PREFIX = "new"
 @cache
 def load_all_columns() -> dict[str, dict[str, Column]]:
     catalog = tables.load(tables.read_additions(prefix=PREFIX))
-    return {name: _columns(table) for name, table in catalog.by_name.items()}
+    return {name: _load_columns(table) for name, table in catalog.by_name.items()}
 
 
-def _columns(table: tables.Table) -> dict[str, Column]:
+def _load_columns(table: tables.Table) -> dict[str, Column]:
     attributes = [
         documents.describe_attribute(table, column)
         | (documents.describe_choices(table, column) if column.type != "Boolean" else {})

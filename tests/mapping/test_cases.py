@@ -25,36 +25,38 @@ FOLDER = Path(__file__).parent / "cases"
 
 FILES = [json.loads(path.read_text("utf-8")) for path in sorted(FOLDER.glob("*.json"))]
 CASES: list[tuple[Case, Case]] = [(file, case) for file in FILES for case in file["tests"]]
-IDS = [casework.title_of(file, case) for file, case in CASES]
+IDS = [casework.format_title(file, case) for file, case in CASES]
 
 
 @cache
-def entity(set_: str, resource: str, enabled: tuple[str, ...]) -> EntityMap:
+def load_entity(set_: str, resource: str, enabled: tuple[str, ...]) -> EntityMap:
     found = load.load_maps(set_, PREFIX, None, enabled)
     assert found.broken == {}
     return found.entities[resource]
 
 
-def entity_of(file: Case) -> EntityMap:
-    return entity(file.get("set", "healthcare"), file["map"], tuple(file.get("enabled", ())))
+def load_entity_of(file: Case) -> EntityMap:
+    return load_entity(file.get("set", "healthcare"), file["map"], tuple(file.get("enabled", ())))
 
 
 @pytest.mark.parametrize(("file", "case"), CASES, ids=IDS)
 def test_a_resource_becomes_its_rows(file: Case, case: Case) -> None:
-    casework.check_rows(file, case, entity_of(file), load_all_columns())
+    casework.check_rows(file, case, load_entity_of(file), load_all_columns())
 
 
 @pytest.mark.parametrize(("file", "case"), CASES, ids=IDS)
 def test_a_row_names_every_column_of_its_map_so_that_old_values_are_cleared(
     file: Case, case: Case
 ) -> None:
-    map_ = entity_of(file)
+    map_ = load_entity_of(file)
     if "expectError" not in case:
         mapped = engine.map_resource(map_, case["resource"], load_all_columns(), case.get("base"))
         assert {map_.key, *mapped.values} == set(map_.columns)
         for child in mapped.children:
-            assert set(child.values) == {one.column for one in child.expand_map.attributes}
+            assert set(child.values) == {
+                attribute.column for attribute in child.expand_map.attributes
+            }
 
 
 def test_every_case_has_a_title_of_its_own_and_only_words_that_are_known() -> None:
-    casework.check_words(FILES)
+    casework.check_keys(FILES)

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from integration.core.errors import Rejected
+from integration.core.model import Columns, Tables
 from integration.fhir import validation
 from integration.mapping import engine, load
 from integration.mapping.model import AttributeMap, EntityMap, Kind, Lookup, Route
@@ -25,7 +26,7 @@ from integration.mapping.write_back.inverse_paths import invert_path
 from integration.virtual_tables.entity_type import build_entity_type
 from local.processes import PROJECT
 from tests.mapping import casework, r4, real
-from tests.mapping.casework import Case, Tables
+from tests.mapping.casework import Case
 
 MAPS = PROJECT / "integration/mapping/maps/clinical"
 CASES = Path(__file__).parent / "cases/clinical"
@@ -37,17 +38,17 @@ ENTITIES = {
 }
 FILES = [json.loads(path.read_text("utf-8")) for path in sorted(CASES.glob("*.json"))]
 EACH = [(file, case) for file in FILES for case in file["tests"]]
-IDS = [casework.title_of(file, case) for file, case in EACH]
+IDS = [casework.format_title(file, case) for file, case in EACH]
 
 
-def _ids(columns: Iterable[tuple[EntityMap, AttributeMap]]) -> list[str]:
-    return [f"{entity.resource}.{one.column}" for entity, one in columns]
+def _format_ids(columns: Iterable[tuple[EntityMap, AttributeMap]]) -> list[str]:
+    return [f"{entity.resource}.{attribute.column}" for entity, attribute in columns]
 
 
-COLUMNS = [(entity, one) for entity in ENTITIES.values() for one in entity.attributes]
-SEARCHED = [(entity, one) for entity, one in COLUMNS if one.virtual_column.search]
+COLUMNS = [(entity, attribute) for entity in ENTITIES.values() for attribute in entity.attributes]
+SEARCHED = [(entity, attribute) for entity, attribute in COLUMNS if attribute.virtual_column.search]
 
-CHOICES = [(entity, one) for entity, one in COLUMNS if one.kind is Kind.CHOICE]
+CHOICES = [(entity, attribute) for entity, attribute in COLUMNS if attribute.kind is Kind.CHOICE]
 
 PATIENT = Lookup("Patient/1")
 # Of each table, what a user must say of a new row.
@@ -92,10 +93,10 @@ each_map = pytest.mark.parametrize("entity", ENTITIES.values(), ids=list(ENTITIE
 
 
 @cache
-def tables(resource: str) -> Tables:
+def build_tables(resource: str) -> Tables:
     """The columns that the feed has, and those that only the physical table has by the same rules."""
     entity = ENTITIES[resource]
-    every = tuple(replace(one, route=None) for one in entity.attributes)
+    every = tuple(replace(attribute, route=None) for attribute in entity.attributes)
     return {entity.table: build_entity_type(replace(entity, attributes=every)).columns}
 
 
@@ -104,26 +105,26 @@ def tables(resource: str) -> Tables:
 
 @pytest.mark.parametrize(("file", "case"), EACH, ids=IDS)
 def test_a_clinical_resource_becomes_its_row(file: Case, case: Case) -> None:
-    casework.check_rows(file, case, ENTITIES[file["map"]], tables(file["map"]))
+    casework.check_rows(file, case, ENTITIES[file["map"]], build_tables(file["map"]))
 
 
 def test_every_clinical_case_has_a_title_of_its_own_and_only_words_that_are_known() -> None:
-    casework.check_words(FILES)
+    casework.check_keys(FILES)
 
 
 @each_map
 def test_the_cases_fill_every_column_of_every_clinical_map(entity: EntityMap) -> None:
-    casework.check_columns(entity, _expected(entity))
+    casework.check_columns(entity, _collect_expected(entity))
 
 
 @each_map
 def test_the_cases_show_every_option_that_a_clinical_map_knows(entity: EntityMap) -> None:
-    casework.check_options(entity, _expected(entity))
+    casework.check_options(entity, _collect_expected(entity))
 
 
-def _expected(entity: EntityMap) -> dict[str, casework.Rows]:
-    return casework.expected_rows(
-        entity, [each for each in FILES if each["map"] == entity.resource]
+def _collect_expected(entity: EntityMap) -> dict[str, casework.Rows]:
+    return casework.collect_expected_rows(
+        entity, [file for file in FILES if file["map"] == entity.resource]
     )
 
 
@@ -131,46 +132,57 @@ def _expected(entity: EntityMap) -> dict[str, casework.Rows]:
 
 
 @each_map
-def test_every_clinical_table_is_shown_by_the_feed_under_a_name_of_its_own(
+def test_every_clinical_table_has_names_of_its_own(
     entity: EntityMap,
 ) -> None:
     assert entity.routes[0] is Route.VIRTUAL
     assert entity.enabled
-    others = [each for each in ENTITIES.values() if each is not entity]
+    others = [other for other in ENTITIES.values() if other is not entity]
     for names in ({entity.table}, {entity.entity_set}, {entity.key}):
-        assert all({each.table, each.entity_set, each.key}.isdisjoint(names) for each in others)
+        assert all({other.table, other.entity_set, other.key}.isdisjoint(names) for other in others)
 
 
 @each_map
-def test_every_lookup_that_the_feed_shows_says_where_it_leads(entity: EntityMap) -> None:
+def test_every_lookup_of_a_virtual_table_says_where_it_leads(entity: EntityMap) -> None:
     lookups = [
-        one for one in entity.select_route(Route.VIRTUAL).attributes if one.kind is Kind.LOOKUP
+        attribute
+        for attribute in entity.select_route(Route.VIRTUAL).attributes
+        if attribute.kind is Kind.LOOKUP
     ]
     known = {*ENTITIES, "Patient", "Practitioner", "Organization"}
-    assert [one.column for one in lookups if one.virtual_column.target not in known] == []
+    assert [
+        attribute.column for attribute in lookups if attribute.virtual_column.target not in known
+    ] == []
 
 
 @each_map
 def test_every_column_that_may_be_written_leads_to_one_element(entity: EntityMap) -> None:
-    writable = [one for one in entity.attributes if one.virtual_column.writable]
+    writable = [attribute for attribute in entity.attributes if attribute.virtual_column.writable]
     assert writable
-    assert {one.column: apply.explain_unwritable(entity, one) for one in writable} == dict.fromkeys(
-        one.column for one in writable
-    )
+    assert {
+        attribute.column: apply.explain_unwritable(entity, attribute) for attribute in writable
+    } == dict.fromkeys(attribute.column for attribute in writable)
 
 
-@pytest.mark.parametrize(("entity", "one"), CHOICES, ids=_ids(CHOICES))
-def test_every_code_that_fhir_allows_has_an_option(entity: EntityMap, one: AttributeMap) -> None:
+@pytest.mark.parametrize(("entity", "attribute"), CHOICES, ids=_format_ids(CHOICES))
+def test_every_code_that_fhir_allows_has_an_option(
+    entity: EntityMap, attribute: AttributeMap
+) -> None:
     """Of elements that may have no other codes; the systems of the others are as long as they are."""
-    chain = (entity.resource, *_chain(one.path or "", entity))
-    bound = [chain[:end] for end in range(len(chain) + 1) if chain[:end] in r4.required_codes()]
+    chain = (entity.resource, *_list_elements(attribute.path or "", entity))
+    bound = [
+        chain[:end] for end in range(len(chain) + 1) if chain[:end] in r4.load_required_codes()
+    ]
     for element in bound:
-        assert one.choices.keys() == r4.required_codes()[element]
+        assert attribute.choices.keys() == r4.load_required_codes()[element]
 
 
 def test_most_choices_are_of_elements_that_may_have_no_other_codes() -> None:
-    chains = [(entity.resource, *_chain(one.path or "", entity)) for entity, one in CHOICES]
-    assert sum(chain in r4.required_codes() for chain in chains) > len(chains) / 2
+    chains = [
+        (entity.resource, *_list_elements(attribute.path or "", entity))
+        for entity, attribute in CHOICES
+    ]
+    assert sum(chain in r4.load_required_codes() for chain in chains) > len(chains) / 2
 
 
 @each_map
@@ -184,13 +196,13 @@ def test_a_new_resource_is_valid_with_what_the_map_says_and_the_least_that_a_use
     shown = engine.map_resource(
         entity.select_route(Route.VIRTUAL), new, {entity.table: columns}
     ).values
-    assert {name: _fed(shown[name]) for name in changes} == changes
+    assert {name: _convert_to_feed(shown[name]) for name in changes} == changes
     for name in changes:
         lacking = {other: value for other, value in changes.items() if other != name}
         assert not _is_valid(entity, lacking, columns), name
 
 
-def _is_valid(entity: EntityMap, changes: apply.Changes, columns: apply.Columns) -> bool:
+def _is_valid(entity: EntityMap, changes: apply.Changes, columns: Columns) -> bool:
     try:
         new = apply.create_resource(entity, "1", changes, columns)
     except Rejected:
@@ -198,7 +210,7 @@ def _is_valid(entity: EntityMap, changes: apply.Changes, columns: apply.Columns)
     return not [*validation.find_issues(new, entity.resource)]
 
 
-def _fed(value: object) -> object:
+def _convert_to_feed(value: object) -> object:
     """As the feed has it."""
     is_day = isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value)
     return datetime.fromisoformat(str(value)).replace(tzinfo=UTC) if is_day else value
@@ -207,39 +219,39 @@ def _fed(value: object) -> object:
 # -- searches --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("entity", "one"), SEARCHED, ids=_ids(SEARCHED))
+@pytest.mark.parametrize(("entity", "attribute"), SEARCHED, ids=_format_ids(SEARCHED))
 def test_a_search_is_one_of_r4_that_covers_the_element_of_the_column(
-    entity: EntityMap, one: AttributeMap
+    entity: EntityMap, attribute: AttributeMap
 ) -> None:
-    search = one.virtual_column.search
+    search = attribute.virtual_column.search
     assert search is not None
-    type_, covered = r4.search_parameters()[entity.resource, search.name]
+    type_, covered = r4.load_search_parameters()[entity.resource, search.name]
     assert search.type == type_
-    chains = [_chain(path, entity) for path in _alternatives(one.path or "")]
+    chains = [_list_elements(path, entity) for path in _split_alternatives(attribute.path or "")]
     for chain in chains:
         assert any(chain[: len(part)] == part for part in covered), chain
     if search.exact:
         # Nothing else is found by it: the element itself, and there is but one.
         assert chains[0] in covered
-        assert "first()" not in (one.path or "")
-        assert one.kind in (Kind.CHOICE, Kind.LOOKUP)
+        assert "first()" not in (attribute.path or "")
+        assert attribute.kind in (Kind.CHOICE, Kind.LOOKUP)
     if search.sorts:
         # An instant is whole: what is no whole instant would be elsewhere in FHIR's order.
-        steps = invert_path(one.path or "", entity.resource)
+        steps = invert_path(attribute.path or "", entity.resource)
         assert steps is not None
         assert steps[-1].type == "instant"
 
 
-def _alternatives(path: str) -> list[str]:
+def _split_alternatives(path: str) -> list[str]:
     """(a | b).first() is about a and b."""
     united = re.fullmatch(r"\((.*)\)\.first\(\)", path)
     return united[1].split(" | ") if united else [path]
 
 
-def _chain(path: str, entity: EntityMap) -> tuple[str, ...]:
+def _list_elements(path: str, entity: EntityMap) -> tuple[str, ...]:
     for name, variable in entity.variables.items():
         path = path.replace(f"%{name}", variable)
-    return r4.elements(path)
+    return r4.strip_functions(path)
 
 
 # -- real resources --------------------------------------------------------------------------------
@@ -250,9 +262,9 @@ def test_every_real_clinical_resource_becomes_a_row(entity: EntityMap) -> None:
     """Those of the folder that BUNDLES_DIR names. A path that fails would leave its column empty."""
     named: set[str] = set()
     # With no more than its type and the id that it was given here, it is no resource.
-    found = [each for each in real.load_resources([entity.resource]) if len(each) > 2]
+    found = [resource for resource in real.load_resources([entity.resource]) if len(resource) > 2]
     for resource in found:
-        mapped = engine.map_resource(entity, resource, tables(entity.resource))
-        assert [note for note in mapped.notes if "the path failed" in note] == []
-        named |= casework.filled(mapped.values).keys()
+        mapped = engine.map_resource(entity, resource, build_tables(entity.resource))
+        assert [note for note in mapped.notes if "the path could not be evaluated" in note] == []
+        named |= casework.drop_empty(mapped.values).keys()
     assert not found or entity.name_column in named

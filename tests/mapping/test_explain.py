@@ -25,7 +25,7 @@ PATIENT: dict[str, Any] = {
 }
 
 
-def written(folder: Path, data: Any, name: str = "patient.json") -> str:
+def write_file(folder: Path, data: Any, name: str = "patient.json") -> str:
     body = json.dumps(data).encode()
     (folder / name).write_bytes(gzip.compress(body) if name.endswith(".gz") else body)
     return str(folder / name)
@@ -52,7 +52,9 @@ def test_each_line_tells_value_kind_path_and_line_of_the_map() -> None:
     assert any(
         line.startswith("msemr_medicalidentifier: identifier (patient.toml:") for line in lines
     )
-    assert any(line.startswith("note: birthdate: not a whole date @ birthDate") for line in lines)
+    assert any(
+        line.startswith("note: birthdate: the date is incomplete @ birthDate") for line in lines
+    )
     assert not any(line.startswith("  birthdate = ") for line in lines)
 
 
@@ -64,7 +66,7 @@ def test_columns_that_are_cleared_are_shown_where_that_is_wanted() -> None:
 
 
 def test_a_resource_is_shown_as_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["map", written(tmp_path, PATIENT)]) == 1  # the date is noted
+    assert main(["map", write_file(tmp_path, PATIENT)]) == 1  # the date is noted
     assert 'lastname = "Sampleton"' in capsys.readouterr().out
 
 
@@ -74,37 +76,41 @@ def test_a_bundle_is_shown_resource_by_resource(
     whole = {name: PATIENT[name] for name in ("resourceType", "id", "name", "gender")}
     doctor = {"resourceType": "Practitioner", "name": [{"family": "Placeholder"}]}
     bundle = {"resourceType": "Bundle", "entry": [{"resource": whole}, {"resource": doctor}, {}]}
-    file = written(tmp_path, bundle, "bundle.json.gz")
+    file = write_file(tmp_path, bundle, "bundle.json.gz")
     assert main(["map", file, "--set", "plain", "--enable", "practitioner"]) == 0
-    told = capsys.readouterr().out
-    assert "new_fhirid" in told
-    assert "contact: Practitioner by practitioner.toml" in told
+    output = capsys.readouterr().out
+    assert "new_fhirid" in output
+    assert "contact: Practitioner by practitioner.toml" in output
 
 
-def test_own_maps_are_tried_and_what_is_broken_in_them_is_told(
+def test_own_maps_are_tried_and_what_is_broken_in_them_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "group.toml").write_text('resource = "Group"', "utf-8")
-    file = written(tmp_path, {**PATIENT, "birthDate": "1980-05-06"})
+    file = write_file(tmp_path, {**PATIENT, "birthDate": "1980-05-06"})
     assert main(["map", file, "--maps", str(tmp_path)]) == 1
     assert "broken: group.toml: row.table is missing" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("data", [{"resourceType": "Group", "id": "1"}, [], "text", {"entry": [7]}])
-def test_what_no_map_is_for_is_told(
+def test_what_no_map_is_for_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], data: Any
 ) -> None:
-    assert main(["map", written(tmp_path, data)]) == 2
+    assert main(["map", write_file(tmp_path, data)]) == 2
     assert "no resource was mapped" in capsys.readouterr().out
 
 
-def test_a_file_that_is_no_json_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_no_json_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "x.json").write_text("{", "utf-8")
     assert main(["map", str(tmp_path / "x.json")]) == 2
     assert main(["map", str(tmp_path / "none.json")]) == 2
     assert "x.json: JSON that ends too early" in capsys.readouterr().out
 
 
-def test_a_map_that_nobody_has_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["map", written(tmp_path, PATIENT), "--enable", "nobody"]) == 2
+def test_a_map_that_nobody_has_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["map", write_file(tmp_path, PATIENT), "--enable", "nobody"]) == 2
     assert "there is no map nobody" in capsys.readouterr().out

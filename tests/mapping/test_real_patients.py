@@ -34,7 +34,7 @@ MAPS = {
 @pytest.fixture(scope="module")
 def resources() -> list[real.Resource]:
     found = real.load_resources(KINDS)
-    assert {each["resourceType"] for each in found} == {*KINDS}
+    assert {resource["resourceType"] for resource in found} == {*KINDS}
     return found
 
 
@@ -47,7 +47,7 @@ async def dataverse() -> AsyncIterator[httpx.AsyncClient]:
     app.close()
 
 
-def _maps(set_: str) -> Mapping[str, EntityMap]:
+def _load_maps(set_: str) -> Mapping[str, EntityMap]:
     found = load.load_maps(set_, PREFIX, None, MAPS[set_])
     assert found.broken == {}
     assert found.entities.keys() >= {*KINDS}
@@ -58,20 +58,20 @@ def _maps(set_: str) -> Mapping[str, EntityMap]:
 async def test_every_real_resource_becomes_rows_that_dataverse_takes(
     set_: str, resources: list[real.Resource], dataverse: httpx.AsyncClient
 ) -> None:
-    maps = _maps(set_)
+    maps = _load_maps(set_)
     writer = _Writer(dataverse, maps)
     shapes = set()
     for resource in resources:
         entity = maps[resource["resourceType"]]
         mapped = engine.map_resource(entity, resource, load_all_columns())
-        shape = _shape(entity, mapped)
+        shape = _summarize_shape(entity, mapped)
         if entity.resource in ("Patient", "RelatedPerson") or shape not in shapes:
             shapes.add(shape)
             await writer.write(entity, resource["id"], mapped)
     assert writer.rows > len(shapes)
 
 
-def _shape(entity: EntityMap, mapped: MappedRows) -> Any:
+def _summarize_shape(entity: EntityMap, mapped: MappedRows) -> Any:
     """Which columns are filled, of the row and of its children."""
     rows = [mapped.values, *(child.values for child in mapped.children)]
     filled = (frozenset(n for n, value in row.items() if value is not None) for row in rows)
@@ -91,12 +91,12 @@ class _Writer:
         self.maps = maps
         self.columns = load_all_columns()
         self.rows = 0
-        self._there: set[str] = set()
+        self._existing: set[str] = set()
 
     async def write(self, entity: EntityMap, identifier: str, mapped: MappedRows) -> None:
         key = derive_primary_key(entity.resource, identifier)
         address = f"{entity.entity_set}({key})"
-        body = await self._body(entity.table, mapped.values)
+        body = await self._build_body(entity.table, mapped.values)
         state = {name: body.pop(name) for name in ("statecode",) if name in body}
         await self._put(address, body)
         if state.get("statecode"):
@@ -106,25 +106,25 @@ class _Writer:
 
     async def _write_child(self, entity: EntityMap, parent: str, child: ChildRow) -> None:
         map_ = child.expand_map
-        body = await self._body(map_.table, child.values)
+        body = await self._build_body(map_.table, child.values)
         column = self.columns[map_.table][map_.parent]
         body[f"{column.targets[entity.table]}@odata.bind"] = f"/{parent}"
         match = decimal_json.encode([str(child.values[name]) for name in map_.match])
         key = uuid5(NAMESPACE_URL, f"{parent}/{map_.table}/{match.decode()}")
         await self._put(f"{map_.entity_set}({key})", body)
 
-    async def _body(self, table: str, columns: Mapping[str, Any]) -> dict[str, Any]:
+    async def _build_body(self, table: str, columns: Mapping[str, Any]) -> dict[str, Any]:
         body: dict[str, Any] = {}
         for name, value in columns.items():
             column = self.columns[table][name]
             match value:
                 case Lookup():
-                    target = await self._target(column, value)
+                    target = await self._find_target(column, value)
                     if target is not None:
                         navigation, address = target
                         body[f"{navigation}@odata.bind"] = f"/{address}"
                 case Concept():
-                    address = await self._concept(value)
+                    address = await self._write_concept(value)
                     body[f"{column.targets[CONCEPT_TABLE.table]}@odata.bind"] = f"/{address}"
                 case None if column.targets:
                     pass  # nothing to clear in a new row
@@ -132,7 +132,7 @@ class _Writer:
                     body[name] = value
         return body
 
-    async def _target(self, column: Column, link: Lookup) -> tuple[str, str] | None:
+    async def _find_target(self, column: Column, link: Lookup) -> tuple[str, str] | None:
         """The row of another resource, bare where it is not written yet; None for a resource
         without a table, or whose table the lookup cannot show."""
         kind, _, identifier = link.resource.partition("/")
@@ -140,14 +140,14 @@ class _Writer:
         if entity is None or entity.table not in column.targets:
             return None
         address = f"{entity.entity_set}({derive_primary_key(kind, identifier)})"
-        if address not in self._there:
+        if address not in self._existing:
             await self._put(address, {entity.id_column: identifier[:38]})
         return column.targets[entity.table], address
 
-    async def _concept(self, concept: Concept) -> str:
+    async def _write_concept(self, concept: Concept) -> str:
         key = uuid5(NAMESPACE_URL, f"{concept.type}/{concept.code}")
         address = f"{CONCEPT_TABLE.entity_set}({key})"
-        if address not in self._there:
+        if address not in self._existing:
             await self._put(address, CONCEPT_TABLE.build_row(concept))
         return address
 
@@ -158,5 +158,5 @@ class _Writer:
             headers={"content-type": "application/json; charset=utf-8"},
         )
         assert response.status_code in (201, 204), f"{address}: {response.text}"
-        self._there.add(address)
+        self._existing.add(address)
         self.rows += 1

@@ -78,7 +78,7 @@ PATIENTS = [
             "address": [{"city": "K"}] * 2,
         },
         {"lastname": "A", "address1_city": "K"},
-        ("msemr_medicalidentifier: more than one with the same key, the first taken",),
+        ("msemr_medicalidentifier: more than one item has the same key; the first was taken",),
     ),
     Difficult(
         "what is no longer in use",
@@ -148,7 +148,7 @@ PATIENTS = [
             "familystatuscode: the code has no option in this column",
             "msemr_name1use: the code has no option in this column",
             "msemr_telecom1use: the code has no option in this column",
-            "msemr_communication1language: a concept without a code",
+            "msemr_communication1language: the concept has no code",
             f"telecom: 1 {MORE}",
             f"address: 1 {MORE}",
         ),
@@ -176,7 +176,7 @@ PATIENTS = [
             "msemr_deceaseddate: no value, only extensions",
             "telephone2: no value, only extensions",
             "address1_line1: no value, only extensions",
-            "msemr_medicalidentifier: left out without msemr_value",
+            "msemr_medicalidentifier: a row without msemr_value was left out",
         ),
     ),
     Difficult(
@@ -199,17 +199,17 @@ PATIENTS = [
         },
         {"birthdate": None, "msemr_deceaseddate": None},
         (
-            "msemr_name1startdate: not a whole date, its first day taken",
-            "msemr_name1enddate: not a whole date, its last day taken",
-            "birthdate: not a whole date",
-            "msemr_deceaseddate: not a whole date",
+            "msemr_name1startdate: the date is incomplete; its first day was taken",
+            "msemr_name1enddate: the date is incomplete; its last day was taken",
+            "birthdate: the date is incomplete",
+            "msemr_deceaseddate: the date is incomplete",
         ),
     ),
     Difficult(
         "dates that no calendar and no column has",
         {"birthDate": "1980-02-30", "deceasedDateTime": "1066-10-14"},
         {},
-        ("birthdate: no date of the calendar", "msemr_deceaseddate: before 1753"),
+        ("birthdate: the date does not exist", "msemr_deceaseddate: the date is before 1753"),
     ),
     # -- scripts -------------------------------------------------------------------------------
     Difficult(
@@ -226,14 +226,14 @@ PATIENTS = [
         "an emoji of several characters, too often for the column and never cut in half",
         {"name": [{"family": DOCTOR * 11}]},
         {"lastname": DOCTOR * 10},
-        ("lastname: longer than 50, cut",),
+        ("lastname: the text is longer than 50 characters and was cut",),
     ),
     # -- no text at all ------------------------------------------------------------------------
     Difficult(
         "characters that no text may hold",
         {"name": [{"family": "A\x00B\ufffe"}]},
         {"lastname": "AB"},
-        ("lastname: characters that no text may hold, left out",),
+        ("lastname: forbidden characters were left out",),
     ),
     Difficult(
         "markup and quotes",
@@ -252,8 +252,12 @@ PATIENTS = [
 async def plain(route: Route) -> AsyncIterator[Route]:
     """A route to an organisation without Cloud for Healthcare."""
     dataverse = DataverseDouble(tables.read_additions())
-    ends = (route.journal, route.queue_sender, route.guard_store)
-    async with routed(route.fhir_double, dataverse, route.clock, *ends) as found:
+    ends = {
+        "journal": route.journal,
+        "queue_sender": route.queue_sender,
+        "guard_store": route.guard_store,
+    }
+    async with routed(route.fhir_double, dataverse, route.clock, **ends) as found:
         found.maps = found.all_maps = load.load_shipped_maps("plain", "new")
         yield found
     dataverse.app.close()
@@ -352,7 +356,7 @@ def adding(route: Route, folder: Path, text: str, *fixed: str) -> Maps:
     return load.load_maps("healthcare", None, folder)
 
 
-async def put_back(route: Route, maps: Maps) -> str:
+async def requeued(route: Route, maps: Maps) -> str:
     """Why a patient waits for an operator."""
     resource = route.fhir_double.add({"resourceType": "Patient", "id": ID})
     it = replace(route.mirror, maps=maps.entities, broken_maps=maps.broken)
@@ -365,15 +369,15 @@ async def put_back(route: Route, maps: Maps) -> str:
 
 
 async def test_a_broken_map_is_told_with_its_file_and_line(route: Route, tmp_path: Path) -> None:
-    why = await put_back(route, adding(route, tmp_path, ADDITION))
-    assert why == "own.toml:7: jobtitle: not FHIRPath that a map may use: frist()"
+    why = await requeued(route, adding(route, tmp_path, ADDITION))
+    assert why == "own.toml:7: jobtitle: FHIRPath has no function frist()"
 
 
 async def test_a_column_that_the_tenant_lacks_is_told_with_file_and_line(
     route: Route, tmp_path: Path
 ) -> None:
     maps = adding(route, tmp_path, ADDITION, "frist", "first")
-    assert await put_back(route, maps) == "own.toml:3: contact has no column msemr_nosuchcolumn"
+    assert await requeued(route, maps) == "own.toml:3: contact has no column msemr_nosuchcolumn"
 
 
 REQUIRED = {"type": "String", "schemaName": "new_Ward", "label": "Ward", "maxLength": 20}
@@ -385,14 +389,18 @@ async def demanding(route: Route) -> AsyncIterator[Route]:
     """An organisation with a column that must be filled."""
     columns = {"new_ward": {**REQUIRED, "required": "systemrequired"}}
     dataverse = DataverseDouble({"contact": {"columns": columns}})
-    ends = (route.journal, route.queue_sender, route.guard_store)
-    async with routed(route.fhir_double, dataverse, route.clock, *ends) as found:
+    ends = {
+        "journal": route.journal,
+        "queue_sender": route.queue_sender,
+        "guard_store": route.guard_store,
+    }
+    async with routed(route.fhir_double, dataverse, route.clock, **ends) as found:
         yield found
     dataverse.app.close()
 
 
 async def test_a_required_column_that_no_map_fills_is_told_with_the_file(demanding: Route) -> None:
-    why = await put_back(demanding, load.load_maps("healthcare"))
+    why = await requeued(demanding, load.load_maps("healthcare"))
     assert why == "patient.toml: contact.new_ward is required, and no attribute fills it"
 
 
@@ -408,7 +416,7 @@ async def test_a_required_column_without_a_value_is_told_with_file_and_line(
     assert (noted.action, noted.notes) == (
         "refused",
         (
-            "new_ward: required, and without a value @ language (own.toml:2)",
+            "new_ward: the column is required and has no value @ language (own.toml:2)",
             "answered 400 0x80040203",
         ),
     )

@@ -404,7 +404,7 @@ async def test_a_deleted_patient_s_contact_is_found_though_our_map_does_not_fit(
 ) -> None:
     """The toolkit's maps have written it; ours says only how it is found."""
     known = load_shipped_maps()["Patient"]
-    wanting = AttributeMap("msemr_nosuchcolumn", Kind.COPY, "gender")
+    wanting = AttributeMap(column="msemr_nosuchcolumn", kind=Kind.COPY, path="gender")
     route.maps = {"Patient": replace(known, attributes=(*known.attributes, wanting))}
     resource = route.fhir_double.add(anna())
     await mirror(route, resource)

@@ -129,8 +129,12 @@ def test_dataverse_ends_as_fhir_is_and_never_goes_back(steps: list[tuple[str, in
 async def _told(steps: Iterator[tuple[str, int]]) -> None:
     clock, dataverse = Clock(), DataverseDouble()
     gate = Gated(dataverse)
-    ends = (MemoryJournal(), MemoryQueueSender(), MemoryGuardStore())
-    async with routed(FhirDouble(clock), gate, clock, *ends, most=50) as route:
+    ends = {
+        "journal": MemoryJournal(),
+        "queue_sender": MemoryQueueSender(),
+        "guard_store": MemoryGuardStore(),
+    }
+    async with routed(FhirDouble(clock), gate, clock, **ends, most=50) as route:
         story = Story(route, gate)
         for what, number in steps:
             clock.later(1)

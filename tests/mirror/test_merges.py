@@ -197,8 +197,12 @@ async def plain(route: Route) -> AsyncIterator[Route]:
     additions = tables.read_additions()
     additions["contact"]["columns"]["new_replacedby"] = REPLACED_BY
     dataverse = DataverseDouble(additions)
-    ends = (route.journal, route.queue_sender, route.guard_store)
-    async with routed(route.fhir_double, dataverse, route.clock, *ends) as found:
+    ends = {
+        "journal": route.journal,
+        "queue_sender": route.queue_sender,
+        "guard_store": route.guard_store,
+    }
+    async with routed(route.fhir_double, dataverse, route.clock, **ends) as found:
         found.maps = found.all_maps = load.load_shipped_maps("plain", "new")
         yield found
     dataverse.app.close()

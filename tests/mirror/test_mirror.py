@@ -151,7 +151,7 @@ async def test_a_row_that_changed_meanwhile_is_read_again(route: Route) -> None:
     assert (row["gendercode"], row["jobtitle"]) == (2, "by hand")
 
 
-async def test_a_row_that_never_rests_is_put_back(route: Route) -> None:
+async def test_a_row_that_never_rests_is_requeued(route: Route) -> None:
     await shown(route, anna())
     for number in range(20):
 
@@ -276,11 +276,11 @@ async def test_long_values_are_cut_or_left_out_and_noted_without_them(route: Rou
     assert row["msemr_medicalrecordnumber"] is None
     assert noted is not None
     assert noted.action == "created"
-    assert sorted(re.split(r", | @ ", note)[0] for note in noted.notes) == [
-        "lastname: longer than 50",
-        "msemr_medicalidentifier.msemr_value: longer than 250",
-        "msemr_medicalidentifier: left out without msemr_value",
-        "msemr_medicalrecordnumber: longer than 256",
+    assert sorted(re.split(r" and was | @ ", note)[0] for note in noted.notes) == [
+        "lastname: the text is longer than 50 characters",
+        "msemr_medicalidentifier.msemr_value: the text is longer than 250 characters",
+        "msemr_medicalidentifier: a row without msemr_value was left out",
+        "msemr_medicalrecordnumber: the text is longer than 256 characters",
     ]
     assert MARKER not in repr(noted)
 
@@ -358,7 +358,7 @@ async def test_a_missing_column_is_for_an_operator_and_waits_long(
     route: Route, caplog: pytest.LogCaptureFixture
 ) -> None:
     known = load_shipped_maps()["Patient"]
-    wanting = AttributeMap("msemr_nosuchcolumn", Kind.COPY, "gender")
+    wanting = AttributeMap(column="msemr_nosuchcolumn", kind=Kind.COPY, path="gender")
     wide = replace(known, attributes=(*known.attributes, wanting))
     claim = WorkItem(DELIVERY, resource=route.fhir_double.add(anna()))
     await mirroring.mirror_resource(replace(route.mirror, maps={"Patient": wide}), claim)

@@ -127,7 +127,7 @@ def sent(draw: st.DrawFn) -> Sent:
 def two_sent(draw: st.DrawFn) -> tuple[Sent, Sent]:
     """Two deliveries, one after the other, that write some of the same resources, whole."""
     small, before, kind = draw(limits()), draw(held()), st.sampled_from((*KINDS, "ndjson"))
-    first, second = (_sent(draw(kind), small, before, tag, WHOLE) for tag in ("A", "B"))
+    first, second = (_sent(draw(kind), small, before, tag=tag, shapes=WHOLE) for tag in ("A", "B"))
     return draw(first), draw(second)
 
 
@@ -137,6 +137,7 @@ def _sent(
     kind: str,
     limits: Limits,
     before: tuple[Body, ...],
+    *,
     tag: str = "",
     shapes: dict[str, int] = SHAPES,
 ) -> Sent:

@@ -144,22 +144,33 @@ class World:
                 pause=_no_pause,
                 jitter=lambda: 0.5,
             )
-            carrier = LaneContext(journal, queue_sender, fhir, order, patients_followed)
-            self._relay = Relay(carrier, self.limits, self.clock, inf)
+            carrier = LaneContext(
+                journal=journal,
+                queue=queue_sender,
+                fhir=fhir,
+                guard=order,
+                change_queues=patients_followed,
+            )
+            self._relay = Relay(context=carrier, limits=self.limits, now=self.clock, max_age=inf)
             yield self
 
     async def accepts(self, body: bytes, ndjson: bool) -> str:
         """As a sender gives it in at the door. Raises Rejected."""
         intake = Intake(
-            self.journal,
-            self.queue_sender,
-            self.clock,
-            lambda now: make_delivery_id(now, next(self._ids)),
+            journal=self.journal,
+            queue=self.queue_sender,
+            now=self.clock,
+            new_id=lambda now: make_delivery_id(now, next(self._ids)),
             max_bytes=10_000_000,
         )
         kind = "application/fhir+ndjson" if ndjson else "application/fhir+json"
         headers = {"content-type": kind, "idempotency-key": f"message {next(self._ids)}"}
-        return (await accept(intake, IncomingRequest("POST", None, None, headers, body))).delivery
+        return (
+            await accept(
+                intake,
+                IncomingRequest(method="POST", type=None, id=None, headers=headers, body=body),
+            )
+        ).delivery
 
     async def carries(self) -> None:
         """All that is queued, until nothing is left to do."""

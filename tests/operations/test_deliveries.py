@@ -1,4 +1,4 @@
-"""A sender learns what became of its delivery, and may stop it; an operator sees the list."""
+"""A sender sees what became of its delivery, and may cancel it; an operator sees the list."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ async def told(work: object) -> Rejected:
     return caught.value
 
 
-async def test_a_story_has_the_delivery_its_outcomes_and_its_rows(route: Route) -> None:
+async def test_a_status_report_has_the_delivery_its_results_and_its_rows(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient(id="p1"), method="PUT", url="Patient/p1")))
     assert not (await deliveries.get_status(route.journal, delivery)).results
-    await route.carry(delivery)
+    await route.process(delivery)
     await mirroring.mirror_resource(route.mirror, WorkItem(delivery, resource="Patient/p1"))
     story = await deliveries.get_status(route.journal, delivery)
     assert story.delivery.status is Status.DONE
-    assert [each.location for each in story.results] == ["Patient/p1/_history/1"]
+    assert [result.location for result in story.results] == ["Patient/p1/_history/1"]
     assert [row.resource for row in story.rows] == ["Patient/p1"]
 
 
@@ -44,7 +44,7 @@ async def test_a_story_has_the_delivery_its_outcomes_and_its_rows(route: Route) 
         "6ba7b810-9dad-41d1-80b4-00c04fd430c8",
     ],
 )
-async def test_a_delivery_that_nobody_knows_is_not_found(route: Route, id_: str) -> None:
+async def test_an_unknown_delivery_is_not_found(route: Route, id_: str) -> None:
     assert (await told(deliveries.get_status(route.journal, id_))).status == 404
     assert (await told(deliveries.cancel(route.journal, id_, route.clock.now))).status == 404
 
@@ -55,7 +55,7 @@ async def test_a_delivery_can_be_cancelled_until_it_is_done(route: Route) -> Non
     await deliveries.cancel(route.journal, delivery, route.clock.now)
     assert (await route.known(delivery)).status is Status.CANCELLED
     other = await route.deliver(bundle(entry(patient())))
-    await route.carry(other)
+    await route.process(other)
     assert (await told(deliveries.cancel(route.journal, other, route.clock.now))).status == 409
     assert (await route.known(other)).status is Status.DONE
 
@@ -67,7 +67,7 @@ async def test_a_parked_delivery_can_be_cancelled(route: Route) -> None:
     assert (await route.known(delivery)).status is Status.CANCELLED
 
 
-async def test_the_list_is_walked_page_by_page_newest_first(route: Route) -> None:
+async def test_the_list_is_read_page_by_page_newest_first(route: Route) -> None:
     made = []
     for _ in range(5):
         made.append(await route.deliver(patient()))
@@ -76,7 +76,7 @@ async def test_the_list_is_walked_page_by_page_newest_first(route: Route) -> Non
     after = None
     for _ in range(3):
         page = await deliveries.list_deliveries(route.journal, None, "2", after)
-        seen += [each.id for each in page.deliveries]
+        seen += [delivery.id for delivery in page.deliveries]
         after = page.after
     assert seen == made[::-1]
     assert after is None
@@ -84,10 +84,10 @@ async def test_the_list_is_walked_page_by_page_newest_first(route: Route) -> Non
 
 async def test_the_list_can_be_narrowed_to_a_status(route: Route) -> None:
     first, second = [await route.deliver(patient()) for _ in range(2)]
-    await route.carry(first)
+    await route.process(first)
     for status, found in (("done", [first]), ("accepted", [second]), ("parked", [])):
         page = await deliveries.list_deliveries(route.journal, status, "50", None)
-        assert [each.id for each in page.deliveries] == found
+        assert [delivery.id for delivery in page.deliveries] == found
 
 
 @pytest.mark.parametrize(
@@ -104,39 +104,39 @@ async def test_the_list_can_be_narrowed_to_a_status(route: Route) -> None:
         ((None, "50", ""), "after"),
     ],
 )
-async def test_what_the_list_cannot_be_asked_is_refused(
+async def test_wrong_query_parameters_of_the_list_are_refused(
     route: Route, asked: tuple[str | None, str, str | None], where: str
 ) -> None:
     error = await told(deliveries.list_deliveries(route.journal, *asked))
     assert (error.status, error.issues[0].expression) == (400, where)
 
 
-async def test_a_sender_who_asks_too_early_costs_one_look_at_the_journal(route: Route) -> None:
+async def test_a_sender_who_polls_costs_one_read_of_the_journal(route: Route) -> None:
     delivery = await route.deliver(patient())
 
     class OneLook:
-        delivery = route.journal.get_delivery
+        get_delivery = route.journal.get_delivery
 
     story = await deliveries.get_status(OneLook(), delivery)  # type: ignore[arg-type]
     assert story.delivery.status is Status.ACCEPTED
 
 
-async def test_a_parked_delivery_is_replayed_with_its_id_and_ids(route: Route) -> None:
+async def test_a_replayed_delivery_keeps_its_ids(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
     await relaying.park(route.journal, WorkItem(delivery), "the FHIR server was away")
 
     await deliveries.replay(route.journal, route.queue_sender, delivery, route.clock.now)
     assert (await route.known(delivery)).status is Status.ACCEPTED
     assert route.queue_sender.sent[-1] == ("relay", WorkItem(delivery), 0)
-    await route.carry(delivery)
+    await route.process(delivery)
 
     known = await route.known(delivery)
     assert (known.status, known.reason, known.written) == (Status.DONE, None, 1)
 
 
-async def test_rows_that_were_given_up_on_are_replayed(route: Route) -> None:
+async def test_parked_rows_are_replayed(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient(id="p1"), method="PUT", url="Patient/p1")))
-    await route.carry(delivery)
+    await route.process(delivery)
     assert (
         await told(deliveries.replay(route.journal, route.queue_sender, delivery, route.clock.now))
     ).status == 409
@@ -147,7 +147,7 @@ async def test_rows_that_were_given_up_on_are_replayed(route: Route) -> None:
     assert route.queue_sender.sent[-1] == ("mirror", WorkItem(delivery, resource="Patient/p1"), 0)
 
 
-async def test_what_is_on_its_way_or_cancelled_is_not_replayed(route: Route) -> None:
+async def test_an_active_or_cancelled_delivery_is_not_replayed(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
     assert (
         await told(deliveries.replay(route.journal, route.queue_sender, delivery, route.clock.now))
@@ -165,7 +165,7 @@ async def test_what_is_on_its_way_or_cancelled_is_not_replayed(route: Route) -> 
 
 
 async def parked(route: Route, number: int, reason: str = "FHIR server: answered 503") -> list[str]:
-    """Parked deliveries, half a day between them, the oldest first."""
+    """Make parked deliveries, half a day between them, the oldest first."""
     made = []
     for _ in range(number):
         made.append(await route.deliver(patient(multipleBirthInteger=len(route.journal.payloads))))
@@ -183,7 +183,7 @@ async def replayed(route: Route, *, dry: bool = False, **params: str) -> tuple[l
         route.clock.now,
         dry_run=dry,
     )
-    return [each.id for each in result.deliveries], result.after
+    return [delivery.id for delivery in result.deliveries], result.after
 
 
 async def test_parked_deliveries_are_replayed_the_oldest_first(route: Route) -> None:
@@ -202,7 +202,7 @@ async def test_parked_deliveries_are_replayed_the_oldest_first(route: Route) -> 
     assert await replayed(route) == ([], None)
 
 
-async def test_a_replay_goes_on_where_the_last_one_ended(route: Route) -> None:
+async def test_a_replay_continues_where_the_last_one_ended(route: Route) -> None:
     made = await parked(route, 5)
     first, after = await replayed(route, _count="2")
     assert (first, after) == (made[:2], made[1])
@@ -240,17 +240,17 @@ async def test_a_dry_run_only_lists_what_would_be_replayed(route: Route) -> None
     assert (await route.known(made[0])).status is Status.PARKED
 
 
-async def test_what_somebody_cancels_meanwhile_is_not_replayed(route: Route) -> None:
+async def test_a_delivery_that_is_cancelled_meanwhile_is_not_replayed(route: Route) -> None:
     made = await parked(route, 2)
-    change = route.journal.update_delivery
+    update_delivery = route.journal.update_delivery
 
     class Cancelling:
-        scan = route.journal.scan_deliveries
+        scan_deliveries = route.journal.scan_deliveries
 
-        async def change(self, id_: str, **changes: object) -> bool:
+        async def update_delivery(self, id_: str, **changes: object) -> bool:
             if id_ == made[0]:
                 await deliveries.cancel(route.journal, id_, route.clock.now)
-            done: bool = await change(id_, **changes)
+            done: bool = await update_delivery(id_, **changes)
             return done
 
     result = await deliveries.replay_all(
@@ -260,7 +260,7 @@ async def test_what_somebody_cancels_meanwhile_is_not_replayed(route: Route) -> 
         route.clock.now,
         dry_run=False,
     )
-    assert [each.id for each in result.deliveries] == made[1:]
+    assert [delivery.id for delivery in result.deliveries] == made[1:]
     assert (await route.known(made[0])).status is Status.CANCELLED
     assert route.queued() == [(WorkItem(made[1]), 0)]
 
@@ -277,7 +277,7 @@ async def test_what_somebody_cancels_meanwhile_is_not_replayed(route: Route) -> 
         ("after", "x"),
     ],
 )
-async def test_what_a_replay_cannot_be_asked_is_refused(name: str, value: str) -> None:
+async def test_wrong_query_parameters_of_a_replay_are_refused(name: str, value: str) -> None:
     with pytest.raises(Rejected) as caught:
         deliveries.parse_replay_filter({name: value})
     assert (caught.value.status, caught.value.issues[0].expression) == (400, name)
@@ -293,14 +293,14 @@ async def test_a_misspelt_parameter_replays_nothing() -> None:
 
 async def test_a_delivery_that_ends_meanwhile_is_not_cancelled(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
-    change = route.journal.update_delivery
+    update_delivery = route.journal.update_delivery
 
     class Ending:
-        delivery = route.journal.get_delivery
+        get_delivery = route.journal.get_delivery
 
-        async def change(self, id_: str, **changes: object) -> bool:
-            await route.carry(id_)
-            done: bool = await change(id_, **changes)
+        async def update_delivery(self, id_: str, **changes: object) -> bool:
+            await route.process(id_)
+            done: bool = await update_delivery(id_, **changes)
             return done
 
     error = await told(deliveries.cancel(Ending(), delivery, route.clock.now))  # type: ignore[arg-type]

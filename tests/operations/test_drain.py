@@ -1,4 +1,4 @@
-"""The script of docs/migrating.md empties a folder into the door, and can be run again."""
+"""The script of docs/migrating.md posts the files of a folder, and can be run again."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from local.processes import PROJECT
 KEY = "a-key"
 
 
-class Door(HTTPServer):
-    """Answers by what the body says; keeps what it heard."""
+class Endpoint(HTTPServer):
+    """Answers by the text of the body, and keeps each request."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -28,7 +28,7 @@ class Door(HTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    server: Door
+    server: Endpoint
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"])).decode()
@@ -43,12 +43,12 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def door() -> Iterator[Door]:
-    with Door() as door:
-        thread = threading.Thread(target=door.serve_forever, args=(0.01,))
+def endpoint() -> Iterator[Endpoint]:
+    with Endpoint() as endpoint:
+        thread = threading.Thread(target=endpoint.serve_forever, args=(0.01,))
         thread.start()
-        yield door
-        door.shutdown()
+        yield endpoint
+        endpoint.shutdown()
         thread.join()
 
 
@@ -67,10 +67,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def drain(folder: Path, door: Door) -> subprocess.CompletedProcess[str]:
+def drain(folder: Path, endpoint: Endpoint) -> subprocess.CompletedProcess[str]:
     page = (PROJECT / "docs/migrating.md").read_text("utf-8")
     (script,) = re.findall(r"```sh drain\n(.*?)```", page, re.S)
-    env = {**os.environ, "RELAY": f"http://127.0.0.1:{door.server_port}/api", "KEY": KEY}
+    env = {**os.environ, "RELAY": f"http://127.0.0.1:{endpoint.server_port}/api", "KEY": KEY}
     return subprocess.run(
         ["sh", "-c", script], cwd=folder, env=env, capture_output=True, text=True, timeout=30
     )
@@ -80,10 +80,10 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_every_bundle_is_sent_once_the_oldest_first(folder: Path, door: Door) -> None:
-    done = drain(folder, door)
+def test_every_bundle_is_sent_once_the_oldest_first(folder: Path, endpoint: Endpoint) -> None:
+    done = drain(folder, endpoint)
     assert done.returncode == 0, done.stderr
-    assert door.received == [
+    assert endpoint.heard == [
         ("drain/c.json", "first"),
         ("drain/b.json", "wrong"),
         ("drain/a b.json", "third"),
@@ -94,20 +94,22 @@ def test_every_bundle_is_sent_once_the_oldest_first(folder: Path, door: Door) ->
     assert not (folder / "answer.json").exists()
 
 
-def test_trouble_ends_it_and_a_second_run_sends_the_same_keys(folder: Path, door: Door) -> None:
-    door.away = True
-    done = drain(folder, door)
+def test_a_failure_ends_the_run_and_a_second_run_sends_the_same_keys(
+    folder: Path, endpoint: Endpoint
+) -> None:
+    endpoint.away = True
+    done = drain(folder, endpoint)
     assert done.returncode == 1
     assert "c.json: answered 503" in done.stderr
-    assert [key for key, _ in door.received] == ["drain/c.json"]
+    assert [key for key, _ in endpoint.heard] == ["drain/c.json"]
     assert len(names(folder / "backlog")) == 4
-    door.away = False
-    assert drain(folder, door).returncode == 0
-    assert [key for key, _ in door.received][:2] == ["drain/c.json", "drain/c.json"]
+    endpoint.away = False
+    assert drain(folder, endpoint).returncode == 0
+    assert [key for key, _ in endpoint.heard][:2] == ["drain/c.json", "drain/c.json"]
     assert names(folder / "sent") == ["a b.json", "c.json"]
 
 
-def test_a_door_that_is_not_there_moves_nothing(folder: Path, door: Door) -> None:
-    door.server_close()
-    assert drain(folder, door).returncode == 1
+def test_without_an_endpoint_no_file_is_moved(folder: Path, endpoint: Endpoint) -> None:
+    endpoint.server_close()
+    assert drain(folder, endpoint).returncode == 1
     assert len(names(folder / "backlog")) == 4

@@ -1,4 +1,4 @@
-"""An operator sees which neighbour does not answer, and nothing that only an operator may know."""
+"""Anybody may see which upstream does not answer, and nothing that only operators may know."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Broken(MemoryJournal):
         raise Unavailable("storage", "ServiceRequestError")
 
 
-async def test_all_is_well_when_everyone_answers(route: Route) -> None:
+async def test_all_is_well_when_every_upstream_answers(route: Route) -> None:
     assert await check_upstreams(route.journal, route.fhir, route.dataverse) == WELL
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500, 503])
-async def test_a_fhir_server_in_trouble_is_named_with_its_answer(route: Route, status: int) -> None:
+async def test_a_failing_fhir_server_is_named_with_its_status(route: Route, status: int) -> None:
     route.fhir_double.down = status
     states = dict(await check_upstreams(route.journal, route.fhir, route.dataverse))
     assert str(status) in states.pop("fhir")
@@ -32,20 +32,20 @@ async def test_a_fhir_server_in_trouble_is_named_with_its_answer(route: Route, s
 @pytest.mark.parametrize(
     "wish", [{"kind": "status", "status": 404}, {"kind": "reset"}, {"kind": "throttle"}]
 )
-async def test_dataverse_in_trouble_is_named(route: Route, wish: dict[str, object]) -> None:
+async def test_a_failing_dataverse_is_named(route: Route, wish: dict[str, object]) -> None:
     route.dataverse_double.will_fail(path="WhoAmI", next=5, **wish)
     states = dict(await check_upstreams(route.journal, route.fhir, route.dataverse))
     assert states.pop("dataverse") != "ok"
     assert states == {"storage": "ok", "fhir": "ok"}
 
 
-async def test_storage_in_trouble_is_named(route: Route) -> None:
+async def test_failing_storage_is_named(route: Route) -> None:
     states = dict(await check_upstreams(Broken(), route.fhir, route.dataverse))
     assert "ServiceRequestError" in states.pop("storage")
     assert states == {"fhir": "ok", "dataverse": "ok"}
 
 
-async def test_addresses_stay_out_of_the_answer(route: Route) -> None:
+async def test_the_response_holds_no_addresses(route: Route) -> None:
     route.fhir_double.down = 500
     route.dataverse_double.will_fail(kind="reset", next=5)
     states = await check_upstreams(Broken(), route.fhir, route.dataverse)

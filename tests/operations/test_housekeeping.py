@@ -1,4 +1,4 @@
-"""What was lost on its way is queued again, what takes too long is parked, what is over goes."""
+"""Lost work is queued again, what takes too long is parked, what is over is deleted."""
 
 from __future__ import annotations
 
@@ -42,16 +42,21 @@ async def swept(route: Route) -> None:
 
 def keeping(route: Route, queue_sender: Any) -> Housekeeping:
     return Housekeeping(
-        route.journal, route.guard_store, queue_sender, route.activity, route.clock, AGES
+        journal=route.journal,
+        guard_store=route.guard_store,
+        queue=queue_sender,
+        activity=route.activity,
+        now=route.clock,
+        ages=AGES,
     )
 
 
 async def of_lanes(route: Route, number: int = 4) -> str:
-    """A delivery that has fanned out, and whose claims are lost."""
+    """Return a delivery that has fanned out, and whose work items are lost."""
     route.limits = Limits(entries=1)
     people = [entry(patient(id=f"p{n}"), method="PUT", url=f"Patient/p{n}") for n in range(number)]
     delivery = await route.deliver(bundle(*people, kind="batch"))
-    await route.carry(delivery)
+    await route.process(delivery)
     assert (await route.known(delivery)).status is Status.PROCESSING
     route.queue_sender.sent.clear()
     return delivery
@@ -91,8 +96,8 @@ def test_the_age_of_a_replayed_delivery_counts_from_its_replay() -> None:
     assert choose_step(replayed, START + timedelta(days=24), AGES) is Step.PARK
 
 
-def test_the_pause_between_two_looks_doubles() -> None:
-    """A long queue, or a neighbour that is away for days, gets few claims that it does not need."""
+def test_the_time_between_two_checks_doubles() -> None:
+    """A long queue, or an upstream that is down for days, causes few needless work items."""
     delivery, looks, moment = DELIVERY, [], START
     while choose_step(delivery, moment, AGES) is not Step.PARK:
         moment += timedelta(minutes=10)
@@ -102,7 +107,7 @@ def test_the_pause_between_two_looks_doubles() -> None:
     assert [look / timedelta(minutes=10) for look in looks] == [1, 2, 4, 8, 16, 32, 64, 128, 256]
 
 
-# --- what was lost -----------------------------------------------------------------------------
+# --- lost work --------------------------------------------------------------------------------
 
 
 async def test_a_delivery_that_was_kept_and_never_queued_is_queued(route: Route) -> None:
@@ -113,14 +118,14 @@ async def test_a_delivery_that_was_kept_and_never_queued_is_queued(route: Route)
     await swept(route)
     await swept(route)
     assert route.queued() == [(WorkItem(delivery), 0)]
-    await route.carry_all()
+    await route.process_all()
     assert (await route.known(delivery)).status is Status.DONE
 
 
-async def test_a_delivery_that_was_begun_is_left_to_those_who_carry_it(route: Route) -> None:
+async def test_a_delivery_that_was_begun_is_left_to_its_worker(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
     route.fhir_double.down = 500
-    await route.carry(delivery)
+    await route.process(delivery)
     route.queue_sender.sent.clear()
     route.clock.later(HOUR)
     await swept(route)
@@ -128,22 +133,22 @@ async def test_a_delivery_that_was_begun_is_left_to_those_who_carry_it(route: Ro
     assert (await route.known(delivery)).checked == route.clock.now
 
 
-async def test_lanes_whose_claims_were_lost_are_queued_again(route: Route) -> None:
+async def test_lanes_whose_work_items_were_lost_are_queued_again(route: Route) -> None:
     delivery = await of_lanes(route, 4)
     route.clock.later(HOUR)
-    await route.carry(delivery, lane=1)
+    await route.process(delivery, lane=1)
     await swept(route)
     assert route.queued() == []  # one was done since
     route.clock.later(HOUR)
     await swept(route)
     assert [claim.lane for claim, _ in route.queued()] == [0, 2, 3]
-    await route.carry_all()
+    await route.process_all()
     known = await route.known(delivery)
     assert (known.status, known.written) == (Status.DONE, 4)
     assert set(route.fhir_double.writes_of_each.values()) == {1}
 
 
-async def test_a_delivery_that_lacks_only_its_end_comes_to_it(route: Route) -> None:
+async def test_a_delivery_whose_lanes_are_all_done_is_finished(route: Route) -> None:
     delivery = await of_lanes(route, 2)
     for lane in range(2):
         await route.journal.finish_lane(delivery, lane)
@@ -153,7 +158,7 @@ async def test_a_delivery_that_lacks_only_its_end_comes_to_it(route: Route) -> N
     assert [claim.lane for claim, _ in route.queued()] == [0]
 
 
-async def test_a_queue_that_takes_no_claim_is_tried_in_the_next_run(route: Route) -> None:
+async def test_a_queue_that_fails_is_tried_again_in_the_next_run(route: Route) -> None:
     class Full:
         async def send(self, *_: object) -> None:
             raise Unavailable("storage", "queue: ServiceRequestError")
@@ -170,7 +175,7 @@ async def test_a_queue_that_takes_no_claim_is_tried_in_the_next_run(route: Route
 # --- what takes too long -----------------------------------------------------------------------
 
 
-async def test_what_takes_longer_than_its_age_is_parked_aloud(
+async def test_what_takes_longer_than_max_age_is_parked_with_an_error(
     route: Route, caplog: pytest.LogCaptureFixture
 ) -> None:
     accepted, carrying = await route.deliver(patient(active=True)), await of_lanes(route)
@@ -185,7 +190,7 @@ async def test_what_takes_longer_than_its_age_is_parked_aloud(
     assert route.queued() == []
 
 
-async def test_a_parked_delivery_that_is_replayed_has_its_whole_time_again(route: Route) -> None:
+async def test_a_replayed_delivery_has_its_whole_time_again(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
     await relaying.park(route.journal, WorkItem(delivery), "the FHIR server was away")
     route.clock.later(20 * DAY)
@@ -197,11 +202,11 @@ async def test_a_parked_delivery_that_is_replayed_has_its_whole_time_again(route
 # --- what is over ------------------------------------------------------------------------------
 
 
-async def test_a_delivery_that_is_over_is_forgotten_with_all_that_was_kept_of_it(
+async def test_a_delivery_that_is_over_is_deleted_with_all_that_was_kept_of_it(
     route: Route,
 ) -> None:
     delivery = await route.deliver(bundle(entry(patient(id="p1"), method="PUT", url="Patient/p1")))
-    await route.carry(delivery)
+    await route.process(delivery)
     await mirroring.mirror_resource(route.mirror, WorkItem(delivery, resource="Patient/p1"))
     stopped = await route.deliver(patient(active=True))
     await deliveries.cancel(route.journal, stopped, route.clock.now)
@@ -221,7 +226,7 @@ async def test_a_delivery_that_is_over_is_forgotten_with_all_that_was_kept_of_it
     assert "Patient/p1" in route.fhir_double.stored
 
 
-async def test_a_parked_delivery_is_never_forgotten(route: Route) -> None:
+async def test_a_parked_delivery_is_never_deleted(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
     await relaying.park(route.journal, WorkItem(delivery), "the FHIR server was away")
     route.clock.later(3000 * DAY)
@@ -236,12 +241,12 @@ async def test_a_parked_delivery_is_never_forgotten(route: Route) -> None:
 
 
 @pytest.mark.parametrize("headers", [{}, {"idempotency-key": "k1"}], ids=["bytes", "key"])
-async def test_a_repeat_of_what_was_forgotten_overwrites_nothing(
+async def test_a_repeat_of_a_deleted_delivery_overwrites_nothing(
     route: Route, headers: dict[str, str]
 ) -> None:
-    """It is a delivery of its own, in the order of now, that looks before it writes."""
+    """It is a new delivery, later than all others, that looks before it writes."""
     first = await route.deliver(bundle(entry(patient())), headers=headers)
-    await route.carry(first)
+    await route.process(first)
     (person,) = route.fhir_double.of("Patient")
     route.fhir_double.add({**person, "active": False})  # somebody else, since
     route.clock.later(31 * DAY)
@@ -249,7 +254,7 @@ async def test_a_repeat_of_what_was_forgotten_overwrites_nothing(
 
     again = await route.deliver(bundle(entry(patient())), headers=headers)
     assert again > first
-    await route.carry(again)
+    await route.process(again)
 
     assert (await route.known(again)).status is Status.DONE
     (person,) = route.fhir_double.of("Patient")
@@ -259,12 +264,12 @@ async def test_a_repeat_of_what_was_forgotten_overwrites_nothing(
 # --- a run -------------------------------------------------------------------------------------
 
 
-async def test_a_run_is_bounded_and_the_next_one_goes_on(
+async def test_a_run_is_limited_and_the_next_one_continues(
     route: Route, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(housekeeping, "MAX_DELIVERIES", 2)
     for number in range(5):
-        await route.carry(await route.deliver(patient(multipleBirthInteger=number)))
+        await route.process(await route.deliver(patient(multipleBirthInteger=number)))
     route.clock.later(30 * DAY)
     caplog.set_level(logging.INFO)
     left = []
@@ -276,7 +281,7 @@ async def test_a_run_is_bounded_and_the_next_one_goes_on(
     assert [(run.forgotten, run.more) for run in runs] == [(2, True), (2, True), (1, False)]
 
 
-async def test_one_delivery_in_trouble_does_not_hold_up_the_others(route: Route) -> None:
+async def test_a_failing_delivery_does_not_hold_up_the_others(route: Route) -> None:
     class Fragile(MemoryJournal):
         broken = ""
 
@@ -288,7 +293,7 @@ async def test_one_delivery_in_trouble_does_not_hold_up_the_others(route: Route)
     route.journal = Fragile()
     made = [await route.deliver(patient(multipleBirthInteger=number)) for number in range(3)]
     for delivery in made:
-        await route.carry(delivery)
+        await route.process(delivery)
     route.journal.broken = made[1]
     route.clock.later(30 * DAY)
     with pytest.raises(Unavailable):
@@ -296,7 +301,7 @@ async def test_one_delivery_in_trouble_does_not_hold_up_the_others(route: Route)
     assert list(route.journal.deliveries) == [made[1]]
 
 
-async def test_a_run_says_what_it_did_and_names_nobody(
+async def test_a_run_logs_what_it_did_and_names_nobody(
     route: Route, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -309,17 +314,17 @@ async def test_a_run_says_what_it_did_and_names_nobody(
     assert MARKER not in told_by(caplog.records)
 
 
-# --- the turns of resources ----------------------------------------------------------------------
+# --- write locks ---------------------------------------------------------------------------------
 
 
 async def updated(route: Route, name: str) -> str:
     body = bundle(entry(patient(id=name), method="PUT", url=f"Patient/{name}"), kind="batch")
     delivery = await route.deliver(body)
-    await route.carry(delivery)
+    await route.process(delivery)
     return delivery
 
 
-async def test_the_turns_that_no_kept_delivery_asks_for_are_forgotten(route: Route) -> None:
+async def test_write_locks_that_no_kept_delivery_needs_are_deleted(route: Route) -> None:
     await updated(route, "old")
     route.clock.later(31 * DAY)
     await updated(route, "young")
@@ -328,7 +333,7 @@ async def test_the_turns_that_no_kept_delivery_asks_for_are_forgotten(route: Rou
     assert len(route.guard_store.locks) == 1
 
 
-async def test_the_turns_that_a_parked_delivery_may_ask_for_are_kept(route: Route) -> None:
+async def test_write_locks_that_a_parked_delivery_may_need_are_kept(route: Route) -> None:
     late = await route.deliver(
         bundle(entry(patient(id="p"), method="PUT", url="Patient/p"), kind="batch")
     )
@@ -338,26 +343,26 @@ async def test_the_turns_that_a_parked_delivery_may_ask_for_are_kept(route: Rout
     route.clock.later(31 * DAY)
     await swept(route)
     await deliveries.replay(route.journal, route.queue_sender, late, route.clock.now)
-    await route.carry_all()
+    await route.process_all()
     assert await route.statuses(late) == [409]
 
 
-async def test_activity_is_forgotten_by_whole_days_after_its_time(
+async def test_activity_is_deleted_by_whole_days_after_its_time(
     route: Route, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = route.clock.now.astimezone(UTC)
     kept = [now, now - timedelta(days=7), now.replace(hour=0, minute=0) - timedelta(days=7)]
     entries = [
         Activity(
-            time=each, category=Category.ERROR, upstream="FHIR server", action="read", status="500"
+            time=entry, category=Category.ERROR, upstream="FHIR server", action="read", status="500"
         )
-        for each in kept
+        for entry in kept
     ]
-    old = [replace(each, time=each.time - timedelta(days=1)) for each in entries[1:]]
+    old = [replace(entry, time=entry.time - timedelta(days=1)) for entry in entries[1:]]
     await route.activity.add([*entries, *old])
 
     with caplog.at_level(logging.INFO):
         await swept(route)
 
-    assert {each.time for each in route.activity.entries} == set(kept)
+    assert {entry.time for entry in route.activity.entries} == set(kept)
     assert caplog.records[-1].__dict__["activity"] == 2

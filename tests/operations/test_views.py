@@ -1,9 +1,9 @@
-"""What a sender and an operator are shown of a delivery."""
+"""What senders and operators see of a delivery."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -12,7 +12,7 @@ import pytest
 from integration.core.model import Delivery, EntryResult, RowResult, Status
 from integration.operations.views import build_response_bundle, describe_delivery, describe_progress
 
-NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
+NOW = datetime.fromisoformat("2024-05-06T07:08:09Z")
 DELIVERY = Delivery(
     id="0190a1b2-0000-7000-8000-000000000001",
     sender="clinic",
@@ -26,8 +26,8 @@ DELIVERY = Delivery(
     units=3,
 )
 WRITTEN = EntryResult(
-    0,
-    201,
+    position=0,
+    status=201,
     full_url="urn:a",
     location="Patient/1/_history/2",
     etag='W/"2"',
@@ -36,6 +36,15 @@ WRITTEN = EntryResult(
 )
 REFUSED = EntryResult(
     1, 422, full_url=None, issues=[{"severity": "error", "code": "value", "diagnostics": "no"}]
+)
+ROW = RowResult(
+    delivery=DELIVERY.id,
+    resource="Patient/1",
+    table="contact",
+    row="k",
+    action="created",
+    version="2",
+    notes=("suffix: cut @ name",),
 )
 ROW = RowResult(
     delivery=DELIVERY.id,
@@ -68,12 +77,12 @@ def shown(
         ("ndjson", "batch-response"),
     ],
 )
-def test_the_answer_is_a_bundle_of_its_kind(kind: str, type_: str) -> None:
+def test_the_response_is_a_bundle_of_its_kind(kind: str, type_: str) -> None:
     answer = build_response_bundle(replace(DELIVERY, kind=kind), [WRITTEN], ())
     assert (answer["resourceType"], answer["type"]) == ("Bundle", type_)
 
 
-def test_a_page_that_was_not_followed_is_told_with_the_first_entry() -> None:
+def test_a_page_that_was_not_followed_is_reported_with_the_first_entry() -> None:
     first, second = shown(WRITTEN, WRITTEN, kind="searchset", more=True)
     (issue,) = first["response"]["outcome"]["issue"]
     assert issue["severity"] == "information"
@@ -81,7 +90,7 @@ def test_a_page_that_was_not_followed_is_told_with_the_first_entry() -> None:
     assert "outcome" not in second["response"]
 
 
-def test_a_gap_is_told_with_the_first_entry() -> None:
+def test_a_gap_is_reported_with_the_first_entry() -> None:
     gap = "events 4 to 6 of the subscription were not received"
     first, second = shown(WRITTEN, WRITTEN, kind="notification", gap=gap)
     (issue,) = first["response"]["outcome"]["issue"]
@@ -90,13 +99,13 @@ def test_a_gap_is_told_with_the_first_entry() -> None:
     assert "outcome" not in second["response"]
 
 
-def test_what_a_read_found_stands_beside_its_response_to_the_digit() -> None:
+def test_the_result_of_a_read_keeps_every_digit() -> None:
     text = '{"resourceType":"Observation","value":1.10}'
     answer = build_response_bundle(DELIVERY, [replace(WRITTEN, resource=text)], ())
     assert f'"resource":{text},"response":' in msgspec.json.encode(answer).decode()
 
 
-def test_a_written_entry_says_where_it_lives() -> None:
+def test_a_written_entry_has_its_location() -> None:
     assert shown(WRITTEN) == [
         {
             "fullUrl": "urn:a",
@@ -110,12 +119,12 @@ def test_a_written_entry_says_where_it_lives() -> None:
     ]
 
 
-def test_a_refused_entry_says_why() -> None:
+def test_a_refused_entry_has_the_reason() -> None:
     outcome = {"resourceType": "OperationOutcome", "issue": REFUSED.issues}
     assert shown(REFUSED) == [{"response": {"status": "422", "outcome": outcome}}]
 
 
-def test_entries_keep_the_order_of_the_sender() -> None:
+def test_entries_have_the_order_of_the_sender() -> None:
     assert [item["response"]["status"] for item in shown(WRITTEN, REFUSED)] == ["201", "422"]
 
 
@@ -143,21 +152,21 @@ def test_notes_about_a_row_are_added_to_the_servers_issues_and_change_none() -> 
 
 def test_a_split_transaction_says_so() -> None:
     first, second = shown(WRITTEN, REFUSED, split=True)
-    (told,) = first["response"]["outcome"]["issue"]
-    assert told["code"] == "informational"
-    assert "3 units" in told["diagnostics"]
+    (issue,) = first["response"]["outcome"]["issue"]
+    assert issue["code"] == "informational"
+    assert "3 units" in issue["diagnostics"]
     assert second["response"]["outcome"]["issue"] == REFUSED.issues
 
 
-def test_a_whole_transaction_says_nothing_of_it() -> None:
+def test_a_whole_transaction_has_no_such_note() -> None:
     assert "outcome" not in shown(WRITTEN)[0]["response"]
 
 
-def test_a_delivery_without_outcomes_is_an_empty_bundle() -> None:
+def test_a_delivery_without_results_is_an_empty_bundle() -> None:
     assert shown(split=True) == []
 
 
-def test_progress_counts_lanes_once_there_are_some() -> None:
+def test_progress_counts_lanes_once_they_are_queued() -> None:
     carried = replace(DELIVERY, status=Status.PROCESSING, lanes=7, lanes_done=3)
     assert describe_progress(carried) == "processing: 3 of 7 lanes done"
     assert describe_progress(replace(DELIVERY, status=Status.ACCEPTED)) == "accepted: 2 entries"
@@ -169,13 +178,13 @@ def test_progress_fits_its_header(status: Status) -> None:
     assert len(describe_progress(many)) <= 100
 
 
-def test_a_summary_leaves_out_what_is_not_known() -> None:
+def test_the_description_leaves_out_what_is_not_known() -> None:
     found = describe_delivery(DELIVERY)
     assert (found["id"], found["status"], found["accepted"]) == (DELIVERY.id, "done", NOW)
     assert {"finished", "reason"}.isdisjoint(found)
     assert describe_delivery(replace(DELIVERY, finished=NOW))["finished"] == NOW
 
 
-def test_a_summary_keeps_what_is_nought_or_false() -> None:
+def test_the_description_keeps_what_is_zero_or_false() -> None:
     found = describe_delivery(DELIVERY)
     assert (found["written"], found["split"]) == (0, False)

@@ -1,4 +1,4 @@
-"""Claims go to the real queue in the form that the queue trigger reads."""
+"""Work items are sent to the real queue in the form that the queue trigger reads."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def queue(azurite: Running, namespace: str) -> AsyncIterator[QueueClient]:
 
 @pytest.mark.azurite
 @pytest.mark.parametrize("claim", [WorkItem("d"), WorkItem("d", lane=0), WHOLE])
-async def test_a_claim_comes_back_as_it_was_sent(queue: QueueClient, claim: WorkItem) -> None:
+async def test_a_work_item_is_received_as_it_was_sent(queue: QueueClient, claim: WorkItem) -> None:
     opened: list[str] = []
 
     def open_(name: str) -> QueueClient:
@@ -60,7 +60,7 @@ async def test_a_claim_comes_back_as_it_was_sent(queue: QueueClient, claim: Work
 
 @pytest.mark.azurite
 @pytest.mark.parametrize("delay", [1.5, 900.0])
-async def test_a_delayed_claim_is_in_the_queue_but_not_to_be_seen(
+async def test_a_delayed_work_item_is_in_the_queue_but_invisible(
     queue: QueueClient, delay: float
 ) -> None:
     await AzureQueueSender(lambda _: queue).send("relay", WHOLE, delay)
@@ -69,7 +69,7 @@ async def test_a_delayed_claim_is_in_the_queue_but_not_to_be_seen(
 
 
 @pytest.mark.azurite
-async def test_a_claim_does_not_expire_before_its_delivery_may(queue: QueueClient) -> None:
+async def test_a_work_item_does_not_expire_before_its_delivery_does(queue: QueueClient) -> None:
     """Put back for a neighbour that is down for days, it must still be there."""
     await AzureQueueSender(lambda _: queue).send("relay", WHOLE)
     message = await queue.receive_message()
@@ -77,7 +77,7 @@ async def test_a_claim_does_not_expire_before_its_delivery_may(queue: QueueClien
     assert (message.expires_on - message.inserted_on).days >= 7
 
 
-async def test_a_queue_that_is_down_is_unavailable_and_told_without_its_address() -> None:
+async def test_a_queue_that_is_down_is_unavailable_and_its_address_is_not_shown() -> None:
     ports = find_free_ports()
     nowhere = build_connection_string(ports.blob, ports.queue, ports.table)
     async with client(nowhere, "relay", retry_total=0) as queue:
@@ -95,17 +95,17 @@ async def test_a_queue_that_is_not_there_is_unavailable(azurite: Running, namesp
             await AzureQueueSender(lambda _: queue).send("relay", WHOLE)
 
 
-def test_a_claim_without_its_optional_parts_is_read() -> None:
-    """Made by hand, by an operator who carries a parked delivery again."""
+def test_a_work_item_without_its_optional_fields_is_parsed() -> None:
+    """An operator may write one by hand, to process a parked delivery again."""
     assert parse_work_item(b'{"delivery": "d"}') == WorkItem("d")
 
 
-def test_a_claim_of_a_later_version_is_read() -> None:
+def test_a_work_item_of_a_later_version_is_parsed() -> None:
     body = json.dumps({"delivery": "d", "lane": 1, "colour": "red"}).encode()
     assert parse_work_item(body) == WorkItem("d", lane=1)
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'"d"', b'{"delivery": 7}', b"\xff"])
-def test_what_is_no_claim_is_an_error(body: bytes) -> None:
+def test_a_message_that_is_no_work_item_is_an_error(body: bytes) -> None:
     with pytest.raises((msgspec.DecodeError, UnicodeDecodeError)):
         parse_work_item(body)

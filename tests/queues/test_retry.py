@@ -1,8 +1,8 @@
-"""When a claim that failed comes back."""
+"""When failed work is tried again."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 import pytest
@@ -12,14 +12,14 @@ from integration.core.model import WorkItem
 from integration.queues.queue_sender import MemoryQueueSender, parse_work_item
 from integration.queues.retry import plan_retry
 
-NOW = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
+NOW = datetime.fromisoformat("2024-05-06T07:08:09Z")
 DAY = 24 * 3600.0
 DOWN = Unavailable("FHIR server", "answered 503")
 CLAIM = WorkItem("0190a1b2-0000-7000-8000-000000000001", lane=2)
 
 
 def delays(error: IntegrationError, attempts: int) -> list[float | None]:
-    """The delay after each of the first attempts, all at the same moment."""
+    """Return the delay after each of the first attempts, all at the same time."""
     found, claim = [], CLAIM
     for _ in range(attempts):
         back = plan_retry(claim, error, NOW, DAY)
@@ -37,7 +37,7 @@ def test_the_delay_never_grows_beyond_a_quarter_of_an_hour() -> None:
 
 
 @pytest.mark.parametrize("attempt", [0, 9, 16, 5000])
-def test_no_number_of_attempts_ends_it(attempt: int) -> None:
+def test_no_number_of_attempts_ends_the_retries(attempt: int) -> None:
     claim = WorkItem(CLAIM.delivery, attempt=attempt, since=NOW.timestamp() - 60)
     assert plan_retry(claim, DOWN, NOW, DAY).delay is not None
 
@@ -45,21 +45,21 @@ def test_no_number_of_attempts_ends_it(attempt: int) -> None:
 @pytest.mark.parametrize(
     ("attempt", "wish", "delay"), [(0, 120.0, 120.0), (6, 1.0, 128.0), (0, 4000.0, 4000.0)]
 )
-def test_a_neighbours_wish_to_wait_is_obeyed_but_never_shortens(
+def test_the_delay_is_at_least_as_long_as_the_upstream_asks_for(
     attempt: int, wish: float, delay: float
 ) -> None:
     error = Unavailable("FHIR server", "answered 429", retry_after=wish)
     assert plan_retry(WorkItem("d", attempt=attempt), error, NOW, DAY).delay == delay
 
 
-def test_what_an_operator_must_mend_waits_the_longest_at_once() -> None:
+def test_work_that_waits_for_an_operator_gets_the_longest_delay_at_once() -> None:
     assert delays(Misconfigured("Dataverse answered 403"), 3) == [900, 900, 900]
 
 
 @pytest.mark.parametrize(
     ("age", "given_up"), [(0.0, False), (DAY - 3, False), (DAY - 1, True), (DAY + 1, True)]
 )
-def test_age_ends_it(age: float, given_up: bool) -> None:
+def test_age_ends_the_retries(age: float, given_up: bool) -> None:
     claim = WorkItem("d", since=NOW.timestamp() - age)
     assert (plan_retry(claim, DOWN, NOW, DAY).delay is None) is given_up
 
@@ -70,34 +70,34 @@ def test_the_age_is_counted_from_the_first_failure() -> None:
     assert first.since == later.since == NOW.timestamp()
 
 
-def test_a_claim_comes_back_as_the_same_work() -> None:
+def test_a_retry_is_for_the_same_work() -> None:
     again = plan_retry(CLAIM, DOWN, NOW, DAY).item
     assert (again.delivery, again.lane, again.resource) == (CLAIM.delivery, 2, None)
     assert again.attempt == 1
 
 
-def test_a_claim_that_is_given_up_on_still_says_what_it_was() -> None:
+def test_a_retry_that_is_given_up_has_the_work_item() -> None:
     back = plan_retry(WorkItem("d", lane=3, since=0), DOWN, NOW, DAY)
     assert back.delay is None
     assert back.item.lane == 3
 
 
-def test_a_claim_survives_the_queue() -> None:
+def test_a_work_item_survives_the_queue() -> None:
     claim = WorkItem("d", lane=1, resource="Patient/1", attempt=2, since=3.5)
     assert parse_work_item(msgspec.json.encode(claim)) == claim
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"hello", b'{"delivery": 7}', b"[]"])
-def test_what_is_no_claim_is_not_read_as_one(body: bytes) -> None:
+def test_a_message_that_is_no_work_item_is_refused(body: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
         parse_work_item(body)
 
 
-async def test_the_double_keeps_claims_in_the_order_they_were_sent() -> None:
-    queue_sender = MemoryQueueSender()
-    await queue_sender.send("relay", WorkItem("a"))
-    await queue_sender.send("mirror", WorkItem("b", resource="Patient/1"), 2.5)
-    assert queue_sender.sent == [
+async def test_the_double_keeps_work_items_in_the_order_of_sending() -> None:
+    queue = MemoryQueueSender()
+    await queue.send("relay", WorkItem("a"))
+    await queue.send("mirror", WorkItem("b", resource="Patient/1"), 2.5)
+    assert queue.sent == [
         ("relay", WorkItem("a"), 0),
         ("mirror", WorkItem("b", resource="Patient/1"), 2.5),
     ]

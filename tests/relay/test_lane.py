@@ -1,4 +1,4 @@
-"""A lane goes unit by unit; what is settled stays settled, and the rest is tried again, alone."""
+"""A lane is written unit by unit. Settled entries stay settled; only the rest is tried again."""
 
 from __future__ import annotations
 
@@ -25,53 +25,53 @@ def numbered(**elements: Any) -> Body:
 # --- what the server says about single entries -------------------------------------------------
 
 
-async def test_an_entry_that_was_throttled_inside_a_200_goes_again_alone(route: Route) -> None:
+async def test_an_entry_that_was_throttled_inside_a_200_is_sent_again_alone(route: Route) -> None:
     delivery = await route.deliver(batch(entry(patient()), entry(observation()), entry(patient())))
 
     def throttled(said: Body) -> None:
         said["entry"][1] = {"response": {"status": "429"}}
 
     route.fhir_double.will_say(throttled)
-    await route.carry(delivery)
+    await route.process(delivery)
     assert len(await route.outcomes(delivery)) == 2
     assert (await route.known(delivery)).status is Status.ACCEPTED
     # The server said 429 and wrote nothing.
     (written,) = route.fhir_double.of("Observation")
     route.fhir_double.forget(f"Observation/{written['id']}")
-    await route.carry_all()
+    await route.process_all()
     assert await route.statuses(delivery) == [201, 201, 201]
-    assert [len(each.asked) for each in route.fhir_double.writes] == [3, 1]
+    assert [len(request.asked) for request in route.fhir_double.writes] == [3, 1]
     assert set(route.fhir_double.writes_of_each.values()) == {1}
 
 
-async def test_the_wait_of_a_throttled_entry_is_the_server_s_own(route: Route) -> None:
+async def test_a_throttled_entry_waits_as_long_as_the_server_says(route: Route) -> None:
     delivery = await route.deliver(batch(entry(patient())))
     body = {"resourceType": "Bundle", "entry": [{"response": {"status": "429"}}]}
     route.fhir_double.will_answer(200, body, {"x-ms-retry-after-ms": "42000", "retry-after": "7"})
-    await route.carry(delivery)
+    await route.process(delivery)
     assert [delay for _, delay in route.queued()] == [42]
 
 
 @pytest.mark.parametrize("status", ["500", "503 Service Unavailable", "408", "409", "429"])
-async def test_an_entry_in_passing_trouble_is_not_settled(route: Route, status: str) -> None:
+async def test_an_entry_that_fails_for_now_is_not_settled(route: Route, status: str) -> None:
     delivery = await route.deliver(batch(entry(patient())))
     body = {"resourceType": "Bundle", "entry": [{"response": {"status": status}}]}
     route.fhir_double.will_answer(200, body)
-    await route.carry(delivery)
+    await route.process(delivery)
     assert await route.outcomes(delivery) == []
-    await route.carry_all()
+    await route.process_all()
     assert await route.statuses(delivery) == [201]
 
 
-async def test_a_conflict_that_never_passes_ends_as_refused(route: Route) -> None:
+async def test_a_conflict_that_never_ends_is_refused(route: Route) -> None:
     update = entry(patient(id="p1"), method="PUT", url="Patient/p1")
     delivery = await route.deliver(batch(update))
     body = {"resourceType": "Bundle", "entry": [{"response": {"status": "409"}}]}
     route.fhir_double.will_answer(200, body)
     for _ in range(20):
-        route.fhir_double.will_do_as_asked()  # looks first, from the second try on
+        route.fhir_double.will_do_as_asked()  # the look-up, from the second attempt on
         route.fhir_double.will_answer(200, body)
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     assert await route.statuses(delivery) == [409]
     assert 1 < len(route.fhir_double.writes) < 20
 
@@ -87,22 +87,22 @@ async def test_a_conflict_that_never_passes_ends_as_refused(route: Route) -> Non
         {"resourceType": "Bundle", "entry": [{"response": {"status": "200"}}]},
         {"resourceType": "Bundle", "entry": [{"response": {"status": "200"}}] * 4},
     ],
-    ids=["broken", "a list", "a page", "no entries", "none", "too few", "too many"],
+    ids=["cut off", "a list", "HTML", "no entries", "an empty list", "too few", "too many"],
 )
-async def test_an_answer_that_cannot_be_matched_proves_nothing(route: Route, answer: Any) -> None:
+async def test_a_response_that_cannot_be_matched_settles_nothing(route: Route, answer: Any) -> None:
     delivery = await route.deliver(batch(entry(patient()), entry(observation())))
     route.fhir_double.will_answer(200, answer)
-    await route.carry(delivery)
+    await route.process(delivery)
     assert await route.outcomes(delivery) == []
     assert len(route.queued()) == 1
-    await route.carry_all()
+    await route.process_all()
     assert await route.statuses(delivery) == [201, 201]
 
 
 async def test_a_refused_entry_does_not_stop_the_others_of_a_batch(route: Route) -> None:
     route.fhir_double.refuses = {"Observation"}
     delivery = await route.deliver(batch(entry(patient()), entry(observation()), entry(patient())))
-    await route.carry(delivery)
+    await route.process(delivery)
     assert await route.statuses(delivery) == [201, 422, 201]
     issues = (await route.outcomes(delivery))[1].issues
     assert issues is not None
@@ -111,30 +111,30 @@ async def test_a_refused_entry_does_not_stop_the_others_of_a_batch(route: Route)
     assert (known.status, known.written, known.refused) == (Status.DONE, 2, 1)
 
 
-async def test_a_transaction_that_is_refused_whole_is_done_with_the_reasons(route: Route) -> None:
+async def test_a_transaction_that_is_refused_is_done_with_the_reasons(route: Route) -> None:
     route.fhir_double.refuses = {"Observation"}
     delivery = await route.deliver(bundle(entry(patient()), entry(observation())))
-    await route.carry(delivery)
+    await route.process(delivery)
     assert await route.statuses(delivery) == [422, 422]
-    for each in await route.outcomes(delivery):
-        assert each.issues is not None
-        assert each.issues[0]["diagnostics"] == "a rule of the server"
+    for result in await route.outcomes(delivery):
+        assert result.issues is not None
+        assert result.issues[0]["diagnostics"] == "said by the FHIR server"
     assert (await route.known(delivery)).status is Status.DONE
     assert route.queued() == []
     assert route.mirrored == []
 
 
-# --- a reply that was lost ---------------------------------------------------------------------
+# --- a lost response ---------------------------------------------------------------------------
 
 
-async def test_a_create_whose_reply_was_lost_is_looked_for_and_not_written_again(
+async def test_a_create_whose_response_was_lost_is_looked_up_and_not_written_again(
     route: Route,
 ) -> None:
     delivery = await route.deliver(bundle(entry(patient(), URL), entry(observation(URL))))
     route.fhir_double.will_lose_the_reply()
-    await route.carry(delivery)
+    await route.process(delivery)
     assert await route.outcomes(delivery) == []
-    await route.carry_all()
+    await route.process_all()
     assert (await route.known(delivery)).status is Status.DONE
     assert await route.statuses(delivery) == [200, 200]
     assert len(route.fhir_double.writes) == 1
@@ -144,10 +144,10 @@ async def test_a_create_whose_reply_was_lost_is_looked_for_and_not_written_again
 async def test_what_others_changed_since_is_not_undone(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
     route.fhir_double.will_lose_the_reply()
-    await route.carry(delivery)
+    await route.process(delivery)
     (person,) = route.fhir_double.of("Patient")
     route.fhir_double.add({**person, "active": False})
-    await route.carry_all()
+    await route.process_all()
     (person,) = route.fhir_double.of("Patient")
     assert person["active"] is False
     outcome = (await route.outcomes(delivery))[0]
@@ -157,9 +157,9 @@ async def test_what_others_changed_since_is_not_undone(route: Route) -> None:
 async def test_what_others_deleted_since_is_not_brought_back(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
     route.fhir_double.will_lose_the_reply()
-    await route.carry(delivery)
-    route.fhir_double.delete(f"Patient/{route.fhir_double.of('Patient')[0]['id']}")
-    await route.carry_all()
+    await route.process(delivery)
+    route.fhir_double.forget(f"Patient/{route.fhir_double.of('Patient')[0]['id']}")
+    await route.process_all()
     assert route.fhir_double.of("Patient") == []
     assert (await route.known(delivery)).status is Status.DONE
 
@@ -174,18 +174,18 @@ async def test_what_others_deleted_since_is_not_brought_back(route: Route) -> No
         (200, {"resourceType": "Bundle", "entry": []}),
         (200, b"{"),
     ],
-    ids=["500", "408", "429 inside", "503 inside", "nothing said", "broken"],
+    ids=["500", "408", "429 inside", "503 inside", "no entries", "cut off"],
 )
-async def test_a_look_up_without_an_answer_is_no_leave_to_write(
+async def test_nothing_is_written_while_a_look_up_has_no_answer(
     route: Route, failure: tuple[int, Any]
 ) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
     route.fhir_double.will_lose_the_reply()
-    await route.carry(delivery)
+    await route.process(delivery)
     (person,) = route.fhir_double.of("Patient")
     route.fhir_double.add({**person, "active": False})
     route.fhir_double.will_answer(*failure)
-    await route.carry_all()
+    await route.process_all()
     (person,) = route.fhir_double.of("Patient")
     assert person["active"] is False
     assert (await route.known(delivery)).status is Status.DONE
@@ -194,24 +194,24 @@ async def test_a_look_up_without_an_answer_is_no_leave_to_write(
 async def test_a_request_that_never_arrived_is_sent_again(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
     route.fhir_double.will_answer(500)
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     assert await route.statuses(delivery) == [201]
     assert set(route.fhir_double.writes_of_each.values()) == {1}
 
 
-async def test_the_first_try_does_not_look_before_it_writes(route: Route) -> None:
-    await route.carry(await route.deliver(bundle(entry(patient()))))
+async def test_the_first_attempt_does_not_look_before_it_writes(route: Route) -> None:
+    await route.process(await route.deliver(bundle(entry(patient()))))
     assert len(route.fhir_double.received) == 1
 
 
 async def test_a_repeat_looks_before_it_writes(route: Route) -> None:
     body = bundle(entry(patient(), URL), entry(observation(URL)))
     first = await route.deliver(body)
-    await route.carry(first)
+    await route.process(first)
     (person,) = route.fhir_double.of("Patient")
     route.fhir_double.add({**person, "active": False})
     second = await route.deliver(body)
-    await route.carry(second)
+    await route.process(second)
     assert len(route.fhir_double.writes) == 1
     assert len(route.fhir_double.stored) == 2
     assert await route.statuses(second) == [200, 200]
@@ -222,19 +222,19 @@ async def test_a_repeat_of_what_never_arrived_is_written(route: Route) -> None:
     body = bundle(entry(patient()))
     await route.deliver(body)
     second = await route.deliver(body)
-    await route.carry(second)
+    await route.process(second)
     assert await route.statuses(second) == [201]
 
 
-async def test_only_what_is_left_of_a_batch_goes_again(route: Route) -> None:
-    """The second half of the answer was lost with the worker: its first half is noted."""
+async def test_only_the_unsettled_entries_of_a_batch_are_sent_again(route: Route) -> None:
+    """The first unit is recorded; the second one failed."""
     route.limits = Limits(entries=1)
     delivery = await route.deliver(batch(entry(patient(), URL), entry(observation(URL))))
     route.fhir_double.will_do_as_asked()
     route.fhir_double.will_answer(500)
-    await route.carry(delivery)
-    assert [each.position for each in await route.outcomes(delivery)] == [0]
-    await route.carry_all()
+    await route.process(delivery)
+    assert [result.position for result in await route.outcomes(delivery)] == [0]
+    await route.process_all()
     assert await route.statuses(delivery) == [201, 201]
     assert set(route.fhir_double.writes_of_each.values()) == {1}
 
@@ -243,13 +243,13 @@ async def test_only_what_is_left_of_a_batch_goes_again(route: Route) -> None:
 
 
 @pytest.mark.parametrize("known", [True, False])
-async def test_the_result_of_a_conditional_create_is_put_into_later_units(
+async def test_later_units_refer_to_the_result_of_a_conditional_create(
     route: Route, known: bool
 ) -> None:
     if known:
         route.fhir_double.add(numbered(id="known-1"))
     delivery = await route.deliver(batch(entry(numbered(), URL, **MAYBE), entry(observation(URL))))
-    await route.carry(delivery)
+    await route.process(delivery)
     (person,) = route.fhir_double.of("Patient")
     (seen,) = route.fhir_double.of("Observation")
     assert seen["subject"]["reference"] == f"Patient/{person['id']}"
@@ -257,8 +257,8 @@ async def test_the_result_of_a_conditional_create_is_put_into_later_units(
     assert await route.statuses(delivery) == [200 if known else 201, 201]
 
 
-async def test_all_results_that_an_entry_waits_for_are_put_in(route: Route) -> None:
-    """They may come from different units, and from an earlier try."""
+async def test_an_entry_refers_to_all_the_results_that_it_waits_for(route: Route) -> None:
+    """They may come from different units, and from an earlier attempt."""
     route.limits = Limits(entries=1)
     place = {"resourceType": "Location", "identifier": [{"value": "w7"}]}
     seen = {**observation(URL), "performer": [{"reference": OTHER}]}
@@ -271,41 +271,41 @@ async def test_all_results_that_an_entry_waits_for_are_put_in(route: Route) -> N
     )
     route.fhir_double.will_do_as_asked()
     route.fhir_double.will_answer(500)
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     (person,), (ward,) = route.fhir_double.of("Patient"), route.fhir_double.of("Location")
     (written,) = route.fhir_double.of("Observation")
     assert written["subject"]["reference"] == f"Patient/{person['id']}"
     assert written["performer"][0]["reference"] == f"Location/{ward['id']}"
 
 
-async def test_a_later_try_still_knows_what_a_conditional_create_has_found(route: Route) -> None:
+async def test_a_later_attempt_knows_what_a_conditional_create_has_matched(route: Route) -> None:
     delivery = await route.deliver(batch(entry(numbered(), URL, **MAYBE), entry(observation(URL))))
     route.fhir_double.will_do_as_asked()
     route.fhir_double.will_answer(500)
-    await route.carry(delivery)
+    await route.process(delivery)
     assert route.fhir_double.of("Observation") == []
-    await route.carry_all()
+    await route.process_all()
     (person,), (seen,) = route.fhir_double.of("Patient"), route.fhir_double.of("Observation")
     assert seen["subject"]["reference"] == f"Patient/{person['id']}"
 
 
-async def test_a_conditional_create_whose_reply_was_lost_creates_nothing_more(
+async def test_a_conditional_create_whose_response_was_lost_creates_nothing_more(
     route: Route,
 ) -> None:
     delivery = await route.deliver(batch(entry(numbered(), URL, **MAYBE), entry(observation(URL))))
     route.fhir_double.will_lose_the_reply()
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     assert len(route.fhir_double.of("Patient")) == 1
     assert len(route.fhir_double.of("Observation")) == 1
     assert set(route.fhir_double.writes_of_each.values()) == {1}
 
 
-async def test_a_transaction_s_lost_reply_leaves_only_its_conditions_to_be_asked_again(
+async def test_after_a_transaction_s_lost_response_only_its_conditional_entries_are_sent_again(
     route: Route,
 ) -> None:
     delivery = await route.deliver(bundle(entry(numbered(), URL, **MAYBE), entry(observation(URL))))
     route.fhir_double.will_lose_the_reply()
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     assert await route.statuses(delivery) == [200, 200]
     assert len(route.fhir_double.of("Patient")) == len(route.fhir_double.of("Observation")) == 1
     assert set(route.fhir_double.writes_of_each.values()) == {1}
@@ -317,7 +317,7 @@ async def test_what_refers_to_a_refused_conditional_entry_is_not_sent(route: Rou
     delivery = await route.deliver(
         batch(entry(numbered(), URL, **MAYBE), entry(observation(URL), OTHER), entry(observation()))
     )
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     assert await route.statuses(delivery) == [412, 424, 201]
     assert len(route.fhir_double.of("Observation")) == 1
     issues = (await route.outcomes(delivery))[1].issues
@@ -340,17 +340,17 @@ async def test_a_refused_part_of_a_split_transaction_stops_the_later_ones(route:
     delivery = await route.deliver(
         bundle(entry(report), entry(observation(URL), OTHER), entry(patient(), URL))
     )
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     assert await route.statuses(delivery) == [424, 422, 201]
     assert route.fhir_double.of("DiagnosticReport") == []
     known = await route.known(delivery)
     assert (known.split, known.units, known.written, known.refused) == (True, 3, 1, 2)
 
 
-# --- the mirror's claims -----------------------------------------------------------------------
+# --- work items for the mirror -----------------------------------------------------------------
 
 
-async def test_only_written_entries_of_mirrored_types_are_claimed_for_the_mirror(
+async def test_only_written_entries_of_mirrored_types_are_queued_for_the_mirror(
     route: Route,
 ) -> None:
     route.fhir_double.refuses = {"Observation"}
@@ -359,28 +359,28 @@ async def test_only_written_entries_of_mirrored_types_are_claimed_for_the_mirror
     stale = entry(patient(id="p3"), method="PUT", url="Patient/p3", ifMatch='W/"9"')
     place = entry({"resourceType": "Location", "name": "Ward 7"})
     delivery = await route.deliver(batch(kept, gone, stale, place, entry(observation())))
-    await route.carry(delivery)
+    await route.process(delivery)
     assert await route.statuses(delivery) == [201, 204, 412, 201, 422]
     assert route.mirrored == ["Patient/p1", "Patient/p2"]
 
 
-async def test_the_mirror_is_claimed_for_what_a_condition_has_found(route: Route) -> None:
+async def test_what_a_condition_has_matched_is_queued_for_the_mirror(route: Route) -> None:
     route.fhir_double.add(numbered(id="known-1"))
-    await route.carry(await route.deliver(batch(entry(numbered(), URL, **MAYBE))))
+    await route.process(await route.deliver(batch(entry(numbered(), URL, **MAYBE))))
     assert route.mirrored == ["Patient/known-1"]
 
 
-async def test_what_an_earlier_try_wrote_is_claimed_for_the_mirror_too(route: Route) -> None:
+async def test_what_an_earlier_attempt_wrote_is_queued_for_the_mirror_too(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
     route.fhir_double.will_lose_the_reply()
-    await route.carry(delivery)
+    await route.process(delivery)
     assert route.mirrored == []
-    await route.carry_all()
+    await route.process_all()
     (person,) = route.fhir_double.of("Patient")
     assert route.mirrored == [f"Patient/{person['id']}"]
 
 
-async def test_the_mirror_is_claimed_before_the_outcome_is_noted(route: Route) -> None:
+async def test_the_mirror_is_queued_before_the_result_is_recorded(route: Route) -> None:
     journal = route.journal
     noted_at_claim: list[int] = []
 
@@ -392,6 +392,6 @@ async def test_the_mirror_is_claimed_before_the_outcome_is_noted(route: Route) -
 
     route.queue_sender = Watching()
     delivery = await route.deliver(bundle(entry(patient())))
-    await route.carry(delivery)
+    await route.process(delivery)
     assert noted_at_claim == [0]
     assert await route.statuses(delivery) == [201]

@@ -1,4 +1,4 @@
-"""A delivery is planned, carried and finished, whatever fails on the way and however often."""
+"""A delivery is planned, processed and finished, whatever fails on the way and however often."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def family(number: int) -> list[dict[str, Any]]:
 
 
 def families(number: int, kind: str = "transaction") -> dict[str, Any]:
-    return bundle(*(each for n in range(number) for each in family(n)), kind=kind)
+    return bundle(*(item for n in range(number) for item in family(n)), kind=kind)
 
 
 # --- one lane ----------------------------------------------------------------------------------
 
 
-async def test_a_delivery_of_one_lane_is_carried_at_once_and_is_done(route: Route) -> None:
+async def test_a_delivery_of_one_lane_is_processed_at_once_and_is_done(route: Route) -> None:
     delivery = await route.deliver(families(1))
     route.clock.later(5)
-    await route.carry(delivery)
+    await route.process(delivery)
     assert route.queued() == []
     known = await route.known(delivery)
     assert (known.status, known.written, known.refused) == (Status.DONE, 2, 0)
@@ -46,32 +46,32 @@ async def test_a_delivery_of_one_lane_is_carried_at_once_and_is_done(route: Rout
     assert len(route.fhir_double.of("Patient")) == len(route.fhir_double.of("Observation")) == 1
 
 
-async def test_references_follow_the_ids_that_were_given(route: Route) -> None:
-    await route.carry(await route.deliver(families(1)))
+async def test_references_lead_to_the_new_ids(route: Route) -> None:
+    await route.process(await route.deliver(families(1)))
     (person,), (seen,) = route.fhir_double.of("Patient"), route.fhir_double.of("Observation")
     assert seen["subject"]["reference"] == f"Patient/{person['id']}"
 
 
-async def test_outcomes_are_noted_at_the_sender_s_positions(route: Route) -> None:
-    """Sent in FHIR's order, deletes first; told in the sender's."""
+async def test_results_are_recorded_at_the_sender_s_positions(route: Route) -> None:
+    """Entries are sent in FHIR's order, deletes first; the results have the sender's order."""
     kept = entry(patient(id="p1"), method="PUT", url="Patient/p1")
     gone = {"request": {"method": "DELETE", "url": "Observation/o1"}}
     new = entry(observation(), "urn:uuid:00000000-0000-4000-8000-000000000001")
     delivery = await route.deliver(bundle(kept, new, gone))
-    await route.carry(delivery)
+    await route.process(delivery)
     assert [method for method, _ in route.fhir_double.received[0].asked] == ["DELETE", "PUT", "PUT"]
     outcomes = await route.outcomes(delivery)
-    assert [each.status for each in outcomes] == [201, 201, 204]
+    assert [result.status for result in outcomes] == [201, 201, 204]
     assert outcomes[0].location == "Patient/p1/_history/1"
     assert outcomes[0].etag == 'W/"1"'
     assert outcomes[1].full_url == "urn:uuid:00000000-0000-4000-8000-000000000001"
-    assert {each.unit for each in outcomes} == {"0.0"}
+    assert {result.unit for result in outcomes} == {"0.0"}
 
 
 async def test_the_delivery_is_named_in_every_request_to_the_fhir_server(route: Route) -> None:
     delivery = await route.deliver(families(1))
-    await route.carry(delivery)
-    assert {each.headers["x-ms-client-request-id"] for each in route.fhir_double.received} == {
+    await route.process(delivery)
+    assert {request.headers["x-ms-client-request-id"] for request in route.fhir_double.heard} == {
         delivery
     }
 
@@ -80,7 +80,7 @@ async def test_lines_that_cannot_be_read_are_refused_and_counted(route: Route) -
     headers = {"content-type": "application/fhir+ndjson"}
     lines = b'{"resourceType": "Patient", "id": "p1"}\n{\n{"resourceType": "Patient", "id": "p2"}'
     delivery = await route.deliver(lines, headers=headers)
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     known = await route.known(delivery)
     assert (known.status, known.written, known.refused) == (Status.DONE, 2, 1)
     assert await route.statuses(delivery) == [201, 422, 201]
@@ -90,7 +90,7 @@ async def test_lines_that_cannot_be_read_are_refused_and_counted(route: Route) -
 async def test_a_transaction_that_cannot_be_sent_whole_is_refused_whole(route: Route) -> None:
     lost = observation("urn:uuid:00000000-0000-4000-8000-00000000dead")
     delivery = await route.deliver(bundle(*family(0), entry(lost)))
-    await route.carry(delivery)
+    await route.process(delivery)
     assert await route.statuses(delivery) == [422, 422, 422]
     assert (await route.known(delivery)).status is Status.DONE
     assert route.fhir_double.received == []
@@ -101,7 +101,7 @@ async def test_a_transaction_above_the_limit_is_refused_where_the_setting_says_s
 ) -> None:
     route.limits = Limits(entries=2, over="reject")
     delivery = await route.deliver(families(2))
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     assert await route.statuses(delivery) == [422] * 4
     assert route.fhir_double.received == []
 
@@ -115,21 +115,23 @@ def loose(*resources: dict[str, Any], kind: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["collection", "searchset"])
-async def test_a_collection_is_carried_by_the_identities_in_it(route: Route, kind: str) -> None:
+async def test_the_resources_of_a_collection_are_written_under_their_own_ids(
+    route: Route, kind: str
+) -> None:
     delivery = await route.deliver(loose(patient(id="p1"), observation("Patient/p1"), kind=kind))
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     assert (await route.known(delivery)).kind == kind
     assert await route.statuses(delivery) == [201, 201]
-    assert [each["id"] for each in route.fhir_double.of("Patient")] == ["p1"]
+    assert [resource["id"] for resource in route.fhir_double.of("Patient")] == ["p1"]
     assert route.mirrored == ["Patient/p1"]
 
 
-async def test_what_is_left_out_of_a_search_is_told_and_not_sent(route: Route) -> None:
+async def test_what_is_left_out_of_a_searchset_is_reported_and_not_sent(route: Route) -> None:
     hint = {"resourceType": "OperationOutcome", "issue": []}
     found = loose(hint, patient(id="p1"), kind="searchset")
     found["link"] = [{"relation": "next", "url": "https://a.example/fhir?page=2"}]
     delivery = await route.deliver(found)
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     assert await route.statuses(delivery) == [204, 201]
     (issue,) = (await route.outcomes(delivery))[0].issues or []
     assert (issue["severity"], issue["diagnostics"]) == (
@@ -146,16 +148,16 @@ async def test_a_history_ends_with_its_newest_version(route: Route) -> None:
         return entry(resource, "https://a.example/Patient/p1", method="PUT", url="Patient/p1")
 
     delivery = await route.deliver(bundle(*map(version, (3, 10, 2)), kind="history"))
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     assert await route.statuses(delivery) == [200, 200, 201]
     assert route.fhir_double.stored["Patient/p1"]["gender"] == "g10"
     assert route.fhir_double.writes_of_each == {"Patient/p1": 3}
 
 
-async def test_a_message_is_carried_with_its_header(route: Route) -> None:
+async def test_a_message_is_written_with_its_header(route: Route) -> None:
     header = {"resourceType": "MessageHeader", "id": "m1"}
     delivery = await route.deliver(loose(header, patient(id="p1"), kind="message"))
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     assert set(route.fhir_double.stored) == {"MessageHeader/m1", "Patient/p1"}
 
 
@@ -167,16 +169,16 @@ async def test_a_message_is_carried_with_its_header(route: Route) -> None:
         ("both", {"Bundle", "Composition", "Patient"}),
     ],
 )
-async def test_a_document_is_carried_as_the_policy_at_the_door_said(
+async def test_a_document_is_processed_by_the_policy_of_when_it_was_accepted(
     route: Route, documents: str, types: set[str]
 ) -> None:
-    """Whatever the policy is by the time that it is carried."""
+    """Whatever the policy is when it is processed."""
     route.settings["policy"] = Policy(documents=documents)
     delivery = await route.deliver(
         loose({"resourceType": "Composition"}, patient(), kind="document")
     )
     route.settings["policy"] = Policy(messages="refuse", documents="resources")
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     assert {name.partition("/")[0] for name in route.fhir_double.stored} == types
     known = await route.known(delivery)
     assert (known.entries, known.written) == (len(types), len(types))
@@ -185,10 +187,10 @@ async def test_a_document_is_carried_as_the_policy_at_the_door_said(
 # --- several lanes -----------------------------------------------------------------------------
 
 
-async def test_several_lanes_fan_out_with_a_claim_each(route: Route) -> None:
+async def test_several_lanes_fan_out_with_a_work_item_each(route: Route) -> None:
     route.limits = Limits(entries=2)
     delivery = await route.deliver(families(3))
-    await route.carry(delivery)
+    await route.process(delivery)
     assert route.fhir_double.received == []
     assert route.queued() == [(WorkItem(delivery, lane=lane), 0) for lane in range(3)]
     known = await route.known(delivery)
@@ -202,35 +204,35 @@ async def test_the_last_lane_finishes_the_delivery_whatever_the_order(
 ) -> None:
     route.limits = Limits(entries=2)
     delivery = await route.deliver(families(3))
-    await route.carry(delivery)
+    await route.process(delivery)
     for number, lane in enumerate(order):
         everything = set(order[:number]) == {0, 1, 2}
         assert ((await route.known(delivery)).status is Status.DONE) == everything
-        await route.carry(delivery, lane=lane)
+        await route.process(delivery, lane=lane)
     known = await route.known(delivery)
     assert (known.status, known.written, known.lanes, known.units) == (Status.DONE, 6, 3, 3)
     assert len(route.fhir_double.writes) == 3
     assert set(route.fhir_double.writes_of_each.values()) == {1}
 
 
-async def test_a_lane_in_trouble_does_not_hold_up_the_others(route: Route) -> None:
+async def test_a_failing_lane_does_not_hold_up_the_others(route: Route) -> None:
     route.limits = Limits(entries=2)
     delivery = await route.deliver(families(2))
-    await route.carry(delivery)
+    await route.process(delivery)
     route.fhir_double.will_answer(500)
-    await route.carry(delivery, lane=0)
-    await route.carry(delivery, lane=1)
+    await route.process(delivery, lane=0)
+    await route.process(delivery, lane=1)
     assert len(route.fhir_double.stored) == 2
     assert (await route.known(delivery)).status is Status.PROCESSING
-    await route.carry_all()
+    await route.process_all()
     assert (await route.known(delivery)).status is Status.DONE
 
 
-async def test_a_fan_out_that_broke_off_is_done_again(route: Route) -> None:
+async def test_a_fan_out_that_broke_off_is_repeated(route: Route) -> None:
     route.limits = Limits(entries=2)
     delivery = await route.deliver(families(3))
-    await route.carry(delivery)
-    await route.carry_all(delivery)
+    await route.process(delivery)
+    await route.process_all(delivery)
     assert (await route.known(delivery)).status is Status.DONE
     assert len(route.fhir_double.stored) == 6
     assert set(route.fhir_double.writes_of_each.values()) == {1}
@@ -241,35 +243,35 @@ async def test_bad_lines_count_when_the_lanes_are_many(route: Route) -> None:
     headers = {"content-type": "application/fhir+ndjson"}
     lines = b'{"resourceType": "Patient", "id": "p1"}\n{\n{"resourceType": "Patient", "id": "p2"}'
     delivery = await route.deliver(lines, headers=headers)
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     known = await route.known(delivery)
     assert (known.status, known.written, known.refused, known.lanes) == (Status.DONE, 2, 1, 2)
 
 
-# --- claims that come again --------------------------------------------------------------------
+# --- repeated work items -----------------------------------------------------------------------
 
 
-async def test_a_claim_for_a_finished_delivery_sends_nothing(route: Route) -> None:
+async def test_a_work_item_for_a_finished_delivery_sends_nothing(route: Route) -> None:
     delivery = await route.deliver(families(1))
-    await route.carry(delivery)
+    await route.process(delivery)
     heard = len(route.fhir_double.received)
     before = await route.known(delivery)
     route.clock.later(60)
-    await route.carry(delivery)
+    await route.process(delivery)
     assert len(route.fhir_double.received) == heard
     assert await route.known(delivery) == before
 
 
-async def test_a_claim_without_a_delivery_is_an_error_to_be_seen(route: Route) -> None:
+async def test_a_work_item_without_a_delivery_is_an_error(route: Route) -> None:
     unknown = route.intake.new_id(route.clock.now)
     with pytest.raises(LookupError):
-        await route.carry(unknown)
+        await route.process(unknown)
 
 
-# --- trouble -----------------------------------------------------------------------------------
+# --- failures -----------------------------------------------------------------------------------
 
 
-async def test_trouble_puts_the_claim_back_with_growing_delay(route: Route) -> None:
+async def test_a_failure_requeues_the_work_item_with_growing_delay(route: Route) -> None:
     delivery = await route.deliver(families(1))
     claim, delays = WorkItem(delivery), []
     route.fhir_double.down = 500
@@ -286,24 +288,24 @@ async def test_trouble_puts_the_claim_back_with_growing_delay(route: Route) -> N
     assert (await route.known(delivery)).status is Status.DONE
 
 
-async def test_the_server_s_own_wish_to_wait_is_obeyed(route: Route) -> None:
+async def test_the_delay_is_as_long_as_the_server_asks_for(route: Route) -> None:
     delivery = await route.deliver(families(1))
     route.fhir_double.will_answer(429, headers={"retry-after": "77"})
-    await route.carry(delivery)
+    await route.process(delivery)
     assert [delay for _, delay in route.queued()] == [77]
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_missing_role_is_put_back_long_and_loud(
+async def test_a_missing_role_requeues_with_a_long_delay_and_an_error(
     route: Route, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
     delivery = await route.deliver(families(1))
     route.fhir_double.will_answer(status)
-    await route.carry(delivery)
+    await route.process(delivery)
     ((claim, delay),) = route.queued()
     assert claim.delivery == delivery
     assert delay >= 600
-    (record,) = [each for each in caplog.records if each.message == "delivery.requeued"]
+    (record,) = [record for record in caplog.records if record.message == "delivery.requeued"]
     assert record.levelno == logging.ERROR
     assert (await route.known(delivery)).status is Status.ACCEPTED
 
@@ -328,13 +330,13 @@ async def test_only_age_parks_a_delivery_and_says_why(route: Route) -> None:
     assert route.queued() == []
 
 
-async def test_a_parked_delivery_can_be_carried_when_its_claim_is_queued_again(
+async def test_a_parked_delivery_is_processed_when_its_work_item_is_queued_again(
     route: Route,
 ) -> None:
     delivery = await route.deliver(families(1))
     await relaying.park(route.journal, WorkItem(delivery), "processing failed repeatedly")
     assert (await route.known(delivery)).reason == "processing failed repeatedly"
-    await route.carry(delivery)
+    await route.process(delivery)
     known = await route.known(delivery)
     assert (known.status, known.reason) == (Status.DONE, None)
 
@@ -347,17 +349,17 @@ async def test_a_cancelled_delivery_sends_no_further_unit(route: Route) -> None:
     route.fhir_double.will_wait_for(
         lambda: deliveries.cancel(route.journal, delivery, route.clock.now)
     )
-    await route.carry(delivery)
+    await route.process(delivery)
     assert len(route.fhir_double.writes) == 1
     assert (await route.known(delivery)).status is Status.CANCELLED
     assert len(await route.outcomes(delivery)) == 1
     assert route.queued() == []
 
 
-async def test_a_cancelled_delivery_is_not_even_begun(route: Route) -> None:
+async def test_a_cancelled_delivery_is_not_begun(route: Route) -> None:
     delivery = await route.deliver(families(1))
     await deliveries.cancel(route.journal, delivery, route.clock.now)
-    await route.carry(delivery)
+    await route.process(delivery)
     assert route.fhir_double.received == []
 
 
@@ -374,34 +376,34 @@ async def test_a_delivery_cancelled_while_it_fans_out_stays_cancelled(route: Rou
     route.journal = CancelledMeanwhile()
     route.limits = Limits(entries=2)
     delivery = await route.deliver(families(3))
-    await route.carry_all(delivery)
+    await route.process_all(delivery)
     assert (await route.known(delivery)).status is Status.CANCELLED
     assert route.fhir_double.received == []
 
 
 async def test_a_late_failure_does_not_park_what_is_done(route: Route) -> None:
     delivery = await route.deliver(families(1))
-    await route.carry(delivery)
+    await route.process(delivery)
     await relaying.park(route.journal, WorkItem(delivery), "processing failed repeatedly")
     assert (await route.known(delivery)).status is Status.DONE
 
 
-# --- what is said on the way -------------------------------------------------------------------
+# --- logs and messages -------------------------------------------------------------------------
 
 
-async def test_claims_rows_and_logs_hold_no_patient_data(
+async def test_work_items_deliveries_and_logs_hold_no_patient_data(
     route: Route, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     marked = entry(patient(), ifNoneExist=f"identifier=urn:mrn|{MARKER}")
     delivery = await route.deliver(bundle(marked, *family(1)))
     route.fhir_double.will_answer(500, {"issue": MARKER})
-    await route.carry(delivery)
+    await route.process(delivery)
     assert MARKER not in repr(route.queue_sender.sent)
-    await route.carry_all()
+    await route.process_all()
     assert MARKER not in repr(await route.known(delivery))
-    told = [record for record in caplog.records if record.name.startswith("integration")]
-    assert {"delivery.done", "delivery.requeued"} <= {record.message for record in told}
+    ours = [record for record in caplog.records if record.name.startswith("integration")]
+    assert {"delivery.done", "delivery.requeued"} <= {record.message for record in ours}
     assert MARKER not in told_by(caplog.records)
 
 
@@ -409,11 +411,11 @@ async def test_claims_rows_and_logs_hold_no_patient_data(
 
 
 class Died(Exception):
-    """The worker is gone; the queue hands its message to another one."""
+    """The worker has ended; the queue gives its message to another one."""
 
 
 class Fuse:
-    """Blows at one step of all those that are taken, once."""
+    """Raises an error at one of the steps, once."""
 
     def __init__(self, at: int, error: Exception) -> None:
         self.at, self.error, self.steps = at, error, 0
@@ -425,7 +427,7 @@ class Fuse:
 
 
 class Fused:
-    """The journal or the outbox, with a fuse before and after everything it does."""
+    """The journal or the queue sender, with a fuse before and after every call."""
 
     def __init__(self, inner: Any, fuse: Fuse) -> None:
         self.inner, self.fuse = inner, fuse
@@ -450,7 +452,7 @@ def plain() -> dict[str, Any]:
 
 
 def conditional_first() -> dict[str, Any]:
-    """What refers to a conditional create goes into a later unit, with its answer put in."""
+    """What refers to a conditional create goes into a later unit, and refers to its result there."""
     url = "urn:uuid:00000000-0000-4000-8000-000000000001"
     maybe = entry(patient(identifier=[{"system": "urn:mrn", "value": "7"}]), url, **MAYBE)
     return bundle(maybe, entry(observation(url)), kind="batch")
@@ -484,7 +486,7 @@ async def test_a_worker_that_dies_anywhere_loses_nothing_and_doubles_nothing(
         queue_sender.sent.clear()
         fhir_double = route.fhir_double
         fhir_double.stored.clear()
-        # The same bytes would be a repeat; another key makes another delivery.
+        # The same bytes would be a repeat. Another key makes another delivery.
         delivery = await route.deliver(body(), headers={"idempotency-key": str(at)})
         fuse = Fuse(at, error)
         route.journal, route.queue_sender = Fused(journal, fuse), Fused(queue_sender, fuse)
@@ -493,7 +495,7 @@ async def test_a_worker_that_dies_anywhere_loses_nothing_and_doubles_nothing(
             try:
                 fuse.step()  # the request is lost
                 answer = await work(request)
-                fuse.step()  # the answer is
+                fuse.step()  # the response is lost
             except Unavailable:
                 raise Died from None
             return answer
@@ -516,7 +518,7 @@ async def test_a_worker_that_dies_anywhere_loses_nothing_and_doubles_nothing(
         assert len(await journal.list_entry_results(delivery)) == entries
         assert len(fhir_double.stored) == entries, at
         assert set(fhir_double.writes_of_each.values()) == {1}, at
-        people = {f"Patient/{each['id']}" for each in fhir_double.of("Patient")}
+        people = {f"Patient/{person['id']}" for person in fhir_double.of("Patient")}
         assert {
             claim.resource for name, claim, _ in queue_sender.sent if name == MIRROR_QUEUE
         } == people
@@ -526,7 +528,7 @@ async def test_a_worker_that_dies_anywhere_loses_nothing_and_doubles_nothing(
     assert deaths > 0 or isinstance(error, Unavailable)
 
 
-async def test_a_claim_that_cannot_be_put_back_stays_with_the_queue(route: Route) -> None:
+async def test_a_work_item_that_cannot_be_requeued_stays_in_the_queue(route: Route) -> None:
     class Full:
         async def send(self, queue: str, claim: WorkItem, delay: float = 0) -> None:
             raise Unavailable("storage", "queue: ServiceRequestError")
@@ -535,5 +537,5 @@ async def test_a_claim_that_cannot_be_put_back_stays_with_the_queue(route: Route
     route.queue_sender = Full()
     route.fhir_double.will_answer(500)
     with pytest.raises(Unavailable):
-        await route.carry(delivery)
+        await route.process(delivery)
     assert RELAY_QUEUE == "relay"

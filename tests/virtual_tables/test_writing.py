@@ -142,12 +142,12 @@ async def test_a_delivery_accepted_before_an_edit_does_not_undo_it(
     route.clock.later(1)
     after = await route.deliver(bundle(entry(cough(code={"text": "Croup"}), **put)))
 
-    await route.carry_all(late)
+    await route.process_all(late)
     (outcome,) = await route.outcomes(late)
     assert (outcome.superseded, outcome.is_written) == (True, False)
     assert (await feed.stored(NAME))["code"] == {"text": "Asthma"}
 
-    await route.carry_all(after)
+    await route.process_all(after)
     assert (await feed.stored(NAME))["code"] == {"text": "Croup"}
 
 
@@ -159,7 +159,7 @@ async def test_a_delivery_accepted_before_a_deletion_does_not_bring_it_back(
     late = await route.deliver(bundle(entry(cough(), method="PUT", url=NAME)))
     route.clock.later(1)
     assert (await feed.ask("DELETE", ROW)).status == 204
-    await route.carry_all(late)
+    await route.process_all(late)
     (outcome,) = await route.outcomes(late)
     assert outcome.superseded
     assert (await feed.fhir.get(NAME)).status_code == 410

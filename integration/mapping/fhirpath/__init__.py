@@ -1,1 +1,4 @@
-"""FHIRPath for maps: compiled once, evaluated by fhirpathpy or by a faster path of our own."""
+"""FHIRPath for maps: each path is compiled once; fhirpathpy evaluates what the fast path cannot.
+
+Only this package knows fhirpathpy: `parser` its syntax trees, `library` its values and its model.
+"""

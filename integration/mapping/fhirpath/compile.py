@@ -1,156 +1,113 @@
-"""FHIRPath, compiled once for each expression. Pure.
+"""FHIRPath, compiled once for each path. Pure.
 
 https://hl7.org/fhirpath/
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from antlr4 import CommonTokenStream, InputStream, ParseTreeWalker, Token
-from antlr4.error.ErrorListener import ErrorListener
-from fhirpathpy import apply_parsed_path
-from fhirpathpy.engine.invocations import invocation_registry
-from fhirpathpy.engine.nodes import FP_Type, ResourceNode
-from fhirpathpy.engine.util import set_paths
-from fhirpathpy.models import models
-from fhirpathpy.parser.ASTPathListener import ASTPathListener
-from fhirpathpy.parser.generated.FHIRPathLexer import FHIRPathLexer
-from fhirpathpy.parser.generated.FHIRPathParser import FHIRPathParser
+from integration.mapping.fhirpath import library
+from integration.mapping.fhirpath.library import Node, unwrap_node
+from integration.mapping.fhirpath.parser import (
+    Tree,
+    get_name,
+    list_functions,
+    parse_path,
+    walk_tree,
+)
 
-# A clock would map the same resource differently; a trace prints what it sees.
-_REFUSED = frozenset({"now", "today", "timeOfDay", "trace"})
+# With a clock the same resource would map differently each time; a trace prints what it sees.
+_REFUSED_FUNCTIONS = frozenset({"now", "today", "timeOfDay", "trace"})
 
-# Empty in, empty out: https://hl7.org/fhirpath/#functions
-_STRICT = frozenset(
+# Functions that find nothing where their input is empty: https://hl7.org/fhirpath/#functions
+_STRICT_FUNCTIONS = frozenset(
     "where select first last tail skip take exclude ofType as distinct extension lower upper trim "
     "substring replace replaceMatches split join toString toInteger toDecimal matches".split()
 )
 _STRICT_OPERATORS = frozenset({"EqualityExpression", "InequalityExpression"})
 
-Tree = dict[str, Any]
-Node = Any  # fhirpathpy's: a value, or a ResourceNode that knows the type of its value
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FhirPath:
-    """An expression, and what can be told of it without evaluating it."""
+    """A compiled path, and what follows from its text alone."""
 
     text: str
     variables: frozenset[str]  # without %
     elements: frozenset[str]  # every element that it names
-    # Where none of these elements or %variables is there, the result is empty; None: not known.
+    # The path finds nothing in a resource without any of these elements and %variables. None: it
+    # may find something in any resource.
     needs: frozenset[str] | None
     tree: Tree = field(compare=False, repr=False)
-    _evaluate: Any = field(compare=False, repr=False)
+    _evaluate: Callable[[Node, Mapping[str, Any]], Any] = field(compare=False, repr=False)
 
-    def nodes(self, focus: Node, variables: Mapping[str, Any]) -> list[Node]:
-        """What it finds, with types: a node can be a variable, or the focus of another path.
-        Raises whatever Python raises, in words that may quote a value."""
-        found = self._evaluate(focus, variables)
-        return found if isinstance(found, list) else [found]
+    def find_nodes(self, focus: Node, variables: Mapping[str, Any]) -> list[Node]:
+        """Return what the path finds as nodes, which can be variables or the focus of another path.
+        Raises whatever Python raises, with messages that may quote a value."""
+        nodes = self._evaluate(focus, variables)
+        return nodes if isinstance(nodes, list) else [nodes]
 
     def __call__(self, focus: Node, variables: Mapping[str, Any]) -> list[Any]:
-        return [plain(node) for node in self.nodes(focus, variables)]
-
-
-def plain(node: Node) -> Any:
-    """The value of a node, as JSON has it."""
-    value = node.data if isinstance(node, ResourceNode) else node
-    return str(value) if isinstance(value, FP_Type) else value
+        return [unwrap_node(node) for node in self.find_nodes(focus, variables)]
 
 
 @cache
 def compile_path(path: str) -> FhirPath:
-    """The expression, to be called with a resource and %variables. Raises ValueError."""
-    parsed = _parsed(path)
-    tree = parsed["children"][0]
-    for name in _functions(tree):
-        if name in _REFUSED or name not in invocation_registry:
-            raise ValueError(f"not FHIRPath that a map may use: {name}()")
-    evaluate = set_paths(  # type: ignore[no-untyped-call]
-        apply_parsed_path, parsed, models["r4"], {"returnRawData": True}
-    )
-    needs = _needs(tree)
-    members = [node for node in _walk(tree) if node["type"] == "MemberInvocation"]
+    """Compile a path. Raises ValueError, which says what is wrong with the path."""
+    tree = parse_path(path)
+    for name in list_functions(tree):
+        if name in _REFUSED_FUNCTIONS:
+            raise ValueError(f"a map may not use the function {name}()")
+        if not library.is_function(name):
+            raise ValueError(f"FHIRPath has no function {name}()")
+    members = [node for node in walk_tree(tree) if node["type"] == "MemberInvocation"]
+    constants = [node for node in walk_tree(tree) if node["type"] == "ExternalConstant"]
     return FhirPath(
-        path,
-        frozenset(_name(node) for node in _walk(tree) if node["type"] == "ExternalConstant"),
-        frozenset(map(_name, members)),
-        needs,
-        tree,
-        evaluate,
+        text=path,
+        variables=frozenset(map(get_name, constants)),
+        elements=frozenset(map(get_name, members)),
+        needs=_find_needs(tree),
+        tree=tree,
+        _evaluate=library.build_evaluator(tree),
     )
 
 
-class _Strict(ErrorListener):  # type: ignore[misc]
-    def syntaxError(self, _: Any, symbol: Any, line: int, column: int, msg: str, e: Any) -> None:
-        raise ValueError(f"not FHIRPath: column {column + 1}: {msg}")
-
-
-def _parsed(path: str) -> Tree:
-    """As fhirpathpy parses, but for what it mends: it would map something else, or nothing."""
-    lexer = FHIRPathLexer(InputStream(path))
-    parser = FHIRPathParser(CommonTokenStream(lexer))
-    for each in (lexer, parser):
-        each.removeErrorListeners()
-        each.addErrorListener(_Strict())
-    listener = ASTPathListener()  # type: ignore[no-untyped-call]
-    ParseTreeWalker().walk(listener, parser.expression())
-    rest = parser.getCurrentToken()
-    if rest.type != Token.EOF:
-        raise ValueError(f"not FHIRPath: column {rest.column + 1}: nothing more was expected")
-    tree: Tree = listener.parentStack[0]
-    return tree
-
-
-def _walk(tree: Tree) -> Iterator[Tree]:
-    yield tree
-    for child in tree.get("children", ()):
-        yield from _walk(child)
-
-
-def _name(tree: Tree) -> str:
-    text: str = tree["children"][0]["text"]
-    return text.strip("`'\"")
-
-
-def _functions(tree: Tree) -> Iterator[str]:
-    return (_name(node) for node in _walk(tree) if node["type"] == "Functn")
-
-
-def _needs(tree: Tree) -> frozenset[str] | None:
-    """The elements and %variables without all of which the result is empty."""
+def _find_needs(tree: Tree) -> frozenset[str] | None:
+    """Return the elements and %variables without which the result is empty; None if unknown."""
     children: list[Tree] = tree.get("children", [])
     match tree["type"]:
         case "TermExpression" | "InvocationTerm" | "ParenthesizedTerm":
-            return _needs(children[0])
+            return _find_needs(children[0])
         case "MemberInvocation":
-            name = _name(tree)
+            name = get_name(tree)
             return frozenset({name}) if name[:1].islower() else None
         case "ExternalConstantTerm":
-            return frozenset({f"%{_name(children[0])}"})
+            return frozenset({f"%{get_name(children[0])}"})
         case "LiteralTerm" if children[0]["type"] == "NullLiteral":
             return frozenset()
         case "IndexerExpression":
-            return _needs(children[0])
+            return _find_needs(children[0])
         case "InvocationExpression":
             first, last = children
-            strict = last["type"] == "MemberInvocation" or next(_functions(last), "") in _STRICT
-            return _needs(first) if strict else None
+            is_strict = (
+                last["type"] == "MemberInvocation"
+                or next(list_functions(last), "") in _STRICT_FUNCTIONS
+            )
+            return _find_needs(first) if is_strict else None
         case "UnionExpression":
-            return _either(children)
-        case "FunctionInvocation" if _name(children[0]) == "iif":
-            return _either(children[0]["children"][1]["children"][1:])
+            return _combine_needs(children)
+        case "FunctionInvocation" if get_name(children[0]) == "iif":
+            return _combine_needs(children[0]["children"][1]["children"][1:])
         case kind if kind in _STRICT_OPERATORS and tree["terminalNodeText"][0] not in ("~", "!~"):
-            return _needs(children[0])
+            return _find_needs(children[0])
     return None
 
 
-def _either(trees: list[Tree]) -> frozenset[str] | None:
-    needs = [_needs(tree) for tree in trees]
-    known = [each for each in needs if each is not None]
-    return frozenset().union(*known) if len(known) == len(needs) else None
+def _combine_needs(trees: list[Tree]) -> frozenset[str] | None:
+    """Return the needs of an expression that finds what any of these finds."""
+    needs = [_find_needs(tree) for tree in trees]
+    certain = [need for need in needs if need is not None]
+    return frozenset().union(*certain) if len(certain) == len(needs) else None

@@ -1,4 +1,4 @@
-"""The paths and variables of a map on one resource, evaluated when they are asked for. Pure."""
+"""Evaluates the paths and variables of a map on one resource. Pure."""
 
 from __future__ import annotations
 
@@ -6,60 +6,62 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from fhirpathpy.engine.nodes import ResourceNode
-
 from integration.core.errors import Unmappable
-from integration.mapping.fhirpath.compile import FhirPath, Node, compile_path, plain
-from integration.mapping.fhirpath.fast_path import shortcut
-from integration.mapping.fhirpath.fast_steps import Unusual
-from integration.mapping.fhirpath.short import COMPUTED, Short, Types
+from integration.mapping.fhirpath.compile import FhirPath, compile_path
+from integration.mapping.fhirpath.fast_path import COMPUTED, FastPath, TypeNames, build_fast_path
+from integration.mapping.fhirpath.fast_steps import UnsupportedValue
+from integration.mapping.fhirpath.library import Node, TypedNode, unwrap_node, wrap_values
 
-# Stands for a value that is not there; Unicode has no such character.
+# Takes the place of a value that is absent; Unicode has no such character.
 _NO_VALUE = "\ufdd0"
 
-# The resource, for paths of which it is not known what they need.
-_ANYTHING = frozenset({"%resource"})
+# The needs of paths of which they are not known.
+_WHOLE_RESOURCE = frozenset({"%resource"})
 
-# What FHIRPath itself gives: https://hl7.org/fhirpath/#environment-variables
-GIVEN = frozenset({"context", "resource", "rootResource", "ucum"})
+# Variables that FHIRPath defines: https://hl7.org/fhirpath/#environment-variables
+ENVIRONMENT_VARIABLES = frozenset({"context", "resource", "rootResource", "ucum"})
 
 
-class _Shorts(dict[str, Short | None]):
-    """The shortcuts of paths by a focus of one type, each made when it is first asked for."""
+class _FastPaths(dict[str, FastPath | None]):
+    """The fast paths by path, for a focus of one type; each is built when first needed."""
 
-    def __init__(self, type_: str | None, variables: Mapping[str, Types]) -> None:
+    def __init__(self, type_: str | None, variables: Mapping[str, TypeNames]) -> None:
         self._type, self._variables = type_, variables
 
-    def __missing__(self, path: str) -> Short | None:
-        return self.setdefault(path, shortcut(compile_path(path).tree, self._type, self._variables))
+    def __missing__(self, path: str) -> FastPath | None:
+        tree = compile_path(path).tree
+        return self.setdefault(path, build_fast_path(tree, self._type, self._variables))
 
 
-class _Plan(dict[str | None, _Shorts]):
-    """The shortcuts of a map's paths by the type of their focus.
+class _FastPathPlan(dict[str | None, _FastPaths]):
+    """The fast paths of a map by the type of their focus.
 
-    `types`: of the variables that have one of their own.
+    `types` has the variables whose values are all of one type.
     """
 
     def __init__(self, type_: str | None, variables: Mapping[str, str]) -> None:
-        self.types: dict[str, Types] = dict.fromkeys(
+        self.types: dict[str, TypeNames] = dict.fromkeys(
             ("resource", "rootResource"), frozenset({type_})
         )
         for name, path in variables.items():
-            short = self[type_][path]
-            if short is not None and len(short.types) < 2:
-                self.types[name] = short.types
+            fast_path = self[type_][path]
+            if fast_path is not None and len(fast_path.types) < 2:
+                self.types[name] = fast_path.types
 
-    def __missing__(self, type_: str | None) -> _Shorts:
-        return self.setdefault(type_, _Shorts(type_, self.types))
+    def __missing__(self, type_: str | None) -> _FastPaths:
+        return self.setdefault(type_, _FastPaths(type_, self.types))
 
 
 @lru_cache(maxsize=64)
-def _plan(type_: str | None, variables: tuple[tuple[str, str], ...]) -> _Plan:
-    return _Plan(type_, dict(variables))
+def _get_plan(type_: str | None, variables: tuple[tuple[str, str], ...]) -> _FastPathPlan:
+    return _FastPathPlan(type_, dict(variables))
 
 
 class Evaluation:
-    """Finds values; a path that fails raises Unmappable, a variable that fails is noted, empty."""
+    """Evaluates paths on one resource.
+
+    A path that fails raises Unmappable. A variable that fails is empty, and a note says so.
+    """
 
     def __init__(
         self,
@@ -67,171 +69,177 @@ class Evaluation:
         resource: Mapping[str, Any],
         notes: list[str],
         *,
-        mark: bool = False,
+        mark_missing: bool = False,
     ) -> None:
-        self._paths = variables
+        self._variable_paths = variables
         self._resource = resource
         self._notes = notes
-        values = _Values(mark)
-        self._root = values.of(resource, is_resource=True)
-        self._missing = values.missing
-        self._claims = values.claims
+        plain = _PlainValues(mark_missing)
+        self._root = plain.copy(resource, is_resource=True)
+        self._missing = plain.missing
+        # Where an element says that it is a resource, types do not follow from names.
+        self._has_inner_resources = plain.has_inner_resources
         type_ = resource.get("resourceType")
         self._type = type_ if isinstance(type_, str) else None
-        self._plan = _plan(self._type, tuple(variables.items()))
-        self._shorts = self._plan[self._type]
+        self._plan = _get_plan(self._type, tuple(variables.items()))
+        self._fast_paths = self._plan[self._type]
         self._start = [self._root]
-        self._known = {"resource": self._start, "rootResource": self._start}
-        self._there: dict[str, bool] = {}
+        self._variables = {"resource": self._start, "rootResource": self._start}
+        self._presence: dict[str, bool] = {}
         self._marked: Evaluation | None = None
         for name, path in variables.items():
-            self._known[name] = self._learned(name, path)
+            self._variables[name] = self._evaluate_variable(name, path)
 
     def is_empty(self, path: str) -> bool:
-        """Whether it is plain, without evaluating it, that `path` finds nothing in the resource,
-        not even a reason: most columns of a row stay empty, and evaluating costs more."""
+        """Whether `path` certainly finds nothing in the resource, not even a reason for an absent
+        value. Needs no evaluation, which costs more: most columns of a row stay empty."""
         if self._missing:
             return False
-        for name in compile_path(path).needs or _ANYTHING:
-            there = self._there.get(name)
-            if there is None:
-                there = self._there[name] = self._is_there(name, self._root)
-            if there:
+        for name in compile_path(path).needs or _WHOLE_RESOURCE:
+            is_present = self._presence.get(name)
+            if is_present is None:
+                is_present = self._presence[name] = self._is_present(name, self._root)
+            if is_present:
                 return False
         return True
 
-    def values(self, path: str, focus: Node = None) -> list[Any]:
-        """The values that `path` finds, from the resource or from an item of it."""
-        short = self._short(path, focus)
-        if short is not None:
-            root = found = self._start if focus is None else [focus.data]
+    def find_values(self, path: str, focus: Node = None) -> list[Any]:
+        """Return the values that `path` finds, starting at the resource or at a node of it."""
+        fast_path = self._get_fast_path(path, focus)
+        if fast_path is not None:
+            root = values = self._start if focus is None else [focus.data]
             try:
-                for step in short.steps:
-                    found = step(found, root, self._known)
-                return _with_values(found)
-            except Unusual:
-                pass  # then as everything else
-        return [plain(node) for node in self._nodes(path, focus)]
+                for step in fast_path.steps:
+                    values = step(values, root, self._variables)
+                return _drop_extensions_alone(values)
+            except UnsupportedValue:
+                pass  # fhirpathpy evaluates it
+        return [unwrap_node(node) for node in self._evaluate_nodes(path, focus)]
 
-    def nodes(self, path: str) -> list[Node]:
-        """As values that know their type, for paths from them."""
-        short = self._short(path, None)
-        if short is None or len(short.types) > 1:
-            return self._nodes(path, None)
-        return _typed(self.values(path), short.types)
+    def find_nodes(self, path: str) -> list[Node]:
+        """Return what `path` finds in the resource as nodes, from which other paths can start."""
+        fast_path = self._get_fast_path(path, None)
+        if fast_path is None or len(fast_path.types) > 1:
+            return self._evaluate_nodes(path, None)
+        return _wrap_typed(self.find_values(path), fast_path.types)
 
-    def says_only_why(self, path: str) -> bool:
-        """Whether there is an element with extensions in place of the value, such as a reason for
-        its absence: https://hl7.org/fhir/R4/extension-data-absent-reason.html"""
+    def has_only_extensions(self, path: str) -> bool:
+        """Whether `path` leads to an element that has extensions in place of its value, such as a
+        reason for its absence: https://hl7.org/fhir/R4/extension-data-absent-reason.html"""
         if not self._missing:
             return False
         expression = compile_path(path)
         named = set(expression.elements)
-        for name in expression.variables & self._paths.keys():
-            named |= compile_path(self._paths[name]).elements
+        for name in expression.variables & self._variable_paths.keys():
+            named |= compile_path(self._variable_paths[name]).elements
         if not any(missing.startswith(name) for missing in self._missing for name in named):
             return False
         if self._marked is None:
-            self._marked = Evaluation(self._paths, self._resource, [], mark=True)
+            self._marked = Evaluation(self._variable_paths, self._resource, [], mark_missing=True)
         try:
-            return any(_NO_VALUE in str(value) for value in self._marked.values(path))
+            return any(_NO_VALUE in str(value) for value in self._marked.find_values(path))
         except Unmappable:
             return False
 
-    def _learned(self, name: str, path: str) -> list[Any]:
-        """The values of a variable: plain where the plan knows their type, else nodes."""
+    def _evaluate_variable(self, name: str, path: str) -> list[Any]:
+        """Return the values of a variable: plain where the plan knows their type, else nodes."""
         try:
-            is_plain = name in self._plan.types and not self._claims
-            return self.values(path) if is_plain else self._nodes(path, None)
+            is_plain = name in self._plan.types and not self._has_inner_resources
+            return self.find_values(path) if is_plain else self._evaluate_nodes(path, None)
         except Unmappable as problem:
             self._notes.append(f"%{name}: {problem.why} @ {path}")
             return []
 
-    def _short(self, path: str, focus: Node) -> Short | None:
-        if self._claims:
+    def _get_fast_path(self, path: str, focus: Node) -> FastPath | None:
+        if self._has_inner_resources:
             return None
         if focus is None:
-            return self._shorts[path]
-        return self._plan[focus.path][path] if isinstance(focus, ResourceNode) else None
+            return self._fast_paths[path]
+        return self._plan[focus.path][path] if isinstance(focus, TypedNode) else None
 
-    def _nodes(self, path: str, focus: Node) -> list[Node]:
-        """By fhirpathpy."""
+    def _evaluate_nodes(self, path: str, focus: Node) -> list[Node]:
+        """Evaluate a path with fhirpathpy."""
         expression = compile_path(path)
         root = self._root if focus is None else focus
-        if not self._may_find(expression, plain(root)):
+        if not self._can_find(expression, unwrap_node(root)):
             return []
-        types = {} if self._claims else self._plan.types
+        types = {} if self._has_inner_resources else self._plan.types
         variables = {
-            name: _typed(self._known[name], types[name]) if name in types else self._known[name]
-            for name in expression.variables & self._known.keys()
+            name: _wrap_typed(self._variables[name], types[name])
+            if name in types
+            else self._variables[name]
+            for name in expression.variables & self._variables.keys()
         }
         try:
-            return expression.nodes(root, variables)
+            return expression.find_nodes(root, variables)
         except Exception as error:
-            # The evaluator raises what Python raises, and its text may quote a value.
-            raise Unmappable(f"the path failed ({type(error).__name__})") from None
+            # fhirpathpy raises what Python raises, and the text may quote a value.
+            raise Unmappable(f"the path could not be evaluated ({type(error).__name__})") from None
 
-    def _may_find(self, expression: FhirPath, focus: Any) -> bool:
-        """False where the path starts at elements that are not there: evaluating costs more."""
+    def _can_find(self, expression: FhirPath, focus: Any) -> bool:
+        """Whether an element is present that the path needs: evaluating costs more than looking."""
         if expression.needs is None or not isinstance(focus, dict):
             return True
-        return any(self._is_there(name, focus) for name in expression.needs)
+        return any(self._is_present(name, focus) for name in expression.needs)
 
-    def _is_there(self, name: str, focus: Mapping[str, Any]) -> bool:
+    def _is_present(self, name: str, focus: Mapping[str, Any]) -> bool:
         if name.startswith("%"):
-            return self._known.get(name[1:]) != []
-        # `deceased` is deceasedBoolean or deceasedDateTime
-        return name in focus or any(each.startswith(name) for each in focus)
+            return self._variables.get(name[1:]) != []
+        # `deceased` is deceasedBoolean or deceasedDateTime in JSON.
+        return name in focus or any(element.startswith(name) for element in focus)
 
 
-def _typed(values: list[Any], types: Types) -> list[Node]:
-    """Values of one type, as fhirpathpy has them."""
+def _wrap_typed(values: list[Any], types: TypeNames) -> list[Node]:
+    """Return values of at most one type as fhirpathpy has them."""
     if COMPUTED in types:
         return values
-    return [ResourceNode(value, type_) for type_ in types for value in values]  # type: ignore[no-untyped-call]
+    return [node for type_ in types for node in wrap_values(values, type_)]
 
 
-def _with_values(found: list[Any]) -> list[Any]:
-    """fhirpathpy leaves out, at the end, elements that have only extensions."""
-    for value in found:
+def _drop_extensions_alone(values: list[Any]) -> list[Any]:
+    """Leave out elements that have nothing but extensions, as fhirpathpy does at the end."""
+    for value in values:
         if type(value) is dict and len(value) == 1 and "extension" in value:
-            return [one for one in found if type(one) is not dict or one.keys() != {"extension"}]
-    return found
+            return [
+                item for item in values if type(item) is not dict or item.keys() != {"extension"}
+            ]
+    return values
 
 
-class _Values:
-    """The values alone: the evaluator would take `_line` for further lines, and null for text.
+class _PlainValues:
+    """Copies a resource without what stands beside its values: fhirpathpy would take the extensions
+    in `_line` for further lines, and null for text.
 
-    `missing` gets the names of elements that have extensions and no value; `mark` puts a mark in
-    the place of each such value. `claims`: an element claims to be a resource, so that types do
-    not follow from names.
+    Collects in `missing` the names of elements that have extensions and no value. With
+    `mark_missing`, the copy has a mark in the place of each such value. `has_inner_resources` tells
+    whether an element, other than a contained resource, has a `resourceType`.
     """
 
-    def __init__(self, mark: bool) -> None:
+    def __init__(self, mark_missing: bool) -> None:
         self.missing: set[str] = set()
-        self.claims = False
-        self._mark = mark
+        self.has_inner_resources = False
+        self._mark_missing = mark_missing
 
-    def of(self, node: Any, *, is_resource: bool = False) -> Any:
+    def copy(self, node: Any, *, is_resource: bool = False) -> Any:
         if type(node) is list:
-            marked = (_NO_VALUE if each is None and self._mark else each for each in node)
-            return [self.of(each, is_resource=is_resource) for each in marked if each is not None]
+            items = (_NO_VALUE if item is None and self._mark_missing else item for item in node)
+            return [self.copy(item, is_resource=is_resource) for item in items if item is not None]
         if type(node) is not dict:
             return node
         if "resourceType" in node and not is_resource:
-            self.claims = True
-        kept: dict[str, Any] = {}
+            self.has_inner_resources = True
+        copied: dict[str, Any] = {}
         for name, value in node.items():
             if type(value) is str and name[:1] != "_":
-                kept[name] = value
+                copied[name] = value
             elif name[:1] != "_":
-                kept[name] = self.of(value, is_resource=name == "contained")
-            elif _lacks(node.get(name[1:])):
+                copied[name] = self.copy(value, is_resource=name == "contained")
+            elif _lacks_value(node.get(name[1:])):
                 self.missing.add(name[1:])
-                if self._mark and name[1:] not in node:
-                    kept[name[1:]] = _NO_VALUE
-        return kept
+                if self._mark_missing and name[1:] not in node:
+                    copied[name[1:]] = _NO_VALUE
+        return copied
 
 
-def _lacks(value: Any) -> bool:
+def _lacks_value(value: Any) -> bool:
     return value is None or (isinstance(value, list) and None in value)

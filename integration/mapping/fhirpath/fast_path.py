@@ -1,27 +1,32 @@
-"""The FHIRPath that maps use most, without an interpreter between its steps. Pure.
+"""Translates a syntax tree into functions of plain values, as far as that is possible. Pure.
 
-What is not here is left to fhirpathpy, where an expression costs a tenth of a millisecond or more;
-and a row has a hundred of them.
+The FHIRPath that maps use most needs no interpreter. What is not translated is left to fhirpathpy,
+where a path costs a tenth of a millisecond or more, and a row has a hundred of them.
+
+An entity map names its resource type, and with that the types of its elements follow from their
+names: https://hl7.org/fhir/R4/fhirpath.html#types. So types are resolved here, before there is a
+resource; the functions themselves (fast_steps) know values only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from functools import reduce
 from typing import Any
 
-from fhirpathpy.engine import type_specifier
-from fhirpathpy.engine.evaluators import string_literal
+from integration.mapping import r4_elements
+from integration.mapping.fhirpath import fast_steps, library, parser
+from integration.mapping.fhirpath.fast_steps import Step, Test, Values
+from integration.mapping.fhirpath.parser import Tree, get_arguments, get_literal, get_name
 
-from integration.mapping.fhirpath import fast_steps
-from integration.mapping.fhirpath.fast_steps import Step, Test
-from integration.mapping.fhirpath.short import COMPUTED, Long, Short, Types, member, of_type
+# The types that values may have; None: an element of which fhirpathpy forgets the type.
+TypeNames = frozenset[str | None]
 
-Tree = Mapping[str, Any]
+# The type of a value that is no element: a literal, or the result of a comparison or a function.
+COMPUTED = "System"
 
-_OF_TEXT: Mapping[str, Callable[..., Any]] = {
+_TEXT_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "contains": str.__contains__,
     "startsWith": str.startswith,
     "endsWith": str.endswith,
@@ -30,196 +35,267 @@ _OF_TEXT: Mapping[str, Callable[..., Any]] = {
 }
 
 
+class UnsupportedPath(Exception):
+    """Only fhirpathpy can evaluate the path."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FastPath:
+    """A path as functions, applied one after the other, and the types of what they find."""
+
+    steps: tuple[Step, ...] = ()
+    types: TypeNames
+    member: str | None = None  # where the path is one element of the focus, the element's name
+    choice: Mapping[str, str] | None = None  # where it ends at a choice[x], JSON names by type
+    literal: Values | None = None  # where the path is a literal, its value
+    test: Test | None = None  # where the path is a condition, whether one item fulfils it
+
+    @property
+    def step(self) -> Step:
+        """All steps as one."""
+        return self.steps[0] if len(self.steps) == 1 else fast_steps.chain_steps(self.steps)
+
+    def add_step(self, step: Step, *types: str | None, test: Test | None = None) -> FastPath:
+        """Return the path with one step more, which finds values of these types or, where none are
+        given, of the same."""
+        return FastPath(steps=(*self.steps, step), types=frozenset(types) or self.types, test=test)
+
+
 @dataclass(frozen=True, slots=True)
 class _Scope:
     """The types of the focus, and of variables."""
 
-    focus: Types
-    variables: Mapping[str, Types]
+    focus: TypeNames
+    variables: Mapping[str, TypeNames]
 
 
-def shortcut(tree: Tree, type_: str | None, variables: Mapping[str, Types]) -> Short | None:
-    """The expression, for a focus of this type; None where a part of it is not here."""
+def build_fast_path(
+    tree: Tree, type_: str | None, variables: Mapping[str, TypeNames]
+) -> FastPath | None:
+    """Translate an expression for a focus of this type; None where it is not supported."""
     try:
-        return _expression(tree, _Scope(frozenset({type_}), variables))
-    except Long:
+        return _build_expression(tree, _Scope(frozenset({type_}), variables))
+    except UnsupportedPath:
         return None
 
 
-def _expression(tree: Tree, scope: _Scope) -> Short:
+def _build_expression(tree: Tree, scope: _Scope) -> FastPath:
     children = tree.get("children", ())
     match tree["type"]:
         case "TermExpression" | "InvocationTerm" | "ParenthesizedTerm":
-            return _expression(children[0], scope)
+            return _build_expression(children[0], scope)
         case "LiteralTerm":
-            values = _literal(children[0])
+            values = _parse_literal(children[0])
             types = frozenset({COMPUTED} if values else ())
-            return Short((fast_steps.constant(values),), types, values=values)
-        case "ExternalConstantTerm" if (name := _name(children[0])) in scope.variables:
-            return Short((fast_steps.variable(name),), scope.variables[name])
+            return FastPath(steps=(fast_steps.make_constant(values),), types=types, literal=values)
+        case "ExternalConstantTerm" if (name := get_name(children[0])) in scope.variables:
+            return FastPath(steps=(fast_steps.make_variable(name),), types=scope.variables[name])
         case "MemberInvocation" | "FunctionInvocation":
-            return _link(tree, Short((), scope.focus), scope)
+            return _add_invocation(FastPath(types=scope.focus), tree, scope)
         case "InvocationExpression":
-            first, *links = _links(tree)
-            return reduce(lambda of, link: _link(link, of, scope), links, _expression(first, scope))
+            first, *links = _split_chain(tree)
+            start = _build_expression(first, scope)
+            return reduce(lambda path, link: _add_invocation(path, link, scope), links, start)
         case "IndexerExpression" if children[1].get("text", "").isdecimal():
             index = int(children[1]["text"])
-            return _expression(children[0], scope).then(fast_steps.part(index, index + 1))
+            indexed = _build_expression(children[0], scope)
+            return indexed.add_step(fast_steps.make_slice(index, index + 1))
         case "UnionExpression":
-            return _union([_expression(each, scope) for each in _united(tree)])
+            return _build_union([_build_expression(part, scope) for part in _split_union(tree)])
         case "EqualityExpression" | "MembershipExpression" | "AndExpression" | "OrExpression":
-            operands = (_expression(child, scope) for child in children)
-            return _operation(tree["terminalNodeText"][0], *operands)
-    raise Long
+            operands = (_build_expression(child, scope) for child in children)
+            return _build_operation(tree["terminalNodeText"][0], *operands)
+    raise UnsupportedPath
 
 
-def _name(tree: Tree) -> str:
-    text: str = tree["children"][0]["text"]
-    return text.strip("`'\"")
-
-
-def _links(tree: Tree) -> list[Tree]:
-    """a.b.c is one chain of three, not two of two."""
+def _split_chain(tree: Tree) -> list[Tree]:
+    """Return the links of a.b.c, three of them: the tree has pairs of pairs."""
     first, last = tree["children"]
-    return [*(_links(first) if first["type"] == "InvocationExpression" else [first]), last]
+    return [*(_split_chain(first) if first["type"] == "InvocationExpression" else [first]), last]
 
 
-def _united(tree: Tree) -> list[Tree]:
-    """a | b | c is one union, not two."""
+def _split_union(tree: Tree) -> list[Tree]:
+    """Return the operands of a | b | c, three of them: the tree has pairs of pairs."""
     if tree["type"] != "UnionExpression":
         return [tree]
-    return [each for child in tree["children"] for each in _united(child)]
+    return [operand for child in tree["children"] for operand in _split_union(child)]
 
 
-def _literal(tree: Tree) -> list[Any]:
-    match tree["type"]:
-        case "NullLiteral":
-            return []
-        case "BooleanLiteral":
-            return [tree["text"] == "true"]
-        case "StringLiteral":
-            text: list[Any] = string_literal(None, None, tree)  # type: ignore[no-untyped-call]
-            return text
-        case "NumberLiteral":
-            number = Decimal(tree["text"])
-            return [int(number) if number == int(number) else number]
-    raise Long
+def _parse_literal(literal: Tree) -> list[Any]:
+    try:
+        return parser.parse_literal(literal)
+    except ValueError:
+        raise UnsupportedPath from None
 
 
 # -- operators -----------------------------------------------------------------------------------
 
 
-def _union(operands: list[Short]) -> Short:
-    types = frozenset().union(*(one.types for one in operands))
+def _build_union(operands: list[FastPath]) -> FastPath:
+    types = frozenset().union(*(operand.types for operand in operands))
     if COMPUTED in types and len(types) > 1:
-        raise Long
-    step = fast_steps.union([one.step for one in operands])
-    return Short((step,), types if COMPUTED in types else frozenset({None}))
+        raise UnsupportedPath
+    step = fast_steps.make_union([operand.step for operand in operands])
+    return FastPath(steps=(step,), types=types if COMPUTED in types else frozenset({None}))
 
 
-def _operation(name: str, one: Short, other: Short) -> Short:
+def _build_operation(name: str, left: FastPath, right: FastPath) -> FastPath:
     test: Test | None = None
     match name:
-        case "=" | "!=" if "Quantity" not in one.types | other.types:
-            step = fast_steps.equality(one.step, other.step, same=name == "=")
-            if one.name and other.values:
-                made = fast_steps.is_equal if name == "=" else fast_steps.is_other
-                test = made(one.name, other.values[0])
-        case "in":
-            step = fast_steps.contained(one.step, other.step)
-        case "contains":
-            step = fast_steps.contained(other.step, one.step)
-        case "and" | "or":
-            step = fast_steps.logic(name, one.step, other.step)
-            if one.test and other.test:
-                test = (fast_steps.both if name == "and" else fast_steps.either)(
-                    one.test, other.test
+        case "=" | "!=" if "Quantity" not in left.types | right.types:
+            step = fast_steps.make_equality(left.step, right.step, same=name == "=")
+            if left.member and right.literal:
+                make_test = (
+                    fast_steps.make_equal_test if name == "=" else fast_steps.make_unequal_test
                 )
+                test = make_test(left.member, right.literal[0])
+        case "in":
+            step = fast_steps.make_membership(left.step, right.step)
+        case "contains":
+            step = fast_steps.make_membership(right.step, left.step)
+        case "and" | "or":
+            step = fast_steps.make_logic(name, left.step, right.step)
+            if left.test and right.test:
+                combine = fast_steps.make_and_test if name == "and" else fast_steps.make_or_test
+                test = combine(left.test, right.test)
         case _:
-            raise Long
-    return Short((step,), frozenset({COMPUTED}), test=test)
+            raise UnsupportedPath
+    return FastPath(steps=(step,), types=frozenset({COMPUTED}), test=test)
 
 
 # -- links of a chain ----------------------------------------------------------------------------
 
 
-def _link(tree: Tree, of: Short, scope: _Scope) -> Short:
-    if tree["type"] == "MemberInvocation":
-        return member(_name(tree), of)
-    if tree["type"] != "FunctionInvocation":
-        raise Long
-    children = tree["children"][0]["children"]
-    arguments = children[1]["children"] if len(children) > 1 else []
-    return _function(_name(tree["children"][0]), arguments, of, scope)
+def _add_invocation(path: FastPath, link: Tree, scope: _Scope) -> FastPath:
+    if link["type"] == "MemberInvocation":
+        return _add_member(path, get_name(link))
+    if link["type"] != "FunctionInvocation":
+        raise UnsupportedPath
+    function = link["children"][0]
+    return _add_function(path, get_name(function), get_arguments(function), scope)
 
 
-def _function(name: str, arguments: list[Tree], of: Short, scope: _Scope) -> Short:
+def _add_member(path: FastPath, name: str) -> FastPath:
+    if not name[:1].islower() or name == "length" or COMPUTED in path.types:
+        raise UnsupportedPath
+    types: set[str | None] = set()
+    choices: set[tuple[tuple[str, str], ...]] = set()
+    for type_ in path.types:
+        if names := r4_elements.find_choice_names(type_ or "_", name):
+            choices.add(tuple(names.items()))
+        else:
+            types.add(r4_elements.find_json_type(type_ or "_", name))
+    # A Resource says itself of which type it is. A choice among other types is not supported.
+    if "Resource" in types or (choices and len(types) + len(choices) > 1):
+        raise UnsupportedPath
+    if choices:
+        return _add_choice(path.steps, dict(choices.pop()))
+    step = fast_steps.make_member(name)
+    return FastPath(
+        steps=(*path.steps, step), types=frozenset(types), member=None if path.steps else name
+    )
+
+
+def _add_choice(
+    steps: tuple[Step, ...], choice: Mapping[str, str], accepted: TypeNames | None = None
+) -> FastPath:
+    types: TypeNames = frozenset(choice) if accepted is None else accepted
+    step = fast_steps.make_choice([(name, type_ in types) for type_, name in choice.items()])
+    return FastPath(steps=(*steps, step), types=types, choice=choice)
+
+
+def _add_type_filter(path: FastPath, specifier: Tree) -> FastPath:
+    if None in path.types or COMPUTED in path.types:
+        raise UnsupportedPath
+    accepted = library.filter_types(path.types, specifier)
+    if path.choice:
+        return _add_choice(path.steps[:-1], path.choice, accepted)
+    if accepted and accepted != path.types:
+        raise UnsupportedPath
+    if accepted:
+        return path
+    return FastPath(steps=(fast_steps.make_constant([]),), types=accepted)
+
+
+def _add_function(path: FastPath, name: str, arguments: list[Tree], scope: _Scope) -> FastPath:
     if name in ("where", "exists", "select", "iif"):
-        inside = _Scope(of.types, scope.variables)
-        return _of_expressions(name, of, *(_expression(each, inside) for each in arguments))
+        inner = _Scope(path.types, scope.variables)
+        expressions = [_build_expression(argument, inner) for argument in arguments]
+        return _add_expression_function(path, name, expressions)
     match name, arguments:
-        case "ofType", [type_]:
-            return of_type(of, type_specifier(None, None, type_))  # type: ignore[no-untyped-call]
+        case "ofType", [specifier]:
+            return _add_type_filter(path, specifier)
         case "combine", [argument]:
-            others = _expression(argument, scope)
-            return of.then(fast_steps.combine(others.step), *of.types, *others.types)
+            others = _build_expression(argument, scope)
+            step = fast_steps.make_combine(others.step)
+            return path.add_step(step, *path.types, *others.types)
         case "exclude", [argument]:
-            return of.then(fast_steps.exclude(_expression(argument, scope).step))
+            others = _build_expression(argument, scope)
+            return path.add_step(fast_steps.make_exclude(others.step))
         case "empty", []:
-            test = fast_steps.is_missing(of.name) if of.name else None
-            return of.then(fast_steps.empty, COMPUTED, test=test)
+            test = fast_steps.make_empty_test(path.member) if path.member else None
+            return path.add_step(fast_steps.check_empty, COMPUTED, test=test)
         case "first", []:
-            return of.then(fast_steps.part(0, 1))
+            return path.add_step(fast_steps.make_slice(0, 1))
         case "last", []:
-            return of.then(fast_steps.part(-1, None))
+            return path.add_step(fast_steps.make_slice(-1, None))
         case "tail", []:
-            return of.then(fast_steps.part(1, None))
-    constants = [_constant(argument) for argument in arguments]
+            return path.add_step(fast_steps.make_slice(1, None))
+    return _add_constant_function(path, name, [_parse_constant(argument) for argument in arguments])
+
+
+def _add_expression_function(path: FastPath, name: str, arguments: list[FastPath]) -> FastPath:
+    """Add a function whose arguments are evaluated for each item."""
+    match name, arguments:
+        case "where", [condition]:
+            return path.add_step(_build_where(condition))
+        case "exists", [condition]:
+            filtered = path.add_step(_build_where(condition))
+            return filtered.add_step(fast_steps.check_exists, COMPUTED)
+        case "exists", []:
+            test = fast_steps.make_exists_test(path.member) if path.member else None
+            return path.add_step(fast_steps.check_exists, COMPUTED, test=test)
+        case "select", [projection]:
+            step = fast_steps.make_select(projection.step)
+            return FastPath(steps=(*path.steps, step), types=projection.types)
+        case "iif", [condition, then, *rest] if len(rest) < 2:
+            nothing = FastPath(steps=(fast_steps.make_constant([]),), types=frozenset())
+            otherwise = rest[0] if rest else nothing
+            step = fast_steps.make_iif(condition.step, then.step, otherwise.step)
+            return FastPath(steps=(*path.steps, step), types=then.types | otherwise.types)
+    raise UnsupportedPath
+
+
+def _add_constant_function(path: FastPath, name: str, constants: list[Any]) -> FastPath:
+    """Add a function whose arguments are literals."""
     match name, constants:
         case "take", [int(count)]:
-            return of.then(fast_steps.part(0, count))
+            return path.add_step(fast_steps.make_slice(0, count))
         case "skip", [int(count)]:
-            return of.then(fast_steps.part(count, None))
+            return path.add_step(fast_steps.make_slice(count, None))
         case "extension", [str(url)]:
-            return of.then(fast_steps.extension(url), "Extension")
+            return path.add_step(fast_steps.make_extension(url), "Extension")
         case "join", [] | [str()]:
-            return of.then(fast_steps.joined(*constants), COMPUTED)
+            return path.add_step(fast_steps.make_join(*constants), COMPUTED)
         case ("contains" | "startsWith" | "endsWith", [str()]) | ("upper" | "lower", []):
-            return of.then(fast_steps.of_text(_OF_TEXT[name], *constants), COMPUTED)
-    raise Long
+            step = fast_steps.make_text_function(_TEXT_FUNCTIONS[name], *constants)
+            return path.add_step(step, COMPUTED)
+    raise UnsupportedPath
 
 
-def _of_expressions(name: str, of: Short, *arguments: Short) -> Short:
-    match name, arguments:
-        case "where", (condition,):
-            return of.then(_where(condition))
-        case "exists", (condition,):
-            return of.then(_where(condition)).then(fast_steps.exists, COMPUTED)
-        case "exists", ():
-            test = fast_steps.is_there(of.name) if of.name else None
-            return of.then(fast_steps.exists, COMPUTED, test=test)
-        case "select", (projection,):
-            return Short((*of.steps, fast_steps.select(projection.step)), projection.types)
-        case "iif", (condition, then, *rest) if len(rest) < 2:
-            otherwise = rest[0] if rest else Short((fast_steps.constant([]),), frozenset())
-            step = fast_steps.iif(condition.step, then.step, otherwise.step)
-            return Short((*of.steps, step), then.types | otherwise.types)
-    raise Long
-
-
-def _where(condition: Short) -> Step:
+def _build_where(condition: FastPath) -> Step:
     if condition.test:
-        return fast_steps.where_it_is_true(condition.test)
+        return fast_steps.make_where_test(condition.test)
     if COMPUTED in condition.types and len(condition.types) > 1:
-        raise Long
-    return fast_steps.where(condition.step, is_element=COMPUTED not in condition.types)
+        raise UnsupportedPath
+    return fast_steps.make_where(condition.step, is_element=COMPUTED not in condition.types)
 
 
-def _constant(tree: Tree) -> Any:
-    """A whole number or a text that is written there."""
-    if tree["type"] != "TermExpression" or tree["children"][0]["type"] != "LiteralTerm":
-        raise Long
-    values = _literal(tree["children"][0]["children"][0])
+def _parse_constant(tree: Tree) -> int | str:
+    """Return a literal whole number or text."""
+    literal = get_literal(tree)
+    values = _parse_literal(literal) if literal else []
     if not values or type(values[0]) not in (int, str):
-        raise Long
-    return values[0]
+        raise UnsupportedPath
+    constant: int | str = values[0]
+    return constant

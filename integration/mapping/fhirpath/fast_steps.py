@@ -1,7 +1,7 @@
 """The steps of FHIRPath that maps use most, as functions of plain values. Pure.
 
-Each does what fhirpathpy does, but for the types of elements: they are known before there is a
-resource, so that at run time nothing has to say them. No step changes a list that it is given.
+Each does what fhirpathpy does, but for the types of elements: fast_path resolves them before there
+is a resource. No step changes a list that it is given.
 """
 
 from __future__ import annotations
@@ -10,39 +10,38 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from fhirpathpy.engine.invocations import invocation_registry
-from fhirpathpy.engine.util import uniq
+from integration.mapping.fhirpath import library
 
 Values = list[Any]
 Variables = Mapping[str, Values]
-# From what the step is applied to, and from what the whole expression is.
+# Called with the values that the step is applied to, the focus of the whole expression, and the
+# variables.
 Step = Callable[[Values, Values, Variables], Values]
-# Whether a condition is true of one item; never fails.
+# Whether one item fulfils a condition; never fails.
 Test = Callable[[Any], bool]
 
-_REGISTRY: Mapping[str, Any] = invocation_registry
-_uniq: Any = uniq
-
-# So few values are compared in pairs; to have each as text costs more.
-_FEW = 8
+# Up to here comparing values in pairs is faster than writing each as text.
+_MAX_PAIRWISE = 8
 
 
-class Unusual(Exception):
-    """Here only fhirpathpy knows what happens."""
+class UnsupportedValue(Exception):
+    """Only fhirpathpy knows what the step finds in these values."""
 
 
-def constant(value: Values) -> Step:
+def make_constant(value: Values) -> Step:
     return lambda values, root, variables: value
 
 
-def variable(name: str) -> Step:
+def make_variable(name: str) -> Step:
     return lambda values, root, variables: variables[name]
 
 
-def chained(steps: Sequence[Step]) -> Step:
+def chain_steps(steps: Sequence[Step]) -> Step:
+    """Return one step that applies all of these."""
+
     def step(values: Values, root: Values, variables: Variables) -> Values:
-        for each in steps:
-            values = each(values, root, variables)
+        for inner in steps:
+            values = inner(values, root, variables)
         return values
 
     return step
@@ -51,11 +50,11 @@ def chained(steps: Sequence[Step]) -> Step:
 # -- elements ------------------------------------------------------------------------------------
 
 
-def member(name: str) -> Step:
+def make_member(name: str) -> Step:
     def step(values: Values, root: Values, variables: Variables) -> Values:
         found: Values = []
-        for each in values:
-            value = each.get(name) if type(each) is dict else None
+        for item in values:
+            value = item.get(name) if type(item) is dict else None
             if value is not None:
                 found += value if type(value) is list else [value]
         return found
@@ -63,18 +62,19 @@ def member(name: str) -> Step:
     return step
 
 
-def choice(forms: Sequence[tuple[str, bool]]) -> Step:
-    """An element with one of several names; of the first that is there, the value if wanted."""
+def make_choice(names: Sequence[tuple[str, bool]]) -> Step:
+    """Return a step to an element that has one of several names in JSON. It takes the first that is
+    there, and finds its value where the name is accepted."""
 
     def step(values: Values, root: Values, variables: Variables) -> Values:
         found: Values = []
-        for each in values:
-            if type(each) is not dict:
+        for item in values:
+            if type(item) is not dict:
                 continue
-            for name, is_wanted in forms:
-                value = each.get(name)
+            for name, is_accepted in names:
+                value = item.get(name)
                 if value is not None:
-                    if is_wanted:
+                    if is_accepted:
                         found += value if type(value) is list else [value]
                     break
         return found
@@ -82,125 +82,129 @@ def choice(forms: Sequence[tuple[str, bool]]) -> Step:
     return step
 
 
-def extension(url: str) -> Step:
-    """The first with this url of each element."""
+def make_extension(url: str) -> Step:
+    """Return a step to the first extension with this url of each element."""
 
     def step(values: Values, root: Values, variables: Variables) -> Values:
         found: Values = []
-        for each in values:
-            if type(each) is dict:
+        for item in values:
+            if type(item) is dict:
+                extensions = item.get("extension", ())
                 try:
-                    found += [one for one in each.get("extension", ()) if one["url"] == url][:1]
+                    found += [nested for nested in extensions if nested["url"] == url][:1]
                 except (KeyError, TypeError):
-                    raise Unusual from None
+                    raise UnsupportedValue from None
         return found
 
     return step
 
 
-def part(first: int, last: int | None) -> Step:
+def make_slice(first: int, last: int | None) -> Step:
     return lambda values, root, variables: values[first:last]
 
 
 # -- tests of one item ---------------------------------------------------------------------------
 
 
-def is_there(name: str) -> Test:
+def make_exists_test(name: str) -> Test:
     return lambda item: type(item) is dict and item.get(name) not in (None, [])
 
 
-def is_missing(name: str) -> Test:
+def make_empty_test(name: str) -> Test:
     return lambda item: type(item) is not dict or item.get(name) in (None, [])
 
 
-def is_equal(name: str, value: Any) -> Test:
-    alike = (value, [value])
-    return lambda item: type(item) is dict and item.get(name) in alike
+def make_equal_test(name: str, value: Any) -> Test:
+    equal = (value, [value])
+    return lambda item: type(item) is dict and item.get(name) in equal
 
 
-def is_other(name: str, value: Any) -> Test:
-    """Nothing is neither equal nor other."""
-    alike: tuple[Any, ...] = (None, [], value, [value])
-    return lambda item: type(item) is dict and item.get(name) not in alike
+def make_unequal_test(name: str, value: Any) -> Test:
+    """An absent element is neither equal nor unequal."""
+    not_unequal: tuple[Any, ...] = (None, [], value, [value])
+    return lambda item: type(item) is dict and item.get(name) not in not_unequal
 
 
-def both(one: Test, other: Test) -> Test:
-    return lambda item: one(item) and other(item)
+def make_and_test(left: Test, right: Test) -> Test:
+    return lambda item: left(item) and right(item)
 
 
-def either(one: Test, other: Test) -> Test:
-    return lambda item: one(item) or other(item)
+def make_or_test(left: Test, right: Test) -> Test:
+    return lambda item: left(item) or right(item)
 
 
 # -- operators -----------------------------------------------------------------------------------
 
 
-def union(steps: Sequence[Step]) -> Step:
+def make_union(steps: Sequence[Step]) -> Step:
     def step(values: Values, root: Values, variables: Variables) -> Values:
-        found = [value for each in steps for value in each(values, root, variables)]
+        found = [value for operand in steps for value in operand(values, root, variables)]
         if len(found) < 2:
             return found
         # Comparing values costs most; an element that was found twice need not be compared.
-        once = list({id(value): value for value in found}.values())
-        if len(once) < _FEW and all(one != other for one, other in combinations(once, 2)):
-            return once
-        kept: Values = _uniq(once)
-        return kept
+        distinct = list({id(value): value for value in found}.values())
+        if len(distinct) < _MAX_PAIRWISE and all(
+            first != second for first, second in combinations(distinct, 2)
+        ):
+            return distinct
+        return library.drop_duplicates(distinct)
 
     return step
 
 
-def equality(one: Step, other: Step, *, same: bool) -> Step:
+def make_equality(left: Step, right: Step, *, same: bool) -> Step:
     """fhirpathpy compares the first of each."""
 
     def step(values: Values, root: Values, variables: Variables) -> Values:
-        left, right = one(values, root, variables), other(values, root, variables)
-        if not left or not right:
+        first, second = left(values, root, variables), right(values, root, variables)
+        if not first or not second:
             return []
-        return [(len(left) == len(right) and left[0] == right[0]) is same]
+        return [(len(first) == len(second) and first[0] == second[0]) is same]
 
     return step
 
 
-def contained(one: Step, others: Step) -> Step:
+def make_membership(item: Step, collection: Step) -> Step:
     def step(values: Values, root: Values, variables: Variables) -> Values:
-        left, right = one(values, root, variables), others(values, root, variables)
-        if not left:
+        items = item(values, root, variables)
+        collected = collection(values, root, variables)
+        if not items:
             return []
-        if right and len(left) > 1:
-            raise Unusual
-        return [left[0] in right]
+        if collected and len(items) > 1:
+            raise UnsupportedValue
+        return [items[0] in collected]
 
     return step
 
 
-def logic(name: str, one: Step, other: Step) -> Step:
-    apply = _REGISTRY[name]["fn"]
+def make_logic(name: str, left: Step, right: Step) -> Step:
+    operator = library.get_operator(name)
 
     def step(values: Values, root: Values, variables: Variables) -> Values:
-        left, right = truth(one(values, root, variables)), truth(other(values, root, variables))
-        result = apply(None, left, right)
+        first = _to_boolean(left(values, root, variables))
+        second = _to_boolean(right(values, root, variables))
+        result = operator(first, second)
         return result if isinstance(result, list) else [result]
 
     return step
 
 
-def truth(values: Values) -> Any:
-    """A boolean, or the empty list."""
+def _to_boolean(values: Values) -> Any:
+    """Return a boolean, or the empty list."""
     if values and (len(values) > 1 or type(values[0]) is not bool):
-        raise Unusual
+        raise UnsupportedValue
     return values[0] if values else values
 
 
 # -- functions -----------------------------------------------------------------------------------
 
 
-def where_it_is_true(test: Test) -> Step:
+def make_where_test(test: Test) -> Step:
     return lambda values, root, variables: [value for value in values if test(value)]
 
 
-def where(condition: Step, *, is_element: bool) -> Step:
-    """fhirpathpy takes any element for true, even one that says false."""
+def make_where(condition: Step, *, is_element: bool) -> Step:
+    """fhirpathpy takes any element for true, even one that is false."""
 
     def step(values: Values, root: Values, variables: Variables) -> Values:
         kept: Values = []
@@ -213,25 +217,25 @@ def where(condition: Step, *, is_element: bool) -> Step:
     return step
 
 
-def select(projection: Step) -> Step:
+def make_select(projection: Step) -> Step:
     return lambda values, root, variables: [
         found for value in values for found in projection([value], [value], variables)
     ]
 
 
-def iif(condition: Step, then: Step, otherwise: Step) -> Step:
+def make_iif(condition: Step, then: Step, otherwise: Step) -> Step:
     def step(values: Values, root: Values, variables: Variables) -> Values:
-        is_true = truth(condition(values, values, variables)) is True
+        is_true = _to_boolean(condition(values, values, variables)) is True
         return (then if is_true else otherwise)(values, values, variables)
 
     return step
 
 
-def combine(others: Step) -> Step:
+def make_combine(others: Step) -> Step:
     return lambda values, root, variables: values + others(root, root, variables)
 
 
-def exclude(others: Step) -> Step:
+def make_exclude(others: Step) -> Step:
     def step(values: Values, root: Values, variables: Variables) -> Values:
         if not values:
             return []
@@ -241,32 +245,32 @@ def exclude(others: Step) -> Step:
     return step
 
 
-def exists(values: Values, root: Values, variables: Variables) -> Values:
+def check_exists(values: Values, root: Values, variables: Variables) -> Values:
     return [bool(values)]
 
 
-def empty(values: Values, root: Values, variables: Variables) -> Values:
+def check_empty(values: Values, root: Values, variables: Variables) -> Values:
     return [not values]
 
 
-def joined(separator: str) -> Step:
+def make_join(separator: str = "") -> Step:
     def step(values: Values, root: Values, variables: Variables) -> Values:
         try:
             return [separator.join(values)] if values else []
         except TypeError:
-            raise Unusual from None
+            raise UnsupportedValue from None
 
     return step
 
 
-def of_text(apply: Callable[..., Any], *constants: str) -> Step:
-    """A function of one text."""
+def make_text_function(apply: Callable[..., Any], *constants: str) -> Step:
+    """Return a step that applies a function to one text."""
 
     def step(values: Values, root: Values, variables: Variables) -> Values:
         if not values:
             return []
         if len(values) > 1 or type(values[0]) is not str or not values[0]:
-            raise Unusual
+            raise UnsupportedValue
         return [apply(values[0], *constants)]
 
     return step

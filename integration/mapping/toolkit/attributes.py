@@ -152,7 +152,7 @@ def _convert_copy(row: AttributeRow, target: Target) -> ConvertedAttribute:
         elif found.type in ("dateTime", "instant"):
             kind, more = _choose_date_kind(row.column, target)
             caveats += more
-    return ConvertedAttribute(AttributeMap(row.column, kind, found.path), caveats)
+    return ConvertedAttribute(AttributeMap(column=row.column, kind=kind, path=found.path), caveats)
 
 
 def _choose_date_kind(column: str, target: Target) -> tuple[Kind, tuple[str, ...]]:
@@ -194,7 +194,9 @@ def _convert_default(row: AttributeRow, target: Target) -> ConvertedAttribute:
             raise Unconvertible("its default is not a whole number, as the column requires")
     else:
         constant = value
-    return ConvertedAttribute(AttributeMap(row.column, Kind.DEFAULT, default=constant), (caveat,))
+    return ConvertedAttribute(
+        AttributeMap(column=row.column, kind=Kind.DEFAULT, default=constant), (caveat,)
+    )
 
 
 # -- Mapped Value --------------------------------------------------------------------------------
@@ -212,7 +214,8 @@ def _convert_mapped(row: AttributeRow, target: Target) -> ConvertedAttribute:
     chosen = {code: values[code] for code in sorted(values)}
     if _normalize_type(row) in _TEXTS:
         return ConvertedAttribute(
-            AttributeMap(row.column, Kind.COPY, _build_text_choice(found, chosen)), caveats
+            AttributeMap(column=row.column, kind=Kind.COPY, path=_build_text_choice(found, chosen)),
+            caveats,
         )
     options = {
         code: _parse_choice(value_row, _normalize_type(row)) for code, value_row in chosen.items()
@@ -223,10 +226,13 @@ def _convert_mapped(row: AttributeRow, target: Target) -> ConvertedAttribute:
                 "one of its values is not an option of a choice: a whole number, or yes or no"
             )
         return ConvertedAttribute(
-            AttributeMap(row.column, Kind.COPY, _build_text_choice(found, chosen)), caveats
+            AttributeMap(column=row.column, kind=Kind.COPY, path=_build_text_choice(found, chosen)),
+            caveats,
         )
     choices = {code: (option,) for code, option in options.items() if option is not None}
-    return ConvertedAttribute(AttributeMap(row.column, Kind.CHOICE, found.path, choices), caveats)
+    return ConvertedAttribute(
+        AttributeMap(column=row.column, kind=Kind.CHOICE, path=found.path, choices=choices), caveats
+    )
 
 
 def _build_text_choice(found: TranslatedPath, values: Mapping[str, ValueRow]) -> str:
@@ -262,7 +268,9 @@ def _convert_reference(row: AttributeRow, target: Target) -> ConvertedAttribute:
         text = "$this" if literal else "reference"
         kind = quote(f"{row.reference}/"), quote(f"/{row.reference}/")
         path += f".where({text}.startsWith({kind[0]}) or {text}.contains({kind[1]}))"
-    return ConvertedAttribute(AttributeMap(row.column, Kind.LOOKUP, path), found.caveats)
+    return ConvertedAttribute(
+        AttributeMap(column=row.column, kind=Kind.LOOKUP, path=path), found.caveats
+    )
 
 
 # -- Lookup Codeable Concept ---------------------------------------------------------------------
@@ -281,7 +289,9 @@ def _convert_concept(row: AttributeRow, target: Target) -> ConvertedAttribute:
         if not is_primitive(found.type):
             raise Unconvertible(f"a concept needs a code, and its path ends at a {found.type}")
         caveats += (f"the relay takes {found.last} for the code of the concept",)
-    return ConvertedAttribute(AttributeMap(row.column, Kind.CONCEPT, path, concept=number), caveats)
+    return ConvertedAttribute(
+        AttributeMap(column=row.column, kind=Kind.CONCEPT, path=path, concept=number), caveats
+    )
 
 
 _CONVERTERS = {

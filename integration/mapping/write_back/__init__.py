@@ -1,1 +1,1 @@
-"""From a row back into the resource that it shows: which element, which value. Pure."""
+"""Attribute maps run backwards: from changed columns to the elements of a resource."""

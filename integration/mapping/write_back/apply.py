@@ -1,7 +1,7 @@
-"""Attribute maps run backwards: columns that were changed, into the resource that they show. Pure.
+"""Writes changed columns into the resource that they show. Pure.
 
-What no column names stays as it is, and so does what a column shows already: its spelling, its
-precision, its time zone. What would not be read again as it was written is refused.
+What no column names stays as it is. So does a value that its column shows already: its spelling,
+its precision, its time zone. A value that would not be read again as it was written is refused.
 """
 
 from __future__ import annotations
@@ -12,69 +12,72 @@ from datetime import UTC, datetime
 from typing import Any
 
 from integration.core.errors import Issue, Rejected, Unmappable
-from integration.core.model import Column
+from integration.core.model import Column, Columns, FhirResource
 from integration.mapping import engine
 from integration.mapping.model import AttributeMap, EntityMap, Kind, Lookup
-from integration.mapping.values import instant
+from integration.mapping.values import parse_instant
 from integration.mapping.write_back import element_paths, synonyms
-from integration.mapping.write_back.element_paths import Draft, Written
+from integration.mapping.write_back.element_paths import Draft, WrittenElements
 from integration.mapping.write_back.inverse_paths import Steps, invert_path
-from integration.mapping.write_back.values import fhir_value, takes
+from integration.mapping.write_back.values import can_write, convert_to_fhir, get_value_kind
 
-Columns = Mapping[str, Column]
+# Values by column: str, int, Decimal, bool, an aware datetime, a Lookup, or None to clear.
 Changes = Mapping[str, Any]
 
 
 def explain_unwritable(entity: EntityMap, attribute: AttributeMap) -> str | None:
-    """Why a column can be written in no resource; None where it can."""
+    """Return why a column cannot be written to any resource; None where it can."""
     if attribute.path is None or attribute.kind in (Kind.DEFAULT, Kind.CONCEPT):
-        return f"what is of kind {attribute.kind} cannot be written"
-    steps = _steps(entity, attribute)
+        return f"a column of kind {attribute.kind} cannot be written"
+    steps = _find_steps(entity, attribute)
     if steps is None:
         return "the path does not lead to one element that can be written"
-    if not takes(attribute, steps[-1].type):
-        kind = attribute.virtual_column.type if attribute.kind is Kind.COPY else attribute.kind
-        return f"a column of {kind} cannot be written to an element of type {steps[-1].type}"
+    type_ = steps[-1].type
+    if not can_write(attribute, type_):
+        kind = get_value_kind(attribute)
+        return f"a column of {kind} cannot be written to an element of type {type_}"
     return None
 
 
 def write_columns(
     entity: EntityMap,
-    resource: dict[str, Any],
+    resource: FhirResource,
     changes: Changes,
     columns: Columns,
     base: str | None = None,
-) -> dict[str, Any]:
-    """The resource with these values in its columns; `resource` itself where it shows them already.
+) -> FhirResource:
+    """Return the resource with these values in its columns, or `resource` itself where the columns
+    show them already.
 
-    A value is str, int, Decimal, bool, an aware datetime, a Link, or None to clear. `columns` are
-    those of `changes` at least; `base` is as for engine.apply. Raises Rejected, which names the
-    column and the element.
+    `columns` has at least those of `changes`; `base` is as for engine.map_resource. Raises
+    Rejected, which names the column and the element.
     """
-    targets = _targets(entity, changes, columns)
-    shown = _shown(entity, resource, targets, base)
-    fresh = [each for each in targets if not each.is_in(shown)]
-    if not fresh:
+    writes = _plan_writes(entity, changes, columns)
+    values = _read_columns(entity, resource, writes, base)
+    changed = [write for write in writes if not write.is_shown_in(values)]
+    if not changed:
         return resource
-    draft: Draft = element_paths.copied(resource)
-    done = Written()
-    given_up = frozenset(
-        (step.parent, step.name) for each in targets if each.value is None for step in each.steps
+    draft: Draft = element_paths.copy_tree(resource)
+    written = WrittenElements()
+    replaceable = frozenset(
+        (step.parent, step.name) for write in writes if write.value is None for step in write.steps
     )
-    for each in fresh:
-        if each.value is not None:
-            _write(draft, each, done, given_up)
-    if cleared := [each for each in fresh if each.value is None]:
-        # Another column's value may stand there by now: one element, a column for each type.
-        shown = _shown(entity, draft, cleared, base)
-        _clear(draft, [each for each in cleared if not each.is_in(shown)], done)
-    # What was asked for, and was there already, may have gone with what it belonged to.
-    shown = _shown(entity, draft, targets, base)
-    lost = [each for each in targets if each not in fresh and not each.is_in(shown)]
-    for each in lost:
-        if each.value is not None:
-            _write(draft, each, done, given_up)
-    _check(fresh + lost, _shown(entity, draft, targets, base))
+    for write in changed:
+        if write.value is not None:
+            _write_column(draft, write, written, replaceable)
+    if cleared := [write for write in changed if write.value is None]:
+        # Another column's value may be there by now: an element has a column for each type.
+        values = _read_columns(entity, draft, cleared, base)
+        _clear_columns(
+            draft, [write for write in cleared if not write.is_shown_in(values)], written
+        )
+    # A requested value that was there already may have been removed with what it belonged to.
+    values = _read_columns(entity, draft, writes, base)
+    lost = [write for write in writes if write not in changed and not write.is_shown_in(values)]
+    for write in lost:
+        if write.value is not None:
+            _write_column(draft, write, written, replaceable)
+    _check_written(changed + lost, _read_columns(entity, draft, writes, base))
     return draft
 
 
@@ -84,10 +87,10 @@ def create_resource(
     changes: Changes,
     columns: Columns,
     base: str | None = None,
-) -> dict[str, Any]:
-    """A new resource: what the map says of every new one, then the columns that have a value.
-    Raises Rejected."""
-    constants: dict[str, Any] = element_paths.copied(dict(entity.create))
+) -> FhirResource:
+    """Return a new resource: what the map says of every new one, and the columns that have a value.
+    Raises Rejected, as `write_columns` does."""
+    constants: FhirResource = element_paths.copy_tree(dict(entity.create))
     new = {"resourceType": entity.resource, "id": identifier, **constants}
     given = {name: value for name, value in changes.items() if value is not None}
     return write_columns(entity, new, given, columns, base)
@@ -96,8 +99,8 @@ def create_resource(
 # -- columns -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Target:
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class _ColumnWrite:
     """A column to write, and where its value goes."""
 
     attribute: AttributeMap
@@ -110,80 +113,88 @@ class _Target:
     def name(self) -> str:
         return self.attribute.column
 
-    def is_in(self, shown: Mapping[str, Any]) -> bool:
-        return self._reads(shown[self.name], self.value)
+    def is_shown_in(self, values: Mapping[str, Any]) -> bool:
+        """Whether the column shows the value."""
+        return self._is_equal(values[self.name], self.value)
 
-    def is_read(self, shown: Mapping[str, Any]) -> bool:
-        """As `is_in`, by what a column can show: whole seconds, and text without blanks around."""
+    def is_readable_in(self, values: Mapping[str, Any]) -> bool:
+        """Whether the column shows the value as far as it can: in whole seconds, and without blanks
+        around text."""
         value = self.value
         if isinstance(value, datetime):
             value = value.replace(microsecond=0)
-        return self._reads(shown[self.name], value.strip() if isinstance(value, str) else value)
+        elif isinstance(value, str):
+            value = value.strip()
+        return self._is_equal(values[self.name], value)
 
-    def _reads(self, shown: Any, value: Any) -> bool:
+    def _is_equal(self, current: Any, value: Any) -> bool:
         if value is None:
             value = self.attribute.default
-        match self.attribute.kind, shown, value:
+        match self.attribute.kind, current, value:
             case Kind.DATE, str(), datetime():
-                return _is_day(shown, value)
+                return _is_same_day(current, value)
             case Kind.DATETIME, str(), datetime():
-                return instant(shown) == value
-            case Kind.LOOKUP, Lookup(resource), _ if not self._leads_to(resource):
-                shown = None
-        # True is 1 to Python.
-        return isinstance(shown, bool) is isinstance(value, bool) and bool(shown == value)
+                return parse_instant(current) == value
+            case Kind.LOOKUP, Lookup(resource), _ if not self._has_target(resource):
+                current = None
+        # In Python, True equals 1.
+        return isinstance(current, bool) is isinstance(value, bool) and bool(current == value)
 
-    def _leads_to(self, resource: str) -> bool:
+    def _has_target(self, resource: str) -> bool:
         """Whether the lookup is for resources of this type."""
         return self.attribute.virtual_column.target in (None, resource.partition("/")[0])
 
-    def refused(
+    def build_rejection(
         self, problem: Unmappable, code: str = "business-rule", status: int = 422
     ) -> Rejected:
-        where = problem.where or element_paths.named(self.steps)
-        return Rejected(Issue(code, f"{self.name}: {problem.why}", where), status=status)
+        element = problem.where or element_paths.format_path(self.steps)
+        return Rejected(Issue(code, f"{self.name}: {problem.why}", element), status=status)
 
 
-def _is_day(shown: str, value: datetime) -> bool:
-    """However the day is shown, it is that of the same moment in UTC."""
+def _is_same_day(current: str, value: datetime) -> bool:
+    """Whether a column's day, in whatever form, is that of the instant in UTC."""
     try:
-        return shown[:10] == value.astimezone(UTC).date().isoformat()
+        return current[:10] == value.astimezone(UTC).date().isoformat()
     except OverflowError:
         return False
 
 
-def _targets(entity: EntityMap, changes: Changes, columns: Columns) -> list[_Target]:
-    """In the order of the map: what is written first decides what the next finds."""
-    targets = []
+def _plan_writes(entity: EntityMap, changes: Changes, columns: Columns) -> list[_ColumnWrite]:
+    """Return the writes in the order of the map: each finds what those before it wrote."""
+    writes = []
     for attribute in entity.attributes:
         name = attribute.column
         if name not in changes:
             continue
-        steps = _steps(entity, attribute)
-        if (
-            steps is None
-            or not attribute.virtual_column.writable
-            or explain_unwritable(entity, attribute)
-        ):
-            raise _read_only(entity, name)
-        has_system = _has_system(entity, steps)
-        targets.append(_Target(attribute, columns[name], steps, changes[name], has_system))
-    if unknown := sorted(changes.keys() - {each.name for each in targets}):
-        raise _read_only(entity, unknown[0])
-    return targets
+        steps = _find_steps(entity, attribute)
+        is_writable = attribute.virtual_column.writable
+        if steps is None or not is_writable or explain_unwritable(entity, attribute):
+            raise _build_read_only_error(entity, name)
+        writes.append(
+            _ColumnWrite(
+                attribute=attribute,
+                column=columns[name],
+                steps=steps,
+                value=changes[name],
+                has_system=_has_system(entity, steps),
+            )
+        )
+    if unknown := sorted(changes.keys() - {write.name for write in writes}):
+        raise _build_read_only_error(entity, unknown[0])
+    return writes
 
 
-def _read_only(entity: EntityMap, name: str) -> Rejected:
+def _build_read_only_error(entity: EntityMap, name: str) -> Rejected:
     return Rejected(
         Issue("not-supported", f"{name}: the column cannot be written", entity.resource)
     )
 
 
-def _steps(entity: EntityMap, attribute: AttributeMap) -> Steps | None:
+def _find_steps(entity: EntityMap, attribute: AttributeMap) -> Steps | None:
     steps = invert_path(attribute.path or "", entity.resource, entity.variables)
     if steps and attribute.kind is Kind.LOOKUP:
         last = steps[-1]
-        # A Reference is written whole: its display and its identifier are those of the old one.
+        # A Reference is written whole: the old one's display and identifier do not fit the new one.
         if (last.parent, last.name) == ("Reference", "reference") and not last.index:
             return steps[:-1]
     return steps
@@ -192,79 +203,85 @@ def _steps(entity: EntityMap, attribute: AttributeMap) -> Steps | None:
 def _has_system(entity: EntityMap, steps: Steps) -> bool:
     if steps[-1].parent != "Coding" or len(steps) < 2:
         return False
-    others = [_steps(entity, each) for each in entity.attributes]
+    others = [_find_steps(entity, attribute) for attribute in entity.attributes]
     return any(other[:-1] == steps[:-1] and other[-1].name == "system" for other in others if other)
 
 
-def _shown(
-    entity: EntityMap, resource: dict[str, Any], targets: Iterable[_Target], base: str | None
+def _read_columns(
+    entity: EntityMap, resource: FhirResource, writes: Iterable[_ColumnWrite], base: str | None
 ) -> Mapping[str, Any]:
-    """What these columns show of the resource."""
-    some = tuple(each.attribute for each in targets)
+    """Return what these columns show of the resource."""
+    writes = list(writes)
     columns = {name: Column(name, "String") for name in entity.version_columns}
-    columns |= {each.name: each.column for each in targets}
-    entity = replace(entity, attributes=some, expands=(), unmapped_elements=())
+    columns |= {write.name: write.column for write in writes}
+    attributes = tuple(write.attribute for write in writes)
+    entity = replace(entity, attributes=attributes, expands=(), unmapped_elements=())
     return engine.map_resource(entity, resource, {entity.table: columns}, base).values
 
 
-def _check(targets: Iterable[_Target], shown: Mapping[str, Any]) -> None:
-    for each in targets:
-        if not each.is_read(shown):
-            why = "the column would not show it"
-            if each.value is None:
-                why = "FHIR has more of them, and the column would show the next"
-            raise each.refused(Unmappable(why))
+def _check_written(writes: Iterable[_ColumnWrite], values: Mapping[str, Any]) -> None:
+    for write in writes:
+        if not write.is_readable_in(values):
+            why = "the column would not show the value"
+            if write.value is None:
+                why = "FHIR has more than one value, and the column would show the next one"
+            raise write.build_rejection(Unmappable(why))
 
 
 # -- elements ------------------------------------------------------------------------------------
 
 
-def _write(
-    draft: Draft, target: _Target, done: Written, given_up: frozenset[tuple[str, str]]
+def _write_column(
+    draft: Draft,
+    write: _ColumnWrite,
+    written: WrittenElements,
+    replaceable: frozenset[tuple[str, str]],
 ) -> None:
-    steps, last = target.steps, target.steps[-1]
+    attribute, steps, last = write.attribute, write.steps, write.steps[-1]
     try:
-        allowed = element_paths.rule(last).targets
-        value = fhir_value(target.attribute, target.value, last.type, target.column, allowed)
+        targets = element_paths.get_rule(last).targets
+        value = convert_to_fhir(attribute, write.value, last.type, write.column, targets)
     except Unmappable as problem:
-        raise target.refused(problem, "value", 400) from None
+        raise write.build_rejection(problem, "value", 400) from None
     try:
-        place, there = element_paths.made(draft, steps)
-        old = element_paths.at(draft, place) if there == len(steps) else None
-        if target.attribute.kind is Kind.COPY and _is_longer(old, target.column):
+        place, existing = element_paths.make_place(draft, steps)
+        old = element_paths.get_at(draft, place) if existing == len(steps) else None
+        if attribute.kind is Kind.COPY and _is_longer_than(write.column, old):
             raise Unmappable("FHIR holds more than the column shows, which would be lost")
-        done.add(*element_paths.held(draft, place))
+        written.add(*element_paths.get_holder(draft, place))
         if type(old) is type(value) and old == value:
             return
-        element_paths.put(draft, steps, place, value, given_up)
-        choice = target.attribute.kind is Kind.CHOICE
-        # Codes of one choice are of one system; others need a column that says which.
-        same = target.has_system or (choice and str(old) in target.attribute.choices)
-        adds = old is None and not choice
-        synonyms.drop(draft, steps, place, done, adds=adds, same_system=same)
+        element_paths.put_value(draft, steps, place, value, replaceable)
+        is_choice = attribute.kind is Kind.CHOICE
+        # The codes of a choice are of one system; other codes need a column for their system.
+        same_system = write.has_system or (is_choice and str(old) in attribute.choices)
+        adds = old is None and not is_choice
+        synonyms.drop_synonyms(draft, steps, place, written, adds=adds, same_system=same_system)
     except Unmappable as problem:
-        raise target.refused(problem) from None
+        raise write.build_rejection(problem) from None
 
 
-def _is_longer(value: Any, column: Column) -> bool:
-    """Whether the column shows its beginning, or nothing of it."""
+def _is_longer_than(column: Column, value: Any) -> bool:
+    """Whether the column shows only the beginning of a text, or nothing of it."""
     if not isinstance(value, str) or column.max_length is None:
         return False
     return len(value.strip().encode("utf-16-le", "surrogatepass")) > 2 * column.max_length
 
 
-def _clear(draft: Draft, targets: Iterable[_Target], done: Written) -> None:
-    cleared = [each for each in targets if each.value is None]
-    found = []
-    for each in cleared:
+def _clear_columns(draft: Draft, writes: Iterable[_ColumnWrite], written: WrittenElements) -> None:
+    cleared = [write for write in writes if write.value is None]
+    places = []
+    for write in cleared:
         try:
-            for place in element_paths.found(draft, each.steps)[:1]:
-                found += synonyms.cleared(draft, each.steps, place, done)
+            for place in element_paths.find_places(draft, write.steps)[:1]:
+                places += synonyms.find_clearable(draft, write.steps, place, written)
         except Unmappable as problem:
-            raise each.refused(problem) from None
+            raise write.build_rejection(problem) from None
     try:
-        element_paths.clear(draft, found)
+        element_paths.clear_places(draft, places)
     except Unmappable as problem:
-        inside = problem.where or ""
-        asked = (one for one in cleared if element_paths.named(one.steps).startswith(inside))
-        raise next(asked).refused(problem) from None
+        element = problem.where or ""
+        affected = (
+            write for write in cleared if element_paths.format_path(write.steps).startswith(element)
+        )
+        raise next(affected).build_rejection(problem) from None

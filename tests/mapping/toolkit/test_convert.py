@@ -73,7 +73,9 @@ def patient(toolkit: Toolkit) -> EntityMap:
 
 def test_a_copy_has_its_path_in_fhirpath() -> None:
     found, told = outcome(attribute("Patient", "LastName", "$.name[?(@.use=='usual')].family"))
-    assert found == AttributeMap("lastname", Kind.COPY, "name.where(use = 'usual').family")
+    assert found == AttributeMap(
+        column="lastname", kind=Kind.COPY, path="name.where(use = 'usual').family"
+    )
     assert told.status is ConversionStatus.EXACT
 
 
@@ -148,7 +150,7 @@ def test_a_default_is_what_its_value_map_says(
 ) -> None:
     row = attribute("Patient", "c", None, DEFAULT, msind_cdsattributetype=column_type)
     found, told = outcome(row, values=(value("Patient", "c", "x", "", msind_staticvalue=said),))
-    assert found == AttributeMap("c", Kind.DEFAULT, default=constant)
+    assert found == AttributeMap(column="c", kind=Kind.DEFAULT, default=constant)
     assert told.status is ConversionStatus.APPROXIMATE
 
 
@@ -168,7 +170,9 @@ def gendered(column_type: str, *pairs: tuple[str, str]) -> tuple[AttributeMap | 
 
 def test_values_become_choices() -> None:
     found, told = gendered("Picklist", ("male", "1"), ("female", "2"))
-    assert found == AttributeMap("c", Kind.CHOICE, "gender", {"female": (2,), "male": (1,)})
+    assert found == AttributeMap(
+        column="c", kind=Kind.CHOICE, path="gender", choices={"female": (2,), "male": (1,)}
+    )
     assert told.status is ConversionStatus.EXACT
 
 
@@ -229,7 +233,9 @@ def test_a_reference_to_the_only_type_needs_no_filter() -> None:
     row = attribute("Patient", "c", "$.managingOrganization.reference", REFERENCE,
                     _msind_fhirresourcereference_value=key("Organization"))  # fmt: skip
     found, told = outcome(row)
-    assert found == AttributeMap("c", Kind.LOOKUP, "managingOrganization.reference")
+    assert found == AttributeMap(
+        column="c", kind=Kind.LOOKUP, path="managingOrganization.reference"
+    )
     assert told.status is ConversionStatus.EXACT
 
 
@@ -265,7 +271,7 @@ def test_a_lookup_of_what_is_no_reference_is_refused() -> None:
 def test_a_concept_keeps_the_coding_for_its_name(path: str, ours: str) -> None:
     row = attribute("Patient", "c", path, CONCEPT, msind_codeableconcepttypevalue="935000068")
     found, told = outcome(row)
-    assert found == AttributeMap("c", Kind.CONCEPT, ours, concept=935000068)
+    assert found == AttributeMap(column="c", kind=Kind.CONCEPT, path=ours, concept=935000068)
     assert told.status is ConversionStatus.EXACT
 
 
@@ -300,7 +306,7 @@ def test_an_element_map_that_cannot_be_read_says_why(element_map: str | None, wh
 
 def test_a_bare_path_is_an_element_map_too() -> None:
     found, _ = outcome(attribute("Patient", "c", None, msind_fhirelementmap="$.gender"))
-    assert found == AttributeMap("c", Kind.COPY, "gender")
+    assert found == AttributeMap(column="c", kind=Kind.COPY, path="gender")
 
 
 def test_a_column_is_mapped_once() -> None:

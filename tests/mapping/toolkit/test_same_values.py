@@ -16,7 +16,7 @@ PATHS = [*(json.loads(each)["s"] for each in PUBLISHED), *EXACT]
 
 
 def ours(path: str, patient: dict[str, Any]) -> list[Any]:
-    return Evaluation({}, patient, []).values(translate(path, "Patient").path)
+    return Evaluation({}, patient, []).find_values(translate(path, "Patient").path)
 
 
 def theirs(path: str, patient: dict[str, Any]) -> list[Any]:

@@ -14,62 +14,62 @@ from integration.core.errors import Rejected
 from integration.mapping.model import Kind, Lookup
 from integration.mapping.write_back.apply import create_resource, explain_unwritable, write_columns
 from integration.mapping.write_back.inverse_paths import invert_path
-from tests.mapping.write_back.writable import column, columns, entity
+from tests.mapping.write_back.writable import build_attribute, build_columns, build_entity
 
 SCT = "http://snomed.info/sct"
 STATUS = "http://terminology.hl7.org/CodeSystem/condition-clinical"
 
-CONDITION = entity(
+CONDITION = build_entity(
     "Condition",
-    column("status", f"clinicalStatus.coding.where(system = '{STATUS}').code", Kind.CHOICE,
+    [build_attribute("status", f"clinicalStatus.coding.where(system = '{STATUS}').code", Kind.CHOICE,
            choices={"active": (1,), "resolved": (2, 3), "remission": (2,)}),
-    column("code", f"code.coding.where(system = '{SCT}').code"),
-    column("display", f"code.coding.where(system = '{SCT}').display"),
-    column("text", "code.text", max_length=20),
-    column("severity", "severity.coding.first().code"),
-    column("severitysystem", "severity.coding.first().system"),
-    column("bodysite", "bodySite.coding.first().code"),
-    column("category", "category.coding.where(system = 'urn:c').code"),
-    column("subject", "subject", Kind.LOOKUP, target="Patient"),
-    column("asserter", "asserter", Kind.LOOKUP, target="Practitioner"),
-    column("asserterpatient", "asserter", Kind.LOOKUP, target="Patient"),
-    column("onset", "onset.ofType(dateTime)", Kind.DATETIME),
-    column("onsetday", "onset.ofType(dateTime)", Kind.DATE),
-    column("onsettext", "onset.ofType(string)"),
-    column("onsetage", "onset.ofType(Age).value", type_="decimal"),
-    column("ageunit", "onset.ofType(Age).unit"),
-    column("agecode", "onset.ofType(Age).code"),
-    column("recorded", "recordedDate", Kind.DATETIME),
-    column("note", "note.text", type_="memo"),
-    column("second", "note[1].text"),
-    column("extended", "extension('urn:e').value.ofType(string)"),
-    column("label", "code", Kind.CONCEPT),
-    column("fixed", None, Kind.DEFAULT),
-    column("joined", "note.text.join(' ')"),
-    column("readonly", "recorder.display", write=False),
+    build_attribute("code", f"code.coding.where(system = '{SCT}').code"),
+    build_attribute("display", f"code.coding.where(system = '{SCT}').display"),
+    build_attribute("text", "code.text", max_length=20),
+    build_attribute("severity", "severity.coding.first().code"),
+    build_attribute("severitysystem", "severity.coding.first().system"),
+    build_attribute("bodysite", "bodySite.coding.first().code"),
+    build_attribute("category", "category.coding.where(system = 'urn:c').code"),
+    build_attribute("subject", "subject", Kind.LOOKUP, target="Patient"),
+    build_attribute("asserter", "asserter", Kind.LOOKUP, target="Practitioner"),
+    build_attribute("asserterpatient", "asserter", Kind.LOOKUP, target="Patient"),
+    build_attribute("onset", "onset.ofType(dateTime)", Kind.DATETIME),
+    build_attribute("onsetday", "onset.ofType(dateTime)", Kind.DATE),
+    build_attribute("onsettext", "onset.ofType(string)"),
+    build_attribute("onsetage", "onset.ofType(Age).value", type_="decimal"),
+    build_attribute("ageunit", "onset.ofType(Age).unit"),
+    build_attribute("agecode", "onset.ofType(Age).code"),
+    build_attribute("recorded", "recordedDate", Kind.DATETIME),
+    build_attribute("note", "note.text", type_="memo"),
+    build_attribute("second", "note[1].text"),
+    build_attribute("extended", "extension('urn:e').value.ofType(string)"),
+    build_attribute("label", "code", Kind.CONCEPT),
+    build_attribute("fixed", None, Kind.DEFAULT),
+    build_attribute("joined", "note.text.join(' ')"),
+    build_attribute("readonly", "recorder.display", write=False)],
 )  # fmt: skip
 
-PATIENT = entity(
+PATIENT = build_entity(
     "Patient",
-    column("family", "%official.family"),
-    column("given", "%official.given.first()"),
-    column("anygiven", "name.given.first()"),
-    column("phone", "telecom.where(system = 'phone' and use = 'home').value"),
-    column("mail", "telecom.where(system = 'email').value"),
-    column("rank1", "telecom.where(rank = 1).value"),
-    column("record", "identifier.where(type.coding.code = 'MR').value"),
-    column("active", "active", Kind.CHOICE, choices={"true": (0,), "false": (1,)}, default=0),
-    column("living", "active", type_="boolean"),
-    column("birth", "birthDate", Kind.DATE),
-    column("births", "multipleBirth.ofType(integer)", type_="integer"),
-    column("contact", "contact.name.family"),
-    column("doctor", "generalPractitioner.where(reference.startsWith('Practitioner/'))",
-           Kind.LOOKUP),
+    [build_attribute("family", "%official.family"),
+    build_attribute("given", "%official.given.first()"),
+    build_attribute("anygiven", "name.given.first()"),
+    build_attribute("phone", "telecom.where(system = 'phone' and use = 'home').value"),
+    build_attribute("mail", "telecom.where(system = 'email').value"),
+    build_attribute("rank1", "telecom.where(rank = 1).value"),
+    build_attribute("record", "identifier.where(type.coding.code = 'MR').value"),
+    build_attribute("active", "active", Kind.CHOICE, choices={"true": (0,), "false": (1,)}, default=0),
+    build_attribute("living", "active", type_="boolean"),
+    build_attribute("birth", "birthDate", Kind.DATE),
+    build_attribute("births", "multipleBirth.ofType(integer)", type_="integer"),
+    build_attribute("contact", "contact.name.family"),
+    build_attribute("doctor", "generalPractitioner.where(reference.startsWith('Practitioner/'))",
+           Kind.LOOKUP)],
     variables={"official": "name.where(use = 'official').first()"},
 )  # fmt: skip
 
 
-def condition(**elements: Any) -> dict[str, Any]:
+def build_condition(**elements: Any) -> dict[str, Any]:
     return {
         "resourceType": "Condition",
         "id": "1",
@@ -78,29 +78,29 @@ def condition(**elements: Any) -> dict[str, Any]:
     }
 
 
-def patient(**elements: Any) -> dict[str, Any]:
+def build_patient(**elements: Any) -> dict[str, Any]:
     return {"resourceType": "Patient", "id": "1", **elements}
 
 
-def changed(resource: dict[str, Any], /, **changes: Any) -> dict[str, Any]:
+def write(resource: dict[str, Any], /, **changes: Any) -> dict[str, Any]:
     """The resource after the write, which leaves the one that was given alone."""
     map_ = PATIENT if resource["resourceType"] == "Patient" else CONDITION
     before = decimal_json.encode(resource)
-    result = write_columns(map_, resource, changes, columns(map_))
+    result = write_columns(map_, resource, changes, build_columns(map_))
     assert decimal_json.encode(resource) == before
     return result
 
 
-def refused(resource: dict[str, Any], status: int = 422, /, **changes: Any) -> str:
+def catch_refusal(resource: dict[str, Any], status: int = 422, /, **changes: Any) -> str:
     """Why a write is refused: the column, the reason and the element."""
     with pytest.raises(Rejected) as caught:
-        changed(resource, **changes)
+        write(resource, **changes)
     assert caught.value.status == status
     (issue,) = caught.value.issues
     return f"{issue.text} @ {issue.expression}"
 
 
-def coding(code: str, system: str = SCT, **more: Any) -> dict[str, Any]:
+def build_coding(code: str, system: str = SCT, **more: Any) -> dict[str, Any]:
     return {"system": system, "code": code, **more}
 
 
@@ -108,18 +108,18 @@ def coding(code: str, system: str = SCT, **more: Any) -> dict[str, Any]:
 
 
 def test_what_a_column_shows_already_changes_nothing_at_all() -> None:
-    there = condition(
+    resource = build_condition(
         onsetDateTime="2020-05-05T10:00:00.250+02:00",
-        code={"coding": [coding("1", display=" a ")], "text": "t"},
+        code={"coding": [build_coding("1", display=" a ")], "text": "t"},
     )
     given = {"onset": datetime(2020, 5, 5, 8, tzinfo=UTC), "display": "a", "text": "t"}
-    assert changed(there, **given) is there
+    assert write(resource, **given) is resource
 
 
 def test_a_number_keeps_its_digits_where_it_means_the_same() -> None:
-    there = condition(onsetAge={"value": Decimal("1.10"), "unit": "a"})
-    assert changed(there, onsetage=Decimal("1.1")) is there
-    assert str(changed(there, onsetage=Decimal("1.20"))["onsetAge"]["value"]) == "1.20"
+    resource = build_condition(onsetAge={"value": Decimal("1.10"), "unit": "a"})
+    assert write(resource, onsetage=Decimal("1.1")) is resource
+    assert str(write(resource, onsetage=Decimal("1.20"))["onsetAge"]["value"]) == "1.20"
 
 
 def test_elements_that_no_column_names_stay_and_so_does_the_order_of_all() -> None:
@@ -127,45 +127,47 @@ def test_elements_that_no_column_names_stay_and_so_does_the_order_of_all() -> No
         b'{"id":"1","onsetAge":{"code":"a","value":1.10,"id":"e"},"resourceType":"Condition",'
         b'"x":{"y":[1.00,null,{"z":{}}]},"note":[{"time":"2020","text":"a"},{"text":"b"}]}'
     )
-    new = changed(decimal_json.decode(text), onsetage=Decimal("2.50"), note="c")
+    new = write(decimal_json.decode(text), onsetage=Decimal("2.50"), note="c")
     changes = text.replace(b"1.10", b"2.50").replace(b'"a"}', b'"c"}')
     assert decimal_json.encode(new) == changes
 
 
 def test_what_is_said_of_a_value_beside_it_goes_with_the_value() -> None:
     reason = {"extension": [{"url": "http://hl7.org/fhir/StructureDefinition/data-absent-reason"}]}
-    there = patient(_birthDate=reason, name=[{"use": "official", "_family": reason}])
-    new = changed(there, birth=datetime(2020, 1, 2, tzinfo=UTC))
-    assert new == patient(birthDate="2020-01-02", name=there["name"])
-    assert changed(there, birth=None) is there
+    there = build_patient(_birthDate=reason, name=[{"use": "official", "_family": reason}])
+    new = write(there, birth=datetime(2020, 1, 2, tzinfo=UTC))
+    assert new == build_patient(birthDate="2020-01-02", name=there["name"])
+    assert write(there, birth=None) is there
 
 
 def test_in_a_list_only_what_is_said_of_the_written_value_goes() -> None:
     name = {"use": "official", "given": ["a", "b"], "_given": [{"id": "1"}, {"id": "2"}]}
-    new = changed(patient(name=[name]), given="c")
+    new = write(build_patient(name=[name]), given="c")
     assert new["name"] == [{**name, "given": ["c", "b"], "_given": [None, {"id": "2"}]}]
     reason = {"use": "official", "given": [None, "b"], "_given": [{"id": "1"}, None]}
-    assert changed(patient(name=[reason]), given="c")["name"][0]["given"] == [None, "c"]
+    assert write(build_patient(name=[reason]), given="c")["name"][0]["given"] == [None, "c"]
     only = {"use": "official", "_given": [{"id": "1"}]}
-    assert changed(patient(name=[only]), given="c")["name"] == [{"use": "official", "given": ["c"]}]
+    assert write(build_patient(name=[only]), given="c")["name"] == [
+        {"use": "official", "given": ["c"]}
+    ]
 
 
 # -- where a value goes --------------------------------------------------------------------------
 
 
 def test_a_value_is_written_over_the_one_that_the_column_shows() -> None:
-    there = patient(name=[{"use": "usual"}, {"given": ["a", "b"]}])
-    assert changed(there, anygiven="c")["name"] == [{"use": "usual"}, {"given": ["c", "b"]}]
+    resource = build_patient(name=[{"use": "usual"}, {"given": ["a", "b"]}])
+    assert write(resource, anygiven="c")["name"] == [{"use": "usual"}, {"given": ["c", "b"]}]
 
 
 def test_without_a_value_the_first_item_gets_it() -> None:
-    there = patient(name=[{"use": "usual"}, {"use": "old"}])
-    assert changed(there, anygiven="c")["name"][0] == {"use": "usual", "given": ["c"]}
+    resource = build_patient(name=[{"use": "usual"}, {"use": "old"}])
+    assert write(resource, anygiven="c")["name"][0] == {"use": "usual", "given": ["c"]}
 
 
 def test_an_item_is_made_as_the_condition_says() -> None:
-    there = patient(telecom=[{"system": "phone", "use": "work", "value": "1"}])
-    new = changed(there, phone="2", mail="3", rank1="4", family="F", record="5")
+    resource = build_patient(telecom=[{"system": "phone", "use": "work", "value": "1"}])
+    new = write(resource, phone="2", mail="3", rank1="4", family="F", record="5")
     assert new["telecom"][1:] == [
         {"system": "phone", "use": "home", "value": "2"},
         {"system": "email", "value": "3"},
@@ -173,163 +175,177 @@ def test_an_item_is_made_as_the_condition_says() -> None:
     ]
     assert new["name"] == [{"use": "official", "family": "F"}]
     assert new["identifier"] == [{"type": {"coding": [{"code": "MR"}]}, "value": "5"}]
-    assert changed(new, phone=None, mail=None, rank1=None, family=None, record=None) == there
+    assert write(new, phone=None, mail=None, rank1=None, family=None, record=None) == resource
 
 
 def test_an_item_by_number_is_made_only_after_those_before_it() -> None:
-    assert "second:" in refused(condition(), second="b")
-    there = condition(note=[{"text": "a"}])
-    assert changed(there, second="b")["note"] == [{"text": "a"}, {"text": "b"}]
-    assert changed(condition(), second="b", note="a")["note"] == [{"text": "a"}, {"text": "b"}]
+    assert "second:" in catch_refusal(build_condition(), second="b")
+    resource = build_condition(note=[{"text": "a"}])
+    assert write(resource, second="b")["note"] == [{"text": "a"}, {"text": "b"}]
+    assert write(build_condition(), second="b", note="a")["note"] == [{"text": "a"}, {"text": "b"}]
 
 
 def test_an_extension_is_found_by_its_url_or_made() -> None:
     other = {"url": "urn:o", "valueCode": "x"}
-    new = changed(condition(extension=[other]), extended="a")
+    new = write(build_condition(extension=[other]), extended="a")
     assert new["extension"] == [other, {"url": "urn:e", "valueString": "a"}]
-    assert changed(new, extended=None)["extension"] == [other]
+    assert write(new, extended=None)["extension"] == [other]
 
 
 def test_a_value_of_one_type_replaces_none_of_another_unless_that_is_cleared_as_well() -> None:
-    there = condition(onsetAge={"value": 3}, _onsetString={"id": "1"})
-    moment = datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC)
+    resource = build_condition(onsetAge={"value": 3}, _onsetString={"id": "1"})
+    moment = datetime.fromisoformat("2020-01-02T03:04:05Z")
     with pytest.raises(Rejected, match="onset: there is onsetAge, which this would replace"):
-        changed(there, onset=moment)
-    new = changed(there, onset=moment, onsetage=None)
-    assert new == condition(onsetDateTime="2020-01-02T03:04:05Z")
-    assert changed(there, onsettext="child", onsetage=None) == condition(onsetString="child")
+        write(resource, onset=moment)
+    new = write(resource, onset=moment, onsetage=None)
+    assert new == build_condition(onsetDateTime="2020-01-02T03:04:05Z")
+    assert write(resource, onsettext="child", onsetage=None) == build_condition(onsetString="child")
 
 
 # -- codes, concepts, units, references ----------------------------------------------------------
 
 
 def test_a_concept_with_another_code_says_nothing_of_the_old_one() -> None:
-    other = coding("X", "urn:icd")
-    there = condition(
-        code={"coding": [other, coding("1", display="one", version="v")], "text": "t"}
+    other = build_coding("X", "urn:icd")
+    resource = build_condition(
+        code={"coding": [other, build_coding("1", display="one", version="v")], "text": "t"}
     )
-    assert changed(there, code="2")["code"] == {"coding": [coding("2")]}
-    assert changed(there, code="2", text="two")["code"]["text"] == "two"
-    new = changed(there, display="two", text="t", code="2")["code"]
-    assert new == {"coding": [coding("2", display="two")], "text": "t"}
+    assert write(resource, code="2")["code"] == {"coding": [build_coding("2")]}
+    assert write(resource, code="2", text="two")["code"]["text"] == "two"
+    new = write(resource, display="two", text="t", code="2")["code"]
+    assert new == {"coding": [build_coding("2", display="two")], "text": "t"}
 
 
 def test_a_code_beside_others_adds_to_them() -> None:
-    other = coding("X", "urn:icd")
-    there = condition(code={"coding": [other], "text": "t"})
-    assert changed(there, code="2")["code"] == {"coding": [other, coding("2")], "text": "t"}
+    other = build_coding("X", "urn:icd")
+    resource = build_condition(code={"coding": [other], "text": "t"})
+    assert write(resource, code="2")["code"] == {"coding": [other, build_coding("2")], "text": "t"}
 
 
 def test_a_choice_is_all_that_a_concept_says() -> None:
-    there = condition(clinicalStatus={"coding": [coding("i", "urn:own")], "text": "inactive"})
-    assert changed(there, status=1)["clinicalStatus"] == {"coding": [coding("active", STATUS)]}
+    resource = build_condition(
+        clinicalStatus={"coding": [build_coding("i", "urn:own")], "text": "inactive"}
+    )
+    assert write(resource, status=1)["clinicalStatus"] == {
+        "coding": [build_coding("active", STATUS)]
+    }
 
 
 def test_another_code_where_concepts_repeat_is_another_concept() -> None:
-    there = condition(category=[{"coding": [coding("x", "urn:d")]}])
-    new = changed(there, category="y")
-    assert new["category"] == [*there["category"], {"coding": [coding("y", "urn:c")]}]
-    assert changed(new, category=None) == there
+    resource = build_condition(category=[{"coding": [build_coding("x", "urn:d")]}])
+    new = write(resource, category="y")
+    assert new["category"] == [*resource["category"], {"coding": [build_coding("y", "urn:c")]}]
+    assert write(new, category=None) == resource
 
 
 def test_a_code_keeps_its_system_only_where_a_column_shows_it() -> None:
-    there = condition(severity={"coding": [coding("1")]}, bodySite=[{"coding": [coding("1")]}])
-    new = changed(there, severity="2", bodysite="2")
-    assert new["severity"] == {"coding": [coding("2")]}
+    resource = build_condition(
+        severity={"coding": [build_coding("1")]}, bodySite=[{"coding": [build_coding("1")]}]
+    )
+    new = write(resource, severity="2", bodysite="2")
+    assert new["severity"] == {"coding": [build_coding("2")]}
     assert new["bodySite"] == [{"coding": [{"code": "2"}]}]
 
 
 def test_a_code_of_the_present_option_stays_and_else_the_first_is_taken() -> None:
-    there = condition(clinicalStatus={"coding": [coding("remission", STATUS)]})
-    assert changed(there, status=2) is there
-    assert changed(condition(), status=2)["clinicalStatus"]["coding"][0]["code"] == "resolved"
-    assert refused(there, 400, status=9) == (
-        "status: not an option of the column @ Condition.clinicalStatus.coding.code"
+    resource = build_condition(clinicalStatus={"coding": [build_coding("remission", STATUS)]})
+    assert write(resource, status=2) is resource
+    assert write(build_condition(), status=2)["clinicalStatus"]["coding"][0]["code"] == "resolved"
+    assert catch_refusal(resource, 400, status=9) == (
+        "status: the value is not an option of the column @ Condition.clinicalStatus.coding.code"
     )
 
 
 def test_a_code_that_is_cleared_takes_its_concept_along_but_for_what_is_written() -> None:
-    there = condition(code={"coding": [coding("1"), coding("X", "urn:icd")], "text": "t"})
-    assert changed(there, code=None) == condition()
-    assert changed(there, code=None, text="u") == condition(code={"text": "u"})
-    assert changed(there, code=None, text="t") == condition(code={"text": "t"})
+    resource = build_condition(
+        code={"coding": [build_coding("1"), build_coding("X", "urn:icd")], "text": "t"}
+    )
+    assert write(resource, code=None) == build_condition()
+    assert write(resource, code=None, text="u") == build_condition(code={"text": "u"})
+    assert write(resource, code=None, text="t") == build_condition(code={"text": "t"})
 
 
 def test_another_unit_has_another_code() -> None:
-    there = condition(onsetAge={"value": 1, "unit": "a", "system": "urn:u", "code": "a"})
-    new = changed(there, ageunit="mo")
+    resource = build_condition(onsetAge={"value": 1, "unit": "a", "system": "urn:u", "code": "a"})
+    new = write(resource, ageunit="mo")
     assert new["onsetAge"] == {"value": 1, "unit": "mo", "system": "urn:u"}
 
 
 def test_another_code_of_a_unit_is_another_unit() -> None:
-    there = condition(onsetAge={"value": 1, "unit": "year", "system": "urn:u", "code": "a"})
-    new = changed(there, agecode="mo")
+    resource = build_condition(
+        onsetAge={"value": 1, "unit": "year", "system": "urn:u", "code": "a"}
+    )
+    new = write(resource, agecode="mo")
     assert new["onsetAge"] == {"value": 1, "system": "urn:u", "code": "mo"}
-    both = changed(there, agecode="mo", ageunit="month")
+    both = write(resource, agecode="mo", ageunit="month")
     assert both["onsetAge"] == {"value": 1, "unit": "month", "system": "urn:u", "code": "mo"}
 
 
 def test_a_condition_is_made_true_of_what_is_there_unless_it_says_something_else() -> None:
-    map_ = entity("Condition", column("code", "onset.ofType(Age).where(system = 'urn:u').code"))
-    there = condition(onsetAge={"value": 1})
-    new = write_columns(map_, there, {"code": "a"}, columns(map_))
+    map_ = build_entity(
+        "Condition", [build_attribute("code", "onset.ofType(Age).where(system = 'urn:u').code")]
+    )
+    resource = build_condition(onsetAge={"value": 1})
+    new = write_columns(map_, resource, {"code": "a"}, build_columns(map_))
     assert new["onsetAge"] == {"value": 1, "system": "urn:u", "code": "a"}
-    other = condition(onsetAge={"value": 1, "system": "urn:other", "code": "b"})
-    with pytest.raises(Rejected, match="code: what is there is not what the column shows"):
-        write_columns(map_, other, {"code": "a"}, columns(map_))
+    other = build_condition(onsetAge={"value": 1, "system": "urn:other", "code": "b"})
+    with pytest.raises(Rejected, match="code: FHIR has another value here"):
+        write_columns(map_, other, {"code": "a"}, build_columns(map_))
 
 
 def test_a_reference_is_written_whole() -> None:
-    there = condition(subject={"reference": "Patient/1", "display": "D", "identifier": {}})
-    new = changed(there, subject=Lookup("Patient/2"))
+    resource = build_condition(subject={"reference": "Patient/1", "display": "D", "identifier": {}})
+    new = write(resource, subject=Lookup("Patient/2"))
     assert new["subject"] == {"reference": "Patient/2"}
-    assert refused(there, 400, subject=Lookup("Device/2")) == (
+    assert catch_refusal(resource, 400, subject=Lookup("Device/2")) == (
         "subject: FHIR allows no reference to Device here @ Condition.subject"
     )
-    assert "not a row of Patient" in refused(there, 400, subject=Lookup("Group/2"))
+    assert "the column is for rows of Patient" in catch_refusal(
+        resource, 400, subject=Lookup("Group/2")
+    )
 
 
 def test_one_reference_has_a_column_for_each_type() -> None:
-    there = condition(asserter={"reference": "Patient/1"})
-    new = changed(there, asserter=Lookup("Practitioner/2"), asserterpatient=None)
+    resource = build_condition(asserter={"reference": "Patient/1"})
+    new = write(resource, asserter=Lookup("Practitioner/2"), asserterpatient=None)
     assert new["asserter"] == {"reference": "Practitioner/2"}
-    assert changed(there, asserter=None) is there
+    assert write(resource, asserter=None) is resource
 
 
 def test_a_reference_is_found_by_the_type_in_it() -> None:
-    there = patient(generalPractitioner=[{"reference": "Organization/1"}])
-    new = changed(there, doctor=Lookup("Practitioner/2"))
+    resource = build_patient(generalPractitioner=[{"reference": "Organization/1"}])
+    new = write(resource, doctor=Lookup("Practitioner/2"))
     assert new["generalPractitioner"][1] == {"reference": "Practitioner/2"}
-    assert "doctor:" in refused(there, doctor=Lookup("Organization/2"))
+    assert "doctor:" in catch_refusal(resource, doctor=Lookup("Organization/2"))
 
 
 # -- days, moments, numbers, truths --------------------------------------------------------------
 
 
-def test_a_day_is_that_of_the_moment_in_utc() -> None:
+def test_a_day_is_that_of_the_instant_in_utc() -> None:
     moment = datetime(2020, 5, 6, 1, tzinfo=timezone(timedelta(hours=2)))
-    assert changed(patient(), birth=moment)["birthDate"] == "2020-05-05"
-    there = condition(onsetDateTime="2020-05-05T23:30:00-08:00")
-    assert changed(there, onsetday=datetime(2020, 5, 5, tzinfo=UTC)) is there
-    new = changed(there, onsetday=datetime(2020, 5, 7, tzinfo=UTC))
+    assert write(build_patient(), birth=moment)["birthDate"] == "2020-05-05"
+    resource = build_condition(onsetDateTime="2020-05-05T23:30:00-08:00")
+    assert write(resource, onsetday=datetime(2020, 5, 5, tzinfo=UTC)) is resource
+    new = write(resource, onsetday=datetime(2020, 5, 7, tzinfo=UTC))
     assert new["onsetDateTime"] == "2020-05-07"
 
 
-def test_a_moment_has_fractions_only_when_there_are() -> None:
-    at = datetime(2020, 5, 6, 1, 2, 3, 40_000, tzinfo=UTC)
-    assert changed(condition(), recorded=at)["recordedDate"] == "2020-05-06T01:02:03.040Z"
+def test_an_instant_has_fractions_only_when_there_are() -> None:
+    at = datetime.fromisoformat("2020-05-06T01:02:03.040Z")
+    assert write(build_condition(), recorded=at)["recordedDate"] == "2020-05-06T01:02:03.040Z"
     whole = at.replace(microsecond=0)
-    assert changed(condition(), recorded=whole)["recordedDate"] == "2020-05-06T01:02:03Z"
+    assert write(build_condition(), recorded=whole)["recordedDate"] == "2020-05-06T01:02:03Z"
 
 
-def test_truths_and_numbers_are_written_as_such() -> None:
-    assert changed(patient(), living=False, births=2) == patient(
+def test_booleans_and_numbers_are_written_as_such() -> None:
+    assert write(build_patient(), living=False, births=2) == build_patient(
         active=False, multipleBirthInteger=2
     )
-    assert changed(patient(), active=1)["active"] is False
-    assert "living: " in refused(patient(active=True), 400, living=1)
-    assert changed(patient(active=False), active=None) == patient()
-    assert changed(patient(), active=0) == patient()
+    assert write(build_patient(), active=1)["active"] is False
+    assert "living: " in catch_refusal(build_patient(active=True), 400, living=1)
+    assert write(build_patient(active=False), active=None) == build_patient()
+    assert write(build_patient(), active=0) == build_patient()
 
 
 @pytest.mark.parametrize(
@@ -353,18 +369,20 @@ def test_truths_and_numbers_are_written_as_such() -> None:
     ],
 )
 def test_what_fhir_or_the_column_cannot_hold_is_refused(column_: str, value: Any) -> None:
-    said = refused(patient(), 400, **{column_: value})
-    assert said.startswith(f"{column_}: ")
-    assert str(value).strip() == "" or str(value) not in said.replace(column_, "")
+    refusal = catch_refusal(build_patient(), 400, **{column_: value})
+    assert refusal.startswith(f"{column_}: ")
+    assert str(value).strip() == "" or str(value) not in refusal.replace(column_, "")
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1.005"])
 def test_a_number_that_the_column_cannot_hold_is_refused(number: str) -> None:
-    assert "onsetage: " in refused(condition(), 400, onsetage=Decimal(number))
+    assert "onsetage: " in catch_refusal(build_condition(), 400, onsetage=Decimal(number))
 
 
-def test_a_moment_before_the_calendar_of_dataverse_is_refused() -> None:
-    assert "recorded: " in refused(condition(), recorded=datetime(1700, 1, 1, tzinfo=UTC))
+def test_an_instant_before_the_calendar_of_dataverse_is_refused() -> None:
+    assert "recorded: " in catch_refusal(
+        build_condition(), recorded=datetime(1700, 1, 1, tzinfo=UTC)
+    )
 
 
 # -- what is refused -----------------------------------------------------------------------------
@@ -372,58 +390,63 @@ def test_a_moment_before_the_calendar_of_dataverse_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["label", "fixed", "joined", "readonly", "nothing"])
 def test_a_column_that_cannot_be_written_is_refused(name: str) -> None:
-    assert refused(condition(), 400, **{name: "x"}) == (
+    assert catch_refusal(build_condition(), 400, **{name: "x"}) == (
         f"{name}: the column cannot be written @ Condition"
     )
 
 
 def test_what_fhir_requires_is_not_cleared() -> None:
-    assert refused(condition(), subject=None) == (
+    assert catch_refusal(build_condition(), subject=None) == (
         "subject: FHIR requires the element @ Condition.subject"
     )
 
 
 def test_what_would_leave_a_required_element_empty_is_not_cleared() -> None:
-    map_ = entity("Observation", column("code", "code.coding.code"), column("text", "code.text"))
-    there = {"resourceType": "Observation", "id": "1", "code": {"coding": [{"code": "a"}]}}
+    map_ = build_entity(
+        "Observation",
+        [build_attribute("code", "code.coding.code"), build_attribute("text", "code.text")],
+    )
+    resource = {"resourceType": "Observation", "id": "1", "code": {"coding": [{"code": "a"}]}}
     with pytest.raises(Rejected, match="code: FHIR requires the element") as caught:
-        write_columns(map_, there, {"code": None}, columns(map_))
+        write_columns(map_, resource, {"code": None}, build_columns(map_))
     assert caught.value.issues[0].expression == "Observation.code"
-    new = write_columns(map_, there, {"code": None, "text": "t"}, columns(map_))
+    new = write_columns(map_, resource, {"code": None, "text": "t"}, build_columns(map_))
     assert new["code"] == {"text": "t"}
 
 
 def test_what_would_show_the_next_is_not_cleared() -> None:
-    there = condition(note=[{"text": "a"}, {"text": "b"}])
-    assert "note: FHIR has more of them" in refused(there, note=None)
-    assert changed(there, second=None)["note"] == [{"text": "a"}]
-    assert changed(there, second=None, note=None) == condition()
+    resource = build_condition(note=[{"text": "a"}, {"text": "b"}])
+    assert "note: FHIR has more than one value" in catch_refusal(resource, note=None)
+    assert write(resource, second=None)["note"] == [{"text": "a"}]
+    assert write(resource, second=None, note=None) == build_condition()
 
 
 def test_one_of_several_required_items_is_cleared() -> None:
-    map_ = entity("AllergyIntolerance", column("second", "reaction.manifestation[1].text"))
+    map_ = build_entity(
+        "AllergyIntolerance", [build_attribute("second", "reaction.manifestation[1].text")]
+    )
     reaction = {"manifestation": [{"text": "a"}, {"text": "b"}]}
-    there = {"resourceType": "AllergyIntolerance", "id": "1", "reaction": [reaction]}
-    new = write_columns(map_, there, {"second": None}, columns(map_))
+    resource = {"resourceType": "AllergyIntolerance", "id": "1", "reaction": [reaction]}
+    new = write_columns(map_, resource, {"second": None}, build_columns(map_))
     assert new["reaction"] == [{"manifestation": [{"text": "a"}]}]
 
 
 def test_an_element_of_two_columns_is_cleared_by_both() -> None:
-    there = condition(onsetDateTime="2020-01-01T00:00:00Z")
-    assert changed(there, onset=None, onsetday=None) == condition()
+    resource = build_condition(onsetDateTime="2020-01-01T00:00:00Z")
+    assert write(resource, onset=None, onsetday=None) == build_condition()
 
 
 def test_text_of_which_the_column_shows_a_part_is_not_written_over() -> None:
-    there = condition(code={"text": "x" * 21})
-    assert "text: FHIR holds more than the column shows" in refused(there, text="y")
-    assert changed(there, text="x" * 20) is there
-    assert changed(there, text=None) == condition()
+    resource = build_condition(code={"text": "x" * 21})
+    assert "text: FHIR holds more than the column shows" in catch_refusal(resource, text="y")
+    assert write(resource, text="x" * 20) is resource
+    assert write(resource, text=None) == build_condition()
 
 
 def test_objects_that_became_empty_go_and_others_stay() -> None:
-    there = patient(contact=[{"name": {"family": "a"}}, {"gender": "male"}])
-    assert changed(there, contact=None)["contact"] == [{"gender": "male"}]
-    assert changed(patient(contact=there["contact"][:1]), contact=None) == patient()
+    resource = build_patient(contact=[{"name": {"family": "a"}}, {"gender": "male"}])
+    assert write(resource, contact=None)["contact"] == [{"gender": "male"}]
+    assert write(build_patient(contact=resource["contact"][:1]), contact=None) == build_patient()
 
 
 @pytest.mark.parametrize(
@@ -439,31 +462,35 @@ def test_objects_that_became_empty_go_and_others_stay() -> None:
     ],
 )
 def test_what_is_not_as_fhir_defines_it_is_refused(elements: dict[str, Any]) -> None:
-    assert refused(patient(**elements), family="b").startswith("family: not as FHIR defines")
+    assert catch_refusal(build_patient(**elements), family="b").startswith(
+        "family: the element is not as FHIR defines"
+    )
 
 
 def test_what_is_not_as_fhir_defines_it_is_not_cleared() -> None:
-    there = patient(name={"use": "official", "family": "a"})
-    assert refused(there, family=None).startswith("family: not as FHIR defines")
+    resource = build_patient(name={"use": "official", "family": "a"})
+    assert catch_refusal(resource, family=None).startswith(
+        "family: the element is not as FHIR defines"
+    )
 
 
 # -- new resources, and what a map says ----------------------------------------------------------
 
 
 def test_a_new_resource_has_the_constants_of_its_map_and_what_was_written() -> None:
-    constant: Mapping[str, Any] = {"clinicalStatus": {"coding": [coding("active", STATUS)]}}
-    map_ = entity("Condition", *CONDITION.attributes, create=constant)
+    constant: Mapping[str, Any] = {"clinicalStatus": {"coding": [build_coding("active", STATUS)]}}
+    map_ = build_entity("Condition", [*CONDITION.attributes], create=constant)
     given = {"subject": Lookup("Patient/2"), "text": "t", "code": None, "status": None}
-    assert create_resource(map_, "new", given, columns(map_)) == {
+    assert create_resource(map_, "new", given, build_columns(map_)) == {
         "resourceType": "Condition",
         "id": "new",
         **constant,
         "subject": {"reference": "Patient/2"},
         "code": {"text": "t"},
     }
-    other = create_resource(map_, "new", {"status": 2}, columns(map_))
-    assert other["clinicalStatus"] == {"coding": [coding("resolved", STATUS)]}
-    assert constant == {"clinicalStatus": {"coding": [coding("active", STATUS)]}}
+    other = create_resource(map_, "new", {"status": 2}, build_columns(map_))
+    assert other["clinicalStatus"] == {"coding": [build_coding("resolved", STATUS)]}
+    assert constant == {"clinicalStatus": {"coding": [build_coding("active", STATUS)]}}
 
 
 @pytest.mark.parametrize(
@@ -500,7 +527,7 @@ def test_a_new_resource_has_the_constants_of_its_map_and_what_was_written() -> N
     ],
 )
 def test_a_path_that_does_not_lead_to_one_element_cannot_be_written(path: str) -> None:
-    map_ = entity("Patient", column("a", path), variables={"loop": "%loop.name"})
+    map_ = build_entity("Patient", [build_attribute("a", path)], variables={"loop": "%loop.name"})
     assert explain_unwritable(map_, map_.attributes[0])
 
 
@@ -527,5 +554,5 @@ def test_a_chain_may_be_written_in_several_ways(path: str) -> None:
 def test_a_column_is_written_only_to_elements_of_its_type(
     path: str, kind: Kind, type_: str
 ) -> None:
-    map_ = entity("Patient", column("a", path, kind, type_=type_))
+    map_ = build_entity("Patient", [build_attribute("a", path, kind, type_=type_)])
     assert explain_unwritable(map_, map_.attributes[0])

@@ -17,6 +17,7 @@ import pytest
 from integration.core import decimal_json
 from integration.core.errors import Rejected
 from integration.mapping import engine, load, r4_elements
+from integration.mapping.fhirpath.library import R4_MODEL
 from integration.mapping.model import AttributeMap, Kind, Lookup
 from integration.mapping.write_back.apply import write_columns
 from integration.mapping.write_back.inverse_paths import PathPredicate, Steps, invert_path
@@ -43,19 +44,19 @@ each_table = pytest.mark.parametrize("kind", sorted(SHAPES))
 # -- resources and changes -----------------------------------------------------------------------
 
 
-def _text(chance: Random) -> str:
+def _draw_text(chance: Random) -> str:
     return "".join(chance.choices("aä \n<", k=chance.randint(1, 3)))
 
 
-def _moment(chance: Random) -> datetime:
+def _draw_datetime(chance: Random) -> datetime:
     return datetime(1800, 1, 1, tzinfo=UTC) + timedelta(seconds=chance.randrange(10**10))
 
 
-def _date_time(chance: Random) -> str:
-    return _moment(chance).isoformat()[: chance.choice((7, 10, None))]
+def _draw_date_time_text(chance: Random) -> str:
+    return _draw_datetime(chance).isoformat()[: chance.choice((7, 10, None))]
 
 
-def _decimal(chance: Random) -> Decimal:
+def _draw_decimal(chance: Random) -> Decimal:
     return Decimal(chance.randint(-999, 999)).scaleb(-2)
 
 
@@ -64,18 +65,18 @@ _VALUES: dict[str, Callable[[Random], Any]] = {
     "integer": lambda chance: chance.randint(-5, 5),
     "positiveInt": lambda chance: chance.randint(1, 5),
     "unsignedInt": lambda chance: chance.randint(0, 5),
-    "decimal": _decimal,
-    "date": lambda chance: _moment(chance).date().isoformat(),
-    "dateTime": _date_time,
-    "instant": lambda chance: _moment(chance).isoformat(),
+    "decimal": _draw_decimal,
+    "date": lambda chance: _draw_datetime(chance).date().isoformat(),
+    "dateTime": _draw_date_time_text,
+    "instant": lambda chance: _draw_datetime(chance).isoformat(),
 }
 
 
 @cache
-def _types() -> dict[str, dict[str, str]]:
+def _list_types() -> dict[str, dict[str, str]]:
     """The elements of each type with their types, by the names that JSON has for them."""
     found: dict[str, dict[str, str]] = {}
-    for path, type_ in r4_elements._TYPES.items():
+    for path, type_ in R4_MODEL["path2Type"].items():
         parent, _, name = path.rpartition(".")
         if not type_.startswith("System."):
             found.setdefault(parent, {})[name] = type_
@@ -87,97 +88,110 @@ def _types() -> dict[str, dict[str, str]]:
 
 
 @cache
-def _literals(resource: str) -> tuple[str, ...]:
+def _list_literals(resource: str) -> tuple[str, ...]:
     """What conditions of the map ask for, and the codes that have options."""
     attributes = SHAPES[resource].entity.attributes
-    codes = {code for one in attributes for code in one.choices}
-    return tuple(sorted(codes | {str(c.literal) for one in attributes for c in _conditions(one)}))
+    codes = {code for attribute in attributes for code in attribute.choices}
+    return tuple(
+        sorted(
+            codes
+            | {str(c.literal) for attribute in attributes for c in _list_predicates(attribute)}
+        )
+    )
 
 
-def _conditions(one: AttributeMap) -> list[PathPredicate]:
-    steps = invert_path(one.path or "", "")
+def _list_predicates(attribute: AttributeMap) -> list[PathPredicate]:
+    steps = invert_path(attribute.path or "", "")
     return [condition for step in steps or () for condition in step.predicates]
 
 
-def _object(
+def _draw_object(
     chance: Random, kind: str, type_: str, depth: int = 0, names: Iterable[str] = ()
 ) -> Resource:
     """Some elements of a type, mostly that the map knows; and those of `names`."""
-    types = _types().get(type_, {})
-    likely = sorted(types.keys() & _mapped(kind)) or sorted(types)
+    types = _list_types().get(type_, {})
+    likely = sorted(types.keys() & _list_mapped_names(kind)) or sorted(types)
     some = chance.sample(likely, k=min(len(likely), chance.randint(0, 5))) if depth < 4 else ()
     found: Resource = {}
     for name in (*names, *some):
-        rule = r4_elements.rule(type_, name)
-        forms = next((f for f in _choices(type_) if name in f), (name,))
+        rule = r4_elements.find_rule(type_, name)
+        forms = next((f for f in _list_choices(type_) if name in f), (name,))
         if rule is None or any(form in found for form in forms):
             continue
-        items = [_value(chance, kind, types[name], depth + 1) for _ in range(chance.randint(1, 2))]
+        items = [
+            _draw_value(chance, kind, types[name], depth + 1) for _ in range(chance.randint(1, 2))
+        ]
         found[name] = items if rule.repeats else items[0]
     return found
 
 
 @cache
-def _choices(type_: str) -> list[tuple[str, ...]]:
-    paths = (path.rpartition(".") for path in r4_elements._FORMS)
-    return [
-        tuple(r4_elements.forms(parent, name).values())
-        for parent, _, name in paths
-        if parent == type_
-    ]
+def _list_choices(type_: str) -> list[tuple[str, ...]]:
+    return [names for _, names in r4_elements.list_choices(type_)]
 
 
 @cache
-def _mapped(resource: str) -> frozenset[str]:
+def _list_mapped_names(resource: str) -> frozenset[str]:
     map_ = SHAPES[resource].entity
-    steps = (_steps(map_.resource, one) for one in map_.attributes)
-    names = {step.name for each in steps for step in each}
+    steps = (_find_steps(map_.resource, attribute) for attribute in map_.attributes)
+    names = {step.name for chain in steps for step in chain}
     return frozenset(names | {"period", "system", "display", "code", "unit", "extension"})
 
 
-def _value(chance: Random, kind: str, type_: str, depth: int) -> Any:
+def _draw_value(chance: Random, kind: str, type_: str, depth: int) -> Any:
     if type_ == "Reference":
         id_ = chance.choice(["Patient/1", "Practitioner/1", "Group/1", "Organization/1", "#1"])
         return {"reference": id_, **({"display": "x"} if chance.random() < 0.5 else {})}
     if not r4_elements.is_primitive(type_):
-        return _object(chance, kind, type_, depth)
+        return _draw_object(chance, kind, type_, depth)
     if type_ in ("code", "uri"):
-        return chance.choice([*_literals(kind), "a", "b"])
-    return _VALUES.get(type_, _text)(chance)
+        return chance.choice([*_list_literals(kind), "a", "b"])
+    return _VALUES.get(type_, _draw_text)(chance)
 
 
-def _new(chance: Random, one: AttributeMap) -> Any:
+def _draw_column_value(chance: Random, attribute: AttributeMap) -> Any:
     """What a client may write to a column."""
-    match one.kind:
+    match attribute.kind:
         case Kind.DATE | Kind.DATETIME:
-            return _moment(chance)
+            return _draw_datetime(chance)
         case Kind.CHOICE:
-            return chance.choice([options[0] for options in one.choices.values()])
+            return chance.choice([options[0] for options in attribute.choices.values()])
         case Kind.LOOKUP:
-            return Lookup(f"{one.virtual_column.target or 'Patient'}/2")
-    return _VALUES.get(one.virtual_column.type, _text)(chance)
+            return Lookup(f"{attribute.virtual_column.target or 'Patient'}/2")
+    return _VALUES.get(attribute.virtual_column.type, _draw_text)(chance)
 
 
 Case = tuple[MappedEntityType, Resource, dict[str, Any]]
 
 
 @cache
-def _cases(kind: str) -> list[Case]:
+def _list_cases(kind: str) -> list[Case]:
     """Resources, and what is written to some columns, most of which are filled."""
-    return [*_made(kind)]
+    return [*_draw_cases(kind)]
 
 
-def _made(kind: str) -> Iterator[Case]:
-    it = SHAPES[kind]
-    writable = [one for one in it.entity.attributes if one.virtual_column.writable]
+def _draw_cases(kind: str) -> Iterator[Case]:
+    entity_type = SHAPES[kind]
+    writable = [
+        attribute
+        for attribute in entity_type.entity.attributes
+        if attribute.virtual_column.writable
+    ]
     for seed in range(CASES):
         chance = make_random(f"{kind} {seed}")
         some = chance.sample(writable, k=chance.randint(1, 3))
-        changes = {one.column: _new(chance, one) if chance.random() < 0.7 else None for one in some}
-        filled = [_steps(kind, one)[0].name for one in some if chance.random() < 0.7]
+        changes = {
+            attribute.column: _draw_column_value(chance, attribute)
+            if chance.random() < 0.7
+            else None
+            for attribute in some
+        }
+        filled = [
+            _find_steps(kind, attribute)[0].name for attribute in some if chance.random() < 0.7
+        ]
         yield (
-            it,
-            {"resourceType": kind, "id": "1", **_object(chance, kind, kind, 0, filled)},
+            entity_type,
+            {"resourceType": kind, "id": "1", **_draw_object(chance, kind, kind, 0, filled)},
             changes,
         )
 
@@ -185,26 +199,33 @@ def _made(kind: str) -> Iterator[Case]:
 # -- what is read --------------------------------------------------------------------------------
 
 
-def _shown(it: MappedEntityType, resource: Resource) -> dict[str, Any]:
+def _map_columns(entity_type: MappedEntityType, resource: Resource) -> dict[str, Any]:
     """Each column, as the feed has it."""
-    columns = engine.map_resource(it.entity, resource, {it.entity.table: it.columns}).values
-    return {one.column: _fed(one, columns[one.column]) for one in it.entity.attributes}
+    columns = engine.map_resource(
+        entity_type.entity, resource, {entity_type.entity.table: entity_type.columns}
+    ).values
+    return {
+        attribute.column: _convert_to_feed(attribute, columns[attribute.column])
+        for attribute in entity_type.entity.attributes
+    }
 
 
-def _fed(one: AttributeMap, value: Any) -> Any:
+def _convert_to_feed(attribute: AttributeMap, value: Any) -> Any:
     if isinstance(value, Lookup):
         return (
-            value if one.virtual_column.target in (None, value.resource.partition("/")[0]) else None
+            value
+            if attribute.virtual_column.target in (None, value.resource.partition("/")[0])
+            else None
         )
-    if one.kind in (Kind.DATE, Kind.DATETIME) and value is not None:
+    if attribute.kind in (Kind.DATE, Kind.DATETIME) and value is not None:
         at = datetime.fromisoformat(value)
         return at if at.tzinfo else at.replace(tzinfo=UTC)
     return value
 
 
-def _read(one: AttributeMap, value: Any) -> Any:
+def _convert_as_read(attribute: AttributeMap, value: Any) -> Any:
     """How a value that was written is read."""
-    if one.kind is Kind.DATE and value is not None:
+    if attribute.kind is Kind.DATE and value is not None:
         return value.replace(hour=0, minute=0, second=0)
     return value.strip() if isinstance(value, str) else value
 
@@ -212,25 +233,25 @@ def _read(one: AttributeMap, value: Any) -> Any:
 # -- what is where -------------------------------------------------------------------------------
 
 
-def _leaves(node: Any, path: Path = ()) -> Iterator[Leaf]:
+def _list_leaves(node: Any, path: Path = ()) -> Iterator[Leaf]:
     if isinstance(node, dict):
         for name, value in node.items():
-            yield from _leaves(value, (*path, name))
+            yield from _list_leaves(value, (*path, name))
     elif isinstance(node, list):
         for item in node:
-            yield from _leaves(item, path)
+            yield from _list_leaves(item, path)
     else:
         yield path, decimal_json.encode(node)
 
 
-def _steps(resource: str, one: AttributeMap) -> Steps:
+def _find_steps(resource: str, attribute: AttributeMap) -> Steps:
     map_ = SHAPES[resource].entity
-    return invert_path(one.path or "", resource, map_.variables) or ()
+    return invert_path(attribute.path or "", resource, map_.variables) or ()
 
 
-def _touched(resource: str, one: AttributeMap) -> Iterator[Path]:
+def _list_touched(resource: str, attribute: AttributeMap) -> Iterator[Path]:
     """Where a write to a column may change anything."""
-    steps = _steps(resource, one)
+    steps = _find_steps(resource, attribute)
     names = tuple(step.name for step in steps)
     yield names
     for number, step in enumerate(steps, 1):
@@ -241,16 +262,18 @@ def _touched(resource: str, one: AttributeMap) -> Iterator[Path]:
             yield names[:number]
 
 
-def _bare(path: Path) -> Path:
+def _strip_underscores(path: Path) -> Path:
     return tuple(name.removeprefix("_") for name in path)
 
 
-def _written(it: MappedEntityType, resource: Resource, changes: dict[str, Any]) -> Resource | None:
+def _write(
+    entity_type: MappedEntityType, resource: Resource, changes: dict[str, Any]
+) -> Resource | None:
     """None where it is refused; the resource that is given stays what it is."""
     before = decimal_json.encode(resource)
     new = None
     with suppress(Rejected):
-        new = write_columns(it.entity, resource, changes, it.columns)
+        new = write_columns(entity_type.entity, resource, changes, entity_type.columns)
     assert decimal_json.encode(resource) == before
     return new
 
@@ -261,17 +284,20 @@ def _written(it: MappedEntityType, resource: Resource, changes: dict[str, Any]) 
 @each_table
 def test_what_was_written_is_read_and_nothing_else_has_changed(kind: str) -> None:
     count = 0
-    for it, resource, changes in _cases(kind):
-        new = _written(it, resource, changes)
+    for entity_type, resource, changes in _list_cases(kind):
+        new = _write(entity_type, resource, changes)
         if new is None:
             continue
         count += new is not resource
-        _assert_read(it, new, changes)
-        named = {one.column: one for one in it.entity.attributes}
-        old, now = Counter(_leaves(resource)), Counter(_leaves(new))
-        places = {place for name in changes for place in _touched(kind, named[name])}
+        _assert_read(entity_type, new, changes)
+        named = {attribute.column: attribute for attribute in entity_type.entity.attributes}
+        old, now = Counter(_list_leaves(resource)), Counter(_list_leaves(new))
+        places = {place for name in changes for place in _list_touched(kind, named[name])}
         for path, _ in (old - now) + (now - old):
-            assert any(_bare(path)[: len(place)] == place for place in places), (path, changes)
+            assert any(_strip_underscores(path)[: len(place)] == place for place in places), (
+                path,
+                changes,
+            )
         kept = [name for name in resource if name in new]
         assert [name for name in new if name in resource] == kept
     assert count > CASES / 3
@@ -279,31 +305,31 @@ def test_what_was_written_is_read_and_nothing_else_has_changed(kind: str) -> Non
 
 @each_table
 def test_a_write_that_is_repeated_changes_nothing(kind: str) -> None:
-    for it, resource, changes in _cases(kind):
-        if new := _written(it, resource, changes):
-            again = write_columns(it.entity, new, changes, it.columns)
+    for entity_type, resource, changes in _list_cases(kind):
+        if new := _write(entity_type, resource, changes):
+            again = write_columns(entity_type.entity, new, changes, entity_type.columns)
             assert decimal_json.encode(again) == decimal_json.encode(new), (resource, changes)
 
 
 @each_table
 def test_writing_what_is_shown_changes_nothing(kind: str) -> None:
-    for it, resource, _ in _cases(kind):
-        shown = _shown(it, resource)
+    for entity_type, resource, _ in _list_cases(kind):
+        values = _map_columns(entity_type, resource)
         same = {
-            one.column: shown[one.column]
-            for one in it.entity.attributes
-            if one.virtual_column.writable
+            attribute.column: values[attribute.column]
+            for attribute in entity_type.entity.attributes
+            if attribute.virtual_column.writable
         }
-        assert write_columns(it.entity, resource, same, it.columns) is resource
+        assert write_columns(entity_type.entity, resource, same, entity_type.columns) is resource
 
 
 @each_table
 def test_what_was_made_can_be_cleared_again(kind: str) -> None:
     count = 0
-    for it, _, changes in _cases(kind):
+    for entity_type, _, changes in _list_cases(kind):
         empty = {"resourceType": kind, "id": "1"}
-        new = _written(it, empty, changes)
-        none = new and _written(it, new, dict.fromkeys(changes))
+        new = _write(entity_type, empty, changes)
+        none = new and _write(entity_type, new, dict.fromkeys(changes))
         assert none in (None, empty), changes
         count += none is not None and new != empty
     assert count
@@ -312,17 +338,19 @@ def test_what_was_made_can_be_cleared_again(kind: str) -> None:
 @each_table
 def test_resources_of_any_shape_are_written_or_refused(kind: str) -> None:
     counts = Counter[bool]()
-    for number, (it, resource, changes) in enumerate(_cases(kind)):
+    for number, (entity_type, resource, changes) in enumerate(_list_cases(kind)):
         chance, resource = make_random(f"shape {kind} {number}"), dict(resource)
-        named = {one.column: one for one in it.entity.attributes}
+        named = {attribute.column: attribute for attribute in entity_type.entity.attributes}
         for name in changes:
-            for step in _steps(kind, named[name])[:1]:
-                resource[chance.choice(["", "_"]) + step.name] = _junk(chance, it, named[name])
-        new = _written(it, resource, changes)
+            for step in _find_steps(kind, named[name])[:1]:
+                resource[chance.choice(["", "_"]) + step.name] = _draw_junk(
+                    chance, entity_type, named[name]
+                )
+        new = _write(entity_type, resource, changes)
         counts[new is None] += 1
         if new is not None:
-            _assert_read(it, new, changes)
-            places = {place[0] for name in changes for place in _touched(kind, named[name])}
+            _assert_read(entity_type, new, changes)
+            places = {place[0] for name in changes for place in _list_touched(kind, named[name])}
             for name, value in resource.items():
                 if name.removeprefix("_") not in places:
                     assert decimal_json.encode(new[name]) == decimal_json.encode(value)
@@ -330,20 +358,31 @@ def test_resources_of_any_shape_are_written_or_refused(kind: str) -> None:
     assert counts[False]
 
 
-def _junk(chance: Random, it: MappedEntityType, one: AttributeMap, depth: int = 0) -> Any:
+def _draw_junk(
+    chance: Random, entity_type: MappedEntityType, attribute: AttributeMap, depth: int = 0
+) -> Any:
     """Not what FHIR has there; but by its names, it could be."""
-    names = [step.name for step in _steps(it.resource, one)] + ["coding", "url", "system"]
+    names = [step.name for step in _find_steps(entity_type.resource, attribute)] + [
+        "coding",
+        "url",
+        "system",
+    ]
     if depth < 4 and chance.random() < 0.7:
-        inner = [_junk(chance, it, one, depth + 1) for _ in range(chance.randint(0, 2))]
+        inner = [
+            _draw_junk(chance, entity_type, attribute, depth + 1)
+            for _ in range(chance.randint(0, 2))
+        ]
         return inner if chance.random() < 0.5 else dict(zip(names[depth:], inner, strict=False))
-    return chance.choice([None, "", "a", 1, True, "Patient/1", *_literals(it.resource)])
+    return chance.choice(
+        [None, "", "a", 1, True, "Patient/1", *_list_literals(entity_type.resource)]
+    )
 
 
-def _assert_read(it: MappedEntityType, new: Resource, changes: dict[str, Any]) -> None:
-    shown = _shown(it, new)
-    named = {one.column: one for one in it.entity.attributes}
+def _assert_read(entity_type: MappedEntityType, new: Resource, changes: dict[str, Any]) -> None:
+    values = _map_columns(entity_type, new)
+    named = {attribute.column: attribute for attribute in entity_type.entity.attributes}
     for name, value in changes.items():
-        assert shown[name] == _read(named[name], value), (name, value)
+        assert values[name] == _convert_as_read(named[name], value), (name, value)
 
 
 # -- resources from elsewhere --------------------------------------------------------------------
@@ -351,18 +390,22 @@ def _assert_read(it: MappedEntityType, new: Resource, changes: dict[str, Any]) -
 
 @each_table
 def test_a_real_resource_takes_what_it_shows_as_it_is(kind: str) -> None:
-    it = SHAPES[kind]
+    entity_type = SHAPES[kind]
     shapes = {
-        frozenset(path for path, _ in _leaves(one)): one for one in real.load_resources([kind])
+        frozenset(path for path, _ in _list_leaves(item)): item
+        for item in real.load_resources([kind])
     }
-    for each in shapes.values():
-        resource = decimal_json.decode(json.dumps(each).encode())
-        shown = _shown(it, resource)
+    for resource_ in shapes.values():
+        resource = decimal_json.decode(json.dumps(resource_).encode())
+        values = _map_columns(entity_type, resource)
         same = {
-            one.column: shown[one.column]
-            for one in it.entity.attributes
-            if one.virtual_column.writable
+            item.column: values[item.column]
+            for item in entity_type.entity.attributes
+            if item.virtual_column.writable
         }
-        assert write_columns(it.entity, resource, same, it.columns) is resource
+        assert write_columns(entity_type.entity, resource, same, entity_type.columns) is resource
         for name, value in same.items():
-            assert write_columns(it.entity, resource, {name: value}, it.columns) is resource
+            assert (
+                write_columns(entity_type.entity, resource, {name: value}, entity_type.columns)
+                is resource
+            )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from integration.core.model import Column
-from integration.mapping.model import AttributeMap, EntityMap, Kind, LongId, VirtualColumn
+from integration.mapping.model import AttributeMap, EntityMap, Kind, LongId, VirtualColumnOptions
 
 _TYPES = {
     Kind.CHOICE: "Picklist",
@@ -17,7 +17,7 @@ _TYPES = {
 }
 
 
-def column(
+def build_attribute(
     name: str,
     path: str | None,
     kind: Kind = Kind.COPY,
@@ -28,13 +28,14 @@ def column(
     write: bool = True,
     **more: Any,
 ) -> AttributeMap:
-    shown = VirtualColumn(type_, max_length, target=target, writable=write)
-    return AttributeMap(name, kind, path, virtual_column=shown, **more)
+    shown = VirtualColumnOptions(type=type_, max_length=max_length, target=target, writable=write)
+    return AttributeMap(column=name, kind=kind, path=path, virtual_column=shown, **more)
 
 
-def entity(
+def build_entity(
     resource: str,
-    *attributes: AttributeMap,
+    attributes: Iterable[AttributeMap],
+    *,
     variables: Mapping[str, str] | None = None,
     create: Mapping[str, Any] | None = None,
 ) -> EntityMap:
@@ -49,7 +50,7 @@ def entity(
         kind_column=None,
         long_id=LongId.REFUSE,
         variables=variables or {},
-        attributes=attributes,
+        attributes=tuple(attributes),
         expands=(),
         enabled=True,
         file="map.toml",
@@ -57,17 +58,17 @@ def entity(
     )
 
 
-def columns(map_: EntityMap) -> dict[str, Column]:
-    return {one.column: _column(one) for one in map_.attributes}
+def build_columns(map_: EntityMap) -> dict[str, Column]:
+    return {attribute.column: _build_column(attribute) for attribute in map_.attributes}
 
 
-def _column(one: AttributeMap) -> Column:
-    if one.kind is not Kind.COPY:
-        return Column(one.column, _TYPES.get(one.kind, "String"))
-    is_text = one.virtual_column.type in ("string", "memo")
+def _build_column(attribute: AttributeMap) -> Column:
+    if attribute.kind is not Kind.COPY:
+        return Column(attribute.column, _TYPES.get(attribute.kind, "String"))
+    is_text = attribute.virtual_column.type in ("string", "memo")
     return Column(
-        one.column,
-        one.virtual_column.type.capitalize(),
-        max_length=one.virtual_column.max_length if is_text else None,
-        precision=2 if one.virtual_column.type == "decimal" else None,
+        attribute.column,
+        attribute.virtual_column.type.capitalize(),
+        max_length=attribute.virtual_column.max_length if is_text else None,
+        precision=2 if attribute.virtual_column.type == "decimal" else None,
     )
