@@ -129,7 +129,7 @@ async def relayed(side: Side, bundle: Sent, limits: Limits) -> Result:
         return Result(why=" ".join(issue.text for issue in error.issues))
     if not isinstance(accepted, Accepted):
         return Result(why="it brings nothing")
-    await _carry(journal, queue_sender, side, limits)
+    await _process(journal, queue_sender, side, limits)
     delivery = await journal.get_delivery(accepted.delivery)
     assert delivery is not None
     assert delivery.finished, delivery.reason
@@ -147,7 +147,7 @@ async def _nobody_follows() -> dict[str, str]:
     return {}
 
 
-async def _carry(
+async def _process(
     journal: MemoryJournal, queue_sender: MemoryQueueSender, side: Side, limits: Limits
 ) -> None:
     fhir = FhirServer(Upstream("FHIR server", side.url, side.http, build_limiter(4)))
@@ -159,14 +159,14 @@ async def _carry(
         pause=asyncio.sleep,
         jitter=lambda: 0.5,
     )
-    carrier = LaneContext(
+    context = LaneContext(
         journal=journal,
         queue=queue_sender,
         fhir=fhir,
         guard=order,
         change_queues=_nobody_follows,
     )
-    worker = Relay(context=carrier, limits=limits, now=_now, max_age=inf)
+    worker = Relay(context=context, limits=limits, now=_now, max_age=inf)
     for claim in _claims(queue_sender):
         assert claim.attempt < 3, "the FHIR server is in trouble"
         await process.process(worker, claim)

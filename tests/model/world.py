@@ -144,14 +144,14 @@ class World:
                 pause=_no_pause,
                 jitter=lambda: 0.5,
             )
-            carrier = LaneContext(
+            context = LaneContext(
                 journal=journal,
                 queue=queue_sender,
                 fhir=fhir,
                 guard=order,
                 change_queues=patients_followed,
             )
-            self._relay = Relay(context=carrier, limits=self.limits, now=self.clock, max_age=inf)
+            self._relay = Relay(context=context, limits=self.limits, now=self.clock, max_age=inf)
             yield self
 
     async def accepts(self, body: bytes, ndjson: bool) -> str:
