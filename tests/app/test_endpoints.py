@@ -127,7 +127,8 @@ def over_http(fhir_double: FhirDouble) -> Any:
         while more:
             message = await receive()
             body, more = body + message.get("body", b""), message.get("more_body", False)
-        url = f"http://fhir{scope['path']}?{scope['query_string'].decode()}"
+        query = scope["query_string"].decode()
+        url = f"http://fhir{scope['path']}" + (f"?{query}" if query else "")
         answer = await fhir_double.hear(httpx.Request(scope["method"], url, content=body))
         start = {"type": "http.response.start", "status": answer.status_code}
         await send({**start, "headers": [(b"content-type", FHIR_JSON.encode())]})

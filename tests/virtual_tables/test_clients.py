@@ -237,6 +237,6 @@ def test_javascript_follows_pages_and_builds_conditions(served: Served) -> None:
     assert found["missing"] == ["Weight 0"]
     assert [item["msemr_codetext"] for item in found["chosen"]] == ["Weight 23", "Weight 22"]
     assert found["counted"] == 4
-    assert "belongs in parentheses" in found["misbuilt"]["message"]
+    assert "put what not negates in parentheses" in found["misbuilt"]["message"]
     assert found["unknown"]["target"] == "nothing"
     assert found["expanded"]["message"] == "$expand is not offered"
