@@ -40,7 +40,7 @@ resource fhir 'Microsoft.HealthcareApis/workspaces/fhirservices@2024-03-31' = {
       smartProxyEnabled: false
     }
     resourceVersionPolicyConfiguration: {
-      // Rows and turns go by the version of a resource.
+      // Rows and write locks go by the version of a resource.
       default: 'versioned'
     }
   }

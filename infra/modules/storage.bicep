@@ -52,14 +52,14 @@ var queues = [
 
 var tables = [
   'activity'
+  'dataroutes'
   'deliveries'
   'deliverykeys'
-  'routes'
+  'pendinglookups'
   'rowkeys'
   'rows'
   'subscriptions'
-  'turns'
-  'waits'
+  'writelocks'
 ]
 
 resource account 'Microsoft.Storage/storageAccounts@2025-01-01' = {

@@ -58,7 +58,7 @@ class FhirServer:
     ) -> FhirResource:
         """Return one page of a searchset.
 
-        Raises TooLong for a page of more than `max_bytes`, Unavailable, or Misconfigured if the
+        Raises ResponseTooLarge for a page of more than `max_bytes`, Unavailable, or Misconfigured if the
         server refuses the search. Errors quote nothing of the response but its status, since it
         may repeat the values that were searched for.
         """
