@@ -196,7 +196,9 @@ async def _ensure_later_deliveries_ended(attempt: UnitAttempt) -> None:
     for delivery_id in sorted(attempt.locks.later_deliveries):
         later = await journal.get_delivery(delivery_id)
         if later is not None and later.status in (Status.ACCEPTED, Status.PROCESSING):
-            raise Unavailable("write guard", "a later delivery has begun to write the same resource")
+            raise Unavailable(
+                "write guard", "a later delivery has begun to write the same resource"
+            )
 
 
 async def _send(
