@@ -58,9 +58,9 @@ class FhirServer:
     ) -> FhirResource:
         """Return one page of a searchset.
 
-        Raises ResponseTooLarge for a page of more than `max_bytes`, Unavailable, or Misconfigured if the
-        server refuses the search. Errors quote nothing of the response but its status, since it
-        may repeat the values that were searched for.
+        Raises ResponseTooLarge for a page of more than `max_bytes`, Unavailable, or Misconfigured
+        if the server refuses the search. Errors quote nothing of the response but its status, since
+        it may repeat the values that were searched for.
         """
         headers = {"accept": "application/fhir+json", **(headers or {})}
         name = self.upstream.name
