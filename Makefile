@@ -57,7 +57,7 @@ nightly: $(READY) ## Look for what the usual cases do not show: new random ones,
 	@$(BIN)/python -m faults --seed $(SEED)
 	@$(BIN)/python -m fuzz --seed $(SEED)
 
-fuzz: $(READY) ## Send the door some 60,000 hostile deliveries, and count what became of them
+fuzz: $(READY) ## Send intake some 60,000 hostile deliveries, and count what became of them
 	@$(BIN)/python -m fuzz
 
 clean: ## Remove what the other commands have made
@@ -76,7 +76,9 @@ clean: ## Remove what the other commands have made
 	@.local/checkov/bin/python -m pip install --quiet --disable-pip-version-check -r infra/requirements.txt
 	@touch $@
 
+# `npm ci` empties the folder: through a link it would empty somebody else's.
 local/node_modules/ready: local/package.json local/package-lock.json
+	@test ! -L local/node_modules || { echo "local/node_modules is a link: remove it first"; exit 1; }
 	@echo "== installing Node packages into local/node_modules"
 	@cd local && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@

@@ -22,7 +22,10 @@ EXAMPLE = '{"resourceType": "Patient", "name": [{"family": "Sample", "given": ["
 
 
 def main() -> int:
-    signal.signal(signal.SIGTERM, _interrupt)
+    for name in ("SIGTERM", "SIGHUP"):  # SIGHUP: the terminal was closed
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _interrupt)
+    SETTINGS.unlink(missing_ok=True)  # an earlier run may have been killed
     try:
         with ExitStack() as stack:
             ports = read_ports()
@@ -31,7 +34,9 @@ def main() -> int:
             asyncio.run(create_storage(running))
             settings = running.settings()
             host = stack.enter_context(start_host(settings, ports.host, FOLDER))
-            stack.enter_context(keep_settings_file(SETTINGS, settings))
+            # Not those of another deployment, which the environment may name.
+            feed = {"FEED_URL": f"{host.url}/api/odata/", "FEED_KEY": ""}
+            stack.enter_context(keep_settings_file(SETTINGS, {**settings, **feed}))
             _print_addresses(running, host)
             ended = _wait_for_end([*running.parts.values(), host])
             _print(f"{ended.part.name} stopped; {ended.part.log} ends with:\n{ended.last_lines()}")

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AsyncExitStack
 
-from azure.core.exceptions import ResourceExistsError
+from azure.core.exceptions import AzureError, ResourceExistsError
 from azure.storage.queue.aio import QueueServiceClient
 
 from integration.app import storage_clients
 from integration.app.settings import get_events_queue, read_settings
+from integration.core.errors import IntegrationError
 from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE
+from local.host.settings import CannotStart
 from local.services import Running
+from local.settings_file import collect_settings
 
 
 async def create_storage(running: Running) -> None:
-    """Create everything that does not exist yet, so that `check --local` finds it."""
+    """Create everything that does not exist yet, so that `check --local` finds it.
+
+    Raises CannotStart if the emulator does not do it.
+    """
+    try:
+        await _create_all(running)
+    except (AzureError, IntegrationError) as error:
+        raise CannotStart(f"storage could not be prepared ({type(error).__name__})") from None
+
+
+async def _create_all(running: Running) -> None:
     async with AsyncExitStack() as stack:
         await storage_clients.open_stores(read_settings(running.settings()).storage, None, stack)
-    events = get_events_queue()
+    events = get_events_queue(collect_settings(running.settings(), os.environ))
     async with QueueServiceClient.from_connection_string(running.storage) as service:
         queues = (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE, events)
         for name in (events, *(f"{queue}-poison" for queue in queues)):

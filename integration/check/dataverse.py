@@ -118,7 +118,7 @@ async def _check_privileges(
     for name in role.tables:
         path = f"{_build_definition_path(name)}?$select=SchemaName"
         definition = await fetch_json(connections, path)
-        if definition is not None:
+        if definition:
             schemas[name] = str(definition["SchemaName"])
     user = (await fetch_json(connections, "WhoAmI") or {}).get("UserId")
     path = f"systemusers({user})/Microsoft.Dynamics.CRM.RetrieveUserPrivileges()"

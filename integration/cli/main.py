@@ -6,7 +6,7 @@ import argparse
 from importlib import import_module
 
 from integration.cli.local_settings import use_local_settings
-from integration.cli.terminal import print_line
+from integration.cli.terminal import PrintLine, print_line
 from integration.core.errors import Misconfigured
 
 # Name, module and description. Only the module of the chosen command is imported: some of them
@@ -62,6 +62,11 @@ def main(arguments: list[str]) -> int:
     return status
 
 
+def _ask_for_command(_: argparse.Namespace, print_line: PrintLine) -> int:
+    print_line("the command must come first: python -m integration COMMAND --help")
+    return 2
+
+
 def _build_parser(arguments: list[str]) -> argparse.ArgumentParser:
     """Declare every command, and the options of the one that the arguments begin with."""
     parser = argparse.ArgumentParser(
@@ -70,6 +75,7 @@ def _build_parser(arguments: list[str]) -> argparse.ArgumentParser:
         "settings of the app from the environment; with --local, those of `make start`.",
         epilog="python -m integration COMMAND --help shows the options of a command.",
     )
+    parser.set_defaults(local=False, run=_ask_for_command)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, module_name, text in _COMMANDS:
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")

@@ -39,7 +39,7 @@ class ActivityContext:
 
 
 _contexts: ContextVar[tuple[ActivityContext, ...]] = ContextVar(
-    "abouts", default=(ActivityContext(),)
+    "activity_contexts", default=(ActivityContext(),)
 )
 
 

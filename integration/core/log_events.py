@@ -52,7 +52,8 @@ LOG_EVENTS = {
     "delivery.parked": _event(
         logging.ERROR,
         "delivery lane attempt reason",
-        "given up; `reason` says why. Its bytes and results are kept for a replay",
+        "given up; `reason` says why. Its bytes and results are kept for a replay. Without "
+        "`lane` and `attempt` where housekeeping parked it",
     ),
     "delivery.queued_again": _event(
         logging.WARNING,
@@ -131,4 +132,4 @@ def log_event(event: str, cause: Exception | None = None, **fields: object) -> N
     """Log an event of the table. Where the cause decides the level, an operator's is an error."""
     known = LOG_EVENTS[event]
     level = known.levels[-1 if isinstance(cause, Misconfigured) else 0]
-    _log.log(level, event, extra=fields)
+    _log.log(level, event, extra=fields, stacklevel=2)

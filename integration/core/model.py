@@ -148,7 +148,7 @@ class RowResult:
     resource: str  # Type/id
     table: str
     row: str | None  # the primary key
-    action: str  # created, updated, unchanged, deactivated, refused, absent, left
+    action: str  # created, updated, unchanged, deactivated, refused, absent, skipped, parked
     version: str | None = None
     notes: tuple[str, ...] = ()
 

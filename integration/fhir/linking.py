@@ -46,9 +46,11 @@ class Linker:
         self.names = names
         entries = [entry for entry in contents.entries if not entry.refusal]
         self.link_index = references.build_index(entry for entry in entries if entry.is_linkable)
-        self.get_search_index = cache(lambda: conditional_references.build_index(entries))
-        # Cached: a delivery may hold the same search once for each entry that matches.
-        self.find_matches = cache(self._find_matches)
+        get_index = cache(lambda: conditional_references.build_index(entries))
+        self.get_search_index = get_index
+        # Cached: a delivery may hold the same search once for each entry that matches. Without a
+        # reference to the linker, which would keep a whole delivery in memory until a collection.
+        self.find_matches = cache(lambda search: _find_matches(search, get_index(), names))
         # Links with a scheme point at the same entry wherever they stand, and most occur again and
         # again: the patient, and the urls of extensions.
         self.resolved_links: dict[str, tuple[int, str] | None] = {}
@@ -142,7 +144,12 @@ class Linker:
 
         return f"{type_}?{references.rewrite_query(query, rewrite_link)}"
 
-    def _find_matches(self, search: conditional_references.Search) -> dict[str, int] | None:
-        """Return the positions of the entries that a search finds, by their names."""
-        positions = conditional_references.find_matches(search, self.get_search_index())
-        return None if positions is None else {self.names[n]: n for n in reversed(positions)}
+
+def _find_matches(
+    search: conditional_references.Search,
+    index: conditional_references.SearchIndex,
+    names: Sequence[str],
+) -> dict[str, int] | None:
+    """Return the positions of the entries that a search finds, by their names."""
+    positions = conditional_references.find_matches(search, index)
+    return None if positions is None else {names[n]: n for n in reversed(positions)}

@@ -8,7 +8,7 @@ from typing import Any
 
 from integration.core.errors import Issue
 
-_ENTRY = re.compile(r"Bundle\.entry\[(\d+)\]")
+_ENTRY = re.compile(r"Bundle\.entry\[(\d{1,9})\]")
 
 
 def as_json(issue: Issue) -> dict[str, Any]:

@@ -116,11 +116,11 @@ def as_text(planned: Mapping[str, Any]) -> Iterator[str]:
             entries = unit["entries"]
             created = sum("created" in entry for entry in entries)
             waiting = sum("waitsFor" in entry for entry in entries)
-            yield (
-                f"  lane {number}, unit {index}: {unit['kind']} of {len(entries)} entries, "
-                f"{unit['bytes']} bytes; {created} created with ids of the relay, "
-                f"{waiting} wait for the id of another entry"
-            )
+            details = [f"{created} created with ids of the relay"] * (created > 0)
+            details += [f"{waiting} wait for the id of another entry"] * (waiting > 0)
+            size = f"{len(entries)} {'entry' if len(entries) == 1 else 'entries'}"
+            line = f"  lane {number}, unit {index}: {unit['kind']} of {size}, {unit['bytes']} bytes"
+            yield "; ".join([line, *details])
     for entry in planned["toFetch"]:
         yield f"to fetch, if FETCH_FROM allows it: entry {entry['position']}"
     for text in planned["lost"]:

@@ -71,7 +71,10 @@ def read_map_files(
     named = {_get_stem(name) for name in enabled}
     unknown = sorted(named - {_get_stem(name) for name in paths})
     if unknown:
-        raise Misconfigured(f"there is no map {', '.join(unknown)} to enable")
+        names = sorted({_get_stem(name) for name in paths})
+        raise Misconfigured(
+            f"there is no map {', '.join(unknown)} to enable; there are {', '.join(names)}"
+        )
     texts = {name: path.read_text("utf-8") for name, path in paths.items()}
     return [
         parse_map_file(name, text.replace("{prefix}", prefix) if prefix else text, named)
@@ -123,6 +126,6 @@ def _find_paths(set_: str, own_folder: Path | None) -> dict[str, Path]:
     paths |= {path.name: path for path in sorted((MAPS_FOLDER / CLINICAL_SET).glob("*.toml"))}
     if own_folder is not None:
         if not own_folder.is_dir():
-            raise Misconfigured("the folder of the organisation's own maps does not exist")
+            raise Misconfigured(f"{own_folder}: the folder of your own maps does not exist")
         paths |= {path.name: path for path in sorted(own_folder.glob("*.toml"))}
     return paths

@@ -318,8 +318,9 @@ def _find_differences(resolved: Mapping[str, Any], row: Row) -> dict[str, Any]:
 def _is_same(mapped: Any, current: Any) -> bool:
     """Dataverse keeps no empty text, and numbers by their value."""
     if isinstance(mapped, str) and isinstance(current, str):
-        same_datetime = values.is_datetime_text(mapped) and values.is_same_datetime(mapped, current)
-        return mapped == current or same_datetime
+        return mapped == current or (
+            values.is_datetime_text(mapped) and values.is_same_datetime(mapped, current)
+        )
     return bool(mapped == current) and isinstance(mapped, bool) is isinstance(current, bool)
 
 

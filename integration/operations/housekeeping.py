@@ -174,7 +174,7 @@ async def _park(housekeeping: Housekeeping, delivery: Delivery) -> bool:
         delivery.id, only_if=_ACTIVE, status=Status.PARKED, reason=_TOO_OLD
     )
     if is_parked:
-        log_event("delivery.parked", delivery=delivery.id, lane=None, attempt=0, reason=_TOO_OLD)
+        log_event("delivery.parked", delivery=delivery.id, lane=None, attempt=None, reason=_TOO_OLD)
     return is_parked
 
 

@@ -321,7 +321,7 @@ def test_an_organisations_further_file_is_a_further_map(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(Misconfigured, match="own maps does not exist"):
+    with pytest.raises(Misconfigured, match="your own maps does not exist"):
         load_maps("healthcare", None, tmp_path / "none")
 
 
