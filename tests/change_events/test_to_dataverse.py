@@ -103,7 +103,7 @@ class Flows:
 
     async def actions(self) -> list[str]:
         """The last word of each."""
-        return [event["action"].removeprefix("OnExternal") for event in await self.heard()]
+        return [event["action"].removeprefix("OnExternal") for event in await self.received()]
 
     @property
     def requeued(self) -> list[tuple[WorkItem, float]]:
@@ -130,7 +130,7 @@ def dataverse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataverseDou
     with pytest.MonkeyPatch.context() as env:
         for name, value in {**SETTINGS, "MAPS": str(maps)}.items():
             env.setenv(name, value)
-        assert command.run(parser.parse_args([]), opened, lambda _: "", said.append) == 0, said
+        assert command.run(parser.parse_args([]), said.append, opened, lambda _: "") == 0, said
     yield found
     found.app.close()
 
@@ -151,11 +151,11 @@ async def test_a_create_an_update_and_a_delete_are_reported_as_such(flows: Flows
     await flows.tell()
     flows.write(status="amended")
     await flows.tell()
-    flows.route.fhir_double.forget(RESOURCE)
+    flows.route.fhir_double.delete(RESOURCE)
     await flows.tell()
     assert await flows.actions() == ["Created", "Updated", "Deleted"]
-    assert {event["id"] for event in await flows.heard()} == {WEIGHT}
-    assert {event["table"] for event in await flows.heard()} == {"abc_ve_observation"}
+    assert {event["id"] for event in await flows.received()} == {WEIGHT}
+    assert {event["table"] for event in await flows.received()} == {"abc_ve_observation"}
     assert flows.requeued == []
 
 
@@ -170,7 +170,7 @@ async def test_repeated_work_items_report_nothing_again(flows: Flows) -> None:
     for delivery in (DELIVERY, DELIVERY, LATER):
         await flows.tell(delivery=delivery)
     assert await flows.actions() == ["Created"]
-    flows.route.fhir_double.forget(RESOURCE)
+    flows.route.fhir_double.delete(RESOURCE)
     for _ in range(2):
         await flows.tell()
     assert await flows.actions() == ["Created", "Deleted"]
@@ -191,7 +191,7 @@ async def test_a_resource_that_is_written_after_its_deletion_is_reported_as_crea
 ) -> None:
     flows.write()
     await flows.tell()
-    flows.route.fhir_double.forget(RESOURCE)
+    flows.route.fhir_double.delete(RESOURCE)
     await flows.tell()
     flows.write()
     await flows.tell()
@@ -346,7 +346,7 @@ async def test_dataverse_gets_the_key_and_nothing_else(
     flows.write()
     await flows.tell()
     (request,) = [
-        request for request in flows.route.dataverse_double.heard if request.method == "POST"
+        request for request in flows.route.dataverse_double.received if request.method == "POST"
     ]
     assert request.body == {
         "Target": {

@@ -72,7 +72,7 @@ async def test_an_operator_finds_and_mends_what_no_event_told(route: Route, tmp_
     status, said = await reconciled(route, *look, "--dry-run", "--report", str(report))
     assert status == 1, said
     with report.open(newline="") as lines:
-        found = {row["resource"]: row["is"] for row in csv.DictReader(lines)}
+        found = {row["resource"]: row["difference"] for row in csv.DictReader(lines)}
     assert {f"Patient/{id_}": "missing" for id_ in ids}.items() <= found.items()
     assert await route.contacts(ids[0]) == []
 

@@ -83,7 +83,7 @@ def names(folder: Path) -> list[str]:
 def test_every_bundle_is_sent_once_the_oldest_first(folder: Path, endpoint: Endpoint) -> None:
     done = drain(folder, endpoint)
     assert done.returncode == 0, done.stderr
-    assert endpoint.heard == [
+    assert endpoint.received == [
         ("drain/c.json", "first"),
         ("drain/b.json", "wrong"),
         ("drain/a b.json", "third"),
@@ -101,11 +101,11 @@ def test_a_failure_ends_the_run_and_a_second_run_sends_the_same_keys(
     done = drain(folder, endpoint)
     assert done.returncode == 1
     assert "c.json: answered 503" in done.stderr
-    assert [key for key, _ in endpoint.heard] == ["drain/c.json"]
+    assert [key for key, _ in endpoint.received] == ["drain/c.json"]
     assert len(names(folder / "backlog")) == 4
     endpoint.away = False
     assert drain(folder, endpoint).returncode == 0
-    assert [key for key, _ in endpoint.heard][:2] == ["drain/c.json", "drain/c.json"]
+    assert [key for key, _ in endpoint.received][:2] == ["drain/c.json", "drain/c.json"]
     assert names(folder / "sent") == ["a b.json", "c.json"]
 
 

@@ -81,7 +81,8 @@ def test_the_package_holds_no_tests_stand_ins_samples_or_settings_of_a_laptop() 
     names = [file.as_posix() for file in published()]
     unwanted = (
         "test",
-        "local",
+        "local/",
+        "local.settings",
         "sample",
         "bench",
         "settings.json",

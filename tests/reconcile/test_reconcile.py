@@ -207,7 +207,7 @@ async def test_trouble_that_lasts_ends_the_run(route: Route) -> None:
 
 async def test_a_search_that_the_server_does_not_take_is_for_an_operator(route: Route) -> None:
     route.fhir_double.will_answer(400)
-    with pytest.raises(Misconfigured, match="answered 400"):
+    with pytest.raises(Misconfigured, match="returned status 400"):
         await pages(route)
 
 
@@ -329,7 +329,7 @@ async def test_a_run_that_ended_early_goes_on_where_it_was(
     state, report = tmp_path / "state", tmp_path / "report.csv"
     go = ("--resume", str(state), "--report", str(report))
     assert await terminal.run(*go) == 2
-    assert "answered 400" in terminal.lines[0]
+    assert "returned status 400" in terminal.lines[0]
     assert len(await route.dataverse_double.contacts()) == 2
     assert await terminal.run(*go) == 0
     assert not state.exists()

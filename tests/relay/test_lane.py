@@ -118,7 +118,7 @@ async def test_a_transaction_that_is_refused_is_done_with_the_reasons(route: Rou
     assert await route.statuses(delivery) == [422, 422]
     for result in await route.outcomes(delivery):
         assert result.issues is not None
-        assert result.issues[0]["diagnostics"] == "said by the FHIR server"
+        assert result.issues[0]["diagnostics"] == "a rule of the server"
     assert (await route.known(delivery)).status is Status.DONE
     assert route.queued() == []
     assert route.mirrored == []
@@ -158,7 +158,7 @@ async def test_what_others_deleted_since_is_not_brought_back(route: Route) -> No
     delivery = await route.deliver(bundle(entry(patient())))
     route.fhir_double.will_lose_the_reply()
     await route.process(delivery)
-    route.fhir_double.forget(f"Patient/{route.fhir_double.of('Patient')[0]['id']}")
+    route.fhir_double.delete(f"Patient/{route.fhir_double.of('Patient')[0]['id']}")
     await route.process_all()
     assert route.fhir_double.of("Patient") == []
     assert (await route.known(delivery)).status is Status.DONE

@@ -71,9 +71,9 @@ async def test_results_are_recorded_at_the_sender_s_positions(route: Route) -> N
 async def test_the_delivery_is_named_in_every_request_to_the_fhir_server(route: Route) -> None:
     delivery = await route.deliver(families(1))
     await route.process(delivery)
-    assert {request.headers["x-ms-client-request-id"] for request in route.fhir_double.heard} == {
-        delivery
-    }
+    assert {
+        request.headers["x-ms-client-request-id"] for request in route.fhir_double.received
+    } == {delivery}
 
 
 async def test_lines_that_cannot_be_read_are_refused_and_counted(route: Route) -> None:
