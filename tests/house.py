@@ -82,6 +82,12 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text("utf-8"), str(path))
 
 
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Every node of a file's tree: several rules look at each, and the walk is what takes long."""
+    return tuple(ast.walk(tree(path)))
+
+
 def name_of(path: Path) -> str:
     """`fhir.plan` for integration/fhir/plan.py."""
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
@@ -89,7 +95,7 @@ def name_of(path: Path) -> str:
 
 def imports(path: Path) -> Iterator[tuple[str, str | None]]:
     """(module, name) of every import, wherever in the file it stands."""
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from ((alias.name, None) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -112,7 +118,7 @@ def own_imports(path: Path) -> set[str]:
 
 def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
     """Every function and method of a file."""
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
 
@@ -164,7 +170,7 @@ def positional_calls() -> list[str]:
     return [
         f"{path.relative_to(PROJECT)}:{node.lineno}"
         for path in all_sources()
-        for node in ast.walk(tree(path))
+        for node in nodes(path)
         if isinstance(node, ast.Call)
         and len(node.args) > MAX_POSITIONAL
         and _name_of_callee(node) not in takers_of_many()
@@ -180,7 +186,7 @@ def _name_of_callee(call: ast.Call) -> str:
 
 def identifiers(path: Path) -> Iterator[tuple[str, int]]:
     """Names that a file defines or uses, and their lines."""
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         match node:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
                 yield name, node.lineno
@@ -195,15 +201,19 @@ def _words(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().strip("_")
 
 
+@cache
+def _is_banned(name: str) -> bool:
+    return re.search(rf"(?:^|_)(?:{'|'.join(BANNED)})s?(?:_|$)", _words(name)) is not None
+
+
 def banned_names() -> list[str]:
     """Where code still speaks the earlier vocabulary, or says nothing."""
-    pattern = re.compile(rf"(?:^|_)(?:{'|'.join(BANNED)})s?(?:_|$)")
     return sorted(
         {
             f"{path.relative_to(PROJECT)}:{line}: {name}"
             for path in all_sources()
             for name, line in identifiers(path)
-            if (name in VAGUE and not _is_test(path)) or pattern.search(_words(name))
+            if (name in VAGUE and not _is_test(path)) or _is_banned(name)
         }
     )
 
@@ -213,14 +223,14 @@ def private_imports() -> list[str]:
     found = []
     for path in all_sources():
         imported: set[str] = set()
-        for node in ast.walk(tree(path)):
+        for node in nodes(path):
             if isinstance(node, ast.ImportFrom):
                 imported.update(alias.asname or alias.name for alias in node.names)
                 private = [alias.name for alias in node.names if _is_private(alias.name)]
                 found += [f"{path.relative_to(PROJECT)}:{node.lineno}: {name}" for name in private]
         found += [
             f"{path.relative_to(PROJECT)}:{node.lineno}: {node.value.id}.{node.attr}"
-            for node in ast.walk(tree(path))
+            for node in nodes(path)
             if isinstance(node, ast.Attribute)
             and isinstance(node.value, ast.Name)
             and node.value.id in imported

@@ -26,7 +26,7 @@ def row_of(name: str, event: LogEvent) -> str:
 def calls() -> Iterator[tuple[str, ast.Call]]:
     """Every call of log_event, and where it stands."""
     for path in house.modules():
-        for node in ast.walk(house.tree(path)):
+        for node in house.nodes(path):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "log_event":
                 yield f"{house.name_of(path)}:{node.lineno}", node
 
