@@ -264,6 +264,7 @@ def test_a_failing_message_is_tried_to_the_limit_and_then_parked(stage: Stage) -
     eventually(lambda: length(stage.queue) == 0)
 
 
+@pytest.mark.slow
 @needs_azurite
 def test_a_failed_message_waits_for_the_visibility_timeout(stage: Stage) -> None:
     stage.send("bad", fail=True)
@@ -292,6 +293,7 @@ def test_plain_text_is_taken_when_host_json_says_so(stage: Stage) -> None:
     eventually(lambda: stage.notes("ended"))
 
 
+@pytest.mark.slow
 @needs_azurite
 def test_a_killed_host_loses_no_message(stage: Stage) -> None:
     stage.send("held", gate="gate")
@@ -305,6 +307,7 @@ def test_a_killed_host_loses_no_message(stage: Stage) -> None:
     eventually(lambda: length(stage.queue) == 0)
 
 
+@pytest.mark.slow
 @needs_azurite
 @pytest.mark.parametrize("side", ["before", "after"])
 def test_a_host_can_be_killed_before_or_after_a_request_and_is_followed_by_another(
@@ -362,6 +365,7 @@ async def test_a_message_that_another_has_taken_over_is_left_to_it(
     assert length(stage.queue) == 1
 
 
+@pytest.mark.slow
 @needs_azurite
 def test_a_long_run_keeps_its_message_from_others(stage: Stage) -> None:
     stage.send("long", gate="gate")

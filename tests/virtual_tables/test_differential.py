@@ -350,6 +350,7 @@ async def _check(feed: Feed, r: random.Random, type_: EntityType, rows: Sequence
     assert [_rank(row, order) for row in shown] == [_rank(row, order) for row in expected], text
 
 
+@pytest.mark.slow
 @pytest.mark.seeded
 async def test_random_queries_are_answered_as_by_evaluating_them_on_every_row(feed: Feed) -> None:
     r = make_random(1)
