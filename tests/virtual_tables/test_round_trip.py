@@ -238,7 +238,7 @@ def _list_entity_types() -> Iterator[Any]:
         yield pytest.param(entity_type, id=name, marks=marks)
 
 
-@pytest.mark.parametrize("entity_type", _list_entity_types())
+@pytest.mark.parametrize("entity_type", list(_list_entity_types()))
 async def test_every_column_goes_round_and_nothing_else_moves(
     entity_type: MappedEntityType, feed: Feed
 ) -> None:
