@@ -73,7 +73,8 @@ def _print_addresses(running: Running, host: Child) -> None:
     _print(f"    {host.url}/api/fhir/Patient\n")
     _print("commands with --local use what runs here, for example in another terminal:")
     _print("  .venv/bin/python -m integration check --local")
-    _print("  .venv/bin/python -m integration reconcile --local --dry-run\n")
+    _print("  .venv/bin/python -m integration reconcile --local --dry-run")
+    _print("the line `virtual tables` of the check fails here: Dataverse does not have them yet\n")
     _print("press Ctrl-C to stop everything")
 
 

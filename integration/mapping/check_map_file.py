@@ -14,6 +14,7 @@ from typing import Any
 from integration.mapping.fhirpath.compile import compile_path
 from integration.mapping.fhirpath.evaluate import ENVIRONMENT_VARIABLES
 from integration.mapping.model import (
+    COLUMN_TYPES,
     ChildRemoval,
     Kind,
     LongId,
@@ -49,7 +50,6 @@ _KEYS_OF_KIND = {
 }
 
 # What virtual tables can hold: https://learn.microsoft.com/power-apps/maker/data-platform/virtual-entity-odata-provider-requirements
-_COLUMN_TYPES = ("string", "memo", "integer", "decimal", "boolean")
 MAX_LENGTH = 4000
 
 # `write = "create"`: only when a resource is created. What belongs to one patient must not be moved
@@ -321,8 +321,8 @@ def _check_options(item: Block, kind: Kind, where: str) -> Iterator[str]:
 
 def _check_virtual_column(item: Block, kind: Kind, where: str) -> Iterator[str]:
     yield from _check_word(item, "route", Route, where)
-    if item.get("type", "string") not in _COLUMN_TYPES:
-        yield f"{where}: type must be one of {', '.join(_COLUMN_TYPES)}"
+    if item.get("type", "string") not in COLUMN_TYPES:
+        yield f"{where}: type must be one of {', '.join(COLUMN_TYPES)}"
     if "type" in item and kind is not Kind.COPY:
         yield f"{where}: type is not for kind {kind}; remove it"
     if "target" in item and kind is not Kind.LOOKUP:

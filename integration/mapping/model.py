@@ -78,11 +78,21 @@ class Search:
     sorts: bool = False
 
 
+# What a map calls the type of a copied value, and what Dataverse calls it.
+COLUMN_TYPES = {
+    "string": "String",
+    "memo": "Memo",
+    "integer": "Integer",
+    "decimal": "Decimal",
+    "boolean": "Boolean",
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VirtualColumnOptions:
     """What the virtual table has to know of a column, beside its kind."""
 
-    type: str = "string"  # where a value is copied: string, memo, integer, decimal or boolean
+    type: str = "string"  # of COLUMN_TYPES, where a value is copied
     max_length: int = 100
     label: str = ""
     target: str | None = None  # the resource type that a lookup points at

@@ -13,16 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from integration.core.errors import Misconfigured
 from integration.dataverse.virtual_table_names import build_column_name, build_table_name
-from integration.mapping.model import AttributeMap, EntityMap, Kind, Route
+from integration.mapping.model import COLUMN_TYPES, AttributeMap, EntityMap, Kind, Route
 from integration.provision.model import VirtualColumn, VirtualLookup, VirtualTable
-
-_COLUMN_TYPES = {
-    "string": "String",
-    "memo": "Memo",
-    "integer": "Integer",
-    "decimal": "Decimal",
-    "boolean": "Boolean",
-}
 
 # The longest text of a column that is no memo.
 _MAX_STRING = 4000
@@ -113,7 +105,7 @@ def _build_column(attribute: AttributeMap, prefix: str) -> VirtualColumn:
                 type="String",
                 max_length=length,
             )
-    kind = _COLUMN_TYPES[attribute.virtual_column.type]
+    kind = COLUMN_TYPES[attribute.virtual_column.type]
     return VirtualColumn(
         name=name,
         external_name=attribute.column,

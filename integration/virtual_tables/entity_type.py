@@ -15,6 +15,7 @@ from uuid import UUID
 from integration.core.model import Column
 from integration.mapping import engine
 from integration.mapping.model import (
+    COLUMN_TYPES,
     AttributeMap,
     Concept,
     EntityMap,
@@ -29,13 +30,6 @@ from integration.odata.model import EntityType, EntityValues, Property, Type, Va
 # https://hl7.org/fhir/R4/datatypes.html#id
 _MAX_ID_LENGTH = 64
 
-_COLUMN_TYPES = {
-    "string": "String",
-    "memo": "Memo",
-    "integer": "Integer",
-    "decimal": "Decimal",
-    "boolean": "Boolean",
-}
 _COPY_TYPES = {
     "string": Type.STRING,
     "memo": Type.STRING,
@@ -165,7 +159,7 @@ def _build_column(attribute: AttributeMap) -> Column:
             max_length = attribute.virtual_column.max_length if is_text else None
             return Column(
                 attribute.column,
-                _COLUMN_TYPES[attribute.virtual_column.type],
+                COLUMN_TYPES[attribute.virtual_column.type],
                 max_length=max_length,
             )
         case Kind.CHOICE:
