@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import count
 from math import inf
 from pathlib import Path
@@ -85,13 +86,15 @@ DAY = 24 * 3600.0
 LEASE = 220.0
 
 
-def every_map() -> dict[str, EntityMap]:
+@cache
+def every_map() -> Mapping[str, EntityMap]:
     """Those too that are shipped, but not in use."""
     named = ["organization", "practitioner", "related_person"]
-    return dict(load.load_maps("healthcare", enabled=named).entities)
+    return load.load_maps("healthcare", enabled=named).entities
 
 
-def mirrored_maps() -> dict[str, EntityMap]:
+@cache
+def mirrored_maps() -> Mapping[str, EntityMap]:
     """Those of tables that nobody has to choose a route for to have them mirrored."""
     return {
         name: each
@@ -105,7 +108,7 @@ async def patients_followed() -> dict[str, str]:
     return {"Patient": MIRROR_QUEUE}
 
 
-@dataclass
+@dataclass(repr=False)  # asyncio writes the arguments of each test down: maps are long
 class Route:
     """A delivery's route with doubles at both ends: intake, relay, mirror."""
 

@@ -1,8 +1,12 @@
-"""How random cases are chosen: the same ones in every run, or new ones and ten times as many.
+"""How random cases are chosen, and how many: the same ones in every run, or new ones.
 
-`make test` and `make check` must not fail by chance, so they try the same cases each time.
-`make nightly` sets TEST_SEED to a number that has not been used before, and prints it. The same
-number gives the same cases again: `make nightly SEED=...`.
+| command | cases | which |
+|---|---|---|
+| `make test` | a third of the usual number | the same in each run |
+| `make check` | the usual number | the same in each run |
+| `make nightly` | ten times the usual number | new ones, by a seed that it prints |
+
+The first two must not fail by chance. `make nightly SEED=...` tries the cases of that seed again.
 """
 
 from __future__ import annotations
@@ -14,9 +18,14 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 
 SEED = os.environ.get("TEST_SEED", "")
-FACTOR = 10 if SEED else 1
+FACTOR = float(os.environ.get("TEST_FACTOR", "1"))  # times the usual number of cases
 
 PROFILE = "nightly" if SEED else "usual"
+
+
+def scale(usual: int) -> int:
+    """Return how many cases to try where it is usually this many."""
+    return max(1, round(usual * FACTOR))
 
 
 def register_profiles() -> None:
@@ -24,6 +33,7 @@ def register_profiles() -> None:
     settings.register_profile(
         "usual",
         derandomize=True,
+        max_examples=scale(100),
         deadline=None,  # other work on the machine is no failure
         suppress_health_check=[
             HealthCheck.too_slow,
@@ -31,14 +41,12 @@ def register_profiles() -> None:
             HealthCheck.filter_too_much,
         ],
     )
-    settings.register_profile(
-        "nightly", settings.get_profile("usual"), derandomize=False, max_examples=100 * FACTOR
-    )
+    settings.register_profile("nightly", settings.get_profile("usual"), derandomize=False)
 
 
 def limit_examples(usual: int, **more: Any) -> settings:
-    """Try so many examples in a usual run, and more of them in a nightly one."""
-    return settings(max_examples=usual * FACTOR, **more)
+    """Try as many examples, where it is usually this many."""
+    return settings(max_examples=scale(usual), **more)
 
 
 def make_seed(name: object) -> str:

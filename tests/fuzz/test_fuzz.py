@@ -18,9 +18,9 @@ from fuzz.values import MARKER
 from integration.core.errors import Issue, Rejected
 from integration.fhir.plan import Plan
 from integration.intake import accept
-from tests.randomness import FACTOR, make_seed
+from tests.randomness import make_seed, scale
 
-CASES = 2000 * FACTOR
+CASES = scale(2000)
 
 
 def find_planned_case() -> Case:

@@ -19,18 +19,18 @@ from tests.journeys.route import Route
 LEASE = "2"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("route")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def source_ports() -> Ports:
     """Where the FHIR server of a sender is, for the journeys that start one."""
     return find_free_ports()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def parts(folder: Path, source_ports: Ports) -> Iterator[tuple[Running, Child]]:
     if not (PROJECT / "local/node_modules/azurite").exists():
         pytest.skip("local/node_modules is missing: run make test")

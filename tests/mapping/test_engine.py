@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from integration.core.errors import Unmappable
 from integration.core.model import Column
 from integration.mapping.engine import map_resource
-from integration.mapping.load import load_maps, load_shipped_maps, parse_map
+from integration.mapping.load import load_shipped_maps, parse_map
 from integration.mapping.model import Concept, Lookup, MappedRows
 from integration.mapping.primary_keys import derive_primary_key, fit_fhir_id
 from tests.mapping.tenant import load_all_columns
@@ -509,7 +509,7 @@ JSON = st.recursive(
 @limit_examples(150)
 @given(st.dictionaries(NAMES, JSON, max_size=8), st.sampled_from(["healthcare", "plain"]))
 def test_whatever_a_resource_looks_like_it_has_a_row(elements: dict[str, Any], set_: str) -> None:
-    entity = load_maps(set_, "new").entities["Patient"]
+    entity = load_shipped_maps(set_, "new")["Patient"]
     resource = {"resourceType": "Patient", "id": "1", **elements}
     found = map_resource(entity, resource, load_all_columns())
     assert {entity.key, *found.values} == set(entity.columns)

@@ -15,10 +15,10 @@ from uuid import UUID
 import pytest
 
 from integration.odata.model import EntityType, Property, Type
-from tests.randomness import FACTOR, make_random
+from tests.randomness import make_random, scale
 from tests.virtual_tables.conftest import SHAPES, Feed, Json
 
-QUERIES = 400 * FACTOR
+QUERIES = scale(400)
 
 TYPES = ("Observation", "Condition", "Encounter", "Location", "Immunization", "Task")
 

@@ -24,7 +24,7 @@ from integration.mapping.write_back.inverse_paths import PathPredicate, Steps, i
 from integration.virtual_tables.entity_type import MappedEntityType, build_entity_type
 from local.processes import PROJECT
 from tests.mapping import real
-from tests.randomness import FACTOR, make_random
+from tests.randomness import make_random, scale
 
 MAPS = sorted((PROJECT / "integration/mapping/maps/clinical").glob("*.toml"))
 SHAPES = {
@@ -37,7 +37,7 @@ Resource = dict[str, Any]
 Path = tuple[str, ...]
 Leaf = tuple[Path, bytes]
 
-CASES = 25 * FACTOR  # of each table
+CASES = scale(25)  # of each table
 
 each_table = pytest.mark.parametrize("kind", sorted(SHAPES))
 
