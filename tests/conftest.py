@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import count
+from itertools import chain, count
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,6 @@ from integration.relay.lane import LaneContext
 from integration.relay.process import Relay
 from local.processes import PROJECT
 from local.services import Running, find_free_ports, run_services
-from tests import house
 from tests.doubles import Clock, DataverseDouble, FhirDouble
 from tests.randomness import PROFILE, register_profiles
 
@@ -73,12 +72,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what the house rules count, after a run of everything."""
-    if terminalreporter.config.args_source is pytest.Config.ArgsSource.ARGS:
-        return  # somebody waits for a few tests, and counting takes some seconds
-    terminalreporter.section("house")
-    for line in house.figures():
-        terminalreporter.write_line(line)
+    """Print what tests have recorded: the figures of the house rules."""
+    reports = chain.from_iterable(terminalreporter.stats.values())
+    recorded = {pair: None for report in reports for pair in getattr(report, "user_properties", ())}
+    if recorded:
+        terminalreporter.section("figures")
+    for name, value in recorded:
+        terminalreporter.write_line(f"{name}: {value}")
 
 
 FHIR_JSON = "application/fhir+json"

@@ -245,15 +245,3 @@ def _is_test(path: Path) -> bool:
 
 def _is_private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__")
-
-
-def figures() -> list[str]:
-    """The house in four lines, for the end of a test run."""
-    participles, functions_ = named_by_participles()
-    share = 100 * len(participles) / functions_
-    return [
-        f"calls with more than {MAX_POSITIONAL} positional arguments: {len(positional_calls())}",
-        f"functions named by participles: {len(participles)} of {functions_} ({share:.1f} %)",
-        f"banned names: {len(banned_names())}",
-        f"private names used by other modules: {len(private_imports())}",
-    ]

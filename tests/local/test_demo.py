@@ -106,6 +106,7 @@ def test_a_taken_port_is_named(part: str) -> None:
     assert ended.stderr == f"demo: {part} port {port} is taken: set {VARIABLES[part]}\n"
 
 
+@pytest.mark.slow
 def test_a_service_that_does_not_answer_is_named() -> None:
     ended = demo(FHIR_URL=f"http://127.0.0.1:{find_free_ports().fhir}/fhir")
     assert ended.returncode == 1
