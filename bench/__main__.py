@@ -22,6 +22,7 @@ import psutil
 from bench import feed, mapping, planning, scale, throttled, write_guard
 from bench.route import HEADERS, SENDER_HEADER, MeasuredRoute, deliver_all, encode, post_units
 from bench.watch import count_storage_operations, watch_peak_memory
+from local.dataverse.limits import Limits
 from local.samples import build_transaction
 from local.services import find_free_ports, run_services, start_host
 
@@ -78,7 +79,7 @@ async def main() -> int:
 
 def _measure_throttled() -> None:
     """Mirror new patients one by one, under a tenth of Dataverse's request limit."""
-    limits = throttled.Limits(requests=600)
+    limits = Limits(requests=600)
     arrived = throttled.measure_arrival(THROTTLED, limits)
     assert (arrived.contacts, arrived.parked) == (THROTTLED, 0)
     _print_result("dataverse_requests_per_new_patient", arrived.served / THROTTLED)

@@ -52,14 +52,14 @@ async def deliver_all(
         assert answer.status_code == 202, answer.text
         while True:
             # A busy host may close an idle connection just as it is used again.
-            status = await route.http.get(
+            polled = await route.http.get(
                 answer.headers["content-location"], headers={"connection": "close"}
             )
-            if status.status_code != 202:
+            if polled.status_code != 202:
                 break
             await asyncio.sleep(0.2)
-        assert status.status_code == 200, status.text
-        assert all(e["response"]["status"] == status for e in status.json()["entry"])
+        assert polled.status_code == 200, polled.text
+        assert all(entry["response"]["status"] == status for entry in polled.json()["entry"])
 
     begun = time.perf_counter()
     await asyncio.gather(*(deliver(body) for body in bodies))
