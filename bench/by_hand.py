@@ -275,6 +275,6 @@ def _make_concept_of_code(kind: int, code: str | None) -> Concept | None:
 def _make_concept(kind: int, concept: Json | None) -> Concept | None:
     if not concept:
         return None
-    coding: Json = next(iter(concept.get("coding", [])), {})
-    code: str = coding.get("code", concept.get("text", ""))
+    coding: Any = next(iter(concept.get("coding", [])), {})
+    code = coding.get("code", concept.get("text", ""))
     return Concept(kind, code, coding.get("display", code), concept.get("text"))
