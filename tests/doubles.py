@@ -21,6 +21,7 @@ from tests.builders import Body
 from tests.model.server import Server
 
 Handler = Callable[[httpx.Request], Awaitable[httpx.Response]]
+Step = Callable[[Handler, httpx.Request], Awaitable[httpx.Response]]
 
 
 class Clock:
@@ -54,6 +55,10 @@ class RecordedRequest:
     def writes(self) -> bool:
         return self.method == "POST" and any(method != "GET" for method, _ in self.asked)
 
+    @property
+    def is_look_up(self) -> bool:
+        return self.method == "POST" and not self.writes
+
 
 class FhirDouble(Server):
     """The model of a FHIR server behind a transport, which follows a script first where it has one.
@@ -65,21 +70,28 @@ class FhirDouble(Server):
         super().__init__(now=clock)
         self.down: int | None = None
         self.received: list[RecordedRequest] = []
-        self.script: list[Callable[[Handler, httpx.Request], Awaitable[httpx.Response]]] = []
+        self.script: list[Step] = []
+        self.look_up_script: list[Step] = []  # for batches that only read
         self.pauses: list[float] = []
 
     # -- what a test tells it --------------------------------------------------------------------
 
     def will_answer(
-        self, status: int, body: Any = None, headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        look_up: bool = False,
     ) -> None:
-        """Answer the next request with this, and do nothing."""
+        """Answer the next request with this, and do nothing. `look_up`: the next batch of reads;
+        else the next of all others."""
         content = body if isinstance(body, bytes) else json.dumps(body or {}).encode()
 
         async def step(_work: Handler, _request: httpx.Request) -> httpx.Response:
             return httpx.Response(status, content=content, headers=headers)
 
-        self.script.append(step)
+        (self.look_up_script if look_up else self.script).append(step)
 
     def will_do_as_asked(self) -> None:
         async def step(work: Handler, request: httpx.Request) -> httpx.Response:
@@ -117,6 +129,34 @@ class FhirDouble(Server):
 
         self.script.append(step)
 
+    def will_be_late_after(
+        self, other: Callable[[], Awaitable[object]], *, reply_is_lost: bool = False
+    ) -> None:
+        """Do what the next request asks only after something else has happened."""
+
+        async def step(work: Handler, request: httpx.Request) -> httpx.Response:
+            await other()
+            answer = await work(request)
+            if reply_is_lost:
+                raise httpx.ReadError("connection lost", request=request)
+            return answer
+
+        self.script.append(step)
+
+    def will_arrive_late(self) -> Callable[[], Awaitable[object]]:
+        """Let the sender of the next request wait in vain. Return what lets the request arrive."""
+        held: list[Callable[[], Awaitable[object]]] = []
+
+        async def step(work: Handler, request: httpx.Request) -> httpx.Response:
+            held.append(lambda: work(request))
+            raise httpx.ReadTimeout("late", request=request)
+
+        async def arrive() -> object:
+            return await held[0]()
+
+        self.script.append(step)
+        return arrive
+
     def add(self, resource: Body) -> str:
         """Store it as if somebody else had written it."""
         identity = f"{resource['resourceType']}/{resource['id']}"
@@ -125,7 +165,7 @@ class FhirDouble(Server):
 
     def forget(self, identity: str) -> None:
         """Be as if the resource had never been there."""
-        del self.stored[identity], self.versions[identity]
+        del self.stored[identity], self.versions[identity], self.past[identity]
 
     # -- what a test asks it ---------------------------------------------------------------------
 
@@ -151,8 +191,9 @@ class FhirDouble(Server):
         self.received.append(RecordedRequest(request.method, request.url.path, headers, body))
         if self.down:
             return httpx.Response(self.down)
-        if self.script:
-            return await self.script.pop(0)(self._work, request)
+        script = self.look_up_script if self.received[-1].is_look_up else self.script
+        if script:
+            return await script.pop(0)(self._work, request)
         return await self._work(request)
 
     async def _work(self, request: httpx.Request) -> httpx.Response:

@@ -6,7 +6,7 @@ An entry is settled when it is written or refused for good. The others are sent 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,16 +35,25 @@ class UnitResults:
     settled: tuple[EntryResult, ...]
     unfinished: tuple[UnitEntry, ...] = ()
     retry_after: float | None = None
+    is_contested: bool = False  # an entry was refused that was sent on condition of a version
 
 
 def read_response(
-    unit: Unit, entries: Sequence[UnitEntry], response: Response, attempt: int
+    unit: Unit,
+    entries: Sequence[UnitEntry],
+    response: Response,
+    attempt: int,
+    conditional: Collection[int] = (),
 ) -> UnitResults:
     """Return the results of `units.build_request(unit, entries)`, matched by position.
 
-    `attempt` counts the earlier attempts; see MAX_CONFLICT_ATTEMPTS.
+    `attempt` counts the earlier attempts; see MAX_CONFLICT_ATTEMPTS. `conditional`: the positions
+    of entries that were sent on condition of a version by this app. Where such a condition may have
+    failed, the entry is unfinished.
     """
     if response.status != 200:
+        if conditional and _is_contested(response.status, attempt):
+            return UnitResults((), tuple(entries), response.retry_after, is_contested=True)
         return _read_failed_unit(entries, response, attempt)
     responses = parse_response_entries(response)
     if responses is None or not len(entries) <= len(responses) <= len(entries) + 1:
@@ -52,13 +61,19 @@ def read_response(
         return UnitResults((), tuple(entries))
     settled: list[EntryResult] = []
     unfinished: list[UnitEntry] = []
+    contested = False
     for entry, entry_response in zip(entries, responses, strict=False):
         result = read_entry_response(entry, entry_response)
         if result is None or _is_transient(result.status, attempt):
             unfinished.append(entry)
+        elif entry.position in conditional and _is_contested(result.status, attempt):
+            unfinished.append(entry)
+            contested = True
         else:
             settled += copy_to_duplicates(entry, result)
-    return UnitResults(tuple(settled), tuple(unfinished), response.retry_after)
+    return UnitResults(
+        tuple(settled), tuple(unfinished), response.retry_after, is_contested=contested
+    )
 
 
 def refuse(entry: UnitEntry, issue: Issue, status: int) -> EntryResult:
@@ -117,6 +132,13 @@ def _is_transient(status: int, attempt: int) -> bool:
     # 401 and 403 are for an operator to fix; the entry is not at fault.
     is_transient = status in (401, 403, 429) or status >= 500
     return is_transient or (status in _TRANSIENT_AT_FIRST and attempt < MAX_CONFLICT_ATTEMPTS)
+
+
+def _is_contested(status: int, attempt: int) -> bool:
+    """Whether a condition on a version may have failed: HAPI answers 409 where others answer 412,
+    and 404 or 410 tell that the resource was deleted. Where it never passes, it was something else
+    that the server refused."""
+    return status in (404, 409, 410, 412) and attempt < MAX_CONFLICT_ATTEMPTS
 
 
 def parse_response_entries(response: Response) -> list[Any] | None:

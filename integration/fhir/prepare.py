@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from integration.core import decimal_json
 from integration.core.errors import Issue
-from integration.fhir import resource_ids
+from integration.fhir import resource_ids, write_mark
 from integration.fhir.entries import Contents, Entry
 from integration.fhir.linking import Linker, RewrittenEntry
 from integration.fhir.resource_ids import Naming
@@ -129,9 +129,12 @@ def _build_unit_entry(
         "ifNoneExist": rewritten.if_none_exist,
     }
     body: dict[str, object] = {"fullUrl": name} if is_conditional else {}
+    is_marked = resource is not None and method in ("PUT", "POST")
     if resource is not None:
-        body["resource"] = resource
+        body["resource"] = write_mark.add_empty_mark(resource) if is_marked else resource
+    # The last member, which units.build_request relies on.
     body["request"] = {key: value for key, value in request.items() if value is not None}
+    serialised = decimal_json.encode(body)
     return UnitEntry(
         position=entry.position,
         where=entry.where,
@@ -140,7 +143,10 @@ def _build_unit_entry(
         method=method,
         created=created,
         awaits=tuple(sorted(awaits)),
-        body=decimal_json.Raw(decimal_json.encode(body)),
+        body=decimal_json.Raw(serialised),
+        mark_at=write_mark.locate_mark(serialised) if is_marked else None,
+        digest=write_mark.compute_digest(serialised) if is_marked else "",
+        has_precondition=bool(entry.if_match or entry.if_none_match),
         condition=rewritten.condition,
         source_version=None
         if created or entry.read_path is not None

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
 from integration.core import decimal_json
 from integration.core.errors import Issue
-from integration.core.model import Request
+from integration.core.model import FhirResource, Request
+from integration.core.write_order import WriteRank
+from integration.fhir import write_mark
 from integration.fhir.resource_ids import PLACEHOLDER
+from integration.fhir.resource_states import ResourceState
+from integration.fhir.write_mark import Mark
 
 # https://learn.microsoft.com/azure/healthcare-apis/fhir/rest-api-capabilities: the
 # documented default differs from the code's, so the header is always sent.
@@ -50,6 +55,9 @@ class UnitEntry:
     created: bool  # this app gave the id, so nobody else can have written the resource
     awaits: tuple[str, ...]
     body: decimal_json.Raw
+    mark_at: int | None = None  # where the text of its mark goes in `body`; None: nowhere
+    digest: str = ""  # of `body`
+    has_precondition: bool = False  # the sender's own: ifMatch or ifNoneMatch
     # Type?query by which the server finds a conditional entry's resource; may hold placeholders
     condition: str | None = None
     source_version: str | None = None  # its place among the writes of its resource, if stated
@@ -69,6 +77,10 @@ class UnitEntry:
     def is_read(self) -> bool:
         """Whether it changes nothing."""
         return self.method in ("GET", "HEAD")
+
+    def rank(self, delivery: str) -> WriteRank:
+        """Return its place among the writes of its resource."""
+        return WriteRank(delivery, self.source_version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,32 +116,94 @@ def decode_lane(data: bytes) -> Lane:
     return _decoder.decode(data)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stamp:
+    """What is added to the entries of one request.
+
+    `delivery`, and whether it is `ordered`, go into the marks. `conditions`: by position, the state
+    that the entry may replace: its version becomes ifMatch.
+    """
+
+    delivery: str
+    ordered: bool = True
+    conditions: Mapping[int, ResourceState] = field(default_factory=dict)
+
+
 def build_request(
-    unit: Unit, entries: Sequence[UnitEntry], identities: Mapping[str, str]
+    unit: Unit,
+    entries: Sequence[UnitEntry],
+    identities: Mapping[str, str],
+    stamp: Stamp | None = None,
 ) -> Request:
     """Build the request for these entries of a unit. `identities` are Type/id by placeholder.
 
-    Raises KeyError if one is missing. Inside a transaction the server itself resolves the
-    placeholders of entries that are sent together.
+    Without a stamp, marks stay empty. Raises KeyError if an identity is missing. Inside a
+    transaction the server itself resolves the placeholders of entries that are sent together.
     """
     inside = {entry.target for entry in entries} if unit.kind == "transaction" else set()
-    bodies = [_fill_entry(entry, inside, identities) for entry in entries]
+    bodies = [_fill_entry(entry, inside, identities, stamp) for entry in entries]
     bundle = {"resourceType": "Bundle", "type": unit.kind, "entry": bodies}
     return Request("POST", "", decimal_json.encode(bundle), _HEADERS)
 
 
 def _fill_entry(
-    entry: UnitEntry, inside: Container[str], identities: Mapping[str, str]
+    entry: UnitEntry,
+    inside: Container[str],
+    identities: Mapping[str, str],
+    stamp: Stamp | None,
 ) -> decimal_json.Raw:
     awaits = [name for name in entry.awaits if name not in inside]
-    if not awaits:
+    if not awaits and stamp is None:
         return entry.body
-    return decimal_json.Raw(fill_placeholders(bytes(entry.body), awaits, identities))
+    body = bytes(entry.body) if stamp is None else _add_stamp(entry, stamp)
+    return decimal_json.Raw(fill_placeholders(body, awaits, identities))
+
+
+def _add_stamp(entry: UnitEntry, stamp: Stamp) -> bytes:
+    """Return the serialised entry with its mark and its condition."""
+    body, state = bytes(entry.body), stamp.conditions.get(entry.position)
+    mark = Mark(
+        delivery=stamp.delivery,
+        position=entry.position,
+        digest=entry.digest,
+        source_version=entry.source_version,
+        ordered=stamp.ordered,
+    )
+    if entry.mark_at is not None:
+        body = write_mark.fill_mark(body, entry.mark_at, mark)
+    if state is None:
+        return body
+    if entry.method == "PATCH":
+        patched = write_mark.add_mark_to_patch(decimal_json.decode(body), state.meta, mark)
+        body = decimal_json.encode(patched)
+    # `request` is the last member of an entry, and never empty: see prepare.
+    condition = decimal_json.encode({"ifMatch": f'W/"{state.version}"'})
+    return b"".join((body[:-2], b",", condition[1:], b"}"))
 
 
 def build_reads(addresses: Sequence[str]) -> Request:
     """Build a batch of reads and searches, with addresses relative to the server's base."""
     entries = [{"request": {"method": "GET", "url": address}} for address in addresses]
+    return _build_batch(*entries)
+
+
+def build_update(name: str, resource: FhirResource, version: str) -> Request:
+    """Build the update of a resource to an earlier state of it, on condition of its version; an
+    empty one: without a condition."""
+    server_set = ("versionId", "lastUpdated")
+    meta = {key: value for key, value in resource["meta"].items() if key not in server_set}
+    request = {"method": "PUT", "url": name}
+    if version:
+        request["ifMatch"] = f'W/"{version}"'
+    return _build_batch({"resource": {**resource, "meta": meta}, "request": request})
+
+
+def build_delete(name: str) -> Request:
+    """Build the delete of a resource."""
+    return _build_batch({"request": {"method": "DELETE", "url": name}})
+
+
+def _build_batch(*entries: Mapping[str, Any]) -> Request:
     bundle = {"resourceType": "Bundle", "type": "batch", "entry": entries}
     return Request("POST", "", decimal_json.encode(bundle), _HEADERS)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -21,6 +21,16 @@ CONTAINER = "deliveries"
 # https://learn.microsoft.com/rest/api/storageservices/append-block: 4 MiB in older versions
 _MAX_BLOCK = 4 * 1024 * 1024
 
+
+@dataclass(frozen=True, slots=True)
+class _Bases:
+    """A line among the results of a lane: see `record_bases`."""
+
+    bases: Mapping[int, str]
+
+
+_BASES_LINE = b'{"bases"'
+_bases_decoder = msgspec.json.Decoder(_Bases)
 _result_decoder = msgspec.json.Decoder(EntryResult)
 _request_decoder = msgspec.json.Decoder(DeliveryRequest)
 
@@ -98,6 +108,20 @@ class AzureBlobs:
             for block in _split_into_blocks(lines):
                 await blob.append_block(block)
 
+    async def record_bases(self, id_: str, lane: int, bases: Mapping[int, str]) -> None:
+        blob = self.container.get_blob_client(_name_results_blob(id_, lane))
+        async with translate_storage_errors():
+            await blob.append_block(msgspec.json.encode(_Bases(bases)) + b"\n")
+
+    async def list_bases(self, id_: str, lane: int) -> dict[int, str]:
+        data = await self._read(_name_results_blob(id_, lane)) or b""
+        found: dict[int, str] = {}
+        for line in data.splitlines():
+            if line.startswith(_BASES_LINE):
+                for position, version in _bases_decoder.decode(line).bases.items():
+                    found.setdefault(position, version)
+        return found
+
     async def list_entry_results(self, id_: str, lane: int | None = None) -> list[EntryResult]:
         if lane is not None:
             names = [_name_results_blob(id_, lane)]
@@ -107,7 +131,9 @@ class AzureBlobs:
                 names = [name async for name in listing]
         read = await asyncio.gather(*(self._read(name) for name in names))
         lines = [line for data in read if data for line in data.splitlines()]
-        return keep_first_by_position([_result_decoder.decode(line) for line in lines])
+        return keep_first_by_position(
+            [_result_decoder.decode(line) for line in lines if not line.startswith(_BASES_LINE)]
+        )
 
     async def delete_blobs(self, id_: str) -> None:
         """Do the part of `delete_delivery` that is in blobs."""

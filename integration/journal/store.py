@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
@@ -102,6 +102,13 @@ class Journal(Protocol):
     async def add_entry_results(self, id_: str, lane: int, results: Sequence[EntryResult]) -> None:
         """Append results of entries. Call `begin_lane` of the same lane before."""
 
+    async def record_bases(self, id_: str, lane: int, bases: Mapping[int, str]) -> None:
+        """Record the versions that entries, by position, found at their first attempt: see
+        fhir.write_decisions. Call `begin_lane` of the same lane before."""
+
+    async def list_bases(self, id_: str, lane: int) -> dict[int, str]:
+        """Return the recorded versions of a lane by position: the first of each entry."""
+
     async def list_entry_results(self, id_: str, lane: int | None = None) -> list[EntryResult]:
         """Return the results of one lane, or of all lanes, by position: the first of each
         entry."""
@@ -133,6 +140,7 @@ class MemoryJournal:
     events: dict[tuple[str, str], int] = field(default_factory=dict)
     done_lanes: dict[str, set[int]] = field(default_factory=dict)
     began: dict[tuple[str, int], float] = field(default_factory=dict)
+    bases: dict[tuple[str, int], dict[int, str]] = field(default_factory=dict)
     entry_results: dict[str, dict[int, list[EntryResult]]] = field(default_factory=dict)
     row_results: dict[tuple[str, str, str], RowResult] = field(default_factory=dict)
 
@@ -191,6 +199,7 @@ class MemoryJournal:
             self.lanes,
             self.fetched,
             self.began,
+            self.bases,
             self.row_results,
         )
         for records in by_id_and_part:
@@ -240,6 +249,13 @@ class MemoryJournal:
 
     async def add_entry_results(self, id_: str, lane: int, results: Sequence[EntryResult]) -> None:
         self.entry_results[id_][lane].extend(results)
+
+    async def record_bases(self, id_: str, lane: int, bases: Mapping[int, str]) -> None:
+        recorded = self.bases.setdefault((id_, lane), {})
+        self.bases[id_, lane] = {**bases, **recorded}
+
+    async def list_bases(self, id_: str, lane: int) -> dict[int, str]:
+        return dict(self.bases.get((id_, lane), {}))
 
     async def list_entry_results(self, id_: str, lane: int | None = None) -> list[EntryResult]:
         lanes = self.entry_results.get(id_, {})

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from integration.core.activity_recorder import (
@@ -16,24 +16,24 @@ from integration.core.activity_recorder import (
     categorize_status,
     get_activity_context,
 )
-from integration.core.errors import Issue, Misconfigured, Unavailable
+from integration.core.errors import Misconfigured, Unavailable
 from integration.core.model import Category, Delivery, EntryResult, Status, WorkItem
-from integration.fhir import entry_results, previous_attempt, units
+from integration.fhir import entry_results, units, write_decisions
 from integration.fhir.client import FhirServer
 from integration.fhir.grammar import is_id, is_type
-from integration.fhir.progress import Progress, get_identity, map_created, map_targets
-from integration.fhir.units import Lane, Unit, UnitEntry
+from integration.fhir.progress import Progress, get_identity, map_targets
+from integration.fhir.units import Lane, Stamp, Unit, UnitEntry
+from integration.fhir.write_decisions import Attempt
 from integration.journal import write_guard
 from integration.journal.store import Journal
 from integration.journal.write_guard import HeldLocks, SendState, WriteGuard
 from integration.queues.queue_sender import ChangeQueues, QueueSender
-from integration.relay.preflight import Preflight, get_target
+from integration.relay.overtaken import check_overtaken, put_back
+from integration.relay.preflight import UNGUARDED, Findings, Preflight
 
-_SUPERSEDED = Issue(
-    "conflict",
-    "superseded: a later delivery has written this resource already",
-    severity="warning",
-)
+# Looks at the resources of a unit before its work item goes back to the queue, since others keep
+# changing them.
+_MAX_ROUNDS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,14 +49,14 @@ class LaneContext:
 
 @dataclass(slots=True, kw_only=True)
 class _LaneRun(Progress):
-    """The progress of one lane. `previous_start`: when an earlier run of it began, in seconds since
-    1970."""
+    """The progress of one lane. `bases`: see `write_decisions`, by position."""
 
     context: LaneContext
     delivery: Delivery
     lane: int
     attempt_number: int
-    previous_start: float | None
+    is_retry: bool
+    bases: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,12 +84,13 @@ async def process_lane(
         delivery=delivery,
         lane=number,
         attempt_number=item.attempt,
-        previous_start=previous_start,
+        is_retry=previous_start is not None,
     )
     recorded = {}
-    if previous_start is not None:
+    if progress.is_retry:
         results = await context.journal.list_entry_results(delivery.id, number)
         recorded = {result.position: result for result in results}
+        progress.bases = await context.journal.list_bases(delivery.id, number)
     started = [unit for unit in lane.units if recorded.keys() & map_targets(unit).keys()]
     for index, unit in enumerate(lane.units):
         name = f"{number}.{index}"
@@ -127,54 +128,54 @@ def _begin_attempt(progress: _LaneRun, unit: Unit, name: str) -> UnitAttempt:
 
 def _make_preflight(attempt: UnitAttempt) -> Preflight:
     progress = attempt.progress
+    delivery = progress.delivery
     return Preflight(
         fhir=progress.context.fhir,
         guard=progress.context.guard,
-        delivery=progress.delivery,
+        attempt=Attempt(
+            delivery=delivery.id,
+            is_ordered=delivery.write_order != UNGUARDED,
+            is_retry=progress.is_retry,
+            is_repeat=delivery.repeat,
+        ),
         identities=progress.identities,
         locks=attempt.locks,
+        bases=progress.bases,
     )
 
 
 async def _release_previous_locks(progress: _LaneRun, unit: Unit, name: str) -> None:
-    """Release the locks of an earlier attempt that recorded its results and then ended.
-
-    Other deliveries cannot find out by looking at the server: a delete of a resource that did not
-    exist leaves no trace there.
-    """
+    """Release the locks of an earlier attempt that recorded its results and then ended."""
     unsettled = progress.list_unsettled(unit)
     entries = [entry for entry in unit.entries if entry not in unsettled]
-    matches = {
-        entry.position: [get_identity(progress.settled[entry.position], "")]
-        for entry in entries
-        if entry.condition and entry.method != "POST" and progress.settled[entry.position].location
-    }
     preflight = _make_preflight(_begin_attempt(progress, unit, name))
-    await preflight.release_previous_locks(entries, matches, progress.map_written(unit))
+    await preflight.release_previous_locks(entries, progress.map_written(unit))
 
 
 async def _attempt_unit(attempt: UnitAttempt) -> None:
-    """Settle what needs no request, then send the rest."""
+    """Settle what needs no request, then send the rest: again where others were quicker."""
     progress, unit = attempt.progress, attempt.unit
     preflight = _make_preflight(attempt)
-    change_queues = await progress.context.change_queues()
-    matches = await preflight.acquire_locks(progress.list_unsettled(unit), change_queues)
+    followed_types = await progress.context.change_queues()
+    await preflight.lock_conditions(progress.list_unsettled(unit))
     await _load_results_of_others(attempt)
-    await _settle(attempt, _find_superseded(attempt, matches))
-    await _ensure_later_deliveries_ended(attempt)
-    already_applied = await preflight.find_already_applied(
-        unit,
-        progress.list_unsettled(unit),
-        matches,
-        previous_start=progress.previous_start,
-        settled=progress.settled.values(),
-    )
-    await _settle(attempt, already_applied)
-    ambiguous = await preflight.find_ambiguous(progress.list_unsettled(unit))
-    await _settle(attempt, progress.refuse_ambiguous(unit, ambiguous))
-    entries = progress.list_unsettled(unit)
-    if entries:
-        await _send(attempt, preflight, entries, matches)
+    for _ in range(_MAX_ROUNDS):
+        found = await preflight.look(unit, progress.list_unsettled(unit), followed_types)
+        await _settle(attempt, _find_superseded(attempt, found))
+        restored = [
+            await put_back(preflight, candidate, later) for candidate, later in found.overtaken
+        ]
+        known = [each for each in found.settled if each.position not in progress.settled]
+        await _settle(attempt, known, found.list_matched(), restored)
+        ambiguous = await preflight.find_ambiguous(progress.list_unsettled(unit))
+        await _settle(attempt, progress.refuse_ambiguous(unit, ambiguous))
+        entries = progress.list_unsettled(unit)
+        if not entries or not await _send(attempt, preflight, entries, found):
+            return
+        # Nothing of what was refused was done, and a crash from here on changes nothing.
+        attempt.send_state = SendState.ANSWERED
+    name = progress.context.fhir.upstream.name
+    raise Unavailable(name, "others keep changing the same resources")
 
 
 async def _load_results_of_others(attempt: UnitAttempt) -> None:
@@ -187,57 +188,78 @@ async def _load_results_of_others(attempt: UnitAttempt) -> None:
         progress.record(unit, [result for result in results if result.position in positions])
 
 
-async def _ensure_later_deliveries_ended(attempt: UnitAttempt) -> None:
-    """Raise Unavailable while a later delivery attempts the same write.
-
-    Only that delivery can find out whether its write has happened.
-    """
-    journal = attempt.progress.context.journal
-    for delivery_id in sorted(attempt.locks.later_deliveries):
-        later = await journal.get_delivery(delivery_id)
-        if later is not None and later.status in (Status.ACCEPTED, Status.PROCESSING):
-            raise Unavailable(
-                "write guard", "a later delivery has begun to write the same resource"
-            )
-
-
 async def _send(
-    attempt: UnitAttempt,
-    preflight: Preflight,
-    entries: Sequence[UnitEntry],
-    matches: Mapping[int, Sequence[str]],
-) -> None:
-    """Send these entries in one request. Raises Unavailable when the server did not finish them."""
+    attempt: UnitAttempt, preflight: Preflight, entries: Sequence[UnitEntry], found: Findings
+) -> bool:
+    """Send these entries in one request. Return whether some must be looked at again, since others
+    have changed their resources. Raises Unavailable when the server did not finish them."""
     progress, unit, context = attempt.progress, attempt.unit, attempt.progress.context
     delivery = progress.delivery.id
+    stamp = _make_stamp(preflight.attempt, entries, found)
+    await _record_bases(attempt, entries, found)
+    await preflight.record_deletions(entries, found)
     attempt.send_state = SendState.UNANSWERED
     ensure_time_left = partial(write_guard.ensure_time_left, context.guard, attempt.locks)
-    request = units.build_request(unit, entries, progress.identities)
+    request = units.build_request(unit, entries, progress.identities, stamp)
     with add_activity_context(
         action=f"write unit {attempt.name}", resource=_get_single_target(entries)
     ):
         response = await context.fhir.send(request, delivery, ensure_time_left)
         attempt.send_state = SendState.ANSWERED
-        results = entry_results.read_response(unit, entries, response, progress.attempt_number)
+        results = entry_results.read_response(
+            unit, entries, response, progress.attempt_number, stamp.conditions
+        )
         if response.status == 200:
             _log_refusals(attempt, results.settled)
-    await _settle(attempt, results.settled, matches)
-    if preflight.is_guarded:
-        created = map_created(entries, results.settled)
-        await write_guard.record_writes(context.guard, delivery, created)
-    if results.unfinished:
+    settled, restored = await check_overtaken(preflight, results.settled, found)
+    await _settle(attempt, settled, found.list_matched(), restored)
+    if results.unfinished and not results.is_contested:
         reason = f"the server did not finish {len(results.unfinished)} of {len(entries)} entries"
         raise Unavailable(context.fhir.upstream.name, reason, results.retry_after)
+    return bool(results.unfinished)
+
+
+def _make_stamp(attempt: Attempt, entries: Sequence[UnitEntry], found: Findings) -> Stamp:
+    """Return what is added to the entries: each replaces only the version that was found."""
+    conditions = {
+        entry.position: candidate.state
+        for entry in entries
+        if (candidate := found.candidates.get(entry.position)) is not None
+        and candidate.state is not None
+        and entry.method in ("PUT", "PATCH")
+        and attempt.is_ordered
+        and not entry.has_precondition
+    }
+    return Stamp(delivery=attempt.delivery, ordered=attempt.is_ordered, conditions=conditions)
+
+
+async def _record_bases(
+    attempt: UnitAttempt, entries: Sequence[UnitEntry], found: Findings
+) -> None:
+    """Record which versions were there at the first attempt, before anything is sent."""
+    progress = attempt.progress
+    bases = {
+        entry.position: found.candidates[entry.position].version
+        for entry in entries
+        if entry.position in found.candidates
+        and not entry.created
+        and entry.position not in progress.bases
+    }
+    if bases and progress.delivery.write_order != UNGUARDED:
+        await progress.context.journal.record_bases(progress.delivery.id, progress.lane, bases)
+        progress.bases |= bases
 
 
 async def _settle(
     attempt: UnitAttempt,
     results: Sequence[EntryResult],
     matches: Mapping[int, Sequence[str]] | None = None,
+    restored: Iterable[str] = (),
 ) -> None:
     """Queue the changes that others follow, then record the results.
 
     In this order, since a worker that ends in between only queues the changes once more.
+    `restored`: the Type/id of which another delivery's state was put back.
     """
     if not results:
         return
@@ -245,7 +267,7 @@ async def _settle(
     delivery = progress.delivery.id
     targets = map_targets(attempt.unit)
     written = [result for result in results if result.is_written]
-    changed = {get_identity(result, targets[result.position]) for result in written}
+    changed = {get_identity(result, targets[result.position]) for result in written} | {*restored}
     for result in written:
         changed.update((matches or {}).get(result.position, ()))
     queues = await context.change_queues()
@@ -261,12 +283,10 @@ async def _settle(
     progress.record(attempt.unit, with_unit)
 
 
-def _find_superseded(
-    attempt: UnitAttempt, matches: Mapping[int, Sequence[str]]
-) -> list[EntryResult]:
-    """Return results for the entries whose resource a later delivery has written."""
+def _find_superseded(attempt: UnitAttempt, found: Findings) -> list[EntryResult]:
+    """Return results for the entries whose condition a later delivery has written by."""
     return [
-        previous_attempt.build_superseded_result(entry, get_target(entry, matches), _SUPERSEDED)
+        write_decisions.build_superseded_result(entry, found.get_only_match(entry.position))
         for entry in attempt.progress.list_unsettled(attempt.unit)
         if entry.position in attempt.locks.superseded
     ]

@@ -1,72 +1,121 @@
-"""What is asked before a unit is sent: locks, conditions, and what an earlier attempt has done."""
+"""What is asked before a unit is sent: conditions, the states of its resources, their histories."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from integration.core import decimal_json
 from integration.core.activity_recorder import add_activity_context
 from integration.core.errors import Unavailable
-from integration.core.model import Delivery, EntryResult
-from integration.fhir import entry_results, previous_attempt, units
+from integration.core.model import EntryResult
+from integration.core.write_order import WriteRank
+from integration.fhir import entry_results, state_reads, units, write_decisions
 from integration.fhir.client import FhirServer
-from integration.fhir.previous_attempt import UnconfirmedEntry
+from integration.fhir.resource_states import ResourceState, ResourceVersion
 from integration.fhir.units import Unit, UnitEntry
-from integration.journal import write_guard
+from integration.fhir.write_decisions import Attempt, Candidate, Decision, Step
+from integration.journal import deletions, write_guard
 from integration.journal.write_guard import HeldLocks, Write, WriteGuard
 
 UNGUARDED = "off"  # a WRITE_ORDER by which no write is later than another
 
+_WRITTEN = (Step.DONE, Step.DONE_AND_CHANGED, Step.OVERTAKEN)
+
+# The states of what a condition matches, by Type/id.
+Matches = Mapping[str, ResourceState]
+
+
+@dataclass(slots=True, kw_only=True)
+class Findings:
+    """What is known about the entries of a unit. `candidates`: by position, of those that are to be
+    sent. `overtaken`: the states of later deliveries that an earlier attempt has replaced."""
+
+    settled: list[EntryResult] = field(default_factory=list)
+    candidates: dict[int, Candidate] = field(default_factory=dict)
+    overtaken: list[tuple[Candidate, ResourceVersion]] = field(default_factory=list)
+    matches: dict[int, Matches] = field(default_factory=dict)
+
+    def get_only_match(self, position: int) -> str | None:
+        """Return the Type/id that a condition matches; None for none, or several."""
+        names = list(self.matches.get(position, ()))
+        return names[0] if len(names) == 1 else None
+
+    def list_matched(self) -> dict[int, list[str]]:
+        """Return the Type/id that conditions match, by position."""
+        return {position: list(states) for position, states in self.matches.items()}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preflight:
-    """The questions before one attempt of a unit. `identities`: `Type/id` by placeholder."""
+    """The questions before one attempt of a unit. `identities`: `Type/id` by placeholder. `bases`:
+    see `write_decisions`, by position."""
 
     fhir: FhirServer
     guard: WriteGuard
-    delivery: Delivery
+    attempt: Attempt
     identities: Mapping[str, str]
     locks: HeldLocks
+    bases: Mapping[int, str]
 
-    @property
-    def is_guarded(self) -> bool:
-        """Whether the write guard orders the writes of this delivery."""
-        return self.delivery.write_order != UNGUARDED
+    async def lock_conditions(self, entries: Sequence[UnitEntry]) -> None:
+        """Lock the conditions of conditional entries: two that race must not both find nothing.
 
-    async def acquire_locks(
-        self, entries: Sequence[UnitEntry], followed_types: Collection[str]
-    ) -> dict[int, list[str]]:
-        """Acquire write locks for the entries and for the resources that their conditions match.
-
-        Return the matched `Type/id` by entry position. Raises Unavailable when a lock is not free
-        or a search is not answered: without its answer nothing may be written.
+        Raises Unavailable when a lock is not free.
         """
-        if self.is_guarded:
-            await write_guard.acquire(self.guard, self.locks, self._list_writes(entries))
-        conditional = [entry for entry in entries if self._is_searched(entry, followed_types)]
-        matches = await self._search_matches(conditional)
-        if self.is_guarded and matches:
-            writes = _list_matched_writes(conditional, matches)
-            await write_guard.acquire(self.guard, self.locks, writes)
-        return matches
+        if self.attempt.is_ordered:
+            await write_guard.acquire(self.guard, self.locks, self._list_conditions(entries))
 
     async def release_previous_locks(
-        self,
-        entries: Sequence[UnitEntry],
-        matches: Mapping[int, Sequence[str]],
-        written: Mapping[int, bool],
+        self, entries: Sequence[UnitEntry], written: Mapping[int, bool]
     ) -> None:
         """Release what an earlier attempt still holds for these settled entries.
 
-        `matches`: the `Type/id` that conditions matched, by position. `written`: whether an entry
-        was written, by position.
+        `written`: whether an entry was written, by position.
         """
-        if self.is_guarded and entries:
-            conditional = [entry for entry in entries if entry.position in matches]
-            writes = [*self._list_writes(entries), *_list_matched_writes(conditional, matches)]
+        writes = self._list_conditions(entries) if self.attempt.is_ordered else []
+        if writes:
             await write_guard.release_previous(self.guard, self.locks, writes, written)
+
+    async def look(
+        self, unit: Unit, entries: Sequence[UnitEntry], followed_types: Collection[str]
+    ) -> Findings:
+        """Find out what becomes of these entries.
+
+        Raises Unavailable if the server does not answer: without its answer nothing may be written.
+        """
+        found = Findings()
+        conditional = [entry for entry in entries if self._is_searched(entry, followed_types)]
+        queries = [self._fill_condition(entry) for entry in conditional]
+        named = [entry for entry in entries if self._is_looked_at(entry)]
+        states = await self._find_states(queries, [entry.target for entry in named])
+        for entry, query in zip(conditional, queries, strict=True):
+            found.matches[entry.position] = states.by_query[query]
+        candidates = [
+            self._make_candidate(entry, entry.target, states.by_name.get(entry.target))
+            for entry in named
+        ]
+        for entry in conditional:
+            candidates += [
+                self._make_candidate(entry, name, state)
+                for name, state in found.matches[entry.position].items()
+            ]
+        # What is sent without a look is checked afterwards all the same.
+        candidates += [
+            self._make_candidate(entry, entry.target, None)
+            for entry in entries
+            if entry.created and entry not in named
+        ]
+        candidates = await self._add_deletions(candidates)
+        decisions = await self._decide_all(candidates)
+        if unit.kind == "transaction":
+            decisions = _complete_transaction(candidates, decisions)
+        for candidate, decision in zip(candidates, decisions, strict=True):
+            _record_decision(found, candidate, decision)
+        settled = {result.position for result in found.settled}
+        for position in settled:
+            found.candidates.pop(position, None)
+        return found
 
     async def find_ambiguous(self, entries: Sequence[UnitEntry]) -> list[UnitEntry]:
         """Return the entries with a conditional reference that has a second match on the server.
@@ -77,10 +126,10 @@ class Preflight:
         pairs = sorted({pair for entry in entries for pair in entry.sole})
         if not pairs:
             return []
-        responses = await self._look_up([f"{query}&_elements=id&_count=2" for query, _ in pairs])
+        responses = await self.read([f"{query}&_elements=id&_count=2" for query, _ in pairs])
         ambiguous: set[tuple[str, str]] = set()
         for (query, target), response in zip(pairs, responses, strict=False):
-            names = previous_attempt.list_matches(query, response)
+            names = state_reads.read_states(query, response)
             if names is None:
                 raise self._make_lookup_error()
             expected = target if "/" in target else self.identities.get(target)
@@ -89,143 +138,160 @@ class Preflight:
                 ambiguous.add((query, target))
         return [entry for entry in entries if ambiguous.intersection(entry.sole)]
 
-    async def find_already_applied(
-        self,
-        unit: Unit,
-        entries: Sequence[UnitEntry],
-        matches: Mapping[int, Sequence[str]],
-        *,
-        previous_start: float | None,
-        settled: Iterable[EntryResult],
-    ) -> list[EntryResult]:
-        """Return results for the entries that an earlier attempt has written.
-
-        They need not, and some must not, be sent again. `previous_start`: when an earlier run of
-        the lane began, in seconds since 1970. `settled`: the results of the lane so far.
-        """
-        versions = {
-            name: version
-            for result in settled
-            for name, _, version in [(result.location or "").partition("/_history/")]
-            if result.is_written and version
-        }
-        unconfirmed: list[UnconfirmedEntry] = []
+    async def record_deletions(self, entries: Sequence[UnitEntry], found: Findings) -> None:
+        """Record the deletes among these entries, which are about to be sent."""
+        if not self.attempt.is_ordered:
+            return
+        deleted: dict[str, WriteRank] = {}
         for entry in entries:
-            start = self._find_previous_start(entry, previous_start)
-            name = get_target(entry, matches)
-            if start is not None and name is not None:
-                resource = _build_resource(entry, {**self.identities, entry.target: name})
-                unconfirmed.append(
-                    UnconfirmedEntry(
-                        entry=entry,
-                        name=name,
-                        attempted_at=start,
-                        resource=resource,
-                        delivery_version=versions.get(name),
-                    )
-                )
-        if not unconfirmed:
-            return []
-        states = await self._look_up([candidate.name for candidate in unconfirmed])
-        results = previous_attempt.find_settled(
-            unconfirmed, states, atomic=unit.kind == "transaction", repeat=self.delivery.repeat
-        )
-        if results is None:
+            if entry.method == "DELETE":
+                names = found.matches.get(entry.position, {}) if entry.condition else [entry.target]
+                deleted |= dict.fromkeys(names, entry.rank(self.attempt.delivery))
+        await deletions.record_deletions(self.guard.store, deleted)
+
+    async def find_deleted_later(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Return those whose resource a later delivery has deleted by now."""
+        known = await self._add_deletions([replace(each, state=None) for each in candidates])
+        return [candidate for candidate in known if candidate.is_deleted_later]
+
+    async def read_histories(self, names: Sequence[str]) -> list[list[ResourceVersion]]:
+        """Return the versions of each of these resources, newest first. Raises Unavailable."""
+        addresses = [state_reads.build_history_read(name) for name in names]
+        histories = [state_reads.read_history(each) for each in await self.read(addresses)]
+        if None in histories:
             raise self._make_lookup_error()
-        return list(results.values())
+        return [versions for versions in histories if versions is not None]
+
+    async def read(self, addresses: Sequence[str]) -> list[Any]:
+        """Read these addresses in one batch. Return the entries of the response."""
+        if not addresses:
+            return []
+        with add_activity_context(action="look-up"):
+            response = await self.fhir.send(units.build_reads(addresses), self.attempt.delivery)
+        entries = entry_results.parse_response_entries(response)
+        if entries is None or len(entries) < len(addresses):
+            raise self._make_lookup_error(response.retry_after)
+        return entries
+
+    async def _decide_all(self, candidates: Sequence[Candidate]) -> list[Decision]:
+        decisions = [write_decisions.decide(self.attempt, candidate) for candidate in candidates]
+        asked = [n for n, each in enumerate(decisions) if each.step is Step.ASK_HISTORY]
+        histories = await self.read_histories([candidates[n].name for n in asked])
+        for n, versions in zip(asked, histories, strict=True):
+            decisions[n] = write_decisions.decide_by_history(self.attempt, candidates[n], versions)
+        return decisions
+
+    async def _find_states(self, queries: Sequence[str], names: Sequence[str]) -> _States:
+        """Search for what the queries match, and for the resources with these names."""
+        distinct = sorted(set(queries))
+        searches = state_reads.build_state_searches(names)
+        responses = await self.read(
+            [*(state_reads.build_state_search(query) for query in distinct), *searches]
+        )
+        states = _States()
+        for query, response in zip([*distinct, *searches], responses, strict=False):
+            matched = state_reads.read_states(query, response)
+            if matched is None:
+                raise self._make_lookup_error()
+            if query in distinct:
+                states.by_query[query] = matched
+            else:
+                states.by_name.update(matched)
+        return states
+
+    async def _add_deletions(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Add what is recorded about deletes of resources that are absent."""
+        if not self.attempt.is_ordered:
+            return list(candidates)
+        absent = {
+            each.name: each.entry.rank(self.attempt.delivery)
+            for each in candidates
+            if each.state is None and not each.entry.created and each.entry.method != "DELETE"
+        }
+        # On a retry, the deletes of earlier deliveries must be told from those of others.
+        every = self.attempt.is_retry
+        ranks = await deletions.find_deletions(self.guard.store, absent, every=every)
+        return [
+            replace(each, deletion=ranks[each.name]) if each.name in ranks else each
+            for each in candidates
+        ]
+
+    def _make_candidate(
+        self, entry: UnitEntry, name: str, state: ResourceState | None
+    ) -> Candidate:
+        base = self.bases.get(entry.position)
+        return Candidate(
+            entry=entry, name=name, state=state, base=base, delivery=self.attempt.delivery
+        )
 
     def _is_searched(self, entry: UnitEntry, followed_types: Collection[str]) -> bool:
         """Whether to search what a condition matches. A conditional create changes no match."""
         if entry.condition is None or entry.method == "POST":
             return False
         type_ = entry.condition.partition("?")[0]
-        return self.is_guarded or (entry.method == "DELETE" and type_ in followed_types)
+        return self.attempt.is_ordered or (entry.method == "DELETE" and type_ in followed_types)
 
-    def _list_writes(self, entries: Sequence[UnitEntry]) -> list[Write]:
-        """One write for each resource that a sender can name."""
+    def _is_looked_at(self, entry: UnitEntry) -> bool:
+        """Whether to look at the resource that an entry names."""
+        if entry.is_read or entry.condition is not None:
+            return False
+        if entry.created:
+            return self.attempt.is_retry or self.attempt.is_repeat
+        return self.attempt.is_ordered or self.attempt.is_retry
+
+    def _list_conditions(self, entries: Sequence[UnitEntry]) -> list[Write]:
         writes: dict[str, Write] = {}
         for entry in entries:
-            if entry.is_read or entry.created:
-                continue
-            name = _fill_condition(entry, self.identities) if entry.condition else entry.target
-            _add_write(writes, name, entry, ordered=entry.method != "POST")
+            if entry.condition is not None and not entry.is_read:
+                name = self._fill_condition(entry)
+                positions = writes[name].positions if name in writes else ()
+                writes[name] = Write(
+                    name,
+                    (*positions, entry.position),
+                    entry.source_version,
+                    ordered=entry.method != "POST",
+                )
         return list(writes.values())
 
-    async def _search_matches(self, entries: Sequence[UnitEntry]) -> dict[int, list[str]]:
-        if not entries:
-            return {}
-        queries = [_fill_condition(entry, self.identities) for entry in entries]
-        searches = [f"{query}&_elements=id&_count=100" for query in queries]
-        responses = await self._look_up(searches)
-        matches: dict[int, list[str]] = {}
-        for entry, query, response in zip(entries, queries, responses, strict=False):
-            names = previous_attempt.list_matches(query, response)
-            if names is None:
-                raise self._make_lookup_error()
-            matches[entry.position] = names
-        return matches
-
-    def _find_previous_start(self, entry: UnitEntry, previous_start: float | None) -> float | None:
-        """Return when an unfinished attempt at this entry began. None: there is none."""
-        if entry.is_read or (entry.condition and entry.method == "POST"):
-            return None  # harmless to repeat as it is
-        if entry.created and self.delivery.repeat:
-            return previous_start or 0.0  # an earlier delivery of the same bytes has the same ids
-        if entry.created or not self.is_guarded:
-            return previous_start
-        return self.locks.attempted_at.get(entry.position)
-
-    async def _look_up(self, addresses: Sequence[str]) -> list[Any]:
-        """Read these addresses in one batch. Return the entries of the response."""
-        with add_activity_context(action="look-up"):
-            response = await self.fhir.send(units.build_reads(addresses), self.delivery.id)
-        entries = entry_results.parse_response_entries(response)
-        if entries is None or len(entries) < len(addresses):
-            raise self._make_lookup_error(response.retry_after)
-        return entries
+    def _fill_condition(self, entry: UnitEntry) -> str:
+        placeholders = [name for name in entry.awaits if name in self.identities]
+        condition = (entry.condition or "").encode()
+        return units.fill_placeholders(condition, placeholders, self.identities).decode()
 
     def _make_lookup_error(self, retry_after: float | None = None) -> Unavailable:
         name = self.fhir.upstream.name
         return Unavailable(name, "a look-up was not answered", retry_after)
 
 
-def get_target(entry: UnitEntry, matches: Mapping[int, Sequence[str]]) -> str | None:
-    """Return the `Type/id` that an entry writes. None: not known, or more than one."""
-    if entry.condition is None:
-        return entry.target
-    names = matches.get(entry.position, ())
-    return names[0] if len(names) == 1 else None
+@dataclass(frozen=True, slots=True)
+class _States:
+    by_query: dict[str, Matches] = field(default_factory=dict)
+    by_name: dict[str, ResourceState] = field(default_factory=dict)
 
 
-def _list_matched_writes(
-    entries: Sequence[UnitEntry], matches: Mapping[int, Sequence[str]]
-) -> list[Write]:
-    writes: dict[str, Write] = {}
-    for entry in entries:
-        for name in matches[entry.position]:
-            _add_write(writes, name, entry, ordered=True)
-    return list(writes.values())
+def _complete_transaction(
+    candidates: Sequence[Candidate], decisions: Sequence[Decision]
+) -> list[Decision]:
+    """Where one entry of a transaction was written, all were: a delete leaves no mark."""
+    if not any(decision.step in _WRITTEN for decision in decisions):
+        return list(decisions)
+    return [
+        Decision(Step.DONE)
+        if candidate.entry.method == "DELETE" and decision.step is Step.SEND
+        else decision
+        for candidate, decision in zip(candidates, decisions, strict=True)
+    ]
 
 
-def _add_write(writes: dict[str, Write], name: str, entry: UnitEntry, *, ordered: bool) -> None:
-    positions = writes[name].positions if name in writes else ()
-    writes[name] = Write(name, (*positions, entry.position), entry.source_version, ordered)
-
-
-def _fill_condition(entry: UnitEntry, identities: Mapping[str, str]) -> str:
-    condition = (entry.condition or "").encode()
-    return _fill_placeholders(condition, entry, identities).decode()
-
-
-def _build_resource(entry: UnitEntry, identities: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return the resource that an update sends. Its references may lead to itself."""
-    if entry.method != "PUT":
-        return None
-    body = decimal_json.decode(_fill_placeholders(bytes(entry.body), entry, identities))
-    resource: dict[str, Any] = body["resource"]
-    return resource
-
-
-def _fill_placeholders(text: bytes, entry: UnitEntry, identities: Mapping[str, str]) -> bytes:
-    placeholders = [name for name in entry.awaits if name in identities]
-    return units.fill_placeholders(text, placeholders, identities)
+def _record_decision(found: Findings, candidate: Candidate, decision: Decision) -> None:
+    position = candidate.entry.position
+    if decision.step is Step.SEND:
+        # A condition with several matches: only the server can say what it does to them.
+        is_single = len(found.matches.get(position, (None,))) == 1
+        if is_single and candidate.entry.method not in ("GET", "HEAD"):
+            found.candidates[position] = candidate
+        return
+    if decision.later is not None:
+        found.overtaken.append((candidate, decision.later))
+    if all(result.position != position for result in found.settled):
+        found.settled.append(write_decisions.build_result(candidate, decision.step))

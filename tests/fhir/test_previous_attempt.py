@@ -7,10 +7,10 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from integration.fhir.previous_attempt import UnconfirmedEntry, find_settled, list_matches
 
 from integration.core import decimal_json
 from integration.core.model import EntryResult
-from integration.fhir.previous_attempt import UnconfirmedEntry, find_settled, list_matches
 from integration.fhir.units import UnitEntry
 
 TRIED = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from integration.core.model import Status, WorkItem
-from integration.journal.guard_store import MemoryGuardStore, WriteLock
+from integration.journal.guard_store import WriteLock
 from integration.journal.write_guard import is_later
 from integration.queues.names import MIRROR_QUEUE
 from integration.relay import process
@@ -122,38 +120,114 @@ async def test_without_the_guard_the_last_to_arrive_wins(route: Route) -> None:
 # --- two at the same time ------------------------------------------------------------------------
 
 
-async def test_two_deliveries_never_write_a_resource_at_the_same_time(route: Route) -> None:
-    """The first is at the server; the second waits for its end, and comes after it."""
-    first = await route.deliver(batch(update("first")))
-    second = await route.deliver(batch(update("second")))
-
-    async def meanwhile() -> None:
-        await process.process(route.relay, WorkItem(second))
-
-    route.fhir_double.will_wait_for(meanwhile)
-    await route.process(first)
-    assert [len(each.asked) for each in route.fhir_double.writes] == [1]
-    assert route.waits
-    await route.process_all()
-    assert family(route) == "second"
-    assert await route.statuses(second) == [200]
-
-
-async def test_a_lost_answer_makes_others_wait_until_the_server_must_have_ended(
+async def test_what_is_written_while_another_s_answer_is_awaited_comes_after_it(
     route: Route,
 ) -> None:
+    first = await route.deliver(batch(update("first")))
+    second = await route.deliver(batch(update("second")))
+    route.fhir_double.will_wait_for(lambda: route.process(second))
+    await route.process(first)
+    assert family(route) == "second"
+    assert [await route.statuses(each) for each in (first, second)] == [[201], [200]]
+
+
+async def test_a_look_that_is_outdated_when_the_write_arrives_does_no_harm(route: Route) -> None:
+    route.fhir_double.add(named("before", id="p1"))
+    first = await route.deliver(batch(update("first")))
+    second = await route.deliver(batch(update("second")))
+    route.fhir_double.will_be_late_after(lambda: route.process(second))
+    await route.process(first)
+    assert family(route) == "second"
+    assert [await route.statuses(each) for each in (first, second)] == [[409], [200]]
+    assert route.fhir_double.writes_of_each == {"Patient/p1": 2}
+
+
+async def test_a_later_delivery_looks_again_when_an_earlier_one_was_quicker(route: Route) -> None:
+    route.fhir_double.add(named("before", id="p1"))
+    first = await route.deliver(batch(update("first")))
+    second = await route.deliver(batch(update("second")))
+    route.fhir_double.will_be_late_after(lambda: route.process(first))
+    await route.process(second)
+    assert family(route) == "second"
+    assert [await route.statuses(each) for each in (first, second)] == [[200], [200]]
+
+
+async def test_a_lost_answer_makes_nobody_wait(route: Route) -> None:
     first = await route.deliver(batch(update("first")))
     second = await route.deliver(batch(update("second")))
     route.fhir_double.will_lose_the_reply()
     await route.process(first)
     await route.process(second)
-    assert len(route.fhir_double.writes) == 1
-    route.clock.later(LEASE)
-    await route.process(second)
+    assert route.waits == []
     assert family(route) == "second"
     await route.process_all()
     assert family(route) == "second"
+    assert await route.statuses(first) == [200]
+
+
+@pytest.mark.parametrize("kind", ["batch", "transaction"])
+async def test_a_first_write_that_has_overtaken_a_later_delivery_puts_its_state_back(
+    route: Route, kind: str
+) -> None:
+    """No server can make a first write on the condition that nobody has written before."""
+    first = await route.deliver(bundle(update("first"), kind=kind))
+    second = await route.deliver(bundle(update("second"), kind=kind))
+    route.fhir_double.will_be_late_after(lambda: route.process(second))
+    await route.process(first)
+    assert family(route) == "second"
+    assert [await route.statuses(each) for each in (first, second)] == [[409], [201]]
+    assert route.mirrored[-1] == "Patient/p1"
+
+
+async def test_a_first_write_that_overtook_and_whose_answer_is_lost_puts_it_back_too(
+    route: Route,
+) -> None:
+    first = await route.deliver(batch(update("first")))
+    second = await route.deliver(batch(update("second")))
+    route.fhir_double.will_be_late_after(lambda: route.process(second), reply_is_lost=True)
+    await route.process(first)
+    assert family(route) == "first"
+    await route.process_all()
+    assert family(route) == "second"
     assert await route.statuses(first) == [409]
+
+
+@pytest.mark.parametrize("reply_is_lost", [False, True])
+async def test_a_delete_that_has_overtaken_a_later_update_puts_its_state_back(
+    route: Route, reply_is_lost: bool
+) -> None:
+    route.fhir_double.add(named("before", id="p1"))
+    first = await route.deliver(b"", method="DELETE", type="Patient", id="p1")
+    second = await route.deliver(batch(update("second")))
+    route.fhir_double.will_be_late_after(lambda: route.process(second), reply_is_lost=reply_is_lost)
+    await route.process(first)
+    await route.process_all()
+    assert family(route) == "second"
+    assert await route.statuses(first) == [409]
+
+
+async def test_a_first_write_that_arrives_after_a_later_delete_is_undone(route: Route) -> None:
+    first = await route.deliver(batch(update("first")))
+    second = await route.deliver(b"", method="DELETE", type="Patient", id="p1")
+    route.fhir_double.will_be_late_after(lambda: route.process(second))
+    await route.process(first)
+    assert route.fhir_double.stored == {}
+    assert [await route.statuses(each) for each in (first, second)] == [[409], [204]]
+
+
+async def test_a_late_request_that_nobody_waits_for_any_more_turns_nothing_back(
+    route: Route,
+) -> None:
+    """The answer to the first try is not lost but late: it arrives after the retry and an update."""
+    route.fhir_double.add(named("before", id="p1"))
+    first = await route.deliver(batch(update("first")))
+    late = route.fhir_double.will_arrive_late()
+    await route.process(first)
+    await route.process_all()
+    second = await route.deliver(batch(update("second")))
+    await route.process(second)
+    await late()
+    assert family(route) == "second"
 
 
 async def test_the_next_try_of_the_same_delivery_does_not_wait(route: Route) -> None:
@@ -164,20 +238,6 @@ async def test_the_next_try_of_the_same_delivery_does_not_wait(route: Route) -> 
     assert (await route.known(first)).status is Status.DONE
     assert route.waits == []
     assert route.fhir_double.writes_of_each == {"Patient/p1": 1}
-
-
-async def test_after_such_a_try_others_still_wait_for_the_lost_one(route: Route) -> None:
-    first = await route.deliver(batch(update("first")))
-    second = await route.deliver(batch(update("second")))
-    route.fhir_double.will_lose_the_reply()
-    await route.process(first)
-    route.queue_sender.sent.clear()
-    await route.process(first, attempt=1)
-    await route.process(second)
-    assert await route.outcomes(second) == []
-    route.clock.later(LEASE)
-    await route.process(second, attempt=1)
-    assert family(route) == "second"
 
 
 async def test_a_server_that_was_never_reached_keeps_nobody_waiting(route: Route) -> None:
@@ -193,24 +253,26 @@ async def test_a_server_that_was_never_reached_keeps_nobody_waiting(route: Route
     assert family(route) == "second"
 
 
-async def test_a_request_that_waited_for_a_place_until_its_turn_is_nearly_over_is_not_sent(
+async def test_a_request_that_waited_for_a_place_until_its_lock_is_nearly_over_is_not_sent(
     route: Route,
 ) -> None:
-    """The server could still be busy with it when the next delivery has its turn."""
-    delivery = await route.deliver(batch(update("late")))
+    """The server could still be busy with it when the next delivery has the lock."""
+    create = entry(named("late"), ifNoneExist="identifier=urn:mrn|7")
+    delivery = await route.deliver(batch(create))
     places = route.fhir.upstream.limiter
     async with AsyncExitStack() as full:
         for _ in range(places.limit.current):
             await full.enter_async_context(places.acquire_slot())
         going = asyncio.ensure_future(route.process(delivery))
-        while not any(turn.holder for turn in route.guard_store.locks.values()):
-            await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            while not any(lock.holder for lock in route.guard_store.locks.values()):
+                await asyncio.sleep(0)
         route.clock.later(LEASE / 2)
     await going
     assert route.fhir_double.writes == []
-    assert [turn.holder for turn in route.guard_store.locks.values()] == [""]
+    assert [lock.holder for lock in route.guard_store.locks.values()] == [""]
     await route.process_all()
-    assert family(route) == "late"
+    assert await route.statuses(delivery) == [201]
 
 
 async def test_many_at_once_end_with_the_last(route: Route) -> None:
@@ -222,33 +284,25 @@ async def test_many_at_once_end_with_the_last(route: Route) -> None:
     assert all(each.is_written or each.superseded for (each,) in outcomes)
 
 
-async def test_a_second_claim_of_a_delivery_does_not_repeat_what_the_first_has_done(
-    route: Route,
+@pytest.mark.parametrize("created", [False, True])
+async def test_a_second_work_item_of_a_delivery_turns_no_later_update_back(
+    route: Route, created: bool
 ) -> None:
-    """It has read the journal before the first noted anything, and gets its turn afterwards."""
-    delivery = await route.deliver(batch(update("older"), update("newer")))
-    waiting, done = asyncio.Event(), asyncio.Event()
-
-    async def pause(_seconds: float) -> None:
-        waiting.set()
-        await done.wait()
-
-    context = replace(route.relay.context, guard=replace(route.order, pause=pause))
-    second = asyncio.ensure_future(
-        process.process(replace(route.relay, context=context), WorkItem(delivery))
-    )
-    blocked = asyncio.ensure_future(waiting.wait())
+    """Its request is on the way while the first one is answered, and an update follows."""
+    person = named("older", **({} if created else {"id": "p1"}))
+    put = {} if created else {"method": "PUT", "url": "Patient/p1"}
+    first = await route.deliver(batch(entry(person, URN, **put)))
 
     async def meanwhile() -> None:
-        await asyncio.wait({second, blocked}, return_when=asyncio.FIRST_COMPLETED)
+        await route.process(first)
+        (name,) = route.fhir_double.stored
+        newer = named("newer", id=name.partition("/")[2])
+        await route.process(await route.deliver(batch(entry(newer, method="PUT", url=name))))
 
-    route.fhir_double.will_wait_for(meanwhile)
-    await route.process(delivery)
-    done.set()
-    await asyncio.gather(second, blocked)
-    assert route.fhir_double.writes_of_each == {"Patient/p1": 2}
-    assert family(route) == "newer"
-    assert await route.statuses(delivery) == [201, 200]
+    route.fhir_double.will_be_late_after(meanwhile)
+    await route.process(first)
+    (person,) = route.fhir_double.of("Patient")
+    assert person["name"][0]["family"] == "newer"
 
 
 async def test_units_that_want_each_other_s_resources_do_not_lock_each_other(
@@ -332,9 +386,8 @@ async def test_what_refers_to_a_superseded_conditional_entry_is_written(route: R
 
 async def test_a_search_that_failed_is_no_leave_to_write(route: Route) -> None:
     delivery = await route.deliver(batch(entry(named("x"), method="PUT", url=BY_NUMBER)))
-    route.fhir_double.will_answer(
-        200, {"resourceType": "Bundle", "entry": [{"response": {"status": "500"}}]}
-    )
+    failed = {"resourceType": "Bundle", "entry": [{"response": {"status": "500"}}]}
+    route.fhir_double.will_answer(200, failed, look_up=True)
     await route.process(delivery)
     assert route.fhir_double.writes == []
     await route.process_all()
@@ -369,6 +422,21 @@ async def test_what_somebody_changed_since_the_lost_try_is_left_alone(route: Rou
     await route.process_all()
     assert family(route) == "theirs"
     (seen,) = await route.outcomes(delivery)
+    assert (seen.status, seen.location) == (200, "Patient/p1/_history/2")
+    assert seen.issues is not None
+    assert "another version" in seen.issues[0]["diagnostics"]
+
+
+async def test_what_somebody_changed_between_two_tries_is_left_alone(route: Route) -> None:
+    """The first try did nothing: the change is newer than what the delivery was about."""
+    route.fhir_double.add(named("before", id="p1"))
+    delivery = await route.deliver(batch(update("ours")))
+    route.fhir_double.will_answer(500)
+    await route.process(delivery)
+    route.fhir_double.add(named("theirs", id="p1"))
+    await route.process_all()
+    assert family(route) == "theirs"
+    (seen,) = await route.outcomes(delivery)
     assert (seen.status, seen.superseded) == (409, True)
 
 
@@ -381,21 +449,6 @@ async def test_what_somebody_changed_before_the_lost_try_is_overwritten(route: R
     route.fhir_double.down = None
     await route.process_all()
     assert family(route) == "ours"
-
-
-async def test_an_own_earlier_write_that_is_noted_stands_in_nobody_s_way(route: Route) -> None:
-    """The worker died between noting the first of two writes and giving its turn back."""
-    delivery = await route.deliver(batch(update("older"), update("newer")))
-    route.fhir_double.will_do_as_asked()
-    route.fhir_double.will_answer(500)
-    await route.process(delivery)
-    assert family(route) == "older"
-    (key,) = route.guard_store.locks
-    row = route.guard_store.locks[key]
-    route.guard_store.locks[key] = replace(row, attempted_by=f"{delivery} 0.0", attempted_at=0.0)
-    await route.process_all()
-    assert family(route) == "newer"
-    assert await route.statuses(delivery) == [201, 200]
 
 
 async def test_an_own_earlier_write_is_nobody_s_change_whatever_the_server_s_clock_says(
@@ -426,34 +479,15 @@ async def test_a_lost_transaction_is_known_by_what_its_placeholders_led_to(route
 
 
 async def test_a_delete_of_what_was_not_there_yet_is_not_undone_by_the_earlier_update(
-    route: Route, monkeypatch: pytest.MonkeyPatch
+    route: Route,
 ) -> None:
-    """The worker died when its outcome was noted and its turn was not: the server has no trace."""
+    """The server has no trace of it."""
     first = await route.deliver(batch(update("first")))
     second = await route.deliver(b"", method="DELETE", type="Patient", id="p1")
-    write = MemoryGuardStore.write
-
-    async def dies(
-        guard_store: MemoryGuardStore, turns: Mapping[str, WriteLock]
-    ) -> dict[str, WriteLock]:
-        if any(not turn.holder for turn in turns.values()):
-            raise asyncio.CancelledError
-        return await write(guard_store, turns)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(MemoryGuardStore, "write", dies)
-        with pytest.raises(asyncio.CancelledError):
-            await route.process(second)
-    assert await route.statuses(second) == [204]
-
-    route.clock.later(LEASE)
-    await route.process(first)
+    await route.process_all(second)
+    await route.process_all(first)
     assert route.fhir_double.stored == {}
-    await route.process(second)
-    assert (await route.known(second)).status is Status.DONE
-    await route.process_all()
-    assert route.fhir_double.stored == {}
-    assert await route.statuses(first) == [409]
+    assert [await route.statuses(each) for each in (first, second)] == [[409], [204]]
 
 
 async def test_a_transaction_that_was_done_stays_done_whatever_was_changed(route: Route) -> None:
@@ -475,7 +509,7 @@ async def test_a_delete_is_not_repeated_on_what_came_back(route: Route) -> None:
     route.fhir_double.add(named("again", id="p1"))
     await route.process_all()
     assert family(route) == "again"
-    assert await route.statuses(delivery) == [409]
+    assert await route.statuses(delivery) == [204]
 
 
 async def test_a_delete_that_was_done_is_done(route: Route) -> None:

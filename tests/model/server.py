@@ -39,6 +39,7 @@ class Server:
     """
 
     stored: dict[str, Body] = field(default_factory=dict)
+    past: dict[str, list[Body]] = field(default_factory=dict)  # entries of histories, oldest first
     versions: dict[str, int] = field(default_factory=dict)
     mixed: Callable[[Sequence[int]], Sequence[int]] = tuple
     refuses: set[str] = field(default_factory=set)  # types of resources
@@ -70,11 +71,11 @@ class Server:
 
     def transaction(self, entries: Sequence[Body]) -> list[Body]:
         """All or nothing. Raises Refused."""
-        before = deepcopy((self.stored, self.versions))
+        before = deepcopy((self.stored, self.versions, self.past))
         try:
             return self._all(entries)
         except Refused:
-            self.stored, self.versions = before
+            self.stored, self.versions, self.past = before
             raise
 
     def _all(self, entries: Sequence[Body]) -> list[Body]:
@@ -163,6 +164,8 @@ class Server:
             return self.read(request["url"])
         if request.get("ifNoneMatch") == "*" and current is not None:
             raise Refused(412, "it is there")
+        if request.get("ifMatch") and current is None:
+            raise Refused(404, "nothing to match")
         if request.get("ifMatch") and request["ifMatch"] != self._etag(identity):
             raise Refused(412, "another version")
         if method == "DELETE":
@@ -178,7 +181,7 @@ class Server:
         if method == "PATCH":
             if current is None:
                 raise Refused(404, "nothing to patch")
-            self.put(identity, {**current, "patched": _value(entry["resource"])})
+            self.put(identity, _patched(current, entry["resource"]))
             return self._said(200, identity)
         new = {**replaced(entry["resource"], self._find), "id": _id(identity)}
         if method == "PUT" and _content(new) == _content(current):
@@ -191,10 +194,18 @@ class Server:
         meta = {**resource.get("meta", {}), "versionId": str(version)}
         meta["lastUpdated"] = self.now().astimezone(UTC).isoformat(timespec="milliseconds")
         self.stored[identity] = {**deepcopy(resource), "meta": meta}
+        self._remember(identity, "PUT", {"resource": self.stored[identity]})
 
     def delete(self, identity: str) -> None:
         if self.stored.pop(identity, None) is not None:
             self.versions[identity] += 1
+            self._remember(identity, "DELETE", {})
+
+    def _remember(self, identity: str, method: str, entry: Body) -> None:
+        etag = f'W/"{self.versions[identity]}"'
+        request = {"method": method, "url": identity}
+        entry = {**entry, "request": request, "response": {"status": "200", "etag": etag}}
+        self.past.setdefault(identity, []).append(entry)
 
     def _find(self, link: str) -> str:
         """A conditional reference: https://hl7.org/fhir/R4/http.html#trules"""
@@ -224,11 +235,19 @@ class Server:
     def get(self, url: str) -> tuple[int, Body]:
         """GET [base]/url"""
         path, mark, query = url.partition("?")
+        if path.endswith("/_history"):
+            return self._history(path.removesuffix("/_history"))
         if mark or "/" not in path:
             return self._searched(path, query)
         if path in self.stored:
             return 200, self.stored[path]
         return (410 if path in self.versions else 404), _outcome(Refused(404, "not there"))
+
+    def _history(self, identity: str) -> tuple[int, Body]:
+        if identity not in self.past:
+            return 404, _outcome(Refused(404, "never there"))
+        versions = self.past[identity][::-1]
+        return 200, {"resourceType": "Bundle", "type": "history", "entry": versions}
 
     def _searched(self, type_: str, query: str) -> tuple[int, Body]:
         """In the order of the last update where `_sort` says so, a page at a time."""
@@ -305,15 +324,39 @@ def _is_since(resource: Body, value: str) -> bool:
     return datetime.fromisoformat(resource["meta"]["lastUpdated"]) >= since
 
 
-def _value(patch: Body) -> Any:
-    """What these tests' patches set: https://hl7.org/fhir/R4/fhirpatch.html"""
-    (operation,) = patch["parameter"]
-    return {part["name"]: part for part in operation["part"]}["value"]["valueString"]
+def _patched(resource: Body, patch: Body) -> Body:
+    """What these tests' patches set, and the relay's mark: https://hl7.org/fhir/R4/fhirpatch.html"""
+    new = deepcopy(resource)
+    for operation in patch["parameter"]:
+        parts = {part["name"]: part for part in operation["part"]}
+        value = parts["value"]
+        if ".meta" not in parts["path"]["valueString"]:
+            new["patched"] = value["valueString"]
+            continue
+        extensions = new["meta"].setdefault("extension", [])
+        if "part" in value:
+            url, text = (next(iter(_values(part))) for part in value["part"])
+            extensions.insert(0, {"url": url, "valueString": text})
+        else:
+            (mark,) = [each for each in extensions if each["url"] in parts["path"]["valueString"]]
+            mark["valueString"] = value["valueString"]
+    return new
+
+
+def _values(part: Body) -> list[Any]:
+    return [value for name, value in part.items() if name.startswith("value")]
 
 
 def _content(resource: Body | None) -> Body | None:
-    """Without what the server says of it."""
-    return resource and {name: value for name, value in resource.items() if name != "meta"}
+    """Without what the server sets. Microsoft's compares the raw text, with these put aside."""
+    if resource is None:
+        return None
+    meta = {
+        name: value
+        for name, value in resource.get("meta", {}).items()
+        if name not in ("versionId", "lastUpdated")
+    }
+    return {**resource, "meta": meta}
 
 
 def _outcome(refused: Refused) -> Body:

@@ -59,7 +59,7 @@ async def test_results_are_recorded_at_the_sender_s_positions(route: Route) -> N
     new = entry(observation(), "urn:uuid:00000000-0000-4000-8000-000000000001")
     delivery = await route.deliver(bundle(kept, new, gone))
     await route.process(delivery)
-    assert [method for method, _ in route.fhir_double.received[0].asked] == ["DELETE", "PUT", "PUT"]
+    assert [method for method, _ in route.fhir_double.writes[0].asked] == ["DELETE", "PUT", "PUT"]
     outcomes = await route.outcomes(delivery)
     assert [result.status for result in outcomes] == [201, 201, 204]
     assert outcomes[0].location == "Patient/p1/_history/1"

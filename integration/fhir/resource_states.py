@@ -1,0 +1,33 @@
+"""The present and earlier states of a resource on the FHIR server. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from integration.core.model import FhirResource
+from integration.fhir.write_mark import Mark
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceState:
+    """The present state of a resource, without its content."""
+
+    version: str
+    meta: Mapping[str, Any]
+    mark: Mark | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceVersion:
+    """One version in the history of a resource. `resource`: None for a deletion."""
+
+    version: str
+    resource: FhirResource | None = None
+    mark: Mark | None = None
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether the resource was deleted in this version."""
+        return self.resource is None

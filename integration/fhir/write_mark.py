@@ -1,0 +1,161 @@
+"""The mark in a resource that names the entry which wrote it. Pure.
+
+Each PUT and PATCH of the relay leaves an extension in `meta`: the delivery, the position of the
+entry, a digest of what was sent, and the source's own version. So a look at the resource, or at
+its history, tells exactly whether a request with a lost answer was done, and whose state stands.
+Servers rewrite what they are sent (`Z` becomes `+00:00`, a conditional reference becomes a literal
+one), so content would not tell it; their clocks differ from ours, so times would not either.
+
+    "meta": {"extension": [{"url": "urn:…:written-by", "valueString": "<delivery> <position> …"}]}
+
+https://hl7.org/fhir/R4/extensibility.html: what does not know the extension keeps or drops it.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from integration.core import decimal_json
+from integration.core.model import FhirResource
+from integration.core.write_order import WriteRank
+from integration.fhir.json_objects import get_object
+
+URL = "urn:fhir-dataverse-relay:written-by"
+
+# Where the text of the mark goes in a serialised entry: its extension comes first in `meta`, which
+# comes right after the type of the resource, so that no text of the sender comes before it.
+_VALUE = b'"valueString":"'
+
+# The source version of a mark that takes no part in any order: see WRITE_ORDER=off.
+_UNORDERED = "off"
+_NONE = "-"
+_DIGEST_LENGTH = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """Which entry wrote a resource. `digest`: of what was sent; empty for a patch."""
+
+    delivery: str
+    position: int
+    digest: str = ""
+    source_version: str | None = None
+    ordered: bool = True  # False: no other write is earlier or later than this one
+
+    @property
+    def rank(self) -> WriteRank | None:
+        """Return its place among the writes of the resource; None if it has none."""
+        return WriteRank(self.delivery, self.source_version) if self.ordered else None
+
+
+def read_mark(resource: Any) -> Mark | None:
+    """Return the mark of a resource; None if it has none that can be read."""
+    for extension in _list_extensions(get_object(resource, "meta")):
+        if isinstance(extension, dict) and extension.get("url") == URL:
+            return _parse(extension.get("valueString"))
+    return None
+
+
+def format_mark(mark: Mark) -> str:
+    """Return the text of a mark."""
+    source = (mark.source_version or _NONE) if mark.ordered else _UNORDERED
+    return f"{mark.delivery} {mark.position} {mark.digest or _NONE} {source}"
+
+
+def add_empty_mark(resource: FhirResource) -> FhirResource:
+    """Return the resource with a mark without text, which `fill_mark` fills in.
+
+    A mark that came with it is of an earlier write: a sender may send back what it has read.
+    """
+    meta = get_object(resource, "meta")
+    others = [each for each in _list_extensions(meta) if not _is_mark(each)]
+    extensions = [{"url": URL, "valueString": ""}, *others]
+    rest = {name: value for name, value in meta.items() if name != "extension"}
+    marked = {"resourceType": resource["resourceType"], "meta": {"extension": extensions, **rest}}
+    return {**marked, **{key: value for key, value in resource.items() if key not in marked}}
+
+
+def locate_mark(body: bytes) -> int:
+    """Return where the text of the empty mark in a serialised entry goes."""
+    return body.index(_VALUE) + len(_VALUE)
+
+
+def compute_digest(body: bytes) -> str:
+    """Return a digest of a serialised entry: two with the same content have the same."""
+    return hashlib.sha256(body).hexdigest()[:_DIGEST_LENGTH]
+
+
+def fill_mark(body: bytes, at: int, mark: Mark) -> bytes:
+    """Return the serialised entry with the text of its mark, which `locate_mark` has placed."""
+    return b"".join((body[:at], format_mark(mark).encode(), body[at:]))
+
+
+def add_mark_to_patch(entry: Mapping[str, Any], meta: Mapping[str, Any], mark: Mark) -> Any:
+    """Return the entry of a patch with operations that set the mark.
+
+    `meta`: of the resource as it is now; the patch must be sent on condition of that version.
+    """
+    patch = entry["resource"]
+    existing = _list_extensions(meta)
+    value = {"url": URL, "valueString": format_mark(mark)}
+    if patch["resourceType"] == "Parameters":
+        type_ = entry["request"]["url"].partition("/")[0].partition("?")[0]
+        operation = _build_operation(type_, value, is_marked=any(map(_is_mark, existing)))
+        marked = {**patch, "parameter": [*patch["parameter"], operation]}
+    else:
+        extensions = [value, *(each for each in existing if not _is_mark(each))]
+        change = {"op": "add", "path": "/meta/extension", "value": extensions}
+        operations = [*decimal_json.decode(binascii.a2b_base64(patch["data"])), change]
+        data = binascii.b2a_base64(decimal_json.encode(operations), newline=False).decode()
+        marked = {**patch, "data": data}
+    return {**entry, "resource": marked}
+
+
+def _build_operation(type_: str, value: Mapping[str, str], *, is_marked: bool) -> dict[str, Any]:
+    """https://hl7.org/fhir/R4/fhirpatch.html"""
+    if is_marked:
+        path = f"{type_}.meta.extension.where(url = '{URL}').value"
+        part: list[dict[str, Any]] = [
+            {"name": "type", "valueCode": "replace"},
+            {"name": "path", "valueString": path},
+            {"name": "value", "valueString": value["valueString"]},
+        ]
+    else:
+        parts = [
+            {"name": "url", "valueUri": value["url"]},
+            {"name": "value", "valueString": value["valueString"]},
+        ]
+        part = [
+            {"name": "type", "valueCode": "add"},
+            {"name": "path", "valueString": f"{type_}.meta"},
+            {"name": "name", "valueString": "extension"},
+            {"name": "value", "part": parts},
+        ]
+    return {"name": "operation", "part": part}
+
+
+def _parse(text: Any) -> Mark | None:
+    words = text.split(" ") if isinstance(text, str) else []
+    if len(words) != 4 or not (words[1].isascii() and words[1].isdigit()):
+        return None
+    delivery, position, digest, source = words
+    return Mark(
+        delivery=delivery,
+        position=int(position),
+        digest="" if digest == _NONE else digest,
+        source_version=None if source in (_NONE, _UNORDERED) else source,
+        ordered=source != _UNORDERED,
+    )
+
+
+def _list_extensions(meta: Mapping[str, Any]) -> list[Any]:
+    extensions = meta.get("extension")
+    return extensions if isinstance(extensions, list) else []
+
+
+def _is_mark(extension: Any) -> bool:
+    return isinstance(extension, dict) and extension.get("url") == URL

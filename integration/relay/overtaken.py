@@ -1,0 +1,98 @@
+"""What is checked after a unit was sent: no write may have replaced the state of a later delivery.
+
+A FHIR server can make a first write and a delete on no condition. So it is looked afterwards whether
+they have overtaken somebody, and the state of the later delivery is put back. The same check finds
+out a server that ignores ifMatch. See `fhir.write_decisions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from integration.core.errors import Unavailable
+from integration.core.model import EntryResult
+from integration.fhir import entry_results, units, write_decisions
+from integration.fhir.resource_states import ResourceVersion
+from integration.fhir.write_decisions import ABSENT, Candidate, Step
+from integration.relay.preflight import Findings, Preflight
+
+# How often a state is put back while others write the same resource.
+_MAX_ATTEMPTS = 4
+
+
+async def check_overtaken(
+    preflight: Preflight, results: Sequence[EntryResult], found: Findings
+) -> tuple[Sequence[EntryResult], list[str]]:
+    """Return the results, those of writes that had overtaken a later delivery as superseded, and
+    the Type/id of the resources that were put back. Raises Unavailable."""
+    written = [
+        (_rebase(found.candidates[result.position]), result)
+        for result in results
+        if result.is_written and result.position in found.candidates
+    ]
+    if not preflight.attempt.is_ordered or not written:
+        return results, []
+    suspects = [
+        candidate
+        for candidate, result in written
+        if write_decisions.may_have_overtaken(candidate, result)
+    ]
+    first_writes = [
+        candidate
+        for candidate, _ in written
+        if candidate.version == ABSENT and candidate.entry.method == "PUT"
+    ]
+    undone: dict[int, str] = {}
+    histories = await preflight.read_histories([candidate.name for candidate in suspects])
+    for candidate, versions in zip(suspects, histories, strict=True):
+        later = _find_overtaken(preflight, candidate, versions)
+        if later is not None:
+            undone[candidate.entry.position] = await put_back(preflight, candidate, later)
+    for candidate in await preflight.find_deleted_later(first_writes):
+        undone[candidate.entry.position] = await _delete_again(preflight, candidate)
+    superseded = {
+        position: write_decisions.build_result(found.candidates[position], Step.SUPERSEDED)
+        for position in undone
+    }
+    return [superseded.get(result.position, result) for result in results], [*undone.values()]
+
+
+async def put_back(preflight: Preflight, candidate: Candidate, later: ResourceVersion) -> str:
+    """Put the state of a later delivery back, and return the Type/id. Raises Unavailable."""
+    for _ in range(_MAX_ATTEMPTS):
+        (versions,) = await preflight.read_histories([candidate.name])
+        found = _find_overtaken(preflight, candidate, versions)
+        if found is None or found.resource is None:
+            return candidate.name  # somebody has written it since
+        top = versions[0]
+        request = units.build_update(
+            candidate.name, found.resource, ABSENT if top.is_deleted else top.version
+        )
+        response = await preflight.fhir.send(request, preflight.attempt.delivery)
+        entries = entry_results.parse_response_entries(response) or [None]
+        if entry_results.get_status(entries[0]) in (200, 201):
+            return candidate.name
+        later = found
+    raise Unavailable(preflight.fhir.upstream.name, "a later state could not be put back")
+
+
+def _rebase(candidate: Candidate) -> Candidate:
+    """Return the candidate with what was found just before it was sent as its base."""
+    return replace(candidate, base=candidate.version)
+
+
+def _find_overtaken(
+    preflight: Preflight, candidate: Candidate, versions: Sequence[ResourceVersion]
+) -> ResourceVersion | None:
+    return write_decisions.find_overtaken(preflight.attempt, candidate, versions)
+
+
+async def _delete_again(preflight: Preflight, candidate: Candidate) -> str:
+    """Delete what a first write has brought back, and return the Type/id. Raises Unavailable."""
+    request = units.build_delete(candidate.name)
+    response = await preflight.fhir.send(request, preflight.attempt.delivery)
+    entries = entry_results.parse_response_entries(response) or [None]
+    if entry_results.get_status(entries[0]) not in (200, 204, 404, 410):
+        raise Unavailable(preflight.fhir.upstream.name, "a delete could not be repeated")
+    return candidate.name
