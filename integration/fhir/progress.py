@@ -83,18 +83,6 @@ def refuse_dependents(entries: Iterable[UnitEntry], text: str) -> list[EntryResu
     return _refuse(entries, Issue("processing", text), _FAILED_DEPENDENCY)
 
 
-def map_created(
-    entries: Sequence[UnitEntry], results: Sequence[EntryResult]
-) -> dict[str, str | None]:
-    """Return the source version, by Type/id, of the resources that conditional entries created."""
-    conditional = {entry.position: entry for entry in entries if entry.condition}
-    return {
-        get_identity(item, ""): conditional[item.position].source_version
-        for item in results
-        if item.status == 201 and item.location and item.position in conditional
-    }
-
-
 def _refuse(entries: Iterable[UnitEntry], issue: Issue, status: int) -> list[EntryResult]:
     return [
         item

@@ -134,27 +134,18 @@ class Candidate:
         return self.deletion is not None and is_later(self.deletion, self.entry.rank(self.delivery))
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """`state`: what a sent entry may replace. `later`: the version to put back."""
-
-    step: Step
-    state: ResourceState | None = None
-    later: ResourceVersion | None = None
-
-
-def decide(attempt: Attempt, candidate: Candidate) -> Decision:
+def decide(attempt: Attempt, candidate: Candidate) -> Step:
     """Decide by the present state; see the table above."""
     if candidate.entry.created:
-        return Decision(_decide_created(attempt, candidate))
+        return _decide_created(attempt, candidate)
     if _has_moved(attempt, candidate):
-        return Decision(Step.ASK_HISTORY)
+        return Step.ASK_HISTORY
     return _decide_unmoved(attempt, candidate)
 
 
 def decide_by_history(
     attempt: Attempt, candidate: Candidate, versions: Sequence[ResourceVersion]
-) -> Decision:
+) -> Step:
     """Decide by all versions of the resource, newest first; see the table above."""
     entry = candidate.entry
     recent = _list_since(versions, candidate.base)
@@ -162,24 +153,25 @@ def decide_by_history(
     if entry.method == "DELETE":
         is_done = any(version.is_deleted for version in recent)
     if is_done:
-        later = find_overtaken(attempt, candidate, versions)
-        if later is not None:
-            return Decision(Step.OVERTAKEN, candidate.state, later)
+        if find_overtaken(attempt, candidate, versions) is not None:
+            return Step.OVERTAKEN
         is_own = bool(versions) and _is_own(attempt, entry, versions[0])
         is_last = versions[0].is_deleted if entry.method == "DELETE" else is_own
-        return Decision(Step.DONE if is_last else Step.DONE_AND_CHANGED)
+        return Step.DONE if is_last else Step.DONE_AND_CHANGED
     if entry.created:
         gone = bool(versions) and versions[0].is_deleted
-        return Decision(Step.DELETED if gone and attempt.is_repeat else _decide_gone(gone))
+        if gone and attempt.is_repeat:
+            return Step.DELETED
+        return Step.DONE if gone else Step.SEND
     if not attempt.is_ordered:
-        return Decision(Step.SEND, candidate.state)
+        return Step.SEND
     if any(_is_later(attempt, entry, version) for version in recent):
-        return Decision(Step.SUPERSEDED)
+        return Step.SUPERSEDED
     pairs = zip(recent, [*recent[1:], *versions[len(recent) :][:1], None], strict=False)
     if candidate.is_deleted_later and candidate.state is None:
-        return Decision(Step.SUPERSEDED)
+        return Step.SUPERSEDED
     if any(_is_foreign(candidate, version, before) for version, before in pairs):
-        return Decision(Step.CHANGED)
+        return Step.CHANGED
     return _decide_unmoved(attempt, candidate)
 
 
@@ -271,10 +263,6 @@ def _decide_created(attempt: Attempt, candidate: Candidate) -> Step:
     return Step.ASK_HISTORY
 
 
-def _decide_gone(gone: bool) -> Step:
-    return Step.DONE if gone else Step.SEND
-
-
 def _has_moved(attempt: Attempt, candidate: Candidate) -> bool:
     """Whether something has happened to the resource since the first attempt, or may have."""
     if not attempt.is_retry:
@@ -288,16 +276,16 @@ def _has_moved(attempt: Attempt, candidate: Candidate) -> bool:
     return candidate.base == ABSENT and candidate.entry.method == "PUT"
 
 
-def _decide_unmoved(attempt: Attempt, candidate: Candidate) -> Decision:
+def _decide_unmoved(attempt: Attempt, candidate: Candidate) -> Step:
     entry, state = candidate.entry, candidate.state
     if not attempt.is_ordered:
-        return Decision(Step.SEND, state)
+        return Step.SEND
     if state is None and candidate.is_deleted_later and entry.method != "DELETE":
-        return Decision(Step.SUPERSEDED)
+        return Step.SUPERSEDED
     rank = state.mark.rank if state and state.mark else None
     if rank is not None and is_later(rank, entry.rank(attempt.delivery)):
-        return Decision(Step.SUPERSEDED)
-    return Decision(Step.SEND, state)
+        return Step.SUPERSEDED
+    return Step.SEND
 
 
 def _list_since(versions: Sequence[ResourceVersion], base: str | None) -> list[ResourceVersion]:

@@ -66,14 +66,23 @@ def format_mark(mark: Mark) -> str:
     return f"{mark.delivery} {mark.position} {mark.digest or _NONE} {source}"
 
 
+def add_mark(resource: FhirResource, mark: Mark) -> FhirResource:
+    """Return the resource with this mark instead of an earlier one."""
+    return _add_text(resource, format_mark(mark))
+
+
 def add_empty_mark(resource: FhirResource) -> FhirResource:
     """Return the resource with a mark without text, which `fill_mark` fills in.
 
     A mark that came with it is of an earlier write: a sender may send back what it has read.
     """
+    return _add_text(resource, "")
+
+
+def _add_text(resource: FhirResource, text: str) -> FhirResource:
     meta = get_object(resource, "meta")
     others = [each for each in _list_extensions(meta) if not _is_mark(each)]
-    extensions = [{"url": URL, "valueString": ""}, *others]
+    extensions = [{"url": URL, "valueString": text}, *others]
     rest = {name: value for name, value in meta.items() if name != "extension"}
     marked = {"resourceType": resource["resourceType"], "meta": {"extension": extensions, **rest}}
     return {**marked, **{key: value for key, value in resource.items() if key not in marked}}

@@ -42,6 +42,7 @@ from enum import Enum
 from math import inf
 
 from integration.core.errors import Unavailable
+from integration.core.write_order import WriteRank, is_later
 from integration.journal.guard_store import GuardStore, WriteLock
 
 # Pauses in seconds before a unit tries again to acquire locks that others hold. After the last one
@@ -171,38 +172,6 @@ async def release_previous(
         await release(guard, held, written)
 
 
-async def record_writes(
-    guard: WriteGuard, delivery: str, source_versions: Mapping[str, str | None]
-) -> None:
-    """Record that `delivery` has written resources that only the response has named: source
-    versions by `Type/id`. They were not locked; a later writer's record stays."""
-    if not source_versions:
-        return
-    by_key = {_hash_name(name): version for name, version in source_versions.items()}
-    existing = await guard.store.read(list(by_key))
-    locks = {key: existing.get(key, WriteLock()) for key in by_key}
-    # A row that another writes in between is lost to a writer who has found this very write.
-    await guard.store.write(
-        {
-            key: replace(locks[key], written_by=delivery, source_version=version)
-            for key, version in by_key.items()
-            if not is_later(locks[key], delivery, version)
-        }
-    )
-
-
-def is_later(lock: WriteLock, delivery: str, source_version: str | None) -> bool:
-    """Whether the last write of a resource is later than one of `delivery`. Pure.
-
-    The source versions decide where both writes have one of the same kind, else the order in which
-    the deliveries were accepted. The first letter of a source version is its kind.
-    """
-    last = lock.source_version
-    if last and source_version and last[0] == source_version[0] and last != source_version:
-        return last > source_version
-    return lock.written_by > delivery
-
-
 async def _try_acquire(guard: WriteGuard, held: HeldLocks, required: Mapping[str, Write]) -> bool:
     """Lock all of these resources but those that are superseded. Return False when another holds
     one, or was quicker; then some may be in `held` all the same."""
@@ -214,7 +183,10 @@ async def _try_acquire(guard: WriteGuard, held: HeldLocks, required: Mapping[str
         if lock.expires_at > now and lock.holder not in (held.token, held.delivery):
             return False
         held.writes[key], held.previous[key] = write, lock
-        if write.ordered and is_later(lock, held.delivery, write.source_version):
+        if write.ordered and is_later(
+            WriteRank(lock.written_by, lock.source_version),
+            WriteRank(held.delivery, write.source_version),
+        ):
             held.superseded.update(write.positions)
             continue
         attempting = _get_delivery(lock.attempted_by)

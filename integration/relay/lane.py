@@ -162,9 +162,7 @@ async def _attempt_unit(attempt: UnitAttempt) -> None:
     for _ in range(_MAX_ROUNDS):
         found = await preflight.look(unit, progress.list_unsettled(unit), followed_types)
         await _settle(attempt, _find_superseded(attempt, found))
-        restored = [
-            await put_back(preflight, candidate, later) for candidate, later in found.overtaken
-        ]
+        restored = [await put_back(preflight, candidate) for candidate in found.overtaken]
         known = [each for each in found.settled if each.position not in progress.settled]
         await _settle(attempt, known, found.list_matched(), restored)
         ambiguous = await preflight.find_ambiguous(progress.list_unsettled(unit))

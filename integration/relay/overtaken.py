@@ -1,8 +1,8 @@
 """What is checked after a unit was sent: no write may have replaced the state of a later delivery.
 
-A FHIR server can make a first write and a delete on no condition. So it is looked afterwards whether
-they have overtaken somebody, and the state of the later delivery is put back. The same check finds
-out a server that ignores ifMatch. See `fhir.write_decisions`.
+A FHIR server can make a first write and a delete on no condition. So the relay looks afterwards
+whether they have overtaken somebody, and puts the state of the later delivery back. The same check
+finds out a server that ignores ifMatch. See `fhir.write_decisions`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dataclasses import replace
 from integration.core.errors import Unavailable
 from integration.core.model import EntryResult
 from integration.fhir import entry_results, units, write_decisions
-from integration.fhir.resource_states import ResourceVersion
 from integration.fhir.write_decisions import ABSENT, Candidate, Step
 from integration.relay.preflight import Findings, Preflight
 
@@ -46,9 +45,8 @@ async def check_overtaken(
     undone: dict[int, str] = {}
     histories = await preflight.read_histories([candidate.name for candidate in suspects])
     for candidate, versions in zip(suspects, histories, strict=True):
-        later = _find_overtaken(preflight, candidate, versions)
-        if later is not None:
-            undone[candidate.entry.position] = await put_back(preflight, candidate, later)
+        if write_decisions.find_overtaken(preflight.attempt, candidate, versions):
+            undone[candidate.entry.position] = await put_back(preflight, candidate)
     for candidate in await preflight.find_deleted_later(first_writes):
         undone[candidate.entry.position] = await _delete_again(preflight, candidate)
     superseded = {
@@ -58,11 +56,12 @@ async def check_overtaken(
     return [superseded.get(result.position, result) for result in results], [*undone.values()]
 
 
-async def put_back(preflight: Preflight, candidate: Candidate, later: ResourceVersion) -> str:
-    """Put the state of a later delivery back, and return the Type/id. Raises Unavailable."""
+async def put_back(preflight: Preflight, candidate: Candidate) -> str:
+    """Put the state of the later delivery that this entry has overtaken back, and return the
+    Type/id. Raises Unavailable."""
     for _ in range(_MAX_ATTEMPTS):
         (versions,) = await preflight.read_histories([candidate.name])
-        found = _find_overtaken(preflight, candidate, versions)
+        found = write_decisions.find_overtaken(preflight.attempt, candidate, versions)
         if found is None or found.resource is None:
             return candidate.name  # somebody has written it since
         top = versions[0]
@@ -73,19 +72,12 @@ async def put_back(preflight: Preflight, candidate: Candidate, later: ResourceVe
         entries = entry_results.parse_response_entries(response) or [None]
         if entry_results.get_status(entries[0]) in (200, 201):
             return candidate.name
-        later = found
     raise Unavailable(preflight.fhir.upstream.name, "a later state could not be put back")
 
 
 def _rebase(candidate: Candidate) -> Candidate:
     """Return the candidate with what was found just before it was sent as its base."""
     return replace(candidate, base=candidate.version)
-
-
-def _find_overtaken(
-    preflight: Preflight, candidate: Candidate, versions: Sequence[ResourceVersion]
-) -> ResourceVersion | None:
-    return write_decisions.find_overtaken(preflight.attempt, candidate, versions)
 
 
 async def _delete_again(preflight: Preflight, candidate: Candidate) -> str:

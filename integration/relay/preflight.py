@@ -14,7 +14,7 @@ from integration.fhir import entry_results, state_reads, units, write_decisions
 from integration.fhir.client import FhirServer
 from integration.fhir.resource_states import ResourceState, ResourceVersion
 from integration.fhir.units import Unit, UnitEntry
-from integration.fhir.write_decisions import Attempt, Candidate, Decision, Step
+from integration.fhir.write_decisions import Attempt, Candidate, Step
 from integration.journal import deletions, write_guard
 from integration.journal.write_guard import HeldLocks, Write, WriteGuard
 
@@ -29,11 +29,11 @@ Matches = Mapping[str, ResourceState]
 @dataclass(slots=True, kw_only=True)
 class Findings:
     """What is known about the entries of a unit. `candidates`: by position, of those that are to be
-    sent. `overtaken`: the states of later deliveries that an earlier attempt has replaced."""
+    sent. `overtaken`: those whose earlier attempt has replaced the state of a later delivery."""
 
     settled: list[EntryResult] = field(default_factory=list)
     candidates: dict[int, Candidate] = field(default_factory=dict)
-    overtaken: list[tuple[Candidate, ResourceVersion]] = field(default_factory=list)
+    overtaken: list[Candidate] = field(default_factory=list)
     matches: dict[int, Matches] = field(default_factory=dict)
 
     def get_only_match(self, position: int) -> str | None:
@@ -107,11 +107,11 @@ class Preflight:
             if entry.created and entry not in named
         ]
         candidates = await self._add_deletions(candidates)
-        decisions = await self._decide_all(candidates)
+        steps = await self._decide_all(candidates)
         if unit.kind == "transaction":
-            decisions = _complete_transaction(candidates, decisions)
-        for candidate, decision in zip(candidates, decisions, strict=True):
-            _record_decision(found, candidate, decision)
+            steps = _complete_transaction(candidates, steps)
+        for candidate, step in zip(candidates, steps, strict=True):
+            _record_step(found, candidate, step)
         settled = {result.position for result in found.settled}
         for position in settled:
             found.candidates.pop(position, None)
@@ -173,13 +173,13 @@ class Preflight:
             raise self._make_lookup_error(response.retry_after)
         return entries
 
-    async def _decide_all(self, candidates: Sequence[Candidate]) -> list[Decision]:
-        decisions = [write_decisions.decide(self.attempt, candidate) for candidate in candidates]
-        asked = [n for n, each in enumerate(decisions) if each.step is Step.ASK_HISTORY]
+    async def _decide_all(self, candidates: Sequence[Candidate]) -> list[Step]:
+        steps = [write_decisions.decide(self.attempt, candidate) for candidate in candidates]
+        asked = [n for n, step in enumerate(steps) if step is Step.ASK_HISTORY]
         histories = await self.read_histories([candidates[n].name for n in asked])
         for n, versions in zip(asked, histories, strict=True):
-            decisions[n] = write_decisions.decide_by_history(self.attempt, candidates[n], versions)
-        return decisions
+            steps[n] = write_decisions.decide_by_history(self.attempt, candidates[n], versions)
+        return steps
 
     async def _find_states(self, queries: Sequence[str], names: Sequence[str]) -> _States:
         """Search for what the queries match, and for the resources with these names."""
@@ -269,29 +269,25 @@ class _States:
     by_name: dict[str, ResourceState] = field(default_factory=dict)
 
 
-def _complete_transaction(
-    candidates: Sequence[Candidate], decisions: Sequence[Decision]
-) -> list[Decision]:
+def _complete_transaction(candidates: Sequence[Candidate], steps: Sequence[Step]) -> list[Step]:
     """Where one entry of a transaction was written, all were: a delete leaves no mark."""
-    if not any(decision.step in _WRITTEN for decision in decisions):
-        return list(decisions)
+    if not any(step in _WRITTEN for step in steps):
+        return list(steps)
     return [
-        Decision(Step.DONE)
-        if candidate.entry.method == "DELETE" and decision.step is Step.SEND
-        else decision
-        for candidate, decision in zip(candidates, decisions, strict=True)
+        Step.DONE if candidate.entry.method == "DELETE" and step is Step.SEND else step
+        for candidate, step in zip(candidates, steps, strict=True)
     ]
 
 
-def _record_decision(found: Findings, candidate: Candidate, decision: Decision) -> None:
+def _record_step(found: Findings, candidate: Candidate, step: Step) -> None:
     position = candidate.entry.position
-    if decision.step is Step.SEND:
+    if step is Step.SEND:
         # A condition with several matches: only the server can say what it does to them.
         is_single = len(found.matches.get(position, (None,))) == 1
         if is_single and candidate.entry.method not in ("GET", "HEAD"):
             found.candidates[position] = candidate
         return
-    if decision.later is not None:
-        found.overtaken.append((candidate, decision.later))
+    if step is Step.OVERTAKEN:
+        found.overtaken.append(candidate)
     if all(result.position != position for result in found.settled):
-        found.settled.append(write_decisions.build_result(candidate, decision.step))
+        found.settled.append(write_decisions.build_result(candidate, step))

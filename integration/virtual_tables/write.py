@@ -18,9 +18,11 @@ from uuid import UUID
 from integration.core import decimal_json
 from integration.core.errors import Issue, Misconfigured, Rejected, Unavailable
 from integration.core.model import Request, Response
-from integration.fhir import validation
+from integration.core.write_order import WriteRank
+from integration.fhir import validation, write_mark
 from integration.fhir.client import FhirServer
-from integration.journal import write_guard
+from integration.fhir.write_mark import Mark
+from integration.journal import deletions, write_guard
 from integration.journal.write_guard import HeldLocks, SendState, Write, WriteGuard
 from integration.mapping.model import Kind, Lookup
 from integration.mapping.write_back import apply
@@ -131,6 +133,8 @@ async def delete(
         headers = {"accept": "application/fhir+json"}
         if condition is not None:
             headers["if-match"] = f'W/"{_get_version(current)}"'
+        deleted = {name: WriteRank(run_id)}
+        await deletions.record_deletions(writer.guard.store, deleted)
         attempt.is_sent = True
         response = await writer.fhir.send(Request("DELETE", name, headers=headers), run_id)
         if response.status in _CONFLICT_STATUSES:
@@ -197,7 +201,8 @@ async def _put(
     writer: FeedWriter, name: str, resource: Resource, run_id: str, version: str | None = None
 ) -> Response:
     condition = {"if-match": f'W/"{version}"'} if version is not None else {}
-    body = decimal_json.encode(resource)
+    # A delivery that was accepted earlier must not undo what is written here.
+    body = decimal_json.encode(write_mark.add_mark(resource, Mark(delivery=run_id, position=0)))
     response = await writer.fhir.send(Request("PUT", name, body, {**_HEADERS, **condition}), run_id)
     if response.status >= 300 and response.status not in _CONFLICT_STATUSES:
         raise _build_write_error(writer, response)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from integration.core import decimal_json
 from integration.core.model import DeliveryRequest
-from integration.fhir import bundle, units
+from integration.fhir import bundle, units, write_mark
 from integration.fhir.entries import MAX_ISSUES, Contents, Entry
 from integration.fhir.plan import Plan, plan
 from integration.fhir.resource_ids import Naming
@@ -487,8 +487,9 @@ def test_the_id_that_a_created_resource_came_with_is_replaced() -> None:
 def test_an_update_keeps_its_id_and_its_condition() -> None:
     request = {"method": "PUT", "url": "Patient/1", "ifMatch": 'W/"2"'}
     update = {"resource": {"resourceType": "Patient"}, "request": request}
+    mark = {"url": write_mark.URL, "valueString": ""}  # filled when it is sent
     assert get_only(bundle_of(update)) == {
-        "resource": {"resourceType": "Patient", "id": "1"},
+        "resource": {"resourceType": "Patient", "meta": {"extension": [mark]}, "id": "1"},
         "request": request,
     }
 

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from integration.core.model import Status, WorkItem
-from integration.journal.guard_store import WriteLock
-from integration.journal.write_guard import is_later
+from integration.core.write_order import WriteRank, is_later
 from integration.queues.names import MIRROR_QUEUE
 from integration.relay import process
 from tests.builders import Body, batch, bundle, entry, observation, patient
@@ -541,23 +540,22 @@ async def test_a_superseded_patient_is_not_mirrored_again(route: Route) -> None:
 
 
 @pytest.mark.parametrize(
-    ("turn", "delivery", "stamp", "later"),
+    ("last", "write", "later"),
     [
-        (WriteLock(), "b", None, False),
-        (WriteLock(written_by="a"), "b", None, False),
-        (WriteLock(written_by="c"), "b", None, True),
-        (WriteLock(written_by="b"), "b", None, False),
-        (WriteLock(written_by="a", source_version="v:2"), "b", "v:1", True),
-        (WriteLock(written_by="c", source_version="v:1"), "b", "v:2", False),
-        (WriteLock(written_by="c", source_version="v:1"), "b", "v:1", True),
-        (WriteLock(written_by="c", source_version="v:1"), "b", "u:2026", True),
-        (WriteLock(written_by="a", source_version="v:1"), "b", None, False),
-        (WriteLock(written_by="c"), "b", "v:9", True),
+        (WriteRank("a"), WriteRank("b"), False),
+        (WriteRank("c"), WriteRank("b"), True),
+        (WriteRank("b"), WriteRank("b"), False),
+        (WriteRank("a", "v:2"), WriteRank("b", "v:1"), True),
+        (WriteRank("c", "v:1"), WriteRank("b", "v:2"), False),
+        (WriteRank("c", "v:1"), WriteRank("b", "v:1"), True),
+        (WriteRank("c", "v:1"), WriteRank("b", "u:2026"), True),
+        (WriteRank("a", "v:1"), WriteRank("b"), False),
+        (WriteRank("c"), WriteRank("b", "v:9"), True),
     ],
 )
-def test_what_is_later(turn: WriteLock, delivery: str, stamp: str | None, later: bool) -> None:
-    """By the source's stamps where both have one of a kind, else by arrival."""
-    assert is_later(turn, delivery, stamp) is later
+def test_what_is_later(last: WriteRank, write: WriteRank, later: bool) -> None:
+    """By the source's versions where both have one of a kind, else by arrival."""
+    assert is_later(last, write) is later
 
 
 # --- conditional references to what the delivery brings itself -----------------------------------
