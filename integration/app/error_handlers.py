@@ -13,7 +13,14 @@ import azure.functions as func
 
 from integration.app import responses
 from integration.app.raw_query import parse_query
-from integration.core.errors import IntegrationError, Issue, Misconfigured, Rejected, Unavailable
+from integration.core.errors import (
+    IntegrationError,
+    Issue,
+    Misconfigured,
+    Overloaded,
+    Rejected,
+    Unavailable,
+)
 from integration.core.log_events import log_event
 
 Endpoint = Callable[[func.HttpRequest], Awaitable[func.HttpResponse]]
@@ -80,6 +87,11 @@ def _answer_errors(
         except Rejected as error:
             headers = {"Allow": ", ".join(error.allowed)} if error.allowed else {}
             return respond(error.status, error.issues, headers)
+        except Overloaded as error:
+            log_event("request.unavailable", reason=str(error))
+            text = "the app is busy with other large deliveries: send the request again later"
+            wait = math.ceil(error.retry_after or _RETRY_AFTER)
+            return respond(503, [Issue("throttled", text)], {"Retry-After": str(wait)})
         except Unavailable as error:
             log_event("request.unavailable", reason=str(error))
             wait = math.ceil(error.retry_after or _RETRY_AFTER)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from integration.core.byte_budget import DEFAULT_BUDGET
 from integration.core.errors import Misconfigured
 
 _EVENTS_QUEUE = "fhir-events"
@@ -84,6 +85,7 @@ class DeliverySettings:
     messages: str
     documents: str
     dangling: str
+    max_bytes_in_flight: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,6 +325,7 @@ def _read_deliveries(reader: EnvReader) -> DeliverySettings:
         messages=reader.read_choice("MESSAGES", ("resources", "refuse")),
         documents=reader.read_choice("DOCUMENTS", ("bundle", "resources", "both")),
         dangling=reader.read_choice("DANGLING", ("refuse", "note")),
+        max_bytes_in_flight=reader.read_number("MAX_BYTES_IN_FLIGHT", DEFAULT_BUDGET),
     )
 
 

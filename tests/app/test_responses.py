@@ -17,7 +17,14 @@ import pytest
 
 from integration.app import error_handlers, responses
 from integration.app.raw_query import parse_query
-from integration.core.errors import Issue, MethodNotAllowed, Misconfigured, Rejected, Unavailable
+from integration.core.errors import (
+    Issue,
+    MethodNotAllowed,
+    Misconfigured,
+    Overloaded,
+    Rejected,
+    Unavailable,
+)
 from integration.core.model import Delivery, EntryResult, RowResult, Status
 from integration.intake.accept import Accepted
 from integration.intake.subscriptions import Acknowledged
@@ -98,6 +105,12 @@ async def test_trouble_of_an_upstream_asks_the_sender_to_try_again(
     assert (response.status_code, response.headers["Retry-After"]) == (503, reported)
     assert read(response)["issue"][0]["code"] == "transient"
     assert "ServiceRequestError" not in response.get_body().decode()
+
+
+async def test_a_busy_worker_asks_the_sender_to_try_again() -> None:
+    response = await answer_error(Overloaded(9.5))
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "10")
+    assert read(response)["issue"][0]["code"] == "throttled"
 
 
 async def test_a_missing_setting_is_told_and_logged(caplog: pytest.LogCaptureFixture) -> None:

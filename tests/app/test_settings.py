@@ -43,6 +43,7 @@ WRONG = [
     ("MAX_AGE", "3d", "a whole number above 0"),
     ("RETENTION_DAYS", "3651", "a whole number from 1 to 3650"),
     ("ACTIVITY_DAYS", "-1", "a whole number from 0 to 3650"),
+    ("MAX_BYTES_IN_FLIGHT", "150 MB", "a whole number above 0"),
     ("VALIDATE", "yes", "one of off, on"),
     ("OVER_LIMIT", "Split", "one of split, reject"),
     ("MESSAGES", "bundle", "one of resources, refuse"),
