@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from local.host.settings import CannotStart, parse_keys
-from local.processes import PROJECT, Child, Part
+from local.processes import Child, Part
 
 # The publisher's prefix, where the settings name none. Dataverse's own default publisher has it.
 DEFAULT_PREFIX = "new"
@@ -36,7 +36,8 @@ def choose_settings(settings: Mapping[str, str], feed_url: str, keys: str) -> di
 def launch_provisioning(settings: Mapping[str, str], folder: Path) -> Child:
     """Start `python -m integration provision`. It takes some seconds; the host starts meanwhile."""
     command = (sys.executable, "-m", "integration", "provision", "--identity", _IDENTITY)
-    child = Child(Part("provision", command, settings, (), folder / "provision.log", PROJECT))
+    log = folder / "provision.log"
+    child = Child(Part(name="provision", command=command, env=settings, ready=(), log=log))
     child.launch()
     return child
 

@@ -15,6 +15,13 @@ _EVENTS_QUEUE = "fhir-events"
 
 _STORAGE = "AzureWebJobsStorage"
 
+# Settings by their names in earlier versions, which are not read: see CHANGELOG.md.
+_RENAMED = {
+    "NEIGHBOUR_TIMEOUT": "UPSTREAM_TIMEOUT",
+    "FEED_BREADTH": "FEED_MAX_SCANNED",
+    "ORDER": "WRITE_ORDER",
+}
+
 # The folder of function_app.py, to which MAPS is relative.
 _ROOT = Path(__file__).parents[2]
 
@@ -271,6 +278,11 @@ def read_provision_settings(env: Mapping[str, str] = os.environ) -> ProvisionSet
     reader = EnvReader(env)
     key = reader.read_optional("FEED_KEY")
     return ProvisionSettings(reader.read_optional("FEED_URL"), key, _read_client_id(reader))
+
+
+def find_renamed_settings(env: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the names of earlier versions that are still set, with the names of today."""
+    return {old: new for old, new in _RENAMED.items() if env.get(old, "").strip()}
 
 
 def get_housekeeping_schedule(env: Mapping[str, str] = os.environ) -> str:

@@ -571,7 +571,7 @@ async def test_a_change_of_what_is_shown_is_told_by_a_queue_of_its_own(worker: W
     assert waiting.approximate_message_count == 1
     await worker.queues["external-events"].clear_messages()
     await function_app.external_poison(message(delivery=delivery, resource=claim.resource))
-    params = {"delivery": delivery, "action": "tell"}
+    params = {"delivery": delivery, "action": "notify"}
     reported = read(await knock(function_app.activity, "GET", "activity", params=params))[
         "activity"
     ]

@@ -37,7 +37,8 @@ def test_the_feed_gets_a_key_that_opens_it() -> None:
 
 def test_provisioning_that_fails_is_told_with_its_last_words(tmp_path: Path) -> None:
     command = ("sh", "-c", "echo 'stopped: no such prefix'; exit 2")
-    child = Child(Part("provision", command, {}, (), tmp_path / "provision.log"))
+    log = tmp_path / "provision.log"
+    child = Child(Part(name="provision", command=command, env={}, ready=(), log=log))
     child.launch()
     with pytest.raises(CannotStart, match=r"provision ended with 2(.|\n)*no such prefix"):
         finish_provisioning(child)
