@@ -32,6 +32,9 @@ _ACTIVE = frozenset({Status.ACCEPTED, Status.PROCESSING})
 # Storage operations of one delivery that run at the same time.
 _MAX_CONCURRENT = 16
 
+# The kinds of delivery for which something may be fetched, or was at an earlier attempt.
+_FETCHING = ("searchset", "notification")
+
 # Seconds: far less than `functionTimeout` of host.json, which ends the worker.
 _MAX_WAIT = 120.0
 
@@ -167,9 +170,8 @@ async def _make_plan(relay: Relay, delivery: Delivery) -> tuple[Delivery, Plan]:
 
 def _estimate_bytes(relay: Relay, delivery: Delivery) -> int:
     """Return the most bytes that planning a delivery parses: its own, and what may be fetched."""
-    may_fetch = delivery.more or delivery.kind == "notification"
-    fetched = relay.sources.max_bytes if may_fetch and relay.sources.upstreams else 0
-    return delivery.bytes + fetched
+    may_fetch = delivery.kind in _FETCHING and relay.sources.upstreams
+    return delivery.bytes + (relay.sources.max_bytes if may_fetch else 0)
 
 
 async def _record_refused(

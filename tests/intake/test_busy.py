@@ -16,6 +16,7 @@ from integration.intake.dry_run import plan_delivery
 from integration.intake.http_request import IncomingRequest
 from integration.journal.store import MemoryJournal, Payload
 from integration.relay import process as relaying
+from integration.relay.fetch import Sources
 from tests.builders import patient
 from tests.conftest import FHIR_JSON, Route
 
@@ -106,3 +107,18 @@ async def test_planning_that_waits_too_long_goes_back_to_the_queue(route: Route)
     assert (item.delivery, item.attempt) == (delivery, 1)
     assert delay >= 2
     assert (await route.known(delivery)).status is Status.ACCEPTED
+
+
+@pytest.mark.parametrize(("kind", "share"), [("searchset", 1_000_000), ("collection", 0)])
+async def test_what_may_be_fetched_for_a_delivery_counts_beforehand(
+    route: Route, kind: str, share: int
+) -> None:
+    upstream = route.fhir.upstream
+    sources = Sources({upstream.base: upstream}, max_bytes=1_000_000)
+    entry = {"resource": patient(id="p1")}
+    delivery = await route.deliver({"resourceType": "Bundle", "type": kind, "entry": [entry]})
+    relay = replace(route.relay, sources=sources, budget=ByteBudget(10_000_000), max_wait=0.0)
+    with relay.budget.take_now(relay.budget.total - share + 1):
+        await relaying.process(relay, WorkItem(delivery))
+    expected = Status.ACCEPTED if share else Status.DONE
+    assert (await route.known(delivery)).status is expected
