@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import azure.functions as func
 
 from integration.app import responses, settings, telemetry, wiring
@@ -14,6 +16,7 @@ from integration.intake.dry_run import plan_delivery
 from integration.mirror.mirror import mirror_resource
 from integration.mirror.mirror import park as park_row
 from integration.operations import deliveries as operations
+from integration.operations.activity import PARAMETERS as ACTIVITY_PARAMETERS
 from integration.operations.activity import find_activity
 from integration.operations.health import check_upstreams
 from integration.operations.housekeeping import sweep
@@ -31,13 +34,16 @@ app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 STORAGE = "AzureWebJobsStorage"
 
+Query = Mapping[str, str]  # the query parameters of a request, by name
+
 
 @app.route("fhir/{type?}/{id?}", methods=METHODS)
-@endpoint
-async def intake(req: func.HttpRequest) -> func.HttpResponse:
+@endpoint(["dry-run", *responses.FORMAT_PARAMETERS])
+async def intake(req: func.HttpRequest, query: Query) -> func.HttpResponse:
     """Store and queue a delivery and respond with 202. With ?dry-run=true, show its plan."""
+    responses.check_format(query)
     parts = await wiring.get_parts()
-    if responses.is_dry_run(req):
+    if responses.is_dry_run(query):
         request = responses.build_incoming_request(req)
         return responses.build_plan(await plan_delivery(parts.intake, parts.relay.limits, request))
     accepted = await accept(parts.intake, responses.build_incoming_request(req))
@@ -122,8 +128,8 @@ async def odata(req: func.HttpRequest) -> func.HttpResponse:
 
 
 @app.route("data-routes", methods=METHODS)
-@endpoint
-async def data_routes(req: func.HttpRequest) -> func.HttpResponse:
+@endpoint()
+async def data_routes(req: func.HttpRequest, query: Query) -> func.HttpResponse:
     """List whether the rows of each table are mirrored or virtual. PATCH changes it."""
     parts = await wiring.get_parts()
     match req.method:
@@ -139,9 +145,10 @@ async def data_routes(req: func.HttpRequest) -> func.HttpResponse:
 # Not `{id}`: where routes overlap, the names of their functions decide which one is used.
 # https://github.com/Azure/azure-functions-host/issues/9876
 @app.route("deliveries/{id:guid}", methods=METHODS)
-@endpoint
-async def delivery(req: func.HttpRequest) -> func.HttpResponse:
+@endpoint(responses.FORMAT_PARAMETERS)
+async def delivery(req: func.HttpRequest, query: Query) -> func.HttpResponse:
     """Show the progress of a delivery, then its response bundle. DELETE cancels it."""
+    responses.check_format(query)
     parts = await wiring.get_parts()
     id_ = req.route_params.get("id", "")
     match req.method:
@@ -155,8 +162,8 @@ async def delivery(req: func.HttpRequest) -> func.HttpResponse:
 
 
 @app.route("deliveries/{id}/replay", methods=METHODS)
-@endpoint
-async def replay(req: func.HttpRequest) -> func.HttpResponse:
+@endpoint()
+async def replay(req: func.HttpRequest, query: Query) -> func.HttpResponse:
     """Queue a parked delivery again, after an operator has removed the cause."""
     parts = await wiring.get_parts()
     if req.method != "POST":
@@ -167,8 +174,8 @@ async def replay(req: func.HttpRequest) -> func.HttpResponse:
 
 
 @app.route("deliveries/replay", methods=METHODS)
-@endpoint
-async def replay_all(req: func.HttpRequest) -> func.HttpResponse:
+@endpoint([*operations.REPLAY_PARAMETERS, "dry-run"])
+async def replay_all(req: func.HttpRequest, query: Query) -> func.HttpResponse:
     """Queue all parked deliveries that match again. With ?dry-run=true, list them."""
     parts = await wiring.get_parts()
     if req.method != "POST":
@@ -176,41 +183,41 @@ async def replay_all(req: func.HttpRequest) -> func.HttpResponse:
     page = await operations.replay_all(
         parts.journal,
         parts.queue,
-        operations.parse_replay_filter(req.params),
+        operations.parse_replay_filter(query),
         parts.now(),
-        dry_run=responses.is_dry_run(req),
+        dry_run=responses.is_dry_run(query),
     )
-    return responses.build_delivery_page(req, page)
+    return responses.build_delivery_page(req, query, page)
 
 
 @app.route("deliveries", methods=METHODS)
-@endpoint
-async def deliveries(req: func.HttpRequest) -> func.HttpResponse:
+@endpoint(operations.LIST_PARAMETERS)
+async def deliveries(req: func.HttpRequest, query: Query) -> func.HttpResponse:
     """List the deliveries, newest first."""
     parts = await wiring.get_parts()
     if req.method != "GET":
         raise MethodNotAllowed("GET")
-    status, count = req.params.get("status"), req.params.get("_count", "50")
-    page = await operations.list_deliveries(parts.journal, status, count, req.params.get("after"))
-    return responses.build_delivery_page(req, page)
+    status, count = query.get("status"), query.get("_count", "50")
+    page = await operations.list_deliveries(parts.journal, status, count, query.get("after"))
+    return responses.build_delivery_page(req, query, page)
 
 
 @app.route("activity", methods=METHODS)
-@endpoint
-async def activity(req: func.HttpRequest) -> func.HttpResponse:
+@endpoint(ACTIVITY_PARAMETERS)
+async def activity(req: func.HttpRequest, query: Query) -> func.HttpResponse:
     """List the calls to upstreams and their results, newest first."""
     parts = await wiring.get_parts()
     if req.method != "GET":
         raise MethodNotAllowed("GET")
-    page = await find_activity(parts.activity, req.params)
-    return responses.build_activity_page(req, page)
+    page = await find_activity(parts.activity, query)
+    return responses.build_activity_page(req, query, page)
 
 
 @app.route("health", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
-@endpoint
-async def health(req: func.HttpRequest) -> func.HttpResponse:
+@endpoint(["deep"])
+async def health(req: func.HttpRequest, query: Query) -> func.HttpResponse:
     """Report that the app is alive; with ?deep=1, whether every upstream responds."""
-    if req.params.get("deep") != "1":
+    if not responses.is_deep(query):
         return responses.build_health({})
     parts = await wiring.get_parts()
     states = await check_upstreams(parts.journal, parts.fhir, parts.dataverse)

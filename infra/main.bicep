@@ -85,10 +85,10 @@ param endpointPrefix string = '10.40.0.64/26'
 @description('Resource id of a NAT gateway for the app; empty: the outbound access that Azure provides.')
 param natGatewayId string = ''
 
-@description('Open the doors to the internet. Without it they are reached, and published to, by a private endpoint only.')
-param publicDoor bool = true
+@description('Open the HTTP endpoints to the internet. Without it they are reached, and published to, by a private endpoint only.')
+param publicAccess bool = true
 
-@description('Easy Auth: client id of the application registration of the doors. Empty: function keys only.')
+@description('Easy Auth: client id of the application registration of the endpoints. Empty: function keys only.')
 param authClientId string = ''
 param authTenantId string = tenant().tenantId
 param authAudiences array = []
@@ -104,7 +104,7 @@ param authApplications array = []
 ])
 param clientCertificates string = 'off'
 
-@description('Web pages that may call the doors from a browser.')
+@description('Web pages that may call the endpoints from a browser.')
 param allowedOrigins array = []
 
 // What is watched, kept and spent.
@@ -161,7 +161,7 @@ var servicePath = service ? split(serviceId, '/') : split('/subscriptions//resou
 var workspaceId = service ? resourceId(servicePath[2], servicePath[4], 'Microsoft.HealthcareApis/workspaces', servicePath[8]) : ''
 var fhirUrl = empty(fhirServerUrl) ? 'https://${servicePath[8]}-${servicePath[10]}.fhir.azurehealthcareapis.com' : fhirServerUrl
 
-var privateDoor = private && !publicDoor
+var privateAccess = private && !publicAccess
 
 resource identity 'Microsoft.ManagedIdentity/userAssignedIdentities@2024-11-30' = {
   name: name
@@ -266,7 +266,7 @@ module network 'modules/network.bicep' = if (private) {
     storageId: storage.outputs.id
     vaultId: vault.outputs.id
     workspaceId: workspaceId
-    withDoor: privateDoor
+    withAppZone: privateAccess
   }
   dependsOn: [
     fhir
@@ -300,7 +300,7 @@ module app 'modules/app.bicep' = {
       APPLICATIONINSIGHTS_AUTHENTICATION_STRING: 'ClientId=${identity.properties.clientId};Authorization=AAD'
     }
     subnetId: private ? resourceId('Microsoft.Network/virtualNetworks/subnets', name, 'app') : ''
-    publicDoor: publicDoor
+    publicAccess: publicAccess
     clientCertificates: clientCertificates
     allowedOrigins: allowedOrigins
     authClientId: authClientId
@@ -313,10 +313,10 @@ module app 'modules/app.bicep' = {
   ]
 }
 
-module door 'modules/endpoint.bicep' = if (privateDoor) {
-  name: 'endpoint-door'
+module appEndpoint 'modules/endpoint.bicep' = if (privateAccess) {
+  name: 'endpoint-app'
   params: {
-    name: '${name}-door'
+    name: '${name}-app'
     location: location
     tags: tags
     subnetId: resourceId('Microsoft.Network/virtualNetworks/subnets', name, 'endpoints')

@@ -140,6 +140,13 @@ class Child:
             self.kill()
             raise
 
+    def join(self) -> int:
+        """Wait until it ends by itself, and return its exit status."""
+        assert self._process is not None, f"{self.part.name} is not running"
+        status = self._process.wait()
+        self.kill()
+        return status
+
     def stop(self) -> None:
         """Ask it to end; after a while, make it."""
         self._signal(signal.SIGTERM)

@@ -13,8 +13,9 @@ from types import FrameType
 from integration.cli.local_settings import FILE as SETTINGS
 from local.host.settings import CannotStart
 from local.processes import PROJECT, Child
-from local.services import Running, read_ports, run_services, start_host
-from local.settings_file import keep_settings_file
+from local.provisioning import choose_settings, finish_provisioning, launch_provisioning
+from local.services import ADDRESS, Running, read_ports, run_services, start_host
+from local.settings_file import collect_settings, keep_settings_file
 from local.storage_setup import create_storage
 
 FOLDER = PROJECT / ".local"
@@ -31,12 +32,13 @@ def main() -> int:
             ports = read_ports()
             _print(f"starting; logs are in {FOLDER}")
             running = stack.enter_context(run_services(ports, FOLDER, tell=_print))
+            settings = _choose_settings(running)
+            provisioning = stack.enter_context(launch_provisioning(settings, FOLDER))
             asyncio.run(create_storage(running))
-            settings = running.settings()
             host = stack.enter_context(start_host(settings, ports.host, FOLDER))
-            # Not those of another deployment, which the environment may name.
-            feed = {"FEED_URL": f"{host.url}/api/odata/", "FEED_KEY": ""}
-            stack.enter_context(keep_settings_file(SETTINGS, {**settings, **feed}))
+            _print("host is ready; Dataverse is being provisioned")
+            finish_provisioning(provisioning)
+            stack.enter_context(keep_settings_file(SETTINGS, settings))
             _print_addresses(running, host)
             ended = _wait_for_end([*running.parts.values(), host])
             _print(f"{ended.part.name} stopped; {ended.part.log} ends with:\n{ended.last_lines()}")
@@ -47,6 +49,13 @@ def main() -> int:
     except CannotStart as error:
         print(f"cannot start: {error}", file=sys.stderr)
         return 1
+
+
+def _choose_settings(running: Running) -> dict[str, str]:
+    feed_url = f"http://{ADDRESS}:{running.ports.host}/api/odata/"
+    collected = collect_settings(running.settings(), os.environ)
+    keys = os.environ.get("HOST_FUNCTION_KEYS", "")
+    return {**running.settings(), **choose_settings(collected, feed_url, keys)}
 
 
 def _wait_for_end(children: list[Child]) -> Child:
@@ -74,7 +83,7 @@ def _print_addresses(running: Running, host: Child) -> None:
     _print("commands with --local use what runs here, for example in another terminal:")
     _print("  .venv/bin/python -m integration check --local")
     _print("  .venv/bin/python -m integration reconcile --local --dry-run")
-    _print("the line `virtual tables` of the check fails here: Dataverse does not have them yet\n")
+    _print("Dataverse is provisioned: it has the virtual tables, and every check passes\n")
     _print("press Ctrl-C to stop everything")
 
 

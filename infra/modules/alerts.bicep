@@ -64,7 +64,7 @@ AppTraces
   }
   {
     name: 'errors'
-    tells: 'More than one in twenty requests at the doors failed'
+    tells: 'More than one in twenty requests to the endpoints failed'
     severity: 1
     every: 'PT5M'
     window: 'PT15M'

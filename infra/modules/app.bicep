@@ -1,4 +1,4 @@
-// The function app on Flex Consumption: its scale, its settings and its doors.
+// The function app on Flex Consumption: its scale, its settings and its endpoints.
 
 param name string
 param location string
@@ -26,8 +26,8 @@ param settings object
 @description('The subnet through which the app goes out; empty: none.')
 param subnetId string
 
-@description('Whether the doors are open to the internet, or to a private endpoint only.')
-param publicDoor bool
+@description('Whether the endpoints are open to the internet, or to a private endpoint only.')
+param publicAccess bool
 
 @allowed([
   'off'
@@ -38,7 +38,7 @@ param clientCertificates string
 
 param allowedOrigins array
 
-@description('Easy Auth: the application registration of the doors; empty: function keys only.')
+@description('Easy Auth: the application registration of the endpoints; empty: function keys only.')
 param authClientId string
 param authTenantId string
 
@@ -82,7 +82,7 @@ resource app 'Microsoft.Web/sites@2024-11-01' = {
   properties: {
     serverFarmId: plan.id
     httpsOnly: true
-    publicNetworkAccess: publicDoor ? 'Enabled' : 'Disabled'
+    publicNetworkAccess: publicAccess ? 'Enabled' : 'Disabled'
     virtualNetworkSubnetId: empty(subnetId) ? null : subnetId
     clientCertEnabled: clientCertificates != 'off'
     clientCertMode: clientCertificates == 'required' ? 'Required' : 'Optional'

@@ -18,8 +18,8 @@ param vaultId string
 @description('The workspace of the FHIR service; empty: the FHIR server is elsewhere.')
 param workspaceId string
 
-@description('A zone for the door of the app, too.')
-param withDoor bool
+@description('A zone for the private endpoint of the app, too.')
+param withAppZone bool
 
 // https://learn.microsoft.com/azure/private-link/private-endpoint-dns
 var blobZone = 'privatelink.blob.${environment().suffixes.storage}'
@@ -37,7 +37,7 @@ var zones = concat([
   queueZone
   tableZone
   vaultZone
-], empty(workspaceId) ? [] : fhirZones, withDoor ? [
+], empty(workspaceId) ? [] : fhirZones, withAppZone ? [
   'privatelink.azurewebsites.net'
 ] : [])
 

@@ -5,17 +5,26 @@ from __future__ import annotations
 import functools
 import math
 import traceback
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import ParamSpec
 
 import azure.functions as func
 
 from integration.app import responses
-from integration.core.errors import IntegrationError, Issue, Misconfigured, Rejected, Unavailable
+from integration.app.raw_query import parse_query
+from integration.core.errors import (
+    IntegrationError,
+    Issue,
+    Misconfigured,
+    Overloaded,
+    Rejected,
+    Unavailable,
+)
 from integration.core.log_events import log_event
 
 Endpoint = Callable[[func.HttpRequest], Awaitable[func.HttpResponse]]
+EndpointWithQuery = Callable[[func.HttpRequest, Mapping[str, str]], Awaitable[func.HttpResponse]]
 ErrorResponse = Callable[[int, Sequence[Issue], Mapping[str, str]], func.HttpResponse]
 Bindings = ParamSpec("Bindings")
 
@@ -23,14 +32,24 @@ Bindings = ParamSpec("Bindings")
 _RETRY_AFTER = 30.0
 
 
-def endpoint(work: Endpoint) -> Endpoint:
-    """Answer errors with an OperationOutcome: https://hl7.org/fhir/R4/operationoutcome.html"""
-    return _answer_errors(work, responses.build_outcome)
+def endpoint(parameters: Collection[str] = ()) -> Callable[[EndpointWithQuery], Endpoint]:
+    """Hand the query parameters to an endpoint, and refuse those that are not in `parameters`.
+
+    Errors are answered with an OperationOutcome: https://hl7.org/fhir/R4/operationoutcome.html
+    """
+
+    def decorate(work: EndpointWithQuery) -> Endpoint:
+        async def answer(req: func.HttpRequest) -> func.HttpResponse:
+            return await work(req, parse_query(req.url, parameters))
+
+        return _answer_errors(answer, responses.build_outcome, work)
+
+    return decorate
 
 
 def odata_endpoint(work: Endpoint) -> Endpoint:
-    """Answer errors as OData clients expect them."""
-    return _answer_errors(work, responses.build_odata_error)
+    """Answer errors as OData clients expect them. OData has rules of its own for its query."""
+    return _answer_errors(work, responses.build_odata_error, work)
 
 
 def trigger(work: Callable[Bindings, Awaitable[None]]) -> Callable[Bindings, Awaitable[None]]:
@@ -55,14 +74,24 @@ def describe_error(error: BaseException) -> str:
     return f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}" if last else "?"
 
 
-def _answer_errors(work: Endpoint, respond: ErrorResponse) -> Endpoint:
-    @functools.wraps(work)
+def _answer_errors(
+    work: Endpoint, respond: ErrorResponse, named: Callable[..., object]
+) -> Endpoint:
+    """Return `work` with its errors answered, under the name of the function `named`."""
+
+    # The signature stays that of `answer`: the host binds one argument, the request.
+    @functools.wraps(named, assigned=("__module__", "__name__", "__qualname__", "__doc__"))
     async def answer(req: func.HttpRequest) -> func.HttpResponse:
         try:
             return await work(req)
         except Rejected as error:
             headers = {"Allow": ", ".join(error.allowed)} if error.allowed else {}
             return respond(error.status, error.issues, headers)
+        except Overloaded as error:
+            log_event("request.unavailable", reason=str(error))
+            text = "the app is busy with other large deliveries: send the request again later"
+            wait = math.ceil(error.retry_after or _RETRY_AFTER)
+            return respond(503, [Issue("throttled", text)], {"Retry-After": str(wait)})
         except Unavailable as error:
             log_event("request.unavailable", reason=str(error))
             wait = math.ceil(error.retry_after or _RETRY_AFTER)
@@ -75,4 +104,5 @@ def _answer_errors(work: Endpoint, respond: ErrorResponse) -> Endpoint:
             log_event("request.failed", error=describe_error(error))
             return respond(500, [Issue("exception", "the app failed; the log names the place")], {})
 
+    del answer.__wrapped__  # inspect.signature would follow it
     return answer

@@ -29,6 +29,9 @@ _FEED = "/api/odata"
 _FHIR = "application/fhir+json"
 _POLL_AGAIN = "1"
 
+# How to answer, which FHIR clients state at the addresses that are FHIR's. `_pretty` is ignored.
+FORMAT_PARAMETERS = ("_format", "_pretty")
+
 
 def build_incoming_request(req: func.HttpRequest) -> IncomingRequest:
     """Build what intake needs of the request."""
@@ -92,12 +95,19 @@ def build_changed_routes(meanings: Mapping[str, str]) -> func.HttpResponse:
     return _build_json({"routes": meanings}, 200, media="application/json")
 
 
-def is_dry_run(req: func.HttpRequest) -> bool:
+def is_dry_run(query: Mapping[str, str]) -> bool:
     """Whether the request asks for a dry run. Raises Rejected."""
-    value: str = req.params.get("dry-run", "false")
+    value = query.get("dry-run", "false")
     if value not in ("true", "false"):
         raise Rejected(Issue("value", "dry-run must be true or false", "dry-run"))
     return value == "true"
+
+
+def check_format(query: Mapping[str, str]) -> None:
+    """Refuse a `_format` other than JSON: https://hl7.org/fhir/R4/http.html#parameters"""
+    # A plus sign that is not percent-encoded is a space.
+    if query.get("_format", "json").replace(" ", "+") not in ("json", _FHIR, "application/json"):
+        raise Rejected(Issue("not-supported", "answers are in JSON only", "_format"))
 
 
 def build_outcome(
@@ -147,26 +157,42 @@ def build_replayed(delivery: Delivery) -> func.HttpResponse:
     return build_outcome(202, [issue])
 
 
-def build_delivery_page(req: func.HttpRequest, result: Page | ReplayPage) -> func.HttpResponse:
+def is_deep(query: Mapping[str, str]) -> bool:
+    """Whether the upstreams shall be asked for their health, too. Raises Rejected."""
+    value = query.get("deep", "0")
+    if value not in ("0", "1"):
+        raise Rejected(Issue("value", "deep must be 0 or 1", "deep"))
+    return value == "1"
+
+
+def build_delivery_page(
+    req: func.HttpRequest, query: Mapping[str, str], result: Page | ReplayPage
+) -> func.HttpResponse:
     """List deliveries, with the URL of the next page, or of the next ones to replay."""
     body: dict[str, Any] = {
         "deliveries": [views.describe_delivery(item) for item in result.deliveries]
     }
-    return _build_json(body | _build_next_link(req, result.after), 200, media="application/json")
+    return _build_json(
+        body | _build_next_link(req, query, result.after), 200, media="application/json"
+    )
 
 
-def build_activity_page(req: func.HttpRequest, result: ActivityPage) -> func.HttpResponse:
+def build_activity_page(
+    req: func.HttpRequest, query: Mapping[str, str], result: ActivityPage
+) -> func.HttpResponse:
     """List entries of the activity log, with the URL of the next page."""
     body = {"activity": [views.describe_activity(entry) for entry in result.entries]}
-    return _build_json(body | _build_next_link(req, result.after), 200, media="application/json")
+    return _build_json(
+        body | _build_next_link(req, query, result.after), 200, media="application/json"
+    )
 
 
-def _build_next_link(req: func.HttpRequest, after: str | None) -> dict[str, Any]:
+def _build_next_link(
+    req: func.HttpRequest, query: Mapping[str, str], after: str | None
+) -> dict[str, Any]:
     if after is None:
         return {}
-    # Without the function key, which some clients send as a parameter.
-    parameters = {name: value for name, value in req.params.items() if name != "code"}
-    return {"next": f"{req.url.split('?')[0]}?{urlencode({**parameters, 'after': after})}"}
+    return {"next": f"{req.url.split('?')[0]}?{urlencode({**query, 'after': after})}"}
 
 
 def build_plan(plan: Mapping[str, Any]) -> func.HttpResponse:

@@ -8,11 +8,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from integration.core.byte_budget import DEFAULT_BUDGET
 from integration.core.errors import Misconfigured
 
 _EVENTS_QUEUE = "fhir-events"
 
 _STORAGE = "AzureWebJobsStorage"
+
+# Settings by their names in earlier versions, which are not read: see CHANGELOG.md.
+_RENAMED = {
+    "NEIGHBOUR_TIMEOUT": "UPSTREAM_TIMEOUT",
+    "FEED_BREADTH": "FEED_MAX_SCANNED",
+    "ORDER": "WRITE_ORDER",
+}
 
 # The folder of function_app.py, to which MAPS is relative.
 _ROOT = Path(__file__).parents[2]
@@ -84,6 +92,7 @@ class DeliverySettings:
     messages: str
     documents: str
     dangling: str
+    max_bytes_in_flight: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,6 +280,11 @@ def read_provision_settings(env: Mapping[str, str] = os.environ) -> ProvisionSet
     return ProvisionSettings(reader.read_optional("FEED_URL"), key, _read_client_id(reader))
 
 
+def find_renamed_settings(env: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the names of earlier versions that are still set, with the names of today."""
+    return {old: new for old, new in _RENAMED.items() if env.get(old, "").strip()}
+
+
 def get_housekeeping_schedule(env: Mapping[str, str] = os.environ) -> str:
     """Return the schedule as a timer trigger states it.
 
@@ -323,6 +337,7 @@ def _read_deliveries(reader: EnvReader) -> DeliverySettings:
         messages=reader.read_choice("MESSAGES", ("resources", "refuse")),
         documents=reader.read_choice("DOCUMENTS", ("bundle", "resources", "both")),
         dangling=reader.read_choice("DANGLING", ("refuse", "note")),
+        max_bytes_in_flight=reader.read_number("MAX_BYTES_IN_FLIGHT", DEFAULT_BUDGET),
     )
 
 

@@ -28,6 +28,7 @@ from integration.app.settings import (
 )
 from integration.change_events.from_fhir import Events
 from integration.core.activity_recorder import ActivityRecorder
+from integration.core.byte_budget import ByteBudget
 from integration.core.errors import Misconfigured
 from integration.core.model import Policy
 from integration.dataverse.client import Dataverse
@@ -281,6 +282,7 @@ def _build_intake(shared: SharedParts) -> Intake:
         sender_header=settings.sender_header,
         policy=Policy(deliveries.messages, deliveries.documents, deliveries.dangling),
         write_orders=settings.write_order,
+        budget=ByteBudget(deliveries.max_bytes_in_flight),
     )
 
 
@@ -301,6 +303,9 @@ def _build_relay(shared: SharedParts, sources: Sources) -> Relay:
         max_age=shared.max_age,
         sources=sources,
         activities=shared.activities,
+        # Its own: in Azure no other side runs in this process, and elsewhere neither side shall
+        # keep the other from its work.
+        budget=ByteBudget(deliveries.max_bytes_in_flight),
     )
 
 

@@ -110,7 +110,7 @@ async def drop_notification(events: ExternalEvents, item: WorkItem, reason: str)
     name = table.table if table else None
     async with events.activities.track(delivery=item.delivery, resource=item.resource):
         about = ActivityContext(
-            delivery=item.delivery, resource=item.resource, table=name, action="tell"
+            delivery=item.delivery, resource=item.resource, table=name, action="notify"
         )
         events.activities.record(Category.ERROR, "Dataverse", "dropped", about, notes=(reason,))
 
@@ -139,8 +139,8 @@ async def _notify_once(events: ExternalEvents, table: VirtualTable, item: WorkIt
     Without the lock, two workers would report the same state.
     """
     resource = item.resource or ""
-    locks = HeldLocks(item.delivery, "tell", events.guard.token())
-    write = Write(f"tell {resource}", (0,), ordered=False)
+    locks = HeldLocks(item.delivery, "notify", events.guard.token())
+    write = Write(f"notify {resource}", (0,), ordered=False)
     await write_guard.acquire(events.guard, locks, [write])
     (lock,) = locks.previous.values()
     try:

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
+from integration.app.settings import find_renamed_settings
 from integration.check import dataverse, fhir, remedies, virtual_tables
 from integration.check.connections import Connections, open_connections
 from integration.check.report import (
@@ -16,6 +17,7 @@ from integration.check.report import (
     report_failure,
     report_ok,
     report_skip,
+    report_warning,
 )
 from integration.core.errors import IntegrationError
 from integration.dataverse.virtual_table_names import build_table_name
@@ -24,7 +26,7 @@ from integration.mapping.load import Maps
 from integration.mapping.model import EntityMap, Route
 from integration.virtual_tables.data_routes import DATAVERSE, VIRTUAL, DataRoutes
 
-_ROUTES, _MAPS, _IDENTITY = "data routes", "maps", "identity"
+_NAMES, _ROUTES, _MAPS, _IDENTITY = "names of settings", "data routes", "maps", "identity"
 _STORAGE_SCOPE = "https://storage.azure.com/.default"
 
 # Prints one line on the terminal.
@@ -101,10 +103,19 @@ async def check_all(connections: Connections) -> list[CheckResult]:
     )
     return [
         identity,
+        _check_setting_names(find_renamed_settings()),
         *(result for results in services for result in results),
         *(_check_maps(maps), routes_result),
         *(result for results in tables for result in results),
     ]
+
+
+def _check_setting_names(renamed: Mapping[str, str]) -> CheckResult:
+    """A setting of an older name is not read: its default holds, and nothing else tells so."""
+    if renamed:
+        listed = ", ".join(f"{old} is now {new}" for old, new in renamed.items())
+        return report_warning(_NAMES, f"not read: {listed}", remedies.RENAMED)
+    return report_ok(_NAMES, "none has a name of an earlier version")
 
 
 async def _check_identity(connections: Connections) -> CheckResult:

@@ -9,6 +9,7 @@ _ROLES = {
 }
 
 SETTINGS = "docs/operations.md lists every setting"
+RENAMED = "set them by the new names, and remove the old ones: CHANGELOG.md"
 IDENTITY = (
     "run az login, or run this where the identity of AZURE_CLIENT_ID is available: "
     "docs/deploying.md"

@@ -10,6 +10,7 @@ from enum import StrEnum
 class State(StrEnum):
     OK = "ok"
     FAILED = "failed"
+    WARNING = "warning"
     SKIPPED = "skipped"
 
 
@@ -20,7 +21,7 @@ class CheckResult:
     name: str
     state: State
     detail: str
-    remedy: str = ""  # of a failure: what to do
+    remedy: str = ""  # of a failure or a warning: what to do
 
 
 def report_ok(name: str, found: str) -> CheckResult:
@@ -29,6 +30,11 @@ def report_ok(name: str, found: str) -> CheckResult:
 
 def report_failure(name: str, found: str, mend: str) -> CheckResult:
     return CheckResult(name, State.FAILED, found, mend)
+
+
+def report_warning(name: str, found: str, mend: str) -> CheckResult:
+    """Return a result that fails nothing, and that a person should look at."""
+    return CheckResult(name, State.WARNING, found, mend)
 
 
 def report_skip(name: str, why: str) -> CheckResult:

@@ -84,5 +84,12 @@ class ResponseTooLarge(Unavailable):
     """The response of an upstream has more bytes than requested: request less."""
 
 
+class Overloaded(Unavailable):
+    """This worker is busy with as many bytes of deliveries as it can hold."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__("this app", "busy with other large deliveries", retry_after)
+
+
 class Misconfigured(IntegrationError):
     """An operator must act: a setting, a role or a map is wrong."""

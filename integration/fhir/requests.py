@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from urllib.parse import parse_qsl
-
 from integration.core.model import FhirResource
 from integration.fhir import patches
+from integration.fhir.conditions import has_criterion, list_parameters
 from integration.fhir.entries import Entry
 from integration.fhir.grammar import is_id, is_type
 from integration.fhir.raw_entry import RawEntry
 from integration.fhir.resources import check_inner_resource, parse_condition, set_id
+from integration.fhir.server_parameters import find_refusal
 
 _READS = ("GET", "HEAD")
 
 # Far beyond a search that a sender means, far below what servers and gateways take.
 _MAX_URL = 2000
-
-# https://hl7.org/fhir/R4/search.html#Summary -- they say how to answer, not what to find; the last
-# two are of https://learn.microsoft.com/azure/healthcare-apis/fhir/fhir-rest-api-capabilities
-_NO_CRITERIA = re.compile(
-    r"_(contained|containedType|count|elements|format|include|pretty|revinclude|score|sort|summary"
-    r"|total|hardDelete|purge)(:.*)?"
-)
 
 
 def read_batch_entry(raw: RawEntry) -> Entry:
@@ -82,6 +74,9 @@ def _parse_url(raw: RawEntry, method: str) -> tuple[str, str, str | None]:
     if method in _READS:
         problem = _find_read_problem(rest)
     else:
+        for name, _ in list_parameters(query):
+            if (reason := find_refusal(name)) is not None:
+                raw.refuse("not-supported", reason, element)
         problem = _find_write_problem(method, rest, query if mark else None)
     if problem is not None:
         raw.refuse("value", problem, element)
@@ -105,16 +100,9 @@ def _find_write_problem(method: str, rest: list[str], query: str | None) -> str 
         return None if is_create else "a create is POST Type; conditions belong in ifNoneExist"
     if (not rest) == (not query) or (rest and query is not None):
         return f"{method} needs Type/id or Type?query, and no parameters beside an id"
-    if query and method != "PUT" and not _has_criterion(query):
-        return f"{method} Type?query needs a criterion: this would be every resource of the type"
+    if query and not has_criterion(query):
+        return f"{method} Type?query needs criteria with values: this may be any of the type"
     return None
-
-
-def _has_criterion(query: str) -> bool:
-    """Whether at least one parameter is a criterion, and each criterion has a name and value."""
-    parameters = parse_qsl(query, keep_blank_values=True)
-    criteria = [pair for pair in parameters if not _NO_CRITERIA.fullmatch(pair[0])]
-    return bool(criteria) and all(name and value for name, value in criteria)
 
 
 def _read_resource(

@@ -7,6 +7,7 @@ from typing import Any
 from integration.core import decimal_json
 from integration.core.errors import Issue, Rejected
 from integration.core.model import DeliveryRequest, FhirResource
+from integration.fhir.conditions import has_criterion
 from integration.fhir.entries import MAX_ISSUES, Contents, Entry, refuse, refuse_alone
 from integration.fhir.grammar import is_id, is_type
 
@@ -59,11 +60,15 @@ def set_id(resource: FhirResource, identifier: str, expression: str) -> FhirReso
 def parse_condition(value: str | None, type_: str, expression: str | None = None) -> str | None:
     """Return the query of an If-None-Exist. FHIR wants the query alone; many senders put `Type?`
     before it."""
-    path, mark, query = (value or "").partition("?")
-    if not mark:
-        return value
-    if path not in ("", type_) or not query:
+    if value is None:
+        return None
+    path, mark, query = value.partition("?")
+    if mark and path not in ("", type_):
         text = "the condition of a create must be a query over its own type"
+        refuse("value", text, expression)
+    query = query if mark else value
+    if not has_criterion(query):
+        text = "the condition of a create needs criteria with values, such as identifier=system|1"
         refuse("value", text, expression)
     return query
 

@@ -10,6 +10,7 @@ from itertools import islice
 
 import msgspec
 
+from integration.core.byte_budget import ByteBudget
 from integration.core.errors import Issue, Rejected
 from integration.core.log_events import log_event
 from integration.core.model import (
@@ -59,6 +60,7 @@ class Intake:
     sender_header: str | None = None
     policy: Policy = DEFAULT_POLICY
     write_orders: Mapping[str, str] = field(default_factory=lambda: {"": "arrival"})  # by sender
+    budget: ByteBudget = field(default_factory=ByteBudget)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,13 @@ async def accept(intake: Intake, request: IncomingRequest) -> Accepted | Acknowl
 
     Raises Rejected, with nothing queued, or Unavailable, so that the sender tries again.
     """
-    checked = await check_request(intake, request)
+    parsed = parse_headers(intake, request)
+    with intake.budget.take_now(len(parsed.body)):
+        return await _accept(intake, parsed)
+
+
+async def _accept(intake: Intake, parsed: ParsedRequest) -> Accepted | Acknowledged:
+    checked = await check_request(intake, parsed)
     contents, delivery = checked.contents, checked.delivery
     if not isinstance(contents, Notification):
         return await _keep_and_queue(intake, checked)
@@ -89,9 +97,16 @@ async def accept(intake: Intake, request: IncomingRequest) -> Accepted | Acknowl
     return accepted
 
 
-async def check_request(intake: Intake, request: IncomingRequest) -> CheckedRequest:
-    """Check all that can be checked without the journal. Raises Rejected."""
-    parsed = http_request.parse_request(request, intake.max_bytes, intake.sender_header)
+def parse_headers(intake: Intake, request: IncomingRequest) -> ParsedRequest:
+    """Check a request but for the content of its body, which is decompressed. Raises Rejected."""
+    return http_request.parse_request(request, intake.max_bytes, intake.sender_header)
+
+
+async def check_request(intake: Intake, parsed: ParsedRequest) -> CheckedRequest:
+    """Check all that can be checked without the journal. Raises Rejected.
+
+    The caller holds a share of the budget for the body.
+    """
     body = parsed.body
     # The policy is kept with the bytes: the relay parses them the same way, whatever the settings
     # are by then.

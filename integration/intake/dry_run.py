@@ -19,8 +19,14 @@ from integration.fhir.notifications import Notification
 from integration.fhir.plan import Plan, plan
 from integration.fhir.resource_ids import Naming
 from integration.fhir.units import Lane, Limits, Unit, UnitEntry
-from integration.intake.accept import CheckedRequest, Intake, check_request, find_earlier
-from integration.intake.http_request import IncomingRequest
+from integration.intake.accept import (
+    CheckedRequest,
+    Intake,
+    check_request,
+    find_earlier,
+    parse_headers,
+)
+from integration.intake.http_request import IncomingRequest, ParsedRequest
 
 _ATOMICITY = (
     "atomicity: the transaction exceeds the FHIR server's limits and will be sent in several "
@@ -41,7 +47,13 @@ _sent_entry_decoder = msgspec.json.Decoder(_SentEntry)
 
 async def plan_delivery(intake: Intake, limits: Limits, request: IncomingRequest) -> dict[str, Any]:
     """Return the plan as JSON. Raises what accepting the request would raise."""
-    checked = await check_request(intake, request)
+    parsed = parse_headers(intake, request)
+    with intake.budget.take_now(len(parsed.body)):
+        return await _plan(intake, limits, parsed)
+
+
+async def _plan(intake: Intake, limits: Limits, parsed: ParsedRequest) -> dict[str, Any]:
+    checked = await check_request(intake, parsed)
     delivery = checked.delivery
     first_id = await intake.journal.find_delivery_by_key(delivery.sender, delivery.key)
     if first_id is not None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
 from integration.core.model import Activity, Category
+from integration.journal.bounds import bound_notes
 from integration.journal.table_keys import build_activity_key, get_day_partition
 
 
@@ -42,7 +43,7 @@ class ActivityLog(Protocol):
     """Every method raises Unavailable when the storage does not answer."""
 
     async def add(self, entries: Sequence[Activity]) -> None:
-        """Add entries, the oldest first."""
+        """Add entries, the oldest first. Of many notes the first are kept: see bounds."""
 
     async def list_entries(
         self, criteria: ActivityFilter, limit: int, after: str | None
@@ -70,7 +71,10 @@ class MemoryActivityLog:
         for entry in entries:
             insort(
                 self.records,
-                (*build_activity_key(entry.time, len(self.records)), entry),
+                (
+                    *build_activity_key(entry.time, len(self.records)),
+                    replace(entry, notes=bound_notes(entry.notes)),
+                ),
                 key=_get_key,
             )
 

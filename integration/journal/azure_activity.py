@@ -23,6 +23,7 @@ from azure.data.tables.aio import TableClient
 from integration.core.model import Activity, Category
 from integration.journal.activity_log import ActivityFilter, ActivityPage
 from integration.journal.azure_errors import translate_storage_errors
+from integration.journal.bounds import bound_notes
 from integration.journal.table_keys import (
     build_activity_key,
     get_day_partition,
@@ -34,7 +35,6 @@ TABLE = "activity"
 # https://learn.microsoft.com/rest/api/storageservices/performing-entity-group-transactions: 100
 # entities and 4 MiB.
 _MAX_ENTITIES = 100
-_MAX_NOTES_LENGTH = 4000  # characters of one entry
 
 # Requests that one page may cost. In each, the table searches for five seconds at most:
 # https://learn.microsoft.com/rest/api/storageservices/query-timeout-and-pagination
@@ -123,18 +123,9 @@ def _split_into_transactions(entities: Sequence[dict[str, Any]]) -> Iterator[lis
 def _to_entity(entry: Activity, number: int, token: str) -> dict[str, Any]:
     day, row = build_activity_key(entry.time, number, token)
     values = {name: value for name, value in asdict(entry).items() if value is not None}
-    values |= {"category": str(entry.category), "notes": _join_notes(entry.notes)}
+    values |= {"category": str(entry.category), "notes": "\n".join(bound_notes(entry.notes))}
     del values["time"]
     return {"PartitionKey": day, "RowKey": row, **values}
-
-
-def _join_notes(notes: Sequence[str]) -> str:
-    """Join the notes by line breaks, as many as fit. All of them are in the delivery's response."""
-    text = "\n".join(notes)
-    if len(text) <= _MAX_NOTES_LENGTH:
-        return text
-    whole = text[:_MAX_NOTES_LENGTH].rpartition("\n")[0]
-    return f"{whole}\nand {len(notes) - len(whole.splitlines())} more"
 
 
 def _from_entity(entity: Mapping[str, Any]) -> Activity:

@@ -26,6 +26,7 @@ from integration.journal import azure_blobs, azure_tables, delivery_entity
 from integration.journal.azure_blobs import AzureBlobs
 from integration.journal.azure_errors import translate_storage_errors
 from integration.journal.azure_tables import RETRY_WRITES, match_etag
+from integration.journal.bounds import bound_row_result
 from integration.journal.store import Page, Payload
 from integration.journal.table_keys import (
     build_after_filter,
@@ -216,7 +217,7 @@ class AzureJournal(AzureBlobs):
         entity = {
             "PartitionKey": result.delivery,
             "RowKey": build_row_key(result),
-            "result": msgspec.json.encode(result).decode(),
+            "result": msgspec.json.encode(bound_row_result(result)).decode(),
         }
         async with translate_storage_errors():
             await self.row_results.upsert_entity(entity, mode=UpdateMode.REPLACE)

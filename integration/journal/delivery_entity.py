@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from integration.core.model import Delivery, Status
+from integration.journal.bounds import bound_texts
 from integration.journal.table_keys import build_delivery_key
 
 
@@ -20,11 +21,12 @@ def to_entity(delivery: Delivery) -> dict[str, Any]:
 
 def to_properties(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return values as a table holds them. A table has no null, so leave those out."""
-    return {
+    stated = {
         name: str(value) if isinstance(value, Status) else value
         for name, value in values.items()
         if value is not None
     }
+    return bound_texts(stated)
 
 
 def from_entity(entity: Mapping[str, Any]) -> Delivery:

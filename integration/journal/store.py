@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from integration.core.model import Delivery, DeliveryRequest, EntryResult, RowResult, Status
+from integration.journal.bounds import bound_row_result, bound_texts
 from integration.journal.table_keys import is_between
 
 # The lane of results of entries that are in no lane.
@@ -114,7 +115,9 @@ class Journal(Protocol):
         entry."""
 
     async def record_row_result(self, result: RowResult) -> None:
-        """Record the result of one resource at Dataverse. It replaces an earlier one."""
+        """Record the result of one resource at Dataverse. It replaces an earlier one.
+
+        Of many notes the first are kept, and the number of the others: see bounds."""
 
     async def list_row_results(self, id_: str) -> Sequence[RowResult]:
         """Return the results of the rows of a delivery."""
@@ -166,7 +169,7 @@ class MemoryJournal:
         delivery = self.deliveries.get(id_)
         if only_if is not None and (delivery is None or delivery.status not in only_if):
             return False
-        self.deliveries[id_] = replace(self.deliveries[id_], **changes)
+        self.deliveries[id_] = replace(self.deliveries[id_], **bound_texts(changes))
         return True
 
     async def list_deliveries(self, status: Status | None, limit: int, after: str | None) -> Page:
@@ -263,7 +266,8 @@ class MemoryJournal:
         return keep_first_by_position([result for part in chosen for result in part])
 
     async def record_row_result(self, result: RowResult) -> None:
-        self.row_results[result.delivery, result.resource, result.table] = result
+        key = (result.delivery, result.resource, result.table)
+        self.row_results[key] = bound_row_result(result)
 
     async def list_row_results(self, id_: str) -> Sequence[RowResult]:
         return [row for (delivery, *_), row in self.row_results.items() if delivery == id_]

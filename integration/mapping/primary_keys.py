@@ -12,19 +12,23 @@ from integration.core.errors import Unmappable
 from integration.core.model import Columns
 from integration.mapping.model import EntityMap, LongId
 
-_GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+# In lower case, as Dataverse writes it. The case of letters counts in a FHIR id
+# (https://hl7.org/fhir/R4/datatypes.html#id) and not in a GUID, so of the ids that are one GUID in
+# different spellings only one can have it as its key.
+_GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 # This project's own namespace. Rows are found by it, so it must never change.
 _NAMESPACE = UUID("0b7a2f52-6a5c-5a0e-9d0c-2f4f2a7c6f10")
 
 
 def derive_primary_key(resource: str, identifier: str) -> str:
-    """Return the row's primary key: the FHIR id where it is a GUID, else a GUID derived from it.
+    """Return the row's primary key: the FHIR id where it is a GUID in lower case, else a GUID
+    derived from it.
 
-    `resource` is the resource type.
+    `resource` is the resource type. Ids that differ have keys that differ.
     """
     if _GUID.fullmatch(identifier):
-        return identifier.lower()
+        return identifier
     return str(uuid5(_NAMESPACE, f"{resource}/{identifier}"))
 
 

@@ -22,8 +22,8 @@ from integration.mirror.row_sink import MirrorJob
 # By resource type.
 EntityMaps = Mapping[str, EntityMap]
 
-# Two rows with one FHIR id are an error; a third may have it in another letter case.
-_MAX_CANDIDATES = 3
+# Two rows with one FHIR id are an error; others may have it in another letter case.
+_MAX_CANDIDATES = 20
 
 
 async def find_existing_rows(
@@ -130,11 +130,20 @@ def _build_row_filter(entity: EntityMap, key: str, id_: str) -> str:
 
 
 def _pick_row(entity: EntityMap, id_: str, candidates: Iterable[Row]) -> Row | None:
-    rows = [row for row in candidates if entity.has_kind_of(row)]
+    """Return the one row that shows the resource.
+
+    Rows of resources whose ids differ only in letter case are others: they have keys of their own.
+    """
+    key = derive_primary_key(entity.resource, id_)
+    found = [row for row in candidates if entity.has_kind_of(row)]
+    rows = [row for row in found if not _is_case_variant(row[entity.id_column], id_)]
     if len(rows) > 1:
         raise Unmappable(f"more than one row of {entity.table} has this FHIR id: merge them")
-    if rows and _is_case_variant(rows[0][entity.id_column], id_):
-        raise Unmappable(f"a row of {entity.table} has this FHIR id in another letter case")
+    if len(found) > len(rows) and any(row[entity.key] == key for row in found if row not in rows):
+        raise Unmappable(
+            f"the row of {entity.table} with the key of this resource has its FHIR id in another "
+            "letter case"
+        )
     return rows[0] if rows else None
 
 

@@ -92,6 +92,8 @@ def _split_options(text: str) -> dict[str, str]:
         if name in options:
             raise BadRequest(f"${name} is given twice", f"${name}")
         options[name] = _decode(encoded)
+        if not options[name].strip():
+            raise BadRequest(f"${name} has no value", f"${name}")
     return options
 
 

@@ -11,13 +11,12 @@ from integration.operations import query_parameters
 
 # The query parameters whose value must be that of the entry.
 _EXACT_FILTERS = ("upstream", "delivery", "resource", "table", "row", "action", "status")
-_PARAMETERS = ("since", "until", "category", *_EXACT_FILTERS, "duration", "_count", "after")
+PARAMETERS = ("since", "until", "category", *_EXACT_FILTERS, "duration", "_count", "after")
 
 
 async def find_activity(activity: ActivityLog, params: Mapping[str, str]) -> ActivityPage:
-    """Return entries of the activity log, newest first, by query parameters. Raises Rejected."""
-    text = f"activity can be chosen by {', '.join(_PARAMETERS)}, and by nothing else"
-    query_parameters.refuse_unknown(params, _PARAMETERS, text)
+    """Return entries of the activity log, newest first, by the query parameters PARAMETERS. Raises
+    Rejected."""
     category = query_parameters.parse_choice(params.get("category"), Category, "category")
     duration = query_parameters.parse_milliseconds(params.get("duration", "0"), "duration")
     activity_filter = ActivityFilter(

@@ -24,7 +24,10 @@ _PARKED = frozenset({Status.PARKED})
 _REPLAYABLE_ACTIONS = ("parked", "refused")
 
 # The query parameters that choose what is replayed.
-_REPLAY_PARAMETERS = ("status", "reason", "sender", "since", "until", "_count", "after")
+REPLAY_PARAMETERS = ("status", "reason", "sender", "since", "until", "_count", "after")
+
+# The query parameters that choose what is listed.
+LIST_PARAMETERS = ("status", "_count", "after")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +135,6 @@ async def replay_all(
 
 def parse_replay_filter(params: Mapping[str, str]) -> ReplayFilter:
     """Parse the query parameters of a replay. Raises Rejected."""
-    text = f"a replay can be chosen by {', '.join(_REPLAY_PARAMETERS)}, and by nothing else"
-    query_parameters.refuse_unknown(params, (*_REPLAY_PARAMETERS, "dry-run"), text)
     if params.get("status", Status.PARKED) != Status.PARKED:
         raise Rejected(Issue("value", "only parked deliveries can be replayed", "status"))
     return ReplayFilter(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TypeVar
@@ -13,19 +13,7 @@ from integration.journal.table_keys import is_delivery_id
 DEFAULT_COUNT = "50"
 _MAX_COUNT = 500
 
-# The function key, which some callers send as a parameter.
-_FUNCTION_KEY = "code"
-
 _Choice = TypeVar("_Choice", bound=StrEnum)
-
-
-def refuse_unknown(params: Mapping[str, str], known: Collection[str], text: str) -> None:
-    """Raise Rejected with `text` for a parameter that is not known.
-
-    If it were ignored, more would be found or changed than was meant.
-    """
-    if params.keys() - {*known, _FUNCTION_KEY}:
-        raise Rejected(Issue("not-supported", text))
 
 
 def parse_choice(text: str | None, choices: type[_Choice], name: str) -> _Choice | None:

@@ -9,6 +9,7 @@ from datetime import datetime
 from functools import partial
 
 from integration.core.activity_recorder import ActivityRecorder
+from integration.core.byte_budget import ByteBudget
 from integration.core.errors import Issue, Misconfigured, Unavailable
 from integration.core.log_events import log_event
 from integration.core.model import Delivery, EntryResult, Status, WorkItem
@@ -31,10 +32,20 @@ _ACTIVE = frozenset({Status.ACCEPTED, Status.PROCESSING})
 # Storage operations of one delivery that run at the same time.
 _MAX_CONCURRENT = 16
 
+# The kinds of delivery for which something may be fetched, or was at an earlier attempt.
+_FETCHING = ("searchset", "notification")
+
+# Seconds: far less than `functionTimeout` of host.json, which ends the worker.
+_MAX_WAIT = 120.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relay:
-    """What processing needs. `max_age` in seconds: an older work item is parked."""
+    """What processing needs.
+
+    In seconds, `max_age`: an older work item is parked; `max_wait`: planning that has waited so
+    long for its share of the budget goes back to the queue.
+    """
 
     context: LaneContext
     limits: Limits
@@ -42,6 +53,8 @@ class Relay:
     max_age: float
     sources: Sources = NO_SOURCES
     activities: ActivityRecorder = field(default_factory=ActivityRecorder)
+    budget: ByteBudget = field(default_factory=ByteBudget)  # of planning
+    max_wait: float = _MAX_WAIT
 
     @property
     def journal(self) -> Journal:
@@ -140,14 +153,25 @@ async def _process_delivery(relay: Relay, delivery: Delivery, item: WorkItem) ->
 
 async def _make_plan(relay: Relay, delivery: Delivery) -> tuple[Delivery, Plan]:
     """Return the plan, and the delivery with the entries that were fetched for it."""
-    payload = await relay.journal.get_payload(delivery.id)
-    contents, size = await fetch.read_contents(relay.sources, relay.journal, delivery.id, payload)
-    counted = replace(delivery, entries=len(contents.entries), more=contents.has_next_page)
-    if counted != delivery:
-        await relay.journal.update_delivery(delivery.id, entries=counted.entries, more=counted.more)
-    naming = Naming(delivery.sender, delivery.key)
-    make_plan = partial(plan, contents, naming, relay.limits, delivery.write_order)
-    return counted, await offload(size, make_plan)
+    async with relay.budget.take(_estimate_bytes(relay, delivery), relay.max_wait):
+        payload = await relay.journal.get_payload(delivery.id)
+        contents, size = await fetch.read_contents(
+            relay.sources, relay.journal, delivery.id, payload
+        )
+        counted = replace(delivery, entries=len(contents.entries), more=contents.has_next_page)
+        if counted != delivery:
+            await relay.journal.update_delivery(
+                delivery.id, entries=counted.entries, more=counted.more
+            )
+        naming = Naming(delivery.sender, delivery.key)
+        make_plan = partial(plan, contents, naming, relay.limits, delivery.write_order)
+        return counted, await offload(size, make_plan)
+
+
+def _estimate_bytes(relay: Relay, delivery: Delivery) -> int:
+    """Return the most bytes that planning a delivery parses: its own, and what may be fetched."""
+    may_fetch = delivery.kind in _FETCHING and relay.sources.upstreams
+    return delivery.bytes + (relay.sources.max_bytes if may_fetch else 0)
 
 
 async def _record_refused(

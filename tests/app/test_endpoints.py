@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 import azure.functions as func
 import httpx
@@ -170,10 +171,15 @@ async def worker(azurite: Running) -> AsyncIterator[Worker]:
 async def knock(
     function: Any, method: str, path: str, body: Any = b"", **given: Any
 ) -> func.HttpResponse:
-    """Call a function as the host does: `route_params`, `params`, `headers`."""
+    """Call a function as the host does: `route_params`, `headers`, `params`, which become part of
+    the url, or `query`, which is the raw query."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    values: dict[str, Any] = {"route_params": {}, "params": {}, "headers": {}, **given}
-    req = func.HttpRequest(method, f"http://host/api/{path}", body=content, **values)
+    query = given.pop("query", urlencode(given.pop("params", {})))
+    url = f"http://host/api/{path}" + (f"?{query}" if query else "")
+    # Without those that have no value: https://github.com/Azure/azure-functions-host/issues/3789
+    params = dict(parse_qsl(query))
+    values: dict[str, Any] = {"route_params": {}, "params": params, "headers": {}, **given}
+    req = func.HttpRequest(method, url, body=content, **values)
     return await function(req)
 
 
@@ -565,7 +571,7 @@ async def test_a_change_of_what_is_shown_is_told_by_a_queue_of_its_own(worker: W
     assert waiting.approximate_message_count == 1
     await worker.queues["external-events"].clear_messages()
     await function_app.external_poison(message(delivery=delivery, resource=claim.resource))
-    params = {"delivery": delivery, "action": "tell"}
+    params = {"delivery": delivery, "action": "notify"}
     reported = read(await knock(function_app.activity, "GET", "activity", params=params))[
         "activity"
     ]
@@ -625,6 +631,65 @@ async def test_a_delivery_that_nobody_knows_is_not_found(
     worker: Worker, id_: str, method: str
 ) -> None:
     assert outcome(await ask(id_, method), 404)["code"] == "not-found"
+
+
+# What each endpoint is asked, with a query that it does not take.
+WRONG_QUERIES = [
+    *(("intake", "POST", {}, query) for query in ("dry-run", "dry-run=", "dryrun=true", "Dry-Run=true")),
+    ("intake", "POST", {}, "dry-run=true&dry-run=false"),
+    ("intake", "POST", {}, "dry-run=yes"),
+    ("intake", "POST", {}, "_format=xml"),
+    ("intake", "POST", {}, "dry-run=%FF"),
+    ("intake", "DELETE", {"type": "Patient", "id": "p1"}, "hardDelete=true"),
+    ("intake", "DELETE", {"type": "Patient", "id": "p1"}, "_hardDelete=true"),
+    ("intake", "DELETE", {"type": "Patient", "id": "p1"}, "harddelete"),
+    ("intake", "PUT", {"type": "Patient", "id": "p1"}, "_meta-history=false"),
+    ("delivery", "DELETE", {"id": UNKNOWN}, "soft"),
+    ("delivery", "GET", {"id": UNKNOWN}, "status=done"),
+    ("replay", "POST", {"id": UNKNOWN}, "dry-run=true"),
+    *(("replay_all", "POST", {}, query) for query in ("sender=", "sender", "reason", "raeson=x", "=x")),
+    ("deliveries", "GET", {}, "status"),
+    ("deliveries", "GET", {}, "sender=x"),
+    ("activity", "GET", {}, "since="),
+    ("activity", "GET", {}, "patient=p7"),
+    ("data_routes", "GET", {}, "type=Observation"),
+    ("health", "GET", {}, "deep"),
+    ("health", "GET", {}, "deep=yes"),
+    ("health", "GET", {}, "depth=1"),
+]  # fmt: skip
+
+
+@one_worker
+@pytest.mark.azurite
+@pytest.mark.parametrize(("function", "method", "route", "query"), WRONG_QUERIES)
+async def test_a_parameter_that_is_unknown_or_empty_is_refused_at_every_address(
+    worker: Worker, function: str, method: str, route: dict[str, str], query: str
+) -> None:
+    given = {"route_params": route, "headers": {"content-type": FHIR_JSON}, "query": query}
+    response = await knock(getattr(function_app, function), method, "any", patient(), **given)
+    assert outcome(response, 400)["diagnostics"]
+    assert await worker.claims("relay") == []
+
+
+def test_every_endpoint_has_a_query_that_it_refuses() -> None:
+    asked = {function for function, *_ in WRONG_QUERIES}
+    assert asked == {name for name, trigger, _, _ in documented() if "http" in trigger} - {"odata"}
+
+
+@one_worker
+@pytest.mark.azurite
+async def test_the_function_key_and_the_format_may_be_parameters(worker: Worker) -> None:
+    given = {"headers": {"content-type": FHIR_JSON}}
+    query = "code=secret%3D&_format=application/fhir+json&_pretty=true"
+    delivery_of(await knock(function_app.intake, "POST", "fhir", patient(), **given, query=query))
+    assert len(await worker.claims("relay")) == 1
+
+
+@one_worker
+@pytest.mark.azurite
+async def test_the_feed_refuses_an_option_without_a_value(worker: Worker) -> None:
+    error = odata_error(await feed("msemr_observations", query="$filter"), 400)
+    assert error["target"] == "$filter"
 
 
 # --- without doing anything --------------------------------------------------------------------

@@ -5,16 +5,26 @@ from __future__ import annotations
 import json
 import logging
 import traceback
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlencode
 
 import azure.functions as func
 import httpx
 import pytest
 
 from integration.app import error_handlers, responses
-from integration.core.errors import Issue, MethodNotAllowed, Misconfigured, Rejected, Unavailable
+from integration.app.raw_query import parse_query
+from integration.core.errors import (
+    Issue,
+    MethodNotAllowed,
+    Misconfigured,
+    Overloaded,
+    Rejected,
+    Unavailable,
+)
 from integration.core.model import Delivery, EntryResult, RowResult, Status
 from integration.intake.accept import Accepted
 from integration.intake.subscriptions import Acknowledged
@@ -42,6 +52,7 @@ DONE = Delivery(
 def asked(
     url: str = "http://host/api/deliveries", headers: dict[str, str] | None = None, **params: str
 ) -> func.HttpRequest:
+    url = f"{url}?{urlencode(params)}" if params else url
     return func.HttpRequest("GET", url, headers=headers or {}, params=params, body=b"")
 
 
@@ -50,8 +61,8 @@ def read(response: func.HttpResponse) -> Any:
 
 
 async def answer_error(error: Exception) -> func.HttpResponse:
-    @error_handlers.endpoint
-    async def function(_: func.HttpRequest) -> func.HttpResponse:
+    @error_handlers.endpoint()
+    async def function(_: func.HttpRequest, query: Mapping[str, str]) -> func.HttpResponse:
         raise error
 
     return await function(asked())
@@ -94,6 +105,12 @@ async def test_trouble_of_an_upstream_asks_the_sender_to_try_again(
     assert (response.status_code, response.headers["Retry-After"]) == (503, reported)
     assert read(response)["issue"][0]["code"] == "transient"
     assert "ServiceRequestError" not in response.get_body().decode()
+
+
+async def test_a_busy_worker_asks_the_sender_to_try_again() -> None:
+    response = await answer_error(Overloaded(9.5))
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "10")
+    assert read(response)["issue"][0]["code"] == "throttled"
 
 
 async def test_a_missing_setting_is_told_and_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -275,7 +292,8 @@ def test_a_cancellation_is_answered_without_a_body() -> None:
 
 def test_a_page_has_the_address_of_the_next_one() -> None:
     req = asked(status="done", _count="1", code="a-function-key")
-    response = responses.build_delivery_page(req, Page((DONE,), ID))
+    query = parse_query(req.url, ("status", "_count"))
+    response = responses.build_delivery_page(req, query, Page((DONE,), ID))
     body = read(response)
     assert response.mimetype == "application/json"
     assert body["next"] == f"http://host/api/deliveries?status=done&_count=1&after={ID}"
@@ -286,7 +304,9 @@ def test_a_page_has_the_address_of_the_next_one() -> None:
 
 def test_the_address_of_the_next_page_keeps_what_was_asked() -> None:
     req = asked(reason="answered 503 & more", since="2026-03-02T01:15:00+05:30", code="a-key")
-    address = httpx.URL(read(responses.build_delivery_page(req, ReplayPage((DONE,), ID)))["next"])
+    query = parse_query(req.url, ("reason", "since"))
+    page = responses.build_delivery_page(req, query, ReplayPage((DONE,), ID))
+    address = httpx.URL(read(page)["next"])
     assert dict(address.params) == {
         "reason": "answered 503 & more",
         "since": "2026-03-02T01:15:00+05:30",
@@ -295,12 +315,12 @@ def test_the_address_of_the_next_page_keeps_what_was_asked() -> None:
 
 
 def test_a_dry_run_is_asked_for_in_so_many_words() -> None:
-    assert not responses.is_dry_run(asked())
-    assert not responses.is_dry_run(asked(**{"dry-run": "false"}))
-    assert responses.is_dry_run(asked(**{"dry-run": "true"}))
+    assert not responses.is_dry_run({})
+    assert not responses.is_dry_run({"dry-run": "false"})
+    assert responses.is_dry_run({"dry-run": "true"})
     for other in ("1", "True", ""):
         with pytest.raises(Rejected, match="dry-run must be true or false"):
-            responses.is_dry_run(asked(**{"dry-run": other}))
+            responses.is_dry_run({"dry-run": other})
 
 
 def test_a_plan_is_told_as_json() -> None:
@@ -310,7 +330,7 @@ def test_a_plan_is_told_as_json() -> None:
 
 
 def test_the_last_page_has_no_next_one() -> None:
-    assert "next" not in read(responses.build_delivery_page(asked(), Page((DONE,), None)))
+    assert "next" not in read(responses.build_delivery_page(asked(), {}, Page((DONE,), None)))
 
 
 def test_health_is_an_answer_for_probes() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from integration.app.settings import (
+    find_renamed_settings,
     get_events_queue_binding,
     get_housekeeping_schedule,
     get_telemetry_destination,
@@ -43,6 +45,7 @@ WRONG = [
     ("MAX_AGE", "3d", "a whole number above 0"),
     ("RETENTION_DAYS", "3651", "a whole number from 1 to 3650"),
     ("ACTIVITY_DAYS", "-1", "a whole number from 0 to 3650"),
+    ("MAX_BYTES_IN_FLIGHT", "150 MB", "a whole number above 0"),
     ("VALIDATE", "yes", "one of off, on"),
     ("OVER_LIMIT", "Split", "one of split, reject"),
     ("MESSAGES", "bundle", "one of resources, refuse"),
@@ -92,6 +95,15 @@ def test_every_setting_that_is_read_is_in_the_sample_and_nothing_else_is() -> No
     get_events_queue_binding(env)
     read = {name for name in env.asked if not name.startswith("AzureWebJobsStorage__")}
     assert read == set(VALUES) - OF_THE_HOST
+
+
+def test_every_setting_that_the_changelog_calls_renamed_is_known_by_its_old_name() -> None:
+    text = (SAMPLE.parent / "CHANGELOG.md").read_text("utf-8")
+    listed = dict(re.findall(r"^\| setting \| `(\w+)` \| `(\w+)` \|$", text, re.MULTILINE))
+    assert len(listed) >= 3
+    assert set(listed.values()) <= VALUES.keys()
+    assert find_renamed_settings(dict.fromkeys(listed, "x")) == listed
+    assert find_renamed_settings({**VALUES, "ORDER": " "}) == {}
 
 
 def test_the_sample_states_the_defaults() -> None:

@@ -323,7 +323,7 @@ async def test_what_cannot_be_reported_for_days_is_dropped_and_recorded(
     assert flows.requeued == []
     assert "external_event.dropped" in [record.message for record in caplog.records]
     last = flows.route.activity.entries[-1]
-    assert (last.action, last.status, last.category) == ("tell", "dropped", Category.ERROR)
+    assert (last.action, last.status, last.category) == ("notify", "dropped", Category.ERROR)
     assert (last.resource, last.table) == (RESOURCE, "abc_ve_observation")
 
 

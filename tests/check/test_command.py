@@ -89,7 +89,7 @@ def env(monkeypatch: pytest.MonkeyPatch, running: Running, maps: Path) -> pytest
 
 
 def feed(request: httpx.Request) -> httpx.Response:
-    """The door as the host guards it."""
+    """The endpoint as the host guards it."""
     if request.headers.get("x-functions-key") != FEED_KEY:
         return httpx.Response(401)
     assert request.url.path == "/api/odata/$metadata"
@@ -201,6 +201,20 @@ def test_a_deployment_that_is_whole_is_told_so(env: pytest.MonkeyPatch) -> None:
     ):
         assert told[name][0] == "ok", told[name]
     assert told["data routes"][1] == "mirrored: Patient; virtual: 1; chosen: 0"
+
+
+def test_a_setting_that_still_has_an_older_name_is_a_warning_with_the_new_one(
+    env: pytest.MonkeyPatch,
+) -> None:
+    assert check()["names of settings"][0] == "ok"
+    env.setenv("ORDER", "off")
+    env.setenv("FEED_BREADTH", "9")
+    told = check()
+    state, text = told["names of settings"]
+    assert (told.status, state) == (0, "warning")
+    assert "ORDER is now WRITE_ORDER" in text
+    assert "FEED_BREADTH is now FEED_MAX_SCANNED" in text
+    assert " warning=1 " in told.text.splitlines()[-1]
 
 
 def test_the_command_says_the_same_of_the_services_that_it_finds_by_its_settings(

@@ -120,7 +120,7 @@ def test_each_check_is_one_line_and_a_failure_ends_with_its_mend() -> None:
         "a       ok       well",
         "longer  failed   not => do this",
         "b       skipped  for a reason",
-        "check: ok=1 failed=1 skipped=1",
+        "check: ok=1 failed=1 warning=0 skipped=1",
     ]
 
 

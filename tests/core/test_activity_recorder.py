@@ -466,10 +466,9 @@ async def test_pages_are_as_long_as_was_asked(route: Route) -> None:
         ({"duration": "-1"}, "duration"),
         ({"duration": "9999999999"}, "duration"),
         ({"after": "x"}, "after"),
-        ({"patient": "p1"}, None),
     ],
 )
-async def test_what_the_log_cannot_be_asked_is_refused(params: Body, where: str | None) -> None:
+async def test_what_the_log_cannot_be_asked_is_refused(params: Body, where: str) -> None:
     with pytest.raises(Rejected) as caught:
         await activity_log.find_activity(MemoryActivityLog(), params)
     assert (caught.value.status, caught.value.issues[0].expression) == (400, where)

@@ -157,7 +157,7 @@ async def _alone(tally: Tally, bundle: Sent, behind: Side, plain: Side) -> None:
     found, wanted = await behind.stored(), await plain.stored()
     verdict, *why = _compared([bundle], [result], [expected], found, wanted)
     tally.found(bundle, verdict, how, *why)
-    tally.counts["refused at the door"] += verdict == REFUSED and not result.statuses
+    tally.counts["refused at intake"] += verdict == REFUSED and not result.statuses
     if verdict != EQUAL or len(bundle.entries) <= SMALL.entries:
         return
     await behind.empty()
@@ -240,5 +240,5 @@ def _compared(
 
 
 def _alike(one: Result, other: Result) -> bool:
-    """Whether the same was said of each entry; nothing is, where the door refused them all."""
+    """Whether the same was said of each entry; nothing is, where intake refused them all."""
     return one.statuses == other.statuses or (one.refused and other.refused)

@@ -25,7 +25,7 @@ ROLES = {
 
 # What stands in the file, by "file.resource.property".
 PUBLIC = {
-    "app.app.publicNetworkAccess": "publicDoor ? Enabled : Disabled",
+    "app.app.publicNetworkAccess": "publicAccess ? Enabled : Disabled",
     "storage.account.publicNetworkAccess": "private ? Disabled : Enabled",
     "storage.account.networkAcls.defaultAction": "private ? Deny : Allow",
     "storage.account.networkAcls.bypass": "AzureServices",

@@ -590,6 +590,29 @@ async def test_a_later_note_of_a_row_replaces_the_earlier(journal: Journal) -> N
     assert sorted(found, key=lambda row: row.resource) == [other, later]
 
 
+async def test_a_row_with_hundreds_of_notes_is_recorded_with_the_first_of_them(
+    journal: Journal,
+) -> None:
+    """A property takes 64 KiB: Azure refuses more as PropertyValueTooLarge."""
+    notes = tuple(f'msemr_value_{n}: "längst\0" zu lang für die Spalte 患者' for n in range(900))
+    base: dict[str, Any] = {"resource": "Patient/p1", "table": "contact", "row": "key"}
+    result = RowResult(delivery=made().id, action="updated", notes=notes, **base)
+    await journal.record_row_result(result)
+    (found,) = await journal.list_row_results(made().id)
+    *kept_notes, last = found.notes
+    assert tuple(kept_notes) == notes[: len(kept_notes)]
+    assert last == f"and {900 - len(kept_notes)} more"
+
+
+async def test_a_long_reason_is_kept_as_far_as_a_row_takes_it(journal: Journal) -> None:
+    await keep(journal, made())
+    await journal.update_delivery(made().id, status=Status.PARKED, reason="why " * 20_000)
+    found = await journal.get_delivery(made().id)
+    assert found is not None
+    assert (found.reason or "").startswith("why why")
+    assert len(found.reason or "") < 32_768
+
+
 async def test_deliveries_do_not_share_rows(journal: Journal) -> None:
     one, two = made(), made(number=1)
     await journal.record_row_result(

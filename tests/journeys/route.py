@@ -1,4 +1,4 @@
-"""The whole route as a test sees it: doors in front, FHIR and Dataverse behind."""
+"""The whole route as a test sees it: endpoints in front, FHIR and Dataverse behind."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.live, pytest.mark.azurite]
 
 GENDERS = {"male": 1, "female": 2, "other": 935000000, "unknown": 935000001}
 
-# Issue codes of what the door says no to; the text must say why.
+# Issue codes of what intake refuses; the text must say why.
 NAMED = {"invalid", "structure", "required", "value", "not-supported", "duplicate", "too-long"}
 
 
@@ -104,7 +104,7 @@ async def test_every_real_bundle_travels_the_route(
             )
             continue
         if answer.status_code != 202:
-            counted["files refused at the door"] += 1
+            counted["files refused at intake"] += 1
             _is_explained(path, answer)
             continue
         counted["files carried"] += 1

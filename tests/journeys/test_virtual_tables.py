@@ -81,7 +81,7 @@ def provisioned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any,
                 **os.environ,
                 **settings,
                 "FEED_URL": f"{host.url}/api/odata",
-                "FEED_KEY": "the key of the door",
+                "FEED_KEY": "the key of the feed",
                 "AZURE_CLIENT_ID": "7b1f0000-0000-4000-8000-0000000000aa",
             }
             command = [sys.executable, "-m", "integration", "provision"]
@@ -89,7 +89,7 @@ def provisioned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any,
                 command, cwd=PROJECT, env=told, capture_output=True, text=True, check=False
             )
             assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-            assert "the key of the door" not in done.stdout
+            assert "the key of the feed" not in done.stdout
             yield running, host, folder
 
 

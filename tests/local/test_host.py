@@ -119,7 +119,7 @@ def length(queue: QueueClient) -> int:
 def test_a_request_reaches_its_function_as_azure_would_build_it(stage: Stage) -> None:
     url = stage.start().url
     answer = httpx.post(
-        f"{url}/api/Echo/patient/{GUID}?a=1&A=2&empty=&b=x%20y",
+        f"{url}/api/Echo/patient/{GUID}?a=1&A=2&empty=&bare&b=x%20y",
         headers={"X-Sample": "seen"},
         content="crème",
     )
@@ -130,7 +130,7 @@ def test_a_request_reaches_its_function_as_azure_would_build_it(stage: Stage) ->
     assert seen["params"] == {"a": "1,2", "b": "x y"}
     assert seen["header"] == "seen"
     assert seen["body"] == "crème"
-    assert seen["url"] == f"{url}/api/Echo/patient/{GUID}?a=1&A=2&empty=&b=x%20y"
+    assert seen["url"] == f"{url}/api/Echo/patient/{GUID}?a=1&A=2&empty=&bare&b=x%20y"
 
     assert httpx.get(f"{url}/api/echo/patient").json()["route"] == {"kind": "patient"}
     assert httpx.get(f"{url}/api/rest/a/b%2Fc%20d").text == "a/b%2Fc d"

@@ -48,7 +48,7 @@ def _load_documents(path: Path) -> list[Any]:
     try:
         return [json.loads(part) for part in parts if part.strip()]
     except json.JSONDecodeError:
-        return []  # some are there to be refused at the door
+        return []  # some are there to be refused at intake
 
 
 def _find_resources(node: Any) -> Iterator[Resource]:

@@ -13,10 +13,17 @@ GUID = "0b6d3d3e-9c4b-4a53-8f1f-6f0f8a2f4c11"
 
 def test_an_id_that_is_a_guid_is_the_primary_key() -> None:
     assert derive_primary_key("Patient", GUID) == GUID
-    assert derive_primary_key("Patient", GUID.upper()) == GUID
 
 
-@pytest.mark.parametrize("id_", ["1", GUID.replace("-", ""), f"{GUID}0", f"x{GUID}", "a" * 64])
+def test_ids_that_differ_only_in_letter_case_have_keys_of_their_own() -> None:
+    """FHIR ids are case-sensitive, GUIDs are not."""
+    ids = [GUID, GUID.upper(), GUID.replace("b", "B", 1), GUID[:20] + GUID[20:].upper()]
+    assert len({derive_primary_key("Patient", id_).lower() for id_ in ids}) == 4
+
+
+@pytest.mark.parametrize(
+    "id_", ["1", GUID.replace("-", ""), f"{GUID}0", f"x{GUID}", "a" * 64, GUID.upper()]
+)
 def test_any_other_id_gets_a_guid_that_is_always_the_same(id_: str) -> None:
     key = derive_primary_key("Patient", id_)
     assert UUID(key).version == 5

@@ -17,7 +17,7 @@ from integration.mapping.model import AttributeMap, Kind
 from integration.mirror import mirror as mirroring
 from integration.queues.names import MIRROR_QUEUE
 from tests.builders import MARKER, Body, patient
-from tests.conftest import Route, told_by
+from tests.conftest import Route, every_map, told_by
 
 ANNA = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
 THEIRS = "99999999-9999-4999-8999-999999999999"
@@ -76,15 +76,58 @@ async def test_a_row_that_others_made_is_found_by_its_fhir_id_and_updated(route:
     assert row["jobtitle"] == "kept"
 
 
-async def test_two_patients_whose_ids_differ_in_case_do_not_share_a_row(route: Route) -> None:
-    """FHIR ids are case sensitive, Dataverse's text is not."""
-    await mirror(route, route.fhir_double.add(patient(id="ward-7a", gender="female")))
-    route.fhir_double.add(patient(id="WARD-7A", gender="male"))
-    await mirror(route, route.fhir_double.add(patient(id="WARD-7A", gender="male")))
-    rows = await route.dataverse_double.contacts()
-    assert [row["gendercode"] for row in rows if row["msemr_azurefhirid"] == "ward-7a"] == [2]
+@pytest.mark.parametrize("id_", ["ward-7a", ANNA])
+async def test_two_resources_whose_ids_differ_in_case_do_not_share_a_row(
+    route: Route, id_: str
+) -> None:
+    """FHIR ids are case sensitive, Dataverse's text and GUIDs are not."""
+    route.maps = {"Organization": every_map()["Organization"]}
+    clinics = [
+        route.fhir_double.add({"resourceType": "Organization", "id": name, "name": name})
+        for name in (id_, id_.upper())
+    ]
+    for _ in range(2):
+        for clinic in clinics:
+            await mirror(route, clinic)
+    rows = await route.dataverse_double.rows("accounts")
+    assert {row["msemr_azurefhirid"]: row["name"] for row in rows} == {
+        id_: id_,
+        id_.upper(): id_.upper(),
+    }
     actions = {row.resource: row.action for row in await route.journal.list_row_results(DELIVERY)}
-    assert actions["Patient/WARD-7A"] in ("created", "refused")
+    assert actions == dict.fromkeys(clinics, "unchanged")
+    route.fhir_double.delete(clinics[1])
+    await mirror(route, clinics[1])
+    rows = await route.dataverse_double.rows("accounts")
+    assert {row["msemr_azurefhirid"]: row["statecode"] for row in rows} == {
+        id_: 0,
+        id_.upper(): 1,
+    }
+
+
+@pytest.mark.parametrize("id_", ["ward-7a", ANNA])
+async def test_where_an_alternate_key_allows_one_of_them_the_other_is_refused(
+    route: Route, id_: str
+) -> None:
+    """Contacts of the stand-in have an alternate key, and it ignores case."""
+    for name, gender in ((id_, "female"), (id_.upper(), "male")):
+        await mirror(route, route.fhir_double.add(patient(id=name, gender=gender)))
+    row = await route.dataverse_double.contact()
+    assert (row["msemr_azurefhirid"], row["gendercode"]) == (id_, 2)
+    noted = {row.resource: row for row in await route.journal.list_row_results(DELIVERY)}
+    assert noted[f"Patient/{id_.upper()}"].action == "refused"
+    assert "alternate key" in noted[f"Patient/{id_.upper()}"].notes[0]
+
+
+async def test_a_row_with_the_key_of_a_resource_and_the_id_of_another_is_left_alone(
+    route: Route,
+) -> None:
+    await route.dataverse_double.write(ANNA, msemr_azurefhirid=ANNA.upper(), lastname="theirs")
+    noted = await mirror(route, route.fhir_double.add(anna()))
+    assert noted is not None
+    assert noted.action == "refused"
+    assert "letter case" in noted.notes[0]
+    assert route.dataverse_double.writes == []
 
 
 async def test_two_rows_of_one_patient_are_for_a_person_to_merge(route: Route) -> None:

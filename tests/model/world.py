@@ -155,7 +155,7 @@ class World:
             yield self
 
     async def accepts(self, body: bytes, ndjson: bool) -> str:
-        """As a sender gives it in at the door. Raises Rejected."""
+        """As a sender gives it in at intake. Raises Rejected."""
         intake = Intake(
             journal=self.journal,
             queue=self.queue_sender,

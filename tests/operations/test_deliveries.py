@@ -283,11 +283,6 @@ async def test_wrong_query_parameters_of_a_replay_are_refused(name: str, value: 
     assert (caught.value.status, caught.value.issues[0].expression) == (400, name)
 
 
-async def test_a_misspelt_parameter_replays_nothing() -> None:
-    with pytest.raises(Rejected, match="chosen by status, reason"):
-        deliveries.parse_replay_filter({"raeson": "503"})
-
-
 # --- cancelling --------------------------------------------------------------------------------
 
 

@@ -99,10 +99,13 @@ async def test_another_id_has_a_key_that_leads_back_for_every_worker(worker: Wor
     assert await other.id("Condition", key) == key  # a key of another type leads nowhere
 
 
-async def test_a_guid_in_capitals_leads_back_to_the_id_as_it_is_written(worker: Worker) -> None:
+async def test_a_guid_in_capitals_has_another_key_than_the_one_in_lower_case(
+    worker: Worker,
+) -> None:
     """FHIR ids are case sensitive, GUIDs are not."""
-    assert await worker.key(f"Observation/{WEIGHT.upper()}") == WEIGHT
-    assert await worker.id("Observation", WEIGHT) == WEIGHT.upper()
+    for id_ in (WEIGHT.upper(), WEIGHT):
+        assert await worker.id("Observation", await worker.key(f"Observation/{id_}")) == id_
+    assert await worker.key(f"Observation/{WEIGHT.upper()}") != WEIGHT
 
 
 async def test_no_key_is_told_before_its_way_back_is_kept(worker: Worker) -> None:
@@ -259,6 +262,24 @@ async def test_a_row_is_found_by_its_derived_key_by_another_worker_too(feed: Fee
     assert key == derive_primary_key("Observation", "of-p-1")
     other = replace(feed, tables=made(feed.tables.reader.fhir, feed.row_keys, feed.routes))
     assert (await other.get(f"msemr_observations({key})"))["msemr_azurefhirid"] == "of-p-1"
+
+
+async def test_rows_whose_ids_differ_only_in_letter_case_are_read_and_written_apart(
+    feed: Feed,
+) -> None:
+    for id_ in (WEIGHT, WEIGHT.upper()):
+        await feed.put(observation("Patient/p-1", id=id_))
+    rows = {row["msemr_azurefhirid"]: row for row in await feed.every("msemr_observations")}
+    assert rows.keys() == {WEIGHT, WEIGHT.upper()}
+    for id_, row in rows.items():
+        address = f"msemr_observations({row['msemr_observationid']})"
+        assert (await feed.get(address))["msemr_azurefhirid"] == id_
+        assert (
+            await feed.ask("PATCH", address, body={"msemr_codetext": f"of {id_}"})
+        ).status == 204
+    for id_ in rows:
+        stored = await feed.stored(f"Observation/{id_}")
+        assert stored["code"]["text"] == f"of {id_}"
 
 
 @pytest.mark.parametrize("key", [WEIGHT, derive_primary_key("Observation", "of-p-1")])
