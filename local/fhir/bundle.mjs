@@ -112,7 +112,7 @@ function toPut(request, type, id, match) {
   if (match && body?.id && body.id !== id) {
     throw new FhirError(400, 'The id of the body must be that of the match.', `${type}.id`);
   }
-  return { ...request, url: `${type}/${id}`, body: { ...body, id } };
+  return { ...request, headers: {}, url: `${type}/${id}`, body: { ...body, id } };
 }
 
 function addTarget(targets, target) {

