@@ -7,13 +7,17 @@ import { deepEquals } from '@medplum/core';
 import { Router } from '@medplum/fhir-router';
 import { applyPatch } from 'rfc6902';
 import { findSingleMatch } from './conditional.mjs';
-import { requireId, requireType, requireValid } from './definitions.mjs';
+import { requireId, requireType } from './definitions.mjs';
 import { FhirError } from './outcome.mjs';
+import { parseResource } from './parse.mjs';
 import { applyParameters } from './patch.mjs';
 import { readPage } from './paging.mjs';
 import { searchset } from './search.mjs';
+import { requireValid } from './validation.mjs';
 
 const NEWEST_FIRST = { findPlace: (version) => version.number, compare: (a, b) => b - a };
+
+const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'];
 
 const router = new Router();
 for (const method of ['GET', 'HEAD']) {
@@ -34,7 +38,7 @@ router.add('DELETE', ':type', conditionalRemove);
 /** Executes { method, url, headers, body, id }. The URL is relative to the base; a create uses this id, if given. */
 export function interact(context, request) {
   const { type, id, url, route } = locate(request.method, request.url);
-  if (!route) throw new FhirError(405, `${request.method} is not supported here.`);
+  if (!route) throw refuseRoute(url.pathname, request.method);
   return route.handler(context, { ...route.params, type, id }, { ...request, params: url.searchParams });
 }
 
@@ -45,6 +49,11 @@ export function locate(method, relative) {
   requireType(type);
   const route = router.find(method, url.pathname);
   return { type, id: route?.params.id && id, url, route };
+}
+
+function refuseRoute(path, method) {
+  const isKnown = METHODS.some((other) => router.find(other, path));
+  return new FhirError(isKnown ? 405 : 404, `${method} is not supported here.`);
 }
 
 function search(context, { type }, { params }) {
@@ -130,7 +139,7 @@ function conditionalUpdate(context, { type }, request) {
 function patch(context, { type, id }, request) {
   const current = requireExisting(context.store, type, id);
   requireMatch(current, request.headers['if-match']);
-  const resource = applyDocument(current.resource, request.body);
+  const resource = parseResource(applyDocument(current.resource, request.body));
   return update(context, { type, id }, { ...request, body: resource });
 }
 

@@ -9,6 +9,7 @@ import { Faults, applyBefore, distortBundle, refuseEntries, retryHeaders } from 
 import { parseBody, parseJson, readBody, send } from './http.mjs';
 import { interact } from './interactions.mjs';
 import { FhirError } from './outcome.mjs';
+import { parseResource } from './parse.mjs';
 import { PageTokens } from './paging.mjs';
 import { Store } from './store.mjs';
 
@@ -53,13 +54,15 @@ async function answerFhir(request, response, url) {
 function execute(context, { method, headers }, path, search, body, fault) {
   if (path === '') {
     if (method !== 'POST') throw new FhirError(405, `${method} is not supported here.`);
-    const bundle = processBundle(context, body, headers, refuseEntries(fault));
+    const bundle = processBundle(context, parseResource(body), headers, refuseEntries(fault));
     return { status: 200, resource: distortBundle(fault, bundle) };
   }
   if (path === 'metadata' && method === 'GET') return { status: 200, resource: capabilityStatement(context.base) };
   if (body instanceof URLSearchParams) return interact(context, { method, url: `${path}?${body}`, headers });
-  const resource = resolveConditionalReferences(context.store, body);
-  return interact(context, { method, url: path + search, headers, body: resource });
+  // A JSON Patch is no FHIR.
+  const resource = body === undefined || Array.isArray(body) ? body : parseResource(body);
+  const resolved = resolveConditionalReferences(context.store, resource);
+  return interact(context, { method, url: path + search, headers, body: resolved });
 }
 
 function sendResult(response, base, { status, version, resource }, fault, method) {

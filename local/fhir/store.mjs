@@ -2,6 +2,7 @@
 // each search, names versions by UUID and cannot roll back. This store numbers versions, rolls them back, and indexes
 // resources by identifier and reference. Each version is kept as JSON text, which is small and cannot be changed.
 
+import { rewriteInstant } from './parse.mjs';
 import { listReferences } from './references.mjs';
 
 /** One version; a deletion is a version without JSON. */
@@ -12,7 +13,7 @@ class Version {
     this.number = number;
     this.sequence = sequence; // its place among all that was written
     this.method = method;
-    this.lastUpdated = new Date().toISOString();
+    this.lastUpdated = rewriteInstant(new Date().toISOString());
     this.json = resource && JSON.stringify(withMeta(resource, id, String(number), this.lastUpdated));
   }
 
