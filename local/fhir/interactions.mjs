@@ -1,6 +1,7 @@
 // The interactions with one resource: https://hl7.org/fhir/R4/http.html
-// Every handler takes the context { store, tokens, base }, the parameters of its route and the request, and returns
-// { status, version } or { status, resource }, or throws a FhirError. Handlers are synchronous, so a request is atomic.
+// Every handler takes the context { store, readable, tokens, base }, the parameters of its route and the request, and
+// returns { status, version } or { status, resource }, or throws a FhirError. Handlers are synchronous, so a request is
+// atomic. Reads and searches see `readable`, which may lag behind the `store`.
 
 import { randomUUID } from 'node:crypto';
 import { deepEquals } from '@medplum/core';
@@ -60,8 +61,8 @@ function search(context, { type }, { params }) {
   return { status: 200, resource: searchset(context, type, params) };
 }
 
-function read({ store }, { type, id }, { headers }) {
-  const version = requireExisting(store, type, id);
+function read({ readable }, { type, id }, { headers }) {
+  const version = requireExisting(readable, type, id);
   return { status: isModified(version, headers) ? 200 : 304, version };
 }
 
@@ -72,16 +73,16 @@ function isModified(version, headers) {
   return Number.isNaN(since) || Date.parse(version.lastUpdated) > since;
 }
 
-function readVersion({ store }, { type, id, number }) {
-  const version = store.versions(type, id).find((candidate) => String(candidate.number) === number);
+function readVersion({ readable }, { type, id, number }) {
+  const version = readable.versions(type, id).find((candidate) => String(candidate.number) === number);
   if (!version) throw new FhirError(404, `${type} '${id}' has no version '${number}'.`);
   if (version.deleted) throw new FhirError(410, `Version '${number}' of ${type} '${id}' is its deletion.`);
   return { status: 200, version };
 }
 
 /** The newest version first, in pages: https://hl7.org/fhir/R4/http.html#history */
-function readHistory({ store, tokens, base }, { type, id }, { params }) {
-  const versions = store.versions(type, id).toReversed();
+function readHistory({ readable, tokens, base }, { type, id }, { params }) {
+  const versions = readable.versions(type, id).toReversed();
   if (!versions.length) throw new FhirError(404, `${type} '${id}' does not exist.`);
   const { page, link } = readPage(tokens, versions, NEWEST_FIRST, params, `${base}/${type}/${id}/_history`);
   const entry = page.map((version) => ({

@@ -10,12 +10,17 @@ const MAX_TOKENS = 10_000;
 
 /**
  * Keeps where each `ct` leads. Azure's names the last row of the page, not an offset, so that a write in between shifts
- * nothing (SqlServer/Features/Search/ContinuationToken.cs in microsoft/fhir-server). A token here ends after `lifetime`
+ * nothing (SqlServer/Features/Search/ContinuationToken.cs in microsoft/fhir-server). A token here ends after some
  * seconds: servers need not keep the pages of a search, https://hl7.org/fhir/R4/http.html#paging.
  */
 export class PageTokens {
   #places = new Map(); // token -> { place, issued }, oldest first
-  lifetime = Infinity;
+  #findLifetime;
+
+  /** `findLifetime` returns the seconds after which a token is refused. */
+  constructor(findLifetime) {
+    this.#findLifetime = findLifetime;
+  }
 
   add(place) {
     const token = Buffer.from(randomUUID()).toString('base64url');
@@ -27,7 +32,7 @@ export class PageTokens {
   /** Returns the place behind which the page begins. Throws 400 for a token that is unknown or has expired. */
   find(token) {
     const { place, issued } = this.#places.get(token) ?? {};
-    if (!place || performance.now() - issued >= this.lifetime * 1000) {
+    if (!place || performance.now() - issued >= this.#findLifetime() * 1000) {
       throw new FhirError(400, 'The continuation token is invalid.');
     }
     return place;

@@ -10,6 +10,8 @@ import { FhirError } from './outcome.mjs';
 import { formatQuery, pageSize, readPage } from './paging.mjs';
 
 const RESULT_PARAMETERS = new Set(['_count', '_elements', '_format', '_pretty', '_sort', '_summary', '_total', 'ct']);
+// Valid in R4: https://hl7.org/fhir/R4/datatypes.html#dateTime
+const LEAP_SECOND = /("\d{4}-\d\d-\d\dT\d\d:\d\d):60((?:\.\d+)?(?:Z|[+-]\d\d:\d\d)")/g;
 const MODIFIERS = {
   token: ['not', 'missing'],
   string: ['exact', 'contains', 'missing'],
@@ -19,11 +21,11 @@ const MODIFIERS = {
 };
 
 /** Returns the searchset for `Type?params`. The `next` link leads to the next page; its `ct` is opaque as on Azure. */
-export function searchset({ store, tokens, base }, type, params) {
+export function searchset({ readable, tokens, base }, type, params) {
   const { filters, sortRules = [] } = parse(type, params);
   const total = pageSize(params) === 0 || params.get('_total') === 'accurate';
   const order = orderBy(type, sortRules);
-  let found = find(store, type, filters);
+  let found = find(readable, type, filters);
   if (sortRules.length) found = sorted(found, order);
   else if (total) found = [...found];
 
@@ -52,7 +54,7 @@ export function findMatches(store, type, criteria) {
 
 function parse(type, params) {
   for (const key of params.keys()) requireSupported(type, key);
-  const criteria = new URLSearchParams(params);
+  const criteria = new URLSearchParams([...params].map(([key, value]) => [key, readValue(type, key, value)]));
   criteria.delete('ct');
   try {
     return parseSearchRequest(new URL(`http://localhost/${type}${formatQuery(criteria)}`));
@@ -60,6 +62,15 @@ function parse(type, params) {
     if (error instanceof OperationOutcomeError) throw new FhirError(400, error.outcome.issue);
     throw error;
   }
+}
+
+/** Returns the value with a leap second as the second before it, and throws 400 for a date that no calendar has. */
+function readValue(type, key, value) {
+  if (getSearchParameter(type, key)?.type !== 'date') return value;
+  const dates = value.replaceAll(/(T\d\d:\d\d):60/g, '$1:59');
+  const isDate = (text) => !Number.isNaN(Date.parse(text.replace(/^[a-z]{2}/, '')));
+  if (!splitSearchOnComma(dates).every(isDate)) throw new FhirError(400, `The value of '${key}' is no date.`);
+  return dates;
 }
 
 function requireSupported(type, key) {
@@ -80,7 +91,7 @@ function* find(store, type, filters = []) {
   for (const version of candidates(store, type, filters)) {
     if (filters.length === 0) yield version;
     else {
-      const resource = version.resource;
+      const resource = readForSearch(version);
       if (filters.every((filter) => matches(resource, filter))) yield version;
     }
   }
@@ -103,6 +114,7 @@ function indexedIds(store, type, { code, operator, value }) {
   const parameter = getSearchParameter(type, code);
   const values = splitSearchOnComma(value);
   if (code === '_id') return new Set(values);
+  if (!store.isIndexed) return undefined;
   if (code === 'identifier' && values.every((text) => !text.endsWith('|'))) {
     return new Set(values.flatMap((text) => [...store.findIds(type, 'identifier', parseToken(text).value)]));
   }
@@ -142,6 +154,11 @@ function matches(resource, filter) {
     default:
       return matchesSearchRequest(resource, { resourceType: type, filters: [filter] });
   }
+}
+
+/** Returns the resource with a leap second as the second before it, since JavaScript's dates know none. */
+function readForSearch(version) {
+  return version.json.includes(':60') ? JSON.parse(version.json.replaceAll(LEAP_SECOND, '$1:59$2')) : version.resource;
 }
 
 function valuesOf(resource, parameter) {
@@ -195,7 +212,7 @@ function sortKey(type, version, code) {
   if (code === '_lastUpdated') return version.lastUpdated;
   const parameter = getSearchParameter(type, code);
   if (!['date', 'string'].includes(parameter?.type)) throw new FhirError(400, `Sorting by '${code}' is not supported.`);
-  const values = valuesOf(version.resource, parameter);
+  const values = valuesOf(readForSearch(version), parameter);
   if (parameter.type === 'date') return convertToSearchableDates(values)[0]?.start ?? '';
   return convertToSearchableStrings(values)[0] ?? '';
 }

@@ -7,13 +7,14 @@ import { listReferences } from './references.mjs';
 
 /** One version; a deletion is a version without JSON. */
 class Version {
-  constructor({ type, id, number, sequence, method, resource }) {
+  constructor({ type, id, number, sequence, method, resource, now }) {
     this.type = type;
     this.id = id;
     this.number = number;
     this.sequence = sequence; // its place among all that was written
     this.method = method;
-    this.lastUpdated = rewriteInstant(new Date().toISOString());
+    this.writtenAt = performance.now();
+    this.lastUpdated = rewriteInstant(now.toISOString());
     this.json = resource && JSON.stringify(withMeta(resource, id, String(number), this.lastUpdated));
   }
 
@@ -40,6 +41,22 @@ export class Store {
   #sequence = 0;
   #index = new Map(); // type, parameter and value -> ids
   #written = null; // what an unfinished transaction wrote, in order
+  #now;
+  isIndexed = true;
+
+  /** `now` returns the time of the server's clock. */
+  constructor(now) {
+    this.#now = now;
+  }
+
+  /** Returns what could be read at this moment of `performance.now`; without one, the store itself. */
+  at(moment) {
+    return moment === undefined ? this : new PastStore(this, moment);
+  }
+
+  listIds(type) {
+    return this.#types.get(type)?.keys() ?? [];
+  }
 
   versions(type, id) {
     return this.#types.get(type)?.get(id) ?? [];
@@ -76,7 +93,9 @@ export class Store {
     if (!ids.has(id)) ids.set(id, []);
     const versions = ids.get(id);
     this.#sequence += 1;
-    const version = new Version({ type, id, number: versions.length + 1, sequence: this.#sequence, method, resource });
+    const version = new Version({
+      type, id, number: versions.length + 1, sequence: this.#sequence, method, resource, now: this.#now(),
+    });
     this.#removeFromIndex(versions.at(-1));
     versions.push(version);
     this.#addToIndex(version);
@@ -145,6 +164,36 @@ export class Store {
       ids.delete(version.id);
       if (!ids.size) this.#index.delete(key);
     }
+  }
+}
+
+/** The store as it was at a moment, for reads. It has no index. */
+class PastStore {
+  #store;
+  #moment;
+  isIndexed = false;
+
+  constructor(store, moment) {
+    this.#store = store;
+    this.#moment = moment;
+  }
+
+  versions(type, id) {
+    return this.#store.versions(type, id).filter(({ writtenAt }) => writtenAt <= this.#moment);
+  }
+
+  current(type, id) {
+    return this.versions(type, id).at(-1);
+  }
+
+  live(type, id) {
+    const version = this.current(type, id);
+    return version?.deleted ? undefined : version;
+  }
+
+  all(type) {
+    const found = [...this.#store.listIds(type)].map((id) => this.live(type, id)).filter(Boolean);
+    return found.sort((a, b) => a.sequence - b.sequence);
   }
 }
 

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -14,19 +15,31 @@ from tests.local.fhir.calls import FHIR_JSON
 LOCAL = Path(__file__).parents[3] / "local"
 
 
-@pytest.fixture(scope="package")
-def server():
+@contextmanager
+def run_server(**environment):
+    """Run a server on a free port. Yield its address."""
     if shutil.which("node") is None or not (LOCAL / "node_modules").exists():
         pytest.skip("node or local/node_modules is not installed")
     command = ["node", str(LOCAL / "fhir" / "server.mjs")]
-    environment = {**os.environ, "FHIR_PORT": "0"}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    settings = {**os.environ, "FHIR_PORT": "0", **environment}
+    with subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, text=True) as process:
         try:
             ready = process.stdout.readline()
             yield re.search(r"http://\S+(?=/fhir)", ready)[0]
         finally:
             process.terminate()
     assert process.returncode == 0
+
+
+@pytest.fixture(scope="package")
+def server():
+    with run_server() as address:
+        yield address
+
+
+@pytest.fixture
+def start():
+    return run_server
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """What tests may ask the FHIR server of the laptop for: faults, and what it has done."""
 
 import json
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 import httpx
 import pytest
@@ -103,3 +105,99 @@ async def test_requests_are_counted_and_told_without_their_query(fhir, server):
         {"method": "GET", "path": "/fhir/Patient", "status": 200},
         {"method": "PUT", "path": "/fhir/Patient/a", "status": 201},
     ]
+
+
+@pytest.fixture
+def change(server, fhir):
+    async def ask(**settings):
+        answer = await fhir.post(server + "/control/settings", json=settings)
+        assert answer.status_code == 200
+        return answer.json()
+
+    return ask
+
+
+@pytest.mark.parametrize("offset", [-90, 90])
+async def test_the_clock_can_be_ahead_or_behind(fhir, change, offset):
+    assert (await change(clockOffset=offset))["clockOffset"] == offset
+    written = await fhir.put("/Patient/a", json=patient("a"))
+    now = datetime.now(UTC)
+    stamps = [
+        datetime.fromisoformat(written.json()["meta"]["lastUpdated"]),
+        parsedate_to_datetime(written.headers["Last-Modified"]),
+        parsedate_to_datetime(written.headers["Date"]),
+    ]
+    for stamp in stamps:
+        assert abs((stamp - now).total_seconds() - offset) < 30
+
+
+async def test_a_later_write_may_have_the_earlier_time(fhir, change):
+    first = (await fhir.put("/Patient/a", json=patient("a"))).json()["meta"]
+    await change(clockOffset=-60)
+    second = (await fhir.put("/Patient/a", json=patient("a", active=True))).json()["meta"]
+    assert (first["versionId"], second["versionId"]) == ("1", "2")
+    assert second["lastUpdated"] < first["lastUpdated"]
+
+
+READS = ["/Patient/a", "/Patient/a/_history/2", "/Patient/a/_history", "/Patient?identifier=2"]
+
+
+async def see(fhir):
+    """Return what each read shows of the second version, by itself and as an entry."""
+    reply = await send(fhir, "batch", *(entry("GET", url.removeprefix("/")) for url in READS))
+    texts = [json.dumps(item) for item in reply["entry"]]
+    texts += [(await fhir.get(url)).text for url in READS]
+    return ["true" in text for text in texts]
+
+
+async def test_reads_may_lag_behind_writes_which_see_the_newest(fhir, change):
+    await fhir.put("/Patient/a", json=patient("a", mrn="1"))
+    await change(holdReads=True)
+    second = await fhir.put("/Patient/a", json=patient("a", mrn="2", active=True))
+    await fhir.put("/Patient/b", json=patient("b"))
+    assert second.headers["ETag"] == 'W/"2"'
+    assert (await fhir.get("/Patient/a")).headers["ETag"] == 'W/"1"'
+    assert (await fhir.get("/Patient/b")).status_code == 404
+    assert await ids(fhir, "/Patient") == ["a"]
+    assert await ids(fhir, "/Patient?identifier=1") == ["a"]
+    assert (await fhir.get("/Patient/a/_history")).json()["total"] == 1
+    assert not any(await see(fhir))
+
+    stale = patient("a", mrn="3")
+    for version, status in [('W/"1"', 412), ('W/"2"', 200)]:
+        headers = {"If-Match": version}
+        assert (await fhir.put("/Patient/a", json=stale, headers=headers)).status_code == status
+    known = await fhir.post("/Patient", json=patient(), headers={"If-None-Exist": "identifier=3"})
+    assert (known.status_code, known.headers["ETag"]) == (200, 'W/"3"')
+    await fhir.delete("/Patient/a")
+    assert (await fhir.get("/Patient/a")).headers["ETag"] == 'W/"1"'
+
+    await change(holdReads=False)
+    assert (await fhir.get("/Patient/a")).status_code == 410
+    assert await ids(fhir, "/Patient") == ["b"]
+
+
+async def test_reads_may_lag_by_some_seconds(fhir, change):
+    await change(readLag=3600)
+    await fhir.put("/Patient/a", json=patient("a", mrn="2"))
+    await fhir.put("/Patient/a", json=patient("a", mrn="2", active=True))
+    assert not any(await see(fhir))
+    await change(readLag=0)
+    assert all(await see(fhir))
+
+
+def test_the_server_is_started_with_its_clock_and_its_lag_and_goes_back_to_them(start):
+    started = start(FHIR_CLOCK_OFFSET="-60", FHIR_READ_LAG="5")
+    with started as server, httpx.Client() as http:
+        before = http.get(server + "/control/settings").json()
+        assert (before["clockOffset"], before["readLag"]) == (-60, 5)
+        http.post(server + "/control/settings", json={"clockOffset": 1, "holdReads": True})
+        http.post(server + "/control/reset")
+        assert http.get(server + "/control/settings").json() == before
+
+
+@pytest.mark.parametrize(
+    "settings", [{"clockOffset": "1"}, {"readLag": -1}, {"holdReads": 1}, {"x": 1}]
+)
+async def test_an_unknown_setting_is_refused(fhir, server, settings):
+    assert is_outcome(await fhir.post(server + "/control/settings", json=settings), 400)

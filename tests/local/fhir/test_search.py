@@ -62,8 +62,14 @@ async def test_a_search_sorts(fhir, ward):
 
 async def test_a_search_may_be_posted(fhir, ward):
     form = {"Content-Type": "application/x-www-form-urlencoded"}
-    found = await fhir.post("/Patient/_search", content="identifier=M1", headers=form)
-    assert [item["resource"]["id"] for item in found.json()["entry"]] == ["a"]
+    for url, content in [
+        ("/Patient/_search", "identifier=M1"),
+        ("/Patient/_search?identifier=M1", None),
+        ("/Patient/_search?_id=a,b", "identifier=M1&_count=5"),
+    ]:
+        found = await fhir.post(url, content=content, headers=form)
+        assert [item["resource"]["id"] for item in found.json()["entry"]] == ["a"]
+    assert is_outcome(await fhir.post("/Patient/_search", json={"identifier": "M1"}), 415)
 
 
 async def test_a_search_tells_the_total_only_when_asked(fhir, ward):
@@ -127,7 +133,38 @@ async def test_the_mandatory_elements_are_answered_with_those_asked_for(fhir, wa
 
 @pytest.mark.parametrize(
     "search",
-    ["?color=red", "?name:text=a", "?general-practitioner.name=a", "?_count=x", "?birthdate=soon"],
+    [
+        "?color=red",
+        "?name:text=a",
+        "?general-practitioner.name=a",
+        "?_count=x",
+        "?birthdate=soon",
+        "?birthdate=gt1980-13",
+    ],
 )
 async def test_a_search_that_is_not_understood_is_refused(fhir, search):
     assert is_outcome(await fhir.get("/Patient" + search), 400)
+
+
+async def test_a_leap_second_is_stored_and_searched(fhir):
+    for id, moment in [("o", "2016-12-31T23:59:60Z"), ("p", "2017-01-01T00:59:60.5+01:00")]:
+        observation = {
+            "resourceType": "Observation",
+            "id": id,
+            "status": "final",
+            "code": {"text": "x"},
+        }
+        observation["effectiveDateTime"] = moment
+        written = await fhir.put(f"/Observation/{id}", json=observation)
+        assert written.json()["effectiveDateTime"] == moment
+    assert await ids(fhir, "/Observation?date=2016-12-31&_sort=date") == ["o", "p"]
+    assert await ids(fhir, "/Observation?date=lt2016-12-31T23:59:00Z") == []
+    assert await ids(fhir, "/Observation?date=ge2016-12-31T23:59:60Z") == ["o", "p"]
+
+
+async def test_a_next_link_ends_after_its_time(fhir, ward, server):
+    first = (await fhir.get("/Patient?_count=1")).json()
+    next_page = first["link"][1]["url"]
+    assert (await fhir.get(next_page)).status_code == 200
+    await fhir.post(server + "/control/settings", json={"tokenLifetime": 0})
+    assert is_outcome(await fhir.get(next_page), 400)
