@@ -30,48 +30,56 @@ const WRITERS = { instant: rewriteInstant, base64Binary: rewriteBase64 };
 
 /** Returns the body as Azure stores it. Throws 400 with one issue for each place that cannot be parsed. */
 export function parseResource(body) {
-  const errors = [...parseAny(body, body?.resourceType ?? 'Resource')];
+  const errors = [];
+  try {
+    parseAny(body, body?.resourceType ?? 'Resource', errors);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw new FhirError(400, 'The body is nested too deeply.');
+  }
   // The ModelState has no key for an error of the parser, so the issue has no expression.
   if (errors.length) throw new FhirError(400, errors.flatMap((text) => new FhirError(400, text).issues));
   return body;
 }
 
-/** Yields the errors of a resource. Instants and base64 are written again, in place. */
-function* parseAny(resource, place) {
+/** Adds the errors of a resource. Instants and base64 are written again, in place. */
+function parseAny(resource, place, errors) {
   const type = resource?.resourceType;
-  if (!isObject(resource) || !isKnownType(type)) yield describe(`The type of the resource is unknown`, place);
-  else yield* parseElements(resource, type, place);
+  if (isObject(resource) && isKnownType(type)) parseElements(resource, type, place, errors);
+  else errors.push(describe('The type of the resource is unknown', place));
 }
 
-function* parseElements(owner, definition, place) {
-  for (const [name, value] of Object.entries(owner)) {
+function parseElements(owner, definition, place, errors) {
+  for (const name of Object.keys(owner)) {
     if (name === 'resourceType' && isKnownType(definition)) continue;
+    const value = owner[name];
     const element = describeElement(definition, name);
     const path = `${place}.${name}`;
-    if (!element) yield describe(`Encountered unknown element '${name}'`, path);
-    else if (element.isList !== Array.isArray(value)) yield describe('The element is a list or is none', path);
-    else if (element.isList) yield* parseList(value, element, path);
-    else yield* parseValue(owner, name, element, path);
+    if (!element) errors.push(describe(`Encountered unknown element '${name}'`, path));
+    else if (element.isList !== Array.isArray(value)) errors.push(describe('The element is a list or is none', path));
+    else if (element.isList) parseList(value, element, path, errors);
+    else parseValue(owner, name, element, path, errors);
   }
 }
 
-function* parseList(items, element, place) {
-  for (const [index, item] of items.entries()) {
+function parseList(items, element, place, errors) {
+  for (let index = 0; index < items.length; index += 1) {
     // null stands for a primitive value that has only extensions: https://hl7.org/fhir/R4/json.html#null
-    if (item !== null) yield* parseValue(items, index, element, `${place}[${index}]`);
+    if (items[index] !== null) parseValue(items, index, element, `${place}[${index}]`, errors);
   }
 }
 
-function* parseValue(holder, key, { type, codes }, place) {
+function parseValue(holder, key, { type, codes }, place, errors) {
   const value = holder[key];
-  if (type === 'ResourceList') yield* parseAny(value, place);
+  if (type === 'ResourceList') parseAny(value, place, errors);
   else if (codes) {
-    if (!codes.includes(value)) yield describe(`Literal '${shorten(value)}' is not a valid value of the enumeration`, place);
+    if (codes.includes(value)) return;
+    errors.push(describe(`Literal '${shorten(value)}' is not a valid value of the enumeration`, place));
   } else if (!isPrimitive(type)) {
-    if (isObject(value)) yield* parseElements(value, type, place);
-    else yield describe('The element must be an object', place);
+    if (isObject(value)) parseElements(value, type, place, errors);
+    else errors.push(describe('The element must be an object', place));
   } else if (!(PARSERS[type] ?? isText)(value)) {
-    yield describe(`Literal '${shorten(value)}' cannot be parsed as a ${type}`, place);
+    errors.push(describe(`Literal '${shorten(value)}' cannot be parsed as a ${type}`, place));
   } else if (WRITERS[type]) {
     holder[key] = WRITERS[type](value);
   }

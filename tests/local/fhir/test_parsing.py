@@ -99,6 +99,12 @@ async def test_a_bundle_that_cannot_be_parsed_around_its_resources_is_refused(fh
     assert await ids(fhir, "/Patient") == []
 
 
+async def test_a_body_that_is_nested_too_deeply_is_refused(fhir):
+    depth = 100_000
+    text = '{"resourceType":"Patient"' + ',"extension":[{"url":"urn:x"' * depth + "}]" * depth + "}"
+    assert is_outcome(await fhir.post("/Patient", content=text), 400)
+
+
 async def test_every_place_that_cannot_be_parsed_is_told(fhir):
     entries = [entry("POST", "Patient", patient(gender="f", foo=1)) for _ in range(2)]
     assert len((await send(fhir, "batch", *entries, status=400))["issue"]) == 4
