@@ -24,7 +24,9 @@ export function describeElement(type, name) {
 }
 
 function describeElements(properties) {
-  return new Map(Object.entries(properties).map(([name, property]) => {
+  // The schema forgets that the id of a resource may have extensions: https://hl7.org/fhir/R4/json.html#primitive
+  const forgotten = properties.resourceType && { _id: { $ref: 'Element' } };
+  return new Map(Object.entries({ ...forgotten, ...properties }).map(([name, property]) => {
     const isList = property.type === 'array';
     const { $ref, enum: codes } = isList ? property.items : property;
     return [name, { isList, codes, type: $ref?.split('/').at(-1) ?? findChoice(name) }];

@@ -12,7 +12,7 @@ import { FhirError } from './outcome.mjs';
 const DATE = /^\d{4}(-\d\d(-\d\d)?)?$/;
 const ZONE = '(Z|[+-](0\\d|1[0-4]):[0-5]\\d)';
 const TIME = '([01]\\d|2[0-3])(:[0-5]\\d(:([0-5]\\d|60)(\\.\\d+)?)?)?';
-// A DateTimeOffset of .NET, which knows no leap second.
+// R4's grammar without the leap second, which a DateTimeOffset of .NET does not know.
 const INSTANT = new RegExp(`^\\d{4}-\\d\\d-\\d\\dT([01]\\d|2[0-3]):[0-5]\\d:[0-5]\\d(\\.\\d+)?${ZONE}$`);
 const PARSERS = {
   boolean: requireType('boolean'),

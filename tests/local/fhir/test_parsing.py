@@ -99,6 +99,12 @@ async def test_a_bundle_that_cannot_be_parsed_around_its_resources_is_refused(fh
     assert await ids(fhir, "/Patient") == []
 
 
+async def test_the_id_of_a_resource_may_have_extensions(fhir):
+    more = {"_id": {"extension": [{"url": "urn:x", "valueString": "y"}]}}
+    written = await fhir.put("/Patient/a", json=patient("a", **more))
+    assert (written.status_code, written.json()["_id"]) == (201, more["_id"])
+
+
 async def test_a_body_that_is_nested_too_deeply_is_refused(fhir):
     depth = 100_000
     text = '{"resourceType":"Patient"' + ',"extension":[{"url":"urn:x"' * depth + "}]" * depth + "}"
