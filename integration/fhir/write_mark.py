@@ -113,38 +113,32 @@ def add_mark_to_patch(entry: Mapping[str, Any], meta: Mapping[str, Any], mark: M
     value = {"url": URL, "valueString": format_mark(mark)}
     if patch["resourceType"] == "Parameters":
         type_ = entry["request"]["url"].partition("/")[0].partition("?")[0]
-        operation = _build_operation(type_, value, is_marked=any(map(_is_mark, existing)))
-        marked = {**patch, "parameter": [*patch["parameter"], operation]}
+        operations = _build_operations(type_, value, is_marked=any(map(_is_mark, existing)))
+        marked = {**patch, "parameter": [*patch["parameter"], *operations]}
     else:
         extensions = [value, *(each for each in existing if not _is_mark(each))]
         change = {"op": "add", "path": "/meta/extension", "value": extensions}
-        operations = [*decimal_json.decode(binascii.a2b_base64(patch["data"])), change]
-        data = binascii.b2a_base64(decimal_json.encode(operations), newline=False).decode()
+        changes = [*decimal_json.decode(binascii.a2b_base64(patch["data"])), change]
+        data = binascii.b2a_base64(decimal_json.encode(changes), newline=False).decode()
         marked = {**patch, "data": data}
     return {**entry, "resource": marked}
 
 
-def _build_operation(type_: str, value: Mapping[str, str], *, is_marked: bool) -> dict[str, Any]:
-    """https://hl7.org/fhir/R4/fhirpatch.html"""
-    if is_marked:
-        path = f"{type_}.meta.extension.where(url = '{URL}').value"
-        part: list[dict[str, Any]] = [
-            {"name": "type", "valueCode": "replace"},
-            {"name": "path", "valueString": path},
-            {"name": "value", "valueString": value["valueString"]},
-        ]
-    else:
-        parts = [
-            {"name": "url", "valueUri": value["url"]},
-            {"name": "value", "valueString": value["valueString"]},
-        ]
-        part = [
-            {"name": "type", "valueCode": "add"},
-            {"name": "path", "valueString": f"{type_}.meta"},
-            {"name": "name", "valueString": "extension"},
-            {"name": "value", "part": parts},
-        ]
-    return {"name": "operation", "part": part}
+def _build_operations(type_: str, value: Mapping[str, str], *, is_marked: bool) -> list[Any]:
+    """Return operations that replace the mark: https://hl7.org/fhir/R4/fhirpatch.html"""
+    path = f"{type_}.meta.extension.where(url = '{URL}')"
+    delete = [{"name": "type", "valueCode": "delete"}, {"name": "path", "valueString": path}]
+    parts = [
+        {"name": "url", "valueUri": value["url"]},
+        {"name": "value", "valueString": value["valueString"]},
+    ]
+    add = [
+        {"name": "type", "valueCode": "add"},
+        {"name": "path", "valueString": f"{type_}.meta"},
+        {"name": "name", "valueString": "extension"},
+        {"name": "value", "part": parts},
+    ]
+    return [{"name": "operation", "part": part} for part in ([delete, add] if is_marked else [add])]
 
 
 def _parse(text: Any) -> Mark | None:

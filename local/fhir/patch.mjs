@@ -103,11 +103,19 @@ function readValue(parameter, type) {
   if (!parameter?.part) throw refusal('An operation needs a value.');
   const result = {};
   for (const part of parameter.part) {
-    const { isList, type: partType } = describeElement(type, part.name) ?? refuseElement(part.name);
-    if (isList) (result[part.name] ??= []).push(readValue(part, partType));
-    else result[part.name] = readValue(part, partType);
+    const name = nameChoice(type, part);
+    const { isList, type: partType } = describeElement(type, name) ?? refuseElement(part.name);
+    if (isList) (result[name] ??= []).push(readValue(part, partType));
+    else result[name] = readValue(part, partType);
   }
   return result;
+}
+
+/** Returns the name that a choice of types has in JSON: https://hl7.org/fhir/R4/formats.html#choice */
+function nameChoice(type, part) {
+  const [value] = Object.keys(part).filter((key) => key.startsWith('value'));
+  const chosen = value && part.name + value.slice('value'.length);
+  return !describeElement(type, part.name) && describeElement(type, chosen) ? chosen : part.name;
 }
 
 function readIndex(index, max) {

@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
+from integration.fhir import write_mark
+
 Body = dict[str, Any]
 
 # References, and elements of type uri and url as far as real bundles hold links in them.
@@ -67,7 +69,9 @@ def _led(link: str, colours: Mapping[str, str]) -> str:
 def _content(body: Body) -> Body:
     kept = {name: value for name, value in body.items() if name != "id"}
     meta = {name: value for name, value in body.get("meta", {}).items() if name not in _OWN}
-    return {**kept, "meta": meta}
+    # The mark of the write is all that the relay adds to what a sender sent.
+    extensions = [each for each in meta.pop("extension", []) if each["url"] != write_mark.URL]
+    return {**kept, "meta": {**meta, **({"extension": extensions} if extensions else {})}}
 
 
 def _digest(colour: str, body: Body) -> str:

@@ -329,22 +329,16 @@ def _patched(resource: Body, patch: Body) -> Body:
     new = deepcopy(resource)
     for operation in patch["parameter"]:
         parts = {part["name"]: part for part in operation["part"]}
-        value = parts["value"]
         if ".meta" not in parts["path"]["valueString"]:
-            new["patched"] = value["valueString"]
-            continue
-        extensions = new["meta"].setdefault("extension", [])
-        if "part" in value:
-            url, text = (next(iter(_values(part))) for part in value["part"])
-            extensions.insert(0, {"url": url, "valueString": text})
+            new["patched"] = parts["value"]["valueString"]
+        elif parts["type"]["valueCode"] == "delete":
+            path, extensions = parts["path"]["valueString"], new["meta"]["extension"]
+            new["meta"]["extension"] = [each for each in extensions if each["url"] not in path]
         else:
-            (mark,) = [each for each in extensions if each["url"] in parts["path"]["valueString"]]
-            mark["valueString"] = value["valueString"]
+            url, value = parts["value"]["part"]
+            added = {"url": url["valueUri"], "valueString": value["valueString"]}
+            new["meta"].setdefault("extension", []).append(added)
     return new
-
-
-def _values(part: Body) -> list[Any]:
-    return [value for name, value in part.items() if name.startswith("value")]
 
 
 def _content(resource: Body | None) -> Body | None:
