@@ -13,6 +13,7 @@ from faults.route import gather_limited
 from faults.verdict import StoredContact, StoredResource
 
 _READS_PER_BATCH = 200  # reads in one batch
+_MAX_VERSIONS = 1000  # of one resource: what the FHIR server gives in one page
 
 
 async def read_resources(
@@ -28,7 +29,8 @@ async def read_resources(
         )
     ]
     identities = sorted({identity for ids in found for identity in ids})
-    answers = await _read_batch(http, fhir_url, [f"{identity}/_history" for identity in identities])
+    histories = [f"{identity}/_history?_count={_MAX_VERSIONS}" for identity in identities]
+    answers = await _read_batch(http, fhir_url, histories)
     states = dict(zip(identities, map(_list_states, answers), strict=True))
     return {
         tracked_resource: StoredResource(ids, states[ids[0]] if ids else ())

@@ -21,7 +21,6 @@ export function processBundle(context, bundle, headers, fault) {
     throw new FhirError(400, 'Only a batch or a transaction can be processed.', 'Bundle.type');
   }
   const entries = bundle.entry ?? [];
-  if (!Array.isArray(entries)) throw new FhirError(400, 'The entries of a bundle must be an array.', 'Bundle.entry');
   if (entries.length > MAX_ENTRIES) {
     throw new FhirError(400, `A bundle may have ${MAX_ENTRIES} entries, not ${entries.length}.`, 'Bundle.entry');
   }
@@ -81,6 +80,8 @@ function prepare({ store }, request) {
   if (!ORDER.includes(method)) throw new FhirError(400, 'The entry has no valid request.method.', `${REQUEST}.method`);
   if (!url) throw new FhirError(400, 'The entry has no request.url that can be processed.', `${REQUEST}.url`);
   if (method === 'POST' && url.includes('_search')) throw new FhirError(400, 'A search by POST cannot be an entry.');
+  // Shared.Api/Features/Resources/Bundle/BundleHandler.cs in microsoft/fhir-server: no route is a 404 of the entry.
+  if (!locate(method, url).route) throw new FhirError(404, `${method} is not supported at this address.`);
   return body ? { ...request, body: resolveConditionalReferences(store, body) } : request;
 }
 
@@ -112,7 +113,7 @@ function toPut(request, type, id, match) {
   if (match && body?.id && body.id !== id) {
     throw new FhirError(400, 'The id of the body must be that of the match.', `${type}.id`);
   }
-  return { ...request, url: `${type}/${id}`, body: { ...body, id } };
+  return { ...request, headers: {}, url: `${type}/${id}`, body: { ...body, id } };
 }
 
 function addTarget(targets, target) {

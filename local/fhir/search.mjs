@@ -5,13 +5,13 @@ import {
   convertToSearchableTokens, evalFhirPathTyped, getSearchParameter, getSearchParameterDetails, matchesSearchRequest,
   parseSearchRequest, splitSearchOnComma, toTypedValue,
 } from '@medplum/core';
+import { listMandatoryElements } from './definitions.mjs';
 import { FhirError } from './outcome.mjs';
-
-// https://learn.microsoft.com/azure/healthcare-apis/fhir/fhir-features-supported: 10 matches a page, 1,000 at most
-const DEFAULT_COUNT = 10;
-const MAX_COUNT = 1000;
+import { formatQuery, pageSize, readPage } from './paging.mjs';
 
 const RESULT_PARAMETERS = new Set(['_count', '_elements', '_format', '_pretty', '_sort', '_summary', '_total', 'ct']);
+// Valid in R4: https://hl7.org/fhir/R4/datatypes.html#dateTime
+const LEAP_SECOND = /("\d{4}-\d\d-\d\dT\d\d:\d\d):60((?:\.\d+)?(?:Z|[+-]\d\d:\d\d)")/g;
 const MODIFIERS = {
   token: ['not', 'missing'],
   string: ['exact', 'contains', 'missing'],
@@ -21,37 +21,27 @@ const MODIFIERS = {
 };
 
 /** Returns the searchset for `Type?params`. The `next` link leads to the next page; its `ct` is opaque as on Azure. */
-export function searchset(store, base, type, params) {
-  const { filters, sortRules } = parse(type, params);
-  const count = pageSize(params);
-  const start = pageStart(params);
-  const countOnly = count === 0;
-  const total = countOnly || params.get('_total') === 'accurate';
+export function searchset({ readable, tokens, base }, type, params) {
+  const { filters, sortRules = [] } = parse(type, params);
+  const total = pageSize(params) === 0 || params.get('_total') === 'accurate';
+  const order = orderBy(type, sortRules);
+  let found = find(readable, type, filters);
+  if (sortRules.length) found = sorted(found, order);
+  else if (total) found = [...found];
 
-  let found = find(store, type, filters);
-  if (sortRules) found = sorted(type, found, sortRules);
-  else if (!total) found = take(found, start + count + 1);
-  found = [...found];
-
-  const page = countOnly ? [] : found.slice(start, start + count);
-  const link = [{ relation: 'self', url: `${base}/${type}${query(params)}` }];
-  if (!countOnly && found.length > start + count) {
-    const next = new URLSearchParams(params);
-    next.set('ct', Buffer.from(String(start + count)).toString('base64url'));
-    link.push({ relation: 'next', url: `${base}/${type}${query(next)}` });
-  }
+  const { page, link } = readPage(tokens, found, order, params, `${base}/${type}`);
+  const elements = params.get('_elements');
+  const entry = page.map((version) => ({
+    fullUrl: `${base}/${type}/${version.id}`,
+    resource: elements ? subset(version.resource, elements.split(',')) : version.resource,
+    search: { mode: 'match' },
+  }));
   return {
     resourceType: 'Bundle',
     type: 'searchset',
     ...(total && { total: found.length }),
     link,
-    ...(page.length && {
-      entry: page.map((version) => ({
-        fullUrl: `${base}/${type}/${version.id}`,
-        resource: subset(version.resource, params.get('_elements')),
-        search: { mode: 'match' },
-      })),
-    }),
+    ...(entry.length && { entry }),
   };
 }
 
@@ -64,14 +54,23 @@ export function findMatches(store, type, criteria) {
 
 function parse(type, params) {
   for (const key of params.keys()) requireSupported(type, key);
-  const criteria = new URLSearchParams(params);
+  const criteria = new URLSearchParams([...params].map(([key, value]) => [key, readValue(type, key, value)]));
   criteria.delete('ct');
   try {
-    return parseSearchRequest(new URL(`http://localhost/${type}${query(criteria)}`));
+    return parseSearchRequest(new URL(`http://localhost/${type}${formatQuery(criteria)}`));
   } catch (error) {
     if (error instanceof OperationOutcomeError) throw new FhirError(400, error.outcome.issue);
     throw error;
   }
+}
+
+/** Returns the value with a leap second as the second before it, and throws 400 for a date that no calendar has. */
+function readValue(type, key, value) {
+  if (getSearchParameter(type, key)?.type !== 'date') return value;
+  const dates = value.replaceAll(/(T\d\d:\d\d):60/g, '$1:59');
+  const isDate = (text) => !Number.isNaN(Date.parse(text.replace(/^[a-z]{2}/, '')));
+  if (!splitSearchOnComma(dates).every(isDate)) throw new FhirError(400, `The value of '${key}' is no date.`);
+  return dates;
 }
 
 function requireSupported(type, key) {
@@ -88,24 +87,11 @@ function requireSupported(type, key) {
   }
 }
 
-function pageSize(params) {
-  if (params.get('_summary') === 'count') return 0;
-  const text = params.get('_count') ?? String(DEFAULT_COUNT);
-  if (!/^\d+$/.test(text)) throw new FhirError(400, "'_count' must be a whole number.");
-  return Math.min(Number(text), MAX_COUNT);
-}
-
-function pageStart(params) {
-  const start = Number(Buffer.from(params.get('ct') ?? '', 'base64url').toString());
-  if (!Number.isInteger(start) || start < 0) throw new FhirError(400, 'The continuation token is invalid.');
-  return start;
-}
-
 function* find(store, type, filters = []) {
   for (const version of candidates(store, type, filters)) {
     if (filters.length === 0) yield version;
     else {
-      const resource = version.resource;
+      const resource = readForSearch(version);
       if (filters.every((filter) => matches(resource, filter))) yield version;
     }
   }
@@ -118,7 +104,9 @@ function candidates(store, type, filters) {
     const ids = indexedIds(store, type, filter);
     if (ids && (!fewest || ids.size < fewest.size)) fewest = ids;
   }
-  return fewest ? [...fewest].map((id) => store.live(type, id)).filter(Boolean) : store.all(type);
+  if (!fewest) return store.all(type);
+  const found = [...fewest].map((id) => store.live(type, id)).filter(Boolean);
+  return found.sort((a, b) => a.sequence - b.sequence);
 }
 
 function indexedIds(store, type, { code, operator, value }) {
@@ -126,6 +114,7 @@ function indexedIds(store, type, { code, operator, value }) {
   const parameter = getSearchParameter(type, code);
   const values = splitSearchOnComma(value);
   if (code === '_id') return new Set(values);
+  if (!store.isIndexed) return undefined;
   if (code === 'identifier' && values.every((text) => !text.endsWith('|'))) {
     return new Set(values.flatMap((text) => [...store.findIds(type, 'identifier', parseToken(text).value)]));
   }
@@ -167,6 +156,11 @@ function matches(resource, filter) {
   }
 }
 
+/** Returns the resource with a leap second as the second before it, since JavaScript's dates know none. */
+function readForSearch(version) {
+  return version.json.includes(':60') ? JSON.parse(version.json.replaceAll(LEAP_SECOND, '$1:59$2')) : version.resource;
+}
+
 function valuesOf(resource, parameter) {
   const { parsedExpression } = getSearchParameterDetails(resource.resourceType, parameter);
   return evalFhirPathTyped(parsedExpression, [toTypedValue(resource)]);
@@ -196,40 +190,46 @@ function sameString(actual, expected, operator) {
   return operator === 'contains' ? text.includes(part) : ` ${text}`.includes(` ${part}`);
 }
 
-function sorted(type, versions, rules) {
-  const keysOf = (version) => rules.map(({ code }) => sortKey(type, version, code));
-  const keyed = [...versions].map((version) => ({ version, keys: keysOf(version) }));
-  keyed.sort((a, b) => {
-    for (const [i, { descending }] of rules.entries()) {
-      const order = a.keys[i] < b.keys[i] ? -1 : Number(a.keys[i] > b.keys[i]);
-      if (order) return descending ? -order : order;
+/** Orders versions by these rules, then by when they were written, as Azure does (ResourceSurrogateId). */
+function orderBy(type, rules) {
+  const findPlace = (version) => [...rules.map(({ code }) => sortKey(type, version, code)), version.sequence];
+  const compare = (a, b) => {
+    for (const [i, key] of a.entries()) {
+      const order = key < b[i] ? -1 : Number(key > b[i]);
+      if (order) return rules[i]?.descending ? -order : order;
     }
     return 0;
-  });
-  return keyed.map(({ version }) => version);
+  };
+  return { findPlace, compare };
+}
+
+function sorted(versions, { findPlace, compare }) {
+  const keyed = [...versions].map((version) => ({ version, place: findPlace(version) }));
+  return keyed.sort((a, b) => compare(a.place, b.place)).map(({ version }) => version);
 }
 
 function sortKey(type, version, code) {
   if (code === '_lastUpdated') return version.lastUpdated;
   const parameter = getSearchParameter(type, code);
   if (!['date', 'string'].includes(parameter?.type)) throw new FhirError(400, `Sorting by '${code}' is not supported.`);
-  const values = valuesOf(version.resource, parameter);
+  const values = valuesOf(readForSearch(version), parameter);
   if (parameter.type === 'date') return convertToSearchableDates(values)[0]?.start ?? '';
   return convertToSearchableStrings(values)[0] ?? '';
 }
 
-/** https://hl7.org/fhir/R4/search.html#elements */
+/**
+ * Returns these elements, and the mandatory ones: https://hl7.org/fhir/R4/search.html#elements. Like Azure it keeps
+ * `meta` whole, with its extensions, and marks it: Shared.Api/Features/Formatters/FhirJsonOutputFormatter.cs in
+ * microsoft/fhir-server.
+ */
 function subset(resource, elements) {
-  if (!elements) return resource;
-  const kept = new Set(['resourceType', 'id', 'meta', ...elements.split(',')]);
-  const part = Object.fromEntries(Object.entries(resource).filter(([name]) => kept.has(name)));
+  const mandatory = listMandatoryElements(resource.resourceType);
+  const kept = new Set(['resourceType', 'id', 'meta', ...mandatory, ...elements]);
+  const choices = mandatory.filter((name) => name.endsWith('[x]')).map((name) => name.slice(0, -'[x]'.length));
+  const isKept = ([name]) => kept.has(name.replace(/^_/, '')) || choices.some((choice) => name.startsWith(choice));
+  const part = Object.fromEntries(Object.entries(resource).filter(isKept));
   const tag = { system: 'http://terminology.hl7.org/CodeSystem/v3-ObservationValue', code: 'SUBSETTED' };
   return { ...part, meta: { ...part.meta, tag: [...(part.meta.tag ?? []), tag] } };
-}
-
-function query(params) {
-  const text = params.toString();
-  return text && `?${text}`;
 }
 
 function* take(items, count) {

@@ -1,5 +1,5 @@
 // The FHIR R4 server of the laptop: `node local/fhir/server.mjs`, on 127.0.0.1, port FHIR_PORT (8080; 0: a free one).
-// Below /fhir it answers like Azure Health Data Services; /control is an API for tests.
+// Below /fhir it answers like Azure Health Data Services; /control is an API for tests: faults.mjs, settings.mjs.
 
 import { createServer } from 'node:http';
 import { processBundle } from './bundle.mjs';
@@ -9,12 +9,17 @@ import { Faults, applyBefore, distortBundle, refuseEntries, retryHeaders } from 
 import { parseBody, parseJson, readBody, send } from './http.mjs';
 import { interact } from './interactions.mjs';
 import { FhirError } from './outcome.mjs';
+import { parseResource } from './parse.mjs';
+import { PageTokens } from './paging.mjs';
+import { Settings } from './settings.mjs';
 import { Store } from './store.mjs';
 
 const BASE_PATH = '/fhir';
 const MAX_RECENT = 1000;
 
-const store = new Store();
+const settings = new Settings(process.env);
+const store = new Store(() => settings.now());
+const tokens = new PageTokens(() => settings.values.tokenLifetime);
 const faults = new Faults();
 let requests = 0;
 let recent = [];
@@ -22,6 +27,7 @@ let recent = [];
 const server = createServer(async (request, response) => {
   const url = new URL(request.url, 'http://localhost');
   const isFhir = url.pathname === BASE_PATH || url.pathname.startsWith(`${BASE_PATH}/`);
+  response.setHeader('Date', settings.now().toUTCString());
   if (isFhir) response.on('close', () => recordRequest(request.method, url.pathname, response));
   try {
     await (isFhir ? answerFhir(request, response, url) : answerControl(request, response, url));
@@ -38,7 +44,8 @@ async function answerFhir(request, response, url) {
   const fault = faults.take(request.method, path);
   try {
     if (await applyBefore(fault)) return response.socket.resetAndDestroy();
-    const context = { store, base: `http://${request.headers.host}${BASE_PATH}` };
+    const readable = store.at(settings.findReadLimit());
+    const context = { store, readable, tokens, base: `http://${request.headers.host}${BASE_PATH}` };
     const body = parseBody(bytes, request.headers['content-type']);
     const result = execute(context, request, path, url.search, body, fault);
     return sendResult(response, context.base, result, fault, request.method);
@@ -51,13 +58,21 @@ async function answerFhir(request, response, url) {
 function execute(context, { method, headers }, path, search, body, fault) {
   if (path === '') {
     if (method !== 'POST') throw new FhirError(405, `${method} is not supported here.`);
-    const bundle = processBundle(context, body, headers, refuseEntries(fault));
+    const bundle = processBundle(context, parseResource(body), headers, refuseEntries(fault));
     return { status: 200, resource: distortBundle(fault, bundle) };
   }
   if (path === 'metadata' && method === 'GET') return { status: 200, resource: capabilityStatement(context.base) };
-  if (body instanceof URLSearchParams) return interact(context, { method, url: `${path}?${body}`, headers });
-  const resource = resolveConditionalReferences(context.store, body);
-  return interact(context, { method, url: path + search, headers, body: resource });
+  if (path.endsWith('/_search')) return interact(context, { method, url: path + joinQueries(search, body), headers });
+  // A JSON Patch is no FHIR.
+  const resource = body === undefined || Array.isArray(body) ? body : parseResource(body);
+  const resolved = resolveConditionalReferences(context.store, resource);
+  return interact(context, { method, url: path + search, headers, body: resolved });
+}
+
+/** The parameters of a search may be in the address and in a form: https://hl7.org/fhir/R4/http.html#search */
+function joinQueries(search, form = new URLSearchParams()) {
+  if (!(form instanceof URLSearchParams)) throw new FhirError(415, 'The body of a search must be a form.');
+  return `?${new URLSearchParams([...new URLSearchParams(search), ...form])}`;
 }
 
 function sendResult(response, base, { status, version, resource }, fault, method) {
@@ -80,12 +95,19 @@ async function answerControl(request, response, url) {
     case 'DELETE /control/faults':
       faults.clear();
       return reply({});
+    case 'GET /control/settings':
+      return reply(settings.values);
+    case 'POST /control/settings':
+      settings.change(parseJson(await readBody(request)));
+      return reply(settings.values);
     case 'GET /control/stats':
       return reply({ requests, faults: faults.injected, ...store.countResources() });
     case 'GET /control/requests':
       return reply(recent.slice(-Number(url.searchParams.get('last') ?? MAX_RECENT)));
     case 'POST /control/reset':
       store.clear();
+      tokens.clear();
+      settings.reset();
       faults.clear();
       faults.injected = 0;
       requests = 0;

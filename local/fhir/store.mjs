@@ -2,16 +2,19 @@
 // each search, names versions by UUID and cannot roll back. This store numbers versions, rolls them back, and indexes
 // resources by identifier and reference. Each version is kept as JSON text, which is small and cannot be changed.
 
+import { rewriteInstant } from './parse.mjs';
 import { listReferences } from './references.mjs';
 
 /** One version; a deletion is a version without JSON. */
 class Version {
-  constructor(type, id, number, method, resource) {
+  constructor({ type, id, number, sequence, method, resource, now }) {
     this.type = type;
     this.id = id;
     this.number = number;
+    this.sequence = sequence; // its place among all that was written
     this.method = method;
-    this.lastUpdated = new Date().toISOString();
+    this.writtenAt = performance.now();
+    this.lastUpdated = rewriteInstant(now.toISOString());
     this.json = resource && JSON.stringify(withMeta(resource, id, String(number), this.lastUpdated));
   }
 
@@ -34,8 +37,26 @@ function withMeta({ resourceType, id: _, meta, ...content }, id, versionId, last
 
 export class Store {
   #types = new Map(); // type -> id -> versions, oldest first
+  #live = new Map(); // type -> id -> newest version, in the order of writing; nothing that is deleted
+  #sequence = 0;
   #index = new Map(); // type, parameter and value -> ids
   #written = null; // what an unfinished transaction wrote, in order
+  #now;
+  isIndexed = true;
+
+  /** `now` returns the time of the server's clock. */
+  constructor(now) {
+    this.#now = now;
+  }
+
+  /** Returns what could be read at this moment of `performance.now`; without one, the store itself. */
+  at(moment) {
+    return moment === undefined ? this : new PastStore(this, moment);
+  }
+
+  listIds(type) {
+    return this.#types.get(type)?.keys() ?? [];
+  }
 
   versions(type, id) {
     return this.#types.get(type)?.get(id) ?? [];
@@ -52,11 +73,9 @@ export class Store {
     return version?.deleted ? undefined : version;
   }
 
-  *all(type) {
-    for (const versions of this.#types.get(type)?.values() ?? []) {
-      const version = versions.at(-1);
-      if (!version.deleted) yield version;
-    }
+  /** Returns the newest versions of what is not deleted, in the order of writing. */
+  all(type) {
+    return this.#live.get(type)?.values() ?? [];
   }
 
   /** Returns ids of resources that may have this value. `kind` is 'identifier' (without system) or 'reference'. */
@@ -66,11 +85,17 @@ export class Store {
 
   /** Adds a version; without a resource the version is a deletion. */
   write(method, type, id, resource) {
-    if (!this.#types.has(type)) this.#types.set(type, new Map());
+    if (!this.#types.has(type)) {
+      this.#types.set(type, new Map());
+      this.#live.set(type, new Map());
+    }
     const ids = this.#types.get(type);
     if (!ids.has(id)) ids.set(id, []);
     const versions = ids.get(id);
-    const version = new Version(type, id, versions.length + 1, method, resource);
+    this.#sequence += 1;
+    const version = new Version({
+      type, id, number: versions.length + 1, sequence: this.#sequence, method, resource, now: this.#now(),
+    });
     this.#removeFromIndex(versions.at(-1));
     versions.push(version);
     this.#addToIndex(version);
@@ -85,6 +110,7 @@ export class Store {
       return work();
     } catch (error) {
       for (const version of this.#written.reverse()) this.#undo(version);
+      for (const type of new Set(this.#written.map((version) => version.type))) this.#restoreOrder(type);
       throw error;
     } finally {
       this.#written = null;
@@ -93,6 +119,7 @@ export class Store {
 
   clear() {
     this.#types.clear();
+    this.#live.clear();
     this.#index.clear();
   }
 
@@ -101,7 +128,7 @@ export class Store {
     let resources = 0;
     let versions = 0;
     for (const [type, ids] of this.#types) {
-      const live = [...this.all(type)].length;
+      const live = this.#live.get(type).size;
       if (live) byType[type] = live;
       resources += live;
       for (const history of ids.values()) versions += history.length;
@@ -117,7 +144,13 @@ export class Store {
     else ids.delete(version.id);
   }
 
+  #restoreOrder(type) {
+    const live = [...this.#live.get(type)];
+    this.#live.set(type, new Map(live.sort(([, a], [, b]) => a.sequence - b.sequence)));
+  }
+
   #addToIndex(version) {
+    if (!version.deleted) this.#live.get(version.type).set(version.id, version);
     for (const key of listIndexKeys(version)) {
       if (!this.#index.has(key)) this.#index.set(key, new Set());
       this.#index.get(key).add(version.id);
@@ -125,11 +158,42 @@ export class Store {
   }
 
   #removeFromIndex(version) {
+    if (version) this.#live.get(version.type).delete(version.id);
     for (const key of listIndexKeys(version)) {
       const ids = this.#index.get(key);
       ids.delete(version.id);
       if (!ids.size) this.#index.delete(key);
     }
+  }
+}
+
+/** The store as it was at a moment, for reads. It has no index. */
+class PastStore {
+  #store;
+  #moment;
+  isIndexed = false;
+
+  constructor(store, moment) {
+    this.#store = store;
+    this.#moment = moment;
+  }
+
+  versions(type, id) {
+    return this.#store.versions(type, id).filter(({ writtenAt }) => writtenAt <= this.#moment);
+  }
+
+  current(type, id) {
+    return this.versions(type, id).at(-1);
+  }
+
+  live(type, id) {
+    const version = this.current(type, id);
+    return version?.deleted ? undefined : version;
+  }
+
+  all(type) {
+    const found = [...this.#store.listIds(type)].map((id) => this.live(type, id)).filter(Boolean);
+    return found.sort((a, b) => a.sequence - b.sequence);
   }
 }
 
