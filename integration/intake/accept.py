@@ -24,6 +24,8 @@ from integration.core.offload import offload
 from integration.fhir import bundle, validation
 from integration.fhir.entries import MAX_ISSUES, Contents
 from integration.fhir.notifications import Notification
+from integration.fhir.plan import PLANNER
+from integration.fhir.units import DEFAULT_LIMITS, Limits
 from integration.intake import http_request, subscriptions
 from integration.intake.http_request import IncomingRequest, ParsedRequest
 from integration.intake.subscriptions import Acknowledged
@@ -58,6 +60,7 @@ class Intake:
     validate: bool = False
     sender_header: str | None = None
     policy: Policy = DEFAULT_POLICY
+    limits: Limits = DEFAULT_LIMITS
     write_orders: Mapping[str, str] = field(default_factory=lambda: {"": "arrival"})  # by sender
 
 
@@ -141,6 +144,11 @@ def _make_delivery(intake: Intake, parsed: ParsedRequest, contents: Contents) ->
         bytes=len(parsed.body),
         write_order=intake.write_orders.get(parsed.sender, intake.write_orders[""]),
         more=contents.has_next_page,
+        # Planning is later, and may come twice: it goes by what is kept here.
+        planner=PLANNER,
+        unit_max_entries=intake.limits.entries,
+        unit_max_bytes=intake.limits.bytes,
+        over_limit=intake.limits.over,
     )
 
 

@@ -51,14 +51,16 @@ class AzureBlobs:
             request = _request_decoder.decode(base64.b64decode(metadata))
             return Payload(request, await download.readall())
 
-    async def save_lane(self, id_: str, lane: int, data: bytes) -> None:
+    async def save_lane(self, id_: str, plan: int, lane: int, data: bytes) -> None:
         async with translate_storage_errors():
-            await self.container.upload_blob(f"{id_}/lanes/{lane}", data, overwrite=True)
+            name = _name_lane_blob(id_, plan, lane)
+            await self.container.upload_blob(name, data, overwrite=True)
 
-    async def get_lane(self, id_: str, lane: int) -> bytes:
-        data = await self._read(f"{id_}/lanes/{lane}")
+    async def get_lane(self, id_: str, plan: int, lane: int) -> bytes:
+        name = _name_lane_blob(id_, plan, lane)
+        data = await self._read(name)
         if data is None:
-            raise KeyError(f"{id_}/{lane}")
+            raise KeyError(name)
         return data
 
     async def save_fetched(self, id_: str, number: int, data: bytes) -> bytes:
@@ -132,6 +134,10 @@ async def open_container(blobs: BlobServiceClient) -> ContainerClient:
         except ResourceExistsError:
             pass  # it is created at the first start only
     return container
+
+
+def _name_lane_blob(id_: str, plan: int, lane: int) -> str:
+    return f"{id_}/lanes/{plan}/{lane}"
 
 
 def _name_results_blob(id_: str, lane: int) -> str:

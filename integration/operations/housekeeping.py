@@ -17,6 +17,7 @@ from integration.core.log_events import log_event
 from integration.core.model import Delivery, Status, WorkItem
 from integration.journal.activity_log import ActivityLog
 from integration.journal.guard_store import GuardStore
+from integration.journal.lane_bits import list_open_lanes
 from integration.journal.store import Journal
 from integration.journal.table_keys import make_delivery_id
 from integration.queues.names import RELAY_QUEUE
@@ -195,6 +196,7 @@ async def _requeue(housekeeping: Housekeeping, delivery: Delivery, now: datetime
         delivery.id,
         only_if=frozenset({delivery.status}),
         checked=now,
+        unqueued=False,
         lanes_done_at_check=delivery.lanes_done,
     )
     return bool(items)
@@ -203,9 +205,10 @@ async def _requeue(housekeeping: Housekeeping, delivery: Delivery, now: datetime
 async def _list_lost_items(journal: Journal, delivery: Delivery) -> list[WorkItem]:
     """Return the work items that may be lost. A worker requeues what it has begun by itself."""
     if delivery.status is Status.ACCEPTED:
-        return [] if await journal.has_begun(delivery.id) else [WorkItem(delivery.id)]
+        is_lost = delivery.unqueued or not await journal.has_begun(delivery.id)
+        return [WorkItem(delivery.id)] if is_lost else []
     if delivery.lanes_done != delivery.lanes_done_at_check:
         return []
     # When all lanes are done, only the end of the delivery is missing: any lane finds that out.
-    lanes = await journal.list_open_lanes(delivery.id) or [0]
-    return [WorkItem(delivery.id, lane=lane) for lane in lanes]
+    lanes = list_open_lanes(delivery) or [0]
+    return [WorkItem(delivery.id, lane=lane, plan=delivery.plan) for lane in lanes]

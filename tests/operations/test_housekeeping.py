@@ -151,7 +151,7 @@ async def test_lanes_whose_work_items_were_lost_are_queued_again(route: Route) -
 async def test_a_delivery_whose_lanes_are_all_done_is_finished(route: Route) -> None:
     delivery = await of_lanes(route, 2)
     for lane in range(2):
-        await route.journal.finish_lane(delivery, lane)
+        await route.journal.finish_lane(delivery, 1, lane)
     await route.journal.update_delivery(delivery, checked=route.clock.now, lanes_done_at_check=2)
     route.clock.later(2 * HOUR)
     await swept(route)
@@ -170,6 +170,26 @@ async def test_a_queue_that_fails_is_tried_again_in_the_next_run(route: Route) -
     assert (await route.known(delivery)).checked is None
     await swept(route)
     assert route.queued() == [(WorkItem(delivery), 0)]
+
+
+async def test_a_replay_that_broke_off_is_queued_within_minutes(route: Route) -> None:
+    class Full:
+        async def send(self, *_: object) -> None:
+            raise Unavailable("storage", "queue: ServiceRequestError")
+
+    delivery = await of_lanes(route, 2)  # begun: its lanes are stored
+    await route.process(delivery, lane=0)
+    await relaying.park(route.journal, WorkItem(delivery), "the FHIR server was away")
+    route.clock.later(10 * DAY)
+    with pytest.raises(Unavailable):
+        await deliveries.replay(route.journal, Full(), delivery, route.clock.now)
+    route.clock.later(10 * MINUTE)
+    for _ in range(2):
+        await swept(route)
+    assert route.queued() == [(WorkItem(delivery), 0)]
+    await route.process_all()
+    assert (await route.known(delivery)).status is Status.DONE
+    assert await route.statuses(delivery) == [201, 201]
 
 
 # --- what takes too long -----------------------------------------------------------------------
