@@ -163,9 +163,13 @@ async def find_earlier(journal: Journal, checked: CheckedRequest, first_id: str)
         and not checked.repeatable
         and delivery.digest != checked.delivery.digest
     ):
-        text = "this Idempotency-Key was used before for another request; use a new key"
-        raise Rejected(Issue("conflict", text), status=422)
+        raise _refuse_key()
     return delivery
+
+
+def _refuse_key() -> Rejected:
+    text = "this Idempotency-Key was used before for another request; use a new key"
+    return Rejected(Issue("conflict", text), status=422)
 
 
 async def _keep_and_queue(intake: Intake, checked: CheckedRequest) -> Accepted:
@@ -176,7 +180,8 @@ async def _keep_and_queue(intake: Intake, checked: CheckedRequest) -> Accepted:
     delivery = await _take_key(intake.journal, checked)
     if delivery.status is not Status.ACCEPTED:
         return Accepted(delivery.id)
-    await intake.journal.add_delivery(delivery, checked.payload)
+    if not await intake.journal.add_delivery(delivery, checked.payload):
+        raise _refuse_key()  # of a request that ended after its bytes were stored
     await intake.queue.send(RELAY_QUEUE, WorkItem(delivery.id))
     log_event(
         "delivery.accepted",

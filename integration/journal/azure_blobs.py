@@ -31,15 +31,19 @@ class AzureBlobs:
 
     container: ContainerClient
 
-    async def save_payload(self, id_: str, payload: Payload) -> None:
+    async def save_payload(self, id_: str, digest: str, payload: Payload) -> bool:
         """Do the part of `add_delivery` that is in blobs."""
         request = base64.b64encode(msgspec.json.encode(payload.request)).decode()
         blob = self.container.get_blob_client(f"{id_}/payload")
         async with translate_storage_errors():
             try:
-                await blob.upload_blob(payload.body, metadata={"request": request})
+                await blob.upload_blob(
+                    payload.body, metadata={"request": request, "digest": digest}
+                )
             except ResourceExistsError:
-                pass  # an earlier attempt saved the same bytes
+                properties = await blob.get_blob_properties()
+                return bool(properties.metadata["digest"] == digest)
+            return True
 
     async def get_payload(self, id_: str) -> Payload:
         async with translate_storage_errors():

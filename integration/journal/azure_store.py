@@ -72,8 +72,9 @@ class AzureJournal(AzureBlobs):
             except ResourceNotFoundError:
                 return None
 
-    async def add_delivery(self, delivery: Delivery, payload: Payload) -> None:
-        await self.save_payload(delivery.id, payload)
+    async def add_delivery(self, delivery: Delivery, payload: Payload) -> bool:
+        if not await self.save_payload(delivery.id, delivery.digest, payload):
+            return False
         async with translate_storage_errors():
             try:
                 await self.deliveries.create_entity(
@@ -81,6 +82,7 @@ class AzureJournal(AzureBlobs):
                 )
             except ResourceExistsError:
                 pass  # an earlier attempt has added it
+        return True
 
     async def get_delivery(self, id_: str) -> Delivery | None:
         partition, row = build_delivery_key(id_)

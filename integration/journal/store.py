@@ -40,8 +40,9 @@ class Journal(Protocol):
     async def find_delivery_by_key(self, sender: str, key: str) -> str | None:
         """Return the id of the delivery that has claimed this key, if any."""
 
-    async def add_delivery(self, delivery: Delivery, payload: Payload) -> None:
-        """Add a delivery and its bytes. Repeating it changes nothing."""
+    async def add_delivery(self, delivery: Delivery, payload: Payload) -> bool:
+        """Add a delivery and its bytes. Repeating it changes nothing. Return False, and add
+        nothing, when bytes of another digest are stored under this id already."""
 
     async def get_delivery(self, id_: str) -> Delivery | None:
         """Return the delivery; None when there is none with this id."""
@@ -142,6 +143,7 @@ class MemoryJournal:
     keys: dict[tuple[str, str], str] = field(default_factory=dict)
     deliveries: dict[str, Delivery] = field(default_factory=dict)
     payloads: dict[str, Payload] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)  # of the payloads
     lanes: dict[tuple[str, int, int], bytes] = field(default_factory=dict)
     fetched: dict[tuple[str, int], bytes] = field(default_factory=dict)
     events: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -155,9 +157,12 @@ class MemoryJournal:
     async def find_delivery_by_key(self, sender: str, key: str) -> str | None:
         return self.keys.get((sender, key))
 
-    async def add_delivery(self, delivery: Delivery, payload: Payload) -> None:
+    async def add_delivery(self, delivery: Delivery, payload: Payload) -> bool:
+        if self.digests.setdefault(delivery.id, delivery.digest) != delivery.digest:
+            return False
         self.payloads.setdefault(delivery.id, payload)
         self.deliveries.setdefault(delivery.id, delivery)
+        return True
 
     async def get_delivery(self, id_: str) -> Delivery | None:
         return self.deliveries.get(id_)
@@ -201,7 +206,7 @@ class MemoryJournal:
                 yield self.deliveries[id_]
 
     async def delete_delivery(self, id_: str) -> None:
-        by_delivery: tuple[dict[str, Any], ...] = (self.payloads, self.entry_results)
+        by_delivery: tuple[dict[str, Any], ...] = (self.payloads, self.digests, self.entry_results)
         for by_id in (*by_delivery, self.deliveries):
             by_id.pop(id_, None)
         by_id_and_part: tuple[dict[Any, Any], ...] = (

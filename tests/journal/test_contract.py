@@ -152,6 +152,16 @@ async def test_keeping_it_again_changes_nothing(journal: Journal) -> None:
     assert (await journal.get_payload(one.id)).body == b"first"
 
 
+async def test_other_bytes_are_not_kept_under_the_same_id(journal: Journal) -> None:
+    """The first request may have ended between its bytes and its row."""
+    one = made()
+    assert await journal.add_delivery(one, kept(b"first"))
+    assert not await journal.add_delivery(replace(one, digest="other"), kept(b"second"))
+    assert await journal.add_delivery(one, kept(b"first"))
+    assert (await journal.get_payload(one.id)).body == b"first"
+    assert (await found(journal, one)).digest == one.digest
+
+
 async def test_a_delivery_that_is_not_there_is_none_and_its_bytes_an_error(
     journal: Journal,
 ) -> None:
