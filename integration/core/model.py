@@ -86,6 +86,9 @@ class Status(StrEnum):
     PARKED = "parked"  # not tried again until an operator replays it
 
 
+# An open delivery has not ended: it is under way, or waits for an operator.
+OPEN = frozenset({Status.ACCEPTED, Status.PROCESSING, Status.PARKED})
+
 # A set of lanes: see integration.journal.lane_bits.
 LaneBits = bytes
 

@@ -209,6 +209,8 @@ async def _take_key(journal: Journal, checked: CheckedRequest) -> Delivery:
             earlier is not None
             or delivery.accepted - parse_accepted_time(first_id) < _TAKEOVER_PERIOD
         ):
+            # Housekeeping finds new deliveries by the time in their id, which is past here.
+            await journal.index_delivery(first_id, delivery.accepted)
             return replace(delivery, id=first_id)
     # A sender may mean the same bytes again (A, B, A), so they are processed again, with the same
     # resource ids. `repeat` makes the relay look before it writes.

@@ -22,29 +22,32 @@ from azure.data.tables import TableEntity, UpdateMode
 from azure.data.tables.aio import TableClient, TableServiceClient
 from azure.storage.blob.aio import BlobServiceClient
 
-from integration.core.model import Delivery, RowResult, Status
+from integration.core.model import OPEN, Delivery, RowResult, Status
 from integration.journal import azure_blobs, azure_tables, delivery_entity
-from integration.journal.azure_blobs import AzureBlobs
 from integration.journal.azure_errors import translate_storage_errors
+from integration.journal.azure_open_deliveries import AzureOpenDeliveries
 from integration.journal.azure_tables import RETRY_WRITES, match_etag
 from integration.journal.lane_bits import add_lanes, count_lanes
 from integration.journal.store import Page, Payload
 from integration.journal.table_keys import (
-    build_after_filter,
+    build_after_filters,
     build_days_filter,
     build_delivery_key,
     build_row_key,
     is_between,
+    parse_accepted_time,
 )
 
-TABLES = ("deliveries", "deliverykeys", "rows", "subscriptions")
+TABLES = ("deliveries", "opendeliveries", "deliverykeys", "rows", "subscriptions")
+
+# The most rows that one page of the list reads to find those with a status.
+_MAX_SCANNED = 5000
 
 
 @dataclass(frozen=True, slots=True)
-class AzureJournal(AzureBlobs):
+class AzureJournal(AzureOpenDeliveries):
     """See integration.journal.store.Journal for the contract of each method."""
 
-    deliveries: TableClient
     keys: TableClient
     row_results: TableClient
     subscriptions: TableClient
@@ -83,14 +86,6 @@ class AzureJournal(AzureBlobs):
             except ResourceExistsError:
                 pass  # an earlier attempt has added it
         return True
-
-    async def get_delivery(self, id_: str) -> Delivery | None:
-        partition, row = build_delivery_key(id_)
-        async with translate_storage_errors():
-            try:
-                return delivery_entity.from_entity(await self.deliveries.get_entity(partition, row))
-            except ResourceNotFoundError:
-                return None
 
     async def update_delivery(
         self,
@@ -181,23 +176,42 @@ class AzureJournal(AzureBlobs):
         )
 
     async def list_deliveries(self, status: Status | None, limit: int, after: str | None) -> Page:
-        query = build_after_filter(after)
-        if status is not None:
-            query = f"({query}) and status eq '{status}'"
         found: list[Delivery] = []
-        async with translate_storage_errors():
-            async for entity in self.deliveries.query_entities(
-                query, results_per_page=min(limit + 1, 1000)
-            ):
-                found.append(delivery_entity.from_entity(entity))
-                if len(found) > limit:
-                    break
+        scanned = 0
+        async for delivery in self._scan_older(status, limit, after):
+            scanned += 1
+            if status is None or delivery.status == status:
+                found.append(delivery)
+            if len(found) > limit:
+                break
+            if scanned == _MAX_SCANNED:
+                return Page(tuple(found), delivery.id)
         page = found[:limit]
         return Page(tuple(page), page[-1].id if len(found) > limit else None)
+
+    async def _scan_older(
+        self, status: Status | None, limit: int, after: str | None
+    ) -> AsyncIterator[Delivery]:
+        """Iterate over deliveries after `after`, newest first: those that may have this status."""
+        if status in OPEN:
+            until = None if after is None else parse_accepted_time(after)
+            async for delivery in self.scan_deliveries(frozenset({status}), None, until):
+                if after is None or delivery.id < after:
+                    yield delivery
+            return
+        size = min(limit + 1, 1000) if status is None else 1000
+        for keys in build_after_filters(after):
+            async with translate_storage_errors():
+                async for entity in self.deliveries.query_entities(keys, results_per_page=size):
+                    yield delivery_entity.from_entity(entity)
 
     async def scan_deliveries(
         self, statuses: frozenset[Status], since: datetime | None, until: datetime | None
     ) -> AsyncIterator[Delivery]:
+        if statuses <= OPEN:
+            async for delivery in self.scan_open(statuses, since, until):
+                yield delivery
+            return
         condition = " or ".join(f"status eq '{status}'" for status in sorted(statuses))
         query = f"{build_days_filter(since, until)} and ({condition})"
         async with translate_storage_errors():

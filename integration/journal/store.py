@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
 
-from integration.core.model import Delivery, DeliveryRequest, EntryResult, RowResult, Status
+from integration.core.model import OPEN, Delivery, DeliveryRequest, EntryResult, RowResult, Status
 from integration.journal.lane_bits import add_lanes, count_lanes
-from integration.journal.table_keys import is_between
+from integration.journal.table_keys import build_index_key, is_between, parse_accepted_time
 
 # The lane of results of entries that are in no lane.
 NO_LANE = -1
@@ -29,6 +29,14 @@ class Page:
 
     deliveries: tuple[Delivery, ...]
     after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """A delivery in the index of open ones. `key`: of the entry, and when it is due."""
+
+    key: str
+    delivery: str
 
 
 class Journal(Protocol):
@@ -64,13 +72,28 @@ class Journal(Protocol):
         set. `seen`: the delivery as it was read, which saves a read when it is still like that."""
 
     async def list_deliveries(self, status: Status | None, limit: int, after: str | None) -> Page:
-        """Return up to `limit` deliveries, newest first, from `after` on."""
+        """Return up to `limit` deliveries, newest first, from `after` on. A page may be short and
+        have a next one: the search is cut off when it reads too much."""
 
     def scan_deliveries(
         self, statuses: frozenset[Status], since: datetime | None, until: datetime | None
     ) -> AsyncIterator[Delivery]:
         """Iterate over all deliveries with one of these statuses that were accepted from `since`
-        to `until`, both included, newest first."""
+        to `until`, both included, newest first. For open deliveries it reads no others."""
+
+    async def index_open(self, until: datetime) -> None:
+        """Add to the index the open deliveries that were accepted up to `until`, due at once. It
+        reads what was accepted since it was called last."""
+
+    async def index_delivery(self, id_: str, due: datetime) -> None:
+        """Add one delivery to the index."""
+
+    def scan_index(self, due: datetime | None) -> AsyncIterator[IndexEntry]:
+        """Iterate over the index, the earliest due first: over what is due by then; None: over all
+        of it. A delivery may have several entries."""
+
+    async def move_index_entry(self, entry: IndexEntry, due: datetime | None) -> None:
+        """Make an entry due at another time; None: delete it."""
 
     async def delete_delivery(self, id_: str) -> None:
         """Delete a delivery: its bytes, lanes and results, and at last itself. Its key stays
@@ -147,6 +170,8 @@ class MemoryJournal:
     lanes: dict[tuple[str, int, int], bytes] = field(default_factory=dict)
     fetched: dict[tuple[str, int], bytes] = field(default_factory=dict)
     events: dict[tuple[str, str], int] = field(default_factory=dict)
+    index: dict[str, str] = field(default_factory=dict)  # delivery by key
+    indexed_until: datetime | None = None
     began: dict[tuple[str, int], float] = field(default_factory=dict)
     entry_results: dict[str, dict[int, list[EntryResult]]] = field(default_factory=dict)
     row_results: dict[tuple[str, str, str], RowResult] = field(default_factory=dict)
@@ -204,6 +229,24 @@ class MemoryJournal:
         for id_ in sorted(self.deliveries, reverse=True):
             if self.deliveries[id_].status in statuses and is_between(id_, since, until):
                 yield self.deliveries[id_]
+
+    async def index_open(self, until: datetime) -> None:
+        async for delivery in self.scan_deliveries(OPEN, self.indexed_until, until):
+            await self.index_delivery(delivery.id, parse_accepted_time(delivery.id))
+        self.indexed_until = until
+
+    async def index_delivery(self, id_: str, due: datetime) -> None:
+        self.index[build_index_key(id_, due)] = id_
+
+    async def scan_index(self, due: datetime | None) -> AsyncIterator[IndexEntry]:
+        for key in sorted(self.index):
+            if due is None or key < build_index_key("~", due):
+                yield IndexEntry(key, self.index[key])
+
+    async def move_index_entry(self, entry: IndexEntry, due: datetime | None) -> None:
+        self.index.pop(entry.key, None)
+        if due is not None:
+            await self.index_delivery(entry.delivery, due)
 
     async def delete_delivery(self, id_: str) -> None:
         by_delivery: tuple[dict[str, Any], ...] = (self.payloads, self.digests, self.entry_results)

@@ -183,6 +183,7 @@ async def _requeue(journal: Journal, queue: QueueSender, delivery: Delivery, now
     if delivery.unqueued and delivery.status is Status.ACCEPTED:
         is_due = True
     else:
+        await journal.index_delivery(id_, now)  # for housekeeping, which looks at it soon
         is_due = await journal.update_delivery(
             id_,
             only_if=_PARKED,

@@ -14,7 +14,7 @@ import pytest
 from azure.data.tables.aio import TableServiceClient
 from azure.storage.blob.aio import BlobServiceClient
 
-from integration.core.model import Delivery, DeliveryRequest, EntryResult, RowResult, Status
+from integration.core.model import OPEN, Delivery, DeliveryRequest, EntryResult, RowResult, Status
 from integration.journal.azure_store import AzureJournal
 from integration.journal.lane_bits import count_lanes, list_open_lanes, list_unqueued_lanes
 from integration.journal.store import NO_LANE, Journal, MemoryJournal, Payload
@@ -33,7 +33,7 @@ async def journal(request: pytest.FixtureRequest, namespace: str) -> AsyncIterat
         blobs = await stack.enter_async_context(BlobServiceClient.from_connection_string(storage))
         tables = await stack.enter_async_context(TableServiceClient.from_connection_string(storage))
         container = await blobs.create_container(namespace)
-        names = [f"{namespace}{use}" for use in ("deliveries", "keys", "rows", "subs")]
+        names = [f"{namespace}{use}" for use in ("deliveries", "open", "keys", "rows", "subs")]
         yield AzureJournal(container, *[await tables.create_table(name) for name in names])
 
 
@@ -263,6 +263,57 @@ async def test_deliveries_are_found_by_state_and_time_the_newest_first(journal: 
     between = {"since": NOON - timedelta(hours=41), "until": NOON - timedelta(hours=15)}
     assert await ids_of(journal, *states, **between) == ids[2:6]
     assert await ids_of(journal, Status.ACCEPTED) == []
+
+
+async def list_index(journal: Journal, due: datetime | None = None) -> list[str]:
+    return [entry.delivery async for entry in journal.scan_index(due)]
+
+
+async def test_the_index_holds_what_was_open_when_it_was_filled(journal: Journal) -> None:
+    states = [Status.ACCEPTED, Status.PROCESSING, Status.PARKED, Status.DONE, Status.CANCELLED]
+    old = [made(NOON - timedelta(days=4 * n), n, status=each) for n, each in enumerate(states)]
+    young = made(NOON + timedelta(seconds=1), 9)
+    await keep(journal, *old, young)
+    await journal.index_open(NOON)
+    assert await list_index(journal) == [each.id for each in old[2::-1]]
+
+    await journal.update_delivery(old[0].id, status=Status.DONE)
+    await journal.index_open(NOON + timedelta(days=2))
+    await journal.index_open(NOON)
+    assert await list_index(journal) == [old[2].id, old[1].id, old[0].id, young.id]
+    assert await ids_of(journal, *OPEN) == [young.id, old[1].id, old[2].id]
+
+
+async def test_open_deliveries_are_found_before_they_are_in_the_index(journal: Journal) -> None:
+    moments = [NOON - timedelta(days=days) for days in (2, 1, 0, -1)]
+    two, one, now, later = (made(moment, n) for n, moment in enumerate(moments))
+    await keep(journal, two, one)
+    await journal.index_open(NOON - timedelta(hours=1))
+    await keep(journal, now, later)
+    ids = [later.id, now.id, one.id, two.id]
+    assert await ids_of(journal, Status.ACCEPTED) == ids
+    assert await ids_of(journal, Status.ACCEPTED, until=NOON) == ids[1:]
+    assert await ids_of(journal, Status.ACCEPTED, since=NOON - timedelta(hours=30)) == ids[:3]
+    page = await journal.list_deliveries(Status.ACCEPTED, 2, later.id)
+    assert ([each.id for each in page.deliveries], page.after) == (ids[1:3], one.id)
+
+
+async def test_an_entry_of_the_index_is_due_when_it_was_told(journal: Journal) -> None:
+    one, other = made(), made(number=1)
+    await journal.index_delivery(one.id, NOON)
+    await journal.index_delivery(other.id, NOON + timedelta(hours=1))
+    assert await list_index(journal, NOON - timedelta(seconds=1)) == []
+    assert await list_index(journal, NOON) == [one.id]
+    (entry, _) = [each async for each in journal.scan_index(None)]
+    for _ in range(2):  # a run that breaks off is repeated
+        await journal.move_index_entry(entry, NOON + timedelta(days=900))
+    assert await list_index(journal) == [other.id, one.id]
+    (_, entry) = [each async for each in journal.scan_index(None)]
+    await journal.move_index_entry(entry, NOON + timedelta(days=900))
+    assert await list_index(journal) == [other.id, one.id]
+    for _ in range(2):
+        await journal.move_index_entry(entry, None)
+    assert await list_index(journal) == [other.id]
 
 
 async def test_whether_anybody_has_begun_with_a_delivery(journal: Journal) -> None:

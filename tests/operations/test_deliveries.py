@@ -272,6 +272,7 @@ async def test_a_delivery_that_is_cancelled_meanwhile_is_not_replayed(route: Rou
 
     class Cancelling:
         scan_deliveries = route.journal.scan_deliveries
+        index_delivery = route.journal.index_delivery
 
         async def update_delivery(self, id_: str, **changes: object) -> bool:
             if id_ == made[0]:

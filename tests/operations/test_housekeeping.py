@@ -281,6 +281,51 @@ async def test_a_repeat_of_a_deleted_delivery_overwrites_nothing(
     assert person["active"] is False
 
 
+async def test_a_delivery_that_a_repeat_finished_late_is_found(route: Route) -> None:
+    """Its id is from the first request, a long time before."""
+    headers = {"idempotency-key": "k1"}
+
+    class Full:
+        async def send(self, *_: object) -> None:
+            raise Unavailable("storage", "queue: ServiceRequestError")
+
+    class Lost(MemoryJournal):
+        is_lost = True
+
+        async def add_delivery(self, *args: Any) -> bool:
+            if self.is_lost:
+                raise Unavailable("storage", "ServiceRequestError")
+            return await super().add_delivery(*args)
+
+    route.journal = Lost()
+    with pytest.raises(Unavailable):
+        await route.ask(patient(), headers=headers)
+    route.clock.later(5 * HOUR)
+    await swept(route)
+    route.journal.is_lost = False
+    queue_sender, route.queue_sender = route.queue_sender, Full()
+    with pytest.raises(Unavailable):
+        await route.ask(patient(), headers=headers)
+    route.queue_sender = queue_sender
+    route.clock.later(10 * MINUTE)
+    await swept(route)
+    assert [item.delivery for item, _ in route.queued()] == list(route.journal.deliveries)
+
+
+async def test_what_has_ended_leaves_the_index_of_open_deliveries(route: Route) -> None:
+    accepted = await route.deliver(patient(active=True))
+    stopped = await route.deliver(patient(active=False))
+    await relaying.park(route.journal, WorkItem(stopped), "the cause")
+    route.clock.later(10 * MINUTE)
+    await swept(route)
+    assert {*route.journal.index.values()} == {accepted, stopped}
+    await route.process_all()
+    await deliveries.cancel(route.journal, stopped, route.clock.now)
+    route.clock.later(2 * DAY)
+    await swept(route)
+    assert route.journal.index == {}
+
+
 # --- a run -------------------------------------------------------------------------------------
 
 
