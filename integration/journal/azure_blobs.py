@@ -42,7 +42,7 @@ class AzureBlobs:
                 )
             except ResourceExistsError:
                 properties = await blob.get_blob_properties()
-                return bool(properties.metadata["digest"] == digest)
+                return bool(properties.metadata.get("digest", "") == digest)
             return True
 
     async def get_payload(self, id_: str) -> Payload:
