@@ -31,15 +31,19 @@ class AzureBlobs:
 
     container: ContainerClient
 
-    async def save_payload(self, id_: str, payload: Payload) -> None:
+    async def save_payload(self, id_: str, digest: str, payload: Payload) -> bool:
         """Do the part of `add_delivery` that is in blobs."""
         request = base64.b64encode(msgspec.json.encode(payload.request)).decode()
         blob = self.container.get_blob_client(f"{id_}/payload")
         async with translate_storage_errors():
             try:
-                await blob.upload_blob(payload.body, metadata={"request": request})
+                await blob.upload_blob(
+                    payload.body, metadata={"request": request, "digest": digest}
+                )
             except ResourceExistsError:
-                pass  # an earlier attempt saved the same bytes
+                properties = await blob.get_blob_properties()
+                return bool(properties.metadata.get("digest", "") == digest)
+            return True
 
     async def get_payload(self, id_: str) -> Payload:
         async with translate_storage_errors():
@@ -51,14 +55,16 @@ class AzureBlobs:
             request = _request_decoder.decode(base64.b64decode(metadata))
             return Payload(request, await download.readall())
 
-    async def save_lane(self, id_: str, lane: int, data: bytes) -> None:
+    async def save_lane(self, id_: str, plan: int, lane: int, data: bytes) -> None:
         async with translate_storage_errors():
-            await self.container.upload_blob(f"{id_}/lanes/{lane}", data, overwrite=True)
+            name = _name_lane_blob(id_, plan, lane)
+            await self.container.upload_blob(name, data, overwrite=True)
 
-    async def get_lane(self, id_: str, lane: int) -> bytes:
-        data = await self._read(f"{id_}/lanes/{lane}")
+    async def get_lane(self, id_: str, plan: int, lane: int) -> bytes:
+        name = _name_lane_blob(id_, plan, lane)
+        data = await self._read(name)
         if data is None:
-            raise KeyError(f"{id_}/{lane}")
+            raise KeyError(name)
         return data
 
     async def save_fetched(self, id_: str, number: int, data: bytes) -> bytes:
@@ -132,6 +138,10 @@ async def open_container(blobs: BlobServiceClient) -> ContainerClient:
         except ResourceExistsError:
             pass  # it is created at the first start only
     return container
+
+
+def _name_lane_blob(id_: str, plan: int, lane: int) -> str:
+    return f"{id_}/lanes/{plan}/{lane}"
 
 
 def _name_results_blob(id_: str, lane: int) -> str:

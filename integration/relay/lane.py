@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,7 +16,7 @@ from integration.core.activity_recorder import (
     categorize_status,
     get_activity_context,
 )
-from integration.core.errors import Issue, Misconfigured, Unavailable
+from integration.core.errors import Issue, Misconfigured, Unavailable, UnitConflict
 from integration.core.model import Category, Delivery, EntryResult, Status, WorkItem
 from integration.fhir import entry_results, previous_attempt, units
 from integration.fhir.client import FhirServer
@@ -27,6 +27,7 @@ from integration.journal import write_guard
 from integration.journal.store import Journal
 from integration.journal.write_guard import HeldLocks, SendState, WriteGuard
 from integration.queues.queue_sender import ChangeQueues, QueueSender
+from integration.queues.retry import count_conflicts
 from integration.relay.preflight import Preflight, get_target
 
 _SUPERSEDED = Issue(
@@ -34,6 +35,10 @@ _SUPERSEDED = Issue(
     "superseded: a later delivery has written this resource already",
     severity="warning",
 )
+
+
+class TimeUp(Exception):
+    """The time for one invocation is over, between two units. Nothing has failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +59,18 @@ class _LaneRun(Progress):
 
     context: LaneContext
     delivery: Delivery
-    lane: int
-    attempt_number: int
+    item: WorkItem
     previous_start: float | None
+
+    @property
+    def lane(self) -> int:
+        return self.item.lane or 0
+
+    @property
+    def results_lane(self) -> int | None:
+        """Where the results of this lane's entries may be: with those of its own number, or, after
+        the delivery was planned anew, with those of any."""
+        return self.lane if self.delivery.plan == 1 else None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,49 +85,72 @@ class UnitAttempt:
 
 
 async def process_lane(
-    context: LaneContext, delivery: Delivery, lane: Lane, item: WorkItem
+    context: LaneContext,
+    delivery: Delivery,
+    lane: Lane,
+    item: WorkItem,
+    is_time_up: Callable[[], bool],
 ) -> list[EntryResult] | None:
     """Write the lane. Return the results of its entries, or None when the delivery was cancelled.
 
-    Raises Unavailable when some entries must be tried again. The others stay settled.
+    Raises Unavailable when some entries must be tried again, and TimeUp when `is_time_up` after a
+    unit that is not the last. What is settled stays settled.
     """
-    number = item.lane or 0
-    previous_start = await context.journal.begin_lane(delivery.id, number, context.guard.now())
+    previous_start = await _begin(context, delivery, item)
     progress = _LaneRun(
-        context=context,
-        delivery=delivery,
-        lane=number,
-        attempt_number=item.attempt,
-        previous_start=previous_start,
+        context=context, delivery=delivery, item=item, previous_start=previous_start
     )
     recorded = {}
     if previous_start is not None:
-        results = await context.journal.list_entry_results(delivery.id, number)
+        results = await context.journal.list_entry_results(delivery.id, progress.results_lane)
         recorded = {result.position: result for result in results}
     started = [unit for unit in lane.units if recorded.keys() & map_targets(unit).keys()]
+    has_written = False
     for index, unit in enumerate(lane.units):
-        name = f"{number}.{index}"
+        name = _name_unit(delivery, progress.lane, index)
         progress.record(unit, [recorded[n] for n in map_targets(unit) if n in recorded])
         if started and unit is started[-1]:
             await _release_previous_locks(progress, unit, name)
         if not progress.list_unsettled(unit):
             continue
+        if has_written and is_time_up():
+            raise TimeUp
         if index and await _is_cancelled(context, delivery):
             return None
         await _write_unit(progress, unit, name)
+        has_written = True
     return [progress.settled[position] for position in lane.positions]
 
 
+async def _begin(context: LaneContext, delivery: Delivery, item: WorkItem) -> float | None:
+    """Record that the lane begins. Return when an earlier attempt at its entries began, if any."""
+    began = await context.journal.begin_lane(delivery.id, item.lane or 0, context.guard.now())
+    if began is None and delivery.plan > 1:
+        return delivery.accepted.timestamp()  # they were in other lanes of the plan before
+    return began
+
+
+def _name_unit(delivery: Delivery, lane: int, index: int) -> str:
+    """Return the name of a unit: that of no unit of another plan."""
+    name = f"{lane}.{index}"
+    return name if delivery.plan == 1 else f"{delivery.plan}:{name}"
+
+
 async def _write_unit(progress: _LaneRun, unit: Unit, name: str) -> None:
-    """Settle every entry of the unit. Raises Unavailable when some must be tried again."""
+    """Settle every entry of the unit. Raises Unavailable when some must be tried again.
+
+    An invocation that is cancelled (its time is over, the host shuts down) releases its locks, too.
+    """
     attempt = _begin_attempt(progress, unit, name)
     guard, locks = progress.context.guard, attempt.locks
     await _settle(attempt, progress.refuse_blocked(unit))
     try:
         await _attempt_unit(attempt)
-    except (Unavailable, Misconfigured) as error:
-        is_unanswered = isinstance(error, Unavailable) and error.is_outcome_unknown
-        if attempt.send_state is SendState.UNANSWERED and not is_unanswered:
+    except (Unavailable, Misconfigured, asyncio.CancelledError) as error:
+        is_answered = isinstance(error, Misconfigured) or (
+            isinstance(error, Unavailable) and not error.is_outcome_unknown
+        )
+        if attempt.send_state is SendState.UNANSWERED and is_answered:
             attempt.send_state = SendState.ANSWERED
         await write_guard.release(guard, locks, progress.map_written(unit), attempt.send_state)
         raise
@@ -182,7 +219,8 @@ async def _load_results_of_others(attempt: UnitAttempt) -> None:
     progress, unit = attempt.progress, attempt.unit
     delivery = progress.delivery.id
     if any(lock.written_by == delivery for lock in attempt.locks.previous.values()):
-        results = await progress.context.journal.list_entry_results(delivery, progress.lane)
+        journal = progress.context.journal
+        results = await journal.list_entry_results(delivery, progress.results_lane)
         positions = map_targets(unit)
         progress.record(unit, [result for result in results if result.position in positions])
 
@@ -218,16 +256,22 @@ async def _send(
     ):
         response = await context.fhir.send(request, delivery, ensure_time_left)
         attempt.send_state = SendState.ANSWERED
-        results = entry_results.read_response(unit, entries, response, progress.attempt_number)
+        conflicts = count_conflicts(progress.item, attempt.name)
+        results = entry_results.read_response(unit, entries, response, conflicts)
         if response.status == 200:
             _log_refusals(attempt, results.settled)
+    for half in results.halves:
+        await _send(attempt, preflight, half, matches)
     await _settle(attempt, results.settled, matches)
     if preflight.is_guarded:
         created = map_created(entries, results.settled)
         await write_guard.record_writes(context.guard, delivery, created)
     if results.unfinished:
         reason = f"the server did not finish {len(results.unfinished)} of {len(entries)} entries"
-        raise Unavailable(context.fhir.upstream.name, reason, results.retry_after)
+        upstream = context.fhir.upstream.name
+        if results.is_conflict:
+            raise UnitConflict(upstream, reason, results.retry_after, unit=attempt.name)
+        raise Unavailable(upstream, reason, results.retry_after)
 
 
 async def _settle(
