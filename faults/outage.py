@@ -187,6 +187,7 @@ async def open_parts(
                 now=clock.now,
                 new_id=lambda now: make_delivery_id(now, next(ids)),
                 max_bytes=1_000_000,
+                limits=Limits(10),
             ),
             relay=Relay(
                 context=LaneContext(

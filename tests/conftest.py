@@ -124,6 +124,7 @@ class Route:
     activities: ActivityRecorder
     limits: Limits = field(default_factory=Limits)
     max_age: float = 3 * DAY
+    max_duration: float = inf
     settings: dict[str, Any] = field(default_factory=dict)
     sources: Sources = NO_SOURCES
     waits: list[float] = field(default_factory=list)
@@ -141,7 +142,7 @@ class Route:
             queue=self.queue_sender,
             now=self.clock,
             new_id=lambda now: make_delivery_id(now, next(self._ids)),
-            **{"max_bytes": 1_000_000, **self.settings},
+            **{"max_bytes": 1_000_000, "limits": self.limits, **self.settings},
         )
 
     @property
@@ -174,6 +175,7 @@ class Route:
             limits=limits,
             now=self.clock,
             max_age=age,
+            max_duration=self.max_duration,
             sources=self.sources,
             activities=self.activities,
         )

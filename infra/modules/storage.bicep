@@ -55,6 +55,7 @@ var tables = [
   'dataroutes'
   'deliveries'
   'deliverykeys'
+  'opendeliveries'
   'pendinglookups'
   'rowkeys'
   'rows'

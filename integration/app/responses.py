@@ -138,7 +138,11 @@ def build_delivery_status(result: DeliveryStatus) -> func.HttpResponse:
     if delivery.status is Status.DONE:
         return _build_json(views.build_response_bundle(delivery, result.results, result.rows), 200)
     if delivery.status is Status.CANCELLED:
-        return build_outcome(404, [Issue("not-found", "the delivery was cancelled by its sender")])
+        text = (
+            f"the delivery was cancelled by its sender; {delivery.written} of {delivery.entries} "
+            "entries were written before, and stay"
+        )
+        return build_outcome(404, [Issue("not-found", text)])
     headers = {"X-Progress": views.describe_progress(delivery), "Retry-After": _POLL_AGAIN}
     if delivery.status is Status.PARKED:
         issue = Issue("incomplete", f"parked: {delivery.reason}", None, "warning")

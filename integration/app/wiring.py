@@ -60,6 +60,11 @@ if TYPE_CHECKING:  # these import the mapping engine, which takes long to load
 # The SDKs log every request at INFO, which costs money and helps nobody.
 logging.getLogger("azure").setLevel(logging.WARNING)
 
+# Seconds after which the rest of a lane is left to a new work item. The unit that is under way by
+# then must end within functionTimeout of host.json, which ends the worker with all that it does:
+# https://learn.microsoft.com/azure/azure-functions/functions-host-json#functiontimeout
+MAX_DURATION = 240.0
+
 # Concurrent requests of one worker to a sender's server.
 _SOURCE_CONCURRENCY = 4
 
@@ -281,13 +286,18 @@ def _build_intake(shared: SharedParts) -> Intake:
         validate=deliveries.validate,
         sender_header=settings.sender_header,
         policy=Policy(deliveries.messages, deliveries.documents, deliveries.dangling),
+        limits=_build_limits(settings),
         write_orders=settings.write_order,
         budget=ByteBudget(deliveries.max_bytes_in_flight),
     )
 
 
+def _build_limits(settings: Settings) -> Limits:
+    deliveries = settings.deliveries
+    return Limits(deliveries.unit_max_entries, deliveries.unit_max_bytes, deliveries.over_limit)
+
+
 def _build_relay(shared: SharedParts, sources: Sources) -> Relay:
-    deliveries = shared.settings.deliveries
     return Relay(
         context=LaneContext(
             journal=shared.stores.journal,
@@ -296,16 +306,15 @@ def _build_relay(shared: SharedParts, sources: Sources) -> Relay:
             guard=shared.guard,
             change_queues=shared.data_routes.get_change_queues,
         ),
-        limits=Limits(
-            deliveries.unit_max_entries, deliveries.unit_max_bytes, deliveries.over_limit
-        ),
+        limits=_build_limits(shared.settings),
         now=shared.now,
         max_age=shared.max_age,
+        max_duration=MAX_DURATION,
         sources=sources,
         activities=shared.activities,
         # Its own: in Azure no other side runs in this process, and elsewhere neither side shall
         # keep the other from its work.
-        budget=ByteBudget(deliveries.max_bytes_in_flight),
+        budget=ByteBudget(shared.settings.deliveries.max_bytes_in_flight),
     )
 
 

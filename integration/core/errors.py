@@ -80,6 +80,16 @@ class Unavailable(IntegrationError):
         self.is_outcome_unknown = is_outcome_unknown
 
 
+class UnitConflict(Unavailable):
+    """The FHIR server answered a unit with 408 or 409. Most of these pass by themselves."""
+
+    def __init__(
+        self, upstream: str, why: str, retry_after: float | None = None, *, unit: str
+    ) -> None:
+        super().__init__(upstream, why, retry_after)
+        self.unit = unit
+
+
 class ResponseTooLarge(Unavailable):
     """The response of an upstream has more bytes than requested: request less."""
 

@@ -46,6 +46,11 @@ LOG_EVENTS = {
         "delivery lane attempt reason",
         "a service did not do its part; the delivery is tried again later",
     ),
+    "delivery.handed_on": _event(
+        logging.INFO,
+        "delivery lane",
+        "its time in one invocation is over; the rest is queued",
+    ),
     "delivery.cancelled": _event(
         logging.INFO, "delivery", "its sender cancelled it; what was written stays"
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -86,6 +86,15 @@ class Status(StrEnum):
     PARKED = "parked"  # not tried again until an operator replays it
 
 
+# An open delivery has not ended: it is under way, or waits for an operator.
+OPEN = frozenset({Status.ACCEPTED, Status.PROCESSING, Status.PARKED})
+
+# A set of lanes: see integration.journal.lane_bits.
+LaneBits = bytes
+
+TO_BE_PLANNED = 0  # the planner of a delivery whose plan is no longer to be followed
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """One accepted HTTP request, as the journal lists it. Holds no patient data."""
@@ -102,8 +111,16 @@ class Delivery:
     # what decides which of two writes is later: arrival, lastUpdated, version, or off
     write_order: str = "arrival"
     repeat: bool = False  # the same bytes were accepted before
+    # Its plan: lanes, and which of them are queued or done, belong to one plan.
+    plan: int = 1
+    planner: int = TO_BE_PLANNED  # the version of the planner that makes it
+    unit_max_entries: int = 0  # the limits of the plan, whatever the settings are by now
+    unit_max_bytes: int = 0
+    over_limit: str = ""
     lanes: int = 0
     lanes_done: int = 0
+    queued_lanes: LaneBits = b""
+    done_lanes: LaneBits = b""
     written: int = 0
     refused: int = 0
     superseded: int = 0
@@ -114,8 +131,10 @@ class Delivery:
     finished: datetime | None = None  # done or cancelled
     reason: str | None = None  # why it is parked
     replayed: datetime | None = None  # by an operator; its age counts from here
+    unqueued: bool = False  # replayed, and its work item is not known to be in the queue yet
     checked: datetime | None = None  # when housekeeping last checked its progress
     lanes_done_at_check: int = 0  # lanes that were done at that time
+    etag: str | None = field(default=None, compare=False, repr=False)  # of its row when it was read
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +157,17 @@ class EntryResult:
     def is_written(self) -> bool:
         """Whether the server did what was requested; else it refused."""
         return 200 <= self.status < 300 or self.status == 304
+
+
+def count_results(results: Iterable[EntryResult]) -> dict[str, Any]:
+    """Return how many entries were written, refused and superseded, as a delivery states it."""
+    counts = {"written": 0, "refused": 0, "superseded": 0}
+    for result in results:
+        if result.is_written:
+            counts["written"] += 1
+        else:
+            counts["superseded" if result.superseded else "refused"] += 1
+    return counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,9 +215,12 @@ class WorkItem:
     delivery: str
     _: KW_ONLY
     lane: int | None = None  # relay: one lane of a fanned-out delivery
+    plan: int = 1  # the number of the plan that the lane belongs to
     resource: str | None = None  # mirror: Type/id
     attempt: int = 0
     since: float | None = None  # when the first attempt failed, seconds since 1970
+    conflicts: int = 0  # how often in a row the server answered `conflicted_unit` with 408 or 409
+    conflicted_unit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

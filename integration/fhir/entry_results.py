@@ -23,6 +23,11 @@ from integration.fhir.units import Unit, UnitEntry
 _TRANSIENT_AT_FIRST = (408, 409)
 MAX_CONFLICT_ATTEMPTS = 5
 
+# Statuses by which a server refuses the body of a request. A batch should never be refused as a
+# whole (https://hl7.org/fhir/R4/http.html#brules), but microsoft/fhir-server does it when any entry
+# does not parse as FHIR: its FhirJsonInputFormatter, and [ValidateModelState].
+_BODY_REFUSED = (400, 408, 409, 413, 422)
+
 # The largest resource of a read that is kept: the journal is no copy of the FHIR server.
 MAX_RESOURCE_BYTES = 1_000_000
 
@@ -30,11 +35,14 @@ MAX_RESOURCE_BYTES = 1_000_000
 @dataclass(frozen=True, slots=True)
 class UnitResults:
     """The results of one request. `unfinished` entries are sent again after `retry_after` seconds,
-    if the server named any."""
+    if the server named any. `is_conflict`: some of them were answered 408 or 409. `halves`: what to
+    send instead, one after the other, to find the entry for which all were refused."""
 
     settled: tuple[EntryResult, ...]
     unfinished: tuple[UnitEntry, ...] = ()
     retry_after: float | None = None
+    is_conflict: bool = False
+    halves: tuple[tuple[UnitEntry, ...], ...] = ()
     is_contested: bool = False  # an entry was refused that was sent on condition of a version
 
 
@@ -42,37 +50,44 @@ def read_response(
     unit: Unit,
     entries: Sequence[UnitEntry],
     response: Response,
-    attempt: int,
+    conflicts: int,
     conditional: Collection[int] = (),
 ) -> UnitResults:
     """Return the results of `units.build_request(unit, entries)`, matched by position.
 
-    `attempt` counts the earlier attempts; see MAX_CONFLICT_ATTEMPTS. `conditional`: the positions
-    of entries that were sent on condition of a version by this app. Where such a condition may have
-    failed, the entry is unfinished.
+    `conflicts` counts the earlier attempts that were answered 408 or 409; see
+    MAX_CONFLICT_ATTEMPTS. `conditional`: the positions of entries that were sent on condition of a
+    version by this app. Where such a condition may have failed, the entry is unfinished.
     """
     if response.status != 200:
-        if conditional and _is_contested(response.status, attempt):
+        if conditional and _is_contested(response.status, conflicts):
             return UnitResults((), tuple(entries), response.retry_after, is_contested=True)
-        return _read_failed_unit(entries, response, attempt)
+        return _read_failed_unit(unit, entries, response, conflicts)
     responses = parse_response_entries(response)
     if responses is None or not len(entries) <= len(responses) <= len(entries) + 1:
         # A server may append one entry of its own. Fewer, or an unreadable body, prove nothing.
         return UnitResults((), tuple(entries))
     settled: list[EntryResult] = []
     unfinished: list[UnitEntry] = []
-    contested = False
+    is_conflict = is_contested = False
     for entry, entry_response in zip(entries, responses, strict=False):
         result = read_entry_response(entry, entry_response)
-        if result is None or _is_transient(result.status, attempt):
+        if result is not None and (
+            entry.position in conditional and _is_contested(result.status, conflicts)
+        ):
             unfinished.append(entry)
-        elif entry.position in conditional and _is_contested(result.status, attempt):
+            is_contested = True
+        elif result is None or _is_transient(result.status, conflicts):
             unfinished.append(entry)
-            contested = True
+            is_conflict |= result is not None and result.status in _TRANSIENT_AT_FIRST
         else:
             settled += copy_to_duplicates(entry, result)
     return UnitResults(
-        tuple(settled), tuple(unfinished), response.retry_after, is_contested=contested
+        tuple(settled),
+        tuple(unfinished),
+        response.retry_after,
+        is_conflict,
+        is_contested=is_contested,
     )
 
 
@@ -103,12 +118,17 @@ def copy_to_duplicates(entry: UnitEntry, result: EntryResult) -> list[EntryResul
 
 
 def _read_failed_unit(
-    entries: Sequence[UnitEntry], response: Response, attempt: int
+    unit: Unit, entries: Sequence[UnitEntry], response: Response, conflicts: int
 ) -> UnitResults:
     """Return the results of a unit that was refused, or failed, as a whole."""
     # A gateway may answer 204 or 302. Only a bundle with status 200 says that anything was written.
-    if response.status < 400 or _is_transient(response.status, attempt):
-        return UnitResults((), tuple(entries), response.retry_after)
+    if response.status < 400 or _is_transient(response.status, conflicts):
+        is_conflict = response.status in _TRANSIENT_AT_FIRST
+        return UnitResults((), tuple(entries), response.retry_after, is_conflict)
+    if unit.kind == "batch" and len(entries) > 1 and response.status in _BODY_REFUSED:
+        # One bad entry of n is found with 2·log2(n) more requests.
+        middle = len(entries) // 2
+        return UnitResults((), halves=(tuple(entries[:middle]), tuple(entries[middle:])))
     found_issues = operation_outcome.parse_outcome(_parse(response.body))
     found_issues = operation_outcome.translate(found_issues, [entry.where for entry in entries])
     return UnitResults(
@@ -128,17 +148,17 @@ def _read_failed_unit(
     )
 
 
-def _is_transient(status: int, attempt: int) -> bool:
+def _is_transient(status: int, conflicts: int) -> bool:
     # 401 and 403 are for an operator to fix; the entry is not at fault.
     is_transient = status in (401, 403, 429) or status >= 500
-    return is_transient or (status in _TRANSIENT_AT_FIRST and attempt < MAX_CONFLICT_ATTEMPTS)
+    return is_transient or (status in _TRANSIENT_AT_FIRST and conflicts < MAX_CONFLICT_ATTEMPTS)
 
 
-def _is_contested(status: int, attempt: int) -> bool:
+def _is_contested(status: int, conflicts: int) -> bool:
     """Whether a condition on a version may have failed: HAPI answers 409 where others answer 412,
     and 404 or 410 tell that the resource was deleted. Where it never passes, it was something else
     that the server refused."""
-    return status in (404, 409, 410, 412) and attempt < MAX_CONFLICT_ATTEMPTS
+    return status in (404, 409, 410, 412) and conflicts < MAX_CONFLICT_ATTEMPTS
 
 
 def parse_response_entries(response: Response) -> list[Any] | None:

@@ -18,6 +18,10 @@ from integration.fhir.resource_ids import Naming
 from integration.fhir.sequence import order_entries
 from integration.fhir.units import Lane, Limits
 
+# The version of the planner. Raise it with each change that could plan the same delivery otherwise,
+# or store lanes otherwise: what an earlier version has planned is then planned anew.
+PLANNER = 1
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

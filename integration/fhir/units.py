@@ -39,6 +39,9 @@ class Limits:
     over: str = "split"  # or reject
 
 
+DEFAULT_LIMITS = Limits()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitEntry:
     """One entry of a unit, serialised.

@@ -25,6 +25,8 @@ from integration.core.offload import offload
 from integration.fhir import bundle, validation
 from integration.fhir.entries import MAX_ISSUES, Contents
 from integration.fhir.notifications import Notification
+from integration.fhir.plan import PLANNER
+from integration.fhir.units import DEFAULT_LIMITS, Limits
 from integration.intake import http_request, subscriptions
 from integration.intake.http_request import IncomingRequest, ParsedRequest
 from integration.intake.subscriptions import Acknowledged
@@ -59,6 +61,7 @@ class Intake:
     validate: bool = False
     sender_header: str | None = None
     policy: Policy = DEFAULT_POLICY
+    limits: Limits = DEFAULT_LIMITS
     write_orders: Mapping[str, str] = field(default_factory=lambda: {"": "arrival"})  # by sender
     budget: ByteBudget = field(default_factory=ByteBudget)
 
@@ -156,6 +159,11 @@ def _make_delivery(intake: Intake, parsed: ParsedRequest, contents: Contents) ->
         bytes=len(parsed.body),
         write_order=intake.write_orders.get(parsed.sender, intake.write_orders[""]),
         more=contents.has_next_page,
+        # Planning is later, and may come twice: it goes by what is kept here.
+        planner=PLANNER,
+        unit_max_entries=intake.limits.entries,
+        unit_max_bytes=intake.limits.bytes,
+        over_limit=intake.limits.over,
     )
 
 
@@ -170,9 +178,13 @@ async def find_earlier(journal: Journal, checked: CheckedRequest, first_id: str)
         and not checked.repeatable
         and delivery.digest != checked.delivery.digest
     ):
-        text = "this Idempotency-Key was used before for another request; use a new key"
-        raise Rejected(Issue("conflict", text), status=422)
+        raise _refuse_key()
     return delivery
+
+
+def _refuse_key() -> Rejected:
+    text = "this Idempotency-Key was used before for another request; use a new key"
+    return Rejected(Issue("conflict", text), status=422)
 
 
 async def _keep_and_queue(intake: Intake, checked: CheckedRequest) -> Accepted:
@@ -183,7 +195,8 @@ async def _keep_and_queue(intake: Intake, checked: CheckedRequest) -> Accepted:
     delivery = await _take_key(intake.journal, checked)
     if delivery.status is not Status.ACCEPTED:
         return Accepted(delivery.id)
-    await intake.journal.add_delivery(delivery, checked.payload)
+    if not await intake.journal.add_delivery(delivery, checked.payload):
+        raise _refuse_key()  # of a request that ended after its bytes were stored
     await intake.queue.send(RELAY_QUEUE, WorkItem(delivery.id))
     log_event(
         "delivery.accepted",
@@ -211,6 +224,8 @@ async def _take_key(journal: Journal, checked: CheckedRequest) -> Delivery:
             earlier is not None
             or delivery.accepted - parse_accepted_time(first_id) < _TAKEOVER_PERIOD
         ):
+            # Housekeeping finds new deliveries by the time in their id, which is past here.
+            await journal.index_delivery(first_id, delivery.accepted)
             return replace(delivery, id=first_id)
     # A sender may mean the same bytes again (A, B, A), so they are processed again, with the same
     # resource ids. `repeat` makes the relay look before it writes.

@@ -41,15 +41,19 @@ class AzureBlobs:
 
     container: ContainerClient
 
-    async def save_payload(self, id_: str, payload: Payload) -> None:
+    async def save_payload(self, id_: str, digest: str, payload: Payload) -> bool:
         """Do the part of `add_delivery` that is in blobs."""
         request = base64.b64encode(msgspec.json.encode(payload.request)).decode()
         blob = self.container.get_blob_client(f"{id_}/payload")
         async with translate_storage_errors():
             try:
-                await blob.upload_blob(payload.body, metadata={"request": request})
+                await blob.upload_blob(
+                    payload.body, metadata={"request": request, "digest": digest}
+                )
             except ResourceExistsError:
-                pass  # an earlier attempt saved the same bytes
+                properties = await blob.get_blob_properties()
+                return bool(properties.metadata.get("digest", "") == digest)
+            return True
 
     async def get_payload(self, id_: str) -> Payload:
         async with translate_storage_errors():
@@ -61,14 +65,16 @@ class AzureBlobs:
             request = _request_decoder.decode(base64.b64decode(metadata))
             return Payload(request, await download.readall())
 
-    async def save_lane(self, id_: str, lane: int, data: bytes) -> None:
+    async def save_lane(self, id_: str, plan: int, lane: int, data: bytes) -> None:
         async with translate_storage_errors():
-            await self.container.upload_blob(f"{id_}/lanes/{lane}", data, overwrite=True)
+            name = _name_lane_blob(id_, plan, lane)
+            await self.container.upload_blob(name, data, overwrite=True)
 
-    async def get_lane(self, id_: str, lane: int) -> bytes:
-        data = await self._read(f"{id_}/lanes/{lane}")
+    async def get_lane(self, id_: str, plan: int, lane: int) -> bytes:
+        name = _name_lane_blob(id_, plan, lane)
+        data = await self._read(name)
         if data is None:
-            raise KeyError(f"{id_}/{lane}")
+            raise KeyError(name)
         return data
 
     async def save_fetched(self, id_: str, number: int, data: bytes) -> bytes:
@@ -113,16 +119,22 @@ class AzureBlobs:
         async with translate_storage_errors():
             await blob.append_block(msgspec.json.encode(_Bases(bases)) + b"\n")
 
-    async def list_bases(self, id_: str, lane: int) -> dict[int, str]:
-        data = await self._read(_name_results_blob(id_, lane)) or b""
+    async def list_bases(self, id_: str, lane: int | None = None) -> dict[int, str]:
         found: dict[int, str] = {}
-        for line in data.splitlines():
+        for line in await self._read_results(id_, lane):
             if line.startswith(_BASES_LINE):
                 for position, version in _bases_decoder.decode(line).bases.items():
                     found.setdefault(position, version)
         return found
 
     async def list_entry_results(self, id_: str, lane: int | None = None) -> list[EntryResult]:
+        lines = await self._read_results(id_, lane)
+        return keep_first_by_position(
+            [_result_decoder.decode(line) for line in lines if not line.startswith(_BASES_LINE)]
+        )
+
+    async def _read_results(self, id_: str, lane: int | None) -> list[bytes]:
+        """Return the lines that are recorded for one lane, or for all."""
         if lane is not None:
             names = [_name_results_blob(id_, lane)]
         else:
@@ -130,10 +142,7 @@ class AzureBlobs:
                 listing = self.container.list_blob_names(name_starts_with=f"{id_}/results/")
                 names = [name async for name in listing]
         read = await asyncio.gather(*(self._read(name) for name in names))
-        lines = [line for data in read if data for line in data.splitlines()]
-        return keep_first_by_position(
-            [_result_decoder.decode(line) for line in lines if not line.startswith(_BASES_LINE)]
-        )
+        return [line for data in read if data for line in data.splitlines()]
 
     async def delete_blobs(self, id_: str) -> None:
         """Do the part of `delete_delivery` that is in blobs."""
@@ -158,6 +167,10 @@ async def open_container(blobs: BlobServiceClient) -> ContainerClient:
         except ResourceExistsError:
             pass  # it is created at the first start only
     return container
+
+
+def _name_lane_blob(id_: str, plan: int, lane: int) -> str:
+    return f"{id_}/lanes/{plan}/{lane}"
 
 
 def _name_results_blob(id_: str, lane: int) -> str:

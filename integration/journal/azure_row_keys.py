@@ -18,10 +18,11 @@ TABLE = "rowkeys"
 
 T = TypeVar("T")
 
-# https://learn.microsoft.com/rest/api/storageservices/querying-tables-and-entities: a filter may
-# hold 15 comparisons, and a transaction 100 entities.
-_MAX_NAMES = 14
+# https://learn.microsoft.com/rest/api/storageservices/performing-entity-group-transactions
 _MAX_ENTITIES = 100
+
+# Reads that run at the same time.
+_MAX_CONCURRENT = 16
 
 # The characters of an id or a GUID: they need no quoting. https://hl7.org/fhir/R4/datatypes.html#id
 _NAME = re.compile(r"[A-Za-z0-9\-.]{1,64}")
@@ -59,23 +60,23 @@ class AzureRowKeys:
             await self.table.submit_transaction([("upsert", dict(e), options) for e in entities])
 
     async def _find(self, partition: str, names: Collection[str]) -> Mapping[str, str]:
-        legal = [name for name in dict.fromkeys(names) if _NAME.fullmatch(name)]
-        async with translate_storage_errors():
-            reads = (self._read_part(partition, part) for part in _split(legal, _MAX_NAMES))
-            parts = await asyncio.gather(*reads)
-        return {name: value for part in parts for name, value in part.items()}
+        """Read each name by its point: names joined by `or` would be a scan of the partition.
 
-    async def _read_part(self, partition: str, names: Sequence[str]) -> dict[str, str]:
-        if len(names) == 1:
-            try:
-                entity = await self.table.get_entity(partition, names[0])
-            except ResourceNotFoundError:
-                return {}
-            return {names[0]: entity["value"]}
-        condition = " or ".join(f"RowKey eq '{name}'" for name in names)
-        query = f"PartitionKey eq '{partition}' and ({condition})"
-        found = self.table.query_entities(query)
-        return {entity["RowKey"]: entity["value"] async for entity in found}
+        https://learn.microsoft.com/azure/storage/tables/table-storage-design-for-query
+        """
+        legal = [name for name in dict.fromkeys(names) if _NAME.fullmatch(name)]
+        semaphore = asyncio.Semaphore(_MAX_CONCURRENT)
+
+        async def read(name: str) -> str | None:
+            async with semaphore:
+                try:
+                    return str((await self.table.get_entity(partition, name))["value"])
+                except ResourceNotFoundError:
+                    return None
+
+        async with translate_storage_errors():
+            values = await asyncio.gather(*map(read, legal))
+        return {name: value for name, value in zip(legal, values, strict=True) if value is not None}
 
 
 def _to_entity(type_: str, direction: str, name: str, value: str) -> dict[str, str]:

@@ -6,12 +6,13 @@ Tables and queues hold ids, counts and states. All that could identify a patient
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import msgspec
+from azure.core import MatchConditions
 from azure.core.exceptions import (
     ResourceExistsError,
     ResourceModifiedError,
@@ -21,29 +22,33 @@ from azure.data.tables import TableEntity, UpdateMode
 from azure.data.tables.aio import TableClient, TableServiceClient
 from azure.storage.blob.aio import BlobServiceClient
 
-from integration.core.model import Delivery, RowResult, Status
+from integration.core.model import OPEN, Delivery, RowResult, Status
 from integration.journal import azure_blobs, azure_tables, delivery_entity
-from integration.journal.azure_blobs import AzureBlobs
 from integration.journal.azure_errors import translate_storage_errors
+from integration.journal.azure_open_deliveries import AzureOpenDeliveries
 from integration.journal.azure_tables import RETRY_WRITES, match_etag
 from integration.journal.bounds import bound_row_result
+from integration.journal.lane_bits import add_lanes, count_lanes
 from integration.journal.store import Page, Payload
 from integration.journal.table_keys import (
-    build_after_filter,
+    build_after_filters,
     build_days_filter,
     build_delivery_key,
     build_row_key,
     is_between,
+    parse_accepted_time,
 )
 
-TABLES = ("deliveries", "deliverykeys", "rows", "subscriptions")
+TABLES = ("deliveries", "opendeliveries", "deliverykeys", "rows", "subscriptions")
+
+# The most rows that one page of the list reads to find those with a status.
+_MAX_SCANNED = 5000
 
 
 @dataclass(frozen=True, slots=True)
-class AzureJournal(AzureBlobs):
+class AzureJournal(AzureOpenDeliveries):
     """See integration.journal.store.Journal for the contract of each method."""
 
-    deliveries: TableClient
     keys: TableClient
     row_results: TableClient
     subscriptions: TableClient
@@ -71,8 +76,9 @@ class AzureJournal(AzureBlobs):
             except ResourceNotFoundError:
                 return None
 
-    async def add_delivery(self, delivery: Delivery, payload: Payload) -> None:
-        await self.save_payload(delivery.id, payload)
+    async def add_delivery(self, delivery: Delivery, payload: Payload) -> bool:
+        if not await self.save_payload(delivery.id, delivery.digest, payload):
+            return False
         async with translate_storage_errors():
             try:
                 await self.deliveries.create_entity(
@@ -80,63 +86,133 @@ class AzureJournal(AzureBlobs):
                 )
             except ResourceExistsError:
                 pass  # an earlier attempt has added it
-
-    async def get_delivery(self, id_: str) -> Delivery | None:
-        partition, row = build_delivery_key(id_)
-        async with translate_storage_errors():
-            try:
-                return delivery_entity.from_entity(await self.deliveries.get_entity(partition, row))
-            except ResourceNotFoundError:
-                return None
+        return True
 
     async def update_delivery(
-        self, id_: str, only_if: frozenset[Status] | None = None, **changes: Any
+        self,
+        id_: str,
+        only_if: frozenset[Status] | None = None,
+        *,
+        only_plan: int | None = None,
+        seen: Delivery | None = None,
+        **changes: Any,
     ) -> bool:
-        partition, row = build_delivery_key(id_)
-        entity = {
-            "PartitionKey": partition,
-            "RowKey": row,
-            **delivery_entity.to_properties(changes),
+        if only_if is None and only_plan is None:
+            async with translate_storage_errors():
+                await self._merge(id_, changes)
+            return True
+
+        def choose(delivery: Delivery) -> Mapping[str, Any] | None:
+            is_status = only_if is None or delivery.status in only_if
+            is_plan = only_plan is None or delivery.plan == only_plan
+            return changes if is_status and is_plan else None
+
+        return await self._change(id_, choose, seen) is not None
+
+    async def begin_plan(self, id_: str, plan: int, **changes: Any) -> bool:
+        unplanned: dict[str, Any] = {
+            "queued_lanes": b"",
+            "done_lanes": b"",
+            "lanes": 0,
+            "lanes_done": 0,
         }
-        if "reason" in changes and changes["reason"] is None:
-            entity["reason"] = ""  # a merge cannot remove a property
-        unchanged: dict[str, Any] = {}
-        async with translate_storage_errors():
-            while True:
-                if only_if is not None:
-                    try:
-                        current = await self.deliveries.get_entity(partition, row)
-                    except ResourceNotFoundError:
-                        return False
-                    if Status(current["status"]) not in only_if:
-                        return False
-                    unchanged = match_etag(current)
+        return await self.update_delivery(
+            id_, only_plan=plan - 1, plan=plan, **unplanned, **changes
+        )
+
+    async def record_queued_lanes(self, id_: str, plan: int, lanes: Collection[int]) -> None:
+        def choose(delivery: Delivery) -> Mapping[str, Any] | None:
+            queued = add_lanes(delivery.queued_lanes, lanes)
+            return {"queued_lanes": queued} if delivery.plan == plan else None
+
+        await self._change(id_, choose)
+
+    async def finish_lane(self, id_: str, plan: int, lane: int) -> bool:
+        def choose(delivery: Delivery) -> Mapping[str, Any] | None:
+            done = add_lanes(delivery.done_lanes, (lane,))
+            changes = {"done_lanes": done, "lanes_done": count_lanes(done)}
+            return changes if delivery.plan == plan else None
+
+        changed = await self._change(id_, choose)
+        return changed is not None and changed.lanes_done >= changed.lanes
+
+    async def _change(
+        self,
+        id_: str,
+        choose: Callable[[Delivery], Mapping[str, Any] | None],
+        seen: Delivery | None = None,
+    ) -> Delivery | None:
+        """Set what `choose` returns for the delivery as it is, with If-Match, so that no change
+        that another worker makes meanwhile is lost. Return the changed delivery; None: it does not
+        exist, or `choose` returned None."""
+        current = seen if seen is not None and seen.etag else await self.get_delivery(id_)
+        while current is not None:
+            changes = choose(current)
+            if changes is None:
+                return None
+            async with translate_storage_errors():
                 try:
-                    await self.deliveries.update_entity(
-                        entity, mode=UpdateMode.MERGE, **unchanged, **RETRY_WRITES
-                    )
+                    await self._merge(id_, changes, current.etag)
                 except ResourceModifiedError:
-                    continue  # another writer was quicker: read it again
-                return True
+                    current = await self.get_delivery(id_)  # another writer was quicker
+                    continue
+                except ResourceNotFoundError:
+                    return None
+            return replace(current, **changes, etag=None)
+        return None
+
+    async def _merge(self, id_: str, changes: Mapping[str, Any], etag: str | None = None) -> None:
+        partition, row = build_delivery_key(id_)
+        properties = delivery_entity.to_properties(changes)
+        if "reason" in changes and changes["reason"] is None:
+            properties["reason"] = ""  # a merge cannot remove a property
+        condition: dict[str, Any] = {}
+        if etag is not None:
+            condition = {"etag": etag, "match_condition": MatchConditions.IfNotModified}
+        await self.deliveries.update_entity(
+            {"PartitionKey": partition, "RowKey": row, **properties},
+            mode=UpdateMode.MERGE,
+            **condition,
+            **RETRY_WRITES,
+        )
 
     async def list_deliveries(self, status: Status | None, limit: int, after: str | None) -> Page:
-        query = build_after_filter(after)
-        if status is not None:
-            query = f"({query}) and status eq '{status}'"
         found: list[Delivery] = []
-        async with translate_storage_errors():
-            async for entity in self.deliveries.query_entities(
-                query, results_per_page=min(limit + 1, 1000)
-            ):
-                found.append(delivery_entity.from_entity(entity))
-                if len(found) > limit:
-                    break
+        scanned = 0
+        async for delivery in self._scan_older(status, limit, after):
+            scanned += 1
+            if status is None or delivery.status == status:
+                found.append(delivery)
+            if len(found) > limit:
+                break
+            if scanned == _MAX_SCANNED:
+                return Page(tuple(found), delivery.id)
         page = found[:limit]
         return Page(tuple(page), page[-1].id if len(found) > limit else None)
+
+    async def _scan_older(
+        self, status: Status | None, limit: int, after: str | None
+    ) -> AsyncIterator[Delivery]:
+        """Iterate over deliveries after `after`, newest first: those that may have this status."""
+        if status in OPEN:
+            until = None if after is None else parse_accepted_time(after)
+            async for delivery in self.scan_deliveries(frozenset({status}), None, until):
+                if after is None or delivery.id < after:
+                    yield delivery
+            return
+        size = min(limit + 1, 1000) if status is None else 1000
+        for keys in build_after_filters(after):
+            async with translate_storage_errors():
+                async for entity in self.deliveries.query_entities(keys, results_per_page=size):
+                    yield delivery_entity.from_entity(entity)
 
     async def scan_deliveries(
         self, statuses: frozenset[Status], since: datetime | None, until: datetime | None
     ) -> AsyncIterator[Delivery]:
+        if statuses <= OPEN:
+            async for delivery in self.scan_open(statuses, since, until):
+                yield delivery
+            return
         condition = " or ".join(f"status eq '{status}'" for status in sorted(statuses))
         query = f"{build_days_filter(since, until)} and ({condition})"
         async with translate_storage_errors():
@@ -186,32 +262,6 @@ class AzureJournal(AzureBlobs):
                 except (ResourceExistsError, ResourceModifiedError):
                     continue  # another notification was quicker
             return
-
-    async def finish_lane(self, id_: str, lane: int) -> bool:
-        """Set the bit of the lane with If-Match, so that no lane is lost that ends meanwhile."""
-        partition, row = build_delivery_key(id_)
-        async with translate_storage_errors():
-            while True:
-                entity = await self.deliveries.get_entity(partition, row)
-                done = int.from_bytes(entity.get("done", b""), "little") | 1 << lane
-                size = (done.bit_length() + 7) // 8
-                bits = {"done": done.to_bytes(size, "little"), "lanes_done": done.bit_count()}
-                try:
-                    await self.deliveries.update_entity(
-                        {"PartitionKey": partition, "RowKey": row, **bits},
-                        mode=UpdateMode.MERGE,
-                        **match_etag(entity),
-                        **RETRY_WRITES,
-                    )
-                except ResourceModifiedError:
-                    continue  # another lane was quicker
-                return done.bit_count() >= int(entity["lanes"])
-
-    async def list_open_lanes(self, id_: str) -> list[int]:
-        async with translate_storage_errors():
-            entity = await self.deliveries.get_entity(*build_delivery_key(id_))
-        done = int.from_bytes(entity.get("done", b""), "little")
-        return [lane for lane in range(int(entity["lanes"])) if not done >> lane & 1]
 
     async def record_row_result(self, result: RowResult) -> None:
         entity = {

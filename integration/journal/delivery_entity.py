@@ -12,10 +12,13 @@ from integration.core.model import Delivery, Status
 from integration.journal.bounds import bound_texts
 from integration.journal.table_keys import build_delivery_key
 
+# Storage itself keeps the ETag.
+_PROPERTIES = frozenset(field.name for field in fields(Delivery)) - {"etag"}
+
 
 def to_entity(delivery: Delivery) -> dict[str, Any]:
     partition, row = build_delivery_key(delivery.id)
-    values = {name.name: getattr(delivery, name.name) for name in fields(Delivery)}
+    values = {name: getattr(delivery, name) for name in _PROPERTIES}
     return {"PartitionKey": partition, "RowKey": row, **to_properties(values)}
 
 
@@ -30,14 +33,14 @@ def to_properties(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_entity(entity: Mapping[str, Any]) -> Delivery:
-    names = {name.name for name in fields(Delivery)}
-    values = {name: value for name, value in entity.items() if name in names}
+    values = {name: value for name, value in entity.items() if name in _PROPERTIES}
     values["status"] = Status(values["status"])
     values["reason"] = values.get("reason") or None
     for moment in ("accepted", "finished", "replayed", "checked"):
         if moment in values:
             values[moment] = datetime.fromisoformat(values[moment].isoformat())
-    return Delivery(**values)
+    metadata = getattr(entity, "metadata", {})
+    return Delivery(**values, etag=metadata.get("etag"))
 
 
 def hash_key(text: str) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
 
-from integration.core.model import Delivery, DeliveryRequest, EntryResult, RowResult, Status
+from integration.core.model import OPEN, Delivery, DeliveryRequest, EntryResult, RowResult, Status
 from integration.journal.bounds import bound_row_result, bound_texts
-from integration.journal.table_keys import is_between
+from integration.journal.lane_bits import add_lanes, count_lanes
+from integration.journal.table_keys import build_index_key, is_between, parse_accepted_time
 
 # The lane of results of entries that are in no lane.
 NO_LANE = -1
@@ -31,6 +32,14 @@ class Page:
     after: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """A delivery in the index of open ones. `key`: of the entry, and when it is due."""
+
+    key: str
+    delivery: str
+
+
 class Journal(Protocol):
     """Every method raises Unavailable when the storage does not answer."""
 
@@ -40,8 +49,9 @@ class Journal(Protocol):
     async def find_delivery_by_key(self, sender: str, key: str) -> str | None:
         """Return the id of the delivery that has claimed this key, if any."""
 
-    async def add_delivery(self, delivery: Delivery, payload: Payload) -> None:
-        """Add a delivery and its bytes. Repeating it changes nothing."""
+    async def add_delivery(self, delivery: Delivery, payload: Payload) -> bool:
+        """Add a delivery and its bytes. Repeating it changes nothing. Return False, and add
+        nothing, when bytes of another digest are stored under this id already."""
 
     async def get_delivery(self, id_: str) -> Delivery | None:
         """Return the delivery; None when there is none with this id."""
@@ -50,29 +60,59 @@ class Journal(Protocol):
         """Return the bytes of a delivery. Raises KeyError when they are deleted."""
 
     async def update_delivery(
-        self, id_: str, only_if: frozenset[Status] | None = None, **changes: Any
+        self,
+        id_: str,
+        only_if: frozenset[Status] | None = None,
+        *,
+        only_plan: int | None = None,
+        seen: Delivery | None = None,
+        **changes: Any,
     ) -> bool:
         """Set some fields of a delivery. With `only_if`, only if it exists and has one of these
-        statuses. Return whether the fields were set."""
+        statuses; with `only_plan`, only if its plan has this number. Return whether the fields were
+        set. `seen`: the delivery as it was read, which saves a read when it is still like that."""
 
     async def list_deliveries(self, status: Status | None, limit: int, after: str | None) -> Page:
-        """Return up to `limit` deliveries, newest first, from `after` on."""
+        """Return up to `limit` deliveries, newest first, from `after` on. A page may be short and
+        have a next one: the search is cut off when it reads too much."""
 
     def scan_deliveries(
         self, statuses: frozenset[Status], since: datetime | None, until: datetime | None
     ) -> AsyncIterator[Delivery]:
         """Iterate over all deliveries with one of these statuses that were accepted from `since`
-        to `until`, both included, newest first."""
+        to `until`, both included, newest first. For open deliveries it reads no others."""
+
+    async def index_open(self, until: datetime) -> None:
+        """Add to the index the open deliveries that were accepted up to `until`, due at once. It
+        reads what was accepted since it was called last."""
+
+    async def index_delivery(self, id_: str, due: datetime) -> None:
+        """Add one delivery to the index."""
+
+    def scan_index(self, due: datetime | None) -> AsyncIterator[IndexEntry]:
+        """Iterate over the index, the earliest due first: over what is due by then; None: over all
+        of it. A delivery may have several entries."""
+
+    async def move_index_entry(self, entry: IndexEntry, due: datetime | None) -> None:
+        """Make an entry due at another time; None: delete it."""
 
     async def delete_delivery(self, id_: str) -> None:
         """Delete a delivery: its bytes, lanes and results, and at last itself. Its key stays
         claimed. Repeating it completes a deletion that broke off."""
 
-    async def save_lane(self, id_: str, lane: int, data: bytes) -> None:
-        """Save a planned lane of a delivery whose lanes are queued one by one."""
+    async def begin_plan(self, id_: str, plan: int, **changes: Any) -> bool:
+        """Begin plan number `plan` of a delivery, after the one before it, and set some fields.
+        No lane of it is queued or done. Return whether it was begun: another worker may have begun
+        it."""
 
-    async def get_lane(self, id_: str, lane: int) -> bytes:
+    async def save_lane(self, id_: str, plan: int, lane: int, data: bytes) -> None:
+        """Save a lane of a plan whose lanes are queued one by one."""
+
+    async def get_lane(self, id_: str, plan: int, lane: int) -> bytes:
         """Return a saved lane. Raises KeyError when it is deleted."""
+
+    async def record_queued_lanes(self, id_: str, plan: int, lanes: Collection[int]) -> None:
+        """Record that these lanes are queued. Of another plan than the delivery's, do nothing."""
 
     async def save_fetched(self, id_: str, number: int, data: bytes) -> bytes:
         """Save an answer that was fetched for a delivery, unless one is saved already. Return the
@@ -87,11 +127,9 @@ class Journal(Protocol):
     async def record_event(self, sender: str, subscription: str, number: int) -> None:
         """Record an event number. One that is not higher than the recorded one changes nothing."""
 
-    async def finish_lane(self, id_: str, lane: int) -> bool:
-        """Record that a lane is finished. Return whether all lanes of the delivery are."""
-
-    async def list_open_lanes(self, id_: str) -> list[int]:
-        """Return the lanes that are not finished."""
+    async def finish_lane(self, id_: str, plan: int, lane: int) -> bool:
+        """Record that a lane is done. Return whether all lanes of the plan are. A lane of another
+        plan than the delivery's counts for nothing."""
 
     async def begin_lane(self, id_: str, lane: int, now: float) -> float | None:
         """Record that processing of a lane begins at `now`, in seconds since 1970. Return when the
@@ -107,8 +145,9 @@ class Journal(Protocol):
         """Record the versions that entries, by position, found at their first attempt: see
         fhir.write_decisions. Call `begin_lane` of the same lane before."""
 
-    async def list_bases(self, id_: str, lane: int) -> dict[int, str]:
-        """Return the recorded versions of a lane by position: the first of each entry."""
+    async def list_bases(self, id_: str, lane: int | None = None) -> dict[int, str]:
+        """Return the recorded versions of one lane, or of all lanes, by position: the first of each
+        entry."""
 
     async def list_entry_results(self, id_: str, lane: int | None = None) -> list[EntryResult]:
         """Return the results of one lane, or of all lanes, by position: the first of each
@@ -138,10 +177,12 @@ class MemoryJournal:
     keys: dict[tuple[str, str], str] = field(default_factory=dict)
     deliveries: dict[str, Delivery] = field(default_factory=dict)
     payloads: dict[str, Payload] = field(default_factory=dict)
-    lanes: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)  # of the payloads
+    lanes: dict[tuple[str, int, int], bytes] = field(default_factory=dict)
     fetched: dict[tuple[str, int], bytes] = field(default_factory=dict)
     events: dict[tuple[str, str], int] = field(default_factory=dict)
-    done_lanes: dict[str, set[int]] = field(default_factory=dict)
+    index: dict[str, str] = field(default_factory=dict)  # delivery by key
+    indexed_until: datetime | None = None
     began: dict[tuple[str, int], float] = field(default_factory=dict)
     bases: dict[tuple[str, int], dict[int, str]] = field(default_factory=dict)
     entry_results: dict[str, dict[int, list[EntryResult]]] = field(default_factory=dict)
@@ -153,9 +194,12 @@ class MemoryJournal:
     async def find_delivery_by_key(self, sender: str, key: str) -> str | None:
         return self.keys.get((sender, key))
 
-    async def add_delivery(self, delivery: Delivery, payload: Payload) -> None:
+    async def add_delivery(self, delivery: Delivery, payload: Payload) -> bool:
+        if self.digests.setdefault(delivery.id, delivery.digest) != delivery.digest:
+            return False
         self.payloads.setdefault(delivery.id, payload)
         self.deliveries.setdefault(delivery.id, delivery)
+        return True
 
     async def get_delivery(self, id_: str) -> Delivery | None:
         return self.deliveries.get(id_)
@@ -164,10 +208,18 @@ class MemoryJournal:
         return self.payloads[id_]
 
     async def update_delivery(
-        self, id_: str, only_if: frozenset[Status] | None = None, **changes: Any
+        self,
+        id_: str,
+        only_if: frozenset[Status] | None = None,
+        *,
+        only_plan: int | None = None,
+        seen: Delivery | None = None,
+        **changes: Any,
     ) -> bool:
         delivery = self.deliveries.get(id_)
         if only_if is not None and (delivery is None or delivery.status not in only_if):
+            return False
+        if only_plan is not None and (delivery is None or delivery.plan != only_plan):
             return False
         self.deliveries[id_] = replace(self.deliveries[id_], **bound_texts(changes))
         return True
@@ -190,12 +242,26 @@ class MemoryJournal:
             if self.deliveries[id_].status in statuses and is_between(id_, since, until):
                 yield self.deliveries[id_]
 
+    async def index_open(self, until: datetime) -> None:
+        async for delivery in self.scan_deliveries(OPEN, self.indexed_until, until):
+            await self.index_delivery(delivery.id, parse_accepted_time(delivery.id))
+        self.indexed_until = until
+
+    async def index_delivery(self, id_: str, due: datetime) -> None:
+        self.index[build_index_key(id_, due)] = id_
+
+    async def scan_index(self, due: datetime | None) -> AsyncIterator[IndexEntry]:
+        for key in sorted(self.index):
+            if due is None or key < build_index_key("~", due):
+                yield IndexEntry(key, self.index[key])
+
+    async def move_index_entry(self, entry: IndexEntry, due: datetime | None) -> None:
+        self.index.pop(entry.key, None)
+        if due is not None:
+            await self.index_delivery(entry.delivery, due)
+
     async def delete_delivery(self, id_: str) -> None:
-        by_delivery: tuple[dict[str, Any], ...] = (
-            self.payloads,
-            self.entry_results,
-            self.done_lanes,
-        )
+        by_delivery: tuple[dict[str, Any], ...] = (self.payloads, self.digests, self.entry_results)
         for by_id in (*by_delivery, self.deliveries):
             by_id.pop(id_, None)
         by_id_and_part: tuple[dict[Any, Any], ...] = (
@@ -209,11 +275,26 @@ class MemoryJournal:
             for key in [key for key in records if key[0] == id_]:
                 del records[key]
 
-    async def save_lane(self, id_: str, lane: int, data: bytes) -> None:
-        self.lanes[id_, lane] = data
+    async def begin_plan(self, id_: str, plan: int, **changes: Any) -> bool:
+        unplanned: dict[str, Any] = {
+            "queued_lanes": b"",
+            "done_lanes": b"",
+            "lanes": 0,
+            "lanes_done": 0,
+        }
+        return await self.update_delivery(
+            id_, only_plan=plan - 1, plan=plan, **unplanned, **changes
+        )
 
-    async def get_lane(self, id_: str, lane: int) -> bytes:
-        return self.lanes[id_, lane]
+    async def save_lane(self, id_: str, plan: int, lane: int, data: bytes) -> None:
+        self.lanes[id_, plan, lane] = data
+
+    async def get_lane(self, id_: str, plan: int, lane: int) -> bytes:
+        return self.lanes[id_, plan, lane]
+
+    async def record_queued_lanes(self, id_: str, plan: int, lanes: Collection[int]) -> None:
+        queued = add_lanes(self.deliveries[id_].queued_lanes, lanes)
+        await self.update_delivery(id_, only_plan=plan, queued_lanes=queued)
 
     async def save_fetched(self, id_: str, number: int, data: bytes) -> bytes:
         return self.fetched.setdefault((id_, number), data)
@@ -228,15 +309,14 @@ class MemoryJournal:
         before = self.events.get((sender, subscription), 0)
         self.events[sender, subscription] = max(before, number)
 
-    async def finish_lane(self, id_: str, lane: int) -> bool:
-        done = self.done_lanes.setdefault(id_, set())
-        done.add(lane)
-        await self.update_delivery(id_, lanes_done=len(done))
-        return len(done) >= self.deliveries[id_].lanes
-
-    async def list_open_lanes(self, id_: str) -> list[int]:
-        done = self.done_lanes.get(id_, set())
-        return [lane for lane in range(self.deliveries[id_].lanes) if lane not in done]
+    async def finish_lane(self, id_: str, plan: int, lane: int) -> bool:
+        delivery = self.deliveries[id_]
+        done = add_lanes(delivery.done_lanes, (lane,))
+        count = count_lanes(done)
+        is_current = await self.update_delivery(
+            id_, only_plan=plan, done_lanes=done, lanes_done=count
+        )
+        return is_current and count >= delivery.lanes
 
     async def begin_lane(self, id_: str, lane: int, now: float) -> float | None:
         lanes = self.entry_results.setdefault(id_, {})
@@ -248,7 +328,7 @@ class MemoryJournal:
 
     async def has_begun(self, id_: str) -> bool:
         seen = (*self.lanes, *self.fetched, *self.began)
-        return any(delivery == id_ for delivery, _ in seen)
+        return any(delivery == id_ for delivery, *_ in seen)
 
     async def add_entry_results(self, id_: str, lane: int, results: Sequence[EntryResult]) -> None:
         self.entry_results[id_][lane].extend(results)
@@ -257,8 +337,13 @@ class MemoryJournal:
         recorded = self.bases.setdefault((id_, lane), {})
         self.bases[id_, lane] = {**bases, **recorded}
 
-    async def list_bases(self, id_: str, lane: int) -> dict[int, str]:
-        return dict(self.bases.get((id_, lane), {}))
+    async def list_bases(self, id_: str, lane: int | None = None) -> dict[int, str]:
+        return {
+            position: version
+            for (delivery, number), bases in self.bases.items()
+            if delivery == id_ and lane in (None, number)
+            for position, version in bases.items()
+        }
 
     async def list_entry_results(self, id_: str, lane: int | None = None) -> list[EntryResult]:
         lanes = self.entry_results.get(id_, {})

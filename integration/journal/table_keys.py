@@ -20,7 +20,10 @@ def make_delivery_id(now: datetime, random_bits: int) -> str:
 
     https://www.rfc-editor.org/rfc/rfc9562#name-uuid-version-7
     """
-    milliseconds = int(now.timestamp() * 1000)
+    return _build_id(int(now.timestamp() * 1000), random_bits)
+
+
+def _build_id(milliseconds: int, random_bits: int) -> str:
     tail = random_bits & ((1 << 74) - 1)
     value = milliseconds << 80 | 7 << 76 | (tail >> 62) << 64 | 2 << 62 | tail & ((1 << 62) - 1)
     return str(UUID(int=value))
@@ -46,13 +49,54 @@ def build_delivery_key(id_: str) -> tuple[str, str]:
     return f"{_LAST_DAY - day:05d}", f"{value ^ _ALL_BITS:032x}"
 
 
-def build_after_filter(after: str | None) -> str:
-    """Return the OData filter for deliveries older than `after`. Keys need no quoting."""
+def build_after_filters(after: str | None) -> list[str]:
+    """Return the OData filters for deliveries older than `after`: of the same day, then of the days
+    before. Keys need no quoting. One filter with `or` would be a scan of the whole table:
+    https://learn.microsoft.com/azure/storage/tables/table-storage-design-for-query
+    """
     if after is None:
-        return "PartitionKey ge ''"
+        return ["PartitionKey ge ''"]
     partition, row = build_delivery_key(after)
-    same_day = f"(PartitionKey eq '{partition}' and RowKey gt '{row}')"
-    return f"PartitionKey gt '{partition}' or {same_day}"
+    return [
+        f"PartitionKey eq '{partition}' and RowKey gt '{row}'",
+        f"PartitionKey gt '{partition}'",
+    ]
+
+
+def build_window_filters(since: datetime, until: datetime) -> list[str]:
+    """Return the OData filters for deliveries accepted from `since` to `until`, both included: a
+    range of rows for each day."""
+    first, last = (int(moment.timestamp() * 1000) for moment in (since, until))
+    filters = []
+    for day in range(first // _DAY_LENGTH, last // _DAY_LENGTH + 1):
+        start = max(first, day * _DAY_LENGTH)
+        end = min(last, (day + 1) * _DAY_LENGTH - 1)
+        partition, oldest = build_delivery_key(_build_id(start, 0))
+        _, newest = build_delivery_key(_build_id(end, _ALL_BITS))
+        rows = f"RowKey ge '{newest}' and RowKey le '{oldest}'"
+        filters.append(f"PartitionKey eq '{partition}' and {rows}")
+    return filters
+
+
+def build_newer_filters(since: datetime | None) -> list[str]:
+    """Return the OData filters for deliveries accepted from `since` on; None: for all."""
+    if since is None:
+        return ["PartitionKey ge ''"]
+    partition, oldest = build_delivery_key(make_delivery_id(since, 0))
+    return [
+        f"PartitionKey eq '{partition}' and RowKey le '{oldest}'",
+        f"PartitionKey lt '{partition}'",
+    ]
+
+
+def build_index_key(id_: str, due: datetime) -> str:
+    """Return the RowKey of a delivery in the index of open ones: the earliest due first."""
+    return f"{(due - _EPOCH) // timedelta(milliseconds=1):015d} {id_}"
+
+
+def parse_index_key(key: str) -> str:
+    """Return the delivery of an entry of the index."""
+    return key.partition(" ")[2]
 
 
 def build_days_filter(since: datetime | None, until: datetime | None) -> str:
@@ -73,14 +117,14 @@ def build_row_key(result: RowResult) -> str:
     return f"{result.table} {result.resource.replace('/', ' ')}"
 
 
-def build_activity_key(time: datetime, number: int | None, token: str = "") -> tuple[str, str]:
+def build_activity_key(moment: datetime, number: int | None, token: str = "") -> tuple[str, str]:
     """Return PartitionKey and RowKey of an entry of the activity log: a partition for each day,
     newest first; of entries of one time, the highest `number` first. `number` None: return where
     the entries of that time begin."""
-    microseconds = (time - _EPOCH) // timedelta(microseconds=1)
+    microseconds = (moment - _EPOCH) // timedelta(microseconds=1)
     row = f"{_LAST_MOMENT - microseconds:014x}"
     return get_day_partition(
-        time
+        moment
     ), row if number is None else f"{row}{_LAST_NUMBER - number:06x}{token}"
 
 

@@ -5,12 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from integration.core.errors import Issue, Rejected
 from integration.core.log_events import log_event
-from integration.core.model import Delivery, EntryResult, RowResult, Status, WorkItem
+from integration.core.model import (
+    TO_BE_PLANNED,
+    Delivery,
+    EntryResult,
+    RowResult,
+    Status,
+    WorkItem,
+    count_results,
+)
 from integration.journal.store import Journal, Page
 from integration.journal.table_keys import is_delivery_id
 from integration.operations import query_parameters
@@ -19,6 +27,7 @@ from integration.queues.queue_sender import QueueSender
 
 _CANCELLABLE = frozenset({Status.ACCEPTED, Status.PROCESSING, Status.PARKED, Status.CANCELLED})
 _PARKED = frozenset({Status.PARKED})
+_REPLAYABLE = frozenset({Status.PARKED, Status.ACCEPTED})  # accepted: where a replay broke off
 
 # The row actions after which an operator can replay a row.
 _REPLAYABLE_ACTIONS = ("parked", "refused")
@@ -32,7 +41,7 @@ LIST_PARAMETERS = ("status", "_count", "after")
 
 @dataclass(frozen=True, slots=True)
 class DeliveryStatus:
-    """The status report of a delivery. It has results and rows only once the delivery is done."""
+    """The status report of a delivery. It has results only at its end, and rows once it is done."""
 
     delivery: Delivery
     results: Sequence[EntryResult] = ()
@@ -62,6 +71,9 @@ class ReplayPage:
 async def get_status(journal: Journal, id_: str) -> DeliveryStatus:
     """Return the status report of a delivery. Raises Rejected with 404 for an unknown one."""
     delivery = await _get_delivery(journal, id_)
+    if delivery.status is Status.CANCELLED:
+        written = await journal.list_entry_results(id_)
+        return DeliveryStatus(replace(delivery, **count_results(written)), written)
     if delivery.status is not Status.DONE:
         return DeliveryStatus(delivery)  # a sender who polls costs one storage operation
     results, rows = await asyncio.gather(
@@ -103,7 +115,7 @@ async def replay(journal: Journal, queue: QueueSender, id_: str, now: datetime) 
     delivery = await _get_delivery(journal, id_)
     if delivery.status is Status.DONE:
         await _replay_rows(journal, queue, id_)
-    elif not await _requeue(journal, queue, id_, now):
+    elif not await _requeue(journal, queue, delivery, now):
         text = f"only a parked delivery can be replayed, and this one is {delivery.status}"
         raise Rejected(Issue("conflict", text), status=409)
     return delivery
@@ -123,13 +135,16 @@ async def replay_all(
     """
     since, until = replay_filter.since, replay_filter.until
     oldest: deque[Delivery] = deque(maxlen=replay_filter.count + 1)
-    async for delivery in journal.scan_deliveries(_PARKED, since, until):  # the newest first
+    # The newest first.
+    async for delivery in journal.scan_deliveries(_REPLAYABLE, since, until):
+        if delivery.status is Status.ACCEPTED and not delivery.unqueued:
+            continue
         if _is_match(delivery, replay_filter):
             oldest.append(delivery)
     page = list(reversed(oldest))[: replay_filter.count]
     after = page[-1].id if len(oldest) > len(page) else None
     if not dry_run:
-        page = [item for item in page if await _requeue(journal, queue, item.id, now)]
+        page = [item for item in page if await _requeue(journal, queue, item, now)]
     return ReplayPage(tuple(page), after)
 
 
@@ -158,16 +173,31 @@ async def _replay_rows(journal: Journal, queue: QueueSender, id_: str) -> None:
     await asyncio.gather(*(queue.send(MIRROR_QUEUE, item) for item in items))
 
 
-async def _requeue(journal: Journal, queue: QueueSender, id_: str, now: datetime) -> bool:
-    """Queue a parked delivery again. Return whether it was parked."""
+async def _requeue(journal: Journal, queue: QueueSender, delivery: Delivery, now: datetime) -> bool:
+    """Queue a parked delivery again, or one whose replay broke off. Return whether it was either.
+
+    It is planned anew, with the limits of now: they may be what was mended.
+    """
     # The status first, since a worker that gets the work item early must find it accepted. If this
-    # ends in between, housekeeping queues the delivery.
-    was_parked = await journal.update_delivery(
-        id_, only_if=_PARKED, status=Status.ACCEPTED, reason=None, replayed=now
-    )
-    if was_parked:
+    # ends in between, `unqueued` tells housekeeping, and the next replay.
+    id_ = delivery.id
+    if delivery.unqueued and delivery.status is Status.ACCEPTED:
+        is_due = True
+    else:
+        await journal.index_delivery(id_, now)  # for housekeeping, which looks at it soon
+        is_due = await journal.update_delivery(
+            id_,
+            only_if=_PARKED,
+            status=Status.ACCEPTED,
+            reason=None,
+            replayed=now,
+            unqueued=True,
+            planner=TO_BE_PLANNED,
+        )
+    if is_due:
         await queue.send(RELAY_QUEUE, WorkItem(id_))
-    return was_parked
+        await journal.update_delivery(id_, unqueued=False)
+    return is_due
 
 
 def _is_match(delivery: Delivery, replay_filter: ReplayFilter) -> bool:

@@ -8,8 +8,8 @@ half deleted is found again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -17,8 +17,9 @@ from integration.core.log_events import log_event
 from integration.core.model import Delivery, Status, WorkItem
 from integration.journal.activity_log import ActivityLog
 from integration.journal.guard_store import GuardStore
-from integration.journal.store import Journal
-from integration.journal.table_keys import make_delivery_id
+from integration.journal.lane_bits import list_open_lanes
+from integration.journal.store import IndexEntry, Journal
+from integration.journal.table_keys import make_delivery_id, parse_accepted_time
 from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender
 
@@ -40,6 +41,10 @@ _GRACE = timedelta(hours=1)
 
 _ACTIVE = frozenset({Status.ACCEPTED, Status.PROCESSING})
 _ENDED = frozenset({Status.DONE, Status.CANCELLED})
+
+# How often a parked delivery is looked at, only to find out whether it has ended: a replay makes it
+# due at once.
+_PARKED_INTERVAL = timedelta(days=1)
 
 _TOO_OLD = "not done within MAX_AGE plus one hour; fix what held it up, then replay it"
 
@@ -81,13 +86,32 @@ def choose_step(delivery: Delivery, now: datetime, ages: Ages) -> Step | None:
         return Step.FORGET if now - ended >= ages.retention else None
     if delivery.status not in _ACTIVE:
         return None
-    started = delivery.replayed or delivery.accepted
-    if now - started > ages.max_age + _GRACE:
+    if now - _get_start(delivery) > ages.max_age + _GRACE:
         return Step.PARK
+    return Step.QUEUE if now >= _find_check(delivery) else None
+
+
+def find_next_check(delivery: Delivery, now: datetime, ages: Ages) -> datetime | None:
+    """Return when to look at a delivery again; None: never, it has ended. Pure."""
+    if delivery.status in _ENDED:
+        return None
+    if delivery.status not in _ACTIVE:
+        return now + _PARKED_INTERVAL
+    too_old = _get_start(delivery) + ages.max_age + _GRACE + timedelta(seconds=1)
+    return min(_find_check(delivery), too_old)
+
+
+def _get_start(delivery: Delivery) -> datetime:
+    return delivery.replayed or delivery.accepted
+
+
+def _find_check(delivery: Delivery) -> datetime:
+    """Return when an active delivery is to be checked for progress."""
+    started = _get_start(delivery)
     timeout = _START_TIMEOUT if delivery.status is Status.ACCEPTED else _PROGRESS_TIMEOUT
     last_check = max(started, delivery.checked or started)
     # Wait twice as long each time: deliveries in a long queue must not make it longer and longer.
-    return Step.QUEUE if now - last_check >= max(timeout, last_check - started) else None
+    return last_check + max(timeout, last_check - started)
 
 
 async def sweep(housekeeping: Housekeeping) -> None:
@@ -96,19 +120,20 @@ async def sweep(housekeeping: Housekeeping) -> None:
     Raises the first error, after every step was tried.
     """
     now = housekeeping.now()
-    active, more_active = await _find_due(housekeeping, _ACTIVE, now, now - _START_TIMEOUT)
-    # No delivery ends before it is accepted, so younger ones need not be read.
-    retention = housekeeping.ages.retention
-    ended, more_ended = await _find_due(housekeeping, _ENDED, now, now - retention)
+    await housekeeping.journal.index_open(now - _START_TIMEOUT)
+    entries, more_entries = await _find_due_entries(housekeeping, now)
+    ended, more_ended = await _find_ended(housekeeping, now)
     semaphore = asyncio.Semaphore(_MAX_CONCURRENT)
 
-    async def run_step(delivery: Delivery, step: Step) -> Step | None:
+    async def run(work: Awaitable[Step | None]) -> Step | None:
         async with semaphore:
-            return await _run_step(housekeeping, delivery, step, now)
+            return await work
 
-    results = await asyncio.gather(
-        *(run_step(*due) for due in (*active, *ended)), return_exceptions=True
-    )
+    work = [
+        *(_check_open(housekeeping, entry, now) for entry in entries),
+        *(_run_step(housekeeping, delivery, Step.FORGET, now) for delivery in ended),
+    ]
+    results = await asyncio.gather(*map(run, work), return_exceptions=True)
     failed = [result for result in results if isinstance(result, BaseException)]
     locks = await _delete_old_locks(housekeeping, now)
     oldest = now - housekeeping.ages.activity
@@ -121,7 +146,7 @@ async def sweep(housekeeping: Housekeeping) -> None:
         locks=locks,
         activity=activity,
         failed=len(failed),
-        more=more_active or more_ended or activity == MAX_ACTIVITY,
+        more=more_entries or more_ended or activity == MAX_ACTIVITY,
     )
     if failed:
         raise failed[0]
@@ -130,29 +155,57 @@ async def sweep(housekeeping: Housekeeping) -> None:
 async def _delete_old_locks(housekeeping: Housekeeping, now: datetime) -> int:
     """Delete the write locks that no kept delivery needs.
 
-    A parked delivery may be replayed at any age.
+    A parked delivery may be replayed at any age. All that are older than minutes are in the index.
     """
     oldest = now - housekeeping.ages.retention
-    needed = frozenset({Status.PARKED, *_ACTIVE})
-    async for delivery in housekeeping.journal.scan_deliveries(needed, None, oldest):
-        oldest = min(oldest, delivery.accepted)
+    async for entry in housekeeping.journal.scan_index(None):
+        oldest = min(oldest, parse_accepted_time(entry.delivery))
     before = make_delivery_id(oldest, 0)
     return await housekeeping.guard_store.delete_old(before, now.timestamp(), MAX_DELIVERIES)
 
 
-async def _find_due(
-    housekeeping: Housekeeping, statuses: frozenset[Status], now: datetime, until: datetime
-) -> tuple[list[tuple[Delivery, Step]], bool]:
-    """Return the deliveries that need a step, up to the limit, and whether there are more."""
-    due: list[tuple[Delivery, Step]] = []
-    async for delivery in housekeeping.journal.scan_deliveries(statuses, None, until):
-        step = choose_step(delivery, now, housekeeping.ages)
-        if step is None:
+async def _find_due_entries(
+    housekeeping: Housekeeping, now: datetime
+) -> tuple[list[IndexEntry], bool]:
+    """Return the open deliveries that are due, up to the limit, and whether there are more."""
+    due: dict[str, IndexEntry] = {}
+    async for entry in housekeeping.journal.scan_index(now):
+        if entry.delivery in due:
+            await housekeeping.journal.move_index_entry(entry, None)  # one entry is enough
+        elif len(due) == MAX_DELIVERIES:
+            return list(due.values()), True
+        else:
+            due[entry.delivery] = entry
+    return list(due.values()), False
+
+
+async def _find_ended(housekeeping: Housekeeping, now: datetime) -> tuple[list[Delivery], bool]:
+    """Return the deliveries that are to be deleted, up to the limit, and whether there are more."""
+    due: list[Delivery] = []
+    # No delivery ends before it is accepted, so younger ones need not be read.
+    until = now - housekeeping.ages.retention
+    async for delivery in housekeeping.journal.scan_deliveries(_ENDED, None, until):
+        if choose_step(delivery, now, housekeeping.ages) is not Step.FORGET:
             continue
         if len(due) == MAX_DELIVERIES:
             return due, True
-        due.append((delivery, step))
+        due.append(delivery)
     return due, False
+
+
+async def _check_open(housekeeping: Housekeeping, entry: IndexEntry, now: datetime) -> Step | None:
+    """Do what an open delivery needs, and make its entry due when it may need something again."""
+    journal, ages = housekeeping.journal, housekeeping.ages
+    delivery = await journal.get_delivery(entry.delivery)
+    done, due = None, None
+    if delivery is not None:
+        step = choose_step(delivery, now, ages)
+        if step in (Step.QUEUE, Step.PARK):
+            done = await _run_step(housekeeping, delivery, step, now)
+            delivery = replace(delivery, checked=now)
+        due = find_next_check(delivery, now, ages)
+    await journal.move_index_entry(entry, due)
+    return done
 
 
 async def _run_step(
@@ -195,6 +248,7 @@ async def _requeue(housekeeping: Housekeeping, delivery: Delivery, now: datetime
         delivery.id,
         only_if=frozenset({delivery.status}),
         checked=now,
+        unqueued=False,
         lanes_done_at_check=delivery.lanes_done,
     )
     return bool(items)
@@ -203,9 +257,10 @@ async def _requeue(housekeeping: Housekeeping, delivery: Delivery, now: datetime
 async def _list_lost_items(journal: Journal, delivery: Delivery) -> list[WorkItem]:
     """Return the work items that may be lost. A worker requeues what it has begun by itself."""
     if delivery.status is Status.ACCEPTED:
-        return [] if await journal.has_begun(delivery.id) else [WorkItem(delivery.id)]
+        is_lost = delivery.unqueued or not await journal.has_begun(delivery.id)
+        return [WorkItem(delivery.id)] if is_lost else []
     if delivery.lanes_done != delivery.lanes_done_at_check:
         return []
     # When all lanes are done, only the end of the delivery is missing: any lane finds that out.
-    lanes = await journal.list_open_lanes(delivery.id) or [0]
-    return [WorkItem(delivery.id, lane=lane) for lane in lanes]
+    lanes = list_open_lanes(delivery) or [0]
+    return [WorkItem(delivery.id, lane=lane, plan=delivery.plan) for lane in lanes]

@@ -9,10 +9,17 @@ from typing import Any
 from integration.core import decimal_json
 from integration.core.model import Activity, Delivery, EntryResult, RowResult, Status
 
+# Fields of a delivery that say nothing to a person.
+_OF_THE_JOURNAL = frozenset({"etag", "queued_lanes", "done_lanes"})
+
 
 def describe_delivery(delivery: Delivery) -> dict[str, Any]:
     """Return a delivery as the list of deliveries shows it."""
-    return {name: value for name, value in asdict(delivery).items() if value is not None}
+    return {
+        name: value
+        for name, value in asdict(delivery).items()
+        if value is not None and name not in _OF_THE_JOURNAL
+    }
 
 
 def describe_activity(entry: Activity) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from integration.core.errors import IntegrationError, Misconfigured, Unavailable
+from integration.core.errors import IntegrationError, Misconfigured, Unavailable, UnitConflict
 from integration.core.model import WorkItem
 
 # In seconds. The delay doubles with each attempt up to the longest one. Work that waits for an
@@ -22,11 +22,17 @@ class Retry:
     delay: float | None
 
 
+def count_conflicts(item: WorkItem, unit: str) -> int:
+    """Return how often the server has answered this unit with 408 or 409."""
+    return item.conflicts if item.conflicted_unit == unit else 0
+
+
 def plan_retry(item: WorkItem, error: IntegrationError, now: datetime, max_age: float) -> Retry:
     """Return when to try `item` again after `error`.
 
     The delay grows with each attempt and is never shorter than the upstream asked for. Only an age
-    above `max_age` seconds since the first failure ends the retries, never their number.
+    above `max_age` seconds since the first failure ends the retries, never their number. Conflicts
+    of a unit are counted apart from all other failures.
     """
     since = item.since if item.since is not None else now.timestamp()
     delay = min(_FIRST_DELAY * 2 ** min(item.attempt, 16), _LONGEST_DELAY)
@@ -35,6 +41,9 @@ def plan_retry(item: WorkItem, error: IntegrationError, now: datetime, max_age: 
     if isinstance(error, Unavailable) and error.retry_after is not None:
         delay = max(delay, error.retry_after)
     next_item = replace(item, attempt=item.attempt + 1, since=since)
+    if isinstance(error, UnitConflict):
+        conflicts = count_conflicts(item, error.unit) + 1
+        next_item = replace(next_item, conflicts=conflicts, conflicted_unit=error.unit)
     if now.timestamp() + delay - since > max_age:
         return Retry(next_item, None)
     return Retry(next_item, delay)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -16,7 +16,7 @@ from integration.core.activity_recorder import (
     categorize_status,
     get_activity_context,
 )
-from integration.core.errors import Misconfigured, Unavailable
+from integration.core.errors import Misconfigured, Unavailable, UnitConflict
 from integration.core.model import Category, Delivery, EntryResult, Status, WorkItem
 from integration.fhir import entry_results, units, write_decisions
 from integration.fhir.client import FhirServer
@@ -28,12 +28,17 @@ from integration.journal import write_guard
 from integration.journal.store import Journal
 from integration.journal.write_guard import HeldLocks, SendState, WriteGuard
 from integration.queues.queue_sender import ChangeQueues, QueueSender
+from integration.queues.retry import count_conflicts
 from integration.relay.overtaken import check_overtaken, put_back
 from integration.relay.preflight import UNGUARDED, Findings, Preflight
 
 # Looks at the resources of a unit before its work item goes back to the queue, since others keep
 # changing them.
 _MAX_ROUNDS = 4
+
+
+class TimeUp(Exception):
+    """The time for one invocation is over, between two units. Nothing has failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +58,19 @@ class _LaneRun(Progress):
 
     context: LaneContext
     delivery: Delivery
-    lane: int
-    attempt_number: int
+    item: WorkItem
     is_retry: bool
     bases: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def lane(self) -> int:
+        return self.item.lane or 0
+
+    @property
+    def results_lane(self) -> int | None:
+        """Where the results of this lane's entries may be: with those of its own number, or, after
+        the delivery was planned anew, with those of any."""
+        return self.lane if self.delivery.plan == 1 else None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,50 +85,74 @@ class UnitAttempt:
 
 
 async def process_lane(
-    context: LaneContext, delivery: Delivery, lane: Lane, item: WorkItem
+    context: LaneContext,
+    delivery: Delivery,
+    lane: Lane,
+    item: WorkItem,
+    is_time_up: Callable[[], bool],
 ) -> list[EntryResult] | None:
     """Write the lane. Return the results of its entries, or None when the delivery was cancelled.
 
-    Raises Unavailable when some entries must be tried again. The others stay settled.
+    Raises Unavailable when some entries must be tried again, and TimeUp when `is_time_up` after a
+    unit that is not the last. What is settled stays settled.
     """
-    number = item.lane or 0
-    previous_start = await context.journal.begin_lane(delivery.id, number, context.guard.now())
+    previous_start = await _begin(context, delivery, item)
     progress = _LaneRun(
-        context=context,
-        delivery=delivery,
-        lane=number,
-        attempt_number=item.attempt,
-        is_retry=previous_start is not None,
+        context=context, delivery=delivery, item=item, is_retry=previous_start is not None
     )
     recorded = {}
     if progress.is_retry:
-        results = await context.journal.list_entry_results(delivery.id, number)
+        lane_number = progress.results_lane
+        results = await context.journal.list_entry_results(delivery.id, lane_number)
+        progress.bases = await context.journal.list_bases(delivery.id, lane_number)
         recorded = {result.position: result for result in results}
-        progress.bases = await context.journal.list_bases(delivery.id, number)
     started = [unit for unit in lane.units if recorded.keys() & map_targets(unit).keys()]
+    has_written = False
     for index, unit in enumerate(lane.units):
-        name = f"{number}.{index}"
+        name = _name_unit(delivery, progress.lane, index)
         progress.record(unit, [recorded[n] for n in map_targets(unit) if n in recorded])
         if started and unit is started[-1]:
             await _release_previous_locks(progress, unit, name)
         if not progress.list_unsettled(unit):
             continue
+        if has_written and is_time_up():
+            raise TimeUp
         if index and await _is_cancelled(context, delivery):
             return None
         await _write_unit(progress, unit, name)
+        has_written = True
     return [progress.settled[position] for position in lane.positions]
 
 
+async def _begin(context: LaneContext, delivery: Delivery, item: WorkItem) -> float | None:
+    """Record that the lane begins. Return when an earlier attempt at its entries began, if any."""
+    began = await context.journal.begin_lane(delivery.id, item.lane or 0, context.guard.now())
+    if began is None and delivery.plan > 1:
+        return delivery.accepted.timestamp()  # they were in other lanes of the plan before
+    return began
+
+
+def _name_unit(delivery: Delivery, lane: int, index: int) -> str:
+    """Return the name of a unit: that of no unit of another plan."""
+    name = f"{lane}.{index}"
+    return name if delivery.plan == 1 else f"{delivery.plan}:{name}"
+
+
 async def _write_unit(progress: _LaneRun, unit: Unit, name: str) -> None:
-    """Settle every entry of the unit. Raises Unavailable when some must be tried again."""
+    """Settle every entry of the unit. Raises Unavailable when some must be tried again.
+
+    An invocation that is cancelled (its time is over, the host shuts down) releases its locks, too.
+    """
     attempt = _begin_attempt(progress, unit, name)
     guard, locks = progress.context.guard, attempt.locks
     await _settle(attempt, progress.refuse_blocked(unit))
     try:
         await _attempt_unit(attempt)
-    except (Unavailable, Misconfigured) as error:
-        is_unanswered = isinstance(error, Unavailable) and error.is_outcome_unknown
-        if attempt.send_state is SendState.UNANSWERED and not is_unanswered:
+    except (Unavailable, Misconfigured, asyncio.CancelledError) as error:
+        is_answered = isinstance(error, Misconfigured) or (
+            isinstance(error, Unavailable) and not error.is_outcome_unknown
+        )
+        if attempt.send_state is SendState.UNANSWERED and is_answered:
             attempt.send_state = SendState.ANSWERED
         await write_guard.release(guard, locks, progress.map_written(unit), attempt.send_state)
         raise
@@ -172,8 +210,8 @@ async def _attempt_unit(attempt: UnitAttempt) -> None:
             return
         # Nothing of what was refused was done, and a crash from here on changes nothing.
         attempt.send_state = SendState.ANSWERED
-    name = progress.context.fhir.upstream.name
-    raise Unavailable(name, "others keep changing the same resources")
+    upstream = progress.context.fhir.upstream.name
+    raise UnitConflict(upstream, "others keep changing the same resources", None, unit=attempt.name)
 
 
 async def _load_results_of_others(attempt: UnitAttempt) -> None:
@@ -181,7 +219,8 @@ async def _load_results_of_others(attempt: UnitAttempt) -> None:
     progress, unit = attempt.progress, attempt.unit
     delivery = progress.delivery.id
     if any(lock.written_by == delivery for lock in attempt.locks.previous.values()):
-        results = await progress.context.journal.list_entry_results(delivery, progress.lane)
+        journal = progress.context.journal
+        results = await journal.list_entry_results(delivery, progress.results_lane)
         positions = map_targets(unit)
         progress.record(unit, [result for result in results if result.position in positions])
 
@@ -204,17 +243,23 @@ async def _send(
     ):
         response = await context.fhir.send(request, delivery, ensure_time_left)
         attempt.send_state = SendState.ANSWERED
-        results = entry_results.read_response(
-            unit, entries, response, progress.attempt_number, stamp.conditions
-        )
+        conflicts = count_conflicts(progress.item, attempt.name)
+        results = entry_results.read_response(unit, entries, response, conflicts, stamp.conditions)
         if response.status == 200:
             _log_refusals(attempt, results.settled)
     settled, restored = await check_overtaken(preflight, results.settled, found)
     await _settle(attempt, settled, found.list_matched(), restored)
-    if results.unfinished and not results.is_contested:
-        reason = f"the server did not finish {len(results.unfinished)} of {len(entries)} entries"
-        raise Unavailable(context.fhir.upstream.name, reason, results.retry_after)
-    return bool(results.unfinished)
+    is_contested = results.is_contested
+    for half in results.halves:
+        is_contested |= await _send(attempt, preflight, half, found)
+    others = [] if results.is_contested else results.unfinished
+    if others:
+        reason = f"the server did not finish {len(others)} of {len(entries)} entries"
+        upstream = context.fhir.upstream.name
+        if results.is_conflict:
+            raise UnitConflict(upstream, reason, results.retry_after, unit=attempt.name)
+        raise Unavailable(upstream, reason, results.retry_after)
+    return is_contested
 
 
 def _make_stamp(attempt: Attempt, entries: Sequence[UnitEntry], found: Findings) -> Stamp:

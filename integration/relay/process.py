@@ -7,27 +7,39 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
+from math import inf
 
 from integration.core.activity_recorder import ActivityRecorder
 from integration.core.byte_budget import ByteBudget
 from integration.core.errors import Issue, Misconfigured, Unavailable
 from integration.core.log_events import log_event
-from integration.core.model import Delivery, EntryResult, Status, WorkItem
+from integration.core.model import (
+    TO_BE_PLANNED,
+    Delivery,
+    EntryResult,
+    Status,
+    WorkItem,
+    count_results,
+)
 from integration.core.offload import offload
 from integration.fhir import operation_outcome, units
-from integration.fhir.plan import Plan, plan
+from integration.fhir.plan import PLANNER, Plan, plan
 from integration.fhir.resource_ids import Naming
 from integration.fhir.units import Lane, Limits
+from integration.journal.lane_bits import has_lane, list_unqueued_lanes
 from integration.journal.store import NO_LANE, Journal
 from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender
 from integration.queues.retry import plan_retry
 from integration.relay import fetch
 from integration.relay.fetch import NO_SOURCES, Sources
-from integration.relay.lane import LaneContext, process_lane
+from integration.relay.lane import LaneContext, TimeUp, process_lane
 
 # A late work item does not bring back a delivery that is done, parked or cancelled.
 _ACTIVE = frozenset({Status.ACCEPTED, Status.PROCESSING})
+
+# A parked delivery whose last entry is answered after all is done.
+_UNFINISHED = _ACTIVE | {Status.PARKED}
 
 # Storage operations of one delivery that run at the same time.
 _MAX_CONCURRENT = 16
@@ -43,14 +55,16 @@ _MAX_WAIT = 120.0
 class Relay:
     """What processing needs.
 
-    In seconds, `max_age`: an older work item is parked; `max_wait`: planning that has waited so
-    long for its share of the budget goes back to the queue.
+    In seconds: a work item older than `max_age` is parked; after `max_duration` the rest of a lane
+    is left to a new work item; planning that has waited `max_wait` for its share of the budget goes
+    back to the queue.
     """
 
     context: LaneContext
     limits: Limits
     now: Callable[[], datetime]
     max_age: float
+    max_duration: float = inf
     sources: Sources = NO_SOURCES
     activities: ActivityRecorder = field(default_factory=ActivityRecorder)
     budget: ByteBudget = field(default_factory=ByteBudget)  # of planning
@@ -66,7 +80,8 @@ class Relay:
 
 
 async def process(relay: Relay, item: WorkItem) -> None:
-    """Process a delivery, or one lane of it. If an upstream fails, requeue or park it.
+    """Process a delivery, or one lane of it. If an upstream fails, requeue or park it; if it takes
+    long, queue the rest.
 
     Raises LookupError when the journal does not know the delivery, and Unavailable when the work
     item cannot be requeued.
@@ -76,6 +91,8 @@ async def process(relay: Relay, item: WorkItem) -> None:
             await _process_item(relay, item)
         except (Unavailable, Misconfigured) as error:
             await _requeue_or_park(relay, item, error)
+        except TimeUp:
+            await _hand_on(relay, item)
 
 
 async def park(journal: Journal, item: WorkItem, reason: str) -> None:
@@ -110,33 +127,65 @@ async def _requeue_or_park(
     await relay.queue.send(RELAY_QUEUE, retry.item, retry.delay)
 
 
+async def _hand_on(relay: Relay, item: WorkItem) -> None:
+    """Queue the rest of a lane that is healthy. It is no failure, and no attempt."""
+    rest = WorkItem(item.delivery, lane=item.lane, plan=item.plan)
+    await relay.queue.send(RELAY_QUEUE, rest)
+    log_event("delivery.handed_on", delivery=item.delivery, lane=item.lane)
+
+
 async def _process_item(relay: Relay, item: WorkItem) -> None:
     delivery = await relay.journal.get_delivery(item.delivery)
     if delivery is None:
         raise LookupError(f"delivery {item.delivery} is queued but not in the journal")
     if delivery.status in (Status.DONE, Status.CANCELLED):
         return
-    if item.lane is not None:
+    if item.lane is not None and item.plan != delivery.plan:
+        return  # the delivery was planned anew since
+    if item.lane is None:
+        await _process_delivery(relay, delivery, item)
+    elif delivery.planner == PLANNER:
         await _process_queued_lane(relay, delivery, item, item.lane)
     else:
-        await _process_delivery(relay, delivery, item)
+        # Another version of this app has stored the lane: the delivery is to be planned anew.
+        await relay.queue.send(RELAY_QUEUE, WorkItem(delivery.id))
+
+
+def _start_timer(relay: Relay) -> Callable[[], bool]:
+    """Return whether `max_duration` is over, each time that it is called."""
+    started = relay.now()
+    return lambda: (relay.now() - started).total_seconds() >= relay.max_duration
 
 
 async def _process_queued_lane(
     relay: Relay, delivery: Delivery, item: WorkItem, number: int
 ) -> None:
     """Process a lane that was stored by a fan-out. The last lane finishes the delivery."""
-    lane = units.decode_lane(await relay.journal.get_lane(delivery.id, number))
-    results = await process_lane(relay.context, delivery, lane, item)
-    if results is not None and await relay.journal.finish_lane(delivery.id, number):
-        await _finish(relay, delivery, await relay.journal.list_entry_results(delivery.id))
+    journal = relay.journal
+    if has_lane(delivery.done_lanes, number):
+        is_finished = delivery.lanes_done >= delivery.lanes
+    else:
+        timer = _start_timer(relay)
+        lane = units.decode_lane(await journal.get_lane(delivery.id, delivery.plan, number))
+        results = await process_lane(relay.context, delivery, lane, item, timer)
+        if results is None:
+            await _record_cancelled(relay, delivery)
+            return
+        is_finished = await journal.finish_lane(delivery.id, delivery.plan, number)
+    if is_finished:
+        # It has changed since it was read: not to be taken for what is there now.
+        delivery = replace(delivery, etag=None)
+        await _finish(relay, delivery, await journal.list_entry_results(delivery.id))
 
 
 async def _process_delivery(relay: Relay, delivery: Delivery, item: WorkItem) -> None:
     """Plan a delivery. Process its one lane, or queue each of its lanes."""
+    timer = _start_timer(relay)
+    delivery = await _ensure_planner(relay, delivery)
     delivery, delivery_plan = await _make_plan(relay, delivery)
     refused = await _record_refused(relay, delivery, delivery_plan)
     lanes = delivery_plan.lanes
+    are_saved = delivery.status is Status.PROCESSING and delivery.lanes == len(lanes)
     delivery = replace(
         delivery,
         lanes=len(lanes),
@@ -144,11 +193,44 @@ async def _process_delivery(relay: Relay, delivery: Delivery, item: WorkItem) ->
         split=delivery_plan.split,
     )
     if len(lanes) > 1:
-        await _fan_out(relay, delivery, lanes)
+        if are_saved or await _save_lanes(relay, delivery, lanes):
+            await _queue_lanes(relay, delivery, list_unqueued_lanes(delivery))
         return
-    results = await process_lane(relay.context, delivery, lanes[0] if lanes else Lane(()), item)
-    if results is not None:
+    lane = lanes[0] if lanes else Lane(())
+    results = await process_lane(relay.context, delivery, lane, item, timer)
+    if results is None:
+        await _record_cancelled(relay, delivery)
+    else:
         await _finish(relay, delivery, [*refused, *results])
+
+
+async def _ensure_planner(relay: Relay, delivery: Delivery) -> Delivery:
+    """Return the delivery with the number and the limits of a plan that this app's planner makes.
+
+    A plan stands as long as the planner is the same. Of another planner's plan the limits stay;
+    after a replay they are those of now. Results are found by the positions of entries, so what is
+    settled stays settled.
+    """
+    if delivery.planner == PLANNER:
+        return delivery
+    limits = relay.limits if delivery.planner == TO_BE_PLANNED else _get_limits(delivery)
+    await relay.journal.begin_plan(
+        delivery.id,
+        delivery.plan + 1,
+        planner=PLANNER,
+        unit_max_entries=limits.entries,
+        unit_max_bytes=limits.bytes,
+        over_limit=limits.over,
+    )
+    planned = await relay.journal.get_delivery(delivery.id)
+    if planned is None or planned.planner != PLANNER:
+        raise Unavailable("journal", "another worker is planning the delivery")
+    return planned
+
+
+def _get_limits(delivery: Delivery) -> Limits:
+    """Return the limits that the delivery is planned with."""
+    return Limits(delivery.unit_max_entries, delivery.unit_max_bytes, delivery.over_limit)
 
 
 async def _make_plan(relay: Relay, delivery: Delivery) -> tuple[Delivery, Plan]:
@@ -163,8 +245,9 @@ async def _make_plan(relay: Relay, delivery: Delivery) -> tuple[Delivery, Plan]:
             await relay.journal.update_delivery(
                 delivery.id, entries=counted.entries, more=counted.more
             )
+            counted = replace(counted, etag=None)
         naming = Naming(delivery.sender, delivery.key)
-        make_plan = partial(plan, contents, naming, relay.limits, delivery.write_order)
+        make_plan = partial(plan, contents, naming, _get_limits(delivery), delivery.write_order)
         return counted, await offload(size, make_plan)
 
 
@@ -198,52 +281,92 @@ def _choose_status(issue: Issue) -> int:
     return 204 if issue.severity == "information" else 422
 
 
-async def _fan_out(relay: Relay, delivery: Delivery, lanes: Sequence[Lane]) -> None:
-    """Store the lanes and queue a work item for each, so that the work spreads over instances."""
+async def _save_lanes(relay: Relay, delivery: Delivery, lanes: Sequence[Lane]) -> bool:
+    """Store the lanes, so that the work can spread over instances. Return whether they are still
+    to be queued."""
     semaphore = asyncio.Semaphore(_MAX_CONCURRENT)
+    number = delivery.plan
 
-    async def save_lane(number: int, lane: Lane) -> None:
+    async def save_lane(lane_number: int, lane: Lane) -> None:
         async with semaphore:
-            await relay.journal.save_lane(delivery.id, number, units.encode_lane(lane))
+            await relay.journal.save_lane(delivery.id, number, lane_number, units.encode_lane(lane))
 
-    async def queue_lane(number: int) -> None:
-        async with semaphore:
-            await relay.queue.send(RELAY_QUEUE, WorkItem(delivery.id, lane=number))
-
-    await asyncio.gather(*(save_lane(number, lane) for number, lane in enumerate(lanes)))
-    is_active = await relay.journal.update_delivery(
+    await asyncio.gather(*(save_lane(position, lane) for position, lane in enumerate(lanes)))
+    return await relay.journal.update_delivery(
         delivery.id,
         only_if=_ACTIVE,
+        only_plan=number,
+        seen=delivery,
         status=Status.PROCESSING,
         lanes=delivery.lanes,
         units=delivery.units,
         split=delivery.split,
     )
-    if is_active:
-        await asyncio.gather(*(queue_lane(number) for number in range(len(lanes))))
+
+
+async def _queue_lanes(relay: Relay, delivery: Delivery, lanes: Sequence[int]) -> None:
+    """Queue a work item for each of these lanes, and record which are queued.
+
+    A fan-out that is repeated queues only the others, so that each lane has one work item. If a
+    worker ends before it has recorded them, a lane has two: the second finds the lane done, or
+    waits for the first. Raises Unavailable when the queue did not take all of them.
+    """
+    semaphore = asyncio.Semaphore(_MAX_CONCURRENT)
+
+    async def queue_lane(number: int) -> None:
+        async with semaphore:
+            item = WorkItem(delivery.id, lane=number, plan=delivery.plan)
+            await relay.queue.send(RELAY_QUEUE, item)
+
+    sent = await asyncio.gather(*(queue_lane(number) for number in lanes), return_exceptions=True)
+    errors = [error for error in sent if error is not None]
+    queued = [number for number, error in zip(lanes, sent, strict=True) if error is None]
+    if queued:
+        await relay.journal.record_queued_lanes(delivery.id, delivery.plan, queued)
+    if errors:
+        raise errors[0]
 
 
 async def _finish(relay: Relay, delivery: Delivery, results: Sequence[EntryResult]) -> None:
-    written = sum(result.is_written for result in results)
-    superseded = sum(result.superseded for result in results)
-    await relay.journal.update_delivery(
+    """End a delivery whose lanes are done: every entry must have a result."""
+    unanswered = set(range(delivery.entries)) - {result.position for result in results}
+    if unanswered:
+        reason = (
+            f"{len(unanswered)} of {delivery.entries} entries have no result, though all lanes are "
+            "done; replay it"
+        )
+        await park(relay.journal, WorkItem(delivery.id), reason)
+        return
+    counts = count_results(results)
+    is_done = await relay.journal.update_delivery(
         delivery.id,
+        only_if=_UNFINISHED,
+        seen=delivery,
         status=Status.DONE,
         lanes=delivery.lanes,
         units=delivery.units,
         split=delivery.split,
-        written=written,
-        refused=len(results) - written - superseded,
-        superseded=superseded,
         finished=relay.now(),
         reason=None,
+        **counts,
     )
+    if not is_done:  # it was cancelled during its last unit, or another worker was quicker
+        await _record_cancelled(relay, delivery)
+        return
     log_event(
         "delivery.done",
         delivery=delivery.id,
         entries=delivery.entries,
-        written=written,
-        superseded=superseded,
+        written=counts["written"],
+        superseded=counts["superseded"],
         units=delivery.units,
         split=delivery.split,
+    )
+
+
+async def _record_cancelled(relay: Relay, delivery: Delivery) -> None:
+    """Record what was written of a cancelled delivery."""
+    counts = count_results(await relay.journal.list_entry_results(delivery.id))
+    await relay.journal.update_delivery(
+        delivery.id, only_if=frozenset({Status.CANCELLED}), **counts
     )

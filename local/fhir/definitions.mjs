@@ -24,13 +24,18 @@ export function describeElement(type, name) {
 }
 
 function describeElements(properties) {
-  // The schema forgets that the id of a resource may have extensions: https://hl7.org/fhir/R4/json.html#primitive
-  const forgotten = properties.resourceType && { _id: { $ref: 'Element' } };
-  return new Map(Object.entries({ ...forgotten, ...properties }).map(([name, property]) => {
+  const found = new Map(Object.entries(properties).map(([name, property]) => {
     const isList = property.type === 'array';
     const { $ref, enum: codes } = isList ? property.items : property;
     return [name, { isList, codes, type: $ref?.split('/').at(-1) ?? findChoice(name) }];
   }));
+  for (const [name, { isList, type }] of [...found]) {
+    // The schema forgets the extensions of canonicals and of a resource's id; the id of an element has none:
+    // https://hl7.org/fhir/R4/json.html#primitive
+    const canExtend = isPrimitive(type) && !name.startsWith('_') && (name !== 'id' || properties.resourceType);
+    if (canExtend && !found.has(`_${name}`)) found.set(`_${name}`, { isList, type: 'Element' });
+  }
+  return found;
 }
 
 /** Returns the primitive type at the end of the name of a choice, as in `onsetDateTime`. */

@@ -246,3 +246,13 @@ async def test_missing_settings_are_named_and_asked_for_again(
     with pytest.raises(Misconfigured) as caught:
         await wiring.get_parts()
     assert "FHIR_URL" not in str(caught.value)
+
+
+def test_the_last_unit_of_a_work_item_ends_within_the_function_s_time() -> None:
+    """It may begin when its time is nearly over, and holds its locks for a lease at most."""
+    hours, minutes, seconds = map(
+        int, json.loads((PROJECT / "host.json").read_text())["functionTimeout"].split(":")
+    )
+    timeout = 3600 * hours + 60 * minutes + seconds
+    lease = 3.0 * settings().fhir.timeout
+    assert wiring.MAX_DURATION + lease <= timeout

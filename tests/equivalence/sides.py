@@ -119,6 +119,7 @@ async def relayed(side: Side, bundle: Sent, limits: Limits) -> Result:
         now=_now,
         new_id=lambda now: make_delivery_id(now, next(ids)),
         max_bytes=50_000_000,
+        limits=limits,
     )
     try:
         accepted = await accept(

@@ -208,6 +208,20 @@ def test_a_refused_unit_refuses_every_entry_with_the_servers_issues(status: int)
     assert not any(item.is_written for item in found.settled)
 
 
+@pytest.mark.parametrize("status", [400, 408, 409, 413, 422])
+def test_a_batch_that_is_refused_as_a_whole_is_sent_in_halves(status: int) -> None:
+    found = read_bundle(status=status, of=5, attempt=MAX_CONFLICT_ATTEMPTS)
+    assert [[entry.position for entry in half] for half in found.halves] == [[0, 1], [2, 3, 4]]
+    assert (found.settled, found.unfinished) == ((), ())
+
+
+@pytest.mark.parametrize("status", [404, 405, 410])
+def test_a_wrong_address_refuses_a_batch_at_once(status: int) -> None:
+    found = read_bundle(status=status, of=3)
+    assert [item.status for item in found.settled] == [status] * 3
+    assert found.halves == ()
+
+
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b'{"issue":7}', b"[]"])
 def test_a_refusal_without_an_outcome_is_a_refusal(body: bytes) -> None:
     found = read_response(Unit("batch", (entry(0),)), [entry(0)], Response(400, {}, body), 0)

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from integration.core.errors import Rejected, Unavailable
-from integration.core.model import Status, WorkItem
-from integration.journal.store import MemoryJournal
+from integration.core.model import Delivery, Status, WorkItem
+from integration.journal.store import MemoryJournal, Payload
 from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import MemoryQueueSender
 from tests.builders import MARKER, bundle, entry, observation, patient
@@ -39,11 +39,16 @@ class Fragile(MemoryJournal):
 
     breaks_at = ""
 
-    async def add_delivery(self, *args: Any) -> None:
+    async def add_delivery(self, delivery: Delivery, payload: Payload) -> bool:
         if self.breaks_at == "add_delivery":
             self.breaks_at = ""
             raise Unavailable("storage", "ServiceRequestError")
-        await super().add_delivery(*args)
+        added = await super().add_delivery(delivery, payload)
+        if self.breaks_at == "between bytes and row":
+            self.breaks_at = ""
+            del self.deliveries[delivery.id]
+            raise Unavailable("storage", "ServiceRequestError")
+        return added
 
 
 async def refusal(route: Route, body: Any, **asked: Any) -> Rejected:
@@ -211,6 +216,25 @@ async def test_a_key_cannot_be_used_for_another_request(
         await route.ask(body, headers=headers, **asked)
     assert caught.value.status == 422
     assert route.queued() == []
+
+
+async def test_a_key_of_a_request_that_ended_between_bytes_and_row_is_for_those_bytes(
+    route: Route,
+) -> None:
+    headers = {"idempotency-key": "k1"}
+    route.journal = Fragile()
+    route.journal.breaks_at = "between bytes and row"
+    with pytest.raises(Unavailable):
+        await route.ask(patient(id="old"), headers=headers)
+    with pytest.raises(Rejected) as caught:
+        await route.ask(patient(id="new"), headers=headers)
+    assert caught.value.status == 422
+    assert (route.queued(), route.journal.deliveries) == ([], {})
+
+    accepted = await route.ask(patient(id="old"), headers=headers)
+    await route.process_all()
+    assert (await route.known(accepted.delivery)).status is Status.DONE
+    assert len(route.fhir_double.of("Patient")) == 1
 
 
 async def test_the_same_bytes_make_a_second_delivery_marked_as_a_repeat(

@@ -17,6 +17,7 @@ from azure.storage.queue.aio import QueueServiceClient
 
 from integration.core.errors import IntegrationError, Misconfigured, Unavailable
 from integration.core.model import (
+    OPEN,
     Delivery,
     DeliveryRequest,
     EntryResult,
@@ -26,7 +27,7 @@ from integration.core.model import (
 )
 from integration.journal.azure_activity import AzureActivityLog
 from integration.journal.azure_store import TABLES, AzureJournal, open_journal
-from integration.journal.store import Payload
+from integration.journal.store import IndexEntry, Payload
 from integration.journal.table_keys import make_delivery_id
 from integration.mirror import mirror as mirroring
 from integration.queues.azure_queue import AzureQueueSender
@@ -64,17 +65,23 @@ EVERYTHING: list[tuple[str, Work]] = [
     ("change if", lambda it: it.update_delivery(ID, only_if=frozenset(Status), lanes=1)),
     ("claimant", lambda it: it.find_delivery_by_key("north", "k")),
     ("scan", lambda it: anext(it.scan_deliveries(frozenset(Status), None, NOON))),
+    ("scan open", lambda it: anext(it.scan_deliveries(OPEN, None, NOON))),
+    ("index_open", lambda it: it.index_open(NOON)),
+    ("index_delivery", lambda it: it.index_delivery(ID, NOON)),
+    ("scan_index", lambda it: anext(it.scan_index(None))),
+    ("move_index_entry", lambda it: it.move_index_entry(IndexEntry("key", ID), NOON)),
     ("forget", lambda it: it.delete_delivery(ID)),
-    ("lanes_left", lambda it: it.list_open_lanes(ID)),
     ("begun", lambda it: it.has_begun(ID)),
     ("page", lambda it: it.list_deliveries(None, 10, None)),
-    ("keep_lane", lambda it: it.save_lane(ID, 0, b"{}")),
-    ("lane", lambda it: it.get_lane(ID, 0)),
+    ("keep_lane", lambda it: it.save_lane(ID, 1, 0, b"{}")),
+    ("lane", lambda it: it.get_lane(ID, 1, 0)),
     ("keep_fetched", lambda it: it.save_fetched(ID, 1, b"200 {}")),
     ("fetched", lambda it: it.get_fetched(ID, 1)),
     ("newest_event", lambda it: it.get_newest_event("north", "Subscription/s")),
     ("note_event", lambda it: it.record_event("north", "Subscription/s", 1)),
-    ("lane_done", lambda it: it.finish_lane(ID, 0)),
+    ("lane_done", lambda it: it.finish_lane(ID, 1, 0)),
+    ("begin_plan", lambda it: it.begin_plan(ID, 2)),
+    ("record_queued", lambda it: it.record_queued_lanes(ID, 1, [0])),
     ("begin", lambda it: it.begin_lane(ID, 0, 0.0)),
     ("note", lambda it: it.add_entry_results(ID, 0, [EntryResult(0, 201)])),
     ("outcomes", lambda it: it.list_entry_results(ID)),
@@ -189,7 +196,7 @@ async def test_tables_queues_and_names_of_blobs_hold_no_patient_data(
     queues = QueueServiceClient.from_connection_string(storage)
     async with blobs, tables, queues:
         container = await blobs.create_container(namespace)
-        names = [f"{namespace}{use}" for use in ("deliveries", "keys", "rows", "subs")]
+        names = [f"{namespace}{use}" for use in ("deliveries", "open", "keys", "rows", "subs")]
         kept_in = [await tables.create_table(name) for name in names]
         log = await tables.create_table(f"{namespace}activity")
         route.activities.store = AzureActivityLog(log).add

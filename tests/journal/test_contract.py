@@ -14,8 +14,9 @@ import pytest
 from azure.data.tables.aio import TableServiceClient
 from azure.storage.blob.aio import BlobServiceClient
 
-from integration.core.model import Delivery, DeliveryRequest, EntryResult, RowResult, Status
+from integration.core.model import OPEN, Delivery, DeliveryRequest, EntryResult, RowResult, Status
 from integration.journal.azure_store import AzureJournal
+from integration.journal.lane_bits import count_lanes, list_open_lanes, list_unqueued_lanes
 from integration.journal.store import NO_LANE, Journal, MemoryJournal, Payload
 from integration.journal.table_keys import make_delivery_id
 
@@ -32,7 +33,7 @@ async def journal(request: pytest.FixtureRequest, namespace: str) -> AsyncIterat
         blobs = await stack.enter_async_context(BlobServiceClient.from_connection_string(storage))
         tables = await stack.enter_async_context(TableServiceClient.from_connection_string(storage))
         container = await blobs.create_container(namespace)
-        names = [f"{namespace}{use}" for use in ("deliveries", "keys", "rows", "subs")]
+        names = [f"{namespace}{use}" for use in ("deliveries", "open", "keys", "rows", "subs")]
         yield AzureJournal(container, *[await tables.create_table(name) for name in names])
 
 
@@ -53,6 +54,12 @@ def made(moment: datetime = NOON, number: int = 0, **fields: Any) -> Delivery:
 
 def kept(body: bytes = b"{}", **received: Any) -> Payload:
     return Payload(DeliveryRequest("POST", **received), body)
+
+
+async def found(journal: Journal, delivery: Delivery) -> Delivery:
+    known = await journal.get_delivery(delivery.id)
+    assert known is not None
+    return known
 
 
 async def keep(journal: Journal, *deliveries: Delivery) -> None:
@@ -102,9 +109,9 @@ async def test_bytes_are_kept_exactly(journal: Journal) -> None:
 async def test_many_bytes_are_kept_exactly(journal: Journal) -> None:
     one, body = made(), bytes(range(256)) * 20_000
     await journal.add_delivery(one, kept(body))
-    await journal.save_lane(one.id, 0, body)
+    await journal.save_lane(one.id, 1, 0, body)
     assert (await journal.get_payload(one.id)).body == body
-    assert await journal.get_lane(one.id, 0) == body
+    assert await journal.get_lane(one.id, 1, 0) == body
 
 
 async def test_no_bytes_at_all_are_kept_too(journal: Journal) -> None:
@@ -145,6 +152,16 @@ async def test_keeping_it_again_changes_nothing(journal: Journal) -> None:
     assert (await journal.get_payload(one.id)).body == b"first"
 
 
+async def test_other_bytes_are_not_kept_under_the_same_id(journal: Journal) -> None:
+    """The first request may have ended between its bytes and its row."""
+    one = made()
+    assert await journal.add_delivery(one, kept(b"first"))
+    assert not await journal.add_delivery(replace(one, digest="other"), kept(b"second"))
+    assert await journal.add_delivery(one, kept(b"first"))
+    assert (await journal.get_payload(one.id)).body == b"first"
+    assert (await found(journal, one)).digest == one.digest
+
+
 async def test_a_delivery_that_is_not_there_is_none_and_its_bytes_an_error(
     journal: Journal,
 ) -> None:
@@ -153,7 +170,7 @@ async def test_a_delivery_that_is_not_there_is_none_and_its_bytes_an_error(
     with pytest.raises(KeyError):
         await journal.get_payload(unknown)
     with pytest.raises(KeyError):
-        await journal.get_lane(unknown, 0)
+        await journal.get_lane(unknown, 1, 0)
     assert await journal.list_entry_results(unknown) == []
     assert await journal.list_entry_results(unknown, 0) == []
     assert list(await journal.list_row_results(unknown)) == []
@@ -248,11 +265,62 @@ async def test_deliveries_are_found_by_state_and_time_the_newest_first(journal: 
     assert await ids_of(journal, Status.ACCEPTED) == []
 
 
+async def list_index(journal: Journal, due: datetime | None = None) -> list[str]:
+    return [entry.delivery async for entry in journal.scan_index(due)]
+
+
+async def test_the_index_holds_what_was_open_when_it_was_filled(journal: Journal) -> None:
+    states = [Status.ACCEPTED, Status.PROCESSING, Status.PARKED, Status.DONE, Status.CANCELLED]
+    old = [made(NOON - timedelta(days=4 * n), n, status=each) for n, each in enumerate(states)]
+    young = made(NOON + timedelta(seconds=1), 9)
+    await keep(journal, *old, young)
+    await journal.index_open(NOON)
+    assert await list_index(journal) == [each.id for each in old[2::-1]]
+
+    await journal.update_delivery(old[0].id, status=Status.DONE)
+    await journal.index_open(NOON + timedelta(days=2))
+    await journal.index_open(NOON)
+    assert await list_index(journal) == [old[2].id, old[1].id, old[0].id, young.id]
+    assert await ids_of(journal, *OPEN) == [young.id, old[1].id, old[2].id]
+
+
+async def test_open_deliveries_are_found_before_they_are_in_the_index(journal: Journal) -> None:
+    moments = [NOON - timedelta(days=days) for days in (2, 1, 0, -1)]
+    two, one, now, later = (made(moment, n) for n, moment in enumerate(moments))
+    await keep(journal, two, one)
+    await journal.index_open(NOON - timedelta(hours=1))
+    await keep(journal, now, later)
+    ids = [later.id, now.id, one.id, two.id]
+    assert await ids_of(journal, Status.ACCEPTED) == ids
+    assert await ids_of(journal, Status.ACCEPTED, until=NOON) == ids[1:]
+    assert await ids_of(journal, Status.ACCEPTED, since=NOON - timedelta(hours=30)) == ids[:3]
+    page = await journal.list_deliveries(Status.ACCEPTED, 2, later.id)
+    assert ([each.id for each in page.deliveries], page.after) == (ids[1:3], one.id)
+
+
+async def test_an_entry_of_the_index_is_due_when_it_was_told(journal: Journal) -> None:
+    one, other = made(), made(number=1)
+    await journal.index_delivery(one.id, NOON)
+    await journal.index_delivery(other.id, NOON + timedelta(hours=1))
+    assert await list_index(journal, NOON - timedelta(seconds=1)) == []
+    assert await list_index(journal, NOON) == [one.id]
+    (entry, _) = [each async for each in journal.scan_index(None)]
+    for _ in range(2):  # a run that breaks off is repeated
+        await journal.move_index_entry(entry, NOON + timedelta(days=900))
+    assert await list_index(journal) == [other.id, one.id]
+    (_, entry) = [each async for each in journal.scan_index(None)]
+    await journal.move_index_entry(entry, NOON + timedelta(days=900))
+    assert await list_index(journal) == [other.id, one.id]
+    for _ in range(2):
+        await journal.move_index_entry(entry, None)
+    assert await list_index(journal) == [other.id]
+
+
 async def test_whether_anybody_has_begun_with_a_delivery(journal: Journal) -> None:
     lane, seen, early = (made(number=n) for n in range(3))
     await keep(journal, lane, seen, early)
     assert not await journal.has_begun(lane.id)
-    await journal.save_lane(lane.id, 0, b"{}")
+    await journal.save_lane(lane.id, 1, 0, b"{}")
     await journal.begin_lane(seen.id, 0, 0.0)
     assert [await journal.has_begun(each.id) for each in (lane, seen, early)] == [True, True, False]
 
@@ -261,10 +329,58 @@ async def test_the_lanes_that_are_left(journal: Journal) -> None:
     one = made()
     await keep(journal, one)
     await journal.update_delivery(one.id, lanes=10)
-    assert await journal.list_open_lanes(one.id) == list(range(10))
+    assert list_open_lanes(await found(journal, one)) == list(range(10))
     for lane in (0, 3, 9):
-        await journal.finish_lane(one.id, lane)
-    assert await journal.list_open_lanes(one.id) == [1, 2, 4, 5, 6, 7, 8]
+        await journal.finish_lane(one.id, 1, lane)
+    await journal.record_queued_lanes(one.id, 1, [0, 1, 2, 8])
+    await journal.record_queued_lanes(one.id, 1, [4])
+    assert list_open_lanes(await found(journal, one)) == [1, 2, 4, 5, 6, 7, 8]
+    assert list_unqueued_lanes(await found(journal, one)) == [5, 6, 7]
+
+
+async def test_lanes_of_another_plan_count_for_nothing(journal: Journal) -> None:
+    one = made()
+    await keep(journal, one)
+    await journal.update_delivery(one.id, lanes=2)
+    await journal.save_lane(one.id, 1, 0, b"old")
+    await journal.record_queued_lanes(one.id, 1, [0, 1])
+    await journal.finish_lane(one.id, 1, 0)
+
+    assert await journal.begin_plan(one.id, 2, planner=7, unit_max_entries=3)
+    assert not await journal.begin_plan(one.id, 2, planner=8)
+    begun = await found(journal, one)
+    assert (begun.plan, begun.planner, begun.unit_max_entries) == (2, 7, 3)
+    assert (begun.lanes, begun.lanes_done, list_unqueued_lanes(begun)) == (0, 0, [])
+
+    await journal.update_delivery(one.id, lanes=1)
+    await journal.save_lane(one.id, 2, 0, b"new")
+    assert not await journal.finish_lane(one.id, 1, 0)
+    await journal.record_queued_lanes(one.id, 1, [0])
+    assert list_unqueued_lanes(await found(journal, one)) == [0]
+    assert await journal.get_lane(one.id, 1, 0) == b"old"
+    assert await journal.get_lane(one.id, 2, 0) == b"new"
+    assert await journal.finish_lane(one.id, 2, 0)
+
+
+async def test_a_change_can_depend_on_the_plan(journal: Journal) -> None:
+    one = made()
+    await keep(journal, one)
+    assert await journal.update_delivery(one.id, only_plan=1, lanes=2)
+    assert not await journal.update_delivery(one.id, only_plan=2, lanes=3)
+    assert (await found(journal, one)).lanes == 2
+    assert not await journal.begin_plan(make_delivery_id(NOON, 99), 2)
+
+
+async def test_a_change_of_what_was_seen_heeds_what_has_changed_since(journal: Journal) -> None:
+    one = made()
+    await keep(journal, one)
+    active, seen = frozenset({Status.ACCEPTED}), await found(journal, one)
+    assert await journal.update_delivery(one.id, only_if=active, seen=seen, units=1)
+    assert await journal.update_delivery(one.id, only_if=active, seen=seen, lanes=1)
+    await journal.update_delivery(one.id, status=Status.CANCELLED)
+    assert not await journal.update_delivery(one.id, only_if=active, seen=seen, status=Status.DONE)
+    known = await found(journal, one)
+    assert (known.status, known.units, known.lanes) == (Status.CANCELLED, 1, 1)
 
 
 async def test_a_forgotten_delivery_leaves_its_key_and_nothing_else(journal: Journal) -> None:
@@ -273,8 +389,8 @@ async def test_a_forgotten_delivery_leaves_its_key_and_nothing_else(journal: Jou
         await journal.claim_key("north", each.id, each.id)
         await keep(journal, each)
         await journal.update_delivery(each.id, lanes=2)
-        await journal.save_lane(each.id, 1, b"lane")
-        await journal.finish_lane(each.id, 1)
+        await journal.save_lane(each.id, 1, 1, b"lane")
+        await journal.finish_lane(each.id, 1, 1)
         await journal.begin_lane(each.id, 1, 0.0)
         await journal.add_entry_results(each.id, 1, [EntryResult(0, 201)])
         await journal.save_fetched(each.id, 1, b"fetched")
@@ -293,14 +409,14 @@ async def test_a_forgotten_delivery_leaves_its_key_and_nothing_else(journal: Jou
     with pytest.raises(KeyError):
         await journal.get_payload(one.id)
     with pytest.raises(KeyError):
-        await journal.get_lane(one.id, 1)
+        await journal.get_lane(one.id, 1, 1)
     assert await journal.list_entry_results(one.id) == []
     assert list(await journal.list_row_results(one.id)) == []
     assert await journal.get_fetched(one.id, 1) is None
     assert not await journal.has_begun(one.id)
     assert await journal.find_delivery_by_key("north", one.id) == one.id
     assert [each.status for each in await journal.list_entry_results(other.id)] == [201]
-    assert await journal.get_lane(other.id, 1) == b"lane"
+    assert await journal.get_lane(other.id, 1, 1) == b"lane"
     assert await journal.get_fetched(other.id, 1) == b"fetched"
     assert len(await journal.list_row_results(other.id)) == 1
 
@@ -379,29 +495,29 @@ async def test_an_empty_journal_has_an_empty_page(journal: Journal) -> None:
 async def test_a_lane_is_kept_exactly_and_the_last_word_counts(journal: Journal) -> None:
     one = made()
     await keep(journal, one)
-    await journal.save_lane(one.id, 0, b"first")
-    await journal.save_lane(one.id, 0, b"\x00again")
-    await journal.save_lane(one.id, 1, b"other")
-    assert await journal.get_lane(one.id, 0) == b"\x00again"
-    assert await journal.get_lane(one.id, 1) == b"other"
+    await journal.save_lane(one.id, 1, 0, b"first")
+    await journal.save_lane(one.id, 1, 0, b"\x00again")
+    await journal.save_lane(one.id, 1, 1, b"other")
+    assert await journal.get_lane(one.id, 1, 0) == b"\x00again"
+    assert await journal.get_lane(one.id, 1, 1) == b"other"
 
 
 async def test_a_delivery_is_complete_with_its_last_lane(journal: Journal) -> None:
     one = made()
     await keep(journal, one)
     await journal.update_delivery(one.id, lanes=3)
-    assert not await journal.finish_lane(one.id, 2)
-    assert not await journal.finish_lane(one.id, 0)
-    assert not await journal.finish_lane(one.id, 2)
-    assert await journal.finish_lane(one.id, 1)
-    assert await journal.finish_lane(one.id, 0)
+    assert not await journal.finish_lane(one.id, 1, 2)
+    assert not await journal.finish_lane(one.id, 1, 0)
+    assert not await journal.finish_lane(one.id, 1, 2)
+    assert await journal.finish_lane(one.id, 1, 1)
+    assert await journal.finish_lane(one.id, 1, 0)
 
 
 async def test_of_lanes_that_end_together_exactly_one_is_the_last(journal: Journal) -> None:
     one = made()
     await keep(journal, one)
     await journal.update_delivery(one.id, lanes=20)
-    last = await asyncio.gather(*(journal.finish_lane(one.id, lane) for lane in range(20)))
+    last = await asyncio.gather(*(journal.finish_lane(one.id, 1, lane) for lane in range(20)))
     assert sum(last) == 1
 
 
@@ -409,8 +525,8 @@ async def test_a_lane_s_number_may_be_high(journal: Journal) -> None:
     one = made()
     await keep(journal, one)
     await journal.update_delivery(one.id, lanes=2)
-    assert not await journal.finish_lane(one.id, 5000)
-    assert await journal.finish_lane(one.id, 64)
+    assert not await journal.finish_lane(one.id, 1, 5000)
+    assert await journal.finish_lane(one.id, 1, 64)
 
 
 async def test_finished_lanes_are_counted_once_and_change_nothing_else(journal: Journal) -> None:
@@ -418,9 +534,12 @@ async def test_finished_lanes_are_counted_once_and_change_nothing_else(journal: 
     await keep(journal, one)
     await journal.update_delivery(one.id, lanes=2, status=Status.PROCESSING)
     for _ in range(2):
-        await journal.finish_lane(one.id, 1)
+        await journal.finish_lane(one.id, 1, 1)
         found = await journal.get_delivery(one.id)
-        assert found == replace(one, lanes=2, lanes_done=1, status=Status.PROCESSING)
+        assert found is not None
+        assert count_lanes(found.done_lanes) == 1
+        changed = {"lanes": 2, "lanes_done": 1, "done_lanes": found.done_lanes}
+        assert found == replace(one, status=Status.PROCESSING, **changed)
 
 
 # --- outcomes ----------------------------------------------------------------------------------

@@ -11,15 +11,20 @@ from hypothesis import strategies as st
 
 from integration.core.model import RowResult
 from integration.journal.table_keys import (
-    build_after_filter,
+    build_after_filters,
     build_days_filter,
     build_delivery_key,
+    build_index_key,
+    build_newer_filters,
     build_row_key,
+    build_window_filters,
     is_between,
     is_delivery_id,
     make_delivery_id,
     parse_accepted_time,
+    parse_index_key,
 )
+from tests.journal.recording import parse_ranges
 from tests.randomness import limit_examples, make_random
 
 NOW = datetime(2024, 5, 6, 7, 8, 9, 123_000, tzinfo=UTC)
@@ -90,27 +95,56 @@ def test_what_we_could_not_have_made_is_no_delivery_id(text: str) -> None:
     assert not is_delivery_id(text)
 
 
+def is_in(filters: list[str], id_: str) -> bool:
+    """Whether one of these queries finds the delivery."""
+    return any(parse_ranges(each).contains(*build_delivery_key(id_)) for each in filters)
+
+
+def make_others(number: int) -> list[str]:
+    dice = make_random(7)
+    hours = (dice.choice([-90, -30, -1, 0, 1, 30, 90]) for _ in range(number))
+    return [make_delivery_id(NOW + timedelta(hours=h), dice.getrandbits(74)) for h in hours]
+
+
 def test_the_list_begins_with_everything() -> None:
-    assert build_after_filter(None) == "PartitionKey ge ''"
+    assert build_after_filters(None) == ["PartitionKey ge ''"]
 
 
 def test_the_list_goes_on_below_the_last_one_shown() -> None:
     last = make_delivery_id(NOW, 1 << 60)
-    day, row = build_delivery_key(last)
-    assert build_after_filter(last) == (
-        f"PartitionKey gt '{day}' or (PartitionKey eq '{day}' and RowKey gt '{row}')"
-    )
+    filters = build_after_filters(last)
+    for other in make_others(200):
+        assert is_in(filters, other) is (other < last)
 
-    def listed(id_: str) -> bool:
-        """What that filter says of one delivery."""
-        key = build_delivery_key(id_)
-        return key[0] > day or (key[0] == day and key[1] > row)
 
-    dice = make_random(7)
-    for _ in range(200):
-        hours = dice.choice([-90, -30, -1, 0, 1, 30, 90])
-        other = make_delivery_id(NOW + timedelta(hours=hours), dice.getrandbits(74))
-        assert listed(other) is (other < last)
+def test_what_is_newer_is_found_from_its_first_millisecond_on() -> None:
+    filters = build_newer_filters(NOW)
+    for other in make_others(200):
+        assert is_in(filters, other) is (parse_accepted_time(other) >= NOW)
+    assert build_newer_filters(None) == ["PartitionKey ge ''"]
+
+
+@limit_examples(200)
+@given(MOMENTS, st.timedeltas(timedelta(0), timedelta(days=3)), st.data())
+def test_a_window_holds_what_was_accepted_in_it(
+    since: datetime, length: timedelta, data: st.DataObject
+) -> None:
+    filters = build_window_filters(since, since + length)
+    ids = st.integers(-1, int(length / timedelta(milliseconds=1)) + 1)
+    offset = data.draw(ids)
+    moment = parse_accepted_time(make_delivery_id(since, 0)) + timedelta(milliseconds=offset)
+    other = make_delivery_id(moment + timedelta(microseconds=1), data.draw(BITS))
+    first, last = make_delivery_id(since, 0), make_delivery_id(since + length, (1 << 74) - 1)
+    assert is_in(filters, other) is (first <= other <= last)
+    assert all(parse_ranges(each).is_bounded for each in filters)
+
+
+def test_the_index_of_open_deliveries_begins_with_what_is_due_first() -> None:
+    soon, later = NOW, NOW + timedelta(days=400)
+    ids = [make_delivery_id(NOW, number) for number in (2, 1)]
+    keys = [build_index_key(ids[0], soon), build_index_key(ids[1], later)]
+    assert keys == sorted(keys)
+    assert [parse_index_key(key) for key in keys] == ids
 
 
 @limit_examples(100)

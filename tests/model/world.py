@@ -162,6 +162,7 @@ class World:
             now=self.clock,
             new_id=lambda now: make_delivery_id(now, next(self._ids)),
             max_bytes=10_000_000,
+            limits=self.limits,
         )
         kind = "application/fhir+ndjson" if ndjson else "application/fhir+json"
         headers = {"content-type": kind, "idempotency-key": f"message {next(self._ids)}"}

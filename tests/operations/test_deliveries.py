@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from integration.core.errors import Rejected
+from integration.core.errors import Rejected, Unavailable
 from integration.core.model import Status, WorkItem
 from integration.mirror import mirror as mirroring
 from integration.operations import deliveries
@@ -161,6 +161,32 @@ async def test_an_active_or_cancelled_delivery_is_not_replayed(route: Route) -> 
     ).status == 404
 
 
+class Broken:
+    """A queue that does not answer."""
+
+    async def send(self, *_: object) -> None:
+        raise Unavailable("storage", "ServiceRequestError")
+
+
+async def test_a_replay_that_breaks_off_can_be_repeated(route: Route) -> None:
+    delivery = await route.deliver(bundle(entry(patient())))
+    route.fhir_double.down = 500
+    await route.process(delivery)  # begun, so that housekeeping would leave it to its worker
+    route.fhir_double.down = None
+    item = route.take()
+    assert item is not None
+    await relaying.park(route.journal, item, "the FHIR server was away")
+    with pytest.raises(Unavailable):
+        await deliveries.replay(route.journal, Broken(), delivery, route.clock.now)
+
+    await deliveries.replay(route.journal, route.queue_sender, delivery, route.clock.now)
+    assert (
+        await told(deliveries.replay(route.journal, route.queue_sender, delivery, route.clock.now))
+    ).status == 409
+    await route.process_all()
+    assert (await route.known(delivery)).status is Status.DONE
+
+
 # --- many at once ------------------------------------------------------------------------------
 
 
@@ -246,6 +272,7 @@ async def test_a_delivery_that_is_cancelled_meanwhile_is_not_replayed(route: Rou
 
     class Cancelling:
         scan_deliveries = route.journal.scan_deliveries
+        index_delivery = route.journal.index_delivery
 
         async def update_delivery(self, id_: str, **changes: object) -> bool:
             if id_ == made[0]:
@@ -263,6 +290,24 @@ async def test_a_delivery_that_is_cancelled_meanwhile_is_not_replayed(route: Rou
     assert [delivery.id for delivery in result.deliveries] == made[1:]
     assert (await route.known(made[0])).status is Status.CANCELLED
     assert route.queued() == [(WorkItem(made[1]), 0)]
+
+
+async def test_a_replay_of_many_that_breaks_off_is_continued_by_the_next(route: Route) -> None:
+    made = await parked(route, 3)
+    queue_sender = route.queue_sender
+
+    class Full:
+        async def send(self, queue: str, item: WorkItem, delay: float = 0) -> None:
+            if item.delivery == made[1]:
+                raise Unavailable("storage", "ServiceRequestError")
+            await queue_sender.send(queue, item, delay)
+
+    route.queue_sender = Full()
+    with pytest.raises(Unavailable):
+        await replayed(route)
+    route.queue_sender = queue_sender
+    assert await replayed(route) == (made[1:], None)
+    assert route.queued() == [(WorkItem(id_), 0) for id_ in made]
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ async def test_lanes_whose_work_items_were_lost_are_queued_again(route: Route) -
 async def test_a_delivery_whose_lanes_are_all_done_is_finished(route: Route) -> None:
     delivery = await of_lanes(route, 2)
     for lane in range(2):
-        await route.journal.finish_lane(delivery, lane)
+        await route.journal.finish_lane(delivery, 1, lane)
     await route.journal.update_delivery(delivery, checked=route.clock.now, lanes_done_at_check=2)
     route.clock.later(2 * HOUR)
     await swept(route)
@@ -170,6 +170,26 @@ async def test_a_queue_that_fails_is_tried_again_in_the_next_run(route: Route) -
     assert (await route.known(delivery)).checked is None
     await swept(route)
     assert route.queued() == [(WorkItem(delivery), 0)]
+
+
+async def test_a_replay_that_broke_off_is_queued_within_minutes(route: Route) -> None:
+    class Full:
+        async def send(self, *_: object) -> None:
+            raise Unavailable("storage", "queue: ServiceRequestError")
+
+    delivery = await of_lanes(route, 2)  # begun: its lanes are stored
+    await route.process(delivery, lane=0)
+    await relaying.park(route.journal, WorkItem(delivery), "the FHIR server was away")
+    route.clock.later(10 * DAY)
+    with pytest.raises(Unavailable):
+        await deliveries.replay(route.journal, Full(), delivery, route.clock.now)
+    route.clock.later(10 * MINUTE)
+    for _ in range(2):
+        await swept(route)
+    assert route.queued() == [(WorkItem(delivery), 0)]
+    await route.process_all()
+    assert (await route.known(delivery)).status is Status.DONE
+    assert await route.statuses(delivery) == [201, 201]
 
 
 # --- what takes too long -----------------------------------------------------------------------
@@ -259,6 +279,51 @@ async def test_a_repeat_of_a_deleted_delivery_overwrites_nothing(
     assert (await route.known(again)).status is Status.DONE
     (person,) = route.fhir_double.of("Patient")
     assert person["active"] is False
+
+
+async def test_a_delivery_that_a_repeat_finished_late_is_found(route: Route) -> None:
+    """Its id is from the first request, a long time before."""
+    headers = {"idempotency-key": "k1"}
+
+    class Full:
+        async def send(self, *_: object) -> None:
+            raise Unavailable("storage", "queue: ServiceRequestError")
+
+    class Lost(MemoryJournal):
+        is_lost = True
+
+        async def add_delivery(self, *args: Any) -> bool:
+            if self.is_lost:
+                raise Unavailable("storage", "ServiceRequestError")
+            return await super().add_delivery(*args)
+
+    route.journal = Lost()
+    with pytest.raises(Unavailable):
+        await route.ask(patient(), headers=headers)
+    route.clock.later(5 * HOUR)
+    await swept(route)
+    route.journal.is_lost = False
+    queue_sender, route.queue_sender = route.queue_sender, Full()
+    with pytest.raises(Unavailable):
+        await route.ask(patient(), headers=headers)
+    route.queue_sender = queue_sender
+    route.clock.later(10 * MINUTE)
+    await swept(route)
+    assert [item.delivery for item, _ in route.queued()] == list(route.journal.deliveries)
+
+
+async def test_what_has_ended_leaves_the_index_of_open_deliveries(route: Route) -> None:
+    accepted = await route.deliver(patient(active=True))
+    stopped = await route.deliver(patient(active=False))
+    await relaying.park(route.journal, WorkItem(stopped), "the cause")
+    route.clock.later(10 * MINUTE)
+    await swept(route)
+    assert {*route.journal.index.values()} == {accepted, stopped}
+    await route.process_all()
+    await deliveries.cancel(route.journal, stopped, route.clock.now)
+    route.clock.later(2 * DAY)
+    await swept(route)
+    assert route.journal.index == {}
 
 
 # --- a run -------------------------------------------------------------------------------------

@@ -7,10 +7,10 @@ from datetime import datetime, timedelta
 import msgspec
 import pytest
 
-from integration.core.errors import IntegrationError, Misconfigured, Unavailable
+from integration.core.errors import IntegrationError, Misconfigured, Unavailable, UnitConflict
 from integration.core.model import WorkItem
 from integration.queues.queue_sender import MemoryQueueSender, parse_work_item
-from integration.queues.retry import plan_retry
+from integration.queues.retry import count_conflicts, plan_retry
 
 NOW = datetime.fromisoformat("2024-05-06T07:08:09Z")
 DAY = 24 * 3600.0
@@ -74,6 +74,18 @@ def test_a_retry_is_for_the_same_work() -> None:
     again = plan_retry(CLAIM, DOWN, NOW, DAY).item
     assert (again.delivery, again.lane, again.resource) == (CLAIM.delivery, 2, None)
     assert again.attempt == 1
+
+
+def test_only_conflicts_of_the_same_unit_are_counted_together() -> None:
+    conflict = UnitConflict("FHIR server", "answered 409", unit="0.1")
+    item = plan_retry(CLAIM, DOWN, NOW, DAY).item
+    assert count_conflicts(item, "0.1") == 0
+    for _ in range(2):
+        item = plan_retry(item, conflict, NOW, DAY).item
+        item = plan_retry(item, DOWN, NOW, DAY).item
+    assert (count_conflicts(item, "0.1"), count_conflicts(item, "0.2")) == (2, 0)
+    item = plan_retry(item, UnitConflict("FHIR server", "409", unit="0.2"), NOW, DAY).item
+    assert (count_conflicts(item, "0.1"), count_conflicts(item, "0.2")) == (0, 1)
 
 
 def test_a_retry_that_is_given_up_has_the_work_item() -> None:

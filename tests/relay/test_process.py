@@ -366,8 +366,8 @@ async def test_a_cancelled_delivery_is_not_begun(route: Route) -> None:
 class CancelledMeanwhile(MemoryJournal):
     """Its sender cancels while the lanes are being kept."""
 
-    async def save_lane(self, id_: str, lane: int, data: bytes) -> None:
-        await super().save_lane(id_, lane, data)
+    async def save_lane(self, id_: str, plan: int, lane: int, data: bytes) -> None:
+        await super().save_lane(id_, plan, lane, data)
         if self.deliveries[id_].status is Status.ACCEPTED:
             await deliveries.cancel(self, id_, self.deliveries[id_].accepted)
 

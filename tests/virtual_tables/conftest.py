@@ -101,6 +101,7 @@ class Feed:
             ]
             bundle = {"resourceType": "Bundle", "type": "batch", "entry": entries}
             found = (await self.fhir.post("", content=decimal_json.encode(bundle))).json()
+            assert "entry" in found, found
             assert all(entry["response"]["status"][0] == "2" for entry in found["entry"]), found
 
     async def stored(self, name: str) -> Json:

@@ -99,10 +99,15 @@ async def test_a_bundle_that_cannot_be_parsed_around_its_resources_is_refused(fh
     assert await ids(fhir, "/Patient") == []
 
 
-async def test_the_id_of_a_resource_may_have_extensions(fhir):
-    more = {"_id": {"extension": [{"url": "urn:x", "valueString": "y"}]}}
-    written = await fhir.put("/Patient/a", json=patient("a", **more))
-    assert (written.status_code, written.json()["_id"]) == (201, more["_id"])
+async def test_every_primitive_value_of_a_resource_may_have_extensions(fhir):
+    more = {"extension": [{"url": "urn:x", "valueString": "y"}]}
+    resource = patient("a", _id=more, _birthDate=more, name=[{"_given": [more]}])
+    resource["communication"] = [{"language": {"text": "x"}, "_preferred": more}]
+    written = await fhir.put("/Patient/a", json=resource)
+    assert (written.status_code, written.json()["_id"]) == (201, more)
+    plan = {"status": "active", "intent": "plan", "_instantiatesCanonical": [more]}
+    plan |= {"resourceType": "CarePlan", "subject": {"reference": "Patient/a"}}
+    assert (await fhir.post("/CarePlan", json=plan)).status_code == 201
 
 
 async def test_a_body_that_is_nested_too_deeply_is_refused(fhir):
