@@ -91,7 +91,7 @@ async def test_a_lane_of_several_is_handed_on_as_that_lane(route: Route) -> None
     assert (await route.known(delivery)).status is Status.DONE
 
 
-async def cancelled(route: Route, delivery: str) -> None:
+async def cancelled(route: Route, delivery: str, *, at_look_up: bool = False) -> None:
     """Process the delivery until it has sent a request, then cancel the invocation, as when the
     host shuts down."""
     arrived, never = asyncio.Event(), asyncio.Event()
@@ -101,7 +101,8 @@ async def cancelled(route: Route, delivery: str) -> None:
         await never.wait()
         raise AssertionError("nothing waits so long")
 
-    route.fhir_double.script.append(step)
+    double = route.fhir_double
+    (double.look_up_script if at_look_up else double.script).append(step)
     worker = asyncio.create_task(route.process(delivery))
     await arrived.wait()
     worker.cancel()
@@ -125,7 +126,7 @@ async def test_an_invocation_that_is_cancelled_before_it_writes_holds_up_nobody(
     search = "Patient?identifier=urn:mrn|7"
     person = patient(identifier=[{"system": "urn:mrn", "value": "7"}])
     delivery = await route.deliver(batch(entry(person, method="PUT", url=search)))
-    await cancelled(route, delivery)  # while it searches
+    await cancelled(route, delivery, at_look_up=True)
 
     later = await route.deliver(batch(entry(person, method="PUT", url=search)))
     await route.process(later)
