@@ -65,10 +65,13 @@ public class HapiServer {
     })
     static class Parts {
 
-        /** HAPI's defaults, but for what is named here. */
+        /** HAPI's defaults, the cache of searches included, but for $expunge: it empties the server. */
         @Bean
         JpaStorageSettings storageSettings() {
-            return new JpaStorageSettings();
+            var settings = new JpaStorageSettings();
+            settings.setAllowMultipleDelete(true);
+            settings.setExpungeEnabled(true);
+            return settings;
         }
 
         @Bean

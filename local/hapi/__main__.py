@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 
-from local.hapi.server import build_server, find_obstacle, make_part
+from local.hapi.server import OWN_URL, build_server, find_obstacle, make_part
 from local.host.settings import CannotStart
 from local.processes import PROJECT, Child
 from local.services import ADDRESS, check_ports, find_free_ports, read_ports
@@ -33,7 +33,7 @@ def main(command: list[str]) -> int:
             print(f"HAPI is ready: FHIR_URL={url}, its log is {LOG}", flush=True)
             if not command:
                 signal.pause()
-            env = {**os.environ, "FHIR_URL": url, "FHIR_SCOPE": "none"}
+            env = {**os.environ, "FHIR_URL": url, "FHIR_SCOPE": "none", OWN_URL: url}
             return subprocess.run(command, env=env, check=False).returncode
     except KeyboardInterrupt:
         return 130 if command else 0

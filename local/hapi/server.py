@@ -18,6 +18,8 @@ from local.processes import PROJECT, Part
 SOURCE = Path(__file__).parent
 BUILD = PROJECT / ".local" / "hapi"
 JAVA_VERSION = 17
+# Names the server that this process has started, which tests may empty; FHIR_URL may be anybody's.
+OWN_URL = "LOCAL_HAPI_URL"
 FILES = ("pom.xml", "HapiServer.java")
 BUILD_SECONDS = 900.0  # the first build downloads 300 MB
 PATIENCE = 240.0  # seconds until it has to answer: it takes 25 on two cores with nothing beside it
@@ -35,7 +37,9 @@ def find_obstacle() -> str | None:
     """Return why this machine cannot run HAPI; None if it can."""
     missing = [name for name in ("java", "javac", "mvn") if shutil.which(name) is None]
     if missing:
-        return f"HAPI needs Java {JAVA_VERSION} and Maven: {', '.join(missing)} is not on the PATH"
+        return (
+            f"HAPI needs Java {JAVA_VERSION} and Maven: {', '.join(missing)} not found on the PATH"
+        )
     said = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr
     found = re.search(r'version "(\d+)', said)
     if found is None or int(found[1]) < JAVA_VERSION:
@@ -85,7 +89,7 @@ def _run_maven(*goals: str) -> None:
 
 
 def _is_complete(classpath: Path) -> bool:
-    """Whether the class path is there, and each file that it names: Maven's folder may be emptied."""
+    """Whether the class path and each file that it names are there: Maven may have been emptied."""
     if not classpath.is_file():
         return False
     return all(Path(name).is_file() for name in classpath.read_text().strip().split(":"))
