@@ -65,12 +65,19 @@ public class HapiServer {
     })
     static class Parts {
 
-        /** HAPI's defaults, the cache of searches included, but for $expunge: it empties the server. */
+        /**
+         * HAPI's defaults, the cache of searches included, but for $expunge: it empties the server.
+         * With HAPI_LINKS=any, a resource may refer to what does not exist, or is elsewhere.
+         */
         @Bean
         JpaStorageSettings storageSettings() {
+            var any = "any".equals(System.getenv("HAPI_LINKS"));
             var settings = new JpaStorageSettings();
             settings.setAllowMultipleDelete(true);
             settings.setExpungeEnabled(true);
+            settings.setAllowExternalReferences(any);
+            settings.setEnforceReferentialIntegrityOnWrite(!any);
+            settings.setEnforceReferentialIntegrityOnDelete(!any);
             return settings;
         }
 

@@ -349,6 +349,12 @@ def test_a_read_that_fails_does_not_fail_its_transaction(http: httpx.Client) -> 
     assert statuses(post(http, "transaction", put(new_id(), "One"), reading)) == [201, 404]
 
 
+def test_a_read_that_finds_nothing_has_the_code_exception(http: httpx.Client) -> None:
+    reading = {"request": {"method": "GET", "url": f"Patient/{new_id()}"}}
+    [said] = responses(post(http, "batch", reading))
+    assert (said["status"], said["outcome"]["issue"][0]["code"]) == ("404 Not Found", "exception")
+
+
 def test_a_head_is_refused(http: httpx.Client) -> None:
     id_ = new_id()
     write(http, id_, "One")
