@@ -7,7 +7,6 @@ WORKERS := $(shell $(PYTHON) -c 'import os; print(min(os.cpu_count() + 1, 4))')
 TESTS := $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # Compiled files are kept, whatever the shell says: to compile the tests again costs each worker 8 s.
 unexport PYTHONDONTWRITEBYTECODE
-REAL := tests/journeys/test_real_bundles.py
 SEED ?= $(shell date +%s)
 READY := .venv/ready local/node_modules/ready
 
@@ -64,8 +63,9 @@ nightly: $(READY) ## Look for what the usual cases do not show: random ones, fau
 # One process each: the server is one, and equivalence empties it. Bundles from elsewhere refer to
 # what they do not bring, which HAPI's server refuses unless it is told not to look.
 hapi: $(READY) ## Run journeys and equivalence against HAPI's server, where Java 17 and Maven are there
-	@$(BIN)/python -m local.hapi $(BIN)/python -m pytest -q tests/hapi tests/journeys --ignore $(REAL)
-	@HAPI_LINKS=any $(BIN)/python -m local.hapi $(BIN)/python -m pytest -q tests/equivalence $(REAL)
+	@$(BIN)/python -m local.hapi $(BIN)/python -m pytest -q tests/hapi tests/journeys \
+		--ignore tests/journeys/test_real_bundles.py
+	@HAPI_LINKS=any $(BIN)/python -m local.hapi $(BIN)/python -m pytest -q tests/equivalence
 
 fuzz: $(READY) ## Send intake some 60,000 hostile deliveries, and count what became of them
 	@$(BIN)/python -m fuzz

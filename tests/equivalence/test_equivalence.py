@@ -113,7 +113,9 @@ async def test_what_the_relay_has_split_is_what_the_unsplit_bundle_would_have_le
     group: str, server: Server
 ) -> None:
     tally = Tally()
-    alone = [each for each in bundles(group) if not is_among_others(each)]
+    alone = [
+        each for each in bundles(group) if server.can_be_asked(each) and not is_among_others(each)
+    ]
     for bundle in alone:
         await _alone(tally, bundle, server)
     _check(tally, len(alone))
@@ -131,7 +133,7 @@ async def test_so_is_what_bundles_have_left_that_refer_to_one_another(
         each
         for group in list_groups()
         for each in bundles(group.values[0])
-        if is_among_others(each)
+        if server.can_be_asked(each) and is_among_others(each)
     ]
     # What serves others goes first.
     await _together(tally, sorted(together, key=lambda each: each.refers), server)
@@ -154,6 +156,10 @@ async def _alone(tally: Tally, bundle: Sent, server: Server) -> None:
     await server.empty()
     result = await relayed(server, bundle, USUAL)
     found = await server.stored()
+    if not result.statuses and isinstance(server, Hapi):
+        # Intake refuses what Microsoft's server refuses; HAPI's takes more.
+        tally.found(bundle, REFUSED)
+        return
     await server.empty()
     how, expected = await _plainly(server, bundle, result)
     wanted = await server.stored()

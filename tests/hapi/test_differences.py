@@ -258,6 +258,32 @@ def test_equal_conditional_creates_of_a_batch_are_one_resource_and_two_answers(
     assert first == second
 
 
+def create_unless_named(name: str, condition: str) -> Entry:
+    resource = {"resourceType": "Organization", "name": name}
+    request = {"method": "POST", "url": "Organization", "ifNoneExist": condition}
+    return {"fullUrl": f"urn:uuid:{uuid4()}", "resource": resource, "request": request}
+
+
+def test_a_condition_that_is_no_identifier_is_500_in_a_transaction_without_its_type(
+    http: httpx.Client,
+) -> None:
+    name = uuid4().hex
+    bare = create_unless_named(name, f"name:exact={name}")
+    assert post(http, "transaction", bare).status_code == 500
+    typed = create_unless_named(name, f"Organization?name:exact={name}")
+    assert statuses(post(http, "transaction", typed)) == [201]
+
+
+def test_a_link_to_a_placeholder_that_the_request_does_not_bring_is_refused(
+    http: httpx.Client,
+) -> None:
+    entry = put(new_id(), "One")
+    entry["resource"]["managingOrganization"] = {"reference": f"urn:uuid:{uuid4()}"}
+    answer = http.put(entry["request"]["url"], json=entry["resource"])
+    assert answer.status_code == 400
+    assert "HAPI-0505" in answer.text
+
+
 def test_an_unknown_element_is_dropped_without_a_word(http: httpx.Client) -> None:
     id_ = new_id()
     entry = put(id_, "One")
