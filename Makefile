@@ -11,7 +11,7 @@ SEED ?= $(shell date +%s)
 READY := .venv/ready local/node_modules/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo start plan reconcile test check nightly scan format bench faults fuzz clean
+.PHONY: help install demo start plan reconcile test check nightly scan format bench faults fuzz hapi clean
 
 help: ## Show this
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -31,14 +31,14 @@ reconcile: $(READY) ## Find and mend rows that differ from FHIR, by the settings
 	@$(BIN)/python -m integration reconcile $(ARGS)
 
 test: $(READY) ## Run what a change needs, against the real storage emulator and the real FHIR server
-	@TEST_FACTOR=0.34 $(TESTS) -m "not slow"
+	@TEST_FACTOR=0.34 $(TESTS) -m "not slow and not hapi"
 
 check: $(READY) ## Format, lint, types, Bicep and all tests, as CI does
 	@echo "== format"; $(BIN)/ruff format --check .
 	@echo "== lint"; $(BIN)/ruff check .
 	@echo "== types"; $(BIN)/mypy
 	@echo "== bicep"; infra/check.sh
-	@echo "== tests"; $(TESTS)
+	@echo "== tests"; $(TESTS) -m "not hapi"
 
 # Not among the requirements of development: it brings a hundred packages, each at a version of its own choice.
 scan: .local/checkov/ready ## Have the Bicep files looked at by a security scanner
@@ -53,11 +53,19 @@ bench: $(READY) ## Measure the route against a bare client, on this machine
 faults: $(READY) ## Kill, starve and confuse the route some thousand times, and count what became of each entry
 	@$(BIN)/python -m faults
 
-nightly: $(READY) ## Look for what the usual cases do not show: new random ones, ten times as many; SEED=... repeats a run
+nightly: $(READY) ## Look for what the usual cases do not show: random ones, faults, HAPI's server; SEED=... repeats a run
 	@echo "== seed $(SEED)"
 	@TEST_SEED=$(SEED) TEST_FACTOR=10 $(TESTS) -m "hypothesis or seeded" --hypothesis-seed=$(SEED)
 	@$(BIN)/python -m faults --seed $(SEED)
 	@$(BIN)/python -m fuzz --seed $(SEED)
+	@$(MAKE) --no-print-directory hapi
+
+# One process each: the server is one, and equivalence empties it. Bundles from elsewhere refer to
+# what they do not bring, which HAPI's server refuses unless it is told not to look.
+hapi: $(READY) ## Run journeys and equivalence against HAPI's server, where Java 17 and Maven are there
+	@$(BIN)/python -m local.hapi $(BIN)/python -m pytest -q tests/hapi tests/journeys \
+		--ignore tests/journeys/test_real_bundles.py
+	@HAPI_LINKS=any $(BIN)/python -m local.hapi $(BIN)/python -m pytest -q tests/equivalence
 
 fuzz: $(READY) ## Send intake some 60,000 hostile deliveries, and count what became of them
 	@$(BIN)/python -m fuzz

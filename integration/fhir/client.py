@@ -12,6 +12,10 @@ from integration.core.http import Upstream
 from integration.core.model import FhirResource, Request, Response
 from integration.fhir.searchset import is_searchset
 
+# HAPI repeats the result of a search for a minute, inside a batch too, unless it is told not to:
+# https://hapifhir.io/hapi-fhir/docs/server_jpa/performance.html
+_CURRENT = {"cache-control": "no-cache"}
+
 
 @dataclass(frozen=True, slots=True)
 class FhirServer:
@@ -26,7 +30,7 @@ class FhirServer:
 
         `before_send` is called when the rate limiter lets the request go; it may raise.
         """
-        headers = {**request.headers, "x-ms-client-request-id": delivery}
+        headers = {**request.headers, **_CURRENT, "x-ms-client-request-id": delivery}
         return await self.upstream.send(replace(request, headers=headers), before_send)
 
     async def read(self, identity: str, delivery: str) -> FhirResource | None:

@@ -6,7 +6,7 @@ An entry is settled when it is written or refused for good. The others are sent 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -185,7 +185,7 @@ def read_entry_response(entry: UnitEntry, entry_response: Any) -> EntryResult | 
         status=status,
         full_url=entry.full_url,
         location=location,
-        etag=_get_text(response.get("etag")) or _build_etag(meta),
+        etag=_parse_etag(response.get("etag")) or _build_etag(meta.get("versionId")),
         last_modified=_get_text(response.get("lastModified")) or _get_text(meta.get("lastUpdated")),
         issues=operation_outcome.translate(found_issues, [entry.where], entry.where),
     )
@@ -231,8 +231,17 @@ def _build_location(resource: Any) -> str | None:
     return _parse_location(f"{identity}/_history/{version}" if version else identity)
 
 
-def _build_etag(meta: Mapping[str, Any]) -> str | None:
-    version = _get_text(meta.get("versionId"))
+def _parse_etag(value: Any) -> str | None:
+    """Return an ETag as https://hl7.org/fhir/R4/http.html#versioning has it.
+
+    HAPI's server states the version alone, see docs/fhir-servers.md.
+    """
+    text = _get_text(value)
+    return text if text and '"' in text else _build_etag(text)
+
+
+def _build_etag(value: Any) -> str | None:
+    version = _get_text(value)
     return f'W/"{version}"' if version else None
 
 

@@ -269,6 +269,13 @@ def test_location_version_and_time_come_from_the_resource_where_the_response_has
     assert found.last_modified == "2024-05-06T07:08:09.1Z"
 
 
+@pytest.mark.parametrize("stated", ["4", 'W/"4"'])
+def test_an_etag_is_told_as_the_header_has_it_where_the_server_states_the_version_alone(
+    stated: str,
+) -> None:
+    assert get_only(read_bundle(make_response("200", etag=stated))).etag == 'W/"4"'
+
+
 def test_what_the_response_says_goes_before_the_resource() -> None:
     response = make_response(
         "201", location="Patient/0/_history/4", etag='W/"4"', lastModified="then"

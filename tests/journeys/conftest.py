@@ -11,6 +11,7 @@ import pytest
 
 from integration.app.settings import read_settings
 from local.access import build_fhir_headers
+from local.hapi.server import OWN_URL
 from local.processes import PROJECT, Child
 from local.services import ADDRESS, Ports, Running, find_free_ports, run_services, start_host
 from tests.journeys.route import Route
@@ -60,6 +61,7 @@ async def route(parts: tuple[Running, Child], folder: Path) -> AsyncIterator[Rou
             http=http,
             folder=folder,
             local_fhir="FHIR_URL" not in os.environ,
+            is_hapi=OWN_URL in os.environ,
             own=own,
         )
 

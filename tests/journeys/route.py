@@ -28,6 +28,7 @@ class Route:
     http: httpx.AsyncClient
     folder: Path
     local_fhir: bool
+    is_hapi: bool  # see docs/fhir-servers.md
     own: dict[str, str]  # headers that the FHIR server wants
 
     async def send(
@@ -118,11 +119,12 @@ class Route:
         for base in (self.running.fhir_url.removesuffix("/fhir"), self.running.dataverse_url):
             await self.http.delete(f"{base}/control/faults")
 
-    async def held(self) -> int:
-        """How many resources the local FHIR server has."""
-        base = self.running.fhir_url.removesuffix("/fhir")
-        resources: int = (await self.http.get(f"{base}/control/stats")).json()["resources"]
-        return resources
+    async def held(self, kind: str) -> int:
+        """How many resources of a type the FHIR server has."""
+        headers = {**self.own, "cache-control": "no-cache"}
+        url = f"{self.running.fhir_url}/{kind}?_summary=count"
+        total: int = (await self.http.get(url, headers=headers)).json()["total"]
+        return total
 
 
 def locations(entries: Iterable[dict[str, Any]]) -> list[str]:

@@ -117,11 +117,11 @@ async def test_what_has_taken_too_long_is_parked_and_replayed_by_its_reason(
 async def test_a_dry_run_tells_the_ids_that_the_delivery_then_gets(route: Route) -> None:
     who = f"urn:uuid:{uuid4()}"
     body = bundle("transaction", entry(patient(f"Dry-{uuid4()}"), who))
-    before = await route.held()
+    before = await route.held("Patient")
 
     plan = await route.send(body, "?dry-run=true")
 
     assert plan.status_code == 200
-    assert await route.held() == before
+    assert await route.held("Patient") == before
     (planned,) = plan.json()["lanes"][0]["units"][0]["entries"]
     assert locations(await route.deliver(body)) == [planned["request"]["url"]]

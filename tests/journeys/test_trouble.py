@@ -29,17 +29,17 @@ async def test_a_host_killed_in_the_middle_carries_on_where_it_was(
     faulty: Route, kind: str
 ) -> None:
     """The second of two units is under way when the host dies."""
-    before = await faulty.held()
+    before = await faulty.held("Observation")
     await faulty.fault("fhir", next=1, kind="slow", delayMs=1, method="POST")
     await faulty.fault("fhir", next=1, kind="slow", delayMs=1500, method="POST")
     if kind == "lost-reply":
         await faulty.fault("fhir", next=1, kind="lost-reply", method="POST")
     answer = await faulty.send(connected(f"Killed-{uuid4()}", 1000))
     async with asyncio.timeout(30):
-        while await faulty.held() == before:
+        while await faulty.held("Observation") == before:
             await asyncio.sleep(0.02)
     faulty.host.kill()
-    assert await faulty.held() - before < 1000, "the host was killed too late"
+    assert await faulty.held("Observation") - before < 999, "the host was killed too late"
     faulty.host.start()
     entries = await faulty.arrive(answer)
 

@@ -16,6 +16,7 @@ import pytest
 
 from integration.app.settings import read_settings
 from local.access import build_fhir_headers
+from local.hapi.server import OWN_URL
 from local.processes import PROJECT
 from local.services import find_free_ports, run_services, start_host
 from tests.journeys.route import PATIENCE, Route
@@ -104,6 +105,7 @@ async def ward(provisioned: tuple[Any, Any, Path]) -> AsyncIterator[Route]:
             http=http,
             folder=folder,
             local_fhir="FHIR_URL" not in os.environ,
+            is_hapi=OWN_URL in os.environ,
             own=own,
         )
 

@@ -76,6 +76,14 @@ async def test_the_delivery_is_named_in_every_request_to_the_fhir_server(route: 
     } == {delivery}
 
 
+async def test_no_request_to_the_fhir_server_may_be_answered_from_a_cache(route: Route) -> None:
+    """HAPI's server repeats the result of an earlier search, which a later write may have changed."""
+    body = entry(patient(), **MAYBE)
+    await route.process(await route.deliver(bundle(body)))
+    received = route.fhir_double.received
+    assert {request.headers.get("cache-control") for request in received} == {"no-cache"}
+
+
 async def test_lines_that_cannot_be_read_are_refused_and_counted(route: Route) -> None:
     headers = {"content-type": "application/fhir+ndjson"}
     lines = b'{"resourceType": "Patient", "id": "p1"}\n{\n{"resourceType": "Patient", "id": "p2"}'
