@@ -19,7 +19,7 @@ _MAX_IDS = 100
 
 # Versions that are looked through. More than this many changes while an answer was lost are
 # unheard of; then the oldest that is known counts as the first.
-_MAX_VERSIONS = 100
+MAX_VERSIONS = 100
 
 # Statuses that do not answer the question.
 _INCONCLUSIVE = (401, 403, 408, 409, 429)
@@ -69,9 +69,9 @@ def read_states(query: str, response: Any) -> dict[str, ResourceState] | None:
     return states
 
 
-def build_history_read(name: str) -> str:
-    """Return the address of the history of Type/id."""
-    return f"{name}/_history?_count={_MAX_VERSIONS}"
+def build_history_read(name: str, newest: int = MAX_VERSIONS) -> str:
+    """Return the address of the newest versions of Type/id."""
+    return f"{name}/_history?_count={newest}"
 
 
 def read_history(response: Any) -> list[ResourceVersion] | None:

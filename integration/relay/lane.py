@@ -169,6 +169,7 @@ def _make_preflight(attempt: UnitAttempt) -> Preflight:
     delivery = progress.delivery
     return Preflight(
         fhir=progress.context.fhir,
+        journal=progress.context.journal,
         guard=progress.context.guard,
         attempt=Attempt(
             delivery=delivery.id,

@@ -16,7 +16,9 @@ from integration.fhir.resource_states import ResourceState, ResourceVersion
 from integration.fhir.units import Unit, UnitEntry
 from integration.fhir.write_decisions import Attempt, Candidate, Step
 from integration.journal import deletions, write_guard
+from integration.journal.store import Journal
 from integration.journal.write_guard import HeldLocks, Write, WriteGuard
+from integration.relay import repeats
 
 UNGUARDED = "off"  # a WRITE_ORDER by which no write is later than another
 
@@ -52,6 +54,7 @@ class Preflight:
     see `write_decisions`, by position."""
 
     fhir: FhirServer
+    journal: Journal
     guard: WriteGuard
     attempt: Attempt
     identities: Mapping[str, str]
@@ -110,6 +113,7 @@ class Preflight:
         steps = await self._decide_all(candidates)
         if unit.kind == "transaction":
             steps = _complete_transaction(candidates, steps)
+        steps = await self._leave_repeats_out(candidates, steps)
         for candidate, step in zip(candidates, steps, strict=True):
             _record_step(found, candidate, step)
         settled = {result.position for result in found.settled}
@@ -154,9 +158,11 @@ class Preflight:
         known = await self._add_deletions([replace(each, state=None) for each in candidates])
         return [candidate for candidate in known if candidate.is_deleted_later]
 
-    async def read_histories(self, names: Sequence[str]) -> list[list[ResourceVersion]]:
+    async def read_histories(
+        self, names: Sequence[str], newest: int = state_reads.MAX_VERSIONS
+    ) -> list[list[ResourceVersion]]:
         """Return the versions of each of these resources, newest first. Raises Unavailable."""
-        addresses = [state_reads.build_history_read(name) for name in names]
+        addresses = [state_reads.build_history_read(name, newest) for name in names]
         histories = [state_reads.read_history(each) for each in await self.read(addresses)]
         if None in histories:
             raise self._make_lookup_error()
@@ -180,6 +186,35 @@ class Preflight:
         for n, versions in zip(asked, histories, strict=True):
             steps[n] = write_decisions.decide_by_history(self.attempt, candidates[n], versions)
         return steps
+
+    async def _leave_repeats_out(
+        self, candidates: Sequence[Candidate], steps: Sequence[Step]
+    ) -> list[Step]:
+        """Settle the entries that would write what is there already: see `repeats`."""
+        same = [
+            n
+            for n, (candidate, step) in enumerate(zip(candidates, steps, strict=True))
+            if step is Step.SEND and self.attempt.is_ordered and repeats.is_same_content(candidate)
+        ]
+        if not same:
+            return list(steps)
+        histories = await self.read_histories([candidates[n].name for n in same], newest=2)
+        writers = {
+            n: mark.delivery
+            for n, versions in zip(same, histories, strict=True)
+            if repeats.is_unchanged(candidates[n], versions)
+            and (state := candidates[n].state) is not None
+            and (mark := state.mark) is not None
+        }
+        if not writers:
+            return list(steps)
+        delivery = self.attempt.delivery
+        between = await repeats.list_open_between(self.journal, min(writers.values()), delivery)
+        newest = max(between, default="")
+        return [
+            Step.DONE if n in writers and writers[n] >= newest else step
+            for n, step in enumerate(steps)
+        ]
 
     async def _find_states(self, queries: Sequence[str], names: Sequence[str]) -> _States:
         """Search for what the queries match, and for the resources with these names."""

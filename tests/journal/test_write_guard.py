@@ -528,6 +528,40 @@ async def test_without_the_guard_a_retry_looks_as_well(route: Route) -> None:
     assert family(route) == "theirs"
 
 
+# --- content that is sent again ------------------------------------------------------------------
+
+
+async def test_content_that_is_sent_again_makes_no_new_version(route: Route) -> None:
+    for _ in range(3):
+        delivery = await route.deliver(batch(update("same"), entry(observation())))
+        await route.process_all(delivery)
+    assert route.fhir_double.writes_of_each["Patient/p1"] == 1
+    (outcome, _) = await route.outcomes(delivery)
+    assert (outcome.status, outcome.etag) == (200, 'W/"1"')
+
+
+@pytest.mark.parametrize("keeps_mark", [True, False])
+async def test_content_that_somebody_has_changed_since_is_written_again(
+    route: Route, keeps_mark: bool
+) -> None:
+    await route.process_all(await route.deliver(batch(update("ours"))))
+    meta = {"meta": route.fhir_double.stored["Patient/p1"]["meta"]} if keeps_mark else {}
+    route.fhir_double.add({**named("theirs", id="p1"), **meta})
+    await route.process_all(await route.deliver(batch(update("ours"))))
+    assert family(route) == "ours"
+
+
+async def test_content_is_written_again_while_an_earlier_delivery_could_still_overwrite_it(
+    route: Route,
+) -> None:
+    await route.process_all(await route.deliver(batch(update("same"))))
+    late = await route.deliver(batch(update("other")))
+    await route.process_all(await route.deliver(batch(update("same"))))
+    await route.process_all(late)
+    assert family(route) == "same"
+    assert await route.statuses(late) == [409]
+
+
 async def test_a_superseded_patient_is_not_mirrored_again(route: Route) -> None:
     first = await route.deliver(batch(update("first")))
     await route.process_all(await route.deliver(batch(update("second"))))

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from inspect import isasyncgenfunction
 from itertools import count
 from math import inf
 from typing import Any
@@ -87,6 +88,8 @@ class _Fragile:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self.inner, name)
+        if isasyncgenfunction(method):
+            return method
 
         async def call(*args: Any, **kwargs: Any) -> Any:
             fate = self.world.fate(f"{name}")

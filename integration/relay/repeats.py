@@ -1,0 +1,48 @@
+"""Find the entries that would write what is there already.
+
+An EHR sends the same content again and again. To write it would make a version in FHIR, and a write
+in Dataverse, each time. It is left out where the resource is still as an entry with the same digest
+has written it, which its history tells, and where no delivery in between is still open: such a one
+would find the mark of the earlier write, and overwrite what the later delivery repeats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from integration.core.model import OPEN
+from integration.fhir.resource_states import ResourceVersion
+from integration.fhir.write_decisions import Candidate
+from integration.journal.store import Journal
+from integration.journal.table_keys import parse_accepted_time
+
+
+def is_same_content(candidate: Candidate) -> bool:
+    """Whether the last write of the relay had the content of this entry."""
+    mark = candidate.state.mark if candidate.state else None
+    return (
+        mark is not None
+        and mark.ordered
+        and candidate.entry.method == "PUT"
+        and not candidate.entry.has_precondition
+        and mark.digest == candidate.entry.digest != ""
+    )
+
+
+def is_unchanged(candidate: Candidate, versions: Sequence[ResourceVersion]) -> bool:
+    """Whether nobody has changed the resource since that write. `versions`: newest first."""
+    if candidate.state is None or not versions:
+        return False
+    newest, mark = versions[0], candidate.state.mark
+    before = versions[1].mark if len(versions) > 1 else None
+    return newest.version == candidate.version and newest.mark == mark != before
+
+
+async def list_open_between(journal: Journal, after: str, before: str) -> list[str]:
+    """Return the ids of the open deliveries that were accepted between these two."""
+    since, until = parse_accepted_time(after), parse_accepted_time(before)
+    return [
+        delivery.id
+        async for delivery in journal.scan_deliveries(OPEN, since, until)
+        if after < delivery.id < before
+    ]
