@@ -58,6 +58,7 @@ PURE_MODULES = {
     "virtual_tables.odata_request",
     "virtual_tables.pushdown",
     "virtual_tables.query_plan",
+    "core.write_order",
 }
 
 # Everything that a pure module may import from outside; names where only those will do.

@@ -23,7 +23,7 @@ def is_later(last: WriteRank, write: WriteRank) -> bool:
     The source versions decide where both have one of the same kind, else the order in which the
     deliveries were accepted.
     """
-    stated, own = last.source_version, write.source_version
-    if stated and own and stated[0] == own[0] and stated != own:
-        return stated > own
+    stated, other = last.source_version, write.source_version
+    if stated and other and stated[0] == other[0] and stated != other:
+        return stated > other
     return last.delivery > write.delivery

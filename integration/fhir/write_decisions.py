@@ -26,14 +26,14 @@ A later attempt, and the resource is no longer at its base:
 | its history since then | decision |
 |---|---|
 | has our mark, and none of a later delivery before it | done |
-| has our mark after that of a later delivery | overtaken: put that one back |
+| has our mark after that of a later delivery | overtaken: restore that one |
 | has the mark of a later delivery | superseded |
 | has a change or a deletion by somebody else | superseded |
 | has only writes of earlier deliveries | send, on condition of its version |
 
 What the server cannot make conditional is checked afterwards: a first write must be answered with
 201, any other write with the version after the one that was found. Otherwise the write has
-overtaken another, the history tells whose, and the state of a later delivery is put back. This
+overtaken another, the history tells whose, and the state of a later delivery is restored. This
 holds for first writes, deletes (no server in the field reads ifMatch there) and conditional
 entries, and for every write on a server that ignores ifMatch.
 
@@ -90,7 +90,7 @@ class Step(Enum):
     SUPERSEDED = "a later delivery's state stands"
     CHANGED = "somebody else's state stands"
     DELETED = "somebody else deleted it"
-    OVERTAKEN = "put the state of a later delivery back"
+    OVERTAKEN = "restore the state of a later delivery"
     ASK_HISTORY = "ask for the history"
 
 

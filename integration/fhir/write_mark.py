@@ -81,7 +81,7 @@ def add_empty_mark(resource: FhirResource) -> FhirResource:
 
 def _add_text(resource: FhirResource, text: str) -> FhirResource:
     meta = get_object(resource, "meta")
-    others = [each for each in _list_extensions(meta) if not _is_mark(each)]
+    others = [extension for extension in _list_extensions(meta) if not _is_mark(extension)]
     extensions = [{"url": URL, "valueString": text}, *others]
     rest = {name: value for name, value in meta.items() if name != "extension"}
     marked = {"resourceType": resource["resourceType"], "meta": {"extension": extensions, **rest}}
@@ -116,7 +116,7 @@ def add_mark_to_patch(entry: Mapping[str, Any], meta: Mapping[str, Any], mark: M
         operations = _build_operations(type_, value, is_marked=any(map(_is_mark, existing)))
         marked = {**patch, "parameter": [*patch["parameter"], *operations]}
     else:
-        extensions = [value, *(each for each in existing if not _is_mark(each))]
+        extensions = [value, *(extension for extension in existing if not _is_mark(extension))]
         change = {"op": "add", "path": "/meta/extension", "value": extensions}
         changes = [*decimal_json.decode(binascii.a2b_base64(patch["data"])), change]
         data = binascii.b2a_base64(decimal_json.encode(changes), newline=False).decode()

@@ -28,10 +28,11 @@ from integration.journal.guard_store import WriteLock, is_old
 
 TABLE = "writelocks"
 
-# https://learn.microsoft.com/rest/api/storageservices/querying-tables-and-entities: a filter may
-# hold 15 comparisons, and a transaction 100 entities.
-_MAX_KEYS = 14
+# https://learn.microsoft.com/rest/api/storageservices/performing-entity-group-transactions
 _MAX_ENTITIES = 100
+
+# Rows that are read at the same time.
+_MAX_CONCURRENT = 16
 
 # How an operation of a transaction fails when another writer was quicker.
 _LOST_RACE_STATUSES = (404, 409, 412)
@@ -44,11 +45,15 @@ class AzureGuardStore:
     table: TableClient
 
     async def read(self, keys: Sequence[str]) -> dict[str, WriteLock]:
+        places = asyncio.Semaphore(_MAX_CONCURRENT)
+
+        async def read_row(key: str) -> WriteLock | None:
+            async with places:
+                return await self._read_row(key)
+
         async with translate_storage_errors():
-            parts = await asyncio.gather(
-                *(self._read_partition(part) for part in _split_by_partition(keys, _MAX_KEYS))
-            )
-        return {key: lock for part in parts for key, lock in part.items()}
+            rows = await asyncio.gather(*map(read_row, keys))
+        return {key: row for key, row in zip(keys, rows, strict=True) if row is not None}
 
     async def write(self, locks: Mapping[str, WriteLock]) -> dict[str, WriteLock]:
         async with translate_storage_errors():
@@ -85,20 +90,14 @@ class AzureGuardStore:
             return False  # it is in use again, or deleted
         return True
 
-    async def _read_partition(self, keys: Sequence[str]) -> dict[str, WriteLock]:
-        """Read rows of one partition."""
-        if len(keys) == 1:
-            try:
-                entity = await self.table.get_entity(_get_partition(keys[0]), keys[0])
-            except ResourceNotFoundError:
-                return {}
-            return {keys[0]: _from_entity(entity)}
-        condition = " or ".join(f"RowKey eq '{key}'" for key in keys)  # digests need no quoting
-        query = f"PartitionKey eq '{_get_partition(keys[0])}' and ({condition})"
-        return {
-            entity["RowKey"]: _from_entity(entity)
-            async for entity in self.table.query_entities(query)
-        }
+    async def _read_row(self, key: str) -> WriteLock | None:
+        """Read one row by its keys: a query for several of them would scan their partition.
+        https://learn.microsoft.com/azure/storage/tables/table-storage-design-for-query
+        """
+        try:
+            return _from_entity(await self.table.get_entity(_get_partition(key), key))
+        except ResourceNotFoundError:
+            return None
 
     async def _write_partition(self, locks: Mapping[str, WriteLock]) -> dict[str, WriteLock]:
         """Write rows of one partition: all or none."""
@@ -143,7 +142,6 @@ def _from_entity(entity: Mapping[str, Any]) -> WriteLock:
         written_by=entity["written_by"],
         source_version=entity.get("source_version"),
         attempted_by=entity["attempted_by"],
-        attempted_at=entity["attempted_at"],
         etag=_get_etag(entity),
     )
 

@@ -2,7 +2,7 @@
 
 A row outlives its lock. It says who may write the resource now, which delivery wrote it last, and
 whose attempt may still be at work. Rows are keyed by a digest, so that they hold no identifier of
-a patient. docs/decisions/0006-the-order-of-deliveries.md says why there is a guard.
+a patient. docs/decisions/0020-the-resource-carries-the-order.md says why there is a guard.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ class WriteLock:
     written_by: str = ""  # the delivery that wrote the resource last
     source_version: str | None = None  # where the source places that write among others, if it does
     attempted_by: str = ""  # "delivery unit" whose attempt has no known end
-    attempted_at: float = 0.0  # when that unit first attempted it
     etag: str | None = None  # None: the row does not exist yet
 
 

@@ -1,36 +1,27 @@
-"""The write guard: one writer per resource at a time, and no write of an earlier delivery after
-that of a later one.
+"""The write guard: one writer at a time for what has no version that a server could check.
 
-Deliveries A and B, accepted in this order, update one Patient. Workers die, answers get lost, and
-queues do not keep order; still the state of B must stand in the end. So each unit of a delivery,
-which is one request to the FHIR server, locks the resources that it writes:
+The order of writes of a resource is told by the resource itself: see `fhir.write_decisions`. What
+is left for locks is what the FHIR server cannot make conditional on a version: the condition of a
+conditional create, update, patch or delete, where two that race would both find nothing, and rows
+and events of other services. Each has a name, and `acquire` locks all names of a unit, or none:
 
-1. `acquire` locks all of them, or none. An entry whose resource a later delivery has written is
-   *superseded*: it must not be sent. An entry whose resource was attempted before, with an unknown
-   end, is in `attempted_at`: the relay first asks the FHIR server what that attempt achieved.
+1. `acquire`: an entry whose name a later delivery has written is *superseded*: it must not be sent.
 2. `ensure_time_left` is the last check before the request goes.
 3. `release` records which entries were written, and frees the locks.
 
 A lock is a lease: it ends by itself when the worker that holds it dies. The lease lasts three times
-as long as the FHIR server may take to answer. A request starts in its first third or not at all;
-the answer may take the second; and the server may be busy in the third with a request that nobody
+as long as the server may take to answer. A request starts in its first third or not at all; the
+answer may take the second; and the server may be busy in the third with a request that nobody
 waits for any more.
 
 How far the request got decides what `release` does with entries that have no result (SendState):
 
 - NOT_SENT: the row becomes what it was, as if the unit had never tried.
-- ANSWERED: the lock is free; `attempted_by` stays, so that the next attempt asks first.
+- ANSWERED: the lock is free.
 - UNANSWERED: the request may still be at work. The lock stays until its lease ends, and until then
   only the same delivery can acquire it.
 
-`attempted_by` names the unit from the moment it locks the resource until its result is known. It
-outlives a worker that dies in between: the next attempt of that unit finds itself there, and knows
-that it may have written already. A later delivery overwrites it, since its own write comes last
-anyway. An earlier delivery that finds a later one there has to wait for that one's result.
-
-The guard covers what senders can name: `Type/id`, and the query of a conditional write. Nobody
-else knows the id of a resource that a delivery creates, so that needs no lock.
-docs/decisions/0006-the-order-of-deliveries.md says what else was considered, and what this costs.
+docs/decisions/0020-the-resource-carries-the-order.md says what else was considered.
 """
 
 from __future__ import annotations
@@ -83,9 +74,6 @@ class HeldLocks:
     writes: dict[str, Write] = field(default_factory=dict)
     # By position of the entry:
     superseded: set[int] = field(default_factory=set)  # a later delivery has written the resource
-    attempted_at: dict[int, float] = field(default_factory=dict)  # first attempt, end unknown
-    # Ids of later deliveries that have attempted to write one of the resources:
-    later_deliveries: set[str] = field(default_factory=set)
 
     @property
     def attempted_by(self) -> str:
@@ -153,8 +141,7 @@ async def release(
     }
     for by_key in (held.locks, held.previous, held.writes):
         by_key.clear()
-    for findings in (held.superseded, held.attempted_at, held.later_deliveries):
-        findings.clear()
+    held.superseded.clear()
     if released:
         await guard.store.write(released)
 
@@ -189,13 +176,8 @@ async def _try_acquire(guard: WriteGuard, held: HeldLocks, required: Mapping[str
         ):
             held.superseded.update(write.positions)
             continue
-        attempting = _get_delivery(lock.attempted_by)
-        if lock.attempted_by == held.attempted_by or attempting > held.delivery:
-            # An attempt of this unit, or of a later delivery: its end must be found out first.
-            held.attempted_at |= dict.fromkeys(write.positions, lock.attempted_at)
-            held.later_deliveries.update({attempting} - {held.delivery})
-        else:
-            lock = replace(lock, attempted_by=held.attempted_by, attempted_at=now)
+        if _get_delivery(lock.attempted_by) <= held.delivery:
+            lock = replace(lock, attempted_by=held.attempted_by)
         acquired[key] = replace(lock, holder=held.token, expires_at=now + guard.lease)
     stored = await guard.store.write(acquired)
     held.locks |= stored
@@ -219,12 +201,10 @@ def _build_released_lock(
     if not settled:
         if state is not SendState.NOT_SENT:
             return released
-        return replace(
-            released, attempted_by=previous.attempted_by, attempted_at=previous.attempted_at
-        )
+        return replace(released, attempted_by=previous.attempted_by)
     # A refused write says nothing about the attempt of a later delivery: that stays.
     if any(results) or lock.attempted_by == held.attempted_by:
-        released = replace(released, attempted_by="", attempted_at=0.0)
+        released = replace(released, attempted_by="")
     if any(results) and write.ordered:
         return replace(released, written_by=held.delivery, source_version=write.source_version)
     return released

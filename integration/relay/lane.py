@@ -29,7 +29,7 @@ from integration.journal.store import Journal
 from integration.journal.write_guard import HeldLocks, SendState, WriteGuard
 from integration.queues.queue_sender import ChangeQueues, QueueSender
 from integration.queues.retry import count_conflicts
-from integration.relay.overtaken import check_overtaken, put_back
+from integration.relay.overtaken import check_overtaken, restore_later
 from integration.relay.preflight import UNGUARDED, Findings, Preflight
 
 # Looks at the resources of a unit before its work item goes back to the queue, since others keep
@@ -201,8 +201,8 @@ async def _attempt_unit(attempt: UnitAttempt) -> None:
     for _ in range(_MAX_ROUNDS):
         found = await preflight.look(unit, progress.list_unsettled(unit), followed_types)
         await _settle(attempt, _find_superseded(attempt, found))
-        restored = [await put_back(preflight, candidate) for candidate in found.overtaken]
-        known = [each for each in found.settled if each.position not in progress.settled]
+        restored = [await restore_later(preflight, candidate) for candidate in found.overtaken]
+        known = [result for result in found.settled if result.position not in progress.settled]
         await _settle(attempt, known, found.list_matched(), restored)
         ambiguous = await preflight.find_ambiguous(progress.list_unsettled(unit))
         await _settle(attempt, progress.refuse_ambiguous(unit, ambiguous))
@@ -303,7 +303,7 @@ async def _settle(
     """Queue the changes that others follow, then record the results.
 
     In this order, since a worker that ends in between only queues the changes once more.
-    `restored`: the Type/id of which another delivery's state was put back.
+    `restored`: the Type/id of which another delivery's state was restored.
     """
     if not results:
         return

@@ -1,7 +1,7 @@
 """What is checked after a unit was sent: no write may have replaced the state of a later delivery.
 
 A FHIR server can make a first write and a delete on no condition. So the relay looks afterwards
-whether they have overtaken somebody, and puts the state of the later delivery back. The same check
+whether they have overtaken somebody, and restores the state of the later delivery. The same check
 finds out a server that ignores ifMatch. See `fhir.write_decisions`.
 """
 
@@ -16,7 +16,7 @@ from integration.fhir import entry_results, units, write_decisions
 from integration.fhir.write_decisions import ABSENT, Candidate, Step
 from integration.relay.preflight import Findings, Preflight
 
-# How often a state is put back while others write the same resource.
+# How often a state is restored while others write the same resource.
 _MAX_ATTEMPTS = 4
 
 
@@ -24,7 +24,7 @@ async def check_overtaken(
     preflight: Preflight, results: Sequence[EntryResult], found: Findings
 ) -> tuple[Sequence[EntryResult], list[str]]:
     """Return the results, those of writes that had overtaken a later delivery as superseded, and
-    the Type/id of the resources that were put back. Raises Unavailable."""
+    the Type/id of the resources that were restored. Raises Unavailable."""
     written = [
         (_rebase(found.candidates[result.position]), result)
         for result in results
@@ -46,7 +46,7 @@ async def check_overtaken(
     histories = await preflight.read_histories([candidate.name for candidate in suspects])
     for candidate, versions in zip(suspects, histories, strict=True):
         if write_decisions.find_overtaken(preflight.attempt, candidate, versions):
-            undone[candidate.entry.position] = await put_back(preflight, candidate)
+            undone[candidate.entry.position] = await restore_later(preflight, candidate)
     for candidate in await preflight.find_deleted_later(first_writes):
         undone[candidate.entry.position] = await _delete_again(preflight, candidate)
     superseded = {
@@ -56,8 +56,8 @@ async def check_overtaken(
     return [superseded.get(result.position, result) for result in results], [*undone.values()]
 
 
-async def put_back(preflight: Preflight, candidate: Candidate) -> str:
-    """Put the state of the later delivery that this entry has overtaken back, and return the
+async def restore_later(preflight: Preflight, candidate: Candidate) -> str:
+    """Restore the state of the later delivery that this entry has overtaken, and return the
     Type/id. Raises Unavailable."""
     for _ in range(_MAX_ATTEMPTS):
         (versions,) = await preflight.read_histories([candidate.name])
@@ -72,7 +72,7 @@ async def put_back(preflight: Preflight, candidate: Candidate) -> str:
         entries = entry_results.parse_response_entries(response) or [None]
         if entry_results.get_status(entries[0]) in (200, 201):
             return candidate.name
-    raise Unavailable(preflight.fhir.upstream.name, "a later state could not be put back")
+    raise Unavailable(preflight.fhir.upstream.name, "a later state could not be restored")
 
 
 def _rebase(candidate: Candidate) -> Candidate:

@@ -155,7 +155,9 @@ class Preflight:
 
     async def find_deleted_later(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Return those whose resource a later delivery has deleted by now."""
-        known = await self._add_deletions([replace(each, state=None) for each in candidates])
+        known = await self._add_deletions(
+            [replace(candidate, state=None) for candidate in candidates]
+        )
         return [candidate for candidate in known if candidate.is_deleted_later]
 
     async def read_histories(
@@ -163,7 +165,7 @@ class Preflight:
     ) -> list[list[ResourceVersion]]:
         """Return the versions of each of these resources, newest first. Raises Unavailable."""
         addresses = [state_reads.build_history_read(name, newest) for name in names]
-        histories = [state_reads.read_history(each) for each in await self.read(addresses)]
+        histories = [state_reads.read_history(response) for response in await self.read(addresses)]
         if None in histories:
             raise self._make_lookup_error()
         return [versions for versions in histories if versions is not None]
@@ -239,16 +241,20 @@ class Preflight:
         if not self.attempt.is_ordered:
             return list(candidates)
         absent = {
-            each.name: each.entry.rank(self.attempt.delivery)
-            for each in candidates
-            if each.state is None and not each.entry.created and each.entry.method != "DELETE"
+            candidate.name: candidate.entry.rank(self.attempt.delivery)
+            for candidate in candidates
+            if candidate.state is None
+            and not candidate.entry.created
+            and candidate.entry.method != "DELETE"
         }
         # On a retry, the deletes of earlier deliveries must be told from those of others.
         every = self.attempt.is_retry
         ranks = await deletions.find_deletions(self.guard.store, absent, every=every)
         return [
-            replace(each, deletion=ranks[each.name]) if each.name in ranks else each
-            for each in candidates
+            replace(candidate, deletion=ranks[candidate.name])
+            if candidate.name in ranks
+            else candidate
+            for candidate in candidates
         ]
 
     def _make_candidate(

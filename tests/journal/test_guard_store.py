@@ -27,7 +27,6 @@ TURN = WriteLock(
     written_by=OLD,
     source_version="v:1",
     attempted_by=OLD,
-    attempted_at=2.25,
 )
 
 
