@@ -17,6 +17,7 @@ class ResourceState:
     version: str
     meta: Mapping[str, Any]
     mark: Mark | None = None
+    is_delete_announced: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class ResourceVersion:
     version: str
     resource: FhirResource | None = None
     mark: Mark | None = None
+    is_delete_announced: bool = False
 
     @property
     def is_deleted(self) -> bool:

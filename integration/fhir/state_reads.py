@@ -65,6 +65,7 @@ def read_states(query: str, response: Any) -> dict[str, ResourceState] | None:
                 version=str(meta.get("versionId", "")),
                 meta=meta,
                 mark=write_mark.read_mark(resource),
+                is_delete_announced=write_mark.is_delete_announced(resource),
             )
     return states
 
@@ -93,7 +94,12 @@ def _read_version(entry: Mapping[str, Any]) -> ResourceVersion:
         etag = get_object(entry, "response").get("etag")
         return ResourceVersion(version=_strip_etag(etag))
     version = str(get_object(resource, "meta").get("versionId", ""))
-    return ResourceVersion(version=version, resource=resource, mark=write_mark.read_mark(resource))
+    return ResourceVersion(
+        version=version,
+        resource=resource,
+        mark=write_mark.read_mark(resource),
+        is_delete_announced=write_mark.is_delete_announced(resource),
+    )
 
 
 def _strip_etag(etag: Any) -> str:

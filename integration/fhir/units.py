@@ -124,12 +124,15 @@ class Stamp:
     """What is added to the entries of one request.
 
     `delivery`, and whether it is `ordered`, go into the marks. `conditions`: by position, the state
-    that the entry may replace: its version becomes ifMatch.
+    that the entry may replace: its version becomes ifMatch. `names`: by position, the Type/id that
+    the condition of an entry matches. It is sent to that resource, since no server checks both a
+    condition and a version.
     """
 
     delivery: str
     ordered: bool = True
     conditions: Mapping[int, ResourceState] = field(default_factory=dict)
+    names: Mapping[int, str] = field(default_factory=dict)
 
 
 def build_request(
@@ -143,7 +146,12 @@ def build_request(
     Without a stamp, marks stay empty. Raises KeyError if an identity is missing. Inside a
     transaction the server itself resolves the placeholders of entries that are sent together.
     """
-    inside = {entry.target for entry in entries} if unit.kind == "transaction" else set()
+    names = stamp.names if stamp is not None else {}
+    inside = {entry.target for entry in entries if entry.position not in names}
+    if unit.kind != "transaction":
+        inside = set()
+    known = {entry.target: names[entry.position] for entry in entries if entry.position in names}
+    identities = {**identities, **known} if known else identities
     bodies = [_fill_entry(entry, inside, identities, stamp) for entry in entries]
     bundle = {"resourceType": "Bundle", "type": unit.kind, "entry": bodies}
     return Request("POST", "", decimal_json.encode(bundle), _HEADERS)
@@ -174,6 +182,8 @@ def _add_stamp(entry: UnitEntry, stamp: Stamp) -> bytes:
     )
     if entry.mark_at is not None:
         body = write_mark.fill_mark(body, entry.mark_at, mark)
+    if entry.position in stamp.names:
+        body = _address(body, stamp.names[entry.position])
     if state is None:
         return body
     if entry.method == "PATCH":
@@ -182,6 +192,29 @@ def _add_stamp(entry: UnitEntry, stamp: Stamp) -> bytes:
     # `request` is the last member of an entry, and never empty: see prepare.
     condition = decimal_json.encode({"ifMatch": f'W/"{state.version}"'})
     return b"".join((body[:-2], b",", condition[1:], b"}"))
+
+
+def _address(body: bytes, name: str) -> bytes:
+    """Return a conditional entry as one that names its resource."""
+    entry = decimal_json.decode(body)
+    sent = {"request": {**entry["request"], "url": name}}
+    if entry["request"]["method"] == "PUT":
+        sent = {"resource": {**entry["resource"], "id": name.partition("/")[2]}, **sent}
+    elif "resource" in entry:
+        sent = {"resource": entry["resource"], **sent}
+    return decimal_json.encode(sent)
+
+
+def build_announcements(states: Mapping[str, ResourceState], delivery: str) -> Request:
+    """Build the batch that announces the deletes of these Type/id, on condition of the versions."""
+    entries = [
+        {
+            "resource": write_mark.build_announcement(state.meta, delivery),
+            "request": {"method": "PATCH", "url": name, "ifMatch": f'W/"{state.version}"'},
+        }
+        for name, state in states.items()
+    ]
+    return _build_batch(*entries)
 
 
 def build_reads(addresses: Sequence[str]) -> Request:
@@ -199,11 +232,6 @@ def build_update(name: str, resource: FhirResource, version: str) -> Request:
     if version:
         request["ifMatch"] = f'W/"{version}"'
     return _build_batch({"resource": {**resource, "meta": meta}, "request": request})
-
-
-def build_delete(name: str) -> Request:
-    """Build the delete of a resource."""
-    return _build_batch({"request": {"method": "DELETE", "url": name}})
 
 
 def _build_batch(*entries: Mapping[str, Any]) -> Request:

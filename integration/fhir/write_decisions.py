@@ -129,6 +129,17 @@ class Candidate:
         return self.state.version if self.state else ABSENT
 
     @property
+    def needs_lock(self) -> bool:
+        """Whether it is written on no condition, or while somebody else may do so."""
+        if self.entry.created:
+            return False
+        if self.entry.method == "DELETE":
+            return True
+        if self.state is None:
+            return self.entry.method == "PUT"
+        return self.state.is_delete_announced
+
+    @property
     def is_deleted_later(self) -> bool:
         """Whether a later delivery has deleted it."""
         return self.deletion is not None and is_later(self.deletion, self.entry.rank(self.delivery))
@@ -187,7 +198,7 @@ def find_overtaken(
         if _is_later(attempt, entry, version):
             return version if index else None
         is_own_delete = entry.method == "DELETE" and version.is_deleted
-        if version.mark is None and not is_own_delete:
+        if version.mark is None and not is_own_delete and not version.is_delete_announced:
             return None
     return None
 
@@ -315,6 +326,8 @@ def _is_foreign(
     was in the version before."""
     if version.is_deleted:
         return candidate.deletion is None
+    if version.is_delete_announced and not (before and before.is_delete_announced):
+        return False
     if version.mark is None:
         return True
     return before is not None and before.mark == version.mark

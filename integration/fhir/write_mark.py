@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import binascii
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,11 @@ from integration.core.write_order import WriteRank
 from integration.fhir.json_objects import get_object
 
 URL = "urn:fhir-dataverse-relay:written-by"
+
+# Beside the mark: a delete is about to be sent, which no server makes conditional on a version. Who
+# writes the resource meanwhile waits for the lock of its name.
+DELETE_URL = "urn:fhir-dataverse-relay:delete-announced-by"
+_OURS = (URL, DELETE_URL)
 
 # Where the text of the mark goes in a serialised entry: its extension comes first in `meta`, which
 # comes right after the type of the resource, so that no text of the sender comes before it.
@@ -60,6 +65,19 @@ def read_mark(resource: Any) -> Mark | None:
     return None
 
 
+def is_delete_announced(resource: Any) -> bool:
+    """Whether a delivery is about to delete the resource."""
+    extensions = _list_extensions(get_object(resource, "meta"))
+    return any(isinstance(item, dict) and item.get("url") == DELETE_URL for item in extensions)
+
+
+def build_announcement(meta: Mapping[str, Any], delivery: str) -> FhirResource:
+    """Return the JSON patch that announces a delete. `meta`: of the resource as it is now."""
+    existing = [item for item in _list_extensions(meta) if not _has_url(item, (DELETE_URL,))]
+    value = [*existing, {"url": DELETE_URL, "valueString": delivery}]
+    return _build_json_patch([{"op": "add", "path": "/meta/extension", "value": value}])
+
+
 def format_mark(mark: Mark) -> str:
     """Return the text of a mark."""
     source = (mark.source_version or _NONE) if mark.ordered else _UNORDERED
@@ -81,7 +99,7 @@ def add_empty_mark(resource: FhirResource) -> FhirResource:
 
 def _add_text(resource: FhirResource, text: str) -> FhirResource:
     meta = get_object(resource, "meta")
-    others = [extension for extension in _list_extensions(meta) if not _is_mark(extension)]
+    others = [extension for extension in _list_extensions(meta) if not _has_url(extension, _OURS)]
     extensions = [{"url": URL, "valueString": text}, *others]
     rest = {name: value for name, value in meta.items() if name != "extension"}
     marked = {"resourceType": resource["resourceType"], "meta": {"extension": extensions, **rest}}
@@ -113,21 +131,31 @@ def add_mark_to_patch(entry: Mapping[str, Any], meta: Mapping[str, Any], mark: M
     value = {"url": URL, "valueString": format_mark(mark)}
     if patch["resourceType"] == "Parameters":
         type_ = entry["request"]["url"].partition("/")[0].partition("?")[0]
-        operations = _build_operations(type_, value, is_marked=any(map(_is_mark, existing)))
+        operations = _build_operations(type_, value, existing)
         marked = {**patch, "parameter": [*patch["parameter"], *operations]}
     else:
-        extensions = [value, *(extension for extension in existing if not _is_mark(extension))]
+        extensions = [
+            value,
+            *(extension for extension in existing if not _has_url(extension, _OURS)),
+        ]
         change = {"op": "add", "path": "/meta/extension", "value": extensions}
         changes = [*decimal_json.decode(binascii.a2b_base64(patch["data"])), change]
-        data = binascii.b2a_base64(decimal_json.encode(changes), newline=False).decode()
-        marked = {**patch, "data": data}
+        marked = {**patch, **_build_json_patch(changes)}
     return {**entry, "resource": marked}
 
 
-def _build_operations(type_: str, value: Mapping[str, str], *, is_marked: bool) -> list[Any]:
+def _build_operations(
+    type_: str, value: Mapping[str, str], existing: Sequence[Any]
+) -> list[dict[str, Any]]:
     """Return operations that replace the mark: https://hl7.org/fhir/R4/fhirpatch.html"""
-    path = f"{type_}.meta.extension.where(url = '{URL}')"
-    delete = [{"name": "type", "valueCode": "delete"}, {"name": "path", "valueString": path}]
+    deletes = [
+        [
+            {"name": "type", "valueCode": "delete"},
+            {"name": "path", "valueString": f"{type_}.meta.extension.where(url = '{url}')"},
+        ]
+        for url in _OURS
+        if any(_has_url(item, (url,)) for item in existing)
+    ]
     parts = [
         {"name": "url", "valueUri": value["url"]},
         {"name": "value", "valueString": value["valueString"]},
@@ -138,7 +166,12 @@ def _build_operations(type_: str, value: Mapping[str, str], *, is_marked: bool) 
         {"name": "name", "valueString": "extension"},
         {"name": "value", "part": parts},
     ]
-    return [{"name": "operation", "part": part} for part in ([delete, add] if is_marked else [add])]
+    return [{"name": "operation", "part": part} for part in (*deletes, add)]
+
+
+def _build_json_patch(operations: list[Any]) -> FhirResource:
+    data = binascii.b2a_base64(decimal_json.encode(operations), newline=False).decode()
+    return {"resourceType": "Binary", "contentType": "application/json-patch+json", "data": data}
 
 
 def _parse(text: Any) -> Mark | None:
@@ -160,5 +193,5 @@ def _list_extensions(meta: Mapping[str, Any]) -> list[Any]:
     return extensions if isinstance(extensions, list) else []
 
 
-def _is_mark(extension: Any) -> bool:
-    return isinstance(extension, dict) and extension.get("url") == URL
+def _has_url(extension: Any, urls: Sequence[str]) -> bool:
+    return isinstance(extension, dict) and extension.get("url") in urls

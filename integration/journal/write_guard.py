@@ -113,6 +113,17 @@ async def acquire(guard: WriteGuard, held: HeldLocks, writes: Sequence[Write]) -
     raise Unavailable("write guard", "another delivery is writing the same resource")
 
 
+def is_held(held: HeldLocks, name: str) -> bool:
+    """Whether the lock of this name is held."""
+    return _hash_name(name) in held.locks
+
+
+def get_last_write(held: HeldLocks, name: str) -> WriteRank | None:
+    """Return which write by a held name was the last, as far as it is recorded."""
+    row = held.previous.get(_hash_name(name))
+    return WriteRank(row.written_by, row.source_version) if row and row.written_by else None
+
+
 def ensure_time_left(guard: WriteGuard, held: HeldLocks) -> None:
     """Check that a request may start now: two thirds of each lease must be left.
 

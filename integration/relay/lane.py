@@ -34,7 +34,7 @@ from integration.relay.preflight import UNGUARDED, Findings, Preflight
 
 # Looks at the resources of a unit before its work item goes back to the queue, since others keep
 # changing them.
-_MAX_ROUNDS = 4
+_MAX_ROUNDS = 6
 
 
 class TimeUp(Exception):
@@ -201,13 +201,20 @@ async def _attempt_unit(attempt: UnitAttempt) -> None:
     for _ in range(_MAX_ROUNDS):
         found = await preflight.look(unit, progress.list_unsettled(unit), followed_types)
         await _settle(attempt, _find_superseded(attempt, found))
+        if found.unlocked:
+            await preflight.lock_names(found.unlocked)
+            continue
         restored = [await restore_later(preflight, candidate) for candidate in found.overtaken]
         known = [result for result in found.settled if result.position not in progress.settled]
         await _settle(attempt, known, found.list_matched(), restored)
         ambiguous = await preflight.find_ambiguous(progress.list_unsettled(unit))
         await _settle(attempt, progress.refuse_ambiguous(unit, ambiguous))
         entries = progress.list_unsettled(unit)
-        if not entries or not await _send(attempt, preflight, entries, found):
+        if not entries:
+            return
+        if not await preflight.announce_deletes(entries, found):
+            continue
+        if not await _send(attempt, preflight, entries, found):
             return
         # Nothing of what was refused was done, and a crash from here on changes nothing.
         attempt.send_state = SendState.ANSWERED
@@ -235,7 +242,6 @@ async def _send(
     delivery = progress.delivery.id
     stamp = _make_stamp(preflight.attempt, entries, found)
     await _record_bases(attempt, entries, found)
-    await preflight.record_deletions(entries, found)
     attempt.send_state = SendState.UNANSWERED
     ensure_time_left = partial(write_guard.ensure_time_left, context.guard, attempt.locks)
     request = units.build_request(unit, entries, progress.identities, stamp)
@@ -274,7 +280,17 @@ def _make_stamp(attempt: Attempt, entries: Sequence[UnitEntry], found: Findings)
         and attempt.is_ordered
         and not entry.has_precondition
     }
-    return Stamp(delivery=attempt.delivery, ordered=attempt.is_ordered, conditions=conditions)
+    names = {
+        entry.position: found.candidates[entry.position].name
+        for entry in entries
+        if entry.condition is not None and attempt.is_ordered and entry.position in found.candidates
+    }
+    return Stamp(
+        delivery=attempt.delivery,
+        ordered=attempt.is_ordered,
+        conditions=conditions,
+        names=names,
+    )
 
 
 async def _record_bases(

@@ -37,18 +37,11 @@ async def check_overtaken(
         for candidate, result in written
         if write_decisions.may_have_overtaken(candidate, result)
     ]
-    first_writes = [
-        candidate
-        for candidate, _ in written
-        if candidate.version == ABSENT and candidate.entry.method == "PUT"
-    ]
     undone: dict[int, str] = {}
     histories = await preflight.read_histories([candidate.name for candidate in suspects])
     for candidate, versions in zip(suspects, histories, strict=True):
         if write_decisions.find_overtaken(preflight.attempt, candidate, versions):
             undone[candidate.entry.position] = await restore_later(preflight, candidate)
-    for candidate in await preflight.find_deleted_later(first_writes):
-        undone[candidate.entry.position] = await _delete_again(preflight, candidate)
     superseded = {
         position: write_decisions.build_result(found.candidates[position], Step.SUPERSEDED)
         for position in undone
@@ -78,13 +71,3 @@ async def restore_later(preflight: Preflight, candidate: Candidate) -> str:
 def _rebase(candidate: Candidate) -> Candidate:
     """Return the candidate with what was found just before it was sent as its base."""
     return replace(candidate, base=candidate.version)
-
-
-async def _delete_again(preflight: Preflight, candidate: Candidate) -> str:
-    """Delete what a first write has brought back, and return the Type/id. Raises Unavailable."""
-    request = units.build_delete(candidate.name)
-    response = await preflight.fhir.send(request, preflight.attempt.delivery)
-    entries = entry_results.parse_response_entries(response) or [None]
-    if entry_results.get_status(entries[0]) not in (200, 204, 404, 410):
-        raise Unavailable(preflight.fhir.upstream.name, "a delete could not be repeated")
-    return candidate.name

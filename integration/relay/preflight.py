@@ -9,13 +9,13 @@ from typing import Any
 from integration.core.activity_recorder import add_activity_context
 from integration.core.errors import Unavailable
 from integration.core.model import EntryResult
-from integration.core.write_order import WriteRank
 from integration.fhir import entry_results, state_reads, units, write_decisions
 from integration.fhir.client import FhirServer
+from integration.fhir.json_objects import get_object
 from integration.fhir.resource_states import ResourceState, ResourceVersion
 from integration.fhir.units import Unit, UnitEntry
-from integration.fhir.write_decisions import Attempt, Candidate, Step
-from integration.journal import deletions, write_guard
+from integration.fhir.write_decisions import ABSENT, Attempt, Candidate, Step
+from integration.journal import write_guard
 from integration.journal.store import Journal
 from integration.journal.write_guard import HeldLocks, Write, WriteGuard
 from integration.relay import repeats
@@ -31,11 +31,13 @@ Matches = Mapping[str, ResourceState]
 @dataclass(slots=True, kw_only=True)
 class Findings:
     """What is known about the entries of a unit. `candidates`: by position, of those that are to be
-    sent. `overtaken`: those whose earlier attempt has replaced the state of a later delivery."""
+    sent. `overtaken`: those whose earlier attempt has replaced the state of a later delivery.
+    `unlocked`: those whose names must be locked before anything else can be said."""
 
     settled: list[EntryResult] = field(default_factory=list)
     candidates: dict[int, Candidate] = field(default_factory=dict)
     overtaken: list[Candidate] = field(default_factory=list)
+    unlocked: list[Candidate] = field(default_factory=list)
     matches: dict[int, Matches] = field(default_factory=dict)
 
     def get_only_match(self, position: int) -> str | None:
@@ -69,6 +71,56 @@ class Preflight:
         if self.attempt.is_ordered:
             await write_guard.acquire(self.guard, self.locks, self._list_conditions(entries))
 
+    async def lock_names(self, candidates: Sequence[Candidate]) -> None:
+        """Lock the names of resources that are written on no condition.
+
+        Raises Unavailable when a lock is not free.
+        """
+        writes = [
+            Write(candidate.name, (candidate.entry.position,), candidate.entry.source_version)
+            for candidate in candidates
+        ]
+        await write_guard.acquire(self.guard, self.locks, writes)
+
+    async def announce_deletes(self, entries: Sequence[UnitEntry], found: Findings) -> bool:
+        """Announce the deletes among these entries. Return whether all are as they were found.
+
+        Who looks at such a resource from now on waits for the lock of its name.
+        """
+        positions = [
+            entry.position
+            for entry in entries
+            if entry.method == "DELETE"
+            and self.attempt.is_ordered
+            and (candidate := found.candidates.get(entry.position)) is not None
+            and candidate.state is not None
+        ]
+        states = {
+            found.candidates[n].name: state
+            for n in positions
+            if (state := found.candidates[n].state) is not None
+        }
+        if not states:
+            return True
+        with add_activity_context(action="announce deletes"):
+            request = units.build_announcements(states, self.attempt.delivery)
+            response = await self.fhir.send(request, self.attempt.delivery)
+        answers = entry_results.parse_response_entries(response)
+        if answers is None or len(answers) < len(states):
+            raise self._make_lookup_error(response.retry_after)
+        versions = dict(zip(states, answers, strict=False))
+        for n in positions:
+            candidate = found.candidates[n]
+            status = entry_results.get_status(versions[candidate.name])
+            if status in (404, 409, 410, 412):
+                return False
+            etag = get_object(versions[candidate.name], "response").get("etag")
+            if status == 200 and isinstance(etag, str) and candidate.state is not None:
+                version = etag.removeprefix("W/").strip('"')
+                state = replace(candidate.state, version=version)
+                found.candidates[n] = replace(candidate, state=state)
+        return True
+
     async def release_previous_locks(
         self, entries: Sequence[UnitEntry], written: Mapping[int, bool]
     ) -> None:
@@ -76,7 +128,15 @@ class Preflight:
 
         `written`: whether an entry was written, by position.
         """
-        writes = self._list_conditions(entries) if self.attempt.is_ordered else []
+        if not self.attempt.is_ordered:
+            return
+        writes = self._list_conditions(entries) + [
+            Write(entry.target, (entry.position,), entry.source_version)
+            for entry in entries
+            if entry.condition is None
+            and not entry.is_read
+            and (entry.method == "DELETE" or self.bases.get(entry.position) == ABSENT)
+        ]
         if writes:
             await write_guard.release_previous(self.guard, self.locks, writes, written)
 
@@ -109,7 +169,16 @@ class Preflight:
             for entry in entries
             if entry.created and entry not in named
         ]
-        candidates = await self._add_deletions(candidates)
+        if self.attempt.is_ordered:
+            found.unlocked = [
+                candidate
+                for candidate in candidates
+                if candidate.needs_lock
+                and not write_guard.is_held(self.locks, candidate.name)
+                and candidate.entry.position not in self.locks.superseded
+            ]
+        if found.unlocked:
+            return found
         steps = await self._decide_all(candidates)
         if unit.kind == "transaction":
             steps = _complete_transaction(candidates, steps)
@@ -141,24 +210,6 @@ class Preflight:
             if len(names) > 1 or (expected and set(names) - {expected}):
                 ambiguous.add((query, target))
         return [entry for entry in entries if ambiguous.intersection(entry.sole)]
-
-    async def record_deletions(self, entries: Sequence[UnitEntry], found: Findings) -> None:
-        """Record the deletes among these entries, which are about to be sent."""
-        if not self.attempt.is_ordered:
-            return
-        deleted: dict[str, WriteRank] = {}
-        for entry in entries:
-            if entry.method == "DELETE":
-                names = found.matches.get(entry.position, {}) if entry.condition else [entry.target]
-                deleted |= dict.fromkeys(names, entry.rank(self.attempt.delivery))
-        await deletions.record_deletions(self.guard.store, deleted)
-
-    async def find_deleted_later(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Return those whose resource a later delivery has deleted by now."""
-        known = await self._add_deletions(
-            [replace(candidate, state=None) for candidate in candidates]
-        )
-        return [candidate for candidate in known if candidate.is_deleted_later]
 
     async def read_histories(
         self, names: Sequence[str], newest: int = state_reads.MAX_VERSIONS
@@ -236,33 +287,16 @@ class Preflight:
                 states.by_name.update(matched)
         return states
 
-    async def _add_deletions(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Add what is recorded about deletes of resources that are absent."""
-        if not self.attempt.is_ordered:
-            return list(candidates)
-        absent = {
-            candidate.name: candidate.entry.rank(self.attempt.delivery)
-            for candidate in candidates
-            if candidate.state is None
-            and not candidate.entry.created
-            and candidate.entry.method != "DELETE"
-        }
-        # On a retry, the deletes of earlier deliveries must be told from those of others.
-        every = self.attempt.is_retry
-        ranks = await deletions.find_deletions(self.guard.store, absent, every=every)
-        return [
-            replace(candidate, deletion=ranks[candidate.name])
-            if candidate.name in ranks
-            else candidate
-            for candidate in candidates
-        ]
-
     def _make_candidate(
         self, entry: UnitEntry, name: str, state: ResourceState | None
     ) -> Candidate:
-        base = self.bases.get(entry.position)
         return Candidate(
-            entry=entry, name=name, state=state, base=base, delivery=self.attempt.delivery
+            entry=entry,
+            name=name,
+            state=state,
+            delivery=self.attempt.delivery,
+            base=self.bases.get(entry.position),
+            deletion=write_guard.get_last_write(self.locks, name),
         )
 
     def _is_searched(self, entry: UnitEntry, followed_types: Collection[str]) -> bool:
@@ -324,8 +358,7 @@ def _record_step(found: Findings, candidate: Candidate, step: Step) -> None:
     position = candidate.entry.position
     if step is Step.SEND:
         # A condition with several matches: only the server can say what it does to them.
-        is_single = len(found.matches.get(position, (None,))) == 1
-        if is_single and candidate.entry.method not in ("GET", "HEAD"):
+        if len(found.matches.get(position, (None,))) == 1:
             found.candidates[position] = candidate
         return
     if step is Step.OVERTAKEN:

@@ -18,11 +18,10 @@ from uuid import UUID
 from integration.core import decimal_json
 from integration.core.errors import Issue, Misconfigured, Rejected, Unavailable
 from integration.core.model import Request, Response
-from integration.core.write_order import WriteRank
 from integration.fhir import validation, write_mark
 from integration.fhir.client import FhirServer
 from integration.fhir.write_mark import Mark
-from integration.journal import deletions, write_guard
+from integration.journal import write_guard
 from integration.journal.write_guard import HeldLocks, SendState, Write, WriteGuard
 from integration.mapping.model import Kind, Lookup
 from integration.mapping.write_back import apply
@@ -133,8 +132,6 @@ async def delete(
         headers = {"accept": "application/fhir+json"}
         if condition is not None:
             headers["if-match"] = f'W/"{_get_version(current)}"'
-        deleted = {name: WriteRank(run_id)}
-        await deletions.record_deletions(writer.guard.store, deleted)
         attempt.is_sent = True
         response = await writer.fhir.send(Request("DELETE", name, headers=headers), run_id)
         if response.status in _CONFLICT_STATUSES:

@@ -165,34 +165,40 @@ async def test_a_lost_answer_makes_nobody_wait(route: Route) -> None:
 
 
 @pytest.mark.parametrize("kind", ["batch", "transaction"])
-async def test_a_first_write_that_has_overtaken_a_later_delivery_puts_its_state_back(
-    route: Route, kind: str
-) -> None:
+async def test_two_first_writes_of_one_id_wait_for_each_other(route: Route, kind: str) -> None:
     """No server can make a first write on the condition that nobody has written before."""
     first = await route.deliver(bundle(update("first"), kind=kind))
     second = await route.deliver(bundle(update("second"), kind=kind))
     route.fhir_double.will_be_late_after(lambda: route.process(second))
     await route.process(first)
-    assert family(route) == "second"
-    assert [await route.statuses(each) for each in (first, second)] == [[409], [201]]
-    assert route.mirrored[-1] == "Patient/p1"
-
-
-async def test_a_first_write_that_overtook_and_whose_answer_is_lost_puts_it_back_too(
-    route: Route,
-) -> None:
-    first = await route.deliver(batch(update("first")))
-    second = await route.deliver(batch(update("second")))
-    route.fhir_double.will_be_late_after(lambda: route.process(second), reply_is_lost=True)
-    await route.process(first)
     assert family(route) == "first"
     await route.process_all()
     assert family(route) == "second"
-    assert await route.statuses(first) == [409]
+    assert [await route.statuses(each) for each in (first, second)] == [[201], [200]]
+    assert route.fhir_double.writes_of_each == {"Patient/p1": 2}
 
 
 @pytest.mark.parametrize("reply_is_lost", [False, True])
-async def test_a_delete_that_has_overtaken_a_later_update_puts_its_state_back(
+async def test_a_first_write_that_arrives_after_its_lease_restores_the_later_state(
+    route: Route, reply_is_lost: bool
+) -> None:
+    first = await route.deliver(batch(update("first")))
+    second = await route.deliver(batch(update("second")))
+
+    async def meanwhile() -> None:
+        route.clock.later(LEASE + 1)
+        await route.process(second)
+
+    route.fhir_double.will_be_late_after(meanwhile, reply_is_lost=reply_is_lost)
+    await route.process(first)
+    await route.process_all()
+    assert family(route) == "second"
+    assert [await route.statuses(each) for each in (first, second)] == [[409], [201]]
+    assert "Patient/p1" in route.mirrored
+
+
+@pytest.mark.parametrize("reply_is_lost", [False, True])
+async def test_a_delete_that_arrives_after_its_lease_restores_the_later_state(
     route: Route, reply_is_lost: bool
 ) -> None:
     route.fhir_double.add(named("before", id="p1"))
@@ -205,13 +211,52 @@ async def test_a_delete_that_has_overtaken_a_later_update_puts_its_state_back(
     assert await route.statuses(first) == [409]
 
 
-async def test_a_first_write_that_arrives_after_a_later_delete_is_undone(route: Route) -> None:
+async def test_a_delete_waits_for_an_earlier_first_write(route: Route) -> None:
     first = await route.deliver(batch(update("first")))
     second = await route.deliver(b"", method="DELETE", type="Patient", id="p1")
     route.fhir_double.will_be_late_after(lambda: route.process(second))
     await route.process(first)
+    await route.process_all()
     assert route.fhir_double.stored == {}
-    assert [await route.statuses(each) for each in (first, second)] == [[409], [204]]
+    assert [await route.statuses(each) for each in (first, second)] == [[201], [204]]
+
+
+async def test_an_update_waits_for_an_earlier_delete_that_is_announced(route: Route) -> None:
+    """No server makes a delete on the condition of a version: nothing may be written meanwhile."""
+    route.fhir_double.add(named("before", id="p1"))
+    first = await route.deliver(b"", method="DELETE", type="Patient", id="p1")
+    second = await route.deliver(batch(update("second")))
+    route.fhir_double.will_do_as_asked()  # the announcement
+    route.fhir_double.will_be_late_after(lambda: route.process(second))
+    await route.process(first)
+    assert route.fhir_double.stored == {}
+    await route.process_all()
+    assert family(route) == "second"
+    assert [await route.statuses(each) for each in (first, second)] == [[204], [201]]
+
+
+async def test_an_update_that_was_on_its_way_before_the_announcement_is_not_lost(
+    route: Route,
+) -> None:
+    route.fhir_double.add(named("before", id="p1"))
+    first = await route.deliver(b"", method="DELETE", type="Patient", id="p1")
+    second = await route.deliver(batch(update("second")))
+    route.fhir_double.will_be_late_after(lambda: route.process(first))
+    await route.process(second)
+    await route.process_all()
+    assert family(route) == "second"
+
+
+async def test_a_delete_that_the_server_refuses_holds_nobody_up(route: Route) -> None:
+    await route.process_all(await route.deliver(batch(update("before"))))
+    gone = await route.deliver(b"", method="DELETE", type="Patient", id="p1")
+    route.fhir_double.will_do_as_asked()  # the announcement
+    refused = {"resourceType": "Bundle", "entry": [{"response": {"status": "422"}}]}
+    route.fhir_double.will_answer(200, refused)
+    await route.process_all(gone)
+    await route.process_all(await route.deliver(batch(update("after"))))
+    assert family(route) == "after"
+    assert await route.statuses(gone) == [422]
 
 
 async def test_a_late_request_that_nobody_waits_for_any_more_turns_nothing_back(
@@ -289,6 +334,8 @@ async def test_a_second_work_item_of_a_delivery_turns_no_later_update_back(
 ) -> None:
     """Its request is on the way while the first one is answered, and an update follows."""
     person = named("older", **({} if created else {"id": "p1"}))
+    if not created:
+        route.fhir_double.add(named("before", id="p1"))
     put = {} if created else {"method": "PUT", "url": "Patient/p1"}
     first = await route.deliver(batch(entry(person, URN, **put)))
 
@@ -502,6 +549,7 @@ async def test_a_transaction_that_was_done_stays_done_whatever_was_changed(route
 async def test_a_delete_is_not_repeated_on_what_came_back(route: Route) -> None:
     route.fhir_double.add(named("before", id="p1"))
     delivery = await route.deliver(b"", method="DELETE", type="Patient", id="p1")
+    route.fhir_double.will_do_as_asked()  # the announcement
     route.fhir_double.will_lose_the_reply()
     await route.process(delivery)
     route.clock.later(1)
@@ -514,6 +562,7 @@ async def test_a_delete_is_not_repeated_on_what_came_back(route: Route) -> None:
 async def test_a_delete_that_was_done_is_done(route: Route) -> None:
     route.fhir_double.add(named("before", id="p1"))
     delivery = await route.deliver(b"", method="DELETE", type="Patient", id="p1")
+    route.fhir_double.will_do_as_asked()  # the announcement
     route.fhir_double.will_lose_the_reply()
     await route.process(delivery)
     await route.process_all()

@@ -5,6 +5,8 @@ https://hl7.org/fhir/R4/http.html#transaction. It shares no code with the relay.
 
 from __future__ import annotations
 
+import json
+from base64 import b64decode
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -327,6 +329,11 @@ def _is_since(resource: Body, value: str) -> bool:
 def _patched(resource: Body, patch: Body) -> Body:
     """What these tests' patches set, and the relay's mark: https://hl7.org/fhir/R4/fhirpatch.html"""
     new = deepcopy(resource)
+    if patch["resourceType"] == "Binary":  # the relay's announcement of a delete
+        (operation,) = json.loads(b64decode(patch["data"]))
+        assert (operation["op"], operation["path"]) == ("add", "/meta/extension")
+        new["meta"]["extension"] = operation["value"]
+        return new
     for operation in patch["parameter"]:
         parts = {part["name"]: part for part in operation["part"]}
         if ".meta" not in parts["path"]["valueString"]:
