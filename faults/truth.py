@@ -11,6 +11,7 @@ import httpx
 from faults.deliveries import MARKER_SYSTEM, TrackedResource
 from faults.route import gather_limited
 from faults.verdict import StoredContact, StoredResource
+from integration.fhir import write_mark
 
 _READS_PER_BATCH = 200  # reads in one batch
 _MAX_VERSIONS = 1000  # of one resource: what the FHIR server gives in one page
@@ -77,6 +78,8 @@ def _list_states(history: Mapping[str, Any] | None) -> tuple[tuple[str, str | No
     newest_first = [
         (entry["response"]["etag"].strip('W/"'), _find_marker(entry.get("resource")))
         for entry in entries
+        # The announcement of a delete changes nothing that a sender sent.
+        if not write_mark.is_delete_announced(entry.get("resource"))
     ]
     return tuple(reversed(newest_first))
 
