@@ -19,6 +19,9 @@ _TO_PROCESS = ("transaction", "batch")
 # Where a link stands in a search: in a condition, or in a conditional reference.
 _QUERIES = ("request.url", "request.ifNoneExist", "query")
 
+# Where a placeholder that names no entry is no text of the sender, but an error.
+_REPORTED = frozenset({"reference", *_QUERIES})
+
 
 @dataclass(slots=True, kw_only=True)
 class RewrittenEntry:
@@ -124,7 +127,7 @@ class Linker:
             search = conditional_references.parse_reference(value)
             if search:
                 return self._rewrite_conditional(rewritten, value, *search)
-        if element in ("reference", *_QUERIES) and value[:4].lower() == "urn:":
+        if element in _REPORTED and value[:4].lower() == "urn:":
             self._report_dangling(
                 rewritten, "the reference names an entry that is not in the bundle"
             )
@@ -142,15 +145,14 @@ class Linker:
         self, rewritten: RewrittenEntry, element: str, value: str, target: ResolvedLink
     ) -> str:
         """Return what a link to an entry of the delivery becomes."""
-        position, *others = target.positions
-        entries = self.contents.entries
-        if others:
-            places = " or ".join(entries[n].where for n in target.positions)
-            rewritten.refuse(
-                "multiple-matches", f"a reference can mean {places}: use their fullUrl"
-            )
+        positions, version, fragment = target
+        if len(positions) > 1:
+            places = " or ".join(self.contents.entries[n].where for n in positions)
+            text = f"a reference can mean {places}: use their fullUrl"
+            rewritten.refuse("multiple-matches", text)
             return value
-        entry = entries[position]
+        position = positions[0]
+        entry = self.contents.entries[position]
         if entry.refusal is not None:
             if value[:4].lower() == "urn:":
                 text = f"the reference names {entry.where}, which is refused"
@@ -161,12 +163,11 @@ class Linker:
             return value
         rewritten.links.add(position)
         if not entry.is_conditional:
-            version = target.version
             if version and entry.method == "POST":
                 text = "the version of a reference is left out: the resource is created here"
                 rewritten.note("informational", text, "information")
                 version = ""
-            return f"{self.names[position]}{version}{target.fragment}"
+            return f"{self.names[position]}{version}{fragment}"
         if element != "reference" and position != rewritten.entry.position:
             self._wait_for_id(rewritten, element, position)
         return self.names[position]

@@ -53,7 +53,9 @@ def prepare(
         others, issue = tuple(duplicates.get(position, ())), entry.refusal
         if issue is None:
             rewritten = linker.rewrite_entry(entry)
-            rewritten.notes += _note_replaced(entry, (contents.entries[n] for n, _ in others))
+            if others:
+                replaced = (contents.entries[n] for n, _ in others)
+                rewritten.notes += _note_replaced(entry, replaced)
             issue = rewritten.problem
         if issue is None:
             links = {canonical[n] for n in rewritten.links}
@@ -113,7 +115,9 @@ def _note_replaced(entry: Entry, others: Iterable[Entry]) -> Iterator[Issue]:
     """Yield a warning if a conditional update is sent for others that say something else."""
     replaced = [other.where for other in others if other.resource != entry.resource]
     if entry.method == "PUT" and entry.query is not None and replaced:
-        text = f"{', '.join(replaced[:MAX_ISSUES])} have the same condition: this content stands"
+        text = (
+            f"sent for {', '.join(replaced[:MAX_ISSUES])} too, of the same condition: this stands"
+        )
         yield Issue("duplicate", text, entry.where, "warning")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from integration.core.model import FhirResource
@@ -62,8 +62,7 @@ class LinkIndex:
     by_identity: dict[str, tuple[int, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class ResolvedLink:
+class ResolvedLink(NamedTuple):
     """What a link points at. `positions`: of an entry, or of two if it can mean several."""
 
     positions: tuple[int, ...]
