@@ -79,9 +79,9 @@ class Linker:
         # Cached: a delivery may hold the same search once for each entry that matches. Without a
         # reference to the linker, which would keep a whole delivery in memory until a collection.
         self.find_matches = cache(lambda search: _find_matches(search, get_index(), names))
-        # Links with a scheme point at the same entry wherever they stand, and most occur again and
-        # again: the patient, and the urls of extensions.
-        self.resolved_links: dict[str, ResolvedLink | None] = {}
+        # Links with a scheme become the same wherever they stand, and most occur again and again:
+        # the patient, and the urls of extensions. By link: its entry, if any, and what it becomes.
+        self.known_links: dict[str, tuple[int | None, str]] = {}
 
     def rewrite_entry(self, entry: Entry) -> RewrittenEntry:
         """Return the entry with its links rewritten."""
@@ -94,8 +94,17 @@ class Linker:
         if entry.method == "DELETE" and entry.query is None:
             return rewritten
 
+        known_links, links = self.known_links, rewritten.links
+
         def rewrite_link(element: str, value: str) -> str:
-            return self._rewrite_link(rewritten, element, value)
+            known = known_links.get(value)
+            if known is None:
+                return self._rewrite_link(rewritten, element, value)
+            position, name = known
+            if position is None:
+                return value
+            links.add(position)
+            return name
 
         # A bundle inside stays as it is: its links mean its own entries.
         if entry.resource is not None and entry.resource["resourceType"] != "Bundle":
@@ -120,7 +129,7 @@ class Linker:
         )
 
     def _rewrite_link(self, rewritten: RewrittenEntry, element: str, value: str) -> str:
-        target = self._resolve(rewritten.entry, value)
+        target = references.resolve(value, rewritten.entry, self.link_index)
         if target is not None:
             return self._rewrite_target(rewritten, element, value, target)
         if element == "reference":
@@ -131,15 +140,9 @@ class Linker:
             self._report_dangling(
                 rewritten, "the reference names an entry that is not in the bundle"
             )
+        elif value.startswith("http"):
+            self.known_links[value] = (None, value)
         return value
-
-    def _resolve(self, entry: Entry, value: str) -> ResolvedLink | None:
-        if value in self.resolved_links:
-            return self.resolved_links[value]
-        target = references.resolve(value, entry, self.link_index)
-        if ":" in value:  # without a scheme it may be relative to its entry
-            self.resolved_links[value] = target
-        return target
 
     def _rewrite_target(
         self, rewritten: RewrittenEntry, element: str, value: str, target: ResolvedLink
@@ -167,7 +170,10 @@ class Linker:
                 text = "the version of a reference is left out: the resource is created here"
                 rewritten.note("informational", text, "information")
                 version = ""
-            return f"{self.names[position]}{version}{fragment}"
+            name = f"{self.names[position]}{version}{fragment}"
+            if version == target.version and ":" in value:
+                self.known_links[value] = (position, name)
+            return name
         if element != "reference" and position != rewritten.entry.position:
             self._wait_for_id(rewritten, element, position)
         return self.names[position]
