@@ -68,12 +68,11 @@ def count_names(value: Any, limit: int = MAX_DEPTH) -> int | None:
         if not objects and not lists:
             return names
         names += sum(map(len, objects))
-        values = [
-            *chain.from_iterable(map(dict.values, objects)),
-            *chain.from_iterable(lists),
-        ]
-        objects = [inner for inner in values if type(inner) is dict]
-        lists = [inner for inner in values if type(inner) is list]
+        values = chain(chain.from_iterable(map(dict.values, objects)), chain.from_iterable(lists))
+        # Most values are text, which is put aside first.
+        others = [inner for inner in values if type(inner) is not str]
+        objects = [inner for inner in others if type(inner) is dict]
+        lists = [inner for inner in others if type(inner) is list]
     return None if objects or lists else names
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import groupby
 
 from integration.fhir import graph
@@ -47,15 +47,18 @@ def pack_groups(
     for group in groups:
         group_size = _measure(group)
         is_full = len(current) + len(group) > limits.entries or size + group_size > limits.bytes
-        waits = any(not item.waits.isdisjoint(positions) for item in group)
-        if current and (is_full or waits):
+        if current and (is_full or _waits_for_any(group, positions)):
             yield current
             current, positions, size = [], set(), ENVELOPE
         current += group
-        positions.update(item.entry.position for item in group)
+        positions.update([item.entry.position for item in group])
         size += group_size
     if current:
         yield current
+
+
+def _waits_for_any(group: Sequence[PreparedEntry], positions: Set[int]) -> bool:
+    return any([item.waits and not item.waits.isdisjoint(positions) for item in group])
 
 
 def pack_in_dependency_order(items: Sequence[PreparedEntry], limits: Limits) -> Iterator[Unit]:
