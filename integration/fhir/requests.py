@@ -16,6 +16,8 @@ _READS = ("GET", "HEAD")
 # Far beyond a search that a sender means, far below what servers and gateways take.
 _MAX_URL = 2000
 
+_ANSWER_PARAMETERS = ("_format", "_pretty")
+
 
 def read_batch_entry(raw: RawEntry) -> Entry:
     """Read an entry of a batch: https://hl7.org/fhir/R4/bundle.html#invs"""
@@ -63,6 +65,8 @@ def _parse_url(raw: RawEntry, method: str) -> tuple[str, str, str | None]:
         text = f"request.url must be plain text of at most {_MAX_URL} characters"
         raw.refuse("too-long", text, element)
     path, mark, query = url.removeprefix("/").partition("?")
+    if path.count("/") == 1:
+        path = path.removesuffix("/")
     type_, *rest = path.split("/")
     if "://" in path or url.startswith("//") or ".." in rest or "%" in path or "\\" in path:
         text = "request.url must be relative to the FHIR server: Type or Type/id"
@@ -70,17 +74,31 @@ def _parse_url(raw: RawEntry, method: str) -> tuple[str, str, str | None]:
     if not is_type(type_):
         raw.refuse("value", "request.url names no resource type of FHIR R4", element)
     if any(part.startswith("$") for part in rest) or "_search" in rest:
-        raw.refuse("not-supported", "operations and searches by POST are not supported", element)
+        text = (
+            "operations and searches by POST are not sent, since the FHIR server takes few of "
+            "them in a bundle: call it directly"
+        )
+        raw.refuse("not-supported", text, element)
     if method in _READS:
         problem = _find_read_problem(rest)
     else:
         for name, _ in list_parameters(query):
             if (reason := find_refusal(name)) is not None:
                 raw.refuse("not-supported", reason, element)
-        problem = _find_write_problem(method, rest, query if mark else None)
+        condition = _strip_format(query) if mark else None
+        problem = _find_write_problem(method, rest, condition)
+        query = condition or ""
     if problem is not None:
         raw.refuse("value", problem, element)
     return type_, path, query or None
+
+
+def _strip_format(query: str) -> str | None:
+    """Return a query without the parameters that say how a write is answered; None if it has no
+    other ones. https://hl7.org/fhir/R4/http.html#parameters"""
+    parts = query.split("&")
+    kept = [part for part in parts if part.partition("=")[0] not in _ANSWER_PARAMETERS]
+    return "&".join(kept) if kept else None
 
 
 def _find_read_problem(rest: list[str]) -> str | None:
