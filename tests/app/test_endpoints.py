@@ -340,8 +340,8 @@ async def test_what_was_said_to_the_upstreams_is_listed_page_by_page(worker: Wor
         assert "the key" not in str(asked)
         params = dict(asked.params)
 
-    look, write, result = seen[-1], seen[-2], seen[0]
-    assert look["action"] == "look-up"
+    *looks, write, result = seen[-1], seen[-2], seen[-3], seen[0]
+    assert [each["action"] for each in looks] == ["look-up"] * 2  # before the lock, and under it
     assert (write["action"], write["resource"]) == ("write unit 0.0", "Patient/p7")
     assert (result["action"], result["status"], result["table"]) == ("mirror", "created", "contact")
     assert result["category"] == "information"
