@@ -8,6 +8,7 @@ import { resolveConditionalReferences } from './conditional.mjs';
 import { Faults, applyBefore, distortBundle, refuseEntries, retryHeaders } from './faults.mjs';
 import { parseBody, parseJson, readBody, send } from './http.mjs';
 import { interact } from './interactions.mjs';
+import { Latency } from './latency.mjs';
 import { FhirError } from './outcome.mjs';
 import { Store } from './store.mjs';
 
@@ -16,6 +17,7 @@ const MAX_RECENT = 1000;
 
 const store = new Store();
 const faults = new Faults();
+const latency = new Latency();
 let requests = 0;
 let recent = [];
 
@@ -40,6 +42,7 @@ async function answerFhir(request, response, url) {
     if (await applyBefore(fault)) return response.socket.resetAndDestroy();
     const context = { store, base: `http://${request.headers.host}${BASE_PATH}` };
     const body = parseBody(bytes, request.headers['content-type']);
+    await latency.wait(body);
     const result = execute(context, request, path, url.search, body, fault);
     return sendResult(response, context.base, result, fault, request.method);
   } catch (error) {
@@ -80,6 +83,9 @@ async function answerControl(request, response, url) {
     case 'DELETE /control/faults':
       faults.clear();
       return reply({});
+    case 'POST /control/latency':
+      latency.set(parseJson(await readBody(request)));
+      return reply({});
     case 'GET /control/stats':
       return reply({ requests, faults: faults.injected, ...store.countResources() });
     case 'GET /control/requests':
@@ -88,6 +94,7 @@ async function answerControl(request, response, url) {
       store.clear();
       faults.clear();
       faults.injected = 0;
+      latency.set({});
       requests = 0;
       recent = [];
       return reply({});
