@@ -11,7 +11,7 @@ import asyncio
 import time
 from datetime import datetime
 
-from bench.route import HEADERS, MeasuredRoute, encode
+from bench.route import HEADERS, MeasuredRoute, encode, wait_until_done
 from local.samples import build_transaction
 
 RATE = 20  # deliveries a second
@@ -48,11 +48,8 @@ async def _post_when_due(route: MeasuredRoute, body: bytes, at: float) -> str:
 
 async def _find_contact(route: MeasuredRoute, address: str) -> str:
     """Return the key of the delivery's contact: the id of its Patient."""
-    async with asyncio.timeout(PATIENCE):
-        while (answer := await route.http.get(address)).status_code == 202:
-            await asyncio.sleep(0.5)
-    assert answer.status_code == 200, answer.text
-    locations = [entry["response"]["location"] for entry in answer.json()["entry"]]
+    bundle = await wait_until_done(route, address)
+    locations = [entry["response"]["location"] for entry in bundle["entry"]]
     (patient,) = [name for name in locations if "/Patient/" in name or name.startswith("Patient/")]
     return str(patient).partition("Patient/")[2].partition("/")[0]
 
