@@ -1,6 +1,5 @@
 """The laptop's FHIR server: where Azure Health Data Services is strict or odd, it is so too."""
 
-import asyncio
 import base64
 import gzip
 import json
@@ -762,28 +761,6 @@ async def test_faults_can_be_cleared_and_unknown_ones_are_refused(fhir, fault, s
     await fhir.delete(server + "/control/faults")
     assert (await fhir.get("/Patient")).status_code == 200
     assert (await fhir.post(server + "/control/faults", json={"kind": "flood"})).status_code == 400
-
-
-async def test_every_request_takes_the_time_that_was_set_and_entries_take_their_own(fhir, server):
-    wait = {"requestMs": 20, "entryMs": 10}
-    assert (await fhir.post(server + "/control/latency", json=wait)).status_code == 200
-    assert (await fhir.get("/Patient")).elapsed.total_seconds() >= 0.019
-    entries = [entry("PUT", f"Patient/{n}", patient(str(n))) for n in range(4)]
-    bundle = {"resourceType": "Bundle", "type": "batch", "entry": entries}
-    assert (await fhir.post("", json=bundle)).elapsed.total_seconds() >= 0.059
-
-
-async def test_others_are_answered_while_a_request_waits(fhir, server):
-    await fhir.post(server + "/control/latency", json={"requestMs": 60_000})
-    waiting = asyncio.create_task(fhir.get("/Patient"))
-    assert (await fhir.get(server + "/health")).status_code == 200
-    assert not waiting.done()
-    waiting.cancel()
-
-
-async def test_a_time_below_zero_is_refused(fhir, server):
-    answer = await fhir.post(server + "/control/latency", json={"entryMs": -1})
-    assert answer.status_code == 400
 
 
 async def test_requests_are_counted_and_told_without_their_query(fhir, server):
