@@ -59,6 +59,9 @@ if TYPE_CHECKING:  # these import the mapping engine, which takes long to load
 # The SDKs log every request at INFO, which costs money and helps nobody.
 logging.getLogger("azure").setLevel(logging.WARNING)
 
+# Seconds that entries of the activity log wait for others.
+_ACTIVITY_DELAY = 1.0
+
 # Concurrent requests of one worker to a sender's server.
 _SOURCE_CONCURRENCY = 4
 
@@ -140,7 +143,9 @@ async def _build_parts(settings: Settings) -> Parts:
     _check_event_types(settings.feed.event_types, tables)
     credential = build_credential(settings)
     stores = await storage_clients.open_stores(settings.storage, credential, _exit_stack)
-    activities = ActivityRecorder(stores.activity.add if settings.activity_days else None, utc_now)
+    activities = ActivityRecorder(
+        stores.activity.add if settings.activity_days else None, utc_now, delay=_ACTIVITY_DELAY
+    )
     _exit_stack.push_async_callback(activities.flush)
     context = ClientContext(credential, activities, _exit_stack)
     shared = SharedParts(
