@@ -113,7 +113,7 @@ def _run_one(seed: str, number: int, body: Path | None) -> int:
         body.write_bytes(case.request.body)
     ask = case.request
     print(f"{case.name}: {ask.method} {ask.type} {ask.id} {dict(ask.headers)!r}")
-    print(f"{case.limits} {case.policy} order={case.write_order} validate={case.validate}")
+    print(f"{case.limits} {case.policy} order={case.write_order}")
     result = try_case(case)
     print(result)
     return 1 if result.outcome == BROKEN else 0

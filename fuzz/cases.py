@@ -42,7 +42,6 @@ class Case:
     limits: Limits
     policy: Policy
     write_order: str
-    validate: bool
     fetched: bytes
     max_bytes: int = MAX_BYTES
 
@@ -69,9 +68,9 @@ def make_case(seed: str, number: int) -> Case:
         messages="refuse" if random.random() < 0.05 else "resources",
         documents=random.choice(("bundle", "resources", "both")),
         dangling=random.choice(("refuse", "note", "note")),
+        validate=random.random() < 0.05 and len(body) < 20_000,
     )
     write_order = random.choice(("arrival", "lastUpdated", "version", "off"))
-    validate = random.random() < 0.05 and len(body) < 20_000
     limits = random.choice(_LIMITS)
     return Case(
         number=number,
@@ -80,7 +79,6 @@ def make_case(seed: str, number: int) -> Case:
         limits=limits,
         policy=policy,
         write_order=write_order,
-        validate=validate,
         fetched=fetched,
     )
 

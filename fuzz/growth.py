@@ -96,7 +96,6 @@ def _build_case(name: str, body: bytes) -> Case:
         limits=Limits(),
         policy=DEFAULT_POLICY,
         write_order="version",
-        validate=False,
         fetched=b"",
         max_bytes=50_000_000,
     )

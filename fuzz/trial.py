@@ -93,7 +93,6 @@ async def _accept_and_plan(case: Case) -> tuple[str, str]:
         now=lambda: _NOW,
         new_id=lambda now: make_delivery_id(now, next(ids)),
         max_bytes=case.max_bytes,
-        validate=case.validate,
         policy=case.policy,
         write_orders={"": case.write_order},
     )

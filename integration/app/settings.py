@@ -77,6 +77,7 @@ class DeliverySettings:
     """How deliveries are read and planned."""
 
     max_delivery_bytes: int
+    max_delivery_entries: int
     validate: bool
     unit_max_entries: int
     unit_max_bytes: int
@@ -315,6 +316,7 @@ def _read_client_id(reader: EnvReader) -> str | None:
 def _read_deliveries(reader: EnvReader) -> DeliverySettings:
     return DeliverySettings(
         max_delivery_bytes=reader.read_number("MAX_DELIVERY_BYTES", 50_000_000),
+        max_delivery_entries=reader.read_number("MAX_DELIVERY_ENTRIES", 100_000),
         validate=reader.read_choice("VALIDATE", ("off", "on")) == "on",
         # https://learn.microsoft.com/azure/healthcare-apis/fhir/fhir-features-supported
         unit_max_entries=reader.read_number("UNIT_MAX_ENTRIES", 500),

@@ -282,9 +282,11 @@ def _build_intake(shared: SharedParts) -> Intake:
         now=shared.now,
         new_id=shared.new_id,
         max_bytes=deliveries.max_delivery_bytes,
-        validate=deliveries.validate,
+        max_entries=deliveries.max_delivery_entries,
         sender_header=settings.sender_header,
-        policy=Policy(deliveries.messages, deliveries.documents, deliveries.dangling),
+        policy=Policy(
+            deliveries.messages, deliveries.documents, deliveries.dangling, deliveries.validate
+        ),
         write_orders=settings.write_order,
     )
 

@@ -87,6 +87,6 @@ def _build_intake(settings: DeliverySettings) -> Intake:
         now=lambda: datetime.now(UTC),
         new_id=lambda now: make_delivery_id(now, 0),
         max_bytes=settings.max_delivery_bytes,
-        validate=settings.validate,
-        policy=Policy(settings.messages, settings.documents, settings.dangling),
+        max_entries=settings.max_delivery_entries,
+        policy=Policy(settings.messages, settings.documents, settings.dangling, settings.validate),
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal, InvalidOperation
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -17,8 +18,6 @@ Raw = msgspec.Raw
 
 _decoder = msgspec.json.Decoder(float_hook=Decimal)
 _encoder = msgspec.json.Encoder(decimal_format="number")
-
-_CONTAINERS = frozenset({dict, list})
 
 # Far beyond any real resource, far below the recursion limit of Python and of FHIR servers.
 MAX_DEPTH = 100
@@ -56,17 +55,26 @@ def encode(value: Any) -> bytes:
 
 def is_too_deep(value: Any, limit: int = MAX_DEPTH) -> bool:
     """Whether containers are nested more than `limit` levels. Linear, without recursion."""
-    level = [value] if isinstance(value, dict | list) else []
+    return count_names(value, limit) is None
+
+
+def count_names(value: Any, limit: int = MAX_DEPTH) -> int | None:
+    """Return how many names the objects of a JSON value have; None if it is nested more than
+    `limit` levels. Linear, without recursion."""
+    objects: list[dict[str, Any]] = [value] if isinstance(value, dict) else []
+    lists: list[list[Any]] = [value] if isinstance(value, list) else []
+    names = 0
     for _ in range(limit):
-        if not level:
-            return False
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if type(outer) is dict else outer)
-            if type(inner) in _CONTAINERS
+        if not objects and not lists:
+            return names
+        names += sum(map(len, objects))
+        values = [
+            *chain.from_iterable(map(dict.values, objects)),
+            *chain.from_iterable(lists),
         ]
-    return bool(level)
+        objects = [inner for inner in values if type(inner) is dict]
+        lists = [inner for inner in values if type(inner) is list]
+    return None if objects or lists else names
 
 
 def _explain(error: Exception, data: bytes) -> str:

@@ -56,6 +56,7 @@ class Policy:
     messages: str = "resources"  # or refuse
     documents: str = "bundle"  # or resources, or both
     dangling: str = "refuse"  # or note
+    validate: bool = False  # every resource, against FHIR R4
 
 
 DEFAULT_POLICY = Policy()

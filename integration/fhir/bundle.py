@@ -2,24 +2,35 @@
 
 A bundle's type says which function reads each of its entries; see `_READERS`. What an entry may
 hold is checked where it is read (`raw_entry`), once, and an entry that is wrong is refused with the
-path of the element.
+path of the element: alone, unless it is part of a transaction.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 
-from integration.core.errors import Issue, Rejected
+from integration.core.errors import Rejected
 from integration.core.model import DeliveryRequest, FhirResource, Policy
-from integration.fhir import collections, history, notifications, patches, requests
-from integration.fhir.entries import MAX_ISSUES, Contents, Entry, refuse
-from integration.fhir.grammar import fold_url
+from integration.fhir import (
+    collections,
+    duplicates,
+    history,
+    notifications,
+    patches,
+    requests,
+    validation,
+)
+from integration.fhir.entries import MAX_ISSUES, Contents, Entry, check_count, refuse
 from integration.fhir.raw_entry import RawEntry, read_entries
-from integration.fhir.resources import check_resource, decode_body, read_ndjson, read_resource
-
-REQUEST_TYPES = ("transaction", "batch")
+from integration.fhir.resources import (
+    BYTE_ORDER_MARK,
+    check_resource,
+    decode_body,
+    read_ndjson,
+    read_resource,
+)
 
 _READERS: Mapping[str, Callable[[RawEntry], Entry]] = {
     "transaction": requests.read_transaction_entry,
@@ -32,35 +43,44 @@ _READERS: Mapping[str, Callable[[RawEntry], Entry]] = {
 }
 SUPPORTED_TYPES = (*_READERS, notifications.R5_TYPE)
 
+# What a server has found, which may be nothing.
+_SEARCHED = ("searchset", "history")
+
 _RESPONSES = ("batch-response", "transaction-response")
 
 
-def read(body: bytes, received: DeliveryRequest) -> Contents:
+def read(body: bytes, received: DeliveryRequest, max_entries: int | None = None) -> Contents:
     """Parse a delivery. Raises Rejected with every issue found, up to MAX_ISSUES.
 
-    Takes time linear in the body. No value of the body reaches an issue.
+    Takes time linear in the body. No value of the body reaches an issue. `max_entries`: the most
+    entries that a delivery may have; None for one that was accepted before.
     """
+    contents = _read(body, received, max_entries)
+    return validation.refuse_invalid(contents) if received.policy.validate else contents
+
+
+def _read(body: bytes, received: DeliveryRequest, max_entries: int | None) -> Contents:
     if received.format == "ndjson":
-        return read_ndjson(body)
+        return read_ndjson(body, max_entries)
     if received.method == "DELETE":
         return read_resource({}, received)
     if received.method == "PATCH":
         return patches.read_patch(body, received)
     resource = _parse(body)
     if resource["resourceType"] == "Bundle" and received.type is None:
-        contents = _read_bundle(resource, received.policy)
+        contents = _read_bundle(resource, received.policy, max_entries)
     else:
         contents = _read_typed(resource, received)
     return replace(contents, dangling=received.policy.dangling)
 
 
 def _parse(body: bytes) -> FhirResource:
+    body = body.removeprefix(BYTE_ORDER_MARK)
     if not body.strip():
         refuse("required", "the body is empty; send a FHIR resource as JSON")
-    # https://www.rfc-editor.org/rfc/rfc8259#section-8.1
-    if body.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
-        refuse("invalid", "the body starts with a byte order mark; send UTF-8 without one")
-    return check_resource(decode_body(body), None)
+    if body.startswith((b"\xff\xfe", b"\xfe\xff")):
+        refuse("invalid", "the body starts with the byte order mark of UTF-16; send UTF-8")
+    return check_resource(decode_body(body), body, None)
 
 
 def _read_typed(resource: FhirResource, received: DeliveryRequest) -> Contents:
@@ -70,24 +90,28 @@ def _read_typed(resource: FhirResource, received: DeliveryRequest) -> Contents:
     return read_resource(resource, received)
 
 
-def _read_bundle(bundle: FhirResource, policy: Policy) -> Contents:
+def _read_bundle(bundle: FhirResource, policy: Policy, max_entries: int | None) -> Contents:
     kind = _check_type(bundle)
     values = bundle.get("entry")
+    if values in (None, []) and kind in _SEARCHED:
+        return collections.add_next_page(kind, [], bundle)
     if not isinstance(values, list) or not values:
         refuse("required", "the bundle has no entry", "Bundle.entry")
+    check_count(len(values), max_entries, "Bundle.entry")
     if notifications.is_notification(kind, values):
         return notifications.read(values)
     collections.check_bundle(kind, values, policy)
     if kind == "document" and policy.documents == "bundle":
         return collections.add_next_page(kind, [collections.read_whole_bundle(bundle, 0)], bundle)
-    entries, issues = read_entries(enumerate(values), _READERS[kind])
-    issues.extend(_find_duplicates(entries, kind))
-    if issues:
-        raise Rejected(*issues[:MAX_ISSUES])
-    if kind in REQUEST_TYPES:
+    entries = read_entries(enumerate(values), _READERS[kind], atomic=kind == "transaction")
+    if kind == "transaction":
+        _refuse_duplicates(entries)
         return Contents(kind, tuple(entries))
     if kind == "history":
         return Contents(kind, history.order_versions(entries, values))
+    entries = duplicates.settle_duplicates(entries)
+    if kind == "batch":
+        return Contents(kind, tuple(entries))
     if kind == "document" and policy.documents == "both":
         entries.append(collections.read_whole_bundle(bundle, len(entries)))
     return collections.add_next_page(kind, entries, bundle)
@@ -106,15 +130,8 @@ def _check_type(bundle: FhirResource) -> str:
     return str(kind)
 
 
-def _find_duplicates(entries: Sequence[Entry], kind: str) -> Iterator[Issue]:
-    """bdl-7, and https://hl7.org/fhir/R4/http.html#transaction: no resource twice."""
-    urls = Counter(fold_url(entry.full_url) for entry in entries if entry.full_url)
-    targets = Counter(entry.identity for entry in entries if entry.id)
-    for entry in entries:
-        # A history repeats the fullUrl; its versions are kept apart by their write positions.
-        if entry.full_url and kind != "history" and urls[fold_url(entry.full_url)] > 1:
-            text = "fullUrl occurs more than once in the bundle"
-            yield Issue("duplicate", text, f"{entry.where}.fullUrl")
-        if kind == "transaction" and entry.id and targets[entry.identity] > 1:
-            text = "a transaction must not touch a resource twice"
-            yield Issue("duplicate", text, f"{entry.where}.request.url")
+def _refuse_duplicates(entries: Sequence[Entry]) -> None:
+    """Raise Rejected if a transaction names a resource twice."""
+    issues = tuple(islice(duplicates.find_duplicates(entries), MAX_ISSUES))
+    if issues:
+        raise Rejected(*issues)

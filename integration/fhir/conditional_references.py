@@ -9,13 +9,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import parse_qsl
 
+from integration.fhir.conditions import Search, parse_search
 from integration.fhir.entries import Entry
 from integration.fhir.grammar import is_type
-
-# (type, parameters in order): percent-encoding and the order of parameters make no difference.
-Search = tuple[str, tuple[tuple[str, str], ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +45,6 @@ def parse_reference(reference: str) -> tuple[str, str] | None:
     """Return (type, query) of a conditional reference; None for any other reference."""
     type_, mark, query = reference.partition("?")
     return (type_, query) if mark and query and is_type(type_) else None
-
-
-def parse_search(type_: str, query: str) -> Search:
-    """Parse `Type?query`, however it is written."""
-    return type_, tuple(sorted(parse_qsl(query, keep_blank_values=True)))
 
 
 def find_same_search(search: Search, index: SearchIndex) -> int | None:

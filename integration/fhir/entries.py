@@ -32,6 +32,8 @@ class Entry:
     version: str | None = None  # what a history states about a version, beside the resource
     updated: str | None = None
     refusal: Issue | None = None  # severity information: left out on purpose
+    same_as: int | None = None  # the position of an earlier entry that is this very write
+    notes: tuple[Issue, ...] = ()  # issues to add to its result
     write_position: int | None = None  # its place among the writes of its resource; None: position
 
     @property
@@ -48,8 +50,11 @@ class Entry:
     @property
     def is_linkable(self) -> bool:
         """Links may point at the entry. Which resource a search finds is known in time only for
-        creates and updates, since the server names it in its answer."""
-        return self.read_path is None and (self.query is None or self.method == "PUT")
+        creates and updates, since the server names it in its answer. What is deleted is never the
+        target of a link."""
+        if self.read_path is not None or self.method == "DELETE":
+            return False
+        return self.query is None or self.method == "PUT"
 
     @property
     def identity(self) -> str | None:
@@ -72,9 +77,9 @@ class Contents:
 def refuse(code: str, text: str, expression: str | None = None, *, status: int = 400) -> NoReturn:
     """Refuse what is being read: raise Rejected with one issue.
 
-    The caller decides how far that reaches. A bundle is refused as a whole, together with the
-    issues of its other entries (`raw_entry.read_entries`). A line of NDJSON and an entry of a
-    further page are refused alone (`refuse_alone`).
+    The caller decides how far that reaches. A transaction is refused as a whole, together with the
+    issues of its other entries. An entry of any other bundle and a line of NDJSON are refused alone
+    (`refuse_alone`).
     """
     raise Rejected(Issue(code, text, expression), status=status)
 
@@ -82,3 +87,10 @@ def refuse(code: str, text: str, expression: str | None = None, *, status: int =
 def refuse_alone(position: int, where: str, issue: Issue) -> Entry:
     """Return an entry that is not sent, while the rest of its delivery is."""
     return Entry(position=position, where=where, method="", type="", refusal=issue)
+
+
+def check_count(count: int, max_entries: int | None, expression: str | None = None) -> None:
+    """Raise Rejected if a delivery has too many entries: each costs time and memory."""
+    if max_entries is not None and count > max_entries:
+        text = f"the delivery has more than {max_entries} entries; send it in parts"
+        refuse("too-costly", text, expression, status=413)

@@ -91,7 +91,7 @@ def read_resource(response: FetchedResponse, where: str) -> FhirResource | Issue
     if response.status != 200:
         return Issue("processing", f"its server returned status {response.status}", where)
     try:
-        return check_resource(decimal_json.decode(response.body), where)
+        return check_resource(decimal_json.decode(response.body), response.body, where)
     except decimal_json.Malformed:
         return Issue("invalid", "its server returned something other than JSON", where)
     except Rejected as error:

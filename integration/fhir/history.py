@@ -19,11 +19,9 @@ from integration.fhir.grammar import LiteralReference, is_type, parse_literal
 from integration.fhir.json_objects import get_object
 from integration.fhir.raw_entry import RawEntry
 from integration.fhir.resources import check_id
+from integration.fhir.source_version import parse_version_number
 
 _ETAG = re.compile(r'(?:W/)?"(\d+)"')
-
-# Enough for any version of a real server, and fast to parse.
-_MAX_DIGITS = 18
 
 
 def read_version(raw: RawEntry) -> Entry:
@@ -114,11 +112,8 @@ def _sort_oldest_first(positions: Sequence[int], values: Sequence[Any]) -> list[
 
 
 def _parse_version(value: dict[str, Any]) -> int | None:
-    stated = get_object(value, "resource", "meta").get("versionId")
-    if isinstance(stated, str) and stated.isascii() and stated.isdigit():
-        return int(stated[:_MAX_DIGITS])
-    version, _ = _parse_response(value)
-    return int(version[:_MAX_DIGITS]) if version else None
+    number = parse_version_number(get_object(value, "resource", "meta").get("versionId"))
+    return parse_version_number(_parse_response(value)[0]) if number is None else number
 
 
 def _parse_response(value: dict[str, Any]) -> tuple[str | None, str | None]:

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from integration.core.errors import Issue, Rejected
+from integration.core.errors import Issue
 from integration.fhir import fetched, history, subscription_status
-from integration.fhir.entries import MAX_ISSUES, Contents, Entry, refuse, refuse_alone
+from integration.fhir.entries import Contents, Entry, refuse, refuse_alone
 from integration.fhir.fetched import FetchedResponse
 from integration.fhir.grammar import parse_literal
 from integration.fhir.json_objects import get_object
@@ -47,12 +47,11 @@ def is_notification(kind: str, values: Sequence[Any]) -> bool:
 
 
 def read(values: Sequence[Any]) -> Notification:
-    """Read the entries of a notification. Raises Rejected with every issue, up to MAX_ISSUES."""
+    """Read the entries of a notification. One that is wrong is refused alone. Raises Rejected if
+    none is sound."""
     status = subscription_status.read(values[0])
     status_entry = _make_status_entry(values[0])
-    others, issues = read_entries(enumerate(values[1:], 1), _read_entry)
-    if issues:
-        raise Rejected(*issues[:MAX_ISSUES])
+    others = read_entries(enumerate(values[1:], 1), _read_entry)
     if status.type != "event-notification" and others:
         refuse("invalid", f"a {status.type} must hold nothing besides its status", "Bundle.entry")
     sent = history.order_versions([status_entry, *others], values)

@@ -40,12 +40,12 @@ def plan(
     prepared, refused = prepare(contents, naming, limits, write_order)
     if atomic and refused:
         return Plan((), _refuse_all(contents, refused))
-    if atomic and split_into_units.fits(prepared, limits):
+    if atomic and split_into_units.can_be_atomic(prepared, limits):
         return Plan(
             (Lane((split_into_units.build_unit("transaction", prepared),)),) if prepared else ()
         )
     if atomic and limits.over == "reject":
-        return Plan((), _refuse_all(contents, [_refuse_too_large(contents, limits)]))
+        return Plan((), _refuse_all(contents, [_refuse_to_split(contents, prepared, limits)]))
     prepared = order_entries(prepared, atomic=atomic)
     refused += _refuse_cycles(contents, prepared, limits, atomic=atomic)
     if atomic and refused:
@@ -62,7 +62,7 @@ def plan(
     ]
     lanes, split = [], False
     for group in split_into_units.pack_groups(groups, limits):
-        if atomic and split_into_units.fits(group, limits):
+        if atomic and split_into_units.can_be_atomic(group, limits):
             lanes.append(Lane((split_into_units.build_unit("transaction", group),)))
         elif atomic:
             split = True
@@ -82,7 +82,7 @@ def _refuse_cycles(
         (contents.entries[n], Issue("processing", text, contents.entries[n].where))
         for component in split_into_units.group_by_waiting(prepared)
         if split_into_units.is_cycle(component)
-        and not (atomic and split_into_units.fits(component, limits))
+        and not (atomic and split_into_units.can_be_atomic(component, limits))
         for item in component
         for n in item.unit_entry.positions
     ]
@@ -97,7 +97,16 @@ def _refuse_all(
     return tuple((entry, reasons.get(entry.position, other)) for entry in contents.entries)
 
 
-def _refuse_too_large(contents: Contents, limits: Limits) -> tuple[Entry, Issue]:
+def _refuse_to_split(
+    contents: Contents, prepared: Sequence[PreparedEntry], limits: Limits
+) -> tuple[Entry, Issue]:
+    waiting = next((item.entry for item in prepared if item.waits), None)
+    if waiting is not None and split_into_units.fits(prepared, limits):
+        text = (
+            "an element that is no Reference points at a conditional entry, which needs two "
+            "requests, and OVER_LIMIT is reject: send a batch"
+        )
+        return waiting, Issue("not-supported", text, waiting.where)
     text = (
         f"the transaction has more than {limits.entries} entries or {limits.bytes} bytes, which is "
         "the FHIR server's limit, and OVER_LIMIT is reject: send smaller transactions"

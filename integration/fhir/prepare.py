@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from integration.core import decimal_json
 from integration.core.errors import Issue
 from integration.fhir import resource_ids
-from integration.fhir.entries import Contents, Entry
+from integration.fhir.conditions import Search, parse_search
+from integration.fhir.entries import MAX_ISSUES, Contents, Entry
 from integration.fhir.linking import Linker, RewrittenEntry
 from integration.fhir.resource_ids import Naming
 from integration.fhir.source_version import derive_source_version
@@ -37,7 +38,7 @@ def prepare(
 ) -> tuple[list[PreparedEntry], list[tuple[Entry, Issue]]]:
     """Return the entries that can be sent, in the order of writing, and those that cannot with the
     reason."""
-    canonical = _find_canonical_entries(contents.entries)
+    canonical = _find_canonical_entries(contents)
     names = [_name_target(contents.entries[n], naming) for n in canonical]
     linker = Linker(contents, names)
     duplicates: dict[int, list[tuple[int, str | None]]] = defaultdict(list)
@@ -52,9 +53,11 @@ def prepare(
         others, issue = tuple(duplicates.get(position, ())), entry.refusal
         if issue is None:
             rewritten = linker.rewrite_entry(entry)
+            rewritten.notes += _note_replaced(entry, (contents.entries[n] for n, _ in others))
             issue = rewritten.problem
         if issue is None:
             links = {canonical[n] for n in rewritten.links}
+            waits = {canonical[n] for n in rewritten.waits}
             awaits = {names[n] for n in links if contents.entries[n].is_conditional}
             links -= {position}
             unit_entry = _build_unit_entry(rewritten, names[position], awaits, others, write_order)
@@ -70,24 +73,48 @@ def prepare(
                 entry=entry,
                 unit_entry=unit_entry,
                 after=tuple(sorted(links)),
+                waits=frozenset(waits - {position}),
                 searches=frozenset(rewritten.searches),
             )
         )
     return prepared, refused
 
 
-def _find_canonical_entries(entries: Sequence[Entry]) -> list[int]:
-    """Return the canonical entry of each: itself, or the first with the same conditional create.
+def _find_canonical_entries(contents: Contents) -> list[int]:
+    """Return the canonical entry of each: itself, or the one that is sent for it, since both are
+    the very same write, or have the same condition.
 
-    Two of them create one resource: https://github.com/hapifhir/hapi-fhir/issues/2933
+    Two conditional entries of one condition make one resource:
+    https://github.com/hapifhir/hapi-fhir/issues/2933. A batch makes updates one after the other.
     """
-    first: dict[tuple[str, str], int] = {}
-    return [
-        first.setdefault((entry.type, entry.if_none_exist), entry.position)
-        if entry.if_none_exist
-        else entry.position
-        for entry in entries
+    atomic = contents.kind == "transaction"
+    groups: dict[Search, int] = {}
+    keys: dict[int, Search] = {}
+    for entry in contents.entries:
+        query = entry.if_none_exist
+        is_update = atomic and entry.method == "PUT" and entry.query is not None
+        if is_update:
+            query = entry.query
+        if not query:
+            continue
+        key = keys[entry.position] = parse_search(entry.type, query)
+        groups.setdefault(key, entry.position)
+        if is_update:  # the last update stands, and it creates as well
+            groups[key] = entry.position
+    canonical = [
+        entry.position if entry.same_as is None else entry.same_as for entry in contents.entries
     ]
+    for position, key in keys.items():
+        canonical[position] = groups[key]
+    return [canonical[n] for n in canonical]
+
+
+def _note_replaced(entry: Entry, others: Iterable[Entry]) -> Iterator[Issue]:
+    """Yield a warning if a conditional update is sent for others that say something else."""
+    replaced = [other.where for other in others if other.resource != entry.resource]
+    if entry.method == "PUT" and entry.query is not None and replaced:
+        text = f"{', '.join(replaced[:MAX_ISSUES])} have the same condition: this content stands"
+        yield Issue("duplicate", text, entry.where, "warning")
 
 
 def _get_write_position(entry: Entry) -> int:
@@ -147,5 +174,5 @@ def _build_unit_entry(
         else derive_source_version(entry, write_order),
         same=same,
         sole=tuple(rewritten.sole),
-        notes=tuple(rewritten.notes),
+        notes=(*entry.notes, *rewritten.notes),
     )

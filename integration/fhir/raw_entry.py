@@ -6,12 +6,14 @@ https://hl7.org/fhir/R4/bundle-definitions.html#Bundle.entry
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from integration.core.errors import Issue, Rejected
 from integration.core.model import FhirResource
-from integration.fhir.entries import MAX_ISSUES, Entry, refuse
+from integration.fhir.entries import MAX_ISSUES, Entry, refuse, refuse_alone
+from integration.fhir.grammar import is_id, is_type, parse_literal
+from integration.fhir.json_objects import get_object
 from integration.fhir.resources import check_inner_resource
 
 METHODS = ("POST", "PUT", "DELETE", "PATCH", "GET", "HEAD")
@@ -83,19 +85,51 @@ def open_entry(position: int, where: str, value: Any) -> RawEntry:
 
 
 def read_entries(
-    numbered: Iterable[tuple[int, Any]], read_entry: Callable[[RawEntry], Entry]
-) -> tuple[list[Entry], list[Issue]]:
-    """Read the entries of a bundle. Return those that are sound, and the issues of the others.
+    numbered: Iterable[tuple[int, Any]],
+    read_entry: Callable[[RawEntry], Entry],
+    *,
+    atomic: bool = False,
+) -> list[Entry]:
+    """Read the entries of a bundle, in their order.
 
-    Stops at MAX_ISSUES, since the bundle is refused anyway.
+    One that is wrong is refused alone: https://hl7.org/fhir/R4/http.html#brules. Raises Rejected if
+    none is sound, and for a bundle that is `atomic` if one is wrong.
     """
     entries: list[Entry] = []
     issues: list[Issue] = []
     for position, value in numbered:
+        where = f"Bundle.entry[{position}]"
         try:
-            entries.append(read_entry(open_entry(position, f"Bundle.entry[{position}]", value)))
+            entries.append(read_entry(open_entry(position, where, value)))
         except Rejected as error:
-            issues.extend(error.issues)
-            if len(issues) >= MAX_ISSUES:
+            issues.append(error.issues[0])
+            entries.append(_refuse_entry(position, where, value, error.issues[0]))
+            if atomic and len(issues) == MAX_ISSUES:
                 break
-    return entries, issues
+    if issues and (atomic or len(issues) == len(entries)):
+        raise Rejected(*issues[:MAX_ISSUES])
+    return entries
+
+
+def _refuse_entry(position: int, where: str, value: Any, issue: Issue) -> Entry:
+    """Return an entry that is refused alone, with the names by which others may refer to it.
+
+    A reference to a resource that would have got a new id must not lead to another one.
+    """
+    full_url, stated = get_object(value).get("fullUrl"), get_object(value, "resource")
+    type_, identifier = stated.get("resourceType"), stated.get("id")
+    is_named = is_type(type_) and is_id(identifier)
+    return replace(
+        refuse_alone(position, where, issue),
+        method="PUT" if _names_its_id(value) else "POST",
+        type=str(type_) if is_named else "",
+        resource={"resourceType": type_, "id": identifier} if is_named else None,
+        full_url=full_url if isinstance(full_url, str) else None,
+    )
+
+
+def _names_its_id(value: Any) -> bool:
+    """Whether the sender chose the id under which the FHIR server would have the resource."""
+    url = get_object(value, "request").get("url", "")
+    named = parse_literal(url.removeprefix("/")) if isinstance(url, str) else None
+    return named is not None or "request" not in get_object(value)

@@ -8,7 +8,7 @@ Canonicals, identifiers and text stay as they are.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -58,53 +58,74 @@ RewriteLink = Callable[[str, str], str]
 class LinkIndex:
     """The positions of entries by fullUrl and by Type/id."""
 
-    by_url: dict[str, int]
-    by_identity: dict[str, list[int]]
+    by_url: dict[str, tuple[int, ...]]
+    by_identity: dict[str, tuple[int, ...]]
 
 
-def build_index(entries: Iterable[Entry]) -> LinkIndex:
-    """Return look-up tables over the entries of a delivery."""
-    by_url: dict[str, int] = {}
-    by_identity: dict[str, list[int]] = {}
+@dataclass(frozen=True, slots=True)
+class ResolvedLink:
+    """What a link points at. `positions`: of an entry, or of two if it can mean several."""
+
+    positions: tuple[int, ...]
+    version: str  # /_history/version, or empty
+    fragment: str  # with its #, or empty
+
+
+def build_index(entries: Iterable[Entry], targets: Sequence[str]) -> LinkIndex:
+    """Return look-up tables over the entries of a delivery.
+
+    `targets[position]` says which resource an entry is: those of the same target are one.
+    """
+    index = LinkIndex({}, {})
     for entry in entries:
         if entry.full_url:
-            by_url[fold_url(entry.full_url)] = entry.position
-        if entry.identity:
-            by_identity.setdefault(entry.identity, []).append(entry.position)
-    return LinkIndex(by_url, by_identity)
+            _add(index.by_url, fold_url(entry.full_url), entry.position, targets)
+        identity = entry.identity
+        if identity:
+            _add(index.by_identity, identity, entry.position, targets)
+    return index
 
 
-def resolve(link: str, container: Entry, index: LinkIndex) -> tuple[int, str] | None:
-    """Return the position of the entry that `link` points at and the suffix to keep, or None.
+def _add(
+    table: dict[str, tuple[int, ...]], name: str, position: int, targets: Sequence[str]
+) -> None:
+    known = table.setdefault(name, (position,))
+    # Two are enough to tell that a link is ambiguous, and there may be very many.
+    if len(known) == 1 and targets[known[0]] != targets[position]:
+        table[name] = (*known, position)
+
+
+def resolve(link: str, container: Entry, index: LinkIndex) -> ResolvedLink | None:
+    """Return what `link` points at among the entries, or None.
 
     https://hl7.org/fhir/R4/bundle.html#references; what the specification leaves open (a relative
-    link inside an entry whose fullUrl is a urn, or absent) goes to the one entry of that identity.
+    link inside an entry whose fullUrl is a urn, or absent) goes to the entries of that identity.
     """
     if link.startswith("#"):
         return None
     target, mark, fragment = link.partition("#")
     suffix = mark + fragment
-    position = index.by_url.get(fold_url(target))
-    if position is not None:
-        return position, suffix
+    positions = index.by_url.get(fold_url(target))
+    if positions is not None:
+        return ResolvedLink(positions, "", suffix)
     parsed = parse_literal(target)
     if parsed is None:
         return None
     root, identity, version = parsed
-    position = (
-        index.by_url.get(root + identity) if root else _resolve_relative(identity, container, index)
-    )
-    return None if position is None else (position, version + suffix)
+    if root:
+        positions = index.by_url.get(root + identity)
+    else:
+        positions = _resolve_relative(identity, container, index)
+    return None if positions is None else ResolvedLink(positions, version, suffix)
 
 
-def _resolve_relative(identity: str, container: Entry, index: LinkIndex) -> int | None:
+def _resolve_relative(identity: str, container: Entry, index: LinkIndex) -> tuple[int, ...] | None:
     home = parse_literal(container.full_url) if container.full_url else None
     if home and home.root:
-        position = index.by_url.get(home.root + identity)
-        if position is not None:
-            return position
-    candidates = index.by_identity.get(identity, ())
-    return candidates[0] if len(candidates) == 1 else None
+        positions = index.by_url.get(home.root + identity)
+        if positions is not None:
+            return positions
+    return index.by_identity.get(identity)
 
 
 def rewrite_query(query: str, link: RewriteLink) -> str:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from urllib.parse import parse_qsl
-
 from integration.core.model import FhirResource
 from integration.fhir import patches
+from integration.fhir.conditions import list_criteria
 from integration.fhir.entries import Entry
 from integration.fhir.grammar import is_id, is_type
 from integration.fhir.raw_entry import RawEntry
@@ -17,12 +15,7 @@ _READS = ("GET", "HEAD")
 # Far beyond a search that a sender means, far below what servers and gateways take.
 _MAX_URL = 2000
 
-# https://hl7.org/fhir/R4/search.html#Summary -- they say how to answer, not what to find; the last
-# two are of https://learn.microsoft.com/azure/healthcare-apis/fhir/fhir-rest-api-capabilities
-_NO_CRITERIA = re.compile(
-    r"_(contained|containedType|count|elements|format|include|pretty|revinclude|score|sort|summary"
-    r"|total|hardDelete|purge)(:.*)?"
-)
+_ANSWER_PARAMETERS = ("_format", "_pretty")
 
 
 def read_batch_entry(raw: RawEntry) -> Entry:
@@ -71,6 +64,8 @@ def _parse_url(raw: RawEntry, method: str) -> tuple[str, str, str | None]:
         text = f"request.url must be plain text of at most {_MAX_URL} characters"
         raw.refuse("too-long", text, element)
     path, mark, query = url.removeprefix("/").partition("?")
+    if path.count("/") == 1:
+        path = path.removesuffix("/")
     type_, *rest = path.split("/")
     if "://" in path or url.startswith("//") or ".." in rest or "%" in path or "\\" in path:
         text = "request.url must be relative to the FHIR server: Type or Type/id"
@@ -78,14 +73,28 @@ def _parse_url(raw: RawEntry, method: str) -> tuple[str, str, str | None]:
     if not is_type(type_):
         raw.refuse("value", "request.url names no resource type of FHIR R4", element)
     if any(part.startswith("$") for part in rest) or "_search" in rest:
-        raw.refuse("not-supported", "operations and searches by POST are not supported", element)
+        text = (
+            "operations and searches by POST are not sent, since the FHIR server takes few of "
+            "them in a bundle: call it directly"
+        )
+        raw.refuse("not-supported", text, element)
     if method in _READS:
         problem = _find_read_problem(rest)
     else:
-        problem = _find_write_problem(method, rest, query if mark else None)
+        condition = _strip_format(query) if mark else None
+        problem = _find_write_problem(method, rest, condition)
+        query = condition or ""
     if problem is not None:
         raw.refuse("value", problem, element)
     return type_, path, query or None
+
+
+def _strip_format(query: str) -> str | None:
+    """Return a query without the parameters that say how a write is answered; None if it has no
+    other ones. https://hl7.org/fhir/R4/http.html#parameters"""
+    parts = query.split("&")
+    kept = [part for part in parts if part.partition("=")[0] not in _ANSWER_PARAMETERS]
+    return "&".join(kept) if kept else None
 
 
 def _find_read_problem(rest: list[str]) -> str | None:
@@ -112,8 +121,7 @@ def _find_write_problem(method: str, rest: list[str], query: str | None) -> str 
 
 def _has_criterion(query: str) -> bool:
     """Whether at least one parameter is a criterion, and each criterion has a name and value."""
-    parameters = parse_qsl(query, keep_blank_values=True)
-    criteria = [pair for pair in parameters if not _NO_CRITERIA.fullmatch(pair[0])]
+    criteria = list_criteria(query)
     return bool(criteria) and all(name and value for name, value in criteria)
 
 

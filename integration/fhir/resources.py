@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from integration.core import decimal_json
+from integration.core import decimal_json, json_names
 from integration.core.errors import Issue, Rejected
 from integration.core.model import DeliveryRequest, FhirResource
-from integration.fhir.entries import MAX_ISSUES, Contents, Entry, refuse, refuse_alone
+from integration.fhir.duplicates import settle_duplicates
+from integration.fhir.entries import MAX_ISSUES, Contents, Entry, check_count, refuse, refuse_alone
 from integration.fhir.grammar import is_id, is_type
+
+# A receiver may ignore it: https://www.rfc-editor.org/rfc/rfc8259#section-8.1
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def decode_body(body: bytes) -> Any:
@@ -19,13 +23,30 @@ def decode_body(body: bytes) -> Any:
         raise Rejected(Issue("invalid", f"the body is {error}")) from None
 
 
-def check_resource(value: Any, expression: str | None) -> FhirResource:
-    """Return a JSON object that names an R4 resource type and is not nested beyond reason."""
+def check_resource(value: Any, data: bytes, expression: str | None) -> FhirResource:
+    """Return a JSON object that names an R4 resource type, if its structure is sound.
+
+    `data` is the JSON that it was parsed from.
+    """
     resource = check_inner_resource(value, expression)
-    if decimal_json.is_too_deep(resource):
+    check_structure(resource, data, expression or resource["resourceType"], expression)
+    return resource
+
+
+def check_structure(value: Any, data: bytes, root: str | None, expression: str | None) -> None:
+    """Check that JSON is not nested beyond reason and no object has a name twice.
+
+    A path to a name begins with `root`. Raises Rejected.
+    """
+    names = decimal_json.count_names(value)
+    if names is None:
         text = f"nested more than {decimal_json.MAX_DEPTH} levels deep"
         refuse("too-long", text, expression)
-    return resource
+    path = json_names.find_duplicate(data, names)
+    if path is not None:
+        dot = "." if root and path and not path.startswith("[") else ""
+        text = "a name occurs more than once in one JSON object: only the last would be kept"
+        refuse("invalid", text, f"{root or ''}{dot}{path}" or None)
 
 
 def check_inner_resource(value: Any, expression: str | None) -> FhirResource:
@@ -62,7 +83,7 @@ def parse_condition(value: str | None, type_: str, expression: str | None = None
     path, mark, query = (value or "").partition("?")
     if not mark:
         return value
-    if path not in ("", type_) or not query:
+    if path.removeprefix("/") not in ("", type_) or not query:
         text = "the condition of a create must be a query over its own type"
         refuse("value", text, expression)
     return query
@@ -111,25 +132,28 @@ def read_resource(resource: FhirResource, received: DeliveryRequest) -> Contents
     return Contents("resource", (entry,))
 
 
-def read_ndjson(body: bytes) -> Contents:
+def read_ndjson(body: bytes, max_entries: int | None = None) -> Contents:
     """Read NDJSON: one resource a line, each by its own identity. A bad line refuses only itself.
 
-    Raises Rejected if no line is sound.
+    Raises Rejected if no line is sound, or if there are more than `max_entries`.
     """
+    # Blank lines count here, since they take memory as well.
+    check_count(body.count(b"\n"), max_entries)
     lines = [line for line in enumerate(body.split(b"\n"), 1) if line[1].strip()]
+    check_count(len(lines), max_entries)
     entries = tuple(_read_line(position, *line) for position, line in enumerate(lines))
     if not entries:
         refuse("invalid", "the NDJSON holds no resource; send one on each line")
-    issues = [entry.refusal for entry in entries if entry.refusal]
-    if len(issues) == len(entries):
-        raise Rejected(*issues[:MAX_ISSUES])
-    return Contents("ndjson", entries)
+    if all(entry.refusal for entry in entries):
+        raise Rejected(*(entry.refusal for entry in entries[:MAX_ISSUES] if entry.refusal))
+    return Contents("ndjson", tuple(settle_duplicates(entries)))
 
 
 def _read_line(position: int, number: int, line: bytes) -> Entry:
     where = f"line {number}"
+    line = line.removeprefix(BYTE_ORDER_MARK)  # files that were joined have several
     try:
-        resource = check_resource(decimal_json.decode(line), where)
+        resource = check_resource(decimal_json.decode(line), line, where)
         return make_entry(position, where, resource, element=where)
     except decimal_json.Malformed as error:
         refusal = Issue("invalid", f"line {number} is {error}".replace("line 1, ", ""), where)

@@ -53,6 +53,7 @@ def _add_edges(item: PreparedEntry, edges: _Edges, atomic: bool) -> PreparedEntr
     position = item.entry.position
     # Inside a transaction the server knows what it is about to write.
     waits = frozenset() if atomic else frozenset(edges.waits.get(position, ()))
+    waits |= item.waits
     after = {*item.after, *edges.after[position]} - {position}
     return replace(item, after=tuple(sorted(after)), waits=waits)
 

@@ -13,6 +13,9 @@ _DIGITS = 9
 
 _VERSION_DIGITS = 20
 
+# Enough for any version of a real server, and fast to parse.
+_MAX_NUMBER_DIGITS = 18
+
 
 def derive_source_version(entry: Entry, write_order: str) -> str | None:
     """Return a text that sorts as the writes do; None if the source states none.
@@ -30,6 +33,13 @@ def derive_source_version(entry: Entry, write_order: str) -> str | None:
         number = str(known_meta.get("versionId") or entry.version)
         whole = number.isascii() and number.isdigit() and len(number) <= _VERSION_DIGITS
         return f"v:{number:0>{_VERSION_DIGITS}}" if whole else None
+    return None
+
+
+def parse_version_number(stated: object) -> int | None:
+    """Return a versionId that is a whole number; None for any other."""
+    if isinstance(stated, str) and stated.isascii() and stated.isdigit():
+        return int(stated[:_MAX_NUMBER_DIGITS])
     return None
 
 

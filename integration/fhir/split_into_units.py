@@ -25,6 +25,14 @@ def fits(items: Sequence[PreparedEntry], limits: Limits) -> bool:
     return len(items) <= limits.entries and _measure(items) <= limits.bytes
 
 
+def can_be_atomic(items: Sequence[PreparedEntry], limits: Limits) -> bool:
+    """Whether one transaction can hold them: they fit, and none must be sent after another."""
+    if not fits(items, limits):
+        return False
+    positions = {item.entry.position for item in items}
+    return all(item.waits.isdisjoint(positions) for item in items)
+
+
 def _measure(items: Iterable[PreparedEntry]) -> int:
     return ENVELOPE + sum(len(item.unit_entry.body) + 1 for item in items)
 
@@ -32,16 +40,20 @@ def _measure(items: Iterable[PreparedEntry]) -> int:
 def pack_groups(
     groups: Iterable[list[PreparedEntry]], limits: Limits
 ) -> Iterator[list[PreparedEntry]]:
-    """Join small groups, up to what one unit can hold. A group that is larger stays alone."""
+    """Join small groups, up to what one unit can hold. A group that is larger stays alone, and one
+    that must be sent after another is not joined with it."""
     current: list[PreparedEntry] = []
-    count, size = 0, ENVELOPE
+    positions, size = set[int](), ENVELOPE
     for group in groups:
         group_size = _measure(group)
-        if current and (count + len(group) > limits.entries or size + group_size > limits.bytes):
+        is_full = len(current) + len(group) > limits.entries or size + group_size > limits.bytes
+        waits = any(not item.waits.isdisjoint(positions) for item in group)
+        if current and (is_full or waits):
             yield current
-            current, count, size = [], 0, ENVELOPE
+            current, positions, size = [], set(), ENVELOPE
         current += group
-        count, size = count + len(group), size + group_size
+        positions.update(item.entry.position for item in group)
+        size += group_size
     if current:
         yield current
 
@@ -71,7 +83,7 @@ def _split_components(
     components: Iterable[list[PreparedEntry]], limits: Limits
 ) -> Iterator[list[PreparedEntry]]:
     for component in components:
-        if fits(component, limits):
+        if can_be_atomic(component, limits):
             yield component
         else:
             yield from group_by_waiting(component)

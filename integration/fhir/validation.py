@@ -2,16 +2,52 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
-from integration.core.errors import Issue
+from integration.core.errors import Issue, Rejected
+from integration.core.json_names import ELEMENT_NAME
+from integration.fhir.entries import MAX_ISSUES, Contents, Entry
 from integration.fhir.grammar import is_type
 
-# A name that no element can have is text of the sender and may hold anything. Its parent is named
-# instead. https://hl7.org/fhir/R4/elementdefinition.html#def (eld-19, eld-20)
-_ELEMENT = re.compile(r"_?[a-z][A-Za-z0-9]{0,63}")
+# One resource, or resources that are written together or not at all.
+_ATOMIC = ("resource", "transaction")
+
+
+def refuse_invalid(contents: Contents) -> Contents:
+    """Return the contents with the entries refused whose resource is not valid.
+
+    Raises Rejected if all of them are, or one of a transaction is.
+    """
+    if contents.kind in _ATOMIC:
+        issues = tuple(islice(_find_all_issues(contents), MAX_ISSUES))
+        if issues:
+            raise Rejected(*issues, status=422)
+        return contents
+    entries = tuple(map(_refuse_if_invalid, contents.entries))
+    pairs = zip(entries, contents.entries, strict=True)
+    refused = [new.refusal for new, old in pairs if new is not old]
+    if refused and len(refused) == len(entries):
+        raise Rejected(*(issue for issue in refused[:MAX_ISSUES] if issue), status=422)
+    return replace(contents, entries=entries)
+
+
+def _find_all_issues(contents: Contents) -> Iterator[Issue]:
+    for entry in contents.entries:
+        if entry.resource is not None and entry.refusal is None:
+            yield from find_issues(entry.resource, entry.resource_path)
+
+
+def _refuse_if_invalid(entry: Entry) -> Entry:
+    if entry.resource is None or entry.refusal is not None:
+        return entry
+    issues = list(islice(find_issues(entry.resource, entry.resource_path), MAX_ISSUES))
+    if not issues:
+        return entry
+    more = f", and {len(issues) - 1} more" if len(issues) > 1 else ""
+    return replace(entry, refusal=replace(issues[0], text=f"{issues[0].text}{more}"))
 
 
 def find_issues(resource: Mapping[str, Any], where: str) -> Iterator[Issue]:
@@ -39,7 +75,7 @@ def find_issues(resource: Mapping[str, Any], where: str) -> Iterator[Issue]:
             path = "".join(
                 f"[{part}]" if isinstance(part, int) else f".{part}"
                 for part in problem["loc"]
-                if isinstance(part, int) or _ELEMENT.fullmatch(part)
+                if isinstance(part, int) or ELEMENT_NAME.fullmatch(part)
             )
             yield Issue("structure", f"not valid FHIR R4 ({problem['type']})", f"{where}{path}")
 

@@ -21,7 +21,7 @@ from integration.core.model import (
     WorkItem,
 )
 from integration.core.offload import offload
-from integration.fhir import bundle, validation
+from integration.fhir import bundle
 from integration.fhir.entries import MAX_ISSUES, Contents
 from integration.fhir.notifications import Notification
 from integration.intake import http_request, subscriptions
@@ -40,7 +40,8 @@ _TAKEOVER_PERIOD = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A delivery that is kept and queued. `refused`: the lines of NDJSON that will not be sent."""
+    """A delivery that is kept and queued. `refused`: why entries will not be sent, up to
+    MAX_ISSUES."""
 
     delivery: str
     refused: tuple[Issue, ...] = ()
@@ -55,7 +56,7 @@ class Intake:
     now: Callable[[], datetime]
     new_id: Callable[[datetime], str]
     max_bytes: int
-    validate: bool = False
+    max_entries: int = 100_000
     sender_header: str | None = None
     policy: Policy = DEFAULT_POLICY
     write_orders: Mapping[str, str] = field(default_factory=lambda: {"": "arrival"})  # by sender
@@ -97,7 +98,7 @@ async def check_request(intake: Intake, request: IncomingRequest) -> CheckedRequ
     # are by then.
     delivery_request = replace(parsed.request, policy=intake.policy)
     contents = await offload(
-        len(body), lambda: parse_contents(body, delivery_request, intake.validate)
+        len(body), lambda: parse_contents(body, delivery_request, intake.max_entries)
     )
     return CheckedRequest(
         _make_delivery(intake, parsed, contents),
@@ -107,20 +108,9 @@ async def check_request(intake: Intake, request: IncomingRequest) -> CheckedRequ
     )
 
 
-def parse_contents(body: bytes, request: DeliveryRequest, validate: bool) -> Contents:
-    """Parse the entries of a delivery and, if `validate`, their resources. Raises Rejected."""
-    contents = bundle.read(body, request)
-    if validate:
-        all_issues = (
-            issue
-            for entry in contents.entries
-            if entry.resource is not None and entry.refusal is None
-            for issue in validation.find_issues(entry.resource, entry.resource_path)
-        )
-        issues = tuple(islice(all_issues, MAX_ISSUES))
-        if issues:
-            raise Rejected(*issues, status=422)
-    return contents
+def parse_contents(body: bytes, request: DeliveryRequest, max_entries: int) -> Contents:
+    """Parse the entries of a delivery. Raises Rejected."""
+    return bundle.read(body, request, max_entries)
 
 
 def _make_delivery(intake: Intake, parsed: ParsedRequest, contents: Contents) -> Delivery:
@@ -178,7 +168,12 @@ async def _keep_and_queue(intake: Intake, checked: CheckedRequest) -> Accepted:
         bytes=delivery.bytes,
         repeat=delivery.repeat,
     )
-    return Accepted(delivery.id, tuple(_list_refusals(checked.contents)))
+    refusals = tuple(islice(_list_refusals(checked.contents), MAX_ISSUES + 1))
+    if len(refusals) > MAX_ISSUES:
+        text = "more entries will not be sent: the answer of the delivery names each"
+        more = Issue("informational", text, None, "information")
+        refusals = (*refusals[:MAX_ISSUES], more)
+    return Accepted(delivery.id, refusals)
 
 
 async def _take_key(journal: Journal, checked: CheckedRequest) -> Delivery:

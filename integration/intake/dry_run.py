@@ -23,8 +23,8 @@ from integration.intake.accept import CheckedRequest, Intake, check_request, fin
 from integration.intake.http_request import IncomingRequest
 
 _ATOMICITY = (
-    "atomicity: the transaction exceeds the FHIR server's limits and will be sent in several "
-    "units, so some of its entries may be refused while others are written"
+    "atomicity: the FHIR server cannot take the transaction in one request, so it will be sent in "
+    "several units, and some of its entries may be refused while others are written"
 )
 _PAGES = "pages: further pages are not in this plan; they are fetched only from below FETCH_FROM"
 
@@ -102,6 +102,7 @@ def _describe_entry(entry: UnitEntry, positions: Mapping[str, int]) -> dict[str,
         "waitsFor": [positions[name] for name in entry.awaits if name in positions],
         "blocked": not positions.keys() >= set(entry.awaits),  # it waits for a refused entry
         "answersFor": [position for position, _ in entry.same],
+        "notes": [operation_outcome.as_json(issue) for issue in entry.notes],
     }
     return {name: value for name, value in fields.items() if value is not False and value != []}
 

@@ -35,7 +35,7 @@ def build_response_bundle(
     entries = [_build_entry(result, by_resource) for result in results]
     if delivery.split and entries:
         text = (
-            "the transaction exceeded the FHIR server's limits and was sent in "
+            "the FHIR server could not take the transaction in one request: it was sent in "
             f"{delivery.units} units"
         )
         _add_issue(entries[0], "informational", text)
@@ -44,7 +44,9 @@ def build_response_bundle(
     if delivery.more and entries:
         _add_issue(entries[0], "informational", "the link to the next page was not followed")
     kind = "transaction" if delivery.kind == "transaction" else "batch"
-    return {"resourceType": "Bundle", "type": f"{kind}-response", "entry": entries}
+    bundle: dict[str, Any] = {"resourceType": "Bundle", "type": f"{kind}-response"}
+    # An array is never empty: https://hl7.org/fhir/R4/json.html#null
+    return {**bundle, "entry": entries} if entries else bundle
 
 
 def _build_entry(result: EntryResult, rows: dict[str, RowResult]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from integration.core.model import Request
 from integration.core.offload import offload
 from integration.fhir import bundle, collections, fetched, notifications
 from integration.fhir.collections import PagedContents
+from integration.fhir.duplicates import settle_duplicates
 from integration.fhir.entries import Contents
 from integration.fhir.fetched import NOT_FETCHED, TOO_LARGE, FetchedResponse
 from integration.fhir.notifications import Notification
@@ -98,7 +99,9 @@ async def _fetch_pages(job: _FetchJob, first_page: PagedContents) -> Contents:
         page = await offload(len(response.body), read_page)
         entries += page.entries
         address = page.next_url
-    return replace(first_page, entries=tuple(entries), has_next_page=address is not None)
+    # A server may send an included resource again on each page.
+    settled = tuple(settle_duplicates(entries))
+    return replace(first_page, entries=settled, has_next_page=address is not None)
 
 
 async def _load_or_fetch(job: _FetchJob, number: int, address: str) -> FetchedResponse:

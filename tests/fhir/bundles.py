@@ -14,7 +14,7 @@ from integration.fhir.entries import Contents
 TYPES = ("Patient", "Observation", "Encounter")
 
 # Shapes of entries to which no link can point.
-UNLINKABLE = ("read", "search", "conditional-patch", "conditional-delete")
+UNLINKABLE = ("read", "search", "conditional-patch", "delete", "conditional-delete")
 
 
 def make_urn(number: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import time
@@ -58,7 +59,7 @@ BODIES = [
     ("blanks", b" \r\n\t", "required", "empty"),
     ("no JSON", b"<Bundle/>", "invalid", "not JSON: line 1, column 1"),
     ("JSON that ends too early", b'{"resourceType": "Bund', "invalid", "early"),
-    ("a UTF-8 byte order mark", b"\xef\xbb\xbf{}", "invalid", "byte order mark"),
+    ("a UTF-8 byte order mark", b"\xef\xbb\xbf ", "required", "empty"),
     ("UTF-16", '{"a": 1}'.encode("utf-16"), "invalid", "byte order mark"),
     ("Latin-1", '{"a": "ü"}'.encode("latin-1"), "invalid", "not UTF-8"),
     ("a list", b"[]", "structure", "a JSON object"),
@@ -91,6 +92,42 @@ def test_an_issue_names_its_element_by_path_or_not_at_all(body: Any) -> None:
 @pytest.mark.parametrize("body", [case[1] for case in BODIES], ids=[case[0] for case in BODIES])
 def test_the_text_of_an_issue_reads_as_a_sentence(body: Any) -> None:
     assert "the body is the " not in issue(body).text
+
+
+def test_a_utf_8_byte_order_mark_is_ignored() -> None:
+    assert read(b"\xef\xbb\xbf" + json.dumps(PATIENT).encode()).entries[0].method == "POST"
+
+
+TWICE = [
+    (b'{"resourceType":"Bundle","type":"batch","entry":[],"entry":[]}', "Bundle.entry"),
+    (b'{"resourceType":"Bundle","type":"batch","type":"transaction"}', "Bundle.type"),
+    (
+        b'{"resourceType":"Bundle","type":"batch","entry":[{"resource":'
+        b'{"resourceType":"Basic","subject":{},"subject":{}}}]}',
+        "Bundle.entry[0].resource.subject",
+    ),
+    (b'{"resourceType":"Patient","Zzyzx_1":1,"Zzyzx_1":2}', "Patient"),
+    (b'{"resourceType":"Patient","id":"1","\\u0069d":"2"}', "Patient.id"),
+]
+
+
+@pytest.mark.parametrize(("body", "place"), TWICE)
+def test_a_name_that_occurs_twice_in_an_object_refuses_the_delivery(
+    body: bytes, place: str
+) -> None:
+    found = issue(body)
+    assert (found.code, found.expression) == ("invalid", place)
+    assert catch_refusal(body).status == 400
+
+
+def test_a_name_that_occurs_twice_in_a_patch_is_refused() -> None:
+    body = b'[{"op":"remove","path":"/name","path":"/id"}]'
+    received = DeliveryRequest("PATCH", type="Patient", id="1", format="json-patch")
+    assert issue(body, received).expression == "[0].path"
+    binary = {**BINARY, "data": base64.b64encode(body).decode()}
+    found = read(as_bundle(entry("PATCH", "Patient/1", binary), GROUP)).entries[0].refusal
+    assert found is not None
+    assert found.expression == "Bundle.entry[0].resource.data[0].path"
 
 
 def nested(levels: int) -> Any:
@@ -144,6 +181,23 @@ def test_a_bundle_of_another_type_is_refused_by_its_type(kind: Any) -> None:
 def test_a_bundle_without_a_type_is_refused() -> None:
     found = issue({"resourceType": "Bundle", "entry": [entry("POST", "Patient", PATIENT)]})
     assert (found.code, found.expression) == ("required", "Bundle.type")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        as_bundle(*[entry("DELETE", f"Patient/{n}") for n in range(3)]),
+        {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": PATIENT}] * 3},
+        {"resourceType": "Bundle", "type": "transaction", "entry": [7] * 3},
+    ],
+)
+def test_a_delivery_has_as_many_entries_as_are_allowed_and_no_more(body: dict[str, Any]) -> None:
+    data = json.dumps(body).encode()
+    with pytest.raises(Rejected, match="more than 2 entries") as caught:
+        bundle.read(data, POST, 2)
+    assert caught.value.status == 413
+    if body["type"] != "transaction":
+        assert len(bundle.read(data, POST, 3).entries) == 3
 
 
 @pytest.mark.parametrize("entries", [None, [], {}, "x"])
@@ -244,15 +298,33 @@ ENTRIES = [
 ]  # fmt: skip
 
 
+GROUP = entry("PUT", "Group/1", {"resourceType": "Group"})
+
+
 @pytest.mark.parametrize("kind", ["batch", "transaction"])
 @pytest.mark.parametrize(
     ("bad", "code", "where"), [case[1:] for case in ENTRIES], ids=[case[0] for case in ENTRIES]
 )
 def test_a_bad_entry_is_refused_by_its_place(bad: Any, code: str, where: str, kind: str) -> None:
-    found = issue(as_bundle(entry("PUT", "Group/1", {"resourceType": "Group"}), bad, kind=kind))
+    body = as_bundle(GROUP, bad, kind=kind)
+    found = issue(body) if kind == "transaction" else read(body).entries[1].refusal
+    assert found is not None
     assert found.code == code
     assert found.expression == f"Bundle.entry[1]{where}"
     assert len(found.text.split()) >= 3
+
+
+@pytest.mark.parametrize("bad", [case[1] for case in ENTRIES], ids=[case[0] for case in ENTRIES])
+def test_a_bad_entry_of_a_batch_leaves_the_others_as_they_are(bad: Any) -> None:
+    first, _, last = read(as_bundle(GROUP, bad, entry("DELETE", "Patient/1"))).entries
+    assert (first.refusal, last.refusal) == (None, None)
+    assert (first.id, last.position, last.where) == ("1", 2, "Bundle.entry[2]")
+
+
+def test_a_batch_with_nothing_but_bad_entries_is_refused_whole() -> None:
+    error = catch_refusal(as_bundle(*[7] * 50))
+    assert error.status == 400
+    assert len(error.issues) == MAX_ISSUES
 
 
 def test_a_transaction_takes_no_conditional_delete_and_a_batch_does() -> None:
@@ -323,8 +395,9 @@ def test_a_json_patch_that_is_none_is_refused(body: bytes) -> None:
     )
 
 
-def test_all_bad_entries_are_reported_together() -> None:
-    bad = as_bundle(entry("PUT", "x", PATIENT), entry("POST", "Patient", PATIENT), 7)
+def test_all_bad_entries_of_a_transaction_are_reported_together() -> None:
+    entries = entry("PUT", "x", PATIENT), entry("POST", "Patient", PATIENT), 7
+    bad = as_bundle(*entries, kind="transaction")
     assert [found.expression for found in catch_refusal(bad).issues] == [
         "Bundle.entry[0].request.url",
         "Bundle.entry[2]",
@@ -342,12 +415,10 @@ def with_url(full_url: str, position: int) -> dict[str, Any]:
     return {**entry("PUT", f"Patient/{position}", PATIENT), "fullUrl": full_url}
 
 
-@pytest.mark.parametrize("kind", ["batch", "transaction"])
-def test_a_full_url_may_occur_once(kind: str) -> None:
+def test_in_a_transaction_a_full_url_may_occur_once() -> None:
     same = "urn:uuid:0b6d3d3e-9c4b-4a53-8f1f-6f0f8a2f4c11"
-    error = catch_refusal(
-        as_bundle(with_url(same, 0), with_url("urn:x", 1), with_url(same, 2), kind=kind)
-    )
+    entries = with_url(same, 0), with_url("urn:x", 1), with_url(same, 2)
+    error = catch_refusal(as_bundle(*entries, kind="transaction"))
     assert [(found.code, found.expression) for found in error.issues] == [
         ("duplicate", "Bundle.entry[0].fullUrl"),
         ("duplicate", "Bundle.entry[2].fullUrl"),
@@ -357,7 +428,12 @@ def test_a_full_url_may_occur_once(kind: str) -> None:
 def test_two_writings_of_one_uuid_are_one_full_url() -> None:
     uuid = "0b6d3d3e-9c4b-4a53-8f1f-6f0f8a2f4c11"
     both = with_url(f"urn:uuid:{uuid}", 0), with_url(f"urn:uuid:{uuid.upper()}", 1)
-    assert {found.code for found in catch_refusal(as_bundle(*both)).issues} == {"duplicate"}
+    error = catch_refusal(as_bundle(*both, kind="transaction"))
+    assert {found.code for found in error.issues} == {"duplicate"}
+    first, second = read(as_bundle(*both)).entries
+    assert first.refusal is None
+    assert second.refusal is not None
+    assert second.refusal.code == "duplicate"
 
 
 def test_a_transaction_must_not_touch_a_resource_twice() -> None:
@@ -402,6 +478,29 @@ def test_a_slash_before_the_address_does_no_harm() -> None:
     assert read_one(entry("PUT", "/Patient/1", PATIENT)).id == "1"
 
 
+def test_a_slash_after_the_type_does_no_harm() -> None:
+    found = read_one(entry("PUT", "Patient/?identifier=a|1", PATIENT))
+    assert (found.id, found.query) == (None, "identifier=a|1")
+    assert read_one(entry("POST", "Patient/", PATIENT)).method == "POST"
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "identifier", "query"),
+    [
+        ("PUT", "Patient/1?_format=json", "1", None),
+        ("PUT", "Patient/1?_pretty=true&_format=json", "1", None),
+        ("DELETE", "Patient/1?_format=json", "1", None),
+        ("POST", "Patient?_format=json", None, None),
+        ("PUT", "Patient?_format=json&identifier=a", None, "identifier=a"),
+    ],
+)
+def test_how_a_write_is_to_be_answered_is_no_part_of_its_address(
+    method: str, url: str, identifier: str | None, query: str | None
+) -> None:
+    found = read_one(entry(method, url, PATIENT))
+    assert (found.id, found.query) == (identifier, query)
+
+
 def test_a_create_has_no_id_yet() -> None:
     found = read_one(entry("POST", "Patient", {**PATIENT, "id": "theirs"}))
     assert (found.method, found.type, found.id) == ("POST", "Patient", None)
@@ -419,7 +518,8 @@ def test_conditions_stay_with_their_entry() -> None:
 
 
 @pytest.mark.parametrize(
-    "condition", ["identifier=a|b", "?identifier=a|b", "Patient?identifier=a|b"]
+    "condition",
+    ["identifier=a|b", "?identifier=a|b", "Patient?identifier=a|b", "/Patient?identifier=a|b"],
 )
 def test_a_conditional_create_keeps_its_query(condition: str) -> None:
     found = read_one(entry("POST", "Patient", PATIENT, ifNoneExist=condition))

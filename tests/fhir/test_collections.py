@@ -92,6 +92,7 @@ def flatten(lane: Any) -> list[dict[str, Any]]:
     return [json.loads(bytes(entry.body)) for unit in lane.units for entry in unit.entries]
 
 
+GOOD = {"resource": {"resourceType": "Patient", "id": "good"}}
 BAD = [
     ("no object", 7, "structure", ""),
     ("no resource", {"fullUrl": make_urn(1)}, "required", ""),
@@ -110,21 +111,32 @@ BAD = [
 def test_a_bad_entry_is_refused_by_its_place_and_not_quoted(
     kind: str, bad: Any, code: str, where: str
 ) -> None:
-    (found,) = catch_refusal(kind, *(first(kind) or [{"resource": patient()}]), bad).issues
+    good, other, last = read(kind, *(first(kind) or [{"resource": patient()}]), bad, GOOD).entries
+    found = other.refusal
+    assert found is not None
     assert (found.code, found.expression) == (code, f"Bundle.entry[1]{where}")
+    assert (good.refusal, last.refusal) == (None, None)
     assert MARKER not in repr(found)
 
 
-@pytest.mark.parametrize("kind", WHOLE)
-def test_a_full_url_may_occur_once(kind: str) -> None:
-    twice = {"fullUrl": make_urn(1), "resource": patient()}
-    assert {item.code for item in catch_refusal(kind, *first(kind), twice, twice).issues} == {
-        "duplicate"
-    }
+@pytest.mark.parametrize("kind", ["searchset", "history"])
+@pytest.mark.parametrize("nothing", [{}, {"entry": []}])
+def test_a_search_that_found_nothing_is_taken(kind: str, nothing: dict[str, Any]) -> None:
+    shape = {"resourceType": "Bundle", "type": kind, "total": 0, **nothing}
+    contents = bundle.read(json.dumps(shape).encode(), DeliveryRequest("POST"))
+    assert (contents.kind, contents.entries) == (kind, ())
+    assert plan(contents, NAMING) == Plan(())
 
 
-@pytest.mark.parametrize("kind", [*WHOLE, "history"])
-@pytest.mark.parametrize("entries", [None, [], {}, "x"])
+@pytest.mark.parametrize(
+    ("kind", "entries"),
+    [
+        (kind, entries)
+        for kind in (*WHOLE, "history")
+        for entries in (None, [], {}, "x")
+        if entries or entries == {} or kind not in ("searchset", "history")
+    ],
+)
 def test_a_bundle_without_entries_is_refused(kind: str, entries: Any) -> None:
     (found,) = catch_refusal(kind, entry=entries).issues
     assert (found.code, found.expression) == ("required", "Bundle.entry")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from integration.fhir import units
+from integration.fhir.conditions import canonicalize_condition
 from integration.fhir.plan import Plan, plan
 from integration.fhir.resource_ids import Naming
 from integration.fhir.units import Limits, UnitEntry
@@ -121,7 +122,8 @@ def test_an_identifier_means_the_one_entry_that_brings_it(query: str, matches: b
     found = map_sent(plan_bundle(observation(reference), patient(ONE)))
     assert get_subject(found[0]) == (found[1].target if matches else reference)
     # The server may know another match, which would be an error: it is asked before.
-    assert found[0].sole == (((reference, found[1].target),) if matches else ())
+    expected = (canonicalize_condition(reference), found[1].target)
+    assert found[0].sole == ((expected,) if matches else ())
 
 
 def test_a_value_without_a_system_is_an_identifier_too() -> None:
@@ -198,6 +200,165 @@ def test_what_an_entry_needs_is_kept_with_its_lane() -> None:
         observation("Patient?identifier=1"), patient(ONE), observation(make_urn(9)), dangling="note"
     ).lanes
     assert units.decode_lane(units.encode_lane(lane)) == lane
+
+
+# -- local ids ------------------------------------------------------------------------------------
+
+
+def local(id_: str, number: int | None = None, **requested: Any) -> dict[str, Any]:
+    return entry({"resourceType": "Patient", "id": id_}, number, **requested)
+
+
+@pytest.mark.parametrize("kind", ["transaction", "batch"])
+@pytest.mark.parametrize("numbers", [(None, None), (1, 2), (None, 2)])
+@pytest.mark.parametrize("reference", ["Patient/1", "Patient/1/_history/2", "Patient/1#a"])
+def test_a_local_id_of_two_new_resources_is_refused_with_both(
+    kind: str, numbers: tuple[int | None, int | None], reference: str
+) -> None:
+    both = [local("1", number) for number in numbers]
+    found = plan_bundle(both[0], observation(reference), both[1], kind=kind)
+    issue = {item.position: issue for item, issue in found.refused}[1]
+    assert (issue.code, issue.expression) == ("multiple-matches", "Bundle.entry[1]")
+    assert "Bundle.entry[0] or Bundle.entry[2]" in issue.text
+    assert len(found.refused) == (3 if kind == "transaction" else 1)
+
+
+def test_two_new_resources_of_one_local_id_are_made_where_nothing_refers_to_it() -> None:
+    assert len(map_sent(plan_bundle(local("1"), local("1")))) == 2
+
+
+def test_a_new_resource_and_an_update_of_one_id_are_told_apart_by_their_full_url() -> None:
+    update = local("1", method="PUT", url="Patient/1")
+    assert plan_bundle(update, local("1", 1), observation("Patient/1")).refused
+    found = map_sent(plan_bundle(update, local("1", 1), observation(make_urn(1))))
+    assert get_subject(found[2]) == found[1].target
+
+
+@pytest.mark.parametrize("full_url", [None, "https://a.example/fhir/Patient/1"])
+def test_what_is_deleted_is_never_meant_by_a_link(full_url: str | None) -> None:
+    gone = {"request": {"method": "DELETE", "url": "Patient/1"}}
+    if full_url:
+        gone = {**gone, "fullUrl": full_url}
+    found = map_sent(plan_bundle(gone, local("1"), observation("Patient/1")))
+    assert get_subject(found[2]) == found[1].target
+
+
+REFUSED = [
+    {**local("1", 1), "request": {"method": "POST", "url": "Group"}},
+    {**local("1", 1), "request": {"method": "POST", "url": "Patient", "ifMatch": 7}},
+    {**local("1", 1), "request": {"method": "PUT", "url": "Patient?"}},
+]
+
+
+@pytest.mark.parametrize("dangling", ["refuse", "note"])
+@pytest.mark.parametrize("refused", REFUSED)
+def test_a_link_to_a_refused_new_resource_never_leads_to_another_one(
+    refused: dict[str, Any], dangling: str
+) -> None:
+    found = plan_bundle(refused, observation("Patient/1"), kind="batch", dangling=dangling)
+    assert found.lanes == ()
+    assert "Bundle.entry[0]" in {item.position: issue for item, issue in found.refused}[1].text
+
+
+def test_a_link_by_placeholder_to_a_refused_entry_names_it() -> None:
+    found = plan_bundle(REFUSED[0], observation(make_urn(1)), kind="batch")
+    issue = {item.position: issue for item, issue in found.refused}[1]
+    assert (issue.code, "Bundle.entry[0]" in issue.text) == ("not-found", True)
+
+
+def test_a_link_to_a_refused_update_stays_with_its_id() -> None:
+    bad = local("1", method="PUT", url="Patient/1", ifMatch=7)
+    found = map_sent(plan_bundle(bad, observation("Patient/1"), kind="batch"))
+    assert get_subject(found[1]) == "Patient/1"
+
+
+@pytest.mark.parametrize(
+    "reference", ["Patient/1/_history/7", "https://a.example/Patient/1/_history/7"]
+)
+def test_a_version_of_a_resource_that_is_created_here_is_left_out_and_noted(
+    reference: str,
+) -> None:
+    new = {**local("1"), "fullUrl": "https://a.example/Patient/1"}
+    home = {**observation(reference), "fullUrl": "https://a.example/Observation/1"}
+    found = map_sent(plan_bundle(new, home))
+    assert get_subject(found[1]) == found[0].target
+    (note,) = found[1].notes
+    assert (note.severity, note.expression) == ("information", "Bundle.entry[1]")
+
+
+def test_a_version_of_a_resource_that_is_updated_stays() -> None:
+    update = local("1", method="PUT", url="Patient/1")
+    found = map_sent(plan_bundle(update, observation("Patient/1/_history/7")))
+    assert get_subject(found[1]) == "Patient/1/_history/7"
+
+
+# -- conditions in several spellings --------------------------------------------------------------
+
+SPELLINGS = [
+    ("identifier=https://a.example|1", "identifier=https%3A%2F%2Fa.example%7C1"),
+    ("identifier=a|1&active=true", "active=true&identifier=a|1"),
+    ("birthdate=1984", "birthdate=eq1984"),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), SPELLINGS)
+@pytest.mark.parametrize("kind", ["transaction", "batch"])
+def test_two_conditional_creates_of_one_condition_are_one_resource(
+    kind: str, one: str, other: str
+) -> None:
+    entries = [patient(number=1, ifNoneExist=one), patient(number=2, ifNoneExist=other)]
+    found = map_sent(plan_bundle(*entries, observation(make_urn(2)), kind=kind))
+    assert found[0].positions == [0, 1]
+    assert get_subject(found[2]) == found[0].target
+    assert body(found[0])["request"]["ifNoneExist"] == one
+
+
+@pytest.mark.parametrize(("one", "other"), SPELLINGS)
+def test_in_a_transaction_the_last_conditional_update_of_a_condition_stands(
+    one: str, other: str
+) -> None:
+    entries = [
+        patient({"value": text}, number=n, method="PUT", url=f"Patient?{query}")
+        for n, (text, query) in enumerate((("a", one), ("b", other)))
+    ]
+    found = map_sent(plan_bundle(*entries, observation(make_urn(0))))
+    assert found[1].positions == [1, 0]
+    assert get_subject(found[2]) == found[1].target
+    assert body(found[1])["resource"]["identifier"] == [{"value": "b"}]
+    (note,) = found[1].notes
+    assert (note.severity, "Bundle.entry[0]" in note.text) == ("warning", True)
+
+
+@pytest.mark.parametrize(("one", "other"), SPELLINGS)
+def test_in_a_batch_they_are_made_one_after_the_other_and_share_a_lock(
+    one: str, other: str
+) -> None:
+    entries = [patient(method="PUT", url=f"Patient?{query}") for query in (one, other)]
+    planned = plan_bundle(*entries, kind="batch")
+    assert map_units(planned) == {0: 0, 1: 1}
+    assert len({item.condition for item in map_sent(planned).values()}) == 1
+
+
+def test_a_conditional_update_stands_for_a_conditional_create_of_its_condition() -> None:
+    create = patient(number=1, ifNoneExist="identifier=1")
+    update = patient(number=2, method="PUT", url="Patient?identifier=1")
+    found = map_sent(plan_bundle(create, update))
+    assert found[1].positions == [1, 0]
+
+
+# -- bundles inside -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("type_", ["transaction", "batch"])
+def test_a_bundle_inside_that_asks_for_something_is_stored_and_says_so(type_: str) -> None:
+    found = map_sent(plan_bundle(entry({"resourceType": "Bundle", "type": type_})))
+    (note,) = found[0].notes
+    assert (note.severity, note.expression) == ("warning", "Bundle.entry[0]")
+
+
+def test_a_bundle_inside_that_only_holds_something_is_stored() -> None:
+    found = map_sent(plan_bundle(entry({"resourceType": "Bundle", "type": "collection"})))
+    assert found[0].notes == ()
 
 
 # -- patches --------------------------------------------------------------------------------------

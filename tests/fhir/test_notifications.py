@@ -210,7 +210,10 @@ BAD = [
 
 @pytest.mark.parametrize(("bad", "code"), [c[1:] for c in BAD], ids=[c[0] for c in BAD])
 def test_a_bad_entry_is_refused_by_its_place(bad: Any, code: str) -> None:
-    (found,) = catch_refusal(make_notification(make_full_entry(ANNA), bad)).issues
+    _, good, other = read(make_notification(make_full_entry(ANNA), bad)).entries
+    found = other.refusal
+    assert found is not None
+    assert good.refusal is None
     assert found.code == code
     assert (found.expression or "").startswith("Bundle.entry[2]")
 

@@ -542,13 +542,54 @@ def test_the_reasons_of_a_refused_transaction_are_bounded() -> None:
     assert len(codes) == 50
 
 
-def test_a_link_that_is_no_reference_cannot_point_at_a_conditional_entry() -> None:
-    conditional = create(0, ifNoneExist="identifier=1")
-    photo = {**create(1), "resource": {"resourceType": "Patient", "photo": [{"url": make_urn(0)}]}}
-    planned = plan(bundle_of(conditional, photo), NAMING)
-    assert [(entry.position, issue.code) for entry, issue in planned.refused] == [
-        (1, "not-supported")
+CONDITIONAL = create(0, ifNoneExist="identifier=1")
+PHOTO = {**create(1), "resource": {"resourceType": "Patient", "photo": [{"url": make_urn(0)}]}}
+
+
+@pytest.mark.parametrize("kind", ["batch", "transaction"])
+@pytest.mark.parametrize("entries", [(CONDITIONAL, PHOTO), (PHOTO, CONDITIONAL)])
+def test_an_address_of_a_conditional_entry_is_sent_once_its_id_is_known(
+    entries: tuple[Any, Any], kind: str
+) -> None:
+    planned = plan(bundle_of(*entries, create(2), kind=kind), NAMING)
+    (lane,) = planned.lanes
+    units = {entry.where: n for n, unit in enumerate(lane.units) for entry in unit.entries}
+    first, second = (f"Bundle.entry[{entries.index(one)}]" for one in (CONDITIONAL, PHOTO))
+    assert units[first] < units[second]
+    sent = {entry.where: entry for unit in lane.units for entry in unit.entries}
+    assert json.loads(bytes(sent[second].body))["resource"]["photo"] == [
+        {"url": sent[first].target}
     ]
+    assert sent[second].awaits == (sent[first].target,)
+    assert planned.split is (kind == "transaction")
+
+
+def test_a_transaction_that_must_not_be_split_is_refused_by_the_address_that_needs_it() -> None:
+    contents = bundle_of(CONDITIONAL, PHOTO, kind="transaction")
+    planned = plan(contents, NAMING, Limits(over="reject"))
+    assert planned.lanes == ()
+    assert {entry.position: issue.code for entry, issue in planned.refused}[1] == "not-supported"
+
+
+@pytest.mark.parametrize("kind", ["batch", "transaction"])
+@pytest.mark.parametrize(
+    ("condition", "place"),
+    [
+        ({"ifNoneExist": f"link={make_urn(0)}"}, "request.ifNoneExist"),
+        ({"method": "PUT", "url": f"Patient?link={make_urn(0)}"}, "request.url"),
+    ],
+)
+def test_a_condition_on_a_conditional_entry_waits_in_a_batch_and_is_named_in_a_transaction(
+    condition: dict[str, Any], place: str, kind: str
+) -> None:
+    planned = plan(bundle_of(CONDITIONAL, create(1, **condition), kind=kind), NAMING)
+    if kind == "batch":
+        (lane,) = planned.lanes
+        assert [[entry.position for entry in unit.entries] for unit in lane.units] == [[0], [1]]
+    else:
+        issue = {entry.position: issue for entry, issue in planned.refused}[1]
+        assert (issue.code, issue.expression) == ("not-supported", f"Bundle.entry[1].{place}")
+        assert "Bundle.entry[0]" in issue.text
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from integration.fhir.references import (
     URI_ELEMENTS,
     URI_PARAMETERS,
     LinkIndex,
+    ResolvedLink,
     build_index,
     resolve,
     rewrite_resource,
@@ -46,29 +48,41 @@ IN_URN = entry(2, "Observation", None, make_urn(2))
 ELSEWHERE = entry(3, "Patient", "1", "https://b.example/Patient/1")
 NAMELESS = entry(4, "Group", "4")
 OID = entry(5, "Location", "5", "urn:oid:1.2.3.4")
-KNOWN = build_index([PATIENT, CREATED, IN_URN, ELSEWHERE, NAMELESS, OID])
+
+
+def index(*entries: Entry) -> LinkIndex:
+    """The entries by their names. An update goes to its own id, a create to a new one."""
+    size = max(item.position for item in entries) + 1
+    targets = [f"new/{n}" for n in range(size)]
+    for item in entries:
+        if item.method == "PUT" and item.id:
+            targets[item.position] = f"{item.type}/{item.id}"
+    return build_index(entries, targets)
+
+
+KNOWN = index(PATIENT, CREATED, IN_URN, ELSEWHERE, NAMELESS, OID)
 
 
 # https://hl7.org/fhir/R4/bundle.html#references, and what it leaves open
 RULES = [
-    ("a fullUrl", f"{ROOT}Patient/1", IN_URN, (0, "")),
-    ("a fullUrl with a version", f"{ROOT}Patient/1/_history/3", IN_URN, (0, "/_history/3")),
-    ("a fullUrl with a fragment", f"{ROOT}Patient/1#name", IN_URN, (0, "#name")),
-    ("a fullUrl of another server", "https://b.example/Patient/1", PATIENT, (3, "")),
+    ("a fullUrl", f"{ROOT}Patient/1", IN_URN, (0, "", "")),
+    ("a fullUrl with a version", f"{ROOT}Patient/1/_history/3", IN_URN, (0, "/_history/3", "")),
+    ("a fullUrl with a fragment", f"{ROOT}Patient/1#name", IN_URN, (0, "", "#name")),
+    ("a fullUrl of another server", "https://b.example/Patient/1", PATIENT, (3, "", "")),
     ("no fullUrl here", "https://c.example/Patient/1", PATIENT, None),
-    ("a urn:uuid", make_urn(1), PATIENT, (1, "")),
-    ("a urn:uuid in capitals", make_urn(1).upper(), PATIENT, (1, "")),
-    ("a urn:uuid with a fragment", f"{make_urn(1)}#x", PATIENT, (1, "#x")),
+    ("a urn:uuid", make_urn(1), PATIENT, (1, "", "")),
+    ("a urn:uuid in capitals", make_urn(1).upper(), PATIENT, (1, "", "")),
+    ("a urn:uuid with a fragment", f"{make_urn(1)}#x", PATIENT, (1, "", "#x")),
     ("a urn:uuid that is unknown", make_urn(9), PATIENT, None),
-    ("a urn:oid", "urn:oid:1.2.3.4", PATIENT, (5, "")),
+    ("a urn:oid", "urn:oid:1.2.3.4", PATIENT, (5, "", "")),
     ("a urn:oid in capitals", "URN:OID:1.2.3.4", PATIENT, None),
-    ("a relative link beside its root", "Patient/1", PATIENT, (0, "")),
-    ("a relative link beside another root", "Patient/1", ELSEWHERE, (3, "")),
-    ("a relative link with a version", "Patient/1/_history/3", PATIENT, (0, "/_history/3")),
-    ("a relative link that two entries answer", "Patient/1", IN_URN, None),
-    ("a relative link that one entry answers", "Group/4", IN_URN, (4, "")),
-    ("a relative link out of an entry without fullUrl", "Practitioner/2", NAMELESS, (1, "")),
-    ("a relative link to what the root lacks", "Group/4", PATIENT, (4, "")),
+    ("a relative link beside its root", "Patient/1", PATIENT, (0, "", "")),
+    ("a relative link beside another root", "Patient/1", ELSEWHERE, (3, "", "")),
+    ("a relative link with a version", "Patient/1/_history/3", PATIENT, (0, "/_history/3", "")),
+    ("a relative link that two entries of one target answer", "Patient/1", IN_URN, (0, "", "")),
+    ("a relative link that one entry answers", "Group/4", IN_URN, (4, "", "")),
+    ("a relative link out of an entry without fullUrl", "Practitioner/2", NAMELESS, (1, "", "")),
+    ("a relative link to what the root lacks", "Group/4", PATIENT, (4, "", "")),
     ("a relative link to no entry", "Patient/7", PATIENT, None),
     ("a contained resource", "#1", PATIENT, None),
     ("a conditional reference", "Practitioner?identifier=2", PATIENT, None),
@@ -81,17 +95,22 @@ RULES = [
     ("link", "container", "resolved"), [rule[1:] for rule in RULES], ids=[rule[0] for rule in RULES]
 )
 def test_a_link_means_the_entry_that_the_specification_says(
-    link: str, container: Entry, resolved: tuple[int, str] | None
+    link: str, container: Entry, resolved: tuple[int, str, str] | None
 ) -> None:
-    assert resolve(link, container, KNOWN) == resolved
+    expected = resolved and ResolvedLink((resolved[0],), *resolved[1:])
+    assert resolve(link, container, KNOWN) == expected
+
+
+def test_a_link_that_two_new_resources_answer_names_two_of_them() -> None:
+    new = [replace(CREATED, position=n, full_url=None) for n in range(5)]
+    found = resolve("Practitioner/2", NAMELESS, index(*new))
+    assert found == ResolvedLink((0, 1), "", "")
 
 
 def test_a_placeholder_in_capitals_is_met_by_one_in_small_letters() -> None:
     capitals = make_urn(7).upper().replace("URN:UUID", "urn:uuid")
-    assert resolve(make_urn(7), PATIENT, build_index([entry(0, "Patient", None, capitals)])) == (
-        0,
-        "",
-    )
+    known = index(entry(0, "Patient", None, capitals))
+    assert resolve(make_urn(7), PATIENT, known) == ResolvedLink((0,), "", "")
 
 
 def test_a_link_never_means_a_longer_id_that_begins_alike() -> None:
@@ -106,11 +125,11 @@ OLD, NEW = make_urn(1), "Practitioner/new"
 
 def rewrite(resource: dict[str, Any]) -> dict[str, Any]:
     """The resource with every link to OLD, or to a part of it after '#', pointing at NEW."""
-    existing: LinkIndex = build_index([CREATED])
+    existing = index(CREATED)
 
     def link(_: str, value: str) -> str:
         found = resolve(value, NAMELESS, existing)
-        return value if found is None else NEW + found[1]
+        return value if found is None else NEW + found.fragment
 
     return rewrite_resource(resource, link)
 

@@ -49,7 +49,7 @@ BAD_LINES = [
     (b"no JSON", "invalid"),
     (b'{"resourceType": "Patient"', "invalid"),
     (b'{"resourceType": "Patient", "id": "\xff"}', "invalid"),
-    (b"\xef\xbb\xbf" + make_line("a"), "invalid"),
+    (b'{"resourceType":"Patient","id":"a","id":"b"}', "invalid"),
     (b"[1]", "structure"),
     (b'{"id": "a"}', "required"),
     (b'{"resourceType": "Patiant"}', "value"),
@@ -69,6 +69,31 @@ def test_a_bad_line_says_what_is_wrong(bad: bytes, code: str) -> None:
     assert refused.code == code
     assert refused.text.startswith("line 2")
     assert "is the " not in refused.text
+
+
+def test_a_name_that_occurs_twice_is_named_with_its_line() -> None:
+    twice = b'{"resourceType":"Patient","name":[{"text":"a","text":"b"}]}'
+    refused = read_lines(make_line("a"), twice).entries[1].refusal
+    assert refused is not None
+    assert refused.expression == "line 2.name[0].text"
+
+
+def test_byte_order_marks_are_ignored() -> None:
+    mark = b"\xef\xbb\xbf"
+    entries = read_lines(mark + make_line("a"), mark + make_line("b")).entries
+    assert [(item.id, item.refusal) for item in entries] == [("a", None), ("b", None)]
+
+
+@pytest.mark.parametrize("body", [make_line("a") + b"\n" + make_line("b"), b"\n\n", b"x\nx\nx"])
+def test_more_lines_than_a_delivery_may_have_are_refused(body: bytes) -> None:
+    with pytest.raises(Rejected, match="more than 1 entries") as caught:
+        read(body, NDJSON, 1)
+    assert caught.value.status == 413
+    assert len(caught.value.issues) == 1
+
+
+def test_the_last_line_end_is_no_line() -> None:
+    assert len(read(make_line("a") + b"\n", NDJSON, 1).entries) == 1
 
 
 def test_a_place_inside_a_line_is_its_column() -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from integration.core.errors import Rejected, Unavailable
-from integration.core.model import Status, WorkItem
+from integration.core.model import Policy, Status, WorkItem
+from integration.fhir.entries import MAX_ISSUES
 from integration.journal.store import MemoryJournal
 from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import MemoryQueueSender
@@ -126,6 +127,27 @@ async def test_bad_lines_of_ndjson_are_listed_and_the_good_ones_accepted(route: 
     assert [issue.expression for issue in accepted.refused] == ["line 2", "line 4"]
     assert (await route.known(accepted.delivery)).entries == 3
     assert len(route.queued()) == 1
+
+
+async def test_no_more_refused_entries_are_listed_than_a_sender_can_read(route: Route) -> None:
+    accepted = await route.ask(bundle(entry(patient()), *[{}] * 100, kind="batch"))
+    assert len(accepted.refused) == MAX_ISSUES + 1
+    assert accepted.refused[-1].severity == "information"
+
+
+async def test_as_many_entries_as_the_setting_are_accepted_and_more_are_refused(
+    route: Route,
+) -> None:
+    route.settings = {"max_entries": 2}
+    assert (await refusal(route, bundle(*[entry(patient())] * 3, kind="batch"))).status == 413
+    await route.deliver(bundle(*[entry(patient())] * 2, kind="batch"))
+
+
+async def test_what_was_accepted_is_planned_whatever_the_setting_is_by_then(route: Route) -> None:
+    delivery = await route.deliver(bundle(*[entry(patient())] * 3, kind="batch"))
+    route.settings = {"max_entries": 2}
+    await route.process_all(delivery)
+    assert (await route.known(delivery)).written == 3
 
 
 async def test_ndjson_without_one_good_line_is_refused(route: Route) -> None:
@@ -403,13 +425,24 @@ async def test_what_is_not_fhir_json_is_refused(route: Route, body: bytes) -> No
 
 
 async def test_validation_names_elements_and_no_values(route: Route) -> None:
-    route.settings = {"validate": True}
+    route.settings = {"policy": Policy(validate=True)}
     wrong = patient(birthDate=MARKER, active=MARKER)
     error = await refusal(route, bundle(entry(observation()), entry(wrong)))
     assert error.status == 422
     where = "Bundle.entry[1].resource"
     assert {issue.expression for issue in error.issues} == {f"{where}.birthDate", f"{where}.active"}
     assert MARKER not in str(error)
+
+
+async def test_what_is_not_valid_in_a_batch_is_refused_alone_and_named(route: Route) -> None:
+    route.settings = {"policy": Policy(validate=True)}
+    wrong = entry(patient(birthDate=MARKER, active=MARKER))
+    assert (await refusal(route, bundle(wrong, wrong, kind="batch"))).status == 422
+    accepted = await route.ask(bundle(entry(patient()), wrong, kind="batch"))
+    (issue,) = accepted.refused
+    assert (issue.expression or "").startswith("Bundle.entry[1].resource.")
+    assert issue.text.endswith("and 1 more")
+    assert MARKER not in repr(issue)
 
 
 async def test_validation_is_off_unless_the_setting_says_on(route: Route) -> None:

@@ -180,6 +180,16 @@ async def test_a_dry_run_shows_what_is_refused_and_what_is_blocked_by_it(route: 
     assert [item["blocked"] for item in entries_of(plan)] == [True]
 
 
+async def test_a_dry_run_shows_what_is_refused_unplanned_and_what_is_noted(
+    route: Route,
+) -> None:
+    inner = {"resourceType": "Bundle", "type": "batch"}
+    plan = await plan_request(route, bundle("batch", {}, entry(inner)))
+    assert [item["where"] for item in plan["refused"]] == ["Bundle.entry[0]"]
+    (shown,) = entries_of(plan)
+    assert [note["severity"] for note in shown["notes"]] == ["warning"]
+
+
 async def test_a_dry_run_shows_what_is_lost(route: Route) -> None:
     route.limits = Limits(entries=5)
     (lost,) = (await plan_request(route, connected("Large", 12)))["lost"]

@@ -254,6 +254,15 @@ async def test_further_pages_are_fetched_and_their_results_follow_the_sender_s_o
     assert (known.entries, known.written, known.more) == (5, 5, False)
 
 
+async def test_a_resource_that_each_page_includes_is_written_once(
+    open_route: Route, source: Source
+) -> None:
+    source.has("Patient?page=2", found("p1", "p2"))
+    delivery = await open_route.deliver(found("p1", following=page(2)))
+    await open_route.process_all(delivery)
+    assert await open_route.statuses(delivery) == [201, 200, 201]
+
+
 async def test_the_number_of_pages_is_limited_and_the_rest_is_reported(
     open_route: Route, source: Source
 ) -> None:

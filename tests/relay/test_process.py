@@ -13,6 +13,7 @@ from integration.core.model import Policy, Status, WorkItem
 from integration.fhir.units import Limits
 from integration.journal.store import MemoryJournal
 from integration.operations import deliveries
+from integration.operations.views import build_response_bundle
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.relay import process as relaying
 from tests.builders import MARKER, bundle, entry, observation, patient
@@ -85,6 +86,61 @@ async def test_lines_that_cannot_be_read_are_refused_and_counted(route: Route) -
     assert (known.status, known.written, known.refused) == (Status.DONE, 2, 1)
     assert await route.statuses(delivery) == [201, 422, 201]
     assert (await route.outcomes(delivery))[1].issues
+
+
+async def test_a_bad_entry_of_a_batch_is_refused_and_the_others_are_written(route: Route) -> None:
+    bad = {"resource": {"resourceType": MARKER}, "fullUrl": "urn:x", "request": {"method": "PUT"}}
+    delivery = await route.deliver(
+        bundle(entry(patient(id="p1"), method="PUT"), bad, entry(patient()), kind="batch")
+    )
+    await route.process_all(delivery)
+    known = await route.known(delivery)
+    assert (known.status, known.written, known.refused) == (Status.DONE, 2, 1)
+    assert await route.statuses(delivery) == [201, 422, 201]
+    refused = (await route.outcomes(delivery))[1]
+    assert refused.full_url == "urn:x"
+    (issue,) = refused.issues or []
+    assert issue["expression"] == ["Bundle.entry[1].request.url"]
+
+
+async def test_an_entry_that_is_not_valid_is_refused_alone_as_the_setting_said_at_the_time(
+    route: Route,
+) -> None:
+    route.settings["policy"] = Policy(validate=True)
+    wrong = entry(patient(birthDate="soon"))
+    delivery = await route.deliver(bundle(entry(patient()), wrong, kind="batch"))
+    route.settings["policy"] = Policy()
+    await route.process_all(delivery)
+    assert await route.statuses(delivery) == [201, 422]
+
+
+async def test_a_search_that_found_nothing_is_done_without_a_write(route: Route) -> None:
+    delivery = await route.deliver({"resourceType": "Bundle", "type": "searchset", "total": 0})
+    await route.process_all(delivery)
+    known = await route.known(delivery)
+    assert (known.status, known.entries, known.written) == (Status.DONE, 0, 0)
+    status = await deliveries.get_status(route.journal, delivery)
+    assert "entry" not in build_response_bundle(status.delivery, status.results, status.rows)
+
+
+async def test_the_very_same_entry_again_is_written_once_and_answered_twice(route: Route) -> None:
+    once = {"resource": patient(id="p1"), "fullUrl": "https://a.example/Patient/p1"}
+    delivery = await route.deliver(bundle(once, once, kind="searchset"))
+    await route.process_all(delivery)
+    assert await route.statuses(delivery) == [201, 200]
+    assert len({item.location for item in await route.outcomes(delivery)}) == 1
+
+
+async def test_an_address_of_a_conditional_entry_becomes_its_address(route: Route) -> None:
+    url = "urn:uuid:00000000-0000-4000-8000-000000000001"
+    photo = patient(photo=[{"url": url}])
+    delivery = await route.deliver(bundle(entry(photo), entry(patient(), url, **MAYBE)))
+    await route.process_all(delivery)
+    assert await route.statuses(delivery) == [201, 201]
+    first, second = await route.outcomes(delivery)
+    sent = route.fhir_double.stored[(first.location or "").partition("/_history")[0]]
+    assert sent["photo"] == [{"url": (second.location or "").partition("/_history")[0]}]
+    assert (await route.known(delivery)).split
 
 
 async def test_a_transaction_that_cannot_be_sent_whole_is_refused_whole(route: Route) -> None:
