@@ -111,7 +111,7 @@ def _find_canonical_entries(contents: Contents) -> list[int]:
 
 def _note_replaced(entry: Entry, others: Iterable[Entry]) -> Iterator[Issue]:
     """Yield a warning if a conditional update is sent for others that say something else."""
-    replaced = [other.where for other in others if other.resource != entry.resource]
+    replaced = [other.where for other in others if other.content != entry.content]
     if entry.method == "PUT" and entry.query is not None and replaced:
         text = f"{', '.join(replaced[:MAX_ISSUES])} have the same condition: this content stands"
         yield Issue("duplicate", text, entry.where, "warning")
