@@ -17,6 +17,15 @@ _members_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _list_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 
 
+class _EntryText(msgspec.Struct):
+    """The text of an entry's resource. All else of the entry is skipped."""
+
+    resource: msgspec.Raw
+
+
+_resource_decoder = msgspec.json.Decoder(_EntryText)
+
+
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """A bundle without its entries, and the text of each of them."""
@@ -55,12 +64,9 @@ def iterate_entries(envelope: Envelope) -> Iterator[ParsedEntry]:
 
 def _parse_entry(envelope: Envelope, text: decimal_json.Raw) -> tuple[Any, decimal_json.Raw | None]:
     try:
-        try:
-            members = _members_decoder.decode(text)
-        except msgspec.ValidationError:  # it is no JSON object
-            return decimal_json.decode(text), None
-        value = {name: decimal_json.decode(member) for name, member in members.items()}
-    except (ValueError, RecursionError):
+        value = decimal_json.decode(text)
+    except decimal_json.Malformed:
         decode_body(envelope.body)  # raises Rejected with the place in the whole body
         raise
-    return value, members.get("resource")
+    is_found = isinstance(value, dict) and "resource" in value
+    return value, _resource_decoder.decode(text).resource if is_found else None
