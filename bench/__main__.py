@@ -40,6 +40,7 @@ LARGE_ENTRIES = 16_000
 SETTINGS = {
     "HOST_USE_FUNC": "0",
     "HOST_LOG_LEVEL": "WARNING",
+    "MALLOC_MMAP_THRESHOLD_": "1048576",  # as infra/main.bicep
     "SENDER_HEADER": SENDER_HEADER,
     "WRITE_ORDER": f"arrival, {write_guard.UNGUARDED}=off",
     "MAX_DELIVERY_BYTES": str(scale.MAX_BYTES),

@@ -79,6 +79,8 @@ class Linker:
         # Links with a scheme point at the same entry wherever they stand, and most occur again and
         # again: the patient, and the urls of extensions.
         self.resolved_links: dict[str, ResolvedLink | None] = {}
+        # The same for links to entries whose id is known: the entry, and what the link becomes.
+        self.rewritten_links: dict[str, tuple[int, str]] = {}
 
     def rewrite_entry(self, entry: Entry) -> RewrittenEntry:
         """Return the entry with its links rewritten."""
@@ -92,8 +94,14 @@ class Linker:
         if entry.method == "DELETE" and entry.query is None:
             return rewritten
 
+        known_links, links = self.rewritten_links, rewritten.links
+
         def rewrite_link(element: str, value: str) -> str:
-            return self._rewrite_link(rewritten, element, value)
+            known = known_links.get(value)
+            if known is None:
+                return self._rewrite_link(rewritten, element, value)
+            links.add(known[0])
+            return known[1]
 
         # A bundle inside stays as it is: its links mean its own entries.
         if resource is not None and resource["resourceType"] != "Bundle":
@@ -167,7 +175,10 @@ class Linker:
                 text = "the version of a reference is left out: the resource is created here"
                 rewritten.note("informational", text, "information")
                 version = ""
-            return f"{self.names[position]}{version}{target.fragment}"
+            new = f"{self.names[position]}{version}{target.fragment}"
+            if ":" in value and version == target.version:
+                self.rewritten_links[value] = position, new
+            return new
         if element != "reference" and position != rewritten.entry.position:
             self._wait_for_id(rewritten, element, position)
         return self.names[position]
