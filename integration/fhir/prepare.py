@@ -17,7 +17,6 @@ from integration.fhir.resource_ids import Naming
 from integration.fhir.source_version import derive_source_version
 from integration.fhir.units import ENVELOPE, Limits, UnitEntry
 
-
 # Shared, since each empty set takes as much memory as a short entry.
 _NONE: frozenset[Any] = frozenset()
 
