@@ -47,8 +47,8 @@ scan: .local/checkov/ready ## Have the Bicep files looked at by a security scann
 format: $(READY) ## Format the code
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
-bench: $(READY) ## Measure the route against a bare client, on this machine
-	@$(BIN)/python -m bench
+bench: $(READY) ## Measure the route against a bare client, on this machine; PARTS="planning memory" measures those alone
+	@$(BIN)/python -m bench $(PARTS)
 
 faults: $(READY) ## Kill, starve and confuse the route some thousand times, and count what became of each entry
 	@$(BIN)/python -m faults

@@ -3,24 +3,28 @@
 The bare client is asyncio and httpx alone. It plans the units beforehand and posts them to the
 same FHIR server with the same concurrency. The ratio is therefore the cost of storing, queueing,
 planning, recording and mirroring. Rounds alternate; each result is a median.
+
+Names of parts run those alone: `python -m bench planning memory`.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import logging
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import psutil
 
-from bench import feed, mapping, planning, scale, throttled, write_guard
+from bench import arrival, feed, mapping, planning, scale, throttled, waiting, write_guard
 from bench.route import HEADERS, SENDER_HEADER, MeasuredRoute, deliver_all, encode, post_units
+from bench.waiting import Latency
 from bench.watch import count_storage_operations, watch_peak_memory
 from local.dataverse.limits import Limits
 from local.samples import build_transaction
@@ -36,6 +40,7 @@ LARGE_ENTRIES = 16_000
 SETTINGS = {
     "HOST_USE_FUNC": "0",
     "HOST_LOG_LEVEL": "WARNING",
+    "MALLOC_MMAP_THRESHOLD_": "1048576",  # as infra/main.bicep
     "SENDER_HEADER": SENDER_HEADER,
     "WRITE_ORDER": f"arrival, {write_guard.UNGUARDED}=off",
     "MAX_DELIVERY_BYTES": str(scale.MAX_BYTES),
@@ -51,16 +56,19 @@ class Round:
     cpu: float
 
 
-async def main() -> int:
+async def main(names: Iterable[str], latency: Latency) -> int:
+    """Measure the parts of these names; without one, all of them."""
     # Thousands of rows are throttled and requeued on purpose: only errors are worth a line.
     logging.getLogger("integration").setLevel(logging.ERROR)
-    _print_result("planning_over_json", planning.compare_with_json())
-    each_second, times = mapping.compare_with_by_hand()
-    _print_result("patients_mapped_per_second", each_second)
-    _print_result("mapping_over_by_hand", times)
-    await asyncio.to_thread(_measure_throttled)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    wanted = set(names) or {*_ALONE, *_ON_ROUTE}
+    for name, measure_alone in _ALONE.items():
+        if name in wanted:
+            await asyncio.to_thread(measure_alone)
+    parts = [measure for name, measure in _ON_ROUTE.items() if name in wanted]
+    if not parts:
+        return 0
+    with tempfile.TemporaryDirectory() as folder_name:
+        folder = Path(folder_name)
         with run_services(find_free_ports(), folder, access_log=True, tell=print) as running:
             settings = {**running.settings(), **SETTINGS}
             with start_host(settings, running.ports.host, folder) as host:
@@ -69,12 +77,20 @@ async def main() -> int:
                     route = MeasuredRoute(
                         http=http, running=running, host=host.url, process=process, log=log
                     )
-                    await _measure_throughput(route)
-                    await _measure_memory(route)
-                    await _measure_write_guard(route)
-                    await _measure_scale(route)
-                    await _measure_related_lists(route)
+                    await deliver_all(route, _make_bodies("warm-up", 2))
+                    for measure in parts:
+                        await measure(route, latency)
     return 0
+
+
+def _measure_planning() -> None:
+    _print_result("planning_over_json", planning.compare_with_json())
+
+
+def _measure_mapping() -> None:
+    each_second, times = mapping.compare_with_by_hand()
+    _print_result("patients_mapped_per_second", each_second)
+    _print_result("mapping_over_by_hand", times)
 
 
 def _measure_throttled() -> None:
@@ -90,8 +106,7 @@ def _measure_throttled() -> None:
         _print_result(f"dataverse_requests_per_unchanged_patient_{how}", unchanged)
 
 
-async def _measure_throughput(route: MeasuredRoute) -> None:
-    await deliver_all(route, _make_bodies("warm-up", 2))
+async def _measure_throughput(route: MeasuredRoute, _: Latency) -> None:
     rounds = []
     for number in range(ROUNDS):
         least = await post_units(route, _make_bodies(f"bare {number}", DELIVERIES))
@@ -128,7 +143,21 @@ async def _count_operations(route: MeasuredRoute) -> float:
     return (count_storage_operations(route.log) - counted) / DELIVERIES
 
 
-async def _measure_memory(route: MeasuredRoute) -> None:
+async def _measure_waiting(route: MeasuredRoute, latency: Latency) -> None:
+    ratio = await waiting.compare_with_bare_client(route, latency, _make_bodies)
+    _print_result("relay_over_bare_client_waiting", ratio)
+    print(f"  (at {latency.unit:g} ms a unit and {latency.entry:g} ms an entry of {ENTRIES})")
+
+
+async def _measure_arrival(route: MeasuredRoute, _: Latency) -> None:
+    seconds = await arrival.measure_arrival(route)
+    for share in (0.5, 0.99):
+        quantile = feed.compute_quantile(seconds, share)
+        _print_result(f"post_to_contact_p{share * 100:.0f}_seconds", quantile)
+    print(f"  ({arrival.RATE} deliveries of {arrival.ENTRIES} entries a second)")
+
+
+async def _measure_memory(route: MeasuredRoute, _: Latency) -> None:
     large = encode(build_transaction([LARGE_ENTRIES], seed="large"))
     async with watch_peak_memory(route.process) as peak:
         await deliver_all(route, [large])
@@ -136,13 +165,13 @@ async def _measure_memory(route: MeasuredRoute) -> None:
     print(f"  ({peak.grown / 1e6:.0f} MB more than at rest, body of {len(large) / 1e6:.0f} MB)")
 
 
-async def _measure_write_guard(route: MeasuredRoute) -> None:
-    slower, operations = await write_guard.measure_cost(route)
-    _print_result("order_guard_over_none", slower)
-    _print_result("order_guard_storage_operations", operations)
+async def _measure_write_guard(route: MeasuredRoute, _: Latency) -> None:
+    _print_result("order_guard_over_none", await write_guard.measure_first_writes(route))
+    _print_result("order_guard_over_none_of_existing", await write_guard.measure_updates(route))
+    _print_result("order_guard_storage_operations", await write_guard.measure_operations(route))
 
 
-async def _measure_scale(route: MeasuredRoute) -> None:
+async def _measure_scale(route: MeasuredRoute, _: Latency) -> None:
     first = None
     async for size, cpu, wall in scale.measure_costs(route):
         first = first or cpu
@@ -151,7 +180,7 @@ async def _measure_scale(route: MeasuredRoute) -> None:
         print(f"  ({wall:.2f} wall seconds for 1,000 resources)")
 
 
-async def _measure_related_lists(route: MeasuredRoute) -> None:
+async def _measure_related_lists(route: MeasuredRoute, _: Latency) -> None:
     print(f"  (filling the FHIR server with {feed.RESOURCES:,} resources)", flush=True)
     times = await feed.measure_related_lists(
         route.http, route.running.fhir_url, f"{route.host}/api/odata"
@@ -174,5 +203,35 @@ def _print_result(name: str, value: float) -> None:
     print(f"bench: {name}={value:.3g}", flush=True)
 
 
+_ALONE: Mapping[str, Callable[[], None]] = {
+    "planning": _measure_planning,
+    "mapping": _measure_mapping,
+    "throttled": _measure_throttled,
+}
+_ON_ROUTE: Mapping[str, Callable[[MeasuredRoute, Latency], Awaitable[None]]] = {
+    "throughput": _measure_throughput,
+    "waiting": _measure_waiting,
+    "arrival": _measure_arrival,
+    "memory": _measure_memory,
+    "write-guard": _measure_write_guard,
+    "scale": _measure_scale,
+    "related-lists": _measure_related_lists,
+}
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench")
+    # Not by `choices`: argparse would check the empty list against them.
+    parser.add_argument("parts", nargs="*", help=", ".join((*_ALONE, *_ON_ROUTE)))
+    parser.add_argument("--unit-ms", type=float, default=Latency().unit, help="see bench.waiting")
+    parser.add_argument("--entry-ms", type=float, default=Latency().entry)
+    arguments = parser.parse_args()
+    unknown = {*arguments.parts} - {*_ALONE, *_ON_ROUTE}
+    if unknown:
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    return arguments
+
+
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    chosen = _parse_arguments()
+    sys.exit(asyncio.run(main(chosen.parts, Latency(chosen.unit_ms, chosen.entry_ms))))

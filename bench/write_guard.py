@@ -15,49 +15,63 @@ ENTRIES = 250
 UNGUARDED = "unguarded"  # as the WRITE_ORDER of the bench says
 
 
-async def measure_cost(route: MeasuredRoute) -> tuple[float, float]:
-    """Return the time with the guard over the time without it, and the storage operations that it
-    adds to a delivery with one update."""
+async def measure_first_writes(route: MeasuredRoute) -> float:
+    """Return the time with the guard over the time without it, for resources that are new."""
     ratios = []
     for number in range(ROUNDS):
-        without = await deliver_all(
-            route, _make_bodies(f"without-{number}", DELIVERIES), sender=UNGUARDED
-        )
-        guarded = await deliver_all(route, _make_bodies(f"with-{number}", DELIVERIES))
-        ratios.append(guarded / without)
-    return statistics.median(ratios), await _count_operations(route, "") - await _count_operations(
-        route, UNGUARDED
-    )
+        without = await _deliver(route, f"without-{number}", UNGUARDED)
+        ratios.append(await _deliver(route, f"with-{number}") / without)
+    return statistics.median(ratios)
+
+
+async def measure_updates(route: MeasuredRoute) -> float:
+    """Return the same for resources that exist, each time with another content."""
+    await _deliver(route, "existing-without", UNGUARDED)
+    await _deliver(route, "existing-with")
+    ratios = []
+    for version in range(1, ROUNDS + 1):
+        without = await _deliver(route, "existing-without", UNGUARDED, version)
+        ratios.append(await _deliver(route, "existing-with", version=version) / without)
+    return statistics.median(ratios)
+
+
+async def measure_operations(route: MeasuredRoute) -> float:
+    """Return the storage operations that the guard adds to a delivery with one update."""
+    return await _count_operations(route, "") - await _count_operations(route, UNGUARDED)
+
+
+async def _deliver(route: MeasuredRoute, seed: str, sender: str = "", version: int = 0) -> float:
+    """Return the seconds to deliver the updates. `version` 0 creates the resources."""
+    bodies = [_make_body(f"{seed}-{number}", version) for number in range(DELIVERIES)]
+    status = "200" if version else "201"
+    return await deliver_all(route, bodies, sender=sender, status=status)
 
 
 async def _count_operations(route: MeasuredRoute, sender: str) -> float:
     """Return the storage operations of a delivery that updates one resource, without polls."""
     counted = count_storage_operations(route.log)
     for number in range(DELIVERIES):
-        body = encode(_make_observation(f"one-{sender}-{number}"))
+        body = encode(_make_observation(f"one-{sender}-{number}", 0))
         headers = {**HEADERS, SENDER_HEADER: sender}
         await route.http.post(f"{route.host}/api/fhir", content=body, headers=headers)
     await asyncio.sleep(6)  # until the last delivery is done and its message deleted
     return (count_storage_operations(route.log) - counted) / DELIVERIES
 
 
-def _make_bodies(seed: str, number: int) -> list[bytes]:
-    return [
-        encode(
-            {"resourceType": "Bundle", "type": "batch", "entry": _make_updates(f"{seed}-{index}")}
-        )
-        for index in range(number)
-    ]
-
-
-def _make_updates(seed: str) -> list[dict[str, Any]]:
-    resources = [_make_observation(f"{seed}-{number}") for number in range(ENTRIES)]
-    return [
+def _make_body(seed: str, version: int) -> bytes:
+    resources = [_make_observation(f"{seed}-{number}", version) for number in range(ENTRIES)]
+    entries = [
         {"resource": resource, "request": {"method": "PUT", "url": f"Observation/{resource['id']}"}}
         for resource in resources
     ]
+    return encode({"resourceType": "Bundle", "type": "batch", "entry": entries})
 
 
-def _make_observation(identifier: str) -> dict[str, Any]:
-    code = {"text": "Heart rate"}
-    return {"resourceType": "Observation", "id": identifier, "status": "final", "code": code}
+def _make_observation(identifier: str, version: int) -> dict[str, Any]:
+    return {
+        "resourceType": "Observation",
+        "id": identifier,
+        "status": "final",
+        "code": {"text": "Heart rate"},
+        "valueInteger": 60 + version,
+    }

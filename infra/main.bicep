@@ -289,6 +289,9 @@ module app 'modules/app.bicep' = {
     httpConcurrency: httpConcurrency
     settings: settings
     decided: {
+      // Buffers from 1 MB go back to the system as soon as they are free. By default the C library
+      // keeps as many as the largest that was freed: https://man7.org/linux/man-pages/man3/mallopt.3.html
+      MALLOC_MMAP_THRESHOLD_: '1048576'
       AzureWebJobsStorage__accountName: storage.outputs.name
       AzureWebJobsStorage__credential: 'managedidentity'
       AzureWebJobsStorage__clientId: identity.properties.clientId

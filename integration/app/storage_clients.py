@@ -6,6 +6,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
+from urllib.request import getproxies_environment
 
 from azure.core.exceptions import ResourceExistsError
 from azure.data.tables.aio import TableServiceClient
@@ -74,6 +75,7 @@ def open_clients(
     storage: StorageSettings, credential: Any, exit_stack: AsyncExitStack, **options: Any
 ) -> StorageClients:
     """Open the clients, which `exit_stack` closes. `options`: of the SDK, for all three."""
+    options = {**build_transport_options(), **options}
     retry_options = {**_RETRY_OPTIONS, **options}
     if storage.connection:
         blobs = BlobServiceClient.from_connection_string(storage.connection, **retry_options)
@@ -86,6 +88,17 @@ def open_clients(
     for service in (blobs, queues, tables):
         exit_stack.push_async_callback(service.close)
     return StorageClients(blobs, queues, tables)
+
+
+def build_transport_options() -> dict[str, Any]:
+    """Return the options of the SDK for its HTTP client.
+
+    With the settings of the environment, aiohttp looks for a .netrc in a thread before each
+    request, which is a third of what a request to storage costs:
+    https://docs.aiohttp.org/en/stable/client_reference.html#aiohttp.ClientSession -- trust_env.
+    Only proxies are wanted of them.
+    """
+    return {"use_env_settings": bool(getproxies_environment())}
 
 
 def build_queue_client(clients: StorageClients, name: str) -> QueueClient:

@@ -65,6 +65,9 @@ logging.getLogger("azure").setLevel(logging.WARNING)
 # https://learn.microsoft.com/azure/azure-functions/functions-host-json#functiontimeout
 MAX_DURATION = 240.0
 
+# Seconds that entries of the activity log wait for others.
+_ACTIVITY_DELAY = 1.0
+
 # Concurrent requests of one worker to a sender's server.
 _SOURCE_CONCURRENCY = 4
 
@@ -146,7 +149,9 @@ async def _build_parts(settings: Settings) -> Parts:
     _check_event_types(settings.feed.event_types, tables)
     credential = build_credential(settings)
     stores = await storage_clients.open_stores(settings.storage, credential, _exit_stack)
-    activities = ActivityRecorder(stores.activity.add if settings.activity_days else None, utc_now)
+    activities = ActivityRecorder(
+        stores.activity.add if settings.activity_days else None, utc_now, delay=_ACTIVITY_DELAY
+    )
     _exit_stack.push_async_callback(activities.flush)
     context = ClientContext(credential, activities, _exit_stack)
     shared = SharedParts(

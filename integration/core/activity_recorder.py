@@ -27,6 +27,10 @@ BATCH_SIZE = 100
 _MAX_WAIT = 5.0
 
 
+def _call_later(delay: float, act: Callable[[], None]) -> object:
+    return asyncio.get_running_loop().call_later(delay, act)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActivityContext:
     """What a call is made for. Ids and names of tables, no patient data."""
@@ -83,13 +87,16 @@ def categorize_status(status: int, method: str = "POST") -> Category:
 class ActivityRecorder:
     """Collects the entries of a worker and stores them in batches. Without `store` the log is off.
 
-    Entries are stored when `BATCH_SIZE` are pending and when no verb is running any more, so that
-    concurrent verbs share one storage operation. A worker that is killed loses its pending entries.
+    Entries are stored when `BATCH_SIZE` are pending and `delay` seconds after the first of them, so
+    that all work of that time shares one storage operation. Without a delay they are stored when no
+    verb is running any more. A worker that is killed loses its pending entries.
     """
 
     store: Callable[[Sequence[Activity]], Awaitable[None]] | None = None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     clock: Callable[[], float] = time.monotonic
+    delay: float = 0.0
+    call_later: Callable[[float, Callable[[], None]], object] = _call_later
     pending: list[Activity] = field(default_factory=list)
     _pending_since: float = 0.0  # when the first pending entry was recorded
     _running: int = 0
@@ -105,7 +112,8 @@ class ActivityRecorder:
                 yield
         finally:
             self._running -= 1
-            if not self._running or self.clock() - self._pending_since > _MAX_WAIT:
+            is_late = self.clock() - self._pending_since > _MAX_WAIT
+            if not self.delay and (not self._running or is_late):
                 await self.flush()
 
     def record_call(self, upstream: str, method: str, status: int | str, seconds: float) -> None:
@@ -132,6 +140,8 @@ class ActivityRecorder:
             return
         if not self.pending:
             self._pending_since = self.clock()
+            if self.delay:
+                self.call_later(self.delay, self._start_flush)
         self.pending.append(
             Activity(
                 time=self.now(),
@@ -148,9 +158,12 @@ class ActivityRecorder:
             )
         )
         if len(self.pending) >= BATCH_SIZE:
-            flush = asyncio.create_task(self.flush())
-            self._flushes.add(flush)
-            flush.add_done_callback(self._flushes.discard)
+            self._start_flush()
+
+    def _start_flush(self) -> None:
+        flush = asyncio.create_task(self.flush())
+        self._flushes.add(flush)
+        flush.add_done_callback(self._flushes.discard)
 
     async def flush(self) -> None:
         """Store the pending entries.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal, InvalidOperation
-from itertools import chain
 from typing import Any
 
 import msgspec
@@ -18,6 +17,8 @@ Raw = msgspec.Raw
 
 _decoder = msgspec.json.Decoder(float_hook=Decimal)
 _encoder = msgspec.json.Encoder(decimal_format="number")
+
+_CONTAINERS = frozenset({dict, list})
 
 # Far beyond any real resource, far below the recursion limit of Python and of FHIR servers.
 MAX_DEPTH = 100
@@ -60,20 +61,25 @@ def is_too_deep(value: Any, limit: int = MAX_DEPTH) -> bool:
 
 def count_names(value: Any, limit: int = MAX_DEPTH) -> int | None:
     """Return how many names the objects of a JSON value have; None if it is nested more than
-    `limit` levels. Linear, without recursion."""
-    objects: list[dict[str, Any]] = [value] if isinstance(value, dict) else []
-    lists: list[list[Any]] = [value] if isinstance(value, list) else []
-    names = 0
-    for _ in range(limit):
-        if not objects and not lists:
-            return names
-        names += sum(map(len, objects))
-        values = chain(chain.from_iterable(map(dict.values, objects)), chain.from_iterable(lists))
-        # Most values are text, which is put aside first.
-        others = [inner for inner in values if type(inner) is not str]
-        objects = [inner for inner in others if type(inner) is dict]
-        lists = [inner for inner in others if type(inner) is list]
-    return None if objects or lists else names
+    `limit` levels. Linear; recursive as far as `limit`, which costs less than a list of each level.
+    """
+    try:
+        return _count_names(value, limit) if type(value) in _CONTAINERS else 0
+    except RecursionError:
+        return None
+
+
+def _count_names(container: Any, limit: int) -> int:
+    if not limit:
+        raise RecursionError
+    if type(container) is dict:
+        names, values = len(container), container.values()
+    else:
+        names, values = 0, container
+    for inner in values:
+        if type(inner) in _CONTAINERS:
+            names += _count_names(inner, limit - 1)
+    return names
 
 
 def _explain(error: Exception, data: bytes) -> str:

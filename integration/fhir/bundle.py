@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 
 from integration.core.errors import Rejected
 from integration.core.model import DeliveryRequest, FhirResource, Policy
@@ -23,6 +23,7 @@ from integration.fhir import (
     validation,
 )
 from integration.fhir.entries import MAX_ISSUES, Contents, Entry, check_count, refuse
+from integration.fhir.envelope import Envelope, iterate_entries, open_envelope
 from integration.fhir.raw_entry import RawEntry, read_entries
 from integration.fhir.resources import (
     BYTE_ORDER_MARK,
@@ -42,6 +43,9 @@ _READERS: Mapping[str, Callable[[RawEntry], Entry]] = {
     "document": collections.read_member,
 }
 SUPPORTED_TYPES = (*_READERS, notifications.R5_TYPE)
+
+# The others are read as wholes: they order their entries, or are stored themselves.
+_READ_ONE_BY_ONE = frozenset({"transaction", "batch", "collection", "searchset", "message"})
 
 # What a server has found, which may be nothing.
 _SEARCHED = ("searchset", "history")
@@ -66,6 +70,10 @@ def _read(body: bytes, received: DeliveryRequest, max_entries: int | None) -> Co
         return read_resource({}, received)
     if received.method == "PATCH":
         return patches.read_patch(body, received)
+    envelope = open_envelope(body, _READ_ONE_BY_ONE) if received.type is None else None
+    if envelope is not None:
+        contents = _read_envelope(envelope, received.policy, max_entries)
+        return replace(contents, dangling=received.policy.dangling)
     resource = _parse(body)
     if resource["resourceType"] == "Bundle" and received.type is None:
         contents = _read_bundle(resource, received.policy, max_entries)
@@ -103,18 +111,30 @@ def _read_bundle(bundle: FhirResource, policy: Policy, max_entries: int | None) 
     collections.check_bundle(kind, values, policy)
     if kind == "document" and policy.documents == "bundle":
         return collections.add_next_page(kind, [collections.read_whole_bundle(bundle, 0)], bundle)
-    entries = read_entries(enumerate(values), _READERS[kind], atomic=kind == "transaction")
-    if kind == "transaction":
-        _refuse_duplicates(entries)
-        return Contents(kind, tuple(entries))
+    entries = read_entries(((n, value, None) for n, value in enumerate(values)), _READERS[kind])
     if kind == "history":
         return Contents(kind, history.order_versions(entries, values))
     entries = duplicates.settle_duplicates(entries)
-    if kind == "batch":
-        return Contents(kind, tuple(entries))
     if kind == "document" and policy.documents == "both":
         entries.append(collections.read_whole_bundle(bundle, len(entries)))
     return collections.add_next_page(kind, entries, bundle)
+
+
+def _read_envelope(envelope: Envelope, policy: Policy, max_entries: int | None) -> Contents:
+    """Read a bundle whose entries say all about themselves, so that each is parsed by itself."""
+    kind = _check_type(envelope.bundle)
+    check_count(len(envelope.texts), max_entries, "Bundle.entry")
+    parsed = iterate_entries(envelope)
+    first = next(parsed)
+    collections.check_bundle(kind, [first[1]], policy)
+    entries = read_entries(chain([first], parsed), _READERS[kind], atomic=kind == "transaction")
+    if kind == "transaction":
+        _refuse_duplicates(entries)
+        return Contents(kind, tuple(entries))
+    entries = duplicates.settle_duplicates(entries)
+    if kind == "batch":
+        return Contents(kind, tuple(entries))
+    return collections.add_next_page(kind, entries, envelope.bundle)
 
 
 def _check_type(bundle: FhirResource) -> str:

@@ -56,7 +56,8 @@ def read_member(raw: RawEntry) -> Entry:
         raw.refuse("invalid", text, "request")
     full_url, resource = raw.get_full_url(), raw.get_resource()
     element = f"{raw.where}.resource"
-    return make_entry(raw.position, raw.where, resource, element=element, full_url=full_url)
+    entry = make_entry(raw.position, raw.where, resource, element=element, json=raw.json)
+    return replace(entry, full_url=full_url)
 
 
 def read_found(raw: RawEntry) -> Entry:
@@ -65,7 +66,7 @@ def read_found(raw: RawEntry) -> Entry:
     mode = get_object(raw.value, "search").get("mode")
     if entry.type == "OperationOutcome" or mode == "outcome":
         left_out = Issue("informational", "left out: search outcome", entry.where, "information")
-        return replace(entry, method="", id=None, resource=None, refusal=left_out)
+        return replace(entry, method="", id=None, content=None, refusal=left_out)
     return entry
 
 

@@ -83,6 +83,7 @@ def is_same_write(first: Entry, second: Entry) -> bool:
         position=first.position,
         where=first.where,
         full_url=first.full_url,
+        content=first.content,
         notes=first.notes,
         write_position=first.write_position,
     )

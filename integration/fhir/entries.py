@@ -5,11 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NoReturn
 
+from integration.core import decimal_json
 from integration.core.errors import Issue, Rejected
 from integration.core.model import FhirResource
 
 # Enough for a sender to correct the delivery, too few to make an answer large.
 MAX_ISSUES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A resource as JSON, and its own id.
+
+    Parsed, a delivery takes four times the memory of its bytes. So its resources are parsed one by
+    one, each time they are used: that takes no longer, since what is parsed stays in the cache.
+    """
+
+    json: decimal_json.Raw
+    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +35,7 @@ class Entry:
     type: str
     id: str | None = None  # None when this app or the FHIR server gives the id
     query: str | None = None  # of Type?query: a conditional update, patch or delete, or a search
-    resource: FhirResource | None = None
+    content: Content | None = None  # the resource that is sent
     full_url: str | None = None
     if_match: str | None = None
     if_none_match: str | None = None
@@ -35,6 +48,14 @@ class Entry:
     same_as: int | None = None  # the position of an earlier entry that is this very write
     notes: tuple[Issue, ...] = ()  # issues to add to its result
     write_position: int | None = None  # its place among the writes of its resource; None: position
+
+    @property
+    def resource(self) -> FhirResource | None:
+        """The resource, parsed anew: callers that use it twice keep it."""
+        if self.content is None:
+            return None
+        resource: FhirResource = decimal_json.decode(self.content.json)
+        return resource
 
     @property
     def resource_path(self) -> str:
@@ -59,7 +80,7 @@ class Entry:
     @property
     def identity(self) -> str | None:
         """Type/id as the sender knows the resource."""
-        stated_id = None if self.method == "PATCH" else (self.resource or {}).get("id")
+        stated_id = self.content.id if self.content and self.method != "PATCH" else None
         entry_id = self.id or stated_id
         return f"{self.type}/{entry_id}" if entry_id else None
 
@@ -72,6 +93,12 @@ class Contents:
     entries: tuple[Entry, ...]
     has_next_page: bool = False
     dangling: str = "refuse"  # or note: what to do with placeholders that name no entry
+
+
+def keep(resource: FhirResource, json: decimal_json.Raw | None = None) -> Content:
+    """Return the content of a resource. `json` is its text, where that is at hand."""
+    text = decimal_json.Raw(decimal_json.encode(resource)) if json is None else json
+    return Content(text, resource.get("id"))
 
 
 def refuse(code: str, text: str, expression: str | None = None, *, status: int = 400) -> NoReturn:

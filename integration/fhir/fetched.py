@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from integration.core import decimal_json
 from integration.core.errors import Issue, Rejected
 from integration.core.model import FhirResource
-from integration.fhir.entries import Entry
+from integration.fhir.entries import Entry, keep
 from integration.fhir.resources import check_resource
 
 # Statuses of this app, besides those that a server answers.
@@ -75,7 +75,7 @@ def fill_entry(entry: Entry, response: FetchedResponse) -> Entry:
         resource = Issue("invalid", "its server returned another resource", entry.where)
     if isinstance(resource, Issue):
         return replace(entry, refusal=resource)
-    return replace(entry, method="PUT", resource=resource, refusal=None)
+    return replace(entry, method="PUT", content=keep(resource), refusal=None)
 
 
 def read_resource(response: FetchedResponse, where: str) -> FhirResource | Issue:

@@ -63,7 +63,7 @@ def read_written(raw: RawEntry, method: str, named: LiteralReference | None) -> 
         method="DELETE" if resource is None else "PUT",
         type=kind,
         id=identifier,
-        resource=resource,
+        content=None if resource is None else raw.keep(resource),
         full_url=full_url,
         version=version,
         updated=updated,

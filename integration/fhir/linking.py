@@ -85,9 +85,10 @@ class Linker:
 
     def rewrite_entry(self, entry: Entry) -> RewrittenEntry:
         """Return the entry with its links rewritten."""
+        resource = entry.resource
         rewritten = RewrittenEntry(
             entry=entry,
-            resource=entry.resource,
+            resource=resource,
             query=entry.query,
             if_none_exist=entry.if_none_exist,
         )
@@ -107,9 +108,9 @@ class Linker:
             return name
 
         # A bundle inside stays as it is: its links mean its own entries.
-        if entry.resource is not None and entry.resource["resourceType"] != "Bundle":
-            rewritten.resource = references.rewrite_resource(entry.resource, rewrite_link)
-        elif entry.resource is not None and entry.resource.get("type") in _TO_PROCESS:
+        if resource is not None and resource["resourceType"] != "Bundle":
+            rewritten.resource = references.rewrite_resource(resource, rewrite_link)
+        elif resource is not None and resource.get("type") in _TO_PROCESS:
             text = (
                 "this bundle is stored as a document, and its entries are not processed: to have "
             )

@@ -51,7 +51,7 @@ def read(values: Sequence[Any]) -> Notification:
     none is sound."""
     status = subscription_status.read(values[0])
     status_entry = _make_status_entry(values[0])
-    others = read_entries(enumerate(values[1:], 1), _read_entry)
+    others = read_entries(((n, value, None) for n, value in enumerate(values[1:], 1)), _read_entry)
     if status.type != "event-notification" and others:
         refuse("invalid", f"a {status.type} must hold nothing besides its status", "Bundle.entry")
     sent = history.order_versions([status_entry, *others], values)

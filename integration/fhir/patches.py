@@ -12,7 +12,7 @@ from typing import Any
 from integration.core import decimal_json
 from integration.core.errors import Issue, Rejected
 from integration.core.model import DeliveryRequest, FhirResource
-from integration.fhir.entries import Contents, Entry, refuse
+from integration.fhir.entries import Contents, Entry, keep, refuse
 from integration.fhir.resources import (
     BYTE_ORDER_MARK,
     check_resource,
@@ -55,7 +55,7 @@ def read_patch(body: bytes, received: DeliveryRequest) -> Contents:
         method="PATCH",
         type=kind,
         id=received.id,
-        resource=check_patch(document, "Parameters"),
+        content=keep(check_patch(document, "Parameters")),
         if_match=received.if_match,
         if_none_match=received.if_none_match,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from integration.core import decimal_json
 from integration.core.errors import Issue
@@ -15,6 +16,9 @@ from integration.fhir.linking import Linker, RewrittenEntry
 from integration.fhir.resource_ids import Naming
 from integration.fhir.source_version import derive_source_version
 from integration.fhir.units import ENVELOPE, Limits, UnitEntry
+
+# Shared, since each empty set takes as much memory as a short entry.
+_NONE: frozenset[Any] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +79,8 @@ def prepare(
                 entry=entry,
                 unit_entry=unit_entry,
                 after=tuple(sorted(links)),
-                waits=frozenset(waits - {position}),
-                searches=frozenset(rewritten.searches),
+                waits=frozenset(waits - {position}) or _NONE,
+                searches=frozenset(rewritten.searches) or _NONE,
             )
         )
     return prepared, refused
@@ -113,7 +117,7 @@ def _find_canonical_entries(contents: Contents) -> list[int]:
 
 def _note_replaced(entry: Entry, others: Iterable[Entry]) -> Iterator[Issue]:
     """Yield a warning if a conditional update is sent for others that say something else."""
-    replaced = [other.where for other in others if other.resource != entry.resource]
+    replaced = [other.where for other in others if other.content != entry.content]
     if entry.method == "PUT" and entry.query is not None and replaced:
         text = (
             f"sent for {', '.join(replaced[:MAX_ISSUES])} too, of the same condition: this stands"
@@ -151,20 +155,21 @@ def _build_unit_entry(
         path = entry.read_path or entry.type
         url = f"{path}?{rewritten.query}" if rewritten.query else path
     method = "PUT" if created else entry.method
-    request = {
-        "method": method,
-        "url": url,
-        "ifMatch": entry.if_match,
-        "ifNoneMatch": entry.if_none_match,
-        "ifModifiedSince": entry.if_modified_since,
-        "ifNoneExist": rewritten.if_none_exist,
-    }
+    request = {"method": method, "url": url}
+    for name_of_header, value in (
+        ("ifMatch", entry.if_match),
+        ("ifNoneMatch", entry.if_none_match),
+        ("ifModifiedSince", entry.if_modified_since),
+        ("ifNoneExist", rewritten.if_none_exist),
+    ):
+        if value is not None:
+            request[name_of_header] = value
     body: dict[str, object] = {"fullUrl": name} if is_conditional else {}
     is_marked = resource is not None and method in ("PUT", "POST")
     if resource is not None:
         body["resource"] = write_mark.add_empty_mark(resource) if is_marked else resource
     # The last member, which units.build_request relies on.
-    body["request"] = {key: value for key, value in request.items() if value is not None}
+    body["request"] = request
     serialised = decimal_json.encode(body)
     return UnitEntry(
         position=entry.position,

@@ -9,12 +9,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
+from integration.core import decimal_json
 from integration.core.errors import Issue, Rejected
 from integration.core.model import FhirResource
-from integration.fhir.entries import MAX_ISSUES, Entry, refuse, refuse_alone
+from integration.fhir import entries
+from integration.fhir.entries import MAX_ISSUES, Content, Entry, refuse, refuse_alone
 from integration.fhir.grammar import is_id, is_type, parse_literal
 from integration.fhir.json_objects import get_object
 from integration.fhir.resources import check_inner_resource
+
+# (position, the entry, the text of its resource if it is at hand)
+ParsedEntry = tuple[int, Any, decimal_json.Raw | None]
 
 METHODS = ("POST", "PUT", "DELETE", "PATCH", "GET", "HEAD")
 
@@ -31,6 +36,7 @@ class RawEntry:
     where: str
     value: FhirResource
     request: Mapping[str, Any] | None  # None where `value` has none, or it is no JSON object
+    json: decimal_json.Raw | None = None  # the text of the resource, where it is at hand
 
     def refuse(self, code: str, text: str, element: str = "") -> NoReturn:
         """Raise Rejected for `element`, a path below the entry, or for the entry itself."""
@@ -48,6 +54,11 @@ class RawEntry:
         if "resource" not in self.value:
             self.refuse("required", "the entry holds no resource")
         return check_inner_resource(self.value["resource"], f"{self.where}.resource")
+
+    def keep(self, resource: FhirResource) -> Content:
+        """Return the content of the entry's resource, or of what was made of it."""
+        is_unchanged = resource is self.value.get("resource")
+        return entries.keep(resource, self.json if is_unchanged else None)
 
     def get_method(self) -> str:
         """Return request.method: one of FHIR's methods, whether this app sends it or not.
@@ -76,39 +87,41 @@ class RawEntry:
         return value
 
 
-def open_entry(position: int, where: str, value: Any) -> RawEntry:
+def open_entry(
+    position: int, where: str, value: Any, json: decimal_json.Raw | None = None
+) -> RawEntry:
     """Return the entry for reading. Raises Rejected if it is no JSON object."""
     if not isinstance(value, dict):
         refuse("structure", "an entry must be a JSON object", where)
     request = value.get("request")
-    return RawEntry(position, where, value, request if isinstance(request, dict) else None)
+    return RawEntry(position, where, value, request if isinstance(request, dict) else None, json)
 
 
 def read_entries(
-    numbered: Iterable[tuple[int, Any]],
+    parsed: Iterable[ParsedEntry],
     read_entry: Callable[[RawEntry], Entry],
     *,
     atomic: bool = False,
 ) -> list[Entry]:
-    """Read the entries of a bundle, in their order.
+    """Read the entries of a bundle, in their order. `parsed` may parse each just before it is read.
 
     One that is wrong is refused alone: https://hl7.org/fhir/R4/http.html#brules. Raises Rejected if
     none is sound, and for a bundle that is `atomic` if one is wrong.
     """
-    entries: list[Entry] = []
+    read: list[Entry] = []
     issues: list[Issue] = []
-    for position, value in numbered:
+    for position, value, json in parsed:
         where = f"Bundle.entry[{position}]"
         try:
-            entries.append(read_entry(open_entry(position, where, value)))
+            read.append(read_entry(open_entry(position, where, value, json)))
         except Rejected as error:
             issues.append(error.issues[0])
-            entries.append(_refuse_entry(position, where, value, error.issues[0]))
+            read.append(_refuse_entry(position, where, value, error.issues[0]))
             if atomic and len(issues) == MAX_ISSUES:
                 break
-    if issues and (atomic or len(issues) == len(entries)):
+    if issues and (atomic or len(issues) == len(read)):
         raise Rejected(*issues[:MAX_ISSUES])
-    return entries
+    return read
 
 
 def _refuse_entry(position: int, where: str, value: Any, issue: Issue) -> Entry:
@@ -123,7 +136,7 @@ def _refuse_entry(position: int, where: str, value: Any, issue: Issue) -> Entry:
         refuse_alone(position, where, issue),
         method="PUT" if _names_its_id(value) else "POST",
         type=str(type_) if is_named else "",
-        resource={"resourceType": type_, "id": identifier} if is_named else None,
+        content=entries.keep({"resourceType": type_, "id": identifier}) if is_named else None,
         full_url=full_url if isinstance(full_url, str) else None,
     )
 

@@ -28,6 +28,7 @@ def read_batch_entry(raw: RawEntry) -> Entry:
     none_exist = raw.get_header("ifNoneExist")
     if none_exist is not None and method != "POST":
         raw.refuse("value", "ifNoneExist belongs to a create", "request.ifNoneExist")
+    resource = _read_resource(raw, method, type_, identifier)
     return Entry(
         position=raw.position,
         where=raw.where,
@@ -35,7 +36,7 @@ def read_batch_entry(raw: RawEntry) -> Entry:
         type=type_,
         id=identifier,
         query=query,
-        resource=_read_resource(raw, method, type_, identifier),
+        content=None if resource is None else raw.keep(resource),
         full_url=raw.get_full_url(),
         if_match=raw.get_header("ifMatch"),
         if_none_match=raw.get_header("ifNoneMatch"),

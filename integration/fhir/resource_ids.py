@@ -10,7 +10,7 @@ from uuid import UUID
 from integration.fhir.entries import Entry
 
 # This app's own namespace: https://www.rfc-editor.org/rfc/rfc4122#section-4.3
-_NAMESPACE = UUID("5f0c1d4e-3c5b-5b57-9f43-0d7c2a9b8e11")
+_NAMESPACE = UUID("5f0c1d4e-3c5b-5b57-9f43-0d7c2a9b8e11").bytes
 
 _PLACEHOLDER = "urn:uuid:"
 
@@ -39,11 +39,11 @@ def derive_placeholder(naming: Naming, entry: Entry) -> str:
 
 
 def _derive_uuid(naming: Naming, entry: Entry, use: str) -> str:
-    """Return `uuid5` of the standard library, which takes three times as long."""
     local = f"url {entry.full_url}" if entry.full_url else f"position {entry.position}"
     name = "\n".join((use, naming.sender, naming.key, local))
-    digest = bytearray(sha1(_NAMESPACE.bytes + name.encode(), usedforsecurity=False).digest()[:16])
-    digest[6] = digest[6] & 0x0F | 0x50  # https://www.rfc-editor.org/rfc/rfc4122#section-4.3
+    # What uuid.uuid5 does, in a third of the time: there is one for each entry.
+    digest = bytearray(sha1(_NAMESPACE + name.encode(), usedforsecurity=False).digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x50
     digest[8] = digest[8] & 0x3F | 0x80
     text = digest.hex()
-    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

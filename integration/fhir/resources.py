@@ -9,7 +9,15 @@ from integration.core.errors import Issue, Rejected
 from integration.core.model import DeliveryRequest, FhirResource
 from integration.fhir.conditions import has_criterion
 from integration.fhir.duplicates import settle_duplicates
-from integration.fhir.entries import MAX_ISSUES, Contents, Entry, check_count, refuse, refuse_alone
+from integration.fhir.entries import (
+    MAX_ISSUES,
+    Contents,
+    Entry,
+    check_count,
+    keep,
+    refuse,
+    refuse_alone,
+)
 from integration.fhir.grammar import is_id, is_type
 
 # A receiver may ignore it: https://www.rfc-editor.org/rfc/rfc8259#section-8.1
@@ -39,10 +47,23 @@ def check_structure(value: Any, data: bytes, root: str | None, expression: str |
 
     A path to a name begins with `root`. Raises Rejected.
     """
-    names = decimal_json.count_names(value)
+    check_names(data, count_names(value, expression=expression), root, expression)
+
+
+def count_names(
+    value: Any, limit: int = decimal_json.MAX_DEPTH, expression: str | None = None
+) -> int:
+    """Return how many names the objects of a value have. Raises Rejected if it is nested more than
+    `limit` levels deep."""
+    names = decimal_json.count_names(value, limit)
     if names is None:
         text = f"nested more than {decimal_json.MAX_DEPTH} levels deep"
         refuse("too-long", text, expression)
+    return names
+
+
+def check_names(data: bytes, names: int, root: str | None, expression: str | None) -> None:
+    """Check that no object of the JSON has a name twice. `names`: how many were kept of it."""
     path = json_names.find_duplicate(data, names)
     if path is not None:
         dot = "." if root and path and not path.startswith("[") else ""
@@ -95,10 +116,16 @@ def parse_condition(value: str | None, type_: str, expression: str | None = None
 
 
 def make_entry(
-    position: int, where: str, resource: FhirResource, *, element: str, full_url: str | None = None
+    position: int,
+    where: str,
+    resource: FhirResource,
+    *,
+    element: str,
+    json: decimal_json.Raw | None = None,
 ) -> Entry:
     """Return the write of a resource by its own identity: an update if it has an id, else a
-    create. `element` is the resource's path. Raises Rejected if FHIR forbids the id."""
+    create. `element` is the resource's path, `json` its text. Raises Rejected if FHIR forbids the
+    id."""
     identifier = check_id(resource, element)
     return Entry(
         position=position,
@@ -106,8 +133,7 @@ def make_entry(
         method="PUT" if identifier else "POST",
         type=resource["resourceType"],
         id=identifier,
-        resource=resource,
-        full_url=full_url,
+        content=keep(resource, json),
     )
 
 
@@ -129,7 +155,7 @@ def read_resource(resource: FhirResource, received: DeliveryRequest) -> Contents
         method=method,
         type=kind,
         id=identifier,
-        resource=resource if method != "DELETE" else None,
+        content=keep(resource) if method != "DELETE" else None,
         if_match=received.if_match,
         if_none_match=received.if_none_match,
         if_none_exist=parse_condition(received.if_none_exist, kind) if method == "POST" else None,
@@ -159,7 +185,7 @@ def _read_line(position: int, number: int, line: bytes) -> Entry:
     line = line.removeprefix(BYTE_ORDER_MARK)  # files that were joined have several
     try:
         resource = check_resource(decimal_json.decode(line), line, where)
-        return make_entry(position, where, resource, element=where)
+        return make_entry(position, where, resource, element=where, json=decimal_json.Raw(line))
     except decimal_json.Malformed as error:
         refusal = Issue("invalid", f"line {number} is {error}".replace("line 1, ", ""), where)
     except Rejected as error:

@@ -24,6 +24,8 @@ def derive_source_version(entry: Entry, write_order: str) -> str | None:
     https://hl7.org/fhir/R4/resource-definitions.html#Meta.versionId: versions are whole numbers by
     convention only, and others cannot be compared.
     """
+    if write_order not in ("lastUpdated", "version"):
+        return None
     meta = (entry.resource or {}).get("meta") if entry.method != "PATCH" else None
     known_meta = meta if isinstance(meta, dict) else {}
     if write_order == "lastUpdated":

@@ -36,14 +36,16 @@ def refuse_invalid(contents: Contents) -> Contents:
 
 def _find_all_issues(contents: Contents) -> Iterator[Issue]:
     for entry in contents.entries:
-        if entry.resource is not None and entry.refusal is None:
-            yield from find_issues(entry.resource, entry.resource_path)
+        resource = entry.resource if entry.refusal is None else None
+        if resource is not None:
+            yield from find_issues(resource, entry.resource_path)
 
 
 def _refuse_if_invalid(entry: Entry) -> Entry:
-    if entry.resource is None or entry.refusal is not None:
+    resource = entry.resource if entry.refusal is None else None
+    if resource is None:
         return entry
-    issues = list(islice(find_issues(entry.resource, entry.resource_path), MAX_ISSUES))
+    issues = list(islice(find_issues(resource, entry.resource_path), MAX_ISSUES))
     if not issues:
         return entry
     more = f", and {len(issues) - 1} more" if len(issues) > 1 else ""

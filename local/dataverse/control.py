@@ -5,7 +5,7 @@ POST   /control/faults   {"kind": "status" | "slow" | "reset" | "lost-reply" | "
                           "next": N, "status", "code", "retryAfter", "delayMs", "method", "path"}
 DELETE /control/faults   remove all faults
 GET    /control/stats    calls, faults and throttled calls so far, and rows by table
-GET    /control/writes   ?last=N, oldest first
+GET    /control/writes   ?last=N, oldest first: which row was written, how and when
 GET    /control/history  ?table=contact&id=…, every state of one row, oldest first
 GET    /control/events   calls of OnExternal… actions of virtual tables, oldest first
 POST   /control/reset    remove rows, faults and counts; restore the initial definitions

@@ -171,6 +171,7 @@ def _log_write(world: World, call: Call, table: Table, row: Row, *, created: boo
         "table": table.name,
         "id": row.id,
         "created": created,
+        "at": world.now().isoformat(),
         **world.parameters.as_log_entry(),
     }
     world.log.append(entry)

@@ -8,6 +8,7 @@ import { resolveConditionalReferences } from './conditional.mjs';
 import { Faults, applyBefore, distortBundle, refuseEntries, retryHeaders } from './faults.mjs';
 import { parseBody, parseJson, readBody, send } from './http.mjs';
 import { interact } from './interactions.mjs';
+import { Latency } from './latency.mjs';
 import { FhirError } from './outcome.mjs';
 import { parseResource } from './parse.mjs';
 import { PageTokens } from './paging.mjs';
@@ -21,6 +22,7 @@ const settings = new Settings(process.env);
 const store = new Store(() => settings.now());
 const tokens = new PageTokens(() => settings.values.tokenLifetime);
 const faults = new Faults();
+const latency = new Latency();
 let requests = 0;
 let recent = [];
 
@@ -47,6 +49,7 @@ async function answerFhir(request, response, url) {
     const readable = store.at(settings.findReadLimit());
     const context = { store, readable, tokens, base: `http://${request.headers.host}${BASE_PATH}` };
     const body = parseBody(bytes, request.headers['content-type']);
+    await latency.wait(body);
     const result = execute(context, request, path, url.search, body, fault);
     return sendResult(response, context.base, result, fault, request.method);
   } catch (error) {
@@ -100,6 +103,9 @@ async function answerControl(request, response, url) {
     case 'POST /control/settings':
       settings.change(parseJson(await readBody(request)));
       return reply(settings.values);
+    case 'POST /control/latency':
+      latency.set(parseJson(await readBody(request)));
+      return reply({});
     case 'GET /control/stats':
       return reply({ requests, faults: faults.injected, ...store.countResources() });
     case 'GET /control/requests':
@@ -110,6 +116,7 @@ async function answerControl(request, response, url) {
       settings.reset();
       faults.clear();
       faults.injected = 0;
+      latency.set({});
       requests = 0;
       recent = [];
       return reply({});

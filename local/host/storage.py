@@ -20,7 +20,9 @@ _QUEUE_NAME = re.compile(r"(?=.{3,63}$)[a-z0-9]+(-[a-z0-9]+)*")
 def open_service(connection: str, env: Mapping[str, str]) -> QueueServiceClient:
     """https://learn.microsoft.com/azure/azure-functions/functions-reference#connections"""
     # Few and short retries: the listener polls again anyway.
+    # Without the settings of the environment, of which aiohttp reads a .netrc before each request.
     retry: dict[str, Any] = {"initial_backoff": 1, "increment_base": 2, "retry_total": 2}
+    retry["use_env_settings"] = False
     for name in (f"AzureWebJobs{connection}", connection):
         if text := env.get(name):
             if text.rstrip(";").lower() == "usedevelopmentstorage=true":

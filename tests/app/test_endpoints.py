@@ -325,6 +325,7 @@ async def test_what_was_said_to_the_upstreams_is_listed_page_by_page(worker: Wor
     delivery = delivery_of(await post(patient(id="p7")))
     await function_app.relay(message(delivery=delivery))
     await function_app.mirror(message(delivery=delivery, resource="Patient/p7"))
+    await (await wiring.get_parts()).relay.activities.flush()
     params = {"delivery": delivery, "_count": "1", "code": "the key"}
     seen: list[Any] = []
     while True:
@@ -572,6 +573,7 @@ async def test_a_change_of_what_is_shown_is_told_by_a_queue_of_its_own(worker: W
     assert waiting.approximate_message_count == 1
     await worker.queues["external-events"].clear_messages()
     await function_app.external_poison(message(delivery=delivery, resource=claim.resource))
+    await (await wiring.get_parts()).relay.activities.flush()
     params = {"delivery": delivery, "action": "notify"}
     reported = read(await knock(function_app.activity, "GET", "activity", params=params))[
         "activity"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -369,6 +369,24 @@ async def test_entries_do_not_wait_long_for_other_work_to_end(worker: Worker) ->
         async with worker.activities.track():
             pass
         assert worker.kept.sizes == [1]
+
+
+async def test_with_a_delay_all_work_until_then_shares_one_operation(worker: Worker) -> None:
+    due: list[tuple[float, Callable[[], None]]] = []
+    worker.activities.delay = 1.0
+    worker.activities.call_later = lambda delay, act: due.append((delay, act))
+    for _ in range(3):
+        async with worker.activities.track():
+            worker.call(2)
+    assert worker.kept.sizes == []
+    ((delay, act),) = due
+    assert delay == 1.0
+    act()
+    while not worker.kept.sizes:
+        await asyncio.sleep(0)
+    assert worker.kept.sizes == [6]
+    worker.call()
+    assert len(due) == 2
 
 
 async def test_what_work_that_failed_has_done_is_kept(worker: Worker) -> None:

@@ -68,11 +68,30 @@ async def test_of_a_change_set_that_fails_nothing_is_done_and_the_error_is_told(
             {"content-type": "multipart/mixed; boundary=x"},
             b"--x\r\nContent-Type: application/http\r\n\r\nnothing\r\n--x--",
         ),
+        Response(
+            200,
+            {"content-type": "multipart/mixed; boundary=x"},
+            b"--x\r\nContent-Type: application/http\r\n\r\nHTTP/1.1 200 OK\r\n\r\n{}",
+        ),
     ],
 )
 def test_what_is_no_answer_to_a_batch_is_not_taken_for_one(response: Response) -> None:
     with pytest.raises(ValueError, match=r"part|multipart"):
         parse_responses(response)
+
+
+def test_a_boundary_may_be_quoted_and_begin_like_another() -> None:
+    head = b"Content-Type: application/http\r\n\r\nHTTP/1.1 204 No Content\r\nA: b\r\n\r\n"
+    inner = b"--x1\r\n" + head + b"--x\r\n--x1--\r\n"
+    body = b'before\r\n--x  \r\ncontent-type: Multipart/Mixed; boundary="x1"\r\n\r\n' + inner
+    headers = {"content-type": 'multipart/mixed; charset=utf-8; boundary="x"'}
+    # The line `--x` inside ends the part: no content of a part may hold its boundary.
+    with pytest.raises(ValueError, match="cut off"):
+        parse_responses(Response(200, headers, body + b"--x--\r\nafter"))
+    found = parse_responses(
+        Response(200, headers, body.replace(b"--x\r\n--x1", b"--xy\r\n--x1") + b"--x--\r\nafter")
+    )
+    assert found == [Response(204, {"a": "b"}, b"--xy")]
 
 
 @given(st.lists(st.text(max_size=80), min_size=1, max_size=4))

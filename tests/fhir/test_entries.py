@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from integration.fhir.entries import Entry
+from integration.fhir.entries import Entry, keep
 
 
 @pytest.mark.parametrize(
@@ -35,10 +35,12 @@ def test_an_entry_is_conditional_when_only_the_server_knows_its_resource(
     [
         (Entry(position=0, where="", method="PUT", type="Patient", id="1"), "Patient/1"),
         (
-            Entry(position=0, where="", method="POST", type="Patient", resource={"id": "theirs"}),
+            Entry(
+                position=0, where="", method="POST", type="Patient", content=keep({"id": "theirs"})
+            ),
             "Patient/theirs",
         ),
-        (Entry(position=0, where="", method="POST", type="Patient", resource={}), None),
+        (Entry(position=0, where="", method="POST", type="Patient", content=keep({})), None),
         (Entry(position=0, where="", method="DELETE", type="Patient", id="1"), "Patient/1"),
     ],
 )

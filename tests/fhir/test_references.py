@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from integration.fhir.entries import Entry
+from integration.fhir.entries import Entry, keep
 from integration.fhir.references import (
     URI_ELEMENTS,
     URI_PARAMETERS,
@@ -41,7 +41,7 @@ CREATED = Entry(
     where="",
     method="POST",
     type="Practitioner",
-    resource={"id": "2"},
+    content=keep({"id": "2"}),
     full_url=make_urn(1),
 )
 IN_URN = entry(2, "Observation", None, make_urn(2))

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from integration.fhir.entries import Entry
+from integration.fhir.entries import Entry, keep
 from integration.fhir.resource_ids import Naming, derive_id, derive_placeholder
 from tests.fhir.bundles import make_urn
 
@@ -31,7 +31,7 @@ def test_the_same_entry_of_the_same_delivery_gets_the_same_id() -> None:
         method="POST",
         type="Patient",
         full_url=make_urn(1),
-        resource={"a": 1},
+        content=keep({"a": 1}),
     )
     assert derive_id(NAMING, again) == derive_id(NAMING, ENTRY)
 

@@ -10,7 +10,7 @@ import pytest
 
 from integration.core.model import DeliveryRequest
 from integration.fhir.bundle import read
-from integration.fhir.entries import Entry
+from integration.fhir.entries import Entry, keep
 from integration.fhir.plan import plan
 from integration.fhir.resource_ids import Naming
 from integration.fhir.source_version import derive_source_version
@@ -23,7 +23,7 @@ def put(**meta: Any) -> Entry:
         method="PUT",
         type="Patient",
         id="1",
-        resource={"resourceType": "Patient", "meta": meta},
+        content=keep({"resourceType": "Patient", "meta": meta}),
     )
 
 
@@ -84,7 +84,7 @@ def test_where_the_source_is_not_asked_there_is_no_stamp(order: str) -> None:
 @pytest.mark.parametrize("meta", [None, [], "x"])
 def test_a_meta_that_is_none_says_nothing(meta: Any) -> None:
     entry = Entry(
-        position=0, where="", method="PUT", type="Patient", id="1", resource={"meta": meta}
+        position=0, where="", method="PUT", type="Patient", id="1", content=keep({"meta": meta})
     )
     assert derive_source_version(entry, "version") is None
 
@@ -93,7 +93,9 @@ def test_a_patch_document_says_nothing_of_its_resource() -> None:
     document = {"resourceType": "Parameters", "meta": {"versionId": "1"}}
     assert (
         derive_source_version(
-            Entry(position=0, where="", method="PATCH", type="Patient", id="1", resource=document),
+            Entry(
+                position=0, where="", method="PATCH", type="Patient", id="1", content=keep(document)
+            ),
             "version",
         )
         is None

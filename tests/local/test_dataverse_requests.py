@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -96,9 +97,23 @@ async def test_bypassing_is_recorded_with_the_write(
     assert (await writes(dataverse))[0]["bypass"] == bypassed
 
 
+async def test_the_time_of_a_write_is_recorded(dataverse: Client) -> None:
+    before = datetime.now(UTC)
+    await dataverse.patch(f"contacts({ANNA})", json={})
+    (write,) = await writes(dataverse)
+    assert before <= datetime.fromisoformat(write["at"]) <= datetime.now(UTC)
+
+
 async def test_a_write_that_asks_for_nothing_is_recorded_without_it(dataverse: Client) -> None:
     await dataverse.patch(f"contacts({ANNA})", json={})
-    assert (await writes(dataverse))[0].keys() == {"method", "path", "table", "id", "created"}
+    assert (await writes(dataverse))[0].keys() == {
+        "method",
+        "path",
+        "table",
+        "id",
+        "created",
+        "at",
+    }
 
 
 @pytest.mark.parametrize(
