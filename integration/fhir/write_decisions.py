@@ -31,11 +31,12 @@ A later attempt, and the resource is no longer at its base:
 | has a change or a deletion by somebody else | superseded |
 | has only writes of earlier deliveries | send, on condition of its version |
 
-What the server cannot make conditional is checked afterwards: a first write must be answered with
-201, any other write with the version after the one that was found. Otherwise the write has
-overtaken another, the history tells whose, and the state of a later delivery is restored. This
-holds for first writes, deletes (no server in the field reads ifMatch there) and conditional
-entries, and for every write on a server that ignores ifMatch.
+No server makes a first write or a delete conditional on a version. These lock the name of their
+resource (`journal.write_guard`). An update takes no lock, so a delete is announced first, by an
+extension beside the mark: whoever sees it waits for the lock. What arrives after its lease all the
+same is found afterwards: a first write must be answered with 201, any other write with the version
+after the one that was found. Otherwise the write has overtaken another, the history tells whose,
+and the state of a later delivery is restored. So it is on a server that ignores ifMatch, too.
 
 A resource that the delivery itself creates has an id that nobody else knows. Its first attempt
 needs no look, and where a later one finds the resource, the first was done.

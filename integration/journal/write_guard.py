@@ -1,9 +1,10 @@
 """The write guard: one writer at a time for what has no version that a server could check.
 
 The order of writes of a resource is told by the resource itself: see `fhir.write_decisions`. What
-is left for locks is what the FHIR server cannot make conditional on a version: the condition of a
-conditional create, update, patch or delete, where two that race would both find nothing, and rows
-and events of other services. Each has a name, and `acquire` locks all names of a unit, or none:
+is left for locks is what the FHIR server cannot make conditional on a version: the first write and
+the delete of a resource; the condition of a conditional entry, where two that race would both find
+nothing; and rows and events of other services. Each has a name, and `acquire` locks all names of
+a unit, or none:
 
 1. `acquire`: an entry whose name a later delivery has written is *superseded*: it must not be sent.
 2. `ensure_time_left` is the last check before the request goes.
