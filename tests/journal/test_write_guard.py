@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from integration.core.model import Status, WorkItem
+from integration.core.model import EntryResult, Status, WorkItem
 from integration.core.write_order import WriteRank, is_later
 from integration.queues.names import MIRROR_QUEUE
 from integration.relay import process
@@ -575,6 +576,83 @@ async def test_without_the_guard_a_retry_looks_as_well(route: Route) -> None:
     route.fhir_double.add(named("theirs", id="p1"))
     await route.process_all()
     assert family(route) == "theirs"
+
+
+# --- servers that rewrite, and clocks that differ ------------------------------------------------
+
+
+def weight(status: str, **elements: Any) -> Body:
+    found = {**observation(id="o1", issued="2026-03-02T07:30:00Z"), **elements, "status": status}
+    return entry(found, method="PUT", url="Observation/o1")
+
+
+async def test_a_lost_write_is_known_on_a_server_that_rewrites_what_it_stores(
+    route: Route,
+) -> None:
+    """Microsoft's writes `Z` as `+00:00`, and a conditional reference as a literal one."""
+    practitioner = {"resourceType": "Practitioner", "id": "dr1", "identifier": [{"value": "1"}]}
+    route.fhir_double.add(practitioner)
+    first = await route.deliver(batch(weight("preliminary")))
+    performer = [{"reference": "Practitioner?identifier=1"}]
+    second = await lost(route, weight("final", performer=performer))
+    route.fhir_double.stored["Observation/o1"]["issued"] = "2026-03-02T07:30:00+00:00"
+    await route.process_all()
+    await route.process_all(first)
+    assert [await route.statuses(each) for each in (first, second)] == [[409], [200]]
+    assert route.fhir_double.stored["Observation/o1"]["status"] == "final"
+    assert route.fhir_double.writes_of_each["Observation/o1"] == 1
+
+
+@pytest.mark.parametrize("ahead", [-60.0, -0.3, 0.0, 0.3, 60.0])
+async def test_a_server_s_clock_decides_nothing(route: Route, ahead: float) -> None:
+    """The second write follows at once, and its request is lost before the server has it."""
+    clock = route.fhir_double.now
+    route.fhir_double.now = lambda: clock() + timedelta(seconds=ahead)
+    await route.process_all(await route.deliver(batch(update("first"))))
+    route.clock.later(0.2)
+    second = await route.deliver(batch(update("second")))
+    route.fhir_double.will_answer(500)
+    await route.process(second)
+    await route.process_all()
+    assert family(route) == "second"
+    assert await route.statuses(second) == [200]
+
+
+# --- a create that is sent again -----------------------------------------------------------------
+
+
+async def created_twice(route: Route, between: Callable[[str], object]) -> EntryResult:
+    """The result of a create that is delivered again after something happened to its resource."""
+    body = batch(entry(named("ours"), URN))
+    await route.process_all(await route.deliver(body))
+    (name,) = route.fhir_double.stored
+    between(name)
+    again = await route.deliver(body)
+    await route.process_all(again)
+    (outcome,) = await route.outcomes(again)
+    return outcome
+
+
+async def test_a_create_that_was_deleted_since_is_refused_when_it_comes_again(
+    route: Route,
+) -> None:
+    outcome = await created_twice(route, route.fhir_double.delete)
+    assert outcome.status == 409
+    assert outcome.issues is not None
+    assert "Idempotency-Key" in outcome.issues[0]["diagnostics"]
+    assert route.fhir_double.stored == {}
+
+
+async def test_a_create_that_was_changed_since_stays_as_it_was_changed(route: Route) -> None:
+    def change(name: str) -> None:
+        route.fhir_double.add({**named("theirs"), "id": name.partition("/")[2]})
+
+    outcome = await created_twice(route, change)
+    assert outcome.status == 200
+    assert outcome.issues is not None
+    assert "another version" in outcome.issues[0]["diagnostics"]
+    (person,) = route.fhir_double.of("Patient")
+    assert person["name"][0]["family"] == "theirs"
 
 
 # --- content that is sent again ------------------------------------------------------------------
