@@ -164,13 +164,13 @@ BAD: list[tuple[str, bytes, dict[str, str], int, str]] = [
     (
         "a duplicate fullUrl",
         json.dumps(
-            bundle("batch", *(entry(observation("Patient/x"), "urn:uuid:1") for _ in "ab"))
+            bundle("transaction", *(entry(observation("Patient/x"), "urn:uuid:1") for _ in "ab"))
         ).encode(),
         {},
         400,
         "duplicate",
     ),
-    ("a byte order mark", b"\xef\xbb\xbf{}", {}, 400, "invalid"),
+    ("a byte order mark and no resource", b"\xef\xbb\xbf{}", {}, 400, "required"),
     ("Latin-1", '{"resourceType": "Patient", "id": "ü"}'.encode("latin-1"), {}, 400, "invalid"),
     (
         "deep nesting",

@@ -1000,6 +1000,7 @@ async def test_recent_writes_are_told_without_values(dataverse: httpx.AsyncClien
     row_id = await add(dataverse, lastname="Secret")
     await dataverse.patch(f"contacts({row_id})", json={"lastname": "Secret"})
     (last,) = await control(dataverse, "GET", "writes", params={"last": 1})
+    assert datetime.fromisoformat(last.pop("at")).tzinfo is not None
     assert last == {
         "method": "PATCH",
         "path": f"contacts({row_id})",

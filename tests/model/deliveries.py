@@ -66,8 +66,8 @@ class Sent:
         return self.kind == "ndjson"
 
     def server(self) -> Server:
-        """The FHIR server as it is before."""
-        server = Server()
+        """The FHIR server as it is before. It rewrites what it stores, as servers do."""
+        server = Server(rewrites=True)
         for resource in self.before:
             server.put(f"{resource['resourceType']}/{resource['id']}", resource)
         return server

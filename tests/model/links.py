@@ -23,7 +23,9 @@ def entry_named(link: str, container: Body, entries: Sequence[Body]) -> int | No
     link = link.partition("#")[0]
 
     def at(url: str) -> int | None:
-        return next((n for n, each in enumerate(entries) if _alike(each.get("fullUrl"), url)), None)
+        # What is deleted can be no resource that a link means.
+        named = (n for n, each in enumerate(entries) if _alike(each.get("fullUrl"), url))
+        return next((n for n in named if entries[n]["request"]["method"] != "DELETE"), None)
 
     if link.startswith("urn:"):
         return at(link)
@@ -37,7 +39,11 @@ def entry_named(link: str, container: Body, entries: Sequence[Body]) -> int | No
         if found is not None:
             return found
         # The specification says nothing of a container without an address: the one entry it fits.
-        fitting = [n for n, each in enumerate(entries) if identity_of(each) == identity]
+        fitting = [
+            n
+            for n, each in enumerate(entries)
+            if identity_of(each) == identity and each["request"]["method"] != "DELETE"
+        ]
         return fitting[0] if len(fitting) == 1 else None
     return at(root + identity)
 
@@ -53,11 +59,13 @@ def identity_of(entry: Body) -> str | None:
     return f"{url.partition('?')[0]}/{own}" if own else None
 
 
-def suffix_of(link: str) -> str:
-    """The version and fragment, which stay when the rest is replaced."""
+def suffix_of(link: str, target: Body) -> str:
+    """The version and fragment, which stay when the rest is replaced. What is created has no version
+    of the sender's."""
     link, mark, fragment = link.partition("#")
     version = re.search(r"/_history/.*", link)
-    return (version[0] if version else "") + mark + fragment
+    is_created = target["request"]["method"] == "POST"
+    return ("" if is_created or not version else version[0]) + mark + fragment
 
 
 def replaced(resource: Body, new: Callable[[str], str]) -> Body:

@@ -46,6 +46,7 @@ class Server:
     mixed: Callable[[Sequence[int]], Sequence[int]] = tuple
     refuses: set[str] = field(default_factory=set)  # types of resources
     page_size: int = 1000
+    rewrites: bool = False  # whether it stores something else than what it is sent
     given: int = 0
     now: Callable[[], datetime] = lambda: datetime(2026, 3, 1, 10, tzinfo=UTC)
 
@@ -106,7 +107,9 @@ class Server:
 
         def linked(link: str, n: int) -> str:
             target = entry_named(link, entries[n], entries)
-            return link if target is None else name(target) + suffix_of(link)
+            if target is None:
+                return link
+            return name(target) + suffix_of(link, entries[target])
 
         def asked(n: int) -> Body:
             """The entry with the links in its searches replaced."""
@@ -186,6 +189,8 @@ class Server:
             self.put(identity, _patched(current, entry["resource"]))
             return self._said(200, identity)
         new = {**replaced(entry["resource"], self._find), "id": _id(identity)}
+        if self.rewrites:
+            new["text"] = "as the server puts it"
         if method == "PUT" and _content(new) == _content(current):
             return self._said(200, identity)  # as Microsoft's does, and others
         self.put(identity, new)

@@ -155,7 +155,9 @@ def _each(server: Server, wanted: Asked, left_out: frozenset[int]) -> list[int]:
 
     def linked(link: str, n: int) -> str:
         target = entry_named(link, entries[n], entries)
-        return link if target is None else names.get(speaker[target], "nowhere") + suffix_of(link)
+        if target is None:
+            return link
+        return names.get(speaker[target], "nowhere") + suffix_of(link, entries[target])
 
     for n in wanted.turns:
         run(n)

@@ -123,7 +123,9 @@ class World:
     _relay: Relay | None = None
 
     def __post_init__(self) -> None:
-        self.server.now = lambda: self.now
+        # The server's clock is ahead or behind, or agrees.
+        difference = timedelta(seconds=self.script.choose([0, 60, -60, 0.3]))
+        self.server.now = lambda: self.now + difference
 
     def clock(self) -> datetime:
         return self.now
