@@ -18,6 +18,7 @@ from integration.core.model import DeliveryRequest, Request
 from integration.fhir import bundle, units
 from integration.fhir.plan import plan
 from integration.fhir.resource_ids import Naming
+from integration.fhir.units import Stamp
 from local.access import build_fhir_headers
 from local.services import Running
 
@@ -80,7 +81,7 @@ async def post_units(route: MeasuredRoute, bodies: Sequence[bytes]) -> float:
     """Return the seconds to post the units of these deliveries; they are planned beforehand."""
     places = asyncio.Semaphore(CONCURRENCY)
     requests = [
-        units.build_request(unit, unit.entries, {})
+        units.build_request(unit, unit.entries, {}, Stamp(delivery="bench"))
         for body in bodies
         for lane in plan(
             bundle.read(body, DeliveryRequest("POST")), Naming("bench", body[:99].hex())

@@ -181,7 +181,8 @@ def _build_unit_entry(
         awaits=tuple(sorted(awaits)),
         body=decimal_json.Raw(serialised),
         mark_at=write_mark.locate_mark(serialised) if is_marked else None,
-        digest=write_mark.compute_digest(serialised) if is_marked else "",
+        # What is created is written once: nobody asks whether its content comes again.
+        digest=write_mark.compute_digest(serialised) if is_marked and not created else "",
         has_precondition=bool(entry.if_match or entry.if_none_match),
         condition=rewritten.condition,
         source_version=None

@@ -59,7 +59,7 @@ class UnitEntry:
     awaits: tuple[str, ...]
     body: decimal_json.Raw
     mark_at: int | None = None  # where the text of its mark goes in `body`; None: nowhere
-    digest: str = ""  # of `body`
+    digest: str = ""  # of `body`; empty for what is created
     has_precondition: bool = False  # the sender's own: ifMatch or ifNoneMatch
     # Type?query by which the server finds a conditional entry's resource; may hold placeholders
     condition: str | None = None

@@ -267,12 +267,12 @@ def _decide_created(attempt: Attempt, candidate: Candidate) -> Step:
     if state is None:
         return Step.ASK_HISTORY
     mark = state.mark
-    if mark is None or mark.digest != candidate.entry.digest:
+    if mark is None or mark.position != candidate.entry.position:
         return Step.DONE_AND_CHANGED
     # A first version has overtaken nobody. Numbers are a convention that Microsoft and HAPI keep.
-    if state.version == "1" or mark.delivery != attempt.delivery:
+    if state.version == "1":
         return Step.DONE
-    return Step.ASK_HISTORY
+    return Step.ASK_HISTORY if mark.delivery == attempt.delivery else Step.DONE_AND_CHANGED
 
 
 def _has_moved(attempt: Attempt, candidate: Candidate) -> bool:

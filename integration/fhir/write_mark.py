@@ -43,7 +43,7 @@ _DIGEST_LENGTH = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """Which entry wrote a resource. `digest`: of what was sent; empty for a patch."""
+    """Which entry wrote a resource. `digest`: of what was sent; empty for a create and a patch."""
 
     delivery: str
     position: int

@@ -12,7 +12,7 @@ from tests.builders import Body, batch, bundle, entry, observation, patient
 from tests.fhir.bundles import make_urn, read_contents
 
 VERSION = 1
-DIGEST = "11c7285cab5a13f0"
+DIGEST = "698063059b482fff"
 
 
 def deliveries() -> list[Body]:
