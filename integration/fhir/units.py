@@ -26,6 +26,9 @@ _HEADERS = {
 }
 
 
+# What stands for the delivery in the mark of a created resource: it sorts before all ids.
+CREATED = "0"
+
 # Bytes of a bundle around its entries.
 ENVELOPE = 200
 
@@ -82,8 +85,12 @@ class UnitEntry:
         return self.method in ("GET", "HEAD")
 
     def rank(self, delivery: str) -> WriteRank:
-        """Return its place among the writes of its resource."""
-        return WriteRank(delivery, self.source_version)
+        """Return its place among the writes of its resource.
+
+        A create is the earliest, and the same for each delivery of the same bytes: two of these
+        that write it at the same time write the same, which makes no second version.
+        """
+        return WriteRank(CREATED if self.created else delivery, self.source_version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +181,7 @@ def _add_stamp(entry: UnitEntry, stamp: Stamp) -> bytes:
     """Return the serialised entry with its mark and its condition."""
     body, state = bytes(entry.body), stamp.conditions.get(entry.position)
     mark = Mark(
-        delivery=stamp.delivery,
+        delivery=entry.rank(stamp.delivery).delivery,
         position=entry.position,
         digest=entry.digest,
         source_version=entry.source_version,

@@ -54,7 +54,7 @@ from integration.core.model import EntryResult
 from integration.core.write_order import WriteRank, is_later
 from integration.fhir import operation_outcome
 from integration.fhir.resource_states import ResourceState, ResourceVersion
-from integration.fhir.units import UnitEntry
+from integration.fhir.units import CREATED, UnitEntry
 
 ABSENT = ""  # the version of a resource that does not exist
 
@@ -161,6 +161,9 @@ def decide_by_history(
     """Decide by all versions of the resource, newest first; see the table above."""
     entry = candidate.entry
     recent = _list_since(versions, candidate.base)
+    is_gone = bool(versions) and versions[0].is_deleted
+    if entry.created and attempt.is_repeat and is_gone:
+        return Step.DELETED
     is_done = any(_is_own(attempt, entry, version) for version in versions)
     if entry.method == "DELETE":
         is_done = any(version.is_deleted for version in recent)
@@ -168,13 +171,10 @@ def decide_by_history(
         if find_overtaken(attempt, candidate, versions) is not None:
             return Step.OVERTAKEN
         is_own = bool(versions) and _is_own(attempt, entry, versions[0])
-        is_last = versions[0].is_deleted if entry.method == "DELETE" else is_own
+        is_last = is_gone if entry.method == "DELETE" else is_own
         return Step.DONE if is_last else Step.DONE_AND_CHANGED
     if entry.created:
-        gone = bool(versions) and versions[0].is_deleted
-        if gone and attempt.is_repeat:
-            return Step.DELETED
-        return Step.DONE if gone else Step.SEND
+        return Step.DONE if is_gone else Step.SEND
     if not attempt.is_ordered:
         return Step.SEND
     if any(_is_later(attempt, entry, version) for version in recent):
@@ -272,7 +272,7 @@ def _decide_created(attempt: Attempt, candidate: Candidate) -> Step:
     # A first version has overtaken nobody. Numbers are a convention that Microsoft and HAPI keep.
     if state.version == "1":
         return Step.DONE
-    return Step.ASK_HISTORY if mark.delivery == attempt.delivery else Step.DONE_AND_CHANGED
+    return Step.ASK_HISTORY if mark.delivery == CREATED else Step.DONE_AND_CHANGED
 
 
 def _has_moved(attempt: Attempt, candidate: Candidate) -> bool:
@@ -311,7 +311,9 @@ def _list_since(versions: Sequence[ResourceVersion], base: str | None) -> list[R
 def _is_own(attempt: Attempt, entry: UnitEntry, version: ResourceVersion) -> bool:
     mark = version.mark
     return (
-        mark is not None and mark.delivery == attempt.delivery and mark.position == entry.position
+        mark is not None
+        and mark.delivery == entry.rank(attempt.delivery).delivery
+        and mark.position == entry.position
     )
 
 

@@ -9,13 +9,14 @@ from integration.core.model import EntryResult
 from integration.core.write_order import WriteRank
 from integration.fhir import write_decisions
 from integration.fhir.resource_states import ResourceState, ResourceVersion
-from integration.fhir.units import UnitEntry
+from integration.fhir.units import CREATED, UnitEntry
 from integration.fhir.write_decisions import ABSENT, Attempt, Candidate, Step
 from integration.fhir.write_mark import Mark
 
 OURS = "d5"
 EARLIER, LATER = Mark(delivery="d3", position=0), Mark(delivery="d7", position=0)
 OWN = Mark(delivery=OURS, position=0, digest="same")
+OWN_CREATE = Mark(delivery=CREATED, position=0)
 
 FIRST = Attempt(delivery=OURS)
 RETRY = Attempt(delivery=OURS, is_retry=True)
@@ -67,7 +68,7 @@ def deletion(number: int) -> ResourceVersion:
     return ResourceVersion(version=str(number))
 
 
-CREATED = entry(created=True)
+CREATE = entry(created=True)
 
 
 @pytest.mark.parametrize(
@@ -87,12 +88,12 @@ CREATED = entry(created=True)
         (RETRY, candidate(None, ABSENT), Step.ASK_HISTORY),
         (RETRY, candidate(None, ABSENT, of=entry("DELETE")), Step.SEND),
         (UNORDERED, candidate(state("5", LATER)), Step.ASK_HISTORY),
-        (FIRST, candidate(None, of=CREATED), Step.SEND),
-        (RETRY, candidate(None, of=CREATED), Step.ASK_HISTORY),
-        (RETRY, candidate(state("1", OWN), of=CREATED), Step.DONE),
-        (RETRY, candidate(state("2", OWN), of=CREATED), Step.ASK_HISTORY),
-        (RETRY, candidate(state("2", LATER), of=CREATED), Step.DONE_AND_CHANGED),
-        (REPEAT, candidate(state("9"), of=CREATED), Step.DONE_AND_CHANGED),
+        (FIRST, candidate(None, of=CREATE), Step.SEND),
+        (RETRY, candidate(None, of=CREATE), Step.ASK_HISTORY),
+        (RETRY, candidate(state("1", OWN_CREATE), of=CREATE), Step.DONE),
+        (RETRY, candidate(state("2", OWN_CREATE), of=CREATE), Step.ASK_HISTORY),
+        (RETRY, candidate(state("2", LATER), of=CREATE), Step.DONE_AND_CHANGED),
+        (REPEAT, candidate(state("9"), of=CREATE), Step.DONE_AND_CHANGED),
     ],
 )
 def test_what_the_present_state_decides(attempt: Attempt, found: Candidate, step: Step) -> None:
@@ -155,7 +156,7 @@ def test_what_the_history_decides(
 
 
 def test_a_create_that_was_deleted_since_is_told_to_who_sends_it_again() -> None:
-    gone, versions = candidate(None, of=CREATED), [deletion(2), version(1, EARLIER)]
+    gone, versions = candidate(None, of=CREATE), [deletion(2), version(1, OWN_CREATE)]
     assert write_decisions.decide_by_history(REPEAT, gone, versions) is Step.DELETED
     result = write_decisions.build_result(gone, Step.DELETED)
     assert result.status == 409
