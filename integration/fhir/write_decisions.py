@@ -16,7 +16,6 @@ First attempt, or the resource is still at its base:
 
 | the resource | decision |
 |---|---|
-| is absent, and a later delivery has deleted it | superseded |
 | has the mark of a later delivery | superseded |
 | exists | send, on condition of its version |
 | is absent | send without a condition: no server has one for this |
@@ -32,11 +31,12 @@ A later attempt, and the resource is no longer at its base:
 | has only writes of earlier deliveries | send, on condition of its version |
 
 No server makes a first write or a delete conditional on a version. These lock the name of their
-resource (`journal.write_guard`). An update takes no lock, so a delete is announced first, by an
-extension beside the mark: whoever sees it waits for the lock. What arrives after its lease all the
-same is found afterwards: a first write must be answered with 201, any other write with the version
-after the one that was found. Otherwise the write has overtaken another, the history tells whose,
-and the state of a later delivery is restored. So it is on a server that ignores ifMatch, too.
+resource (`journal.write_guard`), and its row tells them of a later delete. An update takes no lock,
+so a delete is announced first, by an extension beside the mark: whoever sees it waits for the lock.
+What arrives after its lease all the same is found afterwards: a first write must be answered with
+201, any other write with the version after the one that was found. Otherwise the write has
+overtaken another, the history tells whose, and the state of a later delivery is restored. So it is
+on a server that ignores ifMatch, too.
 
 A resource that the delivery itself creates has an id that nobody else knows. Its first attempt
 needs no look, and where a later one finds the resource, the first was done.
@@ -51,7 +51,7 @@ from itertools import takewhile
 
 from integration.core.errors import Issue
 from integration.core.model import EntryResult
-from integration.core.write_order import WriteRank, is_later
+from integration.core.write_order import is_later
 from integration.fhir import operation_outcome
 from integration.fhir.resource_states import ResourceState, ResourceVersion
 from integration.fhir.units import CREATED, UnitEntry
@@ -120,9 +120,7 @@ class Candidate:
     entry: UnitEntry
     name: str  # Type/id
     state: ResourceState | None
-    delivery: str
     base: str | None = None
-    deletion: WriteRank | None = None  # the latest delete by a delivery, if one is recorded
 
     @property
     def version(self) -> str:
@@ -139,11 +137,6 @@ class Candidate:
         if self.state is None:
             return self.entry.method == "PUT"
         return self.state.is_delete_announced
-
-    @property
-    def is_deleted_later(self) -> bool:
-        """Whether a later delivery has deleted it."""
-        return self.deletion is not None and is_later(self.deletion, self.entry.rank(self.delivery))
 
 
 def decide(attempt: Attempt, candidate: Candidate) -> Step:
@@ -180,9 +173,7 @@ def decide_by_history(
     if any(_is_later(attempt, entry, version) for version in recent):
         return Step.SUPERSEDED
     pairs = zip(recent, [*recent[1:], *versions[len(recent) :][:1], None], strict=False)
-    if candidate.is_deleted_later and candidate.state is None:
-        return Step.SUPERSEDED
-    if any(_is_foreign(candidate, version, before) for version, before in pairs):
+    if any(_is_foreign(version, before) for version, before in pairs):
         return Step.CHANGED
     return _decide_unmoved(attempt, candidate)
 
@@ -292,8 +283,6 @@ def _decide_unmoved(attempt: Attempt, candidate: Candidate) -> Step:
     entry, state = candidate.entry, candidate.state
     if not attempt.is_ordered:
         return Step.SEND
-    if state is None and candidate.is_deleted_later and entry.method != "DELETE":
-        return Step.SUPERSEDED
     rank = state.mark.rank if state and state.mark else None
     if rank is not None and is_later(rank, entry.rank(attempt.delivery)):
         return Step.SUPERSEDED
@@ -322,13 +311,11 @@ def _is_later(attempt: Attempt, entry: UnitEntry, version: ResourceVersion) -> b
     return rank is not None and is_later(rank, entry.rank(attempt.delivery))
 
 
-def _is_foreign(
-    candidate: Candidate, version: ResourceVersion, before: ResourceVersion | None
-) -> bool:
+def _is_foreign(version: ResourceVersion, before: ResourceVersion | None) -> bool:
     """Whether somebody else than the relay made this version: they drop the mark, or leave it as it
-    was in the version before."""
+    was in the version before, and delete what nobody has announced."""
     if version.is_deleted:
-        return candidate.deletion is None
+        return before is None or not before.is_delete_announced
     if version.is_delete_announced and not (before and before.is_delete_announced):
         return False
     if version.mark is None:

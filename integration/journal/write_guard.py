@@ -119,12 +119,6 @@ def is_held(held: HeldLocks, name: str) -> bool:
     return _hash_name(name) in held.locks
 
 
-def get_last_write(held: HeldLocks, name: str) -> WriteRank | None:
-    """Return which write by a held name was the last, as far as it is recorded."""
-    row = held.previous.get(_hash_name(name))
-    return WriteRank(row.written_by, row.source_version) if row and row.written_by else None
-
-
 def ensure_time_left(guard: WriteGuard, held: HeldLocks) -> None:
     """Check that a request may start now: two thirds of each lease must be left.
 

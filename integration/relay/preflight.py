@@ -294,9 +294,7 @@ class Preflight:
             entry=entry,
             name=name,
             state=state,
-            delivery=self.attempt.delivery,
             base=self.bases.get(entry.position),
-            deletion=write_guard.get_last_write(self.locks, name),
         )
 
     def _is_searched(self, entry: UnitEntry, followed_types: Collection[str]) -> bool:

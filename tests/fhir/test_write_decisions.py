@@ -6,7 +6,6 @@ import pytest
 
 from integration.core import decimal_json
 from integration.core.model import EntryResult
-from integration.core.write_order import WriteRank
 from integration.fhir import write_decisions
 from integration.fhir.resource_states import ResourceState, ResourceVersion
 from integration.fhir.units import CREATED, UnitEntry
@@ -48,20 +47,18 @@ def candidate(
     base: str | None = None,
     *,
     of: UnitEntry | None = None,
-    deletion: str | None = None,
 ) -> Candidate:
-    return Candidate(
-        entry=of or entry(),
-        name="Patient/p1",
-        state=found,
-        delivery=OURS,
-        base=base,
-        deletion=WriteRank(deletion) if deletion else None,
-    )
+    return Candidate(entry=of or entry(), name="Patient/p1", state=found, base=base)
 
 
 def version(number: int, mark: Mark | None = None) -> ResourceVersion:
     return ResourceVersion(version=str(number), resource={"id": "p1"}, mark=mark)
+
+
+def announced(number: int) -> ResourceVersion:
+    """A version in which an earlier delivery has announced its delete."""
+    resource = {"id": "p1"}
+    return ResourceVersion(version=str(number), resource=resource, is_delete_announced=True)
 
 
 def deletion(number: int) -> ResourceVersion:
@@ -75,8 +72,6 @@ CREATE = entry(created=True)
     ("attempt", "found", "step"),
     [
         (FIRST, candidate(None), Step.SEND),
-        (FIRST, candidate(None, deletion="d7"), Step.SUPERSEDED),
-        (FIRST, candidate(None, deletion="d3"), Step.SEND),
         (FIRST, candidate(state("4")), Step.SEND),
         (FIRST, candidate(state("4", EARLIER)), Step.SEND),
         (FIRST, candidate(state("4", LATER)), Step.SUPERSEDED),
@@ -129,8 +124,7 @@ def test_what_the_present_state_decides(attempt: Attempt, found: Candidate, step
             Step.OVERTAKEN,
         ),
         (candidate(None, "4"), [deletion(5), version(4)], Step.CHANGED),
-        (candidate(None, "4", deletion="d3"), [deletion(5), version(4)], Step.SEND),
-        (candidate(None, "4", deletion="d7"), [deletion(5), version(4)], Step.SUPERSEDED),
+        (candidate(None, "4"), [deletion(6), announced(5), version(4)], Step.SEND),
         (candidate(None, ABSENT), [], Step.SEND),
         (
             candidate(None, "4", of=entry("DELETE")),

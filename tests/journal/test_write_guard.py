@@ -487,6 +487,30 @@ async def test_what_somebody_changed_between_two_tries_is_left_alone(route: Rout
     assert (seen.status, seen.superseded) == (409, True)
 
 
+async def test_what_somebody_deleted_between_two_tries_is_not_brought_back(route: Route) -> None:
+    """The relay itself has written it first: the row of that write tells nothing of the delete."""
+    await route.process_all(await route.deliver(batch(update("before"))))
+    delivery = await route.deliver(batch(update("ours")))
+    route.fhir_double.will_answer(500)
+    await route.process(delivery)
+    route.fhir_double.delete("Patient/p1")
+    await route.process_all()
+    assert route.fhir_double.stored == {}
+    assert await route.statuses(delivery) == [409]
+
+
+async def test_what_an_earlier_delivery_deleted_between_two_tries_is_written(route: Route) -> None:
+    await route.process_all(await route.deliver(batch(update("before"))))
+    first = await route.deliver(b"", method="DELETE", type="Patient", id="p1")
+    second = await route.deliver(batch(update("second")))
+    route.fhir_double.will_answer(500)
+    await route.process(second)
+    await route.process(first)
+    assert route.fhir_double.stored == {}
+    await route.process_all()
+    assert family(route) == "second"
+
+
 async def test_what_somebody_changed_before_the_lost_try_is_overwritten(route: Route) -> None:
     route.fhir_double.add(named("theirs", id="p1"))
     route.clock.later(1)
