@@ -18,8 +18,10 @@ from uuid import UUID
 from integration.core import decimal_json
 from integration.core.errors import Issue, Misconfigured, Rejected, Unavailable
 from integration.core.model import Request, Response
-from integration.fhir import validation, write_mark
+from integration.fhir import entry_results, units, validation, write_mark
 from integration.fhir.client import FhirServer
+from integration.fhir.json_objects import get_object
+from integration.fhir.resource_states import ResourceState
 from integration.fhir.write_mark import Mark
 from integration.journal import write_guard
 from integration.journal.write_guard import HeldLocks, SendState, Write, WriteGuard
@@ -118,8 +120,7 @@ async def change(
                 raise _build_conflict_error()
             attempt.record_response(response)
             return _parse_stored(writer, response)
-    text = "others kept changing the resource while it was written: send the change again"
-    raise Rejected(Issue("conflict", text), status=409)
+    raise _build_busy_error()
 
 
 async def delete(
@@ -128,17 +129,32 @@ async def delete(
     """Delete the resource of the row with this key. Raises Rejected: 404, 412."""
     run_id, name = writer.new_run_id(), await _resolve_name(writer, entity_type, key)
     async with _lock_resource(writer, name, run_id) as attempt:
-        current = await _read_current(writer, name, condition, run_id)
-        headers = {"accept": "application/fhir+json"}
-        if condition is not None:
-            headers["if-match"] = f'W/"{_get_version(current)}"'
+        for _ in range(_MAX_ATTEMPTS):
+            current = await _read_current(writer, name, condition, run_id)
+            if await _announce_delete(writer, name, current, run_id):
+                break
+            if condition is not None:
+                raise _build_conflict_error()
+        else:
+            raise _build_busy_error()
         attempt.is_sent = True
+        headers = {"accept": "application/fhir+json"}
         response = await writer.fhir.send(Request("DELETE", name, headers=headers), run_id)
         if response.status in _CONFLICT_STATUSES:
             raise _build_conflict_error()
         if response.status not in (200, 202, 204, *_GONE_STATUSES):
             raise _build_write_error(writer, response)
         attempt.record_response(response)
+
+
+async def _announce_delete(writer: FeedWriter, name: str, current: Resource, run_id: str) -> bool:
+    """Announce a delete, which no server makes conditional on a version: see write_decisions.
+    Return whether the resource is still as it was read."""
+    version = _get_version(current)
+    state = ResourceState(version=version, meta=get_object(current, "meta"))
+    response = await writer.fhir.send(units.build_announcements({name: state}, run_id), run_id)
+    entries = entry_results.parse_response_entries(response) or [None]
+    return entry_results.get_status(entries[0]) not in (*_CONFLICT_STATUSES, *_GONE_STATUSES)
 
 
 @dataclass(slots=True)
@@ -244,6 +260,11 @@ def _parse_stored(writer: FeedWriter, response: Response) -> Resource:
 
 def _get_version(resource: Mapping[str, Any]) -> str:
     return str(resource.get("meta", {}).get("versionId", ""))
+
+
+def _build_busy_error() -> Rejected:
+    text = "others kept changing the resource while it was written: send the change again"
+    return Rejected(Issue("conflict", text), status=409)
 
 
 def _build_fixed_column_error(columns: Sequence[str]) -> Rejected:

@@ -165,6 +165,31 @@ async def test_a_delivery_accepted_before_a_deletion_does_not_bring_it_back(
     assert (await feed.fhir.get(NAME)).status_code == 410
 
 
+async def test_a_deletion_takes_nothing_away_that_was_written_since_it_was_read(
+    feed: Feed, route: Route
+) -> None:
+    """No server makes a delete conditional on a version."""
+    beside(feed, route)
+    await feed.put(cough())
+    update = await route.deliver(
+        bundle(entry(cough(code={"text": "Croup"}), method="PUT", url=NAME))
+    )
+    hooks = feed.tables.writer.fhir.upstream.http.event_hooks
+    (see,) = hooks["request"]
+
+    async def write_in_between(request: httpx.Request) -> None:
+        await see(request)
+        if request.method == "POST":
+            feed.tables.writer.fhir.upstream.http.event_hooks = {"request": [see]}
+            await route.process(update)
+
+    feed.tables.writer.fhir.upstream.http.event_hooks = {"request": [write_in_between]}
+    version = await tag(feed)
+    assert (await refusal(feed.ask("DELETE", ROW, if_match=version))).status == 412
+    assert (await feed.stored(NAME))["code"] == {"text": "Croup"}
+    assert await route.statuses(update) == [200]
+
+
 # -- creating --------------------------------------------------------------------------------------
 
 
