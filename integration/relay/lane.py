@@ -96,10 +96,8 @@ async def process_lane(
     Raises Unavailable when some entries must be tried again, and TimeUp when `is_time_up` after a
     unit that is not the last. What is settled stays settled.
     """
-    previous_start = await _begin(context, delivery, item)
-    progress = _LaneRun(
-        context=context, delivery=delivery, item=item, is_retry=previous_start is not None
-    )
+    is_retry = await _begin(context, delivery, item)
+    progress = _LaneRun(context=context, delivery=delivery, item=item, is_retry=is_retry)
     recorded = {}
     if progress.is_retry:
         lane_number = progress.results_lane
@@ -124,12 +122,11 @@ async def process_lane(
     return [progress.settled[position] for position in lane.positions]
 
 
-async def _begin(context: LaneContext, delivery: Delivery, item: WorkItem) -> float | None:
-    """Record that the lane begins. Return when an earlier attempt at its entries began, if any."""
+async def _begin(context: LaneContext, delivery: Delivery, item: WorkItem) -> bool:
+    """Record that the lane begins. Return whether its entries may have been attempted before."""
     began = await context.journal.begin_lane(delivery.id, item.lane or 0, context.guard.now())
-    if began is None and delivery.plan > 1:
-        return delivery.accepted.timestamp()  # they were in other lanes of the plan before
-    return began
+    # After the first plan, they were in other lanes before.
+    return began is not None or delivery.plan > 1
 
 
 def _name_unit(delivery: Delivery, lane: int, index: int) -> str:
