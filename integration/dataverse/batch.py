@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from integration.core.model import Request, Response
 from integration.dataverse.requests import API
@@ -18,6 +19,9 @@ MAX_REQUESTS = 1000
 _BOUNDARY = re.compile(
     r"""multipart/mixed\s*;.*?\bboundary\s*=\s*("[^"]+"|[^\s;"]+)""", re.I | re.S
 )
+
+# The header of a part that says which request it belongs to: `build_change_set` counts from 1.
+_CONTENT_ID = "content-id"
 
 _HEADERS = {"accept": "application/json", "odata-version": "4.0", "odata-maxversion": "4.0"}
 
@@ -39,10 +43,22 @@ def build_change_set(changes: Sequence[Request]) -> Request:
 
 def parse_responses(response: Response) -> list[Response]:
     """Return the response to each request, in their order; a single one when a change set failed.
+    Where a part has a Content-ID it is among the headers.
 
     Raises ValueError when the response is not that of a batch.
     """
     return list(_iterate_responses(response.headers, response.body))
+
+
+def get_position(response: Response, count: int) -> int | None:
+    """Return which of `count` changes of a change set this is the response to, from 0; None: it
+    does not say. Dataverse names the change that failed by its Content-ID:
+    https://github.com/MicrosoftDocs/powerapps-docs/issues/2843
+    """
+    number = response.headers.get(_CONTENT_ID, "")
+    if number.isascii() and number.isdigit() and len(number) <= 4 and 1 <= int(number) <= count:
+        return int(number) - 1
+    return None
 
 
 def _build_request(parts: Iterable[bytes], headers: dict[str, str]) -> Request:
@@ -95,7 +111,10 @@ def _iterate_responses(headers: Mapping[str, str], body: bytes) -> Iterator[Resp
         if kind.startswith("multipart/"):
             yield from _iterate_responses(part_headers, content)
         elif kind.partition(";")[0].strip() == "application/http":
-            yield _parse_response(content)
+            response = _parse_response(content)
+            if number := part_headers.get(_CONTENT_ID):
+                response = replace(response, headers={**response.headers, _CONTENT_ID: number})
+            yield response
         else:
             raise ValueError("a part is not application/http")
 

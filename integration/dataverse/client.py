@@ -25,12 +25,52 @@ from integration.dataverse.requests import Change
 # longer for this app to notice.
 _METADATA_AGE = 600.0
 
+# Seconds for which known columns are used before Dataverse is asked again, after it did not answer.
+_METADATA_PAUSE = 30.0
+
 # A gateway in front of Dataverse has stopped waiting. Dataverse itself may still be at work.
 _GATEWAY_TIMEOUTS = (408, 502, 504)
 
 # The most reads in one batch, and the most batches of reads under way at once.
 _MAX_READS_PER_BATCH = 100
 _MAX_BATCHES = 4
+
+
+def _send_at_once() -> None:
+    """There is nothing to look at before a request starts."""
+
+
+class ChangeFailed(Unavailable):
+    """One change of a change set was answered 500, so that none of them was applied: a plug-in or a
+    flow of the organisation may fail each time. `position`: of that change. `response`: to it."""
+
+    def __init__(self, upstream: str, table: str, position: int, response: Response) -> None:
+        super().__init__(upstream, f"{table}: {describe_failure(response)}")
+        self.position = position
+        self.response = response
+
+
+@dataclass(frozen=True, slots=True)
+class ChangesResult:
+    """What became of changes of which all are applied, or none. `response`: to the change that
+    failed, else to the first. `failed`: the position of the one that failed; None: none failed, or
+    Dataverse did not say which."""
+
+    response: Response
+    failed: int | None = None
+
+    @property
+    def status(self) -> int:
+        """The HTTP status of the response."""
+        return self.response.status
+
+
+@dataclass(slots=True)
+class _Columns:
+    """The columns of a table, and until when they are used without asking again."""
+
+    columns: Columns
+    until: float
 
 
 @dataclass(slots=True)
@@ -44,24 +84,32 @@ class Dataverse:
     options: Mapping[str, str] = field(default_factory=dict)
     _: KW_ONLY
     clock: Callable[[], float] = time.monotonic
-    _columns: dict[str, tuple[float, Columns]] = field(default_factory=dict)
-    _metadata_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _columns: dict[str, _Columns] = field(default_factory=dict)
+    _column_reads: dict[str, asyncio.Task[Columns]] = field(default_factory=dict)
     _pending_reads: deque[_PendingRead] = field(default_factory=deque)
     _batches: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def send(
-        self, request: Request, correlation: str, before_send: Callable[[], object] = lambda: None
+        self,
+        request: Request,
+        correlation: str,
+        before_send: Callable[[], object] = _send_at_once,
     ) -> Response:
         """Send a request. `correlation`: the delivery's id, by which Dataverse's own logs find the
         request. `before_send`: called when the request may start, which it may prevent by raising.
 
         Raises Unavailable when Dataverse does not answer, is in trouble, or throttles.
         """
+        return self._raise_if_unavailable(await self._exchange(request, correlation, before_send))
+
+    async def _exchange(
+        self, request: Request, correlation: str, before_send: Callable[[], object]
+    ) -> Response:
         headers = {**request.headers, "x-ms-client-request-id": correlation}
         request = Request(request.method, request.path, request.body, headers)
         response = await self.upstream.send(request, before_send)
         self._apply_parallelism_hint(response.headers.get("x-ms-dop-hint", ""))
-        return self._raise_if_unavailable(response)
+        return response
 
     async def read(self, queries: Sequence[Request], correlation: str) -> list[Response]:
         """Send requests that change nothing, and return their responses. Reads of several callers
@@ -81,23 +129,34 @@ class Dataverse:
             task.add_done_callback(self._batches.discard)
         return list(await asyncio.gather(*(read.response for read in reads)))
 
-    async def apply_changes(self, changes: Sequence[Change], correlation: str) -> Response:
-        """Apply all of these changes, or none. Return the response to the one that failed, else to
-        the first. Raises Unavailable as `send` does."""
+    async def apply_changes(self, changes: Sequence[Change], correlation: str) -> ChangesResult:
+        """Apply all of these changes, or none.
+
+        Raises ChangeFailed when one of several was answered 500, else Unavailable as `send` does.
+        """
         parts = [_add_headers(requests.build_change(change), self.options) for change in changes]
         with add_activity_context(**_describe_changes(changes)):
             if len(parts) == 1:
-                return await self.send(parts[0], correlation)
+                response = await self.send(parts[0], correlation)
+                return ChangesResult(response, 0 if response.status >= 400 else None)
             # A part inherits no header of the whole but the caller.
             change_set = _add_headers(batch.build_change_set(parts), self.options)
-            whole = await self.send(change_set, correlation)
+            whole = await self._exchange(change_set, correlation, _send_at_once)
             responses = self._parse_parts(whole)
-            failed = [response for response in responses if response.status >= 400]
-            if not failed and len(responses) != len(parts):
-                raise Unavailable(self.upstream.name, "the response to a change set lacks parts")
-            if failed and whole.status < 400:
-                self._record_failure(failed[0], activity_recorder.get_activity_context())
-        return self._raise_if_unavailable((failed or responses)[0])
+            answered = whole if whole.status >= 400 else None
+            failed = next((part for part in responses if part.status >= 400), answered)
+            if failed is None:
+                if len(responses) != len(parts):
+                    why = "the response to a change set lacks parts"
+                    raise Unavailable(self.upstream.name, why)
+                return ChangesResult(responses[0])
+            if whole.status < 400:
+                self._record_failure(failed, activity_recorder.get_activity_context())
+        position = batch.get_position(failed, len(parts))
+        if failed.status == 500 and position is not None:
+            table = changes[position].entity_set
+            raise ChangeFailed(self.upstream.name, table, position, failed)
+        return ChangesResult(self._raise_if_unavailable(failed), position)
 
     async def _send_pending_reads(self) -> None:
         await asyncio.sleep(0)  # let callers that are ready add their reads
@@ -165,13 +224,38 @@ class Dataverse:
             self.upstream.limiter.set_advice(int(hint))
 
     async def get_columns(self, table: str) -> Columns:
-        """Return the columns of a table. Raises Misconfigured when there is no such table."""
-        async with self._metadata_lock:
-            cached = self._columns.get(table)
-            if cached is None or self.clock() - cached[0] > _METADATA_AGE:
-                cached = self.clock(), await self._read_columns(table)
-                self._columns[table] = cached
-            return cached[1]
+        """Return the columns of a table. All that ask for them at once share one request.
+
+        Raises Misconfigured when there is no such table, and Unavailable when Dataverse does not
+        answer and has never said: known columns are used while it does not.
+        """
+        known = self._columns.get(table)
+        if known is not None and self.clock() < known.until:
+            return known.columns
+        task = self._column_reads.get(table)
+        if task is None:
+            task = self._column_reads[table] = asyncio.create_task(self._read_columns(table))
+            task.add_done_callback(lambda done: self._keep_columns(table, done))
+        try:
+            # Whoever gives up does not take the request from the others.
+            return await asyncio.shield(task)
+        except Unavailable:
+            if known is None:
+                raise
+            return known.columns
+
+    def _keep_columns(self, table: str, task: asyncio.Task[Columns]) -> None:
+        del self._column_reads[table]
+        if task.cancelled():
+            return
+        error, known = task.exception(), self._columns.get(table)
+        if error is None:
+            self._columns[table] = _Columns(task.result(), self.clock() + _METADATA_AGE)
+        elif isinstance(error, Unavailable):
+            if known is not None:
+                known.until = self.clock() + _METADATA_PAUSE
+        else:
+            self._columns.pop(table, None)  # there is no such table by now
 
     async def _read_columns(self, table: str) -> Columns:
         queries = (requests.build_columns_query(table, cast) for cast in requests.CASTS)
@@ -231,6 +315,11 @@ def get_error_code(response: Response) -> str:
         return str(error.get("code", ""))[:20]
     except (decimal_json.Malformed, AttributeError):
         return ""
+
+
+def describe_failure(response: Response) -> str:
+    """Return the status and Dataverse's error code; its message may quote a value."""
+    return f"answered {response.status} {get_error_code(response)}".strip()
 
 
 def parse_rows(response: Response) -> list[Row]:

@@ -39,7 +39,7 @@ class LongId(StrEnum):
     """What to do with a FHIR id that is longer than its column. It is never cut."""
 
     REFUSE = "refuse"
-    DIGEST = "digest"  # write the row's primary key instead, a GUID derived from the id
+    DIGEST = "digest"  # write a GUID that is derived from the id instead
 
 
 class Route(StrEnum):

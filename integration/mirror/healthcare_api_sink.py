@@ -15,21 +15,24 @@ from functools import partial
 
 from integration.core.activity_recorder import add_activity_context
 from integration.core.errors import Misconfigured, Unavailable, Unmappable
-from integration.core.model import FhirResource, RowResult, WorkItem
+from integration.core.model import FhirResource, Row, RowResult, WorkItem
 from integration.dataverse import upsert_bundle
+from integration.dataverse.client import describe_failure
 from integration.dataverse.requests import Change
 from integration.dataverse.upsert_bundle import Action, UpsertResponse
 from integration.fhir import references, source_version
 from integration.fhir.grammar import parse_literal
 from integration.journal import write_guard
+from integration.journal.pending_lookups import LookupState
 from integration.journal.write_guard import HeldLocks, Write, WriteGuard
 from integration.mapping.model import EntityMap, LongId
 from integration.mapping.primary_keys import fit_fhir_id
+from integration.mirror import lookup_waits
+from integration.mirror.row_lookup import MERGED
 from integration.mirror.row_sink import MirrorJob
-from integration.mirror.web_api_sink import WebApiSink, describe_refusal
+from integration.mirror.web_api_sink import INACTIVE, WebApiSink
 
-# The version that a lock's row has when this app has deactivated the contact's row.
-_DEACTIVATED = "d:"
+_ACTIVE = {"statecode": 0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +104,9 @@ class HealthcareApiSink:
             # It was sent already. Send it again if the row is lost, or was set back.
             row = await web_api.find_row(entity, job.item)
             if row is not None and row[entity.version_column] in (None, version_id):
-                key = row[entity.key]
-                return _Outcome(job.build_result("unchanged", row=key, version=version_id))
+                key, notes = row[entity.key], await self._align_state(job, resource, row)
+                result = job.build_result("unchanged", row=key, version=version_id, notes=notes)
+                return _Outcome(result)
         response = await self._send_resource(job, resource)
         if isinstance(response, RowResult):
             return _Outcome(response)
@@ -110,9 +114,8 @@ class HealthcareApiSink:
         if root is None:
             return _Outcome(job.build_result("refused", notes=notes))
         if root.action is Action.CREATED or job.attempted_before:
-            await web_api.queue_waiting(job.reference)
-        if job.last_sent == _DEACTIVATED and resource.get("active") is not False:
-            notes += await self._reactivate(job, root.row or "")
+            await web_api.queue_waiting(job)
+        notes += await self._find_and_align_state(job, resource)
         action = "created" if root.action is Action.CREATED else "updated"
         result = job.build_result(action, row=root.row, version=version_id, notes=notes)
         # What was written in part is sent again by the next work item, even in the same version.
@@ -130,14 +133,18 @@ class HealthcareApiSink:
         recorded. Return the RowResult of a refusal.
         """
         local, referenced = self._localize_references(resource)
+        lookups, targets = (
+            self.web_api.pending_lookups,
+            await self.web_api.list_mirrored(referenced),
+        )
+        await lookup_waits.wait_again(lookups, job.reference)
+        await lookup_waits.add_all(lookups, targets, job.reference, LookupState.LINKED)
         first = await self._post_bundle(job, local)
         if isinstance(first, RowResult) or first.succeeded:
             return first
-        targets = {name for name in referenced if name.partition("/")[0] in self.web_api.all_maps}
         if not targets:
             return first
-        for target in sorted(targets):
-            await self.web_api.pending_lookups.add(target, job.item)
+        await lookup_waits.add_all(lookups, targets, job.reference, LookupState.WAITING)
         second = await self._post_bundle(job, local)
         if isinstance(second, RowResult) or second.root is None:
             return first
@@ -183,7 +190,7 @@ class HealthcareApiSink:
                 "or set MIRROR_TO to web-api"
             )
         if response.status >= 400:
-            return job.build_result("refused", notes=(describe_refusal(response),))
+            return job.build_result("refused", notes=(describe_failure(response),))
         try:
             return upsert_bundle.parse_response(response.body, job.reference)
         except ValueError:
@@ -197,22 +204,41 @@ class HealthcareApiSink:
         result = await self.web_api.remove_row(job.entity, job.item)
         if result.action == "refused":
             return _Outcome(result)
-        deactivated = result.row is not None and self.web_api.on_delete == "deactivate"
-        return _Outcome(result, sent=True, version=_DEACTIVATED if deactivated else None)
+        return _Outcome(result, sent=True)
 
-    async def _reactivate(self, job: _LockedJob, row: str) -> tuple[str, ...]:
-        """Activate the row of a resource that was deleted and has come back: the maps of the
-        toolkit need not set statecode. Return notes."""
+    # -- active or not ----------------------------------------------------------------------------
+
+    async def _find_and_align_state(
+        self, job: _LockedJob, resource: FhirResource
+    ) -> tuple[str, ...]:
+        try:
+            row = await self.web_api.find_row(job.entity, job.item)
+        except Unmappable as problem:
+            return (str(problem),)
+        return () if row is None else await self._align_state(job, resource, row)
+
+    async def _align_state(
+        self, job: _LockedJob, resource: FhirResource, row: Row
+    ) -> tuple[str, ...]:
+        """Make the row active or inactive, as the resource says: the maps of the toolkit need not
+        set statecode, and the row of a deleted resource that has come back is inactive. Return
+        notes."""
+        wanted = INACTIVE if resource.get("active") is False else _ACTIVE
+        if row["statecode"] == wanted["statecode"]:
+            return ()
+        entity = job.entity
+        if row.get(MERGED):
+            return (f"the row of {entity.table} was merged by hand: it stays inactive",)
         change = Change(
             method="PATCH",
-            entity_set=job.entity.entity_set,
-            key=row,
-            columns={"statecode": 0},
+            entity_set=entity.entity_set,
+            key=row[entity.key],
+            columns=wanted,
             etag="*",
         )
-        response = await self.web_api.dataverse.apply_changes([change], job.item.delivery)
-        if response.status >= 400:
-            return (f"statecode: {describe_refusal(response)}",)
+        result = await self.web_api.dataverse.apply_changes([change], job.item.delivery)
+        if result.status >= 400:
+            return (f"statecode: {describe_failure(result.response)}",)
         return ()
 
 

@@ -9,6 +9,7 @@ its rows (`row_lookup`), plans what to change (`row_diff`) and writes that.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -103,16 +104,17 @@ async def _write_rows(mirror: Mirror, item: WorkItem) -> RowResult:
 
 
 async def _record_row_key(mirror: Mirror, result: RowResult) -> None:
-    """Record a key that is not the resource's id: lookups of virtual tables point at it."""
+    """Record the key of the row that shows a resource, and the resource of the key, unless both
+    follow from the id: lookups of virtual tables point at the row, whoever has created it."""
     type_, _, id_ = result.resource.partition("/")
     if result.row is None:
         return
-    replaces_another = False
-    if result.row == id_ and result.action == "created":
-        # It may replace a row that another app had created under a key of its own.
-        replaces_another = bool(await mirror.row_keys.find_keys(type_, [id_]))
-    if result.row != id_ or replaces_another:
-        await mirror.row_keys.add(type_, {id_: result.row})
+    key = result.row
+    keys, ids = await asyncio.gather(
+        mirror.row_keys.find_keys(type_, [id_]), mirror.row_keys.find_ids(type_, [key])
+    )
+    if keys.get(id_, id_) != key or ids.get(key, key) != id_:
+        await mirror.row_keys.add(type_, {id_: key})
 
 
 async def _skip(mirror: Mirror, item: WorkItem) -> None:

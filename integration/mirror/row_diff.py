@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -23,6 +24,11 @@ from integration.mapping.model import (
 )
 
 _STATE = {"statecode", "statuscode"}
+
+# See row_lookup.MERGED.
+_MERGED = "merged"
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 # The namespace of the keys that this app derives. Rows are found by it, so it must never change.
 _NAMESPACE = UUID("5a1d4f0c-6f0e-5b7b-8d39-0d8a52c4e1b7")
@@ -51,12 +57,22 @@ class ExistingRows:
 class ChangePlan:
     """The changes, in an order that Dataverse accepts. `row_position`: which of them writes the
     row itself. `missing`: `Type/id` of each resource that a lookup points at and that has no row
-    yet."""
+    yet. `linked`: of each one that the changes set a lookup to."""
 
     changes: tuple[Change, ...]
     row_position: int
     notes: tuple[str, ...]
     missing: frozenset[str]
+    linked: frozenset[str]
+
+    def is_of_row(self, position: int) -> bool:
+        """Whether this change writes the row itself, not a child or a concept."""
+        return self.changes[position].key == self.changes[self.row_position].key
+
+    @property
+    def other_keys(self) -> list[str]:
+        """The keys of all that is changed, but for the row itself."""
+        return [c.key for n, c in enumerate(self.changes) if not self.is_of_row(n)]
 
 
 def plan_changes(
@@ -67,12 +83,14 @@ def plan_changes(
     *,
     targets: Mapping[str, Target],
     tables: Tables,
+    refused: Mapping[str, str] = _NOTHING,
 ) -> ChangePlan:
     """Return what has to be written so that the rows are as mapped: no change where they are.
 
-    `key`: of the row, if it is to be created. `targets`: by resource type.
+    `key`: of the row, if it is to be created. `targets`: by resource type. `refused`: by key, why
+    Dataverse refused to change a child or a concept: it stays as it is, and a note says so.
     """
-    planner = _Planner(targets, tables, existing)
+    planner = _Planner(targets, tables, existing, refused)
     if existing.row is not None:
         key = str(existing.row[entity.key])
     row_changes = list(_plan_row_changes(planner, entity, key, mapped.values))
@@ -106,6 +124,7 @@ def plan_changes(
         row_position=len(concept_changes),
         notes=tuple(planner.notes),
         missing=frozenset(planner.missing),
+        linked=frozenset(planner.linked),
     )
 
 
@@ -141,33 +160,65 @@ def _iterate_values(mapped: MappedRows) -> Iterator[Any]:
 
 @dataclass(frozen=True, slots=True)
 class _LookupBinding:
-    """The value of a lookup column that points at a row."""
+    """The value of a lookup column that points at a row. `resource`: as `Type/id`; None: a
+    concept."""
 
     navigation: str
     entity_set: str
     key: str
+    resource: str | None = None
 
 
 @dataclass(slots=True)
 class _Planner:
-    """Turns mapped values into column values. Collects the concepts to create, notes, and the
-    resources that have no row yet."""
+    """Turns mapped values into column values. Collects the concepts to create, notes, the resources
+    that have no row yet, and those that lookups are set to."""
 
     targets: Mapping[str, Target]
     tables: Tables
     existing: ExistingRows
+    refused: Mapping[str, str]
     concepts: dict[str, Change] = field(default_factory=dict)  # by key
     notes: list[str] = field(default_factory=list)
     missing: set[str] = field(default_factory=set)
+    linked: set[str] = field(default_factory=set)
+
+    def leave_out(self, key: str) -> bool:
+        """Whether Dataverse refused the row with this key: then a note says why."""
+        reason = self.refused.get(key)
+        if reason is not None and reason not in self.notes:
+            self.notes.append(reason)
+        return reason is not None
 
     def resolve(self, table: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """Replace lookups and concepts by bindings; by None where there is no row to point at."""
         return {name: self._resolve_value(table, name, value) for name, value in values.items()}
 
+    def build_body(
+        self, values: Mapping[str, Any], columns: Columns, row: Row | None = None
+    ) -> dict[str, Any]:
+        """Return the body of a write: it sets a lookup by its navigation property.
+
+        `row`: as it is now; None: it is being created.
+        https://learn.microsoft.com/power-apps/developer/data-platform/webapi/associate-disassociate-entities-using-web-api
+        """
+        body: dict[str, Any] = {}
+        for name, value in values.items():
+            if isinstance(value, _LookupBinding):
+                body[f"{value.navigation}@odata.bind"] = f"{value.entity_set}({value.key})"
+                self.linked |= {value.resource} if value.resource else set()
+            elif value is None and columns[name].targets:
+                if row:
+                    body[f"{_find_navigation(columns[name], row)}@odata.bind"] = None
+            else:
+                body[name] = value
+        return body
+
     def _resolve_value(self, table: str, name: str, value: Any) -> Any:
         if isinstance(value, Concept):
             concepts = Target(CONCEPT_TABLE.table, CONCEPT_TABLE.entity_set)
-            return self._bind(table, name, concepts, self._get_concept_key(value))
+            concept_key = self._get_concept_key(value)
+            return concept_key and self._bind(table, name, concepts, concept_key)
         if not isinstance(value, Lookup):
             return value
         type_ = value.resource.partition("/")[0]
@@ -179,20 +230,25 @@ class _Planner:
             self.notes.append(f"{name}: the {type_} is not in Dataverse yet")
             self.missing.add(value.resource)
             return None
-        return self._bind(table, name, target, key)
+        return self._bind(table, name, target, key, value.resource)
 
-    def _bind(self, table: str, name: str, target: Target, key: str) -> _LookupBinding | None:
+    def _bind(
+        self, table: str, name: str, target: Target, key: str, resource: str | None = None
+    ) -> _LookupBinding | None:
         navigation = (self.tables[table][name].targets or {}).get(target.table)
         if navigation is None:
             self.notes.append(f"{name}: the column does not accept rows of {target.table}")
             return None
-        return _LookupBinding(navigation, target.entity_set, key)
+        return _LookupBinding(navigation, target.entity_set, key, resource)
 
-    def _get_concept_key(self, concept: Concept) -> str:
-        """Return the key of the concept's row. Plan to create the row if there is none."""
+    def _get_concept_key(self, concept: Concept) -> str | None:
+        """Return the key of the concept's row. Plan to create the row if there is none; None: that
+        was refused."""
         key = self.existing.concepts.get((concept.type, concept.code))
         if key is None:
             key = derive_key("concept", concept.type, concept.code)
+            if self.leave_out(key):
+                return None
             self.concepts[key] = Change(
                 method="PATCH",
                 entity_set=CONCEPT_TABLE.entity_set,
@@ -212,22 +268,30 @@ def _plan_row_changes(
     resolved = planner.resolve(entity.table, values)
     if row is None:
         initial = {name: value for name, value in resolved.items() if name not in _STATE}
-        body = _build_body(initial, columns)
+        body = planner.build_body(initial, columns)
         yield Change(
             method="PATCH", entity_set=entity.entity_set, key=key, columns=body, only_new=True
         )
         # Dataverse creates each row as active, whatever the request says.
         state = {name: value for name, value in resolved.items() if name in _STATE}
         if state.get("statecode") not in (None, 0):
-            yield Change(method="PATCH", entity_set=entity.entity_set, key=key, columns=state)
+            yield Change(
+                method="PATCH", entity_set=entity.entity_set, key=key, columns=state, etag="*"
+            )
         return
+    if row.get(_MERGED):
+        # Whoever merged it made it inactive: the resource's state is not for this row any more.
+        planner.notes.append(
+            f"the row of {entity.table} was merged into another one by hand: it stays inactive"
+        )
+        resolved = {name: value for name, value in resolved.items() if name not in _STATE}
     differences = _find_differences(resolved, row)
     if differences:
         yield Change(
             method="PATCH",
             entity_set=entity.entity_set,
             key=key,
-            columns=_build_body(differences, columns, row),
+            columns=planner.build_body(differences, columns, row),
             etag=row["@odata.etag"],
         )
 
@@ -260,16 +324,19 @@ def _plan_child_changes(
     kept: set[str] = set()
     for child in children:
         resolved = planner.resolve(expand.table, child.values)
-        if any(_is_unresolved(child, resolved, name) for name in expand.match):
+        if any(_is_unresolved(planner, child, resolved, name) for name in expand.match):
             continue  # a row of it now would be another one once its lookup is filled; noted
         match = _encode_match(expand, {n: _to_plain(resolved.get(n)) for n in expand.match})
         key = derive_key(parent.key, expand.table, match)
         found = by_match.get(match, by_key.get(key))
         if found is not None and found[expand.key] in kept:
             continue  # two items that turn out to be one row, now that their lookups are resolved
+        if planner.leave_out(key if found is None else found[expand.key]):
+            kept.add(key if found is None else found[expand.key])
+            continue
         if found is None:
             kept.add(key)
-            body = _build_body(resolved, columns)
+            body = planner.build_body(resolved, columns)
             body[f"{navigation}@odata.bind"] = f"{parent.entity.entity_set}({parent.key})"
             yield Change(method="PATCH", entity_set=expand.entity_set, key=key, columns=body)
             continue
@@ -279,15 +346,23 @@ def _plan_child_changes(
                 method="PATCH",
                 entity_set=expand.entity_set,
                 key=found[expand.key],
-                columns=_build_body(differences, columns, found),
+                columns=planner.build_body(differences, columns, found),
+                etag="*",  # whoever has deleted it meanwhile did not want half a row
             )
     for row in existing:
-        if row[expand.key] not in kept and _is_removable(expand, parent.key, row):
+        is_unwanted = row[expand.key] not in kept and _is_removable(expand, parent.key, row)
+        if is_unwanted and not planner.leave_out(row[expand.key]):
             yield Change(method="DELETE", entity_set=expand.entity_set, key=row[expand.key])
 
 
-def _is_unresolved(child: ChildRow, resolved: Mapping[str, Any], name: str) -> bool:
-    return isinstance(child.values.get(name), Lookup) and resolved.get(name) is None
+def _is_unresolved(
+    planner: _Planner, child: ChildRow, resolved: Mapping[str, Any], name: str
+) -> bool:
+    value = child.values.get(name)
+    is_refused = isinstance(value, Concept) and (
+        derive_key("concept", value.type, value.code) in planner.refused
+    )
+    return is_refused or (isinstance(value, Lookup) and resolved.get(name) is None)
 
 
 def _is_removable(expand: ExpandMap, parent: str, row: Row) -> bool:
@@ -332,26 +407,6 @@ def _to_plain(value: Any) -> Any:
 def _get_column_value(row: Row, name: str) -> Any:
     """A row shows a lookup under another name."""
     return row.get(f"_{name}_value") if f"_{name}_value" in row else row.get(name)
-
-
-def _build_body(
-    values: Mapping[str, Any], columns: Columns, row: Row | None = None
-) -> dict[str, Any]:
-    """Return the body of a write: it sets a lookup by its navigation property.
-
-    `row`: as it is now; None: it is being created.
-    https://learn.microsoft.com/power-apps/developer/data-platform/webapi/associate-disassociate-entities-using-web-api
-    """
-    body: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, _LookupBinding):
-            body[f"{value.navigation}@odata.bind"] = f"{value.entity_set}({value.key})"
-        elif value is None and columns[name].targets:
-            if row:
-                body[f"{_find_navigation(columns[name], row)}@odata.bind"] = None
-        else:
-            body[name] = value
-    return body
 
 
 def _find_navigation(column: Column, row: Row) -> str:

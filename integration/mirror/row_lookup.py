@@ -1,5 +1,8 @@
 """What the mirror asks Dataverse about the rows of one resource, in one request.
 
+A row shows a resource if it has its FHIR id. Its key alone does not tell: somebody may have given
+the row to another resource.
+
 Every function here raises Unmappable when a row cannot be told from another, or when Dataverse
 refuses a query; and Unavailable when Dataverse does not answer.
 """
@@ -7,14 +10,15 @@ refuses a query; and Unavailable when Dataverse does not answer.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from integration.core.errors import Unmappable
 from integration.core.model import Request, Row
 from integration.dataverse import requests
 from integration.dataverse.client import Dataverse, get_error_code, parse_rows
 from integration.mapping.concepts import CONCEPT_TABLE
-from integration.mapping.model import EntityMap, MappedRows
-from integration.mapping.primary_keys import derive_primary_key, fit_fhir_id
+from integration.mapping.model import EntityMap, LongId, MappedRows
+from integration.mapping.primary_keys import ServerKeys, derive_primary_key, fit_fhir_id
 from integration.mirror import row_diff
 from integration.mirror.row_diff import ExistingRows
 from integration.mirror.row_sink import MirrorJob
@@ -24,6 +28,11 @@ EntityMaps = Mapping[str, EntityMap]
 
 # Two rows with one FHIR id are an error; others may have it in another letter case.
 _MAX_CANDIDATES = 20
+
+# Whether the row was merged into another one, and has been inactive since. Only tables whose rows
+# can be merged have this column.
+# https://learn.microsoft.com/power-apps/developer/data-platform/merge-records
+MERGED = "merged"
 
 
 async def find_existing_rows(
@@ -36,13 +45,13 @@ async def find_existing_rows(
     )
     concepts = sorted(row_diff.find_concepts(mapped))
     queries = [_build_row_query(job), *_build_child_queries(job, job.key)]
-    queries += [_build_target_query(maps[_get_type(target)], target) for target in targets]
+    queries += [_build_target_query(maps, job.server_keys, target) for target in targets]
     queries += [_build_concept_query(*concept) for concept in concepts]
     answers = iter(await _read_rows(dataverse, job, queries))
     # In the order of the queries.
-    row = _pick_row(job.entity, job.id, next(answers))
+    row = _pick_row(job, next(answers))
     children = {number: next(answers) for number in range(len(job.entity.expands))}
-    keys = {target: _pick_key(maps[_get_type(target)], target, next(answers)) for target in targets}
+    keys = {target: _pick_key(maps, job.server_keys, target, next(answers)) for target in targets}
     concept_rows = {concept: next(answers) for concept in concepts}
     if row is not None and row[job.entity.key] != job.key:  # another app has created the row
         children = dict(enumerate(await find_children(dataverse, job, row[job.entity.key])))
@@ -59,7 +68,15 @@ async def find_existing_rows(
 async def find_row(dataverse: Dataverse, job: MirrorJob) -> Row | None:
     """Return the row that shows the resource."""
     (rows,) = await _read_rows(dataverse, job, [_build_row_query(job)])
-    return _pick_row(job.entity, job.id, rows)
+    return _pick_row(job, rows)
+
+
+async def find_rivals(dataverse: Dataverse, job: MirrorJob) -> list[Row]:
+    """Return the rows that have the FHIR id, in whatever letter case, and do not show the resource:
+    where an alternate key allows one row per id, each of them is in the way."""
+    (rows,) = await _read_rows(dataverse, job, [_build_row_query(job)])
+    shown = _sort_candidates(job.entity, job.server_keys, job.id, rows).shown
+    return [row for row in rows if row not in shown and _is_id(row[job.entity.id_column], job.id)]
 
 
 async def find_children(dataverse: Dataverse, job: MirrorJob, parent: str) -> list[list[Row]]:
@@ -71,10 +88,10 @@ async def has_any_row(
     dataverse: Dataverse, maps: EntityMaps, job: MirrorJob, targets: Sequence[str]
 ) -> bool:
     """Whether one of these resources, as `Type/id`, has its row by now."""
-    queries = [_build_target_query(maps[_get_type(target)], target) for target in targets]
+    queries = [_build_target_query(maps, job.server_keys, target) for target in targets]
     answers = await _read_rows(dataverse, job, queries)
     return any(
-        _pick_key(maps[_get_type(target)], target, rows) is not None
+        _pick_key(maps, job.server_keys, target, rows) is not None
         for target, rows in zip(targets, answers, strict=True)
     )
 
@@ -95,8 +112,10 @@ async def _read_rows(
 
 def _build_row_query(job: MirrorJob) -> Request:
     entity, columns = job.entity, job.tables[job.entity.table]
-    selected = row_diff.select_columns((*entity.columns, "statecode"), columns)
-    condition = _build_row_filter(entity, job.key, fit_fhir_id(entity, job.id, columns))
+    state = ("statecode", MERGED) if MERGED in columns else ("statecode",)
+    selected = row_diff.select_columns((*entity.columns, *state), columns)
+    keys = job.server_keys.list_own(entity.resource, job.id)
+    condition = _build_row_filter(entity, keys, fit_fhir_id(entity, job.id, columns))
     return requests.build_row_query(entity.entity_set, selected, condition, _MAX_CANDIDATES)
 
 
@@ -108,10 +127,11 @@ def _build_child_queries(job: MirrorJob, parent: str) -> Iterator[Request]:
         yield requests.build_row_query(expand.entity_set, selected, condition)
 
 
-def _build_target_query(entity: EntityMap, target: str) -> Request:
-    id_ = target.partition("/")[2]
-    names = [entity.key, entity.id_column, *([entity.kind_column] if entity.kind_column else [])]
-    condition = _build_row_filter(entity, derive_primary_key(entity.resource, id_), id_)
+def _build_target_query(maps: EntityMaps, server_keys: ServerKeys, target: str) -> Request:
+    entity, id_ = maps[_get_type(target)], target.partition("/")[2]
+    names = [entity.key, entity.id_column, "statecode"]
+    names += [entity.kind_column] if entity.kind_column else []
+    condition = _build_row_filter(entity, server_keys.list_own(entity.resource, id_), id_)
     return requests.build_row_query(entity.entity_set, names, condition, _MAX_CANDIDATES)
 
 
@@ -121,46 +141,105 @@ def _build_concept_query(type_: int, code: str) -> Request:
     return requests.build_row_query(CONCEPT_TABLE.entity_set, [CONCEPT_TABLE.key], condition, 1)
 
 
-def _build_row_filter(entity: EntityMap, key: str, id_: str) -> str:
-    """Find a row by our primary key, or by FHIR id: rows of other apps have keys of their own."""
-    return f"{entity.key} eq {key} or {entity.id_column} eq {requests.quote_literal(id_)}"
+def _build_row_filter(entity: EntityMap, keys: Iterable[str], id_: str) -> str:
+    """Find a row by our primary keys, or by FHIR id: rows of other apps have keys of their own."""
+    alternatives = [f"{entity.key} eq {key}" for key in keys]
+    return " or ".join((*alternatives, f"{entity.id_column} eq {requests.quote_literal(id_)}"))
 
 
 # -- answers --------------------------------------------------------------------------------------
 
 
-def _pick_row(entity: EntityMap, id_: str, candidates: Iterable[Row]) -> Row | None:
-    """Return the one row that shows the resource.
+@dataclass(frozen=True, slots=True)
+class _Candidates:
+    """The rows that a query for one resource has found. `shown`: those that show the resource.
+    `foreign`: with its id, but a key by the address of an unknown FHIR server. `keyed`: with the
+    key that the resource's row would get, but of another resource."""
 
-    Rows of resources whose ids differ only in letter case are others: they have keys of their own.
-    """
-    key = derive_primary_key(entity.resource, id_)
-    found = [row for row in candidates if entity.has_kind_of(row)]
-    rows = [row for row in found if not _is_case_variant(row[entity.id_column], id_)]
-    if len(rows) > 1:
+    shown: Sequence[Row]
+    foreign: Sequence[Row]
+    keyed: Sequence[Row]
+
+
+def _sort_candidates(
+    entity: EntityMap, server_keys: ServerKeys, id_: str, rows: Iterable[Row]
+) -> _Candidates:
+    key, own = server_keys.derive(entity.resource, id_), server_keys.list_own(entity.resource, id_)
+    ids = {id_}
+    if entity.long_id is LongId.DIGEST:
+        ids.add(derive_primary_key(entity.resource, id_))
+    shown, foreign, keyed = [], [], []
+    for row in rows:
+        row_key, row_id = str(row[entity.key]), row[entity.id_column]
+        # Where the id was removed, the key still tells whose row it was.
+        is_own = row_id in ids or (row_id is None and row_key in own)
+        if is_own and entity.has_kind_of(row):
+            if not server_keys.is_of_other_server(row_key, entity.resource, id_):
+                shown.append(row)
+            elif not server_keys.is_of_known_server(row_key, entity.resource, id_):
+                foreign.append(row)
+        elif row_key == key:
+            keyed.append(row)
+    return _Candidates(_drop_inactive_duplicates(entity, own, shown), foreign, keyed)
+
+
+def _drop_inactive_duplicates(
+    entity: EntityMap, own: Sequence[str], shown: Sequence[Row]
+) -> Sequence[Row]:
+    """A merge leaves its subordinate inactive, with its FHIR id: it is no second row of the
+    resource. Of inactive rows alone, ours counts."""
+    if len(shown) < 2:
+        return shown
+    active = [row for row in shown if row["statecode"] == 0]
+    unmerged = [row for row in shown if not row.get(MERGED)]
+    ours = [row for row in unmerged if row[entity.key] in own]
+    return active or ours or unmerged or shown
+
+
+def _pick_row(job: MirrorJob, rows: Iterable[Row]) -> Row | None:
+    """Return the one row that shows the resource."""
+    entity = job.entity
+    found = _sort_candidates(entity, job.server_keys, job.id, rows)
+    if len(found.shown) > 1:
         raise Unmappable(f"more than one row of {entity.table} has this FHIR id: merge them")
-    if len(found) > len(rows) and any(row[entity.key] == key for row in found if row not in rows):
+    if found.shown:
+        return found.shown[0]
+    if found.foreign:
         raise Unmappable(
-            f"the row of {entity.table} with the key of this resource has its FHIR id in another "
-            "letter case"
+            f"the row of {entity.table} with this FHIR id is of another FHIR server: name that "
+            "server's address in FHIR_FORMER_URLS if it has become this one, else in "
+            "FHIR_OTHER_URLS"
         )
-    return rows[0] if rows else None
+    for row in found.keyed:
+        raise Unmappable(_describe_keyed_row(job, row))
+    return None
 
 
-def _pick_key(entity: EntityMap, target: str, candidates: Iterable[Row]) -> str | None:
+def _describe_keyed_row(job: MirrorJob, row: Row) -> str:
+    """Say why a row with the key of the resource is not its row."""
+    entity, row_id = job.entity, row[job.entity.id_column]
+    which = f"the row of {entity.table} with the key of this resource"
+    if row_id != job.id and _is_id(row_id, job.id):
+        return f"{which} has its FHIR id in another letter case"
+    if not entity.has_kind_of(row) and row_id in (None, job.id):
+        return (
+            f"{which} is of another type: set its {entity.kind_column} back to {entity.kind_value}"
+        )
+    return f"{which} shows another FHIR id: set its {entity.id_column} back, or delete it"
+
+
+def _pick_key(
+    maps: EntityMaps, server_keys: ServerKeys, target: str, rows: Iterable[Row]
+) -> str | None:
     """Return the key of the one row that shows `target`; None when there is none, or several."""
-    id_ = target.partition("/")[2]
-    keys = [
-        str(row[entity.key])
-        for row in candidates
-        if entity.has_kind_of(row) and not _is_case_variant(row[entity.id_column], id_)
-    ]
-    return keys[0] if len(keys) == 1 else None
+    entity, id_ = maps[_get_type(target)], target.partition("/")[2]
+    shown = _sort_candidates(entity, server_keys, id_, rows).shown
+    return str(shown[0][entity.key]) if len(shown) == 1 else None
 
 
-def _is_case_variant(found: str | None, id_: str) -> bool:
+def _is_id(found: str | None, id_: str) -> bool:
     """Dataverse ignores case when it compares text; FHIR ids that differ in case are two."""
-    return found is not None and found != id_ and found.casefold() == id_.casefold()
+    return found is not None and found.casefold() == id_.casefold()
 
 
 def _get_type(reference: str) -> str:

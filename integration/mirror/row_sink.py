@@ -8,7 +8,7 @@ from typing import Protocol
 
 from integration.core.model import RowResult, Tables, WorkItem
 from integration.mapping.model import EntityMap
-from integration.mapping.primary_keys import derive_primary_key
+from integration.mapping.primary_keys import ServerKeys
 
 
 class RowSink(Protocol):
@@ -25,11 +25,13 @@ class RowSink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MirrorJob:
-    """One resource to mirror: its work item, its entity map and the columns of its tables."""
+    """One resource to mirror: its work item, its entity map, the columns of its tables, and how the
+    keys of its FHIR server's rows are derived."""
 
     entity: EntityMap
     item: WorkItem
     tables: Tables = field(default_factory=dict)
+    server_keys: ServerKeys = field(default_factory=ServerKeys)
 
     @property
     def reference(self) -> str:
@@ -44,7 +46,7 @@ class MirrorJob:
     @property
     def key(self) -> str:
         """The primary key of the row, unless another app has created the row."""
-        return derive_primary_key(self.entity.resource, self.id)
+        return self.server_keys.derive(self.entity.resource, self.id)
 
     def build_result(
         self,

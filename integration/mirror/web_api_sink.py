@@ -7,40 +7,61 @@ writes what differs: a row never shows a version without the children of that ve
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from integration.core.errors import Misconfigured, Unavailable, Unmappable
-from integration.core.model import FhirResource, Response, Row, RowResult, WorkItem
-from integration.dataverse.client import Dataverse, get_error_code
+from integration.core.model import FhirResource, Row, RowResult, WorkItem
+from integration.dataverse.client import (
+    ChangeFailed,
+    ChangesResult,
+    Dataverse,
+    describe_failure,
+    get_error_code,
+)
 from integration.dataverse.requests import Change
 from integration.fhir.client import FhirServer
-from integration.journal.pending_lookups import PendingLookups
+from integration.journal.pending_lookups import LookupState, PendingLookups
 from integration.mapping import engine
 from integration.mapping.model import EntityMap, MappedRows
+from integration.mapping.primary_keys import ServerKeys
 from integration.mapping.row_version import is_newer
 from integration.mapping.schema_mismatches import find_schema_mismatches
-from integration.mirror import row_diff, row_lookup
+from integration.mirror import lookup_waits, row_diff, row_lookup
 from integration.mirror.row_diff import ChangePlan, ExistingRows, Target
 from integration.mirror.row_sink import MirrorJob
 from integration.queues.names import MIRROR_QUEUE
-from integration.queues.queue_sender import QueueSender
+from integration.queues.queue_sender import ChangeQueues, QueueSender
 
 # How often a row is tried when others write it at the same time, before the work item goes back
 # to the queue.
 _MAX_ATTEMPTS = 5
+
+# Children and concepts that Dataverse may refuse one by one. After that the row goes alone.
+_MAX_REFUSED = 10
+
+# A child that is answered 500 is tried again by work items of its own: so often, and first after so
+# many seconds, then after twice as many each time.
+_MAX_CHILD_ATTEMPTS = 5
+_CHILD_DELAY = 60.0
+
+# Seconds until a create whose answer was lost has been done, or never will be: Dataverse ends an
+# operation after two minutes.
+# https://learn.microsoft.com/power-apps/developer/data-platform/analyze-performance
+_UNHEARD_DELAY = 150.0
 
 # DuplicateRecordEntityKey: another row has this value of an alternate key.
 # https://learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes
 _DUPLICATE_KEY = "0x80060892"
 
 # https://learn.microsoft.com/power-apps/developer/data-platform/reference/entities/contact
-_INACTIVE = {"statecode": 1, "statuscode": 2}
+INACTIVE = {"statecode": 1, "statuscode": 2}
 
 
 class _DuplicateKeyError(Exception):
-    """Another row has the FHIR id: it was created just now, or is of another resource type."""
+    """Another row has what an alternate key allows once, as a rule the FHIR id: it was created just
+    now, or is of another resource."""
 
 
 # One attempt; None: FHIR or Dataverse has changed meanwhile, so try again.
@@ -51,7 +72,8 @@ _Attempt = Callable[[MirrorJob], Awaitable[RowResult | None]]
 class WebApiSink:
     """The sink, and what it needs. `all_maps`: by resource type, also those that are not mirrored,
     since lookups may point at their rows. `on_delete`: what becomes of the row of a deleted
-    resource: `deactivate`, `delete` or `leave`."""
+    resource: `deactivate`, `delete` or `leave`. `change_queues`: says which types are mirrored;
+    None: all. `former_urls`, `other_urls`: see ServerKeys."""
 
     fhir: FhirServer
     dataverse: Dataverse
@@ -59,6 +81,14 @@ class WebApiSink:
     queue: QueueSender
     all_maps: Mapping[str, EntityMap]
     on_delete: str = "deactivate"
+    change_queues: ChangeQueues | None = None
+    former_urls: tuple[str, ...] = ()
+    other_urls: tuple[str, ...] = ()
+
+    @property
+    def server_keys(self) -> ServerKeys:
+        """How the keys of the FHIR server's rows are derived."""
+        return ServerKeys(self.fhir.upstream.base, self.former_urls, self.other_urls)
 
     async def bring_up_to_date(self, entity: EntityMap, item: WorkItem) -> RowResult:
         """Make the rows show `item.resource` as FHIR has it now: see RowSink."""
@@ -66,7 +96,8 @@ class WebApiSink:
         mismatches = find_schema_mismatches(entity, tables)
         if mismatches:
             raise Misconfigured("; ".join(mismatches))
-        return await self._retry_lost_races(MirrorJob(entity, item, tables), self._try_to_write)
+        job = MirrorJob(entity, item, tables, self.server_keys)
+        return await self._retry_lost_races(job, self._try_to_write)
 
     async def remove_row(self, entity: EntityMap, item: WorkItem) -> RowResult:
         """Do what `on_delete` says with the row of a deleted resource, whoever has written the row.
@@ -81,12 +112,18 @@ class WebApiSink:
             self.dataverse, await self._build_reduced_job(entity, item)
         )
 
-    async def queue_waiting(self, resource: str) -> None:
-        """Queue the resources that have an empty lookup until `resource`, as `Type/id`, has its
-        row."""
-        for item in await self.pending_lookups.list_waiting(resource):
-            await self.queue.send(MIRROR_QUEUE, item)
-            await self.pending_lookups.remove(resource, item)
+    async def list_mirrored(self, resources: set[str]) -> set[str]:
+        """Return those of these resources, as `Type/id`, whose rows this app writes."""
+        if self.change_queues is None:
+            return {name for name in resources if name.partition("/")[0] in self.all_maps}
+        queues = await self.change_queues()
+        return {name for name in resources if queues.get(name.partition("/")[0]) == MIRROR_QUEUE}
+
+    async def queue_waiting(self, job: MirrorJob) -> None:
+        """Queue the resources that have an empty lookup until this one has its row."""
+        await lookup_waits.queue_waiting(
+            self.pending_lookups, self.queue, job.reference, job.item.delivery
+        )
 
     async def _build_reduced_job(self, entity: EntityMap, item: WorkItem) -> MirrorJob:
         """Return a job with so much of the map as finds the rows: the rest of it need not fit the
@@ -99,25 +136,53 @@ class WebApiSink:
         missing = {*reduced.columns, "statecode"} - tables[reduced.table].keys()
         if missing:
             raise Misconfigured(f"{reduced.table} has no column {', '.join(sorted(missing))}")
-        return MirrorJob(reduced, item, tables)
+        return MirrorJob(reduced, item, tables, self.server_keys)
 
     async def _retry_lost_races(self, job: MirrorJob, attempt: _Attempt) -> RowResult:
-        duplicate = False
+        duplicate: str | None = None
         for _ in range(_MAX_ATTEMPTS):
             try:
                 result = await attempt(job)
             except Unmappable as problem:
                 return job.build_result("refused", notes=(str(problem),))
             except _DuplicateKeyError:
-                duplicate = True
+                duplicate = await self._make_way(job)
                 continue
             if result is not None:
                 return result
-        if duplicate:
-            table = job.entity.table
-            why = f"an alternate key of {table} allows one row per FHIR id, and another row has it"
-            return job.build_result("refused", notes=(why,))
+        if duplicate is not None:
+            return job.build_result("refused", notes=(duplicate,))
         raise Unavailable(self.dataverse.upstream.name, "other writers kept changing the row")
+
+    async def _make_way(self, job: MirrorJob) -> str:
+        """Take the FHIR id from the row of a deleted resource whose id differs in letter case
+        alone: an alternate key would keep it for ever. Return why the row cannot be written, should
+        that not have helped."""
+        entity = job.entity
+        rivals = await row_lookup.find_rivals(self.dataverse, job)
+        if not rivals:
+            return (
+                f"an alternate key of {entity.table} does not allow this row: another row has the "
+                "same values in its columns. Merge the two, or change the key"
+            )
+        for row in rivals:
+            id_ = row[entity.id_column]
+            is_left_over = row["statecode"] == INACTIVE["statecode"] and entity.has_kind_of(row)
+            if id_ == job.id or not is_left_over:
+                continue
+            if await self.fhir.read(f"{entity.resource}/{id_}", job.item.delivery) is None:
+                freed = Change(
+                    method="PATCH",
+                    entity_set=entity.entity_set,
+                    key=row[entity.key],
+                    columns={entity.id_column: None},
+                    etag=row["@odata.etag"],
+                )
+                await self.dataverse.apply_changes([freed], job.item.delivery)
+        return (
+            f"an alternate key of {entity.table} allows one row per FHIR id, and another row has "
+            f"it, maybe in another letter case: clear its {entity.id_column}, or delete that row"
+        )
 
     # -- writing ----------------------------------------------------------------------------------
 
@@ -130,15 +195,84 @@ class WebApiSink:
         existing = await row_lookup.find_existing_rows(self.dataverse, self.all_maps, job, mapped)
         if existing.row is not None and _is_older(job.entity, resource, existing.row):
             return _build_unchanged_result(job, existing.row)
-        plan = row_diff.plan_changes(
-            job.entity, job.key, mapped, existing, targets=self._list_targets(), tables=job.tables
-        )
-        if plan.missing and await self._add_pending_lookups(job, plan.missing):
+        result = await self._write_rows(job, mapped, existing)
+        if result is None or result.action == "refused":
+            return result
+        # If the resource was deleted meanwhile, its deletion found no row to deactivate.
+        is_new = result.action == "created"
+        if is_new and await self.fhir.read(job.reference, job.item.delivery) is None:
             return None
-        result = await self._write_changes(job, existing, plan, mapped)
-        if result is None:
+        # Also if nothing was written: whoever created the row may have died before this.
+        await self.queue_waiting(job)
+        return result
+
+    async def _write_rows(
+        self, job: MirrorJob, mapped: MappedRows, existing: ExistingRows
+    ) -> RowResult | None:
+        """Write what differs. What Dataverse refuses of the row's children and concepts is left
+        out, and the rest goes again, still as one change set. None: a row has changed meanwhile."""
+        refused: dict[str, str] = {}
+        failed: list[str] = []
+        notes: tuple[str, ...] = ()
+        while True:
+            plan = row_diff.plan_changes(
+                job.entity,
+                job.key,
+                mapped,
+                existing,
+                targets=self._list_targets(),
+                tables=job.tables,
+                refused=refused,
+            )
+            if not refused:
+                waiting = await self.list_mirrored({*plan.missing})
+                if waiting and await self._add_waiting(job, waiting):
+                    return None
+                notes = _describe_unmirrored({*plan.missing} - waiting)
+                await self._prepare_links(job, existing, plan)
+            result = await self._apply(job, existing, plan, failed)
+            if isinstance(result, _Refusal):
+                refused |= _leave_out(plan, result, len(refused))
+                continue
+            if result is None or result.action == "refused":
+                return result
+            if failed:
+                await self._queue_failed(job)
+            version = mapped.values.get(job.entity.version_column)
+            if result.action != "unchanged":
+                result = replace(result, version=version)
+            return replace(result, notes=(*mapped.notes, *plan.notes, *notes))
+
+    async def _apply(
+        self, job: MirrorJob, existing: ExistingRows, plan: ChangePlan, failed: list[str]
+    ) -> RowResult | _Refusal | None:
+        """Apply the plan, once. `failed`: gets the keys of children that were answered 500."""
+        if not plan.changes:
+            return _build_unchanged_result(job, existing.row or {})
+        try:
+            result = await self.dataverse.apply_changes(plan.changes, job.item.delivery)
+        except ChangeFailed as error:
+            if plan.is_of_row(error.position):
+                raise
+            failed.append(plan.changes[error.position].key)
+            result = ChangesResult(error.response, error.position)
+        except Unavailable as error:
+            if error.is_outcome_unknown and existing.row is None:
+                raise _look_again_later(error) from None
+            raise
+        if result.status < 400:
+            if existing.row is not None:
+                return job.build_result("updated", row=existing.row[job.entity.key])
+            return job.build_result("created", row=job.key)
+        is_of_row = result.failed is not None and plan.is_of_row(result.failed)
+        is_duplicate = get_error_code(result.response) == _DUPLICATE_KEY
+        if result.status == 404 or (result.status == 412 and not is_duplicate):
             return None
-        return replace(result, notes=(*mapped.notes, *plan.notes, *result.notes))
+        if not is_of_row and plan.other_keys:
+            return _Refusal(describe_failure(result.response), result.failed)
+        if is_duplicate:
+            raise _DuplicateKeyError
+        return job.build_result("refused", notes=(describe_failure(result.response),))
 
     def _list_targets(self) -> dict[str, Target]:
         return {
@@ -146,60 +280,29 @@ class WebApiSink:
             for type_, entity in self.all_maps.items()
         }
 
-    async def _add_pending_lookups(self, job: MirrorJob, missing: Iterable[str]) -> bool:
+    async def _add_waiting(self, job: MirrorJob, targets: set[str]) -> bool:
         """Record that this resource is to be mirrored again when these resources have their rows.
         Return whether one of them has got its row before that was recorded."""
-        targets = sorted(missing)
-        for target in targets:
-            await self.pending_lookups.add(target, job.item)
-        return await row_lookup.has_any_row(self.dataverse, self.all_maps, job, targets)
+        await lookup_waits.add_all(
+            self.pending_lookups, targets, job.reference, LookupState.WAITING
+        )
+        return await row_lookup.has_any_row(self.dataverse, self.all_maps, job, sorted(targets))
 
-    async def _write_changes(
-        self, job: MirrorJob, existing: ExistingRows, plan: ChangePlan, mapped: MappedRows
-    ) -> RowResult | None:
-        if not plan.changes:
-            # Whoever created the row may have died before it queued those that wait for it.
-            await self.queue_waiting(job.reference)
-            return _build_unchanged_result(job, existing.row or {})
-        notes: tuple[str, ...] = ()
-        response = await self.dataverse.apply_changes(plan.changes, job.item.delivery)
-        if response.status >= 400 and response.status not in (404, 412) and len(plan.changes) > 1:
-            response, notes = await self._write_one_by_one(job, plan)
-        if response.status == 412 and get_error_code(response) == _DUPLICATE_KEY:
-            raise _DuplicateKeyError
-        if response.status in (404, 412):
-            return None
-        if response.status >= 400:
-            return job.build_result("refused", notes=(describe_refusal(response),))
-        version = mapped.values.get(job.entity.version_column)
-        if existing.row is not None:
-            await self.queue_waiting(job.reference)
-            key = existing.row[job.entity.key]
-            return job.build_result("updated", row=key, version=version, notes=notes)
-        # If the resource was deleted meanwhile, its deletion found no row to deactivate.
-        if await self.fhir.read(job.reference, job.item.delivery) is None:
-            return None
-        await self.queue_waiting(job.reference)
-        return job.build_result("created", row=job.key, version=version, notes=notes)
+    async def _prepare_links(
+        self, job: MirrorJob, existing: ExistingRows, plan: ChangePlan
+    ) -> None:
+        """Record what is about to be set, before it is: see lookup_waits."""
+        linked = await self.list_mirrored({*plan.linked})
+        await lookup_waits.add_all(self.pending_lookups, linked, job.reference, LookupState.LINKED)
+        if existing.row is None:
+            await lookup_waits.wait_again(self.pending_lookups, job.reference)
 
-    async def _write_one_by_one(
-        self, job: MirrorJob, plan: ChangePlan
-    ) -> tuple[Response, tuple[str, ...]]:
-        """Write each change alone, so that a refused child does not cost the row. Return the
-        response to the change of the row, and notes about the others."""
-        row_response: Response | None = None
-        notes: list[str] = []
-        for position, change in enumerate(plan.changes):
-            response = await self.dataverse.apply_changes([change], job.item.delivery)
-            if position == plan.row_position:
-                row_response = response
-                if response.status >= 400:
-                    break
-            elif response.status >= 400:
-                notes.append(f"{change.entity_set}: {describe_refusal(response)}")
-        if row_response is None:
-            raise Unavailable(self.dataverse.upstream.name, "the row was not written")
-        return row_response, tuple(dict.fromkeys(notes))
+    async def _queue_failed(self, job: MirrorJob) -> None:
+        """Queue the resource again, since some of its children were answered 500."""
+        attempt = job.item.attempt
+        if attempt < _MAX_CHILD_ATTEMPTS:
+            item = replace(job.item, attempt=attempt + 1)
+            await self.queue.send(MIRROR_QUEUE, item, _CHILD_DELAY * 2**attempt)
 
     # -- deleted resources ------------------------------------------------------------------------
 
@@ -210,7 +313,7 @@ class WebApiSink:
         if row is None:
             return job.build_result("absent")
         key, etag = row[entity.key], row["@odata.etag"]
-        inactive = row.get("statecode") == _INACTIVE["statecode"]
+        inactive = row.get("statecode") == INACTIVE["statecode"]
         if self.on_delete == "leave" or (self.on_delete == "deactivate" and inactive):
             return job.build_result("unchanged", row=key)
         if self.on_delete == "delete":
@@ -224,15 +327,15 @@ class WebApiSink:
                     method="PATCH",
                     entity_set=entity.entity_set,
                     key=key,
-                    columns=_INACTIVE,
+                    columns=INACTIVE,
                     etag=etag,
                 )
             ]
-        response = await self.dataverse.apply_changes(changes, job.item.delivery)
-        if response.status in (404, 412):
+        result = await self.dataverse.apply_changes(changes, job.item.delivery)
+        if result.status in (404, 412):
             return None
-        if response.status >= 400:
-            return job.build_result("refused", notes=(describe_refusal(response),))
+        if result.status >= 400:
+            return job.build_result("refused", notes=(describe_failure(result.response),))
         action = "deleted" if self.on_delete == "delete" else "deactivated"
         return job.build_result(action, row=key)
 
@@ -245,9 +348,41 @@ class WebApiSink:
         ]
 
 
-def describe_refusal(response: Response) -> str:
-    """Return the status and Dataverse's error code; its message may quote a value."""
-    return f"answered {response.status} {get_error_code(response)}".strip()
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Dataverse refused a change of a child or of a concept. `why`: status and code. `position`: of
+    that change; None: Dataverse did not say which."""
+
+    why: str
+    position: int | None
+
+
+def _leave_out(plan: ChangePlan, refusal: _Refusal, count: int) -> dict[str, str]:
+    """Return what to leave out after a refusal, and why. `count`: how much is left out already."""
+    if refusal.position is not None and count < _MAX_REFUSED:
+        change = plan.changes[refusal.position]
+        return {change.key: f"{change.entity_set}: {refusal.why}, so a row was left out"}
+    return {
+        change.key: f"{change.entity_set}: {refusal.why}, so its changes were left out"
+        for change in plan.changes
+        if change.key in plan.other_keys
+    }
+
+
+def _describe_unmirrored(targets: set[str]) -> tuple[str, ...]:
+    types = sorted({name.partition("/")[0] for name in targets})
+    return tuple(
+        f"{type_}: rows of this type are not written here, so a lookup of a new one is filled at "
+        "the next change"
+        for type_ in types
+    )
+
+
+def _look_again_later(error: Unavailable) -> Unavailable:
+    """Return the error with a delay: until then the row may be created by what was not heard of,
+    also after the resource was deleted and its deletion found no row."""
+    delay = max(error.retry_after or 0.0, _UNHEARD_DELAY)
+    return Unavailable(error.upstream, error.why, delay, is_outcome_unknown=True)
 
 
 def _is_older(entity: EntityMap, resource: FhirResource, row: Mapping[str, Any]) -> bool:

@@ -27,6 +27,7 @@ from integration.journal.azure_data_routes import AzureDataRouteStore
 from integration.journal.azure_pending_lookups import AzurePendingLookups
 from integration.journal.azure_row_keys import AzureRowKeys
 from integration.journal.azure_store import AzureJournal
+from integration.journal.pending_lookups import LookupState
 from integration.journal.store import Payload
 from integration.journal.table_keys import make_delivery_id
 from integration.operations import deliveries
@@ -100,8 +101,8 @@ async def test_no_other_store_scans_a_partition(recorded: Recorded) -> None:
     await keys.add("Patient", {f"p{number}": f"key-{number}" for number in range(30)})
     assert len(await keys.find_keys("Patient", [f"p{number}" for number in range(30)])) == 30
     lookups = AzurePendingLookups(opened("lookups"))
-    await lookups.add("Patient/p1", WorkItem(DELIVERY.id, resource="Observation/o1"))
-    assert len(await lookups.list_waiting("Patient/p1")) == 1
+    await lookups.add("Patient/p1", "Patient/p2", LookupState.WAITING)
+    assert len(await lookups.list_resources("Patient/p1", LookupState.WAITING)) == 1
     assert await AzureDataRouteStore(opened("routes")).list_routes() == {}
     log = AzureActivityLog(opened("activity"))
     await log.add(

@@ -43,6 +43,10 @@ async def mirror(route: Route, resource: str) -> RowResult:
     return found
 
 
+def key_of(route: Route, id_: str) -> str:
+    return route.web_api.server_keys.derive("Patient", id_)
+
+
 async def contacts(route: Route) -> dict[str, Body]:
     return {row["contactid"]: row for row in await route.dataverse_double.contacts()}
 
@@ -87,13 +91,14 @@ async def test_an_id_of_as_many_characters_as_the_column_has_is_kept_whole(route
 # --- digest --------------------------------------------------------------------------------------
 
 
-async def test_the_key_of_the_row_stands_for_the_id(route: Route) -> None:
+async def test_a_guid_that_follows_from_the_id_stands_for_it(route: Route) -> None:
     resource = route.fhir_double.add(patient(id=ONE, identifier=[NUMBER]))
     noted = await mirror(following(LongId.DIGEST, route), resource)
-    key = derive_primary_key("Patient", ONE)
+    key = key_of(route, ONE)
     assert (noted.action, noted.row) == ("created", key)
     row = (await contacts(route))[key]
-    assert (row["msemr_azurefhirid"], row["lastname"]) == (key, MARKER)
+    digest = derive_primary_key("Patient", ONE)
+    assert (row["msemr_azurefhirid"], row["lastname"]) == (digest, MARKER)
     (number,) = await route.dataverse_double.rows("msemr_medicalidentifiers")
     assert number["_msemr_assignee_value"] == key
 
@@ -120,8 +125,8 @@ async def test_two_ids_that_dataverse_could_take_for_one_have_two_rows(
     for id_, gender in ((ONE, "female"), (other, "male")):
         await mirror(route, route.fhir_double.add(patient(id=id_, gender=gender)))
     found = await contacts(route)
-    assert found[derive_primary_key("Patient", ONE)]["gendercode"] == 2
-    assert found[derive_primary_key("Patient", other)]["gendercode"] == 1
+    assert found[key_of(route, ONE)]["gendercode"] == 2
+    assert found[key_of(route, other)]["gendercode"] == 1
 
 
 async def test_links_lead_to_the_row_whichever_of_the_two_comes_first(route: Route) -> None:
@@ -131,8 +136,8 @@ async def test_links_lead_to_the_row_whichever_of_the_two_comes_first(route: Rou
     await mirror(route, route.fhir_double.add(patient(id=ONE)))
     for claim, _ in route.queued(MIRROR_QUEUE):
         await mirroring.mirror_resource(route.mirror, claim)
-    row = (await contacts(route))[derive_primary_key("Patient", "new")]
-    assert row["_msemr_link1_value"] == derive_primary_key("Patient", ONE)
+    row = (await contacts(route))[key_of(route, "new")]
+    assert row["_msemr_link1_value"] == key_of(route, ONE)
 
 
 async def test_when_the_column_is_widened_the_row_gets_the_whole_id(route: Route) -> None:

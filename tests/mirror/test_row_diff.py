@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from integration.core.model import RowResult, WorkItem
+from integration.journal.pending_lookups import LookupState
 from integration.mirror import mirror as mirroring
 from integration.queues.names import MIRROR_QUEUE
 from tests.builders import Body, patient
@@ -140,7 +141,7 @@ async def test_a_lookup_is_filled_when_its_target_arrives(route: Route) -> None:
 async def test_who_has_been_waited_for_is_not_waited_for_again(route: Route) -> None:
     await mirror(route, anna(**CARED))
     await mirror(route, GP)
-    assert await route.row_waits.list_waiting("Practitioner/gp") == []
+    assert await route.row_waits.list_resources("Practitioner/gp", LookupState.WAITING) == []
     route.queue_sender.sent = [each for each in route.queue_sender.sent if each[0] != MIRROR_QUEUE]
     await mirror(route, GP | {"active": True})
     assert route.mirrored == []
