@@ -98,7 +98,9 @@ class DeliverySettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MirrorSettings:
-    """How resources are mirrored. `enabled_maps`: maps that are used only if they are named."""
+    """How resources are mirrored. `enabled_maps`: maps that are used only if they are named.
+    `former_urls`: addresses that the FHIR server had before; `other_urls`: those of other servers
+    that mirror to the same organisation."""
 
     target: str
     map_set: str
@@ -107,6 +109,8 @@ class MirrorSettings:
     enabled_maps: tuple[str, ...]
     on_delete: str
     change_headers: Mapping[str, str]  # of every change
+    former_urls: tuple[str, ...] = ()
+    other_urls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,15 +169,19 @@ class EnvReader:
 
     def read_sources(self, name: str, scope: str) -> dict[str, str | None]:
         """Read base URLs, and the token scope of each in the same order, or one `none` for all."""
-        bases = self.read_list(name)
-        if not all(_SOURCE_ADDRESS.fullmatch(base) for base in bases):
-            self.wrong.append(f"{name} (addresses that start with https://, by commas)")
+        bases = self.read_addresses(name)
         stated_scopes = self.read_list(scope) or ["none"]
         scopes = [None if scope_.lower() == "none" else scope_ for scope_ in stated_scopes]
         scopes = scopes * len(bases) if scopes == [None] else scopes
         if len(scopes) != len(bases):
             self.wrong.append(f"{scope} (none, or one for each address of {name}, by commas)")
         return dict(zip(bases, scopes, strict=False))
+
+    def read_addresses(self, name: str) -> list[str]:
+        bases = self.read_list(name)
+        if not all(_SOURCE_ADDRESS.fullmatch(base) for base in bases):
+            self.wrong.append(f"{name} (addresses that start with https://, by commas)")
+        return bases
 
     def read_list(self, name: str) -> list[str]:
         parts = (self.read_optional(name) or "").split(",")
@@ -367,6 +375,8 @@ def _read_mirror(reader: EnvReader) -> MirrorSettings:
         enabled_maps=tuple(reader.read_list("MAPS_ENABLED")),
         on_delete=reader.read_choice("ON_DELETE", ("deactivate", "delete", "leave")),
         change_headers=dict(_read_change_headers(reader)),
+        former_urls=tuple(reader.read_addresses("FHIR_FORMER_URLS")),
+        other_urls=tuple(reader.read_addresses("FHIR_OTHER_URLS")),
     )
 
 

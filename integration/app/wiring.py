@@ -369,6 +369,9 @@ def build_mirror(shared: SharedParts) -> Mirror:
         queue=stores.queue,
         all_maps=maps.available,
         on_delete=settings.on_delete,
+        change_queues=shared.data_routes.get_change_queues,
+        former_urls=settings.former_urls,
+        other_urls=settings.other_urls,
     )
     return Mirror(
         journal=stores.journal,
@@ -391,6 +394,7 @@ def build_mirror(shared: SharedParts) -> Mirror:
 def build_virtual_tables(shared: SharedParts) -> VirtualTables:
     """Build the feed of every map that may be virtual."""
     from integration.mapping.model import Route
+    from integration.mapping.primary_keys import ServerKeys
     from integration.virtual_tables.answer import VirtualTables
     from integration.virtual_tables.entity_type import build_entity_type
     from integration.virtual_tables.read import FeedReader
@@ -402,7 +406,11 @@ def build_virtual_tables(shared: SharedParts) -> VirtualTables:
         for entity in shared.load_maps().entities.values()
         if Route.VIRTUAL in entity.routes
     }
-    keys = RowKeyResolver(shared.stores.row_keys, lambda type_: type_ not in entity_types)
+    keys = RowKeyResolver(
+        shared.stores.row_keys,
+        lambda type_: type_ not in entity_types,
+        server_keys=ServerKeys(shared.settings.fhir.url),
+    )
     feed = shared.settings.feed
     return VirtualTables(
         data_routes=shared.data_routes,

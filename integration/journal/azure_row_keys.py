@@ -40,7 +40,9 @@ class AzureRowKeys:
         await self._upsert([_to_entity(type_, "id", id_, key) for id_, key in keys.items()])
 
     async def add_reverse(self, type_: str, keys: Mapping[str, str]) -> None:
-        await self._upsert([_to_entity(type_, "key", key, id_) for id_, key in keys.items()])
+        # One entity for each key: a transaction may not name one twice.
+        ids = {key: id_ for id_, key in keys.items()}
+        await self._upsert([_to_entity(type_, "key", key, id_) for key, id_ in ids.items()])
 
     async def find_keys(self, type_: str, ids: Collection[str]) -> Mapping[str, str]:
         return await self._find(f"{type_}|id", ids)

@@ -2,7 +2,8 @@
 
 The key is the resource's id where that is a GUID, else it is derived from the id. A client may
 query by a derived key that it has seen, so the id of a derived key is stored before the key is
-shown. A contact may have another key, which the mirror has stored.
+shown. A contact may have another key, which the mirror has stored. What it has stored for a key
+stands: a key that a person has given to another resource is not shown for the first one any more.
 """
 
 from __future__ import annotations
@@ -13,11 +14,16 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from integration.journal.row_keys import RowKeys
-from integration.mapping.primary_keys import derive_primary_key
+from integration.mapping.primary_keys import ServerKeys, derive_primary_key
 
 # Entries of one cache, at most, and seconds that an entry is used.
 _MAX_ENTRIES = 20_000
 _CACHE_SECONDS = 30.0
+
+_PLAIN_KEYS = ServerKeys()
+
+# Stands for a type: keys that are derived with it are those of no row.
+_NO_ROW = "no row"
 
 # Reads from the store what it has for these names, of one resource type.
 _Load = Callable[[str, Collection[str]], Awaitable[Mapping[str, str]]]
@@ -57,6 +63,7 @@ class RowKeyResolver:
     """Finds keys and ids.
 
     `is_mirrored`: whether the mirror may have stored keys for the rows of a resource type.
+    `server_keys`: how it derives the others.
     """
 
     def __init__(
@@ -65,7 +72,10 @@ class RowKeyResolver:
         is_mirrored: Callable[[str], bool],
         clock: Callable[[], float] = time.monotonic,
         max_entries: int = _MAX_ENTRIES,
+        *,
+        server_keys: ServerKeys = _PLAIN_KEYS,
     ) -> None:
+        self._server_keys = server_keys
         self._max_entries = max_entries
         self._store, self._is_mirrored = store, is_mirrored
         self._keys = _Cache(store.find_keys, clock, max_entries)
@@ -79,11 +89,26 @@ class RowKeyResolver:
         """
         resolved: dict[str, UUID] = {}
         for type_, ids in _group_by_type(resources).items():
-            recorded = await self._keys.get(type_, ids) if self._is_mirrored(type_) else {}
-            keys = {id_: recorded.get(id_) or derive_primary_key(type_, id_) for id_ in ids}
+            if self._is_mirrored(type_):
+                keys = await self._find_row_keys(type_, ids)
+            else:
+                keys = {id_: derive_primary_key(type_, id_) for id_ in ids}
             await self._record_ids(type_, {id_: key for id_, key in keys.items() if key != id_})
             resolved |= {f"{type_}/{id_}": UUID(key) for id_, key in keys.items()}
         return resolved
+
+    async def _find_row_keys(self, type_: str, ids: Collection[str]) -> dict[str, str]:
+        """Return the keys of the rows that the mirror writes. A resource whose key is another one's
+        by now gets one that no row has: a lookup must not lead to somebody else."""
+        recorded = await self._keys.get(type_, ids)
+        keys = {id_: recorded.get(id_) or self._server_keys.derive(type_, id_) for id_ in ids}
+        owners = await self._ids.get(type_, list(dict.fromkeys(keys.values())))
+        return {
+            id_: key
+            if owners.get(key, id_) == id_
+            else derive_primary_key(_NO_ROW, f"{type_}/{id_}")
+            for id_, key in keys.items()
+        }
 
     async def resolve_ids(self, type_: str, keys: Iterable[UUID]) -> Mapping[UUID, str]:
         """Return the ids that resources with these keys have, whether they exist or not."""
