@@ -260,9 +260,13 @@ class Dataverse:
     async def _read_columns(self, table: str) -> Columns:
         queries = (requests.build_columns_query(table, cast) for cast in requests.CASTS)
         with add_activity_context(action="metadata", table=table):
-            responses = await asyncio.gather(
-                *(self.send(request, "metadata") for request in queries)
-            )
+            tasks = [asyncio.create_task(self.send(request, "metadata")) for request in queries]
+            try:
+                responses = await asyncio.gather(*tasks)
+            finally:
+                # If one failed, the others would take the places of requests that may do better.
+                for task in tasks:
+                    task.cancel()
         for response in responses:
             if response.status != 200:
                 raise Misconfigured(
