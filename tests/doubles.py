@@ -24,6 +24,17 @@ Handler = Callable[[httpx.Request], Awaitable[httpx.Response]]
 Step = Callable[[Handler, httpx.Request], Awaitable[httpx.Response]]
 
 
+# An organisation in which a test can merge contacts, as Dataverse alone does: the subordinate is
+# inactive, says that it was merged, and keeps its other columns.
+# https://learn.microsoft.com/power-apps/developer/data-platform/merge-records
+MERGEABLE: Additions = {
+    "contact": {
+        "columns": {"merged": {"type": "Boolean", "schemaName": "Merged", "label": "Merged"}}
+    }
+}
+MERGED: Body = {"statecode": 1, "statuscode": 2, "merged": True}
+
+
 class Clock:
     """Stands still until it is told to go on; not in UTC, so that nothing relies on that."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -20,8 +21,8 @@ from integration.mapping.model import AttributeMap, Kind
 from integration.mirror import mirror as mirroring
 from integration.queues.names import MIRROR_QUEUE
 from tests.builders import MARKER, Body, patient
-from tests.conftest import LEASE, Route, every_map, told_by
-from tests.doubles import RecordedRequest
+from tests.conftest import DAY, LEASE, Route, every_map, told_by
+from tests.doubles import MERGEABLE, MERGED, DataverseDouble, RecordedRequest
 
 ANNA = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
 DELIVERY = "019caaee-c260-7000-8000-000000000001"
@@ -30,6 +31,13 @@ API = "msind_UpsertBundle"
 
 # No row of a child takes it.
 TOO_LONG = {"system": "urn:a", "value": MARKER * 40}
+
+
+@pytest.fixture
+def dataverse() -> Iterator[DataverseDouble]:
+    found = DataverseDouble(MERGEABLE)
+    yield found
+    found.app.close()
 
 
 def anna(**elements: Any) -> Body:
@@ -374,6 +382,49 @@ async def test_a_contact_that_a_person_has_deactivated_is_as_its_patient_says(ro
     await mirror(route, route.fhir_double.add(anna(gender="female")))
     row = await route.dataverse_double.contact()
     assert (row["statecode"], row["gendercode"]) == (0, 2)
+
+
+@pytest.mark.parametrize("days", [1, 400])
+async def test_a_patient_that_comes_back_is_active_however_long_it_was_gone(
+    route: Route, days: int
+) -> None:
+    """What was noted of the deletion is forgotten by then."""
+    resource = route.fhir_double.add(anna())
+    await mirror(route, resource)
+    last = route.fhir_double.stored[resource]
+    route.fhir_double.delete(resource)
+    await mirror(route, resource)
+    route.clock.later(days * DAY)
+    route.guard_store.locks.clear()
+    route.fhir_double.stored[resource] = last
+    await mirror(route, route.fhir_double.add(anna()))
+    assert (await route.dataverse_double.contact())["statecode"] == 0
+
+
+async def test_a_deactivation_whose_answer_was_lost_is_undone_when_the_patient_is_back(
+    route: Route,
+) -> None:
+    resource = route.fhir_double.add(anna())
+    await mirror(route, resource)
+    last = route.fhir_double.stored[resource]
+    route.fhir_double.delete(resource)
+    route.dataverse_double.will_fail(kind="lost-reply", method="PATCH", path="contacts")
+    await mirror(route, resource)
+    assert (await route.dataverse_double.contact())["statecode"] == 1
+    route.fhir_double.stored[resource] = last  # before the work item is tried again
+    route.clock.later(LEASE)
+    await hand_out_queued(route)
+    assert (await route.dataverse_double.contact())["statecode"] == 0
+
+
+async def test_a_contact_that_was_merged_by_hand_stays_inactive(route: Route) -> None:
+    noted = await mirror(route, route.fhir_double.add(anna()))
+    assert noted is not None
+    await route.dataverse_double.write(noted.row or "", **MERGED)
+    noted = await mirror(route, route.fhir_double.add(anna(gender="female")))
+    assert noted is not None
+    assert noted.notes == ("the row of contact was merged by hand: it stays inactive",)
+    assert (await route.dataverse_double.contact())["statecode"] == 1
 
 
 async def test_a_deleted_patient_s_contact_can_be_deleted_with_its_children(route: Route) -> None:

@@ -15,7 +15,7 @@ from integration.mapping.primary_keys import ServerKeys, derive_primary_key
 from integration.mirror import mirror as mirroring
 from tests.builders import Body, patient
 from tests.conftest import Route, routed
-from tests.doubles import DataverseDouble, FhirDouble
+from tests.doubles import MERGEABLE, MERGED, DataverseDouble, FhirDouble
 
 ANNA = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
 OTTO = "0a4f2c9d-3f5b-4c0e-8f52-5b1f7a9b2d01"
@@ -23,20 +23,13 @@ THEIRS = "99999999-9999-4999-8999-999999999999"
 DELIVERY = "019caaee-c260-7000-8000-000000000001"
 PATIENT, PRACTITIONER = 935000000, 935000001
 
-# What Dataverse sets itself when people merge two contacts: the subordinate is inactive and keeps
-# its columns. https://learn.microsoft.com/power-apps/developer/data-platform/merge-records
-MERGES = {
-    "contact": {
-        "columns": {"merged": {"type": "Boolean", "schemaName": "Merged", "label": "Merged"}},
-        "keys": None,
-    }
-}
-MERGED = {"statecode": 1, "statuscode": 2, "merged": True}
+# Without alternate keys: two contacts may have one FHIR id.
+KEYLESS = {"contact": {**MERGEABLE["contact"], "keys": None}}
 
 
 @pytest.fixture
 def dataverse() -> Any:
-    found = DataverseDouble(MERGES)
+    found = DataverseDouble(KEYLESS)
     yield found
     found.app.close()
 

@@ -228,12 +228,50 @@ async def test_a_contact_that_is_made_anew_takes_the_place_of_the_one_that_is_go
     assert await keys.resolve_keys([f"Patient/{ANNA}"]) == {f"Patient/{ANNA}": UUID(ANNA)}
 
 
+async def test_it_takes_that_place_though_the_answer_to_its_create_was_lost(route: Route) -> None:
+    kept = MemoryRowKeys()
+    await kept.add("Patient", {ANNA: THEIRS})
+    name = route.fhir_double.add(patient(id=ANNA))
+    route.dataverse_double.will_fail(kind="lost-reply", method="PATCH")
+    for _ in range(2):
+        await mirrored(route, kept, name)
+    assert await kept.find_keys("Patient", [ANNA]) == {ANNA: ANNA}
+
+
+async def test_a_contact_that_a_person_gave_to_another_patient_leads_to_that_one(
+    route: Route,
+) -> None:
+    kept = MemoryRowKeys()
+    first = route.fhir_double.add(patient(id=ANNA))
+    await mirrored(route, kept, first)
+    await route.dataverse_double.write(ANNA, msemr_azurefhirid="p-2")
+    await mirrored(route, kept, route.fhir_double.add(patient(id="p-2")))
+    keys = RowKeyResolver(kept, lambda _: True)
+    found = await keys.resolve_keys([first, "Patient/p-2"])
+    assert found["Patient/p-2"] == UUID(ANNA)
+    assert found[first] != UUID(ANNA)
+    ids = await keys.resolve_ids("Patient", found.values())
+    assert [ids[key] for key in found.values()] == [ANNA, "p-2"]
+    await route.dataverse_double.write(ANNA, msemr_azurefhirid=ANNA)  # and back
+    await mirrored(route, kept, first)
+    keys = RowKeyResolver(kept, lambda _: True)
+    assert await keys.resolve_keys([first]) == {first: UUID(ANNA)}
+
+
+async def test_the_feed_and_the_mirror_derive_the_same_key_for_a_contact(route: Route) -> None:
+    kept = MemoryRowKeys()
+    keys = RowKeyResolver(kept, lambda _: True, server_keys=route.web_api.server_keys)
+    before = await keys.resolve_keys(["Patient/mrn.7"])
+    await mirrored(route, kept, route.fhir_double.add(patient(id="mrn.7")))
+    row = await route.dataverse_double.contact()
+    assert before == {"Patient/mrn.7": UUID(row["contactid"])}
+
+
 async def test_the_mirror_notes_the_way_back_from_a_key_that_it_derived(route: Route) -> None:
     kept = MemoryRowKeys()
     await mirrored(route, kept, route.fhir_double.add(patient(id="mrn.7")))
-    assert await kept.find_ids("Patient", [derive_primary_key("Patient", "mrn.7")]) == {
-        derive_primary_key("Patient", "mrn.7"): "mrn.7"
-    }
+    key = route.web_api.server_keys.derive("Patient", "mrn.7")
+    assert await kept.find_ids("Patient", [key]) == {key: "mrn.7"}
 
 
 async def test_a_key_that_could_not_be_kept_is_mirrored_again(route: Route) -> None:
