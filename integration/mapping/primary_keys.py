@@ -63,21 +63,22 @@ class ServerKeys:
         """Return every key that a row of the resource may have: the one of `derive` first, then
         those by the former addresses, and the one without an address, as once all were."""
         addresses = (self.server, *self.former, "")
-        return tuple(dict.fromkeys(_derive_for(each, resource, identifier) for each in addresses))
+        keys = (_derive_for(address, resource, identifier) for address in addresses)
+        return tuple(dict.fromkeys(keys))
 
     def is_of_other_server(self, key: str, resource: str, identifier: str) -> bool:
         """Whether `key` was derived for a resource of this type and id, but by another address than
         this server has or had."""
-        own = derive_primary_key(resource, identifier)
+        plain_key = derive_primary_key(resource, identifier)
         return (
-            own != identifier
-            and _get_resource_part(key) == _get_resource_part(own)
+            plain_key != identifier
+            and _get_resource_part(key) == _get_resource_part(plain_key)
             and key not in self.list_own(resource, identifier)
         )
 
     def is_of_known_server(self, key: str, resource: str, identifier: str) -> bool:
         """Whether `key` was derived by one of the addresses of `others`."""
-        return key in {_derive_for(each, resource, identifier) for each in self.others}
+        return key in {_derive_for(address, resource, identifier) for address in self.others}
 
 
 def _derive_for(address: str, resource: str, identifier: str) -> str:

@@ -164,7 +164,10 @@ class _Candidates:
 def _sort_candidates(
     entity: EntityMap, server_keys: ServerKeys, id_: str, rows: Iterable[Row]
 ) -> _Candidates:
-    key, own = server_keys.derive(entity.resource, id_), server_keys.list_own(entity.resource, id_)
+    key, own_keys = (
+        server_keys.derive(entity.resource, id_),
+        server_keys.list_own(entity.resource, id_),
+    )
     ids = {id_}
     if entity.long_id is LongId.DIGEST:
         ids.add(derive_primary_key(entity.resource, id_))
@@ -172,7 +175,7 @@ def _sort_candidates(
     for row in rows:
         row_key, row_id = str(row[entity.key]), row[entity.id_column]
         # Where the id was removed, the key still tells whose row it was.
-        is_own = row_id in ids or (row_id is None and row_key in own)
+        is_own = row_id in ids or (row_id is None and row_key in own_keys)
         if is_own and entity.has_kind_of(row):
             if not server_keys.is_of_other_server(row_key, entity.resource, id_):
                 shown.append(row)
@@ -180,11 +183,11 @@ def _sort_candidates(
                 foreign.append(row)
         elif row_key == key:
             keyed.append(row)
-    return _Candidates(_drop_inactive_duplicates(entity, own, shown), foreign, keyed)
+    return _Candidates(_drop_inactive_duplicates(entity, own_keys, shown), foreign, keyed)
 
 
 def _drop_inactive_duplicates(
-    entity: EntityMap, own: Sequence[str], shown: Sequence[Row]
+    entity: EntityMap, own_keys: Sequence[str], shown: Sequence[Row]
 ) -> Sequence[Row]:
     """A merge leaves its subordinate inactive, with its FHIR id: it is no second row of the
     resource. Of inactive rows alone, ours counts."""
@@ -192,7 +195,7 @@ def _drop_inactive_duplicates(
         return shown
     active = [row for row in shown if row["statecode"] == 0]
     unmerged = [row for row in shown if not row.get(MERGED)]
-    ours = [row for row in unmerged if row[entity.key] in own]
+    ours = [row for row in unmerged if row[entity.key] in own_keys]
     return active or ours or unmerged or shown
 
 
