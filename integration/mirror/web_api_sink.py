@@ -234,14 +234,14 @@ class WebApiSink:
             if isinstance(result, _Refusal):
                 refused |= _leave_out(plan, result, len(refused))
                 continue
-            if result is None or result.action == "refused":
-                return result
+            if result is None:
+                return None
             if failed:
                 await self._queue_failed(job)
-            version = mapped.values.get(job.entity.version_column)
-            if result.action != "unchanged":
+            if result.action in ("created", "updated"):
+                version = mapped.values.get(job.entity.version_column)
                 result = replace(result, version=version)
-            return replace(result, notes=(*mapped.notes, *plan.notes, *notes))
+            return replace(result, notes=(*mapped.notes, *plan.notes, *notes, *result.notes))
 
     async def _apply(
         self, job: MirrorJob, existing: ExistingRows, plan: ChangePlan, failed: list[str]

@@ -56,6 +56,8 @@ WRONG = [
         "https://a.example/.default",
         "none, or one for each address of FETCH_FROM, by commas",
     ),
+    ("FHIR_FORMER_URLS", "old.example", "addresses that start with https://, by commas"),
+    ("FHIR_OTHER_URLS", "https://a.example,b", "addresses that start with https://, by commas"),
     ("DANGLING", "keep", "one of refuse, note"),
     ("MIRROR_TO", "fhir", "one of web-api, healthcare-api, off"),
     ("FEED_PAGE", "1001", "a whole number from 1 to 1000"),

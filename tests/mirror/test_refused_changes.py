@@ -22,9 +22,10 @@ DELIVERY = "019caaee-c260-7000-8000-000000000001"
 NUMBERS, CONCEPTS = "msemr_medicalidentifiers", "msemr_codeableconcepts"
 UNEXPECTED, REFUSED = "0x80040224", "0x80040265"
 
-# An organisation that allows each number once.
+# An organisation that allows each number once, and each mobile phone.
 ONE_OF_EACH_NUMBER = {
-    "msemr_medicalidentifier": {"keys": [{"name": "own_key", "columns": ["msemr_value"]}]}
+    "msemr_medicalidentifier": {"keys": [{"name": "number_key", "columns": ["msemr_value"]}]},
+    "contact": {"keys": [{"name": "phone_key", "columns": ["mobilephone"]}]},
 }
 
 
@@ -132,6 +133,17 @@ async def test_a_child_that_an_alternate_key_forbids_costs_that_child_and_says_s
     assert f"{NUMBERS}: answered 412 0x80060892, so a row was left out" in noted.notes
     rows = {row["contactid"]: row for row in await route.dataverse_double.contacts()}
     assert rows[OTTO]["gendercode"] == 1
+
+
+async def test_a_row_that_another_alternate_key_forbids_is_not_said_to_have_the_id_of_another(
+    route: Route,
+) -> None:
+    phone = {"telecom": [{"system": "phone", "use": "mobile", "value": "1"}]}
+    await mirror(route, anna(**phone))
+    noted = await mirror(route, patient(id=OTTO, **phone))
+    assert noted.action == "refused"
+    assert "another row has the same values" in noted.notes[0]
+    assert "FHIR id" not in noted.notes[0]
 
 
 # Which write after the refused one another worker precedes: what it does comes between any two.
