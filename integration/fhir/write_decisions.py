@@ -52,7 +52,7 @@ from itertools import takewhile
 from integration.core.errors import Issue
 from integration.core.model import EntryResult
 from integration.core.write_order import is_later
-from integration.fhir import operation_outcome
+from integration.fhir import entry_results, operation_outcome
 from integration.fhir.resource_states import ResourceState, ResourceVersion
 from integration.fhir.units import CREATED, UnitEntry
 
@@ -199,7 +199,7 @@ def may_have_overtaken(candidate: Candidate, result: EntryResult) -> bool:
     """Whether the answer to a write leaves open that it has replaced more than it was meant to."""
     if candidate.version == ABSENT:
         return result.status == 200 and candidate.entry.method == "PUT"
-    written = (result.etag or "").removeprefix("W/").strip('"')
+    written = entry_results.get_version(result.etag) or ""
     if written.isdigit() and candidate.version.isdigit():
         return int(written) > int(candidate.version) + 1
     # Versions that are no numbers: https://hl7.org/fhir/R4/resource.html#Meta

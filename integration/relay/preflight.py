@@ -115,8 +115,8 @@ class Preflight:
             if status in (404, 409, 410, 412):
                 return False
             etag = get_object(versions[candidate.name], "response").get("etag")
-            if status == 200 and isinstance(etag, str) and candidate.state is not None:
-                version = etag.removeprefix("W/").strip('"')
+            version = entry_results.get_version(etag)
+            if status == 200 and version and candidate.state is not None:
                 state = replace(candidate.state, version=version)
                 found.candidates[n] = replace(candidate, state=state)
         return True

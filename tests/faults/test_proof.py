@@ -14,6 +14,7 @@ import pytest
 from faults import kinds, outage
 from faults.copies import Copies
 from faults.deliveries import DeliveryFactory
+from faults.injected import COPIED, KILLED, REFUSED_FOR_HOURS
 from faults.judge import Report
 from faults.kills import Kills
 from faults.route import Route, make_client, open_route
@@ -64,21 +65,21 @@ async def test_hours_without_a_fhir_server_cost_time_and_no_entry(running: Runni
         found = Report(http=http, running=running, seed=SEED)
         await outage.run_outage(running, found, DeliveryFactory("outage"), streams=8)
     assert found.tally.findings == []
-    assert found.tally.counts["injected"] > 100
+    assert found.tally.injected[REFUSED_FOR_HOURS] > 100
 
 
 async def test_failing_services_cost_time_and_no_entry(route: Route) -> None:
     found = make_report(route)
     await Weather(route, found, DeliveryFactory("storm")).run_storm(15, senders=4)
     assert found.tally.findings == []
-    assert found.tally.counts["injected"] >= 15
+    assert found.tally.injected.total() >= 15
 
 
 async def test_messages_that_come_again_change_nothing(route: Route) -> None:
     found = make_report(route)
     await Copies(route, found, DeliveryFactory("copies")).post_copies(streams=2, copies=2)
     assert found.tally.findings == []
-    assert found.tally.counts["injected"] >= 4
+    assert found.tally.injected[COPIED] >= 4
 
 
 async def test_a_host_that_is_killed_again_and_again_loses_nothing(route: Route) -> None:
@@ -93,4 +94,4 @@ async def test_a_host_that_is_killed_again_and_again_loses_nothing(route: Route)
         ["after:25", "before:9"],
     )
     assert found.tally.findings == []
-    assert found.tally.counts["injected"] == 2
+    assert found.tally.injected[KILLED] == 2
