@@ -174,8 +174,11 @@ class Server:
         if method in ("PUT", "PATCH") and "?" not in request["url"] and request.get("ifMatch"):
             self._require_version(identity, request["ifMatch"])
         if method == "DELETE":
+            there = identity in self.stored
             self.delete(identity)
-            return {"response": {"status": "204"}}
+            # Delete of FhirController.cs names the version that is the deletion.
+            etag = {"etag": f'W/"{self.versions[identity]}"'} if there else {}
+            return {"response": {"status": "204", **etag}}
         if method == "POST" and request.get("ifNoneExist") and current is not None:
             return self._said(200, identity)
         if (
