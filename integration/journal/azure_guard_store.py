@@ -1,7 +1,7 @@
 """The guard store in a table of Azure Storage.
 
-There are sixteen partitions. The rows of a large unit go in few entity group transactions, and the
-account's limit is reached before that of a partition:
+The claims are in one partition, the locks in sixteen. The locks of a large unit go in few entity
+group transactions, and the account's limit is reached before that of a partition:
 https://learn.microsoft.com/rest/api/storageservices/performing-entity-group-transactions
 https://learn.microsoft.com/azure/storage/tables/scalability-targets
 """
@@ -24,9 +24,13 @@ from azure.data.tables import TableTransactionError, UpdateMode
 from azure.data.tables.aio import TableClient
 
 from integration.journal.azure_errors import translate_storage_errors
-from integration.journal.guard_store import WriteLock, is_old
+from integration.journal.guard_store import DIGEST_BYTES, Claim, ClaimTable, WriteLock, is_old
 
 TABLE = "writelocks"
+
+# The partition of the claims, and in it the row that is none.
+_CLAIMS = "claims"
+_NEWEST_DELETE = "newest delete"
 
 # https://learn.microsoft.com/rest/api/storageservices/performing-entity-group-transactions
 _MAX_ENTITIES = 100
@@ -76,7 +80,76 @@ class AzureGuardStore:
                     break
                 if is_old(_from_entity(entity), before, now):
                     count += await self._delete(entity)
+            expired = self.table.query_entities(
+                "PartitionKey eq @claims and expires_at lt @now",
+                parameters={"claims": _CLAIMS, "now": now},
+            )
+            async for entity in expired:
+                count += await self._delete(entity)
         return count
+
+    async def read_claims(self) -> ClaimTable:
+        claims: dict[str, Claim] = {}
+        newest_delete = ""
+        async with translate_storage_errors():
+            rows = self.table.query_entities(
+                "PartitionKey eq @claims", parameters={"claims": _CLAIMS}
+            )
+            async for entity in rows:
+                if entity["RowKey"] == _NEWEST_DELETE:
+                    newest_delete = entity["delivery"]
+                else:
+                    claims[entity["RowKey"]] = _read_claim(entity)
+        return ClaimTable(claims=claims, newest_delete=newest_delete)
+
+    async def write_claim(self, unit: str, claim: Claim) -> Claim | None:
+        entity = {
+            "PartitionKey": _CLAIMS,
+            "RowKey": unit,
+            "holder": claim.holder,
+            "expires_at": claim.expires_at,
+            "names": b"".join(sorted(claim.names)),
+        }
+        etag = await self._write_row(entity, claim.etag)
+        return None if etag is None else replace(claim, etag=etag)
+
+    async def delete_claim(self, unit: str, claim: Claim) -> None:
+        async with translate_storage_errors():
+            try:
+                await self.table.delete_entity(
+                    _CLAIMS, unit, etag=claim.etag, match_condition=MatchConditions.IfNotModified
+                )
+            except (ResourceModifiedError, ResourceNotFoundError):
+                pass  # it has expired, and another worker has it, or housekeeping has deleted it
+
+    async def record_delete(self, delivery: str) -> None:
+        entity = {"PartitionKey": _CLAIMS, "RowKey": _NEWEST_DELETE, "delivery": delivery}
+        while True:
+            async with translate_storage_errors():
+                try:
+                    current = await self.table.get_entity(_CLAIMS, _NEWEST_DELETE)
+                except ResourceNotFoundError:
+                    current = None
+            if current is not None and current["delivery"] >= delivery:
+                return
+            if await self._write_row(entity, None if current is None else _get_etag(current)):
+                return
+
+    async def _write_row(self, entity: Mapping[str, Any], etag: str | None) -> str | None:
+        """Write a row if nobody has written it since it was read. Return its new etag, or None."""
+        async with translate_storage_errors():
+            try:
+                if etag is None:
+                    return str((await self.table.create_entity(entity))["etag"])
+                answer = await self.table.update_entity(
+                    entity,
+                    mode=UpdateMode.REPLACE,
+                    etag=etag,
+                    match_condition=MatchConditions.IfNotModified,
+                )
+                return str(answer["etag"])
+            except (ResourceExistsError, ResourceModifiedError, ResourceNotFoundError):
+                return None
 
     async def _delete(self, entity: Mapping[str, Any]) -> bool:
         try:
@@ -142,6 +215,16 @@ def _from_entity(entity: Mapping[str, Any]) -> WriteLock:
         written_by=entity["written_by"],
         source_version=entity.get("source_version"),
         attempted_by=entity["attempted_by"],
+        etag=_get_etag(entity),
+    )
+
+
+def _read_claim(entity: Mapping[str, Any]) -> Claim:
+    names = entity["names"]
+    return Claim(
+        holder=entity["holder"],
+        expires_at=entity["expires_at"],
+        names=frozenset(names[at : at + DIGEST_BYTES] for at in range(0, len(names), DIGEST_BYTES)),
         etag=_get_etag(entity),
     )
 
