@@ -43,8 +43,9 @@ async def guard_store(request: pytest.FixtureRequest, namespace: str) -> AsyncIt
         return
     azurite: Running = request.getfixturevalue("azurite")
     async with TableServiceClient.from_connection_string(azurite.storage) as tables:
-        table = await tables.create_table_if_not_exists(namespace)
-        yield azure_guard_store.AzureGuardStore(table)
+        locks = await tables.create_table_if_not_exists(namespace)
+        claims = await tables.create_table_if_not_exists(f"{namespace}claims")
+        yield azure_guard_store.AzureGuardStore(locks, claims)
 
 
 def plain(turns: dict[str, WriteLock]) -> dict[str, WriteLock]:
@@ -115,6 +116,17 @@ async def test_what_no_kept_delivery_can_ask_for_is_forgotten(guard_store: Guard
     await guard_store.write(rows)
     assert await guard_store.delete_old(NEW, 100.0, 10) == 2
     assert set(await guard_store.read(KEYS)) == set(KEYS[1:4])
+
+
+async def test_a_lock_that_was_used_again_is_kept_until_that_use_is_old(
+    guard_store: GuardStore,
+) -> None:
+    used = await guard_store.write({KEYS[0]: WriteLock(written_by=OLD)})
+    await guard_store.write({KEYS[0]: replace(used[KEYS[0]], written_by=NEW)})
+    assert await guard_store.delete_old(NEW, 100.0, 10) == 0
+    assert await guard_store.delete_old("ffff", 100.0, 10) == 1
+    assert await guard_store.read(KEYS[:1]) == {}
+    assert await guard_store.delete_old("ffff", 100.0, 10) == 0
 
 
 async def test_no_more_is_forgotten_than_was_asked(guard_store: GuardStore) -> None:
