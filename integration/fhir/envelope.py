@@ -56,27 +56,29 @@ def check_entries(body: bytes, max_entries: int) -> None:
         check_count(max_entries + 1, max_entries, "Bundle.entry")
 
 
-def has_more_entries(body: bytes, most: int) -> bool:
-    """Whether a bundle has more than `most` entries. What is no sound bundle has none.
+def has_more_entries(body: bytes, max_entries: int) -> bool:
+    """Whether a bundle has more than `max_entries` entries. What is no sound bundle has none.
 
     Raises Rejected if there may be so many and one is no object: what it holds would be built.
     """
-    if len(body) <= _MIN_ENTRY * most or body.count(b",") < most:
+    if len(body) <= _MIN_ENTRY * max_entries or body.count(b",") < max_entries:
         return False
     try:
-        counted = msgspec.json.decode(body.removeprefix(BYTE_ORDER_MARK), type=_count_to(most))
+        counted = msgspec.json.decode(
+            body.removeprefix(BYTE_ORDER_MARK), type=_count_to(max_entries)
+        )
     except _TooMany:
         return True
     except (ValueError, RecursionError) as error:
         if _ENTRY_PATH in str(error):
             refuse("structure", "each entry must be an object", "Bundle.entry")
         return False  # what parses it says what is wrong
-    return len(counted.entry) > most  # those that are null, too
+    return len(counted.entry) > max_entries  # those that are null, too
 
 
-def _count_to(most: int) -> type[Any]:
-    """Return a type of bundle whose decoding ends at the entry after `most`."""
-    ticks = iter(range(most))
+def _count_to(max_entries: int) -> type[Any]:
+    """Return a type of bundle whose decoding ends at the entry after `max_entries`."""
+    ticks = iter(range(max_entries))
 
     class CountedEntry(msgspec.Struct):
         def __post_init__(self) -> None:

@@ -93,8 +93,8 @@ async def _fetch_pages(job: _FetchJob, first_page: PagedContents) -> Contents:
             break
         is_excess = address in seen or number > job.sources.max_pages + 1
         seen.add(address)
-        most = max(job.sources.max_entries - len(entries), 0)
-        response = await _load_or_fetch(job, number, "" if is_excess else address, most)
+        max_entries = max(job.sources.max_entries - len(entries), 0)
+        response = await _load_or_fetch(job, number, "" if is_excess else address, max_entries)
         if response.status == NOT_FETCHED:
             break
         read_page = partial(collections.read_further_page, number, len(entries), response)
@@ -107,16 +107,16 @@ async def _fetch_pages(job: _FetchJob, first_page: PagedContents) -> Contents:
 
 
 async def _load_or_fetch(
-    job: _FetchJob, number: int, address: str, most: int | None = None
+    job: _FetchJob, number: int, address: str, max_entries: int | None = None
 ) -> FetchedResponse:
     """Return the response stored under this number. If there is none, fetch and store it.
 
-    `most`: the most entries that it may have, if it is a page.
+    `max_entries`: how many it may have, if it is a page.
     """
     data = await job.journal.get_fetched(job.delivery, number)
     if data is None:
         response = await _fetch(job, address)
-        if most is not None and await _has_too_many(response, most):
+        if max_entries is not None and await _has_too_many(response, max_entries):
             response = FetchedResponse(TOO_MANY)
         encoded = fetched.encode(response)
         data = await job.journal.save_fetched(job.delivery, number, encoded)
@@ -125,10 +125,10 @@ async def _load_or_fetch(
     return response
 
 
-async def _has_too_many(response: FetchedResponse, most: int) -> bool:
+async def _has_too_many(response: FetchedResponse, max_entries: int) -> bool:
     try:
         return await offload(
-            len(response.body), lambda: envelope.has_more_entries(response.body, most)
+            len(response.body), lambda: envelope.has_more_entries(response.body, max_entries)
         )
     except Rejected:
         return True  # it may have as many as that
