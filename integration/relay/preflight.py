@@ -45,6 +45,11 @@ class Findings:
         names = list(self.matches.get(position, ()))
         return names[0] if len(names) == 1 else None
 
+    def map_targets(self, entries: Sequence[UnitEntry]) -> dict[str, str]:
+        """Return the Type/id that conditions match alone, by the placeholder of the entry."""
+        names = {entry.target: self.get_only_match(entry.position) for entry in entries}
+        return {target: name for target, name in names.items() if name is not None}
+
     def list_matched(self) -> dict[int, list[str]]:
         """Return the Type/id that conditions match, by position."""
         return {position: list(states) for position, states in self.matches.items()}
@@ -186,7 +191,8 @@ class Preflight:
         steps = await self._decide_all(candidates)
         if unit.kind == "transaction":
             steps = _complete_transaction(candidates, steps)
-        steps = await self._leave_repeats_out(candidates, steps)
+        identities = {**self.identities, **found.map_targets(entries)}
+        steps = await self._leave_repeats_out(candidates, steps, identities)
         for candidate, step in zip(candidates, steps, strict=True):
             _record_step(found, candidate, step)
         settled = {result.position for result in found.settled}
@@ -245,13 +251,18 @@ class Preflight:
         return steps
 
     async def _leave_repeats_out(
-        self, candidates: Sequence[Candidate], steps: Sequence[Step]
+        self,
+        candidates: Sequence[Candidate],
+        steps: Sequence[Step],
+        identities: Mapping[str, str],
     ) -> list[Step]:
         """Settle the entries that would write what is there already: see `repeats`."""
         same = [
             n
             for n, (candidate, step) in enumerate(zip(candidates, steps, strict=True))
-            if step is Step.SEND and self.attempt.is_ordered and repeats.is_same_content(candidate)
+            if step is Step.SEND
+            and self.attempt.is_ordered
+            and repeats.is_same_content(candidate, identities)
         ]
         if not same:
             return list(steps)
