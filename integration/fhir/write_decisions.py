@@ -31,7 +31,7 @@ A later attempt, and the resource is no longer at its base:
 | has only writes of earlier deliveries | send, on condition of its version |
 
 No server makes a first write or a delete conditional on a version. These lock the name of their
-resource (`journal.write_guard`), and its row tells them of a later delete. An update takes no lock,
+resource (`journal.write_guard`), and hear there of a later delete. An update takes no lock,
 so a delete is announced first, by an extension beside the mark: whoever sees it waits for the lock.
 What arrives after its lease all the same is found afterwards: a first write must be answered with
 201, any other write with the version after the one that was found. Otherwise the write has
@@ -135,8 +135,13 @@ class Candidate:
         if self.entry.method == "DELETE":
             return True
         if self.state is None:
-            return self.entry.method == "PUT"
+            return self.is_first_write
         return self.state.is_delete_announced
+
+    @property
+    def is_first_write(self) -> bool:
+        """Whether it would make the resource, with an id that the sender chose."""
+        return self.state is None and self.entry.method == "PUT" and not self.entry.created
 
 
 def decide(attempt: Attempt, candidate: Candidate) -> Step:

@@ -127,9 +127,9 @@ async def process_lane(
 
 async def _begin(context: LaneContext, delivery: Delivery, item: WorkItem) -> bool:
     """Record that the lane begins. Return whether its entries may have been attempted before."""
-    began = await context.journal.begin_lane(delivery.id, item.lane or 0, context.guard.now())
+    is_first = await context.journal.begin_lane(delivery.id, item.lane or 0)
     # After the first plan, they were in other lanes before.
-    return began is not None or delivery.plan > 1
+    return not is_first or delivery.plan > 1
 
 
 def _name_unit(delivery: Delivery, lane: int, index: int) -> str:
