@@ -46,7 +46,9 @@ class Chains:
             counted[QUEUED_AGAIN] += await sweep_later(self.route.running, later)
         await self.route.delay_fhir(_SLOW)
         streams = [self._add_keys(stream) for stream in kinds.take_streams(self.maker, _STREAMS)]
-        sent += await asyncio.gather(*(self._send_and_repeat(each, counted) for each in streams))
+        sent += await asyncio.gather(
+            *(self._send_and_repeat(stream, counted) for stream in streams)
+        )
         accepted = await self.route.wait_for_outcomes([item for stream in sent for item in stream])
         self.report.record_stuck_work(await self.route.wait_until_idle())
         await self.route.delay_fhir(0)

@@ -36,7 +36,7 @@ async def change_conditions(route: Route, random: Random) -> AsyncIterator[Count
 
 async def _change_again_and_again(route: Route, random: Random, counted: Counter[str]) -> None:
     while True:
-        clock, lag, hold = (random.choice(each) for each in (_CLOCKS, _LAGS, _HOLDS))
+        clock, lag, hold = (random.choice(values) for values in (_CLOCKS, _LAGS, _HOLDS))
         before = await route.count_fhir_requests()
         await route.change_fhir(clockOffset=clock, readLag=lag, holdReads=hold)
         await asyncio.sleep(random.uniform(_SHORTEST, _LONGEST))

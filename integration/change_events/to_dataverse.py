@@ -24,7 +24,6 @@ from integration.dataverse import requests
 from integration.dataverse.client import Dataverse, get_error_code
 from integration.dataverse.virtual_table_names import build_entity_set, build_table_name
 from integration.fhir.client import FhirServer
-from integration.fhir.current_state import read_current
 from integration.journal import write_guard
 from integration.journal.write_guard import HeldLocks, Write, WriteGuard
 from integration.mapping.files import MappedTable
@@ -145,7 +144,7 @@ async def _notify_once(events: ExternalEvents, table: VirtualTable, item: WorkIt
     await write_guard.acquire(events.guard, locks, [write])
     (lock,) = locks.previous.values()
     try:
-        current = await read_current(events.fhir, item)
+        current = await events.fhir.read_current(item)
         state = _DELETED if current is None else str(current.get("meta", {}).get("versionId"))
         action = _choose_action(lock.source_version, state)
         if action is not None:

@@ -20,7 +20,6 @@ from integration.dataverse import upsert_bundle
 from integration.dataverse.requests import Change
 from integration.dataverse.upsert_bundle import Action, UpsertResponse
 from integration.fhir import references, source_version
-from integration.fhir.current_state import read_current
 from integration.fhir.grammar import parse_literal
 from integration.journal import write_guard
 from integration.journal.write_guard import HeldLocks, Write, WriteGuard
@@ -89,7 +88,7 @@ class HealthcareApiSink:
 
     async def _send_current_state(self, job: _LockedJob) -> _Outcome:
         web_api, entity = self.web_api, job.entity
-        resource = await read_current(web_api.fhir, job.item)
+        resource = await web_api.fhir.read_current(job.item)
         if resource is None:
             return await self._remove_row(job)
         # The API cannot shorten a long id. Refused here, the note says so.

@@ -16,7 +16,6 @@ from integration.core.model import FhirResource, Response, Row, RowResult, WorkI
 from integration.dataverse.client import Dataverse, get_error_code
 from integration.dataverse.requests import Change
 from integration.fhir.client import FhirServer
-from integration.fhir.current_state import read_current
 from integration.journal.pending_lookups import PendingLookups
 from integration.mapping import engine
 from integration.mapping.model import EntityMap, MappedRows
@@ -124,7 +123,7 @@ class WebApiSink:
 
     async def _try_to_write(self, job: MirrorJob) -> RowResult | None:
         """Read both sides, write what differs. None: one of them has changed meanwhile."""
-        resource = await read_current(self.fhir, job.item)
+        resource = await self.fhir.read_current(job.item)
         if resource is None:
             return await self._try_to_remove(job)
         mapped = engine.map_resource(job.entity, resource, job.tables, self.fhir.upstream.base)
@@ -178,7 +177,7 @@ class WebApiSink:
             key = existing.row[job.entity.key]
             return job.build_result("updated", row=key, version=version, notes=notes)
         # If the resource was deleted meanwhile, its deletion found no row to deactivate.
-        if await read_current(self.fhir, job.item) is None:
+        if await self.fhir.read_current(job.item) is None:
             return None
         await self.queue_waiting(job.reference)
         return job.build_result("created", row=job.key, version=version, notes=notes)

@@ -87,4 +87,4 @@ def _is_behind(versions: Sequence[ResourceVersion], result: EntryResult) -> bool
     """Whether a history does not show yet what was written. `versions`: newest first."""
     written = entry_results.get_version(result.etag)
     # Some servers do not say which version a deletion is.
-    return written is not None and all(each.version not in ("", written) for each in versions)
+    return written is not None and all(version.version not in ("", written) for version in versions)
