@@ -20,7 +20,7 @@ from tests.randomness import limit_examples
 SCRIPTS = st.one_of(st.binary(max_size=20), st.binary(min_size=40, max_size=120))
 BEFORE = {f"before {number}" for number in range(3)}
 SEEDS = st.integers(0, 7)
-NIGHTLY = 10_000  # examples of each test: some half an hour
+NIGHTLY = 10_000  # examples of each test: some half an hour of one core
 
 
 @limit_examples(150, nightly=NIGHTLY)
