@@ -188,7 +188,7 @@ class WebApiSink:
 
     async def _try_to_write(self, job: MirrorJob) -> RowResult | None:
         """Read both sides, write what differs. None: one of them has changed meanwhile."""
-        resource = await self.fhir.read(job.reference, job.item.delivery)
+        resource = await self.fhir.read_current(job.item)
         if resource is None:
             return await self._try_to_remove(job)
         mapped = engine.map_resource(job.entity, resource, job.tables, self.fhir.upstream.base)
@@ -200,7 +200,7 @@ class WebApiSink:
             return result
         # If the resource was deleted meanwhile, its deletion found no row to deactivate.
         is_new = result.action == "created"
-        if is_new and await self.fhir.read(job.reference, job.item.delivery) is None:
+        if is_new and await self.fhir.read_current(job.item) is None:
             return None
         # Also if nothing was written: whoever created the row may have died before this.
         await self.queue_waiting(job)
