@@ -28,7 +28,7 @@ from integration.journal.write_guard import HeldLocks, Write, WriteGuard
 from integration.mapping.model import EntityMap, LongId
 from integration.mapping.primary_keys import fit_fhir_id
 from integration.mirror import lookup_waits
-from integration.mirror.row_lookup import MERGED
+from integration.mirror.row_diff import MERGED
 from integration.mirror.row_sink import MirrorJob
 from integration.mirror.web_api_sink import INACTIVE, WebApiSink
 

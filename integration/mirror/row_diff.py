@@ -25,8 +25,10 @@ from integration.mapping.model import (
 
 _STATE = {"statecode", "statuscode"}
 
-# See row_lookup.MERGED.
-_MERGED = "merged"
+# Whether the row was merged into another one, and has been inactive since. Only tables whose rows
+# can be merged have this column.
+# https://learn.microsoft.com/power-apps/developer/data-platform/merge-records
+MERGED = "merged"
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -279,7 +281,7 @@ def _plan_row_changes(
                 method="PATCH", entity_set=entity.entity_set, key=key, columns=state, etag="*"
             )
         return
-    if row.get(_MERGED):
+    if row.get(MERGED):
         # Whoever merged it made it inactive: the resource's state is not for this row any more.
         planner.notes.append(
             f"the row of {entity.table} was merged into another one by hand: it stays inactive"

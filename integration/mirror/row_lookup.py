@@ -9,30 +9,28 @@ refuses a query; and Unavailable when Dataverse does not answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from integration.core.errors import Unmappable
-from integration.core.model import Request, Row
+from integration.core.model import Columns, Request, Row
 from integration.dataverse import requests
 from integration.dataverse.client import Dataverse, get_error_code, parse_rows
 from integration.mapping.concepts import CONCEPT_TABLE
-from integration.mapping.model import EntityMap, LongId, MappedRows
+from integration.mapping.model import EntityMap, ExpandMap, LongId, MappedRows
 from integration.mapping.primary_keys import ServerKeys, derive_primary_key, fit_fhir_id
 from integration.mirror import row_diff
-from integration.mirror.row_diff import ExistingRows
+from integration.mirror.row_diff import MERGED, ExistingRows
 from integration.mirror.row_sink import MirrorJob
 
 # By resource type.
 EntityMaps = Mapping[str, EntityMap]
 
+# https://learn.microsoft.com/power-apps/developer/data-platform/reference/entities/contact
+INACTIVE = 1
+
 # Two rows with one FHIR id are an error; others may have it in another letter case.
 _MAX_CANDIDATES = 20
-
-# Whether the row was merged into another one, and has been inactive since. Only tables whose rows
-# can be merged have this column.
-# https://learn.microsoft.com/power-apps/developer/data-platform/merge-records
-MERGED = "merged"
 
 
 async def find_existing_rows(
@@ -45,13 +43,18 @@ async def find_existing_rows(
     )
     concepts = sorted(row_diff.find_concepts(mapped))
     queries = [_build_row_query(job), *_build_child_queries(job, job.key)]
-    queries += [_build_target_query(maps, job.server_keys, target) for target in targets]
+    queries += [
+        _build_target_query(maps[_get_type(target)], job.server_keys, target) for target in targets
+    ]
     queries += [_build_concept_query(*concept) for concept in concepts]
     answers = iter(await _read_rows(dataverse, job, queries))
     # In the order of the queries.
-    row = _pick_row(job, next(answers))
+    row = pick_row(job.entity, job.server_keys, job.id, next(answers))
     children = {number: next(answers) for number in range(len(job.entity.expands))}
-    keys = {target: _pick_key(maps, job.server_keys, target, next(answers)) for target in targets}
+    keys = {
+        target: pick_key(maps[_get_type(target)], job.server_keys, target, next(answers))
+        for target in targets
+    }
     concept_rows = {concept: next(answers) for concept in concepts}
     if row is not None and row[job.entity.key] != job.key:  # another app has created the row
         children = dict(enumerate(await find_children(dataverse, job, row[job.entity.key])))
@@ -68,7 +71,7 @@ async def find_existing_rows(
 async def find_row(dataverse: Dataverse, job: MirrorJob) -> Row | None:
     """Return the row that shows the resource."""
     (rows,) = await _read_rows(dataverse, job, [_build_row_query(job)])
-    return _pick_row(job, rows)
+    return pick_row(job.entity, job.server_keys, job.id, rows)
 
 
 async def find_rivals(dataverse: Dataverse, job: MirrorJob) -> list[Row]:
@@ -88,10 +91,12 @@ async def has_any_row(
     dataverse: Dataverse, maps: EntityMaps, job: MirrorJob, targets: Sequence[str]
 ) -> bool:
     """Whether one of these resources, as `Type/id`, has its row by now."""
-    queries = [_build_target_query(maps, job.server_keys, target) for target in targets]
+    queries = [
+        _build_target_query(maps[_get_type(target)], job.server_keys, target) for target in targets
+    ]
     answers = await _read_rows(dataverse, job, queries)
     return any(
-        _pick_key(maps, job.server_keys, target, rows) is not None
+        pick_key(maps[_get_type(target)], job.server_keys, target, rows) is not None
         for target, rows in zip(targets, answers, strict=True)
     )
 
@@ -110,10 +115,28 @@ async def _read_rows(
 # -- queries --------------------------------------------------------------------------------------
 
 
+def list_row_columns(entity: EntityMap, columns: Columns) -> list[str]:
+    """List what a query selects of a row so that changes to it can be planned."""
+    state = ("statecode", MERGED) if MERGED in columns else ("statecode",)
+    return row_diff.select_columns((*entity.columns, *state), columns)
+
+
+def list_child_columns(expand: ExpandMap, columns: Columns) -> list[str]:
+    """List what a query selects of a child row."""
+    return row_diff.select_columns(
+        (expand.key, *(attribute.column for attribute in expand.attributes)), columns
+    )
+
+
+def list_target_columns(entity: EntityMap) -> list[str]:
+    """List what a query selects of a row that a lookup points at."""
+    kind = [entity.kind_column] if entity.kind_column else []
+    return [entity.key, entity.id_column, "statecode", *kind]
+
+
 def _build_row_query(job: MirrorJob) -> Request:
     entity, columns = job.entity, job.tables[job.entity.table]
-    state = ("statecode", MERGED) if MERGED in columns else ("statecode",)
-    selected = row_diff.select_columns((*entity.columns, *state), columns)
+    selected = list_row_columns(entity, columns)
     keys = job.server_keys.list_own(entity.resource, job.id)
     condition = _build_row_filter(entity, keys, fit_fhir_id(entity, job.id, columns))
     return requests.build_row_query(entity.entity_set, selected, condition, _MAX_CANDIDATES)
@@ -121,16 +144,14 @@ def _build_row_query(job: MirrorJob) -> Request:
 
 def _build_child_queries(job: MirrorJob, parent: str) -> Iterator[Request]:
     for expand in job.entity.expands:
-        names = (expand.key, *(attribute.column for attribute in expand.attributes))
-        selected = row_diff.select_columns(names, job.tables[expand.table])
+        selected = list_child_columns(expand, job.tables[expand.table])
         condition = f"_{expand.parent}_value eq {parent}"
         yield requests.build_row_query(expand.entity_set, selected, condition)
 
 
-def _build_target_query(maps: EntityMaps, server_keys: ServerKeys, target: str) -> Request:
-    entity, id_ = maps[_get_type(target)], target.partition("/")[2]
-    names = [entity.key, entity.id_column, "statecode"]
-    names += [entity.kind_column] if entity.kind_column else []
+def _build_target_query(entity: EntityMap, server_keys: ServerKeys, target: str) -> Request:
+    id_ = target.partition("/")[2]
+    names = list_target_columns(entity)
     condition = _build_row_filter(entity, server_keys.list_own(entity.resource, id_), id_)
     return requests.build_row_query(entity.entity_set, names, condition, _MAX_CANDIDATES)
 
@@ -183,26 +204,26 @@ def _sort_candidates(
                 foreign.append(row)
         elif row_key == key:
             keyed.append(row)
-    return _Candidates(_drop_inactive_duplicates(entity, own_keys, shown), foreign, keyed)
+    return _Candidates(drop_duplicates(shown, entity.key, own_keys), foreign, keyed)
 
 
-def _drop_inactive_duplicates(
-    entity: EntityMap, own_keys: Sequence[str], shown: Sequence[Row]
+def drop_duplicates(
+    rows: Sequence[Row], key_column: str, own_keys: Collection[str]
 ) -> Sequence[Row]:
-    """A merge leaves its subordinate inactive, with its FHIR id: it is no second row of the
-    resource. Of inactive rows alone, ours counts."""
-    if len(shown) < 2:
-        return shown
-    active = [row for row in shown if row["statecode"] == 0]
-    unmerged = [row for row in shown if not row.get(MERGED)]
-    ours = [row for row in unmerged if row[entity.key] in own_keys]
-    return active or ours or unmerged or shown
+    """Leave out inactive rows beside active ones: a merge leaves its subordinate inactive, with its
+    FHIR id. Of inactive rows alone, the one with a key of ours counts."""
+    active = [row for row in rows if row["statecode"] != INACTIVE]
+    unmerged = [row for row in rows if not row.get(MERGED)]
+    ours = [row for row in unmerged if row[key_column] in own_keys]
+    return active or ours or unmerged or rows
 
 
-def _pick_row(job: MirrorJob, rows: Iterable[Row]) -> Row | None:
-    """Return the one row that shows the resource."""
-    entity = job.entity
-    found = _sort_candidates(entity, job.server_keys, job.id, rows)
+def pick_row(
+    entity: EntityMap, server_keys: ServerKeys, id_: str, rows: Iterable[Row]
+) -> Row | None:
+    """Return the one row that shows the resource. Raises Unmappable when there are several, or when
+    another resource's row is where its row would be."""
+    found = _sort_candidates(entity, server_keys, id_, rows)
     if len(found.shown) > 1:
         raise Unmappable(f"more than one row of {entity.table} has this FHIR id: merge them")
     if found.shown:
@@ -214,29 +235,28 @@ def _pick_row(job: MirrorJob, rows: Iterable[Row]) -> Row | None:
             "FHIR_OTHER_URLS"
         )
     for row in found.keyed:
-        raise Unmappable(_describe_keyed_row(job, row))
+        raise Unmappable(_describe_keyed_row(entity, id_, row))
     return None
 
 
-def _describe_keyed_row(job: MirrorJob, row: Row) -> str:
+def _describe_keyed_row(entity: EntityMap, id_: str, row: Row) -> str:
     """Say why a row with the key of the resource is not its row."""
-    entity, row_id = job.entity, row[job.entity.id_column]
+    row_id = row[entity.id_column]
     which = f"the row of {entity.table} with the key of this resource"
-    if row_id != job.id and _is_id(row_id, job.id):
+    if row_id != id_ and _is_id(row_id, id_):
         return f"{which} has its FHIR id in another letter case"
-    if not entity.has_kind_of(row) and row_id in (None, job.id):
+    if not entity.has_kind_of(row) and row_id in (None, id_):
         return (
             f"{which} is of another type: set its {entity.kind_column} back to {entity.kind_value}"
         )
     return f"{which} shows another FHIR id: set its {entity.id_column} back, or delete it"
 
 
-def _pick_key(
-    maps: EntityMaps, server_keys: ServerKeys, target: str, rows: Iterable[Row]
+def pick_key(
+    entity: EntityMap, server_keys: ServerKeys, target: str, rows: Iterable[Row]
 ) -> str | None:
     """Return the key of the one row that shows `target`; None when there is none, or several."""
-    entity, id_ = maps[_get_type(target)], target.partition("/")[2]
-    shown = _sort_candidates(entity, server_keys, id_, rows).shown
+    shown = _sort_candidates(entity, server_keys, target.partition("/")[2], rows).shown
     return str(shown[0][entity.key]) if len(shown) == 1 else None
 
 

@@ -167,7 +167,7 @@ class WebApiSink:
             )
         for row in rivals:
             id_ = row[entity.id_column]
-            is_left_over = row["statecode"] == INACTIVE["statecode"] and entity.has_kind_of(row)
+            is_left_over = row["statecode"] == row_lookup.INACTIVE and entity.has_kind_of(row)
             if id_ == job.id or not is_left_over:
                 continue
             if await self.fhir.read(f"{entity.resource}/{id_}", job.item.delivery) is None:
@@ -220,7 +220,7 @@ class WebApiSink:
                 job.key,
                 mapped,
                 existing,
-                targets=self._list_targets(),
+                targets=self.list_targets(),
                 tables=job.tables,
                 refused=refused,
             )
@@ -274,7 +274,8 @@ class WebApiSink:
             raise _DuplicateKeyError
         return job.build_result("refused", notes=(describe_failure(result.response),))
 
-    def _list_targets(self) -> dict[str, Target]:
+    def list_targets(self) -> dict[str, Target]:
+        """Return where lookups find the rows of each resource type."""
         return {
             type_: Target(entity.table, entity.entity_set)
             for type_, entity in self.all_maps.items()
