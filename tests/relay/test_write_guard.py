@@ -265,7 +265,7 @@ async def test_an_update_waits_for_an_earlier_delete_that_is_announced(route: Ro
     assert route.fhir_double.stored == {}
     await route.process_all()
     assert family(route) == "second"
-    assert [await route.statuses(each) for each in (first, second)] == [[204], [201]]
+    assert [await route.statuses(each) for each in (first, second)] == [[204], [200]]
 
 
 async def test_an_update_that_was_on_its_way_before_the_announcement_is_not_lost(
