@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from integration.core.errors import Unmappable
-from integration.core.model import Request, Row
+from integration.core.model import Columns, Request, Row
 from integration.dataverse import requests
 from integration.dataverse.client import Dataverse, get_error_code, parse_rows
 from integration.mapping.concepts import CONCEPT_TABLE
-from integration.mapping.model import EntityMap, MappedRows
+from integration.mapping.model import EntityMap, ExpandMap, MappedRows
 from integration.mapping.primary_keys import derive_primary_key, fit_fhir_id
 from integration.mirror import row_diff
 from integration.mirror.row_diff import ExistingRows
@@ -21,6 +21,9 @@ from integration.mirror.row_sink import MirrorJob
 
 # By resource type.
 EntityMaps = Mapping[str, EntityMap]
+
+# https://learn.microsoft.com/power-apps/developer/data-platform/reference/entities/contact
+INACTIVE = 1
 
 # Two rows with one FHIR id are an error; others may have it in another letter case.
 _MAX_CANDIDATES = 20
@@ -40,9 +43,9 @@ async def find_existing_rows(
     queries += [_build_concept_query(*concept) for concept in concepts]
     answers = iter(await _read_rows(dataverse, job, queries))
     # In the order of the queries.
-    row = _pick_row(job.entity, job.id, next(answers))
+    row = pick_row(job.entity, job.id, next(answers))
     children = {number: next(answers) for number in range(len(job.entity.expands))}
-    keys = {target: _pick_key(maps[_get_type(target)], target, next(answers)) for target in targets}
+    keys = {target: pick_key(maps[_get_type(target)], target, next(answers)) for target in targets}
     concept_rows = {concept: next(answers) for concept in concepts}
     if row is not None and row[job.entity.key] != job.key:  # another app has created the row
         children = dict(enumerate(await find_children(dataverse, job, row[job.entity.key])))
@@ -59,7 +62,7 @@ async def find_existing_rows(
 async def find_row(dataverse: Dataverse, job: MirrorJob) -> Row | None:
     """Return the row that shows the resource."""
     (rows,) = await _read_rows(dataverse, job, [_build_row_query(job)])
-    return _pick_row(job.entity, job.id, rows)
+    return pick_row(job.entity, job.id, rows)
 
 
 async def find_children(dataverse: Dataverse, job: MirrorJob, parent: str) -> list[list[Row]]:
@@ -74,7 +77,7 @@ async def has_any_row(
     queries = [_build_target_query(maps[_get_type(target)], target) for target in targets]
     answers = await _read_rows(dataverse, job, queries)
     return any(
-        _pick_key(maps[_get_type(target)], target, rows) is not None
+        pick_key(maps[_get_type(target)], target, rows) is not None
         for target, rows in zip(targets, answers, strict=True)
     )
 
@@ -93,24 +96,41 @@ async def _read_rows(
 # -- queries --------------------------------------------------------------------------------------
 
 
+def list_row_columns(entity: EntityMap, columns: Columns) -> list[str]:
+    """List what a query selects of a row so that changes to it can be planned."""
+    return row_diff.select_columns((*entity.columns, "statecode"), columns)
+
+
+def list_child_columns(expand: ExpandMap, columns: Columns) -> list[str]:
+    """List what a query selects of a child row."""
+    return row_diff.select_columns(
+        (expand.key, *(attribute.column for attribute in expand.attributes)), columns
+    )
+
+
+def list_target_columns(entity: EntityMap) -> list[str]:
+    """List what a query selects of a row that a lookup points at."""
+    kind = [entity.kind_column] if entity.kind_column else []
+    return [entity.key, entity.id_column, "statecode", *kind]
+
+
 def _build_row_query(job: MirrorJob) -> Request:
     entity, columns = job.entity, job.tables[job.entity.table]
-    selected = row_diff.select_columns((*entity.columns, "statecode"), columns)
+    selected = list_row_columns(entity, columns)
     condition = _build_row_filter(entity, job.key, fit_fhir_id(entity, job.id, columns))
     return requests.build_row_query(entity.entity_set, selected, condition, _MAX_CANDIDATES)
 
 
 def _build_child_queries(job: MirrorJob, parent: str) -> Iterator[Request]:
     for expand in job.entity.expands:
-        names = (expand.key, *(attribute.column for attribute in expand.attributes))
-        selected = row_diff.select_columns(names, job.tables[expand.table])
+        selected = list_child_columns(expand, job.tables[expand.table])
         condition = f"_{expand.parent}_value eq {parent}"
         yield requests.build_row_query(expand.entity_set, selected, condition)
 
 
 def _build_target_query(entity: EntityMap, target: str) -> Request:
     id_ = target.partition("/")[2]
-    names = [entity.key, entity.id_column, *([entity.kind_column] if entity.kind_column else [])]
+    names = list_target_columns(entity)
     condition = _build_row_filter(entity, derive_primary_key(entity.resource, id_), id_)
     return requests.build_row_query(entity.entity_set, names, condition, _MAX_CANDIDATES)
 
@@ -129,7 +149,7 @@ def _build_row_filter(entity: EntityMap, key: str, id_: str) -> str:
 # -- answers --------------------------------------------------------------------------------------
 
 
-def _pick_row(entity: EntityMap, id_: str, candidates: Iterable[Row]) -> Row | None:
+def pick_row(entity: EntityMap, id_: str, candidates: Iterable[Row]) -> Row | None:
     """Return the one row that shows the resource.
 
     Rows of resources whose ids differ only in letter case are others: they have keys of their own.
@@ -137,25 +157,34 @@ def _pick_row(entity: EntityMap, id_: str, candidates: Iterable[Row]) -> Row | N
     key = derive_primary_key(entity.resource, id_)
     found = [row for row in candidates if entity.has_kind_of(row)]
     rows = [row for row in found if not _is_case_variant(row[entity.id_column], id_)]
-    if len(rows) > 1:
+    counted = drop_duplicates(rows, entity.key, key)
+    if len(counted) > 1:
         raise Unmappable(f"more than one row of {entity.table} has this FHIR id: merge them")
     if len(found) > len(rows) and any(row[entity.key] == key for row in found if row not in rows):
         raise Unmappable(
             f"the row of {entity.table} with the key of this resource has its FHIR id in another "
             "letter case"
         )
-    return rows[0] if rows else None
+    return counted[0] if counted else None
 
 
-def _pick_key(entity: EntityMap, target: str, candidates: Iterable[Row]) -> str | None:
+def drop_duplicates(rows: Sequence[Row], key_column: str, key: str) -> Sequence[Row]:
+    """Leave out inactive rows beside active ones: they are what a merge leaves behind. Of inactive
+    ones alone, the one with our key counts."""
+    active = [row for row in rows if row.get("statecode") != INACTIVE]
+    return active or [row for row in rows if row[key_column] == key] or rows
+
+
+def pick_key(entity: EntityMap, target: str, candidates: Iterable[Row]) -> str | None:
     """Return the key of the one row that shows `target`; None when there is none, or several."""
     id_ = target.partition("/")[2]
-    keys = [
-        str(row[entity.key])
+    rows = [
+        row
         for row in candidates
         if entity.has_kind_of(row) and not _is_case_variant(row[entity.id_column], id_)
     ]
-    return keys[0] if len(keys) == 1 else None
+    counted = drop_duplicates(rows, entity.key, derive_primary_key(entity.resource, id_))
+    return str(counted[0][entity.key]) if len(counted) == 1 else None
 
 
 def _is_case_variant(found: str | None, id_: str) -> bool:

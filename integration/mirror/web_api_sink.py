@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from integration.core.errors import Misconfigured, Unavailable, Unmappable
-from integration.core.model import FhirResource, Response, Row, RowResult, WorkItem
+from integration.core.model import Response, Row, RowResult, WorkItem
 from integration.dataverse.client import Dataverse, get_error_code
 from integration.dataverse.requests import Change
 from integration.fhir.client import FhirServer
 from integration.journal.pending_lookups import PendingLookups
 from integration.mapping import engine
 from integration.mapping.model import EntityMap, MappedRows
-from integration.mapping.row_version import is_newer
 from integration.mapping.schema_mismatches import find_schema_mismatches
 from integration.mirror import row_diff, row_lookup
 from integration.mirror.row_diff import ChangePlan, ExistingRows, Target
@@ -51,7 +50,8 @@ _Attempt = Callable[[MirrorJob], Awaitable[RowResult | None]]
 class WebApiSink:
     """The sink, and what it needs. `all_maps`: by resource type, also those that are not mirrored,
     since lookups may point at their rows. `on_delete`: what becomes of the row of a deleted
-    resource: `deactivate`, `delete` or `leave`."""
+    resource: `deactivate`, `delete` or `leave`. `fhir_is_right`: write over rows that show a later
+    version than FHIR has: an operator says so after a restore."""
 
     fhir: FhirServer
     dataverse: Dataverse
@@ -59,6 +59,7 @@ class WebApiSink:
     queue: QueueSender
     all_maps: Mapping[str, EntityMap]
     on_delete: str = "deactivate"
+    fhir_is_right: bool = False
 
     async def bring_up_to_date(self, entity: EntityMap, item: WorkItem) -> RowResult:
         """Make the rows show `item.resource` as FHIR has it now: see RowSink."""
@@ -128,11 +129,17 @@ class WebApiSink:
             return await self._try_to_remove(job)
         mapped = engine.map_resource(job.entity, resource, job.tables, self.fhir.upstream.base)
         existing = await row_lookup.find_existing_rows(self.dataverse, self.all_maps, job, mapped)
-        if existing.row is not None and _is_older(job.entity, resource, existing.row):
-            return _build_unchanged_result(job, existing.row)
-        plan = row_diff.plan_changes(
-            job.entity, job.key, mapped, existing, targets=self._list_targets(), tables=job.tables
+        plan = row_diff.decide_changes(
+            job.entity,
+            resource,
+            mapped,
+            existing,
+            targets=self.list_targets(),
+            tables=job.tables,
+            fhir_is_right=self.fhir_is_right,
         )
+        if plan is None:
+            return _build_unchanged_result(job, existing.row or {})
         if plan.missing and await self._add_pending_lookups(job, plan.missing):
             return None
         result = await self._write_changes(job, existing, plan, mapped)
@@ -140,7 +147,8 @@ class WebApiSink:
             return None
         return replace(result, notes=(*mapped.notes, *plan.notes, *result.notes))
 
-    def _list_targets(self) -> dict[str, Target]:
+    def list_targets(self) -> dict[str, Target]:
+        """Return where lookups find the rows of each resource type."""
         return {
             type_: Target(entity.table, entity.entity_set)
             for type_, entity in self.all_maps.items()
@@ -248,13 +256,6 @@ class WebApiSink:
 def describe_refusal(response: Response) -> str:
     """Return the status and Dataverse's error code; its message may quote a value."""
     return f"answered {response.status} {get_error_code(response)}".strip()
-
-
-def _is_older(entity: EntityMap, resource: FhirResource, row: Mapping[str, Any]) -> bool:
-    """Whether what was read from FHIR is older than what the row shows."""
-    row_version = row.get(entity.version_column)
-    same = row_version is not None and row_version == resource.get("meta", {}).get("versionId")
-    return not same and not is_newer(entity, resource, row)
 
 
 def _build_unchanged_result(job: MirrorJob, row: Mapping[str, Any]) -> RowResult:

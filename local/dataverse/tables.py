@@ -26,7 +26,8 @@ FOLDER = Path(__file__).parent / "tables"
 SETUP = FOLDER / "setup"
 PLAIN = Path(provision.__file__).parent / "custom/plain.json"
 
-# By table: {"columns": {name: column}, "keys": [key]}, as the files under tables/ write them.
+# By table: {"columns": {name: column}, "keys": [key]}, as the files under tables/ write them, and
+# "withoutKeys": names of shipped keys that the organisation has not.
 Additions = Mapping[str, Mapping[str, Any]]
 
 LOOKUPS = frozenset({"Lookup", "Customer", "Owner"})
@@ -191,7 +192,8 @@ def read_additions(path: Path = PLAIN, prefix: str = "new") -> dict[str, Any]:
 
 def _merge_additions(data: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     columns = {**data["columns"], **more.get("columns", {})}
-    return {**data, "columns": columns, "keys": [*data["keys"], *more.get("keys", ())]}
+    kept = [key for key in data["keys"] if key["name"] not in more.get("withoutKeys", ())]
+    return {**data, "columns": columns, "keys": [*kept, *more.get("keys", ())]}
 
 
 def _parse_table(data: dict[str, Any]) -> Table:
