@@ -26,7 +26,10 @@ _DUPLICATE_KEY = "0x80060892"
 
 
 async def repair_all(run: ReconcileRun, differences: Sequence[Difference]) -> list[Repair]:
-    """Repair the differences, unless the run is a dry one. Raises Unavailable or Misconfigured."""
+    """Repair the differences, unless the run is a dry one. Raises Unavailable or Misconfigured.
+
+    Whose row a row is comes first: the lookups of others depend on it.
+    """
     slots = asyncio.Semaphore(_CONCURRENT_REPAIRS)
 
     async def repair(difference: Difference) -> Repair:
@@ -35,7 +38,12 @@ async def repair_all(run: ReconcileRun, differences: Sequence[Difference]) -> li
         async with slots:
             return Repair(difference, await _repair(run, difference))
 
-    return list(await asyncio.gather(*(repair(difference) for difference in differences)))
+    first = [difference for difference in differences if difference.steps]
+    others = [difference for difference in differences if not difference.steps]
+    return [
+        *await asyncio.gather(*(repair(difference) for difference in first)),
+        *await asyncio.gather(*(repair(difference) for difference in others)),
+    ]
 
 
 async def _repair(run: ReconcileRun, difference: Difference) -> RowResult:
