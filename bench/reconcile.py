@@ -29,6 +29,7 @@ import httpx
 import psutil
 
 from bench.watch import watch_peak_memory
+from integration.app.wiring import utc_now
 from integration.core.activity_recorder import ActivityRecorder
 from integration.core.http import Upstream, build_limiter
 from integration.core.model import WorkItem
@@ -40,7 +41,6 @@ from integration.mapping import load
 from integration.mapping.values import format_utc, parse_instant
 from integration.mirror.mirror import Mirror, mirror_or_raise
 from integration.mirror.web_api_sink import WebApiSink
-from integration.app.wiring import utc_now
 from integration.queues.queue_sender import MemoryQueueSender
 from integration.reconcile import command
 from integration.reconcile.run import ReconcileRun
@@ -235,7 +235,8 @@ async def measure(patients: int, folder: Path) -> None:
                     f"cpu {', '.join(f'{key} {value:.1f} s' for key, value in cpu.items())}, "
                     f"{cpu.total() / count * 1000:.2f} ms of processor time a patient, "
                     f"requests FHIR {to_fhir.requests:,} Dataverse {to_dataverse.requests:,}, "
-                    f"memory at rest {peak.rest / 1e6:.0f} MB, at most {peak.highest / 1e6:.0f} MB, "
+                    f"memory at rest {peak.rest / 1e6:.0f} MB, "
+                    f"at most {peak.highest / 1e6:.0f} MB, "
                     f"load {psutil.getloadavg()[0]:.1f}"
                 )
 
