@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from integration.core import decimal_json
-from integration.core.model import Column, Columns, FhirResource, Row, Tables
+from integration.core.model import Column, Columns, Row, Tables
 from integration.dataverse.requests import Change
 from integration.mapping import values
 from integration.mapping.concepts import CONCEPT_TABLE
@@ -21,8 +21,6 @@ from integration.mapping.model import (
     Lookup,
     MappedRows,
 )
-from integration.mapping.primary_keys import derive_primary_key
-from integration.mapping.row_version import is_newer
 
 _STATE = {"statecode", "statuscode"}
 
@@ -59,37 +57,6 @@ class ChangePlan:
     row_position: int
     notes: tuple[str, ...]
     missing: frozenset[str]
-
-
-def decide_changes(
-    entity: EntityMap,
-    resource: FhirResource,
-    mapped: MappedRows,
-    existing: ExistingRows,
-    *,
-    targets: Mapping[str, Target],
-    tables: Tables,
-    fhir_is_right: bool = False,
-) -> ChangePlan | None:
-    """Return what has to be written so that the rows show `resource`, which `mapped` was made of.
-    None: they show a later version, so nothing may be written. The mirror and `reconcile` both
-    decide by this.
-
-    `fhir_is_right`: see is_newer. Raises Unmappable for a time that is no instant.
-    """
-    if existing.row is not None and _is_older(
-        entity, resource, existing.row, fhir_is_right=fhir_is_right
-    ):
-        return None
-    key = derive_primary_key(entity.resource, str(resource.get("id")))
-    return plan_changes(entity, key, mapped, existing, targets=targets, tables=tables)
-
-
-def _is_older(entity: EntityMap, resource: FhirResource, row: Row, *, fhir_is_right: bool) -> bool:
-    """Whether what was read from FHIR is older than what the row shows."""
-    version = row.get(entity.version_column)
-    same = version is not None and version == resource.get("meta", {}).get("versionId")
-    return not same and not is_newer(entity, resource, row, fhir_is_right=fhir_is_right)
 
 
 def plan_changes(

@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from integration.core.errors import Misconfigured, Unavailable, Unmappable
-from integration.core.model import Response, Row, RowResult, WorkItem
+from integration.core.model import FhirResource, Response, Row, RowResult, WorkItem
 from integration.dataverse.client import Dataverse, get_error_code
 from integration.dataverse.requests import Change
 from integration.fhir.client import FhirServer
 from integration.journal.pending_lookups import PendingLookups
 from integration.mapping import engine
 from integration.mapping.model import EntityMap, MappedRows
+from integration.mapping.row_version import is_newer
 from integration.mapping.schema_mismatches import find_schema_mismatches
 from integration.mirror import row_diff, row_lookup
 from integration.mirror.row_diff import ChangePlan, ExistingRows, Target
@@ -129,17 +130,13 @@ class WebApiSink:
             return await self._try_to_remove(job)
         mapped = engine.map_resource(job.entity, resource, job.tables, self.fhir.upstream.base)
         existing = await row_lookup.find_existing_rows(self.dataverse, self.all_maps, job, mapped)
-        plan = row_diff.decide_changes(
-            job.entity,
-            resource,
-            mapped,
-            existing,
-            targets=self.list_targets(),
-            tables=job.tables,
-            fhir_is_right=self.fhir_is_right,
+        if existing.row is not None and _is_older(
+            job.entity, resource, existing.row, fhir_is_right=self.fhir_is_right
+        ):
+            return _build_unchanged_result(job, existing.row)
+        plan = row_diff.plan_changes(
+            job.entity, job.key, mapped, existing, targets=self.list_targets(), tables=job.tables
         )
-        if plan is None:
-            return _build_unchanged_result(job, existing.row or {})
         if plan.missing and await self._add_pending_lookups(job, plan.missing):
             return None
         result = await self._write_changes(job, existing, plan, mapped)
@@ -256,6 +253,15 @@ class WebApiSink:
 def describe_refusal(response: Response) -> str:
     """Return the status and Dataverse's error code; its message may quote a value."""
     return f"answered {response.status} {get_error_code(response)}".strip()
+
+
+def _is_older(
+    entity: EntityMap, resource: FhirResource, row: Mapping[str, Any], *, fhir_is_right: bool
+) -> bool:
+    """Whether what was read from FHIR is older than what the row shows."""
+    row_version = row.get(entity.version_column)
+    same = row_version is not None and row_version == resource.get("meta", {}).get("versionId")
+    return not same and not is_newer(entity, resource, row, fhir_is_right=fhir_is_right)
 
 
 def _build_unchanged_result(job: MirrorJob, row: Mapping[str, Any]) -> RowResult:

@@ -71,8 +71,8 @@ class RowIndex:
     def find_candidates(self, id_: str, row_id: str) -> list[Row]:
         """Return the rows that may show a resource. `row_id`: its id as a row keeps it."""
         shown = self.by_id.get(row_id.casefold(), [])
-        own = self.by_key.get(derive_primary_key(self.entity.resource, id_))
-        return shown if own is None or own in shown else [own, *shown]
+        keyed = self.by_key.get(derive_primary_key(self.entity.resource, id_))
+        return shown if keyed is None or keyed in shown else [keyed, *shown]
 
 
 async def read_rows(

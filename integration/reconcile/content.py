@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from integration.core.errors import Unmappable
 from integration.core.model import Columns, FhirResource, Row, Tables
 from integration.dataverse.requests import Change
+from integration.mapping import row_version
 from integration.mapping.model import EntityMap, LongId, MappedRows
 from integration.mapping.primary_keys import derive_primary_key
 from integration.mirror import row_diff, row_lookup
@@ -44,13 +45,13 @@ def find_row(entity: EntityMap, subject: Subject) -> Row | Difference | None:
     """Return the row that shows the resource, None if there is none, or what is wrong with whose
     row it is."""
     id_ = str(subject.resource["id"])
-    own = _find_own_row(entity, id_, subject.candidates)
-    if own is not None and not entity.has_kind_of(own):
+    keyed = _find_keyed_row(entity, id_, subject.candidates)
+    if keyed is not None and not entity.has_kind_of(keyed):
         # Whether it is a patient or a practitioner is for a person to say.
         columns = (str(entity.kind_column),)
-        return _build(entity, subject, DifferenceKind.ANOTHER, own, columns, is_repairable=False)
-    if own is not None and own[entity.id_column] not in (None, _get_row_id(entity, subject)):
-        return _plan_return(entity, subject, own)
+        return _build(entity, subject, DifferenceKind.ANOTHER, keyed, columns, is_repairable=False)
+    if keyed is not None and keyed[entity.id_column] not in (None, _get_row_id(entity, subject)):
+        return _plan_return(entity, subject, keyed)
     try:
         return row_lookup.pick_row(entity, id_, subject.candidates)
     except Unmappable:
@@ -68,20 +69,19 @@ def compare_content(
     """Return how the rows differ from the resource; None if they show it as it is."""
     row = existing.row
     try:
-        plan = row_diff.decide_changes(
-            entity,
-            subject.resource,
-            subject.mapped,
-            existing,
-            targets=organization.targets,
-            tables=organization.tables,
-            fhir_is_right=fhir_is_right,
-        )
+        if row is not None and _is_ahead(entity, subject, row, fhir_is_right=fhir_is_right):
+            shown = (entity.version_column,)
+            return _build(entity, subject, DifferenceKind.AHEAD, row, shown, is_repairable=False)
     except Unmappable:  # a time that cannot be parsed: the mirror decides, and records why
         return _build(entity, subject, DifferenceKind.BEHIND, row, (entity.updated_column,))
-    if plan is None:
-        shown = (entity.version_column,)
-        return _build(entity, subject, DifferenceKind.AHEAD, row, shown, is_repairable=False)
+    plan = row_diff.plan_changes(
+        entity,
+        derive_primary_key(entity.resource, str(subject.resource["id"])),
+        subject.mapped,
+        existing,
+        targets=organization.targets,
+        tables=organization.tables,
+    )
     if not plan.changes:
         return None
     if row is None:
@@ -96,6 +96,13 @@ def compare_content(
     is_behind = entity.version_column in columns
     kind = DifferenceKind.BEHIND if is_behind else DifferenceKind.DIFFERENT
     return _build(entity, subject, kind, row, columns)
+
+
+def _is_ahead(entity: EntityMap, subject: Subject, row: Row, *, fhir_is_right: bool) -> bool:
+    """Whether the row shows a later version than FHIR has: the mirror writes no earlier one."""
+    if row[entity.version_column] == subject.resource.get("meta", {}).get("versionId"):
+        return False
+    return not row_version.is_newer(entity, subject.resource, row, fhir_is_right=fhir_is_right)
 
 
 def _build(
@@ -115,7 +122,7 @@ def _build(
 # -- whose row it is ------------------------------------------------------------------------------
 
 
-def _find_own_row(entity: EntityMap, id_: str, candidates: Sequence[Row]) -> Row | None:
+def _find_keyed_row(entity: EntityMap, id_: str, candidates: Sequence[Row]) -> Row | None:
     """Return the row with the key that follows from the resource's id, whatever it shows."""
     key = derive_primary_key(entity.resource, id_)
     return next((row for row in candidates if row[entity.key] == key), None)
@@ -152,8 +159,8 @@ def _plan_deactivation(entity: EntityMap, subject: Subject) -> Difference:
     go of its id: an alternate key may allow it once. Without a row that has the key nothing is
     planned: the mirror says that a person has to merge them."""
     difference = _build(entity, subject, DifferenceKind.TWICE, None, (entity.id_column,))
-    own = _find_own_row(entity, str(subject.resource["id"]), subject.candidates)
-    if own is None:
+    keyed = _find_keyed_row(entity, str(subject.resource["id"]), subject.candidates)
+    if keyed is None:
         return difference
     surplus = (
         Change(
@@ -164,12 +171,12 @@ def _plan_deactivation(entity: EntityMap, subject: Subject) -> Difference:
             etag=row["@odata.etag"],
         )
         for row in subject.candidates
-        if row is not own
+        if row is not keyed
         and entity.has_kind_of(row)
         and row[entity.id_column] == _get_row_id(entity, subject)
         and row.get("statecode") != row_lookup.INACTIVE
     )
-    return replace(difference, row=str(own[entity.key]), steps=tuple(surplus))
+    return replace(difference, row=str(keyed[entity.key]), steps=tuple(surplus))
 
 
 # -- names of what differs ------------------------------------------------------------------------
