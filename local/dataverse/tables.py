@@ -26,8 +26,9 @@ FOLDER = Path(__file__).parent / "tables"
 SETUP = FOLDER / "setup"
 PLAIN = Path(provision.__file__).parent / "custom/plain.json"
 
-# By table: {"columns": {name: column}, "keys": [key]}, as the files under tables/ write them, and
-# "withoutKeys": names of shipped keys that the organisation has not.
+# By table: {"columns": {name: column}, "keys": [key]}, as the files under tables/ write them. With
+# keys of None the table has no alternate key at all: an organisation may have deleted it, or it has
+# failed. https://learn.microsoft.com/power-apps/developer/data-platform/define-alternate-keys-entity
 Additions = Mapping[str, Mapping[str, Any]]
 
 LOOKUPS = frozenset({"Lookup", "Customer", "Owner"})
@@ -192,8 +193,8 @@ def read_additions(path: Path = PLAIN, prefix: str = "new") -> dict[str, Any]:
 
 def _merge_additions(data: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     columns = {**data["columns"], **more.get("columns", {})}
-    kept = [key for key in data["keys"] if key["name"] not in more.get("withoutKeys", ())]
-    return {**data, "columns": columns, "keys": [*kept, *more.get("keys", ())]}
+    added = more.get("keys", ())
+    return {**data, "columns": columns, "keys": [] if added is None else [*data["keys"], *added]}
 
 
 def _parse_table(data: dict[str, Any]) -> Table:

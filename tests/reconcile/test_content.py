@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from integration.mirror import mirror as mirroring
 from integration.mirror.healthcare_api_sink import HealthcareApiSink
 from integration.queues.names import MIRROR_QUEUE
 from integration.reconcile import command, walk
+from integration.reconcile.report import format_progress
 from integration.reconcile.run import ReconcileRun
 from tests.builders import MARKER, Body, patient
 from tests.conftest import Route, every_map, mirrored_maps, routed, told_by
@@ -100,7 +102,7 @@ async def planted(route: Route, tmp_path: Path) -> Command:
 @pytest.fixture
 async def unkeyed(route: Route, tmp_path: Path) -> AsyncIterator[Command]:
     """The same in an organisation where nothing keeps two rows from showing one patient."""
-    dataverse = DataverseDouble({"contact": {"withoutKeys": ["msemr_azurefhirid_key"]}})
+    dataverse = DataverseDouble({"contact": {"keys": None}})
     async with routed(
         fhir_double=route.fhir_double,
         dataverse=dataverse,
@@ -497,6 +499,14 @@ async def test_progress_is_plain_lines_where_there_is_no_terminal(
     assert "\x1b" not in told
     assert "\r" not in told
     assert "Patient: [####################] 2 of 2 compared, 0 differ, 0 repaired\n" in told
+
+
+def test_progress_has_a_bar_where_it_is_known_how_much_there_is() -> None:
+    count = Counter(compared=1500, missing=3, repaired=2)
+    line = "Patient: [########............] 1,500 of 4,000 compared, 3 differ, 2 repaired"
+    assert format_progress("Patient", count, "p1", 4000) == line
+    line = "Patient rows: 1,500 compared (until p1), 3 differ, 2 repaired"
+    assert format_progress("Patient rows", count, "p1", None) == line
 
 
 async def test_rows_that_other_maps_make_are_not_compared(route: Route, tmp_path: Path) -> None:

@@ -276,7 +276,7 @@ async def test_rows_that_leave_the_list_take_no_other_row_with_them(route: Route
 
 
 async def test_many_rows_of_one_id_do_not_hold_the_walk_up(route: Route) -> None:
-    unkeyed = DataverseDouble({"contact": {"withoutKeys": ["msemr_azurefhirid_key"]}})
+    unkeyed = DataverseDouble({"contact": {"keys": None}})
     for number in range(5):
         key = f"00000000-0000-4000-8000-00000000000{number}"
         await unkeyed.write(key, msemr_azurefhirid="same", lastname="x")
