@@ -27,7 +27,7 @@ start: $(READY) ## Keep the whole route running on this machine, until Ctrl-C
 plan: $(READY) ## Print what the relay would send for FILE=bundle.json, without sending it
 	@$(BIN)/python -m integration plan $(FILE)
 
-reconcile: $(READY) ## Find and mend rows that differ from FHIR, by the settings in the environment; ARGS=--dry-run looks only
+reconcile: $(READY) ## Find and mend rows that differ from FHIR, by the settings in the environment; ARGS="--all --dry-run" compares all that rows show, and looks only
 	@$(BIN)/python -m integration reconcile $(ARGS)
 
 test: $(READY) ## Run what a change needs, against the real storage emulator and the real FHIR server

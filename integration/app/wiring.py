@@ -60,7 +60,8 @@ if TYPE_CHECKING:  # these import the mapping engine, which takes long to load
 # The SDKs log every request at INFO, which costs money and helps nobody.
 logging.getLogger("azure").setLevel(logging.WARNING)
 
-# Seconds after which the rest of a lane is left to a new work item. The unit that is under way by
+# Seconds after which the rest of a lane is left to a new work item, and what housekeeping has not
+# deleted to its next run. The unit that is under way by
 # then must end within functionTimeout of host.json, which ends the worker with all that it does:
 # https://learn.microsoft.com/azure/azure-functions/functions-host-json#functiontimeout
 MAX_DURATION = 240.0
@@ -339,6 +340,7 @@ def _build_housekeeping(shared: SharedParts) -> Housekeeping:
             retention=timedelta(days=settings.retention_days),
             activity=timedelta(days=settings.activity_days),
         ),
+        max_duration=MAX_DURATION,
     )
 
 

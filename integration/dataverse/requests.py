@@ -62,11 +62,17 @@ def build_action(name: str, parameters: Mapping[str, Any]) -> Request:
 
 
 def build_row_query(
-    entity_set: str, columns: Iterable[str], condition: str, top: int | None = None
+    entity_set: str,
+    columns: Iterable[str],
+    condition: str,
+    top: int | None = None,
+    order: Iterable[str] = (),
 ) -> Request:
-    """Return a query for the rows that meet `condition`, an OData filter. Lookups are annotated
-    with the table that they point at."""
+    """Return a query for the rows that meet `condition`, an OData filter, in the order of these
+    columns. Lookups are annotated with the table that they point at."""
     query = {"$select": ",".join(columns), "$filter": condition}
+    if listed := ",".join(order):
+        query["$orderby"] = listed
     if top is not None:
         query["$top"] = str(top)
     text = "&".join(f"{name}={quote(part, safe=',')}" for name, part in query.items())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -20,6 +20,9 @@ CONTAINER = "deliveries"
 
 # https://learn.microsoft.com/rest/api/storageservices/append-block: 4 MiB in older versions
 _MAX_BLOCK = 4 * 1024 * 1024
+
+# Blobs that are deleted at the same time.
+_MAX_DELETED = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +144,21 @@ class AzureBlobs:
         read = await asyncio.gather(*(self._read(name) for name in names))
         return [line for data in read if data for line in data.splitlines()]
 
-    async def delete_blobs(self, id_: str) -> None:
+    async def delete_blobs(self, id_: str, is_over: Callable[[], bool]) -> bool:
         """Do the part of `delete_delivery` that is in blobs."""
         async with translate_storage_errors():
-            async for name in self.container.list_blob_names(name_starts_with=f"{id_}/"):
-                await _delete_if_exists(self.container.delete_blob(name))
+            listing = self.container.list_blob_names(name_starts_with=f"{id_}/")
+            names = [name async for name in listing]
+            for start in range(0, len(names), _MAX_DELETED):
+                if is_over():
+                    return False
+                await asyncio.gather(
+                    *(
+                        _delete_if_exists(self.container.delete_blob(name))
+                        for name in names[start : start + _MAX_DELETED]
+                    )
+                )
+        return True
 
     async def _read(self, name: str) -> bytes | None:
         async with translate_storage_errors():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from azure.core import MatchConditions
-from azure.data.tables import TableEntity
+from azure.core.exceptions import ResourceNotFoundError
+from azure.data.tables import TableEntity, TableTransactionError
 from azure.data.tables.aio import TableClient, TableServiceClient
 
 from integration.journal.azure_errors import translate_storage_errors
@@ -27,3 +29,15 @@ def match_etag(entity: TableEntity) -> dict[str, Any]:
         "etag": entity.metadata["etag"],
         "match_condition": MatchConditions.IfNotModified,
     }
+
+
+async def delete_entities(table: TableClient, entities: Sequence[Mapping[str, Any]]) -> None:
+    """Delete up to 100 entities of one partition in one request. What another instance is deleting
+    at the same time is deleted one by one."""
+    try:
+        await table.submit_transaction([("delete", entity) for entity in entities])
+    except (ResourceNotFoundError, TableTransactionError) as error:
+        if error.status_code != 404:
+            raise
+        for entity in entities:  # of one that is not there the SDK says nothing
+            await table.delete_entity(entity["PartitionKey"], entity["RowKey"])

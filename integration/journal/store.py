@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
@@ -11,6 +11,9 @@ from integration.core.model import OPEN, Delivery, DeliveryRequest, EntryResult,
 from integration.journal.bounds import bound_row_result, bound_texts
 from integration.journal.lane_bits import add_lanes, count_lanes
 from integration.journal.table_keys import build_index_key, is_between, parse_accepted_time
+
+# Results of rows that are deleted together: https://learn.microsoft.com/rest/api/storageservices/performing-entity-group-transactions
+ROWS_PER_BATCH = 100
 
 # The lane of results of entries that are in no lane.
 NO_LANE = -1
@@ -38,6 +41,11 @@ class IndexEntry:
 
     key: str
     delivery: str
+
+
+def never() -> bool:
+    """Say that there is time left."""
+    return False
 
 
 class Journal(Protocol):
@@ -96,9 +104,10 @@ class Journal(Protocol):
     async def move_index_entry(self, entry: IndexEntry, due: datetime | None) -> None:
         """Make an entry due at another time; None: delete it."""
 
-    async def delete_delivery(self, id_: str) -> None:
-        """Delete a delivery: its bytes, lanes and results, and at last itself. Its key stays
-        claimed. Repeating it completes a deletion that broke off."""
+    async def delete_delivery(self, id_: str, is_over: Callable[[], bool] = never) -> bool:
+        """Delete a delivery: its bytes, lanes and results in batches, and at last itself. Its key
+        stays claimed. Return whether all of it is deleted: before each batch `is_over` says whether
+        to leave the rest. Repeating it completes a deletion that broke off."""
 
     async def begin_plan(self, id_: str, plan: int, **changes: Any) -> bool:
         """Begin plan number `plan` of a delivery, after the one before it, and set some fields.
@@ -258,7 +267,12 @@ class MemoryJournal:
         if due is not None:
             await self.index_delivery(entry.delivery, due)
 
-    async def delete_delivery(self, id_: str) -> None:
+    async def delete_delivery(self, id_: str, is_over: Callable[[], bool] = never) -> bool:
+        rows = [key for key in self.row_results if key[0] == id_]
+        for number, key in enumerate(rows):
+            if number % ROWS_PER_BATCH == 0 and is_over():
+                return False
+            del self.row_results[key]
         by_delivery: tuple[dict[str, Any], ...] = (self.payloads, self.digests, self.entry_results)
         for by_id in (*by_delivery, self.deliveries):
             by_id.pop(id_, None)
@@ -266,11 +280,11 @@ class MemoryJournal:
             self.lanes,
             self.fetched,
             self.bases,
-            self.row_results,
         )
         for records in by_id_and_part:
             for key in [key for key in records if key[0] == id_]:
                 del records[key]
+        return True
 
     async def begin_plan(self, id_: str, plan: int, **changes: Any) -> bool:
         unplanned: dict[str, Any] = {

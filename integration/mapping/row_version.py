@@ -9,12 +9,23 @@ from integration.mapping.model import EntityMap
 from integration.mapping.values import parse_instant
 
 
-def is_newer(entity: EntityMap, resource: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+def is_newer(
+    entity: EntityMap,
+    resource: Mapping[str, Any],
+    row: Mapping[str, Any],
+    *,
+    fhir_is_right: bool = False,
+) -> bool:
     """Whether `resource` is a later state than the one that `row` shows.
+
+    `fhir_is_right`: an operator's word that the FHIR server was set back, as by a restore: what it
+    has is the later state, whatever the versions say.
 
     Versions of the FHIR service are whole numbers that grow. Where a server has other versions,
     the time of the last update decides. Raises Unmappable for a time that is no instant.
     """
+    if fhir_is_right:
+        return True
     meta = resource.get("meta", {})
     version, row_version = meta.get("versionId"), row.get(entity.version_column)
     if row_version is None:

@@ -212,10 +212,17 @@ def drop_duplicates(
 ) -> Sequence[Row]:
     """Leave out inactive rows beside active ones: a merge leaves its subordinate inactive, with its
     FHIR id. Of inactive rows alone, the one with a key of ours counts."""
-    active = [row for row in rows if row["statecode"] != INACTIVE]
+    active = [row for row in rows if row.get("statecode") != INACTIVE]
     unmerged = [row for row in rows if not row.get(MERGED)]
     ours = [row for row in unmerged if row[key_column] in own_keys]
     return active or ours or unmerged or rows
+
+
+def find_shown(
+    entity: EntityMap, server_keys: ServerKeys, id_: str, rows: Iterable[Row]
+) -> Sequence[Row]:
+    """Return the rows that show the resource: one, unless somebody has made another."""
+    return _sort_candidates(entity, server_keys, id_, rows).shown
 
 
 def pick_row(

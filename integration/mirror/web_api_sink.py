@@ -73,7 +73,8 @@ class WebApiSink:
     """The sink, and what it needs. `all_maps`: by resource type, also those that are not mirrored,
     since lookups may point at their rows. `on_delete`: what becomes of the row of a deleted
     resource: `deactivate`, `delete` or `leave`. `change_queues`: says which types are mirrored;
-    None: all. `former_urls`, `other_urls`: see ServerKeys."""
+    None: all. `former_urls`, `other_urls`: see ServerKeys. `fhir_is_right`: write over rows that
+    show a later version than FHIR has: an operator says so after a restore."""
 
     fhir: FhirServer
     dataverse: Dataverse
@@ -84,6 +85,7 @@ class WebApiSink:
     change_queues: ChangeQueues | None = None
     former_urls: tuple[str, ...] = ()
     other_urls: tuple[str, ...] = ()
+    fhir_is_right: bool = False
 
     @property
     def server_keys(self) -> ServerKeys:
@@ -193,7 +195,9 @@ class WebApiSink:
             return await self._try_to_remove(job)
         mapped = engine.map_resource(job.entity, resource, job.tables, self.fhir.upstream.base)
         existing = await row_lookup.find_existing_rows(self.dataverse, self.all_maps, job, mapped)
-        if existing.row is not None and _is_older(job.entity, resource, existing.row):
+        if existing.row is not None and _is_older(
+            job.entity, resource, existing.row, fhir_is_right=self.fhir_is_right
+        ):
             return _build_unchanged_result(job, existing.row)
         result = await self._write_rows(job, mapped, existing)
         if result is None or result.action == "refused":
@@ -386,11 +390,13 @@ def _look_again_later(error: Unavailable) -> Unavailable:
     return Unavailable(error.upstream, error.why, delay, is_outcome_unknown=True)
 
 
-def _is_older(entity: EntityMap, resource: FhirResource, row: Mapping[str, Any]) -> bool:
+def _is_older(
+    entity: EntityMap, resource: FhirResource, row: Mapping[str, Any], *, fhir_is_right: bool
+) -> bool:
     """Whether what was read from FHIR is older than what the row shows."""
     row_version = row.get(entity.version_column)
     same = row_version is not None and row_version == resource.get("meta", {}).get("versionId")
-    return not same and not is_newer(entity, resource, row)
+    return not same and not is_newer(entity, resource, row, fhir_is_right=fhir_is_right)
 
 
 def _build_unchanged_result(job: MirrorJob, row: Mapping[str, Any]) -> RowResult:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from math import inf
 
 from integration.core.log_events import log_event
 from integration.core.model import Delivery, Status, WorkItem
@@ -69,7 +70,7 @@ class Ages:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Housekeeping:
-    """What housekeeping needs."""
+    """What housekeeping needs. `max_duration`: seconds after which a run deletes no more."""
 
     journal: Journal
     guard_store: GuardStore
@@ -77,6 +78,7 @@ class Housekeeping:
     activity: ActivityLog
     now: Callable[[], datetime]
     ages: Ages
+    max_duration: float = inf
 
 
 def choose_step(delivery: Delivery, now: datetime, ages: Ages) -> Step | None:
@@ -125,16 +127,20 @@ async def sweep(housekeeping: Housekeeping) -> None:
     ended, more_ended = await _find_ended(housekeeping, now)
     semaphore = asyncio.Semaphore(_MAX_CONCURRENT)
 
+    def is_over() -> bool:
+        return (housekeeping.now() - now).total_seconds() >= housekeeping.max_duration
+
     async def run(work: Awaitable[Step | None]) -> Step | None:
         async with semaphore:
             return await work
 
     work = [
         *(_check_open(housekeeping, entry, now) for entry in entries),
-        *(_run_step(housekeeping, delivery, Step.FORGET, now) for delivery in ended),
+        *(_forget(housekeeping, delivery, is_over) for delivery in ended),
     ]
     results = await asyncio.gather(*map(run, work), return_exceptions=True)
     failed = [result for result in results if isinstance(result, BaseException)]
+    unfinished = len(ended) > results.count(Step.FORGET) + len(failed)
     locks = await _delete_old_locks(housekeeping, now)
     oldest = now - housekeeping.ages.activity
     activity = await housekeeping.activity.delete_before(oldest, MAX_ACTIVITY)
@@ -146,7 +152,7 @@ async def sweep(housekeeping: Housekeeping) -> None:
         locks=locks,
         activity=activity,
         failed=len(failed),
-        more=more_entries or more_ended or activity == MAX_ACTIVITY,
+        more=more_entries or more_ended or unfinished or activity == MAX_ACTIVITY,
     )
     if failed:
         raise failed[0]
@@ -197,29 +203,29 @@ async def _check_open(housekeeping: Housekeeping, entry: IndexEntry, now: dateti
     """Do what an open delivery needs, and make its entry due when it may need something again."""
     journal, ages = housekeeping.journal, housekeeping.ages
     delivery = await journal.get_delivery(entry.delivery)
-    done, due = None, None
+    done: Step | None = None
+    due = None
     if delivery is not None:
         step = choose_step(delivery, now, ages)
-        if step in (Step.QUEUE, Step.PARK):
-            done = await _run_step(housekeeping, delivery, step, now)
+        if step is Step.PARK:
+            done = step if await _park(housekeeping, delivery) else None
+            delivery = replace(delivery, checked=now)
+        elif step is Step.QUEUE:
+            done = step if await _requeue(housekeeping, delivery, now) else None
             delivery = replace(delivery, checked=now)
         due = find_next_check(delivery, now, ages)
     await journal.move_index_entry(entry, due)
     return done
 
 
-async def _run_step(
-    housekeeping: Housekeeping, delivery: Delivery, step: Step, now: datetime
+async def _forget(
+    housekeeping: Housekeeping, delivery: Delivery, is_over: Callable[[], bool]
 ) -> Step | None:
-    """Return the step, or None when there was nothing to do after all."""
-    match step:
-        case Step.FORGET:
-            await housekeeping.journal.delete_delivery(delivery.id)
-            return step
-        case Step.PARK:
-            return step if await _park(housekeeping, delivery) else None
-        case Step.QUEUE:
-            return step if await _requeue(housekeeping, delivery, now) else None
+    """Delete a delivery that is over. Return None if the time was over before: a delivery may have
+    the rows of a hundred thousand patients. The next run goes on."""
+    if is_over() or not await housekeeping.journal.delete_delivery(delivery.id, is_over):
+        return None
+    return Step.FORGET
 
 
 async def _park(housekeeping: Housekeeping, delivery: Delivery) -> bool:

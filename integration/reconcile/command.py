@@ -4,134 +4,27 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import csv
-import json
 import re
-import sys
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, ExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from integration.core.errors import IntegrationError, Misconfigured
 from integration.mapping.model import EntityMap
 from integration.mirror.mirror import Mirror
 from integration.reconcile import walk
-from integration.reconcile.differences import HEADINGS, Repair, render_table
-from integration.reconcile.walk import Page, ReconcileRun
-
-# Unrepaired differences printed on the terminal. The report file has all of them.
-_MAX_PRINTED = 20
+from integration.reconcile.differences import render_table
+from integration.reconcile.report import PrintLine, Report
+from integration.reconcile.run import Page, ReconcileRun, count_resources
+from integration.reconcile.saved_state import SavedState
 
 # https://hl7.org/fhir/R4/search.html#date
 _SINCE = re.compile(r"\d{4}(-\d\d(-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?)?)?)?")
 
-# Prints one line on the terminal.
-PrintLine = Callable[[str], object]
-
-# Opens the clients of a run, and closes them. The argument says whether it is a dry run.
-OpenRun = Callable[[bool], AbstractAsyncContextManager[ReconcileRun]]
-
-
-@dataclass(slots=True)
-class SavedState:
-    """How far a run has come, saved in a file so that a later run can resume there.
-
-    A run with other options cannot resume, so the options are saved, too.
-    """
-
-    file: Path | None
-    options: list[Any]
-    positions: dict[str, str] = field(default_factory=dict)  # last update seen, by resource type
-    unrepaired: int = 0
-
-    @property
-    def is_resumed(self) -> bool:
-        return bool(self.positions)
-
-    def read(self) -> None:
-        """Read the file if there is one. Raises Misconfigured if this run cannot resume from it."""
-        if self.file is None or not self.file.exists():
-            return
-        try:
-            options, positions, unrepaired = json.loads(self.file.read_text("utf-8"))
-            self.positions, self.unrepaired = dict(positions), int(unrepaired)
-        except (OSError, ValueError, TypeError):
-            raise Misconfigured(
-                f"{self.file} was not written by reconcile: name another file, or delete it"
-            ) from None
-        if options != self.options:
-            raise Misconfigured(
-                f"{self.file} was written by a run with other options: repeat its --since, "
-                "--dry-run and --type, or delete the file to start again"
-            )
-
-    def write(self) -> None:
-        if self.file is not None:
-            state = [self.options, self.positions, self.unrepaired]
-            self.file.write_text(json.dumps(state), "utf-8")
-
-    def remove(self) -> None:
-        if self.file is not None:
-            self.file.unlink(missing_ok=True)
-
-
-@dataclass(slots=True)
-class Report:
-    """Prints progress and unrepaired differences; writes every difference to a CSV file, if any."""
-
-    write_line: PrintLine
-    state: SavedState
-    csv_writer: Any = None
-    counts: dict[str, Counter[str]] = field(default_factory=dict)
-
-    def add_page(self, title: str, page: Page) -> None:
-        """Report a page and save the position behind it. `title`: what its row in the table is."""
-        count = self.counts.setdefault(title, Counter())
-        count["compared"] += page.count
-        for repair in page.repairs:
-            count[repair.difference.kind] += 1
-            count["repaired"] += repair.is_done
-            self._add_repair(repair)
-        if page.updated_until is not None:
-            self.state.positions[title] = page.updated_until
-            self.state.write()
-        self._print_progress(title, count, page.updated_until)
-
-    def _add_repair(self, repair: Repair) -> None:
-        if self.csv_writer is not None:
-            self.csv_writer.writerow(repair.cells)
-        if repair.is_done:
-            return
-        self.state.unrepaired += 1
-        if self.state.unrepaired <= _MAX_PRINTED:
-            self.print_line("  ".join(cell for cell in repair.cells if cell))
-        elif self.state.unrepaired == _MAX_PRINTED + 1:
-            self.print_line("… and more: --report FILE writes all of them to a file")
-
-    def print_line(self, text: str) -> None:
-        """Print a line in place of the progress, which the next page prints again below."""
-        if sys.stderr.isatty():
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
-        self.write_line(text)
-
-    def print_early_end(self, why: str) -> None:
-        self.print_line(f"stopped before the end: {why}")
-        if self.state.file is not None and self.state.is_resumed:
-            self.write_line(f"run it again with --resume {self.state.file} to go on from here")
-
-    def _print_progress(self, title: str, count: Counter[str], until: str | None) -> None:
-        differences = sum(count.values()) - count["compared"] - count["repaired"]
-        position = f" (updates until {until})" if until else ""
-        text = (
-            f"{title}: {count['compared']:,} compared{position}, {differences:,} differ, "
-            f"{count['repaired']:,} repaired"
-        )
-        sys.stderr.write(f"\r\x1b[K{text}" if sys.stderr.isatty() else f"{text}\n")
-        sys.stderr.flush()
+# Opens the clients of a run, and closes them.
+OpenRun = Callable[[argparse.Namespace], AbstractAsyncContextManager[ReconcileRun]]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -148,9 +41,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--dry-run", action="store_true", help="report the differences, and change nothing"
     )
     parser.add_argument(
+        "--all",
+        action="store_true",
+        help="compare all that the rows show (columns, state, children, lookups, and whose row it "
+        "is), not their versions alone, and look for child rows of no row; includes --deleted",
+    )
+    parser.add_argument(
         "--deleted",
         action="store_true",
         help="also go through the rows, to find those whose resource was deleted",
+    )
+    parser.add_argument(
+        "--fhir-is-right",
+        action="store_true",
+        help="after the FHIR server was restored or replaced: also write over rows that show a "
+        "later version than FHIR has, and with --all or --deleted treat rows of resources that it "
+        "does not know as deleted. Do not use it where two FHIR servers fill one organisation",
     )
     parser.add_argument(
         "--report", type=Path, metavar="FILE", help="write every difference to this CSV file"
@@ -175,7 +81,15 @@ def run(chosen: argparse.Namespace, print_line: PrintLine) -> int:
 
 async def reconcile(chosen: argparse.Namespace, print_line: PrintLine, open_run: OpenRun) -> int:
     """Run the command in an event loop, and return its exit status."""
-    state = SavedState(chosen.resume, [chosen.since, chosen.dry_run, chosen.type])
+    options = [
+        chosen.since,
+        chosen.dry_run,
+        chosen.type,
+        chosen.all,
+        chosen.deleted,
+        chosen.fhir_is_right,
+    ]
+    state = SavedState(chosen.resume, options)
     report = Report(print_line, state)
     try:
         if chosen.since is not None and not _SINCE.fullmatch(chosen.since):
@@ -183,8 +97,9 @@ async def reconcile(chosen: argparse.Namespace, print_line: PrintLine, open_run:
         state.read()
         with ExitStack() as stack:
             if chosen.report is not None:
-                report.csv_writer = _open_report(chosen.report, stack, append=state.is_resumed)
-            await _reconcile(chosen, open_run, report)
+                report.open_file(chosen.report, stack)
+            async with open_run(chosen) as opened:
+                await _reconcile(chosen, opened, report)
     except IntegrationError as error:
         report.print_early_end(str(error))
         return 2
@@ -195,22 +110,63 @@ async def reconcile(chosen: argparse.Namespace, print_line: PrintLine, open_run:
     return 1 if state.unrepaired else 0
 
 
-async def _reconcile(chosen: argparse.Namespace, open_run: OpenRun, report: Report) -> None:
-    async with open_run(chosen.dry_run) as opened:
-        for entity in _select_maps(opened.mirror, chosen.type):
-            resource_type = entity.resource
-            since = report.state.positions.get(resource_type, chosen.since)
-            async for page in walk.walk_resources(opened, entity, since):
-                report.add_page(resource_type, page)
-            if chosen.deleted:
-                async for page in walk.walk_rows(opened, entity):
-                    report.add_page(f"{resource_type} rows", page)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Walk:
+    """One part of a run. `begin`: starts it at a position, or at its beginning. `count`: returns
+    how much it will compare from there, where that is known."""
+
+    title: str
+    begin: Callable[[str | None], AsyncGenerator[Page, None]]
+    count: Callable[[str | None], Awaitable[int | None]] | None = None
+
+
+async def _reconcile(chosen: argparse.Namespace, opened: ReconcileRun, report: Report) -> None:
+    for entity in _select_maps(opened.mirror, chosen.type):
+        for part in _plan_walks(chosen, opened, entity):
+            if part.title not in report.state.finished:
+                await _walk(part, report)
     for number, text in enumerate(render_table(report.counts)):
         (report.write_line if number else report.print_line)(text)
 
 
+def _plan_walks(chosen: argparse.Namespace, opened: ReconcileRun, entity: EntityMap) -> list[_Walk]:
+    compare = walk.walk_content if chosen.all else walk.walk_versions
+
+    def resume_resources(position: str | None) -> AsyncGenerator[Page, None]:
+        return compare(opened, entity, position or chosen.since)
+
+    walks = [
+        _Walk(
+            title=entity.resource,
+            begin=resume_resources,
+            count=lambda position: count_resources(opened, entity, position or chosen.since),
+        )
+    ]
+    if chosen.all:
+        walks.append(
+            _Walk(
+                title=f"{entity.resource} children",
+                begin=lambda _: walk.walk_orphans(opened, entity),
+            )
+        )
+    if chosen.all or chosen.deleted:
+        walks.append(
+            _Walk(title=f"{entity.resource} rows", begin=partial(walk.walk_rows, opened, entity))
+        )
+    return walks
+
+
+async def _walk(part: _Walk, report: Report) -> None:
+    position = report.state.positions.get(part.title)
+    total = await part.count(position) if part.count is not None else None
+    async with aclosing(part.begin(position)) as pages:
+        async for page in pages:
+            report.add_page(part.title, page, total)
+    report.finish(part.title)
+
+
 @asynccontextmanager
-async def open_reconcile(dry_run: bool) -> AsyncIterator[ReconcileRun]:
+async def open_reconcile(chosen: argparse.Namespace) -> AsyncIterator[ReconcileRun]:
     """Open what the settings name, with the maps of the tables that are mirrored now.
 
     A run that repairs is recorded in the journal, and listed as a delivery. Raises Misconfigured.
@@ -233,20 +189,25 @@ async def open_reconcile(dry_run: bool) -> AsyncIterator[ReconcileRun]:
             )
         now = parts.now()
         run_id = parts.intake.new_id(now)
-        if not dry_run:
+        maps = {name: entity for name, entity in parts.mirror.maps.items() if name in mirrored}
+        opened = ReconcileRun(
+            mirror=replace(parts.mirror, maps=maps),
+            fhir=parts.fhir,
+            dataverse=parts.dataverse,
+            id=run_id,
+            sleep=asyncio.sleep,
+            dry_run=chosen.dry_run,
+            fhir_is_right=chosen.fhir_is_right,
+        )
+        if chosen.fhir_is_right:
+            sink = replace(opened.get_web_api(), fhir_is_right=True)
+            opened = replace(opened, mirror=replace(opened.mirror, sink=sink))
+        if not chosen.dry_run:
             await synthetic_deliveries.add_synthetic_delivery(
                 parts.journal, run_id, "reconcile", now, now
             )
         async with parts.mirror.activities.track(delivery=run_id):
-            maps = {name: entity for name, entity in parts.mirror.maps.items() if name in mirrored}
-            yield ReconcileRun(
-                mirror=replace(parts.mirror, maps=maps),
-                fhir=parts.fhir,
-                dataverse=parts.dataverse,
-                id=run_id,
-                sleep=asyncio.sleep,
-                dry_run=dry_run,
-            )
+            yield opened
     finally:
         await wiring.close_parts()
 
@@ -266,17 +227,3 @@ def _explain_not_mirrored(resource_type: str) -> str:
         f"{resource_type} is not mirrored: no map of it is in use (MAPS_ENABLED), or its table is "
         "virtual (GET /api/data-routes shows which are)"
     )
-
-
-def _open_report(file: Path, stack: ExitStack, *, append: bool) -> Any:
-    """Return a CSV writer to the file. A resumed run appends to what the run before it found."""
-    try:
-        opened = stack.enter_context(
-            file.open("a" if append else "w", encoding="utf-8", newline="")
-        )
-    except OSError as error:
-        raise Misconfigured(f"{file}: {error.strerror}") from None
-    writer = csv.writer(opened)
-    if not append:
-        writer.writerow(HEADINGS)
-    return writer

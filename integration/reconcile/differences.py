@@ -1,4 +1,4 @@
-"""Compare the resources in FHIR with their rows: ids and versions only. Pure."""
+"""What can be wrong with a row, and the comparison by ids and versions alone. Pure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from integration.core import decimal_json
 from integration.core.errors import Unmappable
-from integration.core.model import Column, RowResult
+from integration.core.model import Column, Row, RowResult
+from integration.dataverse.requests import Change
 from integration.mapping import row_version
 from integration.mapping.model import EntityMap
-from integration.mapping.primary_keys import fit_fhir_id
-
-Row = Mapping[str, Any]
+from integration.mapping.primary_keys import ServerKeys, fit_fhir_id
+from integration.mirror import row_lookup
 
 # https://hl7.org/fhir/R4/datatypes.html#id
 ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
@@ -27,25 +26,33 @@ class DifferenceKind(StrEnum):
 
     MISSING = "missing"
     BEHIND = "behind"
-    TWICE = "shown twice"  # by several rows: a person has to merge them
+    AHEAD = "ahead"  # it shows a later version than FHIR has
+    DIFFERENT = "different"  # the version is right, a column or a child is not
+    ANOTHER = "shows another"  # a row with the key of this resource shows something else
+    TWICE = "shown twice"  # by several active rows
     LEFT_OVER = "left over"  # the resource was deleted
     UNKNOWN = "unknown"  # the FHIR server has never had the resource, or no longer knows of it
+    ORPHANED = "orphaned"  # a child row of no row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """A resource whose row is missing or wrong."""
+    """A row that is missing or wrong.
 
-    resource: str  # Type/id
+    `resource`: Type/id; of an orphaned child, which shows none, the table. `columns`: names of what
+    differs. `steps`: changes that the mirror does not make and that must precede it, each with a
+    condition. `also`: Type/id of another resource that has to be mirrored after them.
+    """
+
+    resource: str
     kind: DifferenceKind
     row: str | None = None  # the primary key, if exactly one row shows the resource
     fhir_version: str | None = None
     row_version: str | None = None
-
-    @property
-    def is_repairable(self) -> bool:
-        """False for an unknown resource: it may be one of another FHIR server."""
-        return self.kind is not DifferenceKind.UNKNOWN
+    columns: tuple[str, ...] = ()
+    steps: tuple[Change, ...] = ()
+    also: str | None = None
+    is_repairable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,23 +76,37 @@ class Repair:
             difference.row or "",
             difference.fhir_version or "",
             difference.row_version or "",
+            ", ".join(difference.columns),
             result.action if result else "",
             "; ".join(result.notes) if result else "",
         )
 
 
-HEADINGS = ("resource", "difference", "row", "fhir_version", "row_version", "action", "notes")
+HEADINGS = (
+    "resource",
+    "difference",
+    "row",
+    "fhir_version",
+    "row_version",
+    "columns",
+    "action",
+    "notes",
+)
 
 
-def compare(
+def compare_versions(
     entity: EntityMap,
     resources: Iterable[Mapping[str, Any]],
     rows: Iterable[Row],
     columns: Mapping[str, Column],
+    *,
+    server_keys: ServerKeys,
+    fhir_is_right: bool = False,
 ) -> Iterator[Difference]:
     """Yield the resources whose row is missing, behind, or not the only one.
 
-    `resources` need only id and meta. `columns` are those of the table in this organisation.
+    `resources` need only id and meta, `rows` only the columns of `list_columns`. `columns` are
+    those of the table in this organisation.
     """
     by_id: defaultdict[Any, list[Row]] = defaultdict(list)
     for row in rows:
@@ -93,22 +114,35 @@ def compare(
             by_id[row[entity.id_column]].append(row)
     for resource in resources:
         # Dataverse's filter ignores the case of letters, but FHIR ids differ by it.
-        found = by_id.get(to_row_id(entity, resource["id"], columns), [])
-        kind = _classify(entity, resource, found)
-        if kind is None:
-            continue
-        row = found[0] if len(found) == 1 else {}
-        yield Difference(
-            resource=f"{entity.resource}/{resource['id']}",
-            kind=kind,
-            row=row.get(entity.key),
-            fhir_version=resource.get("meta", {}).get("versionId"),
-            row_version=row.get(entity.version_column),
-        )
+        shown = by_id.get(to_row_id(entity, resource["id"], columns), [])
+        found = row_lookup.find_shown(entity, server_keys, resource["id"], shown)
+        kind = _classify(entity, resource, found, fhir_is_right=fhir_is_right)
+        if kind is not None:
+            yield build_difference(entity, resource, kind, found[0] if len(found) == 1 else None)
+
+
+def build_difference(
+    entity: EntityMap,
+    resource: Mapping[str, Any],
+    kind: DifferenceKind,
+    row: Row | None = None,
+    **details: Any,
+) -> Difference:
+    """Return a difference of a resource. `row`: the only one that shows it. `details`: the other
+    fields of Difference."""
+    row = row or {}
+    return Difference(
+        resource=f"{entity.resource}/{resource['id']}",
+        kind=kind,
+        row=row.get(entity.key),
+        fhir_version=resource.get("meta", {}).get("versionId"),
+        row_version=row.get(entity.version_column),
+        **details,
+    )
 
 
 def _classify(
-    entity: EntityMap, resource: Mapping[str, Any], found: Sequence[Row]
+    entity: EntityMap, resource: Mapping[str, Any], found: Sequence[Row], *, fhir_is_right: bool
 ) -> DifferenceKind | None:
     if not found:
         return DifferenceKind.MISSING
@@ -118,9 +152,10 @@ def _classify(
     if row[entity.version_column] == resource.get("meta", {}).get("versionId"):
         return None
     try:
-        return DifferenceKind.BEHIND if row_version.is_newer(entity, resource, row) else None
+        is_newer = row_version.is_newer(entity, resource, row, fhir_is_right=fhir_is_right)
     except Unmappable:  # a time that cannot be parsed: the mirror decides, and records why
         return DifferenceKind.BEHIND
+    return DifferenceKind.BEHIND if is_newer else None
 
 
 def to_row_id(entity: EntityMap, identifier: str, columns: Mapping[str, Column]) -> str | None:
@@ -132,15 +167,16 @@ def to_row_id(entity: EntityMap, identifier: str, columns: Mapping[str, Column])
 
 
 def list_columns(entity: EntityMap) -> list[str]:
-    """List the columns that a comparison needs."""
+    """List the columns that a comparison of versions needs."""
     kind = [entity.kind_column] if entity.kind_column else []
-    return [entity.key, entity.id_column, entity.version_column, entity.updated_column, *kind]
-
-
-def build_in_filter(column: str, values: Iterable[str]) -> str:
-    """https://learn.microsoft.com/power-apps/developer/data-platform/webapi/reference/in"""
-    listed = decimal_json.encode(list(values)).decode()
-    return f"Microsoft.Dynamics.CRM.In(PropertyName='{column}',PropertyValues={listed})"
+    return [
+        entity.key,
+        entity.id_column,
+        entity.version_column,
+        entity.updated_column,
+        "statecode",
+        *kind,
+    ]
 
 
 def render_table(counts: Mapping[str, Counter[str]]) -> Iterator[str]:

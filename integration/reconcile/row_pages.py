@@ -1,15 +1,17 @@
-"""Parse one page of rows, and build the request for the next one."""
+"""Pages of rows: by the next link that Dataverse gives, or by the id that they show."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from integration.core import decimal_json
 from integration.core.errors import Misconfigured, Unavailable
-from integration.core.model import Request, Response
+from integration.core.model import Request, Response, Row
+from integration.dataverse import requests
 from integration.dataverse.client import Dataverse
+from integration.mapping.model import EntityMap
 
 RowPage = Mapping[str, Any]
 
@@ -38,3 +40,41 @@ def build_next_request(dataverse: Dataverse, request: Request, page: RowPage) ->
     if not str(url).startswith((f"{base}/", f"{base}?")):
         raise Misconfigured(f"{name} gave a next page whose address is not below its own")
     return replace(request, path=str(url)[len(base) :].removeprefix("/"))
+
+
+async def read_by_id(
+    send: Callable[[Request], Awaitable[Response]],
+    dataverse: Dataverse,
+    entity: EntityMap,
+    columns: Sequence[str],
+    *,
+    size: int,
+    after: str | None,
+) -> AsyncIterator[Sequence[Row]]:
+    """Yield the active rows that show a resource, in pages of up to `size`, in the order of the ids
+    that they show, from the id `after` on.
+
+    A page begins at the last id of the page before, not at a number of rows: rows that leave the
+    filter meanwhile, because they are deactivated, move no other row past the page. The primary key
+    would do as well, but only text, numbers and times may be compared by `gt`:
+    https://learn.microsoft.com/power-apps/developer/data-platform/fetchxml/reference/operators
+    """
+    seen: set[str] = set()
+    operator = "ge"
+    while True:
+        condition = f"{entity.id_column} ne null and statecode eq 0"
+        if after is not None:
+            condition += f" and {entity.id_column} {operator} {requests.quote_literal(after)}"
+        order = (entity.id_column, entity.key)
+        query = requests.build_row_query(entity.entity_set, columns, condition, size, order)
+        rows: list[Row] = parse_page(dataverse, await send(query))["value"]
+        # Several rows may show the last id, in whatever case of letters.
+        fresh = [row for row in rows if row[entity.key] not in seen]
+        if fresh:
+            yield fresh
+        if len(rows) < size:
+            return
+        # A page of nothing but rows that were seen: go on behind their id.
+        operator = "ge" if fresh else "gt"
+        after = str(rows[-1][entity.id_column])
+        seen = {row[entity.key] for row in rows}

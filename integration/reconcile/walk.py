@@ -1,145 +1,263 @@
-"""Go through FHIR in the order of the last update, or through the rows, page by page.
+"""Go through FHIR in the order of the last update, or through the rows in the order of their ids,
+page by page, and mend what differs.
 
-A resource that changes meanwhile moves towards the end, so no page is missed: it is compared later,
-or its own change has been mirrored by then.
+walk_versions  ids and versions alone: quick, and takes the version that a row shows for truth
+walk_content   all that rows show
+walk_rows      rows whose resource is gone
+walk_orphans   child rows of no row
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
-from urllib.parse import quote
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from functools import partial
+from typing import TypeVar
+from uuid import UUID
 
-from integration.core.errors import Misconfigured, Unavailable
-from integration.core.model import Request, Response, WorkItem
+from integration.core import decimal_json
+from integration.core.errors import Misconfigured, Unmappable
+from integration.core.model import FhirResource, Request, Response, Row
 from integration.dataverse import requests
-from integration.dataverse.client import Dataverse
-from integration.fhir.client import FhirServer
-from integration.fhir.searchset import Searchset, find_next_path, list_matches
-from integration.mapping.model import EntityMap, LongId
-from integration.mirror.mirror import Mirror, mirror_or_raise
-from integration.queues.retry import plan_retry
-from integration.reconcile import row_pages
+from integration.dataverse.requests import Change
+from integration.fhir.operation_outcome import parse_outcome
+from integration.fhir.searchset import list_matches
+from integration.mapping import engine
+from integration.mapping.model import ChildRemoval, EntityMap, LongId, MappedRows
+from integration.mapping.schema_mismatches import find_schema_mismatches
+from integration.mirror import row_diff, row_lookup
+from integration.mirror.row_diff import ExistingRows
+from integration.reconcile import bulk_rows, row_pages
+from integration.reconcile.bulk_rows import Reader, build_in, split
+from integration.reconcile.content import Organization, Subject, compare_content, find_row
 from integration.reconcile.differences import (
     ID,
     Difference,
     DifferenceKind,
-    Repair,
-    Row,
-    build_in_filter,
-    compare,
+    build_difference,
+    compare_versions,
     list_columns,
     to_row_id,
 )
-
-# https://learn.microsoft.com/azure/healthcare-apis/fhir/fhir-features-supported
-_PAGE_SIZE = 1000
-
-# Ids in one address, which gets about 9,000 and 4,000 characters long.
-_IDS_PER_FILTER = 200
-_IDS_PER_SEARCH = 100
-
-# Rows repaired at the same time. The rate limiters bound the requests.
-_CONCURRENT_REPAIRS = 64
-
-# Seconds to wait for an upstream that is down or throttling, before the run stops.
-_MAX_WAIT = 3600.0
+from integration.reconcile.repair import repair_all
+from integration.reconcile.run import (
+    Page,
+    ReconcileRun,
+    get_last_update,
+    read_pages,
+    retry_while_unavailable,
+    search,
+)
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReconcileRun:
-    """What a run works with. `id` is the delivery under which it is recorded in the journal."""
-
-    mirror: Mirror
-    fhir: FhirServer
-    dataverse: Dataverse
-    id: str
-    sleep: Callable[[float], Awaitable[object]]
-    dry_run: bool = False  # find differences, and change nothing
-    page_size: int = _PAGE_SIZE
-    ids_per_search: int = _IDS_PER_SEARCH
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """How many resources or rows were compared, and what differed."""
-
-    count: int
-    repairs: Sequence[Repair]
-    updated_until: str | None = None  # meta.lastUpdated of the last resource of the page
-
-
-async def walk_resources(
+async def walk_versions(
     run: ReconcileRun, entity: EntityMap, since: str | None
-) -> AsyncIterator[Page]:
-    """Compare and repair every resource updated since then, a FHIR date or time.
+) -> AsyncGenerator[Page, None]:
+    """Compare and repair every resource updated since then, a FHIR date or time, by its version.
 
     Raises Unavailable or Misconfigured.
     """
-    after = f"_lastUpdated=ge{quote(since)}&" if since else ""
-    path: str | None = (
-        f"{entity.resource}?{after}_sort=_lastUpdated&_count={run.page_size}&_elements=id,meta"
-    )
-    while path is not None:
-        searchset = await _search(run, path)
-        found = list(list_matches(entity.resource, searchset))
-        repairs = await _repair_all(run, await _find_differences(run, entity, found))
-        last = found[-1].get("meta", {}).get("lastUpdated") if found else None
-        yield Page(len(found), repairs, last)
-        path = find_next_path(searchset, run.fhir.upstream.name, run.fhir.upstream.base)
+    async for found in read_pages(run, entity, since, "&_elements=id,meta"):
+        repairs = await repair_all(run, await _compare_versions(run, entity, found))
+        yield Page(len(found), repairs, get_last_update(found))
 
 
-async def walk_rows(run: ReconcileRun, entity: EntityMap) -> AsyncIterator[Page]:
-    """Find active rows whose resource FHIR no longer has, and repair them.
+async def walk_content(
+    run: ReconcileRun, entity: EntityMap, since: str | None
+) -> AsyncGenerator[Page, None]:
+    """Compare and repair every resource updated since then with all that its rows show.
+
+    Raises Unavailable or Misconfigured.
+    """
+    reader = await _open_reader(run, entity)
+    async for found in _read_ahead(read_pages(run, entity, since, "")):
+        parts = split(found, bulk_rows.MAX_VALUES)
+        compared = await asyncio.gather(*(_compare_content(run, entity, reader, p) for p in parts))
+        repairs = await repair_all(run, [difference for part in compared for difference in part])
+        yield Page(len(found), repairs, get_last_update(found))
+
+
+async def walk_rows(
+    run: ReconcileRun, entity: EntityMap, after: str | None = None
+) -> AsyncGenerator[Page, None]:
+    """Find active rows whose resource FHIR no longer has, and repair them. `after`: the id at which
+    an earlier run stopped.
 
     Raises Unavailable or Misconfigured.
     """
     if entity.long_id is LongId.DIGEST:
         # A digest is no id of FHIR: its resource would look as if it had never existed.
         raise Misconfigured(
-            f"{entity.file}: the rows keep digests of long ids (row.long_id), so --deleted cannot "
-            "find their resources"
+            f"{entity.file}: the rows keep digests of long ids (row.long_id), so --all and "
+            "--deleted cannot find their resources"
         )
-    condition = f"{entity.id_column} ne null and statecode eq 0"
-    first = requests.build_row_query(entity.entity_set, list_columns(entity), condition)
-    request: Request | None = replace(
-        first, headers={**first.headers, "prefer": f"odata.maxpagesize={run.page_size}"}
+    pages = row_pages.read_by_id(
+        lambda request: retry_while_unavailable(run, lambda: run.dataverse.send(request, run.id)),
+        run.dataverse,
+        entity,
+        list_columns(entity),
+        size=run.page_size,
+        after=after,
     )
-    while request is not None:
-        response = await _retry_while_unavailable(run, _prepare_send(run, request))
-        page = row_pages.parse_page(run.dataverse, response)
-        rows = [row for row in page["value"] if entity.has_kind_of(row)]
+    async for page in pages:
+        rows = [row for row in page if entity.has_kind_of(row)]
         left_over = await asyncio.gather(
-            *(_find_left_over(run, entity, some) for some in _split(rows, run.ids_per_search))
+            *(_find_left_over(run, entity, some) for some in split(rows, run.ids_per_search))
         )
-        repairs = await _repair_all(run, [difference for some in left_over for difference in some])
-        yield Page(len(rows), repairs)
-        request = row_pages.build_next_request(run.dataverse, request, page)
+        repairs = await repair_all(run, [difference for some in left_over for difference in some])
+        yield Page(len(rows), repairs, str(page[-1][entity.id_column]))
+
+
+async def walk_orphans(run: ReconcileRun, entity: EntityMap) -> AsyncGenerator[Page, None]:
+    """Find child rows that the mirror has made and that belong to no row any more, and delete them.
+
+    The mirror takes those that a resource still needs as its own again, so walk through the
+    resources first. Raises Unavailable or Misconfigured.
+    """
+    reader = await _open_reader(run, entity)
+    for position, expand in enumerate(entity.expands):
+        if expand.remove is ChildRemoval.NEVER:
+            continue
+        rows = await bulk_rows.read_orphans(reader, entity, position)
+        # Dataverse makes no key of this kind, so staff's own rows have others:
+        # https://www.rfc-editor.org/rfc/rfc9562#section-5.5
+        ours = [row for row in rows if UUID(str(row[expand.key])).version == 5]
+        for some in split(ours, run.page_size):
+            orphans = [
+                Difference(
+                    resource=expand.table,
+                    kind=DifferenceKind.ORPHANED,
+                    row=str(row[expand.key]),
+                    columns=(f"{expand.table}.{expand.parent}",),
+                    steps=(
+                        Change(
+                            method="DELETE",
+                            entity_set=expand.entity_set,
+                            key=str(row[expand.key]),
+                            etag=row["@odata.etag"],
+                        ),
+                    ),
+                )
+                for row in some
+            ]
+            yield Page(len(orphans), await repair_all(run, orphans))
 
 
 # -- comparing ------------------------------------------------------------------------------------
 
 
-async def _find_differences(
-    run: ReconcileRun, entity: EntityMap, found: Sequence[dict[str, Any]]
+async def _compare_versions(
+    run: ReconcileRun, entity: EntityMap, found: Sequence[FhirResource]
 ) -> list[Difference]:
-    columns = await _retry_while_unavailable(run, lambda: run.dataverse.get_columns(entity.table))
+    columns = await retry_while_unavailable(run, lambda: run.dataverse.get_columns(entity.table))
     row_ids = (to_row_id(entity, resource["id"], columns) for resource in found)
     ids = list(dict.fromkeys(row_id for row_id in row_ids if row_id is not None))
     names = list_columns(entity)
-    lookups = [
-        requests.build_row_query(entity.entity_set, names, build_in_filter(entity.id_column, some))
-        for some in _split(ids, _IDS_PER_FILTER)
+    queries = [
+        requests.build_row_query(entity.entity_set, names, build_in(entity.id_column, some))
+        for some in split(ids, bulk_rows.MAX_VALUES)
     ]
-    if not lookups:
-        return list(compare(entity, found, (), columns))
-    responses = await _retry_while_unavailable(run, lambda: run.dataverse.read(lookups, run.id))
-    pages = [row_pages.parse_page(run.dataverse, response) for response in responses]
-    return list(compare(entity, found, [row for page in pages for row in page["value"]], columns))
+    rows: list[Row] = []
+    if queries:
+        responses = await retry_while_unavailable(run, lambda: run.dataverse.read(queries, run.id))
+        pages = [row_pages.parse_page(run.dataverse, response) for response in responses]
+        rows = [row for page in pages for row in page["value"]]
+    return list(
+        compare_versions(
+            entity,
+            found,
+            rows,
+            columns,
+            server_keys=run.server_keys,
+            fhir_is_right=run.fhir_is_right,
+        )
+    )
+
+
+async def _open_reader(run: ReconcileRun, entity: EntityMap) -> Reader:
+    """Raises Misconfigured where the map does not fit the tables, or does not make the rows."""
+    run.get_web_api()
+    tables = {
+        name: await retry_while_unavailable(run, partial(run.dataverse.get_columns, name))
+        for name in entity.tables
+    }
+    if mismatches := find_schema_mismatches(entity, tables):
+        raise Misconfigured("; ".join(mismatches))
+
+    async def send(queries: Sequence[Request]) -> Sequence[Response]:
+        return await retry_while_unavailable(run, lambda: run.dataverse.read(queries, run.id))
+
+    return Reader(run.dataverse, send, tables, run.get_web_api().server_keys)
+
+
+async def _compare_content(
+    run: ReconcileRun, entity: EntityMap, reader: Reader, resources: Sequence[FhirResource]
+) -> list[Difference]:
+    """Compare some resources with their rows: two requests to Dataverse for all of them."""
+    maps = run.get_web_api().all_maps
+    mapped, differences = _map_resources(run, entity, reader, resources)
+    lookups = {target for rows in mapped.values() for target in row_diff.find_lookups(rows)}
+    concepts = {concept for rows in mapped.values() for concept in row_diff.find_concepts(rows)}
+    row_ids = {id_: str(rows.values[entity.id_column]) for id_, rows in mapped.items()}
+    selected = row_lookup.list_row_columns(entity, reader.tables[entity.table])
+    index, keys, concept_keys = await asyncio.gather(
+        bulk_rows.read_rows(reader, entity, row_ids, selected),
+        bulk_rows.read_keys(reader, maps, lookups),
+        bulk_rows.read_concepts(reader, concepts),
+    )
+    to_compare: list[tuple[Subject, Row | None]] = []
+    for resource in resources:
+        id_ = str(resource["id"])
+        if id_ not in mapped:
+            continue
+        candidates = index.find_candidates(id_, row_ids[id_])
+        subject = Subject(resource, mapped[id_], candidates)
+        found = find_row(entity, subject, reader.server_keys)
+        if isinstance(found, Difference):
+            differences.append(found)
+        else:
+            to_compare.append((subject, found))
+    parents = [str(row[entity.key]) for _, row in to_compare if row is not None]
+    children = await bulk_rows.read_children(reader, entity, parents)
+    organization = Organization(
+        tables=reader.tables,
+        targets=run.get_web_api().list_targets(),
+        server_keys=reader.server_keys,
+    )
+    for subject, row in to_compare:
+        existing = ExistingRows(
+            row=row,
+            keys=keys,
+            concepts=concept_keys,
+            children={} if row is None else children[str(row[entity.key])],
+        )
+        difference = compare_content(
+            entity, subject, existing, organization, fhir_is_right=run.fhir_is_right
+        )
+        if difference is not None:
+            differences.append(difference)
+    return differences
+
+
+def _map_resources(
+    run: ReconcileRun, entity: EntityMap, reader: Reader, resources: Sequence[FhirResource]
+) -> tuple[dict[str, MappedRows], list[Difference]]:
+    """Return the rows that the resources should have, by id, and those that cannot have any: the
+    mirror says why."""
+    mapped, differences = {}, []
+    for resource in resources:
+        try:
+            mapped[str(resource["id"])] = engine.map_resource(
+                entity, resource, reader.tables, run.fhir.upstream.base
+            )
+        except Unmappable:
+            columns = (entity.id_column,)
+            differences.append(
+                build_difference(entity, resource, DifferenceKind.MISSING, columns=columns)
+            )
+    return mapped, differences
 
 
 async def _find_left_over(
@@ -149,7 +267,7 @@ async def _find_left_over(
     ids = sorted({str(row[entity.id_column]) for row in rows})
     ids = [identifier for identifier in ids if ID.fullmatch(identifier)]
     query = f"{entity.resource}?_id={','.join(ids)}&_elements=id&_count={run.ids_per_search}"
-    matched = list_matches(entity.resource, await _search(run, query)) if ids else ()
+    matched = list_matches(entity.resource, await search(run, query)) if ids else ()
     existing = {resource["id"] for resource in matched}
     found = []
     for row in rows:
@@ -158,7 +276,7 @@ async def _find_left_over(
             continue
         resource = f"{entity.resource}/{identifier}"
         kind: DifferenceKind | None = DifferenceKind.UNKNOWN
-        if ID.fullmatch(identifier):
+        if is_id := bool(ID.fullmatch(identifier)):
             kind = await _classify_missing(run, resource)
         if kind is not None:
             found.append(
@@ -167,6 +285,8 @@ async def _find_left_over(
                     kind=kind,
                     row=row[entity.key],
                     row_version=row[entity.version_column],
+                    # An unknown one may be a resource of another FHIR server.
+                    is_repairable=kind is DifferenceKind.LEFT_OVER or (run.fhir_is_right and is_id),
                 )
             )
     return found
@@ -175,55 +295,38 @@ async def _find_left_over(
 async def _classify_missing(run: ReconcileRun, resource: str) -> DifferenceKind | None:
     """Tell a deleted resource (410) from one that never was here (404); None: it exists after all.
 
-    https://hl7.org/fhir/R4/http.html#delete
+    https://hl7.org/fhir/R4/http.html#delete. Raises Misconfigured for a 404 that is not the FHIR
+    server's own: a gateway would have every row removed.
     """
-    response = await _retry_while_unavailable(
+    response = await retry_while_unavailable(
         run, lambda: run.fhir.send(Request("GET", resource), run.id)
     )
-    kinds = {200: None, 404: DifferenceKind.UNKNOWN, 410: DifferenceKind.LEFT_OVER}
-    if response.status not in kinds:
-        raise Misconfigured(f"{run.fhir.upstream.name} answered a read with {response.status}")
-    return kinds[response.status]
+    name = run.fhir.upstream.name
+    match response.status:
+        case 200:
+            return None
+        case 410:
+            return DifferenceKind.LEFT_OVER
+        case 404 if parse_outcome(decimal_json.decode_object(response.body)) is not None:
+            return DifferenceKind.UNKNOWN
+        case 404:
+            raise Misconfigured(
+                f"{name} answered a read with 404 and no OperationOutcome, as a gateway does that "
+                "has no such path: check FHIR_URL, and run reconcile again"
+            )
+    raise Misconfigured(f"{name} answered a read with {response.status}")
 
 
-# -- repairing ------------------------------------------------------------------------------------
+async def _read_ahead(pages: AsyncIterator[T]) -> AsyncIterator[T]:
+    """Yield the items; the next one is read while the caller works on one."""
 
+    async def read_next() -> T | None:
+        return await anext(pages, None)
 
-async def _repair_all(run: ReconcileRun, differences: Sequence[Difference]) -> list[Repair]:
-    slots = asyncio.Semaphore(_CONCURRENT_REPAIRS)
-
-    async def repair(difference: Difference) -> Repair:
-        if run.dry_run or not difference.is_repairable:
-            return Repair(difference)
-        item = WorkItem(run.id, resource=difference.resource)
-        async with slots:
-            result = await _retry_while_unavailable(run, lambda: mirror_or_raise(run.mirror, item))
-        return Repair(difference, result)
-
-    return list(await asyncio.gather(*(repair(difference) for difference in differences)))
-
-
-def _search(run: ReconcileRun, path: str) -> Awaitable[Searchset]:
-    return _retry_while_unavailable(run, lambda: run.fhir.search(path, run.id))
-
-
-def _prepare_send(run: ReconcileRun, request: Request) -> Callable[[], Awaitable[Response]]:
-    return lambda: run.dataverse.send(request, run.id)
-
-
-async def _retry_while_unavailable(run: ReconcileRun, work: Callable[[], Awaitable[T]]) -> T:
-    """Do the work again while an upstream is unavailable, with the delays that the queue uses."""
-    item = WorkItem(run.id)
-    while True:
-        try:
-            return await work()
-        except Unavailable as error:
-            retry = plan_retry(item, error, run.mirror.now(), _MAX_WAIT)
-            if retry.delay is None:
-                raise
-            item = retry.item
-            await run.sleep(retry.delay)
-
-
-def _split(items: Sequence[T], size: int) -> list[Sequence[T]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
+    task = asyncio.create_task(read_next())
+    try:
+        while (item := await task) is not None:
+            task = asyncio.create_task(read_next())
+            yield item
+    finally:
+        task.cancel()

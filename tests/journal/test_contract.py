@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import count
 from typing import Any
 
 import pytest
@@ -419,6 +420,36 @@ async def test_a_forgotten_delivery_leaves_its_key_and_nothing_else(journal: Jou
     assert await journal.get_lane(other.id, 1, 1) == b"lane"
     assert await journal.get_fetched(other.id, 1) == b"fetched"
     assert len(await journal.list_row_results(other.id)) == 1
+
+
+async def test_the_rows_of_a_delivery_are_deleted_in_batches_until_the_time_is_over(
+    journal: Journal,
+) -> None:
+    one = made()
+    await keep(journal, one)
+    for start in range(0, 900, 100):
+        await asyncio.gather(*(add_row(journal, one.id, start + each) for each in range(100)))
+    asked = count()
+    assert not await journal.delete_delivery(one.id, lambda: next(asked) >= 2)
+    left = len(await journal.list_row_results(one.id))
+    assert 0 < left < 900
+    assert await journal.get_delivery(one.id) is not None
+    assert await journal.delete_delivery(one.id)
+    assert await journal.get_delivery(one.id) is None
+    assert list(await journal.list_row_results(one.id)) == []
+    assert next(asked) < 15  # not for each row
+
+
+async def add_row(journal: Journal, delivery: str, number: int) -> None:
+    await journal.record_row_result(
+        RowResult(
+            delivery=delivery,
+            resource=f"Patient/p{number}",
+            table="contact",
+            row=None,
+            action="created",
+        )
+    )
 
 
 # --- the list ----------------------------------------------------------------------------------

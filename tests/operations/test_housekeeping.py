@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 
 from integration.core.errors import Rejected, Unavailable
-from integration.core.model import Activity, Category, Delivery, Status, WorkItem
+from integration.core.model import Activity, Category, Delivery, RowResult, Status, WorkItem
 from integration.fhir.units import Limits
-from integration.journal.store import MemoryJournal
+from integration.journal.store import MemoryJournal, never
+from integration.journal.synthetic_deliveries import add_synthetic_delivery
+from integration.journal.table_keys import make_delivery_id
 from integration.mirror import mirror as mirroring
 from integration.operations import deliveries, housekeeping
 from integration.operations.housekeeping import Ages, Housekeeping, Step, choose_step, sweep
@@ -350,10 +353,10 @@ async def test_a_failing_delivery_does_not_hold_up_the_others(route: Route) -> N
     class Fragile(MemoryJournal):
         broken = ""
 
-        async def delete_delivery(self, id_: str) -> None:
+        async def delete_delivery(self, id_: str, is_over: Callable[[], bool] = never) -> bool:
             if id_ == self.broken:
                 raise Unavailable("storage", "HttpResponseError")
-            await super().delete_delivery(id_)
+            return await super().delete_delivery(id_, is_over)
 
     route.journal = Fragile()
     made = [await route.deliver(patient(multipleBirthInteger=number)) for number in range(3)]
@@ -364,6 +367,40 @@ async def test_a_failing_delivery_does_not_hold_up_the_others(route: Route) -> N
     with pytest.raises(Unavailable):
         await swept(route)
     assert list(route.journal.deliveries) == [made[1]]
+
+
+async def test_a_delivery_with_very_many_rows_is_deleted_in_several_runs(
+    route: Route, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run of reconcile may have a row for each of a hundred thousand patients."""
+    caplog.set_level(logging.INFO)
+    now = route.clock()
+    run_id = make_delivery_id(now, 1)
+    await add_synthetic_delivery(route.journal, run_id, "reconcile", now, now)
+    for number in range(1000):
+        result = RowResult(
+            delivery=run_id,
+            resource=f"Patient/p{number}",
+            table="contact",
+            row=None,
+            action="updated",
+        )
+        await route.journal.record_row_result(result)
+    route.clock.later(31 * DAY)
+    seconds = iter(range(10_000))
+
+    def tick() -> datetime:
+        return START + timedelta(days=40, seconds=next(seconds))
+
+    left = []
+    while route.journal.deliveries:
+        await sweep(replace(keeping(route, route.queue_sender), now=tick, max_duration=4.0))
+        left.append(len(await route.journal.list_row_results(run_id)))
+    assert len(left) > 2
+    assert left == sorted(left, reverse=True)
+    runs = [record for record in caplog.records if record.message == "housekeeping.done"]
+    assert [run.forgotten for run in runs] == [0] * (len(left) - 1) + [1]
+    assert [run.more for run in runs] == [True] * (len(left) - 1) + [False]
 
 
 async def test_a_run_logs_what_it_did_and_names_nobody(

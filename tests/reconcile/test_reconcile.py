@@ -5,23 +5,28 @@ from __future__ import annotations
 import argparse
 import csv
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
 from integration.core.errors import Misconfigured, Unavailable
 from integration.core.model import Column, WorkItem
+from integration.dataverse.client import Dataverse
 from integration.mapping.load import load_shipped_maps
 from integration.mapping.model import LongId
+from integration.mapping.primary_keys import ServerKeys
 from integration.mirror import mirror as mirroring
 from integration.reconcile import command, walk
-from integration.reconcile.differences import DifferenceKind, Repair, compare
-from integration.reconcile.walk import Page, ReconcileRun
+from integration.reconcile.differences import DifferenceKind, Repair, compare_versions
+from integration.reconcile.run import Page, ReconcileRun
 from tests.builders import MARKER, Body, patient
 from tests.conftest import Route, told_by
+from tests.doubles import DataverseDouble
 
 RUN = "019caaee-c260-7000-8000-0000000000aa"
 ANNA = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
@@ -44,7 +49,7 @@ async def pages(
     route: Route, since: str | None = None, *, dry: bool = False, deleted: bool = False
 ) -> list[Page]:
     it = reconcile(route, dry=dry)
-    walked = walk.walk_rows(it, PATIENT) if deleted else walk.walk_resources(it, PATIENT, since)
+    walked = walk.walk_rows(it, PATIENT) if deleted else walk.walk_versions(it, PATIENT, since)
     return [page async for page in walked]
 
 
@@ -133,7 +138,7 @@ def test_a_resource_that_several_rows_show_is_for_a_person() -> None:
     rows = [{**shown, "contactid": ANNA}, {**shown, "contactid": THEIRS}]
     columns = {"msemr_azurefhirid": Column("msemr_azurefhirid", "String")}
     resource = {"id": "p1", "meta": {"versionId": "1"}}
-    (only,) = compare(PATIENT, [resource], rows, columns)
+    (only,) = compare_versions(PATIENT, [resource], rows, columns, server_keys=ServerKeys())
     assert (only.kind, only.row) == (DifferenceKind.TWICE, None)
 
 
@@ -168,7 +173,7 @@ async def test_a_run_begins_at_a_moment_and_tells_how_far_it_is(route: Route) ->
     moment = route.fhir_double.stored["Patient/then"]["meta"]["lastUpdated"]
     (page,) = await pages(route, moment, dry=True)
     assert found(list(page.repairs)) == {"Patient/then": DifferenceKind.MISSING}
-    assert page.updated_until == moment
+    assert page.position == moment
 
 
 @pytest.mark.parametrize(
@@ -211,6 +216,17 @@ async def test_a_search_that_the_server_does_not_take_is_for_an_operator(route: 
         await pages(route)
 
 
+async def test_a_next_page_that_the_server_no_longer_keeps_costs_nothing(route: Route) -> None:
+    for number in range(5):
+        route.fhir_double.add(patient(id=f"p{number}"))
+        route.clock.later(60)
+    route.fhir_double.page_size = 2
+    route.fhir_double.will_do_as_asked()
+    route.fhir_double.will_answer(400)
+    differences = await settled(route, dry=True)
+    assert {*found(differences)} == {f"Patient/p{number}" for number in range(5)}
+
+
 # --- rows that are left over -------------------------------------------------------------------
 
 
@@ -242,10 +258,47 @@ async def test_rows_are_looked_through_page_by_page(route: Route) -> None:
     route.fhir_double.delete("Patient/p6")
     it = replace(reconcile(route, dry=True), page_size=3, ids_per_search=2)
     found_ = [page async for page in walk.walk_rows(it, PATIENT)]
-    assert [page.count for page in found_] == [3, 3, 1]
+    assert [page.count for page in found_] == [3, 2, 2]
     assert found([each for page in found_ for each in page.repairs]) == {
         "Patient/p6": DifferenceKind.LEFT_OVER
     }
+
+
+async def test_rows_that_leave_the_list_take_no_other_row_with_them(route: Route) -> None:
+    """A row that is deactivated is in no page any more, and the rows behind it move up."""
+    await mirrored(route, *(patient(id=f"p{number}") for number in range(7)))
+    for number in range(7):
+        route.fhir_double.delete(f"Patient/p{number}")
+    it = replace(reconcile(route), page_size=2)
+    pages_ = [page async for page in walk.walk_rows(it, PATIENT)]
+    repairs = [each for page in pages_ for each in page.repairs]
+    assert [each.result.action for each in repairs if each.result] == ["deactivated"] * 7
+    assert {row["statecode"] for row in await route.dataverse_double.contacts()} == {1}
+
+
+async def test_many_rows_of_one_id_do_not_hold_the_walk_up(route: Route) -> None:
+    unkeyed = DataverseDouble({"contact": {"keys": None}})
+    for number in range(5):
+        key = f"00000000-0000-4000-8000-00000000000{number}"
+        await unkeyed.write(key, msemr_azurefhirid="same", lastname="x")
+    await unkeyed.write(THEIRS, msemr_azurefhirid="then", lastname="x")
+    async with httpx.AsyncClient(transport=unkeyed) as http:
+        dataverse = Dataverse(replace(route.dataverse.upstream, http=http))
+        it = replace(reconcile(route, dry=True), dataverse=dataverse, page_size=2)
+        walked = [page async for page in walk.walk_rows(it, PATIENT)]
+    unkeyed.app.close()
+    repairs = [each for page in walked for each in page.repairs]
+    assert {each.difference.resource for each in repairs} == {"Patient/same", "Patient/then"}
+
+
+async def test_a_404_of_a_gateway_removes_no_row(route: Route) -> None:
+    await mirrored(route, patient(id=ANNA))
+    del route.fhir_double.stored[f"Patient/{ANNA}"]
+    route.fhir_double.will_do_as_asked()
+    route.fhir_double.will_answer(404, b"<html>no such route</html>", {"content-type": "text/html"})
+    with pytest.raises(Misconfigured, match="check FHIR_URL"):
+        await pages(route, deleted=True)
+    assert (await route.dataverse_double.contact())["statecode"] == 0
 
 
 async def test_rows_that_show_no_ids_cannot_be_traced_back(route: Route) -> None:
@@ -272,8 +325,8 @@ class Terminal:
 
     async def run(self, *arguments: str) -> int:
         @asynccontextmanager
-        async def opened(dry: bool) -> AsyncIterator[ReconcileRun]:
-            yield reconcile(self.route, dry=dry)
+        async def opened(chosen: argparse.Namespace) -> AsyncIterator[ReconcileRun]:
+            yield reconcile(self.route, dry=chosen.dry_run)
 
         self.lines.clear()
         return await command.reconcile(options(*arguments), self.lines.append, opened)
@@ -291,7 +344,10 @@ async def test_the_status_says_whether_anything_differs_at_the_end(
     route.fhir_double.add(patient(id=ANNA))
     assert await terminal.run("--dry-run") == 1
     assert await terminal.run() == 0
-    assert terminal.lines[-1].split() == ["Patient", "1", "1", "0", "0", "0", "0", "1"]
+    counts = re.split(r"  +", terminal.lines[-1])
+    heads = re.split(r"  +", terminal.lines[-2].strip())
+    counted = {name: count for name, count in zip(heads, counts[1:], strict=True) if count != "0"}
+    assert counted == {"compared": "1", "missing": "1", "repaired": "1"}
     route.fhir_double.add(patient(id="x" * 64))
     assert await terminal.run() == 1
 
@@ -322,10 +378,12 @@ async def test_a_run_that_ended_early_goes_on_where_it_was(
         route.fhir_double.add(patient(id=f"p{number}"))
         route.clock.later(60)
     route.fhir_double.page_size = 2
-    route.fhir_double.will_do_as_asked()
+    for _ in range(2):  # how many there are, and the first page of them
+        route.fhir_double.will_do_as_asked()
     for _ in range(4):  # each row is read before and after it is made
         route.fhir_double.will_do_as_asked()
-    route.fhir_double.will_answer(400)
+    for _ in range(2):  # the next page, and the search that begins anew where it stood
+        route.fhir_double.will_answer(400)
     state, report = tmp_path / "state", tmp_path / "report.csv"
     go = ("--resume", str(state), "--report", str(report))
     assert await terminal.run(*go) == 2
@@ -342,7 +400,16 @@ async def test_a_run_does_not_go_on_from_one_that_was_asked_something_else(
     route: Route, terminal: Terminal, tmp_path: Path
 ) -> None:
     state = tmp_path / "state"
-    state.write_text('[[null, true, null], {"Patient": "2026-03-01T00:00:00Z"}, 0]')
+    route.fhir_double.add(patient(id="x" * 64))
+    route.fhir_double.page_size = 1
+    route.clock.later(60)
+    route.fhir_double.add(patient(id=ANNA))
+    for _ in range(2):
+        route.fhir_double.will_do_as_asked()
+    for _ in range(2):
+        route.fhir_double.will_answer(400)
+    assert await terminal.run("--resume", str(state), "--dry-run") == 2
+    route.fhir_double.received.clear()
     assert await terminal.run("--resume", str(state)) == 2
     assert "other options" in terminal.lines[0]
     state.write_text(MARKER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -373,6 +374,9 @@ async def test_a_table_that_is_mirrored_again_leaves_the_feed_and_gets_its_chang
 # --- reconcile ------------------------------------------------------------------------------------
 
 
+LOOK_ONLY = argparse.Namespace(dry_run=True, fhir_is_right=False)
+
+
 @pytest.fixture
 def stated(azurite: Running, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Settings of an app whose neighbours are not there."""
@@ -386,7 +390,7 @@ def stated(azurite: Running, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPa
 @pytest.mark.azurite
 async def test_a_reconcile_looks_at_what_is_mirrored_and_nothing_else(stated: Any) -> None:
     async def reconciled() -> set[str]:
-        async with command.open_reconcile(True) as reconcile:
+        async with command.open_reconcile(LOOK_ONLY) as reconcile:
             return {*reconcile.mirror.maps}
 
     async def chosen(route: str) -> None:
@@ -406,5 +410,5 @@ async def test_a_reconcile_looks_at_what_is_mirrored_and_nothing_else(stated: An
 async def test_where_nothing_is_mirrored_there_is_nothing_to_reconcile(stated: Any) -> None:
     stated.setenv("MIRROR_TO", "off")
     with pytest.raises(Misconfigured, match="nothing is mirrored"):
-        async with command.open_reconcile(True):
+        async with command.open_reconcile(LOOK_ONLY):
             pass
