@@ -156,7 +156,17 @@ def _sent(
             draft.refers.append(draw(_outside()))
     bare = shapes is WHOLE
     entries = [draw(_entry(kind, draft, tag, bare)) for draft in drafts]
+    _forget_versions_of_deletions(drafts, entries)
     return Sent(kind, entries, limits, before)
+
+
+def _forget_versions_of_deletions(drafts: list[_Draft], entries: list[Body]) -> None:
+    """A sender knows the versions that it has read. The relay announces a delete in the resource,
+    so that the deletion is not the version after the one that the sender knew."""
+    for draft, entry in zip(drafts, entries, strict=True):
+        deleted = [each for each in drafts if each.type == draft.type and "delete" in each.shape]
+        if any(each.searches or each.name == draft.name for each in deleted):
+            entry.get("request", {}).pop("ifMatch", None)
 
 
 def _padded(entry: Body) -> Body:
