@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -18,17 +18,20 @@ from integration.core.activity_recorder import (
 )
 from integration.core.errors import Misconfigured, Unavailable, UnitConflict
 from integration.core.model import Category, Delivery, EntryResult, Status, WorkItem
+from integration.core.state_version import StateVersion
 from integration.fhir import entry_results, units, write_decisions
 from integration.fhir.client import FhirServer
 from integration.fhir.grammar import is_id, is_type
-from integration.fhir.progress import Progress, get_identity, map_targets
+from integration.fhir.progress import Progress, map_targets
 from integration.fhir.units import Lane, Stamp, Unit, UnitEntry
 from integration.fhir.write_decisions import Attempt
 from integration.journal import write_guard
 from integration.journal.store import Journal
 from integration.journal.write_guard import HeldLocks, SendState, WriteGuard
+from integration.queues.names import MIRROR_QUEUE
 from integration.queues.queue_sender import ChangeQueues, QueueSender
 from integration.queues.retry import count_conflicts
+from integration.relay.changes import list_changes
 from integration.relay.overtaken import check_overtaken, restore_later
 from integration.relay.preflight import UNGUARDED, Findings, Preflight
 
@@ -201,7 +204,10 @@ async def _attempt_unit(attempt: UnitAttempt) -> None:
         if found.unlocked:
             await preflight.lock_names(found.unlocked)
             continue
-        restored = [await restore_later(preflight, candidate) for candidate in found.overtaken]
+        restored = {
+            candidate.name: await restore_later(preflight, candidate)
+            for candidate in found.overtaken
+        }
         known = [result for result in found.settled if result.position not in progress.settled]
         await _settle(attempt, known, found.list_matched(), restored)
         ambiguous = await preflight.find_ambiguous(progress.list_unsettled(unit))
@@ -311,31 +317,31 @@ async def _settle(
     attempt: UnitAttempt,
     results: Sequence[EntryResult],
     matches: Mapping[int, Sequence[str]] | None = None,
-    restored: Iterable[str] = (),
+    restored: Mapping[str, StateVersion] | None = None,
 ) -> None:
-    """Queue the changes that others follow, then record the results.
+    """Queue the changes that others follow, then record the results, and what was queued.
 
     In this order, since a worker that ends in between only queues the changes once more.
-    `restored`: the Type/id of which another delivery's state was restored.
+    `restored`: the resources of which another delivery's state was restored.
     """
     if not results:
         return
     progress, context = attempt.progress, attempt.progress.context
     delivery = progress.delivery.id
-    targets = map_targets(attempt.unit)
-    written = [result for result in results if result.is_written]
-    changed = {get_identity(result, targets[result.position]) for result in written} | {*restored}
-    for result in written:
-        changed.update((matches or {}).get(result.position, ()))
+    changes = list_changes(delivery, attempt.unit, results, matches or {}, restored or {})
     queues = await context.change_queues()
-    followed = [name for name in sorted(changed) if name.partition("/")[0] in queues]
+    followed = [name for name in sorted(changes) if name.partition("/")[0] in queues]
     await asyncio.gather(
-        *(
-            context.queue.send(queues[name.partition("/")[0]], WorkItem(delivery, resource=name))
-            for name in followed
-        )
+        *(context.queue.send(queues[name.partition("/")[0]], changes[name][1]) for name in followed)
     )
-    with_unit = [replace(result, unit=attempt.name) for result in results]
+    mirrored: dict[int, list[str]] = {}
+    for name in followed:
+        if queues[name.partition("/")[0]] == MIRROR_QUEUE:
+            mirrored.setdefault(changes[name][0], []).append(name)
+    with_unit = [
+        replace(result, unit=attempt.name, queued=mirrored.get(result.position))
+        for result in results
+    ]
     await context.journal.add_entry_results(delivery, progress.lane, with_unit)
     progress.record(attempt.unit, with_unit)
 
