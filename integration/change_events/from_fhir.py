@@ -1,7 +1,8 @@
 """VERB queue_changes: what others change at the FHIR server reaches Dataverse, too.
 
 The service reports changes through Event Grid: at least once, in any order, and without saying what
-has changed. The mirror needs no more, since it reads the current state; a repeat costs one read.
+has changed. The mirror reads the current state, and needs to know only which version it must not
+be older than; a repeat costs one read.
 https://learn.microsoft.com/azure/healthcare-apis/events/events-message-structure
 """
 
@@ -17,6 +18,7 @@ import msgspec
 
 from integration.core.log_events import log_event
 from integration.core.model import WorkItem
+from integration.core.state_version import Order, StateVersion, compare
 from integration.journal import synthetic_deliveries
 from integration.journal.store import Journal
 from integration.journal.table_keys import make_delivery_id
@@ -24,9 +26,10 @@ from integration.queues.queue_sender import ChangeQueues, QueueSender
 
 KIND = "events"
 
-_CHANGE_TYPES = frozenset(
+_CREATED, _UPDATED, _DELETED = (
     f"Microsoft.HealthcareApis.FhirResource{change}" for change in ("Created", "Updated", "Deleted")
 )
+_CHANGE_TYPES = frozenset({_CREATED, _UPDATED, _DELETED})
 
 # https://hl7.org/fhir/R4/datatypes.html#id
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
@@ -50,6 +53,7 @@ class _EventData(msgspec.Struct):
     resource_type: str = msgspec.field(name="resourceType")
     resource_id: str = msgspec.field(name="resourceFhirId")
     account: str = msgspec.field(name="resourceFhirAccount", default="")
+    version: int | str | None = msgspec.field(name="resourceVersionId", default=None)
 
 
 class _Event(msgspec.Struct):
@@ -90,18 +94,34 @@ async def queue_changes(events: Events, body: bytes) -> None:
     Raises UnreadableEvent when a part of the message is not an event.
     """
     change_queues = await events.change_queues()
-    resources = dict.fromkeys(_find_changes(events, body, change_queues))
-    if not resources:
+    changes: dict[str, _Change] = {}
+    for resource, change in _find_changes(events, body, change_queues):
+        known = changes.get(resource)
+        if known is None or compare(change.version, known.version) is not Order.OLDER:
+            changes[resource] = change
+    if not changes:
         return
     delivery = await _ensure_hourly_delivery(events)
-    for resource in resources:
-        queue = change_queues[resource.partition("/")[0]]
-        await events.queue.send(queue, WorkItem(delivery, resource=resource))
+    for resource, change in changes.items():
+        item = WorkItem(
+            delivery, resource=resource, version=change.version, is_create=change.is_create
+        )
+        await events.queue.send(change_queues[resource.partition("/")[0]], item)
         log_event("fhir_event.queued", delivery=delivery, resource=resource)
 
 
-def _find_changes(events: Events, body: bytes, followed_types: Collection[str]) -> Iterator[str]:
-    """Yield `Type/id` of the changed resources that a table shows."""
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What an event says of a resource: which version it has by now."""
+
+    version: StateVersion
+    is_create: bool
+
+
+def _find_changes(
+    events: Events, body: bytes, followed_types: Collection[str]
+) -> Iterator[tuple[str, _Change]]:
+    """Yield `Type/id` of the changed resources that a table shows, and the change."""
     for event in _parse_events(body):
         type_ = _get_safe_name(event)
         if event.name not in _CHANGE_TYPES:
@@ -113,7 +133,14 @@ def _find_changes(events: Events, body: bytes, followed_types: Collection[str]) 
         elif data.resource_type not in followed_types:
             log_event("fhir_event.ignored", type=type_, reason="no table shows its type")
         else:
-            yield f"{data.resource_type}/{data.resource_id}"
+            version = StateVersion(
+                id=None if data.version is None else str(data.version),
+                is_deleted=event.name == _DELETED,
+            )
+            yield (
+                f"{data.resource_type}/{data.resource_id}",
+                _Change(version, event.name == _CREATED),
+            )
 
 
 def _parse_events(body: bytes) -> list[_Event]:
@@ -135,6 +162,8 @@ def _parse_data(event: _Event) -> _EventData:
         raise UnreadableEvent("the message has an event that names no resource") from None
     if not _ID.fullmatch(data.resource_id):
         raise UnreadableEvent("the message has an event whose resourceFhirId is not an id")
+    if data.version is not None and not _ID.fullmatch(str(data.version)):
+        raise UnreadableEvent("the message has an event whose resourceVersionId is no version")
     return data
 
 

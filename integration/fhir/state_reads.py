@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from integration.core.state_version import NEVER_SEEN, StateVersion
 from integration.fhir import entry_results, write_mark
 from integration.fhir.json_objects import get_object
 from integration.fhir.resource_states import ResourceState, ResourceVersion
@@ -91,8 +92,7 @@ def read_history(response: Any) -> list[ResourceVersion] | None:
 def _read_version(entry: Mapping[str, Any]) -> ResourceVersion:
     resource = entry.get("resource")
     if get_object(entry, "request").get("method") == "DELETE" or not isinstance(resource, dict):
-        etag = get_object(entry, "response").get("etag")
-        return ResourceVersion(version=_strip_etag(etag))
+        return ResourceVersion(version=strip_etag(get_object(entry, "response").get("etag")))
     version = str(get_object(resource, "meta").get("versionId", ""))
     return ResourceVersion(
         version=version,
@@ -102,5 +102,26 @@ def _read_version(entry: Mapping[str, Any]) -> ResourceVersion:
     )
 
 
-def _strip_etag(etag: Any) -> str:
+def read_newest_deletion(history: Any) -> StateVersion | None:
+    """Return the deletion that a history begins with; None if it begins with something else."""
+    entries = history.get("entry") if isinstance(history, dict) else None
+    if not isinstance(entries, list):
+        return None
+    if not entries:
+        return NEVER_SEEN
+    if get_object(entries[0], "request").get("method") != "DELETE":
+        return None
+    response, meta = get_object(entries[0], "response"), get_object(entries[0], "resource", "meta")
+    # Some servers add a resource that has nothing but id and meta.
+    version = strip_etag(response.get("etag")) or meta.get("versionId")
+    updated = response.get("lastModified") or meta.get("lastUpdated")
+    return StateVersion(
+        id=version if isinstance(version, str) else None,
+        updated=updated if isinstance(updated, str) else None,
+        is_deleted=True,
+    )
+
+
+def strip_etag(etag: Any) -> str:
+    """Return the version that an ETag names: https://hl7.org/fhir/R4/http.html#versioning"""
     return etag.removeprefix("W/").strip('"') if isinstance(etag, str) else ""

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from integration.core.errors import Misconfigured, Unavailable, Unmappable
-from integration.core.model import FhirResource, Response, Row, RowResult, WorkItem
+from integration.core.model import Response, Row, RowResult, WorkItem
+from integration.core.state_version import Order, StateVersion
 from integration.dataverse.client import Dataverse, get_error_code
 from integration.dataverse.requests import Change
 from integration.fhir.client import FhirServer
 from integration.journal.pending_lookups import PendingLookups
 from integration.mapping import engine
 from integration.mapping.model import EntityMap, MappedRows
-from integration.mapping.row_version import is_newer
+from integration.mapping.row_version import build_deletion_mark, compare_with_row
 from integration.mapping.schema_mismatches import find_schema_mismatches
 from integration.mirror import row_diff, row_lookup
 from integration.mirror.row_diff import ChangePlan, ExistingRows, Target
+from integration.mirror.row_order import is_current
 from integration.mirror.row_sink import MirrorJob
 from integration.queues.names import MIRROR_QUEUE
 from integration.queues.queue_sender import QueueSender
@@ -51,7 +54,8 @@ _Attempt = Callable[[MirrorJob], Awaitable[RowResult | None]]
 class WebApiSink:
     """The sink, and what it needs. `all_maps`: by resource type, also those that are not mirrored,
     since lookups may point at their rows. `on_delete`: what becomes of the row of a deleted
-    resource: `deactivate`, `delete` or `leave`."""
+    resource: `deactivate`, `delete` or `leave`. `fhir_is_right`: write over rows that show a later
+    version than FHIR has: an operator says so after a restore."""
 
     fhir: FhirServer
     dataverse: Dataverse
@@ -59,6 +63,7 @@ class WebApiSink:
     queue: QueueSender
     all_maps: Mapping[str, EntityMap]
     on_delete: str = "deactivate"
+    fhir_is_right: bool = False
 
     async def bring_up_to_date(self, entity: EntityMap, item: WorkItem) -> RowResult:
         """Make the rows show `item.resource` as FHIR has it now: see RowSink."""
@@ -68,11 +73,13 @@ class WebApiSink:
             raise Misconfigured("; ".join(mismatches))
         return await self._retry_lost_races(MirrorJob(entity, item, tables), self._try_to_write)
 
-    async def remove_row(self, entity: EntityMap, item: WorkItem) -> RowResult:
+    async def remove_row(
+        self, entity: EntityMap, item: WorkItem, deletion: StateVersion
+    ) -> RowResult:
         """Do what `on_delete` says with the row of a deleted resource, whoever has written the row.
         Raises as `bring_up_to_date` does."""
         job = await self._build_reduced_job(entity, item)
-        return await self._retry_lost_races(job, self._try_to_remove)
+        return await self._retry_lost_races(job, partial(self._try_to_remove, deletion=deletion))
 
     async def find_row(self, entity: EntityMap, item: WorkItem) -> Row | None:
         """Return the row of a resource, whoever has written it. Raises as `bring_up_to_date` does,
@@ -123,13 +130,14 @@ class WebApiSink:
 
     async def _try_to_write(self, job: MirrorJob) -> RowResult | None:
         """Read both sides, write what differs. None: one of them has changed meanwhile."""
-        resource = await self.fhir.read(job.reference, job.item.delivery)
+        state = await self.fhir.read_current(job.item)
+        resource = state.resource
         if resource is None:
-            return await self._try_to_remove(job)
+            return await self._try_to_remove(job, state.version)
         mapped = engine.map_resource(job.entity, resource, job.tables, self.fhir.upstream.base)
         existing = await row_lookup.find_existing_rows(self.dataverse, self.all_maps, job, mapped)
-        if existing.row is not None and _is_older(job.entity, resource, existing.row):
-            return _build_unchanged_result(job, existing.row)
+        if not await self._is_current(job, state.version, existing.row):
+            return None
         plan = row_diff.plan_changes(
             job.entity, job.key, mapped, existing, targets=self._list_targets(), tables=job.tables
         )
@@ -139,6 +147,12 @@ class WebApiSink:
         if result is None:
             return None
         return replace(result, notes=(*mapped.notes, *plan.notes, *result.notes))
+
+    async def _is_current(self, job: MirrorJob, version: StateVersion, row: Row | None) -> bool:
+        """Whether a state that was read from FHIR may be written over this row: see `row_order`."""
+        return row is None or await is_current(
+            self.fhir, job, version, row, fhir_is_right=self.fhir_is_right
+        )
 
     def _list_targets(self) -> dict[str, Target]:
         return {
@@ -203,16 +217,17 @@ class WebApiSink:
 
     # -- deleted resources ------------------------------------------------------------------------
 
-    async def _try_to_remove(self, job: MirrorJob) -> RowResult | None:
-        """Do what `on_delete` says. None: the row has changed meanwhile."""
+    async def _try_to_remove(self, job: MirrorJob, deletion: StateVersion) -> RowResult | None:
+        """Do what `on_delete` says. None: the row has changed meanwhile, or FHIR has."""
         entity = job.entity
         row = await row_lookup.find_row(self.dataverse, job)
         if row is None:
             return job.build_result("absent")
         key, etag = row[entity.key], row["@odata.etag"]
-        inactive = row.get("statecode") == _INACTIVE["statecode"]
-        if self.on_delete == "leave" or (self.on_delete == "deactivate" and inactive):
+        if self.on_delete == "leave" or self._is_removed(entity, deletion, row):
             return job.build_result("unchanged", row=key)
+        if not await self._is_current(job, deletion, row):
+            return None
         if self.on_delete == "delete":
             changes = [
                 *await self._plan_child_deletions(job, key),
@@ -224,7 +239,11 @@ class WebApiSink:
                     method="PATCH",
                     entity_set=entity.entity_set,
                     key=key,
-                    columns=_INACTIVE,
+                    # A deletion has its place among the versions: what it crosses cannot undo it.
+                    columns={
+                        **_INACTIVE,
+                        **build_deletion_mark(entity, deletion, job.tables[entity.table]),
+                    },
                     etag=etag,
                 )
             ]
@@ -235,6 +254,12 @@ class WebApiSink:
             return job.build_result("refused", notes=(describe_refusal(response),))
         action = "deleted" if self.on_delete == "delete" else "deactivated"
         return job.build_result(action, row=key)
+
+    def _is_removed(self, entity: EntityMap, deletion: StateVersion, row: Row) -> bool:
+        """Whether the row is inactive and shows this deletion."""
+        is_inactive = row.get("statecode") == _INACTIVE["statecode"]
+        is_marked = compare_with_row(entity, deletion, row) is Order.SAME
+        return self.on_delete == "deactivate" and is_inactive and is_marked
 
     async def _plan_child_deletions(self, job: MirrorJob, key: str) -> list[Change]:
         children = await row_lookup.find_children(self.dataverse, job, key)
@@ -248,13 +273,6 @@ class WebApiSink:
 def describe_refusal(response: Response) -> str:
     """Return the status and Dataverse's error code; its message may quote a value."""
     return f"answered {response.status} {get_error_code(response)}".strip()
-
-
-def _is_older(entity: EntityMap, resource: FhirResource, row: Mapping[str, Any]) -> bool:
-    """Whether what was read from FHIR is older than what the row shows."""
-    row_version = row.get(entity.version_column)
-    same = row_version is not None and row_version == resource.get("meta", {}).get("versionId")
-    return not same and not is_newer(entity, resource, row)
 
 
 def _build_unchanged_result(job: MirrorJob, row: Mapping[str, Any]) -> RowResult:

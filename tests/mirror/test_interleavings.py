@@ -70,7 +70,9 @@ class Gated(httpx.AsyncBaseTransport):
         for row in await self.inner.contacts():
             numbers = await self.inner.rows("msemr_medicalidentifiers")
             told = sorted(number["msemr_value"] for number in numbers)
-            self.states.append((int(row["msemr_azurefhirversion"] or 0), told))
+            # A deletion is a version, too.
+            version = (row["msemr_azurefhirversion"] or "0").removeprefix("deleted ")
+            self.states.append((int(version), told))
 
 
 class Story:
