@@ -114,5 +114,7 @@ async def _read_contact(http: httpx.AsyncClient, url: str, identity: str) -> Sto
     query = {"table": "contact", "id": row["contactid"]}
     history = (await http.get(f"{url}/control/history", params=query)).json()
     versions = [version["values"].get("msemr_azurefhirversion") for version in history]
-    shown = tuple(version for version in versions if version)
+    # A deletion is a version, too; one without a number is not.
+    numbers = (version.removeprefix("deleted").strip() for version in versions if version)
+    shown = tuple(number for number in numbers if number)
     return StoredContact(1, row["msemr_azurefhirversion"], row["statecode"] == 0, shown)

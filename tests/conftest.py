@@ -36,7 +36,7 @@ from integration.mapping import load
 from integration.mapping.load import load_shipped_maps
 from integration.mapping.model import EntityMap
 from integration.mapping.model import Route as DataRoute
-from integration.mirror.mirror import Mirror
+from integration.mirror.mirror import Mirror, mirror_resource
 from integration.mirror.web_api_sink import WebApiSink
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import MemoryQueueSender
@@ -242,6 +242,18 @@ class Route:
 
     def queued(self, queue: str = RELAY_QUEUE) -> list[tuple[WorkItem, float]]:
         return [(claim, delay) for name, claim, delay in self.queue_sender.sent if name == queue]
+
+    async def mirror_all(self) -> None:
+        """Hand out the work items for the mirror, each after its delay, until none is left."""
+        for _ in range(1000):
+            waiting = self.queued(MIRROR_QUEUE)
+            if not waiting:
+                return
+            item, delay = min(waiting, key=lambda each: each[1])
+            self.queue_sender.sent.remove((MIRROR_QUEUE, item, delay))
+            self.clock.later(delay)
+            await mirror_resource(self.mirror, item)
+        raise AssertionError("the work items never end")
 
     @property
     def mirrored(self) -> list[str]:

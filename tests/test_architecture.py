@@ -52,6 +52,7 @@ PURE_MODULES = {
     "core.json_names",
     "core.errors",
     "core.model",
+    "core.state_version",
     "journal.table_keys",
     "operations.views",
     "queues.names",

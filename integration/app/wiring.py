@@ -390,6 +390,7 @@ def build_mirror(shared: SharedParts) -> Mirror:
         max_age=shared.max_age,
         activities=shared.activities,
         change_queues=shared.data_routes.get_change_queues,
+        current_queues=shared.data_routes.read_change_queues,
         row_keys=stores.row_keys,
     )
 

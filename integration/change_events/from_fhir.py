@@ -1,7 +1,8 @@
 """VERB queue_changes: what others change at the FHIR server reaches Dataverse, too.
 
 The service reports changes through Event Grid: at least once, in any order, and without saying what
-has changed. The mirror needs no more, since it reads the current state; a repeat costs one read.
+has changed. The mirror reads the current state, and needs to know only which version it must not
+be older than; a repeat costs one read.
 https://learn.microsoft.com/azure/healthcare-apis/events/events-message-structure
 """
 
@@ -17,7 +18,7 @@ import msgspec
 
 from integration.core.log_events import log_event
 from integration.core.model import WorkItem
-from integration.fhir.resource_states import ResourceChange
+from integration.core.state_version import Order, StateVersion, compare
 from integration.journal import synthetic_deliveries
 from integration.journal.store import Journal
 from integration.journal.table_keys import make_delivery_id
@@ -25,14 +26,10 @@ from integration.queues.queue_sender import ChangeQueues, QueueSender
 
 KIND = "events"
 
-_DELETED = "Microsoft.HealthcareApis.FhirResourceDeleted"
-_CHANGE_TYPES = frozenset(
-    {
-        "Microsoft.HealthcareApis.FhirResourceCreated",
-        "Microsoft.HealthcareApis.FhirResourceUpdated",
-        _DELETED,
-    }
+_CREATED, _UPDATED, _DELETED = (
+    f"Microsoft.HealthcareApis.FhirResource{change}" for change in ("Created", "Updated", "Deleted")
 )
+_CHANGE_TYPES = frozenset({_CREATED, _UPDATED, _DELETED})
 
 # https://hl7.org/fhir/R4/datatypes.html#id
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
@@ -97,23 +94,34 @@ async def queue_changes(events: Events, body: bytes) -> None:
     Raises UnreadableEvent when a part of the message is not an event.
     """
     change_queues = await events.change_queues()
-    changes = dict.fromkeys(_find_changes(events, body, change_queues))
+    changes: dict[str, _Change] = {}
+    for resource, change in _find_changes(events, body, change_queues):
+        known = changes.get(resource)
+        if known is None or compare(change.version, known.version) is not Order.OLDER:
+            changes[resource] = change
     if not changes:
         return
     delivery = await _ensure_hourly_delivery(events)
-    for change in changes:
-        queue = change_queues[change.name.partition("/")[0]]
+    for resource, change in changes.items():
         item = WorkItem(
-            delivery, resource=change.name, version=change.version, deleted=change.is_deleted
+            delivery, resource=resource, version=change.version, is_create=change.is_create
         )
-        await events.queue.send(queue, item)
-        log_event("fhir_event.queued", delivery=delivery, resource=change.name)
+        await events.queue.send(change_queues[resource.partition("/")[0]], item)
+        log_event("fhir_event.queued", delivery=delivery, resource=resource)
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What an event says of a resource: which version it has by now."""
+
+    version: StateVersion
+    is_create: bool
 
 
 def _find_changes(
     events: Events, body: bytes, followed_types: Collection[str]
-) -> Iterator[ResourceChange]:
-    """Yield the changes of resources that a table shows."""
+) -> Iterator[tuple[str, _Change]]:
+    """Yield `Type/id` of the changed resources that a table shows, and the change."""
     for event in _parse_events(body):
         type_ = _get_safe_name(event)
         if event.name not in _CHANGE_TYPES:
@@ -125,10 +133,13 @@ def _find_changes(
         elif data.resource_type not in followed_types:
             log_event("fhir_event.ignored", type=type_, reason="no table shows its type")
         else:
-            yield ResourceChange(
-                name=f"{data.resource_type}/{data.resource_id}",
-                version=None if data.version is None else str(data.version),
+            version = StateVersion(
+                id=None if data.version is None else str(data.version),
                 is_deleted=event.name == _DELETED,
+            )
+            yield (
+                f"{data.resource_type}/{data.resource_id}",
+                _Change(version, event.name == _CREATED),
             )
 
 
@@ -151,6 +162,8 @@ def _parse_data(event: _Event) -> _EventData:
         raise UnreadableEvent("the message has an event that names no resource") from None
     if not _ID.fullmatch(data.resource_id):
         raise UnreadableEvent("the message has an event whose resourceFhirId is not an id")
+    if data.version is not None and not _ID.fullmatch(str(data.version)):
+        raise UnreadableEvent("the message has an event whose resourceVersionId is no version")
     return data
 
 

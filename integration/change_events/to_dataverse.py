@@ -32,11 +32,8 @@ from integration.queues.names import EXTERNAL_QUEUE
 from integration.queues.queue_sender import QueueSender
 from integration.queues.retry import plan_retry
 
-# The state of a resource is its version, or this.
+# The state of a resource is its version and when it was written, or this.
 _DELETED = "deleted"
-
-# The first version of a resource, where versions are counted, as Azure does.
-_FIRST_VERSION = "1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +141,10 @@ async def _notify_once(events: ExternalEvents, table: VirtualTable, item: WorkIt
     await write_guard.acquire(events.guard, locks, [write])
     (lock,) = locks.previous.values()
     try:
-        current = await events.fhir.read_current(item)
-        state = _DELETED if current is None else str(current.get("meta", {}).get("versionId"))
-        action = _choose_action(lock.source_version, state)
+        version = (await events.fhir.read_current(item)).version
+        # The time, too: versions begin again after a deletion for good.
+        state = _DELETED if version.is_deleted else f"{version.id} {version.updated}"
+        action = _choose_action(lock.source_version, state, is_create=item.is_create)
         if action is not None:
             await _send_action(events, table, resource, action, item.delivery)
     except (Unavailable, Misconfigured):
@@ -158,13 +156,14 @@ async def _notify_once(events: ExternalEvents, table: VirtualTable, item: WorkIt
     return action or "nothing new"
 
 
-def _choose_action(last_state: str | None, state: str) -> str | None:
-    """Return the action for `state`, where `last_state` was reported last. None: nothing is new."""
+def _choose_action(last_state: str | None, state: str, *, is_create: bool) -> str | None:
+    """Return the action for `state`, where `last_state` was reported last, or none is remembered.
+    `is_create`: the FHIR server said that it created the resource. None: nothing is new."""
     if state == last_state:
         return None
     if state == _DELETED:
         return "OnExternalDeleted"
-    if last_state == _DELETED or (last_state is None and state == _FIRST_VERSION):
+    if last_state == _DELETED or (last_state is None and is_create):
         return "OnExternalCreated"
     return "OnExternalUpdated"
 

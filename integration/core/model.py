@@ -9,6 +9,8 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+from integration.core.state_version import StateVersion
+
 # A FHIR resource as decoded JSON. It is shared between values, so copy it before you change it.
 FhirResource = dict[str, Any]
 
@@ -125,6 +127,7 @@ class Delivery:
     written: int = 0
     refused: int = 0
     superseded: int = 0
+    queued_rows: int = 0  # resources that were queued for the mirror
     units: int = 0
     split: bool = False  # a transaction that was not sent as one
     more: bool = False  # it has a next page that was not followed
@@ -153,6 +156,7 @@ class EntryResult:
     unit: str | None = None  # lane.number of the unit that the entry was sent in
     superseded: bool = False  # not sent, or not again, because of a later write
     resource: str | None = None  # what a read found, as JSON text, which keeps all digits
+    queued: list[str] | None = None  # Type/id of each resource that was queued for the mirror
 
     @property
     def is_written(self) -> bool:
@@ -161,14 +165,17 @@ class EntryResult:
 
 
 def count_results(results: Iterable[EntryResult]) -> dict[str, Any]:
-    """Return how many entries were written, refused and superseded, as a delivery states it."""
+    """Return how many entries were written, refused and superseded, and how many rows were queued
+    for the mirror, as a delivery states it."""
     counts = {"written": 0, "refused": 0, "superseded": 0}
+    queued: set[str] = set()
     for result in results:
+        queued.update(result.queued or ())
         if result.is_written:
             counts["written"] += 1
         else:
             counts["superseded" if result.superseded else "refused"] += 1
-    return counts
+    return {**counts, "queued_rows": len(queued)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,12 +225,14 @@ class WorkItem:
     lane: int | None = None  # relay: one lane of a fanned-out delivery
     plan: int = 1  # the number of the plan that the lane belongs to
     resource: str | None = None  # mirror: Type/id
-    version: str | None = None  # mirror: the FHIR version that it has at least
-    deleted: bool = False  # mirror: whether that version is its deletion
     attempt: int = 0
     since: float | None = None  # when the first attempt failed, seconds since 1970
     conflicts: int = 0  # how often in a row the server answered `conflicted_unit` with 408 or 409
     conflicted_unit: str | None = None
+    # mirror: what the sender of the item has heard of. A read that shows less is no current state.
+    # None: nothing is known, or the message is of an earlier version of this app.
+    version: StateVersion | None = None
+    is_create: bool = False  # it has heard that the resource was created
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,15 +10,30 @@ from integration.core.activity_recorder import add_activity_context
 from integration.core.errors import Misconfigured, Unavailable
 from integration.core.http import Upstream
 from integration.core.model import FhirResource, Request, Response, WorkItem
+from integration.core.state_version import (
+    NEVER_SEEN,
+    StateVersion,
+    compare,
+    describe,
+    get_version,
+    is_believable,
+)
+from integration.fhir import state_reads
 from integration.fhir.searchset import is_searchset
 
 # HAPI repeats the result of a search for a minute, inside a batch too, unless it is told not to:
 # https://hapifhir.io/hapi-fhir/docs/server_jpa/performance.html
 _CURRENT = {"cache-control": "no-cache"}
 
-# Attempts until an absent resource is taken for deleted, though its work item knows a version of
-# it: they take half a minute, and no replica lags that long.
-_MAX_ABSENT = 4
+_JSON = {"accept": "application/fhir+json"}
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentState:
+    """The current state of a resource. `resource`: None if it is deleted or never existed."""
+
+    resource: FhirResource | None
+    version: StateVersion
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,34 +55,76 @@ class FhirServer:
     async def read(self, identity: str, delivery: str) -> FhirResource | None:
         """Return the current state of Type/id; None if it is deleted or never existed.
 
-        Raises Unavailable for any other answer.
+        Raises Misconfigured for a 404 that is not the FHIR server's, and Unavailable for any other
+        answer.
         """
-        headers = {"accept": "application/fhir+json"}
-        with add_activity_context(action="read", resource=identity):
-            response = await self.send(Request("GET", identity, headers=headers), delivery)
-        if response.status in (404, 410):
-            return None
-        if response.status != 200:
-            raise Unavailable(self.upstream.name, f"a read returned status {response.status}")
-        try:
-            resource: FhirResource = decimal_json.decode(response.body)
-        except decimal_json.Malformed:
+        response = await self._get(identity, delivery)
+        return None if response.status in (404, 410) else self._parse_resource(response)
+
+    async def read_current(self, item: WorkItem) -> CurrentState:
+        """Return the current state of `item.resource`: no earlier one than the item has heard of.
+
+        A server may answer from a copy that lags behind its own writes. Raises Unavailable for such
+        an answer, and as `read` does. A deletion costs a second request, for its version.
+        https://learn.microsoft.com/azure/azure-sql/database/read-scale-out
+        """
+        identity, delivery = item.resource or "", item.delivery
+        response = await self._get(identity, delivery)
+        if response.status == 404:
+            state = CurrentState(None, NEVER_SEEN)
+        elif response.status == 410:
+            state = CurrentState(None, await self._read_deletion(identity, delivery))
+        else:
+            resource = self._parse_resource(response)
+            state = CurrentState(resource, get_version(resource))
+        known = item.version
+        if known is not None and not _is_late_enough(state.version, known, item.attempt):
             raise Unavailable(
-                self.upstream.name, "a read returned something other than JSON"
-            ) from None
+                self.upstream.name,
+                f"a read shows {describe(state.version)} after {describe(known)} was heard of: "
+                "the server may have read from a copy that lags",
+            )
+        return state
+
+    async def _get(self, identity: str, delivery: str) -> Response:
+        """Return a response with status 200, 404 or 410."""
+        with add_activity_context(action="read", resource=identity):
+            response = await self.send(Request("GET", identity, headers=_JSON), delivery)
+        if response.status == 404 and not _is_outcome(response):
+            # A gateway, or a wrong FHIR_URL. Taken for a deletion, it would deactivate every row.
+            raise Misconfigured(
+                f"{self.upstream.name}: a read returned status 404 without an OperationOutcome: "
+                "check FHIR_URL, and what is between this app and the server"
+            )
+        if response.status not in (200, 404, 410):
+            raise Unavailable(self.upstream.name, f"a read returned status {response.status}")
+        return response
+
+    def _parse_resource(self, response: Response) -> FhirResource:
+        resource = decimal_json.decode_object(response.body)
+        if resource is None:
+            raise Unavailable(self.upstream.name, "a read returned something other than JSON")
         return resource
 
-    async def read_current(self, item: WorkItem) -> FhirResource | None:
-        """Return the current state of `item.resource`; None if it is deleted or never existed.
+    async def _read_deletion(self, identity: str, delivery: str) -> StateVersion:
+        """Return which version the deletion of a resource is. Only its history says when it was.
 
-        Reads may lag behind writes: Microsoft's service reads from replicas of its database where
-        they are on (SqlRetryService.cs in https://github.com/microsoft/fhir-server). Raises
-        Unavailable for a state older than the one that the work item knows of, or no answer.
+        https://hl7.org/fhir/R4/http.html#history: the newest entry comes first. Raises Unavailable
+        if that is no deletion: the resource has changed in between.
         """
-        resource = await self.read(item.resource or "", item.delivery)
-        if _is_behind(resource, item):
-            raise Unavailable(self.upstream.name, "its reads lag behind its writes")
-        return resource
+        with add_activity_context(action="read history", resource=identity):
+            path = state_reads.build_history_read(identity, newest=1)
+            response = await self.send(Request("GET", path, headers=_JSON), delivery)
+        if response.status == 429 or response.status >= 500 or response.status == 408:
+            why = f"a read of a history returned status {response.status}"
+            raise Unavailable(self.upstream.name, why)
+        if response.status != 200:  # a server that shows no histories
+            return NEVER_SEEN
+        history = decimal_json.decode_object(response.body)
+        deletion = state_reads.read_newest_deletion(history)
+        if deletion is None:
+            raise Unavailable(self.upstream.name, "a history does not show the deletion yet")
+        return deletion
 
     async def search(
         self,
@@ -101,18 +158,15 @@ class FhirServer:
         return page
 
 
-def _is_behind(resource: FhirResource | None, item: WorkItem) -> bool:
-    """Whether this is an older state than the one that the work item knows of."""
-    if item.version is None:
+def _is_late_enough(version: StateVersion, known: StateVersion, attempt: int) -> bool:
+    """Whether a read shows what is known of the resource, or a later state."""
+    if version == NEVER_SEEN and not known.is_deleted:
         return False
-    if resource is None:
-        return not item.deleted and item.attempt < _MAX_ABSENT
-    version = str(resource.get("meta", {}).get("versionId"))
-    # Whole numbers that grow are a convention that Microsoft and HAPI keep. Others tell no order.
-    if not (_is_number(version) and _is_number(item.version)):
-        return False
-    return int(version) < int(item.version)
+    return is_believable(compare(version, known), attempt)
 
 
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit()
+def _is_outcome(response: Response) -> bool:
+    """Whether the body is an OperationOutcome, as a FHIR server's own answer has it:
+    https://hl7.org/fhir/R4/http.html#read"""
+    body = decimal_json.decode_object(response.body)
+    return body is not None and body.get("resourceType") == "OperationOutcome"

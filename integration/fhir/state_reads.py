@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from integration.core.state_version import NEVER_SEEN, StateVersion
 from integration.fhir import entry_results, write_mark
 from integration.fhir.json_objects import get_object
 from integration.fhir.resource_states import ResourceState, ResourceVersion
@@ -99,4 +100,24 @@ def _read_version(entry: Mapping[str, Any]) -> ResourceVersion:
         resource=resource,
         mark=write_mark.read_mark(resource),
         is_delete_announced=write_mark.is_delete_announced(resource),
+    )
+
+
+def read_newest_deletion(history: Any) -> StateVersion | None:
+    """Return the deletion that a history begins with; None if it begins with something else."""
+    entries = history.get("entry") if isinstance(history, dict) else None
+    if not isinstance(entries, list):
+        return None
+    if not entries:
+        return NEVER_SEEN
+    if get_object(entries[0], "request").get("method") != "DELETE":
+        return None
+    response, meta = get_object(entries[0], "response"), get_object(entries[0], "resource", "meta")
+    # Some servers add a resource that has nothing but id and meta.
+    version = entry_results.get_version(response.get("etag")) or meta.get("versionId")
+    updated = response.get("lastModified") or meta.get("lastUpdated")
+    return StateVersion(
+        id=version if isinstance(version, str) else None,
+        updated=updated if isinstance(updated, str) else None,
+        is_deleted=True,
     )

@@ -37,6 +37,7 @@ from integration.journal.table_keys import (
     build_row_key,
     is_between,
     parse_accepted_time,
+    parse_row_resource,
 )
 
 TABLES = ("deliveries", "opendeliveries", "deliverykeys", "rows", "subscriptions")
@@ -299,6 +300,13 @@ class AzureJournal(AzureOpenDeliveries):
             return [
                 msgspec.json.decode(entity["result"], type=RowResult) async for entity in entities
             ]
+
+    async def count_mirrored(self, id_: str) -> int:
+        async with translate_storage_errors():
+            entities = self.row_results.query_entities(
+                "PartitionKey eq @delivery", parameters={"delivery": id_}, select=["RowKey"]
+            )
+            return len({parse_row_resource(entity["RowKey"]) async for entity in entities})
 
     async def _read_subscription(self, sender: str, subscription: str) -> TableEntity | None:
         keys = delivery_entity.hash_key(sender), delivery_entity.hash_key(subscription)

@@ -169,6 +169,9 @@ class Journal(Protocol):
     async def list_row_results(self, id_: str) -> Sequence[RowResult]:
         """Return the results of the rows of a delivery."""
 
+    async def count_mirrored(self, id_: str) -> int:
+        """Return how many resources have a row result under this delivery."""
+
 
 def keep_first_by_position(results: Sequence[EntryResult]) -> list[EntryResult]:
     """Return the first result of each entry, by position: a later attempt cannot change it."""
@@ -366,3 +369,6 @@ class MemoryJournal:
 
     async def list_row_results(self, id_: str) -> Sequence[RowResult]:
         return [row for (delivery, *_), row in self.row_results.items() if delivery == id_]
+
+    async def count_mirrored(self, id_: str) -> int:
+        return len({resource for delivery, resource, _ in self.row_results if delivery == id_})

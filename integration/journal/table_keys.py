@@ -117,6 +117,11 @@ def build_row_key(result: RowResult) -> str:
     return f"{result.table} {result.resource.replace('/', ' ')}"
 
 
+def parse_row_resource(key: str) -> str:
+    """Return the resource, as `Type id`, of the RowKey of a row result."""
+    return key.partition(" ")[2]
+
+
 def build_activity_key(moment: datetime, number: int | None, token: str = "") -> tuple[str, str]:
     """Return PartitionKey and RowKey of an entry of the activity log: a partition for each day,
     newest first; of entries of one time, the highest `number` first. `number` None: return where

@@ -16,6 +16,7 @@ from functools import partial
 from integration.core.activity_recorder import add_activity_context
 from integration.core.errors import Misconfigured, Unavailable, Unmappable
 from integration.core.model import FhirResource, Row, RowResult, WorkItem
+from integration.core.state_version import StateVersion
 from integration.dataverse import upsert_bundle
 from integration.dataverse.client import describe_failure
 from integration.dataverse.requests import Change
@@ -91,15 +92,20 @@ class HealthcareApiSink:
 
     async def _send_current_state(self, job: _LockedJob) -> _Outcome:
         web_api, entity = self.web_api, job.entity
-        resource = await web_api.fhir.read_current(job.item)
+        state = await web_api.fhir.read_current(job.item)
+        resource = state.resource
         if resource is None:
-            return await self._remove_row(job)
+            return await self._remove_row(job, state.version)
         # The API cannot shorten a long id. Refused here, the note says so.
         columns = await web_api.dataverse.get_columns(entity.table)
         fit_fhir_id(replace(entity, long_id=LongId.REFUSE), str(resource.get("id")), columns)
         version_id, version = resource.get("meta", {}).get("versionId"), _get_version(resource)
-        if _is_older(version, job.last_sent):
-            return _Outcome(job.build_result("unchanged", version=version_id))
+        if _is_older(version, job.last_sent) and not web_api.fhir_is_right:
+            raise Unavailable(
+                web_api.fhir.upstream.name,
+                "a read shows an earlier state than was sent last: the server may have read from a "
+                "copy that lags. If it was restored, run reconcile with --fhir-is-right",
+            )
         if version is not None and version == job.last_sent:
             # It was sent already. Send it again if the row is lost, or was set back.
             row = await web_api.find_row(entity, job.item)
@@ -199,9 +205,9 @@ class HealthcareApiSink:
 
     # -- deleted resources ------------------------------------------------------------------------
 
-    async def _remove_row(self, job: _LockedJob) -> _Outcome:
+    async def _remove_row(self, job: _LockedJob, deletion: StateVersion) -> _Outcome:
         """Remove the row through the Web API: the healthcare APIs have no request for that."""
-        result = await self.web_api.remove_row(job.entity, job.item)
+        result = await self.web_api.remove_row(job.entity, job.item, deletion)
         if result.action == "refused":
             return _Outcome(result)
         return _Outcome(result, sent=True)

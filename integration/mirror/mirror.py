@@ -12,13 +12,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from integration.core.activity_recorder import ActivityContext, ActivityRecorder
 from integration.core.errors import Misconfigured, Unavailable
 from integration.core.log_events import log_event
 from integration.core.model import Category, RowResult, WorkItem
+from integration.core.state_version import ATTEMPTS_UNTIL_BELIEVED
 from integration.journal.row_keys import MemoryRowKeys, RowKeys
 from integration.journal.store import Journal
 from integration.mapping.model import EntityMap
@@ -45,6 +46,7 @@ class Mirror:
     max_age: float
     activities: ActivityRecorder = field(default_factory=ActivityRecorder)
     change_queues: ChangeQueues | None = None  # None: every type that has a map is mirrored
+    current_queues: ChangeQueues | None = None  # the same, as they are now: without a cache
     row_keys: RowKeys = field(default_factory=MemoryRowKeys)
 
 
@@ -69,10 +71,12 @@ async def mirror_resource(mirror: Mirror, item: WorkItem) -> None:
 
 
 async def mirror_or_raise(mirror: Mirror, item: WorkItem) -> RowResult:
-    """Bring the rows up to date for a caller that waits for the result.
+    """Bring the rows up to date for a caller that waits for the result. It has looked at both sides
+    itself: what the versions do not decide, it has decided.
 
     Raises Unavailable or Misconfigured instead of requeueing the item.
     """
+    item = replace(item, attempt=max(item.attempt, ATTEMPTS_UNTIL_BELIEVED))
     async with _begin_activity(mirror, item):
         began = mirror.now()
         result = await _write_rows(mirror, item)
@@ -90,10 +94,15 @@ async def park(mirror: Mirror, item: WorkItem, reason: str) -> None:
 
 
 async def _is_mirrored(mirror: Mirror, item: WorkItem) -> bool:
+    """Whether its type is mirrored. Before work is dropped, nothing but the store is asked: who
+    queued the item may have heard of a changed route earlier than this worker."""
     if mirror.change_queues is None:
         return True
-    queues = await mirror.change_queues()
-    return queues.get(_get_type(item)) == MIRROR_QUEUE
+    asked = [ask for ask in (mirror.change_queues, mirror.current_queues) if ask is not None]
+    for ask in asked:
+        if (await ask()).get(_get_type(item)) == MIRROR_QUEUE:
+            return True
+    return False
 
 
 async def _write_rows(mirror: Mirror, item: WorkItem) -> RowResult:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from integration.core.errors import Misconfigured, Unavailable, Unmappable
-from integration.core.model import FhirResource, Row, RowResult, WorkItem
+from integration.core.model import Row, RowResult, WorkItem
+from integration.core.state_version import Order, StateVersion
 from integration.dataverse.client import (
     ChangeFailed,
     ChangesResult,
@@ -26,10 +28,11 @@ from integration.journal.pending_lookups import LookupState, PendingLookups
 from integration.mapping import engine
 from integration.mapping.model import EntityMap, MappedRows
 from integration.mapping.primary_keys import ServerKeys
-from integration.mapping.row_version import is_newer
+from integration.mapping.row_version import build_deletion_mark, compare_with_row
 from integration.mapping.schema_mismatches import find_schema_mismatches
 from integration.mirror import lookup_waits, row_diff, row_lookup
 from integration.mirror.row_diff import ChangePlan, ExistingRows, Target
+from integration.mirror.row_order import is_current
 from integration.mirror.row_sink import MirrorJob
 from integration.queues.names import MIRROR_QUEUE
 from integration.queues.queue_sender import ChangeQueues, QueueSender
@@ -101,11 +104,13 @@ class WebApiSink:
         job = MirrorJob(entity, item, tables, self.server_keys)
         return await self._retry_lost_races(job, self._try_to_write)
 
-    async def remove_row(self, entity: EntityMap, item: WorkItem) -> RowResult:
+    async def remove_row(
+        self, entity: EntityMap, item: WorkItem, deletion: StateVersion
+    ) -> RowResult:
         """Do what `on_delete` says with the row of a deleted resource, whoever has written the row.
         Raises as `bring_up_to_date` does."""
         job = await self._build_reduced_job(entity, item)
-        return await self._retry_lost_races(job, self._try_to_remove)
+        return await self._retry_lost_races(job, partial(self._try_to_remove, deletion=deletion))
 
     async def find_row(self, entity: EntityMap, item: WorkItem) -> Row | None:
         """Return the row of a resource, whoever has written it. Raises as `bring_up_to_date` does,
@@ -190,25 +195,30 @@ class WebApiSink:
 
     async def _try_to_write(self, job: MirrorJob) -> RowResult | None:
         """Read both sides, write what differs. None: one of them has changed meanwhile."""
-        resource = await self.fhir.read_current(job.item)
+        state = await self.fhir.read_current(job.item)
+        resource = state.resource
         if resource is None:
-            return await self._try_to_remove(job)
+            return await self._try_to_remove(job, state.version)
         mapped = engine.map_resource(job.entity, resource, job.tables, self.fhir.upstream.base)
         existing = await row_lookup.find_existing_rows(self.dataverse, self.all_maps, job, mapped)
-        if existing.row is not None and _is_older(
-            job.entity, resource, existing.row, fhir_is_right=self.fhir_is_right
-        ):
-            return _build_unchanged_result(job, existing.row)
+        if not await self._is_current(job, state.version, existing.row):
+            return None
         result = await self._write_rows(job, mapped, existing)
         if result is None or result.action == "refused":
             return result
         # If the resource was deleted meanwhile, its deletion found no row to deactivate.
         is_new = result.action == "created"
-        if is_new and await self.fhir.read_current(job.item) is None:
+        if is_new and await self.fhir.read(job.reference, job.item.delivery) is None:
             return None
         # Also if nothing was written: whoever created the row may have died before this.
         await self.queue_waiting(job)
         return result
+
+    async def _is_current(self, job: MirrorJob, version: StateVersion, row: Row | None) -> bool:
+        """Whether a state that was read from FHIR may be written over this row: see `row_order`."""
+        return row is None or await is_current(
+            self.fhir, job, version, row, fhir_is_right=self.fhir_is_right
+        )
 
     async def _write_rows(
         self, job: MirrorJob, mapped: MappedRows, existing: ExistingRows
@@ -311,16 +321,17 @@ class WebApiSink:
 
     # -- deleted resources ------------------------------------------------------------------------
 
-    async def _try_to_remove(self, job: MirrorJob) -> RowResult | None:
-        """Do what `on_delete` says. None: the row has changed meanwhile."""
+    async def _try_to_remove(self, job: MirrorJob, deletion: StateVersion) -> RowResult | None:
+        """Do what `on_delete` says. None: the row has changed meanwhile, or FHIR has."""
         entity = job.entity
         row = await row_lookup.find_row(self.dataverse, job)
         if row is None:
             return job.build_result("absent")
         key, etag = row[entity.key], row["@odata.etag"]
-        inactive = row.get("statecode") == INACTIVE["statecode"]
-        if self.on_delete == "leave" or (self.on_delete == "deactivate" and inactive):
+        if self.on_delete == "leave" or self._is_removed(entity, deletion, row):
             return job.build_result("unchanged", row=key)
+        if not await self._is_current(job, deletion, row):
+            return None
         if self.on_delete == "delete":
             changes = [
                 *await self._plan_child_deletions(job, key),
@@ -332,7 +343,11 @@ class WebApiSink:
                     method="PATCH",
                     entity_set=entity.entity_set,
                     key=key,
-                    columns=INACTIVE,
+                    # A deletion has its place among the versions: what it crosses cannot undo it.
+                    columns={
+                        **INACTIVE,
+                        **build_deletion_mark(entity, deletion, job.tables[entity.table]),
+                    },
                     etag=etag,
                 )
             ]
@@ -343,6 +358,12 @@ class WebApiSink:
             return job.build_result("refused", notes=(describe_failure(result.response),))
         action = "deleted" if self.on_delete == "delete" else "deactivated"
         return job.build_result(action, row=key)
+
+    def _is_removed(self, entity: EntityMap, deletion: StateVersion, row: Row) -> bool:
+        """Whether the row is inactive and shows this deletion."""
+        is_inactive = row.get("statecode") == INACTIVE["statecode"]
+        is_marked = compare_with_row(entity, deletion, row) is Order.SAME
+        return self.on_delete == "deactivate" and is_inactive and is_marked
 
     async def _plan_child_deletions(self, job: MirrorJob, key: str) -> list[Change]:
         children = await row_lookup.find_children(self.dataverse, job, key)
@@ -388,15 +409,6 @@ def _look_again_later(error: Unavailable) -> Unavailable:
     also after the resource was deleted and its deletion found no row."""
     delay = max(error.retry_after or 0.0, _UNHEARD_DELAY)
     return Unavailable(error.upstream, error.why, delay, is_outcome_unknown=True)
-
-
-def _is_older(
-    entity: EntityMap, resource: FhirResource, row: Mapping[str, Any], *, fhir_is_right: bool
-) -> bool:
-    """Whether what was read from FHIR is older than what the row shows."""
-    row_version = row.get(entity.version_column)
-    same = row_version is not None and row_version == resource.get("meta", {}).get("versionId")
-    return not same and not is_newer(entity, resource, row, fhir_is_right=fhir_is_right)
 
 
 def _build_unchanged_result(job: MirrorJob, row: Mapping[str, Any]) -> RowResult:

@@ -22,6 +22,7 @@ from integration.core.model import (
 from integration.journal.store import Journal, Page
 from integration.journal.table_keys import is_delivery_id
 from integration.operations import query_parameters
+from integration.operations.lost_rows import list_rows_without_result
 from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender
 
@@ -107,7 +108,8 @@ async def cancel(journal: Journal, id_: str, now: datetime) -> Delivery:
 
 
 async def replay(journal: Journal, queue: QueueSender, id_: str, now: datetime) -> Delivery:
-    """Queue a parked delivery again, or the parked and refused rows of one that is done.
+    """Queue a parked delivery again, or the rows of one that is done: the parked and refused ones,
+    and those that have no result.
 
     The delivery's id, the ids of its resources and what is settled stay as they are. Raises
     Rejected: with 404 for an unknown delivery, with 409 when there is nothing to replay.
@@ -167,8 +169,9 @@ async def _replay_rows(journal: Journal, queue: QueueSender, id_: str) -> None:
     items = [
         WorkItem(id_, resource=row.resource) for row in rows if row.action in _REPLAYABLE_ACTIONS
     ]
+    items += await list_rows_without_result(journal, id_)
     if not items:
-        text = "this delivery has no parked or refused rows to replay"
+        text = "this delivery has no parked or refused rows to replay, and none without a result"
         raise Rejected(Issue("conflict", text), status=409)
     await asyncio.gather(*(queue.send(MIRROR_QUEUE, item) for item in items))
 

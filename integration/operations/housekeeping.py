@@ -21,7 +21,8 @@ from integration.journal.guard_store import GuardStore
 from integration.journal.lane_bits import list_open_lanes
 from integration.journal.store import IndexEntry, Journal
 from integration.journal.table_keys import make_delivery_id, parse_accepted_time
-from integration.queues.names import RELAY_QUEUE
+from integration.operations.lost_rows import list_rows_without_result
+from integration.queues.names import MIRROR_QUEUE, RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender
 
 # The most deliveries that one run acts on: of the active ones, and of those that are over.
@@ -46,6 +47,9 @@ _ENDED = frozenset({Status.DONE, Status.CANCELLED})
 # How often a parked delivery is looked at, only to find out whether it has ended: a replay makes it
 # due at once.
 _PARKED_INTERVAL = timedelta(days=1)
+
+# How long rows that were queued again have until the delivery is looked at once more.
+_ROWS_TIMEOUT = timedelta(days=1)
 
 _TOO_OLD = "not done within MAX_AGE plus one hour; fix what held it up, then replay it"
 
@@ -85,7 +89,8 @@ def choose_step(delivery: Delivery, now: datetime, ages: Ages) -> Step | None:
     """Return what to do with a delivery now. Pure."""
     if delivery.status in _ENDED:
         ended = delivery.finished or delivery.accepted
-        return Step.FORGET if now - ended >= ages.retention else None
+        is_checked = delivery.checked is not None and now - delivery.checked < _ROWS_TIMEOUT
+        return Step.FORGET if now - ended >= ages.retention and not is_checked else None
     if delivery.status not in _ACTIVE:
         return None
     if now - _get_start(delivery) > ages.max_age + _GRACE:
@@ -136,7 +141,7 @@ async def sweep(housekeeping: Housekeeping) -> None:
 
     work = [
         *(_check_open(housekeeping, entry, now) for entry in entries),
-        *(_forget(housekeeping, delivery, is_over) for delivery in ended),
+        *(_forget(housekeeping, delivery, now, is_over) for delivery in ended),
     ]
     results = await asyncio.gather(*map(run, work), return_exceptions=True)
     failed = [result for result in results if isinstance(result, BaseException)]
@@ -219,13 +224,40 @@ async def _check_open(housekeeping: Housekeeping, entry: IndexEntry, now: dateti
 
 
 async def _forget(
-    housekeeping: Housekeeping, delivery: Delivery, is_over: Callable[[], bool]
+    housekeeping: Housekeeping, delivery: Delivery, now: datetime, is_over: Callable[[], bool]
 ) -> Step | None:
-    """Delete a delivery that is over. Return None if the time was over before: a delivery may have
-    the rows of a hundred thousand patients. The next run goes on."""
-    if is_over() or not await housekeeping.journal.delete_delivery(delivery.id, is_over):
+    """Delete a delivery that is over, unless rows of it have no result yet: these are queued again.
+    Return None if the time was over before: a delivery may have the rows of a hundred thousand
+    patients. The next run goes on."""
+    if is_over():
+        return None
+    if await _queue_lost_rows(housekeeping, delivery, now):
+        return Step.QUEUE
+    if not await housekeeping.journal.delete_delivery(delivery.id, is_over):
         return None
     return Step.FORGET
+
+
+async def _queue_lost_rows(housekeeping: Housekeeping, delivery: Delivery, now: datetime) -> bool:
+    """Queue the rows of a delivery again that have no result yet. Return whether there are any."""
+    journal = housekeeping.journal
+    if (
+        not delivery.queued_rows
+        or await journal.count_mirrored(delivery.id) >= delivery.queued_rows
+    ):
+        return False
+    items = await list_rows_without_result(journal, delivery.id)
+    for item in items:
+        await housekeeping.queue.send(MIRROR_QUEUE, item)
+    if items:
+        log_event(
+            "delivery.queued_again",
+            delivery=delivery.id,
+            status=delivery.status,
+            work_items=len(items),
+        )
+        await journal.update_delivery(delivery.id, only_if=_ENDED, checked=now)
+    return bool(items)
 
 
 async def _park(housekeeping: Housekeeping, delivery: Delivery) -> bool:

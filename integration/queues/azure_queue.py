@@ -11,6 +11,10 @@ import msgspec
 from integration.core.model import WorkItem
 from integration.journal.azure_errors import translate_storage_errors
 
+# A message lives seven days unless its sender says otherwise, and then it vanishes without a trace.
+# https://learn.microsoft.com/rest/api/storageservices/put-message: -1 for one that never expires
+_NEVER = -1
+
 
 @dataclass(frozen=True, slots=True)
 class AzureQueueSender:
@@ -22,4 +26,6 @@ class AzureQueueSender:
         body = msgspec.json.encode(item).decode()
         async with translate_storage_errors():
             # https://learn.microsoft.com/rest/api/storageservices/put-message: whole seconds
-            await self.queue_client(queue).send_message(body, visibility_timeout=round(delay))
+            await self.queue_client(queue).send_message(
+                body, visibility_timeout=round(delay), time_to_live=_NEVER
+            )

@@ -13,6 +13,10 @@ from integration.core.model import WorkItem
 _FIRST_DELAY = 2.0
 _LONGEST_DELAY = 15 * 60.0
 
+# A message cannot stay invisible for longer than seven days:
+# https://learn.microsoft.com/rest/api/storageservices/put-message
+_LONGEST_INVISIBLE = 7 * 24 * 3600.0 - 60
+
 
 @dataclass(frozen=True, slots=True)
 class Retry:
@@ -30,9 +34,9 @@ def count_conflicts(item: WorkItem, unit: str) -> int:
 def plan_retry(item: WorkItem, error: IntegrationError, now: datetime, max_age: float) -> Retry:
     """Return when to try `item` again after `error`.
 
-    The delay grows with each attempt and is never shorter than the upstream asked for. Only an age
-    above `max_age` seconds since the first failure ends the retries, never their number. Conflicts
-    of a unit are counted apart from all other failures.
+    The delay grows with each attempt and is never shorter than the upstream asked for, but the last
+    attempt is made when `max_age` seconds are over. Only that age since the first failure ends the
+    retries, never their number. Conflicts of a unit are counted apart from all other failures.
     """
     since = item.since if item.since is not None else now.timestamp()
     delay = min(_FIRST_DELAY * 2 ** min(item.attempt, 16), _LONGEST_DELAY)
@@ -44,6 +48,7 @@ def plan_retry(item: WorkItem, error: IntegrationError, now: datetime, max_age: 
     if isinstance(error, UnitConflict):
         conflicts = count_conflicts(item, error.unit) + 1
         next_item = replace(next_item, conflicts=conflicts, conflicted_unit=error.unit)
-    if now.timestamp() + delay - since > max_age:
+    left = max_age - (now.timestamp() - since)
+    if left <= 0:
         return Retry(next_item, None)
-    return Retry(next_item, delay)
+    return Retry(next_item, min(delay, left, _LONGEST_INVISIBLE))

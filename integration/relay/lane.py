@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -18,18 +18,20 @@ from integration.core.activity_recorder import (
 )
 from integration.core.errors import Misconfigured, Unavailable, UnitConflict
 from integration.core.model import Category, Delivery, EntryResult, Status, WorkItem
+from integration.core.state_version import StateVersion
 from integration.fhir import entry_results, units, write_decisions
 from integration.fhir.client import FhirServer
 from integration.fhir.grammar import is_id, is_type
-from integration.fhir.progress import Progress, get_identity, map_targets
-from integration.fhir.resource_states import ResourceChange
+from integration.fhir.progress import Progress, map_targets
 from integration.fhir.units import Lane, Stamp, Unit, UnitEntry
 from integration.fhir.write_decisions import Attempt
 from integration.journal import write_guard
 from integration.journal.store import Journal
 from integration.journal.write_guard import HeldLocks, SendState, WriteGuard
+from integration.queues.names import MIRROR_QUEUE
 from integration.queues.queue_sender import ChangeQueues, QueueSender
 from integration.queues.retry import count_conflicts
+from integration.relay.changes import list_changes
 from integration.relay.overtaken import check_overtaken, restore_later
 from integration.relay.preflight import UNGUARDED, Findings, Preflight
 
@@ -204,7 +206,10 @@ async def _attempt_unit(attempt: UnitAttempt) -> None:
         if found.unlocked:
             await preflight.lock_names(found.unlocked)
             continue
-        restored = [await restore_later(preflight, candidate) for candidate in found.overtaken]
+        restored = {
+            candidate.name: await restore_later(preflight, candidate)
+            for candidate in found.overtaken
+        }
         known = [result for result in found.settled if result.position not in progress.settled]
         await _settle(attempt, known, found.list_matched(), restored)
         ambiguous = await preflight.find_ambiguous(progress.list_unsettled(unit))
@@ -332,55 +337,33 @@ async def _settle(
     attempt: UnitAttempt,
     results: Sequence[EntryResult],
     matches: Mapping[int, Sequence[str]] | None = None,
-    restored: Iterable[ResourceChange] = (),
+    restored: Mapping[str, StateVersion] | None = None,
 ) -> None:
-    """Queue the changes that others follow, then record the results.
+    """Queue the changes that others follow, then record the results, and what was queued.
 
     In this order, since a worker that ends in between only queues the changes once more.
-    `restored`: the resources to which another delivery's state was restored.
+    `restored`: the resources of which another delivery's state was restored.
     """
     if not results:
         return
     progress, context = attempt.progress, attempt.progress.context
     delivery = progress.delivery.id
-    changes = _find_changes(attempt.unit, results, matches or {}, restored)
+    changes = list_changes(delivery, attempt.unit, results, matches or {}, restored or {})
     queues = await context.change_queues()
+    followed = [name for name in sorted(changes) if name.partition("/")[0] in queues]
     await asyncio.gather(
-        *(
-            context.queue.send(queues[type_], _build_change_item(delivery, change))
-            for name, change in sorted(changes.items())
-            if (type_ := name.partition("/")[0]) in queues
-        )
+        *(context.queue.send(queues[name.partition("/")[0]], changes[name][1]) for name in followed)
     )
-    with_unit = [replace(result, unit=attempt.name) for result in results]
+    mirrored: dict[int, list[str]] = {}
+    for name in followed:
+        if queues[name.partition("/")[0]] == MIRROR_QUEUE:
+            mirrored.setdefault(changes[name][0], []).append(name)
+    with_unit = [
+        replace(result, unit=attempt.name, queued=mirrored.get(result.position))
+        for result in results
+    ]
     await context.journal.add_entry_results(delivery, progress.lane, with_unit)
     progress.record(attempt.unit, with_unit)
-
-
-def _find_changes(
-    unit: Unit,
-    results: Sequence[EntryResult],
-    matches: Mapping[int, Sequence[str]],
-    restored: Iterable[ResourceChange],
-) -> dict[str, ResourceChange]:
-    """Return what has become of the resources that were written, by Type/id."""
-    targets = map_targets(unit)
-    deletes = {n for entry in unit.entries if entry.method == "DELETE" for n in entry.positions}
-    written = [result for result in results if result.is_written]
-    matched = {name for result in written for name in matches.get(result.position, ())}
-    changes = {name: ResourceChange(name=name) for name in matched}
-    for result in written:
-        name = get_identity(result, targets[result.position])
-        version = entry_results.get_version(result.etag)
-        is_deleted = result.position in deletes
-        changes[name] = ResourceChange(name=name, version=version, is_deleted=is_deleted)
-    return changes | {change.name: change for change in restored}
-
-
-def _build_change_item(delivery: str, change: ResourceChange) -> WorkItem:
-    return WorkItem(
-        delivery, resource=change.name, version=change.version, deleted=change.is_deleted
-    )
 
 
 def _find_superseded(attempt: UnitAttempt, found: Findings) -> list[EntryResult]:

@@ -15,9 +15,10 @@ from dataclasses import replace
 
 from integration.core.errors import Unavailable
 from integration.core.model import EntryResult
+from integration.core.state_version import NEVER_SEEN, StateVersion
 from integration.fhir import entry_results, units, write_decisions
 from integration.fhir.json_objects import get_object
-from integration.fhir.resource_states import ResourceChange, ResourceVersion
+from integration.fhir.resource_states import ResourceVersion
 from integration.fhir.write_decisions import ABSENT, Candidate, Step
 from integration.relay.preflight import Findings, Preflight
 
@@ -27,44 +28,46 @@ _MAX_ATTEMPTS = 4
 
 async def check_overtaken(
     preflight: Preflight, results: Sequence[EntryResult], found: Findings
-) -> tuple[Sequence[EntryResult], list[ResourceChange]]:
+) -> tuple[Sequence[EntryResult], dict[str, StateVersion]]:
     """Return the results, those of writes that had overtaken a later delivery as superseded, and
-    the resources that were restored. Raises Unavailable."""
+    the versions of the resources that were restored, by Type/id. Raises Unavailable."""
     written = [
         (_rebase(found.candidates[result.position]), result)
         for result in results
         if result.is_written and result.position in found.candidates
     ]
     if not preflight.attempt.is_ordered or not written:
-        return results, []
+        return results, {}
     suspects = [
         (candidate, result)
         for candidate, result in written
         if write_decisions.may_have_overtaken(candidate, result)
     ]
-    undone: dict[int, ResourceChange] = {}
+    undone: set[int] = set()
+    restored: dict[str, StateVersion] = {}
     histories = await preflight.read_histories([candidate.name for candidate, _ in suspects])
     for (candidate, result), versions in zip(suspects, histories, strict=True):
         if _is_behind(versions, result):
             name = preflight.fhir.upstream.name
             raise Unavailable(name, "a history lags behind the write")
         if write_decisions.find_overtaken(preflight.attempt, candidate, versions):
-            undone[candidate.entry.position] = await restore_later(preflight, candidate)
+            undone.add(candidate.entry.position)
+            restored[candidate.name] = await restore_later(preflight, candidate)
     superseded = {
         position: write_decisions.build_result(found.candidates[position], Step.SUPERSEDED)
         for position in undone
     }
-    return [superseded.get(result.position, result) for result in results], [*undone.values()]
+    return [superseded.get(result.position, result) for result in results], restored
 
 
-async def restore_later(preflight: Preflight, candidate: Candidate) -> ResourceChange:
-    """Restore the state of the later delivery that this entry has overtaken, and return what the
-    resource has become. Raises Unavailable."""
+async def restore_later(preflight: Preflight, candidate: Candidate) -> StateVersion:
+    """Restore the state of the later delivery that this entry has overtaken. Return the version
+    that the resource has then. Raises Unavailable."""
     for _ in range(_MAX_ATTEMPTS):
         (versions,) = await preflight.read_histories([candidate.name])
         found = write_decisions.find_overtaken(preflight.attempt, candidate, versions)
         if found is None or found.resource is None:
-            return ResourceChange(name=candidate.name)  # somebody has written it since
+            return _get_newest(versions)  # somebody has written it since
         top = versions[0]
         request = units.build_update(
             candidate.name, found.resource, ABSENT if top.is_deleted else top.version
@@ -73,9 +76,14 @@ async def restore_later(preflight: Preflight, candidate: Candidate) -> ResourceC
         entries = entry_results.parse_response_entries(response) or [None]
         if entry_results.get_status(entries[0]) in (200, 201):
             etag = get_object(entries[0], "response").get("etag")
-            version = entry_results.get_version(etag)
-            return ResourceChange(name=candidate.name, version=version)
+            return StateVersion(id=entry_results.get_version(etag))
     raise Unavailable(preflight.fhir.upstream.name, "a later state could not be restored")
+
+
+def _get_newest(versions: Sequence[ResourceVersion]) -> StateVersion:
+    if not versions:
+        return NEVER_SEEN
+    return StateVersion(id=versions[0].version or None, is_deleted=versions[0].is_deleted)
 
 
 def _rebase(candidate: Candidate) -> Candidate:

@@ -55,6 +55,11 @@ class DataRoutes:
         queues = {name: self._choose_queue(name, route) for name, route in routes.items()}
         return {name: queue for name, queue in queues.items() if queue is not None}
 
+    async def read_change_queues(self) -> Mapping[str, str]:
+        """Return the same as the store has it now. Raises Unavailable."""
+        self.clear_cache()
+        return await self.get_change_queues()
+
     async def list_virtual_types(self) -> frozenset[str]:
         """Return the resource types that the feed shows."""
         routes = await self.get_routes()

@@ -74,9 +74,29 @@ async def create(
     async with _lock_resource(writer, name, run_id) as attempt:
         if isinstance(requested_key, UUID) and await writer.fhir.read(name, run_id) is not None:
             raise Rejected(Issue("duplicate", "there is an entity with this key"), status=409)
-        attempt.is_sent = True
+        return await _put_new(writer, name, new, run_id, attempt)
+
+
+async def _put_new(
+    writer: FeedWriter, name: str, new: Resource, run_id: str, attempt: _WriteAttempt
+) -> Resource:
+    """Store a new resource. If the answer is lost, look what became of the request.
+
+    A client that hears nothing sends the row again, under another key: then there are two.
+    """
+    attempt.is_sent = True
+    try:
         response = await _put(writer, name, new, run_id)
-        attempt.record_response(response)
+    except Unavailable as error:
+        if not error.is_outcome_unknown:
+            raise
+        stored = await writer.fhir.read(name, run_id)
+        if stored is not None:
+            attempt.settled[0] = True
+            return stored
+        # Nobody else knows the key, so to send it again makes no second resource.
+        response = await _put(writer, name, new, run_id)
+    attempt.record_response(response)
     return _parse_stored(writer, response)
 
 
@@ -283,5 +303,10 @@ def _build_write_error(writer: FeedWriter, response: Response) -> Exception:
         issue = Issue("processing", f"the FHIR server refused the resource ({response.status})")
         return Rejected(issue, status=422)
     if response.status >= 500 or response.status in (408, 424):
-        return Unavailable(writer.fhir.upstream.name, f"a write was answered {response.status}")
+        return Unavailable(
+            writer.fhir.upstream.name,
+            f"a write was answered {response.status}",
+            # A gateway answers so while the server is still at work.
+            is_outcome_unknown=response.status in (408, 502, 504),
+        )
     return Misconfigured(f"{writer.fhir.upstream.name}: a write was answered {response.status}")

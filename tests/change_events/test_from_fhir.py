@@ -12,6 +12,7 @@ import pytest
 
 from integration.change_events.from_fhir import Events, UnreadableEvent, queue_changes
 from integration.core.model import Status, WorkItem
+from integration.core.state_version import StateVersion
 from integration.mirror import mirror as mirroring
 from integration.operations import deliveries
 from integration.operations.housekeeping import Ages, Step, choose_step
@@ -96,15 +97,30 @@ async def test_a_change_of_a_mirrored_type_is_mirrored(
     assert await taken(route, event) == [f"Patient/{ANNA}"]
 
 
-async def test_an_event_tells_which_version_is_there_at_least(route: Route) -> None:
-    deleted = event_grid("Microsoft.HealthcareApis.FhirResourceDeleted", resourceVersionId=3)
-    await taken(route, event_grid(), cloud_event(resourceVersionId="2"), deleted)
-    claims = [claim for claim, _ in route.queued(MIRROR_QUEUE)]
-    assert [(claim.version, claim.deleted) for claim in claims] == [
-        ("1", False),
-        ("2", False),
-        ("3", True),
-    ]
+@pytest.mark.parametrize("schema", [event_grid, cloud_event])
+@pytest.mark.parametrize("version", [7, "7"])
+async def test_the_work_item_names_the_version_that_the_event_tells_of(
+    route: Route, schema: Schema, version: Any
+) -> None:
+    kind = "Microsoft.HealthcareApis.FhirResource"
+    await taken(route, schema(f"{kind}Deleted", resourceVersionId=version))
+    await taken(route, schema(f"{kind}Created", resourceVersionId=version))
+    deleted, created = (item for item, _ in route.queued(MIRROR_QUEUE))
+    assert deleted.version == StateVersion(id="7", is_deleted=True)
+    assert (created.version, created.is_create) == (StateVersion(id="7"), True)
+
+
+async def test_of_several_events_in_one_message_the_latest_version_counts(route: Route) -> None:
+    updated = "Microsoft.HealthcareApis.FhirResourceUpdated"
+    await taken(route, [event_grid(updated, resourceVersionId=n) for n in (2, 10, 9)])
+    ((item, _),) = route.queued(MIRROR_QUEUE)
+    assert item.version == StateVersion(id="10")
+
+
+async def test_an_event_without_a_version_is_mirrored_all_the_same(route: Route) -> None:
+    await taken(route, event_grid(resourceVersionId=None))
+    ((item, _),) = route.queued(MIRROR_QUEUE)
+    assert item.version == StateVersion()
 
 
 async def test_a_message_may_hold_several_events(route: Route) -> None:
@@ -158,6 +174,8 @@ async def test_an_event_counts_unless_it_is_of_another_service(
         event_grid(resourceFhirId=f"{MARKER}/_history/1"),
         event_grid(resourceFhirId="x" * 65),
         event_grid(resourceFhirId=7),
+        event_grid(resourceVersionId=f"{MARKER} 1"),
+        event_grid(resourceVersionId=[1]),
     ],
 )
 async def test_a_message_that_is_no_event_is_refused_as_a_whole_and_not_quoted(

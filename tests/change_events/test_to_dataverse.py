@@ -21,6 +21,7 @@ from integration.change_events.to_dataverse import (
 )
 from integration.core.http import Upstream, build_limiter
 from integration.core.model import Category, WorkItem
+from integration.core.state_version import StateVersion
 from integration.dataverse.client import Dataverse
 from integration.mapping import files
 from integration.mapping.primary_keys import derive_primary_key
@@ -93,6 +94,8 @@ class Flows:
         return self.route.fhir_double.add(observation(id=id_, **elements))
 
     async def tell(self, resource: str = RESOURCE, delivery: str = DELIVERY, **claim: Any) -> None:
+        """Say of a first version that it was created, as the relay and the events do."""
+        claim = {"is_create": self.route.fhir_double.versions.get(resource) == 1, **claim}
         await notify_dataverse(self.external, WorkItem(delivery, resource=resource, **claim))
 
     async def received(self) -> list[Body]:
@@ -205,6 +208,55 @@ async def test_a_resource_that_existed_before_the_first_report_is_reported_as_up
     flows.write()
     await flows.tell()
     assert await flows.actions() == ["Updated"]
+
+
+async def test_what_is_not_remembered_is_reported_as_updated_unless_it_was_created_just_now(
+    flows: Flows,
+) -> None:
+    """A repeat that changes nothing, after the row of its lock was deleted."""
+    flows.write()
+    await flows.tell()
+    flows.route.guard_store.locks.clear()
+    await flows.tell(delivery=LATER, is_create=False)
+    assert await flows.actions() == ["Created", "Updated"]
+
+
+async def test_a_resource_that_begins_again_after_a_deletion_for_good_is_reported(
+    flows: Flows,
+) -> None:
+    """Its version is 1 once more, and its content another."""
+    flows.write()
+    await flows.tell()
+    flows.route.fhir_double.forget(RESOURCE)
+    flows.route.clock.later(60)
+    flows.write(status="amended")
+    await flows.tell(delivery=LATER, is_create=False)
+    assert await flows.actions() == ["Created", "Updated"]
+
+
+async def test_a_read_from_a_copy_that_lags_is_made_again(flows: Flows) -> None:
+    flows.write()
+    await flows.tell()
+    old = flows.route.fhir_double.stored[RESOURCE]
+    flows.write(status="amended")
+    flows.route.fhir_double.will_answer(200, old)
+    await flows.tell(delivery=LATER, version=StateVersion(id="2"))
+    assert await flows.actions() == ["Created"]
+    ((item, delay),) = flows.requeued
+    assert delay == 2
+    await notify_dataverse(flows.external, item)
+    assert await flows.actions() == ["Created", "Updated"]
+
+
+async def test_a_404_that_is_not_the_fhir_server_s_reports_no_deletion(flows: Flows) -> None:
+    flows.write()
+    await flows.tell()
+    html = {"content-type": "text/html"}
+    flows.route.fhir_double.will_answer(404, b"<html>no such route</html>", html)
+    await flows.tell(delivery=LATER)
+    assert await flows.actions() == ["Created"]
+    ((_, delay),) = flows.requeued
+    assert delay == 900
 
 
 async def test_two_workers_with_the_same_resource_report_it_once(flows: Flows) -> None:

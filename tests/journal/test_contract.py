@@ -452,6 +452,32 @@ async def add_row(journal: Journal, delivery: str, number: int) -> None:
     )
 
 
+async def test_resources_with_row_results_are_counted_once_each(journal: Journal) -> None:
+    one, other = made(), made(number=1)
+    assert await journal.count_mirrored(one.id) == 0
+    for delivery, resource, table in (
+        (one, "Patient/p1", "contact"),
+        (one, "Patient/p1", "account"),
+        (one, "Patient/p2", "contact"),
+        (one, "Practitioner/p2", "contact"),
+        (other, "Patient/p3", "contact"),
+    ):
+        result = RowResult(
+            delivery=delivery.id, resource=resource, table=table, row=None, action="absent"
+        )
+        await journal.record_row_result(result)
+    assert await journal.count_mirrored(one.id) == 3
+
+
+async def test_what_was_queued_with_an_entry_is_recorded_with_its_result(journal: Journal) -> None:
+    one = made()
+    await keep(journal, one)
+    await journal.begin_lane(one.id, 0)
+    results = [EntryResult(0, 201, queued=["Patient/p1", "Patient/p2"]), EntryResult(1, 201)]
+    await journal.add_entry_results(one.id, 0, results)
+    assert await journal.list_entry_results(one.id) == results
+
+
 # --- the list ----------------------------------------------------------------------------------
 
 

@@ -105,6 +105,30 @@ async def test_a_throttling_dataverse_costs_time_and_no_contact(route: Route) ->
         await route.contact(identity.removeprefix("Patient/"))
 
 
+async def test_reads_from_a_copy_that_lags_cost_time_and_no_contact(faulty: Route) -> None:
+    """A patient that the copy does not know yet is neither absent nor forgotten."""
+    base = faulty.running.fhir_url.removesuffix("/fhir")
+    await faulty.http.post(f"{base}/control/settings", json={"holdReads": True})
+    try:
+        entries = await faulty.deliver(bundle("batch", entry(patient(f"Lag-{uuid4()}"))))
+        (identity,) = locations(entries)
+        assert (await faulty.fhir(identity)).status_code == 404
+        async with asyncio.timeout(30):
+            while not await _is_requeued(faulty, identity):
+                await asyncio.sleep(0.05)
+        assert await faulty.contacts(identity.removeprefix("Patient/")) == []
+    finally:
+        await faulty.http.post(f"{base}/control/settings", json={"holdReads": False})
+    await faulty.contact(identity.removeprefix("Patient/"), "1")
+
+
+async def _is_requeued(route: Route, identity: str) -> bool:
+    """Whether the activity log says that mirroring the resource has failed so far."""
+    found = await route.http.get(f"{route.host.url}/api/activity", params={"resource": identity})
+    assert found.status_code == 200, found.text
+    return '"requeued"' in found.text
+
+
 async def test_no_name_reaches_a_log_a_queue_or_a_table(route: Route) -> None:
     name = f"Zzyzx{uuid4().hex}"
     record = {"identifier": [{"system": "urn:test:mrn", "value": name}]}

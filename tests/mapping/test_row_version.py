@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from integration.core.model import Column
+from integration.core.state_version import StateVersion
 from integration.mapping.load import parse_map
-from integration.mapping.row_version import is_newer
+from integration.mapping.row_version import build_deletion_mark, is_newer
 
 MAP = parse_map(
     """
@@ -32,8 +34,19 @@ NEWER = [
     ("no version is shown yet", ("1", T1), (None, None), True),
     ("no version is shown yet, and none is known", (None, None), (None, None), True),
     ("a greater number", ("10", T1), ("9", T2), True),
-    ("the same number", ("9", T2), ("9", T1), False),
-    ("a smaller number", ("9", T2), ("10", T1), False),
+    ("the same number", ("9", T1), ("9", T1), False),
+    ("the same number, written later", ("9", T2), ("9", T1), True),
+    ("the same number, a row that rounds", ("9", T1), ("9", T2), False),
+    ("a smaller number", ("9", T1), ("10", T2), False),
+    ("a smaller number, written later", ("1", T2), ("10", T1), True),
+    ("a smaller number in the same second", ("9", T1), ("10", T1), False),
+    ("a smaller number without a time", ("9", None), ("10", T1), False),
+    ("a greater number, by a clock that is behind", ("10", T1), ("9", T2), True),
+    ("a version before the deletion", ("2", T1), ("deleted 3", T2), False),
+    ("a version before a deletion without a time", ("2", T2), ("deleted 3", None), False),
+    ("a version after the deletion", ("4", T2), ("deleted 3", T1), True),
+    ("a first version after the deletion", ("1", T2), ("deleted 3", T1), True),
+    ("any version after a deletion without one", ("1", T1), ("deleted", T1), True),
     ("a later time", ("b", T2), ("a", T1), True),
     ("an earlier time", ("b", T1), ("a", T2), False),
     ("the same second, another version", ("b", "2024-05-06T07:08:09.9Z"), ("a", T1), True),
@@ -63,6 +76,29 @@ def test_a_resource_replaces_only_an_older_state(
     meta = {name: text for name, text in meta.items() if text}
     columns = {"version": row[0], "updated": row[1]}
     assert is_newer(MAP, {"id": "1", "meta": meta}, columns) is newer
+
+
+@pytest.mark.parametrize(
+    ("resource", "row"), [(case[1], case[2]) for case in NEWER if case[2][0] not in (None, "a")]
+)
+def test_where_an_operator_says_that_fhir_is_right_every_other_state_is_newer(
+    resource: tuple[Any, Any], row: tuple[Any, Any]
+) -> None:
+    meta = {"versionId": resource[0], "lastUpdated": resource[1]}
+    columns = {"version": row[0], "updated": row[1]}
+    is_same = resource[0] == row[0] and not is_newer(MAP, {"meta": meta}, columns)
+    assert is_newer(MAP, {"meta": meta}, columns, fhir_is_right=True) is not is_same
+
+
+def test_a_row_without_room_for_the_version_of_the_deletion_is_marked_all_the_same() -> None:
+    narrow = {"version": Column("version", "String", max_length=10)}
+    deletion = StateVersion(id="0123456789", updated=T1, is_deleted=True)
+    assert build_deletion_mark(MAP, deletion, narrow) == {"version": "deleted"}
+    wide = {"version": Column("version", "String", max_length=50)}
+    assert build_deletion_mark(MAP, deletion, wide) == {
+        "version": "deleted 0123456789",
+        "updated": "2024-05-06T07:08:09Z",
+    }
 
 
 def test_a_resource_without_meta_is_newer_than_nothing() -> None:

@@ -164,11 +164,15 @@ async def test_an_older_state_is_not_sent_after_a_newer(route: Route) -> None:
     lagging = route.fhir_double.stored[resource]
     route.clock.later(1)
     await mirror(route, route.fhir_double.add(anna(gender="female")))
+    newest = route.fhir_double.stored[resource]
     route.fhir_double.stored[resource] = lagging
-    noted = await mirror(route, resource)
-    assert noted is not None
-    assert noted.action == "unchanged"
+    await mirror(route, resource, LATER)
+    assert await route.journal.list_row_results(LATER) == []
     assert (await route.dataverse_double.contact())["gendercode"] == 2
+    route.fhir_double.stored[resource] = newest
+    await hand_out_queued(route)
+    (noted,) = await route.journal.list_row_results(LATER)
+    assert noted.action == "unchanged"
 
 
 async def test_two_states_of_one_moment_are_both_sent(route: Route) -> None:

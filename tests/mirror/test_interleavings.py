@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from integration.core.model import WorkItem
+from integration.core.state_version import StateVersion, get_version
 from integration.journal.guard_store import MemoryGuardStore
 from integration.journal.store import MemoryJournal
 from integration.mirror import mirror as mirroring
@@ -25,11 +26,14 @@ WHO = "Patient/1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
 DELIVERY = "019caaee-c260-7000-8000-000000000001"
 ROUNDS = 20  # of the event loop: more than any step between two requests takes
 
-# What happens next: FHIR moves on, or a claim is handed out, or a request arrives, or is lost.
+# What happens next: FHIR moves on, or a claim is handed out, or handed out once more, or FHIR is read
+# from a copy that lags, or a request arrives, or is lost.
 SHARES = {
     "written": 3,
     "deleted": 1,
     "claimed": 4,
+    "repeated": 1,
+    "lags": 1,
     "arrives": 12,
     "lost": 1,
     "unheard": 1,
@@ -70,7 +74,9 @@ class Gated(httpx.AsyncBaseTransport):
         for row in await self.inner.contacts():
             numbers = await self.inner.rows("msemr_medicalidentifiers")
             told = sorted(number["msemr_value"] for number in numbers)
-            self.states.append((int(row["msemr_azurefhirversion"] or 0), told))
+            # A deletion is a version, too.
+            version = (row["msemr_azurefhirversion"] or "0").removeprefix("deleted ")
+            self.states.append((int(version), told))
 
 
 class Story:
@@ -80,6 +86,7 @@ class Story:
         self.route, self.gate = route, gate
         self.working: set[asyncio.Task[None]] = set()
         self.versions: dict[int, list[str]] = {}
+        self.claims: list[WorkItem] = []  # one for each change, until it is handed out
 
     def written(self, chosen: int) -> None:
         numbers = [str(n) for n in range(3) if chosen >> n & 1]
@@ -91,9 +98,28 @@ class Story:
         self.route.fhir_double.add(resource)
         version = int(self.route.fhir_double.stored[WHO]["meta"]["versionId"])
         self.versions[version] = numbers
+        self.changed(get_version(self.route.fhir_double.stored[WHO]))
 
-    def claimed(self) -> None:
-        claim = WorkItem(DELIVERY, resource=WHO)
+    def deleted(self) -> None:
+        self.route.fhir_double.delete(WHO)
+        etag = self.route.fhir_double.past[WHO][-1]["response"]["etag"]
+        self.changed(StateVersion(id=etag[3:-1], is_deleted=True))
+
+    def changed(self, version: StateVersion) -> None:
+        """As the relay queues it, or an event tells of it."""
+        self.claims.append(WorkItem(DELIVERY, resource=WHO, version=version))
+
+    def lags(self, chosen: int) -> None:
+        """The next read shows an earlier version."""
+        past = [
+            each["resource"]
+            for each in self.route.fhir_double.past.get(WHO, ())[:-1]
+            if "resource" in each
+        ]
+        if past:
+            self.route.fhir_double.will_answer(200, past[chosen % len(past)])
+
+    def claimed(self, claim: WorkItem) -> None:
         self.working.add(asyncio.ensure_future(mirroring.mirror_resource(self.route.mirror, claim)))
 
     async def settle(self) -> None:
@@ -101,9 +127,10 @@ class Story:
             await asyncio.sleep(0)
 
     async def end(self) -> None:
-        """The last claim comes at last; what was put back is handed out again."""
-        self.claimed()
-        for _ in range(500):
+        """Each change has its one claim; what was put back is handed out again."""
+        for claim in self.claims:
+            self.claimed(claim)
+        for _ in range(1500):
             await self.settle()
             if self.gate.waiting:
                 self.gate.waiting.pop(0).set_result("well")
@@ -141,9 +168,13 @@ async def _told(steps: Iterator[tuple[str, int]]) -> None:
             if what == "written":
                 story.written(number)
             elif what == "deleted" and WHO in route.fhir_double.stored:
-                route.fhir_double.delete(WHO)
-            elif what == "claimed":
-                story.claimed()
+                story.deleted()
+            elif what == "claimed" and story.claims:
+                story.claimed(story.claims.pop(number % len(story.claims)))
+            elif what == "repeated":
+                story.claimed(WorkItem(DELIVERY, resource=WHO))
+            elif what == "lags":
+                story.lags(number)
             elif gate.waiting:
                 place = number % len(gate.waiting)
                 fate = {"arrives": "well"}.get(what, what)

@@ -223,7 +223,9 @@ class Server:
     def _remember(self, identity: str, method: str, entry: Body) -> None:
         etag = f'W/"{self.versions[identity]}"'
         request = {"method": method, "url": identity}
-        entry = {**entry, "request": request, "response": {"status": "200", "etag": etag}}
+        modified = self.now().astimezone(UTC).isoformat(timespec="milliseconds")
+        response = {"status": "200", "etag": etag, "lastModified": modified}
+        entry = {**entry, "request": request, "response": response}
         self.past.setdefault(identity, []).append(entry)
 
     def _find(self, link: str) -> str:

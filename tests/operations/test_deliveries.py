@@ -137,6 +137,7 @@ async def test_a_replayed_delivery_keeps_its_ids(route: Route) -> None:
 async def test_parked_rows_are_replayed(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient(id="p1"), method="PUT", url="Patient/p1")))
     await route.process(delivery)
+    await route.mirror_all()
     assert (
         await told(deliveries.replay(route.journal, route.queue_sender, delivery, route.clock.now))
     ).status == 409
@@ -145,6 +146,24 @@ async def test_parked_rows_are_replayed(route: Route) -> None:
     await deliveries.replay(route.journal, route.queue_sender, delivery, route.clock.now)
 
     assert route.queue_sender.sent[-1] == ("mirror", WorkItem(delivery, resource="Patient/p1"), 0)
+
+
+async def test_rows_whose_work_items_were_lost_are_replayed(route: Route) -> None:
+    """A queue that somebody has emptied leaves no other trace: the delivery is done."""
+    people = [entry(patient(id=id_), method="PUT", url=f"Patient/{id_}") for id_ in ("p1", "p2")]
+    delivery = await route.deliver(bundle(*people))
+    await route.process(delivery)
+    await route.mirror_all()
+    route.fhir_double.add(patient(id="p1"))
+    again = await route.deliver(bundle(people[0]))
+    await route.process(again)
+    route.queue_sender.sent.clear()
+    assert (await route.known(again)).queued_rows == 1
+    await deliveries.replay(route.journal, route.queue_sender, again, route.clock.now)
+    assert route.queue_sender.sent == [("mirror", WorkItem(again, resource="Patient/p1"), 0)]
+    await route.mirror_all()
+    refused = deliveries.replay(route.journal, route.queue_sender, again, route.clock.now)
+    assert (await told(refused)).status == 409
 
 
 async def test_an_active_or_cancelled_delivery_is_not_replayed(route: Route) -> None:

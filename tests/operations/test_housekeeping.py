@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 
 from integration.core.errors import Rejected, Unavailable
-from integration.core.model import Activity, Category, Delivery, RowResult, Status, WorkItem
+from integration.core.model import (
+    Activity,
+    Category,
+    Delivery,
+    EntryResult,
+    RowResult,
+    Status,
+    WorkItem,
+)
 from integration.fhir.units import Limits
 from integration.journal.store import MemoryJournal, never
 from integration.journal.synthetic_deliveries import add_synthetic_delivery
@@ -19,6 +27,7 @@ from integration.journal.table_keys import make_delivery_id
 from integration.mirror import mirror as mirroring
 from integration.operations import deliveries, housekeeping
 from integration.operations.housekeeping import Ages, Housekeeping, Step, choose_step, sweep
+from integration.queues.names import MIRROR_QUEUE
 from integration.relay import process as relaying
 from tests.builders import MARKER, bundle, entry, patient
 from tests.conftest import DAY, Route, told_by
@@ -249,6 +258,44 @@ async def test_a_delivery_that_is_over_is_deleted_with_all_that_was_kept_of_it(
     assert "Patient/p1" in route.fhir_double.stored
 
 
+async def test_rows_whose_work_items_were_lost_are_queued_again_and_the_delivery_is_kept(
+    route: Route,
+) -> None:
+    delivery = await route.deliver(bundle(entry(patient(id="p1"), method="PUT", url="Patient/p1")))
+    await route.process(delivery)
+    route.queue_sender.sent.clear()
+    route.clock.later(30 * DAY)
+    for _ in range(2):  # the second one finds that they have a day
+        await swept(route)
+    ((item, delay),) = route.queued(MIRROR_QUEUE)
+    assert (item, delay) == (WorkItem(delivery, resource="Patient/p1"), 0)
+    assert (await route.journal.get_payload(delivery)).body
+    await route.mirror_all()
+    route.clock.later(DAY)
+    await swept(route)
+    assert await route.journal.get_delivery(delivery) is None
+    assert (await route.dataverse_double.contact())["msemr_azurefhirid"] == "p1"
+
+
+async def test_a_delivery_whose_rows_are_all_mirrored_costs_no_look_at_its_results(
+    route: Route,
+) -> None:
+    class Counting(MemoryJournal):
+        looks = 0
+
+        async def list_entry_results(self, *args: Any) -> list[EntryResult]:
+            self.looks += 1
+            return await super().list_entry_results(*args)
+
+    route.journal = Counting()
+    await route.process(await route.deliver(bundle(entry(patient()))))
+    await route.mirror_all()
+    route.journal.looks = 0
+    route.clock.later(30 * DAY)
+    await swept(route)
+    assert (route.journal.deliveries, route.journal.looks) == ({}, 0)
+
+
 async def test_a_parked_delivery_is_never_deleted(route: Route) -> None:
     delivery = await route.deliver(bundle(entry(patient())))
     await relaying.park(route.journal, WorkItem(delivery), "the FHIR server was away")
@@ -272,6 +319,7 @@ async def test_a_repeat_of_a_deleted_delivery_overwrites_nothing(
     await route.process(first)
     (person,) = route.fhir_double.of("Patient")
     route.fhir_double.add({**person, "active": False})  # somebody else, since
+    await route.mirror_all()
     route.clock.later(31 * DAY)
     await swept(route)
 
@@ -338,6 +386,7 @@ async def test_a_run_is_limited_and_the_next_one_continues(
     monkeypatch.setattr(housekeeping, "MAX_DELIVERIES", 2)
     for number in range(5):
         await route.process(await route.deliver(patient(multipleBirthInteger=number)))
+    await route.mirror_all()
     route.clock.later(30 * DAY)
     caplog.set_level(logging.INFO)
     left = []
@@ -363,6 +412,7 @@ async def test_a_failing_delivery_does_not_hold_up_the_others(route: Route) -> N
     for delivery in made:
         await route.process(delivery)
     route.journal.broken = made[1]
+    await route.mirror_all()
     route.clock.later(30 * DAY)
     with pytest.raises(Unavailable):
         await swept(route)

@@ -69,12 +69,12 @@ async def test_a_delayed_work_item_is_in_the_queue_but_invisible(
 
 
 @pytest.mark.azurite
-async def test_a_work_item_does_not_expire_before_its_delivery_does(queue: QueueClient) -> None:
-    """Put back for a neighbour that is down for days, it must still be there."""
+async def test_a_work_item_never_expires(queue: QueueClient) -> None:
+    """By default a message is gone after seven days, and nobody hears of it."""
     await AzureQueueSender(lambda _: queue).send("relay", WHOLE)
     message = await queue.receive_message()
     assert message is not None
-    assert (message.expires_on - message.inserted_on).days >= 7
+    assert message.expires_on.year == 9999
 
 
 async def test_a_queue_that_is_down_is_unavailable_and_its_address_is_not_shown() -> None:

@@ -57,11 +57,26 @@ def test_work_that_waits_for_an_operator_gets_the_longest_delay_at_once() -> Non
 
 
 @pytest.mark.parametrize(
-    ("age", "given_up"), [(0.0, False), (DAY - 3, False), (DAY - 1, True), (DAY + 1, True)]
+    ("age", "given_up"), [(0.0, False), (DAY - 1, False), (DAY, True), (DAY + 1, True)]
 )
 def test_age_ends_the_retries(age: float, given_up: bool) -> None:
     claim = WorkItem("d", since=NOW.timestamp() - age)
     assert (plan_retry(claim, DOWN, NOW, DAY).delay is None) is given_up
+
+
+def test_the_last_attempt_is_made_when_the_age_is_reached() -> None:
+    """An upstream that asks for more than MAX_AGE may be well by then."""
+    asked = Unavailable("Dataverse", "answered 429", retry_after=4 * DAY)
+    back = plan_retry(CLAIM, asked, NOW, 3 * DAY)
+    assert back.delay == 3 * DAY
+    assert plan_retry(back.item, asked, NOW + timedelta(days=3), 3 * DAY).delay is None
+
+
+def test_a_delay_is_never_longer_than_a_queue_can_hide_a_message() -> None:
+    asked = Unavailable("Dataverse", "answered 429", retry_after=8 * DAY)
+    delay = plan_retry(CLAIM, asked, NOW, 30 * DAY).delay
+    assert delay is not None
+    assert 6.9 * DAY < delay < 7 * DAY
 
 
 def test_the_age_is_counted_from_the_first_failure() -> None:

@@ -179,6 +179,35 @@ async def test_while_the_server_may_be_at_a_write_nobody_else_writes_the_resourc
         assert (lock.expires_at > 0, lock.holder != "") == (hangs_at == "PUT", hangs_at == "PUT")
 
 
+@pytest.mark.parametrize("lost", ["before", "after", "a gateway's 504"])
+async def test_a_create_whose_answer_is_lost_makes_one_resource(lost: str) -> None:
+    """Told of a failure, a person saves the row again, and there are two."""
+    stored: dict[str, Any] = {}
+    puts = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        name = request.url.path.strip("/")
+        if request.method != "PUT":
+            found = stored.get(name, {"resourceType": "OperationOutcome"})
+            return httpx.Response(200 if name in stored else 404, json=found)
+        puts.append(name)
+        if len(puts) == 1 and lost == "before":
+            raise httpx.ReadTimeout("slow", request=request)
+        stored[name] = json.loads(request.content)
+        if len(puts) == 1 and lost == "after":
+            raise httpx.ReadError("broken off", request=request)
+        status = 504 if len(puts) == 1 and lost != "before" else 201
+        return httpx.Response(status, json=stored[name])
+
+    async with scripted(answer) as feed:
+        body = {"msemr_conditioncodetext": "x", "_msemr_subjecttypepatient_value": str(UUID(int=1))}
+        created = await feed.ask("POST", SET, body=body)
+    assert created.status == 201
+    assert len(stored) == 1
+    assert len(puts) == (2 if lost == "before" else 1)
+    assert set(puts) == stored.keys()
+
+
 _NO_JSON = b'{"resourceType": "Bundle", "entry": ['
 _ELSEWHERE = {
     "resourceType": "Bundle",
