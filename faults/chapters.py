@@ -16,6 +16,7 @@ from faults.copies import Copies
 from faults.deliveries import DeliveryFactory, Stream
 from faults.judge import Report
 from faults.kills import Kills
+from faults.mirror_chapter import MirrorChapter, build_settings, run_second_host
 from faults.route import Route, open_route
 from faults.verdict import Tally
 from faults.weather import Weather
@@ -23,6 +24,8 @@ from local.services import find_free_ports, run_services
 
 # Shares of all faults. Kills at every request are not limited by the number.
 _STORM, _COPIES, _RANDOM_KILLS, _OUTAGE = 0.4, 0.25, 0.01, 0.02
+_MIRROR = 0.5
+_CROWD = 100  # with the number of faults: at 2,000, more wait than a page of a table holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +55,10 @@ async def _run_scenario(name: str, options: ScenarioOptions) -> Tally:
 
     folder = options.folder / name
     with run_services(find_free_ports(), folder) as running:
-        async with open_route(running, folder, options.app, proxied=name == "storm") as route:
+        more = build_settings(folder) if name == "mirror" else {}
+        async with open_route(
+            running, folder, options.app, proxied=name == "storm", settings=more
+        ) as route:
             report = Report(
                 http=route.http, running=running, seed=options.seed, print_line=print_progress
             )
@@ -103,12 +109,24 @@ async def _run_random_kills(route: Route, report: Report, options: ScenarioOptio
     report.print_progress(f"{kills.points.total()} kills at {len(kills.points)} kinds of requests")
 
 
+async def _run_mirror(route: Route, report: Report, options: ScenarioOptions) -> None:
+    async with run_second_host(route, options.folder / "mirror", options.app):
+        chapter = await MirrorChapter.open(route, report, f"mirror-{options.seed}")
+        number = round(options.number * _MIRROR)
+        await chapter.run(number, crowd=number + _CROWD)
+    found = ", ".join(
+        f"{number} {harm} by {name}" for (name, harm), number in chapter.kinds.items()
+    )
+    report.print_progress(found or "no harm of any kind")
+
+
 _BOTH_SIDES = (kinds.make_transaction, kinds.make_lines)
 _ALTERNATING = (kinds.make_updates, kinds.make_parts, kinds.make_batch)
 
 # The longest first.
 SCENARIOS: dict[str, Callable[[Route, Report, ScenarioOptions], Awaitable[None]]] = {
     "storm": _run_storm,
+    "mirror": _run_mirror,
     **{
         f"kills-{kind.__name__.removeprefix('make_')}": partial(_run_kills, kind)
         for kind in (*_ALTERNATING, *_BOTH_SIDES)

@@ -202,17 +202,23 @@ def make_client() -> httpx.AsyncClient:
 
 @contextlib.asynccontextmanager
 async def open_route(
-    running: Running, folder: Path, app: Path, *, proxied: bool = True
+    running: Running,
+    folder: Path,
+    app: Path,
+    *,
+    proxied: bool = True,
+    settings: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Route]:
-    """Start a host that uses these services, with its storage behind the proxy if `proxied`."""
+    """Start a host that uses these services, with its storage behind the proxy if `proxied`, and
+    with these app settings besides."""
     kill_file = folder / "kill"
     ports = running.ports
     async with contextlib.AsyncExitStack() as stack:
         proxy = await stack.enter_async_context(Proxy.open((ports.blob, ports.queue, ports.table)))
-        settings = {**running.settings(), **SETTINGS, VARIABLE: str(kill_file)}
+        whole = {**running.settings(), **SETTINGS, VARIABLE: str(kill_file), **(settings or {})}
         if proxied:
-            settings["AzureWebJobsStorage"] = build_connection_string(*proxy.ports)
-        host = await asyncio.to_thread(start_host, settings, ports.host, folder, app)
+            whole["AzureWebJobsStorage"] = build_connection_string(*proxy.ports)
+        host = await asyncio.to_thread(start_host, whole, ports.host, folder, app)
         stack.callback(host.kill)
         http = await stack.enter_async_context(make_client())
         queues = QueueServiceClient.from_connection_string(running.storage)

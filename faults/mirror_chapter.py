@@ -1,0 +1,185 @@
+"""The mirror's chapter: rounds of trouble between FHIR and Dataverse, each judged when all is calm.
+
+Two workers share the queues. After each round nobody writes; whatever the mirror has queued itself
+is waited for, and then the rows must be as FHIR is. Nothing is mirrored again to make it so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from azure.core.exceptions import ResourceNotFoundError
+
+from faults.judge import Report
+from faults.mirror_people import EVENTS, People, Person
+from faults.mirror_troubles import TROUBLES, Trouble, wait_by_the_thousand
+from faults.mirror_truth import read_rows, read_states
+from faults.mirror_verdict import ShownRow, judge, judge_handed_over
+from faults.route import Route
+from faults.verdict import Finding, Tally
+from integration.mapping.files import MAPS_FOLDER
+from local.processes import Child
+from local.services import find_free_ports, start_host
+
+_PER_ROUND = 32  # people, or faults
+_PATIENCE = 120.0  # seconds until what is left in the queues counts as stuck
+_PAUSE = 0.3
+_WORK = ("relay", "mirror", EVENTS)
+_QUEUES = tuple(name for queue in _WORK for name in (queue, f"{queue}-poison"))
+
+
+def build_settings(folder: Path) -> dict[str, str]:
+    """Return the app settings of the chapter: organizations are mirrored, and may be virtual."""
+    maps = folder / "maps"
+    maps.mkdir(parents=True, exist_ok=True)
+    text = (MAPS_FOLDER / "healthcare/organization.toml").read_text("utf-8")
+    routes = 'table = "account"\nname_column = "name"\nroutes = ["dataverse", "virtual"]'
+    (maps / "organization.toml").write_text(text.replace('table = "account"', routes, 1), "utf-8")
+    return {"MAPS": str(maps), "MAPS_ENABLED": "organization"}
+
+
+@contextlib.asynccontextmanager
+async def run_second_host(route: Route, folder: Path, app: Path) -> AsyncIterator[Child]:
+    """Run another worker on the same queues, with caches of its own."""
+    folder = folder / "second"
+    folder.mkdir(parents=True, exist_ok=True)
+    port = find_free_ports().host
+    host = await asyncio.to_thread(start_host, route.host.part.env, port, folder, app)
+    try:
+        yield host
+    finally:
+        host.kill()
+
+
+@dataclass(slots=True, kw_only=True)
+class MirrorChapter:
+    """Runs the rounds. `kinds`: the harm found, by the trouble of its round."""
+
+    route: Route
+    report: Report
+    people: People
+    kinds: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _judged: set[tuple[str, str]] = field(default_factory=set)
+
+    @classmethod
+    async def open(cls, route: Route, report: Report, seed: str) -> MirrorChapter:
+        people = People(route=route, random=Random(seed))
+        await people.prepare()
+        return cls(route=route, report=report, people=people)
+
+    async def run(self, number: int, crowd: int) -> None:
+        """Inject `number` faults, round by round, and then have a crowd wait."""
+        await self.begin(_PER_ROUND)
+        position = 0
+        while self.report.tally.counts["injected"] < number:
+            await self.run_round(TROUBLES[position % len(TROUBLES)], _PER_ROUND)
+            position += 1
+        await self.run_round(wait_by_the_thousand, crowd)
+
+    async def begin(self, number: int) -> None:
+        """Have people to harm; the first of them meet a Dataverse that hangs about its tables."""
+        before = await self.route.count_injected()
+        hanging = {"kind": "hang", "path": "EntityDefinitions", "next": 6}
+        await self.route.inject_fault("dataverse", **hanging)
+        for type_, share in (("Patient", 2 * number), ("Organization", 4)):
+            for _ in range(share):
+                await self.people.update(self.people.make(type_))
+        await self._end_round("hang_definitions", 0, before)
+
+    async def run_round(self, trouble: Trouble, number: int) -> None:
+        self.people.touched.clear()
+        before = await self.route.count_injected()
+        injected = await trouble(self.people, number)
+        await self._end_round(trouble.__name__, injected, before)
+
+    async def _end_round(self, name: str, injected: int, before: int) -> None:
+        """Wait for the end of all work, and judge. `before`: the services' faults until then."""
+        await self._calm(name)
+        met = await self.route.count_injected() - before
+        await self._judge_round(name, injected + met)
+
+    async def _calm(self, name: str) -> None:
+        """Wait until no work is left; then nothing lags and no fault waits any more."""
+        until = time.monotonic() + _PATIENCE
+        calm = 0
+        while calm < 2:  # a message may be on its way between two queues
+            left = await self._count_work()
+            calm = 0 if left else calm + 1
+            if left and time.monotonic() > until:
+                stuck = ", ".join(f"{number} in {queue}" for queue, number in left.items())
+                self.report.record_stuck_work(f"{name}: after {_PATIENCE:.0f} s {stuck}")
+                self.kinds[name, "unexplained"] += 1
+                await self._clear_queues()
+                break
+            await asyncio.sleep(_PAUSE)
+        await self.people.set_fhir(readLag=0)
+        await self.route.clear_faults()
+
+    async def _count_work(self) -> dict[str, int]:
+        """Return what is left to do: messages, and requests that Dataverse finishes later."""
+        found: dict[str, int] = {}
+        for name in _QUEUES:
+            with contextlib.suppress(ResourceNotFoundError):
+                properties = await self.route.queues.get_queue_client(name).get_queue_properties()
+                if number := int(properties.approximate_message_count or 0):
+                    found[name] = number
+        stats = await self.route.http.get(f"{self.route.control_urls['dataverse']}/stats")
+        if late := int(stats.json()["late"]):
+            found["late requests"] = late
+        return found
+
+    async def _clear_queues(self) -> None:
+        for name in _QUEUES:
+            with contextlib.suppress(ResourceNotFoundError):
+                await self.route.queues.get_queue_client(name).clear_messages()
+
+    async def _judge_round(self, name: str, injected: int) -> None:
+        tally = Tally()
+        tally.counts["injected"] += injected
+        for type_, table in (("Patient", "contact"), ("Organization", "account")):
+            touched = [each for each in self.people.touched.values() if each.type == type_]
+            rows = await read_rows(
+                self.route.http, self.report.running, table, ids=[each.id for each in touched]
+            )
+            await self._judge_people(tally, name, touched, rows)
+            if table == "contact":
+                self._judge_strangers(tally, name, rows)
+        self.report.add_tally(tally)
+        self.report.print_progress(f"{name}: {injected} faults")
+
+    async def _judge_people(
+        self, tally: Tally, name: str, touched: list[Person], rows: list[ShownRow]
+    ) -> None:
+        by_identity = {each.identity: each for each in touched}
+        names = {identity: each.name for identity, each in by_identity.items()}
+        for state in await read_states(self.route.http, self.report.running, names):
+            person = by_identity[state.identity]
+            found = judge(state, [r for r in rows if r.fhir_id == person.id], person.allowed)
+            tally.counts["entries"] += 1
+            tally.counts["written"] += not found
+            for harm, what in found:
+                self._record(tally, name, (state.identity, harm), what)
+
+    def _judge_strangers(self, tally: Tally, name: str, rows: list[ShownRow]) -> None:
+        by_key = {row.key: row for row in rows}
+        for key, (stranger, fhir_id) in self.people.strangers.items():
+            for harm, what in judge_handed_over(stranger, fhir_id, by_key.get(key)):
+                self._record(tally, name, (key, harm), what)
+
+    def _record(self, tally: Tally, name: str, harmed: tuple[str, str], what: str) -> None:
+        """Record a harm once: what is not mended is found in every later round too."""
+        if harmed in self._judged:
+            return
+        self._judged.add(harmed)
+        identity, harm = harmed
+        self.kinds[name, harm] += 1
+        tally.counts[harm] += 1
+        where = f"seed {self.report.seed}, {name}: {identity}"
+        tally.findings.append(Finding(harm, where, what))
