@@ -101,20 +101,21 @@ class MirrorChapter:
 
     async def _end_round(self, name: str, injected: int, before: int) -> None:
         """Wait for the end of all work, and judge. `before`: the services' faults until then."""
-        await self._calm(name)
+        await self.calm(name)
         met = await self.route.count_injected() - before
-        await self._judge_round(name, injected + met)
+        await self.judge_round(name, injected + met)
 
-    async def _calm(self, name: str) -> None:
-        """Wait until no work is left; then nothing lags and no fault waits any more."""
-        until = time.monotonic() + _PATIENCE
+    async def calm(self, name: str, patience: float = _PATIENCE) -> None:
+        """Wait until no work is left; then nothing lags and no fault waits any more. What is left
+        after `patience` seconds is recorded as stuck, and taken away."""
+        until = time.monotonic() + patience
         calm = 0
         while calm < 2:  # a message may be on its way between two queues
-            left = await self._count_work()
+            left = await self.count_work()
             calm = 0 if left else calm + 1
             if left and time.monotonic() > until:
                 stuck = ", ".join(f"{number} in {queue}" for queue, number in left.items())
-                self.report.record_stuck_work(f"{name}: after {_PATIENCE:.0f} s {stuck}")
+                self.report.record_stuck_work(f"{name}: after {patience:.0f} s {stuck}")
                 self.kinds[name, "unexplained"] += 1
                 await self._clear_queues()
                 break
@@ -122,7 +123,7 @@ class MirrorChapter:
         await self.people.set_fhir(readLag=0)
         await self.route.clear_faults()
 
-    async def _count_work(self) -> dict[str, int]:
+    async def count_work(self) -> dict[str, int]:
         """Return what is left to do: messages, and requests that Dataverse finishes later."""
         found: dict[str, int] = {}
         for name in _QUEUES:
@@ -140,7 +141,7 @@ class MirrorChapter:
             with contextlib.suppress(ResourceNotFoundError):
                 await self.route.queues.get_queue_client(name).clear_messages()
 
-    async def _judge_round(self, name: str, injected: int) -> None:
+    async def judge_round(self, name: str, injected: int) -> None:
         tally = Tally()
         tally.counts["injected"] += injected
         for type_, table in (("Patient", "contact"), ("Organization", "account")):

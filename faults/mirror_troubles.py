@@ -56,7 +56,7 @@ async def finish_late(people: People, number: int) -> int:
     """Dataverse finishes requests after everybody has given up; the patients are deleted then."""
     for _ in range(number):
         delay = people.random.choice((500, 3000, 6000, 12_000))
-        fault = {"kind": "late", "method": "POST", "path": "$batch", "delayMs": delay}
+        fault = {"kind": "late", "method": "POST", "body": "changeset_", "delayMs": delay}
         await people.route.inject_fault("dataverse", **fault)
     new = [people.make() for _ in range(number)]
 
@@ -156,25 +156,23 @@ async def meddle(people: People, number: int) -> int:
 async def hand_over(people: People, number: int) -> int:
     """Staff make a row that of somebody else, or of another type of contact; then the patient
     changes. There may be no row of the patient afterwards, and nothing waits for ever."""
-    chosen = people.choose(max(number // 4, 1))
-
-    async def take_away(position: int, person: Person) -> None:
+    taken = 0
+    for person in people.choose(number):
         key = await people.find_key(person)
         if key is None:
-            return
+            continue
         person.allowed = Allowance(missing=True)
-        body: dict[str, Any]
-        if position % 2:
-            body = {"msemr_contacttype": 935000001}  # a practitioner
-        else:
+        body: dict[str, Any] = {"msemr_contacttype": 935000001}  # a practitioner
+        if taken % 2:
             stranger = f"S{len(people.strangers)}"
             body = {"msemr_azurefhirid": f"{stranger}-{key[:20]}", "lastname": f"{stranger}~0"}
             people.strangers[key] = (stranger, body["msemr_azurefhirid"])
         await people.ask_dataverse("PATCH", f"contacts({key})", json=body)
         await people.update(person)
-
-    await gather_limited([take_away(*pair) for pair in enumerate(chosen)])
-    return len(chosen)
+        taken += 1
+        if taken == max(number // 4, 1):
+            break
+    return taken
 
 
 async def switch_routes(people: People, number: int) -> int:
@@ -213,7 +211,7 @@ async def _delete_row(people: People, _person: Person, key: str) -> None:
 
 
 async def _edit_row(people: People, person: Person, key: str) -> None:
-    body = {"lastname": f"Edited {person.name}", "firstname": "By staff"}
+    body = {"lastname": f"{person.name}#edited", "firstname": "By staff"}
     await people.ask_dataverse("PATCH", f"contacts({key})", json=body)
 
 

@@ -105,7 +105,7 @@ async def _read_names(
     for state in answer.json():
         if state["action"] == "delete":
             names.clear()
-        elif (name := _get_name(state["values"])) and not name.startswith("Edited"):
+        elif name := _get_name(state["values"]):
             names.append(name)
     return tuple(names)
 

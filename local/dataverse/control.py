@@ -3,7 +3,7 @@
 POST   /control/faults   {"kind": "status" | "slow" | "reset" | "lost-reply" | "broken"
                           | "throttle" | "late" | "hang" | "customizing",
                           "next": N, "status", "code", "retryAfter", "delayMs", "method", "path",
-                          "held"}
+                          "body", "held"}
 DELETE /control/faults   remove all faults
 POST   /control/late     execute the calls that are held: {"executed": N, "cancelled": N}
 POST   /control/keys     {"table", "name", "columns"}: an alternate key of the organization

@@ -19,7 +19,15 @@ import httpx
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from local.dataverse import limits
-from local.dataverse.late import LIMIT_SECONDS, TIMEOUT, LateCalls, discard, hang
+from local.dataverse.late import (
+    LIMIT_SECONDS,
+    TIMEOUT,
+    LateCalls,
+    discard,
+    hang,
+    read_body,
+    replay_body,
+)
 from local.dataverse.wire import Refusal, Reply
 
 KINDS = frozenset(
@@ -52,13 +60,15 @@ class Fault:
     delay_ms: int = 100
     method: str | None = None  # only calls of this method
     path: str | None = None  # only calls whose path contains this
+    body: str | None = None  # only calls whose body contains this
     held: bool = False  # a late call waits until it is told to go on
 
-    def matches(self, scope: Scope) -> bool:
+    def matches(self, scope: Scope, body: bytes) -> bool:
         fits = self.method is None or self.method == scope["method"]
         if self.kind == "customizing":
             changes = any(name in scope["path"] for name in _CUSTOMIZED)
             fits = fits and changes and scope["method"] != "GET"
+        fits = fits and (self.body is None or self.body.encode() in body)
         return fits and (self.path is None or self.path in scope["path"])
 
     def build_reply(self) -> Reply:
@@ -100,6 +110,7 @@ FIELDS = {
     "delayMs": "delay_ms",
     "method": "method",
     "path": "path",
+    "body": "body",
     "held": "held",
 }
 
@@ -128,7 +139,11 @@ class Gate:
             await self._app(scope, receive, send)
             return
         self.requests += 1
-        fault = self._take_fault(scope)
+        body = b""
+        if any(fault.body is not None for fault in self.faults):
+            body = await read_body(receive)
+            receive = replay_body(body, receive)
+        fault = self._take_fault(scope, body)
         match fault.kind if fault else None:
             case "status" | "throttle" | "customizing" if fault:
                 await _send(fault.build_reply(), send)
@@ -152,8 +167,9 @@ class Gate:
             case _:
                 await self._app(scope, receive, send)
 
-    def _take_fault(self, scope: Scope) -> Fault | None:
-        fault = next((candidate for candidate in self.faults if candidate.matches(scope)), None)
+    def _take_fault(self, scope: Scope, body: bytes) -> Fault | None:
+        matching = (candidate for candidate in self.faults if candidate.matches(scope, body))
+        fault = next(matching, None)
         if fault is not None:
             fault.remaining -= 1
             self.injected += 1

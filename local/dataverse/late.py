@@ -81,10 +81,10 @@ class LateCalls:
         await self._execute(call)
 
     async def _execute(self, call: LateCall) -> None:
-        async def receive() -> Message:
-            return {"type": "http.request", "body": call.body, "more_body": False}
+        async def leave() -> Message:
+            return {"type": "http.disconnect"}
 
-        await self.app(call.scope, receive, discard)
+        await self.app(call.scope, replay_body(call.body, leave), discard)
 
 
 async def hang(
@@ -109,6 +109,16 @@ async def read_body(receive: Receive) -> bytes:
         body += message.get("body", b"")
         more = message.get("more_body", False)
     return body
+
+
+def replay_body(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that begins with a body which was read already."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive_again() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return receive_again
 
 
 async def discard(_message: Message) -> None:

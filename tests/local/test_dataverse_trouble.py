@@ -108,6 +108,18 @@ async def test_a_late_call_keeps_its_conditions(dataverse: httpx.AsyncClient) ->
     assert await list_names(dataverse) == ["Before"]
 
 
+async def test_a_fault_can_be_meant_for_calls_that_say_something(
+    dataverse: httpx.AsyncClient,
+) -> None:
+    await create_late(dataverse, held=True, body="Late", next=2)
+    await dataverse.patch(f"contacts({BERT})", json={"lastname": "Bel"})
+    assert await list_names(dataverse) == ["Bel"]
+    with pytest.raises(httpx.ReadError):
+        await dataverse.patch(f"contacts({BERT})", json={"lastname": "Late"})
+    assert await control(dataverse, "late", {}) == {"executed": 2, "cancelled": 0}
+    assert await list_names(dataverse) == ["Late", "Late"]
+
+
 async def test_a_late_call_is_executed_after_a_delay(
     dataverse: httpx.AsyncClient, clock: Clock
 ) -> None:
