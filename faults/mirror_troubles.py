@@ -222,7 +222,9 @@ async def _deactivate_row(people: People, _person: Person, key: str) -> None:
 
 async def _merge_row(people: People, person: Person, key: str) -> None:
     kind = {"@odata.type": "Microsoft.Dynamics.CRM.contact"}
-    survivor = await people.ask_dataverse("POST", "contacts", json={"lastname": "Survivor"})
+    # Another record of the same person. The merge moves the FHIR id into it.
+    other = {"lastname": f"{person.name}#survivor", "msemr_contacttype": 935000000}
+    survivor = await people.ask_dataverse("POST", "contacts", json=other)
     address = survivor.headers["odata-entityid"]
     body = {
         "Target": {**kind, "contactid": address.rpartition("(")[2].rstrip(")")},

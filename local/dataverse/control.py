@@ -7,6 +7,7 @@ POST   /control/faults   {"kind": "status" | "slow" | "reset" | "lost-reply" | "
 DELETE /control/faults   remove all faults
 POST   /control/late     execute the calls that are held: {"executed": N, "cancelled": N}
 POST   /control/keys     {"table", "name", "columns"}: an alternate key of the organization
+DELETE /control/keys     ?table=contact&name=…, a key that this organization does not have
 GET    /control/settings all settings; POST changes some: see settings.py
 GET    /control/stats    calls, faults and throttled calls so far, late calls that are not
                          executed yet, and rows by table
@@ -116,6 +117,16 @@ def _list_behaviours(world: World, gate: Callable[[], Gate]) -> list[Handled]:
         key = world.catalog.define(data).keys[-1]
         return JSONResponse({"status": key.status})
 
+    async def remove_key(request: Request) -> Response:
+        table = world.catalog.by_name.get(request.query_params.get("table", ""))
+        name = request.query_params.get("name", "")
+        if table is None or name not in {key.name for key in table.keys}:
+            return JSONResponse({"error": "no such table, or no such key"}, 404)
+        data = shaping.remove_key(world, table, name)
+        world.store.define(table.name, data)
+        world.catalog.define(data)
+        return Response(status_code=204)
+
     async def change_settings(request: Request) -> Response:
         try:
             if request.method == "POST":
@@ -127,5 +138,6 @@ def _list_behaviours(world: World, gate: Callable[[], Gate]) -> list[Handled]:
     return [
         ("/control/late", execute_late, ["POST"]),
         ("/control/keys", add_key, ["POST"]),
+        ("/control/keys", remove_key, ["DELETE"]),
         ("/control/settings", change_settings, ["GET", "POST"]),
     ]

@@ -167,6 +167,10 @@ class Store:
                 row = _read_row(found)
                 self._index_keys(table, row.id, row.values)
 
+    def drop_index(self, table: Table, key: str) -> None:
+        sql = "DELETE FROM alternate_keys WHERE tbl = ? AND name = ?"
+        self._db.execute(sql, (table.name, key))
+
     def delete(self, table: Table, row: Row) -> None:
         with self.transaction():
             row_key = (table.name, row.id)

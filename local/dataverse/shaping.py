@@ -244,6 +244,14 @@ def add_key(world: World, table: Table, name: str, columns: list[str]) -> dict[s
     return data
 
 
+def remove_key(world: World, table: Table, name: str) -> dict[str, Any]:
+    """Return the table's definition without this key, which is enforced no longer."""
+    data = deepcopy(world.catalog.data[table.name])
+    data["keys"] = [key for key in data["keys"] if key["name"] != name]
+    world.store.drop_index(table, name)
+    return data
+
+
 def _build_relationship(world: World, call: Call, body: Body) -> tuple[dict[str, Any], str]:
     """https://learn.microsoft.com/power-apps/developer/data-platform/webapi/create-update-entity-relationships-using-web-api"""
     if call.method != "POST":

@@ -119,6 +119,12 @@ async def miss(people: People, person: Person) -> None:
     pass
 
 
+async def double(people: People, person: Person) -> None:
+    await show(people, person)
+    row = {"msemr_azurefhirid": person.id, "lastname": f"{person.name}~1"}
+    await people.ask_dataverse("POST", "contacts", json=row)
+
+
 async def show_an_old_state(people: People, person: Person) -> None:
     await show(people, person)
     await people.write(person)
@@ -149,6 +155,7 @@ async def overwrite_a_stranger(people: People, person: Person) -> None:
     ("harm", "spoil"),
     [
         ("lost", miss),
+        ("doubled", double),
         ("stale", show_an_old_state),
         ("stale", show_a_deleted_patient),
         ("stale", go_back),

@@ -326,6 +326,26 @@ async def test_a_key_holds_for_rows_that_were_there_before_it(
         await add(dataverse, f"{CHILD}s", msemr_value="7")
 
 
+async def test_an_organization_may_have_no_key_on_the_fhir_id(
+    dataverse: httpx.AsyncClient,
+) -> None:
+    """No source of Microsoft's declares one, so two contacts can have one FHIR id."""
+    await add(dataverse, contactid=ANNA, msemr_azurefhirid="f-1")
+    second = {"msemr_azurefhirid": "f-1"}
+    refusal(await dataverse.post("contacts", json=second), 412, "0x80060892")
+    url = "http://dataverse/control/keys?table=contact&name=msemr_azurefhirid_key"
+    assert (await dataverse.delete(url)).status_code == 204
+    await add(dataverse, contactid=BERT, **second)
+    assert (await dataverse.delete(url)).status_code == 404
+    # A merge then moves it into a row that has none.
+    target = await add(dataverse)
+    await dataverse.post("Merge", json=build_merge(target, BERT))
+    assert (await read(dataverse, target))["msemr_azurefhirid"] == "f-1"
+    await control(dataverse, "reset", {})
+    await add(dataverse, **second)
+    refusal(await dataverse.post("contacts", json=second), 412, "0x80060892")
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [
