@@ -120,7 +120,7 @@ async def bring_weather(people: People, number: int) -> int:
     """Both services throttle, fail, hang up and answer nonsense; a gateway says 404."""
     gateway = [{"kind": "gateway", "method": "GET"}, {"kind": "gateway", "format": "json"}]
     fhir: list[dict[str, Any]] = [
-        *({**fault, "method": "GET"} for fault in gateway),
+        *({**fault, "method": "GET"} for fault in gateway * 3),
         *({"kind": kind, "method": "GET"} for kind in ("reset", "cutoff", "broken")),
         *({"kind": "status", "status": status, "method": "GET"} for status in (429, 500, 503)),
     ]
