@@ -117,10 +117,8 @@ async def cross_deletes(people: People, number: int) -> int:
 
 
 async def bring_weather(people: People, number: int) -> int:
-    """Both services throttle, fail, hang up and answer nonsense; a gateway says 404."""
-    gateway = [{"kind": "gateway", "method": "GET"}, {"kind": "gateway", "format": "json"}]
+    """Both services throttle, fail, hang up and answer nonsense."""
     fhir: list[dict[str, Any]] = [
-        *({**fault, "method": "GET"} for fault in gateway * 3),
         *({"kind": kind, "method": "GET"} for kind in ("reset", "cutoff", "broken")),
         *({"kind": "status", "status": status, "method": "GET"} for status in (429, 500, 503)),
     ]
@@ -135,6 +133,16 @@ async def bring_weather(people: People, number: int) -> int:
     others = [p for p in people.choose(number) if p not in by_sender]
     await gather_limited([people.update(person) for person in others])
     await gather_limited([people.send(person) for person in by_sender])
+    return 0
+
+
+async def hide_behind_gateway(people: People, number: int) -> int:
+    """A gateway, or a wrong path, answers 404 for patients who are there."""
+    for position in range(number // 2):
+        form = {"format": "json"} if position % 2 else {}
+        fault = {"kind": "gateway", "method": "GET", "path": "Patient/", "next": 1, **form}
+        await people.route.inject_fault("fhir", **fault)
+    await gather_limited([people.update(person) for person in people.choose(number)])
     return 0
 
 
@@ -237,6 +245,6 @@ async def _merge_row(people: People, person: Person, key: str) -> None:
 
 # In the order in which each round has one.
 TROUBLES: tuple[Trouble, ...] = (
-    lag_reads, finish_late, cross_deletes, bring_weather, restart_versions, copy_work, meddle,
-    hang_dataverse, refuse_children, switch_routes, hand_over,
+    lag_reads, finish_late, cross_deletes, hide_behind_gateway, bring_weather, restart_versions,
+    copy_work, meddle, hang_dataverse, refuse_children, switch_routes, hand_over,
 )  # fmt: skip

@@ -202,7 +202,7 @@ async def test_each_trouble_injects_faults_and_is_undone(chapter: MirrorChapter)
 
 # Those that ask the host for something, and those whose faults the services count as they meet them.
 _WITH_A_HOST = {"switch_routes", "bring_weather"}
-_AT_THE_SERVICES = {"finish_late", "hang_dataverse", "bring_weather"}
+_AT_THE_SERVICES = {"finish_late", "hang_dataverse", "hide_behind_gateway"}
 
 
 def test_organizations_may_be_switched(tmp_path: Path) -> None:
