@@ -6,26 +6,50 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from faults import kinds, outage
+from faults import kinds, outage, time_outs
+from faults.chains import Chains
 from faults.copies import Copies
 from faults.deliveries import DeliveryFactory, Stream
+from faults.injected import (
+    BATCH_REFUSED,
+    COPIED,
+    DATAVERSE_FAILED,
+    DELIVERED_TWICE,
+    FHIR_CLOCK,
+    FHIR_FAILED,
+    KEY_REPEATED,
+    KILLED,
+    LIMITS_CHANGED,
+    QUEUE_FAILED,
+    QUEUED_AGAIN,
+    READS_LAGGED,
+    REFUSED_FOR_HOURS,
+    REPLAY_BROKEN,
+    REWRITTEN,
+    STORAGE_CLOCK,
+    STORAGE_FAILED,
+    TIMED_OUT,
+)
 from faults.judge import Report
 from faults.kills import Kills
-from faults.mirror_chapter import MirrorChapter, build_settings, run_second_host
+from faults.mirror_chapter import MirrorChapter, build_settings
+from faults.mirror_troubles import ALL_KINDS
+from faults.replays import Replays
 from faults.route import Route, open_route
 from faults.verdict import Tally
 from faults.weather import Weather
 from local.services import find_free_ports, run_services
 
 # Shares of all faults. Kills at every request are not limited by the number.
-_STORM, _COPIES, _RANDOM_KILLS, _OUTAGE = 0.4, 0.25, 0.01, 0.02
-_MIRROR = 0.5
-_CROWD = 100  # with the number of faults: at 2,000, more wait than a page of a table holds
+_STORM, _COPIES, _CHAINS, _REPLAYS = 0.35, 0.3, 0.08, 0.04
+_TIME_OUTS, _RANDOM_KILLS, _OUTAGE = 0.02, 0.01, 0.02
+_MIRROR = 0.4
+_CROWD = 100  # with the number of faults: at 3,000, more wait than a page of a table holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,16 +77,23 @@ async def _run_scenario(name: str, options: ScenarioOptions) -> Tally:
     def print_progress(text: str) -> None:
         print(f"{time.time() - options.started:6.0f} s  {name}: {text}", flush=True)
 
-    folder = options.folder / name
-    with run_services(find_free_ports(), folder) as running:
-        more = build_settings(folder) if name == "mirror" else {}
+    folder, scenario = options.folder / name, SCENARIOS[name]
+    settings = build_settings(folder) if name == "mirror" else None
+    with run_services(find_free_ports(), folder, storage_clock=scenario.storage_clock) as running:
         async with open_route(
-            running, folder, options.app, proxied=name == "storm", settings=more
+            running,
+            folder,
+            options.app,
+            proxied=scenario.is_proxied,
+            hosts=scenario.hosts,
+            settings=settings,
         ) as route:
             report = Report(
                 http=route.http, running=running, seed=options.seed, print_line=print_progress
             )
-            await SCENARIOS[name](route, report, options)
+            await scenario.run(route, report, options)
+    if scenario.storage_clock:
+        report.tally.injected[STORAGE_CLOCK] += 1
     return report.tally
 
 
@@ -83,9 +114,29 @@ async def _run_copies(route: Route, report: Report, options: ScenarioOptions) ->
         Copies(route, report, DeliveryFactory(f"copies-{options.seed}")),
         options.number * _COPIES,
     )
-    while (done := report.tally.counts["injected"]) < number:
-        await copies.post_copies(max(min(round(number) - done, 200) // 8, 1), copies=3)
-        report.print_progress(f"{report.tally.counts['injected']} of {number:.0f}")
+    while (done := report.tally.injected[COPIED]) < number:
+        await copies.post_copies(max(min(round(number) - done, 400) // 8, 1), copies=3)
+        report.print_progress(f"{report.tally.injected[COPIED]} of {number:.0f}")
+
+
+async def _run_chains(route: Route, report: Report, options: ScenarioOptions) -> None:
+    chains = Chains(route, report, DeliveryFactory(f"chains-{options.seed}"))
+    await route.restart(HOST_LEASE_SECONDS="5")
+    while report.tally.injected.total() < (number := options.number * _CHAINS):
+        await chains.run_round()
+        report.print_progress(f"{report.tally.injected.total()} of {number:.0f}")
+
+
+async def _run_time_outs(route: Route, report: Report, options: ScenarioOptions) -> None:
+    maker, number = DeliveryFactory(f"time-outs-{options.seed}"), options.number * _TIME_OUTS
+    await time_outs.run_time_outs(route, report, maker, max(round(number), 2))
+
+
+async def _run_replays(route: Route, report: Report, options: ScenarioOptions) -> None:
+    replays = Replays(route, report, DeliveryFactory(f"replays-{options.seed}"))
+    while (done := report.tally.injected[LIMITS_CHANGED]) < (number := options.number * _REPLAYS):
+        await replays.run_round()
+        report.print_progress(f"{done} of {number:.0f} changes of limits")
 
 
 async def _run_kills(
@@ -110,28 +161,64 @@ async def _run_random_kills(route: Route, report: Report, options: ScenarioOptio
 
 
 async def _run_mirror(route: Route, report: Report, options: ScenarioOptions) -> None:
-    async with run_second_host(route, options.folder / "mirror", options.app):
-        chapter = await MirrorChapter.open(route, report, f"mirror-{options.seed}")
-        number = round(options.number * _MIRROR)
-        await chapter.run(number, crowd=number + _CROWD)
-    found = ", ".join(
-        f"{number} {harm} by {name}" for (name, harm), number in chapter.kinds.items()
-    )
-    report.print_progress(found or "no harm of any kind")
+    chapter = await MirrorChapter.open(route, report, f"mirror-{options.seed}")
+    number = round(options.number * _MIRROR)
+    await chapter.run(number, crowd=number + _CROWD)
+    for (kind, harm), found in chapter.kinds.items():
+        report.print_line(f"{found} {harm}: {kind}")
 
 
 _BOTH_SIDES = (kinds.make_transaction, kinds.make_lines)
 _ALTERNATING = (kinds.make_updates, kinds.make_parts, kinds.make_batch)
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """A scenario. `injects`: the kinds of faults without which it has shown nothing."""
+
+    run: Callable[[Route, Report, ScenarioOptions], Awaitable[None]]
+    injects: tuple[str, ...]
+    is_proxied: bool = False
+    hosts: int = 1
+    storage_clock: float = 0  # seconds that it is ahead
+
+
 # The longest first.
-SCENARIOS: dict[str, Callable[[Route, Report, ScenarioOptions], Awaitable[None]]] = {
-    "storm": _run_storm,
-    "mirror": _run_mirror,
+SCENARIOS: dict[str, Scenario] = {
+    "storm": Scenario(
+        run=_run_storm,
+        injects=(
+            *(FHIR_FAILED, DATAVERSE_FAILED, STORAGE_FAILED, FHIR_CLOCK, READS_LAGGED),
+            *(BATCH_REFUSED, REWRITTEN, STORAGE_CLOCK),
+        ),
+        is_proxied=True,
+        storage_clock=60,
+    ),
+    "mirror": Scenario(run=_run_mirror, injects=ALL_KINDS, hosts=2),
+    "copies": Scenario(
+        run=_run_copies,
+        injects=(COPIED, DELIVERED_TWICE, STORAGE_CLOCK),
+        is_proxied=True,
+        hosts=2,
+        storage_clock=-60,
+    ),
     **{
-        f"kills-{kind.__name__.removeprefix('make_')}": partial(_run_kills, kind)
+        f"kills-{kind.__name__.removeprefix('make_')}": Scenario(
+            run=partial(_run_kills, kind), injects=(KILLED,)
+        )
         for kind in (*_ALTERNATING, *_BOTH_SIDES)
     },
-    "kills": _run_random_kills,
-    "copies": _run_copies,
-    "outage": _run_outage,
+    "chains": Scenario(
+        run=_run_chains, injects=(QUEUE_FAILED, KEY_REPEATED, QUEUED_AGAIN), is_proxied=True
+    ),
+    "replays": Scenario(run=_run_replays, injects=(LIMITS_CHANGED, REPLAY_BROKEN)),
+    "time-outs": Scenario(run=_run_time_outs, injects=(TIMED_OUT,)),
+    "kills": Scenario(run=_run_random_kills, injects=(KILLED,)),
+    "outage": Scenario(run=_run_outage, injects=(REFUSED_FOR_HOURS,)),
 }
+
+
+def list_missing(names: Iterable[str], tally: Tally) -> list[str]:
+    """Return the kinds of faults that these scenarios should have injected, and did not."""
+    wanted = dict.fromkeys(kind for name in names for kind in SCENARIOS[name].injects)
+    return [kind for kind in wanted if not tally.injected[kind]]

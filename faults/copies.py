@@ -1,13 +1,16 @@
-"""Post queue messages twice, out of order and concurrently."""
+"""Post queue messages twice, out of order and concurrently, and deliver some to two workers at
+once."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+from collections import Counter
 from typing import Any
 
 from faults import kinds
 from faults.deliveries import DeliveryFactory
+from faults.injected import COPIED
 from faults.judge import Report
 from faults.route import Route, gather_limited
 from faults.verdict import AcceptedDelivery
@@ -31,6 +34,8 @@ class Copies:
         await self.route.inject_fault(
             "fhir", kind="slow", delayMs=150, next=streams * 2, method="POST"
         )
+        await self.route.take_injected()
+        self.route.proxy.doubles = streams * copies
         streaming = [
             self._send_with_copies(stream, copies)
             for stream in kinds.take_streams(self.maker, streams)
@@ -40,8 +45,10 @@ class Copies:
         await self._post_late_copies(accepted)
         self.report.record_stuck_work(await self.route.wait_until_idle())
         await self.route.clear_faults()
+        self.route.proxy.doubles = 0
         where = f"{self.posted} copies of messages over {streams} streams"
-        await self.report.judge(accepted, where, injected=self.posted)
+        injected = await self.route.take_injected() + Counter({COPIED: self.posted})
+        await self.report.judge(accepted, where, injected)
 
     async def _send_with_copies(self, stream: Any, copies: int) -> list[AcceptedDelivery]:
         """Send a stream and copy each delivery's message as soon as it is queued."""

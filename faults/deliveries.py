@@ -18,6 +18,9 @@ from integration.core import decimal_json
 TRACKED_SYSTEM = "urn:faults:thing"
 MARKER_SYSTEM = "urn:faults:mark"
 
+# An instant that servers write otherwise: https://hl7.org/fhir/R4/datatypes.html#instant
+ISSUED = "2026-03-01T10:00:00.230Z"
+
 Json = dict[str, Any]
 
 
@@ -102,7 +105,7 @@ def build_resource(intent: EntryIntent, subject: str | None = None, **more: Any)
         case "Organization":
             document |= {"name": "Clinic"}
         case "Observation":
-            document |= {"status": "final", "code": {"text": "weight"}}
+            document |= {"status": "final", "code": {"text": "weight"}, "issued": ISSUED}
             document |= {"subject": {"reference": subject}} if subject else {}
     return document | more
 

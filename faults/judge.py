@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
 import httpx
 
 from faults import truth
+from faults.injected import REWRITTEN
 from faults.verdict import AcceptedDelivery, Finding, Tally, judge_deliveries
 from local.services import Running
 
@@ -37,14 +38,21 @@ class Report:
         if stuck:
             self.add_tally(Tally(findings=[Finding("unexplained", f"seed {self.seed}", stuck)]), 1)
 
-    async def judge(self, accepted: Sequence[AcceptedDelivery], where: str, injected: int) -> Tally:
-        """Compare the relay's response bundles with what the servers hold."""
+    async def judge(
+        self, accepted: Sequence[AcceptedDelivery], where: str, injected: Mapping[str, int]
+    ) -> Tally:
+        """Compare the relay's response bundles with what the servers hold. `injected`: the faults
+        that these deliveries have met, by their kind."""
         tracked = [intent.tracked for item in accepted for intent in item.sent.intents]
         held = await truth.read_resources(self.http, self.running.fhir_url, tracked)
         identities = {item.identities[0] for item in held.values() if item.identities}
         rows = await truth.read_contacts(self.http, self.running.dataverse_url, identities)
         tally = judge_deliveries(accepted, held, rows, f"seed {self.seed}, {where}")
-        tally.counts["injected"] += injected
+        tally.injected.update(injected)
+        tally.injected[REWRITTEN] += sum(
+            any(held[intent.tracked].is_rewritten for intent in item.sent.intents)
+            for item in accepted
+        )
         self.add_tally(tally)
         return tally
 
@@ -56,3 +64,4 @@ class Report:
                 self.print_line(f"  {finding.harm.upper()} {finding.where}\n      {finding.what}")
             self.tally.findings.append(finding)
         self.tally.counts.update(tally.counts)
+        self.tally.injected.update(tally.injected)

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 
 from faults import judge, kinds
 from faults.deliveries import DeliveryFactory, Stream
+from faults.injected import KILLED
 from faults.route import Route
 from faults.verdict import AcceptedDelivery
 from local.host.emulator import ACCOUNT
 
-_SIDES = ("before", "after")
+SIDES = ("before", "after")
 # Ids and table keys in a URL.
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\(.*\)|\d+$")
 
@@ -36,7 +37,7 @@ class Kills:
         """Kill before and after every request that this kind of delivery causes."""
         number = 1
         while any(
-            [await self.run_with_kills([kind(maker)], [f"{side}:{number}"]) for side in _SIDES]
+            [await self.run_with_kills([kind(maker)], [f"{side}:{number}"]) for side in SIDES]
         ):
             number += 1
 
@@ -45,14 +46,13 @@ class Kills:
     ) -> None:
         """Kill before one request and after the next: enough if requests repeat."""
         number = 1
-        while await self.run_with_kills([kind(maker)], [f"{_SIDES[number % 2]}:{number}"]):
+        while await self.run_with_kills([kind(maker)], [f"{SIDES[number % 2]}:{number}"]):
             number += 1
 
     async def kill_at_random(self, maker: DeliveryFactory, streams: int, max_request: int) -> None:
         """Process several deliveries at once; kill the host three times at random requests."""
         orders = [
-            f"{maker.random.choice(_SIDES)}:{maker.random.randint(1, max_request)}"
-            for _ in range(3)
+            f"{maker.random.choice(SIDES)}:{maker.random.randint(1, max_request)}" for _ in range(3)
         ]
         await self.run_with_kills(kinds.take_streams(maker, streams), orders)
 
@@ -70,7 +70,7 @@ class Kills:
             await asyncio.wait({work}, timeout=_CHECK_SECONDS)
         accepted = await work
         where = f"killed {', then '.join(killed) or 'never'} ({', '.join(orders)})"
-        await self.report.judge(accepted, where, injected=len(killed))
+        await self.report.judge(accepted, where, injected={KILLED: len(killed)})
         return bool(killed)
 
     async def _send_all(self, streams: Sequence[Stream]) -> list[AcceptedDelivery]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 
 from faults.deliveries import (
@@ -260,8 +261,26 @@ def make_wrong(factory: DeliveryFactory) -> Stream:
     ]
 
 
+def make_unparsable(factory: DeliveryFactory) -> Stream:
+    """A batch with two entries that do not parse: a server may refuse the batch whole."""
+    intents = [factory.make_intent("sets", factory.make_resource("Observation")) for _ in range(8)]
+    places = factory.random.sample(range(len(intents)), 2)
+    wrongs = ({"issued": "yesterday"}, {"weight": 70}, {"note": {"text": "no list"}})
+    entries = [build_entry(intent) for intent in intents]
+    for place in places:
+        intents[place] = replace(intents[place], action="fails")
+        entries[place]["resource"] |= factory.random.choice(wrongs)
+    return [
+        Delivery(
+            name="batch that does not parse",
+            body=build_bundle("batch", entries),
+            intents=tuple(intents),
+        )
+    ]
+
+
 KINDS: tuple[Callable[[DeliveryFactory], Stream], ...] = (
     make_transaction, make_keyed, make_repeated, make_large, make_parts, make_batch,
     make_updates, make_corrections, make_conditional, make_lines, make_collection,
-    make_history, make_wrong,
+    make_history, make_wrong, make_unparsable,
 )  # fmt: skip

@@ -10,13 +10,14 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from random import Random
 
 from azure.core.exceptions import ResourceNotFoundError
 
+from faults.injected import CROWD_WAITED, DEFINITIONS_HUNG
 from faults.judge import Report
 from faults.mirror_people import EVENTS, People, Person
 from faults.mirror_troubles import TROUBLES, Trouble, wait_by_the_thousand
@@ -25,8 +26,6 @@ from faults.mirror_verdict import ShownRow, judge, judge_handed_over
 from faults.route import Route
 from faults.verdict import Finding, Tally
 from integration.mapping.files import MAPS_FOLDER
-from local.processes import Child
-from local.services import find_free_ports, start_host
 
 _PER_ROUND = 32  # people, or faults
 _PATIENCE = 120.0  # seconds until what is left in the queues counts as stuck
@@ -45,22 +44,9 @@ def build_settings(folder: Path) -> dict[str, str]:
     return {"MAPS": str(maps), "MAPS_ENABLED": "organization"}
 
 
-@contextlib.asynccontextmanager
-async def run_second_host(route: Route, folder: Path, app: Path) -> AsyncIterator[Child]:
-    """Run another worker on the same queues, with caches of its own."""
-    folder = folder / "second"
-    folder.mkdir(parents=True, exist_ok=True)
-    port = find_free_ports().host
-    host = await asyncio.to_thread(start_host, route.host.part.env, port, folder, app)
-    try:
-        yield host
-    finally:
-        host.kill()
-
-
 @dataclass(slots=True, kw_only=True)
 class MirrorChapter:
-    """Runs the rounds. `kinds`: the harm found, by the trouble of its round."""
+    """Runs the rounds. `kinds`: the harm found, by the kind of the round's faults."""
 
     route: Route
     report: Report
@@ -77,33 +63,36 @@ class MirrorChapter:
     async def run(self, number: int, crowd: int) -> None:
         """Inject `number` faults, round by round, and then have a crowd wait."""
         await self.begin(_PER_ROUND)
-        position = 0
-        while self.report.tally.counts["injected"] < number:
-            await self.run_round(TROUBLES[position % len(TROUBLES)], _PER_ROUND)
-            position += 1
-        await self.run_round(wait_by_the_thousand, crowd)
+        for kind, trouble in cycle(TROUBLES.items()):
+            if self.report.tally.injected.total() >= number and self.has_met_all:
+                break
+            await self.run_round(kind, trouble, _PER_ROUND)
+        await self.run_round(CROWD_WAITED, wait_by_the_thousand, crowd)
+
+    @property
+    def has_met_all(self) -> bool:
+        return all(self.report.tally.injected[kind] for kind in TROUBLES)
 
     async def begin(self, number: int) -> None:
         """Have people to harm; the first of them meet a Dataverse that hangs about its tables."""
-        before = await self.route.count_injected()
+        await self.route.take_injected()
         hanging = {"kind": "hang", "path": "EntityDefinitions", "next": 6}
         await self.route.inject_fault("dataverse", **hanging)
         for type_, share in (("Patient", 2 * number), ("Organization", 4)):
             for _ in range(share):
                 await self.people.update(self.people.make(type_))
-        await self._end_round("hang_definitions", 0, before)
+        await self._end_round(DEFINITIONS_HUNG, 0)
 
-    async def run_round(self, trouble: Trouble, number: int) -> None:
+    async def run_round(self, kind: str, trouble: Trouble, number: int) -> None:
         self.people.touched.clear()
-        before = await self.route.count_injected()
-        injected = await trouble(self.people, number)
-        await self._end_round(trouble.__name__, injected, before)
+        await self.route.take_injected()
+        await self._end_round(kind, await trouble(self.people, number))
 
-    async def _end_round(self, name: str, injected: int, before: int) -> None:
-        """Wait for the end of all work, and judge. `before`: the services' faults until then."""
-        await self.calm(name)
-        met = await self.route.count_injected() - before
-        await self.judge_round(name, injected + met)
+    async def _end_round(self, kind: str, injected: int) -> None:
+        """Wait for the end of all work, and judge. What the services injected counts besides."""
+        await self.calm(kind)
+        met = await self.route.take_injected()
+        await self.judge_round(kind, injected + met.total())
 
     async def calm(self, name: str, patience: float = _PATIENCE) -> None:
         """Wait until no work is left; then nothing lags and no fault waits any more. What is left
@@ -120,7 +109,7 @@ class MirrorChapter:
                 await self._clear_queues()
                 break
             await asyncio.sleep(_PAUSE)
-        await self.people.set_fhir(readLag=0)
+        await self.route.change_fhir(readLag=0)
         await self.route.clear_faults()
 
     async def count_work(self) -> dict[str, int]:
@@ -143,11 +132,11 @@ class MirrorChapter:
 
     async def judge_round(self, name: str, injected: int) -> None:
         tally = Tally()
-        tally.counts["injected"] += injected
+        tally.injected[name] += injected
         for type_, table in (("Patient", "contact"), ("Organization", "account")):
-            touched = [each for each in self.people.touched.values() if each.type == type_]
+            touched = [person for person in self.people.touched.values() if person.type == type_]
             rows = await read_rows(
-                self.route.http, self.report.running, table, ids=[each.id for each in touched]
+                self.route.http, self.report.running, table, ids=[person.id for person in touched]
             )
             await self._judge_people(tally, name, touched, rows)
             if table == "contact":
@@ -158,8 +147,8 @@ class MirrorChapter:
     async def _judge_people(
         self, tally: Tally, name: str, touched: list[Person], rows: list[ShownRow]
     ) -> None:
-        by_identity = {each.identity: each for each in touched}
-        names = {identity: each.name for identity, each in by_identity.items()}
+        by_identity = {person.identity: person for person in touched}
+        names = {identity: person.name for identity, person in by_identity.items()}
         for state in await read_states(self.route.http, self.report.running, names):
             person = by_identity[state.identity]
             found = judge(state, [r for r in rows if r.fhir_id == person.id], person.allowed)

@@ -135,10 +135,6 @@ class People:
         assert answer.json()["loaded"] == 1, answer.text
         await self.announce(person, "Created", "1")
 
-    async def set_fhir(self, **settings: Any) -> None:
-        url = f"{self.route.control_urls['fhir']}/settings"
-        (await self.route.http.post(url, json=settings)).raise_for_status()
-
     # -- events ----------------------------------------------------------------------------------
 
     async def announce(self, person: Person, change: str, version: str, *, copies: int = 1) -> None:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from faults import weather
+from faults import injected, weather
 from faults.mirror_people import People, Person, wait_a_little
 from faults.mirror_verdict import Allowance
 from faults.route import gather_limited
@@ -22,7 +22,7 @@ Trouble = Callable[[People, int], Awaitable[int]]
 
 async def lag_reads(people: People, number: int) -> int:
     """Reads show the state of two seconds ago: a new patient is unknown, a deleted one is there."""
-    await people.set_fhir(readLag=_LAG)
+    await people.route.change_fhir(readLag=_LAG)
     new = [people.make() for _ in range(number // 3)]
     others = people.choose(number - len(new))
     deleted = others[: len(others) // 2]
@@ -244,7 +244,18 @@ async def _merge_row(people: People, person: Person, key: str) -> None:
 
 
 # In the order in which each round has one.
-TROUBLES: tuple[Trouble, ...] = (
-    lag_reads, finish_late, cross_deletes, hide_behind_gateway, bring_weather, restart_versions,
-    copy_work, meddle, hang_dataverse, refuse_children, switch_routes, hand_over,
-)  # fmt: skip
+TROUBLES: dict[str, Trouble] = {
+    injected.STATES_LAGGED: lag_reads,
+    injected.FINISHED_LATE: finish_late,
+    injected.DELETES_CROSSED: cross_deletes,
+    injected.GATEWAY_ANSWERED: hide_behind_gateway,
+    injected.MIRROR_FAILED: bring_weather,
+    injected.VERSIONS_RESTARTED: restart_versions,
+    injected.WORK_COPIED: copy_work,
+    injected.STAFF_MEDDLED: meddle,
+    injected.DATAVERSE_HUNG: hang_dataverse,
+    injected.CHILD_REFUSED: refuse_children,
+    injected.ROUTE_SWITCHED: switch_routes,
+    injected.ROW_TAKEN: hand_over,
+}
+ALL_KINDS = (injected.DEFINITIONS_HUNG, *TROUBLES, injected.CROWD_WAITED)

@@ -52,9 +52,9 @@ def _parse_state(person: str, identity: str, resource: Any) -> FhirState:
         name=name if isinstance(name, str) else name[0]["family"],
         active=resource.get("active", True),
         numbers=frozenset(
-            each["value"]
-            for each in resource.get("identifier", ())
-            if each.get("system") == NUMBERS
+            number["value"]
+            for number in resource.get("identifier", ())
+            if number.get("system") == NUMBERS
         ),
         owner=resource.get("managingOrganization", {}).get("reference"),
     )

@@ -17,6 +17,7 @@ import httpx
 
 from faults import kinds
 from faults.deliveries import Delivery, DeliveryFactory
+from faults.injected import REFUSED_FOR_HOURS
 from faults.judge import Report
 from faults.verdict import AcceptedDelivery, EntryAnswer
 from integration.core.http import Upstream
@@ -230,7 +231,7 @@ async def run_outage(running: Running, report: Report, maker: DeliveryFactory, s
         outcomes = [await _read_outcome(parts, delivery) for delivery in unique.values()]
         max_attempts = parts.queues.max_attempts
     where = f"outage of {HOURS} hours, {streams} streams"
-    await report.judge(outcomes, where, injected=transport.refused)
+    await report.judge(outcomes, where, injected={REFUSED_FOR_HOURS: transport.refused})
     if max_attempts > MAX_ATTEMPTS:
         report.record_stuck_work(f"{where}: a work item was tried {max_attempts} times")
     tries = f"a work item tried {max_attempts} times"

@@ -1,10 +1,15 @@
-"""A proxy for storage that injects faults: 500, 503, or a connection lost before or after."""
+"""A proxy for storage that injects faults: 500, 503, or a connection lost before or after.
+
+It also fails chosen work items on their way into the queue, and delivers work items to two workers
+at once, as a queue may whose lease has run out.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
+import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -13,11 +18,16 @@ import httpx
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
+from faults.injected import DELIVERED_TWICE, QUEUE_FAILED, STORAGE_FAILED
 from local.dataverse.__main__ import Breakable
 from local.dataverse.faults import break_connection
 
 ADDRESS = "127.0.0.1"
 KINDS = ("500", "503", "reset", "lost-reply")
+
+_RELAY_QUEUE = "/relay/messages"
+_MESSAGE = b"<QueueMessage>"  # in the answer to a poll
+_AT_ONCE = 1.0  # seconds between two workers that get the same work item
 
 # Hop-by-hop headers, and those that the server sets itself.
 _HOP = {b"connection", b"keep-alive", b"transfer-encoding", b"date", b"server"}
@@ -26,13 +36,19 @@ _HOP = {b"connection", b"keep-alive", b"transfer-encoding", b"date", b"server"}
 @dataclass(slots=True, kw_only=True)
 class Proxy:
     """One server for each storage service. Each request takes the next of `faults`. Queue polls
-    take none: nothing waits for them."""
+    take none: nothing waits for them.
+
+    Each work item for the relay takes the next of `queue_faults` on its way into the queue; None
+    lets it pass. `doubles`: how many work items are still to be delivered twice.
+    """
 
     upstream: tuple[int, ...]
     ports: tuple[int, ...] = ()
     faults: deque[str] = field(default_factory=deque)
-    injected: int = 0
-    kinds: Counter[str] = field(default_factory=Counter)
+    queue_faults: deque[str | None] = field(default_factory=deque)
+    doubles: int = 0
+    injected: Counter[str] = field(default_factory=Counter)
+    _delivered: dict[str, _Delivered] = field(default_factory=dict)  # once, by path
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -57,11 +73,43 @@ class Proxy:
                 await asyncio.gather(*tasks)
 
     def take_fault(self, scope: Scope) -> str | None:
-        if not self.faults or (scope["method"] == "GET" and scope["path"].endswith("/messages")):
+        if _is_poll(scope):
             return None
-        self.injected += 1
-        self.kinds[self.faults[0]] += 1
+        if self.queue_faults and scope["method"] == "POST" and scope["path"].endswith(_RELAY_QUEUE):
+            fault = self.queue_faults.popleft()
+            self.injected[QUEUE_FAILED] += fault is not None
+            return fault
+        if not self.faults:
+            return None
+        self.injected[STORAGE_FAILED] += 1
         return self.faults.popleft()
+
+    def take_delivered(self, scope: Scope) -> httpx.Response | None:
+        """Return the work items that another worker has just got, if they are to come twice."""
+        delivered = self._delivered.pop(scope["path"], None) if _is_poll(scope) else None
+        if delivered is None or time.monotonic() - delivered.at > _AT_ONCE:
+            return None
+        number = delivered.answer.content.count(_MESSAGE)
+        self.doubles -= number
+        self.injected[DELIVERED_TWICE] += number
+        return delivered.answer
+
+    def keep_delivered(self, scope: Scope, answer: httpx.Response) -> None:
+        """Keep the work items of a poll for the next one, if they are to come twice."""
+        if self.doubles > 0 and _is_poll(scope) and _MESSAGE in answer.content:
+            self._delivered[scope["path"]] = _Delivered(answer, time.monotonic())
+
+
+@dataclass(frozen=True, slots=True)
+class _Delivered:
+    """The answer to a poll, with work items in it, and time.monotonic() of then."""
+
+    answer: httpx.Response
+    at: float
+
+
+def _is_poll(scope: Scope) -> bool:
+    return scope["method"] == "GET" and str(scope["path"]).endswith("/messages")
 
 
 @dataclass(slots=True)
@@ -79,6 +127,9 @@ class _App:
         if fault == "reset":
             await break_connection(scope, receive)
             return
+        if delivered := self.proxy.take_delivered(scope):
+            await _send_answer(send, delivered, delivered.content)
+            return
         try:
             async with contextlib.aclosing(await self.http.send(request, stream=True)) as answer:
                 body = b"".join([part async for part in answer.aiter_raw()])
@@ -87,8 +138,10 @@ class _App:
         if fault == "lost-reply":
             await break_connection(scope, receive)
             return
-        headers = [pair for pair in answer.headers.raw if pair[0].lower() not in _HOP]
-        await _send_response(send, answer.status_code, headers, body)
+        self.proxy.keep_delivered(
+            scope, httpx.Response(answer.status_code, headers=answer.headers, content=body)
+        )
+        await _send_answer(send, answer, body)
 
     async def _read_request(self, scope: Scope, receive: Receive) -> httpx.Request:
         body, more = b"", True
@@ -100,6 +153,11 @@ class _App:
         url = f"{self.base}{scope['raw_path'].decode('ascii')}{'?' if query else ''}{query}"
         headers = [pair for pair in scope["headers"] if pair[0] not in _HOP]
         return httpx.Request(scope["method"], url, headers=headers, content=body)
+
+
+async def _send_answer(send: Send, answer: httpx.Response, body: bytes) -> None:
+    headers = [pair for pair in answer.headers.raw if pair[0].lower() not in _HOP]
+    await _send_response(send, answer.status_code, headers, body)
 
 
 async def _send_response(

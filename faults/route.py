@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,12 +16,13 @@ from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.queue.aio import QueueServiceClient
 
 from faults.deliveries import Delivery, Stream
+from faults.injected import BATCH_REFUSED, DATAVERSE_FAILED, FHIR_FAILED
 from faults.proxy import Proxy
 from faults.verdict import AcceptedDelivery, EntryAnswer
 from local.host.emulator import build_connection_string
 from local.host.kill import NOTE, VARIABLE
 from local.processes import Child
-from local.services import Running, start_host
+from local.services import Running, find_free_ports, start_host
 
 T = TypeVar("T")
 
@@ -50,14 +52,17 @@ SETTINGS = {
 
 @dataclass(slots=True, kw_only=True)
 class Route:
-    """The running services, the host that can be killed, and the storage proxy."""
+    """The running services, the host that can be killed, and the storage proxy. `others`: hosts
+    that take work from the same queues."""
 
     running: Running
     host: Child
+    others: Sequence[Child]
     http: httpx.AsyncClient
     queues: QueueServiceClient
     proxy: Proxy
     kill_file: Path  # names the request at which the host is killed
+    _taken: Counter[str] = field(default_factory=Counter)
 
     # -- the host --------------------------------------------------------------------------------
 
@@ -75,13 +80,16 @@ class Route:
         note = self.kill_file.with_suffix(NOTE)
         return note.read_text("utf-8") if note.exists() else None
 
-    async def shorten_leases(self) -> None:
-        """Restart the host with leases of one second, so that work of a killed host resumes."""
-        settings = {**self.host.part.env, "HOST_LEASE_SECONDS": "1", "UPSTREAM_TIMEOUT": "1"}
+    async def restart(self, **settings: str) -> None:
+        """Kill the host and start it with these settings besides those that it has."""
         self.host.kill()
-        self.host.part = replace(self.host.part, env=settings)
+        self.host.part = replace(self.host.part, env={**self.host.part.env, **settings})
         await asyncio.to_thread(self.host.start)
         await self.wait_until_ready()
+
+    async def shorten_leases(self) -> None:
+        """Restart the host with leases of one second, so that work of a killed host resumes."""
+        await self.restart(HOST_LEASE_SECONDS="1", UPSTREAM_TIMEOUT="1")
 
     async def wait_until_ready(self) -> None:
         """Wait until the host answers and has built its clients."""
@@ -131,6 +139,15 @@ class Route:
         return await gather_limited(
             [self._wait_for_outcome(delivery, until) for delivery in accepted]
         )
+
+    async def get_state(self, accepted: AcceptedDelivery) -> str:
+        """Return what the address of a delivery answers: its HTTP status, progress and text."""
+        answer = await self.http.get(accepted.address)
+        return f"{answer.status_code} {answer.headers.get('x-progress')} {answer.text}"
+
+    async def is_open(self, accepted: AcceptedDelivery) -> bool:
+        """Return whether the delivery is not done yet."""
+        return (await self.get_state(accepted)).startswith("202")
 
     async def _wait_for_outcome(self, accepted: AcceptedDelivery, until: float) -> AcceptedDelivery:
         state, pause = "no answer", _PAUSE
@@ -185,13 +202,47 @@ class Route:
 
     async def clear_faults(self) -> None:
         self.proxy.faults.clear()
+        self.proxy.queue_faults.clear()
         for base in self.control_urls.values():
             (await self.http.delete(f"{base}/faults")).raise_for_status()
 
-    async def count_injected(self) -> int:
-        """Return the number of faults injected so far."""
-        stats = [await self.http.get(f"{base}/stats") for base in self.control_urls.values()]
-        return self.proxy.injected + sum(int(response.json()["faults"]) for response in stats)
+    async def delay_fhir(self, milliseconds: int) -> None:
+        """Let each request to the FHIR server take this long."""
+        url = f"{self.control_urls['fhir']}/latency"
+        (await self.http.post(url, json={"requestMs": milliseconds})).raise_for_status()
+
+    async def count_fhir_requests(self) -> int:
+        stats = (await self.http.get(f"{self.control_urls['fhir']}/stats")).json()
+        return int(stats["requests"])
+
+    def count_in_log(self, event: str) -> int:
+        """Return how often the host has logged this event."""
+        return self.host.part.log.read_text("utf-8", errors="replace").count(f" {event}")
+
+    async def change_fhir(self, **settings: float | bool) -> None:
+        """Change the clock of the FHIR server, or how its reads lag."""
+        url = f"{self.control_urls['fhir']}/settings"
+        (await self.http.post(url, json=settings)).raise_for_status()
+
+    async def count_injected(self) -> Counter[str]:
+        """Return the number of faults that the services have injected so far, by their kind."""
+        fhir, dataverse = [
+            (await self.http.get(f"{self.control_urls[name]}/stats")).json()
+            for name in ("fhir", "dataverse")
+        ]
+        counted = {
+            FHIR_FAILED: int(fhir["faults"]),
+            BATCH_REFUSED: int(fhir["refusedBundles"]),
+            DATAVERSE_FAILED: int(dataverse["faults"]),
+        }
+        return Counter(counted) + self.proxy.injected
+
+    async def take_injected(self) -> Counter[str]:
+        """Return the faults since this was last called, by their kind."""
+        now = await self.count_injected()
+        new = now - self._taken
+        self._taken = now
+        return new
 
 
 def make_client() -> httpx.AsyncClient:
@@ -207,24 +258,36 @@ async def open_route(
     app: Path,
     *,
     proxied: bool = True,
+    hosts: int = 1,
     settings: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Route]:
-    """Start a host that uses these services, with its storage behind the proxy if `proxied`, and
-    with these app settings besides."""
+    """Start hosts that use these services, with their storage behind the proxy if `proxied`."""
     kill_file = folder / "kill"
     ports = running.ports
     async with contextlib.AsyncExitStack() as stack:
         proxy = await stack.enter_async_context(Proxy.open((ports.blob, ports.queue, ports.table)))
-        whole = {**running.settings(), **SETTINGS, VARIABLE: str(kill_file), **(settings or {})}
+        env = {**running.settings(), **SETTINGS, **(settings or {}), VARIABLE: str(kill_file)}
         if proxied:
-            whole["AzureWebJobsStorage"] = build_connection_string(*proxy.ports)
-        host = await asyncio.to_thread(start_host, whole, ports.host, folder, app)
+            env["AzureWebJobsStorage"] = build_connection_string(*proxy.ports)
+        host = await asyncio.to_thread(start_host, env, ports.host, folder, app)
         stack.callback(host.kill)
+        others = []
+        for number in range(1, hosts):
+            env, port = {**env, VARIABLE: ""}, find_free_ports().host
+            other = await asyncio.to_thread(start_host, env, port, folder / f"host-{number}", app)
+            stack.callback(other.kill)
+            others.append(other)
         http = await stack.enter_async_context(make_client())
         queues = QueueServiceClient.from_connection_string(running.storage)
         await stack.enter_async_context(queues)
         route = Route(
-            running=running, host=host, http=http, queues=queues, proxy=proxy, kill_file=kill_file
+            running=running,
+            host=host,
+            others=others,
+            http=http,
+            queues=queues,
+            proxy=proxy,
+            kill_file=kill_file,
         )
         await route.wait_until_ready()
         yield route

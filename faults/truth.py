@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import httpx
 
-from faults.deliveries import MARKER_SYSTEM, TrackedResource
+from faults.deliveries import ISSUED, MARKER_SYSTEM, TrackedResource
 from faults.route import gather_limited
 from faults.verdict import StoredContact, StoredResource
 from integration.fhir import write_mark
@@ -32,9 +32,9 @@ async def read_resources(
     identities = sorted({identity for ids in found for identity in ids})
     histories = [f"{identity}/_history?_count={_MAX_VERSIONS}" for identity in identities]
     answers = await _read_batch(http, fhir_url, histories)
-    states = dict(zip(identities, map(_list_states, answers), strict=True))
+    stored = dict(zip(identities, answers, strict=True))
     return {
-        tracked_resource: StoredResource(ids, states[ids[0]] if ids else ())
+        tracked_resource: _build_stored(ids, stored[ids[0]]) if ids else StoredResource(())
         for tracked_resource, ids in zip(tracked, found, strict=True)
     }
 
@@ -70,6 +70,12 @@ def _list_identities(tracked: TrackedResource, searchset: Mapping[str, Any]) -> 
     if not found and tracked.identity:
         found = [tracked.identity]
     return tuple(found)
+
+
+def _build_stored(ids: tuple[str, ...], history: Mapping[str, Any] | None) -> StoredResource:
+    entries = history.get("entry", ()) if history else ()
+    issued = {entry.get("resource", {}).get("issued", ISSUED) for entry in entries}
+    return StoredResource(ids, _list_states(history), is_rewritten=issued != {ISSUED})
 
 
 def _list_states(history: Mapping[str, Any] | None) -> tuple[tuple[str, str | None], ...]:

@@ -40,10 +40,12 @@ class AcceptedDelivery:
 @dataclass(frozen=True, slots=True)
 class StoredResource:
     """A tracked resource in the FHIR server: the resources found, and the versions of the first,
-    oldest first, as (version, marker). The marker of a deletion is None."""
+    oldest first, as (version, marker). The marker of a deletion is None. `is_rewritten`: whether
+    the server stores a value otherwise than it was sent."""
 
     identities: tuple[str, ...]
     states: tuple[tuple[str, str | None], ...] = ()
+    is_rewritten: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +70,15 @@ class Finding:
 
 @dataclass(slots=True)
 class Tally:
-    """Counts and findings of many deliveries."""
+    """Counts and findings of many deliveries. `injected`: the faults by their kind."""
 
     counts: Counter[str] = field(default_factory=Counter)
+    injected: Counter[str] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
 
     def add(self, other: Tally) -> None:
         self.counts.update(other.counts)
+        self.injected.update(other.injected)
         self.findings += other.findings
 
     @property
@@ -82,8 +86,9 @@ class Tally:
         return not any(self.counts[harm] for harm in HARM)
 
     def __str__(self) -> str:
+        counts = {"injected": self.injected.total(), **self.counts}
         names = ("injected", "entries", "written", "refused", *HARM)
-        return "faults: " + " ".join(f"{name}={self.counts[name]}" for name in names)
+        return "faults: " + " ".join(f"{name}={counts.get(name, 0)}" for name in names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +155,10 @@ def _judge_answers(
         if answer and outcome == "refused" and intent.action != "fails":
             what = f"entry {number} was refused without cause: {answer.status} {answer.issues}"
             _record_finding(tally, "unexplained", place, what)
+        elif answer and outcome == "refused" and not answer.issues:
+            _record_finding(
+                tally, "unexplained", place, f"entry {number} was refused, and no issue says why"
+            )
         if outcome == "written" and intent.action == "fails":
             _record_finding(
                 tally, "unexplained", place, f"entry {number} is invalid and was written"

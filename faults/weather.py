@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from faults import kinds, proxy
+from faults.conditions import change_conditions
 from faults.deliveries import DeliveryFactory
+from faults.injected import DATAVERSE_FAILED, FHIR_FAILED, STORAGE_FAILED
 from faults.judge import Report
 from faults.route import Route
 from faults.verdict import AcceptedDelivery
@@ -62,27 +64,28 @@ class Weather:
 
     async def run_storm(self, faults: int, senders: int = _SENDERS) -> None:
         """Inject this many faults, then none, until all deliveries are done. Then judge them."""
-        before = await self.route.count_injected()
-        injecting = asyncio.create_task(self._inject_faults(before, faults))
+        await self.route.take_injected()
         streams = kinds.generate_streams(self.maker)
         accepted: list[AcceptedDelivery] = []
+        async with change_conditions(self.route, self.maker.random) as changed:
+            injecting = asyncio.create_task(self._inject_faults(faults))
 
-        async def send_streams() -> None:
-            while not injecting.done():
-                sent = await self.route.send(next(streams))
-                accepted.extend(await self.route.wait_for_outcomes(sent))
+            async def send_streams() -> None:
+                while not injecting.done():
+                    sent = await self.route.send(next(streams))
+                    accepted.extend(await self.route.wait_for_outcomes(sent))
 
-        await asyncio.gather(injecting, *(send_streams() for _ in range(senders)))
-        self.report.record_stuck_work(await self.route.wait_until_idle())
-        met = await self.route.count_injected() - before
-        await self.report.judge(accepted, f"storm of {met} faults", met)
+            await asyncio.gather(injecting, *(send_streams() for _ in range(senders)))
+            self.report.record_stuck_work(await self.route.wait_until_idle())
+        injected = changed + await self.route.take_injected()
+        await self.report.judge(accepted, f"storm of {injected.total()} faults", injected)
 
-    async def _inject_faults(self, before: int, faults: int) -> None:
+    async def _inject_faults(self, faults: int) -> None:
         """Inject faults until enough were met. Few are pending at once, or one request would meet
         them all."""
         requested = printed = 0
-        random = self.maker.random
-        while (met := await self.route.count_injected() - before) < faults:
+        random, before = self.maker.random, await self._count_met()
+        while (met := await self._count_met() - before) < faults:
             if requested - met < _MAX_PENDING:
                 in_a_row = random.choice(_IN_A_ROW)
                 await self._inject(in_a_row)
@@ -92,6 +95,10 @@ class Weather:
                 self.report.print_line(f"{met} of {faults} faults")
             await asyncio.sleep(random.uniform(0, _MAX_GAP))
         await self.route.clear_faults()
+
+    async def _count_met(self) -> int:
+        injected = await self.route.count_injected()
+        return sum(injected[kind] for kind in (FHIR_FAILED, DATAVERSE_FAILED, STORAGE_FAILED))
 
     async def _inject(self, in_a_row: int) -> None:
         random = self.maker.random

@@ -20,6 +20,7 @@ ADDRESS = "127.0.0.1"
 PARTS = ("storage", "fhir", "dataverse")
 
 _AZURITE = PROJECT / "local/node_modules/azurite/dist/src/azurite.js"
+_CLOCK = PROJECT / "local/clock.cjs"
 _FHIR = PROJECT / "local/fhir/server.mjs"
 
 
@@ -83,16 +84,19 @@ def run_services(
     *,
     parts: Collection[str] = PARTS,
     access_log: bool = False,
+    storage_clock: float = 0,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Running]:
     """Start the parts, all at hand when it yields; end them whatever happens.
 
     Logs go to the folder; nothing else outlives the block. With `access_log`, storage.log holds
-    a line for each request. With FHIR_URL set, that server is used, no local one started.
+    a line for each request. The clock of storage is `storage_clock` seconds ahead. With FHIR_URL
+    set, that server is used, no local one started.
     """
     wanted = [p for p in PARTS if p in parts and not (p == "fhir" and os.environ.get("FHIR_URL"))]
     check_ports(ports, [use for part in wanted for use in _USES[part]])
-    running = Running(ports, {p: Child(_part(p, ports, folder, access_log)) for p in wanted})
+    built = {p: Child(_part(p, ports, folder, access_log, storage_clock)) for p in wanted}
+    running = Running(ports, built)
     with contextlib.ExitStack() as stack:
         begun = time.monotonic()
         for child in running.parts.values():
@@ -160,14 +164,14 @@ def check_ports(ports: Ports, names: Collection[str]) -> None:
         raise CannotStart(text)
 
 
-def _part(name: str, ports: Ports, folder: Path, access_log: bool) -> Part:
+def _part(name: str, ports: Ports, folder: Path, access_log: bool, storage_clock: float) -> Part:
     log = folder / f"{name}.log"
     if name == "storage":
         options = _azurite_options(ports)
         options += [] if access_log else ["--silent"]
-        command = (_node(_AZURITE), str(_AZURITE), *options)
+        command = (_node(_AZURITE), "--require", str(_CLOCK), str(_AZURITE), *options)
         ready = tuple(f"http://{ADDRESS}:{p}/" for p in (ports.blob, ports.queue, ports.table))
-        return Part(name, command, {}, ready, log)
+        return Part(name, command, {"CLOCK_OFFSET": str(storage_clock)}, ready, log)
     if name == "fhir":
         ready = (f"http://{ADDRESS}:{ports.fhir}/health",)
         env = {"FHIR_PORT": str(ports.fhir)}

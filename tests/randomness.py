@@ -4,7 +4,7 @@
 |---|---|---|
 | `make test` | a third of the usual number | the same in each run |
 | `make check` | the usual number | the same in each run |
-| `make nightly` | ten times the usual number, unless a test has its own | new ones, by a seed that it prints |
+| `make nightly` | ten times the usual number, or as many as a test says | new ones, by a seed that it prints |
 
 The first two must not fail by chance. `make nightly SEED=...` tries the cases of that seed again.
 """
@@ -44,9 +44,9 @@ def register_profiles() -> None:
     settings.register_profile("nightly", settings.get_profile("usual"), derandomize=False)
 
 
-def limit_examples(usual: int, nightly: int | None = None, **more: Any) -> settings:
-    """Try as many examples, where it is usually this many; at night `nightly`, if it is given."""
-    number = nightly if SEED and nightly is not None else scale(usual)
+def limit_examples(usual: int, *, nightly: int | None = None, **more: Any) -> settings:
+    """Try as many examples, where it is usually this many. `nightly`: where a seed is given."""
+    number = scale(usual) if nightly is None or not SEED else nightly
     return settings(max_examples=number, **more)
 
 

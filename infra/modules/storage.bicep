@@ -60,6 +60,7 @@ var tables = [
   'rowkeys'
   'rows'
   'subscriptions'
+  'writeclaims'
   'writelocks'
 ]
 

@@ -44,7 +44,8 @@ _RETRY_OPTIONS: Any = {"initial_backoff": 1, "increment_base": 2, "random_jitter
 CONTAINER = azure_blobs.CONTAINER
 TABLES = (
     *azure_store.TABLES,
-    *(azure_guard_store.TABLE, azure_pending_lookups.TABLE, azure_activity.TABLE),
+    *azure_guard_store.TABLES,
+    *(azure_pending_lookups.TABLE, azure_activity.TABLE),
     *(azure_row_keys.TABLE, azure_data_routes.TABLE),
 )
 
@@ -117,10 +118,10 @@ async def open_stores(
     blobs, tables = clients.blobs, clients.tables
     names = (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE)
     queues = {name: build_queue_client(clients, name) for name in names}
-    journal, (guard, waits, activity, row_keys, data_routes), _ = await asyncio.gather(
+    journal, guard_store, (waits, activity, row_keys, data_routes), _ = await asyncio.gather(
         azure_store.open_journal(blobs, tables),
+        azure_guard_store.open_guard_store(tables),
         asyncio.gather(
-            open_table(tables, azure_guard_store.TABLE),
             open_table(tables, azure_pending_lookups.TABLE),
             open_table(tables, azure_activity.TABLE),
             open_table(tables, azure_row_keys.TABLE),
@@ -131,7 +132,7 @@ async def open_stores(
     return Stores(
         journal=journal,
         queue=AzureQueueSender(queues.__getitem__),
-        guard_store=azure_guard_store.AzureGuardStore(guard),
+        guard_store=guard_store,
         waits=azure_pending_lookups.AzurePendingLookups(waits),
         activity=azure_activity.AzureActivityLog(activity),
         row_keys=azure_row_keys.AzureRowKeys(row_keys),

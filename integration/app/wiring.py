@@ -234,12 +234,13 @@ def build_credential(settings: Settings, exit_stack: AsyncExitStack = _exit_stac
 
 def open_sources(settings: Settings, context: ClientContext) -> Sources:
     """Open the senders' servers that resources may be fetched from."""
-    max_bytes, timeout = settings.deliveries.max_delivery_bytes, settings.fhir.timeout
+    deliveries, timeout = settings.deliveries, settings.fhir.timeout
+    max_bytes = deliveries.max_delivery_bytes
     upstreams = {}
     for base, scope in settings.fetch_from.items():
         upstream = UpstreamSettings(base, scope, _SOURCE_CONCURRENCY, timeout)
         upstreams[base] = open_upstream(f"source {base}", upstream, context, max_bytes)
-    return Sources(upstreams, settings.fetch_pages, max_bytes)
+    return Sources(upstreams, settings.fetch_pages, max_bytes, deliveries.max_delivery_entries)
 
 
 # -- parts of a worker -----------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import msgspec
 
 from integration.core.log_events import log_event
 from integration.core.model import WorkItem
+from integration.fhir.resource_states import ResourceChange
 from integration.journal import synthetic_deliveries
 from integration.journal.store import Journal
 from integration.journal.table_keys import make_delivery_id
@@ -24,8 +25,13 @@ from integration.queues.queue_sender import ChangeQueues, QueueSender
 
 KIND = "events"
 
+_DELETED = "Microsoft.HealthcareApis.FhirResourceDeleted"
 _CHANGE_TYPES = frozenset(
-    f"Microsoft.HealthcareApis.FhirResource{change}" for change in ("Created", "Updated", "Deleted")
+    {
+        "Microsoft.HealthcareApis.FhirResourceCreated",
+        "Microsoft.HealthcareApis.FhirResourceUpdated",
+        _DELETED,
+    }
 )
 
 # https://hl7.org/fhir/R4/datatypes.html#id
@@ -50,6 +56,7 @@ class _EventData(msgspec.Struct):
     resource_type: str = msgspec.field(name="resourceType")
     resource_id: str = msgspec.field(name="resourceFhirId")
     account: str = msgspec.field(name="resourceFhirAccount", default="")
+    version: int | str | None = msgspec.field(name="resourceVersionId", default=None)
 
 
 class _Event(msgspec.Struct):
@@ -90,18 +97,23 @@ async def queue_changes(events: Events, body: bytes) -> None:
     Raises UnreadableEvent when a part of the message is not an event.
     """
     change_queues = await events.change_queues()
-    resources = dict.fromkeys(_find_changes(events, body, change_queues))
-    if not resources:
+    changes = dict.fromkeys(_find_changes(events, body, change_queues))
+    if not changes:
         return
     delivery = await _ensure_hourly_delivery(events)
-    for resource in resources:
-        queue = change_queues[resource.partition("/")[0]]
-        await events.queue.send(queue, WorkItem(delivery, resource=resource))
-        log_event("fhir_event.queued", delivery=delivery, resource=resource)
+    for change in changes:
+        queue = change_queues[change.name.partition("/")[0]]
+        item = WorkItem(
+            delivery, resource=change.name, version=change.version, deleted=change.is_deleted
+        )
+        await events.queue.send(queue, item)
+        log_event("fhir_event.queued", delivery=delivery, resource=change.name)
 
 
-def _find_changes(events: Events, body: bytes, followed_types: Collection[str]) -> Iterator[str]:
-    """Yield `Type/id` of the changed resources that a table shows."""
+def _find_changes(
+    events: Events, body: bytes, followed_types: Collection[str]
+) -> Iterator[ResourceChange]:
+    """Yield the changes of resources that a table shows."""
     for event in _parse_events(body):
         type_ = _get_safe_name(event)
         if event.name not in _CHANGE_TYPES:
@@ -113,7 +125,11 @@ def _find_changes(events: Events, body: bytes, followed_types: Collection[str]) 
         elif data.resource_type not in followed_types:
             log_event("fhir_event.ignored", type=type_, reason="no table shows its type")
         else:
-            yield f"{data.resource_type}/{data.resource_id}"
+            yield ResourceChange(
+                name=f"{data.resource_type}/{data.resource_id}",
+                version=None if data.version is None else str(data.version),
+                is_deleted=event.name == _DELETED,
+            )
 
 
 def _parse_events(body: bytes) -> list[_Event]:

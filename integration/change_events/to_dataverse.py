@@ -144,7 +144,7 @@ async def _notify_once(events: ExternalEvents, table: VirtualTable, item: WorkIt
     await write_guard.acquire(events.guard, locks, [write])
     (lock,) = locks.previous.values()
     try:
-        current = await events.fhir.read(resource, item.delivery)
+        current = await events.fhir.read_current(item)
         state = _DELETED if current is None else str(current.get("meta", {}).get("versionId"))
         action = _choose_action(lock.source_version, state)
         if action is not None:

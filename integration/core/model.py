@@ -218,6 +218,8 @@ class WorkItem:
     lane: int | None = None  # relay: one lane of a fanned-out delivery
     plan: int = 1  # the number of the plan that the lane belongs to
     resource: str | None = None  # mirror: Type/id
+    version: str | None = None  # mirror: the FHIR version that it has at least
+    deleted: bool = False  # mirror: whether that version is its deletion
     attempt: int = 0
     since: float | None = None  # when the first attempt failed, seconds since 1970
     conflicts: int = 0  # how often in a row the server answered `conflicted_unit` with 408 or 409

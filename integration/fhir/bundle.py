@@ -23,7 +23,7 @@ from integration.fhir import (
     validation,
 )
 from integration.fhir.entries import MAX_ISSUES, Contents, Entry, check_count, refuse
-from integration.fhir.envelope import Envelope, iterate_entries, open_envelope
+from integration.fhir.envelope import Envelope, check_entries, iterate_entries, open_envelope
 from integration.fhir.raw_entry import RawEntry, read_entries
 from integration.fhir.resources import (
     BYTE_ORDER_MARK,
@@ -70,6 +70,8 @@ def _read(body: bytes, received: DeliveryRequest, max_entries: int | None) -> Co
         return read_resource({}, received)
     if received.method == "PATCH":
         return patches.read_patch(body, received)
+    if max_entries is not None and received.type is None:
+        check_entries(body, max_entries)
     envelope = open_envelope(body, _READ_ONE_BY_ONE) if received.type is None else None
     if envelope is not None:
         contents = _read_envelope(envelope, received.policy, max_entries)

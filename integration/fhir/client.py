@@ -9,12 +9,16 @@ from integration.core import decimal_json
 from integration.core.activity_recorder import add_activity_context
 from integration.core.errors import Misconfigured, Unavailable
 from integration.core.http import Upstream
-from integration.core.model import FhirResource, Request, Response
+from integration.core.model import FhirResource, Request, Response, WorkItem
 from integration.fhir.searchset import is_searchset
 
 # HAPI repeats the result of a search for a minute, inside a batch too, unless it is told not to:
 # https://hapifhir.io/hapi-fhir/docs/server_jpa/performance.html
 _CURRENT = {"cache-control": "no-cache"}
+
+# Attempts until an absent resource is taken for deleted, though its work item knows a version of
+# it: they take half a minute, and no replica lags that long.
+_MAX_ABSENT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,18 @@ class FhirServer:
             ) from None
         return resource
 
+    async def read_current(self, item: WorkItem) -> FhirResource | None:
+        """Return the current state of `item.resource`; None if it is deleted or never existed.
+
+        Reads may lag behind writes: Microsoft's service reads from replicas of its database where
+        they are on (SqlRetryService.cs in https://github.com/microsoft/fhir-server). Raises
+        Unavailable for a state older than the one that the work item knows of, or no answer.
+        """
+        resource = await self.read(item.resource or "", item.delivery)
+        if _is_behind(resource, item):
+            raise Unavailable(self.upstream.name, "its reads lag behind its writes")
+        return resource
+
     async def search(
         self,
         path: str,
@@ -83,3 +99,20 @@ class FhirServer:
             raise Unavailable(name, "a search returned something other than a searchset")
         page: FhirResource = searchset
         return page
+
+
+def _is_behind(resource: FhirResource | None, item: WorkItem) -> bool:
+    """Whether this is an older state than the one that the work item knows of."""
+    if item.version is None:
+        return False
+    if resource is None:
+        return not item.deleted and item.attempt < _MAX_ABSENT
+    version = str(resource.get("meta", {}).get("versionId"))
+    # Whole numbers that grow are a convention that Microsoft and HAPI keep. Others tell no order.
+    if not (_is_number(version) and _is_number(item.version)):
+        return False
+    return int(version) < int(item.version)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()

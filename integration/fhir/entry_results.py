@@ -231,6 +231,12 @@ def _build_location(resource: Any) -> str | None:
     return _parse_location(f"{identity}/_history/{version}" if version else identity)
 
 
+def get_version(etag: Any) -> str | None:
+    """Return the version that an ETag names; None if it is none."""
+    version = etag.removeprefix("W/").strip('"') if isinstance(etag, str) else ""
+    return version or None
+
+
 def _parse_etag(value: Any) -> str | None:
     """Return an ETag as https://hl7.org/fhir/R4/http.html#versioning has it.
 

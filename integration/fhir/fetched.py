@@ -15,6 +15,7 @@ from integration.fhir.resources import check_resource
 # Statuses of this app, besides those that a server answers.
 NOT_FETCHED = 0  # the address is not below one of FETCH_FROM, or the page limit is reached
 TOO_LARGE = 413
+TOO_MANY = 1  # no status of HTTP: the entries of all pages are more than a delivery may have
 
 _GONE = (404, 410)
 
@@ -84,6 +85,9 @@ def read_resource(response: FetchedResponse, where: str) -> FhirResource | Issue
         return make_not_fetched_issue(where)
     if response.status == TOO_LARGE:
         text = "the resources fetched for this delivery are larger than MAX_DELIVERY_BYTES"
+        return Issue("too-long", text, where)
+    if response.status == TOO_MANY:
+        text = "the pages of this delivery have more entries than MAX_DELIVERY_ENTRIES"
         return Issue("too-long", text, where)
     if 300 <= response.status < 400:
         text = "its server returned a redirect, and redirects are never followed"

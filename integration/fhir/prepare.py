@@ -168,7 +168,7 @@ def _build_unit_entry(
     is_marked = resource is not None and method in ("PUT", "POST")
     if resource is not None:
         body["resource"] = write_mark.add_empty_mark(resource) if is_marked else resource
-    # The last member, which units.build_request relies on.
+    # The last member, which units.build_request relies on; nothing but fullUrl precedes `resource`.
     body["request"] = request
     serialised = decimal_json.encode(body)
     return UnitEntry(
@@ -181,8 +181,6 @@ def _build_unit_entry(
         awaits=tuple(sorted(awaits)),
         body=decimal_json.Raw(serialised),
         mark_at=write_mark.locate_mark(serialised) if is_marked else None,
-        # What is created is written once: nobody asks whether its content comes again.
-        digest=write_mark.compute_digest(serialised) if is_marked and not created else "",
         has_precondition=bool(entry.if_match or entry.if_none_match),
         condition=rewritten.condition,
         source_version=None

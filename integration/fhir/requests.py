@@ -51,8 +51,9 @@ def read_transaction_entry(raw: RawEntry) -> Entry:
     """Read an entry of a transaction."""
     entry = read_batch_entry(raw)
     if entry.method == "DELETE" and entry.is_conditional:
+        # TransactionBundleValidator.cs of https://github.com/microsoft/fhir-server refuses it.
         text = (
-            "the FHIR server takes no conditional delete in a transaction: "
+            "Azure's FHIR service takes no conditional delete in a transaction: "
             "send it in a batch, or delete by id"
         )
         raw.refuse("not-supported", text, "request.url")
@@ -74,12 +75,8 @@ def _parse_url(raw: RawEntry, method: str) -> tuple[str, str, str | None]:
         raw.refuse("value", text, element)
     if not is_type(type_):
         raw.refuse("value", "request.url names no resource type of FHIR R4", element)
-    if any(part.startswith("$") for part in rest) or "_search" in rest:
-        text = (
-            "operations and searches by POST are not sent, since the FHIR server takes few of "
-            "them in a bundle: call it directly"
-        )
-        raw.refuse("not-supported", text, element)
+    if (reason := _find_unsent(rest)) is not None:
+        raw.refuse("not-supported", reason, element)
     if method in _READS:
         problem = _find_read_problem(rest)
     else:
@@ -92,6 +89,28 @@ def _parse_url(raw: RawEntry, method: str) -> tuple[str, str, str | None]:
     if problem is not None:
         raw.refuse("value", problem, element)
     return type_, path, query or None
+
+
+def _find_unsent(rest: list[str]) -> str | None:
+    """Return why an address is not sent to the FHIR server as an entry; None if it may be.
+
+    https://hl7.org/fhir/R4/http.html#trules allows operations. Microsoft's server looks for the
+    route of each entry, and answers 404 where it has none (BundleHandler.cs of
+    https://github.com/microsoft/fhir-server); its TransactionBundleValidator.cs refuses searches
+    by POST.
+    """
+    if any(part.startswith("$") for part in rest):
+        return (
+            "operations are not sent as entries: Azure's FHIR service has few of them and fails "
+            "the whole transaction at any other, and what they write cannot be kept in order; "
+            "call the FHIR server directly"
+        )
+    if "_search" in rest:
+        return (
+            "Azure's FHIR service takes no search by POST in a transaction, and an entry has no "
+            "form for its parameters: send GET Type?query"
+        )
+    return None
 
 
 def _strip_format(query: str) -> str | None:

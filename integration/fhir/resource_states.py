@@ -21,6 +21,15 @@ class ResourceState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceChange:
+    """What a resource has become. `name`: Type/id. `version`: None if the server does not say."""
+
+    name: str
+    version: str | None = None
+    is_deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceVersion:
     """One version in the history of a resource. `resource`: None for a deletion."""
 

@@ -92,7 +92,7 @@ def _read_version(entry: Mapping[str, Any]) -> ResourceVersion:
     resource = entry.get("resource")
     if get_object(entry, "request").get("method") == "DELETE" or not isinstance(resource, dict):
         etag = get_object(entry, "response").get("etag")
-        return ResourceVersion(version=_strip_etag(etag))
+        return ResourceVersion(version=entry_results.get_version(etag) or "")
     version = str(get_object(resource, "meta").get("versionId", ""))
     return ResourceVersion(
         version=version,
@@ -100,7 +100,3 @@ def _read_version(entry: Mapping[str, Any]) -> ResourceVersion:
         mark=write_mark.read_mark(resource),
         is_delete_announced=write_mark.is_delete_announced(resource),
     )
-
-
-def _strip_etag(etag: Any) -> str:
-    return etag.removeprefix("W/").strip('"') if isinstance(etag, str) else ""

@@ -29,6 +29,9 @@ _HEADERS = {
 # What stands for the delivery in the mark of a created resource: it sorts before all ids.
 CREATED = "0"
 
+# What comes before the resource of a serialised entry: see prepare.
+_RESOURCE = b'"resource":'
+
 # Bytes of a bundle around its entries.
 ENVELOPE = 200
 
@@ -62,7 +65,6 @@ class UnitEntry:
     awaits: tuple[str, ...]
     body: decimal_json.Raw
     mark_at: int | None = None  # where the text of its mark goes in `body`; None: nowhere
-    digest: str = ""  # of `body`; empty for what is created
     has_precondition: bool = False  # the sender's own: ifMatch or ifNoneMatch
     # Type?query by which the server finds a conditional entry's resource; may hold placeholders
     condition: str | None = None
@@ -164,6 +166,20 @@ def build_request(
     return Request("POST", "", decimal_json.encode(bundle), _HEADERS)
 
 
+def compute_digest(entry: UnitEntry, identities: Mapping[str, str]) -> str:
+    """Return a digest of what an update writes, by which a repeat of it is found.
+
+    Links count as what they lead to, since a condition may find another resource another time. So
+    it is empty where only the server resolves a link, and for what is no update.
+    """
+    is_known = all(name in identities for name in entry.awaits)
+    if entry.mark_at is None or entry.created or not is_known:
+        return ""
+    body = fill_placeholders(bytes(entry.body), entry.awaits, identities)
+    # The full url of a conditional entry is another one in each delivery.
+    return write_mark.compute_digest(body.partition(_RESOURCE)[2])
+
+
 def _fill_entry(
     entry: UnitEntry,
     inside: Container[str],
@@ -173,17 +189,17 @@ def _fill_entry(
     awaits = [name for name in entry.awaits if name not in inside]
     if not awaits and stamp is None:
         return entry.body
-    body = bytes(entry.body) if stamp is None else _add_stamp(entry, stamp)
+    body = bytes(entry.body) if stamp is None else _add_stamp(entry, identities, stamp)
     return decimal_json.Raw(fill_placeholders(body, awaits, identities))
 
 
-def _add_stamp(entry: UnitEntry, stamp: Stamp) -> bytes:
+def _add_stamp(entry: UnitEntry, identities: Mapping[str, str], stamp: Stamp) -> bytes:
     """Return the serialised entry with its mark and its condition."""
     body, state = bytes(entry.body), stamp.conditions.get(entry.position)
     mark = Mark(
         delivery=entry.rank(stamp.delivery).delivery,
         position=entry.position,
-        digest=entry.digest,
+        digest=compute_digest(entry, identities),
         source_version=entry.source_version,
         ordered=stamp.ordered,
     )

@@ -31,7 +31,7 @@ A later attempt, and the resource is no longer at its base:
 | has only writes of earlier deliveries | send, on condition of its version |
 
 No server makes a first write or a delete conditional on a version. These lock the name of their
-resource (`journal.write_guard`), and its row tells them of a later delete. An update takes no lock,
+resource (`journal.write_guard`), and hear there of a later delete. An update takes no lock,
 so a delete is announced first, by an extension beside the mark: whoever sees it waits for the lock.
 What arrives after its lease all the same is found afterwards: a first write must be answered with
 201, any other write with the version after the one that was found. Otherwise the write has
@@ -52,7 +52,7 @@ from itertools import takewhile
 from integration.core.errors import Issue
 from integration.core.model import EntryResult
 from integration.core.write_order import is_later
-from integration.fhir import operation_outcome
+from integration.fhir import entry_results, operation_outcome
 from integration.fhir.resource_states import ResourceState, ResourceVersion
 from integration.fhir.units import CREATED, UnitEntry
 
@@ -135,8 +135,13 @@ class Candidate:
         if self.entry.method == "DELETE":
             return True
         if self.state is None:
-            return self.entry.method == "PUT"
+            return self.is_first_write
         return self.state.is_delete_announced
+
+    @property
+    def is_first_write(self) -> bool:
+        """Whether it would make the resource, with an id that the sender chose."""
+        return self.state is None and self.entry.method == "PUT" and not self.entry.created
 
 
 def decide(attempt: Attempt, candidate: Candidate) -> Step:
@@ -199,7 +204,7 @@ def may_have_overtaken(candidate: Candidate, result: EntryResult) -> bool:
     """Whether the answer to a write leaves open that it has replaced more than it was meant to."""
     if candidate.version == ABSENT:
         return result.status == 200 and candidate.entry.method == "PUT"
-    written = (result.etag or "").removeprefix("W/").strip('"')
+    written = entry_results.get_version(result.etag) or ""
     if written.isdigit() and candidate.version.isdigit():
         return int(written) > int(candidate.version) + 1
     # Versions that are no numbers: https://hl7.org/fhir/R4/resource.html#Meta

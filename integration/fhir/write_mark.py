@@ -40,10 +40,15 @@ _UNORDERED = "off"
 _NONE = "-"
 _DIGEST_LENGTH = 16
 
+# What a server sets itself, and ignores in a request: https://hl7.org/fhir/R4/http.html#update. It
+# is not sent, so that it makes no difference to the digest.
+_SET_BY_SERVER = ("versionId", "lastUpdated")
+_NOT_SENT = frozenset({"extension", *_SET_BY_SERVER})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """Which entry wrote a resource. `digest`: of what was sent; empty for a create and a patch."""
+    """Which entry wrote a resource. `digest`: of its content, see `units.compute_digest`."""
 
     delivery: str
     position: int
@@ -101,7 +106,7 @@ def _add_text(resource: FhirResource, text: str) -> FhirResource:
     meta = get_object(resource, "meta")
     others = [extension for extension in _list_extensions(meta) if not _has_url(extension, _OURS)]
     extensions = [{"url": URL, "valueString": text}, *others]
-    rest = {name: value for name, value in meta.items() if name != "extension"}
+    rest = {name: value for name, value in meta.items() if name not in _NOT_SENT}
     marked = {"resourceType": resource["resourceType"], "meta": {"extension": extensions, **rest}}
     return {**marked, **{key: value for key, value in resource.items() if key not in marked}}
 
@@ -112,7 +117,7 @@ def locate_mark(body: bytes) -> int:
 
 
 def compute_digest(body: bytes) -> str:
-    """Return a digest of a serialised entry: two with the same content have the same."""
+    """Return a digest of serialised content: the same for two that are the same."""
     return hashlib.sha256(body).hexdigest()[:_DIGEST_LENGTH]
 
 

@@ -88,17 +88,14 @@ class AzureBlobs:
     async def get_fetched(self, id_: str, number: int) -> bytes | None:
         return await self._read(_name_fetched_blob(id_, number))
 
-    async def begin_lane(self, id_: str, lane: int, now: float) -> float | None:
+    async def begin_lane(self, id_: str, lane: int) -> bool:
         blob = self.container.get_blob_client(_name_results_blob(id_, lane))
         async with translate_storage_errors():
             try:
-                await blob.create_append_blob(
-                    metadata={"began": str(now)}, match_condition=MatchConditions.IfMissing
-                )
+                await blob.create_append_blob(match_condition=MatchConditions.IfMissing)
             except ResourceExistsError:
-                properties = await blob.get_blob_properties()
-                return float(properties.metadata["began"])
-        return None
+                return False
+        return True
 
     async def has_begun(self, id_: str) -> bool:
         async with translate_storage_errors():

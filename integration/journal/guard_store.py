@@ -1,8 +1,11 @@
-"""Where the write guard keeps its locks: one row for each resource that senders can name.
+"""Where the write guard keeps its locks and claims.
 
-A row outlives its lock. It says who may write the resource now, which delivery wrote it last, and
-whose attempt may still be at work. Rows are keyed by a digest, so that they hold no identifier of
-a patient. docs/decisions/0020-the-resource-carries-the-order.md says why there is a guard.
+A lock is a row of one name. The row outlives its lock: it says who may write by the name now, which
+delivery did so last, and whose attempt may still be at work. A claim is a row of one unit, with
+all names of its first writes; it is deleted with the unit's end. Both hold digests of names, so
+that they hold no identifier of a patient. docs/decisions/0020-the-resource-carries-the-order.md
+says why there is a guard, docs/decisions/0030-a-unit-claims-its-first-writes.md why there are two
+kinds of rows.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
+
+DIGEST_BYTES = 8  # of a name in a claim: 500 of them are 4 KB, and two hardly ever meet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +36,27 @@ class WriteLock:
     etag: str | None = None  # None: the row does not exist yet
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """The row of one unit: the names that it alone may write for the first time.
+
+    `holder` and `expires_at`: as in a WriteLock. `names`: their digests.
+    """
+
+    holder: str
+    expires_at: float
+    names: frozenset[bytes]
+    etag: str | None = None  # None: the row does not exist yet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimTable:
+    """All claims, by unit. `newest_delete`: the latest delivery that has locked a delete."""
+
+    claims: Mapping[str, Claim]
+    newest_delete: str = ""
+
+
 class GuardStore(Protocol):
     """Every method raises Unavailable when the storage does not answer."""
 
@@ -43,7 +69,20 @@ class GuardStore(Protocol):
 
     async def delete_old(self, before: str, now: float, limit: int) -> int:
         """Delete up to `limit` free rows that only deliveries before this id have written or
-        attempted. Return how many were deleted."""
+        attempted, and the claims that have expired. Return how many were deleted."""
+
+    async def read_claims(self) -> ClaimTable:
+        """Return all claims. There are as many as units that write for the first time just now."""
+
+    async def write_claim(self, unit: str, claim: Claim) -> Claim | None:
+        """Write the claim of a unit if nobody has written it since it was read. Return it with its
+        new etag, or None."""
+
+    async def delete_claim(self, unit: str, claim: Claim) -> None:
+        """Delete the claim of a unit if nobody has written it since it was read."""
+
+    async def record_delete(self, delivery: str) -> None:
+        """Record that this delivery locks a delete, unless a later one did."""
 
 
 @dataclass(slots=True)
@@ -51,6 +90,8 @@ class MemoryGuardStore:
     """The same contract in a dictionary, for tests."""
 
     locks: dict[str, WriteLock] = field(default_factory=dict)
+    claims: dict[str, Claim] = field(default_factory=dict)
+    newest_delete: str = ""
     writes: int = 0
 
     async def read(self, keys: Sequence[str]) -> dict[str, WriteLock]:
@@ -69,7 +110,29 @@ class MemoryGuardStore:
         old = [key for key, lock in self.locks.items() if is_old(lock, before, now)][:limit]
         for key in old:
             del self.locks[key]
-        return len(old)
+        expired = [unit for unit, claim in self.claims.items() if claim.expires_at < now]
+        for unit in expired:
+            del self.claims[unit]
+        return len(old) + len(expired)
+
+    async def read_claims(self) -> ClaimTable:
+        return ClaimTable(claims=dict(self.claims), newest_delete=self.newest_delete)
+
+    async def write_claim(self, unit: str, claim: Claim) -> Claim | None:
+        current = self.claims.get(unit)
+        if (current.etag if current else None) != claim.etag:
+            return None
+        self.writes += 1
+        self.claims[unit] = replace(claim, etag=str(self.writes))
+        return self.claims[unit]
+
+    async def delete_claim(self, unit: str, claim: Claim) -> None:
+        current = self.claims.get(unit)
+        if current is not None and current.etag == claim.etag:
+            del self.claims[unit]
+
+    async def record_delete(self, delivery: str) -> None:
+        self.newest_delete = max(self.newest_delete, delivery)
 
 
 def is_old(lock: WriteLock, before: str, now: float) -> bool:

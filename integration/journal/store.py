@@ -131,9 +131,8 @@ class Journal(Protocol):
         """Record that a lane is done. Return whether all lanes of the plan are. A lane of another
         plan than the delivery's counts for nothing."""
 
-    async def begin_lane(self, id_: str, lane: int, now: float) -> float | None:
-        """Record that processing of a lane begins at `now`, in seconds since 1970. Return when the
-        first attempt began; None: this is the first."""
+    async def begin_lane(self, id_: str, lane: int) -> bool:
+        """Record that processing of a lane begins. Return whether this is its first attempt."""
 
     async def has_begun(self, id_: str) -> bool:
         """Whether the relay has begun a delivery: more than its bytes is saved."""
@@ -183,7 +182,6 @@ class MemoryJournal:
     events: dict[tuple[str, str], int] = field(default_factory=dict)
     index: dict[str, str] = field(default_factory=dict)  # delivery by key
     indexed_until: datetime | None = None
-    began: dict[tuple[str, int], float] = field(default_factory=dict)
     bases: dict[tuple[str, int], dict[int, str]] = field(default_factory=dict)
     entry_results: dict[str, dict[int, list[EntryResult]]] = field(default_factory=dict)
     row_results: dict[tuple[str, str, str], RowResult] = field(default_factory=dict)
@@ -267,7 +265,6 @@ class MemoryJournal:
         by_id_and_part: tuple[dict[Any, Any], ...] = (
             self.lanes,
             self.fetched,
-            self.began,
             self.bases,
             self.row_results,
         )
@@ -318,17 +315,16 @@ class MemoryJournal:
         )
         return is_current and count >= delivery.lanes
 
-    async def begin_lane(self, id_: str, lane: int, now: float) -> float | None:
+    async def begin_lane(self, id_: str, lane: int) -> bool:
         lanes = self.entry_results.setdefault(id_, {})
         if lane in lanes:
-            return self.began[id_, lane]
+            return False
         lanes[lane] = []
-        self.began[id_, lane] = now
-        return None
+        return True
 
     async def has_begun(self, id_: str) -> bool:
-        seen = (*self.lanes, *self.fetched, *self.began)
-        return any(delivery == id_ for delivery, *_ in seen)
+        seen = (*self.lanes, *self.fetched)
+        return id_ in self.entry_results or any(delivery == id_ for delivery, *_ in seen)
 
     async def add_entry_results(self, id_: str, lane: int, results: Sequence[EntryResult]) -> None:
         self.entry_results[id_][lane].extend(results)

@@ -3,12 +3,17 @@
 The order of writes of a resource is told by the resource itself: see `fhir.write_decisions`. What
 is left for locks is what the FHIR server cannot make conditional on a version: the first write and
 the delete of a resource; the condition of a conditional entry, where two that race would both find
-nothing; and rows and events of other services. Each has a name, and `acquire` locks all names of
-a unit, or none:
+nothing; and rows and events of other services. Each has a name, and a unit locks all names that it
+needs, or none:
 
-1. `acquire`: an entry whose name a later delivery has written is *superseded*: it must not be sent.
+1. `acquire` locks each name by a row of its own; `claim_first_writes` locks all names of first
+   writes by one row of the unit. An entry whose name a later delivery has written is *superseded*:
+   it must not be sent.
 2. `ensure_time_left` is the last check before the request goes.
 3. `release` records which entries were written, and frees the locks.
+
+A first write and a delete of one name exclude each other: each writes its own row first, and then
+looks for that of the other, so that at least one of them finds the other and gives way.
 
 A lock is a lease: it ends by itself when the worker that holds it dies. The lease lasts three times
 as long as the server may take to answer. A request starts in its first third or not at all; the
@@ -28,14 +33,20 @@ docs/decisions/0020-the-resource-carries-the-order.md says what else was conside
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from enum import Enum
 from math import inf
 
 from integration.core.errors import Unavailable
 from integration.core.write_order import WriteRank, is_later
-from integration.journal.guard_store import GuardStore, WriteLock
+from integration.journal.guard_store import (
+    DIGEST_BYTES,
+    Claim,
+    ClaimTable,
+    GuardStore,
+    WriteLock,
+)
 
 # Pauses in seconds before a unit tries again to acquire locks that others hold. After the last one
 # its work item goes back to the queue.
@@ -73,6 +84,10 @@ class HeldLocks:
     locks: dict[str, WriteLock] = field(default_factory=dict)
     previous: dict[str, WriteLock] = field(default_factory=dict)  # the rows before
     writes: dict[str, Write] = field(default_factory=dict)
+    # The claim of the unit, what was there before, and the first writes by digest of their name:
+    claim: Claim | None = None
+    previous_claim: Claim | None = None
+    first_writes: dict[bytes, Write] = field(default_factory=dict)
     # By position of the entry:
     superseded: set[int] = field(default_factory=set)  # a later delivery has written the resource
 
@@ -81,6 +96,11 @@ class HeldLocks:
         """The unit as rows name it. The delivery alone would not do: another of its units may have
         written the resource, too."""
         return f"{self.delivery} {self.unit}"
+
+    @property
+    def claimed_by(self) -> str:
+        """The unit as the key of its claim."""
+        return self.attempted_by
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,10 +123,44 @@ async def acquire(guard: WriteGuard, held: HeldLocks, writes: Sequence[Write]) -
     """
     required = {_hash_name(write.name): write for write in writes}
     required = {key: write for key, write in required.items() if key not in held.writes}
+    if required:
+        await _wait_until(guard, held, lambda: _try_acquire(guard, held, required))
+
+
+async def acquire_beside_claims(
+    guard: WriteGuard, held: HeldLocks, writes: Sequence[Write], *, are_deletes: bool
+) -> None:
+    """Lock the names of deletes, and of what is being deleted, as `acquire` does: while no other
+    unit claims one of them. Raises Unavailable."""
+    required = {_hash_name(write.name): write for write in writes}
+
+    async def try_acquire() -> bool:
+        if are_deletes:
+            await guard.store.record_delete(held.delivery)
+        if not await _try_acquire(guard, held, required):
+            return False
+        table = await guard.store.read_claims()
+        names = {_shorten_name(write.name) for write in writes}
+        return not _find_rivals(held, table, names, guard.now())
+
+    await _wait_until(guard, held, try_acquire)
+
+
+async def claim_first_writes(guard: WriteGuard, held: HeldLocks, writes: Sequence[Write]) -> None:
+    """Lock the names of first writes by one row of the unit, and add it to `held`.
+
+    Wait some seconds for others. Raises Unavailable, as `acquire` does.
+    """
+    await _wait_until(guard, held, lambda: _try_claim(guard, held, writes))
+
+
+async def _wait_until(
+    guard: WriteGuard, held: HeldLocks, try_to_lock: Callable[[], Awaitable[bool]]
+) -> None:
     # Two units that hold locks while they wait for more could wait for each other.
-    delays = () if held.locks else _RETRY_DELAYS
+    delays = () if held.locks or held.claim else _RETRY_DELAYS
     for delay in (*delays, None):
-        if not required or await _try_acquire(guard, held, required):
+        if await try_to_lock():
             return
         await release(guard, held, {}, SendState.NOT_SENT)
         if delay is not None:
@@ -115,8 +169,8 @@ async def acquire(guard: WriteGuard, held: HeldLocks, writes: Sequence[Write]) -
 
 
 def is_held(held: HeldLocks, name: str) -> bool:
-    """Whether the lock of this name is held."""
-    return _hash_name(name) in held.locks
+    """Whether the lock of this name is held, or the unit claims its first write."""
+    return _hash_name(name) in held.locks or _shorten_name(name) in held.first_writes
 
 
 def ensure_time_left(guard: WriteGuard, held: HeldLocks) -> None:
@@ -124,7 +178,8 @@ def ensure_time_left(guard: WriteGuard, held: HeldLocks) -> None:
 
     Raises Unavailable when less is left.
     """
-    expires_at = min((lock.expires_at for lock in held.locks.values()), default=inf)
+    claims = () if held.claim is None else (held.claim,)
+    expires_at = min((row.expires_at for row in (*held.locks.values(), *claims)), default=inf)
     if expires_at - guard.now() < guard.lease * 2 / 3:
         raise Unavailable("write guard", "the lock had too little time left to start the request")
 
@@ -145,11 +200,17 @@ async def release(
         key: _build_released_lock(held, key, written=written, state=state, now=now)
         for key in held.locks
     }
-    for by_key in (held.locks, held.previous, held.writes):
+    claim, remaining = held.claim, _build_remaining_claim(held, written, state, now)
+    held.claim = held.previous_claim = None
+    for by_key in (held.locks, held.previous, held.writes, held.first_writes):
         by_key.clear()
     held.superseded.clear()
     if released:
         await guard.store.write(released)
+    if remaining is not None:
+        await guard.store.write_claim(held.claimed_by, remaining)
+    elif claim is not None:
+        await guard.store.delete_claim(held.claimed_by, claim)
 
 
 async def release_previous(
@@ -173,13 +234,10 @@ async def _try_acquire(guard: WriteGuard, held: HeldLocks, required: Mapping[str
     acquired: dict[str, WriteLock] = {}
     for key, write in required.items():
         lock = existing.get(key, WriteLock())
-        if lock.expires_at > now and lock.holder not in (held.token, held.delivery):
+        if _is_rival(held, lock, now):
             return False
         held.writes[key], held.previous[key] = write, lock
-        if write.ordered and is_later(
-            WriteRank(lock.written_by, lock.source_version),
-            WriteRank(held.delivery, write.source_version),
-        ):
+        if _is_superseded(held, lock, write):
             held.superseded.update(write.positions)
             continue
         if _get_delivery(lock.attempted_by) <= held.delivery:
@@ -188,6 +246,98 @@ async def _try_acquire(guard: WriteGuard, held: HeldLocks, required: Mapping[str
     stored = await guard.store.write(acquired)
     held.locks |= stored
     return len(stored) == len(acquired)
+
+
+async def _try_claim(guard: WriteGuard, held: HeldLocks, writes: Sequence[Write]) -> bool:
+    """Claim these names. Return False when another unit has one of them; then the claim may be in
+    `held` all the same."""
+    required = {_shorten_name(write.name): write for write in writes}
+    wanted = Claim(
+        holder=held.token,
+        expires_at=guard.now() + guard.lease,
+        names=frozenset(required) | (held.claim.names if held.claim else frozenset()),
+        etag=held.claim.etag if held.claim else None,
+    )
+    claim = await guard.store.write_claim(held.claimed_by, wanted)
+    table = await guard.store.read_claims()
+    if claim is None:
+        # An earlier attempt of this unit has left one, or another worker has the same unit.
+        previous = table.claims.get(held.claimed_by)
+        if previous is None or _is_rival(held, previous, guard.now()):
+            return False
+        wanted = replace(wanted, names=wanted.names | previous.names, etag=previous.etag)
+        claim = await guard.store.write_claim(held.claimed_by, wanted)
+        if claim is None:
+            return False
+        held.previous_claim = previous
+        table = await guard.store.read_claims()
+    held.claim = claim
+    held.first_writes |= required
+    if _find_rivals(held, table, required.keys(), guard.now()):
+        return False
+    is_placed = any(write.source_version for write in writes)
+    if not is_placed and table.newest_delete <= held.delivery:
+        return True
+    return await _heed_deletes(guard, held, writes)
+
+
+async def _heed_deletes(guard: WriteGuard, held: HeldLocks, writes: Sequence[Write]) -> bool:
+    """Find the first writes that a delete has superseded. Return False when one is under way."""
+    existing = await guard.store.read([_hash_name(write.name) for write in writes])
+    for write in writes:
+        lock = existing.get(_hash_name(write.name), WriteLock())
+        if _is_rival(held, lock, guard.now()):
+            return False
+        if _is_superseded(held, lock, write):
+            held.superseded.update(write.positions)
+    return True
+
+
+def _find_rivals(
+    held: HeldLocks, table: ClaimTable, names: Collection[bytes], now: float
+) -> list[Claim]:
+    """Return the claims of other units that have one of these names."""
+    return [
+        claim
+        for unit, claim in table.claims.items()
+        if unit != held.claimed_by
+        and _is_rival(held, claim, now)
+        and not claim.names.isdisjoint(names)
+    ]
+
+
+def _is_rival(held: HeldLocks, row: WriteLock | Claim, now: float) -> bool:
+    """Whether somebody else holds the row now."""
+    return row.expires_at > now and row.holder not in (held.token, held.delivery)
+
+
+def _is_superseded(held: HeldLocks, lock: WriteLock, write: Write) -> bool:
+    last = WriteRank(lock.written_by, lock.source_version)
+    return write.ordered and is_later(last, WriteRank(held.delivery, write.source_version))
+
+
+def _build_remaining_claim(
+    held: HeldLocks, written: Mapping[int, bool], state: SendState, now: float
+) -> Claim | None:
+    """Return what must stay of the claim: names whose request may still be at work."""
+    claim, previous = held.claim, held.previous_claim
+    if claim is None:
+        return None
+    names: frozenset[bytes] = frozenset()
+    expires_at = 0.0
+    if previous is not None and previous.holder == held.delivery and previous.expires_at > now:
+        names, expires_at = previous.names, previous.expires_at
+    if state is SendState.UNANSWERED:
+        unsettled = {
+            name
+            for name, write in held.first_writes.items()
+            if not written.keys() >= set(write.positions)
+        }
+        if unsettled:
+            names, expires_at = names | unsettled, claim.expires_at
+    return (
+        replace(claim, holder=held.delivery, names=names, expires_at=expires_at) if names else None
+    )
 
 
 def _build_released_lock(
@@ -223,3 +373,7 @@ def _get_delivery(attempted_by: str) -> str:
 def _hash_name(name: str) -> str:
     """A query may hold an identifier of a patient, and a table must not."""
     return hashlib.sha256(name.encode()).hexdigest()
+
+
+def _shorten_name(name: str) -> bytes:
+    return bytes.fromhex(_hash_name(name)[: DIGEST_BYTES * 2])

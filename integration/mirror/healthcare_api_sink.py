@@ -88,7 +88,7 @@ class HealthcareApiSink:
 
     async def _send_current_state(self, job: _LockedJob) -> _Outcome:
         web_api, entity = self.web_api, job.entity
-        resource = await web_api.fhir.read(job.reference, job.item.delivery)
+        resource = await web_api.fhir.read_current(job.item)
         if resource is None:
             return await self._remove_row(job)
         # The API cannot shorten a long id. Refused here, the note says so.

@@ -123,7 +123,7 @@ class WebApiSink:
 
     async def _try_to_write(self, job: MirrorJob) -> RowResult | None:
         """Read both sides, write what differs. None: one of them has changed meanwhile."""
-        resource = await self.fhir.read(job.reference, job.item.delivery)
+        resource = await self.fhir.read_current(job.item)
         if resource is None:
             return await self._try_to_remove(job)
         mapped = engine.map_resource(job.entity, resource, job.tables, self.fhir.upstream.base)
@@ -177,7 +177,7 @@ class WebApiSink:
             key = existing.row[job.entity.key]
             return job.build_result("updated", row=key, version=version, notes=notes)
         # If the resource was deleted meanwhile, its deletion found no row to deactivate.
-        if await self.fhir.read(job.reference, job.item.delivery) is None:
+        if await self.fhir.read_current(job.item) is None:
             return None
         await self.queue_waiting(job.reference)
         return job.build_result("created", row=job.key, version=version, notes=notes)

@@ -15,15 +15,15 @@ from functools import partial
 from itertools import count
 
 from integration.core.activity_recorder import add_activity_context
-from integration.core.errors import Unavailable
+from integration.core.errors import Rejected, Unavailable
 from integration.core.http import Upstream
 from integration.core.model import Request
 from integration.core.offload import offload
-from integration.fhir import bundle, collections, fetched, notifications
+from integration.fhir import bundle, collections, envelope, fetched, notifications
 from integration.fhir.collections import PagedContents
 from integration.fhir.duplicates import settle_duplicates
 from integration.fhir.entries import Contents
-from integration.fhir.fetched import NOT_FETCHED, TOO_LARGE, FetchedResponse
+from integration.fhir.fetched import NOT_FETCHED, TOO_LARGE, TOO_MANY, FetchedResponse
 from integration.fhir.notifications import Notification
 from integration.journal.store import Journal, Payload
 
@@ -41,6 +41,7 @@ class Sources:
     upstreams: Mapping[str, Upstream] = field(default_factory=dict)
     max_pages: int = 100  # besides the page that the sender posted
     max_bytes: int = 50_000_000  # all responses together
+    max_entries: int = 100_000  # of all pages together
 
 
 NO_SOURCES = Sources()
@@ -92,7 +93,8 @@ async def _fetch_pages(job: _FetchJob, first_page: PagedContents) -> Contents:
             break
         is_excess = address in seen or number > job.sources.max_pages + 1
         seen.add(address)
-        response = await _load_or_fetch(job, number, "" if is_excess else address)
+        max_entries = max(job.sources.max_entries - len(entries), 0)
+        response = await _load_or_fetch(job, number, "" if is_excess else address, max_entries)
         if response.status == NOT_FETCHED:
             break
         read_page = partial(collections.read_further_page, number, len(entries), response)
@@ -104,15 +106,32 @@ async def _fetch_pages(job: _FetchJob, first_page: PagedContents) -> Contents:
     return replace(first_page, entries=settled, has_next_page=address is not None)
 
 
-async def _load_or_fetch(job: _FetchJob, number: int, address: str) -> FetchedResponse:
-    """Return the response stored under this number. If there is none, fetch and store it."""
+async def _load_or_fetch(
+    job: _FetchJob, number: int, address: str, max_entries: int | None = None
+) -> FetchedResponse:
+    """Return the response stored under this number. If there is none, fetch and store it.
+
+    `max_entries`: how many it may have, if it is a page.
+    """
     data = await job.journal.get_fetched(job.delivery, number)
     if data is None:
-        encoded = fetched.encode(await _fetch(job, address))
+        response = await _fetch(job, address)
+        if max_entries is not None and await _has_too_many(response, max_entries):
+            response = FetchedResponse(TOO_MANY)
+        encoded = fetched.encode(response)
         data = await job.journal.save_fetched(job.delivery, number, encoded)
     response = fetched.decode(data)
     job.bytes_left -= len(response.body)
     return response
+
+
+async def _has_too_many(response: FetchedResponse, max_entries: int) -> bool:
+    try:
+        return await offload(
+            len(response.body), lambda: envelope.has_more_entries(response.body, max_entries)
+        )
+    except Rejected:
+        return True  # it may have as many as that
 
 
 async def _fetch(job: _FetchJob, address: str) -> FetchedResponse:

@@ -22,6 +22,7 @@ from integration.fhir import entry_results, units, write_decisions
 from integration.fhir.client import FhirServer
 from integration.fhir.grammar import is_id, is_type
 from integration.fhir.progress import Progress, get_identity, map_targets
+from integration.fhir.resource_states import ResourceChange
 from integration.fhir.units import Lane, Stamp, Unit, UnitEntry
 from integration.fhir.write_decisions import Attempt
 from integration.journal import write_guard
@@ -75,13 +76,15 @@ class _LaneRun(Progress):
 
 @dataclass(slots=True, kw_only=True)
 class UnitAttempt:
-    """One attempt to write a unit. `name`: `lane.number` of the unit."""
+    """One attempt to write a unit. `name`: `lane.number` of the unit. `was_contested`: the server
+    has refused entries that were sent on condition of a version."""
 
     progress: _LaneRun
     unit: Unit
     name: str
     locks: HeldLocks
     send_state: SendState = SendState.NOT_SENT
+    was_contested: bool = False
 
 
 async def process_lane(
@@ -124,9 +127,9 @@ async def process_lane(
 
 async def _begin(context: LaneContext, delivery: Delivery, item: WorkItem) -> bool:
     """Record that the lane begins. Return whether its entries may have been attempted before."""
-    began = await context.journal.begin_lane(delivery.id, item.lane or 0, context.guard.now())
+    is_first = await context.journal.begin_lane(delivery.id, item.lane or 0)
     # After the first plan, they were in other lanes before.
-    return began is not None or delivery.plan > 1
+    return not is_first or delivery.plan > 1
 
 
 def _name_unit(delivery: Delivery, lane: int, index: int) -> str:
@@ -215,8 +218,27 @@ async def _attempt_unit(attempt: UnitAttempt) -> None:
             return
         # Nothing of what was refused was done, and a crash from here on changes nothing.
         attempt.send_state = SendState.ANSWERED
-    upstream = progress.context.fhir.upstream.name
-    raise UnitConflict(upstream, "others keep changing the same resources", None, unit=attempt.name)
+        attempt.was_contested = True
+    raise _make_conflict(attempt)
+
+
+def _make_conflict(attempt: UnitAttempt) -> UnitConflict:
+    upstream = attempt.progress.context.fhir.upstream.name
+    return UnitConflict(
+        upstream, "others keep changing the same resources", None, unit=attempt.name
+    )
+
+
+def _ensure_time_left(attempt: UnitAttempt) -> None:
+    """Check that the locks last for a request. Raises Unavailable; after a contested request, a
+    UnitConflict, which is counted: a slow server that refuses the unit each time must not keep the
+    locks from ever lasting long enough."""
+    try:
+        write_guard.ensure_time_left(attempt.progress.context.guard, attempt.locks)
+    except Unavailable as error:
+        if attempt.was_contested:
+            raise _make_conflict(attempt) from error
+        raise
 
 
 async def _load_results_of_others(attempt: UnitAttempt) -> None:
@@ -240,12 +262,11 @@ async def _send(
     stamp = _make_stamp(preflight.attempt, entries, found)
     await _record_bases(attempt, entries, found)
     attempt.send_state = SendState.UNANSWERED
-    ensure_time_left = partial(write_guard.ensure_time_left, context.guard, attempt.locks)
     request = units.build_request(unit, entries, progress.identities, stamp)
     with add_activity_context(
         action=f"write unit {attempt.name}", resource=_get_single_target(entries)
     ):
-        response = await context.fhir.send(request, delivery, ensure_time_left)
+        response = await context.fhir.send(request, delivery, partial(_ensure_time_left, attempt))
         attempt.send_state = SendState.ANSWERED
         conflicts = count_conflicts(progress.item, attempt.name)
         results = entry_results.read_response(unit, entries, response, conflicts, stamp.conditions)
@@ -311,33 +332,55 @@ async def _settle(
     attempt: UnitAttempt,
     results: Sequence[EntryResult],
     matches: Mapping[int, Sequence[str]] | None = None,
-    restored: Iterable[str] = (),
+    restored: Iterable[ResourceChange] = (),
 ) -> None:
     """Queue the changes that others follow, then record the results.
 
     In this order, since a worker that ends in between only queues the changes once more.
-    `restored`: the Type/id of which another delivery's state was restored.
+    `restored`: the resources to which another delivery's state was restored.
     """
     if not results:
         return
     progress, context = attempt.progress, attempt.progress.context
     delivery = progress.delivery.id
-    targets = map_targets(attempt.unit)
-    written = [result for result in results if result.is_written]
-    changed = {get_identity(result, targets[result.position]) for result in written} | {*restored}
-    for result in written:
-        changed.update((matches or {}).get(result.position, ()))
+    changes = _find_changes(attempt.unit, results, matches or {}, restored)
     queues = await context.change_queues()
-    followed = [name for name in sorted(changed) if name.partition("/")[0] in queues]
     await asyncio.gather(
         *(
-            context.queue.send(queues[name.partition("/")[0]], WorkItem(delivery, resource=name))
-            for name in followed
+            context.queue.send(queues[type_], _build_change_item(delivery, change))
+            for name, change in sorted(changes.items())
+            if (type_ := name.partition("/")[0]) in queues
         )
     )
     with_unit = [replace(result, unit=attempt.name) for result in results]
     await context.journal.add_entry_results(delivery, progress.lane, with_unit)
     progress.record(attempt.unit, with_unit)
+
+
+def _find_changes(
+    unit: Unit,
+    results: Sequence[EntryResult],
+    matches: Mapping[int, Sequence[str]],
+    restored: Iterable[ResourceChange],
+) -> dict[str, ResourceChange]:
+    """Return what has become of the resources that were written, by Type/id."""
+    targets = map_targets(unit)
+    deletes = {n for entry in unit.entries if entry.method == "DELETE" for n in entry.positions}
+    written = [result for result in results if result.is_written]
+    matched = {name for result in written for name in matches.get(result.position, ())}
+    changes = {name: ResourceChange(name=name) for name in matched}
+    for result in written:
+        name = get_identity(result, targets[result.position])
+        version = entry_results.get_version(result.etag)
+        is_deleted = result.position in deletes
+        changes[name] = ResourceChange(name=name, version=version, is_deleted=is_deleted)
+    return changes | {change.name: change for change in restored}
+
+
+def _build_change_item(delivery: str, change: ResourceChange) -> WorkItem:
+    return WorkItem(
+        delivery, resource=change.name, version=change.version, deleted=change.is_deleted
+    )
 
 
 def _find_superseded(attempt: UnitAttempt, found: Findings) -> list[EntryResult]:

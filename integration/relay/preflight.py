@@ -14,7 +14,7 @@ from integration.fhir.client import FhirServer
 from integration.fhir.json_objects import get_object
 from integration.fhir.resource_states import ResourceState, ResourceVersion
 from integration.fhir.units import Unit, UnitEntry
-from integration.fhir.write_decisions import ABSENT, Attempt, Candidate, Step
+from integration.fhir.write_decisions import Attempt, Candidate, Step
 from integration.journal import write_guard
 from integration.journal.store import Journal
 from integration.journal.write_guard import HeldLocks, Write, WriteGuard
@@ -44,6 +44,11 @@ class Findings:
         """Return the Type/id that a condition matches; None for none, or several."""
         names = list(self.matches.get(position, ()))
         return names[0] if len(names) == 1 else None
+
+    def map_targets(self, entries: Sequence[UnitEntry]) -> dict[str, str]:
+        """Return the Type/id that conditions match alone, by the placeholder of the entry."""
+        names = {entry.target: self.get_only_match(entry.position) for entry in entries}
+        return {target: name for target, name in names.items() if name is not None}
 
     def list_matched(self) -> dict[int, list[str]]:
         """Return the Type/id that conditions match, by position."""
@@ -76,11 +81,17 @@ class Preflight:
 
         Raises Unavailable when a lock is not free.
         """
-        writes = [
-            Write(candidate.name, (candidate.entry.position,), candidate.entry.source_version)
-            for candidate in candidates
-        ]
-        await write_guard.acquire(self.guard, self.locks, writes)
+        firsts = [candidate for candidate in candidates if candidate.is_first_write]
+        others = [candidate for candidate in candidates if not candidate.is_first_write]
+        if others:
+            are_deletes = any(candidate.entry.method == "DELETE" for candidate in others)
+            await write_guard.acquire_beside_claims(
+                self.guard, self.locks, list(map(_build_write, others)), are_deletes=are_deletes
+            )
+        if firsts:
+            await write_guard.claim_first_writes(
+                self.guard, self.locks, list(map(_build_write, firsts))
+            )
 
     async def announce_deletes(self, entries: Sequence[UnitEntry], found: Findings) -> bool:
         """Announce the deletes among these entries. Return whether all are as they were found.
@@ -115,8 +126,8 @@ class Preflight:
             if status in (404, 409, 410, 412):
                 return False
             etag = get_object(versions[candidate.name], "response").get("etag")
-            if status == 200 and isinstance(etag, str) and candidate.state is not None:
-                version = etag.removeprefix("W/").strip('"')
+            version = entry_results.get_version(etag)
+            if status == 200 and version and candidate.state is not None:
                 state = replace(candidate.state, version=version)
                 found.candidates[n] = replace(candidate, state=state)
         return True
@@ -133,9 +144,7 @@ class Preflight:
         writes = self._list_conditions(entries) + [
             Write(entry.target, (entry.position,), entry.source_version)
             for entry in entries
-            if entry.condition is None
-            and not entry.is_read
-            and (entry.method == "DELETE" or self.bases.get(entry.position) == ABSENT)
+            if entry.condition is None and entry.method == "DELETE"
         ]
         if writes:
             await write_guard.release_previous(self.guard, self.locks, writes, written)
@@ -182,7 +191,8 @@ class Preflight:
         steps = await self._decide_all(candidates)
         if unit.kind == "transaction":
             steps = _complete_transaction(candidates, steps)
-        steps = await self._leave_repeats_out(candidates, steps)
+        identities = {**self.identities, **found.map_targets(entries)}
+        steps = await self._leave_repeats_out(candidates, steps, identities)
         for candidate, step in zip(candidates, steps, strict=True):
             _record_step(found, candidate, step)
         settled = {result.position for result in found.settled}
@@ -241,13 +251,18 @@ class Preflight:
         return steps
 
     async def _leave_repeats_out(
-        self, candidates: Sequence[Candidate], steps: Sequence[Step]
+        self,
+        candidates: Sequence[Candidate],
+        steps: Sequence[Step],
+        identities: Mapping[str, str],
     ) -> list[Step]:
         """Settle the entries that would write what is there already: see `repeats`."""
         same = [
             n
             for n, (candidate, step) in enumerate(zip(candidates, steps, strict=True))
-            if step is Step.SEND and self.attempt.is_ordered and repeats.is_same_content(candidate)
+            if step is Step.SEND
+            and self.attempt.is_ordered
+            and repeats.is_same_content(candidate, identities)
         ]
         if not same:
             return list(steps)
@@ -340,6 +355,11 @@ class Preflight:
 class _States:
     by_query: dict[str, Matches] = field(default_factory=dict)
     by_name: dict[str, ResourceState] = field(default_factory=dict)
+
+
+def _build_write(candidate: Candidate) -> Write:
+    entry = candidate.entry
+    return Write(candidate.name, (entry.position,), entry.source_version)
 
 
 def _complete_transaction(candidates: Sequence[Candidate], steps: Sequence[Step]) -> list[Step]:

@@ -271,7 +271,7 @@ async def _record_refused(
         for entry, issue in delivery_plan.refused
     ]
     if refused:
-        await relay.journal.begin_lane(delivery.id, NO_LANE, relay.now().timestamp())
+        await relay.journal.begin_lane(delivery.id, NO_LANE)
         await relay.journal.add_entry_results(delivery.id, NO_LANE, refused)
     return refused
 

@@ -2,30 +2,37 @@
 
 An EHR sends the same content again and again. To write it would make a version in FHIR, and a write
 in Dataverse, each time. It is left out where the resource is still as an entry with the same digest
-has written it, which its history tells, and where no delivery in between is still open: such a one
-would find the mark of the earlier write, and overwrite what the later delivery repeats.
+has written it, which its history tells. The mark of the earlier write then stands for this one too,
+so nothing may come in between: no delivery that is still open, and no version of the source, since
+what finds that mark would overwrite what is repeated here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from integration.core.model import OPEN
+from integration.fhir import units
 from integration.fhir.resource_states import ResourceVersion
 from integration.fhir.write_decisions import Candidate
 from integration.journal.store import Journal
 from integration.journal.table_keys import parse_accepted_time
 
 
-def is_same_content(candidate: Candidate) -> bool:
-    """Whether the last write of the relay had the content of this entry."""
+def is_same_content(candidate: Candidate, identities: Mapping[str, str]) -> bool:
+    """Whether the last write of the relay had the content of this entry, and its source version.
+
+    `identities`: `Type/id` by placeholder, as far as they are known.
+    """
     mark = candidate.state.mark if candidate.state else None
     return (
         mark is not None
         and mark.ordered
+        and mark.digest != ""
         and candidate.entry.method == "PUT"
         and not candidate.entry.has_precondition
-        and mark.digest == candidate.entry.digest != ""
+        and mark.source_version == candidate.entry.source_version
+        and mark.digest == units.compute_digest(candidate.entry, identities)
     )
 
 

@@ -25,6 +25,7 @@ const tokens = new PageTokens(() => settings.values.tokenLifetime);
 const faults = new Faults();
 const latency = new Latency();
 let requests = 0;
+let refusedBundles = 0; // whole ones, since a part of them did not parse
 let recent = [];
 
 const server = createServer(async (request, response) => {
@@ -64,7 +65,7 @@ async function answerFhir(request, response, url) {
 function execute(context, { method, headers }, path, search, body, fault) {
   if (path === '') {
     if (method !== 'POST') throw new FhirError(405, `${method} is not supported here.`);
-    const bundle = processBundle(context, parseResource(body), headers, refuseEntries(fault));
+    const bundle = processBundle(context, parseBundle(body), headers, refuseEntries(fault));
     return { status: 200, resource: distortBundle(fault, bundle) };
   }
   if (path === 'metadata' && method === 'GET') return { status: 200, resource: capabilityStatement(context.base) };
@@ -73,6 +74,15 @@ function execute(context, { method, headers }, path, search, body, fault) {
   const resource = body === undefined || Array.isArray(body) ? body : parseResource(body);
   const resolved = resolveConditionalReferences(context.store, resource);
   return interact(context, { method, url: path + search, headers, body: resolved });
+}
+
+function parseBundle(body) {
+  try {
+    return parseResource(body);
+  } catch (error) {
+    refusedBundles += 1;
+    throw error;
+  }
 }
 
 /** The parameters of a search may be in the address and in a form: https://hl7.org/fhir/R4/http.html#search */
@@ -112,7 +122,7 @@ async function answerControl(request, response, url) {
       latency.set(parseJson(await readBody(request)));
       return reply({});
     case 'GET /control/stats':
-      return reply({ requests, faults: faults.injected, ...store.countResources() });
+      return reply({ requests, faults: faults.injected, refusedBundles, ...store.countResources() });
     case 'GET /control/requests':
       return reply(recent.slice(-Number(url.searchParams.get('last') ?? MAX_RECENT)));
     case 'POST /control/reset':
@@ -123,6 +133,7 @@ async function answerControl(request, response, url) {
       faults.injected = 0;
       latency.set({});
       requests = 0;
+      refusedBundles = 0;
       recent = [];
       return reply({});
     default:

@@ -77,7 +77,12 @@ class RequestCounter:
         if self.instruction.split() and self.instruction.split()[0] == f"{side}:{number}":
             self.file.write_text("", "utf-8")
             self.file.with_suffix(NOTE).write_text(f"{side} {request}", "utf-8")
-            os.kill(os.getpid(), signal.SIGKILL)
+            kill_host()
+
+
+def kill_host() -> None:
+    """End this process at once. With HOST_KILL set, the next host starts."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _watch_requests(watch: RequestCounter) -> None:

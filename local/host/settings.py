@@ -41,6 +41,7 @@ class QueueOptions:
 class HostOptions:
     route_prefix: str = "api"
     function_timeout: float | None = 1800.0
+    kill_at_timeout: bool = False  # the whole process, as Azure ends a worker; see kill.py
     body_limit: int = BODY_LIMIT
     threads: int | None = None
     keys: Mapping[str, str] = field(default_factory=dict)
@@ -69,6 +70,7 @@ def read_options(folder: Path, env: Mapping[str, str]) -> HostOptions:
     return HostOptions(
         route_prefix=str(http.get("routeprefix", "api")).strip("/"),
         function_timeout=_parse_timeout(host.get("functiontimeout")),
+        kill_at_timeout=env.get("HOST_TIMEOUT_KILLS") == "1",
         body_limit=int(env.get("FUNCTIONS_REQUEST_BODY_SIZE_LIMIT", BODY_LIMIT)),
         threads=_parse_threads(env.get("PYTHON_THREADPOOL_THREAD_COUNT")),
         keys=parse_keys(env.get("HOST_FUNCTION_KEYS", "")),

@@ -15,6 +15,7 @@ from typing import Any
 
 import azure.functions as func
 
+from local.host import kill
 from local.host.functions import Function
 from local.host.settings import HostOptions
 
@@ -63,6 +64,7 @@ class Context(func.Context):
 class Worker:
     def __init__(self, options: HostOptions) -> None:
         self._timeout = options.function_timeout
+        self._kill_at_timeout = options.kill_at_timeout
         self._threads = ThreadPoolExecutor(options.threads, thread_name_prefix="function")
         self._calls: set[Future[Any]] = set()
 
@@ -83,6 +85,8 @@ class Worker:
         except Exception:
             event = "function.timed_out" if limit.expired() else "function.failed"
             log.exception(event, extra=extra)
+            if limit.expired() and self._kill_at_timeout:
+                kill.kill_host()
             return InvocationResult(False)
         extra["ms"] = round((time.monotonic() - started) * 1000)
         log.info("function.succeeded", extra=extra)

@@ -96,6 +96,17 @@ async def test_a_change_of_a_mirrored_type_is_mirrored(
     assert await taken(route, event) == [f"Patient/{ANNA}"]
 
 
+async def test_an_event_tells_which_version_is_there_at_least(route: Route) -> None:
+    deleted = event_grid("Microsoft.HealthcareApis.FhirResourceDeleted", resourceVersionId=3)
+    await taken(route, event_grid(), cloud_event(resourceVersionId="2"), deleted)
+    claims = [claim for claim, _ in route.queued(MIRROR_QUEUE)]
+    assert [(claim.version, claim.deleted) for claim in claims] == [
+        ("1", False),
+        ("2", False),
+        ("3", True),
+    ]
+
+
 async def test_a_message_may_hold_several_events(route: Route) -> None:
     several = [event_grid(), cloud_event(resourceFhirId="p2"), event_grid()]
     assert await taken(route, several) == [f"Patient/{ANNA}", "Patient/p2"]

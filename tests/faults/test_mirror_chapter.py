@@ -54,6 +54,7 @@ async def chapter(running: Running, tmp_path: Path) -> AsyncIterator[MirrorChapt
         route = Route(
             running=running,
             host=Child(running.parts["fhir"].part),
+            others=[],
             http=http,
             queues=queues,
             proxy=Proxy(upstream=()),
@@ -189,13 +190,11 @@ async def test_each_trouble_injects_faults_and_is_undone(chapter: MirrorChapter)
         person = people.make()
         await people.write(person)
         await show(people, person)
-    others = [trouble for trouble in TROUBLES if trouble.__name__ not in _WITH_A_HOST]
+    others = [trouble for trouble in TROUBLES.values() if trouble.__name__ not in _WITH_A_HOST]
     for trouble in (meddle, hand_over, *others):  # while everybody has a row
-        before = await people.route.count_injected()
         injected = await trouble(people, 4)
         assert injected > 0 or trouble.__name__ in _AT_THE_SERVICES, trouble.__name__
         await chapter.calm("test", patience=0)
-        assert await people.route.count_injected() >= before
     assert any(person.allowed.missing for person in people.known)
     assert any(person.allowed.merged for person in people.known)
 

@@ -11,11 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from faults import kinds, outage
+from faults import kinds, outage, time_outs
+from faults.chains import Chains
 from faults.copies import Copies
 from faults.deliveries import DeliveryFactory
+from faults.injected import (
+    COPIED,
+    KEY_REPEATED,
+    KILLED,
+    LIMITS_CHANGED,
+    QUEUE_FAILED,
+    REFUSED_FOR_HOURS,
+    TIMED_OUT,
+)
 from faults.judge import Report
 from faults.kills import Kills
+from faults.replays import Replays
 from faults.route import Route, make_client, open_route
 from faults.weather import Weather
 from local.processes import PROJECT
@@ -64,21 +75,43 @@ async def test_hours_without_a_fhir_server_cost_time_and_no_entry(running: Runni
         found = Report(http=http, running=running, seed=SEED)
         await outage.run_outage(running, found, DeliveryFactory("outage"), streams=8)
     assert found.tally.findings == []
-    assert found.tally.counts["injected"] > 100
+    assert found.tally.injected[REFUSED_FOR_HOURS] > 100
 
 
 async def test_failing_services_cost_time_and_no_entry(route: Route) -> None:
     found = make_report(route)
     await Weather(route, found, DeliveryFactory("storm")).run_storm(15, senders=4)
     assert found.tally.findings == []
-    assert found.tally.counts["injected"] >= 15
+    assert found.tally.injected.total() >= 15
 
 
 async def test_messages_that_come_again_change_nothing(route: Route) -> None:
     found = make_report(route)
     await Copies(route, found, DeliveryFactory("copies")).post_copies(streams=2, copies=2)
     assert found.tally.findings == []
-    assert found.tally.counts["injected"] >= 4
+    assert found.tally.injected[COPIED] >= 4
+
+
+async def test_deliveries_with_two_chains_of_work_items_are_written_once(route: Route) -> None:
+    found = make_report(route)
+    await Chains(route, found, DeliveryFactory("chains")).run_round()
+    assert found.tally.findings == []
+    assert found.tally.injected[QUEUE_FAILED]
+    assert found.tally.injected[KEY_REPEATED]
+
+
+async def test_invocations_that_time_out_are_finished_by_others(route: Route) -> None:
+    found = make_report(route)
+    await time_outs.run_time_outs(route, found, DeliveryFactory("time-outs"), number=2)
+    assert found.tally.findings == []
+    assert found.tally.injected[TIMED_OUT] >= 2
+
+
+async def test_other_limits_and_broken_replays_leave_no_entry_out(route: Route) -> None:
+    found = make_report(route)
+    await Replays(route, found, DeliveryFactory("replays")).run_round()
+    assert found.tally.findings == []
+    assert found.tally.injected[LIMITS_CHANGED]
 
 
 async def test_a_host_that_is_killed_again_and_again_loses_nothing(route: Route) -> None:
@@ -93,4 +126,4 @@ async def test_a_host_that_is_killed_again_and_again_loses_nothing(route: Route)
         ["after:25", "before:9"],
     )
     assert found.tally.findings == []
-    assert found.tally.counts["injected"] == 2
+    assert found.tally.injected[KILLED] == 2

@@ -8,6 +8,7 @@ import pytest
 
 from faults.deliveries import Delivery, EntryIntent, TrackedResource
 from faults.verdict import (
+    HARM,
     AcceptedDelivery,
     EntryAnswer,
     StoredContact,
@@ -63,7 +64,7 @@ def test_what_arrived_as_it_was_sent_is_counted_and_harmless() -> None:
     done = [make_accepted(FIRST), make_accepted(SECOND, id_="2")]
     tally = judge_deliveries(done, make_held("a", "b"), make_contact("1", "2"), "here")
     assert tally.is_harmless
-    tally.counts["injected"] += 3
+    tally.injected.update({"kills": 1, "copies": 2})
     assert str(tally) == (
         "faults: injected=3 entries=2 written=2 refused=0 lost=0 doubled=0 stale=0 unexplained=0 "
         "wrong_person=0"
@@ -169,15 +170,55 @@ def test_a_refusal_without_cause_or_a_missing_answer_is_unexplained() -> None:
     assert judge_deliveries([stuck], held, {}, "here").counts["unexplained"] == 1
 
 
-def test_what_is_wrong_is_to_be_refused_and_nowhere() -> None:
+def test_what_is_wrong_is_to_be_refused_with_an_issue_and_nowhere() -> None:
     wrong = EntryIntent("fails", WEIGHT, "w")
     assert judge_deliveries(
-        [make_accepted(wrong, answers=[EntryAnswer(400)])], {}, {}, "here"
+        [make_accepted(wrong, answers=[EntryAnswer(400, "no code")])], {}, {}, "here"
     ).is_harmless
+    assert list_harm(
+        judge_deliveries([make_accepted(wrong, answers=[EntryAnswer(400)])], {}, {}, "here")
+    ) == ["unexplained"]
     assert list_harm(judge_deliveries([make_accepted(wrong)], {}, {}, "here")) == [
         "unexplained",
         "lost",
     ]
+
+
+@pytest.mark.parametrize(
+    ("counter", "answers", "held", "rows"),
+    [
+        ("lost", [EntryAnswer(200)], {}, {}),
+        (
+            "doubled",
+            [EntryAnswer(200)],
+            {WHO: StoredResource(("Patient/who", "Patient/x"))},
+            make_contact("1"),
+        ),
+        ("stale", [EntryAnswer(200)], make_held("a", "a"), make_contact("2")),
+        ("unexplained", [EntryAnswer(422, "no")], {}, {}),
+    ],
+)
+def test_each_counter_shows_its_harm_in_the_last_line(
+    counter: str,
+    answers: list[EntryAnswer],
+    held: dict[TrackedResource, StoredResource],
+    rows: dict[str, StoredContact],
+) -> None:
+    tally = judge_deliveries([make_accepted(FIRST, answers=answers)], held, rows, "here")
+    assert not tally.is_harmless
+    assert f" {counter}=1" in str(tally)
+    assert all(f" {other}=0" in str(tally) for other in HARM if other != counter)
+
+
+def test_tallies_of_several_scenarios_add_up() -> None:
+    tally = judge_deliveries([make_accepted(FIRST)], {}, {}, "one")
+    tally.injected["kills"] = 1
+    other = judge_deliveries([make_accepted(FIRST)], {}, {}, "two")
+    other.injected.update({"kills": 2, "copies": 3})
+    tally.add(other)
+    assert "injected=6 entries=2 written=2 refused=0 lost=2" in str(tally)
+    assert tally.injected == {"kills": 3, "copies": 3}
+    assert {found.where.partition(":")[0] for found in tally.findings} == {"one", "two"}
 
 
 def test_a_finding_names_the_deliveries_that_would_show_it_again() -> None:

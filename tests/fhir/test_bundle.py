@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -188,7 +189,8 @@ def test_a_bundle_without_a_type_is_refused() -> None:
     [
         as_bundle(*[entry("DELETE", f"Patient/{n}") for n in range(3)]),
         {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": PATIENT}] * 3},
-        {"resourceType": "Bundle", "type": "transaction", "entry": [7] * 3},
+        {"resourceType": "Bundle", "type": "transaction", "entry": [{}] * 3},
+        {"resourceType": "Bundle", "type": "history", "entry": [None] * 3},
     ],
 )
 def test_a_delivery_has_as_many_entries_as_are_allowed_and_no_more(body: dict[str, Any]) -> None:
@@ -196,8 +198,49 @@ def test_a_delivery_has_as_many_entries_as_are_allowed_and_no_more(body: dict[st
     with pytest.raises(Rejected, match="more than 2 entries") as caught:
         bundle.read(data, POST, 2)
     assert caught.value.status == 413
-    if body["type"] != "transaction":
+    if body["type"] in ("batch", "collection"):
         assert len(bundle.read(data, POST, 3).entries) == 3
+
+
+@pytest.mark.parametrize("kind", ["batch", "history", "document"])
+def test_more_entries_than_are_allowed_are_not_built_to_be_counted(kind: str) -> None:
+    body = b'{"resourceType":"Bundle","type":"%s","entry":[%s]}'
+    body %= kind.encode(), b",".join([b"{}"] * 1_000_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Rejected, match="more than 1000 entries"):
+            bundle.read(body, POST, 1_000)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < len(body) / 4
+
+
+def test_where_there_may_be_too_many_entries_each_must_be_an_object() -> None:
+    body = {"resourceType": "Bundle", "type": "batch", "entry": [{}, *[7] * 5]}
+    with pytest.raises(Rejected, match="must be an object") as caught:
+        bundle.read(json.dumps(body).encode(), POST, 4)
+    assert caught.value.status == 400
+    with pytest.raises(Rejected) as caught:  # each for itself
+        bundle.read(json.dumps(body).encode(), POST, 100)
+    assert len(caught.value.issues) == 6
+
+
+def test_what_is_refused_since_azure_refuses_it_says_so() -> None:
+    """An operation and a conditional delete in a transaction, as the specification's own example
+    has them: https://hl7.org/fhir/R4/bundle-transaction.html"""
+    asked = [
+        entry("POST", "ValueSet/$lookup", PATCH),
+        entry("DELETE", "Patient?identifier=123456"),
+        entry("POST", "Patient/_search"),
+    ]
+    body = {"resourceType": "Bundle", "type": "transaction", "entry": asked}
+    with pytest.raises(Rejected) as caught:
+        bundle.read(json.dumps(body).encode(), POST)
+    assert [issue.expression for issue in caught.value.issues] == [
+        f"Bundle.entry[{n}].request.url" for n in range(3)
+    ]
+    assert all("Azure's FHIR service" in issue.text for issue in caught.value.issues)
 
 
 @pytest.mark.parametrize("entries", [None, [], {}, "x"])

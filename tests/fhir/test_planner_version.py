@@ -11,8 +11,8 @@ from integration.fhir.units import Limits
 from tests.builders import Body, batch, bundle, entry, observation, patient
 from tests.fhir.bundles import make_urn, read_contents
 
-VERSION = 1
-DIGEST = "698063059b482fff"
+VERSION = 2
+DIGEST = "28c815edfb1aa28e"
 
 
 def deliveries() -> list[Body]:

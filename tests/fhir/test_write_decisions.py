@@ -33,7 +33,6 @@ def entry(method: str = "PUT", *, created: bool = False, condition: str | None =
         created=created,
         awaits=(),
         body=decimal_json.Raw(b"{}"),
-        digest="same",
         condition=condition,
     )
 

@@ -76,6 +76,17 @@ async def test_the_same_delivery_again_makes_no_version_and_no_other_resource(
     assert versions == {"1"}
 
 
+async def test_the_same_content_in_other_bytes_makes_no_version(server: Hapi) -> None:
+    value, id_ = new_id(), new_id()
+    for number in range(3):
+        exported = {"meta": {"lastUpdated": f"2026-01-0{number + 1}T00:00:00Z"}}
+        by_condition = entry(known(value), method="PUT", url=f"Patient?identifier={MRN}|{value}")
+        by_id = entry(patient(id=id_, **exported), method="PUT")
+        result = await deliver(server, batch(by_condition, by_id))
+    versions = {(await read(server, place))["meta"]["versionId"] for place in result.places}
+    assert versions == {"1"}
+
+
 async def test_the_later_of_two_deliveries_stands(server: Hapi) -> None:
     id_ = new_id()
     for gender in ("female", "other"):

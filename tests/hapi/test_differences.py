@@ -274,6 +274,30 @@ def test_a_condition_that_is_no_identifier_is_500_in_a_transaction_without_its_t
     assert statuses(post(http, "transaction", typed)) == [201]
 
 
+@KINDS
+def test_a_criterion_without_a_value_is_ignored(http: httpx.Client, kind: str) -> None:
+    first, again = create_if_none(value := new_id()), create_if_none(value)
+    again["request"]["ifNoneExist"] += "&family="
+    assert statuses(post(http, kind, first)) == [201]
+    assert statuses(post(http, kind, again)) == [200]
+
+
+@KINDS
+@pytest.mark.parametrize("url", ["ValueSet/$lookup", "Patient/_search"])
+def test_what_an_operation_is_sent_with_is_stored(http: httpx.Client, kind: str, url: str) -> None:
+    code = {"name": "code", "valueCode": "1"}
+    parameters = {"resourceType": "Parameters", "parameter": [code]}
+    asked = {"resource": parameters, "request": {"method": "POST", "url": url}}
+    assert statuses(post(http, kind, asked)) == [201]
+
+
+@KINDS
+def test_a_conditional_delete_is_taken_in_both_kinds(http: httpx.Client, kind: str) -> None:
+    condition = f"Patient?identifier={new_id()}"
+    asked = {"request": {"method": "DELETE", "url": condition}}
+    assert statuses(post(http, kind, asked)) == [204]
+
+
 def test_a_link_to_a_placeholder_that_the_request_does_not_bring_is_refused(
     http: httpx.Client,
 ) -> None:

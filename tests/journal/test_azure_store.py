@@ -82,7 +82,7 @@ EVERYTHING: list[tuple[str, Work]] = [
     ("lane_done", lambda it: it.finish_lane(ID, 1, 0)),
     ("begin_plan", lambda it: it.begin_plan(ID, 2)),
     ("record_queued", lambda it: it.record_queued_lanes(ID, 1, [0])),
-    ("begin", lambda it: it.begin_lane(ID, 0, 0.0)),
+    ("begin", lambda it: it.begin_lane(ID, 0)),
     ("note", lambda it: it.add_entry_results(ID, 0, [EntryResult(0, 201)])),
     ("outcomes", lambda it: it.list_entry_results(ID)),
     ("outcomes of a lane", lambda it: it.list_entry_results(ID, 0)),
@@ -165,7 +165,7 @@ async def test_outcomes_are_appended_in_blocks_of_at_most_four_mebibytes(azurite
         journal = await open_journal(blobs, tables)
         large = [{"diagnostics": "x" * 1_000_000}]
         id_ = make_delivery_id(NOON, 2)
-        await journal.begin_lane(id_, 0, 0.0)
+        await journal.begin_lane(id_, 0)
         await journal.add_entry_results(
             id_, 0, [EntryResult(number, 422, issues=large) for number in range(9)]
         )

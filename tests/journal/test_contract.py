@@ -321,7 +321,7 @@ async def test_whether_anybody_has_begun_with_a_delivery(journal: Journal) -> No
     await keep(journal, lane, seen, early)
     assert not await journal.has_begun(lane.id)
     await journal.save_lane(lane.id, 1, 0, b"{}")
-    await journal.begin_lane(seen.id, 0, 0.0)
+    await journal.begin_lane(seen.id, 0)
     assert [await journal.has_begun(each.id) for each in (lane, seen, early)] == [True, True, False]
 
 
@@ -391,7 +391,7 @@ async def test_a_forgotten_delivery_leaves_its_key_and_nothing_else(journal: Jou
         await journal.update_delivery(each.id, lanes=2)
         await journal.save_lane(each.id, 1, 1, b"lane")
         await journal.finish_lane(each.id, 1, 1)
-        await journal.begin_lane(each.id, 1, 0.0)
+        await journal.begin_lane(each.id, 1)
         await journal.add_entry_results(each.id, 1, [EntryResult(0, 201)])
         await journal.save_fetched(each.id, 1, b"fetched")
         await journal.record_row_result(
@@ -545,21 +545,21 @@ async def test_finished_lanes_are_counted_once_and_change_nothing_else(journal: 
 # --- outcomes ----------------------------------------------------------------------------------
 
 
-async def test_a_lane_knows_when_its_first_try_began(journal: Journal) -> None:
+async def test_a_lane_knows_whether_it_was_tried_before(journal: Journal) -> None:
     one = made()
     await keep(journal, one)
-    assert await journal.begin_lane(one.id, 0, 1.5) is None
-    assert await journal.begin_lane(one.id, 0, 7.0) == 1.5
-    assert await journal.begin_lane(one.id, 1, 8.0) is None
-    assert await journal.begin_lane(one.id, NO_LANE, 9.0) is None
-    assert await journal.begin_lane(one.id, 0, 10.0) == 1.5
+    assert await journal.begin_lane(one.id, 0)
+    assert not await journal.begin_lane(one.id, 0)
+    assert await journal.begin_lane(one.id, 1)
+    assert await journal.begin_lane(one.id, NO_LANE)
+    assert not await journal.begin_lane(one.id, 0)
 
 
 async def test_beginning_again_keeps_what_was_noted(journal: Journal) -> None:
     one = made()
-    await journal.begin_lane(one.id, 0, 0.0)
+    await journal.begin_lane(one.id, 0)
     await journal.add_entry_results(one.id, 0, [EntryResult(0, 201)])
-    await journal.begin_lane(one.id, 0, 0.0)
+    await journal.begin_lane(one.id, 0)
     assert await journal.list_entry_results(one.id, 0) == [EntryResult(0, 201)]
 
 
@@ -577,9 +577,9 @@ async def test_outcomes_come_back_whole_and_in_the_sender_s_order(journal: Journ
         unit="0.1",
         resource='{"value": 1.10, "text": "\\n\u2028 ä"}\n',
     )
-    await journal.begin_lane(one.id, 0, 0.0)
-    await journal.begin_lane(one.id, 1, 0.0)
-    await journal.begin_lane(one.id, NO_LANE, 0.0)
+    await journal.begin_lane(one.id, 0)
+    await journal.begin_lane(one.id, 1)
+    await journal.begin_lane(one.id, NO_LANE)
     await journal.add_entry_results(one.id, 1, [EntryResult(2, 201)])
     await journal.add_entry_results(one.id, 0, [whole, EntryResult(0, 204)])
     await journal.add_entry_results(one.id, NO_LANE, [EntryResult(1, 422)])
@@ -596,7 +596,7 @@ async def test_outcomes_come_back_whole_and_in_the_sender_s_order(journal: Journ
 
 async def test_the_first_note_of_an_entry_counts(journal: Journal) -> None:
     one = made()
-    await journal.begin_lane(one.id, 0, 0.0)
+    await journal.begin_lane(one.id, 0)
     await journal.add_entry_results(one.id, 0, [EntryResult(0, 201), EntryResult(1, 422)])
     await journal.add_entry_results(
         one.id, 0, [EntryResult(0, 500), EntryResult(1, 201), EntryResult(2, 204)]
@@ -606,7 +606,7 @@ async def test_the_first_note_of_an_entry_counts(journal: Journal) -> None:
 
 async def test_noting_nothing_is_no_trouble(journal: Journal) -> None:
     one = made()
-    await journal.begin_lane(one.id, 0, 0.0)
+    await journal.begin_lane(one.id, 0)
     await journal.add_entry_results(one.id, 0, [])
     assert await journal.list_entry_results(one.id, 0) == []
 
@@ -614,7 +614,7 @@ async def test_noting_nothing_is_no_trouble(journal: Journal) -> None:
 async def test_deliveries_do_not_share_outcomes(journal: Journal) -> None:
     one, other = made(), made(number=1)
     for each, status in ((one, 201), (other, 422)):
-        await journal.begin_lane(each.id, 0, 0.0)
+        await journal.begin_lane(each.id, 0)
         await journal.add_entry_results(each.id, 0, [EntryResult(0, status)])
     assert [each.status for each in await journal.list_entry_results(one.id)] == [201]
 
@@ -624,7 +624,7 @@ async def test_outcomes_beyond_one_append_are_all_there(journal: Journal) -> Non
     one = made()
     issues = [{"severity": "error", "code": "invariant", "diagnostics": "x" * 50_000}]
     many = [EntryResult(position, 422, issues=issues) for position in range(100)]
-    await journal.begin_lane(one.id, 0, 0.0)
+    await journal.begin_lane(one.id, 0)
     await journal.add_entry_results(one.id, 0, many)
     assert await journal.list_entry_results(one.id, 0) == many
 

@@ -1,4 +1,4 @@
-"""What the ledger promises, of its double and of the table alike."""
+"""What the guard store promises, of its double and of the table alike."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ import pytest
 from azure.data.tables.aio import TableServiceClient
 
 from integration.journal import azure_guard_store
-from integration.journal.guard_store import GuardStore, MemoryGuardStore, WriteLock
+from integration.journal.guard_store import (
+    Claim,
+    ClaimTable,
+    GuardStore,
+    MemoryGuardStore,
+    WriteLock,
+)
 from local.services import Running
 
 OLD, NEW = "019a0000-0000-7000-8000-000000000000", "019b0000-0000-7000-8000-000000000000"
@@ -37,8 +43,9 @@ async def guard_store(request: pytest.FixtureRequest, namespace: str) -> AsyncIt
         return
     azurite: Running = request.getfixturevalue("azurite")
     async with TableServiceClient.from_connection_string(azurite.storage) as tables:
-        table = await tables.create_table_if_not_exists(namespace)
-        yield azure_guard_store.AzureGuardStore(table)
+        locks = await tables.create_table_if_not_exists(namespace)
+        claims = await tables.create_table_if_not_exists(f"{namespace}claims")
+        yield azure_guard_store.AzureGuardStore(locks, claims)
 
 
 def plain(turns: dict[str, WriteLock]) -> dict[str, WriteLock]:
@@ -111,6 +118,17 @@ async def test_what_no_kept_delivery_can_ask_for_is_forgotten(guard_store: Guard
     assert set(await guard_store.read(KEYS)) == set(KEYS[1:4])
 
 
+async def test_a_lock_that_was_used_again_is_kept_until_that_use_is_old(
+    guard_store: GuardStore,
+) -> None:
+    used = await guard_store.write({KEYS[0]: WriteLock(written_by=OLD)})
+    await guard_store.write({KEYS[0]: replace(used[KEYS[0]], written_by=NEW)})
+    assert await guard_store.delete_old(NEW, 100.0, 10) == 0
+    assert await guard_store.delete_old("ffff", 100.0, 10) == 1
+    assert await guard_store.read(KEYS[:1]) == {}
+    assert await guard_store.delete_old("ffff", 100.0, 10) == 0
+
+
 async def test_no_more_is_forgotten_than_was_asked(guard_store: GuardStore) -> None:
     await guard_store.write(dict.fromkeys(KEYS[:5], WriteLock(written_by=OLD)))
     assert await guard_store.delete_old(NEW, 100.0, 3) == 3
@@ -123,3 +141,58 @@ async def test_the_rows_of_a_large_unit_are_written_at_once(guard_store: GuardSt
     assert len({name[:1] for name in keys}) == 16
     written = await guard_store.write(dict.fromkeys(keys, TURN))
     assert len(written) == 500
+
+
+# --- claims --------------------------------------------------------------------------------------
+
+UNIT, OTHER_UNIT = f"{OLD} 0.0", f"{NEW} 0.0"
+CLAIM = Claim(
+    holder="me",
+    expires_at=5.5,
+    names=frozenset(sha256(name.encode()).digest()[:8] for name in KEYS),
+)
+
+
+async def test_a_claim_is_read_as_it_was_written(guard_store: GuardStore) -> None:
+    written = await guard_store.write_claim(UNIT, CLAIM)
+    assert written is not None
+    assert replace(written, etag=None) == CLAIM
+    assert (await guard_store.read_claims()).claims == {UNIT: written}
+
+
+async def test_a_unit_has_one_claim(guard_store: GuardStore) -> None:
+    first = await guard_store.write_claim(UNIT, CLAIM)
+    assert first is not None
+    assert await guard_store.write_claim(UNIT, replace(CLAIM, holder="other")) is None
+    assert await guard_store.write_claim(UNIT, replace(first, holder="next")) is not None
+    assert await guard_store.write_claim(UNIT, replace(first, holder="too late")) is None
+    assert [claim.holder for claim in (await guard_store.read_claims()).claims.values()] == ["next"]
+
+
+async def test_a_claim_that_another_has_taken_over_is_not_deleted(guard_store: GuardStore) -> None:
+    first = await guard_store.write_claim(UNIT, CLAIM)
+    assert first is not None
+    second = await guard_store.write_claim(UNIT, replace(first, holder="other"))
+    assert second is not None
+    await guard_store.delete_claim(UNIT, first)
+    assert (await guard_store.read_claims()).claims == {UNIT: second}
+    await guard_store.delete_claim(UNIT, second)
+    await guard_store.delete_claim(UNIT, second)
+    assert (await guard_store.read_claims()).claims == {}
+
+
+async def test_the_newest_delete_is_that_of_the_latest_delivery(guard_store: GuardStore) -> None:
+    assert (await guard_store.read_claims()).newest_delete == ""
+    for delivery in (OLD, NEW, OLD):
+        await guard_store.record_delete(delivery)
+    assert await guard_store.read_claims() == ClaimTable(claims={}, newest_delete=NEW)
+
+
+async def test_claims_that_have_expired_are_deleted(guard_store: GuardStore) -> None:
+    await guard_store.write_claim(UNIT, CLAIM)
+    await guard_store.write_claim(OTHER_UNIT, replace(CLAIM, expires_at=100.0))
+    await guard_store.record_delete(NEW)
+    assert await guard_store.delete_old(OLD, 50.0, 10) == 1
+    table = await guard_store.read_claims()
+    assert list(table.claims) == [OTHER_UNIT]
+    assert table.newest_delete == NEW

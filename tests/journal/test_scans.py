@@ -24,9 +24,11 @@ from integration.journal import azure_store
 from integration.journal.activity_log import ActivityFilter
 from integration.journal.azure_activity import AzureActivityLog
 from integration.journal.azure_data_routes import AzureDataRouteStore
+from integration.journal.azure_guard_store import AzureGuardStore
 from integration.journal.azure_pending_lookups import AzurePendingLookups
 from integration.journal.azure_row_keys import AzureRowKeys
 from integration.journal.azure_store import AzureJournal
+from integration.journal.guard_store import Claim, WriteLock
 from integration.journal.store import Payload
 from integration.journal.table_keys import make_delivery_id
 from integration.operations import deliveries
@@ -39,7 +41,8 @@ from tests.journal.test_azure_store import DELIVERY, EVERYTHING, NOON
 pytestmark = pytest.mark.azurite
 
 USES = ("deliveries", "open", "keys", "rows", "subs")
-SMALL = ("open", "rows", "routes", "lookups")  # partitions of one delivery, or of what is open
+# Partitions of one delivery, or of what is open.
+SMALL = ("open", "rows", "routes", "lookups", "claims")
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ async def recorded(azurite: Running, namespace: str) -> AsyncIterator[Recorded]:
         TableServiceClient.from_connection_string(storage, transport=transport) as tables,
     ):
         container = await blobs.create_container(namespace)
-        for use in (*USES, "activity", "routes", "lookups", "rowkeys"):
+        for use in (*USES, "activity", "routes", "lookups", "rowkeys", "locks", "claims"):
             await own.create_table(f"{namespace}{use}")
         opened = [tables.get_table_client(f"{namespace}{use}") for use in USES]
         yield Recorded(AzureJournal(container, *opened), queries, tables, own, namespace)
@@ -103,6 +106,13 @@ async def test_no_other_store_scans_a_partition(recorded: Recorded) -> None:
     await lookups.add("Patient/p1", WorkItem(DELIVERY.id, resource="Observation/o1"))
     assert len(await lookups.list_waiting("Patient/p1")) == 1
     assert await AzureDataRouteStore(opened("routes")).list_routes() == {}
+    guard = AzureGuardStore(opened("locks"), opened("claims"))
+    await guard.write({"a" * 64: WriteLock(written_by=DELIVERY.id)})
+    await guard.write_claim(
+        "unit", Claim(holder="", expires_at=0.0, names=frozenset({b"12345678"}))
+    )
+    assert len((await guard.read_claims()).claims) == 1
+    assert await guard.delete_old("ffff", 1.0, 10) == 2
     log = AzureActivityLog(opened("activity"))
     await log.add(
         [

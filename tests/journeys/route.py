@@ -17,6 +17,8 @@ from local.services import Running
 
 FHIR_JSON = {"content-type": "application/fhir+json"}
 PATIENCE = 90.0  # seconds; a journey that takes longer has failed
+# HAPI's server takes minutes for a thousand conditional creates, each a search.
+HAPI_PATIENCE = 900.0
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class Route:
     async def arrive(self, answer: httpx.Response) -> list[dict[str, Any]]:
         """Wait for a delivery's end: the entries of its response bundle."""
         assert answer.status_code == 202, answer.text
-        until = time.monotonic() + PATIENCE
+        patience = HAPI_PATIENCE if self.is_hapi else PATIENCE
+        until = time.monotonic() + patience
         while time.monotonic() < until:
             try:
                 status = await self.http.get(answer.headers["content-location"])
@@ -56,7 +59,7 @@ class Route:
                 return entries
             await asyncio.sleep(0.05)
         raise AssertionError(
-            f"not done in {PATIENCE} s: {status.headers if status else 'no answer'}"
+            f"not done in {patience} s: {status.headers if status else 'no answer'}"
         )
 
     async def deliver(self, body: Any, **asked: str) -> list[dict[str, Any]]:

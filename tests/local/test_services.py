@@ -11,10 +11,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, fields, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
+from azure.storage.blob import BlobServiceClient
 
 from local.host.settings import CannotStart
 from local.processes import PROJECT, Child, Part
@@ -240,3 +242,14 @@ def test_services_end_with_the_run_of_tests_that_started_them(
         assert not is_free(port)
         run.send_signal(number)
     until(lambda: is_free(port))
+
+
+@needs("azurite")
+def test_the_clock_of_storage_can_be_ahead(tmp_path: Path) -> None:
+    with (
+        run_services(find_free_ports(), tmp_path, parts=("storage",), storage_clock=60) as running,
+        BlobServiceClient.from_connection_string(running.storage) as blobs,
+    ):
+        container = blobs.create_container("clock")
+        ahead = container.get_container_properties().last_modified - datetime.now(UTC)
+    assert timedelta(seconds=30) < ahead < timedelta(seconds=61)

@@ -1,6 +1,10 @@
 """A FHIR server told by the specification, as simply as it can be: the other opinion.
 
-https://hl7.org/fhir/R4/http.html#transaction. It shares no code with the relay.
+https://hl7.org/fhir/R4/http.html#transaction. It shares no code with the relay. It is no kinder than
+Microsoft's: a PUT and a PATCH of a named resource heed ifMatch, and no entry heeds anything else
+(FhirController.cs in https://github.com/microsoft/fhir-server). What was deleted has a version too:
+ifMatch compares it, and a PUT that brings it back is answered with 200 (MergeInternalAsync of
+SqlServerFhirDataStore.cs there).
 """
 
 from __future__ import annotations
@@ -167,15 +171,14 @@ class Server:
         method, current = request["method"], self.stored.get(identity)
         if method in ("GET", "HEAD"):
             return self.read(request["url"])
-        if request.get("ifNoneMatch") == "*" and current is not None:
-            raise Refused(412, "it is there")
-        if request.get("ifMatch") and current is None:
-            raise Refused(404, "nothing to match")
-        if request.get("ifMatch") and request["ifMatch"] != self._etag(identity):
-            raise Refused(412, "another version")
+        if method in ("PUT", "PATCH") and "?" not in request["url"] and request.get("ifMatch"):
+            self._require_version(identity, request["ifMatch"])
         if method == "DELETE":
+            there = identity in self.stored
             self.delete(identity)
-            return {"response": {"status": "204"}}
+            # Delete of FhirController.cs names the version that is the deletion.
+            etag = {"etag": f'W/"{self.versions[identity]}"'} if there else {}
+            return {"response": {"status": "204", **etag}}
         if method == "POST" and request.get("ifNoneExist") and current is not None:
             return self._said(200, identity)
         if (
@@ -186,15 +189,24 @@ class Server:
         if method == "PATCH":
             if current is None:
                 raise Refused(404, "nothing to patch")
-            self.put(identity, _patched(current, entry["resource"]))
-            return self._said(200, identity)
+            return self._kept(identity, _patched(current, entry["resource"]))
         new = {**replaced(entry["resource"], self._find), "id": _id(identity)}
         if self.rewrites:
             new["text"] = "as the server puts it"
-        if method == "PUT" and _content(new) == _content(current):
-            return self._said(200, identity)  # as Microsoft's does, and others
-        self.put(identity, new)
-        return self._said(200 if current is not None else 201, identity)
+        return self._kept(identity, new)
+
+    def _require_version(self, identity: str, etag: str) -> None:
+        if identity not in self.versions:
+            raise Refused(404, "nothing to match")
+        if etag != f'W/"{self.versions[identity]}"':
+            raise Refused(412, "another version")
+
+    def _kept(self, identity: str, new: Body) -> Body:
+        """The new state, unless it is the one that is there: as Microsoft's does, and others."""
+        status = 200 if identity in self.versions else 201
+        if _content(new) != _content(self.stored.get(identity)):
+            self.put(identity, new)
+        return self._said(status, identity)
 
     def put(self, identity: str, resource: Body) -> None:
         version = self.versions[identity] = self.versions.get(identity, 0) + 1

@@ -20,15 +20,16 @@ from tests.randomness import limit_examples
 SCRIPTS = st.one_of(st.binary(max_size=20), st.binary(min_size=40, max_size=120))
 BEFORE = {f"before {number}" for number in range(3)}
 SEEDS = st.integers(0, 7)
+NIGHTLY = 10_000  # examples of each test: some half an hour of one core
 
 
-@limit_examples(150)
+@limit_examples(150, nightly=NIGHTLY)
 @given(sent(), SCRIPTS, SEEDS)
 def test_what_is_cut_up_comes_out_as_if_it_were_whole(it: Sent, script: bytes, seed: int) -> None:
     check(it, script, seed, trouble=False)
 
 
-@limit_examples(150)
+@limit_examples(150, nightly=NIGHTLY)
 @given(sent(), SCRIPTS, SEEDS)
 def test_whatever_goes_wrong_on_the_way_it_comes_out_the_same(
     it: Sent, script: bytes, seed: int
@@ -36,7 +37,7 @@ def test_whatever_goes_wrong_on_the_way_it_comes_out_the_same(
     check(it, script, seed, trouble=True)
 
 
-@limit_examples(150)
+@limit_examples(150, nightly=NIGHTLY)
 @given(two_sent(), SCRIPTS)
 def test_two_deliveries_side_by_side_end_as_one_after_the_other(
     both: tuple[Sent, Sent], script: bytes

@@ -275,6 +275,24 @@ async def test_the_number_of_pages_is_limited_and_the_rest_is_reported(
     assert (known.entries, known.more) == (4, True)
 
 
+async def test_the_entries_of_all_pages_are_limited_whatever_the_limit_is_by_then(
+    open_route: Route, source: Source
+) -> None:
+    sources = open_route.sources
+    open_route.sources = replace(sources, max_entries=3)
+    source.has("Patient?page=2", found("p2", "p3", following=page(3)))
+    source.has("Patient?page=3", found("p4", following=page(4)))
+    delivery = await open_route.deliver(found("p1", following=page(2)))
+    open_route.fhir_double.will_answer(503)
+    await open_route.process(delivery)
+    open_route.sources = sources
+    await open_route.process_all()
+    assert source.asked == ["Patient?page=2", "Patient?page=3"]
+    assert await open_route.statuses(delivery) == [201, 201, 201, 422]
+    (issue,) = (await open_route.outcomes(delivery))[3].issues or []
+    assert "MAX_DELIVERY_ENTRIES" in issue["diagnostics"]
+
+
 async def test_pages_that_link_in_a_circle_are_fetched_once(
     open_route: Route, source: Source
 ) -> None:

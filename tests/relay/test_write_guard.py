@@ -222,6 +222,38 @@ async def test_a_delete_waits_for_an_earlier_first_write(route: Route) -> None:
     assert [await route.statuses(each) for each in (first, second)] == [[201], [204]]
 
 
+async def test_a_first_write_waits_for_a_later_delete_that_is_under_way(route: Route) -> None:
+    first = await route.deliver(batch(update("first")))
+    second = await route.deliver(b"", method="DELETE", type="Patient", id="p1")
+    route.fhir_double.will_be_late_after(lambda: route.process(first))
+    await route.process(second)
+    assert route.fhir_double.stored == {}
+    await route.process_all()
+    assert route.fhir_double.stored == {}
+    assert await route.statuses(first) == [409]
+
+
+async def test_the_first_writes_of_a_unit_are_one_row_while_they_are_under_way(
+    route: Route,
+) -> None:
+    entries = [
+        entry(named(f"n{n}", id=f"p{n}"), method="PUT", url=f"Patient/p{n}") for n in range(50)
+    ]
+    delivery = await route.deliver(batch(*entries))
+    claimed: list[int] = []
+
+    async def look_at_claims() -> None:
+        table = await route.guard_store.read_claims()
+        claimed.extend(len(claim.names) for claim in table.claims.values())
+
+    route.fhir_double.will_be_late_after(look_at_claims)
+    await route.process(delivery)
+    assert claimed == [50]
+    assert route.guard_store.claims == {}
+    assert route.guard_store.locks == {}
+    assert await route.statuses(delivery) == [201] * 50
+
+
 async def test_an_update_waits_for_an_earlier_delete_that_is_announced(route: Route) -> None:
     """No server makes a delete on the condition of a version: nothing may be written meanwhile."""
     route.fhir_double.add(named("before", id="p1"))
@@ -233,7 +265,7 @@ async def test_an_update_waits_for_an_earlier_delete_that_is_announced(route: Ro
     assert route.fhir_double.stored == {}
     await route.process_all()
     assert family(route) == "second"
-    assert [await route.statuses(each) for each in (first, second)] == [[204], [201]]
+    assert [await route.statuses(each) for each in (first, second)] == [[204], [200]]
 
 
 async def test_an_update_that_was_on_its_way_before_the_announcement_is_not_lost(

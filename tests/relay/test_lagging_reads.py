@@ -1,0 +1,146 @@
+"""Reads may lag behind writes: what follows a resource is told what it must at least see."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+from integration.core.model import WorkItem
+from integration.mirror import mirror as mirroring
+from integration.queues.names import MIRROR_QUEUE
+from tests.builders import Body, batch, bundle, entry, patient
+from tests.conftest import LEASE, Route
+
+ANNA = "1b0b6f2e-1f6c-4d7e-9a52-0c1f7a9b2d11"
+NAME = f"Patient/{ANNA}"
+
+
+def anna(**elements: object) -> Body:
+    return patient(id=ANNA, **elements)
+
+
+def updating(**elements: object) -> Body:
+    return batch(entry(anna(**elements), method="PUT", url=NAME))
+
+
+def will_read(route: Route, status: int, resource: Body | None = None) -> None:
+    """Answer the next read as a replica does that does not have the last write yet."""
+    route.fhir_double.will_answer(status, resource or {"resourceType": "OperationOutcome"})
+
+
+async def mirror_next(route: Route) -> WorkItem:
+    """Process the next work item of the mirror. Return it."""
+    item, delay = route.queued(MIRROR_QUEUE)[0]
+    route.queue_sender.sent.remove((MIRROR_QUEUE, item, delay))
+    await mirroring.mirror_resource(route.mirror, item)
+    return item
+
+
+async def test_a_contact_waits_for_the_version_that_was_written(route: Route) -> None:
+    route.fhir_double.add(anna(birthDate="1970-01-01"))
+    before = deepcopy(route.fhir_double.stored[NAME])
+    await route.process_all(await route.deliver(updating(birthDate="1980-01-01")))
+    will_read(route, 200, before)
+    assert (await mirror_next(route)).version == "2"
+    assert await route.dataverse_double.contacts() == []
+    await mirror_next(route)
+    assert (await route.dataverse_double.contact())["msemr_azurefhirversion"] == "2"
+
+
+async def test_a_patient_that_cannot_be_read_yet_is_not_taken_for_deleted(route: Route) -> None:
+    await route.process_all(await route.deliver(updating()))
+    will_read(route, 404)
+    await mirror_next(route)
+    await mirror_next(route)
+    assert (await route.dataverse_double.contact())["statecode"] == 0
+
+
+async def test_a_deleted_patient_that_can_still_be_read_is_not_left_active(route: Route) -> None:
+    await route.process_all(await route.deliver(updating()))
+    await mirror_next(route)
+    before = deepcopy(route.fhir_double.stored[NAME])
+    await route.process_all(
+        await route.deliver(batch({"request": {"method": "DELETE", "url": NAME}}))
+    )
+    will_read(route, 200, before)
+    item = await mirror_next(route)
+    assert item.deleted
+    assert (await route.dataverse_double.contact())["statecode"] == 0
+    await mirror_next(route)
+    assert (await route.dataverse_double.contact())["statecode"] == 1
+
+
+async def test_a_patient_that_stays_absent_is_taken_for_deleted_in_the_end(route: Route) -> None:
+    await route.process_all(await route.deliver(updating()))
+    await mirror_next(route)
+    await route.process_all(await route.deliver(updating(active=True)))
+    route.fhir_double.delete(NAME)  # by somebody else
+    while route.queued(MIRROR_QUEUE):
+        await mirror_next(route)
+    assert (await route.dataverse_double.contact())["statecode"] == 1
+
+
+async def test_a_history_that_lags_hides_nobody_who_was_overtaken(route: Route) -> None:
+    """A first write arrives after that of a later delivery. The history does not show it yet."""
+    double = route.fhir_double
+    first, second = await route.deliver(updating()), await route.deliver(updating(active=True))
+
+    async def be_overtaken() -> None:
+        route.clock.later(2 * LEASE)
+        await route.process(second)
+        history = deepcopy(double.get(f"{NAME}/_history")[1])
+        lagging = {"resource": history, "response": {"status": "200"}}
+        found = {"resourceType": "Bundle", "type": "batch-response", "entry": [lagging]}
+        double.will_answer(200, found, look_up=True)
+
+    double.will_be_late_after(be_overtaken)
+    await route.process_all(first)
+    assert double.writes_of_each[NAME] == 3  # the later one, the late one, and the later one again
+    assert double.stored[NAME]["active"] is True
+    assert (await route.outcomes(first))[0].superseded
+    # The mirror is told of the state that was restored, and not of an earlier one.
+    told = {item.version for item, _ in route.queued(MIRROR_QUEUE)}
+    assert told == {"1", "3"}
+
+
+# --- locks that do not last -----------------------------------------------------------------------
+
+
+async def test_a_slow_server_that_refuses_a_unit_each_time_is_believed_in_the_end(
+    route: Route,
+) -> None:
+    """A patch of nothing is answered with 404, as is a condition on a version that is gone. The
+    locks of the unit run out between the look and the request."""
+    route.fhir_double.add(patient(id="known"))
+    query = "Patient?identifier=urn:mrn|7"
+    patch = {
+        "resourceType": "Parameters",
+        "parameter": [
+            {
+                "name": "operation",
+                "part": [
+                    {"name": "type", "valueCode": "replace"},
+                    {"name": "path", "valueString": "Patient.active"},
+                    {"name": "value", "valueBoolean": True},
+                ],
+            }
+        ],
+    }
+    delivery = await route.deliver(
+        bundle(
+            {"request": {"method": "PATCH", "url": query}, "resource": patch},
+            entry(patient(id="known", active=True), method="PUT", url="Patient/known"),
+            entry(
+                patient(identifier=[{"system": "urn:mrn", "value": "8"}]),
+                method="PUT",
+                url="Patient?identifier=urn:mrn|8",
+            ),
+        )
+    )
+
+    async def pass_time() -> None:
+        route.clock.later(LEASE / 5)
+
+    for _ in range(5000):
+        route.fhir_double.will_be_late_after(pass_time)
+    await route.process_all(delivery)
+    assert await route.statuses(delivery) == [404, 404, 404]
