@@ -29,6 +29,7 @@ from integration.mapping.files import MAPS_FOLDER
 
 _PER_ROUND = 32  # people, or faults
 _PATIENCE = 120.0  # seconds until what is left in the queues counts as stuck
+_PATIENCE_EACH = 0.5  # more for each one who is harmed
 _PAUSE = 0.3
 _WORK = ("relay", "mirror", EVENTS)
 _QUEUES = tuple(name for queue in _WORK for name in (queue, f"{queue}-poison"))
@@ -86,11 +87,12 @@ class MirrorChapter:
     async def run_round(self, kind: str, trouble: Trouble, number: int) -> None:
         self.people.touched.clear()
         await self.route.take_injected()
-        await self._end_round(kind, await trouble(self.people, number))
+        injected = await trouble(self.people, number)
+        await self._end_round(kind, injected, _PATIENCE + number * _PATIENCE_EACH)
 
-    async def _end_round(self, kind: str, injected: int) -> None:
+    async def _end_round(self, kind: str, injected: int, patience: float = _PATIENCE) -> None:
         """Wait for the end of all work, and judge. What the services injected counts besides."""
-        await self.calm(kind)
+        await self.calm(kind, patience)
         met = await self.route.take_injected()
         await self.judge_round(kind, injected + met.total())
 
