@@ -14,4 +14,7 @@ injected     names the kinds of faults, each of which is counted
 outage       hours without a FHIR server, in simulated time
 truth        reads what the FHIR server and Dataverse hold in the end
 verdict      compares that with the intent of each entry
+
+The mirror has a chapter of its own, since it is not sent entries but hears of changes:
+mirror_chapter, with its mirror_people, mirror_troubles, mirror_truth and mirror_verdict.
 """

@@ -29,7 +29,12 @@ def main() -> int:
     parser.add_argument("--number", type=int, default=os.environ.get("FAULTS", _DEFAULT_NUMBER))
     parser.add_argument("--seed", default=os.environ.get("FAULTS_SEED", "1"))
     parser.add_argument(
-        "--only", choices=[*SCENARIOS], action="append", help="run this scenario alone"
+        "--chapter",
+        "--only",
+        choices=[*SCENARIOS],
+        action="append",
+        dest="only",
+        help="run this alone",
     )
     parser.add_argument("--app", type=Path, default=PROJECT, help="the folder of function_app.py")
     parser.add_argument("--logs", type=Path, help="keep the logs in this folder")

@@ -37,6 +37,8 @@ from faults.injected import (
 )
 from faults.judge import Report
 from faults.kills import Kills
+from faults.mirror_chapter import MirrorChapter, build_settings
+from faults.mirror_troubles import ALL_KINDS
 from faults.replays import Replays
 from faults.route import Route, open_route
 from faults.verdict import Tally
@@ -46,6 +48,8 @@ from local.services import find_free_ports, run_services
 # Shares of all faults. Kills at every request are not limited by the number.
 _STORM, _COPIES, _CHAINS, _REPLAYS = 0.35, 0.3, 0.08, 0.04
 _TIME_OUTS, _RANDOM_KILLS, _OUTAGE = 0.02, 0.01, 0.02
+_MIRROR = 0.4
+_CROWD = 100  # with the number of faults: at 3,000, more wait than a page of a table holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +78,15 @@ async def _run_scenario(name: str, options: ScenarioOptions) -> Tally:
         print(f"{time.time() - options.started:6.0f} s  {name}: {text}", flush=True)
 
     folder, scenario = options.folder / name, SCENARIOS[name]
+    settings = build_settings(folder) if name == "mirror" else None
     with run_services(find_free_ports(), folder, storage_clock=scenario.storage_clock) as running:
         async with open_route(
-            running, folder, options.app, proxied=scenario.is_proxied, hosts=scenario.hosts
+            running,
+            folder,
+            options.app,
+            proxied=scenario.is_proxied,
+            hosts=scenario.hosts,
+            settings=settings,
         ) as route:
             report = Report(
                 http=route.http, running=running, seed=options.seed, print_line=print_progress
@@ -150,6 +160,14 @@ async def _run_random_kills(route: Route, report: Report, options: ScenarioOptio
     report.print_progress(f"{kills.points.total()} kills at {len(kills.points)} kinds of requests")
 
 
+async def _run_mirror(route: Route, report: Report, options: ScenarioOptions) -> None:
+    chapter = await MirrorChapter.open(route, report, f"mirror-{options.seed}")
+    number = round(options.number * _MIRROR)
+    await chapter.run(number, crowd=number + _CROWD)
+    for (kind, harm), found in chapter.kinds.items():
+        report.print_line(f"{found} {harm}: {kind}")
+
+
 _BOTH_SIDES = (kinds.make_transaction, kinds.make_lines)
 _ALTERNATING = (kinds.make_updates, kinds.make_parts, kinds.make_batch)
 
@@ -176,6 +194,7 @@ SCENARIOS: dict[str, Scenario] = {
         is_proxied=True,
         storage_clock=60,
     ),
+    "mirror": Scenario(run=_run_mirror, injects=ALL_KINDS, hosts=2),
     "copies": Scenario(
         run=_run_copies,
         injects=(COPIED, DELIVERED_TWICE, STORAGE_CLOCK),

@@ -36,7 +36,7 @@ class Report:
     def record_stuck_work(self, stuck: str | None) -> None:
         """Record work that is stuck in a queue, if any."""
         if stuck:
-            self._add_tally(Tally(findings=[Finding("unexplained", f"seed {self.seed}", stuck)]), 1)
+            self.add_tally(Tally(findings=[Finding("unexplained", f"seed {self.seed}", stuck)]), 1)
 
     async def judge(
         self, accepted: Sequence[AcceptedDelivery], where: str, injected: Mapping[str, int]
@@ -53,10 +53,11 @@ class Report:
             any(held[intent.tracked].is_rewritten for intent in item.sent.intents)
             for item in accepted
         )
-        self._add_tally(tally)
+        self.add_tally(tally)
         return tally
 
-    def _add_tally(self, tally: Tally, unexplained: int = 0) -> None:
+    def add_tally(self, tally: Tally, unexplained: int = 0) -> None:
+        """Add the results of one round, and print what is new."""
         tally.counts["unexplained"] += unexplained
         for finding in tally.findings:
             if sum(finding.harm == finding.harm for finding in self.tally.findings) < _MAX_SHOWN:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from faults.deliveries import Delivery, EntryIntent, TrackedResource
 
-HARM = ("lost", "doubled", "stale", "unexplained")
+HARM = ("lost", "doubled", "stale", "unexplained", "wrong_person")
 
 
 @dataclass(frozen=True, slots=True)

@@ -345,8 +345,10 @@ async def routed(
     queue_sender: Any,
     guard_store: Any,
     most: int = 4,
+    fhir_transport: httpx.AsyncBaseTransport | None = None,
 ) -> AsyncIterator[Route]:
-    """A route between these ends; up to `most` requests to each neighbour are under way."""
+    """A route between these ends; up to `most` requests to each neighbour are under way.
+    `fhir_transport`: what leads to the FHIR server, if not the double itself."""
     started = clock.now
 
     def moment() -> float:
@@ -365,7 +367,8 @@ async def routed(
 
     activity = MemoryActivityLog()
     activities = ActivityRecorder(activity.add, clock, moment)
-    fhir = reached("FHIR server", "http://fhir/fhir", httpx.MockTransport(fhir_double.hear))
+    transport = fhir_transport or httpx.MockTransport(fhir_double.hear)
+    fhir = reached("FHIR server", "http://fhir/fhir", transport)
     rows = reached("Dataverse", "http://dataverse", dataverse)
     yield Route(
         journal=journal,

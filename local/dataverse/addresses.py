@@ -85,7 +85,7 @@ def parse_address(table: Table, text: str) -> Address:
     pairs = _parse_pairs(table, text)
     if set(pairs) == {table.primary_id} and is_guid(pairs[table.primary_id]):
         return Address(table, normalize_guid(pairs[table.primary_id]), None, {})
-    for key in table.keys:
+    for key in table.active_keys:
         if set(pairs) == set(table.key_properties(key)):
             values = {
                 name: _parse_key_value(table, name, literal) for name, literal in pairs.items()

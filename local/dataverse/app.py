@@ -104,7 +104,7 @@ def create_app(
         exception_handlers={404: answer_unknown},
         lifespan=lifespan,
     )
-    gate = Gate(inner, world.store.close)
+    gate = Gate(inner, world.store.close, clock=clock, sleep=sleep)
     return gate
 
 

@@ -88,11 +88,21 @@ def _run_change_set(world: World, change_set: ChangeSet) -> tuple[int, bytes]:
     except Refusal as refusal:
         return refusal.status, _format_part(refusal.build_reply(), None)
     except _ChangeSetFailed as failed:
-        return failed.reply.status, _format_part(failed.reply, failed.content_id)
+        return failed.reply.status, _format_failed(world.settings.failed_change_sets, failed)
     world.log.extend(log)
+    return 200, _format_change_set(parts)
+
+
+def _format_failed(form: str, failed: _ChangeSetFailed) -> bytes:
+    """Format the response to a failed change set in one of settings.FAILED_CHANGE_SETS."""
+    part = _format_part(failed.reply, None if form == "anonymous" else failed.content_id)
+    return _format_change_set([part]) if form == "multipart" else part
+
+
+def _format_change_set(parts: list[bytes]) -> bytes:
     boundary = f"changesetresponse_{uuid4()}"
     head = f"Content-Type: multipart/mixed; boundary={boundary}\r\n\r\n".encode()
-    return 200, head + _format_multipart(boundary, parts)
+    return head + _format_multipart(boundary, parts)
 
 
 class _ChangeSetFailed(Exception):

@@ -1,10 +1,15 @@
-"""Inject faults into the next N calls: throttling, errors, delays and lost connections."""
+"""Inject faults into the next N calls: throttling, errors, delays and lost connections.
+
+`late`: the client's connection ends at once, and the call is executed `delayMs` later, or with
+`held` when a test says so. `hang`: the call is not executed, and not answered for two minutes.
+`customizing`: definitions cannot be changed, since another customization is running."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from socket import SO_LINGER, SOL_SOCKET
 from struct import pack
@@ -14,9 +19,35 @@ import httpx
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from local.dataverse import limits
+from local.dataverse.late import (
+    LIMIT_SECONDS,
+    TIMEOUT,
+    LateCalls,
+    discard,
+    hang,
+    read_body,
+    replay_body,
+)
 from local.dataverse.wire import Refusal, Reply
 
-KINDS = frozenset({"status", "slow", "reset", "lost-reply", "throttle", "broken"})
+KINDS = frozenset(
+    {
+        *("status", "slow", "reset", "lost-reply", "throttle", "broken"),
+        *("late", "hang", "customizing"),
+    }
+)
+
+# SolutionConcurrencyFailure: one customization at a time. Clients have met it with the status 429,
+# some with 503, so it is to be recognized by its code.
+# https://learn.microsoft.com/power-apps/developer/data-platform/reference/web-service-error-codes
+# Its text: Microsoft support, "Concurrent solution operation failures".
+CUSTOMIZING = Refusal(
+    429,
+    "0x80071151",
+    "Microsoft.Crm.ObjectModel.CustomizationLockException: Cannot start the requested operation "
+    "[EntityCustomization] because there is another [Publish] running at this moment.",
+)
+_CUSTOMIZED = ("EntityDefinitions", "RelationshipDefinitions", "Publish")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -29,12 +60,20 @@ class Fault:
     delay_ms: int = 100
     method: str | None = None  # only calls of this method
     path: str | None = None  # only calls whose path contains this
+    body: str | None = None  # only calls whose body contains this
+    held: bool = False  # a late call waits until it is told to go on
 
-    def matches(self, scope: Scope) -> bool:
+    def matches(self, scope: Scope, body: bytes) -> bool:
         fits = self.method is None or self.method == scope["method"]
+        if self.kind == "customizing":
+            changes = any(name in scope["path"] for name in _CUSTOMIZED)
+            fits = fits and changes and scope["method"] != "GET"
+        fits = fits and (self.body is None or self.body.encode() in body)
         return fits and (self.path is None or self.path in scope["path"])
 
     def build_reply(self) -> Reply:
+        if self.kind == "customizing":
+            return Refusal(self.status, CUSTOMIZING.code, CUSTOMIZING.message).build_reply()
         status = 429 if self.kind == "throttle" else self.status
         message = "An unexpected error occurred."
         if self.code in (limits.REQUESTS, limits.TIME, limits.CONCURRENT):
@@ -52,6 +91,10 @@ def parse_fault(document: dict[str, Any]) -> Fault:
     if unknown := document.keys() - FIELDS.keys():
         raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
     fault = Fault(**{FIELDS[name]: value for name, value in document.items()})
+    if kind == "late" and not 0 <= fault.delay_ms <= LIMIT_SECONDS * 1000:
+        raise ValueError("a late call is executed within two minutes: delayMs is 0 to 120000")
+    if kind == "customizing":
+        fault.status = document.get("status", CUSTOMIZING.status)
     if kind == "throttle":
         fault.code = document.get("code", limits.REQUESTS)
         fault.retry_after = document.get("retryAfter", 2)
@@ -67,14 +110,25 @@ FIELDS = {
     "delayMs": "delay_ms",
     "method": "method",
     "path": "path",
+    "body": "body",
+    "held": "held",
 }
 
 
 class Gate:
     """Wraps the app. Each call takes the first fault that matches it."""
 
-    def __init__(self, app: ASGIApp, close: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        close: Callable[[], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
         self._app = app
+        self._sleep = sleep
+        self.late = LateCalls(app=app, clock=clock, sleep=sleep)
         self.close = close  # closes the app's database
         self.faults: list[Fault] = []
         self.requests = 0
@@ -85,25 +139,37 @@ class Gate:
             await self._app(scope, receive, send)
             return
         self.requests += 1
-        fault = self._take_fault(scope)
+        body = b""
+        if any(fault.body is not None for fault in self.faults):
+            body = await read_body(receive)
+            receive = replay_body(body, receive)
+        fault = self._take_fault(scope, body)
         match fault.kind if fault else None:
-            case "status" | "throttle" if fault:
+            case "status" | "throttle" | "customizing" if fault:
                 await _send(fault.build_reply(), send)
             case "reset":
                 await break_connection(scope, receive)
             case "lost-reply":
-                await self._app(scope, receive, _discard)
+                await self._app(scope, receive, discard)
                 await break_connection(scope, receive)
+            case "late" if fault:
+                delay = None if fault.held else fault.delay_ms / 1000
+                await self.late.take(scope, receive, delay)
+                await break_connection(scope, receive)
+            case "hang":
+                if await hang(receive, self._sleep):
+                    await _send(TIMEOUT.build_reply(), send)
             case "broken":
                 await self._app(scope, receive, _halve_body(send))
             case "slow" if fault:
-                await asyncio.sleep(fault.delay_ms / 1000)
+                await self._sleep(fault.delay_ms / 1000)
                 await self._app(scope, receive, send)
             case _:
                 await self._app(scope, receive, send)
 
-    def _take_fault(self, scope: Scope) -> Fault | None:
-        fault = next((candidate for candidate in self.faults if candidate.matches(scope)), None)
+    def _take_fault(self, scope: Scope, body: bytes) -> Fault | None:
+        matching = (candidate for candidate in self.faults if candidate.matches(scope, body))
+        fault = next(matching, None)
         if fault is not None:
             fault.remaining -= 1
             self.injected += 1
@@ -115,10 +181,6 @@ async def _send(reply: Reply, send: Send) -> None:
     pairs = [(name.lower().encode(), text.encode()) for name, text in reply.build_headers().items()]
     await send({"type": "http.response.start", "status": reply.status, "headers": pairs})
     await send({"type": "http.response.body", "body": json.dumps(reply.document).encode()})
-
-
-async def _discard(_message: Message) -> None:
-    """Drop a message of the response: the call was executed, but the reply is lost."""
 
 
 def _halve_body(send: Send) -> Send:

@@ -120,7 +120,7 @@ def describe_key(table: Table, key: Key) -> Document:
         "SchemaName": key.name,
         "EntityLogicalName": table.name,
         "KeyAttributes": list(key.columns),
-        "EntityKeyIndexStatus": "Active",
+        "EntityKeyIndexStatus": key.status,
         "DisplayName": _describe_label(key.name),
     }
 

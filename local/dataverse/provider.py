@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from local.dataverse import addresses, filters, queries, refusals, router, writes
+from local.dataverse import addresses, filters, paging, queries, refusals, router, writes
 from local.dataverse.checks import TARGET, format_instant, parse_instant, parse_values
 from local.dataverse.conditions import find_property
 from local.dataverse.external_filter import render_filter
@@ -67,23 +67,23 @@ async def _answer_rows(world: World, call: Call, table: Table, feed: Feed) -> Re
     options = call.options
     queries.check_options(options, queries.OPTIONS)
     chosen = queries.parse_select(table, options)
-    size, page, preferred = queries.parse_page(call)
+    page = paging.parse_page(call)
     top = queries.parse_integer("$top", options["$top"]) if "$top" in options else None
-    start = (page - 1) * size
-    room = size if top is None else min(size, max(top - start, 0))
+    room = page.size if top is None else min(page.size, max(top - page.start, 0))
     with_count = options.get("$count") == "true"
     rows, count = await _read_rows(
-        table, feed, options, chosen, (start, room + 1), with_count=with_count
+        table, feed, options, chosen, (page.start, room + 1), with_count=with_count
     )
     context = f"{call.root}/$metadata#{table.entity_set}"
     document: dict[str, Any] = {"@odata.context": context}
     if with_count and count is not None:
-        document["@odata.count"] = min(count, queries.PAGE_SIZE)
+        document["@odata.count"] = min(count, queries.MAX_COUNT)
     annotations = queries.find_annotations(call)
     document["value"] = [queries.format_row(table, row, chosen, annotations) for row in rows[:room]]
-    if len(rows) > room and (top is None or start + room < top):
-        document["@odata.nextLink"] = queries.build_next_link(call, page + 1, size)
-    headers = {"Preference-Applied": f"odata.maxpagesize={size}"} if preferred else {}
+    if len(rows) > room and (top is None or page.start + room < top):
+        document["@odata.nextLink"] = paging.build_next_link(call, page)
+    applied = {"Preference-Applied": f"odata.maxpagesize={page.size}"}
+    headers = applied if page.preferred else {}
     return Reply(200, document, headers)
 
 

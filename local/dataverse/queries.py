@@ -6,23 +6,21 @@ import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any
-from urllib.parse import quote, urlencode
 
-from local.dataverse import filters, refusals
+from local.dataverse import filters, paging, refusals
 from local.dataverse.addresses import Address
 from local.dataverse.checks import TARGET
-from local.dataverse.conditions import EVERYTHING, Sql, build_path, compile_condition, find_property
+from local.dataverse.conditions import EVERYTHING, Sql, compile_condition, find_property
 from local.dataverse.rows import Row, Slice, Store, Values
 from local.dataverse.tables import Table
 from local.dataverse.wire import Call, Reply
 
-PAGE_SIZE = 5000  # the most rows in one response, and the highest $count
+MAX_COUNT = 5000  # the highest $count
 OPTIONS = frozenset({"$select", "$filter", "$top", "$orderby", "$count", "$skiptoken"})
 NOT_OFFERED = frozenset(
     ("$expand", "$apply", "$search", "fetchXml", "savedQuery", "userQuery", "sql", "partitionId")
 )
 FORMATTED = "@OData.Community.Display.V1.FormattedValue"
-COOKIE = re.compile(r'<cookie pagenumber="(\d+)" size="(\d+)" />')
 
 
 def read_row(store: Store, call: Call, address: Address) -> Reply:
@@ -47,33 +45,37 @@ def read_rows(store: Store, call: Call, table: Table) -> Reply:
     check_options(options, OPTIONS)
     chosen = parse_select(table, options)
     where, parameters = _compile_where(table, options)
-    size, number, preferred = parse_page(call)
+    order = paging.parse_order(table, options.get("$orderby", ""))
+    page = paging.parse_page(call)
     top = parse_integer("$top", options["$top"]) if "$top" in options else None
-    start = (number - 1) * size
-    room = size if top is None else min(size, max(top - start, 0))
+    room = page.size if top is None else min(page.size, max(top - page.start, 0))
+    later, positions = EVERYTHING if page.after is None else paging.compile_after(order, page.after)
     window = Slice(
-        where=where,
-        parameters=parameters,
-        order=_compile_order(table, options),
+        where=f"({where}) AND ({later})",
+        parameters=[*parameters, *positions],
+        order=order.sql,
         limit=room + 1,
-        offset=start,
+        offset=page.start if page.after is None else 0,
     )
     matching = store.find(table, window)
     rows = matching[:room]
     document: dict[str, Any] = {"@odata.context": _build_context(call, table, chosen)}
     if options.get("$count") == "true":
-        document["@odata.count"] = min(store.count(table, where, parameters), PAGE_SIZE)
+        document["@odata.count"] = min(store.count(table, where, parameters), MAX_COUNT)
     annotations = find_annotations(call)
     document["value"] = [format_row(table, row, chosen, annotations) for row in rows]
-    if len(matching) > room and (top is None or start + room < top):
-        document["@odata.nextLink"] = build_next_link(call, number + 1, size)
-    headers = {"Preference-Applied": f"odata.maxpagesize={size}"} if preferred else {}
+    if rows and len(matching) > room and (top is None or page.start + room < top):
+        document["@odata.nextLink"] = paging.build_next_link(
+            call, page, paging.mark_rows(order, rows)
+        )
+    applied = {"Preference-Applied": f"odata.maxpagesize={page.size}"}
+    headers = applied if page.preferred else {}
     return Reply(200, document, headers)
 
 
 def count_rows(store: Store, call: Call, table: Table) -> Reply:
     check_options(call.options, frozenset({"$filter"}))
-    total = min(store.count(table, *_compile_where(table, call.options)), PAGE_SIZE)
+    total = min(store.count(table, *_compile_where(table, call.options)), MAX_COUNT)
     return Reply(200, raw=str(total).encode(), headers={"Content-Type": "text/plain"})
 
 
@@ -98,40 +100,6 @@ def _compile_where(table: Table, options: Mapping[str, str]) -> Sql:
     if "$filter" not in options:
         return EVERYTHING
     return compile_condition(table, filters.parse(options["$filter"]))
-
-
-def _compile_order(table: Table, options: Mapping[str, str]) -> str:
-    parts = []
-    for item in options.get("$orderby", "").split(","):
-        words = item.split()
-        if not words:
-            continue
-        direction = words[1] if len(words) == 2 else "asc"
-        if len(words) > 2 or direction not in ("asc", "desc"):
-            raise refusals.bad_query("Syntax error in '$orderby'.")
-        parts.append(f"{build_path(find_property(table, words[0]))} {direction.upper()}")
-    return ", ".join([*parts, "id ASC"])
-
-
-def parse_page(call: Call) -> tuple[int, int, bool]:
-    """Return the page size, the page number, and whether the caller requested the size."""
-    cookie = COOKIE.fullmatch(call.options.get("$skiptoken", ""))
-    if "$skiptoken" in call.options and cookie is None:
-        raise refusals.bad_query("Malformed XML in the paging cookie.")
-    requested = call.preferences.get("odata.maxpagesize")
-    preferred = requested is not None and requested.isdecimal() and 0 < int(requested) <= PAGE_SIZE
-    size = int(requested) if preferred and requested else PAGE_SIZE
-    if cookie is None:
-        return size, 1, preferred
-    # The next link keeps its page size, so that no rows are skipped or repeated.
-    return min(max(int(cookie[2]), 1), PAGE_SIZE), max(int(cookie[1]), 1), preferred
-
-
-def build_next_link(call: Call, page: int, size: int) -> str:
-    options = {name: value for name, value in call.options.items() if name != "$skiptoken"}
-    token = {"$skiptoken": f'<cookie pagenumber="{page}" size="{size}" />'}
-    query = urlencode({**options, **token}, quote_via=quote, safe="$,")
-    return f"{call.root}/{call.path}?{query}"
 
 
 def parse_integer(name: str, text: str) -> int:

@@ -11,6 +11,7 @@ from local.dataverse import (
     addresses,
     bulk,
     definitions,
+    merge,
     outside,
     queries,
     refusals,
@@ -60,6 +61,8 @@ def _answer(world: World, call: Call) -> Reply:
         return _answer_who_am_i(world, call)
     if segment.name == upsert_bundle.NAME:
         return _run_upsert_bundle(world, call)
+    if segment.name == merge.NAME:
+        return _run_merge(world, call)
     if segment.name in UNBOUND:
         raise refusals.not_offered(segment.name)
     if segment.name in DEFINITIONS and call.method != "GET":
@@ -131,6 +134,15 @@ def _run_upsert_bundle(world: World, call: Call) -> Reply:
         _log_write(world, call, table, written.row, created=written.created)
     context = f"{call.root}/$metadata#Microsoft.Dynamics.CRM.{upsert_bundle.NAME}Response"
     return Reply(200, {"@odata.context": context, **document})
+
+
+def _run_merge(world: World, call: Call) -> Reply:
+    if call.method != "POST":
+        raise refusals.no_http_resource(f"{call.root}/{call.path}")
+    table, *rows = merge.merge(world, read_body(call, call.resource))
+    for row in rows:
+        _log_write(world, call, table, row, created=False)
+    return Reply(204)
 
 
 def _answer_row(world: World, call: Call, address: addresses.Address) -> Reply:

@@ -159,6 +159,18 @@ class Store:
             ],
         )
 
+    def build_index(self, table: Table) -> None:
+        """Index the rows for the table's keys. Raises Refusal if two rows have the same values."""
+        with self.transaction():
+            sql = "SELECT id, version, body FROM rows WHERE tbl = ?"
+            for found in self._db.execute(sql, (table.name,)).fetchall():
+                row = _read_row(found)
+                self._index_keys(table, row.id, row.values)
+
+    def drop_index(self, table: Table, key: str) -> None:
+        sql = "DELETE FROM alternate_keys WHERE tbl = ? AND name = ?"
+        self._db.execute(sql, (table.name, key))
+
     def delete(self, table: Table, row: Row) -> None:
         with self.transaction():
             row_key = (table.name, row.id)
@@ -207,7 +219,7 @@ class Store:
         self._db.execute(
             "DELETE FROM alternate_keys WHERE tbl = ? AND id = ?", (table.name, row_id)
         )
-        for key in table.keys:
+        for key in table.active_keys:
             # A row without a value is not in the key's index, so many rows may have none.
             if any(values.get(name) is None for name in table.key_properties(key)):
                 continue

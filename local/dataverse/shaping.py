@@ -15,7 +15,7 @@ from local.dataverse import addresses, definitions, metadata, refusals
 from local.dataverse.columns import find_label, parse_column
 from local.dataverse.rows import Slice, Values
 from local.dataverse.tables import Catalog, Table
-from local.dataverse.wire import Call, Reply
+from local.dataverse.wire import Call, Refusal, Reply
 from local.dataverse.world import World
 
 NAME = re.compile(r"([a-z][a-z0-9]{1,7})_[A-Za-z][A-Za-z0-9_]*")
@@ -223,10 +223,33 @@ def _build_key(world: World, call: Call, table: Table, body: Body) -> tuple[dict
     existing = {frozenset(key.columns) for key in table.keys}
     if frozenset(names) in existing or name.lower() in {key.name.lower() for key in table.keys}:
         raise refusals.bad_argument(f"The key '{name}' exists already.")
-    data = deepcopy(world.catalog.data[table.name])
-    data["keys"].append({"name": name.lower(), "columns": list(names)})
+    data = add_key(world, table, name.lower(), list(names))
     table_address = f"EntityDefinitions({metadata.make_id(table.name)})"
     return data, f"{table_address}/Keys({metadata.make_id(table.name, 'key', name.lower())})"
+
+
+def add_key(world: World, table: Table, name: str, columns: list[str]) -> dict[str, Any]:
+    """Return the table's definition with one more key. The key has failed if rows that exist have
+    equal values. The platform builds the index in a job of its own; here it is built at once."""
+    data = deepcopy(world.catalog.data[table.name])
+    key = {"name": name, "columns": columns}
+    data["keys"].append(key)
+    previous = deepcopy(world.catalog.data[table.name])
+    try:
+        world.store.build_index(world.catalog.define(data))
+    except Refusal:
+        key["status"] = "Failed"
+    finally:
+        world.catalog.define(previous)
+    return data
+
+
+def remove_key(world: World, table: Table, name: str) -> dict[str, Any]:
+    """Return the table's definition without this key, which is enforced no longer."""
+    data = deepcopy(world.catalog.data[table.name])
+    data["keys"] = [key for key in data["keys"] if key["name"] != name]
+    world.store.drop_index(table, name)
+    return data
 
 
 def _build_relationship(world: World, call: Call, body: Body) -> tuple[dict[str, Any], str]:

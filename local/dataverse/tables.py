@@ -63,8 +63,15 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Key:
+    """An alternate key. Only an `Active` one is enforced; one whose index could not be built,
+    since two rows had the same values, is `Failed`.
+
+    https://learn.microsoft.com/power-apps/developer/data-platform/define-alternate-keys-entity
+    """
+
     name: str
     columns: tuple[str, ...]
+    status: str = "Active"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +150,10 @@ class Table:
         return tuple(column for column in self.columns.values() if column.composed_of)
 
     @cached_property
+    def active_keys(self) -> tuple[Key, ...]:
+        return tuple(key for key in self.keys if key.status == "Active")
+
+    @cached_property
     def navigations(self) -> dict[str, tuple[Column, str]]:
         """Column and target table by navigation property (case sensitive)."""
         return {
@@ -206,7 +217,10 @@ def _parse_table(data: dict[str, Any]) -> Table:
         primary_name=data["primaryName"],
         ownership=data["ownership"],
         change_tracking=data["changeTracking"],
-        keys=tuple(Key(key["name"], tuple(key["columns"])) for key in data["keys"]),
+        keys=tuple(
+            Key(key["name"], tuple(key["columns"]), key.get("status", "Active"))
+            for key in data["keys"]
+        ),
         columns={name: _parse_column(name, column) for name, column in data["columns"].items()},
         external=External(**data["external"]) if "external" in data else None,
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 from local.dataverse.organization import DEFAULT_PARAMETERS, OptionalParameters, Organization
 from local.dataverse.rows import Store
+from local.dataverse.settings import Settings
 from local.dataverse.tables import Catalog
 
 
@@ -23,5 +24,6 @@ class World:
     new_id: Callable[[], str]
     organization: Organization = field(default_factory=Organization)
     parameters: OptionalParameters = DEFAULT_PARAMETERS
+    settings: Settings = field(default_factory=Settings)
     external_events: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=10_000))
     log: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=10_000))

@@ -188,7 +188,11 @@ def _compose_columns(table: Table, values: Values) -> Values:
 
 
 def _remove_links(world: World, target: str, row_id: str) -> None:
-    """Clear lookups to a deleted row, as cascade delete `RemoveLink` does."""
+    """Clear lookups to a deleted row, as cascade delete `RemoveLink` does, the default of custom
+    relationships. Their rows get a new version.
+
+    https://learn.microsoft.com/power-apps/developer/data-platform/configure-entity-relationship-cascading-behavior
+    """
     for table in world.catalog.by_name.values():
         names = [
             column.property_name

@@ -4,7 +4,7 @@ import { STATUS_CODES } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { FhirError } from './outcome.mjs';
 
-const KINDS = ['status', 'slow', 'cutoff', 'broken', 'reset', 'lost-reply'];
+const KINDS = ['status', 'slow', 'cutoff', 'broken', 'reset', 'lost-reply', 'gateway'];
 // The bundle is executed, but the response bundle is wrong.
 const BUNDLE_KINDS = ['missing-entry', 'extra-entry', 'status-text'];
 
@@ -18,11 +18,13 @@ export class Faults {
    * middle of the body; 'broken' sends half of the JSON with a matching length; 'reset' closes the connection before
    * the request is executed, 'lost-reply' afterwards. `retryHeader` is the only header with `retryAfter`; without it
    * both headers are sent. With `scope` 'entry', a bundle's `entries`, or a `fraction` of them, get the status and the
-   * others are executed. In a response bundle, 'missing-entry' omits the last entry, 'extra-entry' adds one, and
+   * others are executed. 'gateway' answers `status` (404) as what stands before the server does, which has not heard of
+   * the request: a page for people, or with `format` 'json' an object that is no FHIR. In a response bundle, 'missing-entry' omits the last entry, 'extra-entry' adds one, and
    * 'status-text' adds text to each status.
    */
   add(fault) {
-    const { next = 1, kind = 'status', status = 503, scope = 'request' } = fault;
+    const { next = 1, kind = 'status', scope = 'request' } = fault;
+    const { status = kind === 'gateway' ? 404 : 503 } = fault;
     const supported = BUNDLE_KINDS.includes(kind)
       || (KINDS.includes(kind) && (scope === 'request' || (scope === 'entry' && kind === 'status')));
     if (!supported || !(next > 0) || !(status >= 400 && status < 600)) {
@@ -54,6 +56,24 @@ export async function applyBefore(fault) {
   if (fault?.kind === 'slow') await sleep(fault.delayMs ?? 0);
   if (fault?.kind === 'status' && fault.scope === 'request') throw refusal(fault);
   return fault?.kind === 'reset';
+}
+
+/**
+ * Returns the response of a gateway, if the fault is one. Application Gateway and the front ends of App Service answer
+ * with pages: https://learn.microsoft.com/azure/application-gateway/http-response-codes. API Management answers a path
+ * that it does not know with JSON of its own:
+ * https://learn.microsoft.com/azure/api-management/api-management-error-handling-policies
+ */
+export function answerAsGateway(fault) {
+  if (fault?.kind !== 'gateway') return undefined;
+  const { status, format } = fault;
+  if (format === 'json') {
+    const text = JSON.stringify({ statusCode: status, message: STATUS_CODES[status] });
+    return { status, text, headers: { 'Content-Type': 'application/json' } };
+  }
+  const title = `${status} ${STATUS_CODES[status]}`;
+  const text = `<html><head><title>${title}</title></head><body><h1>${title}</h1></body></html>`;
+  return { status, text, headers: { 'Content-Type': 'text/html' } };
 }
 
 /** Returns a function from an entry's index to the refusal that the fault causes there, or undefined. */

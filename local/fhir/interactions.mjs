@@ -18,6 +18,9 @@ import { requireValid } from './validation.mjs';
 
 const NEWEST_FIRST = { findPlace: (version) => version.number, compare: (a, b) => b - a };
 
+// Both names are read: Core/Features/KnownQueryParameterNames.cs in microsoft/fhir-server.
+const HARD_DELETE = ['hardDelete', '_hardDelete'];
+
 const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'];
 
 const router = new Router();
@@ -160,17 +163,28 @@ function conditionalPatch(context, { type }, request) {
 
 /**
  * Deleting what does not exist succeeds: https://hl7.org/fhir/R4/http.html#delete. Like Azure, it reads no If-Match:
- * Delete of FhirController.cs in microsoft/fhir-server has no such parameter.
+ * Delete of FhirController.cs in microsoft/fhir-server has no such parameter. With `hardDelete=true` the history goes,
+ * too, also that of what was deleted before; then the id is as if it had never been used:
+ * https://learn.microsoft.com/azure/healthcare-apis/fhir/rest-api-capabilities#delete-hard-and-soft-delete
  */
-function remove({ store }, { type, id }) {
+function remove({ store }, { type, id }, { params }) {
   requireId(id);
+  if (isHardDelete(params)) {
+    store.purge(type, id);
+    return { status: 204 };
+  }
   const current = store.live(type, id);
   return { status: 204, version: current && store.write('DELETE', type, id) };
 }
 
 function conditionalRemove(context, { type }, request) {
-  const match = findSingleMatch(context.store, type, request.params);
-  return match ? remove(context, { type, id: match.id }) : { status: 204 };
+  const criteria = new URLSearchParams([...request.params].filter(([name]) => !HARD_DELETE.includes(name)));
+  const match = findSingleMatch(context.store, type, criteria);
+  return match ? remove(context, { type, id: match.id }, request) : { status: 204 };
+}
+
+function isHardDelete(params) {
+  return HARD_DELETE.some((name) => params.get(name)?.toLowerCase() === 'true');
 }
 
 function requireExisting(store, type, id) {

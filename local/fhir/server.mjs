@@ -5,8 +5,9 @@ import { createServer } from 'node:http';
 import { processBundle } from './bundle.mjs';
 import { capabilityStatement } from './capability.mjs';
 import { resolveConditionalReferences } from './conditional.mjs';
-import { Faults, applyBefore, distortBundle, refuseEntries, retryHeaders } from './faults.mjs';
+import { Faults, answerAsGateway, applyBefore, distortBundle, refuseEntries, retryHeaders } from './faults.mjs';
 import { parseBody, parseJson, readBody, send } from './http.mjs';
+import { importResources } from './import.mjs';
 import { interact } from './interactions.mjs';
 import { Latency } from './latency.mjs';
 import { FhirError } from './outcome.mjs';
@@ -47,6 +48,8 @@ async function answerFhir(request, response, url) {
   const fault = faults.take(request.method, path);
   try {
     if (await applyBefore(fault)) return response.socket.resetAndDestroy();
+    const gateway = answerAsGateway(fault);
+    if (gateway) return send(response, gateway.status, gateway.headers, gateway.text);
     const readable = store.at(settings.findReadLimit());
     const context = { store, readable, tokens, base: `http://${request.headers.host}${BASE_PATH}` };
     const body = parseBody(bytes, request.headers['content-type']);
@@ -113,6 +116,8 @@ async function answerControl(request, response, url) {
     case 'POST /control/settings':
       settings.change(parseJson(await readBody(request)));
       return reply(settings.values);
+    case 'POST /control/import':
+      return reply(importResources(store, settings.now(), parseJson(await readBody(request))));
     case 'POST /control/latency':
       latency.set(parseJson(await readBody(request)));
       return reply({});

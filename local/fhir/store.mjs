@@ -7,14 +7,14 @@ import { listReferences } from './references.mjs';
 
 /** One version; a deletion is a version without JSON. */
 class Version {
-  constructor({ type, id, number, sequence, method, resource, now }) {
+  constructor({ type, id, number, sequence, method, resource, lastUpdated }) {
     this.type = type;
     this.id = id;
     this.number = number;
     this.sequence = sequence; // its place among all that was written
     this.method = method;
     this.writtenAt = performance.now();
-    this.lastUpdated = rewriteInstant(now.toISOString());
+    this.lastUpdated = rewriteInstant(lastUpdated);
     this.json = resource && JSON.stringify(withMeta(resource, id, String(number), this.lastUpdated));
   }
 
@@ -40,7 +40,8 @@ export class Store {
   #live = new Map(); // type -> id -> newest version, in the order of writing; nothing that is deleted
   #sequence = 0;
   #index = new Map(); // type, parameter and value -> ids
-  #written = null; // what an unfinished transaction wrote, in order
+  #purged = []; // { type, id, versions, purgedAt } of each hard delete, for reads that lag behind it
+  #undoing = null; // what takes an unfinished transaction back, in the order of its writes
   #now;
   isIndexed = true;
 
@@ -54,8 +55,19 @@ export class Store {
     return moment === undefined ? this : new PastStore(this, moment);
   }
 
+  /** Returns the ids of a type, those that are deleted or purged too. */
   listIds(type) {
-    return this.#types.get(type)?.keys() ?? [];
+    const purged = this.#purged.filter((removal) => removal.type === type).map(({ id }) => id);
+    return new Set([...(this.#types.get(type)?.keys() ?? []), ...purged]);
+  }
+
+  /** Returns the versions that could be read at this moment: those of a purged resource until its purge. */
+  versionsAt(type, id, moment) {
+    const purged = this.#purged.find((removal) => (
+      removal.type === type && removal.id === id && removal.purgedAt > moment
+    ));
+    const versions = purged ? purged.versions : this.versions(type, id);
+    return versions.filter(({ writtenAt }) => writtenAt <= moment);
   }
 
   versions(type, id) {
@@ -85,6 +97,12 @@ export class Store {
 
   /** Adds a version; without a resource the version is a deletion. */
   write(method, type, id, resource) {
+    const number = (this.current(type, id)?.number ?? 0) + 1;
+    return this.insert({ method, type, id, number, resource, lastUpdated: this.#now().toISOString() });
+  }
+
+  /** Adds a version with a number and a time of its own, at its place among the others. */
+  insert({ method, type, id, number, resource, lastUpdated }) {
     if (!this.#types.has(type)) {
       this.#types.set(type, new Map());
       this.#live.set(type, new Map());
@@ -93,27 +111,37 @@ export class Store {
     if (!ids.has(id)) ids.set(id, []);
     const versions = ids.get(id);
     this.#sequence += 1;
-    const version = new Version({
-      type, id, number: versions.length + 1, sequence: this.#sequence, method, resource, now: this.#now(),
-    });
+    const version = new Version({ type, id, number, sequence: this.#sequence, method, resource, lastUpdated });
     this.#removeFromIndex(versions.at(-1));
     versions.push(version);
-    this.#addToIndex(version);
-    this.#written?.push(version);
+    versions.sort((a, b) => a.number - b.number);
+    this.#addToIndex(versions.at(-1));
+    this.#undoing?.push({ type, undo: () => this.#remove(version) });
     return version;
+  }
+
+  /** Removes a resource with all its versions, so that its next version is 1 again. */
+  purge(type, id) {
+    const versions = this.versions(type, id);
+    if (!versions.length) return;
+    this.#removeFromIndex(versions.at(-1));
+    this.#types.get(type).delete(id);
+    const removal = { type, id, versions, purgedAt: performance.now() };
+    this.#purged.push(removal);
+    this.#undoing?.push({ type, undo: () => this.#restore(removal) });
   }
 
   /** Runs the work in a transaction: if it throws, versions, deletions and the index are rolled back. */
   runAtomically(work) {
-    this.#written = [];
+    this.#undoing = [];
     try {
       return work();
     } catch (error) {
-      for (const version of this.#written.reverse()) this.#undo(version);
-      for (const type of new Set(this.#written.map((version) => version.type))) this.#restoreOrder(type);
+      for (const { undo } of this.#undoing.reverse()) undo();
+      for (const type of new Set(this.#undoing.map(({ type: changed }) => changed))) this.#restoreOrder(type);
       throw error;
     } finally {
-      this.#written = null;
+      this.#undoing = null;
     }
   }
 
@@ -121,6 +149,7 @@ export class Store {
     this.#types.clear();
     this.#live.clear();
     this.#index.clear();
+    this.#purged = [];
   }
 
   countResources() {
@@ -136,12 +165,19 @@ export class Store {
     return { resources, versions, byType };
   }
 
-  #undo(version) {
+  #remove(version) {
     const ids = this.#types.get(version.type);
     const versions = ids.get(version.id);
-    this.#removeFromIndex(versions.pop());
+    this.#removeFromIndex(versions.at(-1));
+    versions.splice(versions.indexOf(version), 1);
     if (versions.length) this.#addToIndex(versions.at(-1));
     else ids.delete(version.id);
+  }
+
+  #restore(removal) {
+    this.#purged.splice(this.#purged.indexOf(removal), 1);
+    this.#types.get(removal.type).set(removal.id, removal.versions);
+    this.#addToIndex(removal.versions.at(-1));
   }
 
   #restoreOrder(type) {
@@ -179,7 +215,7 @@ class PastStore {
   }
 
   versions(type, id) {
-    return this.#store.versions(type, id).filter(({ writtenAt }) => writtenAt <= this.#moment);
+    return this.#store.versionsAt(type, id, this.#moment);
   }
 
   current(type, id) {

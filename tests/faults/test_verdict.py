@@ -66,7 +66,8 @@ def test_what_arrived_as_it_was_sent_is_counted_and_harmless() -> None:
     assert tally.is_harmless
     tally.injected.update({"kills": 1, "copies": 2})
     assert str(tally) == (
-        "faults: injected=3 entries=2 written=2 refused=0 lost=0 doubled=0 stale=0 unexplained=0"
+        "faults: injected=3 entries=2 written=2 refused=0 lost=0 doubled=0 stale=0 unexplained=0 "
+        "wrong_person=0"
     )
 
 

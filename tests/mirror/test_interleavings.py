@@ -147,7 +147,7 @@ class Story:
         raise AssertionError("the claims never end")
 
 
-@limit_examples(30)
+@limit_examples(30, nightly=5000)
 @given(STEPS)
 def test_dataverse_ends_as_fhir_is_and_never_goes_back(steps: list[tuple[str, int]]) -> None:
     asyncio.run(_told(iter(steps)))

@@ -1,0 +1,85 @@
+"""Doubles for schedules: Dataverse that finishes a write late, a FHIR server whose reads lag behind,
+and pending lookups whose requests wait for their turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import httpx
+
+from integration.core.model import WorkItem
+from integration.journal.pending_lookups import MemoryPendingLookups
+from tests.builders import Body
+from tests.doubles import Clock, FhirDouble
+from tests.mirror.schedules import Access, Schedule
+
+
+def has_changes(request: httpx.Request) -> bool:
+    return request.method != "GET" and (
+        not request.url.path.endswith("$batch") or b"changeset_" in request.content
+    )
+
+
+@dataclass(slots=True)
+class LateTransport(httpx.AsyncBaseTransport):
+    """Dataverse, which hears the first write in time and finishes it when nobody waits for it."""
+
+    inner: httpx.AsyncBaseTransport
+    clock: Clock
+    armed: bool = False
+    held: list[tuple[datetime, httpx.Request]] = field(default_factory=list)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if not self.armed or not has_changes(request):
+            return await self.inner.handle_async_request(request)
+        self.armed = False
+        headers = [pair for pair in request.headers.items() if pair[0] != "content-length"]
+        again = httpx.Request(request.method, request.url, headers=headers, content=request.content)
+        self.held.append((self.clock(), again))
+        raise httpx.ReadTimeout("late", request=request)
+
+    async def finish(self) -> None:
+        for _, request in self.held:
+            await self.inner.handle_async_request(request)
+        self.held.clear()
+
+
+class LaggingFhir(FhirDouble):
+    """Reads see `replica`, where there is one; writes and their conditions see the newest."""
+
+    replica: tuple[dict[str, Body], dict[str, int]] | None = None
+
+    def get(self, url: str) -> tuple[int, Body]:
+        if self.replica is None:
+            return super().get(url)
+        newest = self.stored, self.versions
+        self.stored, self.versions = self.replica
+        try:
+            return super().get(url)
+        finally:
+            self.stored, self.versions = newest
+
+
+@dataclass(slots=True)
+class GatedLookups(MemoryPendingLookups):
+    """The pending lookups, whose requests wait for their turn."""
+
+    schedule: Schedule | None = None
+
+    async def _wait(self, *, writes: bool) -> None:
+        if self.schedule is not None:
+            await self.schedule.wait_for_turn(Access("pending lookups", writes))
+
+    async def add(self, target: str, item: WorkItem) -> None:
+        await self._wait(writes=True)
+        await MemoryPendingLookups.add(self, target, item)
+
+    async def list_waiting(self, target: str) -> Sequence[WorkItem]:
+        await self._wait(writes=False)
+        return await MemoryPendingLookups.list_waiting(self, target)
+
+    async def remove(self, target: str, item: WorkItem) -> None:
+        await self._wait(writes=True)
+        await MemoryPendingLookups.remove(self, target, item)
