@@ -148,7 +148,7 @@ async def delete(
 ) -> None:
     """Delete the resource of the row with this key. Raises Rejected: 404, 412."""
     run_id, name = writer.new_run_id(), await _resolve_name(writer, entity_type, key)
-    async with _lock_resource(writer, name, run_id) as attempt:
+    async with _lock_resource(writer, name, run_id, is_delete=True) as attempt:
         for _ in range(_MAX_ATTEMPTS):
             current = await _read_current(writer, name, condition, run_id)
             if await _announce_delete(writer, name, current, run_id):
@@ -190,14 +190,16 @@ class _WriteAttempt:
 
 @asynccontextmanager
 async def _lock_resource(
-    writer: FeedWriter, name: str, run_id: str
+    writer: FeedWriter, name: str, run_id: str, *, is_delete: bool = False
 ) -> AsyncIterator[_WriteAttempt]:
     """Hold the write lock of the resource `name`.
 
     Nobody else writes it meanwhile, and no earlier delivery afterwards.
     """
     locks = HeldLocks(run_id, "feed", writer.guard.token())
-    await write_guard.acquire(writer.guard, locks, [Write(name, (0,))])
+    await write_guard.acquire_beside_claims(
+        writer.guard, locks, [Write(name, (0,))], are_deletes=is_delete
+    )
     attempt, state = _WriteAttempt(), SendState.NOT_SENT
     try:
         if locks.superseded:

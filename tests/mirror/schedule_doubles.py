@@ -9,8 +9,7 @@ from datetime import datetime
 
 import httpx
 
-from integration.core.model import WorkItem
-from integration.journal.pending_lookups import MemoryPendingLookups
+from integration.journal.pending_lookups import LookupState, MemoryPendingLookups
 from tests.builders import Body
 from tests.doubles import Clock, FhirDouble
 from tests.mirror.schedules import Access, Schedule
@@ -72,14 +71,14 @@ class GatedLookups(MemoryPendingLookups):
         if self.schedule is not None:
             await self.schedule.wait_for_turn(Access("pending lookups", writes))
 
-    async def add(self, target: str, item: WorkItem) -> None:
+    async def add(self, target: str, resource: str, state: LookupState) -> None:
         await self._wait(writes=True)
-        await MemoryPendingLookups.add(self, target, item)
+        await MemoryPendingLookups.add(self, target, resource, state)
 
-    async def list_waiting(self, target: str) -> Sequence[WorkItem]:
+    async def list_resources(self, target: str, state: LookupState) -> Sequence[str]:
         await self._wait(writes=False)
-        return await MemoryPendingLookups.list_waiting(self, target)
+        return await MemoryPendingLookups.list_resources(self, target, state)
 
-    async def remove(self, target: str, item: WorkItem) -> None:
+    async def remove(self, target: str, resource: str, state: LookupState) -> None:
         await self._wait(writes=True)
-        await MemoryPendingLookups.remove(self, target, item)
+        await MemoryPendingLookups.remove(self, target, resource, state)

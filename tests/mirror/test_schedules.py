@@ -91,7 +91,7 @@ class World:
         self.late.armed = self.merged = False
         self.late.held.clear()
         self.route.queue_sender.sent.clear()
-        self.lookups.items.clear()
+        self.lookups.resources.clear()
 
     def put(self, **elements: Any) -> None:
         self.route.clock.later(5)
@@ -440,7 +440,7 @@ async def test_in_every_order_the_contact_ends_as_the_patient_is(
     assert not differences, f"{len(differences)} of {number} schedules: {kinds}, such as {example}"
 
 
-@pytest.mark.parametrize("scenario", ["known, delete", "no patient, create, lag"])
+@pytest.mark.parametrize("scenario", ["known, delete", "new, delete, lag"])
 async def test_the_orders_that_are_left_out_end_as_others_do(
     scenario: str, dataverse: DataverseDouble
 ) -> None:

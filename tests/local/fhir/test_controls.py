@@ -99,7 +99,7 @@ async def test_requests_are_counted_and_told_without_their_query(fhir, server):
     await fhir.put("/Patient/a", json=patient("a"))
     stats = (await fhir.get(server + "/control/stats")).json()
     held = {"resources": 1, "versions": 1, "byType": {"Patient": 1}}
-    assert stats == {"requests": 2, "faults": 0, **held}
+    assert stats == {"requests": 2, "faults": 0, "refusedBundles": 0, **held}
     recent = (await fhir.get(server + "/control/requests?last=2")).json()
     assert recent == [
         {"method": "GET", "path": "/fhir/Patient", "status": 200},
