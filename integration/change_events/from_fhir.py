@@ -31,6 +31,8 @@ _CREATED, _UPDATED, _DELETED = (
 )
 _CHANGE_TYPES = frozenset({_CREATED, _UPDATED, _DELETED})
 
+_EARLIER = (Order.OLDER, Order.PROBABLY_OLDER)
+
 # https://hl7.org/fhir/R4/datatypes.html#id
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 
@@ -97,7 +99,7 @@ async def queue_changes(events: Events, body: bytes) -> None:
     changes: dict[str, _Change] = {}
     for resource, change in _find_changes(events, body, change_queues):
         known = changes.get(resource)
-        if known is None or compare(change.version, known.version) is not Order.OLDER:
+        if known is None or compare(change.version, known.version) not in _EARLIER:
             changes[resource] = change
     if not changes:
         return

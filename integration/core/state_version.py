@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any
 
@@ -20,6 +20,8 @@ class Order(Enum):
     SAME = "same"
     NEWER = "newer"
     UNDECIDED = "undecided"  # the stamps do not tell
+    PROBABLY_OLDER = "probably older"  # by its number; the times do not tell
+    PROBABLY_NEWER = "probably newer"  # by its number; its time is earlier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +37,12 @@ class StateVersion:
 
 NEVER_SEEN = StateVersion(is_deleted=True)  # the server knows nothing of the resource
 
-# A state that may be older than another is read again, after delays of 2, 4 and 8 seconds: a copy
-# that lags has caught up by then.
+# A state that may be older than another is read again, with growing delays. After 14 seconds a copy
+# that lags has caught up:
 # https://learn.microsoft.com/azure/azure-sql/database/read-scale-out: usually a few seconds behind
+# After half an hour a smaller number is that of a counter that has begun again.
 ATTEMPTS_UNTIL_BELIEVED = 3
+_ATTEMPTS = {Order.UNDECIDED: ATTEMPTS_UNTIL_BELIEVED, Order.PROBABLY_OLDER: 10}
 
 
 def get_version(resource: Mapping[str, Any]) -> StateVersion:
@@ -61,13 +65,14 @@ def compare(version: StateVersion, known: StateVersion) -> Order:
     later = _compare_times(version.updated, known.updated)
     if _is_number(version.id) and _is_number(known.id):
         if int(version.id) != int(known.id):
-            is_newer = int(version.id) > int(known.id) or later is Order.NEWER
-            return Order.NEWER if is_newer else Order.OLDER
+            if int(version.id) > int(known.id):
+                return Order.PROBABLY_NEWER if later is Order.OLDER else Order.NEWER
+            return Order.PROBABLY_OLDER if later in (Order.SAME, Order.UNDECIDED) else later
     elif version.id != known.id:
         return Order.UNDECIDED if later is Order.SAME else later
     if later is Order.NEWER:
         return later
-    if later is Order.OLDER:
+    if _is_clearly_earlier(version.updated, known.updated):
         return Order.UNDECIDED  # a counter that has begun again can come to the same number
     if version.is_deleted == known.is_deleted:
         return Order.SAME
@@ -97,11 +102,17 @@ def _compare_times(updated: str | None, known: str | None) -> Order:
     return Order.NEWER if time > known_time else Order.OLDER
 
 
+def _is_clearly_earlier(updated: str | None, known: str | None) -> bool:
+    """Whether it is earlier by more than a row may have rounded its time up."""
+    time, known_time = _parse_second(updated), _parse_second(known)
+    return time is not None and known_time is not None and known_time - time > timedelta(seconds=1)
+
+
 def is_believable(order: Order, attempt: int) -> bool:
     """Whether what was read may be taken for the current state. `attempt`: how often the work item
     has failed."""
-    if order is Order.UNDECIDED:
-        return attempt >= ATTEMPTS_UNTIL_BELIEVED
+    if order in _ATTEMPTS:
+        return attempt >= _ATTEMPTS[order]
     return order is not Order.OLDER
 
 

@@ -64,7 +64,7 @@ def is_newer(
 ) -> bool:
     """Whether `resource` is a later state than the one that `row` shows, or may be one."""
     order = compare_with_row(entity, get_version(resource), row, fhir_is_right=fhir_is_right)
-    return order in (Order.NEWER, Order.UNDECIDED)
+    return order in (Order.NEWER, Order.PROBABLY_NEWER, Order.UNDECIDED)
 
 
 def _format_time(instant: str | None) -> str | None:

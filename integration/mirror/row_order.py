@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from integration.core.errors import Unavailable
-from integration.core.state_version import StateVersion, describe, is_believable
+from integration.core.state_version import Order, StateVersion, describe, is_believable
 from integration.fhir.client import FhirServer
 from integration.mapping import row_version
 from integration.mirror.row_sink import MirrorJob
@@ -29,10 +29,13 @@ async def is_current(
 
     `fhir_is_right`: see `row_version.compare_with_row`."""
     order = row_version.compare_with_row(job.entity, version, row, fhir_is_right=fhir_is_right)
-    if is_believable(order, job.item.attempt):
+    is_accepted = is_believable(order, job.item.attempt)
+    if is_accepted and order is not Order.PROBABLY_NEWER:
         return True
     if (await fhir.read_current(job.item)).version != version:
         return False
+    if is_accepted:
+        return True
     raise Unavailable(
         fhir.upstream.name,
         f"a read shows {describe(version)}, and the row another state that may be later: "
