@@ -6,9 +6,10 @@ the delete of a resource; the condition of a conditional entry, where two that r
 nothing; and rows and events of other services. Each has a name, and a unit locks all names that it
 needs, or none:
 
-1. `acquire` locks each name by a row of its own; `claim_first_writes` locks all names of first
-   writes by one row of the unit. An entry whose name a later delivery has written is *superseded*:
-   it must not be sent.
+1. `claim` locks all names of first writes and conditions by one row of the unit. `acquire` locks
+   each name by a row of its own, which outlives the lock: where no resource could carry a mark, it
+   tells who has written last. An entry whose name a later delivery has written is *superseded*: it
+   must not be sent.
 2. `ensure_time_left` is the last check before the request goes.
 3. `release` records which entries were written, and frees the locks.
 
@@ -84,10 +85,12 @@ class HeldLocks:
     locks: dict[str, WriteLock] = field(default_factory=dict)
     previous: dict[str, WriteLock] = field(default_factory=dict)  # the rows before
     writes: dict[str, Write] = field(default_factory=dict)
-    # The claim of the unit, what was there before, and the first writes by digest of their name:
+    # The claim of the unit, what was there before, and the claimed writes by digest of their name.
+    # `newest_delete`: as of the last claim.
     claim: Claim | None = None
     previous_claim: Claim | None = None
-    first_writes: dict[bytes, Write] = field(default_factory=dict)
+    newest_delete: str = ""
+    claimed: dict[bytes, Write] = field(default_factory=dict)
     # By position of the entry:
     superseded: set[int] = field(default_factory=set)  # a later delivery has written the resource
 
@@ -146,12 +149,21 @@ async def acquire_beside_claims(
     await _wait_until(guard, held, try_acquire)
 
 
-async def claim_first_writes(guard: WriteGuard, held: HeldLocks, writes: Sequence[Write]) -> None:
-    """Lock the names of first writes by one row of the unit, and add it to `held`.
+async def claim(
+    guard: WriteGuard, held: HeldLocks, writes: Sequence[Write], *, are_first_writes: bool
+) -> None:
+    """Lock the names of these writes by one row of the unit, and add it to `held`.
 
+    `are_first_writes`: deletes of the same names, which have rows of their own, are heeded, too.
     Wait some seconds for others. Raises Unavailable, as `acquire` does.
     """
-    await _wait_until(guard, held, lambda: _try_claim(guard, held, writes))
+
+    async def try_claim() -> bool:
+        if not await _try_claim(guard, held, writes):
+            return False
+        return not are_first_writes or await _heed_deletes(guard, held, writes)
+
+    await _wait_until(guard, held, try_claim)
 
 
 async def _wait_until(
@@ -170,7 +182,7 @@ async def _wait_until(
 
 def is_held(held: HeldLocks, name: str) -> bool:
     """Whether the lock of this name is held, or the unit claims its first write."""
-    return _hash_name(name) in held.locks or _shorten_name(name) in held.first_writes
+    return _hash_name(name) in held.locks or _shorten_name(name) in held.claimed
 
 
 def ensure_time_left(guard: WriteGuard, held: HeldLocks) -> None:
@@ -202,7 +214,7 @@ async def release(
     }
     claim, remaining = held.claim, _build_remaining_claim(held, written, state, now)
     held.claim = held.previous_claim = None
-    for by_key in (held.locks, held.previous, held.writes, held.first_writes):
+    for by_key in (held.locks, held.previous, held.writes, held.claimed):
         by_key.clear()
     held.superseded.clear()
     if released:
@@ -271,18 +283,19 @@ async def _try_claim(guard: WriteGuard, held: HeldLocks, writes: Sequence[Write]
             return False
         held.previous_claim = previous
         table = await guard.store.read_claims()
-    held.claim = claim
-    held.first_writes |= required
-    if _find_rivals(held, table, required.keys(), guard.now()):
-        return False
-    is_placed = any(write.source_version for write in writes)
-    if not is_placed and table.newest_delete <= held.delivery:
-        return True
-    return await _heed_deletes(guard, held, writes)
+    held.claim, held.newest_delete = claim, table.newest_delete
+    held.claimed |= required
+    return not _find_rivals(held, table, required.keys(), guard.now())
 
 
 async def _heed_deletes(guard: WriteGuard, held: HeldLocks, writes: Sequence[Write]) -> bool:
-    """Find the first writes that a delete has superseded. Return False when one is under way."""
+    """Find the first writes that a delete has superseded. Return False when one is under way.
+
+    Where the newest delete is earlier, none can have, unless the source states the order.
+    """
+    is_placed = any(write.source_version for write in writes)
+    if not is_placed and held.newest_delete <= held.delivery:
+        return True
     existing = await guard.store.read([_hash_name(write.name) for write in writes])
     for write in writes:
         lock = existing.get(_hash_name(write.name), WriteLock())
@@ -330,7 +343,7 @@ def _build_remaining_claim(
     if state is SendState.UNANSWERED:
         unsettled = {
             name
-            for name, write in held.first_writes.items()
+            for name, write in held.claimed.items()
             if not written.keys() >= set(write.positions)
         }
         if unsettled:

@@ -73,8 +73,11 @@ class Preflight:
 
         Raises Unavailable when a lock is not free.
         """
-        if self.attempt.is_ordered:
-            await write_guard.acquire(self.guard, self.locks, self._list_conditions(entries))
+        conditions = self._list_conditions(entries) if self.attempt.is_ordered else []
+        if conditions:
+            await write_guard.claim(self.guard, self.locks, conditions, are_first_writes=False)
+            ordered = [write for write in conditions if write.ordered]
+            await write_guard.acquire(self.guard, self.locks, ordered)
 
     async def lock_names(self, candidates: Sequence[Candidate]) -> None:
         """Lock the names of resources that are written on no condition.
@@ -89,9 +92,8 @@ class Preflight:
                 self.guard, self.locks, list(map(_build_write, others)), are_deletes=are_deletes
             )
         if firsts:
-            await write_guard.claim_first_writes(
-                self.guard, self.locks, list(map(_build_write, firsts))
-            )
+            writes = list(map(_build_write, firsts))
+            await write_guard.claim(self.guard, self.locks, writes, are_first_writes=True)
 
     async def announce_deletes(self, entries: Sequence[UnitEntry], found: Findings) -> bool:
         """Announce the deletes among these entries. Return whether all are as they were found.
@@ -141,7 +143,7 @@ class Preflight:
         """
         if not self.attempt.is_ordered:
             return
-        writes = self._list_conditions(entries) + [
+        writes = [write for write in self._list_conditions(entries) if write.ordered] + [
             Write(entry.target, (entry.position,), entry.source_version)
             for entry in entries
             if entry.condition is None and entry.method == "DELETE"
