@@ -16,7 +16,7 @@ from local.processes import Child
 from local.services import Running
 
 FHIR_JSON = {"content-type": "application/fhir+json"}
-PATIENCE = 90.0  # seconds; a journey that takes longer has failed
+PATIENCE = 180.0  # seconds; a journey that takes longer has failed
 # HAPI's server takes minutes for a thousand conditional creates, each a search.
 HAPI_PATIENCE = 900.0
 
