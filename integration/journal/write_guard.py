@@ -90,6 +90,7 @@ class HeldLocks:
     claim: Claim | None = None
     previous_claim: Claim | None = None
     newest_delete: str = ""
+    is_next: bool = False  # it keeps its claim while it waits: see `claim`
     claimed: dict[bytes, Write] = field(default_factory=dict)
     # By position of the entry:
     superseded: set[int] = field(default_factory=set)  # a later delivery has written the resource
@@ -156,6 +157,9 @@ async def claim(
 
     `are_first_writes`: deletes of the same names, which have rows of their own, are heeded, too.
     Wait some seconds for others. Raises Unavailable, as `acquire` does.
+
+    Of many units that want one name at the same time, all would give way to each other for long. So
+    the first of them, by delivery, keeps its claim while it waits: no other one can pass it.
     """
 
     async def try_claim() -> bool:
@@ -174,7 +178,8 @@ async def _wait_until(
     for delay in (*delays, None):
         if await try_to_lock():
             return
-        await release(guard, held, {}, SendState.NOT_SENT)
+        if delay is None or not held.is_next:
+            await release(guard, held, {}, SendState.NOT_SENT)
         if delay is not None:
             await guard.pause(delay * (0.5 + guard.jitter()))
     raise Unavailable("write guard", "another delivery is writing the same resource")
@@ -214,6 +219,7 @@ async def release(
     }
     claim, remaining = held.claim, _build_remaining_claim(held, written, state, now)
     held.claim = held.previous_claim = None
+    held.is_next = False
     for by_key in (held.locks, held.previous, held.writes, held.claimed):
         by_key.clear()
     held.superseded.clear()
@@ -264,16 +270,28 @@ async def _try_claim(guard: WriteGuard, held: HeldLocks, writes: Sequence[Write]
     """Claim these names. Return False when another unit has one of them; then the claim may be in
     `held` all the same."""
     required = {_shorten_name(write.name): write for write in writes}
+    if not held.is_next and not await _write_claim(guard, held, required.keys()):
+        return False
+    held.claimed |= required
+    table = await guard.store.read_claims()
+    held.newest_delete = table.newest_delete
+    rivals = _find_rivals(held, table, required.keys(), guard.now())
+    held.is_next = bool(rivals) and held.claimed_by < min(rivals)
+    return not rivals
+
+
+async def _write_claim(guard: WriteGuard, held: HeldLocks, names: Collection[bytes]) -> bool:
+    """Write the claim of the unit. Return False when another worker has the same unit."""
     wanted = Claim(
         holder=held.token,
         expires_at=guard.now() + guard.lease,
-        names=frozenset(required) | (held.claim.names if held.claim else frozenset()),
+        names=frozenset(names) | (held.claim.names if held.claim else frozenset()),
         etag=held.claim.etag if held.claim else None,
     )
     claim = await guard.store.write_claim(held.claimed_by, wanted)
-    table = await guard.store.read_claims()
     if claim is None:
         # An earlier attempt of this unit has left one, or another worker has the same unit.
+        table = await guard.store.read_claims()
         previous = table.claims.get(held.claimed_by)
         if previous is None or _is_rival(held, previous, guard.now()):
             return False
@@ -282,10 +300,8 @@ async def _try_claim(guard: WriteGuard, held: HeldLocks, writes: Sequence[Write]
         if claim is None:
             return False
         held.previous_claim = previous
-        table = await guard.store.read_claims()
-    held.claim, held.newest_delete = claim, table.newest_delete
-    held.claimed |= required
-    return not _find_rivals(held, table, required.keys(), guard.now())
+    held.claim = claim
+    return True
 
 
 async def _heed_deletes(guard: WriteGuard, held: HeldLocks, writes: Sequence[Write]) -> bool:
@@ -308,10 +324,10 @@ async def _heed_deletes(guard: WriteGuard, held: HeldLocks, writes: Sequence[Wri
 
 def _find_rivals(
     held: HeldLocks, table: ClaimTable, names: Collection[bytes], now: float
-) -> list[Claim]:
-    """Return the claims of other units that have one of these names."""
+) -> list[str]:
+    """Return the other units that claim one of these names."""
     return [
-        claim
+        unit
         for unit, claim in table.claims.items()
         if unit != held.claimed_by
         and _is_rival(held, claim, now)

@@ -352,6 +352,16 @@ async def test_a_request_that_waited_for_a_place_until_its_lock_is_nearly_over_i
     assert await route.statuses(delivery) == [201]
 
 
+async def test_of_many_first_writes_at_once_the_first_delivery_s_comes_first(route: Route) -> None:
+    """They would give way to each other for long if none of them kept its place."""
+    deliveries = [await route.deliver(batch(update(str(n)))) for n in range(20)]
+    await asyncio.gather(*(route.process(delivery) for delivery in reversed(deliveries)))
+    assert await route.statuses(deliveries[0]) != []
+    await route.process_all()
+    assert family(route) == "19"
+    assert route.guard_store.claims == {}
+
+
 async def test_many_at_once_end_with_the_last(route: Route) -> None:
     deliveries = [await route.deliver(batch(update(str(n)))) for n in range(6)]
     await asyncio.gather(*(route.process(delivery) for delivery in reversed(deliveries)))
