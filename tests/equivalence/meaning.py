@@ -92,13 +92,17 @@ def by_identity(kind: str, entry: Body, index: Index) -> tuple[str, Body] | int:
 
 def mended(bundle: Sent) -> bytes:
     """As the relay corrects what senders get wrong, where only one thing can be meant: a resource
-    without the id of its address, and `Type?` before the condition of a create."""
+    without the id of its address, `Type?` before the condition of a create, and what a server sets
+    itself, which may be no instant."""
     entries = []
     for entry in bundle.entries:
         request, resource = dict(entry["request"]), entry.get("resource")
         type_, _, identifier = request["url"].partition("/")
         if request["method"] == "PUT" and identifier and resource:
             resource = {**resource, "id": resource.get("id", identifier)}
+        if isinstance(resource, dict) and "meta" in resource:
+            names = resource["meta"].keys() - {"versionId", "lastUpdated"}
+            resource = {**resource, "meta": {name: resource["meta"][name] for name in names}}
         if "ifNoneExist" in request:
             request["ifNoneExist"] = request["ifNoneExist"].removeprefix(f"{type_}?")
         entries.append({**entry, "request": request, "resource": resource})
