@@ -15,8 +15,8 @@ from faults.judge import Report
 from faults.route import Route
 
 _STREAMS = 12  # in a round
-_TIMEOUT = "00:00:04"
-_LATE = 5000  # milliseconds of a late answer: longer than the timeout
+_TIMEOUT = "00:00:06"
+_LATE = 7000  # milliseconds of a late answer: longer than the timeout
 _SETTINGS = {
     "AzureFunctionsJobHost__functionTimeout": _TIMEOUT,
     "UPSTREAM_TIMEOUT": "20",
@@ -24,21 +24,24 @@ _SETTINGS = {
 }
 
 
-async def run_time_outs(route: Route, report: Report, maker: DeliveryFactory, number: int) -> None:
-    """Time out this many invocations: half of them cancelled, half of them killed."""
+async def run_time_outs(
+    route: Route, report: Report, maker: DeliveryFactory, number: int, streams: int = _STREAMS
+) -> None:
+    """Time out this many invocations: half of them cancelled, half of them killed. `streams`: that
+    are sent at once. The more, the more of them time out since the machine is busy."""
     for kills, share in (("0", number // 2), ("1", number)):
         await route.restart(**_SETTINGS, HOST_TIMEOUT_KILLS=kills)
         while report.tally.injected[TIMED_OUT] < share:
-            await _run_round(route, report, maker)
+            await _run_round(route, report, maker, streams)
             report.print_progress(f"{report.tally.injected[TIMED_OUT]} of {number} time-outs")
 
 
-async def _run_round(route: Route, report: Report, maker: DeliveryFactory) -> None:
+async def _run_round(route: Route, report: Report, maker: DeliveryFactory, number: int) -> None:
     before = route.count_in_log("function.timed_out")
-    streams = kinds.take_streams(maker, _STREAMS)
+    streams = kinds.take_streams(maker, number)
     for method in ("POST", "POST", "GET"):
         late = {"kind": "slow", "delayMs": _LATE, "method": method}
-        await route.inject_fault("fhir", **late, next=maker.random.randint(2, _STREAMS))
+        await route.inject_fault("fhir", **late, next=maker.random.randint(2, number))
     sent = await asyncio.gather(*(route.send(stream) for stream in streams))
     accepted = await route.wait_for_outcomes([item for stream in sent for item in stream])
     report.record_stuck_work(await route.wait_until_idle())

@@ -102,7 +102,8 @@ async def test_deliveries_with_two_chains_of_work_items_are_written_once(route: 
 
 async def test_invocations_that_time_out_are_finished_by_others(route: Route) -> None:
     found = make_report(route)
-    await time_outs.run_time_outs(route, found, DeliveryFactory("time-outs"), number=2)
+    maker = DeliveryFactory("time-outs")
+    await time_outs.run_time_outs(route, found, maker, number=2, streams=3)
     assert found.tally.findings == []
     assert found.tally.injected[TIMED_OUT] >= 2
 
