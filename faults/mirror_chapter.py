@@ -28,7 +28,9 @@ from faults.verdict import Finding, Tally
 from integration.mapping.files import MAPS_FOLDER
 
 _PER_ROUND = 32  # people, or faults
-_PATIENCE = 120.0  # seconds until what is left in the queues counts as stuck
+# Seconds until what is left in the queues counts as stuck: an unheard create is looked for again
+# after 150 of them.
+_PATIENCE = 240.0
 _PATIENCE_EACH = 0.5  # more for each one who is harmed
 _PAUSE = 0.3
 _WORK = ("relay", "mirror", EVENTS)
