@@ -6,15 +6,13 @@ the delete of a resource; the condition of a conditional entry, where two that r
 nothing; and rows and events of other services. Each has a name, and a unit locks all names that it
 needs, or none:
 
-1. `claim` locks all names of first writes and conditions by one row of the unit. `acquire` locks
-   each name by a row of its own, which outlives the lock: where no resource could carry a mark, it
-   tells who has written last. An entry whose name a later delivery has written is *superseded*: it
-   must not be sent.
+1. `claim` locks all names of the unit by one row of it: so no two units write by one name at a
+   time. `acquire` also locks each name of a delete or of a conditional update by a row of its own,
+   which outlives the lock: where no resource could carry a mark, it tells who has written last.
+   `heed_deletes` looks into these rows for first writes. An entry whose name a later delivery has
+   written is *superseded*: it must not be sent.
 2. `ensure_time_left` is the last check before the request goes.
 3. `release` records which entries were written, and frees the locks.
-
-A first write and a delete of one name exclude each other: each writes its own row first, and then
-looks for that of the other, so that at least one of them finds the other and gives way.
 
 A lock is a lease: it ends by itself when the worker that holds it dies. The lease lasts three times
 as long as the server may take to answer. A request starts in its first third or not at all; the
@@ -97,14 +95,9 @@ class HeldLocks:
 
     @property
     def attempted_by(self) -> str:
-        """The unit as rows name it. The delivery alone would not do: another of its units may have
+        """The unit as rows and claims name it. The delivery alone would not do: another of its units may have
         written the resource, too."""
         return f"{self.delivery} {self.unit}"
-
-    @property
-    def claimed_by(self) -> str:
-        """The unit as the key of its claim."""
-        return self.attempted_by
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,55 +112,46 @@ class WriteGuard:
     jitter: Callable[[], float]
 
 
-async def acquire(guard: WriteGuard, held: HeldLocks, writes: Sequence[Write]) -> None:
-    """Lock the resources of `writes`, and add the locks to `held`.
-
-    Wait some seconds for locks that others hold. Raises Unavailable when one is still held then;
-    in that case no lock is held any more, not even those that `held` had before.
-    """
-    required = {_hash_name(write.name): write for write in writes}
-    required = {key: write for key, write in required.items() if key not in held.writes}
-    if required:
-        await _wait_until(guard, held, lambda: _try_acquire(guard, held, required))
-
-
-async def acquire_beside_claims(
-    guard: WriteGuard, held: HeldLocks, writes: Sequence[Write], *, are_deletes: bool
-) -> None:
-    """Lock the names of deletes, and of what is being deleted, as `acquire` does: while no other
-    unit claims one of them. Raises Unavailable."""
-    required = {_hash_name(write.name): write for write in writes}
-
-    async def try_acquire() -> bool:
-        if are_deletes:
-            await guard.store.record_delete(held.delivery)
-        if not await _try_acquire(guard, held, required):
-            return False
-        table = await guard.store.read_claims()
-        names = {_shorten_name(write.name) for write in writes}
-        return not _find_rivals(held, table, names, guard.now())
-
-    await _wait_until(guard, held, try_acquire)
-
-
-async def claim(
-    guard: WriteGuard, held: HeldLocks, writes: Sequence[Write], *, are_first_writes: bool
-) -> None:
+async def claim(guard: WriteGuard, held: HeldLocks, writes: Sequence[Write]) -> None:
     """Lock the names of these writes by one row of the unit, and add it to `held`.
 
-    `are_first_writes`: deletes of the same names, which have rows of their own, are heeded, too.
-    Wait some seconds for others. Raises Unavailable, as `acquire` does.
+    Wait some seconds for others. Raises Unavailable when another unit claims one of them still; in
+    that case nothing is held any more, not even what `held` had before.
 
     Of many units that want one name at the same time, all would give way to each other for long. So
     the first of them, by delivery, keeps its claim while it waits: no other one can pass it.
     """
+    await _wait_until(guard, held, lambda: _try_claim(guard, held, writes))
 
-    async def try_claim() -> bool:
-        if not await _try_claim(guard, held, writes):
-            return False
-        return not are_first_writes or await _heed_deletes(guard, held, writes)
 
-    await _wait_until(guard, held, try_claim)
+async def acquire(
+    guard: WriteGuard, held: HeldLocks, writes: Sequence[Write], *, are_deletes: bool = False
+) -> None:
+    """Lock the rows of `writes`, and add the locks to `held`.
+
+    Wait some seconds for locks that others hold, unless something is held already. Raises
+    Unavailable as `claim` does. `are_deletes`: one of them is a delete, which first writes heed.
+    """
+    required = {_hash_name(write.name): write for write in writes}
+    required = {key: write for key, write in required.items() if key not in held.writes}
+    if required and are_deletes:
+        await guard.store.record_delete(held.delivery)
+    if required:
+        await _wait_until(guard, held, lambda: _try_acquire(guard, held, required))
+
+
+async def heed_deletes(guard: WriteGuard, held: HeldLocks, writes: Sequence[Write]) -> None:
+    """Find the first writes that a delete has superseded. Their names are claimed already.
+
+    Where the newest delete is earlier, none can have, unless the source states the order.
+    """
+    is_placed = any(write.source_version for write in writes)
+    if not is_placed and held.newest_delete <= held.delivery:
+        return
+    existing = await guard.store.read([_hash_name(write.name) for write in writes])
+    for write in writes:
+        if _is_superseded(held, existing.get(_hash_name(write.name), WriteLock()), write):
+            held.superseded.update(write.positions)
 
 
 async def _wait_until(
@@ -226,9 +210,9 @@ async def release(
     if released:
         await guard.store.write(released)
     if remaining is not None:
-        await guard.store.write_claim(held.claimed_by, remaining)
+        await guard.store.write_claim(held.attempted_by, remaining)
     elif claim is not None:
-        await guard.store.delete_claim(held.claimed_by, claim)
+        await guard.store.delete_claim(held.attempted_by, claim)
 
 
 async def release_previous(
@@ -276,7 +260,7 @@ async def _try_claim(guard: WriteGuard, held: HeldLocks, writes: Sequence[Write]
     table = await guard.store.read_claims()
     held.newest_delete = table.newest_delete
     rivals = _find_rivals(held, table, required.keys(), guard.now())
-    held.is_next = bool(rivals) and held.claimed_by < min(rivals)
+    held.is_next = bool(rivals) and held.attempted_by < min(rivals)
     return not rivals
 
 
@@ -288,37 +272,19 @@ async def _write_claim(guard: WriteGuard, held: HeldLocks, names: Collection[byt
         names=frozenset(names) | (held.claim.names if held.claim else frozenset()),
         etag=held.claim.etag if held.claim else None,
     )
-    claim = await guard.store.write_claim(held.claimed_by, wanted)
+    claim = await guard.store.write_claim(held.attempted_by, wanted)
     if claim is None:
         # An earlier attempt of this unit has left one, or another worker has the same unit.
         table = await guard.store.read_claims()
-        previous = table.claims.get(held.claimed_by)
+        previous = table.claims.get(held.attempted_by)
         if previous is None or _is_rival(held, previous, guard.now()):
             return False
         wanted = replace(wanted, names=wanted.names | previous.names, etag=previous.etag)
-        claim = await guard.store.write_claim(held.claimed_by, wanted)
+        claim = await guard.store.write_claim(held.attempted_by, wanted)
         if claim is None:
             return False
         held.previous_claim = previous
     held.claim = claim
-    return True
-
-
-async def _heed_deletes(guard: WriteGuard, held: HeldLocks, writes: Sequence[Write]) -> bool:
-    """Find the first writes that a delete has superseded. Return False when one is under way.
-
-    Where the newest delete is earlier, none can have, unless the source states the order.
-    """
-    is_placed = any(write.source_version for write in writes)
-    if not is_placed and held.newest_delete <= held.delivery:
-        return True
-    existing = await guard.store.read([_hash_name(write.name) for write in writes])
-    for write in writes:
-        lock = existing.get(_hash_name(write.name), WriteLock())
-        if _is_rival(held, lock, guard.now()):
-            return False
-        if _is_superseded(held, lock, write):
-            held.superseded.update(write.positions)
     return True
 
 
@@ -329,7 +295,7 @@ def _find_rivals(
     return [
         unit
         for unit, claim in table.claims.items()
-        if unit != held.claimed_by
+        if unit != held.attempted_by
         and _is_rival(held, claim, now)
         and not claim.names.isdisjoint(names)
     ]

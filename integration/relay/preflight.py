@@ -75,7 +75,7 @@ class Preflight:
         """
         conditions = self._list_conditions(entries) if self.attempt.is_ordered else []
         if conditions:
-            await write_guard.claim(self.guard, self.locks, conditions, are_first_writes=False)
+            await write_guard.claim(self.guard, self.locks, conditions)
             ordered = [write for write in conditions if write.ordered]
             await write_guard.acquire(self.guard, self.locks, ordered)
 
@@ -84,16 +84,17 @@ class Preflight:
 
         Raises Unavailable when a lock is not free.
         """
+        await write_guard.claim(self.guard, self.locks, list(map(_build_write, candidates)))
         firsts = [candidate for candidate in candidates if candidate.is_first_write]
         others = [candidate for candidate in candidates if not candidate.is_first_write]
-        if others:
-            are_deletes = any(candidate.entry.method == "DELETE" for candidate in others)
-            await write_guard.acquire_beside_claims(
-                self.guard, self.locks, list(map(_build_write, others)), are_deletes=are_deletes
-            )
+        await write_guard.acquire(
+            self.guard,
+            self.locks,
+            list(map(_build_write, others)),
+            are_deletes=any(candidate.entry.method == "DELETE" for candidate in others),
+        )
         if firsts:
-            writes = list(map(_build_write, firsts))
-            await write_guard.claim(self.guard, self.locks, writes, are_first_writes=True)
+            await write_guard.heed_deletes(self.guard, self.locks, list(map(_build_write, firsts)))
 
     async def announce_deletes(self, entries: Sequence[UnitEntry], found: Findings) -> bool:
         """Announce the deletes among these entries. Return whether all are as they were found.

@@ -197,9 +197,9 @@ async def _lock_resource(
     Nobody else writes it meanwhile, and no earlier delivery afterwards.
     """
     locks = HeldLocks(run_id, "feed", writer.guard.token())
-    await write_guard.acquire_beside_claims(
-        writer.guard, locks, [Write(name, (0,))], are_deletes=is_delete
-    )
+    write = Write(name, (0,))
+    await write_guard.claim(writer.guard, locks, [write])
+    await write_guard.acquire(writer.guard, locks, [write], are_deletes=is_delete)
     attempt, state = _WriteAttempt(), SendState.NOT_SENT
     try:
         if locks.superseded:

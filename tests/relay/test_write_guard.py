@@ -233,6 +233,16 @@ async def test_a_first_write_waits_for_a_later_delete_that_is_under_way(route: R
     assert await route.statuses(first) == [409]
 
 
+async def test_a_first_write_waits_for_an_earlier_delete_that_is_under_way(route: Route) -> None:
+    first = await route.deliver(b"", method="DELETE", type="Patient", id="p1")
+    second = await route.deliver(batch(update("second")))
+    route.fhir_double.will_be_late_after(lambda: route.process(second))
+    await route.process(first)
+    await route.process_all()
+    assert family(route) == "second"
+    assert await route.statuses(second) == [201]
+
+
 async def test_the_first_writes_of_a_unit_are_one_row_while_they_are_under_way(
     route: Route,
 ) -> None:
