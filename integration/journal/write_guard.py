@@ -95,8 +95,8 @@ class HeldLocks:
 
     @property
     def attempted_by(self) -> str:
-        """The unit as rows and claims name it. The delivery alone would not do: another of its units may have
-        written the resource, too."""
+        """The unit as rows and claims name it. The delivery alone would not do: another of its
+        units may have written the resource, too."""
         return f"{self.delivery} {self.unit}"
 
 

@@ -8,7 +8,7 @@ half deleted is found again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -247,8 +247,17 @@ async def _queue_lost_rows(housekeeping: Housekeeping, delivery: Delivery, now: 
     ):
         return False
     items = await list_rows_without_result(journal, delivery.id)
+    await _queue_again(housekeeping, MIRROR_QUEUE, delivery, items)
+    if items:
+        await journal.update_delivery(delivery.id, only_if=_ENDED, checked=now)
+    return bool(items)
+
+
+async def _queue_again(
+    housekeeping: Housekeeping, queue: str, delivery: Delivery, items: Sequence[WorkItem]
+) -> None:
     for item in items:
-        await housekeeping.queue.send(MIRROR_QUEUE, item)
+        await housekeeping.queue.send(queue, item)
     if items:
         log_event(
             "delivery.queued_again",
@@ -256,8 +265,6 @@ async def _queue_lost_rows(housekeeping: Housekeeping, delivery: Delivery, now: 
             status=delivery.status,
             work_items=len(items),
         )
-        await journal.update_delivery(delivery.id, only_if=_ENDED, checked=now)
-    return bool(items)
 
 
 async def _park(housekeeping: Housekeeping, delivery: Delivery) -> bool:
@@ -272,15 +279,7 @@ async def _park(housekeeping: Housekeeping, delivery: Delivery) -> bool:
 async def _requeue(housekeeping: Housekeeping, delivery: Delivery, now: datetime) -> bool:
     """Queue the lost work of a delivery again. Return whether there was any."""
     items = await _list_lost_items(housekeeping.journal, delivery)
-    for item in items:
-        await housekeeping.queue.send(RELAY_QUEUE, item)
-    if items:
-        log_event(
-            "delivery.queued_again",
-            delivery=delivery.id,
-            status=delivery.status,
-            work_items=len(items),
-        )
+    await _queue_again(housekeeping, RELAY_QUEUE, delivery, items)
     # Recorded last: if this ends before, the work is queued once more.
     await housekeeping.journal.update_delivery(
         delivery.id,
