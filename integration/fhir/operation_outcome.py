@@ -39,10 +39,12 @@ def translate(
     if issues is None:
         return None
 
-    def translate_text(text: Any) -> Any:
-        if not isinstance(text, str):
-            return text
-        return _ENTRY.sub(lambda found: _replace_index(found, entry_paths), text)
+    def translate_text(value: Any) -> Any:
+        if isinstance(value, dict):  # such as `details`
+            return {name: translate_text(inner) for name, inner in value.items()}
+        if not isinstance(value, str):
+            return value
+        return _ENTRY.sub(lambda found: _replace_index(found, entry_paths), value)
 
     def translate_expression(expression: Any) -> Any:
         new = translate_text(expression)

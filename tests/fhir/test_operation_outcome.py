@@ -21,6 +21,13 @@ def test_a_position_in_the_unit_becomes_the_senders() -> None:
     assert reported == [issue(expression=["Bundle.entry[2].resource.code"])]
 
 
+def test_a_position_in_the_details_is_that_of_the_delivery_too() -> None:
+    stated = issue(details={"text": "wrong at Bundle.entry[1].resource.status"})
+    assert translate([stated], SENT) == [
+        issue(details={"text": f"wrong at {SENT[1]}.resource.status"})
+    ]
+
+
 def test_a_position_in_a_text_becomes_the_senders_too() -> None:
     reported = translate([issue(diagnostics="Bundle.entry[0]: a code is missing")], SENT)
     assert reported == [issue(diagnostics="Bundle.entry[7]: a code is missing")]
