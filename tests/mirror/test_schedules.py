@@ -440,7 +440,9 @@ async def test_in_every_order_the_contact_ends_as_the_patient_is(
     assert not differences, f"{len(differences)} of {number} schedules: {kinds}, such as {example}"
 
 
-@pytest.mark.parametrize("scenario", ["known, delete", "new, delete, lag"])
+@pytest.mark.parametrize(
+    "scenario", ["known, delete", pytest.param("new, delete, lag", marks=pytest.mark.slow)]
+)
 async def test_the_orders_that_are_left_out_end_as_others_do(
     scenario: str, dataverse: DataverseDouble
 ) -> None:
