@@ -1,0 +1,1 @@
+"""Senders: who they are by `senders.toml`, how they prove it, and what they may do."""
