@@ -44,6 +44,7 @@ from integration.relay import process
 from integration.relay.fetch import NO_SOURCES, Sources
 from integration.relay.lane import LaneContext
 from integration.relay.process import Relay
+from integration.senders.model import make_unlisted_sender
 from local.processes import PROJECT
 from local.services import Running, find_free_ports, run_services
 from tests.doubles import Clock, DataverseDouble, FhirDouble
@@ -209,6 +210,8 @@ class Route:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {"content-type": FHIR_JSON, **asked.pop("headers", {})}
         headers = {name: value for name, value in headers.items() if value is not None}
+        if isinstance(asked.get("sender"), str):
+            asked["sender"] = make_unlisted_sender(asked["sender"])
         asked = {"method": "POST", "type": None, "id": None, **asked}
         return await accept(self.intake, IncomingRequest(headers=headers, body=content, **asked))
 

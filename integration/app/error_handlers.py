@@ -85,8 +85,7 @@ def _answer_errors(
         try:
             return await work(req)
         except Rejected as error:
-            headers = {"Allow": ", ".join(error.allowed)} if error.allowed else {}
-            return respond(error.status, error.issues, headers)
+            return respond(error.status, error.issues, error.headers)
         except Overloaded as error:
             log_event("request.unavailable", reason=str(error))
             text = "the app is busy with other large deliveries: send the request again later"

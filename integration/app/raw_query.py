@@ -44,6 +44,25 @@ def parse_query(url: str, known: Collection[str]) -> dict[str, str]:
     return query
 
 
+def split_condition(
+    url: str, known: Collection[str], *, is_key_in_query: bool
+) -> tuple[dict[str, str], str | None]:
+    """Return this app's own parameters, and the rest of the query as it was sent: the condition of
+    a conditional interaction. None: there is no rest.
+
+    `known`: the app's own; `is_key_in_query`: the parameter `code` is the function key. Raises
+    Rejected like parse_query.
+    """
+    path, _, query = url.partition("?")
+    own, condition = list[str](), list[str]()
+    for part in filter(None, query.split("&")):
+        name = _decode(part.partition("=")[0])
+        if is_key_in_query and name == _FUNCTION_KEY:
+            continue
+        (own if name in known else condition).append(part)
+    return parse_query(f"{path}?{'&'.join(own)}", known), "&".join(condition) or None
+
+
 def _build_unknown(name: str, known: Collection[str]) -> Rejected:
     if (reason := find_refusal(name)) is not None:
         return Rejected(Issue("not-supported", reason, name))

@@ -10,10 +10,10 @@ import azure.functions as func
 import msgspec
 
 from integration.core.errors import Issue, Rejected
-from integration.core.model import Delivery, Status
+from integration.core.model import Delivery, FhirResource, Status
 from integration.fhir.operation_outcome import as_json
 from integration.intake.accept import Accepted
-from integration.intake.http_request import IncomingRequest
+from integration.intake.dialects import Handshake
 from integration.intake.subscriptions import Acknowledged
 from integration.journal.activity_log import ActivityPage
 from integration.journal.store import Page
@@ -21,10 +21,12 @@ from integration.odata import headers as odata_headers
 from integration.odata import payload
 from integration.operations import views
 from integration.operations.deliveries import DeliveryStatus, ReplayPage
+from integration.senders.proofs.proof import SignedRequest
 from integration.virtual_tables.odata_request import ODataRequest, ODataResponse
 
 # The path of the feed: host.json's prefix, and the route of its function.
-_FEED = "/api/odata"
+_PREFIX = "/api/"
+_FEED = f"{_PREFIX}odata"
 
 _FHIR = "application/fhir+json"
 _POLL_AGAIN = "1"
@@ -33,22 +35,28 @@ _POLL_AGAIN = "1"
 FORMAT_PARAMETERS = ("_format", "_pretty")
 
 
-def build_incoming_request(req: func.HttpRequest) -> IncomingRequest:
-    """Build what intake needs of the request."""
-    return IncomingRequest(
+def find_root(req: func.HttpRequest, public_url: str | None) -> str:
+    """Return what stands before `/api` in the app's addresses. Without PUBLIC_URL it is what the
+    caller says, which is right on a laptop only."""
+    return public_url or req.url.partition(_PREFIX)[0]
+
+
+def build_signed_request(req: func.HttpRequest, root: str) -> SignedRequest:
+    """Build what a proof is verified on: the request as its sender knows it."""
+    return SignedRequest(
         method=req.method,
-        type=req.route_params.get("type") or None,
-        id=req.route_params.get("id") or None,
+        url=f"{root}{_PREFIX}{req.url.partition(_PREFIX)[2]}",
         headers={name.lower(): value for name, value in req.headers.items()},
         body=req.get_body(),
     )
 
 
-def build_odata_request(req: func.HttpRequest) -> ODataRequest:
-    """Build what the feed needs of the request."""
+def build_odata_request(req: func.HttpRequest, feed_url: str | None) -> ODataRequest:
+    """Build what the feed needs of the request. `feed_url`: its address for clients, if it is
+    known."""
     url = urlsplit(req.url)
     before, _, path = url.path.partition(_FEED)
-    root = f"{url.scheme}://{url.netloc}{before}{_FEED}/"
+    root = f"{feed_url or f'{url.scheme}://{url.netloc}{before}{_FEED}'}/"
     headers = {name.lower(): value for name, value in req.headers.items()}
     return ODataRequest(
         method=req.method,
@@ -118,18 +126,34 @@ def build_outcome(
     return _build_json(body, status, headers)
 
 
-def build_accepted(req: func.HttpRequest, result: Accepted | Acknowledged) -> func.HttpResponse:
+def build_handshake(handshake: Handshake) -> func.HttpResponse:
+    """Respond to a handshake with 200: plain text, or JSON."""
+    if isinstance(handshake.body, str):
+        return func.HttpResponse(
+            handshake.body, status_code=200, headers=dict(handshake.headers), mimetype="text/plain"
+        )
+    return _build_json(handshake.body, 200, handshake.headers, media="application/json")
+
+
+def build_resource(resource: FhirResource) -> func.HttpResponse:
+    """Respond with 200 and a resource."""
+    return _build_json(resource, 200)
+
+
+def build_accepted(
+    base: str, result: Accepted | Acknowledged, status: int = 202
+) -> func.HttpResponse:
     """Respond with 202 and the URL to poll: https://hl7.org/fhir/R4/async.html
 
-    A notification without resources gets 200, so that its subscription becomes active.
+    `base`: the sender's base address; `status`: what its policy has instead of 202. A notification
+    without resources gets 200, so that its subscription becomes active.
     """
     if isinstance(result, Acknowledged):
         text = f"acknowledged; a {result.notification_type} without resources needs no processing"
         return build_outcome(200, [Issue("informational", text, None, "information")])
-    address = f"{req.url.split('/api/')[0]}/api/deliveries/{result.delivery}"
     issue = Issue("informational", f"stored and queued as {result.delivery}", None, "information")
-    headers = {"Content-Location": address}
-    return build_outcome(202, [issue, *result.refused], headers)
+    headers = {"Content-Location": f"{base}/deliveries/{result.delivery}"}
+    return build_outcome(status, [issue, *result.refused], headers)
 
 
 def build_delivery_status(result: DeliveryStatus) -> func.HttpResponse:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from integration.core.base_addresses import is_base_address
 from integration.core.byte_budget import DEFAULT_BUDGET
 from integration.core.errors import Misconfigured
 
@@ -33,13 +33,6 @@ _EMULATOR = (
     "BlobEndpoint=http://127.0.0.1:10000/devstoreaccount1;"
     "QueueEndpoint=http://127.0.0.1:10001/devstoreaccount1;"
     "TableEndpoint=http://127.0.0.1:10002/devstoreaccount1"
-)
-
-# Another machine is reached over TLS only. No user, no query and no `..`: URLs are compared with
-# these addresses character by character.
-_SOURCE_ADDRESS = re.compile(
-    r"(?:https://[A-Za-z0-9.\-]+|http://(?:127\.0\.0\.1|localhost))(?::\d{1,5})?"
-    r"(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9._~\-]+)*"
 )
 
 
@@ -179,7 +172,7 @@ class EnvReader:
 
     def read_addresses(self, name: str) -> list[str]:
         bases = self.read_list(name)
-        if not all(_SOURCE_ADDRESS.fullmatch(base) for base in bases):
+        if not all(map(is_base_address, bases)):
             self.wrong.append(f"{name} (addresses that start with https://, by commas)")
         return bases
 

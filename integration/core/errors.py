@@ -11,6 +11,7 @@ Texts name the element, never its value: a value is patient data.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -29,16 +30,15 @@ class IntegrationError(Exception):
 
 
 class Rejected(IntegrationError):
-    """The sender must change the request.
+    """The sender must change the request. `status` and `headers`: of the HTTP response."""
 
-    `status`: of the HTTP response; `allowed`: with 405, the methods that the address has.
-    """
-
-    def __init__(self, *issues: Issue, status: int = 400, allowed: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, *issues: Issue, status: int = 400, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__("; ".join(issue.text for issue in issues))
         self.issues = issues
         self.status = status
-        self.allowed = allowed
+        self.headers = dict(headers or {})
 
 
 class MethodNotAllowed(Rejected):
@@ -46,7 +46,18 @@ class MethodNotAllowed(Rejected):
 
     def __init__(self, *allowed: str) -> None:
         text = f"this address takes {' and '.join(allowed)}"
-        super().__init__(Issue("not-supported", text), status=405, allowed=allowed)
+        headers = {"Allow": ", ".join(allowed)}
+        super().__init__(Issue("not-supported", text), status=405, headers=headers)
+
+
+class Unauthorized(Rejected):
+    """401: no sender is proven by the request. It is not said why: the log says it."""
+
+    def __init__(self, text: str) -> None:
+        # A challenge is due (https://www.rfc-editor.org/rfc/rfc9110#section-15.5.2), and this one
+        # has browsers ask for nothing.
+        headers = {"WWW-Authenticate": 'Bearer realm="relay"'}
+        super().__init__(Issue("login", text), status=401, headers=headers)
 
 
 class Unmappable(IntegrationError):

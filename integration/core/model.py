@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from integration.core.state_version import StateVersion
 
@@ -59,9 +59,38 @@ class Policy:
     documents: str = "bundle"  # or resources, or both
     dangling: str = "refuse"  # or note
     validate: bool = False  # every resource, against FHIR R4
+    trust: str = "nothing"  # or uuids: a urn:uuid: names the same resource in each delivery
+    # Base addresses below which the delivery may have resources fetched; relative references of
+    # notifications begin at the first. None: below any of FETCH_FROM.
+    fetch_from: tuple[str, ...] | None = None
 
 
 DEFAULT_POLICY = Policy()
+
+# https://hl7.org/fhir/R4/http.html#create and the interactions after it, by their methods.
+WriteMethod = Literal["POST", "PUT", "PATCH", "DELETE"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rights:
+    """What a sender may do at the FHIR server: a table of `senders.toml`.
+
+    By default it may create, update and patch resources of every type, and read nothing.
+    """
+
+    methods: tuple[WriteMethod, ...] = ("POST", "PUT", "PATCH")
+    types: tuple[str, ...] = ()  # (): every type
+    reads: bool = False  # GET and HEAD in a batch or transaction
+    conditional_deletes: bool = False
+    # The systems of identifiers that it may write, or name in a condition; (): every system.
+    identifier_systems: tuple[str, ...] = ()
+    # What the ids of resources begin with that it updates, patches or deletes; (): anything.
+    id_prefixes: tuple[str, ...] = ()
+
+
+ALL_RIGHTS = Rights(
+    methods=("POST", "PUT", "PATCH", "DELETE"), reads=True, conditional_deletes=True
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +105,10 @@ class DeliveryRequest:
     if_match: str | None = None
     if_none_match: str | None = None
     if_none_exist: str | None = None
+    query: str | None = None  # of Type?query in the address: a conditional update or delete
+    confirm: bool = False  # a DELETE of what its server has no more: that is asked for first
     policy: Policy = DEFAULT_POLICY  # at the time when the delivery was accepted
+    rights: Rights = ALL_RIGHTS  # of its sender at that time
 
 
 class Status(StrEnum):
@@ -131,6 +163,7 @@ class Delivery:
     units: int = 0
     split: bool = False  # a transaction that was not sent as one
     more: bool = False  # it has a next page that was not followed
+    holds_refused: bool = False  # with refused entries it ends parked, not done
     gap: str | None = None  # the events of its subscription that were missing before it
     finished: datetime | None = None  # done or cancelled
     reason: str | None = None  # why it is parked

@@ -32,6 +32,7 @@ from integration.fhir.resources import (
     read_ndjson,
     read_resource,
 )
+from integration.fhir.rights import refuse_forbidden
 
 _READERS: Mapping[str, Callable[[RawEntry], Entry]] = {
     "transaction": requests.read_transaction_entry,
@@ -59,7 +60,7 @@ def read(body: bytes, received: DeliveryRequest, max_entries: int | None = None)
     Takes time linear in the body. No value of the body reaches an issue. `max_entries`: the most
     entries that a delivery may have; None for one that was accepted before.
     """
-    contents = _read(body, received, max_entries)
+    contents = refuse_forbidden(_read(body, received, max_entries), received.rights)
     return validation.refuse_invalid(contents) if received.policy.validate else contents
 
 
@@ -109,7 +110,7 @@ def _read_bundle(bundle: FhirResource, policy: Policy, max_entries: int | None) 
         refuse("required", "the bundle has no entry", "Bundle.entry")
     check_count(len(values), max_entries, "Bundle.entry")
     if notifications.is_notification(kind, values):
-        return notifications.read(values)
+        return notifications.read(values, policy.fetch_from or ())
     collections.check_bundle(kind, values, policy)
     if kind == "document" and policy.documents == "bundle":
         return collections.add_next_page(kind, [collections.read_whole_bundle(bundle, 0)], bundle)

@@ -79,6 +79,12 @@ def fill_entry(entry: Entry, response: FetchedResponse) -> Entry:
     return replace(entry, method="PUT", content=keep(resource), refusal=None)
 
 
+def confirm_deleted(entry: Entry, response: FetchedResponse) -> Entry:
+    """Return a delete if its server no longer has the resource, else the update that makes the
+    FHIR server's copy what its server has."""
+    return entry if response.status in _GONE else fill_entry(entry, response)
+
+
 def read_resource(response: FetchedResponse, where: str) -> FhirResource | Issue:
     """Return the resource in a response, or the issue that says why there is none."""
     if response.status == NOT_FETCHED:

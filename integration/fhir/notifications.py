@@ -46,9 +46,9 @@ def is_notification(kind: str, values: Sequence[Any]) -> bool:
     return kind == R5_TYPE or (kind == "history" and starts_with_status)
 
 
-def read(values: Sequence[Any]) -> Notification:
+def read(values: Sequence[Any], bases: Sequence[str] = ()) -> Notification:
     """Read the entries of a notification. One that is wrong is refused alone. Raises Rejected if
-    none is sound."""
+    none is sound. `bases`: of the sender; a relative reference begins at the first."""
     status = subscription_status.read(values[0])
     status_entry = _make_status_entry(values[0])
     others = read_entries(((n, value, None) for n, value in enumerate(values[1:], 1)), _read_entry)
@@ -56,7 +56,7 @@ def read(values: Sequence[Any]) -> Notification:
         refuse("invalid", f"a {status.type} must hold nothing besides its status", "Bundle.entry")
     sent = history.order_versions([status_entry, *others], values)
     entries = (*sent, *_find_missing_focuses(status.focuses, sent))
-    base_urls = _find_base_urls(status)
+    base_urls = _find_base_urls(status, f"{bases[0]}/" if bases else "")
     urls = {item.position: _build_url(item, base_urls) for item in entries if _is_to_fetch(item)}
     return Notification(KIND, entries, status=status, urls_to_fetch=urls)
 
@@ -136,12 +136,13 @@ def _find_missing_focuses(focuses: Sequence[str], entries: Sequence[Entry]) -> I
         position += 1
 
 
-def _find_base_urls(status: SubscriptionStatus) -> dict[str, str]:
-    """Return the base address of each focus by Type/id; under "", that of the subscription."""
+def _find_base_urls(status: SubscriptionStatus, sender_root: str) -> dict[str, str]:
+    """Return the base address of each focus by Type/id; under "", that of the subscription, else
+    the sender's."""
     named = [parse_literal(focus) for focus in status.focuses]
     base_urls = {focus.identity: focus.root for focus in named if focus and focus.root}
     subscription = parse_literal(status.subscription)
-    return {"": subscription.root if subscription else "", **base_urls}
+    return {"": (subscription and subscription.root) or sender_root, **base_urls}
 
 
 def _build_url(entry: Entry, base_urls: Mapping[str, str]) -> str:

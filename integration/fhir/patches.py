@@ -55,6 +55,7 @@ def read_patch(body: bytes, received: DeliveryRequest) -> Contents:
         method="PATCH",
         type=kind,
         id=received.id,
+        query=received.query,
         content=keep(check_patch(document, "Parameters")),
         if_match=received.if_match,
         if_none_match=received.if_none_match,

@@ -21,16 +21,29 @@ PLACEHOLDER = re.compile(rb"urn:uuid:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}
 @dataclass(frozen=True, slots=True)
 class Naming:
     """What ids are derived from, besides the entry. A urn:uuid alone is not enough: some interfaces
-    send the same placeholder in every message, and one patient would overwrite another."""
+    send the same placeholder in every message, and one patient would overwrite another.
+
+    `trusts_uuids`: this sender's do name the same resource each time, as those of a bulk export.
+    """
 
     sender: str
     key: str
+    trusts_uuids: bool = False
 
 
 def derive_id(naming: Naming, entry: Entry) -> str:
     """Return the id of the resource that `entry` creates: a UUIDv5 of sender, delivery key
-    and fullUrl, or position where there is none."""
+    and fullUrl, or position where there is none; or the UUID of its fullUrl, where it is trusted."""
+    if naming.trusts_uuids and (stated := parse_placeholder(entry.full_url or "")):
+        return stated
     return _derive_uuid(naming, entry, "id")
+
+
+def parse_placeholder(url: str) -> str | None:
+    """Return the UUID of a `urn:uuid:`, in lower case; None for any other text."""
+    folded = url.lower()
+    is_placeholder = PLACEHOLDER.fullmatch(folded.encode(errors="replace")) is not None
+    return folded.removeprefix(_PLACEHOLDER) if is_placeholder else None
 
 
 def derive_placeholder(naming: Naming, entry: Entry) -> str:

@@ -141,6 +141,8 @@ def read_resource(resource: FhirResource, received: DeliveryRequest) -> Contents
     """Read a delivery that is one resource, or its DELETE, addressed as FHIR's interactions are:
     https://hl7.org/fhir/R4/http.html"""
     kind, identifier = received.type or resource["resourceType"], received.id
+    if received.query is not None:
+        return Contents("resource", (_make_conditional_entry(resource, received, kind),))
     if received.type is None:
         # A webhook that sends a bare resource to the base address means that resource.
         identifier = check_id(resource, kind)
@@ -161,6 +163,22 @@ def read_resource(resource: FhirResource, received: DeliveryRequest) -> Contents
         if_none_exist=parse_condition(received.if_none_exist, kind) if method == "POST" else None,
     )
     return Contents("resource", (entry,))
+
+
+def _make_conditional_entry(resource: FhirResource, received: DeliveryRequest, kind: str) -> Entry:
+    """Return a conditional update or delete: https://hl7.org/fhir/R4/http.html#cond-update"""
+    if received.method == "PUT":
+        check_id(resource, kind)
+    return Entry(
+        position=0,
+        where=kind,
+        method=received.method,
+        type=kind,
+        query=received.query,
+        content=keep(resource) if received.method != "DELETE" else None,
+        if_match=received.if_match,
+        if_none_match=received.if_none_match,
+    )
 
 
 def read_ndjson(body: bytes, max_entries: int | None = None) -> Contents:

@@ -34,11 +34,21 @@ from integration.journal.store import Journal, Payload
 from integration.journal.table_keys import parse_accepted_time
 from integration.queues.names import RELAY_QUEUE
 from integration.queues.queue_sender import QueueSender
+from integration.senders.model import SenderPolicy
 
 # How long a repeat may finish a delivery that broke off before it was kept. A delivery that is
 # missing after that time was deleted by housekeeping. Its id is also its place in the order of
 # deliveries, so it is not used again.
 _TAKEOVER_PERIOD = timedelta(days=1)
+
+
+# What every digest has held since the first version.
+_FIRST_POLICY = {
+    "messages": "resources",
+    "documents": "bundle",
+    "dangling": "refuse",
+    "validate": False,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +70,6 @@ class Intake:
     new_id: Callable[[datetime], str]
     max_bytes: int
     max_entries: int = 100_000
-    sender_header: str | None = None
     policy: Policy = DEFAULT_POLICY
     limits: Limits = DEFAULT_LIMITS
     write_orders: Mapping[str, str] = field(default_factory=lambda: {"": "arrival"})  # by sender
@@ -74,7 +83,7 @@ class CheckedRequest:
     delivery: Delivery
     payload: Payload
     contents: Contents
-    repeatable: bool  # it has no Idempotency-Key, so its sender may mean the same bytes again
+    repeatable: bool  # it has no key, so its sender may mean the same bytes again
 
 
 async def accept(intake: Intake, request: IncomingRequest) -> Accepted | Acknowledged:
@@ -84,15 +93,25 @@ async def accept(intake: Intake, request: IncomingRequest) -> Accepted | Acknowl
     """
     parsed = parse_headers(intake, request)
     with intake.budget.take_now(len(parsed.body)):
-        return await _accept(intake, parsed)
+        try:
+            checked = await check_request(intake, parsed)
+        except Rejected as error:
+            if parsed.sender.sender.policy.refused_deliveries != "hold":
+                raise
+            return await _hold(intake, parsed, error)
+        return await _accept(intake, checked, parsed.sender.sender.policy)
 
 
-async def _accept(intake: Intake, parsed: ParsedRequest) -> Accepted | Acknowledged:
-    checked = await check_request(intake, parsed)
+async def _accept(
+    intake: Intake, checked: CheckedRequest, policy: SenderPolicy
+) -> Accepted | Acknowledged:
     contents, delivery = checked.contents, checked.delivery
     if not isinstance(contents, Notification):
         return await _keep_and_queue(intake, checked)
-    gap = await subscriptions.find_gap(intake.journal, delivery.sender, contents.status)
+    is_counted = policy.event_numbers == "counted"
+    gap = await subscriptions.find_gap(
+        intake.journal, delivery.sender, contents.status, is_counted=is_counted
+    )
     if not contents.has_content:
         return await subscriptions.acknowledge(intake.journal, gap)
     checked = replace(checked, delivery=replace(delivery, gap=gap.text))
@@ -101,9 +120,23 @@ async def _accept(intake: Intake, parsed: ParsedRequest) -> Accepted | Acknowled
     return accepted
 
 
+async def _hold(intake: Intake, parsed: ParsedRequest, error: Rejected) -> Accepted:
+    """Keep for an operator what cannot be read, where a refusal would stop its sender's feed."""
+    request = _add_policy(intake, parsed)
+    held = _make_delivery(intake, parsed, Contents("held", ()))
+    reason = f"refused at the door: {error}"
+    held = replace(held, status=Status.PARKED, reason=reason)
+    first_id = await intake.journal.claim_key(held.sender, held.key, held.id)
+    if first_id == held.id or await intake.journal.get_delivery(first_id) is None:
+        held = replace(held, id=first_id)
+        await intake.journal.add_delivery(held, Payload(request, parsed.body))
+        log_event("delivery.parked", delivery=held.id, reason=reason)
+    return Accepted(first_id, error.issues[:MAX_ISSUES])
+
+
 def parse_headers(intake: Intake, request: IncomingRequest) -> ParsedRequest:
     """Check a request but for the content of its body, which is decompressed. Raises Rejected."""
-    return http_request.parse_request(request, intake.max_bytes, intake.sender_header)
+    return http_request.parse_request(request, intake.max_bytes)
 
 
 async def check_request(intake: Intake, parsed: ParsedRequest) -> CheckedRequest:
@@ -112,9 +145,7 @@ async def check_request(intake: Intake, parsed: ParsedRequest) -> CheckedRequest
     The caller holds a share of the budget for the body.
     """
     body = parsed.body
-    # The policy is kept with the bytes: the relay parses them the same way, whatever the settings
-    # are by then.
-    delivery_request = replace(parsed.request, policy=intake.policy)
+    delivery_request = _add_policy(intake, parsed)
     contents = await offload(
         len(body), lambda: parse_contents(body, delivery_request, intake.max_entries)
     )
@@ -122,8 +153,27 @@ async def check_request(intake: Intake, parsed: ParsedRequest) -> CheckedRequest
         _make_delivery(intake, parsed, contents),
         Payload(delivery_request, body),
         contents,
-        repeatable=parsed.idempotency_key is None,
+        repeatable=parsed.idempotency_key is None and parsed.content_key is None,
     )
+
+
+def _add_policy(intake: Intake, parsed: ParsedRequest) -> DeliveryRequest:
+    """Return the request with how it is read and what it may do.
+
+    Both are kept with the bytes: the relay reads them the same way, whatever the settings are by
+    then.
+    """
+    sender = parsed.sender.sender
+    own = sender.policy
+    policy = replace(
+        intake.policy,
+        messages=own.messages or intake.policy.messages,
+        documents=own.documents or intake.policy.documents,
+        dangling=own.dangling or intake.policy.dangling,
+        trust=own.trust,
+        fetch_from=((own.base,) if own.base else ()) if sender.is_listed else None,
+    )
+    return replace(parsed.request, policy=policy, rights=sender.rights)
 
 
 def parse_contents(body: bytes, request: DeliveryRequest, max_entries: int) -> Contents:
@@ -133,13 +183,18 @@ def parse_contents(body: bytes, request: DeliveryRequest, max_entries: int) -> C
 
 def _make_delivery(intake: Intake, parsed: ParsedRequest, contents: Contents) -> Delivery:
     now = intake.now()
-    digest = _compute_digest(msgspec.json.encode(parsed.request), parsed.body)
+    digest = _compute_digest(_encode_for_digest(parsed.request), parsed.body)
     key = digest
     if parsed.idempotency_key is not None:
         key = _compute_digest(b"key", parsed.idempotency_key.encode())
+    elif parsed.content_key is not None:
+        # The rest of a repeat may differ: addresses that are signed anew, times of sending.
+        key = digest = _compute_digest(b"content", parsed.content_key.encode())
+    sender = parsed.sender.name
+    own_order = parsed.sender.sender.policy.write_order
     return Delivery(
         id=intake.new_id(now),
-        sender=parsed.sender,
+        sender=sender,
         key=key,
         digest=digest,
         accepted=now,
@@ -147,8 +202,9 @@ def _make_delivery(intake: Intake, parsed: ParsedRequest, contents: Contents) ->
         kind=contents.kind,
         entries=len(contents.entries),
         bytes=len(parsed.body),
-        write_order=intake.write_orders.get(parsed.sender, intake.write_orders[""]),
+        write_order=own_order or intake.write_orders.get(sender, intake.write_orders[""]),
         more=contents.has_next_page,
+        holds_refused=parsed.sender.sender.policy.refused_entries == "hold",
         # Planning is later, and may come twice: it goes by what is kept here.
         planner=PLANNER,
         unit_max_entries=intake.limits.entries,
@@ -233,6 +289,26 @@ def _list_refusals(contents: Contents) -> Iterator[Issue]:
     for entry in contents.entries:
         if entry.refusal and entry.position not in to_fetch:
             yield entry.refusal
+
+
+def _encode_for_digest(request: DeliveryRequest) -> bytes:
+    """Return a request as bytes that stay the same from version to version.
+
+    The ids of created resources come from them: were they others after an upgrade, a repeat of what
+    was sent before would create everything again. So what was added later counts where it is set.
+    """
+    addressed = {
+        "method": request.method,
+        "type": request.type,
+        "id": request.id,
+        "format": request.format,
+        "if_match": request.if_match,
+        "if_none_match": request.if_none_match,
+        "if_none_exist": request.if_none_exist,
+        "policy": _FIRST_POLICY,
+    }
+    later = {"query": request.query} if request.query is not None else {}
+    return msgspec.json.encode(addressed | later)
 
 
 def _compute_digest(*parts: bytes) -> str:

@@ -63,7 +63,8 @@ async def _plan(intake: Intake, limits: Limits, parsed: ParsedRequest) -> dict[s
 
 
 def _make_plan(checked: CheckedRequest, limits: Limits) -> dict[str, Any]:
-    naming = Naming(checked.delivery.sender, checked.delivery.key)
+    trusts_uuids = checked.payload.request.policy.trust == "uuids"
+    naming = Naming(checked.delivery.sender, checked.delivery.key, trusts_uuids)
     order = checked.delivery.write_order
     return as_json(checked.contents, plan(checked.contents, naming, limits, order))
 

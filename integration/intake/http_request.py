@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from integration.core.errors import Issue, MethodNotAllowed, Rejected
 from integration.core.gzip import decompress
 from integration.core.model import DeliveryRequest
+from integration.fhir.conditions import has_criterion, list_parameters
 from integration.fhir.grammar import is_id, is_type
 from integration.fhir.patches import JSON_PATCH
+from integration.fhir.server_parameters import find_refusal
+from integration.senders.model import ProvenSender, make_unlisted_sender
+from integration.senders.read_key import read_content_key
 
 _FORMATS = {
     "application/fhir+json": "json",
@@ -24,54 +28,74 @@ _FORMATS = {
 # A header may become part of a request to the FHIR server, or of a blob's metadata.
 _MAX_HEADER = 1000
 
-_ALLOWED_METHODS = {  # by whether the address has a resource type, and an id
-    (False, False): ("POST",),
-    (True, False): ("POST",),
-    (True, True): ("PUT", "PATCH", "DELETE"),
+# Far beyond a search that a sender means, far below what servers and gateways take.
+_MAX_CONDITION = 2000
+
+# By whether the address has a resource type, an id, and a condition:
+# https://hl7.org/fhir/R4/http.html#cond-update and the sections after it
+_ALLOWED_METHODS = {
+    (False, False, False): ("POST",),
+    (True, False, False): ("POST",),
+    (True, False, True): ("PUT", "PATCH", "DELETE"),
+    (True, True, False): ("PUT", "PATCH", "DELETE"),
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IncomingRequest:
-    """An HTTP request as it arrived. `type` and `id` are from the address. Header names are lower
-    case."""
+    """An HTTP request as it arrived, and who has proven to have sent it.
+
+    `type` and `id` are from the address, and so is `condition`: its query as it was sent, without
+    the parameters that are this app's own. Header names are lower case. `confirm`: a delete that
+    its sender has not proven, so that its server is asked first.
+    """
 
     method: str
     type: str | None
     id: str | None
     headers: Mapping[str, str]
     body: bytes
+    condition: str | None = None
+    confirm: bool = False
+    sender: ProvenSender = field(default_factory=make_unlisted_sender)
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedRequest:
-    """A request whose address and headers are in order. `body` is without content encoding."""
+    """A request whose address and headers are in order. `body` is without content encoding.
+
+    `idempotency_key`: what its sender gave it; `content_key`: what stands in its body for one.
+    """
 
     request: DeliveryRequest
     body: bytes
-    sender: str
+    sender: ProvenSender
     idempotency_key: str | None
+    content_key: str | None = None
 
 
-def parse_request(
-    request: IncomingRequest, max_bytes: int, sender_header: str | None
-) -> ParsedRequest:
-    """Parse all of a request but the content of its body.
-
-    `sender_header` names the header in which a gateway or Easy Auth, in front of this app, tells
-    who sends. Raises Rejected.
-    """
+def parse_request(request: IncomingRequest, max_bytes: int) -> ParsedRequest:
+    """Parse all of a request but the content of its body. Raises Rejected."""
     delivery_request = _parse_delivery_request(request)
     body = _decode_body(request, max_bytes)
-    sender = _get_header(request, sender_header.lower()) if sender_header else None
-    key = _get_header(request, "idempotency-key")
-    return ParsedRequest(delivery_request, body, sender or "default", key)
+    policy = request.sender.sender.policy
+    stated = _get_header(request, policy.idempotency_header.lower())
+    key = request.sender.message_id or stated
+    content_key = read_content_key(body, policy.idempotency_pointers) if key is None else None
+    return ParsedRequest(delivery_request, body, request.sender, key, content_key)
 
 
 def _parse_delivery_request(request: IncomingRequest) -> DeliveryRequest:
-    allowed = _ALLOWED_METHODS[request.type is not None, request.id is not None]
+    condition = request.condition
+    place = (request.type is not None, request.id is not None, condition is not None)
+    allowed = _ALLOWED_METHODS.get(place)
+    if allowed is None:
+        text = "a condition belongs to an address of Type?query, without an id"
+        raise Rejected(Issue("not-supported", text))
     if request.method not in allowed:
         raise MethodNotAllowed(*allowed)
+    if condition is not None:
+        _check_condition(condition)
     if request.type is not None and not is_type(request.type):
         text = "the address names no resource type of FHIR R4"
         raise Rejected(Issue("not-found", text), status=404)
@@ -92,7 +116,22 @@ def _parse_delivery_request(request: IncomingRequest) -> DeliveryRequest:
         if_match=_get_header(request, "if-match"),
         if_none_match=_get_header(request, "if-none-match"),
         if_none_exist=_get_header(request, "if-none-exist"),
+        query=condition,
+        confirm=request.confirm,
     )
+
+
+def _check_condition(condition: str) -> None:
+    """Check the query of a conditional update, patch or delete. Raises Rejected."""
+    if len(condition) > _MAX_CONDITION or not condition.isprintable():
+        text = f"a condition must be plain text of at most {_MAX_CONDITION} characters"
+        raise Rejected(Issue("too-long", text))
+    for name, _ in list_parameters(condition):
+        if (reason := find_refusal(name)) is not None:
+            raise Rejected(Issue("not-supported", reason))
+    if not has_criterion(condition):
+        text = "Type?query needs criteria with values: this may be any resource of the type"
+        raise Rejected(Issue("value", text))
 
 
 def _parse_format(request: IncomingRequest) -> str:
@@ -101,7 +140,7 @@ def _parse_format(request: IncomingRequest) -> str:
         raise Rejected(Issue("required", "the Content-Type header is missing"), status=415)
     media, *parameters = (part.strip().lower() for part in content_type.split(";"))
     charsets = [
-        part.partition("=")[2].strip('"') for part in parameters if part.startswith("charset=")
+        part.partition("=")[2].strip("\"'") for part in parameters if part.startswith("charset=")
     ]
     if media not in _FORMATS or any(charset not in ("utf-8", "utf8") for charset in charsets):
         text = "send application/fhir+json, application/json or application/fhir+ndjson, in UTF-8"

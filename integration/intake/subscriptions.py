@@ -40,12 +40,15 @@ class SubscriptionGap:
         return subscription_status.describe_gap(self.missed) if self.missed else None
 
 
-async def find_gap(journal: Journal, sender: str, status: SubscriptionStatus) -> SubscriptionGap:
-    """Find the events that are missing before a notification.
+async def find_gap(
+    journal: Journal, sender: str, status: SubscriptionStatus, *, is_counted: bool = True
+) -> SubscriptionGap:
+    """Find the events that are missing before a notification. `is_counted`: their numbers go on
+    from one notification to the next.
 
     Changes nothing, so that a request that fails and is repeated finds the same gap.
     """
-    if status.type == "handshake":
+    if status.type == "handshake" or not is_counted:
         return SubscriptionGap(sender, status, None)
     newest = await journal.get_newest_event(sender, status.subscription)
     return SubscriptionGap(sender, status, subscription_status.find_gap(status, newest))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -29,6 +29,12 @@ from integration.queues.queue_sender import QueueSender
 _CANCELLABLE = frozenset({Status.ACCEPTED, Status.PROCESSING, Status.PARKED, Status.CANCELLED})
 _PARKED = frozenset({Status.PARKED})
 _REPLAYABLE = frozenset({Status.PARKED, Status.ACCEPTED})  # accepted: where a replay broke off
+
+_UNDER_WAY = frozenset({Status.ACCEPTED, Status.PROCESSING})
+
+# Seconds between two looks at a delivery whose sender waits. Each costs one storage operation.
+_FIRST_PAUSE = 0.1
+_LAST_PAUSE = 2.0
 
 # The row actions after which an operator can replay a row.
 _REPLAYABLE_ACTIONS = ("parked", "refused")
@@ -69,9 +75,12 @@ class ReplayPage:
     after: str | None
 
 
-async def get_status(journal: Journal, id_: str) -> DeliveryStatus:
-    """Return the status report of a delivery. Raises Rejected with 404 for an unknown one."""
-    delivery = await _get_delivery(journal, id_)
+async def get_status(journal: Journal, id_: str, sender: str | None = None) -> DeliveryStatus:
+    """Return the status report of a delivery. Raises Rejected with 404 for an unknown one.
+
+    `sender`: who asks, and sees its own deliveries only; None: an operator, who sees all.
+    """
+    delivery = await _get_delivery(journal, id_, sender)
     if delivery.status is Status.CANCELLED:
         written = await journal.list_entry_results(id_)
         return DeliveryStatus(replace(delivery, **count_results(written)), written)
@@ -92,12 +101,27 @@ async def list_deliveries(
     return await journal.list_deliveries(status_filter, limit, query_parameters.parse_after(after))
 
 
-async def cancel(journal: Journal, id_: str, now: datetime) -> Delivery:
-    """Send nothing more of a delivery. What is written stays written.
+async def wait_for_end(
+    journal: Journal, id_: str, seconds: float, sleep: Callable[[float], Awaitable[None]]
+) -> DeliveryStatus:
+    """Return the status report of a delivery at its end, or after so many seconds."""
+    waited, pause = 0.0, _FIRST_PAUSE
+    status = await get_status(journal, id_)
+    while status.delivery.status in _UNDER_WAY and waited < seconds:
+        await sleep(pause)
+        waited, pause = waited + pause, min(pause * 1.5, _LAST_PAUSE)
+        status = await get_status(journal, id_)
+    return status
+
+
+async def cancel(
+    journal: Journal, id_: str, now: datetime, sender: str | None = None
+) -> Delivery:
+    """Send nothing more of a delivery. What is written stays written. `sender`: see get_status.
 
     Raises Rejected: with 404 for an unknown delivery, with 409 for one that is done.
     """
-    delivery = await _get_delivery(journal, id_)
+    delivery = await _get_delivery(journal, id_, sender)
     if not await journal.update_delivery(
         id_, only_if=_CANCELLABLE, status=Status.CANCELLED, finished=now
     ):
@@ -211,8 +235,8 @@ def _is_match(delivery: Delivery, replay_filter: ReplayFilter) -> bool:
     )
 
 
-async def _get_delivery(journal: Journal, id_: str) -> Delivery:
+async def _get_delivery(journal: Journal, id_: str, sender: str | None = None) -> Delivery:
     delivery = await journal.get_delivery(id_) if is_delivery_id(id_) else None
-    if delivery is None:
+    if delivery is None or sender not in (None, delivery.sender):
         raise Rejected(Issue("not-found", "no delivery has this id"), status=404)
     return delivery

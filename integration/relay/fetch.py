@@ -9,7 +9,7 @@ then.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
@@ -17,7 +17,7 @@ from itertools import count
 from integration.core.activity_recorder import add_activity_context
 from integration.core.errors import Rejected, Unavailable
 from integration.core.http import Upstream
-from integration.core.model import Request
+from integration.core.model import DeliveryRequest, Request
 from integration.core.offload import offload
 from integration.fhir import bundle, collections, envelope, fetched, notifications
 from integration.fhir.collections import PagedContents
@@ -25,6 +25,7 @@ from integration.fhir.duplicates import settle_duplicates
 from integration.fhir.entries import Contents
 from integration.fhir.fetched import NOT_FETCHED, TOO_LARGE, TOO_MANY, FetchedResponse
 from integration.fhir.notifications import Notification
+from integration.fhir.rights import refuse_forbidden
 from integration.journal.store import Journal, Payload
 
 # No compression: a small response could unpack to more than fits into memory.
@@ -65,12 +66,34 @@ async def read_contents(
     Raises Unavailable when a server fails; what was fetched before that stays stored.
     """
     parsed = await offload(len(payload.body), lambda: bundle.read(payload.body, payload.request))
+    sources = _restrict(sources, payload.request.policy.fetch_from)
     job = _FetchJob(sources, journal, delivery, sources.max_bytes)
     if isinstance(parsed, Notification) and parsed.urls_to_fetch:
         parsed = await _fetch_resources(job, parsed)
     elif isinstance(parsed, PagedContents):
         parsed = await _fetch_pages(job, parsed)
+    elif payload.request.confirm:
+        parsed = await _confirm_delete(job, parsed, payload.request)
+    parsed = refuse_forbidden(parsed, payload.request.rights, alone=True)
     return parsed, len(payload.body) + sources.max_bytes - job.bytes_left
+
+
+def _restrict(sources: Sources, bases: Collection[str] | None) -> Sources:
+    """Return the sources below which a delivery may have resources fetched: its sender's own."""
+    if bases is None:
+        return sources
+    upstreams = {base: upstream for base, upstream in sources.upstreams.items() if base in bases}
+    return replace(sources, upstreams=upstreams)
+
+
+async def _confirm_delete(job: _FetchJob, contents: Contents, request: DeliveryRequest) -> Contents:
+    """Ask the sender's server for a resource that is said to be deleted there, and whose deletion
+    is not proven. What it still has is written as it is."""
+    base = next(iter(request.policy.fetch_from or ()), "")
+    address = f"{base}/{request.type}/{request.id}"
+    response = await _load_or_fetch(job, 0, address)
+    entries = (fetched.confirm_deleted(entry, response) for entry in contents.entries)
+    return replace(contents, entries=tuple(entries))
 
 
 async def _fetch_resources(job: _FetchJob, notification: Notification) -> Contents:

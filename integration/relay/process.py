@@ -11,7 +11,7 @@ from math import inf
 
 from integration.core.activity_recorder import ActivityRecorder
 from integration.core.byte_budget import ByteBudget
-from integration.core.errors import Issue, Misconfigured, Unavailable
+from integration.core.errors import Issue, Misconfigured, Rejected, Unavailable
 from integration.core.log_events import log_event
 from integration.core.model import (
     TO_BE_PLANNED,
@@ -25,6 +25,7 @@ from integration.core.offload import offload
 from integration.fhir import operation_outcome, units
 from integration.fhir.plan import PLANNER, Plan, plan
 from integration.fhir.resource_ids import Naming
+from integration.fhir.rights import FORBIDDEN
 from integration.fhir.units import Lane, Limits
 from integration.journal.lane_bits import has_lane, list_unqueued_lanes
 from integration.journal.store import NO_LANE, Journal
@@ -93,6 +94,9 @@ async def process(relay: Relay, item: WorkItem) -> None:
             await _requeue_or_park(relay, item, error)
         except TimeUp:
             await _hand_on(relay, item)
+        except Rejected as error:
+            # It was kept for an operator, and still cannot be read.
+            await park(relay.journal, item, f"refused: {error}")
 
 
 async def park(journal: Journal, item: WorkItem, reason: str) -> None:
@@ -246,7 +250,8 @@ async def _make_plan(relay: Relay, delivery: Delivery) -> tuple[Delivery, Plan]:
                 delivery.id, entries=counted.entries, more=counted.more
             )
             counted = replace(counted, etag=None)
-        naming = Naming(delivery.sender, delivery.key)
+        trusts_uuids = payload.request.policy.trust == "uuids"
+        naming = Naming(delivery.sender, delivery.key, trusts_uuids)
         make_plan = partial(plan, contents, naming, _get_limits(delivery), delivery.write_order)
         return counted, await offload(size, make_plan)
 
@@ -277,8 +282,11 @@ async def _record_refused(
 
 
 def _choose_status(issue: Issue) -> int:
-    """Return the status of an entry that is not sent: left out as it should be, or refused."""
-    return 204 if issue.severity == "information" else 422
+    """Return the status of an entry that is not sent: left out as it should be, outside of what
+    its sender may do, or refused."""
+    if issue.severity == "information":
+        return 204
+    return 403 if issue.code == FORBIDDEN else 422
 
 
 async def _save_lanes(relay: Relay, delivery: Delivery, lanes: Sequence[Lane]) -> bool:
@@ -338,20 +346,25 @@ async def _finish(relay: Relay, delivery: Delivery, results: Sequence[EntryResul
         await park(relay.journal, WorkItem(delivery.id), reason)
         return
     counts = count_results(results)
+    is_held = delivery.holds_refused and counts["refused"] > 0
+    reason = f"{counts['refused']} of {delivery.entries} entries were refused"
     is_done = await relay.journal.update_delivery(
         delivery.id,
         only_if=_UNFINISHED,
         seen=delivery,
-        status=Status.DONE,
+        status=Status.PARKED if is_held else Status.DONE,
         lanes=delivery.lanes,
         units=delivery.units,
         split=delivery.split,
-        finished=relay.now(),
-        reason=None,
+        finished=None if is_held else relay.now(),
+        reason=reason if is_held else None,
         **counts,
     )
     if not is_done:  # it was cancelled during its last unit, or another worker was quicker
         await _record_cancelled(relay, delivery)
+        return
+    if is_held:
+        log_event("delivery.parked", delivery=delivery.id, reason=reason)
         return
     log_event(
         "delivery.done",

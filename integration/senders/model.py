@@ -11,31 +11,20 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from integration.core.model import ALL_RIGHTS, Rights
 from integration.senders.proofs.proof import Proof
-
-SECONDS_PER_MINUTE = 60
 
 Positive = Annotated[int, Meta(ge=1)]
 
-# https://hl7.org/fhir/R4/http.html#create and the interactions after it, by their methods.
-Method = Literal["POST", "PUT", "PATCH", "DELETE"]
+# The longest `wait`: Azure's load balancer ends a request after 230 s.
+# https://learn.microsoft.com/azure/azure-functions/functions-scale#timeout
+_MAX_WAIT = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rights:
-    """What a sender may do at the FHIR server. An entry outside of it is answered 403.
+class Quota:
+    """How much a sender may send in a minute, to one instance of the app. None: any number."""
 
-    Without a table it may create, update and patch resources of every type, and read nothing.
-    """
-
-    methods: tuple[Method, ...] = ("POST", "PUT", "PATCH")
-    types: tuple[str, ...] = ()  # (): every type
-    reads: bool = False  # GET and HEAD in a batch or transaction
-    conditional_deletes: bool = False
-    # The systems of identifiers that it may write, or name in a condition; (): every system.
-    identifier_systems: tuple[str, ...] = ()
-    # What the ids of resources must begin with that it updates, patches or deletes; (): anything.
-    id_prefixes: tuple[str, ...] = ()
     requests_per_minute: Positive | None = None
     bytes_per_minute: Positive | None = None
 
@@ -48,35 +37,58 @@ class SenderPolicy:
     messages: Literal["resources", "refuse"] | None = None
     documents: Literal["bundle", "resources", "both"] | None = None
     dangling: Literal["refuse", "note"] | None = None
-    # Whether a urn:uuid: names the same resource in each delivery.
+    # uuids: a urn:uuid: names the same resource in each delivery.
     trust: Literal["nothing", "uuids"] = "nothing"
-    # Where the sender's own FHIR server is: relative references of notifications begin here, and
-    # nothing else is fetched for this sender.
+    # The sender's own FHIR server: relative references of notifications begin here, and nothing
+    # else is fetched for this sender.
     base: str | None = None
     # What a delivery that is kept and queued is answered with.
     accepted_status: Literal[200, 202] = 202
-    # What is refused for its content: answered 4xx, or kept for an operator and answered as if it
-    # were accepted.
+    # hold: what cannot be read is kept for an operator, and answered as if it were accepted.
     refused_deliveries: Literal["answer", "hold"] = "answer"
-    # What becomes of a delivery of which entries were refused: done, or parked for an operator.
+    # hold: a delivery of which entries were refused ends parked.
     refused_entries: Literal["answer", "hold"] = "answer"
     # Seconds that the connection is held open for the response bundle.
-    wait: Annotated[int, Meta(ge=0, le=200)] = 0
+    wait: Annotated[int, Meta(ge=0, le=_MAX_WAIT)] = 0
     # Whether gaps in the event numbers of subscriptions are told.
     event_numbers: Literal["counted", "ignored"] = "counted"
-    # Where the key of a repeat stands: a header, or a pointer into the body (RFC 6901).
+    # Where the key of a repeat stands, where the proof covers none: in a header, or in the body.
     idempotency_header: str = "Idempotency-Key"
-    idempotency_pointer: str | None = None
-    # What else than FHIR this sender sends: see intake.dialects.
-    dialect: Literal["", "redox", "metriport", "event-grid", "medplum"] = ""
+    idempotency_pointers: tuple[str, ...] = ()
+    # What else than FHIR it sends: see intake.dialects.
+    dialect: Literal["fhir", "redox", "metriport", "event-grid", "medplum"] = "fhir"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sender:
-    """Who posts deliveries. `name` is also in its addresses, and in the journal."""
+    """Who posts deliveries. `name` is also in its addresses, and in the journal. `is_listed`: by
+    `senders.toml`."""
 
     name: str
-    proof: Proof
+    is_listed: bool = True
+    proof: Proof = field(default_factory=Proof)
     rights: Rights = field(default_factory=Rights)
+    quota: Quota = field(default_factory=Quota)
     policy: SenderPolicy = field(default_factory=SenderPolicy)
-    problem: str | None = None  # why nothing can be taken from it: what an operator must set
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProvenSender:
+    """Who has sent a request. `principal`: who exactly, as far as the proof tells; `message_id`:
+    what the proof covers, and what repeats share."""
+
+    sender: Sender
+    principal: str | None = None
+    message_id: str | None = None
+
+    has_own_address: bool = False  # not that of the holders of a function key
+
+    @property
+    def name(self) -> str:
+        """The name of the sender."""
+        return self.sender.name
+
+
+def make_unlisted_sender(name: str = "default") -> ProvenSender:
+    """Return a sender of an app that has no `senders.toml`: whoever holds the function key."""
+    return ProvenSender(sender=Sender(name=name, is_listed=False, rights=ALL_RIGHTS))

@@ -16,6 +16,7 @@ from integration.core.errors import Rejected
 from integration.fhir.units import Limits
 from integration.intake.dry_run import plan_delivery
 from integration.intake.http_request import IncomingRequest
+from integration.senders.model import make_unlisted_sender
 from tests.conftest import Route
 from tests.journeys.route import bundle, clinic, connected, entry, observation, patient
 
@@ -124,16 +125,17 @@ def entries_of(plan: dict[str, Any]) -> list[dict[str, Any]]:
     return [entry for lane in plan["lanes"] for unit in lane["units"] for entry in unit["entries"]]
 
 
-@pytest.mark.parametrize("headers", [{}, {"idempotency-key": "k1"}, {"x-sender": "north"}])
+@pytest.mark.parametrize(
+    "asked", [{}, {"headers": {"idempotency-key": "k1"}}, {"sender": make_unlisted_sender("north")}]
+)
 async def test_the_ids_of_a_dry_run_are_those_of_the_delivery(
-    route: Route, headers: dict[str, str]
+    route: Route, asked: dict[str, Any]
 ) -> None:
-    route.settings = {"sender_header": "X-Sender"}
     body = connected("Ids", 4)
-    plan = await plan_request(route, body, headers=headers)
+    plan = await plan_request(route, body, **asked)
     assert (route.journal.deliveries, route.journal.keys, route.journal.payloads) == ({}, {}, {})
 
-    await route.process(await route.deliver(body, headers=headers))
+    await route.process(await route.deliver(body, **asked))
 
     planned = {item["request"]["url"] for item in entries_of(plan)}
     assert planned == set(route.fhir_double.stored)

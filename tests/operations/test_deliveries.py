@@ -259,9 +259,8 @@ async def test_a_replay_continues_where_the_last_one_ended(route: Route) -> None
 
 
 async def test_a_replay_can_be_narrowed(route: Route) -> None:
-    route.settings = {"sender_header": "x-sender"}
     made = await parked(route, 4)
-    other = await route.deliver(patient(active=True), headers={"x-sender": "north"})
+    other = await route.deliver(patient(active=True), sender="north")
     await relaying.park(route.journal, WorkItem(other), "FHIR server: answered 401")
     moments = [(await route.known(id_)).accepted for id_ in made]
     for params, found in (

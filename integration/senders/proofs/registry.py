@@ -22,3 +22,11 @@ class Scheme:
 
 
 SCHEMES: Mapping[str, Scheme] = {}
+
+# The Functions host checks the key, at an address of its own.
+FUNCTION_KEY = "function-key"
+
+
+def get_scheme(proof: Proof) -> str:
+    """Return the name of the scheme whose table a proof is."""
+    return next(name for name, scheme in SCHEMES.items() if type(proof) is scheme.keys)
