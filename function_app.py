@@ -7,12 +7,11 @@ from collections.abc import Mapping
 import azure.functions as func
 
 from integration.app import responses, settings, telemetry, wiring
-from integration.app.error_handlers import endpoint, odata_endpoint, trigger
+from integration.app.error_handlers import endpoint, odata_endpoint, sender_endpoint, trigger
+from integration.app.sender_requests import answer_sender_request
 from integration.change_events.from_fhir import queue_changes
 from integration.change_events.to_dataverse import drop_notification, notify_dataverse
 from integration.core.errors import MethodNotAllowed
-from integration.intake.accept import accept
-from integration.intake.dry_run import plan_delivery
 from integration.mirror.mirror import mirror_resource
 from integration.mirror.mirror import park as park_row
 from integration.operations import deliveries as operations
@@ -38,16 +37,21 @@ Query = Mapping[str, str]  # the query parameters of a request, by name
 
 
 @app.route("fhir/{type?}/{id?}", methods=METHODS)
-@endpoint(["dry-run", *responses.FORMAT_PARAMETERS])
-async def intake(req: func.HttpRequest, query: Query) -> func.HttpResponse:
-    """Store and queue a delivery and respond with 202. With ?dry-run=true, show its plan."""
-    responses.check_format(query)
-    parts = await wiring.get_parts()
-    if responses.is_dry_run(query):
-        request = responses.build_incoming_request(req)
-        return responses.build_plan(await plan_delivery(parts.intake, parts.relay.limits, request))
-    accepted = await accept(parts.intake, responses.build_incoming_request(req))
-    return responses.build_accepted(req, accepted)
+@sender_endpoint
+async def intake(req: func.HttpRequest) -> func.HttpResponse:
+    """Store and queue a delivery of whoever has the function key, and show what became of it."""
+    return await answer_sender_request(await wiring.get_parts(), req, None)
+
+
+@app.route(
+    "senders/{sender}/fhir/{type?}/{id?}",
+    methods=[*METHODS, "OPTIONS"],
+    auth_level=func.AuthLevel.ANONYMOUS,
+)
+@sender_endpoint
+async def sender_intake(req: func.HttpRequest) -> func.HttpResponse:
+    """Do the same for a sender that proves itself, by what `senders.toml` says of it."""
+    return await answer_sender_request(await wiring.get_parts(), req, req.route_params["sender"])
 
 
 @app.queue_trigger("msg", RELAY_QUEUE, STORAGE)
@@ -123,7 +127,7 @@ async def odata(req: func.HttpRequest) -> func.HttpResponse:
     from integration.virtual_tables.answer import answer_request
 
     parts = await wiring.get_parts()
-    request = responses.build_odata_request(req)
+    request = responses.build_odata_request(req, parts.feed_url)
     return responses.build_odata_response(await answer_request(parts.virtual_tables, request))
 
 

@@ -10,7 +10,7 @@ virtual_tables  VERB answer: one OData request of Dataverse, from FHIR, reading 
 change_events   changes that others make in FHIR, and changes that Dataverse hears of
 operations      status, cancelling, replay, health, housekeeping
 queues          what a message says, the queues' names, and when something is tried again
-fhir, mapping, dataverse, odata, journal   what verbs deal with: pure, but for clients, stores
+fhir, mapping, dataverse, odata, journal, senders   what verbs deal with: pure, but for clients
 core            values, errors, HTTP, JSON, rate limits, log events, the activity log
 app             settings become parts; requests and results become HTTP; errors become replies
 cli, provision, check, reconcile           the commands of `python -m integration`
@@ -24,7 +24,7 @@ A module imports only from lines below its own:
     app
     intake | relay | mirror | virtual_tables | change_events | operations
     queues
-    fhir | mapping | dataverse | odata | journal
+    fhir | mapping | dataverse | odata | journal | senders
     core
 
 tests/test_architecture.py holds that.

@@ -26,12 +26,12 @@ provision | reconcile
 app
 intake | relay | mirror | virtual_tables | change_events | operations
 queues
-fhir | mapping | dataverse | odata | journal
+fhir | mapping | dataverse | odata | journal | senders
 core
 """
 
 # Folders that only compute, but for these modules, which send, or read and write files.
-PURE_FOLDERS = ("fhir", "mapping", "dataverse", "odata", "provision")
+PURE_FOLDERS = ("fhir", "mapping", "dataverse", "odata", "provision", "senders")
 NOT_PURE = {
     "fhir.client",
     "dataverse.client",
@@ -42,6 +42,8 @@ NOT_PURE = {
     "provision.client",
     "provision.command",
     "provision.load",
+    "senders.jwks",
+    "senders.load",
 }
 # Modules that only compute, in folders that do more.
 PURE_MODULES = {
@@ -69,6 +71,11 @@ PURE_IMPORTS: dict[str, frozenset[str] | None] = {
     "binascii": None,
     "collections": None,
     "collections.abc": None,
+    "cryptography.exceptions": frozenset({"InvalidSignature", "UnsupportedAlgorithm"}),
+    "cryptography.hazmat.primitives.asymmetric": frozenset({"ec", "ed25519", "rsa"}),
+    "cryptography.hazmat.primitives.asymmetric.ed25519": frozenset({"Ed25519PublicKey"}),
+    "cryptography.hazmat.primitives.serialization": frozenset({"load_pem_public_key"}),
+    "cryptography.x509": frozenset({"load_der_x509_certificate"}),
     "dataclasses": None,
     "datetime": None,
     "decimal": None,
@@ -80,8 +87,15 @@ PURE_IMPORTS: dict[str, frozenset[str] | None] = {
     "fhir.resources.R4B": None,
     "functools": None,
     "hashlib": None,
+    "hmac": None,
+    # The verifier has its clock handed in: see senders/proofs/rfc9421.py.
+    "http_message_signatures": None,
+    "http_message_signatures.algorithms": None,
     "itertools": None,
     "json": frozenset({"loads"}),
+    # Signatures alone: its claims are checked by its own clock, ours by the one that is given.
+    "jwt": None,
+    "jwt.algorithms": None,
     "msgspec": None,
     "pydantic": None,
     "re": None,
@@ -106,6 +120,9 @@ KNOWN_BY = [
     ("fhirpathpy", {"mapping.fhirpath.*"}),
     ("antlr4", {"mapping.fhirpath.*"}),
     ("httpx", {"core.http", "app.http_clients"}),
+    ("jwt", {"senders.proofs.json_web_token"}),
+    ("http_message_signatures", {"senders.proofs.rfc9421"}),
+    ("cryptography", {"senders.proofs.*"}),
     # The one reads the environment, the other fills it for --local.
     ("os", {"app.settings", "cli.local_settings"}),
 ]

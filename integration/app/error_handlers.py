@@ -47,6 +47,11 @@ def endpoint(parameters: Collection[str] = ()) -> Callable[[EndpointWithQuery], 
     return decorate
 
 
+def sender_endpoint(work: Endpoint) -> Endpoint:
+    """Answer errors with an OperationOutcome. Which parameters an address takes depends on it."""
+    return _answer_errors(work, responses.build_outcome, work)
+
+
 def odata_endpoint(work: Endpoint) -> Endpoint:
     """Answer errors as OData clients expect them. OData has rules of its own for its query."""
     return _answer_errors(work, responses.build_odata_error, work)

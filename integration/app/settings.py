@@ -90,6 +90,18 @@ class DeliverySettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DoorSettings:
+    """Who may send, and at which addresses the app is reached."""
+
+    senders_file: Path | None
+    sender_header: str | None
+    public_url: str | None  # what stands before /api, as senders know it
+    feed_url: str | None  # of /api/odata, as Dataverse knows it
+    is_hosted: bool  # in Azure
+    easy_auth: bool  # the platform authenticates callers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MirrorSettings:
     """How resources are mirrored. `enabled_maps`: maps that are used only if they are named.
     `former_urls`: addresses that the FHIR server had before; `other_urls`: those of other servers
@@ -124,7 +136,7 @@ class Settings:
     fhir: UpstreamSettings
     dataverse: UpstreamSettings
     client_id: str | None  # of a user-assigned identity
-    sender_header: str | None
+    door: DoorSettings
     deliveries: DeliverySettings
     mirror: MirrorSettings
     feed: FeedSettings
@@ -230,7 +242,7 @@ def read_settings(env: Mapping[str, str] = os.environ) -> Settings:
         dataverse=_read_upstream(reader, "DATAVERSE", timeout),
         storage=_read_storage(reader),
         client_id=_read_client_id(reader),
-        sender_header=reader.read_optional("SENDER_HEADER"),
+        door=_read_door(reader),
         deliveries=_read_deliveries(reader),
         mirror=_read_mirror(reader),
         feed=_read_feed(reader),
@@ -311,6 +323,41 @@ def get_events_queue(env: Mapping[str, str] = os.environ) -> str:
 def get_telemetry_destination(env: Mapping[str, str] = os.environ) -> str | None:
     """Return where telemetry is sent; read separately, since it is needed first of all."""
     return env.get("APPLICATIONINSIGHTS_CONNECTION_STRING") or None
+
+
+def read_setting(name: str, env: Mapping[str, str] = os.environ) -> str | None:
+    """Return a setting that `senders.toml` names: a secret. None: it is not set."""
+    return env.get(name) or None
+
+
+def find_senders_file(env: Mapping[str, str] = os.environ) -> Path | None:
+    """Return the file of senders; None if there is none."""
+    stated = env.get("SENDERS", "").strip()
+    path = _ROOT / (stated or "senders.toml")
+    return path if stated or path.is_file() else None
+
+
+def _read_door(reader: EnvReader) -> DoorSettings:
+    # As the host tells App Service and Consumption apart: ScriptEnvironment of
+    # https://github.com/Azure/azure-functions-host/blob/dev/src/WebJobs.Script/Environment/EnvironmentExtensions.cs
+    is_hosted = any(map(reader.read_optional, ("WEBSITE_INSTANCE_ID", "CONTAINER_NAME")))
+    public_url = reader.read_optional("PUBLIC_URL")
+    if public_url is not None and not is_base_address(public_url.rstrip("/")):
+        reader.wrong.append("PUBLIC_URL (an address that starts with https://, without /api)")
+    host = reader.read_optional("WEBSITE_HOSTNAME")
+    if public_url is None and is_hosted and host:
+        public_url = f"https://{host}"
+    public_url = public_url and public_url.rstrip("/")
+    feed_url = reader.read_optional("FEED_URL")
+    return DoorSettings(
+        senders_file=find_senders_file(reader.env),
+        sender_header=reader.read_optional("SENDER_HEADER"),
+        public_url=public_url,
+        feed_url=(feed_url and feed_url.rstrip("/")) or (public_url and f"{public_url}/api/odata"),
+        is_hosted=is_hosted,
+        # https://learn.microsoft.com/azure/app-service/reference-app-settings#authentication--authorization
+        easy_auth=(reader.read_optional("WEBSITE_AUTH_ENABLED") or "").lower() == "true",
+    )
 
 
 def _read_upstream(reader: EnvReader, name: str, timeout: int) -> UpstreamSettings:

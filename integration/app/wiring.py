@@ -10,7 +10,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from integration.app.http_clients import ClientContext, open_credential, open_upstream
+from integration.app.key_sets import open_key_sets
 from integration.app.settings import (
     MirrorSettings,
     Settings,
     UpstreamSettings,
     read_dataverse_settings,
+    read_setting,
     read_settings,
 )
 from integration.change_events.from_fhir import Events
@@ -35,6 +37,8 @@ from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.intake.accept import Intake
+from integration.intake.identify import Identification
+from integration.intake.quotas import Quotas
 from integration.journal.activity_log import ActivityLog
 from integration.journal.store import Journal
 from integration.journal.table_keys import make_delivery_id
@@ -48,6 +52,9 @@ from integration.queues.queue_sender import QueueSender
 from integration.relay.fetch import Sources
 from integration.relay.lane import LaneContext
 from integration.relay.process import Relay
+from integration.senders.load import read_senders
+from integration.senders.model import Sender
+from integration.senders.schemes import collect_secrets
 from integration.virtual_tables.data_routes import VIRTUAL, DataRoutes
 
 if TYPE_CHECKING:  # these import the mapping engine, which takes long to load
@@ -87,6 +94,10 @@ class Parts:
     housekeeping: Housekeeping
     activity: ActivityLog
     data_routes: DataRoutes
+    identification: Identification
+    public_url: str | None
+    feed_url: str | None
+    started: datetime
     now: Callable[[], datetime]
     _mirror: Callable[[], Mirror]
     _virtual_tables: Callable[[], VirtualTables]
@@ -191,6 +202,10 @@ async def _build_parts(settings: Settings) -> Parts:
         housekeeping=_build_housekeeping(shared),
         activity=stores.activity,
         data_routes=shared.data_routes,
+        identification=_build_identification(shared, context),
+        public_url=settings.door.public_url,
+        feed_url=settings.door.feed_url,
+        started=utc_now(),
         now=utc_now,
         _mirror=cache(partial(build_mirror, shared)),
         _virtual_tables=cache(partial(build_virtual_tables, shared)),
@@ -281,6 +296,36 @@ def _build_write_guard(settings: Settings, stores: Stores) -> WriteGuard:
     )
 
 
+def _build_identification(shared: SharedParts, context: ClientContext) -> Identification:
+    door = shared.settings.door
+    senders = read_senders(door.senders_file) if door.senders_file else None
+    _check_bases(senders or {}, shared.settings.fetch_from)
+    return Identification(
+        senders=senders,
+        secrets=collect_secrets((senders or {}).values(), read_setting, easy_auth=door.easy_auth),
+        journal=shared.stores.journal,
+        now=shared.now,
+        add_keys=open_key_sets(senders or {}, context),
+        new_token=_make_token,
+        quotas=Quotas(time.monotonic),
+        sender_header=door.sender_header,
+        is_hosted=door.is_hosted,
+    )
+
+
+def _check_bases(senders: Mapping[str, Sender], bases: Collection[str]) -> None:
+    """Raise Misconfigured for a sender whose own server may not be asked."""
+    missing = sorted(
+        f"{sender.policy.base} of {sender.name}"
+        for sender in senders.values()
+        if sender.policy.base and sender.policy.base not in bases
+    )
+    if missing:
+        raise Misconfigured(
+            f"FETCH_FROM must hold the base of each sender: add {', '.join(missing)}"
+        )
+
+
 def _build_intake(shared: SharedParts) -> Intake:
     settings = shared.settings
     deliveries = settings.deliveries
@@ -291,7 +336,6 @@ def _build_intake(shared: SharedParts) -> Intake:
         new_id=shared.new_id,
         max_bytes=deliveries.max_delivery_bytes,
         max_entries=deliveries.max_delivery_entries,
-        sender_header=settings.sender_header,
         policy=Policy(
             deliveries.messages, deliveries.documents, deliveries.dangling, deliveries.validate
         ),

@@ -123,6 +123,12 @@ LOG_EVENTS = {
         "how many deliveries, write locks and activity entries it handled; `more`: the next run "
         "goes on",
     ),
+    "request.unproven": _event(
+        logging.WARNING,
+        "sender scheme reason",
+        "an endpoint answered 401: nobody has proven to have sent it. `sender` and `scheme`: whose "
+        "address it came to",
+    ),
     "request.unavailable": _event(logging.WARNING, "reason", "an endpoint answered 503"),
     "request.misconfigured": _event(
         logging.ERROR, "reason", "an endpoint answered 500: an operator must act"

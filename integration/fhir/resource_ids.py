@@ -32,8 +32,8 @@ class Naming:
 
 
 def derive_id(naming: Naming, entry: Entry) -> str:
-    """Return the id of the resource that `entry` creates: a UUIDv5 of sender, delivery key
-    and fullUrl, or position where there is none; or the UUID of its fullUrl, where it is trusted."""
+    """Return the id of the resource that `entry` creates: the UUID of its fullUrl where it is
+    trusted, else a UUIDv5 of sender, delivery key and fullUrl, or position where there is none."""
     if naming.trusts_uuids and (stated := parse_placeholder(entry.full_url or "")):
         return stated
     return _derive_uuid(naming, entry, "id")

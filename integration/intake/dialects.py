@@ -19,7 +19,7 @@ from integration.senders.proofs.proof import SignedRequest
 # A challenge is smaller, and a delivery is larger: what is parsed before it is proven stays small.
 _MAX_CHALLENGE = 4096
 
-_REDOX_TOKEN = "verification-token"
+_REDOX_TOKEN = "verification-token"  # noqa: S105 -- the name of a header
 
 # What a challenge may hold: it is repeated to whoever asks.
 _PLAIN = re.compile(r"[\x20-\x7e]{1,200}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from urllib.parse import urlsplit
 
 from integration.core.errors import Issue, Misconfigured, Rejected, Unauthorized
 from integration.core.log_events import log_event
@@ -16,7 +17,8 @@ from integration.intake.quotas import Quotas
 from integration.journal.store import Journal
 from integration.senders.model import ProvenSender, Sender, make_unlisted_sender
 from integration.senders.proofs.proof import Proof, Secrets, SignedRequest, Unproven
-from integration.senders.proofs.registry import FUNCTION_KEY, SCHEMES, get_scheme
+from integration.senders.proofs.registry import SCHEMES
+from integration.senders.schemes import FUNCTION_KEY, SenderSecrets, covers_address, get_scheme
 
 _UNPROVEN = (
     "no sender is proven by this request; the app's log says why, and `python -m integration "
@@ -35,8 +37,7 @@ AddKeys = Callable[[Proof, Secrets, SignedRequest], Awaitable[Secrets]]
 class Identification:
     """What identifying needs. `senders`: by name; None: there is no `senders.toml`.
 
-    `secrets` and `problems`: of each sender, the values of its settings, or what is wrong with
-    them. `is_hosted`: the app runs in Azure. `new_token`: marks what may be used once as used here.
+    `is_hosted`: the app runs in Azure. `new_token`: marks what may be used once as used here.
     """
 
     senders: Mapping[str, Sender] | None
@@ -45,8 +46,7 @@ class Identification:
     add_keys: AddKeys
     new_token: Callable[[], str]
     quotas: Quotas
-    secrets: Mapping[str, Secrets] = field(default_factory=dict)
-    problems: Mapping[str, str] = field(default_factory=dict)
+    secrets: SenderSecrets = field(default_factory=SenderSecrets)
     sender_header: str | None = None
     is_hosted: bool = False
 
@@ -112,12 +112,14 @@ async def _identify_by_proof(
     scheme = get_scheme(sender.proof)
     if scheme == FUNCTION_KEY:
         raise Unproven("its sender proves itself by a function key, at /api/fhir")
-    if (problem := identification.problems.get(name)) is not None:
+    if (problem := identification.secrets.problems.get(name)) is not None:
         raise Misconfigured(problem)
     secrets = await identification.add_keys(
-        sender.proof, identification.secrets.get(name, Secrets()), request
+        sender.proof, identification.secrets.secrets.get(name, Secrets()), request
     )
     proven = SCHEMES[scheme].verify(sender.proof, secrets, request, identification.now())
+    if not covers_address(sender.proof) and not _is_post_to_base(request, name):
+        raise Unproven("its scheme does not sign the address: only a POST to the base is taken")
     if proven.once is not None:
         token = identification.new_token()
         first = await identification.journal.claim_key(name, f"once {proven.once.id}", token)
@@ -129,6 +131,11 @@ async def _identify_by_proof(
         message_id=proven.message_id,
         has_own_address=True,
     )
+
+
+def _is_post_to_base(request: SignedRequest, name: str) -> bool:
+    path = urlsplit(request.url).path
+    return request.method == "POST" and path.endswith(f"/senders/{name}/fhir")
 
 
 # As of every header: see http_request.

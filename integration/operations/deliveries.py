@@ -114,9 +114,7 @@ async def wait_for_end(
     return status
 
 
-async def cancel(
-    journal: Journal, id_: str, now: datetime, sender: str | None = None
-) -> Delivery:
+async def cancel(journal: Journal, id_: str, now: datetime, sender: str | None = None) -> Delivery:
     """Send nothing more of a delivery. What is written stays written. `sender`: see get_status.
 
     Raises Rejected: with 404 for an unknown delivery, with 409 for one that is done.

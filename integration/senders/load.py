@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import msgspec
@@ -54,6 +55,15 @@ class _Problems:
         known = [self.lines.get(place) for place in ((table, key), (table, ""), (parent, ""))]
         line = next((line for line in known if line is not None), 1)
         self.texts.append(f"{self.file}:{line}: {text}")
+
+
+def read_senders(path: Path) -> dict[str, Sender]:
+    """Read the senders of a file by name. Raises Misconfigured with every problem."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"SENDERS: {path} cannot be read ({type(error).__name__})") from None
+    return parse_senders(text, path.name)
 
 
 def parse_senders(text: str, file: str = "senders.toml") -> dict[str, Sender]:
@@ -181,7 +191,7 @@ def _find_contradictions(rights: Rights, policy: SenderPolicy) -> Iterator[tuple
     if rights.identifier_systems and "PATCH" in rights.methods:
         yield (
             "rights.methods",
-            "a patch can change any identifier: leave out PATCH from methods, or identifier_systems",
+            "a patch can change any identifier: leave out PATCH of methods, or identifier_systems",
         )
     if rights.conditional_deletes and "DELETE" not in rights.methods:
         yield "rights.conditional_deletes", "conditional_deletes needs DELETE among the methods"

@@ -47,12 +47,16 @@ class Unproven(Exception):
 class Secrets:
     """The values of the settings that a table names, the newest first.
 
-    `jwks`: the public keys of an issuer by their ids, for the schemes that need them.
+    `values` and `gateway`: one for each setting that the table names, "" where it is not set.
+    `jwks`: the public keys of an issuer by their ids, as JSON Web Keys (see `senders.jwks`).
+    `easy_auth`: whether the platform authenticates (WEBSITE_AUTH_ENABLED), and so takes away what
+    callers put into its headers.
     """
 
     values: tuple[str, ...] = ()
     gateway: tuple[str, ...] = ()
     jwks: Mapping[str, Any] = field(default_factory=dict)
+    easy_auth: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
