@@ -127,7 +127,7 @@ async def odata(req: func.HttpRequest) -> func.HttpResponse:
     from integration.virtual_tables.answer import answer_request
 
     parts = await wiring.get_parts()
-    request = responses.build_odata_request(req, parts.feed_url)
+    request = responses.build_odata_request(req, parts.site_url)
     return responses.build_odata_response(await answer_request(parts.virtual_tables, request))
 
 

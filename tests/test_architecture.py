@@ -111,7 +111,7 @@ EFFECTS = {"print", "open", "input", "eval", "exec", "compile", "__import__", "b
 
 # A package, and the only modules that may know it; a folder stands for all of its modules.
 KNOWN_BY = [
-    ("azure.functions", {"app.responses", "app.error_handlers"}),
+    ("azure.functions", {"app.responses", "app.error_handlers", "app.sender_requests"}),
     ("azure.identity", {"app.http_clients"}),
     ("azure.monitor", {"app.telemetry"}),
     ("azure.core", {"journal.azure_*", "app.storage_clients"}),

@@ -54,13 +54,13 @@ def split_condition(
     Rejected like parse_query.
     """
     path, _, query = url.partition("?")
-    own, condition = list[str](), list[str]()
+    known_parts, condition = list[str](), list[str]()
     for part in filter(None, query.split("&")):
         name = _decode(part.partition("=")[0])
         if is_key_in_query and name == _FUNCTION_KEY:
             continue
-        (own if name in known else condition).append(part)
-    return parse_query(f"{path}?{'&'.join(own)}", known), "&".join(condition) or None
+        (known_parts if name in known else condition).append(part)
+    return parse_query(f"{path}?{'&'.join(known_parts)}", known), "&".join(condition) or None
 
 
 def _build_unknown(name: str, known: Collection[str]) -> Rejected:

@@ -51,12 +51,11 @@ def build_signed_request(req: func.HttpRequest, root: str) -> SignedRequest:
     )
 
 
-def build_odata_request(req: func.HttpRequest, feed_url: str | None) -> ODataRequest:
-    """Build what the feed needs of the request. `feed_url`: its address for clients, if it is
-    known."""
+def build_odata_request(req: func.HttpRequest, site_url: str | None) -> ODataRequest:
+    """Build what the feed needs of the request. Dataverse asks the app at its own address."""
     url = urlsplit(req.url)
-    before, _, path = url.path.partition(_FEED)
-    root = f"{feed_url or f'{url.scheme}://{url.netloc}{before}{_FEED}'}/"
+    _, _, path = url.path.partition(_FEED)
+    root = f"{find_root(req, site_url)}{_FEED}/"
     headers = {name.lower(): value for name, value in req.headers.items()}
     return ODataRequest(
         method=req.method,

@@ -90,14 +90,13 @@ class DeliverySettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DoorSettings:
+class SenderSettings:
     """Who may send, and at which addresses the app is reached."""
 
     senders_file: Path | None
     sender_header: str | None
-    public_url: str | None  # what stands before /api, as senders know it
-    feed_url: str | None  # of /api/odata, as Dataverse knows it
-    is_hosted: bool  # in Azure
+    site_url: str | None  # what stands before /api; None: the app does not run in Azure
+    public_url: str | None  # the same as senders know it, where a gateway stands before the app
     easy_auth: bool  # the platform authenticates callers
 
 
@@ -136,7 +135,7 @@ class Settings:
     fhir: UpstreamSettings
     dataverse: UpstreamSettings
     client_id: str | None  # of a user-assigned identity
-    door: DoorSettings
+    senders: SenderSettings
     deliveries: DeliverySettings
     mirror: MirrorSettings
     feed: FeedSettings
@@ -242,7 +241,7 @@ def read_settings(env: Mapping[str, str] = os.environ) -> Settings:
         dataverse=_read_upstream(reader, "DATAVERSE", timeout),
         storage=_read_storage(reader),
         client_id=_read_client_id(reader),
-        door=_read_door(reader),
+        senders=_read_senders(reader),
         deliveries=_read_deliveries(reader),
         mirror=_read_mirror(reader),
         feed=_read_feed(reader),
@@ -337,24 +336,20 @@ def find_senders_file(env: Mapping[str, str] = os.environ) -> Path | None:
     return path if stated or path.is_file() else None
 
 
-def _read_door(reader: EnvReader) -> DoorSettings:
-    # As the host tells App Service and Consumption apart: ScriptEnvironment of
-    # https://github.com/Azure/azure-functions-host/blob/dev/src/WebJobs.Script/Environment/EnvironmentExtensions.cs
-    is_hosted = any(map(reader.read_optional, ("WEBSITE_INSTANCE_ID", "CONTAINER_NAME")))
+def _read_senders(reader: EnvReader) -> SenderSettings:
+    # The platform sets it for every app, and Core Tools set it to localhost:
+    # https://learn.microsoft.com/azure/app-service/reference-app-settings#app-environment
+    host = reader.read_optional("WEBSITE_HOSTNAME") or "localhost"
+    is_hosted = host.partition(":")[0] not in ("localhost", "127.0.0.1", "0.0.0.0")  # noqa: S104
     public_url = reader.read_optional("PUBLIC_URL")
     if public_url is not None and not is_base_address(public_url.rstrip("/")):
         reader.wrong.append("PUBLIC_URL (an address that starts with https://, without /api)")
-    host = reader.read_optional("WEBSITE_HOSTNAME")
-    if public_url is None and is_hosted and host:
-        public_url = f"https://{host}"
-    public_url = public_url and public_url.rstrip("/")
-    feed_url = reader.read_optional("FEED_URL")
-    return DoorSettings(
+    site_url = f"https://{host}" if is_hosted else None
+    return SenderSettings(
         senders_file=find_senders_file(reader.env),
         sender_header=reader.read_optional("SENDER_HEADER"),
-        public_url=public_url,
-        feed_url=(feed_url and feed_url.rstrip("/")) or (public_url and f"{public_url}/api/odata"),
-        is_hosted=is_hosted,
+        site_url=site_url,
+        public_url=public_url.rstrip("/") if public_url else site_url,
         # https://learn.microsoft.com/azure/app-service/reference-app-settings#authentication--authorization
         easy_auth=(reader.read_optional("WEBSITE_AUTH_ENABLED") or "").lower() == "true",
     )

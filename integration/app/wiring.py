@@ -95,8 +95,8 @@ class Parts:
     activity: ActivityLog
     data_routes: DataRoutes
     identification: Identification
+    site_url: str | None
     public_url: str | None
-    feed_url: str | None
     started: datetime
     now: Callable[[], datetime]
     _mirror: Callable[[], Mirror]
@@ -203,8 +203,8 @@ async def _build_parts(settings: Settings) -> Parts:
         activity=stores.activity,
         data_routes=shared.data_routes,
         identification=_build_identification(shared, context),
-        public_url=settings.door.public_url,
-        feed_url=settings.door.feed_url,
+        site_url=settings.senders.site_url,
+        public_url=settings.senders.public_url,
         started=utc_now(),
         now=utc_now,
         _mirror=cache(partial(build_mirror, shared)),
@@ -297,19 +297,21 @@ def _build_write_guard(settings: Settings, stores: Stores) -> WriteGuard:
 
 
 def _build_identification(shared: SharedParts, context: ClientContext) -> Identification:
-    door = shared.settings.door
-    senders = read_senders(door.senders_file) if door.senders_file else None
+    settings = shared.settings.senders
+    senders = read_senders(settings.senders_file) if settings.senders_file else None
     _check_bases(senders or {}, shared.settings.fetch_from)
     return Identification(
         senders=senders,
-        secrets=collect_secrets((senders or {}).values(), read_setting, easy_auth=door.easy_auth),
+        secrets=collect_secrets(
+            (senders or {}).values(), read_setting, easy_auth=settings.easy_auth
+        ),
         journal=shared.stores.journal,
         now=shared.now,
         add_keys=open_key_sets(senders or {}, context),
         new_token=_make_token,
         quotas=Quotas(time.monotonic),
-        sender_header=door.sender_header,
-        is_hosted=door.is_hosted,
+        sender_header=settings.sender_header,
+        is_hosted=settings.site_url is not None,
     )
 
 

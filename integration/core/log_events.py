@@ -41,6 +41,11 @@ LOG_EVENTS = {
         "delivery entries written superseded units split",
         "every entry is written or refused; `split`: a transaction that could not stay one",
     ),
+    "delivery.held": _event(
+        logging.ERROR,
+        "delivery reason",
+        "its sender is not to hear of a refusal: it is parked for an operator; `reason` says why",
+    ),
     "delivery.requeued": _event(
         _BY_CAUSE,
         "delivery lane attempt reason",

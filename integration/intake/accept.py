@@ -130,7 +130,7 @@ async def _hold(intake: Intake, parsed: ParsedRequest, error: Rejected) -> Accep
     if first_id == held.id or await intake.journal.get_delivery(first_id) is None:
         held = replace(held, id=first_id)
         await intake.journal.add_delivery(held, Payload(request, parsed.body))
-        log_event("delivery.parked", delivery=held.id, reason=reason)
+        log_event("delivery.held", delivery=held.id, reason=reason)
     return Accepted(first_id, error.issues[:MAX_ISSUES])
 
 
@@ -164,14 +164,14 @@ def _add_policy(intake: Intake, parsed: ParsedRequest) -> DeliveryRequest:
     then.
     """
     sender = parsed.sender.sender
-    own = sender.policy
+    stated = sender.policy
     policy = replace(
         intake.policy,
-        messages=own.messages or intake.policy.messages,
-        documents=own.documents or intake.policy.documents,
-        dangling=own.dangling or intake.policy.dangling,
-        trust=own.trust,
-        fetch_from=((own.base,) if own.base else ()) if sender.is_listed else None,
+        messages=stated.messages or intake.policy.messages,
+        documents=stated.documents or intake.policy.documents,
+        dangling=stated.dangling or intake.policy.dangling,
+        trust=stated.trust,
+        fetch_from=((stated.base,) if stated.base else ()) if sender.is_listed else None,
     )
     return replace(parsed.request, policy=policy, rights=sender.rights)
 

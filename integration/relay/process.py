@@ -364,7 +364,7 @@ async def _finish(relay: Relay, delivery: Delivery, results: Sequence[EntryResul
         await _record_cancelled(relay, delivery)
         return
     if is_held:
-        log_event("delivery.parked", delivery=delivery.id, reason=reason)
+        log_event("delivery.held", delivery=delivery.id, reason=reason)
         return
     log_event(
         "delivery.done",

@@ -166,9 +166,9 @@ def test_a_notification_with_nothing_to_process_is_answered_200(kind: str) -> No
 
 def test_an_accepted_delivery_is_told_where_to_ask() -> None:
     refused = (Issue("invalid", "line 2 is not JSON", "line 2"),)
-    response = responses.build_accepted(asked("https://host/api/fhir"), Accepted(ID, refused))
+    response = responses.build_accepted("https://host/api/fhir", Accepted(ID, refused))
     assert response.status_code == 202
-    assert response.headers["Content-Location"] == f"https://host/api/deliveries/{ID}"
+    assert response.headers["Content-Location"] == f"https://host/api/fhir/deliveries/{ID}"
     assert [issue["severity"] for issue in read(response)["issue"]] == ["information", "error"]
     assert ID in read(response)["issue"][0]["diagnostics"]
 
@@ -343,23 +343,20 @@ def test_health_is_an_answer_for_probes() -> None:
 # --- what intake is asked ----------------------------------------------------------------------
 
 
-def test_a_request_is_handed_on_with_its_headers_in_lower_case() -> None:
+def test_a_request_is_handed_on_as_it_was_signed() -> None:
     req = func.HttpRequest(
         "PUT",
-        "http://host/api/fhir/Patient/p1",
+        "http://anything.example/api/senders/lab/fhir/Patient?identifier=a%7Cb&x=",
         headers={"Content-Type": "application/json", "IF-MATCH": 'W/"1"'},
-        route_params={"type": "Patient", "id": "p1"},
         body=b"{}",
     )
-    ask = responses.build_incoming_request(req)
-    assert (ask.method, ask.type, ask.id, ask.body) == ("PUT", "Patient", "p1", b"{}")
-    assert ask.headers == {"content-type": "application/json", "if-match": 'W/"1"'}
+    signed = responses.build_signed_request(req, "https://relay.example")
+    assert (signed.method, signed.body) == ("PUT", b"{}")
+    assert signed.url == "https://relay.example/api/senders/lab/fhir/Patient?identifier=a%7Cb&x="
+    assert signed.headers == {"content-type": "application/json", "if-match": 'W/"1"'}
 
 
-@pytest.mark.parametrize("params", [{}, {"type": "", "id": ""}])
-def test_the_base_address_names_neither_type_nor_id(params: dict[str, str]) -> None:
-    req = func.HttpRequest("POST", "http://host/api/fhir", route_params=params, body=b"{}")
-    assert (
-        responses.build_incoming_request(req).type,
-        responses.build_incoming_request(req).id,
-    ) == (None, None)
+def test_addresses_begin_with_what_is_configured_and_not_with_what_the_caller_says() -> None:
+    req = asked("http://anything.example/api/fhir")
+    assert responses.find_root(req, "https://relay.example") == "https://relay.example"
+    assert responses.find_root(req, None) == "http://anything.example"
