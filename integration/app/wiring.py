@@ -35,6 +35,7 @@ from integration.core.errors import Misconfigured
 from integration.core.model import Policy
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
+from integration.fhir.grammar import RESOURCE_TYPES
 from integration.fhir.units import Limits
 from integration.intake.accept import Intake
 from integration.intake.identify import Identification
@@ -298,7 +299,8 @@ def _build_write_guard(settings: Settings, stores: Stores) -> WriteGuard:
 
 def _build_identification(shared: SharedParts, context: ClientContext) -> Identification:
     settings = shared.settings.senders
-    senders = read_senders(settings.senders_file) if settings.senders_file else None
+    file = settings.senders_file
+    senders = read_senders(file, RESOURCE_TYPES) if file else None
     _check_bases(senders or {}, shared.settings.fetch_from)
     return Identification(
         senders=senders,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -51,23 +51,30 @@ class _Problems:
     texts: list[str] = field(default_factory=list)
 
     def add(self, table: str, key: str, text: str) -> None:
-        parent = table.partition(".")[0]
-        known = [self.lines.get(place) for place in ((table, key), (table, ""), (parent, ""))]
-        line = next((line for line in known if line is not None), 1)
+        sender = table.partition(".")[0]
+        places = ((table, key), (f"{table}.{key}", ""), (table, ""), (sender, ""))
+        known = [self.lines[place] for place in places if place in self.lines]
+        known += [n for (name, _), n in self.lines.items() if name.startswith(f"{sender}.")]
+        line = next(iter(known), 1)
         self.texts.append(f"{self.file}:{line}: {text}")
 
 
-def read_senders(path: Path) -> dict[str, Sender]:
+def read_senders(path: Path, resource_types: Collection[str]) -> dict[str, Sender]:
     """Read the senders of a file by name. Raises Misconfigured with every problem."""
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise Misconfigured(f"SENDERS: {path} cannot be read ({type(error).__name__})") from None
-    return parse_senders(text, path.name)
+    return parse_senders(text, resource_types, path.name)
 
 
-def parse_senders(text: str, file: str = "senders.toml") -> dict[str, Sender]:
-    """Return the senders of a file by name. Raises Misconfigured with every problem."""
+def parse_senders(
+    text: str, resource_types: Collection[str], file: str = "senders.toml"
+) -> dict[str, Sender]:
+    """Return the senders of a file by name. Raises Misconfigured with every problem.
+
+    `resource_types`: those that rights may name.
+    """
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -77,6 +84,10 @@ def parse_senders(text: str, file: str = "senders.toml") -> dict[str, Sender]:
     for name, table in data.items():
         sender = _parse_sender(name, table, problems)
         if sender is not None:
+            unknown = sorted({*sender.rights.types} - {*resource_types})
+            if unknown:
+                text_ = f"types: {', '.join(unknown)} is no resource type of FHIR R4"
+                problems.add(f"{name}.rights", "types", text_)
             senders[name] = sender
     if not data:
         problems.add("", "", "the file names no sender; write a table [name] for each")
