@@ -9,7 +9,7 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from types import SimpleNamespace
@@ -57,7 +57,6 @@ class Seed:
     secrets: Secrets
     request: SignedRequest
     covered: tuple[str, ...] = ()
-    timestamps: tuple[str, ...] = field(default=())  # headers with a time that is checked
 
     def read_table(self) -> Proof:
         """The table as the scheme's value, read as `senders.toml` is."""
@@ -266,7 +265,6 @@ def _build_hashes() -> list[Seed]:
                 {"X-Signature": f"v1={encoded}", "X-Id": "m-1", "X-Time": f"{SECONDS}000"}
             ),
             covered=("body", "x-id", "x-time"),
-            timestamps=("x-time",),
         ),
         Seed(
             name="ed25519",
@@ -299,7 +297,6 @@ def _build_webhooks() -> list[Seed]:
                 }
             ),
             covered=("body", f"{prefix}-id", f"{prefix}-timestamp"),
-            timestamps=(f"{prefix}-timestamp",),
         )
         for prefix, (secret, signature) in signatures.items()
     ]
