@@ -70,7 +70,7 @@ hapi: $(READY) ## Run journeys and equivalence against HAPI's server, where Java
 		tests/journeys/test_real_bundles.py
 	@HAPI_LINKS=any $(BIN)/python -m local.hapi $(BIN)/python -m pytest -q tests/equivalence
 
-fuzz: $(READY) ## Send intake some 60,000 hostile deliveries, and count what became of them
+fuzz: $(READY) ## Try some 50,000 hostile proofs of senders, send intake some 60,000 hostile deliveries, and count what became of them
 	@$(BIN)/python -m fuzz
 
 clean: ## Remove what the other commands have made

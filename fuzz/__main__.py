@@ -1,7 +1,8 @@
-"""`python -m fuzz [--cases N] [--seed S] [--case NUMBER]`: fuzz intake and planning.
+"""`python -m fuzz [--cases N] [--proofs N] [--seed S] [--case NUMBER]`: fuzz proofs and intake.
 
-The last line counts the results. The exit status is 0 only if no case raised an unexpected
-exception or took too long.
+First the proofs of senders, then intake and planning. The last line counts the results of those,
+the line `proofs:` the results of the others. The exit status is 0 only if no case raised an
+unexpected exception, took too long, or was proven although it was changed.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from fuzz.cases import make_case
 from fuzz.growth import measure_growths
+from fuzz.proofs import run_proofs
 from fuzz.trial import BROKEN, PLANNED, REJECTED, CaseResult, try_case
 
 # Cases that one task runs; together they take seconds, not minutes.
@@ -36,6 +38,7 @@ _REPEATS = 3
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
     parser.add_argument("--cases", type=int, default=os.environ.get("FUZZ_CASES", "60000"))
+    parser.add_argument("--proofs", type=int, default=os.environ.get("FUZZ_PROOFS", "50000"))
     parser.add_argument("--seed", default=os.environ.get("FUZZ_SEED", "1"))
     parser.add_argument("--processes", type=int, default=os.environ.get("FUZZ_PROCESSES", "2"))
     parser.add_argument("--case", type=int, help="run this case alone")
@@ -44,6 +47,9 @@ def main() -> int:
     if arguments.case is not None:
         return _run_one(arguments.seed, arguments.case, arguments.body)
     started = time.monotonic()
+    faults = run_proofs(arguments.seed, arguments.proofs, arguments.processes)
+    if arguments.cases == 0:
+        return 1 if faults else 0
     results: list[CaseResult] = []
     peak = 0
     for found, memory in _run_all(arguments.seed, arguments.cases, arguments.processes):
@@ -64,7 +70,8 @@ def main() -> int:
     for growth in growths:
         print(growth)
     bad = len(slow) + sum(growth.is_superlinear for growth in growths)
-    return _print_summary(results, bad, sum(len(growth.broken) for growth in growths), peak)
+    broken = sum(len(growth.broken) for growth in growths)
+    return _print_summary(results, bad, broken, peak) or (1 if faults else 0)
 
 
 def _run_all(seed: str, cases: int, processes: int) -> Iterator[tuple[list[CaseResult], int]]:

@@ -87,7 +87,10 @@ class CertificateHeader(Proof):
 def verify(
     proof: CertificateHeader, secrets: Secrets, request: SignedRequest, now: datetime
 ) -> Proven:
-    """Return the thumbprint, in lower case. Raises Unproven."""
+    """Return the thumbprint in lower case, or the subject if that is what is known of it.
+
+    Raises Unproven.
+    """
     if not proof.platform:
         _check_gateway(proof, secrets, request)
     der = _read_certificate(proof, request)
@@ -95,8 +98,8 @@ def verify(
     is_known = match_any((bytes.fromhex(text) for text in proof.thumbprints), [digest.digest()])
     if not is_known and not proof.subjects:
         raise Unproven("the certificate is not one of those of this sender")
-    _check_certificate(proof, der, is_known, now)
-    return Proven(principal=digest.hexdigest())
+    subject = _check_certificate(proof, der, is_known, now)
+    return Proven(principal=digest.hexdigest() if is_known else subject)
 
 
 def check_secrets(proof: CertificateHeader, secrets: Secrets) -> list[str]:
@@ -160,7 +163,8 @@ def _decode_pem(text: str) -> bytes | None:
     return decode_base64("".join(found[1].split())) if found else None
 
 
-def _check_certificate(proof: CertificateHeader, der: bytes, is_known: bool, now: datetime) -> None:
+def _check_certificate(proof: CertificateHeader, der: bytes, is_known: bool, now: datetime) -> str:
+    """Return the subject of a certificate that is valid now, and is one of the sender's."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.x509 import load_der_x509_certificate
 
@@ -176,3 +180,4 @@ def _check_certificate(proof: CertificateHeader, der: bytes, is_known: bool, now
         raise Unproven("the certificate is not valid yet")
     if now > ends:
         raise Unproven("the certificate has expired")
+    return subject

@@ -98,7 +98,7 @@ def _read_principal(request: SignedRequest) -> _Principal:
     value = decode_base64(read_header(request, _HEADER, _MAX_HEADER))
     try:
         return msgspec.json.decode(value or b"", type=_Principal)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         raise Unproven(f"the header {_HEADER} is not what App Service sends") from None
 
 

@@ -128,7 +128,7 @@ def _verify_signature(token: str, algorithm: str, key: Mapping[str, str]) -> dic
         raise Unproven("the token is not signed with the key that it names") from None
     try:
         return msgspec.json.decode(payload, type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         raise Unproven("the token's claims are not a JSON object") from None
 
 

@@ -30,7 +30,7 @@ def parse_key_set(body: bytes) -> dict[str, Mapping[str, str]]:
     """
     try:
         found = msgspec.json.decode(body, type=dict[str, Any]).get("keys")
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise NoKeySet("the answer is not a JSON object") from error
     if not isinstance(found, list) or len(found) > MAX_KEYS:
         raise NoKeySet(f"the answer has no list `keys` of up to {MAX_KEYS}")

@@ -103,6 +103,9 @@ def verify(
     """Return the id of the key, which is covered. Raises Unproven."""
     keys = get_keys(parse_keys(proof, secrets, lambda value: _parse_key(proof, value)))
     headers = _read_headers(request)
+    # The library would leave a fragment and credentials out of what it compares.
+    if "#" in request.url or "@" in request.url.partition("?")[0]:
+        raise Unproven("the address holds a fragment or credentials")
     required = [name for name in proof.components if name != _DIGEST]
     if _DIGEST in headers or request.body:
         required.append(_DIGEST)

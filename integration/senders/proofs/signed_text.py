@@ -139,10 +139,12 @@ def parse_template(template: str) -> tuple[Part, ...]:
     """Return the parts of a template. Raises ValueError if it has a name that is not known, or an
     id that nothing parts from other names."""
     pieces = _FIELD.split(template)
+    if "" in pieces[1::2]:
+        raise ValueError("signed: {} names nothing")
     parts = tuple(
         Part(name=piece) if number % 2 else Part(text=piece)
         for number, piece in enumerate(pieces)
-        if piece or number % 2
+        if piece
     )
     for number, part in enumerate(parts):
         if part.name and part.name not in _VALUES and part.name not in ("id", "timestamp"):
