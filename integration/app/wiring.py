@@ -309,7 +309,7 @@ def _build_identification(shared: SharedParts, context: ClientContext) -> Identi
         ),
         journal=shared.stores.journal,
         now=shared.now,
-        add_keys=open_key_sets(senders or {}, context),
+        add_keys=open_key_sets((senders or {}).values(), context),
         new_token=_make_token,
         quotas=Quotas(time.monotonic),
         sender_header=settings.sender_header,

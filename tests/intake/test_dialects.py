@@ -130,10 +130,12 @@ def test_whatever_comes_is_answered_or_refused(
     dialect: str, body: bytes, headers: dict[str, str]
 ) -> None:
     request = SignedRequest(method="POST", url=URL, headers=headers, body=body)
+    status = 200
     try:
         moved = dialects.move_token(dialect, request)
         dialects.answer_preflight(dialect, moved)
         dialects.answer_handshake(dialect, moved)
         dialects.find_deleted_resource(dialect, moved)
     except Rejected as error:
-        assert 400 <= error.status < 500
+        status = error.status
+    assert status in (200, 400)

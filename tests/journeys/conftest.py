@@ -15,6 +15,7 @@ from local.hapi.server import OWN_URL
 from local.processes import PROJECT, Child
 from local.services import ADDRESS, Ports, Running, find_free_ports, run_services, start_host
 from tests.journeys.route import Route
+from tests.journeys.senders import SECRETS, SENDERS
 
 # A killed host's messages come back after this many seconds.
 LEASE = "2"
@@ -36,10 +37,15 @@ def parts(folder: Path, source_ports: Ports) -> Iterator[tuple[Running, Child]]:
     if not (PROJECT / "local/node_modules/azurite").exists():
         pytest.skip("local/node_modules is missing: run make test")
     ports = find_free_ports()
+    base = f"http://{ADDRESS}:{source_ports.fhir}/fhir"
+    senders_file = folder / "senders.toml"
+    senders_file.write_text(SENDERS.format(base=base), "utf-8")
     with run_services(ports, folder) as running:
         settings = {
             **running.settings(),
-            "FETCH_FROM": f"http://{ADDRESS}:{source_ports.fhir}/fhir",
+            **SECRETS,
+            "SENDERS": str(senders_file),
+            "FETCH_FROM": base,
             "HOST_LEASE_SECONDS": LEASE,
             "HOST_USE_FUNC": "0",
             "HOUSEKEEPING_SCHEDULE": "* * * * * *",

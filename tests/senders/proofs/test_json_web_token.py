@@ -115,7 +115,7 @@ def test_a_token_without_signature_or_with_a_shared_key_is_refused() -> None:
 def test_a_key_of_another_kind_or_algorithm_is_refused() -> None:
     token = sign_token(build_claims(), "RS256", "ec-1")
     assert "not signed" in turn_away(token)
-    short = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+    short = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 -- it is to be refused
     p256 = ec.derive_private_key(12345, ec.SECP256R1())
     keys: list[Mapping[str, Any]] = [
         {**build_jwks()["rsa-1"], "alg": "RS384"},
@@ -135,7 +135,7 @@ def test_a_key_of_another_kind_or_algorithm_is_refused() -> None:
 
 
 def test_a_short_key_is_refused_although_it_has_signed() -> None:
-    short = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+    short = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 -- it is to be refused
     with pytest.warns(jwt.warnings.InsecureKeyLengthWarning):
         token = jwt.encode(build_claims(), short, algorithm="RS256", headers={"kid": "k"})
     jwks = {"k": RSAAlgorithm.to_jwk(short.public_key(), as_dict=True)}
