@@ -29,7 +29,14 @@ from azure.data.tables.aio import TableClient, TableServiceClient
 
 from integration.journal.azure_errors import translate_storage_errors
 from integration.journal.azure_tables import open_table
-from integration.journal.guard_store import DIGEST_BYTES, Claim, ClaimTable, WriteLock, is_old
+from integration.journal.guard_store import (
+    DIGEST_BYTES,
+    MEMORY,
+    Claim,
+    ClaimTable,
+    WriteLock,
+    is_old,
+)
 
 TABLES = ("writelocks", "writeclaims")
 
@@ -39,6 +46,13 @@ _BY_AGE = "~"
 # The partition of the claims, and in it the row that is none.
 _CLAIMS = "claims"
 _NEWEST_DELETE = "newest delete"
+
+# Begins the key of a row of names that were written for the first time. It sorts before the claims,
+# whose keys begin with a delivery.
+_WRITTEN = "!"
+
+# https://learn.microsoft.com/rest/api/storageservices/performing-entity-group-transactions
+_MAX_OPERATIONS = 100
 
 # https://learn.microsoft.com/rest/api/storageservices/performing-entity-group-transactions
 # Half of them, since a new lock has two rows.
@@ -123,25 +137,51 @@ class AzureGuardStore:
         return lock is not None and is_due
 
     async def _delete_expired_claims(self, now: float) -> int:
-        table = await self.read_claims()
+        await self._delete_forgotten(now - MEMORY)
+        table = await self.read_claims(now)
         expired = {unit: claim for unit, claim in table.claims.items() if claim.expires_at < now}
         for unit, claim in expired.items():
             await self.delete_claim(unit, claim)
         return len(expired)
 
-    async def read_claims(self) -> ClaimTable:
+    async def _delete_forgotten(self, before: float) -> None:
+        """Delete what was recorded as written before then, in batches."""
+        async with translate_storage_errors():
+            query = self.claims.query_entities(
+                "PartitionKey eq @claims and RowKey ge @first and RowKey lt @last",
+                parameters={
+                    "claims": _CLAIMS,
+                    "first": _WRITTEN,
+                    "last": _build_written_key(before, ""),
+                },
+                select=["PartitionKey", "RowKey"],
+            )
+            async for page in query.by_page():
+                keys = [(row["PartitionKey"], row["RowKey"]) async for row in page]
+                for start in range(0, len(keys), _MAX_OPERATIONS):
+                    await self.claims.submit_transaction(
+                        ("delete", {"PartitionKey": partition, "RowKey": row})
+                        for partition, row in keys[start : start + _MAX_OPERATIONS]
+                    )
+
+    async def read_claims(self, since: float) -> ClaimTable:
         claims: dict[str, Claim] = {}
         newest_delete = ""
+        recent: set[bytes] = set()
         async with translate_storage_errors():
+            # One range: what was written since then sorts before the claims.
             rows = self.claims.query_entities(
-                "PartitionKey eq @claims", parameters={"claims": _CLAIMS}
+                "PartitionKey eq @claims and RowKey ge @first",
+                parameters={"claims": _CLAIMS, "first": _build_written_key(since, "")},
             )
             async for entity in rows:
                 if entity["RowKey"] == _NEWEST_DELETE:
                     newest_delete = entity["delivery"]
+                elif entity["RowKey"].startswith(_WRITTEN):
+                    recent.update(_split_names(entity["names"]))
                 else:
                     claims[entity["RowKey"]] = _read_claim(entity)
-        return ClaimTable(claims=claims, newest_delete=newest_delete)
+        return ClaimTable(claims=claims, newest_delete=newest_delete, recent=frozenset(recent))
 
     async def write_claim(self, unit: str, claim: Claim) -> Claim | None:
         entity = {
@@ -149,17 +189,36 @@ class AzureGuardStore:
             "RowKey": unit,
             "holder": claim.holder,
             "expires_at": claim.expires_at,
-            "names": b"".join(sorted(claim.names)),
+            "names": _join_names(claim.names),
         }
         etag = await self._write_row(entity, claim.etag)
         return None if etag is None else replace(claim, etag=etag)
 
-    async def delete_claim(self, unit: str, claim: Claim) -> None:
+    async def delete_claim(
+        self, unit: str, claim: Claim, written: frozenset[bytes] = frozenset(), now: float = 0
+    ) -> None:
         async with translate_storage_errors():
             try:
-                await self.claims.delete_entity(_CLAIMS, unit, **_match(claim))
+                if not written:
+                    await self.claims.delete_entity(_CLAIMS, unit, **_match(claim))
+                    return
+                key = {"PartitionKey": _CLAIMS, "RowKey": unit}
+                entity = _build_written(unit, written, now)
+                await self.claims.submit_transaction(
+                    [("upsert", entity), ("delete", key, _match(claim))]
+                )
+                return
             except (ResourceModifiedError, ResourceNotFoundError):
-                pass  # it has expired, and another worker has it, or housekeeping has deleted it
+                return  # it has expired, and another worker has it, or housekeeping has deleted it
+            except TableTransactionError as error:
+                if error.status_code not in _LOST_RACE_STATUSES:
+                    raise
+        await self.record_written(unit, written, now)
+
+    async def record_written(self, unit: str, written: frozenset[bytes], now: float) -> None:
+        async with translate_storage_errors():
+            if written:
+                await self.claims.upsert_entity(_build_written(unit, written, now))
 
     async def record_delete(self, delivery: str) -> None:
         entity = {"PartitionKey": _CLAIMS, "RowKey": _NEWEST_DELETE, "delivery": delivery}
@@ -259,12 +318,33 @@ def _from_entity(entity: Mapping[str, Any]) -> WriteLock:
     )
 
 
+def _build_written_key(now: float, unit: str) -> str:
+    """Return a key that sorts by time. Milliseconds since 1970 have 13 digits until 2286."""
+    return f"{_WRITTEN}{round(now * 1000):015d} {unit}"
+
+
+def _build_written(unit: str, written: frozenset[bytes], now: float) -> dict[str, Any]:
+    return {
+        "PartitionKey": _CLAIMS,
+        "RowKey": _build_written_key(now, unit),
+        "names": _join_names(written),
+    }
+
+
+def _join_names(names: Iterable[bytes]) -> bytes:
+    return b"".join(sorted(names))
+
+
+def _split_names(names: bytes) -> Iterator[bytes]:
+    for start in range(0, len(names), DIGEST_BYTES):
+        yield names[start : start + DIGEST_BYTES]
+
+
 def _read_claim(entity: Mapping[str, Any]) -> Claim:
-    names = entity["names"]
     return Claim(
         holder=entity["holder"],
         expires_at=entity["expires_at"],
-        names=frozenset(names[at : at + DIGEST_BYTES] for at in range(0, len(names), DIGEST_BYTES)),
+        names=frozenset(_split_names(entity["names"])),
         etag=_get_etag(entity),
     )
 

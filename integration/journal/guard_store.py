@@ -14,6 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+# Seconds after which housekeeping deletes what was recorded as written: far longer than the reads
+# of a FHIR server lag.
+MEMORY = 3600.0
+
 DIGEST_BYTES = 8  # of a name in a claim: 500 of them are 4 KB, and two hardly ever meet
 
 
@@ -51,10 +55,12 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimTable:
-    """All claims, by unit. `newest_delete`: the latest delivery that has locked a delete."""
+    """All claims, by unit. `newest_delete`: the latest delivery that has locked a delete. `recent`:
+    the digests of names that were written for the first time just now."""
 
     claims: Mapping[str, Claim]
     newest_delete: str = ""
+    recent: frozenset[bytes] = frozenset()
 
 
 class GuardStore(Protocol):
@@ -71,15 +77,22 @@ class GuardStore(Protocol):
         """Delete up to `limit` free rows that only deliveries before this id have written or
         attempted, and the claims that have expired. Return how many were deleted."""
 
-    async def read_claims(self) -> ClaimTable:
-        """Return all claims. There are as many as units that write for the first time just now."""
+    async def read_claims(self, since: float) -> ClaimTable:
+        """Return all claims, and the names that were recorded since then. There are as many as
+        units that write for the first time just now."""
 
     async def write_claim(self, unit: str, claim: Claim) -> Claim | None:
         """Write the claim of a unit if nobody has written it since it was read. Return it with its
         new etag, or None."""
 
-    async def delete_claim(self, unit: str, claim: Claim) -> None:
-        """Delete the claim of a unit if nobody has written it since it was read."""
+    async def delete_claim(
+        self, unit: str, claim: Claim, written: frozenset[bytes] = frozenset(), now: float = 0
+    ) -> None:
+        """Delete the claim of a unit if nobody has written it since it was read. Record the digests
+        of names that the unit has, or may have, written for the first time."""
+
+    async def record_written(self, unit: str, written: frozenset[bytes], now: float) -> None:
+        """Record such names without deleting the claim."""
 
     async def record_delete(self, delivery: str) -> None:
         """Record that this delivery locks a delete, unless a later one did."""
@@ -92,6 +105,7 @@ class MemoryGuardStore:
     locks: dict[str, WriteLock] = field(default_factory=dict)
     claims: dict[str, Claim] = field(default_factory=dict)
     newest_delete: str = ""
+    recent: dict[tuple[float, str], frozenset[bytes]] = field(default_factory=dict)
     writes: int = 0
 
     async def read(self, keys: Sequence[str]) -> dict[str, WriteLock]:
@@ -113,10 +127,16 @@ class MemoryGuardStore:
         expired = [unit for unit, claim in self.claims.items() if claim.expires_at < now]
         for unit in expired:
             del self.claims[unit]
+        self.recent = {key: names for key, names in self.recent.items() if key[0] >= now - MEMORY}
         return len(old) + len(expired)
 
-    async def read_claims(self) -> ClaimTable:
-        return ClaimTable(claims=dict(self.claims), newest_delete=self.newest_delete)
+    async def read_claims(self, since: float) -> ClaimTable:
+        recent = (names for (time, _), names in self.recent.items() if time >= since)
+        return ClaimTable(
+            claims=dict(self.claims),
+            newest_delete=self.newest_delete,
+            recent=frozenset().union(*recent),
+        )
 
     async def write_claim(self, unit: str, claim: Claim) -> Claim | None:
         current = self.claims.get(unit)
@@ -126,10 +146,17 @@ class MemoryGuardStore:
         self.claims[unit] = replace(claim, etag=str(self.writes))
         return self.claims[unit]
 
-    async def delete_claim(self, unit: str, claim: Claim) -> None:
+    async def delete_claim(
+        self, unit: str, claim: Claim, written: frozenset[bytes] = frozenset(), now: float = 0
+    ) -> None:
+        await self.record_written(unit, written, now)
         current = self.claims.get(unit)
         if current is not None and current.etag == claim.etag:
             del self.claims[unit]
+
+    async def record_written(self, unit: str, written: frozenset[bytes], now: float) -> None:
+        if written:
+            self.recent[now, unit] = written
 
     async def record_delete(self, delivery: str) -> None:
         self.newest_delete = max(self.newest_delete, delivery)

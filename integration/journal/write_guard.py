@@ -7,10 +7,11 @@ nothing; and rows and events of other services. Each has a name, and a unit lock
 needs, or none:
 
 1. `claim` locks all names of the unit by one row of it: so no two units write by one name at a
-   time. `acquire` also locks each name of a delete or of a conditional update by a row of its own,
-   which outlives the lock: where no resource could carry a mark, it tells who has written last.
-   `heed_deletes` looks into these rows for first writes. An entry whose name a later delivery has
-   written is *superseded*: it must not be sent.
+   time. First writes are recorded when it ends: for some seconds, a read that shows no such
+   resource proves nothing. `acquire` also locks each name of a delete or of a conditional update by
+   a row of its own, which outlives the lock: where no resource could carry a mark, it tells who has
+   written last. `heed_deletes` looks into these rows for first writes. An entry whose name a later
+   delivery has written is *superseded*: it must not be sent.
 2. `ensure_time_left` is the last check before the request goes.
 3. `release` records which entries were written, and frees the locks.
 
@@ -61,6 +62,7 @@ class Write:
     positions: tuple[int, ...]
     source_version: str | None = None  # where the source places the write among others, if it does
     ordered: bool = True  # False: the write needs the lock, but supersedes nothing, and vice versa
+    is_first: bool = False  # it would make the resource, as far as a read has shown
 
 
 class SendState(Enum):
@@ -88,6 +90,7 @@ class HeldLocks:
     claim: Claim | None = None
     previous_claim: Claim | None = None
     newest_delete: str = ""
+    recent: frozenset[bytes] = frozenset()  # names that were written just now, as of then
     is_next: bool = False  # it keeps its claim while it waits: see `claim`
     claimed: dict[bytes, Write] = field(default_factory=dict)
     # By position of the entry:
@@ -102,10 +105,12 @@ class HeldLocks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteGuard:
-    """What the guard needs. `lease`: seconds, see the module's text. `now`: seconds since 1970."""
+    """What the guard needs. `lease`: seconds, see the module's text. `now`: seconds since 1970.
+    `read_lag`: seconds that reads of the FHIR server may lag behind its writes."""
 
     store: GuardStore
     lease: float
+    read_lag: float = 10.0
     now: Callable[[], float]
     token: Callable[[], str]
     pause: Callable[[float], Awaitable[object]]
@@ -174,6 +179,12 @@ def is_held(held: HeldLocks, name: str) -> bool:
     return _hash_name(name) in held.locks or _shorten_name(name) in held.claimed
 
 
+def was_written_just_now(held: HeldLocks, name: str) -> bool:
+    """Whether a read that shows no such resource proves nothing: it was made just now, and a read
+    may come from a copy that lags. The name is claimed."""
+    return _shorten_name(name) in held.recent
+
+
 def ensure_time_left(guard: WriteGuard, held: HeldLocks) -> None:
     """Check that a request may start now: two thirds of each lease must be left.
 
@@ -197,6 +208,7 @@ async def release(
     how far the request got, for the entries that have none.
     """
     now = guard.now()
+    recent = _find_recent(held, written, state)
     released = {
         key: _build_released_lock(held, key, written=written, state=state, now=now)
         for key in held.locks
@@ -210,9 +222,10 @@ async def release(
     if released:
         await guard.store.write(released)
     if remaining is not None:
+        await guard.store.record_written(held.attempted_by, recent, now)
         await guard.store.write_claim(held.attempted_by, remaining)
     elif claim is not None:
-        await guard.store.delete_claim(held.attempted_by, claim)
+        await guard.store.delete_claim(held.attempted_by, claim, recent, now)
 
 
 async def release_previous(
@@ -257,8 +270,8 @@ async def _try_claim(guard: WriteGuard, held: HeldLocks, writes: Sequence[Write]
     if not held.is_next and not await _write_claim(guard, held, required.keys()):
         return False
     held.claimed |= required
-    table = await guard.store.read_claims()
-    held.newest_delete = table.newest_delete
+    table = await guard.store.read_claims(guard.now() - guard.read_lag)
+    held.newest_delete, held.recent = table.newest_delete, table.recent
     rivals = _find_rivals(held, table, required.keys(), guard.now())
     held.is_next = bool(rivals) and held.attempted_by < min(rivals)
     return not rivals
@@ -275,7 +288,7 @@ async def _write_claim(guard: WriteGuard, held: HeldLocks, names: Collection[byt
     claim = await guard.store.write_claim(held.attempted_by, wanted)
     if claim is None:
         # An earlier attempt of this unit has left one, or another worker has the same unit.
-        table = await guard.store.read_claims()
+        table = await guard.store.read_claims(guard.now())
         previous = table.claims.get(held.attempted_by)
         if previous is None or _is_rival(held, previous, guard.now()):
             return False
@@ -309,6 +322,21 @@ def _is_rival(held: HeldLocks, row: WriteLock | Claim, now: float) -> bool:
 def _is_superseded(held: HeldLocks, lock: WriteLock, write: Write) -> bool:
     last = WriteRank(lock.written_by, lock.source_version)
     return write.ordered and is_later(last, WriteRank(held.delivery, write.source_version))
+
+
+def _find_recent(
+    held: HeldLocks, written: Mapping[int, bool], state: SendState
+) -> frozenset[bytes]:
+    """Return the names of first writes that were done, or may have been."""
+    if state is SendState.NOT_SENT:
+        return frozenset()
+    may_be_done = state is SendState.UNANSWERED
+    return frozenset(
+        name
+        for name, write in held.claimed.items()
+        if write.is_first
+        and any(written.get(position, may_be_done) for position in write.positions)
+    )
 
 
 def _build_remaining_claim(

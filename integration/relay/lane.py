@@ -39,6 +39,9 @@ from integration.relay.preflight import UNGUARDED, Findings, Preflight
 # changing them.
 _MAX_ROUNDS = 6
 
+# Seconds between looks, where reads lag behind writes.
+_LAG_PAUSES = (0.2, 0.4, 0.8, 1.6, 2.0)
+
 
 class TimeUp(Exception):
     """The time for one invocation is over, between two units. Nothing has failed."""
@@ -182,6 +185,7 @@ def _make_preflight(attempt: UnitAttempt) -> Preflight:
         identities=progress.identities,
         locks=attempt.locks,
         bases=progress.bases,
+        settled=progress.settled.keys(),
     )
 
 
@@ -200,11 +204,14 @@ async def _attempt_unit(attempt: UnitAttempt) -> None:
     followed_types = await progress.context.change_queues()
     await preflight.lock_conditions(progress.list_unsettled(unit))
     await _load_results_of_others(attempt)
-    for _ in range(_MAX_ROUNDS):
+    for number in range(_MAX_ROUNDS):
         found = await preflight.look(unit, progress.list_unsettled(unit), followed_types)
         await _settle(attempt, _find_superseded(attempt, found))
         if found.unlocked:
             await preflight.lock_names(found.unlocked)
+            continue
+        if found.unseen:
+            await _wait_for_reads(attempt, number)
             continue
         restored = {
             candidate.name: await restore_later(preflight, candidate)
@@ -225,6 +232,20 @@ async def _attempt_unit(attempt: UnitAttempt) -> None:
         attempt.send_state = SendState.ANSWERED
         attempt.was_contested = True
     raise _make_conflict(attempt)
+
+
+async def _wait_for_reads(attempt: UnitAttempt, number: int) -> None:
+    """Pause before the unit looks again. Raises Unavailable after the last pause.
+
+    A resource that was made just now is not shown by a copy that lags. To write it without a
+    condition could overwrite a later state.
+    """
+    guard = attempt.progress.context.guard
+    if number >= len(_LAG_PAUSES):
+        upstream = attempt.progress.context.fhir.upstream.name
+        why = "its reads do not show yet what was written just now"
+        raise Unavailable(upstream, why, guard.read_lag)
+    await guard.pause(_LAG_PAUSES[number] * (0.5 + guard.jitter()))
 
 
 def _make_conflict(attempt: UnitAttempt) -> UnitConflict:

@@ -32,12 +32,14 @@ Matches = Mapping[str, ResourceState]
 class Findings:
     """What is known about the entries of a unit. `candidates`: by position, of those that are to be
     sent. `overtaken`: those whose earlier attempt has replaced the state of a later delivery.
-    `unlocked`: those whose names must be locked before anything else can be said."""
+    `unlocked`: those whose names must be locked before anything else can be said. `unseen`: those
+    whose resource was made just now, and is not shown yet."""
 
     settled: list[EntryResult] = field(default_factory=list)
     candidates: dict[int, Candidate] = field(default_factory=dict)
     overtaken: list[Candidate] = field(default_factory=list)
     unlocked: list[Candidate] = field(default_factory=list)
+    unseen: list[Candidate] = field(default_factory=list)
     matches: dict[int, Matches] = field(default_factory=dict)
 
     def get_only_match(self, position: int) -> str | None:
@@ -58,7 +60,7 @@ class Findings:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preflight:
     """The questions before one attempt of a unit. `identities`: `Type/id` by placeholder. `bases`:
-    see `write_decisions`, by position."""
+    see `write_decisions`, by position. `settled`: the positions whose results this worker knows."""
 
     fhir: FhirServer
     journal: Journal
@@ -67,6 +69,7 @@ class Preflight:
     identities: Mapping[str, str]
     locks: HeldLocks
     bases: Mapping[int, str]
+    settled: Collection[int] = ()
 
     async def lock_conditions(self, entries: Sequence[UnitEntry]) -> None:
         """Lock the conditions of conditional entries: two that race must not both find nothing.
@@ -189,8 +192,17 @@ class Preflight:
                 and not write_guard.is_held(self.locks, candidate.name)
                 and candidate.entry.position not in self.locks.superseded
             ]
-        if found.unlocked:
+        found.unseen = [
+            candidate
+            for candidate in candidates
+            if candidate.state is None
+            and not candidate.entry.created
+            and write_guard.was_written_just_now(self.locks, candidate.name)
+        ]
+        if found.unlocked or found.unseen:
             return found
+        if self.attempt.is_ordered and any(map(self._is_of_other_worker, candidates)):
+            raise Unavailable("journal", "another worker is writing this delivery")
         steps = await self._decide_all(candidates)
         if unit.kind == "transaction":
             steps = _complete_transaction(candidates, steps)
@@ -305,6 +317,20 @@ class Preflight:
                 states.by_name.update(matched)
         return states
 
+    def _is_of_other_worker(self, candidate: Candidate) -> bool:
+        """Whether the resource shows a write of this delivery that this worker knows nothing of.
+
+        A work item was delivered twice, and the other worker is ahead. What it has recorded by the
+        next attempt tells whether this entry was written, too.
+        """
+        mark = candidate.state.mark if candidate.state else None
+        return (
+            mark is not None
+            and candidate.base is None
+            and mark.delivery == self.attempt.delivery
+            and mark.position not in self.settled
+        )
+
     def _make_candidate(
         self, entry: UnitEntry, name: str, state: ResourceState | None
     ) -> Candidate:
@@ -362,7 +388,8 @@ class _States:
 
 def _build_write(candidate: Candidate) -> Write:
     entry = candidate.entry
-    return Write(candidate.name, (entry.position,), entry.source_version)
+    is_first = candidate.is_first_write
+    return Write(candidate.name, (entry.position,), entry.source_version, is_first=is_first)
 
 
 def _complete_transaction(candidates: Sequence[Candidate], steps: Sequence[Step]) -> list[Step]:

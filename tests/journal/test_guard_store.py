@@ -157,7 +157,7 @@ async def test_a_claim_is_read_as_it_was_written(guard_store: GuardStore) -> Non
     written = await guard_store.write_claim(UNIT, CLAIM)
     assert written is not None
     assert replace(written, etag=None) == CLAIM
-    assert (await guard_store.read_claims()).claims == {UNIT: written}
+    assert (await guard_store.read_claims(0)).claims == {UNIT: written}
 
 
 async def test_a_unit_has_one_claim(guard_store: GuardStore) -> None:
@@ -166,7 +166,9 @@ async def test_a_unit_has_one_claim(guard_store: GuardStore) -> None:
     assert await guard_store.write_claim(UNIT, replace(CLAIM, holder="other")) is None
     assert await guard_store.write_claim(UNIT, replace(first, holder="next")) is not None
     assert await guard_store.write_claim(UNIT, replace(first, holder="too late")) is None
-    assert [claim.holder for claim in (await guard_store.read_claims()).claims.values()] == ["next"]
+    assert [claim.holder for claim in (await guard_store.read_claims(0)).claims.values()] == [
+        "next"
+    ]
 
 
 async def test_a_claim_that_another_has_taken_over_is_not_deleted(guard_store: GuardStore) -> None:
@@ -175,17 +177,54 @@ async def test_a_claim_that_another_has_taken_over_is_not_deleted(guard_store: G
     second = await guard_store.write_claim(UNIT, replace(first, holder="other"))
     assert second is not None
     await guard_store.delete_claim(UNIT, first)
-    assert (await guard_store.read_claims()).claims == {UNIT: second}
+    assert (await guard_store.read_claims(0)).claims == {UNIT: second}
     await guard_store.delete_claim(UNIT, second)
     await guard_store.delete_claim(UNIT, second)
-    assert (await guard_store.read_claims()).claims == {}
+    assert (await guard_store.read_claims(0)).claims == {}
+
+
+async def test_names_that_were_written_just_now_outlive_their_claim(
+    guard_store: GuardStore,
+) -> None:
+    names, others = frozenset({b"8 bytes.", b"8 others"}), frozenset({b"another."})
+    claim = await guard_store.write_claim(UNIT, CLAIM)
+    assert claim is not None
+    await guard_store.delete_claim(UNIT, claim, names, 1000.5)
+    await guard_store.record_written(OTHER_UNIT, others, 1002.0)
+    assert await guard_store.read_claims(0) == ClaimTable(claims={}, recent=names | others)
+    assert (await guard_store.read_claims(1001.0)).recent == others
+    assert (await guard_store.read_claims(1003.0)).recent == frozenset()
+
+
+async def test_names_are_recorded_although_another_has_taken_over_the_claim(
+    guard_store: GuardStore,
+) -> None:
+    first = await guard_store.write_claim(UNIT, CLAIM)
+    assert first is not None
+    second = await guard_store.write_claim(UNIT, replace(first, holder="other"))
+    await guard_store.delete_claim(UNIT, first, frozenset({b"8 bytes."}), 1000.0)
+    table = await guard_store.read_claims(1000.0)
+    assert table == ClaimTable(claims={UNIT: second}, recent=frozenset({b"8 bytes."}))
+
+
+async def test_names_of_long_ago_are_deleted_and_no_claim_with_them(
+    guard_store: GuardStore,
+) -> None:
+    claim = await guard_store.write_claim(UNIT, replace(CLAIM, expires_at=10_000.0))
+    for number in range(120):
+        await guard_store.record_written(f"{number}", frozenset({b"8 bytes."}), number)
+    await guard_store.record_written(UNIT, frozenset({b"another."}), 9000.0)
+    await guard_store.delete_old(OLD, 9000.0, 10)
+    assert await guard_store.read_claims(0) == ClaimTable(
+        claims={UNIT: claim}, recent=frozenset({b"another."})
+    )
 
 
 async def test_the_newest_delete_is_that_of_the_latest_delivery(guard_store: GuardStore) -> None:
-    assert (await guard_store.read_claims()).newest_delete == ""
+    assert (await guard_store.read_claims(0)).newest_delete == ""
     for delivery in (OLD, NEW, OLD):
         await guard_store.record_delete(delivery)
-    assert await guard_store.read_claims() == ClaimTable(claims={}, newest_delete=NEW)
+    assert await guard_store.read_claims(0) == ClaimTable(claims={}, newest_delete=NEW)
 
 
 async def test_claims_that_have_expired_are_deleted(guard_store: GuardStore) -> None:
@@ -193,6 +232,6 @@ async def test_claims_that_have_expired_are_deleted(guard_store: GuardStore) -> 
     await guard_store.write_claim(OTHER_UNIT, replace(CLAIM, expires_at=100.0))
     await guard_store.record_delete(NEW)
     assert await guard_store.delete_old(OLD, 50.0, 10) == 1
-    table = await guard_store.read_claims()
+    table = await guard_store.read_claims(0)
     assert list(table.claims) == [OTHER_UNIT]
     assert table.newest_delete == NEW

@@ -112,7 +112,7 @@ async def test_no_other_store_scans_a_partition(recorded: Recorded) -> None:
     await guard.write_claim(
         "unit", Claim(holder="", expires_at=0.0, names=frozenset({b"12345678"}))
     )
-    assert len((await guard.read_claims()).claims) == 1
+    assert len((await guard.read_claims(0)).claims) == 1
     assert await guard.delete_old("ffff", 1.0, 10) == 2
     log = AzureActivityLog(opened("activity"))
     await log.add(

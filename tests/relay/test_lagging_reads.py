@@ -105,6 +105,81 @@ async def test_a_history_that_lags_hides_nobody_who_was_overtaken(route: Route) 
     assert told == {"1", "3"}
 
 
+# --- first writes ---------------------------------------------------------------------------------
+
+EMPTY = {
+    "resource": {"resourceType": "Bundle", "type": "searchset", "total": 0},
+    "response": {"status": "200"},
+}
+
+
+def will_show_nothing(route: Route, looks: int) -> None:
+    """Answer so many looks as a replica does that does not have the resource yet."""
+    found = {"resourceType": "Bundle", "type": "batch-response", "entry": [EMPTY]}
+    for _ in range(looks):
+        route.fhir_double.will_answer(200, found, look_up=True)
+
+
+async def test_a_first_write_that_was_made_just_now_is_not_overwritten_by_an_earlier_delivery(
+    route: Route,
+) -> None:
+    first, second = await route.deliver(updating()), await route.deliver(updating(active=True))
+    await route.process(second)
+    will_show_nothing(route, looks=3)
+    await route.process(first)
+    assert route.fhir_double.writes_of_each[NAME] == 1, "no earlier state was to be seen"
+    assert route.fhir_double.stored[NAME]["active"] is True
+    assert (await route.outcomes(first))[0].superseded
+
+
+async def test_a_resource_that_stays_unseen_for_long_is_asked_for_again_later(
+    route: Route,
+) -> None:
+    first, second = await route.deliver(updating()), await route.deliver(updating(active=True))
+    await route.process(second)
+    will_show_nothing(route, looks=6)
+    await route.process(first)
+    assert await route.statuses(first) == []
+    assert route.fhir_double.writes_of_each[NAME] == 1
+    await route.process_all()
+    assert (await route.outcomes(first))[0].superseded
+
+
+async def test_what_is_absent_long_after_its_first_write_is_written_again(route: Route) -> None:
+    """Somebody else has deleted it at the FHIR server."""
+    await route.process_all(await route.deliver(updating()))
+    route.fhir_double.delete(NAME)
+    route.clock.later(11)
+    later = await route.deliver(updating(active=True))
+    await route.process(later)
+    assert route.fhir_double.stored[NAME]["active"] is True
+    assert route.waits == []
+
+
+async def test_two_workers_with_one_history_leave_no_earlier_version_behind(route: Route) -> None:
+    """The first goes on after the second has written everything."""
+    versions = [
+        {
+            "fullUrl": f"https://ehr.example/{NAME}",
+            "resource": anna(birthDate=f"198{number}-01-01", meta={"versionId": str(number)}),
+            "request": {"method": "PUT", "url": NAME},
+            "response": {"status": "200"},
+        }
+        for number in (3, 2, 1)
+    ]
+    delivery = await route.deliver(bundle(*versions, kind="history"))
+
+    async def let_another_worker_finish() -> None:
+        await route.process(delivery)
+
+    route.fhir_double.will_wait_for(let_another_worker_finish)
+    await route.process(delivery)
+    await route.process_all()
+    history = route.fhir_double.get(f"{NAME}/_history")[1]["entry"]
+    dates = [item["resource"]["birthDate"] for item in reversed(history)]
+    assert dates == ["1981-01-01", "1982-01-01", "1983-01-01"]
+
+
 # --- locks that do not last -----------------------------------------------------------------------
 
 

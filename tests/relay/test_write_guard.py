@@ -253,7 +253,7 @@ async def test_the_first_writes_of_a_unit_are_one_row_while_they_are_under_way(
     claimed: list[int] = []
 
     async def look_at_claims() -> None:
-        table = await route.guard_store.read_claims()
+        table = await route.guard_store.read_claims(0)
         claimed.extend(len(claim.names) for claim in table.claims.values())
 
     route.fhir_double.will_be_late_after(look_at_claims)
