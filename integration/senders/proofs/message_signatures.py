@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from integration.senders.proofs.ed25519_keys import parse_public_key
 from integration.senders.proofs.proof import Proof, Proven, Secrets, SignedRequest, Unproven
 from integration.senders.proofs.reading import (
-    DECODERS,
     Tolerance,
     get_keys,
     parse_encoded_secret,
@@ -163,10 +163,8 @@ def _parse_public_key(proof: MessageSignatures, value: str) -> Any:
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     if proof.key_format != "pem":
-        raw = DECODERS[proof.key_format](value)
-        if raw is None or len(raw) != 32:
-            return f"does not hold {proof.key_format} of the 32 bytes of a public key"
-        return ed25519.Ed25519PublicKey.from_public_bytes(raw)
+        raw = parse_public_key(value, proof.key_format)
+        return raw if isinstance(raw, str) else ed25519.Ed25519PublicKey.from_public_bytes(raw)
     if "PRIVATE KEY" in value:
         return "holds a private key, which only the sender may know"
     try:

@@ -22,6 +22,7 @@ from http_message_signatures import algorithms
 from fuzz.proof_seeds import (
     BODY,
     ED25519,
+    ED25519_PUBLIC,
     NOW,
     OLD_SECRET,
     SECRET,
@@ -220,6 +221,19 @@ def test_a_key_of_another_curve_or_too_short_is_refused() -> None:
     short = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505
     table = {**TABLE, "algorithm": "rsa-pss-sha512", "key_format": "pem"}
     assert "2048 bits" in check(SCHEME, table, [write_pem(short)])[0]
+
+
+@pytest.mark.parametrize(
+    ("key_format", "value"),
+    [("base64", ED25519_PUBLIC), ("hex", base64.b64decode(ED25519_PUBLIC).hex())],
+)
+def test_a_key_of_ed25519_may_stand_as_its_bytes(key_format: str, value: str) -> None:
+    table = {**TABLE, "algorithm": "ed25519", "key_format": key_format}
+    request = sign_message(PLAIN, algorithm=algorithms.ED25519, key=ED25519)
+    prove(SCHEME, table, [value], request)
+    for wrong in (value[:-4], "#", "A" * 43 + "=", "00" * 32):
+        assert len(check(SCHEME, table, [wrong])) == 1
+        refuse(SCHEME, table, [wrong], request)
 
 
 @pytest.mark.parametrize(
