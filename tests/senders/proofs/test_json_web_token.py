@@ -141,6 +141,15 @@ def test_a_short_key_is_refused_although_it_has_signed() -> None:
     assert "not signed" in refuse("jwt", TABLE, Secrets(jwks=jwks), build_bearer(token))
 
 
+def test_es384_takes_no_key_of_another_curve_although_it_has_signed() -> None:
+    key = ec.derive_private_key(12345, ec.SECP256R1())
+    text = encode_part({"alg": "ES384", "kid": "k"}) + "." + encode_part(build_claims())
+    signature = ECAlgorithm(ECAlgorithm.SHA384).sign(text.encode(), key)
+    jwks = {"k": ECAlgorithm.to_jwk(key.public_key(), as_dict=True)}
+    request = build_bearer(f"{text}.{encode_part(signature)}")
+    assert "not signed" in refuse("jwt", TABLE, Secrets(jwks=jwks), request)
+
+
 def test_a_key_that_the_issuer_has_not_published_is_refused() -> None:
     assert "published no key" in turn_away(sign_token(build_claims(), kid="other"))
 
