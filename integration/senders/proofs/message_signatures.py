@@ -140,6 +140,9 @@ def _read_headers(request: SignedRequest) -> Mapping[str, str]:
     """Return the headers within bounds, those of the signature strictly."""
     if sum(len(name) + len(value) for name, value in request.headers.items()) > _MAX_HEADERS:
         raise Unproven(f"the headers have more than {_MAX_HEADERS} characters")
+    # The library would unfold a value over two lines before it compares it.
+    if any("\n" in value or "\r" in value for value in request.headers.values()):
+        raise Unproven("a header holds the end of a line")
     names = ["Signature-Input", "Signature", *(["Content-Digest"] if request.body else [])]
     for name in names:
         read_header(request, name)

@@ -184,6 +184,14 @@ def test_an_at_sign_may_stand_in_the_query() -> None:
     prove(SCHEME, TABLE, [SECRET], sign_message(request))
 
 
+@pytest.mark.parametrize("end", ["\r\n ", "\r\n\t", "\n", "\r", "\x00", "\x0b", "\u00a0"])
+def test_a_covered_header_is_compared_as_it_came_and_not_unfolded(end: str) -> None:
+    request = sign_message(PLAIN)
+    value = request.headers["content-type"]
+    for changed in (value + end, value[:11] + end + value[11:]):
+        refuse(SCHEME, TABLE, [SECRET], set_header(request, "Content-Type", changed))
+
+
 def test_headers_together_are_bounded() -> None:
     request = sign_message(PLAIN)
     many = {f"x-{number}": "x" * 8000 for number in range(9)}
