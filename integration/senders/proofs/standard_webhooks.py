@@ -10,12 +10,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
-from integration.senders.proofs.ed25519_keys import (
-    KEY_BYTES,
-    SIGNATURE_BYTES,
-    parse_public_key,
-    verify_any,
-)
+from integration.senders.proofs.ed25519_keys import SIGNATURE_BYTES, parse_public_key, verify_any
 from integration.senders.proofs.proof import Proof, Proven, Secrets, SignedRequest, Unproven
 from integration.senders.proofs.reading import (
     Tolerance,
@@ -103,8 +98,7 @@ def _parse_key(value: str) -> _Key | str:
     prefix, _, encoded = value.partition("_")
     if prefix == "whpk":
         public = parse_public_key(encoded, "base64")
-        text = f"does not hold base64 of {KEY_BYTES} bytes after whpk_"
-        return text if isinstance(public, str) else _Key("v1a", public)
+        return f"{public} after whpk_" if isinstance(public, str) else _Key("v1a", public)
     if prefix == "whsk":
         return "holds a private key (whsk_), which only the sender may know: take the one of whpk_"
     if prefix != "whsec":

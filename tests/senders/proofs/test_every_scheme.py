@@ -63,7 +63,7 @@ HOSTILE = [
 OTHER_KEYS = {
     "hub": OLD_SECRET,
     "hmac": OLD_SECRET,
-    "ed25519": "A" * 43 + "=",
+    "ed25519": "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
     "bearer": "another-token-0123456789",
     "token-header": "another-token-0123456789",
 }

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from fuzz.proof_seeds import (
     BODY,
@@ -309,12 +310,24 @@ def test_an_ed25519_key_has_32_bytes() -> None:
         refuse("ed25519", table, [value], request)
 
 
-def test_a_key_of_ed25519_that_signs_everything_is_refused() -> None:
-    """The neutral element of the curve: its signatures fit any text in lax verifiers."""
-    neutral = bytes([1]) + bytes(31)
-    signature = base64.b64encode(neutral + bytes(32)).decode()
+@pytest.mark.parametrize(
+    "y",
+    [0, 1, 2**255 - 20, 2**255 - 19, 2**255 - 18, 2**255, 2**255 + 1,
+     2707385501144840649318225287225658788936804267575313519463743609750303402022,
+     55188659117513257062467267217118295137698188065244968500265048394206261417927],
+)  # fmt: skip
+def test_a_key_of_a_small_order_is_refused_since_anybody_can_sign_for_it(y: int) -> None:
+    """The signature of the neutral element and zero fits any text under some of these."""
+    value = base64.b64encode(y.to_bytes(32, "little")).decode()
+    signature = base64.b64encode(bytes([1]) + bytes(63)).decode()
     request = build_request({"X-Signature": signature})
-    refuse("ed25519", BASE, [ED25519_PUBLIC], request)
+    refuse("ed25519", BASE, [value], request)
+    assert "anybody" in check("ed25519", BASE, [value])[0]
+
+
+def test_without_that_rule_a_placeholder_would_let_everybody_in() -> None:
+    public = Ed25519PublicKey.from_public_bytes(bytes([1]) + bytes(31))
+    public.verify(bytes([1]) + bytes(63), BODY)
 
 
 HUB: dict[str, Any] = {"secrets": ["A"]}

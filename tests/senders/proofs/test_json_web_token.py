@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -104,9 +106,6 @@ def test_a_token_without_signature_or_with_a_shared_key_is_refused() -> None:
         assert "algorithm" in turn_away(f"{header}.{claims}.")
     # The public key as the secret of an HMAC.
     pem = build_rsa_key().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    import hashlib
-    import hmac
-
     text = f"{encode_part({'alg': 'HS256', 'kid': 'rsa-1'})}.{claims}"
     signature = hmac.digest(pem, text.encode(), hashlib.sha256)
     assert "algorithm" in turn_away(f"{text}.{encode_part(signature)}")
@@ -115,7 +114,7 @@ def test_a_token_without_signature_or_with_a_shared_key_is_refused() -> None:
 def test_a_key_of_another_kind_or_algorithm_is_refused() -> None:
     token = sign_token(build_claims(), "RS256", "ec-1")
     assert "not signed" in turn_away(token)
-    short = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 -- it is to be refused
+    short = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 - it must be refused
     p256 = ec.derive_private_key(12345, ec.SECP256R1())
     keys: list[Mapping[str, Any]] = [
         {**build_jwks()["rsa-1"], "alg": "RS384"},
@@ -135,11 +134,20 @@ def test_a_key_of_another_kind_or_algorithm_is_refused() -> None:
 
 
 def test_a_short_key_is_refused_although_it_has_signed() -> None:
-    short = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 -- it is to be refused
+    short = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 - it must be refused
     with pytest.warns(jwt.warnings.InsecureKeyLengthWarning):
         token = jwt.encode(build_claims(), short, algorithm="RS256", headers={"kid": "k"})
     jwks = {"k": RSAAlgorithm.to_jwk(short.public_key(), as_dict=True)}
     assert "not signed" in refuse("jwt", TABLE, Secrets(jwks=jwks), build_bearer(token))
+
+
+def test_es384_takes_no_key_of_another_curve_although_it_has_signed() -> None:
+    key = ec.derive_private_key(12345, ec.SECP256R1())
+    text = encode_part({"alg": "ES384", "kid": "k"}) + "." + encode_part(build_claims())
+    signature = ECAlgorithm(ECAlgorithm.SHA384).sign(text.encode(), key)
+    jwks = {"k": ECAlgorithm.to_jwk(key.public_key(), as_dict=True)}
+    request = build_bearer(f"{text}.{encode_part(signature)}")
+    assert "not signed" in refuse("jwt", TABLE, Secrets(jwks=jwks), request)
 
 
 def test_a_key_that_the_issuer_has_not_published_is_refused() -> None:

@@ -125,6 +125,7 @@ def test_a_public_key_takes_no_hmac_and_a_secret_no_ed25519() -> None:
         ("whsec_" + base64.b64encode(b"x" * 23).decode(), "24 to 64 bytes"),
         ("whsec_" + base64.b64encode(b"x" * 65).decode(), "24 to 64 bytes"),
         ("whpk_AAAA", "32 bytes after whpk_"),
+        ("whpk_###", "does not hold base64 after whpk_"),
         (f"whsk_{ED25519_PUBLIC}", "private key"),
     ],
 )
