@@ -21,6 +21,7 @@ from uuid import uuid4
 from integration.app.http_clients import ClientContext, open_credential, open_upstream
 from integration.app.settings import (
     MirrorSettings,
+    ReaderHeaders,
     Settings,
     UpstreamSettings,
     read_dataverse_settings,
@@ -36,6 +37,8 @@ from integration.fhir.client import FhirServer
 from integration.fhir.units import Limits
 from integration.intake.accept import Intake
 from integration.journal.activity_log import ActivityLog
+from integration.journal.audit_log import AuditLog
+from integration.journal.audit_recorder import AuditRecorder
 from integration.journal.store import Journal
 from integration.journal.table_keys import make_delivery_id
 from integration.journal.write_guard import WriteGuard
@@ -43,6 +46,7 @@ from integration.mapping import files
 from integration.mapping.files import MapFile, MappedTable
 from integration.mirror.mirror import Mirror
 from integration.mirror.row_sink import RowSink
+from integration.operations.health import UpstreamCheck
 from integration.operations.housekeeping import Ages, Housekeeping
 from integration.queues.queue_sender import QueueSender
 from integration.relay.fetch import Sources
@@ -81,11 +85,14 @@ class Parts:
     queue: QueueSender
     fhir: FhirServer
     dataverse: Dataverse
+    upstream_check: UpstreamCheck
     intake: Intake
     relay: Relay
     change_events: Events
     housekeeping: Housekeeping
     activity: ActivityLog
+    audit: AuditRecorder
+    reader_headers: ReaderHeaders
     data_routes: DataRoutes
     now: Callable[[], datetime]
     _mirror: Callable[[], Mirror]
@@ -170,6 +177,7 @@ async def _build_parts(settings: Settings) -> Parts:
             event_types=frozenset(settings.feed.event_types),
         ),
         activities=activities,
+        audit=_build_audit(settings, stores.audit),
         load_maps=build_maps_loader(map_files),
         now=utc_now,
         new_id=new_delivery_id,
@@ -179,6 +187,7 @@ async def _build_parts(settings: Settings) -> Parts:
         queue=stores.queue,
         fhir=shared.fhir,
         dataverse=shared.dataverse,
+        upstream_check=UpstreamCheck(stores.journal, shared.fhir, shared.dataverse, utc_now),
         intake=_build_intake(shared),
         relay=_build_relay(shared, open_sources(settings, context)),
         change_events=Events(
@@ -190,6 +199,8 @@ async def _build_parts(settings: Settings) -> Parts:
         ),
         housekeeping=_build_housekeeping(shared),
         activity=stores.activity,
+        audit=shared.audit,
+        reader_headers=ReaderHeaders(settings.sender_header, settings.audit.user_header),
         data_routes=shared.data_routes,
         now=utc_now,
         _mirror=cache(partial(build_mirror, shared)),
@@ -258,6 +269,7 @@ class SharedParts:
     guard: WriteGuard
     data_routes: DataRoutes
     activities: ActivityRecorder
+    audit: AuditRecorder
     load_maps: Callable[[], Maps]
     now: Callable[[], datetime]
     new_id: Callable[[datetime], str]
@@ -278,6 +290,16 @@ def _build_write_guard(settings: Settings, stores: Stores) -> WriteGuard:
         token=_make_token,
         pause=asyncio.sleep,
         jitter=random.random,  # noqa: S311 -- spreads retries, no secret
+    )
+
+
+def _build_audit(settings: Settings, log: AuditLog) -> AuditRecorder:
+    return AuditRecorder(
+        log=log,
+        now=utc_now,
+        new_token=_make_token,
+        is_on=settings.audit.days > 0,
+        is_required=settings.audit.is_required,
     )
 
 
@@ -334,11 +356,13 @@ def _build_housekeeping(shared: SharedParts) -> Housekeeping:
         guard_store=stores.guard_store,
         queue=stores.queue,
         activity=stores.activity,
+        audit=stores.audit,
         now=shared.now,
         ages=Ages(
             max_age=timedelta(seconds=settings.max_age),
             retention=timedelta(days=settings.retention_days),
             activity=timedelta(days=settings.activity_days),
+            audit=timedelta(days=settings.audit.days),
         ),
         max_duration=MAX_DURATION,
     )
@@ -427,6 +451,7 @@ def build_virtual_tables(shared: SharedParts) -> VirtualTables:
             new_run_id=lambda: shared.new_id(shared.now()),
             new_key=uuid4,
         ),
+        audit=shared.audit,
         max_page_size=feed.page_size,
         timeout=float(feed.timeout),
     )
