@@ -1,8 +1,9 @@
 """The audit log in a table of Azure Storage.
 
 One row for each entry, in the partition of its day, the newest first. A page is a range of keys;
-the table checks the other conditions on the way. An entry of one resource or type has it in a column
-of its own. Those of several have `*` there and are looked through here: the table searches no lists.
+the table checks the other conditions on the way. An entry of one resource or type has it in a
+column of its own. Those of several have `*` there and are looked through here: the table searches
+no lists.
 https://learn.microsoft.com/azure/storage/tables/table-storage-design-patterns#log-tail-pattern
 """
 
