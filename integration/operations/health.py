@@ -88,11 +88,12 @@ async def _ask_upstreams(
 ) -> Mapping[str, str]:
     names = ("storage", "fhir", "dataverse")
     metadata = Request("GET", "metadata", headers={"accept": "application/fhir+json"})
+    who_am_i = requests.build_who_am_i()
     with add_activity_context(action="health"):
         states = await asyncio.gather(
-            _describe_state(journal.list_deliveries(None, 1, None)),
-            _describe_state(_ensure_ok(fhir.send(metadata, "health"))),
-            _describe_state(_ensure_ok(dataverse.send(requests.build_who_am_i(), "health"))),
+            _describe_state(lambda: journal.list_deliveries(None, 1, None)),
+            _describe_state(lambda: _ensure_ok(fhir.send(metadata, "health"))),
+            _describe_state(lambda: _ensure_ok(dataverse.send(who_am_i, "health"))),
         )
     return dict(zip(names, states, strict=True))
 
@@ -103,10 +104,10 @@ async def _ensure_ok(request: Awaitable[Response]) -> None:
         raise Unavailable("service", f"answered {response.status}")
 
 
-async def _describe_state(work: Awaitable[object]) -> str:
+async def _describe_state(work: Callable[[], Awaitable[object]]) -> str:
     try:
         async with asyncio.timeout(_TIMEOUT):
-            await work
+            await work()
     except TimeoutError:
         return f"no answer in {_TIMEOUT:.0f} s"
     except IntegrationError as error:

@@ -77,7 +77,7 @@ def test_the_outcome_follows_from_the_status(status: int | None, outcome: str | 
     assert built(access, Reader()).get("outcome") == outcome
 
 
-@pytest.mark.parametrize("kind, action", product(AccessKind, AccessAction))
+@pytest.mark.parametrize(("kind", "action"), list(product(AccessKind, AccessAction)))
 def test_every_kind_and_action_is_an_event(kind: AccessKind, action: AccessAction) -> None:
     sent = built(build_access(kind, [], action=action, type_="Goal"), Reader())
     assert sent["action"] == str(action)[0].upper()
