@@ -10,7 +10,8 @@ from itertools import count
 from typing import Any
 
 from integration.core.errors import Unavailable
-from integration.journal.audit_log import AuditEntry, AuditLog, MemoryAuditLog
+from integration.journal.audit_entry import AuditEntry
+from integration.journal.audit_log import AuditLog, MemoryAuditLog
 from integration.journal.audit_recorder import AuditRecorder
 
 NOON = datetime(2026, 3, 2, 12, 0, 0, 123457, tzinfo=UTC)

@@ -17,7 +17,8 @@ from integration.intake.accept import Accepted
 from integration.intake.http_request import IncomingRequest
 from integration.intake.subscriptions import Acknowledged
 from integration.journal.activity_log import ActivityPage
-from integration.journal.audit_log import AuditPage, Reader
+from integration.journal.audit_entry import Reader
+from integration.journal.audit_log import AuditPage
 from integration.journal.store import Page
 from integration.odata import headers as odata_headers
 from integration.odata import payload

@@ -13,7 +13,8 @@ from datetime import datetime
 
 from integration.core.errors import Misconfigured, Unavailable
 from integration.core.log_events import log_event
-from integration.journal.audit_log import Access, AuditEntry, AuditLog, Reader
+from integration.journal.audit_entry import Access, AuditEntry, Reader
+from integration.journal.audit_log import AuditLog
 from integration.journal.table_keys import build_audit_id
 
 

@@ -17,16 +17,8 @@ from typing import Any
 from azure.data.tables import UpdateMode
 from azure.data.tables.aio import TableClient
 
-from integration.journal.audit_log import (
-    Access,
-    AccessAction,
-    AccessKind,
-    AuditEntry,
-    AuditFilter,
-    AuditPage,
-    Reader,
-    matches,
-)
+from integration.journal.audit_entry import Access, AccessAction, AccessKind, AuditEntry, Reader
+from integration.journal.audit_log import AuditFilter, AuditPage, matches
 from integration.journal.azure_day_rows import (
     MAX_PAGE,
     MAX_REQUESTS,

@@ -10,14 +10,8 @@ import msgspec
 from integration.core.errors import Issue, Rejected
 from integration.core.model import EntryResult, Status
 from integration.fhir.grammar import is_id, is_type
-from integration.journal.audit_log import (
-    AccessKind,
-    AuditFilter,
-    AuditLog,
-    AuditPage,
-    Reader,
-    build_access,
-)
+from integration.journal.audit_entry import AccessKind, Reader, build_access
+from integration.journal.audit_log import AuditFilter, AuditLog, AuditPage
 from integration.journal.audit_recorder import AuditRecorder, record
 from integration.operations import query_parameters
 from integration.operations.deliveries import DeliveryStatus

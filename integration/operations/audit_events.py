@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from integration.journal.audit_log import Access, AccessAction, AccessKind, AuditEntry, Reader
+from integration.journal.audit_entry import Access, AccessAction, AccessKind, AuditEntry, Reader
 
 # What names in this app are in FHIR: systems of identifiers.
 _SYSTEM = "urn:fhir-dataverse-relay"

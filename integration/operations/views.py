@@ -8,7 +8,7 @@ from typing import Any
 
 from integration.core import decimal_json
 from integration.core.model import Activity, Delivery, EntryResult, RowResult, Status
-from integration.journal.audit_log import AuditEntry
+from integration.journal.audit_entry import AuditEntry
 
 # Fields of a delivery that say nothing to a person.
 _OF_THE_JOURNAL = frozenset({"etag", "queued_lanes", "done_lanes"})

@@ -10,7 +10,7 @@ from typing import Any
 from integration.core import decimal_json
 from integration.core.activity_recorder import add_activity_context
 from integration.core.errors import Issue, MethodNotAllowed, Rejected, Unavailable
-from integration.journal.audit_log import AccessAction, AccessKind, Reader
+from integration.journal.audit_entry import AccessAction, AccessKind, Reader
 from integration.journal.audit_recorder import AuditRecorder
 from integration.odata import addresses, bodies, headers, metadata, payload
 from integration.odata.addresses import (

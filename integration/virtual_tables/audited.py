@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from integration.core.errors import Rejected
-from integration.journal.audit_log import AccessAction, AccessKind, Reader, build_access
+from integration.journal.audit_entry import AccessAction, AccessKind, Reader, build_access
 from integration.journal.audit_recorder import AuditRecorder, complete, record
 from integration.virtual_tables.odata_request import ODataResponse
 

@@ -29,7 +29,8 @@ from integration.core.errors import (
 from integration.core.model import Delivery, EntryResult, RowResult, Status
 from integration.intake.accept import Accepted
 from integration.intake.subscriptions import Acknowledged
-from integration.journal.audit_log import AccessKind, AuditEntry, AuditPage, Reader, build_access
+from integration.journal.audit_entry import AccessKind, AuditEntry, Reader, build_access
+from integration.journal.audit_log import AuditPage
 from integration.journal.store import Page
 from integration.operations.deliveries import DeliveryStatus, ReplayPage
 from integration.operations.health import CheckedStates

@@ -11,18 +11,16 @@ from typing import Any
 import pytest
 from azure.data.tables.aio import TableServiceClient
 
-from integration.journal.audit_log import (
+from integration.journal.audit_entry import (
     MAX_NAMED,
     Access,
     AccessAction,
     AccessKind,
     AuditEntry,
-    AuditFilter,
-    AuditLog,
-    MemoryAuditLog,
     Reader,
     build_access,
 )
+from integration.journal.audit_log import AuditFilter, AuditLog, MemoryAuditLog
 from integration.journal.azure_audit import AzureAuditLog
 from integration.journal.table_keys import build_audit_id, is_audit_id
 from local.services import Running
@@ -32,12 +30,12 @@ DELIVERY = "019a0000-0000-7000-8000-000000000000"
 NORTH = Reader(sender="north", principal="CN=north", key="north-key", user="nurse@ward.example")
 
 
-def made(number: int, seconds: float = 0, **access: Any) -> AuditEntry:
+def made(token: int, seconds: float = 0, **access: Any) -> AuditEntry:
     """An entry, so many seconds before noon."""
     time = NOON - timedelta(seconds=seconds)
     fields = {"kind": AccessKind.ROWS, **access}
     reader = fields.pop("reader", Reader())
-    id_ = build_audit_id(time, f"{number:08x}")
+    id_ = build_audit_id(time, f"{token:08x}")
     return AuditEntry(id=id_, time=time, reader=reader, access=Access(**fields))
 
 

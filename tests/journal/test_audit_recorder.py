@@ -7,13 +7,8 @@ import logging
 import pytest
 
 from integration.core.errors import Misconfigured, Unavailable
-from integration.journal.audit_log import (
-    AccessKind,
-    AuditEntry,
-    MemoryAuditLog,
-    Reader,
-    build_access,
-)
+from integration.journal.audit_entry import AccessKind, AuditEntry, Reader, build_access
+from integration.journal.audit_log import MemoryAuditLog
 from integration.journal.audit_recorder import complete, record
 from tests.audits import NOON, FailingAuditLog, make_recorder
 

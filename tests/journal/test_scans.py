@@ -22,7 +22,8 @@ from integration.core.model import (
 )
 from integration.journal import azure_store
 from integration.journal.activity_log import ActivityFilter
-from integration.journal.audit_log import AccessKind, AuditFilter, Reader, build_access
+from integration.journal.audit_entry import AccessKind, Reader, build_access
+from integration.journal.audit_log import AuditFilter
 from integration.journal.audit_recorder import record
 from integration.journal.azure_activity import AzureActivityLog
 from integration.journal.azure_audit import AzureAuditLog

@@ -13,7 +13,8 @@ from integration.core.errors import Rejected
 from integration.core.model import EntryResult, Status
 from integration.intake.dry_run import plan_delivery
 from integration.intake.http_request import IncomingRequest
-from integration.journal.audit_log import AccessKind, AuditEntry, AuditPage, MemoryAuditLog, Reader
+from integration.journal.audit_entry import AccessKind, AuditEntry, Reader
+from integration.journal.audit_log import AuditPage, MemoryAuditLog
 from integration.operations.audit import find_audit_entries, record_answer, record_dry_run
 from integration.operations.deliveries import DeliveryStatus, get_status
 from tests.audits import NOON, make_recorder

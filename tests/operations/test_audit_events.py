@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from integration.fhir.grammar import is_id
 from integration.fhir.validation import find_issues
-from integration.journal.audit_log import (
+from integration.journal.audit_entry import (
     Access,
     AccessAction,
     AccessKind,

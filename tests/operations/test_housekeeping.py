@@ -21,7 +21,7 @@ from integration.core.model import (
     WorkItem,
 )
 from integration.fhir.units import Limits
-from integration.journal.audit_log import AccessKind, Reader, build_access
+from integration.journal.audit_entry import AccessKind, Reader, build_access
 from integration.journal.audit_recorder import record
 from integration.journal.store import MemoryJournal, never
 from integration.journal.synthetic_deliveries import add_synthetic_delivery

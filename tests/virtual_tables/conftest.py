@@ -17,7 +17,7 @@ import pytest
 from integration.core import decimal_json
 from integration.core.http import Upstream, build_limiter
 from integration.fhir.client import FhirServer
-from integration.journal.audit_log import Reader
+from integration.journal.audit_entry import Reader
 from integration.journal.data_routes import MemoryDataRouteStore
 from integration.journal.guard_store import MemoryGuardStore
 from integration.journal.row_keys import MemoryRowKeys

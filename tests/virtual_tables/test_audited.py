@@ -9,13 +9,8 @@ import pytest
 
 from integration.core import decimal_json
 from integration.core.errors import Rejected, Unavailable
-from integration.journal.audit_log import (
-    AccessAction,
-    AccessKind,
-    AuditEntry,
-    MemoryAuditLog,
-    Reader,
-)
+from integration.journal.audit_entry import AccessAction, AccessKind, AuditEntry, Reader
+from integration.journal.audit_log import MemoryAuditLog
 from tests.audits import FailingAuditLog, make_recorder
 from tests.builders import MARKER, observation
 from tests.virtual_tables.conftest import Feed

@@ -11,7 +11,7 @@ import pytest
 from integration.app import wiring
 from integration.core.errors import Misconfigured, Rejected
 from integration.core.model import WorkItem
-from integration.journal.audit_log import Reader
+from integration.journal.audit_entry import Reader
 from integration.journal.data_routes import MemoryDataRouteStore
 from integration.journal.row_keys import MemoryRowKeys
 from integration.mapping import files
