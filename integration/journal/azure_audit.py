@@ -139,6 +139,7 @@ def _build_query(criteria: AuditFilter, last: str | None) -> tuple[str, dict[str
 
     It has 12 comparisons at most, and the table takes 15:
     https://learn.microsoft.com/rest/api/storageservices/querying-tables-and-entities
+    The SDK finds parameters between spaces, so there is one beside each bracket.
     """
     conditions, parameters = ["PartitionKey ge ''"], dict[str, Any]()
 
@@ -166,8 +167,8 @@ def _build_query(criteria: AuditFilter, last: str | None) -> tuple[str, dict[str
             add(f"{name} eq ?", str(value))
     if criteria.resource is not None and "/" in criteria.resource:
         type_ = criteria.resource.partition("/")[0]
-        several = "resource eq ? and (type eq ? or type eq ?)"
-        add(f"(resource eq ? or ({several}))", criteria.resource, _SEVERAL, type_, _SEVERAL)
+        several = "resource eq ? and ( type eq ? or type eq ? )"
+        add(f"( resource eq ? or ( {several} ) )", criteria.resource, _SEVERAL, type_, _SEVERAL)
     elif criteria.resource is not None:
-        add("(type eq ? or type eq ?)", criteria.resource, _SEVERAL)
+        add("( type eq ? or type eq ? )", criteria.resource, _SEVERAL)
     return " and ".join(conditions), parameters

