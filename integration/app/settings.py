@@ -22,6 +22,9 @@ _RENAMED = {
     "ORDER": "WRITE_ORDER",
 }
 
+# Headers whose values must not be stored.
+_SECRET_HEADERS = frozenset({"authorization", "cookie", "x-functions-key"})
+
 # The folder of function_app.py, to which MAPS is relative.
 _ROOT = Path(__file__).parents[2]
 
@@ -371,6 +374,8 @@ def _read_deliveries(reader: EnvReader) -> DeliverySettings:
 
 
 def _read_audit(reader: EnvReader) -> AuditSettings:
+    if (reader.read_optional("AUDIT_USER_HEADER") or "").lower() in _SECRET_HEADERS:
+        reader.wrong.append("AUDIT_USER_HEADER (a header with a name, not with a secret)")
     return AuditSettings(
         days=reader.read_number("AUDIT_DAYS", 365, minimum=0, maximum=3650),
         user_header=reader.read_optional("AUDIT_USER_HEADER"),

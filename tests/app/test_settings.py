@@ -48,6 +48,8 @@ WRONG = [
     ("ACTIVITY_DAYS", "-1", "a whole number from 0 to 3650"),
     ("AUDIT_DAYS", "-1", "a whole number from 0 to 3650"),
     ("AUDIT_FAILURES", "ignore", "one of refuse, answer"),
+    ("AUDIT_USER_HEADER", "Authorization", "a header with a name, not with a secret"),
+    ("AUDIT_USER_HEADER", "X-Functions-Key", "a header with a name, not with a secret"),
     ("MAX_BYTES_IN_FLIGHT", "150 MB", "a whole number above 0"),
     ("VALIDATE", "yes", "one of off, on"),
     ("OVER_LIMIT", "Split", "one of split, reject"),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from integration.core.errors import Rejected
+from integration.core.errors import Rejected, Unavailable
 from integration.core.model import EntryResult, Status
 from integration.intake.dry_run import plan_delivery
 from integration.intake.http_request import IncomingRequest
@@ -17,7 +17,7 @@ from integration.journal.audit_entry import AccessKind, AuditEntry, Reader
 from integration.journal.audit_log import AuditPage, MemoryAuditLog
 from integration.operations.audit import find_audit_entries, record_answer, record_dry_run
 from integration.operations.deliveries import DeliveryStatus, get_status
-from tests.audits import NOON, make_recorder
+from tests.audits import NOON, FailingAuditLog, make_recorder
 from tests.builders import MARKER, bundle, entry, patient
 from tests.conftest import FHIR_JSON, Route
 from tests.operations.test_housekeeping import DELIVERY
@@ -65,6 +65,15 @@ async def test_progress_is_nobody_s_data(status: Status) -> None:
 
 async def test_an_answer_without_entries_is_nobody_s_data() -> None:
     assert await answered() == []
+
+
+async def test_what_cannot_be_recorded_is_an_error_before_it_is_shown() -> None:
+    recorder = make_recorder(FailingAuditLog())
+    status = DeliveryStatus(DONE, [EntryResult(0, 201, location="Patient/p1/_history/1")])
+    with pytest.raises(Unavailable):
+        await record_answer(recorder, READER, status)
+    with pytest.raises(Unavailable):
+        await record_dry_run(recorder, READER, {"lanes": []})
 
 
 async def test_a_delivery_that_was_processed_names_what_was_written(route: Route) -> None:
