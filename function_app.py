@@ -17,6 +17,8 @@ from integration.mirror.mirror import park as park_row
 from integration.operations import deliveries as operations
 from integration.operations.activity import PARAMETERS as ACTIVITY_PARAMETERS
 from integration.operations.activity import find_activity
+from integration.operations.audit import PARAMETERS as AUDIT_PARAMETERS
+from integration.operations.audit import find_audit_entries, record_answer
 from integration.operations.health import check_upstreams
 from integration.operations.housekeeping import sweep
 from integration.queues.names import EXTERNAL_QUEUE, MIRROR_QUEUE, RELAY_QUEUE
@@ -128,7 +130,9 @@ async def odata(req: func.HttpRequest) -> func.HttpResponse:
 
     parts = await wiring.get_parts()
     request = responses.build_odata_request(req, parts.site_url)
-    return responses.build_odata_response(await answer_request(parts.virtual_tables, request))
+    reader = responses.build_reader(req, parts.reader_headers)
+    answer = await answer_request(parts.virtual_tables, request, reader)
+    return responses.build_odata_response(answer)
 
 
 @app.route("data-routes", methods=METHODS)
@@ -158,6 +162,8 @@ async def delivery(req: func.HttpRequest, query: Query) -> func.HttpResponse:
     match req.method:
         case "GET":
             status = await operations.get_status(parts.journal, id_)
+            reader = responses.build_reader(req, parts.reader_headers)
+            await record_answer(parts.audit, reader, status)
             return responses.build_delivery_status(status)
         case "DELETE":
             cancelled = await operations.cancel(parts.journal, id_, parts.now())
@@ -217,15 +223,34 @@ async def activity(req: func.HttpRequest, query: Query) -> func.HttpResponse:
     return responses.build_activity_page(req, query, page)
 
 
+@app.route("audit", methods=METHODS)
+@endpoint(AUDIT_PARAMETERS)
+async def audit(req: func.HttpRequest, query: Query) -> func.HttpResponse:
+    """List who was shown patient data, newest first, as JSON or as FHIR's AuditEvents."""
+    responses.wants_audit_events(query)
+    parts = await wiring.get_parts()
+    if req.method != "GET":
+        raise MethodNotAllowed("GET")
+    page = await find_audit_entries(parts.audit.log, query)
+    return responses.build_audit_page(req, query, page)
+
+
 @app.route("health", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
 @endpoint(["deep"])
 async def health(req: func.HttpRequest, query: Query) -> func.HttpResponse:
-    """Report that the app is alive; with ?deep=1, whether every upstream responds."""
-    if not responses.is_deep(query):
-        return responses.build_health({})
+    """Report that the app is alive, and nothing else: anybody may ask."""
+    responses.refuse_deep(query)
+    return responses.build_alive()
+
+
+@app.route("upstreams", methods=METHODS)
+@endpoint()
+async def upstreams(req: func.HttpRequest, query: Query) -> func.HttpResponse:
+    """Report whether every upstream responds. They are asked once a minute, however many ask."""
     parts = await wiring.get_parts()
-    states = await check_upstreams(parts.journal, parts.fhir, parts.dataverse)
-    return responses.build_health(states)
+    if req.method != "GET":
+        raise MethodNotAllowed("GET")
+    return responses.build_upstreams(await check_upstreams(parts.upstream_check))
 
 
 @app.timer_trigger(arg_name="timer", schedule=settings.get_housekeeping_schedule())

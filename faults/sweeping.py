@@ -17,7 +17,8 @@ from integration.operations.housekeeping import Ages, Housekeeping, sweep
 from integration.queues.queue_sender import QueueSender
 from local.services import Running
 
-_AGES = Ages(max_age=timedelta(days=3), retention=timedelta(days=30), activity=timedelta(days=30))
+_MONTH = timedelta(days=30)
+_AGES = Ages(max_age=timedelta(days=3), retention=_MONTH, activity=_MONTH, audit=_MONTH)
 
 
 @dataclass(slots=True)
@@ -42,6 +43,7 @@ async def sweep_later(running: Running, later: timedelta) -> int:
             guard_store=stores.guard_store,
             queue=sender,
             activity=stores.activity,
+            audit=stores.audit,
             now=lambda: datetime.now(UTC) + later,
             ages=_AGES,
         )

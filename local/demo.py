@@ -94,7 +94,7 @@ async def _run_demo(settings: Mapping[str, str], running: Running, host: Child) 
     host_http = httpx.AsyncClient(timeout=60.0, trust_env=False)
     fhir = httpx.AsyncClient(timeout=110.0, headers=build_fhir_headers(options.fhir.scope))
     async with host_http, fhir:
-        health = await host_http.get(f"{host.url}/api/health?deep=1")
+        health = await host_http.get(f"{host.url}/api/upstreams")
         if health.status_code != 200:
             raise CannotStart(f"the health check failed: {health.text}; see {host.part.log}")
         _print("deliveries          entries")

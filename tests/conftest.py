@@ -27,6 +27,7 @@ from integration.fhir.units import Limits
 from integration.intake.accept import Accepted, Intake, accept
 from integration.intake.http_request import IncomingRequest
 from integration.journal.activity_log import MemoryActivityLog
+from integration.journal.audit_log import MemoryAuditLog
 from integration.journal.guard_store import MemoryGuardStore
 from integration.journal.pending_lookups import MemoryPendingLookups
 from integration.journal.store import Journal, MemoryJournal
@@ -129,6 +130,7 @@ class Route:
     settings: dict[str, Any] = field(default_factory=dict)
     sources: Sources = NO_SOURCES
     waits: list[float] = field(default_factory=list)
+    audit: MemoryAuditLog = field(default_factory=MemoryAuditLog)
     row_waits: MemoryPendingLookups = field(default_factory=MemoryPendingLookups)
     maps: Mapping[str, EntityMap] = field(default_factory=mirrored_maps)
     all_maps: Mapping[str, EntityMap] = field(default_factory=every_map)

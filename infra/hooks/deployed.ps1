@@ -1,4 +1,4 @@
-# A first start takes a while; what is wrong after that is told by /api/health?deep=1.
+# A first start takes a while; what is wrong after that is told by /api/upstreams.
 $ErrorActionPreference = 'Stop'
 Invoke-RestMethod -Uri "$env:functionAppUrl/api/health" -MaximumRetryCount 20 -RetryIntervalSec 15 | Out-Null
 Write-Host "The relay is alive at $env:functionAppUrl"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# A first start takes a while; what is wrong after that is told by /api/health?deep=1.
+# A first start takes a while; what is wrong after that is told by /api/upstreams.
 set -eu
 curl --fail --silent --show-error --retry 20 --retry-delay 15 --retry-all-errors "$functionAppUrl/api/health"
 echo

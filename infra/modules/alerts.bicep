@@ -100,6 +100,17 @@ AppTraces
 '''
   }
   {
+    name: 'audit'
+    tells: 'Somebody was shown data, or wrote it, without a whole audit entry'
+    severity: 1
+    every: 'PT15M'
+    window: 'PT15M'
+    query: '''
+AppTraces
+| where Message in ('audit.dropped', 'audit.incomplete')
+'''
+  }
+  {
     name: 'silent'
     tells: 'The app has told nothing for two hours, not even of its housekeeping'
     severity: 1

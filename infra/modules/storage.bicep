@@ -52,6 +52,7 @@ var queues = [
 
 var tables = [
   'activity'
+  'audit'
   'dataroutes'
   'deliveries'
   'deliverykeys'

@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlencode, urlsplit
 import azure.functions as func
 import msgspec
 
+from integration.app.settings import ReaderHeaders
 from integration.core.errors import Issue, Rejected
 from integration.core.model import Delivery, FhirResource, Status
 from integration.fhir.operation_outcome import as_json
@@ -16,11 +17,15 @@ from integration.intake.accept import Accepted
 from integration.intake.dialects import Handshake
 from integration.intake.subscriptions import Acknowledged
 from integration.journal.activity_log import ActivityPage
+from integration.journal.audit_entry import Reader
+from integration.journal.audit_log import AuditPage
 from integration.journal.store import Page
 from integration.odata import headers as odata_headers
 from integration.odata import payload
 from integration.operations import views
+from integration.operations.audit_events import build_audit_event
 from integration.operations.deliveries import DeliveryStatus, ReplayPage
+from integration.operations.health import CheckedStates
 from integration.senders.proofs.proof import SignedRequest
 from integration.virtual_tables.odata_request import ODataRequest, ODataResponse
 
@@ -29,6 +34,10 @@ _PREFIX = "/api/"
 _FEED = f"{_PREFIX}odata"
 
 _FHIR = "application/fhir+json"
+_NDJSON = "application/fhir+ndjson"
+
+# Characters of a header that says who asks.
+_MAX_WHO = 256
 _POLL_AGAIN = "1"
 
 # How to answer, which FHIR clients state at the addresses that are FHIR's. `_pretty` is ignored.
@@ -49,6 +58,18 @@ def build_signed_request(req: func.HttpRequest, root: str) -> SignedRequest:
         headers={name.lower(): value for name, value in req.headers.items()},
         body=req.get_body(),
     )
+
+
+def build_reader(req: func.HttpRequest, headers: ReaderHeaders) -> Reader:
+    """Build who asks, as well as the request of a holder of a function key tells. The name of the
+    key is not told to Python."""
+    return Reader(sender=_read_name(req, headers.sender), user=_read_name(req, headers.user))
+
+
+def _read_name(req: func.HttpRequest, header: str | None) -> str | None:
+    """Return the beginning of a header, without what no text holds."""
+    value = req.headers.get(header, "") if header else ""
+    return "".join(char for char in value if char.isprintable())[:_MAX_WHO].strip() or None
 
 
 def build_odata_request(req: func.HttpRequest, site_url: str | None) -> ODataRequest:
@@ -184,12 +205,11 @@ def build_replayed(delivery: Delivery) -> func.HttpResponse:
     return build_outcome(202, [issue])
 
 
-def is_deep(query: Mapping[str, str]) -> bool:
-    """Whether the upstreams shall be asked for their health, too. Raises Rejected."""
-    value = query.get("deep", "0")
-    if value not in ("0", "1"):
-        raise Rejected(Issue("value", "deep must be 0 or 1", "deep"))
-    return value == "1"
+def refuse_deep(query: Mapping[str, str]) -> None:
+    """Refuse the parameter of earlier versions, by which anybody could have the services asked."""
+    if "deep" in query:
+        text = "GET /api/upstreams tells whether the services answer, and needs a function key"
+        raise Rejected(Issue("not-supported", text, "deep"))
 
 
 def build_delivery_page(
@@ -214,6 +234,30 @@ def build_activity_page(
     )
 
 
+def wants_audit_events(query: Mapping[str, str]) -> bool:
+    """Whether the audit log is wanted as FHIR resources. Raises Rejected."""
+    # A plus sign that is not percent-encoded is a space.
+    wanted = query.get("_format", "json").replace(" ", "+")
+    if wanted not in ("json", "application/json", _NDJSON):
+        text = f"the audit log is answered as application/json, or as {_NDJSON}"
+        raise Rejected(Issue("not-supported", text, "_format"))
+    return wanted == _NDJSON
+
+
+def build_audit_page(
+    req: func.HttpRequest, query: Mapping[str, str], result: AuditPage
+) -> func.HttpResponse:
+    """List entries of the audit log with the URL of the next page; as AuditEvents, one in a line,
+    with that URL in a header: https://www.rfc-editor.org/rfc/rfc8288"""
+    link = _build_next_link(req, query, result.after)
+    if not wants_audit_events(query):
+        body = {"audit": [views.describe_audit_entry(entry) for entry in result.entries]}
+        return _build_json(body | link, 200, media="application/json")
+    lines = [msgspec.json.encode(build_audit_event(entry)) + b"\n" for entry in result.entries]
+    headers = {"Link": f'<{link["next"]}>; rel="next"'} if link else {}
+    return func.HttpResponse(b"".join(lines), status_code=200, headers=headers, mimetype=_NDJSON)
+
+
 def _build_next_link(
     req: func.HttpRequest, query: Mapping[str, str], after: str | None
 ) -> dict[str, Any]:
@@ -227,11 +271,21 @@ def build_plan(plan: Mapping[str, Any]) -> func.HttpResponse:
     return _build_json(plan, 200, media="application/json")
 
 
-def build_health(states: Mapping[str, str]) -> func.HttpResponse:
+def build_alive() -> func.HttpResponse:
+    """Respond with 200: the app is alive."""
+    return _build_json({"status": "ok"}, 200, media="application/json")
+
+
+def build_upstreams(result: CheckedStates) -> func.HttpResponse:
     """Respond with 200 if everything is healthy, and 503 if an upstream does not respond."""
-    is_healthy = all(state == "ok" for state in states.values())
-    body = {"status": "ok" if is_healthy else "degraded", **states}
-    return _build_json(body, 200 if is_healthy else 503, media="application/json")
+    is_healthy = result.is_healthy
+    body = {
+        "status": "ok" if is_healthy else "degraded",
+        "checked": result.checked,
+        **result.states,
+    }
+    headers = {"Cache-Control": f"private, max-age={result.max_age}"}
+    return _build_json(body, 200 if is_healthy else 503, headers, media="application/json")
 
 
 def _build_json(

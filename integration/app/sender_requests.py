@@ -24,7 +24,9 @@ from integration.intake.accept import Accepted, accept
 from integration.intake.dry_run import plan_delivery
 from integration.intake.http_request import IncomingRequest
 from integration.intake.identify import identify
+from integration.journal.audit_entry import Reader
 from integration.operations import deliveries as operations
+from integration.operations.audit import record_answer, record_dry_run
 from integration.senders.model import ProvenSender
 from integration.senders.proofs.proof import SignedRequest
 
@@ -43,6 +45,11 @@ class _SenderRequest:
     base: str
     type: str | None
     id: str | None
+
+    @property
+    def reader(self) -> Reader:
+        """Who reads, for the audit log."""
+        return Reader(sender=self.sender.name, principal=self.sender.principal)
 
 
 async def answer_sender_request(
@@ -94,6 +101,7 @@ async def _answer_delivery(parts: Parts, request: _SenderRequest) -> func.HttpRe
     match request.signed.method:
         case "GET":
             status = await operations.get_status(parts.journal, id_, sender)
+            await record_answer(parts.audit, request.reader, status)
             return responses.build_delivery_status(status)
         case "DELETE":
             cancelled = await operations.cancel(parts.journal, id_, parts.now(), sender)
@@ -108,6 +116,7 @@ async def _take_delivery(parts: Parts, request: _SenderRequest) -> func.HttpResp
     incoming = _build_incoming(request, condition)
     if responses.is_dry_run(query):
         plan = await plan_delivery(parts.intake, parts.relay.limits, incoming)
+        await record_dry_run(parts.audit, request.reader, plan)
         return responses.build_plan(plan)
     result = await accept(parts.intake, incoming)
     policy = request.sender.sender.policy
@@ -116,6 +125,7 @@ async def _take_delivery(parts: Parts, request: _SenderRequest) -> func.HttpResp
             parts.journal, result.delivery, policy.wait, asyncio.sleep
         )
         if status.delivery.status is Status.DONE:
+            await record_answer(parts.audit, request.reader, status)
             return responses.build_delivery_status(status)
     return responses.build_accepted(request.base, result, policy.accepted_status)
 

@@ -22,6 +22,9 @@ _RENAMED = {
     "ORDER": "WRITE_ORDER",
 }
 
+# Headers whose values must not be stored.
+_SECRET_HEADERS = frozenset({"authorization", "cookie", "x-functions-key"})
+
 # The folder of function_app.py, to which MAPS is relative.
 _ROOT = Path(__file__).parents[2]
 
@@ -127,6 +130,23 @@ class FeedSettings:
     event_types: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class AuditSettings:
+    """What is recorded of reads. `days` 0: nothing. `user_header` names the person who asks."""
+
+    days: int
+    user_header: str | None
+    is_required: bool  # whether a read is refused that cannot be recorded
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderHeaders:
+    """The headers that name who asks: the sender, and the person in whose name. None: none does."""
+
+    sender: str | None = None
+    user: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The settings of the app. Sizes in bytes, times in seconds."""
@@ -143,6 +163,7 @@ class Settings:
     max_age: int
     retention_days: int
     activity_days: int  # 0: no activity is recorded
+    audit: AuditSettings
     fetch_from: Mapping[str, str | None]  # the token scope of each base address
     fetch_pages: int
 
@@ -251,6 +272,7 @@ def read_settings(env: Mapping[str, str] = os.environ) -> Settings:
         max_age=reader.read_number("MAX_AGE", 3 * 24 * 3600),
         retention_days=reader.read_number("RETENTION_DAYS", 30, maximum=3650),
         activity_days=reader.read_number("ACTIVITY_DAYS", 30, minimum=0, maximum=3650),
+        audit=_read_audit(reader),
         fetch_from=reader.read_sources("FETCH_FROM", "FETCH_SCOPE"),
         fetch_pages=reader.read_number("FETCH_PAGES", 100),
     )
@@ -383,6 +405,16 @@ def _read_deliveries(reader: EnvReader) -> DeliverySettings:
         documents=reader.read_choice("DOCUMENTS", ("bundle", "resources", "both")),
         dangling=reader.read_choice("DANGLING", ("refuse", "note")),
         max_bytes_in_flight=reader.read_number("MAX_BYTES_IN_FLIGHT", DEFAULT_BUDGET),
+    )
+
+
+def _read_audit(reader: EnvReader) -> AuditSettings:
+    if (reader.read_optional("AUDIT_USER_HEADER") or "").lower() in _SECRET_HEADERS:
+        reader.wrong.append("AUDIT_USER_HEADER (a header with a name, not with a secret)")
+    return AuditSettings(
+        days=reader.read_number("AUDIT_DAYS", 365, minimum=0, maximum=3650),
+        user_header=reader.read_optional("AUDIT_USER_HEADER"),
+        is_required=reader.read_choice("AUDIT_FAILURES", ("refuse", "answer")) == "refuse",
     )
 
 

@@ -17,6 +17,7 @@ from azure.storage.queue.aio import QueueClient, QueueServiceClient
 from integration.app.settings import StorageSettings
 from integration.journal import (
     azure_activity,
+    azure_audit,
     azure_blobs,
     azure_data_routes,
     azure_guard_store,
@@ -25,6 +26,7 @@ from integration.journal import (
     azure_store,
 )
 from integration.journal.activity_log import ActivityLog
+from integration.journal.audit_log import AuditLog
 from integration.journal.azure_errors import translate_storage_errors
 from integration.journal.azure_tables import open_table
 from integration.journal.data_routes import DataRouteStore
@@ -45,7 +47,7 @@ CONTAINER = azure_blobs.CONTAINER
 TABLES = (
     *azure_store.TABLES,
     *azure_guard_store.TABLES,
-    *(azure_pending_lookups.TABLE, azure_activity.TABLE),
+    *(azure_pending_lookups.TABLE, azure_activity.TABLE, azure_audit.TABLE),
     *(azure_row_keys.TABLE, azure_data_routes.TABLE),
 )
 
@@ -68,6 +70,7 @@ class Stores:
     guard_store: GuardStore
     waits: PendingLookups
     activity: ActivityLog
+    audit: AuditLog
     row_keys: RowKeys
     data_routes: DataRouteStore
 
@@ -118,12 +121,13 @@ async def open_stores(
     blobs, tables = clients.blobs, clients.tables
     names = (RELAY_QUEUE, MIRROR_QUEUE, EXTERNAL_QUEUE)
     queues = {name: build_queue_client(clients, name) for name in names}
-    journal, guard_store, (waits, activity, row_keys, data_routes), _ = await asyncio.gather(
+    journal, guard_store, (waits, activity, audit, row_keys, data_routes), _ = await asyncio.gather(
         azure_store.open_journal(blobs, tables),
         azure_guard_store.open_guard_store(tables),
         asyncio.gather(
             open_table(tables, azure_pending_lookups.TABLE),
             open_table(tables, azure_activity.TABLE),
+            open_table(tables, azure_audit.TABLE),
             open_table(tables, azure_row_keys.TABLE),
             open_table(tables, azure_data_routes.TABLE),
         ),
@@ -135,6 +139,7 @@ async def open_stores(
         guard_store=guard_store,
         waits=azure_pending_lookups.AzurePendingLookups(waits),
         activity=azure_activity.AzureActivityLog(activity),
+        audit=azure_audit.AzureAuditLog(audit),
         row_keys=azure_row_keys.AzureRowKeys(row_keys),
         data_routes=azure_data_routes.AzureDataRouteStore(data_routes),
     )

@@ -10,7 +10,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from integration.app.http_clients import ClientContext, open_credential, open_upstream
-from integration.app.key_sets import open_key_sets
+from integration.app.identification import build_identification
 from integration.app.settings import (
     MirrorSettings,
+    ReaderHeaders,
     Settings,
     UpstreamSettings,
     read_dataverse_settings,
-    read_setting,
     read_settings,
 )
 from integration.change_events.from_fhir import Events
@@ -35,12 +35,12 @@ from integration.core.errors import Misconfigured
 from integration.core.model import Policy
 from integration.dataverse.client import Dataverse
 from integration.fhir.client import FhirServer
-from integration.fhir.grammar import RESOURCE_TYPES
 from integration.fhir.units import Limits
 from integration.intake.accept import Intake
 from integration.intake.identify import Identification
-from integration.intake.quotas import Quotas
 from integration.journal.activity_log import ActivityLog
+from integration.journal.audit_log import AuditLog
+from integration.journal.audit_recorder import AuditRecorder
 from integration.journal.store import Journal
 from integration.journal.table_keys import make_delivery_id
 from integration.journal.write_guard import WriteGuard
@@ -48,14 +48,12 @@ from integration.mapping import files
 from integration.mapping.files import MapFile, MappedTable
 from integration.mirror.mirror import Mirror
 from integration.mirror.row_sink import RowSink
+from integration.operations.health import UpstreamCheck
 from integration.operations.housekeeping import Ages, Housekeeping
 from integration.queues.queue_sender import QueueSender
 from integration.relay.fetch import Sources
 from integration.relay.lane import LaneContext
 from integration.relay.process import Relay
-from integration.senders.load import read_senders
-from integration.senders.model import Sender
-from integration.senders.schemes import collect_secrets
 from integration.virtual_tables.data_routes import VIRTUAL, DataRoutes
 
 if TYPE_CHECKING:  # these import the mapping engine, which takes long to load
@@ -89,11 +87,14 @@ class Parts:
     queue: QueueSender
     fhir: FhirServer
     dataverse: Dataverse
+    upstream_check: UpstreamCheck
     intake: Intake
     relay: Relay
     change_events: Events
     housekeeping: Housekeeping
     activity: ActivityLog
+    audit: AuditRecorder
+    reader_headers: ReaderHeaders
     data_routes: DataRoutes
     identification: Identification
     site_url: str | None
@@ -182,6 +183,7 @@ async def _build_parts(settings: Settings) -> Parts:
             event_types=frozenset(settings.feed.event_types),
         ),
         activities=activities,
+        audit=_build_audit(settings, stores.audit),
         load_maps=build_maps_loader(map_files),
         now=utc_now,
         new_id=new_delivery_id,
@@ -191,6 +193,7 @@ async def _build_parts(settings: Settings) -> Parts:
         queue=stores.queue,
         fhir=shared.fhir,
         dataverse=shared.dataverse,
+        upstream_check=UpstreamCheck(stores.journal, shared.fhir, shared.dataverse, utc_now),
         intake=_build_intake(shared),
         relay=_build_relay(shared, open_sources(settings, context)),
         change_events=Events(
@@ -202,8 +205,12 @@ async def _build_parts(settings: Settings) -> Parts:
         ),
         housekeeping=_build_housekeeping(shared),
         activity=stores.activity,
+        audit=shared.audit,
+        reader_headers=ReaderHeaders(settings.senders.sender_header, settings.audit.user_header),
         data_routes=shared.data_routes,
-        identification=_build_identification(shared, context),
+        identification=build_identification(
+            settings, stores.journal, context, now=utc_now, new_token=_make_token
+        ),
         site_url=settings.senders.site_url,
         public_url=settings.senders.public_url,
         started=utc_now(),
@@ -274,6 +281,7 @@ class SharedParts:
     guard: WriteGuard
     data_routes: DataRoutes
     activities: ActivityRecorder
+    audit: AuditRecorder
     load_maps: Callable[[], Maps]
     now: Callable[[], datetime]
     new_id: Callable[[datetime], str]
@@ -297,37 +305,14 @@ def _build_write_guard(settings: Settings, stores: Stores) -> WriteGuard:
     )
 
 
-def _build_identification(shared: SharedParts, context: ClientContext) -> Identification:
-    settings = shared.settings.senders
-    file = settings.senders_file
-    senders = read_senders(file, RESOURCE_TYPES) if file else None
-    _check_bases(senders or {}, shared.settings.fetch_from)
-    return Identification(
-        senders=senders,
-        secrets=collect_secrets(
-            (senders or {}).values(), read_setting, easy_auth=settings.easy_auth
-        ),
-        journal=shared.stores.journal,
-        now=shared.now,
-        add_keys=open_key_sets((senders or {}).values(), context),
+def _build_audit(settings: Settings, log: AuditLog) -> AuditRecorder:
+    return AuditRecorder(
+        log=log,
+        now=utc_now,
         new_token=_make_token,
-        quotas=Quotas(time.monotonic),
-        sender_header=settings.sender_header,
-        is_hosted=settings.site_url is not None,
+        is_on=settings.audit.days > 0,
+        is_required=settings.audit.is_required,
     )
-
-
-def _check_bases(senders: Mapping[str, Sender], bases: Collection[str]) -> None:
-    """Raise Misconfigured for a sender whose own server may not be asked."""
-    missing = sorted(
-        f"{sender.policy.base} of {sender.name}"
-        for sender in senders.values()
-        if sender.policy.base and sender.policy.base not in bases
-    )
-    if missing:
-        raise Misconfigured(
-            f"FETCH_FROM must hold the base of each sender: add {', '.join(missing)}"
-        )
 
 
 def _build_intake(shared: SharedParts) -> Intake:
@@ -382,11 +367,13 @@ def _build_housekeeping(shared: SharedParts) -> Housekeeping:
         guard_store=stores.guard_store,
         queue=stores.queue,
         activity=stores.activity,
+        audit=stores.audit,
         now=shared.now,
         ages=Ages(
             max_age=timedelta(seconds=settings.max_age),
             retention=timedelta(days=settings.retention_days),
             activity=timedelta(days=settings.activity_days),
+            audit=timedelta(days=settings.audit.days),
         ),
         max_duration=MAX_DURATION,
     )
@@ -475,6 +462,7 @@ def build_virtual_tables(shared: SharedParts) -> VirtualTables:
             new_run_id=lambda: shared.new_id(shared.now()),
             new_key=uuid4,
         ),
+        audit=shared.audit,
         max_page_size=feed.page_size,
         timeout=float(feed.timeout),
     )

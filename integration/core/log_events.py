@@ -122,11 +122,23 @@ LOG_EVENTS = {
         "entries reason",
         "storage did not take `entries` of the activity log; logged once until it takes some again",
     ),
+    "audit.dropped": _event(
+        logging.ERROR,
+        "kind delivery reason",
+        "storage did not take an entry of the audit log, and `AUDIT_FAILURES` says to answer: "
+        "somebody was shown data without a record of it",
+    ),
+    "audit.incomplete": _event(
+        logging.ERROR,
+        "kind entry reason",
+        "a write through a virtual table was done; its audit entry `entry` says only that it was "
+        "begun",
+    ),
     "housekeeping.done": _event(
         logging.INFO,
-        "queued parked forgotten locks activity failed more",
-        "how many deliveries, write locks and activity entries it handled; `more`: the next run "
-        "goes on",
+        "queued parked forgotten locks activity audit failed more",
+        "how many deliveries, write locks, activity and audit entries it handled; `more`: the next "
+        "run goes on",
     ),
     "request.unproven": _event(
         logging.WARNING,

@@ -7,39 +7,34 @@ https://learn.microsoft.com/azure/storage/tables/table-storage-design-patterns#l
 
 from __future__ import annotations
 
-import base64
-import json
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from itertools import groupby
 from typing import Any
 
-from azure.core.exceptions import ResourceNotFoundError
-from azure.data.tables import TableTransactionError, UpdateMode
+from azure.data.tables import UpdateMode
 from azure.data.tables.aio import TableClient
 
 from integration.core.model import Activity, Category
 from integration.journal.activity_log import ActivityFilter, ActivityPage
+from integration.journal.azure_day_rows import (
+    MAX_PAGE,
+    MAX_REQUESTS,
+    decode_position,
+    delete_days_before,
+    encode_position,
+    is_continuation,
+    split_into_transactions,
+)
 from integration.journal.azure_errors import translate_storage_errors
 from integration.journal.bounds import bound_notes
 from integration.journal.table_keys import (
     build_activity_key,
-    get_day_partition,
     parse_activity_time,
 )
 
 TABLE = "activity"
-
-# https://learn.microsoft.com/rest/api/storageservices/performing-entity-group-transactions: 100
-# entities and 4 MiB.
-_MAX_ENTITIES = 100
-
-# Requests that one page may cost. In each, the table searches for five seconds at most:
-# https://learn.microsoft.com/rest/api/storageservices/query-timeout-and-pagination
-_MAX_REQUESTS = 10
-_MAX_PAGE = 1000  # entities in one answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +47,7 @@ class AzureActivityLog:
         token = secrets.token_hex(4)  # other workers add entries at the same time
         found = [_to_entity(entry, number, token) for number, entry in enumerate(entries)]
         async with translate_storage_errors():
-            for group in _split_into_transactions(found):
+            for group in split_into_transactions(found):
                 await self._upsert(group)
 
     async def _upsert(self, entities: Sequence[dict[str, Any]]) -> None:
@@ -70,11 +65,11 @@ class AzureActivityLog:
         position: Any = None if after is None else _decode_position(after)
         found: list[Activity] = []
         async with translate_storage_errors():
-            for _ in range(_MAX_REQUESTS):
+            for _ in range(MAX_REQUESTS):
                 pages = self.table.query_entities(
                     query,
                     parameters=parameters,
-                    results_per_page=min(limit - len(found), _MAX_PAGE),
+                    results_per_page=min(limit - len(found), MAX_PAGE),
                 ).by_page(position)
                 async for page in pages:
                     found += [_from_entity(entity) async for entity in page]
@@ -82,42 +77,10 @@ class AzureActivityLog:
                 position = pages.continuation_token  # type: ignore[attr-defined]
                 if not position or len(found) == limit:
                     break
-        return ActivityPage(tuple(found), _encode_position(position) if position else None)
+        return ActivityPage(tuple(found), encode_position(position) if position else None)
 
     async def delete_before(self, before: datetime, limit: int) -> int:
-        count = 0
-        async with translate_storage_errors():
-            pages = self.table.query_entities(
-                "PartitionKey gt @day",
-                parameters={"day": get_day_partition(before)},
-                select=["PartitionKey", "RowKey"],
-                results_per_page=_MAX_PAGE,
-            ).by_page()
-            async for page in pages:
-                for group in _split_into_transactions([dict(entity) async for entity in page]):
-                    part = group[: limit - count]
-                    if not part or not await self._delete(part):
-                        return count
-                    count += len(part)
-        return count
-
-    async def _delete(self, entities: Sequence[Mapping[str, Any]]) -> bool:
-        """Delete these entities. Return False when another instance is deleting them."""
-        try:
-            await self.table.submit_transaction([("delete", entity) for entity in entities])
-        except (ResourceNotFoundError, TableTransactionError) as error:
-            if error.status_code != 404:
-                raise
-            return False
-        return True
-
-
-def _split_into_transactions(entities: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Split into what one transaction takes: entities of one partition, up to its limit."""
-    for _, group in groupby(entities, lambda entity: entity["PartitionKey"]):
-        part = list(group)
-        for start in range(0, len(part), _MAX_ENTITIES):
-            yield part[start : start + _MAX_ENTITIES]
+        return await delete_days_before(self.table, before, limit)
 
 
 def _to_entity(entry: Activity, number: int, token: str) -> dict[str, Any]:
@@ -179,13 +142,8 @@ def _build_query(criteria: ActivityFilter) -> tuple[str, dict[str, Any]]:
     return " and ".join(conditions), parameters
 
 
-def _encode_position(position: Mapping[str, str | None]) -> str:
-    """Return the table's continuation token as text for an address."""
-    return base64.urlsafe_b64encode(json.dumps(position).encode()).decode()
-
-
 def _decode_position(after: str) -> dict[str, str | None]:
-    position = json.loads(base64.b64decode(after.encode(), altchars=b"-_", validate=True))
-    if not isinstance(position, dict) or position.keys() != {"PartitionKey", "RowKey"}:
+    position = decode_position(after)
+    if not is_continuation(position):
         raise ValueError("no page has returned this position")
     return position

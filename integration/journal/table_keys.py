@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -133,8 +134,19 @@ def build_activity_key(moment: datetime, number: int | None, token: str = "") ->
     ), row if number is None else f"{row}{_LAST_NUMBER - number:06x}{token}"
 
 
+def build_audit_id(moment: datetime, token: str) -> str:
+    """Return the id of an entry of the audit log, which is its RowKey: newest first, as in the
+    activity log. `token`: hexadecimal, what tells apart entries of one time."""
+    return build_activity_key(moment, 0, token)[1]
+
+
+def is_audit_id(text: str) -> bool:
+    """Whether `build_audit_id` could have made it."""
+    return re.fullmatch("[0-9a-f]{21,64}", text) is not None
+
+
 def parse_activity_time(row: str) -> datetime:
-    """Return the time of an entry of the activity log, from its RowKey."""
+    """Return the time of an entry of the activity log or the audit log, from its RowKey."""
     return _EPOCH + timedelta(microseconds=_LAST_MOMENT - int(row[:14], 16))
 
 

@@ -1,1 +1,1 @@
-"""For senders and operators: the status of deliveries, replay, activity, health, housekeeping."""
+"""For senders and operators: deliveries, replay, activity, audit, health, housekeeping."""

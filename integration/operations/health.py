@@ -1,9 +1,14 @@
-"""VERB check_upstreams: whether storage, the FHIR server and Dataverse answer."""
+"""VERB check_upstreams: whether storage, the FHIR server and Dataverse answer.
+
+However many ask, each of them is asked once a minute by one worker.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from integration.core.activity_recorder import add_activity_context
 from integration.core.errors import IntegrationError, Unavailable
@@ -16,17 +21,79 @@ from integration.journal.store import Journal
 _TIMEOUT = 10.0  # seconds
 
 
-async def check_upstreams(
+# How long a result is answered again. Trouble is to be seen gone soon after it is mended.
+_KEPT = timedelta(seconds=60)
+_TROUBLE_KEPT = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedStates:
+    """`ok` or what is wrong, by name: storage, fhir and dataverse. `checked`: when that was seen;
+    `max_age`: whole seconds for which it may be answered again."""
+
+    states: Mapping[str, str]
+    checked: datetime
+    max_age: int
+
+    @property
+    def is_healthy(self) -> bool:
+        return all(state == "ok" for state in self.states.values())
+
+
+@dataclass(slots=True)
+class UpstreamCheck:
+    """What checks the upstreams, and what all requests to a worker share: the last result."""
+
+    journal: Journal
+    fhir: FhirServer
+    dataverse: Dataverse
+    now: Callable[[], datetime]
+    _last: tuple[Mapping[str, str], datetime] | None = None
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+async def check_upstreams(check: UpstreamCheck) -> CheckedStates:
+    """Return the last result while it is fresh, or else a new one. Those who ask meanwhile wait for
+    the same one."""
+    async with check._lock:
+        fresh = _find_fresh(check)
+        if fresh is not None:
+            return fresh
+        states = await _ask_upstreams(check.journal, check.fhir, check.dataverse)
+        check._last = states, check.now()
+        return _build_result(states, check._last[1], _get_lifetime(states))
+
+
+def _find_fresh(check: UpstreamCheck) -> CheckedStates | None:
+    if check._last is None:
+        return None
+    states, checked = check._last
+    age = check.now() - checked
+    left = _get_lifetime(states) - age
+    # A clock that was set back makes nothing fresh for longer.
+    is_fresh = age >= timedelta() and left > timedelta()
+    return _build_result(states, checked, left) if is_fresh else None
+
+
+def _get_lifetime(states: Mapping[str, str]) -> timedelta:
+    return _KEPT if all(state == "ok" for state in states.values()) else _TROUBLE_KEPT
+
+
+def _build_result(states: Mapping[str, str], checked: datetime, left: timedelta) -> CheckedStates:
+    return CheckedStates(states, checked, int(left.total_seconds()))
+
+
+async def _ask_upstreams(
     journal: Journal, fhir: FhirServer, dataverse: Dataverse
 ) -> Mapping[str, str]:
-    """Return `ok` or what is wrong, by name: storage, fhir and dataverse."""
     names = ("storage", "fhir", "dataverse")
     metadata = Request("GET", "metadata", headers={"accept": "application/fhir+json"})
+    who_am_i = requests.build_who_am_i()
     with add_activity_context(action="health"):
         states = await asyncio.gather(
-            _describe_state(journal.list_deliveries(None, 1, None)),
-            _describe_state(_ensure_ok(fhir.send(metadata, "health"))),
-            _describe_state(_ensure_ok(dataverse.send(requests.build_who_am_i(), "health"))),
+            _describe_state(lambda: journal.list_deliveries(None, 1, None)),
+            _describe_state(lambda: _ensure_ok(fhir.send(metadata, "health"))),
+            _describe_state(lambda: _ensure_ok(dataverse.send(who_am_i, "health"))),
         )
     return dict(zip(names, states, strict=True))
 
@@ -37,10 +104,10 @@ async def _ensure_ok(request: Awaitable[Response]) -> None:
         raise Unavailable("service", f"answered {response.status}")
 
 
-async def _describe_state(work: Awaitable[object]) -> str:
+async def _describe_state(work: Callable[[], Awaitable[object]]) -> str:
     try:
         async with asyncio.timeout(_TIMEOUT):
-            await work
+            await work()
     except TimeoutError:
         return f"no answer in {_TIMEOUT:.0f} s"
     except IntegrationError as error:

@@ -17,6 +17,7 @@ from math import inf
 from integration.core.log_events import log_event
 from integration.core.model import Delivery, Status, WorkItem
 from integration.journal.activity_log import ActivityLog
+from integration.journal.audit_log import AuditLog
 from integration.journal.guard_store import GuardStore
 from integration.journal.lane_bits import list_open_lanes
 from integration.journal.store import IndexEntry, Journal
@@ -28,8 +29,9 @@ from integration.queues.queue_sender import QueueSender
 # The most deliveries that one run acts on: of the active ones, and of those that are over.
 MAX_DELIVERIES = 1000
 
-# The most entries of the activity log that one run deletes: a hundred transactions.
-MAX_ACTIVITY = 10_000
+# The most entries of the activity log, and of the audit log, that one run deletes: a hundred
+# transactions.
+MAX_LOG_ENTRIES = 10_000
 
 # Deliveries that are worked on at the same time.
 _MAX_CONCURRENT = 16
@@ -65,11 +67,12 @@ class Step(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Ages:
     """How long a delivery may take, how long it is kept afterwards, and how long entries of the
-    activity log are kept."""
+    activity log and of the audit log are kept."""
 
     max_age: timedelta
     retention: timedelta
     activity: timedelta
+    audit: timedelta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +83,7 @@ class Housekeeping:
     guard_store: GuardStore
     queue: QueueSender
     activity: ActivityLog
+    audit: AuditLog
     now: Callable[[], datetime]
     ages: Ages
     max_duration: float = inf
@@ -147,8 +151,9 @@ async def sweep(housekeeping: Housekeeping) -> None:
     failed = [result for result in results if isinstance(result, BaseException)]
     unfinished = len(ended) > results.count(Step.FORGET) + len(failed)
     locks = await _delete_old_locks(housekeeping, now)
-    oldest = now - housekeeping.ages.activity
-    activity = await housekeeping.activity.delete_before(oldest, MAX_ACTIVITY)
+    ages = housekeeping.ages
+    activity = await housekeeping.activity.delete_before(now - ages.activity, MAX_LOG_ENTRIES)
+    audit = await housekeeping.audit.delete_before(now - ages.audit, MAX_LOG_ENTRIES)
     log_event(
         "housekeeping.done",
         queued=results.count(Step.QUEUE),
@@ -156,8 +161,9 @@ async def sweep(housekeeping: Housekeeping) -> None:
         forgotten=results.count(Step.FORGET),
         locks=locks,
         activity=activity,
+        audit=audit,
         failed=len(failed),
-        more=more_entries or more_ended or unfinished or activity == MAX_ACTIVITY,
+        more=more_entries or more_ended or unfinished or MAX_LOG_ENTRIES in (activity, audit),
     )
     if failed:
         raise failed[0]

@@ -8,6 +8,7 @@ from typing import Any
 
 from integration.core import decimal_json
 from integration.core.model import Activity, Delivery, EntryResult, RowResult, Status
+from integration.journal.audit_entry import AuditEntry
 
 # Fields of a delivery that say nothing to a person.
 _OF_THE_JOURNAL = frozenset({"etag", "queued_lanes", "done_lanes"})
@@ -25,6 +26,12 @@ def describe_delivery(delivery: Delivery) -> dict[str, Any]:
 def describe_activity(entry: Activity) -> dict[str, Any]:
     """Return an entry of the activity log."""
     return {name: value for name, value in asdict(entry).items() if value not in (None, ())}
+
+
+def describe_audit_entry(entry: AuditEntry) -> dict[str, Any]:
+    """Return an entry of the audit log."""
+    fields = {"id": entry.id, "time": entry.time, **asdict(entry.reader), **asdict(entry.access)}
+    return {name: value for name, value in fields.items() if value not in (None, ())}
 
 
 def describe_progress(delivery: Delivery) -> str:

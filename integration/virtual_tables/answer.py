@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from integration.core import decimal_json
 from integration.core.activity_recorder import add_activity_context
 from integration.core.errors import Issue, MethodNotAllowed, Rejected, Unavailable
+from integration.journal.audit_entry import AccessAction, AccessKind, Reader
+from integration.journal.audit_recorder import AuditRecorder
 from integration.odata import addresses, bodies, headers, metadata, payload
 from integration.odata.addresses import (
     Address,
@@ -22,7 +24,7 @@ from integration.odata.addresses import (
 from integration.odata.headers import Format, Preferences
 from integration.odata.model import EntityType
 from integration.odata.query import Query, build_next_link, parse
-from integration.virtual_tables import read, write
+from integration.virtual_tables import audited, read, write
 from integration.virtual_tables.data_routes import DataRoutes
 from integration.virtual_tables.entity_type import MappedEntityType
 from integration.virtual_tables.odata_request import ODataRequest, ODataResponse
@@ -42,6 +44,7 @@ class VirtualTables:
     entity_types: Mapping[str, MappedEntityType]
     reader: FeedReader
     writer: FeedWriter
+    audit: AuditRecorder
     max_page_size: int
     timeout: float
 
@@ -51,6 +54,7 @@ class _Call:
     """A request, parsed. `entity_types`: all that the feed shows; `target`: that of the address."""
 
     request: ODataRequest
+    reader: Reader
     query: Query
     format: Format
     preferences: Preferences
@@ -64,17 +68,19 @@ class _Call:
         return self.target
 
 
-async def answer_request(tables: VirtualTables, request: ODataRequest) -> ODataResponse:
+async def answer_request(
+    tables: VirtualTables, request: ODataRequest, reader: Reader
+) -> ODataResponse:
     """Respond to a request. Raises Rejected, Unavailable or Misconfigured."""
     try:
         async with asyncio.timeout(tables.timeout):
-            return await _answer(tables, request)
+            return await _answer(tables, request, reader)
     except TimeoutError:
         why = f"no answer within {tables.timeout:g} seconds"
         raise Unavailable(tables.reader.fhir.upstream.name, why) from None
 
 
-async def _answer(tables: VirtualTables, request: ODataRequest) -> ODataResponse:
+async def _answer(tables: VirtualTables, request: ODataRequest, reader: Reader) -> ODataResponse:
     headers.check_versions(
         request.headers.get("odata-version"), request.headers.get("odata-maxversion")
     )
@@ -89,14 +95,31 @@ async def _answer(tables: VirtualTables, request: ODataRequest) -> ODataResponse
     if request.method not in operations:
         raise MethodNotAllowed(*operations)
     operation = operations[request.method]
-    call = _parse_call(request, address, sets)
+    call = _parse_call(request, reader, address, sets)
     table = call.target.entity.table if call.target else None
     with add_activity_context(action=operation.action, table=table):
+        return await _record_and_handle(tables, operation, call, address)
+
+
+async def _record_and_handle(
+    tables: VirtualTables, operation: _Operation, call: _Call, address: Address
+) -> ODataResponse:
+    if operation.kind is None:  # it shows nobody's data
         return await operation.handle(tables, call, address)
+    asked = audited.Asked(
+        kind=operation.kind, action=operation.audit_action, type=call.entity_type.resource
+    )
+    work = audited.handle_read if asked.action is AccessAction.READ else audited.handle_write
+    return await work(
+        tables.audit, call.reader, asked, lambda: operation.handle(tables, call, address)
+    )
 
 
 def _parse_call(
-    request: ODataRequest, address: Address, sets: Mapping[str, MappedEntityType]
+    request: ODataRequest,
+    reader: Reader,
+    address: Address,
+    sets: Mapping[str, MappedEntityType],
 ) -> _Call:
     options = parse(request.query, address)
     has_format = not isinstance(address, Metadata | Count)
@@ -104,6 +127,7 @@ def _parse_call(
     named = getattr(address, "entity", None)
     return _Call(
         request=request,
+        reader=reader,
         query=options,
         format=headers.negotiate_format(accept, options.format) if has_format else Format(),
         preferences=headers.parse_preferences(request.headers.get("prefer")),
@@ -157,7 +181,7 @@ async def _read_collection(
         count=page.count,
         next_link=next_link,
     )
-    return _respond_json(body, call, size)
+    return replace(_respond_json(body, call, size), names=page.names)
 
 
 async def _count_collection(tables: VirtualTables, call: _Call, address: Count) -> ODataResponse:
@@ -176,7 +200,7 @@ async def _read_entity(tables: VirtualTables, call: _Call, address: Entity) -> O
     version = _get_version(resource)
     if cached is not None and cached.matches(version):
         etag = {"ETag": headers.format_etag(version)}
-        return ODataResponse(304, {**headers.build_headers(), **etag})
+        return ODataResponse(304, {**headers.build_headers(), **etag}, names=_list_names(resource))
     return await _respond_entity(tables, call, resource, 200)
 
 
@@ -202,8 +226,8 @@ async def _change_entity(tables: VirtualTables, call: _Call, address: Entity) ->
 
 async def _delete_entity(tables: VirtualTables, call: _Call, address: Entity) -> ODataResponse:
     condition = headers.parse_if_match(call.request.headers.get("if-match"))
-    await write.delete(tables.writer, call.entity_type, address.key, condition)
-    return ODataResponse(204)
+    name = await write.delete(tables.writer, call.entity_type, address.key, condition)
+    return ODataResponse(204, names=(name,))
 
 
 def _has_numbers_as_text(call: _Call) -> bool:
@@ -231,12 +255,14 @@ async def _respond_entity(
     if applied := call.preferences.format_applied():
         stated["Preference-Applied"] = applied
     if not _wants_body(call, status):
-        return ODataResponse(204, {**headers.build_headers(), **stated})
+        no_body = {**headers.build_headers(), **stated}
+        return ODataResponse(204, no_body, names=_list_names(resource))
     body = payload.build_entity(
         values, type_, root, call.format, select=call.query.select, version=version
     )
     response = _respond_json(body, call)
-    return ODataResponse(status, {**response.headers, **stated}, response.body)
+    all_headers = {**response.headers, **stated}
+    return ODataResponse(status, all_headers, response.body, _list_names(resource))
 
 
 def _wants_body(call: _Call, status: int) -> bool:
@@ -253,29 +279,36 @@ def _respond_json(body: Any, call: _Call, page_size: int | None = None) -> OData
     return ODataResponse(200, all_headers, decimal_json.encode(body))
 
 
+def _list_names(resource: Mapping[str, Any]) -> tuple[str, ...]:
+    return (f"{resource['resourceType']}/{resource['id']}",)
+
+
 def _get_version(resource: Mapping[str, Any]) -> str:
     return str(resource.get("meta", {}).get("versionId", ""))
 
 
 @dataclass(frozen=True, slots=True)
 class _Operation:
-    """`action`: what the activity log calls the requests to the FHIR server."""
+    """`action`: what the activity log calls the requests to the FHIR server; `kind` and
+    `audit_action`: what the audit log calls the whole."""
 
     handle: Callable[[VirtualTables, _Call, Any], Awaitable[ODataResponse]]
     action: str | None = None
+    kind: AccessKind | None = None
+    audit_action: AccessAction = AccessAction.READ
 
 
 _OPERATIONS: Mapping[type[Address], Mapping[str, _Operation]] = {
     ServiceDocument: {"GET": _Operation(_show_service_document)},
     Metadata: {"GET": _Operation(_show_metadata)},
     Collection: {
-        "GET": _Operation(_read_collection, "search"),
-        "POST": _Operation(_create_entity, "create"),
+        "GET": _Operation(_read_collection, "search", AccessKind.ROWS),
+        "POST": _Operation(_create_entity, "create", AccessKind.ROW, AccessAction.CREATE),
     },
-    Count: {"GET": _Operation(_count_collection, "count")},
+    Count: {"GET": _Operation(_count_collection, "count", AccessKind.COUNT)},
     Entity: {
-        "GET": _Operation(_read_entity),
-        "PATCH": _Operation(_change_entity, "change"),
-        "DELETE": _Operation(_delete_entity, "delete"),
+        "GET": _Operation(_read_entity, None, AccessKind.ROW),
+        "PATCH": _Operation(_change_entity, "change", AccessKind.ROW, AccessAction.UPDATE),
+        "DELETE": _Operation(_delete_entity, "delete", AccessKind.ROW, AccessAction.DELETE),
     },
 }

@@ -26,8 +26,12 @@ class ODataRequest:
 
 @dataclass(frozen=True, slots=True)
 class ODataResponse:
-    """A response of the feed. `headers` have the content type, where there is content."""
+    """A response of the feed. `headers` have the content type, where there is content.
+
+    `names`: Type/id of each resource that it shows, or that was written, for the audit log.
+    """
 
     status: int
     headers: Mapping[str, str] = field(default_factory=headers.build_headers)
     body: bytes = b""
+    names: tuple[str, ...] = ()

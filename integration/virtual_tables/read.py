@@ -56,9 +56,11 @@ class FeedReader:
 
 @dataclass(frozen=True, slots=True)
 class RowPage:
-    """Rows, each with its version; `token` leads to the next page."""
+    """Rows, each with its version, and the names of their resources; `token` leads to the next
+    page."""
 
     rows: Sequence[tuple[EntityValues, str | None]]
+    names: tuple[str, ...] = ()
     count: int | None = None
     token: str | None = None
 
@@ -91,7 +93,7 @@ async def read_page(
     """Read a page of up to `size` rows. Raises Rejected, Unavailable, Misconfigured."""
     plan = await _plan(reader, entity_type, query)
     if plan.is_empty:
-        return RowPage((), 0 if query.count else None)
+        return RowPage((), count=0 if query.count else None)
     cursor = skip_token.parse_token(query.skip_token, entity_type.resource)
     if plan.is_gathered:
         return await _gather_page(reader, plan, cursor, size, run_id)
@@ -279,7 +281,8 @@ def _build_page(
 ) -> RowPage:
     versions = (resource.get("meta", {}).get("versionId") for resource in resources)
     token = None if next_cursor is None else skip_token.format_token(next_cursor)
-    return RowPage(tuple(zip(rows, versions, strict=True)), token=token)
+    names = tuple(f"{resource['resourceType']}/{resource['id']}" for resource in resources)
+    return RowPage(tuple(zip(rows, versions, strict=True)), names, token=token)
 
 
 async def _count_found(reader: FeedReader, plan: QueryPlan, run_id: str) -> int:

@@ -145,8 +145,8 @@ async def change(
 
 async def delete(
     writer: FeedWriter, entity_type: MappedEntityType, key: UUID, condition: IfMatch | None
-) -> None:
-    """Delete the resource of the row with this key. Raises Rejected: 404, 412."""
+) -> str:
+    """Delete the resource of the row with this key. Return its name. Raises Rejected: 404, 412."""
     run_id, name = writer.new_run_id(), await _resolve_name(writer, entity_type, key)
     async with _lock_resource(writer, name, run_id, is_delete=True) as attempt:
         for _ in range(_MAX_ATTEMPTS):
@@ -165,6 +165,7 @@ async def delete(
         if response.status not in (200, 202, 204, *_GONE_STATUSES):
             raise _build_write_error(writer, response)
         attempt.record_response(response)
+    return name
 
 
 async def _announce_delete(writer: FeedWriter, name: str, current: Resource, run_id: str) -> bool:

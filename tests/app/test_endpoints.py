@@ -62,6 +62,8 @@ ADDRESSES: dict[str, list[dict[str, str]]] = {
     "replay_all": [{}],
     "deliveries": [{}],
     "activity": [{}],
+    "audit": [{}],
+    "upstreams": [{}],
     "data_routes": [{}],
     "odata": [
         {"path": path}
@@ -661,9 +663,14 @@ WRONG_QUERIES = [
     ("deliveries", "GET", {}, "sender=x"),
     ("activity", "GET", {}, "since="),
     ("activity", "GET", {}, "patient=p7"),
+    ("audit", "GET", {}, "patient=p7"),
+    ("audit", "GET", {}, "kind=secret"),
+    ("audit", "GET", {}, "after=x"),
+    ("audit", "GET", {}, "_format=xml"),
+    ("upstreams", "GET", {}, "deep=1"),
     ("data_routes", "GET", {}, "type=Observation"),
     ("health", "GET", {}, "deep"),
-    ("health", "GET", {}, "deep=yes"),
+    ("health", "GET", {}, "deep=1"),
     ("health", "GET", {}, "depth=1"),
 ]  # fmt: skip
 
@@ -796,24 +803,83 @@ async def test_what_the_list_cannot_be_asked_is_refused(
     assert outcome(await listed(**params), 400)["code"] == "value"
 
 
+async def test_health_says_only_that_the_app_is_alive() -> None:
+    """And it needs no settings: nothing is asked."""
+    response = await knock(function_app.health, "GET", "health")
+    assert (response.status_code, read(response)) == (200, {"status": "ok"})
+    deep = await knock(function_app.health, "GET", "health", params={"deep": "1"})
+    assert "/api/upstreams" in outcome(deep, 400)["diagnostics"]
+
+
 @one_worker
 @pytest.mark.azurite
-async def test_health_tells_of_every_upstream_when_it_is_asked_deeply(worker: Worker) -> None:
-    async def asked(**params: str) -> tuple[int, Any]:
-        response = await knock(function_app.health, "GET", "health", params=params)
-        return response.status_code, read(response)
+async def test_forty_who_ask_for_the_upstreams_get_the_same_answer(worker: Worker) -> None:
+    def count_asked() -> int:
+        return sum(each.path.endswith("/metadata") for each in worker.fhir_double.received)
 
+    before = count_asked()
+    responses = await asyncio.gather(
+        *(knock(function_app.upstreams, "GET", "upstreams") for _ in range(40))
+    )
+    assert {response.status_code for response in responses} == {200}
+    body = read(responses[0])
+    assert all(read(response) == body for response in responses)
     well = {"status": "ok", "storage": "ok", "fhir": "ok", "dataverse": "ok"}
-    assert await asked() == (200, {"status": "ok"})
-    assert await asked(deep="1") == (200, well)
-    worker.fhir_double.down = 500
-    try:
-        status, body = await asked(deep="1")
-        assert (status, body["status"], body["storage"]) == (503, "degraded", "ok")
-        assert "500" in body["fhir"]
-        assert (await asked())[0] == 200
-    finally:
-        worker.fhir_double.down = None
+    assert body.pop("checked").endswith("Z")
+    assert body == well
+    assert count_asked() - before <= 1  # none, if somebody has asked in the last minute
+    assert responses[0].headers["Cache-Control"].startswith("private, max-age=")
+
+
+# --- who was shown what ------------------------------------------------------------------------
+
+
+async def audited(**params: str) -> Any:
+    response = await knock(function_app.audit, "GET", "audit", params=params)
+    assert response.status_code == 200
+    return read(response)["audit"]
+
+
+@one_worker
+@pytest.mark.azurite
+async def test_an_answer_is_recorded_and_its_progress_is_not(worker: Worker) -> None:
+    delivery = delivery_of(await post(patient(id="audited")))
+    await worker.claims("relay")
+    await ask(delivery)
+    assert await audited(delivery=delivery) == []
+    await function_app.relay(message(delivery=delivery))
+    await worker.claims("mirror")
+    assert (await ask(delivery)).status_code == 200
+    (entry_,) = await audited(delivery=delivery)
+    assert (entry_["kind"], entry_["sender"]) == ("delivery-answer", "default")
+    assert (entry_["resources"], entry_["number"]) == (["Patient/audited"], 1)
+    assert MARKER not in json.dumps(entry_)
+    params = {"delivery": delivery, "_format": "application/fhir+ndjson"}
+    exported = await knock(function_app.audit, "GET", "audit", params=params)
+    assert exported.mimetype == "application/fhir+ndjson"
+    assert json.loads(exported.get_body())["entity"][0]["what"]["reference"] == "Patient/audited"
+
+
+@one_worker
+@pytest.mark.azurite
+async def test_a_dry_run_is_recorded(worker: Worker) -> None:
+    given = {"headers": {"content-type": FHIR_JSON}, "params": {"dry-run": "true"}}
+    before = len(await audited(kind="dry-run"))
+    whole = bundle(entry(patient(id="dry"), method="PUT", url="Patient/dry"))
+    assert (await knock(function_app.intake, "POST", "fhir", whole, **given)).status_code == 200
+    await knock(function_app.intake, "POST", "fhir", b"{", **given)  # it shows nothing
+    recorded = await audited(kind="dry-run")
+    assert (len(recorded), recorded[0]["resources"]) == (before + 1, ["Patient/dry"])
+
+
+@one_worker
+@pytest.mark.azurite
+async def test_rows_are_recorded_whoever_reads_them(worker: Worker) -> None:
+    worker.fhir_double.add(observation("Patient/p1", id="listed"))
+    assert (await feed("msemr_observations")).status_code == 200
+    (newest, *_) = await audited(kind="rows", resource="Observation/listed")
+    assert "Observation/listed" in newest["resources"]
+    assert newest.keys().isdisjoint({"sender", "user", "key"})
 
 
 # --- a worker that cannot start ----------------------------------------------------------------

@@ -17,6 +17,7 @@ import pytest
 
 from integration.app import error_handlers, responses
 from integration.app.raw_query import parse_query
+from integration.app.settings import ReaderHeaders
 from integration.core.errors import (
     Issue,
     MethodNotAllowed,
@@ -28,8 +29,11 @@ from integration.core.errors import (
 from integration.core.model import Delivery, EntryResult, RowResult, Status
 from integration.intake.accept import Accepted
 from integration.intake.subscriptions import Acknowledged
+from integration.journal.audit_entry import AccessKind, AuditEntry, Reader, build_access
+from integration.journal.audit_log import AuditPage
 from integration.journal.store import Page
 from integration.operations.deliveries import DeliveryStatus, ReplayPage
+from integration.operations.health import CheckedStates
 from tests.builders import MARKER
 from tests.conftest import told_by
 
@@ -334,10 +338,67 @@ def test_the_last_page_has_no_next_one() -> None:
 
 
 def test_health_is_an_answer_for_probes() -> None:
-    well = responses.build_health({"storage": "ok"})
-    assert (well.status_code, read(well)) == (200, {"status": "ok", "storage": "ok"})
-    ill = responses.build_health({"storage": "ok", "fhir": "answered 500"})
+    checked = datetime(2026, 3, 2, tzinfo=UTC)
+    well = responses.build_upstreams(CheckedStates({"storage": "ok"}, checked, 60))
+    states = {"status": "ok", "checked": "2026-03-02T00:00:00Z", "storage": "ok"}
+    assert (well.status_code, read(well)) == (200, states)
+    assert well.headers["Cache-Control"] == "private, max-age=60"
+    trouble = {"storage": "ok", "fhir": "answered 500"}
+    ill = responses.build_upstreams(CheckedStates(trouble, checked, 3))
     assert (ill.status_code, read(ill)["status"]) == (503, "degraded")
+    assert ill.headers["Cache-Control"] == "private, max-age=3"
+
+
+# --- who asks ----------------------------------------------------------------------------------
+
+BOTH = ReaderHeaders("X-Sender", "X-User")
+
+
+@pytest.mark.parametrize(
+    ("named", "headers", "reader"),
+    [
+        (ReaderHeaders(), {"X-Sender": "lab", "X-User": "nurse"}, Reader(sender="default")),
+        (BOTH, {"x-sender": "lab", "X-USER": " nurse "}, Reader(sender="lab", user="nurse")),
+        (BOTH, {"X-Sender": " "}, Reader(sender="default")),
+        (BOTH, {"X-User": "a\nb\x00" + "c" * 999}, Reader(sender="default", user=f"ab{'c' * 254}")),
+    ],
+)
+def test_who_asks_is_what_the_named_headers_say(
+    named: ReaderHeaders, headers: dict[str, str], reader: Reader
+) -> None:
+    req = func.HttpRequest("GET", "http://host/api/any", headers=headers, body=b"")
+    assert responses.build_reader(req, named, "default") == reader
+
+
+def test_audit_events_are_lines_and_lead_to_the_next_page() -> None:
+    time = datetime(2026, 3, 2, tzinfo=UTC)
+    access = build_access(AccessKind.ROW, ["Patient/p1"])
+    entry = AuditEntry(id="a", time=time, reader=Reader(sender="lab"), access=access)
+    query = {"_format": "application/fhir ndjson", "sender": "lab"}
+    response = responses.build_audit_page(asked(), query, AuditPage((entry, entry), "next"))
+    assert response.mimetype == "application/fhir+ndjson"
+    lines = response.get_body().decode().splitlines()
+    assert [json.loads(line)["resourceType"] for line in lines] == ["AuditEvent"] * 2
+    address, rel = response.headers["Link"].split("; ")
+    assert rel == 'rel="next"'
+    assert dict(httpx.URL(address.strip("<>")).params)["after"] == "next"
+    last = responses.build_audit_page(asked(), {}, AuditPage((entry,), None))
+    assert "Link" not in last.headers
+    assert read(last) == {
+        "audit": [
+            {
+                "id": "a",
+                "time": "2026-03-02T00:00:00Z",
+                "sender": "lab",
+                "kind": "row",
+                "action": "read",
+                "status": 200,
+                "types": ["Patient"],
+                "resources": ["Patient/p1"],
+                "number": 1,
+            }
+        ]
+    }
 
 
 # --- what intake is asked ----------------------------------------------------------------------

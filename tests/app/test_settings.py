@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from integration.app.settings import (
+    AuditSettings,
     find_renamed_settings,
     get_events_queue_binding,
     get_housekeeping_schedule,
@@ -45,6 +46,10 @@ WRONG = [
     ("MAX_AGE", "3d", "a whole number above 0"),
     ("RETENTION_DAYS", "3651", "a whole number from 1 to 3650"),
     ("ACTIVITY_DAYS", "-1", "a whole number from 0 to 3650"),
+    ("AUDIT_DAYS", "-1", "a whole number from 0 to 3650"),
+    ("AUDIT_FAILURES", "ignore", "one of refuse, answer"),
+    ("AUDIT_USER_HEADER", "Authorization", "a header with a name, not with a secret"),
+    ("AUDIT_USER_HEADER", "X-Functions-Key", "a header with a name, not with a secret"),
     ("MAX_BYTES_IN_FLIGHT", "150 MB", "a whole number above 0"),
     ("VALIDATE", "yes", "one of off, on"),
     ("OVER_LIMIT", "Split", "one of split, reject"),
@@ -321,6 +326,14 @@ def test_the_healthcare_apis_fill_the_columns_of_one_set_of_maps_alone() -> None
 
 def test_activity_is_noted_unless_it_is_kept_for_no_day() -> None:
     assert read_settings({**REQUIRED, "ACTIVITY_DAYS": "0"}).activity_days == 0
+
+
+def test_reads_are_recorded_for_a_year_unless_a_setting_says_otherwise() -> None:
+    assert read_settings(REQUIRED).audit == AuditSettings(365, None, is_required=True)
+    named = {"AUDIT_DAYS": "0", "AUDIT_USER_HEADER": "X-User", "AUDIT_FAILURES": "answer"}
+    assert read_settings({**REQUIRED, **named}).audit == AuditSettings(
+        0, "X-User", is_required=False
+    )
 
 
 def test_external_events_need_the_names_of_virtual_tables() -> None:

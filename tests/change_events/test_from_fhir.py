@@ -242,7 +242,7 @@ async def test_rows_of_events_are_deleted_after_the_retention(route: Route) -> N
     ((claim, _),) = route.queued(MIRROR_QUEUE)
     await mirroring.mirror_resource(route.mirror, claim)
     month = timedelta(days=30)
-    ages = Ages(max_age=month, retention=month, activity=month)
+    ages = Ages(max_age=month, retention=month, activity=month, audit=month)
     known, now = await route.known(claim.delivery), route.clock()
     assert choose_step(known, now + timedelta(days=29), ages) is None
     assert choose_step(known, now + timedelta(days=31), ages) is Step.FORGET

@@ -208,7 +208,9 @@ async def test_a_row_without_a_map_is_told_without_a_table(route: Route) -> None
 
 
 async def test_a_look_at_the_upstreams_is_told(route: Route) -> None:
-    await health.check_upstreams(route.journal, route.fhir, route.dataverse)
+    await health.check_upstreams(
+        health.UpstreamCheck(route.journal, route.fhir, route.dataverse, route.clock)
+    )
     await route.activities.flush()
     assert sorted(told(route)) == [(DATAVERSE, "health", "200"), (FHIR, "health", "200")]
 

@@ -22,7 +22,11 @@ from integration.core.model import (
 )
 from integration.journal import azure_store
 from integration.journal.activity_log import ActivityFilter
+from integration.journal.audit_entry import AccessKind, Reader, build_access
+from integration.journal.audit_log import AuditFilter
+from integration.journal.audit_recorder import record
 from integration.journal.azure_activity import AzureActivityLog
+from integration.journal.azure_audit import AzureAuditLog
 from integration.journal.azure_data_routes import AzureDataRouteStore
 from integration.journal.azure_guard_store import AzureGuardStore
 from integration.journal.azure_pending_lookups import AzurePendingLookups
@@ -35,6 +39,7 @@ from integration.journal.table_keys import make_delivery_id
 from integration.operations import deliveries
 from integration.operations.housekeeping import Ages, Housekeeping, sweep
 from local.services import Running
+from tests.audits import make_recorder
 from tests.conftest import Route
 from tests.journal.recording import PartitionScan, RecordingTransport, TableQueries
 from tests.journal.test_azure_store import DELIVERY, EVERYTHING, NOON
@@ -79,7 +84,7 @@ async def recorded(azurite: Running, namespace: str) -> AsyncIterator[Recorded]:
         TableServiceClient.from_connection_string(storage, transport=transport) as tables,
     ):
         container = await blobs.create_container(namespace)
-        for use in (*USES, "activity", "routes", "lookups", "rowkeys", "locks", "claims"):
+        for use in (*USES, "activity", "audit", "routes", "lookups", "rowkeys", "locks", "claims"):
             await own.create_table(f"{namespace}{use}")
         opened = [tables.get_table_client(f"{namespace}{use}") for use in USES]
         yield Recorded(AzureJournal(container, *opened), queries, tables, own, namespace)
@@ -131,6 +136,26 @@ async def test_no_other_store_scans_a_partition(recorded: Recorded) -> None:
     assert await log.delete_before(NOON + timedelta(days=2), 10) == 1
 
 
+async def test_no_question_about_who_was_shown_what_scans_a_partition(recorded: Recorded) -> None:
+    """A page is a range of keys, an entry is one operation, and old days are a range of days."""
+    audit = AzureAuditLog(recorded.tables.get_table_client(f"{recorded.namespace}audit"))
+    recorder = make_recorder(audit, lambda: NOON)
+    before = recorded.queries.operations
+    for number in range(4):
+        names = [f"Patient/p{number}", "Goal/g"]
+        await record(recorder, Reader(sender="north"), build_access(AccessKind.ROWS, names))
+    assert recorded.queries.operations == before + 4
+    for criteria in (
+        AuditFilter(),
+        AuditFilter(since=NOON, until=NOON, sender="north", resource="Patient"),
+        AuditFilter(resource="Goal/g"),
+    ):
+        first = await audit.list_entries(criteria, 3, None)
+        rest = await audit.list_entries(criteria, 3, first.after)
+        assert (len(first.entries), len(rest.entries), rest.after) == (3, 1, None)
+    assert await audit.delete_before(NOON + timedelta(days=2), 10) == 4
+
+
 def test_a_scan_is_recognised() -> None:
     queries = TableQueries(frozenset({"small"}))
     allowed = [
@@ -178,13 +203,14 @@ async def add(recorded: Recorded, number: int, status: Status, days: float, firs
 async def swept(recorded: Recorded, route: Route, minutes: float) -> int:
     """Sweep so many minutes after noon. Return how many rows were read."""
     await recorded.count_rows()
-    ages = Ages(timedelta(days=3), timedelta(days=30), timedelta(days=7))
+    ages = Ages(timedelta(days=3), timedelta(days=30), timedelta(days=7), timedelta(days=7))
     await sweep(
         Housekeeping(
             journal=recorded.journal,
             guard_store=route.guard_store,
             queue=route.queue_sender,
             activity=route.activity,
+            audit=route.audit,
             now=lambda: NOON + timedelta(minutes=minutes),
             ages=ages,
         )

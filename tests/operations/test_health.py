@@ -1,12 +1,17 @@
-"""Anybody may see which upstream does not answer, and nothing that only operators may know."""
+"""Operators see which service does not answer; however many ask, a service is asked once a minute."""
 
 from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
 from integration.core.errors import Unavailable
 from integration.journal.store import MemoryJournal, Page
-from integration.operations.health import check_upstreams
+from integration.operations.health import CheckedStates, UpstreamCheck, check_upstreams
 from tests.conftest import Route
 
 WELL = {"storage": "ok", "fhir": "ok", "dataverse": "ok"}
@@ -17,14 +22,35 @@ class Broken(MemoryJournal):
         raise Unavailable("storage", "ServiceRequestError")
 
 
+@dataclass
+class Counting(MemoryJournal):
+    """Counts how often it is read."""
+
+    reads: list[object] = field(default_factory=list)
+
+    async def list_deliveries(self, *asked: Any) -> Page:
+        self.reads.append(asked)
+        return await MemoryJournal.list_deliveries(self, *asked)
+
+
+def sharing(route: Route, journal: Any = None) -> UpstreamCheck:
+    return UpstreamCheck(journal or route.journal, route.fhir, route.dataverse, route.clock)
+
+
+async def checked(route: Route, journal: Any = None) -> dict[str, str]:
+    return dict((await check_upstreams(sharing(route, journal))).states)
+
+
 async def test_all_is_well_when_every_upstream_answers(route: Route) -> None:
-    assert await check_upstreams(route.journal, route.fhir, route.dataverse) == WELL
+    found = await check_upstreams(sharing(route))
+    assert found == CheckedStates(WELL, route.clock(), 60)
+    assert found.is_healthy
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500, 503])
 async def test_a_failing_fhir_server_is_named_with_its_status(route: Route, status: int) -> None:
     route.fhir_double.down = status
-    states = dict(await check_upstreams(route.journal, route.fhir, route.dataverse))
+    states = await checked(route)
     assert str(status) in states.pop("fhir")
     assert states == {"storage": "ok", "dataverse": "ok"}
 
@@ -34,13 +60,13 @@ async def test_a_failing_fhir_server_is_named_with_its_status(route: Route, stat
 )
 async def test_a_failing_dataverse_is_named(route: Route, wish: dict[str, object]) -> None:
     route.dataverse_double.will_fail(path="WhoAmI", next=5, **wish)
-    states = dict(await check_upstreams(route.journal, route.fhir, route.dataverse))
+    states = await checked(route)
     assert states.pop("dataverse") != "ok"
     assert states == {"storage": "ok", "fhir": "ok"}
 
 
 async def test_failing_storage_is_named(route: Route) -> None:
-    states = dict(await check_upstreams(Broken(), route.fhir, route.dataverse))
+    states = await checked(route, Broken())
     assert "ServiceRequestError" in states.pop("storage")
     assert states == {"fhir": "ok", "dataverse": "ok"}
 
@@ -48,5 +74,62 @@ async def test_failing_storage_is_named(route: Route) -> None:
 async def test_the_response_holds_no_addresses(route: Route) -> None:
     route.fhir_double.down = 500
     route.dataverse_double.will_fail(kind="reset", next=5)
-    states = await check_upstreams(Broken(), route.fhir, route.dataverse)
+    states = await checked(route, Broken())
     assert "http" not in " ".join(states.values())
+
+
+async def ask_at_once(check: UpstreamCheck, number: int = 40) -> list[CheckedStates]:
+    return list(await asyncio.gather(*(check_upstreams(check) for _ in range(number))))
+
+
+async def requested(route: Route) -> Mapping[str, int]:
+    await route.activities.flush()
+    upstreams = [entry.upstream for entry in route.activity.entries]
+    return {name: upstreams.count(name) for name in sorted(set(upstreams))}
+
+
+async def test_forty_who_ask_at_once_cost_each_service_one_request(route: Route) -> None:
+    journal = Counting()
+    found = await ask_at_once(sharing(route, journal))
+    assert found == [found[0]] * 40
+    assert await requested(route) == {"Dataverse": 1, "FHIR server": 1}
+    assert len(journal.reads) == 1
+
+
+async def test_a_result_is_answered_for_a_minute_and_says_for_how_long(route: Route) -> None:
+    check = sharing(route)
+    first = await check_upstreams(check)
+    route.fhir_double.down = 500
+    route.clock.later(59)
+    again = await check_upstreams(check)
+    assert (again.states, again.checked, again.max_age) == (WELL, first.checked, 1)
+    route.clock.later(1)
+    assert not (await check_upstreams(check)).is_healthy
+
+
+async def test_trouble_is_answered_for_ten_seconds(route: Route) -> None:
+    check = sharing(route)
+    route.fhir_double.down = 500
+    assert (await check_upstreams(check)).max_age == 10
+    route.fhir_double.down = None
+    route.clock.later(9)
+    assert not (await check_upstreams(check)).is_healthy
+    route.clock.later(1)
+    assert (await check_upstreams(check)).is_healthy
+
+
+async def test_a_clock_that_was_set_back_keeps_no_result(route: Route) -> None:
+    check = sharing(route)
+    await check_upstreams(check)
+    route.clock.later(-3600)
+    route.fhir_double.down = 500
+    assert not (await check_upstreams(check)).is_healthy
+
+
+async def test_who_asks_first_may_go_away_and_the_others_get_an_answer(route: Route) -> None:
+    check = sharing(route)
+    first = asyncio.create_task(check_upstreams(check))
+    others = asyncio.create_task(ask_at_once(check, 5))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert {result.is_healthy for result in await others} == {True}

@@ -21,6 +21,8 @@ from integration.core.model import (
     WorkItem,
 )
 from integration.fhir.units import Limits
+from integration.journal.audit_entry import AccessKind, Reader, build_access
+from integration.journal.audit_recorder import record
 from integration.journal.store import MemoryJournal, never
 from integration.journal.synthetic_deliveries import add_synthetic_delivery
 from integration.journal.table_keys import make_delivery_id
@@ -29,11 +31,12 @@ from integration.operations import deliveries, housekeeping
 from integration.operations.housekeeping import Ages, Housekeeping, Step, choose_step, sweep
 from integration.queues.names import MIRROR_QUEUE
 from integration.relay import process as relaying
+from tests.audits import make_recorder
 from tests.builders import MARKER, bundle, entry, patient
 from tests.conftest import DAY, Route, told_by
 
 MINUTE, HOUR = 60.0, 3600.0
-AGES = Ages(timedelta(days=3), timedelta(days=30), timedelta(days=7))
+AGES = Ages(timedelta(days=3), timedelta(days=30), timedelta(days=7), timedelta(days=9))
 START = datetime(2026, 3, 2, tzinfo=UTC)
 DELIVERY = Delivery(
     id="id",
@@ -58,6 +61,7 @@ def keeping(route: Route, queue_sender: Any) -> Housekeeping:
         guard_store=route.guard_store,
         queue=queue_sender,
         activity=route.activity,
+        audit=route.audit,
         now=route.clock,
         ages=AGES,
     )
@@ -522,3 +526,21 @@ async def test_activity_is_deleted_by_whole_days_after_its_time(
 
     assert {entry.time for entry in route.activity.entries} == set(kept)
     assert caplog.records[-1].__dict__["activity"] == 2
+
+
+async def test_audit_entries_are_deleted_by_whole_days_after_their_own_time(
+    route: Route, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = route.clock.now.astimezone(UTC)
+    kept = [now, now.replace(hour=0, minute=0) - timedelta(days=9)]
+    old = [now.replace(hour=23) - timedelta(days=10), now - timedelta(days=400)]
+    for time in kept + old:
+        recorder = make_recorder(route.audit, lambda time=time: time)
+        await record(recorder, Reader(), build_access(AccessKind.ROW, ["Patient/p1"]))
+
+    with caplog.at_level(logging.INFO):
+        await swept(route)
+
+    assert {entry.time for entry in route.audit.entries} == set(kept)
+    assert caplog.records[-1].__dict__["audit"] == 2
+    assert caplog.records[-1].__dict__["more"] is False

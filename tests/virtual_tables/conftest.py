@@ -17,6 +17,7 @@ import pytest
 from integration.core import decimal_json
 from integration.core.http import Upstream, build_limiter
 from integration.fhir.client import FhirServer
+from integration.journal.audit_entry import Reader
 from integration.journal.data_routes import MemoryDataRouteStore
 from integration.journal.guard_store import MemoryGuardStore
 from integration.journal.row_keys import MemoryRowKeys
@@ -33,6 +34,7 @@ from integration.virtual_tables.read import FeedReader
 from integration.virtual_tables.row_keys import RowKeyResolver
 from integration.virtual_tables.write import FeedWriter
 from local.services import find_free_ports, run_services
+from tests.audits import make_recorder
 
 ROOT = "http://feed/api/odata/"
 NAMESPACE = UUID(int=7)
@@ -56,6 +58,7 @@ class Feed:
     row_keys: MemoryRowKeys
     routes: MemoryDataRouteStore
     asked: list[httpx.Request] = field(default_factory=list)  # of the FHIR server
+    reader: Reader = field(default_factory=Reader)
 
     async def ask(self, method: str, path: str, query: str = "", **more: Any) -> ODataResponse:
         body, headers = more.pop("body", None), more
@@ -71,7 +74,7 @@ class Feed:
             headers=given_headers,
             body=text,
         )
-        return await answer_request(self.tables, asked)
+        return await answer_request(self.tables, asked, self.reader)
 
     async def get(self, path: str, query: str = "", **headers: str) -> Any:
         """The answer, decoded."""
@@ -88,7 +91,8 @@ class Feed:
             asked = ODataRequest(
                 method="GET", root=ROOT, path=path, query=own_values, headers=headers
             )
-            page = decimal_json.decode((await answer_request(self.tables, asked)).body)
+            answer = await answer_request(self.tables, asked, self.reader)
+            page = decimal_json.decode(answer.body)
             rows += page["value"]
         return rows
 
@@ -172,6 +176,7 @@ def made(fhir: FhirServer, kept: MemoryRowKeys, routes: MemoryDataRouteStore) ->
             new_run_id=lambda: make_delivery_id(datetime(2026, 3, 1, tzinfo=UTC), next(runs)),
             new_key=lambda: uuid5(NAMESPACE, str(next(numbers))),
         ),
+        audit=make_recorder(),
         max_page_size=250,
         timeout=25.0,
     )

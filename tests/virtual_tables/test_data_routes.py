@@ -11,6 +11,7 @@ import pytest
 from integration.app import wiring
 from integration.core.errors import Misconfigured, Rejected
 from integration.core.model import WorkItem
+from integration.journal.audit_entry import Reader
 from integration.journal.data_routes import MemoryDataRouteStore
 from integration.journal.row_keys import MemoryRowKeys
 from integration.mapping import files
@@ -30,6 +31,7 @@ from integration.virtual_tables.read import FeedReader
 from integration.virtual_tables.row_keys import RowKeyResolver
 from integration.virtual_tables.write import FeedWriter
 from local.services import Running
+from tests.audits import make_recorder
 from tests.builders import MARKER, Body, bundle, entry
 from tests.conftest import Route
 
@@ -281,6 +283,7 @@ class Wards:
             entity_types=shapes,
             reader=FeedReader(fhir, keys, 100),
             writer=writing,
+            audit=make_recorder(),
             max_page_size=10,
             timeout=25.0,
         )
@@ -316,6 +319,7 @@ class Wards:
                 ODataRequest(
                     method="GET", root="http://a/api/odata/", path=path, query="", headers={}
                 ),
+                Reader(),
             )
         ).status
 

@@ -1,0 +1,98 @@
+"""Build what identifies senders: those of `senders.toml`, their secrets, and the public keys of the
+issuers whose tokens they prove themselves with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
+from datetime import datetime
+from urllib.parse import urlsplit
+
+from integration.app.http_clients import ClientContext, open_upstream
+from integration.app.settings import Settings, UpstreamSettings, read_setting
+from integration.core.errors import Misconfigured, Unavailable
+from integration.core.model import Request
+from integration.fhir.grammar import RESOURCE_TYPES
+from integration.intake.identify import AddKeys, Identification
+from integration.intake.quotas import Quotas
+from integration.journal.store import Journal
+from integration.senders.jwks import MAX_BYTES, Fetch, KeySet
+from integration.senders.load import read_senders
+from integration.senders.model import Sender
+from integration.senders.proofs.json_web_token import JsonWebToken, read_key_id
+from integration.senders.proofs.proof import Proof, Secrets, SignedRequest
+from integration.senders.schemes import collect_secrets
+
+# Seconds: a sender waits for it, and keys that are at hand serve on.
+_TIMEOUT = 5
+
+
+def build_identification(
+    settings: Settings,
+    journal: Journal,
+    context: ClientContext,
+    *,
+    now: Callable[[], datetime],
+    new_token: Callable[[], str],
+) -> Identification:
+    """Read the senders and their secrets. Raises Misconfigured with all that is wrong."""
+    file = settings.senders.senders_file
+    senders = read_senders(file, RESOURCE_TYPES) if file else None
+    listed = list((senders or {}).values())
+    _check_bases(listed, settings.fetch_from)
+    return Identification(
+        senders=senders,
+        secrets=collect_secrets(listed, read_setting, easy_auth=settings.senders.easy_auth),
+        journal=journal,
+        now=now,
+        add_keys=_open_key_sets(listed, context),
+        new_token=new_token,
+        quotas=Quotas(time.monotonic),
+        sender_header=settings.senders.sender_header,
+        is_hosted=settings.senders.site_url is not None,
+    )
+
+
+def _check_bases(senders: Iterable[Sender], bases: Collection[str]) -> None:
+    """Raise Misconfigured for a sender whose own server may not be asked."""
+    missing = sorted(
+        f"{sender.policy.base} of {sender.name}"
+        for sender in senders
+        if sender.policy.base and sender.policy.base not in bases
+    )
+    if missing:
+        raise Misconfigured(
+            f"FETCH_FROM must hold the base of each sender: add {', '.join(missing)}"
+        )
+
+
+def _open_key_sets(senders: Iterable[Sender], context: ClientContext) -> AddKeys:
+    """Return what adds the keys of its issuer to the secrets of a sender, if its scheme needs
+    them. It raises Unavailable where an issuer has never given its keys."""
+    urls = {item.proof.jwks_url for item in senders if isinstance(item.proof, JsonWebToken)}
+    key_sets = {url: KeySet(url, _open_fetch(url, context)) for url in urls}
+
+    async def add_keys(proof: Proof, secrets: Secrets, request: SignedRequest) -> Secrets:
+        if not isinstance(proof, JsonWebToken):
+            return secrets
+        keys = await key_sets[proof.jwks_url].get(read_key_id(request))
+        return replace(secrets, jwks=keys)
+
+    return add_keys
+
+
+def _open_fetch(url: str, context: ClientContext) -> Fetch:
+    address = urlsplit(url)
+    base = f"{address.scheme}://{address.netloc}"
+    path = url.removeprefix(f"{base}/")
+    service = UpstreamSettings(base, None, 1, _TIMEOUT)
+    upstream = open_upstream(f"issuer {base}", service, context, MAX_BYTES)
+
+    async def fetch(_: str) -> bytes:
+        response = await upstream.send(Request("GET", path, headers={"accept": "application/json"}))
+        if response.status != 200:
+            raise Unavailable(upstream.name, f"answered {response.status}")
+        return response.body
+
+    return fetch
