@@ -357,17 +357,17 @@ BOTH = ReaderHeaders("X-Sender", "X-User")
 @pytest.mark.parametrize(
     ("named", "headers", "reader"),
     [
-        (ReaderHeaders(), {"X-Sender": "lab", "X-User": "nurse"}, Reader(sender="default")),
+        (ReaderHeaders(), {"X-Sender": "lab", "X-User": "nurse"}, Reader()),
         (BOTH, {"x-sender": "lab", "X-USER": " nurse "}, Reader(sender="lab", user="nurse")),
-        (BOTH, {"X-Sender": " "}, Reader(sender="default")),
-        (BOTH, {"X-User": "a\nb\x00" + "c" * 999}, Reader(sender="default", user=f"ab{'c' * 254}")),
+        (BOTH, {"X-Sender": " "}, Reader()),
+        (BOTH, {"X-User": "a\nb\x00" + "c" * 999}, Reader(user=f"ab{'c' * 254}")),
     ],
 )
 def test_who_asks_is_what_the_named_headers_say(
     named: ReaderHeaders, headers: dict[str, str], reader: Reader
 ) -> None:
     req = func.HttpRequest("GET", "http://host/api/any", headers=headers, body=b"")
-    assert responses.build_reader(req, named, "default") == reader
+    assert responses.build_reader(req, named) == reader
 
 
 def test_audit_events_are_lines_and_lead_to_the_next_page() -> None:
