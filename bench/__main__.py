@@ -22,7 +22,17 @@ from pathlib import Path
 import httpx
 import psutil
 
-from bench import arrival, feed, mapping, planning, scale, throttled, waiting, write_guard
+from bench import (
+    arrival,
+    feed,
+    mapping,
+    planning,
+    scale,
+    signatures,
+    throttled,
+    waiting,
+    write_guard,
+)
 from bench.route import HEADERS, SENDER_HEADER, MeasuredRoute, deliver_all, encode, post_units
 from bench.waiting import Latency
 from bench.watch import count_storage_operations, watch_peak_memory
@@ -191,6 +201,11 @@ async def _measure_related_lists(route: MeasuredRoute, _: Latency) -> None:
         print(f"  ({rows:.1f} ms and {direct:.1f} ms)")
 
 
+async def _measure_signatures(route: MeasuredRoute, _: Latency) -> None:
+    for scheme, ratio in (await signatures.measure_signatures(route)).items():
+        _print_result(f"time_to_answer_{scheme}_over_function_key", ratio)
+
+
 def _make_bodies(seed: str, number: int) -> list[bytes]:
     return [encode(build_transaction([ENTRIES], seed=f"{seed} {index}")) for index in range(number)]
 
@@ -216,6 +231,7 @@ _ON_ROUTE: Mapping[str, Callable[[MeasuredRoute, Latency], Awaitable[None]]] = {
     "write-guard": _measure_write_guard,
     "scale": _measure_scale,
     "related-lists": _measure_related_lists,
+    "signatures": _measure_signatures,
 }
 
 
