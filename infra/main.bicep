@@ -88,7 +88,7 @@ param natGatewayId string = ''
 @description('Open the HTTP endpoints to the internet. Without it they are reached, and published to, by a private endpoint only.')
 param publicAccess bool = true
 
-@description('Easy Auth: client id of the application registration of the endpoints. Empty: function keys only.')
+@description('Easy Auth: client id of the application registration of the endpoints, for senders whose scheme is entra. Empty: none.')
 param authClientId string = ''
 param authTenantId string = tenant().tenantId
 param authAudiences array = []

@@ -18,11 +18,8 @@ param alwaysReady = [
 ]
 param maximumInstances = 40
 
-// Senders come with a token of their own where a registration is named, and are told apart by it.
+// Where a registration is named, senders whose scheme in senders.toml is `entra` come with its tokens.
 param authClientId = readEnvironmentVariable('AUTH_CLIENT_ID', '')
-param settings = {
-  SENDER_HEADER: readEnvironmentVariable('AUTH_CLIENT_ID', '') == '' ? '' : 'X-MS-CLIENT-PRINCIPAL-ID'
-}
 
 param alertEmails = [
   readEnvironmentVariable('ALERT_EMAIL')

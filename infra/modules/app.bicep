@@ -150,8 +150,9 @@ resource scm 'Microsoft.Web/sites/basicPublishingCredentialsPolicies@2024-11-01'
   }
 }
 
-// A token is asked for before the function key is. Who it belongs to reaches the app in a header: name
-// X-MS-CLIENT-PRINCIPAL-ID in SENDER_HEADER to tell senders apart by it.
+// A token that comes is checked, and who it belongs to reaches the app in a header, which the platform
+// takes away from everybody else. Without a token a request passes: most senders cannot have one, and
+// the app decides by senders.toml (scheme `entra`) or by the function key.
 resource auth 'Microsoft.Web/sites/config@2024-11-01' = {
   parent: app
   name: 'authsettingsV2'
@@ -160,11 +161,8 @@ resource auth 'Microsoft.Web/sites/config@2024-11-01' = {
       enabled: !empty(authClientId)
     }
     globalValidation: {
-      requireAuthentication: !empty(authClientId)
-      unauthenticatedClientAction: 'Return401'
-      excludedPaths: [
-        '/api/health'
-      ]
+      requireAuthentication: false
+      unauthenticatedClientAction: 'AllowAnonymous'
     }
     httpSettings: {
       requireHttps: true

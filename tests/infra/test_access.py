@@ -122,12 +122,12 @@ def test_no_web_page_may_call_the_endpoints_unless_one_is_named() -> None:
     assert parsed(INFRA / "main.bicep")["parameters"]["allowedOrigins"]["default"] == []
 
 
-def test_easy_auth_turns_away_who_has_no_token() -> None:
+def test_easy_auth_checks_the_tokens_that_come_and_leaves_the_rest_to_the_app() -> None:
+    """Most senders have no token of Entra: they prove themselves as senders.toml says."""
     all_ = stated()
     assert all_["app.auth.platform.enabled"] == "not(empty(authClientId))"
-    assert all_["app.auth.globalValidation.requireAuthentication"] == "not(empty(authClientId))"
-    assert all_["app.auth.globalValidation.unauthenticatedClientAction"] == "Return401"
-    assert all_["app.auth.globalValidation.excludedPaths"] == "[/api/health]"
+    assert all_["app.auth.globalValidation.requireAuthentication"] == "False"
+    assert all_["app.auth.globalValidation.unauthenticatedClientAction"] == "AllowAnonymous"
     assert all_["app.auth.login.tokenStore.enabled"] == "False"
 
 
