@@ -20,6 +20,10 @@ param maximumInstances = 40
 
 // Where a registration is named, senders whose scheme in senders.toml is `entra` come with its tokens.
 param authClientId = readEnvironmentVariable('AUTH_CLIENT_ID', '')
+// What stands before /api as senders know it, where a gateway stands before the app.
+param settings = {
+  PUBLIC_URL: readEnvironmentVariable('PUBLIC_URL', '')
+}
 
 param alertEmails = [
   readEnvironmentVariable('ALERT_EMAIL')
