@@ -34,7 +34,7 @@ var always = [
     window: 'PT15M'
     query: '''
 AppTraces
-| where Message in ('delivery.parked', 'row.parked', 'external_event.dropped')
+| where Message in ('delivery.parked', 'delivery.held', 'row.parked', 'external_event.dropped')
 '''
   }
   {
@@ -56,7 +56,7 @@ AppTraces
     window: 'P1D'
     query: format('''
 AppTraces
-| where Message in ('delivery.accepted', 'delivery.done', 'delivery.cancelled', 'delivery.parked')
+| where Message in ('delivery.accepted', 'delivery.done', 'delivery.cancelled', 'delivery.parked', 'delivery.held')
 | extend delivery = tostring(Properties.delivery)
 | summarize accepted = minif(TimeGenerated, Message == 'delivery.accepted'), ended = countif(Message != 'delivery.accepted') by delivery
 | where ended == 0 and accepted < ago({0}m)
@@ -97,6 +97,19 @@ AppTraces
     query: '''
 AppTraces
 | where Message == 'notification.gap'
+'''
+  }
+  {
+    name: 'unproven'
+    tells: 'Requests to the address of a sender are not proven: its secret has changed, or somebody tries'
+    severity: 2
+    every: 'PT15M'
+    window: 'PT15M'
+    query: '''
+AppTraces
+| where Message == 'request.unproven' and isnotempty(Properties.sender)
+| summarize times = count() by sender = tostring(Properties.sender)
+| where times >= 10
 '''
   }
   {
