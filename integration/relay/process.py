@@ -33,7 +33,14 @@ from integration.queues.queue_sender import QueueSender
 from integration.queues.retry import plan_retry
 from integration.relay import fetch
 from integration.relay.fetch import NO_SOURCES, Sources
-from integration.relay.lane import LaneContext, TimeUp, process_lane
+from integration.relay.lane import (
+    DeliveryChanged,
+    LaneContext,
+    TimeUp,
+    can_begin_at_once,
+    process_lane,
+    process_only_unit,
+)
 
 # A late work item does not bring back a delivery that is done, parked or cancelled.
 _ACTIVE = frozenset({Status.ACCEPTED, Status.PROCESSING})
@@ -135,6 +142,14 @@ async def _hand_on(relay: Relay, item: WorkItem) -> None:
 
 
 async def _process_item(relay: Relay, item: WorkItem) -> None:
+    delivery = item.accepted
+    if delivery is not None and delivery.planner == PLANNER and delivery.kind not in _FETCHING:
+        try:
+            await _process_delivery(relay, delivery, item)
+            return
+        except DeliveryChanged:
+            pass
+    item = replace(item, accepted=None)
     delivery = await relay.journal.get_delivery(item.delivery)
     if delivery is None:
         raise LookupError(f"delivery {item.delivery} is queued but not in the journal")
@@ -179,12 +194,20 @@ async def _process_queued_lane(
 
 
 async def _process_delivery(relay: Relay, delivery: Delivery, item: WorkItem) -> None:
-    """Plan a delivery. Process its one lane, or queue each of its lanes."""
+    """Plan a delivery. Process its one lane, or queue each of its lanes.
+
+    Raises DeliveryChanged when its row is no longer as its first work item says.
+    """
     timer = _start_timer(relay)
     delivery = await _ensure_planner(relay, delivery)
     delivery, delivery_plan = await _make_plan(relay, delivery)
-    refused = await _record_refused(relay, delivery, delivery_plan)
     lanes = delivery_plan.lanes
+    is_small = len(lanes) == 1 and not delivery_plan.refused and can_begin_at_once(lanes[0])
+    if item.accepted is not None and not is_small:
+        current = await relay.journal.get_delivery(delivery.id)
+        if current is None or current.etag != delivery.etag:
+            raise DeliveryChanged
+    refused = await _record_refused(relay, delivery, delivery_plan)
     are_saved = delivery.status is Status.PROCESSING and delivery.lanes == len(lanes)
     delivery = replace(
         delivery,
@@ -197,6 +220,10 @@ async def _process_delivery(relay: Relay, delivery: Delivery, item: WorkItem) ->
             await _queue_lanes(relay, delivery, list_unqueued_lanes(delivery))
         return
     lane = lanes[0] if lanes else Lane(())
+    if item.accepted is not None and is_small:
+        begun, settled = await process_only_unit(relay.context, delivery, lane, item)
+        await _finish(relay, begun, settled)
+        return
     results = await process_lane(relay.context, delivery, lane, item, timer)
     if results is None:
         await _record_cancelled(relay, delivery)
@@ -348,6 +375,7 @@ async def _finish(relay: Relay, delivery: Delivery, results: Sequence[EntryResul
         split=delivery.split,
         finished=relay.now(),
         reason=None,
+        bases=b"",  # no attempt follows
         **counts,
     )
     if not is_done:  # it was cancelled during its last unit, or another worker was quicker
