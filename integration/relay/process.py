@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from math import inf
 
@@ -53,6 +53,10 @@ _MAX_CONCURRENT = 16
 
 # The kinds of delivery for which something may be fetched, or was at an earlier attempt.
 _FETCHING = ("searchset", "notification")
+
+# Until then the row of a delivery is as intake has added it, unless its sender cancels it. What
+# waits for ten minutes in the queue, housekeeping looks at, which changes the row.
+_FRESH = timedelta(minutes=5)
 
 # Seconds: far less than `functionTimeout` of host.json, which ends the worker.
 _MAX_WAIT = 120.0
@@ -142,10 +146,9 @@ async def _hand_on(relay: Relay, item: WorkItem) -> None:
 
 
 async def _process_item(relay: Relay, item: WorkItem) -> None:
-    delivery = item.accepted
-    if delivery is not None and delivery.planner == PLANNER and delivery.kind not in _FETCHING:
+    if item.accepted is not None and _is_probably_unchanged(relay, item.accepted):
         try:
-            await _process_delivery(relay, delivery, item)
+            await _process_delivery(relay, item.accepted, item)
             return
         except DeliveryChanged:
             pass
@@ -164,6 +167,13 @@ async def _process_item(relay: Relay, item: WorkItem) -> None:
     else:
         # Another version of this app has stored the lane: the delivery is to be planned anew.
         await relay.queue.send(RELAY_QUEUE, WorkItem(delivery.id))
+
+
+def _is_probably_unchanged(relay: Relay, accepted: Delivery) -> bool:
+    """Whether to process a delivery as intake has added it, without reading its row. If it has
+    changed all the same, that is found before anything is sent, but it was planned in vain."""
+    is_fresh = relay.now() - accepted.accepted < _FRESH
+    return is_fresh and accepted.planner == PLANNER and accepted.kind not in _FETCHING
 
 
 def _start_timer(relay: Relay) -> Callable[[], bool]:

@@ -155,6 +155,18 @@ async def test_an_attempt_after_a_failure_reads_the_row(
     assert (await route.known(delivery)).status is Status.DONE
 
 
+async def test_a_delivery_that_has_waited_long_is_read_before_it_is_planned(
+    route: Route, watched: WatchedJournal
+) -> None:
+    """Housekeeping has looked at it by then, and planning it in vain would make the queue longer."""
+    delivery = await route.deliver(bundle(update()))
+    route.clock.later(300)
+    watched.asked.clear()
+    await route.process(delivery)
+    assert watched.asked[0] == "get_delivery"
+    assert (await route.known(delivery)).status is Status.DONE
+
+
 async def test_nothing_is_sent_when_the_journal_cannot_say_that_a_delivery_begins(
     route: Route,
 ) -> None:
